@@ -1,0 +1,1 @@
+"""Data orchestration for electron microscopy on Dagster."""

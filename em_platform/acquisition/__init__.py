@@ -1,0 +1,1 @@
+"""The microscope: simulated devices, the session, the recorder."""

@@ -1,0 +1,1 @@
+"""What we hold, and whether it is in order."""

@@ -1,0 +1,58 @@
+"""The command line: one word a domain; each command is loaded only when called."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from em_platform.errors import PlatformError
+
+COMMANDS = {
+    "up": "start the platform: broker, recorder, web UI, daemon",
+    "demo": "the main job: two montages from a simulated microscope to mosaics",
+    "acquire": "image montages with the microscope",
+    "stitch": "stitch a folder or list of tiles into an OME-Zarr mosaic",
+    "view": "open a mosaic in the browser (Neuroglancer)",
+    "broker": "run the embedded message broker",
+    "recorder": "record the microscope's events",
+    "device": "run one simulated device: scope, stage or camera",
+    "config": "show all settings and their values",
+    "docs": "write the reference pages from the code",
+}
+"""Command -> its one line; module `em_platform.cli.<command>` holds `command`."""
+
+
+class _Commands(click.Group):
+    """Imports a command's module only when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"em_platform.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="em-platform")
+def cli() -> None:
+    """Data orchestration for electron microscopy."""
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; a platform error is one sentence and status 1."""
+    try:
+        return cli(arguments)
+    except PlatformError as error:
+        click.echo(f"em-platform: {error}", err=True)
+        sys.exit(1)

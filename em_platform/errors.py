@@ -1,0 +1,125 @@
+"""Every error that the platform raises, one tree; the parent says who acts.
+
+PlatformError
+├── ConfigError               a setting is missing, unknown or wrong       → operator
+├── DataError                 what we hold is not right                    → set aside
+│   ├── FormatError           a file cannot be read
+│   ├── RecordError           a record breaks its schema
+│   └── ChecksumError         bytes are not those that were promised
+├── StorageError              the store did not take or give the bytes     → operator
+├── SourceError               the other side did not serve
+│   ├── SourceUnavailable     down, slow, throttled (retryable)
+│   └── SourceRefused         404, 401: no sense to retry
+├── MessagingError
+│   ├── BrokerUnavailable     no broker answers (retryable)
+│   └── MessageRejected       a body does not fit its topic
+├── AcquisitionError
+│   ├── DeviceError           scope, stage or camera did not do as told
+│   └── AcquisitionStopped    stopped on purpose, with the reason
+├── ProcessingError
+│   ├── NotEnoughOverlap      two tiles do not share enough to be matched
+│   └── FitFailed             no arrangement explains the matches
+└── ToolError
+    ├── ToolMissing           a program is not installed
+    └── ToolFailed            a program ended with an error
+
+Wording of every message: *who: what was found, what was expected; what to do*.
+"""
+
+
+class PlatformError(Exception):
+    """Root of the tree; `facts` become Dagster metadata, `retryable` asks for a retry."""
+
+    retryable = False
+
+    def __init__(self, sentence: str, **facts: str | int | float | bool) -> None:
+        super().__init__(sentence)
+        self.facts = facts
+
+
+class ConfigError(PlatformError):
+    """A setting is missing, unknown or wrong; the sentence names its layer."""
+
+
+class DataError(PlatformError):
+    """What we hold is not right; the item is set aside."""
+
+
+class FormatError(DataError):
+    """A file cannot be read as what it claims to be."""
+
+
+class RecordError(DataError):
+    """A record breaks its schema."""
+
+
+class ChecksumError(DataError):
+    """Bytes are not those that were promised."""
+
+
+class StorageError(PlatformError):
+    """The store did not take or give the bytes (full disk, no permission)."""
+
+
+class SourceError(PlatformError):
+    """The other side did not serve."""
+
+
+class SourceUnavailable(SourceError):
+    """The other side is down, slow or throttles."""
+
+    retryable = True
+
+
+class SourceRefused(SourceError):
+    """The other side said no: 404, 401."""
+
+
+class MessagingError(PlatformError):
+    """The message bus did not carry a message."""
+
+
+class BrokerUnavailable(MessagingError):
+    """No broker answers at the configured address."""
+
+    retryable = True
+
+
+class MessageRejected(MessagingError):
+    """A message's body does not fit its topic."""
+
+
+class AcquisitionError(PlatformError):
+    """The microscope did not deliver."""
+
+
+class DeviceError(AcquisitionError):
+    """Scope, stage or camera did not do as told."""
+
+
+class AcquisitionStopped(AcquisitionError):
+    """The acquisition was stopped on purpose."""
+
+
+class ProcessingError(PlatformError):
+    """The pixels do not allow the result."""
+
+
+class NotEnoughOverlap(ProcessingError):
+    """Two tiles do not share enough pixels to be matched."""
+
+
+class FitFailed(ProcessingError):
+    """No arrangement of the tiles explains their matches."""
+
+
+class ToolError(PlatformError):
+    """An outside program did not do its work."""
+
+
+class ToolMissing(ToolError):
+    """An outside program is not installed."""
+
+
+class ToolFailed(ToolError):
+    """An outside program ended with an error."""

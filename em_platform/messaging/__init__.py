@@ -1,0 +1,1 @@
+"""The bus: Pigeon messages over STOMP."""

@@ -1,0 +1,26 @@
+"""The words: frozen types that cross a wire or a file."""
+
+from em_platform.model.base import Model
+from em_platform.model.check import Check, Severity
+from em_platform.model.geometry import Box, Shift, Size, VoxelSize
+from em_platform.model.lens import LensModel
+from em_platform.model.montage import Failure, Montage, MontageFit, TilePlacement
+from em_platform.model.tile import Tile, TileMatch, TileStats
+
+__all__ = [
+    "Box",
+    "Check",
+    "Failure",
+    "LensModel",
+    "Model",
+    "Montage",
+    "MontageFit",
+    "Severity",
+    "Shift",
+    "Size",
+    "Tile",
+    "TileMatch",
+    "TilePlacement",
+    "TileStats",
+    "VoxelSize",
+]

@@ -1,0 +1,65 @@
+"""Many tiles of one region: as imaged, and as fitted together."""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from em_platform.model.base import Model
+from em_platform.model.geometry import Size
+from em_platform.model.tile import Tile, TileMatch
+
+
+class Failure(Model):
+    """One item that was set aside, with the one sentence that says why."""
+
+    item: str
+    error: str
+    sentence: str
+
+
+class Montage(Model):
+    """The tiles of one region as the microscope (or a folder) gave them.
+
+    `acquisition_id` is path-safe and is the Dagster partition key. `failures` are the
+    items that were promised and could not be taken in; the rest is still good.
+    """
+
+    acquisition_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
+    montage_id: str
+    tiles: tuple[Tile, ...]
+    tile_size: Size
+    pixel_nm: float | None = Field(default=None, gt=0)
+    microscope: str = "unknown"
+    magnification: int | None = None
+    expected_tiles: int
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    failures: tuple[Failure, ...] = ()
+
+
+class TilePlacement(Model):
+    """Where one tile lies in the montage.
+
+    A tile pixel `(y, x)` lies at `(y_px, x_px) + [[yy, yx], [xy, xx]] @ (y, x)`, after
+    the lens correction where there is one. `component` numbers the groups of tiles that
+    matches connect; 0 is the largest, and a tile outside it lies where the stage said.
+    """
+
+    tile_id: str
+    y_px: float
+    x_px: float
+    yy: float = 1.0
+    yx: float = 0.0
+    xy: float = 0.0
+    xx: float = 1.0
+    residual_px: float | None = None
+    component: int = 0
+
+
+class MontageFit(Model):
+    """One place for every tile, and how well each match agrees with it."""
+
+    acquisition_id: str
+    placements: tuple[TilePlacement, ...]
+    matches: tuple[TileMatch, ...]
+    residual_px: float

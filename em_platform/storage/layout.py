@@ -1,0 +1,46 @@
+"""Where each thing lies under the storage root; the only place that builds paths."""
+
+
+def montage(acquisition_id: str) -> str:
+    """The montage as it was imaged: tiles, nominal places, failures."""
+    return f"montages/{acquisition_id}/montage.json"
+
+
+def tile_folder(acquisition_id: str) -> str:
+    """Folder of the processed 8-bit tiles."""
+    return f"montages/{acquisition_id}/tiles"
+
+
+def tiles(acquisition_id: str) -> str:
+    """The montage whose tiles point at the processed images."""
+    return f"montages/{acquisition_id}/tiles.json"
+
+
+def tile_statistics(acquisition_id: str) -> str:
+    """What the pixels of each tile say."""
+    return f"montages/{acquisition_id}/tile_statistics.json"
+
+
+def tile_matches(acquisition_id: str) -> str:
+    """The measured shift of each pair of neighbours."""
+    return f"montages/{acquisition_id}/tile_matches.json"
+
+
+def montage_fit(acquisition_id: str) -> str:
+    """One place for every tile."""
+    return f"montages/{acquisition_id}/montage_fit.json"
+
+
+def mosaic(acquisition_id: str) -> str:
+    """The stitched image, OME-Zarr."""
+    return f"montages/{acquisition_id}/mosaic.zarr"
+
+
+def dataset_record(acquisition_id: str) -> str:
+    """The catalog record of one montage."""
+    return f"records/acquisition/{acquisition_id}.json"
+
+
+def lens(microscope: str, magnification: int) -> str:
+    """The lens model of one microscope at one magnification."""
+    return f"lenses/{microscope}/{magnification}.json"
