@@ -28,7 +28,7 @@ Wording of every message: *who: what was found, what was expected; what to do*.
 
 
 class PlatformError(Exception):
-    """Root of the tree; `facts` become Dagster metadata, `retryable` asks for a retry."""
+    """Root of the tree; `facts` become metadata, `retryable` asks for a retry."""
 
     retryable = False
 

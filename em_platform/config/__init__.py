@@ -9,15 +9,27 @@ from em_platform.config.settings import (
     StorageSettings,
     WebSettings,
 )
-from em_platform.config.stitching import StitchingSettings
+from em_platform.config.stitching import (
+    MatchSettings,
+    QualitySettings,
+    RenderSettings,
+    SolveSettings,
+    StitchingSettings,
+    TileSettings,
+)
 
 __all__ = [
     "AcquisitionSettings",
     "BrokerSettings",
     "DaskSettings",
+    "MatchSettings",
+    "QualitySettings",
+    "RenderSettings",
     "Settings",
+    "SolveSettings",
     "StitchingSettings",
     "StorageSettings",
+    "TileSettings",
     "WebSettings",
     "load_settings",
 ]

@@ -180,7 +180,8 @@ def _sentences(error: ValidationError, sources: Sources) -> list[str]:
             )
         else:
             sentences.append(
-                f"{layer}: {dotted} = {problem['input']!r}: {problem['msg']}; correct it there"
+                f"{layer}: {dotted} = {problem['input']!r}: {problem['msg']}; "
+                "correct it there"
             )
     return sentences
 

@@ -52,8 +52,9 @@ class Store:
             filesystem.pipe_file(path, content)
         except OSError as error:
             raise StorageError(
-                f"storage: {self.url(name)} could not be written ({error.strerror or error}); "
-                "free space or check access, then run again",
+                f"storage: {self.url(name)} could not be written "
+                f"({error.strerror or error}); free space or check access, "
+                "then run again",
                 url=self.url(name),
             ) from error
 
@@ -64,8 +65,8 @@ class Store:
             return bytes(filesystem.cat_file(path))
         except OSError as error:
             raise StorageError(
-                f"storage: {self.url(name)} could not be read ({error.strerror or error}); "
-                "run the step that makes it",
+                f"storage: {self.url(name)} could not be read "
+                f"({error.strerror or error}); run the step that makes it",
                 url=self.url(name),
             ) from error
 
@@ -74,14 +75,15 @@ class Store:
         self.write_bytes(name, TypeAdapter(kind).dump_json(value, indent=1) + b"\n")
 
     def read(self, name: str, kind: type[T]) -> T:
-        """The value of type `kind` that lies at `name`; RecordError where it is not one."""
+        """The `kind` that lies at `name`; RecordError where it is not one."""
         content = self.read_bytes(name)
         try:
             return TypeAdapter(kind).validate_json(content)
         except ValidationError as error:
             raise RecordError(
-                f"storage: {self.url(name)} is not a {kind} ({error.error_count()} errors, "
-                f"first: {error.errors()[0]['msg']}); run the step that makes it again",
+                f"storage: {self.url(name)} is not a {kind} "
+                f"({error.error_count()} errors, first: {error.errors()[0]['msg']}); "
+                "run the step that makes it again",
                 url=self.url(name),
             ) from error
 
