@@ -1,0 +1,61 @@
+"""What all tests share: real data where it exists, a home of its own, free ports."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED_DATA = Path(os.environ.get("EM_SHARED_DATA", REPOSITORY.parent / "shared/data"))
+
+# Before numpy and numba are imported: tests and their children run beside each other.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+# Settings of the person who runs the tests must not reach the tests.
+for _name in list(os.environ):
+    if _name.startswith(("EM_", "PIGEON_", "DAGSTER_", "AWS_")):
+        del os.environ[_name]
+os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The top folder of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real microscope data; the test is skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data at {SHARED_DATA}; name its folder by EM_SHARED_DATA")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is EM_HOME for this test and for what it starts."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("EM_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Give a TCP port on 127.0.0.1 on which nothing listens, a new one each call."""
+    given: set[int] = set()
+
+    def find() -> int:
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port: int = probe.getsockname()[1]
+            if port not in given:
+                given.add(port)
+                return port
+
+    return find
