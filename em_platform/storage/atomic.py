@@ -1,23 +1,57 @@
-"""A file or folder is whole or absent: written beside, then renamed."""
+"""A file or folder is whole or absent: written beside, then renamed.
 
+What is being written is named `.<name>.<host>.<process>.<random>.partial`. A process
+that is killed leaves it behind; no reader looks at such names, and
+`remove_leftovers` deletes those whose process is gone.
+"""
+
+import ctypes
+import errno
 import os
 import shutil
+import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from em_platform.errors import StorageError
+
+_SUFFIX = ".partial"
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_ANY = {None, *errno.errorcode}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that no reader ever sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    """Put `content` at `path` so that no reader ever sees a part of it.
+
+    Raises
+    ------
+    StorageError
+        The disk is full, the folder may not be written, or the like.
+    """
+    with whole_file(path) as beside, _told_plainly(path), beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path to write; it becomes `path` only when the block ends without error.
+
+    For writers that take a file name. StorageError where there is no room for it.
+    """
+    with _told_plainly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    beside = _beside(path)
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        with _told_plainly(path, _NO_ROOM):
+            yield beside
+        with _told_plainly(path):
+            beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
@@ -28,23 +62,103 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Give a folder to fill; it becomes `path` only when the block ends without error.
 
     A folder that already stands at `path` is replaced at that moment and not before.
+    StorageError where there is no room for it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    beside.mkdir()
+    beside = _beside(path)
+    with _told_plainly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.mkdir()
     try:
-        yield beside
-        _swap(beside, path)
+        with _told_plainly(path, _NO_ROOM):
+            yield beside
+        with _told_plainly(path):
+            _swap(beside, path)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete under `folder` what killed processes left half-written; how many.
+
+    What a living process of this machine, or any process of another machine, is
+    writing stays.
+    """
+    removed = 0
+    for parent, folders, files in os.walk(folder):
+        for name in [n for n in (*folders, *files) if _is_orphan(n)]:
+            _remove(Path(parent) / name)
+            removed += 1
+        folders[:] = [n for n in folders if not n.endswith((_SUFFIX, ".zarr"))]
+    return removed
+
+
+def _beside(path: Path) -> Path:
+    owner = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    return path.with_name(f".{path.name}.{owner}{_SUFFIX}")
+
+
+def _is_orphan(name: str) -> bool:
+    if not (name.startswith(".") and name.endswith(_SUFFIX)):
+        return False
+    host_and_process = f".{socket.gethostname()}."
+    _, found, owner = name.removesuffix(_SUFFIX).rpartition(host_and_process)
+    process = owner.partition(".")[0]
+    return bool(found) and process.isdigit() and not _is_alive(int(process))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _swap(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)
         return
-    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.replaced")
-    path.rename(old)
-    new.rename(path)
-    shutil.rmtree(old)
+    if not _exchange(new, path):
+        # No exchange on this file system: for a moment nothing stands at `path`.
+        old = _beside(path)
+        path.rename(old)
+        new.rename(path)
+        new = old
+    shutil.rmtree(new, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step (renameat2, man 2 rename); False if it cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    status: int = libc.renameat2(
+        _AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE
+    )
+    return status == 0
+
+
+@contextmanager
+def _told_plainly(path: Path, reasons: Container[int | None] = _ANY) -> Iterator[None]:
+    """Make a StorageError of an OSError for one of `reasons` (errno); pass others."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in reasons:
+            raise
+        raise StorageError(
+            f"storage: {path} could not be written ({error.strerror or error}); "
+            "free space or check access, then run again",
+            url=str(path),
+        ) from error

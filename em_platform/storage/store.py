@@ -1,5 +1,7 @@
 """Bytes and models under one root, on disk or in an S3 bucket."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +10,7 @@ import fsspec
 from fsspec.core import url_to_fs
 from pydantic import TypeAdapter, ValidationError
 
+from em_platform.config import Settings
 from em_platform.errors import RecordError, StorageError
 from em_platform.storage import atomic
 
@@ -16,24 +19,33 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """Read and write whole objects under `root`, any fsspec URL; writes are atomic."""
+    """Read and write whole objects under `root`, any fsspec URL; writes are atomic.
+
+    `options` are what fsspec, zarr or Dask call `storage_options`; they may hold keys
+    and are never shown.
+    """
 
     root: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def url(self, name: str) -> str:
         """The full URL of `name`."""
+        if name.startswith("/") or ".." in name.split("/"):
+            raise StorageError(
+                f"storage: {name!r} leads out of {self.root}; use a name below the root"
+            )
         return f"{self.root.rstrip('/')}/{name}"
 
     def local_path(self, name: str) -> Path | None:
         """The path of `name` where the root is a local folder, else None."""
-        filesystem, path = url_to_fs(self.url(name), **self.options)
+        filesystem, path = self._at(name)
         return Path(path) if "file" in _protocols(filesystem) else None
 
     def exists(self, name: str) -> bool:
         """Whether `name` is there."""
-        filesystem, path = url_to_fs(self.url(name), **self.options)
-        return bool(filesystem.exists(path))
+        with self._told_plainly(name, "could not be looked up", "check access"):
+            filesystem, path = self._at(name)
+            return bool(filesystem.exists(path))
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Put `content` at `name`, whole or not at all.
@@ -43,32 +55,21 @@ class Store:
         StorageError
             The disk is full, the bucket refuses, or the like.
         """
-        try:
-            local = self.local_path(name)
-            if local is not None:
-                atomic.write_bytes(local, content)
-                return
-            filesystem, path = url_to_fs(self.url(name), **self.options)
+        local = self.local_path(name)
+        if local is not None:
+            atomic.write_bytes(local, content)
+            return
+        cure = "free space or check access, then run again"
+        with self._told_plainly(name, "could not be written", cure):
+            filesystem, path = self._at(name)
             filesystem.pipe_file(path, content)
-        except OSError as error:
-            raise StorageError(
-                f"storage: {self.url(name)} could not be written "
-                f"({error.strerror or error}); free space or check access, "
-                "then run again",
-                url=self.url(name),
-            ) from error
 
     def read_bytes(self, name: str) -> bytes:
         """The bytes at `name`; StorageError where there are none."""
-        try:
-            filesystem, path = url_to_fs(self.url(name), **self.options)
+        cure = "run the step that makes it"
+        with self._told_plainly(name, "could not be read", cure):
+            filesystem, path = self._at(name)
             return bytes(filesystem.cat_file(path))
-        except OSError as error:
-            raise StorageError(
-                f"storage: {self.url(name)} could not be read "
-                f"({error.strerror or error}); run the step that makes it",
-                url=self.url(name),
-            ) from error
 
     def write(self, name: str, value: object, kind: Any) -> None:
         """Write `value`, of type `kind` (a Model or a tuple of them), as JSON."""
@@ -80,10 +81,32 @@ class Store:
         try:
             return TypeAdapter(kind).validate_json(content)
         except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the whole"
             raise RecordError(
-                f"storage: {self.url(name)} is not a {kind} "
-                f"({error.error_count()} errors, first: {error.errors()[0]['msg']}); "
+                f"storage: {self.url(name)} is not a {_name_of(kind)} "
+                f"({error.error_count()} errors, first: {place}: {first['msg']}); "
                 "run the step that makes it again",
+                url=self.url(name),
+            ) from error
+
+    def remove_leftovers(self) -> int:
+        """Delete what killed processes left half-written under a local root."""
+        local = self.local_path("")
+        return 0 if local is None else atomic.remove_leftovers(local)
+
+    def _at(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
+        filesystem, path = url_to_fs(self.url(name), **self.options)
+        return filesystem, str(path)
+
+    @contextmanager
+    def _told_plainly(self, name: str, found: str, cure: str) -> Iterator[None]:
+        try:
+            yield
+        except _errors_of(self.root) as error:
+            reason = getattr(error, "strerror", None) or str(error) or repr(error)
+            raise StorageError(
+                f"storage: {self.url(name)} {found} ({reason}); {cure}",
                 url=self.url(name),
             ) from error
 
@@ -91,10 +114,42 @@ class Store:
 def open_store(root: str, **options: Any) -> Store:
     """A store at `root`; a plain path is taken as a local folder."""
     if "://" not in root:
-        root = Path(root).absolute().as_uri()
+        root = f"file://{Path(root).absolute()}"
     return Store(root=root, options=options)
+
+
+def store_of(settings: Settings) -> Store:
+    """The store that the settings name: `storage.root`, else `data` under `home`."""
+    storage = settings.storage
+    if not storage.root:
+        return open_store(str(settings.home / "data"))
+    if not storage.root.startswith("s3://"):
+        return open_store(storage.root)
+    options: dict[str, Any] = {
+        # Other processes write too: a remembered listing would hide their objects.
+        "use_listings_cache": False,
+        "config_kwargs": {"connect_timeout": 10, "retries": {"max_attempts": 3}},
+    }
+    if storage.endpoint_url:
+        options["endpoint_url"] = storage.endpoint_url
+    if storage.access_key:
+        options["key"] = storage.access_key
+        options["secret"] = storage.secret_key.get_secret_value()
+    return open_store(storage.root, **options)
 
 
 def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def _errors_of(root: str) -> tuple[type[Exception], ...]:
+    if not root.startswith("s3://"):
+        return (OSError,)
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+
+    return OSError, BotoCoreError
+
+
+def _name_of(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind)).replace("em_platform.model.", "")
