@@ -1,0 +1,181 @@
+"""Where the work of a montage runs: here, in threads, or on Dask workers.
+
+A `Map` is like the built-in `map`: results come in the order of the items, one at a
+time, and items are taken only as fast as the work goes, so that memory stays bounded.
+"""
+
+import os
+import resource
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from em_platform.errors import PlatformError, ProcessingError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+_ONE_THREAD = {
+    "NUMBA_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+    "BLOSC_NTHREADS": "1",
+}
+
+
+class Map(Protocol):
+    """Do `act` to each of `items`; results come in the order of the items."""
+
+    def __call__(self, act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]: ...
+
+
+def serial(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
+    """One item after the other, in this process."""
+    return map(act, items)
+
+
+def thread_map(workers: int) -> Map:
+    """A `Map` over threads of this process, for work that leaves Python's lock.
+
+    At most `2 * workers` items are under way or wait to be taken.
+    """
+
+    def run(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
+        with ThreadPoolExecutor(workers) as pool:
+            yield from _in_order(
+                lambda item: pool.submit(act, item), items, in_flight=2 * workers
+            )
+
+    return run
+
+
+def dask_map(client: "Client", *, in_flight: int | None = None) -> Map:
+    """A `Map` over the workers of a Dask client.
+
+    At most `in_flight` items are on the scheduler (default: three a worker thread).
+
+    Raises
+    ------
+    ProcessingError
+        A worker died again and again on one item, most likely for want of memory.
+    """
+
+    def run(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
+        import dask
+
+        # `act` may hold a flat field: it is sent once, as a task that can be redone.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1G"}):
+            shared = client.submit(_itself, act, pure=False)
+        threads = client.nthreads()  # type: ignore[no-untyped-call]
+        many = in_flight or 3 * max(1, sum(threads.values()))
+
+        def submit(item: A) -> "Future[Any]":
+            return client.submit(_act_on_one_thread, shared, item, pure=False)
+
+        yield from _in_order(submit, items, in_flight=many)
+
+    return run
+
+
+def _in_order(
+    submit: Callable[[A], Any], items: Iterable[A], *, in_flight: int
+) -> Iterator[Any]:
+    waiting: deque[Any] = deque()
+    try:
+        for item in items:
+            waiting.append(submit(item))
+            if len(waiting) >= in_flight:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _result(future: Any) -> Any:
+    try:
+        return future.result()
+    except PlatformError:
+        raise
+    except Exception as error:
+        if type(error).__name__ not in ("KilledWorker", "FutureCancelledError"):
+            raise
+        raise ProcessingError(
+            f"workers: {type(error).__name__} ({error}), expected a result; the usual "
+            "cause is too little memory: raise dask.memory_limit_mb or lower the "
+            "number of workers"
+        ) from error
+
+
+def _itself(act: Callable[[A], B]) -> Callable[[A], B]:
+    return act
+
+
+def _act_on_one_thread(act: Callable[[A], B], item: A) -> B:
+    import cv2
+
+    cv2.setNumThreads(1)
+    return act(item)
+
+
+@contextmanager
+def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Client"]:
+    """Dask worker processes of one thread each on this machine; yields their client."""
+    from distributed import Client, LocalCluster
+
+    cluster = LocalCluster(  # type: ignore[no-untyped-call]
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        host="127.0.0.1",
+        memory_limit=f"{memory_limit_mb}MB",
+        env=_ONE_THREAD,
+        silence_logs=40,
+    )
+    with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+        yield client
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a piece of work cost: CPU-seconds and the largest process's memory."""
+
+    cpu_seconds: float
+    peak_memory_mb: float
+
+
+def own_usage() -> Usage:
+    """Cost of this process, and CPU-seconds of its children that have ended."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    return Usage(cpu_seconds=seconds, peak_memory_mb=peak_memory_mb())
+
+
+def worker_peak_memory_mb(client: "Client") -> float:
+    """The most memory that one of the client's workers has held so far."""
+    return float(max(client.run(peak_memory_mb).values(), default=0.0))
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has held, in MiB.
+
+    Linux counts it per program image (VmHWM, man 5 proc); `ru_maxrss` would start at
+    the size of the parent process.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(x for x in status.read_text().splitlines() if x[:6] == "VmHWM:")
+        return int(line.split()[1]) / 1024
+    unit = 1024 * 1024 if os.uname().sysname == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,0 +1,99 @@
+import os
+import threading
+import time
+
+import pytest
+
+from em_platform.errors import FormatError, ProcessingError
+from em_platform.stitching.compute import (
+    dask_map,
+    local_cluster,
+    own_usage,
+    peak_memory_mb,
+    serial,
+    thread_map,
+    worker_peak_memory_mb,
+)
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def process_of(number: int) -> int:
+    time.sleep(0.01)
+    return os.getpid()
+
+
+def refuse(number: int) -> int:
+    if number == 3:
+        raise FormatError(f"item {number}: found 3, expected another; leave it out")
+    return number
+
+
+def die(number: int) -> int:
+    os._exit(1)
+
+
+def hold_200_mb(number: int) -> int:
+    return len(bytearray(os.urandom(1) * 200_000_000))
+
+
+def test_serial_keeps_the_order() -> None:
+    assert list(serial(square, range(5))) == [0, 1, 4, 9, 16]
+
+
+def test_threads_keep_the_order_though_the_first_is_slowest() -> None:
+    def slow_first(number: int) -> int:
+        time.sleep(0.1 if number == 0 else 0.0)
+        return number
+
+    assert list(thread_map(3)(slow_first, range(20))) == list(range(20))
+
+
+def test_threads_take_items_only_as_fast_as_results_are_taken() -> None:
+    taken = []
+
+    def items():  # type: ignore[no-untyped-def]
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = thread_map(2)(square, items())
+    assert next(results) == 0
+    assert len(taken) <= 4
+
+
+def test_an_error_in_a_thread_is_raised_as_it_is() -> None:
+    with pytest.raises(FormatError, match="item 3"):
+        list(thread_map(2)(refuse, range(100)))
+    assert threading.active_count() < 10
+
+
+def test_peak_memory_counts_what_was_freed_again() -> None:
+    hold_200_mb(0)
+    assert peak_memory_mb() > 200
+
+
+def test_usage_grows_with_work() -> None:
+    before = own_usage()
+    sum(square(n) for n in range(1_000_000))
+    assert own_usage().cpu_seconds > before.cpu_seconds
+
+
+@pytest.mark.system
+def test_dask_workers_are_other_processes_and_keep_order_errors_and_memory() -> None:
+    before = own_usage().cpu_seconds
+    with local_cluster(2) as client:
+        run = dask_map(client)
+        assert list(run(square, range(30))) == [n * n for n in range(30)]
+        processes = set(run(process_of, range(30)))
+        assert len(processes) == 2
+        assert os.getpid() not in processes
+        with pytest.raises(FormatError, match="item 3"):
+            list(run(refuse, range(30)))
+        assert list(run(hold_200_mb, range(1))) == [200_000_000]
+        assert 200 < worker_peak_memory_mb(client) < 1000
+        with pytest.raises(ProcessingError, match="memory"):
+            list(run(die, range(1)))
+    assert own_usage().cpu_seconds > before + 1.0
