@@ -1,0 +1,58 @@
+"""All processes of one session, found by the mark in their environment.
+
+A mark reaches every descendant, also those whose parents have died or that lead a
+process group of their own, such as the workers of a killed server.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+
+import psutil
+
+SESSION_VARIABLE = "EM_SESSION"
+
+
+def members(session: str, *, but: Iterable[int] = ()) -> list[psutil.Process]:
+    """The live processes that carry the mark of `session`, without those of `but`."""
+    spared = {os.getpid(), *but}
+    return [
+        process
+        for process in psutil.process_iter()
+        if process.pid not in spared and _mark(process) == session
+    ]
+
+
+def end_session(session: str, *, grace_s: float, but: Iterable[int] = ()) -> int:
+    """End every process of `session`, politely first; the number that were ended.
+
+    Raises nothing: what cannot be ended within the time belongs to somebody else.
+    """
+    found = members(session, but=but)
+    _each(found, psutil.Process.terminate)
+    psutil.wait_procs(found, timeout=grace_s)
+    ended = len(found)
+    deadline = time.monotonic() + 10
+    # Again and again: a process may have started another while it was looked at.
+    while (rest := members(session, but=but)) and time.monotonic() < deadline:
+        _each(rest, psutil.Process.kill)
+        psutil.wait_procs(rest, timeout=1)
+        ended += len([process for process in rest if process not in found])
+    return ended
+
+
+def _mark(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(SESSION_VARIABLE)
+    except (psutil.Error, OSError):
+        return None
+
+
+def _each(
+    processes: list[psutil.Process], act: Callable[[psutil.Process], None]
+) -> None:
+    for process in processes:
+        try:
+            act(process)
+        except psutil.NoSuchProcess:
+            continue

@@ -1,0 +1,268 @@
+"""Starts named child processes, restarts those that die, stops all in order."""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from em_platform.errors import ToolFailed, ToolMissing
+from em_platform.processes.session import SESSION_VARIABLE, end_session, members
+
+log = logging.getLogger(__name__)
+
+_BACKOFF_S = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
+_STEADY_S = 60.0
+"""A child that lived this long starts again at the first step of the backoff."""
+_TRIES_BEFORE_READY = 3
+_LOG_LIMIT_BYTES = 20_000_000
+
+
+def _at_once(_: str) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """One process to keep running.
+
+    `ready` is given what the child has logged since it was started.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ready: Callable[[str], bool] = _at_once
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_grace_s: float = 8.0
+
+
+@dataclass(slots=True)
+class _Running:
+    """A child and its present process."""
+
+    child: Child
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    log_start: int
+    started_at: float
+    deaths: int = 0
+    restarts: int = 0
+    due_at: float | None = None
+
+    def said(self) -> str:
+        with self.log_path.open("rb") as file:
+            file.seek(self.log_start)
+            return file.read().decode(errors="replace")
+
+
+class Supervisor:
+    """The parent of one session of processes.
+
+    Every process below carries the session's mark in its environment; a watchdog ends
+    them all when this process ends, even by `kill -9`.
+    """
+
+    def __init__(self, logs: Path, *, session: str = "") -> None:
+        self.session = session or uuid.uuid4().hex
+        self.stopping = threading.Event()
+        self._logs = logs
+        self._groups: list[list[_Running]] = []
+        self._watchdog = self._start_watchdog()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each child was started again."""
+        return {running.child.name: running.restarts for running in self._all()}
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The present process id of each child."""
+        return {running.child.name: running.process.pid for running in self._all()}
+
+    def start(self, *children: Child, timeout_s: float = 60.0) -> None:
+        """Start `children` side by side and return when all are ready.
+
+        Raises
+        ------
+        ToolFailed
+            One was not ready in time, or kept dying; with the end of its log.
+        """
+        group = [self._launch(child) for child in children]
+        self._groups.append(group)
+        deadline = time.monotonic() + timeout_s
+        waiting = group
+        while waiting and not self.stopping.is_set():
+            self.tend()
+            for running in waiting:
+                if running.deaths >= _TRIES_BEFORE_READY:
+                    raise _failed(running, f"ended {running.deaths} times at the start")
+                if time.monotonic() > deadline:
+                    raise _failed(running, f"was not ready within {timeout_s:g} s")
+            waiting = [each for each in waiting if not each.child.ready(each.said())]
+            time.sleep(0.05)
+
+    def tend(self) -> None:
+        """Start again what has died, after a pause that grows with each death."""
+        if self._watchdog.poll() is not None:
+            log.warning("the watchdog ended; started again")
+            _let_go(self._watchdog)
+            self._watchdog = self._start_watchdog()
+        for running in self._all():
+            if running.process.poll() is not None:
+                self._revive(running)
+            elif running.log_path.stat().st_size > _LOG_LIMIT_BYTES:
+                _turn_over(running)
+
+    def run(self, *, tick_s: float = 0.2) -> None:
+        """Tend the children until `stopping` is set."""
+        while not self.stopping.wait(tick_s):
+            self.tend()
+
+    def stop(self) -> None:
+        """Stop all children, the last started group first; nothing is left behind."""
+        self.stopping.set()
+        for group in reversed(self._groups):
+            for running in group:
+                if running.process.poll() is None:
+                    running.process.send_signal(running.child.stop_signal)
+            for running in group:
+                _wait_or_kill(running)
+        self._groups.clear()
+        end_session(self.session, grace_s=5.0)
+        _let_go(self._watchdog)
+
+    @contextmanager
+    def until_signalled(self) -> Iterator[None]:
+        """Within the block SIGINT, SIGTERM and SIGHUP set `stopping`, and no more."""
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {
+            number: signal.signal(number, lambda *_: self.stopping.set())
+            for number in signals
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every live process of the session: children, their children, orphans."""
+        return members(self.session)
+
+    def _all(self) -> Iterator[_Running]:
+        for group in self._groups:
+            yield from group
+
+    def _launch(self, child: Child) -> _Running:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        path = self._logs / f"{child.name}.log"
+        with path.open("ab") as file:
+            start = file.tell()
+            process = self._popen(child, file.fileno())
+        log.info("%s started (process %s)", child.name, process.pid)
+        return _Running(child, process, path, start, time.monotonic())
+
+    def _popen(self, child: Child, output: int) -> subprocess.Popen[bytes]:
+        # SPT_NOENV: a child that changes its title must not wipe the mark.
+        marks = {SESSION_VARIABLE: self.session, "SPT_NOENV": "1"}
+        try:
+            return subprocess.Popen(
+                child.arguments,
+                env={**os.environ, **child.environment, **marks},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches us only, we keep the order
+            )
+        except OSError as error:
+            raise ToolMissing(
+                f"{child.name}: {child.arguments[0]} cannot be started "
+                f"({error.strerror}); install it",
+                program=child.arguments[0],
+            ) from error
+
+    def _revive(self, running: _Running) -> None:
+        now = time.monotonic()
+        if running.due_at is None:
+            steady = now - running.started_at > _STEADY_S
+            running.deaths = 1 if steady else running.deaths + 1
+            pause = _BACKOFF_S[min(running.deaths, len(_BACKOFF_S)) - 1]
+            running.due_at = now + pause
+            log.warning(
+                "%s ended with status %s; it starts again in %g s",
+                running.child.name,
+                running.process.returncode,
+                pause,
+            )
+        elif now >= running.due_at and not self.stopping.is_set():
+            fresh = self._launch(running.child)
+            running.process, running.log_start = fresh.process, fresh.log_start
+            running.started_at, running.due_at = fresh.started_at, None
+            running.restarts += 1
+
+    def _start_watchdog(self) -> subprocess.Popen[bytes]:
+        environment = {k: v for k, v in os.environ.items() if k != SESSION_VARIABLE}
+        module = "em_platform.processes.watchdog"
+        return subprocess.Popen(
+            (sys.executable, "-m", module, self.session, str(os.getpid())),
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def _let_go(watchdog: subprocess.Popen[bytes]) -> None:
+    """Close the pipe; the watchdog then ends the session, finds none, and ends."""
+    if watchdog.stdin is not None:
+        watchdog.stdin.close()
+    watchdog.wait(timeout=30)
+
+
+def _wait_or_kill(running: _Running) -> None:
+    try:
+        running.process.wait(timeout=running.child.stop_grace_s)
+    except subprocess.TimeoutExpired:
+        log.warning("%s did not stop when told to; killed", running.child.name)
+        running.process.kill()
+        running.process.wait()
+
+
+def _failed(running: _Running, what: str) -> ToolFailed:
+    last = "\n".join(running.said().splitlines()[-20:])
+    return ToolFailed(
+        f"{running.child.name}: {what}, a running process was expected; "
+        f"see the end of {running.log_path}:\n{last}",
+        command=" ".join(running.child.arguments),
+    )
+
+
+def _turn_over(running: _Running) -> None:
+    """Keep the last log beside; the child goes on writing at the file's end."""
+    shutil.copyfile(running.log_path, running.log_path.with_suffix(".log.1"))
+    os.truncate(running.log_path, 0)
+    running.log_start = 0
