@@ -1,12 +1,13 @@
 """The command line: one word a domain; each command is loaded only when called."""
 
 import importlib
+import os
 import sys
 from typing import Any
 
 import click
 
-from em_platform.errors import PlatformError
+from em_platform.errors import ConfigError, PlatformError
 
 COMMANDS = {
     "up": "start the platform: broker, recorder, web UI, daemon",
@@ -45,8 +46,33 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="em-platform")
-def cli() -> None:
+@click.option("--config", "config_file", metavar="FILE", help="YAML file of settings.")
+@click.option(
+    "--set",
+    "assignments",
+    metavar="SECTION.FIELD=VALUE",
+    multiple=True,
+    help="Set one setting, above all other layers; may be repeated.",
+)
+def cli(config_file: str | None, assignments: tuple[str, ...]) -> None:
     """Data orchestration for electron microscopy."""
+    # Through the environment, so that child processes have the same settings.
+    if config_file is not None:
+        os.environ["EM_CONFIG_FILE"] = os.path.abspath(config_file)
+    if assignments:
+        os.environ.update(_variables(assignments))
+
+
+def _variables(assignments: tuple[str, ...]) -> dict[str, str]:
+    from em_platform.config import export
+
+    for text in assignments:
+        if "=" not in text:
+            raise ConfigError(
+                f"command line: --set {text}: no '=' found, expected "
+                "section.field=value; write it so"
+            )
+    return export(dict(text.split("=", 1) for text in assignments))
 
 
 def main(arguments: list[str] | None = None) -> Any:

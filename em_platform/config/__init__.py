@@ -2,7 +2,9 @@
 
 from em_platform.config.acquisition import AcquisitionSettings
 from em_platform.config.broker import BrokerSettings
-from em_platform.config.loader import load_settings
+from em_platform.config.fields import FIELDS, SettingField, sections
+from em_platform.config.layers import export
+from em_platform.config.loader import LayeredSettings, load_layers, load_settings
 from em_platform.config.settings import (
     DaskSettings,
     Settings,
@@ -19,17 +21,23 @@ from em_platform.config.stitching import (
 )
 
 __all__ = [
+    "FIELDS",
     "AcquisitionSettings",
     "BrokerSettings",
     "DaskSettings",
+    "LayeredSettings",
     "MatchSettings",
     "QualitySettings",
     "RenderSettings",
+    "SettingField",
     "Settings",
     "SolveSettings",
     "StitchingSettings",
     "StorageSettings",
     "TileSettings",
     "WebSettings",
+    "export",
+    "load_layers",
     "load_settings",
+    "sections",
 ]

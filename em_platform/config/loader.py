@@ -1,25 +1,38 @@
 """Settings from layers: defaults < YAML < `.env` < environment < command line."""
 
 import os
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from dotenv import dotenv_values
 from pydantic import ValidationError
 
-from em_platform.config.settings import ALIASES, Settings
+from em_platform.config import fields, layers
+from em_platform.config.fields import FIELDS
+from em_platform.config.settings import Settings
 from em_platform.errors import ConfigError
 
-_REFERENCE = re.compile(
-    r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<default>[^}]*))?\}"
-)
-_PREFIX = "EM_"
+Sources = dict[fields.KeyPath, str]
 
-Tree = dict[str, Any]
-Sources = dict[tuple[str, ...], str]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayeredSettings:
+    """The settings, and the name of the layer that each value came from."""
+
+    settings: Settings
+    sources: Sources
+
+    def layer_of(self, path: fields.KeyPath) -> str:
+        """The layer that set the value at `path`."""
+        return self.sources.get(path, "default")
+
+    def value_of(self, path: fields.KeyPath) -> Any:
+        """The checked value at `path`."""
+        value: Any = self.settings
+        for key in path:
+            value = getattr(value, key)
+        return value
 
 
 def load_settings(
@@ -40,26 +53,44 @@ def load_settings(
     environment
         Process environment (default: `os.environ`).
     overrides
-        Command line settings, `section.field` -> text.
+        Command line or run settings, `section.field` -> text.
 
     Raises
     ------
     ConfigError
         An unknown key or a wrong value; the sentence names the key and its layer.
     """
+    return load_layers(
+        yaml_path, env_file=env_file, environment=environment, overrides=overrides
+    ).settings
+
+
+def load_layers(
+    yaml_path: Path | None = None,
+    *,
+    env_file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> LayeredSettings:
+    """As `load_settings`, and tell which layer gave each value."""
     environment = os.environ if environment is None else environment
-    dotenv = _read_env_file(env_file)
-    tree: Tree = {}
+    dotenv = layers.read_env_file(env_file)
+    variables = {**dotenv, **environment}
+    values: layers.Layer = {}
     sources: Sources = {}
-    path = _yaml_path(yaml_path, {**dotenv, **environment})
+
+    def put(layer: layers.Layer, name: str) -> None:
+        values.update(layer)
+        sources.update(dict.fromkeys(layer, name))
+
+    path = _yaml_path(yaml_path, variables)
     if path is not None:
-        _merge(
-            tree, _read_yaml(path, {**dotenv, **environment}), f"YAML {path}", sources
-        )
-    for values, layer in ((dotenv, ".env"), (environment, "environment")):
-        _merge(tree, _tree_of_variables(values, layer), layer, sources)
-    _merge(tree, _tree_of_overrides(overrides or {}), "command line", sources)
-    return _validate(tree, sources)
+        put(layers.read_yaml(path, variables), f"YAML {path}")
+    put(layers.of_variables(dotenv, ".env"), ".env")
+    put(layers.of_variables(environment, "environment"), "environment")
+    _credit_command_line(environment, sources)
+    put(layers.of_overrides(overrides or {}, "command line"), "command line")
+    return LayeredSettings(settings=_validate(values, sources), sources=sources)
 
 
 def _yaml_path(given: Path | None, environment: Mapping[str, str]) -> Path | None:
@@ -71,96 +102,20 @@ def _yaml_path(given: Path | None, environment: Mapping[str, str]) -> Path | Non
     return default if default.is_file() else None
 
 
-def _read_env_file(path: Path | None) -> dict[str, str]:
-    if path is not None and not path.is_file():
-        raise ConfigError(
-            f".env: no file {path}; name an existing file or leave it out"
-        )
-    found = dotenv_values(path or ".env")
-    return {name: value for name, value in found.items() if value is not None}
+def _credit_command_line(environment: Mapping[str, str], sources: Sources) -> None:
+    names = environment.get(layers.SET_BY_COMMAND_LINE, "").split()
+    for field in FIELDS.values():
+        if field.environment_name in names and field.path in sources:
+            sources[field.path] = "command line"
 
 
-def _read_yaml(path: Path, environment: Mapping[str, str]) -> Tree:
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"YAML {path}: cannot be read ({error.strerror}); name an existing file"
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"YAML {path}: not valid YAML ({error}); correct it"
-        ) from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise ConfigError(
-            f"YAML {path}: found a {type(loaded).__name__}, expected sections; "
-            "start it with a section such as 'storage:'"
-        )
-    return {key: _substitute(value, environment, path) for key, value in loaded.items()}
-
-
-def _substitute(value: object, environment: Mapping[str, str], path: Path) -> object:
-    if isinstance(value, dict):
-        return {k: _substitute(v, environment, path) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_substitute(v, environment, path) for v in value]
-    if not isinstance(value, str):
-        return value
-
-    def found(match: re.Match[str]) -> str:
-        name, default = match["name"], match["default"]
-        if name in environment:
-            return environment[name]
-        if default is None:
-            raise ConfigError(
-                f"YAML {path}: ${{{name}}} has no value and no default; "
-                f"set {name} or write ${{{name}:default}}"
-            )
-        return default
-
-    return _REFERENCE.sub(found, value)
-
-
-def _tree_of_variables(values: Mapping[str, str], layer: str) -> Tree:
-    tree: Tree = {}
-    for name, value in values.items():
-        if name in ALIASES:
-            _put(tree, ALIASES[name], value)
-        elif name.startswith(_PREFIX) and "__" in name:
-            _put(tree, tuple(name.removeprefix(_PREFIX).lower().split("__")), value)
-        elif name == "EM_HOME":
-            _put(tree, ("home",), value)
-    return tree
-
-
-def _tree_of_overrides(overrides: Mapping[str, str]) -> Tree:
-    tree: Tree = {}
-    for dotted, value in overrides.items():
-        _put(tree, tuple(dotted.split(".")), value)
-    return tree
-
-
-def _put(tree: Tree, path: tuple[str, ...], value: object) -> None:
-    for key in path[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[path[-1]] = value
-
-
-def _merge(
-    tree: Tree, layer: Tree, name: str, sources: Sources, at: tuple[str, ...] = ()
-) -> None:
-    for key, value in layer.items():
-        here = (*at, str(key))
-        if isinstance(value, dict) and isinstance(tree.get(key, {}), dict):
-            _merge(tree.setdefault(key, {}), value, name, sources, here)
-        else:
-            tree[key] = value
-            sources[here] = name
-
-
-def _validate(tree: Tree, sources: Sources) -> Settings:
+def _validate(values: layers.Layer, sources: Sources) -> Settings:
+    tree: dict[str, Any] = {}
+    for path, value in values.items():
+        branch = tree
+        for key in path[:-1]:
+            branch = branch.setdefault(key, {})
+        branch[path[-1]] = value
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -171,24 +126,11 @@ def _sentences(error: ValidationError, sources: Sources) -> list[str]:
     sentences = []
     for problem in error.errors():
         where = tuple(str(part) for part in problem["loc"])
-        layer = _layer_of(where, sources)
-        dotted = ".".join(where)
-        if problem["type"] == "extra_forbidden":
-            sentences.append(
-                f"{layer}: unknown setting {dotted}; "
-                "'em-platform config' lists those that exist"
-            )
-        else:
-            sentences.append(
-                f"{layer}: {dotted} = {problem['input']!r}: {problem['msg']}; "
-                "correct it there"
-            )
+        path = next((p for p in FIELDS if where[: len(p)] == p), where)
+        secret = path in FIELDS and FIELDS[path].is_secret
+        found = "the given value" if secret else repr(problem["input"])
+        sentences.append(
+            f"{sources.get(path, 'default')}: {'.'.join(where)} = {found}: "
+            f"{problem['msg']}; correct it there"
+        )
     return sentences
-
-
-def _layer_of(where: tuple[str, ...], sources: Sources) -> str:
-    for length in range(len(where), 0, -1):
-        if where[:length] in sources:
-            return sources[where[:length]]
-    below = [layer for path, layer in sources.items() if path[: len(where)] == where]
-    return below[-1] if below else "defaults"

@@ -20,6 +20,19 @@ ALIASES = {
 }
 """Environment names of other systems that are honoured -> our section and field."""
 
+OTHER_NAMES = {
+    "EM_CONFIG_FILE",  # the YAML layer
+    "EM_COMMAND_LINE",  # which variables `em-platform --set` wrote
+    "EM_SHARED_DATA",  # real data for tests and benchmarks
+    "EM_PG_HOST",  # Dagster's PostgreSQL, see docker/dagster.yaml
+    "EM_PG_USER",
+    "EM_PG_PASSWORD",
+    "EM_PG_DB",
+    "EM_DOCKER_NETWORK",  # where DockerRunLauncher starts runs
+    "EM_DOCKER_IMAGE",
+}
+"""EM_ names that are not settings; any other unknown EM_ name is an error."""
+
 
 class StorageSettings(Model):
     """Where results lie.

@@ -1,0 +1,5 @@
+"""`python -m em_platform` is `em-platform`."""
+
+from em_platform.cli import main
+
+main()

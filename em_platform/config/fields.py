@@ -1,0 +1,91 @@
+"""Each single setting: its dotted name, its environment name, its type and default."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+from pydantic import SecretStr
+
+from em_platform.config.settings import Settings
+from em_platform.model import Model
+
+PREFIX = "EM_"
+KeyPath = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingField:
+    """One setting that can be set in every layer."""
+
+    path: KeyPath
+    kind: Any
+    default: Any
+    limits: str
+
+    @property
+    def name(self) -> str:
+        """`section.field`, as on the command line."""
+        return ".".join(self.path)
+
+    @property
+    def environment_name(self) -> str:
+        """`EM_SECTION__FIELD`, as in the environment and in `.env`."""
+        return PREFIX + "__".join(self.path).upper()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a text is taken as it is, and not read as a number or a list."""
+        return self.kind in (str, SecretStr, Path) or get_origin(self.kind) is Literal
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether the value is never shown."""
+        return self.kind is SecretStr
+
+
+def section(path: KeyPath) -> type[Model] | None:
+    """The model of the section at `path`; the empty path is all settings."""
+    model: type[Model] = Settings
+    for key in path:
+        field = model.model_fields.get(key)
+        if field is None or not _is_section(field.annotation):
+            return None
+        model = field.annotation  # type: ignore[assignment]
+    return model
+
+
+def sections() -> tuple[tuple[KeyPath, type[Model]], ...]:
+    """Every section that has settings of its own, in the order of the file."""
+    paths = dict.fromkeys(field.path[:-1] for field in FIELDS.values())
+    return tuple((path, section(path) or Settings) for path in paths)
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """`; did you mean X?` where a known name is like `name`, else nothing."""
+    found = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _walk(model: type[Model], at: KeyPath) -> Iterator[SettingField]:
+    plain = {
+        k: f for k, f in model.model_fields.items() if not _is_section(f.annotation)
+    }
+    for key, field in plain.items():
+        limits = ", ".join(str(limit) for limit in field.metadata)
+        default = field.get_default(call_default_factory=True)
+        yield SettingField(
+            path=(*at, key), kind=field.annotation, default=default, limits=limits
+        )
+    for key, field in model.model_fields.items():
+        if key not in plain:
+            yield from _walk(field.annotation, (*at, key))  # type: ignore[arg-type]
+
+
+def _is_section(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Model)
+
+
+FIELDS = {field.path: field for field in _walk(Settings, ())}
+"""Path -> its setting; plain settings of a section before its subsections."""
