@@ -72,7 +72,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         with _told_plainly(path, _NO_ROOM):
             yield beside
         with _told_plainly(path):
-            _swap(beside, path)
+            put_folder(beside, path)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
@@ -124,7 +124,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _swap(new: Path, path: Path) -> None:
+def put_folder(new: Path, path: Path) -> None:
+    """Let the finished folder `new` become `path`, in one step; an old one goes."""
     if not path.exists():
         new.rename(path)
         return
