@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,19 @@ for _name in list(os.environ):
     if _name.startswith(("EM_", "PIGEON_", "DAGSTER_", "AWS_")):
         del os.environ[_name]
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[
+    None, pytest.TestReport, pytest.TestReport
+]:
+    """Where REQUIRE_PACKAGES is set, a test skipped for a missing package fails."""
+    report = yield
+    missing = report.skipped and "not installed" in str(report.longrepr)
+    if missing and os.environ.get("REQUIRE_PACKAGES"):
+        report.outcome = "failed"
+        report.longrepr = str(report.longrepr)
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,55 @@
+# em_platform in seven words: install demo test check bench docs (and clean).
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: install demo test check bench docs clean
+
+# The environment, pinned by constraints.txt; nothing is done when nothing changed.
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@for python in python3.11 python3; do \
+	  if command -v $$python >/dev/null && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    found=$$python; break; fi; done; \
+	if [ -z "$$found" ]; then \
+	  echo "install: no Python 3.11 or newer was found; install the Debian package python3.11 (and python3.11-venv), then run make again" >&2; exit 1; fi; \
+	if ! $$found -c 'import venv, ensurepip' 2>/dev/null; then \
+	  echo "install: $$found cannot make environments; install the Debian package python3-venv, then run make again" >&2; exit 1; fi; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  echo "install: making $(VENV) with $$($$found --version)"; $$found -m venv --clear $(VENV) || exit 1; fi
+	@echo "install: installing what constraints.txt pins (a minute or two when it is new)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  --build-constraint constraints.txt --editable . --group dev
+	@touch $(STAMP)
+
+# The main job: a simulated microscope's tiles become mosaics. make demo ARGS=--exit
+demo: install
+	$(BIN)/em-platform demo $(ARGS)
+
+# Everything that must hold: the rules first, then the quick tests, then those that
+# start real processes.
+test: check
+	$(BIN)/pytest -m "not system" $(ARGS)
+	$(BIN)/pytest -m system $(ARGS)
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
+
+# The quick form of every benchmark. make bench ARGS= runs the full form.
+bench: ARGS = --quick
+bench: install
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# The reference pages and config.yaml, written from the code.
+docs: install
+	$(BIN)/em-platform docs
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
