@@ -134,7 +134,7 @@ def float_fields() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(("value", "field"), float_fields())
+@pytest.mark.parametrize(("value", "field"), list(float_fields()))
 def test_nan_and_infinity_are_refused(value: Model, field: str, bad: float) -> None:
     with pytest.raises(ValidationError, match="finite number"):
         type(value).model_validate({**value.model_dump(), field: bad})
