@@ -1,0 +1,273 @@
+"""Procedural serial-section tissue: any window of any section, alone, from a seed.
+
+Cells are an additively weighted Voronoi diagram (Worley 1996) of hashed seeds in a
+warped space, so borders are curved; what lies in a cell follows from its own hash.
+"""
+
+from itertools import pairwise
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.imaging.hashed_noise import Bits, drifting_noise, hash3, mix
+from em_platform.imaging.synthetic_cells import RADIUS, X, Y, cells_near, warp
+from em_platform.imaging.synthetic_shade import SLOW_FIELDS, shade
+
+_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+SECTION_NM = 40.0
+"""Thickness of a section."""
+
+_UNIT_NM = 4.0  # lengths of the model are in units of 4 nm
+_BLOCK = 32
+_LATTICE = 4  # the warp is evaluated at each fourth world pixel, linear in between
+_PANEL = 1024
+_ROW, _COLUMN = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+_HALF, _S32 = np.uint64(0xFFFFFFFF), np.uint64(32)
+_GRAIN = 34.0  # standard deviation of the resin's grain, before it is smoothed
+
+
+def tissue(
+    y0: int,
+    x0: int,
+    *,
+    height: int,
+    width: int,
+    section: int = 0,
+    seed: int = 0,
+    pixel_nm: float = 4.0,
+) -> NDArray[np.float32]:
+    """Grey levels of one window of one section, as brains look: dark membranes.
+
+    A world pixel has the same value, bit for bit, in every window that holds it.
+
+    Parameters
+    ----------
+    y0, x0
+        World pixel of the window's top-left corner; may be negative.
+    section
+        Number of the section, 40 nm each; neighbouring sections look alike.
+
+    Returns
+    -------
+    ndarray
+        `(height, width)` float32 in 0..255, mean near 150. Band-limited: smoothed with
+        (1, 2, 1)/4 along both axes, so that it can be resampled between pixels.
+    """
+    raw = _render(
+        y0 - 1, x0 - 1, height=height + 2, width=width + 2,
+        section=section, seed=seed, pixel_nm=pixel_nm,
+    )[0]  # fmt: skip
+    out = np.empty((height, width), np.float32)
+    _smooth(raw, out)
+    return out
+
+
+def tissue_labels(
+    y0: int,
+    x0: int,
+    *,
+    height: int,
+    width: int,
+    section: int = 0,
+    seed: int = 0,
+    pixel_nm: float = 4.0,
+) -> NDArray[np.uint64]:
+    """Which cell each pixel of the same window of `tissue` belongs to."""
+    return _render(
+        y0, x0, height=height, width=width,
+        section=section, seed=seed, pixel_nm=pixel_nm,
+    )[1]  # fmt: skip
+
+
+def _render(
+    y0: int,
+    x0: int,
+    *,
+    height: int,
+    width: int,
+    section: int,
+    seed: int,
+    pixel_nm: float,
+) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
+    grey = np.empty((height, width), np.float32)
+    labels = np.empty((height, width), np.uint64)
+    key = np.uint64(hash3(seed, 0, 0x7155))
+    grain = np.uint64(hash3(seed, section, 0x6A11))
+    z = section * SECTION_NM / _UNIT_NM
+    for top, bottom in _panels(height):
+        for left, right in _panels(width):
+            _paint(
+                grey, labels, (top, left, bottom, right), y0, x0, z, key, grain,
+                pixel_nm / _UNIT_NM,
+            )  # fmt: skip
+    return grey, labels
+
+
+def _panels(length: int) -> list[tuple[int, int]]:
+    """Equal parts of a length, near 1024 each, so that lists of cells stay short."""
+    edges = np.linspace(0, length, max(1, round(length / _PANEL)) + 1).astype(int)
+    return [(int(a), int(b)) for a, b in pairwise(edges)]
+
+
+@_jit
+def _warp_lattice(
+    y0: int, x0: int, rows: int, columns: int, z: float, key: Bits, scale: float
+) -> np.ndarray:
+    """`(rows, columns, 5)`: the warp and slow fields at multiples of 4 world pixels."""
+    lattice = np.empty((rows, columns, 5))
+    for i in range(rows):
+        for j in range(columns):
+            y = (y0 + i * _LATTICE) * scale
+            x = (x0 + j * _LATTICE) * scale
+            lattice[i, j, 0], lattice[i, j, 1] = warp(y, x, z, key)
+            for k in range(3):
+                wave, drift, stream = SLOW_FIELDS[k]
+                lattice[i, j, 2 + k] = drifting_noise(
+                    y / wave, x / wave, z / drift, key + np.uint64(stream)
+                )
+    return lattice
+
+
+@_jit
+def _paint(
+    grey: np.ndarray,
+    labels: np.ndarray,
+    panel: tuple[int, int, int, int],
+    y0: int,
+    x0: int,
+    z: float,
+    key: Bits,
+    grain: Bits,
+    scale: float,
+) -> None:
+    """Fill a panel (top, left, bottom, right) of the window with corner `y0, x0`."""
+    anchor_y = ((y0 + panel[0]) // _LATTICE) * _LATTICE
+    anchor_x = ((x0 + panel[1]) // _LATTICE) * _LATTICE
+    rows = (y0 + panel[2] - anchor_y) // _LATTICE + 2
+    columns = (x0 + panel[3] - anchor_x) // _LATTICE + 2
+    lattice = _warp_lattice(anchor_y, anchor_x, rows, columns, z, key, scale)
+    box = (
+        lattice[:, :, 0].min(), lattice[:, :, 1].min(),
+        lattice[:, :, 0].max(), lattice[:, :, 1].max(),
+    )  # fmt: skip
+    cells, ids = cells_near(box, z, key)
+    near = np.empty(len(cells), np.int64)
+    for top in range(panel[0], panel[2], _BLOCK):
+        for left in range(panel[1], panel[3], _BLOCK):
+            bottom = min(top + _BLOCK, panel[2])
+            right = min(left + _BLOCK, panel[3])
+            i, j = (y0 + top - anchor_y) // _LATTICE, (x0 + left - anchor_x) // _LATTICE
+            window = lattice[
+                i : (y0 + bottom - anchor_y) // _LATTICE + 2,
+                j : (x0 + right - anchor_x) // _LATTICE + 2,
+            ]
+            count = _candidates(cells, window, near)
+            for y in range(top, bottom):
+                for x in range(left, right):
+                    grey[y, x], labels[y, x] = _pixel(
+                        cells, ids, near[:count], lattice, y0 + y, x0 + x,
+                        anchor_y, anchor_x, z, key, grain, scale,
+                    )  # fmt: skip
+
+
+@_jit
+def _candidates(cells: np.ndarray, window: np.ndarray, near: np.ndarray) -> int:
+    """Cells that can be among the two nearest of any point of the window.
+
+    A point at most `reach` from the middle has its two nearest within the middle's
+    second smallest distance plus twice `reach`.
+    """
+    y_low, y_high = window[:, :, 0].min(), window[:, :, 0].max()
+    x_low, x_high = window[:, :, 1].min(), window[:, :, 1].max()
+    y, x = 0.5 * (y_low + y_high), 0.5 * (x_low + x_high)
+    reach = np.hypot(y_high - y, x_high - x)
+    first = second = np.inf
+    for c in range(len(cells)):
+        far = np.hypot(cells[c, Y] - y, cells[c, X] - x) - cells[c, RADIUS]
+        if far < first:
+            first, second = far, first
+        elif far < second:
+            second = far
+    limit = second + 2.0 * reach + 1e-6
+    count = 0
+    for c in range(len(cells)):
+        if np.hypot(cells[c, Y] - y, cells[c, X] - x) - cells[c, RADIUS] <= limit:
+            near[count] = c
+            count += 1
+    return count
+
+
+@_jit
+def _pixel(
+    cells: np.ndarray,
+    ids: np.ndarray,
+    near: np.ndarray,
+    lattice: np.ndarray,
+    y: int,
+    x: int,
+    anchor_y: int,
+    anchor_x: int,
+    z: float,
+    key: Bits,
+    grain: Bits,
+    scale: float,
+) -> tuple[float, Bits]:
+    """Grey level and label of one world pixel."""
+    i, j = (y - anchor_y) // _LATTICE, (x - anchor_x) // _LATTICE
+    fy = (y - anchor_y - i * _LATTICE) / _LATTICE
+    fx = (x - anchor_x - j * _LATTICE) / _LATTICE
+    a, b = lattice[i, j], lattice[i, j + 1]
+    c, d = lattice[i + 1, j], lattice[i + 1, j + 1]
+    wy = (a[0] * (1 - fx) + b[0] * fx) * (1 - fy) + (c[0] * (1 - fx) + d[0] * fx) * fy
+    wx = (a[1] * (1 - fx) + b[1] * fx) * (1 - fy) + (c[1] * (1 - fx) + d[1] * fx) * fy
+    coarse = (a[2] * (1 - fx) + b[2] * fx) * (1 - fy) + (
+        c[2] * (1 - fx) + d[2] * fx
+    ) * fy
+    sheet = (a[3] * (1 - fx) + b[3] * fx) * (1 - fy) + (
+        c[3] * (1 - fx) + d[3] * fx
+    ) * fy
+    first = second = -1
+    least = following = np.inf
+    for k in range(len(near)):
+        dy, dx = cells[near[k], Y] - wy, cells[near[k], X] - wx
+        far = np.sqrt(dy * dy + dx * dx) - cells[near[k], RADIUS]
+        if far < least:
+            second, following = first, least
+            first, least = near[k], far
+        elif far < following:
+            second, following = near[k], far
+    step = _LATTICE * scale
+    jacobian = (
+        ((c[0] - a[0]) * (1 - fx) + (d[0] - b[0]) * fx) / step,
+        ((b[0] - a[0]) * (1 - fy) + (d[0] - c[0]) * fy) / step,
+        ((c[1] - a[1]) * (1 - fx) + (d[1] - b[1]) * fx) / step,
+        ((b[1] - a[1]) * (1 - fy) + (d[1] - c[1]) * fy) / step,
+    )
+    level = shade(
+        cells[first], cells[second], ids[first], ids[second],
+        wy, wx, following - least, jacobian, (coarse, sheet, a[4]),
+        y * scale, x * scale, z, key,
+    )  # fmt: skip
+    level += _GRAIN * _grain(y, x, grain)
+    return min(max(level, 0.0), 255.0), ids[first]
+
+
+@_jit
+def _grain(y: int, x: int, key: Bits) -> float:
+    """Noise of one world pixel, nearly normal: mean 0, standard deviation 1."""
+    bits = mix(np.uint64(y) * _ROW + np.uint64(x) * _COLUMN + key)
+    low = np.float64(bits & _HALF) + np.float64(bits >> _S32)
+    return float((low * 2.0**-32 - 1.0) * 2.449)
+
+
+@_jit
+def _smooth(raw: np.ndarray, out: np.ndarray) -> None:
+    height, width = out.shape
+    for i in range(height):
+        for j in range(width):
+            top = raw[i, j] + raw[i, j + 2] + 2.0 * raw[i, j + 1]
+            middle = raw[i + 1, j] + raw[i + 1, j + 2] + 2.0 * raw[i + 1, j + 1]
+            bottom = raw[i + 2, j] + raw[i + 2, j + 2] + 2.0 * raw[i + 2, j + 1]
+            out[i, j] = (top + bottom + 2.0 * middle) / 16.0
