@@ -1,0 +1,134 @@
+"""One grey image from a TIFF, PNG, JPEG or MRC file, told apart by its first bytes.
+
+`name.mrc#12` is image 12 of a stack.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.errors import FormatError
+from em_platform.formats.mrc import is_mrc, read_mrc, read_mrc_header
+from em_platform.formats.raster import (
+    JPEG_START,
+    PNG_START,
+    read_jpeg_header,
+    read_png_header,
+    read_raster,
+)
+from em_platform.formats.source import Source, open_source
+from em_platform.formats.tiff import read_tiff, read_tiff_header
+from em_platform.model import Box, Size
+
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".mrc")
+"""Names that may hold a tile."""
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_GREY = {"u1", "u2", "i2", "f4"}
+_INDEX = re.compile(r"^(?P<file>.*\.[A-Za-z]+)#(?P<index>\d+)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageHeader:
+    """Size and type of an image, known without its pixels."""
+
+    size: Size
+    dtype: str
+    """`uint8`, `uint16`, `int16` or `float32`."""
+
+
+def read_header(uri: str, options: Mapping[str, Any] | None = None) -> ImageHeader:
+    """Size and type of the image at `uri`, from a few small reads.
+
+    Raises
+    ------
+    FormatError
+        No such file, empty, cut short, not an image, or not of grey levels.
+    """
+    file, index = split_index(uri)
+    source = open_source(file, options)
+    height, width, samples, dtype = _header(source, index)
+    if samples != 1 or dtype[1:] not in _GREY:
+        found = f"{samples} samples a pixel" if samples != 1 else dtype[1:]
+        raise FormatError(
+            f"{uri}: found {found}, expected one grey level a pixel (8 or 16 bit, or "
+            "float32); convert it",
+            uri=uri,
+        )
+    return ImageHeader(
+        size=Size(height_px=height, width_px=width), dtype=np.dtype(dtype).name
+    )
+
+
+def read_image(
+    uri: str, box: Box | None = None, *, options: Mapping[str, Any] | None = None
+) -> NDArray[Any]:
+    """Grey levels of the image at `uri`, `(h, w)`, or of `box` of it.
+
+    Of an uncompressed TIFF only the rows of `box` are read.
+
+    Raises
+    ------
+    FormatError
+        As `read_header`, or the pixels cannot be decoded.
+    """
+    file, index = split_index(uri)
+    source = open_source(file, options, whole=box is None)
+    if source.read(0, 4) in _TIFF_STARTS:
+        return _one_grey(read_tiff(source, box), uri)
+    if source.read(0, 8) == PNG_START or source.read(0, 3) == JPEG_START:
+        image = read_raster(source)
+    elif is_mrc(source):
+        image = read_mrc(source, index)
+    else:
+        raise _unknown(source)
+    image = _one_grey(image, uri)
+    if box is None:
+        return image
+    return np.ascontiguousarray(image[box.y0 : box.y1, box.x0 : box.x1])
+
+
+def split_index(uri: str) -> tuple[str, int]:
+    """The file of `name.mrc#12` and the number of the image in it."""
+    found = _INDEX.match(uri)
+    return (found["file"], int(found["index"])) if found else (uri, 0)
+
+
+def _header(source: Source, index: int) -> tuple[int, int, int, str]:
+    start = source.read(0, 8)
+    if start[:4] in _TIFF_STARTS:
+        tiff = read_tiff_header(source)
+        return tiff.height_px, tiff.width_px, tiff.samples, tiff.dtype
+    if start == PNG_START:
+        return read_png_header(source)
+    if start[:3] == JPEG_START:
+        return read_jpeg_header(source)
+    if not is_mrc(source):
+        raise _unknown(source)
+    mrc = read_mrc_header(source)
+    if index >= mrc.images:
+        read_mrc(source, index)
+    dtype = {"i1": "|u1", "u1": "|u1", "f2": "<f4"}.get(mrc.dtype[1:], mrc.dtype)
+    return mrc.height_px, mrc.width_px, 1, dtype
+
+
+def _one_grey(image: NDArray[Any], uri: str) -> NDArray[Any]:
+    if image.ndim != 2:
+        raise FormatError(
+            f"{uri}: found an image of shape {image.shape}, expected rows and columns "
+            "of grey levels; convert it",
+            uri=uri,
+        )
+    return image
+
+
+def _unknown(source: Source) -> FormatError:
+    return FormatError(
+        f"{source.uri}: found a file that starts with {source.read(0, 4)!r}, expected "
+        "TIFF, PNG, JPEG or MRC; convert it",
+        uri=source.uri,
+    )

@@ -1,0 +1,175 @@
+"""Bytes of a file by range, on disk or behind any fsspec URL."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.errors import FormatError, StorageError
+
+_FIRST_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One file: where it is, how long it is, and any range of its bytes."""
+
+    uri: str
+    length: int
+    path: str | None = None
+    """Local path; None where the file is behind a URL."""
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    first: bytes = field(default=b"", repr=False)
+    """The file's first bytes, or all of them."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """`count` bytes from `offset`; fewer where the file ends."""
+        if offset + count <= len(self.first) or len(self.first) == self.length:
+            return self.first[offset : offset + count]
+        if self.path is not None:
+            return _read_local(self.path, offset, count)
+        return _read_remote(self.uri, offset, count, self.options)
+
+    def fill(self, offset: int, buffer: NDArray[np.uint8]) -> int:
+        """Put the bytes from `offset` into `buffer`, `(n,)`; how many there were."""
+        if self.path is None or len(self.first) == self.length:
+            content = self.read(offset, buffer.nbytes)
+            buffer[: len(content)] = np.frombuffer(content, np.uint8)
+            return len(content)
+        return _fill_local(self.path, offset, buffer)
+
+    def all(self) -> bytes:
+        """The whole file."""
+        return self.read(0, self.length)
+
+
+def open_source(
+    uri: str, options: Mapping[str, Any] | None = None, *, whole: bool = False
+) -> Source:
+    """Look at a file's length and first bytes; with `whole`, hold all of a remote file.
+
+    Raises
+    ------
+    FormatError
+        There is no such file, it may not be read, or it is empty.
+    """
+    path = local_path(uri)
+    if path is not None:
+        return _checked(_open_local(uri, path))
+    return _checked(_open_remote(uri, options or {}, whole=whole))
+
+
+def local_path(uri: str) -> str | None:
+    """The path of a plain path or `file://` URL; None for other URLs."""
+    if "://" not in uri:
+        return uri
+    if uri.startswith("file://"):
+        rest = uri.removeprefix("file://")
+        return unquote(rest) if not os.path.exists(rest) else rest
+    return None
+
+
+def join_uri(folder: str, name: str) -> str:
+    """`name` inside `folder`, both paths or URLs; a name that is whole stays."""
+    if "://" in name or name.startswith("/"):
+        return name
+    if "://" in folder:
+        return f"{folder.rstrip('/')}/{name}"
+    return str(Path(folder) / name)
+
+
+def missing(uri: str, reason: str) -> FormatError:
+    """The error for a file that cannot be opened."""
+    return FormatError(
+        f"{uri}: {reason}, expected an image file; copy it there or take it off the "
+        "list",
+        uri=uri,
+    )
+
+
+def _checked(source: Source) -> Source:
+    if source.length == 0:
+        raise FormatError(
+            f"{source.uri}: found 0 bytes, expected an image; copy it again from the "
+            "microscope",
+            uri=source.uri,
+        )
+    return source
+
+
+def _open_local(uri: str, path: str) -> Source:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            length = os.fstat(descriptor).st_size
+            first = os.pread(descriptor, 1024, 0)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError as error:
+        raise missing(uri, "found no such file") from error
+    except OSError as error:
+        raise missing(uri, f"cannot be read ({error.strerror})") from error
+    return Source(uri=uri, length=length, path=path, first=first)
+
+
+def _read_local(path: str, offset: int, count: int) -> bytes:
+    # pread and not mmap: a file that shrinks under a memory map kills the process.
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            return os.pread(descriptor, count, offset)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise missing(path, f"cannot be read ({error.strerror})") from error
+
+
+def _fill_local(path: str, offset: int, buffer: NDArray[np.uint8]) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            return os.preadv(descriptor, [buffer.data], offset)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise missing(path, f"cannot be read ({error.strerror})") from error
+
+
+def _open_remote(uri: str, options: Mapping[str, Any], *, whole: bool) -> Source:
+    from fsspec.core import url_to_fs
+
+    filesystem, path = url_to_fs(uri, **options)
+    try:
+        length = int(filesystem.size(path))
+        count = length if whole else min(length, _FIRST_BYTES)
+        first = filesystem.cat_file(path, start=0, end=count) if length else b""
+    except FileNotFoundError as error:
+        raise missing(uri, "found no such object") from error
+    except Exception as error:
+        raise _not_served(uri, error) from error
+    return Source(uri=uri, length=length, options=options, first=bytes(first))
+
+
+def _read_remote(
+    uri: str, offset: int, count: int, options: Mapping[str, Any]
+) -> bytes:
+    from fsspec.core import url_to_fs
+
+    filesystem, path = url_to_fs(uri, **options)
+    try:
+        content = filesystem.cat_file(path, start=offset, end=offset + count)
+    except Exception as error:
+        raise _not_served(uri, error) from error
+    return bytes(content)
+
+
+def _not_served(uri: str, error: Exception) -> StorageError:
+    return StorageError(
+        f"storage: {uri} could not be read ({error}); check access and address, then "
+        "run again"
+    )

@@ -1,0 +1,117 @@
+"""The pixels of tiles, corrected: what matching and rendering look at."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.errors import FormatError
+from em_platform.formats.image import read_image
+from em_platform.model import Box, Tile
+
+if TYPE_CHECKING:
+    from em_platform.imaging.correct import FlatField
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileImages:
+    """Reads tiles as 8-bit images; can be sent to other processes.
+
+    `grey_range` are the raw grey levels that become 0 and 255; None for tiles that are
+    8-bit as they are. `valid_box` is the part of each frame that shows the specimen;
+    None for all of it. `options` are fsspec's.
+    """
+
+    flat_field: "FlatField | None" = None
+    grey_range: tuple[float, float] | None = None
+    valid_box: Box | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def read(self, tile: Tile, box: Box | None = None) -> NDArray[np.uint8]:
+        """Corrected grey levels of a tile, `(h, w)`, or of `box` of it.
+
+        Raises
+        ------
+        FormatError
+            The file cannot be read, or is not of the size that the montage says.
+        """
+        raw = self.read_raw(tile, box)
+        flat = self.flat_field
+        if flat is None and self.grey_range is None and raw.dtype == np.uint8:
+            return raw
+        where = np.s_[:, :] if box is None else np.s_[box.y0 : box.y1, box.x0 : box.x1]
+        grey = raw.astype(np.float32)
+        if flat is not None:
+            if flat.dark is not None:
+                grey -= flat.dark[where]
+            grey *= flat.gain[where]
+        low, high = self.grey_range or _full_range(raw.dtype)
+        grey -= np.float32(low)
+        grey *= np.float32(255.0 / max(high - low, 1e-6))
+        return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+
+    def read_raw(self, tile: Tile, box: Box | None = None) -> NDArray[Any]:
+        """Grey levels as the camera gave them, `(h, w)`, or of `box` of it."""
+        raw = read_image(tile.uri, box, options=self.options)
+        size = tile.size if box is None else None
+        if size is not None and raw.shape != (size.height_px, size.width_px):
+            raise FormatError(
+                f"tile {tile.tile_id}: found {raw.shape[0]} x {raw.shape[1]} px in "
+                f"{tile.uri}, expected {size.height_px} x {size.width_px}; image it "
+                "again or take it off the list",
+                tile_id=tile.tile_id,
+            )
+        return raw
+
+    def valid(self, tile: Tile) -> Box:
+        """The part of a tile that shows the specimen: no camera frame, no mask."""
+        box = self.valid_box or Box(
+            y0=0, x0=0, y1=tile.size.height_px, x1=tile.size.width_px
+        )
+        if tile.mask_uri is None:
+            return box
+        inner = _bounds_of_mask(tile.mask_uri, self._options_text())
+        y0, x0 = max(box.y0, inner.y0), max(box.x0, inner.x0)
+        y1, x1 = min(box.y1, inner.y1), min(box.x1, inner.x1)
+        return Box(y0=y0, x0=x0, y1=max(y0, y1), x1=max(x0, x1))
+
+    def _options_text(self) -> str:
+        return json.dumps(dict(self.options), sort_keys=True)
+
+    def mask(self, tile: Tile) -> NDArray[np.bool_] | None:
+        """True where a tile may be used, `(h, w)`; None where it has no mask."""
+        if tile.mask_uri is None:
+            return None
+        return _read_mask(tile.mask_uri, self._options_text())
+
+
+@lru_cache(maxsize=8)
+def _read_mask(uri: str, options: str) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = read_image(uri, options=json.loads(options)) > 127
+    mask.flags.writeable = False
+    return mask
+
+
+@lru_cache(maxsize=64)
+def _bounds_of_mask(uri: str, options: str) -> Box:
+    mask = _read_mask(uri, options)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return Box(y0=0, x0=0, y1=0, x1=0)
+    return Box(
+        y0=int(rows[0]),
+        x0=int(columns[0]),
+        y1=int(rows[-1]) + 1,
+        x1=int(columns[-1]) + 1,
+    )
+
+
+def _full_range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype.kind == "f":
+        return 0.0, 1.0
+    limits = np.iinfo(dtype)
+    return float(limits.min), float(limits.max)
