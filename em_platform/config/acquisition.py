@@ -10,6 +10,8 @@ class AcquisitionSettings(Model):
 
     `recorder_url` is an SQLAlchemy URL; empty means an SQLite file under `home`.
     `frames` is the folder in which the camera saves; empty means `frames` under `home`.
+    Folders of tiles that are dropped into `inbox` (empty: `inbox` under `home`) are
+    stitched when nothing in them has changed for `inbox_quiet_s`.
     """
 
     microscope: str = "sim"
@@ -17,3 +19,5 @@ class AcquisitionSettings(Model):
     pixel_nm: float = Field(default=4.0, gt=0)
     recorder_url: str = ""
     frames: str = ""
+    inbox: str = ""
+    inbox_quiet_s: float = Field(default=5.0, gt=0)

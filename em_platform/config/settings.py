@@ -23,6 +23,7 @@ ALIASES = {
 OTHER_NAMES = {
     "EM_CONFIG_FILE",  # the YAML layer
     "EM_COMMAND_LINE",  # which variables `em-platform --set` wrote
+    "EM_SESSION",  # which processes end together, see processes.session
     "EM_SHARED_DATA",  # real data for tests and benchmarks
     "EM_PG_HOST",  # Dagster's PostgreSQL, see docker/dagster.yaml
     "EM_PG_USER",
