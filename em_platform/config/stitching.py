@@ -1,8 +1,8 @@
 """Settings of matching, solving, rendering, and the limits that the checks apply."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from em_platform.model import Model
 
@@ -35,20 +35,43 @@ class MatchSettings(Model):
 
 
 class SolveSettings(Model):
-    """How all shifts become one place a tile."""
+    """How all shifts become one place a tile.
 
-    model: Literal["translation", "affine"] = "translation"
-    stage_weight: float = 1e-4
-    outlier_px: float = 2.0
+    `rigid` also turns tiles, `affine` also scales and shears them. `stage_weight` is
+    the weight of a nominal shift against a perfect match: it places tiles that no match
+    connects and is too small to bend the rest. `shape_weight` holds an affine tile's
+    scale and shear. A match farther than `outlier_px` from the fit is left out.
+    """
+
+    model: Literal["translation", "rigid", "affine"] = "translation"
+    stage_weight: float = Field(default=1e-6, gt=0.0)
+    shape_weight: float = Field(default=1e-2, gt=0.0)
+    outlier_px: float = Field(default=4.0, gt=0.0)
 
 
 class RenderSettings(Model):
-    """How the mosaic is written: OME-Zarr 0.5, sharded, with a pyramid."""
+    """How the mosaic is written: OME-Zarr 0.5, sharded, with a pyramid.
 
-    chunk_px: int = 512
-    shard_px: int = 4096
-    compression_level: int = 1
-    background: int = 0
+    A shard is one file of many chunks; a chunk is what a viewer loads. Without `levels`
+    the pyramid ends where the whole image fits into one chunk. `background` is the grey
+    level where no tile lies. `tile_cache_mb` bounds the tiles that a worker remembers.
+    """
+
+    chunk_px: int = Field(default=512, gt=0)
+    shard_px: int = Field(default=4096, gt=0, multiple_of=2)
+    compression_level: int = Field(default=1, ge=1, le=22)
+    background: int = Field(default=0, ge=0, le=255)
+    levels: int | None = Field(default=None, gt=0, le=32)
+    tile_cache_mb: int = Field(default=256, ge=0)
+
+    @model_validator(mode="after")
+    def _shards_hold_whole_chunks(self) -> Self:
+        if self.shard_px % self.chunk_px:
+            raise ValueError(
+                f"shard_px {self.shard_px} is not a multiple of chunk_px "
+                f"{self.chunk_px}; choose for instance {8 * self.chunk_px}"
+            )
+        return self
 
 
 class QualitySettings(Model):

@@ -1,0 +1,218 @@
+"""The shift between two overlapping images: coarse, then patch by patch."""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from em_platform.imaging.fourier import Peak, correlate, find_peak, transform_shape
+
+Image = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.float64]
+
+NEAR_PX = 6  # how far a patch may lie from the coarse shift at the first attempt
+FAR_PX = 24  # and at the second: lens, rotation and shear
+SMOOTH_PX = 1.0  # standard deviation of the low-pass: wide peaks have no pixel-locking
+SHADE_PX = 33  # box of the high-pass: shading must not correlate
+GRID_PX = 16  # step of the map on which textured places are sought
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchShifts:
+    """Shifts of small patches of `b` against `a`.
+
+    `a_points` and `b_points` are `(n, 2)` centres `(y, x)` in the two images,
+    `scores` their normalised cross-correlation (-1..1).
+    """
+
+    a_points: Points
+    b_points: Points
+    scores: Points
+
+
+def halve(image: Image) -> Image:
+    """`(h // 2, w // 2)` means over 2 x 2 pixels; an odd last row or column is cut."""
+    h, w = image.shape[0] // 2, image.shape[1] // 2
+    even = image[: 2 * h, : 2 * w]
+    return np.asarray(cv2.resize(even, (w, h), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def coarse_shift(
+    a: Image, b: Image, *, expected: tuple[float, float], search_px: float
+) -> Peak:
+    """Where the corner of `b` lies in `a`, sought within `search_px` of `expected`.
+
+    Parameters
+    ----------
+    a, b
+        `(h, w)` strips that contain the overlap; correlated at half resolution.
+    expected
+        `(y, x)` of b's corner in a's pixels.
+    """
+    half_a, half_b = halve(a), halve(b)
+    reach = math.ceil(search_px / 2)
+    radius = (reach, reach)
+    surface = correlate(
+        half_a, half_b, shape=transform_shape(half_a.shape, half_b.shape, radius=radius)
+    )
+    half = (expected[0] / 2, expected[1] / 2)
+    peak = find_peak(surface, expected=half, radius=radius)
+    return Peak(dy_px=2 * peak.dy_px, dx_px=2 * peak.dx_px, z=peak.z)
+
+
+def _top(surface: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Offset of the top of the quadric least-squares-fitted to 3 x 3 samples."""
+    s = surface.astype(np.float64)
+    gy = (s[2].sum() - s[0].sum()) / 6.0
+    gx = (s[:, 2].sum() - s[:, 0].sum()) / 6.0
+    rows, columns = s.sum(axis=1), s.sum(axis=0)
+    hyy = (rows[0] - 2.0 * rows[1] + rows[2]) / 3.0
+    hxx = (columns[0] - 2.0 * columns[1] + columns[2]) / 3.0
+    hyx = (s[0, 0] + s[2, 2] - s[0, 2] - s[2, 0]) / 4.0
+    det = hyy * hxx - hyx * hyx
+    if det <= 0.0 or hyy >= 0.0:
+        return 0.0, 0.0
+    dy = (hyx * gx - hxx * gy) / det
+    dx = (hyx * gy - hyy * gx) / det
+    return float(np.clip(dy, -1.0, 1.0)), float(np.clip(dx, -1.0, 1.0))
+
+
+def _band(image: Image, box: tuple[int, int, int, int]) -> npt.NDArray[np.float32]:
+    """The window `y0, x0, y1, x1` of an image without noise and without shading."""
+    y0, x0, y1, x1 = box
+    margin = SHADE_PX // 2
+    top, left = max(0, y0 - margin), max(0, x0 - margin)
+    raw = image[top : y1 + margin, left : x1 + margin].astype(np.float32)
+    smooth = cv2.GaussianBlur(raw, (7, 7), SMOOTH_PX)
+    band = np.subtract(smooth, cv2.blur(raw, (SHADE_PX, SHADE_PX)), dtype=np.float32)
+    return band[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+def _patch(
+    a: Image,
+    b: Image,
+    *,
+    corner: tuple[int, int],
+    size: int,
+    at: tuple[int, int],
+    reach: int,
+) -> tuple[float, float, float] | None:
+    """Shift `(dy, dx)` beyond `at` and score of one patch of b; None at a border."""
+    y, x = corner
+    template = _band(b, (y, x, y + size, x + size))
+    y0, x0 = y + at[0] - reach, x + at[1] - reach
+    top, left = max(0, y0), max(0, x0)
+    bottom = min(a.shape[0], y0 + size + 2 * reach)
+    right = min(a.shape[1], x0 + size + 2 * reach)
+    if bottom - top < size + 2 or right - left < size + 2:
+        return None
+    window = _band(a, (top, left, bottom, right))
+    surface = np.asarray(
+        cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED), np.float32
+    )
+    py, px = divmod(int(np.argmax(surface)), surface.shape[1])
+    if not (0 < py < surface.shape[0] - 1 and 0 < px < surface.shape[1] - 1):
+        return None
+    dy, dx = _top(surface[py - 1 : py + 2, px - 1 : px + 2])
+    score = float(surface[py, px])
+    return top - y0 + py - reach + dy, left - x0 + px - reach + dx, score
+
+
+def patch_shifts(
+    a: Image,
+    b: Image,
+    *,
+    corners: list[tuple[int, int]],
+    size: int,
+    shift: tuple[float, float],
+    min_score: float,
+) -> PatchShifts:
+    """Subpixel shifts of square patches by normalised cross-correlation.
+
+    Every patch is sought near the coarse shift; those that find nothing there once
+    more farther off. The top of the correlation is that of a quadric through 3 x 3
+    samples. A patch whose best place is at the border of its search is left out.
+
+    Parameters
+    ----------
+    a, b
+        `(h, w)` images.
+    corners
+        Top-left `(y, x)` of the patches in b.
+    shift
+        `(y, x)` of b's corner in a, from :func:`coarse_shift`.
+    """
+    at = (round(shift[0]), round(shift[1]))
+    a_points, b_points, scores = [], [], []
+    middle = (size - 1) / 2.0
+    for corner in corners:
+        found = _patch(a, b, corner=corner, size=size, at=at, reach=NEAR_PX)
+        if found is None or found[2] < min_score:
+            found = _patch(a, b, corner=corner, size=size, at=at, reach=FAR_PX)
+        if found is None:
+            continue
+        y, x = corner[0] + middle, corner[1] + middle
+        b_points.append((y, x))
+        a_points.append((y + at[0] + found[0], x + at[1] + found[1]))
+        scores.append(found[2])
+    return PatchShifts(
+        a_points=np.array(a_points, np.float64).reshape(-1, 2),
+        b_points=np.array(b_points, np.float64).reshape(-1, 2),
+        scores=np.array(scores, np.float64),
+    )
+
+
+def texture_map(image: Image) -> npt.NDArray[np.float32]:
+    """Mean deviation from the surroundings on a grid of `GRID_PX` pixels.
+
+    Returns
+    -------
+        `(h // 16, w // 16)` grey levels at half resolution.
+    """
+    half = halve(image)
+    deviation = cv2.absdiff(half, cv2.blur(half, (SHADE_PX // 2, SHADE_PX // 2)))
+    step = GRID_PX // 2
+    h, w = half.shape[0] // step, half.shape[1] // step
+    if h == 0 or w == 0:
+        return np.zeros((h, w), np.float32)
+    cut = deviation[: h * step, : w * step].astype(np.float32)
+    return np.asarray(cv2.resize(cut, (w, h), interpolation=cv2.INTER_AREA))
+
+
+def pick_corners(
+    texture: npt.NDArray[np.float32], *, size: int, count: int
+) -> list[tuple[int, int]]:
+    """Top-left corners of about `count` patches, spread out, each where most is seen.
+
+    The area is cut into `count` cells; in each the patch with most texture is taken.
+
+    Parameters
+    ----------
+    texture
+        From :func:`texture_map`; negative where no patch may reach.
+    size
+        Of a patch, in pixels.
+    """
+    cells = max(1, size // GRID_PX)
+    h, w = texture.shape[0] - cells + 1, texture.shape[1] - cells + 1
+    if h < 1 or w < 1:
+        return []
+    sums = cv2.boxFilter(
+        texture, -1, (cells, cells), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT
+    )[:h, :w]
+    lowest = cv2.erode(texture, np.ones((cells, cells)), anchor=(0, 0))[:h, :w]
+    sums = np.where(lowest < 0.0, -1.0, sums)
+    rows = int(np.clip(round(math.sqrt(count * h / w)), 1, min(count, h)))
+    columns = int(np.clip(round(count / rows), 1, w))
+    corners = []
+    for r in range(rows):
+        for c in range(columns):
+            y0, y1 = r * h // rows, (r + 1) * h // rows
+            x0, x1 = c * w // columns, (c + 1) * w // columns
+            cell = sums[y0:y1, x0:x1]
+            y, x = divmod(int(np.argmax(cell)), x1 - x0)
+            if cell[y, x] > 0.0:
+                corners.append((GRID_PX * (y0 + y), GRID_PX * (x0 + x)))
+    return corners

@@ -1,0 +1,342 @@
+"""The measured shift of every pair of overlapping tiles."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from em_platform.config.stitching import MatchSettings
+from em_platform.imaging.lens import undistort_points
+from em_platform.imaging.register import (
+    GRID_PX,
+    NEAR_PX,
+    PatchShifts,
+    coarse_shift,
+    patch_shifts,
+    pick_corners,
+    texture_map,
+)
+from em_platform.model import Box, LensModel, Montage, Shift, Tile, TileMatch
+from em_platform.stitching.compute import Map, serial
+from em_platform.stitching.neighbours import Neighbours, find_neighbours
+from em_platform.stitching.tile_images import TileImages
+
+Image = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Points = npt.NDArray[np.float64]
+
+PATCH_PX = 128  # larger patches cost more and gain nothing (see bench_align)
+SMALLEST_PATCH_PX = 32
+LEAST_TEXTURE = 1.0  # grey levels; below this the overlap is blank
+AGREE_PX = 2.5  # patches closer than this to the edge's trend agree with it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strip:
+    """The part of a tile in which its overlap with a neighbour must lie.
+
+    `corner` is the strip's first pixel in the tile.
+    """
+
+    corner: tuple[int, int]
+    image: Image
+    mask: Mask | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What the pixels of one pair said; `reason` is empty when it can be trusted."""
+
+    peak_z: float = 0.0
+    shift: tuple[float, float] | None = None
+    score: float = 0.0
+    spread_px: float = 0.0
+    a_points: Points | None = None
+    b_points: Points | None = None
+    reason: str = ""
+
+
+def match_pairs(
+    montage: Montage,
+    images: TileImages,
+    *,
+    settings: MatchSettings,
+    lens: LensModel | None = None,
+    run: Map = serial,
+) -> tuple[TileMatch, ...]:
+    """The measured shift of every pair of neighbours, trusted or with its reason.
+
+    The unit of work is a square block of tiles; each of its tiles is read once and
+    dropped after its last pair. With a lens the points and shifts are corrected ones.
+    The result is in the order of :func:`find_neighbours`, whatever `run` does.
+    """
+    pairs = find_neighbours(montage, min_overlap_px=settings.min_overlap_px)
+    act = partial(match_block, images=images, settings=settings, lens=lens)
+    found = {
+        (match.a, match.b): match
+        for block in run(act, _blocks(pairs, len(montage.tiles)))
+        for match in block
+    }
+    return tuple(found[pair.a.tile_id, pair.b.tile_id] for pair in pairs)
+
+
+def _blocks(
+    pairs: tuple[Neighbours, ...], tiles: int
+) -> Iterable[tuple[Neighbours, ...]]:
+    """Pairs by squares of 3 x 3 to 8 x 8 tiles, rows of tiles in order."""
+    if not pairs:
+        return ()
+    side = float(np.clip(math.ceil(math.sqrt(tiles) / 4), 3, 8))
+    height = 0.85 * max(pair.a.size.height_px for pair in pairs)
+    width = 0.85 * max(pair.a.size.width_px for pair in pairs)
+    top = min(pair.a.y_px for pair in pairs) - 0.5 * height
+    left = min(pair.a.x_px for pair in pairs) - 0.5 * width
+    blocks: dict[tuple[int, int], list[Neighbours]] = defaultdict(list)
+    for pair in pairs:
+        y = (pair.a.y_px - top) / (side * height)
+        x = (pair.a.x_px - left) / (side * width)
+        blocks[int(y), int(x)].append(pair)
+    for block in blocks.values():
+        block.sort(key=lambda p: (round((p.a.y_px - top) / height), p.a.x_px))
+    return [tuple(blocks[key]) for key in sorted(blocks)]
+
+
+def match_block(
+    pairs: tuple[Neighbours, ...],
+    *,
+    images: TileImages,
+    settings: MatchSettings,
+    lens: LensModel | None,
+) -> tuple[TileMatch, ...]:
+    """Matches of the pairs of one block of tiles."""
+    reach = settings.search_px
+    valid = {
+        tile.tile_id: images.valid(tile) for pair in pairs for tile in (pair.a, pair.b)
+    }
+    boxes = [_strip_boxes(pair, valid=valid, reach=reach) for pair in pairs]
+    needed: dict[str, Box] = {}
+    uses: Counter[str] = Counter()
+    for pair, pair_boxes in zip(pairs, boxes, strict=True):
+        for tile, box in zip((pair.a, pair.b), pair_boxes, strict=True):
+            needed[tile.tile_id] = _union(needed.get(tile.tile_id, box), box)
+            uses[tile.tile_id] += 1
+    held: dict[str, Strip] = {}
+    matches = []
+    for pair, pair_boxes in zip(pairs, boxes, strict=True):
+        strips = []
+        for tile, box in zip((pair.a, pair.b), pair_boxes, strict=True):
+            if tile.tile_id not in held:
+                held[tile.tile_id] = _read(images, tile, box=needed[tile.tile_id])
+            strips.append(_cut(held[tile.tile_id], box))
+            uses[tile.tile_id] -= 1
+            if uses[tile.tile_id] == 0:
+                del held[tile.tile_id]
+        found = measure_pair(pair, strips[0], b=strips[1], settings=settings)
+        matches.append(_as_match(pair, found, lens=lens))
+    return tuple(matches)
+
+
+def _strip_boxes(
+    pair: Neighbours, *, valid: dict[str, Box], reach: int
+) -> tuple[Box, Box]:
+    """Where the overlap lies in a and in b when the stage is wrong by up to `reach`."""
+    dy, dx = pair.nominal.dy_px, pair.nominal.dx_px
+    a, b = pair.a.size, pair.b.size
+    y0, y1 = max(0.0, dy), min(a.height_px, dy + b.height_px)
+    x0, x1 = max(0.0, dx), min(a.width_px, dx + b.width_px)
+    boxes = []
+    for tile, oy, ox in ((pair.a, 0.0, 0.0), (pair.b, dy, dx)):
+        limit = valid[tile.tile_id]
+        top, left = (math.floor(v - reach) for v in (y0 - oy, x0 - ox))
+        bottom, right = (math.ceil(v + reach) for v in (y1 - oy, x1 - ox))
+        top, left = max(limit.y0, top), max(limit.x0, left)
+        bottom, right = min(limit.y1, bottom), min(limit.x1, right)
+        box = Box(y0=top, x0=left, y1=max(top, bottom), x1=max(left, right))
+        boxes.append(box)
+    return boxes[0], boxes[1]
+
+
+def _union(one: Box, other: Box) -> Box:
+    return Box(
+        y0=min(one.y0, other.y0),
+        x0=min(one.x0, other.x0),
+        y1=max(one.y1, other.y1),
+        x1=max(one.x1, other.x1),
+    )
+
+
+def _read(images: TileImages, tile: Tile, *, box: Box) -> Strip:
+    mask = images.mask(tile)
+    return Strip(
+        corner=(box.y0, box.x0),
+        image=images.read(tile, box),
+        mask=None if mask is None else mask[box.y0 : box.y1, box.x0 : box.x1],
+    )
+
+
+def _cut(strip: Strip, box: Box) -> Strip:
+    y, x = strip.corner
+    part = np.s_[box.y0 - y : box.y1 - y, box.x0 - x : box.x1 - x]
+    image = strip.image[part]
+    mask = None if strip.mask is None else strip.mask[part]
+    if mask is not None and mask.all():
+        mask = None
+    if mask is not None and mask.any():
+        image = np.where(mask, image, np.uint8(image[mask].mean()))
+    return Strip(corner=(box.y0, box.x0), image=image, mask=mask)
+
+
+def measure_pair(
+    pair: Neighbours, a: Strip, *, b: Strip, settings: MatchSettings
+) -> Measured:
+    """Coarse shift, then patches where most is seen, then what they agree on."""
+    if min(*a.image.shape, *b.image.shape) < SMALLEST_PATCH_PX:
+        return Measured(reason="the valid regions of the tiles do not overlap")
+    for strip, tile in ((a, pair.a), (b, pair.b)):
+        if _texture(strip).max(initial=0.0) < LEAST_TEXTURE:
+            reason = f"no texture in the overlap (tile {tile.tile_id} is blank there)"
+            return Measured(reason=reason)
+    nominal = (
+        pair.nominal.dy_px + b.corner[0] - a.corner[0],
+        pair.nominal.dx_px + b.corner[1] - a.corner[1],
+    )
+    peak = coarse_shift(
+        a.image, b.image, expected=nominal, search_px=settings.search_px
+    )
+    if peak.z < settings.min_peak_z:
+        reason = f"peak {peak.z:.1f} sigma, {settings.min_peak_z:g} needed"
+        return Measured(peak_z=peak.z, reason=reason)
+    shift = (peak.dy_px, peak.dx_px)
+    away = max(abs(shift[0] - nominal[0]), abs(shift[1] - nominal[1]))
+    if away > settings.search_px - 2:
+        reason = f"best place at the border of the search of {settings.search_px} px"
+        return Measured(peak_z=peak.z, reason=reason)
+    corners, size = _patches(a, b, shift=shift, count=settings.patches)
+    if not corners:
+        return Measured(peak_z=peak.z, reason="the overlap is too thin for patches")
+    found = patch_shifts(
+        a.image,
+        b.image,
+        corners=corners,
+        size=size,
+        shift=shift,
+        min_score=settings.min_score,
+    )
+    return _agreed(found, a, b=b, peak_z=peak.z, tried=len(corners), settings=settings)
+
+
+def _texture(strip: Strip) -> npt.NDArray[np.float32]:
+    """Texture on the grid; negative where the mask reaches."""
+    texture = texture_map(strip.image)
+    if strip.mask is None:
+        return texture
+    h, w = texture.shape
+    whole = strip.mask[: h * GRID_PX, : w * GRID_PX]
+    cells = whole.reshape(h, GRID_PX, w, GRID_PX).all(axis=(1, 3))
+    return np.where(cells, texture, np.float32(-1.0))
+
+
+def _patches(
+    a: Strip, b: Strip, *, shift: tuple[float, float], count: int
+) -> tuple[list[tuple[int, int]], int]:
+    """Corners in b's strip and size of the patches, within the measured overlap."""
+    y, x = round(shift[0]), round(shift[1])
+    y0, x0 = max(0, NEAR_PX - y), max(0, NEAR_PX - x)
+    y1 = min(b.image.shape[0], a.image.shape[0] - y - NEAR_PX)
+    x1 = min(b.image.shape[1], a.image.shape[1] - x - NEAR_PX)
+    narrow = min(y1 - y0, x1 - x0)
+    size = min(PATCH_PX, narrow // GRID_PX * GRID_PX)
+    if size < SMALLEST_PATCH_PX:
+        return [], 0
+    part = np.s_[y0:y1, x0:x1]
+    mask = None if b.mask is None else b.mask[part]
+    overlap = Strip(corner=(y0, x0), image=b.image[part], mask=mask)
+    corners = pick_corners(_texture(overlap), size=size, count=count)
+    return [(y0 + cy, x0 + cx) for cy, cx in corners], size
+
+
+def _agreed(
+    found: PatchShifts,
+    a: Strip,
+    *,
+    b: Strip,
+    peak_z: float,
+    tried: int,
+    settings: MatchSettings,
+) -> Measured:
+    good = found.scores >= settings.min_score
+    shifts = found.a_points[good] - found.b_points[good]
+    keep = agreeing(found.b_points[good], shifts)
+    count = int(keep.sum())
+    if count < settings.min_points:
+        return Measured(
+            peak_z=peak_z,
+            score=float(np.median(found.scores)) if len(found.scores) else 0.0,
+            reason=f"{count} of {tried} patches agree, {settings.min_points} needed",
+        )
+    shift = shifts[keep].mean(axis=0) + np.subtract(a.corner, b.corner)
+    return Measured(
+        peak_z=peak_z,
+        shift=(float(shift[0]), float(shift[1])),
+        score=float(np.median(found.scores[good][keep])),
+        spread_px=float(np.sqrt(shifts[keep].var(axis=0).sum() / 2)),
+        a_points=found.a_points[good][keep] + a.corner,
+        b_points=found.b_points[good][keep] + b.corner,
+    )
+
+
+def agreeing(points: Points, shifts: Points) -> npt.NDArray[np.bool_]:
+    """Which patches follow the common trend of an edge.
+
+    The trend is constant for fewer than 6 patches, linear in the place for fewer than
+    24 (rotation, shear), else quadratic (lens), fitted by Geman-McClure reweighting.
+
+    Parameters
+    ----------
+    points, shifts
+        `(n, 2)` places and shifts of the patches.
+    """
+    if len(shifts) == 0:
+        return np.zeros(0, np.bool_)
+    trend = np.tile(np.median(shifts, axis=0), (len(shifts), 1))
+    y, x = ((points - points.mean(axis=0)) / max(1.0, np.ptp(points))).T
+    terms = 1 if len(points) < 6 else 3 if len(points) < 24 else 6
+    design = np.stack([np.ones_like(y), y, x, y * y, y * x, x * x], axis=1)[:, :terms]
+    for scale in (16.0, 8.0, 4.0, 2.0, 2.0):
+        off = np.hypot(*(shifts - trend).T)
+        weight = 1.0 / (1.0 + (off / scale) ** 2)
+        solution = np.linalg.lstsq(design * weight[:, None], shifts * weight[:, None])
+        trend = design @ solution[0]
+    off = np.hypot(*(shifts - trend).T)
+    limit = max(AGREE_PX, 4.0 * 1.4826 * float(np.median(off)))
+    return np.asarray(off <= limit)
+
+
+def _as_match(
+    pair: Neighbours, found: Measured, *, lens: LensModel | None
+) -> TileMatch:
+    a_points, b_points, shift = found.a_points, found.b_points, found.shift
+    if a_points is not None and b_points is not None and lens is not None:
+        a_points = undistort_points(lens, a_points)
+        b_points = undistort_points(lens, b_points)
+        mean = (a_points - b_points).mean(axis=0)
+        shift = (float(mean[0]), float(mean[1]))
+    if shift is None:
+        shift = (pair.nominal.dy_px, pair.nominal.dx_px)
+    return TileMatch(
+        a=pair.a.tile_id,
+        b=pair.b.tile_id,
+        shift=Shift(dy_px=shift[0], dx_px=shift[1]),
+        score=found.score,
+        points=0 if a_points is None else len(a_points),
+        peak_z=found.peak_z,
+        spread_px=found.spread_px,
+        a_points=() if a_points is None else tuple(map(tuple, a_points.tolist())),
+        b_points=() if b_points is None else tuple(map(tuple, b_points.tolist())),
+        kept=not found.reason,
+        reason=found.reason,
+    )
