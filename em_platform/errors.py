@@ -12,6 +12,7 @@ PlatformError
 │   └── SourceRefused         404, 401: no sense to retry
 ├── MessagingError
 │   ├── BrokerUnavailable     no broker answers (retryable)
+│   ├── NoAnswer              the message waited for did not come (retryable)
 │   └── MessageRejected       a body does not fit its topic
 ├── AcquisitionError
 │   ├── DeviceError           scope, stage or camera did not do as told
@@ -81,6 +82,12 @@ class MessagingError(PlatformError):
 
 class BrokerUnavailable(MessagingError):
     """No broker answers at the configured address."""
+
+    retryable = True
+
+
+class NoAnswer(MessagingError):
+    """The message that was waited for did not come in time."""
 
     retryable = True
 

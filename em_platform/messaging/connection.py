@@ -1,0 +1,283 @@
+"""One connection of a Pigeon client to a broker; it never reconnects by itself."""
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import stomp
+from pigeon import Pigeon
+from pydantic import BaseModel, ValidationError
+from stomp.exception import StompException
+
+from em_platform.config import BrokerSettings
+from em_platform.errors import BrokerUnavailable, MessageRejected
+
+log = logging.getLogger(__name__)
+
+_CONNECT_TIMEOUT_S = 5.0
+_CLOSE_TIMEOUT_S = 2.0
+
+# stomp.py reports each failed try with a traceback; the bus says it in one sentence.
+logging.getLogger("stomp.py").setLevel(logging.CRITICAL)
+
+
+@functools.cache
+def topics() -> Mapping[str, type[BaseModel]]:
+    """Every topic that an installed package defines, and the model of its body."""
+    found: dict[str, type[BaseModel]] = Pigeon.get_topics()
+    return found
+
+
+def fitting(topic: str, fields: Mapping[str, Any]) -> BaseModel:
+    """The message of `topic` with these fields; MessageRejected where they do not fit.
+
+    Raises
+    ------
+    MessageRejected
+        No such topic, a field is missing, unknown or of a wrong kind.
+    """
+    model = model_of(topic)
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        raise MessageRejected(
+            f"bus: a message for {topic} was not sent: {reason(error)}; "
+            f"'pigeon doc {topic}' lists its fields",
+            topic=topic,
+        ) from error
+
+
+def model_of(topic: str) -> type[BaseModel]:
+    """The model of a topic's body; MessageRejected where no package defines it."""
+    if topic not in topics():
+        raise MessageRejected(
+            f"bus: no topic {topic!r} is known, one of {len(topics())} was expected; "
+            "'pigeon list' shows them",
+            topic=topic,
+        )
+    return topics()[topic]
+
+
+def reason(error: ValidationError) -> str:
+    """The first thing that does not fit, in one clause."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{place + ': ' if place else ''}{first['msg']}{more}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """Whom a connection tells what it hears; called in its receiver thread."""
+
+    message: Callable[[str, str, Mapping[str, str]], None]
+    receipt: Callable[[str], None]
+    refused: Callable[[str, str], None]
+
+
+class Connection(Pigeon):  # type: ignore[misc]
+    """Pigeon's topics, headers and prefix over one connection that is opened once.
+
+    A lost connection stays lost (`lost` is set); whoever owns it opens another.
+    """
+
+    def __init__(
+        self, settings: BrokerSettings, service: str, *, events: Events
+    ) -> None:
+        super().__init__(
+            service,
+            settings.host,
+            settings.port,
+            logger=log.getChild("pigeon"),
+            load_topics=False,
+            topic_prefix=settings.prefix,
+        )
+        self.register_topics(topics())
+        self.lost = threading.Event()
+        self._settings = settings
+        self._events = events
+        self._answered = threading.Event()
+        self._refusal = ""
+        self._connection = self._make_transport(settings)
+        self._connection.set_listener("listener", _Listener(self))
+
+    @property
+    def address(self) -> str:
+        """Host and port, as a sentence names them."""
+        return f"{self._settings.host}:{self._settings.port}"
+
+    def open(self) -> None:
+        """Connect and log in, or raise BrokerUnavailable with the reason."""
+        password = self._settings.password.get_secret_value()
+        credentials = (self._settings.username or None, password or None)
+        try:
+            self._connection.connect(*credentials, wait=False)
+        except (OSError, StompException) as error:
+            raise self._unavailable("no broker answers there", retry=True) from error
+        if not self._answered.wait(_CONNECT_TIMEOUT_S):
+            self.close()
+            raise self._unavailable("what listens there is no STOMP broker", retry=True)
+        if self._refusal:
+            self.close()
+            raise self._unavailable(f"the broker refused: {self._refusal}", retry=False)
+        if self.lost.is_set():
+            raise self._unavailable("the broker closed the connection", retry=True)
+        self._connected = True
+
+    def transmit(self, topic: str, body: str, headers: Mapping[str, str]) -> None:
+        """Send one body; BrokerUnavailable where the connection is gone."""
+        try:
+            self._connection.send(
+                destination=self._topic_prefix + topic, body=body, headers=headers
+            )
+        except (OSError, StompException) as error:
+            raise self._unavailable("the connection was lost", retry=True) from error
+
+    def headers(self, topic: str) -> dict[str, str]:
+        """The headers that Pigeon gives a message that is sent now."""
+        return {
+            "source": self._name,
+            "service": self._service,
+            "hostname": self._hostname,
+            "pid": str(self._pid),
+            "sent_at": str(time.time_ns() // 1_000_000),
+            "version": self._topic_versions[topic],
+        }
+
+    def listen(self, topic: str) -> None:
+        """Subscribe to `topic`; BrokerUnavailable where the connection is gone."""
+        try:
+            self.subscribe(topic, _nothing)
+        except (OSError, StompException) as error:
+            raise self._unavailable("the connection was lost", retry=True) from error
+
+    def close(self) -> None:
+        """Disconnect after everything sent has been taken; nothing reconnects."""
+        farewell = _Farewell()
+        self._connection.set_listener("listener", farewell)
+        transport = self._connection.transport
+        try:
+            self.disconnect()
+            if transport.is_connected():
+                farewell.heard.wait(_CLOSE_TIMEOUT_S)
+            if transport.socket is not None:
+                transport.disconnect_socket()
+        except (OSError, StompException, AttributeError) as error:
+            # stomp.py's own thread may take the socket away at any moment.
+            log.debug("closing %s: %s", self.address, error)
+        self.lost.set()
+
+    def _make_transport(self, settings: BrokerSettings) -> Any:
+        address = [(settings.host, settings.port)]
+        period_ms = round(settings.heart_beat_s * 1000)
+        connection = stomp.Connection12(
+            address,
+            heartbeats=(period_ms, period_ms),
+            reconnect_attempts_max=1,
+            timeout=_CONNECT_TIMEOUT_S,
+            vhost=settings.vhost or None,
+        )
+        if settings.tls:
+            connection.set_ssl(address, ca_certs=settings.tls_ca or None)
+            _end_at_eof(connection.transport)
+        return connection
+
+    def _handle_message(self, message_frame: Any) -> None:
+        """Pigeon's hook for a received frame."""
+        headers = message_frame.headers
+        topic = headers.get("destination", "").removeprefix(self._topic_prefix)
+        self._events.message(topic, message_frame.body, headers)
+
+    def _handle_reconnect(self) -> None:
+        """Pigeon's hook for a lost connection, which would connect again."""
+        self._connected = False
+        self.lost.set()
+        self._answered.set()
+
+    def heard_connected(self) -> None:
+        """The broker took the login."""
+        self._answered.set()
+
+    def heard_error(self, frame: Any) -> None:
+        """The broker refused the login or one frame."""
+        sentence = frame.headers.get("message") or frame.body or "no reason given"
+        if self._answered.is_set():
+            receipt = frame.headers.get("receipt-id", "")
+            self._events.refused(receipt, sentence.strip())
+        else:
+            self._refusal = sentence.strip()
+            self._answered.set()
+
+    def heard_receipt(self, frame: Any) -> None:
+        """The broker has one frame, and all that were sent before it."""
+        self._events.receipt(frame.headers["receipt-id"])
+
+    def heard_message(self, frame: Any) -> None:
+        """A message arrived."""
+        frame.headers["received_at"] = str(time.time_ns() // 1_000_000)
+        self._handle_message(frame)
+
+    def heard_disconnected(self) -> None:
+        """The connection is gone."""
+        self._handle_reconnect()
+
+    def _unavailable(self, found: str, *, retry: bool) -> BrokerUnavailable:
+        cure = (
+            "start it with 'em-platform broker' or correct broker.host and broker.port"
+            if retry
+            else "correct broker.username, broker.password or broker.vhost"
+        )
+        return BrokerUnavailable(
+            f"bus: {self.address}: {found}, a STOMP broker was expected; {cure}",
+            address=self.address,
+            refused=not retry,
+        )
+
+
+class _Listener(stomp.ConnectionListener):  # type: ignore[misc]
+    """Passes what stomp.py hears on to the connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.on_error = connection.heard_error
+        self.on_receipt = connection.heard_receipt
+        self.on_message = connection.heard_message
+        self.on_disconnected = connection.heard_disconnected
+        self._connection = connection
+
+    def on_connected(self, frame: Any) -> None:
+        self._connection.heard_connected()
+
+
+class _Farewell(stomp.ConnectionListener):  # type: ignore[misc]
+    """Hears only the end of a connection that is being closed."""
+
+    def __init__(self) -> None:
+        self.heard = threading.Event()
+
+    def on_disconnected(self) -> None:
+        self.heard.set()
+
+
+def _end_at_eof(transport: Any) -> None:
+    """Make stomp.py notice the end of an encrypted connection.
+
+    stomp.py 9.0.0 reads b"" from a closed TLS socket as "nothing yet" and spins until
+    its heart-beat times out (transport.py, `__read`).
+    """
+    receive = transport.receive
+
+    def receive_or_end() -> bytes | None:
+        received: bytes | None = receive()
+        if received == b"" and not transport.blocking:
+            transport.running = False
+        return received
+
+    transport.receive = receive_or_end
+
+
+def _nothing(_: BaseModel) -> None:
+    """Pigeon wants a callback; messages are taken from `_handle_message`."""
