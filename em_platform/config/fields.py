@@ -73,7 +73,7 @@ def _walk(model: type[Model], at: KeyPath) -> Iterator[SettingField]:
         k: f for k, f in model.model_fields.items() if not _is_section(f.annotation)
     }
     for key, field in plain.items():
-        limits = ", ".join(str(limit) for limit in field.metadata)
+        limits = ", ".join(_limits(field.metadata))
         default = field.get_default(call_default_factory=True)
         yield SettingField(
             path=(*at, key), kind=field.annotation, default=default, limits=limits
@@ -81,6 +81,13 @@ def _walk(model: type[Model], at: KeyPath) -> Iterator[SettingField]:
     for key, field in model.model_fields.items():
         if key not in plain:
             yield from _walk(field.annotation, (*at, key))  # type: ignore[arg-type]
+
+
+def _limits(metadata: list[Any]) -> Iterator[str]:
+    for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤")):
+        for limit in metadata:
+            if hasattr(limit, name):
+                yield f"{sign} {getattr(limit, name)}"
 
 
 def _is_section(kind: object) -> bool:

@@ -1,0 +1,210 @@
+"""`em-platform docs`: the reference pages and `config.yaml`, written from the code."""
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+import em_platform
+from em_platform import errors
+from em_platform.config import FIELDS, sections
+from em_platform.config.example import example_yaml, shown
+from em_platform.config.settings import ALIASES
+from em_platform.errors import PlatformError, ToolFailed
+from em_platform.storage import atomic
+
+_GENERATED = "<!-- Written by `em-platform docs`; do not edit. -->"
+
+
+@click.command()
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path(),
+    help="Top folder of the checkout (default: the current folder).",
+)
+def command(folder: Path) -> None:
+    """Write docs/reference/*.md and config.yaml from the code."""
+    for name, write in PAGES.items():
+        atomic.write_bytes(folder / name, write().encode())
+        click.echo(f"wrote {folder / name}")
+
+
+def cli_page() -> str:
+    """Every command with its options."""
+    from em_platform.cli import COMMANDS, cli
+
+    lines = ["# Command line", "", _GENERATED, "", *_options(cli), ""]
+    for name in COMMANDS:
+        found = cli.get_command(click.Context(cli), name)
+        lines += _command(f"em-platform {name}", found)
+    return _text(lines)
+
+
+def config_page() -> str:
+    """Every setting with its name in each layer, its type and default."""
+    lines = ["# Settings", "", _GENERATED, ""]
+    lines += ["Layers, later ones win: defaults, YAML (`config.yaml` or the file that"]
+    lines += [
+        "`EM_CONFIG_FILE` names), `.env`, environment, `--set` of the command line."
+    ]
+    for path, model in sections():
+        lines += ["", f"## {'.'.join(path) or 'Top level'}", ""]
+        lines += [inspect.getdoc(model) or "", ""]
+        lines += ["| setting | environment | type | default |", "|---|---|---|---|"]
+        for field in FIELDS.values():
+            if field.path[:-1] == path:
+                kind = _type_name(field.kind) + (
+                    f", {field.limits}" * bool(field.limits)
+                )
+                default = f"`{shown(field)}`"
+                name = field.environment_name
+                lines.append(f"| `{field.name}` | `{name}` | {kind} | {default} |")
+    lines += ["", "## Names of other systems", ""]
+    lines += [f"- `{name}` is `{'.'.join(path)}`" for name, path in ALIASES.items()]
+    return _text(lines)
+
+
+def topics_page() -> str:
+    """Every message topic that the code names, with its fields and who names it."""
+    import TEM_comms
+
+    lines = ["# Topics", "", _GENERATED, ""]
+    lines += [
+        "Messages are those of the PyPI package `pigeon-tem-comms`. A field with `=`"
+    ]
+    lines += ["has a default and may be left out.", ""]
+    for topic, users in sorted(used_topics().items()):
+        message = TEM_comms.topics[topic]
+        lines += [f"## `{topic}`", "", f"In: {', '.join(f'`{u}`' for u in users)}", ""]
+        lines += ["| field | type |", "|---|---|"]
+        for name, field in message.model_fields.items():
+            default = "" if field.is_required() else f" = {field.get_default()!r}"
+            lines.append(f"| `{name}` | {_type_name(field.annotation)}{default} |")
+        lines.append("")
+    return _text(lines)
+
+
+def used_topics() -> dict[str, list[str]]:
+    """Topic -> the modules whose code names it, as a whole string."""
+    import TEM_comms
+
+    folder = Path(em_platform.__file__).parent
+    found: dict[str, set[str]] = {}
+    for path in sorted(folder.rglob("*.py")):
+        module = ".".join(path.relative_to(folder).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if node.value in TEM_comms.topics:
+                    found.setdefault(node.value, set()).add(module)
+    return {topic: sorted(users) for topic, users in found.items()}
+
+
+def errors_page() -> str:
+    """Every error class under its parent."""
+    lines = ["# Errors", "", _GENERATED, ""]
+    lines += [
+        "Each error is one sentence: who: what was found, what was expected; what to"
+    ]
+    lines += [
+        "do. The facts in it stand as metadata at the failed step in the web UI.",
+        "",
+    ]
+    return _text([*lines, *_error_lines(PlatformError, depth=0)])
+
+
+def catalog_page() -> str:
+    """The fields of a catalog record, and its JSON schema."""
+    from em_platform.model import DatasetRecord
+
+    schema = DatasetRecord.model_json_schema()
+    lines = ["# Catalog record", "", _GENERATED, "", schema.get("description", ""), ""]
+    lines += ["```json", json.dumps(schema, indent=1), "```"]
+    return _text(lines)
+
+
+def assets_page() -> str:
+    """Every asset, check, job, sensor and schedule, told by a process with Dagster."""
+    command = [sys.executable, "-m", "em_platform.reference"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        last = (result.stderr.strip().splitlines() or ["no word"])[-1]
+        raise ToolFailed(f"docs: the definitions did not load ({last}); correct them")
+    return result.stdout
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/reference/cli.md": cli_page,
+    "docs/reference/config.md": config_page,
+    "docs/reference/topics.md": topics_page,
+    "docs/reference/assets.md": assets_page,
+    "docs/reference/errors.md": errors_page,
+    "docs/reference/catalog-schema.md": catalog_page,
+    "config.yaml": example_yaml,
+}
+"""File below the checkout -> what writes its text."""
+
+
+def _command(name: str, found: click.Command | None) -> Iterator[str]:
+    assert found is not None  # noqa: S101 - COMMANDS names only commands
+    arguments = [p.make_metavar(click.Context(found)) for p in found.params]
+    usage = [a for a, p in zip(arguments, found.params, strict=True) if _is_argument(p)]
+    yield from (f"## `{' '.join([name, *usage])}`", "")
+    yield from (inspect.cleandoc(found.help or "").replace("\b\n", ""), "")
+    yield from _options(found)
+    yield ""
+    if isinstance(found, click.Group):
+        for below in found.commands.values():
+            yield from _command(f"{name} {below.name}", below)
+
+
+def _options(found: click.Command) -> Iterator[str]:
+    for option in found.params:
+        if isinstance(option, click.Option):
+            names = ", ".join(f"`{n}`" for n in (*option.opts, *option.secondary_opts))
+            kind = (
+                ""
+                if option.is_flag
+                else f" {option.make_metavar(click.Context(found))}"
+            )
+            default = option.default if option.show_default else None
+            end = "" if default is None else f" (default: {default})"
+            yield f"- {names}{kind}: {option.help or ''}{end}"
+
+
+def _error_lines(kind: type[PlatformError], *, depth: int) -> Iterator[str]:
+    doc = " ".join((inspect.getdoc(kind) or "").split())
+    again = " Retryable." if kind.retryable else ""
+    yield f"{'  ' * depth}- `{kind.__name__}`: {doc}{again}"
+    for below in vars(errors).values():
+        if (
+            isinstance(below, type)
+            and issubclass(below, kind)
+            and kind in below.__bases__
+        ):
+            yield from _error_lines(below, depth=depth + 1)
+
+
+def _is_argument(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Argument)
+
+
+def _type_name(kind: Any) -> str:
+    text = (
+        kind.__name__
+        if inspect.isclass(kind) and not hasattr(kind, "__args__")
+        else str(kind)
+    )
+    for noise in ("typing.", "pathlib.", "pydantic.types.", "em_platform.model."):
+        text = text.replace(noise, "")
+    return text.replace("|", "or").replace("<", "").replace(">", "")
+
+
+def _text(lines: list[str]) -> str:
+    return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"

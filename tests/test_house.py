@@ -1,0 +1,215 @@
+"""The structure holds: floors, sizes, names, and a test and a page for each room."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from em_platform.config import FIELDS
+from em_platform.config.settings import ALIASES, OTHER_NAMES
+
+REPOSITORY = Path(__file__).parent.parent
+PACKAGE = REPOSITORY / "em_platform"
+MOST_LINES_OF_A_FILE = 400
+MOST_LINES_OF_A_FUNCTION = 60
+
+PAGES = {
+    "acquisition": "acquisition",
+    "assets": "orchestration",
+    "catalog": "catalog",
+    "cli": "configuration",
+    "config": "configuration",
+    "formats": "formats",
+    "imaging": "imaging",
+    "messaging": "messaging",
+    "model": "architecture",
+    "processes": "processes",
+    "resources": "orchestration",
+    "sensors": "orchestration",
+    "stitching": "stitching",
+    "storage": "storage",
+}
+"""Room -> its page in docs/explanations."""
+
+DAGSTER_ROOMS = {"assets", "resources", "sensors"}
+"""Tested together in tests/orchestration."""
+
+DAGSTER_FILES = ("jobs.py", "schedules.py", "partitions.py", "definitions.py")
+DRAWERS = {"utils.py", "helpers.py", "common.py", "misc.py", "util.py", "helper.py"}
+
+# Parts of the words stand apart, so that this file does not find itself.
+FORBIDDEN_WORDS = (
+    "pypi" + ".org",
+    "python" + "hosted",
+    "deb." + "debian",
+    "security." + "debian",
+    "npm" + "js.",
+    "/work" + "/",
+    "/tmp/" + "bash_jobs",
+    "/home" + "/",
+    "/root" + "/",
+    "/Users" + "/",
+)
+
+
+def tracked() -> list[Path]:
+    """Every file that git holds or would add."""
+    command = [
+        "git",
+        "-c",
+        "safe.directory=*",
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True)
+    names = listed.stdout.decode().split("\0")
+    return [REPOSITORY / n for n in names if n and (REPOSITORY / n).is_file()]
+
+
+FILES = tracked()
+SOURCES = [path for path in FILES if path.suffix == ".py"]
+ROOMS = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file())
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def dagster_files() -> list[Path]:
+    in_rooms = [p for room in DAGSTER_ROOMS for p in (PACKAGE / room).rglob("*.py")]
+    return in_rooms + [PACKAGE / name for name in DAGSTER_FILES]
+
+
+def test_the_import_contracts_are_kept() -> None:
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-logo"]
+    result = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in SOURCES}
+    too_long = {
+        n: lines for n, lines in lengths.items() if lines > MOST_LINES_OF_A_FILE
+    }
+    assert not too_long
+
+
+def test_no_function_is_too_long() -> None:
+    too_long = [
+        f"{name_of(path)}:{function.lineno} {function.name}"
+        for path in SOURCES
+        for function in functions(ast.parse(path.read_text()))
+        if (function.end_lineno or 0) - function.lineno + 1 > MOST_LINES_OF_A_FUNCTION
+    ]
+    assert not too_long
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_has_tests_and_a_page(room: str) -> None:
+    tests = REPOSITORY / "tests" / ("orchestration" if room in DAGSTER_ROOMS else room)
+    assert list(tests.glob("test_*.py")), f"{room} has no tests in {name_of(tests)}"
+    assert room in PAGES, (
+        f"say in PAGES which page of docs/explanations tells of {room}"
+    )
+    page = REPOSITORY / "docs/explanations" / f"{PAGES[room]}.md"
+    assert page.is_file(), f"{name_of(page)} tells of {room}; write it"
+    assert f"`{room}" in page.read_text(), f"{name_of(page)} does not name `{room}`"
+
+
+def test_every_explanation_is_in_the_contents() -> None:
+    contents = (REPOSITORY / "docs/index.md").read_text()
+    pages = [p for p in (REPOSITORY / "docs").rglob("*.md") if p.name != "COPYME.md"]
+    names = [str(page.relative_to(REPOSITORY / "docs")) for page in pages]
+    missing = [n for n in sorted(names) if n != "index.md" and f"({n})" not in contents]
+    assert not missing
+
+
+def test_every_asset_group_has_a_job() -> None:
+    from em_platform.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    groups = {graph.get(key).group_name for key in graph.get_all_asset_keys()}
+    made = {
+        graph.get(key).group_name
+        for job in defs.resolve_all_job_defs()
+        if not job.name.startswith("__")
+        for key in job.asset_layer.executable_asset_keys
+    }
+    assert groups == made
+
+
+def test_no_file_is_a_drawer() -> None:
+    drawers = [name_of(path) for path in SOURCES if path.name in DRAWERS]
+    bases = [
+        name_of(path)
+        for path in SOURCES
+        if path.name == "base.py" and path.parent != PACKAGE / "model"
+    ]
+    assert not drawers + bases
+
+
+def test_dagster_files_have_no_future_annotations() -> None:
+    wrong = [
+        name_of(path)
+        for path in dagster_files()
+        if "from __future__ import annotations" in path.read_text()
+    ]
+    assert not wrong
+
+
+def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
+    found = [
+        f"{name_of(path)}: {word}"
+        for path in FILES
+        for word in FORBIDDEN_WORDS
+        if word.encode() in path.read_bytes()
+    ]
+    assert not found
+
+
+def test_only_the_command_line_prints() -> None:
+    allowed = {PACKAGE / "reference.py"}
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        if path.parent != PACKAGE / "cli" and path not in allowed
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+    ]
+    assert not found
+
+
+def test_every_environment_name_in_the_tree_is_a_setting() -> None:
+    known = {field.environment_name for field in FIELDS.values()}
+    known |= ALIASES.keys() | OTHER_NAMES
+    looked_at = [p for p in FILES if REPOSITORY / "tests" not in p.parents]
+    found = {
+        f"{name_of(path)}: {name}"
+        for path in looked_at
+        if path.suffix in {".py", ".md", ".yaml", ".sh", ".example", ""}
+        for name in re.findall(r"\bEM_[A-Z0-9_]*[A-Z0-9]\b", path.read_text())
+        if name not in known and name != "EM_SECTION__FIELD"
+    }
+    assert not found
+
+
+def test_files_in_git_are_small() -> None:
+    heavy = [name_of(path) for path in FILES if path.stat().st_size > 1_000_000]
+    assert not heavy
