@@ -111,6 +111,8 @@ class Supervisor:
         ToolFailed
             One was not ready in time, or kept dying; with the end of its log.
         """
+        if self.stopping.is_set():
+            return
         group = [self._launch(child) for child in children]
         self._groups.append(group)
         deadline = time.monotonic() + timeout_s

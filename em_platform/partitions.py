@@ -1,0 +1,20 @@
+"""By what the assets are divided."""
+
+import dagster as dg
+
+montages = dg.DynamicPartitionsDefinition(name="montages")
+"""One partition a montage; the key is its acquisition id."""
+
+lenses = dg.DynamicPartitionsDefinition(name="lenses")
+"""One partition a microscope and magnification; see `lens_key`."""
+
+
+def lens_key(microscope: str, magnification: int) -> str:
+    """The partition of the lens of `microscope` at `magnification`."""
+    return f"{microscope}_{magnification}"
+
+
+def lens_of_key(key: str) -> tuple[str, int]:
+    """The microscope and the magnification that `key` stands for."""
+    microscope, _, magnification = key.rpartition("_")
+    return microscope, int(magnification)

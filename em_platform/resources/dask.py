@@ -1,0 +1,78 @@
+"""Who does the heavy work, as assets see it."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from em_platform.config import DaskSettings
+from em_platform.errors import SourceRefused
+from em_platform.resources.configuration import Configuration
+from em_platform.stitching.compute import Map, dask_map, local_cluster
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_CONNECT_S = 10
+
+
+class DaskResource(dg.ConfigurableResource[Any]):
+    """A Dask cluster: the scheduler at `dask.address`, else workers of this run alone.
+
+    Workers start when a step first asks for them and end with the run.
+    """
+
+    configuration: Configuration
+    _stack: ExitStack = PrivateAttr(default_factory=ExitStack)
+    _client: Any = PrivateAttr(default=None)
+
+    @contextmanager
+    def yield_for_execution(
+        self, context: dg.InitResourceContext
+    ) -> Iterator["DaskResource"]:
+        """Within the block workers may be started; at its end they are gone."""
+        with self._stack:
+            yield self
+        self._client = None
+
+    def client(self) -> "Client":
+        """A client of the cluster, the same one for the whole run.
+
+        Raises
+        ------
+        SourceRefused
+            No scheduler answers at the address.
+        """
+        if self._client is None:
+            dask = self.configuration.settings().dask
+            self._client = self._stack.enter_context(_cluster(dask))
+        client: Client = self._client
+        return client
+
+    def map(self) -> Map:
+        """Does one act to many items on the workers."""
+        return dask_map(self.client())
+
+
+def _cluster(dask: DaskSettings) -> AbstractContextManager["Client"]:
+    if not dask.address:
+        return local_cluster(dask.workers, memory_limit_mb=dask.memory_limit_mb)
+    return _remote(dask.address)
+
+
+@contextmanager
+def _remote(address: str) -> Iterator["Client"]:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=_CONNECT_S)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise SourceRefused(
+            f"Dask: no scheduler answers at {address} within {_CONNECT_S} s; start it, "
+            "or unset dask.address (EM_DASK_ADDRESS) to use this machine",
+            address=address,
+        ) from error
+    with client:
+        yield client
