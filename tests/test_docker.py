@@ -1,0 +1,100 @@
+"""The container files agree with the code: commands, ports, names, configuration."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dagster._core.instance.config import dagster_instance_config
+
+from em_platform.cli import COMMANDS
+from em_platform.config import FIELDS
+from em_platform.config.settings import OTHER_NAMES, Settings
+
+DOCKER = Path(__file__).parent.parent / "docker"
+COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+OURS = {n: s for n, s in COMPOSE["services"].items() if s["image"] == "em_platform"}
+SETTINGS = {field.environment_name for field in FIELDS.values()}
+
+
+def flat(value: Any) -> str:
+    return yaml.safe_dump(value)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_service_runs_a_command_that_the_installation_has(name: str) -> None:
+    program, *arguments = OURS[name]["command"]
+    assert shutil.which(program, path=str(Path(sys.executable).parent))
+    if program == "em-platform":
+        assert arguments[0] in COMMANDS
+
+
+def test_the_services_are_those_of_the_whole_platform() -> None:
+    commands = [" ".join(service["command"][:3]) for service in OURS.values()]
+    for part in ("webserver", "daemon", "api grpc", "broker", "recorder", "scheduler"):
+        assert any(part in command for command in commands), part
+    simulated = [n for n, s in OURS.items() if s.get("profiles") == ["simulated"]]
+    assert sorted(simulated) == ["camera", "scope", "stage"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_variable_is_a_setting(name: str) -> None:
+    assert OURS[name]["environment"].keys() <= SETTINGS | OTHER_NAMES
+
+
+def test_runs_get_every_variable_that_the_daemon_has() -> None:
+    config = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
+    passed_on = config["run_launcher"]["config"]["env_vars"]
+    assert sorted(passed_on) == sorted(OURS["daemon"]["environment"])
+
+
+def test_published_ports_are_those_on_which_the_services_listen() -> None:
+    defaults = Settings()
+    assert OURS["broker"]["ports"] == [f"127.0.0.1:{defaults.broker.port}:61616"]
+    assert OURS["webserver"]["ports"] == [f"127.0.0.1:{defaults.web.port}:3000"]
+    assert "3000" in OURS["webserver"]["command"]
+
+
+def test_services_find_each_other_by_name_and_port() -> None:
+    workspace = yaml.safe_load((DOCKER / "workspace.yaml").read_text())
+    server = workspace["load_from"][0]["grpc_server"]
+    assert server["host"] in COMPOSE["services"]
+    assert str(server["port"]) in OURS[server["host"]]["command"]
+    environment = OURS["recorder"]["environment"]
+    host, port = re.findall(r"tcp://([a-z]+):(\d+)", flat(environment))[0]
+    assert port in OURS[host]["command"]
+    assert environment["EM_BROKER__HOST"] in OURS
+    assert f"@{environment['EM_PG_HOST']}/" in flat(environment)
+    assert environment["EM_PG_HOST"] in COMPOSE["services"]
+
+
+def test_the_network_and_volume_of_runs_are_those_of_the_services() -> None:
+    config = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
+    [mount] = config["run_launcher"]["config"]["container_kwargs"]["volumes"]
+    volume, _, _ = mount.partition(":")
+    assert volume == COMPOSE["volumes"]["data"]["name"]
+    network = OURS["daemon"]["environment"]["EM_DOCKER_NETWORK"]
+    assert network == f"{COMPOSE['name']}_{next(iter(COMPOSE['networks']))}"
+
+
+def test_dagster_accepts_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in OURS["daemon"]["environment"].items():
+        monkeypatch.setenv(name, value)
+    config, _ = dagster_instance_config(str(DOCKER))
+    assert config["run_launcher"]["class"] == "DockerRunLauncher"
+
+
+def test_everything_that_the_image_copies_is_sent_to_the_build() -> None:
+    dockerfile = (DOCKER / "Dockerfile").read_text()
+    sent = (DOCKER.parent / ".dockerignore").read_text().splitlines()
+    copied = [
+        w
+        for line in re.findall(r"^COPY (.+)", dockerfile, re.M)
+        for w in line.split()[:-1]
+    ]
+    assert copied
+    assert not [name for name in copied if f"!{name}" not in sent]
+    assert not [name for name in copied if not (DOCKER.parent / name).exists()]
