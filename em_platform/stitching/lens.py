@@ -1,0 +1,223 @@
+"""The lens model of a microscope, from a montage whose tiles overlap by 60 %.
+
+Every point of the specimen is seen at several places of the field; what differs from a
+shift and a turn of the whole tile is the lens. Shifts and turns of all tiles and one
+polynomial for all are fitted together (after Kaynig et al. 2010), robustly.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from em_platform.errors import FitFailed
+from em_platform.imaging.lens import basis, normalised
+from em_platform.model import LensModel, Montage, Size, TileMatch
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Flags = npt.NDArray[np.bool_]
+
+LINEAR = 3  # constant and linear monomials: the choice of gauge, not measured
+SAME_SHIFT = 0.005  # of a tile's length: points of a pair that agree are a first guess
+WIDEST_LENS = 0.03  # of it: no lens spreads the shifts of one pair farther around
+SCALES_PX = (64.0, 32.0, 16.0, 8.0, 4.0)
+FINAL_STEPS = 8
+SIGMAS = 6.0  # of the median residual: beyond it a point is wrong
+COVER_CELLS = 5
+COVER_LEAST = 0.9
+HOLD = 1e-6  # weight that fixes what nothing measures: the place and turn of the whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointMatches:
+    """Points that two tiles share: numbers of the tiles, places `(n, 2)` in each."""
+
+    a: Index
+    b: Index
+    a_points: Array
+    b_points: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LensFit:
+    """A polynomial in `(terms, 2)`, the tiles' shifts and turns, and the residuals.
+
+    `motions` is `(tiles, 3)`: `(y, x)` px and the turn in px at half a tile's length;
+    `residuals` `(n, 2)` px; `kept` marks the points that the fit believes.
+    """
+
+    coefficients: Array
+    motions: Array
+    residuals: Array
+    kept: Flags
+
+
+def fit_lens(
+    montage: Montage,
+    matches: tuple[TileMatch, ...],
+    *,
+    magnification: int,
+    degree: int = 5,
+) -> LensModel:
+    """The distortion of the lens that imaged a montage of large overlap.
+
+    The field has no constant and no linear term: shift, turn, scale and shear cannot be
+    told from the tiles' own places. `residual_mean_px` is the length
+    of the mean residual, `residual_std_px` the rms of the standard deviations in y and
+    x, both over the points that were believed, as em_stitch states them.
+
+    Raises
+    ------
+    FitFailed
+        Too few points, or points that do not cover the field.
+    """
+    size = montage.tile_size
+    points = gather(montage, matches)
+    _judge(montage, points, degree=degree)
+    fit = fit_points(points, size=size, degree=degree)
+    if int(fit.kept.sum()) < _needed(points, degree=degree):
+        raise FitFailed(
+            f"lens of {montage.acquisition_id}: {int(fit.kept.sum())} of "
+            f"{len(fit.kept)} points agree, {_needed(points, degree=degree)} needed; "
+            "image a set with more texture"
+        )
+    kept = fit.residuals[fit.kept]
+    return LensModel(
+        microscope=montage.microscope,
+        magnification=magnification,
+        size=size,
+        degree=degree,
+        dy_px=tuple(fit.coefficients[:, 0].tolist()),
+        dx_px=tuple(fit.coefficients[:, 1].tolist()),
+        residual_mean_px=float(np.hypot(*kept.mean(axis=0))),
+        residual_std_px=float(np.sqrt(kept.var(axis=0).mean())),
+        points=len(kept),
+    )
+
+
+def gather(montage: Montage, matches: tuple[TileMatch, ...]) -> PointMatches:
+    """All points of the kept matches but those far from their pair's main shift."""
+    length_px = max(montage.tile_size.height_px, montage.tile_size.width_px)
+    number = {tile.tile_id: i for i, tile in enumerate(montage.tiles)}
+    a, b, a_points, b_points = [], [], [np.zeros((0, 2))], [np.zeros((0, 2))]
+    for match in matches:
+        if not match.kept or not match.a_points:
+            continue
+        one, other = np.array(match.a_points), np.array(match.b_points)
+        good = near_main_shift(one - other, length_px=length_px)
+        a_points.append(one[good])
+        b_points.append(other[good])
+        a += [number[match.a]] * int(good.sum())
+        b += [number[match.b]] * int(good.sum())
+    return PointMatches(
+        a=np.array(a, np.intp),
+        b=np.array(b, np.intp),
+        a_points=np.concatenate(a_points),
+        b_points=np.concatenate(b_points),
+    )
+
+
+def near_main_shift(shifts: Array, *, length_px: float) -> Flags:
+    """Points whose shift lies around the one that most points share.
+
+    Parameters
+    ----------
+    shifts
+        `(n, 2)` px.
+    length_px
+        Of a tile.
+    """
+    tries = shifts[np.linspace(0, len(shifts) - 1, min(len(shifts), 200)).astype(int)]
+    away = np.linalg.norm(shifts[None] - tries[:, None], axis=2)
+    best = tries[int((away < SAME_SHIFT * length_px).sum(axis=1).argmax())]
+    for _ in range(3):
+        near = np.linalg.norm(shifts - best, axis=1) < WIDEST_LENS * length_px
+        best = np.median(shifts[near], axis=0) if near.any() else best
+    return np.asarray(np.linalg.norm(shifts - best, axis=1) < WIDEST_LENS * length_px)
+
+
+def _needed(points: PointMatches, *, degree: int) -> int:
+    tiles = len(np.unique(np.concatenate([points.a, points.b])))
+    return 3 * tiles + 2 * (degree + 1) * (degree + 2)
+
+
+def _judge(montage: Montage, points: PointMatches, *, degree: int) -> None:
+    found, needed = len(points.a), _needed(points, degree=degree)
+    if found < needed:
+        raise FitFailed(
+            f"lens of {montage.acquisition_id}: {found} matched points, at least "
+            f"{needed} needed; match more patches or image more tiles"
+        )
+    size = np.array([montage.tile_size.height_px, montage.tile_size.width_px])
+    places = np.concatenate([points.a_points, points.b_points])
+    cells = np.clip(places / size * COVER_CELLS, 0, COVER_CELLS - 1).astype(int)
+    seen = len(np.unique(cells, axis=0)) / COVER_CELLS**2
+    if seen < COVER_LEAST:
+        raise FitFailed(
+            f"lens of {montage.acquisition_id}: matched points cover {seen:.0%} of the "
+            f"field, {COVER_LEAST:.0%} needed; image a set whose tiles overlap by 60 %"
+        )
+
+
+def fit_points(points: PointMatches, *, size: Size, degree: int) -> LensFit:
+    """Shifts and turns of all tiles and one polynomial, by robust least squares."""
+    tiles = int(max(points.a.max(), points.b.max())) + 1
+    rows_y, rows_x = design(points, tiles=tiles, size=size, degree=degree)
+    apart = points.a_points - points.b_points
+    weights = np.ones(len(apart))
+    length = np.zeros(len(apart))
+    for scale in (np.inf, *SCALES_PX, *[0.0] * FINAL_STEPS):
+        c = max(scale, 0.5, 3.0 * float(np.median(length)))
+        weights = 1.0 / np.square(1.0 + np.square(length / c))
+        state = _solve(rows_y, rows_x, apart=apart, weights=weights)
+        residuals = apart + np.stack([rows_y @ state, rows_x @ state], axis=1)
+        length = np.hypot(*residuals.T)
+    kept = length <= max(1.0, SIGMAS * float(np.median(length)))
+    state = _solve(rows_y, rows_x, apart=apart, weights=kept.astype(float))
+    residuals = apart + np.stack([rows_y @ state, rows_x @ state], axis=1)
+    terms = (rows_y.shape[1] - 3 * tiles) // 2
+    coefficients = np.zeros((LINEAR + terms, 2))
+    coefficients[LINEAR:] = state[3 * tiles :].reshape(2, terms).T
+    return LensFit(
+        coefficients=coefficients,
+        motions=state[: 3 * tiles].reshape(tiles, 3),
+        residuals=residuals,
+        kept=kept,
+    )
+
+
+def design(
+    points: PointMatches, *, tiles: int, size: Size, degree: int
+) -> tuple[Array, Array]:
+    """Derivative of `place seen from a - place seen from b` in y and in x.
+
+    The columns are `(y, x, turn)` of every tile, then the polynomial's terms for y,
+    then for x.
+    """
+    count = len(points.a)
+    u_a, v_a = normalised(points.a_points[:, 0], points.a_points[:, 1], size=size)
+    u_b, v_b = normalised(points.b_points[:, 0], points.b_points[:, 1], size=size)
+    terms = basis(u_a, v_a, degree=degree) - basis(u_b, v_b, degree=degree)
+    terms = terms[:, LINEAR:]
+    wide = terms.shape[1]
+    rows_y = np.zeros((count, 3 * tiles + 2 * wide))
+    rows_x = np.zeros_like(rows_y)
+    k = np.arange(count)
+    for tile, sign, u, v in ((points.a, 1.0, u_a, v_a), (points.b, -1.0, u_b, v_b)):
+        rows_y[k, 3 * tile] = sign
+        rows_x[k, 3 * tile + 1] = sign
+        rows_y[k, 3 * tile + 2] = -sign * v
+        rows_x[k, 3 * tile + 2] = sign * u
+    rows_y[:, 3 * tiles : 3 * tiles + wide] = terms
+    rows_x[:, 3 * tiles + wide :] = terms
+    return rows_y, rows_x
+
+
+def _solve(rows_y: Array, rows_x: Array, *, apart: Array, weights: Array) -> Array:
+    left = (rows_y * weights[:, None]).T, (rows_x * weights[:, None]).T
+    normal = left[0] @ rows_y + left[1] @ rows_x
+    normal += HOLD * np.eye(len(normal))
+    return np.asarray(
+        np.linalg.solve(normal, -(left[0] @ apart[:, 0] + left[1] @ apart[:, 1]))
+    )
