@@ -1,0 +1,120 @@
+"""Where an image lies while it is being made, and what of it is done.
+
+On a local disk it grows in `<target>.partial/image` and takes the target's name at the
+end, in one step. A bucket has no such step: there the image grows at the target, and is
+no image until its group metadata is written last. In both, `<target>.partial` holds a
+fingerprint of all that goes in and an empty object for each finished unit of work, so
+that a second call goes on where a killed one stopped.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from em_platform.errors import StorageError
+from em_platform.storage.atomic import put_folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staging:
+    """The making of the image at `target`, a path or any fsspec URL."""
+
+    target: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def image(self) -> str:
+        """Where the image grows: a local path, or a URL."""
+        local = local_path(self.target)
+        return str(_partial(local) / "image") if local else self.target.rstrip("/")
+
+    def begin(self, fingerprint: str) -> frozenset[str]:
+        """The units that an earlier call with the same fingerprint has finished."""
+        with told_plainly(self.target):
+            filesystem, path = self._remembered()
+            mark = f"{path}/fingerprint"
+            if filesystem.exists(mark):
+                if filesystem.cat_file(mark).decode() == fingerprint:
+                    return self._done(filesystem, path)
+                filesystem.rm_file(mark)
+            self._clear(filesystem, path)
+            filesystem.makedirs(f"{path}/done", exist_ok=True)
+            filesystem.pipe_file(mark, fingerprint.encode())
+        return frozenset()
+
+    def mark_done(self, unit: str) -> None:
+        """Remember that a unit of work is finished."""
+        with told_plainly(self.target):
+            filesystem, path = self._remembered()
+            filesystem.pipe_file(f"{path}/done/{unit}", b"")
+
+    def finish(self) -> None:
+        """Let the finished image stand at the target."""
+        with told_plainly(self.target):
+            filesystem, path = self._remembered()
+            # Without it, what remains after a kill from here on is never gone on with.
+            filesystem.rm_file(f"{path}/fingerprint")
+            local = local_path(self.target)
+            if local is not None:
+                put_folder(Path(self.image), local)
+            filesystem.rm(path, recursive=True)
+
+    def _remembered(self) -> tuple[AbstractFileSystem, str]:
+        local = local_path(self.target)
+        if local is not None:
+            return LocalFileSystem(), str(_partial(local))
+        # Another process may have written since this one last looked.
+        options = {"use_listings_cache": False, **self.options}
+        filesystem, path = url_to_fs(self.target.rstrip("/"), **options)
+        return filesystem, f"{path}.partial"
+
+    def _done(self, filesystem: AbstractFileSystem, path: str) -> frozenset[str]:
+        found = filesystem.find(f"{path}/done")
+        return frozenset(name.rpartition("/")[2] for name in found)
+
+    def _clear(self, filesystem: AbstractFileSystem, path: str) -> None:
+        local = local_path(self.target)
+        if local is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            return
+        image = path.removesuffix(".partial")
+        if filesystem.exists(f"{image}/zarr.json"):
+            filesystem.rm_file(f"{image}/zarr.json")
+        for folder in (image, path):
+            if filesystem.exists(folder):
+                filesystem.rm(folder, recursive=True)
+
+
+def local_path(url: str) -> Path | None:
+    """The path that a URL names on this machine's disk, else None."""
+    if "://" not in url:
+        return Path(url).absolute()
+    if url.startswith(("file://", "local://")):
+        return Path(LocalFileSystem._strip_protocol(url))  # noqa: SLF001
+    return None
+
+
+def _partial(local: Path) -> Path:
+    return local.with_name(f"{local.name}.partial")
+
+
+@contextmanager
+def told_plainly(url: str) -> Iterator[None]:
+    """Make a StorageError of what a store raises when it does not take the bytes."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # zarrs raises RuntimeError for an error of the disk.
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(
+            f"image: {url} could not be written ({reason}); free space or check "
+            "access, then run again: what is done is kept",
+            url=url,
+        ) from error
