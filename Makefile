@@ -21,8 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "install: making $(VENV) with $$($$found --version)"; $$found -m venv --clear $(VENV) || exit 1; fi
 	@echo "install: installing what constraints.txt pins (a minute or two when it is new)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --build-constraint constraints.txt --editable . --group dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --group dev
 	@touch $(STAMP)
 
 # The main job: a simulated microscope's tiles become mosaics. make demo ARGS=--exit
