@@ -1,0 +1,199 @@
+"""The running platform: which processes it has, and what they are told."""
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+import em_platform
+from em_platform.config import Settings
+from em_platform.errors import ConfigError
+from em_platform.processes import Child, Supervisor, end_session, free_port, listens
+from em_platform.storage.atomic import write_bytes
+
+_OURS = "em-platform up"
+"""Stands in the first line of a dagster.yaml that we may replace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """A platform that runs: its settings with the ports in use, and its processes."""
+
+    settings: Settings
+    supervisor: Supervisor
+    url: str
+
+
+@contextmanager
+def running_platform(settings: Settings) -> Iterator[Platform]:
+    """Start broker, recorder, code server, web UI and daemon; end them all after.
+
+    Signals set `supervisor.stopping` within the block.
+
+    Raises
+    ------
+    ConfigError
+        The home is in use, or the broker's port is taken.
+    ToolFailed
+        A process does not start; with the end of its log.
+    """
+    home = settings.home.absolute()
+    settings = settings.model_copy(update={"home": home})
+    with _lock(home) as session_file:
+        if last := session_file.read_text():
+            end_session(last, grace_s=3)
+        settings = _with_free_ports(settings)
+        environment = _environment(settings)
+        os.environ.update(environment)
+        workspace = _prepare_dagster(home)
+        with Supervisor(home / "logs") as supervisor, supervisor.until_signalled():
+            session_file.write_text(supervisor.session)
+            for group in _children(settings, workspace):
+                supervisor.start(*group, timeout_s=120)
+            host, port = settings.web.host, settings.web.port
+            yield Platform(
+                settings=settings,
+                supervisor=supervisor,
+                url=f"http://{host}:{port}",
+            )
+
+
+@contextmanager
+def _lock(home: Path) -> Iterator[Path]:
+    """Hold `home` for this process; gives the file that names the last session."""
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / "session"
+    path.touch()
+    with (home / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"up: a platform already runs in {home}, each needs a home of its own; "
+                "stop that one, or name another home by EM_HOME"
+            ) from error
+        yield path
+
+
+def _with_free_ports(settings: Settings) -> Settings:
+    web, broker = settings.web, settings.broker
+    port = free_port(web.host, web.port)
+    web = web.model_copy(update={"port": port})
+    if broker.embedded and broker.port == 0:
+        broker = broker.model_copy(update={"port": free_port(broker.host)})
+    return settings.model_copy(update={"web": web, "broker": broker})
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What the processes below are told, above every file of settings."""
+    return {
+        "EM_HOME": str(settings.home),
+        "EM_BROKER__PORT": str(settings.broker.port),
+        "EM_WEB__PORT": str(settings.web.port),
+        "DAGSTER_HOME": str(settings.home / "dagster"),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _prepare_dagster(home: Path) -> Path:
+    """Put dagster.yaml and workspace.yaml in place; gives the latter."""
+    folder = home / "dagster"
+    instance = folder / "dagster.yaml"
+    if not instance.is_file() or _OURS in instance.read_text(encoding="utf-8")[:200]:
+        write_bytes(instance, _shipped("dagster.yaml").read_bytes())
+    workspace = folder / "workspace.yaml"
+    server = {
+        "host": "127.0.0.1",
+        "port": free_port("127.0.0.1", _port_of(workspace)),
+        "location_name": "em_platform",
+    }
+    content = yaml.safe_dump({"load_from": [{"grpc_server": server}]})
+    write_bytes(workspace, content.encode())
+    return workspace
+
+
+def _shipped(name: str) -> Path:
+    """A file of the repository's top level, which a wheel has in the package."""
+    package = Path(em_platform.__file__).parent
+    inside = package / name
+    return inside if inside.is_file() else package.parent / name
+
+
+def _port_of(workspace: Path) -> int:
+    """The code server's port as last time, so that it keeps its identity; else 0."""
+    if not workspace.is_file():
+        return 0
+    loaded = yaml.safe_load(workspace.read_text(encoding="utf-8"))
+    return int(loaded["load_from"][0]["grpc_server"]["port"])
+
+
+def _children(settings: Settings, workspace: Path) -> list[list[Child]]:
+    """Groups of processes in the order of their start."""
+    port = _port_of(workspace)
+    code_server = Child(
+        name="code_server",
+        arguments=_python(
+            *("dagster", "api", "grpc", "-h", "127.0.0.1", "-p", str(port)),
+            *("-m", "em_platform.definitions", "--location-name", "em_platform"),
+            "--use-python-environment-entry-point",
+        ),
+        ready=lambda _: listens("127.0.0.1", port),
+        stop_grace_s=3,
+    )
+    recorder = Child(
+        name="recorder",
+        arguments=_python("em_platform", "recorder"),
+        ready=lambda said: "ready recorder" in said,
+    )
+    groups = [[recorder, code_server], _dagster(settings, workspace)]
+    return [[_broker(settings)], *groups] if settings.broker.embedded else groups
+
+
+def _broker(settings: Settings) -> Child:
+    host, port = settings.broker.host, settings.broker.port
+    if listens(host, port):
+        raise ConfigError(
+            f"up: port {port} on {host} is taken, the embedded broker needs it; "
+            "set broker.port (EM_BROKER__PORT) to a free one, or broker.embedded to "
+            "false to use the broker that is there"
+        )
+    return Child(
+        name="broker",
+        arguments=_python("em_platform", "broker"),
+        ready=lambda said: "ready broker" in said,
+    )
+
+
+def _dagster(settings: Settings, workspace: Path) -> list[Child]:
+    web = settings.web
+    return [
+        Child(
+            name="web",
+            arguments=_python(
+                *("dagster_webserver", "-w", str(workspace)),
+                *("-h", web.host, "-p", str(web.port)),
+            ),
+            ready=lambda _: listens(web.host, web.port),
+        ),
+        Child(
+            name="daemon",
+            arguments=_python("dagster._daemon", "run", "-w", str(workspace)),
+            ready=lambda said: "following daemons" in said,
+        ),
+    ]
+
+
+def _python(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", *arguments)
+
+
+def seconds_since(start: float) -> str:
+    """How long ago `start` (of `time.monotonic`) was, as a person reads it."""
+    return f"{time.monotonic() - start:.0f} s"
