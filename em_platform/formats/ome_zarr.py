@@ -40,6 +40,7 @@ from em_platform.formats.pyramid import (
     plan_rounds,
 )
 from em_platform.formats.staging import Staging, local_path, told_plainly
+from em_platform.storage.store import errors_of
 
 _AXES = "tczyx"
 _ZARRS = {
@@ -311,7 +312,7 @@ def _open_array(
 def _read_plainly(url: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, KeyError, IndexError, ValueError) as error:
+    except (*errors_of(url), KeyError, IndexError, ValueError) as error:
         raise FormatError(
             f"image: {url} is not an OME-Zarr 0.5 image with that level ({error}); "
             "name one that 'em-platform stitch' or a run has finished",

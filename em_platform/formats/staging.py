@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from em_platform.errors import StorageError
 from em_platform.storage.atomic import put_folder
+from em_platform.storage.store import errors_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ def told_plainly(url: str) -> Iterator[None]:
     """Make a StorageError of what a store raises when it does not take the bytes."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (*errors_of(url), RuntimeError) as error:
         # zarrs raises RuntimeError for an error of the disk.
         reason = getattr(error, "strerror", None) or error
         raise StorageError(

@@ -103,7 +103,7 @@ class Store:
     def _told_plainly(self, name: str, found: str, cure: str) -> Iterator[None]:
         try:
             yield
-        except _errors_of(self.root) as error:
+        except errors_of(self.root) as error:
             reason = getattr(error, "strerror", None) or str(error) or repr(error)
             raise StorageError(
                 f"storage: {self.url(name)} {found} ({reason}); {cure}",
@@ -143,7 +143,8 @@ def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
-def _errors_of(root: str) -> tuple[type[Exception], ...]:
+def errors_of(root: str) -> tuple[type[Exception], ...]:
+    """What a store of this URL raises when it does not take or give the bytes."""
     if not root.startswith("s3://"):
         return (OSError,)
     from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
