@@ -1,5 +1,6 @@
 """Bytes of a file by range, on disk or behind any fsspec URL."""
 
+import gzip
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,11 +84,63 @@ def join_uri(folder: str, name: str) -> str:
     return str(Path(folder) / name)
 
 
+def is_folder(uri: str, options: Mapping[str, Any] | None = None) -> bool:
+    """Whether something can be listed at `uri`."""
+    path = local_path(uri)
+    if path is not None:
+        return os.path.isdir(path)
+    from fsspec.core import url_to_fs
+
+    filesystem, remote = url_to_fs(uri, **(options or {}))
+    try:
+        return bool(filesystem.isdir(remote))
+    except Exception as error:
+        raise _not_served(uri, error) from error
+
+
+def list_folder(uri: str, options: Mapping[str, Any] | None = None) -> list[str]:
+    """Names of the files in a folder, sorted; hidden and half-written ones left out.
+
+    Raises
+    ------
+    StorageError
+        The folder may not be read.
+    """
+    path = local_path(uri)
+    try:
+        if path is not None:
+            names = os.listdir(path)
+        else:
+            from fsspec.core import url_to_fs
+
+            filesystem, remote = url_to_fs(uri, **(options or {}))
+            found = filesystem.ls(remote, detail=True)
+            names = [str(f["name"]) for f in found if f["type"] == "file"]
+            names = [name.rstrip("/").rpartition("/")[2] for name in names]
+    except Exception as error:
+        raise _not_served(uri, error) from error
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def read_text(uri: str, options: Mapping[str, Any] | None = None) -> str:
+    """A text file, unpacked where its name ends in `.gz`."""
+    content = open_source(uri, options, whole=True).all()
+    try:
+        if uri.endswith(".gz"):
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except (UnicodeDecodeError, OSError, EOFError) as error:
+        raise FormatError(
+            f"{uri}: found bytes that are not text ({error}), expected a list of "
+            "tiles; save it as UTF-8",
+            uri=uri,
+        ) from error
+
+
 def missing(uri: str, reason: str) -> FormatError:
     """The error for a file that cannot be opened."""
     return FormatError(
-        f"{uri}: {reason}, expected an image file; copy it there or take it off the "
-        "list",
+        f"{uri}: {reason}, expected a file; copy it there or take it off the list",
         uri=uri,
     )
 
@@ -169,7 +222,8 @@ def _read_remote(
 
 
 def _not_served(uri: str, error: Exception) -> StorageError:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return StorageError(
-        f"storage: {uri} could not be read ({error}); check access and address, then "
+        f"storage: {uri} could not be read ({reason}); check access and address, then "
         "run again"
     )

@@ -1,0 +1,108 @@
+"""SerialEM's metadata files (.mdoc) of montages.
+
+Source of the keys: bio3d.colorado.edu/SerialEM/hlp/html/about_formats.htm.
+"""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from em_platform.errors import FormatError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MdocPiece:
+    """One image of the stack and where it lies, x to the right, rows as stored."""
+
+    index: int
+    x_px: float
+    y_px: float
+    section: int
+    stage_nm: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MdocMontage:
+    """What an mdoc says of a montage; `stage_nm` are (y, x)."""
+
+    image_file: str | None
+    pixel_nm: float | None
+    magnification: int | None
+    pieces: tuple[MdocPiece, ...]
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+def read_mdoc_montage(text: str, uri: str) -> MdocMontage:
+    """The pieces of a montage; places that SerialEM aligned are preferred.
+
+    Raises
+    ------
+    FormatError
+        Not an mdoc, or one without piece coordinates (a tilt series, a movie).
+    """
+    mdoc = _parse(text, uri)
+    images = [s for s in mdoc.section_data if s.ZValue is not None]
+    pieces = tuple(_piece(s) for s in images if s.PieceCoordinates is not None)
+    if not pieces:
+        raise FormatError(
+            f"{uri}: found {len(images)} images and no PieceCoordinates, expected a "
+            "montage; give the mdoc of a montage",
+            uri=uri,
+        )
+    times = [t for t in (_time(s.DateTime) for s in images) if t is not None]
+    head = mdoc.global_data
+    spacing = head.PixelSpacing or images[0].PixelSpacing
+    magnification = images[0].Magnification
+    return MdocMontage(
+        image_file=head.ImageFile.name if head.ImageFile else None,
+        pixel_nm=spacing / 10 if spacing else None,
+        magnification=round(magnification) if magnification else None,
+        pieces=pieces,
+        started_at=min(times, default=None),
+        ended_at=max(times, default=None),
+    )
+
+
+def _parse(text: str, uri: str) -> Any:
+    from mdocfile.data_models import Mdoc
+
+    said = logging.getLogger("mdocfile")
+    level, said.level = said.level, logging.ERROR
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Mdoc.from_string(text)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FormatError(
+            f"{uri}: cannot be read as an mdoc ({reason}); copy it again from the "
+            "microscope",
+            uri=uri,
+        ) from error
+    finally:
+        said.level = level
+
+
+def _piece(section: Any) -> MdocPiece:
+    nominal = section.PieceCoordinates
+    placed = section.AlignedPieceCoords or section.AlignedPieceCoordsVS or nominal
+    stage = section.StagePosition
+    return MdocPiece(
+        index=section.ZValue,
+        x_px=float(placed[0]),
+        y_px=float(placed[1]),
+        section=int(nominal[2]),
+        stage_nm=(stage[1] * 1000, stage[0] * 1000) if stage else None,
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    for form in ("%d-%b-%y  %H:%M:%S", "%d-%b-%Y  %H:%M:%S"):
+        try:
+            return datetime.strptime(text or "", form)
+        except ValueError:
+            continue
+    return None

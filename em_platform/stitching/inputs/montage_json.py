@@ -1,0 +1,50 @@
+"""A montage as this platform writes it (`montage.json`, `tiles.json`)."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from em_platform.errors import RecordError
+from em_platform.formats.source import join_uri
+from em_platform.model import Montage
+from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
+
+
+def claims(name: str, content: Any) -> bool:
+    """Whether this is a montage of ours."""
+    return isinstance(content, dict) and {"acquisition_id", "tile_size"} <= set(content)
+
+
+def read(place: Place, name: str, *, content: Any, options: InputOptions) -> TileList:
+    """Its tiles, and what was set aside when it was written."""
+    uri = place.uri(name)
+    try:
+        montage = Montage.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RecordError(
+            f"{uri}: not a montage ({where}: {first['msg']}); "
+            "run the step that makes it again"
+        ) from error
+    return TileList(
+        uri=uri,
+        tiles=tuple(
+            ListedTile(
+                name=tile.tile_id,
+                uri=join_uri(place.folder, tile.uri),
+                x_px=tile.x_px,
+                y_px=tile.y_px,
+                row=tile.row,
+                column=tile.column,
+                mask_uri=tile.mask_uri,
+            )
+            for tile in montage.tiles
+        ),
+        failures=montage.failures,
+        pixel_nm=options.pixel_nm or montage.pixel_nm,
+        microscope=montage.microscope,
+        magnification=montage.magnification,
+        started_at=montage.started_at,
+        ended_at=montage.ended_at,
+    )

@@ -1,0 +1,116 @@
+"""File names that carry row and column: `r003c007`, `_003_007`, `col0075_row0021`."""
+
+import re
+from collections import Counter
+from typing import Any
+
+from em_platform.errors import ConfigError, FormatError
+from em_platform.formats.image import SUFFIXES
+from em_platform.model import Failure
+from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
+
+COMMON = (
+    r"r(?:ow)?[-_]?(?P<row>\d+)[-_]?c(?:ol(?:umn)?)?[-_]?(?P<col>\d+)",
+    r"c(?:ol(?:umn)?)?[-_]?(?P<col>\d+)[-_]?r(?:ow)?[-_]?(?P<row>\d+)",
+    r"y[-_]?(?P<row>\d+)[-_]?x[-_]?(?P<col>\d+)",
+    r"x[-_]?(?P<col>\d+)[-_]?y[-_]?(?P<row>\d+)",
+    r"(?:^|[-_])(?P<row>\d+)[-_](?P<col>\d+)\.[A-Za-z]+$",
+)
+"""Looked for in this order; case does not matter."""
+
+
+def claims(name: str, content: Any) -> bool:
+    """Never by content: names are what is left when there is no list."""
+    return False
+
+
+def read(place: Place, name: str, *, content: Any, options: InputOptions) -> TileList:
+    """Tiles on a grid by their names.
+
+    Raises
+    ------
+    ConfigError
+        The pattern given is not a pattern, or no name fits it.
+    FormatError
+        No pattern was given, and none of the common ones fits.
+    """
+    images = [n for n in place.names if n.lower().endswith(SUFFIXES)]
+    if options.pattern is not None:
+        places = _places(images, compile_pattern(options.pattern))
+        if not places:
+            raise ConfigError(
+                f"--pattern {options.pattern!r}: fits none of the {len(images)} images "
+                f"in {place.folder}; correct it, e.g. 'tile_r{{row}}_c{{col}}*.tif'"
+            )
+    else:
+        places = _best_of_common(images)
+    if not places:
+        raise FormatError(
+            f"{place.folder}: found {len(images)} images and no list of places, "
+            "expected a CSV or JSON with file,x_px,y_px, a metafile, tile specs, an mdoc, or "
+            "names with row and column; add one or give --pattern"
+        )
+    return TileList(
+        uri=place.folder,
+        tiles=tuple(
+            ListedTile(name=image, uri=place.uri(image), row=row, column=column)
+            for image, (row, column) in places.items()
+        ),
+        failures=_misfits(images, places),
+        on_grid=True,
+        pixel_nm=options.pixel_nm,
+    )
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """A regular expression with groups row and col, or a name with {row}, {col}, *."""
+    if "{row}" in pattern and "{col}" in pattern:
+        text = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+        text = text.replace(r"\{row\}", r"(?P<row>\d+)")
+        return re.compile("^" + text.replace(r"\{col\}", r"(?P<col>\d+)") + "$")
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"--pattern {pattern!r}: not a regular expression ({error}); correct it"
+        ) from error
+    if not {"row", "col"} <= set(compiled.groupindex):
+        raise ConfigError(
+            f"--pattern {pattern!r}: found no row and col, expected {{row}} and "
+            "{{col}} or groups (?P<row>...) and (?P<col>...); add them"
+        )
+    return compiled
+
+
+def _places(images: list[str], pattern: re.Pattern[str]) -> dict[str, tuple[int, int]]:
+    found = ((image, pattern.search(image)) for image in images)
+    return {i: (int(m["row"]), int(m["col"])) for i, m in found if m is not None}
+
+
+def _best_of_common(images: list[str]) -> dict[str, tuple[int, int]]:
+    best: dict[str, tuple[int, int]] = {}
+    for text in COMMON:
+        places = _places(images, re.compile(text, re.IGNORECASE))
+        if len(set(places.values())) < len(places):
+            continue
+        if len(places) > len(best):
+            best = places
+    return best
+
+
+def _misfits(
+    images: list[str], places: dict[str, tuple[int, int]]
+) -> tuple[Failure, ...]:
+    """Images of the tiles' own kind whose names say no place; overviews are not."""
+    kinds = Counter(image.rpartition(".")[2] for image in places)
+    kind = kinds.most_common(1)[0][0]
+    return tuple(
+        Failure(
+            item=image,
+            error="FormatError",
+            sentence=f"{image}: found no row and column in the name, expected them as "
+            "in the other names; rename it",
+        )
+        for image in images
+        if image not in places and image.endswith(f".{kind}")
+    )

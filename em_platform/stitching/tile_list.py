@@ -1,0 +1,95 @@
+"""What every kind of list of tiles gives, whoever wrote it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from em_platform.formats.source import list_folder, read_text
+from em_platform.model import Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputOptions:
+    """What the caller knows beside what lies in the folder.
+
+    `overlap` below 1 is a fraction of a tile, else pixels. `level` is the mipmap level
+    and `section` the section of a file that holds several. `options` are fsspec's.
+    """
+
+    pixel_nm: float | None = None
+    overlap: float = 0.1
+    pattern: str | None = None
+    level: int | None = None
+    section: int | None = None
+    image: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedTile:
+    """One line of a list; the file was not looked at.
+
+    The place is in pixels of the file; it is NaN where the list has none.
+    """
+
+    name: str
+    uri: str
+    x_px: float = math.nan
+    y_px: float = math.nan
+    row: int | None = None
+    column: int | None = None
+    stage_nm: tuple[float, float] | None = None
+    mask_uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileList:
+    """A list as it was read: lines that are right, and what is wrong with the rest."""
+
+    uri: str
+    tiles: tuple[ListedTile, ...]
+    failures: tuple[Failure, ...] = ()
+    on_grid: bool = False
+    """Places are rows and columns; pixels follow from the overlap."""
+    pixel_nm: float | None = None
+    microscope: str = "unknown"
+    magnification: int | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A folder and what lies in it; listed once."""
+
+    folder: str
+    names: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def text(self, name: str) -> str:
+        """The text of one file in the folder."""
+        return read_text(self.uri(name), self.options)
+
+    def uri(self, name: str) -> str:
+        """The full address of one file in the folder."""
+        return f"{self.folder.rstrip('/')}/{name}"
+
+
+def open_place(folder: str, options: Mapping[str, Any]) -> Place:
+    """List a folder; StorageError where it may not be read."""
+    names = tuple(list_folder(folder, options))
+    return Place(folder=folder, names=names, options=options)
+
+
+class TileListKind(Protocol):
+    """One way in which microscopes and programs list tiles."""
+
+    def claims(self, name: str, content: Any) -> bool:
+        """Whether a file of this name and content (text, or parsed JSON) is one."""
+
+    def read(
+        self, place: Place, name: str, *, content: Any, options: InputOptions
+    ) -> TileList:
+        """The list; FormatError or ConfigError where nothing of it can be used."""
