@@ -23,6 +23,8 @@ _CLOSE_TIMEOUT_S = 2.0
 
 # stomp.py reports each failed try with a traceback; the bus says it in one sentence.
 logging.getLogger("stomp.py").setLevel(logging.CRITICAL)
+_pigeon_log = logging.getLogger("pigeon")
+_pigeon_log.setLevel(logging.WARNING)
 
 
 @functools.cache
@@ -92,7 +94,7 @@ class Connection(Pigeon):  # type: ignore[misc]
             service,
             settings.host,
             settings.port,
-            logger=log.getChild("pigeon"),
+            logger=_pigeon_log,
             load_topics=False,
             topic_prefix=settings.prefix,
         )

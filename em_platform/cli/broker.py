@@ -1,0 +1,29 @@
+"""`em-platform broker`: the embedded message broker as a process."""
+
+import logging
+
+import click
+
+from em_platform.config import load_settings
+
+
+@click.command()
+@click.option("--host", help="Address to listen at.  [default: broker.host]")
+@click.option(
+    "--port", type=int, help="Port, 0 for a free one.  [default: broker.port]"
+)
+def command(host: str | None, port: int | None) -> None:
+    """Run the embedded message broker until SIGTERM or Ctrl-C."""
+    from em_platform.messaging.broker import Broker
+    from em_platform.messaging.service import say_ready, stop_signals
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    given = {"broker.host": host, "broker.port": port}
+    overrides = {name: str(value) for name, value in given.items() if value is not None}
+    settings = load_settings(overrides=overrides).broker
+    with stop_signals() as stop, Broker(settings) as broker:
+        click.echo(f"broker listens at {settings.host}:{broker.port}")
+        say_ready("broker")
+        stop.wait()

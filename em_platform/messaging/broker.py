@@ -1,0 +1,199 @@
+"""An embedded STOMP broker: one thread, no dependencies, nothing on disk.
+
+Fan-out for `name` and `/topic/name`, competing consumers for `/queue/name`; STOMP 1.0
+to 1.2. What is in it when it ends is gone: who must not miss a message reconciles, as
+the recorder does.
+"""
+
+import asyncio
+import json
+import logging
+import ssl
+import threading
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from types import TracebackType
+from typing import Self
+
+from em_platform.config import BrokerSettings
+from em_platform.errors import BrokerUnavailable, ConfigError, PlatformError
+from em_platform.messaging.rules import Rules
+from em_platform.messaging.session import Hall, Session
+
+log = logging.getLogger(__name__)
+
+STATISTICS = "broker.statistics"
+"""A topic that tells, in JSON, what `Broker.statistics` gives."""
+
+_STATISTICS_S = 5.0
+_WORK_QUEUE_LIMIT = 100_000
+_LOGIN_S = 10.0
+_START_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """What has happened since the start; `waiting` and `connected` are now."""
+
+    connected: int
+    clients: int
+    refused: int
+    received: int
+    delivered: int
+    dropped: int
+    waiting: int
+
+
+class Broker:
+    """A STOMP broker in a thread of its own."""
+
+    def __init__(self, settings: BrokerSettings, *, login_s: float = _LOGIN_S) -> None:
+        self.port = settings.port
+        self._settings = settings
+        self._hall = Hall(rules=_rules(settings, login_s))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._started = threading.Event()
+        self._failure: PlatformError | None = None
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve()), name="broker", daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen; returns when clients can connect at `port`.
+
+        Raises
+        ------
+        BrokerUnavailable
+            The port is taken or not allowed.
+        ConfigError
+            The TLS certificate or key cannot be used.
+        """
+        self._thread.start()
+        if not self._started.wait(_START_TIMEOUT_S):
+            self._failure = _unavailable(self._settings, "no answer in time")
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Close all connections and the port."""
+        if self._loop is not None and self._stopping is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._stopping.set)
+            except RuntimeError:
+                return  # the loop has ended before
+        self._thread.join()
+
+    def statistics(self) -> Statistics:
+        """What has happened since the start."""
+        counters, sessions = self._hall.counters, list(self._hall.sessions)
+        return Statistics(
+            connected=len(sessions),
+            clients=counters.clients,
+            refused=counters.refused,
+            received=counters.received,
+            delivered=counters.delivered + sum(s.queue.delivered for s in sessions),
+            dropped=counters.dropped + sum(s.queue.dropped for s in sessions),
+            waiting=self._hall.exchange.all_waiting()
+            + sum(len(s.queue) for s in sessions),
+        )
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        try:
+            server = await self._listen(self._loop)
+        except PlatformError as error:
+            self._failure = error
+            return
+        finally:
+            self._started.set()
+        log.info("broker: listens at %s:%d", self._settings.host, self.port)
+        telling = self._loop.create_task(self._tell())
+        await self._stopping.wait()
+        telling.cancel()
+        server.close()
+        await self._say_goodbye()
+        log.info("broker: stopped; %s", self.statistics())
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop) -> asyncio.Server:
+        settings = self._settings
+        context = _tls_context(settings) if settings.tls else None
+        try:
+            server = await loop.create_server(
+                lambda: Session(self._hall), settings.host, settings.port, ssl=context
+            )
+        except OSError as error:
+            raise _unavailable(settings, error.strerror or str(error)) from error
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+    async def _tell(self) -> None:
+        """Tell the statistics to those who subscribed to them, again and again."""
+        exchange = self._hall.exchange
+        while True:
+            await asyncio.sleep(_STATISTICS_S)
+            if exchange.has_listeners(STATISTICS):
+                body = json.dumps(asdict(self.statistics())).encode()
+                headers = {"content-type": "application/json"}
+                exchange.publish(STATISTICS, exchange.message(headers, body))
+                self._hall.flush()
+
+    async def _say_goodbye(self) -> None:
+        for session in list(self._hall.sessions):
+            session.leave_now()
+        # One turn of the loop per step of closing: flush, then connection_lost.
+        for _ in range(50):
+            if not self._hall.sessions:
+                return
+            await asyncio.sleep(0.01)
+        for session in list(self._hall.sessions):
+            session.abort()
+        await asyncio.sleep(0)
+
+
+def _rules(settings: BrokerSettings, login_s: float) -> Rules:
+    return Rules(
+        username=settings.username,
+        password=settings.password.get_secret_value(),
+        heart_beat_s=settings.heart_beat_s,
+        login_s=login_s,
+        queue_limit=settings.client_queue_limit,
+        work_queue_limit=_WORK_QUEUE_LIMIT,
+        frame_limit_bytes=settings.frame_limit_mb * 1_000_000,
+        server=f"em-platform/{version('em-platform')}",
+    )
+
+
+def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key or None)
+    except OSError as error:
+        raise ConfigError(
+            f"broker: certificate {settings.tls_certificate!r} with key "
+            f"{settings.tls_key!r} cannot be used ({error}); set "
+            "broker.tls_certificate and broker.tls_key to PEM files"
+        ) from error
+    return context
+
+
+def _unavailable(settings: BrokerSettings, found: str) -> BrokerUnavailable:
+    address = f"{settings.host}:{settings.port}"
+    return BrokerUnavailable(
+        f"broker: {address} cannot be listened at ({found}), a free port was expected; "
+        "stop what is there or set broker.port",
+        address=address,
+    )

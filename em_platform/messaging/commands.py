@@ -1,0 +1,182 @@
+"""What one client of the broker asks for: SEND, SUBSCRIBE, ACK, transactions."""
+
+import itertools
+from collections.abc import Callable
+
+from em_platform.messaging.frames import Frame, FrameError
+from em_platform.messaging.rules import Counters, Rules
+from em_platform.messaging.subscriptions import (
+    ACK_MODES,
+    AUTO,
+    Exchange,
+    Message,
+    Receiver,
+    Subscription,
+)
+
+_DEFAULT_PREFETCH = 100
+_IN_TRANSACTION = frozenset((b"SEND", b"ACK", b"NACK"))
+
+
+class Commands:
+    """Carries out the frames of one client that has logged in.
+
+    Every method that cannot raises FrameError with the sentence for the ERROR frame.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        exchange: Exchange,
+        *,
+        rules: Rules,
+        counters: Counters,
+    ) -> None:
+        self._receiver = receiver
+        self._exchange = exchange
+        self._rules = rules
+        self._counters = counters
+        self._subscriptions: dict[str, Subscription] = {}
+        self._numbers = itertools.count(1)
+        self._transactions: dict[str, list[Frame]] = {}
+        self._acts: dict[bytes, Callable[[Frame], None]] = {
+            b"ABORT": self._abort,
+            b"ACK": self._ack,
+            b"BEGIN": self._begin,
+            b"COMMIT": self._commit,
+            b"NACK": self._nack,
+            b"SEND": self._send,
+            b"SUBSCRIBE": self._subscribe,
+            b"UNSUBSCRIBE": self._unsubscribe,
+        }
+
+    def apply(self, frame: Frame) -> None:
+        """Do what `frame` asks for, or postpone it to the end of its transaction."""
+        act = self._acts.get(frame.command)
+        if act is None:
+            raise refusal(frame, f"{frame.command.decode()} does not belong here")
+        transaction = frame.headers.get("transaction")
+        if transaction is not None and frame.command in _IN_TRANSACTION:
+            self._postpone(frame, transaction)
+        else:
+            act(frame)
+
+    def pump(self) -> None:
+        """Take what waits in queues: the client is free again."""
+        for subscription in self._subscriptions.values():
+            self._exchange.pump(subscription)
+
+    def leave(self) -> None:
+        """Forget transactions and subscriptions; others get what was unacknowledged."""
+        self._transactions.clear()
+        while self._subscriptions:
+            _, subscription = self._subscriptions.popitem()
+            self._exchange.remove(subscription)
+
+    def _send(self, frame: Frame) -> None:
+        destination = _needed(frame, "destination")
+        limit = self._rules.work_queue_limit
+        if self._exchange.waiting(destination) >= limit:
+            raise refusal(frame, f"{limit} messages wait in {destination} already")
+        self._counters.received += 1
+        message = self._exchange.message(frame.headers, frame.body)
+        self._exchange.publish(destination, message)
+
+    def _subscribe(self, frame: Frame) -> None:
+        destination = _needed(frame, "destination")
+        name = frame.headers.get("id", "")
+        if not name and self._receiver.version != "1.0":
+            raise refusal(frame, "SUBSCRIBE needs an id")
+        ack = frame.headers.get("ack", AUTO)
+        if ack not in ACK_MODES:
+            raise refusal(frame, f"ack {ack[:40]!r} is none of {', '.join(ACK_MODES)}")
+        key = name or destination
+        if key in self._subscriptions:
+            raise refusal(frame, f"there is a subscription {key[:80]} already")
+        prefetch = frame.headers.get("prefetch-count", "")
+        subscription = Subscription(
+            next(self._numbers),
+            self._receiver,
+            name,
+            destination,
+            ack,
+            max(1, int(prefetch[:9])) if prefetch.isdecimal() else _DEFAULT_PREFETCH,
+        )
+        self._subscriptions[key] = subscription
+        self._exchange.add(subscription)
+
+    def _unsubscribe(self, frame: Frame) -> None:
+        key = frame.headers.get("id") or _needed(frame, "destination")
+        subscription = self._subscriptions.pop(key, None)
+        if subscription is None:
+            raise refusal(frame, f"there is no subscription {key[:80]}")
+        self._exchange.remove(subscription)
+
+    def _ack(self, frame: Frame) -> None:
+        subscription, messages = self._settled(frame)
+        if subscription is not None and messages:
+            self._exchange.pump(subscription)
+
+    def _nack(self, frame: Frame) -> None:
+        subscription, messages = self._settled(frame)
+        if subscription is not None and messages:
+            self._exchange.give_back(subscription, messages)
+
+    def _settled(self, frame: Frame) -> tuple[Subscription | None, list[Message]]:
+        """The subscription an ACK or NACK is about, and the messages it settles.
+
+        1.2 names our `ack` header, 1.1 message and subscription, 1.0 the message.
+        """
+        number, _, message_id = frame.headers.get("id", "").partition(".")
+        if not message_id:
+            number, message_id = "", _needed(frame, "message-id")
+        named = frame.headers.get("subscription")
+        for key, subscription in self._subscriptions.items():
+            if number and str(subscription.number) != number:
+                continue
+            if not number and named not in (None, key):
+                continue
+            if message_id in subscription.unacked:
+                return subscription, subscription.settle(message_id)
+        return None, []
+
+    def _begin(self, frame: Frame) -> None:
+        transaction = _needed(frame, "transaction")
+        if transaction in self._transactions:
+            raise refusal(frame, f"transaction {transaction[:80]} has begun already")
+        self._transactions[transaction] = []
+
+    def _commit(self, frame: Frame) -> None:
+        for postponed in self._take_transaction(frame):
+            self._acts[postponed.command](postponed)
+
+    def _abort(self, frame: Frame) -> None:
+        self._take_transaction(frame)
+
+    def _take_transaction(self, frame: Frame) -> list[Frame]:
+        transaction = _needed(frame, "transaction")
+        if transaction not in self._transactions:
+            raise refusal(frame, f"transaction {transaction[:80]} has not begun")
+        return self._transactions.pop(transaction)
+
+    def _postpone(self, frame: Frame, transaction: str) -> None:
+        if transaction not in self._transactions:
+            raise refusal(frame, f"transaction {transaction[:80]} has not begun")
+        pending = [x for frames in self._transactions.values() for x in frames]
+        size = sum(len(each.body) for each in pending) + len(frame.body)
+        rules = self._rules
+        if len(pending) >= rules.queue_limit or size > rules.frame_limit_bytes:
+            raise refusal(frame, f"transaction {transaction[:80]} became too large")
+        self._transactions[transaction].append(frame)
+
+
+def refusal(frame: Frame, sentence: str) -> FrameError:
+    """The error that answers `frame`."""
+    return FrameError(sentence, receipt=frame.headers.get("receipt", ""))
+
+
+def _needed(frame: Frame, name: str) -> str:
+    value = frame.headers.get(name)
+    if not value:
+        raise refusal(frame, f"{frame.command.decode()} needs a header {name}")
+    return value

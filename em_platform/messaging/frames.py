@@ -1,0 +1,253 @@
+"""STOMP frames to bytes and back, versions 1.0 to 1.2; no sockets.
+
+Source: STOMP specifications 1.0, 1.1, 1.2 (https://stomp.github.io).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from em_platform.errors import MessagingError
+
+VERSIONS = ("1.0", "1.1", "1.2")
+CLIENT_COMMANDS = frozenset(
+    (
+        b"ABORT",
+        b"ACK",
+        b"BEGIN",
+        b"COMMIT",
+        b"CONNECT",
+        b"DISCONNECT",
+        b"NACK",
+        b"SEND",
+        b"STOMP",
+        b"SUBSCRIBE",
+        b"UNSUBSCRIBE",
+    )
+)
+_LONGEST_COMMAND = max(map(len, CLIENT_COMMANDS))
+_HEADER_LIMIT_BYTES = 64 * 1024
+_UNESCAPED = {"n": "\n", "c": ":", "\\": "\\", "r": "\r"}
+_NEVER_ESCAPED = frozenset((b"CONNECT", b"STOMP", b"CONNECTED"))
+
+
+class FrameError(MessagingError):
+    """Bytes that are no STOMP frame; `receipt` names the frame where it is known."""
+
+    def __init__(self, sentence: str, *, receipt: str = "") -> None:
+        super().__init__(sentence)
+        self.receipt = receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame: a command, its headers (the first of each name), a body."""
+
+    command: bytes
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames.
+
+    `version` may be set as soon as it is negotiated; it rules how headers are escaped.
+    """
+
+    def __init__(self, body_limit_bytes: int) -> None:
+        self.version = "1.2"
+        self._limit = body_limit_bytes
+        self._buffer = bytearray()
+        self._head: tuple[bytes, dict[str, str], int] | None = None
+        self._searched = 0
+
+    def feed(self, received: bytes) -> None:
+        """Add bytes that were received."""
+        self._buffer += received
+
+    def next(self) -> Frame | None:
+        """The next whole frame, or None when more bytes are needed.
+
+        Raises
+        ------
+        FrameError
+            The bytes are no frame, or the frame is too large.
+        """
+        if self._head is None:
+            self._head = self._read_head()
+        if self._head is None:
+            return None
+        command, headers, length = self._head
+        body = self._read_counted(length) if length >= 0 else self._read_to_nul(headers)
+        if body is None:
+            return None
+        self._head = None
+        return Frame(command, headers, body)
+
+    def _read_head(self) -> tuple[bytes, dict[str, str], int] | None:
+        buffer = self._buffer
+        start = 0
+        while start < len(buffer) and buffer[start] in b"\r\n":
+            start += 1  # heart-beats, and line ends after a frame
+        if start:
+            del buffer[:start]
+        if not buffer:
+            return None
+        command = self._command()
+        if command is None:
+            return None
+        end, past = _blank_line(buffer)
+        if end < 0:
+            if len(buffer) > _HEADER_LIMIT_BYTES:
+                raise FrameError(
+                    f"the header of a {command.decode()} frame is longer than "
+                    f"{_HEADER_LIMIT_BYTES} bytes; put long values into the body"
+                )
+            return None
+        lines = bytes(buffer[:end]).split(b"\n")[1:]
+        del buffer[:past]
+        headers = read_headers(lines, command=command, version=self.version)
+        return command, headers, self._length(headers)
+
+    def _command(self) -> bytes | None:
+        """The first line; refused as soon as it can be no command."""
+        line, ended, _ = bytes(self._buffer[: _LONGEST_COMMAND + 2]).partition(b"\n")
+        line = line.removesuffix(b"\r")
+        if ended and line in CLIENT_COMMANDS:
+            return line
+        possible = any(command.startswith(line) for command in CLIENT_COMMANDS)
+        if ended or not possible:
+            raise FrameError(
+                f"{line[:20]!r} is no STOMP command; a STOMP client was expected"
+            )
+        return None
+
+    def _length(self, headers: dict[str, str]) -> int:
+        """The announced length of the body, -1 where it ends at a NUL."""
+        text = headers.get("content-length")
+        if text is None:
+            return -1
+        receipt = headers.get("receipt", "")
+        if not (text.isascii() and text.isdigit()):
+            raise FrameError(
+                f"content-length is {text[:20]!r}, a number was expected",
+                receipt=receipt,
+            )
+        if int(text[:20]) > self._limit:
+            raise self._too_large(f"{text[:20]} bytes", receipt)
+        return int(text)
+
+    def _read_counted(self, length: int) -> bytes | None:
+        if len(self._buffer) <= length:
+            return None
+        if self._buffer[length] != 0:
+            raise FrameError(
+                f"a body of content-length {length} does not end in NUL; "
+                "count bytes, not characters"
+            )
+        body = bytes(self._buffer[:length])
+        del self._buffer[: length + 1]
+        return body
+
+    def _read_to_nul(self, headers: dict[str, str]) -> bytes | None:
+        end = self._buffer.find(0, self._searched)
+        if (len(self._buffer) if end < 0 else end) > self._limit:
+            raise self._too_large("more bytes", headers.get("receipt", ""))
+        self._searched = len(self._buffer) if end < 0 else 0
+        if end < 0:
+            return None
+        body = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return body
+
+    def _too_large(self, found: str, receipt: str) -> FrameError:
+        return FrameError(
+            f"a body of {found} was announced, at most {self._limit} are taken; "
+            "send less or raise broker.frame_limit_mb",
+            receipt=receipt,
+        )
+
+
+def read_headers(
+    lines: Iterable[bytes], *, command: bytes, version: str
+) -> dict[str, str]:
+    """The headers in `lines`; of a repeated one the first (STOMP 1.2)."""
+    escaped = version != "1.0" and command not in _NEVER_ESCAPED
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.removesuffix(b"\r").partition(b":")
+        if not colon or not name:
+            raise FrameError(f"header line {line[:40]!r} is not name:value")
+        try:
+            key, text = name.decode(), value.decode()
+        except UnicodeDecodeError as error:
+            raise FrameError(f"header line {line[:40]!r} is not UTF-8") from error
+        if escaped and b"\\" in line:
+            key, text = unescape(key, version), unescape(text, version)
+        headers.setdefault(key, text)
+    return headers
+
+
+def write_frame(frame: Frame, version: str) -> bytes:
+    """The bytes of `frame` for a client of `version`."""
+    head = write_head(
+        frame.command,
+        {**frame.headers, "content-length": str(len(frame.body))},
+        version,
+    )
+    return b"%b\n%b\0" % (head, frame.body)
+
+
+def write_head(command: bytes, headers: dict[str, str], version: str) -> bytes:
+    """Command and header lines, without the blank line that ends them."""
+    if command in _NEVER_ESCAPED:
+        lines = [f"{name}:{value}\n" for name, value in headers.items()]
+    else:
+        lines = [
+            f"{escape(name, version)}:{escape(value, version)}\n"
+            for name, value in headers.items()
+        ]
+    return b"%b\n%b" % (command, "".join(lines).encode())
+
+
+def escape(text: str, version: str) -> str:
+    """`text` as it stands in a header line of `version`.
+
+    1.0 has no escapes: what would break the line becomes a blank.
+    """
+    if text.isalnum():
+        return text
+    if version == "1.0":
+        return text.replace("\r", " ").replace("\n", " ")
+    text = text.replace("\\", "\\\\").replace("\n", "\\n").replace(":", "\\c")
+    return text.replace("\r", "\\r" if version == "1.2" else " ")
+
+
+def unescape(text: str, version: str) -> str:
+    """The meaning of `text` from a header line; FrameError for an unknown escape."""
+    parts = text.split("\\")
+    if len(parts) == 1:
+        return text
+    found = [parts[0]]
+    rest = iter(parts[1:])
+    for part in rest:
+        # An empty part is an escaped backslash: what follows it stands as it is.
+        after = part[1:] if part else next(rest, None)
+        letter = part[:1] or "\\"
+        known = letter in _UNESCAPED and (letter != "r" or version == "1.2")
+        if after is None or not known:
+            raise FrameError(
+                f"header text {text[:40]!r} has an escape that STOMP {version} "
+                "does not know"
+            )
+        found.append(_UNESCAPED[letter] + after)
+    return "".join(found)
+
+
+def _blank_line(buffer: bytearray) -> tuple[int, int]:
+    """Where the header ends and the body starts, (-1, -1) when not yet there."""
+    plain, carriage = buffer.find(b"\n\n"), buffer.find(b"\n\r\n")
+    if plain < 0 and carriage < 0:
+        return -1, -1
+    if carriage < 0 or 0 <= plain < carriage:
+        return plain, plain + 2
+    return carriage, carriage + 3

@@ -1,0 +1,278 @@
+"""The broker's side of one connection: login, frames, heart-beats, the end."""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from em_platform.messaging.client_queue import ClientQueue
+from em_platform.messaging.commands import Commands, refusal
+from em_platform.messaging.frames import (
+    VERSIONS,
+    Frame,
+    FrameError,
+    FrameReader,
+    write_frame,
+)
+from em_platform.messaging.rules import Counters, Rules
+from em_platform.messaging.subscriptions import Exchange
+
+log = logging.getLogger(__name__)
+
+_GOODBYE_S = 0.5
+_LAST_CALL_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hall:
+    """What all sessions of one broker share."""
+
+    rules: Rules
+    exchange: Exchange = field(default_factory=Exchange)
+    counters: Counters = field(default_factory=Counters)
+    sessions: dict["Session", None] = field(default_factory=dict)
+    unflushed: dict["Session", None] = field(default_factory=dict)
+
+    def flush(self) -> None:
+        """Write to each client what was put into its queue since the last time."""
+        while self.unflushed:
+            session, _ = self.unflushed.popitem()
+            session.queue.flush()
+
+
+class Session(asyncio.Protocol):
+    """One connection to the broker."""
+
+    def __init__(self, hall: Hall) -> None:
+        self.version = "1.2"
+        rules = hall.rules
+        self.queue = ClientQueue(rules.queue_limit, 4 * rules.frame_limit_bytes)
+        self._hall = hall
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader(rules.frame_limit_bytes)
+        self._commands = Commands(
+            self, hall.exchange, rules=rules, counters=hall.counters
+        )
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._name = "an unknown client"
+        self._logged_in = False
+        self._ending = False
+        self._heard_at = self._loop.time()
+        self._expected_s = 0.0
+        self._beat_s = 0.0
+        self._told_drops = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected."""
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError(f"a stream was expected, not {transport}")
+        self._transport = transport
+        host, port, *_ = transport.get_extra_info("peername") or ("?", 0)
+        self._name = f"client {host}:{port}"
+        self.queue.open(transport, self._loop.time)
+        self._hall.sessions[self] = None
+        self._call_later(self._hall.rules.login_s, self._login_is_late)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes arrived."""
+        if self._ending:
+            return
+        self._heard_at = self._loop.time()
+        try:
+            self._reader.feed(data)
+            while not self._ending and (frame := self._reader.next()) is not None:
+                self._take(frame)
+        except FrameError as error:
+            self._refuse(str(error), {"receipt-id": error.receipt})
+        self._hall.flush()
+        if self.queue.is_stuck:
+            self._drop("it does not read the answers to its own frames")
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is sent to."""
+        self.queue.paused = True
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.queue.paused = False
+        self.queue.flush()
+        self._commands.pump()
+        self._hall.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._leave()
+        self._hall.sessions.pop(self, None)
+        self._hall.unflushed.pop(self, None)
+        self._hall.counters.delivered += self.queue.delivered
+        self._hall.counters.dropped += self.queue.dropped
+        self._hall.flush()
+        log.info("%s left", self._name)
+
+    def is_free(self) -> bool:
+        """Whether it takes a message of a queue now."""
+        return not self.queue.paused and not self._ending
+
+    def deliver(self, head: bytes, body: bytes) -> None:
+        """Queue one message for this client."""
+        self.queue.message(head, body)
+        self._hall.unflushed[self] = None
+
+    def leave_now(self) -> None:
+        """Close; what is already written still arrives."""
+        self._ending = True
+        self._leave()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close without waiting for a client that does not read."""
+        self._ending = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _take(self, frame: Frame) -> None:
+        if not self._logged_in:
+            self._log_in(frame)
+            return
+        if frame.command in (b"CONNECT", b"STOMP"):
+            raise refusal(frame, "a client connects only once")
+        if frame.command != b"DISCONNECT":
+            self._commands.apply(frame)
+        if "receipt" in frame.headers:
+            self._answer(b"RECEIPT", {"receipt-id": frame.headers["receipt"]})
+        if frame.command == b"DISCONNECT":
+            self._end()
+
+    def _log_in(self, frame: Frame) -> None:
+        rules = self._hall.rules
+        if frame.command not in (b"CONNECT", b"STOMP"):
+            raise refusal(frame, "CONNECT was expected first")
+        offered = frame.headers.get("accept-version", "1.0")
+        common = [version for version in VERSIONS if version in offered.split(",")]
+        if not common:
+            self._refuse(
+                f"STOMP {offered[:40]} is not spoken here, {', '.join(VERSIONS)} are",
+                {"version": ",".join(VERSIONS)},
+            )
+            return
+        login, passcode = (frame.headers.get(x, "") for x in ("login", "passcode"))
+        if rules.username and not (
+            hmac.compare_digest(login.encode(), rules.username.encode())
+            and hmac.compare_digest(passcode.encode(), rules.password.encode())
+        ):
+            self._refuse(f"login {login[:40]!r} or its passcode is wrong", {})
+            return
+        self._welcome(common[-1], frame.headers.get("heart-beat", "0,0"))
+
+    def _welcome(self, version: str, heart_beat: str) -> None:
+        rules = self._hall.rules
+        self.version = self._reader.version = version
+        self._logged_in = True
+        self._hall.counters.clients += 1
+        ours_ms = round(rules.heart_beat_s * 1000)
+        self._agree_on_heart_beats(heart_beat, ours_ms)
+        answer = {
+            "version": version,
+            "server": rules.server,
+            "session": f"s{self._hall.counters.clients}",
+        }
+        if version != "1.0":
+            answer["heart-beat"] = f"{ours_ms},{ours_ms}"
+        self._answer(b"CONNECTED", answer)
+        log.info("%s connected, STOMP %s", self._name, version)
+
+    def _agree_on_heart_beats(self, header: str, ours_ms: int) -> None:
+        """Each side says what it can and wants; the slower counts (STOMP 1.2)."""
+        can, _, wants = header.replace(" ", "").partition(",")
+        can_ms, wants_ms = (int(x[:9]) if x.isdecimal() else 0 for x in (can, wants))
+        if self._timer is not None:
+            self._timer.cancel()
+        if can_ms and ours_ms:
+            self._expected_s = max(can_ms, ours_ms) / 1000
+        if wants_ms and ours_ms:
+            self._beat_s = max(wants_ms, ours_ms) / 1000
+        periods = [period for period in (self._expected_s, self._beat_s) if period]
+        if periods:
+            self._beat(min(periods) / 2)
+
+    def _beat(self, step_s: float) -> None:
+        silent_s = self._loop.time() - self._heard_at
+        # Twice the promise: RabbitMQ and ActiveMQ give a client the same grace.
+        if self._expected_s and silent_s > 2 * self._expected_s:
+            self._drop(
+                f"silent for {silent_s:.1f} s, a heart-beat every "
+                f"{self._expected_s:g} s was promised"
+            )
+            return
+        unsaid_s = self._loop.time() - self.queue.written_at
+        if self._beat_s and unsaid_s >= self._beat_s / 2:
+            self.queue.beat()
+        self._tell_drops()
+        self._timer = self._loop.call_later(step_s, self._beat, step_s)
+
+    def _tell_drops(self) -> None:
+        dropped = self.queue.dropped - self._told_drops
+        if dropped:
+            self._told_drops += dropped
+            log.warning(
+                "broker: %s reads too slowly: its oldest %d messages were dropped, "
+                "%d wait; see broker.client_queue_limit",
+                self._name,
+                dropped,
+                len(self.queue),
+            )
+
+    def _login_is_late(self) -> None:
+        self._refuse("no whole CONNECT frame came in time", {})
+
+    def _answer(self, command: bytes, headers: dict[str, str]) -> None:
+        self.queue.answer(write_frame(Frame(command, headers), self.version))
+        self._hall.unflushed[self] = None
+
+    def _refuse(self, sentence: str, headers: dict[str, str]) -> None:
+        """Say why in an ERROR frame and in the log, then close (STOMP: ERROR)."""
+        self._hall.counters.refused += 1
+        log.warning("broker: %s was refused: %s", self._name, sentence)
+        told = {"message": sentence, "content-type": "text/plain"}
+        told |= {name: value for name, value in headers.items() if value}
+        frame = Frame(b"ERROR", told, f"{sentence}\n".encode())
+        self.queue.answer(write_frame(frame, self.version))
+        self._end()
+
+    def _end(self) -> None:
+        """Take nothing more, leave time to read the last answer, then close."""
+        self._ending = True
+        self._leave()
+        self.queue.flush()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._call_later(_GOODBYE_S, self._close)
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            self._call_later(_LAST_CALL_S, self._transport.abort)
+
+    def _drop(self, why: str) -> None:
+        self._ending = True
+        self._hall.counters.refused += 1
+        log.warning("broker: %s was dropped: %s", self._name, why)
+        self._leave()
+        self.abort()
+
+    def _leave(self) -> None:
+        self._tell_drops()
+        self._commands.leave()
+
+    def _call_later(self, delay_s: float, act: Callable[[], object]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(delay_s, act)
