@@ -11,6 +11,7 @@ from em_platform.config.settings import (
     StorageSettings,
     WebSettings,
 )
+from em_platform.config.simulation import SimulationSettings
 from em_platform.config.stitching import (
     MatchSettings,
     QualitySettings,
@@ -31,6 +32,7 @@ __all__ = [
     "RenderSettings",
     "SettingField",
     "Settings",
+    "SimulationSettings",
     "SolveSettings",
     "StitchingSettings",
     "StorageSettings",

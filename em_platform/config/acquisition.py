@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from em_platform.config.simulation import SimulationSettings
 from em_platform.model import Model
 
 
@@ -12,12 +13,23 @@ class AcquisitionSettings(Model):
     `frames` is the folder in which the camera saves; empty means `frames` under `home`.
     Folders of tiles that are dropped into `inbox` (empty: `inbox` under `home`) are
     stitched when nothing in them has changed for `inbox_quiet_s`.
+
+    A montage is a raster of `rows` by `columns` tiles that share `overlap` of an edge.
+    The session waits `request_timeout_s` for a device's answer, asks again up to
+    `request_tries` times, and waits `outage_s` for a broker that has gone.
     """
 
     microscope: str = "sim"
     magnification: int = 2000
     pixel_nm: float = Field(default=4.0, gt=0)
+    rows: int = Field(default=4, gt=0)
+    columns: int = Field(default=4, gt=0)
+    overlap: float = Field(default=0.12, ge=0, lt=1)
+    request_timeout_s: float = Field(default=5.0, gt=0)
+    request_tries: int = Field(default=4, gt=0)
+    outage_s: float = Field(default=120.0, ge=0)
     recorder_url: str = ""
     frames: str = ""
     inbox: str = ""
     inbox_quiet_s: float = Field(default=5.0, gt=0)
+    simulation: SimulationSettings = SimulationSettings()
