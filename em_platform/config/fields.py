@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import SecretStr
 
@@ -37,7 +37,11 @@ class SettingField:
     @property
     def is_text(self) -> bool:
         """Whether a text is taken as it is, and not read as a number or a list."""
-        return self.kind in (str, SecretStr, Path) or get_origin(self.kind) is Literal
+        choices = get_args(self.kind) if get_origin(self.kind) is Literal else ("",)
+        is_plain = (
+            self.kind in (str, SecretStr, Path) or get_origin(self.kind) is Literal
+        )
+        return is_plain and all(isinstance(choice, str) for choice in choices)
 
     @property
     def is_secret(self) -> bool:

@@ -126,11 +126,21 @@ def _sentences(error: ValidationError, sources: Sources) -> list[str]:
     sentences = []
     for problem in error.errors():
         where = tuple(str(part) for part in problem["loc"])
-        path = next((p for p in FIELDS if where[: len(p)] == p), where)
-        secret = path in FIELDS and FIELDS[path].is_secret
-        found = "the given value" if secret else repr(problem["input"])
+        message = problem["msg"].removeprefix("Value error, ")
+        path = next((p for p in FIELDS if where[: len(p)] == p), None)
+        if path is None:
+            layer = _layers_below(where, sources)
+            sentences.append(f"{layer}: section {'.'.join(where)}: {message}")
+            continue
+        found = "the given value" if FIELDS[path].is_secret else repr(problem["input"])
         sentences.append(
             f"{sources.get(path, 'default')}: {'.'.join(where)} = {found}: "
-            f"{problem['msg']}; correct it there"
+            f"{message}; correct it there"
         )
     return sentences
+
+
+def _layers_below(section: fields.KeyPath, sources: Sources) -> str:
+    """The layers that set something in a section whose settings do not fit together."""
+    below = [layer for p, layer in sources.items() if p[: len(section)] == section]
+    return " and ".join(dict.fromkeys(below)) or "default"

@@ -169,7 +169,7 @@ def test_the_yaml_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
         (
             {"overrides": {"stitching.solve.model": "magic"}},
             "command line: stitching.solve.model = 'magic': Input should be "
-            "'translation' or 'affine'",
+            "'translation', 'rigid' or 'affine'",
         ),
         (
             {"yaml": "storage: {root: '${NOWHERE}'}"},
@@ -185,6 +185,11 @@ def test_the_yaml_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
             {"yaml": "- one\n- two"},
             "YAML config.yaml: found a list, expected sections; "
             "start it with a section such as 'storage:'",
+        ),
+        (
+            {"environment": {"EM_STITCHING__RENDER__SHARD_PX": "1000"}},
+            "environment: section stitching.render: shard_px 1000 is not a multiple "
+            "of chunk_px 512; choose for instance 4096",
         ),
         ({"yaml": "a: [1"}, "YAML config.yaml: not valid YAML ("),
     ],
