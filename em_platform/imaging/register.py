@@ -16,7 +16,7 @@ NEAR_PX = 6  # how far a patch may lie from the coarse shift at the first attemp
 FAR_PX = 24  # and at the second: lens, rotation and shear
 SMOOTH_PX = 1.0  # standard deviation of the low-pass: wide peaks have no pixel-locking
 SHADE_PX = 33  # box of the high-pass: shading must not correlate
-GRID_PX = 16  # step of the map on which textured places are sought
+GRID_PX = 8  # step of the map on which textured places are sought
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,18 +95,18 @@ def _patch(
     b: Image,
     *,
     corner: tuple[int, int],
-    size: int,
+    size: tuple[int, int],
     at: tuple[int, int],
     reach: int,
 ) -> tuple[float, float, float] | None:
     """Shift `(dy, dx)` beyond `at` and score of one patch of b; None at a border."""
-    y, x = corner
-    template = _band(b, (y, x, y + size, x + size))
+    (y, x), (h, w) = corner, size
+    template = _band(b, (y, x, y + h, x + w))
     y0, x0 = y + at[0] - reach, x + at[1] - reach
     top, left = max(0, y0), max(0, x0)
-    bottom = min(a.shape[0], y0 + size + 2 * reach)
-    right = min(a.shape[1], x0 + size + 2 * reach)
-    if bottom - top < size + 2 or right - left < size + 2:
+    bottom = min(a.shape[0], y0 + h + 2 * reach)
+    right = min(a.shape[1], x0 + w + 2 * reach)
+    if bottom - top < h + 2 or right - left < w + 2:
         return None
     window = _band(a, (top, left, bottom, right))
     surface = np.asarray(
@@ -125,11 +125,11 @@ def patch_shifts(
     b: Image,
     *,
     corners: list[tuple[int, int]],
-    size: int,
+    size: tuple[int, int],
     shift: tuple[float, float],
     min_score: float,
 ) -> PatchShifts:
-    """Subpixel shifts of square patches by normalised cross-correlation.
+    """Subpixel shifts of patches by normalised cross-correlation.
 
     Every patch is sought near the coarse shift; those that find nothing there once
     more farther off. The top of the correlation is that of a quadric through 3 x 3
@@ -141,19 +141,21 @@ def patch_shifts(
         `(h, w)` images.
     corners
         Top-left `(y, x)` of the patches in b.
+    size
+        `(h, w)` of a patch.
     shift
         `(y, x)` of b's corner in a, from :func:`coarse_shift`.
     """
     at = (round(shift[0]), round(shift[1]))
     a_points, b_points, scores = [], [], []
-    middle = (size - 1) / 2.0
+    middle_y, middle_x = (size[0] - 1) / 2.0, (size[1] - 1) / 2.0
     for corner in corners:
         found = _patch(a, b, corner=corner, size=size, at=at, reach=NEAR_PX)
         if found is None or found[2] < min_score:
             found = _patch(a, b, corner=corner, size=size, at=at, reach=FAR_PX)
         if found is None:
             continue
-        y, x = corner[0] + middle, corner[1] + middle
+        y, x = corner[0] + middle_y, corner[1] + middle_x
         b_points.append((y, x))
         a_points.append((y + at[0] + found[0], x + at[1] + found[1]))
         scores.append(found[2])
@@ -169,7 +171,7 @@ def texture_map(image: Image) -> npt.NDArray[np.float32]:
 
     Returns
     -------
-        `(h // 16, w // 16)` grey levels at half resolution.
+        `(h // GRID_PX, w // GRID_PX)` grey levels at half resolution.
     """
     half = halve(image)
     deviation = cv2.absdiff(half, cv2.blur(half, (SHADE_PX // 2, SHADE_PX // 2)))
@@ -182,7 +184,7 @@ def texture_map(image: Image) -> npt.NDArray[np.float32]:
 
 
 def pick_corners(
-    texture: npt.NDArray[np.float32], *, size: int, count: int
+    texture: npt.NDArray[np.float32], *, size: tuple[int, int], count: int
 ) -> list[tuple[int, int]]:
     """Top-left corners of about `count` patches, spread out, each where most is seen.
 
@@ -193,17 +195,16 @@ def pick_corners(
     texture
         From :func:`texture_map`; negative where no patch may reach.
     size
-        Of a patch, in pixels.
+        `(h, w)` of a patch, in pixels.
     """
-    cells = max(1, size // GRID_PX)
-    h, w = texture.shape[0] - cells + 1, texture.shape[1] - cells + 1
+    tall, wide = (max(1, length // GRID_PX) for length in size)
+    h, w = texture.shape[0] - tall + 1, texture.shape[1] - wide + 1
     if h < 1 or w < 1:
         return []
-    sums = cv2.boxFilter(
-        texture, -1, (cells, cells), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT
-    )[:h, :w]
-    lowest = cv2.erode(texture, np.ones((cells, cells)), anchor=(0, 0))[:h, :w]
-    sums = np.where(lowest < 0.0, -1.0, sums)
+    edge = cv2.BORDER_CONSTANT
+    sums = cv2.boxFilter(texture, -1, (wide, tall), anchor=(0, 0), borderType=edge)
+    lowest = cv2.erode(texture, np.ones((tall, wide)), anchor=(0, 0))
+    free = np.where(lowest < 0.0, -1.0, sums)[:h, :w]
     rows = int(np.clip(round(math.sqrt(count * h / w)), 1, min(count, h)))
     columns = int(np.clip(round(count / rows), 1, w))
     corners = []
@@ -211,8 +212,7 @@ def pick_corners(
         for c in range(columns):
             y0, y1 = r * h // rows, (r + 1) * h // rows
             x0, x1 = c * w // columns, (c + 1) * w // columns
-            cell = sums[y0:y1, x0:x1]
-            y, x = divmod(int(np.argmax(cell)), x1 - x0)
-            if cell[y, x] > 0.0:
+            y, x = divmod(int(np.argmax(free[y0:y1, x0:x1])), x1 - x0)
+            if free[y0 + y, x0 + x] > 0.0:
                 corners.append((GRID_PX * (y0 + y), GRID_PX * (x0 + x)))
     return corners

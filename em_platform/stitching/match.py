@@ -13,7 +13,6 @@ from em_platform.config.stitching import MatchSettings
 from em_platform.imaging.lens import undistort_points
 from em_platform.imaging.register import (
     GRID_PX,
-    NEAR_PX,
     PatchShifts,
     coarse_shift,
     patch_shifts,
@@ -30,7 +29,8 @@ Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
 
 PATCH_PX = 128  # larger patches cost more and gain nothing (see bench_align)
-SMALLEST_PATCH_PX = 32
+SMALLEST_PATCH_PX = 16
+MARGIN_PX = 4  # around a patch, at least, to look for its best place
 LEAST_TEXTURE = 1.0  # grey levels; below this the overlap is blank
 AGREE_PX = 2.5  # patches closer than this to the edge's trend agree with it
 
@@ -242,21 +242,25 @@ def _texture(strip: Strip) -> npt.NDArray[np.float32]:
 
 def _patches(
     a: Strip, b: Strip, *, shift: tuple[float, float], count: int
-) -> tuple[list[tuple[int, int]], int]:
+) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """Corners in b's strip and size of the patches, within the measured overlap."""
     y, x = round(shift[0]), round(shift[1])
-    y0, x0 = max(0, NEAR_PX - y), max(0, NEAR_PX - x)
-    y1 = min(b.image.shape[0], a.image.shape[0] - y - NEAR_PX)
-    x1 = min(b.image.shape[1], a.image.shape[1] - x - NEAR_PX)
-    narrow = min(y1 - y0, x1 - x0)
-    size = min(PATCH_PX, narrow // GRID_PX * GRID_PX)
-    if size < SMALLEST_PATCH_PX:
-        return [], 0
+    y0, x0 = max(0, MARGIN_PX - y), max(0, MARGIN_PX - x)
+    y1 = min(b.image.shape[0], a.image.shape[0] - y - MARGIN_PX)
+    x1 = min(b.image.shape[1], a.image.shape[1] - x - MARGIN_PX)
     part = np.s_[y0:y1, x0:x1]
     mask = None if b.mask is None else b.mask[part]
-    overlap = Strip(corner=(y0, x0), image=b.image[part], mask=mask)
-    corners = pick_corners(_texture(overlap), size=size, count=count)
-    return [(y0 + cy, x0 + cx) for cy, cx in corners], size
+    texture = _texture(Strip(corner=(y0, x0), image=b.image[part], mask=mask))
+    tall, wide = (min(PATCH_PX, n // GRID_PX * GRID_PX) for n in (y1 - y0, x1 - x0))
+    while min(tall, wide) >= SMALLEST_PATCH_PX:
+        corners = pick_corners(texture, size=(tall, wide), count=count)
+        if corners:
+            return [(y0 + cy, x0 + cx) for cy, cx in corners], (tall, wide)
+        if tall <= wide:  # a mask is in the way of so large a patch
+            tall -= GRID_PX
+        else:
+            wide -= GRID_PX
+    return [], (tall, wide)
 
 
 def _agreed(

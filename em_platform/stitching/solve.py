@@ -34,6 +34,7 @@ Flags = npt.NDArray[np.bool_]
 SCALES_PX = (256.0, 128.0, 64.0, 32.0, 16.0, 8.0, 4.0)  # of the annealing
 NOISE_PX = 0.05  # a shift is never trusted to be more precise than this
 FINAL_STEPS = 5
+CONVEX = 2.0  # over the limit: its cost is convex for every residual that is kept
 SIGMAS = 6.0  # of the median residual: beyond it a match is wrong
 UNKNOWNS = {"translation": 2, "rigid": 3, "affine": 6}
 
@@ -132,10 +133,14 @@ def _stage(montage: Montage, number: dict[str, int], *, weight: float) -> Stage:
 
 
 def _trust(matches: list[TileMatch]) -> Array:
-    """Weights 0..1: the variance of a perfect shift over that of this one."""
+    """Weights 0..1: the variance of a usual shift over that of this one.
+
+    Where all tiles are distorted, all patches spread; only more spread counts then.
+    """
     spread = np.array([match.spread_px for match in matches])
     points = np.array([max(1, match.points) for match in matches])
-    return np.asarray(NOISE_PX**2 / (NOISE_PX**2 + spread**2 / points))
+    usual = max(NOISE_PX, float(np.median(spread))) if len(spread) else NOISE_PX
+    return np.asarray(usual**2 / (usual**2 + spread**2 / points))
 
 
 def _points(montage: Montage, matches: list[TileMatch], *, edges: Edges) -> PatchPairs:
@@ -179,7 +184,7 @@ def _anneal(
     placed = start
     residuals = system.residuals(placed)
     for scale in (*scales, *[0.0] * FINAL_STEPS):
-        c = max(scale, 0.5 * _limit(residuals, limit_px))
+        c = max(scale, CONVEX * _limit(residuals, limit_px))
         placed = system.solve(trust / np.square(1.0 + np.square(residuals / c)))
         residuals = system.residuals(placed)
     for _ in range(2):
