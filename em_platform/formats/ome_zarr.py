@@ -1,15 +1,12 @@
 """Images as OME-Zarr 0.5: sharded, with a pyramid, written in one pass.
 
 Sources: https://ngff.openmicroscopy.org/0.5/ (metadata) and
-https://zarr-specs.readthedocs.io (sharding codec). The zarrs pipeline encodes shards
-three times as fast as zarr's own; it knows local files only, so a bucket is written
-through zarr's.
+https://zarr-specs.readthedocs.io (sharding codec).
 """
 
 import hashlib
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,10 +18,8 @@ import cv2
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike, NDArray
-from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
 from zarr.errors import ContainsArrayError, ContainsGroupError
-from zarr.storage import FsspecStore, LocalStore
 
 from em_platform.config import RenderSettings
 from em_platform.errors import FormatError
@@ -40,16 +35,10 @@ from em_platform.formats.pyramid import (
     plan_rounds,
 )
 from em_platform.formats.staging import Staging, local_path, told_plainly
+from em_platform.formats.zarr_store import open_array, store_at
 from em_platform.storage.store import errors_of
 
 _AXES = "tczyx"
-_ZARRS = {
-    "codec_pipeline.path": "zarrs.ZarrsCodecPipeline",
-    # More than one thread would put the chunks of a shard in another order each time.
-    "codec_pipeline.chunk_concurrent_maximum": 1,
-    "threading.max_workers": 1,
-}
-_opening = threading.Lock()
 
 
 class Run(Protocol):
@@ -147,7 +136,7 @@ def write_pyramid(
         for cost in run(partial(_write_unit, job), missing):
             spent += cost.cpu_seconds * (cost.process != _this_process())
     with told_plainly(target), suppress(ContainsGroupError):
-        zarr.create_group(_store(staging.image, staging.options), attributes=metadata)
+        zarr.create_group(store_at(staging.image, staging.options), attributes=metadata)
     staging.finish()
     return Written(shapes=pyramid.shapes, workers_cpu_seconds=spent)
 
@@ -156,7 +145,7 @@ def _write_unit(job: _Job, unit: Unit) -> Cost:
     started = time.process_time()
     image, options = job.staging.image, job.staging.options
     levels = {
-        level: _open_array(image, level, mode="r+", options=options)
+        level: open_array(image, level, mode="r+", options=options)
         for level in range(unit.floor, unit.root + 1)
     }
 
@@ -195,7 +184,7 @@ def _create_levels(
     for level, shape in enumerate(pyramid.shapes):
         with suppress(ContainsArrayError):  # of an earlier call
             zarr.create_array(
-                _store(f"{staging.image}/{level}", staging.options),
+                store_at(f"{staging.image}/{level}", staging.options),
                 shape=shape,
                 dtype=dtype,
                 chunks=(settings.chunk_px,) * axes,
@@ -238,7 +227,7 @@ def _group_attributes(
 def level_count(url: str, *, storage_options: dict[str, Any] | None = None) -> int:
     """How many levels the image at `url` has; FormatError where there is none."""
     with _read_plainly(url):
-        group = zarr.open_group(_store(url, storage_options or {}), mode="r")
+        group = zarr.open_group(store_at(url, storage_options or {}), mode="r")
         attributes: Any = group.attrs["ome"]
         return len(attributes["multiscales"][0]["datasets"])
 
@@ -251,7 +240,7 @@ def open_level(
     Read it in one thread at a time; it does not need more for its speed.
     """
     with _read_plainly(url):
-        return _open_array(url, level, mode="r", options=storage_options or {})
+        return open_array(url, level, mode="r", options=storage_options or {})
 
 
 def preview(
@@ -290,29 +279,12 @@ def _pixels(array: zarr.Array[Any], region: Region) -> Array:
     return np.asarray(array[region])
 
 
-def _store(url: str, options: dict[str, Any]) -> Store:
-    local = local_path(url)
-    if local is not None:
-        return LocalStore(local)
-    return FsspecStore.from_url(url, storage_options=options)
-
-
-def _open_array(
-    image: str, level: int, *, mode: Any, options: dict[str, Any]
-) -> zarr.Array[Any]:
-    url = f"{image.rstrip('/')}/{level}"
-    if local_path(image) is None:
-        return zarr.open_array(_store(url, options), mode=mode)
-    # The pipeline is chosen once, when the array is opened; the setting is global.
-    with _opening, zarr.config.set(_ZARRS):
-        return zarr.open_array(_store(url, options), mode=mode)
-
-
 @contextmanager
 def _read_plainly(url: str) -> Iterator[None]:
+    refusals: tuple[type[Exception], ...] = (*errors_of(url), KeyError, ValueError)
     try:
         yield
-    except (*errors_of(url), KeyError, IndexError, ValueError) as error:
+    except refusals as error:
         raise FormatError(
             f"image: {url} is not an OME-Zarr 0.5 image with that level ({error}); "
             "name one that 'em-platform stitch' or a run has finished",

@@ -109,10 +109,11 @@ def _partial(local: Path) -> Path:
 @contextmanager
 def told_plainly(url: str) -> Iterator[None]:
     """Make a StorageError of what a store raises when it does not take the bytes."""
+    # zarrs raises RuntimeError for an error of the disk.
+    refusals: tuple[type[Exception], ...] = (*errors_of(url), RuntimeError)
     try:
         yield
-    except (*errors_of(url), RuntimeError) as error:
-        # zarrs raises RuntimeError for an error of the disk.
+    except refusals as error:
         reason = getattr(error, "strerror", None) or error
         raise StorageError(
             f"image: {url} could not be written ({reason}); free space or check "
