@@ -99,13 +99,18 @@ def write_tiff(path: Path, image: NDArray[Any]) -> None:
     StorageError
         The disk is full or the folder may not be written.
     """
+    atomic.write_bytes(path, encode_tiff(image))
+
+
+def encode_tiff(image: NDArray[Any]) -> bytes:
+    """The file of `(h, w)` as one uncompressed strip; no clock in it."""
     import tifffile
 
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer, image, photometric="minisblack", metadata=None, software=False
     )
-    atomic.write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _first_directory(source: Source) -> tuple[str, dict[int, tuple[int, ...]]]:

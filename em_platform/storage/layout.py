@@ -1,5 +1,7 @@
 """Where each thing lies under the storage root; the only place that builds paths."""
 
+from urllib.parse import quote
+
 
 def montage(acquisition_id: str) -> str:
     """The montage as it was imaged: tiles, nominal places, failures."""
@@ -9,6 +11,11 @@ def montage(acquisition_id: str) -> str:
 def tile_folder(acquisition_id: str) -> str:
     """Folder of the processed 8-bit tiles."""
     return f"montages/{acquisition_id}/tiles"
+
+
+def tile(acquisition_id: str, tile_id: str) -> str:
+    """One processed 8-bit tile; any tile id becomes a safe and unique name."""
+    return f"{tile_folder(acquisition_id)}/{quote(tile_id, safe='')}.tiff"
 
 
 def tiles(acquisition_id: str) -> str:
@@ -24,6 +31,11 @@ def tile_statistics(acquisition_id: str) -> str:
 def tile_matches(acquisition_id: str) -> str:
     """The measured shift of each pair of neighbours."""
     return f"montages/{acquisition_id}/tile_matches.json"
+
+
+def lens_in_use(acquisition_id: str) -> str:
+    """The lens model with which this montage was matched, or null."""
+    return f"montages/{acquisition_id}/lens.json"
 
 
 def montage_fit(acquisition_id: str) -> str:
