@@ -148,8 +148,8 @@ def missing(uri: str, reason: str) -> FormatError:
 def _checked(source: Source) -> Source:
     if source.length == 0:
         raise FormatError(
-            f"{source.uri}: found 0 bytes, expected an image; copy it again from the "
-            "microscope",
+            f"{source.uri}: found 0 bytes, expected content; copy it again from where "
+            "it was made",
             uri=source.uri,
         )
     return source

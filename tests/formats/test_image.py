@@ -116,7 +116,7 @@ def complex_mrc(path: Path) -> None:
     ("name", "write", "sentence"),
     [
         ("a.tif", lambda p: None, "found no such file"),
-        ("a.tif", lambda p: p.write_bytes(b""), "found 0 bytes, expected an image"),
+        ("a.tif", lambda p: p.write_bytes(b""), "found 0 bytes, expected content"),
         ("a.tif", lambda p: p.write_bytes(b"II*\0"), "truncated TIFF"),
         ("a.tif", lambda p: p.write_bytes(b"hello world!"), r"starts with b'hell'"),
         ("a.tif", lambda p: p.mkdir(), "cannot be read"),

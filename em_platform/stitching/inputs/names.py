@@ -47,8 +47,8 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
     if not places:
         raise FormatError(
             f"{place.folder}: found {len(images)} images and no list of places, "
-            "expected a CSV or JSON with file,x_px,y_px, a metafile, tile specs, an mdoc, or "
-            "names with row and column; add one or give --pattern"
+            "expected a CSV or JSON with file,x_px,y_px, a metafile, tile specs, an "
+            "mdoc, or names with row and column; add one or give --pattern"
         )
     return TileList(
         uri=place.folder,

@@ -61,7 +61,7 @@ def _rows(content: Any) -> tuple[list[Mapping[str, Any]], float | None]:
         reader = csv.DictReader(lines, delimiter=_delimiter(lines[0]))
         return [{_clean(k): v for k, v in row.items() if k} for row in reader], None
     if isinstance(content, dict):
-        return list(content["tiles"]), number(content.get("pixel_nm")) or None
+        return list(content["tiles"]), _positive(content.get("pixel_nm"))
     return [row for row in content if isinstance(row, dict)], None
 
 
@@ -112,6 +112,11 @@ def number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         return math.nan
+
+
+def _positive(value: Any) -> float | None:
+    found = number(value)
+    return found if found > 0 else None
 
 
 def _whole(value: Any) -> int | None:
