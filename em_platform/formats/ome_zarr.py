@@ -227,7 +227,9 @@ def _group_attributes(
 def level_count(url: str, *, storage_options: dict[str, Any] | None = None) -> int:
     """How many levels the image at `url` has; FormatError where there is none."""
     with _read_plainly(url):
-        group = zarr.open_group(store_at(url, storage_options or {}), mode="r")
+        group = zarr.open_group(
+            store_at(url, storage_options or {}), mode="r", zarr_format=3
+        )
         attributes: Any = group.attrs["ome"]
         return len(attributes["multiscales"][0]["datasets"])
 
@@ -265,13 +267,13 @@ def preview(
             break
         chosen = smaller
     pixels: NDArray[Any] = _pixels(chosen, (slice(None), slice(None)))
-    if pixels.dtype != np.uint8:
-        low, high = float(pixels.min()), float(pixels.max())
-        pixels = (pixels.astype(np.float32) - low) * (255 / max(high - low, 1e-6))
     factor = max_px / max(pixels.shape)
     if factor < 1:
         height, width = (max(1, round(length * factor)) for length in pixels.shape)
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    if pixels.dtype != np.uint8:
+        low, high = float(pixels.min()), float(pixels.max())
+        pixels = (pixels.astype(np.float32) - low) * (255 / max(high - low, 1e-6))
     return pixels.astype(np.uint8)
 
 

@@ -39,7 +39,7 @@ def open_array(
     """
     url = f"{image.rstrip('/')}/{level}"
     if local_path(image) is None:
-        return zarr.open_array(store_at(url, options), mode=mode)
+        return zarr.open_array(store_at(url, options), mode=mode, zarr_format=3)
     # The pipeline is chosen once, when the array is opened; the setting is global.
     with _opening, zarr.config.set(_ZARRS):
-        return zarr.open_array(store_at(url, options), mode=mode)
+        return zarr.open_array(store_at(url, options), mode=mode, zarr_format=3)
