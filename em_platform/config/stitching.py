@@ -37,13 +37,14 @@ class MatchSettings(Model):
 class SolveSettings(Model):
     """How all shifts become one place a tile.
 
-    `rigid` also turns tiles, `affine` also scales and shears them. `stage_weight` is
+    `rigid` also turns tiles, `affine` also scales and shears them; `auto` does so
+    only where it closes the seams much better than shifts alone. `stage_weight` is
     the weight of a nominal shift against a perfect match: it places tiles that no match
     connects and is too small to bend the rest. `shape_weight` holds an affine tile's
     scale and shear. A match farther than `outlier_px` from the fit is left out.
     """
 
-    model: Literal["translation", "rigid", "affine"] = "translation"
+    model: Literal["auto", "translation", "rigid", "affine"] = "auto"
     stage_weight: float = Field(default=1e-6, gt=0.0)
     shape_weight: float = Field(default=1e-2, gt=0.0)
     outlier_px: float = Field(default=4.0, gt=0.0)

@@ -16,6 +16,9 @@ NEAR_PX = 6  # how far a patch may lie from the coarse shift at the first attemp
 FAR_PX = 24  # and at the second: lens, rotation and shear
 SMOOTH_PX = 1.0  # standard deviation of the low-pass: wide peaks have no pixel-locking
 SHADE_PX = 33  # box of the high-pass: shading must not correlate
+RIDGE = (
+    0.01  # least determinant of a top's curvature over its trace squared (1/4: round)
+)
 GRID_PX = 8  # step of the map on which textured places are sought
 
 
@@ -62,8 +65,11 @@ def coarse_shift(
     return Peak(dy_px=2 * peak.dy_px, dx_px=2 * peak.dx_px, z=peak.z)
 
 
-def _top(surface: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Offset of the top of the quadric least-squares-fitted to 3 x 3 samples."""
+def _top(surface: npt.NDArray[np.float32]) -> tuple[float, float] | None:
+    """Offset of the top of the quadric least-squares-fitted to 3 x 3 samples.
+
+    None where it is a ridge: an edge in the image says nothing along itself.
+    """
     s = surface.astype(np.float64)
     gy = (s[2].sum() - s[0].sum()) / 6.0
     gx = (s[:, 2].sum() - s[:, 0].sum()) / 6.0
@@ -72,8 +78,8 @@ def _top(surface: npt.NDArray[np.float32]) -> tuple[float, float]:
     hxx = (columns[0] - 2.0 * columns[1] + columns[2]) / 3.0
     hyx = (s[0, 0] + s[2, 2] - s[0, 2] - s[2, 0]) / 4.0
     det = hyy * hxx - hyx * hyx
-    if det <= 0.0 or hyy >= 0.0:
-        return 0.0, 0.0
+    if det <= RIDGE * (hyy + hxx) ** 2 or hyy >= 0.0:
+        return None
     dy = (hyx * gx - hxx * gy) / det
     dx = (hyx * gy - hyy * gx) / det
     return float(np.clip(dy, -1.0, 1.0)), float(np.clip(dx, -1.0, 1.0))
@@ -115,9 +121,12 @@ def _patch(
     py, px = divmod(int(np.argmax(surface)), surface.shape[1])
     if not (0 < py < surface.shape[0] - 1 and 0 < px < surface.shape[1] - 1):
         return None
-    dy, dx = _top(surface[py - 1 : py + 2, px - 1 : px + 2])
+    top_at = _top(surface[py - 1 : py + 2, px - 1 : px + 2])
+    if top_at is None:
+        return None
     score = float(surface[py, px])
-    return top - y0 + py - reach + dy, left - x0 + px - reach + dx, score
+    dy, dx = top - y0 + py - reach + top_at[0], left - x0 + px - reach + top_at[1]
+    return dy, dx, score
 
 
 def patch_shifts(

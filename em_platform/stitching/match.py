@@ -1,7 +1,7 @@
 """The measured shift of every pair of overlapping tiles."""
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from em_platform.config.stitching import MatchSettings
+from em_platform.errors import DataError
 from em_platform.imaging.lens import undistort_points
 from em_platform.imaging.register import (
     GRID_PX,
@@ -19,13 +20,12 @@ from em_platform.imaging.register import (
     pick_corners,
     texture_map,
 )
-from em_platform.model import Box, LensModel, Montage, Shift, Tile, TileMatch
+from em_platform.model import LensModel, Montage, Shift, TileMatch
 from em_platform.stitching.compute import Map, serial
 from em_platform.stitching.neighbours import Neighbours, find_neighbours
+from em_platform.stitching.strips import Strip, StripReader
 from em_platform.stitching.tile_images import TileImages
 
-Image = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
 
 PATCH_PX = 128  # larger patches cost more and gain nothing (see bench_align)
@@ -33,18 +33,6 @@ SMALLEST_PATCH_PX = 16
 MARGIN_PX = 4  # around a patch, at least, to look for its best place
 LEAST_TEXTURE = 1.0  # grey levels; below this the overlap is blank
 AGREE_PX = 2.5  # patches closer than this to the edge's trend agree with it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Strip:
-    """The part of a tile in which its overlap with a neighbour must lie.
-
-    `corner` is the strip's first pixel in the tile.
-    """
-
-    corner: tuple[int, int]
-    image: Image
-    mask: Mask | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,81 +101,17 @@ def match_block(
     lens: LensModel | None,
 ) -> tuple[TileMatch, ...]:
     """Matches of the pairs of one block of tiles."""
-    reach = settings.search_px
-    valid = {
-        tile.tile_id: images.valid(tile) for pair in pairs for tile in (pair.a, pair.b)
-    }
-    boxes = [_strip_boxes(pair, valid=valid, reach=reach) for pair in pairs]
-    needed: dict[str, Box] = {}
-    uses: Counter[str] = Counter()
-    for pair, pair_boxes in zip(pairs, boxes, strict=True):
-        for tile, box in zip((pair.a, pair.b), pair_boxes, strict=True):
-            needed[tile.tile_id] = _union(needed.get(tile.tile_id, box), box)
-            uses[tile.tile_id] += 1
-    held: dict[str, Strip] = {}
+    reader = StripReader(pairs, images, reach_px=settings.search_px)
     matches = []
-    for pair, pair_boxes in zip(pairs, boxes, strict=True):
-        strips = []
-        for tile, box in zip((pair.a, pair.b), pair_boxes, strict=True):
-            if tile.tile_id not in held:
-                held[tile.tile_id] = _read(images, tile, box=needed[tile.tile_id])
-            strips.append(_cut(held[tile.tile_id], box))
-            uses[tile.tile_id] -= 1
-            if uses[tile.tile_id] == 0:
-                del held[tile.tile_id]
-        found = measure_pair(pair, strips[0], b=strips[1], settings=settings)
+    for pair in pairs:
+        try:
+            a, b = reader.take(pair)
+        except DataError as error:
+            found = Measured(reason=str(error))
+        else:
+            found = measure_pair(pair, a, b=b, settings=settings)
         matches.append(_as_match(pair, found, lens=lens))
     return tuple(matches)
-
-
-def _strip_boxes(
-    pair: Neighbours, *, valid: dict[str, Box], reach: int
-) -> tuple[Box, Box]:
-    """Where the overlap lies in a and in b when the stage is wrong by up to `reach`."""
-    dy, dx = pair.nominal.dy_px, pair.nominal.dx_px
-    a, b = pair.a.size, pair.b.size
-    y0, y1 = max(0.0, dy), min(a.height_px, dy + b.height_px)
-    x0, x1 = max(0.0, dx), min(a.width_px, dx + b.width_px)
-    boxes = []
-    for tile, oy, ox in ((pair.a, 0.0, 0.0), (pair.b, dy, dx)):
-        limit = valid[tile.tile_id]
-        top, left = (math.floor(v - reach) for v in (y0 - oy, x0 - ox))
-        bottom, right = (math.ceil(v + reach) for v in (y1 - oy, x1 - ox))
-        top, left = max(limit.y0, top), max(limit.x0, left)
-        bottom, right = min(limit.y1, bottom), min(limit.x1, right)
-        box = Box(y0=top, x0=left, y1=max(top, bottom), x1=max(left, right))
-        boxes.append(box)
-    return boxes[0], boxes[1]
-
-
-def _union(one: Box, other: Box) -> Box:
-    return Box(
-        y0=min(one.y0, other.y0),
-        x0=min(one.x0, other.x0),
-        y1=max(one.y1, other.y1),
-        x1=max(one.x1, other.x1),
-    )
-
-
-def _read(images: TileImages, tile: Tile, *, box: Box) -> Strip:
-    mask = images.mask(tile)
-    return Strip(
-        corner=(box.y0, box.x0),
-        image=images.read(tile, box),
-        mask=None if mask is None else mask[box.y0 : box.y1, box.x0 : box.x1],
-    )
-
-
-def _cut(strip: Strip, box: Box) -> Strip:
-    y, x = strip.corner
-    part = np.s_[box.y0 - y : box.y1 - y, box.x0 - x : box.x1 - x]
-    image = strip.image[part]
-    mask = None if strip.mask is None else strip.mask[part]
-    if mask is not None and mask.all():
-        mask = None
-    if mask is not None and mask.any():
-        image = np.where(mask, image, np.uint8(image[mask].mean()))
-    return Strip(corner=(box.y0, box.x0), image=image, mask=mask)
 
 
 def measure_pair(
@@ -277,10 +201,12 @@ def _agreed(
     keep = agreeing(found.b_points[good], shifts)
     count = int(keep.sum())
     if count < settings.min_points:
+        score = float(np.median(found.scores)) if len(found.scores) else 0.0
         return Measured(
             peak_z=peak_z,
-            score=float(np.median(found.scores)) if len(found.scores) else 0.0,
-            reason=f"{count} of {tried} patches agree, {settings.min_points} needed",
+            score=score,
+            reason=f"{count} of {tried} patches agree, {settings.min_points} needed; "
+            f"their correlation is {score:.2f}",
         )
     shift = shifts[keep].mean(axis=0) + np.subtract(a.corner, b.corner)
     return Measured(

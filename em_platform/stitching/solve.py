@@ -8,6 +8,7 @@ decides nothing but where tiles lie that no match connects.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +37,19 @@ NOISE_PX = 0.05  # a shift is never trusted to be more precise than this
 FINAL_STEPS = 5
 CONVEX = 2.0  # over the limit: its cost is convex for every residual that is kept
 SIGMAS = 6.0  # of the median residual: beyond it a match is wrong
-UNKNOWNS = {"translation": 2, "rigid": 3, "affine": 6}
+UNKNOWNS = {"auto": (3, 6), "translation": (), "rigid": (3,), "affine": (6,)}
 
 System = TranslationSystem | LinearSystem
+
+
+class Worth(NamedTuple):
+    """When `auto` takes more unknowns: seams at least so open, and what may be left."""
+
+    seen_px: float
+    left: float
+
+
+WORTH = {3: Worth(seen_px=0.1, left=0.7), 6: Worth(seen_px=0.5, left=0.5)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,29 +79,68 @@ def solve_montage(
     used = [matches[i] for i in usable]
     edges = _edges(used, number)
     stage = _stage(montage, number, weight=settings.stage_weight)
-    system: System = TranslationSystem(edges, stage)
+    trust, limit_px = _trust(used), settings.outlier_px
     start = Placed(places=stage.places, linear=np.tile(np.eye(2), (len(number), 1, 1)))
-    trust = _trust(used)
     fit = _anneal(
-        system, start, trust=trust, limit_px=settings.outlier_px, scales=SCALES_PX
+        TranslationSystem(edges, stage),
+        start,
+        trust=trust,
+        limit_px=limit_px,
+        scales=SCALES_PX,
     )
-    if settings.model != "translation" and used:
+    if used:
+        points = _points(montage, used, edges=edges)
+        fit = _with_motion(
+            montage,
+            edges,
+            stage=stage,
+            points=points,
+            fit=fit,
+            trust=trust,
+            settings=settings,
+        )
+    return _as_fit(montage, matches, usable=usable, edges=edges, fit=fit)
+
+
+def _with_motion(
+    montage: Montage,
+    edges: Edges,
+    *,
+    stage: Stage,
+    points: PatchPairs,
+    fit: Robust,
+    trust: Array,
+    settings: SolveSettings,
+) -> Robust:
+    """The fit with turned or sheared tiles where that is asked for, or worth it."""
+    for unknowns in UNKNOWNS[settings.model]:
         system = LinearSystem(
             edges,
             stage,
-            points=_points(montage, used, edges=edges),
-            unknowns=UNKNOWNS[settings.model],
+            points=points,
+            unknowns=unknowns,
             length_px=max(montage.tile_size.height_px, montage.tile_size.width_px) / 2,
             shape_weight=settings.shape_weight,
         )
-        fit = _anneal(
+        seam_px, wanted = _seam_px(system, fit), WORTH[unknowns]
+        if settings.model == "auto" and seam_px <= wanted.seen_px:
+            break
+        moved = _anneal(
             system,
             fit.placed,
             trust=trust,
             limit_px=settings.outlier_px,
             scales=(16.0, 4.0),
         )
-    return _as_fit(montage, matches, usable=usable, edges=edges, fit=fit)
+        if settings.model != "auto" or _seam_px(system, moved) < wanted.left * seam_px:
+            fit = moved
+    return fit
+
+
+def _seam_px(system: LinearSystem, fit: Robust) -> float:
+    """Rms distance of the matched patches of all kept edges."""
+    residuals = system.residuals(fit.placed)[fit.kept]
+    return float(np.sqrt(np.mean(residuals**2))) if len(residuals) else 0.0
 
 
 def _numbers(montage: Montage, matches: tuple[TileMatch, ...]) -> dict[str, int]:
