@@ -30,14 +30,14 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from em_platform.acquisition.devices.optics import place, view
+from em_platform.acquisition.devices.optics import place, radial_lens, view
 from em_platform.acquisition.devices.specimen import EMPTY_GREY, Specimen, Tissue
 from em_platform.imaging.exposure import beam_level, camera_gain, expose
 from em_platform.model import LensModel, Size, TilePlacement
 from em_platform.storage.atomic import whole_folder
 
 VERSION = 1  # raise it when the same parameters give other pixels
-EDGE_LENS_PX, CORNER_LENS_PX = 2.6, 7.2
+LENS_PX = 2.6
 TURN_SD_DEG = 0.03
 JUMP_PX = 60.0
 
@@ -113,38 +113,6 @@ def make_dataset(
             _write(beside / "lens", _lens_plan(plan))
         (beside / "parameters.json").write_text(wanted)
     return target
-
-
-def radial_lens(
-    size: Size, *, edge_px: float = EDGE_LENS_PX, corner_px: float = CORNER_LENS_PX
-) -> LensModel:
-    """A lens of third and fifth order: so far outwards at mid-edge and in a corner."""
-    # at mid-edge the radius is 1, in a corner the square root of 2
-    fifth = (corner_px - edge_px * 2**1.5) / (2**2.5 - 2**1.5)
-    third = edge_px - fifth
-    dy, dx = [0.0] * 21, [0.0] * 21
-    for power_u, power_v, value in (
-        (2, 0, third), (0, 2, third),
-        (4, 0, fifth), (2, 2, 2 * fifth), (0, 4, fifth),
-    ):  # fmt: skip
-        dy[_index(power_u + 1, power_v)] += value
-        dx[_index(power_u, power_v + 1)] += value
-    return LensModel(
-        microscope="sim",
-        magnification=2000,
-        size=size,
-        degree=5,
-        dy_px=tuple(dy),
-        dx_px=tuple(dx),
-        residual_mean_px=0.0,
-        residual_std_px=0.0,
-        points=0,
-    )
-
-
-def _index(power_u: int, power_v: int) -> int:
-    total = power_u + power_v
-    return total * (total + 1) // 2 + power_v
 
 
 def _lens_plan(plan: Plan) -> Plan:
@@ -223,7 +191,9 @@ def _specimen(plan: Plan) -> Specimen:
 
 def _write(folder: Path, plan: Plan) -> None:
     specimen = _specimen(plan)
-    lens = radial_lens(plan.size) if plan.name.startswith("B") else None
+    lens = (
+        radial_lens(plan.size, edge_px=LENS_PX) if plan.name.startswith("B") else None
+    )
     gain = camera_gain(plan.tile_px, plan.tile_px, seed=plan.seed)
     placements = _placements(plan)
     wrong = _wrong(plan)

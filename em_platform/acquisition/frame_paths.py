@@ -1,0 +1,71 @@
+"""Where the camera and the session leave what they make, one folder a montage.
+
+`<frames>/<montage_id>/` holds, all of them whole or absent:
+
+- `<tile_id>.tiff`, the frame, and `<tile_id>.json`, the body of its `tile.raw`;
+- `<acquisition_id>.complete.json`, the body of `montage.complete`;
+- `<acquisition_id>.truth.json`, what a simulated microscope knows, for tests.
+"""
+
+import re
+from pathlib import Path
+
+from em_platform.config import Settings
+from em_platform.errors import DeviceError
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+PREVIEW = "preview"
+"""Folder of frames that belong to no montage (`montage_id` is empty)."""
+
+
+def frames_folder(settings: Settings) -> Path:
+    """The folder in which the camera saves."""
+    chosen = settings.acquisition.frames
+    return (Path(chosen) if chosen else settings.home / "frames").absolute()
+
+
+def frame_path(frames: Path, montage_id: str, tile_id: str) -> Path:
+    """Of one frame."""
+    return montage_folder(frames, montage_id) / f"{_safe(tile_id)}.tiff"
+
+
+def tile_body_path(frames: Path, montage_id: str, tile_id: str) -> Path:
+    """Of the body of the frame's `tile.raw`."""
+    return montage_folder(frames, montage_id) / f"{_safe(tile_id)}.json"
+
+
+def complete_body_path(frames: Path, montage_id: str, acquisition_id: str) -> Path:
+    """Of the body of the acquisition's `montage.complete`."""
+    folder = montage_folder(frames, montage_id)
+    return folder / f"{_safe(acquisition_id)}.complete.json"
+
+
+def truth_path(frames: Path, montage_id: str, acquisition_id: str) -> Path:
+    """Of what the simulation knows about the acquisition."""
+    folder = montage_folder(frames, montage_id)
+    return folder / f"{_safe(acquisition_id)}.truth.json"
+
+
+def montage_folder(frames: Path, montage_id: str) -> Path:
+    """Of all that belongs to one montage."""
+    return frames / (_safe(montage_id) if montage_id else PREVIEW)
+
+
+def tile_name(acquisition_id: str, row: int, column: int) -> str:
+    """The id of one tile, unique among all acquisitions."""
+    return f"{acquisition_id}_{row:03d}_{column:03d}"
+
+
+def acquisition_of(tile_id: str) -> str:
+    """The acquisition that a tile of `tile_name` belongs to; else the id itself."""
+    found = re.fullmatch(r"(.+)_\d{3,}_\d{3,}", tile_id)
+    return found[1] if found else tile_id
+
+
+def _safe(name: str) -> str:
+    if not _SAFE.fullmatch(name):
+        raise DeviceError(
+            f"frames: the id {name!r} cannot be a file's name, expected letters, "
+            "digits, '.', '_' and '-'; choose another id"
+        )
+    return name

@@ -1,0 +1,22 @@
+"""`em-platform device`: one simulated device, until Ctrl-C."""
+
+import logging
+
+import click
+
+from em_platform.acquisition.devices import DEVICES, run_device
+from em_platform.config import load_settings
+
+
+@click.command()
+@click.argument("name", type=click.Choice(list(DEVICES)))
+def command(name: str) -> None:
+    """Run one simulated device (scope, stage or camera) until Ctrl-C.
+
+    It speaks the topics of TEM_comms, so each can be replaced by a real service. Its
+    settings are those of `acquisition.simulation`; it waits for the broker.
+    """
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    run_device(name, load_settings())
