@@ -69,7 +69,8 @@ def test_compressed_rubbish_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "bad.tif"
     tifffile.imwrite(path, ramp(), compression="zlib")
     content = bytearray(path.read_bytes())
-    offset = tifffile.TiffFile(path).pages[0].dataoffsets[0]
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].dataoffsets[0]
     content[offset : offset + 64] = b"\xff" * 64
     path.write_bytes(bytes(content))
     with pytest.raises(FormatError, match=r"bad\.tif: cannot be decoded"):
