@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
 from em_platform.formats.image import read_image
+from em_platform.imaging.grey import to_grey
 from em_platform.model import Box, Tile
 
 if TYPE_CHECKING:
@@ -44,15 +45,12 @@ class TileImages:
         if flat is None and self.grey_range is None and raw.dtype == np.uint8:
             return raw
         where = np.s_[:, :] if box is None else np.s_[box.y0 : box.y1, box.x0 : box.x1]
-        grey = raw.astype(np.float32)
-        if flat is not None:
-            if flat.dark is not None:
-                grey -= flat.dark[where]
-            grey *= flat.gain[where]
-        low, high = self.grey_range or _full_range(raw.dtype)
-        grey -= np.float32(low)
-        grey *= np.float32(255.0 / max(high - low, 1e-6))
-        return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+        return to_grey(
+            raw,
+            gain=None if flat is None else flat.gain[where],
+            dark=None if flat is None or flat.dark is None else flat.dark[where],
+            grey_range=self.grey_range or _full_range(raw.dtype),
+        )
 
     def read_raw(self, tile: Tile, box: Box | None = None) -> NDArray[Any]:
         """Grey levels as the camera gave them, `(h, w)`, or of `box` of it."""

@@ -1,0 +1,130 @@
+"""What a stitch tells: the report file, and the few lines a person reads."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from em_platform.model import Check, Montage, MontageFit, Severity, TileMatch
+from em_platform.storage import atomic
+
+if TYPE_CHECKING:
+    from em_platform.stitching.stitch import StitchResult
+
+
+def file_names(montage: Montage) -> dict[str, str]:
+    """Tile id -> the name of its file: as it was listed, else its last part."""
+    names = {tile.tile_id: _file_name(tile.tile_id, tile.uri) for tile in montage.tiles}
+    if len(set(names.values())) < len(names):
+        return {tile.tile_id: tile.uri for tile in montage.tiles}
+    return names
+
+
+def report_of(result: "StitchResult") -> dict[str, Any]:
+    """The report, ready for JSON; the same result gives the same bytes but for times.
+
+    Places are the tiles' top-left corners, x to the right, y down; an edge's `dx_px,
+    dy_px` is the corner of `b` as seen from `a`. What was set aside is in `failures`.
+    """
+    montage, fit, mosaic = result.montage, result.fit, result.mosaic
+    names = file_names(montage)
+    return {
+        "acquisition_id": montage.acquisition_id,
+        "tiles": _tiles(fit, names),
+        "edges": [_edge(match, names) for match in fit.matches],
+        "checks": [check.model_dump(mode="json") for check in result.checks],
+        "failures": [failure.model_dump(mode="json") for failure in montage.failures],
+        "residual_px": round(fit.residual_px, 4),
+        "mosaic": {
+            "url": mosaic.url,
+            "height_px": mosaic.shape[0],
+            "width_px": mosaic.shape[1],
+            "levels": mosaic.levels,
+            "origin_y_px": mosaic.origin_px[0],
+            "origin_x_px": mosaic.origin_px[1],
+            "pixel_nm": montage.pixel_nm,
+        },
+        "seconds": {name: round(value, 3) for name, value in result.seconds.items()},
+        "cpu_seconds": round(result.cpu_seconds, 3),
+        "peak_memory_mb": round(result.peak_memory_mb, 1),
+    }
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Put a report at `path`, whole or not at all; StorageError where it cannot be."""
+    content = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+    atomic.write_bytes(path, content.encode() + b"\n")
+
+
+def summary_of(result: "StitchResult") -> list[str]:
+    """What a person wants to know after a stitch, one fact a line."""
+    montage, fit, mosaic = result.montage, result.fit, result.mosaic
+    dropped = Counter(match.reason for match in fit.matches if not match.kept)
+    kept = len(fit.matches) - sum(dropped.values())
+    reasons = "; ".join(f"{count} {reason}" for reason, count in dropped.most_common())
+    total = result.seconds["total"]
+    return [
+        f"tiles    {len(fit.placements)} placed of {montage.expected_tiles}, "
+        f"{len(montage.failures)} set aside",
+        *(f"         - {failure.sentence}" for failure in montage.failures),
+        f"edges    {kept} kept, {sum(dropped.values())} dropped"
+        + (f" ({reasons})" if reasons else ""),
+        f"fit      residual {fit.residual_px:.3f} px",
+        *_check_lines(result.checks),
+        f"cost     {total:.1f} s, {mosaic.mpix / max(total, 1e-9):.1f} Mpix/s, "
+        f"{result.cpu_seconds:.1f} CPU-s, peak {result.peak_memory_mb:.0f} MiB",
+        f"mosaic   {mosaic.shape[1]} x {mosaic.shape[0]} px, {mosaic.levels} levels: "
+        f"{mosaic.url}",
+    ]
+
+
+def is_clean(result: "StitchResult") -> bool:
+    """Whether nothing was set aside and no check of severity ERROR failed."""
+    failed = [c for c in result.checks if not c.passed and c.severity is Severity.ERROR]
+    return not failed and not result.montage.failures
+
+
+def _file_name(tile_id: str, uri: str) -> str:
+    if uri.endswith(tile_id):
+        return tile_id
+    return uri.replace("\\", "/").rpartition("/")[2]
+
+
+def _tiles(fit: MontageFit, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "file": names[place.tile_id],
+            "x_px": round(place.x_px, 4),
+            "y_px": round(place.y_px, 4),
+            "residual_px": _rounded(place.residual_px),
+        }
+        for place in fit.placements
+    ]
+
+
+def _edge(match: TileMatch, names: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "a": names[match.a],
+        "b": names[match.b],
+        "dx_px": round(match.shift.dx_px, 4),
+        "dy_px": round(match.shift.dy_px, 4),
+        "score": round(match.score, 4),
+        "points": match.points,
+        "kept": match.kept,
+        "reason": match.reason,
+        "residual_px": _rounded(match.residual_px),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _check_lines(checks: tuple[Check, ...]) -> list[str]:
+    passed = sum(check.passed for check in checks)
+    failed = [check for check in checks if not check.passed]
+    return [
+        f"checks   {passed} of {len(checks)} passed",
+        *(f"         - {check.severity.upper()} {check.sentence}" for check in failed),
+    ]
