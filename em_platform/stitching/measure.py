@@ -20,7 +20,7 @@ from em_platform.imaging.correct import (
     estimate_flat_field,
     flat_field_from_frames,
 )
-from em_platform.imaging.tile import process_tile
+from em_platform.imaging.tile import ProcessedTile, process_tile
 from em_platform.imaging.valid import valid_region
 from em_platform.model import Failure, Montage, Tile, TileStats
 from em_platform.stitching.compute import Map, serial
@@ -109,6 +109,30 @@ def set_aside(montage: Montage, failures: Sequence[Failure]) -> Montage:
     )
 
 
+def finish_tile(tile: Tile, images: TileImages) -> ProcessedTile | Failure:
+    """A tile as an 8-bit image with statistics, or why it cannot be used."""
+    try:
+        raw = images.read_raw(tile)
+    except FormatError as error:
+        return _failure(tile, str(error), kind=type(error).__name__)
+    done = process_tile(
+        raw,
+        tile_id=tile.tile_id,
+        flat_field=images.flat_field,
+        grey_range=images.grey_range,
+        valid=images.valid_box,
+    )
+    if done.stats.minimum < done.stats.maximum:
+        return done
+    grey = "black" if done.stats.maximum == 0 else f"of grey {done.stats.maximum}"
+    return _failure(
+        tile,
+        f"tile {tile.tile_id}: found all pixels {grey}, expected specimen; image it "
+        "again or take it off the list",
+        kind="FormatError",
+    )
+
+
 def _measure_block(
     tiles: Sequence[Tile], *, images: TileImages
 ) -> list[TileStats | Failure]:
@@ -116,26 +140,8 @@ def _measure_block(
 
 
 def _measure(tile: Tile, images: TileImages) -> TileStats | Failure:
-    try:
-        raw = images.read_raw(tile)
-    except FormatError as error:
-        return _failure(tile, str(error), kind=type(error).__name__)
-    stats = process_tile(
-        raw,
-        tile_id=tile.tile_id,
-        flat_field=images.flat_field,
-        grey_range=images.grey_range,
-        valid=images.valid_box,
-    ).stats
-    if stats.minimum < stats.maximum:
-        return stats
-    grey = "black" if stats.maximum == 0 else f"of grey level {stats.maximum}"
-    return _failure(
-        tile,
-        f"tile {tile.tile_id}: found all pixels {grey}, expected specimen; image it "
-        "again or take it off the list",
-        kind="FormatError",
-    )
+    done = finish_tile(tile, images)
+    return done if isinstance(done, Failure) else done.stats
 
 
 def _flat_field(

@@ -1,0 +1,154 @@
+"""Catalog records of what the platform made."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from em_platform.model import Check, Montage, MontageFit, TileStats
+from em_platform.model.dataset import (
+    CoreMetadata,
+    DatasetFiles,
+    DatasetMetadata,
+    DatasetQuality,
+    DatasetRecord,
+    Provenance,
+    Status,
+    TechnicalMetadata,
+)
+
+_SOURCE = "acquisition"
+
+
+def record_id(source: str, source_id: str) -> UUID:
+    """The id of a dataset: the same each time, another one for each dataset."""
+    return uuid5(NAMESPACE_URL, f"em-platform:{source}:{source_id}")
+
+
+def dataset_record(
+    montage: Montage,
+    fit: MontageFit,
+    *,
+    url: str,
+    shape: tuple[int, int],
+    checks: Iterable[Check] = (),
+    stats: Iterable[TileStats] = (),
+    chunk_px: int | None = None,
+    size_bytes: int | None = None,
+    recorded_at: datetime | None = None,
+) -> DatasetRecord:
+    """The record of one mosaic; the same mosaic gives the same record.
+
+    Parameters
+    ----------
+    url, shape
+        Where the mosaic lies, and its `(h, w)` at full resolution.
+    recorded_at
+        Time of creation where the montage itself has none; no clock is read here.
+    """
+    record = record_id(_SOURCE, montage.acquisition_id)
+    created = montage.ended_at or montage.started_at or recorded_at
+    started = montage.started_at or montage.ended_at
+    edge = montage.pixel_nm
+    core = CoreMetadata(
+        description=_description(montage),
+        volume_shape=shape,
+        voxel_size_nm=(edge, edge) if edge else None,
+        data_type="uint8",
+        modality="TEM",
+        imaging_start_date=started.date() if started else None,
+    )
+    technical = TechnicalMetadata(
+        file_size_bytes=size_bytes,
+        compression="zarr",
+        chunk_size=(chunk_px, chunk_px) if chunk_px else None,
+        dtype="uint8",
+        global_mean=_mean(stats),
+        dimensions_nm=(shape[0] * edge, shape[1] * edge) if edge else None,
+        file_format="OME-Zarr 0.5",
+    )
+    return DatasetRecord(
+        id=record,
+        source=_SOURCE,
+        source_id=montage.acquisition_id,
+        status=Status.COMPLETE,
+        created_at=_in_utc(created),
+        updated_at=_in_utc(created),
+        metadata=DatasetMetadata(
+            core=core,
+            technical=technical,
+            provenance=Provenance(
+                download_url=url,
+                processing_pipeline=f"em-platform {version('em-platform')} stitching",
+                internal_zarr_path="0",
+                uuid=record,
+            ),
+            quality=_quality(montage, fit, core=core, checks=tuple(checks)),
+        ),
+        files=DatasetFiles(volume=url),
+        additional_metadata={
+            "microscope": montage.microscope,
+            "montage_id": montage.montage_id,
+            "tiles": len(fit.placements),
+            **(
+                {"magnification": montage.magnification}
+                if montage.magnification
+                else {}
+            ),
+        },
+    )
+
+
+def _description(montage: Montage) -> str:
+    return (
+        f"Montage {montage.montage_id} of {len(montage.tiles)} tiles of "
+        f"{montage.tile_size.width_px} x {montage.tile_size.height_px} px, microscope "
+        f"{montage.microscope}"
+    )
+
+
+def _mean(stats: Iterable[TileStats]) -> float | None:
+    means = [each.mean for each in stats]
+    return sum(means) / len(means) if means else None
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    """A time without zone, as microscopes write it, is taken as UTC."""
+    if moment is None or moment.tzinfo is not None:
+        return moment
+    return moment.replace(tzinfo=UTC)
+
+
+def _quality(
+    montage: Montage,
+    fit: MontageFit,
+    *,
+    core: CoreMetadata,
+    checks: tuple[Check, ...],
+) -> DatasetQuality:
+    unknown = [
+        f"{name} is not known"
+        for name, value in (
+            ("voxel_size_nm", core.voxel_size_nm),
+            ("imaging_start_date", core.imaging_start_date),
+        )
+        if value is None
+    ]
+    values = {c.name: c.value for c in checks if c.value is not None}
+    kept = sum(match.kept for match in fit.matches)
+    return DatasetQuality(
+        completeness_score=min(
+            1.0, len(fit.placements) / max(1, montage.expected_tiles)
+        ),
+        validation_errors=(
+            *(failure.sentence for failure in montage.failures),
+            *(check.sentence for check in checks if not check.passed),
+            *unknown,
+        ),
+        metrics={
+            "residual_px": fit.residual_px,
+            "edges_kept": float(kept),
+            "edges_dropped": float(len(fit.matches) - kept),
+            **values,
+        },
+    )
