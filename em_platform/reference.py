@@ -74,7 +74,7 @@ def _sensors() -> Iterator[str]:
 def _schedules() -> Iterator[str]:
     yield from ("## Schedules", "")
     for schedule in sorted(defs.schedules or (), key=lambda schedule: schedule.name):
-        when = f"`{schedule.cron_schedule}`"
+        when = f"`{getattr(schedule, 'cron_schedule', 'by partitions')}`"
         yield f"- `{schedule.name}` ({when}): {_one_line(schedule.description)}"
     yield ""
 
