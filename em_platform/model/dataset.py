@@ -101,4 +101,6 @@ class DatasetRecord(Model):
     updated_at: datetime | None = None
     metadata: DatasetMetadata
     files: DatasetFiles = DatasetFiles()
-    additional_metadata: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    additional_metadata: dict[str, str | int | float | bool] = Field(
+        default_factory=dict
+    )

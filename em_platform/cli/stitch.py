@@ -1,0 +1,255 @@
+"""`em-platform stitch`: tiles in, a checked OME-Zarr mosaic and a report out."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from em_platform.config import Settings, load_settings
+from em_platform.errors import ConfigError
+from em_platform.model import LensModel, Montage
+
+if TYPE_CHECKING:
+    from em_platform.stitching.stitch import Progress, StitchResult
+
+_UNUSABLE = 1
+_SET_ASIDE = 2
+
+
+class _Command(click.Command):
+    """Wrong options end with status 1 like all input that cannot be used."""
+
+    def make_context(self, *given: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*given, **extra)
+        except click.UsageError as error:
+            error.show()
+            raise click.exceptions.Exit(_UNUSABLE) from error
+
+
+@click.command(cls=_Command, context_settings={"max_content_width": 100})
+@click.argument("source", metavar="INPUT")
+@click.option("--output", required=True, help="the mosaic: path or URL ending in .zarr")
+@click.option("--report", type=click.Path(path_type=Path), help="write this JSON")
+@click.option("--previews", type=click.Path(path_type=Path), help="folder for PNGs")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="processes; without it one, or all cores for large montages",
+)
+@click.option("--pixel-nm", type=float, help="pixel size of the tiles")
+@click.option(
+    "--overlap",
+    default="0.1",
+    show_default=True,
+    help="for names: fraction of a tile (0.1, 10%) or pixels (200)",
+)
+@click.option(
+    "--pattern", help="names: 'tile_{row}_{col}*.tif' or a regular expression"
+)
+@click.option("--level", type=int, help="mipmap level of tile specs")
+@click.option("--section", type=int, help="section of an mdoc")
+@click.option("--image", help="image stack of an mdoc")
+@click.option("--name", help="acquisition id; without it name and hash of INPUT")
+@click.option("--flat-field", type=click.Choice(["none", "estimate", "acquired"]))
+@click.option("--model", type=click.Choice(["translation", "affine"]))
+@click.option("--lens", type=click.Path(path_type=Path), help="lens model JSON")
+@click.option("--search-px", type=int, help="how far a tile may lie from its place")
+@click.option("--config", type=click.Path(path_type=Path), help="YAML of settings")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="a setting"
+)
+def command(source: str, **given: Any) -> None:
+    r"""Stitch the tiles of INPUT into one OME-Zarr mosaic.
+
+    INPUT is a folder of tiles or one of the lists below; in a folder the first that is
+    there is taken:
+
+    \b
+      1. CSV or JSON table: file, x_px, y_px (or x_nm, y_nm); x right, y down
+      2. metafile of an Allen TEMCA
+      3. tile specs of render (files matched by base name beside the list)
+      4. montage.json of this platform
+      5. montage .mdoc of SerialEM with its .mrc stack
+      6. file names with row and column: r003c007, row3_col7, x7_y3, _003_007
+
+    A tile that cannot be used is set aside with one sentence and the rest is stitched.
+
+    \b
+    Exit status:
+      0  all tiles placed, all checks of severity ERROR passed
+      1  the input could not be used, or the mosaic not be written
+      2  the mosaic is there, but tiles were set aside or an ERROR check failed
+    """
+    from em_platform.stitching.report import (
+        is_clean,
+        report_of,
+        summary_of,
+        write_report,
+    )
+
+    settings = _settings(given)
+    montage = _open(source, given, settings)
+    result = _stitch(montage, given, settings)
+    if given["report"]:
+        write_report(given["report"], report_of(result))
+    if given["previews"]:
+        _write_previews(result, given["previews"])
+    click.echo("\n".join(summary_of(result)))
+    if not is_clean(result):
+        sys.exit(_SET_ASIDE)
+
+
+def _settings(given: Mapping[str, Any]) -> Settings:
+    overrides = {}
+    for text in given["overrides"]:
+        name, found, value = text.partition("=")
+        if not found:
+            raise ConfigError(
+                f"--set {text}: found no =, expected section.field=value; write e.g. "
+                "stitching.match.search_px=200"
+            )
+        overrides[name] = value
+    for option, name in (
+        ("flat_field", "tile.flat_field"),
+        ("model", "solve.model"),
+        ("search_px", "match.search_px"),
+    ):
+        if given[option] is not None:
+            overrides[f"stitching.{name}"] = str(given[option])
+    return load_settings(given["config"], overrides=overrides)
+
+
+def _open(source: str, given: Mapping[str, Any], settings: Settings) -> Montage:
+    from em_platform.stitching.inputs import open_montage
+
+    return open_montage(
+        source,
+        pixel_nm=given["pixel_nm"],
+        overlap=_overlap(given["overlap"]),
+        pattern=given["pattern"],
+        level=given["level"],
+        section=given["section"],
+        image=given["image"],
+        name=given["name"],
+        options=_options(source, settings),
+    )
+
+
+def _overlap(text: str) -> float:
+    try:
+        value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if value < 0:
+        raise ConfigError(
+            f"--overlap {text}: not a fraction or a number of pixels; write 0.1 or 200"
+        )
+    return value
+
+
+def _options(url: str, settings: Settings) -> dict[str, Any]:
+    """What fsspec needs for a URL: the keys of `storage` for a bucket."""
+    from em_platform.storage import store_of
+
+    if not url.startswith("s3://"):
+        return {}
+    storage = settings.storage.model_copy(update={"root": url})
+    return store_of(settings.model_copy(update={"storage": storage})).options
+
+
+def _lens(path: Path | None) -> LensModel | None:
+    if path is None:
+        return None
+    try:
+        return LensModel.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"--lens {path}: cannot be read as a lens model ({reason}); give the JSON "
+            "of the lens_correction asset"
+        ) from error
+
+
+def _stitch(
+    montage: Montage, given: Mapping[str, Any], settings: Settings
+) -> "StitchResult":
+    from em_platform.stitching.compute import (
+        dask_map,
+        local_cluster,
+        own_usage,
+        serial,
+        worker_peak_memory_mb,
+    )
+    from em_platform.stitching.stitch import stitch_montage
+
+    lens = _lens(given["lens"])
+    target, uri = given["output"], montage.tiles[0].uri
+    before = own_usage().cpu_seconds
+    asked: dict[str, Any] = {
+        "settings": settings.stitching,
+        "lens": lens,
+        "storage_options": _options(target, settings),
+        "input_options": _options(uri, settings),
+    }
+    workers = given["workers"] or _workers_for(montage)
+    with _progress() as progress:
+        if workers == 1:
+            return stitch_montage(
+                montage, target, run=serial, progress=progress, **asked
+            )
+        memory = settings.dask.memory_limit_mb
+        with local_cluster(workers, memory_limit_mb=memory) as client:
+            result = stitch_montage(
+                montage, target, run=dask_map(client), progress=progress, **asked
+            )
+            peak = max(result.peak_memory_mb, worker_peak_memory_mb(client))
+    # The workers have ended: their CPU-seconds are now those of our children.
+    cpu_seconds = own_usage().cpu_seconds - before
+    return replace(result, cpu_seconds=cpu_seconds, peak_memory_mb=peak)
+
+
+def _workers_for(montage: Montage) -> int:
+    size = montage.tile_size
+    mpix = len(montage.tiles) * size.height_px * size.width_px / 1e6
+    return (os.cpu_count() or 1) if mpix > _LARGE_MPIX else 1
+
+
+# Starting workers costs about 3 s; below this they do not bring it back.
+_LARGE_MPIX = 400
+
+
+@contextmanager
+def _progress() -> Iterator["Progress | None"]:
+    """A line that says the step and how much of it is done, on a terminal only."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status("reading tiles") as status:
+
+        def tell(step: str, done: int, /) -> None:
+            status.update(f"{step}: {done} pieces done" if done else step)
+
+        yield tell
+
+
+def _write_previews(result: "StitchResult", folder: Path) -> None:
+    import cv2
+
+    from em_platform.formats.ome_zarr import preview
+    from em_platform.stitching.pictures import residual_plot, tile_map
+    from em_platform.storage.atomic import write_bytes
+
+    _, mosaic = cv2.imencode(".png", preview(result.mosaic.url, 1600))
+    focus = {stats.tile_id: stats.focus for stats in result.stats}
+    write_bytes(folder / "mosaic.png", mosaic.tobytes())
+    write_bytes(folder / "focus.png", tile_map(result.montage, focus, "focus"))
+    write_bytes(folder / "residuals.png", residual_plot(result.montage, result.fit))

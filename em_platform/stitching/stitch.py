@@ -1,0 +1,155 @@
+"""From a montage to its mosaic: statistics, matches, fit, image, checks."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from em_platform.config import StitchingSettings
+from em_platform.model import Check, LensModel, Montage, MontageFit, TileStats
+from em_platform.stitching.compute import Map, own_usage, serial
+from em_platform.stitching.match import match_pairs
+from em_platform.stitching.measure import choose_images, measure_tiles, set_aside
+from em_platform.stitching.quality import (
+    check_completeness,
+    check_fit,
+    check_matches,
+    check_tiles,
+)
+from em_platform.stitching.render import Mosaic, render_mosaic
+from em_platform.stitching.solve import solve_montage
+from em_platform.stitching.tile_images import TileImages
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Progress(Protocol):
+    """Told when a step begins (`done` 0) and after each piece of it."""
+
+    def __call__(self, step: str, done: int, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StitchResult:
+    """All that came out; `montage` also names what was set aside on the way.
+
+    `seconds` are of the clock, per step and `total`. `cpu_seconds` and
+    `peak_memory_mb` are of this process alone; whoever started workers adds theirs.
+    """
+
+    montage: Montage
+    images: TileImages
+    stats: tuple[TileStats, ...]
+    fit: MontageFit
+    mosaic: Mosaic
+    checks: tuple[Check, ...]
+    seconds: dict[str, float]
+    cpu_seconds: float
+    peak_memory_mb: float
+
+
+def stitch_montage(
+    montage: Montage,
+    target: str,
+    *,
+    settings: StitchingSettings,
+    lens: LensModel | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    input_options: Mapping[str, Any] | None = None,
+    run: Map = serial,
+    progress: Progress | None = None,
+) -> StitchResult:
+    """Stitch a montage into an OME-Zarr mosaic at `target`.
+
+    Tiles that cannot be read, or that show nothing, are set aside; the rest is
+    stitched. The options are fsspec's, for the target and for the tiles.
+
+    Raises
+    ------
+    DataError
+        No tile can be used.
+    StorageError
+        The mosaic cannot be written; nothing then stands at `target`.
+    """
+    before = own_usage()
+    steps = _Steps(run=run, progress=progress)
+    with steps.step("statistics") as run_step:
+        images = choose_images(montage, settings.tile, options=input_options)
+        survey = measure_tiles(montage, images, run=run_step)
+        montage = set_aside(montage, survey.failures)
+    with steps.step("matches") as run_step:
+        matches = match_pairs(
+            montage, images, settings=settings.match, lens=lens, run=run_step
+        )
+    with steps.step("fit"):
+        fit = solve_montage(montage, matches, settings=settings.solve)
+    with steps.step("mosaic") as run_step:
+        mosaic = render_mosaic(
+            montage,
+            fit,
+            images,
+            target,
+            settings=settings.render,
+            lens=lens,
+            storage_options=dict(storage_options) if storage_options else None,
+            run=run_step,
+        )
+    usage = own_usage()
+    return StitchResult(
+        montage=montage,
+        images=images,
+        stats=survey.stats,
+        fit=fit,
+        mosaic=mosaic,
+        checks=check_montage(montage, survey.stats, fit=fit, settings=settings),
+        seconds=steps.seconds | {"total": sum(steps.seconds.values())},
+        cpu_seconds=usage.cpu_seconds - before.cpu_seconds,
+        peak_memory_mb=usage.peak_memory_mb,
+    )
+
+
+def check_montage(
+    montage: Montage,
+    stats: tuple[TileStats, ...],
+    *,
+    fit: MontageFit,
+    settings: StitchingSettings,
+) -> tuple[Check, ...]:
+    """All rules, applied to one montage."""
+    limits = settings.quality
+    return (
+        *check_completeness(montage),
+        *check_tiles(stats, limits),
+        *check_matches(montage, fit.matches, limits),
+        *check_fit(montage, fit, limits),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Steps:
+    """Times each step and tells how far it is."""
+
+    run: Map
+    progress: Progress | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Map]:
+        started = time.perf_counter()
+        self._tell(name, 0)
+        yield self._counted(name)
+        self.seconds[name] = time.perf_counter() - started
+
+    def _counted(self, name: str) -> Map:
+        def counted(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
+            for done, result in enumerate(self.run(act, items), start=1):
+                self._tell(name, done)
+                yield result
+
+        return counted
+
+    def _tell(self, name: str, done: int) -> None:
+        if self.progress is not None:
+            self.progress(name, done)
