@@ -19,6 +19,21 @@ class TileSettings(Model):
     grey_range: tuple[float, float] | None = None
     percentiles: tuple[float, float] = (0.1, 99.9)
 
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Self:
+        low, high = self.percentiles
+        if not 0.0 <= low < high <= 100.0:
+            raise ValueError(
+                f"percentiles {low:g}, {high:g} do not rise from 0 to 100; "
+                "choose for instance 0.1, 99.9"
+            )
+        if self.grey_range is not None and self.grey_range[0] >= self.grey_range[1]:
+            raise ValueError(
+                f"grey_range {self.grey_range[0]:g}, {self.grey_range[1]:g} does not "
+                "rise; give the darker level first"
+            )
+        return self
+
 
 class MatchSettings(Model):
     """How the shift of two neighbours is measured.
@@ -76,15 +91,26 @@ class RenderSettings(Model):
 
 
 class QualitySettings(Model):
-    """The limits that the checks apply (rules of the Allen TileQC and asap-modules)."""
+    """The limits that the checks apply (rules of the Allen TileQC and asap-modules).
 
-    min_focus: float = 0.05
-    min_std: float = 5.0
-    max_saturated_fraction: float = 0.02
-    max_unmatched_edges: int = 0
-    max_seam_px: float = 4.0
-    max_disconnected_tiles: int = 0
-    max_distortion: float = 0.005
+    A tile is in focus when its score (imaging.focus) reaches `min_focus`, and
+    `min_relative_focus` times the montage's median. Of all pairs of neighbours
+    `max_unmatched_fraction` may stay unmatched: resin and vessels have nothing to match
+    (0.6 % of the edges of a real montage of the Allen Institute). A seam is open where
+    its matched places disagree by `max_seam_px`; a match that the fit left out counts
+    when it has `min_seam_points` places. `max_distortion` is the median absolute deviation of the tiles' scales.
+    """
+
+    min_focus: float = Field(default=0.05, ge=0.0, le=1.0)
+    min_relative_focus: float = Field(default=0.4, ge=0.0, le=1.0)
+    min_std: float = Field(default=5.0, ge=0.0)
+    max_saturated_fraction: float = Field(default=0.02, ge=0.0, le=1.0)
+    min_points_per_edge: int = Field(default=3, ge=0)
+    max_unmatched_fraction: float = Field(default=0.02, ge=0.0, le=1.0)
+    max_seam_px: float = Field(default=4.0, gt=0.0)
+    min_seam_points: int = Field(default=5, gt=0)
+    max_disconnected_tiles: int = Field(default=0, ge=0)
+    max_distortion: float = Field(default=0.005, gt=0.0)
 
 
 class StitchingSettings(Model):

@@ -1,0 +1,106 @@
+"""How well a fitted montage closes: holes, pairs that parted, open seams, scales."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.model import Montage, MontageFit, Tile, TileMatch, TilePlacement
+from em_platform.stitching.neighbours import find_neighbours
+
+Array = NDArray[np.float64]
+
+
+def find_holes(montage: Montage) -> tuple[tuple[int, int], ...]:
+    """`(row, column)` without a tile, with tiles on all four sides of it.
+
+    A region of interest may have any outline, so that only what it encloses counts.
+    """
+    present = {(tile.row, tile.column) for tile in montage.tiles}
+    in_row, in_column = _spans(present), _spans((c, r) for r, c in present)
+    holes = []
+    for row, (first, last) in sorted(in_row.items()):
+        for column in range(first, last):
+            top, bottom = in_column.get(column, (row, row))
+            if top < row < bottom and (row, column) not in present:
+                holes.append((row, column))
+    return tuple(holes)
+
+
+def _spans(cells: Iterable[tuple[int, int]]) -> dict[int, tuple[int, int]]:
+    """First and last column of each row."""
+    rows: dict[int, list[int]] = defaultdict(list)
+    for row, column in cells:
+        rows[row].append(column)
+    return {row: (min(columns), max(columns)) for row, columns in rows.items()}
+
+
+def opened_pairs(montage: Montage, fit: MontageFit) -> tuple[tuple[str, str], ...]:
+    """Neighbours by the stage that no longer overlap as fitted."""
+    centres = _centres(montage.tiles, fit)
+    opened = []
+    for pair in find_neighbours(montage, min_overlap_px=1.0):
+        a, b = pair.a, pair.b
+        if a.tile_id not in centres or b.tile_id not in centres:
+            continue
+        apart = np.abs(centres[b.tile_id] - centres[a.tile_id])
+        height = 0.5 * (a.size.height_px + b.size.height_px)
+        width = 0.5 * (a.size.width_px + b.size.width_px)
+        if apart[0] >= height or apart[1] >= width:
+            opened.append((a.tile_id, b.tile_id))
+    return tuple(opened)
+
+
+def _centres(tiles: Iterable[Tile], fit: MontageFit) -> dict[str, Array]:
+    size = {tile.tile_id: tile.size for tile in tiles}
+    return {
+        place.tile_id: _world(
+            place,
+            np.array([[size[place.tile_id].height_px, size[place.tile_id].width_px]])
+            / 2.0,
+        )[0]
+        for place in fit.placements
+        if place.tile_id in size
+    }
+
+
+def _world(place: TilePlacement, points: Array) -> Array:
+    """`(n, 2)` montage pixels of a tile's pixels."""
+    turn = np.array([[place.yy, place.yx], [place.xy, place.xx]])
+    return np.asarray(points @ turn.T + (place.y_px, place.x_px))
+
+
+def seam_px(fit: MontageFit, *, min_points: int) -> tuple[tuple[TileMatch, float], ...]:
+    """How far each seam is open: the median distance of its matched places.
+
+    A match that the fit left out counts too when `min_points` places agree on it: such
+    a match is seldom wrong, so that the tiles do disagree.
+    """
+    places = {place.tile_id: place for place in fit.placements}
+    seams = []
+    for match in fit.matches:
+        measured = match.kept or (
+            match.residual_px is not None and match.points >= min_points
+        )
+        if measured and match.a in places and match.b in places:
+            seams.append((match, _open_px(match, places[match.a], places[match.b])))
+    return tuple(seams)
+
+
+def _open_px(match: TileMatch, a: TilePlacement, b: TilePlacement) -> float:
+    if not match.a_points:
+        return match.residual_px or 0.0
+    there = _world(a, np.asarray(match.a_points))
+    here = _world(b, np.asarray(match.b_points))
+    return float(np.median(np.linalg.norm(there - here, axis=1)))
+
+
+def tile_scales(fit: MontageFit) -> Array:
+    """`(n, 2)` scale of each tile along its own y and x."""
+    return np.array(
+        [
+            (np.hypot(place.yy, place.xy), np.hypot(place.yx, place.xx))
+            for place in fit.placements
+        ]
+    ).reshape(-1, 2)

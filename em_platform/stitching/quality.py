@@ -1,0 +1,301 @@
+"""Is a montage good: rules with a limit each, and a sentence for who runs the scope.
+
+The rules are those of the Allen Institute's TileQC (focus, spread, matches per edge)
+and asap-modules' em_montage_qc (disconnected tiles, gaps, seams, distortion).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from em_platform.config.stitching import QualitySettings
+from em_platform.model import (
+    Check,
+    Montage,
+    MontageFit,
+    Severity,
+    TileMatch,
+    TileStats,
+)
+from em_platform.stitching.closure import find_holes, opened_pairs, seam_px, tile_scales
+
+_NAMED = 3  # items that a sentence names; `Check.items` has all of them
+
+
+def check_tiles(
+    stats: Sequence[TileStats], limits: QualitySettings
+) -> tuple[Check, ...]:
+    """What the pixels of each tile say: focus, contrast, saturation.
+
+    A tile without contrast shows no specimen, so that its focus is not judged.
+    """
+    focus = {tile.tile_id: tile.focus for tile in stats if tile.std >= limits.min_std}
+    usual = float(np.median(list(focus.values()))) if focus else 0.0
+    in_focus = _TileRule(
+        name="tiles_are_in_focus",
+        limit=max(limits.min_focus, limits.min_relative_focus * usual),
+        good="in focus",
+        bad="out of focus",
+        figures="focus score {:.3f}, at least {:.3f} expected",
+        advice="focus and image them again",
+        severity=Severity.ERROR,
+    )
+    have_contrast = _TileRule(
+        name="tiles_have_contrast",
+        limit=limits.min_std,
+        good="rich in contrast",
+        bad="almost uniform",
+        figures="standard deviation {:.1f} grey levels, at least {:.1f} expected",
+        advice="they show resin, a hole or no beam; look at them",
+    )
+    not_saturated = _TileRule(
+        name="tiles_are_not_saturated",
+        limit=limits.max_saturated_fraction,
+        is_maximum=True,
+        good="within the grey scale",
+        bad="saturated",
+        figures="{:.2%} of its pixels pure black or white, at most {:.2%} expected",
+        advice="correct the exposure or stitching.tile.grey_range",
+    )
+    return (
+        _judge_tiles(in_focus, focus),
+        _judge_tiles(have_contrast, {tile.tile_id: tile.std for tile in stats}),
+        _judge_tiles(
+            not_saturated, {tile.tile_id: tile.saturated_fraction for tile in stats}
+        ),
+    )
+
+
+def check_matches(
+    montage: Montage, matches: Sequence[TileMatch], limits: QualitySettings
+) -> tuple[Check, ...]:
+    """Is every pair of neighbours matched, but for the few that may stay without."""
+    bad = {
+        _edge(match): match.reason
+        or f"{match.points} points, {limits.min_points_per_edge} needed"
+        for match in matches
+        if not match.kept or match.points < limits.min_points_per_edge
+    }
+    pairs = len(matches)
+    allowed = int(limits.max_unmatched_fraction * pairs + 1e-9)
+    alone = len(montage.tiles) <= 1
+    if not pairs and not alone:
+        sentence = "No two tiles overlap; check the positions and the pixel size."
+    elif bad:
+        named = _named(f"{edge} ({reason})" for edge, reason in bad.items())
+        sentence = (
+            f"{len(bad)} of {pairs} pairs of neighbours are not matched, {allowed} may "
+            f"be: {named}; where they show specimen, image them again."
+        )
+    else:
+        sentence = f"All {pairs} pairs of neighbours are matched."
+    return (
+        Check(
+            name="edges_are_matched",
+            passed=len(bad) <= allowed and (pairs > 0 or alone),
+            severity=Severity.WARN,
+            sentence=sentence,
+            value=len(bad),
+            limit=allowed,
+            items=tuple(bad),
+        ),
+    )
+
+
+def check_fit(
+    montage: Montage, fit: MontageFit, limits: QualitySettings
+) -> tuple[Check, ...]:
+    """Do the fitted tiles close, hang together and keep their shape."""
+    return (
+        _no_gaps(montage, fit),
+        _closed_seams(fit, limits),
+        _connected(fit, limits),
+        _undistorted(fit, limits),
+    )
+
+
+def check_completeness(montage: Montage) -> tuple[Check, ...]:
+    """Is every promised tile there."""
+    there, promised = len(montage.tiles), montage.expected_tiles
+    lost = max(promised - there, len(montage.failures))
+    if lost > 0:
+        reasons = _named(failure.sentence for failure in montage.failures)
+        sentence = (
+            f"{lost} of {promised} tiles are missing"
+            + (f" ({reasons})" if reasons else "")
+            + "; image them again, or use the mosaic without them."
+        )
+    elif there > promised:
+        sentence = (
+            f"{there} tiles are there, {promised} were promised; check that only one "
+            "montage lies in the folder."
+        )
+    else:
+        sentence = f"All {promised} tiles are there."
+    return (
+        Check(
+            name="montage_is_complete",
+            passed=there == promised and not montage.failures,
+            severity=Severity.ERROR,
+            sentence=sentence,
+            value=there,
+            limit=promised,
+            items=tuple(failure.item for failure in montage.failures),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TileRule:
+    """One value of each tile against one limit, and how to say it."""
+
+    name: str
+    limit: float
+    good: str
+    bad: str
+    figures: str
+    advice: str
+    is_maximum: bool = False
+    severity: Severity = Severity.WARN
+
+    def fails(self, value: float) -> bool:
+        return value > self.limit if self.is_maximum else value < self.limit
+
+
+def _judge_tiles(rule: _TileRule, values: Mapping[str, float]) -> Check:
+    ranked = sorted(values, key=lambda tile: values[tile], reverse=rule.is_maximum)
+    failed = [tile for tile in ranked if rule.fails(values[tile])]
+    worst = values[ranked[0]] if ranked else None
+    if not ranked:
+        sentence = "No tile shows specimen, so there is nothing to judge."
+    elif failed:
+        sentence = (
+            f"{len(failed)} of {len(values)} tiles are {rule.bad}: {_named(failed)} "
+            f"(worst: {rule.figures.format(worst, rule.limit)}); {rule.advice}."
+        )
+    else:
+        figures = rule.figures.format(worst, rule.limit)
+        sentence = f"All {len(values)} tiles are {rule.good} (worst: {figures})."
+    return Check(
+        name=rule.name,
+        passed=not failed and bool(ranked),
+        severity=rule.severity,
+        sentence=sentence,
+        value=worst,
+        limit=rule.limit,
+        items=tuple(failed),
+    )
+
+
+def _no_gaps(montage: Montage, fit: MontageFit) -> Check:
+    holes = [f"row {row}, column {column}" for row, column in find_holes(montage)]
+    opened = [" / ".join(pair) for pair in opened_pairs(montage, fit)]
+    found = (*holes, *opened)
+    sentence = "No hole amid the tiles, and all neighbours still overlap."
+    if found:
+        parts = []
+        if holes:
+            parts.append(
+                f"{len(holes)} tiles are missing amid others ({_named(holes)})"
+            )
+        if opened:
+            parts.append(
+                f"{len(opened)} pairs of neighbours were moved apart ({_named(opened)})"
+            )
+        sentence = f"{' and '.join(parts)}; image these tiles again."
+    return Check(
+        name="montage_has_no_gaps",
+        passed=not found,
+        severity=Severity.ERROR,
+        sentence=sentence,
+        value=len(found),
+        limit=0,
+        items=found,
+    )
+
+
+def _closed_seams(fit: MontageFit, limits: QualitySettings) -> Check:
+    seams = {
+        _edge(match): found
+        for match, found in seam_px(fit, min_points=limits.min_seam_points)
+    }
+    ranked = sorted(seams, key=lambda edge: -seams[edge])
+    opened = [edge for edge in ranked if seams[edge] >= limits.max_seam_px]
+    worst = seams[ranked[0]] if ranked else 0.0
+    sentence = f"All {len(seams)} seams are closed (worst: {worst:.2f} px)."
+    if opened:
+        named = _named(f"{edge} ({seams[edge]:.1f} px)" for edge in opened)
+        sentence = (
+            f"{len(opened)} of {len(seams)} seams are open by {limits.max_seam_px:g} "
+            f"px or more: {named}; check the lens correction, and the tiles for drift."
+        )
+    return Check(
+        name="seams_are_closed",
+        passed=not opened,
+        severity=Severity.ERROR,
+        sentence=sentence,
+        value=worst,
+        limit=limits.max_seam_px,
+        items=tuple(opened),
+    )
+
+
+def _connected(fit: MontageFit, limits: QualitySettings) -> Check:
+    loose = tuple(tile.tile_id for tile in fit.placements if tile.component != 0)
+    total, allowed = len(fit.placements), limits.max_disconnected_tiles
+    sentence = f"All {total} tiles hang together by matches."
+    if loose:
+        sentence = (
+            f"{len(loose)} of {total} tiles hang on the others by no match, {allowed} "
+            f"may: {_named(loose)}; they lie where the stage said."
+        )
+    return Check(
+        name="tiles_are_connected",
+        passed=len(loose) <= allowed,
+        severity=Severity.ERROR,
+        sentence=sentence,
+        value=len(loose),
+        limit=allowed,
+        items=loose,
+    )
+
+
+def _undistorted(fit: MontageFit, limits: QualitySettings) -> Check:
+    """Median absolute deviation of the tiles' scales, as em_montage_qc has it."""
+    scales = tile_scales(fit)
+    off = np.abs(scales - np.median(scales, axis=0)) if len(scales) else scales
+    worst = float(np.median(off, axis=0).max()) if len(off) else 0.0
+    stretched = off.max(axis=1, initial=0.0) > limits.max_distortion
+    passed = worst <= limits.max_distortion
+    sentence = (
+        f"The tiles keep their scale (usual deviation {worst:.2%}, at most "
+        f"{limits.max_distortion:.2%})."
+    )
+    tiles = [fit.placements[i].tile_id for i in np.flatnonzero(stretched)]
+    if not passed:
+        sentence = (
+            f"The fit had to scale tiles by {worst:.2%} as a rule, at most "
+            f"{limits.max_distortion:.2%} expected (for instance {_named(tiles)}); "
+            "calibrate the lens, or fit translations only."
+        )
+    return Check(
+        name="montage_is_undistorted",
+        passed=passed,
+        severity=Severity.WARN,
+        sentence=sentence,
+        value=worst,
+        limit=limits.max_distortion,
+        items=() if passed else tuple(tiles),
+    )
+
+
+def _edge(match: TileMatch) -> str:
+    return f"{match.a} / {match.b}"
+
+
+def _named(items: Iterable[str]) -> str:
+    """The first few, and how many more there are."""
+    names = list(items)
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
