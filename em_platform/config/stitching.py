@@ -98,7 +98,8 @@ class QualitySettings(Model):
     `max_unmatched_fraction` may stay unmatched: resin and vessels have nothing to match
     (0.6 % of the edges of a real montage of the Allen Institute). A seam is open where
     its matched places disagree by `max_seam_px`; a match that the fit left out counts
-    when it has `min_seam_points` places. `max_distortion` is the median absolute deviation of the tiles' scales.
+    when it has `min_seam_points` places. `max_distortion` bounds the median absolute
+    deviation of the tiles' scales.
     """
 
     min_focus: float = Field(default=0.05, ge=0.0, le=1.0)
