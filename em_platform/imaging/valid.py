@@ -19,6 +19,7 @@ Mask = NDArray[np.bool_]
 _BLACK = 0.04  # share of the way from the darkest edge pixel to bright tissue
 _FRAME = 1 / 3  # of an outermost line is black where there is a frame
 _STRAY = 0.002  # share of a line that may be black beside the specimen
+_USUAL = 0.8  # of the usual area: a smaller region is not that of the camera
 _SOFT_PX = 2  # the frame's edge is blurred where a tile was resampled
 _EMPTY = Box(y0=0, x0=0, y1=0, x1=0)
 
@@ -33,8 +34,9 @@ def valid_region(image: Image | Sequence[Image]) -> Box:
     Parameters
     ----------
     image
-        `(h, w)`, or several of one camera: then the frame is what is black in all of
-        them, and images without any content do not count.
+        `(h, w)`; or several tiles of one montage, which may come from several cameras:
+        then no tile shows its frame inside. Tiles without content do not count, nor do
+        those of which much less is left than of the others (an opaque grid bar).
 
     Returns
     -------
@@ -42,17 +44,26 @@ def valid_region(image: Image | Sequence[Image]) -> Box:
         The whole image where there is no frame; empty (zero high and wide) where there
         is nothing but black or one constant grey level.
     """
-    images = [image] if isinstance(image, np.ndarray) else image
-    black: Mask | None = None
-    for each in images:
-        limit = _black_limit(each)
-        if limit is None:
-            continue
-        if not _has_frame(each, limit):
-            return Box(y0=0, x0=0, y1=each.shape[0], x1=each.shape[1])
-        mask = each <= limit
-        black = mask if black is None else black & mask
-    return _EMPTY if black is None else _inner_box(black)
+    if isinstance(image, np.ndarray):
+        return _region(image)
+    boxes = [box for box in map(_region, image) if box != _EMPTY]
+    if not boxes:
+        return _EMPTY
+    areas = [(box.y1 - box.y0) * (box.x1 - box.x0) for box in boxes]
+    usual = _USUAL * float(np.median(areas))
+    boxes = [box for box, area in zip(boxes, areas, strict=True) if area >= usual]
+    y0, x0 = max(box.y0 for box in boxes), max(box.x0 for box in boxes)
+    y1, x1 = min(box.y1 for box in boxes), min(box.x1 for box in boxes)
+    return Box(y0=y0, x0=x0, y1=y1, x1=x1) if y1 > y0 and x1 > x0 else _EMPTY
+
+
+def _region(image: Image) -> Box:
+    limit = _black_limit(image)
+    if limit is None:
+        return _EMPTY
+    if not _has_frame(image, limit):
+        return Box(y0=0, x0=0, y1=image.shape[0], x1=image.shape[1])
+    return _inner_box(image <= limit)
 
 
 def _black_limit(image: Image) -> Any | None:
