@@ -22,14 +22,15 @@ from em_platform.imaging.correct import (
 )
 from em_platform.imaging.tile import ProcessedTile, process_tile
 from em_platform.imaging.valid import valid_region
-from em_platform.model import Failure, Montage, Tile, TileStats
+from em_platform.model import Box, Failure, Montage, Tile, TileStats
 from em_platform.stitching.compute import Map, serial
 from em_platform.stitching.tile_images import TileImages
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_SAMPLE_TILES = 9
+_SAMPLE_TILES = 12
+_MOST_FRAME = 0.12  # of a side
 _FLAT_TILES = 49
 _FLAT_PX = 512
 _BLOCK_TILES = 8
@@ -62,20 +63,41 @@ def choose_images(
         None of the tiles looked at shows anything.
     """
     plain = TileImages(options=options or {})
-    sample = list(_readable(montage.tiles, plain, count=_SAMPLE_TILES))
-    if not sample:
+    flat = _flat_field(montage, settings, images=plain)
+    sample = _readable(montage.tiles, plain, count=_SAMPLE_TILES)
+    box, dtype = _common_valid_box(sample, montage)
+    return TileImages(
+        flat_field=flat,
+        grey_range=_grey_range(montage, settings, dtype=dtype, flat=flat, images=plain),
+        valid_box=box,
+        options=options or {},
+    )
+
+
+def _common_valid_box(
+    sample: Iterable[NDArray[Any]], montage: Montage
+) -> tuple[Box | None, np.dtype[Any]]:
+    """The part of the frame that shows specimen in all tiles; None for all of it.
+
+    Cameras of one microscope differ a little in their black frames, so that each side
+    is cut as far as in the worst tile, unless that is more than a frame can be.
+    """
+    height, width = montage.tile_size.height_px, montage.tile_size.width_px
+    cuts, dtype = [], np.dtype(np.uint8)
+    for tile in sample:
+        box, dtype = valid_region(tile), tile.dtype
+        cuts.append((box.y0, box.x0, height - box.y1, width - box.x1))
+    if not cuts:
         raise DataError(
             f"montage {montage.acquisition_id}: none of its {len(montage.tiles)} tiles "
             "shows anything, expected images; copy them again from the microscope"
         )
-    box = valid_region(sample)
-    flat = _flat_field(montage, settings, images=plain)
-    return TileImages(
-        flat_field=flat,
-        grey_range=_grey_range(sample, settings, flat=flat),
-        valid_box=box if box.y1 > box.y0 else None,
-        options=options or {},
-    )
+    most = _MOST_FRAME * np.array([height, width, height, width])
+    worst = np.where(np.array(cuts) <= most, cuts, 0).max(axis=0).tolist()
+    y0, x0, below, right = worst
+    if not any(worst):
+        return None, dtype
+    return Box(y0=y0, x0=x0, y1=height - below, x1=width - right), dtype
 
 
 def measure_tiles(montage: Montage, images: TileImages, *, run: Map = serial) -> Survey:
@@ -120,7 +142,7 @@ def finish_tile(tile: Tile, images: TileImages) -> ProcessedTile | Failure:
         tile_id=tile.tile_id,
         flat_field=images.flat_field,
         grey_range=images.grey_range,
-        valid=images.valid_box,
+        valid=images.valid(tile),
     )
     if done.stats.minimum < done.stats.maximum:
         return done
@@ -195,15 +217,18 @@ def _acquired(montage: Montage, images: TileImages) -> FlatField:
 
 
 def _grey_range(
-    sample: Sequence[NDArray[Any]],
+    montage: Montage,
     settings: TileSettings,
     *,
+    dtype: np.dtype[Any],
     flat: FlatField | None,
+    images: TileImages,
 ) -> tuple[float, float] | None:
     if settings.grey_range is not None:
         return settings.grey_range
-    if sample[0].dtype == np.uint8:
+    if dtype == np.uint8:
         return None
+    sample = _readable(montage.tiles, images, count=_SAMPLE_TILES)
     return grey_range(sample, settings.percentiles, flat_field=flat)
 
 
