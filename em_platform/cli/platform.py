@@ -3,8 +3,7 @@
 import fcntl
 import os
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +30,13 @@ class Platform:
 
 
 @contextmanager
-def running_platform(settings: Settings) -> Iterator[Platform]:
+def running_platform(
+    settings: Settings, *, beside: Sequence[Child] = ()
+) -> Iterator[Platform]:
     """Start broker, recorder, code server, web UI and daemon; end them all after.
 
-    Signals set `supervisor.stopping` within the block.
+    Signals set `supervisor.stopping` within the block. `beside` are further processes
+    that need the broker.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def running_platform(settings: Settings) -> Iterator[Platform]:
         workspace = _prepare_dagster(home)
         with Supervisor(home / "logs") as supervisor, supervisor.until_signalled():
             session_file.write_text(supervisor.session)
-            for group in _children(settings, workspace):
+            for group in _children(settings, workspace, beside=beside):
                 supervisor.start(*group, timeout_s=120)
             host, port = settings.web.host, settings.web.port
             yield Platform(
@@ -134,7 +136,9 @@ def _port_of(workspace: Path) -> int:
     return int(loaded["load_from"][0]["grpc_server"]["port"])
 
 
-def _children(settings: Settings, workspace: Path) -> list[list[Child]]:
+def _children(
+    settings: Settings, workspace: Path, *, beside: Sequence[Child]
+) -> list[list[Child]]:
     """Groups of processes in the order of their start."""
     port = _port_of(workspace)
     code_server = Child(
@@ -152,7 +156,7 @@ def _children(settings: Settings, workspace: Path) -> list[list[Child]]:
         arguments=_python("em_platform", "recorder"),
         ready=lambda said: "ready recorder" in said,
     )
-    groups = [[recorder, code_server], _dagster(settings, workspace)]
+    groups = [[recorder, code_server, *beside], _dagster(settings, workspace)]
     return [[_broker(settings)], *groups] if settings.broker.embedded else groups
 
 
@@ -192,8 +196,3 @@ def _dagster(settings: Settings, workspace: Path) -> list[Child]:
 
 def _python(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", *arguments)
-
-
-def seconds_since(start: float) -> str:
-    """How long ago `start` (of `time.monotonic`) was, as a person reads it."""
-    return f"{time.monotonic() - start:.0f} s"

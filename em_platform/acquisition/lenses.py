@@ -1,0 +1,25 @@
+"""Which lens model a montage is corrected with."""
+
+from em_platform.model import LensModel, Montage
+from em_platform.storage import Store, layout
+
+
+def choose_lens(montage: Montage, store: Store) -> LensModel | None:
+    """The present model of the lens that imaged `montage`, held for its later steps.
+
+    Without a calibration of that microscope and magnification it is None.
+    """
+    lens = None
+    if montage.magnification is not None:
+        name = layout.lens(montage.microscope, montage.magnification)
+        lens = store.read(name, LensModel) if store.exists(name) else None
+    held = () if lens is None else (lens,)
+    name = layout.lens_in_use(montage.acquisition_id)
+    store.write(name, held, tuple[LensModel, ...])
+    return lens
+
+
+def held_lens(acquisition_id: str, store: Store) -> LensModel | None:
+    """The model with which the montage was matched, even if there is a newer one."""
+    held = store.read(layout.lens_in_use(acquisition_id), tuple[LensModel, ...])
+    return held[0] if held else None

@@ -1,0 +1,127 @@
+"""What Dagster says of a montage's runs, asked over the web UI's own GraphQL."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+
+from em_platform.errors import SourceUnavailable
+
+_RUNS = """
+query($key: String!) {
+  runsOrError(filter: {tags: [{key: "dagster/partition", value: $key}]}) {
+    ... on Runs { results { runId status startTime endTime } }
+  }
+}"""
+
+_EVENTS = """
+query($id: ID!) {
+  logsForRun(runId: $id) {
+    ... on EventConnection { events {
+      __typename
+      ... on MaterializationEvent { assetKey { path } }
+      ... on ExecutionStepFailureEvent {
+        stepKey error { message cause { message } } failureMetadata { description }
+      }
+      ... on AssetCheckEvaluationEvent { evaluation {
+        checkName success severity description assetKey { path }
+      } }
+    } }
+  }
+}"""
+
+_ACTIVE = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "MANAGED")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOutcome:
+    """One check as Dagster holds it."""
+
+    name: str
+    passed: bool
+    is_error: bool
+    sentence: str
+
+
+@dataclass(slots=True, kw_only=True)
+class MontageRuns:
+    """All runs of one montage together: a run that was killed has a successor."""
+
+    status: str = "WAITING"
+    run_ids: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    assets: list[str] = field(default_factory=list)
+    checks: dict[str, CheckOutcome] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        return self.status in ("SUCCESS", "FAILURE", "CANCELED")
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the run succeeded and no check of severity ERROR failed."""
+        wrong = [c for c in self.checks.values() if c.is_error and not c.passed]
+        return self.status == "SUCCESS" and not wrong
+
+
+def montage_runs(url: str, key: str) -> MontageRuns:
+    """The runs of the montage `key`, from the web UI at `url`.
+
+    Raises
+    ------
+    SourceUnavailable
+        The web UI does not answer.
+    """
+    found = ask(url, _RUNS, key=key)["runsOrError"].get("results", [])
+    runs = MontageRuns()
+    if not found:
+        return runs
+    newest = found[0]
+    active = [run for run in found if run["status"] in _ACTIVE]
+    runs.status = (active or [newest])[0]["status"]
+    runs.run_ids = [run["runId"] for run in found]
+    runs.seconds = (newest["endTime"] or 0.0) - (newest["startTime"] or 0.0)
+    for run in reversed(found):
+        _add_events(runs, ask(url, _EVENTS, id=run["runId"])["logsForRun"])
+    return runs
+
+
+def ask(url: str, query: str, **variables: Any) -> dict[str, Any]:
+    """The answer of the web UI to one GraphQL question."""
+    body = {"query": query, "variables": variables}
+    try:
+        answer = requests.post(f"{url}/graphql", json=body, timeout=30)
+        answer.raise_for_status()
+        data: dict[str, Any] | None = answer.json().get("data")
+    except (requests.RequestException, ValueError) as error:
+        raise SourceUnavailable(
+            f"web UI {url}: no answer ({error}), expected one; see web.log in the home"
+        ) from error
+    if data is None:
+        raise SourceUnavailable(f"web UI {url}: {answer.text[:300]}; see web.log")
+    return data
+
+
+def _add_events(runs: MontageRuns, log: dict[str, Any]) -> None:
+    for event in log.get("events", []):
+        kind = event["__typename"]
+        if kind == "MaterializationEvent":
+            runs.assets.append("/".join(event["assetKey"]["path"]))
+        elif kind == "AssetCheckEvaluationEvent":
+            one = event["evaluation"]
+            runs.checks[one["checkName"]] = CheckOutcome(
+                name=one["checkName"],
+                passed=one["success"],
+                is_error=one["severity"] == "ERROR",
+                sentence=one["description"] or "",
+            )
+        elif kind == "ExecutionStepFailureEvent":
+            runs.failures.append(_sentence(event))
+
+
+def _sentence(event: dict[str, Any]) -> str:
+    told = (event.get("failureMetadata") or {}).get("description")
+    error = event.get("error") or {}
+    return f"{event['stepKey']}: {told or error.get('message', 'failed')}".strip()

@@ -1,0 +1,62 @@
+"""The microscope, as assets and sensors see it."""
+
+from typing import Any
+
+import dagster as dg
+
+from em_platform.acquisition.inbox import Inbox, inbox_of
+from em_platform.acquisition.recorder import Recorder, recorder_of
+from em_platform.errors import DeviceError, NoAnswer
+from em_platform.messaging.bus import Bus
+from em_platform.model import Montage
+from em_platform.resources.configuration import Configuration
+
+
+class Microscope(dg.ConfigurableResource[Any]):
+    """What the microscope has recorded, and a way to tell it what to do.
+
+    Folders that were dropped into the inbox are montages of a microscope too.
+    """
+
+    configuration: Configuration
+
+    def recorder(self) -> Recorder:
+        """The table of all that the microscope has said; use it in a `with` block."""
+        return recorder_of(self.configuration.settings())
+
+    def inbox(self) -> Inbox:
+        """The folder in which tiles of any microscope are dropped."""
+        return inbox_of(self.configuration.settings())
+
+    def montage(self, acquisition_id: str) -> Montage:
+        """The montage as it was imaged, or as it was dropped into the inbox."""
+        with self.recorder() as recorder:
+            if recorder.is_complete(acquisition_id):
+                return recorder.montage(acquisition_id)
+            dropped = self.inbox().montage(acquisition_id)
+            return dropped or recorder.montage(acquisition_id)
+
+    def command_scope(self, *, timeout_s: float = 10.0, **wanted: Any) -> Any:
+        """Tell the column to change; the status that shows the wanted values.
+
+        The values are those of Pigeon's `scope.command`: focus, mag, screen, ...
+
+        Raises
+        ------
+        DeviceError
+            The scope does not show them in time.
+        """
+
+        def shows(status: Any) -> bool:
+            return all(getattr(status, name) == value for name, value in wanted.items())
+
+        with Bus(self.configuration.settings().broker, "dagster") as bus:
+            since = bus.mark()
+            bus.publish("scope.command", **wanted)
+            try:
+                return bus.wait_for("scope.status", shows, timeout_s, since=since)
+            except NoAnswer as error:
+                raise DeviceError(
+                    f"scope: {wanted} was not reached within {timeout_s:g} s; see that "
+                    "the scope's service runs and that the values are within its range"
+                ) from error

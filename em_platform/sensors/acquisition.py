@@ -1,0 +1,63 @@
+"""A montage that is whole -> its partition and one run."""
+
+import json
+import time
+from collections.abc import Sequence
+
+import dagster as dg
+
+from em_platform.jobs import stitch_montages
+from em_platform.partitions import montages
+from em_platform.resources.acquisition import Microscope
+
+_MOST_A_TICK = 50
+
+
+@dg.sensor(
+    job=stitch_montages,
+    minimum_interval_seconds=2,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def montage_complete_sensor(
+    context: dg.SensorEvaluationContext, microscope: Microscope
+) -> dg.SensorResult | dg.SkipReason:
+    """Starts one run for each montage that the microscope has completed.
+
+    The cursor is the number of the last recorded event that was looked at.
+    """
+    after = int(context.cursor or 0)
+    with microscope.recorder() as recorder:
+        found = recorder.montages(after, limit=_MOST_A_TICK)
+    if not found:
+        return dg.SkipReason(f"no montage was completed since event {after}")
+    return _request([key for _, key in found], cursor=str(found[-1][0]))
+
+
+@dg.sensor(
+    job=stitch_montages,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def inbox_sensor(
+    context: dg.SensorEvaluationContext, microscope: Microscope
+) -> dg.SensorResult | dg.SkipReason:
+    """Starts one run for each folder of tiles that was dropped into the inbox.
+
+    The cursor lists the folders that are there and were asked for; it shrinks when
+    folders are taken away.
+    """
+    inbox = microscope.inbox()
+    asked = set(json.loads(context.cursor or "[]")) & set(inbox.folders())
+    new = [key for key in inbox.ready(time.time()) if key not in asked][:_MOST_A_TICK]
+    if not new:
+        return dg.SkipReason(f"no new folder that is whole in {inbox.folder}")
+    return _request(new, cursor=json.dumps(sorted(asked | set(new))))
+
+
+def _request(keys: Sequence[str], *, cursor: str) -> dg.SensorResult:
+    unique = list(dict.fromkeys(keys))
+    return dg.SensorResult(
+        dynamic_partitions_requests=[montages.build_add_request(unique)],
+        run_requests=[dg.RunRequest(run_key=key, partition_key=key) for key in unique],
+        cursor=cursor,
+    )
