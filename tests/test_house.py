@@ -88,6 +88,13 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
             yield node
 
 
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many lines a function has without its docstring."""
+    docstring = function.body[0] if ast.get_docstring(function) else None
+    said = docstring.end_lineno - docstring.lineno + 1 if docstring else 0  # type: ignore[operator]
+    return (function.end_lineno or 0) - function.lineno + 1 - said
+
+
 def dagster_files() -> list[Path]:
     in_rooms = [p for room in DAGSTER_ROOMS for p in (PACKAGE / room).rglob("*.py")]
     return in_rooms + [PACKAGE / name for name in DAGSTER_FILES]
@@ -114,7 +121,7 @@ def test_no_function_is_too_long() -> None:
         f"{name_of(path)}:{function.lineno} {function.name}"
         for path in SOURCES
         for function in functions(ast.parse(path.read_text()))
-        if (function.end_lineno or 0) - function.lineno + 1 > MOST_LINES_OF_A_FUNCTION
+        if lines_of(function) > MOST_LINES_OF_A_FUNCTION
     ]
     assert not too_long
 
