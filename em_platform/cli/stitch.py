@@ -56,8 +56,16 @@ class _Command(click.Command):
 @click.option("--section", type=int, help="section of an mdoc")
 @click.option("--image", help="image stack of an mdoc")
 @click.option("--name", help="acquisition id; without it name and hash of INPUT")
-@click.option("--flat-field", type=click.Choice(["none", "estimate", "acquired"]))
-@click.option("--model", type=click.Choice(["translation", "affine"]))
+@click.option(
+    "--flat-field",
+    type=click.Choice(["none", "estimate", "acquired"]),
+    help="how uneven light is taken out",
+)
+@click.option(
+    "--model",
+    type=click.Choice(["auto", "translation", "rigid", "affine"]),
+    help="what may be done to a tile to fit it",
+)
 @click.option("--lens", type=click.Path(path_type=Path), help="lens model JSON")
 @click.option("--search-px", type=int, help="how far a tile may lie from its place")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML of settings")
