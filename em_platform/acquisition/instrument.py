@@ -30,6 +30,7 @@ class Instrument:
         self._bus = bus
         self._settings = settings
         self._camera: Any = None
+        self._moved: int | None = None
         for topic in (
             "camera.status",
             "camera.image",
@@ -83,10 +84,11 @@ class Instrument:
 
     def start_move(self, stop: Stop) -> None:
         """Send the stage on its way and do not wait."""
+        self._moved = self._bus.mark()
         self._publish("stage.motion.command", {"x": stop.x_nm, "y": stop.y_nm})
 
     def finish_move(self, stop: Stop) -> Any:
-        """Wait until the stage rests at `stop`; sends it there (again) if need be."""
+        """Wait until the stage rests at `stop`, where `start_move` sent it."""
 
         def arrived(status: Any) -> bool:
             return bool(status.error) or is_at(status, stop)
@@ -96,7 +98,7 @@ class Instrument:
             {"x": stop.x_nm, "y": stop.y_nm},
             "stage.motion.status",
             arrived,
-            already_sent=True,
+            sent_at=self._moved,
         )
         if status.error and not is_at(status, stop):
             raise DeviceError(status.error)
@@ -147,16 +149,20 @@ class Instrument:
         accept: Accept,
         *,
         fresh: bool = False,
-        already_sent: bool = False,
+        sent_at: int | None = None,
     ) -> Any:
-        """Send until an acceptable status comes; only one sent after it if `fresh`."""
+        """Send until an acceptable status comes, `fresh`: one from after that.
+
+        With `sent_at`, a mark, it was sent then, and is sent again only for want of an
+        answer from after that.
+        """
         timeout_s, tries = (
             self._settings.request_timeout_s,
             self._settings.request_tries,
         )
         for attempt in range(tries):
-            mark = self._bus.mark() if fresh else None
-            if attempt or not already_sent:
+            mark = self._bus.mark() if fresh else sent_at
+            if attempt or sent_at is None:
                 self._publish(topic, fields)
             try:
                 return self._bus.wait_for(answer, accept, timeout_s, since=mark)

@@ -56,7 +56,7 @@ def _vignette(
     v = np.linspace(-1, 1, height, dtype=np.float32)[:, None] - np.float32(middle_y)
     u = np.linspace(-1, 1, width, dtype=np.float32)[None, :] - np.float32(middle_x)
     radius2 = v * v + u * u
-    tilt = 0.04 * (v * rng.uniform(-1, 1) + u * rng.uniform(-1, 1))
+    tilt = 0.16 * vignette * (v * rng.uniform(-1, 1) + u * rng.uniform(-1, 1))
     level = 1.0 + tilt - vignette * radius2 / radius2.max()
     return np.asarray(level, dtype=np.float32)
 
