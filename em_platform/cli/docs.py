@@ -121,7 +121,7 @@ def errors_page() -> str:
 
 def catalog_page() -> str:
     """The fields of a catalog record, and its JSON schema."""
-    from em_platform.model import DatasetRecord
+    from em_platform.model.dataset import DatasetRecord
 
     schema = DatasetRecord.model_json_schema()
     lines = ["# Catalog record", "", _GENERATED, "", schema.get("description", ""), ""]
