@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _UNUSABLE = 1
 _SET_ASIDE = 2
+_THREADS = 8  # more wait for Python's lock
 
 
 class _Command(click.Command):
@@ -40,7 +41,7 @@ class _Command(click.Command):
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="processes; without it one, or all cores for large montages",
+    help="Dask processes; without it threads of this process on all cores",
 )
 @click.option("--pixel-nm", type=float, help="pixel size of the tiles")
 @click.option(
@@ -187,11 +188,14 @@ def _lens(path: Path | None) -> LensModel | None:
 def _stitch(
     montage: Montage, given: Mapping[str, Any], settings: Settings
 ) -> "StitchResult":
+    import cv2
+
     from em_platform.stitching.compute import (
         dask_map,
         local_cluster,
         own_usage,
         serial,
+        thread_map,
         worker_peak_memory_mb,
     )
     from em_platform.stitching.stitch import stitch_montage
@@ -205,12 +209,12 @@ def _stitch(
         "storage_options": _options(target, settings),
         "input_options": _options(uri, settings),
     }
-    workers = given["workers"] or _workers_for(montage)
+    workers, cores = given["workers"], len(os.sched_getaffinity(0))
+    cv2.setNumThreads(1)
     with _progress() as progress:
-        if workers == 1:
-            return stitch_montage(
-                montage, target, run=serial, progress=progress, **asked
-            )
+        if workers is None or workers == 1:
+            run = serial if workers or cores == 1 else thread_map(min(cores, _THREADS))
+            return stitch_montage(montage, target, run=run, progress=progress, **asked)
         memory = settings.dask.memory_limit_mb
         with local_cluster(workers, memory_limit_mb=memory) as client:
             result = stitch_montage(
@@ -220,16 +224,6 @@ def _stitch(
     # The workers have ended: their CPU-seconds are now those of our children.
     cpu_seconds = own_usage().cpu_seconds - before
     return replace(result, cpu_seconds=cpu_seconds, peak_memory_mb=peak)
-
-
-def _workers_for(montage: Montage) -> int:
-    size = montage.tile_size
-    mpix = len(montage.tiles) * size.height_px * size.width_px / 1e6
-    return (os.cpu_count() or 1) if mpix > _LARGE_MPIX else 1
-
-
-# Starting workers costs about 3 s; below this they do not bring it back.
-_LARGE_MPIX = 400
 
 
 @contextmanager
