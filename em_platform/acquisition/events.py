@@ -1,0 +1,122 @@
+"""The table of what the microscope said, and what makes two messages one event."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+
+COMPLETE, RAW, SCOPE = "montage.complete", "tile.raw", "scope.status"
+TOPICS = (
+    COMPLETE,
+    RAW,
+    "montage.status",
+    "qc.status",
+    SCOPE,
+    "lens_correction.transform",
+)
+"""What is recorded; the order of arrival is kept across all of them."""
+
+_REPEATED = frozenset(("montage.status", "qc.status", SCOPE))
+"""Topics that say the same again on purpose: each sending is an event of its own."""
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+Fields = Mapping[str, Any]
+
+metadata = MetaData()
+events = Table(
+    "events",
+    metadata,
+    # SQLite numbers without gaps and never twice only a plain INTEGER.
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("key", String(64), nullable=False, unique=True),
+    Column("topic", String(80), nullable=False),
+    Column("acquisition_id", String(200), index=True),
+    Column("montage_id", String(200)),
+    Column("tile_id", String(200)),
+    Column("body", Text, nullable=False),
+    Column("headers", Text, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),  # ms since 1970
+    Index("events_by_topic", "topic", "seq"),
+    Index("events_by_montage", "montage_id", "topic"),
+    sqlite_autoincrement=True,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that the microscope said; `seq` grows in the order of recording."""
+
+    seq: int
+    topic: str
+    body: dict[str, Any]
+    headers: dict[str, str]
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One thing that is to be recorded."""
+
+    topic: str
+    body: Fields
+    headers: Mapping[str, str]
+
+
+def row_of(said: Said) -> dict[str, Any]:
+    """The table's row for one thing said."""
+    acquisition_id = said.body.get("acquisition_id")
+    return {
+        "key": content_key(said),
+        "topic": said.topic,
+        "acquisition_id": None if acquisition_id is None else safe_id(acquisition_id),
+        "montage_id": said.body.get("montage_id"),
+        "tile_id": said.body.get("tile_id"),
+        "body": _canonical(said.body),
+        "headers": _canonical(dict(said.headers)),
+        "recorded_at": int(datetime.now(UTC).timestamp() * 1000),
+    }
+
+
+def event_of(row: Any) -> Event:
+    """The event in one row."""
+    return Event(
+        seq=row.seq,
+        topic=row.topic,
+        body=json.loads(row.body),
+        headers=json.loads(row.headers),
+        recorded_at=datetime.fromtimestamp(row.recorded_at / 1000, UTC),
+    )
+
+
+def content_key(said: Said) -> str:
+    """Equal for the same thing said twice, by message or from the disk.
+
+    Topic and body decide; for topics that repeat, sender and time of sending too.
+    """
+    parts: list[Any] = [said.topic, said.body]
+    if said.topic in _REPEATED:
+        parts += [said.headers.get("source"), said.headers.get("sent_at")]
+    return hashlib.sha256(_canonical(parts).encode()).hexdigest()
+
+
+def safe_id(acquisition_id: str) -> str:
+    """An acquisition id as a path and a partition may be called.
+
+    One that is safe stays; in another each odd character becomes `_` and eight digits
+    of its SHA-256 keep it apart from others.
+    """
+    if _SAFE.fullmatch(acquisition_id):
+        return acquisition_id
+    digits = hashlib.sha256(acquisition_id.encode()).hexdigest()[:8]
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", acquisition_id).lstrip("._-")[:150]
+    return f"{stem or 'montage'}-{digits}"
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,292 @@
+"""The durable table of the microscope's events: SQLite by default, PostgreSQL by URL.
+
+Sequence numbers appear in order: a reader that has seen `seq` never meets a smaller
+one later. Two writers could commit out of order, so there is one at a time: SQLite's
+write lock, or an advisory lock in PostgreSQL that is held until the commit is visible.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, create_engine, func, select, text
+from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from em_platform.acquisition.events import (
+    COMPLETE,
+    RAW,
+    SCOPE,
+    Event,
+    Said,
+    event_of,
+    events,
+    metadata,
+    row_of,
+    safe_id,
+)
+from em_platform.acquisition.on_disk import said_on_disk
+from em_platform.acquisition.recorded_montage import recorded_montage
+from em_platform.config import Settings
+from em_platform.errors import ConfigError, RecordError, StorageError
+from em_platform.model import Montage
+
+_WRITER_LOCK = 7_203_651_170_219_552_101
+_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_BUSY_TIMEOUT_MS = 30_000
+
+
+class Recorder:
+    """All that the microscope said, in order; safe to use from many processes.
+
+    Appending the same thing again changes nothing. `microscope` and `magnification`
+    stand in for what no event says.
+    """
+
+    def __init__(
+        self, url: str, *, microscope: str = "unknown", magnification: int | None = None
+    ) -> None:
+        self._url = url
+        self._microscope = microscope
+        self._magnification = magnification
+        self._engine = _engine(url)
+        self._insert = _INSERT[self._engine.dialect.name]
+        with self._writing() as connection:
+            metadata.create_all(connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def append(
+        self, topic: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> int | None:
+        """Record one message durably; its number, or None when it was there already.
+
+        Raises
+        ------
+        StorageError
+            The table cannot be written; nothing was recorded.
+        """
+        return self.append_all([Said(topic, body, headers)])[0]
+
+    def append_all(self, said: Sequence[Said]) -> list[int | None]:
+        """Record many messages in one commit, all or none; their numbers."""
+        rows = [row_of(each) for each in said]
+        with self._writing() as connection:
+            return [self._append(connection, row) for row in rows]
+
+    def events(
+        self, after: int = 0, *, topics: Iterable[str] = (), limit: int = 1000
+    ) -> list[Event]:
+        """What was recorded behind number `after`, in order, of `topics` or of all."""
+        query = select(events).where(events.c.seq > after)
+        if topics := tuple(topics):
+            query = query.where(events.c.topic.in_(topics))
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(events.c.seq).limit(limit))
+            return [event_of(row) for row in rows]
+
+    def montages(self, after: int = 0, *, limit: int = 1000) -> list[tuple[int, str]]:
+        """`(seq, acquisition_id)` of the montages completed behind number `after`.
+
+        Each montage once: where its completion was said anew, the first time counts.
+        """
+        first = func.min(events.c.seq)
+        query = (
+            select(first, events.c.acquisition_id)
+            .where(events.c.topic == COMPLETE)
+            .group_by(events.c.acquisition_id)
+            .having(first > after)
+            .order_by(first)
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            return [(int(seq), str(name)) for seq, name in connection.execute(query)]
+
+    def montage(self, acquisition_id: str) -> Montage:
+        """The montage as it was imaged; what is wrong with single tiles is in it.
+
+        Raises
+        ------
+        RecordError
+            Its completion is not recorded.
+        DataError
+            Not one of its tiles can be used.
+        """
+        with self._reading() as connection:
+            complete = self._newest(connection, acquisition_id)
+            raw = select(events).where(
+                events.c.topic == RAW,
+                events.c.montage_id == complete.body["montage_id"],
+            )
+            rows = connection.execute(raw.order_by(events.c.seq))
+            frames = [event_of(row) for row in rows]
+            magnification = self._magnification_before(connection, complete.seq)
+        return recorded_montage(
+            complete,
+            frames,
+            microscope=self._microscope,
+            magnification=magnification or self._magnification,
+        )
+
+    def tile_ids(self, montage_id: str) -> set[str]:
+        """The tiles of one montage whose frames are recorded."""
+        query = select(events.c.tile_id).where(
+            events.c.topic == RAW, events.c.montage_id == montage_id
+        )
+        with self._reading() as connection:
+            return {str(name) for (name,) in connection.execute(query)}
+
+    def is_complete(self, acquisition_id: str) -> bool:
+        """Whether the completion of this montage is recorded."""
+        query = select(events.c.seq).where(
+            events.c.topic == COMPLETE,
+            events.c.acquisition_id == safe_id(acquisition_id),
+        )
+        with self._reading() as connection:
+            return connection.execute(query.limit(1)).first() is not None
+
+    def reconcile(self, frames_folder: Path) -> int:
+        """Record what lies beside the frames and is not recorded; how many events.
+
+        Of each montage the tiles come first, then its completion: who sees the
+        completion finds all tiles.
+        """
+        recorded = 0
+        if not frames_folder.is_dir():
+            return 0
+        for folder in sorted(frames_folder.iterdir()):
+            if folder.is_dir():
+                recorded += self.reconcile_montage(folder)
+        return recorded
+
+    def reconcile_montage(self, folder: Path) -> int:
+        """Record what lies in the folder of one montage and is not recorded."""
+        found = said_on_disk(
+            folder, recorded=self.tile_ids(folder.name), is_complete=self.is_complete
+        )
+        return sum(seq is not None for seq in self.append_all(found)) if found else 0
+
+    def close(self) -> None:
+        """Close all connections to the table."""
+        self._engine.dispose()
+
+    def _append(self, connection: Connection, row: dict[str, Any]) -> int | None:
+        statement = self._insert(events).values(row).on_conflict_do_nothing()
+        seq = connection.execute(statement.returning(events.c.seq)).scalar()
+        return None if seq is None else int(seq)
+
+    def _newest(self, connection: Connection, acquisition_id: str) -> Event:
+        query = select(events).where(
+            events.c.topic == COMPLETE, events.c.acquisition_id == acquisition_id
+        )
+        row = connection.execute(query.order_by(events.c.seq.desc()).limit(1)).first()
+        if row is None:
+            raise RecordError(
+                f"recorder: no montage {acquisition_id} is recorded as complete; see "
+                "that the recorder runs and the acquisition has ended",
+                acquisition_id=acquisition_id,
+            )
+        return event_of(row)
+
+    def _magnification_before(self, connection: Connection, seq: int) -> int | None:
+        query = select(events).where(events.c.topic == SCOPE, events.c.seq < seq)
+        row = connection.execute(query.order_by(events.c.seq.desc()).limit(1)).first()
+        return None if row is None else int(event_of(row).body["mag"])
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        engine = self._engine.execution_options(em_writer=True)
+        with self._told_plainly("written"), engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                lock = text("SELECT pg_advisory_xact_lock(:key)")
+                connection.execute(lock, {"key": _WRITER_LOCK})
+            yield connection
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._told_plainly("read"), self._engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _told_plainly(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            where = make_url(self._url).render_as_string(hide_password=True)
+            raise StorageError(
+                f"recorder: {where} could not be {what} "
+                f"({str(error).splitlines()[0]}); free space, or start the database",
+                url=where,
+            ) from error
+
+
+def recorder_url(settings: Settings) -> str:
+    """Where the events are recorded: by URL, else an SQLite file in the home."""
+    given = settings.acquisition.recorder_url
+    return given or f"sqlite:///{(settings.home / 'recorder.sqlite').absolute()}"
+
+
+def recorder_of(settings: Settings) -> Recorder:
+    """The recorder that the settings name."""
+    return Recorder(
+        recorder_url(settings),
+        microscope=settings.acquisition.microscope,
+        magnification=settings.acquisition.magnification,
+    )
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise _unknown(url) from error
+    if parsed.get_backend_name() not in _INSERT:
+        raise _unknown(url)
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True)
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed)
+    sqlalchemy_event.listen(engine, "connect", _prepare_sqlite)
+    sqlalchemy_event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, see `_begin_sqlite`
+    for pragma in (
+        f"busy_timeout={_BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes its lock at once: a reader that turns writer can meet SQLITE_BUSY
+    # however long the timeout is (https://www.sqlite.org/lang_transaction.html).
+    is_writer = connection.get_execution_options().get("em_writer")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
+
+
+def _unknown(url: str) -> ConfigError:
+    return ConfigError(
+        f"recorder: {url.split('@')[-1]!r} is no URL of a database that is supported, "
+        "sqlite:///file or postgresql://user:password@host/name was expected; "
+        "correct acquisition.recorder_url"
+    )

@@ -1,0 +1,145 @@
+"""Records what is said on the bus, and what lies on disk and was not heard."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from em_platform.acquisition.events import COMPLETE, RAW, SCOPE, TOPICS, Said
+from em_platform.acquisition.on_disk import said_on_disk
+from em_platform.acquisition.recorder import Recorder
+from em_platform.errors import StorageError
+from em_platform.messaging.bus import Bus
+
+log = logging.getLogger(__name__)
+
+_COMMIT_AT_MOST = 500
+_RETRY_S = 1.0
+_SETTLED_NS = 2_000_000_000
+_KEPT_HEADERS = ("source", "service", "hostname", "pid", "sent_at", "version")
+
+
+class RecorderService:
+    """Feeds a recorder from a bus and a folder of frames.
+
+    One thread writes, in the order of arrival; what came while it wrote goes into one
+    commit. While the table cannot be written everything waits. The folder is
+    reconciled at the start, after the broker was away, and every `reconcile_s`.
+    """
+
+    def __init__(
+        self, bus: Bus, recorder: Recorder, *, frames: Path, reconcile_s: float = 30.0
+    ) -> None:
+        self._bus = bus
+        self._recorder = recorder
+        self._frames = frames
+        self._reconcile_s = reconcile_s
+        self._waiting: queue.Queue[Said | None] = queue.Queue()
+        self._closing = threading.Event()
+        self._reconciled_at = 0.0
+        self._reconnects = 0
+        self._scope: tuple[Any, ...] = ()
+        self._complaint = ""
+        self._seen_ns: dict[Path, int] = {}
+        bus.subscribe_many(TOPICS, self._hear)
+        self._reconcile()
+        self._writer = threading.Thread(
+            target=self._write, name="recorder", daemon=True
+        )
+        self._writer.start()
+
+    def tick(self) -> None:
+        """Reconcile when it is due."""
+        late = time.monotonic() - self._reconciled_at > self._reconcile_s
+        if late or self._reconnects != self._bus.reconnects:
+            self._reconnects = self._bus.reconnects
+            self._reconcile()
+
+    def close(self) -> None:
+        """Write what has arrived, and end."""
+        self._closing.set()
+        self._waiting.put(None)
+        self._writer.join()
+
+    def _hear(self, message: Any, headers: Mapping[str, str]) -> None:
+        """Queue one message, unless it says nothing that would be looked for."""
+        topic = headers["topic"]
+        if topic == RAW and not message.montage_id:
+            return  # a frame for the operator's screen
+        if topic == SCOPE:
+            now = (message.mag_mode, message.mag)
+            if now == self._scope:
+                return  # said each second; only the magnification is looked for
+            self._scope = now
+        kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
+        self._waiting.put(Said(topic, message.model_dump(mode="json"), kept))
+
+    def _write(self) -> None:
+        while True:
+            batch = [self._waiting.get()]
+            while len(batch) < _COMMIT_AT_MOST and not self._waiting.empty():
+                batch.append(self._waiting.get())
+            self._record([said for said in batch if said is not None])
+            if None in batch:
+                return
+
+    def _record(self, said: list[Said]) -> None:
+        """Append all, however long the table cannot be written."""
+        while said:
+            try:
+                self._recorder.append_all([*self._unheard(said), *said])
+            except StorageError as error:
+                self._complain(error)
+                if self._closing.wait(_RETRY_S):
+                    log.error("recorder: %d events could not be recorded", len(said))
+                    return
+            else:
+                return
+
+    def _unheard(self, said: list[Said]) -> list[Said]:
+        """Frames of the montages that `said` completes which nobody heard of.
+
+        They are recorded first: who sees a completion finds all its tiles.
+        """
+        heard = {each.body["tile_id"] for each in said if each.topic == RAW}
+        found: list[Said] = []
+        for each in said:
+            if each.topic == COMPLETE:
+                montage_id = each.body["montage_id"]
+                found += said_on_disk(
+                    self._frames / montage_id,
+                    recorded=heard | self._recorder.tile_ids(montage_id),
+                    is_complete=lambda _: True,
+                )
+        return found
+
+    def _reconcile(self) -> None:
+        self._reconciled_at = time.monotonic()
+        try:
+            folders = [path for path in self._frames.iterdir() if path.is_dir()]
+            found = sum(self._reconcile_folder(folder) for folder in sorted(folders))
+        except FileNotFoundError:
+            return  # no frame was ever saved
+        except (StorageError, OSError) as error:
+            self._complain(error)
+            return
+        if found:
+            log.info("recorder: %d events were recorded from the disk", found)
+
+    def _reconcile_folder(self, folder: Path) -> int:
+        changed_ns = folder.stat().st_mtime_ns
+        if self._seen_ns.get(folder) == changed_ns:
+            return 0
+        found = self._recorder.reconcile_montage(folder)
+        # A file may still come within the same tick of the file system's clock.
+        if time.time_ns() - changed_ns > _SETTLED_NS:
+            self._seen_ns[folder] = changed_ns
+        return found
+
+    def _complain(self, error: Exception) -> None:
+        if str(error) != self._complaint:
+            self._complaint = str(error)
+            log.error("%s", error)
