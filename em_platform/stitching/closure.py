@@ -55,7 +55,7 @@ def opened_pairs(montage: Montage, fit: MontageFit) -> tuple[tuple[str, str], ..
 def _centres(tiles: Iterable[Tile], fit: MontageFit) -> dict[str, Array]:
     size = {tile.tile_id: tile.size for tile in tiles}
     return {
-        place.tile_id: _world(
+        place.tile_id: in_montage(
             place,
             np.array([[size[place.tile_id].height_px, size[place.tile_id].width_px]])
             / 2.0,
@@ -65,8 +65,8 @@ def _centres(tiles: Iterable[Tile], fit: MontageFit) -> dict[str, Array]:
     }
 
 
-def _world(place: TilePlacement, points: Array) -> Array:
-    """`(n, 2)` montage pixels of a tile's pixels."""
+def in_montage(place: TilePlacement, points: Array) -> Array:
+    """Where a tile's `(n, 2)` pixels lie in the montage, `(n, 2)`."""
     turn = np.array([[place.yy, place.yx], [place.xy, place.xx]])
     return np.asarray(points @ turn.T + (place.y_px, place.x_px))
 
@@ -91,8 +91,8 @@ def seam_px(fit: MontageFit, *, min_points: int) -> tuple[tuple[TileMatch, float
 def _open_px(match: TileMatch, a: TilePlacement, b: TilePlacement) -> float:
     if not match.a_points:
         return match.residual_px or 0.0
-    there = _world(a, np.asarray(match.a_points))
-    here = _world(b, np.asarray(match.b_points))
+    there = in_montage(a, np.asarray(match.a_points))
+    here = in_montage(b, np.asarray(match.b_points))
     return float(np.median(np.linalg.norm(there - here, axis=1)))
 
 

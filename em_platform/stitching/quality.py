@@ -36,7 +36,7 @@ def check_tiles(
         name="tiles_are_in_focus",
         limit=max(limits.min_focus, limits.min_relative_focus * usual),
         good="in focus",
-        bad="out of focus",
+        bad="Out of focus",
         figures="focus score {:.3f}, at least {:.3f} expected",
         advice="focus and image them again",
         severity=Severity.ERROR,
@@ -45,7 +45,7 @@ def check_tiles(
         name="tiles_have_contrast",
         limit=limits.min_std,
         good="rich in contrast",
-        bad="almost uniform",
+        bad="Almost uniform",
         figures="standard deviation {:.1f} grey levels, at least {:.1f} expected",
         advice="they show resin, a hole or no beam; look at them",
     )
@@ -54,7 +54,7 @@ def check_tiles(
         limit=limits.max_saturated_fraction,
         is_maximum=True,
         good="within the grey scale",
-        bad="saturated",
+        bad="Saturated",
         figures="{:.2%} of its pixels pure black or white, at most {:.2%} expected",
         advice="correct the exposure or stitching.tile.grey_range",
     )
@@ -85,11 +85,11 @@ def check_matches(
     elif bad:
         named = _named(f"{edge} ({reason})" for edge, reason in bad.items())
         sentence = (
-            f"{len(bad)} of {pairs} pairs of neighbours are not matched, {allowed} may "
-            f"be: {named}; where they show specimen, image them again."
+            f"Not matched: {len(bad)} of {pairs} pairs of neighbours, {allowed} "
+            f"allowed: {named}; where they show specimen, image them again."
         )
     else:
-        sentence = f"All {pairs} pairs of neighbours are matched."
+        sentence = f"Every pair of neighbours is matched ({pairs})."
     return (
         Check(
             name="edges_are_matched",
@@ -122,17 +122,17 @@ def check_completeness(montage: Montage) -> tuple[Check, ...]:
     if lost > 0:
         reasons = _named(failure.sentence for failure in montage.failures)
         sentence = (
-            f"{lost} of {promised} tiles are missing"
+            f"Missing: {lost} of {promised} tiles"
             + (f" ({reasons})" if reasons else "")
             + "; image them again, or use the mosaic without them."
         )
     elif there > promised:
         sentence = (
-            f"{there} tiles are there, {promised} were promised; check that only one "
+            f"Too many: {there} tiles, {promised} were promised; check that only one "
             "montage lies in the folder."
         )
     else:
-        sentence = f"All {promised} tiles are there."
+        sentence = f"Every promised tile is there ({promised})."
     return (
         Check(
             name="montage_is_complete",
@@ -167,16 +167,16 @@ def _judge_tiles(rule: _TileRule, values: Mapping[str, float]) -> Check:
     ranked = sorted(values, key=lambda tile: values[tile], reverse=rule.is_maximum)
     failed = [tile for tile in ranked if rule.fails(values[tile])]
     worst = values[ranked[0]] if ranked else None
-    if not ranked:
+    if worst is None:
         sentence = "No tile shows specimen, so there is nothing to judge."
     elif failed:
         sentence = (
-            f"{len(failed)} of {len(values)} tiles are {rule.bad}: {_named(failed)} "
-            f"(worst: {rule.figures.format(worst, rule.limit)}); {rule.advice}."
+            f"{rule.bad}: {len(failed)} of {len(values)} tiles ({_named(failed)}; "
+            f"worst: {rule.figures.format(worst, rule.limit)}); {rule.advice}."
         )
     else:
         figures = rule.figures.format(worst, rule.limit)
-        sentence = f"All {len(values)} tiles are {rule.good} (worst: {figures})."
+        sentence = f"Every tile is {rule.good} (worst of {len(values)}: {figures})."
     return Check(
         name=rule.name,
         passed=not failed and bool(ranked),
@@ -193,17 +193,13 @@ def _no_gaps(montage: Montage, fit: MontageFit) -> Check:
     opened = [" / ".join(pair) for pair in opened_pairs(montage, fit)]
     found = (*holes, *opened)
     sentence = "No hole amid the tiles, and all neighbours still overlap."
-    if found:
-        parts = []
-        if holes:
-            parts.append(
-                f"{len(holes)} tiles are missing amid others ({_named(holes)})"
-            )
-        if opened:
-            parts.append(
-                f"{len(opened)} pairs of neighbours were moved apart ({_named(opened)})"
-            )
-        sentence = f"{' and '.join(parts)}; image these tiles again."
+    parts = []
+    if holes:
+        parts.append(f"Holes amid the tiles: {len(holes)} ({_named(holes)})")
+    if opened:
+        parts.append(f"Neighbours moved apart: {len(opened)} ({_named(opened)})")
+    if parts:
+        sentence = f"{'. '.join(parts)}; image these tiles again."
     return Check(
         name="montage_has_no_gaps",
         passed=not found,
@@ -223,12 +219,16 @@ def _closed_seams(fit: MontageFit, limits: QualitySettings) -> Check:
     ranked = sorted(seams, key=lambda edge: -seams[edge])
     opened = [edge for edge in ranked if seams[edge] >= limits.max_seam_px]
     worst = seams[ranked[0]] if ranked else 0.0
-    sentence = f"All {len(seams)} seams are closed (worst: {worst:.2f} px)."
+    limit = f"{limits.max_seam_px:g} px"
+    sentence = (
+        f"Every seam is closed (worst of {len(seams)}: {worst:.2f} px, less than "
+        f"{limit} expected)."
+    )
     if opened:
         named = _named(f"{edge} ({seams[edge]:.1f} px)" for edge in opened)
         sentence = (
-            f"{len(opened)} of {len(seams)} seams are open by {limits.max_seam_px:g} "
-            f"px or more: {named}; check the lens correction, and the tiles for drift."
+            f"Open by {limit} or more: {len(opened)} of {len(seams)} seams: {named}; "
+            "check the lens correction, and these tiles for drift."
         )
     return Check(
         name="seams_are_closed",
@@ -244,11 +244,11 @@ def _closed_seams(fit: MontageFit, limits: QualitySettings) -> Check:
 def _connected(fit: MontageFit, limits: QualitySettings) -> Check:
     loose = tuple(tile.tile_id for tile in fit.placements if tile.component != 0)
     total, allowed = len(fit.placements), limits.max_disconnected_tiles
-    sentence = f"All {total} tiles hang together by matches."
+    sentence = f"Every tile hangs on the others by matches ({total})."
     if loose:
         sentence = (
-            f"{len(loose)} of {total} tiles hang on the others by no match, {allowed} "
-            f"may: {_named(loose)}; they lie where the stage said."
+            f"No match to the others: {len(loose)} of {total} tiles, {allowed} allowed "
+            f"({_named(loose)}); they lie where the stage said."
         )
     return Check(
         name="tiles_are_connected",
