@@ -1,0 +1,177 @@
+"""A simulated microscope of real processes images montages over the real topics."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tifffile
+from pigeon import Pigeon
+
+from em_platform.acquisition.devices.optics import view
+from em_platform.acquisition.devices.specimen import Tissue
+from em_platform.acquisition.devices.truth import MontageTruth
+from em_platform.acquisition.instrument import Instrument
+from em_platform.acquisition.raster import MontagePlan
+from em_platform.acquisition.rig import running_rig
+from em_platform.acquisition.session import Imaged, Session
+from em_platform.config import Settings, export, load_settings
+from em_platform.imaging.exposure import camera_gain
+from em_platform.messaging.bus import Bus
+from em_platform.processes import Supervisor
+
+pytestmark = pytest.mark.system
+
+Rig = tuple[Settings, Supervisor]
+
+
+@pytest.fixture
+def variables(home: Path, free_port: Callable[[], int]) -> dict[str, str]:
+    """What every process of the rig is told."""
+    return export(
+        {
+            "broker.port": str(free_port()),
+            "acquisition.rows": "3",
+            "acquisition.columns": "3",
+            "acquisition.request_timeout_s": "3",
+            "acquisition.simulation.tile_px": "256",
+            "acquisition.simulation.electrons": "0",
+            "acquisition.simulation.jitter_px": "5",
+            "acquisition.simulation.lens_px": "2",
+            "acquisition.simulation.turn_sd_deg": "0.05",
+            "acquisition.simulation.missing": "2:2",
+        }
+    )
+
+
+@pytest.fixture
+def rig(variables: dict[str, str], home: Path) -> Iterator[Rig]:
+    settings = load_settings(environment={**variables, "EM_HOME": str(home)})
+    with running_rig(settings, environment=variables) as supervisor:
+        yield settings, supervisor
+
+
+def image(settings: Settings, *, montages: int = 1) -> list[Imaged]:
+    plans = [
+        MontagePlan(
+            montage_id=f"m-{n:04d}", aperture_id=n, rows=3, columns=3, overlap=0.25
+        )
+        for n in range(1, montages + 1)
+    ]
+    with Bus(settings.broker, "session") as bus:
+        bus.connect(10)
+        acquisition = settings.acquisition
+        session = Session(
+            Instrument(bus, acquisition), acquisition, frames=settings.home / "frames"
+        )
+        made = list(session.image(plans))
+        bus.flush()
+    return made
+
+
+def test_frames_are_what_the_truth_says(rig: Rig) -> None:
+    settings, _ = rig
+    (made,) = image(settings)
+    path = made.folder / f"{made.acquisition_id}.truth.json"
+    truth = MontageTruth.model_validate_json(path.read_bytes())
+    gain = camera_gain(256, 256, **truth.gain.model_dump())
+    assert len(truth.tiles) == 9
+    for tile in truth.tiles.values():
+        frame = made.folder / f"{tile.tile_id}.tiff"
+        if "missing" in tile.faults:
+            assert (tile.row, tile.column) == (2, 2)
+            assert not frame.exists()
+            continue
+        light = view(
+            Tissue(truth.seed),
+            tile.placement,
+            size=truth.size,
+            section=truth.section,
+            lens=truth.lens,
+        )
+        seen = tifffile.imread(frame)
+        assert seen.dtype == np.uint8
+        assert np.abs(np.clip(light * gain * tile.beam, 0, 255) - seen).max() <= 0.52
+
+
+def test_any_pigeon_client_hears_a_whole_montage(rig: Rig) -> None:
+    settings, _ = rig
+    heard: dict[str, list[object]] = {}
+    client = Pigeon("listener", port=settings.broker.port)
+    client.connect()
+    for topic in ("scope.status", "stage.motion.status", "camera.status"):
+        client.subscribe(topic, lambda m, t: heard.setdefault(t, []).append(m))
+    for topic in ("camera.image", "tile.raw", "montage.status", "montage.complete"):
+        client.subscribe(topic, lambda m, t: heard.setdefault(t, []).append(m))
+    time.sleep(0.2)
+    image(settings)
+    time.sleep(0.5)
+    client._connection.remove_listener("listener")
+    client.disconnect()
+    counts = {topic: len(messages) for topic, messages in heard.items()}
+    assert counts["tile.raw"] == counts["camera.image"] == 9
+    assert counts["montage.complete"] == 1
+    assert counts["montage.status"] == 11
+    assert counts["stage.motion.status"] >= 18
+    assert {"scope.status", "camera.status"} <= set(counts)
+
+
+@pytest.mark.parametrize("victim", ["camera", "stage", "broker"])
+def test_a_process_that_is_killed_costs_time_and_no_tile(rig: Rig, victim: str) -> None:
+    settings, supervisor = rig
+    tending = threading.Thread(target=supervisor.run)
+    tending.start()
+    killing = threading.Timer(
+        0.6, lambda: os.kill(supervisor.pids[victim], signal.SIGKILL)
+    )
+    killing.start()
+    made = image(settings, montages=2)
+    killing.join()
+    supervisor.stopping.set()
+    tending.join()
+    for each in made:
+        assert each.tiles == 9
+        assert len(list(each.folder.glob("*.tiff"))) == 8
+        assert len(list(each.folder.glob("*_0*.json"))) == 9
+        complete = json.loads(
+            (each.folder / f"{each.acquisition_id}.complete.json").read_text()
+        )
+        assert len(complete["tiles"]) == 9
+
+
+def test_the_command_images_says_what_it_made_and_leaves_nothing_running(
+    variables: dict[str, str], home: Path
+) -> None:
+    environment = {**os.environ, **variables, "EM_HOME": str(home)}
+    command = [sys.executable, "-m", "em_platform", "acquire", "--montages", "2"]
+    begun = time.monotonic()
+    done = subprocess.run(
+        [*command, "--rows", "2", "--columns", "2", "--tile-px", "128"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 montages, 8 tiles" in done.stdout
+    assert time.monotonic() - begun < 60
+    frames = list((home / "frames").glob("m-*/*.tiff"))
+    assert len(frames) == 8
+    assert {tifffile.imread(frame).shape for frame in frames} == {(128, 128)}
+    left = [p for p in psutil.process_iter() if str(home) in _home_of(p)]
+    assert left == []
+
+
+def _home_of(process: psutil.Process) -> str:
+    try:
+        return process.environ().get("EM_HOME", "")
+    except psutil.Error:
+        return ""
