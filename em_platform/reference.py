@@ -6,6 +6,7 @@ The command line imports no Dagster, so this stands above both and prints its pa
 from collections.abc import Iterator
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from em_platform.definitions import defs
 
@@ -32,7 +33,7 @@ def _assets() -> Iterator[str]:
                 yield from _asset(graph, key)
 
 
-def _asset(graph: dg.AssetGraph, key: dg.AssetKey) -> Iterator[str]:
+def _asset(graph: AssetGraph, key: dg.AssetKey) -> Iterator[str]:
     node = graph.get(key)
     yield from (f"### `{key.to_user_string()}`", "", _one_line(node.description), "")
     partitions = node.partitions_def
