@@ -226,21 +226,30 @@ def _group_attributes(
 
 def level_count(url: str, *, storage_options: dict[str, Any] | None = None) -> int:
     """How many levels the image at `url` has; FormatError where there is none."""
+    return len(_multiscale(url, storage_options)["datasets"])
+
+
+def pixel_edge(
+    url: str, *, storage_options: dict[str, Any] | None = None
+) -> tuple[float, str]:
+    """The edge of a pixel of level 0 along x and its unit, "" where none is stated."""
+    image = _multiscale(url, storage_options)
+    (scale, *_) = image["datasets"][0]["coordinateTransformations"]
+    return float(scale["scale"][-1]), str(image["axes"][-1].get("unit", ""))
+
+
+def _multiscale(url: str, options: dict[str, Any] | None) -> dict[str, Any]:
     with _read_plainly(url):
-        group = zarr.open_group(
-            store_at(url, storage_options or {}), mode="r", zarr_format=3
-        )
+        group = zarr.open_group(store_at(url, options or {}), mode="r", zarr_format=3)
         attributes: Any = group.attrs["ome"]
-        return len(attributes["multiscales"][0]["datasets"])
+        (image, *_) = attributes["multiscales"]
+        return dict(image)
 
 
 def open_level(
     url: str, level: int, *, storage_options: dict[str, Any] | None = None
 ) -> zarr.Array[Any]:
-    """One level of the image at `url`, to be sliced; FormatError where there is none.
-
-    Read it in one thread at a time; it does not need more for its speed.
-    """
+    """One level of the image at `url`, to be sliced; FormatError where it is not."""
     with _read_plainly(url):
         return open_array(url, level, mode="r", options=storage_options or {})
 

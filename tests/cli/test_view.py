@@ -1,0 +1,112 @@
+"""`em-platform view`: the mosaic is seen in a real browser, without internet."""
+
+import io
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from em_platform.config import RenderSettings
+from em_platform.formats.ome_zarr import write_pyramid
+
+VIEW = [sys.executable, "-m", "em_platform", "view"]
+CHROMIUM = shutil.which("chromium")
+
+
+def write(folder, pixels):
+    write_pyramid(
+        str(folder),
+        pixels.shape,
+        dtype=np.uint8,
+        render=lambda region: pixels[region],
+        settings=RenderSettings(chunk_px=128, shard_px=512),
+        name="halves",
+        fingerprint="",
+        voxel_nm=(4.0, 4.0),
+    )
+
+
+@pytest.fixture
+def page(tmp_path):
+    """The address of a page that shows an image, black above and white below."""
+    pixels = np.full((900, 900), 10, np.uint8)
+    pixels[450:] = 245
+    write(tmp_path / "halves.zarr", pixels)
+    command = [*VIEW, str(tmp_path / "halves.zarr"), "--no-browser"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    line = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+/\S+", line)
+    assert found, line
+    yield found[0]
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=20)
+    assert (rest, process.returncode) == ("closed\n", 0)
+
+
+def shown(page):
+    """Grey levels in the middle of the page, once they are no longer uniform."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    graphics = ["--use-gl=angle", "--use-angle=swiftshader"]
+    options = ["--no-sandbox", "--enable-unsafe-swiftshader", *graphics]
+    outside = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
+        tab = browser.new_page(viewport={"width": 1200, "height": 800})
+        tab.on("request", lambda request: outside.append(request.url))
+        tab.goto(page)
+        for _ in range(60):
+            tab.wait_for_timeout(500)
+            picture = Image.open(io.BytesIO(tab.screenshot())).convert("L")
+            grey = np.asarray(picture)[200:660, 400:800].astype(float)
+            if np.ptp(grey) > 150:
+                break
+        browser.close()
+    local = ("http://127.0.0.1", "data:", "blob:")
+    assert [url for url in outside if not url.startswith(local)] == []
+    return grey
+
+
+@pytest.mark.system
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_mosaic_is_seen_in_the_browser_without_internet(page):
+    grey = shown(page)
+    assert grey[:150].mean() < 60
+    assert grey[-150:].mean() > 200
+
+
+def view(*arguments, cwd):
+    return subprocess.run(
+        [*VIEW, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_what_is_no_image_is_told_in_one_sentence(tmp_path):
+    result = view("nothing.zarr", "--no-browser", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith(
+        "em-platform: image: nothing.zarr is not an OME-Zarr"
+    )
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_port_in_use_is_told_in_one_sentence(tmp_path):
+    write(tmp_path / "a.zarr", np.full((64, 64), 9, np.uint8))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = view("a.zarr", "--no-browser", "--port", str(port), cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"em-platform: view: port {port} cannot be used")
+    assert len(result.stderr.splitlines()) == 1
