@@ -87,8 +87,14 @@ class Instrument:
         self._moved = self._bus.mark()
         self._publish("stage.motion.command", {"x": stop.x_nm, "y": stop.y_nm})
 
-    def finish_move(self, stop: Stop) -> Any:
-        """Wait until the stage rests at `stop`, where `start_move` sent it."""
+    def finish_move(self, stop: Stop, *, aperture_id: int) -> Any:
+        """Wait until the stage rests at `stop`, where `start_move` sent it.
+
+        A stage that was started again and has lost its aperture changes to it first.
+        """
+        holds = self._bus.latest("stage.aperture.status")
+        if holds is None or holds.current_aperture != aperture_id:
+            self.to_aperture(aperture_id)
 
         def arrived(status: Any) -> bool:
             return bool(status.error) or is_at(status, stop)

@@ -153,7 +153,9 @@ class Session:
         tries = self._settings.request_tries
         for attempt in range(1, tries + 1):
             begun_s = time.monotonic()
-            status = self._instrument.finish_move(stop)
+            status = self._instrument.finish_move(
+                stop, aperture_id=acquisition.plan.aperture_id
+            )
             acquisition.move_s = time.monotonic() - begun_s
             fields = _tile_fields(acquisition, stop, status, size)
             try:

@@ -143,7 +143,13 @@ def test_it_does_not_expose_where_the_stage_is_not_at_rest_in_place(
     status: Status | None, sentence: str
 ) -> None:
     with pytest.raises(DeviceError, match=sentence):
-        check_stage(status, command(stage_position=(100, 200)))
+        check_stage(status, command(stage_position=(100, 200)), section=1)
+
+
+def test_a_frame_of_a_montage_needs_an_aperture() -> None:
+    with pytest.raises(DeviceError, match="holds no aperture"):
+        check_stage(at(0, 0), command(), section=None)
+    check_stage(at(0, 0), command(montage_id=""), section=None)
 
 
 @pytest.fixture
@@ -164,6 +170,7 @@ def client_at(open_bus: Callable[[str], Bus], x: int, y: int) -> Bus:
     client = open_bus("client")
     client.latest("camera.image")
     client.publish("stage.motion.status", **at(x, y).model_dump())
+    client.publish("stage.aperture.status", current_aperture=1, calibrated=True)
     return client
 
 

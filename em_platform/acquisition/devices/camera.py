@@ -87,7 +87,7 @@ class Camera:
         self._sensor.stage = status
 
     def _on_aperture(self, status: ApertureStatus) -> None:
-        self._sensor.section = status.current_aperture or 0
+        self._sensor.section = status.current_aperture
 
     def _on_scope(self, status: ScopeStatus) -> None:
         self._sensor.scope = status
@@ -110,7 +110,7 @@ class Camera:
         )
 
     def _expose(self, command: Command) -> None:
-        check_stage(self._sensor.stage, command)
+        check_stage(self._sensor.stage, command, section=self._sensor.section)
         time.sleep(self._sensor.exposure_us / 1e6)
         frame = self._sensor.frame(command)
         if "missing" not in frame.tile.faults:
@@ -135,17 +135,22 @@ class Camera:
         self._bus.publish("camera.status", **self._sensor.status())
 
 
-def check_stage(stage: StageStatus | None, command: Command) -> None:
+def check_stage(
+    stage: StageStatus | None, command: Command, *, section: int | None
+) -> None:
     """Refuse to expose where the stage is not at rest at the commanded place.
 
     Raises
     ------
     DeviceError
-        It moves, is elsewhere, or has not said where it is.
+        It moves, is elsewhere, or has not said where it is or, for a frame of a
+        montage, which aperture it holds.
     """
     who = f"camera: {command.tile_id} was not exposed"
     if stage is None or stage.x is None or stage.y is None:
         raise DeviceError(f"{who}: the stage has not said where it is; start it")
+    if command.montage_id and section is None:
+        raise DeviceError(f"{who}: the stage holds no aperture; change to one")
     if stage.in_motion:
         raise DeviceError(f"{who}: the stage moves; wait until it rests")
     wanted = command.stage_position

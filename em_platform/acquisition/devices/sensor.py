@@ -48,7 +48,7 @@ class Sensor:
         simulation = settings.simulation
         self.stage: StageStatus | None = None
         self.scope: ScopeStatus | None = None
-        self.section = 0
+        self.section: int | None = None
         self.exposure_us = simulation.exposure_ms * 1000
         self._settings, self._simulation = settings, simulation
         self._gain_db = 0.0
@@ -133,7 +133,7 @@ class Sensor:
             self._specimen(),
             placement,
             size=self._size,
-            section=self.section,
+            section=self.section or 0,
             lens=self._lens,
         )
         blur_px = self._simulation.blur_px if "blurred" in errors.faults else 0.0
@@ -178,7 +178,7 @@ class Sensor:
             acquisition_id="",
             montage_id=montage_id,
             seed=self._simulation.seed,
-            section=self.section,
+            section=self.section or 0,
             pixel_nm=self._pixel_nm(),
             size=self._size,
             lens=self._lens,
