@@ -21,17 +21,14 @@ import json
 import os
 import platform
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-BENCH = ROOT / ".bench"
-"""Environments of the peers, one folder each; not under version control."""
+BENCH = Path(__file__).resolve().parent.parent / ".bench"
+"""Environments of the peers (see peers.py); not under version control."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,25 +150,6 @@ def computer() -> str:
         )
     cores = len(os.sched_getaffinity(0))
     return f"{model}, {cores} cores, Python {platform.python_version()}"
-
-
-def peer_python(name: str, packages: Sequence[str], *pip_options: str) -> Path:
-    """The interpreter of a peer's own environment, made on first use.
-
-    Raises
-    ------
-    subprocess.CalledProcessError
-        When the environment cannot be made; the peer is then left out by the caller.
-    """
-    folder = BENCH / name
-    python = folder / "bin" / "python"
-    done = folder / "installed.txt"
-    if not (done.is_file() and done.read_text().split() == list(packages)):
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", *pip_options]
-        subprocess.run([*install, *packages], check=True)
-        done.write_text("\n".join(packages))
-    return python
 
 
 def arguments(description: str, *, repeats: int = 5) -> argparse.Namespace:
