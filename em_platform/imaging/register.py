@@ -129,6 +129,20 @@ def _patch(
     return dy, dx, score
 
 
+def _shared(
+    a: Image, b: Image, *, at: tuple[int, int]
+) -> tuple[Image, Image, tuple[int, int]]:
+    """What both images show, and where it begins in b.
+
+    Only on equal ground does the high-pass do the same to both up to the border.
+    """
+    y0, x0 = max(0, -at[0]), max(0, -at[1])
+    y1 = min(b.shape[0], a.shape[0] - at[0])
+    x1 = min(b.shape[1], a.shape[1] - at[1])
+    in_a = a[y0 + at[0] : y1 + at[0], x0 + at[1] : x1 + at[1]]
+    return in_a, b[y0:y1, x0:x1], (y0, x0)
+
+
 def patch_shifts(
     a: Image,
     b: Image,
@@ -156,10 +170,14 @@ def patch_shifts(
         `(y, x)` of b's corner in a, from :func:`coarse_shift`.
     """
     at = (round(shift[0]), round(shift[1]))
+    shared_a, shared_b, origin = _shared(a, b, at=at)
     a_points, b_points, scores = [], [], []
     middle_y, middle_x = (size[0] - 1) / 2.0, (size[1] - 1) / 2.0
     for corner in corners:
-        found = _patch(a, b, corner=corner, size=size, at=at, reach=NEAR_PX)
+        inner = (corner[0] - origin[0], corner[1] - origin[1])
+        found = _patch(
+            shared_a, shared_b, corner=inner, size=size, at=(0, 0), reach=NEAR_PX
+        )
         if found is None or found[2] < min_score:
             found = _patch(a, b, corner=corner, size=size, at=at, reach=FAR_PX)
         if found is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from em_platform.errors import FitFailed
 from em_platform.imaging.lens import basis, normalised
@@ -22,7 +23,8 @@ LINEAR = 3  # constant and linear monomials: the choice of gauge, not measured
 SAME_SHIFT = 0.005  # of a tile's length: points of a pair that agree are a first guess
 WIDEST_LENS = 0.03  # of it: no lens spreads the shifts of one pair farther around
 SCALES_PX = (64.0, 32.0, 16.0, 8.0, 4.0)
-FINAL_STEPS = 8
+FINAL_STEPS = 15
+STILL_PX = 1e-4  # no residual changes more: the fit has converged
 SIGMAS = 6.0  # of the median residual: beyond it a point is wrong
 COVER_CELLS = 5
 COVER_LEAST = 0.9
@@ -163,61 +165,85 @@ def _judge(montage: Montage, points: PointMatches, *, degree: int) -> None:
 def fit_points(points: PointMatches, *, size: Size, degree: int) -> LensFit:
     """Shifts and turns of all tiles and one polynomial, by robust least squares."""
     tiles = int(max(points.a.max(), points.b.max())) + 1
-    rows_y, rows_x = design(points, tiles=tiles, size=size, degree=degree)
-    apart = points.a_points - points.b_points
-    weights = np.ones(len(apart))
-    length = np.zeros(len(apart))
+    system = design(points, tiles=tiles, size=size, degree=degree)
+    residuals = system.apart
+    length = np.zeros(len(residuals))
     for scale in (np.inf, *SCALES_PX, *[0.0] * FINAL_STEPS):
         c = max(scale, 0.5, 3.0 * float(np.median(length)))
-        weights = 1.0 / np.square(1.0 + np.square(length / c))
-        state = _solve(rows_y, rows_x, apart=apart, weights=weights)
-        residuals = apart + np.stack([rows_y @ state, rows_x @ state], axis=1)
-        length = np.hypot(*residuals.T)
+        motions, field = system.solve(1.0 / np.square(1.0 + np.square(length / c)))
+        residuals = system.residuals(motions, field)
+        before, length = length, np.hypot(*residuals.T)
+        if scale == 0.0 and np.abs(length - before).max() < STILL_PX:
+            break
     kept = length <= max(1.0, SIGMAS * float(np.median(length)))
-    state = _solve(rows_y, rows_x, apart=apart, weights=kept.astype(float))
-    residuals = apart + np.stack([rows_y @ state, rows_x @ state], axis=1)
-    terms = (rows_y.shape[1] - 3 * tiles) // 2
-    coefficients = np.zeros((LINEAR + terms, 2))
-    coefficients[LINEAR:] = state[3 * tiles :].reshape(2, terms).T
+    motions, field = system.solve(kept.astype(float))
     return LensFit(
-        coefficients=coefficients,
-        motions=state[: 3 * tiles].reshape(tiles, 3),
-        residuals=residuals,
+        coefficients=np.concatenate([np.zeros((LINEAR, 2)), field]),
+        motions=motions,
+        residuals=system.residuals(motions, field),
         kept=kept,
     )
 
 
-def design(
-    points: PointMatches, *, tiles: int, size: Size, degree: int
-) -> tuple[Array, Array]:
-    """Derivative of `place seen from a - place seen from b` in y and in x.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LensSystem:
+    """How the places of points seen from a and from b differ, and by what they change.
 
-    The columns are `(y, x, turn)` of every tile, then the polynomial's terms for y,
-    then for x.
+    `apart` `(n, 2)` is the difference as measured; `motion_y, motion_x` `(n, 3 tiles)`
+    its derivative by the tiles' `(y, x, turn)`, `terms` `(n, k)` by the polynomial.
     """
-    count = len(points.a)
+
+    apart: Array
+    motion_y: sparse.csr_array
+    motion_x: sparse.csr_array
+    terms: Array
+
+    def solve(self, weights: Array) -> tuple[Array, Array]:
+        """Motions `(tiles, 3)` and polynomial `(k, 2)` by weighted least squares."""
+        my, mx, terms = self.motion_y, self.motion_x, self.terms
+        weighed = weights[:, None] * terms
+        own_y, own_x = my.T * weights, mx.T * weights
+        tiles, k = my.shape[1], terms.shape[1]
+        normal = HOLD * np.eye(tiles + 2 * k)
+        normal[:tiles, :tiles] += (own_y @ my + own_x @ mx).toarray()
+        square = terms.T @ weighed
+        right = np.zeros(tiles + 2 * k)
+        right[:tiles] = -(own_y @ self.apart[:, 0] + own_x @ self.apart[:, 1])
+        for axis, motion in enumerate((my, mx)):
+            part = slice(tiles + axis * k, tiles + (axis + 1) * k)
+            normal[part, part] += square
+            normal[:tiles, part] = motion.T @ weighed
+            normal[part, :tiles] = normal[:tiles, part].T
+            right[part] = -(weighed.T @ self.apart[:, axis])
+        state: Array = np.asarray(np.linalg.solve(normal, right), np.float64)
+        return state[:tiles].reshape(-1, 3), state[tiles:].reshape(2, k).T
+
+    def residuals(self, motions: Array, field: Array) -> Array:
+        """`(n, 2)` px by which the two tiles' views of a point lie apart."""
+        state = motions.ravel()
+        moved = np.stack([self.motion_y @ state, self.motion_x @ state], axis=1)
+        return np.asarray(self.apart + moved + self.terms @ field)
+
+
+def design(points: PointMatches, *, tiles: int, size: Size, degree: int) -> LensSystem:
+    """The linear system of a lens fit."""
     u_a, v_a = normalised(points.a_points[:, 0], points.a_points[:, 1], size=size)
     u_b, v_b = normalised(points.b_points[:, 0], points.b_points[:, 1], size=size)
     terms = basis(u_a, v_a, degree=degree) - basis(u_b, v_b, degree=degree)
-    terms = terms[:, LINEAR:]
-    wide = terms.shape[1]
-    rows_y = np.zeros((count, 3 * tiles + 2 * wide))
-    rows_x = np.zeros_like(rows_y)
-    k = np.arange(count)
-    for tile, sign, u, v in ((points.a, 1.0, u_a, v_a), (points.b, -1.0, u_b, v_b)):
-        rows_y[k, 3 * tile] = sign
-        rows_x[k, 3 * tile + 1] = sign
-        rows_y[k, 3 * tile + 2] = -sign * v
-        rows_x[k, 3 * tile + 2] = sign * u
-    rows_y[:, 3 * tiles : 3 * tiles + wide] = terms
-    rows_x[:, 3 * tiles + wide :] = terms
-    return rows_y, rows_x
+    count = len(points.a)
+    ones = np.ones(count)
+    rows = np.tile(np.arange(count), 4)
+    shape = (count, 3 * tiles)
 
+    def motion(own: int, turn_a: Array, turn_b: Array) -> sparse.csr_array:
+        values = np.concatenate([ones, -ones, turn_a, turn_b])
+        columns = [3 * points.a + own, 3 * points.b + own]
+        columns += [3 * points.a + 2, 3 * points.b + 2]
+        return sparse.csr_array((values, (rows, np.concatenate(columns))), shape=shape)
 
-def _solve(rows_y: Array, rows_x: Array, *, apart: Array, weights: Array) -> Array:
-    left = (rows_y * weights[:, None]).T, (rows_x * weights[:, None]).T
-    normal = left[0] @ rows_y + left[1] @ rows_x
-    normal += HOLD * np.eye(len(normal))
-    return np.asarray(
-        np.linalg.solve(normal, -(left[0] @ apart[:, 0] + left[1] @ apart[:, 1]))
+    return LensSystem(
+        apart=points.a_points - points.b_points,
+        motion_y=motion(0, -v_a, v_b),
+        motion_x=motion(1, u_a, -u_b),
+        terms=terms[:, LINEAR:],
     )

@@ -30,6 +30,7 @@ Points = npt.NDArray[np.float64]
 
 PATCH_PX = 128  # larger patches cost more and gain nothing (see bench_align)
 SMALLEST_PATCH_PX = 16
+SMALLEST_AREA_PX = 1024  # fewer pixels agree by chance
 MARGIN_PX = 4  # around a patch, at least, to look for its best place
 LEAST_TEXTURE = 1.0  # grey levels; below this the overlap is blank
 AGREE_PX = 2.5  # patches closer than this to the edge's trend agree with it
@@ -139,7 +140,7 @@ def measure_pair(
     if away > settings.search_px - 2:
         reason = f"best place at the border of the search of {settings.search_px} px"
         return Measured(peak_z=peak.z, reason=reason)
-    corners, size = _patches(a, b, shift=shift, count=settings.patches)
+    corners, size = _patches(a, b, shift=shift, settings=settings)
     if not corners:
         return Measured(peak_z=peak.z, reason="the overlap is too thin for patches")
     found = patch_shifts(
@@ -165,26 +166,33 @@ def _texture(strip: Strip) -> npt.NDArray[np.float32]:
 
 
 def _patches(
-    a: Strip, b: Strip, *, shift: tuple[float, float], count: int
+    a: Strip, b: Strip, *, shift: tuple[float, float], settings: MatchSettings
 ) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """Corners in b's strip and size of the patches, within the measured overlap."""
     y, x = round(shift[0]), round(shift[1])
-    y0, x0 = max(0, MARGIN_PX - y), max(0, MARGIN_PX - x)
-    y1 = min(b.image.shape[0], a.image.shape[0] - y - MARGIN_PX)
-    x1 = min(b.image.shape[1], a.image.shape[1] - x - MARGIN_PX)
+    y0, x0 = MARGIN_PX + max(0, -y), MARGIN_PX + max(0, -x)
+    y1 = min(b.image.shape[0], a.image.shape[0] - y) - MARGIN_PX
+    x1 = min(b.image.shape[1], a.image.shape[1] - x) - MARGIN_PX
     part = np.s_[y0:y1, x0:x1]
     mask = None if b.mask is None else b.mask[part]
     texture = _texture(Strip(corner=(y0, x0), image=b.image[part], mask=mask))
     tall, wide = (min(PATCH_PX, n // GRID_PX * GRID_PX) for n in (y1 - y0, x1 - x0))
-    while min(tall, wide) >= SMALLEST_PATCH_PX:
-        corners = pick_corners(texture, size=(tall, wide), count=count)
-        if corners:
-            return [(y0 + cy, x0 + cx) for cy, cx in corners], (tall, wide)
-        if tall <= wide:  # a mask is in the way of so large a patch
-            tall -= GRID_PX
-        else:
-            wide -= GRID_PX
+    for size in _sizes(tall, wide):
+        corners = pick_corners(texture, size=size, count=settings.patches)
+        if len(corners) >= settings.min_points:
+            return [(y0 + cy, x0 + cx) for cy, cx in corners], size
     return [], (tall, wide)
+
+
+def _sizes(tall: int, wide: int) -> list[tuple[int, int]]:
+    """Sizes of patches from the largest down, where a mask is in the way of these."""
+    sizes = [
+        (height, width)
+        for height in range(tall, SMALLEST_PATCH_PX - 1, -GRID_PX)
+        for width in range(wide, SMALLEST_PATCH_PX - 1, -GRID_PX)
+        if height * width >= SMALLEST_AREA_PX
+    ]
+    return sorted(sizes, key=lambda size: -size[0] * size[1])
 
 
 def _agreed(

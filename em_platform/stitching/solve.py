@@ -34,8 +34,9 @@ Flags = npt.NDArray[np.bool_]
 
 SCALES_PX = (256.0, 128.0, 64.0, 32.0, 16.0, 8.0, 4.0)  # of the annealing
 NOISE_PX = 0.05  # a shift is never trusted to be more precise than this
-FINAL_STEPS = 5
-CONVEX = 2.0  # over the limit: its cost is convex for every residual that is kept
+FINAL_STEPS = 15
+STILL_PX = 1e-5  # no residual changes more: the fit has converged
+SPAN = 4.0  # of the median residual: weights fall from there
 SIGMAS = 6.0  # of the median residual: beyond it a match is wrong
 UNKNOWNS = {"auto": (3, 6), "translation": (), "rigid": (3,), "affine": (6,)}
 
@@ -66,8 +67,8 @@ def solve_montage(
 ) -> MontageFit:
     """One place for every tile, and how well each match agrees with it.
 
-    A match farther from the fit than `outlier_px` (or than six times the median, where
-    all tiles are distorted) comes back with `kept=False` and its reason.
+    A match farther from the fit than `outlier_px` (or than six times what is usual,
+    where all tiles are distorted) comes back with `kept=False` and its reason.
 
     Raises
     ------
@@ -79,13 +80,13 @@ def solve_montage(
     used = [matches[i] for i in usable]
     edges = _edges(used, number)
     stage = _stage(montage, number, weight=settings.stage_weight)
-    trust, limit_px = _trust(used), settings.outlier_px
+    trust = _trust(used)
     start = Placed(places=stage.places, linear=np.tile(np.eye(2), (len(number), 1, 1)))
     fit = _anneal(
         TranslationSystem(edges, stage),
         start,
         trust=trust,
-        limit_px=limit_px,
+        limit_px=max(settings.outlier_px, SIGMAS * _usual_spread_px(used)),
         scales=SCALES_PX,
     )
     if used:
@@ -189,8 +190,13 @@ def _trust(matches: list[TileMatch]) -> Array:
     """
     spread = np.array([match.spread_px for match in matches])
     points = np.array([max(1, match.points) for match in matches])
-    usual = max(NOISE_PX, float(np.median(spread))) if len(spread) else NOISE_PX
+    usual = max(NOISE_PX, _usual_spread_px(matches))
     return np.asarray(usual**2 / (usual**2 + spread**2 / points))
+
+
+def _usual_spread_px(matches: list[TileMatch]) -> float:
+    """How much shifts of patches differ within an edge: noise, or distorted tiles."""
+    return float(np.median([match.spread_px for match in matches])) if matches else 0.0
 
 
 def _points(montage: Montage, matches: list[TileMatch], *, edges: Edges) -> PatchPairs:
@@ -234,21 +240,31 @@ def _anneal(
     placed = start
     residuals = system.residuals(placed)
     for scale in (*scales, *[0.0] * FINAL_STEPS):
-        c = max(scale, CONVEX * _limit(residuals, limit_px))
+        before = residuals
+        c = max(scale, _scale(residuals, limit_px))
         placed = system.solve(trust / np.square(1.0 + np.square(residuals / c)))
         residuals = system.residuals(placed)
+        if scale == 0.0 and np.abs(residuals - before).max(initial=0.0) < STILL_PX:
+            break
     for _ in range(2):
         kept = residuals <= _limit(residuals, limit_px)
-        placed = system.solve(np.where(kept, trust, 0.0))
+        c = _scale(residuals, limit_px)
+        weights = np.where(kept, trust / np.square(1.0 + np.square(residuals / c)), 0.0)
+        placed = system.solve(weights)
         residuals = system.residuals(placed)
     kept &= residuals <= _limit(residuals, limit_px)
     return Robust(placed=placed, residuals=residuals, kept=kept)
 
 
+def _scale(residuals: Array, limit_px: float) -> float:
+    """Where weights fall: far enough that the cost is convex for most residuals."""
+    usual = float(np.median(residuals)) if len(residuals) else 0.0
+    return max(SPAN * usual, 0.25 * limit_px)
+
+
 def _limit(residuals: Array, limit_px: float) -> float:
-    if not len(residuals):
-        return limit_px
-    return max(limit_px, SIGMAS * float(np.median(residuals)))
+    usual = float(np.median(residuals)) if len(residuals) else 0.0
+    return max(limit_px, SIGMAS * usual)
 
 
 def _components(tiles: int, a: Index, b: Index) -> Index:
