@@ -247,7 +247,8 @@ def _write_previews(result: "StitchResult", folder: Path) -> None:
     import cv2
 
     from em_platform.formats.ome_zarr import preview
-    from em_platform.stitching.pictures import residual_plot, tile_map
+    from em_platform.stitching.pictures import tile_map
+    from em_platform.stitching.residual_plot import residual_plot
     from em_platform.storage.atomic import write_bytes
 
     _, mosaic = cv2.imencode(".png", preview(result.mosaic.url, 1600))
