@@ -9,8 +9,6 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
     UnresolvedAssetJobDefinition,
 )
 
-from em_platform.partitions import lenses, montages
-
 LENS = dg.AssetSelection.assets("lens_correction")
 ACQUISITION = dg.AssetSelection.groups("acquisition")
 STITCHING = dg.AssetSelection.groups("stitching") - LENS
@@ -24,7 +22,6 @@ def _montage_job(
         name,
         selection=selection,
         description=description,
-        partitions_def=montages,
         executor_def=dg.in_process_executor,
     )
 
@@ -48,7 +45,6 @@ calibrate_lens = dg.define_asset_job(
     selection=LENS,
     description="The lens of one microscope at one magnification, from a montage with "
     "60 % overlap that the run's configuration names.",
-    partitions_def=lenses,
     executor_def=dg.in_process_executor,
 )
 

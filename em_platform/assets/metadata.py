@@ -1,62 +1,69 @@
-"""What a person sees of an asset: numbers, pictures, tables, checks."""
+"""How Dagster shows a thing: pictures, tables, times."""
 
 import base64
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
 
 import dagster as dg
+from dagster._core.definitions.metadata import RawMetadataValue
 
-from em_platform.model import Check, Failure, Severity
+from em_platform.model import Failure, Montage
+
+Metadata = dict[str, RawMetadataValue]
 
 _PICTURE_LIMIT_BYTES = 300_000
 """A picture lies in Dagster's event table; a larger one would slow the page."""
+_MOST_ROWS = 50
 
 
-def picture(png: bytes, title: str) -> dg.MetadataValue:
-    """A PNG that the page shows where the value stands."""
-    if len(png) > _PICTURE_LIMIT_BYTES:
-        return dg.MetadataValue.text(f"{len(png)} bytes are too many to show here")
-    text = base64.b64encode(png).decode("ascii")
-    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{text})")
+class Stopwatch:
+    """How long the block took, in all and for the pixels of a montage."""
+
+    def __enter__(self) -> Self:
+        self._start = time.perf_counter()
+        self.seconds = 0.0
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.seconds = time.perf_counter() - self._start
+
+    def metadata(self, montage: Montage) -> Metadata:
+        """Seconds, and millions of tile pixels a second."""
+        size = montage.tile_size
+        mpix = len(montage.tiles) * size.height_px * size.width_px / 1e6
+        rate = mpix / self.seconds if self.seconds else 0.0
+        return {"seconds": round(self.seconds, 2), "Mpix/s": round(rate, 1)}
+
+
+def picture(image: bytes, title: str) -> dg.MetadataValue:
+    """A PNG or JPEG that the page shows where the value stands."""
+    if len(image) > _PICTURE_LIMIT_BYTES:
+        return dg.MetadataValue.text(f"{len(image)} bytes are too many to show here")
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    text = base64.b64encode(image).decode("ascii")
+    return dg.MetadataValue.md(f"![{title}](data:image/{kind};base64,{text})")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MetadataValue:
+    """A Markdown table of at most 50 rows."""
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    for row in rows[:_MOST_ROWS]:
+        cells = (str(cell).replace("|", "/") for cell in row)
+        lines.append(f"| {' | '.join(cells)} |")
+    if len(rows) > _MOST_ROWS:
+        lines.append(f"| and {len(rows) - _MOST_ROWS} more |")
+    return dg.MetadataValue.md("\n".join(lines))
 
 
 def failure_table(failures: Sequence[Failure]) -> dg.MetadataValue:
     """The items that were set aside, each with its one sentence."""
     if not failures:
         return dg.MetadataValue.text("none")
-    lines = ["| item | what happened |", "|---|---|"]
-    lines += [f"| {f.item} | {f.sentence.replace('|', '/')} |" for f in failures[:50]]
-    if len(failures) > 50:
-        lines.append(f"| ... | and {len(failures) - 50} more |")
-    return dg.MetadataValue.md("\n".join(lines))
-
-
-def check_specs(asset: str, **rules: str) -> list[dg.AssetCheckSpec]:
-    """The checks of one asset: name -> what it states."""
-    return [
-        dg.AssetCheckSpec(name, asset=asset, description=text)
-        for name, text in rules.items()
-    ]
-
-
-def check_results(checks: Iterable[Check], asset: str) -> list[dg.AssetCheckResult]:
-    """Outcomes as Dagster shows them, with the sentence, the value and its limit."""
-    return [_check_result(check, asset) for check in checks]
-
-
-def _check_result(check: Check, asset: str) -> dg.AssetCheckResult:
-    error = check.severity is Severity.ERROR
-    metadata: dict[str, dg.RawMetadataValue] = {"outcome": check.sentence}
-    if check.value is not None:
-        metadata["value"] = check.value
-    if check.limit is not None:
-        metadata["limit"] = check.limit
-    if check.items:
-        metadata["items"] = dg.MetadataValue.json(list(check.items[:200]))
-    return dg.AssetCheckResult(
-        passed=check.passed,
-        asset_key=asset,
-        check_name=check.name,
-        severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
-        description=check.sentence,
-        metadata=metadata,
-    )
+    return table(("item", "what happened"), [(f.item, f.sentence) for f in failures])

@@ -1,0 +1,107 @@
+"""The frames of a montage, and the 8-bit tiles that they become."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from em_platform.acquisition.processing import process_tiles
+from em_platform.assets.checks import check_results, check_specs
+from em_platform.assets.failures import told_to_dagster
+from em_platform.assets.metadata import (
+    Stopwatch,
+    picture,
+)
+from em_platform.assets.summaries import montage_summary, statistics_summary
+from em_platform.model import Montage, TileStats
+from em_platform.partitions import montages
+from em_platform.resources.acquisition import Microscope
+from em_platform.resources.configuration import Configuration
+from em_platform.resources.dask import DaskResource
+from em_platform.resources.storage import Storage
+from em_platform.stitching.measure import choose_images
+from em_platform.stitching.pictures import tile_map
+from em_platform.stitching.quality import check_completeness, check_tiles
+from em_platform.storage import layout
+
+_OWNERS = ["team:microscopy"]
+
+
+@dg.asset(
+    group_name="acquisition",
+    partitions_def=montages,
+    kinds={"pigeon", "tiff"},
+    owners=_OWNERS,
+    check_specs=check_specs("raw_tiles"),
+)
+def raw_tiles(
+    context: dg.AssetExecutionContext, microscope: Microscope, storage: Storage
+) -> dg.MaterializeResult:
+    """The frames of one montage as the camera saved them, and where each lies."""
+    key = context.partition_key
+    with told_to_dagster():
+        montage = microscope.montage(key)
+        storage.store().write(layout.montage(key), montage, Montage)
+        checks = check_completeness(montage)
+    return dg.MaterializeResult(
+        metadata=montage_summary(montage),
+        check_results=check_results(checks, "raw_tiles"),
+    )
+
+
+@dg.multi_asset(
+    name="finish_tiles",
+    specs=[
+        dg.AssetSpec(
+            "tiles",
+            group_name="acquisition",
+            deps=["raw_tiles"],
+            kinds={"dask", "tiff"},
+            owners=_OWNERS,
+            description="The montage's frames as 8-bit images: flat-field corrected "
+            "and stretched where the settings say so.",
+        ),
+        dg.AssetSpec(
+            "tile_statistics",
+            group_name="acquisition",
+            deps=["raw_tiles"],
+            kinds={"dask", "json"},
+            owners=_OWNERS,
+            description="What each tile's pixels say: focus, mean, spread, "
+            "saturation, histogram; measured in the pass that finishes the tiles.",
+        ),
+    ],
+    partitions_def=montages,
+    check_specs=check_specs("tile_statistics"),
+)
+def finish_tiles(
+    context: dg.AssetExecutionContext,
+    configuration: Configuration,
+    storage: Storage,
+    compute: DaskResource,
+) -> Iterator[dg.MaterializeResult]:
+    """Finish the tiles and measure them in one pass over their pixels."""
+    key, store = context.partition_key, storage.store()
+    settings = configuration.settings().stitching
+    with told_to_dagster(), Stopwatch() as watch:
+        montage = store.read(layout.montage(key), Montage)
+        images = choose_images(montage, settings.tile)
+        done = process_tiles(montage, images, store, run=compute.map())
+        store.write(layout.tiles(key), done.montage, Montage)
+        name = layout.tile_statistics(key)
+        store.write(name, done.statistics, tuple[TileStats, ...])
+        focus = {each.tile_id: each.focus for each in done.statistics}
+        plot = tile_map(done.montage, focus, "focus")
+    yield dg.MaterializeResult(
+        asset_key="tiles",
+        metadata={**montage_summary(done.montage), **watch.metadata(done.montage)},
+    )
+    yield dg.MaterializeResult(
+        asset_key="tile_statistics",
+        metadata={
+            "focus of each tile": picture(plot, "focus"),
+            **statistics_summary(done.statistics),
+        },
+        check_results=check_results(
+            check_tiles(done.statistics, settings.quality), "tile_statistics"
+        ),
+    )

@@ -1,0 +1,71 @@
+"""The rules that guard each asset, and their outcomes as Dagster shows them.
+
+They are `check_specs` of their assets: a check with a function of its own would not
+know its partition (Dagster 1.13).
+"""
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from em_platform.assets.metadata import Metadata, table
+from em_platform.model import Check, Severity
+
+RULES = {
+    "raw_tiles": {
+        "montage_is_complete": "Every promised tile is there and can be read.",
+    },
+    "tile_statistics": {
+        "tiles_are_in_focus": "Every tile is as sharp as the limit asks.",
+        "tiles_have_contrast": "The grey levels of every tile spread: it has specimen.",
+        "tiles_are_not_saturated": "Few pixels of a tile are at the end of the scale.",
+    },
+    "lens_correction": {
+        "lens_fits_well": "The field explains the matches as em_stitch asks.",
+    },
+    "tile_matches": {
+        "edges_are_matched": "Every pair of neighbours was matched, by enough points.",
+    },
+    "montage_fit": {
+        "montage_has_no_gaps": "No tile is missing amid its neighbours.",
+        "seams_are_closed": "No two neighbours disagree by more than the limit.",
+        "tiles_are_connected": "Every tile hangs on the others by matches.",
+        "montage_is_undistorted": "No tile had to be scaled to fit.",
+    },
+    "mosaic": {
+        "mosaic_is_valid": "Every level can be opened and has the expected size.",
+    },
+}
+"""Asset -> check -> what it states."""
+
+
+def check_specs(asset: str) -> list[dg.AssetCheckSpec]:
+    """The checks of one asset."""
+    return [
+        dg.AssetCheckSpec(name, asset=asset, description=text)
+        for name, text in RULES[asset].items()
+    ]
+
+
+def check_results(checks: Iterable[Check], asset: str) -> list[dg.AssetCheckResult]:
+    """Outcomes with the sentence, the value and its limit."""
+    return [_result(check, asset) for check in checks]
+
+
+def _result(check: Check, asset: str) -> dg.AssetCheckResult:
+    error = check.severity is Severity.ERROR
+    metadata: Metadata = {}
+    if check.value is not None:
+        metadata["value"] = check.value
+    if check.limit is not None:
+        metadata["limit"] = check.limit
+    if check.items:
+        metadata["items"] = table(("item",), [(item,) for item in check.items])
+    return dg.AssetCheckResult(
+        passed=check.passed,
+        asset_key=asset,
+        check_name=check.name,
+        severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
+        description=check.sentence,
+        metadata=metadata,
+    )

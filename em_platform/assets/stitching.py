@@ -1,0 +1,183 @@
+"""Tiles -> matches -> one place for every tile -> mosaic."""
+
+from datetime import timedelta
+
+import dagster as dg
+
+from em_platform.acquisition.lenses import choose_lens, held_lens
+from em_platform.acquisition.processing import finished_images
+from em_platform.assets.checks import check_results, check_specs
+from em_platform.assets.failures import told_to_dagster
+from em_platform.assets.metadata import (
+    Stopwatch,
+    picture,
+)
+from em_platform.assets.summaries import (
+    fit_summary,
+    lens_summary,
+    match_summary,
+    mosaic_summary,
+)
+from em_platform.model import LensModel, Montage, MontageFit, TileMatch
+from em_platform.partitions import lens_of_key, lenses, montages
+from em_platform.resources.acquisition import Microscope
+from em_platform.resources.configuration import Configuration
+from em_platform.resources.dask import DaskResource
+from em_platform.resources.storage import Storage
+from em_platform.stitching.finished import check_lens, check_mosaic, mosaic_preview
+from em_platform.stitching.lens import fit_lens
+from em_platform.stitching.match import match_pairs
+from em_platform.stitching.measure import choose_images
+from em_platform.stitching.pictures import residual_plot
+from em_platform.stitching.quality import check_fit, check_matches
+from em_platform.stitching.render import render_mosaic
+from em_platform.stitching.solve import solve_montage
+from em_platform.storage import layout
+
+_OWNERS = ["team:image-processing"]
+
+
+class LensMontage(dg.Config):
+    """Which montage shows the lens: one that was imaged with 60 % overlap."""
+
+    acquisition_id: str
+
+
+@dg.asset(
+    group_name="stitching",
+    partitions_def=lenses,
+    kinds={"dask", "json"},
+    owners=_OWNERS,
+    # Lenses drift: an old calibration bends the seams of every later montage.
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(days=60), warn_window=timedelta(days=30)
+    ),
+    check_specs=check_specs("lens_correction"),
+)
+def lens_correction(
+    context: dg.AssetExecutionContext,
+    config: LensMontage,
+    configuration: Configuration,
+    microscope: Microscope,
+    storage: Storage,
+    compute: DaskResource,
+) -> dg.MaterializeResult:
+    """The distortion of one microscope's lens at one magnification."""
+    name, magnification = lens_of_key(context.partition_key)
+    settings = configuration.settings().stitching
+    with told_to_dagster():
+        montage = microscope.montage(config.acquisition_id)
+        images = choose_images(montage, settings.tile)
+        run = compute.map()
+        matches = match_pairs(montage, images, settings=settings.match, run=run)
+        lens = fit_lens(montage, matches, magnification=magnification)
+        storage.store().write(layout.lens(name, magnification), lens, LensModel)
+        checks = check_lens(lens)
+    return dg.MaterializeResult(
+        metadata=lens_summary(lens, montage),
+        check_results=check_results(checks, "lens_correction"),
+    )
+
+
+@dg.asset(
+    group_name="stitching",
+    partitions_def=montages,
+    deps=[
+        "tiles",
+        dg.AssetDep("lens_correction", partition_mapping=dg.AllPartitionMapping()),
+    ],
+    kinds={"dask", "json"},
+    owners=_OWNERS,
+    check_specs=check_specs("tile_matches"),
+)
+def tile_matches(
+    context: dg.AssetExecutionContext,
+    configuration: Configuration,
+    storage: Storage,
+    compute: DaskResource,
+) -> dg.MaterializeResult:
+    """The measured shift of every pair of overlapping tiles."""
+    key, store = context.partition_key, storage.store()
+    settings = configuration.settings().stitching
+    with told_to_dagster(), Stopwatch() as watch:
+        montage = store.read(layout.tiles(key), Montage)
+        images = finished_images(montage, store)
+        lens, run = choose_lens(montage, store), compute.map()
+        matches = match_pairs(
+            montage, images, settings=settings.match, lens=lens, run=run
+        )
+        store.write(layout.tile_matches(key), matches, tuple[TileMatch, ...])
+        checks = check_matches(montage, matches, settings.quality)
+    return dg.MaterializeResult(
+        metadata={**match_summary(matches, lens), **watch.metadata(montage)},
+        check_results=check_results(checks, "tile_matches"),
+    )
+
+
+@dg.asset(
+    group_name="stitching",
+    partitions_def=montages,
+    deps=["tile_matches"],
+    kinds={"scipy", "json"},
+    owners=_OWNERS,
+    check_specs=check_specs("montage_fit"),
+)
+def montage_fit(
+    context: dg.AssetExecutionContext, configuration: Configuration, storage: Storage
+) -> dg.MaterializeResult:
+    """One place for every tile, by robust least squares over all matches."""
+    key, store = context.partition_key, storage.store()
+    settings = configuration.settings().stitching
+    with told_to_dagster(), Stopwatch() as watch:
+        montage = store.read(layout.tiles(key), Montage)
+        matches = store.read(layout.tile_matches(key), tuple[TileMatch, ...])
+        fit = solve_montage(montage, matches, settings=settings.solve)
+        store.write(layout.montage_fit(key), fit, MontageFit)
+        checks = check_fit(montage, fit, settings.quality)
+        plot = picture(residual_plot(montage, fit), "residuals")
+    return dg.MaterializeResult(
+        metadata={"residuals": plot, **fit_summary(fit), **watch.metadata(montage)},
+        check_results=check_results(checks, "montage_fit"),
+    )
+
+
+@dg.asset(
+    group_name="stitching",
+    partitions_def=montages,
+    deps=["tiles", "montage_fit"],
+    kinds={"dask", "zarr"},
+    owners=_OWNERS,
+    check_specs=check_specs("mosaic"),
+)
+def mosaic(
+    context: dg.AssetExecutionContext,
+    configuration: Configuration,
+    storage: Storage,
+    compute: DaskResource,
+) -> dg.MaterializeResult:
+    """The stitched image: OME-Zarr 0.5, sharded, with a pyramid."""
+    key, store = context.partition_key, storage.store()
+    settings = configuration.settings().stitching
+    with told_to_dagster(), Stopwatch() as watch:
+        montage = store.read(layout.tiles(key), Montage)
+        images = finished_images(montage, store)
+        made = render_mosaic(
+            montage,
+            store.read(layout.montage_fit(key), MontageFit),
+            images,
+            store.url(layout.mosaic(key)),
+            settings=settings.render,
+            lens=held_lens(key, store),
+            storage_options=store.options,
+            run=compute.map(),
+        )
+        small = mosaic_preview(made.url, options=store.options)
+        checks = check_mosaic(made, options=store.options)
+    return dg.MaterializeResult(
+        metadata={
+            "preview": picture(small, "mosaic"),
+            **mosaic_summary(made),
+            **watch.metadata(montage),
+        },
+        check_results=check_results(checks, "mosaic"),
+    )

@@ -1,0 +1,119 @@
+"""What a person wants to know of each asset, in the order of interest."""
+
+import statistics
+from collections.abc import Sequence
+
+import dagster as dg
+
+from em_platform.assets.metadata import Metadata, failure_table
+from em_platform.formats.source import local_path
+from em_platform.model import LensModel, Montage, MontageFit, TileMatch, TileStats
+from em_platform.model.dataset import DatasetRecord
+from em_platform.stitching.render import Mosaic
+
+
+def montage_summary(montage: Montage) -> Metadata:
+    """How many tiles of what size, and what was set aside."""
+    size = montage.tile_size
+    summary: Metadata = {
+        "tiles": len(montage.tiles),
+        "tiles expected": montage.expected_tiles,
+        "set aside": failure_table(montage.failures),
+        "tile size": f"{size.height_px} x {size.width_px} px",
+        "microscope": montage.microscope,
+        "montage": montage.montage_id,
+    }
+    if montage.pixel_nm is not None:
+        summary["pixel size (nm)"] = montage.pixel_nm
+    if montage.magnification is not None:
+        summary["magnification"] = montage.magnification
+    if montage.started_at is not None:
+        summary["imaged"] = dg.MetadataValue.timestamp(montage.started_at)
+    return summary
+
+
+def statistics_summary(tiles: Sequence[TileStats]) -> Metadata:
+    """The middle and the worst of focus, spread and saturation."""
+    if not tiles:
+        return {"tiles": 0}
+    blurred = min(tiles, key=lambda tile: tile.focus)
+    return {
+        "tiles": len(tiles),
+        "focus (median)": statistics.median(tile.focus for tile in tiles),
+        "focus (worst)": blurred.focus,
+        "worst focus in": blurred.tile_id,
+        "mean grey level": statistics.fmean(tile.mean for tile in tiles),
+        "spread (least)": min(tile.std for tile in tiles),
+        "saturated (most)": max(tile.saturated_fraction for tile in tiles),
+    }
+
+
+def match_summary(matches: Sequence[TileMatch], lens: LensModel | None) -> Metadata:
+    """How many pairs agree, how well, and by which lens they were corrected."""
+    kept = [match for match in matches if match.kept]
+    summary: Metadata = {"pairs": len(matches), "pairs matched": len(kept)}
+    if kept:
+        summary["score (median)"] = statistics.median(match.score for match in kept)
+        summary["score (worst)"] = min(match.score for match in kept)
+        summary["points (median)"] = statistics.median(match.points for match in kept)
+    summary["lens correction"] = (
+        "none" if lens is None else f"{lens.microscope} at {lens.magnification} x"
+    )
+    return summary
+
+
+def fit_summary(fit: MontageFit) -> Metadata:
+    """How well the places explain the matches, and who was not believed."""
+    groups = 1 + max((place.component for place in fit.placements), default=0)
+    return {
+        "tiles placed": len(fit.placements),
+        "residual rms (px)": fit.residual_px,
+        "groups of tiles": groups,
+        "matches used": sum(match.kept for match in fit.matches),
+        "matches set aside": sum(not match.kept for match in fit.matches),
+    }
+
+
+def lens_summary(lens: LensModel, montage: Montage) -> Metadata:
+    """How well the field explains the matches, and where it comes from."""
+    return {
+        "residual mean (px)": lens.residual_mean_px,
+        "residual std (px)": lens.residual_std_px,
+        "points": lens.points,
+        "degree": lens.degree,
+        "from montage": montage.acquisition_id,
+    }
+
+
+def mosaic_summary(mosaic: Mosaic) -> Metadata:
+    """Size, place, and how to look at it."""
+    local = local_path(mosaic.url)
+    height, width = mosaic.shape
+    return {
+        "open it with": dg.MetadataValue.md(
+            f"`em-platform view {local or mosaic.url}`"
+        ),
+        "lies at": _place(mosaic.url),
+        "size": f"{height} x {width} px ({mosaic.mpix:.1f} Mpix)",
+        "levels": mosaic.levels,
+    }
+
+
+def record_summary(record: DatasetRecord, url: str) -> Metadata:
+    """What the record says, and where it lies."""
+    remarks = record.metadata.quality.validation_errors
+    return {
+        "description": record.metadata.core.description,
+        "remarks": dg.MetadataValue.md("\n".join(f"- {text}" for text in remarks))
+        if remarks
+        else "none",
+        "lies at": _place(url),
+        "record": dg.MetadataValue.json(record.model_dump(mode="json")),
+    }
+
+
+def _place(url: str) -> dg.MetadataValue:
+    local = local_path(url)
+    if local is None:
+        return dg.MetadataValue.url(url)
+    return dg.MetadataValue.path(local)
