@@ -1,0 +1,107 @@
+import dagster as dg
+import pytest
+
+from em_platform.definitions import defs
+from em_platform.partitions import lens_key, lens_of_key
+
+ASSETS = {
+    "raw_tiles": "acquisition",
+    "tiles": "acquisition",
+    "tile_statistics": "acquisition",
+    "lens_correction": "stitching",
+    "tile_matches": "stitching",
+    "montage_fit": "stitching",
+    "mosaic": "stitching",
+    "dataset_record": "catalog",
+}
+CHECKS = {
+    "raw_tiles:montage_is_complete",
+    "tile_statistics:tiles_are_in_focus",
+    "tile_statistics:tiles_have_contrast",
+    "tile_statistics:tiles_are_not_saturated",
+    "lens_correction:lens_fits_well",
+    "tile_matches:edges_are_matched",
+    "montage_fit:montage_has_no_gaps",
+    "montage_fit:seams_are_closed",
+    "montage_fit:tiles_are_connected",
+    "montage_fit:montage_is_undistorted",
+    "mosaic:mosaic_is_valid",
+}
+JOBS = {
+    "stitch_montages": set(ASSETS) - {"lens_correction"},
+    "process_tiles": {"raw_tiles", "tiles", "tile_statistics"},
+    "stitch_tiles": {"tile_matches", "montage_fit", "mosaic"},
+    "record_datasets": {"dataset_record"},
+    "calibrate_lens": {"lens_correction"},
+}
+
+
+@pytest.fixture(scope="module")
+def repository() -> dg.RepositoryDefinition:
+    return defs.get_repository_def()
+
+
+def test_the_definitions_can_be_loaded() -> None:
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_the_assets_and_their_groups_are_these(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    graph = repository.asset_graph
+    found = {
+        key.to_user_string(): graph.get(key).group_name
+        for key in graph.get_all_asset_keys()
+    }
+    assert found == ASSETS
+
+
+def test_the_checks_are_these(repository: dg.RepositoryDefinition) -> None:
+    found = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
+    assert found == CHECKS
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_each_job_makes_its_assets(name: str) -> None:
+    keys = defs.resolve_job_def(name).asset_layer.selected_asset_keys
+    assert {key.to_user_string() for key in keys} == JOBS[name]
+
+
+def test_there_is_no_other_job_sensor_or_schedule(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    assert set(repository.job_names) == {*JOBS, "__ASSET_JOB"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        "montage_complete_sensor",
+        "inbox_sensor",
+    }
+    assert {schedule.name for schedule in repository.schedule_defs} == {
+        "nightly_stitch_montages"
+    }
+
+
+def test_every_asset_says_what_it_is_and_whose(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    graph = repository.asset_graph
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description, key
+        assert node.owners, key
+        assert node.kinds, key
+
+
+def test_only_the_lens_must_be_made_again_after_some_time(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    graph = repository.asset_graph
+    limited = {
+        key.to_user_string()
+        for key in graph.get_all_asset_keys()
+        if graph.get(key).freshness_policy is not None
+    }
+    assert limited == {"lens_correction"}
+
+
+def test_the_key_of_a_lens_tells_microscope_and_magnification() -> None:
+    assert lens_of_key(lens_key("T_1", 2000)) == ("T_1", 2000)

@@ -1,0 +1,129 @@
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from em_platform.acquisition.recorder import recorder_of
+from em_platform.config import load_settings
+from em_platform.resources.acquisition import Microscope
+from em_platform.resources.configuration import Configuration
+from em_platform.sensors.acquisition import inbox_sensor, montage_complete_sensor
+
+# Dagster's own code asks for what it deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run")
+
+Tick = dg.SensorResult | dg.SkipReason
+
+
+@pytest.fixture
+def microscope(home: Path) -> Microscope:
+    return Microscope(configuration=Configuration())
+
+
+def complete(acquisition_id: str) -> None:
+    body = {
+        "montage_id": acquisition_id.partition("-t")[0],
+        "tiles": {},
+        "acquisition_id": acquisition_id,
+        "start_time": "2026-01-01T00:00:00Z",
+        "pixel_size": 4.0,
+        "rotation_angle": 0.0,
+        "aperture_centroid": [0, 0],
+    }
+    with recorder_of(load_settings()) as recorder:
+        recorder.append("montage.complete", body, {})
+
+
+def tick(
+    sensor: dg.SensorDefinition,
+    microscope: Microscope,
+    instance: dg.DagsterInstance,
+    *,
+    cursor: str | None = None,
+) -> Tick:
+    with dg.build_sensor_context(
+        instance=instance, cursor=cursor, resources={"microscope": microscope}
+    ) as context:
+        result = sensor(context)
+    assert isinstance(result, Tick)
+    return result
+
+
+def keys_of(result: Tick) -> list[str | None]:
+    assert isinstance(result, dg.SensorResult)
+    added = result.dynamic_partitions_requests[0].partition_keys
+    requested = [request.partition_key for request in result.run_requests]
+    assert list(added) == requested
+    assert [request.run_key for request in result.run_requests] == requested
+    return requested
+
+
+def test_each_completed_montage_is_asked_for_once(
+    microscope: Microscope, instance: dg.DagsterInstance
+) -> None:
+    complete("m-1-t1")
+    complete("m-2-t1")
+    first = tick(montage_complete_sensor, microscope, instance)
+    assert keys_of(first) == ["m-1-t1", "m-2-t1"]
+    again = tick(montage_complete_sensor, microscope, instance, cursor=first.cursor)
+    assert isinstance(again, dg.SkipReason)
+    complete("m-3-t1")
+    later = tick(montage_complete_sensor, microscope, instance, cursor=first.cursor)
+    assert keys_of(later) == ["m-3-t1"]
+
+
+def test_the_cursor_is_a_number_that_does_not_grow_with_the_montages(
+    microscope: Microscope, instance: dg.DagsterInstance
+) -> None:
+    for number in range(60):
+        complete(f"m-{number}-t1")
+    first = tick(montage_complete_sensor, microscope, instance)
+    second = tick(montage_complete_sensor, microscope, instance, cursor=first.cursor)
+    assert len(keys_of(first)) + len(keys_of(second)) == 60
+    assert int(second.cursor) >= 60
+
+
+def test_without_any_event_the_sensor_skips(
+    microscope: Microscope, instance: dg.DagsterInstance
+) -> None:
+    result = tick(montage_complete_sensor, microscope, instance)
+    assert isinstance(result, dg.SkipReason)
+
+
+def test_a_folder_is_asked_for_when_it_is_quiet_and_only_once(
+    microscope: Microscope,
+    instance: dg.DagsterInstance,
+    drop_montage: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drop_montage("grid-1")
+    assert isinstance(tick(inbox_sensor, microscope, instance), dg.SkipReason)
+    monkeypatch.setenv("EM_ACQUISITION__INBOX_QUIET_S", "0.1")
+    time.sleep(0.3)
+    first = tick(inbox_sensor, microscope, instance)
+    assert keys_of(first) == ["grid-1"]
+    again = tick(inbox_sensor, microscope, instance, cursor=first.cursor)
+    assert isinstance(again, dg.SkipReason)
+
+
+def test_the_memory_of_folders_does_not_outlive_them(
+    microscope: Microscope,
+    instance: dg.DagsterInstance,
+    drop_montage: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EM_ACQUISITION__INBOX_QUIET_S", "0.1")
+    old = drop_montage("grid-1")
+    time.sleep(0.3)
+    first = tick(inbox_sensor, microscope, instance)
+    for path in old.iterdir():
+        os.unlink(path)
+    old.rmdir()
+    drop_montage("grid-2")
+    time.sleep(0.3)
+    second = tick(inbox_sensor, microscope, instance, cursor=first.cursor)
+    assert keys_of(second) == ["grid-2"]
+    assert second.cursor == '["grid-2"]'
