@@ -15,6 +15,8 @@ _A = np.uint64(0x9E3779B97F4A7C15)
 _B = np.uint64(0xBF58476D1CE4E5B9)
 _C = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S11 = (np.uint64(shift) for shift in (30, 27, 31, 11))
+_ROW, _COLUMN = _A, np.uint64(0xC2B2AE3D27D4EB4F)
+_HALF, _S32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _TO_UNIT = 1.0 / (1 << 53)
 
 
@@ -69,3 +71,11 @@ def drifting_noise(y: float, x: float, z: float, key: Bits) -> float:
     below = smooth_noise(y, x, mix(layer ^ np.uint64(key)))
     above = smooth_noise(y, x, mix((layer + np.uint64(1)) ^ np.uint64(key)))
     return float(below + (above - below) * fz)
+
+
+@_jit
+def grain_noise(y: int, x: int, key: Bits) -> float:
+    """Noise of one world pixel, nearly normal: mean 0, standard deviation 1."""
+    bits = mix(np.uint64(y) * _ROW + np.uint64(x) * _COLUMN + key)
+    low = np.float64(bits & _HALF) + np.float64(bits >> _S32)
+    return float((low * 2.0**-32 - 1.0) * 2.449)

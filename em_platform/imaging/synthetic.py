@@ -5,12 +5,13 @@ warped space, so borders are curved; what lies in a cell follows from its own ha
 """
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from em_platform.imaging.hashed_noise import Bits, drifting_noise, hash3, mix
+from em_platform.imaging.hashed_noise import Bits, drifting_noise, grain_noise, hash3
 from em_platform.imaging.synthetic_cells import RADIUS, X, Y, cells_near, warp
 from em_platform.imaging.synthetic_shade import SLOW_FIELDS, shade
 
@@ -20,11 +21,9 @@ SECTION_NM = 40.0
 """Thickness of a section."""
 
 _UNIT_NM = 4.0  # lengths of the model are in units of 4 nm
-_BLOCK = 32
+_REGION, _BLOCK = 256, 32
 _LATTICE = 4  # the warp is evaluated at each fourth world pixel, linear in between
 _PANEL = 1024
-_ROW, _COLUMN = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
-_HALF, _S32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _GRAIN = 34.0  # standard deviation of the resin's grain, before it is smoothed
 
 
@@ -130,6 +129,20 @@ def _warp_lattice(
     return lattice
 
 
+class _Scene(NamedTuple):
+    """What all pixels of one panel are computed from."""
+
+    cells: np.ndarray
+    ids: np.ndarray
+    lattice: np.ndarray
+    anchor_y: int
+    anchor_x: int
+    z: float
+    key: Bits
+    grain: Bits
+    scale: float
+
+
 @_jit
 def _paint(
     grey: np.ndarray,
@@ -153,81 +166,118 @@ def _paint(
         lattice[:, :, 0].max(), lattice[:, :, 1].max(),
     )  # fmt: skip
     cells, ids = cells_near(box, z, key)
-    near = np.empty(len(cells), np.int64)
-    for top in range(panel[0], panel[2], _BLOCK):
-        for left in range(panel[1], panel[3], _BLOCK):
-            bottom = min(top + _BLOCK, panel[2])
-            right = min(left + _BLOCK, panel[3])
-            i, j = (y0 + top - anchor_y) // _LATTICE, (x0 + left - anchor_x) // _LATTICE
-            window = lattice[
-                i : (y0 + bottom - anchor_y) // _LATTICE + 2,
-                j : (x0 + right - anchor_x) // _LATTICE + 2,
-            ]
-            count = _candidates(cells, window, near)
-            for y in range(top, bottom):
-                for x in range(left, right):
-                    grey[y, x], labels[y, x] = _pixel(
-                        cells, ids, near[:count], lattice, y0 + y, x0 + x,
-                        anchor_y, anchor_x, z, key, grain, scale,
-                    )  # fmt: skip
+    scene = _Scene(cells, ids, lattice, anchor_y, anchor_x, z, key, grain, scale)
+    everywhere = np.arange(len(cells))
+    for top in range(panel[0], panel[2], _REGION):
+        for left in range(panel[1], panel[3], _REGION):
+            bottom = min(top + _REGION, panel[2])
+            right = min(left + _REGION, panel[3])
+            region = (y0 + top, x0 + left, y0 + bottom, x0 + right)
+            around = _candidates(scene, region, everywhere)
+            for y in range(top, bottom, _BLOCK):
+                for x in range(left, right, _BLOCK):
+                    block = (y, x, min(y + _BLOCK, bottom), min(x + _BLOCK, right))
+                    _paint_block(grey, labels, scene, block, y0, x0, around)
 
 
 @_jit
-def _candidates(cells: np.ndarray, window: np.ndarray, near: np.ndarray) -> int:
-    """Cells that can be among the two nearest of any point of the window.
+def _paint_block(
+    grey: np.ndarray,
+    labels: np.ndarray,
+    scene: _Scene,
+    block: tuple[int, int, int, int],
+    y0: int,
+    x0: int,
+    around: np.ndarray,
+) -> None:
+    """Fill a small block, of which `around` lists the cells that can be nearest."""
+    top, left, bottom, right = block
+    region = (y0 + top, x0 + left, y0 + bottom, x0 + right)
+    near = _candidates(scene, region, around)
+    for y in range(top, bottom):
+        for x in range(left, right):
+            grey[y, x], labels[y, x] = _pixel(scene, near, y0 + y, x0 + x)
+
+
+@_jit
+def _candidates(
+    scene: _Scene, region: tuple[int, int, int, int], among: np.ndarray
+) -> np.ndarray:
+    """Cells that can be among the two nearest of any pixel of the region.
 
     A point at most `reach` from the middle has its two nearest within the middle's
     second smallest distance plus twice `reach`.
     """
+    top, left = region[0] - scene.anchor_y, region[1] - scene.anchor_x
+    bottom, right = region[2] - scene.anchor_y, region[3] - scene.anchor_x
+    window = scene.lattice[
+        top // _LATTICE : bottom // _LATTICE + 2,
+        left // _LATTICE : right // _LATTICE + 2,
+    ]
     y_low, y_high = window[:, :, 0].min(), window[:, :, 0].max()
     x_low, x_high = window[:, :, 1].min(), window[:, :, 1].max()
     y, x = 0.5 * (y_low + y_high), 0.5 * (x_low + x_high)
     reach = np.hypot(y_high - y, x_high - x)
-    first = second = np.inf
-    for c in range(len(cells)):
-        far = np.hypot(cells[c, Y] - y, cells[c, X] - x) - cells[c, RADIUS]
-        if far < first:
-            first, second = far, first
-        elif far < second:
-            second = far
-    limit = second + 2.0 * reach + 1e-6
-    count = 0
-    for c in range(len(cells)):
-        if np.hypot(cells[c, Y] - y, cells[c, X] - x) - cells[c, RADIUS] <= limit:
-            near[count] = c
-            count += 1
-    return count
+    far = np.empty(len(among))
+    least = following = np.inf
+    for k in range(len(among)):
+        cell = scene.cells[among[k]]
+        far[k] = np.hypot(cell[Y] - y, cell[X] - x) - cell[RADIUS]
+        if far[k] < least:
+            least, following = far[k], least
+        elif far[k] < following:
+            following = far[k]
+    found: np.ndarray = among[far <= following + 2.0 * reach + 1e-6]
+    return found
 
 
 @_jit
-def _pixel(
-    cells: np.ndarray,
-    ids: np.ndarray,
-    near: np.ndarray,
-    lattice: np.ndarray,
-    y: int,
-    x: int,
-    anchor_y: int,
-    anchor_x: int,
-    z: float,
-    key: Bits,
-    grain: Bits,
-    scale: float,
-) -> tuple[float, Bits]:
+def _pixel(scene: _Scene, near: np.ndarray, y: int, x: int) -> tuple[float, Bits]:
     """Grey level and label of one world pixel."""
-    i, j = (y - anchor_y) // _LATTICE, (x - anchor_x) // _LATTICE
-    fy = (y - anchor_y - i * _LATTICE) / _LATTICE
-    fx = (x - anchor_x - j * _LATTICE) / _LATTICE
-    a, b = lattice[i, j], lattice[i, j + 1]
-    c, d = lattice[i + 1, j], lattice[i + 1, j + 1]
-    wy = (a[0] * (1 - fx) + b[0] * fx) * (1 - fy) + (c[0] * (1 - fx) + d[0] * fx) * fy
-    wx = (a[1] * (1 - fx) + b[1] * fx) * (1 - fy) + (c[1] * (1 - fx) + d[1] * fx) * fy
-    coarse = (a[2] * (1 - fx) + b[2] * fx) * (1 - fy) + (
-        c[2] * (1 - fx) + d[2] * fx
-    ) * fy
-    sheet = (a[3] * (1 - fx) + b[3] * fx) * (1 - fy) + (
-        c[3] * (1 - fx) + d[3] * fx
-    ) * fy
+    i, j = (y - scene.anchor_y) // _LATTICE, (x - scene.anchor_x) // _LATTICE
+    fy = (y - scene.anchor_y - i * _LATTICE) / _LATTICE
+    fx = (x - scene.anchor_x - j * _LATTICE) / _LATTICE
+    a, b = scene.lattice[i, j], scene.lattice[i, j + 1]
+    c, d = scene.lattice[i + 1, j], scene.lattice[i + 1, j + 1]
+    wy, wx = _between(a, b, c, d, fy, fx, 0), _between(a, b, c, d, fy, fx, 1)
+    slow = (_between(a, b, c, d, fy, fx, 2), _between(a, b, c, d, fy, fx, 3), a[4])
+    step = _LATTICE * scene.scale
+    jacobian = (
+        ((c[0] - a[0]) * (1 - fx) + (d[0] - b[0]) * fx) / step,
+        ((b[0] - a[0]) * (1 - fy) + (d[0] - c[0]) * fy) / step,
+        ((c[1] - a[1]) * (1 - fx) + (d[1] - b[1]) * fx) / step,
+        ((b[1] - a[1]) * (1 - fy) + (d[1] - c[1]) * fy) / step,
+    )
+    first, second, margin = _two_nearest(scene.cells, near, wy, wx)
+    level = shade(
+        scene.cells[first], scene.cells[second], scene.ids[first], scene.ids[second],
+        wy, wx, margin, jacobian, slow, y * scene.scale, x * scene.scale,
+        scene.z, scene.key,
+    )  # fmt: skip
+    level += _GRAIN * grain_noise(y, x, scene.grain)
+    return min(max(level, 0.0), 255.0), scene.ids[first]
+
+
+@_jit
+def _between(
+    a: np.ndarray,
+    b: np.ndarray,
+    c: np.ndarray,
+    d: np.ndarray,
+    fy: float,
+    fx: float,
+    k: int,
+) -> float:
+    """Field `k` between four points of the lattice, bilinear."""
+    top, bottom = a[k] * (1 - fx) + b[k] * fx, c[k] * (1 - fx) + d[k] * fx
+    return float(top * (1 - fy) + bottom * fy)
+
+
+@_jit
+def _two_nearest(
+    cells: np.ndarray, near: np.ndarray, wy: float, wx: float
+) -> tuple[int, int, float]:
+    """The nearest cell, the next, and how much farther that is."""
     first = second = -1
     least = following = np.inf
     for k in range(len(near)):
@@ -238,28 +288,7 @@ def _pixel(
             first, least = near[k], far
         elif far < following:
             second, following = near[k], far
-    step = _LATTICE * scale
-    jacobian = (
-        ((c[0] - a[0]) * (1 - fx) + (d[0] - b[0]) * fx) / step,
-        ((b[0] - a[0]) * (1 - fy) + (d[0] - c[0]) * fy) / step,
-        ((c[1] - a[1]) * (1 - fx) + (d[1] - b[1]) * fx) / step,
-        ((b[1] - a[1]) * (1 - fy) + (d[1] - c[1]) * fy) / step,
-    )
-    level = shade(
-        cells[first], cells[second], ids[first], ids[second],
-        wy, wx, following - least, jacobian, (coarse, sheet, a[4]),
-        y * scale, x * scale, z, key,
-    )  # fmt: skip
-    level += _GRAIN * _grain(y, x, grain)
-    return min(max(level, 0.0), 255.0), ids[first]
-
-
-@_jit
-def _grain(y: int, x: int, key: Bits) -> float:
-    """Noise of one world pixel, nearly normal: mean 0, standard deviation 1."""
-    bits = mix(np.uint64(y) * _ROW + np.uint64(x) * _COLUMN + key)
-    low = np.float64(bits & _HALF) + np.float64(bits >> _S32)
-    return float((low * 2.0**-32 - 1.0) * 2.449)
+    return first, second, following - least
 
 
 @_jit
