@@ -46,9 +46,7 @@ class _Command(click.Command):
 @click.option("--pixel-nm", type=float, help="pixel size of the tiles")
 @click.option(
     "--overlap",
-    default="0.1",
-    show_default=True,
-    help="for names: fraction of a tile (0.1, 10%) or pixels (200)",
+    help="for names: 0.1, 10% or pixels (200); without it the tiles are compared",
 )
 @click.option(
     "--pattern", help="names: 'tile_{row}_{col}*.tif' or a regular expression"
@@ -150,7 +148,9 @@ def _open(source: str, given: Mapping[str, Any], settings: Settings) -> Montage:
     )
 
 
-def _overlap(text: str) -> float:
+def _overlap(text: str | None) -> float | None:
+    if text is None:
+        return None
     try:
         value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
     except ValueError:

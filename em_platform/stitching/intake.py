@@ -16,6 +16,7 @@ from em_platform.formats.image import ImageHeader, read_header
 from em_platform.formats.source import local_path
 from em_platform.model import Failure, Montage, Size, Tile
 from em_platform.stitching.grid import rows_and_columns
+from em_platform.stitching.overlap import estimate_pitch
 from em_platform.stitching.tile_list import InputOptions, ListedTile, TileList
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def montage_of(
     return Montage(
         acquisition_id=name or acquisition_id(tile_list.uri),
         montage_id=_own_name(tile_list.uri),
-        tiles=_tiles(kept, tile_list, size=size, overlap=options.overlap),
+        tiles=_tiles(kept, tile_list, size=size, options=options),
         tile_size=size,
         pixel_nm=tile_list.pixel_nm,
         microscope=tile_list.microscope,
@@ -204,10 +205,14 @@ def _set_aside_odd(
 
 
 def _tiles(
-    kept: Sequence[ListedTile], tile_list: TileList, *, size: Size, overlap: float
+    kept: Sequence[ListedTile],
+    tile_list: TileList,
+    *,
+    size: Size,
+    options: InputOptions,
 ) -> tuple[Tile, ...]:
     if tile_list.on_grid:
-        down, across = _pitch(size, overlap)
+        down, across = _pitch(kept, size, options)
         rows = np.array([tile.row or 0 for tile in kept])
         columns = np.array([tile.column or 0 for tile in kept])
         rows, columns = rows - rows.min(), columns - columns.min()
@@ -236,7 +241,13 @@ def _tiles(
     )
 
 
-def _pitch(size: Size, overlap: float) -> tuple[float, float]:
+def _pitch(
+    tiles: Sequence[ListedTile], size: Size, options: InputOptions
+) -> tuple[float, float]:
+    overlap = options.overlap
+    if overlap is None:
+        grid = {(tile.row or 0, tile.column or 0): tile.uri for tile in tiles}
+        return estimate_pitch(grid, size=size, options=options.options)
     if overlap < 1:
         return size.height_px * (1 - overlap), size.width_px * (1 - overlap)
     return size.height_px - overlap, size.width_px - overlap

@@ -14,12 +14,13 @@ from em_platform.model import Failure
 class InputOptions:
     """What the caller knows beside what lies in the folder.
 
-    `overlap` below 1 is a fraction of a tile, else pixels. `level` is the mipmap level
+    `overlap` below 1 is a fraction of a tile, else pixels; None where the pixels have
+    to say it. `level` is the mipmap level
     and `section` the section of a file that holds several. `options` are fsspec's.
     """
 
     pixel_nm: float | None = None
-    overlap: float = 0.1
+    overlap: float | None = None
     pattern: str | None = None
     level: int | None = None
     section: int | None = None

@@ -68,7 +68,7 @@ def test_names_alone_are_enough_and_the_summary_is_plain(
 
 def test_the_mosaic_is_valid_for_other_readers(montage: Path, tmp_path: Path) -> None:
     target = str(tmp_path / "x.zarr")
-    main_without_exit("stitch", str(montage), "--output", target, "--overlap", "92")
+    main_without_exit("stitch", str(montage), "--output", target)
     validated = open_ome_zarr(target)
     assert validated.ome_attributes.version == "0.5"
     (node,) = Reader(parse_url(target))()

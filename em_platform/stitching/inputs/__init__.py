@@ -53,7 +53,7 @@ def open_montage(
     path: str | Path,
     *,
     pixel_nm: float | None = None,
-    overlap: float = 0.1,
+    overlap: float | None = None,
     pattern: str | None = None,
     level: int | None = None,
     section: int | None = None,
@@ -68,7 +68,8 @@ def open_montage(
     pixel_nm
         Pixel size; needed where places are in nm and the list does not say it.
     overlap
-        For names with row and column: fraction of a tile below 1, else pixels.
+        For names with row and column: fraction of a tile below 1, else pixels;
+        without it a few pairs of tiles are compared.
     pattern
         For names: `tile_{row}_{col}*.tif`, or a regular expression with groups.
     level, section, image
