@@ -18,6 +18,7 @@ from em_platform.acquisition.session import Acquisition, Imaged, Session
 from em_platform.config import Settings, export, load_settings
 from em_platform.errors import ConfigError
 from em_platform.messaging.bus import Bus
+from em_platform.processes import free_port
 
 _CONNECT_S = 10.0
 
@@ -30,7 +31,9 @@ _CONNECT_S = 10.0
 @click.option("--tile-px", type=click.IntRange(64), help="Edge of a simulated tile.")
 @click.option("--overlap", type=float, help="Shared part of an edge, 0 to 1.")
 @click.option("--seed", type=int, help="Of the simulated specimen and its errors.")
-@click.option("--broker", metavar="HOST:PORT", help="The broker to use.")
+@click.option(
+    "--broker", metavar="HOST:PORT", help="The broker to use; port 0: a free one."
+)
 def command(montages: int, first: int, broker: str | None, **chosen: float) -> None:
     """Image montages with the microscope that is on the bus.
 
@@ -106,7 +109,8 @@ def _say_progress(acquisition: Acquisition) -> None:
 
 def _say_what_was_made(made: list[Imaged], seconds: float) -> None:
     tiles = sum(imaged.tiles for imaged in made)
-    click.echo(f"{len(made)} montages, {tiles} tiles, in {seconds:.1f} s; frames in")
+    count = "1 montage" if len(made) == 1 else f"{len(made)} montages"
+    click.echo(f"{count}, {tiles} tiles, in {seconds:.1f} s; frames in")
     for folder in dict.fromkeys(imaged.folder for imaged in made):
         click.echo(f"  {_short(folder)}")
 
@@ -134,6 +138,10 @@ def _settings(broker: str | None, chosen: dict[str, float]) -> Settings:
                 f"acquire: --broker {broker}: expected HOST:PORT; write it so"
             )
         overrides |= {"broker.host": host, "broker.port": port}
-    if overrides:
-        os.environ.update(export(overrides))
-    return load_settings()
+    os.environ.update(export(overrides))
+    settings = load_settings()
+    if settings.broker.port == 0:
+        port = str(free_port(settings.broker.host))
+        os.environ.update(export({**overrides, "broker.port": port}))
+        settings = load_settings()
+    return settings
