@@ -57,7 +57,7 @@ def read_mdoc_montage(text: str, uri: str) -> MdocMontage:
     spacing = head.PixelSpacing or images[0].PixelSpacing
     magnification = images[0].Magnification
     return MdocMontage(
-        image_file=head.ImageFile.name if head.ImageFile else None,
+        image_file=_last_part(head.ImageFile) if head.ImageFile else None,
         pixel_nm=spacing / 10 if spacing else None,
         magnification=round(magnification) if magnification else None,
         pieces=pieces,
@@ -97,6 +97,10 @@ def _piece(section: Any) -> MdocPiece:
         section=int(nominal[2]),
         stage_nm=(stage[1] * 1000, stage[0] * 1000) if stage else None,
     )
+
+
+def _last_part(path: object) -> str:
+    return str(path).replace("\\", "/").rpartition("/")[2]
 
 
 def _time(text: str | None) -> datetime | None:

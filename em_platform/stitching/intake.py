@@ -49,7 +49,7 @@ def montage_of(
         )
     size = headers[0][1].size
     for failure in failures:
-        log.warning("%s", failure.sentence)
+        log.info("%s", failure.sentence)
     kept = [tile for tile, _ in headers]
     expected = {tile.uri for tile in tile_list.tiles}
     return Montage(

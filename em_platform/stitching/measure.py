@@ -255,5 +255,5 @@ def _blocks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
 
 
 def _failure(tile: Tile, sentence: str, *, kind: str) -> Failure:
-    log.warning("%s", sentence)
+    log.info("%s", sentence)
     return Failure(item=tile.tile_id, error=kind, sentence=sentence)

@@ -1,7 +1,6 @@
 """What a stitch tells: the report file, and the few lines a person reads."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,9 @@ from em_platform.storage import atomic
 
 if TYPE_CHECKING:
     from em_platform.stitching.stitch import StitchResult
+
+
+_SOME = 8
 
 
 def file_names(montage: Montage) -> dict[str, str]:
@@ -60,16 +62,19 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 def summary_of(result: "StitchResult") -> list[str]:
     """What a person wants to know after a stitch, one fact a line."""
     montage, fit, mosaic = result.montage, result.fit, result.mosaic
-    dropped = Counter(match.reason for match in fit.matches if not match.kept)
-    kept = len(fit.matches) - sum(dropped.values())
-    reasons = "; ".join(f"{count} {reason}" for reason, count in dropped.most_common())
+    names = file_names(montage)
+    dropped = [match for match in fit.matches if not match.kept]
     total = result.seconds["total"]
     return [
         f"tiles    {len(fit.placements)} placed of {montage.expected_tiles}, "
         f"{len(montage.failures)} set aside",
         *(f"         - {failure.sentence}" for failure in montage.failures),
-        f"edges    {kept} kept, {sum(dropped.values())} dropped"
-        + (f" ({reasons})" if reasons else ""),
+        f"edges    {len(fit.matches) - len(dropped)} kept, {len(dropped)} dropped",
+        *(
+            f"         - {names[m.a]} / {names[m.b]}: {m.reason}"
+            for m in dropped[:_SOME]
+        ),
+        *(["         - ... (all in the report)"] if len(dropped) > _SOME else []),
         f"fit      residual {fit.residual_px:.3f} px",
         *_check_lines(result.checks),
         f"cost     {total:.1f} s, {mosaic.mpix / max(total, 1e-9):.1f} Mpix/s, "
