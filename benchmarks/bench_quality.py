@@ -138,10 +138,11 @@ def by_basicpy(tiles: Sequence[Grey]) -> tuple[Float, Cost]:
 
 def bench_flat_field(lights: Sequence[Float], *, repeats: int) -> dict[str, Any]:
     side = lights[0].shape[0]
-    truth = camera_gain(side, side, seed=7)
+    camera = camera_gain(side, side, seed=7)
+    truth = camera_gain(side, side, seed=7, pattern=0.0, dust=0)
     tiles = [
         np.asarray(
-            expose(light, noise_key=(7, i), gain=truth, beam=beam_level(i, seed=7)),
+            expose(light, noise_key=(7, i), gain=camera, beam=beam_level(i, seed=7)),
             np.uint8,
         )
         for i, light in enumerate(lights)
@@ -172,7 +173,7 @@ def bench_flat_field(lights: Sequence[Float], *, repeats: int) -> dict[str, Any]
 
 def main() -> int:
     options = arguments(__doc__.splitlines()[0], repeats=3)
-    lights = make_light(*((12, 1024) if options.quick else (25, 2048)))
+    lights = make_light(*((25, 1024) if options.quick else (25, 2048)))
     reports = [
         bench_focus(lights[:8], repeats=options.repeats),
         bench_flat_field(lights, repeats=options.repeats),

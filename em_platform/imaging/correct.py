@@ -9,7 +9,7 @@ from numpy.polynomial import legendre
 from numpy.typing import NDArray
 
 from em_platform.errors import DataError
-from em_platform.imaging.valid import Image, valid_region
+from em_platform.imaging.valid import Image, Mask, valid_region
 from em_platform.model import Box
 
 Float = NDArray[np.float64]
@@ -18,6 +18,7 @@ _GRID = 64  # cells along each side of a tile; tissue below that size averages o
 _DEGREE = 4
 _MAX_TILES = 64
 _MIN_TILES = 6  # fewer give only the terms up to degree 2
+_CAUTION = 2.0  # above 1: better too even a field than the tissue of these tiles
 _ROUNDS = 10
 _CAUCHY = 2.0  # residuals beyond this many deviations hardly count
 _DEAD = 0.05  # of the mean brightness: such a pixel sees nothing that could be scaled
@@ -162,21 +163,27 @@ def _common_field(cells: Float) -> Float:
     logs = np.where(seen, cells, 0.0)
     alone = np.stack(
         [
-            _fit(basis, log[None], weights=w[None])
-            for log, w in zip(logs, 1.0 * seen, strict=True)
+            _robust_fit(basis, log[None], seen=s[None])
+            for log, s in zip(logs, seen, strict=True)
         ]
     )
-    common = np.median(alone, axis=0)
-    for _ in range(_ROUNDS):
-        rest = logs - common @ basis
-        spread = 1.4826 * float(np.median(np.abs(rest[seen]))) + 1e-9
-        weights = seen / (1.0 + (rest / (_CAUCHY * spread)) ** 2)
-        common = _fit(basis, logs, weights=weights)
+    common = _robust_fit(basis, logs, seen=seen)
     common = _shrunk(common, alone)
     field = np.zeros((_DEGREE + 1, _DEGREE + 1))
     for coefficient, (i, j) in zip(common, _degrees(), strict=True):
         field[i, j] = coefficient
     return field
+
+
+def _robust_fit(basis: Float, logs: Float, *, seen: Mask) -> Float:
+    """Iteratively reweighted least squares, with the weights of Cauchy."""
+    fit = _fit(basis, logs, weights=seen.astype(np.float64))
+    for _ in range(_ROUNDS):
+        rest = logs - fit @ basis
+        spread = 1.4826 * float(np.median(np.abs(rest[seen]))) + 1e-9
+        weights: Float = seen / (1.0 + (rest / (_CAUCHY * spread)) ** 2)
+        fit = _fit(basis, logs, weights=weights)
+    return fit
 
 
 def _fit(basis: Float, logs: Float, *, weights: Float) -> Float:
@@ -198,10 +205,22 @@ def _shrunk(common: Float, alone: Float) -> Float:
             kept[of_degree] = 0.0
         if len(alone) == 1:
             continue
-        chance = float(alone[:, of_degree].var(axis=0, ddof=1).mean()) / len(alone)
+        chance = _CAUTION * _variance(alone[:, of_degree]) / len(alone)
         power = float(np.mean(common[of_degree] ** 2))
         kept[of_degree] *= max(0.0, power - chance) / max(power, 1e-30)
     return kept
+
+
+def _variance(samples: Float) -> float:
+    """Mean variance of the columns of `(n, k)`, from their median absolute deviation.
+
+    So that one odd tile does not make all the others look like chance; among few the
+    plain variance is the safer one.
+    """
+    if len(samples) < _MIN_TILES:
+        return float(samples.var(axis=0, ddof=1).mean())
+    off = np.abs(samples - np.median(samples, axis=0))
+    return float(np.mean((1.4826 * np.median(off, axis=0)) ** 2))
 
 
 def _gain(field: Float, *, shape: tuple[int, ...], box: Box) -> NDArray[np.float32]:

@@ -104,7 +104,8 @@ def _frame(raw: Image, tile_id: str) -> Image:
             "width) expected; export it without colour and as single images"
         )
     if raw.dtype in (np.uint8, np.uint16):
-        return np.ascontiguousarray(raw, dtype=raw.dtype.newbyteorder("="))
+        native = raw if raw.dtype.isnative else raw.astype(raw.dtype.newbyteorder("="))
+        return np.ascontiguousarray(native)
     return np.nan_to_num(raw.astype(np.float32), posinf=0.0, neginf=0.0)
 
 
