@@ -114,18 +114,20 @@ class Bus:
         self.subscribe_many((topic,), handler)
 
     def subscribe_many(self, topics: Iterable[str], handler: Handler) -> None:
-        """Hand the messages of all `topics` to one handler, in the order they came."""
+        """Hand the messages of all `topics` to one handler, in the order they came.
+
+        Returns when the broker has taken it: what is sent from now on is heard.
+        """
         topics = tuple(topics)
         for topic in topics:
             model_of(topic)
         self._inbox.attach(topics, handler)
-        for topic in topics:
-            self._link.listen(topic)
+        self._link.listen(topics)
 
     def latest(self, topic: str) -> Any | None:
         """The newest message of `topic` since the first question for it, or None."""
         model_of(topic)
-        self._link.listen(topic)
+        self._link.listen((topic,))
         return self._inbox.latest(topic)
 
     def mark(self) -> int:
@@ -151,7 +153,7 @@ class Bus:
             None came within `timeout_s`.
         """
         model_of(topic)
-        self._link.listen(topic)
+        self._link.listen((topic,))
         found = self._inbox.wait_for(topic, accept, timeout_s=timeout_s, since=since)
         if found is None:
             raise NoAnswer(

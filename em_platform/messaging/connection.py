@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 5.0
 _CLOSE_TIMEOUT_S = 2.0
+_LISTENING = "listening to "
 
 # stomp.py reports each failed try with a traceback; the bus says it in one sentence.
 logging.getLogger("stomp.py").setLevel(logging.CRITICAL)
@@ -105,6 +106,7 @@ class Connection(Pigeon):  # type: ignore[misc]
         self._events = events
         self._answered = threading.Event()
         self._refusal = ""
+        self._listening: dict[str, threading.Event] = {}
         self._connection = self._make_transport(settings)
         self._connection.set_listener("listener", _Listener(self))
 
@@ -155,11 +157,24 @@ class Connection(Pigeon):  # type: ignore[misc]
         }
 
     def listen(self, topic: str) -> None:
-        """Subscribe to `topic`; BrokerUnavailable where the connection is gone."""
+        """Ask for `topic`; BrokerUnavailable where the connection is gone."""
+        receipt = _LISTENING + topic
+        self._listening.setdefault(receipt, threading.Event())
         try:
-            self.subscribe(topic, _nothing)
+            self._connection.subscribe(
+                destination=self._topic_prefix + topic, id=topic, receipt=receipt
+            )
         except (OSError, StompException) as error:
             raise self._unavailable("the connection was lost", retry=True) from error
+
+    def wait_until_listening(self) -> bool:
+        """Whether the broker has taken all that was asked for with `listen`."""
+        deadline = time.monotonic() + _CONNECT_TIMEOUT_S
+        for taken in list(self._listening.values()):
+            while not taken.wait(0.05):
+                if self.lost.is_set() or time.monotonic() > deadline:
+                    return False
+        return True
 
     def close(self) -> None:
         """Disconnect after everything sent has been taken; nothing reconnects."""
@@ -221,7 +236,11 @@ class Connection(Pigeon):  # type: ignore[misc]
 
     def heard_receipt(self, frame: Any) -> None:
         """The broker has one frame, and all that were sent before it."""
-        self._events.receipt(frame.headers["receipt-id"])
+        receipt = frame.headers["receipt-id"]
+        if receipt in self._listening:
+            self._listening[receipt].set()
+        else:
+            self._events.receipt(receipt)
 
     def heard_message(self, frame: Any) -> None:
         """A message arrived."""
@@ -284,7 +303,3 @@ def _end_at_eof(transport: Any) -> None:
         return received
 
     transport.receive = receive_or_end
-
-
-def _nothing(_: BaseModel) -> None:
-    """Pigeon wants a callback; messages are taken from `_handle_message`."""

@@ -4,6 +4,7 @@ import itertools
 import logging
 import threading
 import time
+from collections.abc import Iterable
 
 from em_platform.config import BrokerSettings
 from em_platform.errors import BrokerUnavailable
@@ -67,15 +68,17 @@ class Link:
                     raise self._failure or self.unavailable("no connection")
                 self._changed.wait(left_s)
 
-    def listen(self, topic: str) -> None:
-        """Subscribe to `topic`, now and after each loss."""
+    def listen(self, topics: Iterable[str]) -> None:
+        """Subscribe to `topics`, now and after each loss.
+
+        Returns when the broker has taken it: from then on no message is missed.
+        """
         with self._changed:
-            if topic in self._topics:
-                return
-            self._topics[topic] = None
+            new = [topic for topic in topics if topic not in self._topics]
+            self._topics |= dict.fromkeys(new)
             connection = self._connection
-        if connection is not None:
-            _listen_on(connection, topic)
+        if connection is not None and new:
+            _listen_on(connection, new)
 
     def send(self, topic: str, body: str, *, deadline: float) -> None:
         """Send one body; BrokerUnavailable when no broker comes before `deadline`."""
@@ -178,8 +181,7 @@ class Link:
         """Subscribe, let the others return, send again; whether it is usable then."""
         with self._changed:
             topics = list(self._topics)
-        for topic in topics:
-            _listen_on(connection, topic)
+        _listen_on(connection, topics)
         if self.reconnects and connection.lost.wait(self._settle_s):
             return False
         with self._sending:
@@ -191,8 +193,7 @@ class Link:
                 self._connection, self._failure = connection, None
                 late = [topic for topic in self._topics if topic not in topics]
                 self._changed.notify_all()
-        for topic in late:
-            _listen_on(connection, topic)
+        _listen_on(connection, late)
         log.info("bus: %s connected to %s", self._service, connection.address)
         return True
 
@@ -226,8 +227,12 @@ def _transmit(connection: Connection, letter: Letter) -> bool:
     return True
 
 
-def _listen_on(connection: Connection, topic: str) -> None:
+def _listen_on(connection: Connection, topics: Iterable[str]) -> None:
     try:
-        connection.listen(topic)
+        for topic in topics:
+            connection.listen(topic)
     except BrokerUnavailable:
-        log.debug("bus: %s is subscribed when the broker is back", topic)
+        log.debug("bus: the rest is subscribed when the broker is back")
+        return
+    if not connection.wait_until_listening() and not connection.lost.is_set():
+        log.warning("bus: %s did not confirm a subscription", connection.address)
