@@ -10,6 +10,7 @@ import pytest
 
 from em_platform.config import load_settings
 from em_platform.formats.tiff import write_tiff
+from em_platform.stitching.compute import local_cluster
 from em_platform.storage import Store, store_of
 
 TILE_PX, STEP_PX = 256, 192
@@ -28,10 +29,17 @@ def store(home: Path) -> Store:
     return store_of(load_settings())
 
 
+@pytest.fixture(scope="session")
+def dask_address() -> Iterator[str]:
+    """A scheduler with one worker that all tests share."""
+    with local_cluster(1) as client:
+        yield client.scheduler_info()["address"]
+
+
 @pytest.fixture
-def few_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings that make a run of a small montage cheap."""
-    monkeypatch.setenv("EM_DASK__WORKERS", "1")
+def cheap_runs(monkeypatch: pytest.MonkeyPatch, dask_address: str) -> None:
+    """Settings with which a run of a small montage costs little."""
+    monkeypatch.setenv("EM_DASK_ADDRESS", dask_address)
     monkeypatch.setenv("EM_STITCHING__MATCH__SEARCH_PX", "32")
 
 
@@ -42,7 +50,7 @@ def drop_montage(home: Path) -> Callable[..., Path]:
     def drop(name: str, *, seed: int = 1) -> Path:
         folder = home / "inbox" / name
         folder.mkdir(parents=True)
-        noise = np.random.default_rng(seed).normal(128, 900, (512, 512))
+        noise = np.random.default_rng(seed).normal(128, 300, (512, 512))
         grain = cv2.GaussianBlur(noise.astype(np.float32), (0, 0), 3)
         image = np.clip(grain, 0, 255).astype(np.uint8)
         lines = ["file,x_px,y_px"]
