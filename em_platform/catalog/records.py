@@ -39,25 +39,13 @@ def dataset_record(
 ) -> DatasetRecord:
     """The record of one mosaic; the same mosaic gives the same record.
 
-    Parameters
-    ----------
-    url, shape
-        Where the mosaic lies, and its `(h, w)` at full resolution.
-    recorded_at
-        Time of creation where the montage itself has none; no clock is read here.
+    `shape` is `(h, w)` at full resolution. `recorded_at` is the time of creation where
+    the montage itself has none; no clock is read here.
     """
     record = record_id(_SOURCE, montage.acquisition_id)
-    created = montage.ended_at or montage.started_at or recorded_at
-    started = montage.started_at or montage.ended_at
+    created = _in_utc(montage.ended_at or montage.started_at or recorded_at)
+    core = _core(montage, shape)
     edge = montage.pixel_nm
-    core = CoreMetadata(
-        description=_description(montage),
-        volume_shape=shape,
-        voxel_size_nm=(edge, edge) if edge else None,
-        data_type="uint8",
-        modality="TEM",
-        imaging_start_date=started.date() if started else None,
-    )
     technical = TechnicalMetadata(
         file_size_bytes=size_bytes,
         compression="zarr",
@@ -67,36 +55,52 @@ def dataset_record(
         dimensions_nm=(shape[0] * edge, shape[1] * edge) if edge else None,
         file_format="OME-Zarr 0.5",
     )
+    provenance = Provenance(
+        download_url=url,
+        processing_pipeline=f"em-platform {version('em-platform')} stitching",
+        internal_zarr_path="0",
+        uuid=record,
+    )
+    quality = _quality(montage, fit, core=core, checks=tuple(checks))
     return DatasetRecord(
         id=record,
         source=_SOURCE,
         source_id=montage.acquisition_id,
         status=Status.COMPLETE,
-        created_at=_in_utc(created),
-        updated_at=_in_utc(created),
+        created_at=created,
+        updated_at=created,
         metadata=DatasetMetadata(
-            core=core,
-            technical=technical,
-            provenance=Provenance(
-                download_url=url,
-                processing_pipeline=f"em-platform {version('em-platform')} stitching",
-                internal_zarr_path="0",
-                uuid=record,
-            ),
-            quality=_quality(montage, fit, core=core, checks=tuple(checks)),
+            core=core, technical=technical, provenance=provenance, quality=quality
         ),
         files=DatasetFiles(volume=url),
-        additional_metadata={
-            "microscope": montage.microscope,
-            "montage_id": montage.montage_id,
-            "tiles": len(fit.placements),
-            **(
-                {"magnification": montage.magnification}
-                if montage.magnification
-                else {}
-            ),
-        },
+        additional_metadata=_additional(montage, fit),
     )
+
+
+def _core(montage: Montage, shape: tuple[int, int]) -> CoreMetadata:
+    started = montage.started_at or montage.ended_at
+    edge = montage.pixel_nm
+    return CoreMetadata(
+        description=_description(montage),
+        volume_shape=shape,
+        voxel_size_nm=(edge, edge) if edge else None,
+        data_type="uint8",
+        modality="TEM",
+        imaging_start_date=started.date() if started else None,
+    )
+
+
+def _additional(
+    montage: Montage, fit: MontageFit
+) -> dict[str, str | int | float | bool]:
+    known: dict[str, str | int | float | bool] = {
+        "microscope": montage.microscope,
+        "montage_id": montage.montage_id,
+        "tiles": len(fit.placements),
+    }
+    if montage.magnification is not None:
+        known["magnification"] = montage.magnification
+    return known
 
 
 def _description(montage: Montage) -> str:

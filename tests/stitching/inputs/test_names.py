@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from em_platform.errors import ConfigError
+from em_platform.formats.tiff import write_tiff
+from em_platform.model import Montage
+from em_platform.stitching.inputs import open_montage
+
+GRAIN = np.random.default_rng(0).integers(1, 255, (64, 96), np.uint8)
+
+
+def write_tiles(folder: Path, names: list[str]) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith((".tif", ".tiff")):
+            write_tiff(path, GRAIN)
+        else:
+            cv2.imwrite(str(path), GRAIN)
+
+
+def places(montage: Montage) -> dict[str, tuple[float, float]]:
+    return {t.tile_id: (t.y_px, t.x_px) for t in montage.tiles}
+
+
+def grid(montage: Montage) -> dict[str, tuple[int, int]]:
+    return {t.tile_id: (t.row, t.column) for t in montage.tiles}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["r000c000.tif", "r000c001.tif", "r001c000.tif"],
+        ["s_R1-C1_x.tif", "s_R1-C2_x.tif", "s_R2-C1_x.tif"],
+        ["Tile_003_007.png", "Tile_003_008.png", "Tile_004_007.png"],
+        ["col0075_row0021_cam1.png", "col0076_row0021_cam0.png", "col0075_row0022.png"],
+        ["row1_col1.tif", "row1_col2.tif", "row2_col1.tif"],
+        ["a-x10-y5.jpg", "a-x11-y5.jpg", "a-x10-y6.jpg"],
+        ["y005x010.tiff", "y005x011.tiff", "y006x010.tiff"],
+    ],
+)
+def test_common_names_say_row_and_column(tmp_path: Path, names: list[str]) -> None:
+    write_tiles(tmp_path, names)
+    montage = open_montage(tmp_path, overlap=0.25)
+    assert [places(montage)[n] for n in names] == [(0, 0), (0, 72), (48, 0)]
+    assert [grid(montage)[n] for n in names] == [(0, 0), (0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["b{col}-a{row}*.tif", r"^b(?P<col>\d)-a(?P<row>\d)-"]
+)
+def test_a_pattern_says_what_names_mean(tmp_path: Path, pattern: str) -> None:
+    write_tiles(tmp_path, ["b2-a5-z.tif", "b3-a5-z.tif"])
+    montage = open_montage(tmp_path, pattern=pattern, overlap=16)
+    assert places(montage) == {"b2-a5-z.tif": (0, 0), "b3-a5-z.tif": (0, 80)}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("b{row}", "found no row and col"),
+        ("b(", "not a regular expression"),
+        ("q{row}_{col}.tif", "fits none of the 1 images"),
+    ],
+)
+def test_a_pattern_that_cannot_be_used_is_one_sentence(
+    tmp_path: Path, pattern: str, sentence: str
+) -> None:
+    write_tiles(tmp_path, ["b2-a5-z.tif"])
+    with pytest.raises(ConfigError, match=sentence):
+        open_montage(tmp_path, pattern=pattern)
+
+
+def test_a_name_without_place_fails_and_an_overview_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    write_tiles(tmp_path, ["r0c0.tif", "r0c1.tif", "r0c2.tif", "oops.tif", "map.png"])
+    montage = open_montage(tmp_path)
+    assert len(montage.tiles) == 3
+    assert [f.item for f in montage.failures] == ["oops.tif"]
+    assert montage.expected_tiles == 4
