@@ -169,8 +169,9 @@ def _show(
 ) -> bool:
     """Print what was made; whether all of it is there and good."""
     store = store_of(platform.settings)
-    table = Table("montage", "tiles", "mosaic (px)", "checks", "imaged", "stitched")
-    table.columns[0].no_wrap = True
+    table = Table("montage", "tiles", "mosaic (px)", "passed", "imaged", "stitched")
+    for column in table.columns:
+        column.no_wrap = True
     good = len(finished) == montages
     for key, (imaged, runs) in finished.items():
         size = _mosaic_size(store, key)
@@ -179,7 +180,7 @@ def _show(
         passed = sum(check.passed for check in runs.checks.values())
         table.add_row(
             *(key, str(imaged.tiles), size or "none"),
-            f"{passed} of {len(runs.checks)} passed",
+            f"{passed} of {len(runs.checks)}",
             *(f"{imaged.seconds:.1f} s", f"{runs.seconds:.1f} s"),
         )
     story.console.print(table)
