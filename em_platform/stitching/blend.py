@@ -105,48 +105,40 @@ def add_warped(total, weight, y0, x0, tile, mask, nodes, valid):  # type: ignore
     """
     rows, columns = (nodes.shape[1] - 1) * STEP_PX, (nodes.shape[2] - 1) * STEP_PX
     first, last = max(0, -x0), min(total.shape[1], columns - x0)
-    last_y, last_x = float(valid[2] - 1), float(valid[3] - 1)
-    masked = mask.size > 0
+    # Flat and unsigned, so that numba need not look for negative indices.
+    pixels, usable, line = tile.reshape(-1), mask.reshape(-1), np.uint64(tile.shape[1])
+    top, left, bottom, right = valid[0], valid[1], valid[2] - 1.0, valid[3] - 1.0
+    one = np.float32(1)
     for i in range(max(0, -y0), min(total.shape[0], rows - y0)):
         n, down = (y0 + i) >> _SHIFT, ((y0 + i) & (STEP_PX - 1)) / STEP_PX
         for j in range(first, last):
             m, along = (x0 + j) >> _SHIFT, ((x0 + j) & (STEP_PX - 1)) / STEP_PX
-            y = _between(nodes[0], n, m, down, along)
-            x = _between(nodes[1], n, m, down, along)
-            if y < valid[0] or x < valid[1] or y > last_y or x > last_x:
+            if along == 0 or j == first:
+                ya, yb = _at(nodes, 0, n, m, down), _at(nodes, 0, n, m + 1, down)
+                xa, xb = _at(nodes, 1, n, m, down), _at(nodes, 1, n, m + 1, down)
+            y, x = ya + (yb - ya) * along, xa + (xb - xa) * along
+            inside = min(min(y - top, bottom - y), min(x - left, right - x))
+            if inside < 0:
                 continue
-            r, c = int(y), int(x)
+            r, c = np.uint64(y), np.uint64(x)
             fy, fx = np.float32(y - r), np.float32(x - c)
-            r1 = r + 1 if fy > 0 else r
-            c1 = c + 1 if fx > 0 else c
-            if masked and not (
-                mask[r, c] and mask[r, c1] and mask[r1, c] and mask[r1, c1]
+            a = r * line + c
+            b, d = a + np.uint64(fx > 0), a + np.uint64(fy > 0) * line
+            e = d + (b - a)
+            if usable.size > 0 and not (
+                usable[a] and usable[b] and usable[d] and usable[e]
             ):
                 continue
-            upper = (
-                np.float32(tile[r, c]) * (np.float32(1) - fx)
-                + np.float32(tile[r, c1]) * fx
-            )
-            lower = (
-                np.float32(tile[r1, c]) * (np.float32(1) - fx)
-                + np.float32(tile[r1, c1]) * fx
-            )
-            value = upper * (np.float32(1) - fy) + lower * fy
-            w = np.float32(
-                min(
-                    min(y - valid[0] + 1, valid[2] - y),
-                    min(x - valid[1] + 1, valid[3] - x),
-                )
-            )
-            total[i, j] += np.float64(w) * np.float64(value)
-            weight[i, j] += np.float64(w)
+            upper = (one - fx) * np.float32(pixels[a]) + fx * np.float32(pixels[b])
+            lower = (one - fx) * np.float32(pixels[d]) + fx * np.float32(pixels[e])
+            w = np.float64(np.float32(inside + 1))
+            total[i, j] += w * np.float64((one - fy) * upper + fy * lower)
+            weight[i, j] += w
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _between(plane, n, m, down, along):  # type: ignore[no-untyped-def]
-    left = plane[n, m] + (plane[n + 1, m] - plane[n, m]) * down
-    right = plane[n, m + 1] + (plane[n + 1, m + 1] - plane[n, m + 1]) * down
-    return left + (right - left) * along
+def _at(nodes, plane, n, m, down):  # type: ignore[no-untyped-def]
+    return nodes[plane, n, m] + (nodes[plane, n + 1, m] - nodes[plane, n, m]) * down
 
 
 @numba.njit(nogil=True, cache=True)
