@@ -3,7 +3,6 @@
 Source: STOMP specifications 1.0, 1.1, 1.2 (https://stomp.github.io).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from em_platform.errors import MessagingError
@@ -103,9 +102,9 @@ class FrameReader:
                     f"{_HEADER_LIMIT_BYTES} bytes; put long values into the body"
                 )
             return None
-        lines = bytes(buffer[:end]).split(b"\n")[1:]
+        head = bytes(buffer[:end]).partition(b"\n")[2]
         del buffer[:past]
-        headers = read_headers(lines, command=command, version=self.version)
+        headers = read_headers(head, command=command, version=self.version)
         return command, headers, self._length(headers)
 
     def _command(self) -> bytes | None:
@@ -167,23 +166,24 @@ class FrameReader:
         )
 
 
-def read_headers(
-    lines: Iterable[bytes], *, command: bytes, version: str
-) -> dict[str, str]:
-    """The headers in `lines`; of a repeated one the first (STOMP 1.2)."""
-    escaped = version != "1.0" and command not in _NEVER_ESCAPED
+def read_headers(head: bytes, *, command: bytes, version: str) -> dict[str, str]:
+    """The headers in the lines of `head`; of a repeated one the first (STOMP 1.2)."""
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        raise FrameError(f"a header of {command.decode()} is not UTF-8") from error
+    if "\r" in text:
+        text = f"{text}\n".replace("\r\n", "\n")[:-1]
+    escaped = version != "1.0" and command not in _NEVER_ESCAPED and "\\" in text
     headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.removesuffix(b"\r").partition(b":")
+    for line in text.split("\n") if text else ():
+        name, colon, value = line.partition(":")
         if not colon or not name:
             raise FrameError(f"header line {line[:40]!r} is not name:value")
-        try:
-            key, text = name.decode(), value.decode()
-        except UnicodeDecodeError as error:
-            raise FrameError(f"header line {line[:40]!r} is not UTF-8") from error
-        if escaped and b"\\" in line:
-            key, text = unescape(key, version), unescape(text, version)
-        headers.setdefault(key, text)
+        if escaped and "\\" in line:
+            name, value = unescape(name, version), unescape(value, version)
+        if name not in headers:
+            headers[name] = value
     return headers
 
 
@@ -199,14 +199,15 @@ def write_frame(frame: Frame, version: str) -> bytes:
 
 def write_head(command: bytes, headers: dict[str, str], version: str) -> bytes:
     """Command and header lines, without the blank line that ends them."""
-    if command in _NEVER_ESCAPED:
-        lines = [f"{name}:{value}\n" for name, value in headers.items()]
-    else:
-        lines = [
-            f"{escape(name, version)}:{escape(value, version)}\n"
-            for name, value in headers.items()
-        ]
-    return b"%b\n%b" % (command, "".join(lines).encode())
+    pairs = headers.items()
+    if command not in _NEVER_ESCAPED and not _is_plain("".join(map("".join, pairs))):
+        pairs = {escape(k, version): escape(v, version) for k, v in pairs}.items()
+    lines = "".join([f"{name}:{value}\n" for name, value in pairs])
+    return b"%b\n%b" % (command, lines.encode())
+
+
+def _is_plain(text: str) -> bool:
+    return not (":" in text or "\\" in text or "\n" in text or "\r" in text)
 
 
 def escape(text: str, version: str) -> str:
@@ -214,8 +215,6 @@ def escape(text: str, version: str) -> str:
 
     1.0 has no escapes: what would break the line becomes a blank.
     """
-    if text.isalnum():
-        return text
     if version == "1.0":
         return text.replace("\r", " ").replace("\n", " ")
     text = text.replace("\\", "\\\\").replace("\n", "\\n").replace(":", "\\c")
@@ -245,9 +244,9 @@ def unescape(text: str, version: str) -> str:
 
 def _blank_line(buffer: bytearray) -> tuple[int, int]:
     """Where the header ends and the body starts, (-1, -1) when not yet there."""
-    plain, carriage = buffer.find(b"\n\n"), buffer.find(b"\n\r\n")
-    if plain < 0 and carriage < 0:
-        return -1, -1
-    if carriage < 0 or 0 <= plain < carriage:
-        return plain, plain + 2
-    return carriage, carriage + 3
+    plain = buffer.find(b"\n\n", 0, _HEADER_LIMIT_BYTES)
+    until = _HEADER_LIMIT_BYTES if plain < 0 else plain + 1
+    carriage = buffer.find(b"\n\r\n", 0, until)
+    if carriage >= 0:
+        return carriage, carriage + 3
+    return plain, plain + 2
