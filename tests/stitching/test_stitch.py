@@ -11,7 +11,6 @@ from em_platform.formats.ome_zarr import open_level
 from em_platform.stitching.compute import dask_map, local_cluster, thread_map
 from em_platform.stitching.inputs import open_montage
 from em_platform.stitching.report import (
-    file_names,
     is_clean,
     report_of,
     summary_of,
@@ -146,19 +145,3 @@ def test_the_summary_names_what_was_dropped_and_why(
     assert f"{kept} kept, {len(result.fit.matches) - kept} dropped" in said
     assert str(tmp_path / "x.zarr") in said
     assert not is_clean(result)
-
-
-def test_files_of_one_name_in_two_folders_are_told_apart(
-    tmp_path: Path, cut_tiles: Cut
-) -> None:
-    cut_tiles(tmp_path / "in")
-    montage = open_montage(tmp_path / "in")
-    assert file_names(montage)["r0c0.tif"] == "r0c0.tif"
-    tiles = tuple(
-        tile.model_copy(update={"tile_id": f"id{n}", "uri": f"s3://b/{n}/same.tif"})
-        for n, tile in enumerate(montage.tiles)
-    )
-    renamed = montage.model_copy(update={"tiles": tiles})
-    assert file_names(renamed)["id3"] == "s3://b/3/same.tif"
-    one = montage.model_copy(update={"tiles": tiles[:1]})
-    assert file_names(one) == {"id0": "same.tif"}
