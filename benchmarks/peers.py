@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent / ".bench"
 REQUIREMENTS = {
     "feabas": ["feabas==3.0.6"],
     "ashlar": ["ashlar==1.20.0", "numpy<2", "zarr<3", "scikit-image<0.26"],
+    "em_stitch": ["em_stitch==0.3.4"],
     "multiview": ["multiview-stitcher==0.1.62"],
     "ngff-zarr": ["ngff-zarr[dask-image]==0.50.0", "itkwasm-downsample"],
     "scikit-image": ["scikit-image"],
