@@ -156,12 +156,21 @@ def _command(name: str, found: click.Command | None) -> Iterator[str]:
     arguments = [p.make_metavar(click.Context(found)) for p in found.params]
     usage = [a for a, p in zip(arguments, found.params, strict=True) if _is_argument(p)]
     yield from (f"## `{' '.join([name, *usage])}`", "")
-    yield from (inspect.cleandoc(found.help or "").replace("\b\n", ""), "")
+    for paragraph in inspect.cleandoc(found.help or "").split("\n\n"):
+        yield from (_kept_lines(paragraph), "")
     yield from _options(found)
     yield ""
     if isinstance(found, click.Group):
         for below in found.commands.values():
             yield from _command(f"{name} {below.name}", below)
+
+
+def _kept_lines(paragraph: str) -> str:
+    """A paragraph whose lines click keeps apart, as a block."""
+    if not paragraph.startswith("\b\n"):
+        return paragraph
+    lines = paragraph.removeprefix("\b\n")
+    return f"```\n{lines}\n```"
 
 
 def _options(found: click.Command) -> Iterator[str]:

@@ -72,7 +72,7 @@ class _Command(click.Command):
     "--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="a setting"
 )
 def command(source: str, **given: Any) -> None:
-    r"""Stitch the tiles of INPUT into one OME-Zarr mosaic.
+    """Stitch the tiles of INPUT into one OME-Zarr mosaic.
 
     INPUT is a folder of tiles or one of the lists below; in a folder the first that is
     there is taken:
@@ -92,7 +92,7 @@ def command(source: str, **given: Any) -> None:
       0  all tiles placed, all checks of severity ERROR passed
       1  the input could not be used, or the mosaic not be written
       2  the mosaic is there, but tiles were set aside or an ERROR check failed
-    """
+    """  # noqa: D301 - \b keeps the lines apart, for click
     from em_platform.stitching.report import (
         is_clean,
         report_of,
