@@ -10,6 +10,7 @@ round end at its root level, from which the next round goes on.
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from em_platform.imaging.resample import halve
 
 Shape = tuple[int, ...]
 Region = tuple[slice, ...]
-Array = NDArray[np.generic]
+Array = NDArray[np.integer[Any]]
 
 _ROUND_LEVELS = 2
 _UNITS_WANTED = 4

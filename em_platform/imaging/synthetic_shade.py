@@ -3,6 +3,9 @@
 Lengths are in units of 4 nm. `depth` is how far inside its cell a point lies.
 """
 
+# mypy: disable-error-code="no-any-return,arg-type"
+# numba's types stand for what the compiled functions take, not for what they give
+
 import numba
 import numpy as np
 

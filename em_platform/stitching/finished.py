@@ -1,4 +1,4 @@
-"""A look at what was made: is the mosaic whole, is the lens model good?"""
+"""A look at what was made: whether the mosaic is whole and the lens model good."""
 
 from collections.abc import Mapping
 from typing import Any
