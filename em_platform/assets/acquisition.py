@@ -63,7 +63,7 @@ def raw_tiles(
         dg.AssetSpec(
             "tile_statistics",
             group_name="acquisition",
-            deps=["raw_tiles"],
+            deps=["tiles"],
             kinds={"dask", "json"},
             owners=_OWNERS,
             description="What each tile's pixels say: focus, mean, spread, "

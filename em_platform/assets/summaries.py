@@ -39,12 +39,12 @@ def statistics_summary(tiles: Sequence[TileStats]) -> Metadata:
     blurred = min(tiles, key=lambda tile: tile.focus)
     return {
         "tiles": len(tiles),
-        "focus (median)": statistics.median(tile.focus for tile in tiles),
-        "focus (worst)": blurred.focus,
+        "focus (median)": _short(statistics.median(tile.focus for tile in tiles)),
+        "focus (worst)": _short(blurred.focus),
         "worst focus in": blurred.tile_id,
-        "mean grey level": statistics.fmean(tile.mean for tile in tiles),
-        "spread (least)": min(tile.std for tile in tiles),
-        "saturated (most)": max(tile.saturated_fraction for tile in tiles),
+        "mean grey level": _short(statistics.fmean(tile.mean for tile in tiles)),
+        "spread (least)": _short(min(tile.std for tile in tiles)),
+        "saturated (most)": _short(max(t.saturated_fraction for t in tiles)),
     }
 
 
@@ -53,8 +53,9 @@ def match_summary(matches: Sequence[TileMatch], lens: LensModel | None) -> Metad
     kept = [match for match in matches if match.kept]
     summary: Metadata = {"pairs": len(matches), "pairs matched": len(kept)}
     if kept:
-        summary["score (median)"] = statistics.median(match.score for match in kept)
-        summary["score (worst)"] = min(match.score for match in kept)
+        scores = [match.score for match in kept]
+        summary["score (median)"] = _short(statistics.median(scores))
+        summary["score (worst)"] = _short(min(scores))
         summary["points (median)"] = statistics.median(match.points for match in kept)
     summary["lens correction"] = (
         "none" if lens is None else f"{lens.microscope} at {lens.magnification} x"
@@ -67,7 +68,7 @@ def fit_summary(fit: MontageFit) -> Metadata:
     groups = 1 + max((place.component for place in fit.placements), default=0)
     return {
         "tiles placed": len(fit.placements),
-        "residual rms (px)": fit.residual_px,
+        "residual rms (px)": _short(fit.residual_px),
         "groups of tiles": groups,
         "matches used": sum(match.kept for match in fit.matches),
         "matches set aside": sum(not match.kept for match in fit.matches),
@@ -77,8 +78,8 @@ def fit_summary(fit: MontageFit) -> Metadata:
 def lens_summary(lens: LensModel, montage: Montage) -> Metadata:
     """How well the field explains the matches, and where it comes from."""
     return {
-        "residual mean (px)": lens.residual_mean_px,
-        "residual std (px)": lens.residual_std_px,
+        "residual mean (px)": _short(lens.residual_mean_px),
+        "residual std (px)": _short(lens.residual_std_px),
         "points": lens.points,
         "degree": lens.degree,
         "from montage": montage.acquisition_id,
@@ -117,3 +118,8 @@ def _place(url: str) -> dg.MetadataValue:
     if local is None:
         return dg.MetadataValue.url(url)
     return dg.MetadataValue.path(local)
+
+
+def _short(value: float) -> float:
+    """Four digits that mean something."""
+    return float(f"{value:.4g}")
