@@ -24,6 +24,9 @@ TOPICS = (
 _REPEATED = frozenset(("montage.status", "qc.status", SCOPE))
 """Topics that say the same again on purpose: each sending is an event of its own."""
 
+_SENDING = ("source", "sent_at", "sequence")
+"""Headers that tell one sending from the next; a message sent again has the same."""
+
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 Fields = Mapping[str, Any]
@@ -97,11 +100,11 @@ def event_of(row: Any) -> Event:
 def content_key(said: Said) -> str:
     """Equal for the same thing said twice, by message or from the disk.
 
-    Topic and body decide; for topics that repeat, sender and time of sending too.
+    Topic and body decide; for topics that repeat, which sending it was, too.
     """
     parts: list[Any] = [said.topic, said.body]
     if said.topic in _REPEATED:
-        parts += [said.headers.get("source"), said.headers.get("sent_at")]
+        parts += [said.headers.get(name) for name in _SENDING]
     return hashlib.sha256(_canonical(parts).encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from em_platform.acquisition.events import COMPLETE, RAW, Said
-from em_platform.messaging.connection import model_of, reason
+from em_platform.messaging.topics import model_of, reason
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from em_platform.acquisition.events import COMPLETE, RAW, SCOPE, TOPICS, Said
+from em_platform.acquisition.events import COMPLETE, RAW, SCOPE, TOPICS, Said, safe_id
 from em_platform.acquisition.on_disk import said_on_disk
 from em_platform.acquisition.recorder import Recorder
 from em_platform.errors import StorageError
@@ -19,7 +19,9 @@ log = logging.getLogger(__name__)
 _COMMIT_AT_MOST = 500
 _RETRY_S = 1.0
 _SETTLED_NS = 2_000_000_000
-_KEPT_HEADERS = ("source", "service", "hostname", "pid", "sent_at", "version")
+_KEPT_HEADERS = frozenset(
+    ("source", "service", "hostname", "pid", "sent_at", "sequence", "version")
+)
 
 
 class RecorderService:
@@ -74,7 +76,7 @@ class RecorderService:
             if now == self._scope:
                 return  # said each second; only the magnification is looked for
             self._scope = now
-        kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
+        kept = {n: text for n, text in headers.items() if n in _KEPT_HEADERS}
         self._waiting.put(Said(topic, message.model_dump(mode="json"), kept))
 
     def _write(self) -> None:
@@ -107,8 +109,9 @@ class RecorderService:
         heard = {each.body["tile_id"] for each in said if each.topic == RAW}
         found: list[Said] = []
         for each in said:
-            if each.topic == COMPLETE:
-                montage_id = each.body["montage_id"]
+            montage_id = each.body.get("montage_id", "")
+            # An id that is no name of a folder has no folder.
+            if each.topic == COMPLETE and safe_id(montage_id) == montage_id:
                 found += said_on_disk(
                     self._frames / montage_id,
                     recorded=heard | self._recorder.tile_ids(montage_id),

@@ -21,7 +21,7 @@ from em_platform.acquisition.instrument import Instrument
 from em_platform.acquisition.raster import MontagePlan, Stop, overlap_px, raster
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import DeviceError, PlatformError
-from em_platform.messaging.connection import fitting
+from em_platform.messaging.topics import fitting
 from em_platform.model import Model, Size
 from em_platform.storage.atomic import write_bytes
 

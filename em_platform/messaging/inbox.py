@@ -13,13 +13,14 @@ from pigeon.utils import get_version
 from pydantic import BaseModel, ValidationError
 
 from em_platform.errors import MessageRejected
-from em_platform.messaging.connection import model_of, reason
+from em_platform.messaging.topics import model_of, reason
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Any, Mapping[str, str]], None]
 
 _KEPT_PER_TOPIC = 256
+_KEPT_BYTES_PER_TOPIC = 16_000_000
 _WAITING_PER_HANDLER = 100_000
 _SENTENCES_REMEMBERED = 1000
 
@@ -31,6 +32,21 @@ class Arrival:
     number: int
     message: Any
     headers: Mapping[str, str]
+    size: int
+
+
+class _Kept(deque[Arrival]):
+    """The newest messages of one topic: at most so many, and so many bytes."""
+
+    size = 0
+
+    def keep(self, arrival: Arrival) -> None:
+        self.append(arrival)
+        self.size += arrival.size
+        while len(self) > 1 and (
+            len(self) > _KEPT_PER_TOPIC or self.size > _KEPT_BYTES_PER_TOPIC
+        ):
+            self.size -= self.popleft().size
 
 
 class Inbox:
@@ -45,9 +61,7 @@ class Inbox:
         self.dropped = 0
         self._arrived = threading.Condition()
         self._number = 0
-        self._kept: dict[str, deque[Arrival]] = defaultdict(
-            lambda: deque(maxlen=_KEPT_PER_TOPIC)
-        )
+        self._kept: dict[str, _Kept] = defaultdict(_Kept)
         self._workers: dict[str, list[_Worker]] = defaultdict(list)
         self._told: set[tuple[str, ...]] = set()
 
@@ -73,7 +87,8 @@ class Inbox:
             return
         with self._arrived:
             self._number += 1
-            self._kept[topic].append(Arrival(self._number, message, headers))
+            arrival = Arrival(self._number, message, headers, len(body))
+            self._kept[topic].keep(arrival)
             self._arrived.notify_all()
         for worker in self._workers.get(topic, ()):
             if not worker.offer(message, headers):

@@ -121,7 +121,9 @@ class Link:
             if self._connection is not connection:
                 return False
             receipt = str(next(self._receipts))
-            headers = {**connection.headers(topic), "receipt": receipt}
+            headers = connection.headers(topic)
+            # Brokers keep the receipt; `sequence` tells receivers which message it is.
+            headers |= {"receipt": receipt, "sequence": receipt}
             return self._hand_over(connection, Letter(receipt, topic, body, headers))
         finally:
             self._sending.release()

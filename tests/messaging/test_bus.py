@@ -232,6 +232,23 @@ def test_waiting_takes_the_newest_or_a_later_message(
         bus.wait_for("qc.status", lambda _: True, 0.1, since=bus.mark())
 
 
+def test_of_large_messages_only_the_newest_are_kept(
+    broker: Broker, open_bus: OpenBus
+) -> None:
+    bus = open_bus(broker.port)
+    assert bus.latest("qc.status") is None
+    for number in range(6):
+        reason = f"{number}" + "x" * 5_000_000
+        bus.publish("qc.status", status="GOOD", reason=reason)
+    bus.wait_for("qc.status", lambda m: m.reason[0] == "5", 10)
+    kept = []
+    with pytest.raises(NoAnswer):
+        bus.wait_for(
+            "qc.status", lambda m: kept.append(m.reason[0]) is True, 0, since=0
+        )
+    assert kept == ["3", "4", "5"]
+
+
 def test_without_a_broker_connecting_and_publishing_are_told_in_one_sentence(
     free_port: Callable[[], int],
 ) -> None:

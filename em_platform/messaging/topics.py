@@ -1,0 +1,55 @@
+"""The topics that installed packages define, and what fits them."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from pigeon import Pigeon
+from pydantic import BaseModel, ValidationError
+
+from em_platform.errors import MessageRejected
+
+
+@functools.cache
+def topics() -> Mapping[str, type[BaseModel]]:
+    """Every topic that an installed package defines, and the model of its body."""
+    found: dict[str, type[BaseModel]] = Pigeon.get_topics()
+    return found
+
+
+def fitting(topic: str, fields: Mapping[str, Any]) -> BaseModel:
+    """The message of `topic` with these fields; MessageRejected where they do not fit.
+
+    Raises
+    ------
+    MessageRejected
+        No such topic, a field is missing, unknown or of a wrong kind.
+    """
+    model = model_of(topic)
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        raise MessageRejected(
+            f"bus: a message for {topic} was not sent: {reason(error)}; "
+            f"'pigeon doc {topic}' lists its fields",
+            topic=topic,
+        ) from error
+
+
+def model_of(topic: str) -> type[BaseModel]:
+    """The model of a topic's body; MessageRejected where no package defines it."""
+    if topic not in topics():
+        raise MessageRejected(
+            f"bus: no topic {topic!r} is known, one of {len(topics())} was expected; "
+            "'pigeon list' shows them",
+            topic=topic,
+        )
+    return topics()[topic]
+
+
+def reason(error: ValidationError) -> str:
+    """The first thing that does not fit, in one clause."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{place + ': ' if place else ''}{first['msg']}{more}"

@@ -1,0 +1,189 @@
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from em_platform.config import BrokerSettings
+from em_platform.errors import BrokerUnavailable, ConfigError
+from em_platform.messaging.broker import STATISTICS, Broker
+
+SETTINGS = BrokerSettings(port=0, heart_beat_s=0)
+Connect = Callable[[Broker], Any]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        bytes(range(256)) * 40,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"SEND\nendless:" + b"x" * 300_000,
+        b"CONNECT\naccept-version:1.2\ncontent-length:99999999999\n\n",
+        b"SUBSCRIBE\ndestination:a\n\n\0",
+    ],
+)
+def test_garbage_gets_one_sentence_and_others_are_unharmed(
+    quiet_broker: Broker,
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+    garbage: bytes,
+) -> None:
+    witness = connect(quiet_broker)
+    witness.login()
+    witness.subscribe("a")
+    intruder = connect(quiet_broker)
+    intruder.send_bytes(garbage)
+    assert intruder.read()[0] == "ERROR"
+    assert intruder.is_closed()
+    (told,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert "was refused" in told.getMessage()
+    assert "\n" not in told.getMessage()
+    witness.send("SEND", destination="a", body=b"still here")
+    assert witness.read()[2] == b"still here"
+    assert quiet_broker.statistics().refused == 1
+
+
+def test_a_client_that_never_logs_in_is_dropped(connect: Connect) -> None:
+    with Broker(SETTINGS, login_s=0.2) as broker:
+        client = connect(broker)
+        client.send_bytes(b"CONN")
+        assert "no whole CONNECT" in client.read()[1]["message"]
+        assert client.is_closed()
+
+
+def test_a_frame_above_the_limit_is_refused(connect: Connect) -> None:
+    with Broker(SETTINGS.model_copy(update={"frame_limit_mb": 1})) as broker:
+        client = connect(broker)
+        client.login()
+        client.send("SEND", destination="a", receipt="big", content_length="1000001")
+        _, headers, _ = client.read()
+        assert "at most 1000000 are taken" in headers["message"]
+        assert headers["receipt-id"] == "big"
+
+
+def test_login_is_asked_for_where_a_username_is_set(connect: Connect) -> None:
+    update = {
+        "username": "scope",
+        "password": BrokerSettings(password="s:e\\c").password,
+    }
+    with Broker(SETTINGS.model_copy(update=update)) as broker:
+        connect(broker).login(login="scope", passcode="s:e\\c")
+        for credentials in ({}, {"login": "scope", "passcode": "wrong"}):
+            client = connect(broker)
+            client.send("CONNECT", accept_version="1.2", **credentials)
+            command, headers, _ = client.read()
+            assert (command, client.is_closed()) == ("ERROR", True)
+            assert "its passcode is wrong" in headers["message"]
+
+
+def test_a_slow_reader_loses_its_oldest_messages_and_stalls_nobody(
+    connect: Connect,
+) -> None:
+    settings = SETTINGS.model_copy(update={"client_queue_limit": 50})
+    with Broker(settings) as broker:
+        slow, quick, sender = connect(broker), connect(broker), connect(broker)
+        for client in (slow, quick, sender):
+            client.login()
+        slow.subscribe("a")
+        quick.subscribe("a")
+        count, body = 400, b"x" * 100_000
+        began = time.monotonic()
+        for number in range(count):
+            sender.send("SEND", destination="a", body=b"%06d" % number + body)
+            assert quick.read()[2][:6] == b"%06d" % number
+        assert time.monotonic() - began < 20
+        dropped = broker.statistics().dropped
+        assert 0 < dropped < count
+        numbers = [int(slow.read()[2][:6]) for _ in range(count - dropped)]
+        assert numbers == sorted(numbers)
+        assert numbers[-1] == count - 1
+
+
+def test_a_client_that_falls_silent_is_dropped_and_a_live_one_is_not(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = SETTINGS.model_copy(update={"heart_beat_s": 0.2})
+    with Broker(settings) as broker:
+        silent, alive = connect(broker), connect(broker)
+        assert silent.login(heart_beat="100,0")["heart-beat"] == "200,200"
+        alive.login(heart_beat="100,0")
+        for _ in range(8):
+            time.sleep(0.1)
+            alive.send_bytes(b"\n")
+        assert silent.is_closed()
+        assert alive.is_quiet()
+        assert "a heart-beat every 0.2 s was promised" in caplog.text
+
+
+def test_the_broker_beats_for_a_client_that_wants_it(connect: Connect) -> None:
+    settings = SETTINGS.model_copy(update={"heart_beat_s": 0.1})
+    with Broker(settings) as broker:
+        client = connect(broker)
+        client.login(heart_beat="0,150")
+        client._socket.settimeout(2)
+        assert client._socket.recv(1) == b"\n"
+        assert client._socket.recv(1) == b"\n"
+
+
+def test_statistics_are_told_to_who_listens(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("em_platform.messaging.broker._STATISTICS_S", 0.1)
+    with Broker(SETTINGS) as broker:
+        client = connect(broker)
+        client.login()
+        client.subscribe(f"/topic/{STATISTICS}")
+        _, headers, body = client.read()
+        assert headers["content-type"] == "application/json"
+        assert b'"connected": 1' in body
+
+
+def test_a_taken_port_is_told_in_one_sentence(quiet_broker: Broker) -> None:
+    with pytest.raises(BrokerUnavailable, match=r"cannot be listened at \(.*in use"):
+        Broker(SETTINGS.model_copy(update={"port": quiet_broker.port})).start()
+
+
+def test_a_broker_ends_while_a_client_does_not_read(connect: Connect) -> None:
+    broker = Broker(SETTINGS)
+    broker.start()
+    client = connect(broker)
+    client.login()
+    client.subscribe("a")
+    for _ in range(100):
+        client.send("SEND", destination="a", body=b"x" * 100_000)
+    began = time.monotonic()
+    broker.stop()
+    assert time.monotonic() - began < 5
+
+
+def test_traffic_is_encrypted_where_tls_is_set(
+    connect: Connect, certificate: tuple[Path, Path]
+) -> None:
+    update = {
+        "tls": True,
+        "tls_certificate": str(certificate[0]),
+        "tls_key": str(certificate[1]),
+    }
+    with Broker(SETTINGS.model_copy(update=update)) as broker:
+        context = ssl.create_default_context(cafile=str(certificate[0]))
+        client = connect(broker)
+        client._socket = context.wrap_socket(
+            client._socket, server_hostname="127.0.0.1"
+        )
+        client.login()
+        client.subscribe("a")
+        client.send("SEND", destination="a", body=b"x" * 300_000)
+        assert client.read()[2] == b"x" * 300_000
+        plain = connect(broker)
+        plain.send_bytes(b"CONNECT\n\n\0")
+        assert plain.is_closed()
+
+
+def test_a_missing_certificate_is_told_in_one_sentence() -> None:
+    update = {"tls": True, "tls_certificate": "/no/such.pem"}
+    with pytest.raises(ConfigError, match=r"certificate '/no/such\.pem'"):
+        Broker(SETTINGS.model_copy(update=update)).start()
