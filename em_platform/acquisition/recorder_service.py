@@ -56,7 +56,8 @@ class RecorderService:
     def tick(self) -> None:
         """Reconcile when it is due."""
         late = time.monotonic() - self._reconciled_at > self._reconcile_s
-        if late or self._reconnects != self._bus.reconnects:
+        returned = self._bus.connected and self._reconnects != self._bus.reconnects
+        if late or returned:
             self._reconnects = self._bus.reconnects
             self._reconcile()
 
