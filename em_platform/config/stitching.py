@@ -45,7 +45,7 @@ class MatchSettings(Model):
     patches: int = Field(default=10, gt=0)
     min_overlap_px: int = Field(default=32, gt=0)
     min_score: float = 0.3
-    min_peak_z: float = 8.0
+    min_peak_z: float = 6.0  # noise reaches 5; above it the patches decide
     min_points: int = 3
 
 

@@ -216,7 +216,7 @@ def test_camera_noise_on_a_blank_overlap_is_no_texture_to_match(tmp_path: Path) 
         image[part] = noise.astype(np.uint8)
     match = only(pair(tmp_path, a, b))
     assert not match.kept
-    assert "sigma, 8 needed" in match.reason
+    assert "sigma, 6 needed" in match.reason
 
 
 def test_tiles_of_different_places_are_not_matched(tmp_path: Path) -> None:
