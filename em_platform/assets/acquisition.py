@@ -9,7 +9,6 @@ from em_platform.assets.checks import check_results, check_specs
 from em_platform.assets.failures import told_to_dagster
 from em_platform.assets.metadata import (
     Stopwatch,
-    picture,
 )
 from em_platform.assets.summaries import montage_summary, statistics_summary
 from em_platform.model import Montage, TileStats
@@ -19,7 +18,6 @@ from em_platform.resources.configuration import Configuration
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.storage import Storage
 from em_platform.stitching.measure import choose_images
-from em_platform.stitching.pictures import tile_map
 from em_platform.stitching.quality import check_completeness, check_tiles
 from em_platform.storage import layout
 
@@ -89,18 +87,14 @@ def finish_tiles(
         store.write(layout.tiles(key), done.montage, Montage)
         name = layout.tile_statistics(key)
         store.write(name, done.statistics, tuple[TileStats, ...])
-        focus = {each.tile_id: each.focus for each in done.statistics}
-        plot = tile_map(done.montage, focus, "focus")
+        summary = statistics_summary(done.montage, done.statistics)
     yield dg.MaterializeResult(
         asset_key="tiles",
         metadata={**montage_summary(done.montage), **watch.metadata(done.montage)},
     )
     yield dg.MaterializeResult(
         asset_key="tile_statistics",
-        metadata={
-            "focus of each tile": picture(plot, "focus"),
-            **statistics_summary(done.statistics),
-        },
+        metadata=summary,
         check_results=check_results(
             check_tiles(done.statistics, settings.quality), "tile_statistics"
         ),

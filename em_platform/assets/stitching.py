@@ -10,7 +10,6 @@ from em_platform.assets.checks import check_results, check_specs
 from em_platform.assets.failures import told_to_dagster
 from em_platform.assets.metadata import (
     Stopwatch,
-    picture,
 )
 from em_platform.assets.summaries import (
     fit_summary,
@@ -24,11 +23,10 @@ from em_platform.resources.acquisition import Microscope
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.storage import Storage
-from em_platform.stitching.finished import check_lens, check_mosaic, mosaic_preview
+from em_platform.stitching.finished import check_lens, check_mosaic
 from em_platform.stitching.lens import fit_lens
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.measure import choose_images
-from em_platform.stitching.pictures import residual_plot
 from em_platform.stitching.quality import check_fit, check_matches
 from em_platform.stitching.render import render_mosaic
 from em_platform.stitching.solve import solve_montage
@@ -134,9 +132,9 @@ def montage_fit(
         fit = solve_montage(montage, matches, settings=settings.solve)
         store.write(layout.montage_fit(key), fit, MontageFit)
         checks = check_fit(montage, fit, settings.quality)
-        plot = picture(residual_plot(montage, fit), "residuals")
+        summary = fit_summary(montage, fit)
     return dg.MaterializeResult(
-        metadata={"residuals": plot, **fit_summary(fit), **watch.metadata(montage)},
+        metadata={**summary, **watch.metadata(montage)},
         check_results=check_results(checks, "montage_fit"),
     )
 
@@ -171,13 +169,9 @@ def mosaic(
             storage_options=store.options,
             run=compute.map(),
         )
-        small = mosaic_preview(made.url, options=store.options)
+        summary = mosaic_summary(made, store.options)
         checks = check_mosaic(made, options=store.options)
     return dg.MaterializeResult(
-        metadata={
-            "preview": picture(small, "mosaic"),
-            **mosaic_summary(made),
-            **watch.metadata(montage),
-        },
+        metadata={**summary, **watch.metadata(montage)},
         check_results=check_results(checks, "mosaic"),
     )

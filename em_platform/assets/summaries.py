@@ -1,14 +1,17 @@
 """What a person wants to know of each asset, in the order of interest."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
-from em_platform.assets.metadata import Metadata, failure_table
+from em_platform.assets.metadata import Metadata, failure_table, picture
 from em_platform.formats.source import local_path
 from em_platform.model import LensModel, Montage, MontageFit, TileMatch, TileStats
 from em_platform.model.dataset import DatasetRecord
+from em_platform.stitching.finished import mosaic_preview
+from em_platform.stitching.pictures import residual_plot, tile_map
 from em_platform.stitching.render import Mosaic
 
 
@@ -32,12 +35,14 @@ def montage_summary(montage: Montage) -> Metadata:
     return summary
 
 
-def statistics_summary(tiles: Sequence[TileStats]) -> Metadata:
-    """The middle and the worst of focus, spread and saturation."""
+def statistics_summary(montage: Montage, tiles: Sequence[TileStats]) -> Metadata:
+    """A map of the focus; the middle and the worst of focus, spread, saturation."""
     if not tiles:
         return {"tiles": 0}
     blurred = min(tiles, key=lambda tile: tile.focus)
+    focus = {tile.tile_id: tile.focus for tile in tiles}
     return {
+        "focus of each tile": picture(tile_map(montage, focus, "focus"), "focus"),
         "tiles": len(tiles),
         "focus (median)": _short(statistics.median(tile.focus for tile in tiles)),
         "focus (worst)": _short(blurred.focus),
@@ -63,10 +68,11 @@ def match_summary(matches: Sequence[TileMatch], lens: LensModel | None) -> Metad
     return summary
 
 
-def fit_summary(fit: MontageFit) -> Metadata:
+def fit_summary(montage: Montage, fit: MontageFit) -> Metadata:
     """How well the places explain the matches, and who was not believed."""
     groups = 1 + max((place.component for place in fit.placements), default=0)
     return {
+        "residuals": picture(residual_plot(montage, fit), "residuals"),
         "tiles placed": len(fit.placements),
         "residual rms (px)": _short(fit.residual_px),
         "groups of tiles": groups,
@@ -86,11 +92,12 @@ def lens_summary(lens: LensModel, montage: Montage) -> Metadata:
     }
 
 
-def mosaic_summary(mosaic: Mosaic) -> Metadata:
-    """Size, place, and how to look at it."""
+def mosaic_summary(mosaic: Mosaic, options: Mapping[str, Any]) -> Metadata:
+    """A small picture, size, place, and how to look at the whole."""
     local = local_path(mosaic.url)
     height, width = mosaic.shape
     return {
+        "preview": picture(mosaic_preview(mosaic.url, options=options), "mosaic"),
         "open it with": dg.MetadataValue.md(
             f"`em-platform view {local or mosaic.url}`"
         ),
