@@ -1,6 +1,7 @@
 """What all tests share: real data where it exists, a home of its own, free ports."""
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -19,6 +20,10 @@ for _name in list(os.environ):
     if _name.startswith(("EM_", "PIGEON_", "DAGSTER_", "AWS_")):
         del os.environ[_name]
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+
+# A suite started in the background ignores SIGINT, and so would all that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
