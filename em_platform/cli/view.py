@@ -38,7 +38,9 @@ def command(image: str, browser: bool, port: int) -> None:
     options = _options(image)
     shape, edge = _measure(image, options)
     with served(image, storage_options=options) as address:
-        page = _open_viewer(address, shape=shape, edge=edge, port=port)
+        # Kept in a name: Neuroglancer's server only remembers viewers that are in use.
+        viewer = _open_viewer(address, shape=shape, edge=edge, port=port)
+        page = viewer.get_viewer_url()
         click.echo(f"{image} is at {page} until Ctrl-C")
         if browser:
             webbrowser.open(page)
@@ -69,8 +71,8 @@ def _measure(
 
 def _open_viewer(
     address: str, *, shape: tuple[int, ...], edge: tuple[float, str], port: int
-) -> str:
-    """The address of a Neuroglancer page that shows the whole image."""
+) -> Any:
+    """A Neuroglancer viewer that shows the whole image."""
     import neuroglancer
 
     neuroglancer.set_server_bind_address("127.0.0.1", port)
@@ -92,4 +94,4 @@ def _open_viewer(
             )
             state.position = [width / 2, height / 2]
             state.cross_section_scale = max(width / _PANEL_PX[1], height / _PANEL_PX[0])
-    return str(viewer.get_viewer_url())
+    return viewer
