@@ -15,6 +15,10 @@ SHARED_DATA = Path(os.environ.get("EM_SHARED_DATA", REPOSITORY.parent / "shared/
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+# A job in the background ignores Ctrl-C, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Settings of the person who runs the tests must not reach the tests.
 for _name in list(os.environ):
     if _name.startswith(("EM_", "PIGEON_", "DAGSTER_", "AWS_")):
