@@ -44,7 +44,7 @@ def test_the_demo_ends_with_an_error_when_a_check_fails(
     make_platform, tmp_path: Path
 ) -> None:
     with make_platform(tmp_path / "home") as platform:
-        strict = {"EM_STITCHING__QUALITY__MIN_FOCUS": "100"}
+        strict = {"EM_STITCHING__QUALITY__MIN_FOCUS": "1"}
         told = demo(platform.environment | strict, montages=1)
         assert told.returncode == 1, told.stdout + told.stderr
         assert "NOT all is as it should be" in told.stdout
