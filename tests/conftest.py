@@ -25,10 +25,6 @@ for _name in list(os.environ):
         del os.environ[_name]
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 
-# A suite started in the background ignores SIGINT, and so would all that it starts.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[
