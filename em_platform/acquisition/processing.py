@@ -8,13 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.config import TileSettings
-from em_platform.errors import DataError, FormatError
 from em_platform.formats.tiff import encode_tiff
-from em_platform.imaging.correct import FlatField
-from em_platform.imaging.tile import process_tile
 from em_platform.model import Box, Failure, Montage, Tile, TileStats
 from em_platform.stitching.compute import Map, serial
-from em_platform.stitching.measure import choose_images, set_aside
+from em_platform.stitching.measure import choose_images, finish_tile, set_aside
 from em_platform.stitching.tile_images import TileImages
 from em_platform.storage import Store, layout
 
@@ -77,56 +74,25 @@ def _finish_block(
 def _finish(
     tile: Tile, *, images: TileImages, store: Store, key: str
 ) -> TileStats | Failure:
-    try:
-        raw = images.read_raw(tile)
-    except DataError as error:
-        return _failure(tile, error)
-    box = images.valid_box or Box(y0=0, x0=0, y1=raw.shape[0], x1=raw.shape[1])
-    done = process_tile(
-        raw[box.y0 : box.y1, box.x0 : box.x1],
-        tile_id=tile.tile_id,
-        flat_field=_cropped(images.flat_field, box),
-        grey_range=images.grey_range,
-    )
-    if done.stats.minimum == done.stats.maximum:
-        return _failure(tile, _blank(tile, done.stats.maximum))
-    image = _framed(done.image, box, raw.shape)
+    done = finish_tile(tile, images)
+    if isinstance(done, Failure):
+        return done
+    image = _without_frame(done.image, images.valid_box)
     store.write_bytes(layout.tile(key, tile.tile_id), encode_tiff(image))
     return done.stats
 
 
-def _framed(
-    image: NDArray[np.uint8], box: Box, shape: tuple[int, ...]
-) -> NDArray[np.uint8]:
-    """The image at its place in the whole frame, which is black elsewhere."""
-    if image.shape == shape:
+def _without_frame(image: NDArray[np.uint8], valid: Box | None) -> NDArray[np.uint8]:
+    """The image, black outside of the region in which tiles show specimen."""
+    if valid is None:
         return image
-    whole = np.zeros(shape, np.uint8)
-    whole[box.y0 : box.y1, box.x0 : box.x1] = image
+    whole = np.zeros_like(image)
+    inside = np.s_[valid.y0 : valid.y1, valid.x0 : valid.x1]
+    whole[inside] = image[inside]
     return whole
-
-
-def _cropped(flat: FlatField | None, box: Box) -> FlatField | None:
-    if flat is None:
-        return None
-    where = np.s_[box.y0 : box.y1, box.x0 : box.x1]
-    dark = None if flat.dark is None else flat.dark[where]
-    return FlatField(gain=flat.gain[where], dark=dark)
 
 
 def _uri(store: Store, key: str, tile: Tile) -> str:
     name = layout.tile(key, tile.tile_id)
     local = store.local_path(name)
     return store.url(name) if local is None else str(local)
-
-
-def _blank(tile: Tile, grey: int) -> FormatError:
-    return FormatError(
-        f"tile {tile.tile_id}: found all pixels of grey level {grey}, expected "
-        "specimen; image it again or take it off the list"
-    )
-
-
-def _failure(tile: Tile, error: DataError) -> Failure:
-    kind = type(error).__name__
-    return Failure(item=tile.tile_id, error=kind, sentence=str(error))
