@@ -43,6 +43,8 @@ class Microscope(dg.ConfigurableResource[Any]):
 
         Raises
         ------
+        BrokerUnavailable
+            No broker answers.
         DeviceError
             The scope does not show them in time.
         """
@@ -51,6 +53,8 @@ class Microscope(dg.ConfigurableResource[Any]):
             return all(getattr(status, name) == value for name, value in wanted.items())
 
         with Bus(self.configuration.settings().broker, "dagster") as bus:
+            bus.connect(timeout_s)
+            bus.latest("scope.status")  # subscribes before the answer can come
             since = bus.mark()
             bus.publish("scope.command", **wanted)
             try:
