@@ -1,6 +1,7 @@
 """kill -9 of everything, at any moment: nothing is lost, nothing is done twice."""
 
 import logging
+import os
 import random
 import subprocess
 import sys
@@ -57,8 +58,9 @@ def test_killing_every_part_at_random_loses_nothing(
 
 
 def kill_everything(platform, wait_until: Callable[..., None]) -> None:
-    seed = random.SystemRandom().randrange(10_000)
-    log.info("seed %d", seed)
+    chosen = os.environ.get("KILL_SEED")
+    seed = int(chosen) if chosen else random.SystemRandom().randrange(10_000)
+    log.warning("KILL_SEED=%d repeats these moments", seed)
     chance = random.Random(seed)
     platform.start()
     with session_of_montages(platform) as session:
@@ -91,7 +93,7 @@ def kill_everything(platform, wait_until: Callable[..., None]) -> None:
 def kill_part(platform, name: str) -> None:
     process = platform.part(name)
     if process is not None:
-        log.info("kill -9 %s", name)
+        log.warning("kill -9 %s", name)
         process.kill()
 
 
@@ -99,7 +101,7 @@ def kill_worker(platform, wait_until: Callable[..., None]) -> None:
     wait_until(lambda: platform.run_worker() is not None, timeout_s=60)
     worker = platform.run_worker()
     if worker is not None:
-        log.info("kill -9 run worker")
+        log.warning("kill -9 run worker")
         worker.kill()
 
 
