@@ -27,8 +27,11 @@ def ours(model: str = "translation") -> Render:
     from em_platform.config import RenderSettings
     from em_platform.formats.ome_zarr import open_level
     from em_platform.model import Montage, MontageFit, Size, Tile, TilePlacement
+    from em_platform.stitching.compute import keep_freed_memory
     from em_platform.stitching.render import render_mosaic
     from em_platform.stitching.tile_images import TileImages
+
+    keep_freed_memory()  # as the command and the Dask workers do
 
     def render(places: Places, target: str) -> np.ndarray:
         height, width = tifffile.imread(places[0][0]).shape

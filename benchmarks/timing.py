@@ -164,5 +164,5 @@ def arguments(description: str, *, repeats: int = 5) -> argparse.Namespace:
 def finish(reports: Sequence[dict[str, Any]], *, path: Path | None = None) -> int:
     """Write the figures where asked; 0 when every promise is kept, else 1."""
     if path is not None:
-        path.write_text(json.dumps(list(reports), indent=1))
+        path.write_text(json.dumps(list(reports), indent=1, default=float))
     return 0 if all(report["passed"] for report in reports) else 1

@@ -192,6 +192,7 @@ def _stitch(
 
     from em_platform.stitching.compute import (
         dask_map,
+        keep_freed_memory,
         local_cluster,
         own_usage,
         serial,
@@ -211,6 +212,7 @@ def _stitch(
     }
     workers, cores = given["workers"], len(os.sched_getaffinity(0))
     cv2.setNumThreads(1)
+    keep_freed_memory()
     with _progress() as progress:
         if workers is None or workers == 1:
             run = serial if workers or cores == 1 else thread_map(min(cores, _THREADS))

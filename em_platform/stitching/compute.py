@@ -4,13 +4,16 @@ A `Map` is like the built-in `map`: results come in the order of the items, one 
 time, and items are taken only as fast as the work goes, so that memory stays bounded.
 """
 
+import ctypes
 import os
 import resource
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -29,6 +32,9 @@ _ONE_THREAD = {
     "OPENCV_FOR_THREADS_NUM": "1",
     "BLOSC_NTHREADS": "1",
 }
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_KEPT_BYTES, _LARGEST_KEPT_BYTES = 256 * 2**20, 32 * 2**20  # the latter is glibc's most
 
 
 class Map(Protocol):
@@ -124,7 +130,22 @@ def _act_on_one_thread(act: Callable[[A], B], item: A) -> B:
     import cv2
 
     cv2.setNumThreads(1)
+    keep_freed_memory()
     return act(item)
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Whether this process now uses freed memory again instead of giving it back.
+
+    Tiles and shards come and go by the thousand; to be given fresh pages for each takes
+    longer than the work on it. Of glibc only (mallopt(3)); elsewhere nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if sys.platform != "linux" or mallopt is None:
+        return False
+    kept = mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    return bool(kept and mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES))
 
 
 @contextmanager

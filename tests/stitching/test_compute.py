@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -98,3 +100,19 @@ def test_dask_workers_are_other_processes_and_keep_order_errors_and_memory() -> 
         with pytest.raises(ProcessingError, match="memory"):
             list(run(die, range(1)))
     assert own_usage().cpu_seconds > before + 1.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc of another system")
+def test_freed_memory_is_used_again_by_the_process() -> None:
+    code = (
+        "import resource, numpy as np\n"
+        "from em_platform.stitching.compute import keep_freed_memory\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def use(): [np.ones(2**23, np.uint8) for _ in range(20)]\n"
+        "keep_freed_memory(); use(); before = faults(); use()\n"
+        "print(faults() - before)\n"
+    )
+    done = subprocess.run(
+        (sys.executable, "-c", code), capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 2**23 * 20 / 4096 / 4
