@@ -23,6 +23,9 @@ Write = Callable[[np.ndarray, str, int], object]
 def ours() -> Write:
     from em_platform.config import RenderSettings
     from em_platform.formats.ome_zarr import write_pyramid
+    from em_platform.stitching.compute import keep_freed_memory
+
+    keep_freed_memory()  # as the command and the Dask workers do
 
     def write(image: np.ndarray, target: str, levels: int) -> None:
         write_pyramid(
