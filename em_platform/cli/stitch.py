@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from em_platform.config import Settings, load_settings
-from em_platform.errors import ConfigError
+from em_platform.errors import ConfigError, PlatformError
 from em_platform.model import LensModel, Montage
 
 if TYPE_CHECKING:
@@ -90,19 +90,26 @@ def command(source: str, **given: Any) -> None:
     \b
     Exit status:
       0  all tiles placed, all checks of severity ERROR passed
-      1  the input could not be used, or the mosaic not be written
+      1  the input could not be used, or the mosaic not be written; a report is
+         written all the same and says why
       2  the mosaic is there, but tiles were set aside or an ERROR check failed
     """  # noqa: D301 - \b keeps the lines apart, for click
     from em_platform.stitching.report import (
         is_clean,
+        refusal,
         report_of,
         summary_of,
         write_report,
     )
 
     settings = _settings(given)
-    montage = _open(source, given, settings)
-    result = _stitch(montage, given, settings)
+    try:
+        montage = _open(source, given, settings)
+        result = _stitch(montage, given, settings)
+    except PlatformError as error:
+        if given["report"]:
+            write_report(given["report"], refusal(source, error))
+        raise
     if given["report"]:
         write_report(given["report"], report_of(result))
     if given["previews"]:

@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from em_platform.model import Check, Montage, MontageFit, Severity, TileMatch
+from em_platform.errors import PlatformError
+from em_platform.model import (
+    Check,
+    Failure,
+    Montage,
+    MontageFit,
+    Severity,
+    TileMatch,
+)
+from em_platform.stitching.compute import own_usage, peak_memory_mb
 from em_platform.storage import atomic
 
 if TYPE_CHECKING:
@@ -50,6 +59,20 @@ def report_of(result: "StitchResult") -> dict[str, Any]:
         "seconds": {name: round(value, 3) for name, value in result.seconds.items()},
         "cpu_seconds": round(result.cpu_seconds, 3),
         "peak_memory_mb": round(result.peak_memory_mb, 1),
+    }
+
+
+def refusal(source: str, error: PlatformError) -> dict[str, Any]:
+    """The report of an input that gave no mosaic: its one failure is the reason."""
+    failure = Failure(item=source, error=type(error).__name__, sentence=str(error))
+    return {
+        "tiles": [],
+        "edges": [],
+        "checks": [],
+        "failures": [failure.model_dump(mode="json")],
+        "seconds": {},
+        "cpu_seconds": round(own_usage().cpu_seconds, 3),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
     }
 
 

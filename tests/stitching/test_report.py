@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from em_platform.errors import StorageError
+from em_platform.errors import DataError, StorageError
 from em_platform.stitching.inputs import open_montage
-from em_platform.stitching.report import file_names, write_report
+from em_platform.stitching.report import file_names, refusal, write_report
 
 Cut = Callable[..., dict[str, Any]]
 
@@ -46,3 +46,13 @@ def test_files_of_one_name_in_two_folders_are_told_apart(
     assert file_names(renamed)["id3"] == "s3://b/3/same.tif"
     one = montage.model_copy(update={"tiles": tiles[:1]})
     assert file_names(one) == {"id0": "same.tif"}
+
+
+def test_an_input_without_a_mosaic_has_a_report_that_says_why() -> None:
+    error = DataError("in.csv: found no tile, expected one; give another list")
+    report = refusal("in.csv", error)
+    assert report["failures"] == [
+        {"item": "in.csv", "error": "DataError", "sentence": str(error)}
+    ]
+    assert report["tiles"] == report["edges"] == report["checks"] == []
+    assert report["peak_memory_mb"] > 0
