@@ -1,0 +1,54 @@
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from em_platform.cli.runs import montage_runs
+
+
+def answers(steps: list[str]) -> dict[str, object]:
+    run = {"runId": "r", "status": "FAILURE", "startTime": 1.0, "endTime": 3.5}
+    events = [{"__typename": "ExecutionStepSuccessEvent", "stepKey": s} for s in steps]
+    return {
+        "runsOrError": {"results": [run]},
+        "logsForRun": {"events": events},
+    }
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where a web UI tells of one killed run, whose steps are the parameter."""
+
+    class WebUi(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            content = json.dumps({"data": answers(request.param)}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), WebUi)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [(["mosaic"], "FAILURE"), (["mosaic", "dataset_record"], "SUCCESS")],
+    indirect=["url"],
+)
+def test_a_run_killed_after_its_last_step_has_done_its_work(
+    url: str, status: str
+) -> None:
+    runs = montage_runs(url, "m-0001")
+    assert (runs.status, runs.is_over, runs.seconds) == (status, True, 2.5)
