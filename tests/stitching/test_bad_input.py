@@ -185,9 +185,10 @@ def test_nothing_that_can_be_used_is_status_1_and_no_mosaic(
         write_tiff(tmp_path / "in" / name, np.zeros((240, 240), np.uint8))
     status, report = stitch(tmp_path / "in", tmp_path / "x.zarr")
     assert status == 1
-    assert report == {}
-    said = capsys.readouterr().err
-    assert "none of its 9 tiles shows anything" in said
+    assert report["tiles"] == []
+    (failure,) = report["failures"]
+    assert "none of its 9 tiles shows anything" in failure["sentence"]
+    assert failure["sentence"] in capsys.readouterr().err
     assert not (tmp_path / "x.zarr").exists()
 
 
