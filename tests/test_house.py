@@ -19,6 +19,7 @@ MOST_LINES_OF_A_FUNCTION = 60
 
 PAGES = {
     "acquisition": "acquisition",
+    "aloha": "aloha",
     "assets": "orchestration",
     "catalog": "catalog",
     "cli": "configuration",
@@ -32,6 +33,7 @@ PAGES = {
     "sensors": "orchestration",
     "stitching": "stitching",
     "storage": "storage",
+    "temdb": "temdb",
 }
 """Room -> its page in docs/explanations."""
 

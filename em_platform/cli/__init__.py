@@ -18,6 +18,7 @@ COMMANDS = {
     "broker": "run the embedded message broker",
     "recorder": "record the microscope's events",
     "device": "run one simulated device: scope, stage or camera",
+    "service": "run one service of the live microscope",
     "config": "show all settings and their values",
     "docs": "write the reference pages from the code",
 }

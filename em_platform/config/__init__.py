@@ -2,9 +2,19 @@
 
 from em_platform.config.acquisition import AcquisitionSettings
 from em_platform.config.broker import BrokerSettings
+from em_platform.config.coordinator import CoordinatorSettings
 from em_platform.config.fields import FIELDS, SettingField, sections
 from em_platform.config.layers import export
 from em_platform.config.loader import LayeredSettings, load_layers, load_settings
+from em_platform.config.logs import LoggingSettings
+from em_platform.config.pipeline import PipelineSettings
+from em_platform.config.qc import QcSettings
+from em_platform.config.services import (
+    AlohaSettings,
+    BufferSettings,
+    OperatorSettings,
+    TemdbSettings,
+)
 from em_platform.config.settings import (
     DaskSettings,
     Settings,
@@ -24,10 +34,17 @@ from em_platform.config.stitching import (
 __all__ = [
     "FIELDS",
     "AcquisitionSettings",
+    "AlohaSettings",
     "BrokerSettings",
+    "BufferSettings",
+    "CoordinatorSettings",
     "DaskSettings",
     "LayeredSettings",
+    "LoggingSettings",
     "MatchSettings",
+    "OperatorSettings",
+    "PipelineSettings",
+    "QcSettings",
     "QualitySettings",
     "RenderSettings",
     "SettingField",
@@ -36,6 +53,7 @@ __all__ = [
     "SolveSettings",
     "StitchingSettings",
     "StorageSettings",
+    "TemdbSettings",
     "TileSettings",
     "WebSettings",
     "export",

@@ -2,6 +2,10 @@
 
 from pydantic import Field
 
+from em_platform.config.coordinator import CoordinatorSettings
+from em_platform.config.pipeline import PipelineSettings
+from em_platform.config.qc import QcSettings
+from em_platform.config.services import BufferSettings, OperatorSettings
 from em_platform.config.simulation import SimulationSettings
 from em_platform.model import Model
 
@@ -32,4 +36,9 @@ class AcquisitionSettings(Model):
     frames: str = ""
     inbox: str = ""
     inbox_quiet_s: float = Field(default=5.0, gt=0)
+    coordinator: CoordinatorSettings = CoordinatorSettings()
+    pipeline: PipelineSettings = PipelineSettings()
+    qc: QcSettings = QcSettings()
+    buffer: BufferSettings = BufferSettings()
+    operator: OperatorSettings = OperatorSettings()
     simulation: SimulationSettings = SimulationSettings()

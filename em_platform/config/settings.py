@@ -6,6 +6,8 @@ from pydantic import SecretStr
 
 from em_platform.config.acquisition import AcquisitionSettings
 from em_platform.config.broker import BrokerSettings
+from em_platform.config.logs import LoggingSettings
+from em_platform.config.services import AlohaSettings, TemdbSettings
 from em_platform.config.stitching import StitchingSettings
 from em_platform.model import Model
 
@@ -17,6 +19,10 @@ ALIASES = {
     "PIGEON_PORT": ("broker", "port"),
     "PIGEON_USERNAME": ("broker", "username"),
     "PIGEON_PASSWORD": ("broker", "password"),
+    "LOKI_URL": ("logging", "loki_url"),
+    "LOKI_TAGS": ("logging", "loki_tags"),
+    "LOKI_USERNAME": ("logging", "loki_username"),
+    "LOKI_PASSWORD": ("logging", "loki_password"),
 }
 """Environment names of other systems that are honoured -> our section and field."""
 
@@ -78,3 +84,6 @@ class Settings(Model):
     stitching: StitchingSettings = StitchingSettings()
     dask: DaskSettings = DaskSettings()
     web: WebSettings = WebSettings()
+    aloha: AlohaSettings = AlohaSettings()
+    temdb: TemdbSettings = TemdbSettings()
+    logging: LoggingSettings = LoggingSettings()

@@ -1,0 +1,52 @@
+"""Settings of the services that are spoken to over HTTP, and of who calls them."""
+
+from pydantic import Field, SecretStr
+
+from em_platform.model import Model
+
+
+class BufferSettings(Model):
+    """How finished montages are uploaded, and when their frames may go.
+
+    `url` is that of aloha; empty means the one that these settings start. `parallel`
+    tiles are sent side by side. Frames stay for `keep_s` after their upload was
+    verified, unless less than `min_free_gb` is left on their disk.
+    """
+
+    url: str = ""
+    parallel: int = Field(default=2, gt=0)
+    keep_s: float = Field(default=3600.0, ge=0)
+    min_free_gb: float = Field(default=2.0, ge=0)
+
+
+class OperatorSettings(Model):
+    """Where the operator's page is served."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8400, ge=0, lt=65536)
+
+
+class AlohaSettings(Model):
+    """The service that takes tiles into the store; every call needs the `token`.
+
+    Without a token one is made at the first start and kept under `home`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8401, ge=0, lt=65536)
+    token: SecretStr = SecretStr("")
+
+
+class TemdbSettings(Model):
+    """The TEM database's service.
+
+    `url` names another one that is used instead of our own. `database` is an SQLAlchemy
+    URL; empty means an SQLite file under `home`. Without a `token` one is made at the
+    first start and kept under `home`.
+    """
+
+    url: str = ""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8402, ge=0, lt=65536)
+    database: str = ""
+    token: SecretStr = SecretStr("")

@@ -1,0 +1,93 @@
+"""Serves an ASGI application from a service process, and knows who may call it."""
+
+import hmac
+import os
+import secrets
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from em_platform.errors import ConfigError
+
+
+def serve(app: Any, *, name: str, host: str, port: int) -> None:
+    """Serve `app` until SIGTERM or SIGINT; says `ready <name>` when it listens.
+
+    Raises
+    ------
+    ConfigError
+        The port is taken.
+    """
+    listener = _listen(name, host, port)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, timeout_graceful_shutdown=2
+    )
+    # uvicorn raises the signal that ended it once more; the caller is to clean up.
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    try:
+        _Server(config, name).run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Server(uvicorn.Server):
+    """Tells its parent process when it serves."""
+
+    def __init__(self, config: uvicorn.Config, name: str) -> None:
+        super().__init__(config)
+        self._name = name
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        sys.stdout.write(f"ready {self._name}\n")
+        sys.stdout.flush()
+
+
+def token_of(home: Path, name: str, given: str) -> str:
+    """The secret of the service `name`: as given, else one that is kept in `home`.
+
+    A new one is made once, in a file that only its owner may read.
+    """
+    if given:
+        return given
+    path = Path(home).absolute() / "tokens" / name
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_suffix(f".{os.getpid()}")
+    with open(fresh, "x", opener=lambda p, f: os.open(p, f, 0o600)) as file:
+        file.write(secrets.token_urlsafe(24))
+    try:
+        os.link(fresh, path)  # the first one wins, whole
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+    return path.read_text(encoding="utf-8").strip()
+
+
+def is_bearer(authorization: str | None, token: str) -> bool:
+    """Whether an `Authorization` header shows the token."""
+    kind, _, shown = (authorization or "").partition(" ")
+    return kind.lower() == "bearer" and hmac.compare_digest(
+        shown.strip().encode(), token.encode()
+    )
+
+
+def _listen(name: str, host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"{name}: port {port} on {host} cannot be had ({error.strerror}); choose "
+            f"another by {name}.port"
+        ) from error
+    return listener

@@ -1,0 +1,1 @@
+"""The TEM database: specimens, sections, tasks, acquisitions and tiles over HTTP."""
