@@ -20,10 +20,20 @@ class BufferSettings(Model):
 
 
 class OperatorSettings(Model):
-    """Where the operator's page is served."""
+    """Where the operator's page is served, and who may act on it.
+
+    On a `host` other than this computer's own the page asks for the `token`; without
+    one it is made at the first start and kept under `home`. `names` are further host
+    names under which browsers reach the page. Control ends `control_timeout_s` after
+    its holder's page has gone; what was not heard for `stale_s` is shown as old.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8400, ge=0, lt=65536)
+    token: SecretStr = SecretStr("")
+    names: tuple[str, ...] = ()
+    control_timeout_s: float = Field(default=90.0, gt=0)
+    stale_s: float = Field(default=5.0, gt=0)
 
 
 class AlohaSettings(Model):
