@@ -1,10 +1,9 @@
 """`em-platform broker`: the embedded message broker as a process."""
 
-import logging
-
 import click
 
 from em_platform.config import load_settings
+from em_platform.processes.logs import setup_logging
 
 
 @click.command()
@@ -17,12 +16,11 @@ def command(host: str | None, port: int | None) -> None:
     from em_platform.messaging.broker import Broker
     from em_platform.messaging.service import say_ready, stop_signals
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
     given = {"broker.host": host, "broker.port": port}
     overrides = {name: str(value) for name, value in given.items() if value is not None}
-    settings = load_settings(overrides=overrides).broker
+    all_settings = load_settings(overrides=overrides)
+    setup_logging("broker", all_settings)
+    settings = all_settings.broker
     with stop_signals() as stop, Broker(settings) as broker:
         click.echo(f"broker listens at {settings.host}:{broker.port}")
         say_ready("broker")

@@ -1,11 +1,10 @@
 """`em-platform device`: one simulated device, until Ctrl-C."""
 
-import logging
-
 import click
 
 from em_platform.acquisition.devices import DEVICES, run_device
 from em_platform.config import load_settings
+from em_platform.processes.logs import setup_logging
 
 
 @click.command()
@@ -16,7 +15,6 @@ def command(name: str) -> None:
     It speaks the topics of TEM_comms, so each can be replaced by a real service. Its
     settings are those of `acquisition.simulation`; it waits for the broker.
     """
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    run_device(name, load_settings())
+    settings = load_settings()
+    setup_logging(name, settings)
+    run_device(name, settings)

@@ -1,10 +1,9 @@
 """`em-platform recorder`: what the microscope says, into a durable table."""
 
-import logging
-
 import click
 
 from em_platform.config import load_settings
+from em_platform.processes.logs import setup_logging
 
 
 @click.command()
@@ -21,10 +20,8 @@ def command(reconcile_s: float) -> None:
     from em_platform.acquisition.recorder_service import RecorderService
     from em_platform.messaging.service import run_service
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
     settings = load_settings()
+    setup_logging("recorder", settings)
     frames = frames_folder(settings)
     with recorder_of(settings) as recorder:
         run_service(

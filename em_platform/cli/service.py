@@ -5,6 +5,7 @@ import importlib
 import click
 
 from em_platform.config import load_settings
+from em_platform.processes.logs import setup_logging
 
 SERVICES = {
     "coordinator": "em_platform.acquisition.coordinator",
@@ -28,5 +29,7 @@ def command(service: str, name: str | None) -> None:
     Each can be replaced by a real one that speaks the same topics. It waits for the
     broker, and says `ready <name>` when it serves.
     """
+    settings = load_settings()
+    setup_logging(name or service, settings)
     module = importlib.import_module(SERVICES[service])
-    module.run(load_settings(), name=name or service)
+    module.run(settings, name=name or service)

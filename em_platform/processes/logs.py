@@ -1,0 +1,108 @@
+"""What a service process logs: one JSON object a line, or plain text for a person."""
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from em_platform.config import Settings
+
+log = logging.getLogger(__name__)
+
+_TEXT = "%(asctime)s %(levelname)s %(message)s"
+_CHATTY = ("httpx", "httpcore", "stomp", "transitions", "urllib3", "alembic", "asyncio")
+"""Libraries that log an event of their own for each of ours; only warnings of them."""
+
+_ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",  # uvicorn's
+}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object of a record, on one line.
+
+    Its keys are `time` (ISO 8601, UTC), `level`, `service`, `logger`, `message`, where
+    there is one `exception`, and whatever was given as `extra`, such as `montage_id`.
+    """
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "service": self._service,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        extra = vars(record)
+        line |= {k: extra[k] for k in extra if k not in _ORDINARY and k not in line}
+        if record.exc_info and record.exc_info[0] is not None:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def setup_logging(service: str, settings: Settings) -> None:
+    """Let this process log as `settings.logging` says, in the name of `service`.
+
+    Lines go to stderr: text where the format is `text` or stderr is a terminal, so that
+    a person who starts one service by hand can read them; JSON otherwise, as under a
+    supervisor or in a container. With `loki_url` they are also sent to Loki. What ends
+    the process or a thread of it unforeseen is logged, too.
+
+    Raises
+    ------
+    ConfigError
+        The address or the tags of Loki cannot be understood.
+    """
+    chosen = settings.logging
+    lines = logging.StreamHandler(sys.stderr)
+    as_text = chosen.format == "text" or sys.stderr.isatty()
+    lines.setFormatter(logging.Formatter(_TEXT) if as_text else JsonFormatter(service))
+    handlers: list[logging.Handler] = [lines]
+    if chosen.loki_url:
+        from em_platform.processes.loki import LokiHandler  # requests costs 0.1 s
+
+        loki = LokiHandler.of(chosen, service=service)
+        loki.setFormatter(JsonFormatter(service))
+        handlers.append(loki)
+    logging.basicConfig(level=chosen.level, handlers=handlers, force=True)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    _log_unforeseen()
+
+
+def _log_unforeseen() -> None:
+    """Log an exception that nobody caught, instead of the interpreter's own lines."""
+    after: Callable[..., Any] = sys.__excepthook__
+
+    def of_process(
+        kind: type[BaseException],
+        error: BaseException,
+        trace: TracebackType | None,
+    ) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            after(kind, error, trace)
+            return
+        log.critical("ended by: %s", error, exc_info=(kind, error, trace))
+
+    def of_thread(said: threading.ExceptHookArgs) -> None:
+        if said.exc_value is None or said.exc_type is SystemExit:
+            return
+        name = said.thread.name if said.thread else "a thread"
+        told = (said.exc_type, said.exc_value, said.exc_traceback)
+        log.error("%s ended by: %s", name, said.exc_value, exc_info=told)
+
+    sys.excepthook = of_process
+    threading.excepthook = of_thread
