@@ -8,14 +8,23 @@ from em_platform.model import Model
 class BufferSettings(Model):
     """How finished montages are uploaded, and when their frames may go.
 
-    `url` is that of aloha; empty means the one that these settings start. `parallel`
-    tiles are sent side by side. Frames stay for `keep_s` after their upload was
-    verified, unless less than `min_free_gb` is left on their disk.
+    `url` is that of aloha; empty means the one that these settings start. After the end
+    of a montage its tiles' statistics are waited for `statistics_wait_s`. Then
+    `parallel` tiles are sent side by side; an answer is waited for `timeout_s`, and
+    what failed is tried again after `retry_s`, then later and later up to
+    `retry_most_s`. Frames stay for `keep_s` after their upload was verified, unless
+    less than `min_free_gb` is left on their disk; those of a cancelled montage stay for
+    `keep_cancelled_s`.
     """
 
     url: str = ""
-    parallel: int = Field(default=2, gt=0)
+    parallel: int = Field(default=2, gt=0, le=64)
+    statistics_wait_s: float = Field(default=30.0, ge=0)
+    timeout_s: float = Field(default=60.0, gt=0)
+    retry_s: float = Field(default=1.0, gt=0)
+    retry_most_s: float = Field(default=60.0, gt=0)
     keep_s: float = Field(default=3600.0, ge=0)
+    keep_cancelled_s: float = Field(default=30.0, ge=0)
     min_free_gb: float = Field(default=2.0, ge=0)
 
 
@@ -39,12 +48,20 @@ class OperatorSettings(Model):
 class AlohaSettings(Model):
     """The service that takes tiles into the store; every call needs the `token`.
 
-    Without a token one is made at the first start and kept under `home`.
+    Without a token one is made at the first start and kept under `home`. A frame larger
+    than `tile_limit_mb` is refused. `workers` frames are compressed side by side, in
+    chunks of `chunk_px`. No frame is taken while less than `min_free_gb` is left on the
+    disk where aloha works.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8401, ge=0, lt=65536)
     token: SecretStr = SecretStr("")
+    tile_limit_mb: float = Field(default=512.0, gt=0)
+    workers: int = Field(default=2, gt=0, le=64)
+    chunk_px: int = Field(default=512, ge=16, multiple_of=2)
+    compression_level: int = Field(default=1, ge=1, le=22)
+    min_free_gb: float = Field(default=0.5, ge=0)
 
 
 class TemdbSettings(Model):

@@ -6,21 +6,35 @@ from em_platform.model.geometry import Box, Shift, Size, VoxelSize
 from em_platform.model.lens import LensModel
 from em_platform.model.montage import Failure, Montage, MontageFit, TilePlacement
 from em_platform.model.tile import Tile, TileMatch, TileStats
+from em_platform.model.upload import (
+    AcquisitionUpload,
+    MeasuredTile,
+    NeighbourMatch,
+    StoredTile,
+    UploadedTile,
+    UsedInstrument,
+)
 
 __all__ = [
+    "AcquisitionUpload",
     "Box",
     "Check",
     "Failure",
     "LensModel",
+    "MeasuredTile",
     "Model",
     "Montage",
     "MontageFit",
+    "NeighbourMatch",
     "Severity",
     "Shift",
     "Size",
+    "StoredTile",
     "Tile",
     "TileMatch",
     "TilePlacement",
     "TileStats",
+    "UploadedTile",
+    "UsedInstrument",
     "VoxelSize",
 ]

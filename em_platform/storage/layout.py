@@ -56,3 +56,19 @@ def dataset_record(acquisition_id: str) -> str:
 def lens(microscope: str, magnification: int) -> str:
     """The lens model of one microscope at one magnification."""
     return f"lenses/{microscope}/{magnification}.json"
+
+
+def uploaded_acquisition(acquisition_id: str) -> str:
+    """Folder of the frames that aloha has taken."""
+    return f"aloha/{acquisition_id}"
+
+
+def uploaded_tile(acquisition_id: str, tile_id: str) -> str:
+    """One frame as it was imaged, OME-Zarr with a pyramid."""
+    folder = uploaded_acquisition(acquisition_id)
+    return f"{folder}/{quote(tile_id, safe='')}.zarr"
+
+
+def upload(acquisition_id: str) -> str:
+    """What aloha knows of an acquisition; there once all its frames are verified."""
+    return f"{uploaded_acquisition(acquisition_id)}/upload.json"
