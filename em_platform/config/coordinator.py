@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from em_platform.config.routines import RoutineSettings
 from em_platform.model import Model
 
 
@@ -15,3 +16,4 @@ class CoordinatorSettings(Model):
 
     min_free_gb: float = Field(default=1.0, ge=0)
     max_errors: int = Field(default=3, gt=0)
+    routines: RoutineSettings = RoutineSettings()

@@ -21,6 +21,12 @@ class SimulationSettings(Model):
     `jitter_px` along both axes. `lens_px` is the lens's displacement at the middle of
     an edge. `missing`, `blurred`, `blank` and `jumped` tiles: how many of a montage, or
     which (`1:2 3:0`, row:column). With one `seed` all frames are the same again.
+
+    `misalignment` (0 to 1) is how far the column is out of adjustment: focus, beam,
+    exposure, pixel size and the aperture's place are then off by amounts that the seed
+    decides and that no message tells. The tissue repeats every `tissue_repeat_px`
+    pixels (0: never), which spares the time to draw it anew. The slot of the tape that
+    LOWMAG shows is `aperture_width_mm` by `aperture_height_mm`.
     """
 
     seed: int = Field(default=1, ge=0)
@@ -46,4 +52,12 @@ class SimulationSettings(Model):
     stage_speed_um_s: float = Field(default=500.0, gt=0)
     stage_settle_ms: float = Field(default=30.0, ge=0)
     stage_limit_um: float = Field(default=1500.0, gt=0)
+    tilt_speed_deg_s: float = Field(default=30.0, gt=0)
+    tilt_limit_deg: float = Field(default=70.0, gt=0, lt=90)
     apertures: int = Field(default=100, gt=0)
+    aperture_width_mm: float = Field(default=2.0, gt=0)
+    aperture_height_mm: float = Field(default=1.5, gt=0)
+    aperture_change_s: float = Field(default=0.2, ge=0)
+    transfer_step_s: float = Field(default=0.2, ge=0)
+    misalignment: Fraction = 0.0
+    tissue_repeat_px: int = Field(default=0, ge=0, multiple_of=64)
