@@ -8,7 +8,7 @@ from em_platform.config.layers import export
 from em_platform.config.loader import LayeredSettings, load_layers, load_settings
 from em_platform.config.logs import LoggingSettings
 from em_platform.config.pipeline import PipelineSettings
-from em_platform.config.qc import QcSettings
+from em_platform.config.qc import MontageFitSettings, QcSettings
 from em_platform.config.services import (
     AlohaSettings,
     BufferSettings,
@@ -42,6 +42,7 @@ __all__ = [
     "LayeredSettings",
     "LoggingSettings",
     "MatchSettings",
+    "MontageFitSettings",
     "OperatorSettings",
     "PipelineSettings",
     "QcSettings",

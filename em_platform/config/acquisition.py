@@ -4,7 +4,7 @@ from pydantic import Field
 
 from em_platform.config.coordinator import CoordinatorSettings
 from em_platform.config.pipeline import PipelineSettings
-from em_platform.config.qc import QcSettings
+from em_platform.config.qc import MontageFitSettings, QcSettings
 from em_platform.config.services import BufferSettings, OperatorSettings
 from em_platform.config.simulation import SimulationSettings
 from em_platform.model import Model
@@ -39,6 +39,7 @@ class AcquisitionSettings(Model):
     coordinator: CoordinatorSettings = CoordinatorSettings()
     pipeline: PipelineSettings = PipelineSettings()
     qc: QcSettings = QcSettings()
+    montage_fit: MontageFitSettings = MontageFitSettings()
     buffer: BufferSettings = BufferSettings()
     operator: OperatorSettings = OperatorSettings()
     simulation: SimulationSettings = SimulationSettings()

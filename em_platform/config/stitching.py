@@ -100,6 +100,11 @@ class QualitySettings(Model):
     its matched places disagree by `max_seam_px`; a match that the fit left out counts
     when it has `min_seam_points` places. `max_distortion` bounds the median absolute
     deviation of the tiles' scales.
+
+    While a montage is imaged, one tile may have `allowed_match_failures` unmatched
+    edges, and its mean may differ from the usual one by `max_mean_drift` (a fraction);
+    a uniform tile below the grey level `min_mean` saw no beam. An aperture whose middle
+    is found more than `max_centroid_shift_nm` from before has slipped.
     """
 
     min_focus: float = Field(default=0.05, ge=0.0, le=1.0)
@@ -112,6 +117,10 @@ class QualitySettings(Model):
     min_seam_points: int = Field(default=5, gt=0)
     max_disconnected_tiles: int = Field(default=0, ge=0)
     max_distortion: float = Field(default=0.005, gt=0.0)
+    allowed_match_failures: int = Field(default=0, ge=0)
+    max_mean_drift: float = Field(default=0.35, gt=0.0)
+    min_mean: float = Field(default=8.0, ge=0.0)
+    max_centroid_shift_nm: float = Field(default=50_000.0, gt=0.0)
 
 
 class StitchingSettings(Model):

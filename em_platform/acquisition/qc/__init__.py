@@ -1,0 +1,1 @@
+"""Live quality control: judges every tile, and stops the scope."""
