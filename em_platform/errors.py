@@ -16,7 +16,8 @@ PlatformError
 │   └── MessageRejected       a body does not fit its topic
 ├── AcquisitionError
 │   ├── DeviceError           scope, stage or camera did not do as told
-│   └── AcquisitionStopped    stopped on purpose, with the reason
+│   ├── AcquisitionStopped    stopped on purpose, with the reason
+│   └── ControlRefused        another operator has control, or it makes no sense now
 ├── ProcessingError
 │   ├── NotEnoughOverlap      two tiles do not share enough to be matched
 │   └── FitFailed             no arrangement explains the matches
@@ -106,6 +107,10 @@ class DeviceError(AcquisitionError):
 
 class AcquisitionStopped(AcquisitionError):
     """The acquisition was stopped on purpose."""
+
+
+class ControlRefused(AcquisitionError):
+    """An operator may not do this: no control, or not in the present state."""
 
 
 class ProcessingError(PlatformError):
