@@ -27,12 +27,29 @@ class PatchShifts:
     """Shifts of small patches of `b` against `a`.
 
     `a_points` and `b_points` are `(n, 2)` centres `(y, x)` in the two images,
-    `scores` their normalised cross-correlation (-1..1).
+    `scores` their normalised cross-correlation (-1..1), `lowest` the least one that
+    was met in the search. `windows` are `(n, 4)` `y0, x0, y1, x1` of what was searched
+    in `a`, `places` `(n, 2)` where in it the whole-pixel best place begins.
     """
 
     a_points: Points
     b_points: Points
     scores: Points
+    lowest: Points
+    windows: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """One patch: its shift beyond the expected one, and how it was sought."""
+
+    dy: float
+    dx: float
+    score: float
+    lowest: float
+    window: tuple[int, int, int, int]
+    place: tuple[int, int]
 
 
 def halve(image: Image) -> Image:
@@ -104,8 +121,8 @@ def _patch(
     size: tuple[int, int],
     at: tuple[int, int],
     reach: int,
-) -> tuple[float, float, float] | None:
-    """Shift `(dy, dx)` beyond `at` and score of one patch of b; None at a border."""
+) -> _Found | None:
+    """Where one patch of b lies in a, sought around `at`; None at a border."""
     (y, x), (h, w) = corner, size
     template = _band(b, (y, x, y + h, x + w))
     y0, x0 = y + at[0] - reach, x + at[1] - reach
@@ -124,9 +141,14 @@ def _patch(
     top_at = _top(surface[py - 1 : py + 2, px - 1 : px + 2])
     if top_at is None:
         return None
-    score = float(surface[py, px])
-    dy, dx = top - y0 + py - reach + top_at[0], left - x0 + px - reach + top_at[1]
-    return dy, dx, score
+    return _Found(
+        dy=top - y0 + py - reach + top_at[0],
+        dx=left - x0 + px - reach + top_at[1],
+        score=float(surface[py, px]),
+        lowest=float(surface.min()),
+        window=(top, left, bottom, right),
+        place=(py, px),
+    )
 
 
 def _shared(
@@ -171,25 +193,31 @@ def patch_shifts(
     """
     at = (round(shift[0]), round(shift[1]))
     shared_a, shared_b, origin = _shared(a, b, at=at)
-    a_points, b_points, scores = [], [], []
-    middle_y, middle_x = (size[0] - 1) / 2.0, (size[1] - 1) / 2.0
+    in_a = np.array([origin[0] + at[0], origin[1] + at[1]] * 2)
+    middle = (np.array(size) - 1) / 2.0
+    b_points, found = [], []
     for corner in corners:
         inner = (corner[0] - origin[0], corner[1] - origin[1])
-        found = _patch(
+        one = _patch(
             shared_a, shared_b, corner=inner, size=size, at=(0, 0), reach=NEAR_PX
         )
-        if found is None or found[2] < min_score:
-            found = _patch(a, b, corner=corner, size=size, at=at, reach=FAR_PX)
-        if found is None:
-            continue
-        y, x = corner[0] + middle_y, corner[1] + middle_x
-        b_points.append((y, x))
-        a_points.append((y + at[0] + found[0], x + at[1] + found[1]))
-        scores.append(found[2])
+        from_a = in_a
+        if one is None or one.score < min_score:
+            one = _patch(a, b, corner=corner, size=size, at=at, reach=FAR_PX)
+            from_a = np.zeros(4, np.int64)
+        if one is not None:
+            b_points.append(np.array(corner) + middle)
+            found.append((one, from_a))
+    points = np.array(b_points, np.float64).reshape(-1, 2)
+    shifts = np.array([(f.dy, f.dx) for f, _ in found], np.float64).reshape(-1, 2)
+    windows = [np.array(f.window) + from_a for f, from_a in found]
     return PatchShifts(
-        a_points=np.array(a_points, np.float64).reshape(-1, 2),
-        b_points=np.array(b_points, np.float64).reshape(-1, 2),
-        scores=np.array(scores, np.float64),
+        a_points=points + np.array(at) + shifts,
+        b_points=points,
+        scores=np.array([f.score for f, _ in found], np.float64),
+        lowest=np.array([f.lowest for f, _ in found], np.float64),
+        windows=np.array(windows, np.int64).reshape(-1, 4),
+        places=np.array([f.place for f, _ in found], np.int64).reshape(-1, 2),
     )
 
 

@@ -38,7 +38,11 @@ AGREE_PX = 2.5  # patches closer than this to the edge's trend agree with it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What the pixels of one pair said; `reason` is empty when it can be trusted."""
+    """What the pixels of one pair said; `reason` is empty when it can be trusted.
+
+    `patches` are all that were found, in the pixels of the two strips; `agree` says
+    which of them the points come from.
+    """
 
     peak_z: float = 0.0
     shift: tuple[float, float] | None = None
@@ -47,6 +51,8 @@ class Measured:
     a_points: Points | None = None
     b_points: Points | None = None
     reason: str = ""
+    patches: PatchShifts | None = None
+    agree: npt.NDArray[np.bool_] | None = None
 
 
 def match_pairs(
@@ -208,6 +214,8 @@ def _agreed(
     shifts = found.a_points[good] - found.b_points[good]
     keep = agreeing(found.b_points[good], shifts)
     count = int(keep.sum())
+    agree = np.zeros(len(good), np.bool_)
+    agree[np.flatnonzero(good)[keep]] = True
     if count < settings.min_points:
         score = float(np.median(found.scores)) if len(found.scores) else 0.0
         return Measured(
@@ -215,6 +223,8 @@ def _agreed(
             score=score,
             reason=f"{count} of {tried} patches agree, {settings.min_points} needed; "
             f"their correlation is {score:.2f}",
+            patches=found,
+            agree=agree,
         )
     shift = shifts[keep].mean(axis=0) + np.subtract(a.corner, b.corner)
     return Measured(
@@ -224,6 +234,8 @@ def _agreed(
         spread_px=float(np.sqrt(shifts[keep].var(axis=0).sum() / 2)),
         a_points=found.a_points[good][keep] + a.corner,
         b_points=found.b_points[good][keep] + b.corner,
+        patches=found,
+        agree=agree,
     )
 
 
