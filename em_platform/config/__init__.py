@@ -9,6 +9,7 @@ from em_platform.config.loader import LayeredSettings, load_layers, load_setting
 from em_platform.config.logs import LoggingSettings
 from em_platform.config.pipeline import PipelineSettings
 from em_platform.config.qc import MontageFitSettings, QcSettings
+from em_platform.config.routines import RoutineSettings
 from em_platform.config.services import (
     AlohaSettings,
     BufferSettings,
@@ -48,6 +49,7 @@ __all__ = [
     "QcSettings",
     "QualitySettings",
     "RenderSettings",
+    "RoutineSettings",
     "SettingField",
     "Settings",
     "SimulationSettings",
