@@ -50,7 +50,8 @@ def _crosses(
     leave = np.where(still, np.where(inside, np.inf, -np.inf), np.maximum(near, far))
     first = np.maximum(enter.max(axis=1), 0.0)
     last = np.minimum(leave.min(axis=1), 1.0)
-    return first <= last
+    crossed: np.ndarray = first <= last
+    return crossed
 
 
 def _to_segments(point: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> float:

@@ -191,8 +191,7 @@ def roi_of(
 
 def created(fields: Mapping[str, Any]) -> CreateROI:
     """The `roi.create` message with these fields; MessageRejected where none fits."""
-    message = fitting("roi.create", fields)
-    assert isinstance(message, CreateROI)
+    message: CreateROI = fitting("roi.create", fields)
     return message
 
 
@@ -211,8 +210,8 @@ def _percent(part: float, default: float) -> int | None:
         return None
     if not math.isclose(part * 100, round(part * 100), abs_tol=1e-6):
         raise ConfigError(
-            f"roi: an overlap of {part * 100:g} % was asked for, roi.create takes whole "
-            "percents; round it, or set acquisition.overlap"
+            f"roi: an overlap of {part * 100:g} % was asked for, roi.create takes "
+            "whole percents; round it, or set acquisition.overlap"
         )
     return round(part * 100)
 
@@ -238,7 +237,8 @@ def _on_stage(roi: CreateROI, corners: np.ndarray) -> np.ndarray:
             "aperture_centroid_physical, expected all three or none",
         )
     stage: np.ndarray = (corners - (pixel.x, pixel.y)) * scale
-    return stage + (physical.x, physical.y)
+    stage += np.array((physical.x, physical.y))
+    return stage
 
 
 def _check_count(roi: CreateROI, count: int) -> None:

@@ -1,0 +1,1 @@
+"""The microscope's state machine (pyTEM): drives the devices through all montages."""

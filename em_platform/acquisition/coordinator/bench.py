@@ -1,0 +1,57 @@
+"""What all machines of the coordinator share: settings, folders, the last problem."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from em_platform.acquisition.frame_paths import frames_folder
+from em_platform.config import Settings
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """Shared by all machines of one coordinator, as `self.bench`.
+
+    `problem` is the sentence that is told when a state called `Failure` is entered; who
+    goes there sets it first.
+    """
+
+    settings: Settings
+    frames: Path
+    folder: Path
+    problem: str = ""
+    latest: Callable[[str], Any] = field(default=lambda _: None)
+    _numbers: Any = field(default_factory=itertools.count)
+
+    @property
+    def references(self) -> Path:
+        """Where `bright.tiff` and `dark.tiff` of this microscope lie."""
+        return self.frames / "references"
+
+    def frame(self, kind: str, **flags: bool) -> dict[str, Any]:
+        """Fields of a `camera.command` for a frame that belongs to no montage.
+
+        `kind` (letters and '-') begins its tile id; `flags` are `brightfield`,
+        `darkfield`.
+        """
+        now = f"{datetime.now(UTC):%Y%m%dt%H%M%S}"
+        return {
+            "tile_id": f"{kind}-{now}-{next(self._numbers)}",
+            "montage_id": "",
+            "row": 0,
+            "column": 0,
+            "overlap": 0,
+            **flags,
+        }
+
+
+def bench_of(settings: Settings) -> Bench:
+    """The bench in the folders that the settings name."""
+    return Bench(
+        settings=settings,
+        frames=frames_folder(settings),
+        folder=Path(settings.home).absolute() / "coordinator",
+    )

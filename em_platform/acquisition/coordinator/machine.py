@@ -1,0 +1,116 @@
+"""pigeon-transitions on one thread: no timer threads, no graph to keep in colour.
+
+`Machine` is what states with states are made of. It differs from that of
+pigeon-transitions in this:
+
+- The time limit of a state is a timer of the coordinator's one loop, so a time-out and
+  an answer never meet; it counts from when the state's request has gone out.
+- Transitions do not restyle a graph that nobody looks at while it runs.
+- An error in a callback is told to the root (`crashed`), not only logged.
+- `bench` is what all machines share, see `coordinator.bench`.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pigeon_transitions import base
+from pigeon_transitions.client import subscribe
+from pigeon_transitions.machine import Machine as PigeonMachine
+from transitions.extensions.nesting import NestedTransition
+from transitions.extensions.states import Timeout
+
+from em_platform.acquisition.coordinator.loop import Timer
+
+
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+def hears(topic: str, **options: bool) -> Callable[[Method], Method]:
+    """Have a method called with each message of `topic` while its machine is current.
+
+    With `include_headers=True` it is called with the message and its headers.
+    """
+    decorate: Callable[[Method], Method] = subscribe(topic, **options)
+    return decorate
+
+
+class State(base.State):  # type: ignore[misc]
+    """A state whose time limit is kept by the loop of the root machine."""
+
+    def enter(self, event_data: Any) -> None:
+        """Enter, and only then begin to count the time."""
+        self.machine_enter(event_data)
+        state: Any = self
+        super(Timeout, state).enter(event_data)
+        if self.timeout > 0:
+            self.arm(event_data)
+
+    def exit(self, event_data: Any) -> None:
+        """Leave; its time limit does not fire any more."""
+        timer = self.runner.pop(id(event_data.model), None)
+        if timer is not None:
+            timer.cancel()
+        state: Any = self
+        super(Timeout, state).exit(event_data)
+        self.machine_exit(event_data)
+
+    def arm(self, event_data: Any) -> None:
+        """Begin to count the time."""
+        root = event_data.machine
+        owner = root._get_machine(self.name)
+        patience_s = getattr(type(owner), "patience_s", None)
+        seconds = self.timeout if patience_s is None else patience_s(owner)
+        self.runner[id(event_data.model)] = root.loop.call_later(
+            seconds, lambda: self._process_timeout(event_data)
+        )
+
+
+class Transition(base.Transition):  # type: ignore[misc]
+    """A transition that leaves the graph alone."""
+
+    def _change_state(self, event_data: Any) -> None:
+        NestedTransition._change_state(self, event_data)
+
+
+class OneThread:
+    """Mixed into a machine of pigeon-transitions: see the top of this file."""
+
+    state_cls = State
+    transition_cls = Transition
+
+    def callback(self, func: Any, event_data: Any) -> None:
+        """Run one callback; the root is told of its error."""
+        machine: Any = self
+        try:
+            super(base.BaseMachine, machine).callback(func, event_data)
+        except Exception as error:
+            self._root.crashed(error)
+
+    def after(self, delay_s: float, act: Callable[[], None]) -> Timer:
+        """Have `act` done in `delay_s` seconds, unless the timer is cancelled."""
+        timer: Timer = self._root.loop.call_later(delay_s, act)
+        return timer
+
+    def _init_graphviz_engine(self, graph_engine: Any) -> Any:
+        """No graph engine while it runs; `draw` makes the picture."""
+        return _NoGraph
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)  # type: ignore[misc]
+
+
+class _NoGraph:
+    """Stands in for a graph that is never drawn."""
+
+    def __init__(self, machine: Any) -> None:
+        self._machine = machine
+
+    def get_graph(self, **_: Any) -> None:
+        """Nothing is drawn."""
+
+    def set_node_style(self, *_: Any) -> None:
+        """Nothing is drawn."""
+
+
+class Machine(OneThread, PigeonMachine):  # type: ignore[misc]
+    """A state with states of its own."""
