@@ -1,19 +1,33 @@
-"""Starts and stops the simulated microscope: three devices, and a broker if need be."""
+"""Starts and stops the live microscope: devices, services, a broker if need be.
+
+Whatever answers already, such as a real camera, is not started a second time.
+"""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from em_platform.acquisition.answering import answering
 from em_platform.acquisition.devices import DEVICES
-from em_platform.acquisition.instrument import Instrument
 from em_platform.config import BrokerSettings, Settings
-from em_platform.errors import BrokerUnavailable
-from em_platform.messaging.bus import Bus
-from em_platform.processes import Child, Supervisor, listens
+from em_platform.errors import BrokerUnavailable, DeviceError
+from em_platform.processes import Child, Supervisor, free_port, listens
 
-_START_S = 90.0  # the first time numba compiles the tissue
-_PROBE_S = 2.5  # devices say their state each second
+RECORDER = "recorder"
+SERVICES = (
+    "temdb",
+    "aloha",
+    "pipeline",
+    "qc",
+    "montage_fit",
+    "buffer",
+    "operator",
+    "coordinator",
+)
+"""What makes a microscope of three devices, a broker and a recorder."""
+
+_START_S = 120.0  # the first time numba compiles the tissue
 
 
 def device_children(environment: Mapping[str, str] | None = None) -> tuple[Child, ...]:
@@ -23,9 +37,67 @@ def device_children(environment: Mapping[str, str] | None = None) -> tuple[Child
     )
 
 
+def rig_children(
+    settings: Settings,
+    *,
+    environment: Mapping[str, str] | None = None,
+    wanted: Sequence[str] = (*DEVICES, RECORDER, *SERVICES),
+) -> list[list[Child]]:
+    """Groups of processes that can start at once; the last group is to stop first.
+
+    Parameters
+    ----------
+    settings
+        Of the processes: how many of the pipeline there are; aloha and TEM DB are left
+        out where the settings name others.
+    environment
+        Settings that they shall have beside those of this process.
+    wanted
+        Names of devices and services.
+    """
+    told = environment or {}
+    elsewhere = {
+        "aloha": settings.acquisition.buffer.url,
+        "temdb": settings.temdb.url,
+    }
+    chosen = [name for name in wanted if not elsewhere.get(name)]
+    base = [_child("device", n, environment=told) for n in DEVICES if n in chosen]
+    if RECORDER in chosen:
+        base.append(_child(RECORDER, environment=told))
+    middle: list[Child] = []
+    last: list[Child] = []
+    for name in SERVICES:
+        if name not in chosen:
+            continue
+        made = _service(name, settings, told)
+        (last if name == "coordinator" else middle).extend(made)
+    return [group for group in (base, middle, last) if group]
+
+
+def free_ports(settings: Settings) -> dict[str, str]:
+    """Other ports for those HTTP services whose port is taken, as overrides."""
+    wanted = {
+        "aloha": (settings.aloha.host, settings.aloha.port),
+        "temdb": (settings.temdb.host, settings.temdb.port),
+        "acquisition.operator": (
+            settings.acquisition.operator.host,
+            settings.acquisition.operator.port,
+        ),
+    }
+    found = {name: free_port(host, port) for name, (host, port) in wanted.items()}
+    return {
+        f"{name}.port": str(port)
+        for name, port in found.items()
+        if port != wanted[name][1]
+    }
+
+
 @contextmanager
 def running_rig(
-    settings: Settings, *, environment: Mapping[str, str] | None = None
+    settings: Settings,
+    *,
+    environment: Mapping[str, str] | None = None,
+    wanted: Sequence[str] = tuple(DEVICES),
 ) -> Iterator[Supervisor]:
     """A simulated microscope that runs while the block lasts; nothing is left behind.
 
@@ -36,6 +108,8 @@ def running_rig(
     environment
         Settings that the processes shall have beside those of this process, as
         environment variables (see config.export).
+    wanted
+        Which devices and services; the ports of HTTP services must be free.
 
     Raises
     ------
@@ -45,34 +119,60 @@ def running_rig(
         No broker listens, and the settings say that there is one already.
     """
     environment = {"EM_HOME": str(settings.home.absolute()), **(environment or {})}
+    groups = rig_children(settings, environment=environment, wanted=wanted)
+    if not listens(settings.broker.host, settings.broker.port):
+        if not settings.broker.embedded:
+            raise _nobody(settings.broker)
+        groups.insert(0, [_child("broker", environment=environment)])
     with Supervisor(Path(settings.home).absolute() / "logs") as supervisor:
-        if not listens(settings.broker.host, settings.broker.port):
-            if not settings.broker.embedded:
-                raise _nobody(settings.broker)
-            supervisor.start(_child("broker", environment=environment))
-        supervisor.start(*device_children(environment), timeout_s=_START_S)
+        supervisor.start_all(groups, timeout_s=_START_S)
         yield supervisor
+
+
+def missing(settings: Settings, *, recorder: bool) -> list[str]:
+    """Devices and services that do not answer, and so are to be started.
+
+    Raises
+    ------
+    DeviceError
+        A device is among them, and the settings say that it is not simulated.
+    """
+    there = answering(settings)
+    devices = [name for name in DEVICES if name not in there]
+    if devices and not settings.acquisition.simulated:
+        raise DeviceError(
+            f"rig: no {' and no '.join(devices)} answers on "
+            f"{settings.broker.host}:{settings.broker.port}, real ones were expected "
+            "(acquisition.simulated is false); start their services, or choose "
+            "--profile sim"
+        )
+    rest = [RECORDER] if recorder else []
+    return [*devices, *rest, *(name for name in SERVICES if name not in there)]
 
 
 def microscope_answers(settings: Settings) -> bool:
     """Whether a scope, a stage and a camera say their state on the bus."""
-    if not listens(settings.broker.host, settings.broker.port):
-        return False
-    with Bus(settings.broker, "probe") as bus:
-        try:
-            bus.connect(timeout_s=5.0)
-        except BrokerUnavailable:
-            return False
-        return Instrument(bus, settings.acquisition).answers(_PROBE_S)
+    return set(DEVICES) <= answering(settings, wanted=frozenset(DEVICES))
 
 
-def _child(*words: str, environment: Mapping[str, str]) -> Child:
-    name = words[-1]
+def _service(name: str, settings: Settings, told: Mapping[str, str]) -> list[Child]:
+    count = settings.acquisition.pipeline.processes
+    if name != "pipeline" or count == 1:
+        return [_child("service", name, environment=told)]
+    return [
+        _child("service", name, environment=told, process=f"{name}-{number}")
+        for number in range(1, count + 1)
+    ]
+
+
+def _child(*words: str, environment: Mapping[str, str], process: str = "") -> Child:
+    name = process or words[-1]
+    named = ("--name", process) if process else ()
     return Child(
         name=name,
-        arguments=(sys.executable, "-m", "em_platform", *words),
+        arguments=(sys.executable, "-m", "em_platform", *words, *named),
         environment=environment,
-        ready=lambda said: f"ready {name}" in said,
+        ready=lambda said: f"ready {name}\n" in said,
     )
 
 

@@ -13,6 +13,7 @@ from em_platform.model import Model
 class AcquisitionSettings(Model):
     """Which microscope, where its frames lie, where its events are recorded.
 
+    Where no scope, stage or camera answers, a simulated one is started, if `simulated`.
     `recorder_url` is an SQLAlchemy URL; empty means an SQLite file under `home`.
     `frames` is the folder in which the camera saves; empty means `frames` under `home`.
     Folders of tiles that are dropped into `inbox` (empty: `inbox` under `home`) are
@@ -24,6 +25,7 @@ class AcquisitionSettings(Model):
     """
 
     microscope: str = "sim"
+    simulated: bool = True
     magnification: int = 2000
     pixel_nm: float = Field(default=4.0, gt=0)
     rows: int = Field(default=4, gt=0)

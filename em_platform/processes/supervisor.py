@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,12 +111,28 @@ class Supervisor:
         ToolFailed
             One was not ready in time, or kept dying; with the end of its log.
         """
+        self.start_all([children], timeout_s=timeout_s)
+
+    def start_all(
+        self, groups: Iterable[Iterable[Child]], *, timeout_s: float = 60.0
+    ) -> None:
+        """Start several groups at once; they stop one after the other, last first.
+
+        For processes that wait for each other by themselves.
+
+        Raises
+        ------
+        ToolFailed
+            One was not ready in time, or kept dying; with the end of its log.
+        """
         if self.stopping.is_set():
             return
-        group = [self._launch(child) for child in children]
-        self._groups.append(group)
+        waiting: list[_Running] = []
+        for children in groups:
+            group = [self._launch(child) for child in children]
+            self._groups.append(group)
+            waiting += group
         deadline = time.monotonic() + timeout_s
-        waiting = group
         while waiting and not self.stopping.is_set():
             self.tend()
             for running in waiting:
