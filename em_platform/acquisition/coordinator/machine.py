@@ -16,11 +16,10 @@ from typing import Any, TypeVar
 from pigeon_transitions import base
 from pigeon_transitions.client import subscribe
 from pigeon_transitions.machine import Machine as PigeonMachine
-from transitions.extensions.nesting import NestedTransition
-from transitions.extensions.states import Timeout
+from transitions import core
+from transitions.extensions.nesting import NestedState, NestedTransition
 
 from em_platform.acquisition.coordinator.loop import Timer
-
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
@@ -40,8 +39,7 @@ class State(base.State):  # type: ignore[misc]
     def enter(self, event_data: Any) -> None:
         """Enter, and only then begin to count the time."""
         self.machine_enter(event_data)
-        state: Any = self
-        super(Timeout, state).enter(event_data)
+        NestedState.enter(self, event_data)  # that of Timeout starts a thread
         if self.timeout > 0:
             self.arm(event_data)
 
@@ -50,14 +48,13 @@ class State(base.State):  # type: ignore[misc]
         timer = self.runner.pop(id(event_data.model), None)
         if timer is not None:
             timer.cancel()
-        state: Any = self
-        super(Timeout, state).exit(event_data)
+        NestedState.exit(self, event_data)
         self.machine_exit(event_data)
 
     def arm(self, event_data: Any) -> None:
         """Begin to count the time."""
         root = event_data.machine
-        owner = root._get_machine(self.name)
+        owner = root._get_machine(self.name)  # noqa: SLF001
         patience_s = getattr(type(owner), "patience_s", None)
         seconds = self.timeout if patience_s is None else patience_s(owner)
         self.runner[id(event_data.model)] = root.loop.call_later(
@@ -69,7 +66,7 @@ class Transition(base.Transition):  # type: ignore[misc]
     """A transition that leaves the graph alone."""
 
     def _change_state(self, event_data: Any) -> None:
-        NestedTransition._change_state(self, event_data)
+        NestedTransition._change_state(self, event_data)  # noqa: SLF001
 
 
 class OneThread:
@@ -80,9 +77,8 @@ class OneThread:
 
     def callback(self, func: Any, event_data: Any) -> None:
         """Run one callback; the root is told of its error."""
-        machine: Any = self
         try:
-            super(base.BaseMachine, machine).callback(func, event_data)
+            core.Machine.callback(self, func, event_data)
         except Exception as error:
             self._root.crashed(error)
 
