@@ -8,7 +8,7 @@ from typing import Any
 
 from pigeon_transitions.client import BaseClient
 
-from em_platform.acquisition.coordinator.loop import Loop
+from em_platform.acquisition.machines.loop import Loop
 from em_platform.errors import BrokerUnavailable
 from em_platform.messaging.bus import Bus
 

@@ -7,7 +7,7 @@ pigeon-transitions in this:
   an answer never meet; it counts from when the state's request has gone out.
 - Transitions do not restyle a graph that nobody looks at while it runs.
 - An error in a callback is told to the root (`crashed`), not only logged.
-- `bench` is what all machines share, see `coordinator.bench`.
+- `bench` is what all machines share, see `machines.bench`.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from pigeon_transitions.machine import Machine as PigeonMachine
 from transitions import core
 from transitions.extensions.nesting import NestedState, NestedTransition
 
-from em_platform.acquisition.coordinator.loop import Timer
+from em_platform.acquisition.machines.loop import Timer
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
@@ -78,7 +78,8 @@ class OneThread:
     def callback(self, func: Any, event_data: Any) -> None:
         """Run one callback; the root is told of its error."""
         try:
-            core.Machine.callback(self, func, event_data)
+            machine: Any = self
+            core.Machine.callback(machine, func, event_data)
         except Exception as error:
             self._root.crashed(error)
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from pigeon_transitions.machines import FunctionMachine
 
-from em_platform.acquisition.coordinator.machine import OneThread, hears
+from em_platform.acquisition.machines.machine import OneThread, hears
 from em_platform.acquisition.frame_paths import frame_path
 from em_platform.config import AcquisitionSettings
 
