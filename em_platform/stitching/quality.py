@@ -5,7 +5,6 @@ and asap-modules' em_montage_qc (disconnected tiles, gaps, seams, distortion).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +18,14 @@ from em_platform.model import (
     TileStats,
 )
 from em_platform.stitching.closure import find_holes, opened_pairs, seam_px, tile_scales
+from em_platform.stitching.tile_rules import (
+    TileRule,
+    contrast_rule,
+    edge_fails,
+    focus_rule,
+    saturation_rule,
+    usual_of,
+)
 
 _NAMED = 3  # items that a sentence names; `Check.items` has all of them
 
@@ -30,39 +37,15 @@ def check_tiles(
 
     A tile without contrast shows no specimen, so that its focus is not judged.
     """
-    focus = {tile.tile_id: tile.focus for tile in stats if tile.std >= limits.min_std}
-    usual = float(np.median(list(focus.values()))) if focus else 0.0
-    in_focus = _TileRule(
-        name="tiles_are_in_focus",
-        limit=max(limits.min_focus, limits.min_relative_focus * usual),
-        good="in focus",
-        bad="Out of focus",
-        figures="focus score {:.3f}, at least {:.3f} expected",
-        advice="focus and image them again",
-        severity=Severity.ERROR,
-    )
-    have_contrast = _TileRule(
-        name="tiles_have_contrast",
-        limit=limits.min_std,
-        good="rich in contrast",
-        bad="Almost uniform",
-        figures="standard deviation {:.1f} grey levels, at least {:.1f} expected",
-        advice="they show resin, a hole or no beam; look at them",
-    )
-    not_saturated = _TileRule(
-        name="tiles_are_not_saturated",
-        limit=limits.max_saturated_fraction,
-        is_maximum=True,
-        good="within the grey scale",
-        bad="Saturated",
-        figures="{:.2%} of its pixels pure black or white, at most {:.2%} expected",
-        advice="correct the exposure or stitching.tile.grey_range",
-    )
+    shown = [tile for tile in stats if not contrast_rule(limits).fails(tile.std)]
+    focus = {tile.tile_id: tile.focus for tile in shown}
+    in_focus = focus_rule(limits, usual=usual_of(list(focus.values())))
     return (
         _judge_tiles(in_focus, focus),
-        _judge_tiles(have_contrast, {tile.tile_id: tile.std for tile in stats}),
+        _judge_tiles(contrast_rule(limits), {tile.tile_id: tile.std for tile in stats}),
         _judge_tiles(
-            not_saturated, {tile.tile_id: tile.saturated_fraction for tile in stats}
+            saturation_rule(limits),
+            {tile.tile_id: tile.saturated_fraction for tile in stats},
         ),
     )
 
@@ -75,7 +58,7 @@ def check_matches(
         _edge(match): match.reason
         or f"{match.points} points, {limits.min_points_per_edge} needed"
         for match in matches
-        if not match.kept or match.points < limits.min_points_per_edge
+        if not match.kept or edge_fails(match.points, limits)
     }
     pairs = len(matches)
     allowed = int(limits.max_unmatched_fraction * pairs + 1e-9)
@@ -146,24 +129,7 @@ def check_completeness(montage: Montage) -> tuple[Check, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _TileRule:
-    """One value of each tile against one limit, and how to say it."""
-
-    name: str
-    limit: float
-    good: str
-    bad: str
-    figures: str
-    advice: str
-    is_maximum: bool = False
-    severity: Severity = Severity.WARN
-
-    def fails(self, value: float) -> bool:
-        return value > self.limit if self.is_maximum else value < self.limit
-
-
-def _judge_tiles(rule: _TileRule, values: Mapping[str, float]) -> Check:
+def _judge_tiles(rule: TileRule, values: Mapping[str, float]) -> Check:
     ranked = sorted(values, key=lambda tile: values[tile], reverse=rule.is_maximum)
     failed = [tile for tile in ranked if rule.fails(values[tile])]
     worst = values[ranked[0]] if ranked else None
@@ -172,10 +138,10 @@ def _judge_tiles(rule: _TileRule, values: Mapping[str, float]) -> Check:
     elif failed:
         sentence = (
             f"{rule.bad}: {len(failed)} of {len(values)} tiles ({_named(failed)}; "
-            f"worst: {rule.figures.format(worst, rule.limit)}); {rule.advice}."
+            f"worst: {rule.said(worst)}); {rule.advice}."
         )
     else:
-        figures = rule.figures.format(worst, rule.limit)
+        figures = rule.said(worst)
         sentence = f"Every tile is {rule.good} (worst of {len(values)}: {figures})."
     return Check(
         name=rule.name,

@@ -1,0 +1,106 @@
+"""The rules that one tile is judged by: live, while it is imaged, and in the checks.
+
+Each rule holds one value of a tile against one limit of `stitching.quality`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from em_platform.config.stitching import QualitySettings
+from em_platform.model import Severity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileRule:
+    """One value of each tile against one limit, and how to say it."""
+
+    name: str
+    fault: str
+    limit: float
+    good: str
+    bad: str
+    figures: str
+    advice: str
+    is_maximum: bool = False
+    severity: Severity = Severity.WARN
+
+    def fails(self, value: float) -> bool:
+        """Whether a tile with this value breaks the rule."""
+        return value > self.limit if self.is_maximum else value < self.limit
+
+    def said(self, value: float) -> str:
+        """The value and its limit in words."""
+        return self.figures.format(value, self.limit)
+
+
+def focus_rule(limits: QualitySettings, *, usual: float) -> TileRule:
+    """Sharp enough; `usual` is the median score of the montage's tiles (0: unknown)."""
+    return TileRule(
+        name="tiles_are_in_focus",
+        fault="out_of_focus",
+        limit=max(limits.min_focus, limits.min_relative_focus * usual),
+        good="in focus",
+        bad="Out of focus",
+        figures="focus score {:.3f}, at least {:.3f} expected",
+        advice="focus and image them again",
+        severity=Severity.ERROR,
+    )
+
+
+def contrast_rule(limits: QualitySettings) -> TileRule:
+    """Grey levels spread: the tile shows specimen."""
+    return TileRule(
+        name="tiles_have_contrast",
+        fault="no_contrast",
+        limit=limits.min_std,
+        good="rich in contrast",
+        bad="Almost uniform",
+        figures="standard deviation {:.1f} grey levels, at least {:.1f} expected",
+        advice="they show resin, a hole or no beam; look at them",
+    )
+
+
+def saturation_rule(limits: QualitySettings) -> TileRule:
+    """Few pixels are at the ends of the grey scale."""
+    return TileRule(
+        name="tiles_are_not_saturated",
+        fault="saturated",
+        limit=limits.max_saturated_fraction,
+        is_maximum=True,
+        good="within the grey scale",
+        bad="Saturated",
+        figures="{:.2%} of its pixels pure black or white, at most {:.2%} expected",
+        advice="correct the exposure or stitching.tile.grey_range",
+    )
+
+
+def drift_rule(limits: QualitySettings) -> TileRule:
+    """The beam is as bright as before; the value is relative to the usual mean."""
+    return TileRule(
+        name="beam_is_steady",
+        fault="beam_drift",
+        limit=limits.max_mean_drift,
+        is_maximum=True,
+        good="as bright as usual",
+        bad="Brightness has changed",
+        figures="mean {:.0%} from the usual one, at most {:.0%} expected",
+        advice="check the beam's spread and centre, and the specimen for contamination",
+    )
+
+
+def edge_fails(points: int, limits: QualitySettings) -> bool:
+    """Whether so few matched points leave an edge of two tiles open."""
+    return points < limits.min_points_per_edge
+
+
+def usual_of(values: Sequence[float]) -> float:
+    """What is usual in a montage: the median, 0 where nothing is known."""
+    return float(np.median(values)) if len(values) else 0.0
+
+
+def saturated_fraction(histogram: Sequence[int]) -> float:
+    """Share of pixels in the first and the last bin."""
+    total = sum(histogram)
+    return (histogram[0] + histogram[-1]) / total if total else 0.0
