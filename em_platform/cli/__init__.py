@@ -18,6 +18,7 @@ COMMANDS = {
     "broker": "run the embedded message broker",
     "recorder": "record the microscope's events",
     "device": "run one simulated device: scope, stage or camera",
+    "fault": "switch faults of the simulated devices on and off",
     "service": "run one service of the live microscope",
     "config": "show all settings and their values",
     "docs": "write the reference pages from the code",
@@ -49,19 +50,35 @@ class _Commands(click.Group):
 @click.version_option(package_name="em-platform")
 @click.option("--config", "config_file", metavar="FILE", help="YAML file of settings.")
 @click.option(
+    "--profile",
+    metavar="NAME",
+    help="Settings below that file: sim, T1, or a YAML file of your own.",
+)
+@click.option(
     "--set",
     "assignments",
     metavar="SECTION.FIELD=VALUE",
     multiple=True,
     help="Set one setting, above all other layers; may be repeated.",
 )
-def cli(config_file: str | None, assignments: tuple[str, ...]) -> None:
+def cli(
+    config_file: str | None, profile: str | None, assignments: tuple[str, ...]
+) -> None:
     """Data orchestration for electron microscopy."""
     # Through the environment, so that child processes have the same settings.
     if config_file is not None:
         os.environ["EM_CONFIG_FILE"] = os.path.abspath(config_file)
+    if profile is not None:
+        choose_profile(profile)
     if assignments:
         os.environ.update(_variables(assignments))
+
+
+def choose_profile(name: str) -> None:
+    """Let this process and its children have the settings of a profile."""
+    from em_platform.config import profiles
+
+    os.environ[profiles.VARIABLE] = profiles.resolved(name)
 
 
 def _variables(assignments: tuple[str, ...]) -> dict[str, str]:

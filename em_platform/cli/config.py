@@ -23,9 +23,9 @@ _PASSWORD_IN_URL = re.compile(r"(?<=://)([^:/@\s]*):[^@/\s]+@")
 def command(form: str | None) -> None:
     """Show every setting with its value and the layer that it came from.
 
-    Layers, later ones win: defaults, YAML (config.yaml, or EM_CONFIG_FILE), .env,
-    environment (EM_SECTION__FIELD), command line (--set section.field=value). Secrets
-    stay hidden.
+    Layers, later ones win: defaults, profile (--profile or EM_PROFILE), YAML
+    (config.yaml, or EM_CONFIG_FILE), .env, environment (EM_SECTION__FIELD), command
+    line (--set section.field=value). Secrets stay hidden.
     """
     if form == "yaml":
         click.echo(example_yaml(), nl=False)

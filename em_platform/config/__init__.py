@@ -1,4 +1,4 @@
-"""Settings: defaults < YAML < `.env` < environment < command line."""
+"""Settings: defaults < profile < YAML < `.env` < environment < command line."""
 
 from em_platform.config.acquisition import AcquisitionSettings
 from em_platform.config.broker import BrokerSettings

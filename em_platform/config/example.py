@@ -9,7 +9,9 @@ _HEAD = """\
 # Settings of em_platform: every one, with its default. Take away the '#' before the
 # ones that you change. This file is read from the folder in which you start, or from
 # where EM_CONFIG_FILE says. Later layers win:
-#   defaults < this file < .env < environment (EM_SECTION__FIELD) < --set section.field
+#   defaults < profile (EM_PROFILE) < this file < .env < environment (EM_SECTION__FIELD)
+#   < --set section.field
+# null takes away what the profile says: the default is back.
 # ${NAME} or ${NAME:default} is replaced by the environment variable NAME.
 # 'em-platform config' shows every value and the layer that it came from.
 """

@@ -31,6 +31,11 @@ _REFERENCE = re.compile(
 def read_yaml(path: Path, environment: Mapping[str, str]) -> Layer:
     """Settings of a YAML file, `${VAR:default}` replaced from `environment`."""
     who = f"YAML {path}"
+    return of_tree(load_yaml(path, who), who, environment)
+
+
+def load_yaml(path: Path, who: str) -> dict[str, Any]:
+    """The sections of a YAML file, not yet looked at; `who` reads, for the errors."""
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -47,8 +52,13 @@ def read_yaml(path: Path, environment: Mapping[str, str]) -> Layer:
             f"{who}: found a {type(loaded).__name__}, expected sections; "
             "start it with a section such as 'storage:'"
         )
+    return loaded
+
+
+def of_tree(tree: Mapping[str, Any], who: str, environment: Mapping[str, str]) -> Layer:
+    """Settings of nested sections, `${VAR:default}` replaced from `environment`."""
     layer: Layer = {}
-    _flatten(loaded, (), layer, who, environment)
+    _flatten(dict(tree), (), layer, who, environment)
     return layer
 
 

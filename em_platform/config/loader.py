@@ -1,4 +1,7 @@
-"""Settings from layers: defaults < YAML < `.env` < environment < command line."""
+"""Settings from layers.
+
+Defaults < profile < YAML < `.env` < environment < command line.
+"""
 
 import os
 from collections.abc import Mapping
@@ -8,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from em_platform.config import fields, layers
+from em_platform.config import fields, layers, profiles
 from em_platform.config.fields import FIELDS
 from em_platform.config.settings import Settings
 from em_platform.errors import ConfigError
@@ -48,6 +51,7 @@ def load_settings(
     ----------
     yaml_path
         YAML file; without it `EM_CONFIG_FILE`, else `config.yaml` where it exists.
+        It stands above the profile that `EM_PROFILE` names.
     env_file
         File of `NAME=value` lines; without it `.env` where it exists.
     environment
@@ -80,9 +84,16 @@ def load_layers(
     sources: Sources = {}
 
     def put(layer: layers.Layer, name: str) -> None:
-        values.update(layer)
-        sources.update(dict.fromkeys(layer, name))
+        for path, value in layer.items():
+            if value is None and FIELDS[path].default is not None:
+                values.pop(path, None)
+                sources.pop(path, None)
+            else:
+                values[path], sources[path] = value, name
 
+    if profile := variables.get(profiles.VARIABLE):
+        for name, layer in profiles.read_profile(profile, variables):
+            put(layer, name)
     path = _yaml_path(yaml_path, variables)
     if path is not None:
         put(layers.read_yaml(path, variables), f"YAML {path}")

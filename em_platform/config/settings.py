@@ -28,6 +28,7 @@ ALIASES = {
 
 OTHER_NAMES = {
     "EM_CONFIG_FILE",  # the YAML layer
+    "EM_PROFILE",  # the profile layer, see config.profiles
     "EM_COMMAND_LINE",  # which variables `em-platform --set` wrote
     "EM_SESSION",  # which processes end together, see processes.session
     "EM_SHARED_DATA",  # real data for tests and benchmarks
