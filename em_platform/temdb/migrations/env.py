@@ -1,0 +1,20 @@
+"""Runs the migrations on the connection that `database.migrate` gives."""
+
+from alembic import context
+
+from em_platform.temdb.tables import Base
+
+if context.is_offline_mode():
+    context.configure(
+        url=context.config.get_main_option("sqlalchemy.url"),
+        target_metadata=Base.metadata,
+        literal_binds=True,
+    )
+else:
+    context.configure(
+        connection=context.config.attributes["connection"],
+        target_metadata=Base.metadata,
+        render_as_batch=True,
+    )
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,37 @@
+"""The tables of TEM DB."""
+
+from em_platform.temdb.tables.base import Base, in_utc, now
+from em_platform.temdb.tables.imaging import (
+    Acquisition,
+    Dataset,
+    LensCorrection,
+    Microscope,
+    Task,
+    Tile,
+)
+from em_platform.temdb.tables.preparation import (
+    Block,
+    CuttingSession,
+    Roi,
+    Section,
+    Specimen,
+    Substrate,
+)
+
+__all__ = [
+    "Acquisition",
+    "Base",
+    "Block",
+    "CuttingSession",
+    "Dataset",
+    "LensCorrection",
+    "Microscope",
+    "Roi",
+    "Section",
+    "Specimen",
+    "Substrate",
+    "Task",
+    "Tile",
+    "in_utc",
+    "now",
+]
