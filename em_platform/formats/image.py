@@ -1,6 +1,6 @@
 """One grey image from a TIFF, PNG, JPEG or MRC file, told apart by its first bytes.
 
-`name.mrc#12` is image 12 of a stack.
+`name.mrc#12` is image 12 of a stack, `name.zarr/0` level 0 of an OME-Zarr image.
 """
 
 import re
@@ -29,6 +29,7 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".mrc")
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GREY = {"u1", "u2", "i2", "f4"}
+_LEVEL = re.compile(r"^(?P<image>.+\.zarr)/(?P<level>\d+)/?$")
 _INDEX = re.compile(r"^(?P<file>.*\.[A-Za-z]+)#(?P<index>\d+)$")
 
 
@@ -49,6 +50,8 @@ def read_header(uri: str, options: Mapping[str, Any] | None = None) -> ImageHead
     FormatError
         No such file, empty, cut short, not an image, or not of grey levels.
     """
+    if level := _LEVEL.match(uri):
+        return _level_header(level, options)
     file, index = split_index(uri)
     source = open_source(file, options)
     height, width, samples, dtype = _header(source, index)
@@ -69,13 +72,15 @@ def read_image(
 ) -> NDArray[Any]:
     """Grey levels of the image at `uri`, `(h, w)`, or of `box` of it.
 
-    Of an uncompressed TIFF only the rows of `box` are read.
+    Of an uncompressed TIFF only the rows of `box` are read, of an OME-Zarr its chunks.
 
     Raises
     ------
     FormatError
         As `read_header`, or the pixels cannot be decoded.
     """
+    if level := _LEVEL.match(uri):
+        return _one_grey(_level_pixels(level, box, options), uri)
     file, index = split_index(uri)
     source = open_source(file, options, whole=box is None)
     if source.read(0, 4) in _TIFF_STARTS:
@@ -90,6 +95,40 @@ def read_image(
     if box is None:
         return image
     return np.ascontiguousarray(image[box.y0 : box.y1, box.x0 : box.x1])
+
+
+def _level_header(
+    level: re.Match[str], options: Mapping[str, Any] | None
+) -> ImageHeader:
+    found = _open_level(level, options)
+    if found.ndim != 2 or found.dtype.str[1:] not in _GREY:
+        raise FormatError(
+            f"{level[0]}: found {found.ndim} axes of {found.dtype}, expected rows and "
+            "columns of grey levels (8 or 16 bit, or float32); convert it",
+            uri=level[0],
+        )
+    height, width = found.shape
+    return ImageHeader(
+        size=Size(height_px=height, width_px=width), dtype=found.dtype.name
+    )
+
+
+def _level_pixels(
+    level: re.Match[str], box: Box | None, options: Mapping[str, Any] | None
+) -> NDArray[Any]:
+    found = _open_level(level, options)
+    if box is None or found.ndim != 2:
+        return np.asarray(found[:])
+    return np.asarray(found[box.y0 : box.y1, box.x0 : box.x1])
+
+
+def _open_level(level: re.Match[str], options: Mapping[str, Any] | None) -> Any:
+    # Zarr needs half a second to import; few who read images read it.
+    from em_platform.formats.ome_zarr import open_level
+
+    return open_level(
+        level["image"], int(level["level"]), storage_options=dict(options or {})
+    )
 
 
 def split_index(uri: str) -> tuple[str, int]:

@@ -93,8 +93,8 @@ class AcquisitionUpload(Model):
 
     `roi` is the body of `roi.current`; `task_id` and `replaces_acquisition_id` stand in
     its `metadata` where the TEM database had planned the acquisition. `failures` are
-    the announced tiles whose frames could not be sent. An acquisition that was aborted
-    has no `pixel_nm` and may have no tiles.
+    the announced tiles whose frames could not be sent. Of an acquisition that was
+    aborted `pixel_nm` may be unknown, and no tiles are announced.
     """
 
     acquisition_id: str = Field(pattern=SAFE_ID, max_length=200)
@@ -114,7 +114,7 @@ class AcquisitionUpload(Model):
     aperture_centroid_x_nm: int = 0
     aperture_centroid_y_nm: int = 0
     overlap_px: int | None = None
-    tile_size: Size | None = None
+    tile_size: Size
     bit_depth: int | None = Field(default=None, gt=0)
     instrument: UsedInstrument = UsedInstrument()
     roi: dict[str, Any] = Field(default_factory=dict)

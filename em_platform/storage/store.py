@@ -90,6 +90,13 @@ class Store:
                 url=self.url(name),
             ) from error
 
+    def remove(self, name: str) -> None:
+        """Delete `name` and all below it; what is not there is no error."""
+        with self._told_plainly(name, "could not be deleted", "check access"):
+            filesystem, path = self._at(name)
+            if filesystem.exists(path):
+                filesystem.rm(path, recursive=True)
+
     def remove_leftovers(self) -> int:
         """Delete what killed processes left half-written under a local root."""
         local = self.local_path("")

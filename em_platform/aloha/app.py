@@ -1,0 +1,209 @@
+"""Aloha's HTTP interface."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+from io import BytesIO, FileIO
+from typing import Any, BinaryIO, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
+
+from em_platform.aloha.acquisitions import Acquisitions
+from em_platform.aloha.body import receive, refuse_other_bytes
+from em_platform.aloha.gate import Gate
+from em_platform.aloha.journal import TileRow
+from em_platform.aloha.refusals import NotAnnounced, answer_to
+from em_platform.aloha.turns import Turns
+from em_platform.config import AlohaSettings
+from em_platform.errors import PlatformError, RecordError
+from em_platform.model import AcquisitionUpload, StoredTile
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_HEALTH = "/api/v1/health"
+_CUT = 499  # what nginx logs where the client left; nobody receives it
+
+
+def make_app(
+    acquisitions: Acquisitions,
+    *,
+    token: str,
+    settings: AlohaSettings,
+    waiters: Executor,
+    workers: Executor,
+) -> FastAPI:
+    """The application.
+
+    `workers` make pyramids, `waiters` ask the journal, the store and the TEM database.
+    """
+    app = FastAPI(title="aloha", docs_url=None, redoc_url=None, openapi_url=None)
+    desk = _Desk(acquisitions, settings, waiters, workers)
+    base = "/api/v1/acquisitions/{acquisition_id}"
+    app.get(_HEALTH)(_health)
+    app.get(base)(desk.show)
+    app.put(base)(desk.announce)
+    app.put(base + "/tiles/{tile_id}")(desk.take)
+    app.post(base + "/complete")(desk.complete)
+    app.post(base + "/abort")(desk.abort)
+    app.exception_handler(PlatformError)(_refuse)
+    app.exception_handler(ClientDisconnect)(_cut)
+
+    app.add_middleware(Gate, token=token, open_paths=frozenset((_HEALTH,)))
+    return app
+
+
+async def _health() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    status, headers = answer_to(error)
+    log.warning("%s %s: %d: %s", request.method, request.url.path, status, error)
+    return JSONResponse({"detail": str(error)}, status_code=status, headers=headers)
+
+
+async def _cut(request: Request, _: Exception) -> JSONResponse:
+    sentence = (
+        f"aloha: {request.url.path}: the sender left amid the body; what had come is "
+        "deleted, it is to send all of it again"
+    )
+    log.warning("%s", sentence)
+    return JSONResponse({"detail": sentence}, status_code=_CUT)
+
+
+class _Desk:
+    """One method a request."""
+
+    def __init__(
+        self,
+        acquisitions: Acquisitions,
+        settings: AlohaSettings,
+        waiters: Executor,
+        workers: Executor,
+    ) -> None:
+        self._acquisitions = acquisitions
+        self._limit_bytes = round(settings.tile_limit_mb * 1e6)
+        self._waiters = waiters
+        self._workers = workers
+        # An acquisition is ended once at a time, a tile stored once at a time.
+        self._turns = Turns()
+
+    async def show(self, acquisition_id: str) -> dict[str, Any]:
+        """How far an acquisition is, and which of its tiles are stored."""
+        journal = self._acquisitions.journal
+        state = await self._apart(journal.state, acquisition_id)
+        if state is None:
+            raise NotAnnounced(_never_announced(acquisition_id))
+        rows = await self._apart(journal.tiles, acquisition_id)
+        stored = [row.tile_id for row in rows if row.uri is not None]
+        return {
+            "acquisition_id": acquisition_id,
+            "state": state,
+            "tiles": len(rows),
+            "stored": stored,
+        }
+
+    async def announce(self, acquisition_id: str, request: Request) -> dict[str, Any]:
+        """Take note of an acquisition; which of its tiles are stored already."""
+        upload = _read_upload(acquisition_id, await self._whole_body(request))
+        async with self._turns.of(acquisition_id):
+            await self._apart(self._acquisitions.announce, upload)
+        return await self.show(acquisition_id)
+
+    async def take(
+        self, acquisition_id: str, tile_id: str, request: Request
+    ) -> StoredTile:
+        """Take the TIFF of an announced tile."""
+        wanted = await self._apart(self._acquisitions.wanted, acquisition_id, tile_id)
+        if wanted is None:
+            await self.show(acquisition_id)
+            raise RecordError(
+                f"aloha: acquisition {acquisition_id}: tile {tile_id} came, which is "
+                "not among the announced ones; announce it first"
+            )
+        if wanted.stored is not None:
+            await self._receive(request, wanted, None)
+            return wanted.stored
+        file = self._acquisitions.scratch / f"{uuid.uuid4().hex}.tiff"
+        try:
+            with file.open("wb", buffering=0) as target:
+                await self._receive(request, wanted, target)
+            async with self._turns.of(acquisition_id, tile_id):
+                return await _in(
+                    self._workers, self._acquisitions.take, acquisition_id, wanted, file
+                )
+        finally:
+            file.unlink(missing_ok=True)
+
+    async def complete(self, acquisition_id: str) -> dict[str, int]:
+        """Verify that all is there, and register it."""
+        async with self._turns.of(acquisition_id):
+            await self.show(acquisition_id)
+            tiles = await self._apart(self._acquisitions.complete, acquisition_id)
+        return {"tiles": tiles}
+
+    async def abort(self, acquisition_id: str, request: Request) -> dict[str, str]:
+        """Delete what was taken, and register the acquisition as aborted."""
+        reason = request.query_params.get("reason", "") or "aborted by the operator"
+        async with self._turns.of(acquisition_id):
+            await self.show(acquisition_id)
+            await self._apart(self._acquisitions.abort, acquisition_id, reason)
+        return {"state": "aborted"}
+
+    async def _receive(
+        self, request: Request, wanted: TileRow, target: BinaryIO | FileIO | None
+    ) -> None:
+        """Take the body of `wanted`; into `target` if there is one."""
+        received = await receive(
+            request.stream(), target, limit_bytes=self._limit_bytes
+        )
+        refuse_other_bytes(
+            received, wanted.tile_id, sha256=wanted.sha256, length=wanted.bytes
+        )
+
+    async def _apart(self, act: Callable[..., T], *values: Any) -> T:
+        return await _in(self._waiters, act, *values)
+
+    async def _whole_body(self, request: Request) -> bytes:
+        with BytesIO() as whole:
+            await receive(request.stream(), whole, limit_bytes=self._limit_bytes)
+            return whole.getvalue()
+
+
+async def _in(pool: Executor, act: Callable[..., T], *values: Any) -> T:
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(pool, partial(act, *values))
+
+
+def _read_upload(acquisition_id: str, body: bytes) -> AcquisitionUpload:
+    try:
+        upload = AcquisitionUpload.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise RecordError(
+            f"aloha: the announcement of {acquisition_id} is no AcquisitionUpload "
+            f"({error.error_count()} errors, first: {place}: {first['msg']}); correct "
+            "it and announce again"
+        ) from error
+    if upload.acquisition_id != acquisition_id:
+        raise RecordError(
+            f"aloha: the announcement of {upload.acquisition_id} came to the address "
+            f"of {acquisition_id}; send it to its own"
+        )
+    return upload
+
+
+def _never_announced(acquisition_id: str) -> str:
+    return (
+        f"aloha: no acquisition {acquisition_id} is announced; "
+        f"PUT /api/v1/acquisitions/{acquisition_id} first"
+    )

@@ -1,0 +1,149 @@
+"""A frame's file -> its OME-Zarr pyramid in the store, whole and proven equal."""
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.config import AlohaSettings, RenderSettings
+from em_platform.errors import FormatError, StorageError
+from em_platform.formats.image import read_header, read_image
+from em_platform.formats.ome_zarr import open_level, write_pyramid
+from em_platform.imaging.focus import focus_score
+from em_platform.imaging.grey import to_grey
+from em_platform.model import MeasuredTile
+from em_platform.storage import Store
+
+_GROUP = "zarr.json"
+_OURS = "em_platform"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One frame on its way: who it is, and where its pyramid is to stand."""
+
+    name: str
+    """In the store."""
+    tile_id: str
+    sha256: str
+    pixel_nm: float | None
+
+
+def store_frame(
+    file: Path,
+    frame: Frame,
+    store: Store,
+    *,
+    settings: AlohaSettings,
+    scratch: Path,
+    measure: bool,
+) -> MeasuredTile | None:
+    """Put the pyramid of a frame's TIFF into the store; what its pixels say, if asked.
+
+    Level 0 is read again and compared before the pyramid is called whole. In a bucket
+    the group's metadata comes last: before it there is no image.
+
+    Raises
+    ------
+    FormatError
+        The file is no image of grey levels.
+    StorageError
+        The store did not take it.
+    """
+    read_header(str(file))
+    image = read_image(str(file))
+    local = store.local_path(frame.name)
+    if local is not None:
+        _write(local, image, frame, settings)
+        _reach_the_disk(local)
+    else:
+        beside = scratch / f"{uuid.uuid4().hex}.zarr"
+        try:
+            _write(beside, image, frame, settings)
+            _send(beside, frame.name, store)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    return measured(image) if measure else None
+
+
+def is_stored(frame: Frame, store: Store) -> bool:
+    """Whether the pyramid of just this frame stands whole in the store."""
+    name = f"{frame.name}/{_GROUP}"
+    if not store.exists(name):
+        return False
+    attributes = json.loads(store.read_bytes(name)).get("attributes", {})
+    return bool(attributes.get(_OURS, {}).get("sha256") == frame.sha256)
+
+
+def measured(image: NDArray[Any]) -> MeasuredTile:
+    """What the pixels of a frame say, in its own grey levels."""
+    low, high = float(image.min()), float(image.max())
+    grey = image if image.dtype == np.uint8 else _to_8_bit(image, low, high)
+    return MeasuredTile(
+        minimum=low,
+        maximum=high,
+        mean=float(image.mean(dtype=np.float64)),
+        std=float(image.std(dtype=np.float64)),
+        focus_score=focus_score(grey),
+        measured_by="aloha",
+    )
+
+
+def _to_8_bit(image: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    return to_grey(image, gain=None, dark=None, grey_range=(low, max(high, low + 1)))
+
+
+def _write(
+    target: Path, image: NDArray[Any], frame: Frame, settings: AlohaSettings
+) -> None:
+    longest = max(image.shape) + max(image.shape) % 2
+    chunk_px = min(settings.chunk_px, longest)
+    write_pyramid(
+        str(target),
+        image.shape,
+        dtype=image.dtype,
+        render=lambda region: image[region],
+        settings=RenderSettings(
+            chunk_px=chunk_px,
+            shard_px=-(-longest // chunk_px) * chunk_px,  # one object a level
+            compression_level=settings.compression_level,
+        ),
+        name=frame.tile_id,
+        fingerprint=frame.sha256,
+        voxel_nm=None if frame.pixel_nm is None else (frame.pixel_nm,) * 2,
+        attributes={_OURS: {"tile_id": frame.tile_id, "sha256": frame.sha256}},
+    )
+    try:
+        is_equal = np.array_equal(open_level(str(target), 0)[:], image)
+    except FormatError:
+        is_equal = False
+    if not is_equal:
+        shutil.rmtree(target, ignore_errors=True)
+        raise StorageError(
+            f"aloha: tile {frame.tile_id}: other pixels were read back from {target} "
+            "than were written; check that disk, then send the tile again"
+        )
+
+
+def _reach_the_disk(folder: Path) -> None:
+    """Return when a power cut could not take the folder back."""
+    paths = [folder.parent, folder, *folder.rglob("*")]
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _send(folder: Path, name: str, store: Store) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    group = folder / _GROUP
+    for path in [*(p for p in files if p != group), group]:
+        store.write_bytes(f"{name}/{path.relative_to(folder)}", path.read_bytes())

@@ -1,0 +1,41 @@
+"""The process of aloha."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+from em_platform.aloha.acquisitions import Acquisitions
+from em_platform.aloha.app import make_app
+from em_platform.config import Settings
+from em_platform.processes.alone import alone_in
+from em_platform.processes.web import serve, token_of
+from em_platform.storage import store_of
+from em_platform.temdb.register import register_of
+
+_WAITERS = 16
+"""Threads for calls that wait for the store or the TEM database."""
+
+
+def run(settings: Settings, *, name: str) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    ConfigError
+        The port is taken, or another aloha works in this home.
+    """
+    folder = settings.home.absolute() / "aloha"
+    aloha = settings.aloha
+    token = token_of(settings.home, "aloha", aloha.token.get_secret_value())
+    with (
+        alone_in(folder, "aloha"),
+        ThreadPoolExecutor(_WAITERS, thread_name_prefix="aloha waits") as waiters,
+        ThreadPoolExecutor(aloha.workers, thread_name_prefix="aloha works") as workers,
+    ):
+        acquisitions = Acquisitions(
+            folder, store_of(settings), register_of(settings), aloha
+        )
+        app = make_app(
+            acquisitions, token=token, settings=aloha, waiters=waiters, workers=workers
+        )
+        with closing(acquisitions.journal):
+            serve(app, name=name, host=aloha.host, port=aloha.port)
