@@ -7,7 +7,10 @@
 - `<acquisition_id>.truth.json`, what a simulated microscope knows, for tests.
 """
 
+import os
 import re
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from em_platform.config import Settings
@@ -60,6 +63,26 @@ def acquisition_of(tile_id: str) -> str:
     """The acquisition that a tile of `tile_name` belongs to; else the id itself."""
     found = re.fullmatch(r"(.+)_\d{3,}_\d{3,}", tile_id)
     return found[1] if found else tile_id
+
+
+def reserve_id(frames: Path, montage_id: str, started_at: datetime) -> str:
+    """A path-safe id that no other run of this montage has or will have.
+
+    It is the montage's id and the second of the start; a second run in that second
+    gets a letter more. An empty hidden file keeps the id.
+    """
+    folder = montage_folder(frames, montage_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{montage_id}-{started_at:%Y%m%dt%H%M%S}"
+    letter: str
+    for letter in ("", *"abcdefghijklmnopqrstuvwxyz"):
+        with suppress(FileExistsError):
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+            os.close(os.open(folder / f".{stem}{letter}.reserved", flags))
+            return stem + letter
+    raise DeviceError(
+        f"frames: 27 runs of {montage_id} began in one second; wait a second"
+    )
 
 
 def _safe(name: str) -> str:

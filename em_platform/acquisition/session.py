@@ -1,12 +1,11 @@
 """Images a list of montages by driving the devices over the bus."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ from em_platform.acquisition.frame_paths import (
     complete_body_path,
     frame_path,
     montage_folder,
+    reserve_id,
     tile_body_path,
     tile_name,
 )
 from em_platform.acquisition.instrument import Instrument
+from em_platform.acquisition.progress import progress_fields
 from em_platform.acquisition.raster import MontagePlan, Stop, overlap_px, raster
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import DeviceError, PlatformError
@@ -26,8 +27,6 @@ from em_platform.model import Model, Size
 from em_platform.storage.atomic import write_bytes
 
 log = logging.getLogger(__name__)
-
-_RECENT = 10  # tiles over which montage.status averages the cycle
 
 Progress = Callable[["Acquisition"], None]
 
@@ -216,49 +215,6 @@ class Session:
                 **progress_fields(acquisition, datetime.now(UTC)),
             },
         )
-
-
-def reserve_id(frames: Path, montage_id: str, started_at: datetime) -> str:
-    """A path-safe id that no other run of this montage has or will have.
-
-    It is the montage's id and the second of the start; a second run in that second
-    gets a letter more. An empty hidden file keeps the id.
-    """
-    folder = montage_folder(frames, montage_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{montage_id}-{started_at:%Y%m%dt%H%M%S}"
-    letter: str
-    for letter in ("", *"abcdefghijklmnopqrstuvwxyz"):
-        with suppress(FileExistsError):
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-            os.close(os.open(folder / f".{stem}{letter}.reserved", flags))
-            return stem + letter
-    raise DeviceError(
-        f"session: 27 runs of {montage_id} began in one second; wait a second"
-    )
-
-
-def progress_fields(acquisition: Acquisition, now: datetime) -> dict[str, Any]:
-    """The figures of `montage.status`: how far, how fast, until when."""
-    done, total = len(acquisition.tiles), len(acquisition.stops)
-    last = next(reversed(acquisition.tiles.values()), None)
-    figures: dict[str, Any] = {
-        "current_tile": done,
-        "total_tiles": total,
-        "duration_seconds": acquisition.seconds,
-        "current_position": last["stage_position"] if last else None,
-    }
-    recent = acquisition.cycles_s[-_RECENT:]
-    if not recent:
-        return figures
-    cycle_s = sum(recent) / len(recent)
-    return figures | {
-        "avg_cycle_time_ms": cycle_s * 1000,
-        "stage_move_time_ms": acquisition.move_s * 1000,
-        "capture_time_ms": acquisition.capture_s * 1000,
-        "throughput_tiles_per_min": 60 / cycle_s,
-        "estimated_completion": now + timedelta(seconds=cycle_s * (total - done)),
-    }
 
 
 def _tile_fields(
