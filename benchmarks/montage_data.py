@@ -31,7 +31,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from em_platform.acquisition.devices.optics import place, radial_lens, view
-from em_platform.acquisition.devices.specimen import EMPTY_GREY, Specimen, Tissue
+from em_platform.acquisition.devices.specimen import EMPTY_GREY, Specimen
+from em_platform.acquisition.devices.tissue import Tissue
 from em_platform.imaging.exposure import beam_level, camera_gain, expose
 from em_platform.model import LensModel, Size, TilePlacement
 from em_platform.storage.atomic import whole_folder

@@ -16,7 +16,7 @@ from em_platform.acquisition.devices.camera import Camera, check_stage
 from em_platform.acquisition.devices.optics import view
 from em_platform.acquisition.devices.scope import start_status
 from em_platform.acquisition.devices.sensor import Frame, Sensor
-from em_platform.acquisition.devices.specimen import Tissue
+from em_platform.acquisition.devices.tissue import Tissue
 from em_platform.acquisition.devices.truth import MontageTruth
 from em_platform.config import AcquisitionSettings, Settings, SimulationSettings
 from em_platform.errors import DeviceError

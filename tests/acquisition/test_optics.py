@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from em_platform.acquisition.devices.optics import place, view
-from em_platform.acquisition.devices.specimen import Tissue
+from em_platform.acquisition.devices.tissue import Tissue
 from em_platform.imaging.lens import distort_points
 from em_platform.model import LensModel, Size, TilePlacement
 

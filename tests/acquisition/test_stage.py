@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from em_platform.acquisition.devices.stage import Stage, move, resting
+from em_platform.acquisition.devices.motion import move, resting
+from em_platform.acquisition.devices.stage import Stage
 from em_platform.config import Settings, SimulationSettings
 from em_platform.messaging.bus import Bus
 

@@ -17,7 +17,7 @@ import tifffile
 from pigeon import Pigeon
 
 from em_platform.acquisition.devices.optics import view
-from em_platform.acquisition.devices.specimen import Tissue
+from em_platform.acquisition.devices.tissue import Tissue
 from em_platform.acquisition.devices.truth import MontageTruth
 from em_platform.acquisition.instrument import Instrument
 from em_platform.acquisition.raster import MontagePlan

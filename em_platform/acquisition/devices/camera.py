@@ -9,10 +9,15 @@ from typing import Any
 from TEM_comms.camera import Command
 from TEM_comms.camera import Settings as CameraChange
 from TEM_comms.scope import Status as ScopeStatus
+from TEM_comms.scope.image_shift import Status as ShiftStatus
 from TEM_comms.stage.aperture import Status as ApertureStatus
 from TEM_comms.stage.motion import Status as StageStatus
+from TEM_comms.stage.rotation import Status as TiltStatus
+from TEM_comms.stage.transfer import Status as TransferStatus
 
+from em_platform.acquisition.devices.commanded import DeviceBus, FaultFile
 from em_platform.acquisition.devices.sensor import Frame, Sensor
+from em_platform.acquisition.devices.transfer import MICROSCOPE
 from em_platform.acquisition.devices.truth import TruthFile
 from em_platform.acquisition.frame_paths import (
     acquisition_of,
@@ -22,8 +27,9 @@ from em_platform.acquisition.frame_paths import (
 )
 from em_platform.config import Settings
 from em_platform.errors import DeviceError
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats.tiff import encode_tiff
 from em_platform.messaging.bus import Bus
+from em_platform.storage.atomic import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +44,19 @@ class Camera:
     One handler takes the statuses and the commands in the order in which they came, so
     a frame is exposed where the stage stood when the command was sent, even when the
     session has moved it on since.
+
+    A frame is whole or absent: it is renamed when written. It is not synced to the
+    disk, which would cost more than to compute a small frame: a killed process loses
+    nothing by that, and after a power cut the montage in hand is imaged again.
     """
 
     def __init__(self, bus: Bus, settings: Settings) -> None:
-        self._bus = bus
+        self._faults = FaultFile(settings.home)
+        self._bus = DeviceBus(bus, "camera", self._faults)
         self._frames = frames_folder(settings)
-        self._sensor = Sensor(settings.acquisition)
+        self._sensor = Sensor(settings.acquisition, self._faults.now)
+        self._swallowed = (0.0, 0)
+        self._tilting = False
         self._sensor.warm_up()
         self._truths: dict[str, TruthFile] = {}
         self._lock = threading.Lock()
@@ -51,15 +64,21 @@ class Camera:
         self._acts: dict[type, Callable[[Any], None]] = {
             StageStatus: self._on_stage,
             ApertureStatus: self._on_aperture,
+            TiltStatus: self._on_tilt,
+            TransferStatus: self._on_transfer,
             ScopeStatus: self._on_scope,
+            ShiftStatus: self._on_shift,
             CameraChange: self._on_settings,
             Command: self._on_command,
         }
-        bus.subscribe_many(
+        self._bus.subscribe_many(
             (
                 "stage.motion.status",
                 "stage.aperture.status",
+                "stage.rotation.status",
+                "stage.transfer.status",
                 "scope.status",
+                "scope.image_shift.status",
                 "camera.settings",
                 "camera.command",
             ),
@@ -89,6 +108,16 @@ class Camera:
     def _on_aperture(self, status: ApertureStatus) -> None:
         self._sensor.section = status.current_aperture
 
+    def _on_tilt(self, status: TiltStatus) -> None:
+        self._tilting = status.in_motion
+        self._sensor.tilt_rad = (status.angle_x, status.angle_y)
+
+    def _on_transfer(self, status: TransferStatus) -> None:
+        self._sensor.holds_sample = status.current_station == MICROSCOPE
+
+    def _on_shift(self, status: ShiftStatus) -> None:
+        self._sensor.shift_nm = status.image_shift if status.enabled else (0, 0)
+
     def _on_scope(self, status: ScopeStatus) -> None:
         self._sensor.scope = status
 
@@ -98,6 +127,9 @@ class Camera:
 
     def _on_command(self, command: Command) -> None:
         """Save the commanded frame and say so; the same command again only says so."""
+        if self._times_out():
+            log.warning("camera: %s is lost, as the fault says", command.tile_id)
+            return
         try:
             path = frame_path(self._frames, command.montage_id, command.tile_id)
             if not command.montage_id or not path.is_file():
@@ -109,13 +141,34 @@ class Camera:
             "camera.image", tile_id=command.tile_id, montage_id=command.montage_id
         )
 
+    def _times_out(self) -> bool:
+        """Whether a commanded fault swallows this frame."""
+        faults = self._faults.now()
+        if faults.grown("camera_timeout_s"):
+            past_s = time.time() - faults.since("camera_timeout_s")
+            if past_s < faults.value("camera_timeout_s"):
+                return True
+        since, count = self._swallowed
+        begun = faults.since("camera_timeout_frames")
+        count = count if since == begun else 0
+        if count >= faults.value("camera_timeout_frames"):
+            return False
+        self._swallowed = (begun, count + 1)
+        return True
+
     def _expose(self, command: Command) -> None:
         check_stage(self._sensor.stage, command, section=self._sensor.section)
+        if self._tilting:
+            raise DeviceError(
+                f"camera: {command.tile_id} was not exposed: the stage tilts; wait "
+                "until it rests"
+            )
         time.sleep(self._sensor.exposure_us / 1e6)
         frame = self._sensor.frame(command)
         if "missing" not in frame.tile.faults:
             path = frame_path(self._frames, command.montage_id, command.tile_id)
-            write_tiff(path, frame.image)
+            with whole_file(path) as beside:
+                beside.write_bytes(encode_tiff(frame.image))
         if command.montage_id:
             with self._lock:
                 self._truth(command, frame).add(frame.tile)

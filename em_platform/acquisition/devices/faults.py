@@ -3,6 +3,7 @@
 import math
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -49,6 +50,7 @@ def tile_errors(
     )
 
 
+@lru_cache(maxsize=8)
 def faulty_tiles(
     settings: SimulationSettings, montage_id: str, *, raster: tuple[int, int]
 ) -> dict[Fault, frozenset[tuple[int, int]]]:

@@ -34,6 +34,33 @@ def place(
     )
 
 
+def tilted(
+    placement: TilePlacement, *, size: Size, angle_x: float, angle_y: float
+) -> TilePlacement:
+    """The placement of a frame whose specimen is tilted by so many radians.
+
+    Tilt about the stage's x axis foreshortens the image along y, and about its y axis
+    along x: a frame then shows 1/cos as much of the specimen, about the same middle.
+    """
+    if angle_x == angle_y == 0.0:
+        return placement
+    y_by, x_by = 1.0 / math.cos(angle_x), 1.0 / math.cos(angle_y)
+    p = placement
+    half_y, half_x = 0.5 * (size.height_px - 1), 0.5 * (size.width_px - 1)
+    middle_y = p.y_px + p.yy * half_y + p.yx * half_x
+    middle_x = p.x_px + p.xy * half_y + p.xx * half_x
+    return p.model_copy(
+        update={
+            "y_px": middle_y - y_by * (p.yy * half_y + p.yx * half_x),
+            "x_px": middle_x - x_by * (p.xy * half_y + p.xx * half_x),
+            "yy": y_by * p.yy,
+            "yx": y_by * p.yx,
+            "xy": x_by * p.xy,
+            "xx": x_by * p.xx,
+        }
+    )
+
+
 def radial_lens(size: Size, *, edge_px: float) -> LensModel:
     """A lens of third and fifth order that moves what lies at mid-edge by `edge_px`.
 
@@ -80,9 +107,11 @@ def view(
     """The light that a camera so placed receives, `(h, w)` in grey levels 0..255.
 
     Camera pixel p looks at world pixel `placement(p + field(p))`, `field` being the
-    lens's displacement; without lens and rotation that is a plain sub-pixel shift.
+    lens's displacement; without lens, rotation and tilt that is a plain sub-pixel
+    shift.
     """
-    if lens is None and placement.yx == 0.0:
+    straight = (placement.yy, placement.yx, placement.xx) == (1.0, 0.0, 1.0)
+    if lens is None and straight:
         return _shifted_view(specimen, placement, size=size, section=section)
     grid = _grid(placement, size=size, lens=lens)
     low = np.floor(grid.min(axis=(0, 1))).astype(int) - MARGIN_PX

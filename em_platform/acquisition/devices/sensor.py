@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +13,32 @@ from TEM_comms.camera import Settings as CameraChange
 from TEM_comms.scope import Status as ScopeStatus
 from TEM_comms.stage.motion import Status as StageStatus
 
+from em_platform.acquisition.devices.commanded import Faults
 from em_platform.acquisition.devices.faults import TileErrors, tile_errors
-from em_platform.acquisition.devices.optics import place, radial_lens, view
+from em_platform.acquisition.devices.hidden import hidden
+from em_platform.acquisition.devices.illumination import (
+    Beam,
+    beam_of,
+    blotches,
+    illumination,
+)
+from em_platform.acquisition.devices.optics import place, radial_lens, tilted, view
 from em_platform.acquisition.devices.specimen import (
     EMPTY_GREY,
     Specimen,
     open_specimen,
 )
+from em_platform.acquisition.devices.tape import TAPE_GREY, slot
 from em_platform.acquisition.devices.truth import GainTruth, MontageTruth, TileTruth
 from em_platform.acquisition.raster import image_position
 from em_platform.config import AcquisitionSettings
 from em_platform.imaging.exposure import beam_level, camera_gain, defocused, expose
 from em_platform.model import LensModel, Size, TilePlacement
 
-_FOCUS_PER_PX = 50.0  # steps of the focus knob that blur by one pixel
+FOCUS_PER_PX = 50.0
+"""Steps of the focus knob that blur by one pixel."""
+
+_TILT_PX = 1e-4  # shift by a step of beam tilt, for each step out of focus
 _DARK_ELECTRONS = 0.002  # share of the light that a closed screen lets through
 
 
@@ -41,14 +54,23 @@ class Frame:
 class Sensor:
     """Keeps what stage and column have last said; makes frames from it.
 
-    The same command, seed and stage position give the same bytes.
+    The same command, seed and stage position give the same bytes. `faults` are those
+    that are switched on while it runs.
     """
 
-    def __init__(self, settings: AcquisitionSettings) -> None:
+    def __init__(
+        self, settings: AcquisitionSettings, faults: Callable[[], Faults] = Faults
+    ) -> None:
         simulation = settings.simulation
         self.stage: StageStatus | None = None
         self.scope: ScopeStatus | None = None
         self.section: int | None = None
+        self.tilt_rad = (0.0, 0.0)
+        self.shift_nm = (0, 0)
+        self.holds_sample = True
+        self._faults = faults
+        self._hidden = hidden(simulation)
+        self._shape: tuple[Beam, NDArray[np.float32]] | None = None
         self.exposure_us = simulation.exposure_ms * 1000
         self._settings, self._simulation = settings, simulation
         self._gain_db = 0.0
@@ -104,7 +126,7 @@ class Sensor:
             raster=(settings.rows, settings.columns),
         )
         tile = self._truth_of(command, errors)
-        light = self._light(tile.placement, errors)
+        light, level = self._lit(self._light(tile.placement, errors))
         relative = self.exposure_us / (self._simulation.exposure_ms * 1000)
         image = expose(
             light,
@@ -115,20 +137,47 @@ class Sensor:
                 command.column,
             ],
             gain=self._gain,
-            beam=tile.beam * relative * 10 ** (self._gain_db / 20),
+            beam=tile.beam * relative * 10 ** (self._gain_db / 20) * level,
             electrons=self._simulation.electrons * relative,
             bit_depth=self._simulation.bit_depth,
         )
         return Frame(image=image, tile=tile, montage=self._montage(command.montage_id))
 
+    def _lit(self, light: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+        """The specimen under the beam as it is, and how strong that is."""
+        if self._is_closed:
+            return light, 1.0
+        height, width = light.shape
+        beam = beam_of(
+            self.scope, self._hidden, imaging_mag=self._settings.magnification
+        )
+        if not beam.is_standard:
+            kept = self._shape
+            if kept is None or kept[0] != beam or kept[1].shape != light.shape:
+                kept = self._shape = (beam, illumination(height, width, beam))
+            light = light * kept[1]
+        faults = self._faults()
+        if grown := faults.grown("contamination"):
+            light = light * blotches(
+                height, width, seed=self._simulation.seed, grown=grown
+            )
+        return light, beam.level * (1.0 - min(faults.value("beam_loss"), 1.0))
+
+    @property
+    def _is_closed(self) -> bool:
+        return self.scope is not None and self.scope.screen == "down"
+
     def _light(
         self, placement: TilePlacement, errors: TileErrors
     ) -> NDArray[np.float32]:
         shape = (self._size.height_px, self._size.width_px)
-        if self.scope is not None and self.scope.screen == "down":
+        if self._is_closed:
             return np.full(shape, 255.0 * _DARK_ELECTRONS, np.float32)
-        if "blank" in errors.faults:
+        if "blank" in errors.faults or not self.holds_sample:
             return np.full(shape, EMPTY_GREY, np.float32)
+        shown = self._slot()
+        if shown is not None and not shown.any():
+            return np.full(shape, TAPE_GREY, np.float32)
         light = view(
             self._specimen(),
             placement,
@@ -136,34 +185,73 @@ class Sensor:
             section=self.section or 0,
             lens=self._lens,
         )
+        if shown is not None and not shown.all():
+            light = np.where(shown, light, np.float32(TAPE_GREY))
         blur_px = self._simulation.blur_px if "blurred" in errors.faults else 0.0
         if self.scope is not None:
-            blur_px = math.hypot(blur_px, self.scope.focus / _FOCUS_PER_PX)
+            blur_px = math.hypot(blur_px, self._defocus() / FOCUS_PER_PX)
         return defocused(light, blur_px) if blur_px > 0.2 else light
+
+    def _slot(self) -> NDArray[np.bool_] | None:
+        """Where the frame shows the aperture; None where the tape is never seen."""
+        if self.scope is None or self.scope.mag_mode != "LOWMAG":
+            return None
+        return slot(
+            self._size.height_px,
+            self._size.width_px,
+            stage_nm=self._seen_nm(),
+            pixel_nm=self._pixel_nm(),
+            middle_nm=self._hidden.aperture_nm,
+            settings=self._simulation,
+        )
+
+    def _defocus(self) -> float:
+        """Steps of the focus knob from the sharp image."""
+        if self.scope is None or self.scope.mag_mode == "LOWMAG":
+            return 0.0
+        best = self._hidden.focus + self._faults().grown("focus_drift")
+        return float(self.scope.focus - best)
+
+    def _seen_nm(self) -> tuple[float, float]:
+        """Stage (x, y) that the frame's middle shows."""
+        stage = self.stage
+        x_nm = 0 if stage is None or stage.x is None else stage.x
+        y_nm = 0 if stage is None or stage.y is None else stage.y
+        crept = self._faults().grown("stage_drift")
+        return x_nm + self.shift_nm[0] + crept, y_nm + self.shift_nm[1]
+
+    def _tilt_shift_px(self) -> tuple[float, float]:
+        """A tilted beam shifts the image (y, x) that is out of focus."""
+        tilt = None if self.scope is None else self.scope.beam_tilt
+        if tilt is None or tilt == (0, 0):
+            return 0.0, 0.0
+        by = _TILT_PX * self._defocus()
+        return tilt[1] * by, tilt[0] * by
 
     def _truth_of(self, command: Command, errors: TileErrors) -> TileTruth:
         stage = self.stage
         x_nm = 0 if stage is None or stage.x is None else stage.x
         y_nm = 0 if stage is None or stage.y is None else stage.y
-        middle_y, middle_x = image_position(
-            x_nm,
-            y_nm,
-            pixel_nm=self._pixel_nm(),
-            rotation_rad=math.radians(self._simulation.rotation_deg),
-        )
-        y = middle_y - self._size.height_px / 2
-        x = middle_x - self._size.width_px / 2
+        y, x = self._corner(x_nm, y_nm)
+        seen_y, seen_x = self._corner(*self._seen_nm())
+        by_tilt_y, by_tilt_x = self._tilt_shift_px()
         number = command.row * self._settings.columns + command.column
+        placement = place(
+            command.tile_id,
+            y_px=seen_y + errors.dy_px + by_tilt_y,
+            x_px=seen_x + errors.dx_px + by_tilt_x,
+            size=self._size,
+            rotation_rad=errors.turn_rad,
+        )
         return TileTruth(
             tile_id=command.tile_id,
             row=command.row,
             column=command.column,
-            placement=place(
-                command.tile_id,
-                y_px=y + errors.dy_px,
-                x_px=x + errors.dx_px,
+            placement=tilted(
+                placement,
                 size=self._size,
-                rotation_rad=errors.turn_rad,
+                angle_x=self.tilt_rad[0],
+                angle_y=self.tilt_rad[1],
             ),
             nominal_y_px=y,
             nominal_x_px=x,
@@ -171,6 +259,19 @@ class Sensor:
                 number, seed=self._simulation.seed, drift=self._simulation.drift
             ),
             faults=errors.faults,
+        )
+
+    def _corner(self, x_nm: float, y_nm: float) -> tuple[float, float]:
+        """World pixel (y, x) of the corner of a frame about a stage position."""
+        middle_y, middle_x = image_position(
+            x_nm,
+            y_nm,
+            pixel_nm=self._pixel_nm(),
+            rotation_rad=math.radians(self._simulation.rotation_deg),
+        )
+        return (
+            middle_y - self._size.height_px / 2,
+            middle_x - self._size.width_px / 2,
         )
 
     def _montage(self, montage_id: str) -> MontageTruth:
@@ -188,10 +289,10 @@ class Sensor:
     def _pixel_nm(self) -> float:
         """Of the specimen; as the magnification falls, a pixel covers more of it."""
         settings = self._settings
+        pixel_nm = settings.pixel_nm * self._hidden.pixel
         if self.scope is None:
-            return settings.pixel_nm
-        magnification = int(self.scope.mag)
-        return settings.pixel_nm * settings.magnification / magnification
+            return pixel_nm
+        return pixel_nm * settings.magnification / int(self.scope.mag)
 
     def _specimen(self) -> Specimen:
         pixel_nm = self._pixel_nm()
@@ -200,6 +301,7 @@ class Sensor:
                 self._simulation.specimen,
                 seed=self._simulation.seed,
                 pixel_nm=pixel_nm,
+                repeat_px=self._simulation.tissue_repeat_px,
             )
         return self._specimens[pixel_nm]
 

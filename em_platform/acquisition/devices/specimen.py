@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.acquisition.devices.tissue import Tissue
 from em_platform.errors import FormatError
-from em_platform.imaging.synthetic import tissue
 
 EMPTY_GREY = 215.0
 """Grey level of the support film where there is no tissue."""
@@ -23,26 +23,6 @@ class Specimen(Protocol):
     ) -> NDArray[np.float32]:
         """Grey levels 0..255 of one window, `(height, width)`."""
         ...
-
-
-class Tissue:
-    """Procedural tissue without end; see imaging.synthetic."""
-
-    def __init__(self, seed: int, *, pixel_nm: float = 4.0) -> None:
-        self._seed, self._pixel_nm = seed, pixel_nm
-
-    def window(
-        self, y0: int, x0: int, *, height: int, width: int, section: int
-    ) -> NDArray[np.float32]:
-        return tissue(
-            y0,
-            x0,
-            height=height,
-            width=width,
-            section=section,
-            seed=self._seed,
-            pixel_nm=self._pixel_nm,
-        )
 
 
 class Volume:
@@ -79,7 +59,9 @@ class Volume:
         return out
 
 
-def open_specimen(path: str, *, seed: int, pixel_nm: float) -> Specimen:
+def open_specimen(
+    path: str, *, seed: int, pixel_nm: float, repeat_px: int = 0
+) -> Specimen:
     """The volume at `path`, or procedural tissue where `path` is empty.
 
     Parameters
@@ -87,6 +69,8 @@ def open_specimen(path: str, *, seed: int, pixel_nm: float) -> Specimen:
     path
         An image, a folder of images (one a section, in the order of their names), a
         zarr array of two or three axes, or an OME-Zarr image (its finest level).
+    repeat_px
+        The procedural tissue begins anew every so many pixels; 0: never.
 
     Raises
     ------
@@ -94,7 +78,7 @@ def open_specimen(path: str, *, seed: int, pixel_nm: float) -> Specimen:
         There is nothing there that can be read as one of these.
     """
     if not path:
-        return Tissue(seed, pixel_nm=pixel_nm)
+        return Tissue(seed, pixel_nm=pixel_nm, repeat_px=repeat_px)
     place = Path(path)
     if place.suffix.lower() in _IMAGES:
         return Volume(_read_images([place]))
