@@ -1,0 +1,227 @@
+"""What is wrong with one tile: pure rules, the same limits as the asset checks."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from em_platform.config import QualitySettings
+from em_platform.stitching.tile_rules import (
+    TileRule,
+    contrast_rule,
+    drift_rule,
+    edge_fails,
+    focus_rule,
+    saturation_rule,
+)
+
+Cell = tuple[int, int]
+
+CRITICAL = frozenset(("no_beam", "contaminated"))
+"""Faults that stop the scope at once when several tiles in a row have them."""
+
+_USUAL_FROM = 5  # fewer tiles do not say what is usual
+_DOUBT = 3.0  # so many tiles halve the trust in what is usual
+_CONTAMINATED = 2.0  # times the drift allowed, and darker: that is no longer the beam
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileFacts:
+    """What is known of one tile; None where it did not come.
+
+    `focus` is the score of imaging.focus (higher is sharper). `edges` maps the row and
+    column of each neighbour that was imaged before to the number of matched points.
+    """
+
+    mean: float | None = None
+    std: float | None = None
+    focus: float | None = None
+    saturated_fraction: float | None = None
+    edges: Mapping[Cell, int] | None = None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names of what did not come."""
+        parts = {
+            "mean and contrast": self.mean,
+            "focus": self.focus,
+            "histogram": self.saturated_fraction,
+            "matches": self.edges,
+        }
+        return tuple(name for name, value in parts.items() if value is None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usual:
+    """Medians over the montage's tiles with contrast so far; 0 where unknown."""
+
+    focus: float = 0.0
+    mean: float = 0.0
+    tiles: int = 0
+
+    @property
+    def trust(self) -> float:
+        """How far they can be trusted, 0..1."""
+        return self.tiles / (self.tiles + _DOUBT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that is wrong with a tile, in numbers and in words.
+
+    `what` completes "tiles are ...", `figures` gives the value and its limit.
+    """
+
+    kind: str
+    severity: float
+    confidence: float
+    what: str
+    figures: str
+    advice: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def find_faults(
+    facts: TileFacts,
+    limits: QualitySettings,
+    *,
+    usual: Usual,
+    plain: Collection[Cell] = (),
+) -> tuple[Fault, ...]:
+    """Everything that is wrong with a tile, as far as it is known.
+
+    A tile without contrast shows no specimen: neither its focus nor its edges are
+    judged, nor the edges that it shares (`plain`: the cells of such neighbours).
+    """
+    found = [_incomplete(facts)] if facts.missing else []
+    uniform = facts.std is not None and contrast_rule(limits).fails(facts.std)
+    if uniform:
+        found.append(_uniform(facts, limits))
+    else:
+        found += _of_specimen(facts, limits, usual=usual, plain=plain)
+    saturation = saturation_rule(limits)
+    # A uniform black or white tile has been named already.
+    share = facts.saturated_fraction
+    if share is not None and not uniform and saturation.fails(share):
+        found.append(_broken(saturation, share, value_name="saturated_fraction"))
+    return tuple(found)
+
+
+def _of_specimen(
+    facts: TileFacts,
+    limits: QualitySettings,
+    *,
+    usual: Usual,
+    plain: Collection[Cell],
+) -> list[Fault]:
+    found = []
+    known = usual if usual.tiles >= _USUAL_FROM else Usual()
+    focus = focus_rule(limits, usual=known.focus)
+    if facts.focus is not None and facts.std is not None and focus.fails(facts.focus):
+        sure = facts.focus < limits.min_focus
+        trust = 1.0 if sure else known.trust
+        found.append(_broken(focus, facts.focus, value_name="focus", trust=trust))
+    if facts.mean is not None and known.mean > 0:
+        found += _drift(facts.mean, limits, known)
+    open_edges = {
+        cell: points
+        for cell, points in (facts.edges or {}).items()
+        if edge_fails(points, limits) and cell not in plain
+    }
+    if len(open_edges) > limits.allowed_match_failures:
+        found.append(_unmatched(open_edges, facts.edges or {}, limits))
+    return found
+
+
+def _broken(
+    rule: TileRule, value: float, *, value_name: str, trust: float = 1.0
+) -> Fault:
+    return Fault(
+        kind=rule.fault,
+        severity=_severity(rule, value),
+        confidence=trust,
+        what=rule.bad.lower(),
+        figures=rule.said(value),
+        advice=rule.advice,
+        metrics={value_name: value, "limit": rule.limit},
+    )
+
+
+def _severity(rule: TileRule, value: float) -> float:
+    """0 at the limit, 1 at nothing left of it or at infinitely much."""
+    if rule.is_maximum:
+        return 1.0 - rule.limit / value if value > 0 else 0.0
+    return 1.0 - max(0.0, value) / rule.limit if rule.limit > 0 else 0.0
+
+
+def _uniform(facts: TileFacts, limits: QualitySettings) -> Fault:
+    """Without contrast: dark where the beam is gone, else resin or a hole."""
+    std = facts.std if facts.std is not None else 0.0
+    if facts.mean is None or facts.mean >= limits.min_mean:
+        return _broken(contrast_rule(limits), std, value_name="std")
+    return Fault(
+        kind="no_beam",
+        severity=1.0,
+        confidence=1.0,
+        what="dark and uniform",
+        figures=f"mean {facts.mean:.1f} grey levels, at least {limits.min_mean:g} "
+        "expected",
+        advice="check the beam, the screen and the camera's shutter",
+        metrics={"mean": facts.mean, "std": std, "limit": limits.min_mean},
+    )
+
+
+def _drift(mean: float, limits: QualitySettings, usual: Usual) -> list[Fault]:
+    rule = drift_rule(limits)
+    off = abs(mean / usual.mean - 1.0)
+    if not rule.fails(off):
+        return []
+    metrics = {"mean": mean, "usual_mean": usual.mean, "limit": rule.limit}
+    kind, what, advice = rule.fault, "of changed brightness", rule.advice
+    if mean < usual.mean * (1.0 - _CONTAMINATED * rule.limit):
+        kind, what = "contaminated", "much darker than the others"
+        advice = "spread the beam and look at the specimen: it darkens or burns"
+    return [
+        Fault(
+            kind=kind,
+            severity=min(1.0, _severity(rule, off)),
+            confidence=usual.trust,
+            what=what,
+            figures=rule.said(off),
+            advice=advice,
+            metrics=metrics,
+        )
+    ]
+
+
+def _unmatched(
+    open_edges: Mapping[Cell, int], edges: Mapping[Cell, int], limits: QualitySettings
+) -> Fault:
+    named = " and ".join(f"row {r}, column {c}" for r, c in sorted(open_edges))
+    least = min(open_edges.values())
+    return Fault(
+        kind="unmatched_edge",
+        severity=len(open_edges) / max(1, len(edges)),
+        confidence=1.0 - least / max(1, limits.min_points_per_edge),
+        what="not matched to their neighbours",
+        figures=f"{least} points shared with {named}, "
+        f"{limits.min_points_per_edge} needed",
+        advice="check the stage, the overlap and the focus",
+        metrics={
+            "open_edges": float(len(open_edges)),
+            "edges": float(len(edges)),
+            "points": float(least),
+            "limit": float(limits.min_points_per_edge),
+        },
+    )
+
+
+def _incomplete(facts: TileFacts) -> Fault:
+    missing = facts.missing
+    return Fault(
+        kind="incomplete",
+        severity=len(missing) / 4,
+        confidence=1.0,
+        what="judged without all their figures",
+        figures=f"no {', no '.join(missing)} came",
+        advice="see that the pipeline runs",
+        metrics={"missing": float(len(missing))},
+    )

@@ -1,0 +1,255 @@
+"""One montage while it is imaged: which tiles are judged, and what they add up to."""
+
+import bisect
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from em_platform.acquisition.qc.judge import (
+    CRITICAL,
+    Cell,
+    Fault,
+    TileFacts,
+    Usual,
+    find_faults,
+)
+from em_platform.acquisition.qc.parts import Part, Pending
+from em_platform.acquisition.qc.verdict import GOOD, Status, Verdict
+from em_platform.config import QcSettings, QualitySettings
+from em_platform.stitching.tile_rules import contrast_rule
+
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A tile that has its verdict; `counted` faults add up to a stop."""
+
+    number: int
+    tile_id: str
+    faults: tuple[Fault, ...]
+    counted: bool = True
+
+    def fault(self, kind: str) -> Fault | None:
+        """Its fault of one kind."""
+        return next((fault for fault in self.faults if fault.kind == kind), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The verdict on one tile: the fields of `qc.tile`, and what the scope is to do."""
+
+    tile_id: str
+    fields: dict[str, Any]
+    faults: tuple[str, ...]
+    verdict: Verdict
+
+
+class Watch:
+    """Collects the parts of each tile of one acquisition and judges it once.
+
+    Knows no bus and no clock: times are given in monotonic seconds.
+    """
+
+    def __init__(
+        self, acquisition_id: str, *, settings: QcSettings, limits: QualitySettings
+    ) -> None:
+        self.acquisition_id = acquisition_id
+        self.is_complete = False
+        self.pending: dict[str, Pending] = {}
+        self.judged: dict[str, Judged] = {}
+        self._settings, self._limits = settings, limits
+        self._in_order: list[tuple[int, str]] = []
+        self._from = 0
+        self._focus: list[float] = []
+        self._mean: list[float] = []
+        self._plain: set[Cell] = set()
+
+    def announce(self, fields: dict[str, Any], now_s: float) -> bool:
+        """Note that a tile was imaged; whether that was news."""
+        if fields["tile_id"] in self.judged:
+            return False
+        pending = self._pending(fields, now_s)
+        known, pending.heard_from_start = pending.heard_from_start, True
+        pending.fields = fields
+        return not known
+
+    def expect(self, fields: dict[str, Any], now_s: float) -> bool:
+        """Note a tile that should be there; whether nothing of it had been heard."""
+        tile_id = fields["tile_id"]
+        if tile_id in self.judged or tile_id in self.pending:
+            return False
+        self._pending(fields, now_s)
+        return True
+
+    def take(self, fields: dict[str, Any], part: Part, now_s: float) -> Pending | None:
+        """Add a part to its tile; None where it is judged or has said that before."""
+        if fields["tile_id"] in self.judged:
+            return None
+        pending = self._pending(fields, now_s)
+        new = {name: part[name] for name in part.keys() - pending.part.keys()}
+        if not new:
+            return None
+        pending.part |= new
+        pending.fields = fields
+        if "std" in new and contrast_rule(self._limits).fails(new["std"]):
+            self._plain.add(pending.cell)
+        return pending
+
+    def _pending(self, fields: dict[str, Any], now_s: float) -> Pending:
+        tile_id = fields["tile_id"]
+        if tile_id not in self.pending:
+            number = len(self.pending) + len(self.judged)
+            self.pending[tile_id] = Pending(fields=fields, number=number, since_s=now_s)
+        return self.pending[tile_id]
+
+    def deafened(self) -> None:
+        """Messages may have been missed: what does not come counts for nothing."""
+        for pending in self.pending.values():
+            pending.heard_from_start = False
+
+    def overdue(self, now_s: float) -> list[str]:
+        """Tiles whose parts do not come, though those of later tiles do."""
+        newest = max((judged.number for judged in self.judged.values()), default=-1)
+        return [
+            tile_id
+            for tile_id, pending in self.pending.items()
+            if now_s - pending.since_s > self._settings.tile_wait_s
+            and (self.is_complete or newest > pending.number)
+        ]
+
+    def judge(self, tile_id: str) -> Judgement:
+        """The verdict on a pending tile with what is there."""
+        pending = self.pending.pop(tile_id)
+        facts = pending.facts()
+        faults = find_faults(
+            facts, self._limits, usual=self._usual(), plain=self._plain
+        )
+        if not pending.heard_from_start:
+            faults = tuple(_doubted(fault) for fault in faults)
+        judged = Judged(
+            number=pending.number,
+            tile_id=tile_id,
+            faults=faults,
+            counted=pending.heard_from_start or not facts.missing,
+        )
+        self.remember(judged, facts)
+        scopes = {fault.kind: self._scope(fault.kind, judged) for fault in faults}
+        fields = {
+            **pending.fields,
+            "passed": not faults,
+            "faults": [_as_message(fault, scopes[fault.kind]) for fault in faults],
+        }
+        verdict = GOOD
+        for kind, scope in scopes.items():
+            verdict = verdict.worse(self._verdict(kind, scope))
+        return Judgement(
+            tile_id=tile_id,
+            fields=fields,
+            faults=tuple(fault.kind for fault in faults),
+            verdict=verdict,
+        )
+
+    def remember(self, judged: Judged, facts: TileFacts) -> None:
+        """Count a judged tile among those that say what is usual and persistent."""
+        self.judged[judged.tile_id] = judged
+        bisect.insort(self._in_order, (judged.number, judged.tile_id))
+        if facts.std is None or contrast_rule(self._limits).fails(facts.std):
+            return
+        if facts.focus is not None:
+            bisect.insort(self._focus, facts.focus)
+        if facts.mean is not None:
+            bisect.insort(self._mean, facts.mean)
+
+    def forgive(self) -> None:
+        """Count from the tiles that follow: the operator has seen the others."""
+        self._from = len(self.judged) + len(self.pending)
+
+    def _usual(self) -> Usual:
+        return Usual(
+            focus=_middle(self._focus), mean=_middle(self._mean), tiles=len(self._mean)
+        )
+
+    def _last(self, count: int) -> list[Judged]:
+        """The tiles imaged last that count, oldest first."""
+        found: list[Judged] = []
+        for number, tile_id in reversed(self._in_order):
+            if number < self._from or len(found) == count:
+                break
+            if self.judged[tile_id].counted:
+                found.append(self.judged[tile_id])
+        return found[::-1]
+
+    def _scope(self, kind: str, judged: Judged) -> str:
+        """How far a fault of `judged` reaches, given the tiles around it."""
+        if not judged.counted:
+            return "transient"
+        if kind in CRITICAL and self._is_run(kind, judged):
+            return "critical"
+        if kind not in self._settings.harmless:
+            last = self._last(self._settings.window)
+            faulty = sum(each.fault(kind) is not None for each in last)
+            if judged in last and faulty >= self._settings.max_faulty:
+                return "persistent"
+        return "transient"
+
+    def _is_run(self, kind: str, judged: Judged) -> bool:
+        """Whether so many tiles in a row, `judged` among them, have the fault."""
+        at = bisect.bisect_left(self._in_order, (judged.number, judged.tile_id))
+        run = 1
+        for step in (-1, 1):
+            near = at + step
+            while 0 <= near < len(self._in_order):
+                number, tile_id = self._in_order[near]
+                if number < self._from or self.judged[tile_id].fault(kind) is None:
+                    break
+                run, near = run + 1, near + step
+        return run >= self._settings.critical_tiles
+
+    def _verdict(self, kind: str, scope: str) -> Verdict:
+        if scope == "transient":
+            return GOOD
+        last = self._last(self._settings.window)
+        faulty = [judged for judged in last if judged.fault(kind) is not None]
+        worst = max(
+            (each.fault(kind) for each in faulty),
+            key=lambda fault: fault.severity if fault else 0.0,
+        )
+        if worst is None:  # no tile of the window has it
+            return GOOD
+        tiles = _named(each.tile_id for each in reversed(faulty))
+        reason = (
+            f"Montage {self.acquisition_id}: {len(faulty)} of the last {len(last)} "
+            f"tiles are {worst.what} ({tiles}; worst: {worst.figures}); {worst.advice}."
+        )
+        status = Status.STOP_NOW if scope == "critical" else Status.STOP_AT_END
+        return Verdict(status=status, reason=reason)
+
+
+def _middle(ordered: list[float]) -> float:
+    """The median of an ordered list; 0 of an empty one."""
+    if not ordered:
+        return 0.0
+    half = len(ordered) // 2
+    return (ordered[half] + ordered[~half]) / 2
+
+
+def _doubted(fault: Fault) -> Fault:
+    """What did not come may have been said before we listened."""
+    return replace(fault, confidence=0.3) if fault.kind == "incomplete" else fault
+
+
+def _as_message(fault: Fault, scope: str) -> dict[str, Any]:
+    return {
+        "fault_type": fault.kind,
+        "severity": min(1.0, max(0.0, fault.severity)),
+        "confidence": min(1.0, max(0.0, fault.confidence)),
+        "scope": scope,
+        "metrics": dict(fault.metrics),
+    }
+
+
+def _named(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = len(listed) - _NAMED
+    return ", ".join(listed[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,172 @@
+"""Tiles add up: transient, persistent, critical; in any order, once each."""
+
+import random
+from typing import Any
+
+import pytest
+
+from em_platform.acquisition.qc.verdict import Status, Verdict
+from em_platform.acquisition.qc.watch import Judgement, Watch
+from em_platform.config import QcSettings, QualitySettings
+
+SETTINGS = QcSettings(window=20, max_faulty=5, critical_tiles=3, tile_wait_s=10)
+GOOD = {"mean": 120, "std": 30, "focus": 0.3, "saturated_fraction": 0.0, "edges": []}
+BLURRED = {**GOOD, "focus": 0.01}
+DARK = {**GOOD, "mean": 1, "std": 0, "focus": 0.0}
+
+
+def new_watch(settings: QcSettings = SETTINGS) -> Watch:
+    return Watch("m-1", settings=settings, limits=QualitySettings())
+
+
+def fields(n: int) -> dict[str, Any]:
+    return {
+        "tile_id": f"m-1_000_{n:03d}",
+        "montage_id": "m",
+        "roi_id": None,
+        "row": 0,
+        "column": n,
+        "overlap": 10,
+        "stage_position": [n, 0],
+    }
+
+
+def feed(watch: Watch, n: int, part: dict[str, Any]) -> Judgement:
+    watch.announce(fields(n), 0.0)
+    watch.take(fields(n), part, 0.0)
+    return watch.judge(fields(n)["tile_id"])
+
+
+def scopes(judgement: Judgement) -> dict[str, str]:
+    return {f["fault_type"]: f["scope"] for f in judgement.fields["faults"]}
+
+
+def test_a_good_tile_passes() -> None:
+    judgement = feed(new_watch(), 0, GOOD)
+    assert judgement.fields == {**fields(0), "passed": True, "faults": []}
+    assert judgement.verdict == Verdict()
+
+
+def test_single_faults_are_transient_and_the_fifth_of_twenty_is_persistent() -> None:
+    watch = new_watch()
+    found = [feed(watch, n, BLURRED if n % 4 == 0 else GOOD) for n in range(17)]
+    assert [scopes(j) for j in found if j.faults] == [
+        *[{"out_of_focus": "transient"}] * 4,
+        {"out_of_focus": "persistent"},
+    ]
+    assert all(j.verdict.status is Status.GOOD for j in found[:16])
+    assert found[16].verdict.status is Status.STOP_AT_END
+    assert found[16].verdict.reason == (
+        "Montage m-1: 5 of the last 17 tiles are out of focus (m-1_000_016, "
+        "m-1_000_012, m-1_000_008 and 2 more; worst: focus score 0.010, at least "
+        "0.120 expected); focus and image them again."
+    )
+
+
+def test_faults_that_are_far_apart_do_not_add_up() -> None:
+    watch = new_watch()
+    for n in range(60):
+        judgement = feed(watch, n, BLURRED if n % 6 == 0 else GOOD)
+        assert judgement.verdict.status is Status.GOOD
+
+
+def test_faults_of_different_kinds_do_not_add_up() -> None:
+    watch = new_watch()
+    bright = {**GOOD, "saturated_fraction": 0.5}
+    kinds = [BLURRED, bright] * 4
+    found = [feed(watch, n, part) for n, part in enumerate(kinds)]
+    assert {j.verdict.status for j in found} == {Status.GOOD}
+
+
+def test_three_dark_tiles_in_a_row_stop_the_scope_now() -> None:
+    watch = new_watch()
+    parts = [GOOD, DARK, GOOD, DARK, DARK, DARK]
+    found = [feed(watch, n, part) for n, part in enumerate(parts)]
+    assert [j.verdict.status for j in found] == [Status.GOOD] * 5 + [Status.STOP_NOW]
+    assert scopes(found[5]) == {"no_beam": "critical"}
+    assert "check the beam" in found[5].verdict.reason
+
+
+def test_a_specimen_that_darkens_stops_the_scope_now() -> None:
+    watch = new_watch()
+    found = [feed(watch, n, GOOD) for n in range(10)]
+    found += [feed(watch, n, {**GOOD, "mean": 30}) for n in range(10, 13)]
+    assert [j.verdict.status for j in found[10:]] == [
+        Status.GOOD,
+        Status.GOOD,
+        Status.STOP_NOW,
+    ]
+    assert scopes(found[12]) == {"contaminated": "critical"}
+
+
+def test_dark_tiles_are_a_row_in_the_order_of_imaging_not_of_arrival() -> None:
+    watch = new_watch()
+    for n in range(6):
+        watch.announce(fields(n), 0.0)
+    parts = {0: DARK, 1: GOOD, 2: DARK, 3: GOOD, 4: DARK, 5: GOOD}
+    order = [1, 3, 5, 0, 2, 4]  # the dark ones come together, at the end
+    found = []
+    for n in order:
+        watch.take(fields(n), parts[n], 0.0)
+        found.append(watch.judge(fields(n)["tile_id"]))
+    assert {j.verdict.status for j in found} == {Status.GOOD}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_in_any_order_twice_give_the_same_verdicts(seed: int) -> None:
+    parts = [{k: v} for k, v in BLURRED.items() if k not in ("mean", "std")]
+    parts.append({"mean": 120, "std": 30})
+    said = [(n, part) for n in range(12) for part in parts] * 2
+    random.Random(seed).shuffle(said)
+    watch = new_watch(QcSettings(max_faulty=12, window=12))
+    for n in range(12):
+        watch.announce(fields(n), 0.0)
+    found = []
+    for n, part in said:
+        pending = watch.take(fields(n), part, 0.0)
+        if pending is not None and pending.is_whole:
+            found.append(watch.judge(fields(n)["tile_id"]))
+    assert sorted(j.tile_id for j in found) == [fields(n)["tile_id"] for n in range(12)]
+    assert not watch.pending
+    assert found[-1].verdict.status is Status.STOP_AT_END
+    assert {j.verdict.status for j in found[:-1]} == {Status.GOOD}
+
+
+def test_a_harmless_fault_never_stops() -> None:
+    watch = new_watch(QcSettings(harmless=("no_contrast",)))
+    resin = {**GOOD, "std": 2}
+    found = [feed(watch, n, resin) for n in range(30)]
+    assert all(scopes(j) == {"no_contrast": "transient"} for j in found)
+    assert {j.verdict.status for j in found} == {Status.GOOD}
+
+
+def test_a_tile_that_waits_is_overdue_only_when_later_ones_are_judged() -> None:
+    watch = new_watch()
+    watch.announce(fields(0), 0.0)
+    watch.take(fields(0), {"focus": 0.3}, 0.0)
+    assert watch.overdue(100.0) == []
+    feed(watch, 1, GOOD)
+    assert watch.overdue(9.0) == []
+    assert watch.overdue(10.1) == ["m-1_000_000"]
+    judgement = watch.judge("m-1_000_000")
+    assert [f["fault_type"] for f in judgement.fields["faults"]] == ["incomplete"]
+    assert judgement.fields["faults"][0]["confidence"] == 1.0
+
+
+def test_what_was_not_heard_is_doubted_and_does_not_add_up() -> None:
+    watch = new_watch()
+    for n in range(8):
+        watch.take(fields(n), {"focus": 0.3}, 0.0)  # never announced to us
+    found = [watch.judge(fields(n)["tile_id"]) for n in range(8)]
+    assert all(scopes(j) == {"incomplete": "transient"} for j in found)
+    assert all(j.fields["faults"][0]["confidence"] == 0.3 for j in found)
+    assert {j.verdict.status for j in found} == {Status.GOOD}
+
+
+def test_tiles_before_the_operator_went_on_do_not_count() -> None:
+    watch = new_watch()
+    for n in range(4):
+        feed(watch, n, BLURRED)
+    watch.forgive()
+    found = [feed(watch, n, BLURRED) for n in range(4, 9)]
+    assert [j.verdict.status for j in found] == [Status.GOOD] * 4 + [Status.STOP_AT_END]
