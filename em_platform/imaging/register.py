@@ -29,9 +29,11 @@ class PatchShifts:
     `a_points` and `b_points` are `(n, 2)` centres `(y, x)` in the two images,
     `scores` their normalised cross-correlation (-1..1), `lowest` the least one that
     was met in the search. `windows` are `(n, 4)` `y0, x0, y1, x1` of what was searched
-    in `a`, `places` `(n, 2)` where in it the whole-pixel best place begins.
+    in `a`, `places` `(n, 2)` where in it the whole-pixel best place begins; `size` is
+    `(h, w)` of all patches.
     """
 
+    size: tuple[int, int]
     a_points: Points
     b_points: Points
     scores: Points
@@ -212,6 +214,7 @@ def patch_shifts(
     shifts = np.array([(f.dy, f.dx) for f, _ in found], np.float64).reshape(-1, 2)
     windows = [np.array(f.window) + from_a for f, from_a in found]
     return PatchShifts(
+        size=size,
         a_points=points + np.array(at) + shifts,
         b_points=points,
         scores=np.array([f.score for f, _ in found], np.float64),

@@ -179,6 +179,8 @@ def _patches(
     y0, x0 = MARGIN_PX + max(0, -y), MARGIN_PX + max(0, -x)
     y1 = min(b.image.shape[0], a.image.shape[0] - y) - MARGIN_PX
     x1 = min(b.image.shape[1], a.image.shape[1] - x) - MARGIN_PX
+    if min(y1 - y0, x1 - x0) < SMALLEST_PATCH_PX:
+        return [], (0, 0)  # by the coarse shift they hardly touch
     part = np.s_[y0:y1, x0:x1]
     mask = None if b.mask is None else b.mask[part]
     texture = _texture(Strip(corner=(y0, x0), image=b.image[part], mask=mask))

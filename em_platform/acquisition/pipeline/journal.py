@@ -1,0 +1,353 @@
+"""The durable list of tiles from which all pipeline processes take their work.
+
+    waiting -> taken -> processed -> matching -> done
+
+A tile is taken by one UPDATE within SQLite's write lock, so never by two processes. It
+is matched when no neighbour that was noted before it is still to be processed. Commits
+are not forced to the disk (`synchronous=NORMAL`): they outlive a process that is
+killed; after a power cut the last ones may be missing, and those tiles are done again.
+"""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from em_platform.acquisition.pipeline.noted import (
+    Job,
+    NotedTile,
+    Shape,
+    Step,
+    shape_of,
+    shape_text,
+)
+from em_platform.acquisition.pipeline.worker import is_gone, own_name
+from em_platform.errors import StorageError
+
+MOST_ATTEMPTS = 3
+"""So many processes may end over one step of a tile before it counts as failed."""
+
+_BUSY_S = 30.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tiles (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,
+    montage TEXT NOT NULL,
+    row INTEGER NOT NULL,
+    col INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting',
+    worker TEXT NOT NULL DEFAULT '',
+    lease REAL NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    shape TEXT NOT NULL DEFAULT '',
+    failure TEXT NOT NULL DEFAULT '',
+    changed REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS tiles_by_place ON tiles (montage, row, col);
+CREATE INDEX IF NOT EXISTS tiles_by_state ON tiles (state, number);
+CREATE TABLE IF NOT EXISTS montages (
+    montage TEXT PRIMARY KEY, low REAL, high REAL, lens TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE IF NOT EXISTS pruned (montage TEXT PRIMARY KEY);
+"""
+_NOTE = """
+INSERT INTO tiles (key, montage, row, col, body, changed)
+SELECT :key, :montage, :row, :col, :body, :now
+WHERE NOT EXISTS (SELECT 1 FROM pruned WHERE montage = :montage)
+ON CONFLICT (key) DO NOTHING
+"""
+_BEFORE = """
+n.montage = t.montage AND n.number < t.number AND (
+    (n.row = t.row AND n.col IN (t.col - 1, t.col + 1))
+    OR (n.row IN (t.row - 1, t.row + 1) AND n.col = t.col))
+"""
+_NEXT_TO_MATCH = f"""
+SELECT * FROM tiles t WHERE t.state = 'processed' AND NOT EXISTS (
+    SELECT 1 FROM tiles n WHERE n.state IN ('waiting', 'taken') AND {_BEFORE})
+ORDER BY t.number LIMIT 1
+"""
+_NEXT_TO_PROCESS = "SELECT * FROM tiles WHERE state = 'waiting' ORDER BY number LIMIT 1"
+_TAKE = """
+UPDATE tiles SET state = :state, worker = :worker, lease = :lease,
+    attempts = attempts + 1, changed = :now WHERE key = :key
+"""
+_FINISH = """
+UPDATE tiles SET state = :state, worker = '', lease = 0, attempts = 0,
+    shape = :shape, failure = :failure, changed = :now
+WHERE key = :key AND worker = :worker
+"""
+_FREE = """
+UPDATE tiles SET worker = '', lease = 0,
+    state = CASE state WHEN 'taken' THEN 'waiting' ELSE 'processed' END
+WHERE state IN ('taken', 'matching') AND worker = :worker AND lease < :before
+"""
+_GIVE_BACK = """
+UPDATE tiles SET worker = '', lease = 0, attempts = attempts - :tries,
+    state = CASE state WHEN 'taken' THEN 'waiting' ELSE 'processed' END
+WHERE state IN ('taken', 'matching') AND worker = :worker
+"""
+_AGREE = """
+INSERT INTO montages (montage, low, high, lens) VALUES (:montage, :low, :high, :lens)
+ON CONFLICT (montage) DO UPDATE SET
+    low = COALESCE(low, excluded.low), high = COALESCE(high, excluded.high)
+RETURNING low, high, lens
+"""
+
+
+class Journal:
+    """One process's hold of the list; may be used by several threads of it.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be written; nothing has changed then.
+    """
+
+    def __init__(
+        self, path: Path, *, lease_s: float = 30.0, worker: str | None = None
+    ) -> None:
+        self._path = path
+        self._lease_s = lease_s
+        self._worker = worker or own_name()
+        self._lock = threading.RLock()
+        with self._told_plainly():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def note(self, tiles: Iterable[NotedTile]) -> int:
+        """Remember tiles, in their order, in one commit; how many were new."""
+        with self._writing() as connection:
+            return sum(self._note(connection, tile) for tile in tiles)
+
+    def take(self) -> Job | None:
+        """The next step to do, which is now this process's; None where none waits.
+
+        What can be matched comes before what is to be processed, so that a tile's
+        results follow each other closely.
+        """
+        with self._writing() as connection:
+            row = connection.execute(_NEXT_TO_MATCH).fetchone()
+            step: Step = "match" if row is not None else "process"
+            row = row or connection.execute(_NEXT_TO_PROCESS).fetchone()
+            if row is None:
+                return None
+            state = "matching" if step == "match" else "taken"
+            values = {"key": row["key"], "state": state, **self._mine()}
+            connection.execute(_TAKE, values)
+            neighbours = self._before(connection, row) if step == "match" else ()
+        return Job(step=step, tile=_tile_of(row), neighbours=neighbours)
+
+    def processed(
+        self, tile: NotedTile, *, shape: Shape | None, failure: str = ""
+    ) -> bool:
+        """Note that the first step of a tile is over; whether it was still ours.
+
+        A frame of no montage is done with it.
+        """
+        state = "processed" if tile.montage else "done"
+        return self._finish(tile, state, shape=shape, failure=failure)
+
+    def done(self, tile: NotedTile) -> bool:
+        """Note that all of a tile is published; whether it was still ours."""
+        return self._finish(tile, "done", shape=tile.shape, failure=tile.failure)
+
+    def renew(self, tile: NotedTile) -> bool:
+        """Hold a tile longer; False where it has been given to another process."""
+        with self._writing() as connection:
+            done = connection.execute(
+                "UPDATE tiles SET lease = :lease, changed = :now"
+                " WHERE key = :key AND worker = :worker",
+                {"key": tile.key, **self._mine()},
+            )
+            return done.rowcount == 1
+
+    def give_back(self, *, was_tried: bool = False) -> int:
+        """Leave what this process has taken to others; how many tiles.
+
+        What `was_tried` and could not be done counts among the tile's attempts.
+        """
+        with self._writing() as connection:
+            values = {"worker": self._worker, "tries": 0 if was_tried else 1}
+            return connection.execute(_GIVE_BACK, values).rowcount
+
+    def free(self) -> int:
+        """Leave to others what ended or hanging processes hold; how many tiles."""
+        held = (
+            "SELECT worker, MIN(lease) AS lease FROM tiles"
+            " WHERE state IN ('taken', 'matching') GROUP BY worker"
+        )
+        now, freed = time.time(), 0
+        with self._told_plainly():
+            holders = self._connection.execute(held).fetchall()
+        for holder in holders:
+            ended = holder["worker"] != self._worker and is_gone(holder["worker"])
+            if ended or holder["lease"] < now:
+                before = float("inf") if ended else now
+                values = {"worker": holder["worker"], "before": before}
+                with self._writing() as connection:
+                    freed += connection.execute(_FREE, values).rowcount
+        return freed
+
+    def agree(
+        self, montage: str, *, grey_range: tuple[float, float] | None, lens: str
+    ) -> tuple[tuple[float, float] | None, str]:
+        """Grey range and lens of a montage: what any process proposed first."""
+        low, high = grey_range or (None, None)
+        with self._writing() as connection:
+            values = {"montage": montage, "low": low, "high": high, "lens": lens}
+            kept = connection.execute(_AGREE, values).fetchone()
+        agreed = None if kept["low"] is None else (kept["low"], kept["high"])
+        return agreed, str(kept["lens"])
+
+    def known(self, montage: str) -> set[str]:
+        """Keys of the tiles of one montage that are noted."""
+        with self._told_plainly():
+            rows = self._connection.execute(
+                "SELECT key FROM tiles WHERE montage = ?", (montage,)
+            )
+            return {str(row["key"]) for row in rows}
+
+    def is_pruned(self, montage: str) -> bool:
+        """Whether the montage is over and forgotten."""
+        with self._told_plainly():
+            query = "SELECT 1 FROM pruned WHERE montage = ?"
+            return self._connection.execute(query, (montage,)).fetchone() is not None
+
+    def idle(self, *, for_s: float) -> list[tuple[str, str]]:
+        """Montages all of whose tiles are done, and have been for `for_s`.
+
+        Each with its `montage_id`.
+        """
+        query = (
+            "SELECT montage, MIN(body ->> 'montage_id') AS montage_id FROM tiles"
+            " WHERE montage != '' GROUP BY montage"
+            " HAVING SUM(state != 'done') = 0 AND MAX(changed) < ?"
+        )
+        with self._told_plainly():
+            rows = self._connection.execute(query, (time.time() - for_s,)).fetchall()
+        return [(str(row["montage"]), str(row["montage_id"])) for row in rows]
+
+    def prune(self, montage: str) -> None:
+        """Forget the tiles of a montage, but not that they were done."""
+        with self._writing() as connection:
+            connection.execute("INSERT OR IGNORE INTO pruned VALUES (?)", (montage,))
+            for table in ("montages", "tiles"):
+                connection.execute(f"DELETE FROM {table} WHERE montage = ?", (montage,))
+
+    def prune_previews(self, *, older_than_s: float) -> None:
+        """Forget frames of no montage that were done so long ago."""
+        with self._writing() as connection:
+            connection.execute(
+                "DELETE FROM tiles WHERE montage = '' AND state = 'done'"
+                " AND changed < ?",
+                (time.time() - older_than_s,),
+            )
+
+    def counts(self) -> dict[str, int]:
+        """How many tiles are in each state."""
+        with self._told_plainly():
+            rows = self._connection.execute(
+                "SELECT state, COUNT(*) AS count FROM tiles GROUP BY state"
+            )
+            return {str(row["state"]): int(row["count"]) for row in rows}
+
+    def failures(self) -> dict[str, str]:
+        """Key -> sentence of the tiles that could not be processed."""
+        with self._told_plainly():
+            rows = self._connection.execute(
+                "SELECT key, failure FROM tiles WHERE failure != '' ORDER BY number"
+            )
+            return {str(row["key"]): str(row["failure"]) for row in rows}
+
+    def _note(self, connection: sqlite3.Connection, tile: NotedTile) -> int:
+        row, column = tile.place
+        values = {
+            "key": tile.key,
+            "montage": tile.montage,
+            "row": row,
+            "col": column,
+            "body": json.dumps(tile.body),
+            "now": time.time(),
+        }
+        return connection.execute(_NOTE, values).rowcount
+
+    def _finish(
+        self, tile: NotedTile, state: str, *, shape: Shape | None, failure: str
+    ) -> bool:
+        values = {
+            "key": tile.key,
+            "state": state,
+            "shape": shape_text(shape),
+            "failure": failure,
+            **self._mine(),
+        }
+        with self._writing() as connection:
+            return connection.execute(_FINISH, values).rowcount == 1
+
+    def _before(
+        self, connection: sqlite3.Connection, row: sqlite3.Row
+    ) -> tuple[NotedTile, ...]:
+        """Neighbours noted before a tile; of one imaged twice the later frame."""
+        query = (
+            f"SELECT n.* FROM tiles n JOIN tiles t ON {_BEFORE}"
+            " WHERE t.number = ? ORDER BY n.number"
+        )
+        found = map(_tile_of, connection.execute(query, (row["number"],)))
+        latest = {tile.place: tile for tile in found}
+        return tuple(latest[place] for place in sorted(latest))
+
+    def _mine(self) -> dict[str, Any]:
+        now = time.time()
+        return {"worker": self._worker, "lease": now + self._lease_s, "now": now}
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._told_plainly():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has ended it already
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _told_plainly(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(
+                f"pipeline: {self._path} could not be used ({error}), a journal that "
+                "can be written was expected; free space or check access",
+                url=str(self._path),
+            ) from error
+
+
+def _tile_of(row: sqlite3.Row) -> NotedTile:
+    return NotedTile(
+        key=row["key"],
+        montage=row["montage"],
+        body=json.loads(row["body"]),
+        number=row["number"],
+        attempts=row["attempts"],
+        shape=shape_of(row["shape"]),
+        failure=row["failure"],
+    )

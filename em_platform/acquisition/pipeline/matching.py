@@ -1,0 +1,183 @@
+"""How a tile lies against the neighbours that were imaged before it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from em_platform.acquisition.pipeline.noted import NotedTile, Shape
+from em_platform.acquisition.raster import image_position
+from em_platform.config.stitching import MatchSettings
+from em_platform.errors import DataError
+from em_platform.model import Box, Shift, Size, Tile
+from em_platform.stitching.match import Measured, measure_pair
+from em_platform.stitching.neighbours import Neighbours
+from em_platform.stitching.strips import Strip, StripReader
+from em_platform.stitching.tile_images import TileImages
+
+Remake = Callable[[NotedTile], object]
+"""Makes the processed frame of a tile again from its raw one."""
+
+_OFF = 0.5  # of a tile between stage and raster: pixel size or rotation are not right
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredPair:
+    """A tile against one neighbour; `pair.a` is the neighbour, `pair.b` the tile.
+
+    `a` and `b` are the corners `(y, x)` of the strips that were compared.
+    """
+
+    neighbour: NotedTile
+    pair: Neighbours
+    found: Measured
+    a: tuple[int, int] = (0, 0)
+    b: tuple[int, int] = (0, 0)
+
+
+def measure_neighbours(
+    tile: NotedTile,
+    neighbours: Sequence[NotedTile],
+    *,
+    settings: MatchSettings,
+    pixel_nm: float,
+    rotation_rad: float = 0.0,
+    remake: Remake,
+) -> list[MeasuredPair]:
+    """Measure a tile against each neighbour, with what Dagster measures by, too.
+
+    A pair that cannot be measured has the reason. A processed frame that cannot be read
+    is made again once.
+    """
+    measured = []
+    for neighbour in neighbours:
+        nominal = nominal_shift(
+            tile, neighbour, pixel_nm=pixel_nm, rotation_rad=rotation_rad
+        )
+        pair = _as_pair(tile, neighbour, nominal)
+        unread = [t.tile_id for t in (neighbour, tile) if t.shape is None]
+        if unread:
+            found = Measured(reason=f"the frame of {unread[0]} could not be read")
+            measured.append(MeasuredPair(neighbour=neighbour, pair=pair, found=found))
+            continue
+        try:
+            a, b = _strips(tile, neighbour, pair, reach_px=settings.search_px)
+        except DataError:
+            measured.append(_again(tile, neighbour, pair, settings, remake))
+        else:
+            measured.append(_measured(neighbour, pair, a, b=b, settings=settings))
+    return measured
+
+
+def nominal_shift(
+    tile: NotedTile,
+    neighbour: NotedTile,
+    *,
+    pixel_nm: float,
+    rotation_rad: float = 0.0,
+) -> Shift:
+    """Where the tile's corner lies from the neighbour's, `(y, x)` px, if all was true.
+
+    From the stage's positions. From row, column and overlap where one has none, or
+    where the stage says something that cannot be a raster (then pixel size or rotation
+    are not what the settings say).
+    """
+    shape = tile.shape or neighbour.shape
+    size = shape.size if shape else Size(height_px=1, width_px=1)
+    shared = int(tile.body["overlap"])
+    down = tile.place[0] - neighbour.place[0]
+    right = tile.place[1] - neighbour.place[1]
+    by_raster = Shift(
+        dy_px=float(down * (size.height_px - shared)),
+        dx_px=float(right * (size.width_px - shared)),
+    )
+    here = tile.body.get("stage_position")
+    there = neighbour.body.get("stage_position")
+    if here is None or there is None:
+        return by_raster
+    dy, dx = image_position(
+        here[0] - there[0],
+        here[1] - there[1],
+        pixel_nm=pixel_nm,
+        rotation_rad=rotation_rad,
+    )
+    off_y = abs(dy - by_raster.dy_px) / size.height_px
+    off_x = abs(dx - by_raster.dx_px) / size.width_px
+    return by_raster if max(off_y, off_x) > _OFF else Shift(dy_px=dy, dx_px=dx)
+
+
+def _again(
+    tile: NotedTile,
+    neighbour: NotedTile,
+    pair: Neighbours,
+    settings: MatchSettings,
+    remake: Remake,
+) -> MeasuredPair:
+    """Measure with processed frames that are made anew."""
+    try:
+        for each in (neighbour, tile):
+            remake(each)
+        a, b = _strips(tile, neighbour, pair, reach_px=settings.search_px)
+    except DataError as error:
+        found = Measured(reason=str(error))
+        return MeasuredPair(neighbour=neighbour, pair=pair, found=found)
+    return _measured(neighbour, pair, a, b=b, settings=settings)
+
+
+def _measured(
+    neighbour: NotedTile,
+    pair: Neighbours,
+    a: Strip,
+    *,
+    b: Strip,
+    settings: MatchSettings,
+) -> MeasuredPair:
+    found = measure_pair(pair, a, b=b, settings=settings)
+    return MeasuredPair(
+        neighbour=neighbour, pair=pair, found=found, a=a.corner, b=b.corner
+    )
+
+
+def _strips(
+    tile: NotedTile, neighbour: NotedTile, pair: Neighbours, *, reach_px: int
+) -> tuple[Strip, Strip]:
+    images = TileImages(valid_box=_common_box(tile.shape, neighbour.shape))
+    return StripReader((pair,), images, reach_px=reach_px).take(pair)
+
+
+def _as_pair(tile: NotedTile, neighbour: NotedTile, nominal: Shift) -> Neighbours:
+    """The neighbour as `a`, wherever it lies, so that templates are the tile's own."""
+    a = _as_tile(neighbour, y_px=0.0, x_px=0.0)
+    b = _as_tile(tile, y_px=nominal.dy_px, x_px=nominal.dx_px)
+    height = min(a.size.height_px, b.size.height_px) - abs(nominal.dy_px)
+    width = min(a.size.width_px, b.size.width_px) - abs(nominal.dx_px)
+    return Neighbours(
+        a=a,
+        b=b,
+        side="below" if tile.place[1] == neighbour.place[1] else "right",
+        nominal=nominal,
+        overlap_height_px=max(0.0, height),
+        overlap_width_px=max(0.0, width),
+    )
+
+
+def _as_tile(noted: NotedTile, *, y_px: float, x_px: float) -> Tile:
+    return Tile(
+        tile_id=noted.tile_id,
+        uri=noted.processed_path,
+        row=noted.place[0],
+        column=noted.place[1],
+        y_px=y_px,
+        x_px=x_px,
+        size=noted.shape.size if noted.shape else Size(height_px=1, width_px=1),
+    )
+
+
+def _common_box(one: Shape | None, other: Shape | None) -> Box | None:
+    """Where both show specimen; black on a side of one alone is no camera's frame."""
+    if one is None or other is None or one.size != other.size:
+        return None
+    height, width = one.size.height_px, one.size.width_px
+    cuts = [(v.y0, v.x0, height - v.y1, width - v.x1) for v in (one.valid, other.valid)]
+    y0, x0, below, right = (max(c) if min(c) else 0 for c in zip(*cuts, strict=True))
+    if not any((y0, x0, below, right)):
+        return None
+    return Box(y0=y0, x0=x0, y1=height - below, x1=width - right)

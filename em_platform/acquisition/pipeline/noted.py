@@ -1,0 +1,124 @@
+"""What the journal keeps of a tile, and what two mentions of a tile have in common."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.model import Box, Size
+
+Step = Literal["process", "match"]
+
+_SENDING = ("source", "sent_at", "sequence")
+_TILE = ("tile_id", "montage_id", "roi_id", "row", "column", "overlap")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How large a processed tile is, and which part of it shows specimen."""
+
+    size: Size
+    valid: Box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotedTile:
+    """One tile that was heard of; `body` is that of its `tile.raw`.
+
+    `number` grows in the order of hearing. `montage` is the acquisition that the tile
+    belongs to, empty for a frame that belongs to none. `failure` is the sentence of a
+    frame that could not be processed.
+    """
+
+    key: str
+    montage: str
+    body: Mapping[str, Any]
+    number: int = 0
+    attempts: int = 0
+    shape: Shape | None = None
+    failure: str = ""
+
+    @property
+    def tile_id(self) -> str:
+        """As the camera has it."""
+        return str(self.body["tile_id"])
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Row and column in the raster."""
+        return int(self.body["row"]), int(self.body["column"])
+
+    @property
+    def path(self) -> str:
+        """Of the raw frame."""
+        return str(self.body["path"])
+
+    @property
+    def processed_path(self) -> str:
+        """Of the processed frame, beside the raw one."""
+        return re.sub(r"\.[A-Za-z]+$", "", self.path) + ".processed.tiff"
+
+    def fields(self) -> dict[str, Any]:
+        """Those that all messages about the tile share."""
+        place = self.body.get("stage_position")
+        shared = {name: self.body.get(name) for name in _TILE}
+        return shared | {"stage_position": None if place is None else tuple(place)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One step of one tile; of a match also the neighbours that were noted before."""
+
+    step: Step
+    tile: NotedTile
+    neighbours: tuple[NotedTile, ...] = field(default=())
+
+
+def noted(body: Mapping[str, Any], headers: Mapping[str, str]) -> NotedTile:
+    """The tile of one `tile.raw`; the same for the same tile said again.
+
+    Frames without a montage may have the same id again and again: of these each sending
+    is a tile of its own.
+    """
+    montage = montage_of(body)
+    key = str(body["tile_id"])
+    if not montage:
+        key = "|".join((key, *(headers.get(name, "") for name in _SENDING)))
+    return NotedTile(key=key, montage=montage, body=body)
+
+
+def montage_of(body: Mapping[str, Any]) -> str:
+    """Which tiles are neighbours: those of one acquisition.
+
+    Where the tile's id does not tell it, those of one montage and tilt.
+    """
+    if not body["montage_id"]:
+        return ""
+    tile_id = str(body["tile_id"])
+    acquisition = acquisition_of(tile_id)
+    if acquisition != tile_id:
+        return acquisition
+    tilt = body.get("tilt_index")
+    return str(body["montage_id"]) + ("" if tilt is None else f"|{tilt}")
+
+
+def shape_text(shape: Shape | None) -> str:
+    """As it is kept."""
+    if shape is None:
+        return ""
+    size, box = shape.size, shape.valid
+    numbers = (size.height_px, size.width_px, box.y0, box.x0, box.y1, box.x1)
+    return json.dumps(numbers)
+
+
+def shape_of(text: str) -> Shape | None:
+    """Undoes the former."""
+    if not text:
+        return None
+    height, width, y0, x0, y1, x1 = json.loads(text)
+    return Shape(
+        size=Size(height_px=height, width_px=width),
+        valid=Box(y0=y0, x0=x0, y1=y1, x1=x1),
+    )

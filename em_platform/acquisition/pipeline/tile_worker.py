@@ -1,0 +1,199 @@
+"""One process's work on tiles: it takes a step, does it, says so and notes it."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from em_platform.acquisition.pipeline.frame import (
+    GreyRange,
+    ProcessedFrame,
+    Said,
+    process_frame,
+    results,
+    write_processed,
+)
+from em_platform.acquisition.pipeline.journal import MOST_ATTEMPTS, Journal
+from em_platform.acquisition.pipeline.lens_in_force import LensInForce, lens_of
+from em_platform.acquisition.pipeline.match_messages import match, template_matches
+from em_platform.acquisition.pipeline.matching import measure_neighbours
+from em_platform.acquisition.pipeline.noted import Job, NotedTile
+from em_platform.acquisition.pipeline.references import References
+from em_platform.config import Settings
+from em_platform.errors import BrokerUnavailable, DataError
+from em_platform.messaging.bus import Bus
+from em_platform.model import LensModel
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
+_MONTAGES_REMEMBERED = 16
+
+
+class TileWorker:
+    """Does the steps of tiles; everything it needs to know is in the journal.
+
+    `stopping` ends a wait for the broker; what was taken is then given back.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        journal: Journal,
+        settings: Settings,
+        *,
+        lens: LensInForce,
+        stopping: threading.Event,
+        rotation_rad: float = 0.0,
+    ) -> None:
+        self._bus = bus
+        self._journal = journal
+        self._settings = settings
+        self._pipeline = settings.acquisition.pipeline
+        self._lens = lens
+        self._stopping = stopping
+        self._rotation_rad = rotation_rad
+        self._references = References(flip=self._pipeline.flip)
+        self._agreed: dict[str, tuple[GreyRange | None, str]] = {}
+        self._told: set[str] = set()
+
+    def do(self, job: Job) -> None:
+        """One step of one tile, from the pixels to the note in the journal.
+
+        Raises
+        ------
+        StorageError
+            The disk does not take what was made; nothing was said of it.
+        """
+        if job.step == "process":
+            self._process(job.tile)
+        else:
+            self._match(job)
+
+    def _process(self, tile: NotedTile) -> None:
+        try:
+            if tile.attempts >= MOST_ATTEMPTS:
+                raise DataError(
+                    f"pipeline: {tile.attempts} processes have ended over {tile.path}, "
+                    "none was expected to; look at that frame and image it again"
+                )
+            done = self._processed(tile)
+        except DataError as error:
+            # Its statistics are not said; its empty list of matches follows, so that
+            # nobody waits for them.
+            log.warning("%s", error)
+            self._journal.processed(tile, shape=None, failure=str(error))
+            return
+        if self._say(tile, results(tile, done, self._pipeline)):
+            self._journal.processed(tile, shape=done.shape)
+
+    def _processed(self, tile: NotedTile) -> ProcessedFrame:
+        done = process_frame(
+            tile,
+            references=self._references,
+            settings=self._settings.stitching.tile,
+            agree=self._grey_range,
+            flip=self._pipeline.flip,
+        )
+        if done.complaint:
+            self._complain(done.complaint)
+        if tile.montage:
+            write_processed(tile, done.tile.image)
+        return done
+
+    def _match(self, job: Job) -> None:
+        tile, neighbours = job.tile, job.neighbours
+        if tile.failure:
+            neighbours = ()
+        elif tile.attempts >= MOST_ATTEMPTS:
+            log.warning(
+                "pipeline: %d processes have ended over the matches of %s, none was "
+                "expected to; they are left out",
+                tile.attempts,
+                tile.tile_id,
+            )
+            neighbours = ()
+        measured = measure_neighbours(
+            tile,
+            neighbours,
+            settings=self._settings.stitching.match,
+            pixel_nm=self._settings.acquisition.pixel_nm,
+            rotation_rad=self._rotation_rad,
+            remake=self._processed,
+        )
+        lens = self._lens_for(tile)
+        templates = [template_matches(each) for each in measured]
+        matches = [match(each, lens) for each in measured]
+        fields = tile.fields()
+        said: list[Said] = [
+            ("tile.template_matches", fields | {"matches": templates}),
+            ("tile.matches", fields | {"matches": matches}),
+        ]
+        if self._say(tile, said):
+            self._journal.done(tile)
+
+    def _say(self, tile: NotedTile, said: Sequence[Said]) -> bool:
+        """Publish all, and wait until the broker has them; False where we may not.
+
+        The tile may have been given to another process, which then says it.
+        """
+        if not self._journal.renew(tile):
+            log.warning(
+                "pipeline: %s took longer than pipeline.lease_s and was given to "
+                "another process; raise it",
+                tile.tile_id,
+            )
+            return False
+        sending: list[Callable[[], None]] = [
+            partial(self._bus.publish, topic, **fields) for topic, fields in said
+        ]
+        return all(self._persist(tile, send) for send in [*sending, self._bus.flush])
+
+    def _persist(self, tile: NotedTile, send: Callable[[], None]) -> bool:
+        """Try until the broker is back; False at the end of this process."""
+        while True:
+            try:
+                send()
+            except BrokerUnavailable as error:
+                self._complain(str(error))
+                if self._stopping.wait(_RETRY_S) or not self._journal.renew(tile):
+                    return False
+            else:
+                return True
+
+    def _grey_range(self, montage: str, own: GreyRange | None) -> GreyRange | None:
+        return self._agree(montage, own)[0]
+
+    def _lens_for(self, tile: NotedTile) -> LensModel | None:
+        """The montage's; none for the frames from which a lens is measured."""
+        if tile.body.get("lens_correction") or tile.shape is None:
+            return None
+        lens = lens_of(self._agree(tile.montage, None)[1])
+        if lens is None or lens.size == tile.shape.size:
+            return lens
+        self._complain(
+            f"pipeline: the lens model is for {lens.size.height_px} x "
+            f"{lens.size.width_px} px, tiles of {tile.montage} are "
+            f"{tile.shape.size.height_px} x {tile.shape.size.width_px}; their matches "
+            "are not corrected, measure the lens again"
+        )
+        return None
+
+    def _agree(
+        self, montage: str, own: GreyRange | None
+    ) -> tuple[GreyRange | None, str]:
+        """Grey range and lens that all processes use for one montage."""
+        held = self._agreed.get(montage)
+        if held is None or (held[0] is None and own is not None):
+            lens = self._lens.text() if held is None else held[1]
+            held = self._journal.agree(montage, grey_range=own, lens=lens)
+            self._agreed[montage] = held
+            while len(self._agreed) > _MONTAGES_REMEMBERED:
+                del self._agreed[next(iter(self._agreed))]
+        return held
+
+    def _complain(self, sentence: str) -> None:
+        """Say a sentence once."""
+        if sentence not in self._told:
+            self._told.add(sentence)
+            log.warning("%s", sentence)

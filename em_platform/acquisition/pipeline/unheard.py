@@ -1,0 +1,76 @@
+"""Tiles that lie on disk and were not heard of, oldest first."""
+
+import logging
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from em_platform.acquisition.events import RAW, Said
+from em_platform.acquisition.frame_paths import PREVIEW
+from em_platform.acquisition.on_disk import said_on_disk
+from em_platform.acquisition.pipeline.journal import Journal
+from em_platform.acquisition.pipeline.noted import NotedTile, montage_of, noted
+
+log = logging.getLogger(__name__)
+
+_COMPLETE = ".complete.json"
+_OF_THE_MONTAGE = (_COMPLETE, ".truth.json")
+_RECENT_S = 24 * 3600.0
+"""A montage that was completed longer ago is nobody's who waits for its tiles."""
+
+
+def unheard_tiles(frames: Path, journal: Journal) -> list[NotedTile]:
+    """The tiles beside the frames that the journal does not have.
+
+    Of a completed montage those that have no processed frame, while it is recent. A
+    montage that the journal has forgotten is over.
+    """
+    found: list[Said] = []
+    try:
+        folders = [path for path in frames.iterdir() if path.is_dir()]
+        for folder in folders:
+            if folder.name != PREVIEW:
+                found += _in_folder(folder, journal)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            log.warning("pipeline: %s cannot be looked through (%s)", frames, error)
+    found.sort(key=lambda said: (int(said.headers["sent_at"]), said.body["tile_id"]))
+    return [noted(said.body, said.headers) for said in found]
+
+
+def is_over(frames: Path, montage_id: str, montage: str) -> bool:
+    """Whether a montage is complete, or its frames are gone."""
+    folder = frames / montage_id
+    return not folder.is_dir() or (folder / f"{montage}{_COMPLETE}").exists()
+
+
+def _in_folder(folder: Path, journal: Journal) -> list[Said]:
+    names = {path.name for path in folder.iterdir()}
+    of_montage: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        if name.endswith(".json") and not name.endswith(_OF_THE_MONTAGE):
+            tile_id = name.removesuffix(".json")
+            of_montage[_montage(folder, tile_id)].append(tile_id)
+    aside: set[str] = set()
+    for montage, tile_ids in of_montage.items():
+        ended_s = _ended_s(folder / f"{montage}{_COMPLETE}")
+        is_old = ended_s is not None and time.time() - ended_s > _RECENT_S
+        if is_old or journal.is_pruned(montage):
+            aside.update(tile_ids)
+            continue
+        aside |= journal.known(montage)
+        if ended_s is not None:
+            aside |= {t for t in tile_ids if f"{t}.processed.tiff" in names}
+    found = said_on_disk(folder, recorded=aside, is_complete=lambda _: True)
+    return [said for said in found if said.topic == RAW]
+
+
+def _montage(folder: Path, stem: str) -> str:
+    return montage_of({"tile_id": stem, "montage_id": folder.name})
+
+
+def _ended_s(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
