@@ -74,6 +74,23 @@ def rig_children(
     return [group for group in (base, middle, last) if group]
 
 
+def broker_children(
+    settings: Settings, *, environment: Mapping[str, str] | None = None
+) -> list[list[Child]]:
+    """The embedded broker as a group of its own; none where one listens already.
+
+    Raises
+    ------
+    BrokerUnavailable
+        No broker listens, and the settings say that there is one already.
+    """
+    if listens(settings.broker.host, settings.broker.port):
+        return []
+    if not settings.broker.embedded:
+        raise _nobody(settings.broker)
+    return [[_child("broker", environment=environment or {})]]
+
+
 def free_ports(settings: Settings) -> dict[str, str]:
     """Other ports for those HTTP services whose port is taken, as overrides."""
     wanted = {
@@ -118,12 +135,11 @@ def running_rig(
     BrokerUnavailable
         No broker listens, and the settings say that there is one already.
     """
-    environment = {"EM_HOME": str(settings.home.absolute()), **(environment or {})}
-    groups = rig_children(settings, environment=environment, wanted=wanted)
-    if not listens(settings.broker.host, settings.broker.port):
-        if not settings.broker.embedded:
-            raise _nobody(settings.broker)
-        groups.insert(0, [_child("broker", environment=environment)])
+    told = {"EM_HOME": str(settings.home.absolute()), **(environment or {})}
+    groups = [
+        *broker_children(settings, environment=told),
+        *rig_children(settings, environment=told, wanted=wanted),
+    ]
     with Supervisor(Path(settings.home).absolute() / "logs") as supervisor:
         supervisor.start_all(groups, timeout_s=_START_S)
         yield supervisor

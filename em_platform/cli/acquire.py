@@ -1,29 +1,22 @@
 """`em-platform acquire`: montages from the microscope, real or simulated."""
 
 import logging
-import math
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from pathlib import Path
 
 import click
 
-from em_platform.acquisition.frame_paths import frames_folder
-from em_platform.acquisition.instrument import Instrument
-from em_platform.acquisition.raster import MontagePlan
-from em_platform.acquisition.rig import microscope_answers, running_rig
-from em_platform.acquisition.session import Acquisition, Imaged, Session
+from em_platform.cli.story import Story, short
 from em_platform.config import Settings, export, load_settings
 from em_platform.errors import ConfigError
-from em_platform.messaging.bus import Bus
 from em_platform.processes import free_port
 
 _CONNECT_S = 10.0
 
 
 @click.command()
+@click.option("--profile", metavar="NAME", help="sim, T1, or a YAML file of your own.")
 @click.option("--montages", default=1, show_default=True, help="How many.")
 @click.option("--first", default=1, show_default=True, help="Number of the first one.")
 @click.option("--rows", type=click.IntRange(1), help="Rows of tiles.")
@@ -31,93 +24,105 @@ _CONNECT_S = 10.0
 @click.option("--tile-px", type=click.IntRange(64), help="Edge of a simulated tile.")
 @click.option("--overlap", type=float, help="Shared part of an edge, 0 to 1.")
 @click.option("--seed", type=int, help="Of the simulated specimen and its errors.")
+@click.option("--exit", "ends", is_flag=True, help="End when all is uploaded.")
+@click.option("--report", "report_path", metavar="FILE", help="Figures, as JSON.")
+@click.option("--draw", metavar="FILE", help="Draw the state machine, image nothing.")
 @click.option(
     "--broker", metavar="HOST:PORT", help="The broker to use; port 0: a free one."
 )
-def command(montages: int, first: int, broker: str | None, **chosen: float) -> None:
-    """Image montages with the microscope that is on the bus.
+def command(
+    profile: str | None,
+    montages: int,
+    first: int,
+    ends: bool,
+    report_path: str | None,
+    draw: str | None,
+    broker: str | None,
+    **chosen: float,
+) -> None:
+    """Image montages with the live microscope, judge and upload them.
 
-    Where no scope, stage and camera answer, simulated ones are started for as long as
-    it takes, with a broker if none listens. Montage n is a raster about the middle of
-    aperture n.
+    Where no coordinator answers on the bus, the whole microscope is started: what
+    answers, such as a real camera, is used, all else is simulated or our own. Montage n
+    is a raster about the middle of aperture n.
+
+    It keeps serving until Ctrl-C. With --exit, or without a terminal, it ends: with
+    status 0 when every montage is imaged, judged, uploaded and verified, and nothing
+    was lost or published twice.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if profile is not None:
+        from em_platform.cli import choose_profile
+
+        choose_profile(profile)
     settings = _settings(broker, chosen)
-    begun_s = time.monotonic()
-    with microscope(settings), Bus(settings.broker, "session") as bus:
-        bus.connect(_CONNECT_S)
-        made = image_montages(bus, settings, plans(settings, montages, first=first))
-        bus.flush()
-    _say_what_was_made(made, time.monotonic() - begun_s)
-
-
-@contextmanager
-def microscope(settings: Settings) -> Iterator[None]:
-    """The microscope that answers, or a simulated one that runs within the block."""
-    if microscope_answers(settings):
-        click.echo("a microscope answers, it is used")
-        yield
+    if draw is not None:
+        _draw(Path(draw))
         return
-    click.echo("no microscope answers, a simulated one starts ...")
-    with running_rig(settings):
-        yield
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    good = _image(settings, montages, first=first, ends=ends, report_path=report_path)
+    sys.exit(0 if good else 1)
 
 
-def plans(settings: Settings, count: int, *, first: int = 1) -> list[MontagePlan]:
-    """Montages `first` to `first + count - 1`, each of the aperture of its number."""
-    acquisition = settings.acquisition
-    return [
-        MontagePlan(
-            montage_id=f"m-{number:04d}",
-            aperture_id=number,
-            rows=acquisition.rows,
-            columns=acquisition.columns,
-            overlap=acquisition.overlap,
-        )
-        for number in range(first, first + count)
-    ]
+def _image(
+    settings: Settings,
+    montages: int,
+    *,
+    first: int,
+    ends: bool,
+    report_path: str | None,
+) -> bool:
+    from em_platform.cli import watch
+    from em_platform.cli.live import live_microscope
+    from em_platform.messaging.bus import Bus
+
+    story = Story()
+    with live_microscope(settings, story) as live:
+        settings = live.settings
+        if live.page:
+            story.say(f"operator's page at {live.page}")
+        with Bus(settings.broker, "acquire") as bus:
+            bus.connect(_CONNECT_S)
+            wanted = watch.regions(settings, montages, first=first)
+            report = watch.follow(
+                watch.begin(bus, settings, wanted),
+                story,
+                tend=live.supervisor.tend,
+                stopped=live.supervisor.stopping.is_set,
+            )
+        story.console.print(watch.table(report))
+        for line in watch.figures(report):
+            story.say(line)
+        _say_where(settings, story)
+        if report_path is not None:
+            _write(Path(report_path), report.model_dump_json(indent=1))
+        if not ends and sys.stdout.isatty() and not live.supervisor.stopping.is_set():
+            story.say("serving until Ctrl-C")
+            live.supervisor.run()
+        story.say("stopping")
+    return report.is_good and len(report.montages) == montages
 
 
-def image_montages(
-    bus: Bus, settings: Settings, montage_plans: list[MontagePlan]
-) -> list[Imaged]:
-    """Image them all, with a line of progress each."""
-    acquisition = settings.acquisition
-    session = Session(
-        Instrument(bus, acquisition),
-        acquisition,
-        frames=frames_folder(settings),
-        rotation_rad=math.radians(acquisition.simulation.rotation_deg),
-        progress=_say_progress,
-    )
-    made = []
-    for imaged in session.image(montage_plans):
-        made.append(imaged)
-        click.echo(
-            f"\r{imaged.acquisition_id}: {imaged.tiles} tiles of "
-            f"{imaged.size.width_px} x {imaged.size.height_px} px in "
-            f"{imaged.seconds:.1f} s ({imaged.mpix_per_s:.1f} Mpix/s)"
-        )
-    return made
+def _say_where(settings: Settings, story: Story) -> None:
+    from em_platform.acquisition.frame_paths import frames_folder
+
+    for label, path in (
+        ("frames", frames_folder(settings)),
+        ("logs", settings.home.absolute() / "logs"),
+    ):
+        story.say(f"{label:<7}{short(path)}")
 
 
-def _say_progress(acquisition: Acquisition) -> None:
-    if os.isatty(1):
-        done, total = len(acquisition.tiles), len(acquisition.stops)
-        click.echo(f"\r{acquisition.acquisition_id}: tile {done} of {total}", nl=False)
+def _draw(path: Path) -> None:
+    from em_platform.acquisition import coordinator
+
+    coordinator.draw(path)
+    click.echo(f"the state machine is drawn in {short(path.absolute())}")
 
 
-def _say_what_was_made(made: list[Imaged], seconds: float) -> None:
-    tiles = sum(imaged.tiles for imaged in made)
-    count = "1 montage" if len(made) == 1 else f"{len(made)} montages"
-    click.echo(f"{count}, {tiles} tiles, in {seconds:.1f} s; frames in")
-    for folder in dict.fromkeys(imaged.folder for imaged in made):
-        click.echo(f"  {_short(folder)}")
+def _write(path: Path, text: str) -> None:
+    from em_platform.storage.atomic import write_bytes
 
-
-def _short(folder: Path) -> str:
-    here = Path.cwd()
-    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+    write_bytes(path.absolute(), text.encode() + b"\n")
 
 
 def _settings(broker: str | None, chosen: dict[str, float]) -> Settings:

@@ -1,0 +1,128 @@
+"""The live microscope for one command: the one that runs, or one started for it."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from em_platform.acquisition.answering import answering
+from em_platform.acquisition.rig import (
+    broker_children,
+    free_ports,
+    missing,
+    rig_children,
+)
+from em_platform.cli.story import Story
+from em_platform.config import Settings, export, load_settings
+from em_platform.errors import DeviceError
+from em_platform.processes import Supervisor
+from em_platform.processes.lock import held, is_held
+from em_platform.storage.atomic import write_bytes
+
+START_S = 120.0
+_NOTE = "rig.json"
+"""In the home of a microscope that runs: where its operator's page is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """A microscope that runs; `supervisor` tends what this process has started."""
+
+    settings: Settings
+    supervisor: Supervisor
+    page: str
+
+
+@contextmanager
+def live_microscope(settings: Settings, story: Story) -> Iterator[Live]:
+    """The microscope that answers, or one that runs within the block.
+
+    Signals set `supervisor.stopping` within the block.
+
+    Raises
+    ------
+    DeviceError
+        Another process starts a microscope in this home and it does not come up, or
+        real devices are expected and do not answer.
+    ToolFailed
+        A process does not start; with the end of its log.
+    """
+    home = settings.home.absolute()
+    with rig_held(home) as ours:
+        if not ours:
+            _wait_for_the_other(settings)
+        with Supervisor(home / "logs") as supervisor, supervisor.until_signalled():
+            wanted = _to_start(settings) if ours else []
+            if wanted:
+                story.say(f"starting {', '.join(wanted)}")
+                settings = _start(settings, supervisor, wanted)
+                with page_noted(settings) as page:
+                    yield Live(settings=settings, supervisor=supervisor, page=page)
+            else:
+                story.say("a microscope answers, it is used")
+                page = _page_of(home)
+                yield Live(settings=settings, supervisor=supervisor, page=page)
+
+
+@contextmanager
+def rig_held(home: Path) -> Iterator[bool]:
+    """Whether this process may start a microscope in `home`, where one can run."""
+    with held(home / "rig.lock") as ours:
+        yield ours
+
+
+@contextmanager
+def page_noted(settings: Settings) -> Iterator[str]:
+    """The operator's page; other commands find it in the home while the block lasts."""
+    operator = settings.acquisition.operator
+    page = f"http://{operator.host}:{operator.port}"
+    note = settings.home.absolute() / _NOTE
+    write_bytes(note, json.dumps({"page": page}).encode())
+    try:
+        yield page
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def told_to_children(overrides: dict[str, str]) -> Settings:
+    """The settings with `overrides`, which child processes get, too."""
+    os.environ.update(export(overrides))
+    return load_settings()
+
+
+def _to_start(settings: Settings) -> list[str]:
+    """What is missing; nothing where a coordinator runs, which has all it needs."""
+    platform_runs = is_held(settings.home.absolute() / "lock")
+    wanted = missing(settings, recorder=not platform_runs)
+    return wanted if "coordinator" in wanted else []
+
+
+def _start(settings: Settings, supervisor: Supervisor, wanted: list[str]) -> Settings:
+    home = str(settings.home.absolute())
+    settings = told_to_children({"home": home, **free_ports(settings)})
+    groups = [*broker_children(settings), *rig_children(settings, wanted=wanted)]
+    supervisor.start_all(groups, timeout_s=START_S)
+    return settings
+
+
+def _wait_for_the_other(settings: Settings) -> None:
+    deadline = time.monotonic() + START_S
+    while "coordinator" not in answering(settings, wanted=frozenset({"coordinator"})):
+        if time.monotonic() > deadline:
+            home = settings.home.absolute()
+            raise DeviceError(
+                f"microscope: another process starts one in {home}, and after "
+                f"{START_S:g} s no coordinator answers on {settings.broker.host}:"
+                f"{settings.broker.port}; end that one, or name another home by EM_HOME"
+            )
+        time.sleep(0.5)
+
+
+def _page_of(home: Path) -> str:
+    try:
+        return str(json.loads((home / _NOTE).read_bytes())["page"])
+    except (OSError, ValueError, KeyError):
+        return ""
