@@ -21,6 +21,9 @@ from em_platform.errors import AcquisitionError, ConfigError
 from em_platform.messaging.topics import fitting
 from em_platform.model import Size
 
+LAST = 1_000_000
+"""A `queue_position` behind all others; None would make the region the next."""
+
 MOST_TILES = 100_000
 """A region of more tiles is taken for a mistake in its units."""
 
@@ -125,7 +128,7 @@ def middle_nm(roi: CreateROI) -> tuple[int, int]:
 
 def roi_of(
     montage_id: str,
-    aperture_id: int,
+    aperture_id: int | None,
     rows: int,
     columns: int,
     overlap: float | None,
@@ -136,6 +139,8 @@ def roi_of(
     frame: Size | None = None,
     center_nm: tuple[float, float] = (0.0, 0.0),
     pixel_nm: float | None = None,
+    rotation: float | None = None,
+    queue_position: int | None = LAST,
 ) -> dict[str, Any]:
     """Fields of a `roi.create` that gives exactly `rows` by `columns` tiles.
 
@@ -150,8 +155,10 @@ def roi_of(
         Size of the camera's frames; None for that of the simulated camera.
     center_nm
         Middle of the montage on the stage, (x, y).
-    pixel_nm
-        Length of a pixel; None for that of the settings.
+    pixel_nm, rotation
+        Length of a pixel, and the camera's rotation in rad; None for the settings'.
+    queue_position
+        Where in the queue; `LAST` is its end.
 
     Raises
     ------
@@ -162,17 +169,18 @@ def roi_of(
     edge = acquisition.simulation.tile_px
     frame = frame or Size(height_px=edge, width_px=edge)
     pixel_nm = pixel_nm or acquisition.pixel_nm
+    turned = rotation_rad(settings) if rotation is None else rotation
     part = acquisition.overlap if overlap is None else overlap
     shared = round(part * min(frame.height_px, frame.width_px))
     half_y = _reach(frame.height_px, shared, rows) / 2
     half_x = _reach(frame.width_px, shared, columns) / 2
     middle_y, middle_x = image_position(
-        *center_nm, pixel_nm=pixel_nm, rotation_rad=rotation_rad(settings)
+        *center_nm, pixel_nm=pixel_nm, rotation_rad=turned
     )
     vertices = [
         stage_position(
             middle_y + y, middle_x + x, pixel_nm=pixel_nm,
-            rotation_rad=rotation_rad(settings),
+            rotation_rad=turned,
         )
         for y, x in (
             (-half_y, -half_x), (-half_y, half_x), (half_y, half_x), (half_y, -half_x)
@@ -184,6 +192,7 @@ def roi_of(
         "montage_id": montage_id,
         "aperture_id": aperture_id,
         "overlap": _percent(part, acquisition.overlap),
+        "queue_position": queue_position,
         "acquisition_type": acquisition_type,
         "calibrations": dict(calibrations or {}),
     }

@@ -1,0 +1,106 @@
+"""What the coordinator must still know after it was killed; written whole or not."""
+
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from em_platform.acquisition.coordinator import roi_queue
+from em_platform.acquisition.coordinator.roi_queue import Entry, Queue
+from em_platform.errors import StorageError
+from em_platform.model import Model, Size
+from em_platform.storage.atomic import write_bytes
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["preview", "running", "paused"]
+
+
+class Begun(Model):
+    """An acquisition that was begun and is not finished.
+
+    `roi` is what it images, in frames of that size and scale; `for_montage` the entry
+    of the queue for which it is done (None: for none).
+    """
+
+    acquisition_id: str
+    started_at: datetime
+    roi: dict[str, Any]
+    for_montage: str | None
+    frame: Size
+    pixel_nm: float
+    rotation_rad: float
+    lens: bool = False
+    tilt_index: int | None = None
+
+
+class Scale(Model):
+    """How the image lies on the stage; `settings` are those for which it was found."""
+
+    pixel_nm: float
+    rotation_rad: float
+    settings: str = ""
+
+
+class Pages(Model):
+    """All of it."""
+
+    queue: Queue = ()
+    begun: Begun | None = None
+    mode: Mode = "preview"
+    completed: int = 0
+    since_lens: int = 0
+    lens_setup: dict[str, Any] | None = None
+    scales: dict[str, Scale] = Field(default_factory=dict)
+    centroids_nm: dict[int, tuple[int, int]] = Field(default_factory=dict)
+
+
+class Book:
+    """Pages that are written to one file with every change."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.pages = _read(path)
+
+    @property
+    def current(self) -> Entry | None:
+        """The region that has been begun and is not finished."""
+        return roi_queue.current(self.pages.queue)
+
+    def change(self, **changes: Any) -> None:
+        """Change pages and write them; nothing is written when nothing changes.
+
+        Raises
+        ------
+        StorageError
+            The file cannot be written; the change holds until this process ends.
+        """
+        pages = self.pages.model_copy(update=changes)
+        if pages != self.pages:
+            self.pages = pages
+            write_bytes(self._path, pages.model_dump_json(indent=1).encode())
+
+    def change_current(self, **changes: Any) -> Entry | None:
+        """Change the current entry; what it is then."""
+        entry = self.current
+        if entry is None:
+            return None
+        entry = entry.changed(**changes)
+        self.change(queue=roi_queue.with_entry(self.pages.queue, entry))
+        return entry
+
+
+def _read(path: Path) -> Pages:
+    try:
+        return Pages.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Pages()
+    except (OSError, ValidationError) as error:
+        raise StorageError(
+            f"coordinator: the session in {path} cannot be read "
+            f"({str(error).splitlines()[0]}), its queue was expected there; move the "
+            "file away to begin anew",
+            url=str(path),
+        ) from error

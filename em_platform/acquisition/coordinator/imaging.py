@@ -1,0 +1,206 @@
+"""One acquisition while it is imaged: which tile is next, and what is on disk of it."""
+
+import json
+import logging
+import os
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from em_platform.acquisition.coordinator.book import Begun
+from em_platform.acquisition.frame_paths import (
+    complete_body_path,
+    frame_path,
+    montage_folder,
+    tile_body_path,
+    tile_name,
+)
+from em_platform.acquisition.raster import Stop
+from em_platform.acquisition.roi import created, shared_px, stops_of
+from em_platform.errors import StorageError
+from em_platform.messaging.topics import fitting
+from em_platform.storage.atomic import write_bytes
+
+log = logging.getLogger(__name__)
+
+_UNSURE_S = 5.0
+"""Messages that the broker had not confirmed when the process was killed are not older
+than this; their tiles are told again, which no listener minds."""
+
+
+class Imaging:
+    """The stops of one acquisition, those that are done, and how fast it went.
+
+    A tile is done when the body of its `tile.raw` is on disk: an acquisition that was
+    broken off goes on with the first stop that has none.
+    """
+
+    def __init__(
+        self,
+        begun: Begun,
+        *,
+        frames: Path,
+        overlap: float,
+        tilt: dict[str, Any],
+    ) -> None:
+        roi = created(begun.roi)
+        self.begun = begun
+        self.stops = stops_of(
+            roi,
+            begun.frame,
+            pixel_nm=begun.pixel_nm,
+            overlap=overlap,
+            rotation_rad=begun.rotation_rad,
+        )
+        self.tiles: dict[str, dict[str, Any]] = {}
+        self.cycles_s: list[float] = []
+        self.move_s = 0.0
+        self.capture_s = 0.0
+        self.place_nm: tuple[int, int] | None = None
+        self.tilt = tilt
+        self.unsure: list[dict[str, Any]] = []
+        self._frames = frames
+        self._shared_px = shared_px(roi, begun.frame, overlap=overlap)
+        self._waiting = list(reversed(self.stops))
+        self._begun_s = time.monotonic()
+
+    @property
+    def montage_id(self) -> str:
+        """Of the montage."""
+        return str(self.begun.roi["montage_id"])
+
+    @property
+    def acquisition_id(self) -> str:
+        """Of the acquisition."""
+        return self.begun.acquisition_id
+
+    @property
+    def seconds(self) -> float:
+        """Since its start, in this process."""
+        return time.monotonic() - self._begun_s
+
+    @property
+    def stop(self) -> Stop | None:
+        """Where the next tile is imaged; None when all are done."""
+        return self._waiting[-1] if self._waiting else None
+
+    @property
+    def following(self) -> Stop | None:
+        """Where the tile after the next is imaged."""
+        return self._waiting[-2] if len(self._waiting) > 1 else None
+
+    def command(self) -> dict[str, Any]:
+        """The fields that `camera.command` and `tile.raw` of the next tile share."""
+        stop = self._waiting[-1]
+        return {
+            "tile_id": tile_name(self.acquisition_id, stop.row, stop.column),
+            "montage_id": self.montage_id,
+            "roi_id": (self.begun.roi.get("metadata") or {}).get("roi_id"),
+            "row": stop.row,
+            "column": stop.column,
+            "overlap": self._shared_px,
+            "stage_position": self.place_nm,
+            **({"lens_correction": True} if self.begun.lens else {}),
+        }
+
+    def imaged(self) -> dict[str, Any]:
+        """Note on disk that the next tile is done; the fields of its `tile.raw`.
+
+        Raises
+        ------
+        StorageError
+            Its body cannot be written; the tile is not done.
+        """
+        stop, fields = self._waiting[-1], self.command()
+        path = frame_path(self._frames, self.montage_id, fields["tile_id"])
+        raw = {**fields, **self.tilt, "path": str(path)}
+        body = fitting("tile.raw", raw).model_dump_json().encode()
+        write_bytes(
+            tile_body_path(self._frames, self.montage_id, fields["tile_id"]), body
+        )
+        self._done(stop, fields["tile_id"], fields["stage_position"])
+        return raw
+
+    def find_done(self) -> int:
+        """Leave out the tiles that an earlier process imaged; how many those are.
+
+        `unsure` are then the bodies of those that may not have been heard of.
+        """
+        found: list[tuple[float, dict[str, Any]]] = []
+        for stop in self.stops:
+            tile_id = tile_name(self.acquisition_id, stop.row, stop.column)
+            path = tile_body_path(self._frames, self.montage_id, tile_id)
+            with suppress(FileNotFoundError):
+                body = json.loads(path.read_bytes())
+                found.append((path.stat().st_mtime, body))
+                self._done(stop, tile_id, body["stage_position"])
+        newest = max((when for when, _ in found), default=0.0)
+        self.unsure = [body for when, body in found if newest - when < _UNSURE_S]
+        return len(found)
+
+    def complete(self, centroid_nm: tuple[int, int]) -> dict[str, Any]:
+        """Write the body of `montage.complete`; its fields.
+
+        Raises
+        ------
+        StorageError
+            It cannot be written.
+        """
+        fields = {
+            "montage_id": self.montage_id,
+            "tiles": self.tiles,
+            "acquisition_id": self.acquisition_id,
+            "start_time": self.begun.started_at,
+            "pixel_size": self.begun.pixel_nm,
+            "rotation_angle": self.begun.rotation_rad,
+            "aperture_centroid": centroid_nm,
+            **self.tilt,
+        }
+        path = complete_body_path(self._frames, self.montage_id, self.acquisition_id)
+        body = fitting("montage.complete", fields).model_dump_json()
+        write_bytes(path, body.encode())
+        return fields
+
+    def link_references(self) -> None:
+        """Keep the references that are current now beside the frames."""
+        folder = montage_folder(self._frames, self.montage_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("bright.tiff", "dark.tiff"):
+            source = self._frames / "references" / name
+            if source.is_file():
+                _link(source, folder / name)
+
+    def _done(self, stop: Stop, tile_id: str, place: Any) -> None:
+        if self._waiting[-1] is stop:
+            self._waiting.pop()
+        else:
+            self._waiting.remove(stop)
+        self.tiles[tile_id] = {
+            "raster_index": stop.index,
+            "stage_position": place,
+            "raster_position": (stop.column, stop.row),
+        }
+
+
+def now() -> datetime:
+    """The time of day, as it is said and written."""
+    return datetime.now(UTC)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Let `target` be the same file as `source`; a reader sees the old or the new."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        beside.unlink(missing_ok=True)
+        os.link(source, beside)
+        beside.replace(target)
+    except OSError as error:
+        raise StorageError(
+            f"coordinator: {source} could not be linked to {target} "
+            f"({error.strerror}); check access to the frames' folder, then retry",
+            url=str(target),
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
