@@ -1,0 +1,97 @@
+"""What may be done in which state; the page and the service ask the same table."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+SETUP = (
+    "auto_focus",
+    "auto_exposure",
+    "lens_correction",
+    "bright_field",
+    "dark_field",
+    "beam_center",
+    "beam_spread",
+    "find_aperture",
+    "calibrate_resolution",
+)
+"""Routines of ui.setup that the page offers."""
+
+RUN = ("start", "pause", "resume", "retry", "cancel", "abort_at_end", "abort_now")
+"""Commands of ui.run."""
+
+_RUNNING = {"acquiring", "paused", "failed"}
+_IDLE_STEPS = {"updateimage", "idle", "waiting", "ready", "live", "wait"}
+
+
+def path_of(state: str) -> list[str]:
+    """`Acquisition_Montage_MoveStage` as its steps."""
+    return [step for step in re.split(r"[_/.>\s]+", state) if step]
+
+
+def mode_of(state: str, montage_state: str = "") -> str:
+    """unknown, preview, setup, acquiring, paused, failed or shutdown.
+
+    Read from the state's path, so that another coordinator's words are understood too.
+    """
+    steps = [step.lower() for step in path_of(state)]
+    if not steps:
+        return "unknown"
+    if any(step.startswith("pause") for step in steps):
+        return "paused"
+    if any(step.startswith(("fail", "error")) for step in steps):
+        return "failed"
+    if steps[0].startswith("shutdown"):
+        return "shutdown"
+    if steps[0].startswith("acqui") or "montage" in steps:
+        return "paused" if montage_state == "paused" else "acquiring"
+    busy = [step for step in steps[1:] if step not in _IDLE_STEPS]
+    return "setup" if busy else "preview"
+
+
+def refusals(mode: str, *, pending: int | None) -> dict[str, str]:
+    """Action -> why it makes no sense now; what is not in the table may be done.
+
+    `pending` is how many regions wait in the queue, None when nobody has said so.
+    """
+    refused: dict[str, str] = {}
+    if mode == "unknown":
+        why = "no coordinator has said its state yet"
+        return dict.fromkeys((*RUN[:-2], *SETUP), why)
+    now = f"the microscope is in {_SPOKEN[mode]}"
+    if mode != "preview":
+        refused["start"] = f"{now}, a start needs preview"
+    elif pending == 0:
+        refused["start"] = "the queue is empty; add a region first"
+    if mode != "acquiring":
+        refused["pause"] = f"{now}, only a running acquisition can pause"
+    if mode != "paused":
+        refused["resume"] = f"{now}, only a pause can be resumed"
+    if mode != "failed":
+        refused["retry"] = f"{now}, only a failure can be retried"
+    if mode not in ("failed", "paused"):
+        refused["cancel"] = f"{now}, cancel leaves a failure or a pause"
+    if mode not in _RUNNING:
+        refused["abort_at_end"] = f"{now}, no montage is running"
+    if mode != "preview":
+        refused |= dict.fromkeys(SETUP, f"{now}, setup needs an idle preview")
+    return refused
+
+
+_SPOKEN: Mapping[str, str] = {
+    "preview": "preview",
+    "setup": "a setup routine",
+    "acquiring": "an acquisition",
+    "paused": "a pause",
+    "failed": "a failure",
+    "shutdown": "shutdown",
+}
+
+
+def pending_of(queue: Mapping[str, Any] | None) -> list[str] | None:
+    """Montage ids that wait in a roi.queue.status, in their order."""
+    if queue is None:
+        return None
+    return [
+        each["montage_id"] for each in queue["queue"] if each["status"] == "pending"
+    ]

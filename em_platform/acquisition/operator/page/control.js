@@ -1,0 +1,90 @@
+// Who has control: taking it, keeping it by a heartbeat, giving it up.
+import { heldToken, holdToken, post } from "./api.js";
+import { byId, make, write } from "./format.js";
+import { toast } from "./journal.js";
+
+let holder = "";
+let told = () => {};
+
+/** Whether this page has control. */
+export const hasControl = () => heldToken() !== "" && holder !== "";
+
+export function setUpControl(heartbeatS, changed) {
+  told = changed;
+  const dialog = byId("conch-dialog");
+  const form = byId("conch-form");
+  form.elements.name.value = localStorage.getItem("operator-name") ?? "";
+  byId("conch").addEventListener("click", () => (hasControl() ? release() : dialog.showModal()));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    take(form, dialog);
+  });
+  for (const button of document.querySelectorAll("[data-close]")) {
+    button.addEventListener("click", () => button.closest("dialog").close());
+  }
+  setInterval(beat, heartbeatS * 1000);
+  beat();
+}
+
+export function showControl(control) {
+  holder = control.holder;
+  if (!holder) holdToken("");
+  else if (heldToken()) beat();
+  draw();
+}
+
+async function take(form, dialog) {
+  const wrong = form.querySelector(".wrong");
+  wrong.textContent = "";
+  const name = form.elements.name.value.trim();
+  try {
+    const { token } = await post("/api/control", { name, take_over: holder !== "" });
+    holdToken(token);
+    holder = name;
+    localStorage.setItem("operator-name", name);
+    dialog.close();
+  } catch (error) {
+    wrong.textContent = error.message;
+  }
+  draw();
+}
+
+async function release() {
+  try {
+    await post("/api/control/release");
+  } catch (error) {
+    toast(error.message);
+  }
+  holdToken("");
+  draw();
+}
+
+/** Tell that this page is still there; learn that another has taken over. */
+async function beat() {
+  if (!heldToken()) return;
+  try {
+    await post("/api/control/heartbeat");
+  } catch (error) {
+    if (error.status !== 403) return;
+    holdToken("");
+    toast(error.message);
+    draw();
+  }
+}
+
+function draw() {
+  const mine = hasControl();
+  const text = mine ? `you (${holder})` : holder || "free";
+  write(byId("holder"), text);
+  const button = byId("conch");
+  write(button, mine ? "Release" : holder ? "Take over …" : "Take control …");
+  document.body.classList.toggle("in-control", mine);
+  write(byId("conch-title"), holder ? `Take control over from ${holder}` : "Take control");
+  write(byId("conch-ok"), holder ? `Take over from ${holder}` : "Take control");
+  byId("conch-text").replaceChildren(
+    holder
+      ? make("span", {}, `${holder} has control now and is told at once that you took it.`)
+      : "One operator at a time can start, pause and set up. Everybody may stop.",
+  );
+  told();
+}

@@ -1,0 +1,102 @@
+// Stage, scope, camera, buffer and who was heard; what is old looks old.
+import { bits, byId, bytes, figures, make, micrometres, number, span } from "./format.js";
+import { isLive, now } from "./stream.js";
+
+const CARDS = [
+  ["Camera", ["camera.status"], camera],
+  ["Scope", ["scope.status", "scope.image_shift.status"], scope],
+  ["Stage", ["stage.motion.status", "stage.aperture.status", "stage.rotation.status", "stage.transfer.status"], stage],
+];
+
+export function showDevices(parts, staleS) {
+  const box = byId("devices");
+  CARDS.forEach(([title, topics, read], index) => {
+    const card = box.children[index] ?? box.appendChild(newCard(title));
+    const said = topics.map((topic) => parts[topic]);
+    const [list, errors, age] = [card.querySelector("dl"), card.querySelector(".errors"), card.querySelector(".age")];
+    const heard = Math.max(...said.map((each) => each?.heard_at ?? 0));
+    const silent = heard ? now() - heard : null;
+    const isOld = silent === null || silent > staleS || !isLive();
+    card.classList.toggle("old", isOld);
+    const text = silent === null ? "not heard yet" : isOld ? `no word for ${span(silent)}` : "live";
+    if (age.textContent !== text) age.textContent = text;
+    age.dataset.level = isOld ? "old" : "good";
+    if (said.some(Boolean)) figures(list, read(...said.map((each) => each ?? {})));
+    const wrong = said.map((each) => each?.error).filter(Boolean).join(" ");
+    if (errors.textContent !== wrong) errors.textContent = wrong;
+  });
+}
+
+function newCard(title) {
+  return make(
+    "article",
+    { class: "card", "data-device": title.toLowerCase() },
+    make("h3", {}, title, make("span", { class: "chip age" })),
+    make("dl", { class: "figures" }),
+    make("p", { class: "errors wrong", role: "status" }),
+  );
+}
+
+function camera(c) {
+  return [
+    ["exposure", c.exposure == null ? "–" : `${number(c.exposure / 1000, 1)} ms`],
+    ["gain", c.gain == null ? "–" : `${number(c.gain, 1)} dB`],
+    ["frame", c.width == null ? "–" : `${c.width} × ${c.height}`],
+    ["temperature", c.temp == null ? "–" : `${number(c.temp, 1)} °C`, Math.abs(c.temp - c.target_temp) > 2 ? "warn" : ""],
+  ];
+}
+
+function scope(s, shift) {
+  const rows = [
+    ["magnification", s.mag == null ? "–" : `${number(s.mag)} × ${s.mag_mode === "LOWMAG" ? "(low)" : ""}`],
+    ["screen", s.screen ?? "–", s.screen === "down" ? "warn" : ""],
+    ["focus", number(s.focus)],
+    ["beam", s.brightness == null ? "–" : `spread ${number(s.brightness)}, spot ${s.spot_size}`],
+    ["voltage", s.tank_voltage == null ? "–" : `${s.tank_voltage} kV`],
+  ];
+  if (shift.enabled) rows.push(["image shift", `position ${shift.current_position ?? "–"}`]);
+  return rows;
+}
+
+function stage(m, aperture, rotation, transfer) {
+  const rows = [
+    ["x, y", `${micrometres(m.x)}, ${micrometres(m.y)}`],
+    ["motion", m.in_motion == null ? "–" : m.in_motion ? "moving" : "at rest"],
+    ["aperture", aperture.current_aperture == null ? "none" : String(aperture.current_aperture)],
+  ];
+  if (m.calibrated === false) rows.push(["calibration", "missing", "warn"]);
+  if (transfer.current_station) rows.push(["station", transfer.in_transit ? `to ${transfer.target_station}` : transfer.current_station]);
+  if (rotation.angle_x) rows.push(["tilt", `${number((rotation.angle_x * 180) / Math.PI, 1)}°`]);
+  return rows;
+}
+
+export function showBuffer(buffer, staleS) {
+  const list = byId("buffer");
+  const isOld = !buffer || now() - buffer.heard_at > staleS || !isLive();
+  list.classList.toggle("old", isOld);
+  if (!buffer) return figures(list, [["buffer", "not heard yet"]]);
+  const free = buffer.free_space;
+  figures(list, [
+    ["to upload", `${number(buffer.queue_length)} tiles`],
+    ["free disk", bytes(free), free < 5e9 ? "bad" : free < 2e10 ? "warn" : ""],
+    ["upload", bits(buffer.upload_rate)],
+    ...(isOld ? [["no word for", span(now() - buffer.heard_at), "warn"]] : []),
+  ]);
+}
+
+export function showServices(services = {}, staleS) {
+  const list = byId("services");
+  const rows = Object.entries(services).sort(([a], [b]) => a.localeCompare(b));
+  const key = JSON.stringify(rows.map(([name, each]) => [name, age(each) > staleS ? span(age(each)) : "", each.host, each.pid]));
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren(
+    ...rows.map(([name, each]) => {
+      const isOld = age(each) > staleS;
+      const title = `process ${each.pid} on ${each.host}`;
+      return make("li", { class: isOld ? "old" : "", title }, name, isOld ? make("small", {}, ` heard ${span(age(each))} ago`) : null);
+    }),
+  );
+}
+
+const age = (each) => now() - each.heard_at;

@@ -1,0 +1,147 @@
+"""What is known of each tile of the present montage; no bus, no browser."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Place = tuple[int, int]
+
+_FIGURES = {"min": "minimum", "max": "maximum", "mean": "mean", "std": "std"}
+
+
+@dataclass(slots=True, kw_only=True)
+class TileMark:
+    """One tile: its figures as far as they have come.
+
+    `focus` is 0..1 and lower is better, as the bus has it. `good` of `tried` templates
+    were found in the neighbours.
+    """
+
+    tile_id: str
+    row: int
+    column: int
+    stage_nm: tuple[int, int] | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+    mean: int | None = None
+    std: int | None = None
+    focus: float | None = None
+    good: int | None = None
+    tried: int | None = None
+    neighbours: dict[str, dict[str, Any]] = field(default_factory=dict)
+    passed: bool | None = None
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    mini: int = 0
+    version: int = 0
+
+    @property
+    def quality(self) -> float | None:
+        """Share of the templates that were found; None where none was sought."""
+        if not self.tried or self.good is None:
+            return None
+        return self.good / self.tried
+
+    def in_short(self) -> list[Any]:
+        """What the map needs: row, column, focus, quality, verdict, mini."""
+        verdict = None if self.passed is None else int(self.passed)
+        focus = None if self.focus is None else round(self.focus, 4)
+        quality = None if self.quality is None else round(self.quality, 3)
+        return [self.row, self.column, focus, quality, verdict, self.mini]
+
+    def in_full(self) -> dict[str, Any]:
+        """All that is known, for the one who asks for this tile."""
+        return asdict(self) | {"quality": self.quality}
+
+
+class TileMap:
+    """The tiles of one acquisition by row and column."""
+
+    def __init__(self, montage_id: str = "", acquisition_id: str = "") -> None:
+        self.montage_id = montage_id
+        self.acquisition_id = acquisition_id
+        self.tiles: dict[Place, TileMark] = {}
+
+    def imaged(self, body: Mapping[str, Any], version: int) -> None:
+        """A frame was saved."""
+        mark = self._mark(body, version)
+        if body.get("stage_position"):
+            x, y = body["stage_position"]
+            mark.stage_nm = (x, y)
+
+    def measured(self, body: Mapping[str, Any], version: int) -> None:
+        """Minimum, maximum, mean, deviation or focus has come."""
+        mark = self._mark(body, version)
+        for word, attribute in _FIGURES.items():
+            if word in body:
+                setattr(mark, attribute, body[word])
+        if "focus" in body and math.isfinite(body["focus"]):
+            mark.focus = body["focus"]
+
+    def searched(self, body: Mapping[str, Any], version: int) -> None:
+        """Templates were sought in the neighbours."""
+        mark = self._mark(body, version)
+        each = [match for group in body["matches"] for match in group["matches"]]
+        mark.tried = len(each)
+        mark.good = sum(1 for match in each if match["good"])
+        for group in body["matches"]:
+            good = sum(1 for match in group["matches"] if match["good"])
+            mark.neighbours.setdefault(group["position"], {}).update(
+                good=good, tried=len(group["matches"])
+            )
+
+    def matched(self, body: Mapping[str, Any], version: int) -> None:
+        """The shift against each neighbour was measured."""
+        mark = self._mark(body, version)
+        for match in body["matches"]:
+            mark.neighbours.setdefault(match["position"], {}).update(
+                dx=match["dX"], dy=match["dY"], distance=match["distance"]
+            )
+
+    def judged(self, body: Mapping[str, Any], version: int) -> None:
+        """QC has said whether the tile is good."""
+        mark = self._mark(body, version)
+        mark.passed = body["passed"]
+        mark.faults = list(body.get("faults") or ())
+
+    def pictured(self, body: Mapping[str, Any], version: int) -> None:
+        """A small picture of the tile is there."""
+        self._mark(body, version).mini = version
+
+    def since(self, version: int) -> list[list[Any]]:
+        """The tiles that have changed after `version`, in short."""
+        return [t.in_short() for t in self.tiles.values() if t.version > version]
+
+    def size(self, total: int) -> tuple[int, int]:
+        """Rows and columns, where `total` tiles are to come in all; may still grow."""
+        rows = max((row for row, _ in self.tiles), default=-1) + 1
+        columns = max((column for _, column in self.tiles), default=-1) + 1
+        if columns and rows > 1:  # the first row is whole
+            rows = max(rows, math.ceil(total / columns))
+        return rows, columns
+
+    def kept(self) -> dict[str, Any]:
+        """All of it as JSON; see `restored`."""
+        return {
+            "montage_id": self.montage_id,
+            "acquisition_id": self.acquisition_id,
+            "tiles": [asdict(tile) for tile in self.tiles.values()],
+        }
+
+    @classmethod
+    def restored(cls, kept: Mapping[str, Any], version: int) -> "TileMap":
+        """The map that `kept` gave; small pictures are not kept."""
+        made = cls(kept["montage_id"], kept["acquisition_id"])
+        for fields in kept["tiles"]:
+            tile = TileMark(**(fields | {"mini": 0, "version": version}))
+            made.tiles[tile.row, tile.column] = tile
+        return made
+
+    def _mark(self, body: Mapping[str, Any], version: int) -> TileMark:
+        place = (body["row"], body["column"])
+        mark = self.tiles.get(place)
+        if mark is None or mark.tile_id != body["tile_id"]:
+            mark = TileMark(tile_id=body["tile_id"], row=place[0], column=place[1])
+            self.tiles[place] = mark
+        mark.version = version
+        return mark
