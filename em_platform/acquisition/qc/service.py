@@ -13,10 +13,11 @@ from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.acquisition.qc import parts
 from em_platform.acquisition.qc.centroids import Centroids
 from em_platform.acquisition.qc.journal import (
-    Journal,
     State,
     line_of,
+    lines_of,
     read_state,
+    replay,
     write_state,
 )
 from em_platform.acquisition.qc.verdict import GOOD, Status, Verdict
@@ -50,7 +51,7 @@ class QcService:
         self._settings = settings
         self._folder = Path(settings.home).absolute() / "qc"
         self._lock = threading.RLock()
-        self._journal = Journal(self._folder)
+        self._journal = lines_of(self._folder)
         self._state = read_state(self._folder)
         self._watches: dict[str, Watch] = {}
         self._centroids = Centroids(settings.stitching.quality)
@@ -179,7 +180,7 @@ class QcService:
             settings=self._settings.acquisition.qc,
             limits=self._settings.stitching.quality,
         )
-        self._journal.replay(watch, time.monotonic())
+        replay(self._journal, watch, time.monotonic())
         self._watches[acquisition_id] = watch
         for old in list(self._watches)[:-_WATCHES]:
             del self._watches[old]
