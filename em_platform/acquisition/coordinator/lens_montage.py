@@ -76,7 +76,7 @@ class LensMontages:
             return begun.roi
         is_lens = entry is not None and entry.roi.get("acquisition_type") == LENS
         if entry is not None and is_lens and len(entry.roi.get("vertices") or ()) > 2:
-            return entry.roi
+            return dict(entry.roi)
         settings = self._bench.settings
         setup = self._book.pages.lens_setup or {}
         own = settings.acquisition.coordinator
@@ -98,7 +98,8 @@ class LensMontages:
         if entry is not None:
             kept = ("metadata", "specimen_id", "section_id", "roi_name")
             fields |= {name: entry.roi.get(name) for name in kept}
-        return created(fields).model_dump(mode="json")
+        made: dict[str, Any] = created(fields).model_dump(mode="json")
+        return made
 
     def _aperture(self, entry: Entry | None) -> int | None:
         if entry is not None and entry.roi.get("aperture_id") is not None:
@@ -110,9 +111,9 @@ class LensMontages:
         self, entry: Entry | None, setup: dict[str, Any]
     ) -> tuple[float, float]:
         """As the setup says, else the region's middle, else where the stage is."""
-        center = (entry.roi.get("center") if entry is not None else None) or setup.get(
-            "center"
-        )
+        center = setup.get("center")
+        if entry is not None and entry.roi.get("overview_nm_per_pixel") is None:
+            center = entry.roi.get("center") or center
         if center is not None:
             return center["x"], center["y"]
         if entry is not None and len(entry.roi.get("vertices") or ()) > 2:

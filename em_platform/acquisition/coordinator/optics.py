@@ -65,8 +65,8 @@ class Optics:
 
     def centroid(self, aperture_id: int | None) -> tuple[int, int]:
         """The middle of an aperture on the stage, (x, y) in nm; 0, 0 if unknown."""
-        known: Mapping[int | None, tuple[int, int]] = self.book.pages.centroids_nm
-        return known.get(aperture_id, (0, 0))
+        known = self.book.pages.centroids_nm
+        return (0, 0) if aperture_id is None else known.get(aperture_id, (0, 0))
 
     def _key(self) -> str:
         """What a calibration is valid for."""

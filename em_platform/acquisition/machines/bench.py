@@ -1,6 +1,7 @@
 """What all machines of the coordinator share: settings, folders, the last problem."""
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +17,8 @@ class Bench:
     """Shared by all machines of one coordinator, as `self.bench`.
 
     `problem` is the sentence that is told when a state called `Failure` is entered; who
-    goes there sets it first.
+    goes there sets it first. `latest` gives the newest message of a topic (None: none
+    came) and `age_s` how old it is.
     """
 
     settings: Settings
@@ -24,6 +26,7 @@ class Bench:
     folder: Path
     problem: str = ""
     latest: Callable[[str], Any] = field(default=lambda _: None)
+    age_s: Callable[[str], float] = field(default=lambda _: math.inf)
     _numbers: Any = field(default_factory=itertools.count)
 
     @property

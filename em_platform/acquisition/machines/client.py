@@ -1,9 +1,10 @@
 """The state machine's messages over our bus: one ordered stream, one thread."""
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pigeon_transitions.client import BaseClient
@@ -28,6 +29,7 @@ class BusClient(BaseClient):  # type: ignore[misc]
         self._bus = bus
         self._loop = loop
         self._topics: list[str] = []
+        self._heard_s: dict[str, float] = {}
 
     def subscribe(self, topic: str) -> None:
         """Note a topic; `listen` subscribes to all of them at once."""
@@ -56,6 +58,10 @@ class BusClient(BaseClient):  # type: ignore[misc]
         """The newest message of a topic that is subscribed to, if one came."""
         return self._collected.get(topic)
 
+    def age_s(self, topic: str) -> float:
+        """How long ago the newest message of a topic came; infinite if none did."""
+        return time.monotonic() - self._heard_s.get(topic, -math.inf)
+
     def run_callback(
         self, subscription: Any, topic: str, msg: Any, extra: Mapping[str, str]
     ) -> None:
@@ -65,10 +71,7 @@ class BusClient(BaseClient):  # type: ignore[misc]
         else:
             subscription(msg)
 
-    def topics(self) -> Iterable[str]:
-        """What is listened to."""
-        return tuple(self._topics)
-
     def _hear(self, message: Any, headers: Mapping[str, str]) -> None:
         topic = headers["topic"]
+        self._heard_s[topic] = time.monotonic()
         self._loop.put(lambda: self.on_msg(topic, message, headers))

@@ -25,6 +25,7 @@ from pigeon_transitions.machines import FunctionMachine
 from em_platform.acquisition.machines.machine import OneThread, hears
 from em_platform.acquisition.frame_paths import frame_path
 from em_platform.config import AcquisitionSettings
+from em_platform.errors import PlatformError
 
 Fields = Mapping[str, Any]
 Ask = Callable[[], Fields]
@@ -50,7 +51,10 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
     ask
         Gives the fields of the message; called when the state is entered.
     answered
-        Called with the accepted answer, before `Success`.
+        Called with the accepted answer, before `Success`; a PlatformError that it
+        raises is the reason of a `Failure`.
+    tries
+        How often it is sent; None as the settings say.
     """
 
     topic: ClassVar[str]
@@ -62,6 +66,7 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
         ask: Ask,
         *,
         answered: Answered = nothing,
+        tries: int | None = None,
         **options: Any,
     ) -> None:
         self._ask = ask
@@ -71,7 +76,7 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
         self._asked_s = 0.0
         self._refusal = ""
         super().__init__(
-            retries=settings.request_tries,
+            retries=tries or settings.request_tries,
             timeout=settings.request_timeout_s,
             **options,
         )
@@ -106,13 +111,22 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
         if self.get_machine_state() != "Request":
             return
         if self.accepts(message):
-            self._answered(self.result(message))
-            self.success()
+            self.take(message)
             return
         error = getattr(message, "error", "")
         if error and time.monotonic() - self._asked_s > _STALE_S:
             self._refusal = error
             self._retry()
+
+    def take(self, message: Any) -> None:
+        """Hand the accepted answer on."""
+        try:
+            self._answered(self.result(message))
+        except PlatformError as error:
+            self._refusal = str(error)
+            self.fail()
+        else:
+            self.success()
 
     def _log_failure(self) -> None:
         asked = ", ".join(f"{name} {value}" for name, value in self._asked.items())
