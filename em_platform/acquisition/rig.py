@@ -48,8 +48,8 @@ def rig_children(
     Parameters
     ----------
     settings
-        Of the processes: how many of the pipeline there are; aloha and TEM DB are left
-        out where the settings name others.
+        Of the processes: how many of the pipeline there are. Devices are left out where
+        they shall be real, aloha and TEM DB where the settings name others.
     environment
         Settings that they shall have beside those of this process.
     wanted
@@ -61,7 +61,8 @@ def rig_children(
         "temdb": settings.temdb.url,
     }
     chosen = [name for name in wanted if not elsewhere.get(name)]
-    base = [_child("device", n, environment=told) for n in DEVICES if n in chosen]
+    devices = DEVICES if settings.acquisition.simulated else ()
+    base = [_child("device", n, environment=told) for n in devices if n in chosen]
     if RECORDER in chosen:
         base.append(_child(RECORDER, environment=told))
     middle: list[Child] = []
@@ -146,24 +147,28 @@ def running_rig(
 
 
 def missing(settings: Settings, *, recorder: bool) -> list[str]:
-    """Devices and services that do not answer, and so are to be started.
+    """Devices and services that do not answer, and so are to be started."""
+    there = answering(settings)
+    names = [*DEVICES, *SERVICES, *((RECORDER,) if recorder else ())]
+    return [name for name in names if name not in there]
+
+
+def refuse_without_devices(settings: Settings, absent: Sequence[str]) -> None:
+    """See that real devices are there where simulated ones are not wanted.
 
     Raises
     ------
     DeviceError
-        A device is among them, and the settings say that it is not simulated.
+        One is missing, and the settings say that it is not simulated.
     """
-    there = answering(settings)
-    devices = [name for name in DEVICES if name not in there]
+    devices = [name for name in absent if name in DEVICES]
     if devices and not settings.acquisition.simulated:
         raise DeviceError(
-            f"rig: no {' and no '.join(devices)} answers on "
+            f"microscope: no {' and no '.join(devices)} answers on "
             f"{settings.broker.host}:{settings.broker.port}, real ones were expected "
             "(acquisition.simulated is false); start their services, or choose "
             "--profile sim"
         )
-    rest = [RECORDER] if recorder else []
-    return [*devices, *rest, *(name for name in SERVICES if name not in there)]
 
 
 def microscope_answers(settings: Settings) -> bool:

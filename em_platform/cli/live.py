@@ -13,16 +13,18 @@ from em_platform.acquisition.rig import (
     broker_children,
     free_ports,
     missing,
+    refuse_without_devices,
     rig_children,
 )
 from em_platform.cli.story import Story
 from em_platform.config import Settings, export, load_settings
-from em_platform.errors import DeviceError
-from em_platform.processes import Supervisor
+from em_platform.errors import ConfigError, DeviceError
+from em_platform.processes import Child, Supervisor
 from em_platform.processes.lock import held, is_held
 from em_platform.storage.atomic import write_bytes
 
 START_S = 120.0
+_LOCK = "rig.lock"
 _NOTE = "rig.json"
 """In the home of a microscope that runs: where its operator's page is."""
 
@@ -33,6 +35,15 @@ class Live:
 
     settings: Settings
     supervisor: Supervisor
+    page: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A microscope that somebody else shall start, group by group."""
+
+    settings: Settings
+    groups: list[list[Child]]
     page: str
 
 
@@ -51,7 +62,7 @@ def live_microscope(settings: Settings, story: Story) -> Iterator[Live]:
         A process does not start; with the end of its log.
     """
     home = settings.home.absolute()
-    with rig_held(home) as ours:
+    with held(home / _LOCK) as ours:
         if not ours:
             _wait_for_the_other(settings)
         with Supervisor(home / "logs") as supervisor, supervisor.until_signalled():
@@ -68,10 +79,28 @@ def live_microscope(settings: Settings, story: Story) -> Iterator[Live]:
 
 
 @contextmanager
-def rig_held(home: Path) -> Iterator[bool]:
-    """Whether this process may start a microscope in `home`, where one can run."""
-    with held(home / "rig.lock") as ours:
-        yield ours
+def microscope_beside(settings: Settings) -> Iterator[Beside]:
+    """The microscope's processes for a platform that has broker and recorder itself.
+
+    Real devices need not answer yet.
+
+    Raises
+    ------
+    ConfigError
+        Another process runs a microscope in this home.
+    """
+    home = settings.home.absolute()
+    with held(home / _LOCK) as ours:
+        if not ours:
+            raise ConfigError(
+                f"up: a microscope already runs in {home}, each needs a home of its "
+                "own; stop that one, or name another home by EM_HOME"
+            )
+        settings = told_to_children({"home": str(home), **free_ports(settings)})
+        wanted = missing(settings, recorder=False)
+        with page_noted(settings) as page:
+            groups = rig_children(settings, wanted=wanted)
+            yield Beside(settings=settings, groups=groups, page=page)
 
 
 @contextmanager
@@ -97,7 +126,10 @@ def _to_start(settings: Settings) -> list[str]:
     """What is missing; nothing where a coordinator runs, which has all it needs."""
     platform_runs = is_held(settings.home.absolute() / "lock")
     wanted = missing(settings, recorder=not platform_runs)
-    return wanted if "coordinator" in wanted else []
+    if "coordinator" not in wanted:
+        return []
+    refuse_without_devices(settings, wanted)
+    return wanted
 
 
 def _start(settings: Settings, supervisor: Supervisor, wanted: list[str]) -> Settings:

@@ -1,6 +1,5 @@
 """The running platform: which processes it has, and what they are told."""
 
-import fcntl
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import em_platform
 from em_platform.config import Settings
 from em_platform.errors import ConfigError
 from em_platform.processes import Child, Supervisor, end_session, free_port, listens
+from em_platform.processes.lock import held
 from em_platform.storage.atomic import write_bytes
 
 _OURS = "em-platform up"
@@ -31,12 +31,12 @@ class Platform:
 
 @contextmanager
 def running_platform(
-    settings: Settings, *, beside: Sequence[Child] = ()
+    settings: Settings, *, beside: Sequence[Sequence[Child]] = ()
 ) -> Iterator[Platform]:
     """Start broker, recorder, code server, web UI and daemon; end them all after.
 
-    Signals set `supervisor.stopping` within the block. `beside` are further processes
-    that need the broker.
+    Signals set `supervisor.stopping` within the block. `beside` are groups of further
+    processes that need the broker; they stop before what they need, the last first.
 
     Raises
     ------
@@ -56,8 +56,9 @@ def running_platform(
         workspace = _prepare_dagster(home)
         with Supervisor(home / "logs") as supervisor, supervisor.until_signalled():
             session_file.write_text(supervisor.session)
-            for group in _children(settings, workspace, beside=beside):
-                supervisor.start(*group, timeout_s=120)
+            first = _children(settings, workspace)
+            supervisor.start_all([*first, *beside], timeout_s=120)
+            supervisor.start(*_dagster(settings, workspace), timeout_s=120)
             host, port = settings.web.host, settings.web.port
             yield Platform(
                 settings=settings,
@@ -72,14 +73,12 @@ def _lock(home: Path) -> Iterator[Path]:
     home.mkdir(parents=True, exist_ok=True)
     path = home / "session"
     path.touch()
-    with (home / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+    with held(home / "lock") as ours:
+        if not ours:
             raise ConfigError(
                 f"up: a platform already runs in {home}, each needs a home of its own; "
                 "stop that one, or name another home by EM_HOME"
-            ) from error
+            )
         yield path
 
 
@@ -136,10 +135,8 @@ def _port_of(workspace: Path) -> int:
     return int(loaded["load_from"][0]["grpc_server"]["port"])
 
 
-def _children(
-    settings: Settings, workspace: Path, *, beside: Sequence[Child]
-) -> list[list[Child]]:
-    """Groups of processes in the order of their start."""
+def _children(settings: Settings, workspace: Path) -> list[list[Child]]:
+    """Groups of processes that all others need; they can start at once."""
     port = _port_of(workspace)
     code_server = Child(
         name="code_server",
@@ -154,10 +151,10 @@ def _children(
     recorder = Child(
         name="recorder",
         arguments=_python("em_platform", "recorder"),
-        ready=lambda said: "ready recorder" in said,
+        ready=lambda said: "ready recorder\n" in said,
     )
-    groups = [[recorder, code_server, *beside], _dagster(settings, workspace)]
-    return [[_broker(settings)], *groups] if settings.broker.embedded else groups
+    broker = [[_broker(settings)]] if settings.broker.embedded else []
+    return [*broker, [recorder, code_server]]
 
 
 def _broker(settings: Settings) -> Child:
@@ -171,7 +168,7 @@ def _broker(settings: Settings) -> Child:
     return Child(
         name="broker",
         arguments=_python("em_platform", "broker"),
-        ready=lambda said: "ready broker" in said,
+        ready=lambda said: "ready broker\n" in said,
     )
 
 

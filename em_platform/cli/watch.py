@@ -60,7 +60,7 @@ def follow(
         time.sleep(LOOK_S)
         tend()
         heard.look()
-        for line in _news(heard.runs, told):
+        for line in news(heard.runs, told):
             story.say(line)
         story.show(_progress(heard.runs))
         quiet_s = time.monotonic() - heard.quiet_since_s
@@ -69,7 +69,7 @@ def follow(
         if quiet_s > PATIENCE_S and not any(r.state == "paused" for r in heard.runs):
             story.say(f"nothing was heard of the session for {quiet_s:.0f} s, given up")
             break
-    for line in _news(heard.runs, told):
+    for line in news(heard.runs, told):
         story.say(line)
     return heard.report()
 
@@ -118,7 +118,7 @@ def figures(report: LiveReport) -> Iterator[str]:
             )
 
 
-def _news(runs: Sequence[MontageHeard], told: dict[str, str]) -> Iterator[str]:
+def news(runs: Sequence[MontageHeard], told: dict[str, str]) -> Iterator[str]:
     """A line for each montage of which something has changed since `told`."""
     for run in runs:
         state = run.state + (" and uploaded" if run.uploaded else "")
