@@ -1,0 +1,199 @@
+"""From the journal's rows of one acquisition to what aloha is told of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from em_platform.acquisition.buffer.tables import REFUSED, MontageRow, TileRow
+from em_platform.config import AcquisitionSettings
+from em_platform.errors import RecordError
+from em_platform.model import (
+    AcquisitionUpload,
+    Failure,
+    MeasuredTile,
+    NeighbourMatch,
+    Size,
+    UsedInstrument,
+)
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """All that the journal holds of one acquisition that has ended."""
+
+    montage: MontageRow
+    tiles: Sequence[TileRow]
+    notes: Mapping[str, Mapping[str, Body]] = field(default_factory=dict)
+    roi: Body = field(default_factory=dict)
+    instrument: Body = field(default_factory=dict)
+
+
+def complete_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionUpload:
+    """The announcement of a montage that was completed; frames it lacks are failures.
+
+    Raises
+    ------
+    RecordError
+        What was said of it contradicts itself.
+    """
+    announced = known.montage.body["tiles"]
+    found = {tile.tile_id: tile for tile in known.tiles}
+    order = sorted(announced, key=lambda name: announced[name]["raster_index"])
+    tiles, failures = [], []
+    for tile_id in order:
+        tile = found.get(tile_id)
+        if tile is None or tile.sha256 is None or tile.state == REFUSED:
+            failures.append(_failure(tile_id, tile))
+        else:
+            said = known.notes.get(tile_id, {})
+            tiles.append(_uploaded_tile(tile, announced[tile_id], said))
+    body = known.montage.body
+    x_nm, y_nm = body["aperture_centroid"]
+    return _upload(
+        known,
+        settings,
+        started_at=datetime.fromisoformat(body["start_time"]),
+        pixel_nm=body["pixel_size"],
+        rotation_rad=body["rotation_angle"],
+        aperture_centroid_x_nm=x_nm,
+        aperture_centroid_y_nm=y_nm,
+        tilt_angle_deg=body["tilt_angle"],
+        tilt_series_id=body["tilt_series_id"],
+        tiles=tuple(tiles),
+        failures=tuple(failures),
+    )
+
+
+def cancelled_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionUpload:
+    """What is said of an acquisition that was cancelled: no tiles of it are sent."""
+    first = min(tile.said_at for tile in known.tiles)
+    return _upload(known, settings, started_at=datetime.fromtimestamp(first, UTC))
+
+
+def _upload(
+    known: Known, settings: AcquisitionSettings, **fields: Any
+) -> AcquisitionUpload:
+    read = next(
+        (tile for tile in known.tiles if tile.height_px and tile.width_px), None
+    )
+    if read is None:
+        raise RecordError(
+            f"buffer: acquisition {known.montage.acquisition_id}: none of its frames "
+            "can be read, one at least was expected; see the sentences of its tiles"
+        )
+    roi = known.roi
+    asked = roi.get("metadata") or {}
+    try:
+        return AcquisitionUpload(
+            acquisition_id=known.montage.acquisition_id,
+            montage_id=known.montage.montage_id,
+            kind=_kind(known),
+            specimen_id=roi.get("specimen_id"),
+            section_id=roi.get("section_id"),
+            aperture_id=roi.get("aperture_id"),
+            task_id=asked.get("task_id"),
+            replaces_acquisition_id=asked.get("replaces_acquisition_id"),
+            ended_at=datetime.fromtimestamp(known.montage.body["ended_at"], UTC),
+            overlap_px=read.body["overlap"],
+            tile_size=Size(height_px=read.height_px or 0, width_px=read.width_px or 0),
+            bit_depth=read.bits,
+            instrument=_instrument(known.instrument, settings),
+            roi=dict(roi),
+            **fields,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise RecordError(
+            f"buffer: acquisition {known.montage.acquisition_id} cannot be announced "
+            f"({place}: {first['msg']}); correct the sender of its messages"
+        ) from error
+
+
+def _kind(known: Known) -> str:
+    if "acquisition_type" in known.roi:
+        return str(known.roi["acquisition_type"])
+    is_lens = any(tile.body.get("lens_correction") for tile in known.tiles)
+    return "lens_correction" if is_lens else "montage"
+
+
+def _failure(tile_id: str, tile: TileRow | None) -> Failure:
+    sentence = tile.sentence if tile else ""
+    if not sentence:
+        found = "no frame of it was saved" if tile is None else "it was not read"
+        sentence = (
+            f"tile {tile_id}: announced by montage.complete, but {found}; image it "
+            "again"
+        )
+    return Failure(item=tile_id, error="DataError", sentence=sentence)
+
+
+def _uploaded_tile(tile: TileRow, place: Body, said: Mapping[str, Body]) -> Any:
+    x_nm, y_nm = tile.body.get("stage_position") or place["stage_position"]
+    verdict = said.get("qc.tile", {})
+    matches = said.get("tile.matches", {}).get("matches", ())
+    # Checked together with the whole, so that one sentence tells what is wrong.
+    return {
+        "tile_id": tile.tile_id,
+        "raster_index": place["raster_index"],
+        "row": tile.body["row"],
+        "column": tile.body["column"],
+        "stage_x_nm": x_nm,
+        "stage_y_nm": y_nm,
+        "sha256": tile.sha256,
+        "bytes": tile.bytes,
+        "statistics": _statistics(said),
+        "matches": tuple(_match(match) for match in matches),
+        "passed": verdict.get("passed"),
+        "faults": tuple(verdict.get("faults", ())),
+    }
+
+
+def _statistics(said: Mapping[str, Body]) -> MeasuredTile | None:
+    levels = said.get("tile.statistics.min_max_mean")
+    focus = said.get("tile.statistics.focus")
+    if levels is None or focus is None:
+        return None
+    return MeasuredTile(
+        minimum=levels["min"],
+        maximum=levels["max"],
+        mean=levels["mean"],
+        std=levels["std"],
+        focus_score=1.0 - focus["focus"],
+    )
+
+
+def _match(match: Body) -> NeighbourMatch:
+    return NeighbourMatch(
+        row=match["row"],
+        column=match["column"],
+        position=match["position"],
+        dx_px=match["dX"],
+        dy_px=match["dY"],
+        dx_std_px=match["dXsd"],
+        dy_std_px=match["dYsd"],
+        distance_px=match["distance"],
+        rotation_rad=match["rotation"],
+        tile_points=tuple(zip(match["pY"], match["pX"], strict=True)),
+        neighbour_points=tuple(zip(match["qY"], match["qX"], strict=True)),
+    )
+
+
+def _instrument(said: Body, settings: AcquisitionSettings) -> UsedInstrument:
+    camera, scope = said.get("camera.status", {}), said.get("scope.status", {})
+    depth = str(camera.get("bit_depth", ""))
+    return UsedInstrument(
+        microscope=settings.microscope,
+        camera_model=camera.get("device_model_id", "unknown"),
+        camera_serial=camera.get("device_sn", "unknown"),
+        camera_bit_depth=int(depth) if depth.isdecimal() else None,
+        exposure_us=camera.get("exposure"),
+        magnification=scope.get("mag", settings.magnification),
+        spot_size=scope.get("spot_size"),
+        tank_voltage_kv=scope.get("tank_voltage"),
+    )

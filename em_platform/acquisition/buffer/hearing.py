@@ -1,0 +1,147 @@
+"""From what is said on the bus, or lies beside the frames, into the journal."""
+
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from em_platform.acquisition.buffer.journal import Journal
+from em_platform.acquisition.buffer.tables import FREED, IMAGED
+from em_platform.acquisition.events import COMPLETE, RAW, Said, safe_id
+from em_platform.acquisition.frame_paths import acquisition_of
+
+log = logging.getLogger(__name__)
+
+NOTED = (
+    "tile.processed",
+    "tile.statistics.min_max_mean",
+    "tile.statistics.focus",
+    "tile.matches",
+    "qc.tile",
+)
+"""Topics of which the newest body is kept for each tile."""
+
+_DEVICES = ("camera.status", "scope.status")
+TOPICS = (RAW, *NOTED, *_DEVICES, "roi.current", "montage.status", COMPLETE)
+
+
+class Hearing:
+    """Writes what was heard; the same thing said twice changes nothing."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._devices: dict[str, Any] = {}
+
+    def note(self, said: Sequence[Said]) -> None:
+        """Write all of it in one commit.
+
+        Raises
+        ------
+        StorageError
+            The journal cannot be written; nothing was.
+        """
+        with self._journal.writing() as cursor:
+            for each in said:
+                self._note(cursor, each)
+
+    def _note(self, cursor: sqlite3.Cursor, said: Said) -> None:
+        if said.topic in _DEVICES:
+            self._devices[said.topic] = said.body
+        elif said.body["montage_id"] == "":
+            return  # a frame for the operator's screen
+        elif said.topic == RAW:
+            self._note_frame(cursor, said)
+        elif said.topic in NOTED:
+            _note_tile(cursor, said)
+        elif said.topic == "roi.current":
+            _keep(cursor, "rois", said.body["montage_id"], said.body)
+        elif said.topic == COMPLETE:
+            _note_end(cursor, said)
+        elif said.body["state"] == "cancelled":
+            _note_cancelled(cursor, said)
+
+    def _note_frame(self, cursor: sqlite3.Cursor, said: Said) -> None:
+        tile_id, montage_id = said.body["tile_id"], said.body["montage_id"]
+        body = json.dumps(said.body)
+        cursor.execute(
+            "INSERT INTO tiles (tile_id, montage_id, acquisition_id, body, said_at, "
+            "state) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "body = excluded.body, sha256 = NULL "
+            "WHERE tiles.body != excluded.body AND tiles.state = ?",
+            (
+                tile_id,
+                montage_id,
+                safe_id(acquisition_of(tile_id)),
+                body,
+                _said_at(said),
+                IMAGED,
+                IMAGED,
+            ),
+        )
+        if len(self._devices) == len(_DEVICES):
+            cursor.execute(
+                "INSERT OR IGNORE INTO instruments VALUES (?, ?)",
+                (montage_id, json.dumps(self._devices)),
+            )
+
+
+def _note_tile(cursor: sqlite3.Cursor, said: Said) -> None:
+    cursor.execute(
+        "INSERT OR REPLACE INTO notes SELECT :tile, :topic, :body WHERE NOT EXISTS "
+        "(SELECT 1 FROM tiles WHERE tile_id = :tile AND state = :freed)",
+        {
+            "tile": said.body["tile_id"],
+            "topic": said.topic,
+            "body": json.dumps(said.body),
+            "freed": FREED,
+        },
+    )
+
+
+def _note_end(cursor: sqlite3.Cursor, said: Said) -> None:
+    key = safe_id(said.body["acquisition_id"])
+    body = {**said.body, "ended_at": _said_at(said)}
+    cursor.execute(
+        "INSERT INTO montages (acquisition_id, montage_id, is_cancelled, body, said_at)"
+        " VALUES (?, ?, 0, ?, ?) ON CONFLICT DO NOTHING",
+        (key, said.body["montage_id"], json.dumps(body), time.time()),
+    )
+    if not cursor.rowcount:
+        return
+    cursor.executemany(
+        "UPDATE tiles SET acquisition_id = ? WHERE tile_id = ?",
+        [(key, tile_id) for tile_id in said.body["tiles"]],
+    )
+    log.info("buffer: %s has ended, %d tiles", key, len(said.body["tiles"]))
+
+
+def _note_cancelled(cursor: sqlite3.Cursor, said: Said) -> None:
+    """Note the acquisitions of a montage that had begun and have no end.
+
+    One that began later than this was said is another try at the same montage.
+    """
+    reason = said.body.get("error_message") or "cancelled by the operator"
+    body = json.dumps({"reason": reason, "ended_at": _said_at(said)})
+    cursor.execute(
+        "INSERT INTO montages (acquisition_id, montage_id, is_cancelled, said_at, "
+        "body) SELECT acquisition_id, montage_id, 1, ?, ? FROM tiles "
+        "WHERE montage_id = ? GROUP BY acquisition_id HAVING min(said_at) <= ? "
+        "ON CONFLICT DO NOTHING",
+        (time.time(), body, said.body["montage_id"], _said_at(said)),
+    )
+    if cursor.rowcount > 0:
+        log.info("buffer: montage %s: %s", said.body["montage_id"], reason)
+
+
+def _keep(cursor: sqlite3.Cursor, table: str, montage_id: str, body: Any) -> None:
+    cursor.execute(
+        f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (montage_id, json.dumps(body))
+    )
+
+
+def _said_at(said: Said) -> float:
+    """When it was sent, in seconds since 1970."""
+    sent_ms = said.headers.get("sent_at", "")
+    return int(sent_ms) / 1000 if sent_ms.isdecimal() else time.time()

@@ -1,0 +1,262 @@
+"""What the buffer has heard and done, durably, in one SQLite file."""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from em_platform.acquisition.buffer.tables import (
+    FREED,
+    IMAGED,
+    REFUSED,
+    SENT,
+    TABLES,
+    MontageRow,
+    TileRow,
+)
+from em_platform.errors import StorageError
+
+Body = dict[str, Any]
+
+_TILE = (
+    "tile_id, montage_id, acquisition_id, body, said_at, state, sha256, bytes, "
+    "mtime_ns, height_px, width_px, bits, sentence"
+)
+_MONTAGE = (
+    "acquisition_id, montage_id, is_cancelled, body, said_at, answered_at, sentence"
+)
+
+
+class Journal:
+    """Safe to use from many threads; a change is on disk when its block has ended."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(
+            path, check_same_thread=False, isolation_level=None, timeout=30
+        )
+        self._connection.row_factory = sqlite3.Row
+        with self._told_plainly():
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.executescript(TABLES)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Cursor]:
+        """One commit: all that is written in the block, or nothing of it."""
+        with self._lock, self._told_plainly(), closing(self._connection.cursor()) as c:
+            c.execute("BEGIN IMMEDIATE")
+            try:
+                yield c
+            except BaseException:
+                c.execute("ROLLBACK")
+                raise
+            c.execute("COMMIT")
+
+    def montage(self, acquisition_id: str) -> MontageRow | None:
+        """One acquisition that has ended."""
+        query = f"SELECT {_MONTAGE} FROM montages WHERE acquisition_id = ?"
+        rows = self._ask(query, acquisition_id)
+        return _montage(rows[0]) if rows else None
+
+    def open_montages(self) -> list[MontageRow]:
+        """Acquisitions that have ended and wait for aloha, oldest first."""
+        query = f"SELECT {_MONTAGE} FROM montages WHERE answered_at IS NULL"
+        return [_montage(row) for row in self._ask(query + " ORDER BY said_at, rowid")]
+
+    def answered_montages(self) -> list[MontageRow]:
+        """Uploaded acquisitions whose frames are on the disk, oldest first."""
+        query = (
+            f"SELECT {_MONTAGE} FROM montages WHERE answered_at IS NOT NULL "
+            "AND NOT is_cancelled AND freed_at IS NULL ORDER BY answered_at"
+        )
+        return [_montage(row) for row in self._ask(query)]
+
+    def freed_montages(self) -> list[MontageRow]:
+        """Those whose frames are deleted, and the bodies beside them are not."""
+        query = (
+            f"SELECT {_MONTAGE} FROM montages WHERE freed_at IS NOT NULL "
+            "AND bodies_freed_at IS NULL ORDER BY freed_at"
+        )
+        return [_montage(row) for row in self._ask(query)]
+
+    def cancelled_tiles(self, *, before: float) -> list[TileRow]:
+        """Frames on the disk whose acquisition was cancelled before a time."""
+        names = ", ".join(f"t.{name}" for name in _TILE.split(", "))
+        query = (
+            f"SELECT {names} FROM tiles t JOIN montages m USING (acquisition_id) "
+            "WHERE m.is_cancelled AND m.said_at <= ? AND t.state != ?"
+        )
+        return [_tile(row) for row in self._ask(query, before, FREED)]
+
+    def tiles(self, acquisition_id: str) -> list[TileRow]:
+        """All known frames of one acquisition."""
+        query = f"SELECT {_TILE} FROM tiles WHERE acquisition_id = ? ORDER BY rowid"
+        return [_tile(row) for row in self._ask(query, acquisition_id)]
+
+    def unread_tiles(self, *, limit: int) -> list[TileRow]:
+        """Frames that nobody has read yet, newest last."""
+        query = (
+            f"SELECT {_TILE} FROM tiles WHERE state = ? AND sha256 IS NULL "
+            "ORDER BY rowid LIMIT ?"
+        )
+        return [_tile(row) for row in self._ask(query, IMAGED, limit)]
+
+    def tile_ids(self, montage_id: str) -> set[str]:
+        """All known frames of one montage."""
+        rows = self._ask("SELECT tile_id FROM tiles WHERE montage_id = ?", montage_id)
+        return {row[0] for row in rows}
+
+    def notes(self, acquisition_id: str) -> dict[str, dict[str, Body]]:
+        """Tile -> topic -> body of what was said of the acquisition's tiles."""
+        query = (
+            "SELECT n.tile_id, n.topic, n.body FROM notes n JOIN tiles t "
+            "USING (tile_id) WHERE t.acquisition_id = ?"
+        )
+        found: dict[str, dict[str, Body]] = {}
+        for tile_id, topic, body in self._ask(query, acquisition_id):
+            found.setdefault(tile_id, {})[topic] = json.loads(body)
+        return found
+
+    def noted(self, acquisition_id: str, topic: str) -> int:
+        """Of how many of the acquisition's tiles a topic was heard."""
+        query = (
+            "SELECT count(*) FROM notes n JOIN tiles t USING (tile_id) "
+            "WHERE t.acquisition_id = ? AND n.topic = ?"
+        )
+        return int(self._ask(query, acquisition_id, topic)[0][0])
+
+    def roi(self, montage_id: str) -> Body:
+        """The body of the montage's `roi.current`; empty where none was heard."""
+        return self._body("rois", montage_id)
+
+    def instrument(self, montage_id: str) -> Body:
+        """Camera and scope as they were at the montage's first tile."""
+        return self._body("instruments", montage_id)
+
+    def queue_length(self) -> int:
+        """How many tiles are not uploaded and not cancelled."""
+        query = (
+            "SELECT count(*) FROM tiles t LEFT JOIN montages m USING (acquisition_id) "
+            "WHERE t.state IN (?, ?) AND NOT coalesce(m.is_cancelled, 0)"
+        )
+        return int(self._ask(query, IMAGED, REFUSED)[0][0])
+
+    def note_read(self, tile_id: str, found: Mapping[str, int | str]) -> None:
+        """Note what was found in the file of a frame, by column."""
+        names = ", ".join(f"{name} = ?" for name in found)
+        with self.writing() as cursor:
+            cursor.execute(
+                f"UPDATE tiles SET {names}, state = ?, sentence = '' "
+                "WHERE tile_id = ? AND state IN (?, ?)",
+                (*found.values(), IMAGED, tile_id, IMAGED, REFUSED),
+            )
+
+    def note_sent(self, tile_ids: Iterable[str]) -> None:
+        """Note frames that aloha has verified."""
+        with self.writing() as cursor:
+            cursor.executemany(
+                "UPDATE tiles SET state = ?, sentence = '' WHERE tile_id = ? "
+                "AND state IN (?, ?)",
+                [(SENT, tile_id, IMAGED, REFUSED) for tile_id in tile_ids],
+            )
+
+    def note_refused(self, tile_id: str, sentence: str) -> None:
+        """Set one frame aside; it stays on the disk."""
+        with self.writing() as cursor:
+            cursor.execute(
+                "UPDATE tiles SET state = ?, sentence = ? WHERE tile_id = ? "
+                "AND state IN (?, ?)",
+                (REFUSED, sentence, tile_id, IMAGED, REFUSED),
+            )
+
+    def note_answered(self, acquisition_id: str) -> None:
+        """Note that aloha has verified an acquisition, or knows that it is aborted."""
+        with self.writing() as cursor:
+            cursor.execute(
+                "UPDATE montages SET answered_at = ?, sentence = '' "
+                "WHERE acquisition_id = ?",
+                (time.time(), acquisition_id),
+            )
+
+    def note_sentence(self, acquisition_id: str, sentence: str) -> None:
+        """Note what holds an acquisition up."""
+        with self.writing() as cursor:
+            cursor.execute(
+                "UPDATE montages SET sentence = ? WHERE acquisition_id = ?",
+                (sentence, acquisition_id),
+            )
+
+    def note_freed(self, tile_ids: Iterable[str]) -> None:
+        """Note frames that are deleted; what was said of them is not needed more."""
+        names = [(tile_id,) for tile_id in tile_ids]
+        with self.writing() as cursor:
+            cursor.executemany(
+                f"UPDATE tiles SET state = '{FREED}' WHERE tile_id = ?", names
+            )
+            cursor.executemany("DELETE FROM notes WHERE tile_id = ?", names)
+
+    def note_montage_freed(self, acquisition_id: str) -> None:
+        """Note that all verified frames of an acquisition are deleted."""
+        self._note_time("freed_at", acquisition_id)
+
+    def note_bodies_freed(self, acquisition_id: str) -> None:
+        """Note that nothing of an acquisition's freed tiles is on the disk."""
+        self._note_time("bodies_freed_at", acquisition_id)
+
+    def prune(self, *, before: float) -> None:
+        """Forget the tiles of acquisitions that left the disk before a time."""
+        with self.writing() as cursor:
+            cursor.execute(
+                "DELETE FROM tiles WHERE acquisition_id IN "
+                "(SELECT acquisition_id FROM montages WHERE bodies_freed_at < ?)",
+                (before,),
+            )
+
+    def _note_time(self, column: str, acquisition_id: str) -> None:
+        with self.writing() as cursor:
+            cursor.execute(
+                f"UPDATE montages SET {column} = ? WHERE acquisition_id = ?",
+                (time.time(), acquisition_id),
+            )
+
+    def _body(self, table: str, montage_id: str) -> Body:
+        rows = self._ask(f"SELECT body FROM {table} WHERE montage_id = ?", montage_id)
+        return dict(json.loads(rows[0][0])) if rows else {}
+
+    def _ask(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        with self._lock, self._told_plainly():
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _told_plainly(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"buffer: its journal {self._path} could not be read or written "
+                f"({error}); free space or check access, it is tried again"
+            ) from error
+
+
+def _montage(row: sqlite3.Row) -> MontageRow:
+    fields = dict(row)
+    fields["is_cancelled"] = bool(fields["is_cancelled"])
+    fields["body"] = json.loads(fields["body"])
+    return MontageRow(**fields)
+
+
+def _tile(row: sqlite3.Row) -> TileRow:
+    fields = dict(row)
+    fields["body"] = json.loads(fields["body"])
+    return TileRow(**fields)

@@ -1,0 +1,227 @@
+"""The process of the buffer."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from em_platform.acquisition.buffer.aloha_client import AlohaClient
+from em_platform.acquisition.buffer.freeing import Freer
+from em_platform.acquisition.buffer.hearing import TOPICS, Hearing
+from em_platform.acquisition.buffer.journal import Journal
+from em_platform.acquisition.buffer.reading import Reader
+from em_platform.acquisition.buffer.uploading import Uploader
+from em_platform.acquisition.events import COMPLETE, Said, safe_id
+from em_platform.acquisition.frame_paths import frames_folder
+from em_platform.acquisition.on_disk import said_on_disk
+from em_platform.acquisition.recorder import recorder_of
+from em_platform.config import Settings
+from em_platform.errors import PlatformError, StorageError
+from em_platform.messaging.bus import Bus
+from em_platform.messaging.service import run_service
+from em_platform.processes.alone import alone_in
+from em_platform.processes.web import token_of
+
+log = logging.getLogger(__name__)
+
+_COMMIT_AT_MOST = 500
+_RETRY_S = 1.0
+_RECONCILE_S = 30.0
+_SETTLED_NS = 2_000_000_000
+_END_S = 10.0
+
+
+def run(settings: Settings, *, name: str) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    ConfigError
+        Another buffer works in this home.
+    """
+    folder = settings.home.absolute() / "buffer"
+    with alone_in(folder, "buffer"), closing(Journal(folder / "journal.sqlite")) as j:
+        run_service(
+            name,
+            settings.broker,
+            setup=lambda bus: BufferService(bus, j, settings),
+        )
+
+
+class BufferService:
+    """Hears, reads, uploads and frees, each in a thread of its own.
+
+    What came while the journal could not be written waits. The folder of frames is
+    reconciled at the start, after the broker was away, and every half minute.
+    """
+
+    def __init__(self, bus: Bus, journal: Journal, settings: Settings) -> None:
+        self._bus = bus
+        self._journal = journal
+        self._frames = frames_folder(settings)
+        self._waiting: queue.Queue[Said | None] = queue.Queue()
+        self._stop = threading.Event()
+        self._hearing = Hearing(journal)
+        self._seen_ns: dict[Path, int] = {}
+        self._reconciled_at = 0.0
+        self._reconnects = 0
+        acquisition = settings.acquisition
+        self._client = client_of(settings)
+        self._uploader = Uploader(journal, self._client, acquisition, stop=self._stop)
+        self._freer = Freer(
+            journal,
+            acquisition.buffer,
+            frames=self._frames,
+            recorded=partial(_recorded, settings),
+        )
+        bus.subscribe_many(TOPICS, self._hear)
+        self._reconcile()
+        self._threads = [
+            threading.Thread(target=self._write, name="buffer journal", daemon=True),
+            self._chore("reads", Reader(journal).tick, every_s=0.1),
+            self._chore("uploads", self._uploader.tick, every_s=0.2),
+            self._chore("frees", self._freer.tick, every_s=1.0),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def tick(self) -> None:
+        """Say how much waits; reconcile when it is due."""
+        late = time.monotonic() - self._reconciled_at > _RECONCILE_S
+        returned = self._bus.connected and self._reconnects != self._bus.reconnects
+        if late or returned:
+            self._reconnects = self._bus.reconnects
+            self._reconcile()
+        self._bus.publish(
+            "buffer.status",
+            queue_length=self._journal.queue_length(),
+            free_space=self._freer.free_bytes(),
+            upload_rate=self._uploader.rate.bits_per_s(),
+        )
+
+    def close(self) -> None:
+        """Write what was heard, and end; what is being sent is sent again later."""
+        self._stop.set()
+        self._waiting.put(None)
+        for thread in self._threads:
+            thread.join(_END_S)
+        self._client.close()
+
+    def _hear(self, message: Any, headers: Mapping[str, str]) -> None:
+        self._waiting.put(
+            Said(headers["topic"], message.model_dump(mode="json"), headers)
+        )
+
+    def _write(self) -> None:
+        while True:
+            batch = [self._waiting.get()]
+            while len(batch) < _COMMIT_AT_MOST and not self._waiting.empty():
+                batch.append(self._waiting.get())
+            said = [each for each in batch if each is not None]
+            self._note(said)
+            if None in batch:
+                return
+
+    def _note(self, said: list[Said]) -> None:
+        """Write all, however long the journal cannot be written."""
+        told = ""
+        while said:
+            try:
+                self._hearing.note([*self._unheard(said), *said])
+            except StorageError as error:
+                if str(error) != told:
+                    told = str(error)
+                    log.error("%s", told)
+                if self._stop.wait(_RETRY_S):
+                    log.error("buffer: %d messages could not be noted", len(said))
+                    return
+            else:
+                return
+
+    def _unheard(self, said: list[Said]) -> list[Said]:
+        """Frames of the montages that `said` completes which nobody heard of."""
+        ended = {s.body["montage_id"] for s in said if s.topic == COMPLETE}
+        # An id that is no name of a folder has no folder.
+        return [
+            found
+            for montage_id in ended
+            if safe_id(montage_id) == montage_id
+            for found in self._on_disk(self._frames / montage_id)
+            if found.topic != COMPLETE
+        ]
+
+    def _on_disk(self, folder: Path) -> list[Said]:
+        return said_on_disk(
+            folder,
+            recorded=self._journal.tile_ids(folder.name),
+            is_complete=lambda key: self._journal.montage(safe_id(key)) is not None,
+        )
+
+    def _reconcile(self) -> None:
+        self._reconciled_at = time.monotonic()
+        try:
+            folders = [path for path in self._frames.iterdir() if path.is_dir()]
+            found = sum(self._reconcile_folder(folder) for folder in sorted(folders))
+        except FileNotFoundError:
+            return  # no frame was ever saved
+        except (StorageError, OSError) as error:
+            log.error("%s", error)
+            return
+        if found:
+            log.info("buffer: %d messages were found beside the frames", found)
+
+    def _reconcile_folder(self, folder: Path) -> int:
+        changed_ns = folder.stat().st_mtime_ns
+        if self._seen_ns.get(folder) == changed_ns:
+            return 0
+        found = self._on_disk(folder)
+        self._hearing.note(found)
+        # A file may still come within the same tick of the file system's clock.
+        if time.time_ns() - changed_ns > _SETTLED_NS:
+            self._seen_ns[folder] = changed_ns
+        return len(found)
+
+    def _chore(
+        self, what: str, act: Callable[[], None], *, every_s: float
+    ) -> threading.Thread:
+        """Give a thread that does one thing again and again until the end."""
+
+        def work() -> None:
+            told = ""
+            while not self._stop.wait(every_s):
+                try:
+                    act()
+                except PlatformError as error:
+                    if str(error) != told:
+                        told = str(error)
+                        log.error("%s", told)
+                except Exception:  # the other chores and the next try go on
+                    log.exception("buffer: what %s failed", what)
+                    self._stop.wait(_RETRY_S)
+
+        return threading.Thread(target=work, name=f"buffer {what}", daemon=True)
+
+
+def client_of(settings: Settings) -> AlohaClient:
+    """Speaks to the aloha that the settings name."""
+    aloha, buffer = settings.aloha, settings.acquisition.buffer
+    return AlohaClient(
+        buffer.url or f"http://{aloha.host}:{aloha.port}",
+        token_of(settings.home, "aloha", aloha.token.get_secret_value()),
+        timeout_s=buffer.timeout_s,
+        parallel=buffer.parallel,
+    )
+
+
+def _recorded(
+    settings: Settings, montage_id: str, acquisition_id: str
+) -> frozenset[str]:
+    with recorder_of(settings) as recorder:
+        if not recorder.is_complete(acquisition_id):
+            return frozenset()
+        return frozenset(recorder.tile_ids(montage_id))

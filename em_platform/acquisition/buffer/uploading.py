@@ -1,0 +1,278 @@
+"""Sends montages that have ended to aloha, until it has verified them."""
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from em_platform.acquisition.buffer.aloha_client import AlohaClient
+from em_platform.acquisition.buffer.assembling import (
+    Known,
+    cancelled_upload,
+    complete_upload,
+)
+from em_platform.acquisition.buffer.hearing import NOTED
+from em_platform.acquisition.buffer.journal import Journal
+from em_platform.acquisition.buffer.rate import Rate
+from em_platform.acquisition.buffer.reading import Reader, found_in
+from em_platform.acquisition.buffer.tables import IMAGED, REFUSED, MontageRow, TileRow
+from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.config import AcquisitionSettings
+from em_platform.errors import (
+    ChecksumError,
+    FormatError,
+    PlatformError,
+    RecordError,
+    SourceRefused,
+)
+from em_platform.model import AcquisitionUpload
+
+log = logging.getLogger(__name__)
+
+_NEVER_A_FRAME = {413, 422}
+"""What aloha answers to bytes that it will never take."""
+
+_OTHER_BYTES = 409
+
+
+class Uploader:
+    """Sends one montage after the other, some tiles of it side by side.
+
+    What was sent is in the journal; a call goes on where the last one stopped. A
+    montage that is held up is tried again later and later, the others meanwhile.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        client: AlohaClient,
+        settings: AcquisitionSettings,
+        *,
+        stop: threading.Event,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.rate = Rate()
+        self._journal = journal
+        self._client = client
+        self._settings = settings
+        self._stop = stop
+        self._jitter = jitter
+        self._reader = Reader(journal)
+        self._failures: dict[str, int] = {}
+        self._not_before: dict[str, float] = {}
+
+    def tick(self) -> None:
+        """Send all that is due."""
+        for montage in self._journal.open_montages():
+            if self._stop.is_set():
+                return
+            if self._is_due(montage):
+                self._try(montage)
+
+    def _is_due(self, montage: MontageRow) -> bool:
+        key = montage.acquisition_id
+        if time.monotonic() < self._not_before.get(key, 0.0):
+            return False
+        if montage.is_cancelled:
+            return True
+        waited_s = time.time() - montage.said_at
+        if waited_s >= self._settings.buffer.statistics_wait_s:
+            return True
+        tiles = len(montage.body["tiles"])
+        return all(self._journal.noted(key, topic) >= tiles for topic in NOTED)
+
+    def _try(self, montage: MontageRow) -> None:
+        key = montage.acquisition_id
+        try:
+            if montage.is_cancelled:
+                self._cancel(montage)
+            else:
+                self._upload(montage)
+        except PlatformError as error:
+            self._put_off(montage, error)
+            return
+        if not self._stop.is_set():
+            self._failures.pop(key, None)
+            self._not_before.pop(key, None)
+
+    def _put_off(self, montage: MontageRow, error: PlatformError) -> None:
+        """Say what holds a montage up, and try again later, at no fixed moment."""
+        key, settings = montage.acquisition_id, self._settings.buffer
+        failures = self._failures.get(key, 0)
+        longest_s = min(
+            settings.retry_most_s, settings.retry_s * 2 ** min(failures, 30)
+        )
+        self._failures[key] = failures + 1
+        self._not_before[key] = time.monotonic() + longest_s * (
+            0.5 + self._jitter() / 2
+        )
+        if str(error) != montage.sentence:
+            log.warning("buffer: %s waits: %s", key, error)
+            self._journal.note_sentence(key, str(error))
+
+    def _upload(self, montage: MontageRow) -> None:
+        key = montage.acquisition_id
+        while not self._stop.is_set():
+            upload = complete_upload(self._known(montage), self._settings)
+            if not upload.tiles:
+                raise RecordError(
+                    f"buffer: acquisition {key}: not one of its "
+                    f"{len(upload.failures)} tiles has a frame that can be sent "
+                    f"(first: {upload.failures[0].sentence})"
+                )
+            self._journal.note_sent(self._client.announce(upload))
+            if self._send_all(upload):
+                tiles = self._client.complete(key)
+                self._journal.note_answered(key)
+                log.info(
+                    "buffer: %s is uploaded and verified, %d tiles, %d set aside",
+                    key,
+                    tiles,
+                    len(upload.failures),
+                )
+                return
+
+    def _known(self, montage: MontageRow) -> Known:
+        """What is known of an acquisition now, its frames looked at."""
+        key = montage.acquisition_id
+        for tile in self._journal.tiles(key):
+            if tile.state in (IMAGED, REFUSED) and not _is_as_read(tile):
+                self._reader.read(tile)
+        return Known(
+            montage=montage,
+            tiles=self._journal.tiles(key),
+            notes=self._journal.notes(key),
+            roi=self._journal.roi(montage.montage_id),
+            instrument=self._journal.instrument(montage.montage_id),
+        )
+
+    def _send_all(self, upload: AcquisitionUpload) -> bool:
+        """Send what is not sent; False where a frame was set aside or all is to end.
+
+        Raises
+        ------
+        SourceUnavailable
+            Aloha does not serve; what others of the tiles were on their way is sent.
+        SourceRefused
+            Aloha wants none of the tiles.
+        """
+        wanted = {tile.tile_id for tile in upload.tiles}
+        waiting = deque(
+            tile
+            for tile in self._journal.tiles(upload.acquisition_id)
+            if tile.state == IMAGED and tile.tile_id in wanted
+        )
+        outcome = _Outcome()
+
+        def work() -> None:
+            while waiting and not outcome.errors and not self._stop.is_set():
+                try:
+                    tile = waiting.popleft()
+                except IndexError:
+                    return  # another thread took the last one
+                try:
+                    if not self._send(upload.acquisition_id, tile):
+                        outcome.set_aside += 1
+                except Exception as error:  # raised again below
+                    outcome.errors.append(error)
+
+        # Daemons: an answer that does not come must not hold up the end.
+        threads = [
+            threading.Thread(target=work, name="upload", daemon=True)
+            for _ in range(min(self._settings.buffer.parallel, len(waiting)))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive() and not self._stop.is_set():
+                thread.join(0.2)
+        if outcome.errors:
+            raise outcome.errors[0]
+        return not outcome.set_aside and not self._stop.is_set()
+
+    def _send(self, acquisition_id: str, tile: TileRow) -> bool:
+        """Send one frame; False where it is set aside."""
+        try:
+            answer = self._client.send(
+                acquisition_id, tile.tile_id, Path(tile.path), sent=self.rate.add
+            )
+        except SourceRefused as error:
+            status = error.facts.get("status")
+            if status == _OTHER_BYTES and (sentence := _changed(tile)):
+                self._set_aside(tile, sentence)
+                return False
+            if status not in _NEVER_A_FRAME:
+                raise
+            self._set_aside(tile, str(error))
+            return False
+        except OSError as error:
+            self._set_aside(
+                tile,
+                f"tile {tile.tile_id}: its frame {tile.path} cannot be read "
+                f"({error.strerror or error}), it was there when the tile was imaged; "
+                "put it back or image the tile again",
+            )
+            return False
+        if answer.sha256 != tile.sha256:
+            raise ChecksumError(
+                f"buffer: tile {tile.tile_id}: aloha answered with sha256 "
+                f"{answer.sha256}, the frame has {tile.sha256}; it is sent again",
+            )
+        self._journal.note_sent([tile.tile_id])
+        return True
+
+    def _set_aside(self, tile: TileRow, sentence: str) -> None:
+        log.warning("buffer: %s; it stays on the disk, the others go on", sentence)
+        self._journal.note_refused(tile.tile_id, sentence)
+
+    def _cancel(self, montage: MontageRow) -> None:
+        key = montage.acquisition_id
+        known = self._known(montage)
+        is_named = any(acquisition_of(t.tile_id) != t.tile_id for t in known.tiles)
+        if is_named and any(tile.height_px for tile in known.tiles):
+            self._client.announce(cancelled_upload(known, self._settings))
+            self._client.abort(key, montage.body["reason"])
+        self._journal.note_answered(key)
+        log.info("buffer: %s was cancelled, aloha knows", key)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What came of sending side by side."""
+
+    set_aside: int = 0
+    errors: list[Exception] = field(default_factory=list)
+
+
+def _changed(tile: TileRow) -> str:
+    """Say how the frame's file differs from what was imaged; empty where it does not.
+
+    A file that was written again since is read and announced again instead.
+    """
+    if not _is_as_read(tile):
+        return ""
+    try:
+        found = found_in(Path(tile.path))["sha256"]
+    except FormatError as error:
+        return str(error)
+    if found == tile.sha256:
+        return ""
+    return (
+        f"tile {tile.tile_id}: {tile.path} changed on the disk: its sha256 is {found}, "
+        f"after imaging it was {tile.sha256}; look at that disk and image it again"
+    )
+
+
+def _is_as_read(tile: TileRow) -> bool:
+    """Whether the frame was read, and its file was not written since."""
+    if tile.sha256 is None:
+        return False
+    try:
+        found = Path(tile.path).stat()
+    except OSError:
+        return False
+    return (found.st_size, found.st_mtime_ns) == (tile.bytes, tile.mtime_ns)
