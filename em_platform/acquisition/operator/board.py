@@ -7,9 +7,10 @@ from typing import Any
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.acquisition.operator.finished import Finished
 from em_platform.acquisition.operator.modes import (
+    UNFINISHED,
+    in_queue,
     mode_of,
     path_of,
-    pending_of,
     refusals,
 )
 from em_platform.acquisition.operator.newest import NewestTile
@@ -167,11 +168,11 @@ class Board:
     def _update_actions(self) -> None:
         state = self.parts.get("state") or {"path": []}
         montage = self.parts.get("montage") or {}
-        pending = pending_of(self.parts.get("queue"))
+        queue = self.parts.get("queue")
         mode = mode_of("_".join(state["path"]), montage.get("state", ""))
         self.parts.put("mode", mode)
-        waiting = None if pending is None else len(pending)
-        self.parts.put("actions", refusals(mode, pending=waiting))
+        to_do = None if queue is None else len(in_queue(queue, *UNFINISHED))
+        self.parts.put("actions", refusals(mode, to_do=to_do))
 
     def _montage(self, body: Body, now: float) -> None:
         before = self.parts.get("montage") or {}

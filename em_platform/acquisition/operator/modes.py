@@ -20,6 +20,11 @@ SETUP = (
 RUN = ("start", "pause", "resume", "retry", "cancel", "abort_at_end", "abort_now")
 """Commands of ui.run."""
 
+WAITS = ("pending",)
+FINISHED = ("complete", "aborted")
+UNFINISHED = ("pending", "active", "paused", "failed")
+"""Statuses of an entry of the queue."""
+
 _RUNNING = {"acquiring", "paused", "failed"}
 _IDLE_STEPS = {"updateimage", "idle", "waiting", "ready", "live", "wait"}
 
@@ -49,10 +54,11 @@ def mode_of(state: str, montage_state: str = "") -> str:
     return "setup" if busy else "preview"
 
 
-def refusals(mode: str, *, pending: int | None) -> dict[str, str]:
+def refusals(mode: str, *, to_do: int | None) -> dict[str, str]:
     """Action -> why it makes no sense now; what is not in the table may be done.
 
-    `pending` is how many regions wait in the queue, None when nobody has said so.
+    `to_do` is how many regions of the queue are not finished, None when nobody has
+    said so.
     """
     refused: dict[str, str] = {}
     if mode == "unknown":
@@ -61,7 +67,7 @@ def refusals(mode: str, *, pending: int | None) -> dict[str, str]:
     now = f"the microscope is in {_SPOKEN[mode]}"
     if mode != "preview":
         refused["start"] = f"{now}, a start needs preview"
-    elif pending == 0:
+    elif to_do == 0:
         refused["start"] = "the queue is empty; add a region first"
     if mode != "acquiring":
         refused["pause"] = f"{now}, only a running acquisition can pause"
@@ -88,10 +94,7 @@ _SPOKEN: Mapping[str, str] = {
 }
 
 
-def pending_of(queue: Mapping[str, Any] | None) -> list[str] | None:
-    """Montage ids that wait in a roi.queue.status, in their order."""
-    if queue is None:
-        return None
-    return [
-        each["montage_id"] for each in queue["queue"] if each["status"] == "pending"
-    ]
+def in_queue(queue: Mapping[str, Any] | None, *statuses: str) -> list[str]:
+    """Montage ids of the entries of a roi.queue.status with one of `statuses`."""
+    entries = [] if queue is None else queue["queue"]
+    return [each["montage_id"] for each in entries if each["status"] in statuses]

@@ -6,13 +6,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from em_platform.acquisition.operator.modes import SETUP
-from em_platform.acquisition.raster import MontagePlan
 from em_platform.acquisition.roi import roi_of
 from em_platform.config import Settings
 from em_platform.errors import ConfigError
 from em_platform.model import Model, Size
-
-_ID = MontagePlan.model_fields["montage_id"].metadata
 
 
 class RoiForm(Model):
@@ -22,7 +19,7 @@ class RoiForm(Model):
     rectangle by size can be turned.
     """
 
-    montage_id: str = Field(pattern=_ID[0].pattern, max_length=120)
+    montage_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)
     roi_name: str = Field(default="", max_length=200)
     aperture_id: int = Field(ge=0)
     center_x_um: float = 0.0

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Request
 from pydantic import Field
 
 from em_platform.acquisition.operator.desk import Desk
-from em_platform.acquisition.operator.modes import pending_of
+from em_platform.acquisition.operator.modes import FINISHED, UNFINISHED, WAITS, in_queue
 from em_platform.acquisition.operator.roi_form import RoiForm, create_fields
 from em_platform.config import Settings
 from em_platform.errors import ControlRefused
@@ -128,15 +128,14 @@ def queue_routes(desk: Desk, settings: Settings) -> APIRouter:
         with desk.board() as board:
             queue = board.parts.get("queue")
             camera = board.parts.get("camera.status")
-        known = {each["montage_id"] for each in (queue or {"queue": []})["queue"]}
-        if form.montage_id in known:
+        if form.montage_id in in_queue(queue, *UNFINISHED):
             raise ControlRefused(
                 f"roi {form.montage_id}: it is in the queue already, a new id was "
                 "expected; choose another or remove it first",
                 senseless=True,
             )
         frame = camera and Size(height_px=camera["height"], width_px=camera["width"])
-        pending = len(pending_of(queue) or ())
+        pending = len(in_queue(queue, *WAITS))
         fields = create_fields(form, settings, frame=frame, pending=pending)
         desk.send("roi.create", **fields)
         return {"told": form.montage_id}
@@ -151,8 +150,12 @@ def queue_routes(desk: Desk, settings: Settings) -> APIRouter:
     def change(wanted: QueueChange, token: Token = "") -> dict[str, str]:
         desk.control.check(token)
         with desk.board() as board:
-            waiting = pending_of(board.parts.get("queue")) or []
-        _check_change(wanted, waiting)
+            queue = board.parts.get("queue")
+        _check_change(
+            wanted,
+            waiting=in_queue(queue, *WAITS),
+            removable=in_queue(queue, *WAITS, *FINISHED),
+        )
         fields = wanted.model_dump(exclude_defaults=True)
         desk.send("roi.queue.update", **{k: list(v) for k, v in fields.items()})
         return {"told": "queue"}
@@ -160,16 +163,18 @@ def queue_routes(desk: Desk, settings: Settings) -> APIRouter:
     return routes
 
 
-def _check_change(wanted: QueueChange, waiting: list[str]) -> None:
+def _check_change(
+    wanted: QueueChange, *, waiting: list[str], removable: list[str]
+) -> None:
     if not wanted.remove and not wanted.reorder:
         raise ControlRefused(
             "queue: nothing was to be changed; say remove or reorder", senseless=True
         )
-    unknown = sorted(set(wanted.remove) - set(waiting))
+    unknown = sorted(set(wanted.remove) - set(removable))
     if unknown:
         raise ControlRefused(
-            f"queue: {', '.join(unknown)} does not wait there, so it cannot be "
-            "removed; look at the queue again",
+            f"queue: {', '.join(unknown)} neither waits there nor is finished, so "
+            "it cannot be removed; look at the queue again",
             senseless=True,
         )
     if wanted.reorder and sorted(wanted.reorder) != sorted(waiting):

@@ -11,6 +11,7 @@ import { setUpMap, showMap } from "./map.js";
 import { showMinimaps } from "./minimaps.js";
 import { setUpQueue, showQueue } from "./queue.js";
 import { setUpRun, showActions, showProgress } from "./run.js";
+import { setUpSheets } from "./sheet.js";
 import { follow } from "./stream.js";
 
 /** All parts as the service has told them. */
@@ -40,7 +41,7 @@ function draw() {
 
 /** What depends on the time too; also drawn where nothing has changed. */
 function showAged() {
-  showPath(parts);
+  showPath(parts, about.stale_s);
   showQc(parts.qc, about.stale_s);
   showBanner(parts.broker);
   showDevices(parts, about.stale_s);
@@ -63,6 +64,7 @@ async function begin() {
   about = await get("/api/about");
   write(byId("microscope"), about.microscope);
   setUpControl(about.heartbeat_s, () => showActions(parts));
+  setUpSheets();
   setUpLive();
   setUpMap();
   setUpRun(about.setup);

@@ -2,6 +2,7 @@
 import { heldToken, holdToken, post } from "./api.js";
 import { byId, make, write } from "./format.js";
 import { toast } from "./journal.js";
+import { open } from "./sheet.js";
 
 let holder = "";
 let told = () => {};
@@ -14,14 +15,11 @@ export function setUpControl(heartbeatS, changed) {
   const dialog = byId("conch-dialog");
   const form = byId("conch-form");
   form.elements.name.value = localStorage.getItem("operator-name") ?? "";
-  byId("conch").addEventListener("click", () => (hasControl() ? release() : dialog.showModal()));
+  byId("conch").addEventListener("click", () => (hasControl() ? release() : open(dialog)));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     take(form, dialog);
   });
-  for (const button of document.querySelectorAll("[data-close]")) {
-    button.addEventListener("click", () => button.closest("dialog").close());
-  }
   setInterval(beat, heartbeatS * 1000);
   beat();
 }

@@ -74,7 +74,7 @@ export function showBuffer(buffer, staleS) {
   const list = byId("buffer");
   const isOld = !buffer || now() - buffer.heard_at > staleS || !isLive();
   list.classList.toggle("old", isOld);
-  if (!buffer) return figures(list, [["buffer", "not heard yet"]]);
+  if (!buffer) return figures(list, [["Buffer", "not heard yet", "old"]]);
   const free = buffer.free_space;
   figures(list, [
     ["to upload", `${number(buffer.queue_length)} tiles`],

@@ -8,9 +8,13 @@ const QC_LEVELS = { GOOD: "good", STOP_AT_END: "warn", STOP_NOW: "bad" };
 /** `MoveStage` as "move stage". */
 const plain = (step) => capital(step.replace(/([a-z0-9])([A-Z])/g, "$1 $2").toLowerCase());
 
-export function showPath({ state }) {
+export function showPath({ state }, staleS) {
   const list = byId("path");
   const steps = state?.path?.length ? state.path : ["unknown"];
+  const silent = state ? now() - state.heard_at : 0;
+  const isOld = silent > 2 * staleS || !isLive();
+  list.classList.toggle("old", isOld);
+  write(byId("path-age"), isOld && state ? `State · no word for ${span(silent)}` : "State");
   const key = steps.join("/");
   if (list.dataset.key === key) return;
   list.dataset.key = key;

@@ -111,7 +111,7 @@ function layout(canvas) {
   const rows = Math.max(map.rows, 1);
   const columns = Math.max(map.columns, 1);
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-  const size = Math.min(width / columns, height / rows, 96);
+  const size = Math.min((width - 8) / columns, (height - 8) / rows, 96);
   return { size, left: (width - size * columns) / 2, top: (height - size * rows) / 2, width, height };
 }
 

@@ -4,13 +4,17 @@ import { hasControl } from "./control.js";
 import { byId, make, number, write } from "./format.js";
 import { toast } from "./journal.js";
 import { nameOf } from "./run.js";
+import { open } from "./sheet.js";
 
 const LEVELS = { active: "good", failed: "bad", aborted: "warn", paused: "warn" };
 
 let waiting = [];
 let drawn = "";
 
-export function showQueue({ queue, completed_count: completed }) {
+const RANK = { pending: 1, complete: 2, aborted: 2 };
+
+export function showQueue({ queue: told, completed_count: completed }) {
+  const queue = [...told].sort((a, b) => (RANK[a.status] ?? 0) - (RANK[b.status] ?? 0));
   waiting = queue.filter((each) => each.status === "pending").map((each) => each.montage_id);
   write(byId("queue-count"), `${waiting.length} waiting, ${completed} done`);
   const key = JSON.stringify([queue.map((each) => [each.montage_id, each.status, each.roi_name, each.error_message, each.total_tiles])]);
@@ -28,6 +32,8 @@ function entry(each) {
     const at = waiting.indexOf(id);
     tools.push(tool("↑", `Move ${id} up`, `up ${id}`, () => move(id, -1), at === 0));
     tools.push(tool("↓", `Move ${id} down`, `down ${id}`, () => move(id, 1), at === waiting.length - 1));
+  }
+  if (["pending", "complete", "aborted"].includes(status)) {
     tools.push(tool("✕", `Remove ${id}`, `remove ${id}`, () => change({ remove: [id] })));
   }
   const label = name && name !== id ? `${name} · ${id}` : id;
@@ -35,7 +41,7 @@ function entry(each) {
     "li",
     { "data-status": status },
     make("div", {}, make("strong", { title: label }, label), make("small", {}, why ?? (total ? `${number(total)} tiles` : ""))),
-    make("span", { class: "chip", "data-level": LEVELS[status] ?? "" }, status),
+    status === "pending" ? null : make("span", { class: "chip", "data-level": LEVELS[status] ?? "" }, status),
     make("span", { class: "tools" }, ...tools),
   );
 }
@@ -76,9 +82,9 @@ export function setUpQueue(about, parts) {
   for (const radio of form.elements.by) radio.addEventListener("change", showSize);
   byId("add-open").addEventListener("click", () => {
     form.elements.montage_id.value = nextId(parts());
-    byId("roi-dialog").showModal();
+    open(byId("roi-dialog"));
   });
-  byId("load-open").addEventListener("click", () => byId("load-dialog").showModal());
+  byId("load-open").addEventListener("click", () => open(byId("load-dialog")));
   send(form, byId("roi-dialog"), "/api/roi", regionOf);
   send(byId("load-form"), byId("load-dialog"), "/api/roi/load", plain);
 }
