@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from em_platform.config.routines import RoutineSettings
 from em_platform.model import Model
 
 
@@ -36,3 +37,4 @@ class CoordinatorSettings(Model):
     lens_overlap: float = Field(default=0.6, gt=0, lt=1)
     lens_timeout_s: float = Field(default=60.0, gt=0)
     lens_tries: int = Field(default=3, gt=0)
+    routines: RoutineSettings = RoutineSettings()
