@@ -1,0 +1,262 @@
+"""What was heard of one montage while it is imaged, and the montage that it makes."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.model import Montage, Shift, Size, Tile, TileMatch
+
+Cell = tuple[int, int]
+Body = dict[str, Any]
+
+RAW, FOCUS = "tile.raw", "tile.statistics.focus"
+MINI, MATCHES = "tile.mini", "tile.matches"
+TOPICS = (RAW, FOCUS, MINI, MATCHES)
+
+_FIELDS = ("tile_id", "montage_id", "row", "column", "overlap")
+
+
+@dataclass(slots=True, kw_only=True)
+class GrowingTile:
+    """One tile: where it is in the raster, on the stage and on disk; its focus.
+
+    `focus` is that of the message, lower is sharper; `mini` is the picture as it came.
+    """
+
+    tile_id: str
+    cell: Cell
+    overlap_px: int = 0
+    stage_nm: tuple[int, int] | None = None
+    path: str = ""
+    is_lens: bool = False
+    focus: float | None = None
+    mini: bytes = b""
+    matches: list[Body] | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Growing:
+    """One acquisition; `version` counts what changed the picture of it.
+
+    `complete` is the body of `montage.complete` as far as it is needed, `complete_s`
+    the monotonic time of hearing it. `is_done`: all was said about it.
+    """
+
+    acquisition_id: str
+    montage_id: str = ""
+    tiles: dict[str, GrowingTile] = field(default_factory=dict)
+    complete: Body | None = None
+    complete_s: float = 0.0
+    is_done: bool = False
+    version: int = 0
+
+    @property
+    def is_lens(self) -> bool:
+        """Whether it was imaged to measure the lens."""
+        return any(tile.is_lens for tile in self.tiles.values())
+
+    @property
+    def expected(self) -> list[str]:
+        """The tiles that `montage.complete` names."""
+        return list(self.complete["tiles"]) if self.complete else []
+
+    def has_all(self) -> bool:
+        """Whether the matches and minis of all the expected tiles are there."""
+        known = (self.tiles.get(tile_id) for tile_id in self.expected)
+        return all(t is not None and t.matches is not None and t.mini for t in known)
+
+    def take(self, topic: str, body: Body) -> bool:
+        """Add what one message says; whether it was news."""
+        tile = self._tile(body)
+        before = (tile.path, tile.is_lens, tile.focus, tile.mini, tile.matches is None)
+        if topic == RAW:
+            tile.path, tile.is_lens = body["path"], body["lens_correction"]
+        elif topic == FOCUS:
+            tile.focus = body["focus"]
+        elif topic == MINI:
+            tile.mini = _decoded(body["image"])
+        elif tile.matches is None:
+            tile.matches = body["matches"]
+        after = (tile.path, tile.is_lens, tile.focus, tile.mini, tile.matches is None)
+        self.version += before != after
+        return before != after
+
+    def finish(self, body: Body, now_s: float) -> bool:
+        """Take `montage.complete`; whether it was news."""
+        if self.complete is not None:
+            return False
+        self.complete, self.complete_s = body, now_s
+        self.version += 1
+        for tile_id, place in body["tiles"].items():
+            if tile_id not in self.tiles:
+                self.tiles[tile_id] = GrowingTile(
+                    tile_id=tile_id,
+                    cell=(place["row"], place["column"]),
+                    stage_nm=(place["x_nm"], place["y_nm"]),
+                )
+        return True
+
+    def _tile(self, body: Body) -> GrowingTile:
+        tile = self.tiles.setdefault(
+            body["tile_id"],
+            GrowingTile(tile_id=body["tile_id"], cell=(body["row"], body["column"])),
+        )
+        self.montage_id = body["montage_id"]
+        tile.overlap_px = body["overlap"] or tile.overlap_px
+        tile.stage_nm = body["stage_position"] or tile.stage_nm
+        return tile
+
+
+def body_of(topic: str, message: Any) -> Body:
+    """What is kept of a message about a tile."""
+    body: Body = {name: getattr(message, name) for name in _FIELDS}
+    body["stage_position"] = message.stage_position
+    if topic == RAW:
+        body |= {"path": message.path, "lens_correction": bool(message.lens_correction)}
+    elif topic == FOCUS:
+        body["focus"] = message.focus
+    elif topic == MINI:
+        body["image"] = message.image
+    else:
+        body["matches"] = [
+            {
+                "cell": [m.row, m.column],
+                **{name: getattr(m, name) for name in ("pX", "pY", "qX", "qY")},
+            }
+            for m in message.matches
+        ]
+    return body
+
+
+def complete_body(message: Any) -> Body:
+    """What is kept of `montage.complete`."""
+    return {
+        "montage_id": message.montage_id,
+        "acquisition_id": message.acquisition_id,
+        "tiles": {
+            tile_id: {
+                "column": tile.raster_position[0],
+                "row": tile.raster_position[1],
+                "x_nm": tile.stage_position[0],
+                "y_nm": tile.stage_position[1],
+            }
+            for tile_id, tile in message.tiles.items()
+        },
+    }
+
+
+def as_montage(growing: Growing, size: Size, *, microscope: str = "sim") -> Montage:
+    """The montage of all tiles that are known, at their nominal places."""
+    tiles = sorted(growing.tiles.values(), key=lambda tile: tile.cell)
+    places = nominal_places(tiles, size)
+    return Montage(
+        acquisition_id=growing.acquisition_id,
+        montage_id=growing.montage_id,
+        tiles=tuple(
+            Tile(
+                tile_id=tile.tile_id,
+                uri=_best_uri(tile),
+                row=tile.cell[0],
+                column=tile.cell[1],
+                y_px=float(place[0]),
+                x_px=float(place[1]),
+                size=size,
+            )
+            for tile, place in zip(tiles, places, strict=True)
+        ),
+        tile_size=size,
+        microscope=microscope,
+        expected_tiles=len(growing.expected) or len(tiles),
+    )
+
+
+def nominal_places(tiles: list[GrowingTile], size: Size) -> NDArray[np.float64]:
+    """`(n, 2)` corners in px, the smallest at zero, from the stage and the raster.
+
+    The raster gives the steps, and so, by least squares, what one nanometre of the
+    stage is in pixels and how it is turned: neither need be known. Where the stage says
+    nothing, or the tiles lie in one line, the raster alone counts.
+    """
+    overlaps = [tile.overlap_px for tile in tiles if tile.overlap_px]
+    shared = float(np.median(overlaps)) if overlaps else 0.0
+    step = np.array([size.height_px - shared, size.width_px - shared])
+    by_raster = np.array([tile.cell for tile in tiles], float).reshape(-1, 2) * step
+    places = by_raster
+    if tiles and all(tile.stage_nm is not None for tile in tiles):
+        stage = np.array([tile.stage_nm for tile in tiles], float)
+        stage -= stage.mean(axis=0)
+        design = np.concatenate([stage, np.ones((len(tiles), 1))], axis=1)
+        if np.linalg.matrix_rank(stage / max(1.0, np.abs(stage).max()), 0.01) == 2:
+            places = design @ np.linalg.lstsq(design, by_raster)[0]
+    return np.asarray(places - places.min(axis=0) if len(places) else places)
+
+
+def tile_matches(growing: Growing, montage: Montage) -> tuple[TileMatch, ...]:
+    """The heard matches, the upper or left tile first; what is no pair is left out.
+
+    The messages have neither score nor peak; both are 0.
+    """
+    at = {tile.cell: tile.tile_id for tile in growing.tiles.values()}
+    places = {tile.tile_id: (tile.y_px, tile.x_px) for tile in montage.tiles}
+    found: dict[tuple[str, str], TileMatch] = {}
+    for tile in growing.tiles.values():
+        for match in tile.matches or ():
+            row, column = match["cell"]
+            other = at.get((row, column))
+            if other is None or other == tile.tile_id:
+                continue
+            made = _as_match(match, other, own=tile.tile_id, places=places)
+            found.setdefault((made.a, made.b), made)
+    order = {tile.tile_id: n for n, tile in enumerate(montage.tiles)}
+    keys = sorted(found, key=lambda pair: (order[pair[0]], order[pair[1]]))
+    return tuple(found[key] for key in keys)
+
+
+def _as_match(
+    match: Body, other: str, *, own: str, places: Mapping[str, Cell | tuple[float, ...]]
+) -> TileMatch:
+    p = np.array([match["pY"], match["pX"]], float).T.reshape(-1, 2)
+    q = np.array([match["qY"], match["qX"]], float).T.reshape(-1, 2)
+    a, b, at_a, at_b = other, own, q, p
+    away = np.subtract(places[own], places[other])
+    if away[np.argmax(np.abs(away))] < 0:  # imaged from right to left
+        a, b, at_a, at_b = own, other, p, q
+        away = -away
+    shifts = at_a - at_b
+    shift = shifts.mean(axis=0) if len(shifts) else away
+    spread = float(np.sqrt(shifts.var(axis=0).sum() / 2)) if len(shifts) else 0.0
+    return TileMatch(
+        a=a,
+        b=b,
+        shift=Shift(dy_px=float(shift[0]), dx_px=float(shift[1])),
+        score=0.0,
+        points=len(shifts),
+        peak_z=0.0,
+        spread_px=spread,
+        a_points=tuple(map(tuple, at_a.tolist())),
+        b_points=tuple(map(tuple, at_b.tolist())),
+        kept=len(shifts) > 0,
+        reason="" if len(shifts) else "the pipeline found no points that agree",
+    )
+
+
+def _best_uri(tile: GrowingTile) -> str:
+    """The processed frame where it is there, else the raw one."""
+    if not tile.path:
+        return ""
+    path = Path(tile.path)
+    processed = path.with_name(f"{path.stem}.processed.tiff")
+    return str(processed if processed.is_file() else path)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except (binascii.Error, ValueError):
+        return b""

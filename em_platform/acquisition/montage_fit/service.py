@@ -1,0 +1,304 @@
+"""Fits a montage while it grows, draws its map, and speaks up where it does not fit."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from em_platform.acquisition.events import safe_id
+from em_platform.acquisition.frame_paths import (
+    acquisition_of,
+    complete_body_path,
+    frame_path,
+    frames_folder,
+)
+from em_platform.acquisition.lines import Lines
+from em_platform.acquisition.montage_fit.growing import (
+    TOPICS,
+    Growing,
+    as_montage,
+    body_of,
+    complete_body,
+    tile_matches,
+)
+from em_platform.acquisition.montage_fit.lens import LensResult, measure_lens
+from em_platform.acquisition.montage_fit.minimaps import focus_map, montage_map
+from em_platform.acquisition.montage_fit.unheard import whole_montage
+from em_platform.acquisition.pipeline.lens_in_force import LensInForce, lens_of
+from em_platform.config import Settings, SolveSettings
+from em_platform.errors import DataError, DeviceError, FormatError, ProcessingError
+from em_platform.formats.image import read_header
+from em_platform.messaging.bus import Bus
+from em_platform.messaging.topics import model_of
+from em_platform.model import Check, Montage, MontageFit, Severity, Size
+from em_platform.stitching.quality import check_fit, check_matches
+from em_platform.stitching.solve import solve_montage
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.2
+COMPLETE, LENS, CAMERA = (
+    "montage.complete",
+    "lens_correction.transform",
+    "camera.status",
+)
+_KEPT = 2
+_SHARE = 0.25  # of the time may go into fits while the montage grows
+
+
+class MontageFitService:
+    """One handler collects; ticks fit, draw and judge."""
+
+    def __init__(
+        self, bus: Bus, settings: Settings, *, name: str = "montage_fit"
+    ) -> None:
+        self._bus, self._name, self._settings = bus, name, settings
+        self._frames = frames_folder(settings)
+        self._lock = threading.Lock()
+        self._lines = Lines(
+            Path(settings.home).absolute() / "montage_fit" / "tiles", kept=_KEPT
+        )
+        self._lens = LensInForce(settings)
+        self._growing: dict[str, Growing] = {}
+        self._drawn: dict[str, int] = {}
+        self._sizes: dict[str, Size] = {}
+        self._camera: Size | None = None
+        self._due_s = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lens")
+        self._lens_fits: dict[str, Future[LensResult]] = {}
+        for acquisition_id in self._lines.acquisitions():
+            self._resume(acquisition_id)
+        bus.subscribe_many((*TOPICS, COMPLETE, LENS, CAMERA), self._on_message)
+
+    def tick(self) -> None:
+        """Draw what has changed; finish what is complete."""
+        now_s = time.monotonic()
+        with self._lock:
+            growing = [each for each in self._growing.values() if not each.is_done]
+        for each in growing:
+            if each.complete is None:
+                self._complete_from_disk(each)
+            if each.complete is not None and self._may_finish(each, now_s):
+                self._finish(each)
+        if now_s < self._due_s:
+            return
+        for each in growing:
+            if (
+                not each.is_done
+                and self._drawn.get(each.acquisition_id) != each.version
+            ):
+                self._draw(each)
+                spent_s = time.monotonic() - now_s
+                period_s = self._settings.acquisition.montage_fit.period_s
+                self._due_s = time.monotonic() + max(period_s, spent_s / _SHARE)
+
+    def close(self) -> None:
+        """Leave a lens fit that has begun; it is begun anew after the next start."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._lines.close()
+
+    def _on_message(self, message: Any, headers: Mapping[str, str]) -> None:
+        topic = headers["topic"]
+        if topic == CAMERA:
+            self._camera = Size(height_px=message.height, width_px=message.width)
+        elif topic == LENS:
+            if message.ok:
+                self._lens.hear(message.transform)
+        elif topic == COMPLETE:
+            self._take_complete(message)
+        elif message.montage_id:  # else a frame for the operator's screen
+            body = body_of(topic, message)
+            with self._lock:
+                growing = self._of(body["tile_id"], body["montage_id"])
+                if growing.take(topic, body):
+                    self._lines.note(growing.acquisition_id, topic, body)
+
+    def _take_complete(self, message: Any) -> None:
+        body = complete_body(message)
+        first = next(iter(body["tiles"]), body["acquisition_id"])
+        with self._lock:
+            growing = self._of(first, body["montage_id"])
+            if growing.finish(body, time.monotonic()):
+                growing.montage_id = body["montage_id"]
+                self._find_frames(growing)
+                self._lines.note(growing.acquisition_id, COMPLETE, body)
+
+    def _find_frames(self, growing: Growing) -> None:
+        """Frames of tiles that were not heard of lie where the camera puts them."""
+        for tile in growing.tiles.values():
+            if not tile.path:
+                try:
+                    path = frame_path(self._frames, growing.montage_id, tile.tile_id)
+                except DeviceError:
+                    continue  # another system's id, whose frames lie elsewhere
+                tile.path = str(path) if path.is_file() else ""
+
+    def _complete_from_disk(self, growing: Growing) -> None:
+        """The end may have been said while we were away."""
+        try:
+            path = complete_body_path(
+                self._frames, growing.montage_id, growing.acquisition_id
+            )
+            if path.is_file():
+                text = path.read_bytes()
+                self._take_complete(model_of(COMPLETE).model_validate_json(text))
+        except (DeviceError, OSError, ValueError) as error:
+            log.warning("montage fit: %s is not used: %s", COMPLETE, error)
+
+    def _of(self, tile_id: str, montage_id: str) -> Growing:
+        acquisition_id = acquisition_of(tile_id)
+        # A tile that another system has named: all of its montage go together.
+        own = safe_id(acquisition_id if acquisition_id != tile_id else montage_id)
+        return self._growing.get(own) or self._resume(own)
+
+    def _resume(self, acquisition_id: str) -> Growing:
+        growing = Growing(acquisition_id=acquisition_id)
+        for topic, body in self._lines.read(acquisition_id):
+            if topic == COMPLETE:
+                growing.finish(body, time.monotonic())
+                growing.montage_id = body["montage_id"]
+            elif topic == "done":
+                growing.is_done = True
+            else:
+                growing.take(topic, body)
+        self._find_frames(growing)
+        self._growing[acquisition_id] = growing
+        for old in list(self._growing)[:-_KEPT]:
+            del self._growing[old]
+        return growing
+
+    def _may_finish(self, growing: Growing, now_s: float) -> bool:
+        if growing.acquisition_id in self._lens_fits:
+            return self._lens_fits[growing.acquisition_id].done()
+        wait_s = self._settings.acquisition.montage_fit.wait_s
+        return growing.has_all() or now_s - growing.complete_s > wait_s
+
+    def _draw(self, growing: Growing) -> None:
+        """Solve translations with what is there, and publish the maps."""
+        with self._lock:
+            version = growing.version
+            size = self._size_of(growing)
+            if size is None:
+                return
+            montage = as_montage(growing, size)
+            matches = tile_matches(growing, montage)
+        light = SolveSettings(model="translation")
+        try:
+            fit = solve_montage(montage, matches, settings=light)
+        except ProcessingError as error:
+            log.warning("%s", error)
+            return
+        self._publish_maps(growing, fit, size)
+        self._drawn[growing.acquisition_id] = version
+
+    def _publish_maps(self, growing: Growing, fit: MontageFit, size: Size) -> None:
+        with self._lock:
+            tiles = dict(growing.tiles)
+        longest_px = self._settings.acquisition.montage_fit.minimap_px
+        self._bus.publish(
+            "montage.minimaps",
+            montage_id=growing.montage_id,
+            montage=montage_map(tiles, fit, size=size, longest_px=longest_px),
+            focus=focus_map(tiles),
+        )
+
+    def _finish(self, growing: Growing) -> None:
+        """Fit and judge the whole montage; of a lens montage measure the lens, too."""
+        if growing.acquisition_id in self._lens_fits:
+            self._say_lens(growing)
+            return
+        try:
+            self._judge(growing)
+        except (ProcessingError, DataError) as error:
+            log.warning("%s", error)
+            self._done(growing)
+
+    def _judge(self, growing: Growing) -> None:
+        size = self._size_of(growing)
+        if size is None:
+            raise DataError(
+                f"montage {growing.acquisition_id}: the size of its frames is not "
+                "known, a readable frame or a camera.status was expected; it is not "
+                "judged here, see the checks of Dagster"
+            )
+        montage, fit, checks = self._fitted(growing, size)
+        self._publish_maps(growing, fit, size)
+        if growing.is_lens:
+            self._measure_lens(growing, montage)
+        else:
+            self._doubt(growing, checks)
+            self._done(growing)
+
+    def _fitted(
+        self, growing: Growing, size: Size
+    ) -> tuple[Montage, MontageFit, tuple[Check, ...]]:
+        stitching = self._settings.stitching
+        montage, matches = whole_montage(
+            growing,
+            size,
+            microscope=self._settings.acquisition.microscope,
+            settings=stitching.match,
+            lens=None if growing.is_lens else lens_of(self._lens.text()),
+        )
+        fit = solve_montage(montage, matches, settings=stitching.solve)
+        checks = (
+            *check_matches(montage, fit.matches, stitching.quality),
+            *check_fit(montage, fit, stitching.quality),
+        )
+        return montage, fit, checks
+
+    def _doubt(self, growing: Growing, checks: tuple[Check, ...]) -> None:
+        """Stop the scope at the end where a rule of severity ERROR is broken."""
+        failed = [check for check in checks if not check.passed]
+        for check in failed:
+            log.warning("montage %s: %s", growing.acquisition_id, check.sentence)
+        errors = [c.sentence for c in failed if c.severity is Severity.ERROR]
+        if errors:
+            self._stop(f"Montage {growing.acquisition_id}: {' '.join(errors)}")
+
+    def _measure_lens(self, growing: Growing, montage: Montage) -> None:
+        """Begin in a thread of its own: it takes many seconds."""
+        raw = [
+            tile.model_copy(update={"uri": growing.tiles[tile.tile_id].path})
+            for tile in montage.tiles
+            if growing.tiles[tile.tile_id].path
+        ]
+        self._lens_fits[growing.acquisition_id] = self._thread.submit(
+            measure_lens,
+            montage.model_copy(update={"tiles": tuple(raw)}),
+            settings=self._settings.stitching,
+            magnification=self._settings.acquisition.magnification,
+        )
+
+    def _say_lens(self, growing: Growing) -> None:
+        result = self._lens_fits[growing.acquisition_id].result()
+        self._bus.publish(LENS, **result.message(growing.montage_id))
+        if result.reason:
+            log.warning("montage %s: %s", growing.acquisition_id, result.reason)
+            self._stop(f"The lens was not measured: {result.reason}.")
+        self._done(growing)
+
+    def _stop(self, reason: str) -> None:
+        self._bus.publish("qc.status", status="STOP_AT_END", reason=reason)
+
+    def _done(self, growing: Growing) -> None:
+        growing.is_done = True
+        self._lens_fits.pop(growing.acquisition_id, None)
+        self._lines.note(growing.acquisition_id, "done", {})
+
+    def _size_of(self, growing: Growing) -> Size | None:
+        """Of the frames: from the first that can be read, else what the camera says."""
+        known = self._sizes.get(growing.acquisition_id)
+        for tile in () if known else growing.tiles.values():
+            if not tile.path:
+                continue
+            try:
+                known = read_header(tile.path).size
+            except FormatError:
+                continue
+            self._sizes = {growing.acquisition_id: known}
+            break
+        return known or self._camera

@@ -1,0 +1,114 @@
+"""What was not heard of a montage, made from its frames: matches, minis, focus.
+
+Messages that were sent while this service was down are lost to it; the frames are not.
+"""
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.acquisition.montage_fit.growing import (
+    Growing,
+    GrowingTile,
+    as_montage,
+    tile_matches,
+)
+from em_platform.config.stitching import MatchSettings
+from em_platform.errors import DataError
+from em_platform.formats.image import read_image
+from em_platform.imaging.focus import focus_score
+from em_platform.imaging.tile import process_tile
+from em_platform.model import LensModel, Montage, Size, TileMatch
+from em_platform.stitching.match import match_block
+from em_platform.stitching.neighbours import find_neighbours
+from em_platform.stitching.tile_images import TileImages
+
+log = logging.getLogger(__name__)
+
+_MOST_PAIRS = 500
+"""More than that is not a restart of ours: then the pipeline did not work."""
+
+_MINI_PX = 64
+
+
+def match_unheard(
+    montage: Montage,
+    heard: tuple[TileMatch, ...],
+    *,
+    settings: MatchSettings,
+    lens: LensModel | None,
+) -> tuple[TileMatch, ...]:
+    """All matches of a montage: those that were heard, and the others measured."""
+    known = {(match.a, match.b) for match in heard}
+    known |= {(b, a) for a, b in known}
+    pairs = [
+        pair
+        for pair in find_neighbours(montage, min_overlap_px=settings.min_overlap_px)
+        if (pair.a.tile_id, pair.b.tile_id) not in known
+        if Path(pair.a.uri).is_file() and Path(pair.b.uri).is_file()
+    ]
+    if not pairs:
+        return heard
+    if len(pairs) > _MOST_PAIRS:
+        log.warning(
+            "montage fit: the matches of %d pairs of %s were not heard, at most %d are "
+            "measured here; see that the pipeline runs",
+            len(pairs),
+            montage.acquisition_id,
+            _MOST_PAIRS,
+        )
+        return heard
+    log.info(
+        "montage fit: %d pairs of %s were not heard of and are measured",
+        len(pairs),
+        montage.acquisition_id,
+    )
+    made = match_block(tuple(pairs), images=TileImages(), settings=settings, lens=lens)
+    return (*heard, *made)
+
+
+def fill_in_pictures(growing: Growing) -> None:
+    """Minis and focus of tiles of which they were not heard, from their frames."""
+    for tile in growing.tiles.values():
+        if tile.path and (not tile.mini or tile.focus is None):
+            _fill_in(tile)
+
+
+def _fill_in(tile: GrowingTile) -> None:
+    path = Path(tile.path)
+    processed = path.with_name(f"{path.stem}.processed.tiff")
+    try:
+        raw = read_image(str(processed if processed.is_file() else path))
+        image = process_tile(raw, tile_id=tile.tile_id).image
+    except DataError as error:
+        log.warning("%s", error)
+        return
+    if tile.focus is None:
+        tile.focus = 1.0 - focus_score(image)
+    if not tile.mini:
+        tile.mini = _mini(image)
+
+
+def _mini(image: NDArray[np.uint8]) -> bytes:
+    scale = min(1.0, _MINI_PX / max(image.shape))
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    _, content = cv2.imencode(".jpg", small)
+    return content.tobytes()
+
+
+def whole_montage(
+    growing: Growing,
+    size: Size,
+    *,
+    microscope: str,
+    settings: MatchSettings,
+    lens: LensModel | None,
+) -> tuple[Montage, tuple[TileMatch, ...]]:
+    """The montage and its matches when it is complete; gaps in hearing are filled."""
+    fill_in_pictures(growing)
+    montage = as_montage(growing, size, microscope=microscope)
+    heard = tile_matches(growing, montage)
+    return montage, match_unheard(montage, heard, settings=settings, lens=lens)
