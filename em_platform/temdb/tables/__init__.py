@@ -1,6 +1,6 @@
 """The tables of TEM DB."""
 
-from em_platform.temdb.tables.base import Base, in_utc, now
+from em_platform.temdb.tables.base import Base, Moment, in_utc, now
 from em_platform.temdb.tables.imaging import (
     Acquisition,
     Dataset,
@@ -26,6 +26,7 @@ __all__ = [
     "Dataset",
     "LensCorrection",
     "Microscope",
+    "Moment",
     "Roi",
     "Section",
     "Specimen",

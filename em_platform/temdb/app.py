@@ -1,0 +1,109 @@
+"""The web application of TEM DB: all routes under /api/v2, errors of one sentence."""
+
+import logging
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from starlette.middleware.gzip import GZipMiddleware
+
+from em_platform.temdb.database import Database
+from em_platform.temdb.gate import OPEN, TokenGate, Unzipped
+from em_platform.temdb.routes import (
+    acquisitions,
+    instruments,
+    quality,
+    rois,
+    runs,
+    sections,
+    specimens,
+    substrates,
+    tasks,
+    tiles,
+)
+
+log = logging.getLogger(__name__)
+
+_PREFIX = "/api/v2"
+# `runs` before `acquisitions`: /acquisitions/aggregated is no acquisition's id.
+_ROUTERS = (
+    specimens.router,
+    sections.router,
+    substrates.router,
+    rois.router,
+    tasks.router,
+    runs.router,
+    acquisitions.router,
+    tiles.router,
+    quality.router,
+    instruments.router,
+)
+
+
+def create_app(database: Database, token: str) -> FastAPI:
+    """TEM DB on one database; every call but `/health` needs the token."""
+    app = FastAPI(title="TEM DB", version=version("em-platform"))
+    app.state.database = database
+    app.add_middleware(GZipMiddleware, minimum_size=1000)
+    app.add_middleware(Unzipped)
+    app.add_middleware(TokenGate, token=token)
+    for path in OPEN:
+        app.add_api_route(path, _health, methods=["GET"])
+    api = APIRouter(prefix=_PREFIX)
+    api.add_api_route("/", _about, methods=["GET"])
+    for router in _ROUTERS:
+        api.include_router(router)
+    app.include_router(api)
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(IntegrityError, _in_conflict)
+    app.add_exception_handler(DataError, _not_storable)
+    app.add_exception_handler(SQLAlchemyError, _database_is_away)
+    return app
+
+
+def _health(request: Request) -> JSONResponse:
+    database: Database = request.app.state.database
+    if database.answers():
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "database is away"}, status_code=503)
+
+
+def _about() -> dict[str, str]:
+    return {"name": "em-platform TEM DB", "api": "v2", "models": _version_of_models()}
+
+
+def _version_of_models() -> str:
+    return version("temdb-models")
+
+
+def _not_valid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    first: Any = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return _said(422, f"{place}: {first['msg']}")
+
+
+def _in_conflict(_: Request, error: Exception) -> JSONResponse:
+    return _said(409, f"it contradicts what is there ({_reason(error)})")
+
+
+def _not_storable(_: Request, error: Exception) -> JSONResponse:
+    return _said(422, f"a value cannot be kept ({_reason(error)})")
+
+
+def _database_is_away(_: Request, error: Exception) -> JSONResponse:
+    log.error("temdb: the database does not serve (%s)", _reason(error))
+    answer = _said(503, f"the database does not serve ({_reason(error)}); ask again")
+    answer.headers["Retry-After"] = "2"
+    return answer
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
+
+
+def _said(status: int, sentence: str) -> JSONResponse:
+    return JSONResponse({"detail": f"TEM DB: {sentence}"}, status_code=status)

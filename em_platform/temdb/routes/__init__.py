@@ -1,0 +1,1 @@
+"""What TEM DB answers, one file a kind of entity."""

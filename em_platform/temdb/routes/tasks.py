@@ -1,0 +1,234 @@
+"""Acquisition tasks: plans, whose state follows from their runs."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Query
+from sqlalchemy import ColumnElement, and_, exists, or_, select
+from sqlalchemy.orm import Session
+from temdb.models import (
+    AcquisitionResponse,
+    AcquisitionTaskCreate,
+    AcquisitionTaskResponse,
+    AcquisitionTaskUpdate,
+)
+
+from em_platform.temdb.routes.answers import (
+    Db,
+    Limit,
+    Skip,
+    change,
+    has,
+    in_use,
+    one,
+    page,
+    refuse_taken,
+    values_of,
+    wrong,
+)
+from em_platform.temdb.tables import Acquisition, Roi, Section, Task, now
+from em_platform.temdb.uuid7 import uuid7
+
+router = APIRouter(tags=["tasks"])
+
+
+def task_state(runs: Sequence[Acquisition]) -> str:
+    """The state of a task: pending, acquired, complete, failed or needs_review."""
+    if not runs:
+        return "pending"
+    if any(run.qc_state == "qc_pass" for run in runs):
+        return "complete"
+    if all(run.status in ("failed", "aborted") for run in runs):
+        return "failed"
+    newest = max(runs, key=lambda run: (run.start_time, run.id))
+    if newest.qc_state in ("qc_fail", "needs_review"):
+        return "needs_review"
+    return "acquired"
+
+
+@router.get("/acquisition-tasks")
+def list_tasks(
+    db: Db,
+    specimen_id: str | None = None,
+    block_id: str | None = None,
+    roi_id: str | None = None,
+    kind: str | None = None,
+    media_id: str | None = None,
+    task_group_id: UUID | None = None,
+    current_only: bool = True,
+    skip_destroyed: bool = True,
+    skip_completed: bool = True,
+    imageable: bool = False,
+    loaded_media_id: Annotated[list[str] | None, Query()] = None,
+    skip: Skip = 0,
+    limit: Limit = 100,
+) -> list[AcquisitionTaskResponse]:
+    """Tasks; by default those that are still to be done."""
+    query = (
+        select(Task)
+        .outerjoin(Roi, Roi.roi_id == Task.roi_id)
+        .outerjoin(Section, Section.section_id == Roi.section_id)
+    )
+    if current_only or imageable:
+        query = query.where(Task.superseded_by.is_(None))
+    if skip_destroyed or imageable:
+        query = query.where(Section.condition.is_distinct_from("destroyed"))
+    if skip_completed:
+        query = query.where(~_has_run(_is_done("pending", "qc_pass")))
+    if imageable:
+        done = _is_done("pending", "qc_pass", "needs_review")
+        query = query.where(~_has_run(or_(Acquisition.status.is_(None), done)))
+    if imageable and loaded_media_id:
+        loaded = Roi.substrate_media_id.in_(loaded_media_id)
+        query = query.where(or_(Task.kind == "lens_correction", loaded))
+    order = (Task.id,) if task_group_id is None else (Task.tilt_angle_deg, Task.id)
+    with db.reading() as session:
+        tasks = page(
+            session,
+            query.order_by(*order),
+            skip=skip,
+            limit=limit,
+            wanted=[
+                (Task.specimen_id, specimen_id),
+                (Task.block_id, block_id),
+                (Task.roi_id, roi_id),
+                (Task.kind, kind),
+                (Task.task_group_id, task_group_id),
+                (Roi.substrate_media_id, media_id),
+            ],
+        )
+        return shown(session, tasks)
+
+
+@router.post("/acquisition-tasks", status_code=201)
+def create_task(told: AcquisitionTaskCreate, db: Db) -> AcquisitionTaskResponse:
+    """A new task."""
+    with db.writing() as session:
+        return shown(session, [_create(session, told)])[0]
+
+
+@router.post("/acquisition-tasks/batch", status_code=201)
+def create_tasks(
+    tasks: Annotated[list[AcquisitionTaskCreate], Body()],
+    db: Db,
+    group: Annotated[bool, Body()] = False,
+) -> list[AcquisitionTaskResponse]:
+    """Many new tasks, all or none; with `group` they share a new group id."""
+    group_id = uuid7() if group else None
+    with db.writing() as session:
+        made = [_create(session, each, group_id=group_id) for each in tasks]
+        return shown(session, made)
+
+
+@router.get("/acquisition-tasks/{task_id}")
+def get_task(task_id: str, db: Db) -> AcquisitionTaskResponse:
+    """One task with its state."""
+    with db.reading() as session:
+        return shown(session, [one(session, Task, task_id)])[0]
+
+
+@router.patch("/acquisition-tasks/{task_id}")
+def update_task(
+    task_id: str, told: AcquisitionTaskUpdate, db: Db
+) -> AcquisitionTaskResponse:
+    """A task with some fields changed."""
+    with db.writing() as session:
+        found = one(session, Task, task_id)
+        change(found, told)
+        return shown(session, [found])[0]
+
+
+@router.delete("/acquisition-tasks/{task_id}", status_code=204)
+def delete_task(task_id: str, db: Db) -> None:
+    """Remove a task that has no runs and replaces none."""
+    with db.writing() as session:
+        found = one(session, Task, task_id)
+        if has(session, Acquisition.acquisition_task_id == task_id):
+            raise in_use("acquisition task", task_id, "acquisitions")
+        if has(session, Task.superseded_by == task_id):
+            raise in_use("acquisition task", task_id, "a predecessor")
+        session.delete(found)
+
+
+@router.get(
+    "/acquisition-tasks/{task_id}/acquisitions",
+    response_model=list[AcquisitionResponse],
+)
+def list_acquisitions_of_task(
+    task_id: str, db: Db, skip: Skip = 0, limit: Limit = 100
+) -> Sequence[Acquisition]:
+    """The runs of one task, the oldest first."""
+    with db.reading() as session:
+        one(session, Task, task_id)
+        return page(
+            session,
+            select(Acquisition).order_by(Acquisition.start_time, Acquisition.id),
+            skip=skip,
+            limit=limit,
+            wanted=[(Acquisition.acquisition_task_id, task_id)],
+        )
+
+
+@router.post("/acquisition-tasks/{task_id}/supersede", status_code=201)
+def supersede_task(
+    task_id: str, told: AcquisitionTaskCreate, db: Db
+) -> AcquisitionTaskResponse:
+    """A new task in place of this one, whose runs stay with it."""
+    with db.writing() as session:
+        old = one(session, Task, task_id)
+        if old.superseded_by is not None:
+            raise wrong(
+                409,
+                f"acquisition task {task_id} is superseded by {old.superseded_by} "
+                "already; supersede that one",
+            )
+        made = _create(session, told)
+        old.superseded_by = made.task_id
+        old.updated_at = now()
+        return shown(session, [made])[0]
+
+
+def shown(session: Session, tasks: Sequence[Task]) -> list[AcquisitionTaskResponse]:
+    """The answers of tasks, each with the state that its runs give it."""
+    names = [task.task_id for task in tasks]
+    runs = defaultdict(list)
+    if names:
+        query = select(Acquisition).where(Acquisition.acquisition_task_id.in_(names))
+        for run in session.scalars(query):
+            runs[run.acquisition_task_id].append(run)
+    answers = [AcquisitionTaskResponse.model_validate(task) for task in tasks]
+    for answer in answers:
+        answer.status = task_state(runs[answer.task_id])
+    return answers
+
+
+def _create(
+    session: Session, told: AcquisitionTaskCreate, *, group_id: UUID | None = None
+) -> Task:
+    refuse_taken(session, Task, told.task_id)
+    lineage = (told.specimen_id, told.block_id)
+    if told.roi_id is not None:
+        roi = one(session, Roi, told.roi_id)
+        if lineage != (roi.specimen_id, roi.block_id):
+            raise wrong(
+                422,
+                f"ROI {told.roi_id} is of block {roi.block_id} of specimen "
+                f"{roi.specimen_id}, not of {told.block_id} of {told.specimen_id}",
+            )
+    elif any(lineage):
+        raise wrong(422, "specimen_id, block_id and roi_id are given all or none")
+    made = Task(**values_of(told, Task))
+    made.task_group_id = group_id or made.task_group_id
+    session.add(made)
+    session.flush()
+    return made
+
+
+def _is_done(*qc_states: str) -> ColumnElement[bool]:
+    return and_(Acquisition.status == "complete", Acquisition.qc_state.in_(qc_states))
+
+
+def _has_run(such: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(Acquisition.acquisition_task_id == Task.task_id, such)

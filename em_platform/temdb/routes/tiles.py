@@ -1,0 +1,202 @@
+"""The tiles of a run, and where they lie."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+from temdb.models import (
+    AcquisitionResponse,
+    StorageLocation,
+    StorageLocationCreate,
+    TileCreate,
+    TileResponse,
+)
+
+from em_platform.temdb.routes.answers import (
+    Db,
+    Limit,
+    has,
+    missing,
+    one,
+    uuid_of,
+    wrong,
+)
+from em_platform.temdb.tables import Acquisition, Dataset, Tile, now
+from em_platform.temdb.tile_rows import tile_answer, tile_values
+
+router = APIRouter(prefix="/acquisitions/{acquisition_id}", tags=["tiles"])
+
+_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_KEY = ("dataset_id", "run_id", "raster_index")
+_ROWS_A_STATEMENT = 500
+"""SQLite takes 32766 values a statement; a tile has 25."""
+
+
+@router.post("/tiles", status_code=201)
+def add_tile(acquisition_id: str, told: TileCreate, db: Db) -> TileResponse:
+    """One more tile; 409 where its place in the raster is taken."""
+    with db.writing() as session:
+        run = _taking_tiles(session, acquisition_id)
+        if not _add(session, run, [told]):
+            raise wrong(
+                409,
+                f"acquisition {acquisition_id} has a tile {told.raster_index} already; "
+                "a tile never changes",
+            )
+        mine = _of(run), Tile.raster_index == told.raster_index
+        made = session.scalars(select(Tile).where(*mine)).one()
+        return TileResponse.model_validate(tile_answer(made, acquisition_id))
+
+
+@router.post("/tiles/bulk", status_code=201)
+def add_tiles(acquisition_id: str, tiles: list[TileCreate], db: Db) -> dict[str, Any]:
+    """Many tiles; one whose place in the raster is taken is passed over."""
+    with db.writing() as session:
+        run = _taking_tiles(session, acquisition_id)
+        inserted = _add(session, run, tiles)
+    return {
+        "acquisition_id": acquisition_id,
+        "total_received": len(tiles),
+        "inserted": inserted,
+        "skipped_existing": len(tiles) - inserted,
+    }
+
+
+@router.get("/tiles")
+def list_tiles(
+    acquisition_id: str,
+    db: Db,
+    cursor: int | None = None,
+    limit: Limit = 100,
+    fields: Annotated[list[str] | None, Query()] = None,
+) -> JSONResponse:
+    """One page of tiles in the order of the raster, behind raster index `cursor`."""
+    with db.reading() as session:
+        run = one(session, Acquisition, acquisition_id)
+        query = select(Tile).where(_of(run)).order_by(Tile.raster_index)
+        if cursor is not None:
+            query = query.where(Tile.raster_index > cursor)
+        found = session.scalars(query.limit(limit + 1)).all()
+    tiles, has_more = found[:limit], len(found) > limit
+    shown = [tile_answer(tile, acquisition_id) for tile in tiles]
+    if fields:
+        names = dict.fromkeys(("raster_index", *fields))
+        shown = [{name: tile.get(name) for name in names} for tile in shown]
+    return JSONResponse(
+        {
+            "tiles": shown,
+            "metadata": {
+                "returned_count": len(shown),
+                "limit": limit,
+                "current_cursor": cursor,
+                "next_cursor": tiles[-1].raster_index if has_more else None,
+                "has_more": has_more,
+            },
+        }
+    )
+
+
+@router.get("/tiles/{tile_id}")
+def get_tile(acquisition_id: str, tile_id: str, db: Db) -> TileResponse:
+    """One tile of this run."""
+    with db.reading() as session:
+        found = _tile(session, acquisition_id, tile_id)
+    return TileResponse.model_validate(tile_answer(found, acquisition_id))
+
+
+@router.delete("/tiles/{tile_id}", status_code=204)
+def delete_tile(acquisition_id: str, tile_id: str, db: Db) -> None:
+    """Remove one tile of this run."""
+    with db.writing() as session:
+        session.delete(_tile(session, acquisition_id, tile_id))
+
+
+@router.get("/tile-count")
+def count_tiles(acquisition_id: str, db: Db) -> dict[str, int]:
+    """How many tiles there are."""
+    with db.reading() as session:
+        run = one(session, Acquisition, acquisition_id)
+        query = select(func.count()).select_from(Tile).where(_of(run))
+        return {"tile_count": session.scalar(query) or 0}
+
+
+@router.post("/storage-locations", response_model=AcquisitionResponse)
+def add_storage_location(
+    acquisition_id: str, told: StorageLocationCreate, db: Db
+) -> Acquisition:
+    """One more place where the run lies, which is now its current one."""
+    with db.writing() as session:
+        found = one(session, Acquisition, acquisition_id)
+        before = [{**at, "is_current": False} for at in found.storage_locations or ()]
+        new = told.model_dump(mode="json")
+        new |= {"is_current": True, "date_added": now().isoformat()}
+        found.storage_locations = [*before, new]
+        found.updated_at = now()
+    return found
+
+
+@router.get("/current-storage", response_model=StorageLocation | None)
+def get_current_storage(acquisition_id: str, db: Db) -> dict[str, Any] | None:
+    """Where the run lies now; null where that is not known."""
+    with db.reading() as session:
+        found = one(session, Acquisition, acquisition_id)
+    return _current(found.storage_locations or ())
+
+
+@router.get("/minimap-uri")
+def get_minimap_uri(acquisition_id: str, db: Db) -> dict[str, str | None]:
+    """Where the small picture of the run lies: beside its tiles."""
+    with db.reading() as session:
+        found = one(session, Acquisition, acquisition_id)
+    current = _current(found.storage_locations or ())
+    base = current["base_path"].rstrip("/") if current else None
+    return {"minimap_uri": f"{base}/minimap.png" if base else None}
+
+
+def _taking_tiles(session: Session, acquisition_id: str) -> Acquisition:
+    run = one(session, Acquisition, acquisition_id)
+    if run.dataset_id is None:
+        raise wrong(
+            409,
+            f"acquisition {acquisition_id} is in no dataset, and tiles are kept by "
+            "dataset; create it with a dataset_id",
+        )
+    if has(session, Dataset.parent_dataset_id == run.dataset_id):
+        raise wrong(409, f"dataset {run.dataset_id} has parts; tiles go into those")
+    return run
+
+
+def _add(session: Session, run: Acquisition, tiles: Sequence[TileCreate]) -> int:
+    """How many were new."""
+    added = 0
+    upsert = _INSERT[session.get_bind().dialect.name]
+    for first in range(0, len(tiles), _ROWS_A_STATEMENT):
+        rows = [
+            tile_values(tile) | {"dataset_id": run.dataset_id, "run_id": run.run_id}
+            for tile in tiles[first : first + _ROWS_A_STATEMENT]
+        ]
+        statement = upsert(Tile).on_conflict_do_nothing(index_elements=_KEY)
+        returned = session.execute(statement.returning(Tile.raster_index), rows)
+        added += len(returned.all())
+    return added
+
+
+def _of(run: Acquisition) -> ColumnElement[bool]:
+    return (Tile.dataset_id == run.dataset_id) & (Tile.run_id == run.run_id)
+
+
+def _tile(session: Session, acquisition_id: str, tile_id: str) -> Tile:
+    run = one(session, Acquisition, acquisition_id)
+    mine = _of(run), Tile.tile_id == uuid_of("tile", tile_id)
+    found = session.scalars(select(Tile).where(*mine)).one_or_none()
+    if found is None:
+        raise missing("tile", f"{tile_id} in acquisition {acquisition_id}")
+    return found
+
+
+def _current(places: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((place for place in places if place.get("is_current")), None)

@@ -1,0 +1,71 @@
+"""A TEM DB on SQLite that listens on a real port, and the published client to it."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from temdb.client import TEMdbClient
+
+from em_platform.processes import free_port
+from em_platform.temdb.app import create_app
+from em_platform.temdb.database import Database, migrate
+from em_platform.temdb.register import Register
+
+TOKEN = "secret-of-the-tests"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An empty one, up to date."""
+    url = f"sqlite:///{tmp_path / 'temdb.sqlite'}"
+    migrate(url)
+    database = Database(url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def server(database: Database) -> Iterator[str]:
+    """The base URL of a server on that database."""
+    port = free_port("127.0.0.1")
+    config = uvicorn.Config(
+        create_app(database, TOKEN), port=port, log_config=None, access_log=False
+    )
+    served = uvicorn.Server(config)
+    thread = threading.Thread(target=served.run)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not served.started:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}"
+    served.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def register(server: str) -> Register:
+    """Ours, with the right token."""
+    return Register(server, TOKEN)
+
+
+Act = Callable[[TEMdbClient], Awaitable[Any]]
+
+
+@pytest.fixture
+def talk(server: str) -> Callable[[Act], Any]:
+    """Run a coroutine on the published client."""
+
+    def run(act: Act) -> Any:
+        async def inner() -> Any:
+            async with TEMdbClient(server, api_key=TOKEN) as client:
+                return await act(client)
+
+        return asyncio.run(inner())
+
+    return run
