@@ -6,9 +6,11 @@ from typing import Any
 
 from em_platform.acquisition.events import Event, safe_id
 from em_platform.acquisition.raster import image_position
+from em_platform.acquisition.uploaded import Locate, locator
 from em_platform.model import Failure, Montage
 from em_platform.stitching.intake import montage_of
 from em_platform.stitching.tile_list import InputOptions, ListedTile, TileList
+from em_platform.storage import Store
 
 Pair = tuple[float, float]
 
@@ -19,11 +21,13 @@ def recorded_montage(
     *,
     microscope: str,
     magnification: int | None,
+    store: Store | None = None,
 ) -> Montage:
     """The montage that `montage.complete` announced, of the frames in `tile.raw`.
 
     Frames that do not belong to it are left out; of a tile that was said twice the
-    last frame counts. What is missing or cannot be used becomes a failure.
+    last frame counts. What is missing or cannot be used becomes a failure. A frame that
+    has left the disk is read from `store`, where aloha has put it.
 
     Raises
     ------
@@ -39,11 +43,12 @@ def recorded_montage(
         pixel_nm=body["pixel_size"],
         rotation_rad=body["rotation_angle"],
     )
+    acquisition_id = safe_id(body["acquisition_id"])
+    locate = locator(acquisition_id, store) if store else _as_imaged
     listed = [
-        _listed(body, found[tile_id], at_px=place)
+        _listed(body, found[tile_id], at_px=place, locate=locate)
         for tile_id, place in zip(present, places, strict=True)
     ]
-    acquisition_id = safe_id(body["acquisition_id"])
     montage = montage_of(
         TileList(
             uri=f"montage {acquisition_id}",
@@ -55,7 +60,7 @@ def recorded_montage(
             started_at=datetime.fromisoformat(body["start_time"]),
             ended_at=_sent_at(complete),
         ),
-        InputOptions(),
+        InputOptions(options=store.options if store else {}),
         name=acquisition_id,
     )
     return montage.model_copy(
@@ -85,10 +90,17 @@ def _stage_nm(body: dict[str, Any], frame: Event) -> Pair:
     return float(y), float(x)
 
 
-def _listed(body: dict[str, Any], frame: Event, *, at_px: Pair) -> ListedTile:
+def _as_imaged(_: str, uri: str) -> str:
+    return uri
+
+
+def _listed(
+    body: dict[str, Any], frame: Event, *, at_px: Pair, locate: Locate
+) -> ListedTile:
+    tile_id = frame.body["tile_id"]
     return ListedTile(
-        name=frame.body["tile_id"],
-        uri=frame.body["path"],
+        name=tile_id,
+        uri=locate(tile_id, frame.body["path"]),
         y_px=at_px[0],
         x_px=at_px[1],
         row=frame.body["row"],

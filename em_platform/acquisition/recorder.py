@@ -34,6 +34,7 @@ from em_platform.acquisition.recorded_montage import recorded_montage
 from em_platform.config import Settings
 from em_platform.errors import ConfigError, RecordError, StorageError
 from em_platform.model import Montage
+from em_platform.storage import Store
 
 _WRITER_LOCK = 7_203_651_170_219_552_101
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -115,8 +116,10 @@ class Recorder:
         with self._reading() as connection:
             return [(int(seq), str(name)) for seq, name in connection.execute(query)]
 
-    def montage(self, acquisition_id: str) -> Montage:
+    def montage(self, acquisition_id: str, *, store: Store | None = None) -> Montage:
         """The montage as it was imaged; what is wrong with single tiles is in it.
+
+        Frames that have left the microscope's disk are looked for in `store`.
 
         Raises
         ------
@@ -139,6 +142,7 @@ class Recorder:
             frames,
             microscope=self._microscope,
             magnification=magnification or self._magnification,
+            store=store,
         )
 
     def tile_ids(self, montage_id: str) -> set[str]:
