@@ -165,3 +165,32 @@ def test_a_long_log_is_turned_over(
         supervisor.tend()
     assert (tmp_path / "talker.log").stat().st_size < 100
     assert (tmp_path / "talker.log.1").read_text().startswith("readyready")
+
+
+def test_groups_start_at_once_and_stop_one_after_the_other(tmp_path: Path) -> None:
+    first_waits = (
+        "import signal, sys, time; from pathlib import Path\n"
+        f"out = Path({str(tmp_path)!r})\n"
+        "def end(*_):\n"
+        "    (out / sys.argv[1]).write_text(str(time.time()))\n"
+        "    sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "while not (out / 'go').exists() and sys.argv[1] == 'base': time.sleep(0.01)\n"
+        "(out / 'go').touch()\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+
+    def named(name: str) -> Child:
+        return Child(
+            name=name,
+            arguments=(sys.executable, "-c", first_waits, name),
+            ready=lambda said: "ready" in said,
+        )
+
+    with Supervisor(tmp_path / "logs") as supervisor:
+        # The base group is ready only when the second one has been started.
+        supervisor.start_all([[named("base")], [named("top"), named("side")]])
+        assert set(supervisor.pids) == {"base", "top", "side"}
+    base = float((tmp_path / "base").read_text())
+    assert max(float((tmp_path / n).read_text()) for n in ("top", "side")) <= base

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +17,19 @@ import pytest
 import tifffile
 from pigeon import Pigeon
 
+from em_platform.acquisition.devices import DEVICES
 from em_platform.acquisition.devices.optics import view
 from em_platform.acquisition.devices.tissue import Tissue
 from em_platform.acquisition.devices.truth import MontageTruth
-from em_platform.acquisition.instrument import Instrument
-from em_platform.acquisition.raster import MontagePlan
 from em_platform.acquisition.rig import running_rig
-from em_platform.acquisition.session import Imaged, Session
+from em_platform.cli.watch import begin, regions
 from em_platform.config import Settings, export, load_settings
 from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus
 from em_platform.processes import Supervisor
 from em_platform.processes import free_port as find_port
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 Rig = tuple[Settings, Supervisor]
 
@@ -41,6 +41,7 @@ def variables(port: int) -> dict[str, str]:
             "broker.port": str(port),
             "acquisition.rows": "3",
             "acquisition.columns": "3",
+            "acquisition.overlap": "0.25",
             "acquisition.request_timeout_s": "3",
             "acquisition.simulation.tile_px": "256",
             "acquisition.simulation.electrons": "0",
@@ -57,7 +58,8 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home = tmp_path_factory.mktemp("rig")
     told = variables(find_port("127.0.0.1"))
     settings = load_settings(environment={**told, "EM_HOME": str(home)})
-    with running_rig(settings, environment=told) as supervisor:
+    wanted = (*DEVICES, "coordinator")
+    with running_rig(settings, environment=told, wanted=wanted) as supervisor:
         tending = threading.Thread(target=supervisor.run)
         tending.start()
         yield settings, supervisor
@@ -65,22 +67,33 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         tending.join()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imaged:
+    """One montage that was imaged."""
+
+    acquisition_id: str
+    montage_id: str
+    folder: Path
+
+
 def image(settings: Settings, *, montages: int = 1) -> list[Imaged]:
-    plans = [
-        MontagePlan(
-            montage_id=f"m-{n:04d}", aperture_id=n, rows=3, columns=3, overlap=0.25
-        )
-        for n in range(1, montages + 1)
-    ]
-    with Bus(settings.broker, "session") as bus:
+    with Bus(settings.broker, "acquire") as bus:
         bus.connect(10)
-        acquisition = settings.acquisition
-        session = Session(
-            Instrument(bus, acquisition), acquisition, frames=settings.home / "frames"
+        heard = begin(bus, settings, regions(settings, montages))
+        deadline = time.monotonic() + 100
+        while not all(run.state == "completed" for run in heard.runs) or (
+            len(heard.runs) < montages
+        ):
+            assert time.monotonic() < deadline, heard.runs
+            time.sleep(0.1)
+    return [
+        Imaged(
+            acquisition_id=run.acquisition_id,
+            montage_id=run.montage_id,
+            folder=settings.home / "frames" / run.montage_id,
         )
-        made = list(session.image(plans))
-        bus.flush()
-    return made
+        for run in heard.runs
+    ]
 
 
 def check_frames(made: Imaged) -> None:
@@ -159,17 +172,15 @@ def test_the_command_images_says_what_it_made_and_leaves_nothing_running(
 ) -> None:
     environment = {**os.environ, **variables(free_port()), "EM_HOME": str(home)}
     command = [sys.executable, "-m", "em_platform", "acquire", "--montages", "2"]
-    begun = time.monotonic()
     done = subprocess.run(
         [*command, "--rows", "2", "--columns", "2", "--tile-px", "128"],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 montages, 8 tiles" in done.stdout
-    assert time.monotonic() - begun < 60
+    assert "8 tiles, 0 lost" in done.stdout
     frames = list((home / "frames").glob("m-*/*.tiff"))
     assert len(frames) == 8
     assert {tifffile.imread(frame).shape for frame in frames} == {(128, 128)}
