@@ -6,6 +6,7 @@ and dataset. A task has the id of its montage.
 
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,14 +64,20 @@ class Parents:
         async def make() -> Any:
             section = await self._section(acquired)
             roi = await self._roi(acquired, section)
-            return await self._client.acquisition_task.create(
-                AcquisitionTaskCreate(
-                    task_id=acquired.montage_id,
-                    specimen_id=section.specimen_id,
-                    block_id=section.block_id,
-                    roi_id=roi.roi_id,
-                )
+            new = AcquisitionTaskCreate(
+                task_id=acquired.montage_id,
+                specimen_id=section.specimen_id,
+                block_id=section.block_id,
+                roi_id=roi.roi_id,
             )
+            try:
+                return await self._client.acquisition_task.create(new)
+            except TEMdbClientError:
+                # Of two at once the second one's region is of no use; one that is
+                # used the server keeps.
+                with suppress(TEMdbClientError):
+                    await self._client.roi.delete(roi.roi_id)
+                raise
 
         tasks = self._client.acquisition_task
         return await _found_or_made(lambda: tasks.get(acquired.montage_id), make)

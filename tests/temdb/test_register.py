@@ -1,0 +1,249 @@
+"""The register: what the platform tells a TEM DB, over HTTP, again and again."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from temdb.client import TEMdbClient
+
+from em_platform.errors import SourceRefused, SourceUnavailable
+from em_platform.model import Size
+from em_platform.temdb.acquired import (
+    AcquiredMontage,
+    AcquiredTile,
+    MatchedNeighbour,
+)
+from em_platform.temdb.register import Register
+
+START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
+Talk = Callable[[Callable[[TEMdbClient], Any]], Any]
+
+
+def montage(name: str = "m-1-t1", **more: Any) -> AcquiredMontage:
+    given: dict[str, Any] = {
+        "acquisition_id": name,
+        "montage_id": name.rpartition("-t")[0],
+        "microscope": "sim",
+        "magnification": 2000,
+        "pixel_nm": 4.0,
+        "rotation_rad": 3.141592653589793 / 2,
+        "exposure_us": 150_000,
+        "tile_size": Size(height_px=200, width_px=300),
+        "started_at": START,
+    }
+    return AcquiredMontage(**(given | more))
+
+
+def tile(index: int, **more: Any) -> AcquiredTile:
+    given: dict[str, Any] = {
+        "tile_id": f"m-1-t1_000_{index:03d}",
+        "raster_index": index,
+        "row": 0,
+        "column": index,
+        "stage_x_nm": index * 1000,
+        "stage_y_nm": 0,
+        "uri": f"file:///store/{index}.zarr",
+        "focus": 0.1,
+    }
+    return AcquiredTile(**(given | more))
+
+
+def test_all_parents_that_are_missing_are_made(register: Register, talk: Talk) -> None:
+    told = montage(specimen_id="mouse-1", aperture_id=4, vertices_nm=((0, 0), (9, 0)))
+    register.ensure_acquisition(told)
+
+    async def act(client: TEMdbClient) -> Any:
+        return await client.acquisition.get_with_full_metadata("m-1-t1")
+
+    full = talk(act)
+    assert full.specimen["specimen_id"] == "mouse-1"
+    assert full.section["section_id"] == "mouse-1-media_S5"
+    assert full.task["task_id"] == "m-1"
+    assert full.roi["roi_payload"]["vertices"] == [[0, 0], [9, 0]]
+    run = full.acquisition
+    assert run.calibration_info.rotation_angle == pytest.approx(90)
+    assert run.acquisition_settings.exposure_time == 150
+    assert run.acquisition_settings.tile_size == [200, 300]
+    assert run.start_time == START
+    assert run.dataset_id is not None
+
+
+def test_a_section_that_the_lab_has_entered_is_used(
+    register: Register, talk: Talk
+) -> None:
+    register.ensure_acquisition(montage("m-1-t1", specimen_id="mouse-1"))
+    named = montage("m-2-t1", section_id="mouse-1-media_S1", specimen_id="unassigned")
+    register.ensure_acquisition(named)
+
+    async def act(client: TEMdbClient) -> Any:
+        full = await client.acquisition.get_with_full_metadata("m-2-t1")
+        return full, await client.roi.list_by_section("mouse-1-media_S1")
+
+    full, rois = talk(act)
+    assert full.specimen["specimen_id"] == "mouse-1"
+    assert [roi.roi_number for roi in rois] == [1, 2]
+
+
+def test_saying_it_all_twice_changes_nothing(register: Register, talk: Talk) -> None:
+    for _ in range(2):
+        register.ensure_acquisition(montage())
+        register.put_tiles("m-1-t1", [tile(n) for n in range(3)])
+        register.add_place("m-1-t1", "file:///store/m-1-t1", holds="tiles")
+        register.finish("m-1-t1", status="complete", ended_at=START)
+        register.set_transfer("m-1-t1", "complete")
+        register.set_qc("m-1-t1", "qc_pass", by="test")
+    known = register.run_of("m-1-t1")
+    assert known is not None
+    assert (known.status, known.transfer_state, known.qc_state) == (
+        "complete",
+        "complete",
+        "qc_pass",
+    )
+    assert (known.tile_count, known.places) == (3, ("file:///store/m-1-t1",))
+
+    async def act(client: TEMdbClient) -> Any:
+        return (
+            await client.specimen.list(),
+            await client.roi.list_all(),
+            (await client.acquisition.get("m-1-t1")).end_time,
+        )
+
+    specimens, rois, end_time = talk(act)
+    assert (len(specimens), len(rois), end_time) == (1, 1, START)
+
+
+def test_a_larger_focus_score_is_a_sharper_tile(register: Register, talk: Talk) -> None:
+    register.ensure_acquisition(montage())
+    neighbour = MatchedNeighbour(
+        row=0, column=0, position="left", dx_px=-2, dy_px=1, good_matches=3
+    )
+    told = [tile(0, focus=0.8), tile(1, focus=0.1, matches=(neighbour,))]
+    assert register.put_tiles("m-1-t1", told) == 2
+    assert register.put_tiles("m-1-t1", [*told, tile(2)]) == 1
+
+    async def act(client: TEMdbClient) -> Any:
+        return await client.acquisition.get_all_tiles("m-1-t1")
+
+    blurred, sharp, _ = talk(act)
+    assert blurred.focus_score == pytest.approx(0.2)
+    assert sharp.focus_score == pytest.approx(0.9)
+    assert sharp.matcher[0].match_quality == 3
+    assert sharp.matcher[0].position == "left"
+
+
+def test_a_run_that_has_ended_cannot_end_otherwise(register: Register) -> None:
+    register.ensure_acquisition(montage())
+    register.finish("m-1-t1", status="aborted", error_message="stopped")
+    with pytest.raises(SourceRefused, match="has ended as aborted"):
+        register.finish("m-1-t1", status="complete")
+
+
+def test_imaging_again_is_a_new_task_whose_run_names_the_old_one(
+    register: Register, talk: Talk
+) -> None:
+    register.ensure_acquisition(montage("m-1-t1"))
+    register.finish("m-1-t1", status="complete")
+    register.set_qc("m-1-t1", "qc_fail")
+    new = register.supersede("m-1-t1")
+    assert new == "m-1-r2"
+    assert register.supersede("m-1-t1") == new
+    again = montage("m-1-r2-t1", replaces_acquisition_id="m-1-t1")
+    register.ensure_acquisition(again)
+    known = register.run_of("m-1-r2-t1")
+    assert known is not None
+    assert (known.task_id, known.replaces_acquisition_id) == ("m-1-r2", "m-1-t1")
+    assert register.supersede("m-1-r2-t1") == "m-1-r3"
+
+    async def act(client: TEMdbClient) -> Any:
+        return (
+            await client.acquisition_task.get("m-1"),
+            await client.acquisition_task.get("m-1-r2"),
+            await client.roi.list_all(),
+        )
+
+    old, task, rois = talk(act)
+    assert (old.superseded_by, old.status) == ("m-1-r2", "needs_review")
+    assert task.roi_id == old.roi_id
+    assert len(rois) == 1
+
+
+def test_a_lens_montage_needs_no_specimen(register: Register, talk: Talk) -> None:
+    register.ensure_acquisition(montage("lens-1-t1", kind="lens_correction"))
+    assert register.put_tiles("lens-1-t1", [tile(0)]) == 1
+
+    async def act(client: TEMdbClient) -> Any:
+        return await client.acquisition.get("lens-1-t1"), await client.specimen.list()
+
+    run, specimens = talk(act)
+    assert (run.kind, run.roi_id, specimens) == ("lens_correction", None, [])
+
+
+def test_tasks_are_counted_by_state(register: Register) -> None:
+    for number in range(3):
+        register.ensure_acquisition(montage(f"m-{number}-t1"))
+    register.set_qc("m-1-t1", "qc_pass")
+    register.set_qc("m-2-t1", "needs_review")
+    counts = dict(register.task_counts())
+    assert counts == {"acquired": 1, "complete": 1, "needs_review": 1}
+
+
+def test_an_id_of_another_montage_is_refused(register: Register) -> None:
+    register.ensure_acquisition(montage("m-1-t1"))
+    with pytest.raises(SourceRefused, match="known as one of montage m-1"):
+        register.ensure_acquisition(montage("m-1-t1", montage_id="m-2"))
+
+
+def test_two_that_register_at_once_make_one_of_each(server: str, talk: Talk) -> None:
+    errors: list[Exception] = []
+
+    def ensure(number: int) -> None:
+        register = Register(server, "secret-of-the-tests")
+        try:
+            register.ensure_acquisition(montage(f"m-{number}-t1"))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ensure, args=(n % 3,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+    async def act(client: TEMdbClient) -> Any:
+        rois = await client.roi.list_all()
+        runs = await client.acquisition.list()
+        return len(await client.specimen.list()), len(rois), len(runs.acquisitions)
+
+    assert talk(act) == (1, 3, 3)
+
+
+def test_a_wrong_token_is_refused_and_said(server: str) -> None:
+    with pytest.raises(SourceRefused, match="refused our token"):
+        Register(server, "guess").ensure_acquisition(montage())
+
+
+def test_a_server_that_is_away_may_be_asked_again(
+    free_port: Callable[[], int],
+) -> None:
+    register = Register(f"http://127.0.0.1:{free_port()}", "t")
+    with pytest.raises(SourceUnavailable, match="no answer") as error:
+        register.run_of("m-1-t1")
+    assert error.value.retryable
+
+
+def test_what_nobody_knows_is_none(register: Register) -> None:
+    assert register.run_of("m-9-t9") is None
+    with pytest.raises(SourceRefused, match="there is no acquisition m-9-t9"):
+        register.put_tiles("m-9-t9", [tile(0)])
+
+
+def test_a_time_without_a_zone_is_utc(register: Register, talk: Talk) -> None:
+    register.ensure_acquisition(montage(started_at=START.replace(tzinfo=None)))
+
+    async def act(client: TEMdbClient) -> Any:
+        return (await client.acquisition.get("m-1-t1")).start_time
+
+    assert talk(act) == START
