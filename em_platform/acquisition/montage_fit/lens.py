@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 MAX_SCALE = 0.1
 """How far from 1 the field may scale the frame in a good solve, as in em_stitch."""
 
+PATCHES = 40
+"""Of each pair, at least: a lens bends within an overlap, a place does not."""
+
 _GRID = 9
 
 
@@ -50,9 +53,11 @@ def measure_lens(
     """Match the frames, fit the field, judge it; never raises for bad frames."""
     try:
         images = choose_images(montage, settings.tile)
-        matches = match_pairs(montage, images, settings=settings.match)
+        many = max(PATCHES, settings.match.patches)
+        match = settings.match.model_copy(update={"patches": many})
+        matches = match_pairs(montage, images, settings=match)
         model = fit_lens(montage, matches, magnification=magnification)
-    except PlatformError as error:
+    except (PlatformError, np.linalg.LinAlgError) as error:
         return LensResult(model=None, reason=str(error))
     return judge_lens(model)
 
