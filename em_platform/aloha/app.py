@@ -22,6 +22,7 @@ from em_platform.aloha.refusals import NotAnnounced, answer_to
 from em_platform.aloha.turns import Turns
 from em_platform.config import AlohaSettings
 from em_platform.errors import PlatformError, RecordError
+from em_platform.formats.staging import told_plainly
 from em_platform.model import AcquisitionUpload, StoredTile
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ class _Desk:
             return wanted.stored
         file = self._acquisitions.scratch / f"{uuid.uuid4().hex}.tiff"
         try:
-            with file.open("wb", buffering=0) as target:
+            with told_plainly(str(file)), file.open("wb", buffering=0) as target:
                 await self._receive(request, wanted, target)
             async with self._turns.of(acquisition_id, tile_id):
                 return await _in(

@@ -15,6 +15,7 @@ from em_platform.config import AlohaSettings, RenderSettings
 from em_platform.errors import FormatError, StorageError
 from em_platform.formats.image import read_header, read_image
 from em_platform.formats.ome_zarr import open_level, write_pyramid
+from em_platform.formats.staging import told_plainly
 from em_platform.imaging.focus import focus_score
 from em_platform.imaging.grey import to_grey
 from em_platform.model import MeasuredTile
@@ -61,7 +62,8 @@ def store_frame(
     local = store.local_path(frame.name)
     if local is not None:
         _write(local, image, frame, settings)
-        _reach_the_disk(local)
+        with told_plainly(str(local)):
+            _reach_the_disk(local)
     else:
         beside = scratch / f"{uuid.uuid4().hex}.zarr"
         try:
@@ -78,7 +80,13 @@ def is_stored(frame: Frame, store: Store) -> bool:
     if not store.exists(name):
         return False
     attributes = json.loads(store.read_bytes(name)).get("attributes", {})
-    return bool(attributes.get(_OURS, {}).get("sha256") == frame.sha256)
+    if attributes.get(_OURS, {}).get("sha256") != frame.sha256:
+        return False
+    local = store.local_path(frame.name)
+    if local is not None:
+        with told_plainly(str(local)):
+            _reach_the_disk(local)  # whoever wrote it may have been killed before
+    return True
 
 
 def measured(image: NDArray[Any]) -> MeasuredTile:
