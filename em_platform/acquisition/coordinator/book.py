@@ -58,9 +58,14 @@ class Pages(Model):
 
 
 class Book:
-    """Pages that are written to one file with every change."""
+    """Pages that are written to one file with every change.
+
+    When they cannot be written the change holds in this process, `complaint` says why,
+    and `save` tries again.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.complaint = ""
         self._path = path
         self.pages = _read(path)
 
@@ -70,17 +75,22 @@ class Book:
         return roi_queue.current(self.pages.queue)
 
     def change(self, **changes: Any) -> None:
-        """Change pages and write them; nothing is written when nothing changes.
-
-        Raises
-        ------
-        StorageError
-            The file cannot be written; the change holds until this process ends.
-        """
+        """Change pages and write them; nothing is written when nothing changes."""
         pages = self.pages.model_copy(update=changes)
         if pages != self.pages:
             self.pages = pages
-            write_bytes(self._path, pages.model_dump_json(indent=1).encode())
+            self.save()
+
+    def save(self) -> None:
+        """Write all pages."""
+        try:
+            write_bytes(self._path, self.pages.model_dump_json(indent=1).encode())
+        except StorageError as error:
+            if not self.complaint:
+                log.error("%s", error)
+            self.complaint = str(error)
+        else:
+            self.complaint = ""
 
     def change_current(self, **changes: Any) -> Entry | None:
         """Change the current entry; what it is then."""

@@ -64,7 +64,7 @@ class Imaging:
         self._frames = frames
         self._shared_px = shared_px(roi, begun.frame, overlap=overlap)
         self._waiting = list(reversed(self.stops))
-        self._begun_s = time.monotonic()
+        self._begun_s = self._cycle_s = self._capture_s = time.monotonic()
 
     @property
     def montage_id(self) -> str:
@@ -105,6 +105,15 @@ class Imaging:
             **({"lens_correction": True} if self.begun.lens else {}),
         }
 
+    def clock(self, *, moved_s: float) -> None:
+        """Note that the stage has arrived after `moved_s`, and the exposure begins."""
+        self.move_s = moved_s
+        self._capture_s = time.monotonic()
+
+    def rested(self) -> None:
+        """Do not count what has passed since the last tile as time it took."""
+        self._cycle_s = time.monotonic()
+
     def imaged(self) -> dict[str, Any]:
         """Note on disk that the next tile is done; the fields of its `tile.raw`.
 
@@ -121,6 +130,10 @@ class Imaging:
             tile_body_path(self._frames, self.montage_id, fields["tile_id"]), body
         )
         self._done(stop, fields["tile_id"], fields["stage_position"])
+        ended_s = time.monotonic()
+        self.capture_s = ended_s - self._capture_s
+        self.cycles_s.append(ended_s - self._cycle_s)
+        self._cycle_s = ended_s
         return raw
 
     def find_done(self) -> int:

@@ -4,52 +4,42 @@ The machine says when; this says what. It knows no state and sends no trigger.
 """
 
 import logging
-import math
 from typing import Any
 
 from em_platform.acquisition.coordinator import roi_queue
 from em_platform.acquisition.coordinator.book import Begun, Book
-from em_platform.acquisition.coordinator.checks import Situation, problem
 from em_platform.acquisition.coordinator.imaging import Imaging, now
-from em_platform.acquisition.coordinator.lens_montage import LensMontages
+from em_platform.acquisition.coordinator.lens_montage import LENS, LensMontages
+from em_platform.acquisition.coordinator.needs import Needs
 from em_platform.acquisition.coordinator.optics import Optics
 from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.acquisition.coordinator.teller import Teller
 from em_platform.acquisition.frame_paths import reserve_id
 from em_platform.acquisition.machines.bench import Bench
-from em_platform.acquisition.roi import stops_of
-from em_platform.errors import AcquisitionError, PlatformError
+from em_platform.errors import AcquisitionError, PlatformError, StorageError
 
 log = logging.getLogger(__name__)
-
-LENS = "lens_correction"
-CALIBRATIONS = (
-    "find_aperture",
-    "auto_exposure",
-    "beam_center",
-    "beam_spread",
-    "calibrate_resolution",
-    "bright_field",
-    "dark_field",
-    "auto_focus",
-)
-"""In the order in which they are done before a montage; the lens comes last."""
 
 
 class Session:
     """The queue and the acquisition that is imaged, on disk and on the bus."""
 
-    def __init__(self, bench: Bench, book: Book, teller: Teller) -> None:
+    def __init__(
+        self, bench: Bench, book: Book, teller: Teller, *, available: frozenset[str]
+    ) -> None:
         self.bench = bench
         self.book = book
         self.teller = teller
         self.imaging: Imaging | None = None
         self.optics = Optics(bench, book)
+        self.needs = Needs(bench, book, self.optics, available=available)
         self.lens = LensMontages(bench, book, self.optics)
         self.errors = 0
         self.stop_now = ""
         self.stop_at_end = ""
         self.pause_wanted = False
+        self.preview_aperture: int | None = None
+        self.sent_to_nm: tuple[int, int] | None = None
         self.beam_mean: float | None = None
         self._settings = bench.settings.acquisition
 
@@ -58,12 +48,7 @@ class Session:
     @property
     def entry(self) -> Entry:
         """The region that is imaged."""
-        entry = self.book.current
-        if entry is None:
-            raise AcquisitionError(
-                "coordinator: no region is imaged, one was expected; start again"
-            )
-        return entry
+        return self.needs.entry
 
     def has_work(self) -> bool:
         """Whether a region has been begun or waits."""
@@ -80,10 +65,12 @@ class Session:
             if entry is not None:
                 self._become("paused")
             log.info("coordinator: the session stops here: %s", self.stop_at_end)
+            self.book.change(mode="preview")
             return False
         if entry is None:
             entry = self.lens.due() or roi_queue.following(self.book.pages.queue)
             if entry is None:
+                self.book.change(mode="preview")
                 return False
             queue = roi_queue.with_entry(
                 self.book.pages.queue, entry.changed(status="active")
@@ -121,74 +108,7 @@ class Session:
 
     def check(self) -> str:
         """Why the current region must not be imaged now; empty when it may."""
-        entry = self.entry
-        roi = entry.message
-        frame = self.optics.frame_size()
-        scale = self.optics.scale(survey=roi.acquisition_type == "survey")
-        needed = 0
-        try:
-            if frame is not None and roi.vertices:
-                stops = stops_of(
-                    roi,
-                    frame,
-                    pixel_nm=scale.pixel_nm,
-                    overlap=self._settings.overlap,
-                    rotation_rad=scale.rotation_rad,
-                )
-                needed = len(stops) * frame.height_px * frame.width_px
-        except AcquisitionError as error:
-            return str(error)
-        begun = self.book.pages.begun
-        return problem(
-            Situation(
-                montage_id=entry.montage_id,
-                frames=self.bench.frames,
-                needed_bytes=needed,
-                errors=self.errors,
-                beam_mean=self.beam_mean,
-                calibrations=frozenset(self.wanted()),
-                is_continued=begun is not None
-                or entry.tilts_done > 0
-                or "replaces_acquisition_id" in (entry.roi.get("metadata") or {}),
-            ),
-            self._settings.coordinator,
-        )
-
-    def wants_aperture(self) -> bool:
-        """Whether the region is in another aperture than that under the beam."""
-        wanted = self.entry.roi.get("aperture_id")
-        status = self.bench.latest("stage.aperture.status")
-        return wanted is not None and (
-            status is None or status.current_aperture != wanted
-        )
-
-    def aperture(self) -> dict[str, Any]:
-        """Fields of the `stage.aperture.command` for the region."""
-        return {"aperture_id": self.entry.roi["aperture_id"]}
-
-    def column(self) -> dict[str, Any]:
-        """Fields of the `scope.command` before the region is imaged."""
-        magnification = self._settings.magnification
-        if self.entry.roi.get("acquisition_type") == "survey":
-            magnification = self._settings.coordinator.survey_magnification
-        mode = "LOWMAG" if magnification < 2000 else "MAG"
-        return {"mag_mode": mode, "mag": magnification, "screen": "up"}
-
-    def is_prepared(self) -> bool:
-        """Whether the column and the camera are ready for the region."""
-        status = self.bench.latest("scope.status")
-        camera = self.bench.latest("camera.status")
-        return (
-            status is not None
-            and camera is not None
-            and all(getattr(status, n) == v for n, v in self.column().items())
-        )
-
-    def wanted(self) -> list[str]:
-        """The calibrations that the region asks for and that are not done, in order."""
-        entry = self.entry
-        asked = entry.roi.get("calibrations") or {}
-        return [n for n in CALIBRATIONS if asked.get(n) and n not in entry.calibrated]
+        return self.needs.problem(errors=self.errors, beam_mean=self.beam_mean)
 
     def calibrated(self, name: str) -> None:
         """Note that a calibration of the region is done."""
@@ -196,17 +116,6 @@ class Session:
             self.book.change_current(calibrated=(*entry.calibrated, name))
 
     # --- the montage ---
-
-    def tilt_wanted(self) -> float | None:
-        """The angle in degrees that the stage is to have for the region, if any."""
-        entry = self.entry
-        if entry.roi.get("acquisition_type") != "tilt_series":
-            return None
-        return float(entry.roi["tilt_angles"][entry.tilts_done])
-
-    def tilt(self) -> dict[str, Any]:
-        """Fields of the `stage.rotation.command` for the region."""
-        return {"angle_x": math.radians(self.tilt_wanted() or 0.0)}
 
     def begin(self, roi: dict[str, Any], *, lens: bool = False) -> Imaging:
         """Begin the acquisition of `roi`, or go on with it where it was broken off.
@@ -230,7 +139,10 @@ class Session:
             )
             if resumed:
                 imaging.find_done()
+        if self.book.complaint:
+            raise StorageError(self.book.complaint)
         imaging.link_references()
+        imaging.rested()
         self.imaging = imaging
         self.teller.roi_current(begun.roi)
         self.teller.montage("resumed" if resumed else "started", imaging)
@@ -249,7 +161,9 @@ class Session:
         scale = self.optics.scale(survey=roi.get("acquisition_type") == "survey")
         started_at = now()
         entry = self.book.current
-        is_tilted = entry is not None and not lens and self.tilt_wanted() is not None
+        is_tilted = (
+            entry is not None and not lens and self.needs.tilt_wanted() is not None
+        )
         begun = Begun(
             acquisition_id=reserve_id(self.bench.frames, roi["montage_id"], started_at),
             started_at=started_at,
@@ -289,9 +203,8 @@ class Session:
         self.lens.steps += imaging.tilt != {}
         if imaging.begun.lens:
             self.book.change(begun=None)
-            return
-        self._tell_entry()
-        self._finish_step(imaging)
+        else:
+            self._finish_step(imaging)
 
     def _finish_step(self, imaging: Imaging) -> None:
         entry = self.entry
@@ -327,29 +240,51 @@ class Session:
         self.book.change(mode="paused")
         if self.imaging is not None:
             self.teller.montage("paused", self.imaging)
-        self._become("paused")
+        entry = self.book.current
+        self._become("paused", None if entry is None else entry.error)
 
     def going_on(self) -> None:
         """Note and tell that it goes on after a rest or a failure."""
         self.pause_wanted = False
+        self.stop_now = self.stop_at_end = ""
         self.book.change(mode="running")
         if self.book.current is not None:
             self._become("active")
         if self.imaging is not None:
+            self.imaging.rested()
             self.teller.montage("resumed", self.imaging)
+
+    def halted(self) -> None:
+        """Tell why all was stopped."""
+        self._tell_failure(f"coordinator: stopped now: {self.stop_now}")
+
+    def spare_specimen(self) -> None:
+        """Stop the stage where it is, and put the screen into the beam."""
+        status = self.bench.latest("stage.motion.status")
+        if status is not None and status.x is not None and status.y is not None:
+            self.teller.send("stage.motion.command", x=status.x, y=status.y)
+        self.teller.send("scope.command", screen="down")
+        self.sent_to_nm = None
 
     def failed(self, sentence: str) -> None:
         """Note and tell what went wrong; nothing is lost."""
         self.errors += 1
+        self._tell_failure(sentence)
+
+    def preview_failed(self, sentence: str) -> None:
+        """Tell what went wrong while nothing is imaged."""
+        log.error("%s", sentence)
+        self.teller.trouble("", sentence)
+
+    def _tell_failure(self, sentence: str) -> None:
         log.error("%s", sentence)
         self.book.change(mode="paused")
         self._become("failed", sentence)
         if self.imaging is not None:
             self.teller.montage("error", self.imaging, error=sentence)
-        elif self.book.current is not None:
-            self.teller.trouble(self.entry.montage_id, sentence)
         else:
-            self.teller.trouble("", sentence)
+            entry = self.book.current
+            self.teller.trouble("" if entry is None else entry.montage_id, sentence)
 
     def given_up(self, reason: str) -> None:
         """Note and tell that the current region is not imaged any further."""
@@ -361,9 +296,10 @@ class Session:
             self.teller.queue(self.book.pages)
 
     def left(self) -> None:
-        """Note that nothing is imaged any more."""
-        self._cancel_begun("the operator looks at something else")
-        self.book.change(mode="preview")
+        """Give up a lens montage that was made for no region and broken off."""
+        begun = self.book.pages.begun
+        if begun is not None and begun.for_montage is None:
+            self._cancel_begun("the operator looks at something else")
 
     def _cancel_begun(self, reason: str) -> None:
         begun = self.book.pages.begun
@@ -381,3 +317,9 @@ class Session:
             log.warning("%s", error)
         self.imaging = None
         self.book.change(begun=None)
+
+    def tell(self) -> None:
+        """Say again what is in the queue, and how the active region is doing."""
+        if self.book.complaint:
+            self.book.save()
+        self._tell_entry()

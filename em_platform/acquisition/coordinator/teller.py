@@ -23,18 +23,18 @@ class Teller:
     """Turns what has happened into messages."""
 
     def __init__(self, send: Send) -> None:
-        self._send = send
+        self.send = send
         self._state = ""
 
     def tile(self, raw: dict[str, Any]) -> None:
         """A frame is there."""
-        self._send("tile.raw", **raw)
+        self.send("tile.raw", **raw)
 
     def montage(
         self, state: State, imaging: Imaging, *, error: str | None = None
     ) -> None:
         """How the acquisition is doing, with every figure."""
-        self._send(
+        self.send(
             "montage.status",
             montage_id=imaging.montage_id,
             state=state,
@@ -45,26 +45,26 @@ class Teller:
 
     def trouble(self, montage_id: str, error: str) -> None:
         """Something went wrong before the montage, or (empty id) without one."""
-        self._send(
+        self.send(
             "montage.status", montage_id=montage_id, state="error", error_message=error
         )
 
     def complete(self, fields: dict[str, Any]) -> None:
         """All tiles are there."""
-        self._send("montage.complete", **fields)
+        self.send("montage.complete", **fields)
 
     def roi_current(self, roi: dict[str, Any]) -> None:
         """What is imaged from now on."""
         known = model_of("roi.current").model_fields
-        self._send("roi.current", **{name: roi[name] for name in known if name in roi})
+        self.send("roi.current", **{name: roi[name] for name in known if name in roi})
 
     def roi(self, entry: Entry) -> None:
         """What has become of one region."""
-        self._send("roi.status", **roi_queue.status_fields(entry))
+        self.send("roi.status", **roi_queue.status_fields(entry))
 
     def refused(self, montage_id: str, error: str) -> None:
         """A region that was asked for is not taken."""
-        self._send(
+        self.send(
             "roi.status",
             montage_id=montage_id,
             status="failed",
@@ -75,7 +75,7 @@ class Teller:
     def queue(self, pages: Pages) -> None:
         """All regions that wait, and those that were begun or finished."""
         current = roi_queue.current(pages.queue)
-        self._send(
+        self.send(
             "roi.queue.status",
             queue=[roi_queue.status_fields(entry) for entry in pages.queue],
             active_montage_id=None if current is None else current.montage_id,
@@ -86,6 +86,6 @@ class Teller:
     def state(self, state: str) -> None:
         """Where the machine is; with the change, if it has changed."""
         if self._state and state != self._state:
-            self._send("state.change", old=self._state, new=state)
+            self.send("state.change", old=self._state, new=state)
         self._state = state
-        self._send("state.current", state=state)
+        self.send("state.current", state=state)

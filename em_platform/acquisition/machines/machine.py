@@ -74,6 +74,10 @@ class OneThread:
 
     state_cls = State
     transition_cls = Transition
+    # An attribute that is looked for before the machine is made must not be looked for
+    # without end: pigeon-transitions asks the root for it.
+    _parent: Any = None
+    _model: Any = None
 
     def callback(self, func: Any, event_data: Any) -> None:
         """Run one callback; the root is told of its error."""

@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 
 from pigeon_transitions.machines import FunctionMachine
 
-from em_platform.acquisition.machines.machine import OneThread, hears
 from em_platform.acquisition.frame_paths import frame_path
+from em_platform.acquisition.machines.machine import OneThread, hears
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import PlatformError
 
@@ -34,7 +34,10 @@ Answered = Callable[[Any], None]
 CLOSE_NM = 125
 """As near as the stage and the camera take for the same place."""
 
-_CLOSE_RAD = math.radians(0.2)
+CLOSE_RAD = math.radians(0.2)
+"""As near as the stage takes for the same angle."""
+
+
 _S_PER_PX = 3e-6  # a frame may take so much longer per pixel
 _STALE_S = 0.2  # an error said sooner may be one from before the request
 
@@ -88,10 +91,14 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
 
     def request(self) -> None:
         """Send it."""
-        if self._retries_remaining == self._retries - 1:
-            self._asked = self._ask()
         self._refusal = ""
-        self.send()
+        try:
+            if self._retries_remaining == self._retries - 1:
+                self._asked = self._ask()
+            self.send()
+        except PlatformError as error:
+            self._refusal = str(error)
+            self.fail()
         self._asked_s = time.monotonic()
 
     def send(self) -> None:
@@ -207,7 +214,7 @@ class TiltStage(Request):
         if message.in_motion:
             return False
         return all(
-            abs(getattr(message, name) - value) <= _CLOSE_RAD
+            abs(getattr(message, name) - value) <= CLOSE_RAD
             for name, value in self._asked.items()
             if name in ("angle_x", "angle_y")
         )

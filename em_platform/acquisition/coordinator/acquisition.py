@@ -1,0 +1,236 @@
+"""Acquisition: from the queue's next region through its calibrations to its montage.
+
+Next -> CheckConditions -> ChangeAperture -> Prepare -> Plan, and from Plan, one after
+the other, to what the region asks for: FindAperture, AutoExposure, BeamCenter,
+BeamSpread, CalibrateResolution, Brightfield, Darkfield, AutoFocus, LensCorrection,
+TiltStage, and the Montage; then Next. What is not needed is passed over at once.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from em_platform.acquisition.coordinator.lens import LensCorrection
+from em_platform.acquisition.coordinator.lens_montage import LENS
+from em_platform.acquisition.coordinator.montage import Montage
+from em_platform.acquisition.coordinator.names import STATES
+from em_platform.acquisition.coordinator.preparation import CheckConditions, Prepare
+from em_platform.acquisition.machines.machine import Machine
+from em_platform.acquisition.machines.requests import (
+    ChangeAperture,
+    TiltStage,
+)
+from em_platform.config import AcquisitionSettings
+
+Routines = Mapping[str, Callable[[AcquisitionSettings], Machine]]
+"""Calibration (as in `roi.create.calibrations`) -> what does it."""
+
+_SPARED = ("Paused", "Stopped", "Failure")
+
+
+class Acquisition(Machine):
+    """Images the queue; see the top of this file."""
+
+    def __init__(self, settings: AcquisitionSettings, routines: Routines) -> None:
+        states = [
+            {"name": "Next", "on_enter": self._next},
+            {
+                "name": "CheckConditions",
+                "children": CheckConditions(),
+                "remap": [
+                    _when("wants_aperture", "ChangeAperture"),
+                    _when("wants_prepare", "Prepare"),
+                    {"orig": "Success", "dest": "Plan"},
+                ],
+            },
+            {
+                "name": "ChangeAperture",
+                "children": ChangeAperture(settings, self._aperture),
+                "remap": [
+                    _when("wants_prepare", "Prepare"),
+                    {"orig": "Success", "dest": "Plan"},
+                ],
+            },
+            {
+                "name": "Prepare",
+                "children": Prepare(settings),
+                "remap": {"Success": "Plan"},
+            },
+            {"name": "Plan", "on_enter": self._plan},
+            *self._calibrations(settings, routines),
+            {
+                "name": "LensCorrection",
+                "children": LensCorrection(settings, lambda: self.session.entry),
+                "remap": [
+                    {
+                        "orig": "Success",
+                        "dest": "Next",
+                        "conditions": "is_lens_region",
+                        "before": "finish_region",
+                    },
+                    {"orig": "Success", "dest": "Plan", "before": "note_lens"},
+                ],
+            },
+            {
+                "name": "TiltStage",
+                "children": TiltStage(settings, self._tilt),
+                "remap": {"Success": "Plan"},
+            },
+            {
+                "name": "Montage",
+                "children": Montage(settings, self._region),
+                "remap": {"Success": "Next"},
+            },
+            {"name": "Paused", "on_enter": self._pause},
+            {
+                "name": "Stopped",
+                "on_enter": self._stop,
+                "children": ["Failure"],
+                "initial": "Failure",
+            },
+            "Failure",
+        ]
+        super().__init__(
+            states=states,
+            transitions=self._transitions([state_name(s) for s in states], routines),
+            initial="Next",
+        )
+
+    def _calibrations(
+        self, settings: AcquisitionSettings, routines: Routines
+    ) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": STATES[name],
+                "children": routines[name](settings),
+                "remap": [
+                    {
+                        "orig": "Success",
+                        "dest": "Plan",
+                        "before": partial(self._calibrated, name),
+                    }
+                ],
+            }
+            for name in STATES
+            if name in routines
+        ]
+
+    def _transitions(
+        self, names: list[str], routines: Routines
+    ) -> list[dict[str, Any]]:
+        chosen = [
+            ("Paused", "wants_pause"),
+            *(
+                (state, partial(self._wants, name))
+                for name, state in STATES.items()
+                if name in routines
+            ),
+            ("LensCorrection", "wants_lens"),
+            ("TiltStage", "wants_tilt"),
+        ]
+        return [
+            {"trigger": "rest", "source": "Next", "dest": "Paused"},
+            {"trigger": "take", "source": "Next", "dest": "CheckConditions"},
+            *(
+                {
+                    "trigger": "proceed",
+                    "source": "Plan",
+                    "dest": dest,
+                    "conditions": condition,
+                }
+                for dest, condition in chosen
+            ),
+            {"trigger": "proceed", "source": "Plan", "dest": "Montage"},
+            {
+                "trigger": "lost",
+                "source": ["Montage", "LensCorrection"],
+                "dest": "ChangeAperture",
+            },
+            {
+                "trigger": "fail",
+                "source": [name for name in names if name not in _SPARED],
+                "dest": "Failure",
+            },
+            {"trigger": "resume", "source": list(_SPARED), "dest": "Next"},
+        ]
+
+    # --- what the states do ---
+
+    def _next(self) -> None:
+        if self.session.pause_wanted:
+            self.rest()
+        elif self.session.take():
+            self.take()
+        else:
+            self.leave()
+
+    def _plan(self) -> None:
+        self.proceed()
+
+    def _pause(self) -> None:
+        self.session.paused()
+
+    def _stop(self) -> None:
+        self.session.spare_specimen()
+
+    def _aperture(self) -> dict[str, Any]:
+        fields: dict[str, Any] = self.session.needs.aperture()
+        return fields
+
+    def _tilt(self) -> dict[str, Any]:
+        fields: dict[str, Any] = self.session.needs.tilt()
+        return fields
+
+    def _region(self) -> dict[str, Any]:
+        return dict(self.session.entry.roi)
+
+    def _calibrated(self, name: str) -> None:
+        self.session.calibrated(name)
+
+    def note_lens(self) -> None:
+        """Note that the lens is corrected for the region."""
+        self.session.lens.steps = 0
+        self.session.calibrated(LENS)
+
+    def finish_region(self) -> None:
+        """Note that the region, a lens montage, is imaged."""
+        self.session.lens.steps = 0
+        self.session.finish_entry()
+
+    # --- where to go ---
+
+    def wants_aperture(self) -> bool:
+        """Whether the region is in another aperture."""
+        return bool(self.session.needs.wants_aperture())
+
+    def wants_prepare(self) -> bool:
+        """Whether the column is not as the region needs it."""
+        return not self.session.needs.is_prepared()
+
+    def wants_pause(self) -> bool:
+        """Whether the operator wants a pause."""
+        return bool(self.session.pause_wanted)
+
+    def wants_lens(self) -> bool:
+        """Whether the lens is imaged first, or is all that is imaged."""
+        return bool(self.session.lens.wanted(self.session.entry))
+
+    def wants_tilt(self) -> bool:
+        """Whether the stage must be tilted, or tilted back."""
+        return bool(self.session.needs.must_tilt())
+
+    def is_lens_region(self) -> bool:
+        """Whether the lens montage was the region."""
+        return bool(self.session.entry.roi.get("acquisition_type") == LENS)
+
+    def _wants(self, name: str) -> bool:
+        return name in self.session.needs.wanted()
+
+
+def state_name(state: Any) -> str:
+    """The name of a state as it is given to a machine."""
+    return state if isinstance(state, str) else str(state["name"])
+
+
+def _when(condition: str, dest: str) -> dict[str, str]:
+    return {"orig": "Success", "dest": dest, "conditions": condition}

@@ -1,0 +1,151 @@
+"""Loads the regions of a section from TEM DB into the queue (`roi.load`)."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from em_platform.acquisition.coordinator.intake import take_roi
+from em_platform.acquisition.coordinator.session import Session
+from em_platform.acquisition.machines.loop import Loop
+from em_platform.acquisition.roi import created
+from em_platform.config import Settings
+from em_platform.errors import PlatformError, RecordError, SourceUnavailable
+from em_platform.temdb.register import temdb_token, temdb_url
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT_S = 20.0
+_MOST = 1000
+
+
+class Loader:
+    """Asks TEM DB in a thread of its own; the loop takes what it says."""
+
+    def __init__(self, settings: Settings, session: Session, loop: Loop) -> None:
+        self._settings = settings
+        self._session = session
+        self._loop = loop
+
+    def load(self, message: Any) -> None:
+        """Answer one `roi.load`: put its regions into the queue, or say why not."""
+        threading.Thread(
+            target=self._load, args=(message,), name="roi.load", daemon=True
+        ).start()
+
+    def _load(self, message: Any) -> None:
+        try:
+            found = rois_of_section(
+                temdb_url(self._settings),
+                temdb_token(self._settings),
+                specimen_id=message.specimen_id,
+                section_id=message.section_id,
+            )
+            regions = [
+                region_of(
+                    roi,
+                    aperture_id=message.aperture_id,
+                    queue_position=message.queue_position,
+                )
+                for roi in found
+            ]
+        except PlatformError as error:
+            sentence = str(error)
+            self._loop.put(lambda: self._session.preview_failed(sentence))
+            return
+        if not regions:
+            sentence = (
+                f"coordinator: TEM DB has no region of section {message.section_id} of "
+                f"{message.specimen_id}; add one, or draw it on the page"
+            )
+            self._loop.put(lambda: self._session.preview_failed(sentence))
+        self._loop.put(lambda: self._take(regions))
+
+    def _take(self, regions: list[dict[str, Any]]) -> None:
+        # One that is next goes in front of the one before it: last first.
+        in_front = [each for each in regions if each["queue_position"] is None]
+        for fields in reversed(in_front) if in_front else regions:
+            take_roi(self._session, fields, {"source": "TEM DB"})
+
+
+def rois_of_section(
+    url: str, token: str, *, specimen_id: str, section_id: str
+) -> list[dict[str, Any]]:
+    """The answers of `GET /api/v2/rois` for one section.
+
+    Raises
+    ------
+    SourceUnavailable
+        TEM DB is down, refuses, or answers something else.
+    """
+    import httpx
+
+    try:
+        answer = httpx.get(
+            f"{url}/api/v2/rois",
+            params={
+                "specimen_id": specimen_id,
+                "section_id": section_id,
+                "limit": _MOST,
+            },
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_TIMEOUT_S,
+        )
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise SourceUnavailable(
+            f"coordinator: the regions of section {section_id} were not loaded: "
+            f"{error}; see that TEM DB runs, then load again"
+        ) from error
+    return found
+
+
+def region_of(
+    roi: Mapping[str, Any], *, aperture_id: int | None, queue_position: int | None
+) -> dict[str, Any]:
+    """Fields of the `roi.create` of one region of TEM DB; its montage has its id.
+
+    Raises
+    ------
+    RecordError
+        It has no polygon.
+    """
+    payload = roi.get("roi_payload") or {}
+    corners = [_point(each) for each in payload.get("vertices") or ()]
+    if len(corners) < 3:
+        raise RecordError(
+            f"coordinator: region {roi['roi_id']} of TEM DB has {len(corners)} "
+            "corners, three or more were expected; draw its polygon"
+        )
+    fields: dict[str, Any] = {
+        "vertices": corners,
+        "rotation_angle": 0.0,
+        "montage_id": roi["roi_id"],
+        "roi_name": roi["roi_id"],
+        "specimen_id": roi["specimen_id"],
+        "section_id": roi["section_id"],
+        "aperture_id": aperture_id,
+        "queue_position": queue_position,
+        "metadata": {"roi_id": roi["roi_id"]},
+    }
+    scale, centroid = (
+        payload.get("optical_pixel_size"),
+        payload.get("aperture_centroid"),
+    )
+    if scale and centroid:
+        fields |= {
+            "overview_nm_per_pixel": scale,
+            "aperture_centroid_pixel": _point(centroid),
+            "aperture_centroid_physical": {"x": 0.0, "y": 0.0},
+        }
+    made: dict[str, Any] = created(fields).model_dump(mode="json")
+    return made
+
+
+def _point(given: Any) -> dict[str, float]:
+    """A corner as the messages have it; TEM DB has pairs or objects."""
+    if isinstance(given, Mapping):
+        return {"x": float(given["x"]), "y": float(given["y"])}
+    x, y = given[:2]
+    return {"x": float(x), "y": float(y)}

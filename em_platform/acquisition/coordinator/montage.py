@@ -1,0 +1,223 @@
+"""Montage { Begin -> MoveStage <-> CaptureTile -> Complete }: one acquisition."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from em_platform.acquisition.machines.machine import Machine, hears
+from em_platform.acquisition.machines.requests import Capture, MoveStage
+from em_platform.acquisition.raster import Stop
+from em_platform.config import AcquisitionSettings
+from em_platform.errors import PlatformError
+
+_FRESH_S = 1.5  # a stage at rest says so each second
+
+
+class MoveToTile(MoveStage):
+    """Moves to the next tile, unless the stage was sent there during the exposure."""
+
+    def __init__(self, settings: AcquisitionSettings, **options: Any) -> None:
+        super().__init__(settings, self._target, answered=self._arrived, **options)
+
+    def send(self) -> None:
+        """Publish the command, unless it is on its way."""
+        target = (self._asked["x"], self._asked["y"])
+        if self.session.sent_to_nm != target:
+            super().send()
+        self.session.sent_to_nm = None
+
+    def request(self) -> None:
+        """Move; done at once where the stage has arrived already."""
+        super().request()
+        status = self.bench.latest(self.answer)
+        is_fresh = self.bench.age_s(self.answer) < _FRESH_S
+        if status is not None and is_fresh and self.accepts(status):
+            self.take(status)
+
+    def _target(self) -> dict[str, Any]:
+        return target_of(self.session.imaging.stop)
+
+    def _arrived(self, status: Any) -> None:
+        self.session.imaging.place_nm = (status.x, status.y)
+
+
+class CaptureTile(Capture):
+    """Exposes the next tile; the stage moves on as soon as the exposure has ended.
+
+    It is tried once: after a time-out the stage must be brought back first.
+    """
+
+    def __init__(self, settings: AcquisitionSettings) -> None:
+        self._move_on: Any = None
+        super().__init__(
+            settings,
+            lambda: self.session.imaging.command(),
+            answered=lambda _: self.session.imaged(self.session.imaging),
+            tries=1,
+            on_exit=self._stay,
+        )
+
+    def send(self) -> None:
+        """Publish the command, and have the stage move on when it is exposed."""
+        self._stay()
+        super().send()
+        camera = self.bench.latest("camera.status")
+        exposure_s = 0.0 if camera is None else camera.exposure / 1e6
+        self._move_on = self.after(exposure_s, self._to_following)
+
+    def _to_following(self) -> None:
+        following = self.session.imaging.following
+        if following is not None and not self.session.pause_wanted:
+            target = target_of(following)
+            self.client.send("stage.motion.command", **target)
+            self.session.sent_to_nm = (target["x"], target["y"])
+
+    def _stay(self) -> None:
+        if self._move_on is not None:
+            self._move_on.cancel()
+
+
+class Montage(Machine):
+    """Images all tiles of one acquisition.
+
+    Parameters
+    ----------
+    region
+        Gives the fields of the `roi.create` that is imaged.
+    lens
+        Whether it is a lens montage.
+    """
+
+    def __init__(
+        self,
+        settings: AcquisitionSettings,
+        region: Callable[[], dict[str, Any]],
+        *,
+        lens: bool = False,
+    ) -> None:
+        self._region = region
+        self._lens = lens
+        self._tries = settings.request_tries
+        self._tries_left = self._tries
+        self._entered_s = 0.0
+        self._arrived_s = 0.0
+        super().__init__(
+            states=[
+                {"name": "Begin", "on_enter": self._begin},
+                {
+                    "name": "MoveStage",
+                    "on_enter": self._moves,
+                    "children": MoveToTile(settings),
+                    "remap": {"Success": "CaptureTile"},
+                },
+                {
+                    "name": "CaptureTile",
+                    "on_enter": self._captures,
+                    "children": CaptureTile(settings),
+                    "remap": [
+                        {
+                            "orig": "Success",
+                            "dest": "Paused",
+                            "conditions": "wants_pause",
+                            "before": "next_tile",
+                        },
+                        {
+                            "orig": "Success",
+                            "dest": "MoveStage",
+                            "conditions": "has_more",
+                            "before": "next_tile",
+                        },
+                        {"orig": "Success", "dest": "Complete"},
+                        {
+                            "orig": "Failure",
+                            "dest": "MoveStage",
+                            "conditions": "may_try_again",
+                            "before": "count_try",
+                        },
+                        {"orig": "Failure", "dest": "Failure"},
+                    ],
+                },
+                {"name": "Paused", "on_enter": self._pause},
+                {"name": "Complete", "on_enter": self._complete},
+                "Success",
+                "Failure",
+            ],
+            transitions=[
+                {
+                    "trigger": "begun",
+                    "source": "Begin",
+                    "dest": "MoveStage",
+                    "conditions": "has_more",
+                },
+                {"trigger": "begun", "source": "Begin", "dest": "Complete"},
+                {"trigger": "resume", "source": "Paused", "dest": "MoveStage"},
+                {"trigger": "fail", "source": ["Begin", "Complete"], "dest": "Failure"},
+                {"trigger": "completed", "source": "Complete", "dest": "Success"},
+                {"trigger": "resume", "source": "Failure", "dest": "Begin"},
+            ],
+            initial="Begin",
+        )
+
+    def has_more(self) -> bool:
+        """Whether a tile is still to be imaged."""
+        return self.session.imaging.stop is not None
+
+    def wants_pause(self) -> bool:
+        """Whether the operator wants a pause, and something is left to image."""
+        return self.has_more() and bool(self.session.pause_wanted)
+
+    def may_try_again(self) -> bool:
+        """Whether the tile may be exposed once more."""
+        return self._tries_left > 1
+
+    def count_try(self) -> None:
+        """Note that the tile is exposed once more."""
+        self._tries_left -= 1
+        self._logger.warning("%s Once more.", self.bench.problem)
+
+    def next_tile(self) -> None:
+        """Begin to count time and tries for the next tile."""
+        self._tries_left = self._tries
+
+    def _begin(self) -> None:
+        self._tries_left = self._tries
+        self.session.sent_to_nm = None
+        self._try(
+            lambda: self.session.begin(self._region(), lens=self._lens), self.begun
+        )
+
+    def _moves(self) -> None:
+        self._entered_s = time.monotonic()
+
+    def _captures(self) -> None:
+        now_s = time.monotonic()
+        self.session.imaging.clock(moved_s=now_s - self._entered_s)
+
+    def _pause(self) -> None:
+        self.session.paused()
+
+    def _complete(self) -> None:
+        self._try(lambda: self.session.completed(self.session.imaging), self.completed)
+
+    def _try(self, act: Callable[[], Any], then: Callable[[], Any]) -> None:
+        try:
+            act()
+        except PlatformError as error:
+            self.bench.problem = str(error)
+            self.fail()
+        else:
+            then()
+
+    @hears("stage.aperture.status")
+    def _on_aperture(self, status: Any) -> None:
+        """A stage that was started again has lost its aperture: change to it."""
+        if self.get_machine_state() not in ("MoveStage", "CaptureTile"):
+            return
+        wanted = self.session.imaging.begun.roi.get("aperture_id")
+        if wanted is not None and status.current_aperture != wanted:
+            self.lost()
+
+
+def target_of(stop: Stop) -> dict[str, Any]:
+    """Fields of the `stage.motion.command` to a stop."""
+    return {"x": stop.x_nm, "y": stop.y_nm}

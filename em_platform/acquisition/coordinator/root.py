@@ -1,0 +1,153 @@
+"""The whole machine: Preview, Acquisition, Shutdown."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from em_platform.acquisition.coordinator.acquisition import Acquisition, Routines
+from em_platform.acquisition.coordinator.control import Control
+from em_platform.acquisition.coordinator.preview import Preview
+from em_platform.acquisition.coordinator.session import Session
+from em_platform.acquisition.machines.bench import Bench
+from em_platform.acquisition.machines.loop import Loop
+from em_platform.acquisition.machines.requests import SetScope
+from em_platform.errors import PlatformError
+
+log = logging.getLogger(__name__)
+
+_TELL_S = 2.0
+_FRESH_S = 3.0
+_DEVICES = ("camera.status", "stage.motion.status", "scope.status")
+
+
+class Coordinator(Control):
+    """The root machine; all its methods run in the loop's thread.
+
+    Parameters
+    ----------
+    load
+        Answers a `roi.load` message.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: Loop,
+        bench: Bench,
+        session: Session,
+        routines: Routines,
+        load: Callable[[Any], None],
+    ) -> None:
+        settings = bench.settings.acquisition
+        self.loop = loop
+        self.bench = bench
+        self.session = session
+        self.load = load
+        self.log_transitions = False
+        self._told = ""
+        self._is_off = False
+        self._starts_itself = session.book.pages.mode != "preview"
+        super().__init__(
+            states=[
+                {"name": "Preview", "children": Preview(settings, routines)},
+                {"name": "Acquisition", "children": Acquisition(settings, routines)},
+                {
+                    "name": "Shutdown",
+                    "children": SetScope(
+                        settings,
+                        lambda: {"screen": "down"},
+                        answered=lambda _: self._switched_off(),
+                    ),
+                },
+            ],
+            transitions=[
+                {"trigger": "start", "source": "Preview", "dest": "Acquisition"},
+                {"trigger": "leave", "source": "Acquisition", "dest": "Preview"},
+                {
+                    "trigger": "halt",
+                    "source": "Acquisition",
+                    "dest": "Acquisition_Stopped",
+                },
+                {
+                    "trigger": "shutdown",
+                    "source": ["Preview", "Acquisition"],
+                    "dest": "Shutdown",
+                },
+            ],
+            initial="Preview",
+            queued=True,
+            ignore_invalid_triggers=True,
+            after_state_change=self._changed,
+        )
+
+    def begin(self) -> None:
+        """Enter the first state; a session that was broken off goes on by itself."""
+        if self.session.book.pages.mode == "paused":
+            self.session.pause_wanted = True
+        self._start()
+        self._tell()
+        self.tick()
+
+    def tick(self) -> None:
+        """Say where it is, again and again."""
+        self.after(_TELL_S, self.tick)
+        self.session.tell()
+        self._told = ""
+        self._tell()
+        if self._starts_itself and not self.is_imaging():
+            self._start_again()
+
+    def end(self) -> None:
+        """Shut the microscope down: the session rests, the beam is off."""
+        if self.is_imaging() and not self.rests():
+            self.session.paused()
+        self.shutdown()
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the beam is off after `end`."""
+        return self._is_off
+
+    def crashed(self, error: Exception) -> None:
+        """What to do with an error that no state has dealt with."""
+        if isinstance(error, PlatformError):
+            log.error("%s", error)
+            self.bench.problem = str(error)
+        else:
+            log.error("coordinator: an error in %s", self.state, exc_info=error)
+            self.bench.problem = (
+                f"coordinator: {type(error).__name__} in {self.state}: {error}; see "
+                "its log, then retry"
+            )
+        if self.is_imaging() and not self.rests():
+            self.fail()
+
+    def _start_again(self) -> None:
+        """Go on with a session that was broken off, once the devices answer."""
+        pages = self.session.book.pages
+        if pages.mode == "preview" or not self.session.has_work():
+            self._starts_itself = False
+        elif all(self.bench.age_s(topic) < _FRESH_S for topic in _DEVICES):
+            log.info("coordinator: goes on with the session that was broken off")
+            self._starts_itself = False
+            self.start()
+
+    def _changed(self) -> None:
+        if self.state == self._told:
+            return
+        self._tell()
+        if not self.state.endswith("_Failure"):
+            return
+        if "_Stopped_" in self.state:
+            self.session.halted()
+        elif self.is_imaging():
+            self.session.failed(self.bench.problem)
+        else:
+            self.session.preview_failed(self.bench.problem)
+
+    def _tell(self) -> None:
+        self._told = self.state
+        self.session.teller.state(self.state)
+
+    def _switched_off(self) -> None:
+        self._is_off = True
