@@ -71,9 +71,9 @@ export function showProgress({ montage, mode }) {
   write(byId("eta"), eta(montage, isRunning));
   figures(byId("speed"), [
     ["tiles/min", number(montage.throughput_tiles_per_min, 1)],
-    ["cycle", ms(montage.avg_cycle_time_ms)],
-    ["stage", ms(montage.stage_move_time_ms)],
-    ["capture", ms(montage.capture_time_ms)],
+    ["cycle ms", ms(montage.avg_cycle_time_ms)],
+    ["stage ms", ms(montage.stage_move_time_ms)],
+    ["capture ms", ms(montage.capture_time_ms)],
     ["running", span(montage.duration_seconds)],
   ]);
 }
@@ -86,4 +86,4 @@ function eta({ estimated_completion: end, error_message: why, heard_at: at, stat
   return `${span(unix - now())} left, done at ${clock(unix, false)}`;
 }
 
-const ms = (value) => (value == null ? "–" : `${number(value)} ms`);
+const ms = (value) => (value == null ? "–" : number(value));
