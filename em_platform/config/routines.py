@@ -9,7 +9,8 @@ class RoutineSettings(Model):
     """What the coordinator's calibrations aim at.
 
     Reference frames are means of `reference_frames` exposures; for the bright one the
-    stage moves by `bright_step_px` before each, `bright_defocus` steps out of focus. `focus_range` is how far to either side
+    stage moves by `bright_step` of the frame's width before each, and the focus is
+    `bright_defocus` steps off. `focus_range` is how far to either side
     AutoFocus seeks, in steps of the focus knob, and `focus_step` its coarse step.
     AutoExposure wants a mean of `mean_grey` of 255, give or take `mean_tolerance`.
 
@@ -27,7 +28,7 @@ class RoutineSettings(Model):
     """
 
     reference_frames: int = Field(default=16, gt=0)
-    bright_step_px: float = Field(default=400.0, gt=0)
+    bright_step: float = Field(default=1.0, gt=0)
     bright_defocus: int = 1000
     focus_range: int = Field(default=600, gt=0)
     focus_step: int = Field(default=100, gt=0)

@@ -24,6 +24,10 @@ class TileErrors:
     faults: tuple[Fault, ...]
 
 
+NO_ERRORS = TileErrors(dy_px=0.0, dx_px=0.0, turn_rad=0.0, faults=())
+"""A tile that is as it was asked for."""
+
+
 def tile_errors(
     settings: SimulationSettings,
     *,

@@ -14,7 +14,11 @@ from TEM_comms.scope import Status as ScopeStatus
 from TEM_comms.stage.motion import Status as StageStatus
 
 from em_platform.acquisition.devices.commanded import Faults
-from em_platform.acquisition.devices.faults import TileErrors, tile_errors
+from em_platform.acquisition.devices.faults import (
+    NO_ERRORS,
+    TileErrors,
+    tile_errors,
+)
 from em_platform.acquisition.devices.hidden import hidden
 from em_platform.acquisition.devices.illumination import (
     Beam,
@@ -116,29 +120,34 @@ class Sensor:
             view(self._specimen(), corner, size=small, lens=lens)
 
     def frame(self, command: Command) -> Frame:
-        """The frame of one command at the stage's last known place."""
+        """The frame of one command at the stage's last known place.
+
+        One that belongs to no montage lies where the stage says, and has no faults.
+        """
         settings = self._settings
-        errors = tile_errors(
-            self._simulation,
-            montage_id=command.montage_id,
-            row=command.row,
-            column=command.column,
-            raster=(settings.rows, settings.columns),
-        )
+        errors = NO_ERRORS
+        noise_key = [self._simulation.seed, zlib.crc32(command.tile_id.encode())]
+        if command.montage_id:
+            errors = tile_errors(
+                self._simulation,
+                montage_id=command.montage_id,
+                row=command.row,
+                column=command.column,
+                raster=(settings.rows, settings.columns),
+            )
+            montage = zlib.crc32(command.montage_id.encode())
+            noise_key[1:] = [montage, command.row, command.column]
         tile = self._truth_of(command, errors)
         light, level = self._lit(self._light(tile.placement, errors))
         relative = self.exposure_us / (self._simulation.exposure_ms * 1000)
+        gain = 10 ** (self._gain_db / 20)
         image = expose(
             light,
-            noise_key=[
-                self._simulation.seed,
-                zlib.crc32(command.montage_id.encode()),
-                command.row,
-                command.column,
-            ],
+            noise_key=noise_key,
             gain=self._gain,
-            beam=tile.beam * relative * 10 ** (self._gain_db / 20) * level,
-            electrons=self._simulation.electrons * relative,
+            beam=tile.beam * relative * gain * level,
+            # a grey level is so many electrons, however long they took to come
+            electrons=self._simulation.electrons / gain,
             bit_depth=self._simulation.bit_depth,
         )
         return Frame(image=image, tile=tile, montage=self._montage(command.montage_id))

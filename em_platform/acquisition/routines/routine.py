@@ -1,0 +1,204 @@
+"""A calibration as a state machine: its steps are requests to the devices.
+
+{ Thinking <-> Column, Camera, Move, Capture } -> Success | Failure
+
+The calibration itself is a generator (see `routines.steps`). It thinks in a thread of
+its own, so that a stop is heard meanwhile.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from em_platform.acquisition.machines.machine import Machine
+from em_platform.acquisition.machines.requests import (
+    Capture,
+    MoveStage,
+    SetCamera,
+    SetScope,
+)
+from em_platform.acquisition.routines.steps import (
+    Calibration,
+    Camera,
+    Column,
+    Frame,
+    Move,
+    Outcome,
+    Step,
+)
+from em_platform.config import AcquisitionSettings
+from em_platform.errors import PlatformError
+from em_platform.formats.image import read_image
+from em_platform.formats.tiff import write_tiff
+
+log = logging.getLogger(__name__)
+
+_TRIGGERS = {Column: "ask_column", Camera: "ask_camera", Move: "move", Frame: "expose"}
+_COLUMN = ("focus", "mag_mode", "mag", "brightness", "beam_offset", "spot_size")
+
+
+class Routine(Machine):
+    """One calibration; a subclass says which.
+
+    When it fails or is left before its end it puts the column and the camera back as
+    they were. The screen is raised again after a failure, but not when it is left: that
+    may be a stop, which wants it down.
+    """
+
+    kind: ClassVar[str] = "routine"
+    """Begins the names of its frames."""
+    frame_state: ClassVar[str] = "Capture"
+    puts_back: ClassVar[bool] = True
+
+    def __init__(self, settings: AcquisitionSettings, **options: Any) -> None:
+        self._settings = settings
+        self._steps: Calibration | None = None
+        self._step: Any = None
+        self._answer: Any = None
+        self._turn = 0
+        self._undo: dict[str, dict[str, Any]] = {}
+        super().__init__(
+            states=[
+                {"name": "Thinking", "on_enter": self._think},
+                self._asks("Column", SetScope),
+                self._asks("Camera", SetCamera),
+                self._asks("Move", MoveStage),
+                self._asks(self.frame_state, Capture),
+                "Success",
+                {"name": "Failure", "on_enter": self._failed},
+            ],
+            initial="Thinking",
+            transitions=[
+                ["ask_column", "Thinking", "Column"],
+                ["ask_camera", "Thinking", "Camera"],
+                ["move", "Thinking", "Move"],
+                ["expose", "Thinking", self.frame_state],
+                ["finish", "Thinking", "Success"],
+                ["give_up", "Thinking", "Failure"],
+                ["resume", "Failure", "Thinking"],
+            ],
+            on_enter=self._begin,
+            on_exit=self._leave,
+            **options,
+        )
+
+    def calibration(self) -> Calibration:
+        """The steps of this routine."""
+        raise NotImplementedError
+
+    def found(self, outcome: Outcome) -> None:
+        """Write and say what was found."""
+        for name, image in outcome.references.items():
+            write_tiff(self.bench.references / f"{name}.tiff", image)
+        for topic, fields in outcome.messages.items():
+            self.client.send(topic, **fields)
+
+    def _asks(self, name: str, request: Callable[..., Any]) -> dict[str, Any]:
+        return {
+            "name": name,
+            "children": request(self._settings, self._asked, answered=self._take),
+            "remap": {"Success": "Thinking", "Failure": "Failure"},
+        }
+
+    def _begin(self) -> None:
+        self._steps, self._answer = None, None
+
+    def _think(self) -> None:
+        """Let the calibration work out its next step."""
+        if self._steps is None:
+            self._steps = self._remembering()
+        self._turn += 1
+        turn, steps, answer = self._turn, self._steps, self._answer
+        self._answer = None
+
+        def work() -> None:
+            result: Step | Outcome | Exception
+            try:
+                result = steps.send(_read(answer))
+            except StopIteration as end:
+                result = end.value
+            except Exception as error:  # told to the operator by the machine
+                result = error
+            self._root.loop.put(lambda: self._go_on(turn, result))
+
+        threading.Thread(target=work, name=self.kind, daemon=True).start()
+
+    def _go_on(self, turn: int, result: Step | Outcome | Exception) -> None:
+        if turn != self._turn or self.get_machine_state() != "Thinking":
+            return  # it was left meanwhile
+        if isinstance(result, Outcome):
+            try:
+                self.found(result)
+            except PlatformError as error:
+                self._give_up(error)
+                return
+            log.info("%s", result.sentence)
+            self._steps, self._undo = None, {}
+            self.finish()
+        elif isinstance(result, Exception):
+            self._give_up(result)
+        else:
+            self._step = result
+            self.trigger_step(_TRIGGERS[type(result)])
+
+    def trigger_step(self, name: str) -> None:
+        """Go to the state that asks for the step."""
+        getattr(self, name)()
+
+    def _give_up(self, error: Exception) -> None:
+        if not isinstance(error, PlatformError):
+            log.error("%s failed", self.kind, exc_info=error)
+        self.bench.problem = str(error) or type(error).__name__
+        self.give_up()
+
+    def _asked(self) -> dict[str, Any]:
+        """The fields of the step's message."""
+        step = self._step
+        if isinstance(step, Frame):
+            self._step = self.bench.frame(self.kind, **step.flags)
+            return dict(self._step)
+        if isinstance(step, Move):
+            there = {"x": step.x_nm, "y": step.y_nm}
+            return {axis: nm for axis, nm in there.items() if nm is not None}
+        return dict(step.fields)
+
+    def _take(self, answer: Any) -> None:
+        self._answer = answer
+        if isinstance(answer, Path):
+            # the page shows what the calibration sees
+            self.client.send("tile.raw", **self._step, path=str(answer))
+
+    def _remembering(self) -> Calibration:
+        """The steps of the calibration, after a look at what is to be put back."""
+        if self.puts_back:
+            column = yield Column()
+            camera = yield Camera()
+            fields = {name: getattr(column, name) for name in (*_COLUMN, "screen")}
+            self._undo = {
+                "scope.command": fields,
+                "camera.settings": {"exposure": camera.exposure},
+            }
+        return (yield from self.calibration())
+
+    def _failed(self) -> None:
+        self._put_back()
+        self._steps = None
+
+    def _leave(self) -> None:
+        self._turn += 1
+        if self._steps is not None and "scope.command" in self._undo:
+            self._undo["scope.command"].pop("screen", None)
+            self._put_back()
+        self._steps = None
+
+    def _put_back(self) -> None:
+        undo, self._undo = self._undo, {}
+        for topic, fields in undo.items():
+            self.client.send(topic, **fields)
+
+
+def _read(answer: Any) -> Any:
+    """The pixels of a frame's path; anything else as it is."""
+    return read_image(str(answer)) if isinstance(answer, Path) else answer
