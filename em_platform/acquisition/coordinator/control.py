@@ -177,7 +177,7 @@ class Control(Machine):
 
     @hears("qc.status")
     def _on_qc(self, message: Any) -> None:
-        verdict = (str(message.status.value), message.reason or "")
+        verdict = (str(message.status), message.reason or "")
         self._verdict = verdict
         is_late = time.monotonic() - self._went_on_s < _ECHO_S
         if verdict[0] == "GOOD" or (is_late and verdict == self._echo):
