@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -94,11 +95,10 @@ def focus_cells(
     first, last = every.min(axis=0), every.max(axis=0)
     rows, columns = (last - first + 1).tolist()
     grid: NDArray[np.uint8] = np.full((rows, columns, 3), _PALE, np.uint8)
-    span = max(high - low, 1e-9)
-    for (row, column), value in values.items():
-        level = np.uint8(round(255 * (1.0 - (value - low) / span)))
-        cell = np.full((1, 1), level, np.uint8)
-        grid[row - first[0], column - first[1]] = _coloured(cell)[0, 0]
+    places = np.array(list(values)) - first
+    share = (np.array(list(values.values())) - low) / max(high - low, 1e-9)
+    levels = np.rint(255 * (1.0 - share)).astype(np.uint8)
+    grid[places[:, 0], places[:, 1]] = _coloured(levels[None])[0]
     side = int(np.clip(_MAP_PX // max(rows, columns), 1, _MOST_CELL_PX))
     return np.repeat(np.repeat(grid, side, axis=0), side, axis=1)
 
@@ -109,10 +109,16 @@ def _coloured(levels: Grey) -> NDArray[np.uint8]:
 
 def _minis(tiles: Iterable[GrowingTile]) -> Iterable[tuple[str, Grey]]:
     for tile in tiles:
-        content = np.frombuffer(tile.mini, np.uint8)
-        image = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if len(content) else None
+        image = _decoded(tile.mini)
         if image is not None:
-            yield tile.tile_id, np.asarray(image, np.uint8)
+            yield tile.tile_id, image
+
+
+@lru_cache(maxsize=8192)  # the same minis are drawn again and again
+def _decoded(mini: bytes) -> Grey | None:
+    content = np.frombuffer(mini, np.uint8)
+    image = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if len(content) else None
+    return None if image is None else np.asarray(image, np.uint8)
 
 
 def _encoded(kind: str, image: NDArray[np.uint8]) -> str:

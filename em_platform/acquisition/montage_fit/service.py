@@ -23,6 +23,7 @@ from em_platform.acquisition.montage_fit.growing import (
     body_of,
     complete_body,
     tile_matches,
+    without_points,
 )
 from em_platform.acquisition.montage_fit.lens import LensResult, measure_lens
 from em_platform.acquisition.montage_fit.minimaps import focus_map, montage_map
@@ -184,7 +185,7 @@ class MontageFitService:
             if size is None:
                 return
             montage = as_montage(growing, size)
-            matches = tile_matches(growing, montage)
+            matches = without_points(tile_matches(growing, montage))
         light = SolveSettings(model="translation")
         try:
             fit = solve_montage(montage, matches, settings=light)

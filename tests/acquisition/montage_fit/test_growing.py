@@ -1,0 +1,100 @@
+"""Nominal places and matches of a growing montage, from what is said of its tiles."""
+
+import math
+
+import numpy as np
+import pytest
+
+from em_platform.acquisition.montage_fit.growing import (
+    MATCHES,
+    RAW,
+    Growing,
+    GrowingTile,
+    as_montage,
+    nominal_places,
+    tile_matches,
+)
+from em_platform.model import Size
+
+SIZE = Size(height_px=100, width_px=120)
+
+
+def tile(row: int, column: int, stage: tuple[int, int] | None) -> GrowingTile:
+    return GrowingTile(
+        tile_id=f"{row}-{column}", cell=(row, column), overlap_px=20, stage_nm=stage
+    )
+
+
+@pytest.mark.parametrize("turn_deg", [0.0, 35.0, 181.4])
+@pytest.mark.parametrize("pixel_nm", [3.9, 259.0])
+def test_the_raster_tells_pixel_size_and_turn_of_the_stage(
+    turn_deg: float, pixel_nm: float
+) -> None:
+    rng = np.random.default_rng(2)
+    cells = [(row, column) for row in range(5) for column in range(6)]
+    true = np.array(cells) * (80.0, 100.0) + rng.normal(0, 3, (30, 2))
+    c, s = math.cos(math.radians(turn_deg)), math.sin(math.radians(turn_deg))
+    stage = (true[:, ::-1] @ np.array([[c, s], [-s, c]])) * pixel_nm + 1e6
+    tiles = [
+        tile(*cell, (round(x), round(y)))
+        for cell, (x, y) in zip(cells, stage.tolist(), strict=True)
+    ]
+    off = nominal_places(tiles, SIZE) - true
+    off -= off.mean(axis=0)
+    # Jitter of 3 px bends the least-squares grid by some tenths of it, not more.
+    assert np.abs(off).max() < 3.5
+    assert np.abs(off).mean() < 1.0
+
+
+def test_a_single_row_and_a_silent_stage_go_by_the_raster() -> None:
+    row = [tile(2, column, (column * 400, 0)) for column in (1, 2, 3)]
+    assert nominal_places(row, SIZE).tolist() == [[0, 0], [0, 100], [0, 200]]
+    silent = [tile(0, 0, None), tile(1, 1, None)]
+    assert nominal_places(silent, SIZE).tolist() == [[0, 0], [80, 100]]
+
+
+def body(row: int, column: int, **own: object) -> dict[str, object]:
+    fields = {"tile_id": f"{row}-{column}", "montage_id": "m", "overlap": 20}
+    place = {"row": row, "column": column, "stage_position": None}
+    return {**fields, **place, **own}
+
+
+def said(row: int, column: int, *, p: list[list[float]], q: list[list[float]]):
+    """A match with a neighbour; points are `(y, x)`."""
+    return {
+        "cell": [row, column],
+        "pY": [y for y, _ in p],
+        "pX": [x for _, x in p],
+        "qY": [y for y, _ in q],
+        "qX": [x for _, x in q],
+    }
+
+
+def test_matches_name_the_upper_or_left_tile_first_however_it_was_imaged() -> None:
+    growing = Growing(acquisition_id="a")
+    for cell in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        growing.take(RAW, body(*cell, path="", lens_correction=False))
+    # Row 1 runs backwards: (1, 0) was imaged after (1, 1), its right neighbour.
+    right_of_it = said(1, 1, p=[[50, 110], [60, 110]], q=[[51, 12], [61, 12]])
+    above_it = said(0, 0, p=[[5, 40]], q=[[84, 43]])
+    growing.take(MATCHES, body(1, 0, matches=[right_of_it, above_it]))
+    growing.take(MATCHES, body(0, 1, matches=[said(0, 0, p=[], q=[])]))
+    matches = tile_matches(growing, as_montage(growing, SIZE))
+    found = {(m.a, m.b): m for m in matches}
+    assert list(found) == [("0-0", "0-1"), ("0-0", "1-0"), ("1-0", "1-1")]
+    across = found["1-0", "1-1"].shift
+    assert (across.dy_px, across.dx_px) == (-1.0, 98.0)
+    down = found["0-0", "1-0"].shift
+    assert (down.dy_px, down.dx_px) == (79.0, 3.0)
+    failed = found["0-0", "0-1"]
+    assert not failed.kept
+    assert failed.points == 0
+    assert (failed.shift.dy_px, failed.shift.dx_px) == (0.0, 100.0)
+
+
+def test_the_same_said_twice_is_no_news() -> None:
+    growing = Growing(acquisition_id="a")
+    first = body(0, 0, matches=[])
+    assert growing.take(MATCHES, first)
+    assert not growing.take(MATCHES, body(0, 0, matches=[said(1, 1, p=[], q=[])]))
+    assert growing.version == 1
