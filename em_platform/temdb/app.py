@@ -47,7 +47,7 @@ def create_app(database: Database, token: str) -> FastAPI:
     """TEM DB on one database; every call but `/health` needs the token."""
     app = FastAPI(title="TEM DB", version=version("em-platform"))
     app.state.database = database
-    app.add_middleware(GZipMiddleware, minimum_size=1000)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
     app.add_middleware(Unzipped)
     app.add_middleware(TokenGate, token=token)
     for path in OPEN:

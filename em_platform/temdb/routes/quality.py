@@ -126,7 +126,7 @@ def get_low_quality_tiles(
 
 
 @router.get("/{acquisition_id}/heatmap")
-def get_heatmaps(acquisition_id: str, db: Db) -> dict[str, Any]:
+def get_heatmaps(acquisition_id: str, db: Db) -> JSONResponse:
     """All maps, each `[row][column]`; and row and column of each tile."""
     columns: list[Any] = [Tile.montage_row, Tile.montage_col, *_COLUMNS.values()]
     with db.reading() as session:
@@ -137,13 +137,14 @@ def get_heatmaps(acquisition_id: str, db: Db) -> dict[str, Any]:
         name: nested(heatmap((row[0], row[1], row[2 + at]) for row in rows))
         for at, name in enumerate(_COLUMNS)
     }
-    return {
+    answer = {
         "focus_scores": maps[Heatmap.FOCUS_SCORE],
         "std_dev": maps[Heatmap.STD_DEV],
         "matcher_row_quality": maps[Heatmap.MATCHER_ROW_QUALITY],
         "matcher_col_quality": maps[Heatmap.MATCHER_COL_QUALITY],
         "raster_positions": [{"row": row[0], "col": row[1]} for row in rows],
     }
+    return JSONResponse(answer)
 
 
 @router.get(
@@ -165,30 +166,32 @@ def get_heatmap(
     return JSONResponse(nested(grid))
 
 
-@router.get("/{acquisition_id}/focus-scores")
-def get_focus_scores(acquisition_id: str, db: Db) -> AcquisitionFocusScoresResponse:
+@router.get(
+    "/{acquisition_id}/focus-scores",
+    responses={200: {"model": AcquisitionFocusScoresResponse}},
+)
+def get_focus_scores(acquisition_id: str, db: Db) -> JSONResponse:
     """The focus score of every tile, and their middle and ends."""
     with db.reading() as session:
         query = select(Tile.tile_id, Tile.raster_index, Tile.focus_score)
         where = _of(session, acquisition_id)
         rows = session.execute(query.where(*where).order_by(Tile.raster_index)).all()
     scores = [row.focus_score for row in rows]
-    return AcquisitionFocusScoresResponse(
-        acquisition_id=acquisition_id,
-        tile_count=len(rows),
-        focus_scores=[
-            {
-                "tile_id": str(row.tile_id),
-                "raster_index": row.raster_index,
-                "focus_score": row.focus_score,
-            }
-            for row in rows
-        ],
-        mean_focus=statistics.fmean(scores) if scores else None,
-        median_focus=statistics.median(scores) if scores else None,
-        stddev_focus=_spread(scores),
-        min_focus=min(scores, default=None),
-        max_focus=max(scores, default=None),
+    # No model in between: a run may have a hundred thousand tiles.
+    return JSONResponse(
+        {
+            "acquisition_id": acquisition_id,
+            "tile_count": len(rows),
+            "focus_scores": [
+                {"tile_id": str(key), "raster_index": index, "focus_score": score}
+                for key, index, score in rows
+            ],
+            "mean_focus": statistics.fmean(scores) if scores else None,
+            "median_focus": statistics.median(scores) if scores else None,
+            "stddev_focus": _spread(scores),
+            "min_focus": min(scores, default=None),
+            "max_focus": max(scores, default=None),
+        }
     )
 
 
