@@ -1,0 +1,109 @@
+"""A buffer's parts, and an aloha on a port of its own."""
+
+import importlib.util
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from em_platform.acquisition.buffer.hearing import Hearing
+from em_platform.acquisition.buffer.journal import Journal
+from em_platform.acquisition.events import Said
+from em_platform.aloha.acquisitions import Acquisitions
+from em_platform.aloha.app import make_app
+from em_platform.config import AlohaSettings
+from em_platform.messaging.topics import fitting
+from em_platform.storage import open_store
+from em_platform.temdb.app import create_app
+from em_platform.temdb.database import Database, migrate
+from em_platform.temdb.register import Register
+
+
+@contextmanager
+def served(app: Any, port: int) -> Iterator[None]:
+    """Serve an application for as long as the block lasts."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+@pytest.fixture
+def serve_app() -> Iterator[Callable[[Any, int], None]]:
+    """Serve an application at a port until the test has ended."""
+    with ExitStack() as stack:
+        yield lambda app, port: stack.enter_context(served(app, port))
+
+
+@pytest.fixture(scope="session")
+def imaged() -> Any:
+    """The module that images montages; tests cannot import it."""
+    path = Path(__file__).with_name("imaged.py")
+    spec = importlib.util.spec_from_file_location("imaged", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def temdb(
+    tmp_path: Path, free_port: Callable[[], int], serve_app: Callable[[Any, int], None]
+) -> Iterator[Register]:
+    """A TEM DB that serves."""
+    url = f"sqlite:///{tmp_path / 'temdb.sqlite'}"
+    migrate(url)
+    database, port = Database(url), free_port()
+    serve_app(create_app(database, "secret"), port)
+    yield Register(f"http://127.0.0.1:{port}", "secret")
+    database.close()
+
+
+@pytest.fixture
+def aloha_app(tmp_path: Path, temdb: Register) -> Iterator[Any]:
+    """The application of an aloha; its token is `token`."""
+    with ExitStack() as stack:
+        settings = AlohaSettings(min_free_gb=0, chunk_px=64)
+        acquisitions = Acquisitions(
+            tmp_path / "aloha", open_store(str(tmp_path / "data")), temdb, settings
+        )
+        stack.callback(acquisitions.journal.close)
+        yield make_app(
+            acquisitions,
+            token="token",
+            settings=settings,
+            waiters=stack.enter_context(ThreadPoolExecutor(4)),
+            workers=stack.enter_context(ThreadPoolExecutor(2)),
+        )
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """An empty journal."""
+    journal = Journal(tmp_path / "buffer" / "journal.sqlite")
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def hear(journal: Journal) -> Callable[..., None]:
+    """Tell the journal one message, as `publish` tells all."""
+    hearing = Hearing(journal)
+
+    def tell(topic: str, *, sent_at: str = "1000", **fields: Any) -> None:
+        body = fitting(topic, fields).model_dump(mode="json")
+        hearing.note([Said(topic, body, {"sent_at": sent_at})])
+
+    return tell
