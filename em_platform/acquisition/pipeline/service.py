@@ -1,7 +1,6 @@
 """The pipeline's process: hears of tiles, keeps the journal, and works in a thread."""
 
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.pipeline.noted import Job, NotedTile, noted
 from em_platform.acquisition.pipeline.tile_worker import TileWorker
 from em_platform.acquisition.pipeline.unheard import is_over, unheard_tiles
+from em_platform.acquisition.roi import rotation_rad
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, StorageError
 from em_platform.messaging.bus import Bus
@@ -49,14 +49,13 @@ class PipelineService:
         self._reconnects = bus.reconnects
         self._pruned_at = time.monotonic()
         self._complaint = ""
-        rotation_deg = settings.acquisition.simulation.rotation_deg
         self._worker = TileWorker(
             bus,
             journal,
             settings,
             lens=self._lens,
             stopping=self._stopping,
-            rotation_rad=math.radians(rotation_deg),
+            rotation_rad=rotation_rad(settings),
         )
         bus.subscribe(RAW, self._on_raw)
         bus.subscribe(LENS, self._on_lens)

@@ -1,0 +1,96 @@
+"""Montages of the simulated camera, on disk as a session leaves them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from TEM_comms.camera import Command
+from TEM_comms.stage.motion import Status as StageStatus
+
+from em_platform.acquisition.devices.sensor import Sensor
+from em_platform.acquisition.devices.truth import TileTruth
+from em_platform.acquisition.frame_paths import (
+    frame_path,
+    tile_body_path,
+    tile_name,
+)
+from em_platform.acquisition.raster import MontagePlan, overlap_px, raster
+from em_platform.config import AcquisitionSettings, SimulationSettings
+from em_platform.formats.tiff import write_tiff
+from em_platform.messaging.topics import fitting
+from em_platform.model import Size
+from em_platform.storage.atomic import write_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imaged:
+    """What a session leaves of one tile, and what is true of it."""
+
+    body: dict[str, Any]
+    truth: TileTruth
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.truth.row, self.truth.column
+
+
+def image_montage(
+    frames: Path,
+    *,
+    rows: int = 2,
+    columns: int = 3,
+    overlap: float = 0.25,
+    acquisition_id: str = "m-1-20260102t030405",
+    montage_id: str = "m-1",
+    **simulation: Any,
+) -> list[Imaged]:
+    """Every tile of a raster in the order in which a session images it."""
+    plan = MontagePlan(
+        montage_id=montage_id,
+        aperture_id=1,
+        rows=rows,
+        columns=columns,
+        overlap=overlap,
+    )
+    given: dict[str, Any] = {"tile_px": 256, "jitter_px": 6.0, "vignette": 0.0}
+    settings = AcquisitionSettings(
+        rows=rows,
+        columns=columns,
+        overlap=overlap,
+        simulation=SimulationSettings(
+            **{**given, "pattern": 0.0, "dust": 0, "drift": 0.0, **simulation}
+        ),
+    )
+    sensor = Sensor(settings)
+    sensor.section = 1
+    side = settings.simulation.tile_px
+    size = Size(height_px=side, width_px=side)
+    imaged = []
+    for stop in raster(plan, size, pixel_nm=settings.pixel_nm):
+        sensor.stage = StageStatus(
+            x=stop.x_nm, y=stop.y_nm, z=0, in_motion=False, calibrated=True
+        )
+        fields = {
+            "tile_id": tile_name(acquisition_id, stop.row, stop.column),
+            "montage_id": montage_id,
+            "row": stop.row,
+            "column": stop.column,
+            "overlap": overlap_px(plan, size),
+            "stage_position": (stop.x_nm, stop.y_nm),
+        }
+        frame = sensor.frame(Command(**fields))
+        path = frame_path(frames, montage_id, fields["tile_id"])
+        write_tiff(path, frame.image)
+        raw = fitting("tile.raw", {**fields, "path": str(path)})
+        body = tile_body_path(frames, montage_id, fields["tile_id"])
+        write_bytes(body, raw.model_dump_json().encode())
+        imaged.append(Imaged(body=raw.model_dump(mode="json"), truth=frame.tile))
+    return imaged
+
+
+@pytest.fixture(name="image_montage", scope="session")
+def image_montage_fixture() -> Callable[..., list[Imaged]]:
+    """`image_montage`, for tests that cannot import it from here."""
+    return image_montage
