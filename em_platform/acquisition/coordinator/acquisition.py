@@ -125,6 +125,7 @@ class Acquisition(Machine):
                 for name, state in STATES.items()
                 if name in routines
             ),
+            ("Prepare", "wants_prepare"),  # a calibration may have changed the column
             ("LensCorrection", "wants_lens"),
             ("TiltStage", "wants_tilt"),
         ]

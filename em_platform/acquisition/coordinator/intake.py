@@ -67,9 +67,9 @@ def _refusal(session: Session, fields: dict[str, Any], known: Entry | None) -> s
     asked = [name for name, is_asked in fields["calibrations"].items() if is_asked]
     missing = sorted({*asked} - session.needs.available - {LENS})
     if missing:
-        known = ", ".join(sorted(session.needs.available))
+        there_is = ", ".join(sorted(session.needs.available))
         return (
             f"coordinator: roi {montage_id} asks for {', '.join(missing)}, there is no "
-            f"such routine, only {known}; leave it out"
+            f"such routine, only {there_is}; leave it out"
         )
     return ""

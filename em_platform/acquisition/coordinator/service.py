@@ -1,19 +1,19 @@
 """The coordinator as a process: a loop in its thread, fed from the bus."""
 
-import importlib
 import logging
 import threading
-from typing import Any
 
 from em_platform.acquisition.coordinator.acquisition import Routines
 from em_platform.acquisition.coordinator.book import Book
 from em_platform.acquisition.coordinator.loading import Loader
+from em_platform.acquisition.coordinator.names import STATES
 from em_platform.acquisition.coordinator.root import Coordinator
 from em_platform.acquisition.coordinator.session import Session
 from em_platform.acquisition.coordinator.teller import Teller
 from em_platform.acquisition.machines.bench import Bench, bench_of
 from em_platform.acquisition.machines.client import BusClient
 from em_platform.acquisition.machines.loop import Loop
+from em_platform.acquisition.routines import ROUTINES
 from em_platform.config import Settings
 from em_platform.errors import AcquisitionError
 from em_platform.messaging.bus import Bus
@@ -34,16 +34,8 @@ class CoordinatorService:
         self._client = BusClient(bus, self._loop)
         bench = bench_of(settings)
         bench.latest, bench.age_s = self._client.latest, self._client.age_s
-        routines = installed_routines()
-        session = Session(
-            bench,
-            Book(bench.folder / "session.json"),
-            Teller(self._client.send),
-            available=frozenset(routines),
-        )
-        loader = Loader(settings, session, self._loop)
         self.machine = machine_of(
-            self._loop, bench, session, routines, load=loader.load
+            settings, bench, loop=self._loop, teller=Teller(self._client.send)
         )
         self.machine.add_client(self._client)
         self._client.listen()
@@ -81,19 +73,27 @@ class CoordinatorService:
 
 
 def machine_of(
-    loop: Loop, bench: Bench, session: Session, routines: Routines, **options: Any
+    settings: Settings, bench: Bench, *, loop: Loop, teller: Teller
 ) -> Coordinator:
-    """The whole machine."""
+    """The whole machine, with the session that the book of the bench's folder holds."""
+    routines = installed_routines()
+    session = Session(
+        bench,
+        Book(bench.folder / "session.json"),
+        teller,
+        available=frozenset(routines),
+    )
+    loader = Loader(settings, session, loop)
     return Coordinator(
-        loop=loop, bench=bench, session=session, routines=routines, **options
+        loop=loop, bench=bench, session=session, routines=routines, load=loader.load
     )
 
 
 def installed_routines() -> Routines:
     """The calibration routines that there are."""
-    module = importlib.import_module("em_platform.acquisition.routines")
-    found: Routines = getattr(module, "ROUTINES", {})
-    return found
+    return {
+        name: ROUTINES[state] for name, state in STATES.items() if state in ROUTINES
+    }
 
 
 def run(settings: Settings, *, name: str) -> None:
