@@ -60,6 +60,12 @@ def blurred(n: int) -> list[dict[str, Any]]:
     ]
 
 
+def noted(home: Path) -> int:
+    """How many verdicts the journal holds."""
+    text = (home / "qc" / "tiles" / "m-1.jsonl").read_text()
+    return text.count('["judged"')
+
+
 def test_a_killed_quality_control_comes_back_with_its_stop(
     tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
@@ -88,6 +94,8 @@ def test_a_killed_quality_control_comes_back_with_its_stop(
                 say(blurred(6)[:-1])  # its matches come after the kill
                 assert stopped.wait(60)
                 wait_until(lambda: len(judged) == 6, timeout_s=30)
+                # A verdict that was said and not yet noted would be said again.
+                wait_until(lambda: noted(tmp_path) == 6, timeout_s=30)
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait(30)
             statuses.clear()

@@ -83,6 +83,7 @@ def _follow(watch: Watch, line: list[Any], now_s: float) -> None:
             judged = Judged(
                 number=pending.number,
                 tile_id=tile_id,
+                cell=pending.cell,
                 counted=counted,
                 faults=tuple(Fault(**fault) for fault in faults),
             )

@@ -18,6 +18,9 @@ Cell = tuple[int, int]
 CRITICAL = frozenset(("no_beam", "contaminated"))
 """Faults that stop the scope at once when several tiles in a row have them."""
 
+EXPLAINS = frozenset(("no_beam", "no_contrast", "out_of_focus"))
+"""Faults of a tile whose edges cannot be matched; they are not faults of their own."""
+
 _USUAL_FROM = 5  # fewer tiles do not say what is usual
 _DOUBT = 3.0  # so many tiles halve the trust in what is usual
 _CONTAMINATED = 2.0  # times the drift allowed, and darker: that is no longer the beam
@@ -88,8 +91,9 @@ def find_faults(
 ) -> tuple[Fault, ...]:
     """Everything that is wrong with a tile, as far as it is known.
 
-    A tile without contrast shows no specimen: neither its focus nor its edges are
-    judged, nor the edges that it shares (`plain`: the cells of such neighbours).
+    A tile without contrast shows no specimen, so that its focus is not judged. Edges of
+    a tile that is plain or blurred cannot be matched: they are not judged, nor are
+    those that others share with it (`plain`: the cells of such neighbours).
     """
     found = [_incomplete(facts)] if facts.missing else []
     uniform = facts.std is not None and contrast_rule(limits).fails(facts.std)
@@ -126,7 +130,8 @@ def _of_specimen(
         for cell, points in (facts.edges or {}).items()
         if edge_fails(points, limits) and cell not in plain
     }
-    if len(open_edges) > limits.allowed_match_failures:
+    blamed = any(fault.kind in EXPLAINS for fault in found)
+    if len(open_edges) > limits.allowed_match_failures and not blamed:
         found.append(_unmatched(open_edges, facts.edges or {}, limits))
     return found
 

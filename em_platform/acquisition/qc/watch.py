@@ -7,6 +7,7 @@ from typing import Any
 
 from em_platform.acquisition.qc.judge import (
     CRITICAL,
+    EXPLAINS,
     Cell,
     Fault,
     TileFacts,
@@ -27,6 +28,7 @@ class Judged:
 
     number: int
     tile_id: str
+    cell: Cell
     faults: tuple[Fault, ...]
     counted: bool = True
 
@@ -130,6 +132,7 @@ class Watch:
         judged = Judged(
             number=pending.number,
             tile_id=tile_id,
+            cell=pending.cell,
             faults=faults,
             counted=pending.heard_from_start or not facts.missing,
         )
@@ -146,7 +149,7 @@ class Watch:
         return Judgement(
             tile_id=tile_id,
             fields=fields,
-            faults=tuple(fault.kind for fault in faults),
+            faults=tuple(f"{fault.kind} ({fault.figures})" for fault in faults),
             verdict=verdict,
         )
 
@@ -154,6 +157,8 @@ class Watch:
         """Count a judged tile among those that say what is usual and persistent."""
         self.judged[judged.tile_id] = judged
         bisect.insort(self._in_order, (judged.number, judged.tile_id))
+        if any(fault.kind in EXPLAINS for fault in judged.faults):
+            self._plain.add(judged.cell)
         if facts.std is None or contrast_rule(self._limits).fails(facts.std):
             return
         if facts.focus is not None:

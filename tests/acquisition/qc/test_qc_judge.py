@@ -39,6 +39,7 @@ def kinds(changes: dict[str, object], **more: object) -> list[str]:
         ({"edges": {}}, []),  # the first tile has no neighbour
         ({"edges": {(0, 1): 3, (1, 0): 3}}, []),
         ({"edges": {(0, 1): 2, (1, 0): 9}}, ["unmatched_edge"]),
+        ({"focus": 0.01, "edges": {(0, 1): 0}}, ["out_of_focus"]),  # one cause
         ({"mean": 120 * 1.34}, []),
         ({"mean": 120 * 1.36}, ["beam_drift"]),
         ({"mean": 120 * 0.64}, ["beam_drift"]),

@@ -170,3 +170,13 @@ def test_tiles_before_the_operator_went_on_do_not_count() -> None:
     watch.forgive()
     found = [feed(watch, n, BLURRED) for n in range(4, 9)]
     assert [j.verdict.status for j in found] == [Status.GOOD] * 4 + [Status.STOP_AT_END]
+
+
+def test_a_blurred_tile_explains_the_open_edges_of_its_neighbours() -> None:
+    watch = new_watch()
+    feed(watch, 0, GOOD)
+    feed(watch, 1, {**BLURRED, "edges": [[0, 0, 0]]})
+    after = feed(watch, 2, {**GOOD, "edges": [[0, 1, 0]]})
+    assert after.fields["passed"]
+    other = feed(watch, 3, {**GOOD, "edges": [[0, 2, 0]]})
+    assert scopes(other) == {"unmatched_edge": "transient"}
