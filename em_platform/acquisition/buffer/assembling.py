@@ -39,7 +39,7 @@ def complete_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionU
     Raises
     ------
     RecordError
-        What was said of it contradicts itself.
+        It has no frame that can be sent, or what was said of it contradicts itself.
     """
     announced = known.montage.body["tiles"]
     found = {tile.tile_id: tile for tile in known.tiles}
@@ -52,6 +52,12 @@ def complete_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionU
         else:
             said = known.notes.get(tile_id, {})
             tiles.append(_uploaded_tile(tile, announced[tile_id], said))
+    if not tiles:
+        raise RecordError(
+            f"buffer: acquisition {known.montage.acquisition_id}: not one of its "
+            f"{len(failures)} tiles has a frame that can be sent (first: "
+            f"{failures[0].sentence if failures else 'it has none'})"
+        )
     body = known.montage.body
     x_nm, y_nm = body["aperture_centroid"]
     return _upload(

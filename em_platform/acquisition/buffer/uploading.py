@@ -26,7 +26,6 @@ from em_platform.errors import (
     ChecksumError,
     FormatError,
     PlatformError,
-    RecordError,
     SourceRefused,
 )
 from em_platform.model import AcquisitionUpload
@@ -118,12 +117,6 @@ class Uploader:
         key = montage.acquisition_id
         while not self._stop.is_set():
             upload = complete_upload(self._known(montage), self._settings)
-            if not upload.tiles:
-                raise RecordError(
-                    f"buffer: acquisition {key}: not one of its "
-                    f"{len(upload.failures)} tiles has a frame that can be sent "
-                    f"(first: {upload.failures[0].sentence})"
-                )
             self._journal.note_sent(self._client.announce(upload))
             if self._send_all(upload):
                 tiles = self._client.complete(key)
