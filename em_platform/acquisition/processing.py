@@ -7,7 +7,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from em_platform.config import TileSettings
+from em_platform.acquisition.frame_paths import frames_folder, montage_folder
+from em_platform.acquisition.uploaded import located
+from em_platform.config import Settings, TileSettings
 from em_platform.formats.tiff import encode_tiff
 from em_platform.model import Box, Failure, Montage, Tile, TileStats
 from em_platform.stitching.compute import Map, serial
@@ -24,6 +26,39 @@ class ProcessedTiles:
 
     montage: Montage
     statistics: tuple[TileStats, ...]
+
+
+def images_of(montage: Montage, settings: Settings, store: Store) -> TileImages:
+    """How the frames of a montage become 8-bit images, wherever they lie now.
+
+    The references of frames that have left the disk still lie where those did.
+    """
+    references = None
+    if any("://" in tile.uri for tile in montage.tiles):
+        references = str(montage_folder(frames_folder(settings), montage.montage_id))
+    return choose_images(
+        montage,
+        settings.stitching.tile,
+        options=store.options,
+        references=references,
+    )
+
+
+def finish_montage(
+    montage: Montage, settings: Settings, store: Store, *, run: Map = serial
+) -> ProcessedTiles:
+    """As `process_tiles`; a frame that leaves the disk meanwhile is read elsewhere.
+
+    The buffer deletes frames once aloha has verified them; then aloha's are taken.
+    """
+    montage = located(montage, store)
+    while True:
+        images = images_of(montage, settings, store)
+        done = process_tiles(montage, images, store, run=run)
+        moved = located(montage, store)
+        if moved == montage or len(done.montage.tiles) == len(montage.tiles):
+            return done
+        montage = moved
 
 
 def process_tiles(

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from em_platform.acquisition.processing import process_tiles
-from em_platform.assets.checks import check_results, check_specs
+from em_platform.acquisition.processing import finish_montage
+from em_platform.assets.checks import check_specs, spoken_results
 from em_platform.assets.failures import told_to_dagster
 from em_platform.assets.metadata import (
     Stopwatch,
@@ -17,7 +17,6 @@ from em_platform.resources.acquisition import Microscope
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.storage import Storage
-from em_platform.stitching.measure import choose_images
 from em_platform.stitching.quality import check_completeness, check_tiles
 from em_platform.storage import layout
 
@@ -32,17 +31,22 @@ _OWNERS = ["team:microscopy"]
     check_specs=check_specs("raw_tiles"),
 )
 def raw_tiles(
-    context: dg.AssetExecutionContext, microscope: Microscope, storage: Storage
+    context: dg.AssetExecutionContext,
+    configuration: Configuration,
+    microscope: Microscope,
+    storage: Storage,
 ) -> dg.MaterializeResult:
     """The frames of one montage as the camera saved them, and where each lies."""
-    key = context.partition_key
+    key, settings = context.partition_key, configuration.settings()
     with told_to_dagster():
         montage = microscope.montage(key)
         storage.store().write(layout.montage(key), montage, Montage)
         checks = check_completeness(montage)
     return dg.MaterializeResult(
         metadata=montage_summary(montage),
-        check_results=check_results(checks, "raw_tiles"),
+        check_results=spoken_results(
+            checks, "raw_tiles", montage=montage, settings=settings
+        ),
     )
 
 
@@ -79,15 +83,15 @@ def finish_tiles(
 ) -> Iterator[dg.MaterializeResult]:
     """Finish the tiles and measure them in one pass over their pixels."""
     key, store = context.partition_key, storage.store()
-    settings = configuration.settings().stitching
+    settings = configuration.settings()
     with told_to_dagster(), Stopwatch() as watch:
         montage = store.read(layout.montage(key), Montage)
-        images = choose_images(montage, settings.tile)
-        done = process_tiles(montage, images, store, run=compute.map())
+        done = finish_montage(montage, settings, store, run=compute.map())
         store.write(layout.tiles(key), done.montage, Montage)
         name = layout.tile_statistics(key)
         store.write(name, done.statistics, tuple[TileStats, ...])
         summary = statistics_summary(done.montage, done.statistics)
+        checks = check_tiles(done.statistics, settings.stitching.quality)
     yield dg.MaterializeResult(
         asset_key="tiles",
         metadata={**montage_summary(done.montage), **watch.metadata(done.montage)},
@@ -95,7 +99,7 @@ def finish_tiles(
     yield dg.MaterializeResult(
         asset_key="tile_statistics",
         metadata=summary,
-        check_results=check_results(
-            check_tiles(done.statistics, settings.quality), "tile_statistics"
+        check_results=spoken_results(
+            checks, "tile_statistics", montage=montage, settings=settings
         ),
     )

@@ -4,12 +4,14 @@ They are `check_specs` of their assets: a check with a function of its own would
 know its partition (Dagster 1.13).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
+from em_platform.acquisition.qc.report import report_checks
 from em_platform.assets.metadata import Metadata, table
-from em_platform.model import Check, Severity
+from em_platform.config import Settings
+from em_platform.model import Check, Montage, Severity
 
 RULES = {
     "raw_tiles": {
@@ -35,6 +37,11 @@ RULES = {
     "mosaic": {
         "mosaic_is_valid": "Every level can be opened and has the expected size.",
     },
+    "uploaded_tiles": {
+        "all_tiles_are_uploaded": "Every announced tile was taken by aloha.",
+        "uploaded_tiles_are_whole": "Each has its size; frames that are still on the "
+        "disk have the checksum that was sent.",
+    },
 }
 """Asset -> check -> what it states."""
 
@@ -45,6 +52,14 @@ def check_specs(asset: str) -> list[dg.AssetCheckSpec]:
         dg.AssetCheckSpec(name, asset=asset, description=text)
         for name, text in RULES[asset].items()
     ]
+
+
+def spoken_results(
+    checks: Sequence[Check], asset: str, *, montage: Montage, settings: Settings
+) -> list[dg.AssetCheckResult]:
+    """Outcomes as `check_results`; the scope hears of a fresh montage that failed."""
+    report_checks(settings, montage.acquisition_id, montage.ended_at, checks)
+    return check_results(checks, asset)
 
 
 def check_results(checks: Iterable[Check], asset: str) -> list[dg.AssetCheckResult]:

@@ -5,8 +5,8 @@ from datetime import timedelta
 import dagster as dg
 
 from em_platform.acquisition.lenses import choose_lens, held_lens
-from em_platform.acquisition.processing import finished_images
-from em_platform.assets.checks import check_results, check_specs
+from em_platform.acquisition.processing import finished_images, images_of
+from em_platform.assets.checks import check_results, check_specs, spoken_results
 from em_platform.assets.failures import told_to_dagster
 from em_platform.assets.metadata import (
     Stopwatch,
@@ -26,7 +26,6 @@ from em_platform.resources.storage import Storage
 from em_platform.stitching.finished import check_lens, check_mosaic
 from em_platform.stitching.lens import fit_lens
 from em_platform.stitching.match import match_pairs
-from em_platform.stitching.measure import choose_images
 from em_platform.stitching.quality import check_fit, check_matches
 from em_platform.stitching.render import render_mosaic
 from em_platform.stitching.solve import solve_montage
@@ -62,14 +61,14 @@ def lens_correction(
 ) -> dg.MaterializeResult:
     """The distortion of one microscope's lens at one magnification."""
     name, magnification = lens_of_key(context.partition_key)
-    settings = configuration.settings().stitching
+    settings, store = configuration.settings(), storage.store()
     with told_to_dagster():
         montage = microscope.montage(config.acquisition_id)
-        images = choose_images(montage, settings.tile)
-        run = compute.map()
-        matches = match_pairs(montage, images, settings=settings.match, run=run)
+        images, run = images_of(montage, settings, store), compute.map()
+        how = settings.stitching.match
+        matches = match_pairs(montage, images, settings=how, run=run)
         lens = fit_lens(montage, matches, magnification=magnification)
-        storage.store().write(layout.lens(name, magnification), lens, LensModel)
+        store.write(layout.lens(name, magnification), lens, LensModel)
         checks = check_lens(lens)
     return dg.MaterializeResult(
         metadata=lens_summary(lens, montage),
@@ -96,19 +95,21 @@ def tile_matches(
 ) -> dg.MaterializeResult:
     """The measured shift of every pair of overlapping tiles."""
     key, store = context.partition_key, storage.store()
-    settings = configuration.settings().stitching
+    settings = configuration.settings()
     with told_to_dagster(), Stopwatch() as watch:
         montage = store.read(layout.tiles(key), Montage)
         images = finished_images(montage, store)
         lens, run = choose_lens(montage, store), compute.map()
         matches = match_pairs(
-            montage, images, settings=settings.match, lens=lens, run=run
+            montage, images, settings=settings.stitching.match, lens=lens, run=run
         )
         store.write(layout.tile_matches(key), matches, tuple[TileMatch, ...])
-        checks = check_matches(montage, matches, settings.quality)
+        checks = check_matches(montage, matches, settings.stitching.quality)
     return dg.MaterializeResult(
         metadata={**match_summary(matches, lens), **watch.metadata(montage)},
-        check_results=check_results(checks, "tile_matches"),
+        check_results=spoken_results(
+            checks, "tile_matches", montage=montage, settings=settings
+        ),
     )
 
 
@@ -125,17 +126,19 @@ def montage_fit(
 ) -> dg.MaterializeResult:
     """One place for every tile, by robust least squares over all matches."""
     key, store = context.partition_key, storage.store()
-    settings = configuration.settings().stitching
+    settings = configuration.settings()
     with told_to_dagster(), Stopwatch() as watch:
         montage = store.read(layout.tiles(key), Montage)
         matches = store.read(layout.tile_matches(key), tuple[TileMatch, ...])
-        fit = solve_montage(montage, matches, settings=settings.solve)
+        fit = solve_montage(montage, matches, settings=settings.stitching.solve)
         store.write(layout.montage_fit(key), fit, MontageFit)
-        checks = check_fit(montage, fit, settings.quality)
+        checks = check_fit(montage, fit, settings.stitching.quality)
         summary = fit_summary(montage, fit)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
-        check_results=check_results(checks, "montage_fit"),
+        check_results=spoken_results(
+            checks, "montage_fit", montage=montage, settings=settings
+        ),
     )
 
 
@@ -155,7 +158,7 @@ def mosaic(
 ) -> dg.MaterializeResult:
     """The stitched image: OME-Zarr 0.5, sharded, with a pyramid."""
     key, store = context.partition_key, storage.store()
-    settings = configuration.settings().stitching
+    settings = configuration.settings()
     with told_to_dagster(), Stopwatch() as watch:
         montage = store.read(layout.tiles(key), Montage)
         images = finished_images(montage, store)
@@ -164,7 +167,7 @@ def mosaic(
             store.read(layout.montage_fit(key), MontageFit),
             images,
             store.url(layout.mosaic(key)),
-            settings=settings.render,
+            settings=settings.stitching.render,
             lens=held_lens(key, store),
             storage_options=store.options,
             run=compute.map(),
@@ -173,5 +176,7 @@ def mosaic(
         checks = check_mosaic(made, options=store.options)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
-        check_results=check_results(checks, "mosaic"),
+        check_results=spoken_results(
+            checks, "mosaic", montage=montage, settings=settings
+        ),
     )

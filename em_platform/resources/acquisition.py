@@ -10,6 +10,7 @@ from em_platform.errors import DeviceError, NoAnswer
 from em_platform.messaging.bus import Bus
 from em_platform.model import Montage
 from em_platform.resources.configuration import Configuration
+from em_platform.storage import store_of
 
 
 class Microscope(dg.ConfigurableResource[Any]):
@@ -29,12 +30,17 @@ class Microscope(dg.ConfigurableResource[Any]):
         return inbox_of(self.configuration.settings())
 
     def montage(self, acquisition_id: str) -> Montage:
-        """The montage as it was imaged, or as it was dropped into the inbox."""
+        """The montage as it was imaged, or as it was dropped into the inbox.
+
+        Frames that have left the microscope's disk are those that aloha has stored.
+        """
         with self.recorder() as recorder:
-            if recorder.is_complete(acquisition_id):
-                return recorder.montage(acquisition_id)
-            dropped = self.inbox().montage(acquisition_id)
-            return dropped or recorder.montage(acquisition_id)
+            if not recorder.is_complete(acquisition_id):
+                dropped = self.inbox().montage(acquisition_id)
+                if dropped is not None:
+                    return dropped
+            store = store_of(self.configuration.settings())
+            return recorder.montage(acquisition_id, store=store)
 
     def command_scope(self, *, timeout_s: float = 10.0, **wanted: Any) -> Any:
         """Tell the column to change; the status that shows the wanted values.

@@ -49,11 +49,13 @@ def choose_images(
     settings: TileSettings,
     *,
     options: Mapping[str, Any] | None = None,
+    references: str | None = None,
 ) -> TileImages:
     """How the tiles of a montage become 8-bit images.
 
     A few tiles are looked at: for the black frame that all share, for the grey range
-    where they are not 8-bit, and for the flat field where it is to be estimated.
+    where they are not 8-bit, and for the flat field where it is to be estimated. An
+    acquired one lies in the folder `references`, by default beside the first tile.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def choose_images(
         None of the tiles looked at shows anything.
     """
     plain = TileImages(options=options or {})
-    flat = _flat_field(montage, settings, images=plain)
+    flat = _flat_field(montage, settings, images=plain, references=references)
     sample = _readable(montage.tiles, plain, count=_SAMPLE_TILES)
     box, dtype = _common_valid_box(sample, montage)
     return TileImages(
@@ -167,12 +169,16 @@ def _measure(tile: Tile, images: TileImages) -> TileStats | Failure:
 
 
 def _flat_field(
-    montage: Montage, settings: TileSettings, *, images: TileImages
+    montage: Montage,
+    settings: TileSettings,
+    *,
+    images: TileImages,
+    references: str | None,
 ) -> FlatField | None:
     if settings.flat_field == "none":
         return None
     if settings.flat_field == "acquired":
-        return _acquired(montage, images)
+        return _acquired(montage, images, references)
     small = [
         _reduced(tile) for tile in _readable(montage.tiles, images, count=_FLAT_TILES)
     ]
@@ -193,8 +199,10 @@ def _reduced(tile: NDArray[Any]) -> NDArray[Any]:
     )
 
 
-def _acquired(montage: Montage, images: TileImages) -> FlatField:
-    folder = montage.tiles[0].uri.rpartition("/")[0]
+def _acquired(
+    montage: Montage, images: TileImages, references: str | None
+) -> FlatField:
+    folder = references or montage.tiles[0].uri.rpartition("/")[0]
     frames: dict[str, NDArray[Any]] = {}
     for name in list_folder(folder, images.options):
         stem = name.partition(".")[0].lower()

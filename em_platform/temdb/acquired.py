@@ -21,7 +21,8 @@ class AcquiredMontage(Model):
 
     What is not known stays at its default: the register then makes parents of that
     name. `section_id` may be TEM DB's own (`<media>_S<number>`). `vertices_nm` are
-    `(x, y)` of the stage. `replaces_acquisition_id` is the run that is imaged again.
+    `(x, y)` of the stage. `task_id` is the plan, where there is one; else a task of the
+    montage's name is made. `replaces_acquisition_id` is the run that is imaged again.
     """
 
     acquisition_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
@@ -31,6 +32,7 @@ class AcquiredMontage(Model):
     section_id: str | None = None
     aperture_id: int | None = None
     vertices_nm: tuple[tuple[float, float], ...] = ()
+    task_id: str | None = None
     replaces_acquisition_id: str | None = None
     tilt_deg: float | None = None
 
@@ -105,6 +107,7 @@ class KnownRun(Model):
     task_id: str
     status: RunStatus | None
     qc_state: QcState
+    qc_by: str | None
     transfer_state: TransferState
     replaces_acquisition_id: str | None
     tile_count: int

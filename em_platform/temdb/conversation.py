@@ -151,6 +151,14 @@ class Conversation:
         count = await self._client.acquisition.get_tile_count(acquisition_id)
         return known_run(known, tiles=count["tile_count"])
 
+    async def runs_of(self, task_id: str) -> tuple[str, ...]:
+        tasks = self._client.acquisition_task
+        try:
+            runs = await tasks.list_related_acquisitions(task_id)
+        except NotFoundError:
+            return ()
+        return tuple(run.acquisition_id for run in runs)
+
     async def task_counts(self) -> Mapping[TaskState, int]:
         counts: Counter[TaskState] = Counter()
         skip = 0

@@ -1,7 +1,7 @@
 """Finds what an acquisition hangs on, and makes what is not there.
 
 Specimen > block > cutting session > section (on a substrate) > ROI > task; microscope
-and dataset. A task has the id of its montage.
+and dataset. A task that nobody planned has the id of its montage.
 """
 
 import re
@@ -61,11 +61,13 @@ class Parents:
         )
 
     async def _task(self, acquired: AcquiredMontage) -> Any:
+        name = acquired.task_id or acquired.montage_id
+
         async def make() -> Any:
             section = await self._section(acquired)
             roi = await self._roi(acquired, section)
             new = AcquisitionTaskCreate(
-                task_id=acquired.montage_id,
+                task_id=name,
                 specimen_id=section.specimen_id,
                 block_id=section.block_id,
                 roi_id=roi.roi_id,
@@ -80,10 +82,11 @@ class Parents:
                 raise
 
         tasks = self._client.acquisition_task
-        return await _found_or_made(lambda: tasks.get(acquired.montage_id), make)
+        return await _found_or_made(lambda: tasks.get(name), make)
 
     async def _lens_task(self, acquired: AcquiredMontage) -> Any:
-        tasks, name = self._client.acquisition_task, acquired.montage_id
+        tasks = self._client.acquisition_task
+        name = acquired.task_id or acquired.montage_id
         new = AcquisitionTaskCreate(task_id=name, kind="lens_correction")
         return await _found_or_made(lambda: tasks.get(name), lambda: tasks.create(new))
 

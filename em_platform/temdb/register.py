@@ -103,6 +103,10 @@ class Register:
         """What is known of one acquisition; None where there is none."""
         return self._ask(lambda talk: talk.run_of(acquisition_id))
 
+    def runs_of(self, task_id: str) -> tuple[str, ...]:
+        """The acquisitions of one task, the oldest first; none of an unknown one."""
+        return self._ask(lambda talk: talk.runs_of(task_id))
+
     def task_counts(self) -> Mapping[TaskState, int]:
         """How many present tasks are in each state."""
         return self._ask(lambda talk: talk.task_counts())

@@ -101,6 +101,7 @@ def known_run(found: Any, *, tiles: int) -> KnownRun:
         task_id=found.acquisition_task_id,
         status=found.status,
         qc_state=found.qc_state,
+        qc_by=found.qc_state_updated_by,
         transfer_state=found.transfer_state,
         replaces_acquisition_id=found.replaces_acquisition_id,
         tile_count=tiles,

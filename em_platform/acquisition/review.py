@@ -1,0 +1,114 @@
+"""Whether the upload of a montage is whole, and what its checks make of it."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from em_platform.errors import FormatError
+from em_platform.formats.ome_zarr import open_level
+from em_platform.model import AcquisitionUpload, Check, Montage, Severity
+from em_platform.storage import Store, layout
+from em_platform.temdb.acquired import QcState
+from em_platform.temdb.register import Register
+
+BY = "em-platform review"
+"""As whom the review speaks in TEM DB; what a person has said there it leaves."""
+
+_HASHED = 8  # frames that are read again, evenly over the montage
+_NAMED = 20
+
+Review = Literal["qc_pass", "qc_fail", "needs_review"]
+
+
+def uploaded_montage(acquisition_id: str, store: Store) -> AcquisitionUpload:
+    """What aloha wrote when all tiles of the acquisition were verified.
+
+    Raises
+    ------
+    StorageError
+        Nothing was uploaded, or not all of it.
+    """
+    return store.read(layout.upload(acquisition_id), AcquisitionUpload)
+
+
+def check_upload(
+    upload: AcquisitionUpload, montage: Montage, store: Store
+) -> tuple[Check, ...]:
+    """Whether every tile of the montage is in the upload, and whole."""
+    uploaded = {tile.tile_id for tile in upload.tiles if tile.uri}
+    absent = [t.tile_id for t in montage.tiles if t.tile_id not in uploaded]
+    broken = [*_of_wrong_size(upload, store), *_of_other_content(upload, montage)]
+    return (
+        _check(
+            "all_tiles_are_uploaded",
+            absent,
+            good=f"All {len(montage.tiles)} tiles were uploaded.",
+            bad=f"{len(absent)} of {len(montage.tiles)} tiles are not in the upload",
+        ),
+        _check(
+            "uploaded_tiles_are_whole",
+            broken,
+            good=f"All {len(uploaded)} uploaded tiles have their size and content.",
+            bad=f"{len(broken)} uploaded tiles are not what was imaged",
+        ),
+    )
+
+
+def verdict(checks: Iterable[Check]) -> Review:
+    """What the failed checks mean for the montage: fail, look at it, or pass."""
+    failed = [check.severity for check in checks if not check.passed]
+    if Severity.ERROR in failed:
+        return "qc_fail"
+    return "needs_review" if failed else "qc_pass"
+
+
+def tell_review(register: Register, acquisition_id: str, state: Review) -> QcState:
+    """Write the verdict into TEM DB, unless a person has; what stands there then."""
+    known = register.run_of(acquisition_id)
+    by_other = known is not None and known.qc_by not in (None, BY)
+    if known is not None and known.qc_state != "pending" and by_other:
+        return known.qc_state
+    register.set_qc(acquisition_id, state, by=BY)
+    return state
+
+
+def _of_wrong_size(upload: AcquisitionUpload, store: Store) -> list[str]:
+    shape = (upload.tile_size.height_px, upload.tile_size.width_px)
+    wrong = []
+    for tile in upload.tiles:
+        url = store.url(layout.uploaded_tile(upload.acquisition_id, tile.tile_id))
+        try:
+            found = open_level(url, 0, storage_options=store.options).shape
+        except FormatError:
+            found = ()
+        if tuple(found) != shape:
+            wrong.append(tile.tile_id)
+    return wrong
+
+
+def _of_other_content(upload: AcquisitionUpload, montage: Montage) -> list[str]:
+    """Frames still on the disk whose checksum is not the one that was sent."""
+    paths = {tile.tile_id: tile.uri for tile in montage.tiles if "://" not in tile.uri}
+    there = [t for t in upload.tiles if Path(paths.get(t.tile_id, "")).is_file()]
+    step = max(1, len(there) // _HASHED)
+    wrong = []
+    for tile in there[::step]:
+        with open(paths[tile.tile_id], "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != tile.sha256:
+            wrong.append(tile.tile_id)
+    return wrong
+
+
+def _check(name: str, items: list[str], *, good: str, bad: str) -> Check:
+    named = ", ".join(items[:_NAMED])
+    return Check(
+        name=name,
+        passed=not items,
+        severity=Severity.ERROR,
+        sentence=f"{bad}: {named}; upload the montage again." if items else good,
+        value=float(len(items)),
+        limit=0.0,
+        items=tuple(items[:_NAMED]),
+    )
