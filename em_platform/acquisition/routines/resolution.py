@@ -29,6 +29,7 @@ from em_platform.imaging.register import (
 
 _LEAST_Z = 8.0  # of the correlation's peak over its noise
 _LEAST_PATCHES = 4
+_MOST_OFF = 1.5  # times larger or smaller than the nominal shift
 _PATCHES = 25
 
 
@@ -63,6 +64,7 @@ def calibrate_resolution(settings: AcquisitionSettings) -> Calibration:
             x_nm=start.x + way_x * step_nm, y_nm=start.y + way_y * step_nm
         )
         shifts.append(image_shift(first, (yield Frame())))
+        _check_shift(shifts[-1], share * min(camera.width, camera.height))
         ways.append((there.x - start.x, there.y - start.y))
     yield Move(x_nm=start.x, y_nm=start.y)
     found = resolution_of(np.array(ways, float), np.array(shifts, float))
@@ -114,6 +116,20 @@ def image_shift(first: Image, second: Image) -> tuple[float, float]:
         return peak.dy_px, peak.dx_px
     y, x = np.median((found.a_points - found.b_points)[good], axis=0)
     return float(y), float(x)
+
+
+def _check_shift(shift_px: tuple[float, float], nominal_px: float) -> None:
+    """Refuse a shift that no pixel size near the nominal one explains.
+
+    Where there is no structure the camera's own pattern is found, which stays in place.
+    """
+    found_px = math.hypot(*shift_px)
+    if not nominal_px / _MOST_OFF < found_px < nominal_px * _MOST_OFF:
+        raise DeviceError(
+            f"resolution: the image moved by {found_px:.1f} px, about "
+            f"{nominal_px:.0f} px were expected; go to where there is structure, and "
+            "see that the stage moves and acquisition.pixel_nm is about right"
+        )
 
 
 def _shared_texture(

@@ -69,9 +69,10 @@ class Microscope:
             except StopIteration as end:
                 found: Outcome = end.value
                 return found
-            answer = self._do(step)
+            answer = self.do(step)
 
-    def _do(self, step: Step) -> Any:
+    def do(self, step: Step) -> Any:
+        """Do one step; what it gives."""
         if isinstance(step, Column):
             mag = self.settings.magnification
             self.sensor.scope = changed(
