@@ -29,7 +29,7 @@ from em_platform.acquisition.pipeline.worker import is_gone, own_name
 from em_platform.errors import StorageError
 
 MOST_ATTEMPTS = 3
-"""So many processes may end over one step of a tile before it counts as failed."""
+"""So often one step of a tile may be broken off before it counts as failed."""
 
 _BUSY_S = 30.0
 _SCHEMA = """

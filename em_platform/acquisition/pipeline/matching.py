@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from em_platform.acquisition.pipeline.noted import NotedTile, Shape
 from em_platform.acquisition.raster import image_position
@@ -47,38 +48,29 @@ def measure_neighbours(
     A pair that cannot be measured has the reason. A processed frame that cannot be read
     is made again once.
     """
-    measured = []
-    for neighbour in neighbours:
-        nominal = nominal_shift(
-            tile, neighbour, pixel_nm=pixel_nm, rotation_rad=rotation_rad
-        )
-        pair = _as_pair(tile, neighbour, nominal)
-        unread = [t.tile_id for t in (neighbour, tile) if t.shape is None]
-        if unread:
-            found = Measured(reason=f"the frame of {unread[0]} could not be read")
-            measured.append(MeasuredPair(neighbour=neighbour, pair=pair, found=found))
-            continue
-        try:
-            a, b = _strips(tile, neighbour, pair, reach_px=settings.search_px)
-        except DataError:
-            measured.append(_again(tile, neighbour, pair, settings, remake))
-        else:
-            measured.append(_measured(neighbour, pair, a, b=b, settings=settings))
-    return measured
+    act = partial(
+        _measure,
+        tile,
+        settings=settings,
+        pixel_nm=pixel_nm,
+        rotation_rad=rotation_rad,
+        remake=remake,
+    )
+    return [act(neighbour) for neighbour in neighbours]
 
 
-def nominal_shift(
+def nominal_shifts(
     tile: NotedTile,
     neighbour: NotedTile,
     *,
     pixel_nm: float,
     rotation_rad: float = 0.0,
-) -> Shift:
-    """Where the tile's corner lies from the neighbour's, `(y, x)` px, if all was true.
+) -> tuple[Shift, ...]:
+    """Where the tile's corner should lie from the neighbour's, `(y, x)` px.
 
-    From the stage's positions. From row, column and overlap where one has none, or
-    where the stage says something that cannot be a raster (then pixel size or rotation
-    are not what the settings say).
+    By the stage's positions first, then by row, column and overlap. What the stage says
+    is left out where it is not known or is half a tile off the raster: then pixel size
+    or rotation are not what the settings say.
     """
     shape = tile.shape or neighbour.shape
     size = shape.size if shape else Size(height_px=1, width_px=1)
@@ -92,7 +84,7 @@ def nominal_shift(
     here = tile.body.get("stage_position")
     there = neighbour.body.get("stage_position")
     if here is None or there is None:
-        return by_raster
+        return (by_raster,)
     dy, dx = image_position(
         here[0] - there[0],
         here[1] - there[1],
@@ -101,35 +93,62 @@ def nominal_shift(
     )
     off_y = abs(dy - by_raster.dy_px) / size.height_px
     off_x = abs(dx - by_raster.dx_px) / size.width_px
-    return by_raster if max(off_y, off_x) > _OFF else Shift(dy_px=dy, dx_px=dx)
+    if max(off_y, off_x) > _OFF:
+        return (by_raster,)
+    return Shift(dy_px=dy, dx_px=dx), by_raster
 
 
-def _again(
+def _measure(
     tile: NotedTile,
     neighbour: NotedTile,
-    pair: Neighbours,
+    *,
+    settings: MatchSettings,
+    pixel_nm: float,
+    rotation_rad: float,
+    remake: Remake,
+) -> MeasuredPair:
+    """By the first nominal shift from which the tiles are found to match."""
+    shifts = nominal_shifts(
+        tile, neighbour, pixel_nm=pixel_nm, rotation_rad=rotation_rad
+    )
+    first = _measure_from(
+        tile, neighbour, nominal=shifts[0], settings=settings, remake=remake
+    )
+    away = max(
+        abs(shifts[-1].dy_px - shifts[0].dy_px), abs(shifts[-1].dx_px - shifts[0].dx_px)
+    )
+    # A search from the raster looks elsewhere only where the two are well apart.
+    if not first.found.reason or away < settings.search_px / 2:
+        return first
+    second = _measure_from(
+        tile, neighbour, nominal=shifts[-1], settings=settings, remake=remake
+    )
+    return first if second.found.reason else second
+
+
+def _measure_from(
+    tile: NotedTile,
+    neighbour: NotedTile,
+    *,
+    nominal: Shift,
     settings: MatchSettings,
     remake: Remake,
 ) -> MeasuredPair:
-    """Measure with processed frames that are made anew."""
-    try:
-        for each in (neighbour, tile):
-            remake(each)
-        a, b = _strips(tile, neighbour, pair, reach_px=settings.search_px)
-    except DataError as error:
-        found = Measured(reason=str(error))
+    pair = _as_pair(tile, neighbour, nominal)
+    unread = [t.tile_id for t in (neighbour, tile) if t.shape is None]
+    if unread:
+        found = Measured(reason=f"the frame of {unread[0]} could not be read")
         return MeasuredPair(neighbour=neighbour, pair=pair, found=found)
-    return _measured(neighbour, pair, a, b=b, settings=settings)
-
-
-def _measured(
-    neighbour: NotedTile,
-    pair: Neighbours,
-    a: Strip,
-    *,
-    b: Strip,
-    settings: MatchSettings,
-) -> MeasuredPair:
+    try:
+        a, b = _strips(tile, neighbour, pair, reach_px=settings.search_px)
+    except DataError:
+        try:
+            for each in (neighbour, tile):
+                remake(each)
+            a, b = _strips(tile, neighbour, pair, reach_px=settings.search_px)
+        except DataError as error:
+            found = Measured(reason=str(error))
+            return MeasuredPair(neighbour=neighbour, pair=pair, found=found)
     found = measure_pair(pair, a, b=b, settings=settings)
     return MeasuredPair(
         neighbour=neighbour, pair=pair, found=found, a=a.corner, b=b.corner

@@ -74,8 +74,9 @@ class TileWorker:
         try:
             if tile.attempts >= MOST_ATTEMPTS:
                 raise DataError(
-                    f"pipeline: {tile.attempts} processes have ended over {tile.path}, "
-                    "none was expected to; look at that frame and image it again"
+                    f"pipeline: {tile.attempts} attempts at {tile.path} were broken "
+                    "off, one was expected to do; look at the log and at that frame, "
+                    "and image it again"
                 )
             done = self._processed(tile)
         except DataError as error:
@@ -107,8 +108,8 @@ class TileWorker:
             neighbours = ()
         elif tile.attempts >= MOST_ATTEMPTS:
             log.warning(
-                "pipeline: %d processes have ended over the matches of %s, none was "
-                "expected to; they are left out",
+                "pipeline: %d attempts at the matches of %s were broken off, one was "
+                "expected to do; they are left out, look at the log",
                 tile.attempts,
                 tile.tile_id,
             )

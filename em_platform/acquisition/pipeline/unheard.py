@@ -18,6 +18,9 @@ _OF_THE_MONTAGE = (_COMPLETE, ".truth.json")
 _RECENT_S = 24 * 3600.0
 """A montage that was completed longer ago is nobody's who waits for its tiles."""
 
+_FORGOTTEN_S = 7 * _RECENT_S
+"""Nothing has come into a folder for so long: it is not looked into."""
+
 
 def unheard_tiles(frames: Path, journal: Journal) -> list[NotedTile]:
     """The tiles beside the frames that the journal does not have.
@@ -29,7 +32,8 @@ def unheard_tiles(frames: Path, journal: Journal) -> list[NotedTile]:
     try:
         folders = [path for path in frames.iterdir() if path.is_dir()]
         for folder in folders:
-            if folder.name != PREVIEW:
+            is_old = time.time() - folder.stat().st_mtime > _FORGOTTEN_S
+            if folder.name != PREVIEW and not is_old:
                 found += _in_folder(folder, journal)
     except OSError as error:
         if not isinstance(error, FileNotFoundError):

@@ -15,7 +15,7 @@ from em_platform.acquisition.pipeline.match_messages import match, template_matc
 from em_platform.acquisition.pipeline.matching import (
     MeasuredPair,
     measure_neighbours,
-    nominal_shift,
+    nominal_shifts,
 )
 from em_platform.acquisition.pipeline.noted import NotedTile, Shape, noted
 from em_platform.acquisition.pipeline.references import References
@@ -288,13 +288,38 @@ def test_the_nominal_shift(
         }
         return NotedTile(key=str(column), montage="m", body=body, shape=SHAPE)
 
-    shift = nominal_shift(
+    shift, *_ = nominal_shifts(
         tile(1, here),
         tile(0, there),
         pixel_nm=4.0,
         rotation_rad=math.radians(rotation_deg),
     )
     assert (shift.dy_px, shift.dx_px) == pytest.approx(expected)
+
+
+def test_a_wrong_rotation_in_the_settings_costs_no_match(
+    tiles: list[NotedTile], pairs: Pairs
+) -> None:
+    """From the stage the tile seems 70 px aside; from the raster it is found."""
+    (measured,) = measure(tiles[1], [tiles[0]], rotation_rad=math.radians(20))
+    found, right = match(measured, None), match(pairs[(0, 1), (0, 0)], None)
+    assert found["dX"] == pytest.approx(right["dX"], abs=0.1)
+    assert found["dY"] == pytest.approx(right["dY"], abs=0.1)
+
+
+def test_the_rotation_is_that_of_the_tiles(
+    image_montage: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    imaged = image_montage(tmp_path, rows=1, columns=2, turn_sd_deg=1.0, tile_px=512)
+    first, second = (process(each.body) for each in imaged)
+    (measured,) = measure(second, [first])
+    turns = [
+        math.atan2(each.truth.placement.yx, each.truth.placement.yy) for each in imaged
+    ]
+    turned = turns[1] - turns[0]
+    assert abs(turned) > math.radians(0.2)
+    # atan2(yx, yy) counts from x to y, as the message does.
+    assert match(measured, None)["rotation"] == pytest.approx(turned, abs=2e-3)
 
 
 def test_a_camera_frame_is_no_match(

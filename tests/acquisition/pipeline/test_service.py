@@ -244,10 +244,35 @@ def test_a_tile_over_which_processes_end_is_given_up(
     journal = start()
     wait_until(lambda: journal.counts() == {"done": 2})
     (sentence,) = journal.failures().values()
-    assert "3 processes have ended over" in sentence
+    assert "3 attempts at" in sentence
     wait_until(lambda: len(said["tile.matches"]) == 2)
     assert [m.column for m in said["tile.statistics.focus"]] == [1]
     assert imaged[1].place == (0, 1)
+
+
+def test_a_disk_that_does_not_take_a_tile_costs_time_only(
+    start: Callable[..., Journal],
+    said: Said,
+    frames: Path,
+    open_bus: Callable[[str], Bus],
+    image_montage: Callable[..., list[Any]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    imaged = image_montage(frames, rows=1, columns=2)
+    first = Path(imaged[0].body["path"])
+    in_the_way = first.with_suffix(".processed.tiff")
+    (in_the_way / "content").mkdir(parents=True)
+    journal = start()
+    wait_until(lambda: "could not be written" in caplog.text)
+    time.sleep(4.5)  # more tries than a tile that breaks its process would get
+    assert said["tile.statistics.focus"] == []
+    assert caplog.text.count("could not be written") == 1
+    (in_the_way / "content").rmdir()
+    in_the_way.rmdir()
+    wait_until(lambda: journal.counts() == {"done": 2})
+    assert journal.failures() == {}
+    wait_until(all_heard(said, 2))
+    check_once(said, imaged)
 
 
 def test_each_frame_of_no_montage_is_shown(
