@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.acquisition.events import safe_id
-from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.acquisition.frame_paths import acquisition_of, frames_folder
 from em_platform.acquisition.qc import parts
 from em_platform.acquisition.qc.centroids import Centroids
 from em_platform.acquisition.qc.journal import (
@@ -20,6 +20,7 @@ from em_platform.acquisition.qc.journal import (
     replay,
     write_state,
 )
+from em_platform.acquisition.qc.unheard import measure_frame, tiles_on_disk
 from em_platform.acquisition.qc.verdict import GOOD, Status, Verdict
 from em_platform.acquisition.qc.watch import Judgement, Watch
 from em_platform.config import Settings
@@ -58,22 +59,29 @@ class QcService:
         self._unsaid: deque[tuple[str, dict[str, Any]]] = deque()
         self._told_s = 0.0
         self._reconnects = bus.reconnects
+        self._frames = frames_folder(settings)
+        self._measured: set[str] = set()
         with self._lock:
             for acquisition_id in self._journal.acquisitions():
                 self._resume(acquisition_id)
         bus.subscribe_many(_TOPICS, self._on_message)
+        self._expect_from_disk()
 
     def tick(self) -> None:
         """Say the verdict when it is due; judge what waits in vain for its parts."""
         now_s = time.monotonic()
+        self._measure_unheard(now_s)
         with self._lock:
             if self._reconnects != self._bus.reconnects:
                 self._reconnects = self._bus.reconnects
                 for watch in self._watches.values():
                     watch.deafened()
+                self._expect_from_disk()
             for watch in self._watches.values():
                 for tile_id in watch.overdue(now_s):
-                    self._judge(watch, tile_id)
+                    heard = watch.pending[tile_id].heard_from_start
+                    if heard or tile_id in self._measured:
+                        self._judge(watch, tile_id)
             if now_s - self._told_s >= self._settings.acquisition.qc.period_s - TICK_S:
                 self._tell()
             self._say()
@@ -102,18 +110,45 @@ class QcService:
     def _on_tile(self, topic: str, message: Any) -> None:
         fields = parts.fields_of(message)
         watch = self._watch_of(fields["tile_id"], fields["montage_id"])
-        now_s = time.monotonic()
         if topic == "tile.raw":
-            if watch.announce(fields, now_s):
+            if watch.announce(fields, time.monotonic()):
                 self._journal.note(watch.acquisition_id, "raw", fields)
             return
-        part = parts.TOPICS[topic](message)
-        pending = watch.take(fields, part, now_s)
+        self._add(watch, fields, parts.TOPICS[topic](message))
+
+    def _add(self, watch: Watch, fields: dict[str, Any], part: parts.Part) -> None:
+        pending = watch.take(fields, part, time.monotonic())
         if pending is None:
             return
         self._journal.note(watch.acquisition_id, "part", fields, part)
         if pending.is_whole:
             self._judge(watch, fields["tile_id"])
+
+    def _expect_from_disk(self) -> None:
+        """Tiles of the present montage that were imaged while we were away."""
+        with self._lock:
+            for watch in self._watches.values():
+                if watch.is_complete:
+                    continue
+                for fields in tiles_on_disk(self._frames, watch):
+                    watch.expect(fields, time.monotonic())
+                    self._journal.note(watch.acquisition_id, "expected", fields)
+
+    def _measure_unheard(self, now_s: float) -> None:
+        """One tile a tick, outside of the lock: what comes meanwhile goes before."""
+        with self._lock:
+            found = [
+                (watch, pending.fields)
+                for watch in self._watches.values()
+                for pending in watch.unheard(now_s)
+                if pending.fields["tile_id"] not in self._measured
+            ][:1]
+        for watch, fields in found:
+            self._measured.add(fields["tile_id"])
+            part = measure_frame(self._frames, fields)
+            with self._lock:
+                if part is not None and fields["tile_id"] in watch.pending:
+                    self._add(watch, fields, part)
 
     def _on_complete(self, message: Any) -> None:
         """Every tile of the list gets a verdict, heard of or not."""

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from em_platform.acquisition.events import safe_id
+from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.acquisition.qc.judge import (
     CRITICAL,
     EXPLAINS,
@@ -20,6 +22,7 @@ from em_platform.config import QcSettings, QualitySettings
 from em_platform.stitching.tile_rules import contrast_rule
 
 _NAMED = 3
+_PATIENCE = 1 / 3  # of the wait for a tile: what was on its way has come by then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,7 @@ class Watch:
     ) -> None:
         self.acquisition_id = acquisition_id
         self.is_complete = False
+        self.montage_ids: set[str] = set()
         self.pending: dict[str, Pending] = {}
         self.judged: dict[str, Judged] = {}
         self._settings, self._limits = settings, limits
@@ -100,10 +104,24 @@ class Watch:
 
     def _pending(self, fields: dict[str, Any], now_s: float) -> Pending:
         tile_id = fields["tile_id"]
+        self.montage_ids.add(fields["montage_id"])
         if tile_id not in self.pending:
             number = len(self.pending) + len(self.judged)
             self.pending[tile_id] = Pending(fields=fields, number=number, since_s=now_s)
         return self.pending[tile_id]
+
+    def owns(self, tile_id: str) -> bool:
+        """Whether a tile's name says that it belongs to this acquisition."""
+        return safe_id(acquisition_of(tile_id)) == self.acquisition_id
+
+    def unheard(self, now_s: float) -> list[Pending]:
+        """Tiles of which a part may have been said before we listened."""
+        patience_s = _PATIENCE * self._settings.tile_wait_s
+        return [
+            pending
+            for pending in self.pending.values()
+            if not pending.heard_from_start and now_s - pending.since_s > patience_s
+        ]
 
     def deafened(self) -> None:
         """Messages may have been missed: what does not come counts for nothing."""

@@ -1,13 +1,17 @@
 """The service over a real broker: once per tile, adopted stops, lifted, remembered."""
 
+import json
 import random
 import time
 from collections.abc import Callable
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from em_platform.config import QcSettings, Settings
+from em_platform.formats.tiff import write_tiff
 from em_platform.messaging.bus import Bus
 
 GOOD = {"mean": 120, "std": 30, "score": 0.3, "hist": [0, 100, 100, 0], "edges": ()}
@@ -285,3 +289,28 @@ def test_two_hundred_and_forty_messages_a_second_are_kept_up_with(
             say(n, GOOD)
         assert all(tile.passed for tile in tiles.wait(300, timeout_s=60))
     assert len({tile.tile_id for tile in tiles.messages}) == 300
+
+
+def test_tiles_that_were_imaged_while_it_was_away_are_judged_by_their_frames(
+    settings, live_qc, pipeline, tiles, say, parts_of
+) -> None:
+    folder = settings.home / "frames" / "m"
+    folder.mkdir(parents=True)
+    shapes = np.random.default_rng(0).normal(120, 30, (256, 256))
+    sharp = np.clip(cv2.GaussianBlur(shapes, (0, 0), 1.2) * 3 - 240, 0, 255)
+    soft = cv2.GaussianBlur(sharp, (0, 0), 5) * 4 - 360
+    for n, image in ((1, sharp), (2, soft.clip(0, 255))):
+        ((_, body), *_) = parts_of(n, GOOD)
+        (folder / f"{body['tile_id']}.json").write_text(json.dumps(body))
+        write_tiff(folder / f"{body['tile_id']}.processed.tiff", image.astype(np.uint8))
+    with live_qc(settings):
+        say(0, GOOD)
+        tiles.wait(1)
+    with live_qc(settings):  # 1 and 2 were said in between
+        say(3, GOOD)
+        heard = {tile.column: tile for tile in tiles.wait(4)}
+        say(1, GOOD)  # too late
+        time.sleep(0.5)
+    assert len(tiles.messages) == 4
+    assert heard[1].passed
+    assert [f.fault_type for f in heard[2].faults] == ["out_of_focus"]
