@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 Act = Callable[[], None]
 
+_OVERDUE_S = 0.5
+
 
 @dataclass(order=True, slots=True)
 class Timer:
@@ -77,8 +79,12 @@ class Loop:
         return max(self._timers[0].due_s - time.monotonic(), 0.0)
 
     def _do_due(self) -> None:
-        """One timer only: messages that wait come before the next."""
-        if self._timers and self._timers[0].due_s <= time.monotonic():
+        """Do one timer; messages that wait come first, unless there is no end to them.
+
+        An answer that came in time is heard, though its time-out is due by now.
+        """
+        patience_s = 0.0 if self._acts.empty() else _OVERDUE_S
+        if self._timers and self._timers[0].due_s + patience_s <= time.monotonic():
             timer = heapq.heappop(self._timers)
             if timer.act is not None:
                 self._do(timer.act)
