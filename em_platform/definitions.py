@@ -2,27 +2,44 @@
 
 import dagster as dg
 
-from em_platform.assets import acquisition, catalog, stitching
+from em_platform.assets import acquisition, catalog, stitching, transfer
 from em_platform.jobs import ALL_JOBS
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.storage import Storage
+from em_platform.resources.temdb import TemdbResource
 from em_platform.schedules import nightly_stitch_montages
-from em_platform.sensors.acquisition import inbox_sensor, montage_complete_sensor
+from em_platform.sensors.acquisition import (
+    inbox_sensor,
+    lens_montage_sensor,
+    montage_complete_sensor,
+)
+from em_platform.sensors.killed import killed_after_last_step_sensor
+from em_platform.sensors.transfer import upload_complete_sensor
 
 # A run may lay its own settings on top; all other resources then see them too.
 _configuration = Configuration.configure_at_launch()
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules([acquisition, stitching, catalog]),
-    jobs=ALL_JOBS,
+    assets=[
+        *dg.load_assets_from_modules([acquisition, stitching, catalog, transfer]),
+        transfer.temdb_tasks,
+    ],
+    jobs=[*ALL_JOBS, transfer.image_again_job],
     schedules=[nightly_stitch_montages],
-    sensors=[montage_complete_sensor, inbox_sensor],
+    sensors=[
+        montage_complete_sensor,
+        inbox_sensor,
+        lens_montage_sensor,
+        upload_complete_sensor,
+        killed_after_last_step_sensor,
+    ],
     resources={
         "configuration": _configuration,
         "microscope": Microscope(configuration=_configuration),
         "storage": Storage(configuration=_configuration),
+        "temdb": TemdbResource(configuration=_configuration),
         "compute": DaskResource(configuration=_configuration),
     },
 )

@@ -10,7 +10,9 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
 )
 
 LENS = dg.AssetSelection.assets("lens_correction")
-ACQUISITION = dg.AssetSelection.groups("acquisition")
+# A montage may be stitched where nothing uploads it, and no TEM DB runs.
+TRANSFER = dg.AssetSelection.assets("uploaded_tiles", "acquisition_review")
+ACQUISITION = dg.AssetSelection.groups("acquisition") - TRANSFER
 STITCHING = dg.AssetSelection.groups("stitching") - LENS
 CATALOG = dg.AssetSelection.groups("catalog")
 
@@ -40,6 +42,11 @@ stitch_tiles = _montage_job(
 record_datasets = _montage_job(
     "record_datasets", CATALOG, "A montage's catalog record again."
 )
+review_acquisitions = _montage_job(
+    "review_acquisitions",
+    TRANSFER,
+    "What came of a montage, told to TEM DB once it is uploaded and stitched.",
+)
 calibrate_lens = dg.define_asset_job(
     "calibrate_lens",
     selection=LENS,
@@ -48,10 +55,18 @@ calibrate_lens = dg.define_asset_job(
     executor_def=dg.in_process_executor,
 )
 
+
+def lens_config(acquisition_id: str) -> dict[str, object]:
+    """The configuration of a run of `calibrate_lens` from that montage."""
+    config = {"config": {"acquisition_id": acquisition_id}}
+    return {"ops": {"lens_correction": config}}
+
+
 ALL_JOBS = (
     stitch_montages,
     process_tiles,
     stitch_tiles,
     record_datasets,
+    review_acquisitions,
     calibrate_lens,
 )

@@ -145,6 +145,25 @@ class Recorder:
             store=store,
         )
 
+    def lens_shown(self, acquisition_id: str) -> tuple[str, int] | None:
+        """Microscope and magnification whose lens the montage was imaged to show.
+
+        None for a montage that shows a specimen.
+        """
+        with self._reading() as connection:
+            complete = self._newest(connection, acquisition_id)
+            frames = select(events).where(
+                events.c.topic == RAW,
+                events.c.montage_id == complete.body["montage_id"],
+                events.c.tile_id.in_(list(complete.body["tiles"])[:1]),
+            )
+            frame = connection.execute(frames.limit(1)).first()
+            magnification = self._magnification_before(connection, complete.seq)
+        if frame is None or not event_of(frame).body.get("lens_correction"):
+            return None
+        magnification = magnification or self._magnification
+        return None if magnification is None else (self._microscope, magnification)
+
     def tile_ids(self, montage_id: str) -> set[str]:
         """The tiles of one montage whose frames are recorded."""
         query = select(events.c.tile_id).where(

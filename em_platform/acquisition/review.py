@@ -21,6 +21,16 @@ _NAMED = 20
 Review = Literal["qc_pass", "qc_fail", "needs_review"]
 
 
+def uploaded_ids(store: Store) -> list[str]:
+    """The acquisitions of which something was uploaded."""
+    return store.names(layout.UPLOADS)
+
+
+def is_uploaded(acquisition_id: str, store: Store) -> bool:
+    """Whether all of the acquisition was uploaded and verified."""
+    return store.exists(layout.upload(acquisition_id))
+
+
 def uploaded_montage(acquisition_id: str, store: Store) -> AcquisitionUpload:
     """What aloha wrote when all tiles of the acquisition were verified.
 

@@ -6,9 +6,17 @@ from typing import Any
 
 import dagster as dg
 
-from em_platform.assets.metadata import Metadata, failure_table, picture
+from em_platform.assets.metadata import Metadata, failure_table, picture, table
 from em_platform.formats.source import local_path
-from em_platform.model import LensModel, Montage, MontageFit, TileMatch, TileStats
+from em_platform.model import (
+    AcquisitionUpload,
+    Check,
+    LensModel,
+    Montage,
+    MontageFit,
+    TileMatch,
+    TileStats,
+)
 from em_platform.model.dataset import DatasetRecord
 from em_platform.stitching.finished import mosaic_preview
 from em_platform.stitching.pictures import residual_plot, tile_map
@@ -117,6 +125,29 @@ def record_summary(record: DatasetRecord, url: str) -> Metadata:
         else "none",
         "lies at": _place(url),
         "record": dg.MetadataValue.json(record.model_dump(mode="json")),
+    }
+
+
+def upload_summary(upload: AcquisitionUpload, url: str) -> Metadata:
+    """How many tiles aloha has taken, of how many bytes, and where they lie."""
+    return {
+        "tiles": len(upload.tiles),
+        "bytes": sum(tile.bytes for tile in upload.tiles),
+        "set aside": failure_table(upload.failures),
+        "lies at": _place(url),
+        "specimen": upload.specimen_id or "not known",
+        "task": upload.task_id or upload.montage_id,
+        "replaces": upload.replaces_acquisition_id or "none",
+    }
+
+
+def review_summary(checks: Sequence[Check], state: str) -> Metadata:
+    """The verdict, and the checks that failed."""
+    failed = [(check.name, check.sentence) for check in checks if not check.passed]
+    return {
+        "verdict in TEM DB": state,
+        "checks": len(checks),
+        "failed": table(("check", "what it found"), failed) if failed else "none",
     }
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from em_platform.jobs import stitch_montages
-from em_platform.partitions import montages
+from em_platform.jobs import calibrate_lens, lens_config, stitch_montages
+from em_platform.partitions import lens_key, lenses, montages
 from em_platform.resources.acquisition import Microscope
 
 _MOST_A_TICK = 50
@@ -52,6 +52,36 @@ def inbox_sensor(
     if not new:
         return dg.SkipReason(f"no new folder that is whole in {inbox.folder}")
     return _request(new, cursor=json.dumps(sorted(asked | set(new))))
+
+
+@dg.sensor(
+    job=calibrate_lens,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def lens_montage_sensor(
+    context: dg.SensorEvaluationContext, microscope: Microscope
+) -> dg.SensorResult | dg.SkipReason:
+    """Calibrates the lens from each montage that was imaged to show it.
+
+    The cursor is the number of the last completion that was looked at.
+    """
+    after = int(context.cursor or 0)
+    with microscope.recorder() as recorder:
+        found = recorder.montages(after, limit=_MOST_A_TICK)
+        shown = {key: recorder.lens_shown(key) for _, key in found}
+    if not found:
+        return dg.SkipReason(f"no montage was completed since event {after}")
+    key_of = {key: lens_key(*lens) for key, lens in shown.items() if lens is not None}
+    new = sorted(set(key_of.values()))
+    return dg.SensorResult(
+        dynamic_partitions_requests=[lenses.build_add_request(new)] if new else [],
+        run_requests=[
+            dg.RunRequest(run_key=key, partition_key=lens, run_config=lens_config(key))
+            for key, lens in key_of.items()
+        ],
+        cursor=str(found[-1][0]),
+    )
 
 
 def _request(keys: Sequence[str], *, cursor: str) -> dg.SensorResult:

@@ -2,6 +2,9 @@
 
 from urllib.parse import quote
 
+UPLOADS = "aloha"
+"""Folder of all that aloha has taken, one folder an acquisition."""
+
 
 def montage(acquisition_id: str) -> str:
     """The montage as it was imaged: tiles, nominal places, failures."""
@@ -60,7 +63,7 @@ def lens(microscope: str, magnification: int) -> str:
 
 def uploaded_acquisition(acquisition_id: str) -> str:
     """Folder of the frames that aloha has taken."""
-    return f"aloha/{acquisition_id}"
+    return f"{UPLOADS}/{acquisition_id}"
 
 
 def uploaded_tile(acquisition_id: str, tile_id: str) -> str:

@@ -47,6 +47,17 @@ class Store:
             filesystem, path = self._at(name)
             return bool(filesystem.exists(path))
 
+    def names(self, name: str) -> list[str]:
+        """What lies directly in the folder `name`, sorted; nothing where it is not."""
+        with self._told_plainly(name, "could not be listed", "check access"):
+            filesystem, path = self._at(name)
+            try:
+                found = filesystem.ls(path, detail=False)
+            except FileNotFoundError:
+                return []
+        last = (str(entry).rstrip("/").rpartition("/")[2] for entry in found)
+        return sorted(entry for entry in last if entry and not entry.startswith("."))
+
     def write_bytes(self, name: str, content: bytes) -> None:
         """Put `content` at `name`, whole or not at all.
 

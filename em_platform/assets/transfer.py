@@ -1,0 +1,129 @@
+"""What of a montage has left the microscope, and what TEM DB is told of it."""
+
+import dagster as dg
+
+from em_platform.acquisition.again import image_again
+from em_platform.acquisition.review import (
+    check_upload,
+    tell_review,
+    uploaded_montage,
+    verdict,
+)
+from em_platform.assets.checks import check_results, check_specs
+from em_platform.assets.failures import told_to_dagster
+from em_platform.assets.summaries import review_summary, upload_summary
+from em_platform.model import Montage, MontageFit, TileStats
+from em_platform.partitions import montages
+from em_platform.resources.acquisition import Microscope
+from em_platform.resources.configuration import Configuration
+from em_platform.resources.storage import Storage
+from em_platform.resources.temdb import TemdbResource
+from em_platform.stitching.stitch import check_montage
+from em_platform.storage import layout
+
+_OWNERS = ["team:microscopy"]
+
+temdb_tasks = dg.AssetSpec(
+    "temdb_tasks",
+    group_name="acquisition",
+    kinds={"postgresql"},
+    owners=_OWNERS,
+    description="The tasks of TEM DB that are not superseded, by their state; seen at "
+    "with each review.",
+)
+
+
+@dg.asset(
+    group_name="acquisition",
+    partitions_def=montages,
+    deps=["raw_tiles"],
+    kinds={"zarr"},
+    owners=_OWNERS,
+    check_specs=check_specs("uploaded_tiles"),
+)
+def uploaded_tiles(
+    context: dg.AssetExecutionContext, storage: Storage
+) -> dg.MaterializeResult:
+    """The frames of one montage as aloha has verified and stored them."""
+    key, store = context.partition_key, storage.store()
+    with told_to_dagster():
+        upload = uploaded_montage(key, store)
+        montage = store.read(layout.montage(key), Montage)
+        checks = check_upload(upload, montage, store)
+    return dg.MaterializeResult(
+        metadata=upload_summary(upload, store.url(layout.uploaded_acquisition(key))),
+        check_results=check_results(checks, "uploaded_tiles"),
+    )
+
+
+@dg.asset(
+    group_name="acquisition",
+    partitions_def=montages,
+    deps=["uploaded_tiles", "tile_statistics", "montage_fit", "mosaic"],
+    kinds={"json"},
+    owners=_OWNERS,
+)
+def acquisition_review(
+    context: dg.AssetExecutionContext,
+    configuration: Configuration,
+    storage: Storage,
+    temdb: TemdbResource,
+) -> dg.MaterializeResult:
+    """What the checks make of one montage, as it stands in TEM DB."""
+    key, store = context.partition_key, storage.store()
+    settings = configuration.settings().stitching
+    with told_to_dagster():
+        montage = store.read(layout.tiles(key), Montage)
+        fit = store.read(layout.montage_fit(key), MontageFit)
+        stats = store.read(layout.tile_statistics(key), tuple[TileStats, ...])
+        upload = check_upload(uploaded_montage(key, store), montage, store)
+        checks = (*check_montage(montage, stats, fit=fit, settings=settings), *upload)
+        register, url = temdb.register(), store.url(layout.mosaic(key))
+        register.add_place(key, url, holds="mosaic", is_current=False)
+        state = tell_review(register, key, verdict(checks))
+        tasks = {str(name): count for name, count in register.task_counts().items()}
+    context.log_event(dg.AssetObservation("temdb_tasks", metadata=tasks))
+    return dg.MaterializeResult(metadata=review_summary(checks, state))
+
+
+class Again(dg.Config):
+    """Which montage is to be imaged again.
+
+    `aperture_id` is needed only where the upload does not say it.
+    """
+
+    acquisition_id: str
+    aperture_id: int | None = None
+
+
+@dg.op(tags={"dagster/kind": "pigeon"})
+def ask_again(
+    context: dg.OpExecutionContext,
+    config: Again,
+    configuration: Configuration,
+    microscope: Microscope,
+    storage: Storage,
+    temdb: TemdbResource,
+) -> str:
+    """Ask the microscope for the montage; the id of the new one."""
+    with told_to_dagster():
+        new = image_again(
+            microscope.montage(config.acquisition_id),
+            settings=configuration.settings(),
+            register=temdb.register(),
+            store=storage.store(),
+            aperture_id=config.aperture_id,
+        )
+    context.add_output_metadata({"montage": new})
+    return new
+
+
+@dg.job(
+    name="image_again",
+    executor_def=dg.in_process_executor,
+    description="A montage once more: a task in TEM DB that supersedes its own, and "
+    "its region at the end of the microscope's queue.",
+)
+def image_again_job() -> None:
+    """One act: ask the microscope."""
+    ask_again()

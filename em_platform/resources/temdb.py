@@ -1,0 +1,18 @@
+"""The TEM database, as assets and sensors see it."""
+
+from typing import Any
+
+import dagster as dg
+
+from em_platform.resources.configuration import Configuration
+from em_platform.temdb.register import Register, register_of
+
+
+class TemdbResource(dg.ConfigurableResource[Any]):
+    """What TEM DB is told and asked: the one at `temdb.url`, else our own service."""
+
+    configuration: Configuration
+
+    def register(self) -> Register:
+        """TEM DB; whether it answers shows at the first question."""
+        return register_of(self.configuration.settings())
