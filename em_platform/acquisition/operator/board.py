@@ -162,7 +162,7 @@ class Board:
         path = path_of(body["state"])
         self._dated("state", {"path": path}, now)
         if path[:1] != before[:1] and path:
-            self.say("state", f"The microscope is in {' › '.join(path)}", now)
+            self.say("state", f"The microscope is in {path[0].lower()}", now)
         self._update_actions()
 
     def _update_actions(self) -> None:

@@ -26,7 +26,7 @@ UNFINISHED = ("pending", "active", "paused", "failed")
 """Statuses of an entry of the queue."""
 
 _RUNNING = {"acquiring", "paused", "failed"}
-_IDLE_STEPS = {"updateimage", "idle", "waiting", "ready", "live", "wait"}
+_IDLE_STEPS = {"updateimage", "idle", "waiting", "ready", "live"}
 
 
 def path_of(state: str) -> list[str]:
@@ -42,6 +42,8 @@ def mode_of(state: str, montage_state: str = "") -> str:
     steps = [step.lower() for step in path_of(state)]
     if not steps:
         return "unknown"
+    if steps[0].startswith("preview") and (set(steps[1:2]) <= _IDLE_STEPS):
+        return "preview"
     if any(step.startswith("pause") for step in steps):
         return "paused"
     if any(step.startswith(("fail", "error")) for step in steps):
@@ -50,8 +52,7 @@ def mode_of(state: str, montage_state: str = "") -> str:
         return "shutdown"
     if steps[0].startswith("acqui") or "montage" in steps:
         return "paused" if montage_state == "paused" else "acquiring"
-    busy = [step for step in steps[1:] if step not in _IDLE_STEPS]
-    return "setup" if busy else "preview"
+    return "setup"
 
 
 def refusals(mode: str, *, to_do: int | None) -> dict[str, str]:
@@ -75,8 +76,8 @@ def refusals(mode: str, *, to_do: int | None) -> dict[str, str]:
         refused["resume"] = f"{now}, only a pause can be resumed"
     if mode != "failed":
         refused["retry"] = f"{now}, only a failure can be retried"
-    if mode not in ("failed", "paused"):
-        refused["cancel"] = f"{now}, cancel leaves a failure or a pause"
+    if mode not in ("failed", "paused", "setup"):
+        refused["cancel"] = f"{now}, cancel leaves a failure, a pause or a routine"
     if mode not in _RUNNING:
         refused["abort_at_end"] = f"{now}, no montage is running"
     if mode != "preview":

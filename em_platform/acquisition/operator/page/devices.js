@@ -1,5 +1,5 @@
 // Stage, scope, camera, buffer and who was heard; what is old looks old.
-import { bits, byId, bytes, figures, make, micrometres, number, span } from "./format.js";
+import { bits, byId, bytes, figures, make, number, places, span } from "./format.js";
 import { isLive, now } from "./stream.js";
 
 const CARDS = [
@@ -60,7 +60,7 @@ function scope(s, shift) {
 
 function stage(m, aperture, rotation, transfer) {
   const rows = [
-    ["x, y", `${micrometres(m.x)}, ${micrometres(m.y)}`],
+    ["x, y", m.x == null ? "–" : places([m.x, m.y])],
     ["motion", m.in_motion == null ? "–" : m.in_motion ? "moving" : "at rest"],
     ["aperture", aperture.current_aperture == null ? "none" : String(aperture.current_aperture)],
   ];

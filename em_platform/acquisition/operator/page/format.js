@@ -70,7 +70,8 @@ export const clock = (unix, withSeconds = true) =>
     second: withSeconds ? "2-digit" : undefined,
   });
 
-export const micrometres = (nm) => (nm == null ? "–" : `${number(nm / 1000, 2)} µm`);
+/** A place on the stage, x and y in nm. */
+export const places = ([x, y]) => `${number(x / 1000, 1)}, ${number(y / 1000, 1)} µm`;
 
 export const spoken = (word) => word.replaceAll("_", " ");
 

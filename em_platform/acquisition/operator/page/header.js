@@ -5,12 +5,16 @@ import { isLive, now } from "./stream.js";
 const QC_WORDS = { GOOD: "Good", STOP_AT_END: "Stop at end", STOP_NOW: "Stop now" };
 const QC_LEVELS = { GOOD: "good", STOP_AT_END: "warn", STOP_NOW: "bad" };
 
+/** Steps within a request to a device, which come and go within milliseconds. */
+const PASSING = new Set(["request", "success", "wait", "begin"]);
+
 /** `MoveStage` as "move stage". */
 const plain = (step) => capital(step.replace(/([a-z0-9])([A-Z])/g, "$1 $2").toLowerCase());
 
 export function showPath({ state }, staleS) {
   const list = byId("path");
-  const steps = state?.path?.length ? state.path : ["unknown"];
+  const told = state?.path?.filter((step) => !PASSING.has(step.toLowerCase()));
+  const steps = told?.length ? told : ["unknown"];
   const silent = state ? now() - state.heard_at : 0;
   const isOld = silent > 2 * staleS || !isLive();
   list.classList.toggle("old", isOld);

@@ -12,7 +12,6 @@ let mode = localStorage.getItem("map-mode") ?? "focus";
 let selected = null;
 let newest = null;
 let isWaiting = false;
-let isPainted = false;
 let range = [0, 1];
 
 const key = (row, column) => `${row},${column}`;
@@ -115,7 +114,7 @@ function layout(canvas) {
   return { size, left: (width - size * columns) / 2, top: (height - size * rows) / 2, width, height };
 }
 
-export function paintSoon() {
+function paintSoon() {
   if (isWaiting) return;
   isWaiting = true;
   requestAnimationFrame(() => {
@@ -159,7 +158,7 @@ function paint() {
   }
   if (selected) paintSelected(context, ink, size, left, top);
   canvas.dataset.tiles = map.tiles.size;
-  isPainted = true;
+  canvas.dataset.montage = map.montage_id;
 }
 
 function paintFrame(context, ink, size, left, top) {
@@ -210,6 +209,3 @@ function paintSelected(context, ink, size, left, top) {
   context.strokeStyle = ink.chosen;
   context.strokeRect(left + column * size - 1.5, top + row * size - 1.5, size + 2, size + 2);
 }
-
-/** For tests and the curious: how the map stands. */
-export const painted = () => ({ tiles: map.tiles.size, mode, selected, isPainted });

@@ -1,7 +1,7 @@
 // Progress of the montage, the run and setup buttons, and the two stops.
 import { post } from "./api.js";
 import { hasControl } from "./control.js";
-import { byId, capital, clock, figures, make, number, span, spoken, write } from "./format.js";
+import { byId, capital, clock, figures, make, number, places, span, spoken, write } from "./format.js";
 import { say, toast } from "./journal.js";
 import { now } from "./stream.js";
 
@@ -71,10 +71,11 @@ export function showProgress({ montage, mode }) {
   write(byId("eta"), eta(montage, isRunning));
   figures(byId("speed"), [
     ["tiles/min", number(montage.throughput_tiles_per_min, 1)],
-    ["cycle ms", ms(montage.avg_cycle_time_ms)],
-    ["stage ms", ms(montage.stage_move_time_ms)],
-    ["capture ms", ms(montage.capture_time_ms)],
     ["running", span(montage.duration_seconds)],
+    ["last tile at", montage.current_position ? places(montage.current_position) : "–"],
+    ["cycle", ms(montage.avg_cycle_time_ms)],
+    ["stage", ms(montage.stage_move_time_ms)],
+    ["capture", ms(montage.capture_time_ms)],
   ]);
 }
 
@@ -86,4 +87,4 @@ function eta({ estimated_completion: end, error_message: why, heard_at: at, stat
   return `${span(unix - now())} left, done at ${clock(unix, false)}`;
 }
 
-const ms = (value) => (value == null ? "–" : number(value));
+const ms = (value) => (value == null ? "–" : `${number(value)} ms`);

@@ -1,6 +1,6 @@
 // The figures and faults of the tile that is selected.
 import { get } from "./api.js";
-import { byId, capital, make, micrometres, number, spoken } from "./format.js";
+import { byId, capital, make, number, places, spoken } from "./format.js";
 
 let asked = 0;
 
@@ -30,12 +30,12 @@ function drawn(tile) {
     ["grey", `${number(tile.minimum)} … ${number(tile.maximum)}`],
     ["mean ± std", `${number(tile.mean)} ± ${number(tile.std)}`],
     ["matches", tile.tried ? `${tile.good} of ${tile.tried} good` : "no neighbour yet"],
-    ["stage", tile.stage_nm ? `${micrometres(tile.stage_nm[0])}, ${micrometres(tile.stage_nm[1])}` : "–"],
+    ["stage", tile.stage_nm ? places(tile.stage_nm) : "–"],
   ];
   for (const [side, each] of Object.entries(tile.neighbours)) {
     const shift = each.dx == null ? "" : `${number(each.dx, 1)}, ${number(each.dy, 1)} px`;
     const found = each.tried == null ? "" : `${each.good}/${each.tried} `;
-    rows.push([side, `${found}${shift}`]);
+    rows.push([`${side} edge`, `${found}${shift}`]);
   }
   return [
     picture,

@@ -1,0 +1,247 @@
+"""The operator's page in a browser, on a microscope of real processes."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from em_platform.acquisition.rig import running_rig
+from em_platform.config import Settings, export, load_settings
+from em_platform.processes import Supervisor, free_port
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not CHROMIUM.is_file(), reason="chromium is not installed"),
+]
+
+WANTED = (
+    "scope",
+    "stage",
+    "camera",
+    "pipeline",
+    "qc",
+    "montage_fit",
+    "coordinator",
+    "operator",
+)
+PATIENCE_MS = 120_000
+"""Eight other jobs may share the computer."""
+
+
+@dataclass(kw_only=True)
+class Microscope:
+    """What runs, and where its page is."""
+
+    settings: Settings
+    supervisor: Supervisor
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.acquisition.operator.port}"
+
+    def kill(self, name: str) -> None:
+        """As by a crash; the supervisor starts it again."""
+        os.kill(self.supervisor.pids[name], signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def microscope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Microscope]:
+    home = tmp_path_factory.mktemp("operator")
+    told = export(
+        {
+            "broker.port": str(free_port("127.0.0.1")),
+            "acquisition.operator.port": str(free_port("127.0.0.1")),
+            "web.port": str(free_port("127.0.0.1")),
+            "acquisition.overlap": "0.25",
+            "acquisition.request_timeout_s": "10",
+            "acquisition.simulation.tile_px": "256",
+            "acquisition.simulation.stage_settle_ms": "100",
+            "acquisition.simulation.exposure_ms": "100",
+            "acquisition.operator.control_timeout_s": "600",
+        }
+    )
+    settings = load_settings(environment={**told, "EM_HOME": str(home)})
+    with running_rig(settings, environment=told, wanted=WANTED) as supervisor:
+        tending = threading.Thread(target=supervisor.run)
+        tending.start()
+        yield Microscope(settings=settings, supervisor=supervisor)
+        supervisor.stopping.set()
+        tending.join()
+
+
+@dataclass(kw_only=True)
+class Browsers:
+    """Opens pages of different people, and notes what their consoles complain of."""
+
+    browser: Any
+    url: str
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, **options: Any) -> Any:
+        page = self.browser.new_context(**options).new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._note)
+        page.goto(self.url)
+        page.locator("#link", has_text="live").wait_for()
+        return page
+
+    def _note(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.text} {message.location}")
+
+
+@pytest.fixture
+def browsers(microscope: Microscope) -> Iterator[Browsers]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox"]
+        )
+        yield Browsers(browser=browser, url=microscope.url)
+        browser.close()
+
+
+def take_control(page: Any, name: str) -> None:
+    page.locator("#conch").click()
+    page.locator("#conch-form [name=name]").fill(name)
+    page.locator("#conch-ok").click()
+    page.locator("#holder", has_text=f"you ({name})").wait_for()
+
+
+def add_region(page: Any, montage_id: str, *, rows: int, columns: int) -> None:
+    page.locator("#add-open").click()
+    form = page.locator("#roi-form")
+    form.locator("[name=montage_id]").fill(montage_id)
+    form.locator("[name=rows]").fill(str(rows))
+    form.locator("[name=columns]").fill(str(columns))
+    form.get_by_role("button", name="Add to the queue").click()
+    page.locator("#queue li", has_text=montage_id).wait_for()
+
+
+def button(page: Any, action: str) -> Any:
+    return page.locator(f"[data-action={action}]")
+
+
+def press(page: Any, action: str) -> None:
+    button(page, action).click()  # waits until it is enabled
+
+
+def tiles(page: Any, montage_id: str = "") -> int:
+    """How many tiles are painted on the map, where it shows that montage."""
+    canvas = page.locator("#map")
+    shown = canvas.get_attribute("data-montage") or ""
+    if montage_id not in ("", shown):
+        return 0
+    return int(canvas.get_attribute("data-tiles") or 0)
+
+
+def wait_for_tiles(page: Any, count: int, montage_id: str = "") -> None:
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while tiles(page, montage_id) < count:
+        assert time.monotonic() < deadline, f"{tiles(page)} of {count} tiles"
+        page.wait_for_timeout(100)
+
+
+def wait_for_preview(page: Any) -> None:
+    page.locator("#path li", has_text="Preview").wait_for()
+
+
+def test_a_session_is_started_watched_and_stopped_from_the_page(
+    browsers: Browsers,
+) -> None:
+    page = browsers.open(viewport={"width": 1280, "height": 800})
+    second = browsers.open(viewport={"width": 1920, "height": 1080})
+    wait_for_preview(page)
+    take_control(page, "Ada")
+    assert button(page, "start").is_disabled()
+    add_region(page, "m-0001", rows=5, columns=8)
+    add_region(page, "m-0002", rows=3, columns=6)
+    press(page, "start")
+    page.locator("#path li", has_text="Acquisition").wait_for()
+    wait_for_tiles(page, 3)
+    page.locator("#stop-end").click()
+
+    second.locator("#holder", has_text="Ada").wait_for()
+    assert button(second, "pause").is_disabled()
+    assert second.locator("#add-open").is_disabled()
+    assert second.locator("#stop-now").is_enabled()
+    wait_for_tiles(second, 3)
+
+    page.locator("#run-name", has_text="m-0001 · completed").wait_for()
+    wait_for_preview(page)
+    assert page.locator("#done").inner_text() == "40 / 40 tiles"
+    assert page.locator("#queue [data-status=pending]", has_text="m-0002").count() == 1
+    page.locator("#finished tr", has_text="m-0001").first.wait_for()
+    for each in (page, second):
+        wait_for_tiles(each, 40)
+
+    page.locator("#map").focus()
+    page.keyboard.press("End")
+    page.locator("#tile strong", has_text="Row 5").wait_for()
+    page.keyboard.press("ArrowUp")
+    page.locator("#tile strong", has_text="Row 4").wait_for()
+    page.locator("#tile dd", has_text="of").first.wait_for()  # so many good matches
+    page.reload()
+    page.locator("#holder", has_text="you (Ada)").wait_for()
+    wait_for_tiles(page, 40)
+    assert browsers.complaints == []
+
+
+def test_anybody_stops_now_by_the_keyboard_also_over_an_open_form(
+    browsers: Browsers, microscope: Microscope
+) -> None:
+    page, second = browsers.open(), browsers.open()
+    wait_for_preview(page)
+    take_control(page, "Bob")
+    add_region(page, "m-0003", rows=12, columns=12)
+    page.get_by_role("button", name="Move m-0003 up").click()
+    page.locator("#queue li:first-child", has_text="m-0003").wait_for()
+    press(page, "start")
+    wait_for_tiles(page, 4, "m-0003")
+    second.locator("#conch").click()
+    second.keyboard.type("C")
+    second.keyboard.press("Control+.")
+    wait_for_preview(page)
+    imaged = list((microscope.settings.home / "frames/m-0003").glob("*.tiff"))
+    assert 4 <= len(imaged) < 144
+    said = page.locator("#journal")
+    said.get_by_text("Stop now pressed at 127.0.0.1").first.wait_for()
+    page.locator("#finished tr", has_text="m-0003").first.wait_for()
+    second.locator("#conch-form [name=name]").fill("Cy")
+    second.locator("#conch-ok").click()
+    page.locator("#holder", has_text="Cy").wait_for()
+    assert button(page, "start").is_disabled()
+    forbidden = [c for c in browsers.complaints if "403" not in c]
+    assert forbidden == []
+
+
+def test_the_page_survives_its_service_and_the_broker(
+    browsers: Browsers, microscope: Microscope
+) -> None:
+    page = browsers.open()
+    wait_for_preview(page)
+    wait_for_tiles(page, 4)
+    before = tiles(page)
+    microscope.kill("operator")
+    page.locator("#link", has_text="service away").wait_for()
+    assert "What you see is old" in page.locator("#banner").inner_text()
+    page.locator("#link", has_text="live").wait_for()
+    wait_for_tiles(page, before)
+    second = browsers.open()
+    wait_for_tiles(second, before)
+    microscope.kill("broker")
+    page.locator("#journal").get_by_text("does not answer").first.wait_for()
+    page.locator("#journal").get_by_text("is back").first.wait_for()
+    page.locator("#link", has_text="live").wait_for()
+    page.locator("#qc[data-level=good]").wait_for()
