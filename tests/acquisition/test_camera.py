@@ -131,6 +131,62 @@ def test_the_camera_takes_another_frame_size() -> None:
     assert sensor.status()["width"] == 96
 
 
+def made_by(**changes: Any) -> Sensor:
+    """A camera over the middle of its aperture, without noise, jitter and drift."""
+    settings = SimulationSettings(tile_px=128, electrons=0, jitter_px=0, drift=0)
+    sensor = Sensor(AcquisitionSettings(simulation=settings))
+    sensor.stage = at(0, 0)
+    for name, value in changes.items():
+        setattr(sensor, name, value)
+    return sensor
+
+
+def test_an_image_shift_shows_what_lies_beside() -> None:
+    shifted = made_by(shift_nm=(400, -200)).frame(command())
+    moved = made_by(stage=at(400, -200)).frame(command())
+    assert np.array_equal(shifted.image, moved.image)
+    assert shifted.tile.nominal_x_px == moved.tile.nominal_x_px - 100
+
+
+def test_a_tilted_beam_shifts_an_image_that_is_out_of_focus() -> None:
+    status = start_status(2000).model_copy(update={"beam_tilt": (100, 0)})
+    sharp = made_by(scope=status).frame(command()).tile
+    assert sharp.placement.x_px == sharp.nominal_x_px
+    soft = made_by(scope=status.model_copy(update={"focus": 500})).frame(command()).tile
+    assert soft.placement.x_px - soft.nominal_x_px == pytest.approx(5.0)
+
+
+def test_without_a_sample_there_is_only_light() -> None:
+    image = made_by(holds_sample=False).frame(command()).image
+    assert image.mean() > 150
+    assert image.std() < 0.15 * image.mean()
+
+
+def test_low_magnification_shows_the_edge_of_the_aperture() -> None:
+    status = start_status(2000).model_copy(update={"mag_mode": "LOWMAG", "mag": 100})
+    middle = made_by(scope=status).frame(command()).image
+    assert middle.min() > 50
+    edge = made_by(scope=status, stage=at(1_000_000, 0)).frame(command()).image
+    assert edge[:, :60].mean() > 100
+    assert edge[:, 68:].mean() < 20
+    outside = made_by(scope=status, stage=at(0, 900_000)).frame(command()).image
+    assert outside.mean() < 20
+
+
+def test_frames_of_no_montage_have_no_faults_and_noise_of_their_own() -> None:
+    settings = SimulationSettings(tile_px=64, missing="0:0", jitter_px=9.0)
+    sensor = Sensor(AcquisitionSettings(simulation=settings))
+    sensor.stage = at(0, 0)
+    one = sensor.frame(command(montage_id="", tile_id="a"))
+    other = sensor.frame(command(montage_id="", tile_id="b"))
+    assert one.tile.faults == ()
+    assert one.tile.placement.x_px == one.tile.nominal_x_px
+    assert not np.array_equal(one.image, other.image)
+    assert np.array_equal(
+        one.image, sensor.frame(command(montage_id="", tile_id="a")).image
+    )
+
+
 @pytest.mark.parametrize(
     ("status", "sentence"),
     [

@@ -6,8 +6,17 @@ from typing import Any
 
 import pytest
 from TEM_comms.scope import Command
+from TEM_comms.scope.image_shift import Calibrate
+from TEM_comms.scope.image_shift import Command as ShiftCommand
 
-from em_platform.acquisition.devices.scope import Scope, changed, start_status
+from em_platform.acquisition.devices.scope import (
+    Scope,
+    calibrated,
+    changed,
+    shifted,
+    start_shift,
+    start_status,
+)
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
 
@@ -51,3 +60,44 @@ def test_it_says_its_state_each_second(
     serve(Scope, rig_settings)
     time.sleep(2.5)
     assert 2 <= len(heard) <= 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"brightness": -1}, "brightness = -1 is beyond the limits, 0 to 65535"),
+        ({"focus": 200_000}, "focus = 200000 is beyond"),
+        ({"beam_offset": (0, 40_000)}, "beam_offset"),
+        ({"spot_size": 9}, "spot_size = 9 is beyond the limits, 1 to 8"),
+    ],
+)
+def test_values_beyond_the_limits_are_refused(
+    fields: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        changed(start_status(2000), Command(**fields), allowed=2000)
+
+
+def test_the_image_shift_goes_to_calibrated_positions_only() -> None:
+    known = calibrated(start_shift(), Calibrate(position=3, image_shift=(500, -70)))
+    on = shifted(known, ShiftCommand(enable=True, position=3))
+    assert (on.enabled, on.current_position, on.image_shift) == (True, 3, (500, -70))
+    off = shifted(on, ShiftCommand(enable=False))
+    assert (off.enabled, off.current_position, off.image_shift) == (False, None, (0, 0))
+    with pytest.raises(ValueError, match="no position 4, only 0, 3; calibrate it"):
+        shifted(known, ShiftCommand(enable=True, position=4))
+    with pytest.raises(ValueError, match="beyond the limit of 20000 nm"):
+        calibrated(known, Calibrate(position=1, image_shift=(30_000, 0)))
+
+
+def test_the_image_shift_is_said_after_each_command(
+    serve: Callable[..., Any], open_bus: Callable[[str], Bus], rig_settings: Settings
+) -> None:
+    client = open_bus("client")
+    client.latest("scope.image_shift.status")
+    serve(Scope, rig_settings)
+    client.publish("scope.image_shift.calibrate", position=1, image_shift=(40, 50))
+    client.publish("scope.image_shift.command", enable=True, position=1)
+    status = client.wait_for("scope.image_shift.status", lambda s: s.enabled, 10.0)
+    assert status.image_shift == (40, 50)
+    assert status.calibration == {0: (0, 0), 1: (40, 50)}

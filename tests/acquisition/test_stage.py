@@ -104,3 +104,59 @@ def test_apertures_change_and_unknown_ones_are_refused(
     status = client.wait_for("stage.aperture.status", lambda s: bool(s.error), 5.0)
     assert "no aperture 100" in status.error
     assert status.current_aperture == 7
+
+
+def test_a_command_to_where_it_is_under_way_stops_it_there() -> None:
+    under_way = move(resting(), (10_000, 0, 0), now_s=0.0, settings=SIMULATION)
+    here = under_way.position(0.05)
+    halted = move(under_way, (here[0], here[1], None), now_s=0.05, settings=SIMULATION)
+    assert halted.rests(0.05)
+    assert halted.position(9.0) == (5000, 0, 0)
+
+
+def test_a_halt_over_the_bus_stops_it_near_there(
+    serve: Callable[..., Any], open_bus: Callable[[str], Bus], rig_settings: Settings
+) -> None:
+    client = open_bus("client")
+    client.latest("stage.motion.status")
+    serve(Stage, rig_settings)
+    client.publish("stage.motion.command", x=1_000_000, y=0)
+    under_way = client.wait_for("stage.motion.status", lambda s: s.x > 20_000, 10.0)
+    client.publish("stage.motion.command", x=under_way.x, y=under_way.y)
+    client.wait_for("stage.motion.status", rests_at(under_way.x, 0), 10.0)
+    time.sleep(0.2)
+    assert client.latest("stage.motion.status").x == under_way.x  # type: ignore[union-attr]
+
+
+def test_while_an_aperture_changes_there_is_none_and_it_says_so_often(
+    serve: Callable[..., Any], open_bus: Callable[[str], Bus], rig_settings: Settings
+) -> None:
+    simulation = rig_settings.acquisition.simulation.model_copy(
+        update={"aperture_change_s": 1.0}
+    )
+    acquisition = rig_settings.acquisition.model_copy(update={"simulation": simulation})
+    client = open_bus("client")
+    heard: list[tuple[float, int | None]] = []
+    client.subscribe(
+        "stage.aperture.status",
+        lambda s, _: heard.append((time.monotonic(), s.current_aperture)),
+    )
+    serve(Stage, rig_settings.model_copy(update={"acquisition": acquisition}))
+    begun = time.monotonic()
+    client.publish("stage.aperture.command", aperture_id=7)
+    client.publish("stage.aperture.command", aperture_id=7)  # the same again: no harm
+    client.wait_for("stage.aperture.status", lambda s: s.current_aperture == 7, 20.0)
+    assert time.monotonic() - begun >= 0.9
+    changing = [when for when, aperture in heard if aperture is None]
+    assert len(changing) >= 8  # 20 Hz for a second, on a computer that is busy
+
+
+def test_it_says_the_place_of_each_axis(
+    serve: Callable[..., Any], open_bus: Callable[[str], Bus], rig_settings: Settings
+) -> None:
+    client = open_bus("client")
+    client.latest("stage.absolute")
+    serve(Stage, rig_settings)
+    client.publish("stage.motion.command", x=1000, y=-2000, z=30)
+    found = client.wait_for("stage.absolute", lambda s: s.linear["x"] == 1000, 10.0)
+    assert found.linear == {"x": 1000, "y": -2000, "z": 30}
