@@ -70,9 +70,14 @@ class Journal:
         return _montage(rows[0]) if rows else None
 
     def open_montages(self) -> list[MontageRow]:
+        """What is known of them."""
+        found = [self.montage(key) for key in self.open_ids()]
+        return [montage for montage in found if montage is not None]
+
+    def open_ids(self) -> list[str]:
         """Acquisitions that have ended and wait for aloha, oldest first."""
-        query = f"SELECT {_MONTAGE} FROM montages WHERE answered_at IS NULL"
-        return [_montage(row) for row in self._ask(query + " ORDER BY said_at, rowid")]
+        query = "SELECT acquisition_id FROM montages WHERE answered_at IS NULL"
+        return [str(row[0]) for row in self._ask(query + " ORDER BY said_at, rowid")]
 
     def answered_montages(self) -> list[MontageRow]:
         """Uploaded acquisitions whose frames are on the disk, oldest first."""

@@ -97,9 +97,14 @@ class BufferService:
         if late or returned:
             self._reconnects = self._bus.reconnects
             self._reconcile()
+        try:
+            waiting = self._journal.queue_length()
+        except StorageError as error:
+            log.error("%s", error)
+            return
         self._bus.publish(
             "buffer.status",
-            queue_length=self._journal.queue_length(),
+            queue_length=waiting,
             free_space=self._freer.free_bytes(),
             upload_rate=self._uploader.rate.bits_per_s(),
         )

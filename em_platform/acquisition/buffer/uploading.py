@@ -1,11 +1,9 @@
 """Sends montages that have ended to aloha, until it has verified them."""
 
 import logging
-import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from em_platform.acquisition.buffer.assembling import (
     cancelled_upload,
     complete_upload,
 )
+from em_platform.acquisition.buffer.backoff import Backoff
 from em_platform.acquisition.buffer.hearing import NOTED
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.rate import Rate
@@ -27,6 +26,7 @@ from em_platform.errors import (
     FormatError,
     PlatformError,
     SourceRefused,
+    SourceUnavailable,
 )
 from em_platform.model import AcquisitionUpload
 
@@ -36,13 +36,18 @@ _NEVER_A_FRAME = {413, 422}
 """What aloha answers to bytes that it will never take."""
 
 _OTHER_BYTES = 409
+_NOT_LET_IN = {401, 403}
+
+_ALOHA, _REGISTER = "aloha", "the TEM database, by aloha"
+"""What holds up all montages, or all that are sent, when it does not serve."""
 
 
 class Uploader:
     """Sends one montage after the other, some tiles of it side by side.
 
     What was sent is in the journal; a call goes on where the last one stopped. A
-    montage that is held up is tried again later and later, the others meanwhile.
+    montage that is held up is tried again later and later, the others meanwhile. While
+    aloha does not serve, one montage tries for all.
     """
 
     def __init__(
@@ -52,36 +57,35 @@ class Uploader:
         settings: AcquisitionSettings,
         *,
         stop: threading.Event,
-        jitter: Callable[[], float] = random.random,
     ) -> None:
         self.rate = Rate()
         self._journal = journal
         self._client = client
         self._settings = settings
         self._stop = stop
-        self._jitter = jitter
         self._reader = Reader(journal)
-        self._failures: dict[str, int] = {}
-        self._not_before: dict[str, float] = {}
+        self._backoff = Backoff(settings.buffer)
+        self._sent: set[str] = set()  # acquisitions of which only the end lacks
 
     def tick(self) -> None:
         """Send all that is due."""
-        for montage in self._journal.open_montages():
-            if self._stop.is_set():
+        for key in self._journal.open_ids():
+            if self._stop.is_set() or self._backoff.waits(_ALOHA):
                 return
-            if self._is_due(montage):
+            if self._backoff.waits(key):
+                continue
+            if key in self._sent and self._backoff.waits(_REGISTER):
+                continue
+            montage = self._journal.montage(key)
+            if montage is not None and self._is_due(montage):
                 self._try(montage)
 
     def _is_due(self, montage: MontageRow) -> bool:
-        key = montage.acquisition_id
-        if time.monotonic() < self._not_before.get(key, 0.0):
-            return False
-        if montage.is_cancelled:
-            return True
         waited_s = time.time() - montage.said_at
-        if waited_s >= self._settings.buffer.statistics_wait_s:
+        if montage.is_cancelled or waited_s >= self._settings.buffer.statistics_wait_s:
             return True
         tiles = len(montage.body["tiles"])
+        key = montage.acquisition_id
         return all(self._journal.noted(key, topic) >= tiles for topic in NOTED)
 
     def _try(self, montage: MontageRow) -> None:
@@ -93,41 +97,38 @@ class Uploader:
                 self._upload(montage)
         except PlatformError as error:
             self._put_off(montage, error)
-            return
-        if not self._stop.is_set():
-            self._failures.pop(key, None)
-            self._not_before.pop(key, None)
+        else:
+            for name in (key, _ALOHA, _REGISTER):
+                self._backoff.succeed(name)
 
     def _put_off(self, montage: MontageRow, error: PlatformError) -> None:
-        """Say what holds a montage up, and try again later, at no fixed moment."""
-        key, settings = montage.acquisition_id, self._settings.buffer
-        failures = self._failures.get(key, 0)
-        longest_s = min(
-            settings.retry_most_s, settings.retry_s * 2 ** min(failures, 30)
-        )
-        self._failures[key] = failures + 1
-        self._not_before[key] = time.monotonic() + longest_s * (
-            0.5 + self._jitter() / 2
-        )
+        """Say what holds a montage up; where it holds up all, let all wait."""
+        key = montage.acquisition_id
+        self._backoff.fail(key)
+        if isinstance(error, SourceUnavailable):
+            # What has been sent is taken; it is the register that does not answer.
+            self._backoff.fail(_REGISTER if key in self._sent else _ALOHA)
+        elif isinstance(error, SourceRefused):
+            if error.facts.get("status") in _NOT_LET_IN:
+                self._backoff.fail(_ALOHA)
+            self._sent.discard(key)  # begin with the announcement
         if str(error) != montage.sentence:
             log.warning("buffer: %s waits: %s", key, error)
             self._journal.note_sentence(key, str(error))
 
     def _upload(self, montage: MontageRow) -> None:
         key = montage.acquisition_id
-        while not self._stop.is_set():
+        while key not in self._sent:
             upload = complete_upload(self._known(montage), self._settings)
             self._journal.note_sent(self._client.announce(upload))
             if self._send_all(upload):
-                tiles = self._client.complete(key)
-                self._journal.note_answered(key)
-                log.info(
-                    "buffer: %s is uploaded and verified, %d tiles, %d set aside",
-                    key,
-                    tiles,
-                    len(upload.failures),
-                )
+                self._sent.add(key)
+            elif self._stop.is_set():
                 return
+        tiles = self._client.complete(key)
+        self._journal.note_answered(key)
+        self._sent.discard(key)
+        log.info("buffer: %s is uploaded and verified, %d tiles", key, tiles)
 
     def _known(self, montage: MontageRow) -> Known:
         """What is known of an acquisition now, its frames looked at."""

@@ -126,6 +126,72 @@ def test_while_aloha_is_away_all_waits_and_goes_on_when_it_is_back(
     assert journal.queue_length() == 0
 
 
+def test_while_aloha_is_away_one_montage_tries_for_all(
+    journal: Journal,
+    hear: Hear,
+    imaged: Any,
+    aloha_app: Any,
+    serve_app: Callable[[Any, int], None],
+    free_port: Callable[[], int],
+    tmp_path: Path,
+) -> None:
+    for number in range(4):
+        montage = imaged.ImagedMontage(tmp_path / "frames", f"m{number}", tiles=1)
+        montage.image(hear)
+        montage.complete(hear)
+    port = free_port()
+    with uploading(journal, port, retry_s=0.5) as uploader:
+        uploader.tick()
+        told = sentences(journal)
+        assert "does not serve" in told[0]
+        assert told[1:] == ["", "", ""]
+        serve_app(aloha_app, port)
+        uploader.tick()
+        assert len(journal.open_montages()) == 4  # it is too early
+        until(uploader.tick, lambda: not journal.open_montages())
+
+
+def test_while_the_tem_db_is_away_the_tiles_of_all_montages_are_stored(
+    journal: Journal,
+    hear: Hear,
+    imaged: Any,
+    aloha_app: Any,
+    serve_app: Callable[[Any, int], None],
+    free_port: Callable[[], int],
+    tmp_path: Path,
+) -> None:
+    for number in range(3):
+        montage = imaged.ImagedMontage(tmp_path / "frames", f"m{number}", tiles=2)
+        montage.image(hear)
+        montage.complete(hear)
+    is_down = True
+
+    async def without_register(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].endswith("/complete") and is_down:
+            asked.append(scope["path"])
+            headers = [(b"content-type", b"application/json")]
+            await send(
+                {"type": "http.response.start", "status": 503, "headers": headers}
+            )
+            body = b'{"detail": "TEM DB is down"}'
+            await send({"type": "http.response.body", "body": body})
+            return
+        await aloha_app(scope, receive, send)
+
+    asked: list[str] = []
+    port = free_port()
+    serve_app(without_register, port)
+    with uploading(journal, port, retry_s=5.0, retry_most_s=5.0) as uploader:
+        for _ in range(5):
+            uploader.tick()
+        assert journal.queue_length() == 0  # all tiles are stored
+        assert len(asked) == 3  # once each, then they wait
+        assert all("TEM DB is down" in sentence for sentence in sentences(journal))
+    is_down = False
+    with uploading(journal, port) as uploader:
+        until(uploader.tick, lambda: not journal.open_montages())
+
+
 def test_a_wrong_token_is_told_and_the_upload_goes_on_with_the_right_one(
     journal: Journal,
     montage: Any,
