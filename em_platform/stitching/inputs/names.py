@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from em_platform.errors import ConfigError, FormatError
@@ -17,6 +18,8 @@ COMMON = (
     r"(?:^|[-_])(?P<row>\d+)[-_](?P<col>\d+)\.[A-Za-z]+$",
 )
 """Looked for in this order; case does not matter."""
+
+_PROCESSED = ".processed.tiff"
 
 
 def claims(name: str, content: Any) -> bool:
@@ -34,7 +37,7 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
     FormatError
         No pattern was given, and none of the common ones fits.
     """
-    images = [n for n in place.names if n.lower().endswith(SUFFIXES)]
+    images = _images(place.names)
     if options.pattern is not None:
         places = _places(images, compile_pattern(options.pattern))
         if not places:
@@ -60,6 +63,13 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
         on_grid=True,
         pixel_nm=options.pixel_nm,
     )
+
+
+def _images(names: Sequence[str]) -> list[str]:
+    """Without what the online pipeline made of another image that is here too."""
+    images = [n for n in names if n.lower().endswith(SUFFIXES)]
+    raw = {n for n in images if not n.endswith(_PROCESSED)}
+    return [n for n in images if n in raw or n.replace(_PROCESSED, ".tiff") not in raw]
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:

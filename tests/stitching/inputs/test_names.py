@@ -82,3 +82,11 @@ def test_a_name_without_place_fails_and_an_overview_is_left_alone(
     assert len(montage.tiles) == 3
     assert [f.item for f in montage.failures] == ["oops.tif"]
     assert montage.expected_tiles == 4
+
+
+def test_what_the_pipeline_made_of_a_tile_is_not_one_more(tmp_path: Path) -> None:
+    names = ["a_000_000.tiff", "a_000_001.tiff"]
+    write_tiles(tmp_path, [*names, "a_000_000.processed.tiff"])
+    montage = open_montage(tmp_path, overlap=0.25)
+    assert list(grid(montage)) == names
+    assert montage.failures == ()
