@@ -34,7 +34,7 @@ from em_platform.errors import DataError, DeviceError, FormatError, ProcessingEr
 from em_platform.formats.image import read_header
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import model_of
-from em_platform.model import Check, Montage, MontageFit, Severity, Size
+from em_platform.model import Check, MontageFit, Severity, Size
 from em_platform.stitching.quality import check_fit, check_matches
 from em_platform.stitching.solve import solve_montage
 
@@ -70,6 +70,7 @@ class MontageFitService:
         self._due_s = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lens")
         self._lens_fits: dict[str, Future[LensResult]] = {}
+        self._lens_failures = 0
         for acquisition_id in self._lines.acquisitions():
             self._resume(acquisition_id)
         bus.subscribe_many((*TOPICS, COMPLETE, LENS, CAMERA), self._on_message)
@@ -174,6 +175,8 @@ class MontageFitService:
     def _may_finish(self, growing: Growing, now_s: float) -> bool:
         if growing.acquisition_id in self._lens_fits:
             return self._lens_fits[growing.acquisition_id].done()
+        if growing.is_lens:  # it is measured from the frames, which are there
+            return True
         wait_s = self._settings.acquisition.montage_fit.wait_s
         return growing.has_all() or now_s - growing.complete_s > wait_s
 
@@ -225,31 +228,31 @@ class MontageFitService:
                 "known, a readable frame or a camera.status was expected; it is not "
                 "judged here, see the checks of Dagster"
             )
-        montage, fit, checks = self._fitted(growing, size)
-        self._publish_maps(growing, fit, size)
         if growing.is_lens:
-            self._measure_lens(growing, montage)
-        else:
-            self._doubt(growing, checks)
-            self._done(growing)
+            self._measure_lens(growing, size)
+            return
+        fit, checks = self._fitted(growing, size)
+        self._publish_maps(growing, fit, size)
+        self._doubt(growing, checks)
+        self._done(growing)
 
     def _fitted(
         self, growing: Growing, size: Size
-    ) -> tuple[Montage, MontageFit, tuple[Check, ...]]:
+    ) -> tuple[MontageFit, tuple[Check, ...]]:
         stitching = self._settings.stitching
         montage, matches = whole_montage(
             growing,
             size,
             microscope=self._settings.acquisition.microscope,
             settings=stitching.match,
-            lens=None if growing.is_lens else lens_of(self._lens.text()),
+            lens=lens_of(self._lens.text()),
         )
         fit = solve_montage(montage, matches, settings=stitching.solve)
         checks = (
             *check_matches(montage, fit.matches, stitching.quality),
             *check_fit(montage, fit, stitching.quality),
         )
-        return montage, fit, checks
+        return fit, checks
 
     def _doubt(self, growing: Growing, checks: tuple[Check, ...]) -> None:
         """Stop the scope at the end where a rule of severity ERROR is broken."""
@@ -260,13 +263,17 @@ class MontageFitService:
         if errors:
             self._stop(f"Montage {growing.acquisition_id}: {' '.join(errors)}")
 
-    def _measure_lens(self, growing: Growing, montage: Montage) -> None:
-        """Begin in a thread of its own: it takes many seconds."""
-        raw = [
-            tile.model_copy(update={"uri": growing.tiles[tile.tile_id].path})
-            for tile in montage.tiles
-            if growing.tiles[tile.tile_id].path
-        ]
+    def _measure_lens(self, growing: Growing, size: Size) -> None:
+        """Begin in a thread of its own: it takes seconds."""
+        with self._lock:
+            montage = as_montage(
+                growing, size, microscope=self._settings.acquisition.microscope
+            )
+            raw = [
+                tile.model_copy(update={"uri": growing.tiles[tile.tile_id].path})
+                for tile in montage.tiles
+                if growing.tiles[tile.tile_id].path
+            ]
         self._lens_fits[growing.acquisition_id] = self._thread.submit(
             measure_lens,
             montage.model_copy(update={"tiles": tuple(raw)}),
@@ -275,11 +282,18 @@ class MontageFitService:
         )
 
     def _say_lens(self, growing: Growing) -> None:
+        """Publish the lens; stop the scope when it could not be measured repeatedly."""
         result = self._lens_fits[growing.acquisition_id].result()
         self._bus.publish(LENS, **result.message(growing.montage_id))
+        self._lens_failures = self._lens_failures + 1 if result.reason else 0
         if result.reason:
             log.warning("montage %s: %s", growing.acquisition_id, result.reason)
-            self._stop(f"The lens was not measured: {result.reason}.")
+        # The coordinator images the set again; a stop would outlive its success.
+        if self._lens_failures >= self._settings.acquisition.coordinator.lens_tries:
+            tries = f"{self._lens_failures} times in a row"
+            self._stop(f"The lens was not measured, {tries}: {result.reason}.")
+            self._lens_failures = 0
+        self._draw(growing)
         self._done(growing)
 
     def _stop(self, reason: str) -> None:

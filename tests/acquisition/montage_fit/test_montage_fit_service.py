@@ -202,23 +202,30 @@ def test_the_lens_is_measured_as_it_truly_is(
     assert np.abs(left).max() < 0.4
 
 
-def test_a_lens_set_that_shows_nothing_stops_at_the_end(
+def test_a_lens_that_cannot_be_measured_stops_at_the_end_after_the_last_try(
     settings, changed, image, live_fit, heard, open_bus
 ) -> None:
     settings = changed(
         settings,
-        {"acquisition.overlap": 0.6, "acquisition.simulation.blank": "9"},
+        {
+            "acquisition.overlap": 0.6,
+            "acquisition.simulation.blank": "9",
+            "acquisition.coordinator.lens_tries": 2,
+        },
     )
-    imaged = image(settings, is_lens=True)
     listener = heard(LENS, STATUS)
     with live_fit(settings):
         bus = open_bus("coordinator-2")
-        for raw in imaged.raws:
-            bus.publish("tile.raw", **raw)
-        bus.publish("montage.complete", **imaged.complete)
-        (answer,) = listener.wait(LENS)
-        (stop,) = listener.wait(STATUS)
-    assert not answer.ok
-    assert answer.transform == ""
+        for number, acquisition_id in enumerate(("m-1", "m-2"), 1):
+            imaged = image(settings, acquisition_id, is_lens=True)
+            for raw in imaged.raws:
+                bus.publish("tile.raw", **raw)
+            bus.publish("montage.complete", **imaged.complete)
+            answer = listener.wait(LENS, number)[-1]
+            assert not answer.ok
+            assert answer.transform == ""
+            time.sleep(0.3)
+            assert len(listener.of(STATUS)) == number - 1
+    (stop,) = listener.of(STATUS)
     assert stop.status == "STOP_AT_END"
-    assert stop.reason.startswith("The lens was not measured: ")
+    assert stop.reason.startswith("The lens was not measured, 2 times in a row: ")
