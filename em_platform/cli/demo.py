@@ -26,6 +26,7 @@ from em_platform.storage import Store, layout, store_of
 
 _PATIENCE_S = 600.0
 _TICK_S = 0.5
+_LAST_ASSET = "acquisition_review"
 _PROCESSES = ("acquisition", "pipeline", "processes")
 
 
@@ -92,15 +93,20 @@ def _follow(platform: Platform, heard: Heard, story: Story) -> dict[str, Montage
             if run.state == "completed" and run.acquisition_id:
                 runs.setdefault(run.acquisition_id, MontageRuns())
         for key, before in runs.items():
-            if not before.is_over:
+            if not _is_over(before):
                 runs[key] = montage_runs(platform.url, key)
                 _say_progress(key, before, runs[key], story)
-        if heard.is_settled and all(each.is_over for each in runs.values()):
+        if heard.is_settled and all(map(_is_over, runs.values())):
             break
         if time.monotonic() > deadline:
             story.say(f"not finished after {_PATIENCE_S:.0f} s; see the web UI")
             break
     return runs
+
+
+def _is_over(runs: MontageRuns) -> bool:
+    """Whether Dagster has stitched a montage and told TEM DB, or has failed."""
+    return runs.is_over and (_LAST_ASSET in runs.assets or runs.status != "SUCCESS")
 
 
 def _say_progress(
@@ -117,10 +123,7 @@ def _say_progress(
 def _show(session: _Session, montages: int, platform: Platform, story: Story) -> bool:
     """Print what was made; whether all of it is there and good."""
     store = store_of(platform.settings)
-    table = Table(
-        *("montage", "tiles", "passed QC", "upload"),
-        *("mosaic (px)", "checks", "imaged", "stitched"),
-    )
+    table = Table("montage", "passed QC", "upload", "mosaic (px)", "checks")
     for column in table.columns:
         column.no_wrap = True
     report = session.report
@@ -133,11 +136,10 @@ def _show(session: _Session, montages: int, platform: Platform, story: Story) ->
         good = good and there and runs.is_good
         passed = sum(check.passed for check in runs.checks.values())
         table.add_row(
-            *(key or each.montage_id, str(each.tiles)),
+            key or each.montage_id,
             f"{each.passed} of {each.tiles}",
             *("verified" if each.uploaded else "none", size or "none"),
             f"{passed} of {len(runs.checks)}",
-            *(f"{each.seconds:.1f} s", f"{runs.seconds:.1f} s"),
         )
     story.console.print(table)
     for line in watch.figures(report):
