@@ -304,6 +304,9 @@ def main() -> int:
     rows, columns = (9, 12) if given.quick else (20, 40)
     small = make_scene(256, rows=rows, columns=columns, overlap=0.25, name="small")
     accuracy = step_times(large) | step_times(small)
+    if not given.quick:  # as large as those of a real microscope
+        real = make_scene(5504, rows=2, columns=3, overlap=0.11, name="real")
+        accuracy |= step_times(real)
     accuracy |= latency(large, processes=2, cycle_s=CYCLE_S)
     costs = {}
     for scene in (small, large):

@@ -13,11 +13,16 @@ from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.pipeline.noted import Job, NotedTile, noted
 from em_platform.acquisition.pipeline.tile_worker import TileWorker
-from em_platform.acquisition.pipeline.unheard import is_over, unheard_tiles
+from em_platform.acquisition.pipeline.unheard import (
+    is_over,
+    recent_folders,
+    unheard_tiles,
+)
 from em_platform.acquisition.roi import rotation_rad
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, StorageError
 from em_platform.messaging.bus import Bus
+from em_platform.storage.atomic import remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +64,8 @@ class PipelineService:
         )
         bus.subscribe(RAW, self._on_raw)
         bus.subscribe(LENS, self._on_lens)
+        for folder in recent_folders(self._frames):
+            remove_leftovers(folder)  # what a killed process had half-written
         self._note_unheard()
         self._thread = threading.Thread(target=self._work, name="pipeline", daemon=True)
         self._thread.start()

@@ -1,6 +1,7 @@
 """Tiles that lie on disk and were not heard of, oldest first."""
 
 import logging
+import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -19,7 +20,7 @@ _RECENT_S = 24 * 3600.0
 """A montage that was completed longer ago is nobody's who waits for its tiles."""
 
 _FORGOTTEN_S = 7 * _RECENT_S
-"""Nothing has come into a folder for so long: it is not looked into."""
+"""A folder into which nothing has come for so long is not looked into."""
 
 
 def unheard_tiles(frames: Path, journal: Journal) -> list[NotedTile]:
@@ -28,18 +29,24 @@ def unheard_tiles(frames: Path, journal: Journal) -> list[NotedTile]:
     Of a completed montage those that have no processed frame, while it is recent. A
     montage that the journal has forgotten is over.
     """
-    found: list[Said] = []
-    try:
-        folders = [path for path in frames.iterdir() if path.is_dir()]
-        for folder in folders:
-            is_old = time.time() - folder.stat().st_mtime > _FORGOTTEN_S
-            if folder.name != PREVIEW and not is_old:
-                found += _in_folder(folder, journal)
-    except OSError as error:
-        if not isinstance(error, FileNotFoundError):
-            log.warning("pipeline: %s cannot be looked through (%s)", frames, error)
+    found = [
+        said
+        for folder in recent_folders(frames)
+        if folder.name != PREVIEW
+        for said in _in_folder(folder, journal)
+    ]
     found.sort(key=lambda said: (int(said.headers["sent_at"]), said.body["tile_id"]))
     return [noted(said.body, said.headers) for said in found]
+
+
+def recent_folders(frames: Path) -> list[Path]:
+    """Those of montages in which something has happened within a week."""
+    since_s = time.time() - _FORGOTTEN_S
+    return [
+        frames / name
+        for name in _names(frames)
+        if (_changed_s(frames / name) or 0.0) > since_s and (frames / name).is_dir()
+    ]
 
 
 def is_over(frames: Path, montage_id: str, montage: str) -> bool:
@@ -49,7 +56,7 @@ def is_over(frames: Path, montage_id: str, montage: str) -> bool:
 
 
 def _in_folder(folder: Path, journal: Journal) -> list[Said]:
-    names = {path.name for path in folder.iterdir()}
+    names = _names(folder)
     of_montage: dict[str, list[str]] = defaultdict(list)
     for name in names:
         if name.endswith(".json") and not name.endswith(_OF_THE_MONTAGE):
@@ -57,7 +64,7 @@ def _in_folder(folder: Path, journal: Journal) -> list[Said]:
             of_montage[_montage(folder, tile_id)].append(tile_id)
     aside: set[str] = set()
     for montage, tile_ids in of_montage.items():
-        ended_s = _ended_s(folder / f"{montage}{_COMPLETE}")
+        ended_s = _changed_s(folder / f"{montage}{_COMPLETE}")
         is_old = ended_s is not None and time.time() - ended_s > _RECENT_S
         if is_old or journal.is_pruned(montage):
             aside.update(tile_ids)
@@ -73,7 +80,18 @@ def _montage(folder: Path, stem: str) -> str:
     return montage_of({"tile_id": stem, "montage_id": folder.name})
 
 
-def _ended_s(path: Path) -> float | None:
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()  # no frame was ever saved, or they have just been deleted
+    except OSError as error:
+        log.warning("pipeline: %s cannot be looked through (%s)", folder, error)
+        return set()
+
+
+def _changed_s(path: Path) -> float | None:
+    """When a file was written, or something last came into a folder."""
     try:
         return path.stat().st_mtime
     except OSError:

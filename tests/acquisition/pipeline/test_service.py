@@ -2,6 +2,9 @@
 
 import base64
 import json
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -364,6 +367,26 @@ def test_a_montage_that_is_over_is_forgotten_and_not_done_again(
     time.sleep(0.5)
     assert journal.counts() == {}
     check_once(said, imaged)
+
+
+def test_what_a_killed_process_had_half_written_is_removed(
+    start: Callable[..., Journal],
+    frames: Path,
+    image_montage: Callable[..., list[Any]],
+) -> None:
+    imaged = image_montage(frames, rows=1, columns=1)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    tile_id = imaged[0].body["tile_id"]
+    left = f".{tile_id}.processed.tiff.{socket.gethostname()}.{ended.pid}.ab.partial"
+    (frames / "m-1" / left).write_bytes(b"half")
+    journal = start()
+    wait_until(lambda: journal.counts() == {"done": 1})
+    assert sorted(path.suffix for path in (frames / "m-1").iterdir()) == [
+        ".json",
+        ".tiff",
+        ".tiff",
+    ]
 
 
 def test_old_montages_are_not_done_again_by_a_new_journal(
