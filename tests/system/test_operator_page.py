@@ -171,6 +171,7 @@ def test_a_session_is_started_watched_and_stopped_from_the_page(
     page.locator("#path li", has_text="Acquisition").wait_for()
     wait_for_tiles(page, 3)
     page.locator("#stop-end").click()
+    page.locator("#stop-end", has_text="Stopping at end").wait_for()
 
     second.locator("#holder", has_text="Ada").wait_for()
     assert button(second, "pause").is_disabled()

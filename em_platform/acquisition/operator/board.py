@@ -30,6 +30,7 @@ _DEVICES = (
     "stage.rotation.status",
     "stage.transfer.status",
 )
+_STOPPABLE = ("acquiring", "paused", "failed")
 _OVER = ("completed", "cancelled", "error")
 _JOURNAL = 60
 
@@ -171,8 +172,16 @@ class Board:
         queue = self.parts.get("queue")
         mode = mode_of("_".join(state["path"]), montage.get("state", ""))
         self.parts.put("mode", mode)
+        if mode not in _STOPPABLE:
+            self.parts.put("stopping", None)
         to_do = None if queue is None else len(in_queue(queue, *UNFINISHED))
         self.parts.put("actions", refusals(mode, to_do=to_do))
+
+    def _stop_at_end(self, why: str) -> None:
+        """The coordinator latches it: it holds until the operator goes on."""
+        stoppable = self.parts.get("mode") in _STOPPABLE
+        if stoppable and not self.parts.get("stopping"):
+            self.parts.put("stopping", {"why": why})
 
     def _montage(self, body: Body, now: float) -> None:
         before = self.parts.get("montage") or {}
@@ -194,7 +203,8 @@ class Board:
         self.say(
             kind, f"Montage {montage_id} {_STATE_WORDS.get(state, state)}{why}", now
         )
-        if state in ("cancelled", "error") and self.map.acquisition_id:
+        is_shown = self.map.acquisition_id and self.map.montage_id == montage_id
+        if state in ("cancelled", "error") and is_shown:
             self.finished.ended(
                 self.map.acquisition_id,
                 montage_id=montage_id,
@@ -249,6 +259,9 @@ class Board:
         if {"start", "resume", "retry"} & set(wanted):
             self._qc.start_anew()
             self.parts.put("qc", self._qc.shown())
+            self.parts.put("stopping", None)
+        if body["abort_at_end"]:
+            self._stop_at_end("the operator wants to stop")
         self.say("order", f"Asked for: {', '.join(map(_spoken, wanted))}", now)
 
     def _hear_qc(self, service: str, body: Body, now: float) -> None:
@@ -256,6 +269,8 @@ class Board:
         self._qc.hear(service, body["status"], body.get("reason") or "", now=now)
         after = self._qc.shown() or {}
         self.parts.put("qc", after)
+        if body["status"] == "STOP_AT_END":
+            self._stop_at_end(body.get("reason") or "quality control says so")
         if after["status"] != before.get("status"):
             why = f": {after['reason']}" if after["reason"] else ""
             self.say("qc", f"QC says {_QC_WORDS[after['status']]}{why}", now)

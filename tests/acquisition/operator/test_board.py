@@ -194,3 +194,28 @@ def test_a_finished_montage_is_listed_once(
     assert entry["tiles"] == 1
     assert entry["outcome"] == "completed"
     assert board.finished.unsettled() == ["m-0001-20261121t120000"]
+
+
+def test_a_stop_at_end_stays_until_the_operator_goes_on(
+    board: Board, hear: Hear
+) -> None:
+    hear("ui.run", abort_at_end=True)
+    assert board.parts.get("stopping") is None  # nothing runs that could stop
+    hear("state.current", state="Acquisition_Montage_MoveStage")
+    hear("qc.status", service="qc", status="STOP_AT_END", reason="blurred")
+    hear("qc.status", service="qc", status="GOOD")
+    assert board.parts.get("stopping") == {"why": "blurred"}
+    hear("ui.run", resume=True)
+    assert board.parts.get("stopping") is None
+    hear("ui.run", abort_at_end=True)
+    assert board.parts.get("stopping") == {"why": "the operator wants to stop"}
+    hear("state.current", state="Preview_UpdateImage")
+    assert board.parts.get("stopping") is None
+
+
+def test_an_error_of_another_montage_does_not_fail_the_one_that_is_shown(
+    board: Board, hear: Hear, of_tile: OfTile
+) -> None:
+    imaged(hear, of_tile(0, 0))
+    hear("montage.status", montage_id="m-0002", state="error", error_message="no")
+    assert board.parts.get("finished") is None

@@ -33,7 +33,7 @@ function draw() {
   isDrawing = false;
   for (const name of changed) ON_CHANGE[name]?.();
   const some = (...names) => names.some((name) => changed.has(name));
-  if (some("control", "actions", "mode")) showActions(parts);
+  if (some("control", "actions", "mode", "stopping", "queue")) showActions(parts);
   if (some("montage", "mode")) showProgress(parts);
   changed = new Set();
   showAged();
@@ -45,7 +45,7 @@ function showAged() {
   showQc(parts.qc, about.stale_s);
   showBanner(parts.broker);
   showDevices(parts, about.stale_s);
-  showServices(parts.services, about.stale_s);
+  showServices(parts.services, about.stale_s, about.service);
   showBuffer(parts.buffer, about.stale_s);
   showProgress(parts);
 }

@@ -60,7 +60,7 @@ function scope(s, shift) {
 
 function stage(m, aperture, rotation, transfer) {
   const rows = [
-    ["x, y", m.x == null ? "–" : places([m.x, m.y])],
+    ["x, y in µm", m.x == null ? "–" : places([m.x, m.y])],
     ["motion", m.in_motion == null ? "–" : m.in_motion ? "moving" : "at rest"],
     ["aperture", aperture.current_aperture == null ? "none" : String(aperture.current_aperture)],
   ];
@@ -84,9 +84,9 @@ export function showBuffer(buffer, staleS) {
   ]);
 }
 
-export function showServices(services = {}, staleS) {
+export function showServices(services = {}, staleS, itself) {
   const list = byId("services");
-  const rows = Object.entries(services).sort(([a], [b]) => a.localeCompare(b));
+  const rows = Object.entries(services).filter(([name]) => name !== itself).sort(([a], [b]) => a.localeCompare(b));
   const key = JSON.stringify(rows.map(([name, each]) => [name, age(each) > staleS ? span(age(each)) : "", each.host, each.pid]));
   if (list.dataset.key === key) return;
   list.dataset.key = key;

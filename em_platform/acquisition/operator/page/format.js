@@ -71,7 +71,7 @@ export const clock = (unix, withSeconds = true) =>
   });
 
 /** A place on the stage, x and y in nm. */
-export const places = ([x, y]) => `${number(x / 1000, 1)}, ${number(y / 1000, 1)} µm`;
+export const places = ([x, y]) => `${number(x / 1000, 1)}, ${number(y / 1000, 1)}`;
 
 export const spoken = (word) => word.replaceAll("_", " ");
 

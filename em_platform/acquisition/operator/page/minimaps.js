@@ -11,7 +11,7 @@ export function showMinimaps(minimaps) {
     ...shown.map(([kind, title]) => {
       const { image, bar, min, max } = minimaps[kind];
       const legend = [];
-      if (bar && min != null) {
+      if (kind === "focus" && bar && min != null) {
         const src = `/api/pictures/minimap/${kind}_bar?v=${bar}`;
         legend.push(number(min, 2), make("img", { class: "bar", src, alt: "colour bar" }), number(max, 2));
       }

@@ -38,15 +38,18 @@ async function order(path, body, name) {
 }
 
 /** Enable what makes sense now, and say of the rest why it does not. */
-export function showActions({ actions = {}, mode }) {
+export function showActions({ actions = {}, mode, stopping }) {
   const mine = hasControl();
   for (const button of document.querySelectorAll("[data-action]")) {
     const why = actions[button.dataset.action] ?? (mine ? "" : "take control first");
     button.disabled = why !== "";
     button.title = why;
   }
-  byId("stop-end").disabled = Boolean(actions.abort_at_end);
-  byId("stop-end").title = actions.abort_at_end ?? "Finish the montage, then stop; everybody may";
+  const end = byId("stop-end");
+  write(end, stopping ? "Stopping at end" : "Stop at end");
+  end.disabled = Boolean(stopping || actions.abort_at_end);
+  end.classList.toggle("is-on", Boolean(stopping));
+  end.title = stopping?.why ?? actions.abort_at_end ?? "Finish the montage, then stop; everybody may";
   byId("stop-now").title = "Stop the stage and lower the screen at once; everybody may (Ctrl .)";
   for (const button of document.querySelectorAll("#add-open, #load-open, #queue button")) {
     button.disabled = !mine;
@@ -72,7 +75,7 @@ export function showProgress({ montage, mode }) {
   figures(byId("speed"), [
     ["tiles/min", number(montage.throughput_tiles_per_min, 1)],
     ["running", span(montage.duration_seconds)],
-    ["last tile at", montage.current_position ? places(montage.current_position) : "–"],
+    ["last tile, µm", montage.current_position ? places(montage.current_position) : "–"],
     ["cycle", ms(montage.avg_cycle_time_ms)],
     ["stage", ms(montage.stage_move_time_ms)],
     ["capture", ms(montage.capture_time_ms)],

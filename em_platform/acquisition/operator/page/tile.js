@@ -30,7 +30,7 @@ function drawn(tile) {
     ["grey", `${number(tile.minimum)} … ${number(tile.maximum)}`],
     ["mean ± std", `${number(tile.mean)} ± ${number(tile.std)}`],
     ["matches", tile.tried ? `${tile.good} of ${tile.tried} good` : "no neighbour yet"],
-    ["stage", tile.stage_nm ? places(tile.stage_nm) : "–"],
+    ["stage, µm", tile.stage_nm ? places(tile.stage_nm) : "–"],
   ];
   for (const [side, each] of Object.entries(tile.neighbours)) {
     const shift = each.dx == null ? "" : `${number(each.dx, 1)}, ${number(each.dy, 1)} px`;
