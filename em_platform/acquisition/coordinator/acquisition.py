@@ -28,6 +28,13 @@ Routines = Mapping[str, Callable[[AcquisitionSettings], Machine]]
 _SPARED = ("Paused", "Stopped", "Failure")
 
 
+class Stopped(Machine):
+    """All was stopped at once; it stays in its `Failure` until `resume`."""
+
+    def __init__(self) -> None:
+        super().__init__(states=["Failure"], initial="Failure")
+
+
 class Acquisition(Machine):
     """Images the queue; see the top of this file."""
 
@@ -82,12 +89,7 @@ class Acquisition(Machine):
                 "remap": {"Success": "Next"},
             },
             {"name": "Paused", "on_enter": self._pause},
-            {
-                "name": "Stopped",
-                "on_enter": self._stop,
-                "children": ["Failure"],
-                "initial": "Failure",
-            },
+            {"name": "Stopped", "on_enter": self._stop, "children": Stopped()},
             "Failure",
         ]
         super().__init__(

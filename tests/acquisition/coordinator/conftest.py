@@ -25,6 +25,7 @@ TOPICS = (
     "roi.queue.status",
     "tile.raw",
     "camera.command",
+    "camera.status",
     "scope.command",
     "stage.motion.command",
     "stage.rotation.command",

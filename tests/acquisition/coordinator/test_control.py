@@ -174,8 +174,10 @@ def test_the_queue_is_reordered_and_what_waits_is_removed(
         operator.queue(f"m-{number}", 1, 1)
     operator.run("start")
     operator.wait("montage.status", lambda m: m.current_tile >= 1)
+    operator.wait("roi.queue.status", lambda m: len(m.queue) == 4)
+    mark = operator.mark()
     operator.say("roi.queue.update", remove=["m-3", "m-1"], reorder=["m-4", "m-2"])
-    found = operator.wait("roi.queue.status", lambda m: len(m.queue) == 3)
+    found = operator.wait("roi.queue.status", lambda m: len(m.queue) == 3, since=mark)
     assert [entry.montage_id for entry in found.queue] == ["m-1", "m-4", "m-2"]
     operator.wait_montage("completed", "m-2")
     order = [m.montage_id for m in operator.all("montage.complete")]

@@ -73,7 +73,7 @@ def test_a_survey_is_imaged_at_its_low_magnification(
     assert survey.pixel_size == pytest.approx(16.0)
     assert len(survey.tiles) == 1
     assert montage.pixel_size == pytest.approx(4.0)
-    modes = [(m.mag_mode.value, m.mag) for m in operator.all("scope.command") if m.mag]
+    modes = [(m.mag_mode, m.mag) for m in operator.all("scope.command") if m.mag]
     assert modes[-2:] == [("LOWMAG", 500), ("MAG", 2000)]
 
 
@@ -221,6 +221,7 @@ def test_a_lens_montage_from_the_preview_needs_no_region(
 ) -> None:
     start(lens_timeout_s=30.0)
     operator.say("stage.aperture.command", aperture_id=3)
+    operator.wait("camera.status", lambda _: True, since=operator.mark())
     operator.say("ui.setup", lens_correction=True)
     operator.wait_state("Preview_LensCorrection_AwaitTransform")
     transform(operator, operator.all("montage.complete")[0].montage_id)
