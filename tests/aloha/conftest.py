@@ -22,6 +22,8 @@ from em_platform.config import AlohaSettings
 from em_platform.formats.tiff import encode_tiff
 from em_platform.model import AcquisitionUpload, MeasuredTile, Size, UploadedTile
 from em_platform.storage import Store, open_store
+from em_platform.temdb.app import create_app
+from em_platform.temdb.database import Database, migrate
 from em_platform.temdb.register import Register
 
 TOKEN = "let me in"
@@ -137,6 +139,17 @@ def store(tmp_path: Path) -> Store:
 def no_temdb(free_port: Any) -> Register:
     """Where a TEM DB should answer, and none does."""
     return Register(f"http://127.0.0.1:{free_port()}", "token", timeout_s=2)
+
+
+@pytest.fixture
+def temdb(tmp_path: Path) -> Iterator[Register]:
+    """A TEM DB that serves."""
+    url = f"sqlite:///{tmp_path / 'temdb.sqlite'}"
+    migrate(url)
+    database = Database(url)
+    with served(create_app(database, "secret")) as address:
+        yield Register(address, "secret")
+    database.close()
 
 
 @pytest.fixture
