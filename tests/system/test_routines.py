@@ -3,9 +3,11 @@
 Each runs in a minimal root machine, as the coordinator would run it.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from em_platform.acquisition.routines import ROUTINES
 from em_platform.config import Settings, export, load_settings
 from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus
-from em_platform.processes import free_port
+from em_platform.processes import Child, Supervisor, free_port
 
 pytestmark = pytest.mark.system
 
@@ -301,3 +303,68 @@ def test_a_routine_that_is_left_puts_the_column_back_but_not_the_screen(
     harness.wait(lambda s: s == "Done")
     assert harness.scope().screen == "down"
     harness.bus.publish("scope.command", screen="up")
+
+
+SETUP = {
+    "auto_exposure": "AutoExposure",
+    "auto_focus": "AutoFocus",
+    "beam_center": "BeamCenter",
+    "beam_spread": "BeamSpread",
+    "calibrate_resolution": "CalibrateResolution",
+    "find_aperture": "FindAperture",
+    "bright_field": "Brightfield",
+    "dark_field": "Darkfield",
+}
+"""What the operator asks for in `ui.setup` -> the state of the coordinator."""
+
+
+def test_the_coordinator_does_all_that_the_operator_asks_for(
+    settings: Settings, tmp_path: Path
+) -> None:
+    clear_faults(settings.home)
+    environment = {
+        **export(
+            {
+                "broker.port": str(settings.broker.port),
+                "acquisition.request_timeout_s": "10",
+                "acquisition.coordinator.preview_s": "0.5",
+            }
+        ),
+        "EM_HOME": str(settings.home),
+    }
+    coordinator = Child(
+        name="coordinator",
+        arguments=(sys.executable, "-m", "em_platform", "service", "coordinator"),
+        environment=environment,
+        ready=lambda said: "ready coordinator" in said,
+    )
+    visited: list[str] = []
+    with (
+        Bus(settings.broker, "operator") as bus,
+        Supervisor(tmp_path / "logs") as supervisor,
+    ):
+        bus.connect(20)
+        bus.subscribe("state.change", lambda change, _: visited.append(change.new))
+        bus.latest("scope.status")
+        supervisor.start(coordinator, timeout_s=90)
+        bus.publish("ui.setup", **dict.fromkeys(SETUP, True))
+        deadline = time.monotonic() + _TIMEOUT_S
+
+        def done() -> bool:
+            seen = {state.split("_")[1] for state in visited if "_" in state}
+            last = visited[-1] if visited else ""
+            return set(SETUP.values()) <= seen and "UpdateImage" in last
+
+        while not done() and time.monotonic() < deadline:
+            assert not any("Failure" in state for state in visited), visited[-5:]
+            time.sleep(0.1)
+        assert done(), visited[-10:]
+        scope: Any = bus.latest("scope.status")
+    hidden_truth = truth(settings)
+    assert abs(scope.focus - hidden_truth.focus) <= 10
+    off = np.subtract(scope.beam_offset, hidden_truth.beam_offset)
+    assert np.hypot(*off) <= 10
+    assert abs(scope.brightness - (1300 - hidden_truth.spread)) <= 15
+    folder = settings.home / "frames" / "references"
+    names = {path.name for path in folder.iterdir()}
+    assert {"bright.tiff", "dark.tiff", "resolution.json"} <= names
