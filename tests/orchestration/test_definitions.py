@@ -8,6 +8,9 @@ ASSETS = {
     "raw_tiles": "acquisition",
     "tiles": "acquisition",
     "tile_statistics": "acquisition",
+    "uploaded_tiles": "acquisition",
+    "acquisition_review": "acquisition",
+    "temdb_tasks": "acquisition",
     "lens_correction": "stitching",
     "tile_matches": "stitching",
     "montage_fit": "stitching",
@@ -26,12 +29,16 @@ CHECKS = {
     "montage_fit:tiles_are_connected",
     "montage_fit:montage_is_undistorted",
     "mosaic:mosaic_is_valid",
+    "uploaded_tiles:all_tiles_are_uploaded",
+    "uploaded_tiles:uploaded_tiles_are_whole",
 }
+TRANSFER = {"uploaded_tiles", "acquisition_review"}
 JOBS = {
-    "stitch_montages": set(ASSETS) - {"lens_correction"},
+    "stitch_montages": set(ASSETS) - TRANSFER - {"lens_correction", "temdb_tasks"},
     "process_tiles": {"raw_tiles", "tiles", "tile_statistics"},
     "stitch_tiles": {"tile_matches", "montage_fit", "mosaic"},
     "record_datasets": {"dataset_record"},
+    "review_acquisitions": TRANSFER,
     "calibrate_lens": {"lens_correction"},
 }
 
@@ -70,10 +77,13 @@ def test_each_job_makes_its_assets(name: str) -> None:
 def test_there_is_no_other_job_sensor_or_schedule(
     repository: dg.RepositoryDefinition,
 ) -> None:
-    assert set(repository.job_names) == {*JOBS, "__ASSET_JOB"}
+    assert set(repository.job_names) == {*JOBS, "image_again", "__ASSET_JOB"}
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "montage_complete_sensor",
         "inbox_sensor",
+        "lens_montage_sensor",
+        "upload_complete_sensor",
+        "killed_after_last_step_sensor",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "nightly_stitch_montages"

@@ -5,12 +5,19 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.execution.plan.objects import StepSuccessData
 
 from em_platform.acquisition.recorder import recorder_of
 from em_platform.config import load_settings
+from em_platform.definitions import defs
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.configuration import Configuration
-from em_platform.sensors.acquisition import inbox_sensor, montage_complete_sensor
+from em_platform.sensors.acquisition import (
+    inbox_sensor,
+    lens_montage_sensor,
+    montage_complete_sensor,
+)
+from em_platform.sensors.killed import killed_after_last_step_sensor
 
 # Dagster's own code asks for what it deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run")
@@ -127,3 +134,69 @@ def test_the_memory_of_folders_does_not_outlive_them(
     second = tick(inbox_sensor, microscope, instance, cursor=first.cursor)
     assert keys_of(second) == ["grid-2"]
     assert second.cursor == '["grid-2"]'
+
+
+def test_only_a_montage_that_shows_the_lens_calibrates_it(
+    microscope: Microscope,
+    instance: dg.DagsterInstance,
+    image_montage: Callable[..., Path],
+) -> None:
+    image_montage("m-1")
+    first = tick(lens_montage_sensor, microscope, instance)
+    assert isinstance(first, dg.SensorResult)
+    assert (first.run_requests, first.dynamic_partitions_requests) == ([], [])
+    image_montage("lens-1", is_lens=True)
+    image_montage("lens-2", is_lens=True)
+    second = tick(lens_montage_sensor, microscope, instance, cursor=first.cursor)
+    assert isinstance(second, dg.SensorResult)
+    [added] = second.dynamic_partitions_requests
+    assert list(added.partition_keys) == ["sim_2000"]
+    asked = [(r.run_key, r.partition_key) for r in second.run_requests]
+    assert asked == [("lens-1-t1", "sim_2000"), ("lens-2-t1", "sim_2000")]
+    config = second.run_requests[0].run_config["ops"]["lens_correction"]["config"]
+    assert config == {"acquisition_id": "lens-1-t1"}
+    again = tick(lens_montage_sensor, microscope, instance, cursor=second.cursor)
+    assert isinstance(again, dg.SkipReason)
+
+
+def failed_run(instance: dg.DagsterInstance, *steps: str) -> dg.RunFailureSensorContext:
+    """What the sensor is told of a run that was killed after these steps."""
+    run = instance.create_run_for_job(
+        record_datasets_job(), tags={"dagster/partition": "m-1-t1"}
+    )
+    for step in steps:
+        event = dg.DagsterEvent(
+            event_type_value=dg.DagsterEventType.STEP_SUCCESS.value,
+            job_name=run.job_name,
+            step_key=step,
+            event_specific_data=StepSuccessData(duration_ms=1.0),
+        )
+        instance.report_dagster_event(event, run.run_id)
+    failure = instance.report_run_failed(run, "killed")
+    return dg.build_run_status_sensor_context(
+        sensor_name="s",
+        dagster_event=failure,
+        dagster_instance=instance,
+        dagster_run=run,
+    ).for_run_failure()
+
+
+def record_datasets_job() -> dg.JobDefinition:
+    return defs.resolve_job_def("record_datasets")
+
+
+def test_a_run_that_was_killed_after_its_last_step_gets_one_that_ends_well(
+    instance: dg.DagsterInstance,
+) -> None:
+    context = failed_run(instance, "mosaic", "dataset_record")
+    request = killed_after_last_step_sensor(context)
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == "m-1-t1"
+    assert request.run_key == context.dagster_run.run_id
+
+
+def test_a_run_that_has_more_to_do_is_left_to_dagster(
+    instance: dg.DagsterInstance,
+) -> None:
+    request = killed_after_last_step_sensor(failed_run(instance, "tiles", "mosaic"))
+    assert isinstance(request, dg.SkipReason)
