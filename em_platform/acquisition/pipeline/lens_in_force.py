@@ -16,13 +16,17 @@ log = logging.getLogger(__name__)
 
 
 class LensInForce:
-    """What was last said on the bus, else what the store holds."""
+    """What was last said on the bus, else what the store holds.
+
+    Only a model of the present magnification counts: that of the scope where it has
+    said one, else that of the settings.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        acquisition = settings.acquisition
         self._store = store_of(settings)
-        self._name = layout.lens(acquisition.microscope, acquisition.magnification)
-        self._heard = ""
+        self._microscope = settings.acquisition.microscope
+        self._magnification = settings.acquisition.magnification
+        self._heard: dict[int, str] = {}
 
     def hear(self, transform: str) -> None:
         """Take the transform of a `lens_correction.transform` that is ok."""
@@ -34,16 +38,22 @@ class LensInForce:
                 "of this platform and is not used; expected base64 of its JSON"
             )
             return
-        self._heard = lens.model_dump_json()
+        self._heard[lens.magnification] = lens.model_dump_json()
+
+    def change_magnification(self, magnification: int) -> None:
+        """Take what the scope says; it holds for montages that begin from now on."""
+        self._magnification = magnification
 
     def text(self) -> str:
         """The present model as JSON; empty where there is none."""
-        if self._heard:
-            return self._heard
+        magnification = self._magnification
+        if magnification in self._heard:
+            return self._heard[magnification]
+        name = layout.lens(self._microscope, magnification)
         try:
-            if not self._store.exists(self._name):
+            if not self._store.exists(name):
                 return ""
-            return self._store.read(self._name, LensModel).model_dump_json()
+            return self._store.read(name, LensModel).model_dump_json()
         except (StorageError, DataError) as error:
             log.warning("%s; matches are not corrected for the lens", error)
             return ""

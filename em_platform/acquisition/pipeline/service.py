@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from em_platform.acquisition.events import RAW
+from em_platform.acquisition.events import RAW, SCOPE
 from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
@@ -64,6 +64,7 @@ class PipelineService:
         )
         bus.subscribe(RAW, self._on_raw)
         bus.subscribe(LENS, self._on_lens)
+        bus.subscribe(SCOPE, self._on_scope)
         for folder in recent_folders(self._frames):
             remove_leftovers(folder)  # what a killed process had half-written
         self._note_unheard()
@@ -99,7 +100,7 @@ class PipelineService:
         """Finish the step at hand, leave the rest to others."""
         self._stopping.set()
         self._wake.set()
-        self._thread.join(timeout=10.0)
+        self._thread.join(timeout=5.0)
         try:
             self._journal.give_back()
         except StorageError as error:
@@ -113,6 +114,9 @@ class PipelineService:
     def _on_lens(self, message: Any, _: Mapping[str, str]) -> None:
         if message.ok:
             self._lens.hear(message.transform)
+
+    def _on_scope(self, message: Any, _: Mapping[str, str]) -> None:
+        self._lens.change_magnification(message.mag)
 
     def _note_unheard(self) -> None:
         found = unheard_tiles(self._frames, self._journal)

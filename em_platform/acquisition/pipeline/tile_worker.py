@@ -27,6 +27,7 @@ from em_platform.model import LensModel
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+_FLUSH_S = 2.0
 _MONTAGES_REMEMBERED = 16
 
 
@@ -148,7 +149,8 @@ class TileWorker:
         sending: list[Callable[[], None]] = [
             partial(self._bus.publish, topic, **fields) for topic, fields in said
         ]
-        return all(self._persist(tile, send) for send in [*sending, self._bus.flush])
+        sending.append(partial(self._bus.flush, _FLUSH_S))
+        return all(self._persist(tile, send) for send in sending)
 
     def _persist(self, tile: NotedTile, send: Callable[[], None]) -> bool:
         """Try until the broker is back; False at the end of this process."""

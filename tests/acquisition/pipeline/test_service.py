@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.devices.optics import radial_lens
+from em_platform.acquisition.devices.scope import start_status
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.service import PipelineService
 from em_platform.acquisition.pipeline.unheard import unheard_tiles
@@ -303,7 +304,9 @@ def lens_message(lens: LensModel) -> dict[str, Any]:
     return {"montage_id": "lens", "ok": True, "transform": text}
 
 
-@pytest.mark.parametrize("source", ["message", "store", "nothing", "flagged"])
+@pytest.mark.parametrize(
+    "source", ["message", "store", "nothing", "flagged", "other magnification"]
+)
 def test_matches_are_corrected_by_the_lens_in_force(
     start: Callable[..., Journal],
     said: Said,
@@ -322,6 +325,9 @@ def test_matches_are_corrected_by_the_lens_in_force(
     bus = open_bus("session")
     if source in ("message", "flagged"):
         bus.publish("lens_correction.transform", **lens_message(lens))
+    if source == "other magnification":
+        bus.publish("lens_correction.transform", **lens_message(lens))
+        bus.publish("scope.status", **start_status(200).model_dump())
     bus.publish("lens_correction.transform", montage_id="l", transform="no lens")
     bus.flush()
     time.sleep(0.2)
