@@ -1,11 +1,12 @@
 """Everything the page shows, made from the messages; no bus, no browser, no clock."""
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.acquisition.operator import journal
 from em_platform.acquisition.operator.finished import Finished
+from em_platform.acquisition.operator.journal import Journal
 from em_platform.acquisition.operator.modes import (
     UNFINISHED,
     in_queue,
@@ -32,7 +33,6 @@ _DEVICES = (
 )
 _STOPPABLE = ("acquiring", "paused", "failed")
 _OVER = ("completed", "cancelled", "error")
-_JOURNAL = 60
 
 
 class Board:
@@ -50,8 +50,7 @@ class Board:
         self._qc = QcLight()
         self._newest = NewestTile()
         self._services: dict[str, dict[str, Any]] = {}
-        self._journal: deque[dict[str, Any]] = deque(maxlen=_JOURNAL)
-        self._entries = 0
+        self._journal = Journal()
         self._hearing: dict[str, Callable[[Body, float], None]] = {
             "state.current": self._state,
             "state.change": lambda body, now: self._state({"state": body["new"]}, now),
@@ -96,10 +95,8 @@ class Board:
 
     def say(self, kind: str, text: str, now: float) -> None:
         """Add a line to the journal."""
-        self._entries += 1
-        entry = {"number": self._entries, "at": now, "kind": kind, "text": text}
-        self._journal.append(entry)
-        self.parts.put("journal", list(self._journal))
+        self._journal.add(kind, text, now)
+        self.parts.put("journal", self._journal.shown())
 
     def changes(self, since: int) -> dict[str, Any]:
         """What has changed after `since`; all where `since` is 0 or of another map."""
@@ -198,10 +195,8 @@ class Board:
         state, montage_id = body["state"], body["montage_id"]
         if state == "in_progress" and before.get("state") == "started":
             return
-        why = f": {body['error_message']}" if body.get("error_message") else ""
-        kind = "error" if state == "error" else "montage"
         self.say(
-            kind, f"Montage {montage_id} {_STATE_WORDS.get(state, state)}{why}", now
+            "error" if state == "error" else "montage", journal.of_montage(body), now
         )
         is_shown = self.map.acquisition_id and self.map.montage_id == montage_id
         if state in ("cancelled", "error") and is_shown:
@@ -243,9 +238,8 @@ class Board:
 
     def _roi_status(self, body: Body, now: float) -> None:
         if body.get("error_message"):
-            name = body.get("roi_name") or body["montage_id"]
-            text = f"Region {name} {body['status']}: {body['error_message']}"
-            if not self._journal or self._journal[-1]["text"] != text:
+            text = journal.of_region(body)
+            if not self._journal.said_last(text):
                 self.say("error", text, now)
 
     def _queue(self, body: Body, now: float) -> None:
@@ -262,7 +256,7 @@ class Board:
             self.parts.put("stopping", None)
         if body["abort_at_end"]:
             self._stop_at_end("the operator wants to stop")
-        self.say("order", f"Asked for: {', '.join(map(_spoken, wanted))}", now)
+        self.say("order", journal.of_order(wanted), now)
 
     def _hear_qc(self, service: str, body: Body, now: float) -> None:
         before = self._qc.shown() or {}
@@ -272,8 +266,7 @@ class Board:
         if body["status"] == "STOP_AT_END":
             self._stop_at_end(body.get("reason") or "quality control says so")
         if after["status"] != before.get("status"):
-            why = f": {after['reason']}" if after["reason"] else ""
-            self.say("qc", f"QC says {_QC_WORDS[after['status']]}{why}", now)
+            self.say("qc", journal.of_verdict(after), now)
 
     def _raw(self, body: Body, now: float) -> None:
         self._newest.saved(body)
@@ -329,31 +322,8 @@ class Board:
         was = before.passed if before else None
         self.map.judged(body, self.parts.bump())
         if not body["passed"] and was is not False:
-            faults = ", ".join(
-                _spoken(f["fault_type"]) for f in body.get("faults") or ()
-            )
-            place = f"row {body['row'] + 1}, column {body['column'] + 1}"
-            self.say(
-                "tile", f"Tile at {place} failed{': ' + faults if faults else ''}", now
-            )
+            self.say("tile", journal.of_tile(body), now)
 
     def _lens(self, body: Body, now: float) -> None:
         self._dated("lens", {k: v for k, v in body.items() if k != "transform"}, now)
-        size = f"residual {body['residual_mean_px']:.2f} px" if body["ok"] else "failed"
-        self.say("montage", f"Lens correction of {body['montage_id']}: {size}", now)
-
-
-_STATE_WORDS = {
-    "started": "has started",
-    "in_progress": "goes on",
-    "paused": "is paused",
-    "resumed": "goes on",
-    "cancelled": "was cancelled",
-    "completed": "is complete",
-    "error": "stopped with an error",
-}
-_QC_WORDS = {"GOOD": "good", "STOP_AT_END": "stop at end", "STOP_NOW": "stop now"}
-
-
-def _spoken(word: str) -> str:
-    return word.replace("_", " ").replace("abort", "stop")
+        self.say("montage", journal.of_lens(body), now)

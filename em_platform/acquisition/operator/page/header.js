@@ -58,7 +58,7 @@ export function showBanner(broker) {
     write(link, "service away");
     link.dataset.level = "bad";
   } else if (broker && !broker.connected) {
-    sentence = `The broker at ${broker.address} does not answer since ${span(now() - broker.since)}. What you see is old, and no command reaches the microscope.`;
+    sentence = `The broker at ${broker.address} has not answered for ${span(now() - broker.since)}. What you see is old, and no command reaches the microscope.`;
     write(link, "broker away");
     link.dataset.level = "bad";
   } else {

@@ -180,7 +180,7 @@ function paintTile(context, tile, x, y, size, ink) {
     context.fillRect(x, y, size, size);
   } else {
     context.strokeStyle = ink.line;
-    context.lineWidth = Math.min(2, size / 5);
+    context.lineWidth = Math.min(1.5, size / 5);
     const inset = context.lineWidth / 2;
     context.strokeRect(x + inset, y + inset, size - 2 * inset, size - 2 * inset);
   }

@@ -34,7 +34,7 @@ function drawn(tile) {
   ];
   for (const [side, each] of Object.entries(tile.neighbours)) {
     const shift = each.dx == null ? "" : `${number(each.dx, 1)}, ${number(each.dy, 1)} px`;
-    const found = each.tried == null ? "" : `${each.good}/${each.tried} `;
+    const found = each.tried == null || each.good === each.tried ? "" : `${each.good}/${each.tried} · `;
     rows.push([`${side} edge`, `${found}${shift}`]);
   }
   return [
