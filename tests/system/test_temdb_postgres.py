@@ -1,0 +1,248 @@
+"""TEM DB as a real process, on SQLite and on a PostgreSQL server of the test's own."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from temdb.client import TEMdbClient, TEMdbClientError
+from temdb.models import AcquisitionUpdate
+
+from em_platform.errors import SourceRefused
+from em_platform.model import Size
+from em_platform.processes import free_port, listens
+from em_platform.temdb.acquired import (
+    AcquiredMontage,
+    AcquiredTile,
+    MatchedNeighbour,
+)
+from em_platform.temdb.database import engine_of, migrate
+from em_platform.temdb.register import Register
+from em_platform.temdb.tables import Base
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+TOKEN = "secret-of-the-tests"
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """URL of an empty server, which does not run as root."""
+    if not _PROGRAMS:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    programs = _PROGRAMS[-1].parent
+    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    # Not under pytest's folder: only its owner may enter that.
+    folder = Path(tempfile.mkdtemp(prefix="em-temdb-"))
+    run_as: dict[str, Any] = {"user": user} if os.getuid() == 0 else {}
+    port = free_port("127.0.0.1")
+    try:
+        shutil.chown(folder, user)
+        made = (programs / "initdb", "-D", folder / "data", "-U", "em", "--no-sync")
+        subprocess.run(made, check=True, capture_output=True, cwd=folder, **run_as)
+        place = ("-D", folder / "data", "-p", str(port), "-k", folder)
+        process = subprocess.Popen(
+            (programs / "postgres", *place, "-h", "127.0.0.1"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            **run_as,
+        )
+        wait_until(lambda: listens("127.0.0.1", port))
+        yield f"postgresql://em@127.0.0.1:{port}/postgres"
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'temdb.sqlite'}"
+    url: str = request.getfixturevalue("postgres")
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+        connection.execute(sa.text("CREATE SCHEMA public"))
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+def service(database: str, tmp_path: Path) -> Iterator[str]:
+    """Base URL of `em-platform service temdb` on that database."""
+    port = free_port("127.0.0.1")
+    environment = {
+        **os.environ,
+        "EM_HOME": str(tmp_path / "home"),
+        "EM_TEMDB__PORT": str(port),
+        "EM_TEMDB__DATABASE": database,
+        "EM_TEMDB__TOKEN": TOKEN,
+    }
+    command = (sys.executable, "-m", "em_platform", "service", "temdb")
+    with (
+        (tmp_path / "temdb.log").open("wb") as errors,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors
+        ) as process,
+    ):
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said == b"ready temdb\n", (tmp_path / "temdb.log").read_text()
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def montage(name: str = "m-1-t1") -> AcquiredMontage:
+    return AcquiredMontage(
+        acquisition_id=name,
+        montage_id=name.rpartition("-t")[0],
+        specimen_id="mouse-1",
+        magnification=2000,
+        tile_size=Size(height_px=8, width_px=8),
+        started_at="2026-03-01T09:00:00Z",  # type: ignore[arg-type]
+    )
+
+
+def tile(index: int) -> AcquiredTile:
+    match = MatchedNeighbour(
+        row=0, column=index - 1, position="left", dx_px=1, dy_px=0, good_matches=3
+    )
+    return AcquiredTile(
+        tile_id=f"t{index}",
+        raster_index=index,
+        row=index // 40,
+        column=index % 40,
+        stage_x_nm=index,
+        stage_y_nm=0,
+        uri=f"s3://b/{index}",
+        focus=0.5 if index == 77 else 0.1,
+        matches=(match,),
+    )
+
+
+def test_an_empty_database_gets_the_tables_of_the_models(database: str) -> None:
+    errors: list[Exception] = []
+
+    def bring_up() -> None:
+        try:
+            migrate(database)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=bring_up) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    engine = engine_of(database)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+def test_a_montage_is_registered_listed_and_judged(service: str) -> None:
+    register = Register(service, TOKEN)
+    for _ in range(2):
+        register.ensure_acquisition(montage())
+        register.put_tiles("m-1-t1", [tile(n) for n in range(1500)])
+        register.finish("m-1-t1", status="complete")
+        register.set_transfer("m-1-t1", "complete")
+    known = register.run_of("m-1-t1")
+    assert known is not None
+    assert (known.tile_count, known.status) == (1500, "complete")
+    assert register.supersede("m-1-t1") == "m-1-r2"
+    assert dict(register.task_counts()) == {"pending": 1}
+
+    async def act() -> list[Any]:
+        async with TEMdbClient(service, api_key=TOKEN) as client:
+            tiles = await client.acquisition.get_all_tiles("m-1-t1", page_limit=400)
+            first = await client.acquisition.list(magnification=2000, limit=1)
+            assert first.acquisitions[0].acquisition_id == "m-1-t1"
+            low = {"param_tile_focus_lt": 0.6, "param_tile_match_quality_lt": 4}
+            page = await client.acquisition.list(**low)
+            assert page.metadata["total_count"] == 1
+            again = AcquisitionUpdate(status="failed")
+            with pytest.raises(TEMdbClientError, match="409"):
+                await client.acquisition.update("m-1-t1", again)
+            full = await client.acquisition.get_with_full_metadata("m-1-t1")
+            assert full.section["section_id"] == "mouse-1-media_S1"
+            return tiles
+
+    tiles = asyncio.run(act())
+    assert [each.raster_index for each in tiles] == list(range(1500))
+    url = f"{service}/api/v2/qc/m-1-t1"
+    headers = {"X-API-Key": TOKEN}
+    low = requests.get(
+        f"{url}/low-quality-tiles?focus_lt=0.6&std_lt=0", headers=headers, timeout=60
+    )
+    assert [each["raster_index"] for each in low.json()] == [77]
+    shown = requests.get(f"{url}/heatmap/focus_score", headers=headers, timeout=60)
+    assert len(shown.json()) == 38
+    assert shown.json()[37][-1] is None  # 1500 tiles do not fill 38 rows of 40
+    assert shown.json()[1][37] == pytest.approx(0.5)
+
+
+def test_of_many_that_end_a_run_one_wins(service: str) -> None:
+    Register(service, TOKEN).ensure_acquisition(montage())
+    answers: list[str] = []
+
+    def end(status: str) -> None:
+        try:
+            Register(service, TOKEN).finish("m-1-t1", status=status)  # type: ignore[arg-type]
+        except SourceRefused as error:
+            answers.append(str(error))
+        else:
+            answers.append(status)
+
+    states = ("complete", "aborted", "failed") * 2
+    threads = [threading.Thread(target=end, args=(state,)) for state in states]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    won = {answer for answer in answers if answer in states}
+    assert len(won) == 1
+    assert sum("written once" in answer for answer in answers) == 4
+
+
+def test_a_wrong_token_is_refused_by_the_real_service(service: str) -> None:
+    with pytest.raises(SourceRefused, match="refused our token"):
+        Register(service, "guess").ensure_acquisition(montage())
+    assert requests.get(f"{service}/health", timeout=60).json() == {"status": "ok"}
+
+
+def test_what_is_registered_lies_in_the_database(database: str, service: str) -> None:
+    Register(service, TOKEN).ensure_acquisition(montage())
+    engine = engine_of(database)
+    with engine.connect() as connection:
+        count = connection.scalar(sa.text("SELECT count(*) FROM acquisitions"))
+        version = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    engine.dispose()
+    assert (count, version) == (1, "0002")
