@@ -1,0 +1,133 @@
+"""The montage fit is killed amid a montage: it comes back, and the map is whole."""
+
+import base64
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from TEM_comms.camera import Command
+from TEM_comms.stage.motion import Status as StageStatus
+
+from em_platform.acquisition.devices.sensor import Sensor
+from em_platform.acquisition.frame_paths import frame_path, tile_name
+from em_platform.acquisition.raster import MontagePlan, overlap_px, raster
+from em_platform.config import AcquisitionSettings, BrokerSettings, SimulationSettings
+from em_platform.formats.tiff import write_tiff
+from em_platform.messaging.broker import Broker
+from em_platform.messaging.bus import Bus
+from em_platform.model import Size
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
+TILE_PX, PIXEL_NM = 256, 4.0
+
+
+@contextmanager
+def service(name: str, home: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """The process, when it serves; killed after the block."""
+    process = subprocess.Popen(
+        (sys.executable, "-m", "em_platform", "service", name),
+        env={
+            **os.environ,
+            "EM_HOME": str(home),
+            "EM_BROKER__PORT": str(port),
+            "EM_ACQUISITION__MONTAGE_FIT__PERIOD_S": "0.2",
+            "EM_ACQUISITION__MONTAGE_FIT__WAIT_S": "5",
+            "EM_STITCHING__MATCH__SEARCH_PX": "32",
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == f"ready {name}\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait(30)
+        process.stdout.close()
+
+
+def image(home: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Frames of 3 x 3 tiles on disk; the bodies of `tile.raw` and of the end."""
+    plan = MontagePlan(montage_id="m", aperture_id=0, rows=3, columns=3, overlap=0.25)
+    simulation = SimulationSettings(tile_px=TILE_PX, jitter_px=4.0)
+    sensor = Sensor(AcquisitionSettings(rows=3, columns=3, simulation=simulation))
+    size = Size(height_px=TILE_PX, width_px=TILE_PX)
+    raws, places = [], {}
+    for stop in raster(plan, size, pixel_nm=PIXEL_NM):
+        x, y = stop.x_nm, stop.y_nm
+        sensor.stage = StageStatus(x=x, y=y, in_motion=False, calibrated=True)
+        fields = {
+            "tile_id": tile_name("m-1", stop.row, stop.column),
+            "montage_id": "m",
+            "row": stop.row,
+            "column": stop.column,
+            "overlap": overlap_px(plan, size),
+            "stage_position": (x, y),
+        }
+        path = frame_path(home / "frames", "m", fields["tile_id"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tiff(path, sensor.frame(Command(**fields)).image)
+        raws.append({**fields, "path": str(path)})
+        places[fields["tile_id"]] = {
+            "raster_index": stop.index,
+            "stage_position": (x, y),
+            "raster_position": (stop.column, stop.row),
+        }
+    return raws, {
+        "montage_id": "m",
+        "tiles": places,
+        "acquisition_id": "m-1",
+        "start_time": "2026-01-02T03:04:05Z",
+        "pixel_size": PIXEL_NM,
+        "rotation_angle": 0.0,
+        "aperture_centroid": (0, 0),
+    }
+
+
+def covered(minimaps: Any) -> float:
+    """Share of the focus map's cells that have a tile."""
+    content = np.frombuffer(base64.b64decode(minimaps.focus.image), np.uint8)
+    cells = cv2.imdecode(content, cv2.IMREAD_COLOR)[::24, ::24]
+    return float((cells != 233).any(axis=2).sum() / 9)
+
+
+def test_a_killed_montage_fit_goes_on_with_the_montage(
+    tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    raws, complete = image(tmp_path)
+    with ExitStack() as stack:
+        broker = stack.enter_context(Broker(BrokerSettings(port=0)))
+        bus = stack.enter_context(Bus(BrokerSettings(port=broker.port), "coordinator"))
+        bus.connect()
+        maps: list[Any] = []
+        stops: list[Any] = []
+        matched: set[str] = set()
+        bus.subscribe("montage.minimaps", lambda message, _: maps.append(message))
+        bus.subscribe("qc.status", lambda message, _: stops.append(message))
+        bus.subscribe("tile.matches", lambda message, _: matched.add(message.tile_id))
+        stack.enter_context(service("pipeline", tmp_path, broker.port))
+        with service("montage_fit", tmp_path, broker.port) as fit:
+            for raw in raws[:4]:
+                bus.publish("tile.raw", **raw)
+            wait_until(lambda: len(matched) == 4 and bool(maps), timeout_s=90)
+            fit.kill()
+            fit.wait(30)
+        for raw in raws[4:7]:  # nobody hears of these
+            bus.publish("tile.raw", **raw)
+        wait_until(lambda: len(matched) == 7, timeout_s=90)
+        maps.clear()
+        with service("montage_fit", tmp_path, broker.port):
+            for raw in raws[7:]:
+                bus.publish("tile.raw", **raw)
+            bus.publish("montage.complete", **complete)
+            wait_until(lambda: bool(maps) and covered(maps[-1]) == 1.0, timeout_s=90)
+    assert stops == []
