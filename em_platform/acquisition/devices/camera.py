@@ -165,13 +165,14 @@ class Camera:
             )
         time.sleep(self._sensor.exposure_us / 1e6)
         frame = self._sensor.frame(command)
+        if command.montage_id:
+            # before the frame, which is not exposed again when it is there
+            with self._lock:
+                self._truth(command, frame).add(frame.tile)
         if "missing" not in frame.tile.faults:
             path = frame_path(self._frames, command.montage_id, command.tile_id)
             with whole_file(path) as beside:
                 beside.write_bytes(encode_tiff(frame.image))
-        if command.montage_id:
-            with self._lock:
-                self._truth(command, frame).add(frame.tile)
 
     def _truth(self, command: Command, frame: Frame) -> TruthFile:
         acquisition_id = acquisition_of(command.tile_id)

@@ -25,8 +25,8 @@ DIRECTIONS = {
 }
 """State of the machine -> the way along the stage's axes."""
 
-_COARSE = 0.25  # of the slot's length: the steps outward
-_MOST_STEPS = 6
+_COARSE = 0.1  # of the slot's length: the steps outward; the stage ends not far beyond
+_MOST_STEPS = 15
 _PART = 8  # the middle 1/8 of a frame's height and width says light or tape
 
 
