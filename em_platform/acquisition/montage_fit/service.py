@@ -30,7 +30,13 @@ from em_platform.acquisition.montage_fit.minimaps import focus_map, montage_map
 from em_platform.acquisition.montage_fit.unheard import whole_montage
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce, lens_of
 from em_platform.config import Settings, SolveSettings
-from em_platform.errors import DataError, DeviceError, FormatError, ProcessingError
+from em_platform.errors import (
+    DataError,
+    DeviceError,
+    FormatError,
+    MessageRejected,
+    ProcessingError,
+)
 from em_platform.formats.image import read_header
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import model_of
@@ -202,12 +208,15 @@ class MontageFitService:
         with self._lock:
             tiles = dict(growing.tiles)
         longest_px = self._settings.acquisition.montage_fit.minimap_px
-        self._bus.publish(
-            "montage.minimaps",
-            montage_id=growing.montage_id,
-            montage=montage_map(tiles, fit, size=size, longest_px=longest_px),
-            focus=focus_map(tiles),
-        )
+        try:
+            self._bus.publish(
+                "montage.minimaps",
+                montage_id=growing.montage_id,
+                montage=montage_map(tiles, fit, size=size, longest_px=longest_px),
+                focus=focus_map(tiles),
+            )
+        except MessageRejected as error:  # too large: the fit itself goes on
+            log.warning("%s, or lower acquisition.montage_fit.minimap_px", error)
 
     def _finish(self, growing: Growing) -> None:
         """Fit and judge the whole montage; of a lens montage measure the lens, too."""

@@ -56,13 +56,15 @@ class Pending:
     """A tile that is not judged yet.
 
     `heard_from_start`: its frame was announced while we listened, so that what does not
-    come was not said. `since_s` is the monotonic time of its first message.
+    come was not said. `since_s` is the monotonic time of its first message, `passed_s`
+    the one since which tiles that were imaged later have their verdict.
     """
 
     fields: dict[str, Any]
     number: int
     since_s: float
     heard_from_start: bool = False
+    passed_s: float | None = None
     part: Part = field(default_factory=dict)
 
     @property

@@ -67,6 +67,7 @@ class Watch:
         self._settings, self._limits = settings, limits
         self._in_order: list[tuple[int, str]] = []
         self._from = 0
+        self._heard_s = 0.0
         self._focus: list[float] = []
         self._mean: list[float] = []
         self._plain: set[Cell] = set()
@@ -104,6 +105,7 @@ class Watch:
 
     def _pending(self, fields: dict[str, Any], now_s: float) -> Pending:
         tile_id = fields["tile_id"]
+        self._heard_s = now_s
         self.montage_ids.add(fields["montage_id"])
         if tile_id not in self.pending:
             number = len(self.pending) + len(self.judged)
@@ -129,14 +131,22 @@ class Watch:
             pending.heard_from_start = False
 
     def overdue(self, now_s: float) -> list[str]:
-        """Tiles whose parts do not come, though those of later tiles do."""
+        """Tiles that wait in vain; a pipeline that is merely slow is waited for.
+
+        Tiles imaged later have had their verdict for a while, or the montage is
+        complete and nothing more is heard of it.
+        """
+        wait_s = self._settings.tile_wait_s
         newest = max((judged.number for judged in self.judged.values()), default=-1)
-        return [
-            tile_id
-            for tile_id, pending in self.pending.items()
-            if now_s - pending.since_s > self._settings.tile_wait_s
-            and (self.is_complete or newest > pending.number)
-        ]
+        is_over = self.is_complete and now_s - self._heard_s > wait_s
+        found = []
+        for tile_id, pending in self.pending.items():
+            if pending.number < newest and pending.passed_s is None:
+                pending.passed_s = now_s
+            passed_s = pending.passed_s
+            if is_over or (passed_s is not None and now_s - passed_s > wait_s):
+                found.append(tile_id)
+        return found
 
     def judge(self, tile_id: str) -> Judgement:
         """The verdict on a pending tile with what is there."""

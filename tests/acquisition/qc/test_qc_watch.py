@@ -146,11 +146,25 @@ def test_a_tile_that_waits_is_overdue_only_when_later_ones_are_judged() -> None:
     watch.take(fields(0), {"focus": 0.3}, 0.0)
     assert watch.overdue(100.0) == []
     feed(watch, 1, GOOD)
-    assert watch.overdue(9.0) == []
-    assert watch.overdue(10.1) == ["m-1_000_000"]
+    assert watch.overdue(101.0) == []  # from now on it is behind
+    assert watch.overdue(110.9) == []
+    assert watch.overdue(111.1) == ["m-1_000_000"]
     judgement = watch.judge("m-1_000_000")
     assert [f["fault_type"] for f in judgement.fields["faults"]] == ["incomplete"]
     assert judgement.fields["faults"][0]["confidence"] == 1.0
+
+
+def test_a_slow_pipeline_is_waited_for_until_nothing_more_is_heard() -> None:
+    watch = new_watch()
+    for n in range(50):
+        watch.announce(fields(n), 0.0)
+    watch.is_complete = True
+    for n in range(49):  # a tile each 5 s
+        assert watch.overdue(5.0 * n) == []
+        watch.take(fields(n), GOOD, 5.0 * n)
+        watch.judge(fields(n)["tile_id"])
+    assert watch.overdue(5.0 * 48 + 9.9) == []
+    assert watch.overdue(5.0 * 48 + 10.1) == ["m-1_000_049"]
 
 
 def test_what_was_not_heard_is_doubted_and_does_not_add_up() -> None:
