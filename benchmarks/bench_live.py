@@ -35,14 +35,14 @@ CYCLE_MS = 317.0
 METADATA_TRUE: dict[str, Any] = {
     "acquisition.overlap": 0.11,
     "acquisition.pixel_nm": 3.9,
-    "acquisition.simulation.tile_px": 256,
+    "acquisition.simulation.tile_px": 512,
     "acquisition.simulation.jitter_px": 4,
     "acquisition.simulation.tissue_repeat_px": 4096,
     "acquisition.simulation.exposure_ms": 1,
     "acquisition.simulation.stage_settle_ms": 0,
     "acquisition.simulation.stage_speed_um_s": 100_000,
     "acquisition.buffer.keep_s": 0,
-    "stitching.match.search_px": 16,
+    "stitching.match.search_px": 24,
 }
 REAL_PACE: dict[str, Any] = {
     "acquisition.overlap": 0.11,
@@ -136,7 +136,7 @@ def main() -> int:
     reports = []
     rows, columns = (8, 12) if given.quick else (44, 63)
     found, cost = acquire(METADATA_TRUE, rows=rows, columns=columns)
-    made = told(f"{rows * columns} tiles of 256 px, as fast as it goes", found, cost)
+    made = told(f"{rows * columns} tiles of 512 px, as fast as it goes", found, cost)
     made["passed"] = found.is_good
     reports.append(made)
 
