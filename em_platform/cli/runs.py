@@ -10,7 +10,7 @@ from em_platform.errors import SourceUnavailable
 _RUNS = """
 query($key: String!) {
   runsOrError(filter: {tags: [{key: "dagster/partition", value: $key}]}) {
-    ... on Runs { results { runId status startTime endTime } }
+    ... on Runs { results { runId status startTime endTime tags { key value } } }
   }
 }"""
 
@@ -32,6 +32,7 @@ query($id: ID!) {
 }"""
 
 _LAST_STEP = "dataset_record"
+_WILL_RETRY = {"key": "dagster/will_retry", "value": "true"}
 _ACTIVE = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "MANAGED")
 
 
@@ -47,10 +48,7 @@ class CheckOutcome:
 
 @dataclass(slots=True, kw_only=True)
 class MontageRuns:
-    """All runs of one montage together: a run that was killed has a successor.
-
-    Only a run that was killed after its last step has none, as nothing is left to do.
-    """
+    """All runs of one montage together: a run that was killed has a successor."""
 
     status: str = "WAITING"
     did_last_step: bool = False
@@ -91,8 +89,11 @@ def montage_runs(url: str, key: str) -> MontageRuns:
     runs.seconds = (newest["endTime"] or 0.0) - (newest["startTime"] or 0.0)
     for run in reversed(found):
         _add_events(runs, ask(url, _EVENTS, id=run["runId"])["logsForRun"])
-    if runs.status == "FAILURE" and runs.did_last_step and not runs.failures:
-        runs.status = "SUCCESS"
+    # A run that was killed has a successor soon: Dagster's retry of what is not done,
+    # or that of our sensor where all is done.
+    is_followed = _WILL_RETRY in newest["tags"] or runs.did_last_step
+    if runs.status == "FAILURE" and is_followed and not runs.failures:
+        runs.status = "QUEUED"
     return runs
 
 

@@ -8,23 +8,27 @@ import pytest
 from em_platform.cli.runs import montage_runs
 
 
-def answers(steps: list[str]) -> dict[str, object]:
-    run = {"runId": "r", "status": "FAILURE", "startTime": 1.0, "endTime": 3.5}
-    events = [{"__typename": "ExecutionStepSuccessEvent", "stepKey": s} for s in steps]
-    return {
-        "runsOrError": {"results": [run]},
-        "logsForRun": {"events": events},
+def answers(will_retry: str, *steps: str) -> dict[str, object]:
+    tags = [{"key": "dagster/will_retry", "value": will_retry}]
+    run = {
+        "runId": "r",
+        "status": "FAILURE",
+        "startTime": 1.0,
+        "endTime": 3.5,
+        "tags": tags,
     }
+    events = [{"__typename": "ExecutionStepSuccessEvent", "stepKey": s} for s in steps]
+    return {"runsOrError": {"results": [run]}, "logsForRun": {"events": events}}
 
 
 @pytest.fixture
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Where a web UI tells of one killed run, whose steps are the parameter."""
+    """A web UI that tells of one failed run, and whether another follows it."""
 
     class WebUi(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            content = json.dumps({"data": answers(request.param)}).encode()
+            content = json.dumps({"data": answers(*request.param)}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -43,12 +47,16 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("url", "status"),
-    [(["mosaic"], "FAILURE"), (["mosaic", "dataset_record"], "SUCCESS")],
+    ("url", "status", "is_over"),
+    [
+        (("true", "mosaic"), "QUEUED", False),
+        (("false", "mosaic"), "FAILURE", True),
+        (("false", "mosaic", "dataset_record"), "QUEUED", False),
+    ],
     indirect=["url"],
 )
-def test_a_run_killed_after_its_last_step_has_done_its_work(
-    url: str, status: str
+def test_a_run_that_was_killed_is_not_over_before_its_successor(
+    url: str, status: str, is_over: bool
 ) -> None:
     runs = montage_runs(url, "m-0001")
-    assert (runs.status, runs.is_over, runs.seconds) == (status, True, 2.5)
+    assert (runs.status, runs.is_over, runs.seconds) == (status, is_over, 2.5)

@@ -114,20 +114,9 @@ def acquired(platform) -> list[str]:
 
 
 def finished(platform) -> bool:
-    """Whether every montage's last step succeeded, in whichever of its runs.
-
-    A run killed between that step and its own end stays FAILURE: nothing is left to
-    do, so that Dagster does not run it again.
-    """
     with platform.instance() as instance:
-        done = {
-            run.tags["dagster/partition"]
-            for run in instance.get_runs()
-            for entry in instance.all_logs(
-                run.run_id, of_type=dg.DagsterEventType.STEP_SUCCESS
-            )
-            if entry.step_key == "dataset_record"
-        }
+        runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))
+        done = {run.tags["dagster/partition"] for run in runs}
         return done == set(acquired(platform)) and not any_active(instance)
 
 
