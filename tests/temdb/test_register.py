@@ -133,6 +133,27 @@ def test_a_larger_focus_score_is_a_sharper_tile(register: Register, talk: Talk) 
     assert sharp.matcher[0].position == "left"
 
 
+def test_a_run_that_ends_sums_up_its_tiles(register: Register, talk: Talk) -> None:
+    register.ensure_acquisition(montage())
+    good, bad = (
+        MatchedNeighbour(
+            row=0, column=0, position="left", dx_px=0, dy_px=0, good_matches=number
+        )
+        for number in (3, 1)
+    )
+    tiles = [tile(0), tile(1, matches=(good,)), tile(2, focus=0.4, matches=(bad,))]
+    register.put_tiles("m-1-t1", tiles)
+    register.finish("m-1-t1", status="complete")
+
+    async def act(client: TEMdbClient) -> Any:
+        return await client.acquisition.get("m-1-t1")
+
+    run = talk(act)
+    assert run.tile_count == 3
+    assert run.avg_focus_score == pytest.approx(0.8)
+    assert run.median_match_quality == 2
+
+
 def test_a_run_that_has_ended_cannot_end_otherwise(register: Register) -> None:
     register.ensure_acquisition(montage())
     register.finish("m-1-t1", status="aborted", error_message="stopped")

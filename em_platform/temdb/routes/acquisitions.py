@@ -1,5 +1,6 @@
 """Acquisitions: the runs of tasks. How one ended is written once."""
 
+import statistics
 from typing import Any
 from uuid import UUID
 
@@ -90,6 +91,8 @@ def update_acquisition(
         if told.replaces_acquisition_id is not None:
             told.replaces_acquisition_id = _replaced(session, told)
         change(found, told)
+        if told.status is not None:
+            _roll_up(session, found)
         if "qc_state" in told.model_fields_set:
             found.qc_state_updated_at, found.qc_state_updated_by = now(), by
         if "transfer_state" in told.model_fields_set:
@@ -135,6 +138,22 @@ def _end(session: Session, run: Acquisition, told: ChangedAcquisition) -> None:
         )
     session.refresh(run)
     told.end_time = ended_at
+
+
+def _roll_up(session: Session, run: Acquisition) -> None:
+    """What the tiles say together, where nobody has said it."""
+    columns = Tile.focus_score, Tile.row_match_quality, Tile.col_match_quality
+    of_run = Tile.dataset_id == run.dataset_id, Tile.run_id == run.run_id
+    rows = session.execute(select(*columns).where(*of_run)).all()
+    if not rows:
+        return
+    matches = [quality for row in rows for quality in row[1:] if quality is not None]
+    if run.tile_count is None:
+        run.tile_count = len(rows)
+    if run.avg_focus_score is None:
+        run.avg_focus_score = statistics.fmean(row[0] for row in rows)
+    if run.median_match_quality is None and matches:
+        run.median_match_quality = statistics.median(matches)
 
 
 def _check_region(session: Session, told: NewAcquisition, task: Task) -> None:
