@@ -32,6 +32,13 @@ def problem(situation: Situation, settings: CoordinatorSettings) -> str:
     return next(_problems(situation, settings), "")
 
 
+def free_bytes(folder: Path) -> int:
+    """What is free on the disk of a folder that need not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
 def _problems(situation: Situation, settings: CoordinatorSettings) -> Iterator[str]:
     who = f"coordinator: {situation.montage_id} is not imaged"
     yield from _disk(who, situation, settings.min_free_gb * _GB)
@@ -68,9 +75,7 @@ def _problems(situation: Situation, settings: CoordinatorSettings) -> Iterator[s
 
 def _disk(who: str, situation: Situation, least: float) -> Iterator[str]:
     folder = situation.frames
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     if free < least + situation.needed_bytes:
         yield (
             f"{who}: {folder} has {free / _GB:.1f} GB free, its frames take "

@@ -120,6 +120,9 @@ class Control(Machine):
         self._forget_stops()
         if self.is_imaging():
             self.session.going_on()
+            state = self.state
+            if "_Montage_" in state and not state.endswith("_Montage_Failure"):
+                self.session.resumed()  # else its Begin says so
         self.resume()
 
     @hears("ui.setup", include_headers=True)
@@ -127,8 +130,8 @@ class Control(Machine):
         if self._is_repeated(headers):
             return
         wanted = [name for name, asked in message.model_dump().items() if asked]
-        if self.is_imaging():
-            log.warning("coordinator: a montage is imaged, %s waits for nobody", wanted)
+        if self.is_imaging() or self.session.book.pages.mode != "preview":
+            log.warning("coordinator: a session is under way, %s is not done", wanted)
             return
         for name in wanted:
             if name == "lens_correction":

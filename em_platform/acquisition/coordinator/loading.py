@@ -45,9 +45,9 @@ class Loader:
                 region_of(
                     roi,
                     aperture_id=message.aperture_id,
-                    queue_position=message.queue_position,
+                    queue_position=(message.queue_position or 0) + number,
                 )
-                for roi in found
+                for number, roi in enumerate(found)
             ]
         except PlatformError as error:
             sentence = str(error)
@@ -62,9 +62,7 @@ class Loader:
         self._loop.put(lambda: self._take(regions))
 
     def _take(self, regions: list[dict[str, Any]]) -> None:
-        # One that is next goes in front of the one before it: last first.
-        in_front = [each for each in regions if each["queue_position"] is None]
-        for fields in reversed(in_front) if in_front else regions:
+        for fields in regions:
             take_roi(self._session, fields, {"source": "TEM DB"})
 
 

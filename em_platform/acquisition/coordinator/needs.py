@@ -4,7 +4,11 @@ import math
 from typing import Any
 
 from em_platform.acquisition.coordinator.book import Book
-from em_platform.acquisition.coordinator.checks import Situation, problem
+from em_platform.acquisition.coordinator.checks import (
+    Situation,
+    free_bytes,
+    problem,
+)
 from em_platform.acquisition.coordinator.names import STATES
 from em_platform.acquisition.coordinator.optics import Optics
 from em_platform.acquisition.coordinator.roi_queue import Entry
@@ -69,6 +73,17 @@ class Needs:
                 or "replaces_acquisition_id" in (entry.roi.get("metadata") or {}),
             ),
             self._settings.coordinator,
+        )
+
+    def full_disk(self) -> str:
+        """What to add to the reason of a failure when the frames' disk is full."""
+        own = self._settings.coordinator
+        free = free_bytes(self.bench.frames)
+        if free >= own.min_free_gb * 1e9:
+            return ""
+        return (
+            f" (the disk of {self.bench.frames} has only {free / 1e9:.1f} GB free; "
+            "free space first)"
         )
 
     def wants_aperture(self) -> bool:

@@ -122,6 +122,15 @@ class Coordinator(Control):
         if self.is_imaging() and not self.rests():
             self.fail()
 
+    def _message_callback(self, topic: str, msg: Any, extra: Any = None) -> None:
+        """Let every machine of the present state hear a message, the deepest first."""
+        for machine in self._get_current_machines():
+            for subscription in machine._subscriptions.get(topic, []):  # noqa: SLF001
+                try:
+                    self._client.run_callback(subscription, topic, msg, extra)
+                except Exception as error:  # of one handler; the others hear it too
+                    self.crashed(error)
+
     def _start_again(self) -> None:
         """Go on with a session that was broken off, once the devices answer."""
         pages = self.session.book.pages

@@ -160,7 +160,8 @@ class Session:
             )
         scale = self.optics.scale(survey=roi.get("acquisition_type") == "survey")
         started_at = now()
-        entry = self.book.current
+        is_preview = self.book.pages.mode == "preview"
+        entry = None if is_preview else self.book.current
         is_tilted = (
             entry is not None and not lens and self.needs.tilt_wanted() is not None
         )
@@ -250,6 +251,9 @@ class Session:
         self.book.change(mode="running")
         if self.book.current is not None:
             self._become("active")
+
+    def resumed(self) -> None:
+        """Tell that the montage goes on with its next tile."""
         if self.imaging is not None:
             self.imaging.rested()
             self.teller.montage("resumed", self.imaging)
@@ -269,7 +273,7 @@ class Session:
     def failed(self, sentence: str) -> None:
         """Note and tell what went wrong; nothing is lost."""
         self.errors += 1
-        self._tell_failure(sentence)
+        self._tell_failure(sentence + self.needs.full_disk())
 
     def preview_failed(self, sentence: str) -> None:
         """Tell what went wrong while nothing is imaged."""

@@ -1,0 +1,165 @@
+"""Regions of a section come from TEM DB into the queue."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from pydantic import SecretStr
+from temdb.client import TEMdbClient
+from temdb.models import (
+    BlockCreate,
+    CuttingSessionCreate,
+    ROICreate,
+    ROIPayload,
+    SectionCreate,
+    SpecimenCreate,
+    SubstrateCreate,
+)
+
+from em_platform.acquisition.coordinator.loading import region_of, rois_of_section
+from em_platform.config import Settings, TemdbSettings
+from em_platform.errors import RecordError, SourceUnavailable
+from em_platform.processes import free_port
+from em_platform.temdb.app import create_app
+from em_platform.temdb.database import Database, migrate
+
+TOKEN = "of-the-test"
+SQUARE = [[-200.0, -200.0], [200.0, -200.0], [200.0, 200.0], [-200.0, 200.0]]
+
+
+def answer(**payload: Any) -> dict[str, Any]:
+    return {
+        "roi_id": "S.B.S1.M.ROI001",
+        "specimen_id": "S",
+        "section_id": "S1",
+        "roi_payload": payload,
+    }
+
+
+@pytest.fixture
+def temdb(tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty TEM DB."""
+    url = f"sqlite:///{tmp_path / 'temdb.sqlite'}"
+    migrate(url)
+    database = Database(url)
+    port = free_port("127.0.0.1")
+    config = uvicorn.Config(
+        create_app(database, TOKEN), port=port, log_config=None, access_log=False
+    )
+    served = uvicorn.Server(config)
+    thread = threading.Thread(target=served.run)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not served.started:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}"
+    served.should_exit = True
+    thread.join()
+    database.close()
+
+
+def test_a_polygon_in_optical_pixels_is_one_of_an_overview() -> None:
+    fields = region_of(
+        answer(
+            vertices=SQUARE, optical_pixel_size=250.0, aperture_centroid=[10.0, 20.0]
+        ),
+        aperture_id=4,
+        queue_position=None,
+    )
+    assert fields["montage_id"] == "S.B.S1.M.ROI001"
+    assert fields["aperture_id"] == 4
+    assert fields["overview_nm_per_pixel"] == 250.0
+    assert fields["aperture_centroid_pixel"] == {"x": 10.0, "y": 20.0}
+    assert fields["metadata"] == {"roi_id": "S.B.S1.M.ROI001"}
+
+
+def test_a_region_without_a_polygon_is_told() -> None:
+    with pytest.raises(RecordError, match="has 0 corners"):
+        region_of(answer(), aperture_id=None, queue_position=None)
+
+
+def test_a_temdb_that_is_away_or_refuses_is_told(temdb: str) -> None:
+    for url, token in (
+        (temdb, "wrong"),
+        (f"http://127.0.0.1:{free_port('127.0.0.1')}", ""),
+    ):
+        with pytest.raises(SourceUnavailable, match="were not loaded"):
+            rois_of_section(url, token, specimen_id="S", section_id="S1")
+
+
+@pytest.fixture
+def settings(settings: Settings, temdb: str) -> Settings:
+    """The rig's, with a TEM DB that runs."""
+    known = TemdbSettings(url=temdb, token=SecretStr(TOKEN))
+    return settings.model_copy(update={"temdb": known})
+
+
+async def _add_section(url: str) -> None:
+    async with TEMdbClient(url, api_key=TOKEN) as client:
+        await client.specimen.create(SpecimenCreate(specimen_id="S"))
+        await client.block.create(BlockCreate(block_id="B", specimen_id="S"))
+        await client.cutting_session.create(
+            CuttingSessionCreate(
+                cutting_session_id="C",
+                block_id="B",
+                start_time=datetime(2026, 3, 1, tzinfo=UTC),
+                sectioning_device="ATUM",
+                media_type="wafer",
+            )
+        )
+        await client.substrate.create(SubstrateCreate(media_id="M", media_type="wafer"))
+        await client.section.create(
+            SectionCreate(cutting_session_id="C", media_id="M", section_number=1)
+        )
+        for number in (1, 2):
+            await client.roi.create(
+                ROICreate(
+                    roi_number=number,
+                    section_id="M_S1",
+                    specimen_id="S",
+                    block_id="B",
+                    substrate_media_id="M",
+                    section_number=1,
+                    payload=ROIPayload(vertices=SQUARE),
+                )
+            )
+
+
+def test_a_section_without_regions_is_told_to_the_operator(
+    operator: Any, start: Callable[..., Any]
+) -> None:
+    start()
+    operator.say("roi.load", specimen_id="S", section_id="S1")
+    found = operator.wait_montage("error")
+    assert found.montage_id == ""
+    assert "no region of section S1" in found.error_message
+
+
+@pytest.mark.parametrize("position", [None, 0, 9])
+def test_the_regions_of_a_section_are_imaged_in_their_order(
+    operator: Any, start: Callable[..., Any], temdb: str, position: int | None
+) -> None:
+    asyncio.run(_add_section(temdb))
+    start()
+    operator.say(
+        "roi.load",
+        specimen_id="S",
+        section_id="M_S1",
+        aperture_id=5,
+        queue_position=position,
+    )
+    operator.wait("stage.aperture.command", lambda m: m.aperture_id == 5)
+    operator.wait("roi.queue.status", lambda m: len(m.queue) == 2)
+    operator.wait_state("Preview_UpdateImage_Wait", since=operator.mark())
+    operator.run("start")
+    operator.wait("roi.queue.status", lambda m: m.completed_count == 2)
+    done = [m.montage_id for m in operator.all("montage.complete")]
+    assert done == ["S.B.M_S1.M.ROI001", "S.B.M_S1.M.ROI002"]
+    assert operator.all("tile.raw")[0].roi_id == "S.B.M_S1.M.ROI001"
