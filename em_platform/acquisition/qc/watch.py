@@ -69,6 +69,7 @@ class Watch:
         self._from = 0
         self._heard_s = 0.0
         self._focus: list[float] = []
+        self._sharpest = 0.0
         self._mean: list[float] = []
         self._plain: set[Cell] = set()
 
@@ -191,6 +192,8 @@ class Watch:
             return
         if facts.focus is not None:
             bisect.insort(self._focus, facts.focus)
+            if len(self._focus) >= self._settings.window:
+                self._sharpest = max(self._sharpest, _middle(self._focus))
         if facts.mean is not None:
             bisect.insort(self._mean, facts.mean)
 
@@ -199,9 +202,9 @@ class Watch:
         self._from = len(self.judged) + len(self.pending)
 
     def _usual(self) -> Usual:
-        return Usual(
-            focus=_middle(self._focus), mean=_middle(self._mean), tiles=len(self._mean)
-        )
+        """Of the focus the best that was usual: a drift must not lower its limit."""
+        focus = max(self._sharpest, _middle(self._focus))
+        return Usual(focus=focus, mean=_middle(self._mean), tiles=len(self._mean))
 
     def _last(self, count: int) -> list[Judged]:
         """The tiles imaged last that count, oldest first."""

@@ -194,3 +194,13 @@ def test_a_blurred_tile_explains_the_open_edges_of_its_neighbours() -> None:
     assert after.fields["passed"]
     other = feed(watch, 3, {**GOOD, "edges": [[0, 2, 0]]})
     assert scopes(other) == {"unmatched_edge": "transient"}
+
+
+def test_a_focus_that_drifts_slowly_is_held_against_what_was_usual_before() -> None:
+    watch = new_watch(QcSettings(harmless=("out_of_focus",)))
+    for _ in range(20):
+        feed(watch, len(watch.judged), {**GOOD, "focus": 0.3})
+    for n in range(200):
+        focus = max(0.07, 0.3 - 0.003 * n)
+        last = feed(watch, len(watch.judged), {**GOOD, "focus": focus})
+    assert last.faults == ("out_of_focus (focus score 0.070, at least 0.120 expected)",)
