@@ -54,8 +54,10 @@ class Root(Machine):
         )
         names = [str(job["name"]) for job in jobs]
         super().__init__(
-            states=["Idle", "Done", *jobs],
+            states=["Idle", "Done", "Stopped", *jobs],
             transitions=[
+                ["halt", names, "Stopped"],
+                ["go_on", "Stopped", "Done"],
                 *([f"do{name}", ["Idle", "Done"], name] for name in names),
                 {"trigger": "cancel", "source": names, "dest": "Done"},
             ],
@@ -304,6 +306,27 @@ def test_a_routine_that_is_left_puts_the_column_back_but_not_the_screen(
     harness.wait(lambda s: s == "Done")
     assert harness.scope().screen == "down"
     harness.bus.publish("scope.command", screen="up")
+
+
+def test_a_stop_is_followed_by_no_command_and_the_next_run_puts_back(
+    harness: Harness,
+) -> None:
+    before = harness.scope()
+    harness.start("BeamCenter")
+    harness.bus.wait_for(
+        "scope.status", lambda s: s.brightness != before.brightness, 30.0
+    )
+    harness.loop.put(lambda: harness.root.halt())
+    harness.wait(lambda s: s == "Stopped")
+    commands: list[Any] = []
+    harness.bus.subscribe("scope.command", lambda m, _: commands.append(m))
+    time.sleep(1.0)
+    assert commands == []
+    assert harness.scope().brightness != before.brightness
+    harness.loop.put(lambda: harness.root.go_on())
+    harness.wait(lambda s: s == "Done")
+    harness.run("BeamCenter")
+    assert harness.scope().brightness == before.brightness
 
 
 SETUP = {

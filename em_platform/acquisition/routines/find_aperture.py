@@ -9,7 +9,7 @@ from em_platform.acquisition.routines.aperture_search import (
     middle,
     to_lowmag,
 )
-from em_platform.acquisition.routines.routine import Routine
+from em_platform.acquisition.routines.routine import Routine, is_stopped
 from em_platform.acquisition.routines.steps import Calibration, Outcome
 from em_platform.config import AcquisitionSettings
 
@@ -33,7 +33,9 @@ class _Lowmag(_Part):
     def calibration(self) -> Calibration:
         """Note the column's state before."""
         whole = self._parent
-        whole.before = yield from to_lowmag(self._settings)
+        before = yield from to_lowmag(self._settings)
+        # after a stop the column may still be as this left it
+        whole.before = whole.before or before
         return Outcome(sentence="find aperture: at LOWMAG")
 
 
@@ -61,7 +63,8 @@ class _Middle(_Part):
 class FindAperture(Machine):
     """Lowmag -> PositiveX -> NegativeX -> PositiveY -> NegativeY -> Middle.
 
-    Left before its end, or failed, it returns to the magnification before.
+    Left before its end, or failed, it returns to the magnification before; not when it
+    is left for a stop.
     """
 
     def __init__(self, settings: AcquisitionSettings, **options: Any) -> None:
@@ -86,7 +89,7 @@ class FindAperture(Machine):
             initial="Lowmag",
             transitions=[["resume", "Failure", "Lowmag"]],
             on_enter=self._begin,
-            on_exit=self._return,
+            on_exit=self._leave,
             **options,
         )
 
@@ -101,7 +104,16 @@ class FindAperture(Machine):
         if status is not None:
             self._on_aperture(status)
 
+    def _leave(self) -> None:
+        if self.before is not None:
+            self.after(0.0, self._return_unless_stopped)
+
+    def _return_unless_stopped(self) -> None:
+        if not is_stopped(self.state):
+            self._return()
+
     def _return(self) -> None:
         before, self.before = self.before, None
         if before is not None:
-            self.client.send("scope.command", mag_mode=before.mag_mode, mag=before.mag)
+            fields = {"mag_mode": before.mag_mode, "mag": before.mag}
+            self._root.client.send("scope.command", **fields)

@@ -43,8 +43,9 @@ class Routine(Machine):
     """One calibration; a subclass says which.
 
     When it fails or is left before its end it puts the column and the camera back as
-    they were. The screen is raised again after a failure, but not when it is left: that
-    may be a stop, which wants it down.
+    they were. The screen is raised again after a failure, but not when it is left. When
+    it is left for a stop it commands nothing: it then puts back what it changed before
+    it begins again.
     """
 
     kind: ClassVar[str] = "routine"
@@ -172,7 +173,11 @@ class Routine(Machine):
 
     def _remembering(self) -> Calibration:
         """The steps of the calibration, after a look at what is to be put back."""
-        if self.puts_back:
+        if "scope.command" in self._undo:
+            # a stop broke it off: what it had set is not what was there before
+            yield Column(fields=self._undo["scope.command"])
+            yield Camera(fields=self._undo["camera.settings"])
+        elif self.puts_back:
             column = yield Column()
             camera = yield Camera()
             fields = {name: getattr(column, name) for name in (*_COLUMN, "screen")}
@@ -190,13 +195,22 @@ class Routine(Machine):
         self._turn += 1
         if self._steps is not None and "scope.command" in self._undo:
             self._undo["scope.command"].pop("screen", None)
-            self._put_back()
+            self.after(0.0, self._put_back_unless_stopped)
         self._steps = None
+
+    def _put_back_unless_stopped(self) -> None:
+        if self._steps is None and not is_stopped(self.state):
+            self._put_back()
 
     def _put_back(self) -> None:
         undo, self._undo = self._undo, {}
         for topic, fields in undo.items():
-            self.client.send(topic, **fields)
+            self._root.client.send(topic, **fields)
+
+
+def is_stopped(state: str) -> bool:
+    """Whether the coordinator was stopped: nothing is to be commanded then."""
+    return "Stopped" in state.split("_")
 
 
 def _read(answer: Any) -> Any:
