@@ -37,6 +37,7 @@ _NEVER_A_FRAME = {413, 422}
 
 _OTHER_BYTES = 409
 _NOT_LET_IN = {401, 403}
+_THIS_ONE_REFUSED = 502  # the TEM database said no to this acquisition
 
 _ALOHA, _REGISTER = "aloha", "the TEM database, by aloha"
 """What holds up all montages, or all that are sent, when it does not serve."""
@@ -105,11 +106,12 @@ class Uploader:
         """Say what holds a montage up; where it holds up all, let all wait."""
         key = montage.acquisition_id
         self._backoff.fail(key)
-        if isinstance(error, SourceUnavailable):
+        status = error.facts.get("status")
+        if isinstance(error, SourceUnavailable) and status != _THIS_ONE_REFUSED:
             # What has been sent is taken; it is the register that does not answer.
             self._backoff.fail(_REGISTER if key in self._sent else _ALOHA)
         elif isinstance(error, SourceRefused):
-            if error.facts.get("status") in _NOT_LET_IN:
+            if status in _NOT_LET_IN:
                 self._backoff.fail(_ALOHA)
             self._sent.discard(key)  # begin with the announcement
         if str(error) != montage.sentence:
