@@ -64,21 +64,29 @@ class Parents:
         name = acquired.task_id or acquired.montage_id
 
         async def make() -> Any:
-            section = await self._section(acquired)
-            roi = await self._roi(acquired, section)
+            roi = await self._planned_roi(acquired)
+            if roi is not None:
+                planned = await self._client.acquisition_task.list(
+                    roi_id=roi.roi_id, kind="montage", skip_completed=False
+                )
+                if planned:
+                    return planned[-1]
+            else:
+                roi = await self._roi(acquired, await self._section(acquired))
             new = AcquisitionTaskCreate(
                 task_id=name,
-                specimen_id=section.specimen_id,
-                block_id=section.block_id,
+                specimen_id=roi.specimen_id,
+                block_id=roi.block_id,
                 roi_id=roi.roi_id,
             )
             try:
                 return await self._client.acquisition_task.create(new)
             except TEMdbClientError:
                 # Of two at once the second one's region is of no use; one that is
-                # used the server keeps.
-                with suppress(TEMdbClientError):
-                    await self._client.roi.delete(roi.roi_id)
+                # used the server keeps, and one of the lab's is none of ours.
+                if roi.roi_id != acquired.montage_id:
+                    with suppress(TEMdbClientError):
+                        await self._client.roi.delete(roi.roi_id)
                 raise
 
         tasks = self._client.acquisition_task
@@ -152,6 +160,15 @@ class Parents:
         return await _found_or_made(
             lambda: substrates.get(media_id), lambda: substrates.create(new)
         )
+
+    async def _planned_roi(self, acquired: AcquiredMontage) -> Any | None:
+        """The region that the coordinator took from TEM DB: its montage has its id."""
+        if ".ROI" not in acquired.montage_id:
+            return None
+        try:
+            return await self._client.roi.get(acquired.montage_id)
+        except NotFoundError:
+            return None
 
     async def _roi(self, acquired: AcquiredMontage, section: Any) -> Any:
         """The region of this montage; a new one gets the section's next number."""

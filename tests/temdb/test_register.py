@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from temdb.client import TEMdbClient
+from temdb.models import AcquisitionTaskCreate
 
 from em_platform.errors import SourceRefused, SourceUnavailable
 from em_platform.model import Size
@@ -84,6 +85,35 @@ def test_a_section_that_the_lab_has_entered_is_used(
     full, rois = talk(act)
     assert full.specimen["specimen_id"] == "mouse-1"
     assert [roi.roi_number for roi in rois] == [1, 2]
+
+
+def test_a_region_that_was_loaded_from_temdb_is_used_with_its_task(
+    register: Register, talk: Talk
+) -> None:
+    register.ensure_acquisition(montage("m-1-t1", specimen_id="mouse-1"))
+
+    async def plan(client: TEMdbClient) -> str:
+        [roi] = await client.roi.list_all()
+        await client.acquisition_task.create(
+            AcquisitionTaskCreate(
+                task_id="PLAN-7",
+                specimen_id=roi.specimen_id,
+                block_id=roi.block_id,
+                roi_id=roi.roi_id,
+            )
+        )
+        return str(roi.roi_id)
+
+    roi_id = talk(plan)
+    loaded = montage(f"{roi_id}-t1", montage_id=roi_id)
+    for _ in range(2):
+        register.ensure_acquisition(loaded)
+
+    async def act(client: TEMdbClient) -> Any:
+        run = await client.acquisition.get(f"{roi_id}-t1")
+        return run.roi_id, run.acquisition_task_id, len(await client.roi.list_all())
+
+    assert talk(act) == (roi_id, "PLAN-7", 1)
 
 
 def test_saying_it_all_twice_changes_nothing(register: Register, talk: Talk) -> None:

@@ -1,6 +1,6 @@
 """The tables of TEM DB."""
 
-from em_platform.temdb.tables.base import Base, Moment, in_utc, now
+from em_platform.temdb.tables.columns import Base, Moment, in_utc, now
 from em_platform.temdb.tables.imaging import (
     Acquisition,
     Dataset,

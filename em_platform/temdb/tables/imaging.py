@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from em_platform.temdb.tables.base import (
+from em_platform.temdb.tables.columns import (
     Base,
     Document,
     Json,

@@ -12,7 +12,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from em_platform.temdb.tables.base import Document, Json, Moment, Name, Row
+from em_platform.temdb.tables.columns import Document, Json, Moment, Name, Row
 
 
 class Specimen(Row):
