@@ -227,6 +227,35 @@ def test_anybody_stops_now_by_the_keyboard_also_over_an_open_form(
     assert forbidden == []
 
 
+def test_a_montage_pauses_and_goes_on_and_setup_waits_for_the_preview(
+    browsers: Browsers,
+) -> None:
+    page = browsers.open()
+    wait_for_preview(page)
+    page.locator("#conch").click()
+    page.locator("#conch-form [name=name]").fill("Dora")
+    page.locator("#conch-ok").click()
+    page.locator("#holder", has_text="you (Dora)").wait_for()
+    add_region(page, "m-0004", rows=5, columns=6)
+    page.get_by_role("button", name="Move m-0004 up").click()
+    page.locator("#queue li:first-child", has_text="m-0004").wait_for()
+    page.get_by_role("button", name="Remove m-0002").click()
+    press(page, "start")
+    wait_for_tiles(page, 2, "m-0004")
+    assert button(page, "auto_focus").is_disabled()
+    press(page, "pause")
+    page.locator("#path li", has_text="Paused").wait_for()
+    page.locator("#run-name", has_text="paused").wait_for()
+    press(page, "resume")
+    page.locator("#run-name", has_text="m-0004 · completed").wait_for()
+    wait_for_preview(page)
+    wait_for_tiles(page, 30, "m-0004")
+    press(page, "auto_focus")
+    page.locator("#journal").get_by_text("Asked for: auto focus").wait_for()
+    page.locator("#path li", has_text="Auto focus").wait_for()
+    assert browsers.complaints == []
+
+
 def test_the_page_survives_its_service_and_the_broker(
     browsers: Browsers, microscope: Microscope
 ) -> None:

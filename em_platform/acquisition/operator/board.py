@@ -254,7 +254,7 @@ class Board:
             self._qc.start_anew()
             self.parts.put("qc", self._qc.shown())
             self.parts.put("stopping", None)
-        if body["abort_at_end"]:
+        if body.get("abort_at_end"):
             self._stop_at_end("the operator wants to stop")
         self.say("order", journal.of_order(wanted), now)
 

@@ -219,3 +219,9 @@ def test_an_error_of_another_montage_does_not_fail_the_one_that_is_shown(
     imaged(hear, of_tile(0, 0))
     hear("montage.status", montage_id="m-0002", state="error", error_message="no")
     assert board.parts.get("finished") is None
+
+
+def test_a_setup_that_was_asked_for_is_told(board: Board, hear: Hear) -> None:
+    hear("ui.setup", auto_focus=True)
+    (line,) = board.parts.get("journal")
+    assert line["text"] == "Asked for: auto focus"
