@@ -1,10 +1,12 @@
 """A TEM DB on SQLite that listens on a real port, and the published client to it."""
 
 import asyncio
+import importlib.util
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -52,6 +54,18 @@ def server(database: Database) -> Iterator[str]:
 def register(server: str) -> Register:
     """Ours, with the right token."""
     return Register(server, TOKEN)
+
+
+@pytest.fixture(scope="session")
+def lab() -> ModuleType:
+    """`entries.py`: tests are no package and cannot import it."""
+    path = Path(__file__).with_name("entries.py")
+    spec = importlib.util.spec_from_file_location("entries", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 Act = Callable[[TEMdbClient], Awaitable[Any]]
