@@ -56,11 +56,11 @@ class PlatformUnderTest:
         """The mark that all present processes carry."""
         return (self.home / "session").read_text()
 
-    def start(self, *, check_loaded: bool = True) -> None:
+    def start(self, *options: str, check_loaded: bool = True) -> None:
         """Start it, and wait until Dagster has loaded our definitions."""
         with (self.home / "up.out").open("ab") as output:
             self.process = subprocess.Popen(
-                (sys.executable, "-m", "em_platform", "up"),
+                (sys.executable, "-m", "em_platform", "up", *options),
                 env=self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
