@@ -13,6 +13,21 @@ from em_platform.errors import PlatformError
 _FRESH_S = 1.5  # a stage at rest says so each second
 
 
+_TRANSITIONS = [
+    {
+        "trigger": "begun",
+        "source": "Begin",
+        "dest": "MoveStage",
+        "conditions": "has_more",
+    },
+    {"trigger": "begun", "source": "Begin", "dest": "Complete"},
+    {"trigger": "resume", "source": "Paused", "dest": "MoveStage"},
+    {"trigger": "fail", "source": ["Begin", "Complete"], "dest": "Failure"},
+    {"trigger": "completed", "source": "Complete", "dest": "Success"},
+    {"trigger": "resume", "source": "Failure", "dest": "Begin"},
+]
+
+
 class MoveToTile(MoveStage):
     """Moves to the next tile, unless the stage was sent there during the exposure."""
 
@@ -102,61 +117,50 @@ class Montage(Machine):
         self._entered_s = 0.0
         self._arrived_s = 0.0
         super().__init__(
-            states=[
-                {"name": "Begin", "on_enter": self._begin},
-                {
-                    "name": "MoveStage",
-                    "on_enter": self._moves,
-                    "children": MoveToTile(settings),
-                    "remap": {"Success": "CaptureTile"},
-                },
-                {
-                    "name": "CaptureTile",
-                    "on_enter": self._captures,
-                    "children": CaptureTile(settings),
-                    "remap": [
-                        {
-                            "orig": "Success",
-                            "dest": "Paused",
-                            "conditions": "wants_pause",
-                            "before": "next_tile",
-                        },
-                        {
-                            "orig": "Success",
-                            "dest": "MoveStage",
-                            "conditions": "has_more",
-                            "before": "next_tile",
-                        },
-                        {"orig": "Success", "dest": "Complete"},
-                        {
-                            "orig": "Failure",
-                            "dest": "MoveStage",
-                            "conditions": "may_try_again",
-                            "before": "count_try",
-                        },
-                        {"orig": "Failure", "dest": "Failure"},
-                    ],
-                },
-                {"name": "Paused", "on_enter": self._pause},
-                {"name": "Complete", "on_enter": self._complete},
-                "Success",
-                "Failure",
-            ],
-            transitions=[
-                {
-                    "trigger": "begun",
-                    "source": "Begin",
-                    "dest": "MoveStage",
-                    "conditions": "has_more",
-                },
-                {"trigger": "begun", "source": "Begin", "dest": "Complete"},
-                {"trigger": "resume", "source": "Paused", "dest": "MoveStage"},
-                {"trigger": "fail", "source": ["Begin", "Complete"], "dest": "Failure"},
-                {"trigger": "completed", "source": "Complete", "dest": "Success"},
-                {"trigger": "resume", "source": "Failure", "dest": "Begin"},
-            ],
-            initial="Begin",
+            states=self._states(settings), transitions=_TRANSITIONS, initial="Begin"
         )
+
+    def _states(self, settings: AcquisitionSettings) -> list[Any]:
+        return [
+            {"name": "Begin", "on_enter": self._begin},
+            {
+                "name": "MoveStage",
+                "on_enter": self._moves,
+                "children": MoveToTile(settings),
+                "remap": {"Success": "CaptureTile"},
+            },
+            {
+                "name": "CaptureTile",
+                "on_enter": self._captures,
+                "children": CaptureTile(settings),
+                "remap": [
+                    {
+                        "orig": "Success",
+                        "dest": "Paused",
+                        "conditions": "wants_pause",
+                        "before": "next_tile",
+                    },
+                    {
+                        "orig": "Success",
+                        "dest": "MoveStage",
+                        "conditions": "has_more",
+                        "before": "next_tile",
+                    },
+                    {"orig": "Success", "dest": "Complete"},
+                    {
+                        "orig": "Failure",
+                        "dest": "MoveStage",
+                        "conditions": "may_try_again",
+                        "before": "count_try",
+                    },
+                    {"orig": "Failure", "dest": "Failure"},
+                ],
+            },
+            {"name": "Paused", "on_enter": self._pause},
+            {"name": "Complete", "on_enter": self._complete},
+            "Success",
+            "Failure",
+        ]
 
     def has_more(self) -> bool:
         """Whether a tile is still to be imaged."""
