@@ -26,6 +26,7 @@ export function follow(changed) {
     });
     source.addEventListener("tick", (event) => listen(JSON.parse(event.data)));
     source.onerror = () => {
+      heardAt = 0; // until it is heard again
       if (source.readyState === EventSource.CLOSED) setTimeout(connect, 2000);
     };
   };
