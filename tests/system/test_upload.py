@@ -158,6 +158,44 @@ def sentences(home: Path) -> str:
         return " ".join(montage.sentence for montage in journal.open_montages())
 
 
+def refused_and_killed(
+    processes: dict[str, Process],
+    home: Path,
+    montage: Any,
+    session: Bus,
+    watch: Watch,
+) -> None:
+    """Image a montage; aloha refuses, is killed amid a tile, then the buffer is."""
+    aloha, buffer = processes["aloha"], processes["buffer"]
+    uploaded = home / "data" / layout.uploaded_acquisition(montage.acquisition_id)
+    scratch = home / "aloha" / "scratch"
+    buffer.start(EM_ALOHA__TOKEN="a wrong one")
+    montage.image(session.publish)
+    montage.process(session.publish)
+    montage.complete(session.publish)
+    watch.start()
+    wait_for(lambda: "HTTP 401" in sentences(home), buffer.said)
+    assert "HTTP 401" in buffer.said()
+    assert not uploaded.exists()
+    assert buffer.terminate() == 0
+    before: dict[str, int] = {}
+
+    def nothing_was_written_again() -> None:
+        now = stored_at(uploaded)
+        assert before.items() <= now.items()
+        before.update(now)
+
+    buffer.start()
+    wait_for(lambda: any(scratch.iterdir()), buffer.said, pause_s=0.0)
+    aloha.kill()  # a tile was on its way
+    wait_for(lambda: "does not serve" in sentences(home), buffer.said)
+    nothing_was_written_again()
+    aloha.start()
+    wait_for(lambda: len(stored_at(uploaded)) > len(before) + 1, buffer.said)
+    buffer.kill()
+    nothing_was_written_again()
+
+
 def test_no_tile_is_lost_or_stored_twice_whatever_is_killed_or_refuses(
     home: Path, ports: dict[str, int], montage_of: Any
 ) -> None:
@@ -171,47 +209,24 @@ def test_no_tile_is_lost_or_stored_twice_whatever_is_killed_or_refuses(
         running(home, ports) as processes,
         Bus(BrokerSettings(port=ports["broker"]), "session") as session,
     ):
-        aloha, buffer, temdb = (processes[n] for n in ("aloha", "buffer", "temdb"))
+        buffer, temdb = processes["buffer"], processes["temdb"]
         processes["broker"].start()
         session.connect()
         for name in ("recorder", "aloha"):
             processes[name].start()
 
-        buffer.start(EM_ALOHA__TOKEN="a wrong one")
-        montage.image(session.publish)
-        montage.process(session.publish)
-        montage.complete(session.publish)
-        watch.start()
-        wait_for(lambda: "HTTP 401" in sentences(home), buffer.said)
-        assert "HTTP 401" in buffer.said()
-        assert not uploaded.exists()
-        assert buffer.terminate() == 0
-        before: dict[str, int] = {}
-
-        def nothing_was_written_again() -> None:
-            now = stored_at(uploaded)
-            assert before.items() <= now.items()
-            before.update(now)
-
-        buffer.start()
-        wait_for(lambda: any(scratch.iterdir()), buffer.said, pause_s=0.0)
-        aloha.kill()  # a tile was on its way
-        wait_for(lambda: "does not serve" in sentences(home), buffer.said)
-        nothing_was_written_again()
-        aloha.start()
-        wait_for(lambda: len(stored_at(uploaded)) > len(before) + 1, buffer.said)
-        buffer.kill()
-        nothing_was_written_again()
-        time.sleep(0.5)
+        refused_and_killed(processes, home, montage, session, watch)
+        before = stored_at(uploaded)
         buffer.start()
         wait_for(lambda: len(stored_at(uploaded)) == 16, buffer.said)
-        nothing_was_written_again()
+        assert before.items() <= stored_at(uploaded).items()
+        before = stored_at(uploaded)
         wait_for(lambda: "HTTP 503" in sentences(home), buffer.said)
         assert "TEM DB" in sentences(home)
         assert len(list(montage.folder.glob("*.tiff"))) == 32
         temdb.start()
         wait_for(lambda: not list(montage.folder.glob("*.tiff")), buffer.said)
-        nothing_was_written_again()
+        assert before == stored_at(uploaded)
         wait_for(lambda: len(list(montage.folder.glob("*.json"))) == 1, buffer.said)
         watch.stop.set()
         watch.join()

@@ -3,21 +3,25 @@
 import importlib.util
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 
+from em_platform.acquisition.buffer.aloha_client import AlohaClient
 from em_platform.acquisition.buffer.hearing import Hearing
 from em_platform.acquisition.buffer.journal import Journal
+from em_platform.acquisition.buffer.reading import Reader
+from em_platform.acquisition.buffer.uploading import Uploader
 from em_platform.acquisition.events import Said
 from em_platform.aloha.acquisitions import Acquisitions
 from em_platform.aloha.app import make_app
-from em_platform.config import AlohaSettings
+from em_platform.config import AcquisitionSettings, AlohaSettings, BufferSettings
 from em_platform.messaging.topics import fitting
 from em_platform.storage import open_store
 from em_platform.temdb.app import create_app
@@ -107,3 +111,58 @@ def hear(journal: Journal) -> Callable[..., None]:
         hearing.note([Said(topic, body, {"sent_at": sent_at})])
 
     return tell
+
+
+SETTINGS = BufferSettings(
+    statistics_wait_s=0, retry_s=0.01, retry_most_s=0.05, parallel=3, timeout_s=20
+)
+
+
+@contextmanager
+def uploader_at(
+    journal: Journal, port: int, *, token: str = "token", **more: Any
+) -> Iterator[Uploader]:
+    buffer = SETTINGS.model_copy(update=more)
+    client = AlohaClient(
+        f"http://127.0.0.1:{port}",
+        token,
+        timeout_s=buffer.timeout_s,
+        parallel=buffer.parallel,
+    )
+    settings = AcquisitionSettings(buffer=buffer)
+    yield Uploader(journal, client, settings, stop=threading.Event())
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def uploading() -> Callable[..., AbstractContextManager[Uploader]]:
+    """Give an uploader that sends to a port, for the length of a block."""
+    return uploader_at
+
+
+def act_until(act: Callable[[], None], truth: Callable[[], bool]) -> None:
+    """Act again and again until it is so."""
+    deadline = time.monotonic() + 60
+    while not truth():
+        assert time.monotonic() < deadline
+        act()
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    """`act_until`, for tests that cannot import it from here."""
+    return act_until
+
+
+@pytest.fixture
+def montage(
+    hear: Callable[..., None], imaged: Any, journal: Journal, tmp_path: Path
+) -> Any:
+    """A montage that has ended, its frames read."""
+    montage = imaged.ImagedMontage(tmp_path / "frames", "m1", tiles=5)
+    montage.image(hear)
+    montage.process(hear)
+    montage.complete(hear)
+    Reader(journal).tick()
+    return montage

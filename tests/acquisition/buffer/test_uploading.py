@@ -2,75 +2,29 @@
 
 import asyncio
 import logging
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from em_platform.acquisition.buffer.aloha_client import AlohaClient
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.acquisition.buffer.reading import Reader
-from em_platform.acquisition.buffer.uploading import Uploader
-from em_platform.config import AcquisitionSettings, BufferSettings
 from em_platform.formats.image import read_image
-from em_platform.formats.tiff import write_tiff
 from em_platform.model import AcquisitionUpload
 from em_platform.storage import layout, open_store
 from em_platform.temdb.register import Register
 
 Hear = Callable[..., None]
 
-SETTINGS = BufferSettings(
-    statistics_wait_s=0, retry_s=0.01, retry_most_s=0.05, parallel=3, timeout_s=20
-)
-
-
-@contextmanager
-def uploading(
-    journal: Journal, port: int, *, token: str = "token", **more: Any
-) -> Iterator[Uploader]:
-    buffer = SETTINGS.model_copy(update=more)
-    client = AlohaClient(
-        f"http://127.0.0.1:{port}",
-        token,
-        timeout_s=buffer.timeout_s,
-        parallel=buffer.parallel,
-    )
-    settings = AcquisitionSettings(buffer=buffer)
-    yield Uploader(journal, client, settings, stop=threading.Event())
-    client.close()
-
-
-def until(act: Callable[[], None], truth: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not truth():
-        assert time.monotonic() < deadline
-        act()
-        time.sleep(0.01)
-
 
 def sentences(journal: Journal) -> list[str]:
     return [montage.sentence for montage in journal.open_montages()]
 
 
-@pytest.fixture
-def montage(hear: Hear, imaged: Any, journal: Journal, tmp_path: Path) -> Any:
-    """A montage that has ended, its frames read."""
-    montage = imaged.ImagedMontage(tmp_path / "frames", "m1", tiles=5)
-    montage.image(hear)
-    montage.process(hear)
-    montage.complete(hear)
-    Reader(journal).tick()
-    return montage
-
-
 def test_a_montage_is_uploaded_verified_and_registered(
+    uploading: Any,
     journal: Journal,
     montage: Any,
     aloha_app: Any,
@@ -103,6 +57,8 @@ def test_a_montage_is_uploaded_verified_and_registered(
 
 
 def test_while_aloha_is_away_all_waits_and_goes_on_when_it_is_back(
+    uploading: Any,
+    until: Any,
     journal: Journal,
     montage: Any,
     aloha_app: Any,
@@ -127,6 +83,8 @@ def test_while_aloha_is_away_all_waits_and_goes_on_when_it_is_back(
 
 
 def test_while_aloha_is_away_one_montage_tries_for_all(
+    uploading: Any,
+    until: Any,
     journal: Journal,
     hear: Hear,
     imaged: Any,
@@ -152,6 +110,8 @@ def test_while_aloha_is_away_one_montage_tries_for_all(
 
 
 def test_while_the_tem_db_is_away_the_tiles_of_all_montages_are_stored(
+    uploading: Any,
+    until: Any,
     journal: Journal,
     hear: Hear,
     imaged: Any,
@@ -193,6 +153,7 @@ def test_while_the_tem_db_is_away_the_tiles_of_all_montages_are_stored(
 
 
 def test_a_wrong_token_is_told_and_the_upload_goes_on_with_the_right_one(
+    uploading: Any,
     journal: Journal,
     montage: Any,
     aloha_app: Any,
@@ -231,6 +192,8 @@ class Hindered:
 
 
 def test_a_slow_aloha_is_told_and_asked_again(
+    uploading: Any,
+    until: Any,
     journal: Journal,
     montage: Any,
     aloha_app: Any,
@@ -254,6 +217,8 @@ def test_a_slow_aloha_is_told_and_asked_again(
 
 
 def test_an_aloha_that_fails_is_asked_again_for_what_it_does_not_have(
+    uploading: Any,
+    until: Any,
     journal: Journal,
     montage: Any,
     aloha_app: Any,
@@ -275,89 +240,9 @@ def test_an_aloha_that_fails_is_asked_again_for_what_it_does_not_have(
     assert app.tiles == 6  # five, and the third once more
 
 
-def test_a_frame_that_is_no_image_is_set_aside_and_the_others_go_on(
-    journal: Journal,
-    hear: Hear,
-    imaged: Any,
-    aloha_app: Any,
-    temdb: Register,
-    serve_app: Callable[[Any, int], None],
-    free_port: Callable[[], int],
-    tmp_path: Path,
-) -> None:
-    montage = imaged.ImagedMontage(tmp_path / "frames", "m1", tiles=4)
-    montage.image(hear)
-    montage.complete(hear)
-    cut, lost = montage.tile_ids[1:3]
-    whole = montage.path(cut).read_bytes()
-    montage.path(cut).write_bytes(whole[: len(whole) // 2])
-    montage.path(lost).unlink()
-    port = free_port()
-    serve_app(aloha_app, port)
-    with uploading(journal, port) as uploader:
-        uploader.tick()
-    assert journal.open_montages() == []
-    states = {t.tile_id: t for t in journal.tiles(montage.acquisition_id)}
-    assert states[cut].state == states[lost].state == "refused"
-    assert "truncated" in states[cut].sentence
-    assert "no such file" in states[lost].sentence
-    store = open_store(str(tmp_path / "data"))
-    upload = store.read(layout.upload(montage.acquisition_id), AcquisitionUpload)
-    assert {failure.item for failure in upload.failures} == {cut, lost}
-    assert len(upload.tiles) == 2
-    run = temdb.run_of(montage.acquisition_id)
-    assert run is not None
-    assert run.tile_count == 2
-
-
-def test_a_frame_that_rots_on_the_disk_is_found_out(
-    journal: Journal,
-    montage: Any,
-    aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
-    free_port: Callable[[], int],
-    tmp_path: Path,
-) -> None:
-    rotten = montage.tile_ids[2]
-    path = montage.path(rotten)
-    times = path.stat()
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    port = free_port()
-    serve_app(aloha_app, port)
-    with uploading(journal, port) as uploader:
-        until(uploader.tick, lambda: not journal.open_montages())
-    (tile,) = [t for t in journal.tiles(montage.acquisition_id) if t.tile_id == rotten]
-    assert tile.state == "refused"
-    assert "changed on the disk" in tile.sentence
-    assert path.exists()
-    store = open_store(str(tmp_path / "data"))
-    assert not store.exists(layout.uploaded_tile(montage.acquisition_id, rotten))
-
-
-def test_a_frame_that_was_imaged_again_is_announced_as_it_is(
-    journal: Journal,
-    montage: Any,
-    aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
-    free_port: Callable[[], int],
-    tmp_path: Path,
-) -> None:
-    tile_id = montage.tile_ids[0]
-    write_tiff(montage.path(tile_id), np.full((96, 96), 7, np.uint8))
-    port = free_port()
-    serve_app(aloha_app, port)
-    with uploading(journal, port) as uploader:
-        uploader.tick()
-    assert journal.open_montages() == []
-    store = open_store(str(tmp_path / "data"))
-    uri = store.url(layout.uploaded_tile(montage.acquisition_id, tile_id))
-    assert read_image(f"{uri}/0").tolist() == [[7] * 96] * 96
-
-
 def test_statistics_are_waited_for_and_not_for_ever(
+    uploading: Any,
+    until: Any,
     journal: Journal,
     hear: Hear,
     imaged: Any,
@@ -393,6 +278,7 @@ def test_statistics_are_waited_for_and_not_for_ever(
 
 
 def test_a_montage_that_cannot_be_sent_does_not_hold_up_the_next(
+    uploading: Any,
     journal: Journal,
     hear: Hear,
     imaged: Any,
@@ -416,6 +302,7 @@ def test_a_montage_that_cannot_be_sent_does_not_hold_up_the_next(
 
 
 def test_a_cancelled_montage_is_registered_as_aborted(
+    uploading: Any,
     journal: Journal,
     hear: Hear,
     imaged: Any,
