@@ -7,6 +7,7 @@ import dagster as dg
 from em_platform.acquisition.review import is_uploaded, uploaded_ids
 from em_platform.jobs import review_acquisitions
 from em_platform.resources.storage import Storage
+from em_platform.resources.temdb import TemdbResource
 
 _MOST_A_TICK = 20
 _MOST_TRIES = 10
@@ -23,12 +24,12 @@ _REVIEWED = dg.AssetKey("acquisition_review")
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def upload_complete_sensor(
-    context: dg.SensorEvaluationContext, storage: Storage
+    context: dg.SensorEvaluationContext, storage: Storage, temdb: TemdbResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Starts the review of each montage that is both uploaded and stitched.
 
-    A review that failed, as TEM DB was away, is tried again after a pause that doubles.
-    Nothing is remembered: what is done is what Dagster has materialised.
+    All wait while TEM DB is away; a review that failed is tried again after a pause
+    that doubles. Nothing is remembered: done is what Dagster has materialised.
     """
     instance, store = context.instance, storage.store()
     stitched = instance.get_materialized_partitions(_STITCHED)
@@ -41,6 +42,8 @@ def upload_complete_sensor(
     ]
     if not due:
         return dg.SkipReason("no montage is newly uploaded and stitched")
+    if not temdb.register().answers():
+        return dg.SkipReason(f"TEM DB does not answer; {len(due)} reviews wait for it")
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(run_key=f"{key} {tries}", partition_key=key)

@@ -43,6 +43,9 @@ class Conversation:
     def __init__(self, client: Any) -> None:
         self._client = client
 
+    async def look(self) -> None:
+        await self._client.health_check()
+
     async def ensure_acquisition(self, acquired: AcquiredMontage) -> None:
         known = await self._found(acquired.acquisition_id)
         if known is None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from em_platform.config import Settings
+from em_platform.errors import SourceRefused, SourceUnavailable
 from em_platform.processes.web import token_of
 from em_platform.temdb.acquired import (
     AcquiredMontage,
@@ -42,6 +43,16 @@ class Register:
         self._base_url = base_url.rstrip("/")
         self._token = token
         self._timeout_s = timeout_s
+
+    def answers(self) -> bool:
+        """Whether anything answers at the URL; it may still refuse."""
+        try:
+            self._ask(lambda talk: talk.look())
+        except SourceUnavailable:
+            return False
+        except SourceRefused:
+            return True
+        return True
 
     def ensure_acquisition(self, acquired: AcquiredMontage) -> None:
         """Make the acquisition and all its parents that are not there."""

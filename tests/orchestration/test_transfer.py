@@ -164,19 +164,39 @@ def tick_uploads(instance: dg.DagsterInstance, home: Path) -> Callable[[], Any]:
     """One tick of the sensor that looks for uploads."""
     from em_platform.resources.configuration import Configuration
     from em_platform.resources.storage import Storage
+    from em_platform.resources.temdb import TemdbResource
     from em_platform.sensors.transfer import upload_complete_sensor
 
     def tick() -> Any:
-        storage = Storage(configuration=Configuration())
-        with dg.build_sensor_context(
-            instance=instance, resources={"storage": storage}
-        ) as context:
+        resources = {
+            "storage": Storage(configuration=Configuration()),
+            "temdb": TemdbResource(configuration=Configuration()),
+        }
+        with dg.build_sensor_context(instance=instance, resources=resources) as context:
             return upload_complete_sensor(context)
 
     return tick
 
 
-def test_a_review_without_temdb_is_tried_again_after_a_while(
+def test_reviews_wait_while_temdb_is_away(
+    instance: dg.DagsterInstance,
+    image_montage: ImageMontage,
+    upload: Upload,
+    tick_uploads: Callable[[], Any],
+    free_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upload(image_montage("m-1"))
+    assert on_montage(instance, "stitch_montages").success
+    with monkeypatch.context() as away:
+        away.setenv("EM_TEMDB__PORT", str(free_port()))
+        waits = tick_uploads()
+    assert isinstance(waits, dg.SkipReason)
+    assert "TEM DB does not answer; 1 reviews wait" in str(waits.skip_message)
+    assert len(tick_uploads().run_requests) == 1
+
+
+def test_a_review_that_lost_temdb_is_tried_again_after_a_while(
     instance: dg.DagsterInstance,
     image_montage: ImageMontage,
     upload: Upload,
