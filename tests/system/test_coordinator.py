@@ -106,6 +106,7 @@ def rig(
         {
             "broker.port": str(find_port("127.0.0.1")),
             "acquisition.request_timeout_s": "3",
+            "acquisition.request_tries": "30",  # a device may take long to start again
             "acquisition.simulation.tile_px": "256",
             "acquisition.coordinator.preview_s": "0",
         }
