@@ -15,7 +15,7 @@ from em_platform.sensors.acquisition import (
     lens_montage_sensor,
     montage_complete_sensor,
 )
-from em_platform.sensors.killed import killed_after_last_step_sensor
+from em_platform.sensors.killed import killed_runs_sensor
 from em_platform.sensors.transfer import upload_complete_sensor
 
 # A run may lay its own settings on top; all other resources then see them too.
@@ -33,7 +33,7 @@ defs = dg.Definitions(
         inbox_sensor,
         lens_montage_sensor,
         upload_complete_sensor,
-        killed_after_last_step_sensor,
+        killed_runs_sensor,
     ],
     resources={
         "configuration": _configuration,

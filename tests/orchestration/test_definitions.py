@@ -83,7 +83,7 @@ def test_there_is_no_other_job_sensor_or_schedule(
         "inbox_sensor",
         "lens_montage_sensor",
         "upload_complete_sensor",
-        "killed_after_last_step_sensor",
+        "killed_runs_sensor",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "nightly_stitch_montages"

@@ -17,7 +17,7 @@ from em_platform.sensors.acquisition import (
     lens_montage_sensor,
     montage_complete_sensor,
 )
-from em_platform.sensors.killed import killed_after_last_step_sensor
+from em_platform.sensors.killed import killed_runs_sensor
 
 # Dagster's own code asks for what it deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run")
@@ -159,10 +159,12 @@ def test_only_a_montage_that_shows_the_lens_calibrates_it(
     assert isinstance(again, dg.SkipReason)
 
 
-def failed_run(instance: dg.DagsterInstance, *steps: str) -> dg.RunFailureSensorContext:
-    """What the sensor is told of a run that was killed after these steps."""
+def failed_run(
+    instance: dg.DagsterInstance, *steps: str, will_retry: bool = True
+) -> str:
+    """A run that was killed after these steps."""
     run = instance.create_run_for_job(
-        record_datasets_job(), tags={"dagster/partition": "m-1-t1"}
+        defs.resolve_job_def("stitch_montages"), tags={"dagster/partition": "m-1-t1"}
     )
     for step in steps:
         event = dg.DagsterEvent(
@@ -172,31 +174,46 @@ def failed_run(instance: dg.DagsterInstance, *steps: str) -> dg.RunFailureSensor
             event_specific_data=StepSuccessData(duration_ms=1.0),
         )
         instance.report_dagster_event(event, run.run_id)
-    failure = instance.report_run_failed(run, "killed")
-    return dg.build_run_status_sensor_context(
-        sensor_name="s",
-        dagster_event=failure,
-        dagster_instance=instance,
-        dagster_run=run,
-    ).for_run_failure()
+    instance.report_run_failed(run, "killed")
+    tag = {"dagster/will_retry": str(will_retry).lower()}
+    instance.add_run_tags(run.run_id, tag)
+    return run.run_id
 
 
-def record_datasets_job() -> dg.JobDefinition:
-    return defs.resolve_job_def("record_datasets")
+def tick_killed(instance: dg.DagsterInstance) -> list[tuple[str | None, ...]]:
+    with dg.build_sensor_context(instance=instance) as context:
+        result = killed_runs_sensor(context)
+    if isinstance(result, dg.SkipReason):
+        return []
+    assert isinstance(result, dg.SensorResult)
+    return [(r.job_name, r.partition_key, r.run_key) for r in result.run_requests]
 
 
 def test_a_run_that_was_killed_after_its_last_step_gets_one_that_ends_well(
     instance: dg.DagsterInstance,
 ) -> None:
-    context = failed_run(instance, "mosaic", "dataset_record")
-    request = killed_after_last_step_sensor(context)
-    assert isinstance(request, dg.RunRequest)
-    assert request.partition_key == "m-1-t1"
-    assert request.run_key == context.dagster_run.run_id
+    run_id = failed_run(instance, "mosaic", "dataset_record", will_retry=False)
+    assert tick_killed(instance) == [("record_datasets", "m-1-t1", run_id)]
 
 
-def test_a_run_that_has_more_to_do_is_left_to_dagster(
-    instance: dg.DagsterInstance,
+def test_a_run_that_has_more_to_do_is_left_to_dagster_for_a_while(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = killed_after_last_step_sensor(failed_run(instance, "tiles", "mosaic"))
-    assert isinstance(request, dg.SkipReason)
+    run_id = failed_run(instance, "tiles", "mosaic")
+    assert tick_killed(instance) == []
+    monkeypatch.setattr("em_platform.sensors.killed._PATIENCE_S", -1.0)
+    assert tick_killed(instance) == [("stitch_montages", "m-1-t1", run_id)]
+    instance.add_run_tags(run_id, {"dagster/auto_retry_run_id": "another"})
+    assert tick_killed(instance) == []
+
+
+def test_a_run_that_failed_for_good_or_has_a_successor_is_left(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("em_platform.sensors.killed._PATIENCE_S", -1.0)
+    failed_run(instance, "tiles", will_retry=False)
+    assert tick_killed(instance) == []
+    killed = failed_run(instance, "tiles")
+    assert [key for _, _, key in tick_killed(instance)] == [killed]
+    failed_run(instance, "tiles", will_retry=False)  # the newest counts
+    assert tick_killed(instance) == []
