@@ -11,6 +11,7 @@ import yaml
 from dagster._core.instance.config import dagster_instance_config
 
 from em_platform.cli import COMMANDS
+from em_platform.cli.service import SERVICES
 from em_platform.config import FIELDS
 from em_platform.config.settings import OTHER_NAMES, Settings
 
@@ -38,6 +39,9 @@ def test_the_services_are_those_of_the_whole_platform() -> None:
         assert any(part in command for command in commands), part
     simulated = [n for n, s in OURS.items() if s.get("profiles") == ["simulated"]]
     assert sorted(simulated) == ["camera", "scope", "stage"]
+    live = [n for n, s in OURS.items() if s.get("profiles") == ["microscope"]]
+    assert sorted(live) == sorted(SERVICES)
+    assert all(OURS[n]["command"] == ["em-platform", "service", n] for n in live)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -56,6 +60,15 @@ def test_published_ports_are_those_on_which_the_services_listen() -> None:
     assert OURS["broker"]["ports"] == [f"127.0.0.1:{defaults.broker.port}:61616"]
     assert OURS["webserver"]["ports"] == [f"127.0.0.1:{defaults.web.port}:3000"]
     assert "3000" in OURS["webserver"]["command"]
+    page = defaults.acquisition.operator.port
+    assert OURS["operator"]["ports"] == [f"127.0.0.1:{page}:{page}"]
+
+
+def test_services_are_called_by_the_names_and_ports_where_they_listen() -> None:
+    defaults, environment = Settings(), OURS["buffer"]["environment"]
+    aloha = f"http://aloha:{defaults.aloha.port}"
+    assert environment["EM_ACQUISITION__BUFFER__URL"] == aloha
+    assert environment["EM_TEMDB__URL"] == f"http://temdb:{defaults.temdb.port}"
 
 
 def test_services_find_each_other_by_name_and_port() -> None:
