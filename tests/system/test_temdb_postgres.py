@@ -162,7 +162,9 @@ def test_an_empty_database_gets_the_tables_of_the_models(database: str) -> None:
     assert errors == []
     engine = engine_of(database)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection)
+        context = MigrationContext.configure(
+            connection, opts={"version_table": "temdb_version"}
+        )
         assert compare_metadata(context, Base.metadata) == []
     engine.dispose()
 
@@ -243,6 +245,6 @@ def test_what_is_registered_lies_in_the_database(database: str, service: str) ->
     engine = engine_of(database)
     with engine.connect() as connection:
         count = connection.scalar(sa.text("SELECT count(*) FROM acquisitions"))
-        version = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+        version = connection.scalar(sa.text("SELECT version_num FROM temdb_version"))
     engine.dispose()
     assert (count, version) == (1, "0002")

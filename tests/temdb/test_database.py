@@ -25,7 +25,9 @@ def test_an_empty_file_is_brought_to_the_present_tables(tmp_path: Path) -> None:
     migrate(url)
     engine = engine_of(url)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection)
+        context = MigrationContext.configure(
+            connection, opts={"version_table": "temdb_version"}
+        )
         assert compare_metadata(context, Base.metadata) == []
         inspector = sa.inspect(connection)
         for table in Base.metadata.tables.values():
@@ -48,7 +50,7 @@ def test_every_migration_can_be_taken_back(tmp_path: Path) -> None:
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
     with engine.connect() as connection:
-        assert sa.inspect(connection).get_table_names() == ["alembic_version"]
+        assert sa.inspect(connection).get_table_names() == ["temdb_version"]
     engine.dispose()
 
 
