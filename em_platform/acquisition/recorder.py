@@ -11,11 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, func, select, text
-from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from em_platform.acquisition.events import (
     COMPLETE,
@@ -32,13 +30,13 @@ from em_platform.acquisition.events import (
 from em_platform.acquisition.on_disk import said_on_disk
 from em_platform.acquisition.recorded_montage import recorded_montage
 from em_platform.config import Settings
-from em_platform.errors import ConfigError, RecordError, StorageError
+from em_platform.errors import RecordError, StorageError
 from em_platform.model import Montage
 from em_platform.storage import Store
+from em_platform.storage.database import engine_of, one_writer, shown
 
 _WRITER_LOCK = 7_203_651_170_219_552_101
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-_BUSY_TIMEOUT_MS = 30_000
 
 
 class Recorder:
@@ -54,7 +52,7 @@ class Recorder:
         self._url = url
         self._microscope = microscope
         self._magnification = magnification
-        self._engine = _engine(url)
+        self._engine = engine_of(url, setting="acquisition.recorder_url")
         self._insert = _INSERT[self._engine.dialect.name]
         with self._writing() as connection:
             metadata.create_all(connection)
@@ -231,11 +229,10 @@ class Recorder:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Connection]:
-        engine = self._engine.execution_options(em_writer=True)
-        with self._told_plainly("written"), engine.begin() as connection:
-            if engine.dialect.name == "postgresql":
-                lock = text("SELECT pg_advisory_xact_lock(:key)")
-                connection.execute(lock, {"key": _WRITER_LOCK})
+        with (
+            self._told_plainly("written"),
+            one_writer(self._engine, lock=_WRITER_LOCK) as connection,
+        ):
             yield connection
 
     @contextlib.contextmanager
@@ -248,7 +245,7 @@ class Recorder:
         try:
             yield
         except SQLAlchemyError as error:
-            where = make_url(self._url).render_as_string(hide_password=True)
+            where = shown(self._url)
             raise StorageError(
                 f"recorder: {where} could not be {what} "
                 f"({str(error).splitlines()[0]}); free space, or start the database",
@@ -268,48 +265,4 @@ def recorder_of(settings: Settings) -> Recorder:
         recorder_url(settings),
         microscope=settings.acquisition.microscope,
         magnification=settings.acquisition.magnification,
-    )
-
-
-def _engine(url: str) -> Engine:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise _unknown(url) from error
-    if parsed.get_backend_name() not in _INSERT:
-        raise _unknown(url)
-    if parsed.drivername in ("postgresql", "postgres"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
-    if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed)
-    sqlalchemy_event.listen(engine, "connect", _prepare_sqlite)
-    sqlalchemy_event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves, see `_begin_sqlite`
-    for pragma in (
-        f"busy_timeout={_BUSY_TIMEOUT_MS}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A writer takes its lock at once: a reader that turns writer can meet SQLITE_BUSY
-    # however long the timeout is (https://www.sqlite.org/lang_transaction.html).
-    is_writer = connection.get_execution_options().get("em_writer")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
-
-
-def _unknown(url: str) -> ConfigError:
-    return ConfigError(
-        f"recorder: {url.split('@')[-1]!r} is no URL of a database that is supported, "
-        "sqlite:///file or postgresql://user:password@host/name was expected; "
-        "correct acquisition.recorder_url"
     )

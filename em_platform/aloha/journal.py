@@ -1,22 +1,19 @@
 """What aloha was told and what it has taken, durably, in one SQLite file."""
 
 import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from em_platform.errors import StorageError
 from em_platform.model import (
     AcquisitionUpload,
     MeasuredTile,
     StoredTile,
     UploadedTile,
 )
+from em_platform.storage.journal_file import JournalFile
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS acquisitions (
@@ -74,20 +71,12 @@ class Journal:
     """Safe to use from many threads; every change is on disk when its call returns."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._lock = threading.RLock()
-        self._connection = sqlite3.connect(
-            path, check_same_thread=False, isolation_level=None, timeout=30
-        )
-        with self._told_plainly():
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.executescript(_TABLES)
+        remedy = "free space or check access, then send again"
+        self._file = JournalFile(path, _TABLES, who="aloha", remedy=remedy)
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        self._file.close()
 
     def state(self, acquisition_id: str) -> State | None:
         """How far an acquisition is; None where it was never announced."""
@@ -117,7 +106,7 @@ class Journal:
         What is stored stays stored.
         """
         key = upload.acquisition_id
-        with self._writing() as cursor:
+        with self._file.writing() as cursor:
             cursor.execute(
                 "INSERT INTO acquisitions VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET pixel_nm = excluded.pixel_nm, "
@@ -157,7 +146,7 @@ class Journal:
     ) -> bool:
         """Note that a tile is whole in the store; False where it is not wanted now."""
         text = measured.model_dump_json() if measured else None
-        with self._writing() as cursor:
+        with self._file.writing() as cursor:
             cursor.execute(
                 "UPDATE tiles SET uri = ?, measured = ? WHERE acquisition_id = ? "
                 "AND tile_id = ? AND sha256 = ? AND EXISTS (SELECT 1 FROM acquisitions "
@@ -168,7 +157,7 @@ class Journal:
 
     def forget_stored(self, acquisition_id: str, tile_ids: Iterable[str]) -> None:
         """Note that tiles are not in the store after all."""
-        with self._writing() as cursor:
+        with self._file.writing() as cursor:
             cursor.executemany(
                 "UPDATE tiles SET uri = NULL WHERE acquisition_id = ? AND tile_id = ?",
                 [(acquisition_id, tile_id) for tile_id in tile_ids],
@@ -176,7 +165,7 @@ class Journal:
 
     def set_state(self, acquisition_id: str, state: State) -> None:
         """Note how far it is; what is aborted has no tiles any more."""
-        with self._writing() as cursor:
+        with self._file.writing() as cursor:
             cursor.execute(
                 "UPDATE acquisitions SET state = ?, changed_at = ? "
                 "WHERE acquisition_id = ?",
@@ -190,7 +179,7 @@ class Journal:
     def note_complete(self, upload: AcquisitionUpload) -> None:
         """Note an acquisition that is verified, with the places of its tiles."""
         self.announce(upload)
-        with self._writing() as cursor:
+        with self._file.writing() as cursor:
             cursor.executemany(
                 "UPDATE tiles SET uri = ? WHERE acquisition_id = ? AND tile_id = ?",
                 [(t.uri, upload.acquisition_id, t.tile_id) for t in upload.tiles],
@@ -221,30 +210,8 @@ class Journal:
             for name, sha256, size, is_measured, uri, text in rows
         ]
 
-    def _ask(self, query: str, *values: str) -> list[tuple[Any, ...]]:
-        with self._lock, self._told_plainly():
-            return self._connection.execute(query, values).fetchall()
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Cursor]:
-        with self._lock, self._told_plainly(), closing(self._connection.cursor()) as c:
-            c.execute("BEGIN IMMEDIATE")
-            try:
-                yield c
-            except BaseException:
-                c.execute("ROLLBACK")
-                raise
-            c.execute("COMMIT")
-
-    @contextmanager
-    def _told_plainly(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StorageError(
-                f"aloha: its journal {self._path} could not be read or written "
-                f"({error}); free space or check access, then send again"
-            ) from error
+    def _ask(self, query: str, *values: str) -> list[sqlite3.Row]:
+        return self._file.ask(query, values)
 
 
 def _row(acquisition_id: str, tile: UploadedTile) -> tuple[str | int, ...]:

@@ -2,10 +2,9 @@
 
 import json
 import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from em_platform.acquisition.buffer.tables import (
     MontageRow,
     TileRow,
 )
-from em_platform.errors import StorageError
+from em_platform.storage.journal_file import JournalFile
 
 Body = dict[str, Any]
 
@@ -35,33 +34,16 @@ class Journal:
     """Safe to use from many threads; a change is on disk when its block has ended."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._lock = threading.RLock()
-        self._connection = sqlite3.connect(
-            path, check_same_thread=False, isolation_level=None, timeout=30
-        )
-        self._connection.row_factory = sqlite3.Row
-        with self._told_plainly():
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.executescript(TABLES)
+        remedy = "free space or check access, it is tried again"
+        self._file = JournalFile(path, TABLES, who="buffer", remedy=remedy)
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        self._file.close()
 
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Cursor]:
+    def writing(self) -> AbstractContextManager[sqlite3.Cursor]:
         """One commit: all that is written in the block, or nothing of it."""
-        with self._lock, self._told_plainly(), closing(self._connection.cursor()) as c:
-            c.execute("BEGIN IMMEDIATE")
-            try:
-                yield c
-            except BaseException:
-                c.execute("ROLLBACK")
-                raise
-            c.execute("COMMIT")
+        return self._file.writing()
 
     def montage(self, acquisition_id: str) -> MontageRow | None:
         """One acquisition that has ended."""
@@ -240,18 +222,7 @@ class Journal:
         return dict(json.loads(rows[0][0])) if rows else {}
 
     def _ask(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        with self._lock, self._told_plainly():
-            return self._connection.execute(query, values).fetchall()
-
-    @contextmanager
-    def _told_plainly(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StorageError(
-                f"buffer: its journal {self._path} could not be read or written "
-                f"({error}); free space or check access, it is tried again"
-            ) from error
+        return self._file.ask(query, values)
 
 
 def _montage(row: sqlite3.Row) -> MontageRow:

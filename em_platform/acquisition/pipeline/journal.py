@@ -10,10 +10,8 @@ killed; after a power cut the last ones may be missing, and those tiles are done
 
 import json
 import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +24,11 @@ from em_platform.acquisition.pipeline.noted import (
     shape_text,
 )
 from em_platform.acquisition.pipeline.worker import is_gone, own_name
-from em_platform.errors import StorageError
+from em_platform.storage.journal_file import JournalFile
 
 MOST_ATTEMPTS = 3
 """So often one step of a tile may be broken off before it counts as failed."""
 
-_BUSY_S = 30.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tiles (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -111,29 +108,24 @@ class Journal:
     def __init__(
         self, path: Path, *, lease_s: float = 30.0, worker: str | None = None
     ) -> None:
-        self._path = path
         self._lease_s = lease_s
         self._worker = worker or own_name()
-        self._lock = threading.RLock()
-        with self._told_plainly():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.executescript(_SCHEMA)
+        self._file = JournalFile(
+            path,
+            _SCHEMA,
+            who="pipeline",
+            remedy="free space or check access",
+            synchronous="NORMAL",
+        )
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._connection.close()
+        self._file.close()
 
     def note(self, tiles: Iterable[NotedTile]) -> int:
         """Remember tiles, in their order, in one commit; how many were new."""
-        with self._writing() as connection:
-            return sum(self._note(connection, tile) for tile in tiles)
+        with self._file.writing() as cursor:
+            return sum(self._note(cursor, tile) for tile in tiles)
 
     def take(self) -> Job | None:
         """The next step to do, which is now this process's; None where none waits.
@@ -141,16 +133,16 @@ class Journal:
         What can be matched comes before what is to be processed, so that a tile's
         results follow each other closely.
         """
-        with self._writing() as connection:
-            row = connection.execute(_NEXT_TO_MATCH).fetchone()
+        with self._file.writing() as cursor:
+            row = cursor.execute(_NEXT_TO_MATCH).fetchone()
             step: Step = "match" if row is not None else "process"
-            row = row or connection.execute(_NEXT_TO_PROCESS).fetchone()
+            row = row or cursor.execute(_NEXT_TO_PROCESS).fetchone()
             if row is None:
                 return None
             state = "matching" if step == "match" else "taken"
             values = {"key": row["key"], "state": state, **self._mine()}
-            connection.execute(_TAKE, values)
-            neighbours = self._before(connection, row) if step == "match" else ()
+            cursor.execute(_TAKE, values)
+            neighbours = self._before(cursor, row) if step == "match" else ()
         return Job(step=step, tile=_tile_of(row), neighbours=neighbours)
 
     def processed(
@@ -169,8 +161,8 @@ class Journal:
 
     def renew(self, tile: NotedTile) -> bool:
         """Hold a tile longer; False where it has been given to another process."""
-        with self._writing() as connection:
-            done = connection.execute(
+        with self._file.writing() as cursor:
+            done = cursor.execute(
                 "UPDATE tiles SET lease = :lease, changed = :now"
                 " WHERE key = :key AND worker = :worker",
                 {"key": tile.key, **self._mine()},
@@ -182,9 +174,9 @@ class Journal:
 
         What `was_tried` and could not be done counts among the tile's attempts.
         """
-        with self._writing() as connection:
+        with self._file.writing() as cursor:
             values = {"worker": self._worker, "tries": 0 if was_tried else 1}
-            return connection.execute(_GIVE_BACK, values).rowcount
+            return cursor.execute(_GIVE_BACK, values).rowcount
 
     def free(self) -> int:
         """Leave to others what ended or hanging processes hold; how many tiles."""
@@ -193,15 +185,14 @@ class Journal:
             " WHERE state IN ('taken', 'matching') GROUP BY worker"
         )
         now, freed = time.time(), 0
-        with self._told_plainly():
-            holders = self._connection.execute(held).fetchall()
+        holders = self._file.ask(held)
         for holder in holders:
             ended = holder["worker"] != self._worker and is_gone(holder["worker"])
             if ended or holder["lease"] < now:
                 before = float("inf") if ended else now
                 values = {"worker": holder["worker"], "before": before}
-                with self._writing() as connection:
-                    freed += connection.execute(_FREE, values).rowcount
+                with self._file.writing() as cursor:
+                    freed += cursor.execute(_FREE, values).rowcount
         return freed
 
     def agree(
@@ -209,25 +200,22 @@ class Journal:
     ) -> tuple[tuple[float, float] | None, str]:
         """Grey range and lens of a montage: what any process proposed first."""
         low, high = grey_range or (None, None)
-        with self._writing() as connection:
+        with self._file.writing() as cursor:
             values = {"montage": montage, "low": low, "high": high, "lens": lens}
-            kept = connection.execute(_AGREE, values).fetchone()
+            kept = cursor.execute(_AGREE, values).fetchone()
         agreed = None if kept["low"] is None else (kept["low"], kept["high"])
         return agreed, str(kept["lens"])
 
     def known(self, montage: str) -> set[str]:
         """Keys of the tiles of one montage that are noted."""
-        with self._told_plainly():
-            rows = self._connection.execute(
-                "SELECT key FROM tiles WHERE montage = ?", (montage,)
-            )
-            return {str(row["key"]) for row in rows}
+        rows = self._file.ask("SELECT key FROM tiles WHERE montage = ?", (montage,))
+        return {str(row["key"]) for row in rows}
 
     def is_pruned(self, montage: str) -> bool:
         """Whether the montage is over and forgotten."""
-        with self._told_plainly():
-            query = "SELECT 1 FROM pruned WHERE montage = ?"
-            return self._connection.execute(query, (montage,)).fetchone() is not None
+        return bool(
+            self._file.ask("SELECT 1 FROM pruned WHERE montage = ?", (montage,))
+        )
 
     def idle(self, *, for_s: float) -> list[tuple[str, str]]:
         """Montages all of whose tiles are done, and have been for `for_s`.
@@ -239,21 +227,20 @@ class Journal:
             " WHERE montage != '' GROUP BY montage"
             " HAVING SUM(state != 'done') = 0 AND MAX(changed) < ?"
         )
-        with self._told_plainly():
-            rows = self._connection.execute(query, (time.time() - for_s,)).fetchall()
+        rows = self._file.ask(query, (time.time() - for_s,))
         return [(str(row["montage"]), str(row["montage_id"])) for row in rows]
 
     def prune(self, montage: str) -> None:
         """Forget the tiles of a montage, but not that they were done."""
-        with self._writing() as connection:
-            connection.execute("INSERT OR IGNORE INTO pruned VALUES (?)", (montage,))
+        with self._file.writing() as cursor:
+            cursor.execute("INSERT OR IGNORE INTO pruned VALUES (?)", (montage,))
             for table in ("montages", "tiles"):
-                connection.execute(f"DELETE FROM {table} WHERE montage = ?", (montage,))
+                cursor.execute(f"DELETE FROM {table} WHERE montage = ?", (montage,))
 
     def prune_previews(self, *, older_than_s: float) -> None:
         """Forget frames of no montage that were done so long ago."""
-        with self._writing() as connection:
-            connection.execute(
+        with self._file.writing() as cursor:
+            cursor.execute(
                 "DELETE FROM tiles WHERE montage = '' AND state = 'done'"
                 " AND changed < ?",
                 (time.time() - older_than_s,),
@@ -261,21 +248,19 @@ class Journal:
 
     def counts(self) -> dict[str, int]:
         """How many tiles are in each state."""
-        with self._told_plainly():
-            rows = self._connection.execute(
-                "SELECT state, COUNT(*) AS count FROM tiles GROUP BY state"
-            )
-            return {str(row["state"]): int(row["count"]) for row in rows}
+        rows = self._file.ask(
+            "SELECT state, COUNT(*) AS count FROM tiles GROUP BY state"
+        )
+        return {str(row["state"]): int(row["count"]) for row in rows}
 
     def failures(self) -> dict[str, str]:
         """Key -> sentence of the tiles that could not be processed."""
-        with self._told_plainly():
-            rows = self._connection.execute(
-                "SELECT key, failure FROM tiles WHERE failure != '' ORDER BY number"
-            )
-            return {str(row["key"]): str(row["failure"]) for row in rows}
+        rows = self._file.ask(
+            "SELECT key, failure FROM tiles WHERE failure != '' ORDER BY number"
+        )
+        return {str(row["key"]): str(row["failure"]) for row in rows}
 
-    def _note(self, connection: sqlite3.Connection, tile: NotedTile) -> int:
+    def _note(self, cursor: sqlite3.Cursor, tile: NotedTile) -> int:
         row, column = tile.place
         values = {
             "key": tile.key,
@@ -285,7 +270,7 @@ class Journal:
             "body": json.dumps(tile.body),
             "now": time.time(),
         }
-        return connection.execute(_NOTE, values).rowcount
+        return cursor.execute(_NOTE, values).rowcount
 
     def _finish(
         self, tile: NotedTile, state: str, *, shape: Shape | None, failure: str
@@ -297,48 +282,24 @@ class Journal:
             "failure": failure,
             **self._mine(),
         }
-        with self._writing() as connection:
-            return connection.execute(_FINISH, values).rowcount == 1
+        with self._file.writing() as cursor:
+            return cursor.execute(_FINISH, values).rowcount == 1
 
     def _before(
-        self, connection: sqlite3.Connection, row: sqlite3.Row
+        self, cursor: sqlite3.Cursor, row: sqlite3.Row
     ) -> tuple[NotedTile, ...]:
         """Neighbours noted before a tile; of one imaged twice the later frame."""
         query = (
             f"SELECT n.* FROM tiles n JOIN tiles t ON {_BEFORE}"
             " WHERE t.number = ? ORDER BY n.number"
         )
-        found = map(_tile_of, connection.execute(query, (row["number"],)))
+        found = map(_tile_of, cursor.execute(query, (row["number"],)))
         latest = {tile.place: tile for tile in found}
         return tuple(latest[place] for place in sorted(latest))
 
     def _mine(self) -> dict[str, Any]:
         now = time.time()
         return {"worker": self._worker, "lease": now + self._lease_s, "now": now}
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._told_plainly():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                if self._connection.in_transaction:  # a full disk has ended it already
-                    self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-
-    @contextmanager
-    def _told_plainly(self) -> Iterator[None]:
-        try:
-            with self._lock:
-                yield
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(
-                f"pipeline: {self._path} could not be used ({error}), a journal that "
-                "can be written was expected; free space or check access",
-                url=str(self._path),
-            ) from error
 
 
 def _tile_of(row: sqlite3.Row) -> NotedTile:

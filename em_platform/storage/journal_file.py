@@ -1,0 +1,95 @@
+"""One SQLite file in which a service keeps what it has heard and done."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from em_platform.errors import StorageError
+
+_BUSY_TIMEOUT_S = 30.0
+
+Values = Sequence[Any] | Mapping[str, Any]
+
+
+class JournalFile:
+    """Safe to use from many threads of a process and from many processes.
+
+    A change outlives the process when its block has ended; with `synchronous="FULL"`
+    it outlives a power cut too. `who` keeps it, `remedy` ends the sentence about a file
+    that cannot be used.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be read or written; nothing has changed then.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tables: str,
+        *,
+        who: str,
+        remedy: str,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+    ) -> None:
+        self._path = path
+        self._who = who
+        self._remedy = remedy
+        self._lock = threading.RLock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+        with self._told_plainly():
+            self._connection = sqlite3.connect(
+                path,
+                timeout=_BUSY_TIMEOUT_S,
+                isolation_level=None,  # we say BEGIN ourselves
+                check_same_thread=False,
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute(f"PRAGMA synchronous={synchronous}")
+            self._connection.executescript(tables)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def ask(self, query: str, values: Values = ()) -> list[sqlite3.Row]:
+        """All rows that answer a query."""
+        with self._told_plainly():
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Cursor]:
+        """One commit: all that is written in the block, or nothing of it."""
+        with self._told_plainly(), closing(self._connection.cursor()) as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield cursor
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has ended it already
+                    cursor.execute("ROLLBACK")
+                raise
+            cursor.execute("COMMIT")
+
+    @contextmanager
+    def _told_plainly(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> StorageError:
+        return StorageError(
+            f"{self._who}: its journal {self._path} could not be read or written "
+            f"({error}); {self._remedy}",
+            url=str(self._path),
+        )
