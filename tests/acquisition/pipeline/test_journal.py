@@ -302,5 +302,5 @@ def test_all_processes_use_what_the_first_proposed(tmp_path: Path) -> None:
 
 def test_a_journal_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "pipeline").write_text("in the way")
-    with pytest.raises(StorageError, match=r"pipeline: .* could not be read or written"):
+    with pytest.raises(StorageError, match=r"pipeline: .* could not be read"):
         Journal(tmp_path / "pipeline" / "journal.sqlite")
