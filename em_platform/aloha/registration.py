@@ -59,6 +59,7 @@ def acquired_montage(upload: AcquisitionUpload) -> AcquiredMontage:
         aperture_id=upload.aperture_id,
         vertices_nm=tuple((v["x"], v["y"]) for v in upload.roi.get("vertices", ())),
         replaces_acquisition_id=upload.replaces_acquisition_id,
+        task_id=upload.task_id,
         tilt_deg=upload.tilt_angle_deg,
         microscope=instrument.microscope,
         rotation_rad=upload.rotation_rad,
