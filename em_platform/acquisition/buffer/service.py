@@ -18,6 +18,7 @@ from em_platform.acquisition.buffer.reading import Reader
 from em_platform.acquisition.buffer.uploading import Uploader
 from em_platform.acquisition.events import COMPLETE, Said, safe_id
 from em_platform.acquisition.frame_paths import frames_folder
+from em_platform.acquisition.held_up import tell_held_up
 from em_platform.acquisition.on_disk import said_on_disk
 from em_platform.acquisition.recorder import recorder_of
 from em_platform.config import Settings
@@ -63,6 +64,7 @@ class BufferService:
     def __init__(self, bus: Bus, journal: Journal, settings: Settings) -> None:
         self._bus = bus
         self._journal = journal
+        self._home = settings.home.absolute()
         self._frames = frames_folder(settings)
         self._waiting: queue.Queue[Said | None] = queue.Queue()
         self._stop = threading.Event()
@@ -70,6 +72,7 @@ class BufferService:
         self._seen_ns: dict[Path, int] = {}
         self._reconciled_at = 0.0
         self._reconnects = 0
+        self._held_up: str | None = None
         acquisition = settings.acquisition
         self._client = client_of(settings)
         self._uploader = Uploader(journal, self._client, acquisition, stop=self._stop)
@@ -91,7 +94,7 @@ class BufferService:
             thread.start()
 
     def tick(self) -> None:
-        """Say how much waits; reconcile when it is due."""
+        """Say how much waits, and why; reconcile when it is due."""
         late = time.monotonic() - self._reconciled_at > _RECONCILE_S
         returned = self._bus.connected and self._reconnects != self._bus.reconnects
         if late or returned:
@@ -99,6 +102,7 @@ class BufferService:
             self._reconcile()
         try:
             waiting = self._journal.queue_length()
+            self._tell_held_up()
         except StorageError as error:
             log.error("%s", error)
             return
@@ -108,6 +112,13 @@ class BufferService:
             free_space=self._freer.free_bytes(),
             upload_rate=self._uploader.rate.bits_per_s(),
         )
+
+    def _tell_held_up(self) -> None:
+        """Leave word of what is in the way, as far as it is not always the same."""
+        sentence = next(iter(list(self._uploader.held_up.values())), "")
+        if sentence != self._held_up:
+            tell_held_up(self._home, sentence)
+            self._held_up = sentence
 
     def close(self) -> None:
         """Write what was heard, and end; what is being sent is sent again later."""

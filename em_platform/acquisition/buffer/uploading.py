@@ -48,7 +48,8 @@ class Uploader:
 
     What was sent is in the journal; a call goes on where the last one stopped. A
     montage that is held up is tried again later and later, the others meanwhile. While
-    aloha does not serve, one montage tries for all.
+    aloha does not serve, one montage tries for all. `held_up` says what is in the way
+    now, acquisition -> sentence.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Uploader:
         stop: threading.Event,
     ) -> None:
         self.rate = Rate()
+        self.held_up: dict[str, str] = {}
         self._journal = journal
         self._client = client
         self._settings = settings
@@ -99,6 +101,7 @@ class Uploader:
         except PlatformError as error:
             self._put_off(montage, error)
         else:
+            self.held_up.pop(key, None)
             for name in (key, _ALOHA, _REGISTER):
                 self._backoff.succeed(name)
 
@@ -114,6 +117,7 @@ class Uploader:
             if status in _NOT_LET_IN:
                 self._backoff.fail(_ALOHA)
             self._sent.discard(key)  # begin with the announcement
+        self.held_up[key] = str(error)
         if str(error) != montage.sentence:
             log.warning("buffer: %s waits: %s", key, error)
             self._journal.note_sentence(key, str(error))
@@ -123,6 +127,7 @@ class Uploader:
         while key not in self._sent:
             upload = complete_upload(self._known(montage), self._settings)
             self._journal.note_sent(self._client.announce(upload))
+            self.held_up.pop(key, None)
             if self._send_all(upload):
                 self._sent.add(key)
             elif self._stop.is_set():

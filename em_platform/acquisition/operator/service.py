@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.acquisition.frame_paths import frames_folder
+from em_platform.acquisition.held_up import held_up
 from em_platform.acquisition.operator.api import application
 from em_platform.acquisition.operator.desk import Desk
 from em_platform.acquisition.operator.gate import is_loopback
@@ -57,7 +58,8 @@ class Keeper:
         self._desk = desk
         self._bus = bus
         self._frames = frames_folder(settings)
-        self._memory = Path(settings.home).absolute() / "operator" / "board.json"
+        self._home = Path(settings.home).absolute()
+        self._memory = self._home / "operator" / "board.json"
         self._broker = f"{settings.broker.host}:{settings.broker.port}"
         self._web = f"http://{settings.web.host}:{settings.web.port}"
         self._filled: tuple[str, str, int] = ("", "", -1)
@@ -104,6 +106,7 @@ class Keeper:
 
     def _look(self) -> None:
         self._tell_broker()
+        self._tell_upload()
         self._desk.control.expire()
         with self._desk.board() as board:
             montage = board.parts.get("montage") or {}
@@ -143,6 +146,17 @@ class Keeper:
                 words = "is back" if connected else "does not answer"
                 text = f"The broker at {self._broker} {words}"
                 board.say("broker", text, self._desk.now())
+
+    def _tell_upload(self) -> None:
+        """Show what holds up the upload, which no message tells."""
+        sentence = held_up(self._home)
+        with self._desk.board() as board:
+            before = (board.parts.get("upload") or {}).get("held_up", "")
+            if sentence == before:
+                return
+            board.parts.put("upload", {"held_up": sentence})
+            text = f"The upload waits: {sentence}" if sentence else "The upload goes on"
+            board.say("upload" if not sentence else "error", text, self._desk.now())
 
     def _ask_for_results(self) -> None:
         with self._desk.board() as board:

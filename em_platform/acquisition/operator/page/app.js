@@ -46,7 +46,7 @@ function showAged() {
   showBanner(parts.broker);
   showDevices(parts, about.stale_s);
   showServices(parts.services, about.stale_s, about.service);
-  showBuffer(parts.buffer, about.stale_s);
+  showBuffer(parts.buffer, parts.upload, about.stale_s);
   showProgress(parts);
 }
 

@@ -70,7 +70,7 @@ function stage(m, aperture, rotation, transfer) {
   return rows;
 }
 
-export function showBuffer(buffer, staleS) {
+export function showBuffer(buffer, upload, staleS) {
   const list = byId("buffer");
   const isOld = !buffer || now() - buffer.heard_at > staleS || !isLive();
   list.classList.toggle("old", isOld);
@@ -81,6 +81,7 @@ export function showBuffer(buffer, staleS) {
     ["free disk", bytes(free), free < 5e9 ? "bad" : free < 2e10 ? "warn" : ""],
     ["upload", bits(buffer.upload_rate)],
     ...(isOld ? [["no word for", span(now() - buffer.heard_at), "warn"]] : []),
+    ...(upload?.held_up ? [["waits", upload.held_up, "warn"]] : []),
   ]);
 }
 
