@@ -273,7 +273,7 @@ class Session:
     def failed(self, sentence: str) -> None:
         """Note and tell what went wrong; nothing is lost."""
         self.errors += 1
-        self._tell_failure(sentence + self.needs.full_disk())
+        self._tell_failure(sentence + self.needs.full_disk(said=sentence))
 
     def preview_failed(self, sentence: str) -> None:
         """Tell what went wrong while nothing is imaged."""

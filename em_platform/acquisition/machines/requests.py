@@ -136,11 +136,16 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
             self.success()
 
     def _log_failure(self) -> None:
-        asked = ", ".join(f"{name} {value}" for name, value in self._asked.items())
+        asked = ", ".join(
+            f"{name} {value}"
+            for name, value in self._asked.items()
+            if value is not None
+        )
+        tries = "1 try" if self._retries == 1 else f"{self._retries} tries"
         last = self.bench.latest(self.answer)
         self.bench.problem = self._refusal or (
             f"coordinator: {self.topic} ({asked}) was not answered by {self.answer} in "
-            f"{self._retries} tries of {self.patience_s():g} s, its last word was: "
+            f"{tries} of {self.patience_s():.1f} s, its last word was: "
             f"{last if last is not None else 'none'}; see that the device runs"
         )
 
