@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS tiles (
 CREATE INDEX IF NOT EXISTS tiles_by_acquisition ON tiles (acquisition_id);
 CREATE INDEX IF NOT EXISTS tiles_by_montage ON tiles (montage_id);
 CREATE INDEX IF NOT EXISTS tiles_by_state ON tiles (state);
+CREATE INDEX IF NOT EXISTS tiles_unread ON tiles (state) WHERE sha256 IS NULL;
 CREATE TABLE IF NOT EXISTS notes (
     tile_id TEXT NOT NULL,
     topic TEXT NOT NULL,

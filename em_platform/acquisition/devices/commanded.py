@@ -7,6 +7,7 @@ the file's time before it acts, so a fault works at once and outlives a restart.
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -125,13 +126,14 @@ class FaultFile:
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        self._path = os.fspath(faults_path(home))  # asked for with each message
         self._seen = 0
         self._faults = Faults()
 
     def now(self) -> Faults:
         """The faults that are on; a file that cannot be read changes nothing."""
         try:
-            changed = faults_path(self._home).stat().st_mtime_ns
+            changed = os.stat(self._path).st_mtime_ns
         except OSError:
             changed = 0
         if changed != self._seen:

@@ -78,6 +78,8 @@ class OneThread:
     # without end: pigeon-transitions asks the root for it.
     _parent: Any = None
     _model: Any = None
+    # transitions puts a lock around each method; of one thread nobody needs it.
+    __getattribute__ = object.__getattribute__
 
     def callback(self, func: Any, event_data: Any) -> None:
         """Run one callback; the root is told of its error."""

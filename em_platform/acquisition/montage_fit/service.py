@@ -53,7 +53,7 @@ COMPLETE, LENS, CAMERA = (
     "camera.status",
 )
 _KEPT = 2
-_SHARE = 0.25  # of the time may go into fits while the montage grows
+_SHARE = 0.1  # of the time may go into fits while the montage grows
 
 
 class MontageFitService:

@@ -45,7 +45,8 @@ def keep(desk: Desk, path: Path) -> None:
     """Write what would not be said again; StorageError where it cannot be."""
     with desk.board() as board:
         kept = {"map": board.map.kept(), "finished": board.finished.shown()}
-    write_bytes(path, json.dumps(kept).encode())
+        text = json.dumps(kept)
+    write_bytes(path, text.encode())
 
 
 def fill_map(desk: Desk, frames: Path) -> None:

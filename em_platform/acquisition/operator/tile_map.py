@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 Place = tuple[int, int]
@@ -52,6 +52,13 @@ class TileMark:
     def in_full(self) -> dict[str, Any]:
         """All that is known, for the one who asks for this tile."""
         return asdict(self) | {"quality": self.quality}
+
+    def kept(self) -> dict[str, Any]:
+        """All that is known, to be written at once: what it holds is not copied."""
+        return {name: getattr(self, name) for name in _KEPT}
+
+
+_KEPT = tuple(each.name for each in fields(TileMark))
 
 
 class TileMap:
@@ -125,15 +132,15 @@ class TileMap:
         return {
             "montage_id": self.montage_id,
             "acquisition_id": self.acquisition_id,
-            "tiles": [asdict(tile) for tile in self.tiles.values()],
+            "tiles": [tile.kept() for tile in self.tiles.values()],
         }
 
     @classmethod
     def restored(cls, kept: Mapping[str, Any], version: int) -> "TileMap":
         """The map that `kept` gave; small pictures are not kept."""
         made = cls(kept["montage_id"], kept["acquisition_id"])
-        for fields in kept["tiles"]:
-            tile = TileMark(**(fields | {"mini": 0, "version": version}))
+        for known in kept["tiles"]:
+            tile = TileMark(**(known | {"mini": 0, "version": version}))
             made.tiles[tile.row, tile.column] = tile
         return made
 

@@ -138,7 +138,7 @@ class Watch:
         complete and nothing more is heard of it.
         """
         wait_s = self._settings.tile_wait_s
-        newest = max((judged.number for judged in self.judged.values()), default=-1)
+        newest = self._in_order[-1][0] if self._in_order else -1
         is_over = self.is_complete and now_s - self._heard_s > wait_s
         found = []
         for tile_id, pending in self.pending.items():
