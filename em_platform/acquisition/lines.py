@@ -18,12 +18,14 @@ _SUFFIX = ".jsonl"
 
 
 class Lines:
-    """The newest `kept` acquisitions; older files are deleted."""
+    """The `kept` acquisitions that were begun last; older files are deleted."""
 
     def __init__(self, folder: Path, *, kept: int) -> None:
         self._folder = folder
         self._keep = kept
         self._files: dict[str, TextIO] = {}
+        # As they were begun: a line that is added to an old one does not make it new.
+        self._begun = self.acquisitions()
 
     def acquisitions(self) -> list[str]:
         """The ids of the acquisitions that are kept, the oldest first."""
@@ -32,7 +34,8 @@ class Lines:
     def note(self, acquisition_id: str, *line: Any) -> None:
         """Add one line; where the disk is full, that is logged and the line is lost."""
         try:
-            file = self._files.get(acquisition_id) or self._open(acquisition_id)
+            file = self._files.get(safe_id(acquisition_id))
+            file = file or self._open(acquisition_id)
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
             file.flush()
         except OSError as error:
@@ -68,22 +71,26 @@ class Lines:
         file = path.open("a", encoding="utf-8")
         if file.tell():
             file.write("\n")  # after a line that a full disk has cut
-        self._files[acquisition_id] = file
+        name = safe_id(acquisition_id)
+        self._files[name] = file
+        if name not in self._begun:
+            self._begun.append(name)
         self._forget_old()
         return file
 
     def _forget_old(self) -> None:
-        for path in self._kept()[: -self._keep]:
-            old = self._files.pop(path.name.removesuffix(_SUFFIX), None)
+        for name in self._begun[: -self._keep]:
+            old = self._files.pop(name, None)
             if old is not None:
                 old.close()
-            path.unlink(missing_ok=True)
+            self._path(name).unlink(missing_ok=True)
+        del self._begun[: -self._keep]
 
     def _kept(self) -> list[Path]:
         if not self._folder.is_dir():
             return []
         found = self._folder.glob(f"*{_SUFFIX}")
-        return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
     def _path(self, acquisition_id: str) -> Path:
         return self._folder / f"{safe_id(acquisition_id)}{_SUFFIX}"
