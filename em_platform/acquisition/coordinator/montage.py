@@ -177,7 +177,11 @@ class Montage(Machine):
     def count_try(self) -> None:
         """Note that the tile is exposed once more."""
         self._tries_left -= 1
-        self._logger.warning("%s Once more.", self.bench.problem)
+        tile_id = self.session.imaging.command()["tile_id"]
+        self._logger.warning(
+            "coordinator: the camera did not deliver %s, it is exposed once more",
+            tile_id,
+        )
 
     def next_tile(self) -> None:
         """Begin to count time and tries for the next tile."""
