@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sqlite3
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,16 +18,15 @@ from typing import Any
 import pytest
 import requests
 
-from em_platform.acquisition.frame_paths import acquisition_of, frames_folder
+from em_platform.acquisition.devices import DEVICES
+from em_platform.acquisition.frame_paths import (
+    acquisition_of,
+    frames_folder,
+    truth_path,
+)
 from em_platform.acquisition.lines import Lines
 from em_platform.acquisition.report import PER_TILE
-from em_platform.acquisition.rig import (
-    DEVICES,
-    RECORDER,
-    SERVICES,
-    rig_children,
-    running_rig,
-)
+from em_platform.acquisition.rig import RECORDER, SERVICES, rig_children, running_rig
 from em_platform.cli.watch import regions
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus
@@ -269,8 +269,10 @@ class Microscope:
         folder = self.frames / montage_id
         assert {path.stem for path in folder.glob("*_[0-9]*_[0-9]*.json")} == names
         for tile in upload.tiles:
-            frame = (folder / f"{tile.tile_id}.tiff").read_bytes()
-            assert hashlib.sha256(frame).hexdigest() == tile.sha256
+            frame, body = (folder / f"{tile.tile_id}.{s}" for s in ("tiff", "json"))
+            assert hashlib.sha256(frame.read_bytes()).hexdigest() == tile.sha256
+            # Not exposed again after it was noted as done.
+            assert frame.stat().st_mtime_ns <= body.stat().st_mtime_ns
             assert tile.statistics is not None
             assert tile.passed is not None, f"{tile.tile_id} went without a verdict"
         assert self.verdicts(key) == Counter(names)
@@ -279,6 +281,8 @@ class Microscope:
         assert run is not None
         assert (run.status, run.transfer_state) == ("complete", "complete")
         assert run.tile_count == TILES
+        truth = json.loads(truth_path(self.frames, montage_id, key).read_bytes())
+        assert truth["tiles"].keys() == names
         doubles = Counter[str]()
         for topic in PER_TILE:
             said = {t: n for t, n in self.said.get(topic, {}).items() if t in names}
@@ -366,6 +370,6 @@ def write_table(rows: list[tuple[str, ...]]) -> None:
     head = ("Fault", "Lost", "What the operator saw", "Until work went on")
     lines = [f"| {' | '.join(row)} |" for row in (head, ("---",) * 4, *rows)]
     text = "\n".join(lines) + "\n"
-    print("\n" + text)
+    sys.stdout.write("\n" + text)
     if path := os.environ.get("EM_FAULT_TABLE"):
         Path(path).write_text(text)

@@ -1,4 +1,4 @@
-"""The fault table: what each fault of the live microscope costs, and what is seen of it.
+"""The fault table: what each fault of the microscope costs, and what is seen of it.
 
 Every test images a small montage of real processes and breaks something meanwhile. It
 asserts that nothing was lost and that the operator's page told what was wrong, and
@@ -19,7 +19,9 @@ import pytest
 
 from em_platform.acquisition.coordinator.checks import free_bytes
 from em_platform.acquisition.devices.commanded import set_faults
+from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.messaging.bus import Bus
+from em_platform.storage import layout, store_of
 
 pytestmark = [
     pytest.mark.system,
@@ -29,11 +31,13 @@ pytestmark = [
 ]
 
 BALLAST = 1_000_000_000
+STALE_S = 2.0
+"""The page shows as old what was silent for longer, see the rig's settings."""
 
 
 def longest_rest_s(microscope: Any, montage_id: str) -> float:
     """Between two tiles of a montage."""
-    times = microscope.imaged(montage_id)
+    times: list[float] = microscope.imaged(montage_id)
     return max(later - earlier for earlier, later in pairwise(times))
 
 
@@ -49,6 +53,7 @@ def test_the_broker_is_killed_and_away_for_three_seconds(microscope: Any) -> Non
     assert not shown["parts"]["broker"]["connected"]
     assert "does not answer" in seen.said("The broker at")
     assert seen.broker == [True, False, True]
+    assert min(seen.silent_s[name] for name in ("state", "qc", "buffer")) > STALE_S
     assert set(seen.lights) <= {"GOOD", ""}
     assert microscope.page()["parts"]["montage"]["state"] == "completed"
     assert len(microscope.page()["map"]["tiles"]) == 12
@@ -183,6 +188,8 @@ def test_aloha_refuses_the_token(microscope: Any) -> None:
         seconds = microscope.wait_uploaded(montage_id) - left_at
         microscope.wait(lambda: seen.uploads[-1] == "")
     assert seen.to_upload >= 12
+    assert "HTTP 401" in seen.said("The upload waits")
+    assert seen.said("The upload goes on")
     assert "error" not in seen.montage
     (sentence,) = {each for each in seen.uploads if "HTTP 401" in each}
     microscope.row(
@@ -218,6 +225,7 @@ def test_aloha_is_slow_and_then_cut_amid_a_tile(microscope: Any) -> None:
         slow_at = time.time()
         slow_s = microscope.wait_uploaded(slow) - slow_at
         waited = next(each for each in seen.uploads if "no answer in time" in each)
+        microscope.wait(lambda: seen.uploads[-1] == "")
     microscope.row(
         "aloha hangs amid a tile (SIGSTOP; time limit 3 s)",
         microscope.nothing_is_lost(slow),
@@ -229,13 +237,15 @@ def test_aloha_is_slow_and_then_cut_amid_a_tile(microscope: Any) -> None:
         montage_id = microscope.start()
         stopped_while(aloha, taking)
         (torn, *_) = taking()
-        before = microscope.journal("buffer", frames, f"{montage_id}%")
+        before = [t for (t,) in microscope.journal("buffer", frames, f"{montage_id}-%")]
+        at_kill = stored(microscope, montage_id, *before)
         with microscope.away("aloha"):
             cut_at = time.time()
             microscope.wait(lambda: any("does not serve" in s for s in seen.uploads))
             assert all_frames(microscope, montage_id)
         seconds = microscope.wait_uploaded(montage_id) - cut_at
     assert not torn.exists()
+    assert stored(microscope, montage_id, *before) == at_kill
     assert len(before) < 12
     waited = next(each for each in seen.uploads if "does not serve" in each)
     microscope.row(
@@ -245,6 +255,14 @@ def test_aloha_is_slow_and_then_cut_amid_a_tile(microscope: Any) -> None:
         seconds,
         "from the kill to verified, start of aloha included",
     )
+
+
+def stored(microscope: Any, montage_id: str, *tile_ids: str) -> list[int]:
+    """When the pyramids of these tiles were written; twice would show here."""
+    key = acquisition_of(tile_ids[0]) if tile_ids else montage_id
+    folder = store_of(microscope.settings).url(layout.uploaded_acquisition(key))
+    names = (Path(folder) / f"{tile_id}.zarr/zarr.json" for tile_id in tile_ids)
+    return [name.stat().st_mtime_ns for name in names]
 
 
 def test_the_tem_database_is_down_and_comes_back(microscope: Any) -> None:
@@ -282,8 +300,8 @@ def test_quality_control_is_killed_while_a_stop_is_in_force(microscope: Any) -> 
         microscope.wait(lambda: reason in state.read_text())
         with microscope.away("qc"):
             before = len(microscope.imaged(montage_id))
-            killed_at = time.time()
             microscope.wait(lambda: seen.modes[-1] == "preview")
+            back_at = time.time()
         assert before < 12
         unjudged = 12 - sum(
             microscope.verdicts(key_of(microscope, montage_id)).values()
@@ -294,7 +312,7 @@ def test_quality_control_is_killed_while_a_stop_is_in_force(microscope: Any) -> 
                 and microscope.page()["parts"]["qc"]["by"] == "qc"
             )
         )
-        judged_s = time.time() - killed_at
+        judged_s = time.time() - back_at
         light = microscope.page()["parts"]["qc"]
         assert (light["status"], light["reason"]) == ("STOP_AT_END", reason)
         assert microscope.imaged(waiting) == []
@@ -302,6 +320,7 @@ def test_quality_control_is_killed_while_a_stop_is_in_force(microscope: Any) -> 
         microscope.press("start")
         microscope.wait_uploaded(waiting)
     assert unjudged > 0
+    assert seen.silent_s["qc"] > STALE_S
     assert seen.lights[-1] == "GOOD"
     assert seen.said("QC says stop at end") == f"QC says stop at end: {reason}"
     microscope.nothing_is_lost(waiting)
@@ -311,7 +330,7 @@ def test_quality_control_is_killed_while_a_stop_is_in_force(microscope: Any) -> 
         f"“QC says stop at end: {reason}” throughout; light old after 2 s; the scope "
         "stops after the montage; Start lifts it",
         judged_s,
-        f"from the kill until the {unjudged} tiles imaged meanwhile were judged",
+        f"from its start until the {unjudged} tiles imaged meanwhile were judged",
     )
 
 
