@@ -1,4 +1,4 @@
-"""What the session wrote beside the frames of a montage, as messages.
+"""What the coordinator wrote beside the frames of a montage, as messages.
 
 Which file is what stands in frame_paths.py.
 """
@@ -59,8 +59,8 @@ def _read(path: Path, topic: str) -> dict[str, Any] | None:
         body: dict[str, Any] = json.loads(message.model_dump_json())
         return body
     log.warning(
-        "recorder: %s is not the body of a %s message (%s); it is passed over, the "
-        "session should write it again",
+        "frames: %s is not the body of a %s message (%s); it is passed over, the "
+        "coordinator should write it again",
         path,
         topic,
         why,

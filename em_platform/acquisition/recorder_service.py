@@ -3,13 +3,13 @@
 import logging
 import queue
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from em_platform.acquisition.events import COMPLETE, RAW, SCOPE, TOPICS, Said, safe_id
 from em_platform.acquisition.on_disk import said_on_disk
+from em_platform.acquisition.reconciling import Reconciliation
 from em_platform.acquisition.recorder import Recorder
 from em_platform.errors import StorageError
 from em_platform.messaging.bus import Bus
@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 
 _COMMIT_AT_MOST = 500
 _RETRY_S = 1.0
-_SETTLED_NS = 2_000_000_000
 _KEPT_HEADERS = frozenset(
     ("source", "service", "hostname", "pid", "sent_at", "sequence", "version")
 )
@@ -35,19 +34,21 @@ class RecorderService:
     def __init__(
         self, bus: Bus, recorder: Recorder, *, frames: Path, reconcile_s: float = 30.0
     ) -> None:
-        self._bus = bus
         self._recorder = recorder
         self._frames = frames
-        self._reconcile_s = reconcile_s
+        self._reconciliation = Reconciliation(
+            bus,
+            frames,
+            recorder.reconcile_montage,
+            who="recorder",
+            every_s=reconcile_s,
+        )
         self._waiting: queue.Queue[Said | None] = queue.Queue()
         self._closing = threading.Event()
-        self._reconciled_at = 0.0
-        self._reconnects = 0
         self._scope: tuple[Any, ...] = ()
         self._complaint = ""
-        self._seen_ns: dict[Path, int] = {}
         bus.subscribe_many(TOPICS, self._hear)
-        self._reconcile()
+        self._reconciliation.look()
         self._writer = threading.Thread(
             target=self._write, name="recorder", daemon=True
         )
@@ -55,11 +56,7 @@ class RecorderService:
 
     def tick(self) -> None:
         """Reconcile when it is due."""
-        late = time.monotonic() - self._reconciled_at > self._reconcile_s
-        returned = self._bus.connected and self._reconnects != self._bus.reconnects
-        if late or returned:
-            self._reconnects = self._bus.reconnects
-            self._reconcile()
+        self._reconciliation.tick()
 
     def close(self) -> None:
         """Write what has arrived, and end."""
@@ -118,29 +115,6 @@ class RecorderService:
                     recorded=heard | self._recorder.tile_ids(montage_id),
                     is_complete=lambda _: True,
                 )
-        return found
-
-    def _reconcile(self) -> None:
-        self._reconciled_at = time.monotonic()
-        try:
-            folders = [path for path in self._frames.iterdir() if path.is_dir()]
-            found = sum(self._reconcile_folder(folder) for folder in sorted(folders))
-        except FileNotFoundError:
-            return  # no frame was ever saved
-        except (StorageError, OSError) as error:
-            self._complain(error)
-            return
-        if found:
-            log.info("recorder: %d events were recorded from the disk", found)
-
-    def _reconcile_folder(self, folder: Path) -> int:
-        changed_ns = folder.stat().st_mtime_ns
-        if self._seen_ns.get(folder) == changed_ns:
-            return 0
-        found = self._recorder.reconcile_montage(folder)
-        # A file may still come within the same tick of the file system's clock.
-        if time.time_ns() - changed_ns > _SETTLED_NS:
-            self._seen_ns[folder] = changed_ns
         return found
 
     def _complain(self, error: Exception) -> None:

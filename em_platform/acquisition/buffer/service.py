@@ -3,7 +3,6 @@
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
@@ -20,6 +19,7 @@ from em_platform.acquisition.events import COMPLETE, Said, safe_id
 from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.acquisition.held_up import tell_held_up
 from em_platform.acquisition.on_disk import said_on_disk
+from em_platform.acquisition.reconciling import Reconciliation
 from em_platform.acquisition.recorder import recorder_of
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, StorageError
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 _COMMIT_AT_MOST = 500
 _RETRY_S = 1.0
 _RECONCILE_S = 30.0
-_SETTLED_NS = 2_000_000_000
 _END_S = 10.0
 
 
@@ -69,9 +68,13 @@ class BufferService:
         self._waiting: queue.Queue[Said | None] = queue.Queue()
         self._stop = threading.Event()
         self._hearing = Hearing(journal)
-        self._seen_ns: dict[Path, int] = {}
-        self._reconciled_at = 0.0
-        self._reconnects = 0
+        self._reconciliation = Reconciliation(
+            bus,
+            self._frames,
+            self._reconcile,
+            who="buffer",
+            every_s=_RECONCILE_S,
+        )
         self._held_up: str | None = None
         acquisition = settings.acquisition
         self._client = client_of(settings)
@@ -83,7 +86,7 @@ class BufferService:
             recorded=partial(_recorded, settings),
         )
         bus.subscribe_many(TOPICS, self._hear)
-        self._reconcile()
+        self._reconciliation.look()
         self._threads = [
             threading.Thread(target=self._write, name="buffer journal", daemon=True),
             self._chore("reads", Reader(journal).tick, every_s=0.1),
@@ -95,11 +98,7 @@ class BufferService:
 
     def tick(self) -> None:
         """Say how much waits, and why; reconcile when it is due."""
-        late = time.monotonic() - self._reconciled_at > _RECONCILE_S
-        returned = self._bus.connected and self._reconnects != self._bus.reconnects
-        if late or returned:
-            self._reconnects = self._bus.reconnects
-            self._reconcile()
+        self._reconciliation.tick()
         try:
             waiting = self._journal.queue_length()
             self._tell_held_up()
@@ -178,28 +177,9 @@ class BufferService:
             is_complete=lambda key: self._journal.montage(safe_id(key)) is not None,
         )
 
-    def _reconcile(self) -> None:
-        self._reconciled_at = time.monotonic()
-        try:
-            folders = [path for path in self._frames.iterdir() if path.is_dir()]
-            found = sum(self._reconcile_folder(folder) for folder in sorted(folders))
-        except FileNotFoundError:
-            return  # no frame was ever saved
-        except (StorageError, OSError) as error:
-            log.error("%s", error)
-            return
-        if found:
-            log.info("buffer: %d messages were found beside the frames", found)
-
-    def _reconcile_folder(self, folder: Path) -> int:
-        changed_ns = folder.stat().st_mtime_ns
-        if self._seen_ns.get(folder) == changed_ns:
-            return 0
+    def _reconcile(self, folder: Path) -> int:
         found = self._on_disk(folder)
         self._hearing.note(found)
-        # A file may still come within the same tick of the file system's clock.
-        if time.time_ns() - changed_ns > _SETTLED_NS:
-            self._seen_ns[folder] = changed_ns
         return len(found)
 
     def _chore(
