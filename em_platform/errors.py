@@ -19,7 +19,6 @@ PlatformError
 │   ├── AcquisitionStopped    stopped on purpose, with the reason
 │   └── ControlRefused        another operator has control, or it makes no sense now
 ├── ProcessingError
-│   ├── NotEnoughOverlap      two tiles do not share enough to be matched
 │   └── FitFailed             no arrangement explains the matches
 └── ToolError
     ├── ToolMissing           a program is not installed
@@ -115,10 +114,6 @@ class ControlRefused(AcquisitionError):
 
 class ProcessingError(PlatformError):
     """The pixels do not allow the result."""
-
-
-class NotEnoughOverlap(ProcessingError):
-    """Two tiles do not share enough pixels to be matched."""
 
 
 class FitFailed(ProcessingError):

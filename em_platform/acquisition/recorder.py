@@ -179,22 +179,11 @@ class Recorder:
         with self._reading() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
-    def reconcile(self, frames_folder: Path) -> int:
-        """Record what lies beside the frames and is not recorded; how many events.
-
-        Of each montage the tiles come first, then its completion: who sees the
-        completion finds all tiles.
-        """
-        recorded = 0
-        if not frames_folder.is_dir():
-            return 0
-        for folder in sorted(frames_folder.iterdir()):
-            if folder.is_dir():
-                recorded += self.reconcile_montage(folder)
-        return recorded
-
     def reconcile_montage(self, folder: Path) -> int:
-        """Record what lies in the folder of one montage and is not recorded."""
+        """Record what lies beside a montage's frames and is not recorded; how much.
+
+        The tiles come first, then the completion: who sees it finds all tiles.
+        """
         found = said_on_disk(
             folder, recorded=self.tile_ids(folder.name), is_complete=self.is_complete
         )

@@ -30,13 +30,6 @@ SERVICES = (
 _START_S = 120.0  # the first time numba compiles the tissue
 
 
-def device_children(environment: Mapping[str, str] | None = None) -> tuple[Child, ...]:
-    """The three devices, to be kept running by a supervisor."""
-    return tuple(
-        _child("device", name, environment=environment or {}) for name in DEVICES
-    )
-
-
 def rig_children(
     settings: Settings,
     *,
@@ -169,11 +162,6 @@ def refuse_without_devices(settings: Settings, absent: Sequence[str]) -> None:
             "(acquisition.simulated is false); start their services, or choose "
             "--profile sim"
         )
-
-
-def microscope_answers(settings: Settings) -> bool:
-    """Whether a scope, a stage and a camera say their state on the bus."""
-    return set(DEVICES) <= answering(settings, wanted=frozenset(DEVICES))
 
 
 def _service(name: str, settings: Settings, told: Mapping[str, str]) -> list[Child]:

@@ -172,22 +172,12 @@ def roi_of(
     turned = rotation_rad(settings) if rotation is None else rotation
     part = acquisition.overlap if overlap is None else overlap
     shared = round(part * min(frame.height_px, frame.width_px))
-    half_y = _reach(frame.height_px, shared, rows) / 2
-    half_x = _reach(frame.width_px, shared, columns) / 2
-    middle_y, middle_x = image_position(
-        *center_nm, pixel_nm=pixel_nm, rotation_rad=turned
+    size_px = (
+        _reach(frame.height_px, shared, rows),
+        _reach(frame.width_px, shared, columns),
     )
-    vertices = [
-        stage_position(
-            middle_y + y, middle_x + x, pixel_nm=pixel_nm,
-            rotation_rad=turned,
-        )
-        for y, x in (
-            (-half_y, -half_x), (-half_y, half_x), (half_y, half_x), (half_y, -half_x)
-        )
-    ]  # fmt: skip
     return {
-        "vertices": [{"x": float(x), "y": float(y)} for x, y in vertices],
+        "vertices": _rectangle(size_px, center_nm, pixel_nm, turned),
         "rotation_angle": 0.0,
         "montage_id": montage_id,
         "aperture_id": aperture_id,
@@ -212,6 +202,31 @@ def rotation_rad(settings: Settings) -> float:
 def _reach(edge: int, shared: int, count: int) -> float:
     """How long a region is, in pixels, that takes `count` tiles along an axis."""
     return edge / 2 if count == 1 else edge + (count - 1.5) * (edge - shared)
+
+
+def _rectangle(
+    size_px: tuple[float, float],
+    center_nm: tuple[float, float],
+    pixel_nm: float,
+    turned_rad: float,
+) -> list[dict[str, float]]:
+    """Corners on the stage (nm) of a rectangle, height and width, along the image."""
+    middle_y, middle_x = image_position(
+        *center_nm, pixel_nm=pixel_nm, rotation_rad=turned_rad
+    )
+    half_y, half_x = size_px[0] / 2, size_px[1] / 2
+    corners = [
+        stage_position(
+            middle_y + y, middle_x + x, pixel_nm=pixel_nm, rotation_rad=turned_rad
+        )
+        for y, x in (
+            (-half_y, -half_x),
+            (-half_y, half_x),
+            (half_y, half_x),
+            (half_y, -half_x),
+        )
+    ]
+    return [{"x": float(x), "y": float(y)} for x, y in corners]
 
 
 def _percent(part: float, default: float) -> int | None:

@@ -20,8 +20,8 @@ class AcquisitionSettings(Model):
     stitched when nothing in them has changed for `inbox_quiet_s`.
 
     A montage is a raster of `rows` by `columns` tiles that share `overlap` of an edge.
-    The session waits `request_timeout_s` for a device's answer, asks again up to
-    `request_tries` times, and waits `outage_s` for a broker that has gone.
+    The coordinator waits `request_timeout_s` for a device's answer, and asks again up
+    to `request_tries` times.
     """
 
     microscope: str = "sim"
@@ -33,7 +33,6 @@ class AcquisitionSettings(Model):
     overlap: float = Field(default=0.12, ge=0, lt=1)
     request_timeout_s: float = Field(default=5.0, gt=0)
     request_tries: int = Field(default=4, gt=0)
-    outage_s: float = Field(default=120.0, ge=0)
     recorder_url: str = ""
     frames: str = ""
     inbox: str = ""

@@ -60,7 +60,6 @@ class DaskSettings(Model):
 
     address: str = ""
     workers: int = 2
-    threads_per_worker: int = 1
     memory_limit_mb: int = 2048
 
 

@@ -1,8 +1,7 @@
 """What TEM DB is told of an imaged montage, in the bus' words, and what it knows."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -112,28 +111,3 @@ class KnownRun(Model):
     replaces_acquisition_id: str | None
     tile_count: int
     places: tuple[str, ...]
-
-
-def matched_neighbour(match: Any, *, templates: Sequence[Any] = ()) -> MatchedNeighbour:
-    """One neighbour of a `tile.matches` message.
-
-    `templates` are the template matches of the same neighbour in
-    `tile.template_matches`; without them the matched points are counted.
-    """
-    good = sum(one.good for one in templates) if templates else len(match.pX)
-    return MatchedNeighbour(
-        row=match.row,
-        column=match.column,
-        position=match.position,
-        dx_px=match.dX,
-        dy_px=match.dY,
-        dx_sd_px=match.dXsd,
-        dy_sd_px=match.dYsd,
-        distance_px=match.distance,
-        rotation_rad=match.rotation,
-        good_matches=good,
-        p_x=tuple(match.pX),
-        p_y=tuple(match.pY),
-        q_x=tuple(match.qX),
-        q_y=tuple(match.qY),
-    )

@@ -275,8 +275,8 @@ def test_what_lies_on_disk_is_recorded_once(recorder: Recorder, frames: Path) ->
     raws, complete = image_montage(frames, "a")
     leave_beside_frames(frames, raws, complete)
     (frames / "m-a" / "a.truth.json").write_text("{}")
-    assert recorder.reconcile(frames) == 7
-    assert recorder.reconcile(frames) == 0
+    assert recorder.reconcile_montage(frames / "m-a") == 7
+    assert recorder.reconcile_montage(frames / "m-a") == 0
     record_montage(recorder, raws, complete)
     assert len(recorder.events()) == 7
     assert [event.topic for event in recorder.events()][-1] == "montage.complete"
@@ -289,7 +289,7 @@ def test_what_was_heard_is_not_recorded_again_from_the_disk(
     raws, complete = image_montage(frames, "a")
     record_montage(recorder, raws[:3], complete)
     leave_beside_frames(frames, raws, complete)
-    assert recorder.reconcile(frames) == 3
+    assert recorder.reconcile_montage(frames / "m-a") == 3
     assert len(recorder.events()) == 7
 
 
@@ -299,7 +299,7 @@ def test_a_broken_file_beside_the_frames_is_told_and_passed_over(
     raws, complete = image_montage(frames, "a")
     leave_beside_frames(frames, raws, complete)
     (frames / "m-a" / "a_000_001.json").write_text('{"tile_id": "a_000_0')
-    assert recorder.reconcile(frames) == 6
+    assert recorder.reconcile_montage(frames / "m-a") == 6
     (record,) = caplog.records
     assert "a_000_001.json is not the body of a tile.raw message" in record.message
     assert [f.item for f in recorder.montage("a").failures] == ["a_000_001"]
@@ -308,7 +308,7 @@ def test_a_broken_file_beside_the_frames_is_told_and_passed_over(
 def test_a_folder_without_frames_reconciles_to_nothing(
     recorder: Recorder, frames: Path
 ) -> None:
-    assert recorder.reconcile(frames) == 0
+    assert recorder.reconcile_montage(frames / "m-a") == 0
 
 
 def test_many_events_a_second_are_recorded(recorder: Recorder, frames: Path) -> None:

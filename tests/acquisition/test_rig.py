@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from em_platform.acquisition.answering import answering
+from em_platform.acquisition.devices import DEVICES
 from em_platform.acquisition.devices.camera import Camera
 from em_platform.acquisition.devices.scope import Scope
 from em_platform.acquisition.devices.stage import Stage
 from em_platform.acquisition.rig import (
     free_ports,
-    microscope_answers,
     missing,
     refuse_without_devices,
     rig_children,
@@ -39,11 +40,11 @@ def test_without_a_broker_no_microscope_answers(
     tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     settings = Settings(home=tmp_path, broker=BrokerSettings(port=free_port()))
-    assert not microscope_answers(settings)
+    assert answering(settings) == set()
 
 
 def test_a_broker_alone_is_no_microscope(rig_settings: Settings) -> None:
-    assert not microscope_answers(rig_settings)
+    assert answering(rig_settings, timeout_s=0.5) == set()
 
 
 def test_three_devices_are_a_microscope(
@@ -51,7 +52,8 @@ def test_three_devices_are_a_microscope(
 ) -> None:
     for kind in (Scope, Stage, Camera):
         serve(kind, rig_settings)
-    assert microscope_answers(rig_settings)
+    devices = frozenset(DEVICES)
+    assert answering(rig_settings, wanted=devices, timeout_s=30.0) == devices
 
 
 def test_a_broker_that_should_be_there_is_named_in_one_sentence(

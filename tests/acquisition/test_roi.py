@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from em_platform.acquisition.polygon import contains, distance_to_rectangle
-from em_platform.acquisition.raster import MontagePlan, raster
+from em_platform.acquisition.raster import stage_position
 from em_platform.acquisition.roi import (
     created,
     middle_nm,
@@ -48,6 +48,23 @@ def places(found: Any) -> set[tuple[int, int]]:
     return {(stop.row, stop.column) for stop in found}
 
 
+def raster(
+    rows: int, columns: int, step_px: int, turned_rad: float
+) -> list[tuple[int, int, int, int]]:
+    """Row, column, x and y (nm) of tiles about the origin, to and fro."""
+    found = []
+    for row in range(rows):
+        for column in range(columns)[:: 1 if row % 2 == 0 else -1]:
+            x_nm, y_nm = stage_position(
+                (row - (rows - 1) / 2) * step_px,
+                (column - (columns - 1) / 2) * step_px,
+                pixel_nm=4.0,
+                rotation_rad=turned_rad,
+            )
+            found.append((row, column, x_nm, y_nm))
+    return found
+
+
 @pytest.mark.parametrize("rotation_deg", [0.0, 30.0, 181.4])
 @pytest.mark.parametrize("overlap", [0.0, 0.12, 0.6, 0.97])
 def test_a_region_of_so_many_tiles_is_the_raster_of_so_many_tiles(
@@ -56,10 +73,8 @@ def test_a_region_of_so_many_tiles_is_the_raster_of_so_many_tiles(
     chosen = settings(rotation_deg)
     frame = Size(height_px=1024, width_px=1024)
     for rows, columns in itertools.product((1, 2, 3, 7), (1, 2, 5)):
-        plan = MontagePlan(
-            montage_id="m", aperture_id=1, rows=rows, columns=columns, overlap=overlap
-        )
-        wanted = raster(plan, frame, pixel_nm=4.0, rotation_rad=rotation_rad(chosen))
+        step_px = 1024 - round(1024 * overlap)
+        wanted = raster(rows, columns, step_px, rotation_rad(chosen))
         message = created(roi_of("m", 1, rows, columns, overlap, chosen))
         found = stops_of(
             message,
@@ -68,12 +83,11 @@ def test_a_region_of_so_many_tiles_is_the_raster_of_so_many_tiles(
             overlap=0.12,
             rotation_rad=rotation_rad(chosen),
         )
-        assert [(s.index, s.row, s.column) for s in found] == [
-            (s.index, s.row, s.column) for s in wanted
-        ]
-        for one, other in zip(found, wanted, strict=True):
-            assert abs(one.x_nm - other.x_nm) <= 1
-            assert abs(one.y_nm - other.y_nm) <= 1
+        assert [stop.index for stop in found] == list(range(rows * columns))
+        for stop, (row, column, x_nm, y_nm) in zip(found, wanted, strict=True):
+            assert (stop.row, stop.column) == (row, column)
+            assert abs(stop.x_nm - x_nm) <= 1
+            assert abs(stop.y_nm - y_nm) <= 1
 
 
 @pytest.mark.parametrize("pixel_nm", [3.9, 4.1])

@@ -96,7 +96,7 @@ def imaged(tmp_path: Path) -> Iterator[tuple[Recorder, Path]]:
             },
         ).model_dump_json()
         (folder / f"{KEY}.complete.json").write_text(complete)
-        assert recorder.reconcile(folder.parent) == 4
+        assert recorder.reconcile_montage(folder) == 4
         yield recorder, folder
 
 
@@ -186,13 +186,13 @@ def test_a_frame_that_is_gone_and_not_verified_is_told(
 
 
 def test_a_recorder_goes_on_where_the_buffer_has_deleted_frames(
-    imaged: tuple[Recorder, Path], tmp_path: Path
+    imaged: tuple[Recorder, Path],
 ) -> None:
     recorder, folder = imaged
     for path in folder.glob("*_00?.*"):
         path.unlink()
-    assert recorder.reconcile(folder.parent) == 0  # complete.json stays
+    assert recorder.reconcile_montage(folder) == 0  # complete.json stays
     assert recorder.tile_ids("m1") == set(TILE_IDS)
     shutil.rmtree(folder)
-    assert recorder.reconcile(tmp_path / "frames") == 0
+    assert recorder.reconcile_montage(folder) == 0
     assert [key for _, key in recorder.montages()] == [KEY]

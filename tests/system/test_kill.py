@@ -14,8 +14,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from em_platform.acquisition.rig import device_children
-from em_platform.config import load_settings
+from em_platform.acquisition.devices import DEVICES
+from em_platform.acquisition.rig import rig_children
+from em_platform.config import Settings, load_settings
 from em_platform.formats.ome_zarr import open_level
 from em_platform.model import Montage, MontageFit
 from em_platform.processes import Supervisor
@@ -35,7 +36,8 @@ def session_of_montages(platform) -> Iterator[subprocess.Popen[bytes]]:
     """The microscope's own processes, which no platform starts or ends."""
     environment = platform.environment
     with Supervisor(platform.home / "microscope_logs") as rig:
-        rig.start(*device_children(environment), timeout_s=120)
+        (devices,) = rig_children(Settings(), environment=environment, wanted=DEVICES)
+        rig.start(*devices, timeout_s=120)
         acquire = (sys.executable, "-m", "em_platform", "acquire")
         with (platform.home / "acquire.out").open("wb") as output:
             session = subprocess.Popen(

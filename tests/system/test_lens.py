@@ -58,7 +58,8 @@ def test_a_calibrated_lens_closes_the_seams(
         monkeypatch.setenv(name, value)
     settings = load_settings()
     with recorder_of(settings) as recorder:
-        recorder.reconcile(frames_folder(settings))
+        for folder in frames_folder(settings).iterdir():
+            recorder.reconcile_montage(folder)
         lens_set, montage = [key for _, key in recorder.montages()]
     store = store_of(settings)
     fit = layout.montage_fit(montage)

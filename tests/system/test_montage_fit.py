@@ -17,8 +17,13 @@ from TEM_comms.stage.motion import Status as StageStatus
 
 from em_platform.acquisition.devices.sensor import Sensor
 from em_platform.acquisition.frame_paths import frame_path, tile_name
-from em_platform.acquisition.raster import MontagePlan, overlap_px, raster
-from em_platform.config import AcquisitionSettings, BrokerSettings, SimulationSettings
+from em_platform.acquisition.roi import created, roi_of, shared_px, stops_of
+from em_platform.config import (
+    AcquisitionSettings,
+    BrokerSettings,
+    Settings,
+    SimulationSettings,
+)
 from em_platform.formats.tiff import write_tiff
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
@@ -26,7 +31,7 @@ from em_platform.model import Size
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
-TILE_PX, PIXEL_NM = 256, 4.0
+TILE_PX, PIXEL_NM, OVERLAP = 256, 4.0, 0.25
 
 
 @contextmanager
@@ -57,12 +62,17 @@ def service(name: str, home: Path, port: int) -> Iterator[subprocess.Popen[str]]
 
 def image(home: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Frames of 3 x 3 tiles on disk; the bodies of `tile.raw` and of the end."""
-    plan = MontagePlan(montage_id="m", aperture_id=0, rows=3, columns=3, overlap=0.25)
-    simulation = SimulationSettings(tile_px=TILE_PX, jitter_px=4.0)
-    sensor = Sensor(AcquisitionSettings(rows=3, columns=3, simulation=simulation))
+    settings = AcquisitionSettings(
+        rows=3,
+        columns=3,
+        overlap=OVERLAP,
+        simulation=SimulationSettings(tile_px=TILE_PX, jitter_px=4.0),
+    )
+    sensor = Sensor(settings)
+    roi = created(roi_of("m", 0, 3, 3, OVERLAP, Settings(acquisition=settings)))
     size = Size(height_px=TILE_PX, width_px=TILE_PX)
     raws, places = [], {}
-    for stop in raster(plan, size, pixel_nm=PIXEL_NM):
+    for stop in stops_of(roi, size, pixel_nm=PIXEL_NM, overlap=OVERLAP):
         x, y = stop.x_nm, stop.y_nm
         sensor.stage = StageStatus(x=x, y=y, in_motion=False, calibrated=True)
         fields = {
@@ -70,7 +80,7 @@ def image(home: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             "montage_id": "m",
             "row": stop.row,
             "column": stop.column,
-            "overlap": overlap_px(plan, size),
+            "overlap": shared_px(roi, size, overlap=OVERLAP),
             "stage_position": (x, y),
         }
         path = frame_path(home / "frames", "m", fields["tile_id"])

@@ -103,7 +103,7 @@ def test_a_montage_goes_from_the_bus_to_aloha_and_off_the_disk(
         frames = moved.upload_rate * 5 / 8 / size
         assert frames == pytest.approx(max(1, round(frames)), abs=0.01)
         wait_for_queue(session, 0)
-        recorder.reconcile(montage.frames)
+        recorder.reconcile_montage(montage.folder)
         deadline = time.monotonic() + 60
         while len(list(montage.folder.iterdir())) > 1:
             assert time.monotonic() < deadline, list(montage.folder.iterdir())

@@ -18,7 +18,7 @@ from em_platform.acquisition.frame_paths import frame_path, frames_folder, tile_
 from em_platform.acquisition.montage_fit.service import MontageFitService
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.service import PipelineService
-from em_platform.acquisition.raster import MontagePlan, overlap_px, raster
+from em_platform.acquisition.roi import created, roi_of, shared_px, stops_of
 from em_platform.config import Settings
 from em_platform.formats.tiff import write_tiff
 from em_platform.messaging.bus import Bus
@@ -84,16 +84,15 @@ def image() -> Callable[..., Imaged]:
             height_px=acquisition.simulation.tile_px,
             width_px=acquisition.simulation.tile_px,
         )
-        plan = MontagePlan(
-            montage_id="m",
-            aperture_id=0,
-            rows=acquisition.rows,
-            columns=acquisition.columns,
-            overlap=acquisition.overlap,
+        rows, columns, overlap = (
+            acquisition.rows,
+            acquisition.columns,
+            acquisition.overlap,
         )
+        roi = created(roi_of("m", 0, rows, columns, overlap, settings))
         made = Imaged()
         places = {}
-        for stop in raster(plan, size, pixel_nm=acquisition.pixel_nm):
+        for stop in stops_of(roi, size, pixel_nm=acquisition.pixel_nm, overlap=overlap):
             sensor.stage = StageStatus(
                 x=stop.x_nm, y=stop.y_nm, in_motion=False, calibrated=True
             )
@@ -103,7 +102,7 @@ def image() -> Callable[..., Imaged]:
                 "montage_id": "m",
                 "row": stop.row,
                 "column": stop.column,
-                "overlap": overlap_px(plan, size),
+                "overlap": shared_px(roi, size, overlap=overlap),
                 "stage_position": (stop.x_nm, stop.y_nm),
             }
             frame = sensor.frame(Command(**fields))

@@ -16,8 +16,8 @@ from em_platform.acquisition.frame_paths import (
     tile_body_path,
     tile_name,
 )
-from em_platform.acquisition.raster import MontagePlan, overlap_px, raster
-from em_platform.config import AcquisitionSettings, SimulationSettings
+from em_platform.acquisition.roi import created, roi_of, shared_px, stops_of
+from em_platform.config import AcquisitionSettings, Settings, SimulationSettings
 from em_platform.formats.tiff import write_tiff
 from em_platform.messaging.topics import fitting
 from em_platform.model import Size
@@ -47,13 +47,6 @@ def image_montage(
     **simulation: Any,
 ) -> list[Imaged]:
     """Every tile of a raster in the order in which a session images it."""
-    plan = MontagePlan(
-        montage_id=montage_id,
-        aperture_id=1,
-        rows=rows,
-        columns=columns,
-        overlap=overlap,
-    )
     given: dict[str, Any] = {"tile_px": 256, "jitter_px": 6.0, "vignette": 0.0}
     settings = AcquisitionSettings(
         rows=rows,
@@ -68,7 +61,9 @@ def image_montage(
     side = settings.simulation.tile_px
     size = Size(height_px=side, width_px=side)
     imaged = []
-    for stop in raster(plan, size, pixel_nm=settings.pixel_nm):
+    whole = Settings(acquisition=settings)
+    roi = created(roi_of(montage_id, 1, rows, columns, overlap, whole))
+    for stop in stops_of(roi, size, pixel_nm=settings.pixel_nm, overlap=overlap):
         sensor.stage = StageStatus(
             x=stop.x_nm, y=stop.y_nm, z=0, in_motion=False, calibrated=True
         )
@@ -77,7 +72,7 @@ def image_montage(
             "montage_id": montage_id,
             "row": stop.row,
             "column": stop.column,
-            "overlap": overlap_px(plan, size),
+            "overlap": shared_px(roi, size, overlap=overlap),
             "stage_position": (stop.x_nm, stop.y_nm),
         }
         frame = sensor.frame(Command(**fields))
