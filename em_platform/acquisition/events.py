@@ -1,4 +1,4 @@
-"""The table of what the microscope said, and what makes two messages one event."""
+"""What the microscope said, as a row of a table; what makes two messages one event."""
 
 import hashlib
 import json
@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
 COMPLETE, RAW, SCOPE = "montage.complete", "tile.raw", "scope.status"
 TOPICS = (
@@ -30,25 +28,6 @@ _SENDING = ("source", "sent_at", "sequence")
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 Fields = Mapping[str, Any]
-
-metadata = MetaData()
-events = Table(
-    "events",
-    metadata,
-    # SQLite numbers without gaps and never twice only a plain INTEGER.
-    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    Column("key", String(64), nullable=False, unique=True),
-    Column("topic", String(80), nullable=False),
-    Column("acquisition_id", String(200), index=True),
-    Column("montage_id", String(200)),
-    Column("tile_id", String(200)),
-    Column("body", Text, nullable=False),
-    Column("headers", Text, nullable=False),
-    Column("recorded_at", BigInteger, nullable=False),  # ms since 1970
-    Index("events_by_topic", "topic", "seq"),
-    Index("events_by_montage", "montage_id", "topic"),
-    sqlite_autoincrement=True,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

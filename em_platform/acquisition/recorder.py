@@ -15,6 +15,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
+from em_platform.acquisition.event_table import events, metadata
 from em_platform.acquisition.events import (
     COMPLETE,
     RAW,
@@ -22,8 +23,6 @@ from em_platform.acquisition.events import (
     Event,
     Said,
     event_of,
-    events,
-    metadata,
     row_of,
     safe_id,
 )

@@ -163,8 +163,9 @@ class Camera:
                 f"camera: {command.tile_id} was not exposed: the stage tilts; wait "
                 "until it rests"
             )
-        time.sleep(self._sensor.exposure_us / 1e6)
-        frame = self._sensor.frame(command)
+        ends_s = time.monotonic() + self._sensor.exposure_us / 1e6
+        frame = self._sensor.frame(command)  # drawn while it is exposed
+        time.sleep(max(0.0, ends_s - time.monotonic()))
         if command.montage_id:
             # before the frame, which is not exposed again when it is there
             with self._lock:
