@@ -253,7 +253,11 @@ class Microscope:
     def wait_uploaded(self, montage_id: str) -> float:
         """Wait until all of it is safe; the Unix time of that."""
         self.wait(lambda: self.is_uploaded(montage_id))
-        return time.time()
+        verified_at = time.time()
+        # Its answer may have been too late for the buffer, which asks again then.
+        query = "SELECT 1 FROM montages WHERE montage_id = ? AND answered_at IS NULL"
+        self.wait(lambda: not self.journal("buffer", query, montage_id))
+        return verified_at
 
     def nothing_is_lost(self, montage_id: str, *, heard_all: bool = True) -> str:
         """Assert that each tile was imaged, judged, published and uploaded once.
@@ -288,8 +292,12 @@ class Microscope:
             said = {t: n for t, n in self.said.get(topic, {}).items() if t in names}
             assert not heard_all or said.keys() == names, topic
             doubles[topic] = sum(said.values()) - len(said)
-        twice = ", ".join(f"{n} {topic} twice" for topic, n in doubles.items() if n)
-        return f"nothing ({twice})" if twice else "nothing"
+        notes = [f"{n} {topic} twice" for topic, n in doubles.items() if n]
+        measured = [t.statistics for t in upload.tiles if t.statistics]
+        anew = [each for each in measured if each.measured_by != "pipeline"]
+        if anew:
+            notes.append(f"statistics of {len(anew)} tile measured anew by aloha")
+        return f"nothing ({', '.join(notes)})" if notes else "nothing"
 
     def verdicts(self, key: str) -> Counter[str]:
         """How often quality control has judged each tile, by its own journal."""
