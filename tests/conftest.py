@@ -3,8 +3,11 @@
 import os
 import signal
 import socket
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,3 +80,53 @@ def free_port() -> Callable[[], int]:
                 return port
 
     return find
+
+
+@contextmanager
+def served_at(app: Any, port: int = 0) -> Iterator[str]:
+    """The address of an application that is served within the block; 0: a free port."""
+    import uvicorn
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        config = uvicorn.Config(
+            app, log_config=None, ws="none", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def served() -> Callable[..., AbstractContextManager[str]]:
+    """`served_at`, for tests that cannot import it from here."""
+    return served_at
+
+
+@pytest.fixture
+def serve_app() -> Iterator[Callable[..., str]]:
+    """Serve an application until the test has ended, and give its address."""
+    with ExitStack() as stack:
+        yield lambda app, port=0: stack.enter_context(served_at(app, port))
+
+
+@pytest.fixture
+def serve_temdb(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Serve an empty TEM DB that asks for a token, and give its address."""
+    from em_platform.temdb.app import create_app
+    from em_platform.temdb.database import Database, migrate
+
+    with ExitStack() as stack:
+
+        def serve(token: str) -> str:
+            url = f"sqlite:///{tmp_path / 'temdb.sqlite'}"
+            migrate(url)
+            database = Database(url)
+            stack.callback(database.close)
+            return stack.enter_context(served_at(create_app(database, token)))
+
+        yield serve

@@ -1,8 +1,6 @@
 """An aloha on a store of its own, and a TEM DB that is down."""
 
 import hashlib
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-import uvicorn
 from numpy.typing import NDArray
 
 from em_platform.aloha.acquisitions import Acquisitions
@@ -22,8 +19,6 @@ from em_platform.config import AlohaSettings
 from em_platform.formats.tiff import encode_tiff
 from em_platform.model import AcquisitionUpload, MeasuredTile, Size, UploadedTile
 from em_platform.storage import Store, open_store
-from em_platform.temdb.app import create_app
-from em_platform.temdb.database import Database, migrate
 from em_platform.temdb.register import Register
 
 TOKEN = "let me in"
@@ -95,23 +90,13 @@ class Client:
 
 
 @contextmanager
-def served(app: Any) -> Iterator[str]:
-    """Serve an application on a port of its own; its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, log_config=None, ws="none")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(20)
-
-
-@contextmanager
 def aloha_at(
-    folder: Path, store: Store, register: Register, settings: AlohaSettings = SETTINGS
+    folder: Path,
+    store: Store,
+    register: Register,
+    settings: AlohaSettings = SETTINGS,
+    *,
+    served: Callable[..., AbstractContextManager[str]],
 ) -> Iterator[Client]:
     """An aloha that works in `folder`."""
     with ExitStack() as stack:
@@ -142,25 +127,23 @@ def no_temdb(free_port: Any) -> Register:
 
 
 @pytest.fixture
-def temdb(tmp_path: Path) -> Iterator[Register]:
+def temdb(serve_temdb: Callable[[str], str]) -> Register:
     """A TEM DB that serves."""
-    url = f"sqlite:///{tmp_path / 'temdb.sqlite'}"
-    migrate(url)
-    database = Database(url)
-    with served(create_app(database, "secret")) as address:
-        yield Register(address, "secret")
-    database.close()
+    return Register(serve_temdb("secret"), "secret")
 
 
 @pytest.fixture
 def start_aloha(
-    tmp_path: Path, store: Store, no_temdb: Register
+    tmp_path: Path,
+    store: Store,
+    no_temdb: Register,
+    served: Callable[..., AbstractContextManager[str]],
 ) -> Callable[..., AbstractContextManager[Client]]:
     """Start an aloha, again in the same folder if called again."""
 
     def start(**more: Any) -> AbstractContextManager[Client]:
         given = {"store": store, "register": no_temdb} | more
-        return aloha_at(tmp_path / "aloha", **given)
+        return aloha_at(tmp_path / "aloha", **given, served=served)
 
     return start
 

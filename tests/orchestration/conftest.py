@@ -1,8 +1,6 @@
 """Montages in an inbox and from a microscope, a TEM DB, a Dagster instance."""
 
 import hashlib
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +10,6 @@ import cv2
 import dagster as dg
 import numpy as np
 import pytest
-import uvicorn
 from numpy.typing import NDArray
 
 from em_platform.acquisition.recorder import recorder_of
@@ -23,8 +20,6 @@ from em_platform.messaging.topics import fitting
 from em_platform.model import AcquisitionUpload, Size, UploadedTile
 from em_platform.stitching.compute import local_cluster
 from em_platform.storage import Store, layout, store_of
-from em_platform.temdb.app import create_app
-from em_platform.temdb.database import Database, migrate
 from em_platform.temdb.register import Register, register_of, temdb_token
 
 TILE_PX, STEP_PX = 256, 192
@@ -138,23 +133,13 @@ def write_body(path: Path, topic: str, fields: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def temdb(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Register]:
+def temdb(
+    home: Path, monkeypatch: pytest.MonkeyPatch, serve_temdb: Callable[[str], str]
+) -> Register:
     """A TEM DB on SQLite that the settings name."""
-    settings = load_settings()
-    url = f"sqlite:///{home / 'temdb.sqlite'}"
-    migrate(url)
-    database = Database(url)
-    app = create_app(database, temdb_token(settings))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        served = uvicorn.Server(uvicorn.Config(app, log_config=None))
-        thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]})
-        thread.start()
-        port = listener.getsockname()[1]
-        monkeypatch.setenv("EM_TEMDB__PORT", str(port))
-        yield register_of(load_settings())
-        served.should_exit = True
-        thread.join()
-    database.close()
+    address = serve_temdb(temdb_token(load_settings()))
+    monkeypatch.setenv("EM_TEMDB__PORT", address.rpartition(":")[2])
+    return register_of(load_settings())
 
 
 @pytest.fixture

@@ -2,18 +2,15 @@
 
 import asyncio
 import importlib.util
-import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import uvicorn
 from temdb.client import TEMdbClient
 
-from em_platform.processes import free_port
 from em_platform.temdb.app import create_app
 from em_platform.temdb.database import Database, migrate
 from em_platform.temdb.register import Register
@@ -32,22 +29,12 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def server(database: Database) -> Iterator[str]:
+def server(
+    database: Database, served: Callable[..., AbstractContextManager[str]]
+) -> Iterator[str]:
     """The base URL of a server on that database."""
-    port = free_port("127.0.0.1")
-    config = uvicorn.Config(
-        create_app(database, TOKEN), port=port, log_config=None, access_log=False
-    )
-    served = uvicorn.Server(config)
-    thread = threading.Thread(target=served.run)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while not served.started:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}"
-    served.should_exit = True
-    thread.join()
+    with served(create_app(database, TOKEN)) as address:
+        yield address
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A buffer's parts, and an aloha on a port of its own."""
 
 import importlib.util
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from em_platform.acquisition.buffer.aloha_client import AlohaClient
 from em_platform.acquisition.buffer.hearing import Hearing
@@ -24,30 +22,7 @@ from em_platform.aloha.app import make_app
 from em_platform.config import AcquisitionSettings, AlohaSettings, BufferSettings
 from em_platform.messaging.topics import fitting
 from em_platform.storage import open_store
-from em_platform.temdb.app import create_app
-from em_platform.temdb.database import Database, migrate
 from em_platform.temdb.register import Register
-
-
-@contextmanager
-def served(app: Any, port: int) -> Iterator[None]:
-    """Serve an application for as long as the block lasts."""
-    with socket.create_server(("127.0.0.1", port)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield
-        finally:
-            server.should_exit = True
-            thread.join(20)
-
-
-@pytest.fixture
-def serve_app() -> Iterator[Callable[[Any, int], None]]:
-    """Serve an application at a port until the test has ended."""
-    with ExitStack() as stack:
-        yield lambda app, port: stack.enter_context(served(app, port))
 
 
 @pytest.fixture(scope="session")
@@ -63,16 +38,9 @@ def imaged() -> Any:
 
 
 @pytest.fixture
-def temdb(
-    tmp_path: Path, free_port: Callable[[], int], serve_app: Callable[[Any, int], None]
-) -> Iterator[Register]:
+def temdb(serve_temdb: Callable[[str], str]) -> Register:
     """A TEM DB that serves."""
-    url = f"sqlite:///{tmp_path / 'temdb.sqlite'}"
-    migrate(url)
-    database, port = Database(url), free_port()
-    serve_app(create_app(database, "secret"), port)
-    yield Register(f"http://127.0.0.1:{port}", "secret")
-    database.close()
+    return Register(serve_temdb("secret"), "secret")
 
 
 @pytest.fixture

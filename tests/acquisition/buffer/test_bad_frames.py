@@ -24,7 +24,7 @@ def test_a_frame_that_is_no_image_is_set_aside_and_the_others_go_on(
     imaged: Any,
     aloha_app: Any,
     temdb: Register,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
     tmp_path: Path,
 ) -> None:
@@ -59,7 +59,7 @@ def test_a_frame_that_rots_on_the_disk_is_found_out(
     journal: Journal,
     montage: Any,
     aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
     tmp_path: Path,
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_frame_that_was_imaged_again_is_announced_as_it_is(
     journal: Journal,
     montage: Any,
     aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
     tmp_path: Path,
 ) -> None:

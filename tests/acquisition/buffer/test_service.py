@@ -85,7 +85,7 @@ def test_a_montage_goes_from_the_bus_to_aloha_and_off_the_disk(
     session: Bus,
     imaged: Any,
     aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
 ) -> None:
     with buffer_on(settings), recorder_of(settings) as recorder:
         montage = imaged.ImagedMontage(settings.home / "frames", "m1", tiles=3)

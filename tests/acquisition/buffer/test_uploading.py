@@ -29,7 +29,7 @@ def test_a_montage_is_uploaded_verified_and_registered(
     montage: Any,
     aloha_app: Any,
     temdb: Register,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
     tmp_path: Path,
 ) -> None:
@@ -62,7 +62,7 @@ def test_while_aloha_is_away_all_waits_and_goes_on_when_it_is_back(
     journal: Journal,
     montage: Any,
     aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -89,7 +89,7 @@ def test_while_aloha_is_away_one_montage_tries_for_all(
     hear: Hear,
     imaged: Any,
     aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
     tmp_path: Path,
 ) -> None:
@@ -116,7 +116,7 @@ def test_while_the_tem_db_is_away_the_tiles_of_all_montages_are_stored(
     hear: Hear,
     imaged: Any,
     aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
     tmp_path: Path,
 ) -> None:
@@ -157,7 +157,7 @@ def test_a_wrong_token_is_told_and_the_upload_goes_on_with_the_right_one(
     journal: Journal,
     montage: Any,
     aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
 ) -> None:
     port = free_port()
@@ -197,7 +197,7 @@ def test_a_slow_aloha_is_told_and_asked_again(
     journal: Journal,
     montage: Any,
     aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
 ) -> None:
     port = free_port()
@@ -222,7 +222,7 @@ def test_an_aloha_that_fails_is_asked_again_for_what_it_does_not_have(
     journal: Journal,
     montage: Any,
     aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
 ) -> None:
     port = free_port()
@@ -247,7 +247,7 @@ def test_statistics_are_waited_for_and_not_for_ever(
     hear: Hear,
     imaged: Any,
     aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
     tmp_path: Path,
 ) -> None:
@@ -283,7 +283,7 @@ def test_a_montage_that_cannot_be_sent_does_not_hold_up_the_next(
     hear: Hear,
     imaged: Any,
     aloha_app: Any,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
     tmp_path: Path,
 ) -> None:
@@ -308,7 +308,7 @@ def test_a_cancelled_montage_is_registered_as_aborted(
     imaged: Any,
     aloha_app: Any,
     temdb: Register,
-    serve_app: Callable[[Any, int], None],
+    serve_app: Callable[..., str],
     free_port: Callable[[], int],
     tmp_path: Path,
 ) -> None:

@@ -1,15 +1,11 @@
 """Regions of a section come from TEM DB into the queue."""
 
 import asyncio
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from pydantic import SecretStr
 from temdb.client import TEMdbClient
 from temdb.models import (
@@ -26,8 +22,6 @@ from em_platform.acquisition.coordinator.loading import region_of, rois_of_secti
 from em_platform.config import Settings, TemdbSettings
 from em_platform.errors import RecordError, SourceUnavailable
 from em_platform.processes import free_port
-from em_platform.temdb.app import create_app
-from em_platform.temdb.database import Database, migrate
 
 TOKEN = "of-the-test"
 SQUARE = [[-200.0, -200.0], [200.0, -200.0], [200.0, 200.0], [-200.0, 200.0]]
@@ -43,26 +37,9 @@ def answer(**payload: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def temdb(tmp_path: Path) -> Iterator[str]:
+def temdb(serve_temdb: Callable[[str], str]) -> str:
     """The URL of an empty TEM DB."""
-    url = f"sqlite:///{tmp_path / 'temdb.sqlite'}"
-    migrate(url)
-    database = Database(url)
-    port = free_port("127.0.0.1")
-    config = uvicorn.Config(
-        create_app(database, TOKEN), port=port, log_config=None, access_log=False
-    )
-    served = uvicorn.Server(config)
-    thread = threading.Thread(target=served.run)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while not served.started:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}"
-    served.should_exit = True
-    thread.join()
-    database.close()
+    return serve_temdb(TOKEN)
 
 
 def test_a_polygon_in_optical_pixels_is_one_of_an_overview() -> None:

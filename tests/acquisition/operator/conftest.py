@@ -1,15 +1,12 @@
 """Messages as the services send them, and a board that hears them."""
 
 import base64
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import uvicorn
 
 from em_platform.acquisition.frame_paths import tile_name
 from em_platform.acquisition.operator.board import Board
@@ -90,29 +87,3 @@ def search() -> Callable[..., dict[str, Any]]:
         return {"row": 0, "column": 0, "position": position, "matches": matches}
 
     return found
-
-
-@pytest.fixture
-def serve_app(free_port: Callable[[], int]) -> Iterator[Callable[[Any], str]]:
-    """Serve an application over HTTP, and give its address."""
-    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def serve(app: Any) -> str:
-        port = free_port()
-        config = uvicorn.Config(
-            app, port=port, log_config=None, timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        servers.append((server, thread))
-        deadline = time.monotonic() + 30
-        while not server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return f"http://127.0.0.1:{port}"
-
-    yield serve
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join(20)
