@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
-SETUP = (
+Routine = Literal[
     "auto_focus",
     "auto_exposure",
     "lens_correction",
@@ -14,8 +14,10 @@ SETUP = (
     "beam_spread",
     "find_aperture",
     "calibrate_resolution",
-)
-"""Routines of ui.setup that the page offers."""
+]
+"""A routine of ui.setup that the page offers."""
+
+SETUP: tuple[str, ...] = get_args(Routine)
 
 RUN = ("start", "pause", "resume", "retry", "cancel", "abort_at_end", "abort_now")
 """Commands of ui.run."""

@@ -6,25 +6,19 @@ from fastapi import APIRouter, Header, Request
 from pydantic import Field
 
 from em_platform.acquisition.operator.desk import Desk
-from em_platform.acquisition.operator.modes import FINISHED, UNFINISHED, WAITS, in_queue
+from em_platform.acquisition.operator.modes import (
+    FINISHED,
+    UNFINISHED,
+    WAITS,
+    Routine,
+    in_queue,
+)
 from em_platform.acquisition.operator.roi_form import RoiForm, create_fields
 from em_platform.config import Settings
 from em_platform.errors import ControlRefused
 from em_platform.model import Model, Size
 
 Token = Annotated[str, Header(alias="X-Control-Token")]
-
-Routine = Literal[
-    "auto_focus",
-    "auto_exposure",
-    "lens_correction",
-    "bright_field",
-    "dark_field",
-    "beam_center",
-    "beam_spread",
-    "find_aperture",
-    "calibrate_resolution",
-]
 
 
 class Taking(Model):
