@@ -1,6 +1,8 @@
 """Montages of the simulated camera, on disk as a session leaves them."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,17 @@ from em_platform.acquisition.frame_paths import (
     tile_body_path,
     tile_name,
 )
+from em_platform.acquisition.pipeline.journal import Journal
+from em_platform.acquisition.pipeline.service import PipelineService
 from em_platform.acquisition.roi import created, roi_of, shared_px, stops_of
-from em_platform.config import AcquisitionSettings, Settings, SimulationSettings
+from em_platform.config import (
+    AcquisitionSettings,
+    MatchSettings,
+    Settings,
+    SimulationSettings,
+)
 from em_platform.formats.tiff import write_tiff
+from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import fitting
 from em_platform.model import Size
 from em_platform.storage.atomic import write_bytes
@@ -89,3 +99,51 @@ def image_montage(
 def image_montage_fixture() -> Callable[..., list[Imaged]]:
     """`image_montage`, for tests that cannot import it from here."""
     return image_montage
+
+
+@pytest.fixture
+def settings(rig_settings: Settings) -> Settings:
+    """Of a broker of its own; matches are sought near by, the tiles are small."""
+    stitching = rig_settings.stitching.model_copy(
+        update={"match": MatchSettings(search_px=32)}
+    )
+    return rig_settings.model_copy(update={"stitching": stitching})
+
+
+@pytest.fixture
+def frames(settings: Settings) -> Path:
+    return settings.home / "frames"
+
+
+@pytest.fixture
+def start(
+    open_bus: Callable[[str], Bus], settings: Settings
+) -> Iterator[Callable[..., Journal]]:
+    """Run one process's service; its ticks come from a thread."""
+    with ExitStack() as stack:
+
+        def begin(worker: str = "worker", **changes: Any) -> Journal:
+            acquisition = settings.acquisition
+            pipeline = acquisition.pipeline.model_copy(update=changes)
+            changed = settings.model_copy(
+                update={
+                    "acquisition": acquisition.model_copy(update={"pipeline": pipeline})
+                }
+            )
+            path = settings.home / "pipeline" / "journal.sqlite"
+            journal = Journal(path, worker=worker)
+            service = PipelineService(open_bus(worker), journal, changed)
+            stack.callback(service.close)
+            stop = threading.Event()
+            ticking = threading.Thread(target=lambda: tick_until(stop, service))
+            ticking.start()
+            stack.callback(ticking.join)
+            stack.callback(stop.set)
+            return Journal(path, worker="looks on")
+
+        yield begin
+
+
+def tick_until(stop: threading.Event, service: PipelineService) -> None:
+    while not stop.wait(0.05):
+        service.tick()

@@ -7,8 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ import pytest
 from em_platform.acquisition.devices.optics import radial_lens
 from em_platform.acquisition.devices.scope import start_status
 from em_platform.acquisition.pipeline.journal import Journal
-from em_platform.acquisition.pipeline.service import PipelineService
 from em_platform.acquisition.pipeline.unheard import unheard_tiles
-from em_platform.config import MatchSettings, Settings
+from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import LensModel, Size
 from em_platform.storage import layout
@@ -38,19 +36,6 @@ Said = dict[str, list[Any]]
 
 
 @pytest.fixture
-def settings(rig_settings: Settings) -> Settings:
-    stitching = rig_settings.stitching.model_copy(
-        update={"match": MatchSettings(search_px=32)}
-    )
-    return rig_settings.model_copy(update={"stitching": stitching})
-
-
-@pytest.fixture
-def frames(settings: Settings) -> Path:
-    return settings.home / "frames"
-
-
-@pytest.fixture
 def said(open_bus: Callable[[str], Bus]) -> Said:
     """Topic -> what was published of it."""
     heard: Said = defaultdict(list)
@@ -58,40 +43,6 @@ def said(open_bus: Callable[[str], Bus]) -> Said:
     for topic in (*EARLY, *LATE):
         bus.subscribe(topic, lambda m, h: heard[h["topic"]].append(m))
     return heard
-
-
-@pytest.fixture
-def start(
-    open_bus: Callable[[str], Bus], settings: Settings
-) -> Iterator[Callable[..., Journal]]:
-    """Run one process's service; its ticks come from a thread."""
-    with ExitStack() as stack:
-
-        def begin(worker: str = "worker", **changes: Any) -> Journal:
-            acquisition = settings.acquisition
-            pipeline = acquisition.pipeline.model_copy(update=changes)
-            changed = settings.model_copy(
-                update={
-                    "acquisition": acquisition.model_copy(update={"pipeline": pipeline})
-                }
-            )
-            path = settings.home / "pipeline" / "journal.sqlite"
-            journal = Journal(path, worker=worker)
-            service = PipelineService(open_bus(worker), journal, changed)
-            stack.callback(service.close)
-            stop = threading.Event()
-            ticking = threading.Thread(target=lambda: tick_until(stop, service))
-            ticking.start()
-            stack.callback(ticking.join)
-            stack.callback(stop.set)
-            return Journal(path, worker="looks on")
-
-        yield begin
-
-
-def tick_until(stop: threading.Event, service: PipelineService) -> None:
-    while not stop.wait(0.05):
-        service.tick()
 
 
 def wait_until(truth: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
