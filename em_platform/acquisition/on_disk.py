@@ -16,8 +16,9 @@ from em_platform.messaging.topics import model_of, reason
 
 log = logging.getLogger(__name__)
 
-_COMPLETE_SUFFIX = ".complete.json"
-_OF_THE_MONTAGE = (_COMPLETE_SUFFIX, ".truth.json")
+COMPLETE_SUFFIX = ".complete.json"
+OF_THE_MONTAGE = (COMPLETE_SUFFIX, ".truth.json")
+"""How the names of files end that tell of a montage, and not of one tile."""
 
 
 def said_on_disk(
@@ -31,10 +32,10 @@ def said_on_disk(
     A file that is no such message is logged and passed over.
     """
     names = sorted(path.name for path in folder.glob("*.json"))
-    tiles = [n for n in names if not n.endswith(_OF_THE_MONTAGE)]
+    tiles = [n for n in names if not n.endswith(OF_THE_MONTAGE)]
     new = [n for n in tiles if n.removesuffix(".json") not in recorded]
-    ends = [n for n in names if n.endswith(_COMPLETE_SUFFIX)]
-    open_ends = [n for n in ends if not is_complete(n.removesuffix(_COMPLETE_SUFFIX))]
+    ends = [n for n in names if n.endswith(COMPLETE_SUFFIX)]
+    open_ends = [n for n in ends if not is_complete(n.removesuffix(COMPLETE_SUFFIX))]
     found = [_said(folder / name, RAW) for name in new]
     found += [_said(folder / name, COMPLETE) for name in open_ends]
     return [said for said in found if said is not None]

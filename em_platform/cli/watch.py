@@ -17,9 +17,6 @@ LOOK_S = 0.5
 PATIENCE_S = 120.0
 """A session of which nothing is heard for so long is given up."""
 
-_AT_END = 1_000_000
-"""`queue_position` behind all regions that wait."""
-
 
 def regions(settings: Settings, count: int, *, first: int = 1) -> list[dict[str, Any]]:
     """Bodies of `roi.create`: montage n is a raster about the middle of aperture n."""
@@ -33,7 +30,6 @@ def regions(settings: Settings, count: int, *, first: int = 1) -> list[dict[str,
             acquisition.overlap,
             settings,
         )
-        | {"queue_position": _AT_END}
         for number in range(first, first + count)
     ]
 

@@ -51,7 +51,7 @@ def places(found: Any) -> set[tuple[int, int]]:
 def raster(
     rows: int, columns: int, step_px: int, turned_rad: float
 ) -> list[tuple[int, int, int, int]]:
-    """Row, column, x and y (nm) of tiles about the origin, to and fro."""
+    """Row, column, x and y (nm) of tiles about the origin, there and back."""
     found = []
     for row in range(rows):
         for column in range(columns)[:: 1 if row % 2 == 0 else -1]:

@@ -59,6 +59,7 @@ class Loader:
                 f"{message.specimen_id}; add one, or draw it on the page"
             )
             self._loop.put(lambda: self._session.preview_failed(sentence))
+            return
         self._loop.put(lambda: self._take(regions))
 
     def _take(self, regions: list[dict[str, Any]]) -> None:
@@ -107,7 +108,7 @@ def region_of(
     Raises
     ------
     RecordError
-        It has no polygon.
+        It has no polygon, or a point that is none.
     """
     payload = roi.get("roi_payload") or {}
     corners = [_point(each) for each in payload.get("vertices") or ()]
@@ -143,7 +144,11 @@ def region_of(
 
 def _point(given: Any) -> dict[str, float]:
     """A corner as the messages have it; TEM DB has pairs or objects."""
-    if isinstance(given, Mapping):
-        return {"x": float(given["x"]), "y": float(given["y"])}
-    x, y = given[:2]
-    return {"x": float(x), "y": float(y)}
+    try:
+        x, y = (given["x"], given["y"]) if isinstance(given, Mapping) else given[:2]
+        return {"x": float(x), "y": float(y)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"coordinator: a point of a region of TEM DB is {given!r}, two numbers x "
+            "and y were expected; draw its polygon again"
+        ) from error

@@ -115,7 +115,6 @@ class Montage(Machine):
         self._tries = settings.request_tries
         self._tries_left = self._tries
         self._entered_s = 0.0
-        self._arrived_s = 0.0
         super().__init__(
             states=self._states(settings), transitions=_TRANSITIONS, initial="Begin"
         )

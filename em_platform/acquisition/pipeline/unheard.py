@@ -8,14 +8,16 @@ from pathlib import Path
 
 from em_platform.acquisition.events import RAW, Said
 from em_platform.acquisition.frame_paths import PREVIEW
-from em_platform.acquisition.on_disk import said_on_disk
+from em_platform.acquisition.on_disk import (
+    COMPLETE_SUFFIX,
+    OF_THE_MONTAGE,
+    said_on_disk,
+)
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.noted import NotedTile, montage_of, noted
 
 log = logging.getLogger(__name__)
 
-_COMPLETE = ".complete.json"
-_OF_THE_MONTAGE = (_COMPLETE, ".truth.json")
 _RECENT_S = 24 * 3600.0
 """A montage that was completed longer ago is nobody's who waits for its tiles."""
 
@@ -52,19 +54,19 @@ def recent_folders(frames: Path) -> list[Path]:
 def is_over(frames: Path, montage_id: str, montage: str) -> bool:
     """Whether a montage is complete, or its frames are gone."""
     folder = frames / montage_id
-    return not folder.is_dir() or (folder / f"{montage}{_COMPLETE}").exists()
+    return not folder.is_dir() or (folder / f"{montage}{COMPLETE_SUFFIX}").exists()
 
 
 def _in_folder(folder: Path, journal: Journal) -> list[Said]:
     names = _names(folder)
     of_montage: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        if name.endswith(".json") and not name.endswith(_OF_THE_MONTAGE):
+        if name.endswith(".json") and not name.endswith(OF_THE_MONTAGE):
             tile_id = name.removesuffix(".json")
             of_montage[_montage(folder, tile_id)].append(tile_id)
     aside: set[str] = set()
     for montage, tile_ids in of_montage.items():
-        ended_s = _changed_s(folder / f"{montage}{_COMPLETE}")
+        ended_s = _changed_s(folder / f"{montage}{COMPLETE_SUFFIX}")
         is_old = ended_s is not None and time.time() - ended_s > _RECENT_S
         if is_old or journal.is_pruned(montage):
             aside.update(tile_ids)

@@ -62,6 +62,16 @@ def test_a_region_without_a_polygon_is_told() -> None:
         region_of(answer(), aperture_id=None, queue_position=None)
 
 
+@pytest.mark.parametrize("corner", [[1.0], None, {"x": 1.0}, ["a", 2.0]])
+def test_a_corner_that_is_no_point_is_one_sentence(corner: Any) -> None:
+    with pytest.raises(RecordError, match="two numbers x and y were expected"):
+        region_of(
+            answer(vertices=[*SQUARE[:2], corner]),
+            aperture_id=None,
+            queue_position=None,
+        )
+
+
 def test_a_temdb_that_is_away_or_refuses_is_told(temdb: str) -> None:
     for url, token in (
         (temdb, "wrong"),
