@@ -93,24 +93,33 @@ def watch_cpu(
     command: Sequence[str], environment: Mapping[str, str], spent: dict[str, float]
 ) -> None:
     """Run a command, and note the CPU seconds of each of its processes by name."""
-    last: dict[tuple[int, str], float] = {}
+    names: dict[int, str] = {}
+    last: dict[int, float] = {}
     with subprocess.Popen(command, env=environment) as running:
         root = psutil.Process(running.pid)
         while running.poll() is None:
-            try:
+            with suppress(psutil.Error):
                 for each in (root, *root.children(recursive=True)):
-                    with suppress(psutil.Error):
-                        used = each.cpu_times()
-                        last[each.pid, name_of(each.cmdline())] = (
-                            used.user + used.system
-                        )
-            except psutil.Error:
-                break
+                    note_cpu(each, names, last)
             threading.Event().wait(0.5)
     sums: Counter[str] = Counter()
-    for (_, name), seconds in last.items():
-        sums[name] += seconds
+    for pid, seconds in last.items():
+        sums[names[pid]] += seconds
     spent |= dict(sums.most_common())
+
+
+def note_cpu(
+    process: psutil.Process, names: dict[int, str], last: dict[int, float]
+) -> None:
+    """Note what a process has used so far, unless it has just ended."""
+    with suppress(psutil.Error):
+        used, words = process.cpu_times(), process.cmdline()
+        if words:  # one that has ended has none
+            name = name_of(words)
+            names[process.pid] = (
+                names.get(process.pid, name) if name == "others" else name
+            )
+            last[process.pid] = used.user + used.system
 
 
 def name_of(words: Sequence[str]) -> str:
