@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -102,10 +102,10 @@ def watch_cpu(
                 for each in (root, *root.children(recursive=True)):
                     note_cpu(each, names, last)
             threading.Event().wait(0.5)
-    sums: Counter[str] = Counter()
+    sums: dict[str, float] = defaultdict(float)
     for pid, seconds in last.items():
         sums[names[pid]] += seconds
-    spent |= dict(sums.most_common())
+    spent |= dict(sorted(sums.items(), key=lambda each: -each[1]))
 
 
 def note_cpu(
