@@ -27,6 +27,10 @@ from em_platform.temdb.tables import (
 )
 
 T = TypeVar("T", bound=Base)
+V = TypeVar("V")
+
+Wanted = Sequence[tuple[InstrumentedAttribute[Any], object]]
+"""Columns and what they must be."""
 
 MOST_A_PAGE = 1000
 _KEYS: dict[type[Base], tuple[str, InstrumentedAttribute[Any]]] = {
@@ -107,13 +111,19 @@ def page(
     *,
     skip: int,
     limit: int,
-    wanted: Sequence[tuple[InstrumentedAttribute[Any], object]] = (),
+    wanted: Wanted = (),
 ) -> Sequence[T]:
-    """One page of a list; `wanted` are columns and what they must be, None: any."""
+    """One page of the rows that are as `wanted`."""
+    query = only(query, wanted)
+    return session.scalars(query.offset(skip).limit(limit)).all()
+
+
+def only(query: Select[V], wanted: Wanted) -> Select[V]:
+    """The query for rows of which each wanted column has its value; None: any."""
     for column, value in wanted:
         if value is not None:
             query = query.where(column == value)
-    return session.scalars(query.offset(skip).limit(limit)).all()
+    return query
 
 
 def values_of(

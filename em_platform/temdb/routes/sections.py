@@ -20,11 +20,13 @@ from em_platform.temdb.routes.answers import (
     Db,
     Limit,
     Skip,
+    Wanted,
     change,
     has,
     in_use,
     missing,
     one,
+    only,
     page,
     refuse_taken,
     values_of,
@@ -179,12 +181,7 @@ def list_sections(
             query.order_by(Section.section_number, Section.id),
             skip=skip,
             limit=limit,
-            wanted=[
-                (Section.specimen_id, specimen_id),
-                (Section.block_id, block_id),
-                (Section.cutting_session_id, cutting_session_id),
-                (Section.media_id, media_id),
-            ],
+            wanted=_of(specimen_id, block_id, cutting_session_id, media_id),
         )
 
 
@@ -199,16 +196,9 @@ def count_sections(
 ) -> int:
     """How many sections there are."""
     query = _with_quality(select(func.count(Section.id)), quality)
-    for column, value in (
-        (Section.specimen_id, specimen_id),
-        (Section.block_id, block_id),
-        (Section.cutting_session_id, cutting_session_id),
-        (Section.media_id, media_id),
-    ):
-        if value is not None:
-            query = query.where(column == value)
+    wanted = _of(specimen_id, block_id, cutting_session_id, media_id)
     with db.reading() as session:
-        return session.scalar(query) or 0
+        return session.scalar(only(query, wanted)) or 0
 
 
 @router.get("/sections/sessions/{cutting_session_id}")
@@ -339,6 +329,20 @@ def _section(session: Session, cutting_session_id: str, section_id: str) -> Sect
     if found.cutting_session_id != cutting_session_id:
         raise missing("section", f"{section_id} of session {cutting_session_id}")
     return found
+
+
+def _of(
+    specimen_id: str | None,
+    block_id: str | None,
+    cutting_session_id: str | None,
+    media_id: str | None,
+) -> Wanted:
+    return [
+        (Section.specimen_id, specimen_id),
+        (Section.block_id, block_id),
+        (Section.cutting_session_id, cutting_session_id),
+        (Section.media_id, media_id),
+    ]
 
 
 def _with_quality(query: Select[T], quality: SectionQuality | None) -> Select[T]:
