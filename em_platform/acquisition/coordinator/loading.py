@@ -16,7 +16,7 @@ from em_platform.temdb.register import temdb_token, temdb_url
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 20.0
-_MOST = 1000
+_PAGE = 1000
 
 
 class Loader:
@@ -79,19 +79,23 @@ def rois_of_section(
     """
     import httpx
 
+    wanted = {"specimen_id": specimen_id, "section_id": section_id, "limit": _PAGE}
+    found: list[dict[str, Any]] = []
     try:
-        answer = httpx.get(
-            f"{url}/api/v2/rois",
-            params={
-                "specimen_id": specimen_id,
-                "section_id": section_id,
-                "limit": _MOST,
-            },
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=_TIMEOUT_S,
-        )
-        answer.raise_for_status()
-        found: list[dict[str, Any]] = answer.json()
+        with httpx.Client(
+            headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S
+        ) as client:
+            while len(found) % _PAGE == 0:
+                answer = client.get(
+                    f"{url}/api/v2/rois", params={**wanted, "skip": len(found)}
+                )
+                answer.raise_for_status()
+                page = answer.json()
+                if not isinstance(page, list):
+                    raise ValueError(f"found {type(page).__name__}, expected a list")
+                if not page or page[:1] == found[:1]:  # the end, or no paging
+                    break
+                found += page
     except (httpx.HTTPError, ValueError) as error:
         raise SourceUnavailable(
             f"coordinator: the regions of section {section_id} were not loaded: "
