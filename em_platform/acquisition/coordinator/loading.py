@@ -79,7 +79,11 @@ def rois_of_section(
     """
     import httpx
 
-    wanted = {"specimen_id": specimen_id, "section_id": section_id, "limit": _PAGE}
+    wanted: dict[str, Any] = {
+        "specimen_id": specimen_id,
+        "section_id": section_id,
+        "limit": _PAGE,
+    }
     found: list[dict[str, Any]] = []
     try:
         with httpx.Client(
