@@ -20,7 +20,7 @@ Names = tuple[str, ...]
 
 _NEW_LINE = "\\n"
 _HEAD = """digraph coordinator {
-  rankdir=LR; compound=true; fontname="sans-serif"; nodesep=0.25;
+  rankdir=LR; compound=true; newrank=true; fontname="sans-serif"; nodesep=0.25;
   node [shape=box, style="rounded,filled", fillcolor=white, fontname="sans-serif"];
   edge [fontname="sans-serif", fontsize=10, color="#555555"];
 """
@@ -104,9 +104,9 @@ def dot(nodes: tuple[Node, ...], arrows: tuple[Arrow, ...]) -> str:
         source, dest = by_path[arrow.source], by_path[arrow.dest]
         label = _NEW_LINE.join(arrow.labels)
         options = [f'label="{label}"']
-        if source.inner:
+        if source.inner and dest.path[: len(source.path)] != source.path:
             options.append(f'ltail="cluster_{_id(source.path)}"')
-        if dest.inner:
+        if dest.inner and source.path[: len(dest.path)] != dest.path:
             options.append(f'lhead="cluster_{_id(dest.path)}"')
         ends = f"{_id(_leaf(source).path)} -> {_id(_leaf(dest).path)}"
         lines.append(f"  {ends} [{', '.join(options)}];")

@@ -2,10 +2,12 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
-from TEM_comms.scope import Status
+from TEM_comms.scope import Command, Status
+from TEM_comms.scope.image_shift import Calibrate as ShiftCalibrate
+from TEM_comms.scope.image_shift import Command as ShiftCommand
 from TEM_comms.scope.image_shift import Status as ShiftStatus
 
 from em_platform.acquisition.devices.commanded import DeviceBus, FaultFile
@@ -147,9 +149,20 @@ class Scope:
         self._status = start_status(self._allowed)
         self._shift = start_shift()
         self._told_s = 0.0
-        self._bus.subscribe("scope.command", self._on_command)
-        self._bus.subscribe("scope.image_shift.command", self._on_shift)
-        self._bus.subscribe("scope.image_shift.calibrate", self._on_calibrate)
+        self._acts: dict[type, Callable[[Any], None]] = {
+            Command: self._on_command,
+            ShiftCommand: self._on_shift,
+            ShiftCalibrate: self._on_calibrate,
+        }
+        # one handler, so that a calibration counts for the command after it
+        self._bus.subscribe_many(
+            (
+                "scope.command",
+                "scope.image_shift.command",
+                "scope.image_shift.calibrate",
+            ),
+            lambda message, _: self._acts[type(message)](message),
+        )
 
     def tick(self) -> None:
         """Say its state when a second has gone by."""
@@ -160,21 +173,21 @@ class Scope:
     def close(self) -> None:
         """Nothing is left to do."""
 
-    def _on_command(self, command: Any, _: Mapping[str, str]) -> None:
+    def _on_command(self, command: Any) -> None:
         try:
             self._status = changed(self._status, command, allowed=self._allowed)
         except ValueError as error:
             log.warning("%s", error)
         self._tell()
 
-    def _on_shift(self, command: Any, _: Mapping[str, str]) -> None:
+    def _on_shift(self, command: Any) -> None:
         try:
             self._shift = shifted(self._shift, command)
         except ValueError as error:
             log.warning("%s", error)
         self._tell_shift()
 
-    def _on_calibrate(self, command: Any, _: Mapping[str, str]) -> None:
+    def _on_calibrate(self, command: Any) -> None:
         try:
             self._shift = calibrated(self._shift, command)
         except ValueError as error:
