@@ -31,7 +31,7 @@ demo: install
 # Everything that must hold: the rules first, then the quick tests, then those that
 # start real processes.
 test: check
-	$(BIN)/pytest -m "not system" $(ARGS)
+	$(BIN)/pytest -m "not system" --numprocesses 2 --dist loadfile $(ARGS)
 	$(BIN)/pytest -m system $(ARGS)
 
 check: install

@@ -29,13 +29,13 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    monkeypatch.setenv("EM_STORAGE__ROOT", "s3://results/em")
+    monkeypatch.setenv("EM_STORAGE__ROOT", "s3://montage-results/em")
     monkeypatch.setenv("EM_STORAGE__ENDPOINT_URL", f"http://{host}:{port}")
     monkeypatch.setenv("EM_STORAGE__ACCESS_KEY", "key")
     monkeypatch.setenv("EM_STORAGE__SECRET_KEY", "secret")
     options = store_of(load_settings()).options
-    fsspec.filesystem("s3", **options).mkdir("results")
-    yield "s3://results/em"
+    fsspec.filesystem("s3", **options).mkdir("montage-results")
+    yield "s3://montage-results/em"
     server.stop()
 
 
