@@ -134,7 +134,7 @@ def running_rig(
         *broker_children(settings, environment=told),
         *rig_children(settings, environment=told, wanted=wanted),
     ]
-    with Supervisor(Path(settings.home).absolute() / "logs") as supervisor:
+    with Supervisor(settings.logs_folder) as supervisor:
         supervisor.start_all(groups, timeout_s=_START_S)
         yield supervisor
 

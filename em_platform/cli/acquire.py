@@ -107,7 +107,7 @@ def _say_where(settings: Settings, story: Story) -> None:
 
     for label, path in (
         ("frames", frames_folder(settings)),
-        ("logs", settings.home.absolute() / "logs"),
+        ("logs", settings.logs_folder),
     ):
         story.say(f"{label:<7}{short(path)}")
 

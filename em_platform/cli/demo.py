@@ -165,7 +165,7 @@ def _places(
     yield "web UI", platform.url
     results = store.local_path("")
     yield "results", store.root if results is None else short(results)
-    yield "logs", short(platform.settings.home / "logs")
+    yield "logs", short(platform.settings.logs_folder)
     for key in session.runs:
         name = layout.mosaic(key)
         local = store.local_path(name)

@@ -65,7 +65,10 @@ def live_microscope(settings: Settings, story: Story) -> Iterator[Live]:
     with held(home / _LOCK) as ours:
         if not ours:
             _wait_for_the_other(settings)
-        with Supervisor(home / "logs") as supervisor, supervisor.until_signalled():
+        with (
+            Supervisor(settings.logs_folder) as supervisor,
+            supervisor.until_signalled(),
+        ):
             wanted = _to_start(settings) if ours else []
             if wanted:
                 story.say(f"starting {', '.join(wanted)}")

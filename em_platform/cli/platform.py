@@ -54,7 +54,10 @@ def running_platform(
         environment = _environment(settings)
         os.environ.update(environment)
         workspace = _prepare_dagster(home)
-        with Supervisor(home / "logs") as supervisor, supervisor.until_signalled():
+        with (
+            Supervisor(settings.logs_folder) as supervisor,
+            supervisor.until_signalled(),
+        ):
             session_file.write_text(supervisor.session)
             first = _children(settings, workspace)
             supervisor.start_all([*first, *beside], timeout_s=120)

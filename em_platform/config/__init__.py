@@ -4,6 +4,19 @@ from em_platform.config.acquisition import AcquisitionSettings
 from em_platform.config.broker import BrokerSettings
 from em_platform.config.coordinator import CoordinatorSettings
 from em_platform.config.fields import FIELDS, SettingField, sections
+from em_platform.config.ingest import (
+    CatalogSettings,
+    EbiSettings,
+    EpflSettings,
+    FlyemSettings,
+    IdrSettings,
+    IngestSettings,
+    OpenOrganelleSettings,
+    OutputSettings,
+    SourceSettings,
+    TransferSettings,
+    VolumeQualitySettings,
+)
 from em_platform.config.layers import export
 from em_platform.config.loader import LayeredSettings, load_layers, load_settings
 from em_platform.config.logs import LoggingSettings
@@ -38,13 +51,21 @@ __all__ = [
     "AlohaSettings",
     "BrokerSettings",
     "BufferSettings",
+    "CatalogSettings",
     "CoordinatorSettings",
     "DaskSettings",
+    "EbiSettings",
+    "EpflSettings",
+    "FlyemSettings",
+    "IdrSettings",
+    "IngestSettings",
     "LayeredSettings",
     "LoggingSettings",
     "MatchSettings",
     "MontageFitSettings",
+    "OpenOrganelleSettings",
     "OperatorSettings",
+    "OutputSettings",
     "PipelineSettings",
     "QcSettings",
     "QualitySettings",
@@ -54,10 +75,13 @@ __all__ = [
     "Settings",
     "SimulationSettings",
     "SolveSettings",
+    "SourceSettings",
     "StitchingSettings",
     "StorageSettings",
     "TemdbSettings",
     "TileSettings",
+    "TransferSettings",
+    "VolumeQualitySettings",
     "WebSettings",
     "export",
     "load_layers",

@@ -50,8 +50,8 @@ def load_settings(
     Parameters
     ----------
     yaml_path
-        YAML file; without it `EM_CONFIG_FILE`, else `config.yaml` where it exists.
-        It stands above the profile that `EM_PROFILE` names.
+        YAML file; without it `EM_CONFIG_FILE` or `EM_CONFIG_PATH`, else
+        `config.yaml` where it exists. It stands above the profile that `EM_PROFILE` names.
     env_file
         File of `NAME=value` lines; without it `.env` where it exists.
     environment
@@ -105,8 +105,9 @@ def load_layers(
 
 
 def _yaml_path(given: Path | None, environment: Mapping[str, str]) -> Path | None:
-    if given is None and environment.get("EM_CONFIG_FILE"):
-        given = Path(environment["EM_CONFIG_FILE"])
+    for name in ("EM_CONFIG_FILE", "EM_CONFIG_PATH"):
+        if given is None and environment.get(name):
+            given = Path(environment[name])
     if given is not None:
         return given
     default = Path("config.yaml")

@@ -6,6 +6,7 @@ from pydantic import SecretStr
 
 from em_platform.config.acquisition import AcquisitionSettings
 from em_platform.config.broker import BrokerSettings
+from em_platform.config.ingest import CatalogSettings, IngestSettings
 from em_platform.config.logs import LoggingSettings
 from em_platform.config.services import AlohaSettings, TemdbSettings
 from em_platform.config.stitching import StitchingSettings
@@ -23,11 +24,47 @@ ALIASES = {
     "LOKI_TAGS": ("logging", "loki_tags"),
     "LOKI_USERNAME": ("logging", "loki_username"),
     "LOKI_PASSWORD": ("logging", "loki_password"),
+    "EM_LOGS_DIR": ("logging", "folder"),
+    "EM_EXECUTION_MODE": ("ingest", "mode"),
+    "EM_SERVICES": ("ingest", "sources"),
+    "EM_RUN_CONSOLIDATION": ("ingest", "consolidate"),
+    "EM_CI_METADATA": ("catalog", "ci_metadata"),
+    "MAX_WORKERS": ("ingest", "workers"),
+    "MEMORY_LIMIT_GB": ("ingest", "memory_limit_gb"),
+    "ZARR_CHUNK_SIZE_MB": ("ingest", "output", "chunk_mb"),
+    "STREAMING_CHUNK_MB": ("ingest", "transfer", "part_mb"),
+    "EBI_ENTRY_ID": ("ingest", "ebi", "items"),
+    "IDR_IMAGE_IDS": ("ingest", "idr", "items"),
+    "IDR_OUTPUT_DIR": ("ingest", "idr", "raw_folder"),
+    "FLYEM_CROP_SIZE": ("ingest", "flyem", "crop_shape"),
+    "FLYEM_INSTANCE": ("ingest", "flyem", "instance"),
+    "GRAYSCALE_INSTANCE": ("ingest", "flyem", "instance"),
+    "NEUPRINT_SERVER": ("ingest", "flyem", "neuprint_url"),
+    "NEUPRINT_DATASET": ("ingest", "flyem", "neuprint_dataset"),
+    "NEUPRINT_TOKEN": ("ingest", "flyem", "neuprint_token"),
+    "NEUPRINT_APPLICATION_CREDENTIALS": ("ingest", "flyem", "neuprint_token"),
+    "LARGE_ARRAY_MODE": ("ingest", "openorganelle", "large_array_mode"),
+    "MAX_ARRAY_SIZE_MB": ("ingest", "openorganelle", "max_array_mb"),
+    "DOWNSAMPLE_FACTOR": ("ingest", "openorganelle", "downsample_factor"),
+    "OPENORGANELLE_MEMORY_RESERVATION": (
+        *("ingest", "openorganelle", "memory_reservation_mb"),
+    ),
+    "CONSOLIDATE_MEMORY_LIMIT": ("catalog", "memory_limit_mb"),
+    "CONSOLIDATE_CPU_LIMIT": ("catalog", "cpus"),
+    **{
+        f"{source.upper()}_{name}": ("ingest", source, field)
+        for source in ("ebi", "epfl", "flyem", "idr", "openorganelle")
+        for name, field in (
+            ("MEMORY_LIMIT", "memory_limit_mb"),
+            ("CPU_LIMIT", "cpus"),
+        )
+    },
 }
 """Environment names of other systems that are honoured -> our section and field."""
 
 OTHER_NAMES = {
     "EM_CONFIG_FILE",  # the YAML layer
+    "EM_CONFIG_PATH",  # another name of it
     "EM_PROFILE",  # the profile layer, see config.profiles
     "EM_COMMAND_LINE",  # which variables `em-platform --set` wrote
     "EM_SESSION",  # which processes end together, see processes.session
@@ -86,4 +123,16 @@ class Settings(Model):
     web: WebSettings = WebSettings()
     aloha: AlohaSettings = AlohaSettings()
     temdb: TemdbSettings = TemdbSettings()
+    ingest: IngestSettings = IngestSettings()
+    catalog: CatalogSettings = CatalogSettings()
     logging: LoggingSettings = LoggingSettings()
+
+    @property
+    def logs_folder(self) -> Path:
+        """Where processes write their logs."""
+        return Path(self.logging.folder or self.home / "logs").absolute()
+
+    @property
+    def raw_folder(self) -> Path:
+        """Where files of public sources lie as they were fetched."""
+        return Path(self.ingest.transfer.raw_folder or self.home / "raw").absolute()

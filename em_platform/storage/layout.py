@@ -4,6 +4,10 @@ from urllib.parse import quote
 
 UPLOADS = "aloha"
 """Folder of all that aloha has taken, one folder an acquisition."""
+RECORDS = "records"
+"""Folder of all catalog records, one folder a source."""
+CATALOG = "catalog"
+"""Folder of what is made from all records: catalog, reports."""
 
 
 def montage(acquisition_id: str) -> str:
@@ -53,7 +57,22 @@ def mosaic(acquisition_id: str) -> str:
 
 def dataset_record(acquisition_id: str) -> str:
     """The catalog record of one montage."""
-    return f"records/acquisition/{acquisition_id}.json"
+    return record("acquisition", acquisition_id)
+
+
+def ingested(source: str, key: str, name: str) -> str:
+    """One of what is known of an item of a public source: entry, raw, volume."""
+    return f"ingest/{source}/{key}/{name}.json"
+
+
+def volume(source: str, key: str) -> str:
+    """The image of an item of a public source, OME-Zarr."""
+    return f"volumes/{source}/{key}.zarr"
+
+
+def record(source: str, key: str) -> str:
+    """The catalog record of any dataset."""
+    return f"{RECORDS}/{source}/{key}.json"
 
 
 def lens(microscope: str, magnification: int) -> str:

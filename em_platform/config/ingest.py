@@ -1,0 +1,267 @@
+"""Settings of the public sources, of what is fetched from them, and of its order."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+
+from em_platform.model import Model
+
+SourceName = Literal["ebi", "epfl", "flyem", "idr", "openorganelle"]
+Mode = Literal["staged", "background", "parallel", "sequential"]
+Weight = Literal["light", "heavy"]
+
+
+def _listed(value: Any) -> Any:
+    """One value, or text with commas or spaces between values, as a list."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (str(value),)
+    if isinstance(value, str):
+        return tuple(value.replace(",", " ").split())
+    if isinstance(value, list | tuple):
+        return tuple(str(each) for each in value)
+    return value
+
+
+def _three(value: Any) -> Any:
+    """`1000 1000 1000` or `1000,1000,1000`, as the source projects write a crop."""
+    if isinstance(value, str):
+        return tuple(value.replace(",", " ").split()) or None
+    return value
+
+
+def _megabytes(value: Any) -> Any:
+    """`10g`, `512m` and `7.5g`, as Docker writes limits, in MiB."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower().removesuffix("b").removesuffix("i")
+    units = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024**2}
+    if text[-1:] in units:
+        try:
+            return round(float(text[:-1]) * units[text[-1]])
+        except ValueError:
+            return value
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Three = Annotated[tuple[int, int, int], BeforeValidator(_three)]
+Megabytes = Annotated[int, BeforeValidator(_megabytes), Field(gt=0)]
+
+
+class SourceSettings(Model):
+    """What is fetched from one source, when, and how gently.
+
+    `items` are the keys that are always wanted; discovery adds what it finds where
+    `discover` says so. `voxel_size_nm` (z, y, x) stands above what files and services
+    say. `memory_limit_mb` (also as `7.5g`) and `cpus` bound one run of this source;
+    `requests_at_once` and `requests_per_second` are what the other side is asked for
+    at most.
+    """
+
+    enabled: bool = True
+    items: Names = ()
+    discover: bool = False
+    schedule: str = "0 2 * * *"
+    weight: Weight = "light"
+    memory_limit_mb: Megabytes = 2048
+    cpus: float = Field(default=1.0, gt=0)
+    requests_at_once: int = Field(default=4, ge=1)
+    requests_per_second: float = Field(default=50.0, gt=0)
+    voxel_size_nm: tuple[float, float, float] | None = None
+
+
+class EbiSettings(SourceSettings):
+    """EMPIAR of EMBL-EBI: entries by their number.
+
+    `files_urls` are the roots of the archive, the first preferred, the others mirrors.
+    """
+
+    items: Names = ("11759",)
+    schedule: str = "0 1 * * *"
+    memory_limit_mb: Megabytes = 1024
+    cpus: float = Field(default=0.5, gt=0)
+    api_url: str = "https://www.ebi.ac.uk/empiar/api"
+    files_urls: Names = ("https://ftp.ebi.ac.uk/empiar/world_availability",)
+
+
+class EpflSettings(SourceSettings):
+    """EPFL CVLab: the hippocampus TIFFs by their name; they state no voxel size."""
+
+    items: Names = ("volumedata",)
+    schedule: str = "0 5 * * 0"
+    weight: Weight = "heavy"
+    memory_limit_mb: Megabytes = 10240
+    cpus: float = Field(default=4.0, gt=0)
+    voxel_size_nm: tuple[float, float, float] | None = (5.0, 5.0, 5.0)
+    files_urls: Names = (
+        "https://documents.epfl.ch/groups/c/cv/cvlab-unit/www/data/"
+        "%20ElectronMicroscopy_Hippocampus",
+    )
+
+
+class FlyemSettings(SourceSettings):
+    """FlyEM hemibrain: crops `z_y_x_dz_dy_dx` in voxels.
+
+    Without `items` one crop of `crop_shape` (z, y, x) is taken in the middle. `via`
+    chooses DVID's endpoint or the precomputed volume; `auto` takes the precomputed one
+    for more than `max_raw_mb`. `throttle` asks DVID to serve us after others. neuPrint
+    is asked for provenance and regions only where there is a token.
+    """
+
+    schedule: str = "0 3 * * *"
+    memory_limit_mb: Megabytes = 1536
+    cpus: float = Field(default=0.25, gt=0)
+    requests_at_once: int = Field(default=2, ge=1)
+    crop_shape: Three = (1000, 1000, 1000)
+    via: Literal["auto", "raw", "subvolblocks", "specificblocks", "precomputed"] = (
+        "auto"
+    )
+    max_raw_mb: int = Field(default=3072, gt=0, le=3072)
+    throttle: bool = True
+    dvid_url: str = "https://hemibrain-dvid.janelia.org"
+    uuid: str = "a89eb3af216a46cdba81204d8f954786"
+    instance: str = "grayscale"
+    precomputed_url: str = (
+        "https://storage.googleapis.com/neuroglancer-janelia-flyem-hemibrain/"
+        "emdata/clahe_yz/jpeg"
+    )
+    neuprint_url: str = "https://neuprint.janelia.org"
+    neuprint_dataset: str = "hemibrain:v1.2.1"
+    neuprint_token: SecretStr = SecretStr("")
+    neuprint_certificate: str = ""
+
+
+class IdrSettings(SourceSettings):
+    """Image Data Resource: images by their number; datasets are discovered.
+
+    `files_urls` are roots of the originals; `ngff_urls` of IDR's OME-Zarr images, used
+    where an image is among them.
+    """
+
+    items: Names = ("9846137",)
+    schedule: str = "0 4 * * *"
+    memory_limit_mb: Megabytes = 1024
+    cpus: float = Field(default=0.25, gt=0)
+    datasets: Names = ("10740",)
+    api_url: str = "https://idr.openmicroscopy.org"
+    files_urls: Names = ("https://ftp.ebi.ac.uk/pub/databases/IDR",)
+    ngff_urls: Names = (
+        "https://uk1s3.embassy.ebi.ac.uk/idr/zarr",
+        "https://livingobjects.ebi.ac.uk/idr/zarr",
+    )
+    raw_folder: str = ""
+
+
+class OpenOrganelleSettings(SourceSettings):
+    """OpenOrganelle: arrays of an anonymous bucket.
+
+    A key is the path with dots, `jrc_mus-nacc-2.recon-2.em.fibsem-int16.s2`. Arrays
+    above `max_array_mb` are streamed as they are, skipped, or taken at a smaller level
+    (`large_array_mode`: `stream`, `skip`, `downsample`).
+    """
+
+    items: Names = ("jrc_mus-nacc-2.recon-2.em.fibsem-int16.s2",)
+    schedule: str = "0 6 * * 0"
+    weight: Weight = "heavy"
+    memory_limit_mb: Megabytes = 7680
+    memory_reservation_mb: Megabytes = 4096
+    cpus: float = Field(default=2.0, gt=0)
+    requests_at_once: int = Field(default=32, ge=1)
+    requests_per_second: float = Field(default=500.0, gt=0)
+    bucket_url: str = "s3://janelia-cosem-datasets"
+    endpoint_url: str = ""
+    large_array_mode: Literal["stream", "skip", "downsample"] = "stream"
+    max_array_mb: int = Field(default=1_000_000, gt=0)
+    downsample_factor: int = Field(default=2, ge=2)
+
+
+class TransferSettings(Model):
+    """How files are fetched.
+
+    A file comes in parts of `part_mb`, `parts_at_once` of them; a request is tried
+    `retries` times more, after `backoff_s` doubled each time and shortened at random.
+    `reserve_gb` stay free on the disk. `max_gb_per_item` refuses what is larger.
+    Raw files lie in `raw_folder` (empty: `raw` under `home`) and stay there while
+    `keep_raw` says so.
+    """
+
+    part_mb: float = Field(default=16.0, gt=0)
+    parts_at_once: int = Field(default=4, ge=1)
+    retries: int = Field(default=4, ge=0)
+    backoff_s: float = Field(default=1.0, ge=0)
+    timeout_s: float = Field(default=60.0, gt=0)
+    reserve_gb: float = Field(default=1.0, ge=0)
+    max_gb_per_item: float = Field(default=10_000.0, gt=0)
+    raw_folder: str = ""
+    keep_raw: bool = True
+    verify_checksums: bool = True
+
+
+class OutputSettings(Model):
+    """The OME-Zarr 0.5 that a volume becomes: edges in voxels, at most.
+
+    A thin axis has smaller chunks and shards. `chunk_mb` chooses the edge by size
+    instead. `levels` 0 goes on until the volume fits into one chunk.
+    """
+
+    chunk_px: int = Field(default=64, ge=8)
+    chunk_mb: float | None = Field(default=None, gt=0)
+    shard_px: int = Field(default=256, ge=8)
+    compression_level: int = Field(default=1, ge=0, le=22)
+    levels: int = Field(default=0, ge=0)
+
+
+class VolumeQualitySettings(Model):
+    """What the checks of a volume allow.
+
+    A volume is blank when its standard deviation is below `min_std`, and has blank
+    sections or holes above these fractions. `voxel_tolerance` is relative.
+    """
+
+    min_std: float = Field(default=1.0, ge=0)
+    max_blank_fraction: float = Field(default=0.25, ge=0, le=1)
+    max_missing_fraction: float = Field(default=0.0, ge=0, le=1)
+    voxel_tolerance: float = Field(default=0.02, ge=0)
+
+
+class IngestSettings(Model):
+    """Public sources into OME-Zarr.
+
+    `mode` is the order of the sources, see the page on ingests; `sources` are those
+    that take part. `workers` is how many processes write a volume, `at_once` how many
+    sources run beside each other in `parallel`. `memory_limit_gb` is what all sources
+    that run at once may have together; 0 asks the machine.
+    """
+
+    mode: Mode = "staged"
+    sources: Names = ("ebi", "epfl", "flyem", "idr", "openorganelle")
+    workers: int = Field(default=2, ge=1)
+    at_once: int = Field(default=4, ge=1)
+    memory_limit_gb: float = Field(default=0.0, ge=0)
+    consolidate: bool = True
+    ebi: EbiSettings = EbiSettings()
+    epfl: EpflSettings = EpflSettings()
+    flyem: FlyemSettings = FlyemSettings()
+    idr: IdrSettings = IdrSettings()
+    openorganelle: OpenOrganelleSettings = OpenOrganelleSettings()
+    transfer: TransferSettings = TransferSettings()
+    output: OutputSettings = OutputSettings()
+    quality: VolumeQualitySettings = VolumeQualitySettings()
+
+
+class CatalogSettings(Model):
+    """The catalog over all records.
+
+    `strict` fails a consolidation that finds an invalid record. `schedule` is its cron
+    time. With `ci_metadata` a record says which CI run made it (variables `CI_*`).
+    """
+
+    strict: bool = True
+    reports: Annotated[
+        tuple[Literal["json", "csv", "html"], ...], BeforeValidator(_listed)
+    ] = ("json", "csv", "html")
+    detect_duplicates: bool = True
+    schedule: str = "0 7 * * 1"
+    ci_metadata: bool = False
+    memory_limit_mb: Megabytes = 2048
+    cpus: float = Field(default=0.5, gt=0)

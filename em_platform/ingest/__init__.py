@@ -1,0 +1,1 @@
+"""Public data into OME-Zarr and the catalog."""

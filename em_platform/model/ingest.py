@@ -1,0 +1,96 @@
+"""What passes between the steps of an ingest: entry -> raw -> volume -> record."""
+
+from datetime import date
+from typing import Any
+
+from pydantic import Field
+
+from em_platform.model.base import Model
+
+
+class RemoteFile(Model):
+    """One file that a source offers."""
+
+    name: str
+    """A relative path that is unique in its entry."""
+    url: str
+    mirrors: tuple[str, ...] = ()
+    size_bytes: int | None = Field(default=None, ge=0)
+    sha256: str = ""
+    """As the source publishes it; empty where it does not."""
+    md5: str = ""
+
+
+class RemoteArray(Model):
+    """An array that is read in place, chunk by chunk.
+
+    `crop` is the corner and the shape (z, y, x) in voxels of that array.
+    """
+
+    url: str
+    format: str
+    """`zarr`, `n5`, `precomputed`, `dvid`."""
+    crop: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Entry(Model):
+    """What a source says of one item; either `files` are fetched or `array` is read.
+
+    `key` is path-safe and is the item's partition. `source_id` is the source's own
+    name. `voxel_size_nm` is z, y, x. `aliases` are names under which others know it.
+    `snapshot` holds the source's answers as they came.
+    """
+
+    source: str
+    key: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    source_id: str
+    title: str
+    url: str
+    description: str = ""
+    modality: str = "EM"
+    shape: tuple[int, int, int] | None = None
+    dtype: str | None = None
+    voxel_size_nm: tuple[float, float, float] | None = None
+    origin_nm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    imaging_start_date: date | None = None
+    organism: str = ""
+    sample: str = ""
+    license: str = ""
+    citation: str = ""
+    doi: str = ""
+    aliases: tuple[str, ...] = ()
+    files: tuple[RemoteFile, ...] = ()
+    array: RemoteArray | None = None
+    estimated_bytes: int | None = Field(default=None, ge=0)
+    """What will be fetched; None where the source does not say."""
+    additional: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    snapshot: dict[str, Any] = Field(default_factory=dict)
+
+
+class FetchedFile(Model):
+    """One file that lies whole and checked below the item's raw folder."""
+
+    name: str
+    url: str
+    size_bytes: int
+    sha256: str
+    etag: str = ""
+    modified: str = ""
+    checked_against: str = ""
+    """`sha256`, `md5`, or `length`: what the source let us compare."""
+
+
+class RawItem(Model):
+    """What was fetched for an entry, or what a look at its array found.
+
+    `fetched_bytes` came over the network in this call; 0 when all was there.
+    """
+
+    files: tuple[FetchedFile, ...] = ()
+    expected_chunks: int | None = None
+    missing_chunks: int | None = None
+    missing: tuple[str, ...] = ()
+    """Names of missing chunks or files, at most 100 of them."""
+    size_bytes: int = 0
+    fetched_bytes: int = 0
