@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from em_platform.model.base import Model
+from em_platform.model.volume import WrittenVolume
 
 
 class RemoteFile(Model):
@@ -94,3 +95,27 @@ class RawItem(Model):
     """Names of missing chunks or files, at most 100 of them."""
     size_bytes: int = 0
     fetched_bytes: int = 0
+    digest: str = ""
+    """Of names, sizes and ETags of an array's chunks, where the store lists them."""
+
+
+class VolumeItem(Model):
+    """A volume that was written, and from what.
+
+    `fingerprint` names what went in; `stated_voxel_nm` is what the file itself said.
+    """
+
+    written: WrittenVolume
+    fingerprint: str
+    stated_voxel_nm: tuple[float, float, float] | None = None
+
+
+class Estimate(Model):
+    """What an item would cost; None where nobody can say beforehand."""
+
+    source: str
+    key: str
+    title: str
+    fetch_bytes: int | None
+    volume_bytes: int | None
+    already_there: bool

@@ -1,0 +1,231 @@
+"""The steps of an ingest: entry -> raw -> volume -> record.
+
+Each step takes what the one before left in the store, and leaves its own result there;
+done again, it does only what is missing or has changed. What goes wrong is recorded in
+the item's catalog record before it is raised.
+"""
+
+import hashlib
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from em_platform.catalog.ingested import record_of_item
+from em_platform.catalog.status import mark
+from em_platform.catalog.validate import check_record
+from em_platform.config import Settings
+from em_platform.errors import StorageError
+from em_platform.formats.ome_zarr import Run
+from em_platform.formats.volume_writer import write_volume
+from em_platform.ingest.checks import check_item, record_is_valid
+from em_platform.ingest.described import described
+from em_platform.ingest.progress import Progress, Silent
+from em_platform.ingest.source import Source
+from em_platform.ingest.sources import SOURCES, settings_of
+from em_platform.model import Check
+from em_platform.model.dataset import DatasetRecord, Status
+from em_platform.model.ingest import Entry, Estimate, RawItem, VolumeItem
+from em_platform.model.volume import WrittenVolume
+from em_platform.storage import Store, layout
+
+
+def take_entry(source: Source, key: str, store: Store) -> Entry:
+    """Ask the source what the item is."""
+    with recorded(store, source.name, key):
+        if not store.exists(layout.ingested(source.name, key, "volume")):
+            mark(store, source.name, key, Status.PROCESSING, step="entry")
+        entry = source.describe(key)
+        store.write(layout.ingested(source.name, key, "entry"), entry, Entry)
+    return entry
+
+
+def take_raw(
+    source: Source,
+    entry: Entry,
+    store: Store,
+    *,
+    settings: Settings,
+    progress: Progress | None = None,
+) -> RawItem:
+    """Fetch the item's files, or look whether its array is whole."""
+    with recorded(store, source.name, entry.key):
+        held = _held_raw(entry, store)
+        if held is not None and _is_written(entry, held, store, settings):
+            raw = held.model_copy(update={"fetched_bytes": 0})
+        else:
+            mark(store, source.name, entry.key, Status.PROCESSING, step="raw")
+            folder = raw_folder(entry, settings)
+            raw = source.fetch(entry, folder, progress or Silent())
+        store.write(layout.ingested(source.name, entry.key, "raw"), raw, RawItem)
+    return raw
+
+
+def take_volume(
+    source: Source,
+    entry: Entry,
+    store: Store,
+    *,
+    settings: Settings,
+    run: Run = map,
+) -> WrittenVolume:
+    """Write the item's voxels as OME-Zarr; nothing happens where they stand already."""
+    name = layout.ingested(source.name, entry.key, "volume")
+    with recorded(store, source.name, entry.key):
+        raw = store.read(layout.ingested(source.name, entry.key, "raw"), RawItem)
+        if _is_written(entry, raw, store, settings):
+            return store.read(name, VolumeItem).written
+        mark(store, source.name, entry.key, Status.SAVING_DATA, step="volume")
+        volume = source.open(entry, raw_folder(entry, settings))
+        stated = volume.info.voxel_size_nm
+        override = settings_of(source.name, settings).voxel_size_nm
+        item = VolumeItem(
+            written=write_volume(
+                store.url(layout.volume(source.name, entry.key)),
+                described(volume, entry, override=override),
+                settings=settings.ingest.output,
+                name=entry.title,
+                fingerprint=fingerprint(entry, raw, settings),
+                attributes={"em_platform": {"source": entry.source, "key": entry.key}},
+                storage_options=store.options,
+                run=run,
+            ),
+            fingerprint=fingerprint(entry, raw, settings),
+            stated_voxel_nm=stated,
+        )
+        store.write(name, item, VolumeItem)
+        if not settings.ingest.transfer.keep_raw:
+            shutil.rmtree(raw_folder(entry, settings), ignore_errors=True)
+    return item.written
+
+
+def take_record(
+    name: str, key: str, store: Store, *, settings: Settings
+) -> tuple[DatasetRecord, tuple[Check, ...]]:
+    """Write the catalog record of what the other steps have made, and check it."""
+    with recorded(store, name, key):
+        entry = store.read(layout.ingested(name, key, "entry"), Entry)
+        raw = store.read(layout.ingested(name, key, "raw"), RawItem)
+        item = store.read(layout.ingested(name, key, "volume"), VolumeItem)
+        checks = check_item(
+            entry,
+            raw,
+            item=item,
+            quality=settings.ingest.quality,
+            same_voxels=_same_voxels(name, key, item, store),
+        )
+        record = record_of_item(
+            entry,
+            raw,
+            item.written,
+            checks=checks,
+            raw_folder=str(raw_folder(entry, settings)) if entry.files else None,
+        )
+        record = mark(store, name, key, Status.COMPLETE, step="record", record=record)
+        errors = check_record(record.model_dump(mode="json", exclude_none=True))
+    return record, (*checks, record_is_valid(errors))
+
+
+def take_all(
+    source: Source,
+    key: str,
+    store: Store,
+    *,
+    settings: Settings,
+    progress: Progress | None = None,
+    run: Run = map,
+) -> tuple[DatasetRecord, tuple[Check, ...]]:
+    """All steps of one item, one after the other."""
+    entry = take_entry(source, key, store)
+    take_raw(source, entry, store, settings=settings, progress=progress)
+    take_volume(source, entry, store, settings=settings, run=run)
+    return take_record(source.name, key, store, settings=settings)
+
+
+def estimate(source: Source, key: str, store: Store, *, settings: Settings) -> Estimate:
+    """What an item would cost; asks the source, fetches and writes nothing."""
+    entry = source.describe(key)
+    held = _held_raw(entry, store)
+    done = held is not None and _is_written(entry, held, store, settings)
+    voxels = math.prod(entry.shape) if entry.shape and entry.dtype else None
+    return Estimate(
+        source=source.name,
+        key=key,
+        title=entry.title,
+        fetch_bytes=0 if done else entry.estimated_bytes,
+        volume_bytes=voxels and voxels * np.dtype(entry.dtype).itemsize,
+        already_there=done,
+    )
+
+
+def raw_folder(entry: Entry, settings: Settings) -> Path:
+    """Where the item's files lie as they were fetched."""
+    own = getattr(getattr(settings.ingest, entry.source, None), "raw_folder", "")
+    root = Path(own).absolute() if own else settings.raw_folder / entry.source
+    return root / entry.key
+
+
+def fingerprint(entry: Entry, raw: RawItem, settings: Settings) -> str:
+    """Names the voxels and the way in which they are stored."""
+    parts = (
+        (entry.title, entry.voxel_size_nm, entry.origin_nm, entry.array),
+        settings_of(entry.source, settings).voxel_size_nm,
+        [(file.name, file.sha256) for file in raw.files],
+        raw.digest,
+        settings.ingest.output.model_dump_json(),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+@contextmanager
+def recorded(store: Store, source: str, key: str) -> Iterator[None]:
+    """What goes wrong within the block stands in the item's record before it leaves."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        mark(store, source, key, Status.CANCELLED)
+        raise
+    except Exception as error:
+        _note_failure(store, source, key, error)
+        raise
+
+
+def _note_failure(store: Store, source: str, key: str, error: Exception) -> None:
+    try:
+        mark(store, source, key, Status.FAILED, error=error)
+    except StorageError as second:
+        # The disk that is full may be the one that holds the record.
+        error.add_note(f"and its record could not be written: {second}")
+
+
+def _held_raw(entry: Entry, store: Store) -> RawItem | None:
+    name = layout.ingested(entry.source, entry.key, "raw")
+    return store.read(name, RawItem) if store.exists(name) else None
+
+
+def _is_written(entry: Entry, raw: RawItem, store: Store, settings: Settings) -> bool:
+    """Whether the volume of just these voxels stands whole."""
+    name = layout.ingested(entry.source, entry.key, "volume")
+    image = layout.volume(entry.source, entry.key)
+    if not store.exists(name) or not store.exists(f"{image}/zarr.json"):
+        return False
+    held = store.read(name, VolumeItem)
+    return held.fingerprint == fingerprint(entry, raw, settings)
+
+
+def _same_voxels(
+    source: str, key: str, item: VolumeItem, store: Store
+) -> Iterator[str]:
+    """Other ingested items with the same voxels."""
+    wanted = item.written.statistics.content_sha256
+    for other in SOURCES:
+        for name in store.names(f"ingest/{other}"):
+            path = layout.ingested(other, name, "volume")
+            if (other, name) == (source, key) or not store.exists(path):
+                continue
+            held = store.read(path, VolumeItem).written.statistics.content_sha256
+            if held == wanted:
+                yield f"{other}/{name}"
