@@ -1,0 +1,130 @@
+"""What a source's refusals and broken answers mean, each in one sentence."""
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+import urllib3
+
+from em_platform.errors import (
+    ConfigError,
+    SourceError,
+    SourceRefused,
+    SourceUnavailable,
+)
+
+_LATER = {408, 425, 429}
+"""Statuses below 500 that may change by themselves."""
+_SECRET = re.compile(
+    r"(?i)((?:^|[?&;])[^=&;]*(?:token|key|secret|password|signature|credential|sig)"
+    r"[^=&;]*=)[^&;]+"
+)
+_CURES = {
+    401: "give its token, or one that is still valid, in ingest.{who}",
+    403: "give a token that may read it in ingest.{who}, or ask the source for access",
+    404: "check the item's key and the addresses in ingest.{who}",
+    410: "the source took it away; take the item off ingest.{who}.items",
+}
+
+
+class Cut(Exception):
+    """An answer that is not whole or not right, and may be so at the next try."""
+
+
+def shown(url: str) -> str:
+    """`url` without passwords, tokens and keys, fit for a sentence."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    query = _SECRET.sub(r"\1...", parts.query)
+    return urlunsplit(parts._replace(netloc=host, query=query))
+
+
+def not_served(who: str, response: requests.Response, *, tried: int) -> SourceError:
+    """The error for a status that was not expected; says whether to retry."""
+    status = response.status_code
+    url = shown(response.url)
+    found = f"{who}: {url} answered {status} ({_reason(response)})"
+    if status < 500 and status not in _LATER:
+        cure = _CURES.get(status, _CURES[404]).format(who=who)
+        return SourceRefused(f"{found}; {cure}", url=url, status=status)
+    return SourceUnavailable(
+        f"{found} at the last of {tried} tries; wait until the service is well, then "
+        "run again: what has come is kept",
+        url=url,
+        status=status,
+        tries=tried,
+    )
+
+
+def broken(who: str, url: str, *, error: Exception, tried: int) -> SourceError:
+    """The error for an answer that did not come, or not whole.
+
+    Raises
+    ------
+    ConfigError
+        `url` is none.
+    """
+    where = shown(url)
+    if isinstance(error, ValueError):  # InvalidURL, MissingSchema and their like
+        raise ConfigError(
+            f"{who}: {where!r} is no address of a web server; correct the addresses in "
+            f"ingest.{who}"
+        ) from error
+    reason = _why(error)
+    if isinstance(error, requests.exceptions.SSLError):
+        failed: SourceError = SourceRefused(
+            f"{who}: {where} has a certificate that is not trusted ({reason}); name "
+            f"its certificate or check the addresses in ingest.{who}",
+            url=where,
+            reason=reason,
+        )
+    else:
+        failed = SourceUnavailable(
+            f"{who}: {where} did not serve ({reason}) at the last of {tried} tries; "
+            "check the network, then run again: what has come is kept",
+            url=where,
+            reason=reason,
+            tries=tried,
+        )
+    failed.__cause__ = error
+    return failed
+
+
+def _reason(response: requests.Response) -> str:
+    """The server's own words for an error, in one line."""
+    kind = response.headers.get("Content-Type", "")
+    plain = "json" in kind or "text/plain" in kind
+    try:
+        said = response.raw.read(500, decode_content=True) if plain else b""
+    except (urllib3.exceptions.HTTPError, OSError):
+        said = b""
+    words = " ".join(said.decode("utf-8", errors="replace").split())[:200]
+    return words or response.reason or HTTPStatus(response.status_code).phrase
+
+
+def _why(error: Exception) -> str:
+    """The innermost words of what went wrong with a connection."""
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    inner = error.args[0] if error.args else error
+    inner = getattr(inner, "reason", inner)
+    cause = inner if isinstance(inner, BaseException) else error
+    words = str(cause).rpartition(">: ")[2] or type(cause).__name__
+    return " ".join(words.split())[:200]
+
+
+def retry_after_s(text: str | None) -> float:
+    """Seconds that the other side asks us to wait (RFC 9110, 10.2.3); 0 for none."""
+    if not text:
+        return 0.0
+    if text.strip().isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
