@@ -1,0 +1,67 @@
+"""What the stand-ins were asked: one line a request, in the order of arrival."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+@dataclass(slots=True, kw_only=True)
+class Logged:
+    """One request and what became of it."""
+
+    site: str
+    method: str
+    path: str
+    """Decoded."""
+    query: str = ""
+    range: str = ""
+    """As asked, such as `bytes=0-99`."""
+    status: int = 0
+    """0 while it is not answered."""
+    promised_bytes: int = 0
+    bytes_sent: int = 0
+    """Of the body, as far as they were handed to the network."""
+    at: float = 0.0
+    """Seconds since 1970."""
+    seconds: float = 0.0
+    faults: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all was sent that was promised."""
+        return self.status > 0 and self.bytes_sent == self.promised_bytes
+
+
+class RequestsLog:
+    """All requests to all servers of a world."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: list[Logged] = []
+
+    def open(self, entry: Logged) -> Logged:
+        """Add a request when it arrives; the server fills it in as it answers."""
+        entry.at = time.time()
+        with self._lock:
+            self._entries.append(entry)
+        return entry
+
+    def all(self) -> list[Logged]:
+        """A copy of all requests so far."""
+        with self._lock:
+            return [replace(entry) for entry in self._entries]
+
+    def count(self, predicate: Callable[[Logged], bool] = lambda _: True) -> int:
+        """How many requests there were for which the predicate is true."""
+        return sum(predicate(entry) for entry in self.all())
+
+    def clear(self) -> None:
+        """Forget all requests so far."""
+        with self._lock:
+            self._entries.clear()
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """All requests, to be sent."""
+        return [asdict(entry) for entry in self.all()]
