@@ -2,7 +2,6 @@
 
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.model.volume import VolumeInfo
@@ -26,6 +25,6 @@ class Volume(Protocol):
         """What is known of it without its pixels."""
         ...
 
-    def read(self, region: Region) -> NDArray[np.generic[Any]]:
+    def read(self, region: Region) -> NDArray[Any]:
         """The voxels of a region, `(z, y, x)`, in native byte order."""
         ...

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.formats.volume import Region, Volume
@@ -20,7 +19,7 @@ class Described:
     volume: Volume
     info: VolumeInfo
 
-    def read(self, region: Region) -> NDArray[np.generic[Any]]:
+    def read(self, region: Region) -> NDArray[Any]:
         """The voxels of a region, `(z, y, x)`."""
         return self.volume.read(region)
 
