@@ -4,10 +4,10 @@ import dagster as dg
 
 from em_platform.assets.failures import told_to_dagster
 from em_platform.assets.summaries import record_summary
+from em_platform.catalog.record_files import first_recorded, write_record
 from em_platform.catalog.records import dataset_record as record_of
 from em_platform.formats.ome_zarr import open_level
 from em_platform.model import Montage, MontageFit, TileStats
-from em_platform.model.dataset import DatasetRecord
 from em_platform.partitions import montages
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.storage import Storage
@@ -42,8 +42,9 @@ def dataset_record(
             checks=check_montage(montage, stats, fit=fit, settings=settings),
             stats=stats,
             chunk_px=settings.render.chunk_px,
+            recorded_at=first_recorded(store, layout.dataset_record(key)),
         )
-        store.write(layout.dataset_record(key), record, DatasetRecord)
+        write_record(store, layout.dataset_record(key), record)
     return dg.MaterializeResult(
         metadata=record_summary(record, store.url(layout.dataset_record(key)))
     )

@@ -35,12 +35,13 @@ def dataset_record(
     stats: Iterable[TileStats] = (),
     chunk_px: int | None = None,
     size_bytes: int | None = None,
-    recorded_at: datetime | None = None,
+    recorded_at: datetime,
 ) -> DatasetRecord:
     """The record of one mosaic; the same mosaic gives the same record.
 
     `shape` is `(h, w)` at full resolution. `recorded_at` is the time of creation where
-    the montage itself has none; no clock is read here.
+    the montage itself has none (see `record_files.first_recorded`); no clock is read
+    here.
     """
     record = record_id(_SOURCE, montage.acquisition_id)
     created = _in_utc(montage.ended_at or montage.started_at or recorded_at)

@@ -17,6 +17,7 @@ from em_platform.model import (
 )
 from em_platform.model.dataset import DatasetRecord
 
+RECORDED = datetime(2026, 6, 1, tzinfo=UTC)
 SIZE = Size(height_px=64, width_px=96)
 DATE_TIME = {"type": "string", "format": "date-time"}
 NUMBERS = {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}}
@@ -124,7 +125,13 @@ BAD = Check(
 
 def record(of: Montage) -> DatasetRecord:
     return dataset_record(
-        of, FIT, url="file:///m.zarr", shape=(64, 256), checks=(BAD,), chunk_px=512
+        of,
+        FIT,
+        url="file:///m.zarr",
+        shape=(64, 256),
+        checks=(BAD,),
+        chunk_px=512,
+        recorded_at=RECORDED,
     )
 
 
@@ -151,7 +158,7 @@ def test_the_same_mosaic_gives_the_same_record() -> None:
 
 def test_what_is_not_known_is_said_and_not_made_up() -> None:
     unknown = record(montage(pixel_nm=None, started_at=None, failures=()))
-    assert unknown.created_at is None
+    assert unknown.created_at == RECORDED
     assert unknown.metadata.core.voxel_size_nm is None
     assert unknown.metadata.quality.validation_errors == (
         "seams: 5 px at a-b",

@@ -1,0 +1,76 @@
+"""Records as files: sorted keys, nothing that is not known, whole or absent."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from em_platform.errors import RecordError
+from em_platform.model.dataset import DatasetRecord
+from em_platform.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def utc_now() -> datetime:
+    """The time of this computer."""
+    return datetime.now(UTC)
+
+
+def json_bytes(content: Any) -> bytes:
+    """Indented JSON with sorted keys: equal content gives equal bytes."""
+    text = json.dumps(
+        content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
+    return text.encode() + b"\n"
+
+
+def content_of(record: DatasetRecord) -> dict[str, Any]:
+    """The record as JSON values; what is not known is left out."""
+    return record.model_dump(mode="json")
+
+
+def write_record(store: Store, name: str, record: DatasetRecord) -> None:
+    """Put the record at `name`, whole or not at all."""
+    store.write_bytes(name, json_bytes(content_of(record)))
+
+
+def read_record(store: Store, name: str) -> DatasetRecord | None:
+    """The record at `name`, None where there is none.
+
+    Raises
+    ------
+    RecordError
+        What lies there is no record; it says why.
+    """
+    if not store.exists(name):
+        return None
+    return store.read(name, DatasetRecord)
+
+
+def earlier_record(store: Store, name: str) -> DatasetRecord | None:
+    """The record at `name`; a damaged one is told in the log and counts as none."""
+    try:
+        return read_record(store, name)
+    except RecordError as error:
+        log.warning("%s", error)
+        return None
+
+
+def first_recorded(
+    store: Store, name: str, *, now: Callable[[], datetime] = utc_now
+) -> datetime:
+    """When the dataset was recorded first: by the record at `name`, else now."""
+    earlier = earlier_record(store, name)
+    return now() if earlier is None else earlier.created_at
+
+
+def at(content: Mapping[str, Any], *path: str) -> Any:
+    """The value at a path of keys, None where a part of it is missing."""
+    value: Any = content
+    for part in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(part)
+    return value
