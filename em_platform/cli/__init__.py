@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "the main job: two montages from a simulated microscope to mosaics",
     "acquire": "image montages with the microscope",
     "stitch": "stitch a folder or list of tiles into an OME-Zarr mosaic",
+    "ingest": "fetch public data into volumes and the catalog",
     "view": "open a mosaic in the browser (Neuroglancer)",
     "broker": "run the embedded message broker",
     "recorder": "record the microscope's events",

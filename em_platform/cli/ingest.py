@@ -1,0 +1,184 @@
+"""`em-platform ingest`: public sources into OME-Zarr and the catalog."""
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+
+from em_platform.catalog.consolidate import consolidate
+from em_platform.cli.ingest_report import (
+    IngestReport,
+    print_plan,
+    print_report,
+    shown,
+)
+from em_platform.config import Settings, load_settings
+from em_platform.config.ingest import Mode
+from em_platform.errors import ConfigError, PlatformError
+from em_platform.ingest.modes import Ingest, worker_command
+from em_platform.ingest.sources import SOURCES, open_source
+from em_platform.ingest.steps import estimate
+from em_platform.ingest.worker import ItemOutcome, Told, ingest_source
+from em_platform.model.ingest import Estimate
+from em_platform.storage import layout, store_of
+
+_REPORT = f"{layout.CATALOG}/last_ingest.json"
+
+
+@click.command()
+@click.option(
+    "--mode",
+    type=click.Choice(get_args(Mode)),
+    help="Order of the sources (default: ingest.mode, EM_EXECUTION_MODE).",
+)
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    metavar="NAME",
+    help=f"Only this one; may be repeated: {', '.join(SOURCES)}.",
+)
+@click.option(
+    "--item",
+    "items",
+    multiple=True,
+    metavar="SOURCE/KEY",
+    help="Only this item, such as ebi/11759; may be repeated.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be fetched, and how much."
+)
+@click.option("--list", "lists", is_flag=True, help="Say which items the sources have.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--worker", hidden=True, help="Be the process of one source.")
+def command(
+    mode: Mode | None,
+    sources: tuple[str, ...],
+    items: tuple[str, ...],
+    dry_run: bool,
+    lists: bool,
+    as_json: bool,
+    worker: str | None,
+) -> None:
+    """Fetch public data, write volumes, and record them in the catalog.
+
+    What is there already is not fetched again, and what was interrupted goes on. The
+    status is 0 when every item is complete, no check of severity ERROR failed, and the
+    catalog is valid.
+    """
+    settings = load_settings()
+    keys = chosen(sources, items, settings=settings)
+    if worker is not None:
+        sys.exit(_be_worker(worker, keys.get(worker, ()), settings))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    console = Console(stderr=as_json)
+    if lists or dry_run:
+        told = _told_of(keys, settings, dry_run=dry_run)
+        good = print_plan(told, settings, as_json=as_json, console=console)
+        sys.exit(0 if good else 1)
+    sys.exit(_ingest(mode or settings.ingest.mode, keys, settings, as_json=as_json))
+
+
+def chosen(
+    sources: Sequence[str], items: Sequence[str], *, settings: Settings
+) -> dict[str, tuple[str, ...]]:
+    """Source -> its wanted items, none meaning all that it lists.
+
+    Raises
+    ------
+    ConfigError
+        No such source, or an item that does not say of which source it is.
+    """
+    keys: dict[str, tuple[str, ...]] = dict.fromkeys(sources, ())
+    for item in items:
+        name, slash, key = item.partition("/")
+        if not slash or not key:
+            raise ConfigError(
+                f"ingest: item {item!r} was found, SOURCE/KEY was expected; write it "
+                "as ebi/11759"
+            )
+        keys[name] = (*keys.get(name, ()), key)
+    keys = keys or dict.fromkeys(settings.ingest.sources, ())
+    unknown = [name for name in keys if name not in SOURCES]
+    if unknown:
+        raise ConfigError(
+            f"ingest: no source {unknown[0]!r}, expected one of {', '.join(SOURCES)}; "
+            "correct --source, --item or ingest.sources (EM_SERVICES)"
+        )
+    return keys
+
+
+def _be_worker(name: str, keys: Sequence[str], settings: Settings) -> int:
+    def tell(told: Told) -> None:
+        print(told.model_dump_json(), flush=True)
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        outcomes = ingest_source(name, keys, settings=settings, tell=tell)
+    except KeyboardInterrupt:
+        return 130
+    return 0 if all(outcome.is_good for outcome in outcomes) else 1
+
+
+def _ingest(
+    mode: Mode, keys: dict[str, tuple[str, ...]], settings: Settings, *, as_json: bool
+) -> int:
+    console = Console(stderr=as_json)
+    with shown(console) as tell:
+        work = Ingest(settings=settings, keys=keys, tell=tell, command=worker_command)
+        with _until_signalled(work):
+            outcomes = work.run(mode)
+    report = IngestReport(mode=mode, outcomes=tuple(outcomes))
+    store = store_of(settings)
+    if settings.ingest.consolidate:
+        made = consolidate(store, settings.catalog)
+        report = report.model_copy(update={"invalid_records": made.invalid})
+    store.write(_REPORT, report, IngestReport)
+    if as_json:
+        click.echo(report.model_dump_json(indent=1))
+    else:
+        print_report(report, console)
+    if work.stopping.is_set():
+        return 130
+    good = all(outcome.is_good for outcome in outcomes) and not report.invalid_records
+    return 0 if good else 1
+
+
+@contextmanager
+def _until_signalled(work: Ingest) -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        work.stopping.set()
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _told_of(
+    keys: dict[str, tuple[str, ...]], settings: Settings, *, dry_run: bool
+) -> list[Estimate | ItemOutcome]:
+    """Each item's estimate, or what stands in its way."""
+    store = store_of(settings)
+    found: list[Estimate | ItemOutcome] = []
+    for name, wanted in keys.items():
+        key = ""
+        try:
+            source = open_source(name, settings)
+            for key in wanted or source.list():
+                if dry_run:
+                    found.append(estimate(source, key, store, settings=settings))
+                else:
+                    found.append(ItemOutcome(source=name, key=key, status="listed"))
+        except PlatformError as error:
+            found.append(
+                ItemOutcome(source=name, key=key, status="failed", sentence=str(error))
+            )
+    return found

@@ -1,0 +1,152 @@
+"""What `em-platform ingest` prints: bars, outcomes, plans."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from em_platform.config import Settings
+from em_platform.ingest.worker import ItemOutcome, Tell, Told
+from em_platform.model import Model
+from em_platform.model.ingest import Estimate
+from em_platform.storage import layout
+
+
+class IngestReport(Model):
+    """What one call has done."""
+
+    mode: str
+    outcomes: tuple[ItemOutcome, ...]
+    invalid_records: int = 0
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[Tell]:
+    """A line a source, with its bar while something is fetched."""
+    columns = (
+        TextColumn("{task.description:32}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(told: Told) -> None:
+            if told.source not in tasks:
+                tasks[told.source] = progress.add_task(told.source, total=None)
+            progress.update(
+                tasks[told.source],
+                description=f"{told.source}/{told.key} {told.step}",
+                total=told.total_bytes or None,
+                completed=told.came_bytes,
+            )
+            if told.outcome is not None:
+                progress.console.print(
+                    _line(told.outcome), markup=False, soft_wrap=True
+                )
+
+        yield tell
+
+
+def _line(outcome: ItemOutcome) -> str:
+    name = f"{outcome.source}/{outcome.key}".rstrip("/")
+    if outcome.status != "complete":
+        return f"{name}: {outcome.status}: {outcome.sentence}"
+    fetched = size(outcome.fetched_bytes) if outcome.fetched_bytes else "nothing"
+    return f"{name}: complete in {outcome.seconds:.1f} s, fetched {fetched}"
+
+
+def print_report(report: IngestReport, console: Console) -> None:
+    """A line an item, then what is wrong with any."""
+    table = Table("item", "status", "z y x", "type", "voxel (nm)", "volume")
+    for each in report.outcomes:
+        table.add_row(
+            f"{each.source}/{each.key}",
+            each.status,
+            " ".join(map(str, each.shape or ())),
+            each.dtype,
+            " ".join(f"{edge:g}" for edge in each.voxel_size_nm or ()),
+            size(each.volume_bytes) if each.volume_bytes else "",
+        )
+    console.print(table)
+    for each in report.outcomes:
+        for label, sentences in (
+            ("ERROR", each.failed_checks),
+            ("warning", each.warnings),
+        ):
+            for sentence in sentences:
+                text = f"{each.source}/{each.key}: {label}: {sentence}"
+                console.print(text, markup=False, soft_wrap=True)
+    if report.invalid_records:
+        console.print(
+            f"{report.invalid_records} records of the catalog are not valid; see "
+            f"{layout.CATALOG}/validation_report.html"
+        )
+
+
+def print_plan(
+    told: Sequence[Estimate | ItemOutcome],
+    settings: Settings,
+    *,
+    as_json: bool,
+    console: Console,
+) -> bool:
+    """Print it; whether every item could be asked for and has room on the disk."""
+    estimates = [each for each in told if isinstance(each, Estimate)]
+    needed = sum(e.fetch_bytes or 0 for e in estimates if not e.already_there)
+    free = shutil.disk_usage(_nearest(settings.raw_folder)).free
+    room = free - settings.ingest.transfer.reserve_gb * 2**30
+    if as_json:
+        click.echo(f"[{', '.join(each.model_dump_json() for each in told)}]")
+    else:
+        table = Table("item", "to fetch", "voxels", "what it is")
+        for each in told:
+            table.add_row(f"{each.source}/{each.key}".rstrip("/"), *_cells(each))
+        console.print(table)
+    if estimates and not as_json:
+        console.print(
+            f"{size(needed)} to fetch, {size(free)} free at {settings.raw_folder}",
+            markup=False,
+            soft_wrap=True,
+        )
+    if needed > room:
+        console.print("there is too little room; free space, or set storage elsewhere")
+    refused = any(getattr(each, "status", "") == "failed" for each in told)
+    return needed <= room and not refused
+
+
+def _cells(each: Estimate | ItemOutcome) -> tuple[str, str, str]:
+    if isinstance(each, ItemOutcome):
+        return "", "", each.sentence
+    fetch = "nothing, it is there" if each.already_there else size(each.fetch_bytes)
+    return fetch, size(each.volume_bytes), each.title
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the first above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def size(count: int | None) -> str:
+    """Bytes as people say them."""
+    if count is None:
+        return "not known"
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"

@@ -1,0 +1,200 @@
+"""Run the sources in the order of a mode, each in a process of its own."""
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, Queue
+
+import psutil
+from pydantic import ValidationError
+
+from em_platform.catalog.status import mark
+from em_platform.config import Settings
+from em_platform.config.ingest import Mode
+from em_platform.errors import ProcessingError
+from em_platform.ingest.plan import Lane, Load, loads, plan, startable
+from em_platform.ingest.worker import ItemOutcome, Tell, Told
+from em_platform.model.dataset import Status
+from em_platform.storage import Store, store_of
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.2
+_PATIENCE_S = 20.0
+"""What a source that is told to stop may take to write down where it is."""
+
+Command = Callable[[str, Sequence[str]], Sequence[str]]
+
+
+@dataclass(slots=True)
+class _Running:
+    process: subprocess.Popen[str]
+    reader: threading.Thread
+    key: str = ""
+    """Of the item that it is at."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Ingest:
+    """One call of a mode; `stopping` ends it early, with what is done kept."""
+
+    settings: Settings
+    keys: Mapping[str, Sequence[str]]
+    """Source -> its wanted items; empty means all that it lists."""
+    tell: Tell
+    command: Command
+    """The arguments of the process that ingests one source."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _lines: "Queue[Told]" = field(default_factory=Queue)
+    _running: dict[str, _Running] = field(default_factory=dict)
+    _outcomes: list[ItemOutcome] = field(default_factory=list)
+
+    def run(self, mode: Mode) -> list[ItemOutcome]:
+        """Ingest everything; the outcome of each item, in the order of their ends."""
+        work = {load.source: load for load in loads(self.settings, tuple(self.keys))}
+        lanes = plan(mode, tuple(work.values()))
+        finished: set[str] = set()
+        try:
+            while len(finished) < len(work) and not self.stopping.is_set():
+                for source in self._startable(lanes, work, finished):
+                    self._start(source)
+                self._listen()
+                finished |= self._ended()
+        finally:
+            self._stop_all()
+        return self._outcomes
+
+    def _startable(
+        self, lanes: Sequence[Lane], work: Mapping[str, Load], finished: set[str]
+    ) -> tuple[str, ...]:
+        return startable(
+            lanes,
+            work,
+            running=self._running,
+            finished=finished,
+            budget_mb=memory_budget_mb(self.settings),
+            most=self.settings.ingest.at_once,
+        )
+
+    def _start(self, source: str) -> None:
+        path = log_file(self.settings, source)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as errors:
+            process = subprocess.Popen(
+                self.command(source, self.keys[source]),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                # Ctrl-C reaches this process alone, which then tells the others.
+                start_new_session=True,
+            )
+        reader = threading.Thread(target=self._read, args=(source, process))
+        reader.start()
+        self._running[source] = _Running(process, reader)
+
+    def _read(self, source: str, process: "subprocess.Popen[str]") -> None:
+        if process.stdout is None:
+            raise AssertionError("a process without standard output was started")
+        with process.stdout as lines:
+            for line in lines:
+                try:
+                    self._lines.put(Told.model_validate_json(line))
+                except ValidationError:
+                    log.warning("%s: said %r", source, line.rstrip())
+
+    def _listen(self) -> None:
+        try:
+            self._hear(self._lines.get(timeout=_TICK_S))
+            while True:
+                self._hear(self._lines.get_nowait())
+        except Empty:
+            return
+
+    def _hear(self, told: Told) -> None:
+        if told.outcome is not None:
+            self._outcomes.append(told.outcome)
+        if told.source in self._running:
+            self._running[told.source].key = "" if told.outcome else told.key
+        self.tell(told)
+
+    def _ended(self) -> set[str]:
+        ended = set()
+        for source, running in list(self._running.items()):
+            if running.process.poll() is None:
+                continue
+            running.reader.join()
+            while not self._lines.empty():
+                self._hear(self._lines.get_nowait())
+            self._note_end(source, running)
+            del self._running[source]
+            ended.add(source)
+        return ended
+
+    def _note_end(self, source: str, running: _Running) -> None:
+        """A process that ended without an outcome for its item has failed at it."""
+        code = running.process.returncode
+        said = [o for o in self._outcomes if o.source == source]
+        if not running.key and (said or not code):
+            return
+        stopped = self.stopping.is_set()
+        sentence = (
+            f"{source}: stopped; run again to go on"
+            if stopped
+            else f"{source}: its process {_ending(code)}, expected it to finish; see "
+            f"{log_file(self.settings, source)}, and run again"
+        )
+        status = Status.CANCELLED if stopped else Status.FAILED
+        outcome = ItemOutcome(
+            source=source, key=running.key, status=status.value, sentence=sentence
+        )
+        if running.key:
+            _note(store_of(self.settings), outcome, status)
+        self._hear(Told(source=source, key=running.key, outcome=outcome))
+
+    def _stop_all(self) -> None:
+        for running in self._running.values():
+            running.process.send_signal(signal.SIGINT)
+        for running in self._running.values():
+            try:
+                running.process.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                running.process.kill()
+                running.process.wait()
+        self._ended()
+
+
+def memory_budget_mb(settings: Settings) -> float:
+    """What all sources may have together: as set, else what the machine has."""
+    limit = settings.ingest.memory_limit_gb
+    return limit * 1024 if limit else psutil.virtual_memory().total / 2**20
+
+
+def worker_command(source: str, keys: Sequence[str]) -> list[str]:
+    """The arguments of `em-platform`'s own process for one source."""
+    command = [sys.executable, "-m", "em_platform", "ingest", "--worker", source]
+    for key in keys:
+        command += ["--item", f"{source}/{key}"]
+    return command
+
+
+def _note(store: Store, outcome: ItemOutcome, status: Status) -> None:
+    error = None if status is Status.CANCELLED else ProcessingError(outcome.sentence)
+    mark(store, outcome.source, outcome.key, status, error=error)
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with status {code}"
+    name = signal.Signals(-code).name
+    cure = ", probably for want of memory" if name == "SIGKILL" else ""
+    return f"was ended by {name}{cure}"
+
+
+def log_file(settings: Settings, source: str) -> Path:
+    """Where the process of a source writes what it logs."""
+    return settings.logs_folder / f"ingest_{source}.log"

@@ -1,0 +1,167 @@
+"""All wanted items of one source, one after the other, in a process of its own.
+
+The process tells what happens as lines of JSON, so that a library that crashes or takes
+too much memory ends this source and no other.
+"""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from em_platform.config import Settings
+from em_platform.errors import PlatformError
+from em_platform.formats.ome_zarr import Run
+from em_platform.ingest.source import Source
+from em_platform.ingest.sources import open_source, settings_of
+from em_platform.ingest.steps import (
+    take_entry,
+    take_raw,
+    take_record,
+    take_volume,
+)
+from em_platform.model import Model, Severity
+from em_platform.model.ingest import RawItem
+from em_platform.stitching.compute import dask_map, local_cluster
+from em_platform.storage import store_of
+
+log = logging.getLogger(__name__)
+
+_LARGE_BYTES = 256 * 2**20
+"""A smaller volume is written before a Dask worker has started."""
+_TELL_EVERY_S = 0.2
+
+
+class ItemOutcome(Model):
+    """What became of one item."""
+
+    source: str
+    key: str
+    status: str
+    """`complete`, `failed` or `cancelled`."""
+    sentence: str = ""
+    title: str = ""
+    shape: tuple[int, int, int] | None = None
+    dtype: str = ""
+    voxel_size_nm: tuple[float, float, float] | None = None
+    fetched_bytes: int = 0
+    volume_bytes: int = 0
+    seconds: float = 0.0
+    failed_checks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is complete and no check of severity ERROR failed."""
+        return self.status == "complete" and not self.failed_checks
+
+
+class Told(Model):
+    """One line that the process of a source says."""
+
+    source: str
+    key: str = ""
+    step: str = ""
+    total_bytes: int = 0
+    came_bytes: int = 0
+    outcome: ItemOutcome | None = None
+
+
+Tell = Callable[[Told], None]
+
+
+class _Bytes:
+    """Adds up what came, and tells it now and then."""
+
+    def __init__(self, told: Told, tell: Tell) -> None:
+        self._told, self._tell = told, tell
+        self._total = self._came = 0
+        self._last = 0.0
+
+    def total(self, size_bytes: int) -> None:
+        self._total = size_bytes
+        self._say()
+
+    def came(self, size_bytes: int) -> None:
+        self._came += size_bytes
+        if time.monotonic() - self._last > _TELL_EVERY_S:
+            self._say()
+
+    def _say(self) -> None:
+        self._last = time.monotonic()
+        update = {"total_bytes": self._total, "came_bytes": self._came, "step": "raw"}
+        self._tell(self._told.model_copy(update=update))
+
+
+def ingest_source(
+    name: str, keys: Sequence[str], *, settings: Settings, tell: Tell
+) -> list[ItemOutcome]:
+    """Ingest `keys` of one source, or all that it lists; each has its outcome."""
+    try:
+        source = open_source(name, settings)
+        wanted = tuple(keys) or source.list()
+    except PlatformError as error:
+        outcome = ItemOutcome(source=name, key="", status="failed", sentence=str(error))
+        tell(Told(source=name, outcome=outcome))
+        return [outcome]
+    outcomes = []
+    for key in wanted:
+        started = time.monotonic()
+        outcome = _ingest_item(source, key, settings=settings, tell=tell)
+        seconds = round(time.monotonic() - started, 3)
+        outcome = outcome.model_copy(update={"seconds": seconds})
+        tell(Told(source=name, key=key, outcome=outcome))
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _ingest_item(
+    source: Source, key: str, *, settings: Settings, tell: Tell
+) -> ItemOutcome:
+    told = Told(source=source.name, key=key)
+    store = store_of(settings)
+    try:
+        tell(told.model_copy(update={"step": "entry"}))
+        entry = take_entry(source, key, store)
+        heard = _Bytes(told, tell)
+        raw = take_raw(source, entry, store, settings=settings, progress=heard)
+        tell(told.model_copy(update={"step": "volume"}))
+        with _writers(source.name, raw, settings) as run:
+            written = take_volume(source, entry, store, settings=settings, run=run)
+        tell(told.model_copy(update={"step": "record"}))
+        _, checks = take_record(source.name, key, store, settings=settings)
+    except Exception as error:
+        if not isinstance(error, PlatformError):
+            log.error("%s/%s: %s", source.name, key, traceback.format_exc())
+        sentence = str(error) or type(error).__name__
+        return ItemOutcome(
+            source=source.name, key=key, status="failed", sentence=sentence
+        )
+    failed = [check for check in checks if not check.passed]
+    return ItemOutcome(
+        source=source.name,
+        key=key,
+        status="complete",
+        title=entry.title,
+        shape=written.shape,
+        dtype=written.dtype,
+        voxel_size_nm=written.voxel_size_nm,
+        fetched_bytes=raw.fetched_bytes,
+        volume_bytes=written.size_bytes,
+        failed_checks=tuple(c.sentence for c in failed if c.severity is Severity.ERROR),
+        warnings=tuple(c.sentence for c in failed if c.severity is Severity.WARN),
+    )
+
+
+@contextmanager
+def _writers(name: str, raw: RawItem, settings: Settings) -> Iterator[Run]:
+    """Who writes the volume: Dask workers where it is large, else this process."""
+    workers = settings.ingest.workers
+    with ExitStack() as stack:
+        if workers < 2 or raw.size_bytes < _LARGE_BYTES:
+            yield map
+            return
+        limit = settings_of(name, settings).memory_limit_mb // workers
+        client = stack.enter_context(local_cluster(workers, memory_limit_mb=limit))
+        yield dask_map(client)
