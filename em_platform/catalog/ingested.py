@@ -1,12 +1,37 @@
-"""The record of an item of a public source."""
+"""Records of volumes: of a public source, of a simulation, of a reconstruction."""
 
-from collections.abc import Iterable
-from datetime import datetime
+import re
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from importlib.metadata import version
+from pathlib import PurePosixPath
+from typing import Any, get_args
 
+from em_platform.catalog.records import record_id
 from em_platform.model import Check
-from em_platform.model.dataset import DatasetRecord
+from em_platform.model.dataset import (
+    CoreMetadata,
+    DatasetFiles,
+    DatasetMetadata,
+    DatasetQuality,
+    DatasetRecord,
+    Provenance,
+    SourceFile,
+    Status,
+    StoredLevel,
+    TechnicalMetadata,
+    is_uri,
+)
 from em_platform.model.ingest import Entry, RawItem
 from em_platform.model.volume import WrittenVolume
+
+AXES = ("z", "y", "x")
+COMPRESSIONS = frozenset({"none", "gzip", "lz4", "blosc", "zarr", "zstd"})
+"""The words of the schema; a codec's own name goes to `codec`."""
+MODALITIES = frozenset(
+    get_args(get_args(CoreMetadata.model_fields["modality"].annotation)[0])
+)
+_WORD = re.compile(r"[a-z0-9]+")
 
 
 def record_of_item(
@@ -15,12 +40,235 @@ def record_of_item(
     written: WrittenVolume,
     *,
     created_at: datetime,
-    updated_at: datetime | None = None,
     checks: Iterable[Check] = (),
     raw_folder: str = "",
     snapshot_url: str = "",
-    volume_file: str = "",
+    volume_json_url: str = "",
     preview: str = "",
+    parameters: Mapping[str, Any] | None = None,
 ) -> DatasetRecord:
-    """The complete record of one item; the same arguments give the same record."""
-    raise NotImplementedError
+    """The complete record of one item; the same arguments give the same record.
+
+    `raw_folder` is where its files lie, `snapshot_url` where the source's answers are
+    kept, `volume_json_url` where `written` is (its histogram is referred to there),
+    `preview` a picture of its middle sections.
+    """
+    whole = record_of_volume(
+        entry.source,
+        entry.source_id,
+        written,
+        key=entry.key,
+        core=_core_of_entry(entry),
+        created_at=created_at,
+        checks=checks,
+        volume_json_url=volume_json_url,
+        preview=preview,
+        aliases=entry.aliases,
+        additional={**entry.additional, "page": entry.url},
+    )
+    said = whole.metadata
+    provenance = {
+        "download_url": _download_url(entry),
+        "processing_pipeline": _pipeline("ingest"),
+        "snapshot": snapshot_url or None,
+        "parameters": {**_crop_of(entry), **(parameters or {})},
+    }
+    metadata = {
+        "technical": said.technical.model_copy(update=_fetched(entry, raw)),
+        "provenance": said.provenance.model_copy(update=provenance),
+        "quality": said.quality.model_copy(update=_holes(said.quality, raw)),
+    }
+    changes = {
+        "metadata": said.model_copy(update=metadata),
+        "files": whole.files.model_copy(update={"raw": raw_folder or None}),
+    }
+    return whole.model_copy(update=changes)
+
+
+def record_of_volume(
+    source: str,
+    source_id: str,
+    written: WrittenVolume,
+    *,
+    core: CoreMetadata,
+    created_at: datetime,
+    key: str = "",
+    checks: Iterable[Check] = (),
+    volume_json_url: str = "",
+    preview: str = "",
+    aliases: tuple[str, ...] = (),
+    parents: tuple[str, ...] = (),
+    additional: Mapping[str, Any] | None = None,
+) -> DatasetRecord:
+    """The complete record of any volume that was written, of whatever source.
+
+    `core` says what only the maker knows (description, modality, organism ...); shape,
+    type, voxel size and place are those of `written`.
+    """
+    checks = tuple(checks)
+    core = core.model_copy(
+        update={
+            "volume_shape": written.shape,
+            "voxel_size_nm": written.voxel_size_nm,
+            "axes": AXES,
+            "origin_nm": written.origin_nm,
+            "data_type": written.dtype,
+        }
+    )
+    record = record_id(source, key or source_id)
+    provenance = Provenance(
+        processing_pipeline=_pipeline(source),
+        internal_zarr_path=written.levels[0].path,
+        uuid=record,
+        parents=parents,
+    )
+    metadata = DatasetMetadata(
+        core=core,
+        technical=_technical(written, volume_json_url),
+        provenance=provenance,
+        quality=_quality(core, checks),
+    )
+    return DatasetRecord(
+        id=record,
+        source=source,
+        source_id=source_id,
+        key=key or source_id,
+        status=Status.COMPLETE,
+        created_at=created_at,
+        updated_at=created_at,
+        metadata=metadata,
+        files=DatasetFiles(volume=written.url, preview=preview or None),
+        aliases=aliases,
+        additional_metadata=dict(additional or {}),
+    )
+
+
+def _core_of_entry(entry: Entry) -> CoreMetadata:
+    modality: Any = entry.modality if entry.modality in MODALITIES else "EM"
+    started: date | None = entry.imaging_start_date
+    return CoreMetadata(
+        description=entry.description or entry.title or entry.source_id,
+        dataset_title=entry.title,
+        modality=modality,
+        imaging_start_date=started,
+        organism=entry.organism,
+        sample=entry.sample,
+        license=entry.license,
+        citation=entry.citation,
+        doi=entry.doi,
+    )
+
+
+def _technical(written: WrittenVolume, volume_json_url: str) -> TechnicalMetadata:
+    voxels, values = written.voxel_size_nm, written.statistics
+    lengths = (
+        tuple(n * edge for n, edge in zip(written.shape, voxels, strict=True))
+        if voxels
+        else None
+    )
+    word = _WORD.match(written.compression.lower())
+    compression: Any = word[0] if word and word[0] in COMPRESSIONS else "zarr"
+    return TechnicalMetadata(
+        file_size_bytes=written.size_bytes,
+        compression=compression,
+        codec=written.compression,
+        chunk_size=written.chunk_shape,
+        shards=written.shard_shape,
+        dtype=written.dtype,
+        global_mean=values.mean,
+        dimensions_nm=lengths,
+        file_format="OME-Zarr 0.5",
+        zarr_format=3,
+        levels=tuple(
+            StoredLevel(path=n.path, shape=n.shape, voxel_size_nm=n.voxel_size_nm)
+            for n in written.levels
+        ),
+        min=values.minimum,
+        max=values.maximum,
+        mean=values.mean,
+        std=values.std,
+        histogram=_histogram(volume_json_url),
+        duration_s=written.seconds,
+        content_sha256=values.content_sha256,
+    )
+
+
+def _fetched(entry: Entry, raw: RawItem) -> dict[str, Any]:
+    """What the transfer adds; one file alone gives its digest to the whole."""
+    files = tuple(
+        SourceFile(
+            name=f.name,
+            url=f.url,
+            size_bytes=f.size_bytes,
+            sha256=f.sha256 or None,
+            etag=f.etag,
+        )
+        for f in raw.files
+    )
+    suffixes = {PurePosixPath(f.name).suffix.lstrip(".").lower() for f in files}
+    container = entry.array.format if entry.array else " ".join(sorted(suffixes))
+    said: dict[str, Any] = {
+        "files": files,
+        "sha256": files[0].sha256 if len(files) == 1 else None,
+        "container": container or None,
+        "bytes_downloaded": raw.size_bytes,
+    }
+    return {**said, "dtype": entry.dtype} if entry.dtype else said
+
+
+def _quality(core: CoreMetadata, checks: tuple[Check, ...]) -> DatasetQuality:
+    """What failed and what is not known, each a sentence."""
+    unknown = tuple(
+        f"{name} is not known"
+        for name in ("voxel_size_nm", "imaging_start_date", "license")
+        if not getattr(core, name)
+    )
+    passed = [check.passed for check in checks]
+    return DatasetQuality(
+        completeness_score=sum(passed) / len(passed) if passed else None,
+        validation_errors=(*(c.sentence for c in checks if not c.passed), *unknown),
+        metrics={c.name: c.value for c in checks if c.value is not None},
+    )
+
+
+def _holes(quality: DatasetQuality, raw: RawItem) -> dict[str, Any]:
+    """With chunks counted, the score is the part of them that is there."""
+    if not raw.expected_chunks or raw.missing_chunks is None:
+        return {}
+    counted = {
+        "expected_chunks": raw.expected_chunks,
+        "missing_chunks": raw.missing_chunks,
+    }
+    return {
+        "completeness_score": 1 - raw.missing_chunks / raw.expected_chunks,
+        "metrics": {**quality.metrics, **counted},
+    }
+
+
+def _download_url(entry: Entry) -> str | None:
+    """The array, the one file, or the folder of all files; the page where none is."""
+    if entry.array is not None:
+        found = entry.array.url
+    elif len(entry.files) == 1:
+        found = entry.files[0].url
+    else:
+        folders = {file.url.rpartition("/")[0] for file in entry.files}
+        found = folders.pop() if len(folders) == 1 else entry.url
+    return found if is_uri(found) else None
+
+
+def _crop_of(entry: Entry) -> dict[str, Any]:
+    if entry.array is None or entry.array.crop is None:
+        return {}
+    start, shape = entry.array.crop
+    return {"crop_start_zyx": list(start), "crop_shape_zyx": list(shape)}
+
+
+def _histogram(volume_json_url: str) -> str | None:
+    if not volume_json_url:
+        return None
+    return f"{volume_json_url}#written.statistics.histogram"
+
+
+def _pipeline(part: str) -> str:
+    return f"em-platform {version('em-platform')} {part}"
