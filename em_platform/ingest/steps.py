@@ -185,11 +185,11 @@ def recorded(store: Store, source: str, key: str) -> Iterator[None]:
     """What goes wrong within the block stands in the item's record before it leaves."""
     try:
         yield
-    except KeyboardInterrupt:
-        mark(store, source, key, Status.CANCELLED)
-        raise
     except Exception as error:
         _note_failure(store, source, key, error)
+        raise
+    except BaseException:  # Ctrl-C, or Dagster's own word for a run that is cancelled
+        mark(store, source, key, Status.CANCELLED)
         raise
 
 
