@@ -1,0 +1,204 @@
+"""Blocks of voxels in the ways in which DVID keeps and sends them."""
+
+import gzip
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_PX = 64
+SUBBLOCK_PX = 8
+JPEG_QUALITY = 80
+"""DVID's own (`DefaultJPEGQuality`)."""
+
+Place = tuple[int, int, int]
+Box = tuple[Place, Place]
+"""Corner and shape."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One data instance: `voxels` `(z, y, x)` whose first one lies at `origin`.
+
+    `absent` are blocks `(x, y, z)` that were never written. With a `grid_store` it
+    passes on the JPEG chunks of a precomputed volume, which end where the volume ends.
+    """
+
+    name: str
+    voxels: NDArray[Any]
+    origin: Place = (0, 0, 0)
+    stored: Literal["lz4", "jpeg"] = "lz4"
+    grid_store: str = ""
+    absent: frozenset[Place] = frozenset()
+    voxel_size_nm: tuple[float, float, float] = (8.0, 8.0, 8.0)
+
+    @property
+    def is_labels(self) -> bool:
+        """Whether it is a labelmap."""
+        return bool(self.voxels.dtype == np.uint64)
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether what it holds went through JPEG."""
+        return self.stored == "jpeg" or bool(self.grid_store)
+
+    @property
+    def end(self) -> Place:
+        """The first z, y and x behind the last voxel."""
+        z, y, x = (o + n for o, n in zip(self.origin, self.voxels.shape, strict=True))
+        return z, y, x
+
+    def cut(self, corner: Place, shape: Place) -> NDArray[Any]:
+        """What the instance holds there, `(z, y, x)`; background elsewhere."""
+        if not (self.is_lossy or self.absent):
+            return self._as_given(corner, shape)
+        found = np.zeros(shape, self.voxels.dtype)
+        for block in blocks_of(corner, shape):
+            if (held := self.block(block)) is None:
+                continue
+            at = tuple(n * BLOCK_PX for n in reversed(block))
+            low = [max(a, c) for a, c in zip(at, corner, strict=True)]
+            high = [
+                min(a + h, c + s)
+                for a, h, c, s in zip(at, held.shape, corner, shape, strict=True)
+            ]
+            if all(a < b for a, b in zip(low, high, strict=True)):
+                found[_within(low, high, corner)] = held[_within(low, high, at)]
+        return found
+
+    def block(self, place: Place) -> NDArray[Any] | None:
+        """The voxels `(z, y, x)` of a block `(x, y, z)`; None where there is none."""
+        corner = (place[2] * BLOCK_PX, place[1] * BLOCK_PX, place[0] * BLOCK_PX)
+        low = [max(a, b) for a, b in zip(corner, self.origin, strict=True)]
+        high = [min(a + BLOCK_PX, b) for a, b in zip(corner, self.end, strict=True)]
+        if place in self.absent or any(a >= b for a, b in zip(low, high, strict=True)):
+            return None
+        if not self.is_lossy:
+            return self._as_given(corner, (BLOCK_PX,) * 3)
+        shape = (BLOCK_PX,) * 3
+        if self.grid_store:
+            shape = (high[0] - corner[0], high[1] - corner[1], high[2] - corner[2])
+        return from_jpeg(to_jpeg(self._as_given(corner, shape)), shape)
+
+    def _as_given(self, corner: Place, shape: Place) -> NDArray[Any]:
+        found = np.zeros(shape, self.voxels.dtype)
+        low = [max(a, b) for a, b in zip(corner, self.origin, strict=True)]
+        high = [min(a + n, b) for a, n, b in zip(corner, shape, self.end, strict=True)]
+        if all(a < b for a, b in zip(low, high, strict=True)):
+            inside = self.voxels[_within(low, high, self.origin)]
+            found[_within(low, high, corner)] = inside
+        return found
+
+
+def _within(low: list[int], high: list[int], corner: Any) -> tuple[slice, ...]:
+    return tuple(slice(a - c, b - c) for a, b, c in zip(low, high, corner, strict=True))
+
+
+def blocks_of(corner: Place, shape: Place) -> Iterator[Place]:
+    """The blocks `(x, y, z)` that a box `(z, y, x)` touches, x fastest."""
+    first = [c // BLOCK_PX for c in corner]
+    last = [(c + n - 1) // BLOCK_PX for c, n in zip(corner, shape, strict=True)]
+    for z in range(first[0], last[0] + 1):
+        for y in range(first[1], last[1] + 1):
+            for x in range(first[2], last[2] + 1):
+                yield x, y, z
+
+
+def framed(place: Place, payload: bytes) -> bytes:
+    """A block in a stream: x, y, z, number of bytes as little-endian int32, bytes."""
+    return struct.pack("<4i", *place, len(payload)) + payload
+
+
+def to_jpeg(voxels: NDArray[Any]) -> bytes:
+    """Grey voxels `(z, y, x)` as one picture, all planes below each other."""
+    import imagecodecs
+
+    picture = voxels.reshape(-1, voxels.shape[2])
+    return bytes(imagecodecs.jpeg_encode(picture, level=JPEG_QUALITY))
+
+
+def from_jpeg(content: bytes, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The voxels of `to_jpeg`, as JPEG left them."""
+    import imagecodecs
+
+    return np.asarray(imagecodecs.jpeg_decode(content)).reshape(shape)
+
+
+def to_lz4(content: bytes) -> bytes:
+    """LZ4 behind the number of bytes, as DVID keeps it."""
+    import imagecodecs
+
+    return struct.pack("<I", len(content)) + bytes(imagecodecs.lz4_encode(content))
+
+
+def to_label_block(labels: NDArray[np.uint64]) -> bytes:
+    """DVID's compressed block of labels `(z, y, x)`, edges multiples of 8."""
+    grid = [n // SUBBLOCK_PX for n in labels.shape]
+    found = np.unique(labels)
+    head = (
+        struct.pack("<4I", *reversed(grid), len(found)) + found.astype("<u8").tobytes()
+    )
+    if len(found) == 1:
+        return head
+    numbers, places, values = [], [], []
+    e = SUBBLOCK_PX
+    cells = labels.reshape(grid[0], e, grid[1], e, grid[2], e)
+    for cell in cells.transpose(0, 2, 4, 1, 3, 5).reshape(-1, e**3):
+        own, chosen = np.unique(cell, return_inverse=True)
+        numbers.append(len(own))
+        places.append(np.searchsorted(found, own))
+        width = (len(own) - 1).bit_length()
+        bits = chosen[:, None] >> np.arange(width - 1, -1, -1) & 1
+        values.append(np.packbits(bits.astype(np.uint8).ravel()).tobytes())
+    return b"".join(
+        (
+            head,
+            np.array(numbers, "<u2").tobytes(),
+            np.concatenate(places).astype("<u4").tobytes(),
+            *values,
+        )
+    )
+
+
+def payload_of(instance: Instance, place: Place, *, compression: str) -> bytes | None:
+    """A block as a stream carries it; None where there is none.
+
+    Raises
+    ------
+    ValueError
+        It is not kept in a way that can be sent so.
+    """
+    held = instance.block(place)
+    if held is None:
+        return None
+    if instance.is_labels:
+        return _payload_of_labels(held, compression)
+    if compression == "uncompressed":
+        return held.tobytes()
+    if instance.is_lossy:
+        return to_jpeg(instance._as_given(*_box_of(place, held.shape)))
+    if compression == "jpeg":
+        raise ValueError(
+            "can't encode JPEG: expected internal block data to be JPEG, was "
+            "LZ4 compression instead"
+        )
+    return to_lz4(held.tobytes())
+
+
+def _box_of(place: Place, shape: tuple[int, ...]) -> Box:
+    corner = (place[2] * BLOCK_PX, place[1] * BLOCK_PX, place[0] * BLOCK_PX)
+    return corner, (shape[0], shape[1], shape[2])
+
+
+def _payload_of_labels(labels: NDArray[np.uint64], compression: str) -> bytes:
+    import imagecodecs
+
+    if compression == "blocks":
+        return gzip.compress(to_label_block(labels), mtime=0)
+    raw = labels.astype("<u8").tobytes()
+    if compression == "gzip":
+        return gzip.compress(raw, mtime=0)
+    return raw if compression == "uncompressed" else bytes(imagecodecs.lz4_encode(raw))

@@ -1,0 +1,108 @@
+"""What DVID says of its server, its repositories and its data instances, as JSON."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from em_platform.standins.dvid_blocks import BLOCK_PX, Instance
+
+DATA_UUID = "be657e3e71c54a4ba6fa2bd9ca0a4fe5"
+_CREATED = "2019-01-25T15:02:37.123456789-05:00"
+
+
+def server_json() -> dict[str, str]:
+    """`/api/server/info`."""
+    return {
+        "Cores": "2",
+        "Maximum Cores": "2",
+        "DVID Version": "1.0-standin",
+        "Datastore Version": "0.9",
+        "Storage backend": "stand-in",
+        "Mode": "read only",
+        "Host": "127.0.0.1",
+        "Note": "A stand-in: it speaks DVID's protocol and holds one small volume.",
+    }
+
+
+def repos_json(
+    uuid: str, alias: str, instances: Mapping[str, Instance]
+) -> dict[str, Any]:
+    """`/api/repos/info`: the repositories by their root."""
+    return {uuid: repo_json(uuid, alias, instances)}
+
+
+def repo_json(
+    uuid: str, alias: str, instances: Mapping[str, Instance]
+) -> dict[str, Any]:
+    """`/api/repo/{uuid}/info`."""
+    held = {name: instance_json(each, uuid) for name, each in instances.items()}
+    node = {
+        "Branch": "",
+        "Note": "",
+        "Log": [],
+        "UUID": uuid,
+        "VersionID": 1,
+        "Locked": True,
+        "Parents": [],
+        "Children": [],
+        "Created": _CREATED,
+        "Updated": _CREATED,
+    }
+    return {
+        "Root": uuid,
+        "Alias": alias,
+        "Description": "Real voxels in a repository of a stand-in",
+        "Log": [],
+        "Properties": {},
+        "DataInstances": held,
+        "DAG": {"Root": uuid, "Nodes": {uuid: node}},
+        "MutationID": 0,
+        "SavedMutationID": 0,
+        "Created": _CREATED,
+        "Updated": _CREATED,
+    }
+
+
+def instance_json(instance: Instance, uuid: str) -> dict[str, Any]:
+    """`/api/node/{uuid}/{name}/info`; every list is x, y, z."""
+    first = list(reversed(instance.origin))
+    last = [n - 1 for n in reversed(instance.end)]
+    dtype = str(instance.voxels.dtype)
+    kind = "labelmap" if instance.is_labels else f"{dtype}blk"
+    room = "labelmap" if instance.is_labels else "imageblk"
+    jpeg = instance.stored == "jpeg"
+    extents = {"MinPoint": first, "MaxPoint": last}
+    extended = {
+        "Values": [{"DataType": dtype, "Label": kind if room == "labelmap" else dtype}],
+        "Interpolable": not instance.is_labels,
+        "BlockSize": [BLOCK_PX] * 3,
+        "VoxelSize": list(reversed(instance.voxel_size_nm)),
+        "VoxelUnits": ["nanometers"] * 3,
+        **extents,
+        "MinIndex": [n // BLOCK_PX for n in first],
+        "MaxIndex": [n // BLOCK_PX for n in last],
+        "Background": 0,
+        "GridStore": instance.grid_store,
+        "ScaleLevel": 0,
+    }
+    base = {
+        "TypeName": kind,
+        "TypeURL": f"github.com/janelia-flyem/dvid/datatype/{room}/{kind}.go",
+        "TypeVersion": "0.2",
+        "DataUUID": DATA_UUID,
+        "Name": instance.name,
+        "RepoUUID": uuid,
+        "Compression": (
+            f"jpeg compression, level {BLOCK_PX}"
+            if jpeg
+            else "LZ4 compression, level -1"
+        ),
+        "Checksum": "No checksum",
+        "Syncs": [],
+        "Versioned": True,
+        "KVStore": "google cloud storage, bucket hemibrain-raw-grayscale",
+        "LogStore": "no mutation log set",
+        "Tags": None,
+    }
+    if instance.is_labels:
+        extended |= {"MaxLabel": {}, "MaxRepoLabel": 0, "MaxDownresLevel": 0}
+    return {"Base": base, "Extended": extended, "Extents": extents}

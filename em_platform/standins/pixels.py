@@ -1,0 +1,109 @@
+"""Real EM voxels in any size: a small crop, mirrored, shaded and scaled.
+
+Every value follows from its place, so any part can be made by itself and the truth is
+known without keeping it.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+Voxels = NDArray[np.generic]
+Three = tuple[int, int, int]
+
+_PERIODS = (331, 463, 577)
+"""Of the shading along z, y and x; the mirrored crop alone would repeat itself."""
+_SHADE = 7
+"""Grey levels, most that an axis adds or takes."""
+
+
+@cache
+def medulla() -> NDArray[np.uint8]:
+    """The crop `(64, 128, 128)` of FlyEM medulla FIB-SEM; see its README."""
+    import imagecodecs
+
+    folder = files("em_platform.standins") / "medulla"
+    sheets = [
+        imagecodecs.png_decode((folder / f"sections_{first:02d}.png").read_bytes())
+        for first in (0, 16, 32, 48)
+    ]
+    crop: NDArray[np.uint8] = np.concatenate(sheets).reshape(64, 128, 128)
+    crop.flags.writeable = False
+    return crop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pixels:
+    """A volume of `shape` (z, y, x) of which any part can be made.
+
+    `variant` tells volumes apart: where the crop begins, and which way it runs.
+    """
+
+    shape: Three
+    dtype: str = "uint8"
+    variant: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Of all voxels."""
+        z, y, x = self.shape
+        return z * y * x * np.dtype(self.dtype).itemsize
+
+    def whole(self) -> Voxels:
+        """All voxels."""
+        return self.read((0, 0, 0), self.shape)
+
+    def read(self, corner: Three, shape: Three) -> Voxels:
+        """The voxels from `corner` on; both are z, y, x and lie within the volume."""
+        crop = medulla()
+        places = [
+            np.arange(first, first + length)
+            for first, length in zip(corner, shape, strict=True)
+        ]
+        mirrored = np.ix_(
+            *(
+                _mirrored(place + 41 * self.variant, edge)
+                for place, edge in zip(places, crop.shape, strict=True)
+            )
+        )
+        grey = crop[mirrored].astype(np.int16)
+        if self.variant % 2:
+            grey = 238 - grey
+        for axis, (place, period) in enumerate(zip(places, _PERIODS, strict=True)):
+            along = [1, 1, 1]
+            along[axis] = -1
+            grey += _shading(place, period).reshape(along)
+        return self._scaled(grey, places)
+
+    def _scaled(
+        self, grey: NDArray[np.int16], places: list[NDArray[np.int_]]
+    ) -> Voxels:
+        kind = np.dtype(self.dtype)
+        if kind == np.uint8:
+            return np.clip(grey, 0, 255).astype(np.uint8)
+        z, y, x = np.ix_(*places)
+        # Between two grey levels of the crop, as a detector of more bits has noise.
+        fine = ((z * 31 + y * 17) % 97 ^ (x * 29) % 89).astype(np.int32)
+        if kind == np.float32:
+            return grey.astype(np.float32) - 128 + fine.astype(np.float32) / 128
+        if kind == np.int16:
+            return ((grey.astype(np.int32) - 128) * 128 + fine).astype(np.int16)
+        if kind == np.int8:
+            return np.clip(grey - 128, -128, 127).astype(np.int8)
+        return (grey.astype(np.int32) * 128 + 4096 + fine).astype(kind)
+
+
+def _mirrored(place: NDArray[np.int_], edge: int) -> NDArray[np.int_]:
+    """Places on and on within `0 .. edge - 1`, turning at each end."""
+    turn = place % (2 * edge)
+    return np.minimum(turn, 2 * edge - 1 - turn)
+
+
+def _shading(place: NDArray[np.int_], period: int) -> NDArray[np.int16]:
+    """A triangle wave of whole grey levels."""
+    phase = place % period
+    rising = np.minimum(phase, period - phase)
+    return (rising * 4 * _SHADE // period - _SHADE).astype(np.int16)
