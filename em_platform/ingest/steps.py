@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from em_platform.catalog.ingested import record_of_item
+from em_platform.catalog.record_files import content_of, first_recorded
 from em_platform.catalog.status import mark
 from em_platform.catalog.validate import check_record
 from em_platform.config import Settings
@@ -122,10 +123,13 @@ def take_record(
             raw,
             item.written,
             checks=checks,
-            raw_folder=str(raw_folder(entry, settings)) if entry.files else None,
+            raw_folder=str(raw_folder(entry, settings)) if entry.files else "",
+            snapshot_url=store.url(layout.ingested(name, key, "entry")),
+            volume_json_url=store.url(layout.ingested(name, key, "volume")),
+            created_at=first_recorded(store, layout.record(name, key)),
         )
         record = mark(store, name, key, Status.COMPLETE, step="record", record=record)
-        errors = check_record(record.model_dump(mode="json", exclude_none=True))
+        errors = check_record(content_of(record))
     return record, (*checks, record_is_valid(errors))
 
 
