@@ -2,18 +2,28 @@
 
 import dagster as dg
 
-from em_platform.assets import acquisition, catalog, stitching, transfer
+from em_platform.assets import acquisition, catalog, ingest, stitching, transfer
 from em_platform.jobs import ALL_JOBS
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.dask import DaskResource
+from em_platform.resources.ingest import PublicSources
 from em_platform.resources.storage import Storage
 from em_platform.resources.temdb import TemdbResource
-from em_platform.schedules import nightly_stitch_montages
+from em_platform.schedules import (
+    consolidate_catalog_schedule,
+    ingest_schedules,
+    nightly_stitch_montages,
+)
 from em_platform.sensors.acquisition import (
     inbox_sensor,
     lens_montage_sensor,
     montage_complete_sensor,
+)
+from em_platform.sensors.ingest import (
+    catalog_sensor,
+    discovery_sensor,
+    heavy_ingest_sensor,
 )
 from em_platform.sensors.killed import killed_runs_sensor
 from em_platform.sensors.transfer import upload_complete_sensor
@@ -25,19 +35,28 @@ defs = dg.Definitions(
     assets=[
         *dg.load_assets_from_modules([acquisition, stitching, catalog, transfer]),
         transfer.temdb_tasks,
+        *ingest.ingest_assets,
     ],
     jobs=[*ALL_JOBS, transfer.image_again_job],
-    schedules=[nightly_stitch_montages],
+    schedules=[
+        nightly_stitch_montages,
+        consolidate_catalog_schedule,
+        *ingest_schedules,
+    ],
     sensors=[
         montage_complete_sensor,
         inbox_sensor,
         lens_montage_sensor,
         upload_complete_sensor,
         killed_runs_sensor,
+        discovery_sensor,
+        heavy_ingest_sensor,
+        catalog_sensor,
     ],
     resources={
         "configuration": _configuration,
         "microscope": Microscope(configuration=_configuration),
+        "sources": PublicSources(configuration=_configuration),
         "storage": Storage(configuration=_configuration),
         "temdb": TemdbResource(configuration=_configuration),
         "compute": DaskResource(configuration=_configuration),

@@ -4,33 +4,69 @@ Montages run in one process each: Dagster's other executors start one process a 
 which costs more than the step. The heavy work goes to Dask.
 """
 
+import logging
+from collections.abc import Mapping
+
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import (
     UnresolvedAssetJobDefinition,
 )
+
+from em_platform.config import Settings, load_settings
+from em_platform.errors import ConfigError
+from em_platform.ingest.run_tags import PART, job_tags
+from em_platform.ingest.sources import SOURCES, settings_of
+
+log = logging.getLogger(__name__)
 
 LENS = dg.AssetSelection.assets("lens_correction")
 # A montage may be stitched where nothing uploads it, and no TEM DB runs.
 TRANSFER = dg.AssetSelection.assets("uploaded_tiles", "acquisition_review")
 ACQUISITION = dg.AssetSelection.groups("acquisition") - TRANSFER
 STITCHING = dg.AssetSelection.groups("stitching") - LENS
-CATALOG = dg.AssetSelection.groups("catalog")
+RECORD = dg.AssetSelection.assets("dataset_record")
+CATALOG = dg.AssetSelection.groups("catalog") - RECORD
+
+_MONTAGE = {PART: "montage"}
+"""Montages and ingests have their own numbers of runs beside each other, so that a long
+ingest never keeps the microscope waiting."""
 
 
 def _montage_job(
-    name: str, selection: dg.AssetSelection, description: str
+    name: str,
+    selection: dg.AssetSelection,
+    description: str,
+    *,
+    tags: Mapping[str, str] = _MONTAGE,
 ) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         name,
         selection=selection,
         description=description,
         executor_def=dg.in_process_executor,
+        tags=tags,
     )
+
+
+def _settings_at_load() -> Settings:
+    """The settings as they are when Dagster loads the definitions.
+
+    Definitions must load whatever the settings hold: each run then says what is wrong.
+    """
+    try:
+        return load_settings()
+    except ConfigError as error:
+        log.warning("%s; jobs and schedules have the default settings", error)
+        return Settings()
+
+
+AT_LOAD = _settings_at_load()
+"""For what Dagster must know before anything runs: cron times, weights, limits."""
 
 
 stitch_montages = _montage_job(
     "stitch_montages",
-    ACQUISITION | STITCHING | CATALOG,
+    ACQUISITION | STITCHING | RECORD,
     "Everything for one montage: tiles, matches, fit, mosaic, checks and record.",
 )
 process_tiles = _montage_job(
@@ -40,7 +76,7 @@ stitch_tiles = _montage_job(
     "stitch_tiles", STITCHING, "A montage's tiles again into a mosaic."
 )
 record_datasets = _montage_job(
-    "record_datasets", CATALOG, "A montage's catalog record again."
+    "record_datasets", RECORD, "A montage's catalog record again."
 )
 review_acquisitions = _montage_job(
     "review_acquisitions",
@@ -53,7 +89,45 @@ calibrate_lens = dg.define_asset_job(
     description="The lens of one microscope at one magnification, from a montage with "
     "60 % overlap that the run's configuration names.",
     executor_def=dg.in_process_executor,
+    tags=_MONTAGE,
 )
+consolidate_catalog = dg.define_asset_job(
+    "consolidate_catalog",
+    selection=CATALOG,
+    description="All records of all sources into one catalog, with its reports.",
+    executor_def=dg.in_process_executor,
+)
+
+INGESTED = ("entry", "raw", "volume", "record")
+"""The assets of each source, each made from the one before."""
+
+HEAVY_POOL = "heavy"
+"""Writers of large volumes; dagster.yaml lets in one."""
+
+
+def source_pool(source: str) -> str:
+    """Those who talk to one source; dagster.yaml lets in one, out of politeness."""
+    return f"ingest_{source}"
+
+
+def is_heavy(source: str) -> bool:
+    """Whether the volumes of a source are large."""
+    return settings_of(source, AT_LOAD).weight == "heavy"
+
+
+def _ingest_job(source: str) -> UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        f"ingest_{source}",
+        selection=[dg.AssetKey([source, name]) for name in INGESTED],
+        description=f"Items of {source}: what is said of each, its files, its volume "
+        "as OME-Zarr, its catalog record.",
+        executor_def=dg.in_process_executor,
+        tags=job_tags(source, AT_LOAD),
+    )
+
+
+ingest_jobs = {source: _ingest_job(source) for source in SOURCES}
+"""Source -> the job that takes one of its items through all steps."""
 
 
 def lens_config(acquisition_id: str) -> dict[str, object]:
@@ -69,4 +143,6 @@ ALL_JOBS = (
     record_datasets,
     review_acquisitions,
     calibrate_lens,
+    consolidate_catalog,
+    *ingest_jobs.values(),
 )

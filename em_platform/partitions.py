@@ -2,11 +2,27 @@
 
 import dagster as dg
 
+from em_platform.ingest.sources import SOURCES
+
 montages = dg.DynamicPartitionsDefinition(name="montages")
 """One partition a montage; the key is its acquisition id."""
 
 lenses = dg.DynamicPartitionsDefinition(name="lenses")
 """One partition a microscope and magnification; see `lens_key`."""
+
+_NAMES = {
+    "ebi": "ebi_entries",
+    "epfl": "epfl_files",
+    "flyem": "flyem_crops",
+    "idr": "idr_images",
+    "openorganelle": "openorganelle_arrays",
+}
+
+items = {
+    source: dg.DynamicPartitionsDefinition(name=_NAMES.get(source, f"{source}_items"))
+    for source in SOURCES
+}
+"""Public source -> one partition an item; the key is the item's own."""
 
 
 def lens_key(microscope: str, magnification: int) -> str:

@@ -4,33 +4,28 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from em_platform.jobs import stitch_montages
+from em_platform.config import SourceSettings
+from em_platform.ingest.run_tags import run_tags, waits_for_light
+from em_platform.ingest.sources import SOURCES, settings_of
+from em_platform.jobs import (
+    AT_LOAD,
+    consolidate_catalog,
+    ingest_jobs,
+    stitch_montages,
+)
 from em_platform.partitions import montages
-
-_MOST_RUNS = 10
-"""A montage that so many runs could not finish waits for a person."""
+from em_platform.resources.configuration import Configuration
+from em_platform.resources.history import unfinished, unfinished_items, wish_for
+from em_platform.resources.ingest import PublicSources
 
 _MOSAIC = dg.AssetKey("mosaic")
-_UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
+
+Requests = Iterator[dg.RunRequest | dg.SkipReason]
 
 
 def unfinished_montages(instance: dg.DagsterInstance) -> list[str]:
     """Montages that have no mosaic, and no run that may still make one."""
-    known = instance.get_dynamic_partitions(str(montages.name))
-    done = instance.get_materialized_partitions(_MOSAIC)
-    return [
-        key for key in known if key not in done and not _is_under_way(key, instance)
-    ]
-
-
-def _is_under_way(key: str, instance: dg.DagsterInstance) -> bool:
-    runs = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": key}))
-    return len(runs) >= _MOST_RUNS or any(run.status in _UNDER_WAY for run in runs)
+    return unfinished(montages, _MOSAIC, instance)
 
 
 @dg.schedule(
@@ -38,9 +33,7 @@ def _is_under_way(key: str, instance: dg.DagsterInstance) -> bool:
     cron_schedule="0 3 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
-def nightly_stitch_montages(
-    context: dg.ScheduleEvaluationContext,
-) -> Iterator[dg.RunRequest | dg.SkipReason]:
+def nightly_stitch_montages(context: dg.ScheduleEvaluationContext) -> Requests:
     """Tries again, each night, the montages whose runs have failed."""
     day = f"{context.scheduled_execution_time:%Y-%m-%d}"
     unfinished = unfinished_montages(context.instance)
@@ -48,3 +41,57 @@ def nightly_stitch_montages(
         yield dg.SkipReason("every montage has its mosaic")
     for key in unfinished:
         yield dg.RunRequest(run_key=f"{day} {key}", partition_key=key)
+
+
+def _ingest_schedule(source: str) -> dg.ScheduleDefinition:
+    own: SourceSettings = settings_of(source, AT_LOAD)
+
+    @dg.schedule(
+        job=ingest_jobs[source],
+        name=f"ingest_{source}_schedule",
+        cron_schedule=own.schedule,
+        execution_timezone="UTC",
+        description=f"Ingests the items of {source} that are not in the catalog yet. "
+        "Switch it on to have them fetched without being asked.",
+    )
+    def schedule(
+        context: dg.ScheduleEvaluationContext,
+        configuration: Configuration,
+        sources: PublicSources,
+    ) -> Requests:
+        if source not in sources.taking_part():
+            yield dg.SkipReason(f"{source} is switched off in ingest.sources")
+            return
+        settings = configuration.settings()
+        keys = unfinished_items(source, context.instance)
+        if not keys:
+            yield dg.SkipReason(f"every known item of {source} is in the catalog")
+        elif waits_for_light(source, settings):
+            for key in keys:
+                context.instance.report_runless_asset_event(wish_for(source, key))
+            yield dg.SkipReason(
+                f"{len(keys)} items wait until no light run is under way; then "
+                "heavy_ingest_sensor starts them"
+            )
+        else:
+            when = f"{context.scheduled_execution_time:%Y-%m-%d %H:%M}"
+            for key in keys:
+                yield dg.RunRequest(
+                    run_key=f"{when} {key}",
+                    partition_key=key,
+                    tags=run_tags(source, settings),
+                )
+
+    return schedule
+
+
+ingest_schedules = [_ingest_schedule(source) for source in SOURCES]
+"""One a source, off until somebody switches it on."""
+
+consolidate_catalog_schedule = dg.ScheduleDefinition(
+    job=consolidate_catalog,
+    cron_schedule=AT_LOAD.catalog.schedule,
+    execution_timezone="UTC",
+    description="All records into one catalog, whatever made them.",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)

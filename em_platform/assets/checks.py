@@ -11,6 +11,7 @@ import dagster as dg
 from em_platform.acquisition.qc.report import report_checks
 from em_platform.assets.metadata import Metadata, table
 from em_platform.config import Settings
+from em_platform.ingest.checks import CHECKS
 from em_platform.model import Check, Montage, Severity
 
 RULES = {
@@ -45,12 +46,28 @@ RULES = {
 }
 """Asset -> check -> what it states."""
 
+INGEST_RULES = {
+    "entry": (),
+    "raw": ("files_are_whole", "no_chunks_are_missing"),
+    "volume": ("shape_is_expected", "voxel_size_is_expected", "volume_is_not_blank"),
+    "record": ("record_is_valid", "dataset_is_new"),
+}
+"""Asset of a public source -> its checks; what they state: `ingest.checks.CHECKS`."""
+
 
 def check_specs(asset: str) -> list[dg.AssetCheckSpec]:
     """The checks of one asset."""
     return [
         dg.AssetCheckSpec(name, asset=asset, description=text)
         for name, text in RULES[asset].items()
+    ]
+
+
+def ingest_check_specs(source: str, name: str) -> list[dg.AssetCheckSpec]:
+    """The checks of one asset of a public source."""
+    return [
+        dg.AssetCheckSpec(check, asset=[source, name], description=CHECKS[check])
+        for check in INGEST_RULES[name]
     ]
 
 
@@ -62,12 +79,14 @@ def spoken_results(
     return check_results(checks, asset)
 
 
-def check_results(checks: Iterable[Check], asset: str) -> list[dg.AssetCheckResult]:
+def check_results(
+    checks: Iterable[Check], asset: str | Sequence[str]
+) -> list[dg.AssetCheckResult]:
     """Outcomes with the sentence, the value and its limit."""
-    return [_result(check, asset) for check in checks]
+    return [_result(check, dg.AssetKey(asset)) for check in checks]
 
 
-def _result(check: Check, asset: str) -> dg.AssetCheckResult:
+def _result(check: Check, asset: dg.AssetKey) -> dg.AssetCheckResult:
     error = check.severity is Severity.ERROR
     metadata: Metadata = {}
     if check.value is not None:

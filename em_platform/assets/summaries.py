@@ -52,12 +52,12 @@ def statistics_summary(montage: Montage, tiles: Sequence[TileStats]) -> Metadata
     return {
         "focus of each tile": picture(tile_map(montage, focus, "focus"), "focus"),
         "tiles": len(tiles),
-        "focus (median)": _short(statistics.median(tile.focus for tile in tiles)),
-        "focus (worst)": _short(blurred.focus),
+        "focus (median)": short(statistics.median(tile.focus for tile in tiles)),
+        "focus (worst)": short(blurred.focus),
         "worst focus in": blurred.tile_id,
-        "mean grey level": _short(statistics.fmean(tile.mean for tile in tiles)),
-        "spread (least)": _short(min(tile.std for tile in tiles)),
-        "saturated (most)": _short(max(t.saturated_fraction for t in tiles)),
+        "mean grey level": short(statistics.fmean(tile.mean for tile in tiles)),
+        "spread (least)": short(min(tile.std for tile in tiles)),
+        "saturated (most)": short(max(t.saturated_fraction for t in tiles)),
     }
 
 
@@ -67,8 +67,8 @@ def match_summary(matches: Sequence[TileMatch], lens: LensModel | None) -> Metad
     summary: Metadata = {"pairs": len(matches), "pairs matched": len(kept)}
     if kept:
         scores = [match.score for match in kept]
-        summary["score (median)"] = _short(statistics.median(scores))
-        summary["score (worst)"] = _short(min(scores))
+        summary["score (median)"] = short(statistics.median(scores))
+        summary["score (worst)"] = short(min(scores))
         summary["points (median)"] = statistics.median(match.points for match in kept)
     summary["lens correction"] = (
         "none" if lens is None else f"{lens.microscope} at {lens.magnification} x"
@@ -82,7 +82,7 @@ def fit_summary(montage: Montage, fit: MontageFit) -> Metadata:
     return {
         "residuals": picture(residual_plot(montage, fit), "residuals"),
         "tiles placed": len(fit.placements),
-        "residual rms (px)": _short(fit.residual_px),
+        "residual rms (px)": short(fit.residual_px),
         "groups of tiles": groups,
         "matches used": sum(match.kept for match in fit.matches),
         "matches set aside": sum(not match.kept for match in fit.matches),
@@ -92,8 +92,8 @@ def fit_summary(montage: Montage, fit: MontageFit) -> Metadata:
 def lens_summary(lens: LensModel, montage: Montage) -> Metadata:
     """How well the field explains the matches, and where it comes from."""
     return {
-        "residual mean (px)": _short(lens.residual_mean_px),
-        "residual std (px)": _short(lens.residual_std_px),
+        "residual mean (px)": short(lens.residual_mean_px),
+        "residual std (px)": short(lens.residual_std_px),
         "points": lens.points,
         "degree": lens.degree,
         "from montage": montage.acquisition_id,
@@ -109,7 +109,7 @@ def mosaic_summary(mosaic: Mosaic, options: Mapping[str, Any]) -> Metadata:
         "open it with": dg.MetadataValue.md(
             f"`em-platform view {local or mosaic.url}`"
         ),
-        "lies at": _place(mosaic.url),
+        "lies at": place(mosaic.url),
         "size": f"{height} x {width} px ({mosaic.mpix:.1f} Mpix)",
         "levels": mosaic.levels,
     }
@@ -123,7 +123,7 @@ def record_summary(record: DatasetRecord, url: str) -> Metadata:
         "remarks": dg.MetadataValue.md("\n".join(f"- {text}" for text in remarks))
         if remarks
         else "none",
-        "lies at": _place(url),
+        "lies at": place(url),
         "record": dg.MetadataValue.json(record.model_dump(mode="json")),
     }
 
@@ -134,7 +134,7 @@ def upload_summary(upload: AcquisitionUpload, url: str) -> Metadata:
         "tiles": len(upload.tiles),
         "bytes": sum(tile.bytes for tile in upload.tiles),
         "set aside": failure_table(upload.failures),
-        "lies at": _place(url),
+        "lies at": place(url),
         "specimen": upload.specimen_id or "not known",
         "task": upload.task_id or upload.montage_id,
         "replaces": upload.replaces_acquisition_id or "none",
@@ -151,13 +151,14 @@ def review_summary(checks: Sequence[Check], state: str) -> Metadata:
     }
 
 
-def _place(url: str) -> dg.MetadataValue:
+def place(url: str) -> dg.MetadataValue:
+    """Where a thing lies: a path where that is on this machine."""
     local = local_path(url)
     if local is None:
         return dg.MetadataValue.url(url)
     return dg.MetadataValue.path(local)
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     """Four digits that mean something."""
     return float(f"{value:.4g}")

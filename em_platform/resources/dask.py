@@ -10,12 +10,13 @@ from pydantic import PrivateAttr
 from em_platform.config import DaskSettings
 from em_platform.errors import SourceRefused
 from em_platform.resources.configuration import Configuration
-from em_platform.stitching.compute import Map, dask_map, local_cluster
+from em_platform.stitching.compute import Map, dask_map, local_cluster, thread_map
 
 if TYPE_CHECKING:
     from distributed import Client
 
 _CONNECT_S = 10
+_SMALL_BYTES = 128 * 2**20
 
 
 class DaskResource(dg.ConfigurableResource[Any]):
@@ -54,6 +55,15 @@ class DaskResource(dg.ConfigurableResource[Any]):
     def map(self) -> Map:
         """Does one act to many items on the workers."""
         return dask_map(self.client())
+
+    def map_for(self, size_bytes: int) -> Map:
+        """The same where there is much to do; little is done here, in threads.
+
+        Workers take seconds to start, which a small volume is not worth.
+        """
+        if size_bytes > _SMALL_BYTES:
+            return self.map()
+        return thread_map(self.configuration.settings().dask.workers)
 
 
 def _cluster(dask: DaskSettings) -> AbstractContextManager["Client"]:

@@ -1,20 +1,28 @@
-"""A montage whose run was killed, and that Dagster does not run again -> a new run."""
+"""A montage or item whose run was killed, and that Dagster leaves so -> a new run."""
 
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from em_platform.jobs import record_datasets, stitch_montages
+from em_platform.ingest.run_tags import SOURCE
+from em_platform.jobs import ingest_jobs, record_datasets, stitch_montages
 
-_LAST_STEP = "dataset_record"
-_JOBS = (stitch_montages.name, record_datasets.name)
+_LAST_STEPS = {
+    stitch_montages.name: "dataset_record",
+    record_datasets.name: "dataset_record",
+    **{job.name: f"{source}__record" for source, job in ingest_jobs.items()},
+}
+_CHEAP = {stitch_montages.name: record_datasets.name}
+"""Job -> that which makes only its last step; all steps of the others are cheap when
+they are done already."""
+_WHOLE = {record_datasets.name: stitch_montages.name}
 _PATIENCE_S = 60.0
 _LOOK_BACK = timedelta(days=1)
 _MOST = 100
 
 
 @dg.sensor(
-    jobs=[stitch_montages, record_datasets],
+    jobs=[stitch_montages, record_datasets, *ingest_jobs.values()],
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
@@ -46,25 +54,26 @@ def _successor(
 ) -> dg.RunRequest | None:
     run = record.dagster_run
     key = run.tags.get("dagster/partition")
-    if key is None or run.job_name not in _JOBS:
+    if key is None or run.job_name not in _LAST_STEPS:
         return None
-    [newest] = instance.get_runs(
-        dg.RunsFilter(tags={"dagster/partition": key}), limit=1
-    )
+    same = {"dagster/partition": key}
+    if SOURCE in run.tags:
+        same[SOURCE] = run.tags[SOURCE]
+    [newest] = instance.get_runs(dg.RunsFilter(tags=same), limit=1)
     if newest.run_id != run.run_id:
         return None
-    if _did_all(run.run_id, instance):
-        job = record_datasets.name
+    if _did_all(run, instance):
+        job = _CHEAP.get(run.job_name, run.job_name)
     elif run.is_complete_and_waiting_to_retry and _age_s(record) > _PATIENCE_S:
-        job = stitch_montages.name
+        job = _WHOLE.get(run.job_name, run.job_name)
     else:
         return None
     return dg.RunRequest(run_key=run.run_id, job_name=job, partition_key=key)
 
 
-def _did_all(run_id: str, instance: dg.DagsterInstance) -> bool:
-    done = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_SUCCESS)
-    return any(entry.step_key == _LAST_STEP for entry in done)
+def _did_all(run: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:
+    done = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_SUCCESS)
+    return any(entry.step_key == _LAST_STEPS[run.job_name] for entry in done)
 
 
 def _age_s(record: dg.RunRecord) -> float:

@@ -1,8 +1,15 @@
+import subprocess
+import sys
+
 import dagster as dg
 import pytest
 
 from em_platform.definitions import defs
-from em_platform.partitions import lens_key, lens_of_key
+from em_platform.ingest.checks import CHECKS as INGEST_CHECKS
+from em_platform.ingest.sources import SOURCES
+from em_platform.partitions import items, lens_key, lens_of_key
+
+STEPS = ("entry", "raw", "volume", "record")
 
 ASSETS = {
     "raw_tiles": "acquisition",
@@ -16,6 +23,7 @@ ASSETS = {
     "montage_fit": "stitching",
     "mosaic": "stitching",
     "dataset_record": "catalog",
+    **{f"{source}/{step}": f"ingest_{source}" for source in SOURCES for step in STEPS},
 }
 CHECKS = {
     "raw_tiles:montage_is_complete",
@@ -32,14 +40,24 @@ CHECKS = {
     "uploaded_tiles:all_tiles_are_uploaded",
     "uploaded_tiles:uploaded_tiles_are_whole",
 }
+INGESTED = {name for name, group in ASSETS.items() if group.startswith("ingest_")}
+CONSOLIDATED: set[str] = set()
 TRANSFER = {"uploaded_tiles", "acquisition_review"}
 JOBS = {
-    "stitch_montages": set(ASSETS) - TRANSFER - {"lens_correction", "temdb_tasks"},
+    "stitch_montages": set(ASSETS)
+    - TRANSFER
+    - INGESTED
+    - CONSOLIDATED
+    - {"lens_correction", "temdb_tasks"},
     "process_tiles": {"raw_tiles", "tiles", "tile_statistics"},
     "stitch_tiles": {"tile_matches", "montage_fit", "mosaic"},
     "record_datasets": {"dataset_record"},
     "review_acquisitions": TRANSFER,
     "calibrate_lens": {"lens_correction"},
+    "consolidate_catalog": CONSOLIDATED,
+    **{
+        f"ingest_{source}": {f"{source}/{step}" for step in STEPS} for source in SOURCES
+    },
 }
 
 
@@ -65,7 +83,11 @@ def test_the_assets_and_their_groups_are_these(
 
 def test_the_checks_are_these(repository: dg.RepositoryDefinition) -> None:
     found = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
-    assert found == CHECKS
+    ingested = {name for name in found if "/" in name}
+    assert found - ingested == CHECKS
+    for source in SOURCES:
+        own = [name for name in ingested if name.startswith(f"{source}/")]
+        assert sorted(name.partition(":")[2] for name in own) == sorted(INGEST_CHECKS)
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -84,9 +106,14 @@ def test_there_is_no_other_job_sensor_or_schedule(
         "lens_montage_sensor",
         "upload_complete_sensor",
         "killed_runs_sensor",
+        "discovery_sensor",
+        "heavy_ingest_sensor",
+        "catalog_sensor",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
-        "nightly_stitch_montages"
+        "nightly_stitch_montages",
+        "consolidate_catalog_schedule",
+        *(f"ingest_{source}_schedule" for source in SOURCES),
     }
 
 
@@ -115,3 +142,26 @@ def test_only_the_lens_must_be_made_again_after_some_time(
 
 def test_the_key_of_a_lens_tells_microscope_and_magnification() -> None:
     assert lens_of_key(lens_key("T_1", 2000)) == ("T_1", 2000)
+
+
+def test_each_source_has_partitions_of_its_own() -> None:
+    assert {source: str(each.name) for source, each in items.items()} == {
+        "ebi": "ebi_entries",
+        "epfl": "epfl_files",
+        "flyem": "flyem_crops",
+        "idr": "idr_images",
+        "openorganelle": "openorganelle_arrays",
+    }
+
+
+def test_loading_the_definitions_imports_nothing_heavy() -> None:
+    heavy = ("tensorstore", "ncempy", "neuprint", "tifffile", "rocrate", "distributed")
+    code = f"""
+import sys
+import em_platform.definitions
+print([name for name in {heavy} if name in sys.modules])
+"""
+    told = subprocess.run(
+        (sys.executable, "-c", code), capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == "[]"

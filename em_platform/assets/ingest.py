@@ -1,0 +1,199 @@
+"""Items of public sources: what is said of each, its files, its volume, its record.
+
+Each source of `ingest.sources.SOURCES` has the same four assets; one that is added to
+that table has them, too.
+"""
+
+import dagster as dg
+
+from em_platform.assets.checks import check_results, ingest_check_specs
+from em_platform.assets.failures import told_to_dagster
+from em_platform.assets.ingest_summaries import (
+    entry_summary,
+    raw_summary,
+    record_summary,
+    volume_summary,
+)
+from em_platform.assets.metadata import Stopwatch
+from em_platform.ingest import checks
+from em_platform.ingest.sources import SOURCES
+from em_platform.jobs import HEAVY_POOL, is_heavy, source_pool
+from em_platform.model.ingest import Entry, RawItem, VolumeItem
+from em_platform.partitions import items
+from em_platform.resources.configuration import Configuration
+from em_platform.resources.dask import DaskResource
+from em_platform.resources.ingest import LoggedProgress, PublicSources, work_bytes
+from em_platform.resources.storage import Storage
+from em_platform.storage import layout
+
+_OWNERS = ["team:data-management"]
+_AGAIN = dg.RetryPolicy(
+    max_retries=2,
+    delay=10,
+    backoff=dg.Backoff.EXPONENTIAL,
+    jitter=dg.Jitter.PLUS_MINUS,
+)
+"""For what nobody foresaw; what the platform foresaw is told by `told_to_dagster`."""
+
+
+def _entry(source: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=[source, "entry"],
+        group_name=f"ingest_{source}",
+        partitions_def=items[source],
+        kinds={"json"},
+        owners=_OWNERS,
+        pool=source_pool(source),
+        retry_policy=_AGAIN,
+        tags={"em/source": source},
+        description=f"What {source} says of one item, as it came and as we read it.",
+    )
+    def entry(
+        context: dg.AssetExecutionContext, sources: PublicSources, storage: Storage
+    ) -> dg.MaterializeResult:
+        from em_platform.ingest import steps
+
+        key, store = context.partition_key, storage.store()
+        with told_to_dagster():
+            found = steps.take_entry(sources.source(source), key, store)
+        url = store.url(layout.ingested(source, key, "entry"))
+        return dg.MaterializeResult(metadata=entry_summary(found, url))
+
+    return entry
+
+
+def _raw(source: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=[source, "raw"],
+        group_name=f"ingest_{source}",
+        partitions_def=items[source],
+        deps=[dg.AssetKey([source, "entry"])],
+        kinds={"binary"},
+        owners=_OWNERS,
+        pool=source_pool(source),
+        retry_policy=_AGAIN,
+        check_specs=ingest_check_specs(source, "raw"),
+        tags={"em/source": source},
+        description=f"One item's files of {source} whole on this disk, or a count of "
+        "the chunks that the source holds.",
+    )
+    def raw(
+        context: dg.AssetExecutionContext,
+        configuration: Configuration,
+        sources: PublicSources,
+        storage: Storage,
+    ) -> dg.MaterializeResult:
+        from em_platform.ingest import steps
+
+        key, store = context.partition_key, storage.store()
+        settings = configuration.settings()
+        with told_to_dagster(), Stopwatch() as watch:
+            said = store.read(layout.ingested(source, key, "entry"), Entry)
+            fetched = steps.take_raw(
+                sources.source(source),
+                said,
+                store,
+                settings=settings,
+                progress=LoggedProgress(context.log),
+            )
+            outcomes = (
+                checks.files_are_whole(said, fetched),
+                checks.no_chunks_are_missing(fetched, settings.ingest.quality),
+            )
+        folder = steps.raw_folder(said, settings)
+        return dg.MaterializeResult(
+            metadata=raw_summary(said, fetched, folder=folder, seconds=watch.seconds),
+            check_results=check_results(outcomes, [source, "raw"]),
+        )
+
+    return raw
+
+
+def _volume(source: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=[source, "volume"],
+        group_name=f"ingest_{source}",
+        partitions_def=items[source],
+        deps=[dg.AssetKey([source, "raw"])],
+        kinds={"dask", "zarr"},
+        owners=_OWNERS,
+        pool=HEAVY_POOL if is_heavy(source) else None,
+        retry_policy=_AGAIN,
+        check_specs=ingest_check_specs(source, "volume"),
+        tags={"em/source": source},
+        description=f"One item of {source} as OME-Zarr 0.5: sharded, with a pyramid.",
+    )
+    def volume(
+        context: dg.AssetExecutionContext,
+        configuration: Configuration,
+        sources: PublicSources,
+        storage: Storage,
+        compute: DaskResource,
+    ) -> dg.MaterializeResult:
+        from em_platform.ingest import steps
+
+        key, store = context.partition_key, storage.store()
+        settings = configuration.settings()
+        with told_to_dagster():
+            said = store.read(layout.ingested(source, key, "entry"), Entry)
+            fetched = store.read(layout.ingested(source, key, "raw"), RawItem)
+            steps.take_volume(
+                sources.source(source),
+                said,
+                store,
+                settings=settings,
+                run=compute.map_for(work_bytes(said, fetched)),
+            )
+            item = store.read(layout.ingested(source, key, "volume"), VolumeItem)
+            summary = volume_summary(item, store.options)
+            outcomes = (
+                checks.shape_is_expected(said, item.written),
+                checks.voxel_size_is_expected(said, item, settings.ingest.quality),
+                checks.volume_is_not_blank(item.written, settings.ingest.quality),
+            )
+        return dg.MaterializeResult(
+            metadata=summary, check_results=check_results(outcomes, [source, "volume"])
+        )
+
+    return volume
+
+
+def _record(source: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=[source, "record"],
+        group_name=f"ingest_{source}",
+        partitions_def=items[source],
+        deps=[dg.AssetKey([source, "volume"])],
+        kinds={"json"},
+        owners=_OWNERS,
+        retry_policy=_AGAIN,
+        check_specs=ingest_check_specs(source, "record"),
+        tags={"em/source": source},
+        description=f"The catalog record of one item of {source}, checked.",
+    )
+    def record(
+        context: dg.AssetExecutionContext,
+        configuration: Configuration,
+        storage: Storage,
+    ) -> dg.MaterializeResult:
+        from em_platform.ingest import steps
+
+        key, store = context.partition_key, storage.store()
+        with told_to_dagster():
+            written, found = steps.take_record(
+                source, key, store, settings=configuration.settings()
+            )
+        wanted = ("record_is_valid", "dataset_is_new")
+        outcomes = [check for check in found if check.name in wanted]
+        return dg.MaterializeResult(
+            metadata=record_summary(written, store.url(layout.record(source, key))),
+            check_results=check_results(outcomes, [source, "record"]),
+        )
+
+    return record
+
+
+ingest_assets = [
+    make(source) for source in SOURCES for make in (_entry, _raw, _volume, _record)
+]
+"""All assets of all public sources."""

@@ -1,0 +1,163 @@
+"""New items of public sources -> partitions; heavy ones and the catalog -> runs."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from em_platform.errors import PlatformError
+from em_platform.ingest.run_tags import SOURCE, WEIGHT, run_tags, waits_for_light
+from em_platform.ingest.sources import SOURCES
+from em_platform.jobs import consolidate_catalog, ingest_jobs
+from em_platform.partitions import items
+from em_platform.resources.configuration import Configuration
+from em_platform.resources.history import runs_under_way, wishes
+from em_platform.resources.ingest import PublicSources
+
+_TICK_S = 20.0
+"""Dagster ends a tick after 60 s."""
+_LOOK_AGAIN_S = 600.0
+_MOST_A_TICK = 500
+_ENDED = [
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+]
+_ALL = list(SOURCES)
+
+
+@dg.sensor(
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def discovery_sensor(
+    context: dg.SensorEvaluationContext, sources: PublicSources
+) -> dg.SensorResult:
+    """Adds a partition for each item that is configured or that a source lists.
+
+    Nothing is fetched. Each source is looked at every ten minutes, and when its
+    settings change; one that is down says so and does not hide the others. The cursor
+    says when each was looked at.
+    """
+    looked: dict[str, Any] = json.loads(context.cursor or "{}")
+    begun, news, added = time.monotonic(), [], []
+    for source in sources.taking_part():
+        mark, now = _mark(sources, source), time.time()
+        before = looked.get(source, {})
+        is_due = before.get("of") != mark or now - before["at"] >= _LOOK_AGAIN_S
+        if not is_due or time.monotonic() - begun > _TICK_S:
+            continue
+        looked[source] = {"of": mark, "at": now}
+        try:
+            new = _new_items(source, sources, context.instance)
+        except PlatformError as error:
+            news.append(str(error))
+            continue
+        if new:
+            added.append(items[source].build_add_request(new))
+            news.append(f"{source}: {len(new)} new items")
+    told = "; ".join(news) or "no source has a new item"
+    return dg.SensorResult(
+        dynamic_partitions_requests=added,
+        skip_reason=None if added else dg.SkipReason(told),
+        cursor=json.dumps(looked),
+    )
+
+
+def _new_items(
+    source: str, sources: PublicSources, instance: dg.DagsterInstance
+) -> list[str]:
+    known = set(instance.get_dynamic_partitions(str(items[source].name)))
+    listed = sources.hasty_source(source).list()
+    return [key for key in listed if key not in known][:_MOST_A_TICK]
+
+
+def _mark(sources: PublicSources, source: str) -> str:
+    """Changes when the settings of the source change."""
+    text = sources.of(source).model_dump_json()
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dg.sensor(
+    jobs=list(ingest_jobs.values()),
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def heavy_ingest_sensor(
+    context: dg.SensorEvaluationContext, configuration: Configuration
+) -> dg.SensorResult | dg.SkipReason:
+    """In the mode `staged`, starts heavy items once no light one is under way.
+
+    The schedules note which items they want; the cursor is the number of the last note
+    that was followed.
+    """
+    after = int(context.cursor or 0)
+    settings, instance = configuration.settings(), context.instance
+    found = [
+        (number, source, key)
+        for source in SOURCES
+        for number, key in wishes(source, after, instance)
+    ]
+    if not found:
+        return dg.SkipReason("no heavy item waits")
+    is_staged = any(waits_for_light(source, settings) for _, source, _ in found)
+    light = runs_under_way(instance, {WEIGHT: "light", SOURCE: _ALL})
+    if is_staged and light:
+        return dg.SkipReason(f"{len(found)} heavy items wait for {light} light runs")
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                run_key=f"wish {number}",
+                job_name=ingest_jobs[source].name,
+                partition_key=key,
+                tags=run_tags(source, settings),
+            )
+            for number, source, key in found
+        ],
+        cursor=str(max(number for number, _, _ in found)),
+    )
+
+
+@dg.sensor(
+    job=consolidate_catalog,
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def catalog_sensor(
+    context: dg.SensorEvaluationContext, configuration: Configuration
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Consolidates the catalog once after a burst of ingests, failed ones included."""
+    instance = context.instance
+    if not configuration.settings().ingest.consolidate:
+        yield dg.SkipReason("ingest.consolidate is off")
+        return
+    newest = _end_of_newest(instance)
+    if newest is None or newest <= float(context.cursor or 0):
+        yield dg.SkipReason("no ingest has ended since the last consolidation")
+        return
+    busy = runs_under_way(instance, {SOURCE: _ALL})
+    if busy:
+        yield dg.SkipReason(f"{busy} ingests are under way")
+        return
+    context.update_cursor(str(newest))
+    if newest > _last_consolidated(instance):
+        yield dg.RunRequest(run_key=str(newest))
+    else:
+        yield dg.SkipReason("the catalog was consolidated after the last ingest")
+
+
+def _end_of_newest(instance: dg.DagsterInstance) -> float | None:
+    """When the last ingest that has ended did so, in seconds since 1970."""
+    wanted = dg.RunsFilter(statuses=_ENDED, tags={SOURCE: _ALL})
+    [*found] = instance.get_run_records(wanted, limit=1, order_by="update_timestamp")
+    return found[0].end_time if found else None
+
+
+def _last_consolidated(instance: dg.DagsterInstance) -> float:
+    """When the last consolidation that has begun did so."""
+    wanted = dg.RunsFilter(job_name=consolidate_catalog.name)
+    found = instance.get_run_records(wanted, limit=1)
+    return found[0].create_timestamp.timestamp() if found else 0.0
