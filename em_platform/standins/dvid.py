@@ -201,7 +201,9 @@ class Dvid:
         return _picture(voxels.reshape(size[1], size[0]), format_text)
 
     def _check_size(self, instance: Instance, shape: Place) -> None:
-        count = shape[0] * shape[1] * shape[2] * instance.voxels.dtype.itemsize
+        count = (
+            shape[0] * shape[1] * shape[2] * np.dtype(instance.voxels.dtype).itemsize
+        )
         if count > self.most_bytes:
             raise Refused(
                 f"Requested payload ({count} bytes) exceeds this DVID server's set "

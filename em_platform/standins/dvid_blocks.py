@@ -4,7 +4,7 @@ import gzip
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +15,60 @@ JPEG_QUALITY = 80
 """DVID's own (`DefaultJPEGQuality`)."""
 
 Place = tuple[int, int, int]
-Box = tuple[Place, Place]
-"""Corner and shape."""
+_WHOLE: Place = (BLOCK_PX, BLOCK_PX, BLOCK_PX)
+
+
+class Grid(Protocol):
+    """Voxels of which any part can be had; axes z, y, x."""
+
+    @property
+    def shape(self) -> Place:
+        """How many there are."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Of a voxel, in numpy's words."""
+        ...
+
+    def read(self, corner: Place, shape: Place) -> NDArray[Any]:
+        """Those of a box within."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Voxels that lie in memory."""
+
+    voxels: NDArray[Any]
+
+    @property
+    def shape(self) -> Place:
+        """How many there are."""
+        z, y, x = self.voxels.shape
+        return z, y, x
+
+    @property
+    def dtype(self) -> str:
+        """Of a voxel, in numpy's words."""
+        return str(self.voxels.dtype)
+
+    def read(self, corner: Place, shape: Place) -> NDArray[Any]:
+        """Those of a box within."""
+        box = tuple(slice(c, c + n) for c, n in zip(corner, shape, strict=True))
+        return self.voxels[box]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One data instance: `voxels` `(z, y, x)` whose first one lies at `origin`.
+    """One data instance: `voxels` whose first one lies at `origin` (z, y, x).
 
     `absent` are blocks `(x, y, z)` that were never written. With a `grid_store` it
     passes on the JPEG chunks of a precomputed volume, which end where the volume ends.
     """
 
     name: str
-    voxels: NDArray[Any]
+    voxels: Grid
     origin: Place = (0, 0, 0)
     stored: Literal["lz4", "jpeg"] = "lz4"
     grid_store: str = ""
@@ -38,7 +78,7 @@ class Instance:
     @property
     def is_labels(self) -> bool:
         """Whether it is a labelmap."""
-        return bool(self.voxels.dtype == np.uint64)
+        return self.voxels.dtype == "uint64"
 
     @property
     def is_lossy(self) -> bool:
@@ -59,7 +99,7 @@ class Instance:
         for block in blocks_of(corner, shape):
             if (held := self.block(block)) is None:
                 continue
-            at = tuple(n * BLOCK_PX for n in reversed(block))
+            at = _corner(block)
             low = [max(a, c) for a, c in zip(at, corner, strict=True)]
             high = [
                 min(a + h, c + s)
@@ -71,26 +111,47 @@ class Instance:
 
     def block(self, place: Place) -> NDArray[Any] | None:
         """The voxels `(z, y, x)` of a block `(x, y, z)`; None where there is none."""
-        corner = (place[2] * BLOCK_PX, place[1] * BLOCK_PX, place[0] * BLOCK_PX)
-        low = [max(a, b) for a, b in zip(corner, self.origin, strict=True)]
-        high = [min(a + BLOCK_PX, b) for a, b in zip(corner, self.end, strict=True)]
-        if place in self.absent or any(a >= b for a, b in zip(low, high, strict=True)):
+        if self.is_lossy:
+            picture = self.jpeg(place)
+            return None if picture is None else from_jpeg(picture, self._shape(place))
+        return self._as_given(_corner(place), _WHOLE) if self._has(place) else None
+
+    def jpeg(self, place: Place) -> bytes | None:
+        """A block as JPEG."""
+        if not self._has(place):
             return None
-        if not self.is_lossy:
-            return self._as_given(corner, (BLOCK_PX,) * 3)
-        shape = (BLOCK_PX,) * 3
-        if self.grid_store:
-            shape = (high[0] - corner[0], high[1] - corner[1], high[2] - corner[2])
-        return from_jpeg(to_jpeg(self._as_given(corner, shape)), shape)
+        return to_jpeg(self._as_given(_corner(place), self._shape(place)))
+
+    def _has(self, place: Place) -> bool:
+        corner = _corner(place)
+        box = zip(corner, self.origin, self.end, strict=True)
+        inside = all(c < end and c + BLOCK_PX > start for c, start, end in box)
+        return inside and place not in self.absent
+
+    def _shape(self, place: Place) -> Place:
+        if not self.grid_store:
+            return _WHOLE
+        z, y, x = (
+            min(BLOCK_PX, end - c)
+            for c, end in zip(_corner(place), self.end, strict=True)
+        )
+        return z, y, x
 
     def _as_given(self, corner: Place, shape: Place) -> NDArray[Any]:
         found = np.zeros(shape, self.voxels.dtype)
         low = [max(a, b) for a, b in zip(corner, self.origin, strict=True)]
         high = [min(a + n, b) for a, n, b in zip(corner, shape, self.end, strict=True)]
         if all(a < b for a, b in zip(low, high, strict=True)):
-            inside = self.voxels[_within(low, high, self.origin)]
+            z, y, x = (a - o for a, o in zip(low, self.origin, strict=True))
+            dz, dy, dx = (b - a for a, b in zip(low, high, strict=True))
+            inside = self.voxels.read((z, y, x), (dz, dy, dx))
             found[_within(low, high, corner)] = inside
         return found
+
+
+def _corner(place: Place) -> Place:
+    """Where a block `(x, y, z)` begins, as z, y, x."""
+    return place[2] * BLOCK_PX, place[1] * BLOCK_PX, place[0] * BLOCK_PX
 
 
 def _within(low: list[int], high: list[int], corner: Any) -> tuple[slice, ...]:
@@ -179,18 +240,13 @@ def payload_of(instance: Instance, place: Place, *, compression: str) -> bytes |
     if compression == "uncompressed":
         return held.tobytes()
     if instance.is_lossy:
-        return to_jpeg(instance._as_given(*_box_of(place, held.shape)))
+        return instance.jpeg(place)
     if compression == "jpeg":
         raise ValueError(
             "can't encode JPEG: expected internal block data to be JPEG, was "
             "LZ4 compression instead"
         )
     return to_lz4(held.tobytes())
-
-
-def _box_of(place: Place, shape: tuple[int, ...]) -> Box:
-    corner = (place[2] * BLOCK_PX, place[1] * BLOCK_PX, place[0] * BLOCK_PX)
-    return corner, (shape[0], shape[1], shape[2])
 
 
 def _payload_of_labels(labels: NDArray[np.uint64], compression: str) -> bytes:

@@ -66,8 +66,9 @@ def instance_json(instance: Instance, uuid: str) -> dict[str, Any]:
     """`/api/node/{uuid}/{name}/info`; every list is x, y, z."""
     first = list(reversed(instance.origin))
     last = [n - 1 for n in reversed(instance.end)]
-    dtype = str(instance.voxels.dtype)
+    dtype = instance.voxels.dtype
     kind = "labelmap" if instance.is_labels else f"{dtype}blk"
+    source = "labelmap" if instance.is_labels else dtype
     room = "labelmap" if instance.is_labels else "imageblk"
     jpeg = instance.stored == "jpeg"
     extents = {"MinPoint": first, "MaxPoint": last}
@@ -86,7 +87,7 @@ def instance_json(instance: Instance, uuid: str) -> dict[str, Any]:
     }
     base = {
         "TypeName": kind,
-        "TypeURL": f"github.com/janelia-flyem/dvid/datatype/{room}/{kind}.go",
+        "TypeURL": f"github.com/janelia-flyem/dvid/datatype/{room}/{source}.go",
         "TypeVersion": "0.2",
         "DataUUID": DATA_UUID,
         "Name": instance.name,
