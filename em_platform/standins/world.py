@@ -19,7 +19,10 @@ from em_platform.standins.requests_log import RequestsLog
 log = logging.getLogger(__name__)
 
 PARTS = {
+    "ebi": "em_platform.standins.ebi",
     "epfl": "em_platform.standins.epfl",
+    "flyem": "em_platform.standins.flyem",
+    "idr": "em_platform.standins.idr",
 }
 """Source -> the module whose function of that name gives its `Part`."""
 
