@@ -5,56 +5,44 @@ https://zarr-specs.readthedocs.io (sharding codec).
 """
 
 import hashlib
-import os
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike, NDArray
-from zarr.codecs import ZstdCodec
-from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from em_platform.config import RenderSettings
 from em_platform.errors import FormatError
+from em_platform.formats.level_arrays import Cost, Levels, Run, this_process
+from em_platform.formats.ome_metadata import group_attributes
 from em_platform.formats.pyramid import (
     Array,
-    Pyramid,
     Region,
     Shape,
     Unit,
-    build,
     count_levels,
     plan_pyramid,
     plan_rounds,
 )
-from em_platform.formats.staging import Staging, local_path, told_plainly
+from em_platform.formats.staging import Staging
 from em_platform.formats.zarr_store import open_array, store_at
 from em_platform.storage.store import errors_of
 
-_AXES = "tczyx"
-
-
-class Run(Protocol):
-    """Like the built-in `map`, here or on workers."""
-
-    def __call__(
-        self, act: Callable[[Unit], "Cost"], items: Iterable[Unit], /
-    ) -> Iterator["Cost"]: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """CPU-seconds that one process spent on one unit."""
-
-    process: tuple[str, int]
-    cpu_seconds: float
+__all__ = [
+    "Run",
+    "Written",
+    "level_count",
+    "open_level",
+    "pixel_edge",
+    "preview",
+    "write_pyramid",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +57,7 @@ class Written:
 class _Job:
     """What a worker must know to make one unit."""
 
-    staging: Staging
-    pyramid: Pyramid
+    levels: Levels
     render: Callable[[Region], Array]
 
 
@@ -121,107 +108,35 @@ def write_pyramid(
         The store did not take the bytes; nothing half-made stands at the target.
     """
     dtype = np.dtype(dtype)
-    levels = settings.levels or count_levels(shape, smallest_px=settings.chunk_px)
-    pyramid = plan_pyramid(shape, shard_px=settings.shard_px, levels=levels)
+    count = settings.levels or count_levels(shape, smallest_px=settings.chunk_px)
+    pyramid = plan_pyramid(shape, shard_px=settings.shard_px, levels=count)
     staging = Staging(target=target, options=storage_options or {})
-    metadata = _group_attributes(pyramid, name, voxel_nm) | (attributes or {})
+    metadata = group_attributes(pyramid, name, edges=voxel_nm) | (attributes or {})
     inputs = (shape, dtype.str, settings.model_dump(), metadata, fingerprint)
     done = staging.begin(hashlib.sha256(repr(inputs).encode()).hexdigest())
-    with told_plainly(target):
-        _create_levels(staging, pyramid, dtype=dtype, settings=settings)
-    job = _Job(staging=staging, pyramid=pyramid, render=render)
+    levels = Levels(staging=staging, pyramid=pyramid)
+    levels.create(
+        dtype=dtype,
+        chunk_shape=(settings.chunk_px,) * len(shape),
+        compression_level=settings.compression_level,
+        fill_value=settings.background,
+    )
+    job = _Job(levels=levels, render=render)
     spent = 0.0
     for units in plan_rounds(pyramid):
         missing = [unit for unit in units if unit.name not in done]
         for cost in run(partial(_write_unit, job), missing):
-            spent += cost.cpu_seconds * (cost.process != _this_process())
-    with told_plainly(target), suppress(ContainsGroupError):
-        zarr.create_group(store_at(staging.image, staging.options), attributes=metadata)
+            spent += cost.cpu_seconds * (cost.process != this_process())
+    levels.close(metadata)
     staging.finish()
     return Written(shapes=pyramid.shapes, workers_cpu_seconds=spent)
 
 
 def _write_unit(job: _Job, unit: Unit) -> Cost:
     started = time.process_time()
-    image, options = job.staging.image, job.staging.options
-    levels = {
-        level: open_array(image, level, mode="r+", options=options)
-        for level in range(unit.floor, unit.root + 1)
-    }
-
-    def read(level: int, region: Region) -> Array:
-        return job.render(region) if level == 0 else _pixels(levels[level], region)
-
-    def write(level: int, index: Shape, pixels: Array) -> None:
-        with told_plainly(job.staging.target):
-            _forget_shard(image, level, index)
-            levels[level][job.pyramid.region(level, index)] = pixels
-
-    build(job.pyramid, unit, read=read, write=write)
-    job.staging.mark_done(unit.name)
-    return Cost(process=_this_process(), cpu_seconds=time.process_time() - started)
-
-
-def _this_process() -> tuple[str, int]:
-    return socket.gethostname(), os.getpid()
-
-
-def _forget_shard(image: str, level: int, index: Shape) -> None:
-    """Remove what a killed call may have half-written; a bucket has whole objects."""
-    local = local_path(image)
-    if local is not None:
-        local.joinpath(str(level), "c", *map(str, index)).unlink(missing_ok=True)
-
-
-def _create_levels(
-    staging: Staging,
-    pyramid: Pyramid,
-    *,
-    dtype: np.dtype[Any],
-    settings: RenderSettings,
-) -> None:
-    axes = len(pyramid.shapes[0])
-    for level, shape in enumerate(pyramid.shapes):
-        with suppress(ContainsArrayError):  # of an earlier call
-            zarr.create_array(
-                store_at(f"{staging.image}/{level}", staging.options),
-                shape=shape,
-                dtype=dtype,
-                chunks=(settings.chunk_px,) * axes,
-                shards=(settings.shard_px,) * axes,
-                compressors=ZstdCodec(level=settings.compression_level),
-                fill_value=settings.background,
-                dimension_names=list(_AXES[-axes:]),
-            )
-
-
-def _group_attributes(
-    pyramid: Pyramid, name: str, voxel_nm: tuple[float, ...] | None
-) -> dict[str, Any]:
-    axes = len(pyramid.shapes[0])
-    unit = {"unit": "nanometer"} if voxel_nm else {}
-    edges = voxel_nm or (1.0,) * axes
-    image = {
-        "name": name,
-        "type": "area",
-        "axes": [{"name": axis, "type": "space", **unit} for axis in _AXES[-axes:]],
-        "datasets": [
-            {
-                "path": str(level),
-                "coordinateTransformations": [
-                    {"type": "scale", "scale": [edge * 2**level for edge in edges]},
-                    {
-                        "type": "translation",
-                        # A coordinate is that of a pixel's centre, and the first pixel
-                        # of level k has its centre amid the 2**k pixels that it covers.
-                        "translation": [edge * (2**level - 1) / 2 for edge in edges],
-                    },
-                ],
-            }
-            for level in range(len(pyramid.shapes))
-        ],
-    }
-    return {"ome": {"version": "0.5", "multiscales": [image]}}
+    job.levels.fill(unit, render=job.render)
+    job.levels.staging.mark_done(unit.name)
+    return Cost(process=this_process(), cpu_seconds=time.process_time() - started)
 
 
 def level_count(url: str, *, storage_options: dict[str, Any] | None = None) -> int:
@@ -275,7 +190,7 @@ def preview(
         if max(smaller.shape) < max_px:
             break
         chosen = smaller
-    pixels: NDArray[Any] = _pixels(chosen, (slice(None), slice(None)))
+    pixels: NDArray[Any] = np.asarray(chosen[:])
     factor = max_px / max(pixels.shape)
     if factor < 1:
         height, width = (max(1, round(length * factor)) for length in pixels.shape)
@@ -284,10 +199,6 @@ def preview(
         low, high = float(pixels.min()), float(pixels.max())
         pixels = (pixels.astype(np.float32) - low) * (255 / max(high - low, 1e-6))
     return pixels.astype(np.uint8)
-
-
-def _pixels(array: zarr.Array[Any], region: Region) -> Array:
-    return np.asarray(array[region])
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 On a local disk it grows in `<target>.partial/image` and takes the target's name at the
 end, in one step. A bucket has no such step: there the image grows at the target, and is
 no image until its group metadata is written last. In both, `<target>.partial` holds a
-fingerprint of all that goes in and an empty object for each finished unit of work, so
-that a second call goes on where a killed one stopped.
+fingerprint of all that goes in and an object for each finished unit of work, which
+holds what was measured on the way, so that a second call goes on where a killed one
+stopped.
 """
 
 import shutil
@@ -19,7 +20,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from em_platform.errors import StorageError
-from em_platform.storage.atomic import put_folder
+from em_platform.storage.atomic import put_folder, write_bytes
 from em_platform.storage.store import errors_of
 
 
@@ -36,8 +37,11 @@ class Staging:
         local = local_path(self.target)
         return str(_partial(local) / "image") if local else self.target.rstrip("/")
 
-    def begin(self, fingerprint: str) -> frozenset[str]:
-        """The units that an earlier call with the same fingerprint has finished."""
+    def begin(self, fingerprint: str) -> dict[str, bytes]:
+        """The units that an earlier call with the same fingerprint has finished.
+
+        With what was remembered of each.
+        """
         with told_plainly(self.target):
             filesystem, path = self._remembered()
             mark = f"{path}/fingerprint"
@@ -48,13 +52,28 @@ class Staging:
             self._clear(filesystem, path)
             filesystem.makedirs(f"{path}/done", exist_ok=True)
             filesystem.pipe_file(mark, fingerprint.encode())
-        return frozenset()
+        return {}
 
-    def mark_done(self, unit: str) -> None:
-        """Remember that a unit of work is finished."""
+    def mark_done(self, unit: str, payload: bytes = b"") -> None:
+        """Remember that a unit of work is finished, and `payload` with it."""
         with told_plainly(self.target):
             filesystem, path = self._remembered()
-            filesystem.pipe_file(f"{path}/done/{unit}", b"")
+            mark = f"{path}/done/{unit}"
+            if payload and local_path(self.target) is not None:
+                write_bytes(Path(mark), payload)
+            else:
+                filesystem.pipe_file(mark, payload)
+
+    def stored_bytes(self) -> int:
+        """Bytes of all files or objects of the image so far."""
+        with told_plainly(self.target):
+            local = local_path(self.image)
+            if local is not None:
+                files = (path for path in local.rglob("*") if path.is_file())
+                return sum(path.stat().st_size for path in files)
+            filesystem, path = self._remembered()
+            found = filesystem.find(path.removesuffix(".partial"), detail=True)
+            return sum(int(each["size"] or 0) for each in found.values())
 
     def finish(self) -> None:
         """Let the finished image stand at the target."""
@@ -76,9 +95,11 @@ class Staging:
         filesystem, path = url_to_fs(self.target.rstrip("/"), **options)
         return filesystem, f"{path}.partial"
 
-    def _done(self, filesystem: AbstractFileSystem, path: str) -> frozenset[str]:
-        found = filesystem.find(f"{path}/done")
-        return frozenset(name.rpartition("/")[2] for name in found)
+    def _done(self, filesystem: AbstractFileSystem, path: str) -> dict[str, bytes]:
+        found = filesystem.find(f"{path}/done", detail=True)
+        told = [name for name, each in found.items() if each["size"]]
+        payloads = filesystem.cat(told) if told else {}
+        return {name.rpartition("/")[2]: payloads.get(name, b"") for name in found}
 
     def _clear(self, filesystem: AbstractFileSystem, path: str) -> None:
         local = local_path(self.target)

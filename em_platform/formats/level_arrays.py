@@ -1,0 +1,127 @@
+"""The Zarr arrays of a pyramid that grows: made, and filled unit by unit."""
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+from zarr.errors import ContainsArrayError, ContainsGroupError
+
+from em_platform.formats.pyramid import Array, Pool, Pyramid, Region, Shape, Unit, build
+from em_platform.formats.staging import Staging, local_path, told_plainly
+from em_platform.formats.zarr_store import open_array, store_at
+
+AXES = "tczyx"
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Run(Protocol):
+    """Like the built-in `map`, here or on workers."""
+
+    def __call__(self, act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """CPU-seconds that one process spent on one unit."""
+
+    process: tuple[str, int]
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Levels:
+    """The arrays of a pyramid in the place where the image grows."""
+
+    staging: Staging
+    pyramid: Pyramid
+
+    def create(
+        self,
+        *,
+        dtype: np.dtype[Any],
+        chunk_shape: Shape,
+        compression_level: int,
+        fill_value: int,
+    ) -> None:
+        """Make all arrays, without chunks; those of an earlier call stay."""
+        with told_plainly(self.staging.target):
+            for level, shape in enumerate(self.pyramid.shapes):
+                with suppress(ContainsArrayError):
+                    zarr.create_array(
+                        store_at(f"{self.staging.image}/{level}", self.staging.options),
+                        shape=shape,
+                        dtype=dtype,
+                        chunks=chunk_shape,
+                        shards=self.pyramid.shard_shape,
+                        compressors=ZstdCodec(level=compression_level),
+                        fill_value=fill_value,
+                        dimension_names=list(AXES[-len(shape) :]),
+                    )
+
+    def fill(
+        self,
+        unit: Unit,
+        *,
+        render: Callable[[Region], Array],
+        seen: Callable[[Shape, Array], None] | None = None,
+        pool: Pool | None = None,
+        spans: tuple[bool, ...] = (),
+    ) -> None:
+        """Write all shards of one unit.
+
+        Parameters
+        ----------
+        render
+            Gives the pixels of a region of level 0.
+        seen
+            Hears of each shard of level 0: its index and pixels.
+        """
+        image, options = self.staging.image, self.staging.options
+        arrays = {
+            level: open_array(image, level, mode="r+", options=options)
+            for level in range(unit.floor, unit.root + 1)
+        }
+
+        def read(level: int, region: Region) -> Array:
+            return (
+                np.asarray(arrays[level][region])
+                if level
+                else np.asarray(render(region))
+            )
+
+        def write(level: int, index: Shape, pixels: Array) -> None:
+            if seen is not None and level == 0:
+                seen(index, pixels)
+            with told_plainly(self.staging.target):
+                _forget_shard(image, level, index)
+                arrays[level][self.pyramid.region(level, index)] = pixels
+
+        more = {} if pool is None else {"pool": pool}
+        build(self.pyramid, unit, read=read, write=write, spans=spans, **more)
+
+    def close(self, attributes: dict[str, Any]) -> None:
+        """Write the group's metadata: from here on it is an image."""
+        staging = self.staging
+        with told_plainly(staging.target), suppress(ContainsGroupError):
+            store = store_at(staging.image, staging.options)
+            zarr.create_group(store, attributes=attributes)
+
+
+def this_process() -> tuple[str, int]:
+    """Names this process among those of all machines."""
+    return socket.gethostname(), os.getpid()
+
+
+def _forget_shard(image: str, level: int, index: Shape) -> None:
+    """Remove what a killed call may have half-written; a bucket has whole objects."""
+    local = local_path(image)
+    if local is not None:
+        local.joinpath(str(level), "c", *map(str, index)).unlink(missing_ok=True)

@@ -1,0 +1,146 @@
+"""How a volume is cut: chunks, shards, levels, and what is read at once."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from em_platform.config import OutputSettings
+from em_platform.formats.pyramid import (
+    Pyramid,
+    Shape,
+    Unit,
+    first_root,
+    later_rounds,
+    units_of,
+)
+
+BLOCK_BYTES = 128 * 2**20
+"""What is read at once of a source whose own chunks are larger than a shard."""
+
+_ROUND_LEVELS = 2
+_ABOUT_EQUAL = math.sqrt(2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeLayout:
+    """Shapes of chunk and shard, the pyramid, and the units of work in rounds.
+
+    `spans` says along which axes a unit of the first round is read at once.
+    """
+
+    chunk_shape: Shape
+    pyramid: Pyramid
+    rounds: tuple[tuple[Unit, ...], ...]
+    spans: tuple[bool, ...]
+
+
+def plan_volume(
+    shape: Shape,
+    *,
+    itemsize: int,
+    settings: OutputSettings,
+    voxel_size_nm: Sequence[float] | None = None,
+    source_chunk: Shape | None = None,
+) -> VolumeLayout:
+    """How a volume is cut.
+
+    Parameters
+    ----------
+    itemsize
+        Bytes of a voxel.
+    voxel_size_nm
+        Decides which axes are halved first; without it all are.
+    source_chunk
+        What the source reads at once without waste.
+    """
+    chunk = _chunk_shape(shape, itemsize=itemsize, settings=settings)
+    shard = tuple(
+        min(max(1, settings.shard_px // edge), -(-length // edge)) * edge
+        for edge, length in zip(chunk, shape, strict=True)
+    )
+    pyramid = _plan_levels(
+        shape, chunk=chunk, shard=shard, levels=settings.levels, edges=voxel_size_nm
+    )
+    root = first_root(pyramid, highest=1)
+    count, spans = _reading(pyramid, root, chunk=source_chunk, itemsize=itemsize)
+    rounds = [
+        units_of(pyramid, floor=0, root=root, count=count),
+        *later_rounds(pyramid, floor=root, levels=_ROUND_LEVELS),
+    ]
+    return VolumeLayout(
+        chunk_shape=chunk,
+        pyramid=pyramid,
+        rounds=tuple(tuple(units) for units in rounds),
+        spans=spans,
+    )
+
+
+def _chunk_shape(shape: Shape, *, itemsize: int, settings: OutputSettings) -> Shape:
+    """An edge is even, so that a shard has two equal halves, or the whole axis."""
+    edge = settings.chunk_px
+    if settings.chunk_mb is not None:
+        edge = int((settings.chunk_mb * 2**20 / itemsize) ** (1 / len(shape)) + 1e-6)
+    edge = max(8, edge // 2 * 2)
+    return tuple(min(edge, length) for length in shape)
+
+
+def _plan_levels(
+    shape: Shape,
+    *,
+    chunk: Shape,
+    shard: Shape,
+    levels: int,
+    edges: Sequence[float] | None,
+) -> Pyramid:
+    shapes, factors = [shape], []
+    known = [edge for edge in edges or () if edge > 0]
+    sizes = [edge if edge > 0 else min(known) for edge in edges or ()] if known else []
+    sizes = sizes or [1.0] * len(shape)
+    while max(shapes[-1]) > 1 and (
+        len(shapes) < levels
+        if levels
+        else any(n > edge for n, edge in zip(shapes[-1], chunk, strict=True))
+    ):
+        step = _halved(shapes[-1], sizes)
+        factors.append(step)
+        sizes = [size * factor for size, factor in zip(sizes, step, strict=True)]
+        shapes.append(
+            tuple(-(-n // factor) for n, factor in zip(shapes[-1], step, strict=True))
+        )
+    return Pyramid(shapes=tuple(shapes), shard_shape=shard, factors=tuple(factors))
+
+
+def _halved(shape: Shape, sizes: Sequence[float]) -> Shape:
+    """2 for each axis that is as fine as the finest one, or nearer to it than to 2."""
+    finest = min(size for size, n in zip(sizes, shape, strict=True) if n > 1)
+    return tuple(
+        2 if n > 1 and size < _ABOUT_EQUAL * finest else 1
+        for size, n in zip(sizes, shape, strict=True)
+    )
+
+
+def _reading(
+    pyramid: Pyramid, root: int, *, chunk: Shape | None, itemsize: int
+) -> tuple[Shape, tuple[bool, ...]]:
+    """How many shards of `root` a unit has, and along which axes it is read at once.
+
+    A source that gives whole rows or planes would give them again for each shard: the
+    block that is read grows along its rows, then its planes, up to `BLOCK_BYTES`.
+    """
+    axes = len(pyramid.shard_shape)
+    count, spans = [1] * axes, [False] * axes
+    scale, grid = pyramid.scale(root), pyramid.grid(root)
+    block = math.prod(map(min, pyramid.shard_shape, pyramid.shapes[0])) * itemsize
+    for axis in reversed(range(axes) if chunk else ()):
+        shard = pyramid.shard_shape[axis]
+        if chunk is None or chunk[axis] <= shard or pyramid.grid(0)[axis] == 1:
+            continue
+        step = min(scale[axis], pyramid.grid(0)[axis])
+        fitting = BLOCK_BYTES // (block * step)
+        if not fitting:
+            break
+        wanted = -(-chunk[axis] // (shard * scale[axis]))
+        count[axis] = min(fitting, wanted, grid[axis])
+        spans[axis] = True
+        block *= count[axis] * step
+    return tuple(count), tuple(spans)

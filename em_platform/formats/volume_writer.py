@@ -1,0 +1,249 @@
+"""A volume into a sharded OME-Zarr 0.5 with its pyramid and statistics, in one pass."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from em_platform.config import OutputSettings
+from em_platform.errors import FormatError
+from em_platform.formats.level_arrays import Cost, Levels, Run, this_process
+from em_platform.formats.ome_metadata import group_attributes
+from em_platform.formats.pyramid import Array, Region, Shape, Unit
+from em_platform.formats.staging import Staging
+from em_platform.formats.volume import Volume
+from em_platform.formats.volume_layout import VolumeLayout, plan_volume
+from em_platform.imaging.resample import POOLINGS, Pooling
+from em_platform.imaging.voxel_statistics import (
+    Measured,
+    measured_of,
+    statistics_of,
+)
+from em_platform.model.volume import LevelInfo, VolumeInfo, WrittenVolume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What a worker must know to make one unit."""
+
+    levels: Levels
+    layout: VolumeLayout
+    volume: Volume
+    pooling: Pooling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """What one unit cost, and what was measured on the way."""
+
+    unit: Unit
+    cost: Cost
+    measured: bytes
+
+
+def write_volume(
+    target: str,
+    volume: Volume,
+    *,
+    settings: OutputSettings,
+    name: str,
+    fingerprint: str,
+    attributes: dict[str, Any] | None = None,
+    pooling: Pooling = "mean",
+    storage_options: dict[str, Any] | None = None,
+    run: Run = map,
+    progress: Callable[[int], None] | None = None,
+) -> WrittenVolume:
+    """The volume that now is at `target`, with the statistics of its voxels.
+
+    Every voxel is read once, every shard is written once, by one task. The same input
+    gives the same bytes, in one go or after a kill, with any `run`. A volume that
+    stands at a local target is replaced when the new one is whole; in a bucket the
+    group's metadata come last, and before them there is no volume.
+
+    Parameters
+    ----------
+    target
+        Path or fsspec URL (`s3://bucket/volume.zarr`).
+    fingerprint
+        Names the voxels: when it differs from that of an interrupted call, the work
+        starts anew.
+    attributes
+        Further attributes of the group, by name.
+    pooling
+        How voxels become those of the next level: `mean` for grey levels, `mode` or
+        `nearest` for labels.
+    storage_options
+        Of the fsspec file system, for example `client_kwargs`.
+    run
+        A map over the units of work; `volume` goes to its workers.
+    progress
+        Hears how many bytes of level 0 have been written, each time some more are;
+        first of those that an interrupted call had finished.
+
+    Raises
+    ------
+    StorageError
+        The store did not take the bytes; what is done is kept.
+    FormatError
+        The volume gave other voxels than its header says.
+    SourceUnavailable
+        And whatever else `volume.read` raises; what is done is kept.
+    """
+    started, cpu_started = time.perf_counter(), time.process_time()
+    info = volume.info
+    dtype = np.dtype(info.dtype)
+    layout = plan_volume(
+        info.shape,
+        itemsize=dtype.itemsize,
+        settings=settings,
+        voxel_size_nm=info.voxel_size_nm,
+        source_chunk=info.chunk_shape,
+    )
+    metadata = group_attributes(
+        layout.pyramid,
+        name,
+        edges=info.voxel_size_nm,
+        kind=pooling,
+        origin=info.origin_nm,
+    ) | (attributes or {})
+    staging = Staging(target=target, options=storage_options or {})
+    inputs = (info.shape, dtype.str, layout, settings.compression_level, metadata)
+    done = staging.begin(_digest(inputs, pooling, fingerprint))
+    levels = Levels(staging=staging, pyramid=layout.pyramid)
+    levels.create(
+        dtype=dtype,
+        chunk_shape=layout.chunk_shape,
+        compression_level=settings.compression_level,
+        fill_value=0,
+    )
+    job = _Job(levels=levels, layout=layout, volume=volume, pooling=pooling)
+    measured, cpu_elsewhere = _write_units(job, done, run=run, progress=progress)
+    levels.close(metadata)
+    size_bytes = staging.stored_bytes()
+    staging.finish()
+    return WrittenVolume(
+        url=target,
+        dtype=dtype.name,
+        voxel_size_nm=info.voxel_size_nm,
+        origin_nm=info.origin_nm,
+        levels=_levels(layout, info),
+        chunk_shape=_three(layout.chunk_shape),
+        shard_shape=_three(layout.pyramid.shard_shape),
+        compression="zstd",
+        size_bytes=size_bytes,
+        statistics=statistics_of(measured, info.shape, dtype),
+        seconds=time.perf_counter() - started,
+        cpu_seconds=time.process_time() - cpu_started + cpu_elsewhere,
+    )
+
+
+def _digest(*inputs: object) -> str:
+    return hashlib.sha256(repr(inputs).encode()).hexdigest()
+
+
+def _write_units(
+    job: _Job,
+    done: dict[str, bytes],
+    *,
+    run: Run,
+    progress: Callable[[int], None] | None,
+) -> tuple[Measured, float]:
+    """What was measured, now or before, and the CPU-seconds of other processes."""
+    measured, elsewhere = Measured(), 0.0
+
+    def take(unit: Unit, content: bytes) -> None:
+        if unit.floor:
+            return
+        measured.join(measured_of(content))
+        if progress is not None:
+            progress(_bytes_of(job, unit))
+
+    for units in job.layout.rounds:
+        missing = [unit for unit in units if unit.name not in done]
+        for unit in units:
+            if unit.name in done:
+                take(unit, done[unit.name])
+        for each in run(partial(_write_unit, job), missing):
+            take(each.unit, each.measured)
+            if each.cost.process != this_process():
+                elsewhere += each.cost.cpu_seconds
+    return measured, elsewhere
+
+
+def _write_unit(job: _Job, unit: Unit) -> _Done:
+    started = time.process_time()
+    measured = Measured()
+    edge = job.layout.pyramid.shard_shape[0]
+
+    def seen(index: Shape, pixels: Array) -> None:
+        measured.add(index, pixels, first=index[0] * edge)
+
+    job.levels.fill(
+        unit,
+        render=partial(_read, job.volume),
+        seen=seen,
+        pool=POOLINGS[job.pooling],
+        spans=job.layout.spans if unit.floor == 0 else (),
+    )
+    content = b"" if unit.floor else measured.to_json()
+    job.levels.staging.mark_done(unit.name, content)
+    seconds = time.process_time() - started
+    return _Done(
+        unit=unit,
+        cost=Cost(process=this_process(), cpu_seconds=seconds),
+        measured=content,
+    )
+
+
+def _read(volume: Volume, region: Region) -> Array:
+    """The voxels of a region, as the header promises them."""
+    z, y, x = region
+    voxels = volume.read((z, y, x))
+    wanted = tuple(part.stop - part.start for part in region)
+    if voxels.shape != wanted or voxels.dtype.name != volume.info.dtype:
+        raise FormatError(
+            f"volume: {volume.info.uri} gave {voxels.dtype.name} voxels of shape "
+            f"{voxels.shape} at {_text(region)}, expected {volume.info.dtype} of shape "
+            f"{wanted}; fetch it again, or report its reader",
+            uri=volume.info.uri,
+        )
+    return np.ascontiguousarray(voxels)
+
+
+def _text(region: Region) -> str:
+    return ", ".join(f"{part.start}:{part.stop}" for part in region)
+
+
+def _bytes_of(job: _Job, unit: Unit) -> int:
+    region = job.layout.pyramid.box_region(0, unit.leaves(job.layout.pyramid))
+    voxels = int(np.prod([part.stop - part.start for part in region]))
+    return voxels * np.dtype(job.volume.info.dtype).itemsize
+
+
+def _levels(layout: VolumeLayout, info: VolumeInfo) -> tuple[LevelInfo, ...]:
+    edges = info.voxel_size_nm
+    return tuple(
+        LevelInfo(
+            path=str(level),
+            shape=_three(shape),
+            voxel_size_nm=edges and _sizes(edges, scale=layout.pyramid.scale(level)),
+        )
+        for level, shape in enumerate(layout.pyramid.shapes)
+    )
+
+
+def _sizes(
+    edges: tuple[float, float, float], *, scale: Shape
+) -> tuple[float, float, float]:
+    z, y, x = (edge * step for edge, step in zip(edges, scale, strict=True))
+    return z, y, x
+
+
+def _three(shape: Shape) -> tuple[int, int, int]:
+    z, y, x = shape
+    return z, y, x
