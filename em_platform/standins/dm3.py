@@ -1,0 +1,211 @@
+"""Writes DM3 and DM4, the files of Gatan's DigitalMicrograph: a tree of typed tags.
+
+Everything of the structure is big-endian, everything of the values little-endian.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_IMAGE_TYPES = {
+    "int16": 1,
+    "float32": 2,
+    "uint8": 6,
+    "int32": 7,
+    "int8": 9,
+    "uint16": 10,
+    "uint32": 11,
+    "float64": 12,
+}
+"""numpy's name -> ImageData.DataType."""
+_RGBA = 23
+
+_TAG_TYPES = {
+    "int16": 2,
+    "int32": 3,
+    "uint16": 4,
+    "uint32": 5,
+    "float32": 6,
+    "float64": 7,
+    "bool": 8,
+    "int8": 9,
+    "uint8": 10,
+    "int64": 11,
+    "uint64": 12,
+}
+"""numpy's name -> how a tag encodes such a number."""
+_STRUCT, _ARRAY = 15, 20
+_GROUP_ENTRY, _VALUE_ENTRY = 20, 21
+
+Tags = Mapping[str, Any]
+
+
+def write_dm(
+    path: Path,
+    image: NDArray[Any],
+    *,
+    pixel_um: float,
+    name: str,
+    tags: Tags,
+    version: int = 3,
+) -> None:
+    """Write one image `(y, x)` or stack `(z, y, x)` with its thumbnail.
+
+    `tags` become ImageTags; a list becomes a group of unnamed groups or values.
+    `version` is 3 or 4.
+    """
+    path.write_bytes(
+        dm_bytes(image, pixel_um=pixel_um, name=name, tags=tags, version=version)
+    )
+
+
+def dm_bytes(
+    image: NDArray[Any], *, pixel_um: float, name: str, tags: Tags, version: int = 3
+) -> bytes:
+    """The whole file that `write_dm` writes."""
+    root = {
+        "DocumentObjectList": [
+            {
+                "AnnotationType": 20,
+                "ImageDisplayInfo": {
+                    "BrightColor": (-1, -1, -1),
+                    "CLUTName": "Greyscale",
+                },
+                "ImageSource": 0,
+                "Rectangle": (0.0, 0.0, float(image.shape[-2]), float(image.shape[-1])),
+            }
+        ],
+        "HasWindowPosition": True,
+        "ImageList": [
+            _image_entry(
+                _thumbnail(image), _RGBA, pixel=None, name=f"Image Of {name}", tags={}
+            ),
+            _image_entry(
+                image,
+                _IMAGE_TYPES[image.dtype.name],
+                pixel=pixel_um,
+                name=name,
+                tags=tags,
+            ),
+        ],
+        "ImageSourceList": [
+            {"ClassName": "ImageSource:Simple", "Id": [0], "ImageRef": 1}
+        ],
+        "InImageMode": True,
+        "MinVersionList": [{"RequiredVersion": 50659328}],
+        "Thumbnails": [{"ImageIndex": 0, "SourceSize_Pixels": (4, 4)}],
+    }
+    body = _Writer(version).group(root) + bytes(8)
+    if version == 3:
+        return struct.pack(">iii", 3, len(body) - 4, 1) + body
+    return struct.pack(">iqi", 4, len(body) - 4, 1) + body
+
+
+def _image_entry(
+    image: NDArray[Any], kind: int, *, pixel: float | None, name: str, tags: Tags
+) -> dict[str, Any]:
+    scale, unit = (1.0, "") if pixel is None else (pixel, "µm")
+    sizes = image.shape[::-1]
+    dimensions = [
+        {"Origin": np.float32(0), "Scale": np.float32(scale), "Units": unit}
+        for _ in sizes[:2]
+    ]
+    dimensions += [
+        {"Origin": np.float32(0), "Scale": np.float32(1), "Units": ""}
+        for _ in sizes[2:]
+    ]
+    none = {"Origin": np.float32(0), "Scale": np.float32(1), "Units": ""}
+    return {
+        "ImageData": {
+            "Calibrations": {
+                "Brightness": none,
+                "Dimension": dimensions,
+                "DisplayCalibratedUnits": True,
+            },
+            "Data": image.ravel(),
+            "DataType": np.uint32(kind),
+            "Dimensions": [np.uint32(size) for size in sizes],
+            "PixelDepth": np.uint32(image.dtype.itemsize),
+        },
+        "ImageTags": dict(tags),
+        "Name": name,
+        "UniqueID": [np.uint32(90011980), np.uint32(1033506943)],
+    }
+
+
+def _thumbnail(image: NDArray[Any]) -> NDArray[np.int32]:
+    """At most 32 x 32 pixels of the middle plane, as packed grey RGBA."""
+    plane = image.reshape(-1, *image.shape[-2:])[-1]
+    step = max(1, max(plane.shape) // 32)
+    small = plane[::step, ::step].astype(np.float64)
+    span = float(np.ptp(small)) or 1.0
+    grey = ((small - small.min()) / span * 255).astype(np.uint32)
+    packed: NDArray[np.int32] = (
+        (grey * 0x010101 | 0xFF000000).astype(np.uint32).view(np.int32)
+    )
+    return packed
+
+
+class _Writer:
+    """Tags of one version to bytes."""
+
+    def __init__(self, version: int) -> None:
+        self._count = ">i" if version == 3 else ">q"
+        self._sized = version == 4
+
+    def group(self, tags: Tags | Sequence[Any]) -> bytes:
+        """A group: two flags, how many entries, the entries."""
+        if isinstance(tags, Mapping):
+            entries = list(tags.items())
+        else:
+            entries = [("", value) for value in tags]
+        head = struct.pack(">bb", 1, 0) + self._number(len(entries))
+        return head + b"".join(self._entry(name, value) for name, value in entries)
+
+    def _entry(self, name: str, value: Any) -> bytes:
+        written = name.encode("latin-1")
+        if isinstance(value, Mapping | list):
+            kind, body = _GROUP_ENTRY, self.group(value)
+        else:
+            kind, body = _VALUE_ENTRY, self._value(value)
+        size = self._number(len(body)) if self._sized else b""
+        return struct.pack(">bh", kind, len(written)) + written + size + body
+
+    def _value(self, value: Any) -> bytes:
+        if isinstance(value, tuple):
+            fields = [_scalar(each) for each in value]
+            places = [place for each in fields for place in (0, _code(each))]
+            body = b"".join(_little(each) for each in fields)
+            return self._described([_STRUCT, 0, len(fields), *places]) + body
+        if isinstance(value, str):
+            value = np.frombuffer(value.encode("utf-16-le"), "<u2")
+        if isinstance(value, np.ndarray):
+            return self._described([_ARRAY, _code(value), value.size]) + _little(value)
+        scalar = _scalar(value)
+        return self._described([_code(scalar)]) + _little(scalar)
+
+    def _described(self, places: Sequence[int]) -> bytes:
+        numbers = b"".join(self._number(place) for place in places)
+        return b"%%%%" + self._number(len(places)) + numbers
+
+    def _number(self, value: int) -> bytes:
+        return struct.pack(self._count, value)
+
+
+def _scalar(value: Any) -> NDArray[Any]:
+    """A number as DigitalMicrograph keeps it: int32 or uint32, a float as double."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return np.asarray(value, "i4" if value < 2**31 else "u4")
+    return np.asarray(value)
+
+
+def _code(value: NDArray[Any]) -> int:
+    return _TAG_TYPES[value.dtype.name]
+
+
+def _little(value: NDArray[Any]) -> bytes:
+    return value.astype(value.dtype.newbyteorder("<")).tobytes()

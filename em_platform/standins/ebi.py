@@ -1,0 +1,190 @@
+"""EMPIAR as a whole: the API, the archive, and a mirror of the archive."""
+
+import gzip
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from em_platform.standins.dm3 import write_dm
+from em_platform.standins.empiar import ENTRIES, entry_api
+from em_platform.standins.filehost import FileHost
+from em_platform.standins.messages import Handler, Request, Response
+from em_platform.standins.mrc import write_mrc
+from em_platform.standins.part import Ground, Part, Site, Tree
+from em_platform.standins.pixels import Pixels, Voxels
+
+_ARCHIVE = "/empiar/world_availability"
+_RETINA_SHAPES = {
+    "small": (16, 275, 274),
+    "demo": (16, 550, 549),
+    "bench": (16, 2750, 2748),
+}
+_PIXEL_UM = 0.007998250424861908
+_TRAKEM = "trakem2.1528909664283.981147357.856576865"
+
+
+def ebi(ground: Ground) -> Part:
+    """`www.ebi.ac.uk/empiar` and `ftp.ebi.ac.uk/empiar` at one address.
+
+    Site `ebi-mirror` has the same archive; no setting names it.
+    """
+    retina = Pixels(shape=_RETINA_SHAPES[ground.size], variant=0)
+    images = {"11759": retina, **_OTHERS}
+
+    def fill(folder: Path) -> None:
+        _write_retina(folder / "11759" / "data", retina)
+        _write_others(folder)
+
+    def truth(key: str) -> Voxels:
+        return images[key].whole()
+
+    def settings(urls: Mapping[str, str]) -> dict[str, str]:
+        return {
+            "ingest.ebi.api_url": f"{urls['ebi']}/empiar/api",
+            "ingest.ebi.files_urls": urls["ebi"] + _ARCHIVE,
+        }
+
+    tree = Tree(ground.folder / "ebi", fill)
+    archive = FileHost(tree, prefix=_ARCHIVE, faults=ground.faults)
+    return Part(
+        sites={
+            "ebi": Site(handler=_either(entry_api(), archive)),
+            "ebi-mirror": Site(handler=archive),
+        },
+        settings=settings,
+        keys=tuple(images),
+        truth=truth,
+    )
+
+
+_OTHERS = {
+    "99001": Pixels(shape=(40, 80, 90), dtype="int16", variant=1),
+    "99002": Pixels(shape=(12, 80, 90), dtype="uint16", variant=5),
+    "99002.2": Pixels(shape=(30, 60, 70), dtype="uint16", variant=7),
+    "99003": Pixels(shape=(20, 60, 70), dtype="int16", variant=9),
+}
+
+
+def _either(api: Handler, archive: Handler) -> Handler:
+    def answer(request: Request) -> Response:
+        chosen = archive if request.path.startswith(_ARCHIVE) else api
+        return chosen(request)
+
+    return answer
+
+
+def _write_retina(folder: Path, pixels: Pixels) -> None:
+    """16 slices as Gatan's 3View writes them, and TrakEM2's project beside them."""
+    folder.mkdir(parents=True)
+    depth, height, width = pixels.shape
+    for z in range(depth):
+        plane = pixels.read((z, 0, 0), (1, height, width))[0]
+        name = f"3VBSED_slice_{z:04d}"
+        write_dm(
+            folder / f"F57-8_test1_{name}.dm3",
+            plane,
+            pixel_um=_PIXEL_UM,
+            name=name,
+            tags=_retina_tags(plane, z),
+        )
+    project = '<?xml version="1.0" encoding="ISO-8859-1"?>\n<trakem2></trakem2>\n'
+    packed = gzip.compress(project.encode(), mtime=0)
+    (folder / "F57-8_test1.xml.gz").write_bytes(packed)
+    mipmaps = folder / _TRAKEM / "trakem2.mipmaps" / "0"
+    mipmaps.mkdir(parents=True)
+    (mipmaps / "1.F57-8_test1_3VBSED_slice_0000.dm3.jpg").write_bytes(
+        b"\xff\xd8\xff\xd9"
+    )
+    (folder / _TRAKEM / "trakem2.masks").mkdir()
+
+
+def _retina_tags(plane: Voxels, z: int) -> dict[str, Any]:
+    """ImageTags, as far as they matter, with the values of the real first slice."""
+    height, width = plane.shape
+    return {
+        "BSE Detector": {"Bright": 3.5294117647058822, "Contrast": 9.988333707776206},
+        "DataBar": {
+            "Acquisition Date": "11.06.2018",
+            "Acquisition Time": f"22:{27 + z:02d}:16",
+            "Device Name": "DigiScan",
+            "Exposure Number": 897131 + z,
+            "Signal Name": "3VBSED",
+        },
+        "DigiScan": {
+            "Image Height": height,
+            "Image Width": width,
+            "Rotation": 0.0,
+            "Sample Time": 0.5,
+        },
+        "GMS Version": {"Created": "3.21.1374.0", "Saved": "3.21.1374.0"},
+        "Meta Data": {
+            "Dimension info": {
+                "2": {
+                    "Origin": np.float32(0),
+                    "Scale": np.float32(50),
+                    "Units": "nm",
+                }
+            },
+            "Format": "Image",
+            "Signal": "DigiScan",
+        },
+        "Microscope Info": {
+            "Formatted Indicated Mag": "2.2kx",
+            "Formatted Voltage": "1.9kV",
+            "Illumination Mode": "SEM",
+            "Indicated Magnification": 2159.0,
+            "Name": "FEI Quanta",
+            "Operation Mode": "SCANNING",
+            "Stage Position": {
+                "Stage X": 79.26780559398513,
+                "Stage Y": -773.6633039403846,
+                "Stage Z": 21.049806806776274,
+            },
+            "Voltage": 1900.0,
+            "WD (mm)": 5.500151666250906,
+        },
+        "SBFSEM": {
+            "Record": {"Slice number": 250, "Slice thickness": 50.0},
+            "Imaging": {"Record pixel size": 8.0, "Record pixel time": 0.5},
+        },
+        "Session Info": {"Detector": "3VBSED", "Microscope": "", "Specimen": ""},
+    }
+
+
+def _write_others(folder: Path) -> None:
+    for number in ENTRIES.keys() - {"11759"}:
+        (folder / number / "data").mkdir(parents=True)
+    write_mrc(
+        folder / "99001/data/medulla.mrc", _OTHERS["99001"].whole(), voxel_nm=10.0
+    )
+    for name in ("sections", "volume"):
+        (folder / "99002/data" / name).mkdir()
+    _write_sections(folder / "99002/data/sections", _OTHERS["99002"].whole())
+    volume = folder / "99002/data/volume/medulla.mrc"
+    write_mrc(volume, _OTHERS["99002.2"].whole(), voxel_nm=12.0)
+    write_dm(
+        folder / "99003/data/medulla.dm4",
+        _OTHERS["99003"].whole(),
+        pixel_um=0.008,
+        name="medulla",
+        tags={"Microscope Info": {"Voltage": 300000.0}},
+        version=4,
+    )
+
+
+def _write_sections(folder: Path, voxels: Voxels) -> None:
+    """One TIFF a section, 8 nm a pixel by its resolution."""
+    import tifffile
+
+    for z, plane in enumerate(voxels):
+        tifffile.imwrite(
+            folder / f"section_{z:03d}.tif",
+            plane,
+            photometric="minisblack",
+            resolution=(1_250_000, 1_250_000),
+            resolutionunit="CENTIMETER",
+            metadata=None,
+            software=False,
+        )
