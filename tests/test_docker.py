@@ -97,7 +97,7 @@ def test_dagster_accepts_its_configuration(monkeypatch: pytest.MonkeyPatch) -> N
     for name, value in OURS["daemon"]["environment"].items():
         monkeypatch.setenv(name, value)
     config, _ = dagster_instance_config(str(DOCKER))
-    assert config["run_launcher"]["class"] == "DockerRunLauncher"
+    assert config["run_launcher"]["class"] == "LimitedDockerRunLauncher"
 
 
 def test_everything_that_the_image_copies_is_sent_to_the_build() -> None:

@@ -135,7 +135,7 @@ def catalog_sensor(
         yield dg.SkipReason("ingest.consolidate is off")
         return
     newest = _end_of_newest(instance)
-    if newest is None or newest <= float(context.cursor or 0):
+    if newest <= float(context.cursor or 0):
         yield dg.SkipReason("no ingest has ended since the last consolidation")
         return
     busy = runs_under_way(instance, {SOURCE: _ALL})
@@ -149,11 +149,20 @@ def catalog_sensor(
         yield dg.SkipReason("the catalog was consolidated after the last ingest")
 
 
-def _end_of_newest(instance: dg.DagsterInstance) -> float | None:
-    """When the last ingest that has ended did so, in seconds since 1970."""
+def _end_of_newest(instance: dg.DagsterInstance) -> float:
+    """When the last ingest that has ended did so, in seconds since 1970; 0: none has.
+
+    Those that were started from an asset's page bear no tags, but leave a record.
+    """
     wanted = dg.RunsFilter(statuses=_ENDED, tags={SOURCE: _ALL})
-    [*found] = instance.get_run_records(wanted, limit=1, order_by="update_timestamp")
-    return found[0].end_time if found else None
+    runs = instance.get_run_records(wanted, limit=1, order_by="update_timestamp")
+    made = (
+        instance.get_latest_materialization_event(dg.AssetKey([source, "record"]))
+        for source in SOURCES
+    )
+    ends = [run.end_time or 0.0 for run in runs]
+    ends += [event.timestamp for event in made if event is not None]
+    return max(ends, default=0.0)
 
 
 def _last_consolidated(instance: dg.DagsterInstance) -> float:
