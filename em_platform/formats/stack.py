@@ -1,0 +1,88 @@
+"""Many files of one plane each as one volume, in the order in which they are given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.errors import FormatError
+from em_platform.formats.open_file import open_file
+from em_platform.formats.region import bounds_of, shape_of
+from em_platform.formats.volume import Region, Volume
+from em_platform.model.volume import VolumeInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackVolume:
+    """Planes that lie in a file each; a region opens only those of its z range."""
+
+    info: VolumeInfo
+    planes: tuple[Volume, ...]
+
+    def read(self, region: Region) -> NDArray[Any]:
+        """The voxels of a region, `(z, y, x)`, in native byte order."""
+        bounds = bounds_of(region, self.info.shape)
+        found = np.empty(shape_of(bounds), np.dtype(self.info.dtype))
+        if found.size:
+            inside = (slice(0, 1), slice(*bounds[1]), slice(*bounds[2]))
+            for z in range(*bounds[0]):
+                found[z - bounds[0][0]] = self.planes[z].read(inside)[0]
+        return found
+
+
+def open_stack(paths: Sequence[Path], *, z_nm: float | None = None) -> StackVolume:
+    """Files of one plane each as a volume, sorted as given; only headers are read now.
+
+    `z_nm` is the distance of planes; without it, it is what the first file says of its
+    thickness.
+
+    Raises
+    ------
+    FormatError
+        One cannot be read, has several planes, or differs in shape or type.
+    """
+    if not paths:
+        raise FormatError("stack: found no files, expected at least one; name some")
+    planes = tuple(open_file(str(path)) for path in paths)
+    return stack_of(planes, z_nm=z_nm)
+
+
+def stack_of(planes: Sequence[Volume], *, z_nm: float | None = None) -> StackVolume:
+    """Volumes of one plane each as one volume, in their order."""
+    first = planes[0].info
+    for plane in planes:
+        _check(plane.info, first)
+    voxel = first.voxel_size_nm
+    if voxel is not None and z_nm is not None:
+        voxel = (z_nm, voxel[1], voxel[2])
+    sizes = [plane.info.size_bytes for plane in planes]
+    info = first.model_copy(
+        update={
+            "uri": str(Path(first.uri).parent) if len(planes) > 1 else first.uri,
+            "format": f"{first.format} stack",
+            "shape": (len(planes), first.shape[1], first.shape[2]),
+            "voxel_size_nm": voxel,
+            "size_bytes": sum(size for size in sizes if size is not None),
+            "tags": first.tags | {"files": len(planes)},
+        }
+    )
+    return StackVolume(info=info, planes=tuple(planes))
+
+
+def _check(found: VolumeInfo, first: VolumeInfo) -> None:
+    if found.shape[0] != 1:
+        raise FormatError(
+            f"{found.uri}: found {found.shape[0]} planes, expected one plane a file of "
+            "this stack; open the file by itself",
+            uri=found.uri,
+        )
+    if (found.shape, found.dtype) != (first.shape, first.dtype):
+        raise FormatError(
+            f"{found.uri}: found {found.shape[1]} x {found.shape[2]} pixels of "
+            f"{found.dtype}, expected {first.shape[1]} x {first.shape[2]} of "
+            f"{first.dtype} as in {first.uri}; leave it out or image it again",
+            uri=found.uri,
+        )

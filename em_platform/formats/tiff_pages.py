@@ -1,0 +1,254 @@
+"""Where the pixels of a TIFF's pages are, and which pages make one volume.
+
+Thousands of pages written by one program lie at equal distances. Where the second, the
+third, the middle and the last do, the others are not looked at: a file of 1,065 pages
+and 400,000 strips opens with six small reads, on a disk or behind a URL.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from em_platform.errors import FormatError
+from em_platform.formats.source import Source
+from em_platform.formats.tiff_directory import (
+    Directory,
+    cut_short,
+    directories,
+    read_directory,
+)
+
+_KINDS = {1: "u", 2: "i", 3: "f"}
+_REDUCED = 1
+_PALETTE = 3
+_RGB = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageLayout:
+    """How the pixels of a page are stored."""
+
+    height: int
+    width: int
+    stored_dtype: str
+    """numpy's name with byte order, such as `>u2`."""
+    segment_shape: tuple[int, int]
+    """Rows and columns of a strip or tile."""
+    tiled: bool
+    compression: int
+    photometric: int
+    simple: bool
+    """Whether the bytes of a segment are its pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """The pages of a volume; `plain_offsets` is None where they must be decoded."""
+
+    layout: PageLayout
+    count: int
+    directory_offsets: tuple[int, ...]
+    """Empty where pages are plain and none had to be looked for."""
+    plain_offsets: tuple[int, ...] | None
+    stride: int | None
+    """Distance of plain pages, where it is one for all."""
+    left_out: tuple[str, ...] = ()
+    """Pages that are no part of the volume, in words."""
+
+
+def layout_of(directory: Directory) -> PageLayout:
+    """How a page is stored.
+
+    Raises
+    ------
+    FormatError
+        It has several samples a pixel, or pixels of an odd size.
+    """
+    uri = directory.source.uri
+    height, width = directory.number(257), directory.number(256)
+    if height < 1 or width < 1:
+        raise FormatError(f"{uri}: found no image in this TIFF; save it again", uri=uri)
+    samples = directory.number(277, 1)
+    photometric = directory.number(262, 1)
+    if samples != 1:
+        colour = " (colours)" if photometric in (_RGB, 6) or samples >= 3 else ""
+        raise FormatError(
+            f"{uri}: found {samples} samples a pixel{colour}, {height} x {width} "
+            "pixels, expected one grey level a pixel; convert it to grey levels",
+            uri=uri,
+        )
+    bits = directory.number(258, 1)
+    kind = _KINDS.get(directory.number(339, 1), "u" if bits < 64 else "V")
+    if bits not in (1, 8, 16, 32, 64) or (kind == "f" and bits < 16) or kind == "V":
+        raise FormatError(
+            f"{uri}: found pixels of {bits} bits (sample format "
+            f"{directory.number(339, 1)}), expected whole numbers of 8 to 64 bits or "
+            "floats; convert it",
+            uri=uri,
+        )
+    dtype = np.dtype(f"{kind}{max(bits, 8) // 8}").newbyteorder(directory.order)
+    tiled = 322 in directory
+    if tiled:
+        segment = (directory.number(323), directory.number(322))
+    else:
+        segment = (min(directory.number(278, height) or height, height), width)
+    if min(segment) < 1:
+        raise FormatError(f"{uri}: found tiles of {segment} pixels; save it again")
+    compression = directory.number(259, 1)
+    simple = (
+        compression == 1
+        and not tiled
+        and bits >= 8
+        and directory.number(266, 1) == 1
+        and directory.number(317, 1) == 1
+    )
+    return PageLayout(
+        height=height,
+        width=width,
+        stored_dtype=dtype.str,
+        segment_shape=segment,
+        tiled=tiled,
+        compression=compression,
+        photometric=photometric,
+        simple=simple,
+    )
+
+
+def pages_of(source: Source, first: Directory, *, most: int | None = None) -> Pages:
+    """All pages that are stored as the first one is; of `most`, no more are sought.
+
+    Raises
+    ------
+    FormatError
+        A page between them is of another size or type, or pixels are promised behind
+        the file's end.
+    """
+    layout = layout_of(first)
+    at = plain_offset(first, layout)
+    found = _evenly_spaced(source, first, layout, at)
+    return found if found is not None else _walked(source, layout, most)
+
+
+def plain_offset(directory: Directory, layout: PageLayout) -> int | None:
+    """Where a page's rows begin, if they lie plain and one after the other."""
+    offsets, counts = segments_of(directory, layout)
+    if not layout.simple:
+        return None
+    size = layout.height * layout.width * np.dtype(layout.stored_dtype).itemsize
+    if int(counts.sum()) < size:
+        raise cut_short(
+            directory.source, f"its strips hold {int(counts.sum())} bytes of {size}"
+        )
+    row_bytes = size // layout.height
+    ends = offsets[:-1] + layout.segment_shape[0] * row_bytes
+    return int(offsets[0]) if np.array_equal(offsets[1:], ends) else None
+
+
+def segments_of(
+    directory: Directory, layout: PageLayout
+) -> tuple[np.ndarray, np.ndarray]:
+    """Start and length in bytes of each strip or tile, `(n,)` each."""
+    codes = (324, 325) if layout.tiled else (273, 279)
+    offsets, counts = (
+        directory.numbers(code).astype(np.int64, copy=False) for code in codes
+    )
+    height, width = layout.segment_shape
+    expected = -(-layout.height // height) * -(-layout.width // width)
+    if counts.size == 0 and layout.simple and expected == 1:
+        size = layout.height * layout.width * np.dtype(layout.stored_dtype).itemsize
+        counts = np.array([size])
+    if offsets.size != expected or counts.size != expected:
+        raise FormatError(
+            f"{directory.source.uri}: found {offsets.size} strips or tiles in this "
+            f"TIFF, expected {expected}; save it again",
+            uri=directory.source.uri,
+        )
+    end = int((offsets + counts).max())
+    if int(offsets.min()) < 0 or end > directory.source.length:
+        raise cut_short(directory.source, f"pixels are promised up to {end}")
+    return offsets, counts
+
+
+def _evenly_spaced(
+    source: Source, first: Directory, layout: PageLayout, at: int | None
+) -> Pages | None:
+    if at is None or not first.following:
+        return None
+    stride = first.following - first.offset
+    if stride <= 0:
+        return None
+    count = 1 + (source.length - 1 - first.offset) // stride
+    # The last page may be followed by less than the others are.
+    for number in sorted({1, 2, count // 2, count - 1}):
+        place = first.offset + number * stride
+        if not 0 < number < count:
+            continue
+        page = _matching(source, first, place)
+        last = number == count - 1
+        expected = 0 if last else place + stride
+        if page is None or page.following != expected:
+            return None
+        if plain_offset(page, layout) != at + number * stride:
+            return None
+    return Pages(
+        layout=layout,
+        count=count,
+        directory_offsets=(),
+        plain_offsets=None,
+        stride=stride,
+    )
+
+
+def _matching(source: Source, first: Directory, place: int) -> Directory | None:
+    try:
+        page = read_directory(source, place, order=first.order, big=first.big)
+        return page if page.uniform_key == first.uniform_key else None
+    except FormatError:
+        return None
+
+
+def _walked(source: Source, layout: PageLayout, most: int | None) -> Pages:
+    places: list[int] = []
+    plain: list[int | None] = []
+    others: list[tuple[int, Directory]] = []
+    key: tuple[object, ...] = ()
+    for number, page in enumerate(directories(source)):
+        if number == 0:
+            key = page.uniform_key
+        if page.uniform_key != key or (number and page.number(254) & _REDUCED):
+            others.append((number, page))
+            continue
+        if others and not others[-1][1].number(254) & _REDUCED:
+            _refuse_mixed(source, layout, others[-1])
+        places.append(page.offset)
+        plain.append(plain_offset(page, layout))
+        if most is not None and len(places) >= most:
+            break
+    known = [offset for offset in plain if offset is not None]
+    all_plain = len(known) == len(plain)
+    steps = set(np.diff(known).tolist()) if all_plain else set()
+    return Pages(
+        layout=layout,
+        count=len(places),
+        directory_offsets=() if all_plain else tuple(places),
+        plain_offsets=tuple(known) if all_plain else None,
+        stride=steps.pop() if len(steps) == 1 else None,
+        left_out=tuple(_described(number, page) for number, page in others),
+    )
+
+
+def _refuse_mixed(
+    source: Source, layout: PageLayout, other: tuple[int, Directory]
+) -> None:
+    raise FormatError(
+        f"{source.uri}: found {_described(*other)} between pages of {layout.height} x "
+        f"{layout.width}, expected pages of one size and type; split the file",
+        uri=source.uri,
+    )
+
+
+def _described(number: int, page: Directory) -> str:
+    return (
+        f"page {number} of {page.number(257)} x {page.number(256)} x "
+        f"{page.number(277, 1)} samples of {page.number(258, 1)} bits"
+    )

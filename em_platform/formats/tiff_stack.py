@@ -1,0 +1,161 @@
+"""TIFF, BigTIFF, ImageJ and OME-TIFF files of many pages as volumes.
+
+Pages that lie plain are read by row straight off the disk, others piece by piece
+(`formats.tiff_decode`): in both cases memory is bounded by the region, however large a
+page is. ImageJ writes stacks above 4 GB as one page with all planes behind it.
+"""
+
+import numpy as np
+
+from em_platform.errors import FormatError
+from em_platform.formats.plain_volume import PlainVolume
+from em_platform.formats.sem_tiff import sem_scale
+from em_platform.formats.source import Source
+from em_platform.formats.tiff_decode import CodedVolume
+from em_platform.formats.tiff_directory import (
+    Directory,
+    cut_short,
+    directories,
+    is_tiff,
+)
+from em_platform.formats.tiff_pages import Pages, layout_of, pages_of, plain_offset
+from em_platform.formats.tiff_scale import TiffScale, scale_of
+from em_platform.formats.volume import Volume
+from em_platform.model.volume import Tag, VolumeInfo
+
+__all__ = ["is_tiff", "open_tiff"]
+
+_PALETTE = 3
+_COMPRESSIONS = {
+    1: "none",
+    5: "LZW",
+    7: "JPEG",
+    8: "Deflate",
+    32773: "PackBits",
+    32946: "Deflate",
+    33005: "JPEG 2000",
+    34712: "JPEG 2000",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50001: "WebP",
+    65000: "EER",
+    65001: "EER",
+    65002: "EER",
+}
+
+
+def open_tiff(source: Source) -> Volume:
+    """The pages of a TIFF as planes; only directories are read now.
+
+    Raises
+    ------
+    FormatError
+        The file is cut short or damaged, has colours, several channels or times beside
+        its planes, or pages of different sizes.
+    """
+    first = next(directories(source), None)
+    if first is None:
+        raise FormatError(f"{source.uri}: found no image in this TIFF; save it again")
+    layout = layout_of(first)
+    if layout.compression in (65000, 65001, 65002):
+        raise FormatError(
+            f"{source.uri}: found electron events (EER), expected grey levels; sum "
+            "them to frames first",
+            uri=source.uri,
+        )
+    scale = scale_of(first)
+    pages = _raw_stack(source, first, scale) or pages_of(source, first)
+    _check_axes(source, scale, pages.count)
+    info = VolumeInfo(
+        uri=source.uri,
+        format=_name(first, scale),
+        shape=(pages.count, layout.height, layout.width),
+        dtype=np.dtype(layout.stored_dtype).newbyteorder("=").name,
+        **_described(source, first, scale, pages),
+    )
+    if pages.plain_offsets is None and pages.directory_offsets:
+        return CodedVolume(
+            info=info,
+            source=source,
+            layout=layout,
+            order=first.order,
+            big=first.big,
+            directory_offsets=pages.directory_offsets,
+        )
+    start = plain_offset(first, layout)
+    size = layout.height * layout.width * np.dtype(layout.stored_dtype).itemsize
+    return PlainVolume(
+        info=info,
+        source=source,
+        stored_dtype=layout.stored_dtype,
+        offset=start or 0,
+        stride=pages.stride or size,
+        plane_offsets=None if pages.stride else pages.plain_offsets,
+    )
+
+
+def _raw_stack(source: Source, first: Directory, scale: TiffScale) -> Pages | None:
+    """ImageJ's stack of one directory: the planes follow each other behind it."""
+    if scale.dialect != "ImageJ" or first.following or scale.axes is None:
+        return None
+    layout = layout_of(first)
+    start, count = plain_offset(first, layout), int(np.prod(scale.axes))
+    if start is None or count < 2:
+        return None
+    size = layout.height * layout.width * np.dtype(layout.stored_dtype).itemsize
+    if start + count * size > source.length:
+        raise cut_short(source, f"{count} images end at {start + count * size}")
+    return Pages(
+        layout=layout,
+        count=count,
+        directory_offsets=(),
+        plain_offsets=None,
+        stride=size,
+    )
+
+
+def _check_axes(source: Source, scale: TiffScale, count: int) -> None:
+    if scale.axes is None:
+        return
+    channels, planes, times = scale.axes
+    if sum(length > 1 for length in scale.axes) > 1 and count == np.prod(scale.axes):
+        raise FormatError(
+            f"{source.uri}: found {channels} channels, {planes} planes and {times} "
+            "points in time, expected planes only; split the channels and times",
+            uri=source.uri,
+        )
+
+
+def _name(first: Directory, scale: TiffScale) -> str:
+    name = "BigTIFF" if first.big else "TIFF"
+    return f"{name} ({scale.dialect})" if scale.dialect else name
+
+
+def _described(
+    source: Source, first: Directory, scale: TiffScale, pages: Pages
+) -> dict[str, object]:
+    sem = sem_scale(first)
+    tags: dict[str, Tag] = dict(scale.tags)
+    compression = pages.layout.compression
+    tags["compression"] = _COMPRESSIONS.get(compression, str(compression))
+    if pages.layout.photometric == _PALETTE:
+        tags["palette"] = True
+    if pages.left_out:
+        tags["pages_left_out"] = pages.left_out[:10]
+    if scale.axes and scale.axes[1] != pages.count:
+        names = dict(zip(("channels", "planes", "frames"), scale.axes, strict=True))
+        tags["planes_are"] = max(names, key=lambda name: names[name])
+    voxel = scale.voxel_size_nm
+    if sem is not None:
+        tags |= sem.tags
+        voxel = sem.voxel_size_nm or voxel
+    if pages.count > 1 and pages.layout.tiled:
+        rows, columns = pages.layout.segment_shape
+    else:
+        rows, columns = pages.layout.height, pages.layout.width
+    return {
+        "voxel_size_nm": voxel,
+        "chunk_shape": (1, rows, columns),
+        "size_bytes": source.length,
+        "tags": tags,
+    }
