@@ -35,8 +35,10 @@ from em_platform.formats.zarr_store import open_array, store_at
 from em_platform.storage.store import errors_of
 
 __all__ = [
+    "Described",
     "Run",
     "Written",
+    "describe",
     "level_count",
     "open_level",
     "pixel_edge",
@@ -139,26 +141,59 @@ def _write_unit(job: _Job, unit: Unit) -> Cost:
     return Cost(process=this_process(), cpu_seconds=time.process_time() - started)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What the metadata of an image say of its axes and levels.
+
+    `scales[k]` is the edge of a pixel of level k along each axis and `origins[k]` the
+    centre of its first one, in `units` ("" where none is stated). `kind` says how a
+    level is made of the one below.
+    """
+
+    axes: tuple[str, ...]
+    units: tuple[str, ...]
+    scales: tuple[tuple[float, ...], ...]
+    origins: tuple[tuple[float, ...], ...]
+    kind: str
+
+
+def describe(url: str, *, storage_options: dict[str, Any] | None = None) -> Described:
+    """What is known of the image at `url`; FormatError where there is none."""
+    with _read_plainly(url):
+        group = zarr.open_group(
+            store_at(url, storage_options or {}), mode="r", zarr_format=3
+        )
+        attributes: Any = group.attrs["ome"]
+        (image, *_) = attributes["multiscales"]
+        stated = [
+            {each["type"]: each for each in level["coordinateTransformations"]}
+            for level in image["datasets"]
+        ]
+        scales = tuple(tuple(map(float, each["scale"]["scale"])) for each in stated)
+        origins = [
+            each.get("translation", {}).get("translation", [0.0] * len(scales[0]))
+            for each in stated
+        ]
+        return Described(
+            axes=tuple(axis["name"] for axis in image["axes"]),
+            units=tuple(str(axis.get("unit", "")) for axis in image["axes"]),
+            scales=scales,
+            origins=tuple(tuple(map(float, origin)) for origin in origins),
+            kind=str(image.get("type", "")),
+        )
+
+
 def level_count(url: str, *, storage_options: dict[str, Any] | None = None) -> int:
     """How many levels the image at `url` has; FormatError where there is none."""
-    return len(_multiscale(url, storage_options)["datasets"])
+    return len(describe(url, storage_options=storage_options).scales)
 
 
 def pixel_edge(
     url: str, *, storage_options: dict[str, Any] | None = None
 ) -> tuple[float, str]:
     """The edge of a pixel of level 0 along x and its unit, "" where none is stated."""
-    image = _multiscale(url, storage_options)
-    (scale, *_) = image["datasets"][0]["coordinateTransformations"]
-    return float(scale["scale"][-1]), str(image["axes"][-1].get("unit", ""))
-
-
-def _multiscale(url: str, options: dict[str, Any] | None) -> dict[str, Any]:
-    with _read_plainly(url):
-        group = zarr.open_group(store_at(url, options or {}), mode="r", zarr_format=3)
-        attributes: Any = group.attrs["ome"]
-        (image, *_) = attributes["multiscales"]
-        return dict(image)
+    image = describe(url, storage_options=storage_options)
+    return image.scales[0][-1], image.units[-1]
 
 
 def open_level(
@@ -172,7 +207,7 @@ def open_level(
 def preview(
     url: str, max_px: int, *, storage_options: dict[str, Any] | None = None
 ) -> NDArray[np.uint8]:
-    """The whole image, small.
+    """The whole image, small; of a volume its middle section.
 
     Parameters
     ----------
@@ -187,10 +222,16 @@ def preview(
     chosen = open_level(url, 0, storage_options=storage_options)
     for level in range(1, level_count(url, storage_options=storage_options)):
         smaller = open_level(url, level, storage_options=storage_options)
-        if max(smaller.shape) < max_px:
+        if max(smaller.shape[-2:]) < max_px:
             break
         chosen = smaller
-    pixels: NDArray[Any] = np.asarray(chosen[:])
+    middle = tuple(length // 2 for length in chosen.shape[:-2])
+    plane: tuple[Any, ...] = (*middle, ...)
+    pixels: NDArray[Any] = np.asarray(chosen[plane])
+    if pixels.dtype.kind == "f":
+        pixels = np.nan_to_num(pixels)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        pixels = pixels.astype(np.float32)
     factor = max_px / max(pixels.shape)
     if factor < 1:
         height, width = (max(1, round(length * factor)) for length in pixels.shape)
