@@ -1,0 +1,240 @@
+"""Objects below a URL by name, and what a store of chunks says when it cannot.
+
+All chunked formats are read through tensorstore (https://google.github.io/tensorstore):
+its key-value stores know files, HTTP and S3, bound the number of requests and retry.
+"""
+
+import gzip
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+from em_platform.errors import (
+    FormatError,
+    PlatformError,
+    SourceRefused,
+    SourceUnavailable,
+)
+from em_platform.formats.source import local_path
+
+_GZIP = b"\x1f\x8b"
+_PREFIXES = ("precomputed://", "zarr://", "zarr2://", "zarr3://", "n5://")
+_CACHE_BYTES = 64 * 2**20
+_DETAILS = re.compile(r"\s*\[[a-z_]+='.*", re.DOTALL)
+_REFUSALS = ("NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED")
+_OUTAGES = (
+    *("ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"),
+    *("CANCELLED", "UNKNOWN", "INTERNAL"),
+)
+# curl's own watchdogs: without them a server that falls silent is waited for for hours.
+_WATCHDOGS = {
+    "TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "20",
+    "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1",
+    "TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS": "10",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkStore:
+    """The objects below `url`: a path, `http(s)://`, `s3://` or `gs://`.
+
+    `options` are `endpoint_url`, `region`, `anon` (false: the credentials that AWS's
+    own tools would find), `requests_at_once` and `retries`; others are for others.
+    """
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def child(self, name: str) -> "ChunkStore":
+        """The objects below `name`."""
+        return replace(self, url=f"{self.url.rstrip('/')}/{name}") if name else self
+
+    def parent(self) -> tuple["ChunkStore", str]:
+        """The store one up, and the name of this one in it."""
+        above, _, name = self.url.rstrip("/").rpartition("/")
+        return replace(self, url=above), name
+
+    def read(self, name: str) -> bytes | None:
+        """The whole object `name`, None where there is none.
+
+        Raises
+        ------
+        SourceUnavailable, SourceRefused
+            The server does not answer, or not to us.
+        """
+        with told_plainly(f"{self.url}/{name}"):
+            answer = open_store(self).read(name).result()
+        if answer.state != "value":
+            return None
+        content = bytes(answer.value)
+        # Buckets hand out objects that were uploaded with Content-Encoding: gzip.
+        return gzip.decompress(content) if content.startswith(_GZIP) else content
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The JSON object `name`, None where there is none.
+
+        Raises
+        ------
+        FormatError
+            It is not a JSON object.
+        """
+        content = self.read(name)
+        if content is None:
+            return None
+        try:
+            # A bare NaN is what some writers put for the fill value.
+            value = json.loads(content)
+        except (ValueError, UnicodeDecodeError) as error:
+            raise _not_json(f"{self.url}/{name}", str(error)) from error
+        if not isinstance(value, dict):
+            raise _not_json(f"{self.url}/{name}", f"a {type(value).__name__}")
+        return value
+
+    def kvstore_json(self) -> str:
+        """The store as tensorstore's JSON."""
+        return json.dumps(_kvstore(self.url, self.options), sort_keys=True)
+
+    def context_json(self) -> str:
+        """The limits of requests and memory as tensorstore's JSON."""
+        retries = {
+            "max_retries": int(self.options.get("retries", 3)),
+            "initial_delay": "250ms",
+            "max_delay": "4s",
+        }
+        limit = {"limit": int(self.options.get("requests_at_once", 16))}
+        return json.dumps({
+            "cache_pool": {"total_bytes_limit": _CACHE_BYTES},
+            "http_request_retries": retries,
+            "s3_request_retries": retries,
+            "http_request_concurrency": limit,
+            "s3_request_concurrency": limit,
+        })  # fmt: skip
+
+
+def chunk_store(url: str, options: Mapping[str, Any] | None = None) -> ChunkStore:
+    """The store at a URL; neuroglancer's `precomputed://` and the like are taken off.
+
+    Raises
+    ------
+    FormatError
+        A protocol that cannot be read chunk by chunk.
+    """
+    plain = url
+    for prefix in _PREFIXES:
+        plain = plain.removeprefix(prefix)
+    store = ChunkStore(url=plain.rstrip("/") or plain, options=dict(options or {}))
+    store.kvstore_json()
+    return store
+
+
+@contextmanager
+def told_plainly(url: str) -> Iterator[None]:
+    """Turn what tensorstore raises into our errors, each one sentence with the URL."""
+    try:
+        yield
+    except PlatformError:
+        raise
+    except TimeoutError as error:
+        raise _error(url, "DEADLINE_EXCEEDED", "no answer in time") from error
+    except (ValueError, OSError, NotImplementedError) as error:
+        code, _, rest = str(error).partition(": ")
+        if not re.fullmatch(r"[A-Z_]+", code):
+            code, rest = "", str(error)
+        raise _error(url, code, rest) from error
+
+
+def _error(url: str, code: str, rest: str) -> PlatformError:
+    reason = " ".join(_DETAILS.sub("", rest).split())[:300]
+    if code in _REFUSALS:
+        return SourceRefused(
+            f"chunks: {url} was refused ({reason}), expected what may be read; "
+            "correct the address or ask for access",
+            url=url,
+        )
+    if code in _OUTAGES:
+        return SourceUnavailable(
+            f"chunks: {url} is not served ({reason}), expected an answer; try again "
+            "later or check the address",
+            url=url,
+        )
+    return FormatError(
+        f"chunks: {url} cannot be decoded ({reason}), expected chunks as its metadata "
+        "tell; fetch it again or report it to who made it",
+        url=url,
+    )
+
+
+def _not_json(url: str, found: str) -> FormatError:
+    return FormatError(
+        f"chunks: {url} is not metadata ({found}), expected a JSON object; fetch it "
+        "again or report it to who made it",
+        url=url,
+    )
+
+
+def _kvstore(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    local = local_path(url)
+    if local is not None:
+        return {"driver": "file", "path": f"{os.path.abspath(local)}/"}
+    protocol, _, rest = url.partition("://")
+    if protocol in ("http", "https"):
+        return {"driver": "http", "base_url": f"{url}/"}
+    bucket, _, path = rest.partition("/")
+    folder = f"{path.rstrip('/')}/" if path else ""
+    if protocol == "gs":
+        public = f"https://storage.googleapis.com/{bucket}/{folder}"
+        return {"driver": "http", "base_url": public}
+    if protocol != "s3":
+        raise FormatError(
+            f"chunks: {url} has the protocol {protocol}, expected a path, http, https, "
+            "s3 or gs; copy it to one of these",
+            url=url,
+        )
+    client = options.get("client_kwargs") or {}
+    endpoint = options.get("endpoint_url") or client.get("endpoint_url")
+    region = options.get("region") or client.get("region_name") or "us-east-1"
+    # Without this, tensorstore first looks for credentials for some seconds.
+    credentials = "anonymous" if options.get("anon", True) else "default"
+    found = {
+        "driver": "s3",
+        "bucket": bucket,
+        "path": folder,
+        "aws_region": region,
+        "aws_credentials": {"type": credentials},
+    }
+    return found | ({"endpoint": str(endpoint).rstrip("/")} if endpoint else {})
+
+
+def tensorstore() -> Any:
+    """The library, loaded when first needed, with watchdogs set."""
+    for name, value in _WATCHDOGS.items():
+        os.environ.setdefault(name, value)
+    import tensorstore as loaded
+
+    return loaded
+
+
+@lru_cache(maxsize=8)
+def _context(limits: str, process: int) -> Any:
+    return tensorstore().Context(json.loads(limits))
+
+
+def context_of(limits: str) -> Any:
+    """The resources that all arrays with the same limits share in this process."""
+    return _context(limits, os.getpid())
+
+
+@lru_cache(maxsize=32)
+def _store(kvstore: str, limits: str, process: int) -> Any:
+    opened = tensorstore().KvStore.open(json.loads(kvstore), context=context_of(limits))
+    return opened.result()
+
+
+def open_store(store: ChunkStore) -> Any:
+    """The tensorstore KvStore, opened once in this process."""
+    return _store(store.kvstore_json(), store.context_json(), os.getpid())

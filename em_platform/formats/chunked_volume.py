@@ -1,0 +1,143 @@
+"""Voxels of one stored array in the order z, y, x, read chunk by chunk when asked."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.errors import FormatError
+from em_platform.formats.chunk_store import context_of, tensorstore, told_plainly
+from em_platform.formats.region import bounds_of, shape_of
+from em_platform.formats.volume import Region
+from em_platform.model.volume import VolumeInfo
+
+Crop = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""Corner and shape (z, y, x) in voxels of the array."""
+
+_OTHER_NAMES = {"t": "time", "c": "channel"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """How stored axes become z, y, x.
+
+    `order` is the stored axis of z, y and x, -1 where the array has no z; `fixed` is
+    the one place that is taken along each other axis.
+    """
+
+    order: tuple[int, int, int]
+    fixed: tuple[tuple[int, int], ...] = ()
+
+    def zyx(self, stored: tuple[int, ...]) -> tuple[int, int, int]:
+        """Numbers along the stored axes as z, y, x; 1 where there is no z."""
+        z, y, x = (1 if axis < 0 else stored[axis] for axis in self.order)
+        return z, y, x
+
+
+def select(
+    axes: tuple[str, ...],
+    shape: tuple[int, ...],
+    *,
+    url: str,
+    options: Mapping[str, Any],
+) -> Selection:
+    """Which stored axes are z, y, x, and what is taken along the others.
+
+    An axis of one place is dropped. Of longer ones, `options` name the place: `channel`
+    for `c`, `time` for `t`, else the axis' own name.
+
+    Raises
+    ------
+    FormatError
+        There is no y or x, or a choice is missing or does not exist.
+    """
+    if "y" not in axes or "x" not in axes or len(set(axes)) != len(axes):
+        raise FormatError(
+            f"chunks: {url} has the axes {', '.join(axes) or 'none'}, expected z, y "
+            "and x; name an array that is an image",
+            url=url,
+        )
+    fixed = []
+    for at, (name, length) in enumerate(zip(axes, shape, strict=True)):
+        if name in "zyx":
+            continue
+        option = _OTHER_NAMES.get(name, name)
+        chosen = options.get(option, 0 if length == 1 else None)
+        if chosen is None or not 0 <= int(chosen) < length:
+            raise FormatError(
+                f"chunks: {url} has {length} places along {name}, expected one image; "
+                f"choose one by the option {option}, from 0 to {length - 1}",
+                url=url,
+            )
+        fixed.append((at, int(chosen)))
+    z, y, x = (axes.index(name) if name in axes else -1 for name in "zyx")
+    return Selection(order=(z, y, x), fixed=tuple(fixed))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkedVolume:
+    """A volume in chunks; only its description goes to other processes.
+
+    `spec` is tensorstore's, as JSON; `limits` those of requests and memory. The array
+    is opened once in each process, at the first read.
+    """
+
+    info: VolumeInfo
+    spec: str
+    limits: str
+    selection: Selection
+    corner: tuple[int, int, int] = (0, 0, 0)
+
+    def read(self, region: Region) -> NDArray[Any]:
+        """The voxels of a region, `(z, y, x)`; the array's fill where chunks lack."""
+        bounds = bounds_of(region, self.info.shape)
+        shape = shape_of(bounds)
+        if not all(shape):
+            return np.empty(shape, self.info.dtype)
+        with told_plainly(self.info.uri):
+            array = open_array(self.spec, self.limits)
+            pixels = self._read(array, bounds)
+        return np.ascontiguousarray(pixels, self.info.dtype).reshape(shape)
+
+    def _read(self, array: Any, bounds: tuple[tuple[int, int], ...]) -> NDArray[Any]:
+        places: list[Any] = [slice(None)] * array.rank
+        for axis, place in self.selection.fixed:
+            places[axis] = place
+        kept = []
+        for axis, (first, end), corner in zip(
+            self.selection.order, bounds, self.corner, strict=True
+        ):
+            if axis >= 0:
+                places[axis] = slice(first + corner, end + corner)
+                kept.append(axis)
+        # Stored as x, y, z, Fortran's order is what z, y, x needs in memory.
+        order = "F" if kept == sorted(kept, reverse=True) else "C"
+        pixels = np.asarray(array[tuple(places)].read(order=order).result())
+        stored = sorted(kept)
+        return pixels.transpose([stored.index(axis) for axis in kept])
+
+
+@lru_cache(maxsize=32)
+def _open(spec: str, limits: str, process: int) -> Any:
+    library = tensorstore()
+    opened = library.open(
+        json.loads(spec),
+        open=True,
+        read=True,
+        # A kept chunk of an archive is not asked for again.
+        recheck_cached_data="open",
+        recheck_cached_metadata="open",
+        context=context_of(limits),
+    ).result()
+    # Precomputed volumes start at their offset; ours at 0.
+    return opened[library.d[:].translate_to[0]]
+
+
+def open_array(spec: str, limits: str) -> Any:
+    """The tensorstore array, opened once in this process, its first voxel at 0."""
+    return _open(spec, limits, os.getpid())

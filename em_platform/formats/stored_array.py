@@ -1,0 +1,94 @@
+"""What the metadata of a chunked format say of an image and of its arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from em_platform.errors import FormatError
+from em_platform.formats.length_units import nm_of, rounded
+
+Zyx = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """One level of a pyramid: where it lies in its group, and in space.
+
+    `axes` are names in the order of storage, empty where nobody says; `origin_nm` is
+    the centre of the first voxel.
+    """
+
+    path: str
+    axes: tuple[str, ...] = ()
+    voxel_size_nm: Zyx | None = None
+    origin_nm: Zyx = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """The levels of a group, finest first."""
+
+    format: str
+    levels: tuple[Level, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredArray:
+    """One array as it is stored; all tuples in the order of its own axes.
+
+    `chunks` is what is compressed at once, `objects` what one object in the store
+    holds (a shard, else a chunk). `spec` is tensorstore's, without `kvstore`.
+    """
+
+    format: str
+    spec: Mapping[str, Any]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    objects: tuple[int, ...]
+    dtype: str
+    axes: tuple[str, ...]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    level: Level | None = None
+    """What the array itself says of its place in space."""
+
+
+def space(
+    axes: Sequence[str], values: Sequence[float], units: Sequence[str]
+) -> tuple[Zyx | None, Zyx]:
+    """Lengths along z, y, x in nm from values along named axes.
+
+    Returns
+    -------
+    tuple[Zyx | None, Zyx]
+        As edges of a voxel, None where a unit is no length, 0 where an axis is absent;
+        and as a place, where all numbers are allowed.
+    """
+    edges: list[float | None] = []
+    places: list[float] = []
+    for name in "zyx":
+        if name not in axes:
+            edges.append(0.0)
+            places.append(0.0)
+            continue
+        at = list(axes).index(name)
+        edges.append(nm_of(abs(float(values[at])), units[at]))
+        factor = nm_of(1.0, units[at]) or 0.0
+        places.append(rounded(float(values[at]) * factor))
+    z, y, x = edges
+    known = None if z is None or y is None or x is None else (z, y, x)
+    return known, (places[0], places[1], places[2])
+
+
+def plane_or_space(edges: Zyx | None) -> Zyx | None:
+    """Edges of a voxel, None where only the absent axes were known."""
+    return None if edges is None or not any(edges) else edges
+
+
+def broken(url: str, found: str) -> FormatError:
+    """The error for metadata that do not say what they must."""
+    return FormatError(
+        f"chunks: the metadata of {url} cannot be used ({found}); fetch them again or "
+        "report it to who made them",
+        url=url,
+    )
