@@ -15,8 +15,8 @@ _RETINA = "Developing retina in zebrafish 55 hpf larval eye."
 _RETINA_DETAILS = (
     f"{_RETINA} \nIt is a SBF-SEM data set. \nThe resolution is 8nm/px in xy and 50nm "
     "per section (z). \n\nIf this is also where to enter, the acquisition conditions "
-    "on the FEI Magellan400 SEM were 1.9kV accelerating voltage and 200pA current at 0.5 "
-    "usec dwell time. \nThe microtome unit of the SBF-SEM is called Gatan 3ViewXP."
+    "on the FEI Magellan400 SEM were 1.9kV accelerating voltage and 200pA current at "
+    "0.5 usec dwell time. \nThe microtome unit of the SBF-SEM is called Gatan 3ViewXP."
 )
 _DRESDEN = {
     "author_orcid": None,

@@ -23,6 +23,7 @@ PARTS = {
     "epfl": "em_platform.standins.epfl",
     "flyem": "em_platform.standins.flyem",
     "idr": "em_platform.standins.idr",
+    "openorganelle": "em_platform.standins.openorganelle",
 }
 """Source -> the module whose function of that name gives its `Part`."""
 
