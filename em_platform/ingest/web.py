@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Headers = Mapping[str, str]
 
-_AS_IT_IS = {"Accept-Encoding": "identity"}
+AS_IT_IS = {"Accept-Encoding": "identity"}
+"""Headers that ask for a body which is not compressed on its way."""
+
 _NO_HEAD = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 
 
@@ -33,6 +35,8 @@ class FileHead:
     url: str
     size_bytes: int | None = None
     """None where it does not say, or where the length is that of a compressed body."""
+    length_bytes: int | None = None
+    """Of the body as it would come."""
     etag: str = ""
     modified: str = ""
     accepts_ranges: bool = False
@@ -115,11 +119,11 @@ class Web:
     def head(self, url: str) -> FileHead:
         """What the server says of the file at `url`."""
         try:
-            return self.exchange(url, _head_of, method="HEAD", headers=_AS_IT_IS)
+            return self.exchange(url, _head_of, method="HEAD", headers=AS_IT_IS)
         except SourceError as error:
             if error.facts.get("status") not in _NO_HEAD:
                 raise
-        one_byte = {**_AS_IT_IS, "Range": "bytes=0-0"}
+        one_byte = {**AS_IT_IS, "Range": "bytes=0-0"}
         return self.exchange(url, _head_of, headers=one_byte, expected=(200, 206))
 
     def has(self, url: str) -> bool:
@@ -255,6 +259,7 @@ def _head_of(response: requests.Response) -> FileHead:
     return FileHead(
         url=response.url,
         size_bytes=int(length) if length.isdigit() and not encoding else None,
+        length_bytes=int(length) if length.isdigit() else None,
         etag=headers.get("ETag", ""),
         modified=headers.get("Last-Modified", ""),
         accepts_ranges=ranged or "bytes" in headers.get("Accept-Ranges", "").lower(),

@@ -1,0 +1,199 @@
+"""The files of an item, brought to a local folder: ranged, resumable, checked."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import (
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    as_completed,
+    wait,
+)
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from em_platform.config import Settings, TransferSettings
+from em_platform.errors import ConfigError
+from em_platform.ingest.fetch_file import FileFetch, Item, Stopped
+from em_platform.ingest.file_names import check_names
+from em_platform.ingest.ledger import Ledger
+from em_platform.ingest.manifest import Manifest
+from em_platform.ingest.progress import Progress
+from em_platform.ingest.space import check_space, gb, written
+from em_platform.ingest.web import Web
+from em_platform.model.ingest import Entry, FetchedFile, RawItem, RemoteFile
+from em_platform.processes.lock import held
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+_LOOK_AGAIN_S = 0.5
+
+
+def fetch_files(
+    entry: Entry, folder: Path, *, web: Web, settings: Settings, progress: Progress
+) -> RawItem:
+    """Bring all files of an entry below `folder`.
+
+    Each file comes in parts, several at once; a part that has come is noted in the
+    folder's manifest and never asked for again, whenever this ends. A file that is
+    whole and untouched costs no request. A second process that fetches the same item
+    waits for the first.
+
+    Raises
+    ------
+    SourceRefused, SourceUnavailable
+        A file is not served, at none of its addresses.
+    ChecksumError
+        A file is not what the source has published; it is set aside as `.bad`.
+    StorageError
+        There is no room for it; what has come is kept.
+    ConfigError
+        It is larger than `max_gb_per_item`.
+    FormatError
+        A name would lead out of the folder.
+    """
+    who = f"{entry.source} {entry.key}"
+    transfer = settings.ingest.transfer
+    check_names((file.name for file in entry.files), who=who)
+    sizes = [file.size_bytes or 0 for file in entry.files]
+    _check_limit(sum(sizes), transfer, who=who)
+    with written(folder, who=who):
+        folder.mkdir(parents=True, exist_ok=True)
+    counter = _Counter(progress)
+    with (
+        _alone(folder, who=who),
+        Manifest(folder, who=who) as manifest,
+        ThreadPoolExecutor(transfer.parts_at_once, "part") as pool,
+    ):
+        item = Item(
+            who=who,
+            folder=folder,
+            web=web,
+            transfer=transfer,
+            manifest=manifest,
+            ledger=Ledger(manifest),
+            pool=pool,
+            came=counter.came,
+            stop=threading.Event(),
+        )
+        files = _fetch_all(item, entry.files, progress)
+    return RawItem(
+        files=files,
+        size_bytes=sum(file.size_bytes for file in files),
+        fetched_bytes=counter.size_bytes,
+    )
+
+
+def estimate_bytes(files: Sequence[RemoteFile], *, web: Web) -> int | None:
+    """How large the files are together; asks for the sizes that are not known.
+
+    None where the source does not say.
+    """
+    unknown = [file for file in files if file.size_bytes is None]
+    with ThreadPoolExecutor(8, "head") as pool:
+        heads = list(pool.map(lambda file: web.head(file.url).size_bytes, unknown))
+    known = [file.size_bytes for file in files if file.size_bytes is not None]
+    asked = [size for size in heads if size is not None]
+    return sum(known) + sum(asked) if len(asked) == len(heads) else None
+
+
+def _fetch_all(
+    item: Item, remotes: Sequence[RemoteFile], progress: Progress
+) -> tuple[FetchedFile, ...]:
+    """Files that are there, and those that are brought now; in the entry's order."""
+    found = {remote.name: FileFetch(item, remote).there() for remote in remotes}
+    missing = [FileFetch(item, r) for r in remotes if found[r.name] is None]
+    if missing:
+        with ThreadPoolExecutor(item.transfer.parts_at_once, "file") as pool:
+            looked = _each(pool, FileFetch.look, missing, stop=item.stop)
+            there = sum(file.size_bytes for file in found.values() if file is not None)
+            whole = there + sum(size for size, _ in looked)
+            _check_limit(whole, item.transfer, who=item.who)
+            left = sum(still for _, still in looked)
+            reserve_gb = item.transfer.reserve_gb
+            check_space(item.folder, left, reserve_gb=reserve_gb, who=item.who)
+            progress.total(left)
+            log.info("%s: %d of %d files are fetched, %s",
+                     item.who, len(missing), len(remotes), gb(left))  # fmt: skip
+            fetched = _each(pool, FileFetch.fetch, missing, stop=item.stop)
+        found |= {file.name: file for file in fetched}
+    return tuple(file for file in found.values() if file is not None)
+
+
+def _each(
+    pool: Executor,
+    do: Callable[[S], T],
+    things: Sequence[S],
+    *,
+    stop: threading.Event,
+) -> list[T]:
+    """`do` of each, at the same time; the first that fails stops all others."""
+    futures = [pool.submit(do, thing) for thing in things]
+    try:
+        for future in as_completed(futures):
+            future.result()
+    except BaseException as error:
+        stop.set()
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        cause = _cause(error, futures)
+        if cause is error:
+            raise
+        raise cause from None
+    return [future.result() for future in futures]
+
+
+def _cause(error: BaseException, futures: Sequence[Future[T]]) -> BaseException:
+    """What went wrong, where `error` may only say that something else did."""
+    if not isinstance(error, Stopped):
+        return error
+    others = (f.exception() for f in futures if f.done() and not f.cancelled())
+    real = (other for other in others if other and not isinstance(other, Stopped))
+    return next(real, error)
+
+
+def _check_limit(size_bytes: int, transfer: TransferSettings, *, who: str) -> None:
+    if size_bytes > transfer.max_gb_per_item * 1e9:
+        raise ConfigError(
+            f"{who}: it has {gb(size_bytes)}, at most {transfer.max_gb_per_item:g} GB "
+            "are allowed; raise ingest.transfer.max_gb_per_item or take the item off "
+            "the list",
+            size_bytes=size_bytes,
+        )
+
+
+class _Counter:
+    """Counts what came over the network, for all threads."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.size_bytes = 0
+        self._progress = progress
+        self._lock = threading.Lock()
+
+    def came(self, size_bytes: int) -> None:
+        with self._lock:
+            self.size_bytes += size_bytes
+        self._progress.came(size_bytes)
+
+
+@contextmanager
+def _alone(folder: Path, *, who: str) -> Iterator[None]:
+    """Hold the item for the block; wait for another process that holds it."""
+    lock = folder.with_name(f".{folder.name}.lock")
+    told = False
+    while True:
+        with held(lock) as free:
+            if free:
+                yield
+                return
+        if not told:
+            log.warning("%s: another process fetches it; this one waits", who)
+            told = True
+        time.sleep(_LOOK_AGAIN_S)

@@ -1,0 +1,153 @@
+"""What has come of an item's files, part by part, so that nothing comes twice."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from em_platform.storage.journal_file import JournalFile
+
+NAME = "manifest.sqlite"
+"""Beside the files, in the item's folder."""
+
+State = Literal["partial", "whole", "bad"]
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS files (
+    name TEXT PRIMARY KEY,
+    url TEXT NOT NULL,
+    size_bytes INTEGER,
+    etag TEXT NOT NULL,
+    modified TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('partial', 'whole', 'bad')),
+    sha256 TEXT NOT NULL DEFAULT '',
+    md5 TEXT NOT NULL DEFAULT '',
+    checked_against TEXT NOT NULL DEFAULT '',
+    mtime_ns INTEGER
+);
+CREATE TABLE IF NOT EXISTS parts (
+    name TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    stop INTEGER NOT NULL,
+    crc32 INTEGER NOT NULL,
+    PRIMARY KEY (name, start)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What is known of one file.
+
+    `size_bytes`, `etag` and `modified` are what the server said when it began.
+    `mtime_ns` is of the whole file on our disk, `md5` is only taken where one is
+    published. `checked_against` is as in FetchedFile.
+    """
+
+    name: str
+    url: str
+    size_bytes: int | None
+    etag: str = ""
+    modified: str = ""
+    state: State = "partial"
+    sha256: str = ""
+    md5: str = ""
+    checked_against: str = ""
+    mtime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """Bytes `start` to before `stop` of a file, which are safe on the disk."""
+
+    start: int
+    stop: int
+    crc32: int
+
+
+class Manifest:
+    """The journal of one item's folder; a part that is in it outlives any end.
+
+    To be used by many threads; `manifest.sqlite` may be looked at by any SQLite.
+
+    Raises
+    ------
+    StorageError
+        It cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, *, who: str) -> None:
+        self._journal = JournalFile(
+            folder / NAME,
+            _TABLES,
+            who=who,
+            remedy="free space or check access, or delete it to fetch all anew",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.close()
+
+    def files(self) -> tuple[Held, ...]:
+        """All files, by name."""
+        rows = self._journal.ask("SELECT * FROM files ORDER BY name")
+        return tuple(Held(**dict(row)) for row in rows)
+
+    def file(self, name: str) -> Held | None:
+        """What is known of a file; None where it has not begun."""
+        rows = self._journal.ask("SELECT * FROM files WHERE name = ?", (name,))
+        return Held(**dict(rows[0])) if rows else None
+
+    def parts(self, name: str) -> tuple[Part, ...]:
+        """The finished parts of a file, by their place."""
+        query = "SELECT start, stop, crc32 FROM parts WHERE name = ? ORDER BY start"
+        return tuple(Part(*row) for row in self._journal.ask(query, (name,)))
+
+    def begin(self, held: Held) -> None:
+        """A file starts from nothing."""
+        with self._journal.writing() as cursor:
+            cursor.execute("DELETE FROM parts WHERE name = ?", (held.name,))
+            cursor.execute(
+                "INSERT OR REPLACE INTO files (name, url, size_bytes, etag, modified, "
+                "state) VALUES (?, ?, ?, ?, ?, 'partial')",
+                (held.name, held.url, held.size_bytes, held.etag, held.modified),
+            )
+
+    def go_on(self, held: Held) -> None:
+        """A file goes on from another address, or with another ETag of the same."""
+        with self._journal.writing() as cursor:
+            cursor.execute(
+                "UPDATE files SET url = ?, etag = ?, modified = ? WHERE name = ?",
+                (held.url, held.etag, held.modified, held.name),
+            )
+
+    def add_parts(self, parts: Sequence[tuple[str, Part]]) -> None:
+        """Parts (with the names of their files) that are safe on the disk."""
+        with self._journal.writing() as cursor:
+            cursor.executemany(
+                "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)",
+                [(name, part.start, part.stop, part.crc32) for name, part in parts],
+            )
+
+    def forget_parts(self, name: str, parts: Iterable[Part]) -> None:
+        """Parts that are not on the disk as they should be."""
+        with self._journal.writing() as cursor:
+            cursor.executemany(
+                "DELETE FROM parts WHERE name = ? AND start = ?",
+                [(name, part.start) for part in parts],
+            )
+
+    def end(self, held: Held) -> None:
+        """A file is whole, or was set aside as bad; its parts are of no use now."""
+        with self._journal.writing() as cursor:
+            cursor.execute("DELETE FROM parts WHERE name = ?", (held.name,))
+            cursor.execute(
+                "UPDATE files SET size_bytes = ?, state = ?, sha256 = ?, md5 = ?, "
+                "checked_against = ?, mtime_ns = ? WHERE name = ?",
+                (
+                    *(held.size_bytes, held.state, held.sha256, held.md5),
+                    *(held.checked_against, held.mtime_ns, held.name),
+                ),
+            )

@@ -1,0 +1,180 @@
+"""Bytes of one remote file: a range of them, or all in one stream."""
+
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import requests
+
+from em_platform.ingest.answers import Cut
+from em_platform.ingest.manifest import Part
+from em_platform.ingest.web import AS_IT_IS, FileHead, Web
+
+Write = Callable[[int, bytes], None]
+"""Takes bytes and their place in the file."""
+
+_BLOCK_BYTES = 1 << 20
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_PACKED_NAMES = (".gz", ".tgz", ".z", ".bz2", ".xz")
+
+
+class Changed(Exception):
+    """The file is not the one that began to come."""
+
+
+class NoRanges(Exception):
+    """The server sends the whole file when it is asked for a part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A file at one address, as the server promised it; `size_bytes` may be unknown."""
+
+    url: str
+    size_bytes: int | None
+    etag: str = ""
+    modified: str = ""
+
+    @property
+    def condition(self) -> str:
+        """What makes the server send the whole file if it is another one by now.
+
+        A weak ETag may not stand there (RFC 9110, 13.1.5).
+        """
+        weak = self.etag.startswith("W/")
+        return self.etag if self.etag and not weak else self.modified
+
+    def check_same(self, response: requests.Response) -> None:
+        """Whether an answer is about the file that was promised; else Changed."""
+        etag = response.headers.get("ETag", "")
+        modified = response.headers.get("Last-Modified", "")
+        if self.etag and etag:
+            if self.etag.removeprefix("W/") != etag.removeprefix("W/"):
+                raise Changed(f"its ETag was {self.etag} and is {etag}")
+        elif self.modified and modified and self.modified != modified:
+            raise Changed(f"it was of {self.modified} and is of {modified}")
+
+
+def offer_of(url: str, head: FileHead, *, name: str) -> Offer:
+    """What is promised by a HEAD; a packed file is that which the name says."""
+    size = head.size_bytes
+    if head.content_encoding and _is_packed(name):
+        size = head.length_bytes
+    return Offer(url=url, size_bytes=size, etag=head.etag, modified=head.modified)
+
+
+def missing_ranges(
+    size_bytes: int, parts: Sequence[Part], *, part_bytes: int
+) -> tuple[tuple[int, int], ...]:
+    """What lies between the parts, cut into pieces of `part_bytes` at most."""
+    gaps = []
+    at = 0
+    for start, stop in (*((p.start, p.stop) for p in sorted(parts)), (size_bytes,) * 2):
+        gaps += [(s, min(s + part_bytes, start)) for s in range(at, start, part_bytes)]
+        at = max(at, stop)
+    return tuple(gaps)
+
+
+def fetch_part(
+    web: Web, offer: Offer, span: tuple[int, int], *, name: str, write: Write
+) -> Part:
+    """Fetch the bytes from `span[0]` to before `span[1]`.
+
+    A connection that is cut goes on where it was, not at the part's beginning.
+
+    Raises
+    ------
+    Changed, NoRanges
+        Nothing else can be done with this offer.
+    """
+    at, stop = span
+    crc32 = 0
+
+    def headers() -> dict[str, str]:
+        asked = {**AS_IT_IS, "Range": f"bytes={at}-{stop - 1}"}
+        return asked | ({"If-Range": offer.condition} if offer.condition else {})
+
+    def take(response: requests.Response) -> None:
+        nonlocal at, crc32
+        _check_range(response, offer, span=(at, stop), name=name)
+        for block in _blocks(response, stop - at):
+            write(at, block)
+            crc32 = zlib.crc32(block, crc32)
+            at += len(block)
+        if at < stop:
+            raise Cut(f"{stop - at} bytes of a part are missing")
+
+    web.exchange(offer.url, take, headers=headers, expected=(200, 206, 416))
+    return Part(span[0], stop, crc32)
+
+
+def fetch_stream(web: Web, offer: Offer, *, name: str, write: Write) -> Part:
+    """Fetch the whole file in one stream; one that is cut starts from the beginning.
+
+    A body that is compressed on its way is unpacked, except where the file itself is a
+    packed one, which some servers announce in the same way.
+
+    Raises
+    ------
+    Changed
+        The server has another file by now.
+    """
+
+    def take(response: requests.Response) -> Part:
+        offer.check_same(response)
+        unpack = bool(response.headers.get("Content-Encoding")) and not _is_packed(name)
+        at = crc32 = 0
+        for block in _blocks(response, None, unpack=unpack):
+            write(at, block)
+            crc32 = zlib.crc32(block, crc32)
+            at += len(block)
+        if offer.size_bytes is not None and at != offer.size_bytes:
+            raise Cut(f"{at} bytes came, {offer.size_bytes} were promised")
+        return Part(0, at, crc32)
+
+    return web.exchange(offer.url, take, headers=AS_IT_IS)
+
+
+def _check_range(
+    response: requests.Response, offer: Offer, *, span: tuple[int, int], name: str
+) -> None:
+    start, stop = span
+    if response.status_code == 416:
+        raise Changed(f"it ends before byte {start}, {offer.size_bytes} were promised")
+    offer.check_same(response)
+    if response.status_code == 200:
+        raise NoRanges
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        if not _is_packed(name):
+            raise NoRanges
+    sent = response.headers.get("Content-Range", "")
+    found = _CONTENT_RANGE.fullmatch(sent)
+    if found is None or int(found[1]) != start:
+        raise Cut(f"bytes {start}-{stop - 1} were asked for, {sent or 'others'} sent")
+    if found[3].isdigit() and int(found[3]) != offer.size_bytes:
+        raise Changed(f"it had {offer.size_bytes} bytes and has {found[3]}")
+
+
+def _blocks(
+    response: requests.Response, most: int | None, *, unpack: bool = False
+) -> Iterator[bytes]:
+    """The body in blocks of 1 MiB, `most` bytes of it."""
+    left = most
+    while left is None or left > 0:
+        count = _BLOCK_BYTES if left is None else min(_BLOCK_BYTES, left)
+        block = response.raw.read(count, decode_content=unpack)
+        if not block:
+            return
+        if left is not None:
+            left -= len(block)
+        yield block
+
+
+def _is_packed(name: str) -> bool:
+    return name.lower().endswith(_PACKED_NAMES)
+
+
+def covered(parts: Iterable[Part]) -> int:
+    """How many bytes the parts have together."""
+    return sum(part.stop - part.start for part in parts)
