@@ -26,7 +26,8 @@ def strict_schema() -> dict[str, Any]:
 @cache
 def published_schema() -> dict[str, Any]:
     """The schema that every record of version 2 or 3 keeps, with keys of its own."""
-    return _open(copy.deepcopy(strict_schema()))
+    opened: dict[str, Any] = _open(copy.deepcopy(strict_schema()))
+    return opened
 
 
 def _plain(node: Any, *, null: bool) -> Any:

@@ -59,7 +59,7 @@ def voxel_size_zyx(value: Any) -> Any:
     """
     if isinstance(value, dict) and set(value) <= set("zyx"):
         return tuple(value[axis] for axis in "zyx" if axis in value) or None
-    return value
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _filled(text: str) -> str:

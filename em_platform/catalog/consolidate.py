@@ -1,0 +1,226 @@
+"""All records in one catalog, with a report of everything that is wrong.
+
+The same records give the same bytes: the catalog's time is that of its newest record,
+not of the computer, so that a catalog that changed means records that changed.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from em_platform.catalog import tally
+from em_platform.catalog.identity import changed_at, find_duplicates, latest
+from em_platform.catalog.record_files import json_bytes
+from em_platform.catalog.report import report_content, report_csv
+from em_platform.catalog.report_page import report_html
+from em_platform.catalog.shelf import EXCLUDED, INCLUDED, Found, found_in
+from em_platform.catalog.tally import Judged
+from em_platform.catalog.validate import Findings, judge_record
+from em_platform.config import CatalogSettings
+from em_platform.model.dataset import SCHEMA_VERSION, Status
+from em_platform.storage import layout
+from em_platform.storage.store import Store
+
+CATALOG = "metadata_catalog.json"
+REPORT = "validation_report"
+_VERSION = "3.0"
+"""Of the catalog's own form; macroscope's is `2.0-enhanced`."""
+_SAMPLE = 5
+"""How many valid records macroscope's catalogs show."""
+_JUDGED_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consolidated:
+    """What came of a consolidation.
+
+    `catalog` and `report` are what was written, `urls` where. `strict` is the setting
+    by which an invalid record fails.
+    """
+
+    catalog: dict[str, Any]
+    report: dict[str, Any]
+    judged: tuple[Judged, ...]
+    urls: tuple[str, ...]
+    strict: bool
+
+    @property
+    def invalid(self) -> int:
+        """How many records have errors, or could not be read."""
+        return sum(not each.is_valid for each in self.judged)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong, or nobody asks for it."""
+        return not (self.strict and self.invalid)
+
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        """Places of the datasets that are not complete."""
+        return tuple(
+            each.found.place
+            for each in self.judged
+            if each.record.get("status") != Status.COMPLETE
+        )
+
+    @property
+    def duplicates(self) -> list[dict[str, Any]]:
+        """Datasets that share what only one should have."""
+        found: list[dict[str, Any]] = self.catalog["duplicates"]
+        return found
+
+
+def consolidate(
+    store: Store,
+    settings: CatalogSettings,
+    *,
+    found: Iterable[Found] | None = None,
+    folder: str = layout.CATALOG,
+    generated_at: datetime | None = None,
+) -> Consolidated:
+    """Write catalog and reports of all records into `folder` of the store.
+
+    `found` are records from elsewhere (see `shelf.found_at`); without it, all of the
+    store. Of each dataset the latest record counts. `generated_at` is that of the
+    newest record where it is not given.
+
+    Raises
+    ------
+    StorageError
+        The store cannot be read or written.
+    """
+    every = list(found_in(store) if found is None else found)
+    made = judge_all(every, store=store if found is None else None)
+    catalog = catalog_of(
+        every, made, settings=settings, generated_at=_time(generated_at, made)
+    )
+    report = report_content(catalog, made)
+    contents = {CATALOG: json_bytes(catalog)}
+    if "json" in settings.reports:
+        contents[f"{REPORT}.json"] = json_bytes(report)
+    if "csv" in settings.reports:
+        contents[f"{REPORT}.csv"] = report_csv(made)
+    if "html" in settings.reports:
+        contents[f"{REPORT}.html"] = report_html(
+            catalog, made, root=store.root, folder=folder
+        )
+    urls = []
+    for name, content in contents.items():
+        place = f"{folder}/{name}" if folder else name
+        store.write_bytes(place, content)
+        urls.append(store.url(place))
+    return Consolidated(
+        catalog=catalog,
+        report=report,
+        judged=made,
+        urls=tuple(urls),
+        strict=settings.strict,
+    )
+
+
+def judge_all(
+    found: Iterable[Found], *, store: Store | None = None
+) -> tuple[Judged, ...]:
+    """The latest record of each dataset with its errors, then what is damaged.
+
+    With a store, complete records must have their volume in it.
+    """
+    found = list(found)
+    records = [each for each in found if isinstance(each.content, dict)]
+    others = [each for each in found if not isinstance(each.content, dict)]
+    kept, _ = latest(records)
+    exists = _exists_in(store) if store else None
+    # A bucket answers each question after a round trip: many at once.
+    with ThreadPoolExecutor(_JUDGED_AT_ONCE if store else 1) as judges:
+        findings = judges.map(lambda f: judge_record(f.content, exists=exists), kept)
+        judged = [
+            Judged(found=f, findings=n) for f, n in zip(kept, findings, strict=True)
+        ]
+    damaged = [
+        Judged(
+            found=each,
+            findings=Findings(errors=(each.trouble,), warnings=())
+            if each.trouble
+            else judge_record(each.content),
+        )
+        for each in others
+    ]
+    return (*judged, *damaged)
+
+
+def catalog_of(
+    found: Iterable[Found],
+    judged: tuple[Judged, ...],
+    *,
+    settings: CatalogSettings,
+    generated_at: str | None,
+) -> dict[str, Any]:
+    """The catalog: all records in full, and what they say together."""
+    found = list(found)
+    records = [dict(each.record) for each in judged if each.record]
+    parsing = sum(bool(each.trouble) for each in found)
+    parsed = [each for each in found if isinstance(each.content, dict)]
+    _, older = latest(parsed)
+    duplicates = (
+        find_duplicates(each.found for each in judged if each.record)
+        if settings.detect_duplicates
+        else ()
+    )
+    checked = tally.validation(judged)
+    return {
+        "metadata": {
+            "generated_at": generated_at,
+            "schema_version": SCHEMA_VERSION,
+            "consolidation_version": _VERSION,
+            "configuration": {
+                "validation_enabled": True,
+                "scan_directories": sorted(
+                    {each.place.rpartition("/")[0] for each in found}
+                ),
+                "include_patterns": list(INCLUDED),
+                "exclude_patterns": list(EXCLUDED),
+            },
+        },
+        "summary": {
+            "total_files": len(found),
+            "processed_files": len(found) - parsing,
+            "validation_errors": checked["invalid_files"] - parsing,
+            "parsing_errors": parsing,
+            "sources_found": sorted({each.source for each in judged}),
+            "superseded": len(older),
+            "duplicates": len(duplicates),
+            **tally.counts(records),
+        },
+        "validation": checked,
+        "data_quality": tally.data_quality(judged),
+        "legacy_compatibility": tally.key_ratios(records),
+        "duplicates": [
+            {"by": d.by, "value": d.value, "records": list(d.places)}
+            for d in duplicates
+        ],
+        "superseded": [{"record": old.place, "by": new.place} for old, new in older],
+        "valid_records_sample": [dict(each.record) for each in judged if each.is_valid][
+            :_SAMPLE
+        ],
+        "records": records,
+    }
+
+
+def _time(given: datetime | None, judged: tuple[Judged, ...]) -> str | None:
+    if given is not None:
+        return given.isoformat()
+    return max((changed_at(each.record) for each in judged), default="") or None
+
+
+def _exists_in(store: Store) -> Any:
+    root = f"{store.root.rstrip('/')}/"
+
+    def exists(url: str) -> bool | None:
+        if not url.startswith(root):
+            return None
+        name = url.removeprefix(root)
+        return store.exists(f"{name}/zarr.json" if name.endswith(".zarr") else name)
+
+    return exists
