@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from em_platform.ingest.run_tags import partition_set
 from em_platform.ingest.sources import SOURCES
 
 montages = dg.DynamicPartitionsDefinition(name="montages")
@@ -10,16 +11,8 @@ montages = dg.DynamicPartitionsDefinition(name="montages")
 lenses = dg.DynamicPartitionsDefinition(name="lenses")
 """One partition a microscope and magnification; see `lens_key`."""
 
-_NAMES = {
-    "ebi": "ebi_entries",
-    "epfl": "epfl_files",
-    "flyem": "flyem_crops",
-    "idr": "idr_images",
-    "openorganelle": "openorganelle_arrays",
-}
-
 items = {
-    source: dg.DynamicPartitionsDefinition(name=_NAMES.get(source, f"{source}_items"))
+    source: dg.DynamicPartitionsDefinition(name=partition_set(source))
     for source in SOURCES
 }
 """Public source -> one partition an item; the key is the item's own."""

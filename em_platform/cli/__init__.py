@@ -11,7 +11,7 @@ from em_platform.errors import ConfigError, PlatformError
 
 COMMANDS = {
     "up": "start the platform: broker, recorder, web UI, daemon",
-    "demo": "the main job: two montages from a simulated microscope to mosaics",
+    "demo": "the main job: two montages to mosaics, five public sources to volumes",
     "acquire": "image montages with the microscope",
     "stitch": "stitch a folder or list of tiles into an OME-Zarr mosaic",
     "ingest": "fetch public data into volumes and the catalog",

@@ -1,5 +1,6 @@
-"""What Dagster says of a montage's runs, asked over the web UI's own GraphQL."""
+"""What Dagster says of the runs of a partition, asked over the web UI's own GraphQL."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,8 +9,8 @@ import requests
 from em_platform.errors import SourceUnavailable
 
 _RUNS = """
-query($key: String!) {
-  runsOrError(filter: {tags: [{key: "dagster/partition", value: $key}]}) {
+query($tags: [ExecutionTag!]!) {
+  runsOrError(filter: {tags: $tags}) {
     ... on Runs { results { runId status startTime endTime tags { key value } } }
   }
 }"""
@@ -31,7 +32,6 @@ query($id: ID!) {
   }
 }"""
 
-_LAST_STEP = "dataset_record"
 _WILL_RETRY = {"key": "dagster/will_retry", "value": "true"}
 _ACTIVE = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "MANAGED")
 
@@ -47,8 +47,8 @@ class CheckOutcome:
 
 
 @dataclass(slots=True, kw_only=True)
-class MontageRuns:
-    """All runs of one montage together: a run that was killed has a successor."""
+class PartitionRuns:
+    """All runs of one partition together: a run that was killed has a successor."""
 
     status: str = "WAITING"
     did_last_step: bool = False
@@ -70,7 +70,7 @@ class MontageRuns:
         return self.status == "SUCCESS" and not wrong
 
 
-def montage_runs(url: str, key: str) -> MontageRuns:
+def montage_runs(url: str, key: str) -> PartitionRuns:
     """The runs of the montage `key`, from the web UI at `url`.
 
     Raises
@@ -78,8 +78,27 @@ def montage_runs(url: str, key: str) -> MontageRuns:
     SourceUnavailable
         The web UI does not answer.
     """
-    found = ask(url, _RUNS, key=key)["runsOrError"].get("results", [])
-    runs = MontageRuns()
+    return _runs(url, {"dagster/partition": key}, last_step="dataset_record")
+
+
+def ingest_runs(
+    url: str, source: str, key: str, *, tags: Mapping[str, str] | None = None
+) -> PartitionRuns:
+    """The runs of the item `key` of a public source; only those with `tags`.
+
+    Raises
+    ------
+    SourceUnavailable
+        The web UI does not answer.
+    """
+    own = {"dagster/partition": key, "em/source": source, **(tags or {})}
+    return _runs(url, own, last_step=f"{source}__record")
+
+
+def _runs(url: str, tags: Mapping[str, str], *, last_step: str) -> PartitionRuns:
+    wanted = [{"key": name, "value": value} for name, value in tags.items()]
+    found = ask(url, _RUNS, tags=wanted)["runsOrError"].get("results", [])
+    runs = PartitionRuns()
     if not found:
         return runs
     newest = found[0]
@@ -88,7 +107,8 @@ def montage_runs(url: str, key: str) -> MontageRuns:
     runs.run_ids = [run["runId"] for run in found]
     runs.seconds = (newest["endTime"] or 0.0) - (newest["startTime"] or 0.0)
     for run in reversed(found):
-        _add_events(runs, ask(url, _EVENTS, id=run["runId"])["logsForRun"])
+        log = ask(url, _EVENTS, id=run["runId"])["logsForRun"]
+        _add_events(runs, log, last_step=last_step)
     # A run that was killed has a successor soon: Dagster's retry of what is not done,
     # or that of our sensor where all is done.
     is_followed = _WILL_RETRY in newest["tags"] or runs.did_last_step
@@ -113,13 +133,13 @@ def ask(url: str, query: str, **variables: Any) -> dict[str, Any]:
     return data
 
 
-def _add_events(runs: MontageRuns, log: dict[str, Any]) -> None:
+def _add_events(runs: PartitionRuns, log: dict[str, Any], *, last_step: str) -> None:
     for event in log.get("events", []):
         kind = event["__typename"]
         if kind == "MaterializationEvent":
             runs.assets.append("/".join(event["assetKey"]["path"]))
         elif kind == "ExecutionStepSuccessEvent":
-            runs.did_last_step |= event["stepKey"] == _LAST_STEP
+            runs.did_last_step |= event["stepKey"] == last_step
         elif kind == "AssetCheckEvaluationEvent":
             one = event["evaluation"]
             runs.checks[one["checkName"]] = CheckOutcome(

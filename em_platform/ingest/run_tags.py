@@ -1,4 +1,4 @@
-"""Which runs of the sources may go beside each other, said as tags of Dagster's runs.
+"""What Dagster's runs of the sources are called, and which may go beside each other.
 
 Runs in one lane go one after the other: Dagster's queue lets in one run of each value
 of the tag `em/lane` (`tag_concurrency_limits` in dagster.yaml).
@@ -18,6 +18,19 @@ PRIORITY = "dagster/priority"
 
 INGEST = "ingest"
 """Value of `em/part`: only so many ingests run beside each other."""
+
+_PARTITIONS = {
+    "ebi": "ebi_entries",
+    "epfl": "epfl_files",
+    "flyem": "flyem_crops",
+    "idr": "idr_images",
+    "openorganelle": "openorganelle_arrays",
+}
+
+
+def partition_set(source: str) -> str:
+    """The name of the set of partitions that are the items of a source."""
+    return _PARTITIONS.get(source, f"{source}_items")
 
 
 def job_tags(source: str, settings: Settings) -> dict[str, str]:

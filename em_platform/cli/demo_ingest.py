@@ -1,0 +1,226 @@
+"""The demo's public sources: one item of each, through Dagster, into the catalog."""
+
+import os
+import random
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.table import Table
+
+from em_platform.cli.ingest_report import size
+from em_platform.cli.launch import add_partition, launch, run_status
+from em_platform.cli.live import told_to_children
+from em_platform.cli.platform import Platform
+from em_platform.cli.runs import PartitionRuns, ingest_runs
+from em_platform.cli.story import Story
+from em_platform.config import Settings
+from em_platform.errors import PlatformError
+from em_platform.ingest.run_tags import partition_set
+from em_platform.model.dataset import DatasetRecord
+from em_platform.model.ingest import RawItem, VolumeItem
+from em_platform.processes import listens
+from em_platform.standins.requests_log import Logged
+from em_platform.standins.world import World, running_world
+from em_platform.storage import Store, layout, store_of
+from em_platform.storage.atomic import write_bytes
+
+_PATIENCE_S = 300.0
+_TICK_S = 0.5
+_PORTS = range(20_000, 32_000, 25)
+"""Where the ports of a world may begin; the system gives higher ones to others."""
+_PORTS_OF_A_WORLD = 25
+_ENDED = ("SUCCESS", "FAILURE", "CANCELED")
+
+_PIXELS = re.compile(
+    r"\.(dm[34]|mrc|tiff?|shard)$"  # files of images
+    r"|/raw/0_1_2/|/(subvol|specific)?blocks"  # DVID
+    r"|/(c/)?\d+[/.]\d+[/.]\d+$|/\d+-\d+_\d+-\d+_\d+-\d+$"  # chunks
+)
+"""Paths of the stand-ins that give image data."""
+
+
+@dataclass(slots=True)
+class _Item:
+    """One item of the demo, and what is known of it."""
+
+    source: str
+    key: str
+    tags: dict[str, str] = field(default_factory=dict)
+    runs: PartitionRuns = field(default_factory=PartitionRuns)
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}/{self.key}"
+
+
+@contextmanager
+def world_beside(settings: Settings, story: Story) -> Iterator[World]:
+    """Stand-ins of the public sources, to which this process's children are pointed.
+
+    They have the same ports each time: a source with another address is another source,
+    and would be fetched again.
+    """
+    folder = settings.home.absolute() / "standins"
+    port = _port(folder / "port.txt")
+    with running_world(folder, size="demo", port=port) as world:
+        os.environ.update(world.environment)
+        told_to_children(world.settings)
+        story.say(f"stand-ins of {', '.join(world.keys)} answer from port {port} on")
+        yield world
+
+
+def ingest_all(platform: Platform, world: World, story: Story) -> bool:
+    """Bring one item of each source; whether all of it is there, good and catalogued.
+
+    Dagster's runs are asked for at once; its queue lets in two at a time.
+    """
+    world.requests.clear()
+    # So that runs of an earlier call are not taken for those of this one.
+    tags = {"em/demo": uuid.uuid4().hex}
+    items = [_Item(source, keys[0], tags) for source, keys in world.keys.items()]
+    for item in items:
+        add_partition(platform.url, partition_set(item.source), item.key)
+        job = f"ingest_{item.source}"
+        launch(platform.url, job, partition=item.key, tags=tags)
+    story.say(f"asked Dagster for {', '.join(item.name for item in items)}")
+    _follow(platform, items, story)
+    consolidated = _consolidated(platform, story)
+    good = _show(platform, items, story)
+    fetched = [entry for entry in world.requests.all() if _is_pixels(entry)]
+    sent = sum(entry.bytes_sent for entry in fetched)
+    if fetched:
+        story.say(f"{len(fetched)} requests fetched {size(sent)} of image data")
+    else:
+        story.say("nothing was fetched: every item was there already")
+    return good and consolidated
+
+
+def _follow(platform: Platform, items: list[_Item], story: Story) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not platform.supervisor.stopping.wait(_TICK_S):
+        platform.supervisor.tend()
+        for item in items:
+            if not item.runs.is_over:
+                before, item.runs = item.runs, _runs(platform, item)
+                _say_progress(item, before, story)
+        if all(item.runs.is_over for item in items):
+            return
+        if time.monotonic() > deadline:
+            story.say(f"not finished after {_PATIENCE_S:.0f} s; see the web UI")
+            return
+
+
+def _runs(platform: Platform, item: _Item) -> PartitionRuns:
+    return ingest_runs(platform.url, item.source, item.key, tags=item.tags)
+
+
+def _say_progress(item: _Item, before: PartitionRuns, story: Story) -> None:
+    now = item.runs
+    if now.status != before.status and now.status in ("STARTED", *_ENDED):
+        story.say(f"{item.name}: run {now.status.lower()}")
+    for asset in now.assets[len(before.assets) :]:
+        story.say(f"{item.name}:   {asset.partition('/')[2]}")
+    for failure in now.failures[len(before.failures) :]:
+        story.say(f"{item.name}:   {failure}")
+
+
+def _consolidated(platform: Platform, story: Story) -> bool:
+    """Make the catalog of all records; whether Dagster could."""
+    run_id = launch(platform.url, "consolidate_catalog")
+    deadline, status = time.monotonic() + _PATIENCE_S, "QUEUED"
+    while status not in _ENDED and time.monotonic() < deadline:
+        if platform.supervisor.stopping.wait(_TICK_S):
+            break
+        platform.supervisor.tend()
+        status = run_status(platform.url, run_id)
+    story.say(f"catalog consolidated: run {status.lower()}")
+    return status == "SUCCESS"
+
+
+def _show(platform: Platform, items: list[_Item], story: Story) -> bool:
+    """A line an item, and what is wrong with any; whether nothing is."""
+    store = store_of(platform.settings)
+    names = ("item", "z y x", "voxel (nm)", "fetched", "on disk", "checks", "record")
+    table = Table(*names)
+    for column in table.columns:
+        column.no_wrap = True
+    troubles: list[str] = []
+    for item in items:
+        try:
+            table.add_row(item.name, *_cells(item, store))
+        except PlatformError as error:
+            table.add_row(item.name, *("none",) * (len(names) - 1))
+            troubles.append(f"{item.name}: {error}")
+    story.console.print(table)
+    for item in items:
+        for check in item.runs.checks.values():
+            if not check.passed:
+                kind = "ERROR" if check.is_error else "warning"
+                story.say(f"{item.name}: {kind}: {check.sentence}")
+    troubles += [
+        f"{item.name}: {text}" for item in items for text in _wrong(item, store)
+    ]
+    for trouble in troubles:
+        story.say(trouble)
+    return not troubles and all(item.runs.is_good for item in items)
+
+
+def _cells(item: _Item, store: Store) -> tuple[str, ...]:
+    written = store.read(
+        layout.ingested(item.source, item.key, "volume"), VolumeItem
+    ).written
+    raw = store.read(layout.ingested(item.source, item.key, "raw"), RawItem)
+    record = _record(item, store)
+    passed = sum(check.passed for check in item.runs.checks.values())
+    return (
+        f"{' '.join(map(str, written.shape))} {written.dtype}",
+        " ".join(f"{edge:g}" for edge in written.voxel_size_nm or ()) or "not stated",
+        size(raw.fetched_bytes) if raw.fetched_bytes else "nothing",
+        size(written.size_bytes),
+        f"{passed} of {len(item.runs.checks)}",
+        str(record.status.value),
+    )
+
+
+def _wrong(item: _Item, store: Store) -> Iterator[str]:
+    """What the record of an item says against it."""
+    from em_platform.catalog.validate import check_record
+
+    try:
+        record = _record(item, store)
+    except PlatformError as error:
+        yield str(error)
+        return
+    if record.status != "complete":
+        yield f"its record says {record.status.value}"
+    yield from check_record(record.model_dump(mode="json", exclude_none=True))
+
+
+def _record(item: _Item, store: Store) -> DatasetRecord:
+    return store.read(layout.record(item.source, item.key), DatasetRecord)
+
+
+def _is_pixels(entry: Logged) -> bool:
+    is_sent = entry.method == "GET" and entry.status in (200, 206)
+    return is_sent and _PIXELS.search(entry.path) is not None
+
+
+def _port(note: Path) -> int:
+    """The first port of the world, as last time where that is free."""
+    last = int(note.read_text()) if note.is_file() else 0
+    if last and _are_free(last):
+        return last
+    tried = random.sample(_PORTS, len(_PORTS))
+    port = next(port for port in tried if _are_free(port))
+    write_bytes(note, f"{port}\n".encode())
+    return port
+
+
+def _are_free(first: int) -> bool:
+    ports = range(first, first + _PORTS_OF_A_WORLD)
+    return not any(listens("127.0.0.1", port) for port in ports)
