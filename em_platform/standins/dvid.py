@@ -78,6 +78,7 @@ class Dvid:
         self.most_bytes = most_bytes
         self.most_throttled = most_throttled
         self._throttled = 0
+        self._label_blocks: dict[tuple[str, Place, str], bytes | None] = {}
         self._lock = threading.Lock()
 
     def __call__(self, request: Request) -> Response:
@@ -151,7 +152,7 @@ class Dvid:
             "raw": lambda: self._raw(request, instance, rest),
             "isotropic": lambda: self._raw(request, instance, rest),
             "subvolblocks": lambda: self._subvolume(request, instance, rest),
-            "specificblocks": lambda: _specific(request, instance),
+            "specificblocks": lambda: self._specific(request, instance),
             "blocks": lambda: self._blocks(request, instance, rest),
         }
         if rest[0] not in by_keyword:
@@ -251,7 +252,55 @@ class Dvid:
                     f"cannot use labels via '{endpoint}' endpoint in non-block aligned "
                     f"geometry {rest[2]} -> {rest[1]}"
                 )
-            return _streamed(request, instance, list(blocks_of(corner, shape)))
+            return self._streamed(request, instance, list(blocks_of(corner, shape)))
+
+    def _specific(self, request: Request, instance: Instance) -> Response:
+        text = request.asked("blocks")
+        try:
+            given = [int(each) for each in text.split(",")] if text else []
+        except ValueError as error:
+            raise Refused(f'strconv.Atoi: parsing "{text}": invalid syntax') from error
+        if len(given) % 3:
+            raise Refused("block query string should be three coordinates per block")
+        triples = zip(*[iter(given)] * 3, strict=True)
+        places = [(x, y, z) for x, y, z in triples]
+        if request.asked("prefetch") in ("on", "true"):
+            places = []
+        return self._streamed(request, instance, places)
+
+    def _streamed(
+        self, request: Request, instance: Instance, places: list[Place]
+    ) -> Response:
+        compression = request.asked("compression")
+        kinds = ("uncompressed", "jpeg", "")
+        if instance.is_labels:
+            kinds = ("lz4", "gzip", "blocks", "uncompressed", "")  # type: ignore[assignment]
+            compression = compression or "blocks"
+        if compression not in kinds:
+            raise Refused(
+                f"don't understand 'compression' query string value: {compression}"
+            )
+        sent = []
+        for place in places:
+            try:
+                payload = self._payload(instance, place, compression)
+            except ValueError as error:
+                raise Refused(str(error)) from error
+            if payload is not None:
+                sent.append(framed(place, payload))
+        return as_bytes(b"".join(sent))
+
+    def _payload(
+        self, instance: Instance, place: Place, compression: str
+    ) -> bytes | None:
+        """A block; those of labels are kept, because packing them takes long."""
+        if not instance.is_labels:
+            return payload_of(instance, place, compression=compression)
+        key = (instance.name, place, compression)
+        if key not in self._label_blocks:
+            payload = payload_of(instance, place, compression=compression)
+            self._label_blocks[key] = payload
+        return self._label_blocks[key]
 
 
 def refuse(status: int, words: str) -> Response:
@@ -274,42 +323,6 @@ def _box(size: list[int], offset: list[int]) -> tuple[Place, Place]:
     if min(size) < 1:
         raise Refused(f"Illegal geometry requested: {size}")
     return (offset[2], offset[1], offset[0]), (size[2], size[1], size[0])
-
-
-def _specific(request: Request, instance: Instance) -> Response:
-    text = request.asked("blocks")
-    try:
-        given = [int(each) for each in text.split(",")] if text else []
-    except ValueError as error:
-        raise Refused(f'strconv.Atoi: parsing "{text}": invalid syntax') from error
-    if len(given) % 3:
-        raise Refused("block query string should be three coordinates per block")
-    triples = zip(*[iter(given)] * 3, strict=True)
-    places = [(x, y, z) for x, y, z in triples]
-    if request.asked("prefetch") in ("on", "true"):
-        places = []
-    return _streamed(request, instance, places)
-
-
-def _streamed(request: Request, instance: Instance, places: list[Place]) -> Response:
-    compression = request.asked("compression")
-    kinds = ("uncompressed", "jpeg", "")
-    if instance.is_labels:
-        kinds = ("lz4", "gzip", "blocks", "uncompressed", "")  # type: ignore[assignment]
-        compression = compression or "blocks"
-    if compression not in kinds:
-        raise Refused(
-            f"don't understand 'compression' query string value: {compression}"
-        )
-    sent = []
-    for place in places:
-        try:
-            payload = payload_of(instance, place, compression=compression)
-        except ValueError as error:
-            raise Refused(str(error)) from error
-        if payload is not None:
-            sent.append(framed(place, payload))
-    return as_bytes(b"".join(sent))
 
 
 def _picture(voxels: NDArray[Any], format_text: str) -> Response:

@@ -1,0 +1,279 @@
+"""Reads volumes of a DVID server: whole boxes of voxels, or their blocks.
+
+The protocol is that of Janelia's DVID (`GET /api/help` of any server): coordinates go
+over the wire as x, y, z; here they are z, y, x.
+"""
+
+import logging
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import requests
+from numpy.typing import NDArray
+
+from em_platform.ingest.answers import Cut
+from em_platform.ingest.dvid_instance import Box, DvidInstance, Three, parse_info
+from em_platform.ingest.dvid_stream import blocks_in, decoded
+from em_platform.ingest.web import Web
+
+log = logging.getLogger(__name__)
+
+MOST_RAW_BYTES = 3 << 30
+"""What DVID's `/raw` gives at most (`MaxDataRequest` in its `server/server.go`)."""
+_MOST_BLOCK_VOXELS = 256**3
+"""Larger streams of blocks make DVID serve one request at a time."""
+_MOST_BLOCKS_NAMED = 64
+"""In one address, which then stays below 2000 letters."""
+_PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dvid:
+    """One version of one instance of a DVID server.
+
+    `throttle` lets DVID serve others first; it then answers 503, which is tried again.
+    Goes to other processes (pickles).
+    """
+
+    web: Web
+    url: str
+    uuid: str
+    name: str
+    throttle: bool = True
+
+    @property
+    def node_url(self) -> str:
+        """The address of the instance."""
+        return f"{self.url.rstrip('/')}/api/node/{self.uuid}/{self.name}"
+
+    def info(self) -> Any:
+        """What DVID says of the instance, as it came."""
+        return self.web.json(f"{self.node_url}/info")
+
+    def instance(self) -> DvidInstance:
+        """What DVID says of the instance."""
+        return parse_info(self.info(), who=self.web.who, url=f"{self.node_url}/info")
+
+    def raw(
+        self, instance: DvidInstance, box: Box, *, most_bytes: int = MOST_RAW_BYTES
+    ) -> NDArray[Any]:
+        """The voxels of a box, `(z, y, x)`; what nobody has written is background.
+
+        A box of more than `most_bytes` is asked for in parts that end at blocks.
+
+        Raises
+        ------
+        SourceUnavailable
+            DVID is busy, or sends another number of bytes, at all tries.
+        SourceRefused
+            It says 400 or 404, in its own words.
+        """
+        corner, shape = box
+        found = np.empty(shape, instance.dtype)
+        most_voxels = max(1, most_bytes // found.itemsize)
+        for part in parts(box, block=instance.block_shape, most_voxels=most_voxels):
+            found[_within(part, corner)] = self._raw_part(instance, part)
+        return found
+
+    def subvolblocks(
+        self, instance: DvidInstance, box: Box
+    ) -> tuple[NDArray[Any], tuple[Three, ...]]:
+        """The voxels of a box, from streams of blocks, and which blocks are not there.
+
+        The blocks at the edges of the box come whole. Errors as those of `raw`.
+        """
+        endpoint = "blocks" if instance.is_labels else "subvolblocks"
+        found = np.zeros(box[1], instance.dtype)
+        absent: list[Three] = []
+        whole = aligned(box, instance.block_shape)
+        split = parts(whole, block=instance.block_shape, most_voxels=_MOST_BLOCK_VOXELS)
+        for part in split:
+            url = f"{self.node_url}/{endpoint}/{_xyz(part[1])}/{_xyz(part[0])}"
+            places = list(blocks_of(part, instance.block_shape))
+            params = {"throttle": "true"} if self.throttle else {}
+            absent += self._blocks(url, params, places, (instance, box, found))
+        return found, tuple(absent)
+
+    def specificblocks(
+        self, instance: DvidInstance, box: Box
+    ) -> tuple[NDArray[Any], tuple[Three, ...]]:
+        """As `subvolblocks`, each block asked for by its place."""
+        found = np.zeros(box[1], instance.dtype)
+        absent: list[Three] = []
+        places = blocks_of(aligned(box, instance.block_shape), instance.block_shape)
+        while some := list(islice(places, _MOST_BLOCKS_NAMED)):
+            # DVID does not throttle these.
+            named = ",".join(str(n) for place in some for n in reversed(place))
+            url = f"{self.node_url}/specificblocks"
+            absent += self._blocks(url, {"blocks": named}, some, (instance, box, found))
+        return found, tuple(absent)
+
+    def _raw_part(self, instance: DvidInstance, part: Box) -> NDArray[Any]:
+        url = f"{self.node_url}/raw/0_1_2/{_xyz(part[1])}/{_xyz(part[0])}"
+        params = {"throttle": "true"} if self.throttle else {}
+        if instance.is_labels:
+            params["compression"] = "gzip"
+        dtype = np.dtype(instance.dtype)
+        voxels = np.empty(part[1], dtype.newbyteorder("<"))
+        buffer = voxels.reshape(-1).view(np.uint8)
+        take = _taker(buffer, gzipped=instance.is_labels)
+        self.web.exchange(url, take, params=params)
+        return voxels.astype(dtype, copy=False)
+
+    def _blocks(
+        self,
+        url: str,
+        params: dict[str, str],
+        places: list[Three],
+        into: tuple[DvidInstance, Box, NDArray[Any]],
+    ) -> list[Three]:
+        """Put the blocks at `places` into the voxels of a box; tell the absent ones."""
+        instance, box, found = into
+        encoding = encoding_of(instance)
+        params = {**params, "compression": encoding}
+
+        def take(response: requests.Response) -> set[Three]:
+            missing = set(places)
+            for place, payload in blocks_in(response.content):
+                if place not in missing:
+                    raise Cut(f"block {place} (z, y, x) came twice or unasked")
+                missing.remove(place)
+                block = decoded(place, payload, instance=instance, encoding=encoding)
+                _put(block, place, into=found, box=box, edge=instance.block_shape)
+            return missing
+
+        absent = sorted(self.web.exchange(url, take, params=params))
+        if absent:
+            log.warning(
+                "%s: %s holds no block at %d of %d places, the first %s (z, y, x)",
+                *(self.web.who, self.name, len(absent), len(places), absent[0]),
+            )
+        return absent
+
+
+def encoding_of(instance: DvidInstance) -> str:
+    """How blocks are asked for: as they are kept where that is small, else plain."""
+    if instance.is_labels:
+        return "blocks"
+    return "jpeg" if instance.jpeg or instance.proxied else "uncompressed"
+
+
+def aligned(box: Box, block: Three) -> Box:
+    """The smallest box of whole blocks around a box."""
+    corner, shape = box
+    low = [c // edge * edge for c, edge in zip(corner, block, strict=True)]
+    high = [
+        -(-(c + n) // edge) * edge
+        for c, n, edge in zip(corner, shape, block, strict=True)
+    ]
+    sizes = [b - a for a, b in zip(low, high, strict=True)]
+    return (low[0], low[1], low[2]), (sizes[0], sizes[1], sizes[2])
+
+
+def blocks_of(box: Box, block: Three) -> Iterator[Three]:
+    """The places (z, y, x, in blocks) of a box of whole blocks, x fastest."""
+    ranges = [
+        range(c // edge, (c + n) // edge)
+        for c, n, edge in zip(box[0], box[1], block, strict=True)
+    ]
+    return ((z, y, x) for z in ranges[0] for y in ranges[1] for x in ranges[2])
+
+
+def parts(box: Box, *, block: Three, most_voxels: int) -> Iterator[Box]:
+    """The box in parts of at most `most_voxels`, halved at the edges of blocks.
+
+    Only what is larger within one block is cut within it.
+    """
+    corner, shape = box
+    if shape[0] * shape[1] * shape[2] <= most_voxels:
+        yield box
+        return
+    axis, cut = _cut(corner, shape, block)
+    first, rest, after = list(shape), list(shape), list(corner)
+    first[axis] = cut - corner[axis]
+    rest[axis] -= first[axis]
+    after[axis] = cut
+    for half in ((corner, tuple(first)), (tuple(after), tuple(rest))):
+        yield from parts(half, block=block, most_voxels=most_voxels)  # type: ignore[arg-type]
+
+
+def _cut(corner: Three, shape: Three, block: Three) -> tuple[int, int]:
+    """The axis and the coordinate at which to halve a box."""
+    for axis, (c, n, edge) in enumerate(zip(corner, shape, block, strict=True)):
+        middle = round((c + n / 2) / edge) * edge
+        if c < middle < c + n:
+            return axis, middle
+        # A block's edge may lie within, but not near the middle.
+        nearest = -(-(c + 1) // edge) * edge
+        if nearest < c + n:
+            return axis, nearest
+    axis = int(np.argmax(shape))
+    return axis, corner[axis] + shape[axis] // 2
+
+
+def _taker(
+    buffer: NDArray[np.uint8], *, gzipped: bool
+) -> Callable[[requests.Response], None]:
+    """Fills the buffer with the body of an answer; Cut where it has another length."""
+
+    def take(response: requests.Response) -> None:
+        at = 0
+        for piece in _pieces(response, gzipped=gzipped):
+            if at + len(piece) > len(buffer):
+                raise Cut(f"more than the {len(buffer)} bytes of the box came")
+            buffer[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+            at += len(piece)
+        if at != len(buffer):
+            raise Cut(f"{at} bytes came instead of {len(buffer)}")
+
+    return take
+
+
+def _pieces(response: requests.Response, *, gzipped: bool) -> Iterable[bytes]:
+    pieces = response.iter_content(_PIECE_BYTES)
+    if not gzipped:
+        yield from pieces
+        return
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        for piece in pieces:
+            yield unpacker.decompress(piece)
+        yield unpacker.flush()
+    except zlib.error as error:
+        raise Cut(f"its gzip is damaged: {error}") from error
+    if not unpacker.eof:
+        raise Cut("its gzip ends too early")
+
+
+def _within(box: Box, corner: Three) -> tuple[slice, slice, slice]:
+    z, y, x = (
+        slice(low - start, low - start + n)
+        for low, n, start in zip(box[0], box[1], corner, strict=True)
+    )
+    return z, y, x
+
+
+def _put(
+    voxels: NDArray[Any], place: Three, *, into: NDArray[Any], box: Box, edge: Three
+) -> None:
+    """Copy what a block and a box share."""
+    source, target = [], []
+    for at, length, size, start, extent in zip(
+        place, edge, voxels.shape, *box, strict=True
+    ):
+        low = max(at * length, start)
+        high = min(at * length + size, start + extent)
+        if low >= high:
+            return
+        source.append(slice(low - at * length, high - at * length))
+        target.append(slice(low - start, high - start))
+    into[tuple(target)] = voxels[tuple(source)]
+
+
+def _xyz(values: Three) -> str:
+    """As DVID writes sizes and offsets."""
+    return "_".join(str(n) for n in reversed(values))

@@ -1,0 +1,103 @@
+"""What DVID says of one data instance; its x, y, z becomes z, y, x here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from em_platform.errors import FormatError
+from em_platform.formats.length_units import nm_of
+
+Three = tuple[int, int, int]
+Box = tuple[Three, Three]
+"""Corner and shape, z, y, x."""
+
+_LABELS = {"labelmap", "labelarray"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DvidInstance:
+    """One volume of DVID; `low` is its first voxel, `high` the first one behind it.
+
+    `jpeg` says whether its blocks are kept as JPEG, `proxied` whether they come from
+    another store, so that boxes of voxels cannot be had.
+    """
+
+    name: str
+    type_name: str
+    dtype: str
+    low: Three
+    high: Three
+    block_shape: Three
+    voxel_size_nm: tuple[float, float, float] | None
+    jpeg: bool
+    proxied: bool
+
+    @property
+    def is_labels(self) -> bool:
+        """Whether its blocks are DVID's compressed label blocks."""
+        return self.type_name in _LABELS
+
+    @property
+    def shape(self) -> Three:
+        """How many voxels along z, y, x."""
+        z, y, x = (b - a for a, b in zip(self.low, self.high, strict=True))
+        return z, y, x
+
+    def holds(self, corner: Three, shape: Three) -> bool:
+        """Whether a box lies within."""
+        return all(
+            low <= c and c + n <= high
+            for low, c, n, high in zip(self.low, corner, shape, self.high, strict=True)
+        )
+
+
+def parse_info(info: Any, *, who: str, url: str) -> DvidInstance:
+    """The instance that `/info` tells of.
+
+    Raises
+    ------
+    FormatError
+        It is not what DVID answers for a volume of voxels, or the volume is empty.
+    """
+    try:
+        return _parsed(info)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise FormatError(
+            f"{who}: {url} tells of no volume of voxels ({error!r}); expected DVID's "
+            f"Base and Extended with Values, BlockSize, MinPoint and MaxPoint; name an "
+            f"image or label instance in ingest.{who}",
+            url=url,
+        ) from error
+
+
+def _parsed(info: Mapping[str, Any]) -> DvidInstance:
+    base, extended = info["Base"], info["Extended"]
+    values = extended["Values"]
+    if len(values) != 1:
+        raise ValueError(f"{len(values)} values a voxel")
+    extents = info.get("Extents") or extended
+    units = {*extended.get("VoxelUnits", [])}
+    unit = units.pop() if len(units) == 1 else ""
+    sizes = [nm_of(float(n), unit) for n in extended.get("VoxelSize", [])]
+    lengths = tuple(n for n in reversed(sizes) if n is not None)
+    high_z, high_y, high_x = _zyx(extents["MaxPoint"])
+    return DvidInstance(
+        name=str(base["Name"]),
+        type_name=str(base["TypeName"]),
+        dtype=np.dtype(values[0]["DataType"]).name,
+        low=_zyx(extents["MinPoint"]),
+        high=(high_z + 1, high_y + 1, high_x + 1),
+        block_shape=_zyx(extended["BlockSize"]),
+        voxel_size_nm=(lengths[0], lengths[1], lengths[2])
+        if len(lengths) == 3
+        else None,
+        jpeg=str(base.get("Compression", "")).lower().startswith("jpeg"),
+        proxied=bool(extended.get("GridStore")),
+    )
+
+
+def _zyx(point: Any) -> Three:
+    x, y, z = (int(n) for n in point)
+    return z, y, x
