@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from em_platform.standins import omero, s3
 from em_platform.standins.filehost import FileHost
+from em_platform.standins.idr_ngff import (
+    BUCKET,
+    CHROMATIN,
+    CHROMATIN_NM,
+    NUCLEI,
+    NUCLEI_NM,
+    ngff_tree,
+)
+from em_platform.standins.omero import Container, Image, Omero
 from em_platform.standins.part import Ground, Part, Site, Tree
 from em_platform.standins.pixels import Pixels, Three, Voxels
 
@@ -52,8 +62,9 @@ def voxel_nm(name: str) -> tuple[float, float]:
 
 
 def idr(ground: Ground) -> Part:
-    """`ftp.ebi.ac.uk/pub/databases/IDR`."""
+    """`idr.openmicroscopy.org`, `ftp.ebi.ac.uk/pub/databases/IDR`, IDR's bucket."""
     images = {key: pixels_of(key, ground) for key in IMAGES}
+    known = {**images, "6001240": NUCLEI, "9846199": CHROMATIN}
 
     def fill(folder: Path) -> None:
         (folder / FOLDER).mkdir(parents=True)
@@ -61,19 +72,91 @@ def idr(ground: Ground) -> Part:
             _write(folder / FOLDER / name, images[key])
 
     def truth(key: str) -> Voxels:
-        return images[key].whole()
+        return known[key].whole()
 
     def settings(urls: Mapping[str, str]) -> dict[str, str]:
-        return {"ingest.idr.files_urls": urls["idr-files"] + _ARCHIVE}
+        return {
+            "ingest.idr.api_url": urls["idr"],
+            "ingest.idr.files_urls": urls["idr-files"] + _ARCHIVE,
+            "ingest.idr.ngff_urls": f"{urls['idr-s3']}/{BUCKET}/zarr",
+        }
 
     tree = Tree(ground.folder / "idr", fill)
     archive = FileHost(tree, prefix=_ARCHIVE, faults=ground.faults)
+    bucket = ngff_tree(ground.folder / "idr-ngff")
+    buckets = s3.Buckets({BUCKET: bucket}, faults=ground.faults)
+    database = Omero(_images(images), datasets=_DATASETS, projects=_PROJECTS)
     return Part(
-        sites={"idr-files": Site(handler=archive)},
+        sites={
+            "idr": Site(handler=database, refuse=omero.refuse),
+            "idr-files": Site(handler=archive),
+            "idr-s3": Site(handler=buckets, refuse=s3.refuse),
+        },
         settings=settings,
-        keys=tuple(images),
+        keys=tuple(known),
         truth=truth,
     )
+
+
+_U2OS, _HELA, _MADE_UP, _BLIN = 10740, 10739, 10741, 7754
+_PROJECTS = (
+    Container(
+        id=1158,
+        name="idr0086-miron-micrographs/experimentD",
+        description=(
+            "Publication Title\nChromatin arranges in chains of mesoscale domains with "
+            "nanoscale functional topography independent of cohesin\n\nExperiment "
+            "Description\nFIB-SEM of chromatin in U2OS and HeLa cells."
+        ),
+    ),
+    Container(id=801, name="idr0062-blin-nuclearsegmentation/experimentA"),
+)
+_DATASETS = (
+    Container(id=_U2OS, name="U2OS_chromatin", parent=1158),
+    Container(id=_HELA, name="HeLa_chromatin", parent=1158),
+    Container(id=_MADE_UP, name="Made up for the stand-ins", parent=1158),
+    Container(id=_BLIN, name="Blin et al., nuclei", parent=801),
+)
+
+
+def _images(images: Mapping[str, Pixels]) -> tuple[Image, ...]:
+    """All images of the database, those of the bucket last."""
+    originals = tuple(
+        Image(
+            id=int(key),
+            name=IMAGES[key],
+            dataset=_U2OS if "U2OS" in IMAGES[key] else _HELA,
+            pixels=pixels,
+            voxel_nm=(voxel_nm(IMAGES[key])[1], *(voxel_nm(IMAGES[key])[0],) * 2),
+            client_path=f"uod/idr/filesets/{FOLDER}/{IMAGES[key]}",
+            annotations={
+                "Organism": "Homo sapiens",
+                "Cell Line": "U2OS" if "U2OS" in IMAGES[key] else "HeLa",
+                "Cell Cycle Stage": "G2" if "_G2_" in IMAGES[key] else "G1",
+                "Channels": "Channel 1: greyscale cell",
+            },
+        )
+        for key, pixels in images.items()
+    )
+    nuclei = Image(
+        id=6001240,
+        name="B1_C1.tif",
+        dataset=_BLIN,
+        pixels=NUCLEI,
+        voxel_nm=NUCLEI_NM,
+        client_path="uod/idr/filesets/idr0062-blin-nuclearsegmentation/B1_C1.tif",
+        channels=("LaminB1", "Dapi"),
+        annotations={"Organism": "Mus musculus"},
+    )
+    chromatin = Image(
+        id=9846199,
+        name="Made_up_FIB-SEM_20x20x20nm.zarr",
+        dataset=_MADE_UP,
+        pixels=CHROMATIN,
+        voxel_nm=CHROMATIN_NM,
+        client_path=f"uod/idr/filesets/{FOLDER}/Made_up_FIB-SEM_20x20x20nm.zarr",
+    )
+    return (*originals, nuclei, chromatin)
 
 
 def _write(path: Path, pixels: Pixels) -> None:
