@@ -24,6 +24,7 @@ from em_platform.formats.source import local_path
 
 _GZIP = b"\x1f\x8b"
 _PREFIXES = ("precomputed://", "zarr://", "zarr2://", "zarr3://", "n5://")
+_GOOGLE = "https://storage.googleapis.com/"
 _CACHE_BYTES = 64 * 2**20
 _DETAILS = re.compile(r"\s*\[[a-z_]+='.*", re.DOTALL)
 _REFUSALS = ("NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED")
@@ -41,7 +42,7 @@ _WATCHDOGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkStore:
-    """The objects below `url`: a path, `http(s)://`, `s3://` or `gs://`.
+    """The objects below `url`: a path, `http(s)://` or `s3://`.
 
     `options` are `endpoint_url`, `region`, `anon` (false: the credentials that AWS's
     own tools would find), `requests_at_once` and `retries`; others are for others.
@@ -119,6 +120,8 @@ class ChunkStore:
 def chunk_store(url: str, options: Mapping[str, Any] | None = None) -> ChunkStore:
     """The store at a URL; neuroglancer's `precomputed://` and the like are taken off.
 
+    A public bucket of Google (`gs://`) is read by HTTPS.
+
     Raises
     ------
     FormatError
@@ -127,6 +130,8 @@ def chunk_store(url: str, options: Mapping[str, Any] | None = None) -> ChunkStor
     plain = url
     for prefix in _PREFIXES:
         plain = plain.removeprefix(prefix)
+    if plain.startswith("gs://"):
+        plain = _GOOGLE + plain.removeprefix("gs://")
     store = ChunkStore(url=plain.rstrip("/") or plain, options=dict(options or {}))
     store.kvstore_json()
     return store
@@ -186,9 +191,6 @@ def _kvstore(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return {"driver": "http", "base_url": f"{url}/"}
     bucket, _, path = rest.partition("/")
     folder = f"{path.rstrip('/')}/" if path else ""
-    if protocol == "gs":
-        public = f"https://storage.googleapis.com/{bucket}/{folder}"
-        return {"driver": "http", "base_url": public}
     if protocol != "s3":
         raise FormatError(
             f"chunks: {url} has the protocol {protocol}, expected a path, http, https, "

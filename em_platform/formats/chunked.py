@@ -86,7 +86,7 @@ def open_chunked(
         found.axes, stored.shape, url=found.store.url, options=options or {}
     )
     whole = selection.zyx(stored.shape)
-    corner, shape = _checked_crop(crop, whole, url=found.store.url)
+    corner, shape = checked_crop(crop, whole, url=found.store.url)
     place = found.level
     voxel = place.voxel_size_nm
     origin = tuple(
@@ -291,9 +291,10 @@ def _no_level(
     )
 
 
-def _checked_crop(
+def checked_crop(
     crop: Crop | None, whole: tuple[int, int, int], *, url: str
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Corner and shape of a crop, or of the whole; FormatError where it reaches out."""
     if crop is None:
         return (0, 0, 0), whole
     corner, shape = crop

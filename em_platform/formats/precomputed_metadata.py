@@ -88,4 +88,7 @@ def _array(
             "sharding": str(sharding["@type"]) if sharding else "none",
             "type": str(described.get("type", "image")),
         },
+        folder=str(scale["key"]),
+        offset=tuple(int(n) for n in scale.get("voxel_offset") or (0, 0, 0)),
+        sharding=sharding,
     )

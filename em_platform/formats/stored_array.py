@@ -51,6 +51,12 @@ class StoredArray:
     tags: Mapping[str, str] = field(default_factory=dict)
     level: Level | None = None
     """What the array itself says of its place in space."""
+    folder: str = ""
+    """Where its objects lie below its metadata."""
+    offset: tuple[int, ...] = ()
+    """The number of the first voxel, where names of objects count from it."""
+    sharding: Mapping[str, Any] | None = None
+    """How a precomputed volume finds a chunk's shard."""
 
 
 def space(
