@@ -183,6 +183,8 @@ class Web:
                         json=body,
                         timeout=self._transfer.timeout_s,
                         stream=True,
+                        # Said each time: REQUESTS_CA_BUNDLE would stand above it.
+                        verify=self._session.verify,
                     )
                     with response:
                         if response.status_code in expected:
