@@ -132,12 +132,7 @@ def _ingest_item(
         tell(told.model_copy(update={"step": "record"}))
         _, checks = take_record(source.name, key, store, settings=settings)
     except Exception as error:
-        if not isinstance(error, PlatformError):
-            log.error("%s/%s: %s", source.name, key, traceback.format_exc())
-        sentence = str(error) or type(error).__name__
-        return ItemOutcome(
-            source=source.name, key=key, status="failed", sentence=sentence
-        )
+        return _failed(source.name, key, error)
     failed = [check for check in checks if not check.passed]
     return ItemOutcome(
         source=source.name,
@@ -152,6 +147,13 @@ def _ingest_item(
         failed_checks=tuple(c.sentence for c in failed if c.severity is Severity.ERROR),
         warnings=tuple(c.sentence for c in failed if c.severity is Severity.WARN),
     )
+
+
+def _failed(source: str, key: str, error: Exception) -> ItemOutcome:
+    if not isinstance(error, PlatformError):
+        log.error("%s/%s: %s", source, key, traceback.format_exc())
+    sentence = str(error) or type(error).__name__
+    return ItemOutcome(source=source, key=key, status="failed", sentence=sentence)
 
 
 @contextmanager
