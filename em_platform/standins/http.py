@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
 
+from em_platform.errors import ConfigError
 from em_platform.standins.answering import Answer, answer, head_bytes
 from em_platform.standins.faults import Faults
 from em_platform.standins.messages import (
@@ -31,7 +32,10 @@ _BODILESS = (204, 304)
 
 
 class Server:
-    """One site, answering in threads from the moment it is made until `close`."""
+    """One site, answering in threads from the moment it is made until `close`.
+
+    ConfigError where the port is taken.
+    """
 
     def __init__(
         self,
@@ -50,7 +54,13 @@ class Server:
         self.faults = faults or Faults()
         self.requests = requests or RequestsLog()
         self.ended = threading.Event()
-        self._listener = _Listener(self, port, tls)
+        try:
+            self._listener = _Listener(self, port, tls)
+        except OSError as error:
+            raise ConfigError(
+                f"standins: {site}: port {port} of 127.0.0.1 is not to be had: "
+                f"{error.strerror}; choose another --port"
+            ) from error
         self.port: int = self._listener.server_address[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._thread = threading.Thread(
