@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from em_platform.formats.length_units import nm_of
+from em_platform.formats.length_units import nm_of, rounded
 from em_platform.model.volume import Tag
 
 _RGBA = 23
@@ -100,12 +100,12 @@ def imaging_date_of(tags: Mapping[str, Any]) -> date | None:
 def tags_of(image: DmImage) -> dict[str, Tag]:
     """The tags that matter to a microscopist, with their unit in the name."""
     numbers = {
-        "voltage_v": ("Microscope Info.Voltage", 1.0),
-        "magnification": ("Microscope Info.Indicated Magnification", 1.0),
-        "working_distance_mm": ("Microscope Info.WD (mm)", 1.0),
-        "field_of_view_um": ("Microscope Info.Field of View (µm)", 1.0),
-        "exposure_s": ("DataBar.Exposure Time (s)", 1.0),
-        "dwell_time_us": ("DigiScan.Sample Time", 1.0),
+        "voltage_v": "Microscope Info.Voltage",
+        "magnification": "Microscope Info.Indicated Magnification",
+        "working_distance_mm": "Microscope Info.WD (mm)",
+        "field_of_view_um": "Microscope Info.Field of View (µm)",
+        "exposure_s": "DataBar.Exposure Time (s)",
+        "dwell_time_us": "DigiScan.Sample Time",
     }
     words = {
         "microscope": ("Microscope Info.Name", "Session Info.Microscope"),
@@ -121,10 +121,10 @@ def tags_of(image: DmImage) -> dict[str, Tag]:
         "software": ("GMS Version.Created",),
     }
     found: dict[str, Tag] = {"name": image.name} if image.name else {}
-    for name, (path, factor) in numbers.items():
-        value = _number(image.tags.get(path), 0.0) * factor
-        if value > 0:
-            found[name] = value
+    for name, path in numbers.items():
+        value = _number(image.tags.get(path))
+        if 0 < value < 1e30:
+            found[name] = rounded(value)
     for name, paths in words.items():
         texts = (str(image.tags.get(path, "")).strip() for path in paths)
         text = next((text for text in texts if text), "")

@@ -126,8 +126,8 @@ def _reader() -> Any:
             super().__init__(self.cursor)
 
         def parseHeader(self) -> None:  # noqa: N802
-            self._curGroupAtLevelX = np.zeros(self._maxDepth, np.int64)
-            self._curTagAtLevelX = np.zeros(self._maxDepth, np.int64)
+            for counter in ("_curGroupAtLevelX", "_curTagAtLevelX"):
+                setattr(self, counter, np.zeros(self._maxDepth, np.int64))
             super().parseHeader()
 
         def fromfile(self, *_: Any, dtype: Any, count: Any) -> Any:

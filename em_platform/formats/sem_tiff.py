@@ -1,9 +1,29 @@
-"""What scanning electron microscopes write into TIFFs: pixel size and settings."""
+"""What scanning electron microscopes write into TIFFs: pixel size and settings.
 
+FEI and Thermo Fisher (tags 34680, 34682), Zeiss (34118), Tescan (50431, or a `.hdr`
+file beside the image), Olympus SIS cameras (33560), OpenFIBSEM (JSON in the image's
+description) and Hitachi (a `.txt` file beside the image). Rows that a microscope adds
+below the picture, its info bar, stay in the image: `info_bar_rows` says how many.
+"""
+
+import json
+import re
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
+from em_platform.formats.length_units import nm_of, rounded
 from em_platform.formats.tiff_directory import Directory
 from em_platform.model.volume import Tag
+
+FEI_TAGS, ZEISS_TAG, TESCAN_TAG, OLYMPUS_TAG = (34682, 34680), 34118, 50431, 33560
+_ZEISS_SCREEN_PX = 1024
+_MEASURE = re.compile(r"^[=:]?\s*([-+.\deE]+)\s*(\S*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,5 +36,282 @@ class SemScale:
 
 
 def sem_scale(directory: Directory) -> SemScale | None:
-    """What a SEM says of the first page; None where none wrote this file."""
+    """What a microscope says in a directory; None where none wrote this file."""
+    for code in FEI_TAGS:
+        if code in directory:
+            rows = directory.number(257)
+            return fei_scale(sections_of(directory.text(code)), rows=rows)
+    if ZEISS_TAG in directory:
+        text = directory.content(ZEISS_TAG).decode("cp1252", "replace")
+        return zeiss_scale(text, columns=directory.number(256))
+    if TESCAN_TAG in directory or "TESCAN" in directory.text(271).upper():
+        text = directory.content(TESCAN_TAG).decode("latin-1")
+        beside = _text_beside(directory, (".hdr", "-tif.hdr", "-png.hdr"))
+        return tescan_scale(sections_of(beside), tag=text)
+    if OLYMPUS_TAG in directory:
+        return _olympus(directory)
+    description = directory.text(270)
+    if description.startswith("{"):
+        return openfibsem_scale(description)
+    beside = _text_beside(directory, (".txt",))
+    if beside.lstrip("\ufeff").startswith("[SemImageFile]"):
+        return hitachi_scale(sections_of(beside)["SemImageFile"])
     return None
+
+
+def sections_of(text: str) -> dict[str, dict[str, str]]:
+    """The pairs of an INI text by section; lines that are no pair are left out."""
+    found: dict[str, dict[str, str]] = {}
+    section = found.setdefault("", {})
+    for line in text.lstrip("\ufeff").splitlines():
+        line = line.strip().strip("\0")
+        if line.startswith("[") and line.endswith("]"):
+            section = found.setdefault(line[1:-1], {})
+        elif "=" in line:
+            name, _, value = line.partition("=")
+            section[name.strip()] = value.strip()
+    return found
+
+
+def fei_scale(sections: Mapping[str, Mapping[str, str]], *, rows: int) -> SemScale:
+    """What FEI and Thermo Fisher write; lengths in m, times in s."""
+    beam = sections.get("Beam", {})
+    column = sections.get(beam.get("Beam", ""), {})
+    scan = sections.get(beam.get("Scan", ""), {}) or sections.get("Scan", {})
+    stage, user = sections.get("Stage", {}), sections.get("User", {})
+    system, image = sections.get("System", {}), sections.get("Image", {})
+    tags = _filled(
+        {
+            "microscope": system.get("SystemType", "") or system.get("Type", ""),
+            "voltage_v": abs(_number(column.get("HV", "") or beam.get("HV", ""))),
+            "working_distance_mm": _scaled(
+                column.get("WD", "") or stage.get("WorkingDistance", ""), 1e3
+            ),
+            "detector": sections.get("Detectors", {}).get("Name", ""),
+            "dwell_time_us": _scaled(
+                scan.get("Dwell", "") or scan.get("Dwelltime", ""), 1e6
+            ),
+            "beam": beam.get("Beam", ""),
+            "imaging_date": _iso(user.get("Date", ""), "%m/%d/%Y", "%d.%m.%Y"),
+            "imaging_time": user.get("Time", ""),
+        }
+    )
+    bar = rows - int(_number(image.get("ResolutionY", "")))
+    if 0 < bar < rows:
+        tags["info_bar_rows"] = bar
+    sizes = (scan.get("PixelHeight", ""), scan.get("PixelWidth", ""))
+    return SemScale(dialect="FEI", voxel_size_nm=_plane(*sizes), tags=tags)
+
+
+def zeiss_scale(text: str, *, columns: int) -> SemScale:
+    """What Zeiss writes: numbers first, then a name and a line `label = value` each.
+
+    The fourth number is the size in m of a pixel of the screen, 1,024 wide, whatever
+    the image's width; `AP_IMAGE_PIXEL_SIZE` is that of the image, with fewer digits.
+    """
+    lines = text.splitlines()
+    said = {
+        name: re.split("[=:]", line, maxsplit=1)[1].strip()
+        for name, line in pairwise(lines)
+        if name[:3] in ("AP_", "DP_", "SV_") and re.search("[=:]", line)
+    }
+    size = nm_of(_number(lines[3]) if len(lines) > 3 else 0.0, "m")
+    if size is not None and columns > 0:
+        size = rounded(size * _ZEISS_SCREEN_PX / columns)
+    stated = _measured_nm(said.get("AP_IMAGE_PIXEL_SIZE", ""))
+    if stated and (size is None or abs(size / stated - 1) > 0.01):
+        size = stated
+    tags = _filled(
+        {
+            "microscope": said.get("DP_SEM", "") or said.get("SV_SERIAL_NUMBER", ""),
+            "voltage_v": _volts(said.get("AP_ACTUALKV", "")),
+            "working_distance_mm": _millimetres(said.get("AP_WD", "")),
+            "detector": said.get("DP_DETECTOR_CHANNEL", ""),
+            "magnification": _magnification(said.get("AP_MAG", "")),
+            "dwell_time_us": _microseconds(said.get("DP_DWELL_TIME", "")),
+            "imaging_date": _iso(said.get("AP_DATE", ""), "%d %b %Y"),
+            "imaging_time": said.get("AP_TIME", ""),
+        }
+    )
+    return SemScale(
+        dialect="Zeiss", voxel_size_nm=(0.0, size, size) if size else None, tags=tags
+    )
+
+
+def tescan_scale(sections: Mapping[str, Mapping[str, str]], *, tag: str) -> SemScale:
+    """What Tescan writes, in its tag or beside the image; lengths in m, times in s."""
+    said: dict[str, str] = {}
+    for name, value in re.findall(r"(?m)([A-Za-z]\w*)=([^\r\n\0]*)", tag):
+        said.setdefault(name, value)
+    for section in ("SEM", "FIB", "MAIN"):
+        said |= sections.get(section, {})
+    tags = _filled(
+        {
+            "microscope": said.get("Device", ""),
+            "voltage_v": _number(said.get("HV", "") or said.get("AcceleratorVoltage")),
+            "working_distance_mm": _scaled(said.get("WD", ""), 1e3),
+            "detector": said.get("Detector", "") or said.get("Detector0", ""),
+            "magnification": _number(said.get("Magnification", "")),
+            "dwell_time_us": _scaled(said.get("DwellTime", ""), 1e6),
+            "imaging_date": _iso(said.get("Date", ""), "%Y-%m-%d"),
+            "imaging_time": said.get("Time", ""),
+            "info_bar_rows": int(_number(said.get("ImageStripSize", ""))),
+        }
+    )
+    sizes = (said.get("PixelSizeY", ""), said.get("PixelSizeX", ""))
+    return SemScale(dialect="Tescan", voxel_size_nm=_plane(*sizes), tags=tags)
+
+
+def openfibsem_scale(description: str) -> SemScale | None:
+    """What OpenFIBSEM writes as JSON; None where it is JSON of somebody else."""
+    with suppress(ValueError, RecursionError):
+        said = json.loads(description)
+        if isinstance(said, dict) and isinstance(said.get("pixel_size"), dict):
+            return _openfibsem(said)
+    return None
+
+
+def hitachi_scale(said: Mapping[str, str]) -> SemScale:
+    """What Hitachi writes into the text beside the image; the pixel's size in nm."""
+    size = nm_of(_number(said.get("PixelSize", "")), "nm")
+    tags = _filled(
+        {
+            "microscope": said.get("InstructName", "")
+            or said.get("InstrumentName", ""),
+            "voltage_v": _number(said.get("AcceleratingVoltage", "").split(" ")[0]),
+            "working_distance_mm": _scaled(
+                said.get("WorkingDistance", "").split(" ")[0], 1e-3
+            ),
+            "detector": said.get("SignalName", ""),
+            "magnification": _number(said.get("Magnification", "")),
+            "imaging_date": _iso(said.get("Date", ""), "%m/%d/%Y", "%Y/%m/%d"),
+            "imaging_time": said.get("Time", ""),
+        }
+    )
+    voxel = (0.0, size, size) if size else None
+    return SemScale(dialect="Hitachi", voxel_size_nm=voxel, tags=tags)
+
+
+def _openfibsem(said: Mapping[str, Any]) -> SemScale:
+    image, state = _mapping(said.get("image")), _mapping(said.get("microscope_state"))
+    beam_name = str(image.get("beam_type", "ELECTRON")).upper()
+    beam = _mapping(state.get("ion_beam" if "ION" == beam_name else "electron_beam"))
+    clock = _number(state.get("timestamp"))
+    size = said["pixel_size"]
+    tags = _filled(
+        {
+            "microscope": str(_mapping(said.get("system")).get("name") or ""),
+            "voltage_v": _number(beam.get("voltage")),
+            "working_distance_mm": _scaled(beam.get("working_distance"), 1e3),
+            "dwell_time_us": _scaled(image.get("dwell_time"), 1e6),
+            "beam": beam_name.lower(),
+            "imaging_date": datetime.fromtimestamp(clock, UTC).date().isoformat()
+            if 0 < clock < 4e9
+            else "",
+        }
+    )
+    voxel = _plane(size.get("y"), size.get("x"))
+    return SemScale(dialect="OpenFIBSEM", voxel_size_nm=voxel, tags=tags)
+
+
+def _olympus(directory: Directory) -> SemScale:
+    """Olympus SIS: a list of records; that of kind 1 has the calibration."""
+    at = directory.number(OLYMPUS_TAG)
+    header = directory.source.read(at, 60)
+    tags = _filled(
+        {
+            "microscope": directory.text(271),
+            "detector": directory.text(272),
+            "imaging_date": _iso(directory.text(306)[:10], "%Y:%m:%d"),
+            "imaging_time": directory.text(306)[11:],
+        }
+    )
+    voxel = None
+    if len(header) == 60 and header[:4] == b"SIS0":
+        (count,) = struct.unpack("<H", header[58:])
+        records = directory.source.read(at + 60, 8 * min(count, 512))
+        for kind, _, place in struct.iter_unpack("<hhI", _even(records)):
+            found = directory.source.read(place, 46)
+            if kind == 1 and len(found) == 46:
+                exponent, x, y, magnification = struct.unpack("<10xhdd8xd2x", found)
+                unit = 10.0 ** max(-30, min(exponent, 30))
+                voxel = _plane(y * unit, x * unit)
+                tags |= _filled({"magnification": magnification})
+    return SemScale(dialect="Olympus SIS", voxel_size_nm=voxel, tags=tags)
+
+
+def _even(records: bytes) -> bytes:
+    return records[: len(records) // 8 * 8]
+
+
+def _plane(y_m: Any, x_m: Any) -> tuple[float, float, float] | None:
+    y, x = nm_of(abs(_number(y_m)), "m"), nm_of(abs(_number(x_m)), "m")
+    return (0.0, y, x) if y and x else None
+
+
+def _text_beside(directory: Directory, endings: tuple[str, ...]) -> str:
+    if directory.source.path is None:
+        return ""
+    stem = Path(directory.source.path).with_suffix("")
+    for ending in endings:
+        path = stem.with_name(stem.name + ending)
+        with suppress(OSError):
+            if path.is_file() and path.stat().st_size < 1 << 20:
+                return path.read_text("utf-8", "replace")
+    return ""
+
+
+def _filled(values: Mapping[str, Any]) -> dict[str, Tag]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return found if abs(found) < 1e30 else 0.0
+
+
+def _scaled(value: Any, factor: float) -> float:
+    return rounded(_number(value) * factor)
+
+
+def _measured_nm(text: str) -> float | None:
+    found = _MEASURE.match(text)
+    return nm_of(_number(found[1]), found[2]) if found else None
+
+
+def _millimetres(text: str) -> float:
+    return rounded((_measured_nm(text) or 0.0) / 1e6)
+
+
+def _volts(text: str) -> float:
+    found = _MEASURE.match(text)
+    factor = {"kV": 1e3, "V": 1.0}.get(found[2], 0.0) if found else 0.0
+    return rounded(_number(found[1]) * factor) if found else 0.0
+
+
+def _microseconds(text: str) -> float:
+    found = _MEASURE.match(text)
+    factors = {"ns": 1e-3, "µs": 1.0, "us": 1.0, "ms": 1e3, "s": 1e6}
+    return rounded(_number(found[1]) * factors.get(found[2], 0.0)) if found else 0.0
+
+
+def _magnification(text: str) -> float:
+    found = _MEASURE.match(text)
+    return (
+        rounded(_number(found[1]) * (1e3 if found[2] == "K" else 1)) if found else 0.0
+    )
+
+
+def _iso(text: str, *forms: str) -> str:
+    for form in forms:
+        with suppress(ValueError):
+            day: date = datetime.strptime(text.strip(), form).date()
+            return day.isoformat()
+    return ""

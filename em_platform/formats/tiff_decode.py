@@ -8,10 +8,8 @@ plane wait for the last.
 """
 
 import io
-import threading
 import warnings
-from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,16 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
+from em_platform.formats.decoded import DECODED, is_plausible
 from em_platform.formats.region import Bounds, bounds_of, shape_of
 from em_platform.formats.source import Source
-from em_platform.formats.tiff_directory import read_directory
+from em_platform.formats.tiff_directory import Window, read_directory
 from em_platform.formats.tiff_pages import PageLayout, layout_of, segments_of
 from em_platform.formats.volume import Region
 from em_platform.model.volume import VolumeInfo
-
-_CACHE_BYTES = 1 << 26
-_LARGEST_SEGMENT_BYTES = 1 << 28
-_LARGEST_RATIO = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,10 +92,10 @@ class _Page:
     def segment(self, index: int) -> NDArray[Any]:
         """The pixels of a strip or tile, cut at the page's edge."""
         key = (*self.volume.file, int(self.offsets[index]))
-        pixels = _decoded.get(key)
+        pixels = DECODED.get(key)
         if pixels is None:
             pixels = self._decode(index)
-            _decoded.put(key, pixels)
+            DECODED.put(key, pixels)
         return pixels
 
     def _decode(self, index: int) -> NDArray[Any]:
@@ -108,7 +103,7 @@ class _Page:
         height, width = volume.layout.segment_shape
         dtype = np.dtype(volume.info.dtype)
         size = height * width * dtype.itemsize
-        if size > max(_LARGEST_SEGMENT_BYTES, _LARGEST_RATIO * count):
+        if not is_plausible(count, size):
             raise _undecodable(volume.source, f"{count} bytes for {size}")
         content = volume.source.read(int(self.offsets[index]), count)
         rows = min(height, volume.layout.height - index // self._across() * height)
@@ -134,7 +129,9 @@ class _Page:
 
 @lru_cache(maxsize=128)
 def _page(volume: CodedVolume, at: int) -> _Page:
-    directory = read_directory(volume.source, at, order=volume.order, big=volume.big)
+    directory = read_directory(
+        Window(volume.source), at, order=volume.order, big=volume.big
+    )
     offsets, counts = segments_of(directory, layout_of(directory))
     return _Page(
         volume=volume,
@@ -186,33 +183,6 @@ class _SourceFile(io.RawIOBase):
         buffer[: len(content)] = content
         self._at += len(content)
         return len(content)
-
-
-@dataclass
-class _Decoded:
-    """What was decoded last, up to a number of bytes."""
-
-    limit: int
-    held: OrderedDict[Any, NDArray[Any]] = field(default_factory=OrderedDict)
-    size: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def get(self, key: Any) -> NDArray[Any] | None:
-        with self.lock:
-            if key in self.held:
-                self.held.move_to_end(key)
-            return self.held.get(key)
-
-    def put(self, key: Any, pixels: NDArray[Any]) -> None:
-        with self.lock:
-            if key not in self.held and pixels.nbytes <= self.limit:
-                self.held[key] = pixels
-                self.size += pixels.nbytes
-            while self.size > self.limit:
-                self.size -= self.held.popitem(last=False)[1].nbytes
-
-
-_decoded = _Decoded(_CACHE_BYTES)
 
 
 def _undecodable(source: Source, why: str) -> FormatError:

@@ -39,7 +39,9 @@ _TYPES = {
 _RATIONAL = {5, 10}
 _MOST_TAGS = 4096
 _MOST_PAGES = 1_000_000
-_WINDOW_BYTES = 4096
+# A page's directory and its lists are near each other; a request costs more than bytes.
+_LOCAL_WINDOW_BYTES = 4096
+_REMOTE_WINDOW_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +52,41 @@ class _Entry:
     """The bytes of the values, or those of the place where they are."""
 
 
+class Window:
+    """The bytes of a file, read a little further each time than was asked for."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        local = source.path is not None
+        self._step = _LOCAL_WINDOW_BYTES if local else _REMOTE_WINDOW_BYTES
+        self._at = 0
+        self._held = b""
+
+    def read(self, at: int, count: int) -> bytes:
+        """`count` bytes from `at`; fewer where the file ends."""
+        count = max(0, min(count, self.source.length - at))
+        if not self._at <= at <= at + count <= self._at + len(self._held):
+            size = min(max(count, self._step), self.source.length - at)
+            self._held, self._at = self.source.read(at, max(0, size)), at
+        return self._held[at - self._at : at - self._at + count]
+
+
 @dataclass(frozen=True)
 class Directory:
     """One directory: its place, the tags that it has, where the next one is."""
 
-    source: Source
+    window: Window
     order: str
     big: bool
     offset: int
     entries: dict[int, _Entry]
     following: int
     """Where the next directory is; 0 behind the last."""
+
+    @property
+    def source(self) -> Source:
+        """The file."""
+        return self.window.source
 
     def __contains__(self, code: int) -> bool:
         return code in self.entries
@@ -70,10 +96,12 @@ class Directory:
         entry = self.entries.get(code)
         if entry is None or entry.kind not in _TYPES:
             return np.empty(0)
-        values = np.frombuffer(self.content(code), self.order + _TYPES[entry.kind])
+        values: NDArray[Any] = np.frombuffer(
+            self.content(code), self.order + _TYPES[entry.kind]
+        )
         if entry.kind in _RATIONAL:
             above, below = values[0::2].astype(float), values[1::2].astype(float)
-            return np.divide(above, below, out=np.zeros_like(above), where=below != 0)
+            values = np.divide(above, below, out=np.zeros_like(above), where=below != 0)
         return values
 
     def number(self, code: int, otherwise: int = 0) -> int:
@@ -113,7 +141,7 @@ class Directory:
         )
         if at + size > self.source.length:
             raise cut_short(self.source, f"tag {code} ends at {at + size}")
-        return self.source.read(at, size)
+        return self.window.read(at, size)
 
     @cached_property
     def uniform_key(self) -> tuple[object, ...]:
@@ -136,6 +164,7 @@ def directories(source: Source) -> Iterator[Directory]:
         A directory lies behind the file's end, or the chain bites its tail.
     """
     order, big, at = _first(source)
+    window = Window(source)
     seen: set[int] = set()
     while at:
         if at in seen or len(seen) >= _MOST_PAGES:
@@ -145,19 +174,20 @@ def directories(source: Source) -> Iterator[Directory]:
                 uri=source.uri,
             )
         seen.add(at)
-        directory = read_directory(source, at, order=order, big=big)
+        directory = read_directory(window, at, order=order, big=big)
         yield directory
         at = directory.following
 
 
-def read_directory(source: Source, at: int, *, order: str, big: bool) -> Directory:
+def read_directory(window: Window, at: int, *, order: str, big: bool) -> Directory:
     """The directory at a place in the file."""
+    source = window.source
     count_code, entry_size, word = ("Q", 20, "Q") if big else ("H", 12, "I")
     width, pointer = struct.calcsize(count_code), struct.calcsize(word)
-    window = source.read(at, _WINDOW_BYTES) if at < source.length else b""
-    if len(window) < width:
+    head = window.read(at, width)
+    if len(head) < width:
         raise cut_short(source, f"a directory is promised at {at}")
-    (count,) = struct.unpack_from(order + count_code, window)
+    (count,) = struct.unpack(order + count_code, head)
     if count > _MOST_TAGS:
         raise FormatError(
             f"{source.uri}: found a directory of {count} tags in this TIFF, expected "
@@ -165,19 +195,18 @@ def read_directory(source: Source, at: int, *, order: str, big: bool) -> Directo
             uri=source.uri,
         )
     size = width + count * entry_size + pointer
-    if size > len(window):
-        window = source.read(at, size)
-    if len(window) < size - pointer:
+    table = window.read(at, size)
+    if len(table) < size - pointer:
         raise cut_short(source, f"a directory ends at {at + size}")
-    entries = {}
+    entries: dict[int, _Entry] = {}
     for place in range(width, width + count * entry_size, entry_size):
-        code, kind = struct.unpack_from(order + "HH", window, place)
-        (values,) = struct.unpack_from(order + word, window, place + 4)
-        content = window[place + 4 + pointer : place + entry_size]
+        code, kind = struct.unpack_from(order + "HH", table, place)
+        (values,) = struct.unpack_from(order + word, table, place + 4)
+        content = table[place + 4 + pointer : place + entry_size]
         entries.setdefault(code, _Entry(kind, values, content))
-    end = window[size - pointer : size]
+    end = table[size - pointer : size]
     following = struct.unpack(order + word, end)[0] if len(end) == pointer else 0
-    return Directory(source, order, big, at, entries, following)
+    return Directory(window, order, big, at, entries, following)
 
 
 def cut_short(source: Source, why: str) -> FormatError:

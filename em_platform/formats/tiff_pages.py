@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from em_platform.errors import FormatError
-from em_platform.formats.source import Source
 from em_platform.formats.tiff_directory import (
     Directory,
     cut_short,
@@ -86,7 +85,7 @@ def layout_of(directory: Directory) -> PageLayout:
             "floats; convert it",
             uri=uri,
         )
-    dtype = np.dtype(f"{kind}{max(bits, 8) // 8}").newbyteorder(directory.order)
+    dtype = np.dtype(f"{directory.order}{kind}{max(bits, 8) // 8}")
     tiled = 322 in directory
     if tiled:
         segment = (directory.number(323), directory.number(322))
@@ -114,8 +113,8 @@ def layout_of(directory: Directory) -> PageLayout:
     )
 
 
-def pages_of(source: Source, first: Directory, *, most: int | None = None) -> Pages:
-    """All pages that are stored as the first one is; of `most`, no more are sought.
+def pages_of(first: Directory) -> Pages:
+    """All pages that are stored as `first` is.
 
     Raises
     ------
@@ -124,9 +123,8 @@ def pages_of(source: Source, first: Directory, *, most: int | None = None) -> Pa
         the file's end.
     """
     layout = layout_of(first)
-    at = plain_offset(first, layout)
-    found = _evenly_spaced(source, first, layout, at)
-    return found if found is not None else _walked(source, layout, most)
+    found = _evenly_spaced(first, layout, plain_offset(first, layout))
+    return found if found is not None else _walked(first, layout)
 
 
 def plain_offset(directory: Directory, layout: PageLayout) -> int | None:
@@ -170,23 +168,20 @@ def segments_of(
 
 
 def _evenly_spaced(
-    source: Source, first: Directory, layout: PageLayout, at: int | None
+    first: Directory, layout: PageLayout, at: int | None
 ) -> Pages | None:
-    if at is None or not first.following:
-        return None
+    """Pages at equal distances, if the second, third, middle and last are."""
     stride = first.following - first.offset
-    if stride <= 0:
+    if at is None or not first.following or stride <= 0:
         return None
-    count = 1 + (source.length - 1 - first.offset) // stride
-    # The last page may be followed by less than the others are.
+    count = 1 + (first.source.length - 1 - first.offset) // stride
     for number in sorted({1, 2, count // 2, count - 1}):
-        place = first.offset + number * stride
         if not 0 < number < count:
             continue
-        page = _matching(source, first, place)
-        last = number == count - 1
-        expected = 0 if last else place + stride
-        if page is None or page.following != expected:
+        place = first.offset + number * stride
+        following = 0 if number == count - 1 else place + stride
+        page = _matching(first, place)
+        if page is None or page.following != following:
             return None
         if plain_offset(page, layout) != at + number * stride:
             return None
@@ -199,31 +194,29 @@ def _evenly_spaced(
     )
 
 
-def _matching(source: Source, first: Directory, place: int) -> Directory | None:
+def _matching(first: Directory, place: int) -> Directory | None:
     try:
-        page = read_directory(source, place, order=first.order, big=first.big)
+        page = read_directory(first.window, place, order=first.order, big=first.big)
         return page if page.uniform_key == first.uniform_key else None
     except FormatError:
         return None
 
 
-def _walked(source: Source, layout: PageLayout, most: int | None) -> Pages:
+def _walked(first: Directory, layout: PageLayout) -> Pages:
     places: list[int] = []
     plain: list[int | None] = []
-    others: list[tuple[int, Directory]] = []
-    key: tuple[object, ...] = ()
-    for number, page in enumerate(directories(source)):
-        if number == 0:
-            key = page.uniform_key
-        if page.uniform_key != key or (number and page.number(254) & _REDUCED):
-            others.append((number, page))
+    others: list[str] = []
+    between: Directory | None = None
+    for number, page in enumerate(directories(first.source)):
+        reduced = bool(page.number(254) & _REDUCED) and page.offset != first.offset
+        if page.uniform_key != first.uniform_key or reduced:
+            others.append(_described(number, page))
+            between = page if places and not reduced else between
             continue
-        if others and not others[-1][1].number(254) & _REDUCED:
-            _refuse_mixed(source, layout, others[-1])
+        if between is not None:
+            raise _mixed(layout, between, others[-1])
         places.append(page.offset)
         plain.append(plain_offset(page, layout))
-        if most is not None and len(places) >= most:
-            break
     known = [offset for offset in plain if offset is not None]
     all_plain = len(known) == len(plain)
     steps = set(np.diff(known).tolist()) if all_plain else set()
@@ -233,17 +226,16 @@ def _walked(source: Source, layout: PageLayout, most: int | None) -> Pages:
         directory_offsets=() if all_plain else tuple(places),
         plain_offsets=tuple(known) if all_plain else None,
         stride=steps.pop() if len(steps) == 1 else None,
-        left_out=tuple(_described(number, page) for number, page in others),
+        left_out=tuple(others),
     )
 
 
-def _refuse_mixed(
-    source: Source, layout: PageLayout, other: tuple[int, Directory]
-) -> None:
-    raise FormatError(
-        f"{source.uri}: found {_described(*other)} between pages of {layout.height} x "
+def _mixed(layout: PageLayout, other: Directory, described: str) -> FormatError:
+    uri = other.source.uri
+    return FormatError(
+        f"{uri}: found {described} between pages of {layout.height} x "
         f"{layout.width}, expected pages of one size and type; split the file",
-        uri=source.uri,
+        uri=uri,
     )
 
 

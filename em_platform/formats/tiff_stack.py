@@ -5,11 +5,13 @@ Pages that lie plain are read by row straight off the disk, others piece by piec
 page is. ImageJ writes stacks above 4 GB as one page with all planes behind it.
 """
 
+from itertools import islice
+
 import numpy as np
 
 from em_platform.errors import FormatError
 from em_platform.formats.plain_volume import PlainVolume
-from em_platform.formats.sem_tiff import sem_scale
+from em_platform.formats.sem_tiff import OLYMPUS_TAG, SemScale, sem_scale
 from em_platform.formats.source import Source
 from em_platform.formats.tiff_decode import CodedVolume
 from em_platform.formats.tiff_directory import (
@@ -25,7 +27,7 @@ from em_platform.model.volume import Tag, VolumeInfo
 
 __all__ = ["is_tiff", "open_tiff"]
 
-_PALETTE = 3
+_WHITE_IS_ZERO, _PALETTE = 0, 3
 _COMPRESSIONS = {
     1: "none",
     5: "LZW",
@@ -53,9 +55,7 @@ def open_tiff(source: Source) -> Volume:
         The file is cut short or damaged, has colours, several channels or times beside
         its planes, or pages of different sizes.
     """
-    first = next(directories(source), None)
-    if first is None:
-        raise FormatError(f"{source.uri}: found no image in this TIFF; save it again")
+    first = _main_page(source)
     layout = layout_of(first)
     if layout.compression in (65000, 65001, 65002):
         raise FormatError(
@@ -63,15 +63,18 @@ def open_tiff(source: Source) -> Volume:
             "them to frames first",
             uri=source.uri,
         )
-    scale = scale_of(first)
-    pages = _raw_stack(source, first, scale) or pages_of(source, first)
+    scale, sem = scale_of(first), sem_scale(first)
+    pages = _raw_stack(source, first, scale) or pages_of(first)
     _check_axes(source, scale, pages.count)
     info = VolumeInfo(
         uri=source.uri,
-        format=_name(first, scale),
+        format=_name(first, sem.dialect if sem else scale.dialect),
         shape=(pages.count, layout.height, layout.width),
         dtype=np.dtype(layout.stored_dtype).newbyteorder("=").name,
-        **_described(source, first, scale, pages),
+        voxel_size_nm=(sem and sem.voxel_size_nm) or scale.voxel_size_nm,
+        chunk_shape=_chunk(pages),
+        size_bytes=source.length,
+        tags=_tags(scale, sem, pages),
     )
     if pages.plain_offsets is None and pages.directory_offsets:
         return CodedVolume(
@@ -92,6 +95,16 @@ def open_tiff(source: Source) -> Volume:
         stride=pages.stride or size,
         plane_offsets=None if pages.stride else pages.plain_offsets,
     )
+
+
+def _main_page(source: Source) -> Directory:
+    """The first page, or the image behind a camera's coloured preview of it."""
+    pages = list(islice(directories(source), 4))
+    if not pages:
+        raise FormatError(f"{source.uri}: found no image in this TIFF; save it again")
+    if pages[0].number(277, 1) > 1:
+        return next((page for page in pages if OLYMPUS_TAG in page), pages[0])
+    return pages[0]
 
 
 def _raw_stack(source: Source, first: Directory, scale: TiffScale) -> Pages | None:
@@ -126,36 +139,29 @@ def _check_axes(source: Source, scale: TiffScale, count: int) -> None:
         )
 
 
-def _name(first: Directory, scale: TiffScale) -> str:
+def _name(first: Directory, dialect: str) -> str:
     name = "BigTIFF" if first.big else "TIFF"
-    return f"{name} ({scale.dialect})" if scale.dialect else name
+    return f"{name} ({dialect})" if dialect else name
 
 
-def _described(
-    source: Source, first: Directory, scale: TiffScale, pages: Pages
-) -> dict[str, object]:
-    sem = sem_scale(first)
-    tags: dict[str, Tag] = dict(scale.tags)
-    compression = pages.layout.compression
-    tags["compression"] = _COMPRESSIONS.get(compression, str(compression))
-    if pages.layout.photometric == _PALETTE:
+def _chunk(pages: Pages) -> tuple[int, int, int]:
+    """What is read at once without waste: a tile, or the rows of a whole page."""
+    layout = pages.layout
+    rows, columns = layout.segment_shape if layout.tiled else (layout.height, 0)
+    return 1, min(rows, layout.height), min(columns or layout.width, layout.width)
+
+
+def _tags(scale: TiffScale, sem: SemScale | None, pages: Pages) -> dict[str, Tag]:
+    layout = pages.layout
+    tags: dict[str, Tag] = dict(scale.tags) | (sem.tags if sem else {})
+    tags["compression"] = _COMPRESSIONS.get(layout.compression, str(layout.compression))
+    if layout.photometric == _PALETTE:
         tags["palette"] = True
+    if layout.photometric == _WHITE_IS_ZERO:
+        tags["white_is_zero"] = True
     if pages.left_out:
         tags["pages_left_out"] = pages.left_out[:10]
-    if scale.axes and scale.axes[1] != pages.count:
+    if scale.axes and scale.axes[1] != pages.count and pages.count > 1:
         names = dict(zip(("channels", "planes", "frames"), scale.axes, strict=True))
         tags["planes_are"] = max(names, key=lambda name: names[name])
-    voxel = scale.voxel_size_nm
-    if sem is not None:
-        tags |= sem.tags
-        voxel = sem.voxel_size_nm or voxel
-    if pages.count > 1 and pages.layout.tiled:
-        rows, columns = pages.layout.segment_shape
-    else:
-        rows, columns = pages.layout.height, pages.layout.width
-    return {
-        "voxel_size_nm": voxel,
-        "chunk_shape": (1, rows, columns),
-        "size_bytes": source.length,
-        "tags": tags,
-    }
+    return tags

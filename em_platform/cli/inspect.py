@@ -1,0 +1,152 @@
+"""`em-platform inspect`: what an image is, or why it cannot be read."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from em_platform.errors import PlatformError
+from em_platform.model.volume import VolumeInfo
+
+_UNITS = (("mm", 1e6), ("µm", 1e3), ("nm", 1.0))
+_SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+@click.command()
+@click.argument("uris", metavar="FILE|URL...", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="print JSON, one object a line")
+@click.option(
+    "--endpoint",
+    metavar="URL",
+    help="the server of s3:// addresses; without it AWS, or that of the settings",
+)
+def command(uris: tuple[str, ...], as_json: bool, endpoint: str | None) -> None:
+    """Say what each FILE or URL is: shape (z, y, x), type, voxel size, tags.
+
+    Reads DM3 and DM4, MRC, TIFF of scanning electron microscopes, ImageJ and OME, PNG,
+    JPEG, folders of them, OME-Zarr, Zarr, N5 and precomputed volumes; of large ones
+    only what describes them. Ends with status 1 when one cannot be read.
+    """
+    failed = False
+    for number, uri in enumerate(uris):
+        found = _inspect(uri, endpoint)
+        failed = failed or isinstance(found, PlatformError)
+        if as_json:
+            _print_json(uri, found)
+            continue
+        if number:
+            click.echo()
+        _print(uri, found)
+    if failed:
+        sys.exit(1)
+
+
+def _inspect(uri: str, endpoint: str | None) -> VolumeInfo | PlatformError:
+    from em_platform.formats.inspect import inspect
+
+    try:
+        return inspect(uri, _options(uri, endpoint))
+    except PlatformError as error:
+        return error
+
+
+def _options(uri: str, endpoint: str | None) -> Mapping[str, Any]:
+    """The store's options: given, those of our own store, those of a public bucket."""
+    if not uri.startswith("s3://"):
+        return {}
+    if endpoint is not None:
+        return {"endpoint_url": endpoint, "anon": True}
+    from em_platform.config import load_settings
+    from em_platform.storage import store_of
+
+    settings = load_settings()
+    root = settings.storage.root
+    if root.startswith("s3://") and f"{uri}/".startswith(f"{root.rstrip('/')}/"):
+        return store_of(settings).options
+    public = settings.ingest.openorganelle
+    if public.endpoint_url and uri.startswith(public.bucket_url):
+        return {"endpoint_url": public.endpoint_url, "anon": True}
+    return {"anon": True}
+
+
+def _print_json(uri: str, found: VolumeInfo | PlatformError) -> None:
+    from em_platform.formats.inspect import described
+
+    if isinstance(found, PlatformError):
+        content = {"uri": uri, "error": str(found), "kind": type(found).__name__}
+    else:
+        content = described(found)
+    click.echo(json.dumps(content, ensure_ascii=False))
+
+
+def _print(uri: str, found: VolumeInfo | PlatformError) -> None:
+    if isinstance(found, PlatformError):
+        click.echo(f"em-platform: {found}", err=True)
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{escape(uri)}[/bold]")
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in _rows(found):
+        table.add_row(f"  {name}", escape(value))
+    console.print(table)
+
+
+def _rows(info: VolumeInfo) -> list[tuple[str, str]]:
+    from em_platform.formats.inspect import extent_nm
+
+    rows = [
+        ("format", info.format),
+        ("shape", f"{_by(info.shape)} voxels (z, y, x)"),
+        ("dtype", info.dtype),
+    ]
+    rows.append(("voxel size", _voxel_size(info)))
+    extent = extent_nm(info)
+    if extent is not None:
+        rows.append(("extent", " x ".join(_length(edge) for edge in extent if edge)))
+    if any(info.origin_nm):
+        rows.append(("origin", f"{_by(info.origin_nm)} nm (z, y, x)"))
+    if info.chunk_shape is not None:
+        rows.append(("chunks", _by(info.chunk_shape)))
+    if info.levels > 1:
+        rows.append(("levels", str(info.levels)))
+    size = "not counted" if info.size_bytes is None else _size(info.size_bytes)
+    rows.append(("size", f"{size}, {_size(info.pixel_bytes)} of voxels"))
+    for name, value in info.tags.items():
+        texts = value if isinstance(value, tuple) else (value,)
+        rows += [("" if i else name, _text(text)) for i, text in enumerate(texts)]
+    return rows
+
+
+def _voxel_size(info: VolumeInfo) -> str:
+    if info.voxel_size_nm is None:
+        return "not stated"
+    if not info.voxel_size_nm[0]:
+        return f"{_by(info.voxel_size_nm[1:])} nm (y, x); none is stated along z"
+    return f"{_by(info.voxel_size_nm)} nm (z, y, x)"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def _by(values: tuple[float, ...]) -> str:
+    return " x ".join(f"{value:.15g}" for value in values)
+
+
+def _length(edge_nm: float) -> str:
+    name, factor = next((u for u in _UNITS if edge_nm >= u[1]), _UNITS[-1])
+    return f"{edge_nm / factor:.4g} {name}"
+
+
+def _size(count: int) -> str:
+    for name, factor in _SIZES:
+        if count >= factor:
+            return f"{count / factor:.1f} {name}"
+    return f"{count} bytes"
