@@ -64,8 +64,7 @@ class Server:
         self.port: int = self._listener.server_address[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._thread = threading.Thread(
-            target=self._listener.serve_forever,
-            kwargs={"poll_interval": 0.05},
+            target=self._listener.accept_all,
             name=f"standin-{site}",
             daemon=True,
         )
@@ -74,9 +73,9 @@ class Server:
     def close(self) -> None:
         """Stop listening, break what is open, wait for the threads."""
         self.ended.set()
-        self._listener.shutdown()
-        self._listener.server_close()
+        self._listener.stop_accepting()
         self._thread.join(5)
+        self._listener.server_close()
         self._listener.break_connections()
 
     def __enter__(self) -> Self:
@@ -103,6 +102,20 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._open: dict[socket.socket, threading.Thread] = {}
         self.to_reset: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Conversation)
+
+    def accept_all(self) -> None:
+        """Wait for connections without looking at the clock, until told to end."""
+        while not self.owner.ended.is_set():
+            try:
+                connection, address = self.get_request()
+            except OSError:
+                self.owner.ended.wait(0.01)
+            else:
+                self.process_request(connection, address)
+
+    def stop_accepting(self) -> None:
+        # On Linux this ends an `accept` that waits.
+        self.socket.shutdown(socket.SHUT_RDWR)
 
     def get_request(self) -> tuple[Any, Any]:
         connection, address = super().get_request()
