@@ -90,6 +90,7 @@ def take_volume(
                 settings=settings.ingest.output,
                 name=entry.title,
                 fingerprint=fingerprint(entry, raw, settings),
+                pooling="mode" if entry.content == "labels" else "mean",
                 attributes={"em_platform": {"source": entry.source, "key": entry.key}},
                 storage_options=store.options,
                 run=run,
@@ -176,6 +177,7 @@ def fingerprint(entry: Entry, raw: RawItem, settings: Settings) -> str:
     """Names the voxels and the way in which they are stored."""
     parts = (
         (entry.title, entry.voxel_size_nm, entry.origin_nm, entry.array),
+        entry.content,
         settings_of(entry.source, settings).voxel_size_nm,
         [(file.name, file.sha256) for file in raw.files],
         raw.digest,

@@ -1,7 +1,7 @@
 """What passes between the steps of an ingest: entry -> raw -> volume -> record."""
 
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -50,6 +50,8 @@ class Entry(Model):
     url: str
     description: str = ""
     modality: str = "EM"
+    content: Literal["grey", "labels"] = "grey"
+    """Labels keep their values on every level of the pyramid."""
     shape: tuple[int, int, int] | None = None
     dtype: str | None = None
     voxel_size_nm: tuple[float, float, float] | None = None
