@@ -1,12 +1,19 @@
-"""What is kept of a montage for those who look for it later."""
+"""What is kept of each dataset for those who look for it later, and of all together."""
+
+from collections.abc import Iterator
 
 import dagster as dg
 
+from em_platform.assets.catalog_summaries import catalog_summary, report_summary
+from em_platform.assets.checks import RULES, check_results, check_specs
 from em_platform.assets.failures import told_to_dagster
 from em_platform.assets.summaries import record_summary
+from em_platform.catalog.checks import check_catalog
+from em_platform.catalog.consolidate import consolidate
 from em_platform.catalog.record_files import first_recorded, write_record
 from em_platform.catalog.records import dataset_record as record_of
 from em_platform.formats.ome_zarr import open_level
+from em_platform.ingest.sources import SOURCES
 from em_platform.model import Montage, MontageFit, TileStats
 from em_platform.partitions import montages
 from em_platform.resources.configuration import Configuration
@@ -48,3 +55,51 @@ def dataset_record(
     return dg.MaterializeResult(
         metadata=record_summary(record, store.url(layout.dataset_record(key)))
     )
+
+
+_RECORDS = [
+    dg.AssetKey("dataset_record"),
+    *(dg.AssetKey([source, "record"]) for source in SOURCES),
+]
+
+
+@dg.multi_asset(
+    name="consolidated_catalog",
+    group_name="catalog",
+    specs=[
+        dg.AssetSpec(
+            "metadata_catalog",
+            deps=_RECORDS,
+            kinds={"json"},
+            owners=["team:data-management"],
+            description="All records of all sources in one file, with what they say "
+            "together.",
+        ),
+        dg.AssetSpec(
+            "validation_report",
+            deps=_RECORDS,
+            kinds={"json"},
+            owners=["team:data-management"],
+            description="Every error of every record, as JSON, CSV and a page.",
+        ),
+    ],
+    check_specs=[*check_specs("metadata_catalog"), *check_specs("validation_report")],
+)
+def consolidated_catalog(
+    configuration: Configuration, storage: Storage
+) -> Iterator[dg.MaterializeResult]:
+    """The catalog and its report are made in one look at all records."""
+    with told_to_dagster():
+        made = consolidate(storage.store(), configuration.settings().catalog)
+    checks = check_catalog(made)
+    for asset, summary in (
+        ("metadata_catalog", catalog_summary(made)),
+        ("validation_report", report_summary(made)),
+    ):
+        yield dg.MaterializeResult(
+            asset_key=asset,
+            metadata=summary,
+            check_results=check_results(
+                [check for check in checks if check.name in RULES[asset]], asset
+            ),
+        )

@@ -43,6 +43,13 @@ RULES = {
         "uploaded_tiles_are_whole": "Each has its size; frames that are still on the "
         "disk have the checksum that was sent.",
     },
+    "metadata_catalog": {
+        "no_duplicates": "No two datasets have the same voxels, file or name.",
+        "catalog_is_complete": "Every dataset is complete: none failed or waits.",
+    },
+    "validation_report": {
+        "records_are_valid": "Every record keeps the schema and all rules.",
+    },
 }
 """Asset -> check -> what it states."""
 

@@ -5,19 +5,18 @@ not of the computer, so that a catalog that changed means records that changed.
 """
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from em_platform.catalog import tally
 from em_platform.catalog.identity import changed_at, find_duplicates, latest
-from em_platform.catalog.record_files import json_bytes
+from em_platform.catalog.record_files import listed_bytes
 from em_platform.catalog.report import report_content, report_csv
 from em_platform.catalog.report_page import report_html
-from em_platform.catalog.shelf import EXCLUDED, INCLUDED, Found, found_in
+from em_platform.catalog.shelf import EXCLUDED, INCLUDED, Found, each_of, found_in
 from em_platform.catalog.tally import Judged
-from em_platform.catalog.validate import Findings, judge_record
+from em_platform.catalog.validate import Exists, Findings, judge_record
 from em_platform.config import CatalogSettings
 from em_platform.model.dataset import SCHEMA_VERSION, Status
 from em_platform.storage import layout
@@ -29,7 +28,6 @@ _VERSION = "3.0"
 """Of the catalog's own form; macroscope's is `2.0-enhanced`."""
 _SAMPLE = 5
 """How many valid records macroscope's catalogs show."""
-_JUDGED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +95,9 @@ def consolidate(
         every, made, settings=settings, generated_at=_time(generated_at, made)
     )
     report = report_content(catalog, made)
-    contents = {CATALOG: json_bytes(catalog)}
+    contents = {CATALOG: listed_bytes(catalog)}
     if "json" in settings.reports:
-        contents[f"{REPORT}.json"] = json_bytes(report)
+        contents[f"{REPORT}.json"] = listed_bytes(report)
     if "csv" in settings.reports:
         contents[f"{REPORT}.csv"] = report_csv(made)
     if "html" in settings.reports:
@@ -131,23 +129,19 @@ def judge_all(
     records = [each for each in found if isinstance(each.content, dict)]
     others = [each for each in found if not isinstance(each.content, dict)]
     kept, _ = latest(records)
-    exists = _exists_in(store) if store else None
-    # A bucket answers each question after a round trip: many at once.
-    with ThreadPoolExecutor(_JUDGED_AT_ONCE if store else 1) as judges:
-        findings = judges.map(lambda f: judge_record(f.content, exists=exists), kept)
-        judged = [
-            Judged(found=f, findings=n) for f, n in zip(kept, findings, strict=True)
-        ]
-    damaged = [
-        Judged(
-            found=each,
-            findings=Findings(errors=(each.trouble,), warnings=())
-            if each.trouble
-            else judge_record(each.content),
-        )
-        for each in others
-    ]
+    if store is None:
+        judged = [_judged(each) for each in kept]
+    else:
+        exists = _exists_in(store)
+        judged = each_of(store, lambda f: _judged(f, exists=exists), kept)
+    damaged = [_judged(each) for each in others]
     return (*judged, *damaged)
+
+
+def _judged(found: Found, *, exists: Exists | None = None) -> Judged:
+    if found.trouble:
+        return Judged(found=found, findings=Findings(errors=(found.trouble,)))
+    return Judged(found=found, findings=judge_record(found.content, exists=exists))
 
 
 def catalog_of(
@@ -214,7 +208,7 @@ def _time(given: datetime | None, judged: tuple[Judged, ...]) -> str | None:
     return max((changed_at(each.record) for each in judged), default="") or None
 
 
-def _exists_in(store: Store) -> Any:
+def _exists_in(store: Store) -> Exists:
     root = f"{store.root.rstrip('/')}/"
 
     def exists(url: str) -> bool | None:

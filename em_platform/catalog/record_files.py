@@ -10,6 +10,8 @@ from em_platform.errors import RecordError
 from em_platform.model.dataset import DatasetRecord
 from em_platform.storage.store import Store
 
+_LINE = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False)
+
 log = logging.getLogger(__name__)
 
 
@@ -24,6 +26,21 @@ def json_bytes(content: Any) -> bytes:
         content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
     )
     return text.encode() + b"\n"
+
+
+def listed_bytes(content: Mapping[str, Any]) -> bytes:
+    """An object whose lists have one line an item, for thousands of records.
+
+    Equal content gives equal bytes. Python writes indented JSON ten times as slowly.
+    """
+    parts = []
+    for name, value in sorted(content.items()):
+        if isinstance(value, list) and value:
+            text = "[\n" + ",\n".join(map(_LINE.encode, value)) + "\n]"
+        else:
+            text = json_bytes(value).decode().rstrip()
+        parts.append(f"{json.dumps(name)}: {text}")
+    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
 
 
 def content_of(record: DatasetRecord) -> dict[str, Any]:
@@ -70,7 +87,7 @@ def at(content: Mapping[str, Any], *path: str) -> Any:
     """The value at a path of keys, None where a part of it is missing."""
     value: Any = content
     for part in path:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return None
         value = value.get(part)
     return value

@@ -5,11 +5,11 @@ A damaged file is one find with its trouble; it never hides the others.
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from em_platform.errors import StorageError
 from em_platform.storage import layout
@@ -20,7 +20,10 @@ EXCLUDED = ("*.zarr", ".*", "metadata_catalog*.json", "validation_report*.json")
 """What in a folder holds no record: images, half-written files, what we make of all."""
 _LISTS = ("records", "valid_records_sample")
 """Under which name a catalog, ours or macroscope's, holds whole records."""
-_READ_AT_ONCE = 16
+_AT_ONCE = 16
+
+One = TypeVar("One")
+Other = TypeVar("Other")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +46,17 @@ def found_in(store: Store) -> list[Found]:
         for name in store.names(f"{layout.RECORDS}/{source}")
         if name.endswith(".json")
     ]
-    # A bucket answers each read after a round trip: many at once.
-    with ThreadPoolExecutor(_READ_AT_ONCE) as readers:
-        return list(readers.map(lambda name: _found(store, name), names))
+    return each_of(store, lambda name: _found(store, name), names)
+
+
+def each_of(
+    store: Store, work: Callable[[One], Other], items: Sequence[One]
+) -> list[Other]:
+    """The work done on each item; on a bucket, which answers slowly, many at once."""
+    if store.local_path("") is not None:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(_AT_ONCE) as workers:
+        return list(workers.map(work, items))
 
 
 def found_at(paths: Iterable[Path]) -> list[Found]:

@@ -29,8 +29,8 @@ _RFC_3339 = re.compile(
 class Findings:
     """What was found of one record; `warnings` leave it valid."""
 
-    errors: tuple[str, ...]
-    warnings: tuple[str, ...]
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def check_record(content: Any) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def judge_record(content: Any, *, exists: Exists | None = None) -> Findings:
     """
     if not isinstance(content, Mapping):
         kind = type(content).__name__
-        return Findings(errors=(f"the whole: {kind}, an object expected",), warnings=())
+        return Findings(errors=(f"the whole: {kind}, an object expected",))
     errors: list[str] = []
     warnings: list[str] = []
     found_by_schema = () if _is_as_we_write(content) else _errors_of(content)

@@ -23,6 +23,8 @@ ASSETS = {
     "montage_fit": "stitching",
     "mosaic": "stitching",
     "dataset_record": "catalog",
+    "metadata_catalog": "catalog",
+    "validation_report": "catalog",
     **{f"{source}/{step}": f"ingest_{source}" for source in SOURCES for step in STEPS},
 }
 CHECKS = {
@@ -39,9 +41,12 @@ CHECKS = {
     "mosaic:mosaic_is_valid",
     "uploaded_tiles:all_tiles_are_uploaded",
     "uploaded_tiles:uploaded_tiles_are_whole",
+    "metadata_catalog:no_duplicates",
+    "metadata_catalog:catalog_is_complete",
+    "validation_report:records_are_valid",
 }
 INGESTED = {name for name, group in ASSETS.items() if group.startswith("ingest_")}
-CONSOLIDATED: set[str] = set()
+CONSOLIDATED = {"metadata_catalog", "validation_report"}
 TRANSFER = {"uploaded_tiles", "acquisition_review"}
 JOBS = {
     "stitch_montages": set(ASSETS)
