@@ -157,7 +157,8 @@ class OpenOrganelleSettings(SourceSettings):
 
     A key is the path with dots, `jrc_mus-nacc-2.recon-2.em.fibsem-int16.s2`. Arrays
     above `max_array_mb` are streamed as they are, skipped, or taken at a smaller level
-    (`large_array_mode`: `stream`, `skip`, `downsample`).
+    (`large_array_mode`: `stream`, `skip`, `downsample`). What the arrays do not say is
+    read from `<metadata_url>/<dataset>/manifest.json` where that is set.
     """
 
     items: Names = ("jrc_mus-nacc-2.recon-2.em.fibsem-int16.s2",)
@@ -170,6 +171,7 @@ class OpenOrganelleSettings(SourceSettings):
     requests_per_second: float = Field(default=500.0, gt=0)
     bucket_url: str = "s3://janelia-cosem-datasets"
     endpoint_url: str = ""
+    metadata_url: str = ""
     large_array_mode: Literal["stream", "skip", "downsample"] = "stream"
     max_array_mb: int = Field(default=1_000_000, gt=0)
     downsample_factor: int = Field(default=2, ge=2)

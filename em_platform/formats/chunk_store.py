@@ -45,7 +45,8 @@ class ChunkStore:
     """The objects below `url`: a path, `http(s)://` or `s3://`.
 
     `options` are `endpoint_url`, `region`, `anon` (false: the credentials that AWS's
-    own tools would find), `requests_at_once` and `retries`; others are for others.
+    own tools would find), `requests_at_once`, `requests_per_second` (of S3) and
+    `retries`; others are for others.
     """
 
     url: str
@@ -79,12 +80,17 @@ class ChunkStore:
     def read_json(self, name: str) -> dict[str, Any] | None:
         """The JSON object `name`, None where there is none.
 
+        A bucket that may not be listed says "forbidden" of what it lacks.
+
         Raises
         ------
         FormatError
             It is not a JSON object.
         """
-        content = self.read(name)
+        try:
+            content = self.read(name)
+        except SourceRefused:
+            return None
         if content is None:
             return None
         try:
@@ -108,7 +114,10 @@ class ChunkStore:
             "max_delay": "4s",
         }
         limit = {"limit": int(self.options.get("requests_at_once", 16))}
+        rate = self.options.get("requests_per_second")
+        paced = {"experimental_s3_rate_limiter": {"read_rate": rate}} if rate else {}
         return json.dumps({
+            **paced,
             "cache_pool": {"total_bytes_limit": _CACHE_BYTES},
             "http_request_retries": retries,
             "s3_request_retries": retries,

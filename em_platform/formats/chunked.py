@@ -6,6 +6,7 @@ Axes and lengths are turned to z, y, x and nm here; N5 and precomputed count x f
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,16 +36,23 @@ def chunked_format(uri: str, options: Mapping[str, Any] | None = None) -> str | 
 
     Raises
     ------
-    SourceUnavailable
-        The server does not answer.
+    SourceUnavailable, SourceRefused
+        The server does not answer, or not to us.
     """
     if "://" in uri and not uri.startswith(("file:", "http", "s3:", "gs:")):
         scheme = uri.partition("://")[0].rstrip("23")
         return scheme if scheme in _MARKS else None
     store = chunk_store(uri, options)
+    refused = None
     for kind in sorted(_MARKS, key=lambda kind: kind not in uri.lower()):
-        if any(_has(store, mark) for mark in _MARKS[kind]):
-            return kind
+        for mark in _MARKS[kind]:
+            try:
+                if _has(store, mark):
+                    return kind
+            except SourceRefused as error:  # maybe of what a bucket lacks
+                refused = error
+    if refused is not None:
+        raise refused
     return None
 
 
@@ -179,7 +187,8 @@ def locate(
     """The array that a URL and a level mean; errors as of `open_chunked`."""
     kind = format or chunked_format(url, options)
     if kind is None or kind not in _READERS:
-        raise FormatError(
+        missing = FormatError if local_path(url) is not None else SourceRefused
+        raise missing(
             f"chunks: {url} holds no zarr.json, .zarray, .zgroup, attributes.json or "
             f"info{f' and is no {kind}' if kind else ''}, expected a Zarr, N5 or "
             "precomputed volume; correct the address",
@@ -324,10 +333,5 @@ def _tags(found: Located, selection: Selection) -> dict[str, Any]:
 def _has(store: ChunkStore, name: str) -> bool:
     local = local_path(store.url)
     if local is not None:
-        from pathlib import Path
-
         return Path(local, name).is_file()
-    try:
-        return store.read(name) is not None
-    except SourceRefused:  # such as of a bucket that does not say what it lacks
-        return False
+    return store.read(name) is not None

@@ -64,6 +64,25 @@ def listed(store: ChunkStore, prefixes: Iterable[str]) -> Iterator[Found]:
             yield from found
 
 
+def folders(store: ChunkStore, prefix: str) -> tuple[str, ...]:
+    """Names of the folders right below `prefix`, which is empty or ends with "/".
+
+    Raises
+    ------
+    SourceUnavailable, SourceRefused
+        The bucket does not answer, or is not listed for us.
+    """
+    local = local_path(store.url)
+    if local is not None or not store.options.get("anon", True):
+        below = {each.name[len(prefix) :] for each in listed(store, (prefix,))}
+        return tuple(sorted({name.partition("/")[0] for name in below if "/" in name}))
+    return tuple(
+        unquote(entry.text or "").rstrip("/").rpartition("/")[2]
+        for page in _pages(store, prefix, delimiter="/")
+        for entry in page.iterfind("{*}CommonPrefixes/{*}Prefix")
+    )
+
+
 def asked(store: ChunkStore, names: Iterable[str]) -> Iterator[Found | None]:
     """What each name is, by a HEAD for it; None where there is no such object.
 
@@ -100,20 +119,31 @@ def _walked(root: str, prefix: str) -> Iterator[Found]:
 
 
 def _listed_by_http(store: ChunkStore, prefix: str) -> Iterator[Found]:
+    _, folder = _bucket(store)
+    for page in _pages(store, prefix):
+        for entry in page.iterfind("{*}Contents"):
+            yield Found(
+                unquote(entry.findtext("{*}Key", ""))[len(folder) :],
+                int(entry.findtext("{*}Size", "0")),
+                entry.findtext("{*}ETag", "").strip('"'),
+            )
+
+
+def _pages(
+    store: ChunkStore, prefix: str, *, delimiter: str = ""
+) -> Iterator[ElementTree.Element]:
     bucket_url, folder = _bucket(store)
+    asked_for = f"list-type=2&encoding-type=url&prefix={quote(folder + prefix)}"
+    if delimiter:
+        asked_for += f"&delimiter={quote(delimiter, safe='')}"
     token = ""
     with _Asking(store) as asking:
         while True:
-            query = f"list-type=2&encoding-type=url&prefix={quote(folder + prefix)}"
+            query = asked_for
             if token:
                 query += f"&continuation-token={quote(token, safe='')}"
             page = asking.page(f"{bucket_url}?{query}")
-            for entry in page.iterfind("{*}Contents"):
-                yield Found(
-                    unquote(entry.findtext("{*}Key", ""))[len(folder) :],
-                    int(entry.findtext("{*}Size", "0")),
-                    entry.findtext("{*}ETag", "").strip('"'),
-                )
+            yield page
             token = page.findtext("{*}NextContinuationToken", "")
             if page.findtext("{*}IsTruncated") != "true" or not token:
                 return
