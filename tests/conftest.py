@@ -114,6 +114,21 @@ def serve_app() -> Iterator[Callable[..., str]]:
         yield lambda app, port=0: stack.enter_context(served_at(app, port))
 
 
+@pytest.fixture(scope="session")
+def world_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the files of stand-ins lie, made once for all tests."""
+    return tmp_path_factory.mktemp("standins")
+
+
+@pytest.fixture
+def world(world_folder: Path) -> Iterator[Any]:
+    """The public sources on this machine, without faults."""
+    from em_platform.standins.world import running_world
+
+    with running_world(world_folder) as running:
+        yield running
+
+
 @pytest.fixture
 def serve_temdb(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """Serve an empty TEM DB that asks for a token, and give its address."""

@@ -72,6 +72,8 @@ class Server:
 
     def close(self) -> None:
         """Stop listening, break what is open, wait for the threads."""
+        if self.ended.is_set():
+            return
         self.ended.set()
         self._listener.stop_accepting()
         self._thread.join(5)
