@@ -12,6 +12,7 @@ import numpy as np
 
 from em_platform.formats.length_units import nm_of, rounded
 from em_platform.formats.mrc import is_mrc, read_mrc_header
+from em_platform.formats.mrc_extended import extended_tags
 from em_platform.formats.plain_volume import PlainVolume
 from em_platform.formats.source import Source
 from em_platform.model.volume import Tag, VolumeInfo
@@ -20,6 +21,8 @@ __all__ = ["is_mrc", "open_mrc"]
 
 _IMOD_STAMP = 1146047817
 _IMOD_ORIGIN_AS_MRC2014 = 4
+# What programs write that know no size: 1 Å.
+_UNSET_NM = (0.1, 0.1)
 _EXTENDED = {
     "SERI": "SerialEM",
     "AGAR": "Agard",
@@ -48,6 +51,9 @@ def open_mrc(source: Source) -> PlainVolume:
     z, y, x = (stored[axes.index(axis)] for axis in range(3))
     stack = words[22] == 0
     voxel = _voxel_size(start, order)
+    more, pixel_nm = _extended(source, words, order)
+    if pixel_nm is not None and (voxel is None or voxel[1:] == _UNSET_NM):
+        voxel = (voxel[0] if voxel else 0.0, pixel_nm, pixel_nm)
     if voxel is not None and stack:
         voxel = (0.0, voxel[1], voxel[2])
     dtype = np.dtype(header.dtype)
@@ -63,7 +69,7 @@ def open_mrc(source: Source) -> PlainVolume:
         origin_nm=(0.0, 0.0, 0.0) if stack else _origin(start, order, voxel),
         chunk_shape=(chunk[0], chunk[1], chunk[2]),
         size_bytes=source.length,
-        tags=_tags(start, words, order),
+        tags=_tags(start, words, order) | more,
     )
     return PlainVolume(
         info=info,
@@ -119,6 +125,15 @@ def _origin(
     for axis, first in zip(_stored_axes(words), firsts, strict=True):
         found[axis] = rounded(first * voxel[axis]) if abs(first) < 1e7 else 0.0
     return found[0], found[1], found[2]
+
+
+def _extended(
+    source: Source, words: tuple[int, ...], order: str
+) -> tuple[dict[str, Tag], float | None]:
+    kind = source.read(104, 4).decode("latin-1")
+    if words[23] < 1:
+        return {}, None
+    return extended_tags(source, kind=kind, size=words[23], order=order)
 
 
 def _tags(start: bytes, words: tuple[int, ...], order: str) -> dict[str, Tag]:
