@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from em_platform.config import SourceSettings
+from em_platform.errors import PlatformError
 from em_platform.ingest.run_tags import run_tags, waits_for_light
 from em_platform.ingest.sources import SOURCES, settings_of
 from em_platform.jobs import (
@@ -13,7 +14,7 @@ from em_platform.jobs import (
     ingest_jobs,
     stitch_montages,
 )
-from em_platform.partitions import montages
+from em_platform.partitions import items, montages
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.history import unfinished, unfinished_items, wish_for
 from em_platform.resources.ingest import PublicSources
@@ -63,9 +64,11 @@ def _ingest_schedule(source: str) -> dg.ScheduleDefinition:
             yield dg.SkipReason(f"{source} is switched off in ingest.sources")
             return
         settings = configuration.settings()
+        trouble = _add_new_items(source, sources, context.instance)
         keys = unfinished_items(source, context.instance)
         if not keys:
-            yield dg.SkipReason(f"every known item of {source} is in the catalog")
+            done = f"every known item of {source} is in the catalog"
+            yield dg.SkipReason(trouble or done)
         elif waits_for_light(source, settings):
             for key in keys:
                 context.instance.report_runless_asset_event(wish_for(source, key))
@@ -83,6 +86,19 @@ def _ingest_schedule(source: str) -> dg.ScheduleDefinition:
                 )
 
     return schedule
+
+
+def _add_new_items(
+    source: str, sources: PublicSources, instance: dg.DagsterInstance
+) -> str:
+    """Make partitions of what the source lists; a sentence where it does not."""
+    try:
+        new = sources.new_items(source, instance)
+    except PlatformError as error:
+        return str(error)
+    if new:
+        instance.add_dynamic_partitions(str(items[source].name), new)
+    return ""
 
 
 ingest_schedules = [_ingest_schedule(source) for source in SOURCES]

@@ -10,6 +10,7 @@ from em_platform.config import SourceSettings
 from em_platform.ingest.source import Source
 from em_platform.ingest.sources import SOURCES, open_source, settings_of
 from em_platform.model.ingest import Entry, RawItem
+from em_platform.partitions import items
 from em_platform.resources.configuration import Configuration
 
 _SOON_S = 10.0
@@ -32,6 +33,17 @@ class PublicSources(dg.ConfigurableResource[Any]):
         )
         ingest = settings.ingest.model_copy(update={"transfer": transfer})
         return open_source(name, settings.model_copy(update={"ingest": ingest}))
+
+    def new_items(self, name: str, instance: dg.DagsterInstance) -> list[str]:
+        """Keys that the source lists and that are no partitions yet.
+
+        Raises
+        ------
+        SourceError
+            It had to be asked and did not answer soon.
+        """
+        known = set(instance.get_dynamic_partitions(str(items[name].name)))
+        return [key for key in self.hasty_source(name).list() if key not in known]
 
     def of(self, name: str) -> SourceSettings:
         """What is set for a source."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from em_platform.config import SourceSettings
 from em_platform.errors import PlatformError
 from em_platform.ingest.run_tags import SOURCE, WEIGHT, run_tags, waits_for_light
 from em_platform.ingest.sources import SOURCES
@@ -38,21 +39,24 @@ def discovery_sensor(
 ) -> dg.SensorResult:
     """Adds a partition for each item that is configured or that a source lists.
 
-    Nothing is fetched. Each source is looked at every ten minutes, and when its
-    settings change; one that is down says so and does not hide the others. The cursor
-    says when each was looked at.
+    A source is asked only where it shall be searched (`discover`), nothing is fetched.
+    Each is looked at every ten minutes, and when its settings change; one that is down
+    says so and does not hide the others. The cursor says when each was looked at.
     """
     looked: dict[str, Any] = json.loads(context.cursor or "{}")
     begun, news, added = time.monotonic(), [], []
     for source in sources.taking_part():
-        mark, now = _mark(sources, source), time.time()
+        own = sources.of(source)
+        if not own.items and not own.discover:
+            continue  # its schedule asks it
+        mark, now = _mark(own), time.time()
         before = looked.get(source, {})
         is_due = before.get("of") != mark or now - before["at"] >= _LOOK_AGAIN_S
         if not is_due or time.monotonic() - begun > _TICK_S:
             continue
         looked[source] = {"of": mark, "at": now}
         try:
-            new = _new_items(source, sources, context.instance)
+            new = sources.new_items(source, context.instance)[:_MOST_A_TICK]
         except PlatformError as error:
             news.append(str(error))
             continue
@@ -67,18 +71,9 @@ def discovery_sensor(
     )
 
 
-def _new_items(
-    source: str, sources: PublicSources, instance: dg.DagsterInstance
-) -> list[str]:
-    known = set(instance.get_dynamic_partitions(str(items[source].name)))
-    listed = sources.hasty_source(source).list()
-    return [key for key in listed if key not in known][:_MOST_A_TICK]
-
-
-def _mark(sources: PublicSources, source: str) -> str:
-    """Changes when the settings of the source change."""
-    text = sources.of(source).model_dump_json()
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def _mark(own: SourceSettings) -> str:
+    """Changes when the settings of a source change."""
+    return hashlib.sha256(own.model_dump_json().encode()).hexdigest()[:12]
 
 
 @dg.sensor(

@@ -159,11 +159,23 @@ def test_in_the_staged_mode_a_heavy_item_waits_for_the_light_ones(
     assert isinstance(tick_heavy(instance, started.cursor), dg.SkipReason)
 
 
+def test_a_schedule_finds_the_items_that_nobody_has_looked_for(
+    instance: dg.DagsterInstance,
+) -> None:
+    [request] = evaluate("openorganelle", instance)
+    assert "heavy_ingest_sensor" in str(getattr(request, "skip_message", ""))
+    [(_, key)] = wishes("openorganelle", 0, instance)
+    assert key == "jrc_mus-nacc-2.recon-2.em.fibsem-int16.s2"
+    assert unfinished_items("openorganelle", instance) == [key]
+
+
 def test_a_source_that_is_switched_off_or_has_all_is_not_asked(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [skipped] = evaluate("idr", instance)
-    assert "every known item of idr" in str(getattr(skipped, "skip_message", ""))
+    made = dg.AssetMaterialization(["ebi", "record"], partition="11759")
+    instance.report_runless_asset_event(made)
+    [skipped] = evaluate("ebi", instance)
+    assert "every known item of ebi" in str(getattr(skipped, "skip_message", ""))
     monkeypatch.setenv("EM_SERVICES", "epfl,idr")
     [skipped] = evaluate("ebi", instance)
     assert "switched off" in str(getattr(skipped, "skip_message", ""))
