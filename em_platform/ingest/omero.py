@@ -1,0 +1,171 @@
+"""What an OMERO server says of its images, over its JSON API."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from em_platform.errors import FormatError, SourceRefused
+from em_platform.ingest.web import Web
+
+_UNITS_NM = {
+    "METER": 1e9,
+    "CENTIMETER": 1e7,
+    "MILLIMETER": 1e6,
+    "MICROMETER": 1e3,
+    "NANOMETER": 1.0,
+    "ANGSTROM": 0.1,
+    "PICOMETER": 1e-3,
+}
+"""Units of lengths; PIXEL and REFERENCEFRAME are none."""
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OmeroImage:
+    """One image; `shape` is z, y, x and `voxel_nm` has 0 for what is not known."""
+
+    number: str
+    name: str
+    shape: tuple[int, int, int]
+    dtype: str
+    channels: int = 1
+    times: int = 1
+    voxel_nm: tuple[float, float, float] | None = None
+    acquired: date | None = None
+    description: str = ""
+    answer: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+class Omero:
+    """Asks one server; public images need no login.
+
+    Raises
+    ------
+    FormatError
+        An answer is not what the API promises.
+    """
+
+    def __init__(self, web: Web, url: str) -> None:
+        self._web = web
+        self._url = url.rstrip("/")
+
+    def image(self, number: str) -> OmeroImage:
+        """One image; some servers answer with a list of one."""
+        said = self._web.json(f"{self._url}/api/v0/m/images/{number}/")
+        found = said.get("data") if isinstance(said, Mapping) else None
+        if isinstance(found, list):
+            found = found[0] if found else None
+        return image_of(found, number)
+
+    def image_numbers(self, dataset: str) -> Iterator[str]:
+        """The numbers of all images of a dataset, page by page."""
+        for found in self._all("images", dataset=dataset):
+            yield str(found["@id"])
+
+    def projects(self, number: str) -> tuple[str, ...]:
+        """Names of the projects that hold an image; () where nobody says."""
+        try:
+            datasets = [d["@id"] for d in self._all("datasets", image=number)]
+            return tuple(
+                str(project.get("Name", ""))
+                for dataset in datasets
+                for project in self._all("projects", dataset=dataset)
+            )
+        except SourceRefused:
+            return ()
+
+    def annotations(self, number: str) -> dict[str, str]:
+        """Key-value pairs of an image, such as Organism; {} where there are none."""
+        url = f"{self._url}/webclient/api/annotations/"
+        try:
+            said = self._web.json(url, {"type": "map", "image": number})
+        except SourceRefused:
+            return {}
+        pairs: dict[str, str] = {}
+        for annotation in said.get("annotations", ()):
+            for pair in annotation.get("values", ()):
+                if len(pair) == 2:
+                    pairs.setdefault(str(pair[0]), str(pair[1]))
+        return pairs
+
+    def imported_paths(self, number: str) -> tuple[str, ...]:
+        """Paths from which the files of an image were imported; () if not told."""
+        url = f"{self._url}/webgateway/original_file_paths/{number}/"
+        try:
+            said = self._web.json(url)
+        except SourceRefused:
+            return ()
+        return tuple(str(path) for path in said.get("client") or ())
+
+    def _all(self, kind: str, **filters: Any) -> Iterator[Mapping[str, Any]]:
+        url = f"{self._url}/api/v0/m/{kind}/"
+        offset = 0
+        while True:
+            asked = {**filters, "limit": _PAGE, "offset": offset}
+            said = self._web.json(url, asked)
+            found = said.get("data") if isinstance(said, Mapping) else None
+            if not isinstance(found, list):
+                raise FormatError(
+                    f"{self._web.who}: {url} answered no list of {kind}; check the "
+                    f"address in ingest.{self._web.who}.api_url",
+                    url=url,
+                )
+            yield from found
+            offset += len(found)
+            if not found or offset >= int(said.get("meta", {}).get("totalCount", 0)):
+                return
+
+
+def image_of(said: Any, number: str) -> OmeroImage:
+    """The image in an answer; what is null there is left out, and so is not required.
+
+    Raises
+    ------
+    FormatError
+        It has no name, size or type.
+    """
+    try:
+        pixels = said["Pixels"]
+        return OmeroImage(
+            number=number,
+            name=str(said["Name"]),
+            shape=(int(pixels["SizeZ"]), int(pixels["SizeY"]), int(pixels["SizeX"])),
+            dtype=_dtype(str(pixels["Type"]["value"])),
+            channels=int(pixels.get("SizeC", 1)),
+            times=int(pixels.get("SizeT", 1)),
+            voxel_nm=_voxel_nm(pixels),
+            acquired=_day(said.get("AcquisitionDate")),
+            description=str(said.get("Description") or ""),
+            answer=said,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"idr {number}: the server's answer is no image with name, size and type "
+            f"({error!r} is missing or wrong); check ingest.idr.api_url",
+            key=number,
+        ) from error
+
+
+def _voxel_nm(pixels: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    z, y, x = (_length_nm(pixels.get(f"PhysicalSize{axis}")) for axis in "ZYX")
+    return (z, y, x) if any((z, y, x)) else None
+
+
+def _length_nm(said: Mapping[str, Any] | None) -> float:
+    """A length with its unit; 0 where there is none or it is counted in pixels."""
+    if not said or said.get("Unit", "MICROMETER") not in _UNITS_NM:
+        return 0.0
+    length = float(said.get("Value") or 0) * _UNITS_NM[said.get("Unit", "MICROMETER")]
+    return round(length, 6) if length > 0 else 0.0
+
+
+def _dtype(value: str) -> str:
+    return {"float": "float32", "double": "float64", "bit": "uint8"}.get(value, value)
+
+
+def _day(milliseconds: Any) -> date | None:
+    """The day of a moment in milliseconds since 1970."""
+    if not isinstance(milliseconds, int | float) or milliseconds <= 0:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).date()
