@@ -91,11 +91,9 @@ class Levels:
         }
 
         def read(level: int, region: Region) -> Array:
-            return (
-                np.asarray(arrays[level][region])
-                if level
-                else np.asarray(render(region))
-            )
+            if unit.new == level:
+                return render(region)
+            return np.asarray(arrays[level][region])
 
         def write(level: int, index: Shape, pixels: Array) -> None:
             if seen is not None and level == 0:

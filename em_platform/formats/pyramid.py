@@ -90,13 +90,15 @@ class Unit:
     """Subtrees side by side: from shards of level `floor` up to those of `root`.
 
     `index` is the first of the shards of `root`, `count` how many there are along each
-    axis; empty for one.
+    axis; empty for one. `new` is the lowest level that it makes: level 0, or the one
+    above a floor that an earlier round has made.
     """
 
     floor: int
     root: int
     index: Shape
     count: Shape = ()
+    new: int = 0
 
     @property
     def name(self) -> str:
@@ -158,21 +160,21 @@ def later_rounds(pyramid: Pyramid, *, floor: int, levels: int) -> list[list[Unit
     rounds = []
     while floor < pyramid.top:
         root = min(pyramid.top, floor + levels)
-        rounds.append(units_of(pyramid, floor=floor, root=root))
+        rounds.append(units_of(pyramid, floor=floor, root=root, new=floor + 1))
         floor = root
     return rounds
 
 
-def first_root(pyramid: Pyramid, *, highest: int) -> int:
+def first_root(pyramid: Pyramid, *, highest: int, units: int = _UNITS_WANTED) -> int:
     """As high as leaves enough units to share among workers, up to `highest`."""
     for level in range(min(highest, pyramid.top), 0, -1):
-        if math.prod(pyramid.grid(level)) >= _UNITS_WANTED:
+        if math.prod(pyramid.grid(level)) >= units:
             return level
-    return pyramid.top if math.prod(pyramid.grid(0)) < _UNITS_WANTED else 0
+    return pyramid.top if math.prod(pyramid.grid(0)) < units else 0
 
 
 def units_of(
-    pyramid: Pyramid, *, floor: int, root: int, count: Shape = ()
+    pyramid: Pyramid, *, floor: int, root: int, count: Shape = (), new: int = 0
 ) -> list[Unit]:
     """All units between two levels, each with `count` shards of `root` a side."""
     grid = pyramid.grid(root)
@@ -180,7 +182,9 @@ def units_of(
         range(0, end, step)
         for end, step in zip(grid, count or (1,) * len(grid), strict=True)
     ]
-    return [Unit(floor, root, index, count) for index in itertools.product(*starts)]
+    return [
+        Unit(floor, root, index, count, new) for index in itertools.product(*starts)
+    ]
 
 
 def mean(pixels: Array, factors: Shape) -> Array:
@@ -204,8 +208,8 @@ def build(
     read
         Gives the pixels of a region of level `unit.floor`.
     write
-        Takes a shard: level, index and pixels. Called once for each shard above
-        `unit.floor`, and for those of level 0.
+        Takes a shard: level, index and pixels. Called once for each shard from level
+        `unit.new` on.
     pool
         Makes the pixels of a level of those below.
     spans
@@ -273,7 +277,7 @@ class _Shards:
 
     def take(self, level: int, index: Shape, pixels: Array) -> None:
         """Write a whole shard, and put its half into the shard above."""
-        if level > self._unit.floor or level == 0:
+        if level >= self._unit.new:
             self._write(level, index, pixels)
         if level == self._unit.root:
             return

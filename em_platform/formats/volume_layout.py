@@ -18,6 +18,7 @@ BLOCK_BYTES = 128 * 2**20
 """What is read at once of a source whose own chunks are larger than a shard."""
 
 _ROUND_LEVELS = 2
+_UNITS_WANTED = 2
 _ABOUT_EQUAL = math.sqrt(2)
 
 
@@ -61,7 +62,7 @@ def plan_volume(
     pyramid = _plan_levels(
         shape, chunk=chunk, shard=shard, levels=settings.levels, edges=voxel_size_nm
     )
-    root = first_root(pyramid, highest=1)
+    root = first_root(pyramid, highest=1, units=_UNITS_WANTED)
     count, spans = _reading(pyramid, root, chunk=source_chunk, itemsize=itemsize)
     rounds = [
         units_of(pyramid, floor=0, root=root, count=count),

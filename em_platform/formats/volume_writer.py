@@ -157,7 +157,7 @@ def _write_units(
     measured, elsewhere = Measured(), 0.0
 
     def take(unit: Unit, content: bytes) -> None:
-        if unit.floor:
+        if unit.new:
             return
         measured.join(measured_of(content))
         if progress is not None:
@@ -188,9 +188,9 @@ def _write_unit(job: _Job, unit: Unit) -> _Done:
         render=partial(_read, job.volume),
         seen=seen,
         pool=POOLINGS[job.pooling],
-        spans=job.layout.spans if unit.floor == 0 else (),
+        spans=job.layout.spans if unit.new == 0 else (),
     )
-    content = b"" if unit.floor else measured.to_json()
+    content = b"" if unit.new else measured.to_json()
     job.levels.staging.mark_done(unit.name, content)
     seconds = time.process_time() - started
     return _Done(

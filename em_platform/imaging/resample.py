@@ -1,5 +1,6 @@
 """Half the resolution: what one level of a pyramid is to the one below."""
 
+import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 Pooling = Literal["mean", "mode", "nearest"]
+
+_WIDER = (1, 2, 4)  # bytes of the integers of which two fit into a larger one
 
 
 def halve(image: Array, factors: Shape | None = None) -> Array:
@@ -41,15 +44,22 @@ def halve(image: Array, factors: Shape | None = None) -> Array:
 
 def halve_by_mode(labels: Array, factors: Shape) -> Array:
     """The commonest label of each block of 2 voxels a side; of equals the first one."""
-    parts = list(_corners(_even(labels, factors), factors))
+    parts = _corners(_even(labels, factors), factors)
     best = parts[0].copy()
-    most = np.zeros(best.shape, np.int8)
-    for part in parts:
-        votes = sum(((part == other).view(np.int8) for other in parts), np.int8(0))
-        better = votes > most
-        np.copyto(best, part, where=better)
-        np.copyto(most, votes, where=better)
-    return best
+    is_mixed = np.zeros(best.shape, np.bool_)
+    for part in parts[1:]:
+        is_mixed |= part != best
+    # Most blocks lie inside of one object: only those at borders are voted on.
+    votes = np.stack([part[is_mixed] for part in parts])
+    most = np.zeros(votes.shape[1], np.int8)
+    chosen = votes[0].copy()
+    for label in votes:
+        count = (votes == label).sum(axis=0, dtype=np.int8)
+        is_better = count > most
+        np.copyto(chosen, label, where=is_better)
+        np.copyto(most, count, where=is_better)
+    best[is_mixed] = chosen
+    return np.asarray(best)
 
 
 def halve_by_nearest(labels: Array, factors: Shape) -> Array:
@@ -74,6 +84,14 @@ def _corners(even: Array, factors: Shape) -> list[Array]:
 
 
 def _mean_of_integers(even: Array, factors: Shape) -> Array:
+    if (
+        even.ndim == 3
+        and factors[2] == 2
+        and even.itemsize in _WIDER
+        and even.flags.c_contiguous
+        and sys.byteorder == "little"
+    ):
+        return _mean_of_pairs(even, factors)
     parts = _corners(even, factors)
     shift = len(parts).bit_length() - 1
     if not shift:
@@ -87,6 +105,30 @@ def _mean_of_integers(even: Array, factors: Shape) -> Array:
         low += (part & rest).astype(np.uint8)
     whole += ((low + np.uint8(len(parts) // 2)) >> shift).astype(even.dtype)
     return np.asarray(whole)
+
+
+def _mean_of_pairs(even: Array, factors: Shape) -> Array:
+    """Means of voxels taken two at a time along x, plane by plane in the near cache."""
+    bits = 8 * even.itemsize
+    pairs = even.view(f"{even.dtype.kind}{2 * even.itemsize}")
+    shift = sum(factors) - 3  # so many axes are halved
+    half = np.empty(
+        [n // f for n, f in zip(even.shape, factors, strict=True)], even.dtype
+    )
+    for plane, below in zip(half, np.split(pairs, len(half)), strict=True):
+        total = sum(_first(each, bits) + (each >> bits) for each in below)
+        if factors[1] == 2:
+            total = total[::2] + total[1::2]
+        total += 1 << (shift - 1)
+        plane[:] = total >> shift
+    return half
+
+
+def _first(pairs: Array, bits: int) -> Array:
+    """The first of each two voxels; the second is `pairs >> bits`."""
+    if pairs.dtype.kind == "u":
+        return np.asarray(pairs & ((1 << bits) - 1))
+    return np.asarray((pairs << bits) >> bits)
 
 
 def _mean_of_floats(even: Array, factors: Shape) -> Array:

@@ -189,7 +189,7 @@ def _std(count: int, total: Number, squares: Number) -> float:
 
 def _extremes(planes: NDArray[Any]) -> list[tuple[Number, Number]]:
     lows, highs = planes.min(axis=1), planes.max(axis=1)
-    if planes.dtype.kind == "f" and not np.isfinite(lows + highs).all():
+    if planes.dtype.kind == "f" and not np.isfinite([lows, highs]).all():
         is_finite = np.isfinite(planes)
         lows = planes.min(axis=1, where=is_finite, initial=np.inf)
         highs = planes.max(axis=1, where=is_finite, initial=-np.inf)
@@ -202,8 +202,7 @@ def _histogram(planes: NDArray[Any], low: Number, high: Number) -> Histogram:
     for plane in planes:
         values = plane
         if plane.dtype.kind == "f":
-            values = plane[np.isfinite(plane)].astype(np.float64)
-            values = np.floor(np.ldexp(values, -exponent)) - first
+            values = np.floor(np.ldexp(_finite(plane), -exponent)) - first
         elif plane.dtype != np.uint8:
             values = (plane >> exponent) - plane.dtype.type(first)
         grey = values.astype(np.uint8, copy=False).reshape(1, -1)
@@ -258,9 +257,14 @@ def _sums(
         return planes.size, total, squares
     count, totals, squared = 0, [], []
     for plane in planes:
-        values = plane.astype(np.float64)
-        values = values[np.isfinite(values)] if plane.dtype.kind == "f" else values
+        values = _finite(plane)
         count += values.size
         totals.append(float(values.sum()))
         squared.append(float(np.square(values).sum()))
     return count, math.fsum(totals), math.fsum(squared)
+
+
+def _finite(plane: NDArray[Any]) -> NDArray[np.float64]:
+    values = plane.astype(np.float64)
+    is_finite = np.isfinite(values)
+    return values if is_finite.all() else values[is_finite]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -288,25 +287,6 @@ def test_memory_does_not_grow_with_the_image(tmp_path):
     )
     # 256 shards of 1 MiB; a branch of the tree holds one a level.
     assert float(done.stdout) < 24
-
-
-@pytest.fixture
-def bucket():
-    boto3 = pytest.importorskip("boto3")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", port=0)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
-    client.create_bucket(Bucket="bucket")
-    yield {
-        "key": "key",
-        "secret": "secret",
-        "client_kwargs": {"endpoint_url": endpoint},
-    }
-    client.close()
-    server.stop()
 
 
 def test_a_bucket_holds_an_image_only_when_it_is_whole(bucket):
