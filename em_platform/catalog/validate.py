@@ -33,6 +33,19 @@ class Findings:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaError:
+    """One thing that the strict schema refuses.
+
+    `place` is `path` as one reads it. `is_unknown`: a key that no version declares.
+    """
+
+    path: tuple[str, ...]
+    place: str
+    reason: str
+    is_unknown: bool
+
+
 def check_record(content: Any) -> tuple[str, ...]:
     """Every error of a record, `path: sentence` each; nothing where it is valid."""
     return judge_record(content).errors
@@ -48,15 +61,9 @@ def judge_record(content: Any, *, exists: Exists | None = None) -> Findings:
     if not isinstance(content, Mapping):
         kind = type(content).__name__
         return Findings(errors=(f"the whole: {kind}, an object expected",))
-    errors: list[str] = []
-    warnings: list[str] = []
-    found_by_schema = () if _is_as_we_write(content) else _errors_of(content)
-    for found in found_by_schema:
-        for cause in _causes(found):
-            if cause.validator == "additionalProperties":
-                warnings += _unknown_keys(cause)
-            else:
-                errors.append(f"{_path(cause)}: {_reason(cause)}")
+    found = () if _is_as_we_write(content) else tuple(schema_errors(content))
+    errors = [f"{e.place}: {e.reason}" for e in found if not e.is_unknown]
+    warnings = [f"{e.place}: {e.reason}" for e in found if e.is_unknown]
     errors += [sentence for rule in RULES for sentence in rule(content)]
     errors += _missing_volume(content, exists)
     warnings += [sentence for rule in ADVICE for sentence in rule(content)]
@@ -79,8 +86,28 @@ def _is_as_we_write(content: Mapping[str, Any]) -> bool:
     return content_of(record) == content
 
 
-def _errors_of(content: Mapping[str, Any]) -> Iterator[ValidationError]:
-    yield from _validator().iter_errors(content)
+def schema_errors(content: Mapping[str, Any]) -> Iterator[SchemaError]:
+    """What the schema says of a record: every wrong value, every unknown key."""
+    for found in _validator().iter_errors(content):
+        for cause in _causes(found):
+            path = tuple(str(part) for part in cause.absolute_path)
+            if cause.validator == "additionalProperties":
+                declared = cause.schema.get("properties", {})
+                for key in cause.instance:
+                    if key not in declared:
+                        yield SchemaError(
+                            path=(*path, key),
+                            place=_place(*cause.absolute_path, key),
+                            reason="no version declares this key",
+                            is_unknown=True,
+                        )
+            else:
+                yield SchemaError(
+                    path=path,
+                    place=_place(*cause.absolute_path),
+                    reason=_reason(cause),
+                    is_unknown=False,
+                )
 
 
 def is_date_time(value: object) -> bool:
@@ -154,9 +181,10 @@ def _causes(error: ValidationError) -> Iterator[ValidationError]:
         yield error
 
 
-def _path(error: ValidationError) -> str:
-    path: str = error.json_path
-    return path.removeprefix("$").removeprefix(".") or "the whole"
+def _place(*path: str | int) -> str:
+    """`metadata.technical.levels[0].shape`."""
+    text = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
+    return text.removeprefix(".") or "the whole"
 
 
 def _reason(error: ValidationError) -> str:
@@ -174,14 +202,6 @@ def _cut(text: str) -> str:
     if len(text) <= _MOST_CHARACTERS:
         return text
     return f"{text[:_MOST_CHARACTERS]} ..."
-
-
-def _unknown_keys(error: ValidationError) -> Iterator[str]:
-    declared = error.schema.get("properties", {})
-    place = error.json_path.removeprefix("$").removeprefix(".")
-    for key in error.instance:
-        if key not in declared:
-            yield f"{f'{place}.' if place else ''}{key}: no version declares this key"
 
 
 def _missing_volume(content: Mapping[str, Any], exists: Exists | None) -> Iterator[str]:

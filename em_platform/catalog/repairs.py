@@ -1,0 +1,151 @@
+"""Values as older records write them, and as version 3 wants them.
+
+Each function gives the value and a remark. An empty remark: it was right. None: it
+cannot be made right, the remark says why.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any
+
+from em_platform.catalog.validate import is_date_time
+from em_platform.model.dataset import Status, voxel_size_zyx
+
+Repair = Callable[[Any], tuple[Any, str]]
+
+_SOURCES = {"empiar": "ebi", "embl-ebi": "ebi", "hemibrain": "flyem"}
+_MODALITIES = {
+    "em": "EM", "electron microscopy": "EM", "volume em": "EM",
+    "fib-sem": "FIB-SEM", "fibsem": "FIB-SEM", "sbf-sem": "SBF-SEM",
+    "sbfsem": "SBF-SEM", "sbem": "SBF-SEM", "serial block-face sem": "SBF-SEM",
+    "sem": "SEM", "tem": "TEM", "stem": "STEM", "sstem": "ssTEM", "ss-tem": "ssTEM",
+    "cryo-em": "cryo-EM", "cryoem": "cryo-EM", "cryo-et": "cryo-ET",
+    "cryoet": "cryo-ET",
+}  # fmt: skip
+_TYPES = re.compile(r"(u?int(8|16|32|64)|float(32|64))")
+_SHORT_TYPES = {"u": "uint", "i": "int", "f": "float"}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMPRESSIONS = {"none", "gzip", "lz4", "blosc", "zarr", "zstd"}
+_DAYS = ("%a %b %d %Y", "%Y/%m/%d", "%d.%m.%Y", "%b %d %Y", "%d %b %Y")
+"""The first is what JavaScript writes; OpenOrganelle's records have it."""
+
+
+def source(value: Any) -> tuple[Any, str]:
+    """A lower-case name; the archive's own name becomes that of its institute."""
+    if not isinstance(value, str):
+        return value, ""
+    name = value.strip().lower().replace(" ", "-")
+    name = _SOURCES.get(name, name)
+    return name, "" if name == value else f"{name}, was {value!r}"
+
+
+def status(value: Any) -> tuple[Any, str]:
+    """One of the six words."""
+    words = {str(each) for each in Status}
+    word = str(value).strip().lower().replace("_", "-")
+    word = {"completed": "complete", "canceled": "cancelled", "error": "failed"}.get(
+        word, word
+    )
+    if word not in words:
+        return "pending", f"pending, was {value!r}, which is no status"
+    return word, "" if word == value else f"{word}, was {value!r}"
+
+
+def moment(value: Any) -> tuple[Any, str]:
+    """A time with its zone; one without is taken as UTC."""
+    if isinstance(value, str) and is_date_time(value):
+        return value, ""
+    try:
+        found = datetime.fromisoformat(value.strip())
+    except (AttributeError, ValueError):
+        return None, f"{value!r} is no time"
+    if found.tzinfo is None:
+        text = found.replace(tzinfo=UTC).isoformat()
+        return text, f"{value!r} has no time zone, taken as UTC"
+    text = found.isoformat()
+    return text, f"{text}, was {value!r}"
+
+
+def day(value: Any) -> tuple[Any, str]:
+    """A date as `2015-03-09`."""
+    if not isinstance(value, str):
+        return None, f"{value!r} is no date"
+    try:
+        return str(date.fromisoformat(value)), ""
+    except ValueError:
+        pass
+    try:
+        found = str(datetime.fromisoformat(value).date())
+        return found, f"{found}, was {value!r}"
+    except ValueError:
+        pass
+    for form in _DAYS:
+        try:
+            found = str(datetime.strptime(value, form).date())
+        except ValueError:
+            continue
+        return found, f"{found}, was {value!r}"
+    return None, f"{value!r} is no date"
+
+
+def lengths(value: Any) -> tuple[Any, str]:
+    """Lengths in the order z, y, x, also from an object `{x, y, z}`."""
+    if not isinstance(value, dict):
+        return value, ""
+    found = voxel_size_zyx(value)
+    if isinstance(found, tuple) and len(found) > 1:
+        return list(found), f"{list(found)} in the order z, y, x, was {value}"
+    return None, f"{value} names no lengths of z, y and x"
+
+
+def modality(value: Any) -> tuple[Any, str]:
+    """One of the schema's words."""
+    word = _MODALITIES.get(str(value).strip().lower())
+    if word is None:
+        return None, f"{value!r} is no modality of the schema"
+    return word, "" if word == value else f"{word}, was {value!r}"
+
+
+def data_type(value: Any) -> tuple[Any, str]:
+    """The whole name of a type, also from numpy's `<u2` and `|u1`."""
+    text = str(value).strip().lower().lstrip("<>|=")
+    if text[:1] in _SHORT_TYPES and text[1:].isdigit():
+        text = f"{_SHORT_TYPES[text[0]]}{8 * int(text[1:])}"
+    if _TYPES.fullmatch(text) is None:
+        return None, f"{value!r} is no type of the schema"
+    return text, "" if text == value else f"{text}, was {value!r}"
+
+
+def sha256(value: Any) -> tuple[Any, str]:
+    """64 hexadecimal digits in lower case."""
+    text = str(value).strip().lower().removeprefix("sha256:")
+    if _SHA256.fullmatch(text) is None:
+        return None, f"{value!r} is no SHA-256, dropped from here"
+    return text, "" if text == value else f"{text}, was {value!r}"
+
+
+def compression(value: Any) -> tuple[Any, str]:
+    """One of the schema's words."""
+    word = str(value).strip().lower()
+    if word not in _COMPRESSIONS:
+        return None, f"{value!r} is no compression of the schema"
+    return word, "" if word == value else f"{word}, was {value!r}"
+
+
+_CORE, _TECHNICAL = ("metadata", "core"), ("metadata", "technical")
+REPAIRS: dict[tuple[str, ...], Repair] = {
+    ("source",): source,
+    ("status",): status,
+    ("created_at",): moment,
+    ("updated_at",): moment,
+    ("progress", "estimated_completion"): moment,
+    (*_CORE, "voxel_size_nm"): lengths,
+    (*_CORE, "modality"): modality,
+    (*_CORE, "data_type"): data_type,
+    (*_CORE, "imaging_start_date"): day,
+    (*_TECHNICAL, "dimensions_nm"): lengths,
+    (*_TECHNICAL, "sha256"): sha256,
+    (*_TECHNICAL, "compression"): compression,
+}
+"""Field -> how it is made right."""
