@@ -28,6 +28,23 @@ _REFERENCE = re.compile(
 )
 
 
+def _without_underscore(words: re.Pattern[str]) -> re.Pattern[str]:
+    return re.compile(words.pattern.replace("_", ""), words.flags)
+
+
+class _Words(yaml.SafeLoader):
+    """YAML in which `64_0_64_8_8_8` is a crop and not a number, as in YAML 1.2."""
+
+
+_Words.yaml_implicit_resolvers = {
+    first: [
+        (tag, _without_underscore(words) if tag.endswith(":int") else words)
+        for tag, words in kinds
+    ]
+    for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def read_yaml(path: Path, environment: Mapping[str, str]) -> Layer:
     """Settings of a YAML file, `${VAR:default}` replaced from `environment`."""
     who = f"YAML {path}"
@@ -37,7 +54,7 @@ def read_yaml(path: Path, environment: Mapping[str, str]) -> Layer:
 def load_yaml(path: Path, who: str) -> dict[str, Any]:
     """The sections of a YAML file, not yet looked at; `who` reads, for the errors."""
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.load(path.read_text(encoding="utf-8"), _Words)
     except OSError as error:
         raise ConfigError(
             f"{who}: cannot be read ({error.strerror}); name an existing file"
@@ -168,7 +185,7 @@ def _parse(text: str, path: fields.KeyPath) -> object:
     if FIELDS[path].is_text or not text.strip():
         return text
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Words)
     except yaml.YAMLError:
         return text
 

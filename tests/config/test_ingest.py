@@ -1,5 +1,6 @@
 """The names and ways of writing of the earlier projects reach our settings."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,3 +104,17 @@ def test_the_defaults_are_the_public_addresses_and_the_documented_limits() -> No
         "idr": 1024,
         "openorganelle": 7680,
     }
+
+
+def test_a_crop_in_voxels_is_not_read_as_a_number(tmp_path: Path) -> None:
+    crop = "64_0_64_64_72_100"
+    by_name = load_settings(environment={"EM_INGEST__FLYEM__ITEMS": crop})
+    by_line = load_settings(overrides={"ingest.flyem.items": crop})
+    assert by_name.ingest.flyem.items == by_line.ingest.flyem.items == (crop,)
+    written = tmp_path / "config.yaml"
+    written.write_text(f"ingest: {{flyem: {{items: [{crop}, 0_0_0_1_1_1]}}}}\n")
+    by_file = load_settings(written)
+    assert by_file.ingest.flyem.items == (crop, "0_0_0_1_1_1")
+    assert load_settings(
+        overrides={"ingest.transfer.timeout_s": "1_000"}
+    ).ingest.transfer.timeout_s == pytest.approx(1000)
