@@ -88,7 +88,7 @@ def _client(web: Web, settings: FlyemSettings, token: str) -> Any:
             return _Answer(web.exchange(url, _content, method=method, body=json))
 
     # The library remembers the datasets of a server until its process ends.
-    Client.DATASETS_CACHE.pop(settings.neuprint_url.rstrip("/"), None)
+    Client.DATASETS_CACHE.clear()
     try:
         return Polite(settings.neuprint_url, settings.neuprint_dataset, token)
     except RuntimeError as error:
