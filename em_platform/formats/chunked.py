@@ -21,7 +21,7 @@ from em_platform.model.volume import LevelInfo, VolumeInfo
 
 _MARKS = {
     "zarr": ("zarr.json", ".zarray", ".zattrs", ".zgroup"),
-    "n5": ("attributes.json",),
+    "n5": ("attributes.json", "s0/attributes.json"),
     "precomputed": ("info",),
 }
 _READERS: Mapping[str, Any] = {
@@ -210,8 +210,10 @@ def _locate(store: ChunkStore, level: int | str, *, kind: str) -> Located:
     array: StoredArray | None = reader.read_array(store)
     if array is not None and level in (0, "", "0"):
         return _alone(store, array, kind=kind)
-    if isinstance(level, str) and level and array is None:
-        return _locate(store.child(level), 0, kind=kind)
+    # A path further down, such as of labels, may be named too.
+    named = isinstance(level, str) and level and (image is None or "/" in level)
+    if named and array is None:
+        return _locate(store.child(str(level)), 0, kind=kind)
     series = reader.first_series(store)
     if image is None and series is not None:
         return _locate(store.child(series), level, kind=kind)

@@ -1,0 +1,174 @@
+"""Chunked volumes come out as z, y, x in nm, from disk, web and bucket."""
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+
+from em_platform.errors import FormatError, SourceRefused
+from em_platform.formats.chunked import chunked_format, open_chunked
+from em_platform.formats.lazy_volume import lazy_array
+from tests.formats.chunk_writers import (
+    SHAPE,
+    noise,
+    pixels,
+    write_n5,
+    write_precomputed,
+    write_v2,
+    write_v3,
+)
+from tests.formats.served_folder import ServedFolder, serving_folder
+
+
+@pytest.fixture
+def served_folder(tmp_path: Path) -> Iterator[ServedFolder]:
+    with serving_folder(tmp_path) as served:
+        yield served
+
+
+WRITERS: dict[str, Any] = {
+    "v2 slash zstd": lambda p, v: write_v2(
+        p, v, chunk_key_encoding={"name": "v2", "separator": "/"}
+    ),
+    "v2 dot big-endian": lambda p, v: write_v2(p, v.astype(v.dtype.newbyteorder(">"))),
+    "v2 raw F": lambda p, v: write_v2(p, v, compressors=None, order="F"),
+    "v3 gzip": lambda p, v: write_v3(p, v, chunks=(8, 8, 8), compressors=GzipCodec()),
+    "v3 blosc v2 keys": lambda p, v: write_v3(
+        p,
+        v,
+        chunks=(8, 8, 8),
+        compressors=BloscCodec(),
+        chunk_key_encoding={"name": "v2", "separator": "."},
+    ),
+    "v3 sharded": lambda p, v: write_v3(
+        p, v, chunks=(8, 8, 8), shards=(16, 16, 16), compressors=ZstdCodec()
+    ),
+    "n5": write_n5,
+    "precomputed raw": write_precomputed,
+    "precomputed sharded": lambda p, v: write_precomputed(
+        p,
+        v,
+        sharding={
+            "@type": "neuroglancer_uint64_sharded_v1",
+            "preshift_bits": 1,
+            "minishard_bits": 2,
+            "shard_bits": 3,
+            "hash": "identity",
+            "minishard_index_encoding": "gzip",
+            "data_encoding": "gzip",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("how", WRITERS)
+def test_voxels_come_back_from_disk_web_and_bucket(
+    how: str, served_folder: ServedFolder
+) -> None:
+    truth = noise()
+    WRITERS[how](served_folder.folder / "volume", truth)
+    for url, options in served_folder.places():
+        volume = open_chunked(f"{url}/volume", options=options)
+        assert volume.info.shape == SHAPE
+        assert volume.info.dtype == "uint16"
+        found = pixels(volume)
+        assert found.dtype == np.uint16 and found.flags.c_contiguous
+        assert np.array_equal(found, truth)
+        region = (slice(3, 20), slice(5, 6), slice(40, 99))
+        assert np.array_equal(volume.read(region), truth[region])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "uint64", "float32"])
+@pytest.mark.parametrize("kind", ["zarr", "n5", "precomputed"])
+def test_types_stay(kind: str, dtype: str, tmp_path: Path) -> None:
+    truth = noise(dtype)
+    writer = {"zarr": write_v2, "n5": write_n5, "precomputed": write_precomputed}
+    writer[kind](tmp_path / "volume", truth)
+    volume = open_chunked(str(tmp_path / "volume"))
+    assert volume.info.dtype == dtype
+    assert np.array_equal(pixels(volume), truth)
+    assert chunked_format(str(tmp_path / "volume")) == kind
+
+
+def test_an_image_of_two_axes_is_one_plane(tmp_path: Path) -> None:
+    truth = noise(shape=(30, 40))
+    write_v3(tmp_path / "plane", truth, chunks=(8, 8))
+    volume = open_chunked(str(tmp_path / "plane"))
+    assert volume.info.shape == (1, 30, 40)
+    assert np.array_equal(pixels(volume), truth[None])
+
+
+def test_a_volume_goes_to_other_processes_and_opens_there(tmp_path: Path) -> None:
+    truth = noise()
+    write_v2(tmp_path / "volume", truth)
+    volume = open_chunked(str(tmp_path / "volume"))
+    sent = pickle.dumps(volume)
+    assert len(sent) < 3000
+    assert np.array_equal(pixels(pickle.loads(sent)), truth)
+
+
+def test_dask_computes_the_same(tmp_path: Path) -> None:
+    truth = noise()
+    write_v2(tmp_path / "volume", truth)
+    lazy = lazy_array(open_chunked(str(tmp_path / "volume")), (8, 16, 16))
+    assert lazy.shape == SHAPE and lazy.dtype == np.uint16
+    assert int(lazy.sum().compute(scheduler="threads")) == int(truth.sum())
+    whole = lazy_array(open_chunked(str(tmp_path / "volume")))
+    assert np.array_equal(whole.compute(scheduler="sync"), truth)
+
+
+def test_missing_chunks_are_the_fill_value(tmp_path: Path) -> None:
+    write_v2(tmp_path / "volume", noise(), fill_value=9)
+    (tmp_path / "volume/0.0.0").unlink()
+    found = pixels(open_chunked(str(tmp_path / "volume")))
+    assert (found[:8, :16, :16] == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("level", "crop", "sentence"),
+    [
+        (7, None, "no level 7 .found: s0, s1"),
+        ("s9", None, "no level 's9'"),
+        (0, ((0, 0, 0), (99, 1, 1)), "expected the crop"),
+        (0, ((0, 0, 0), (0, 1, 1)), "expected the crop"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(
+    level: Any, crop: Any, sentence: str, tmp_path: Path
+) -> None:
+    for n in range(2):
+        write_n5(tmp_path / f"em/s{n}", noise())
+    with pytest.raises(FormatError, match=sentence):
+        open_chunked(str(tmp_path / "em"), level=level, crop=crop)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (".zarray", "{"),
+        (".zarray", "[]"),
+        (".zarray", '{"shape": [3]}'),
+        ("zarr.json", '{"node_type": "array"}'),
+        ("attributes.json", '{"dataType": "uint8"}'),
+        ("info", '{"scales": []}'),
+    ],
+)
+def test_metadata_that_cannot_be_right_are_one_sentence(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(FormatError, match=r"^chunks: .*metadata.*; fetch"):
+        open_chunked(str(tmp_path))
+
+
+def test_what_is_no_volume_is_refused(served_folder: ServedFolder) -> None:
+    (served_folder.folder / "readme.txt").write_text("hello")
+    for url, options in served_folder.places():
+        assert chunked_format(url, options) is None
+        expected = SourceRefused if "://" in url else FormatError
+        with pytest.raises(expected, match="expected a Zarr, N5 or precomputed"):
+            open_chunked(url, options=options)
