@@ -21,7 +21,7 @@ def control(faults: Faults, requests: RequestsLog) -> Router:
             given = request.json
             listed = given if isinstance(given, list) else [given]
             faults.add(*(fault_of(each) for each in listed))
-        except (ValueError, TypeError, ConfigError) as error:
+        except (ValueError, TypeError, AttributeError, ConfigError) as error:
             return as_json({"message": str(error)}, status=400)
         return as_json(faults.all())
 

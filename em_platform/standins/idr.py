@@ -168,6 +168,7 @@ def _write(path: Path, pixels: Pixels) -> None:
         path,
         pixels.whole(),
         imagej=True,
+        byteorder=">",
         resolution=(1000 / edge_nm, 1000 / edge_nm),
         metadata={"spacing": depth_nm / 1000, "unit": "\\u00B5m", "axes": "ZYX"},
     )
