@@ -16,6 +16,8 @@ Three = tuple[int, int, int]
 
 _PERIODS = (331, 463, 577)
 """Of the shading along z, y and x; the mirrored crop alone would repeat itself."""
+_PLANES = 16
+"""Made at once, so that a large volume needs little more memory than itself."""
 _SHADE = 7
 """Grey levels, most that an axis adds or takes."""
 
@@ -53,8 +55,13 @@ class Pixels:
         return z * y * x * np.dtype(self.dtype).itemsize
 
     def whole(self) -> Voxels:
-        """All voxels."""
-        return self.read((0, 0, 0), self.shape)
+        """All voxels, made some planes at a time."""
+        depth, height, width = self.shape
+        found = np.empty(self.shape, self.dtype)
+        for z in range(0, depth, _PLANES):
+            count = min(_PLANES, depth - z)
+            found[z : z + count] = self.read((z, 0, 0), (count, height, width))
+        return found
 
     def read(self, corner: Three, shape: Three) -> Voxels:
         """The voxels from `corner` on; both are z, y, x and lie within the volume."""
