@@ -86,6 +86,7 @@ def entry_of(
             f"{title}: {sizes} voxels (z, y, x) of {whole.name}, the first at {corner}"
         ),
         modality="FIB-SEM",
+        content="labels" if whole.labels else "grey",
         shape=crop[1],
         dtype=whole.dtype,
         voxel_size_nm=voxel,
@@ -96,7 +97,11 @@ def entry_of(
             format="precomputed" if whole.way == "precomputed" else "dvid",
             crop=crop,
             # As JSON reads it again: it goes into the fingerprint of the voxels.
-            options={"via": whole.way, "first_voxel": [*whole.low]},
+            options={
+                "via": whole.way,
+                "first_voxel": [*whole.low],
+                "sharded": whole.sharded,
+            },
         ),
         estimated_bytes=whole.estimate(crop),
         additional={

@@ -30,6 +30,9 @@ class Whole:
     voxel_size_nm: tuple[float, float, float] | None
     estimable: bool
     """Whether the voxels come as they are, so that their bytes can be told before."""
+    labels: bool = False
+    sharded: bool = False
+    """Whether its objects are many chunks each, of which a crop needs some."""
     snapshot: dict[str, Any] = field(default_factory=dict)
 
     def holds(self, crop: Crop) -> bool:
@@ -73,6 +76,7 @@ def whole_of_dvid(dvid: Dvid, info: Any, *, way: str) -> Whole:
         dtype=instance.dtype,
         voxel_size_nm=instance.voxel_size_nm,
         estimable=plain and not instance.is_labels,
+        labels=instance.is_labels,
         snapshot={"info": info},
     )
 
@@ -98,6 +102,8 @@ def whole_of_precomputed(url: str, web: Web, options: dict[str, Any]) -> Whole:
         dtype=info.dtype,
         voxel_size_nm=info.voxel_size_nm,
         estimable=False,
+        labels=info.tags.get("type") == "segmentation",
+        sharded=info.tags.get("sharding", "none") != "none",
         snapshot={"info": _json_of(url, web)},
     )
 

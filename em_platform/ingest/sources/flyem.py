@@ -114,7 +114,8 @@ class Flyem:
             expected_chunks=count.expected,
             missing_chunks=count.missing,
             missing=count.missing_names,
-            size_bytes=count.size_bytes or 0,
+            # Of a shard only the crop's chunks come, and their bytes nobody lists.
+            size_bytes=0 if array.options["sharded"] else count.size_bytes or 0,
             digest=count.digest,
         )
 
