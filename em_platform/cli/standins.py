@@ -66,6 +66,7 @@ def command(
             running_world(place, sources=chosen, size=size, port=port)
         )
         world.faults.add(*shown)
+        world.prepare()
         variables = dict(world.environment)
         if writable:
             bucket = stack.enter_context(running_writable_s3())

@@ -56,6 +56,7 @@ def ebi(ground: Ground) -> Part:
         settings=settings,
         keys=tuple(images),
         truth=truth,
+        trees=(tree,),
     )
 
 

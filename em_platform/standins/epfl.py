@@ -46,6 +46,7 @@ def epfl(ground: Ground) -> Part:
         settings=settings,
         keys=_NAMES,
         truth=truth,
+        trees=(tree,),
     )
 
 

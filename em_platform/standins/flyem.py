@@ -109,4 +109,5 @@ def flyem(ground: Ground) -> Part:
         settings=settings,
         keys=_CROPS[ground.size],
         truth=truth,
+        trees=(bucket,),
     )

@@ -95,6 +95,7 @@ def idr(ground: Ground) -> Part:
         settings=settings,
         keys=tuple(known),
         truth=truth,
+        trees=(tree, bucket),
     )
 
 

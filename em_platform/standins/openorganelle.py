@@ -76,6 +76,7 @@ def openorganelle(ground: Ground) -> Part:
         settings=settings,
         keys=tuple(truths),
         truth=truth,
+        trees=(tree,),
     )
 
 

@@ -52,6 +52,8 @@ class Part:
     settings: Callable[[Mapping[str, str]], dict[str, str]]
     keys: tuple[str, ...]
     truth: Callable[[str], Voxels]
+    trees: tuple["Tree", ...] = ()
+    """Its files, which may be made beforehand."""
 
 
 @dataclass(slots=True)

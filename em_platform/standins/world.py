@@ -80,6 +80,12 @@ class World:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
+    def prepare(self) -> None:
+        """Make all files now; else they are made when they are first asked for."""
+        for part in self.parts.values():
+            for tree in part.trees:
+                log.info("made %s", tree.root)
+
     def truth(self, source: str, key: str) -> Voxels:
         """The voxels (z, y, x) that an ingest of this key must end with."""
         return self.parts[source].truth(key)

@@ -98,6 +98,14 @@ def test_a_wrong_fault_is_refused_and_changes_nothing(
     assert world.faults.all() == []
 
 
+def test_files_can_be_made_beforehand(tmp_path: Path) -> None:
+    with running_world(tmp_path, sources=("epfl", "idr")) as world:
+        assert not world.folder.exists()
+        world.prepare()
+        made = {path.name for path in world.folder.iterdir()}
+        assert made == {"epfl", "idr", "idr-ngff"}
+
+
 def test_only_chosen_sources_run(tmp_path: Path) -> None:
     with running_world(tmp_path, sources=("idr",)) as world:
         assert set(world.urls) == {"idr", "idr-files", "idr-s3"}
