@@ -1,16 +1,34 @@
-"""`em-platform view`: a mosaic in the browser."""
+"""`em-platform view`: a mosaic or a volume in the browser."""
 
 import threading
 import webbrowser
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from em_platform.config import load_settings
 from em_platform.errors import ConfigError
 
+if TYPE_CHECKING:
+    from em_platform.formats.ome_zarr import Described
+
 _UNITS = {"": "", "nanometer": "nm", "micrometer": "um"}
 _PANEL_PX = (600, 1000)
+_SHADER = "#uicontrol invlerp normalized\nvoid main() { emitGrayscale(normalized()); }"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """What is shown: the axes `x y` or `x y z`, and where in them."""
+
+    names: list[str]
+    edges: list[float]
+    units: list[str]
+    lengths: list[int]
+    centre: list[float]
+    has_labels: bool
+    grey_range: tuple[float, float] | None
 
 
 @click.command()
@@ -36,10 +54,10 @@ def command(image: str, browser: bool, port: int) -> None:
     from em_platform.formats.http import served
 
     options = _options(image)
-    shape, edge = _measure(image, options)
+    shown = _measure(image, options)
     with served(image, storage_options=options) as address:
         # Kept in a name: Neuroglancer's server only remembers viewers that are in use.
-        viewer = _open_viewer(address, shape=shape, edge=edge, port=port)
+        viewer = _open_viewer(address, shown, port=port)
         page = viewer.get_viewer_url()
         click.echo(f"{image} is at {page} until Ctrl-C")
         if browser:
@@ -60,18 +78,44 @@ def _options(image: str) -> dict[str, Any]:
     return store_of(settings.model_copy(update={"storage": storage})).options
 
 
-def _measure(
-    image: str, options: dict[str, Any]
-) -> tuple[tuple[int, ...], tuple[float, str]]:
-    from em_platform.formats.ome_zarr import open_level, pixel_edge
+def _measure(url: str, options: dict[str, Any]) -> _Shown:
+    from em_platform.formats.ome_zarr import describe, open_level
 
-    edge = pixel_edge(image, storage_options=options)
-    return tuple(open_level(image, 0, storage_options=options).shape), edge
+    image = describe(url, storage_options=options)
+    level = open_level(url, 0, storage_options=options)
+    axes = range(len(level.shape))[::-1][:3]
+    places = [image.origins[0][i] / image.scales[0][i] for i in axes]
+    return _Shown(
+        names=[image.axes[i] for i in axes],
+        edges=[image.scales[0][i] for i in axes],
+        units=[image.units[i] for i in axes],
+        lengths=[level.shape[i] for i in axes],
+        centre=[
+            place + level.shape[i] / 2 for i, place in zip(axes, places, strict=True)
+        ],
+        has_labels=image.kind in ("mode", "nearest"),
+        grey_range=_grey_range(url, image, options),
+    )
 
 
-def _open_viewer(
-    address: str, *, shape: tuple[int, ...], edge: tuple[float, str], port: int
-) -> Any:
+def _grey_range(
+    url: str, image: "Described", options: dict[str, Any]
+) -> tuple[float, float] | None:
+    """What is black and white; None for 8 bits, which are shown as they are."""
+    import numpy as np
+
+    from em_platform.formats.ome_zarr import open_level
+
+    smallest = open_level(url, len(image.scales) - 1, storage_options=options)
+    if smallest.dtype == np.uint8:
+        return None
+    grey = np.asarray(smallest[:], np.float64)
+    grey = grey[np.isfinite(grey)]
+    low, high = np.percentile(grey, (1.0, 99.0)) if grey.size else (0.0, 1.0)
+    return float(low), float(max(high, low + 1e-6))
+
+
+def _open_viewer(address: str, shown: _Shown, *, port: int) -> Any:
     """A Neuroglancer viewer that shows the whole image."""
     import neuroglancer
 
@@ -83,15 +127,44 @@ def _open_viewer(
             f"view: port {port} cannot be used ({error.strerror}), expected a free "
             "one; leave --port out or name another"
         ) from error
-    height, width = shape[-2:]
+    is_volume = len(shown.names) == 3 and shown.lengths[2] > 1
     with viewer.txn() as state:
-        state.layers["mosaic"] = neuroglancer.ImageLayer(source=f"zarr3://{address}")
-        state.layout = "xy"
-        state.show_axis_lines = False
-        if len(shape) == 2 and edge[1] in _UNITS:
+        _add_layer(state, f"zarr3://{address}", shown)
+        state.layout = "4panel" if is_volume else "xy"
+        state.show_axis_lines = is_volume
+        if all(unit in _UNITS for unit in shown.units):
             state.dimensions = neuroglancer.CoordinateSpace(
-                names=["x", "y"], scales=[edge[0]] * 2, units=[_UNITS[edge[1]]] * 2
+                names=shown.names,
+                scales=shown.edges,
+                units=[_UNITS[unit] for unit in shown.units],
             )
-            state.position = [width / 2, height / 2]
-            state.cross_section_scale = max(width / _PANEL_PX[1], height / _PANEL_PX[0])
+            state.position = shown.centre
+            width, height = shown.lengths[:2]
+            panels = 2 if is_volume else 1
+            scale = max(width / _PANEL_PX[1], height / _PANEL_PX[0]) * panels
+            state.cross_section_scale = scale
+            if is_volume:
+                state.projection_scale = 1.5 * _longest(shown)
     return viewer
+
+
+def _longest(shown: _Shown) -> float:
+    """The longest side of the volume in its finest voxels."""
+    sides = zip(shown.lengths, shown.edges, strict=True)
+    return max(length * edge for length, edge in sides) / min(shown.edges)
+
+
+def _add_layer(state: Any, source: str, shown: _Shown) -> None:
+    import neuroglancer
+
+    if shown.has_labels:
+        state.layers["labels"] = neuroglancer.SegmentationLayer(source=source)
+    elif shown.grey_range is None:
+        name = "mosaic" if len(shown.names) == 2 else "volume"
+        state.layers[name] = neuroglancer.ImageLayer(source=source)
+    else:
+        state.layers["volume"] = neuroglancer.ImageLayer(
+            source=source,
+            shader=_SHADER,
+            shader_controls={"normalized": {"range": list(shown.grey_range)}},
+        )

@@ -54,7 +54,7 @@ def mid_sections(
             "ask for a preview of an image instead",
             url=url,
         )
-    sizes = _sizes_px(shape, image.scales[0], max_px=max_px)
+    sizes = _sizes_px(shape, image, max_px=max_px)
     array = _big_enough(url, image, sizes, options=storage_options)
     with_depth = (0, 1, 2) if shape[0] > 1 else (0,)
     sections = [_middle(url, array, axis) for axis in with_depth]
@@ -69,18 +69,22 @@ def mid_sections(
     return png.tobytes()
 
 
-def _sizes_px(
-    shape: tuple[int, ...], edges: tuple[float, ...], *, max_px: int
-) -> tuple[int, ...]:
-    lengths = [n * edge for n, edge in zip(shape, edges, strict=True)]
-    per_nm = min(max_px / max(lengths), 1 / min(edges))
-    return tuple(max(1, round(length * per_nm)) for length in lengths)
+def _sizes_px(shape: tuple[int, ...], image: Described, *, max_px: int) -> list[int]:
+    edges = image.scales[0]
+    known = [edge for edge, unit in zip(edges, image.units, strict=True) if unit]
+    finest = min(known or edges)
+    lengths = [
+        n * (edge if unit else finest)
+        for n, edge, unit in zip(shape, edges, image.units, strict=True)
+    ]
+    per_nm = min(max_px / max(lengths), 1 / finest)
+    return [max(1, round(length * per_nm)) for length in lengths]
 
 
 def _big_enough(
     url: str,
     image: Described,
-    sizes: tuple[int, ...],
+    sizes: list[int],
     *,
     options: dict[str, Any] | None,
 ) -> zarr.Array[Any]:
@@ -132,7 +136,7 @@ def _coloured(sections: list[NDArray[Any]]) -> list[Picture]:
     return pictures
 
 
-def _resized(picture: Picture, size: tuple[int, ...]) -> Picture:
+def _resized(picture: Picture, size: list[int]) -> Picture:
     height, width = size
     if picture.ndim == 3:
         how = cv2.INTER_NEAREST

@@ -81,6 +81,55 @@ def test_the_mosaic_is_seen_in_the_browser_without_internet(page):
     assert grey[-150:].mean() > 200
 
 
+@pytest.mark.system
+def test_a_volume_is_shown_in_four_panels_at_its_place(tmp_path):
+    import neuroglancer
+
+    from em_platform.cli import view as page
+
+    group = tmp_path / "volume.zarr"
+    write_small_volume(group)
+    shown = page._measure(str(group), {})
+    assert shown.names == ["x", "y", "z"]
+    assert shown.edges == [4.0, 4.0, 20.0]
+    assert shown.centre == [16 + 100, 16 + 50, 4 + 10]
+    viewer = page._open_viewer("http://127.0.0.1/volume.zarr", shown, port=0)
+    state = viewer.state
+    neuroglancer.stop()
+    assert state.layout.type == "4panel"
+    assert list(state.position) == shown.centre
+    low, high = state.layers["volume"].layer.shader_controls["normalized"].range
+    assert 900 < low < high < 1100
+
+
+def write_small_volume(folder):
+    from em_platform.config import OutputSettings
+    from em_platform.formats.volume_writer import write_volume
+    from em_platform.model.volume import VolumeInfo
+
+    class Noise:
+        info = VolumeInfo(
+            uri="noise",
+            format="noise",
+            shape=(8, 32, 32),
+            dtype="int16",
+            voxel_size_nm=(20.0, 4.0, 4.0),
+            origin_nm=(200.0, 200.0, 400.0),
+        )
+
+        def read(self, region):
+            rng = np.random.default_rng(1)
+            return rng.normal(1000, 9, (8, 32, 32)).astype(np.int16)[region]
+
+    write_volume(
+        str(folder),
+        Noise(),
+        settings=OutputSettings(),
+        name="noise",
+        fingerprint="",
+    )
+
+
 def view(*arguments, cwd):
     return subprocess.run(
         [*VIEW, *arguments],
