@@ -64,7 +64,7 @@ def open_mrc(source: Source) -> PlainVolume:
         uri=source.uri,
         format="MRC",
         shape=(z, y, x),
-        dtype="float32" if dtype == np.float16 else dtype.name,
+        dtype="float32" if dtype.name == "float16" else dtype.name,
         voxel_size_nm=voxel,
         origin_nm=(0.0, 0.0, 0.0) if stack else _origin(start, order, voxel),
         chunk_shape=(chunk[0], chunk[1], chunk[2]),

@@ -5,6 +5,7 @@ read when asked for, and never more than the file holds.
 """
 
 import struct
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,8 +41,9 @@ _RATIONAL = {5, 10}
 _MOST_TAGS = 4096
 _MOST_PAGES = 1_000_000
 # A page's directory and its lists are near each other; a request costs more than bytes.
-_LOCAL_WINDOW_BYTES = 4096
-_REMOTE_WINDOW_BYTES = 1 << 16
+_LOCAL_BLOCK_BYTES = 4096
+_REMOTE_BLOCK_BYTES = 1 << 16
+_BLOCKS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +55,32 @@ class _Entry:
 
 
 class Window:
-    """The bytes of a file, read a little further each time than was asked for."""
+    """The bytes of a file, read in blocks of which the last ones are remembered."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         local = source.path is not None
-        self._step = _LOCAL_WINDOW_BYTES if local else _REMOTE_WINDOW_BYTES
-        self._at = 0
-        self._held = b""
+        self._step = _LOCAL_BLOCK_BYTES if local else _REMOTE_BLOCK_BYTES
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
     def read(self, at: int, count: int) -> bytes:
         """`count` bytes from `at`; fewer where the file ends."""
-        count = max(0, min(count, self.source.length - at))
-        if not self._at <= at <= at + count <= self._at + len(self._held):
-            size = min(max(count, self._step), self.source.length - at)
-            self._held, self._at = self.source.read(at, max(0, size)), at
-        return self._held[at - self._at : at - self._at + count]
+        end = min(at + count, self.source.length)
+        if end - at > _BLOCKS * self._step:
+            return self.source.read(at, end - at)
+        first, last = at // self._step, max(at, end - 1) // self._step
+        content = b"".join(self._block(number) for number in range(first, last + 1))
+        return content[at - first * self._step : max(at, end) - first * self._step]
+
+    def _block(self, number: int) -> bytes:
+        if number not in self._blocks:
+            at = number * self._step
+            count = max(0, min(self._step, self.source.length - at))
+            self._blocks[number] = self.source.read(at, count) if count else b""
+            if len(self._blocks) > _BLOCKS:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(number)
+        return self._blocks[number]
 
 
 @dataclass(frozen=True)
@@ -196,7 +208,7 @@ def read_directory(window: Window, at: int, *, order: str, big: bool) -> Directo
         )
     size = width + count * entry_size + pointer
     table = window.read(at, size)
-    if len(table) < size - pointer:
+    if len(table) < size:
         raise cut_short(source, f"a directory ends at {at + size}")
     entries: dict[int, _Entry] = {}
     for place in range(width, width + count * entry_size, entry_size):
@@ -204,8 +216,7 @@ def read_directory(window: Window, at: int, *, order: str, big: bool) -> Directo
         (values,) = struct.unpack_from(order + word, table, place + 4)
         content = table[place + 4 + pointer : place + entry_size]
         entries.setdefault(code, _Entry(kind, values, content))
-    end = table[size - pointer : size]
-    following = struct.unpack(order + word, end)[0] if len(end) == pointer else 0
+    (following,) = struct.unpack_from(order + word, table, size - pointer)
     return Directory(window, order, big, at, entries, following)
 
 

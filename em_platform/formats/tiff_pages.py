@@ -123,8 +123,7 @@ def pages_of(first: Directory) -> Pages:
         the file's end.
     """
     layout = layout_of(first)
-    found = _evenly_spaced(first, layout, plain_offset(first, layout))
-    return found if found is not None else _walked(first, layout)
+    return _evenly_spaced(first, layout) or _walked(first, layout)
 
 
 def plain_offset(directory: Directory, layout: PageLayout) -> int | None:
@@ -167,34 +166,46 @@ def segments_of(
     return offsets, counts
 
 
-def _evenly_spaced(
-    first: Directory, layout: PageLayout, at: int | None
-) -> Pages | None:
-    """Pages at equal distances, if the second, third, middle and last are."""
-    stride = first.following - first.offset
-    if at is None or not first.following or stride <= 0:
+def _evenly_spaced(first: Directory, layout: PageLayout) -> Pages | None:
+    """Plain pages at equal distances: the second, third, middle and last tell.
+
+    Directories may lie between the pages or, as ImageJ puts them, behind all. The first
+    page is often a little longer than the others: it has the program's name.
+    """
+    second = _matching(first, first.following)
+    third = _matching(first, second.following) if second else None
+    if second is None or third is None:
         return None
-    count = 1 + (first.source.length - 1 - first.offset) // stride
-    for number in sorted({1, 2, count // 2, count - 1}):
-        if not 0 < number < count:
-            continue
-        place = first.offset + number * stride
-        following = 0 if number == count - 1 else place + stride
+    places = [plain_offset(page, layout) for page in (first, second, third)]
+    if None in places:
+        return None
+    at, then, later = (int(place) for place in places if place is not None)
+    step, stride = third.offset - second.offset, later - then
+    if step <= 0 or stride <= 0:
+        return None
+    count = 2 + (first.source.length - 1 - second.offset) // step
+    for number in {2, count // 2, count - 1} - {0, 1}:
+        place = second.offset + (number - 1) * step
         page = _matching(first, place)
+        following = 0 if number == count - 1 else place + step
         if page is None or page.following != following:
             return None
-        if plain_offset(page, layout) != at + number * stride:
+        if plain_offset(page, layout) != then + (number - 1) * stride:
             return None
+    even = then - at == stride
+    rest = range(then, then + (count - 1) * stride, stride)
     return Pages(
         layout=layout,
         count=count,
         directory_offsets=(),
-        plain_offsets=None,
-        stride=stride,
+        plain_offsets=None if even else (at, *rest),
+        stride=stride if even else None,
     )
 
 
 def _matching(first: Directory, place: int) -> Directory | None:
+    if not place:
+        return None
     try:
         page = read_directory(first.window, place, order=first.order, big=first.big)
         return page if page.uniform_key == first.uniform_key else None

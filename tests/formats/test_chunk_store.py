@@ -1,0 +1,167 @@
+"""What goes wrong at the other side is told soon, in one sentence."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from zarr.codecs import GzipCodec
+
+from em_platform.errors import (
+    FormatError,
+    PlatformError,
+    SourceRefused,
+    SourceUnavailable,
+)
+from em_platform.formats.chunked import chunked_format, open_chunked
+from em_platform.standins.faults import Fault
+from tests.formats.chunk_writers import (
+    noise,
+    pixels,
+    write_n5,
+    write_v2,
+    write_v3,
+)
+from tests.formats.served_folder import ServedFolder, serving_folder
+
+
+def write_gzip(path: Path, voxels: Any) -> None:
+    write_v3(path, voxels, chunks=(8, 8, 8), compressors=GzipCodec())
+
+
+WRITERS: dict[str, tuple[Any, str]] = {
+    "zarr": (write_gzip, "c/1/1/1"),
+    "n5": (write_n5, "1/1/1"),
+}
+
+
+@pytest.fixture
+def served_folder(tmp_path: Path) -> Iterator[ServedFolder]:
+    with serving_folder(tmp_path) as served:
+        yield served
+
+
+def addresses(served: ServedFolder) -> tuple[str, str]:
+    return f"{served.http}/volume", f"{served.s3}/volume"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "sentence"),
+    [
+        ({"kind": "status", "status": 503}, SourceUnavailable, "is not served"),
+        ({"kind": "status", "status": 500}, SourceUnavailable, "is not served"),
+        ({"kind": "status", "status": 429}, SourceUnavailable, "is not served"),
+        ({"kind": "status", "status": 403}, SourceRefused, "was refused"),
+        ({"kind": "status", "status": 401}, SourceRefused, "was refused"),
+        ({"kind": "cut"}, SourceUnavailable, "is not served"),
+        ({"kind": "wrong_length"}, SourceUnavailable, "is not served"),
+    ],
+)
+def test_a_chunk_that_does_not_come_is_told(
+    fault: dict[str, Any], error: Any, sentence: str, served_folder: ServedFolder
+) -> None:
+    write, chunk = WRITERS["zarr"]
+    write(served_folder.folder / "volume", noise())
+    served_folder.faults.add(Fault(path=f"*/volume/{chunk}", **fault))
+    options = {**served_folder.options, "retries": 1}
+    for url in addresses(served_folder):
+        volume = open_chunked(url, options=options)
+        started = time.monotonic()
+        with pytest.raises(error, match=sentence) as told:
+            pixels(volume)
+        assert time.monotonic() - started < 5
+        assert_one_sentence(told.value, url)
+
+
+@pytest.mark.parametrize(("kind", "place"), [("zarr", 0), ("n5", 1)])
+def test_a_chunk_that_comes_at_the_third_try_is_read(
+    kind: str, place: int, served_folder: ServedFolder
+) -> None:
+    write, chunk = WRITERS[kind]
+    write(served_folder.folder / "volume", noise())
+    url = addresses(served_folder)[place]
+    volume = open_chunked(url, options=served_folder.options)
+    served_folder.faults.add(Fault("status", path=f"*/volume/{chunk}", times=2))
+    assert np.array_equal(pixels(volume), noise())
+
+
+def test_a_chunk_that_cannot_be_decoded_is_told(served_folder: ServedFolder) -> None:
+    write, chunk = WRITERS["zarr"]
+    write(served_folder.folder / "volume", noise())
+    served_folder.faults.add(Fault("corrupt", path=f"*/volume/{chunk}"))
+    for url in addresses(served_folder):
+        volume = open_chunked(url, options=served_folder.options)
+        with pytest.raises(FormatError, match="cannot be decoded") as told:
+            pixels(volume)
+        assert_one_sentence(told.value, url)
+
+
+@pytest.mark.parametrize("content", [b"", b"not compressed"])
+def test_a_broken_chunk_on_disk_is_told(content: bytes, tmp_path: Path) -> None:
+    write_v2(tmp_path / "volume", noise())
+    (tmp_path / "volume/0.0.0").write_bytes(content)
+    with pytest.raises(FormatError, match="cannot be decoded") as told:
+        pixels(open_chunked(str(tmp_path / "volume")))
+    assert_one_sentence(told.value, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(503, SourceUnavailable), (403, SourceRefused)]
+)
+def test_metadata_that_do_not_come_are_told(
+    status: int, error: Any, served_folder: ServedFolder
+) -> None:
+    write_n5(served_folder.folder / "volume", noise())
+    served_folder.faults.add(Fault("status", status=status))
+    options = {**served_folder.options, "retries": 1}
+    for url in addresses(served_folder):
+        with pytest.raises(error) as told:
+            open_chunked(url, options=options)
+        assert_one_sentence(told.value, url)
+
+
+def test_a_bucket_that_forbids_what_it_lacks_is_read(
+    served_folder: ServedFolder,
+) -> None:
+    write_v2(served_folder.folder / "volume", noise())
+    for name in ("zarr.json", ".zattrs"):
+        served_folder.faults.add(Fault("status", path=f"*/{name}", status=403))
+    for url in addresses(served_folder):
+        assert chunked_format(url, served_folder.options) == "zarr"
+        volume = open_chunked(url, options=served_folder.options)
+        assert np.array_equal(pixels(volume), noise())
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/volume", "s3://em-bucket/volume"])
+def test_a_dead_server_is_told_within_seconds(url: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(SourceUnavailable, match=r"is not served \(All"):
+        open_chunked(url, options={"endpoint_url": "http://127.0.0.1:9", "retries": 2})
+    assert time.monotonic() - started < 5
+
+
+def test_an_unknown_protocol_is_refused() -> None:
+    with pytest.raises(FormatError, match="has the protocol ftp"):
+        open_chunked("ftp://127.0.0.1/volume", format="zarr")
+
+
+def test_at_most_so_many_requests_run_at_once(served_folder: ServedFolder) -> None:
+    write_v2(served_folder.folder / "volume", noise(), chunks=(8, 16, 16))
+    options = {**served_folder.options, "requests_at_once": 2}
+    served_folder.faults.add(Fault("slow", bytes_per_s=20_000.0))
+    pixels(open_chunked(f"{served_folder.http}/volume", options=options))
+    chunks = [each for each in served_folder.requests.all() if each.seconds > 0.01]
+    begun = [each.at for each in chunks]
+    ended = [each.at + each.seconds for each in chunks]
+    running = [
+        sum(a <= at < b for a, b in zip(begun, ended, strict=True)) for at in begun
+    ]
+    assert len(chunks) > 10 and max(running) <= 2
+
+
+def assert_one_sentence(error: PlatformError, url: str) -> None:
+    words = str(error)
+    assert words.startswith("chunks: ") and url in words
+    assert "\n" not in words and "tensorstore_spec" not in words and len(words) < 600
