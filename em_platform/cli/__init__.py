@@ -16,6 +16,7 @@ COMMANDS = {
     "stitch": "stitch a folder or list of tiles into an OME-Zarr mosaic",
     "ingest": "fetch public data into volumes and the catalog",
     "inspect": "say what an image is: shape, type, voxel size, tags",
+    "catalog": "list, search, check, consolidate and export catalog records",
     "view": "open a mosaic in the browser (Neuroglancer)",
     "broker": "run the embedded message broker",
     "recorder": "record the microscope's events",

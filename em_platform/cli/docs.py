@@ -120,11 +120,12 @@ def errors_page() -> str:
 
 
 def catalog_page() -> str:
-    """The fields of a catalog record, and its JSON schema."""
-    from em_platform.model.dataset import DatasetRecord
+    """The JSON schema of a catalog record."""
+    from em_platform.catalog.schema import published_schema
 
-    schema = DatasetRecord.model_json_schema()
+    schema = published_schema()
     lines = ["# Catalog record", "", _GENERATED, "", schema.get("description", ""), ""]
+    lines += ["`em-platform catalog schema` prints it.", ""]
     lines += ["```json", json.dumps(schema, indent=1), "```"]
     return _text(lines)
 

@@ -1,0 +1,233 @@
+"""Records as an RO-Crate 1.1: metadata that any reader of JSON-LD understands.
+
+The crate holds no pixels. Each dataset is an entity whose id is where its volume lies;
+its record, in full, lies in the crate beside.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from em_platform.catalog.identity import changed_at
+from em_platform.catalog.record_files import at, json_bytes
+from em_platform.catalog.shelf import Found
+from em_platform.errors import StorageError
+from em_platform.model.dataset import is_uri
+from em_platform.storage import atomic
+
+VERSION = "1.1"
+METADATA = "ro-crate-metadata.json"
+LICENSES = {
+    "cc0": "https://creativecommons.org/publicdomain/zero/1.0/",
+    "cc0 1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
+    "cc by 4.0": "https://creativecommons.org/licenses/by/4.0/",
+    "cc-by-4.0": "https://creativecommons.org/licenses/by/4.0/",
+    "cc by-sa 4.0": "https://creativecommons.org/licenses/by-sa/4.0/",
+    "cc by-nc 4.0": "https://creativecommons.org/licenses/by-nc/4.0/",
+}
+PUBLISHERS = {
+    "ebi": ("EMPIAR, EMBL-EBI", "https://www.ebi.ac.uk/empiar/"),
+    "epfl": ("CVLab, EPFL", "https://www.epfl.ch/labs/cvlab/"),
+    "flyem": (
+        "FlyEM, Janelia Research Campus",
+        "https://www.janelia.org/project-team/flyem",
+    ),
+    "idr": ("Image Data Resource", "https://idr.openmicroscopy.org/"),
+    "openorganelle": (
+        "OpenOrganelle, Janelia Research Campus",
+        "https://openorganelle.janelia.org/",
+    ),
+}
+_UNIT_NM = "http://qudt.org/vocab/unit/NanoM"
+_ORCID = re.compile(r"(\d{4}-){3}\d{3}[\dX]")
+
+
+def write_crate(found: Sequence[Found], folder: Path) -> int:
+    """Write the crate of some records of version 3; how many datasets it tells of.
+
+    The same records give the same crate. A crate that stands at `folder` is replaced.
+
+    Raises
+    ------
+    StorageError
+        Something else lies in `folder`, or it cannot be written.
+    """
+    if folder.exists() and not (folder / METADATA).is_file() and any(folder.iterdir()):
+        raise StorageError(
+            f"catalog export: {folder} holds other files, an empty folder or an older "
+            "crate was expected; name another folder"
+        )
+    crate = _crate_of(found)
+    with atomic.whole_folder(folder.absolute()) as beside:
+        crate.write(beside)
+    return len(found)
+
+
+def _crate_of(found: Sequence[Found]) -> Any:
+    from rocrate.rocrate import ROCrate
+
+    crate = ROCrate(version=VERSION)
+    crate.name = "Catalog of electron microscopy datasets"
+    crate.description = (
+        f"{len(found)} datasets of electron microscopy: where each lies, what it "
+        "shows, and how it was made. The records in full are in the folder records."
+    )
+    newest = max((changed_at(each.content) for each in found), default="")
+    crate.datePublished = newest or "1970-01-01T00:00:00Z"
+    used: set[str] = set()
+    licenses = []
+    for each in found:
+        dataset = _add_dataset(crate, each, used)
+        licenses += [dataset["license"]] if dataset.get("license") else []
+    distinct = {each.id: each for each in licenses if not isinstance(each, str)}
+    crate.license = [distinct[name] for name in sorted(distinct)] or (
+        "Each dataset has the licence that it names."
+    )
+    return crate
+
+
+def _add_dataset(crate: Any, found: Found, used: set[str]) -> Any:
+    from rocrate.model.dataset import Dataset
+
+    class Linked(Dataset):  # type: ignore[misc]
+        """Its id is the address as it is; the library would end it with a slash."""
+
+        def format_id(self, identifier: str) -> str:
+            return identifier
+
+    record = found.content
+    url = at(record, "files", "volume")
+    known = isinstance(url, str) and is_uri(url) and url not in used
+    name = url if known else f"urn:uuid:{record.get('id')}"
+    used.add(name)
+    dataset = Linked(crate, name, properties=_properties(record))
+    crate.add(dataset)
+    _add_people_and_papers(crate, dataset, record)
+    for number, measured in enumerate(_measured(record)):
+        dataset.append_to(
+            "variableMeasured",
+            _context(crate, f"#{record.get('id')}-{number}", measured),
+        )
+    place = f"records/{record.get('source')}/{_file_name(record)}.json"
+    file = crate.add_file(
+        io.BytesIO(json_bytes(record)),
+        place,
+        properties={
+            "name": f"Catalog record of {_title(record)}",
+            "encodingFormat": "application/json",
+        },
+    )
+    file["about"] = dataset
+    dataset["subjectOf"] = file
+    return dataset
+
+
+def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
+    core, technical = (
+        at(record, "metadata", "core"),
+        at(record, "metadata", "technical"),
+    )
+    download = at(record, "metadata", "provenance", "download_url")
+    doi = at(core, "doi")
+    names = [record.get("source_id"), f"https://doi.org/{doi}" if doi else None]
+    size = at(technical, "file_size_bytes")
+    said = {
+        "name": _title(record),
+        "description": at(core, "description"),
+        "identifier": [name for name in names if name],
+        "alternateName": record.get("aliases"),
+        "measurementTechnique": at(core, "modality"),
+        "temporalCoverage": at(core, "imaging_start_date"),
+        "about": [n for n in (at(core, "organism"), at(core, "sample")) if n],
+        "creditText": at(core, "citation"),
+        "dateCreated": record.get("created_at"),
+        "dateModified": record.get("updated_at"),
+        "creativeWorkStatus": record.get("status"),
+        "contentSize": str(size) if size is not None else None,
+        "encodingFormat": at(technical, "file_format"),
+        "sha256": at(technical, "sha256"),
+        "isBasedOn": download if isinstance(download, str) else None,
+    }
+    return {key: value for key, value in said.items() if value not in (None, "", [])}
+
+
+def _measured(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Shape, voxel size and type as property values."""
+    core = at(record, "metadata", "core")
+    named = (
+        ("volume shape (z, y, x)", "volume_shape", None),
+        ("voxel size (z, y, x)", "voxel_size_nm", _UNIT_NM),
+        ("data type", "data_type", None),
+    )
+    for name, field, unit in named:
+        value = at(core, field)
+        if value is None:
+            continue
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        said = {"@type": "PropertyValue", "name": name, "value": text}
+        yield {**said, "unitCode": unit} if unit else said
+
+
+def _add_people_and_papers(crate: Any, dataset: Any, record: Mapping[str, Any]) -> None:
+    core = at(record, "metadata", "core")
+    license_name = at(core, "license")
+    if license_name:
+        dataset["license"] = _license(crate, str(license_name))
+    if record.get("source") in PUBLISHERS:
+        name, url = PUBLISHERS[record["source"]]
+        about = {"@type": "Organization", "name": name, "url": url}
+        dataset["publisher"] = _context(crate, url, about)
+    citation, doi = at(core, "citation"), at(core, "doi")
+    if doi or citation:
+        address = f"https://doi.org/{doi}" if doi else f"#citation-{record.get('id')}"
+        about = {"@type": "CreativeWork", "name": citation or f"doi:{doi}"}
+        dataset["citation"] = _context(crate, address, about)
+    people = [
+        _context(crate, address, {"@type": "Person", "name": name})
+        for name, address in _authors(record)
+    ]
+    if people:
+        dataset["author"] = people
+
+
+def _authors(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and id of each author, from the source's own metadata."""
+    more = at(record, "additional_metadata") or {}
+    places = [more, *(v for v in more.values() if isinstance(v, dict))]
+    found: Any = next((p["authors"] for p in places if p.get("authors")), [])
+    if isinstance(found, str):
+        found = [name.strip() for name in found.split(";")]
+    for each in found if isinstance(found, list) else []:
+        about = each.get("author", each) if isinstance(each, dict) else {"name": each}
+        name = about.get("name") if isinstance(about, dict) else None
+        if not isinstance(name, str) or not name:
+            continue
+        orcid = _ORCID.search(str(about.get("author_orcid") or about.get("orcid")))
+        slug = re.sub(r"\W+", "-", name.lower()).strip("-")
+        yield name, f"https://orcid.org/{orcid[0]}" if orcid else f"#{slug}"
+
+
+def _license(crate: Any, name: str) -> Any:
+    url = name if is_uri(name) else LICENSES.get(name.lower())
+    slug = re.sub(r"\W+", "-", name.lower()).strip("-")
+    about = {"@type": "CreativeWork", "name": name}
+    return _context(crate, url or f"#license-{slug}", about)
+
+
+def _context(crate: Any, name: str, about: dict[str, Any]) -> Any:
+    from rocrate.model.contextentity import ContextEntity
+
+    return crate.get(name) or crate.add(ContextEntity(crate, name, properties=about))
+
+
+def _title(record: Mapping[str, Any]) -> str:
+    core = at(record, "metadata", "core")
+    said = at(core, "dataset_title") or at(core, "description")
+    return str(said or record.get("source_id") or record.get("id"))
+
+
+def _file_name(record: Mapping[str, Any]) -> str:
+    name = str(record.get("key") or record.get("id"))
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)

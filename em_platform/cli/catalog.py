@@ -1,0 +1,254 @@
+"""`em-platform catalog`: what we hold, whether it is in order, what we give away."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from em_platform.cli.catalog_output import print_findings, print_records, print_table
+from em_platform.config import load_settings
+from em_platform.errors import ConfigError, RecordError
+from em_platform.storage import Store, atomic, store_of
+
+_PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+_JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+
+
+@click.group()
+def command() -> None:
+    """Look into the catalog of all datasets, check it, give it away.
+
+    Without PATH, a command looks at the records of the store that the settings name;
+    with PATHs at those of files, folders, or catalogs that somebody else has made.
+    """
+
+
+@command.command("list")
+@_PATHS
+@_JSON
+def list_records(paths: tuple[Path, ...], as_json: bool) -> None:
+    """List all datasets."""
+    from em_platform.catalog.search import select
+
+    print_records(select(_found(paths), ""), as_json=as_json)
+
+
+@command.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Show one record in full: NAME is its key, SOURCE/KEY, source_id, id or alias."""
+    from em_platform.catalog.search import select
+
+    wanted = name.rpartition("/")
+    for each in select(_found(()), ""):
+        record = each.content
+        names = (record.get("key"), record.get("source_id"), record.get("id"))
+        if wanted[0] in ("", record.get("source")) and (
+            wanted[2] in names or wanted[2] in record.get("aliases", ())
+        ):
+            click.echo(json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False))
+            return
+    raise ConfigError(
+        f"catalog: no record of {name!r}, a key, source_id or alias was expected; "
+        "`em-platform catalog list` names them all"
+    )
+
+
+@command.command(context_settings={"ignore_unknown_options": True})
+@click.argument("query", nargs=-1, required=True)
+@click.option(
+    "--in",
+    "paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A file, folder or catalog instead of the store; may be repeated.",
+)
+@_JSON
+def search(query: tuple[str, ...], paths: tuple[Path, ...], as_json: bool) -> None:
+    """Find datasets by any field, such as 'modality=FIB-SEM voxel<10 organism~mouse'.
+
+    All terms must hold. A term is FIELD OPERATOR VALUE without blanks, or a word that
+    stands anywhere; a leading - turns it round. Operators: = != ~ (contains) !~ < <= >
+    >=. FIELD is a dotted path or its end: metadata.core.organism, organism; short names
+    are voxel, shape, type, title, size, url, volume. Numbers take units (size>1GB,
+    voxel<0.1um); of a list all numbers must fit, voxel.z is one axis. VALUE may be
+    "two words", one|other, or * for any.
+    """
+    from em_platform.catalog.search import select
+
+    print_records(select(_found(paths), " ".join(query)), as_json=as_json)
+
+
+@command.command()
+@_PATHS
+@click.option("--warnings", is_flag=True, help="Show warnings, too.")
+@_JSON
+def validate(paths: tuple[Path, ...], warnings: bool, as_json: bool) -> None:
+    """Check every record and tell all errors; status 1 where there are any.
+
+    Nothing is written; `consolidate` writes a report.
+    """
+    from em_platform.catalog.consolidate import judge_all
+
+    store = None if paths else _store()
+    judged = judge_all(_found(paths), store=store)
+    wrong = [each for each in judged if not each.is_valid]
+    if as_json:
+        told = [
+            {
+                "file": each.found.place,
+                "valid": each.is_valid,
+                "errors": list(each.findings.errors),
+                "warnings": list(each.findings.warnings),
+            }
+            for each in judged
+        ]
+        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+    else:
+        print_findings(judged, warnings=warnings)
+        click.echo(f"{len(judged) - len(wrong)} of {len(judged)} records are valid")
+    sys.exit(1 if wrong else 0)
+
+
+@command.command()
+@_PATHS
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of catalog and reports; needed with PATHs.",
+)
+def consolidate(paths: tuple[Path, ...], target: Path | None) -> None:
+    """Write one catalog of all records, and a report as JSON, CSV and a page.
+
+    Status 1 where a record is not valid, unless catalog.strict is off.
+    """
+    from em_platform.catalog.consolidate import consolidate as consolidated
+    from em_platform.storage import layout, open_store
+
+    if paths and target is None:
+        raise ConfigError(
+            "catalog consolidate: records of other places were named, a folder for "
+            "their catalog was expected; add --to FOLDER"
+        )
+    made = consolidated(
+        _store() if target is None else open_store(str(target)),
+        load_settings().catalog,
+        found=_found(paths) if target is not None else None,
+        folder=layout.CATALOG if target is None else "",
+    )
+    summary = made.catalog["summary"]
+    click.echo(
+        f"{summary['records']} records, {made.invalid} with errors, "
+        f"{summary['duplicates']} duplicates, {summary['superseded']} superseded"
+    )
+    for url in made.urls:
+        click.echo(f"wrote {url}")
+    sys.exit(0 if made.is_good else 1)
+
+
+@command.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option("--write", is_flag=True, help="Change the files; else only tell.")
+def migrate(paths: tuple[Path, ...], write: bool) -> None:
+    """Bring records of versions 1 and 2 in FOLDERs and FILEs to version 3.
+
+    No key is lost: what has no place is kept below additional_metadata.undeclared. A
+    second time changes nothing. Status 1 where a file holds no record.
+    """
+    from em_platform.catalog.migrate_files import migrated_files, write_migrated
+
+    changed = failed = 0
+    for done in migrated_files(paths):
+        if write:
+            write_migrated(done)
+        changed += done.is_changed
+        failed += bool(done.trouble)
+        for remark in (done.trouble,) if done.trouble else done.remarks:
+            click.echo(f"{done.path}: {remark}")
+    word = "changed" if write else "would change"
+    click.echo(f"{changed} records {word}, {failed} files hold none")
+    sys.exit(1 if failed else 0)
+
+
+@command.command()
+@_PATHS
+@_JSON
+def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
+    """List datasets with the same voxels, the same file, or the same name."""
+    from em_platform.catalog.identity import find_duplicates, latest
+
+    found = [each for each in _found(paths) if isinstance(each.content, dict)]
+    groups = find_duplicates(latest(found)[0])
+    if as_json:
+        told = [{"by": g.by, "value": g.value, "records": g.places} for g in groups]
+        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        return
+    print_table(
+        ("same", "value", "records"),
+        [(g.by, g.value[:16], " ".join(g.places)) for g in groups],
+    )
+    click.echo(f"{len(groups)} duplicates", err=True)
+
+
+@command.command()
+@click.option("--strict", is_flag=True, help="Refuse keys that nobody has declared.")
+@click.argument(
+    "target", required=False, type=click.Path(path_type=Path, dir_okay=False)
+)
+def schema(target: Path | None, strict: bool) -> None:
+    """Print the JSON Schema (draft 2020-12) of a record, or write it to TARGET."""
+    from em_platform.catalog.record_files import json_bytes
+    from em_platform.catalog.schema import published_schema, strict_schema
+
+    content = json_bytes(strict_schema() if strict else published_schema())
+    if target is None:
+        click.echo(content.decode(), nl=False)
+    else:
+        atomic.write_bytes(target.absolute(), content)
+        click.echo(f"wrote {target}")
+
+
+@command.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["ro-crate"]),
+    default="ro-crate",
+    show_default=True,
+    help="Form of the export.",
+)
+@click.option("--query", default="", help="Only records that fit, see `search`.")
+@click.option(
+    "--in",
+    "paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A file, folder or catalog instead of the store; may be repeated.",
+)
+def export(folder: Path, form: str, query: str, paths: tuple[Path, ...]) -> None:
+    """Write records as an RO-Crate into FOLDER: metadata with links to the data."""
+    from em_platform.catalog.export import write_crate
+    from em_platform.catalog.search import select
+
+    found = select(_found(paths), query)
+    if not found:
+        raise RecordError(
+            f"catalog export: no record fits {query!r}, at least one was expected; "
+            "try the query with `em-platform catalog search`"
+        )
+    count = write_crate(found, folder)
+    click.echo(f"wrote {form} of {count} datasets to {folder}")
+
+
+def _store() -> Store:
+    return store_of(load_settings())
+
+
+def _found(paths: tuple[Path, ...]) -> list[Any]:
+    from em_platform.catalog.shelf import found_at, found_in
+
+    return found_at(paths) if paths else found_in(_store())

@@ -1,0 +1,78 @@
+"""How records look on a terminal."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from em_platform.catalog.record_files import at
+from em_platform.catalog.shelf import Found
+from em_platform.catalog.tally import Judged
+from em_platform.model.dataset import voxel_size_zyx
+
+_COLUMNS = ("status", "source", "name", "modality", "shape", "voxel nm", "type", "size")
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def print_records(found: Sequence[Found], *, as_json: bool) -> None:
+    """One line a record, or all records in full as a JSON list."""
+    if as_json:
+        records = [each.content for each in found]
+        click.echo(json.dumps(records, indent=1, sort_keys=True, ensure_ascii=False))
+        return
+    print_table(_COLUMNS, [_row(each.content) for each in found])
+    click.echo(f"{len(found)} record{'s' * (len(found) != 1)}", err=True)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell."""
+    if not rows:
+        return
+    widths = [max(map(len, each)) for each in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def print_findings(judged: Iterable[Judged], *, warnings: bool) -> None:
+    """Every error of every record, below its place."""
+    for each in judged:
+        told = [f"  error: {sentence}" for sentence in each.findings.errors]
+        if warnings:
+            told += [f"  warning: {sentence}" for sentence in each.findings.warnings]
+        if told:
+            click.echo("\n".join((each.found.place, *told)))
+
+
+def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
+    core = at(record, "metadata", "core")
+    return (
+        _said(record.get("status")),
+        _said(record.get("source")),
+        _said(record.get("key") or record.get("source_id")),
+        _said(at(core, "modality")),
+        _joined(at(core, "volume_shape")),
+        _joined(voxel_size_zyx(at(core, "voxel_size_nm"))),
+        _said(at(core, "data_type")),
+        _size(at(record, "metadata", "technical", "file_size_bytes")),
+    )
+
+
+def _said(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _joined(values: Any) -> str:
+    if not isinstance(values, list | tuple):
+        return ""
+    return "x".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+
+
+def _size(size: Any) -> str:
+    if not isinstance(size, int):
+        return ""
+    value, step = float(size), 0
+    while value >= 1000 and step < len(_UNITS) - 1:
+        value, step = value / 1000, step + 1
+    return f"{value:.3g} {_UNITS[step]}"
