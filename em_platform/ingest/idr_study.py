@@ -41,7 +41,7 @@ KNOWN = {
             "Chromatin arranges in chains of mesoscale domains with nanoscale "
             "functional topography independent of cohesin"
         ),
-        license="CC-BY-4.0",
+        license="CC BY 4.0",
         doi="10.17867/10000141",
         citation=(
             "Miron E, Oldenkamp R, Brown JM, Pinto DMS, Xu CS, Faria AR, Shaban HA, "
@@ -117,7 +117,7 @@ def read_study(text: str) -> Study:
     return Study(
         accession=accession,
         title=said.get("Study Title", ""),
-        license=said.get("Study License", "").replace("CC BY ", "CC-BY-"),
+        license=said.get("Study License", ""),
         doi=said.get("Study Data DOI", "").removeprefix("https://doi.org/"),
         citation=". ".join(part for part in parts if part),
         paper_doi=said.get("Study DOI", "").removeprefix("https://doi.org/"),

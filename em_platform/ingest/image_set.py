@@ -22,6 +22,7 @@ _KINDS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+_MRC_HEADER_BYTES = 1024
 _SUFFIX = re.compile(r"(?:\.[a-z][a-z0-9]{0,4}){1,2}$", re.IGNORECASE)
 _DIGITS = re.compile(r"(\d+)")
 
@@ -120,7 +121,9 @@ def _check_one_volume(web: Web, files: Sequence[Found], *, wanted: Wanted) -> No
     """Look into the first of several MRC files before all of them are fetched."""
     if len(files) < 2 or _KINDS[_suffix(files[0].path)] != "MRC":
         return
-    header = web.get(files[0].url, headers={"Range": "bytes=0-1023"})
+    header = web.first_bytes(files[0].url, _MRC_HEADER_BYTES)
+    if len(header) < _MRC_HEADER_BYTES:
+        return  # the reader will say so
     order = "<" if header[212:213] != b"\x11" else ">"
     (sections,) = struct.unpack_from(f"{order}i", header, 8)
     if sections > 1:

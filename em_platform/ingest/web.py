@@ -116,7 +116,20 @@ class Web:
         params: Mapping[str, Any] | None = None,
     ) -> bytes:
         """All bytes at `url`, whole (a cut answer is asked for again)."""
-        return self.exchange(url, _content, headers=headers, params=params)
+        part = any(name.lower() == "range" for name in headers or ())
+        expected = (200, 206) if part else (200,)
+        return self.exchange(
+            url, _content, headers=headers, params=params, expected=expected
+        )
+
+    def first_bytes(self, url: str, count: int) -> bytes:
+        """The beginning of a file; no more of it comes, whatever the server sends."""
+
+        def take(response: requests.Response) -> bytes:
+            return bytes(response.raw.read(count, decode_content=True))
+
+        headers = {**AS_IT_IS, "Range": f"bytes=0-{count - 1}"}
+        return self.exchange(url, take, headers=headers, expected=(200, 206))
 
     def head(self, url: str) -> FileHead:
         """What the server says of the file at `url`."""

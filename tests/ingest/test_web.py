@@ -68,6 +68,18 @@ def test_json_is_posted() -> None:
         assert web().post_json(at.url, {"cypher": "RETURN 1"}) == {"cypher": "RETURN 1"}
 
 
+def test_the_beginning_of_a_file_comes_without_the_rest() -> None:
+    with serving(lambda _: Answer(body=b"x" * 10_000_000)) as at:
+        assert web().first_bytes(at.url, 4) == b"xxxx"
+        assert at.asked[0].headers["range"] == "bytes=0-3"
+
+
+def test_a_range_comes_as_it_is_asked_for() -> None:
+    ranged = Answer(status=206, body=b"bc")
+    with serving(lambda _: ranged) as at:
+        assert web().get(at.url, headers={"Range": "bytes=1-2"}) == b"bc"
+
+
 def test_what_is_not_json_is_told() -> None:
     with (
         serving(lambda _: Answer(body=b"<html>Down")) as at,

@@ -169,7 +169,7 @@ def _entry_of(
         else None,
         organism=known.organism,
         sample=known.sample,
-        license="CC0-1.0",
+        license="CC0 1.0",
         citation=_citation(entry),
         doi=entry.doi,
         aliases=known.aliases or (entry.accession,),
