@@ -23,8 +23,8 @@ _MOST_LISTED = 20_000_000
 _MOST_ASKED = 20_000
 """Objects that are asked for one by one where nothing is listed."""
 _PAGE = 1000
-_HEADS_OF_A_PAGE = 4
-"""As many HEADs, beside each other, take about as long as a page of a listing."""
+_BESIDE = 4
+"""So many requests beside each other take about as long as one page after another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,16 +71,19 @@ def count_chunks(
         return _count_shards(found, region, tally)
     if names.expected > _MOST_LISTED:
         return tally.unknown(names.expected)
-    if _better_asked(found, names):
+    prefixes = _prefixes(found, names)
+    if not prefixes:
         if names.expected > _MOST_ASKED:
             return tally.unknown(names.expected)
         return _count_asked(found, names.all(), names.expected, tally)
-    return _count_listed(found, names, tally)
+    return _count_listed(found, names, prefixes=prefixes, tally=tally)
 
 
-def _count_listed(found: Located, names: ObjectNames, tally: "_Tally") -> ChunkCount:
+def _count_listed(
+    found: Located, names: ObjectNames, *, prefixes: Iterable[str], tally: "_Tally"
+) -> ChunkCount:
     present = np.zeros([end - first for first, end in names.ranges], np.bool_)
-    for each in listed(found.store, names.prefixes()):
+    for each in listed(found.store, prefixes):
         place = names.place(each.name)
         if place is None:
             continue
@@ -136,18 +139,20 @@ def _count_shards(
     return tally.counted(len(shards), missing=len(absent), names=absent[:_MOST_NAMED])
 
 
-def _better_asked(found: Located, names: ObjectNames) -> bool:
-    """Whether HEADs are fewer than pages: a small crop of a large bucket."""
+def _prefixes(found: Located, names: ObjectNames) -> tuple[str, ...]:
+    """What is listed, in the fewest requests; nothing where HEADs are fewer."""
     if not can_list(found.store):
-        return True
+        return ()
+    parts, whole = names.prefixes(), (names.head,)
     if not found.store.url.startswith("s3://"):
-        return False
+        return parts
     array = found.array
     grid = [-(-n // edge) for n, edge in zip(array.shape, array.objects, strict=True)]
-    prefixes = names.prefixes()
-    below = math.prod(grid[1:] if len(prefixes) > 1 else grid)
-    pages = len(prefixes) * -(-below // _PAGE)
-    return names.expected < _HEADS_OF_A_PAGE * pages
+    pages = -(-math.prod(grid) // _PAGE)
+    of_parts = len(parts) * -(-math.prod(grid[1:]) // _PAGE)
+    if names.expected < _BESIDE * min(pages, of_parts):
+        return ()
+    return parts if parts != whole and of_parts <= _BESIDE * pages else whole
 
 
 def _stored_region(
