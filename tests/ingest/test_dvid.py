@@ -51,9 +51,10 @@ def web(retries: int = 2) -> Web:
     return Web("flyem", limits, transfer)
 
 
-@pytest.fixture
-def served() -> Iterator[Served]:
-    handler = standin.Dvid(
+@pytest.fixture(scope="module")
+def handler() -> standin.Dvid:
+    """One for all tests, because it remembers how labels are packed."""
+    return standin.Dvid(
         (
             Instance(name="grayscale", voxels=Held(GREY), origin=ORIGIN),
             Instance(name="jpeg", voxels=Held(GREY), origin=ORIGIN, stored="jpeg"),
@@ -67,6 +68,10 @@ def served() -> Iterator[Served]:
             ),
         )
     )
+
+
+@pytest.fixture
+def served(handler: standin.Dvid) -> Iterator[Served]:
     with Server("dvid", handler, refuse=standin.refuse) as server:
         yield Served(server, handler)
 
@@ -185,8 +190,10 @@ def test_a_region_asks_for_exactly_its_voxels(served: Served) -> None:
     assert volume.info.origin_nm == (240.0, 560.0, 800.0)
 
 
-def test_a_large_box_is_asked_for_in_parts_that_end_at_blocks(served: Served) -> None:
-    served.handler.most_bytes = 300_000
+def test_a_large_box_is_asked_for_in_parts_that_end_at_blocks(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.handler, "most_bytes", 300_000)
     with pytest.raises(SourceRefused, match=r"exceeds this DVID server's set limit"):
         crop_of(served, "grayscale")
     found = crop_of(served, "grayscale", most_raw_bytes=300_000)
@@ -279,6 +286,12 @@ def test_what_comes_broken_is_asked_for_again_and_never_kept(
     sentence = str(caught.value)
     assert sentence.startswith(f"flyem: {served.server.url}/api/node/a89eb/{name}/")
     assert words in sentence
+
+
+def test_all_readers_in_one_process_share_a_pace(served: Served) -> None:
+    packed = pickle.dumps(served.dvid("grayscale"))
+    one, other = pickle.loads(packed), pickle.loads(packed)
+    assert one.web is other.web
 
 
 def test_an_instance_that_is_not_there_is_refused(served: Served) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError, SourceRefused, SourceUnavailable
@@ -15,10 +16,12 @@ from em_platform.ingest.flyem_crops import crop_of, key_of, middle_crop
 from em_platform.ingest.progress import Silent
 from em_platform.ingest.sources import open_source
 from em_platform.ingest.sources.flyem import Flyem
+from em_platform.ingest.steps import take_all
 from em_platform.model.ingest import Entry
 from em_platform.standins.faults import Fault
 from em_platform.standins.flyem import GREY, LABELS, PLAIN, Labels
 from em_platform.standins.world import World, running_world
+from em_platform.storage import open_store
 
 KEY = "64_0_64_64_72_100"
 EVERYTHING = (slice(None), slice(None), slice(None))
@@ -262,3 +265,35 @@ def test_a_dvid_that_does_not_serve_is_told(world: World, status: int) -> None:
     expected: Any = SourceUnavailable if status == 503 else SourceRefused
     with pytest.raises(expected, match=f"grayscale/info answered {status}"):
         source_of(world).describe(KEY)
+
+
+def test_an_interrupted_crop_goes_on_where_it_was_and_ends_the_same(
+    world: World, tmp_path: Path
+) -> None:
+    key = "0_0_0_130_150_200"
+    shards = {"ingest.output.chunk_px": "32", "ingest.output.shard_px": "64"}
+    quiet = {"ingest.flyem.neuprint_token": ""}
+    settings = load_settings(overrides={**world.settings, **FAST, **shards, **quiet})
+    store = open_store(str(tmp_path))
+
+    def take() -> list[str]:
+        world.requests.clear()
+        try:
+            take_all(Flyem(settings), key, store, settings=settings)
+        finally:
+            told = world.requests.all()
+        return [each.path for each in told if "/raw/" in each.path]
+
+    world.faults.add(Fault("status", path="*/raw/*", skip=20, status=404))
+    with pytest.raises(SourceRefused, match="answered 404"):
+        take()
+    came = {e.path for e in world.requests.all() if "/raw/" in e.path}
+    world.faults.clear()
+    left = take()
+    assert len(left) == len(set(left))
+    # Eight shards are one unit of work; that which was broken off is done again.
+    assert len(came & set(left)) <= 8
+    assert len(came | set(left)) == 3 * 3 * 4
+    written = zarr.open_array(f"{tmp_path}/volumes/flyem/{key}.zarr/0", mode="r")
+    assert np.array_equal(written[:], world.truth("flyem", key))
+    assert take() == []
