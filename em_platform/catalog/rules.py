@@ -151,15 +151,19 @@ ADVICE: tuple[Rule, ...] = (version_is_ours, stopped_says_why, image_is_describe
 
 
 def lengths_of(record: Record) -> list[float] | None:
-    """Shape times voxel size, None where one of them is not known."""
+    """Shape times voxel size, None where one of them is not known or wrong."""
     shape, voxel = _shape(record), _voxel(record)
     if shape is None or voxel is None or len(shape) != len(voxel):
         return None
-    return [n * edge for n, edge in zip(shape, voxel, strict=True)]
+    pairs = list(zip(shape, voxel, strict=True))
+    if any(edge < 0 or (edge == 0 and n > 1) for n, edge in pairs):
+        return None
+    return [n * edge for n, edge in pairs]
 
 
 def _shape(record: Record) -> list[float] | None:
-    return _numbers(at(record, "metadata", "core", "volume_shape"))
+    shape = _numbers(at(record, "metadata", "core", "volume_shape"))
+    return shape if shape and min(shape) >= 1 else None
 
 
 def _voxel(record: Record) -> list[float] | None:
