@@ -135,7 +135,9 @@ class IdrSettings(SourceSettings):
     """Image Data Resource: images by their number; datasets are discovered.
 
     `files_urls` are roots of the originals; `ngff_urls` of IDR's OME-Zarr images, used
-    where an image is among them.
+    where an image is among them. `metadata_urls` are where studies keep what they say
+    of themselves, with `{study}` for their name, such as
+    `https://raw.githubusercontent.com/IDR/{study}/HEAD`; empty: nobody is asked.
     """
 
     items: Names = ("9846137",)
@@ -149,6 +151,7 @@ class IdrSettings(SourceSettings):
         "https://uk1s3.embassy.ebi.ac.uk/idr/zarr",
         "https://livingobjects.ebi.ac.uk/idr/zarr",
     )
+    metadata_urls: Names = ()
     raw_folder: str = ""
 
 
