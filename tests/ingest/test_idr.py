@@ -27,7 +27,7 @@ from em_platform.ingest.sources import open_source
 from em_platform.ingest.sources.idr import Idr
 from em_platform.standins.faults import Fault
 from em_platform.standins.http import Server
-from em_platform.standins.messages import Request, Response, as_json
+from em_platform.standins.messages import Request, Response, as_file, as_json
 from em_platform.standins.world import World, running_world
 
 FAST = {"ingest.transfer.backoff_s": "0.001", "ingest.transfer.retries": "1"}
@@ -268,6 +268,39 @@ def test_a_voxel_of_which_name_and_server_differ_is_told(
     assert _voxel_nm(other) == (20.0, 20.0, 20.0)
     assert "idr 2: its voxel is" in caplog.text
     assert _voxel_nm(image_of(said(Name="a_4x4x3nm.tif"), "3")) == (3.0, 4.0, 4.0)
+
+
+def test_a_studys_repository_is_asked_where_one_is_named(
+    world: World, shared_data: Path
+) -> None:
+    def answer(request: Request) -> Response:
+        name = request.path.rpartition("/")[2]
+        path = shared_data / "api/idr" / name
+        if request.path.startswith("/idr0086-miron-micrographs/") and path.is_file():
+            return as_file(path)
+        return as_json({"message": "no"}, status=404)
+
+    world.faults.add(
+        Fault("missing", path="/webgateway/*"), Fault("missing", path="/webclient/*")
+    )
+    with Server("repository", answer) as server:
+        entry = idr(world, metadata_urls=f"{server.url}/{{study}}").describe("9846137")
+        asked = [request.path for request in server.requests.all()]
+        elsewhere = f"{server.url}/no/{{study}}"
+        plain = idr(world, metadata_urls=elsewhere).describe("9846137")
+    assert entry.sample == "U2OS, G1"
+    assert entry.citation.startswith("Miron E, Oldenkamp R")
+    assert entry.files[0].name == NAME
+    assert asked == [
+        f"/idr0086-miron-micrographs/{name}"
+        for name in (
+            "experimentD/idr0086-experimentD-annotation.csv",
+            "experimentD/idr0086-experimentD-filePaths.tsv",
+            "idr0086-study.txt",
+        )
+    ]
+    assert plain.sample == ""
+    assert plain.files == entry.files
 
 
 @pytest.mark.parametrize(

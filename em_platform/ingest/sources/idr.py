@@ -3,15 +3,15 @@
 import logging
 import math
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from em_platform.config import Settings
 from em_platform.errors import SourceError, SourceRefused
 from em_platform.formats.volume import Volume
-from em_platform.ingest.crawl import from_any
 from em_platform.ingest.fetch import fetch_files
+from em_platform.ingest.idr_metadata import ImageMetadata, ask_repository, together
+from em_platform.ingest.idr_originals import find_original
 from em_platform.ingest.idr_study import (
     CODES,
     KNOWN,
@@ -64,13 +64,20 @@ class Idr:
                 key=key,
             )
         image = self._omero.image(key)
-        codes = [code for code in map(code_of, self._omero.projects(key)) if code]
-        if key in CODES:
-            codes.append(CODES[key])
-        said = self._omero.annotations(key)
-        study = _study_of(codes, image)
+        projects = [name for name in self._omero.projects(key) if code_of(name)]
+        codes = [*map(code_of, projects), *filter(None, [CODES.get(key)])]
+        told = ImageMetadata()
+        if projects and self._idr.metadata_urls:
+            told = ask_repository(
+                self._web,
+                self._idr.metadata_urls,
+                project=projects[0],
+                image=image.name,
+            )
+        said = {**told.annotations, **self._omero.annotations(key)}
+        study = together(_study_of(codes, image), told.study)
         ngff = self._find_ngff(key, codes)
-        files = () if ngff else (self._find_original(image, study),)
+        files = () if ngff else (self._original(image, study, told),)
         one_channel = image.channels * image.times == 1
         return Entry(
             source=self.name,
@@ -124,6 +131,23 @@ class Idr:
             entry.array.url, format="zarr", options=self._options(entry.array)
         )
 
+    def _original(
+        self, image: OmeroImage, study: Study, told: ImageMetadata
+    ) -> RemoteFile:
+        paths = [told.path] if told.path else self._imported_paths(image)
+        return find_original(
+            self._web,
+            self._idr.files_urls,
+            image=image.number,
+            name=image.name,
+            paths=paths,
+            folders=study.folders,
+        )
+
+    def _imported_paths(self, image: OmeroImage) -> Sequence[str]:
+        found = [*map(public_path, self._omero.imported_paths(image.number))]
+        return [path for path in found if path]
+
     def _options(self, array: RemoteArray) -> dict[str, Any]:
         return {
             **array.options,
@@ -142,45 +166,6 @@ class Idr:
                 except SourceError as error:
                     log.warning("%s; the next address is asked", error)
         return ""
-
-    def _find_original(self, image: OmeroImage, study: Study) -> RemoteFile:
-        """The file from which an image was imported.
-
-        IDR tells its path; where it does not, the file of the image's name is looked
-        for in the study's folder.
-        """
-        paths = [
-            p for p in map(public_path, self._omero.imported_paths(image.number)) if p
-        ]
-        named = [p for p in paths if PurePosixPath(p).name == image.name]
-        roots = [root.rstrip("/") for root in self._idr.files_urls]
-        for path in (named or paths)[:1]:
-            urls = [f"{root}/{quote(path)}" for root in roots]
-            try:
-                return self._file(PurePosixPath(path).name, urls)
-            except SourceRefused as error:
-                log.info("%s; its folder is looked through", error)
-        for folder in study.folders:
-            _, listed = from_any(
-                (f"{root}/{quote(folder)}" for root in roots), self._web.listing
-            )
-            for found in listed:
-                if found.name == image.name and not found.is_folder:
-                    place = f"{quote(folder)}/{quote(found.name)}"
-                    return self._file(found.name, [f"{root}/{place}" for root in roots])
-        where = ", ".join((*paths, *study.folders)) or "no folder of its study is known"
-        raise SourceRefused(
-            f"idr {image.number}: no original named {image.name!r} was found "
-            f"({where}); check ingest.idr.files_urls",
-            key=image.number,
-        )
-
-    def _file(self, name: str, urls: Sequence[str]) -> RemoteFile:
-        url, head = from_any(urls, self._web.head)
-        mirrors = tuple(other for other in urls if other != url)
-        return RemoteFile(
-            name=name, url=url, mirrors=mirrors, size_bytes=head.size_bytes
-        )
 
 
 def _study_of(codes: Sequence[str], image: OmeroImage) -> Study:
