@@ -25,6 +25,8 @@ from em_platform.formats.source import local_path
 _GZIP = b"\x1f\x8b"
 _PREFIXES = ("precomputed://", "zarr://", "zarr2://", "zarr3://", "n5://")
 _GOOGLE = "https://storage.googleapis.com/"
+FIRST_WAIT_S = 0.25
+"""Before the first retry; doubled before each further one."""
 _CACHE_BYTES = 64 * 2**20
 _DETAILS = re.compile(r"\s*\[[a-z_]+='.*", re.DOTALL)
 _REFUSALS = ("NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED")
@@ -45,8 +47,8 @@ class ChunkStore:
     """The objects below `url`: a path, `http(s)://` or `s3://`.
 
     `options` are `endpoint_url`, `region`, `anon` (false: the credentials that AWS's
-    own tools would find), `requests_at_once`, `requests_per_second` (of S3) and
-    `retries`; others are for others.
+    own tools would find), `requests_at_once`, `requests_per_second` (of S3),
+    `retries` and `backoff_s`; others are for others.
     """
 
     url: str
@@ -108,10 +110,11 @@ class ChunkStore:
 
     def context_json(self) -> str:
         """The limits of requests and memory as tensorstore's JSON."""
+        backoff_s = float(self.options.get("backoff_s", FIRST_WAIT_S))
         retries = {
             "max_retries": int(self.options.get("retries", 3)),
-            "initial_delay": "250ms",
-            "max_delay": "4s",
+            "initial_delay": f"{backoff_s}s",
+            "max_delay": f"{max(4.0, backoff_s)}s",
         }
         limit = {"limit": int(self.options.get("requests_at_once", 16))}
         rate = self.options.get("requests_per_second")

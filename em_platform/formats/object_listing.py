@@ -17,11 +17,10 @@ from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
 from em_platform.errors import SourceRefused, SourceUnavailable, StorageError
-from em_platform.formats.chunk_store import ChunkStore
+from em_platform.formats.chunk_store import FIRST_WAIT_S, ChunkStore
 from em_platform.formats.source import local_path
 
 _TIMEOUT_S = (10.0, 20.0)
-_FIRST_WAIT_S = 0.25
 _ABSENT = (403, 404)
 
 
@@ -194,6 +193,7 @@ class _Asking:
         if store.url.startswith("s3://"):
             bucket_url, folder = _bucket(store)
             self._base = f"{bucket_url}/{folder.rstrip('/')}".rstrip("/")
+        self._first_wait_s = float(store.options.get("backoff_s", FIRST_WAIT_S))
         self._retries = int(store.options.get("retries", 3))
         self._session = requests.Session()
         at_once = int(store.options.get("requests_at_once", 16))
@@ -246,7 +246,7 @@ class _Asking:
                 if answer.status_code < 500 and answer.status_code != 429:
                     return answer
             if tried < self._retries:
-                time.sleep(_FIRST_WAIT_S * 2**tried * random.uniform(0.5, 1.0))
+                time.sleep(self._first_wait_s * 2**tried * random.uniform(0.5, 1.0))
         return answer
 
     def _check(self, url: str, answer: Any) -> None:

@@ -43,6 +43,7 @@ class OpenOrganelle:
             "requests_at_once": self._limits.requests_at_once,
             "requests_per_second": self._limits.requests_per_second,
             "retries": settings.ingest.transfer.retries,
+            "backoff_s": settings.ingest.transfer.backoff_s,
         }
 
     def list(self) -> tuple[str, ...]:
