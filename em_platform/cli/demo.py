@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -20,15 +19,23 @@ from em_platform.storage import store_of
 
 _PROCESSES = ("acquisition", "pipeline", "processes")
 
+Part = Callable[[Platform], bool]
+"""Does its work in a running platform; whether all of it is good."""
+
 _ends = click.option("--exit", "ends", is_flag=True, help="End when all is checked.")
 _home = click.option(
     "--home", metavar="FOLDER", help="Where all lies (default: demo in home)."
 )
 
 
+_montages = click.option(
+    "--montages", default=2, show_default=True, help="How many to image."
+)
+
+
 @click.group(invoke_without_command=True)
 @_ends
-@click.option("--montages", default=2, show_default=True, help="How many to image.")
+@_montages
 @_home
 @click.pass_context
 def command(
@@ -46,38 +53,41 @@ def command(
     if context.invoked_subcommand is not None:
         return
     story = _story("starting the platform and the simulated microscope, 16 processes")
-    with ExitStack() as stack:
-        settings = _settings(home)
-        world = stack.enter_context(world_beside(settings, story))
-        microscope = stack.enter_context(microscope_beside(_reloaded()))
-        story.say(f"operator's page at {microscope.page}")
-        _run(
-            microscope.settings,
-            story,
-            beside=microscope.groups,
-            parts=(
-                lambda platform: image_and_stitch(platform, montages, story),
-                lambda platform: ingest_all(platform, world, story),
-            ),
-            ends=ends,
+    with world_beside(_settings(home), story) as world:
+        both: Sequence[Part] = (
+            lambda platform: image_and_stitch(platform, montages, story),
+            lambda platform: ingest_all(platform, world, story),
         )
+        _run_with_microscope(story, parts=both, ends=ends)
+
+
+@command.command("montages")
+@_ends
+@_montages
+@_home
+def only_montages(ends: bool, montages: int, home: str | None) -> None:
+    """Only image montages with the simulated microscope, and stitch them."""
+    story = _story("starting the platform and the simulated microscope, 16 processes")
+    _settings(home)
+    _run_with_microscope(
+        story,
+        parts=(lambda platform: image_and_stitch(platform, montages, story),),
+        ends=ends,
+    )
 
 
 @command.command("ingest")
 @_ends
 @_home
-def ingest(ends: bool, home: str | None) -> None:
-    """Bring one item of each of the five public sources through Dagster.
+def only_ingest(ends: bool, home: str | None) -> None:
+    """Only bring one item of each of five public sources through Dagster.
 
-    The sources are stand-ins on this machine. What is there already is not fetched
-    again. It keeps serving until Ctrl-C. With --exit, or without a terminal, it ends:
-    with status 0 when every item has its volume and its record, no check of severity
-    ERROR failed, and the catalog is valid.
+    What is there already is not fetched again, and that is counted.
     """
     story = _story("starting the platform and stand-ins of five public sources")
     with world_beside(_settings(home), story) as world:
         _run(
-            _reloaded(),
+            told_to_children({}),
             story,
             beside=(),
             parts=(lambda platform: ingest_all(platform, world, story),),
@@ -92,12 +102,24 @@ def _story(first: str) -> Story:
     return story
 
 
+def _run_with_microscope(story: Story, *, parts: Sequence[Part], ends: bool) -> None:
+    with microscope_beside(told_to_children({})) as microscope:
+        story.say(f"operator's page at {microscope.page}")
+        _run(
+            microscope.settings,
+            story,
+            beside=microscope.groups,
+            parts=parts,
+            ends=ends,
+        )
+
+
 def _run(
     settings: Settings,
     story: Story,
     *,
     beside: Sequence[Sequence[Child]],
-    parts: Sequence[Callable[[Platform], bool]],
+    parts: Sequence[Part],
     ends: bool,
 ) -> None:
     """Do the parts in a running platform, then end this process with what came out."""
@@ -138,8 +160,3 @@ def _settings(home: str | None) -> Settings:
         # Beside Dagster's processes one keeps up with a simulated camera.
         wanted[".".join(_PROCESSES)] = "1"
     return told_to_children(wanted)
-
-
-def _reloaded() -> Settings:
-    """The settings with all that children have been told meanwhile."""
-    return told_to_children({})

@@ -5,7 +5,8 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ from em_platform.storage import Store, layout, store_of
 from em_platform.storage.atomic import write_bytes
 
 _PATIENCE_S = 300.0
-_TICK_S = 0.5
+_TICK_S = 1.0
 _PORTS = range(20_000, 32_000, 25)
 """Where the ports of a world may begin; the system gives higher ones to others."""
 _PORTS_OF_A_WORLD = 25
@@ -50,7 +51,6 @@ class _Item:
 
     source: str
     key: str
-    tags: dict[str, str] = field(default_factory=dict)
     runs: PartitionRuns = field(default_factory=PartitionRuns)
 
     @property
@@ -80,15 +80,10 @@ def ingest_all(platform: Platform, world: World, story: Story) -> bool:
     Dagster's runs are asked for at once; its queue lets in two at a time.
     """
     world.requests.clear()
-    # So that runs of an earlier call are not taken for those of this one.
-    tags = {"em/demo": uuid.uuid4().hex}
-    items = [_Item(source, keys[0], tags) for source, keys in world.keys.items()]
-    for item in items:
-        add_partition(platform.url, partition_set(item.source), item.key)
-        job = f"ingest_{item.source}"
-        launch(platform.url, job, partition=item.key, tags=tags)
+    items = [_Item(source, keys[0]) for source, keys in world.keys.items()]
+    tags = _ask_for(platform, items)
     story.say(f"asked Dagster for {', '.join(item.name for item in items)}")
-    _follow(platform, items, story)
+    _follow(platform, items, tags, story)
     consolidated = _consolidated(platform, story)
     good = _show(platform, items, story)
     fetched = [entry for entry in world.requests.all() if _is_pixels(entry)]
@@ -100,23 +95,39 @@ def ingest_all(platform: Platform, world: World, story: Story) -> bool:
     return good and consolidated
 
 
-def _follow(platform: Platform, items: list[_Item], story: Story) -> None:
+def _ask_for(platform: Platform, items: Sequence[_Item]) -> dict[str, str]:
+    """Ask Dagster for a run of each item; the tag by which these runs are known."""
+    # So that runs of an earlier call are not taken for those of this one.
+    tags = {"em/demo": uuid.uuid4().hex}
+
+    def ask_for(item: _Item) -> None:
+        add_partition(platform.url, partition_set(item.source), item.key)
+        job = f"ingest_{item.source}"
+        launch(platform.url, job, partition=item.key, tags=tags)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(ask_for, items))
+    return tags
+
+
+def _follow(
+    platform: Platform, items: Sequence[_Item], tags: dict[str, str], story: Story
+) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while not platform.supervisor.stopping.wait(_TICK_S):
         platform.supervisor.tend()
-        for item in items:
-            if not item.runs.is_over:
-                before, item.runs = item.runs, _runs(platform, item)
-                _say_progress(item, before, story)
-        if all(item.runs.is_over for item in items):
+        open_ones = {
+            (item.source, item.key): item for item in items if not item.runs.is_over
+        }
+        if not open_ones:
             return
+        found = ingest_runs(platform.url, tags, of=open_ones)
+        for name, item in open_ones.items():
+            before, item.runs = item.runs, found[name]
+            _say_progress(item, before, story)
         if time.monotonic() > deadline:
             story.say(f"not finished after {_PATIENCE_S:.0f} s; see the web UI")
             return
-
-
-def _runs(platform: Platform, item: _Item) -> PartitionRuns:
-    return ingest_runs(platform.url, item.source, item.key, tags=item.tags)
 
 
 def _say_progress(item: _Item, before: PartitionRuns, story: Story) -> None:
@@ -142,19 +153,19 @@ def _consolidated(platform: Platform, story: Story) -> bool:
     return status == "SUCCESS"
 
 
-def _show(platform: Platform, items: list[_Item], story: Story) -> bool:
+def _show(platform: Platform, items: Sequence[_Item], story: Story) -> bool:
     """A line an item, and what is wrong with any; whether nothing is."""
     store = store_of(platform.settings)
-    names = ("item", "z y x", "voxel (nm)", "fetched", "on disk", "checks", "record")
-    table = Table(*names)
+    names = ("source", "z y x", "voxel (nm)", "fetched", "stored", "checks", "record")
+    table = Table(*names, box=None, pad_edge=False)
     for column in table.columns:
         column.no_wrap = True
     troubles: list[str] = []
     for item in items:
         try:
-            table.add_row(item.name, *_cells(item, store))
+            table.add_row(item.source, *_cells(item, store))
         except PlatformError as error:
-            table.add_row(item.name, *("none",) * (len(names) - 1))
+            table.add_row(item.source, *("none",) * (len(names) - 1))
             troubles.append(f"{item.name}: {error}")
     story.console.print(table)
     for item in items:
@@ -178,8 +189,8 @@ def _cells(item: _Item, store: Store) -> tuple[str, ...]:
     record = _record(item, store)
     passed = sum(check.passed for check in item.runs.checks.values())
     return (
-        f"{' '.join(map(str, written.shape))} {written.dtype}",
-        " ".join(f"{edge:g}" for edge in written.voxel_size_nm or ()) or "not stated",
+        " ".join(map(str, written.shape)),
+        " ".join(f"{edge:.3g}" for edge in written.voxel_size_nm or ()) or "not stated",
         size(raw.fetched_bytes) if raw.fetched_bytes else "nothing",
         size(written.size_bytes),
         f"{passed} of {len(item.runs.checks)}",

@@ -1,6 +1,6 @@
 """What Dagster says of the runs of a partition, asked over the web UI's own GraphQL."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,26 +78,46 @@ def montage_runs(url: str, key: str) -> PartitionRuns:
     SourceUnavailable
         The web UI does not answer.
     """
-    return _runs(url, {"dagster/partition": key}, last_step="dataset_record")
+    found = _found(url, {"dagster/partition": key})
+    return _together(url, found, last_step="dataset_record")
 
 
 def ingest_runs(
-    url: str, source: str, key: str, *, tags: Mapping[str, str] | None = None
-) -> PartitionRuns:
-    """The runs of the item `key` of a public source; only those with `tags`.
+    url: str, tags: Mapping[str, str], *, of: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], PartitionRuns]:
+    """The runs with these tags of items of public sources, by source and key.
+
+    Only what is in `of` is asked for.
 
     Raises
     ------
     SourceUnavailable
         The web UI does not answer.
     """
-    own = {"dagster/partition": key, "em/source": source, **(tags or {})}
-    return _runs(url, own, last_step=f"{source}__record")
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {item: [] for item in of}
+    for run in _found(url, tags):
+        told = {tag["key"]: tag["value"] for tag in run["tags"]}
+        item = told.get("em/source", ""), told.get("dagster/partition", "")
+        if item in found:
+            found[item].append(run)
+    return {
+        item: _together(url, runs, last_step=f"{item[0]}__record")
+        for item, runs in found.items()
+    }
 
 
-def _runs(url: str, tags: Mapping[str, str], *, last_step: str) -> PartitionRuns:
+def _found(url: str, tags: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Runs with these tags, the newest first."""
     wanted = [{"key": name, "value": value} for name, value in tags.items()]
-    found = ask(url, _RUNS, tags=wanted)["runsOrError"].get("results", [])
+    found: list[dict[str, Any]] = ask(url, _RUNS, tags=wanted)["runsOrError"].get(
+        "results", []
+    )
+    return found
+
+
+def _together(
+    url: str, found: Sequence[dict[str, Any]], *, last_step: str
+) -> PartitionRuns:
     runs = PartitionRuns()
     if not found:
         return runs
@@ -107,6 +127,8 @@ def _runs(url: str, tags: Mapping[str, str], *, last_step: str) -> PartitionRuns
     runs.run_ids = [run["runId"] for run in found]
     runs.seconds = (newest["endTime"] or 0.0) - (newest["startTime"] or 0.0)
     for run in reversed(found):
+        if run["status"] == "QUEUED":
+            continue
         log = ask(url, _EVENTS, id=run["runId"])["logsForRun"]
         _add_events(runs, log, last_step=last_step)
     # A run that was killed has a successor soon: Dagster's retry of what is not done,
