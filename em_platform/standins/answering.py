@@ -1,8 +1,10 @@
 """From a request to what goes over the wire: conditions, ranges, faults."""
 
 import re
+import time
 from dataclasses import dataclass, replace
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 
 from em_platform.standins.faults import (
@@ -101,9 +103,7 @@ def _still_the_same(condition: str | None, response: Response) -> bool:
         return True
     if condition.startswith(('"', "W/")):
         return condition == response.etag
-    return response.modified is not None and condition == formatdate(
-        response.modified, usegmt=True
-    )
+    return response.modified is not None and condition == _date(response.modified)
 
 
 def _failed(response: Response) -> Response:
@@ -144,9 +144,14 @@ def _described(response: Response) -> tuple[tuple[str, str], ...]:
     if response.etag:
         headers.append(("ETag", response.etag))
     if response.modified is not None:
-        modified = formatdate(response.modified, usegmt=True)
+        modified = _date(response.modified)
         headers.append(("Last-Modified", modified))
     return tuple(headers)
+
+
+@lru_cache(maxsize=64)
+def _date(second: float) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def head_bytes(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
@@ -155,6 +160,6 @@ def head_bytes(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
         words = HTTPStatus(status).phrase
     except ValueError:
         words = "Unknown"
-    lines = [f"HTTP/1.1 {status} {words}", f"Date: {formatdate(usegmt=True)}"]
+    lines = [f"HTTP/1.1 {status} {words}", f"Date: {_date(int(time.time()))}"]
     lines += [f"{name}: {value}" for name, value in headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")

@@ -74,6 +74,7 @@ class Instance:
     grid_store: str = ""
     absent: frozenset[Place] = frozenset()
     voxel_size_nm: tuple[float, float, float] = (8.0, 8.0, 8.0)
+    background: int = 0
 
     @property
     def is_labels(self) -> bool:
@@ -95,7 +96,7 @@ class Instance:
         """What the instance holds there, `(z, y, x)`; background elsewhere."""
         if not (self.is_lossy or self.absent):
             return self._as_given(corner, shape)
-        found = np.zeros(shape, self.voxels.dtype)
+        found = np.full(shape, self.background, self.voxels.dtype)
         for block in blocks_of(corner, shape):
             if (held := self.block(block)) is None:
                 continue
@@ -138,7 +139,7 @@ class Instance:
         return z, y, x
 
     def _as_given(self, corner: Place, shape: Place) -> NDArray[Any]:
-        found = np.zeros(shape, self.voxels.dtype)
+        found = np.full(shape, self.background, self.voxels.dtype)
         low = [max(a, b) for a, b in zip(corner, self.origin, strict=True)]
         high = [min(a + n, b) for a, n, b in zip(corner, shape, self.end, strict=True)]
         if all(a < b for a, b in zip(low, high, strict=True)):

@@ -81,7 +81,7 @@ def instance_json(instance: Instance, uuid: str) -> dict[str, Any]:
         **extents,
         "MinIndex": [n // BLOCK_PX for n in first],
         "MaxIndex": [n // BLOCK_PX for n in last],
-        "Background": 0,
+        "Background": instance.background,
         "GridStore": instance.grid_store,
         "ScaleLevel": 0,
     }

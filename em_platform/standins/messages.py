@@ -3,9 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from email.message import Message
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import parse_qs
@@ -45,16 +44,26 @@ class OnDisk:
     """Content of a file, read only as far as it is asked for."""
 
     path: Path
-
-    @property
-    def size(self) -> int:
-        """How many bytes the file has now."""
-        return self.path.stat().st_size
+    size: int
 
     def read(self, start: int, stop: int) -> bytes:
         """The bytes from `start` up to `stop`; fewer where the file ends."""
         with self.path.open("rb", buffering=0) as file:
             return os.pread(file.fileno(), max(0, stop - start), start)
+
+
+class Headers:
+    """Header fields by their names, in which capitals do not count."""
+
+    def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
+        self._fields = {name.lower(): value for name, value in fields}
+
+    def __getitem__(self, name: str) -> str | None:
+        return self._fields.get(name.lower())
+
+    def get(self, name: str, default: str = "") -> str:
+        """The value of a field, or `default` where it is not there."""
+        return self._fields.get(name.lower(), default)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +74,7 @@ class Request:
     method: str
     path: str
     target: str
-    headers: Message = field(default_factory=Message)
+    headers: Headers = field(default_factory=Headers)
     body: bytes = b""
     params: Mapping[str, str] = field(default_factory=dict)
     """Named groups of the pattern by which a router found the handler."""
@@ -139,7 +148,7 @@ def as_file(path: Path, *, media_type: str = "application/octet-stream") -> Resp
     """A file, with ranges, its time, and an ETag of time and size as Apache has it."""
     found = path.stat()
     return Response(
-        content=OnDisk(path),
+        content=OnDisk(path, found.st_size),
         media_type=media_type,
         etag=f'"{found.st_size:x}-{found.st_mtime_ns // 1000:x}"',
         modified=found.st_mtime,

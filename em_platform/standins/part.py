@@ -66,16 +66,22 @@ class Tree:
     path: Path
     fill: Callable[[Path], None]
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _made: bool = False
 
     @property
     def root(self) -> Path:
         """The folder with its files."""
-        with self._lock:
-            if not self.path.is_dir():
-                with whole_folder(self.path) as beside:
-                    self.fill(beside)
-                    _set_times(beside)
+        if not self._made:
+            with self._lock:
+                self._make()
         return self.path
+
+    def _make(self) -> None:
+        if not self.path.is_dir():
+            with whole_folder(self.path) as beside:
+                self.fill(beside)
+                _set_times(beside)
+        self._made = True
 
 
 def _set_times(folder: Path) -> None:

@@ -56,6 +56,10 @@ def _error(status: int, code: str, message: str, about: str = "") -> Response:
     return _xml(text, status=status)
 
 
+def _absent(key: str) -> Response:
+    return _error(404, *_CODES[404], f"<Key>{escape(key)}</Key>")
+
+
 def _xml(text: str, *, status: int = 200) -> Response:
     answer = as_text(text, status=status, media_type="application/xml")
     return replace(answer, headers=_HEADERS)
@@ -82,7 +86,7 @@ class Buckets:
         self._faults = faults
         self._lock = threading.Lock()
         self._keys: dict[str, list[str]] = {}
-        self._etags: dict[Path, str] = {}
+        self._etags: dict[str, str] = {}
 
     def __call__(self, request: Request) -> Response:
         if request.method == "OPTIONS":
@@ -102,17 +106,21 @@ class Buckets:
         return self._about(bucket, request)
 
     def _object(self, bucket: str, key: str) -> Response:
-        path = self._buckets[bucket].root / key
-        if key.endswith("/") or ".." in key.split("/") or not path.is_file():
-            return _error(404, *_CODES[404], f"<Key>{escape(key)}</Key>")
-        found = as_file(path, media_type=_media_type(key))
-        return replace(found, etag=self._etag(path), headers=_HEADERS)
+        if key.endswith("/") or ".." in key.split("/"):
+            return _absent(key)
+        path = f"{self._buckets[bucket].root}/{key}"
+        try:
+            found = as_file(Path(path), media_type=_media_type(key))
+            return replace(found, etag=self._etag(path), headers=_HEADERS)
+        except OSError:
+            return _absent(key)
 
-    def _etag(self, path: Path) -> str:
+    def _etag(self, path: str) -> str:
         with self._lock:
             known = self._etags.get(path)
         if known is None:
-            known = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            content = Path(path).read_bytes()
+            known = hashlib.md5(content, usedforsecurity=False).hexdigest()
             with self._lock:
                 self._etags[path] = known
         return f'"{known}"'
@@ -201,7 +209,7 @@ class Buckets:
         return (
             f"<Contents><Key>{_safe(key, coded)}</Key>"
             "<LastModified>2024-01-15T00:00:00.000Z</LastModified>"
-            f"<ETag>{escape(self._etag(path))}</ETag><Size>{path.stat().st_size}</Size>"
+            f"<ETag>{escape(self._etag(str(path)))}</ETag><Size>{path.stat().st_size}</Size>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
         )
 

@@ -1,5 +1,6 @@
 """The server against `requests`: ranges, conditions, and a quick end."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -129,6 +130,36 @@ def test_a_connection_is_kept(server: Server, session: requests.Session) -> None
     adapter = session.get_adapter(server.url)
     pools = adapter.poolmanager.pools  # type: ignore[attr-defined]
     assert [pools[key].num_connections for key in pools.keys()] == [1]
+
+
+def asked_plainly(server: Server, text: str) -> bytes:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall(text.encode())
+        raw.shutdown(socket.SHUT_WR)
+        with raw.makefile("rb") as answer:
+            return answer.read()
+
+
+def test_who_wants_the_connection_closed_has_it_closed(server: Server) -> None:
+    path = "/a%20file.bin"
+    old = asked_plainly(server, f"HEAD {path} HTTP/1.0\r\n\r\n")
+    new = asked_plainly(server, f"HEAD {path} HTTP/1.1\r\nconnection: Close\r\n\r\n")
+    assert old.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert new.endswith(b"\r\n\r\n")
+
+
+def test_who_waits_to_send_a_body_is_told_to_go_on(server: Server) -> None:
+    head = "POST /echo HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+    answer = asked_plainly(server, head + "[7]")
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+    assert answer.endswith(b"[7]")
+
+
+def test_nonsense_ends_its_connection_and_no_other(
+    server: Server, session: requests.Session
+) -> None:
+    assert asked_plainly(server, "what is this\r\n\r\n" * 2) == b""
+    assert session.get(url_of(server)).content == CONTENT
 
 
 def test_every_request_is_logged_with_the_bytes_sent(
