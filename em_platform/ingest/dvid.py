@@ -16,7 +16,14 @@ import requests
 from numpy.typing import NDArray
 
 from em_platform.ingest.answers import Cut
-from em_platform.ingest.dvid_instance import Box, DvidInstance, Three, parse_info
+from em_platform.ingest.dvid_instance import (
+    Box,
+    DvidInstance,
+    DvidVersion,
+    Three,
+    parse_info,
+    parse_version,
+)
 from em_platform.ingest.dvid_stream import blocks_in, decoded
 from em_platform.ingest.web import Web
 
@@ -58,6 +65,12 @@ class Dvid:
         """What DVID says of the instance."""
         return parse_info(self.info(), who=self.web.who, url=f"{self.node_url}/info")
 
+    def version(self) -> DvidVersion:
+        """Which version the UUID means, and whether it may still change."""
+        url = f"{self.url.rstrip('/')}/api/repo/{self.uuid}/info"
+        repo = self.web.json(url)
+        return parse_version(repo, self.uuid, who=self.web.who, url=url)
+
     def raw(
         self, instance: DvidInstance, box: Box, *, most_bytes: int = MOST_RAW_BYTES
     ) -> NDArray[Any]:
@@ -87,7 +100,7 @@ class Dvid:
         The blocks at the edges of the box come whole. Errors as those of `raw`.
         """
         endpoint = "blocks" if instance.is_labels else "subvolblocks"
-        found = np.zeros(box[1], instance.dtype)
+        found = instance.nothing(box[1])
         absent: list[Three] = []
         whole = aligned(box, instance.block_shape)
         split = parts(whole, block=instance.block_shape, most_voxels=_MOST_BLOCK_VOXELS)
@@ -102,7 +115,7 @@ class Dvid:
         self, instance: DvidInstance, box: Box
     ) -> tuple[NDArray[Any], tuple[Three, ...]]:
         """As `subvolblocks`, each block asked for by its place."""
-        found = np.zeros(box[1], instance.dtype)
+        found = instance.nothing(box[1])
         absent: list[Three] = []
         places = blocks_of(aligned(box, instance.block_shape), instance.block_shape)
         while some := list(islice(places, _MOST_BLOCKS_NAMED)):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
 from em_platform.formats.length_units import nm_of
@@ -33,6 +34,8 @@ class DvidInstance:
     voxel_size_nm: tuple[float, float, float] | None
     jpeg: bool
     proxied: bool
+    background: int = 0
+    """Each byte of a voxel that nobody has written."""
 
     @property
     def is_labels(self) -> bool:
@@ -44,6 +47,12 @@ class DvidInstance:
         """How many voxels along z, y, x."""
         z, y, x = (b - a for a, b in zip(self.low, self.high, strict=True))
         return z, y, x
+
+    def nothing(self, shape: Three) -> NDArray[Any]:
+        """Voxels that nobody has written."""
+        found = np.empty(shape, self.dtype)
+        found.view(np.uint8)[...] = self.background
+        return found
 
     def holds(self, corner: Three, shape: Three) -> bool:
         """Whether a box lies within."""
@@ -72,6 +81,47 @@ def parse_info(info: Any, *, who: str, url: str) -> DvidInstance:
         ) from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DvidVersion:
+    """One version of a repository; one that is not `locked` may still change.
+
+    `changed` is another text after each change of the repository.
+    """
+
+    uuid: str
+    alias: str
+    locked: bool
+    changed: str
+
+
+def parse_version(repo: Any, uuid: str, *, who: str, url: str) -> DvidVersion:
+    """The version that a UUID, or its first letters, means in `/api/repo/.../info`.
+
+    Raises
+    ------
+    FormatError
+        It is not what DVID answers for a repository.
+    """
+    try:
+        nodes = repo["DAG"]["Nodes"]
+        (full,) = [each for each in nodes if each.startswith(uuid.partition(":")[0])]
+        node = nodes[full]
+        # `uuid:branch` is the newest version of a branch, another one tomorrow.
+        moves = ":" in uuid
+        return DvidVersion(
+            uuid=uuid if moves else full,
+            alias=str(repo.get("Alias") or ""),
+            locked=bool(node["Locked"]) and not moves,
+            changed=f"{repo.get('MutationID', 0)} {repo.get('Updated', '')}".strip(),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(
+            f"{who}: {url} does not tell of version {uuid} ({error!r}), expected "
+            f"DVID's DAG with its Nodes; check ingest.{who}.uuid",
+            url=url,
+        ) from error
+
+
 def _parsed(info: Mapping[str, Any]) -> DvidInstance:
     base, extended = info["Base"], info["Extended"]
     values = extended["Values"]
@@ -95,6 +145,7 @@ def _parsed(info: Mapping[str, Any]) -> DvidInstance:
         else None,
         jpeg=str(base.get("Compression", "")).lower().startswith("jpeg"),
         proxied=bool(extended.get("GridStore")),
+        background=int(extended.get("Background") or 0),
     )
 
 

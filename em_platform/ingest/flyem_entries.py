@@ -101,16 +101,34 @@ def entry_of(
                 "via": whole.way,
                 "first_voxel": [*whole.low],
                 "sharded": whole.sharded,
+                **_change_of(whole),
             },
         ),
         estimated_bytes=whole.estimate(crop),
         additional={
             "via": whole.way,
             "dataset_bounds": extents(whole.low, whole.high),
+            **_version_of(whole),
         },
         snapshot=whole.snapshot,
         **said,
     )
+
+
+def _change_of(whole: Whole) -> dict[str, str]:
+    """A version that is not locked names its last change: then its voxels are new."""
+    version = whole.version
+    return {} if version is None or version.locked else {"changed": version.changed}
+
+
+def _version_of(whole: Whole) -> dict[str, str | bool]:
+    if whole.version is None:
+        return {}
+    return {
+        "dvid_uuid": whole.version.uuid,
+        "dvid_repository": whole.version.alias,
+        "dvid_locked": whole.version.locked,
+    }
 
 
 def _origin(crop: Crop, voxel: Lengths | None) -> Lengths:

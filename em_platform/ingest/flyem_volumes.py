@@ -7,7 +7,7 @@ import numpy as np
 
 from em_platform.formats.volume import Volume
 from em_platform.ingest.dvid import Dvid, aligned, encoding_of
-from em_platform.ingest.dvid_instance import Three, parse_info
+from em_platform.ingest.dvid_instance import DvidVersion, Three, parse_info
 from em_platform.ingest.dvid_volume import dvid_volume
 from em_platform.ingest.flyem_crops import Crop
 from em_platform.ingest.web import Web
@@ -30,6 +30,7 @@ class Whole:
     voxel_size_nm: tuple[float, float, float] | None
     estimable: bool
     """Whether the voxels come as they are, so that their bytes can be told before."""
+    version: DvidVersion | None = None
     labels: bool = False
     sharded: bool = False
     """Whether its objects are many chunks each, of which a crop needs some."""
@@ -62,7 +63,9 @@ class Whole:
         return z * y * x
 
 
-def whole_of_dvid(dvid: Dvid, info: Any, *, way: str) -> Whole:
+def whole_of_dvid(
+    dvid: Dvid, info: Any, *, way: str, version: DvidVersion | None = None
+) -> Whole:
     """The volume that DVID's `/info` tells of."""
     instance = parse_info(info, who=dvid.web.who, url=f"{dvid.node_url}/info")
     plain = way == "raw" or encoding_of(instance) == "uncompressed"
@@ -76,6 +79,7 @@ def whole_of_dvid(dvid: Dvid, info: Any, *, way: str) -> Whole:
         dtype=instance.dtype,
         voxel_size_nm=instance.voxel_size_nm,
         estimable=plain and not instance.is_labels,
+        version=version,
         labels=instance.is_labels,
         snapshot={"info": info},
     )

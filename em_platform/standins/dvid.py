@@ -135,6 +135,10 @@ class Dvid:
         return refuse(404, "404 page not found")
 
     def _check(self, uuid: str) -> None:
+        # Behind a colon may stand a branch; here the only one is master.
+        uuid, _, branch = uuid.partition(":")
+        if branch not in ("", "master"):
+            raise Refused(f'branch "{branch}" not found')
         if not self.uuid.startswith(uuid):
             raise Refused(f"could not find UUID with partial match to {uuid}")
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from em_platform.config import SourceSettings, TransferSettings
 from em_platform.errors import FormatError, SourceRefused, SourceUnavailable
 from em_platform.ingest.dvid import Dvid, aligned, parts
+from em_platform.ingest.dvid_instance import parse_info, parse_version
 from em_platform.ingest.dvid_volume import dvid_volume
 from em_platform.ingest.web import Web
 from em_platform.standins import dvid as standin
@@ -65,6 +66,7 @@ def handler() -> standin.Dvid:
                 voxels=Held(GREY),
                 origin=ORIGIN,
                 absent=frozenset({(2, 1, 1), (2, 2, 1)}),
+                background=127,
             ),
         )
     )
@@ -108,8 +110,6 @@ def test_bounds_sizes_and_blocks_are_told_as_z_y_x(served: Served) -> None:
 
 
 def test_the_recorded_information_of_hemibrain_is_understood() -> None:
-    from em_platform.ingest.dvid_instance import parse_info
-
     # As the run of 2025-06-11 of the source project's loader logged it.
     extents = {"MinPoint": [0, 0, 0], "MaxPoint": [34431, 39724, 41407]}
     info = {
@@ -235,7 +235,7 @@ def test_absent_blocks_are_background_and_are_named(served: Served, way: str) ->
     raw = dvid.raw(instance, (CORNER, CROP))
     assert np.array_equal(found, raw)
     hole = found[64 - 30 : 128 - 30, :, 128 - 100 : 192 - 100]
-    assert not hole[:, : 192 - 70].any()
+    assert (hole[:, : 192 - 70] == 127).all()
 
 
 def test_a_busy_server_is_asked_again_and_then_given_up(served: Served) -> None:
@@ -306,7 +306,14 @@ def test_an_instance_that_is_not_there_is_refused(served: Served) -> None:
     [{}, [], {"Base": {}}, {"Base": {}, "Extended": {"Values": [{}, {}, {}, {}]}}],
 )
 def test_other_answers_are_told(info: Any) -> None:
-    from em_platform.ingest.dvid_instance import parse_info
-
     with pytest.raises(FormatError, match="tells of no volume of voxels"):
         parse_info(info, who="flyem", url="/info")
+
+
+def test_a_version_is_told_in_full_and_whether_it_may_change(served: Served) -> None:
+    version = served.dvid("grayscale").version()
+    assert version.uuid == standin.HEMIBRAIN_UUID
+    assert version.alias == "hemibrain"
+    assert version.locked
+    with pytest.raises(FormatError, match="does not tell of version b00"):
+        parse_version({"DAG": {"Nodes": {}}}, "b00", who="flyem", url="/info")

@@ -259,6 +259,20 @@ def test_a_refused_token_fails_the_item_and_a_service_that_is_down_does_not(
     assert str(entry.additional["neuprint"]).startswith("did not answer: flyem: https:")
 
 
+def test_a_version_that_may_still_change_names_its_last_change(world: World) -> None:
+    locked = source_of(world).describe(KEY)
+    assert locked.additional["dvid_locked"] is True
+    assert str(locked.additional["dvid_uuid"]).startswith("a89eb3af")
+    assert locked.array is not None
+    assert "changed" not in locked.array.options
+    moving = source_of(world, uuid="a89eb:master").describe(KEY)
+    assert moving.additional["dvid_locked"] is False
+    assert moving.array is not None
+    assert moving.array.options["changed"].startswith("0 2019-01-25")
+    world.faults.add(Fault("status", path="/api/repo/*", status=404))
+    assert "dvid_locked" not in source_of(world).describe(KEY).additional
+
+
 @pytest.mark.parametrize("status", [503, 404])
 def test_a_dvid_that_does_not_serve_is_told(world: World, status: int) -> None:
     world.faults.add(Fault("status", site="dvid", status=status))

@@ -8,6 +8,7 @@ from typing import Any
 from em_platform.config import Settings
 from em_platform.errors import (
     ConfigError,
+    FormatError,
     RecordError,
     SourceRefused,
     SourceUnavailable,
@@ -15,6 +16,7 @@ from em_platform.errors import (
 from em_platform.formats.volume import Volume
 from em_platform.ingest.described import Described
 from em_platform.ingest.dvid import Dvid
+from em_platform.ingest.dvid_instance import DvidVersion, parse_info
 from em_platform.ingest.flyem_crops import (
     Crop,
     crop_of,
@@ -160,20 +162,33 @@ class Flyem:
     def _whole_of(self, way: str) -> Whole:
         if way == "precomputed":
             return self._precomputed
-        whole = whole_of_dvid(self._dvid, self._info, way=way)
-        if way == "raw" and self._info["Extended"].get("GridStore"):
+        if way == "raw" and self._is_proxied:
             if self._settings.via == "raw":
                 raise ConfigError(
-                    f"flyem: {whole.url} passes on the blocks of another store, "
-                    "expected one that has boxes of voxels; set ingest.flyem.via to "
-                    "subvolblocks or precomputed"
+                    f"flyem: {self._dvid.node_url} passes on the blocks of another "
+                    "store, expected one that has boxes of voxels; set "
+                    "ingest.flyem.via to subvolblocks or precomputed"
                 )
-            return whole_of_dvid(self._dvid, self._info, way="subvolblocks")
-        return whole
+            way = "subvolblocks"
+        return whole_of_dvid(self._dvid, self._info, way=way, version=self._version)
+
+    @property
+    def _is_proxied(self) -> bool:
+        url = f"{self._dvid.node_url}/info"
+        return parse_info(self._info, who=self.name, url=url).proxied
 
     @cached_property
     def _info(self) -> Any:
         return self._dvid.info()
+
+    @cached_property
+    def _version(self) -> DvidVersion | None:
+        """The version, where the server lets us see its repository."""
+        try:
+            return self._dvid.version()
+        except (SourceRefused, FormatError) as error:
+            log.warning("flyem: goes on without knowing the version: %s", error)
+            return None
 
     @cached_property
     def _precomputed(self) -> Whole:
