@@ -105,7 +105,8 @@ class FlyemSettings(SourceSettings):
     Without `items` one crop of `crop_shape` (z, y, x) is taken in the middle. `via`
     chooses DVID's endpoint or the precomputed volume; `auto` takes the precomputed one
     for more than `max_raw_mb`. `throttle` asks DVID to serve us after others. neuPrint
-    is asked for provenance and regions only where there is a token.
+    is asked for provenance and regions only where there is a token;
+    `neuprint_certificate` is a file of certificates to trust, or `false`.
     """
 
     schedule: str = "0 3 * * *"
