@@ -46,8 +46,9 @@ _WATCHDOGS = {
 class ChunkStore:
     """The objects below `url`: a path, `http(s)://` or `s3://`.
 
-    `options` are `endpoint_url`, `region`, `anon` (false: the credentials that AWS's
-    own tools would find), `requests_at_once`, `requests_per_second` (of S3),
+    `options` are `endpoint_url`, `region`, `key` and `secret`, `anon` (false: what
+    AWS's own tools would find; without it and `key` nothing is signed),
+    `requests_at_once`, `requests_per_second` (of S3),
     `retries` and `backoff_s`; others are for others.
     """
 
@@ -212,16 +213,31 @@ def _kvstore(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     client = options.get("client_kwargs") or {}
     endpoint = options.get("endpoint_url") or client.get("endpoint_url")
     region = options.get("region") or client.get("region_name") or "us-east-1"
-    # Without this, tensorstore first looks for credentials for some seconds.
-    credentials = "anonymous" if options.get("anon", True) else "default"
     found = {
         "driver": "s3",
         "bucket": bucket,
         "path": folder,
         "aws_region": region,
-        "aws_credentials": {"type": credentials},
+        "aws_credentials": {"type": _credentials(options)},
     }
     return found | ({"endpoint": str(endpoint).rstrip("/")} if endpoint else {})
+
+
+def is_anonymous(options: Mapping[str, Any]) -> bool:
+    """Whether a bucket is read without credentials: unless `options` name some."""
+    return bool(options.get("anon", "key" not in options))
+
+
+def _credentials(options: Mapping[str, Any]) -> str:
+    """Which credentials tensorstore uses; by itself it looks for some for seconds."""
+    if is_anonymous(options):
+        return "anonymous"
+    if "key" not in options:
+        return "default"
+    # tensorstore takes a key from nowhere but the environment of the process.
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", str(options["key"]))
+    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", str(options.get("secret", "")))
+    return "environment"
 
 
 def tensorstore() -> Any:

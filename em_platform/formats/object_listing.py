@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
 from em_platform.errors import SourceRefused, SourceUnavailable, StorageError
-from em_platform.formats.chunk_store import FIRST_WAIT_S, ChunkStore
+from em_platform.formats.chunk_store import FIRST_WAIT_S, ChunkStore, is_anonymous
 from em_platform.formats.source import local_path
 
 _TIMEOUT_S = (10.0, 20.0)
@@ -52,7 +52,7 @@ def listed(store: ChunkStore, prefixes: Iterable[str]) -> Iterator[Found]:
             yield from _walked(local, prefix)
         return
     pages: Callable[[str], Iterable[Found]]
-    if store.options.get("anon", True):
+    if is_anonymous(store.options):
         pages = partial(_listed_by_http, store)
     else:
         pages = partial(_listed_by_fsspec, store)
@@ -72,7 +72,7 @@ def folders(store: ChunkStore, prefix: str) -> tuple[str, ...]:
         The bucket does not answer, or is not listed for us.
     """
     local = local_path(store.url)
-    if local is not None or not store.options.get("anon", True):
+    if local is not None or not is_anonymous(store.options):
         below = {each.name[len(prefix) :] for each in listed(store, (prefix,))}
         return tuple(sorted({name.partition("/")[0] for name in below if "/" in name}))
     return tuple(
