@@ -52,7 +52,7 @@ def no_duplicates(made: Consolidated) -> Check:
 def catalog_is_complete(made: Consolidated) -> Check:
     """Every dataset of the catalog is complete: none failed, none is on its way."""
     waiting = made.incomplete
-    total = len(made.judged)
+    total = made.catalog["summary"]["records"]
     sentence = (
         f"{len(waiting)} of {total} datasets are not complete, such as {waiting[0]}"
         if waiting

@@ -56,11 +56,11 @@ class Consolidated:
 
     @property
     def incomplete(self) -> tuple[str, ...]:
-        """Places of the datasets that are not complete."""
+        """Places of the datasets that are not complete, damaged files left aside."""
         return tuple(
             each.found.place
             for each in self.judged
-            if each.record.get("status") != Status.COMPLETE
+            if each.record and each.record.get("status") != Status.COMPLETE
         )
 
     @property

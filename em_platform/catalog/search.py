@@ -37,7 +37,7 @@ SHORT = {
 _TERM = re.compile(
     r"""(?P<minus>-?)
     (?:(?P<field>[A-Za-z_][\w.-]*)(?P<operator>!=|!~|<=|>=|=|~|<|>)
-       (?P<value>"[^"]*"|\S*)
+       (?P<value>"[^"]*"|[^\s"]*)
       |(?P<word>"[^"]*"|[^\s"]+))
     (?=\s|$)""",
     re.VERBOSE,
