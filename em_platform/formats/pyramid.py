@@ -218,21 +218,7 @@ def build(
     """
     made = _Shards(pyramid, unit, write=write, pool=pool)
     for box in _read_order(pyramid, unit, spans=spans or (False,) * len(unit.index)):
-        region = pyramid.box_region(unit.floor, box)
-        pixels = read(unit.floor, region)
-        for index in itertools.product(*box):
-            inner = pyramid.region(unit.floor, index)
-            made.take(unit.floor, index, _part(pixels, inner, of=region))
-
-
-def _part(pixels: Array, inner: Region, *, of: Region) -> Array:
-    if inner == of:
-        return pixels
-    places = (
-        slice(part.start - whole.start, part.stop - whole.start)
-        for part, whole in zip(inner, of, strict=True)
-    )
-    return np.ascontiguousarray(pixels[tuple(places)])
+        made.take_box(box, read=read)
 
 
 def _read_order(
@@ -275,6 +261,15 @@ class _Shards:
         self._pool = pool
         self._growing: dict[tuple[int, Shape], tuple[Array, int]] = {}
 
+    def take_box(self, box: Box, *, read: Callable[[int, Region], Array]) -> None:
+        """Read some shards at once and take them; nothing of it stays when it ends."""
+        floor = self._unit.floor
+        region = self._pyramid.box_region(floor, box)
+        pixels = read(floor, region)
+        for index in itertools.product(*box):
+            inner = self._pyramid.region(floor, index)
+            self.take(floor, index, _part(pixels, inner, of=region))
+
     def take(self, level: int, index: Shape, pixels: Array) -> None:
         """Write a whole shard, and put its half into the shard above."""
         if level >= self._unit.new:
@@ -315,3 +310,13 @@ class _Shards:
             slice(start, start + length)
             for start, length in zip(starts, size, strict=True)
         )
+
+
+def _part(pixels: Array, inner: Region, *, of: Region) -> Array:
+    if inner == of:
+        return pixels
+    places = (
+        slice(part.start - whole.start, part.stop - whole.start)
+        for part, whole in zip(inner, of, strict=True)
+    )
+    return np.ascontiguousarray(pixels[tuple(places)])
