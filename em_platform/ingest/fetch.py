@@ -19,7 +19,6 @@ from em_platform.config import Settings, TransferSettings
 from em_platform.errors import ConfigError
 from em_platform.ingest.fetch_file import FileFetch, Item, Stopped
 from em_platform.ingest.file_names import check_names
-from em_platform.ingest.ledger import Ledger
 from em_platform.ingest.manifest import Manifest
 from em_platform.ingest.progress import Progress
 from em_platform.ingest.space import check_space, gb, written
@@ -77,7 +76,6 @@ def fetch_files(
             web=web,
             transfer=transfer,
             manifest=manifest,
-            ledger=Ledger(manifest),
             pool=pool,
             came=counter.came,
             stop=threading.Event(),

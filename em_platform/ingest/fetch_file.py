@@ -3,8 +3,8 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, as_completed, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +17,7 @@ from em_platform.errors import (
     StorageError,
 )
 from em_platform.ingest.addresses import Addresses
-from em_platform.ingest.ledger import Ledger
-from em_platform.ingest.manifest import Held, Manifest
+from em_platform.ingest.manifest import Held, Manifest, Part
 from em_platform.ingest.parts import (
     Changed,
     NoRanges,
@@ -50,7 +49,6 @@ class Item:
     web: Web
     transfer: TransferSettings
     manifest: Manifest
-    ledger: Ledger
     pool: Executor
     came: Callable[[int], None]
     stop: threading.Event
@@ -135,10 +133,9 @@ class FileFetch:
             with self._opened(offer) as descriptor:
                 self._fill(descriptor, offer)
                 parts = self._item.manifest.parts(self._name)
-                digests = read_back(descriptor, parts, md5=bool(self._remote.md5))
+                digests = self._synced_and_read(descriptor, parts)
                 size_bytes = covered(parts)
                 if not digests.broken and offer.size_bytes in (None, size_bytes):
-                    os.fsync(descriptor)
                     return self._finish(offer, digests, size_bytes=size_bytes)
             self._item.manifest.forget_parts(self._name, digests.broken)
             log.warning("%s: %d parts of %s are not on the disk as they were written",
@@ -148,6 +145,15 @@ class FileFetch:
             "written, twice; check the disk",
             url=str(self._partial),
         )
+
+    def _synced_and_read(self, descriptor: int, parts: Sequence[Part]) -> Digests:
+        """What lies on the disk for good; the disk writes while we count."""
+        with ThreadPoolExecutor(1, "sync") as beside:
+            synced = beside.submit(os.fsync, descriptor)
+            digests = read_back(descriptor, parts, md5=bool(self._remote.md5))
+            with written(self._partial, who=self._item.who):
+                synced.result()
+        return digests
 
     @contextmanager
     def _opened(self, offer: Offer) -> Iterator[int]:
@@ -207,7 +213,7 @@ class FileFetch:
         part = fetch_stream(self._item.web, offer, name=self._name, write=write)
         with written(self._partial, who=self._item.who):
             os.ftruncate(descriptor, part.stop)
-            self._item.ledger.note(self._name, part, descriptor=descriptor)
+        self._item.manifest.add_part(self._name, part)
 
     def _fill_by_parts(self, descriptor: int, offer: Offer, *, size_bytes: int) -> None:
         item = self._item
@@ -218,8 +224,7 @@ class FileFetch:
             if halt.is_set() or item.stop.is_set():
                 raise Stopped
             part = fetch_part(item.web, offer, span, name=self._name, write=write)
-            with written(self._partial, who=item.who):
-                item.ledger.note(self._name, part, descriptor=descriptor)
+            item.manifest.add_part(self._name, part)
 
         spans = missing_ranges(
             size_bytes,

@@ -1,6 +1,6 @@
 """What has come of an item's files, part by part, so that nothing comes twice."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -58,7 +58,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Part:
-    """Bytes `start` to before `stop` of a file, which are safe on the disk."""
+    """Bytes `start` to before `stop` of a file, which have been written."""
 
     start: int
     stop: int
@@ -66,9 +66,14 @@ class Part:
 
 
 class Manifest:
-    """The journal of one item's folder; a part that is in it outlives any end.
+    """The journal of one item's folder, to be used by many threads.
 
-    To be used by many threads; `manifest.sqlite` may be looked at by any SQLite.
+    A part is noted when the kernel has its bytes, and so outlives the process, however
+    that ends. Not a power cut: then noted bytes may be lost, or notes of the last
+    seconds. Syncing the disk at each part would prevent that and cost a multiple of the
+    network's time on a fast one; instead the CRC-32 of each part is compared before the
+    whole file is called whole, what was lost is fetched again, and the whole file is
+    synced before it is noted as such.
 
     Raises
     ------
@@ -82,6 +87,7 @@ class Manifest:
             _TABLES,
             who=who,
             remedy="free space or check access, or delete it to fetch all anew",
+            synchronous="NORMAL",
         )
 
     def __enter__(self) -> Self:
@@ -123,12 +129,12 @@ class Manifest:
                 (held.url, held.etag, held.modified, held.name),
             )
 
-    def add_parts(self, parts: Sequence[tuple[str, Part]]) -> None:
-        """Parts (with the names of their files) that are safe on the disk."""
+    def add_part(self, name: str, part: Part) -> None:
+        """A part of a file has been written."""
         with self._journal.writing() as cursor:
-            cursor.executemany(
+            cursor.execute(
                 "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)",
-                [(name, part.start, part.stop, part.crc32) for name, part in parts],
+                (name, part.start, part.stop, part.crc32),
             )
 
     def forget_parts(self, name: str, parts: Iterable[Part]) -> None:

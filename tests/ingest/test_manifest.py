@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from em_platform.errors import StorageError
-from em_platform.ingest.ledger import Ledger
 from em_platform.ingest.manifest import NAME, Held, Manifest, Part
 from em_platform.ingest.parts import missing_ranges
 from em_platform.ingest.read_back import read_back
@@ -17,7 +16,8 @@ BEGUN = Held(name="a", url="http://localhost/a", size_bytes=30, etag='"1"')
 def test_parts_are_there_when_it_is_opened_again(tmp_path: Path) -> None:
     with Manifest(tmp_path, who="ebi 1") as manifest:
         manifest.begin(BEGUN)
-        manifest.add_parts([("a", Part(10, 20, 7)), ("a", Part(0, 10, 8))])
+        manifest.add_part("a", Part(10, 20, 7))
+        manifest.add_part("a", Part(0, 10, 8))
     with Manifest(tmp_path, who="ebi 1") as manifest:
         assert manifest.file("a") == BEGUN
         assert manifest.parts("a") == (Part(0, 10, 8), Part(10, 20, 7))
@@ -28,7 +28,8 @@ def test_parts_are_there_when_it_is_opened_again(tmp_path: Path) -> None:
 def test_a_file_that_begins_anew_has_no_parts(tmp_path: Path) -> None:
     with Manifest(tmp_path, who="ebi 1") as manifest:
         manifest.begin(BEGUN)
-        manifest.add_parts([("a", Part(0, 10, 8)), ("b", Part(0, 10, 8))])
+        manifest.add_part("a", Part(0, 10, 8))
+        manifest.add_part("b", Part(0, 10, 8))
         manifest.begin(BEGUN)
         assert manifest.parts("a") == ()
         assert len(manifest.parts("b")) == 1
@@ -47,7 +48,7 @@ def test_a_whole_file_is_remembered_with_its_digest(tmp_path: Path) -> None:
     )
     with Manifest(tmp_path, who="ebi 1") as manifest:
         manifest.begin(BEGUN)
-        manifest.add_parts([("a", Part(0, 30, 8))])
+        manifest.add_part("a", Part(0, 30, 8))
         manifest.end(whole)
         assert manifest.files() == (whole,)
         assert manifest.parts("a") == ()
@@ -60,15 +61,10 @@ def test_what_is_no_manifest_is_told(tmp_path: Path) -> None:
 
 
 def test_many_threads_note_their_parts(tmp_path: Path) -> None:
-    with Manifest(tmp_path, who="ebi 1") as manifest, (tmp_path / "f").open("wb") as f:
+    with Manifest(tmp_path, who="ebi 1") as manifest:
         manifest.begin(BEGUN)
-        ledger = Ledger(manifest)
         threads = [
-            threading.Thread(
-                target=ledger.note,
-                args=("a", Part(n, n + 1, n)),
-                kwargs={"descriptor": f.fileno()},
-            )
+            threading.Thread(target=manifest.add_part, args=("a", Part(n, n + 1, n)))
             for n in range(30)
         ]
         for thread in threads:
