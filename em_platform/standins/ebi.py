@@ -9,6 +9,7 @@ import numpy as np
 
 from em_platform.standins.dm3 import write_dm
 from em_platform.standins.empiar import ENTRIES, entry_api
+from em_platform.standins.empiar_header import header_of
 from em_platform.standins.filehost import FileHost
 from em_platform.standins.messages import Handler, Request, Response
 from em_platform.standins.mrc import write_mrc
@@ -36,6 +37,9 @@ def ebi(ground: Ground) -> Part:
     def fill(folder: Path) -> None:
         _write_retina(folder / "11759" / "data", retina)
         _write_others(folder)
+        for number, said in ENTRIES.items():
+            header = header_of(f"EMPIAR-{number}", said)
+            (folder / number / f"{number}.xml").write_bytes(header)
 
     def truth(key: str) -> Voxels:
         return images[key].whole()

@@ -17,6 +17,7 @@ from em_platform.standins.chunk_stores import (
     write_zarr_array,
     write_zarr_group,
 )
+from em_platform.standins.cosem_manifests import manifests
 from em_platform.standins.part import Ground, Part, Site, Tree
 from em_platform.standins.pixels import Pixels, Three, Voxels
 
@@ -41,7 +42,7 @@ _HELA_NM = (5.24, 4.0, 4.0)
 
 
 def openorganelle(ground: Ground) -> Part:
-    """The anonymous bucket `janelia-cosem-datasets`."""
+    """The anonymous bucket `janelia-cosem-datasets`, and manifests of its datasets."""
     truths: dict[str, Callable[[], Voxels]] = {
         **{
             _key(_ACCUMBENS, _EM, n): partial(_level, ground, n) for n in range(_LEVELS)
@@ -59,6 +60,7 @@ def openorganelle(ground: Ground) -> Part:
         return {
             "ingest.openorganelle.bucket_url": f"s3://{BUCKET}",
             "ingest.openorganelle.endpoint_url": urls["s3"],
+            "ingest.openorganelle.metadata_url": urls["cosem-metadata"],
         }
 
     def truth(key: str) -> Voxels:
@@ -72,7 +74,10 @@ def openorganelle(ground: Ground) -> Part:
     tree = Tree(ground.folder / "openorganelle", fill)
     buckets = s3.Buckets({BUCKET: tree}, faults=ground.faults)
     return Part(
-        sites={"s3": Site(handler=buckets, refuse=s3.refuse)},
+        sites={
+            "s3": Site(handler=buckets, refuse=s3.refuse),
+            "cosem-metadata": Site(handler=manifests()),
+        },
         settings=settings,
         keys=tuple(truths),
         truth=truth,

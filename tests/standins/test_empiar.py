@@ -1,8 +1,10 @@
 """The entry API against the answer that EMPIAR once gave."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -38,6 +40,30 @@ def test_an_entry_has_the_keys_and_values_of_the_recorded_answer(
     assert len(found["EMPIAR-11759"]) == 22
     for name in ("title", "experiment_type", "imagesets", "entry_doi", "release_date"):
         assert found["EMPIAR-11759"][name] == real["EMPIAR-11759"][name]
+
+
+def test_the_header_has_elements_of_the_recorded_one(
+    world: World, shared_data: Path
+) -> None:
+    real = ElementTree.parse(shared_data / "api/empiar/10934.xml").getroot()
+    assert real is not None
+    files = world.settings["ingest.ebi.files_urls"]
+    answer = requests.get(f"{files}/99002/99002.xml", timeout=10)
+    found = ElementTree.fromstring(answer.content)
+    assert found.get("accessionCode") == "EMPIAR-99002"
+    assert found.attrib.keys() == real.attrib.keys()
+    assert set(paths(found)) <= set(paths(real))
+    space = {"e": "http://pdbe.org/empiar"}
+    sets = [each.text for each in found.findall("e:imageSet/e:directory", space)]
+    assert sets == ["/data/sections", "/data/volume"]
+
+
+def paths(element: ElementTree.Element, above: str = "") -> Iterator[str]:
+    """Of the element and all below it."""
+    here = f"{above}/{element.tag}"
+    yield here
+    for child in element:
+        yield from paths(child, here)
 
 
 @pytest.mark.parametrize("name", ["11759", "EMPIAR-11759", "EMPIAR-11759/"])

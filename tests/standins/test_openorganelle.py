@@ -94,6 +94,28 @@ def test_tensorstore_reads_the_n5_with_x_first(world: World, level: int) -> None
     assert np.array_equal(voxels, world.truth("openorganelle", key))
 
 
+@pytest.mark.parametrize("dataset", ["jrc_hela-2", "jrc_mus-nacc-2"])
+def test_manifests_fit_the_published_schema(
+    world: World, shared_data: Path, dataset: str
+) -> None:
+    import jsonschema
+
+    folder = shared_data / "api/openorganelle"
+    schema = json.loads((folder / "manifest.schema.json").read_text())
+    url = world.settings["ingest.openorganelle.metadata_url"]
+    found = requests.get(f"{url}/{dataset}/manifest.json", timeout=10).json()
+    jsonschema.validate(found, schema)
+    if dataset == "jrc_hela-2":
+        real = json.loads((folder / "jrc_hela-2.manifest.json").read_text())
+        for name in ("title", "DOI", "id"):
+            listed = real["metadata"][name]
+            assert found["metadata"][name] in (listed, listed[:1])
+        said = real["metadata"]["imaging"]
+        ours = found["metadata"]["imaging"]
+        for name in ("gridSpacing", "dimensions", "startDate"):
+            assert ours[name] == said[name]
+
+
 def test_idr_serves_ome_zarr_with_and_without_channels(world: World) -> None:
     from ome_zarr_models.v04.image import ImageAttrs
 

@@ -64,7 +64,7 @@ def test_files_made_anew_have_the_same_bytes_and_times(tmp_path: Path) -> None:
 def test_it_is_up_and_down_quickly(tmp_path: Path) -> None:
     started = time.monotonic()
     with running_world(tmp_path) as world:
-        assert len(world.urls) == 10
+        assert len(world.urls) == 11
     assert time.monotonic() - started < 2
 
 
