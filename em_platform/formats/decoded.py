@@ -4,13 +4,17 @@ Who reads a compressed volume block by block touches the same strips or planes a
 decoding costs a hundred times what a copy does. Bounded to 64 MiB a process.
 """
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
+
+from em_platform.formats.source import Source
 
 _CACHE_BYTES = 1 << 26
 _ALWAYS_BYTES = 1 << 28
@@ -42,6 +46,18 @@ class Decoded:
                 self._size += pixels.nbytes
             while self._size > self.limit:
                 self._size -= self._held.popitem(last=False)[1].nbytes
+
+
+FileKey = tuple[str, int, int]
+
+
+def key_of(source: Source) -> FileKey:
+    """What tells a file from others, and from itself after it was written anew."""
+    changed_ns = 0
+    if source.path is not None:
+        with suppress(OSError):
+            changed_ns = os.stat(source.path).st_mtime_ns
+    return source.uri, source.length, changed_ns or hash(source.first)
 
 
 DECODED = Decoded(_CACHE_BYTES)

@@ -19,9 +19,10 @@ _PACKED = {
     b"7z\xbc\xaf": "a 7z archive",
     b"(\xb5/\xfd": "a Zstandard file",
     b"\x89HDF": "an HDF5 file",
-    b"II\x97\1": "a SER file",
+    b"II\x97\1": "an image series of TIA",
     b"\xd3\xed\xf5\xf2": "a Janelia FIB-SEM DAT file",
     b"%PDF": "a PDF document",
+    b"<": "a web page or XML",
 }
 """First bytes of what comes instead of an image."""
 

@@ -74,6 +74,8 @@ def _open_remote(uri: str, options: Mapping[str, Any] | None) -> Volume:
     # A page instead of a file is what servers of folders answer with.
     if start == b"<" and _is_chunked(uri, options):
         return _open_chunked(uri, options)
+    if start == b"<" and uri.endswith("/"):
+        return _open_folder(uri, options)
     return open_file(uri, for_file)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.decoded import DECODED, is_plausible
+from em_platform.formats.decoded import DECODED, FileKey, is_plausible, key_of
 from em_platform.formats.raster import (
     JPEG_START,
     PNG_START,
@@ -31,15 +31,15 @@ class RasterVolume:
 
     info: VolumeInfo
     source: Source
+    key: FileKey
 
     def read(self, region: Region) -> NDArray[Any]:
         """The voxels of a region, `(z, y, x)`, in native byte order."""
         z, y, x = (slice(*ends) for ends in bounds_of(region, self.info.shape))
-        key = (self.source.uri, self.source.length, self.source.first)
-        pixels = DECODED.get(key)
+        pixels = DECODED.get(self.key)
         if pixels is None:
             pixels = self._decode()
-            DECODED.put(key, pixels)
+            DECODED.put(self.key, pixels)
         return pixels[z, y, x].copy()
 
     def _decode(self) -> NDArray[Any]:
@@ -90,7 +90,7 @@ def open_raster(source: Source) -> RasterVolume:
         size_bytes=source.length,
         tags=tags,
     )
-    return RasterVolume(info=info, source=source)
+    return RasterVolume(info=info, source=source, key=key_of(source))
 
 
 def _no_grey(source: Source, found: str) -> FormatError:

@@ -1,7 +1,7 @@
 """Many files of one plane each as one volume, in the order in which they are given."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
 from em_platform.formats.open_file import open_file
+from em_platform.formats.plain_volume import PlainVolume
+from em_platform.formats.raster_volume import RasterVolume
 from em_platform.formats.region import bounds_of, shape_of
+from em_platform.formats.tiff_decode import CodedVolume
 from em_platform.formats.volume import Region, Volume
 from em_platform.model.volume import VolumeInfo
 
@@ -69,7 +72,15 @@ def stack_of(planes: Sequence[Volume], *, z_nm: float | None = None) -> StackVol
             "tags": first.tags | {"files": len(planes)},
         }
     )
-    return StackVolume(info=info, planes=tuple(planes))
+    return StackVolume(info=info, planes=tuple(_light(p, first) for p in planes))
+
+
+def _light(plane: Volume, shared: VolumeInfo) -> Volume:
+    """The plane without what the others have as well: thousands go to each worker."""
+    if not isinstance(plane, PlainVolume | CodedVolume | RasterVolume):
+        return plane
+    source = replace(plane.source, first=b"")
+    return replace(plane, info=shared, source=source)
 
 
 def _check(found: VolumeInfo, first: VolumeInfo) -> None:

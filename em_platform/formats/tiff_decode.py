@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.decoded import DECODED, is_plausible
+from em_platform.formats.decoded import DECODED, FileKey, is_plausible
 from em_platform.formats.region import Bounds, bounds_of, shape_of
 from em_platform.formats.source import Source
 from em_platform.formats.tiff_directory import Window, read_directory
@@ -32,23 +32,19 @@ class CodedVolume:
 
     info: VolumeInfo
     source: Source
+    key: FileKey
     layout: PageLayout
     order: str
     big: bool
     directory_offsets: tuple[int, ...]
 
-    @property
-    def file(self) -> tuple[str, int, bytes]:
-        """What tells this file from others, in whichever process."""
-        return self.source.uri, self.source.length, self.source.first
-
     def __eq__(self, other: object) -> bool:
         """Whether both read the same file."""
-        return isinstance(other, CodedVolume) and other.file == self.file
+        return isinstance(other, CodedVolume) and other.key == self.key
 
     def __hash__(self) -> int:
         """Of the file."""
-        return hash(self.file)
+        return hash(self.key)
 
     def read(self, region: Region) -> NDArray[Any]:
         """The voxels of a region, `(z, y, x)`, in native byte order."""
@@ -91,7 +87,7 @@ class _Page:
 
     def segment(self, index: int) -> NDArray[Any]:
         """The pixels of a strip or tile, cut at the page's edge."""
-        key = (*self.volume.file, int(self.offsets[index]))
+        key = (*self.volume.key, int(self.offsets[index]))
         pixels = DECODED.get(key)
         if pixels is None:
             pixels = self._decode(index)

@@ -10,6 +10,7 @@ from itertools import islice
 import numpy as np
 
 from em_platform.errors import FormatError
+from em_platform.formats.decoded import key_of
 from em_platform.formats.plain_volume import PlainVolume
 from em_platform.formats.sem_tiff import OLYMPUS_TAG, SemScale, sem_scale
 from em_platform.formats.source import Source
@@ -80,6 +81,7 @@ def open_tiff(source: Source) -> Volume:
         return CodedVolume(
             info=info,
             source=source,
+            key=key_of(source),
             layout=layout,
             order=first.order,
             big=first.big,
@@ -145,10 +147,12 @@ def _name(first: Directory, dialect: str) -> str:
 
 
 def _chunk(pages: Pages) -> tuple[int, int, int]:
-    """What is read at once without waste: a tile, or the rows of a whole page."""
+    """What is read at once without waste: a tile or strip, or rows of a plain page."""
     layout = pages.layout
-    rows, columns = layout.segment_shape if layout.tiled else (layout.height, 0)
-    return 1, min(rows, layout.height), min(columns or layout.width, layout.width)
+    if layout.simple and not pages.directory_offsets:
+        return 1, layout.height, layout.width
+    rows, columns = layout.segment_shape
+    return 1, min(rows, layout.height), min(columns, layout.width)
 
 
 def _tags(scale: TiffScale, sem: SemScale | None, pages: Pages) -> dict[str, Tag]:
