@@ -70,16 +70,13 @@ def test_each_level_has_its_own_voxel_size(level: int, world: World) -> None:
 
 
 def test_an_entry_says_what_the_array_is(world: World) -> None:
-    entry = source_of(world).describe(f"{EM}.s1")
+    entry = source_of(world, metadata_url="").describe(f"{EM}.s1")
     assert entry.source_id == "jrc_mus-nacc-2/recon-2/em/fibsem-int16/s1"
     assert (entry.modality, entry.dtype) == ("FIB-SEM", "int16")
     assert entry.estimated_bytes == 35 * 78 * 81 * 2
     assert entry.additional["internal_zarr_path"] == "recon-2/em/fibsem-int16/s1"
     assert entry.aliases == ("jrc_mus-nacc-2", "recon-2/em/fibsem-int16/s1")
-    assert set(entry.snapshot) == {
-        *(".zattrs", "s1/.zattrs", "s1/.zarray"),
-        "manifest.json",
-    }
+    assert set(entry.snapshot) == {".zattrs", "s1/.zattrs", "s1/.zarray"}
     assert entry.imaging_start_date is None  # the bucket does not say
     chunks = world.requests.count(lambda each: each.path.endswith("/s1/0/0/0"))
     assert chunks == 0
