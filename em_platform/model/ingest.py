@@ -17,6 +17,8 @@ class RemoteFile(Model):
     url: str
     mirrors: tuple[str, ...] = ()
     size_bytes: int | None = Field(default=None, ge=0)
+    etag: str = ""
+    """Of `url`, when it was described; another one means another file."""
     sha256: str = ""
     """As the source publishes it; empty where it does not."""
     md5: str = ""
