@@ -74,11 +74,12 @@ def from_any(urls: Iterable[str], ask: Callable[[str], T]) -> tuple[str, T]:
 
 
 def with_sizes(web: Web, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
-    """The files with the lengths that their server states."""
+    """The files with the lengths and ETags that their server states."""
 
     def measure(file: RemoteFile) -> RemoteFile:
-        size = web.head(file.url).size_bytes
-        return file.model_copy(update={"size_bytes": size})
+        head = web.head(file.url)
+        said = {"size_bytes": head.size_bytes, "etag": head.etag}
+        return file.model_copy(update=said)
 
     with ThreadPoolExecutor(8, "head") as pool:
         return tuple(pool.map(measure, files))

@@ -297,8 +297,10 @@ class FileFetch:
 
     def _still_offered(self, held: Held) -> bool:
         remote = self._remote
+        comparable = held.url == remote.url and held.etag
         return (
             remote.size_bytes in (None, held.size_bytes)
+            and (not comparable or remote.etag in ("", held.etag))
             and remote.sha256.lower() in ("", held.sha256)
             and remote.md5.lower() in ("", held.md5)
         )

@@ -61,4 +61,5 @@ def _file(web: Web, urls: Sequence[str]) -> RemoteFile:
         url=url,
         mirrors=tuple(other for other in urls if other != url),
         size_bytes=head.size_bytes,
+        etag=head.etag,
     )

@@ -185,6 +185,17 @@ def test_a_file_of_which_the_entry_says_another_size_now_comes_again(
     assert (raw / "a.dm3").read_bytes() == b"new"
 
 
+def test_a_file_of_which_the_entry_says_another_etag_now_comes_again(
+    remote: Remote, fetch: Callable[..., RawItem], raw: Path
+) -> None:
+    first = fetch(remote.put("a.dm3")).files[0]
+    remote.forget()
+    fetch(remote.put("a.dm3", etag=first.etag))
+    assert remote.server.requests.all() == []
+    fetch(remote.put("a.dm3", CONTENT[::-1], etag='"new"'))
+    assert (raw / "a.dm3").read_bytes() == CONTENT[::-1]
+
+
 def test_what_came_before_a_failure_is_not_asked_for_again(
     remote: Remote, fetch: Callable[..., RawItem], raw: Path
 ) -> None:

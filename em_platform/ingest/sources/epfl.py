@@ -62,6 +62,7 @@ class Epfl:
             url=url,
             mirrors=tuple(other for other in urls if other != url),
             size_bytes=head.size_bytes,
+            etag=head.etag,
         )
         return Entry(
             source=self.name,
