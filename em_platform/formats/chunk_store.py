@@ -180,6 +180,12 @@ def _error(url: str, code: str, rest: str) -> PlatformError:
             "later or check the address",
             url=url,
         )
+    if rest.startswith("Error opening"):
+        return FormatError(
+            f"chunks: {url} cannot be opened ({reason}), expected metadata and codecs "
+            "that tensorstore knows; convert it with the tool that made it",
+            url=url,
+        )
     return FormatError(
         f"chunks: {url} cannot be decoded ({reason}), expected chunks as its metadata "
         "tell; fetch it again or report it to who made it",
@@ -244,6 +250,10 @@ def tensorstore() -> Any:
     """The library, loaded when first needed, with watchdogs set."""
     for name, value in _WATCHDOGS.items():
         os.environ.setdefault(name, value)
+    # Where an institute has certificates of its own, other tools are told so.
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        if os.environ.get(name):
+            os.environ.setdefault("TENSORSTORE_CA_BUNDLE", os.environ[name])
     import tensorstore as loaded
 
     return loaded

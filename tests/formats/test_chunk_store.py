@@ -1,5 +1,10 @@
 """What goes wrong at the other side is told soon, in one sentence."""
 
+import json
+import os
+import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trustme
+from numcodecs import LZ4
 from zarr.codecs import GzipCodec
 
 from em_platform.errors import (
@@ -16,7 +23,10 @@ from em_platform.errors import (
     SourceUnavailable,
 )
 from em_platform.formats.chunked import chunked_format, open_chunked
-from em_platform.standins.faults import Fault
+from em_platform.standins.faults import Fault, Faults
+from em_platform.standins.filehost import FileHost
+from em_platform.standins.http import Server
+from em_platform.standins.part import Tree
 from tests.formats.chunk_writers import (
     noise,
     pixels,
@@ -105,6 +115,46 @@ def test_a_broken_chunk_on_disk_is_told(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="cannot be decoded") as told:
         pixels(open_chunked(str(tmp_path / "volume")))
     assert_one_sentence(told.value, str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["zarr", "n5"])
+def test_a_codec_that_nobody_here_knows_is_told(kind: str, tmp_path: Path) -> None:
+    if kind == "zarr":
+        write_v2(tmp_path, noise(), compressors=LZ4())
+    else:
+        array = {"dataType": "uint8", "dimensions": [9, 9, 9], "blockSize": [3, 3, 3]}
+        lz4 = {"compression": {"type": "lz4", "blockSize": 65536}}
+        (tmp_path / "attributes.json").write_text(json.dumps(array | lz4))
+    volume = open_chunked(str(tmp_path))
+    assert volume.info.tags["compression"] == "lz4"
+    with pytest.raises(FormatError, match=r"cannot be opened .*lz4.*codecs") as told:
+        pixels(volume)
+    assert_one_sentence(told.value, str(tmp_path))
+
+
+def test_a_volume_is_read_over_tls(tmp_path: Path) -> None:
+    """In a process of its own: certificates are read once."""
+    write_v2(tmp_path / "volume", noise())
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    files = FileHost(Tree(tmp_path, lambda path: None), prefix="/", faults=Faults())
+    script = (
+        "import sys; from em_platform.formats.chunked import open_chunked\n"
+        "volume = open_chunked(sys.argv[1])\n"
+        "print(volume.read((slice(None),) * 3).sum())"
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("TENSORSTORE_")}
+    with Server("web", files, tls=context) as web:
+        done = subprocess.run(
+            [sys.executable, "-c", script, f"{web.url}/volume"],
+            env={**clean, "SSL_CERT_FILE": str(tmp_path / "ca.pem")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.stdout.strip() == str(noise().sum()), done.stderr
 
 
 @pytest.mark.parametrize(
