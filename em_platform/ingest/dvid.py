@@ -6,16 +6,18 @@ over the wire as x, y, z; here they are z, y, x.
 
 import logging
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import requests
 from numpy.typing import NDArray
 
+from em_platform.errors import SourceUnavailable
 from em_platform.ingest.answers import Cut
+from em_platform.ingest.dvid_boxes import aligned, blocks_of, parts
 from em_platform.ingest.dvid_instance import (
     Box,
     DvidInstance,
@@ -36,6 +38,12 @@ _MOST_BLOCK_VOXELS = 256**3
 _MOST_BLOCKS_NAMED = 64
 """In one address, which then stays below 2000 letters."""
 _PIECE_BYTES = 1 << 20
+_BUSY = "throttled operations"
+"""In DVID's words where `throttle` lets others go first (`ThrottledHTTP`)."""
+_TURNS = 20
+"""How often all tries of a busy DVID are made: minutes, as its answers take seconds."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +142,23 @@ class Dvid:
         voxels = np.empty(part[1], dtype.newbyteorder("<"))
         buffer = voxels.reshape(-1).view(np.uint8)
         take = _taker(buffer, gzipped=instance.is_labels)
-        self.web.exchange(url, take, params=params)
+        self._exchange(url, take, params)
         return voxels.astype(dtype, copy=False)
+
+    def _exchange(
+        self, url: str, take: Callable[[requests.Response], T], params: dict[str, str]
+    ) -> T:
+        """What `take` makes of an answer, asked for again while DVID is just busy.
+
+        Our own workers stand in each other's way, where DVID serves one at a time.
+        """
+        for _ in range(_TURNS - 1):
+            try:
+                return self.web.exchange(url, take, params=params)
+            except SourceUnavailable as error:
+                if _BUSY not in str(error):
+                    raise
+        return self.web.exchange(url, take, params=params)
 
     def _blocks(
         self,
@@ -159,7 +182,7 @@ class Dvid:
                 _put(block, place, into=found, box=box, edge=instance.block_shape)
             return missing
 
-        absent = sorted(self.web.exchange(url, take, params=params))
+        absent = sorted(self._exchange(url, take, params))
         if absent:
             log.warning(
                 "%s: %s holds no block at %d of %d places, the first %s (z, y, x)",
@@ -173,59 +196,6 @@ def encoding_of(instance: DvidInstance) -> str:
     if instance.is_labels:
         return "blocks"
     return "jpeg" if instance.jpeg or instance.proxied else "uncompressed"
-
-
-def aligned(box: Box, block: Three) -> Box:
-    """The smallest box of whole blocks around a box."""
-    corner, shape = box
-    low = [c // edge * edge for c, edge in zip(corner, block, strict=True)]
-    high = [
-        -(-(c + n) // edge) * edge
-        for c, n, edge in zip(corner, shape, block, strict=True)
-    ]
-    sizes = [b - a for a, b in zip(low, high, strict=True)]
-    return (low[0], low[1], low[2]), (sizes[0], sizes[1], sizes[2])
-
-
-def blocks_of(box: Box, block: Three) -> Iterator[Three]:
-    """The places (z, y, x, in blocks) of a box of whole blocks, x fastest."""
-    ranges = [
-        range(c // edge, (c + n) // edge)
-        for c, n, edge in zip(box[0], box[1], block, strict=True)
-    ]
-    return ((z, y, x) for z in ranges[0] for y in ranges[1] for x in ranges[2])
-
-
-def parts(box: Box, *, block: Three, most_voxels: int) -> Iterator[Box]:
-    """The box in parts of at most `most_voxels`, halved at the edges of blocks.
-
-    Only what is larger within one block is cut within it.
-    """
-    corner, shape = box
-    if shape[0] * shape[1] * shape[2] <= most_voxels:
-        yield box
-        return
-    axis, cut = _cut(corner, shape, block)
-    first, rest, after = list(shape), list(shape), list(corner)
-    first[axis] = cut - corner[axis]
-    rest[axis] -= first[axis]
-    after[axis] = cut
-    for half in ((corner, tuple(first)), (tuple(after), tuple(rest))):
-        yield from parts(half, block=block, most_voxels=most_voxels)  # type: ignore[arg-type]
-
-
-def _cut(corner: Three, shape: Three, block: Three) -> tuple[int, int]:
-    """The axis and the coordinate at which to halve a box."""
-    for axis, (c, n, edge) in enumerate(zip(corner, shape, block, strict=True)):
-        middle = round((c + n / 2) / edge) * edge
-        if c < middle < c + n:
-            return axis, middle
-        # A block's edge may lie within, but not near the middle.
-        nearest = -(-(c + 1) // edge) * edge
-        if nearest < c + n:
-            return axis, nearest
-    axis = int(np.argmax(shape))
-    return axis, corner[axis] + shape[axis] // 2
 
 
 def _taker(

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from em_platform.formats.volume import Volume
-from em_platform.ingest.dvid import Dvid, aligned, encoding_of
+from em_platform.ingest.dvid import Dvid, encoding_of
+from em_platform.ingest.dvid_boxes import aligned
 from em_platform.ingest.dvid_instance import DvidVersion, Three, parse_info
 from em_platform.ingest.dvid_volume import dvid_volume
 from em_platform.ingest.flyem_crops import Crop

@@ -1,6 +1,7 @@
 """Voxels of a DVID server come as they are there, or not at all with one sentence."""
 
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from em_platform.config import SourceSettings, TransferSettings
 from em_platform.errors import FormatError, SourceRefused, SourceUnavailable
-from em_platform.ingest.dvid import Dvid, aligned, parts
+from em_platform.ingest.dvid import Dvid
+from em_platform.ingest.dvid_boxes import aligned, parts
 from em_platform.ingest.dvid_instance import parse_info, parse_version
 from em_platform.ingest.dvid_volume import dvid_volume
 from em_platform.ingest.web import Web
@@ -238,11 +240,30 @@ def test_absent_blocks_are_background_and_are_named(served: Served, way: str) ->
     assert (hole[:, : 192 - 70] == 127).all()
 
 
-def test_a_busy_server_is_asked_again_and_then_given_up(served: Served) -> None:
+def test_a_server_that_fails_is_asked_again_and_then_given_up(served: Served) -> None:
     fault = Fault(kind="status", path="*/raw/*", times=2, retry_after_s=0.01)
     served.server.faults.add(fault)
     assert np.array_equal(crop_of(served, "grayscale"), TRUTH)
+    served.server.faults.add(Fault(kind="status", path="*/raw/*"))
     served.server.requests.clear()
+    with pytest.raises(SourceUnavailable, match="at the last of 3 tries"):
+        crop_of(served, "grayscale")
+    assert served.server.requests.count(lambda each: each.status == 503) == 3
+
+
+def test_a_server_that_is_just_busy_is_waited_for(served: Served) -> None:
+    dvid = served.dvid("grayscale")
+    instance = dvid.instance()
+    busy = served.handler.throttled()
+    busy.__enter__()
+    leaves = threading.Timer(0.3, busy.__exit__, (None, None, None))
+    leaves.start()
+    assert np.array_equal(dvid.raw(instance, (CORNER, CROP)), TRUTH)
+    leaves.join()
+    assert served.server.requests.count(lambda each: each.status == 503) > 3
+
+
+def test_a_server_that_stays_busy_is_given_up_in_its_own_words(served: Served) -> None:
     dvid = served.dvid("grayscale")
     instance = dvid.instance()
     with served.handler.throttled(), pytest.raises(SourceUnavailable) as caught:
@@ -250,7 +271,7 @@ def test_a_busy_server_is_asked_again_and_then_given_up(served: Served) -> None:
     assert "Server already running 1 throttled operations (max = 1)" in str(
         caught.value
     )
-    assert served.server.requests.count(lambda each: each.status == 503) == 3
+    assert served.server.requests.count(lambda each: each.status == 503) == 20 * 3
     patient = served.dvid("grayscale", throttle=False)
     with served.handler.throttled():
         assert np.array_equal(patient.raw(instance, (CORNER, CROP)), TRUTH)
