@@ -119,6 +119,7 @@ class Idr:
             missing_chunks=counted.missing,
             missing=counted.missing_names,
             size_bytes=counted.size_bytes or 0,
+            digest=counted.digest,
         )
 
     def open(self, entry: Entry, folder: Path) -> Volume:
