@@ -218,6 +218,9 @@ def _read_remote(
         content = filesystem.cat_file(path, start=offset, end=offset + count)
     except Exception as error:
         raise _not_served(uri, error) from error
+    if len(content) > count:
+        # The server knows no ranges and sent the whole file.
+        content = content[offset : offset + count]
     return bytes(content)
 
 
