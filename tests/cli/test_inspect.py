@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from em_platform.cli import cli, main
 from em_platform.formats.inspect import extent_nm, inspect
 from em_platform.standins import dm3
+from em_platform.standins.world import running_world
 
 
 @pytest.fixture
@@ -101,3 +102,20 @@ def test_without_a_length_the_person_is_told_so(
 
 def test_edges_of_the_whole_are_lengths_times_counts(section: str) -> None:
     assert extent_nm(inspect(section)) == (50.0, 240.0, 320.0)
+
+
+def test_arrays_in_a_bucket_are_inspected_where_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    level = "jrc_mus-nacc-2/jrc_mus-nacc-2.zarr/recon-2/em/fibsem-int16/s2"
+    uri = f"s3://janelia-cosem-datasets/{level}"
+    with running_world(tmp_path, sources=("openorganelle",)) as world:
+        endpoint = world.settings["ingest.openorganelle.endpoint_url"]
+        command = ["inspect", "--json", uri]
+        given = CliRunner().invoke(cli, [*command, "--endpoint", endpoint])
+        monkeypatch.setenv("EM_INGEST__OPENORGANELLE__ENDPOINT_URL", endpoint)
+        known = CliRunner().invoke(cli, command)
+    truth = json.loads(given.output)
+    assert (truth["shape"], truth["dtype"]) == ([17, 39, 40], "int16")
+    assert truth["voxel_size_nm"] == [11.84, 16.0, 16.0]
+    assert known.output == given.output

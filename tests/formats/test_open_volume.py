@@ -1,6 +1,10 @@
 """Files, folders, chunked arrays and URLs as volumes, told apart by their content."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +226,36 @@ def test_what_a_server_has_not_is_told(web: str) -> None:
 def test_a_server_that_is_not_there_is_told() -> None:
     with pytest.raises(PlatformError, match=r"127\.0\.0\.1:9"):
         open_volume("http://127.0.0.1:9/a.tif")
+
+
+def test_a_folder_of_a_web_server_is_a_stack(tmp_path: Path) -> None:
+    image = stack(shape=(3, 40, 50))
+    for z, plane in enumerate(image):
+        write(tmp_path / f"slice_{z}.dm3", plane)
+    names = "".join(f'<a href="slice_{z}.dm3">slice {z}</a>' for z in range(3))
+    (tmp_path / "index.html").write_text(f"<html>{names}</html>")
+    with web_server(tmp_path) as address:
+        # This server knows no ranges: of what it sends whole a part is used.
+        assert np.array_equal(open_volume(f"{address}/").read(WHOLE), image)
+        with pytest.raises(FormatError, match="a web page or XML"):
+            open_volume(f"{address}/index.html")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Files of a folder, whole."""
+
+    def log_message(self, *_: Any) -> None:
+        """Keep the terminal quiet."""
+
+
+@contextmanager
+def web_server(folder: Path) -> Iterator[str]:
+    handler = partial(Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
