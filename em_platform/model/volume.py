@@ -50,8 +50,12 @@ class LevelInfo(Model):
 class VoxelStatistics(Model):
     """What the voxels of level 0 say, each counted once.
 
-    `histogram` has 256 bins of equal width from `minimum` to `maximum` of the type for
-    8 bits, else of `histogram_range`. `blank_sections` are planes of one value.
+    `histogram` has 256 bins of equal width over `histogram_range`, the last edge
+    excluded: for 8 bits a bin for each grey level, else the narrowest bins of 2**n (n
+    may be negative) that begin at a multiple of their width and hold all voxels. So it
+    comes out of one pass, whatever its order. Voxels that are NaN or infinite are left
+    out of all figures; without any other these are 0. `blank_sections` are planes of
+    one value.
     """
 
     minimum: float
