@@ -20,6 +20,8 @@ from em_platform.ingest.steps import take_all
 from em_platform.model.ingest import Entry
 from em_platform.standins.faults import Fault
 from em_platform.standins.flyem import GREY, LABELS, PLAIN, Labels
+from em_platform.standins.pixels import Pixels
+from em_platform.standins.precomputed import write_precomputed
 from em_platform.standins.world import World, running_world
 from em_platform.storage import open_store
 
@@ -145,6 +147,31 @@ def test_a_segmentation_in_the_bucket_keeps_its_labels(world: World) -> None:
     assert found.dtype == np.uint64
     truth = Labels(shape=(130, 150, 200)).read((64, 0, 64), (64, 72, 100))
     assert np.array_equal(found, truth)
+
+
+def test_a_volume_that_begins_elsewhere_is_cut_at_its_own_coordinates(
+    world: World, tmp_path: Path
+) -> None:
+    grey = Pixels(shape=(40, 70, 100), variant=4)
+    write_precomputed(
+        tmp_path / "grey", grey, origin=(64, 128, 192), encoding="raw", scales=1
+    )
+    where = {"via": "precomputed", "precomputed_url": str(tmp_path / "grey")}
+    source = source_of(world, **where)
+    entry = source.describe("70_130_200_30_60_90")
+    assert entry.additional["dataset_bounds"] == "z 64-103, y 128-197, x 192-291"
+    assert entry.origin_nm == (560.0, 1040.0, 1600.0)
+    assert entry.license == ""
+    raw = source.fetch(entry, Path("nowhere"), Silent())
+    assert raw.missing_chunks == 0
+    volume = opened(source, entry)
+    assert volume.info.origin_nm == entry.origin_nm
+    assert np.array_equal(volume.read(EVERYTHING), grey.read((6, 2, 8), (30, 60, 90)))
+    with pytest.raises(SourceRefused, match="z 64-103, y 128-197, x 192-291"):
+        source.describe("0_0_0_30_60_90")
+    assert source_of(world, items="", crop_shape="8 8 8", **where).list() == (
+        "64_128_192_8_8_8",
+    )
 
 
 def test_holes_of_the_bucket_are_counted_and_named(world: World) -> None:
