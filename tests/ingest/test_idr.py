@@ -1,7 +1,5 @@
 """Images of IDR: found by their number, as originals or OME-Zarr, at true size."""
 
-import datetime
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +9,7 @@ import numpy as np
 import pytest
 
 from em_platform.config import load_settings
-from em_platform.errors import FormatError, SourceRefused, SourceUnavailable
-from em_platform.ingest.idr_study import (
-    KNOWN,
-    code_of,
-    public_path,
-    read_annotations,
-    read_file_paths,
-    read_study,
-    voxel_of_name,
-)
+from em_platform.errors import SourceRefused, SourceUnavailable
 from em_platform.ingest.omero import image_of
 from em_platform.ingest.progress import Silent
 from em_platform.ingest.sources import open_source
@@ -31,6 +20,7 @@ from em_platform.standins.messages import Request, Response, as_file, as_json
 from em_platform.standins.world import World, running_world
 
 FAST = {"ingest.transfer.backoff_s": "0.001", "ingest.transfer.retries": "1"}
+
 NAME = "Figure_S3B_FIB-SEM_U2OS_20x20x20nm_xy.tif"
 
 
@@ -53,10 +43,6 @@ def idr(world: World, **told: str) -> Idr:
     source = open_source("idr", load_settings(overrides=overrides))
     assert isinstance(source, Idr)
     return source
-
-
-def recorded(shared_data: Path, name: str) -> str:
-    return (shared_data / f"api/idr/idr0086-{name}").read_text(encoding="utf-8")
 
 
 def said(**changes: Any) -> dict[str, Any]:
@@ -227,33 +213,6 @@ def test_a_server_may_answer_with_a_list_of_one() -> None:
             source.describe("5")
 
 
-@pytest.mark.parametrize(
-    ("sizes", "expected"),
-    [
-        ({}, None),
-        ({"PhysicalSizeX": length(0.02, "MICROMETER")}, (0.0, 0.0, 20.0)),
-        ({"PhysicalSizeZ": length(8, "NANOMETER")}, (8.0, 0.0, 0.0)),
-        ({"PhysicalSizeY": length(40, "ANGSTROM")}, (0.0, 4.0, 0.0)),
-        ({"PhysicalSizeX": length(1, "PIXEL")}, None),
-        ({"PhysicalSizeX": length(-1, "NANOMETER")}, None),
-    ],
-)
-def test_lengths_have_units(sizes: Any, expected: Any) -> None:
-    assert image_of(said(**sizes), "1").voxel_nm == expected
-
-
-def test_the_day_of_acquisition_is_told_where_it_is_known() -> None:
-    image = image_of(said(AcquisitionDate=1235730332000), "1")
-    assert image.acquired == datetime.date(2009, 2, 27)
-    assert image_of(said(), "1").acquired is None
-
-
-@pytest.mark.parametrize("answer", [None, {}, said(Name=None), said(SizeZ=None)])
-def test_an_answer_that_is_no_image_is_told(answer: Any) -> None:
-    with pytest.raises(FormatError, match="is no image with name, size and type"):
-        image_of(answer, "1")
-
-
 def test_a_voxel_of_which_name_and_server_differ_is_told(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -301,103 +260,3 @@ def test_a_studys_repository_is_asked_where_one_is_named(
     ]
     assert plain.sample == ""
     assert plain.files == entry.files
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        (NAME, (20.0, 20.0, 20.0)),
-        ("Movie_S5_FIB-SEM_HeLa_G1_4x4x3nm_xz.tif", (3.0, 4.0, 4.0)),
-        ("a_4.5X4.5x10nm.tif", (10.0, 4.5, 4.5)),
-        ("a_1024x768.tif", None),
-    ],
-)
-def test_a_voxel_size_in_a_name_is_read(name: str, expected: Any) -> None:
-    assert voxel_of_name(name) == expected
-
-
-@pytest.mark.parametrize(
-    ("project", "expected"),
-    [
-        ("idr0086-miron-micrographs/experimentD", "idr0086D"),
-        ("idr0062-blin-nuclearsegmentation/experimentA", "idr0062A"),
-        ("idr0003-breker-plasticity/screenA", "idr0003A"),
-        ("my project", ""),
-    ],
-)
-def test_a_project_names_study_and_experiment(project: str, expected: str) -> None:
-    assert code_of(project) == expected
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/uod/idr/filesets/idr0086-m/a.tif", "idr0086-m/a.tif"),
-        ("uod/idr/filesets/idr0086-m/a.tif", "idr0086-m/a.tif"),
-        ("/uod/idr/metadata/a.txt", ""),
-    ],
-)
-def test_the_public_path_follows_from_the_imported_one(
-    path: str, expected: str
-) -> None:
-    assert public_path(path) == expected
-
-
-def test_the_recorded_study_is_read(shared_data: Path) -> None:
-    study = read_study(recorded(shared_data, "study.txt"))
-    known = KNOWN["idr0086"]
-    assert study.accession == known.accession
-    assert study.title == known.title
-    assert study.license == known.license
-    assert study.doi == known.doi
-    assert study.paper_doi == known.paper_doi
-    assert study.citation.split(" (2020)")[0].rstrip(".") in known.citation
-
-
-def test_the_recorded_list_of_files_is_read(shared_data: Path) -> None:
-    paths = read_file_paths(recorded(shared_data, "experimentD-filePaths.tsv"))
-    (folder,) = KNOWN["idr0086"].folders
-    assert len(paths) == 11
-    assert paths[NAME] == f"{folder}/{NAME}"
-    assert {path.rpartition("/")[0] for path in paths.values()} == {folder}
-
-
-def test_the_recorded_annotations_are_read(shared_data: Path) -> None:
-    images = read_annotations(recorded(shared_data, "experimentD-annotation.csv"))
-    assert len(images) == 11
-    assert images[NAME]["Organism"] == KNOWN["idr0086"].organism
-    assert images[NAME]["Cell Line"] == "U2OS"
-    assert images[NAME]["Cell Cycle Stage"] == "G1"
-    assert images[NAME]["Dataset Name"] == "U2OS_chromatin"
-
-
-def test_the_recorded_import_names_the_list_of_files(shared_data: Path) -> None:
-    import yaml
-
-    bulk = yaml.safe_load(recorded(shared_data, "experimentD-bulk.yml"))
-    assert bulk["path"] == "idr0086-experimentD-filePaths.tsv"
-    names = [column["target"] if isinstance(column, dict) else column
-             for column in bulk["columns"]]  # fmt: skip
-    assert names == ["target", "path"]
-
-
-def test_the_recorded_tags_agree_with_name_and_type(shared_data: Path) -> None:
-    name = NAME.replace(".tif", "_tif_metadata.json")
-    tags = json.loads((shared_data / "api/idr" / name).read_text())
-    page = tags["pages"][0]
-    assert 1000 / page["resolution"][0] == pytest.approx(voxel_of_name(NAME)[2])  # type: ignore[index]
-    assert page["dtype"] == "uint8"
-    assert (tags["global_info"]["pages_count"], *page["shape"]) == (184, 775, 1121)
-
-
-@pytest.mark.parametrize(
-    ("read", "text", "found"),
-    [
-        (read_study, "Study Title\tx", "names no IDR Study Accession"),
-        (read_annotations, "a,b\n1,2\n", "no column 'Image Name'"),
-        (read_file_paths, "Dataset:name:a\t/somewhere/else.tif", "line 1 of a list"),
-    ],
-)
-def test_what_is_not_of_a_study_is_told(read: Any, text: str, found: str) -> None:
-    with pytest.raises(FormatError, match=found):
-        read(text)
