@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
+from em_platform import jobs
 from em_platform.partitions import items
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.history import runs_under_way, unfinished_items, wishes
@@ -179,3 +180,11 @@ def test_a_source_that_is_switched_off_or_has_all_is_not_asked(
     monkeypatch.setenv("EM_SERVICES", "epfl,idr")
     [skipped] = evaluate("ebi", instance)
     assert "switched off" in str(getattr(skipped, "skip_message", ""))
+
+
+def test_wrong_settings_do_not_keep_the_definitions_from_loading(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("EM_INGEST__EBI__WEIGHT", "enormous")
+    assert jobs._settings_at_load().ingest.ebi.weight == "light"
+    assert "have the default settings" in caplog.text
