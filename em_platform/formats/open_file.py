@@ -12,7 +12,7 @@ from em_platform.formats.tiff_stack import is_tiff, open_tiff
 from em_platform.formats.volume import Volume
 
 _PACKED = {
-    b"\x1f\x8b": "a gzip file",
+    b"\x1f\x8b\x08": "a gzip file",
     b"PK\3\4": "a ZIP archive",
     b"BZh": "a bzip2 file",
     b"\xfd7zXZ\0": "an xz file",
@@ -22,7 +22,9 @@ _PACKED = {
     b"II\x97\1": "an image series of TIA",
     b"\xd3\xed\xf5\xf2": "a Janelia FIB-SEM DAT file",
     b"%PDF": "a PDF document",
-    b"<": "a web page or XML",
+    b"<!": "a web page or XML",
+    b"<html": "a web page or XML",
+    b"<?xml": "a web page or XML",
 }
 """First bytes of what comes instead of an image."""
 

@@ -108,7 +108,7 @@ def test_alpha_that_hides_something_is_refused(tmp_path: Path) -> None:
     ("content", "why"),
     [
         (b"", "found 0 bytes"),
-        (b"\x1f\x8b" + bytes(2000), "a gzip file"),
+        (b"\x1f\x8b\x08" + bytes(2000), "a gzip file"),
         (b"PK\3\4" + bytes(2000), "a ZIP archive"),
         (b"\x89HDF\r\n\x1a\n" + bytes(2000), "an HDF5 file"),
         (b"hello", "starts with b'hell'"),
