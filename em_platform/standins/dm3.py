@@ -52,21 +52,13 @@ def write_dm(
     name: str,
     tags: Tags,
     version: int = 3,
+    section_um: float | None = None,
 ) -> None:
     """Write one image `(y, x)` or stack `(z, y, x)` with its thumbnail.
 
     `tags` become ImageTags; a list becomes a group of unnamed groups or values.
-    `version` is 3 or 4.
+    `version` is 3 or 4. Without `section_um` a stack states no step along z.
     """
-    path.write_bytes(
-        dm_bytes(image, pixel_um=pixel_um, name=name, tags=tags, version=version)
-    )
-
-
-def dm_bytes(
-    image: NDArray[Any], *, pixel_um: float, name: str, tags: Tags, version: int = 3
-) -> bytes:
-    """The whole file that `write_dm` writes."""
     root = {
         "DocumentObjectList": [
             {
@@ -90,6 +82,7 @@ def dm_bytes(
                 pixel=pixel_um,
                 name=name,
                 tags=tags,
+                section_um=section_um,
             ),
         ],
         "ImageSourceList": [
@@ -100,13 +93,18 @@ def dm_bytes(
         "Thumbnails": [{"ImageIndex": 0, "SourceSize_Pixels": (4, 4)}],
     }
     body = _Writer(version).group(root) + bytes(8)
-    if version == 3:
-        return struct.pack(">iii", 3, len(body) - 4, 1) + body
-    return struct.pack(">iqi", 4, len(body) - 4, 1) + body
+    layout = ">iii" if version == 3 else ">iqi"
+    path.write_bytes(struct.pack(layout, version, len(body) - 4, 1) + body)
 
 
 def _image_entry(
-    image: NDArray[Any], kind: int, *, pixel: float | None, name: str, tags: Tags
+    image: NDArray[Any],
+    kind: int,
+    *,
+    pixel: float | None,
+    name: str,
+    tags: Tags,
+    section_um: float | None = None,
 ) -> dict[str, Any]:
     scale, unit = (1.0, "") if pixel is None else (pixel, "µm")
     sizes = image.shape[::-1]
@@ -114,11 +112,9 @@ def _image_entry(
         {"Origin": np.float32(0), "Scale": np.float32(scale), "Units": unit}
         for _ in sizes[:2]
     ]
-    dimensions += [
-        {"Origin": np.float32(0), "Scale": np.float32(1), "Units": ""}
-        for _ in sizes[2:]
-    ]
     none = {"Origin": np.float32(0), "Scale": np.float32(1), "Units": ""}
+    thick = {**none, "Scale": np.float32(section_um or 1), "Units": "µm"}
+    dimensions += [thick if section_um else none for _ in sizes[2:]]
     return {
         "ImageData": {
             "Calibrations": {

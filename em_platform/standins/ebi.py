@@ -176,6 +176,7 @@ def _write_others(folder: Path) -> None:
         name="medulla",
         tags={"Microscope Info": {"Voltage": 300000.0}},
         version=4,
+        section_um=0.04,
     )
 
 

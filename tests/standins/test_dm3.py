@@ -33,6 +33,25 @@ def test_ncempy_reads_pixels_and_scale(
         assert np.array_equal(file.getMemmap(0), image)
 
 
+def test_a_stack_states_its_step_only_where_told(tmp_path: Path) -> None:
+    image = Pixels(shape=(3, 10, 12)).whole()
+    steps = []
+    for section_um in (None, 0.04):
+        path = tmp_path / "a.dm4"
+        write_dm(
+            path,
+            image,
+            pixel_um=0.008,
+            name="a",
+            tags={},
+            version=4,
+            section_um=section_um,
+        )
+        found = dm.dmReader(str(path))
+        steps.append((found["pixelUnit"][0], float(found["pixelSize"][0])))
+    assert steps == [("", 1.0), ("µm", pytest.approx(0.04))]
+
+
 def test_the_slices_have_tags_of_the_real_ones(world: World, shared_data: Path) -> None:
     recorded = "api/empiar/F57-8_test1_3VBSED_slice_0000_dm3_metadata.json"
     real: dict[str, Any] = json.loads((shared_data / recorded).read_text())
