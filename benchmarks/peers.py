@@ -17,7 +17,12 @@ REQUIREMENTS = {
     "ashlar": ["ashlar==1.20.0", "numpy<2", "zarr<3", "scikit-image<0.26"],
     "em_stitch": ["em_stitch==0.3.4"],
     "multiview": ["multiview-stitcher==0.1.62"],
-    "ngff-zarr": ["ngff-zarr[dask-image]==0.50.0", "itkwasm-downsample"],
+    "ngff-zarr": [
+        "ngff-zarr[dask-image]==0.50.0",
+        "itkwasm-downsample",
+        "s3fs",
+        "zarr",
+    ],
     "scikit-image": ["scikit-image"],
 }
 """Peer -> what pip installs for it."""

@@ -28,7 +28,7 @@ from em_platform.storage import store_of
 
 log = logging.getLogger(__name__)
 
-_LARGE_BYTES = 256 * 2**20
+_LARGE_BYTES = 2**30
 """A smaller volume is written before a Dask worker has started."""
 _TELL_EVERY_S = 0.2
 
