@@ -19,7 +19,6 @@ from em_platform.ingest.idr_study import (
 )
 from em_platform.ingest.omero import image_of
 
-
 NAME = "Figure_S3B_FIB-SEM_U2OS_20x20x20nm_xy.tif"
 
 
