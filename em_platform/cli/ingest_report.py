@@ -65,20 +65,24 @@ def _line(outcome: ItemOutcome) -> str:
     name = f"{outcome.source}/{outcome.key}".rstrip("/")
     if outcome.status != "complete":
         return f"{name}: {outcome.status}: {outcome.sentence}"
-    fetched = size(outcome.fetched_bytes) if outcome.fetched_bytes else "nothing"
-    return f"{name}: complete in {outcome.seconds:.1f} s, fetched {fetched}"
+    if outcome.was_there:
+        return f"{name}: was there, nothing was fetched"
+    fetched = outcome.fetched_bytes
+    how = f"fetched {size(fetched)}" if fetched else "read in place"
+    return f"{name}: complete in {outcome.seconds:.1f} s, {how}"
 
 
 def print_report(report: IngestReport, console: Console) -> None:
     """A line an item, then what is wrong with any."""
     table = Table("item", "status", "z y x", "type", "voxel (nm)", "volume")
+    table.columns[0].overflow = "fold"
     for each in report.outcomes:
         table.add_row(
             f"{each.source}/{each.key}",
             each.status,
             " ".join(map(str, each.shape or ())),
             each.dtype,
-            " ".join(f"{edge:g}" for edge in each.voxel_size_nm or ()),
+            " ".join(f"{edge:.4g}" for edge in each.voxel_size_nm or ()),
             size(each.volume_bytes) if each.volume_bytes else "",
         )
     console.print(table)

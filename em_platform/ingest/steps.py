@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from em_platform.catalog.ci import ci_metadata
 from em_platform.catalog.ingested import record_of_item
 from em_platform.catalog.record_files import content_of, first_recorded
 from em_platform.catalog.status import mark
@@ -21,6 +22,7 @@ from em_platform.catalog.validate import check_record
 from em_platform.config import Settings
 from em_platform.errors import StorageError
 from em_platform.formats.ome_zarr import Run
+from em_platform.formats.volume_pictures import mid_sections
 from em_platform.formats.volume_writer import write_volume
 from em_platform.ingest.checks import check_item, record_is_valid
 from em_platform.ingest.described import described
@@ -28,7 +30,7 @@ from em_platform.ingest.progress import Progress, Silent
 from em_platform.ingest.source import Source
 from em_platform.ingest.sources import SOURCES, settings_of
 from em_platform.model import Check
-from em_platform.model.dataset import DatasetRecord, Status
+from em_platform.model.dataset import DagsterProvenance, DatasetRecord, Status
 from em_platform.model.ingest import Entry, Estimate, RawItem, VolumeItem
 from em_platform.model.volume import WrittenVolume
 from em_platform.storage import Store, layout
@@ -55,7 +57,7 @@ def take_raw(
     """Fetch the item's files, or look whether its array is whole."""
     with recorded(store, source.name, entry.key):
         held = _held_raw(entry, store)
-        if held is not None and _is_written(entry, held, store, settings):
+        if held is not None and is_written(entry, held, store, settings):
             raw = held.model_copy(update={"fetched_bytes": 0})
         else:
             mark(store, source.name, entry.key, Status.PROCESSING, step="raw")
@@ -77,7 +79,7 @@ def take_volume(
     name = layout.ingested(source.name, entry.key, "volume")
     with recorded(store, source.name, entry.key):
         raw = store.read(layout.ingested(source.name, entry.key, "raw"), RawItem)
-        if _is_written(entry, raw, store, settings):
+        if is_written(entry, raw, store, settings):
             return store.read(name, VolumeItem).written
         mark(store, source.name, entry.key, Status.SAVING_DATA, step="volume")
         volume = source.open(entry, raw_folder(entry, settings))
@@ -105,7 +107,12 @@ def take_volume(
 
 
 def take_record(
-    name: str, key: str, store: Store, *, settings: Settings
+    name: str,
+    key: str,
+    store: Store,
+    *,
+    settings: Settings,
+    dagster: DagsterProvenance | None = None,
 ) -> tuple[DatasetRecord, tuple[Check, ...]]:
     """Write the catalog record of what the other steps have made, and check it."""
     with recorded(store, name, key):
@@ -127,6 +134,9 @@ def take_record(
             raw_folder=str(raw_folder(entry, settings)) if entry.files else "",
             snapshot_url=store.url(layout.ingested(name, key, "entry")),
             volume_json_url=store.url(layout.ingested(name, key, "volume")),
+            preview=_preview(name, key, item.written.url, store),
+            dagster=dagster,
+            ci_metadata=ci_metadata(settings.catalog),
             created_at=first_recorded(store, layout.record(name, key)),
         )
         record = mark(store, name, key, Status.COMPLETE, step="record", record=record)
@@ -154,7 +164,7 @@ def estimate(source: Source, key: str, store: Store, *, settings: Settings) -> E
     """What an item would cost; asks the source, fetches and writes nothing."""
     entry = source.describe(key)
     held = _held_raw(entry, store)
-    done = held is not None and _is_written(entry, held, store, settings)
+    done = held is not None and is_written(entry, held, store, settings)
     voxels = math.prod(entry.shape) if entry.shape and entry.dtype else None
     return Estimate(
         source=source.name,
@@ -207,13 +217,20 @@ def _note_failure(store: Store, source: str, key: str, error: Exception) -> None
         error.add_note(f"and its record could not be written: {second}")
 
 
+def _preview(source: str, key: str, url: str, store: Store) -> str:
+    """Where the picture of the middle sections lies, once it is written."""
+    picture = mid_sections(url, storage_options=store.options)
+    store.write_bytes(layout.preview(source, key), picture)
+    return store.url(layout.preview(source, key))
+
+
 def _held_raw(entry: Entry, store: Store) -> RawItem | None:
     name = layout.ingested(entry.source, entry.key, "raw")
     return store.read(name, RawItem) if store.exists(name) else None
 
 
-def _is_written(entry: Entry, raw: RawItem, store: Store, settings: Settings) -> bool:
-    """Whether the volume of just these voxels stands whole."""
+def is_written(entry: Entry, raw: RawItem, store: Store, settings: Settings) -> bool:
+    """Whether the volume of just these voxels stands whole in the store."""
     name = layout.ingested(entry.source, entry.key, "volume")
     image = layout.volume(entry.source, entry.key)
     if not store.exists(name) or not store.exists(f"{image}/zarr.json"):

@@ -16,6 +16,7 @@ from em_platform.formats.ome_zarr import Run
 from em_platform.ingest.source import Source
 from em_platform.ingest.sources import open_source, settings_of
 from em_platform.ingest.steps import (
+    is_written,
     take_entry,
     take_raw,
     take_record,
@@ -47,6 +48,8 @@ class ItemOutcome(Model):
     voxel_size_nm: tuple[float, float, float] | None = None
     fetched_bytes: int = 0
     volume_bytes: int = 0
+    was_there: bool = False
+    """Whether the volume stood before, so that nothing was read."""
     seconds: float = 0.0
     failed_checks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -126,6 +129,7 @@ def _ingest_item(
         entry = take_entry(source, key, store)
         heard = _Bytes(told, tell)
         raw = take_raw(source, entry, store, settings=settings, progress=heard)
+        was_there = is_written(entry, raw, store, settings)
         tell(told.model_copy(update={"step": "volume"}))
         with _writers(source.name, raw, settings) as run:
             written = take_volume(source, entry, store, settings=settings, run=run)
@@ -143,6 +147,7 @@ def _ingest_item(
         dtype=written.dtype,
         voxel_size_nm=written.voxel_size_nm,
         fetched_bytes=raw.fetched_bytes,
+        was_there=was_there,
         volume_bytes=written.size_bytes,
         failed_checks=tuple(c.sentence for c in failed if c.severity is Severity.ERROR),
         warnings=tuple(c.sentence for c in failed if c.severity is Severity.WARN),
