@@ -212,7 +212,7 @@ def _read(volume: Volume, region: Region) -> Array:
             f"{wanted}; fetch it again, or report its reader",
             uri=volume.info.uri,
         )
-    return np.ascontiguousarray(voxels)
+    return np.ascontiguousarray(voxels, volume.info.dtype)  # in native byte order
 
 
 def _text(region: Region) -> str:
