@@ -48,7 +48,7 @@ class ChunkStore:
 
     `options` are `endpoint_url`, `region`, `key` and `secret`, `anon` (false: what
     AWS's own tools would find; without it and `key` nothing is signed),
-    `requests_at_once`, `requests_per_second` (of S3),
+    `requests_at_once`, `requests_per_second`,
     `retries` and `backoff_s`; others are for others.
     """
 
@@ -118,10 +118,7 @@ class ChunkStore:
             "max_delay": f"{max(4.0, backoff_s)}s",
         }
         limit = {"limit": int(self.options.get("requests_at_once", 16))}
-        rate = self.options.get("requests_per_second")
-        paced = {"experimental_s3_rate_limiter": {"read_rate": rate}} if rate else {}
         return json.dumps({
-            **paced,
             "cache_pool": {"total_bytes_limit": _CACHE_BYTES},
             "http_request_retries": retries,
             "s3_request_retries": retries,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -126,6 +127,8 @@ def open_chunked(
         limits=found.store.context_json(),
         selection=selection,
         corner=corner,
+        server=urlsplit(found.store.url).netloc,
+        requests_per_second=found.store.options.get("requests_per_second"),
     )
 
 

@@ -1,6 +1,7 @@
 """Voxels of one stored array in the order z, y, x, read chunk by chunk when asked."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
 from em_platform.formats.chunk_store import context_of, tensorstore, told_plainly
-from em_platform.formats.region import bounds_of, shape_of
+from em_platform.formats.region import Bounds, bounds_of, shape_of
+from em_platform.formats.request_pace import wait_for_turn
 from em_platform.formats.volume import Region
 from em_platform.model.volume import VolumeInfo
 
@@ -92,6 +94,9 @@ class ChunkedVolume:
     limits: str
     selection: Selection
     corner: tuple[int, int, int] = (0, 0, 0)
+    server: str = ""
+    """Whose requests are counted; nothing for a disk."""
+    requests_per_second: float | None = None
 
     def read(self, region: Region) -> NDArray[Any]:
         """The voxels of a region, `(z, y, x)`; the array's fill where chunks lack."""
@@ -99,12 +104,25 @@ class ChunkedVolume:
         shape = shape_of(bounds)
         if not all(shape):
             return np.empty(shape, self.info.dtype)
+        if self.server and self.requests_per_second:
+            chunks = self._chunks_of(bounds)
+            wait_for_turn(self.server, chunks, per_second=self.requests_per_second)
         with told_plainly(self.info.uri):
             array = open_array(self.spec, self.limits)
             pixels = self._read(array, bounds)
         return np.ascontiguousarray(pixels, self.info.dtype).reshape(shape)
 
-    def _read(self, array: Any, bounds: tuple[tuple[int, int], ...]) -> NDArray[Any]:
+    def _chunks_of(self, bounds: Bounds) -> int:
+        edges = self.info.chunk_shape or shape_of(bounds)
+        spans = (
+            -(-(end + corner) // edge) - (first + corner) // edge
+            for (first, end), corner, edge in zip(
+                bounds, self.corner, edges, strict=True
+            )
+        )
+        return math.prod(spans)
+
+    def _read(self, array: Any, bounds: Bounds) -> NDArray[Any]:
         places: list[Any] = [slice(None)] * array.rank
         for axis, place in self.selection.fixed:
             places[axis] = place
