@@ -94,7 +94,8 @@ def write_dm(
     }
     body = _Writer(version).group(root) + bytes(8)
     layout = ">iii" if version == 3 else ">iqi"
-    path.write_bytes(struct.pack(layout, version, len(body) - 4, 1) + body)
+    # The length is that of the tags, without the eight bytes that end the file.
+    path.write_bytes(struct.pack(layout, version, len(body) - 8, 1) + body)
 
 
 def _image_entry(
