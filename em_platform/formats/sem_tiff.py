@@ -2,8 +2,8 @@
 
 FEI and Thermo Fisher (tags 34680, 34682), Zeiss (34118), Tescan (50431, or a `.hdr`
 file beside the image), Olympus SIS cameras (33560), OpenFIBSEM (JSON in the image's
-description) and Hitachi (a `.txt` file beside the image). Rows that a microscope adds
-below the picture, its info bar, stay in the image: `info_bar_rows` says how many.
+description), Hitachi and JEOL (a `.txt` file beside the image). Rows that a microscope
+adds below the picture, its info bar, stay in it: `info_bar_rows` says how many.
 """
 
 import json
@@ -56,6 +56,8 @@ def sem_scale(directory: Directory) -> SemScale | None:
     beside = _text_beside(directory, (".txt",))
     if beside.lstrip("\ufeff").startswith("[SemImageFile]"):
         return hitachi_scale(sections_of(beside)["SemImageFile"])
+    if "$CM_MAG" in beside:
+        return jeol_scale(beside)
     return None
 
 
@@ -190,6 +192,28 @@ def hitachi_scale(said: Mapping[str, str]) -> SemScale:
     )
     voxel = (0.0, size, size) if size else None
     return SemScale(dialect="Hitachi", voxel_size_nm=voxel, tags=tags)
+
+
+def jeol_scale(text: str) -> SemScale:
+    """What JEOL writes into the text beside: a bar's length, and its pixels."""
+    pairs = (line.lstrip("$").split(maxsplit=1) for line in text.splitlines())
+    said = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+    bar_nm = _measured_nm(said.get("SM_MICRON_MARKER", ""))
+    bar_px = _number(said.get("SM_MICRON_BAR"))
+    size = rounded(bar_nm / bar_px) if bar_nm and bar_px > 0 else None
+    tags = _filled(
+        {
+            "microscope": said.get("CM_INSTRUMENT", ""),
+            "voltage_v": _scaled(said.get("CM_ACCEL_VOLT"), 1e3),
+            "working_distance_mm": _number(said.get("SM_WD")),
+            "detector": said.get("CM_SIGNAL", ""),
+            "magnification": _number(said.get("CM_MAG")),
+            "imaging_date": _iso(said.get("CM_DATE", ""), "%Y/%m/%d", "%m/%d/%Y"),
+            "imaging_time": said.get("CM_TIME", ""),
+        }
+    )
+    voxel = (0.0, size, size) if size else None
+    return SemScale(dialect="JEOL", voxel_size_nm=voxel, tags=tags)
 
 
 def _openfibsem(said: Mapping[str, Any]) -> SemScale:

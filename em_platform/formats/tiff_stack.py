@@ -5,6 +5,7 @@ Pages that lie plain are read by row straight off the disk, others piece by piec
 page is. ImageJ writes stacks above 4 GB as one page with all planes behind it.
 """
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -66,12 +67,14 @@ def open_tiff(source: Source) -> Volume:
         )
     scale, sem = scale_of(first), sem_scale(first)
     pages = _raw_stack(source, first, scale) or pages_of(first)
+    if scale.dialect == "OME":
+        pages = _first_image(pages, scale)
     _check_axes(source, scale, pages.count)
     info = VolumeInfo(
         uri=source.uri,
         format=_name(first, sem.dialect if sem else scale.dialect),
         shape=(pages.count, layout.height, layout.width),
-        dtype=np.dtype(layout.stored_dtype).newbyteorder("=").name,
+        dtype=_dtype_name(layout.stored_dtype),
         voxel_size_nm=(sem and sem.voxel_size_nm) or scale.voxel_size_nm,
         chunk_shape=_chunk(pages),
         size_bytes=source.length,
@@ -129,6 +132,28 @@ def _raw_stack(source: Source, first: Directory, scale: TiffScale) -> Pages | No
     )
 
 
+def _first_image(pages: Pages, scale: TiffScale) -> Pages:
+    """The pages of the first image, where OME tells of several in one file."""
+    count = int(np.prod(scale.axes or 1))
+    more = pages.count - count
+    if count < 1 or more <= 0:
+        return pages
+    places, plain = pages.directory_offsets, pages.plain_offsets
+    return replace(
+        pages,
+        count=count,
+        directory_offsets=places[:count],
+        plain_offsets=plain[:count] if plain is not None else None,
+        left_out=(*pages.left_out, f"{more} pages of other images"),
+    )
+
+
+def _dtype_name(stored: str) -> str:
+    """Name of the type of what is read; half floats become float32, as everywhere."""
+    name = np.dtype(stored).newbyteorder("=").name
+    return "float32" if name == "float16" else name
+
+
 def _check_axes(source: Source, scale: TiffScale, count: int) -> None:
     if scale.axes is None:
         return
@@ -163,6 +188,9 @@ def _tags(scale: TiffScale, sem: SemScale | None, pages: Pages) -> dict[str, Tag
         tags["palette"] = True
     if layout.photometric == _WHITE_IS_ZERO:
         tags["white_is_zero"] = True
+    if scale.axes and np.prod(scale.axes) > pages.count:
+        # OME spreads an image over files; this one has a part of it.
+        tags["planes_stated"] = int(np.prod(scale.axes))
     if pages.left_out:
         tags["pages_left_out"] = pages.left_out[:10]
     if scale.axes and scale.axes[1] != pages.count and pages.count > 1:

@@ -1,6 +1,5 @@
 """TIFF volumes; tifffile writes the files, and reads them a second time."""
 
-import json
 import pickle
 import struct
 import threading
@@ -52,6 +51,7 @@ def plain_pages(path: Path, image: Any, **how: Any) -> Path:
         {"compression": "zstd", "tile": (64, 32)},
         {"compression": "packbits"},
         {"tile": (64, 64)},
+        {"tile": (64, 64), "byteorder": ">", "compression": "lzw", "predictor": True},
     ],
     ids=lambda how: "-".join(how) or "plain",
 )
@@ -342,36 +342,30 @@ def test_a_window_ends_where_the_file_does(tmp_path: Path) -> None:
     assert window.read(10, 5) == bytes(range(10, 15))
 
 
-def test_openfibsems_description_gives_pixel_and_settings(tmp_path: Path) -> None:
-    said = {
-        "image": {"beam_type": "ELECTRON", "dwell_time": 1e-6},
-        "pixel_size": {"x": 1.5e-9, "y": 2e-9},
-        "microscope_state": {
-            "timestamp": 1700000000.0,
-            "electron_beam": {"voltage": 2000, "working_distance": 0.004},
-        },
-    }
-    tifffile.imwrite(
-        tmp_path / "a.tif", stack()[0], description=json.dumps(said), metadata=None
-    )
-    info = open_volume(str(tmp_path / "a.tif")).info
-    assert info.format == "TIFF (OpenFIBSEM)"
-    assert info.voxel_size_nm == (0.0, 2.0, 1.5)
-    assert info.tags["voltage_v"] == 2000
-    assert info.tags["working_distance_mm"] == 4
-    assert info.tags["dwell_time_us"] == 1
-    assert info.tags["imaging_date"] == "2023-11-14"
+def test_jpeg_pages_are_decoded(tmp_path: Path) -> None:
+    image = np.broadcast_to(np.arange(120, dtype=np.uint8), (3, 150, 120))
+    how: dict[str, Any] = {"photometric": "minisblack", "compression": "jpeg"}
+    tifffile.imwrite(tmp_path / "a.tif", image, **how)
+    found = open_volume(str(tmp_path / "a.tif")).read(WHOLE)
+    assert np.array_equal(found, tifffile.imread(tmp_path / "a.tif"))
+    assert abs(found.astype(int) - image).max() < 3
 
 
-def test_hitachis_text_beside_the_image_gives_its_pixel(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", stack()[0], metadata=None)
-    (tmp_path / "a.txt").write_text(
-        "[SemImageFile]\r\nInstructName=SU8200\r\nPixelSize=2.480469\r\n"
-        "AcceleratingVoltage=5000 Volt\r\nWorkingDistance=8300 um\r\n"
-        "SignalName=SE(U)\r\nDate=11/23/2021\r\n"
-    )
-    info = open_volume(str(tmp_path / "a.tif")).info
-    assert info.voxel_size_nm == (0.0, 2.480469, 2.480469)
-    assert info.tags["voltage_v"] == 5000
-    assert info.tags["working_distance_mm"] == 8.3
-    assert info.tags["imaging_date"] == "2021-11-23"
+def test_half_floats_become_floats(tmp_path: Path) -> None:
+    for how in ({}, {"compression": "zlib"}):
+        image = stack("float16")
+        tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack", **how)
+        volume = open_volume(str(tmp_path / "a.tif"))
+        assert volume.info.dtype == "float32"
+        found = volume.read(WHOLE)
+        assert found.dtype == "float32" and np.array_equal(found, image)
+
+
+def test_of_several_ome_images_the_first_is_taken(tmp_path: Path) -> None:
+    first, second = stack(), stack()[::-1]
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        for image in (first, second):
+            writer.write(image, metadata={"axes": "ZYX"}, photometric="minisblack")
+    volume = open_volume(str(tmp_path / "a.ome.tif"))
+    assert np.array_equal(volume.read(WHOLE), first)
+    assert volume.info.tags["pages_left_out"] == ("7 pages of other images",)
