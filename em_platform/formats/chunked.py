@@ -154,6 +154,14 @@ def list_levels(
     return tuple(levels)
 
 
+def level_paths(
+    url: str, *, format: str, options: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
+    """Where the levels of a group lie, by its own metadata alone."""
+    image: StoredImage | None = _READERS[format].read_image(chunk_store(url, options))
+    return tuple(level.path for level in image.levels) if image else ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
     """An array that was found: its objects, its metadata and its place in space."""

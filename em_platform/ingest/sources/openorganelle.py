@@ -7,7 +7,9 @@ appended as `.crop_z_y_x_dz_dy_dx`, in voxels of that level.
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,12 @@ from em_platform.config import Settings
 from em_platform.errors import SourceRefused
 from em_platform.formats.chunk_count import count_chunks
 from em_platform.formats.chunk_store import ChunkStore, chunk_store
-from em_platform.formats.chunked import chunked_format, list_levels, open_chunked
+from em_platform.formats.chunked import (
+    chunked_format,
+    level_paths,
+    list_levels,
+    open_chunked,
+)
 from em_platform.formats.chunked_volume import Crop
 from em_platform.formats.object_listing import folders
 from em_platform.formats.volume import Volume
@@ -163,26 +170,23 @@ class OpenOrganelle:
     def _discovered(self) -> Iterator[str]:
         """Keys of the EM images in the bucket."""
         bucket = chunk_store(self._limits.bucket_url, self._options)
-        for dataset in folders(bucket, ""):
-            for container in _CONTAINERS:
-                inside = f"{dataset}/{dataset}.{container}"
-                roots = [
-                    f"{name}/em"
-                    for name in folders(bucket, f"{inside}/")
-                    if name.startswith("recon-")
-                ]
-                for image in _images(bucket, inside, (*roots, "em")):
-                    yield from self._levels(bucket, dataset, inside, image)
+        at_once = min(8, self._limits.requests_at_once)
+        with ThreadPoolExecutor(at_once) as threads:
+            datasets = folders(bucket, "")
+            for keys in threads.map(partial(self._found_in, bucket), datasets):
+                yield from keys
 
-    def _levels(
-        self, bucket: ChunkStore, dataset: str, inside: str, image: str
-    ) -> Iterator[str]:
-        kind = inside.rpartition(".")[2]
-        url = bucket.child(f"{inside}/{image}").url
-        for level in list_levels(url, format=kind, options=self._options):
-            parts = (dataset, *image.split("/"), level.path)
-            if all(_NAME.match(part) for part in parts):
-                yield ".".join(parts)
+    def _found_in(self, bucket: ChunkStore, dataset: str) -> tuple[str, ...]:
+        found = []
+        for container in _CONTAINERS:
+            inside = f"{dataset}/{dataset}.{container}"
+            for image in _images(bucket, inside):
+                url = bucket.child(f"{inside}/{image}").url
+                for level in level_paths(url, format=container, options=self._options):
+                    parts = (dataset, *image.split("/"), level)
+                    if all(_NAME.match(part) for part in parts):
+                        found.append(".".join(parts))
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,8 +295,11 @@ def _array(entry: Entry) -> RemoteArray:
     return entry.array
 
 
-def _images(bucket: ChunkStore, inside: str, roots: tuple[str, ...]) -> Iterator[str]:
-    for root in roots:
+def _images(bucket: ChunkStore, inside: str) -> Iterator[str]:
+    """Paths of the EM images in a container."""
+    inner = folders(bucket, f"{inside}/")
+    roots = [f"{name}/em" for name in inner if name.startswith("recon-")]
+    for root in (*roots, *(name for name in inner if name == "em")):
         for name in folders(bucket, f"{inside}/{root}/"):
             yield f"{root}/{name}"
 
