@@ -12,7 +12,7 @@ from dagster._core.instance.config import dagster_instance_config
 
 from em_platform.cli import COMMANDS
 from em_platform.cli.service import SERVICES
-from em_platform.config import FIELDS
+from em_platform.config import FIELDS, load_settings
 from em_platform.config.settings import OTHER_NAMES, Settings
 
 DOCKER = Path(__file__).parent.parent / "docker"
@@ -98,6 +98,16 @@ def test_dagster_accepts_its_configuration(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(name, value)
     config, _ = dagster_instance_config(str(DOCKER))
     assert config["run_launcher"]["class"] == "LimitedDockerRunLauncher"
+
+
+def test_sources_have_in_containers_what_they_have_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    for name, value in OURS["daemon"]["environment"].items():
+        if name.startswith("EM_INGEST"):
+            default = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", str(value))
+            monkeypatch.setenv(name, default)
+    assert load_settings().ingest == Settings().ingest
 
 
 def test_everything_that_the_image_copies_is_sent_to_the_build() -> None:
