@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -35,6 +36,7 @@ _TICK_S = 1.0
 _PORTS = range(20_000, 32_000, 25)
 """Where the ports of a world may begin; the system gives higher ones to others."""
 _PORTS_OF_A_WORLD = 25
+_REPORT = f"{layout.CATALOG}/validation_report.json"
 _ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
 _PIXELS = re.compile(
@@ -141,7 +143,7 @@ def _say_progress(item: _Item, before: PartitionRuns, story: Story) -> None:
 
 
 def _consolidated(platform: Platform, story: Story) -> bool:
-    """Make the catalog of all records; whether Dagster could."""
+    """Make the catalog of all records; whether all are valid."""
     run_id = launch(platform.url, "consolidate_catalog")
     deadline, status = time.monotonic() + _PATIENCE_S, "QUEUED"
     while status not in _ENDED and time.monotonic() < deadline:
@@ -149,8 +151,14 @@ def _consolidated(platform: Platform, story: Story) -> bool:
             break
         platform.supervisor.tend()
         status = run_status(platform.url, run_id)
-    story.say(f"catalog consolidated: run {status.lower()}")
-    return status == "SUCCESS"
+    if status != "SUCCESS":
+        story.say(f"the catalog was not consolidated: its run is {status.lower()}")
+        return False
+    report = store_of(platform.settings).read(_REPORT, dict[str, Any])["summary"]
+    story.say(
+        f"catalog: {report['total_files']} records, {report['invalid_files']} not valid"
+    )
+    return not report["invalid_files"]
 
 
 def _show(platform: Platform, items: Sequence[_Item], story: Story) -> bool:
@@ -200,16 +208,14 @@ def _cells(item: _Item, store: Store) -> tuple[str, ...]:
 
 def _wrong(item: _Item, store: Store) -> Iterator[str]:
     """What the record of an item says against it."""
-    from em_platform.catalog.validate import check_record
-
     try:
         record = _record(item, store)
     except PlatformError as error:
         yield str(error)
         return
     if record.status != "complete":
-        yield f"its record says {record.status.value}"
-    yield from check_record(record.model_dump(mode="json", exclude_none=True))
+        said = f": {record.error.message}" if record.error else ""
+        yield f"its record says {record.status.value}{said}"
 
 
 def _record(item: _Item, store: Store) -> DatasetRecord:
