@@ -14,7 +14,7 @@ from em_platform.assets.ingest_summaries import (
     record_summary,
     volume_summary,
 )
-from em_platform.assets.metadata import Stopwatch
+from em_platform.assets.metadata import Stopwatch, step_of
 from em_platform.ingest import checks
 from em_platform.ingest.sources import SOURCES
 from em_platform.jobs import HEAVY_POOL, is_heavy, source_pool
@@ -181,7 +181,11 @@ def _record(source: str) -> dg.AssetsDefinition:
         key, store = context.partition_key, storage.store()
         with told_to_dagster():
             written, found = steps.take_record(
-                source, key, store, settings=configuration.settings()
+                source,
+                key,
+                store,
+                settings=configuration.settings(),
+                dagster=step_of(context),
             )
         wanted = ("record_is_valid", "dataset_is_new")
         outcomes = [check for check in found if check.name in wanted]

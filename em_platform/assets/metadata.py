@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +11,7 @@ import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from em_platform.model import Failure, Montage
+from em_platform.model.dataset import DagsterProvenance
 
 Metadata = dict[str, RawMetadataValue]
 
@@ -40,6 +42,16 @@ class Stopwatch:
         mpix = len(montage.tiles) * size.height_px * size.width_px / 1e6
         rate = mpix / self.seconds if self.seconds else 0.0
         return {"seconds": round(self.seconds, 2), "Mpix/s": round(rate, 1)}
+
+
+def step_of(context: dg.AssetExecutionContext) -> DagsterProvenance:
+    """Which step of which run makes the asset."""
+    return DagsterProvenance(
+        run_id=context.run.run_id,
+        asset_key=context.asset_key.to_user_string(),
+        partition=context.partition_key if context.has_partition_key else "",
+        code_version=version("em-platform"),
+    )
 
 
 def picture(image: bytes, title: str) -> dg.MetadataValue:

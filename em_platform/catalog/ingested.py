@@ -10,7 +10,9 @@ from typing import Any, get_args
 from em_platform.catalog.records import record_id
 from em_platform.model import Check
 from em_platform.model.dataset import (
+    CiMetadata,
     CoreMetadata,
+    DagsterProvenance,
     DatasetFiles,
     DatasetMetadata,
     DatasetQuality,
@@ -46,12 +48,14 @@ def record_of_item(
     volume_json_url: str = "",
     preview: str = "",
     parameters: Mapping[str, Any] | None = None,
+    dagster: DagsterProvenance | None = None,
+    ci_metadata: CiMetadata | None = None,
 ) -> DatasetRecord:
     """The complete record of one item; the same arguments give the same record.
 
     `raw_folder` is where its files lie, `snapshot_url` where the source's answers are
     kept, `volume_json_url` where `written` is (its histogram is referred to there),
-    `preview` a picture of its middle sections.
+    `preview` a picture of its middle sections; `dagster`, `ci_metadata` tell the run.
     """
     whole = record_of_volume(
         entry.source,
@@ -72,6 +76,7 @@ def record_of_item(
         "processing_pipeline": _pipeline("ingest"),
         "snapshot": snapshot_url or None,
         "parameters": {**_crop_of(entry), **(parameters or {})},
+        "dagster": dagster,
     }
     metadata = {
         "technical": said.technical.model_copy(update=_fetched(entry, raw)),
@@ -81,6 +86,7 @@ def record_of_item(
     changes = {
         "metadata": said.model_copy(update=metadata),
         "files": whole.files.model_copy(update={"raw": raw_folder or None}),
+        "ci_metadata": ci_metadata,
     }
     return whole.model_copy(update=changes)
 

@@ -69,7 +69,8 @@ def mark(
     `record` says what is known by now; without it all that was known before stays.
     `id`, `created_at` and the count of retries are kept from the record that is there.
     A try after a failed or cancelled one counts as a retry. `complete` clears the error
-    and keeps the count. A mark that changes nothing but the time writes nothing.
+    and keeps the count. A mark that says nothing new but the time and the run writes
+    nothing.
 
     Raises
     ------
@@ -91,11 +92,20 @@ def mark(
         progress=_progress(status, step, percentage, earlier=earlier),
         error=_error(status, error, earlier=earlier),
     )
-    if marked == earlier:
+    if earlier is not None and _lasting(marked) == _lasting(earlier):
         return earlier
     marked = marked.model_copy(update={"updated_at": now()})
     write_record(store, name, marked)
     return marked
+
+
+def _lasting(record: DatasetRecord) -> DatasetRecord:
+    """The record without what differs from run to run."""
+    provenance = record.metadata.provenance.model_copy(update={"dagster": None})
+    metadata = record.metadata.model_copy(update={"provenance": provenance})
+    return record.model_copy(
+        update={"metadata": metadata, "ci_metadata": None, "updated_at": None}
+    )
 
 
 def _changed(base: DatasetRecord, **changes: object) -> DatasetRecord:

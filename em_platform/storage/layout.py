@@ -65,6 +65,11 @@ def ingested(source: str, key: str, name: str) -> str:
     return f"ingest/{source}/{key}/{name}.json"
 
 
+def preview(source: str, key: str) -> str:
+    """The middle sections of an item of a public source, one picture."""
+    return f"ingest/{source}/{key}/preview.png"
+
+
 def volume(source: str, key: str) -> str:
     """The image of an item of a public source, OME-Zarr."""
     return f"volumes/{source}/{key}.zarr"
