@@ -10,6 +10,7 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
+from em_platform.ingest.answers import shown
 from em_platform.ingest.parts import Offer, offer_of
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import RemoteFile
@@ -36,7 +37,7 @@ class Addresses:
             None answers.
         """
         urls = [self._remote.url, *self._remote.mirrors]
-        urls.sort(key=lambda url: url != preferred)
+        urls.sort(key=lambda url: shown(url) != preferred)
         self._failures.clear()
         self._offers = self._offered(urls)
         offer = next(self._offers, None)
@@ -49,7 +50,7 @@ class Addresses:
         self._failures.append(failure)
         offer = next(self._offers, None)
         if offer is not None:
-            log.warning("%s; it is fetched from %s", failure, offer.url)
+            log.warning("%s; it is fetched from %s", failure, offer.shown)
         return offer
 
     def error(self) -> PlatformError:
@@ -83,8 +84,8 @@ class Addresses:
                 continue
             self._failures.append(
                 SourceUnavailable(
-                    f"{self._who}: {url} has {offer.size_bytes} bytes, its entry says "
-                    f"{wanted}; take the entry again",
-                    url=url,
+                    f"{self._who}: {offer.shown} has {offer.size_bytes} bytes, its "
+                    f"entry says {wanted}; take the entry again",
+                    url=offer.shown,
                 )
             )

@@ -88,19 +88,6 @@ def fetch_files(
     )
 
 
-def estimate_bytes(files: Sequence[RemoteFile], *, web: Web) -> int | None:
-    """How large the files are together; asks for the sizes that are not known.
-
-    None where the source does not say.
-    """
-    unknown = [file for file in files if file.size_bytes is None]
-    with ThreadPoolExecutor(8, "head") as pool:
-        heads = list(pool.map(lambda file: web.head(file.url).size_bytes, unknown))
-    known = [file.size_bytes for file in files if file.size_bytes is not None]
-    asked = [size for size in heads if size is not None]
-    return sum(known) + sum(asked) if len(asked) == len(heads) else None
-
-
 def _fetch_all(
     item: Item, remotes: Sequence[RemoteFile], progress: Progress
 ) -> tuple[FetchedFile, ...]:
@@ -111,11 +98,15 @@ def _fetch_all(
         with ThreadPoolExecutor(item.transfer.parts_at_once, "file") as pool:
             looked = _each(pool, FileFetch.look, missing, stop=item.stop)
             there = sum(file.size_bytes for file in found.values() if file is not None)
-            whole = there + sum(size for size, _ in looked)
+            whole = there + sum(look.size_bytes for look in looked)
             _check_limit(whole, item.transfer, who=item.who)
-            left = sum(still for _, still in looked)
-            reserve_gb = item.transfer.reserve_gb
-            check_space(item.folder, left, reserve_gb=reserve_gb, who=item.who)
+            check_space(
+                item.folder,
+                sum(look.room_bytes for look in looked),
+                reserve_gb=item.transfer.reserve_gb,
+                who=item.who,
+            )
+            left = sum(look.to_come_bytes for look in looked)
             progress.total(left)
             log.info("%s: %d of %d files are fetched, %s",
                      item.who, len(missing), len(remotes), gb(left))  # fmt: skip

@@ -17,6 +17,7 @@ from em_platform.errors import (
     StorageError,
 )
 from em_platform.ingest.addresses import Addresses
+from em_platform.ingest.answers import shown
 from em_platform.ingest.manifest import Held, Manifest, Part
 from em_platform.ingest.parts import (
     Changed,
@@ -38,6 +39,18 @@ log = logging.getLogger(__name__)
 
 class Stopped(Exception):
     """Something else went wrong, or the user has had enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """A file's size, what of it is still to come, and what of the disk that takes.
+
+    The room for a file that has begun is taken already.
+    """
+
+    size_bytes: int
+    to_come_bytes: int
+    room_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,16 +98,24 @@ class FileFetch:
         same = (found.st_size, found.st_mtime_ns) == (held.size_bytes, held.mtime_ns)
         return _fetched(held) if same and self._still_offered(held) else None
 
-    def look(self) -> tuple[int, int]:
-        """Its size, and how much of it is still to come; 0 where nobody says."""
+    def look(self) -> Look:
+        """What is still to be done; 0 where nobody says a size."""
         held = self._item.manifest.file(self._name)
         begun = held is not None and held.state == "partial"
         # Where it began it goes on.
         self._offer = self._addresses.first(held.url if held and begun else "")
         size = self._offer.size_bytes or 0
         if held is None or not self._goes_on(held, self._offer):
-            return size, size
-        return size, size - covered(self._item.manifest.parts(self._name))
+            return Look(size_bytes=size, to_come_bytes=size, room_bytes=size)
+        come = covered(self._item.manifest.parts(self._name))
+        taken = 0
+        if self._partial.exists():
+            taken = self._partial.stat().st_blocks * 512
+        return Look(
+            size_bytes=size,
+            to_come_bytes=size - come,
+            room_bytes=max(0, size - max(come, taken)),
+        )
 
     def fetch(self) -> FetchedFile:
         """Bring it here, from the first of its addresses that serves it."""
@@ -115,14 +136,14 @@ class FileFetch:
             except Changed as change:
                 if not again:
                     raise SourceUnavailable(
-                        f"{self._item.who}: {offer.url} changed twice while it was "
+                        f"{self._item.who}: {offer.shown} changed twice while it was "
                         f"fetched ({change}); wait until nobody writes it, then run "
                         "again",
-                        url=offer.url,
+                        url=offer.shown,
                         reason=str(change),
                     ) from change
                 log.warning("%s: %s changed (%s); it is fetched anew",
-                            self._item.who, offer.url, change)  # fmt: skip
+                            self._item.who, offer.shown, change)  # fmt: skip
             head = self._item.web.head(offer.url)
             offer = offer_of(offer.url, head, name=self._name)
             self._item.manifest.begin(self._held(offer))
@@ -186,7 +207,7 @@ class FileFetch:
         path = self._partial if self._partial.exists() else self._path
         if parts and (not path.exists() or path.stat().st_size < parts[-1].stop):
             return False
-        if held.url != offer.url:
+        if held.url != offer.shown:
             # ETags of two servers cannot be compared.
             published = self._remote.sha256 or self._remote.md5
             return bool(published) or held.modified == offer.modified != ""
@@ -203,7 +224,7 @@ class FileFetch:
                 log.warning(
                     "%s: %s does not send parts; it comes in one stream, and from its "
                     "beginning when that is cut",
-                    *(self._item.who, offer.url),
+                    *(self._item.who, offer.shown),
                 )
                 self._item.manifest.begin(self._held(offer))
             else:
@@ -272,10 +293,10 @@ class FileFetch:
                 self._partial.replace(bad)
                 self._item.manifest.end(replace(held, state="bad"))
                 raise ChecksumError(
-                    f"{self._item.who}: {offer.url} came with {kind} {found}, "
+                    f"{self._item.who}: {offer.shown} came with {kind} {found}, "
                     f"{promised} is published; it was set aside as {bad}: run again, "
                     "and tell the source if it stays so",
-                    url=offer.url,
+                    url=offer.shown,
                     found=found,
                     expected=promised,
                 )
@@ -297,7 +318,7 @@ class FileFetch:
 
     def _still_offered(self, held: Held) -> bool:
         remote = self._remote
-        comparable = held.url == remote.url and held.etag
+        comparable = held.url == shown(remote.url) and held.etag
         return (
             remote.size_bytes in (None, held.size_bytes)
             and (not comparable or remote.etag in ("", held.etag))
@@ -308,7 +329,7 @@ class FileFetch:
     def _held(self, offer: Offer) -> Held:
         return Held(
             name=self._name,
-            url=offer.url,
+            url=offer.shown,
             size_bytes=offer.size_bytes,
             etag=offer.etag,
             modified=offer.modified,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import requests
 
-from em_platform.ingest.answers import Cut
+from em_platform.ingest.answers import Cut, shown
 from em_platform.ingest.manifest import Part
 from em_platform.ingest.web import AS_IT_IS, FileHead, Web
 
@@ -35,6 +35,11 @@ class Offer:
     size_bytes: int | None
     etag: str = ""
     modified: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The address without passwords and tokens, for sentences and records."""
+        return shown(self.url)
 
     @property
     def condition(self) -> str:

@@ -26,7 +26,7 @@ def check_space(
     need_bytes = missing_bytes + reserve_gb * _GB
     if missing_bytes and need_bytes > free_bytes:
         raise StorageError(
-            f"{who}: {gb(missing_bytes)} are to come and {reserve_gb:g} GB are to stay "
+            f"{who}: {gb(missing_bytes)} are needed and {reserve_gb:g} GB are to stay "
             f"free, but {folder} has {gb(free_bytes)}; free "
             f"{gb(need_bytes - free_bytes)}, or name a larger disk in "
             "ingest.transfer.raw_folder",

@@ -74,6 +74,7 @@ def test_its_sixteen_slices_are_found_in_order_and_nothing_else(world: World) ->
         ("99001", (10.0, 10.0, 10.0)),
         ("99002", (30.0, 8.0, 8.0)),
         ("99002.2", (12.0, 12.0, 12.0)),
+        ("99003", (40.0, 8.0, 8.0)),
     ],
 )
 def test_what_is_fetched_is_what_is_served(

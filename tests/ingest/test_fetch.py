@@ -3,18 +3,14 @@
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from em_platform.config import Settings, SourceSettings
 from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from em_platform.ingest.fetch import estimate_bytes
-from em_platform.ingest.web import Web
 from em_platform.model.ingest import RawItem, RemoteFile
 from em_platform.standins.faults import Fault
 from tests.ingest.remote import CONTENT, SHA256, Remote, names
@@ -149,15 +145,6 @@ def test_progress_hears_what_is_still_to_come(
     fetch(file, progress=second)
     assert first.totals == [len(CONTENT)]
     assert second.totals == [len(CONTENT) - 40_000] == [second.size_bytes]
-
-
-def test_an_estimate_asks_only_for_what_is_not_known(remote: Remote) -> None:
-    web = Web("ebi", SourceSettings(), Settings().ingest.transfer)
-    files = [remote.put("a", b"123"), remote.put("b", b"", size_bytes=1000)]
-    assert estimate_bytes(files, web=web) == 1003
-    assert remote.heads() == 1
-    remote.change = lambda r: replace(r, headers={"Content-Encoding": "gzip"})
-    assert estimate_bytes(files, web=web) is None
 
 
 def test_a_connection_is_used_for_many_parts(

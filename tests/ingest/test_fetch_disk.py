@@ -35,9 +35,26 @@ def test_an_empty_file_is_a_file(
 def test_too_little_room_is_told_before_anything_comes(
     remote: Remote, fetch: Callable[..., RawItem], raw: Path
 ) -> None:
-    with pytest.raises(StorageError, match=r"101.2 kB are to come and 1e\+06 GB are"):
+    with pytest.raises(StorageError, match=r"101.2 kB are needed and 1e\+06 GB are"):
         fetch(remote.put("a.dm3"), reserve_gb=1e6)
     assert remote.gets() == []
+
+
+def test_room_that_a_file_has_taken_already_is_not_needed_again(
+    remote: Remote,
+    fetch: Callable[..., RawItem],
+    raw: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = remote.put("a.dm3")
+    remote.faults.add(Fault("status", methods=("GET",), skip=4))
+    with pytest.raises(SourceUnavailable):
+        fetch(file, parts_at_once=1)
+    remote.forget()
+    full = shutil.disk_usage(raw)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    fetch(file)
+    assert (raw / "a.dm3").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])

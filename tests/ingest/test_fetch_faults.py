@@ -286,3 +286,19 @@ def test_a_packed_file_stays_packed(
     fetch(remote.put("a.xml.gz", packed))
     assert (raw / "a.xml.gz").read_bytes() == packed
     assert len(remote.gets()) == 11
+
+
+def test_a_password_in_an_address_stands_in_no_sentence_and_no_record(
+    remote: Remote, fetch: Callable[..., RawItem], raw: Path
+) -> None:
+    file = remote.put("a.dm3")
+    secret = file.url.replace("//", "//me:word@") + "?token=secret"
+    item = fetch(file.model_copy(update={"url": secret}))
+    assert "word" not in item.model_dump_json()
+    assert "secret" not in item.model_dump_json()
+    assert b"word" not in (raw / "manifest.sqlite").read_bytes()
+    remote.faults.add(Fault("changed_etag", skip=1, times=None), Fault("no_range"))
+    with pytest.raises(SourceUnavailable) as caught:
+        fetch(file.model_copy(update={"url": secret, "size_bytes": 5}))
+    assert "word" not in str(caught.value)
+    assert "secret" not in str(caught.value)
