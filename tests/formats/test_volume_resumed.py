@@ -1,0 +1,177 @@
+"""Volumes are resumed after a kill, and are the same whatever does the work."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from em_platform.config import OutputSettings
+from em_platform.errors import FormatError, SourceUnavailable
+from em_platform.formats.ome_zarr import level_count, open_level
+from em_platform.formats.open_volume import open_volume
+from tests.formats.array_volume import (
+    VOXELS,
+    ArrayVolume,
+    Breaks,
+    digest,
+    write,
+)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_give_the_same_bytes_as_serial(tmp_path, workers):
+    first = write(tmp_path / "a.zarr", VOXELS)
+    with ThreadPoolExecutor(workers) as pool:
+        second = write(tmp_path / "b.zarr", VOXELS, run=pool.map)
+    assert digest(tmp_path / "a.zarr") == digest(tmp_path / "b.zarr")
+    assert first.statistics == second.statistics
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), SourceUnavailable("dvid: down"), FormatError("cut short")],
+)
+def test_an_interrupted_call_is_gone_on_with_where_it_stopped(tmp_path, error):
+    first = write(tmp_path / "a.zarr", VOXELS)
+    size = {"voxel_size_nm": (4.0, 4.0, 4.0)}
+    broken = Breaks(VOXELS, error, at=40, **size)
+    with pytest.raises(type(error)) as raised:
+        write(tmp_path / "b.zarr", broken)
+    assert raised.value is error
+    assert not (tmp_path / "b.zarr").exists()
+    again, told = ArrayVolume(VOXELS, **size), []
+    second = write(tmp_path / "b.zarr", again, progress=told.append)
+    assert digest(tmp_path / "a.zarr") == digest(tmp_path / "b.zarr")
+    assert first.statistics == second.statistics
+    assert sum(told) == VOXELS.nbytes
+    # A unit is at most 8 shards: all before the last one are not read again.
+    twice = [region for region in again.regions if region in broken.regions]
+    assert len(twice) <= 8
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_other_voxels_of_the_same_name_start_anew(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "b.zarr", Breaks(VOXELS, KeyboardInterrupt(), at=40))
+    other = ArrayVolume(255 - VOXELS)
+    write(tmp_path / "b.zarr", other, fingerprint="two")
+    assert np.array_equal(open_level(str(tmp_path / "b.zarr"), 0)[:], 255 - VOXELS)
+
+
+SLOW = textwrap.dedent(
+    """
+    import sys, time
+    from pathlib import Path
+    from em_platform.config import OutputSettings
+    from em_platform.formats.open_volume import open_volume
+    from em_platform.formats.volume_writer import write_volume
+
+    class Slow:
+        def __init__(self, volume):
+            self.volume, self.info = volume, volume.info
+        def read(self, region):
+            time.sleep(0.004)
+            return self.volume.read(region)
+
+    target, source, seconds = sys.argv[1:]
+    write_volume(target, Slow(open_volume(source)), fingerprint="one", name="cells",
+                 settings=OutputSettings(chunk_px=8, shard_px=16),
+                 progress=lambda size: print(size, flush=True))
+    """
+)
+
+
+@pytest.mark.system
+def test_killed_at_random_it_resumes_and_ends_bit_identical(tmp_path):
+    write(tmp_path / "source.zarr", VOXELS)
+    volume = open_volume(str(tmp_path / "source.zarr"))
+    first = write(tmp_path / "a.zarr", volume)
+    again = [sys.executable, "-c", SLOW]
+    again += [str(tmp_path / "b.zarr"), str(tmp_path / "source.zarr"), "0"]
+    random, kills = np.random.default_rng(int(time.time())), 0
+    while not (tmp_path / "b.zarr").exists() and kills < 3:
+        process = subprocess.Popen(again, stdout=subprocess.PIPE, text=True)
+        process.stdout.readline()
+        time.sleep(random.uniform(0, 0.12))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        kills += 1
+    second = write(tmp_path / "b.zarr", volume)
+    assert digest(tmp_path / "a.zarr") == digest(tmp_path / "b.zarr")
+    assert first.statistics == second.statistics
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore")
+def test_dask_workers_give_the_same_bytes(tmp_path):
+    from em_platform.stitching.compute import dask_map, local_cluster
+
+    write(tmp_path / "source.zarr", VOXELS)
+    volume = open_volume(str(tmp_path / "source.zarr"))
+    first = write(tmp_path / "a.zarr", volume)
+    with local_cluster(2) as client:
+        second = write(tmp_path / "b.zarr", volume, run=dask_map(client))
+    assert digest(tmp_path / "a.zarr") == digest(tmp_path / "b.zarr")
+    assert first.statistics == second.statistics
+
+
+def test_memory_does_not_grow_with_the_volume(tmp_path):
+    code = textwrap.dedent(
+        """
+        import sys
+        import numpy as np
+        from em_platform.config import OutputSettings
+        from em_platform.formats.volume_writer import write_volume
+        from em_platform.model.volume import VolumeInfo
+        from em_platform.stitching.compute import peak_memory_mb
+
+        class Made:
+            def __init__(self, shape):
+                self.info = VolumeInfo(uri="made", format="made", shape=shape,
+                                       dtype="uint16", chunk_shape=(1, 1, shape[2]))
+            def read(self, region):
+                z, y, x = (np.arange(part.start, part.stop, dtype=np.uint16)
+                           for part in region)
+                return (z[:, None, None] + y[:, None]) ^ x
+
+        for shape in ((64, 128, 256), (256, 128, 256), (256, 256, 512)):
+            write_volume(f"{sys.argv[1]}/{shape}.zarr", Made(shape), name="made",
+                         settings=OutputSettings(chunk_px=32, shard_px=64),
+                         fingerprint="")
+            print(peak_memory_mb())
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    small, larger, largest = map(float, done.stdout.split())
+    # 4, 16 and 64 MiB of voxels; what is read at once is 64 rows of 64 sections.
+    assert larger - small < 8
+    assert largest - small < 24
+
+
+def test_a_bucket_holds_a_volume_only_when_it_is_whole(tmp_path, bucket):
+    target, options = "s3://bucket/volumes/a.zarr", {"storage_options": bucket}
+    settings = OutputSettings(chunk_px=32, shard_px=64)
+    here = write(tmp_path / "a.zarr", VOXELS, settings)
+    size = {"voxel_size_nm": (4.0, 4.0, 4.0)}
+    broken = Breaks(VOXELS, SourceUnavailable("gone"), at=2, **size)
+    with pytest.raises(SourceUnavailable):
+        write(target, broken, settings, **options)
+    with pytest.raises(FormatError):
+        level_count(target, **options)
+    again = ArrayVolume(VOXELS, **size)
+    there = write(target, again, settings, **options)
+    assert len(again.regions) == 1
+    assert np.array_equal(open_level(target, 0, **options)[:], VOXELS)
+    assert there.statistics == here.statistics
+    assert there.size_bytes > VOXELS.nbytes / 2
