@@ -18,7 +18,9 @@ from em_platform.storage.atomic import write_bytes
 @click.option(
     "--sources", default=",".join(ALL), show_default=True, help="With commas between."
 )
-@click.option("--size", type=click.Choice(["small", "demo", "bench"]), default="demo")
+@click.option(
+    "--size", type=click.Choice(["small", "demo", "bench", "real"]), default="demo"
+)
 @click.option(
     "--port",
     default=0,

@@ -13,6 +13,7 @@ _SHAPES: dict[str, tuple[Three, Three]] = {
     "small": ((66, 96, 128), (20, 96, 128)),
     "demo": ((133, 192, 256), (41, 192, 256)),
     "bench": ((266, 768, 1024), (41, 192, 256)),
+    "real": ((1065, 1536, 2048), (165, 768, 1024)),
 }
 """Of the volume, and of training and testing."""
 _NAMES = (

@@ -42,6 +42,7 @@ _CHROMATIN_SHAPES: dict[str, Three] = {
     "small": (23, 97, 140),
     "demo": (46, 194, 280),
     "bench": (184, 775, 1121),
+    "real": (184, 775, 1121),
 }
 
 

@@ -10,8 +10,10 @@ import numpy as np
 from em_platform.standins import s3
 from em_platform.standins.chunk_stores import (
     ZSTD,
+    Readable,
     consolidate,
     halved,
+    halved_by_slabs,
     write_json,
     write_n5_array,
     write_zarr_array,
@@ -26,8 +28,9 @@ _SHAPES: dict[str, tuple[Three, int]] = {
     "small": ((70, 157, 162), 32),
     "demo": ((141, 315, 324), 64),
     "bench": ((282, 630, 649), 64),
+    "real": ((564, 2520, 2596), 64),
 }
-"""Of s0, and the edge of a chunk. The real one has (564, 2520, 2596) and 64."""
+"""Of s0, and the edge of a chunk."""
 _LEVELS = 5
 _VOXEL_NM = (2.96, 4.0, 4.0)
 _ACCUMBENS = "jrc_mus-nacc-2/jrc_mus-nacc-2.zarr"
@@ -65,11 +68,14 @@ def openorganelle(ground: Ground) -> Part:
 
     def truth(key: str) -> Voxels:
         array, _, crop = key.partition(".crop_")
-        found: Voxels = truths[array]()
         if not crop:
-            return found
+            return truths[array]()
         z, y, x, dz, dy, dx = (int(each) for each in crop.split("_"))
-        return found[z : z + dz, y : y + dy, x : x + dx]
+        box = slice(z, z + dz), slice(y, y + dy), slice(x, x + dx)
+        if array == _key(_ACCUMBENS, _EM, 0):
+            return _finest(ground)[box]
+        found: Voxels = truths[array]()[box]
+        return found
 
     tree = Tree(ground.folder / "openorganelle", fill)
     buckets = s3.Buckets({BUCKET: tree}, faults=ground.faults)
@@ -90,10 +96,15 @@ def _key(store: str, image: str, level: int) -> str:
     return f"{dataset}.{image.replace('/', '.')}.s{level}"
 
 
+def _finest(ground: Ground) -> Pixels:
+    return Pixels(shape=_SHAPES[ground.size][0], dtype="int16", variant=6)
+
+
 def _level(ground: Ground, level: int) -> Voxels:
-    shape, _ = _SHAPES[ground.size]
-    voxels = Pixels(shape=shape, dtype="int16", variant=6).whole()
-    for _ in range(level):
+    if level == 0:
+        return _finest(ground).whole()
+    voxels: Voxels = halved_by_slabs(_finest(ground))
+    for _ in range(level - 1):
         voxels = halved(voxels, (2, 2, 2))
     return voxels
 
@@ -120,13 +131,13 @@ def _write_accumbens(root: Path, ground: Ground) -> None:
         write_zarr_group(root / name, {})
     for name in ("groundtruth", "groundtruth/crop155"):
         write_zarr_group(root / "recon-2/labels" / name, {})
-    voxels = _level(ground, 0)
+    voxels: Readable = _finest(ground)
     for level in range(_LEVELS):
         folder = root / _EM / f"s{level}"
         write_zarr_array(
             folder, voxels, chunks=(edge,) * 3, compressor=ZSTD, attributes={}
         )
-        voxels = halved(voxels, (2, 2, 2))
+        voxels = halved_by_slabs(voxels)
     write_zarr_group(root / _EM, _multiscales(_LEVELS, _VOXEL_NM, (0, 0, 0)))
     write_zarr_array(
         root / _CROP / "s0", _mitochondria(), chunks=(edge,) * 3, compressor=ZSTD

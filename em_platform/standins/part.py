@@ -13,7 +13,7 @@ from em_platform.standins.messages import Handler, Refusal, refuse_in_html
 from em_platform.standins.pixels import Voxels
 from em_platform.storage.atomic import whole_folder
 
-Size = Literal["small", "demo", "bench"]
+Size = Literal["small", "demo", "bench", "real"]
 
 _MADE_AT = 1705276800
 """2024-01-15, so that files made again have the same Last-Modified and ETag."""

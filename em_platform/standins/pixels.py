@@ -66,41 +66,59 @@ class Pixels:
     def read(self, corner: Three, shape: Three) -> Voxels:
         """The voxels from `corner` on; both are z, y, x and lie within the volume."""
         crop = medulla()
-        places = [
+        along_z, along_y, along_x = (
             np.arange(first, first + length)
             for first, length in zip(corner, shape, strict=True)
-        ]
-        mirrored = np.ix_(
-            *(
-                _mirrored(place + 41 * self.variant, edge)
-                for place, edge in zip(places, crop.shape, strict=True)
-            )
         )
-        grey = crop[mirrored].astype(np.int16)
+        start = 41 * self.variant
+        # As narrow as the crop at first: widening it is then a matter of copying.
+        grey = crop[
+            _mirrored(along_z + start, crop.shape[0])[:, None],
+            _mirrored(along_y + start, crop.shape[1])[None, :],
+        ].astype(np.int16)
         if self.variant % 2:
-            grey = 238 - grey
-        for axis, (place, period) in enumerate(zip(places, _PERIODS, strict=True)):
-            along = [1, 1, 1]
-            along[axis] = -1
-            grey += _shading(place, period).reshape(along)
-        return self._scaled(grey, places)
+            np.subtract(238, grey, out=grey)
+        grey += _shading(along_z, _PERIODS[0])[:, None, None]
+        grey += _shading(along_y, _PERIODS[1])[None, :, None]
+        grey = _widened(grey, corner[2] + start, shape[2])
+        grey += _shading(along_x, _PERIODS[2])
+        return np.ascontiguousarray(self._scaled(grey, along_z, along_y, along_x))
 
-    def _scaled(
-        self, grey: NDArray[np.int16], places: list[NDArray[np.int_]]
-    ) -> Voxels:
+    def __getitem__(self, box: tuple[slice, ...]) -> Voxels:
+        """The voxels of three slices with both ends, as of an array."""
+        ends = [part.indices(n) for part, n in zip(box, self.shape, strict=True)]
+        z, y, x = ((first, last - first) for first, last, _ in ends)
+        return self.read((z[0], y[0], x[0]), (z[1], y[1], x[1]))
+
+    def _scaled(self, grey: NDArray[np.int16], *along: NDArray[np.int_]) -> Voxels:
         kind = np.dtype(self.dtype)
         if kind == np.uint8:
-            return np.clip(grey, 0, 255).astype(np.uint8)
-        z, y, x = np.ix_(*places)
-        # Between two grey levels of the crop, as a detector of more bits has noise.
-        fine = ((z * 31 + y * 17) % 97 ^ (x * 29) % 89).astype(np.int32)
-        if kind == np.float32:
-            return grey.astype(np.float32) - 128 + fine.astype(np.float32) / 128
-        if kind == np.int16:
-            return ((grey.astype(np.int32) - 128) * 128 + fine).astype(np.int16)
+            return np.clip(grey, 0, 255, out=grey).astype(np.uint8)
+        grey -= 128
         if kind == np.int8:
-            return np.clip(grey - 128, -128, 127).astype(np.int8)
-        return (grey.astype(np.int32) * 128 + 4096 + fine).astype(kind)
+            return np.clip(grey, -128, 127, out=grey).astype(np.int8)
+        z, y, x = np.ix_(*along)
+        # Between two grey levels of the crop, as a detector of more bits has noise.
+        fine = ((z * 31 + y * 17) % 97).astype(np.int16) ^ (x * 29 % 89).astype(
+            np.int16
+        )
+        if kind == np.float32:
+            return grey.astype(np.float32) + fine.astype(np.float32) / 128
+        grey *= 128
+        grey += fine
+        if kind == np.int16:
+            return grey
+        return (grey.astype(np.int32) + 128 * 128 + 4096).astype(kind)
+
+
+def _widened(grey: NDArray[np.int16], start: int, width: int) -> NDArray[np.int16]:
+    """The columns `start` and on of an image that is mirrored on and on along x."""
+    there_and_back = np.concatenate([grey, grey[..., ::-1]], axis=2)
+    period = there_and_back.shape[2]
+    start %= period
+    times = -(-(start + width) // period)
+    row = np.concatenate([there_and_back] * times, axis=2)
+    return row[..., start : start + width]
 
 
 def _mirrored(place: NDArray[np.int_], edge: int) -> NDArray[np.int_]:
