@@ -10,9 +10,9 @@ from em_platform.assets.failures import told_to_dagster
 from em_platform.assets.summaries import record_summary
 from em_platform.catalog.checks import check_catalog
 from em_platform.catalog.consolidate import consolidate
+from em_platform.catalog.mosaic_levels import mosaic_levels
 from em_platform.catalog.record_files import first_recorded, write_record
 from em_platform.catalog.records import dataset_record as record_of
-from em_platform.formats.ome_zarr import open_level
 from em_platform.ingest.sources import SOURCES
 from em_platform.model import Montage, MontageFit, TileStats
 from em_platform.partitions import montages
@@ -40,15 +40,14 @@ def dataset_record(
         fit = store.read(layout.montage_fit(key), MontageFit)
         stats = store.read(layout.tile_statistics(key), tuple[TileStats, ...])
         url = store.url(layout.mosaic(key))
-        height, width = open_level(url, 0, storage_options=store.options).shape
+        image = mosaic_levels(url, pixel_nm=montage.pixel_nm, options=store.options)
         record = record_of(
             montage,
             fit,
             url=url,
-            shape=(height, width),
+            image=image,
             checks=check_montage(montage, stats, fit=fit, settings=settings),
             stats=stats,
-            chunk_px=settings.render.chunk_px,
             recorded_at=first_recorded(store, layout.dataset_record(key)),
         )
         write_record(store, layout.dataset_record(key), record)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+from em_platform.catalog.mosaic_levels import MosaicLevels
 from em_platform.model import Check, Montage, MontageFit, TileStats
 from em_platform.model.dataset import (
     CoreMetadata,
@@ -30,36 +31,25 @@ def dataset_record(
     fit: MontageFit,
     *,
     url: str,
-    shape: tuple[int, int],
+    image: MosaicLevels,
+    recorded_at: datetime,
     checks: Iterable[Check] = (),
     stats: Iterable[TileStats] = (),
-    chunk_px: int | None = None,
-    size_bytes: int | None = None,
-    recorded_at: datetime,
 ) -> DatasetRecord:
     """The record of one mosaic; the same mosaic gives the same record.
 
-    `shape` is `(h, w)` at full resolution. `recorded_at` is the time of creation where
-    the montage itself has none (see `record_files.first_recorded`); no clock is read
-    here.
+    `image` tells how the mosaic lies at `url`. `recorded_at` is the time of creation
+    where the montage itself has none (see `record_files.first_recorded`); no clock is
+    read here.
     """
     record = record_id(_SOURCE, montage.acquisition_id)
     created = _in_utc(montage.ended_at or montage.started_at or recorded_at)
-    core = _core(montage, shape)
-    edge = montage.pixel_nm
-    technical = TechnicalMetadata(
-        file_size_bytes=size_bytes,
-        compression="zarr",
-        chunk_size=(chunk_px, chunk_px) if chunk_px else None,
-        dtype="uint8",
-        global_mean=_mean(stats),
-        dimensions_nm=(shape[0] * edge, shape[1] * edge) if edge else None,
-        file_format="OME-Zarr 0.5",
-    )
+    core = _core(montage, image.shape)
+    technical = _technical(image, montage.pixel_nm, _mean(stats))
     provenance = Provenance(
         download_url=url,
         processing_pipeline=f"em-platform {version('em-platform')} stitching",
-        internal_zarr_path="0",
+        internal_zarr_path=image.levels[0].path,
         uuid=record,
     )
     quality = _quality(montage, fit, core=core, checks=tuple(checks))
@@ -67,6 +57,7 @@ def dataset_record(
         id=record,
         source=_SOURCE,
         source_id=montage.acquisition_id,
+        key=montage.acquisition_id,
         status=Status.COMPLETE,
         created_at=created,
         updated_at=created,
@@ -78,16 +69,39 @@ def dataset_record(
     )
 
 
-def _core(montage: Montage, shape: tuple[int, int]) -> CoreMetadata:
+def _core(montage: Montage, shape: tuple[int, ...]) -> CoreMetadata:
     started = montage.started_at or montage.ended_at
     edge = montage.pixel_nm
     return CoreMetadata(
         description=_description(montage),
+        dataset_title=f"Montage {montage.montage_id}",
         volume_shape=shape,
+        axes=("y", "x"),
         voxel_size_nm=(edge, edge) if edge else None,
         data_type="uint8",
         modality="TEM",
         imaging_start_date=started.date() if started else None,
+    )
+
+
+def _technical(
+    image: MosaicLevels,
+    edge: float | None,
+    mean: float | None,
+) -> TechnicalMetadata:
+    return TechnicalMetadata(
+        file_size_bytes=image.size_bytes,
+        compression="zstd",
+        codec="zstd",
+        chunk_size=image.chunk_px,
+        shards=image.shard_px,
+        zarr_format=3,
+        levels=image.levels,
+        dtype="uint8",
+        global_mean=mean,
+        mean=mean,
+        dimensions_nm=tuple(n * edge for n in image.shape) if edge else None,
+        file_format="OME-Zarr 0.5",
     )
 
 

@@ -1,10 +1,15 @@
-import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-import jsonschema
+import numpy as np
 
+from em_platform.catalog.mosaic_levels import MosaicLevels, mosaic_levels
+from em_platform.catalog.record_files import content_of
 from em_platform.catalog.records import dataset_record, record_id
+from em_platform.catalog.validate import Findings, judge_record
+from em_platform.config import RenderSettings
+from em_platform.formats.ome_zarr import write_pyramid
 from em_platform.model import (
     Check,
     Failure,
@@ -15,77 +20,21 @@ from em_platform.model import (
     Tile,
     TilePlacement,
 )
-from em_platform.model.dataset import DatasetRecord
+from em_platform.model.dataset import DatasetRecord, StoredLevel
 
 RECORDED = datetime(2026, 6, 1, tzinfo=UTC)
 SIZE = Size(height_px=64, width_px=96)
-DATE_TIME = {"type": "string", "format": "date-time"}
-NUMBERS = {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}}
-SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 1}}
-V2: dict[str, Any] = {
-    "$schema": "http://json-schema.org/draft-07/schema#",
-    "required": ["id", "source", "source_id", "status", "created_at", "metadata"],
-    "properties": {
-        "id": {"type": "string", "format": "uuid"},
-        "source_id": {"type": "string"},
-        "status": {
-            "enum": [
-                "pending",
-                "processing",
-                "saving-data",
-                "complete",
-                "failed",
-                "cancelled",
-            ]
-        },
-        "created_at": DATE_TIME,
-        "updated_at": DATE_TIME,
-        "metadata": {
-            "required": ["core"],
-            "properties": {
-                "core": {
-                    "required": [
-                        "description",
-                        "volume_shape",
-                        "voxel_size_nm",
-                        "data_type",
-                        "modality",
-                        "imaging_start_date",
-                    ],
-                    "properties": {
-                        "description": {"type": "string", "minLength": 1},
-                        "volume_shape": {**SHAPE, "minItems": 2, "maxItems": 4},
-                        "voxel_size_nm": {**NUMBERS, "minItems": 2, "maxItems": 4},
-                        "data_type": {"enum": ["uint8", "uint16", "float32"]},
-                        "modality": {
-                            "enum": ["EM", "FIB-SEM", "SEM", "TEM", "STEM", "cryo-EM"]
-                        },
-                        "imaging_start_date": {"type": "string", "format": "date"},
-                    },
-                },
-                "technical": {
-                    "properties": {
-                        "compression": {
-                            "enum": ["none", "gzip", "lz4", "blosc", "zarr"]
-                        },
-                        "chunk_size": SHAPE,
-                        "dimensions_nm": NUMBERS,
-                    }
-                },
-                "provenance": {
-                    "properties": {"download_url": {"type": "string", "format": "uri"}}
-                },
-                "quality": {
-                    "properties": {
-                        "completeness_score": {"minimum": 0, "maximum": 1},
-                        "validation_errors": {"type": "array"},
-                        "metrics": {"type": "object"},
-                    }
-                },
-            },
-        },
-    },
-}
+IMAGE = MosaicLevels(
+    levels=tuple(
+        StoredLevel(
+            path=str(n), shape=(64 >> n, 256 >> n), voxel_size_nm=(4.0 * 2**n,) * 2
+        )
+        for n in (0, 1)
+    ),
+    chunk_px=(64, 64),
+    shard_px=(128, 128),
+    size_bytes=16384,
+)
 
 
 def montage(**more: Any) -> Montage:
@@ -128,20 +77,24 @@ def record(of: Montage) -> DatasetRecord:
         of,
         FIT,
         url="file:///m.zarr",
-        shape=(64, 256),
+        image=IMAGE,
         checks=(BAD,),
-        chunk_px=512,
         recorded_at=RECORDED,
     )
 
 
-def test_a_record_keeps_the_rules_of_version_2() -> None:
-    written = json.loads(record(montage()).model_dump_json(exclude_none=True))
-    jsonschema.validate(
-        written, V2, format_checker=jsonschema.Draft7Validator.FORMAT_CHECKER
-    )
+def test_a_record_keeps_the_schema_and_all_rules() -> None:
+    written = content_of(record(montage()))
+    assert judge_record(written) == Findings()
     assert written["metadata"]["core"]["imaging_start_date"] == "2026-03-04"
+    assert written["metadata"]["technical"]["file_size_bytes"] == 16384
+    assert written["metadata"]["core"]["axes"] == ["y", "x"]
     assert written["metadata"]["technical"]["dimensions_nm"] == [256, 1024]
+    assert written["metadata"]["technical"]["levels"][1] == {
+        "path": "1",
+        "shape": [32, 128],
+        "voxel_size_nm": [8, 8],
+    }
     assert written["metadata"]["quality"]["completeness_score"] == 0.75
     assert written["metadata"]["quality"]["metrics"]["seams_are_closed"] == 5.0
     assert written["metadata"]["quality"]["validation_errors"] == [
@@ -170,3 +123,27 @@ def test_what_is_not_known_is_said_and_not_made_up() -> None:
 def test_a_time_without_zone_is_taken_as_utc() -> None:
     local = record(montage(started_at=datetime(2026, 3, 4, 5, 6)))
     assert local.created_at == datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
+
+
+def test_the_levels_are_those_of_the_image(tmp_path: Path) -> None:
+    url = str(tmp_path / "m.zarr")
+    settings = RenderSettings(chunk_px=16, shard_px=64)
+    write_pyramid(
+        url,
+        (64, 96),
+        dtype="uint8",
+        render=lambda region: np.zeros([s.stop - s.start for s in region], np.uint8),
+        settings=settings,
+        name="m",
+        fingerprint="1",
+    )
+    found = mosaic_levels(url, pixel_nm=4.0, options={})
+    assert found.shape == (64, 96)
+    assert (found.chunk_px, found.shard_px) == ((16, 16), (64, 64))
+    assert [level.shape for level in found.levels] == [
+        (64, 96),
+        (32, 48),
+        (16, 24),
+        (8, 12),
+    ]
+    assert found.levels[2].voxel_size_nm == (16, 16)
