@@ -5,20 +5,17 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import zarr
 
 from em_platform.standins.faults import Fault
 from em_platform.standins.requests_log import Logged
 from em_platform.standins.world import World, running_world
-from em_platform.storage import layout
+from tests.system.ingesting import Command, statuses
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -45,61 +42,9 @@ def world(made_once: Path) -> Iterator[World]:
         yield running
 
 
-class Command:
-    """`em-platform ingest` in a home of its own."""
-
-    def __init__(self, world: World, home: Path) -> None:
-        self.home, self.data = home, home / "data"
-        sources = {"EM_INGEST__TRANSFER__BACKOFF_S": "0.05"}
-        self.environment = {
-            **os.environ,
-            **world.environment,
-            **sources,
-            "EM_HOME": str(home),
-        }
-
-    def start(self, *options: str, items: dict[str, str]) -> "subprocess.Popen[str]":
-        chosen = [f"--item={source}/{key}" for source, key in items.items()]
-        return subprocess.Popen(
-            (
-                sys.executable,
-                "-m",
-                "em_platform",
-                "ingest",
-                "--json",
-                *options,
-                *chosen,
-            ),
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, *options: str, items: dict[str, str]) -> tuple[int, dict[str, Any]]:
-        """Exit status and report."""
-        process = self.start(*options, items=items)
-        out, errors = process.communicate()
-        assert out, errors
-        return process.returncode, json.loads(out)
-
-    def record(self, source: str, key: str) -> dict[str, Any]:
-        content = (self.data / layout.record(source, key)).read_text()
-        record: dict[str, Any] = json.loads(content)
-        return record
-
-    def voxels(self, source: str, key: str) -> Any:
-        path = self.data / layout.volume(source, key) / "0"
-        return zarr.open_array(path, mode="r")[:]
-
-
 @pytest.fixture
 def command(world: World, tmp_path: Path) -> Command:
     return Command(world, tmp_path / "home")
-
-
-def statuses(report: dict[str, Any]) -> dict[str, str]:
-    return {each["source"]: each["status"] for each in report["outcomes"]}
 
 
 def brings_voxels(request: Logged) -> bool:
