@@ -29,6 +29,7 @@ from em_platform.ingest.parts import (
     missing_ranges,
     offer_of,
 )
+from em_platform.ingest.placing import put_in_place, reserve, write_at
 from em_platform.ingest.read_back import Digests, read_back
 from em_platform.ingest.space import written
 from em_platform.ingest.web import Web
@@ -194,7 +195,7 @@ class FileFetch:
             descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             with written(self._partial, who=self._item.who):
-                _reserve(descriptor, offer.size_bytes)
+                reserve(descriptor, offer.size_bytes)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -270,7 +271,7 @@ class FileFetch:
             if halt.is_set() or self._item.stop.is_set():
                 raise Stopped
             with written(self._partial, who=self._item.who):
-                os.pwrite(descriptor, block, at)
+                write_at(descriptor, at, block)
             self._item.came(len(block))
 
         return write
@@ -278,52 +279,41 @@ class FileFetch:
     def _finish(
         self, offer: Offer, digests: Digests, *, size_bytes: int
     ) -> FetchedFile:
-        """Compare with what is published, put the file in its place, and note that."""
-        kind, promised, found = self._published(digests)
-        held = replace(
-            self._held(offer),
-            size_bytes=size_bytes,
-            sha256=digests.sha256,
-            md5=digests.md5,
-            checked_against=kind,
+        kind, promised = self._published()
+        whole = put_in_place(
+            self._partial,
+            self._path,
+            held=replace(
+                self._held(offer),
+                size_bytes=size_bytes,
+                sha256=digests.sha256,
+                md5=digests.md5,
+                checked_against=kind,
+            ),
+            promised=promised,
+            manifest=self._item.manifest,
+            who=self._item.who,
         )
-        with written(self._path, who=self._item.who):
-            if promised.lower() != found:
-                bad = self._path.with_name(f"{self._path.name}.bad")
-                self._partial.replace(bad)
-                self._item.manifest.end(replace(held, state="bad"))
-                raise ChecksumError(
-                    f"{self._item.who}: {offer.shown} came with {kind} {found}, "
-                    f"{promised} is published; it was set aside as {bad}: run again, "
-                    "and tell the source if it stays so",
-                    url=offer.shown,
-                    found=found,
-                    expected=promised,
-                )
-            self._partial.replace(self._path)
-            _sync_folder(self._path.parent)
-            mtime_ns = self._path.stat().st_mtime_ns
-        held = replace(held, state="whole", mtime_ns=mtime_ns)
-        self._item.manifest.end(held)
-        return _fetched(held)
+        return _fetched(whole)
 
-    def _published(self, digests: Digests) -> tuple[str, str, str]:
-        """What to compare by, what the source has published, and what was found."""
+    def _published(self) -> tuple[str, str]:
+        """What the file is compared by, and what the source has published of that."""
         if self._item.transfer.verify_checksums:
             if self._remote.sha256:
-                return "sha256", self._remote.sha256, digests.sha256
+                return "sha256", self._remote.sha256
             if self._remote.md5:
-                return "md5", self._remote.md5, digests.md5
-        return "length", "", ""
+                return "md5", self._remote.md5
+        return "length", ""
 
     def _still_offered(self, held: Held) -> bool:
+        """Whether the entry is still about the file that is held."""
         remote = self._remote
-        comparable = held.url == shown(remote.url) and held.etag
+        same_place = held.url == shown(remote.url)
+        kind, promised = self._published()
         return (
             remote.size_bytes in (None, held.size_bytes)
-            and (not comparable or remote.etag in ("", held.etag))
-            and remote.sha256.lower() in ("", held.sha256)
-            and remote.md5.lower() in ("", held.md5)
+            and (not same_place or not held.etag or remote.etag in ("", held.etag))
+            and promised.lower() in ("", held.md5 if kind == "md5" else held.sha256)
         )
 
     def _held(self, offer: Offer) -> Held:
@@ -334,25 +324,6 @@ class FileFetch:
             etag=offer.etag,
             modified=offer.modified,
         )
-
-
-def _reserve(descriptor: int, size_bytes: int | None) -> None:
-    """Take the room for all of the file now, so that a full disk is known at once."""
-    if size_bytes is None:
-        return
-    now = os.fstat(descriptor).st_size
-    if now > size_bytes:
-        os.ftruncate(descriptor, size_bytes)
-    elif now < size_bytes:
-        os.posix_fallocate(descriptor, 0, size_bytes)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _fetched(held: Held) -> FetchedFile:

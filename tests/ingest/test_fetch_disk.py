@@ -40,6 +40,32 @@ def test_too_little_room_is_told_before_anything_comes(
     assert remote.gets() == []
 
 
+def test_a_block_that_the_disk_takes_in_pieces_is_written_whole(
+    remote: Remote,
+    fetch: Callable[..., RawItem],
+    raw: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda f, block, at: real(f, block[:777], at))
+    fetch(remote.put("a.dm3"))
+    assert (raw / "a.dm3").read_bytes() == CONTENT
+
+
+def test_a_disk_that_reserves_nothing_is_used_as_well(
+    remote: Remote,
+    fetch: Callable[..., RawItem],
+    raw: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    fetch(remote.put("a.dm3"))
+    assert (raw / "a.dm3").read_bytes() == CONTENT
+
+
 def test_room_that_a_file_has_taken_already_is_not_needed_again(
     remote: Remote,
     fetch: Callable[..., RawItem],

@@ -203,8 +203,12 @@ def test_other_bytes_than_published_are_set_aside(
 def test_checksums_can_be_left_alone(
     remote: Remote, fetch: Callable[..., RawItem]
 ) -> None:
-    item = fetch(remote.put("a.dm3", sha256="0" * 64), verify_checksums=False)
+    file = remote.put("a.dm3", sha256="0" * 64)
+    item = fetch(file, verify_checksums=False)
     assert item.files[0].checked_against == "length"
+    remote.forget()
+    fetch(file, verify_checksums=False)
+    assert remote.server.requests.all() == []
 
 
 @pytest.mark.parametrize(
