@@ -14,6 +14,7 @@ from em_platform.config import OutputSettings
 from em_platform.errors import FormatError, SourceUnavailable
 from em_platform.formats.ome_zarr import level_count, open_level
 from em_platform.formats.open_volume import open_volume
+from em_platform.formats.volume_pictures import mid_sections
 from tests.formats.array_volume import (
     VOXELS,
     ArrayVolume,
@@ -175,3 +176,4 @@ def test_a_bucket_holds_a_volume_only_when_it_is_whole(tmp_path, bucket):
     assert np.array_equal(open_level(target, 0, **options)[:], VOXELS)
     assert there.statistics == here.statistics
     assert there.size_bytes > VOXELS.nbytes / 2
+    assert mid_sections(target, **options).startswith(b"\x89PNG")
