@@ -54,9 +54,11 @@ def ask_repository(
             return otherwise
 
     begin = f"{experiment}/{accession}-{experiment}"
-    images = read(f"{begin}-annotation.csv", read_annotations, otherwise={})
-    paths = read(f"{begin}-filePaths.tsv", read_file_paths, otherwise={})
+    images: dict[str, dict[str, str]] = {}
+    paths: dict[str, str] = {}
     study: Study | None = None
+    images = read(f"{begin}-annotation.csv", read_annotations, otherwise=images)
+    paths = read(f"{begin}-filePaths.tsv", read_file_paths, otherwise=paths)
     return ImageMetadata(
         study=read(f"{accession}-study.txt", read_study, otherwise=study),
         annotations=images.get(image, {}),
