@@ -13,6 +13,7 @@ import numpy as np
 
 from em_platform.formats import zarr_metadata
 from em_platform.formats.chunk_store import ChunkStore
+from em_platform.formats.object_listing import can_list, folders
 from em_platform.formats.stored_array import (
     Level,
     StoredArray,
@@ -60,8 +61,8 @@ def first_series(store: ChunkStore) -> str | None:
 
 
 def group_paths(store: ChunkStore) -> tuple[str, ...]:
-    """Nothing: an N5 group does not list what is in it."""
-    return ()
+    """Names of the folders in a group, where they can be listed."""
+    return folders(store, "") if can_list(store) else ()
 
 
 def _array(attributes: Mapping[str, Any]) -> StoredArray:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree
@@ -72,7 +73,11 @@ def folders(store: ChunkStore, prefix: str) -> tuple[str, ...]:
         The bucket does not answer, or is not listed for us.
     """
     local = local_path(store.url)
-    if local is not None or not is_anonymous(store.options):
+    if local is not None:
+        below_it = Path(local, prefix)
+        inner = below_it.iterdir() if below_it.is_dir() else ()
+        return tuple(sorted(path.name for path in inner if path.is_dir()))
+    if not is_anonymous(store.options):
         below = {each.name[len(prefix) :] for each in listed(store, (prefix,))}
         return tuple(sorted({name.partition("/")[0] for name in below if "/" in name}))
     return tuple(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from em_platform.formats.chunk_store import ChunkStore
+from em_platform.formats.object_listing import can_list, folders
 from em_platform.formats.stored_array import (
     Level,
     StoredArray,
@@ -75,17 +76,21 @@ def read_array(store: ChunkStore) -> StoredArray | None:
 
 
 def group_paths(store: ChunkStore) -> tuple[str, ...]:
-    """Paths of the arrays below a group as its consolidated metadata list them."""
-    entries: Mapping[str, Any] = {}
+    """Paths of the arrays below a group by its consolidated metadata.
+
+    Without these, names of the folders in it, where they can be listed.
+    """
     node = store.read_json("zarr.json")
     if node is not None:
-        consolidated = node.get("consolidated_metadata") or {}
-        entries = consolidated.get("metadata") or {}
-        nodes = (p for p, v in entries.items() if v.get("node_type") == "array")
-        return tuple(sorted(nodes))
-    entries = (store.read_json(".zmetadata") or {}).get("metadata") or {}
-    arrays = (p for p in entries if p.endswith("/.zarray"))
-    return tuple(sorted(p.removesuffix("/.zarray") for p in arrays))
+        entries = (node.get("consolidated_metadata") or {}).get("metadata") or {}
+        found = [p for p, v in entries.items() if v.get("node_type") == "array"]
+    else:
+        entries = (store.read_json(".zmetadata") or {}).get("metadata") or {}
+        arrays = (path for path in entries if path.endswith("/.zarray"))
+        found = [path.removesuffix("/.zarray") for path in arrays]
+    if not found and can_list(store):
+        return folders(store, "")
+    return tuple(sorted(found))
 
 
 def image_of(image: Mapping[str, Any], version: str) -> StoredImage:

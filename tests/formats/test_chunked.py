@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from em_platform.errors import FormatError, SourceRefused
@@ -172,3 +173,29 @@ def test_what_is_no_volume_is_refused(served_folder: ServedFolder) -> None:
         expected = SourceRefused if "://" in url else FormatError
         with pytest.raises(expected, match="expected a Zarr, N5 or precomputed"):
             open_chunked(url, options=options)
+
+
+@pytest.mark.parametrize("consolidated", [True, False])
+def test_a_group_without_an_image_names_what_is_in_it(
+    consolidated: bool, served_folder: ServedFolder
+) -> None:
+    write_v2(served_folder.folder / "group/em/raw", noise())
+    for name in (".", "em"):
+        zarr.open_group(served_folder.folder / "group" / name, zarr_format=2)
+    if consolidated:
+        zarr.consolidate_metadata(served_folder.folder / "group", zarr_format=2)
+    for url, options in served_folder.places():
+        listed = not url.startswith("http")
+        found = "em/raw" if consolidated else "em" if listed else "no list"
+        with pytest.raises(FormatError, match=rf"no level 0 \(found: {found}"):
+            open_chunked(f"{url}/group", options=options)
+        volume = open_chunked(f"{url}/group", level="em/raw", options=options)
+        assert np.array_equal(pixels(volume), noise())
+
+
+def test_an_n5_container_names_what_is_in_it(served_folder: ServedFolder) -> None:
+    write_n5(served_folder.folder / "root.n5/em/s0", noise())
+    (served_folder.folder / "root.n5/attributes.json").write_text('{"n5": "2.0.0"}')
+    for url, options in (served_folder.places()[0], served_folder.places()[2]):
+        with pytest.raises(FormatError, match=r"found: em\)"):
+            open_chunked(f"{url}/root.n5", options=options)

@@ -1,11 +1,23 @@
 """Precomputed volumes: scales, offsets and encodings."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from em_platform.formats.chunked import list_levels, open_chunked
 from tests.formats.chunk_writers import SHAPE, noise, pixels, write_precomputed
+
+SHARDING = {
+    "@type": "neuroglancer_uint64_sharded_v1",
+    "preshift_bits": 2,
+    "minishard_bits": 1,
+    "shard_bits": 2,
+    "hash": "murmurhash3_x86_128",
+    "minishard_index_encoding": "raw",
+    "data_encoding": "raw",
+}
 
 
 def test_labels_in_compressed_segmentation_are_exact(tmp_path: Path) -> None:
@@ -19,10 +31,14 @@ def test_labels_in_compressed_segmentation_are_exact(tmp_path: Path) -> None:
     assert np.array_equal(pixels(open_chunked(str(tmp_path / "labels"))), truth)
 
 
-def test_jpeg_comes_back_within_a_few_grey_levels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharding", [{}, {"sharding": SHARDING}])
+def test_jpeg_comes_back_within_a_few_grey_levels(
+    sharding: dict[str, Any], tmp_path: Path
+) -> None:
     z, y, x = np.indices(SHAPE)
     truth = (100 + 60 * np.sin(z / 9) * np.cos(y / 11) * np.sin(x / 13)).astype("u1")
-    write_precomputed(tmp_path / "em", truth, encoding="jpeg", jpeg_quality=90)
+    jpeg = {"encoding": "jpeg", "jpeg_quality": 90}
+    write_precomputed(tmp_path / "em", truth, **jpeg, **sharding)
     found = pixels(open_chunked(str(tmp_path / "em")))
     assert np.abs(found.astype(int) - truth).max() <= 6
 
