@@ -15,7 +15,9 @@ from em_platform.formats.raster_volume import RasterVolume
 from em_platform.formats.region import bounds_of, shape_of
 from em_platform.formats.tiff_decode import CodedVolume
 from em_platform.formats.volume import Region, Volume
-from em_platform.model.volume import VolumeInfo
+from em_platform.model.volume import Tag, VolumeInfo
+
+_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,9 @@ def stack_of(planes: Sequence[Volume], *, z_nm: float | None = None) -> StackVol
     if voxel is not None and z_nm is not None:
         voxel = (z_nm, voxel[1], voxel[2])
     sizes = [plane.info.size_bytes for plane in planes]
+    tags: dict[str, Tag] = first.tags | {"files": len(planes)}
+    if odd := sum(_differs(plane.info, first) for plane in planes):
+        tags["files_of_other_pixel_size"] = odd
     info = first.model_copy(
         update={
             "uri": str(Path(first.uri).parent) if len(planes) > 1 else first.uri,
@@ -69,7 +74,7 @@ def stack_of(planes: Sequence[Volume], *, z_nm: float | None = None) -> StackVol
             "shape": (len(planes), first.shape[1], first.shape[2]),
             "voxel_size_nm": voxel,
             "size_bytes": sum(size for size in sizes if size is not None),
-            "tags": first.tags | {"files": len(planes)},
+            "tags": tags,
         }
     )
     return StackVolume(info=info, planes=tuple(_light(p, first) for p in planes))
@@ -81,6 +86,14 @@ def _light(plane: Volume, shared: VolumeInfo) -> Volume:
         return plane
     source = replace(plane.source, first=b"")
     return replace(plane, info=shared, source=source)
+
+
+def _differs(found: VolumeInfo, first: VolumeInfo) -> bool:
+    """Whether pixels are of another length: somebody changed the magnification."""
+    lengths = zip(found.voxel_size_nm or (), first.voxel_size_nm or (), strict=False)
+    pairs = list(lengths)[1:]
+    stated = (found.voxel_size_nm is None) == (first.voxel_size_nm is None)
+    return not stated or any(abs(a - b) > _TOLERANCE * b for a, b in pairs)
 
 
 def _check(found: VolumeInfo, first: VolumeInfo) -> None:

@@ -38,6 +38,12 @@ _TYPES = {
     18: "u8",
 }
 _RATIONAL = {5, 10}
+_STORAGE = {256: 0, 257: 0, 258: 1, 259: 1, 262: 1, 266: 1, 277: 1, 284: 1, 317: 1} | {
+    322: 0,
+    323: 0,
+    339: 1,
+}
+"""Tags that say how pixels are stored, and what their absence means."""
 _MOST_TAGS = 4096
 _MOST_PAGES = 1_000_000
 # A page's directory and its lists are near each other; a request costs more than bytes.
@@ -158,8 +164,13 @@ class Directory:
     @cached_property
     def uniform_key(self) -> tuple[object, ...]:
         """Equal for pages whose pixels are stored in the same way."""
-        codes = (256, 257, 258, 259, 262, 266, 277, 278, 284, 317, 322, 323, 339)
-        return tuple(self.numbers(code).tobytes() for code in codes)
+        height = self.number(257)
+        rows = min(self.number(278, height) or height, height)
+        values = [
+            tuple(self.numbers(code).tolist()) or (default,)
+            for code, default in _STORAGE.items()
+        ]
+        return (rows, *values)
 
 
 def is_tiff(start: bytes) -> bool:

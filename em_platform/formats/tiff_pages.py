@@ -245,7 +245,8 @@ def _mixed(layout: PageLayout, other: Directory, described: str) -> FormatError:
     uri = other.source.uri
     return FormatError(
         f"{uri}: found {described} between pages of {layout.height} x "
-        f"{layout.width}, expected pages of one size and type; split the file",
+        f"{layout.width}, expected pages of one size and type, stored in one way; "
+        "save it again or split it",
         uri=uri,
     )
 
@@ -253,5 +254,6 @@ def _mixed(layout: PageLayout, other: Directory, described: str) -> FormatError:
 def _described(number: int, page: Directory) -> str:
     return (
         f"page {number} of {page.number(257)} x {page.number(256)} x "
-        f"{page.number(277, 1)} samples of {page.number(258, 1)} bits"
+        f"{page.number(277, 1)} samples of {page.number(258, 1)} bits, compression "
+        f"{page.number(259, 1)}"
     )

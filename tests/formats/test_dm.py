@@ -224,7 +224,8 @@ def test_a_volume_goes_to_another_process(tmp_path: Path) -> None:
 def test_a_file_cut_anywhere_is_told_to_be_cut(tmp_path: Path, version: int) -> None:
     content = Path(written(tmp_path / "a.dm3", stack(), version=version)).read_bytes()
     cut = tmp_path / "cut.dm3"
-    steps = np.linspace(17, len(content) - 1, 200).astype(int)
+    # The last eight bytes are padding, of which the header's size leaves out some.
+    steps = np.linspace(17, len(content) - 9, 200).astype(int)
     for length in steps:
         cut.write_bytes(content[:length])
         with pytest.raises(FormatError, match="truncated DM"):

@@ -18,6 +18,10 @@ from em_platform.errors import FormatError, PlatformError
 from em_platform.formats.http import served
 from em_platform.formats.open_volume import open_volume
 from em_platform.standins import dm3
+from em_platform.standins.faults import Faults
+from em_platform.standins.http import Server
+from em_platform.standins.part import Tree
+from em_platform.standins.s3 import Buckets
 
 WHOLE = (slice(None),) * 3
 PART = (slice(1, 3), slice(5, 33), slice(20, 41))
@@ -259,3 +263,20 @@ def web_server(folder: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_files_and_folders_in_a_public_bucket_are_read(tmp_path: Path) -> None:
+    image = stack()
+    (tmp_path / "planes").mkdir()
+    write(tmp_path / "a.tif", image)
+    write(tmp_path / "a.dm3", image)
+    for z, plane in enumerate(image):
+        write(tmp_path / f"planes/{z}.tif", plane)
+    tree = Tree(tmp_path, lambda _: None)
+    with Server("s3", Buckets({"em-data": tree}, faults=Faults())) as server:
+        options = {"endpoint_url": server.url}
+        for name in ("a.tif", "a.dm3", "planes"):
+            volume = open_volume(f"s3://em-data/{name}", options)
+            assert np.array_equal(volume.read(PART), image[PART])
+        with pytest.raises(PlatformError, match="found no such object"):
+            open_volume("s3://em-data/b.tif", options)

@@ -80,6 +80,14 @@ def test_a_file_of_many_planes_is_named(tmp_path: Path) -> None:
         open_stack(paths)
 
 
+def test_a_file_of_another_magnification_is_told(tmp_path: Path) -> None:
+    image = stack()
+    paths = planes(tmp_path, image)
+    assert "files_of_other_pixel_size" not in open_stack(paths).info.tags
+    dm3.write_dm(paths[3], image[3], pixel_um=0.009, name="odd", tags={})
+    assert open_stack(paths).info.tags["files_of_other_pixel_size"] == 1
+
+
 def test_no_files_are_no_stack() -> None:
     with pytest.raises(FormatError, match="found no files"):
         open_stack([])
