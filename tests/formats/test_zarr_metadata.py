@@ -10,6 +10,7 @@ import zarr
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
+from em_platform.formats.chunk_count import count_chunks
 from em_platform.formats.chunked import list_levels, open_chunked
 from tests.formats.chunk_writers import (
     SHAPE,
@@ -19,6 +20,7 @@ from tests.formats.chunk_writers import (
     write_v2,
     write_v3,
 )
+from tests.formats.served_folder import serving_folder
 
 
 def test_each_level_has_its_own_voxel_size(tmp_path: Path) -> None:
@@ -138,3 +140,39 @@ def test_real_metadata_of_openorganelle_give_each_level(
     info = open_chunked(str(tmp_path), level="s2").info
     assert (info.dtype, info.chunk_shape) == ("int16", (64, 64, 64))
     assert info.origin_nm == (4.44, 6.0, 6.0)
+
+
+def test_an_image_of_idr_is_read_from_a_web_server_without_listings(
+    tmp_path: Path,
+) -> None:
+    """As `idr0062A/6001240.zarr`: axes c, z, y, x, two channels, version 0.4."""
+    truth = noise(shape=(2, *SHAPE))
+    with serving_folder(tmp_path) as served:
+        image = served.folder / "zarr/v0.4/idr0062A/6001240.zarr"
+        slash = {"name": "v2", "separator": "/"}
+        for n in range(2):
+            level = truth[:, :, :: 2**n, :: 2**n]
+            write_v2(
+                image / str(n), level, chunks=(1, 1, 16, 16), chunk_key_encoding=slash
+            )
+        units = [{}, *[{"unit": "micrometer"}] * 3]
+        axes = [{"name": n, **u} for n, u in zip("czyx", units, strict=True)]
+        scales = [[1.0, 0.5, 0.36 * 2**n, 0.36 * 2**n] for n in range(2)]
+        datasets = [
+            {
+                "path": str(n),
+                "coordinateTransformations": [{"type": "scale", "scale": scale}],
+            }
+            for n, scale in enumerate(scales)
+        ]
+        stated = {"version": "0.4", "axes": axes, "datasets": datasets}
+        (image / ".zattrs").write_text(json.dumps({"multiscales": [stated]}))
+        url = f"{served.http}/zarr/v0.4/idr0062A/6001240.zarr"
+        volume = open_chunked(url, level=1, options={"channel": 1})
+        assert volume.info.voxel_size_nm == (500.0, 720.0, 720.0)
+        assert volume.info.format == "OME-Zarr 0.4"
+        assert np.array_equal(pixels(volume), truth[1, :, ::2, ::2])
+        count = count_chunks(url, level=1, options={"channel": 1})
+        assert (count.expected, count.missing) == (21 * 2 * 2, 0)
+        listings = served.requests.count(lambda each: each.path.endswith("/"))
+        assert listings == 0
