@@ -115,18 +115,20 @@ def serve_app() -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(scope="session")
-def world_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the files of stand-ins lie, made once for all tests."""
-    return tmp_path_factory.mktemp("standins")
+def one_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The public sources on this machine, once for all tests."""
+    from em_platform.standins.world import running_world
+
+    with running_world(tmp_path_factory.mktemp("standins")) as running:
+        yield running
 
 
 @pytest.fixture
-def world(world_folder: Path) -> Iterator[Any]:
-    """The public sources on this machine, without faults."""
-    from em_platform.standins.world import running_world
-
-    with running_world(world_folder) as running:
-        yield running
+def world(one_world: Any) -> Any:
+    """The public sources on this machine, without faults, asked nothing yet."""
+    one_world.faults.clear()
+    one_world.requests.clear()
+    return one_world
 
 
 @pytest.fixture
