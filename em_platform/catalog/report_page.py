@@ -11,6 +11,7 @@ from em_platform.model.dataset import Status, voxel_size_zyx
 
 HEADINGS = (
     ("status", ""),
+    ("middle sections", ""),
     ("source", ""),
     ("dataset", ""),
     ("modality", ""),
@@ -18,12 +19,11 @@ HEADINGS = (
     ("voxel (nm)", "numbers"),
     ("type", ""),
     ("size", "numbers"),
-    ("complete", "numbers"),
+    ("fields known", "numbers"),
     ("errors", "numbers"),
     ("warnings", "numbers"),
     ("updated", ""),
     ("volume", ""),
-    ("middle sections", ""),
 )
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _LINKED = ("http://", "https://", "file://")
@@ -84,6 +84,7 @@ def _row(judged: Judged, place: Place) -> str:
     updated = _said(record.get("updated_at") or record.get("created_at"))
     cells = (
         f'<td><span class="status {known}">{escape(status)}</span></td>',
+        _preview(at(record, "files", "preview"), place, judged),
         _cell(judged.source),
         _named(judged, core),
         _cell(_said(at(core, "modality"))),
@@ -96,7 +97,6 @@ def _row(judged: Judged, place: Place) -> str:
         _found(findings.warnings, "warnings"),
         _cell(updated[:19].replace("T", " "), updated),
         _volume(at(record, "files", "volume"), place),
-        _preview(at(record, "files", "preview"), place, judged),
     )
     return f'<tr data-errors="{len(findings.errors)}">{"".join(cells)}</tr>'
 
@@ -105,10 +105,12 @@ def _named(judged: Judged, core: Any) -> str:
     record = judged.record
     name = _said(record.get("key") or record.get("source_id")) or judged.found.place
     title = _said(at(core, "dataset_title") or at(core, "description"))
+    message = _said(at(record, "error", "message"))[:500]
+    trouble = f'<br><span class="errors">{escape(message)}</span>' if message else ""
     return (
         f'<td class="name" data-value="{escape(name)}"><strong>{escape(name)}</strong>'
         f'<br>{escape(title[:300])}<br><code class="soft">'
-        f"{escape(judged.found.place)}</code></td>"
+        f"{escape(judged.found.place)}</code>{trouble}</td>"
     )
 
 
@@ -168,8 +170,8 @@ def _duplicates(duplicates: Sequence[Mapping[str, Any]]) -> str:
         for each in duplicates[:_MOST_DUPLICATES]
     )
     return (
-        f"<h2>Duplicates</h2><details><summary>{len(duplicates)} groups of datasets "
-        f"share what only one should have</summary><ul>{items}</ul></details>"
+        "<h2>Duplicates</h2><details><summary>groups of datasets that share what only "
+        f"one should have: {len(duplicates)}</summary><ul>{items}</ul></details>"
     )
 
 
