@@ -198,9 +198,13 @@ def _open_remote(uri: str, options: Mapping[str, Any], *, whole: bool) -> Source
 
     filesystem, path = url_to_fs(uri, **options)
     try:
-        length = int(filesystem.size(path))
+        size = filesystem.size(path)
+        # A server that tells no length is asked for all.
+        first = filesystem.cat_file(path) if size is None else b""
+        length = len(first) if size is None else int(size)
         count = length if whole else min(length, _FIRST_BYTES)
-        first = filesystem.cat_file(path, start=0, end=count) if length else b""
+        if length and not first:
+            first = filesystem.cat_file(path, start=0, end=count)
     except FileNotFoundError as error:
         raise missing(uri, "found no such object") from error
     except Exception as error:

@@ -4,7 +4,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import (
+    BaseHTTPRequestHandler,
+    SimpleHTTPRequestHandler,
+    ThreadingHTTPServer,
+)
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +267,22 @@ def web_server(folder: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_server_that_tells_no_length_is_asked_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = stack()
+    write(tmp_path / "a.tif", image)
+
+    def unmeasured(self: Quiet, name: str, value: str) -> None:
+        if name != "Content-Length":
+            BaseHTTPRequestHandler.send_header(self, name, value)
+
+    monkeypatch.setattr(Quiet, "send_header", unmeasured, raising=False)
+    with web_server(tmp_path) as address:
+        volume = open_volume(f"{address}/a.tif")
+        assert np.array_equal(volume.read(PART), image[PART])
 
 
 def test_files_and_folders_in_a_public_bucket_are_read(tmp_path: Path) -> None:
