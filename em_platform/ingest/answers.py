@@ -22,6 +22,7 @@ _SECRET = re.compile(
     r"(?i)((?:^|[?&;])[^=&;]*(?:token|key|secret|password|signature|credential|sig)"
     r"[^=&;]*=)[^&;]+"
 )
+_CONNECTION = re.compile(r"^HTTPS?Connection\([^)]*\): ")
 _CURES = {
     401: "give its token, or one that is still valid, in ingest.{who}",
     403: "give a token that may read it in ingest.{who}, or ask the source for access",
@@ -36,7 +37,10 @@ class Cut(Exception):
 
 def shown(url: str) -> str:
     """`url` without passwords, tokens and keys, fit for a sentence."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no URL, and so none of its parts is known
+        return url.rpartition("@")[2]
     host = parts.netloc.rpartition("@")[2]
     query = _SECRET.sub(r"\1...", parts.query)
     return urlunsplit(parts._replace(netloc=host, query=query))
@@ -74,7 +78,7 @@ def broken(who: str, url: str, *, error: Exception, tried: int) -> SourceError:
             f"ingest.{who}"
         ) from error
     reason = _why(error)
-    if isinstance(error, requests.exceptions.SSLError):
+    if isinstance(error, requests.exceptions.SSLError) and "ERTIFICATE" in repr(error):
         failed: SourceError = SourceRefused(
             f"{who}: {where} has a certificate that is not trusted ({reason}); name "
             f"its certificate or check the addresses in ingest.{who}",
@@ -109,10 +113,13 @@ def _why(error: Exception) -> str:
     """The innermost words of what went wrong with a connection."""
     if isinstance(error, requests.Timeout):
         return "no answer in time"
-    inner = error.args[0] if error.args else error
-    inner = getattr(inner, "reason", inner)
-    cause = inner if isinstance(inner, BaseException) else error
-    words = str(cause).rpartition(">: ")[2] or type(cause).__name__
+    cause: object = error
+    while isinstance(cause, BaseException):
+        inner = getattr(cause, "reason", None) or (cause.args or ("",))[0]
+        if not isinstance(inner, BaseException | str) or not inner:
+            break
+        cause = inner
+    words = _CONNECTION.sub("", str(cause)) or type(error).__name__
     return " ".join(words.split())[:200]
 
 

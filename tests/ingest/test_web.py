@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,9 @@ from em_platform.errors import (
 from em_platform.ingest.answers import retry_after_s, shown
 from em_platform.ingest.pace import Pace, Waits, pause_s
 from em_platform.ingest.web import Web
+from em_platform.standins.http import Server
+from em_platform.standins.messages import as_bytes
+from em_platform.standins.neuprint import certificates
 from tests.ingest.serving import Answer, Asked, serving
 
 
@@ -157,9 +161,29 @@ def test_no_answer_in_time_is_told() -> None:
         ended.set()
 
 
-def test_what_is_no_address_is_a_matter_of_settings() -> None:
+@pytest.mark.parametrize("url", ["nonsense", "", "ftp://host/a", "http://[bad"])
+def test_what_is_no_address_is_a_matter_of_settings(url: str) -> None:
     with pytest.raises(ConfigError, match="no address of a web server"):
-        web().get("nonsense")
+        web().get(url)
+
+
+def test_a_server_that_does_not_speak_tls_is_told() -> None:
+    transfer = TransferSettings(retries=0, timeout_s=0.1)
+    with (
+        serving(lambda _: Answer()) as at,
+        pytest.raises(SourceUnavailable, match="did not serve"),
+    ):
+        Web("ebi", SourceSettings(), transfer).get(at.url.replace("http:", "https:"))
+
+
+def test_a_certificate_that_is_not_trusted_is_told_at_once(tmp_path: Path) -> None:
+    context, authority = certificates(tmp_path / "tls")
+    limits, transfer = SourceSettings(), TransferSettings()
+    with Server("tls", lambda _: as_bytes(b"ok"), tls=context) as server:
+        with pytest.raises(SourceRefused, match="a certificate that is not trusted"):
+            web().get(server.url)
+        trusting = Web("ebi", limits, transfer, verify=str(authority))
+        assert trusting.get(server.url) == b"ok"
 
 
 def test_the_other_side_is_waited_for_as_it_asks() -> None:
