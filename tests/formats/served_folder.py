@@ -51,7 +51,7 @@ def serving_folder(parent: Path) -> Iterator[ServedFolder]:
             folder=folder,
             http=f"{web.url}/files",
             s3="s3://em-bucket",
-            options={"endpoint_url": s3.url, "retries": 2},
+            options={"endpoint_url": s3.url, "retries": 2, "backoff_s": 0.05},
             faults=faults,
             requests=requests,
         )

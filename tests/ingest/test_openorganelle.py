@@ -82,6 +82,13 @@ def test_an_entry_says_what_the_array_is(world: World) -> None:
     assert chunks == 0
 
 
+def test_a_group_stands_for_its_finest_level(world: World) -> None:
+    entry = source_of(world).describe(EM)
+    assert entry.shape == (70, 157, 162)
+    assert entry.additional["internal_zarr_path"] == "recon-2/em/fibsem-int16/s0"
+    assert entry.array is not None and entry.array.url.endswith("/fibsem-int16/s0")
+
+
 def test_n5_is_turned_to_z_y_x(world: World) -> None:
     entry = source_of(world).describe(f"{HELA}.s1")
     assert (entry.shape, entry.voxel_size_nm) == ((22, 35, 45), (10.48, 8.0, 8.0))

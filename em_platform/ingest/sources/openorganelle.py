@@ -236,10 +236,10 @@ def _entry(
     snapshot: dict[str, Any],
 ) -> Entry:
     level = str(info.tags.get("level", ""))
-    image = asked.path.removesuffix(f"/{asked.path.rpartition('/')[2]}")
-    words = facts.words_of(image)
-    # Of an array above the limit, a coarser level may have been taken.
-    taken = f"{image}/{level}" if level else asked.path
+    # A group may have been named, or a coarser level taken of what is too large.
+    _, _, inside = info.uri.partition(f"/{asked.dataset}/{asked.dataset}.")
+    taken = inside.partition("/")[2] or asked.path
+    words = facts.words_of(taken.removesuffix(f"/{level}"))
     about = (facts.description, words, f"{taken} of {asked.dataset}")
     fibsem = facts.is_fibsem or "fibsem" in asked.path
     return Entry(
