@@ -24,6 +24,7 @@ from em_platform.model.dataset import (
     TechnicalMetadata,
 )
 
+MOMENT = datetime(2025, 6, 11, 21, 21, tzinfo=UTC)
 FORMATS = {
     "uuid": "84709295-8367-45a4-b299-e887cb77c18c",
     "date-time": "2025-06-11T21:21:01.091108+00:00",
@@ -86,6 +87,49 @@ def test_every_record_of_version_2_keeps_the_published_schema(
         assert [each.message for each in new.iter_errors(record)] == []
 
 
+def in_words(words: dict[str, Any]) -> DatasetRecord:
+    """A record in which every field that version 2 knows is filled."""
+    return DatasetRecord(
+        id=UUID(FORMATS["uuid"]),
+        source=words["source"],
+        source_id="11759",
+        status=Status(words["status"]),
+        created_at=MOMENT,
+        updated_at=MOMENT,
+        progress=RecordProgress(percentage=5, estimated_completion=MOMENT),
+        error=RecordedError(message="it broke", retry_count=2),
+        metadata=DatasetMetadata(
+            core=CoreMetadata(
+                description="retina",
+                volume_shape=(16, 20, 30),
+                voxel_size_nm=(50, 8, 8),
+                data_type=words["data_type"],
+                modality=words["modality"],
+                imaging_start_date=MOMENT.date(),
+            ),
+            technical=TechnicalMetadata(
+                file_size_bytes=9600,
+                sha256="ab" * 32,
+                compression=words["compression"],
+                chunk_size=(16, 16, 16),
+                dtype="uint8",
+                global_mean=1.5,
+                dimensions_nm=(800, 160, 240),
+            ),
+            provenance=Provenance(
+                download_url=FORMATS["uri"], uuid=UUID(FORMATS["uuid"])
+            ),
+            quality=DatasetQuality(
+                completeness_score=1,
+                validation_errors=("none",),
+                metrics={"residual_px": 0.5},
+            ),
+        ),
+        files=DatasetFiles(volume="a.zarr", additional={"log": "a.log"}),
+        additional_metadata={"scale": "tissue", "authors": [{"name": "A"}]},
+    )
+
+
 def test_a_record_in_the_words_of_version_2_keeps_its_schema(
     v2: dict[str, Any],
 ) -> None:
@@ -95,7 +139,6 @@ def test_a_record_in_the_words_of_version_2_keeps_its_schema(
     old = jsonschema.Draft7Validator(
         v2, format_checker=jsonschema.Draft7Validator.FORMAT_CHECKER
     )
-    moment = datetime(2025, 6, 11, 21, 21, tzinfo=UTC)
     for number in range(12):
         words = {
             name: values[number % len(values)]
@@ -107,46 +150,7 @@ def test_a_record_in_the_words_of_version_2_keeps_its_schema(
                 ("compression", technical["compression"]["enum"]),
             )
         }
-        record = DatasetRecord(
-            id=UUID(FORMATS["uuid"]),
-            source=words["source"],
-            source_id="11759",
-            status=Status(words["status"]),
-            created_at=moment,
-            updated_at=moment,
-            progress=RecordProgress(percentage=5, estimated_completion=moment),
-            error=RecordedError(message="it broke", retry_count=2),
-            metadata=DatasetMetadata(
-                core=CoreMetadata(
-                    description="retina",
-                    volume_shape=(16, 20, 30),
-                    voxel_size_nm=(50, 8, 8),
-                    data_type=words["data_type"],
-                    modality=words["modality"],
-                    imaging_start_date=moment.date(),
-                ),
-                technical=TechnicalMetadata(
-                    file_size_bytes=9600,
-                    sha256="ab" * 32,
-                    compression=words["compression"],
-                    chunk_size=(16, 16, 16),
-                    dtype="uint8",
-                    global_mean=1.5,
-                    dimensions_nm=(800, 160, 240),
-                ),
-                provenance=Provenance(
-                    download_url=FORMATS["uri"], uuid=UUID(FORMATS["uuid"])
-                ),
-                quality=DatasetQuality(
-                    completeness_score=1,
-                    validation_errors=("none",),
-                    metrics={"residual_px": 0.5},
-                ),
-            ),
-            files=DatasetFiles(volume="a.zarr", additional={"log": "a.log"}),
-            additional_metadata={"scale": "tissue", "authors": [{"name": "A"}]},
-        )
-        content = content_of(record)
+        content = content_of(in_words(words))
         assert [error.message for error in old.iter_errors(content)] == []
         assert check_record(content) == ()
 
