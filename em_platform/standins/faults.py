@@ -1,5 +1,6 @@
 """Faults that a stand-in shows on purpose, chosen by path."""
 
+import gzip
 import threading
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
@@ -19,6 +20,7 @@ Kind = Literal[
     "corrupt",
     "truncate",
     "changed_etag",
+    "packed",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -40,6 +42,7 @@ class Fault:
     - `corrupt`: other bytes, same length, same ETag
     - `truncate`: the file is only `after_bytes` long (three quarters)
     - `changed_etag`: another file of the same length, with another ETag
+    - `packed`: gzip on the way, without ranges, whatever the client accepts
 
     The first `skip` fitting requests are served well, the next `times` show the fault
     (None: all). `site` and `methods` narrow it to one server, to some methods.
@@ -210,7 +213,18 @@ def disturbed(response: Response, due: dict[Kind, Fault]) -> Response:
         content = _Flipped(content, 4096)
     if "wrong_length" in due:
         content = _Overstated(content, due["wrong_length"].extra_bytes)
-    return replace(response, content=content, etag=etag)
+    changed = replace(response, content=content, etag=etag)
+    return _packed(changed) if "packed" in due else changed
+
+
+def _packed(response: Response) -> Response:
+    whole = response.content.read(0, response.content.size)
+    return replace(
+        response,
+        content=InMemory(gzip.compress(whole, compresslevel=1, mtime=0)),
+        headers={**response.headers, "Content-Encoding": "gzip"},
+        ranged=False,
+    )
 
 
 def _other(etag: str, word: str) -> str:

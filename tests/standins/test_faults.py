@@ -119,6 +119,14 @@ def test_a_file_that_changes_has_other_bytes_and_another_etag(
     assert found[2].content == found[3].content != CONTENT[:5001]
 
 
+def test_a_packed_file_is_unpacked_by_who_knows(server: Server, get: Get) -> None:
+    server.faults.add(Fault("packed"))
+    found = get(asked="bytes=0-9")
+    assert (found.status_code, found.content) == (200, CONTENT)
+    assert found.headers["Content-Encoding"] == "gzip"
+    assert int(found.headers["Content-Length"]) < len(CONTENT)
+
+
 def test_a_slow_server_takes_its_time(server: Server, get: Get) -> None:
     server.faults.add(Fault("slow", bytes_per_s=len(CONTENT) * 4))
     started = time.monotonic()
