@@ -3,8 +3,9 @@
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -86,7 +87,8 @@ class ChunkedVolume:
     """A volume in chunks; only its description goes to other processes.
 
     `spec` is tensorstore's, as JSON; `limits` those of requests and memory. The array
-    is opened once in each process, at the first read.
+    is opened once in each process, at the first read; what that process has kept of an
+    array opened before `opened_at` is compared with the source again.
     """
 
     info: VolumeInfo
@@ -97,6 +99,7 @@ class ChunkedVolume:
     server: str = ""
     """Whose requests are counted; nothing for a disk."""
     requests_per_second: float | None = None
+    opened_at: int = field(default_factory=time.time_ns, compare=False)
 
     def read(self, region: Region) -> NDArray[Any]:
         """The voxels of a region, `(z, y, x)`; the array's fill where chunks lack."""
@@ -108,7 +111,7 @@ class ChunkedVolume:
             chunks = self._chunks_of(bounds)
             wait_for_turn(self.server, chunks, per_second=self.requests_per_second)
         with told_plainly(self.info.uri):
-            array = open_array(self.spec, self.limits)
+            array = open_array(self.spec, self.limits, opened_at=self.opened_at)
             pixels = self._read(array, bounds)
         return np.ascontiguousarray(pixels, self.info.dtype).reshape(shape)
 
@@ -141,13 +144,13 @@ class ChunkedVolume:
 
 
 @lru_cache(maxsize=32)
-def _open(spec: str, limits: str, process: int) -> Any:
+def _open(spec: str, limits: str, opened_at: int, process: int) -> Any:
     library = tensorstore()
     opened = library.open(
         json.loads(spec),
         open=True,
         read=True,
-        # A kept chunk of an archive is not asked for again.
+        # Within one use of an archive, a kept chunk is not asked for again.
         recheck_cached_data="open",
         recheck_cached_metadata="open",
         context=context_of(limits),
@@ -156,6 +159,6 @@ def _open(spec: str, limits: str, process: int) -> Any:
     return opened[library.d[:].translate_to[0]]
 
 
-def open_array(spec: str, limits: str) -> Any:
+def open_array(spec: str, limits: str, *, opened_at: int) -> Any:
     """The tensorstore array, opened once in this process, its first voxel at 0."""
-    return _open(spec, limits, os.getpid())
+    return _open(spec, limits, opened_at, os.getpid())

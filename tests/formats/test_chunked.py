@@ -175,6 +175,17 @@ def test_what_is_no_volume_is_refused(served_folder: ServedFolder) -> None:
             open_chunked(url, options=options)
 
 
+def test_a_volume_opened_again_is_read_again(served_folder: ServedFolder) -> None:
+    for n, (url, options) in enumerate(served_folder.places()):
+        write_v2(served_folder.folder / f"{n}", noise())
+        assert np.array_equal(
+            pixels(open_chunked(f"{url}/{n}", options=options)), noise()
+        )
+        (served_folder.folder / f"{n}/0.0.0").unlink()
+        again = pixels(open_chunked(f"{url}/{n}", options=options))
+        assert not again[:8, :16, :16].any()
+
+
 @pytest.mark.parametrize("consolidated", [True, False])
 def test_a_group_without_an_image_names_what_is_in_it(
     consolidated: bool, served_folder: ServedFolder

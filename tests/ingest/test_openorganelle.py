@@ -14,9 +14,10 @@ from em_platform.ingest.progress import Silent
 from em_platform.ingest.sources import open_source
 from em_platform.ingest.sources.openorganelle import OpenOrganelle
 from em_platform.ingest.steps import take_all
+from em_platform.model.dataset import DatasetRecord
 from em_platform.standins.faults import Fault
 from em_platform.standins.world import World, running_world
-from em_platform.storage import open_store
+from em_platform.storage import layout, open_store
 
 EM = "jrc_mus-nacc-2.recon-2.em.fibsem-int16"
 HELA = "jrc_hela-2.em.fibsem-uint16"
@@ -195,3 +196,35 @@ def test_an_array_goes_all_the_way_into_the_catalog(
     assert {check.name for check in checks if not check.passed} == set()
     core = record.metadata.core
     assert core.origin_nm == pytest.approx((19.24, 162, 242))
+
+
+def test_a_missing_chunk_is_written_as_its_fill_and_told(
+    world: World, tmp_path: Path
+) -> None:
+    settings = settings_of(world)
+    source = open_source("openorganelle", settings)
+    world.faults.add(Fault("missing", path="*/fibsem-int16/s1/0/1/1"))
+    _, checks = take_all(
+        source, f"{EM}.s1", open_store(str(tmp_path)), settings=settings
+    )
+    told = {check.name: check for check in checks}["no_chunks_are_missing"]
+    assert not told.passed
+    assert told.sentence.startswith("1 of 18 chunks are missing")
+    assert told.items == ("0/1/1",)
+
+
+def test_a_chunk_that_is_not_served_stands_in_the_record(
+    world: World, tmp_path: Path
+) -> None:
+    settings = settings_of(world)
+    source = open_source("openorganelle", settings)
+    store = open_store(str(tmp_path))
+    world.faults.add(Fault("status", path="*/fibsem-int16/s1/0/1/1", methods=("GET",)))
+    with pytest.raises(SourceUnavailable, match="is not served"):
+        take_all(source, f"{EM}.s1", store, settings=settings)
+    record = store.read(layout.record("openorganelle", f"{EM}.s1"), DatasetRecord)
+    assert record.status == "failed"
+    assert record.error is not None and "is not served" in record.error.message
+    world.faults.clear()
+    record, _ = take_all(source, f"{EM}.s1", store, settings=settings)
+    assert record.status == "complete"
