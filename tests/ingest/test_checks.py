@@ -20,17 +20,34 @@ from em_platform.model.volume import LevelInfo, VoxelStatistics, WrittenVolume
 SHA = "ab" * 32
 
 
-def checks(
-    *,
-    entry: dict[str, Any] | None = None,
-    raw: dict[str, Any] | None = None,
-    statistics: dict[str, Any] | None = None,
-    voxel: tuple[float, float, float] | None = (50.0, 8.0, 8.0),
-    stated: tuple[float, float, float] | None = (0.0, 8.0, 8.0),
-    same: tuple[str, ...] = (),
-) -> dict[str, Check]:
-    promised = RemoteFile(name="a.dm3", url="https://here/a.dm3", size_bytes=10)
-    made = WrittenVolume(
+PROMISED = RemoteFile(name="a.dm3", url="https://here/a.dm3", size_bytes=10)
+FETCHED = FetchedFile(name="a.dm3", url=PROMISED.url, size_bytes=10, sha256=SHA)
+ENTRY = Entry(
+    source="ebi",
+    key="11759",
+    source_id="EMPIAR-11759",
+    title="An eye",
+    url="https://here/11759",
+    shape=(4, 20, 30),
+    dtype="uint8",
+    voxel_size_nm=(50, 8, 8),
+    files=(PROMISED,),
+)
+STATISTICS = VoxelStatistics(
+    minimum=0,
+    maximum=200,
+    mean=90,
+    std=30,
+    histogram=(1,),
+    histogram_range=(0, 255),
+    content_sha256=SHA,
+)
+
+
+def written(
+    statistics: dict[str, Any], voxel: tuple[float, float, float] | None
+) -> WrittenVolume:
+    return WrittenVolume(
         url="file:///v.zarr",
         dtype="uint8",
         voxel_size_nm=voxel,
@@ -40,45 +57,28 @@ def checks(
         shard_shape=(4, 20, 30),
         compression="zstd",
         size_bytes=100,
-        statistics=VoxelStatistics(
-            **{
-                "minimum": 0,
-                "maximum": 200,
-                "mean": 90,
-                "std": 30,
-                "histogram": (1,),
-                "histogram_range": (0, 255),
-                "content_sha256": SHA,
-                **(statistics or {}),
-            }
-        ),
+        statistics=STATISTICS.model_copy(update=statistics),
+    )
+
+
+def checks(
+    *,
+    entry: dict[str, Any] | None = None,
+    raw: dict[str, Any] | None = None,
+    statistics: dict[str, Any] | None = None,
+    voxel: tuple[float, float, float] | None = (50.0, 8.0, 8.0),
+    stated: tuple[float, float, float] | None = (0.0, 8.0, 8.0),
+    same: tuple[str, ...] = (),
+) -> dict[str, Check]:
+    item = VolumeItem(
+        written=written(statistics or {}, voxel),
+        fingerprint="f",
+        stated_voxel_nm=stated,
     )
     found = check_item(
-        Entry(
-            **{
-                "source": "ebi",
-                "key": "11759",
-                "source_id": "EMPIAR-11759",
-                "title": "An eye",
-                "url": "https://here/11759",
-                "shape": (4, 20, 30),
-                "dtype": "uint8",
-                "voxel_size_nm": (50, 8, 8),
-                "files": (promised,),
-                **(entry or {}),
-            }
-        ),
-        RawItem(
-            **{
-                "files": (
-                    FetchedFile(
-                        name="a.dm3", url=promised.url, size_bytes=10, sha256=SHA
-                    ),
-                ),
-                **(raw or {}),
-            }
-        ),
-        item=VolumeItem(written=made, fingerprint="f", stated_voxel_nm=stated),
+        ENTRY.model_copy(update=entry or {}),
+        RawItem(files=(FETCHED,)).model_copy(update=raw or {}),
+        item=item,
         quality=VolumeQualitySettings(),
         same_voxels=same,
     )
