@@ -228,6 +228,7 @@ class Flyem:
     def _limits(self) -> dict[str, Any]:
         return {
             "requests_at_once": self._settings.requests_at_once,
+            "requests_per_second": self._settings.requests_per_second,
             "retries": self._transfer.retries,
         }
 

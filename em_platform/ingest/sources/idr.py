@@ -153,6 +153,7 @@ class Idr:
         return {
             **array.options,
             "requests_at_once": self._idr.requests_at_once,
+            "requests_per_second": self._idr.requests_per_second,
             "retries": self._settings.ingest.transfer.retries,
         }
 
