@@ -130,7 +130,7 @@ def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
         at(record, "metadata", "technical"),
     )
     download = at(record, "metadata", "provenance", "download_url")
-    doi = at(core, "doi")
+    doi = _doi(core)
     names = [record.get("source_id"), f"https://doi.org/{doi}" if doi else None]
     size = at(technical, "file_size_bytes")
     said = {
@@ -179,7 +179,7 @@ def _add_people_and_papers(crate: Any, dataset: Any, record: Mapping[str, Any]) 
         name, url = PUBLISHERS[record["source"]]
         about = {"@type": "Organization", "name": name, "url": url}
         dataset["publisher"] = _context(crate, url, about)
-    citation, doi = at(core, "citation"), at(core, "doi")
+    citation, doi = at(core, "citation"), _doi(core)
     if doi or citation:
         address = f"https://doi.org/{doi}" if doi else f"#citation-{record.get('id')}"
         about = {"@type": "CreativeWork", "name": citation or f"doi:{doi}"}
@@ -220,6 +220,11 @@ def _context(crate: Any, name: str, about: dict[str, Any]) -> Any:
     from rocrate.model.contextentity import ContextEntity
 
     return crate.get(name) or crate.add(ContextEntity(crate, name, properties=about))
+
+
+def _doi(core: Any) -> str:
+    """The bare DOI, also of one that is written as a link."""
+    return re.sub(r"^(https?://(dx\.)?doi\.org/|doi:)", "", str(at(core, "doi") or ""))
 
 
 def _title(record: Mapping[str, Any]) -> str:

@@ -68,7 +68,7 @@ def record_of_item(
         volume_json_url=volume_json_url,
         preview=preview,
         aliases=entry.aliases,
-        additional={**entry.additional, "page": entry.url},
+        additional=_additional(entry),
     )
     said = whole.metadata
     provenance = {
@@ -163,6 +163,14 @@ def _core_of_entry(entry: Entry) -> CoreMetadata:
         citation=entry.citation,
         doi=entry.doi,
     )
+
+
+def _additional(entry: Entry) -> dict[str, Any]:
+    """What the source says beside; also a modality that the schema has no word for."""
+    said = {**entry.additional, "page": entry.url}
+    if entry.modality not in MODALITIES:
+        said["stated_modality"] = entry.modality
+    return said
 
 
 def _technical(written: WrittenVolume, volume_json_url: str) -> TechnicalMetadata:

@@ -28,7 +28,7 @@ RECORD: dict[str, Any] = {
             "data_type": "uint8",
             "modality": "SBF-SEM",
             "license": "CC0",
-            "doi": "10.6019/EMPIAR-11759",
+            "doi": "https://doi.org/10.6019/EMPIAR-11759",
             "citation": "W.-B. M. (2024) Developing retina.",
         },
         "technical": {"file_size_bytes": 483648000, "file_format": "OME-Zarr 0.5"},

@@ -146,6 +146,12 @@ def test_a_crop_of_an_array_keeps_its_corner_and_the_holes_of_its_source() -> No
     assert quality["metrics"] == {"expected_chunks": 8, "missing_chunks": 2}
 
 
+def test_a_modality_without_a_word_in_the_schema_is_kept_beside() -> None:
+    made = content(ENTRY.model_copy(update={"modality": "helium ion"}))
+    assert made["metadata"]["core"]["modality"] == "EM"
+    assert made["additional_metadata"]["stated_modality"] == "helium ion"
+
+
 def test_what_is_not_known_is_said_and_not_made_up() -> None:
     entry = Entry(source="ebi", key="1", source_id="EMPIAR-1", title="", url="/page")
     made = content(entry, RawItem())

@@ -9,8 +9,10 @@ from em_platform.catalog.status import mark
 from em_platform.errors import RecordError, SourceUnavailable
 from em_platform.model.dataset import (
     CoreMetadata,
+    DagsterProvenance,
     DatasetMetadata,
     DatasetRecord,
+    Provenance,
     Status,
 )
 from em_platform.storage import layout
@@ -140,6 +142,20 @@ def test_a_mark_that_says_nothing_new_writes_nothing(store: Store) -> None:
     assert store.read_bytes(NAME) == before
     mark(store, "ebi", "11759", "complete", record=whole("other"), now=clock)
     assert store.read_bytes(NAME) != before
+
+
+def test_another_run_alone_is_nothing_new(store: Store) -> None:
+    def made_by(run_id: str) -> DatasetRecord:
+        record = whole()
+        provenance = Provenance(dagster=DagsterProvenance(run_id=run_id))
+        metadata = record.metadata.model_copy(update={"provenance": provenance})
+        return record.model_copy(update={"metadata": metadata})
+
+    mark(store, "ebi", "11759", "complete", record=made_by("first"))
+    before = store.read_bytes(NAME)
+    mark(store, "ebi", "11759", "complete", record=made_by("second"))
+    assert store.read_bytes(NAME) == before
+    assert b"first" in before
 
 
 def test_a_damaged_record_is_written_anew(
