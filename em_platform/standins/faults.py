@@ -179,10 +179,11 @@ class _Overstated:
 
 @dataclass(frozen=True, slots=True)
 class _Flipped:
-    """A content with every `step`th byte inverted, the middle one among them."""
+    """A content with bits of every `step`th byte turned, the middle one among them."""
 
     content: Content
     step: int
+    bits: int
 
     @property
     def size(self) -> int:
@@ -192,7 +193,7 @@ class _Flipped:
         found = bytearray(self.content.read(start, stop))
         first = (self.size // 2 - start) % self.step
         for place in range(first, len(found), self.step):
-            found[place] ^= 0xFF
+            found[place] ^= self.bits
         return bytes(found)
 
 
@@ -207,10 +208,10 @@ def disturbed(response: Response, due: dict[Kind, Fault]) -> Response:
         content = _Shorter(content, content.size * 3 // 4 if size is None else size)
         etag = _other(etag, "short")
     if "changed_etag" in due:
-        content = _Flipped(content, 1009)
+        content = _Flipped(content, 4099, 0x01)
         etag = _other(etag, "new")
     if "corrupt" in due:
-        content = _Flipped(content, 4096)
+        content = _Flipped(content, 4096, 0xFF)
     if "wrong_length" in due:
         content = _Overstated(content, due["wrong_length"].extra_bytes)
     changed = replace(response, content=content, etag=etag)
