@@ -91,8 +91,11 @@ class Measured:
         extremes = _extremes(planes)
         low = min(each[0] for each in extremes)
         high = max(each[1] for each in extremes)
-        histogram = None if low > high else _histogram(planes, low, high)
-        sums = _sums(planes, histogram)
+        if planes.dtype.kind in "iu" and planes.dtype.itemsize == 2:
+            histogram, sums = _of_values(_counts_of_values(planes), low, high)
+        else:
+            histogram = None if low > high else _histogram(planes, low, high)
+            sums = _sums(planes, histogram)
         digest = hashlib.sha256(pixels.data).hexdigest()
         self._join_planes({first + z: each for z, each in enumerate(extremes)})
         self._join_histogram(histogram)
@@ -196,6 +199,32 @@ def _extremes(planes: NDArray[Any]) -> list[tuple[Number, Number]]:
     return list(zip(lows.tolist(), highs.tolist(), strict=True))
 
 
+def _counts_of_values(planes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """How often each value of 16 bits occurs: the values that do, and their counts."""
+    counts = np.zeros(2**16, np.int64)
+    step = max(1, 2**24 // planes.shape[1])  # calcHist counts in float32
+    for at in range(0, len(planes), step):
+        part = planes[at : at + step].view(np.uint16)
+        found = cv2.calcHist([part], [0], None, [2**16], [0, 2**16])
+        counts += found.ravel().astype(np.int64)
+    (occurring,) = counts.nonzero()
+    values = occurring.astype(np.uint16).view(planes.dtype).astype(np.int64)
+    return values, counts[occurring]
+
+
+def _of_values(
+    found: tuple[NDArray[Any], NDArray[np.int64]], low: Number, high: Number
+) -> tuple[Histogram | None, tuple[int, Number, Number]]:
+    """Histogram; number, sum and sum of squares, all exact."""
+    values, counts = found
+    exponent, first = _bins(np.dtype(np.int16), low, high)
+    bins = np.zeros(BINS, np.int64)
+    np.add.at(bins, (values >> exponent) - first, counts)
+    histogram = Histogram(exponent=exponent, first=first, counts=bins.tolist())
+    total, squares = int(values @ counts), int(values**2 @ counts)
+    return histogram, (int(counts.sum()), total, squares)
+
+
 def _histogram(planes: NDArray[Any], low: Number, high: Number) -> Histogram:
     exponent, first = _bins(planes.dtype, low, high)
     counts = np.zeros(BINS, np.int64)
@@ -241,7 +270,7 @@ def _sums(
 ) -> tuple[int, Number, Number]:
     """How many voxels are finite, their sum and that of their squares.
 
-    Exact for integers of up to 16 bits, else in double precision.
+    Exact for 8 bits, else in double precision.
     """
     if histogram is None:
         return 0, 0.0, 0.0
@@ -249,12 +278,6 @@ def _sums(
         pairs = [(histogram.first + i, n) for i, n in enumerate(histogram.counts) if n]
         total = sum(value * n for value, n in pairs)
         return planes.size, total, sum(value * value * n for value, n in pairs)
-    if planes.dtype.kind in "iu" and planes.dtype.itemsize == 2:
-        total = squares = 0
-        for plane in planes:
-            wide = plane.astype(np.int64)
-            total, squares = total + int(wide.sum()), squares + int(wide @ wide)
-        return planes.size, total, squares
     count, totals, squared = 0, [], []
     for plane in planes:
         values = _finite(plane)
