@@ -54,13 +54,18 @@ def take_raw(
     settings: Settings,
     progress: Progress | None = None,
 ) -> RawItem:
-    """Fetch the item's files, or look whether its array is whole."""
+    """Fetch the item's files, or look whether its array is whole.
+
+    Of a volume that stands nothing is asked, unless the source names other files now,
+    or did not hold all chunks when they were read.
+    """
     with recorded(store, source.name, entry.key):
-        held = _held_raw(entry, store)
-        if held is not None and is_written(entry, held, store, settings):
+        held = _held_if_written(entry, store, settings)
+        if held is not None and not held.missing_chunks:
             raw = held.model_copy(update={"fetched_bytes": 0})
         else:
-            mark(store, source.name, entry.key, Status.PROCESSING, step="raw")
+            if held is None:
+                mark(store, source.name, entry.key, Status.PROCESSING, step="raw")
             folder = raw_folder(entry, settings)
             raw = source.fetch(entry, folder, progress or Silent())
         store.write(layout.ingested(source.name, entry.key, "raw"), raw, RawItem)
@@ -163,8 +168,7 @@ def take_all(
 def estimate(source: Source, key: str, store: Store, *, settings: Settings) -> Estimate:
     """What an item would cost; asks the source, fetches and writes nothing."""
     entry = source.describe(key)
-    held = _held_raw(entry, store)
-    done = held is not None and is_written(entry, held, store, settings)
+    done = _held_if_written(entry, store, settings) is not None
     voxels = math.prod(entry.shape) if entry.shape and entry.dtype else None
     return Estimate(
         source=source.name,
@@ -224,9 +228,25 @@ def _preview(source: str, key: str, url: str, store: Store) -> str:
     return store.url(layout.preview(source, key))
 
 
-def _held_raw(entry: Entry, store: Store) -> RawItem | None:
+def _held_if_written(entry: Entry, store: Store, settings: Settings) -> RawItem | None:
+    """What was fetched, where its volume stands and the source has nothing else now."""
     name = layout.ingested(entry.source, entry.key, "raw")
-    return store.read(name, RawItem) if store.exists(name) else None
+    held = store.read(name, RawItem) if store.exists(name) else None
+    if held is None or not is_written(entry, held, store, settings):
+        return None
+    return held if _is_offered(entry, held) else None
+
+
+def _is_offered(entry: Entry, raw: RawItem) -> bool:
+    """Whether the files are those that the entry names; two servers' ETags differ."""
+    fetched = {file.name: file for file in raw.files}
+    return fetched.keys() == {file.name for file in entry.files} and all(
+        remote.size_bytes in (None, held.size_bytes)
+        and remote.sha256.lower() in ("", held.sha256)
+        and (remote.etag in ("", held.etag) or not held.etag or remote.url != held.url)
+        for remote in entry.files
+        for held in [fetched[remote.name]]
+    )
 
 
 def is_written(entry: Entry, raw: RawItem, store: Store, settings: Settings) -> bool:
