@@ -2,17 +2,23 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import zarr
 
+from em_platform.ingest.manifest import NAME
+from em_platform.standins.requests_log import Logged
 from em_platform.standins.world import World
 from em_platform.storage import layout
 
+Part = tuple[str, int, int]
+"""Name of a file, and the bytes from the first number to before the second."""
 Items = Mapping[str, str | Sequence[str]]
 """Source -> its key, or its keys."""
 
@@ -31,7 +37,11 @@ class Command:
         }
 
     def start(
-        self, *options: str, items: Items, new_session: bool = False
+        self,
+        *options: str,
+        items: Items,
+        new_session: bool = False,
+        before: Callable[[], None] | None = None,
     ) -> "subprocess.Popen[str]":
         chosen = [
             f"--item={source}/{key}"
@@ -53,11 +63,14 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=new_session,
+            preexec_fn=before,
         )
 
-    def run(self, *options: str, items: Items) -> tuple[int, dict[str, Any]]:
-        """Exit status and report."""
-        process = self.start(*options, items=items)
+    def run(
+        self, *options: str, items: Items, before: Callable[[], None] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Exit status and report; `before` is called in the new process."""
+        process = self.start(*options, items=items, before=before)
         out, errors = process.communicate()
         assert out, errors
         return process.returncode, json.loads(out)
@@ -67,6 +80,11 @@ class Command:
         record: dict[str, Any] = json.loads(content)
         return record
 
+    def catalog(self) -> dict[str, Any]:
+        content = (self.data / "catalog/metadata_catalog.json").read_text()
+        catalog: dict[str, Any] = json.loads(content)
+        return catalog
+
     def voxels(self, source: str, key: str) -> Any:
         path = self.data / layout.volume(source, key) / "0"
         return zarr.open_array(path, mode="r")[:]
@@ -74,3 +92,36 @@ class Command:
 
 def statuses(report: dict[str, Any]) -> dict[str, str]:
     return {each["source"]: each["status"] for each in report["outcomes"]}
+
+
+def finished_parts(folder: Path) -> set[Part]:
+    """What the manifest of an item's raw folder holds for finished."""
+    path = folder / NAME
+    if not path.exists():
+        return set()
+    with closing(sqlite3.connect(path)) as manifest:
+        try:
+            parts = manifest.execute("SELECT name, start, stop FROM parts").fetchall()
+            whole = manifest.execute(
+                "SELECT name, 0, size_bytes FROM files WHERE state = 'whole'"
+            ).fetchall()
+        except sqlite3.OperationalError:
+            return set()  # killed before it had tables
+    return {*parts, *whole}
+
+
+def asked_again(finished: Iterable[Part], asked: Iterable[Logged]) -> list[str]:
+    """Requests for bytes that had come before, by the paths and ranges of both."""
+    ranges = [
+        (each.path, *map(int, each.range.removeprefix("bytes=").split("-")))
+        for each in asked
+        if each.method == "GET" and each.range
+    ]
+    whole = [(each.path, 0, 1 << 62) for each in asked
+             if each.method == "GET" and not each.range]  # fmt: skip
+    return [
+        f"{path} {first}-{last}"
+        for path, first, last in (*ranges, *whole)
+        for name, start, stop in finished
+        if path.endswith(f"/{name}") and first < stop and start <= last
+    ]
