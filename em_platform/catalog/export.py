@@ -7,6 +7,7 @@ its record, in full, lies in the crate beside.
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,15 @@ _UNIT_NM = "http://qudt.org/vocab/unit/NanoM"
 _ORCID = re.compile(r"(\d{4}-){3}\d{3}[\dX]")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Making:
+    """A crate in the making: its people, licences and papers, and addresses in use."""
+
+    crate: Any
+    contexts: dict[str, Any] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+
 def write_crate(found: Sequence[Found], folder: Path) -> int:
     """Write the crate of some records of version 3; how many datasets it tells of.
 
@@ -76,10 +86,10 @@ def _crate_of(found: Sequence[Found]) -> Any:
     )
     newest = max((changed_at(each.content) for each in found), default="")
     crate.datePublished = newest or "1970-01-01T00:00:00Z"
-    used: set[str] = set()
+    making = _Making(crate=crate)
     licenses = []
     for each in found:
-        dataset = _add_dataset(crate, each, used)
+        dataset = _add_dataset(making, each)
         licenses += [dataset["license"]] if dataset.get("license") else []
     distinct = {each.id: each for each in licenses if not isinstance(each, str)}
     crate.license = [distinct[name] for name in sorted(distinct)] or (
@@ -88,7 +98,7 @@ def _crate_of(found: Sequence[Found]) -> Any:
     return crate
 
 
-def _add_dataset(crate: Any, found: Found, used: set[str]) -> Any:
+def _add_dataset(making: _Making, found: Found) -> Any:
     from rocrate.model.dataset import Dataset
 
     class Linked(Dataset):  # type: ignore[misc]
@@ -99,19 +109,19 @@ def _add_dataset(crate: Any, found: Found, used: set[str]) -> Any:
 
     record = found.content
     url = at(record, "files", "volume")
-    known = isinstance(url, str) and is_uri(url) and url not in used
+    known = isinstance(url, str) and is_uri(url) and url not in making.used
     name = url if known else f"urn:uuid:{record.get('id')}"
-    used.add(name)
-    dataset = Linked(crate, name, properties=_properties(record))
-    crate.add(dataset)
-    _add_people_and_papers(crate, dataset, record)
+    making.used.add(name)
+    dataset = Linked(making.crate, name, properties=_properties(record))
+    making.crate.add(dataset)
+    _add_people_and_papers(making, dataset, record)
     for number, measured in enumerate(_measured(record)):
         dataset.append_to(
             "variableMeasured",
-            _context(crate, f"#{record.get('id')}-{number}", measured),
+            _context(making, f"#{record.get('id')}-{number}", measured),
         )
     place = f"records/{record.get('source')}/{_file_name(record)}.json"
-    file = crate.add_file(
+    file = making.crate.add_file(
         io.BytesIO(json_bytes(record)),
         place,
         properties={
@@ -161,8 +171,8 @@ def _measured(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         ("voxel size (z, y, x)", "voxel_size_nm", _UNIT_NM),
         ("data type", "data_type", None),
     )
-    for name, field, unit in named:
-        value = at(core, field)
+    for name, key, unit in named:
+        value = at(core, key)
         if value is None:
             continue
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -170,22 +180,24 @@ def _measured(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**said, "unitCode": unit} if unit else said
 
 
-def _add_people_and_papers(crate: Any, dataset: Any, record: Mapping[str, Any]) -> None:
+def _add_people_and_papers(
+    making: _Making, dataset: Any, record: Mapping[str, Any]
+) -> None:
     core = at(record, "metadata", "core")
     license_name = at(core, "license")
     if license_name:
-        dataset["license"] = _license(crate, str(license_name))
+        dataset["license"] = _license(making, str(license_name))
     if record.get("source") in PUBLISHERS:
         name, url = PUBLISHERS[record["source"]]
         about = {"@type": "Organization", "name": name, "url": url}
-        dataset["publisher"] = _context(crate, url, about)
+        dataset["publisher"] = _context(making, url, about)
     citation, doi = at(core, "citation"), _doi(core)
     if doi or citation:
         address = f"https://doi.org/{doi}" if doi else f"#citation-{record.get('id')}"
         about = {"@type": "CreativeWork", "name": citation or f"doi:{doi}"}
-        dataset["citation"] = _context(crate, address, about)
+        dataset["citation"] = _context(making, address, about)
     people = [
-        _context(crate, address, {"@type": "Person", "name": name})
+        _context(making, address, {"@type": "Person", "name": name})
         for name, address in _authors(record)
     ]
     if people:
@@ -209,17 +221,22 @@ def _authors(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield name, f"https://orcid.org/{orcid[0]}" if orcid else f"#{slug}"
 
 
-def _license(crate: Any, name: str) -> Any:
+def _license(making: _Making, name: str) -> Any:
     url = name if is_uri(name) else LICENSES.get(name.lower())
     slug = re.sub(r"\W+", "-", name.lower()).strip("-")
     about = {"@type": "CreativeWork", "name": name}
-    return _context(crate, url or f"#license-{slug}", about)
+    return _context(making, url or f"#license-{slug}", about)
 
 
-def _context(crate: Any, name: str, about: dict[str, Any]) -> Any:
+def _context(making: _Making, name: str, about: dict[str, Any]) -> Any:
+    """The entity of that name; the crate's own look-up searches all of them."""
     from rocrate.model.contextentity import ContextEntity
 
-    return crate.get(name) or crate.add(ContextEntity(crate, name, properties=about))
+    known = making.contexts
+    if name not in known:
+        entity = ContextEntity(making.crate, name, properties=about)
+        known[name] = making.crate.add(entity)
+    return known[name]
 
 
 def _doi(core: Any) -> str:
