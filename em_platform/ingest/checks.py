@@ -56,6 +56,14 @@ def files_are_whole(entry: Entry, raw: RawItem) -> Check:
     compared = sum(f.checked_against in ("sha256", "md5") for f in raw.files)
     if wrong:
         sentence = f"{len(wrong)} of {len(entry.files)} files are not whole: {wrong[0]}"
+    elif entry.stated_files not in (None, len(raw.files)):
+        return _check(
+            "files_are_whole",
+            False,
+            f"{len(raw.files)} files are listed and whole, the source states "
+            f"{entry.stated_files}",
+            severity=Severity.WARN,
+        )
     elif not entry.files:
         sentence = "the array is read in place, no file was copied"
     else:

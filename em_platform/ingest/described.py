@@ -1,13 +1,15 @@
 """A volume with what its source knows of it and its file does not say."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from numpy.typing import NDArray
 
 from em_platform.formats.volume import Region, Volume
 from em_platform.model.ingest import Entry
-from em_platform.model.volume import VolumeInfo
+from em_platform.model.volume import Tag, VolumeInfo
 
 Lengths = tuple[float, float, float]
 
@@ -46,3 +48,23 @@ def voxel_size(stated: Lengths | None, known: Lengths | None) -> Lengths | None:
         return stated or known
     z, y, x = (own or told for own, told in zip(stated, known, strict=True))
     return z, y, x
+
+
+def with_tags(entry: Entry, tags: Mapping[str, Tag]) -> Entry:
+    """The entry with what its file says of the imaging and the source does not."""
+    plain = {
+        name: value if isinstance(value, str | int | float | bool) else str(value)
+        for name, value in tags.items()
+        if value != ""
+    }
+    update: dict[str, Any] = {"additional": {**plain, **entry.additional}}
+    if entry.imaging_start_date is None:
+        update["imaging_start_date"] = _date(tags.get("imaging_date"))
+    return entry.model_copy(update=update)
+
+
+def _date(tag: Tag | None) -> date | None:
+    try:
+        return date.fromisoformat(str(tag)) if tag else None
+    except ValueError:
+        return None

@@ -25,7 +25,7 @@ from em_platform.formats.ome_zarr import Run
 from em_platform.formats.volume_pictures import mid_sections
 from em_platform.formats.volume_writer import write_volume
 from em_platform.ingest.checks import check_item, record_is_valid
-from em_platform.ingest.described import described
+from em_platform.ingest.described import described, with_tags
 from em_platform.ingest.progress import Progress, Silent
 from em_platform.ingest.source import Source
 from em_platform.ingest.sources import SOURCES, settings_of
@@ -88,7 +88,6 @@ def take_volume(
             return store.read(name, VolumeItem).written
         mark(store, source.name, entry.key, Status.SAVING_DATA, step="volume")
         volume = source.open(entry, raw_folder(entry, settings))
-        stated = volume.info.voxel_size_nm
         override = settings_of(source.name, settings).voxel_size_nm
         item = VolumeItem(
             written=write_volume(
@@ -103,7 +102,8 @@ def take_volume(
                 run=run,
             ),
             fingerprint=fingerprint(entry, raw, settings),
-            stated_voxel_nm=stated,
+            stated_voxel_nm=volume.info.voxel_size_nm,
+            tags=volume.info.tags,
         )
         store.write(name, item, VolumeItem)
         if not settings.ingest.transfer.keep_raw:
@@ -132,7 +132,7 @@ def take_record(
             same_voxels=_same_voxels(name, key, item, store),
         )
         record = record_of_item(
-            entry,
+            with_tags(entry, item.tags),
             raw,
             item.written,
             checks=checks,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from em_platform.model.base import Model
-from em_platform.model.volume import WrittenVolume
+from em_platform.model.volume import Tag, WrittenVolume
 
 
 class RemoteFile(Model):
@@ -66,6 +66,8 @@ class Entry(Model):
     doi: str = ""
     aliases: tuple[str, ...] = ()
     files: tuple[RemoteFile, ...] = ()
+    stated_files: int | None = Field(default=None, ge=0)
+    """How many files there should be, where the source says so elsewhere."""
     array: RemoteArray | None = None
     estimated_bytes: int | None = Field(default=None, ge=0)
     """What will be fetched; None where the source does not say."""
@@ -106,12 +108,14 @@ class RawItem(Model):
 class VolumeItem(Model):
     """A volume that was written, and from what.
 
-    `fingerprint` names what went in; `stated_voxel_nm` is what the file itself said.
+    `fingerprint` names what went in; `stated_voxel_nm` and `tags` are what the file
+    itself said.
     """
 
     written: WrittenVolume
     fingerprint: str
     stated_voxel_nm: tuple[float, float, float] | None = None
+    tags: dict[str, Tag] = Field(default_factory=dict)
 
 
 class Estimate(Model):

@@ -174,6 +174,8 @@ def _entry_of(
         doi=entry.doi,
         aliases=known.aliases or (entry.accession,),
         files=files,
+        # Of files that hold many images, the number says nothing of files.
+        stated_files=image_set.number if len(files) > 1 else None,
         estimated_bytes=(
             _stated_bytes(entry) if None in sizes else sum(s for s in sizes if s)
         ),

@@ -75,6 +75,7 @@ class Epfl:
                 f"with voxels of about 5 nm: {_VOLUMES[key]}."
             ),
             modality="FIB-SEM",
+            content="labels" if key.endswith("groundtruth") else "grey",
             voxel_size_nm=self._epfl.voxel_size_nm,
             sample="CA1 region of the hippocampus",
             citation=_CITATION,

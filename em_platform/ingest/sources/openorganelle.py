@@ -250,6 +250,7 @@ def _entry(
         url=f"https://openorganelle.janelia.org/datasets/{asked.dataset}",
         description="; ".join(each for each in about if each),
         modality="FIB-SEM" if fibsem else "EM",
+        content="labels" if "labels" in asked.path.split("/") else "grey",
         shape=info.shape,
         dtype=info.dtype,
         voxel_size_nm=info.voxel_size_nm,
