@@ -90,7 +90,9 @@ def volume_summary(item: VolumeItem, options: Mapping[str, Any]) -> Metadata:
         for level in written.levels
     ]
     return {
-        "preview": picture(mid_sections(url, storage_options=options), "mid-sections"),
+        "preview": picture(
+            mid_sections(url, storage_options=dict(options)), "mid-sections"
+        ),
         "open it with": dg.MetadataValue.md(f"`em-platform view {local or url}`"),
         "lies at": place(url),
         "shape (z, y, x)": f"{_times(written.shape)} {written.dtype}",
