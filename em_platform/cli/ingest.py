@@ -133,20 +133,28 @@ def _ingest(
         work = Ingest(settings=settings, keys=keys, tell=tell, command=worker_command)
         with _until_signalled(work):
             outcomes = work.run(mode)
-    report = IngestReport(mode=mode, outcomes=tuple(outcomes))
-    store = store_of(settings)
-    if settings.ingest.consolidate:
-        made = consolidate(store, settings.catalog)
-        report = report.model_copy(update={"invalid_records": made.invalid})
-    store.write(_REPORT, report, IngestReport)
+    report = _concluded(IngestReport(mode=mode, outcomes=tuple(outcomes)), settings)
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:
         print_report(report, console)
     if work.stopping.is_set():
         return 130
-    good = all(outcome.is_good for outcome in outcomes) and not report.invalid_records
-    return 0 if good else 1
+    return 0 if report.is_good else 1
+
+
+def _concluded(report: IngestReport, settings: Settings) -> IngestReport:
+    """The report with what became of the catalog; it lies beside it as well."""
+    store = store_of(settings)
+    try:
+        if settings.ingest.consolidate:
+            made = consolidate(store, settings.catalog)
+            report = report.model_copy(update={"invalid_records": made.invalid})
+        store.write(_REPORT, report, IngestReport)
+    except PlatformError as error:
+        # What was ingested is told all the same.
+        return report.model_copy(update={"catalog_error": str(error)})
+    return report
 
 
 @contextmanager

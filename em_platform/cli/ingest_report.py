@@ -30,6 +30,14 @@ class IngestReport(Model):
     mode: str
     outcomes: tuple[ItemOutcome, ...]
     invalid_records: int = 0
+    catalog_error: str = ""
+    """Why there is no new catalog."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether all is complete, and the catalog valid."""
+        good = all(outcome.is_good for outcome in self.outcomes)
+        return good and not self.invalid_records and not self.catalog_error
 
 
 @contextmanager
@@ -94,6 +102,9 @@ def print_report(report: IngestReport, console: Console) -> None:
             for sentence in sentences:
                 text = f"{each.source}/{each.key}: {label}: {sentence}"
                 console.print(text, markup=False, soft_wrap=True)
+    if report.catalog_error:
+        text = f"the catalog was not made: {report.catalog_error}"
+        console.print(text, markup=False, soft_wrap=True)
     if report.invalid_records:
         console.print(
             f"{report.invalid_records} records of the catalog are not valid; see "

@@ -100,7 +100,12 @@ class Levels:
                 seen(index, pixels)
             with told_plainly(self.staging.target):
                 _forget_shard(image, level, index)
-                arrays[level][self.pyramid.region(level, index)] = pixels
+                try:
+                    arrays[level][self.pyramid.region(level, index)] = pixels
+                except RuntimeError:
+                    # On a full disk its room may be all that a record still needs.
+                    _forget_shard(image, level, index)
+                    raise
 
         more = {} if pool is None else {"pool": pool}
         build(self.pyramid, unit, read=read, write=write, spans=spans, **more)
