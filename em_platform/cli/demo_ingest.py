@@ -164,7 +164,7 @@ def _consolidated(platform: Platform, story: Story) -> bool:
 def _show(platform: Platform, items: Sequence[_Item], story: Story) -> bool:
     """A line an item, and what is wrong with any; whether nothing is."""
     store = store_of(platform.settings)
-    names = ("source", "z y x", "voxel (nm)", "fetched", "stored", "checks", "record")
+    names = ("source", "z y x", "voxel (nm)", "copied", "stored", "checks", "record")
     table = Table(*names, box=None, pad_edge=False)
     for column in table.columns:
         column.no_wrap = True
@@ -199,11 +199,18 @@ def _cells(item: _Item, store: Store) -> tuple[str, ...]:
     return (
         " ".join(map(str, written.shape)),
         " ".join(f"{edge:.3g}" for edge in written.voxel_size_nm or ()) or "not stated",
-        size(raw.fetched_bytes) if raw.fetched_bytes else "nothing",
+        _fetched(raw),
         size(written.size_bytes),
         f"{passed} of {len(item.runs.checks)}",
         str(record.status.value),
     )
+
+
+def _fetched(raw: RawItem) -> str:
+    """How much was copied; an array is read where it lies, as it is written."""
+    if not raw.files:
+        return "read in place"
+    return size(raw.fetched_bytes) if raw.fetched_bytes else "nothing"
 
 
 def _wrong(item: _Item, store: Store) -> Iterator[str]:
