@@ -19,7 +19,11 @@ from em_platform.storage.atomic import write_bytes
     "--sources", default=",".join(ALL), show_default=True, help="With commas between."
 )
 @click.option(
-    "--size", type=click.Choice(["small", "demo", "bench", "real"]), default="demo"
+    "--size",
+    type=click.Choice(["small", "demo", "bench", "real"]),
+    default="demo",
+    show_default=True,
+    help="Of their volumes; bench has hundreds of MB, real many GB.",
 )
 @click.option(
     "--port",
