@@ -6,7 +6,6 @@ Whatever answers already, such as a real camera, is not started a second time.
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from em_platform.acquisition.answering import answering
 from em_platform.acquisition.devices import DEVICES

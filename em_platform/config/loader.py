@@ -50,8 +50,8 @@ def load_settings(
     Parameters
     ----------
     yaml_path
-        YAML file; without it `EM_CONFIG_FILE` or `EM_CONFIG_PATH`, else
-        `config.yaml` where it exists. It stands above the profile that `EM_PROFILE` names.
+        YAML file; without it `EM_CONFIG_FILE` or `EM_CONFIG_PATH`, else `config.yaml`
+        where it exists. It stands above the profile that `EM_PROFILE` names.
     env_file
         File of `NAME=value` lines; without it `.env` where it exists.
     environment
