@@ -1,6 +1,5 @@
 """Any entry of EMPIAR: what it says of itself, its files in order, and its voxels."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +11,9 @@ from em_platform.ingest.progress import Silent
 from em_platform.ingest.sources import open_source
 from em_platform.ingest.sources.ebi import Ebi
 from em_platform.standins.faults import Fault
-from em_platform.standins.world import World, running_world
+from em_platform.standins.world import World
 
 FAST = {"ingest.transfer.backoff_s": "0.001", "ingest.transfer.retries": "1"}
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("world"), sources=("ebi",)) as world:
-        yield world
-
-
-@pytest.fixture
-def world(shared_world: World) -> World:
-    shared_world.faults.clear()
-    shared_world.requests.clear()
-    return shared_world
 
 
 def ebi(world: World, **told: str) -> Ebi:

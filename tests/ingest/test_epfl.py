@@ -1,7 +1,6 @@
 """EPFL's TIFFs come whole, with the voxel size that they do not state."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +12,13 @@ from em_platform.ingest.progress import Silent
 from em_platform.ingest.sources import open_source
 from em_platform.ingest.sources.epfl import Epfl
 from em_platform.standins.faults import Fault
-from em_platform.standins.world import World, running_world
+from em_platform.standins.world import World
 
 FAST = {
     "ingest.transfer.backoff_s": "0.001",
     "ingest.transfer.retries": "1",
     "ingest.transfer.part_mb": "0.1",
 }
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("world"), sources=("epfl",)) as world:
-        yield world
-
-
-@pytest.fixture
-def world(shared_world: World) -> World:
-    shared_world.faults.clear()
-    shared_world.requests.clear()
-    return shared_world
 
 
 def epfl(world: World, **told: str) -> Epfl:

@@ -1,7 +1,6 @@
 """Crops of FlyEM come by three ways, at their place, with what is known of them."""
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +21,12 @@ from em_platform.standins.faults import Fault
 from em_platform.standins.flyem import GREY, LABELS, PLAIN, Labels
 from em_platform.standins.pixels import Pixels
 from em_platform.standins.precomputed import write_precomputed
-from em_platform.standins.world import World, running_world
+from em_platform.standins.world import World
 from em_platform.storage import open_store
 
 KEY = "64_0_64_64_72_100"
 EVERYTHING = (slice(None), slice(None), slice(None))
 FAST = {"ingest.transfer.backoff_s": "0.01", "ingest.transfer.retries": "1"}
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("world"), sources=("flyem",)) as world:
-        yield world
-
-
-@pytest.fixture
-def world(shared_world: World) -> World:
-    shared_world.faults.clear()
-    shared_world.requests.clear()
-    return shared_world
 
 
 def settings_of(world: World, **flyem: str) -> Settings:

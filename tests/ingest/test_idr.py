@@ -1,7 +1,6 @@
 """Images of IDR: found by their number, as originals or OME-Zarr, at true size."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,11 @@ from em_platform.ingest.sources.idr import Idr
 from em_platform.standins.faults import Fault
 from em_platform.standins.http import Server
 from em_platform.standins.messages import Request, Response, as_file, as_json
-from em_platform.standins.world import World, running_world
+from em_platform.standins.world import World
 
 FAST = {"ingest.transfer.backoff_s": "0.001", "ingest.transfer.retries": "1"}
 
 NAME = "Figure_S3B_FIB-SEM_U2OS_20x20x20nm_xy.tif"
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("world"), sources=("idr",)) as world:
-        yield world
-
-
-@pytest.fixture
-def world(shared_world: World) -> World:
-    shared_world.faults.clear()
-    shared_world.requests.clear()
-    return shared_world
 
 
 def idr(world: World, **told: str) -> Idr:

@@ -1,7 +1,6 @@
 """Arrays of OpenOrganelle come with the voxel size of their level and their place."""
 
 import json
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from em_platform.ingest.sources.openorganelle import OpenOrganelle
 from em_platform.ingest.steps import take_all
 from em_platform.model.dataset import DatasetRecord
 from em_platform.standins.faults import Fault
-from em_platform.standins.world import World, running_world
+from em_platform.standins.world import World
 from em_platform.storage import layout, open_store
 
 EM = "jrc_mus-nacc-2.recon-2.em.fibsem-int16"
@@ -24,20 +23,6 @@ HELA = "jrc_hela-2.em.fibsem-uint16"
 ALL = (slice(None), slice(None), slice(None))
 FAST = {"ingest.transfer.backoff_s": "0.01", "ingest.transfer.retries": "1"}
 NOWHERE = Path("nowhere")
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("world")
-    with running_world(folder, sources=("openorganelle",)) as world:
-        yield world
-
-
-@pytest.fixture
-def world(shared_world: World) -> World:
-    shared_world.faults.clear()
-    shared_world.requests.clear()
-    return shared_world
 
 
 def settings_of(world: World, **told: str) -> Settings:
