@@ -46,7 +46,8 @@ class Staging:
             filesystem, path = self._remembered()
             mark = f"{path}/fingerprint"
             if filesystem.exists(mark):
-                if filesystem.cat_file(mark).decode() == fingerprint:
+                same = filesystem.cat_file(mark).decode() == fingerprint
+                if same and self._holds_ours():
                     return self._done(filesystem, path)
                 filesystem.rm_file(mark)
             self._clear(filesystem, path)
@@ -86,6 +87,47 @@ class Staging:
                 put_folder(Path(self.image), local)
             filesystem.rm(path, recursive=True)
 
+    def put_in_place(self, result: bytes) -> None:
+        """As `finish`, but all is remembered until `forget`, and `result` with it."""
+        with told_plainly(self.target):
+            local = local_path(self.target)
+            if local is not None:
+                # A folder keeps its number when it changes its name.
+                number = b"%d\n" % Path(self.image).stat().st_ino
+                write_bytes(_partial(local) / "result", number + result)
+                put_folder(Path(self.image), local)
+
+    def result(self, fingerprint: str) -> bytes | None:
+        """What was given to `put_in_place`, where just that image is at the target."""
+        local = local_path(self.target)
+        with told_plainly(self.target):
+            if local is None or not _is_numbered(local, _partial(local)):
+                return None
+            mark = _partial(local) / "fingerprint"
+            if not mark.exists() or mark.read_text() != fingerprint:
+                return None
+            return (_partial(local) / "result").read_bytes().partition(b"\n")[2]
+
+    def forget(self) -> None:
+        """Remove all that was remembered of a finished image."""
+        with told_plainly(self.target):
+            filesystem, path = self._remembered()
+            if not filesystem.exists(path):
+                return
+            if filesystem.exists(f"{path}/fingerprint"):
+                filesystem.rm_file(f"{path}/fingerprint")
+            filesystem.rm(path, recursive=True)
+
+    def _holds_ours(self) -> bool:
+        """Whether `image` is what the finished units have been written to.
+
+        Once it was to change places with an older one, it may be that one.
+        """
+        local = local_path(self.target)
+        if local is None or not (_partial(local) / "result").exists():
+            return True
+        return _is_numbered(_partial(local) / "image", _partial(local))
+
     def _remembered(self) -> tuple[AbstractFileSystem, str]:
         local = local_path(self.target)
         if local is not None:
@@ -121,6 +163,15 @@ def local_path(url: str) -> Path | None:
     if url.startswith(("file://", "local://")):
         return Path(LocalFileSystem._strip_protocol(url))  # noqa: SLF001
     return None
+
+
+def _is_numbered(image: Path, partial: Path) -> bool:
+    """Whether a folder is the image that was to be put in its place."""
+    try:
+        number = int((partial / "result").read_bytes().partition(b"\n")[0])
+        return image.stat().st_ino == number
+    except FileNotFoundError:
+        return False
 
 
 def _partial(local: Path) -> Path:

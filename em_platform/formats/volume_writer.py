@@ -57,6 +57,7 @@ def write_volume(
     storage_options: dict[str, Any] | None = None,
     run: Run = map,
     progress: Callable[[int], None] | None = None,
+    keep: Callable[[WrittenVolume], None] | None = None,
 ) -> WrittenVolume:
     """The volume that now is at `target`, with the statistics of its voxels.
 
@@ -84,6 +85,9 @@ def write_volume(
     progress
         Hears how many bytes of level 0 have been written, each time some more are;
         first of those that an interrupted call had finished.
+    keep
+        Writes down what comes out, once the volume stands. Until that is done, a call
+        that is killed is gone on with.
 
     Raises
     ------
@@ -97,13 +101,7 @@ def write_volume(
     started, cpu_started = time.perf_counter(), time.process_time()
     info = volume.info
     dtype = np.dtype(info.dtype)
-    layout = plan_volume(
-        info.shape,
-        itemsize=dtype.itemsize,
-        settings=settings,
-        voxel_size_nm=info.voxel_size_nm,
-        source_chunk=info.chunk_shape,
-    )
+    layout = _planned(info, settings)
     metadata = group_attributes(
         layout.pyramid,
         name,
@@ -113,7 +111,11 @@ def write_volume(
     ) | (attributes or {})
     staging = Staging(target=target, options=storage_options or {})
     inputs = (info.shape, dtype.str, layout, settings.compression_level, metadata)
-    done = staging.begin(_digest(inputs, pooling, fingerprint))
+    digest = _digest(inputs, pooling, fingerprint)
+    stands = staging.result(digest)
+    if stands is not None:
+        return _kept(WrittenVolume.model_validate_json(stands), staging, keep)
+    done = staging.begin(digest)
     levels = Levels(staging=staging, pyramid=layout.pyramid)
     levels.create(
         dtype=dtype,
@@ -124,9 +126,7 @@ def write_volume(
     job = _Job(levels=levels, layout=layout, volume=volume, pooling=pooling)
     measured, cpu_elsewhere = _write_units(job, done, run=run, progress=progress)
     levels.close(metadata)
-    size_bytes = staging.stored_bytes()
-    staging.finish()
-    return WrittenVolume(
+    written = WrittenVolume(
         url=target,
         dtype=dtype.name,
         voxel_size_nm=info.voxel_size_nm,
@@ -135,11 +135,34 @@ def write_volume(
         chunk_shape=_three(layout.chunk_shape),
         shard_shape=_three(layout.pyramid.shard_shape),
         compression="zstd",
-        size_bytes=size_bytes,
+        size_bytes=staging.stored_bytes(),
         statistics=statistics_of(measured, info.shape, dtype),
         seconds=time.perf_counter() - started,
         cpu_seconds=time.process_time() - cpu_started + cpu_elsewhere,
     )
+    staging.put_in_place(written.model_dump_json().encode())
+    return _kept(written, staging, keep)
+
+
+def _planned(info: VolumeInfo, settings: OutputSettings) -> VolumeLayout:
+    return plan_volume(
+        info.shape,
+        itemsize=np.dtype(info.dtype).itemsize,
+        settings=settings,
+        voxel_size_nm=info.voxel_size_nm,
+        source_chunk=info.chunk_shape,
+    )
+
+
+def _kept(
+    written: WrittenVolume,
+    staging: Staging,
+    keep: Callable[[WrittenVolume], None] | None,
+) -> WrittenVolume:
+    if keep is not None:
+        keep(written)
+    staging.forget()
+    return written
 
 
 def _digest(*inputs: object) -> str:

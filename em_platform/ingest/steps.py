@@ -22,6 +22,7 @@ from em_platform.catalog.validate import check_record
 from em_platform.config import Settings
 from em_platform.errors import StorageError
 from em_platform.formats.ome_zarr import Run
+from em_platform.formats.staging import Staging
 from em_platform.formats.volume_pictures import mid_sections
 from em_platform.formats.volume_writer import write_volume
 from em_platform.ingest.checks import check_item, record_is_valid
@@ -84,31 +85,38 @@ def take_volume(
     name = layout.ingested(source.name, entry.key, "volume")
     with recorded(store, source.name, entry.key):
         raw = store.read(layout.ingested(source.name, entry.key, "raw"), RawItem)
+        target = store.url(layout.volume(source.name, entry.key))
         if is_written(entry, raw, store, settings):
+            Staging(target=target, options=store.options).forget()
             return store.read(name, VolumeItem).written
         mark(store, source.name, entry.key, Status.SAVING_DATA, step="volume")
         volume = source.open(entry, raw_folder(entry, settings))
         override = settings_of(source.name, settings).voxel_size_nm
-        item = VolumeItem(
-            written=write_volume(
-                store.url(layout.volume(source.name, entry.key)),
-                described(volume, entry, override=override),
-                settings=settings.ingest.output,
-                name=entry.title,
+
+        def keep(written: WrittenVolume) -> None:
+            item = VolumeItem(
+                written=written,
                 fingerprint=fingerprint(entry, raw, settings),
-                pooling="mode" if entry.content == "labels" else "mean",
-                attributes={"em_platform": {"source": entry.source, "key": entry.key}},
-                storage_options=store.options,
-                run=run,
-            ),
+                stated_voxel_nm=volume.info.voxel_size_nm,
+                tags=volume.info.tags,
+            )
+            store.write(name, item, VolumeItem)
+
+        written = write_volume(
+            target,
+            described(volume, entry, override=override),
+            settings=settings.ingest.output,
+            name=entry.title,
             fingerprint=fingerprint(entry, raw, settings),
-            stated_voxel_nm=volume.info.voxel_size_nm,
-            tags=volume.info.tags,
+            pooling="mode" if entry.content == "labels" else "mean",
+            attributes={"em_platform": {"source": entry.source, "key": entry.key}},
+            storage_options=store.options,
+            run=run,
+            keep=keep,
         )
-        store.write(name, item, VolumeItem)
         if not settings.ingest.transfer.keep_raw:
             shutil.rmtree(raw_folder(entry, settings), ignore_errors=True)
-    return item.written
+    return written
 
 
 def take_record(

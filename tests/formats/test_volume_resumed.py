@@ -1,5 +1,6 @@
 """Volumes are resumed after a kill, and are the same whatever does the work."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import pytest
 
 from em_platform.config import OutputSettings
 from em_platform.errors import FormatError, SourceUnavailable
+from em_platform.formats import staging
 from em_platform.formats.ome_zarr import level_count, open_level
 from em_platform.formats.open_volume import open_volume
 from em_platform.formats.volume_pictures import mid_sections
+from em_platform.storage import atomic
 from tests.formats.array_volume import (
     VOXELS,
     ArrayVolume,
@@ -54,6 +57,49 @@ def test_an_interrupted_call_is_gone_on_with_where_it_stopped(tmp_path, error):
     twice = [region for region in again.regions if region in broken.regions]
     assert len(twice) <= 8
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("moment", ["before", "within", "after"])
+def test_what_stands_and_is_not_yet_noted_is_not_read_again(
+    tmp_path, monkeypatch, older, moment
+):
+    """Killed before the volume takes its place, just after it, or before the note."""
+    write(tmp_path / "a.zarr", VOXELS)
+    if older:
+        write(tmp_path / "b.zarr", VOXELS[::-1].copy(), fingerprint="older")
+
+    def killed(*given):
+        if moment == "within":
+            path = given[1]
+            given[0].rename(path) if not path.exists() else atomic._exchange(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        if moment == "after":
+            write(tmp_path / "b.zarr", VOXELS, keep=killed)
+        else:
+            patched.setattr(staging, "put_folder", killed)
+            write(tmp_path / "b.zarr", VOXELS)
+    volume = ArrayVolume(VOXELS, voxel_size_nm=(4.0, 4.0, 4.0))
+    noted = []
+    written = write(tmp_path / "b.zarr", volume, keep=noted.append)
+    assert volume.regions == []
+    assert noted == [written]
+    assert digest(tmp_path / "a.zarr") == digest(tmp_path / "b.zarr")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.zarr"]
+
+
+def test_a_volume_that_was_taken_away_before_it_was_noted_is_made_anew(tmp_path):
+    def killed(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a.zarr", VOXELS, keep=killed)
+    shutil.rmtree(tmp_path / "a.zarr")
+    write(tmp_path / "a.zarr", VOXELS)
+    write(tmp_path / "b.zarr", VOXELS)
+    assert digest(tmp_path / "a.zarr") == digest(tmp_path / "b.zarr")
 
 
 def test_other_voxels_of_the_same_name_start_anew(tmp_path):
