@@ -1,8 +1,12 @@
 """`em-platform ingest`: public sources into OME-Zarr and the catalog."""
 
 import logging
+import os
 import signal
+import stat
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args
@@ -28,6 +32,8 @@ from em_platform.model.ingest import Estimate
 from em_platform.storage import layout, store_of
 
 _REPORT = f"{layout.CATALOG}/last_ingest.json"
+_PATIENCE_S = 20.0
+"""What an item may take to write down where it is, when nobody waits for it."""
 
 
 @click.command()
@@ -115,14 +121,28 @@ def chosen(
 
 def _be_worker(name: str, keys: Sequence[str], settings: Settings) -> int:
     def tell(told: Told) -> None:
-        print(told.model_dump_json(), flush=True)
+        try:
+            print(told.model_dump_json(), flush=True)
+        except BrokenPipeError:
+            raise KeyboardInterrupt from None  # nobody listens any more
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         outcomes = ingest_source(name, keys, settings=settings, tell=tell)
     except KeyboardInterrupt:
         return 130
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
+
+
+def _end_with_parent() -> None:
+    """Stop as by Ctrl-C when who started us is gone, so that nobody works unseen."""
+    while os.read(sys.stdin.fileno(), 1024):
+        continue
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(_PATIENCE_S)
+    os._exit(130)
 
 
 def _ingest(

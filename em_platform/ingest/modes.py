@@ -87,6 +87,8 @@ class Ingest:
         with path.open("ab") as errors:
             process = subprocess.Popen(
                 self.command(source, self.keys[source]),
+                # It ends with us, however we end: then the kernel closes this pipe.
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -128,6 +130,8 @@ class Ingest:
             if running.process.poll() is None:
                 continue
             running.reader.join()
+            if running.process.stdin is not None:
+                running.process.stdin.close()
             while not self._lines.empty():
                 self._hear(self._lines.get_nowait())
             self._note_end(source, running)
