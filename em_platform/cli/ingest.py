@@ -169,7 +169,11 @@ def _concluded(report: IngestReport, settings: Settings) -> IngestReport:
     try:
         if settings.ingest.consolidate:
             made = consolidate(store, settings.catalog)
-            report = report.model_copy(update={"invalid_records": made.invalid})
+            of_catalog = {
+                "invalid_records": made.invalid,
+                "is_catalog_good": made.is_good,
+            }
+            report = report.model_copy(update=of_catalog)
         store.write(_REPORT, report, IngestReport)
     except PlatformError as error:
         # What was ingested is told all the same.

@@ -30,14 +30,16 @@ class IngestReport(Model):
     mode: str
     outcomes: tuple[ItemOutcome, ...]
     invalid_records: int = 0
+    is_catalog_good: bool = True
+    """Whether its records are valid, or `catalog.strict` does not ask for that."""
     catalog_error: str = ""
     """Why there is no new catalog."""
 
     @property
     def is_good(self) -> bool:
-        """Whether all is complete, and the catalog valid."""
+        """Whether all is complete, and the catalog as it should be."""
         good = all(outcome.is_good for outcome in self.outcomes)
-        return good and not self.invalid_records and not self.catalog_error
+        return good and self.is_catalog_good and not self.catalog_error
 
 
 @contextmanager
