@@ -14,7 +14,6 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 
-from em_platform.catalog.consolidate import consolidate
 from em_platform.cli.ingest_report import (
     IngestReport,
     print_plan,
@@ -25,9 +24,8 @@ from em_platform.config import Settings, load_settings
 from em_platform.config.ingest import Mode
 from em_platform.errors import ConfigError, PlatformError
 from em_platform.ingest.modes import Ingest, worker_command
+from em_platform.ingest.outcome import ItemOutcome, Told
 from em_platform.ingest.sources import SOURCES, open_source
-from em_platform.ingest.steps import estimate
-from em_platform.ingest.worker import ItemOutcome, Told, ingest_source
 from em_platform.model.ingest import Estimate
 from em_platform.storage import layout, store_of
 
@@ -120,6 +118,8 @@ def chosen(
 
 
 def _be_worker(name: str, keys: Sequence[str], settings: Settings) -> int:
+    from em_platform.ingest.worker import ingest_source
+
     def tell(told: Told) -> None:
         try:
             print(told.model_dump_json(), flush=True)
@@ -165,6 +165,8 @@ def _ingest(
 
 def _concluded(report: IngestReport, settings: Settings) -> IngestReport:
     """The report with what became of the catalog; it lies beside it as well."""
+    from em_platform.catalog.consolidate import consolidate
+
     store = store_of(settings)
     try:
         if settings.ingest.consolidate:
@@ -198,6 +200,8 @@ def _told_of(
     keys: dict[str, tuple[str, ...]], settings: Settings, *, dry_run: bool
 ) -> list[Estimate | ItemOutcome]:
     """Each item's estimate, or what stands in its way."""
+    from em_platform.ingest.steps import estimate
+
     store = store_of(settings)
     found: list[Estimate | ItemOutcome] = []
     for name, wanted in keys.items():

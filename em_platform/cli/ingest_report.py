@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from em_platform.config import Settings
-from em_platform.ingest.worker import ItemOutcome, Tell, Told
+from em_platform.ingest.outcome import ItemOutcome, Tell, Told
 from em_platform.model import Model
 from em_platform.model.ingest import Estimate
 from em_platform.storage import layout

@@ -13,12 +13,11 @@ from queue import Empty, Queue
 import psutil
 from pydantic import ValidationError
 
-from em_platform.catalog.status import mark
 from em_platform.config import Settings
 from em_platform.config.ingest import Mode
 from em_platform.errors import ProcessingError
+from em_platform.ingest.outcome import ItemOutcome, Tell, Told
 from em_platform.ingest.plan import Lane, Load, loads, plan, startable
-from em_platform.ingest.worker import ItemOutcome, Tell, Told
 from em_platform.model.dataset import Status
 from em_platform.storage import Store, store_of
 
@@ -187,6 +186,8 @@ def worker_command(source: str, keys: Sequence[str]) -> list[str]:
 
 
 def _note(store: Store, outcome: ItemOutcome, status: Status) -> None:
+    from em_platform.catalog.status import mark
+
     error = None if status is Status.CANCELLED else ProcessingError(outcome.sentence)
     mark(store, outcome.source, outcome.key, status, error=error)
 

@@ -7,12 +7,13 @@ too much memory ends this source and no other.
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from em_platform.config import Settings
 from em_platform.errors import PlatformError
 from em_platform.formats.ome_zarr import Run
+from em_platform.ingest.outcome import ItemOutcome, Tell, Told
 from em_platform.ingest.source import Source
 from em_platform.ingest.sources import open_source, settings_of
 from em_platform.ingest.steps import (
@@ -22,7 +23,7 @@ from em_platform.ingest.steps import (
     take_record,
     take_volume,
 )
-from em_platform.model import Model, Severity
+from em_platform.model import Severity
 from em_platform.model.ingest import RawItem
 from em_platform.stitching.compute import dask_map, local_cluster
 from em_platform.storage import store_of
@@ -32,46 +33,6 @@ log = logging.getLogger(__name__)
 _LARGE_BYTES = 2**30
 """A smaller volume is written before a Dask worker has started."""
 _TELL_EVERY_S = 0.2
-
-
-class ItemOutcome(Model):
-    """What became of one item."""
-
-    source: str
-    key: str
-    status: str
-    """`complete`, `failed` or `cancelled`."""
-    sentence: str = ""
-    title: str = ""
-    shape: tuple[int, int, int] | None = None
-    dtype: str = ""
-    voxel_size_nm: tuple[float, float, float] | None = None
-    fetched_bytes: int = 0
-    volume_bytes: int = 0
-    was_there: bool = False
-    """Whether the volume stood before, so that nothing was read."""
-    seconds: float = 0.0
-    failed_checks: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def is_good(self) -> bool:
-        """Whether it is complete and no check of severity ERROR failed."""
-        return self.status == "complete" and not self.failed_checks
-
-
-class Told(Model):
-    """One line that the process of a source says."""
-
-    source: str
-    key: str = ""
-    step: str = ""
-    total_bytes: int = 0
-    came_bytes: int = 0
-    outcome: ItemOutcome | None = None
-
-
-Tell = Callable[[Told], None]
 
 
 class _Bytes:

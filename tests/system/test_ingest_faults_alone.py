@@ -18,8 +18,9 @@ import pytest
 import zarr
 
 from em_platform.config import Settings, load_settings
+from em_platform.ingest.outcome import ItemOutcome
 from em_platform.ingest.sources import epfl
-from em_platform.ingest.worker import ItemOutcome, ingest_source
+from em_platform.ingest.worker import ingest_source
 from em_platform.model.dataset import DatasetRecord
 from em_platform.model.ingest import Entry
 from em_platform.standins.dvid import Dvid
