@@ -215,7 +215,7 @@ def _wait_for_bytes(
     wait_until(
         lambda: (
             process.poll() is not None
-            or time.monotonic() - began > 10
+            or time.monotonic() - began > 6
             or any(source_of(each) == source for each in world.requests.all()[before:])
         ),
         timeout_s=60,
