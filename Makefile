@@ -32,7 +32,7 @@ demo: install
 # start real processes.
 test: check
 	$(BIN)/pytest -m "not system" --numprocesses 2 --dist loadfile $(ARGS)
-	$(BIN)/pytest -m system $(ARGS)
+	$(BIN)/pytest -m system --numprocesses 2 --dist loadfile $(ARGS)
 
 check: install
 	$(BIN)/ruff check .

@@ -38,6 +38,22 @@ _MARKS = {
 """Words of the command line by which a process of the platform is known."""
 
 
+_LONGEST = ("test_kill", "test_demo_ingest", "test_daemon", "test_lens", "test_upload")
+"""Files that take minutes; first, so that the last one does not run alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest; within a file nothing changes."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.stem
+        is_here = item.path.parent == Path(__file__).parent
+        found = is_here and name in _LONGEST
+        return _LONGEST.index(name) if found else len(_LONGEST)
+
+    items.sort(key=place)
+
+
 @dataclass(slots=True, kw_only=True)
 class PlatformUnderTest:
     """`em-platform up` in a home of its own."""

@@ -25,16 +25,17 @@ LENS_PX = 6
 
 def acquire(environment: dict[str, str], number: int, *, overlap: float) -> None:
     size = ("--rows", "3", "--columns", "3", "--tile-px", "768")
-    subprocess.run(
+    told = subprocess.run(
         (
             *(sys.executable, "-m", "em_platform", "acquire", "--first", str(number)),
             *("--overlap", str(overlap), *size),
         ),
         env=environment,
-        check=True,
         capture_output=True,
+        text=True,
         timeout=120,
     )
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 def run(instance: dg.DagsterInstance, job: str, key: str, **config: object) -> None:
