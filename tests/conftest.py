@@ -27,6 +27,9 @@ for _name in list(os.environ):
     if _name.startswith(("EM_", "PIGEON_", "DAGSTER_", "AWS_")):
         del os.environ[_name]
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+# Microscopes of two test processes have their operator's pages at two ports.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+os.environ["EM_ACQUISITION__OPERATOR__PORT"] = str(8400 + 50 * int(_WORKER))
 
 
 @pytest.hookimpl(wrapper=True)
