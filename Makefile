@@ -30,7 +30,7 @@ demo: install
 
 # Everything that must hold: the rules first, then the quick tests, then those that
 # start real processes. What failed while another one took half of the computer must
-# pass alone: a live microscope gives up on what comes too late.
+# pass alone.
 test: check
 	$(BIN)/pytest -m "not system" --numprocesses 2 --dist loadfile $(ARGS)
 	$(BIN)/pytest -m system --numprocesses 2 --dist loadfile $(ARGS) || \
