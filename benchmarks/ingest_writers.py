@@ -31,6 +31,7 @@ def ours(key: str) -> Write:
     """All steps of `em-platform ingest` but the record, two Dask workers."""
     from em_platform.config import load_settings
     from em_platform.formats.volume_writer import write_volume
+    from em_platform.storage.manifest import Product
     from em_platform.ingest.progress import Silent
     from em_platform.ingest.sources import open_source
     from em_platform.stitching.compute import (
@@ -57,6 +58,7 @@ def ours(key: str) -> Write:
             source.open(entry, Path(f"{target}.raw")),
             settings=settings.ingest.output,
             name=entry.title,
+            product=Product(kind="volume", of="a test"),
             fingerprint=key,
             run=dask_map(client),
         )

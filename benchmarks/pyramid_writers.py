@@ -23,6 +23,7 @@ Write = Callable[[np.ndarray, str, int], object]
 def ours() -> Write:
     from em_platform.config import RenderSettings
     from em_platform.formats.ome_zarr import write_pyramid
+    from em_platform.storage.manifest import Product
     from em_platform.stitching.compute import keep_freed_memory
 
     keep_freed_memory()  # as the command and the Dask workers do
@@ -35,6 +36,7 @@ def ours() -> Write:
             render=lambda region: image[region],
             settings=RenderSettings(chunk_px=CHUNK, shard_px=SHARD, levels=levels),
             name="noise",
+            product=Product(kind="mosaic", of="a test"),
             fingerprint="noise",
             voxel_nm=(PIXEL_NM, PIXEL_NM),
         )

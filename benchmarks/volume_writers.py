@@ -29,6 +29,7 @@ def ours() -> Write:
     """With the statistics and digest of the voxels, which no peer makes."""
     from em_platform.config import OutputSettings
     from em_platform.formats.volume_writer import write_volume
+    from em_platform.storage.manifest import Product
     from em_platform.model.volume import VolumeInfo
     from em_platform.stitching.compute import keep_freed_memory
 
@@ -54,6 +55,7 @@ def ours() -> Write:
             InMemory(voxels),
             settings=OutputSettings(chunk_px=CHUNK, shard_px=SHARD, levels=levels),
             name="tissue",
+            product=Product(kind="volume", of="a test"),
             fingerprint="tissue",
         )
 

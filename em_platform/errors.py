@@ -7,6 +7,8 @@ PlatformError
 │   ├── RecordError           a record breaks its schema
 │   └── ChecksumError         bytes are not those that were promised
 ├── StorageError              the store did not take or give the bytes     → operator
+│   ├── OutputBusy            another process writes this output (retryable)
+│   └── OutputRefused         the output holds what we did not make
 ├── SourceError               the other side did not serve
 │   ├── SourceUnavailable     down, slow, throttled (retryable)
 │   └── SourceRefused         404, 401: no sense to retry
@@ -60,6 +62,16 @@ class ChecksumError(DataError):
 
 class StorageError(PlatformError):
     """The store did not take or give the bytes (full disk, no permission)."""
+
+
+class OutputBusy(StorageError):
+    """Another process writes this output now."""
+
+    retryable = True
+
+
+class OutputRefused(StorageError):
+    """What stands at the output is not ours, or not for this purpose."""
 
 
 class SourceError(PlatformError):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from em_platform.config import AlohaSettings, RenderSettings
 from em_platform.errors import FormatError, StorageError
 from em_platform.formats.image import read_header, read_image
-from em_platform.formats.ome_zarr import open_level, write_pyramid
+from em_platform.formats.ome_zarr import Product, open_level, write_pyramid
 from em_platform.formats.staging import told_plainly
 from em_platform.imaging.focus import focus_score
 from em_platform.imaging.grey import to_grey
@@ -34,6 +34,11 @@ class Frame:
     tile_id: str
     sha256: str
     pixel_nm: float | None
+
+    @property
+    def product(self) -> Product:
+        """Other pixels under its name are another product."""
+        return Product(kind="frame", of=f"{self.tile_id} {self.sha256}")
 
 
 def store_frame(
@@ -123,6 +128,7 @@ def _write(
             compression_level=settings.compression_level,
         ),
         name=frame.tile_id,
+        product=frame.product,
         fingerprint=frame.sha256,
         voxel_nm=None if frame.pixel_nm is None else (frame.pixel_nm,) * 2,
         attributes={_OURS: {"tile_id": frame.tile_id, "sha256": frame.sha256}},

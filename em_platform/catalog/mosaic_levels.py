@@ -37,11 +37,11 @@ def mosaic_levels(
         There is no such image.
     """
     options = dict(options)
-    count = len(describe(url, storage_options=options).scales)
-    images = [open_level(url, n, storage_options=options) for n in range(count)]
+    paths = describe(url, storage_options=options).paths
+    images = [open_level(url, n, storage_options=options) for n in range(len(paths))]
     levels = tuple(
         StoredLevel(
-            path=str(number),
+            path=paths[number],
             shape=image.shape,
             voxel_size_nm=(pixel_nm * 2**number,) * 2 if pixel_nm else None,
         )

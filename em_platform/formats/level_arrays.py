@@ -2,19 +2,24 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import zarr
+from fsspec.implementations.local import LocalFileSystem
 from zarr.codecs import ZstdCodec
-from zarr.errors import ContainsArrayError, ContainsGroupError
+from zarr.errors import ContainsArrayError
 
 from em_platform.formats.pyramid import Array, Pool, Pyramid, Region, Shape, Unit, build
-from em_platform.formats.staging import Staging, local_path, told_plainly
+from em_platform.formats.staging import FinishedUnit, Staging, told_plainly
 from em_platform.formats.zarr_store import open_array, store_at
+from em_platform.storage.manifest import FileMark, crc32_of
+from em_platform.storage.urls import local_path
 
 AXES = "tczyx"
 
@@ -37,6 +42,21 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DoneUnit:
+    """What came of one unit, and what it cost."""
+
+    unit: Unit
+    finished: FinishedUnit
+    cost: Cost
+
+
+def done_unit(unit: Unit, finished: FinishedUnit, *, since: float) -> DoneUnit:
+    """A unit that this process began at `since`, a `time.process_time`."""
+    cost = Cost(process=this_process(), cpu_seconds=time.process_time() - since)
+    return DoneUnit(unit=unit, finished=finished, cost=cost)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Levels:
     """The arrays of a pyramid in the place where the image grows."""
 
@@ -56,7 +76,9 @@ class Levels:
             for level, shape in enumerate(self.pyramid.shapes):
                 with suppress(ContainsArrayError):
                     zarr.create_array(
-                        store_at(f"{self.staging.image}/{level}", self.staging.options),
+                        store_at(
+                            f"{self.staging.levels_url}/{level}", self.staging.options
+                        ),
                         shape=shape,
                         dtype=dtype,
                         chunks=chunk_shape,
@@ -74,8 +96,8 @@ class Levels:
         seen: Callable[[Shape, Array], None] | None = None,
         pool: Pool | None = None,
         spans: tuple[bool, ...] = (),
-    ) -> None:
-        """Write all shards of one unit.
+    ) -> dict[str, FileMark]:
+        """Write all shards of one unit; the files that this made.
 
         Parameters
         ----------
@@ -84,9 +106,20 @@ class Levels:
         seen
             Hears of each shard of level 0: its index and pixels.
         """
-        image, options = self.staging.image, self.staging.options
+        staging, files = self.staging, dict[str, FileMark]()
+        image = staging.levels_url
+
+        def mark(level: int, key: str, found: FileMark) -> None:
+            files[f"{staging.levels}{level}/{key}"] = found
+
         arrays = {
-            level: open_array(image, level, mode="r+", options=options)
+            level: open_array(
+                image,
+                level,
+                mode="r+",
+                options=staging.options,
+                mark=partial(mark, level),
+            )
             for level in range(unit.floor, unit.root + 1)
         }
 
@@ -98,7 +131,7 @@ class Levels:
         def write(level: int, index: Shape, pixels: Array) -> None:
             if seen is not None and level == 0:
                 seen(index, pixels)
-            with told_plainly(self.staging.target):
+            with told_plainly(staging.target):
                 _forget_shard(image, level, index)
                 try:
                     arrays[level][self.pyramid.region(level, index)] = pixels
@@ -106,21 +139,33 @@ class Levels:
                     # On a full disk its room may be all that a record still needs.
                     _forget_shard(image, level, index)
                     raise
+                for key, found in _marked(image, level, index):
+                    mark(level, key, found)
 
         more = {} if pool is None else {"pool": pool}
         build(self.pyramid, unit, read=read, write=write, spans=spans, **more)
-
-    def close(self, attributes: dict[str, Any]) -> None:
-        """Write the group's metadata: from here on it is an image."""
-        staging = self.staging
-        with told_plainly(staging.target), suppress(ContainsGroupError):
-            store = store_at(staging.image, staging.options)
-            zarr.create_group(store, attributes=attributes)
+        return files
 
 
 def this_process() -> tuple[str, int]:
     """Names this process among those of all machines."""
     return socket.gethostname(), os.getpid()
+
+
+def _marked(image: str, level: int, index: Shape) -> Iterator[tuple[str, FileMark]]:
+    """The shard that was just written, where the store does not tell of it itself."""
+    local = local_path(image)
+    if local is None:
+        return
+    key = "/".join(("c", *map(str, index)))
+    path = local / str(level) / key
+    if path.exists():  # what is all background has no file
+        size_bytes = path.stat().st_size
+        filesystem = LocalFileSystem()
+        yield (
+            key,
+            FileMark(size_bytes=size_bytes, crc32=crc32_of(filesystem, str(path))),
+        )
 
 
 def _forget_shard(image: str, level: int, index: Shape) -> None:

@@ -6,7 +6,7 @@ https://zarr-specs.readthedocs.io (sharding codec).
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from em_platform.config import RenderSettings
 from em_platform.errors import FormatError
-from em_platform.formats.level_arrays import Cost, Levels, Run, this_process
+from em_platform.formats.image_output import image_output
+from em_platform.formats.level_arrays import (
+    DoneUnit,
+    Levels,
+    Run,
+    done_unit,
+    this_process,
+)
 from em_platform.formats.ome_metadata import group_attributes
 from em_platform.formats.pyramid import (
     Array,
@@ -30,12 +37,14 @@ from em_platform.formats.pyramid import (
     plan_pyramid,
     plan_rounds,
 )
-from em_platform.formats.staging import Staging
+from em_platform.formats.staging import FinishedUnit
 from em_platform.formats.zarr_store import open_array, store_at
-from em_platform.storage.store import errors_of
+from em_platform.storage.manifest import Product
+from em_platform.storage.urls import errors_of
 
 __all__ = [
     "Described",
+    "Product",
     "Run",
     "Written",
     "describe",
@@ -71,17 +80,21 @@ def write_pyramid(
     render: Callable[[Region], Array],
     settings: RenderSettings,
     name: str,
+    product: Product,
     fingerprint: str,
     voxel_nm: tuple[float, ...] | None = None,
     attributes: dict[str, Any] | None = None,
     storage_options: dict[str, Any] | None = None,
+    inputs: Iterable[str] = (),
+    overwrite: bool = False,
     run: Run = map,
 ) -> Written:
     """The sizes of the levels of the image that now is at `target`.
 
     Every shard is written once, by one task; a worker holds a few shards at a time.
     The same input gives the same bytes, in one go or after a kill, with any `run`. An
-    image that stands at a local target is replaced when the new one is whole.
+    image of the same product that stands at the target is replaced, in one step, when
+    the new one is whole; nothing else is.
 
     Parameters
     ----------
@@ -92,6 +105,8 @@ def write_pyramid(
     render
         Gives the pixels of one region (a slice for each axis) of level 0; called once
         a shard, in the order of the tree; goes to the workers.
+    product
+        For which purpose the image is made.
     fingerprint
         Names the pixels that `render` gives: when it differs from that of an
         interrupted call, the work starts anew.
@@ -101,49 +116,63 @@ def write_pyramid(
         Further attributes of the group, by name.
     storage_options
         Of the fsspec file system, for example `client_kwargs`.
+    inputs, overwrite
+        As in `storage.guard.check_output`.
     run
         A map over the units of work.
 
     Raises
     ------
+    OutputRefused
+        What stands at the target must not be replaced.
+    OutputBusy
+        Another process writes it.
     StorageError
         The store did not take the bytes; nothing half-made stands at the target.
     """
     dtype = np.dtype(dtype)
     count = settings.levels or count_levels(shape, smallest_px=settings.chunk_px)
     pyramid = plan_pyramid(shape, shard_px=settings.shard_px, levels=count)
-    staging = Staging(target=target, options=storage_options or {})
     metadata = group_attributes(pyramid, name, edges=voxel_nm) | (attributes or {})
-    inputs = (shape, dtype.str, settings.model_dump(), metadata, fingerprint)
-    done = staging.begin(hashlib.sha256(repr(inputs).encode()).hexdigest())
-    levels = Levels(staging=staging, pyramid=pyramid)
-    levels.create(
-        dtype=dtype,
-        chunk_shape=(settings.chunk_px,) * len(shape),
-        compression_level=settings.compression_level,
-        fill_value=settings.background,
-    )
-    job = _Job(levels=levels, render=render)
+    made_from = (shape, dtype.str, settings.model_dump(), metadata, fingerprint)
     spent = 0.0
-    for units in plan_rounds(pyramid):
-        missing = [unit for unit in units if unit.name not in done]
-        for cost in run(partial(_write_unit, job), missing):
-            spent += cost.cpu_seconds * (cost.process != this_process())
-    levels.close(metadata)
-    staging.finish()
+    with image_output(
+        target,
+        product,
+        fingerprint=hashlib.sha256(repr(made_from).encode()).hexdigest(),
+        options=storage_options,
+        inputs=inputs,
+        overwrite=overwrite,
+    ) as work:
+        done = work.resume()
+        levels = Levels(staging=work.staging, pyramid=pyramid)
+        levels.create(
+            dtype=dtype,
+            chunk_shape=(settings.chunk_px,) * len(shape),
+            compression_level=settings.compression_level,
+            fill_value=settings.background,
+        )
+        job = _Job(levels=levels, render=render)
+        for units in plan_rounds(pyramid):
+            missing = [unit for unit in units if unit.name not in done]
+            for each in run(partial(_write_unit, job), missing):
+                done[each.unit.name] = each.finished
+                spent += each.cost.cpu_seconds * (each.cost.process != this_process())
+        work.close(metadata, done.values())
+        work.publish()
     return Written(shapes=pyramid.shapes, workers_cpu_seconds=spent)
 
 
-def _write_unit(job: _Job, unit: Unit) -> Cost:
+def _write_unit(job: _Job, unit: Unit) -> DoneUnit:
     started = time.process_time()
-    job.levels.fill(unit, render=job.render)
-    job.levels.staging.mark_done(unit.name)
-    return Cost(process=this_process(), cpu_seconds=time.process_time() - started)
+    finished = FinishedUnit(files=job.levels.fill(unit, render=job.render))
+    job.levels.staging.mark_done(unit.name, finished)
+    return done_unit(unit, finished, since=started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """What the metadata of an image say of its axes and levels.
+    """What the metadata of an image say of its axes and levels, `paths` from the image.
 
     `scales[k]` is the edge of a pixel of level k along each axis and `origins[k]` the
     centre of its first one, in `units` ("" where none is stated). `kind` says how a
@@ -152,6 +181,7 @@ class Described:
 
     axes: tuple[str, ...]
     units: tuple[str, ...]
+    paths: tuple[str, ...]
     scales: tuple[tuple[float, ...], ...]
     origins: tuple[tuple[float, ...], ...]
     kind: str
@@ -177,6 +207,7 @@ def describe(url: str, *, storage_options: dict[str, Any] | None = None) -> Desc
         return Described(
             axes=tuple(axis["name"] for axis in image["axes"]),
             units=tuple(str(axis.get("unit", "")) for axis in image["axes"]),
+            paths=tuple(str(level["path"]) for level in image["datasets"]),
             scales=scales,
             origins=tuple(tuple(map(float, origin)) for origin in origins),
             kind=str(image.get("type", "")),
@@ -201,7 +232,9 @@ def open_level(
 ) -> zarr.Array[Any]:
     """One level of the image at `url`, to be sliced; FormatError where it is not."""
     with _read_plainly(url):
-        return open_array(url, level, mode="r", options=storage_options or {})
+        path = describe(url, storage_options=storage_options).paths[level]
+        place = f"{url.rstrip('/')}/{path}".removesuffix(f"/{level}")
+        return open_array(place, level, mode="r", options=storage_options or {})
 
 
 def preview(
@@ -244,7 +277,9 @@ def preview(
 
 @contextmanager
 def _read_plainly(url: str) -> Iterator[None]:
-    refusals: tuple[type[Exception], ...] = (*errors_of(url), KeyError, ValueError)
+    refusals: tuple[type[Exception], ...] = (
+        *errors_of(url), KeyError, ValueError, IndexError
+    )  # fmt: skip
     try:
         yield
     except refusals as error:

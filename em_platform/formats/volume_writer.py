@@ -11,10 +11,17 @@ import numpy as np
 
 from em_platform.config import OutputSettings
 from em_platform.errors import FormatError
-from em_platform.formats.level_arrays import Cost, Levels, Run, this_process
+from em_platform.formats.image_output import ImageOutput, image_output
+from em_platform.formats.level_arrays import (
+    DoneUnit,
+    Levels,
+    Run,
+    done_unit,
+    this_process,
+)
 from em_platform.formats.ome_metadata import group_attributes
 from em_platform.formats.pyramid import Array, Region, Shape, Unit
-from em_platform.formats.staging import Staging
+from em_platform.formats.staging import FinishedUnit
 from em_platform.formats.volume import Volume
 from em_platform.formats.volume_layout import VolumeLayout, plan_volume
 from em_platform.imaging.resample import POOLINGS, Pooling
@@ -24,6 +31,7 @@ from em_platform.imaging.voxel_statistics import (
     statistics_of,
 )
 from em_platform.model.volume import LevelInfo, VolumeInfo, WrittenVolume
+from em_platform.storage.manifest import Product
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,21 +44,13 @@ class _Job:
     pooling: Pooling
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Done:
-    """What one unit cost, and what was measured on the way."""
-
-    unit: Unit
-    cost: Cost
-    measured: bytes
-
-
 def write_volume(
     target: str,
     volume: Volume,
     *,
     settings: OutputSettings,
     name: str,
+    product: Product,
     fingerprint: str,
     attributes: dict[str, Any] | None = None,
     pooling: Pooling = "mean",
@@ -62,14 +62,16 @@ def write_volume(
     """The volume that now is at `target`, with the statistics of its voxels.
 
     Every voxel is read once, every shard is written once, by one task. The same input
-    gives the same bytes, in one go or after a kill, with any `run`. A volume that
-    stands at a local target is replaced when the new one is whole; in a bucket the
-    group's metadata come last, and before them there is no volume.
+    gives the same bytes, in one go or after a kill, with any `run`. A volume of the
+    same product that stands at the target is replaced, in one step, when the new one
+    is whole; nothing else is.
 
     Parameters
     ----------
     target
         Path or fsspec URL (`s3://bucket/volume.zarr`).
+    product
+        For which purpose the volume is made.
     fingerprint
         Names the voxels: when it differs from that of an interrupted call, the work
         starts anew.
@@ -91,6 +93,10 @@ def write_volume(
 
     Raises
     ------
+    OutputRefused
+        What stands at the target must not be replaced.
+    OutputBusy
+        Another process writes it.
     StorageError
         The store did not take the bytes; what is done is kept.
     FormatError
@@ -109,39 +115,41 @@ def write_volume(
         kind=pooling,
         origin=info.origin_nm,
     ) | (attributes or {})
-    staging = Staging(target=target, options=storage_options or {})
     inputs = (info.shape, dtype.str, layout, settings.compression_level, metadata)
-    digest = _digest(inputs, pooling, fingerprint)
-    stands = staging.result(digest)
-    if stands is not None:
-        return _kept(WrittenVolume.model_validate_json(stands), staging, keep)
-    done = staging.begin(digest)
-    levels = Levels(staging=staging, pyramid=layout.pyramid)
-    levels.create(
-        dtype=dtype,
-        chunk_shape=layout.chunk_shape,
-        compression_level=settings.compression_level,
-        fill_value=0,
-    )
-    job = _Job(levels=levels, layout=layout, volume=volume, pooling=pooling)
-    measured, cpu_elsewhere = _write_units(job, done, run=run, progress=progress)
-    levels.close(metadata)
-    written = WrittenVolume(
-        url=target,
-        dtype=dtype.name,
-        voxel_size_nm=info.voxel_size_nm,
-        origin_nm=info.origin_nm,
-        levels=_levels(layout, info),
-        chunk_shape=_three(layout.chunk_shape),
-        shard_shape=_three(layout.pyramid.shard_shape),
-        compression="zstd",
-        size_bytes=staging.stored_bytes(),
-        statistics=statistics_of(measured, info.shape, dtype),
-        seconds=time.perf_counter() - started,
-        cpu_seconds=time.process_time() - cpu_started + cpu_elsewhere,
-    )
-    staging.put_in_place(written.model_dump_json().encode())
-    return _kept(written, staging, keep)
+    with image_output(
+        target,
+        product,
+        fingerprint=_digest(inputs, pooling, fingerprint),
+        options=storage_options,
+    ) as work:
+        if (stands := work.result()) is not None:
+            return _kept(WrittenVolume.model_validate_json(stands), work, keep)
+        done = work.resume()
+        levels = Levels(staging=work.staging, pyramid=layout.pyramid)
+        levels.create(
+            dtype=dtype,
+            chunk_shape=layout.chunk_shape,
+            compression_level=settings.compression_level,
+            fill_value=0,
+        )
+        job = _Job(levels=levels, layout=layout, volume=volume, pooling=pooling)
+        measured, cpu_elsewhere = _write_units(job, done, run=run, progress=progress)
+        written = WrittenVolume(
+            url=target,
+            dtype=dtype.name,
+            voxel_size_nm=info.voxel_size_nm,
+            origin_nm=info.origin_nm,
+            levels=_levels(layout, info, folder=work.staging.levels),
+            chunk_shape=_three(layout.chunk_shape),
+            shard_shape=_three(layout.pyramid.shard_shape),
+            compression="zstd",
+            size_bytes=work.close(metadata, done.values()),
+            statistics=statistics_of(measured, info.shape, dtype),
+            seconds=time.perf_counter() - started,
+            cpu_seconds=time.process_time() - cpu_started + cpu_elsewhere,
+        )
+        work.publish(written.model_dump_json().encode())
+        return _kept(written, work, keep)
 
 
 def _planned(info: VolumeInfo, settings: OutputSettings) -> VolumeLayout:
@@ -156,12 +164,12 @@ def _planned(info: VolumeInfo, settings: OutputSettings) -> VolumeLayout:
 
 def _kept(
     written: WrittenVolume,
-    staging: Staging,
+    work: ImageOutput,
     keep: Callable[[WrittenVolume], None] | None,
 ) -> WrittenVolume:
     if keep is not None:
         keep(written)
-    staging.forget()
+    work.forget()
     return written
 
 
@@ -171,18 +179,21 @@ def _digest(*inputs: object) -> str:
 
 def _write_units(
     job: _Job,
-    done: dict[str, bytes],
+    done: dict[str, FinishedUnit],
     *,
     run: Run,
     progress: Callable[[int], None] | None,
 ) -> tuple[Measured, float]:
-    """What was measured, now or before, and the CPU-seconds of other processes."""
+    """What was measured, now or before, and the CPU-seconds of other processes.
+
+    What is finished now is added to `done`.
+    """
     measured, elsewhere = Measured(), 0.0
 
-    def take(unit: Unit, content: bytes) -> None:
+    def take(unit: Unit, finished: FinishedUnit) -> None:
         if unit.new:
             return
-        measured.join(measured_of(content))
+        measured.join(measured_of(finished.measured.encode()))
         if progress is not None:
             progress(_bytes_of(job, unit))
 
@@ -192,13 +203,14 @@ def _write_units(
             if unit.name in done:
                 take(unit, done[unit.name])
         for each in run(partial(_write_unit, job), missing):
-            take(each.unit, each.measured)
+            done[each.unit.name] = each.finished
+            take(each.unit, each.finished)
             if each.cost.process != this_process():
                 elsewhere += each.cost.cpu_seconds
     return measured, elsewhere
 
 
-def _write_unit(job: _Job, unit: Unit) -> _Done:
+def _write_unit(job: _Job, unit: Unit) -> DoneUnit:
     started = time.process_time()
     measured = Measured()
     edge = job.layout.pyramid.shard_shape[0]
@@ -206,21 +218,17 @@ def _write_unit(job: _Job, unit: Unit) -> _Done:
     def seen(index: Shape, pixels: Array) -> None:
         measured.add(index, pixels, first=index[0] * edge)
 
-    job.levels.fill(
+    files = job.levels.fill(
         unit,
         render=partial(_read, job.volume),
         seen=seen,
         pool=POOLINGS[job.pooling],
         spans=job.layout.spans if unit.new == 0 else (),
     )
-    content = b"" if unit.new else measured.to_json()
-    job.levels.staging.mark_done(unit.name, content)
-    seconds = time.process_time() - started
-    return _Done(
-        unit=unit,
-        cost=Cost(process=this_process(), cpu_seconds=seconds),
-        measured=content,
-    )
+    content = "" if unit.new else measured.to_json().decode()
+    finished = FinishedUnit(files=files, measured=content)
+    job.levels.staging.mark_done(unit.name, finished)
+    return done_unit(unit, finished, since=started)
 
 
 def _read(volume: Volume, region: Region) -> Array:
@@ -248,11 +256,13 @@ def _bytes_of(job: _Job, unit: Unit) -> int:
     return voxels * np.dtype(job.volume.info.dtype).itemsize
 
 
-def _levels(layout: VolumeLayout, info: VolumeInfo) -> tuple[LevelInfo, ...]:
+def _levels(
+    layout: VolumeLayout, info: VolumeInfo, *, folder: str
+) -> tuple[LevelInfo, ...]:
     edges = info.voxel_size_nm
     return tuple(
         LevelInfo(
-            path=str(level),
+            path=f"{folder}{level}",
             shape=_three(shape),
             voxel_size_nm=edges and _sizes(edges, scale=layout.pyramid.scale(level)),
         )

@@ -21,8 +21,8 @@ from em_platform.catalog.status import mark
 from em_platform.catalog.validate import check_record
 from em_platform.config import Settings
 from em_platform.errors import StorageError
+from em_platform.formats.image_output import forget_unfinished
 from em_platform.formats.ome_zarr import Run
-from em_platform.formats.staging import Staging
 from em_platform.formats.volume_pictures import mid_sections
 from em_platform.formats.volume_writer import write_volume
 from em_platform.ingest.checks import check_item, record_is_valid
@@ -35,6 +35,8 @@ from em_platform.model.dataset import DagsterProvenance, DatasetRecord, Status
 from em_platform.model.ingest import Entry, Estimate, RawItem, VolumeItem
 from em_platform.model.volume import WrittenVolume
 from em_platform.storage import Store, layout
+from em_platform.storage.guard import is_whole
+from em_platform.storage.manifest import Product
 
 
 def take_entry(source: Source, key: str, store: Store) -> Entry:
@@ -87,7 +89,7 @@ def take_volume(
         raw = store.read(layout.ingested(source.name, entry.key, "raw"), RawItem)
         target = store.url(layout.volume(source.name, entry.key))
         if is_written(entry, raw, store, settings):
-            Staging(target=target, options=store.options).forget()
+            forget_unfinished(target, store.options)
             return store.read(name, VolumeItem).written
         mark(store, source.name, entry.key, Status.SAVING_DATA, step="volume")
         volume = source.open(entry, raw_folder(entry, settings))
@@ -107,6 +109,7 @@ def take_volume(
             described(volume, entry, override=override),
             settings=settings.ingest.output,
             name=entry.title,
+            product=volume_product(source.name, entry.key),
             fingerprint=fingerprint(entry, raw, settings),
             pooling="mode" if entry.content == "labels" else "mean",
             attributes={"em_platform": {"source": entry.source, "key": entry.key}},
@@ -260,11 +263,17 @@ def _is_offered(entry: Entry, raw: RawItem) -> bool:
 def is_written(entry: Entry, raw: RawItem, store: Store, settings: Settings) -> bool:
     """Whether the volume of just these voxels stands whole in the store."""
     name = layout.ingested(entry.source, entry.key, "volume")
-    image = layout.volume(entry.source, entry.key)
-    if not store.exists(name) or not store.exists(f"{image}/zarr.json"):
+    if not store.exists(name):
         return False
-    held = store.read(name, VolumeItem)
-    return held.fingerprint == fingerprint(entry, raw, settings)
+    if store.read(name, VolumeItem).fingerprint != fingerprint(entry, raw, settings):
+        return False
+    image = store.url(layout.volume(entry.source, entry.key))
+    return is_whole(image, volume_product(entry.source, entry.key), store.options)
+
+
+def volume_product(source: str, key: str) -> Product:
+    """For which purpose the volume of an item is made."""
+    return Product(kind="volume", of=f"{source}/{key}")
 
 
 def _same_voxels(

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.config import RenderSettings
-from em_platform.formats.ome_zarr import write_pyramid
-from em_platform.formats.staging import local_path
+from em_platform.formats.ome_zarr import Product, write_pyramid
 from em_platform.model import Box, LensModel, Montage, MontageFit
 from em_platform.stitching import blend
 from em_platform.stitching.compute import Map, serial
@@ -26,6 +25,7 @@ from em_platform.stitching.placed import (
     node_grid,
 )
 from em_platform.stitching.tile_images import TileImages
+from em_platform.storage.urls import local_path
 
 _BLOCK_PX = (128, 512)  # sums of a block fit into the processor's second cache
 _ALL_VALID = np.zeros((0, 0), np.bool_)
@@ -60,6 +60,8 @@ def render_mosaic(
     settings: RenderSettings,
     lens: LensModel | None = None,
     storage_options: dict[str, Any] | None = None,
+    inputs: Iterable[str] = (),
+    overwrite: bool = False,
     run: Map = serial,
 ) -> Mosaic:
     """The mosaic at `target`, an OME-Zarr 0.5 image with a pyramid.
@@ -80,10 +82,13 @@ def render_mosaic(
         render=pixels,
         settings=settings,
         name=montage.montage_id,
+        product=Product(kind="mosaic", of=montage.acquisition_id),
         fingerprint=_fingerprint(layout, images, lens),
         voxel_nm=(edge_nm, edge_nm) if edge_nm else None,
         attributes={"em_platform": {"origin_px": list(layout.origin_px)}},
         storage_options=storage_options,
+        inputs=(*inputs, *(tile.uri for tile in montage.tiles)),
+        overwrite=overwrite,
         run=run,
     )
     return Mosaic(

@@ -32,7 +32,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     StorageError
         The disk is full, the folder may not be written, or the like.
     """
-    with whole_file(path) as beside, _told_plainly(path), beside.open("wb") as file:
+    with whole_file(path) as own, _told_plainly(path), own.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -46,14 +46,14 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     with _told_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(path)
+    own = beside(path)
     try:
         with _told_plainly(path, _NO_ROOM):
-            yield beside
+            yield own
         with _told_plainly(path):
-            beside.replace(path)
+            own.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        own.unlink(missing_ok=True)
         raise
 
 
@@ -64,17 +64,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
     A folder that already stands at `path` is replaced at that moment and not before.
     StorageError where there is no room for it.
     """
-    beside = _beside(path)
+    own = beside(path)
     with _told_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.mkdir()
+        own.mkdir()
     try:
         with _told_plainly(path, _NO_ROOM):
-            yield beside
+            yield own
         with _told_plainly(path):
-            put_folder(beside, path)
+            put_folder(own, path)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
         raise
 
 
@@ -93,7 +93,8 @@ def remove_leftovers(folder: Path) -> int:
     return removed
 
 
-def _beside(path: Path) -> Path:
+def beside(path: Path) -> Path:
+    """A name of this process alone, for what is to become `path`."""
     owner = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
     return path.with_name(f".{path.name}.{owner}{_SUFFIX}")
 
@@ -131,7 +132,7 @@ def put_folder(new: Path, path: Path) -> None:
         return
     if not _exchange(new, path):
         # No exchange on this file system: for a moment nothing stands at `path`.
-        old = _beside(path)
+        old = beside(path)
         path.rename(old)
         new.rename(path)
         new = old

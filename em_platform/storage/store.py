@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from em_platform.config import Settings
 from em_platform.errors import RecordError, StorageError
 from em_platform.storage import atomic
+from em_platform.storage.urls import errors_of
 
 T = TypeVar("T")
 
@@ -159,15 +160,6 @@ def store_of(settings: Settings) -> Store:
 def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
-
-
-def errors_of(root: str) -> tuple[type[Exception], ...]:
-    """What a store of this URL raises when it does not take or give the bytes."""
-    if not root.startswith("s3://"):
-        return (OSError,)
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
-
-    return OSError, BotoCoreError
 
 
 def _name_of(kind: Any) -> str:

@@ -21,6 +21,7 @@ from em_platform.model import (
     TilePlacement,
 )
 from em_platform.model.dataset import DatasetRecord, StoredLevel
+from em_platform.storage.manifest import Product
 
 RECORDED = datetime(2026, 6, 1, tzinfo=UTC)
 SIZE = Size(height_px=64, width_px=96)
@@ -135,6 +136,7 @@ def test_the_levels_are_those_of_the_image(tmp_path: Path) -> None:
         render=lambda region: np.zeros([s.stop - s.start for s in region], np.uint8),
         settings=settings,
         name="m",
+        product=Product(kind="mosaic", of="a test"),
         fingerprint="1",
     )
     found = mosaic_levels(url, pixel_nm=4.0, options={})

@@ -14,6 +14,7 @@ from PIL import Image
 
 from em_platform.config import RenderSettings
 from em_platform.formats.ome_zarr import write_pyramid
+from em_platform.storage.manifest import Product
 
 VIEW = [sys.executable, "-m", "em_platform", "view"]
 CHROMIUM = shutil.which("chromium")
@@ -27,6 +28,7 @@ def write(folder, pixels):
         render=lambda region: pixels[region],
         settings=RenderSettings(chunk_px=128, shard_px=512),
         name="halves",
+        product=Product(kind="mosaic", of="a test"),
         fingerprint="",
         voxel_nm=(4.0, 4.0),
     )
@@ -126,6 +128,7 @@ def write_small_volume(folder):
         Noise(),
         settings=OutputSettings(),
         name="noise",
+        product=Product(kind="mosaic", of="a test"),
         fingerprint="",
     )
 

@@ -8,8 +8,10 @@ import numpy as np
 from em_platform.config import OutputSettings
 from em_platform.formats.volume_writer import write_volume
 from em_platform.model.volume import VolumeInfo
+from em_platform.storage.manifest import Product
 
 SETTINGS = OutputSettings(chunk_px=8, shard_px=16)
+CELLS = Product(kind="volume", of="cells")
 RNG = np.random.default_rng(11)
 VOXELS = RNG.integers(1, 256, (40, 71, 53), dtype=np.uint8)
 
@@ -49,7 +51,7 @@ class Breaks(ArrayVolume):
 def write(target, volume, settings=SETTINGS, **more):
     if isinstance(volume, np.ndarray):
         volume = ArrayVolume(volume, voxel_size_nm=(4.0, 4.0, 4.0))
-    more = {"name": "cells", "fingerprint": "one"} | more
+    more = {"name": "cells", "product": CELLS, "fingerprint": "one"} | more
     return write_volume(str(target), volume, settings=settings, **more)
 
 

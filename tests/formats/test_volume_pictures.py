@@ -12,6 +12,7 @@ from em_platform.formats.ome_zarr import preview
 from em_platform.formats.volume_pictures import mid_sections
 from em_platform.formats.volume_writer import write_volume
 from em_platform.model.volume import VolumeInfo
+from em_platform.storage.manifest import Product
 
 SETTINGS = OutputSettings(chunk_px=16, shard_px=32)
 
@@ -40,6 +41,7 @@ def picture(folder, voxels, size=(4.0, 4.0, 4.0), *, max_px=256, pooling="mean")
         ArrayVolume(voxels, size),
         settings=SETTINGS,
         name="cells",
+        product=Product(kind="volume", of="a test"),
         fingerprint="",
         pooling=pooling,
     )

@@ -13,7 +13,7 @@ import pytest
 
 from em_platform.config import OutputSettings
 from em_platform.errors import FormatError, SourceUnavailable
-from em_platform.formats import staging
+from em_platform.formats import image_output
 from em_platform.formats.ome_zarr import level_count, open_level
 from em_platform.formats.open_volume import open_volume
 from em_platform.formats.volume_pictures import mid_sections
@@ -79,7 +79,7 @@ def test_what_stands_and_is_not_yet_noted_is_not_read_again(
         if moment == "after":
             write(tmp_path / "b.zarr", VOXELS, keep=killed)
         else:
-            patched.setattr(staging, "put_folder", killed)
+            patched.setattr(image_output, "put_folder", killed)
             write(tmp_path / "b.zarr", VOXELS)
     volume = ArrayVolume(VOXELS, voxel_size_nm=(4.0, 4.0, 4.0))
     noted = []
@@ -117,6 +117,7 @@ SLOW = textwrap.dedent(
     from em_platform.config import OutputSettings
     from em_platform.formats.open_volume import open_volume
     from em_platform.formats.volume_writer import write_volume
+    from em_platform.storage.manifest import Product
 
     class Slow:
         def __init__(self, volume):
@@ -127,6 +128,7 @@ SLOW = textwrap.dedent(
 
     target, source, seconds = sys.argv[1:]
     write_volume(target, Slow(open_volume(source)), fingerprint="one", name="cells",
+                 product=Product(kind="volume", of="cells"),
                  settings=OutputSettings(chunk_px=8, shard_px=16),
                  progress=lambda size: print(size, flush=True))
     """
@@ -176,6 +178,7 @@ def test_memory_does_not_grow_with_the_volume(tmp_path):
         from em_platform.config import OutputSettings
         from em_platform.formats.volume_writer import write_volume
         from em_platform.model.volume import VolumeInfo
+        from em_platform.storage.manifest import Product
         from em_platform.stitching.compute import peak_memory_mb
 
         class Made:
@@ -190,7 +193,8 @@ def test_memory_does_not_grow_with_the_volume(tmp_path):
         for shape in ((64, 128, 256), (256, 128, 256), (256, 256, 256)):
             write_volume(f"{sys.argv[1]}/{shape}.zarr", Made(shape), name="made",
                          settings=OutputSettings(chunk_px=32, shard_px=64),
-                         fingerprint="")
+                         fingerprint="",
+                         product=Product(kind="volume", of="made"))
             print(peak_memory_mb())
         """
     )

@@ -1,0 +1,232 @@
+"""What may be written where: only what this program made is ever replaced.
+
+Every output that a person names goes through here, and every folder in which we work:
+images by `check_output`, single files by `write_file`, folders by `claim_folder`.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from em_platform.errors import OutputRefused
+from em_platform.storage import atomic
+from em_platform.storage.manifest import Product, Standing, standing_at
+from em_platform.storage.urls import local_path
+
+log = logging.getLogger(__name__)
+
+FOLDER_MARK = "em_platform.json"
+"""In a folder or bucket in which this program works."""
+_HEAD_BYTES = 4096
+_SOME = 3
+
+
+def check_output(
+    url: str,
+    product: Product,
+    *,
+    options: Mapping[str, Any] | None = None,
+    inputs: Iterable[str] = (),
+    overwrite: bool = False,
+) -> Standing | None:
+    """What stands at the place of an image and may be replaced; None: nothing does.
+
+    Parameters
+    ----------
+    inputs
+        What the image is made from: none of it may be where the image is to be.
+    overwrite
+        Also another product of this program may be replaced, and nothing else.
+
+    Raises
+    ------
+    OutputRefused
+        Something else stands there, or an input, or the folder that one works in.
+    """
+    refuse_place(url, inputs)
+    standing = standing_at(url, options or {})
+    if standing is None:
+        return None
+    if foreign := standing.foreign:
+        found = "was not made by em-platform" if standing.manifest is None else "holds"
+        raise OutputRefused(
+            f"output: {url} {found} ({_named(foreign)}), an image of ours or a new "
+            "name was expected; name another output, or move these files away"
+        )
+    there = standing.manifest.product if standing.manifest else product
+    if there != product and not overwrite:
+        raise OutputRefused(
+            f"output: {url} holds {there.shown}, it was to be {product.shown}; name "
+            "another output, or replace it by --overwrite"
+        )
+    return standing
+
+
+def is_whole(
+    target: str,
+    product: Product,
+    options: Mapping[str, Any] | None = None,
+    *,
+    deep: bool = False,
+) -> bool:
+    """Whether that product stands at the target as it was written.
+
+    What is not as it was written is logged; `deep` reads all of it.
+    """
+    standing = standing_at(target, options or {})
+    if standing is None or standing.manifest is None:
+        return False
+    if standing.manifest.product != product:
+        return False
+    damaged = standing.damaged(deep=deep)
+    if damaged:
+        log.warning(
+            "image: %s: %d of %d files are not as they were written (first: %s); it is "
+            "made anew",
+            *(target, len(damaged), len(standing.manifest.files), damaged[0]),
+        )
+    return not damaged
+
+
+def refuse_place(url: str, inputs: Iterable[str] = ()) -> None:
+    """Refuse an output where an input lies, or the folder that one works in.
+
+    Raises
+    ------
+    OutputRefused
+        It does.
+    """
+    own = _real(url)
+    for each in (*inputs, "", str(Path.home())):
+        other = _real(each)
+        if own is None or other is None:
+            inside = own is other is None and _is_within(each, url)
+        else:
+            inside = other == own or own in other.parents
+        if inside:
+            what = f"the input {each}" if each else "the folder that you work in"
+            raise OutputRefused(
+                f"output: {url} is or holds {what}, a place of its own was expected; "
+                "name another output"
+            )
+
+
+def check_file(
+    path: Path, kind: str, *, inputs: Iterable[str] = (), overwrite: bool = False
+) -> None:
+    """Refuse to put a file of some kind where another one is, or an input.
+
+    Files of ours say what they are: the words of `mark_of(kind)` are near their
+    beginning.
+
+    Raises
+    ------
+    OutputRefused
+        A folder, an input, or another file stands there.
+    """
+    refuse_place(str(path), inputs)
+    if path.is_dir():
+        raise OutputRefused(
+            f"{kind}: {path} is a folder, the name of a file was expected; name a file "
+            "in it"
+        )
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES) if path.is_file() else b""
+    wanted = mark_of("" if overwrite else kind)
+    if wanted not in head:
+        raise OutputRefused(
+            f"{kind}: {path} is there and is not {_article(kind)} of em-platform, "
+            "which alone would be replaced; name another file, or move it away"
+        )
+
+
+def write_file(
+    path: Path,
+    content: bytes,
+    kind: str,
+    *,
+    inputs: Iterable[str] = (),
+    overwrite: bool = False,
+) -> None:
+    """Put a file that says what it is at `path`, whole or not at all.
+
+    Raises
+    ------
+    OutputRefused
+        As `check_file`.
+    StorageError
+        It could not be written.
+    """
+    if mark_of(kind) not in content[:_HEAD_BYTES]:
+        raise AssertionError(f"a {kind} does not say that it is one")
+    check_file(path, kind, inputs=inputs, overwrite=overwrite)
+    atomic.write_bytes(path.resolve(), content)
+
+
+def mark_of(kind: str) -> bytes:
+    """The words by which a file of ours is known."""
+    return f"em_platform {kind}".encode()
+
+
+def claim_folder(
+    url: str,
+    kind: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    known: Iterable[str] = (),
+) -> None:
+    """Make a folder or a bucket's prefix ours to work in: it is new, empty, or was.
+
+    `known` are names that may be there before.
+
+    Raises
+    ------
+    OutputRefused
+        It holds what we did not make.
+    """
+    filesystem, path = url_to_fs(url, **(options or {}))
+    mark = f"{path}/{FOLDER_MARK}"
+    if filesystem.exists(mark):
+        return
+    if filesystem.isfile(path):
+        raise OutputRefused(f"{kind}: {url} is a file, a folder was expected; name one")
+    try:
+        listed = filesystem.ls(path, detail=False)
+    except FileNotFoundError:
+        listed = []
+    names = {str(name).rstrip("/").rpartition("/")[2] for name in listed}
+    foreign = sorted(n for n in names - {*known} if not n.startswith("."))
+    if foreign:
+        raise OutputRefused(
+            f"{kind}: {url} holds what em-platform did not make ({_named(foreign)}), "
+            "an empty or a new folder was expected; name another one"
+        )
+    content = json.dumps({"made_by": mark_of(kind).decode()}) + "\n"
+    if (local := local_path(url)) is not None:
+        atomic.write_bytes(local / FOLDER_MARK, content.encode())
+    else:
+        filesystem.pipe_file(mark, content.encode())
+
+
+def _real(url: str) -> Path | None:
+    local = local_path(url)
+    return None if local is None else local.resolve()
+
+
+def _is_within(url: str, folder: str) -> bool:
+    return f"{url.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - _SOME} more" if len(names) > _SOME else ""
+    return ", ".join(names[:_SOME]) + more

@@ -1,0 +1,267 @@
+"""One writer for an output: a lease beside it, on a disk, on NFS and in a bucket.
+
+Whoever writes `volume.zarr` has the lease `.volume.zarr.lease` beside it, which names
+the host and the process, and renews it while it works. A lease whose process has ended
+on this computer is taken over at once; one of another computer when it was not renewed
+for `EXPIRY_S`. No clocks are compared for that: who waits looks whether the lease
+changes. See docs/explanations/decisions/one-writer.md.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from em_platform.errors import OutputBusy, StorageError
+from em_platform.storage.lease_places import LeasePlace, Seen, place_at
+
+log = logging.getLogger(__name__)
+
+EXPIRY_S = 30.0
+"""A lease that did not change for so long has no owner any more."""
+_RENEW_S = 5.0  # six chances before it expires, for a busy computer
+_LOOK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The process that writes; `machine` tells whether its process id means any here.
+
+    A container has process ids of its own, hence the namespace in `machine`. `started`
+    tells a process from a later one of the same id.
+    """
+
+    host: str
+    machine: str
+    process: int
+    started: int
+    work: str
+    since: str
+    expires_after_s: float = EXPIRY_S
+
+    @property
+    def shown(self) -> str:
+        """For a sentence: what, where and since when."""
+        return (
+            f"{self.work} (process {self.process} on {self.host}, since {self.since})"
+        )
+
+
+class Lease:
+    """The right to write one output, until it is released or lost."""
+
+    def __init__(self, place: LeasePlace, version: str, owner: Owner) -> None:
+        self._place = place
+        self._version = version
+        self._owner = owner
+        self._renewed = time.monotonic()
+        self._changing = threading.Lock()
+        self._is_lost = False
+
+    def renew(self) -> None:
+        """Show that the owner lives; a store that fails for a while is waited for."""
+        with self._changing:
+            if self._is_lost:
+                return
+            try:
+                version = self._place.replace(self._version, _note(self._owner))
+            except StorageError as error:
+                log.warning("%s", error)
+                self._is_lost = time.monotonic() - self._renewed > EXPIRY_S
+                return
+            if version is None:
+                self._is_lost = True
+                return
+            self._version, self._renewed = version, time.monotonic()
+
+    def check(self) -> None:
+        """Renew it; raises OutputBusy where another process has taken it over."""
+        self.renew()
+        if self._is_lost:
+            raise OutputBusy(
+                f"storage: {self._place.shown} was taken over by another process, "
+                "as this one did not answer for a while; nothing was published, run "
+                "again"
+            )
+
+    def release(self) -> None:
+        """Let others write."""
+        with self._changing:
+            if not self._is_lost:
+                self._is_lost = True
+                self._place.remove(self._version)
+
+
+@contextmanager
+def one_writer(
+    url: str, *, work: str, options: Mapping[str, Any] | None = None
+) -> Iterator[Lease]:
+    """Be the only one, of all computers, who writes `url` within the block.
+
+    Parameters
+    ----------
+    url
+        The output, a path or any fsspec URL.
+    work
+        What is done, for the sentence that others read.
+    options
+        Of the fsspec file system.
+
+    Raises
+    ------
+    OutputBusy
+        Another process writes it; the sentence says which.
+    StorageError
+        The lease cannot be written.
+    """
+    place = place_at(url, options or {})
+    owner = _this_owner(work)
+    lease = Lease(place, _acquired(place, owner, url=url), owner)
+    _renewer.add(lease)
+    try:
+        yield lease
+    finally:
+        _renewer.remove(lease)
+        lease.release()
+
+
+def _acquired(place: LeasePlace, owner: Owner, *, url: str) -> str:
+    """The version of the lease that we have now."""
+    while True:
+        version = place.create(_note(owner))
+        seen = None if version else place.read()
+        if seen is not None:
+            _refuse_if_held(place, seen, url=url)
+            version = place.replace(seen.version, _note(owner))
+        if version is not None:
+            return version
+
+
+def _refuse_if_held(place: LeasePlace, seen: Seen, *, url: str) -> None:
+    owner = _owner_of(seen.note)
+    if owner is None and seen.note == b"":
+        return  # released
+    if owner is not None and owner.machine == _machine():
+        if not _is_alive(owner):
+            return
+    elif not _is_renewed(place, seen, owner.expires_after_s if owner else EXPIRY_S):
+        return
+    holder = owner.shown if owner else "another process"
+    raise OutputBusy(
+        f"storage: {url} is being written by {holder}; wait until it has ended, or "
+        "choose another output"
+    )
+
+
+def _is_renewed(place: LeasePlace, seen: Seen, expiry_s: float) -> bool:
+    """Whether the lease changes while we wait for as long as it may stand."""
+    deadline = time.monotonic() + expiry_s
+    while time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+        now = place.read()
+        if now is None or now.version != seen.version:
+            return now is not None
+    return False
+
+
+class _Renewer:
+    """One thread that renews all leases of this process."""
+
+    def __init__(self) -> None:
+        self._leases: set[Lease] = set()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def add(self, lease: Lease) -> None:
+        with self._changed:
+            self._leases.add(lease)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._renew, name="leases", daemon=True
+                )
+                self._thread.start()
+
+    def remove(self, lease: Lease) -> None:
+        with self._changed:
+            self._leases.discard(lease)
+            self._changed.notify()
+
+    def _renew(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait(_RENEW_S)
+                if not self._leases:
+                    self._thread = None
+                    return
+                due = tuple(self._leases)
+            for lease in due:
+                lease.renew()
+
+
+_renewer = _Renewer()
+
+
+def _note(owner: Owner) -> bytes:
+    return json.dumps(asdict(owner)).encode()
+
+
+def _owner_of(note: bytes) -> Owner | None:
+    try:
+        return Owner(**json.loads(note))
+    except (ValueError, TypeError):
+        return None
+
+
+def _this_owner(work: str) -> Owner:
+    return Owner(
+        host=socket.gethostname(),
+        machine=_machine(),
+        process=os.getpid(),
+        started=_started(os.getpid()) or 0,
+        work=work,
+        since=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+    )
+
+
+def _machine() -> str:
+    """Names the boot of this computer, and the process ids that are seen in it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{socket.gethostname()} {psutil.boot_time():.0f}"
+
+
+def _is_alive(owner: Owner) -> bool:
+    return _started(owner.process) == owner.started
+
+
+def _started(process: int) -> int | None:
+    """When a process started, in ticks since the boot; None where it has ended.
+
+    From Linux's own count, which does not jump with the clock (proc_pid_stat(5)).
+    """
+    try:
+        _, _, fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")
+    except (FileNotFoundError, ProcessLookupError):
+        return None if Path("/proc/self").exists() else _created(process)
+    state, *rest = fields.split()
+    return None if state in ("Z", "X") else int(rest[18])
+
+
+def _created(process: int) -> int | None:
+    """As `_started`, where there is no /proc."""
+    try:
+        return int(psutil.Process(process).create_time())
+    except psutil.NoSuchProcess:
+        return None
