@@ -20,8 +20,9 @@ from em_platform.imaging.focus import focus_score
 from em_platform.imaging.grey import to_grey
 from em_platform.model import MeasuredTile
 from em_platform.storage import Store
+from em_platform.storage.guard import check_output
+from em_platform.storage.manifest import GROUP, ROOT
 
-_GROUP = "zarr.json"
 _OURS = "em_platform"
 
 
@@ -62,6 +63,7 @@ def store_frame(
     StorageError
         The store did not take it.
     """
+    store.claim()
     read_header(str(file))
     image = read_image(str(file))
     local = store.local_path(frame.name)
@@ -70,18 +72,21 @@ def store_frame(
         with told_plainly(str(local)):
             _reach_the_disk(local)
     else:
+        url = store.url(frame.name)
         beside = scratch / f"{uuid.uuid4().hex}.zarr"
-        try:
-            _write(beside, image, frame, settings)
-            _send(beside, frame.name, store)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+        with store.one_writer(frame.name, work=f"an upload of {frame.tile_id}"):
+            check_output(url, frame.product, options=store.options)
+            try:
+                _write(beside, image, frame, settings)
+                _send(beside, frame.name, store)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
     return measured(image) if measure else None
 
 
 def is_stored(frame: Frame, store: Store) -> bool:
     """Whether the pyramid of just this frame stands whole in the store."""
-    name = f"{frame.name}/{_GROUP}"
+    name = f"{frame.name}/{ROOT}"
     if not store.exists(name):
         return False
     attributes = json.loads(store.read_bytes(name)).get("attributes", {})
@@ -158,6 +163,7 @@ def _reach_the_disk(folder: Path) -> None:
 
 def _send(folder: Path, name: str, store: Store) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    group = folder / _GROUP
-    for path in [*(p for p in files if p != group), group]:
+    # The manifest says that what a killed call leaves is ours.
+    first, last = folder / GROUP, folder / ROOT
+    for path in [first, *(p for p in files if p not in (first, last)), last]:
         store.write_bytes(f"{name}/{path.relative_to(folder)}", path.read_bytes())

@@ -14,9 +14,8 @@ from typing import Any
 from em_platform.catalog.identity import changed_at
 from em_platform.catalog.record_files import at, json_bytes
 from em_platform.catalog.shelf import Found
-from em_platform.errors import StorageError
 from em_platform.model.dataset import is_uri
-from em_platform.storage import atomic
+from em_platform.storage.guard import whole_folder
 
 VERSION = "1.1"
 METADATA = "ro-crate-metadata.json"
@@ -57,21 +56,19 @@ class _Making:
 def write_crate(found: Sequence[Found], folder: Path) -> int:
     """Write the crate of some records of version 3; how many datasets it tells of.
 
-    The same records give the same crate. A crate that stands at `folder` is replaced.
+    The same records give the same crate. A crate that this program has written to
+    `folder`, and nobody has changed, is replaced.
 
     Raises
     ------
+    OutputRefused
+        Something else stands at `folder`.
     StorageError
-        Something else lies in `folder`, or it cannot be written.
+        It cannot be written.
     """
-    if folder.exists() and not (folder / METADATA).is_file() and any(folder.iterdir()):
-        raise StorageError(
-            f"catalog export: {folder} holds other files, an empty folder or an older "
-            "crate was expected; name another folder"
-        )
     crate = _crate_of(found)
-    with atomic.whole_folder(folder.absolute()) as beside:
-        crate.write(beside)
+    with whole_folder(folder.absolute(), "RO-Crate") as own:
+        crate.write(own)
     return len(found)
 
 

@@ -12,6 +12,9 @@ from em_platform.catalog.shelf import json_files, parsed
 from em_platform.errors import RecordError
 from em_platform.storage import atomic
 
+KEPT = ".before-v3"
+"""The end of the name of a record as it was before."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigratedFile:
@@ -36,9 +39,16 @@ def migrated_files(paths: Iterable[Path]) -> Iterator[MigratedFile]:
 
 
 def write_migrated(done: MigratedFile) -> None:
-    """Put the new record in place of the old one, where it is another one."""
-    if done.is_changed:
-        atomic.write_bytes(done.path, json_bytes(done.content))
+    """Put the new record in place of the old one, where it is another one.
+
+    The old one, which we did not make, is kept as `<name>.before-v3`.
+    """
+    if not done.is_changed:
+        return
+    kept = done.path.with_name(f"{done.path.name}{KEPT}")
+    if not kept.exists():
+        atomic.write_bytes(kept, done.path.read_bytes())
+    atomic.write_bytes(done.path, json_bytes(done.content))
 
 
 def _migrated(path: Path) -> MigratedFile:

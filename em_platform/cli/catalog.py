@@ -10,7 +10,8 @@ import click
 from em_platform.cli.catalog_output import print_findings, print_records, print_table
 from em_platform.config import load_settings
 from em_platform.errors import ConfigError, RecordError
-from em_platform.storage import Store, atomic, store_of
+from em_platform.storage import Store, store_of
+from em_platform.storage.guard import mark_of, write_file
 
 _PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 _JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -203,11 +204,13 @@ def schema(target: Path | None, strict: bool) -> None:
     from em_platform.catalog.record_files import json_bytes
     from em_platform.catalog.schema import published_schema, strict_schema
 
-    content = json_bytes(strict_schema() if strict else published_schema())
+    kind = "record schema"
+    found = strict_schema() if strict else published_schema()
+    content = json_bytes({"$comment": mark_of(kind).decode(), **found})
     if target is None:
         click.echo(content.decode(), nl=False)
     else:
-        atomic.write_bytes(target.absolute(), content)
+        write_file(target.absolute(), content, kind)
         click.echo(f"wrote {target}")
 
 

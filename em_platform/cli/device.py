@@ -4,6 +4,7 @@ import click
 
 from em_platform.acquisition.devices import DEVICES, run_device
 from em_platform.config import load_settings
+from em_platform.processes.home import claim_home
 from em_platform.processes.logs import setup_logging
 
 
@@ -16,5 +17,6 @@ def command(name: str) -> None:
     settings are those of `acquisition.simulation`; it waits for the broker.
     """
     settings = load_settings()
+    claim_home(settings)
     setup_logging(name, settings)
     run_device(name, settings)

@@ -16,7 +16,7 @@ from em_platform import errors
 from em_platform.config import FIELDS, sections
 from em_platform.config.example import example_yaml, shown
 from em_platform.config.settings import ALIASES
-from em_platform.errors import PlatformError, ToolFailed
+from em_platform.errors import OutputRefused, PlatformError, ToolFailed
 from em_platform.storage import atomic
 
 _GENERATED = "<!-- Written by `em-platform docs`; do not edit. -->"
@@ -31,6 +31,11 @@ _GENERATED = "<!-- Written by `em-platform docs`; do not edit. -->"
 )
 def command(folder: Path) -> None:
     """Write docs/reference/*.md and config.yaml from the code."""
+    if not (folder / "em_platform" / "cli" / "docs.py").is_file():
+        raise OutputRefused(
+            f"docs: {folder.absolute()} is not a checkout of em_platform, whose pages "
+            "this command writes; run it there, or name it by --folder"
+        )
     for name, write in PAGES.items():
         atomic.write_bytes(folder / name, write().encode())
         click.echo(f"wrote {folder / name}")

@@ -11,6 +11,7 @@ from em_platform.acquisition.devices.commanded import (
 )
 from em_platform.config import load_settings
 from em_platform.errors import ConfigError
+from em_platform.processes.home import claim_home
 
 _HELP = "\n".join(f"  {name}: {meaning}" for name, meaning in COMMANDED.items())
 
@@ -22,7 +23,9 @@ def command(changes: tuple[str, ...]) -> None:
 
     NAME=0 ends one fault, `clear` all of them. Without a word it says which are on.
     """
-    home = load_settings().home
+    settings = load_settings()
+    claim_home(settings)
+    home = settings.home
     if changes == ("clear",):
         faults = clear_faults(home)
     elif changes:

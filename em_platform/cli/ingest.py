@@ -27,6 +27,7 @@ from em_platform.ingest.modes import Ingest, worker_command
 from em_platform.ingest.outcome import ItemOutcome, Told
 from em_platform.ingest.sources import SOURCES, open_source
 from em_platform.model.ingest import Estimate
+from em_platform.processes.home import claim_home
 from em_platform.storage import layout, store_of
 
 _REPORT = f"{layout.CATALOG}/last_ingest.json"
@@ -77,6 +78,8 @@ def command(
     """
     settings = load_settings()
     keys = chosen(sources, items, settings=settings)
+    if not (lists or dry_run):
+        claim_home(settings)
     if worker is not None:
         sys.exit(_be_worker(worker, keys.get(worker, ()), settings))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -13,6 +13,7 @@ import em_platform
 from em_platform.config import Settings
 from em_platform.errors import ConfigError
 from em_platform.processes import Child, Supervisor, end_session, free_port, listens
+from em_platform.processes.home import claim_home
 from em_platform.processes.lock import held
 from em_platform.storage.atomic import write_bytes
 
@@ -47,6 +48,7 @@ def running_platform(
     """
     home = settings.home.absolute()
     settings = settings.model_copy(update={"home": home})
+    claim_home(settings)
     with _lock(home) as session_file:
         if last := session_file.read_text():
             end_session(last, grace_s=3)

@@ -3,6 +3,7 @@
 import click
 
 from em_platform.config import load_settings
+from em_platform.processes.home import claim_home
 from em_platform.processes.logs import setup_logging
 
 
@@ -21,6 +22,7 @@ def command(reconcile_s: float) -> None:
     from em_platform.messaging.service import run_service
 
     settings = load_settings()
+    claim_home(settings)
     setup_logging("recorder", settings)
     frames = frames_folder(settings)
     with recorder_of(settings) as recorder:

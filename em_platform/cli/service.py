@@ -5,6 +5,7 @@ import importlib
 import click
 
 from em_platform.config import load_settings
+from em_platform.processes.home import claim_home
 from em_platform.processes.logs import setup_logging
 
 SERVICES = {
@@ -30,6 +31,7 @@ def command(service: str, name: str | None) -> None:
     broker, and says `ready <name>` when it serves.
     """
     settings = load_settings()
+    claim_home(settings)
     setup_logging(name or service, settings)
     module = importlib.import_module(SERVICES[service])
     module.run(settings, name=name or service)

@@ -11,7 +11,9 @@ from em_platform.errors import ConfigError
 from em_platform.standins.faults import KINDS, Fault
 from em_platform.standins.part import Size
 from em_platform.standins.world import ALL, running_world
-from em_platform.storage.atomic import write_bytes
+from em_platform.storage.guard import mark_of, write_file
+
+_ADDRESSES = "addresses of stand-ins"
 
 
 @click.command(epilog=f"Faults: {', '.join(KINDS)}.")
@@ -82,7 +84,8 @@ def command(
             }
         lines = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
         if env_file is not None:
-            write_bytes(env_file, ("\n".join(lines) + "\n").encode())
+            content = "\n".join((f"# {mark_of(_ADDRESSES).decode()}", *lines, ""))
+            write_file(env_file, content.encode(), _ADDRESSES)
         for line in lines:
             click.echo(line)
         click.echo(f"# control: {world.control_url}")

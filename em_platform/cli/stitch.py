@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _UNUSABLE = 1
 _SET_ASIDE = 2
+_PREVIEWS = ("mosaic.png", "focus.png", "residuals.png")
+_PREVIEW = "stitch preview"
 _THREADS = 8  # more wait for Python's lock
 
 
@@ -38,6 +40,11 @@ class _Command(click.Command):
 @click.option("--output", required=True, help="the mosaic: path or URL ending in .zarr")
 @click.option("--report", type=click.Path(path_type=Path), help="write this JSON")
 @click.option("--previews", type=click.Path(path_type=Path), help="folder for PNGs")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="also replace the mosaic or report of another INPUT; never other files",
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -90,8 +97,8 @@ def command(source: str, **given: Any) -> None:
     \b
     Exit status:
       0  all tiles placed, all checks of severity ERROR passed
-      1  the input could not be used, or the mosaic not be written; a report is
-         written all the same and says why
+      1  the input could not be used, or the mosaic not be written, as where OUTPUT is
+         not a mosaic of this program; a report is written all the same and says why
       2  the mosaic is there, but tiles were set aside or an ERROR check failed
     """  # noqa: D301 - \b keeps the lines apart, for click
     from em_platform.stitching.report import (
@@ -103,20 +110,43 @@ def command(source: str, **given: Any) -> None:
     )
 
     settings = _settings(given)
+    asked = {"inputs": _inputs(source, given), "overwrite": given["overwrite"]}
+    _check_files(given, asked)
     try:
         montage = _open(source, given, settings)
-        result = _stitch(montage, given, settings)
+        result = _stitch(montage, given, settings, asked)
     except PlatformError as error:
         if given["report"]:
-            write_report(given["report"], refusal(source, error))
+            write_report(given["report"], refusal(source, error), **asked)
         raise
     if given["report"]:
-        write_report(given["report"], report_of(result))
+        write_report(given["report"], report_of(result), **asked)
     if given["previews"]:
-        _write_previews(result, given["previews"])
+        _write_previews(result, given["previews"], asked)
     click.echo("\n".join(summary_of(result)))
     if not is_clean(result):
         sys.exit(_SET_ASIDE)
+
+
+def _inputs(source: str, given: Mapping[str, Any]) -> tuple[str, ...]:
+    files = (given["lens"], given["config"], given["image"])
+    return (source, *(str(file) for file in files if file is not None))
+
+
+def _check_files(given: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse outputs that stand in the way of others, before any work is done."""
+    from em_platform.stitching.report import REPORT
+    from em_platform.storage.guard import check_file
+
+    if not given["output"].rstrip("/").endswith(".zarr"):
+        raise ConfigError(
+            f"--output {given['output']}: the mosaic is an OME-Zarr image, a name that "
+            "ends in .zarr was expected; write it so"
+        )
+    if given["report"]:
+        check_file(given["report"], REPORT, **asked)
+    for name in _PREVIEWS if given["previews"] else ():
+        check_file(given["previews"] / name, _PREVIEW, **asked)
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:
@@ -193,7 +223,10 @@ def _lens(path: Path | None) -> LensModel | None:
 
 
 def _stitch(
-    montage: Montage, given: Mapping[str, Any], settings: Settings
+    montage: Montage,
+    given: Mapping[str, Any],
+    settings: Settings,
+    asked: Mapping[str, Any],
 ) -> "StitchResult":
     import cv2
 
@@ -211,7 +244,8 @@ def _stitch(
     lens = _lens(given["lens"])
     target, uri = given["output"], montage.tiles[0].uri
     before = own_usage().cpu_seconds
-    asked: dict[str, Any] = {
+    wanted: dict[str, Any] = {
+        **asked,
         "settings": settings.stitching,
         "lens": lens,
         "storage_options": _options(target, settings),
@@ -223,11 +257,11 @@ def _stitch(
     with _progress() as progress:
         if workers is None or workers == 1:
             run = serial if workers or cores == 1 else thread_map(min(cores, _THREADS))
-            return stitch_montage(montage, target, run=run, progress=progress, **asked)
+            return stitch_montage(montage, target, run=run, progress=progress, **wanted)
         memory = settings.dask.memory_limit_mb
         with local_cluster(workers, memory_limit_mb=memory) as client:
             result = stitch_montage(
-                montage, target, run=dask_map(client), progress=progress, **asked
+                montage, target, run=dask_map(client), progress=progress, **wanted
             )
             peak = max(result.peak_memory_mb, worker_peak_memory_mb(client))
     # The workers have ended: their CPU-seconds are now those of our children.
@@ -252,16 +286,22 @@ def _progress() -> Iterator["Progress | None"]:
         yield tell
 
 
-def _write_previews(result: "StitchResult", folder: Path) -> None:
+def _write_previews(
+    result: "StitchResult", folder: Path, asked: Mapping[str, Any]
+) -> None:
     import cv2
 
     from em_platform.formats.ome_zarr import preview
     from em_platform.stitching.pictures import tile_map
     from em_platform.stitching.residual_plot import residual_plot
-    from em_platform.storage.atomic import write_bytes
+    from em_platform.storage.guard import marked_png, write_file
 
     _, mosaic = cv2.imencode(".png", preview(result.mosaic.url, 1600))
     focus = {stats.tile_id: stats.focus for stats in result.stats}
-    write_bytes(folder / "mosaic.png", mosaic.tobytes())
-    write_bytes(folder / "focus.png", tile_map(result.montage, focus, "focus"))
-    write_bytes(folder / "residuals.png", residual_plot(result.montage, result.fit))
+    pictures = (
+        mosaic.tobytes(),
+        tile_map(result.montage, focus, "focus"),
+        residual_plot(result.montage, result.fit),
+    )
+    for name, picture in zip(_PREVIEWS, pictures, strict=True):
+        write_file(folder / name, marked_png(picture, _PREVIEW), _PREVIEW, **asked)

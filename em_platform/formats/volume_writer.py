@@ -125,14 +125,7 @@ def write_volume(
         if (stands := work.result()) is not None:
             return _kept(WrittenVolume.model_validate_json(stands), work, keep)
         done = work.resume()
-        levels = Levels(staging=work.staging, pyramid=layout.pyramid)
-        levels.create(
-            dtype=dtype,
-            chunk_shape=layout.chunk_shape,
-            compression_level=settings.compression_level,
-            fill_value=0,
-        )
-        job = _Job(levels=levels, layout=layout, volume=volume, pooling=pooling)
+        job = _created(work, layout, volume, settings=settings, pooling=pooling)
         measured, cpu_elsewhere = _write_units(job, done, run=run, progress=progress)
         written = WrittenVolume(
             url=target,
@@ -150,6 +143,24 @@ def write_volume(
         )
         work.publish(written.model_dump_json().encode())
         return _kept(written, work, keep)
+
+
+def _created(
+    work: ImageOutput,
+    layout: VolumeLayout,
+    volume: Volume,
+    *,
+    settings: OutputSettings,
+    pooling: Pooling,
+) -> _Job:
+    levels = Levels(staging=work.staging, pyramid=layout.pyramid)
+    levels.create(
+        dtype=np.dtype(volume.info.dtype),
+        chunk_shape=layout.chunk_shape,
+        compression_level=settings.compression_level,
+        fill_value=0,
+    )
+    return _Job(levels=levels, layout=layout, volume=volume, pooling=pooling)
 
 
 def _planned(info: VolumeInfo, settings: OutputSettings) -> VolumeLayout:

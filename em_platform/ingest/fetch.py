@@ -11,15 +11,15 @@ from concurrent.futures import (
     as_completed,
     wait,
 )
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from em_platform.config import Settings, TransferSettings
-from em_platform.errors import ConfigError
+from em_platform.errors import ConfigError, OutputRefused
 from em_platform.ingest.fetch_file import FileFetch, Item, Stopped
-from em_platform.ingest.file_names import check_names
-from em_platform.ingest.manifest import Manifest
+from em_platform.ingest.file_names import OURS, check_names
+from em_platform.ingest.manifest import NAME, Manifest
 from em_platform.ingest.progress import Progress
 from em_platform.ingest.space import check_space, gb, written
 from em_platform.ingest.web import Web
@@ -56,6 +56,8 @@ def fetch_files(
         It is larger than `max_gb_per_item`.
     FormatError
         A name would lead out of the folder.
+    OutputRefused
+        A file of one of the names is there and was not fetched by this program.
     """
     who = f"{entry.source} {entry.key}"
     transfer = settings.ingest.transfer
@@ -70,6 +72,7 @@ def fetch_files(
         Manifest(folder, who=who) as manifest,
         ThreadPoolExecutor(transfer.parts_at_once, "part") as pool,
     ):
+        _refuse_foreign(entry.files, folder, manifest, who=who)
         item = Item(
             who=who,
             folder=folder,
@@ -86,6 +89,42 @@ def fetch_files(
         size_bytes=sum(file.size_bytes for file in files),
         fetched_bytes=counter.size_bytes,
     )
+
+
+def remove_fetched(folder: Path, *, who: str) -> None:
+    """Delete what `fetch_files` has brought into a folder; what else is there stays."""
+    if not (folder / NAME).exists():
+        return
+    with Manifest(folder, who=who) as manifest:
+        names = [held.name for held in manifest.files()]
+    for name in names:
+        for path in _places(folder, name):
+            path.unlink(missing_ok=True)
+    for path in folder.glob(f"{NAME}*"):
+        path.unlink(missing_ok=True)
+    folders = [path for path in folder.rglob("*") if path.is_dir()]
+    for path in (*sorted(folders, reverse=True), folder):
+        with suppress(OSError):  # something else is in it
+            path.rmdir()
+
+
+def _places(folder: Path, name: str) -> tuple[Path, ...]:
+    """Where the file of a name is, when it is whole, while it comes, and if bad."""
+    return tuple(folder / f"{name}{ending}" for ending in ("", *OURS))
+
+
+def _refuse_foreign(
+    files: Sequence[RemoteFile], folder: Path, manifest: Manifest, *, who: str
+) -> None:
+    for file in files:
+        if manifest.file(file.name) is not None:
+            continue
+        found = [path for path in _places(folder, file.name) if path.exists()]
+        if found:
+            raise OutputRefused(
+                f"{who}: {found[0]} is there and was not fetched by em-platform; move "
+                "it away, or name another folder in ingest.transfer.raw_folder"
+            )
 
 
 def _fetch_all(

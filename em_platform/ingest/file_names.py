@@ -9,7 +9,7 @@ from em_platform.ingest.manifest import NAME as MANIFEST
 
 _MOST_BYTES = 240
 """Of one name, so that a suffix has room: file systems allow 255."""
-_OURS = (".partial", ".bad")
+OURS = (".partial", ".bad")
 
 
 def check_names(names: Iterable[str], *, who: str) -> None:
@@ -47,6 +47,6 @@ def _wrong(name: str) -> str:
     if any(len(part.encode()) > _MOST_BYTES for part in parts):
         return f"is longer than {_MOST_BYTES} bytes"
     first = PurePosixPath(name).parts[0]
-    if name.endswith(_OURS) or first.startswith((MANIFEST, ".")):
+    if name.endswith(OURS) or first.startswith((MANIFEST, ".")):
         return "is a name of the platform's own"
     return ""

@@ -86,7 +86,7 @@ class Manifest:
             folder / NAME,
             _TABLES,
             who=who,
-            remedy="free space or check access, or delete it to fetch all anew",
+            remedy="free space or check access, or delete the folder to fetch anew",
             synchronous="NORMAL",
         )
 

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 
 from em_platform.config import Settings
 from em_platform.config.ingest import Mode
-from em_platform.errors import ProcessingError
+from em_platform.errors import OutputBusy, ProcessingError
 from em_platform.ingest.outcome import ItemOutcome, Tell, Told
 from em_platform.ingest.plan import Lane, Load, loads, plan, startable
 from em_platform.model.dataset import Status
-from em_platform.storage import Store, store_of
+from em_platform.storage import Store, layout, store_of
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +189,12 @@ def _note(store: Store, outcome: ItemOutcome, status: Status) -> None:
     from em_platform.catalog.status import mark
 
     error = None if status is Status.CANCELLED else ProcessingError(outcome.sentence)
-    mark(store, outcome.source, outcome.key, status, error=error)
+    place = layout.item_folder(outcome.source, outcome.key)
+    try:
+        with store.one_writer(place, work="the end of an ingest"):
+            mark(store, outcome.source, outcome.key, status, error=error)
+    except OutputBusy as busy:  # the record is of the one who writes now
+        log.info("%s", busy)
 
 
 def _ending(code: int) -> str:

@@ -7,7 +7,6 @@ the item's catalog record before it is raised.
 
 import hashlib
 import math
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +19,14 @@ from em_platform.catalog.record_files import content_of, first_recorded
 from em_platform.catalog.status import mark
 from em_platform.catalog.validate import check_record
 from em_platform.config import Settings
-from em_platform.errors import StorageError
+from em_platform.errors import OutputBusy, StorageError
 from em_platform.formats.image_output import forget_unfinished
 from em_platform.formats.ome_zarr import Run
 from em_platform.formats.volume_pictures import mid_sections
 from em_platform.formats.volume_writer import write_volume
 from em_platform.ingest.checks import check_item, record_is_valid
 from em_platform.ingest.described import described, with_tags
+from em_platform.ingest.fetch import remove_fetched
 from em_platform.ingest.progress import Progress, Silent
 from em_platform.ingest.source import Source
 from em_platform.ingest.sources import SOURCES, settings_of
@@ -118,7 +118,8 @@ def take_volume(
             keep=keep,
         )
         if not settings.ingest.transfer.keep_raw:
-            shutil.rmtree(raw_folder(entry, settings), ignore_errors=True)
+            who = f"{source.name} {entry.key}"
+            remove_fetched(raw_folder(entry, settings), who=who)
     return written
 
 
@@ -216,6 +217,8 @@ def recorded(store: Store, source: str, key: str) -> Iterator[None]:
     """What goes wrong within the block stands in the item's record before it leaves."""
     try:
         yield
+    except OutputBusy:  # the record is of the one who writes
+        raise
     except Exception as error:
         _note_failure(store, source, key, error)
         raise

@@ -26,7 +26,7 @@ from em_platform.ingest.steps import (
 from em_platform.model import Severity
 from em_platform.model.ingest import RawItem
 from em_platform.stitching.compute import dask_map, local_cluster
-from em_platform.storage import store_of
+from em_platform.storage import Store, layout, store_of
 
 log = logging.getLogger(__name__)
 
@@ -83,21 +83,29 @@ def ingest_source(
 def _ingest_item(
     source: Source, key: str, *, settings: Settings, tell: Tell
 ) -> ItemOutcome:
-    told = Told(source=source.name, key=key)
     store = store_of(settings)
+    place = layout.item_folder(source.name, key)
     try:
-        tell(told.model_copy(update={"step": "entry"}))
-        entry = take_entry(source, key, store)
-        heard = _Bytes(told, tell)
-        raw = take_raw(source, entry, store, settings=settings, progress=heard)
-        was_there = is_written(entry, raw, store, settings)
-        tell(told.model_copy(update={"step": "volume"}))
-        with _writers(source.name, raw, settings) as run:
-            written = take_volume(source, entry, store, settings=settings, run=run)
-        tell(told.model_copy(update={"step": "record"}))
-        _, checks = take_record(source.name, key, store, settings=settings)
+        with store.one_writer(place, work=f"an ingest of {source.name}/{key}"):
+            return _take_item(source, key, store, settings=settings, tell=tell)
     except Exception as error:
         return _failed(source.name, key, error)
+
+
+def _take_item(
+    source: Source, key: str, store: Store, *, settings: Settings, tell: Tell
+) -> ItemOutcome:
+    told = Told(source=source.name, key=key)
+    tell(told.model_copy(update={"step": "entry"}))
+    entry = take_entry(source, key, store)
+    heard = _Bytes(told, tell)
+    raw = take_raw(source, entry, store, settings=settings, progress=heard)
+    was_there = is_written(entry, raw, store, settings)
+    tell(told.model_copy(update={"step": "volume"}))
+    with _writers(source.name, raw, settings) as run:
+        written = take_volume(source, entry, store, settings=settings, run=run)
+    tell(told.model_copy(update={"step": "record"}))
+    _, checks = take_record(source.name, key, store, settings=settings)
     failed = [check for check in checks if not check.passed]
     return ItemOutcome(
         source=source.name,

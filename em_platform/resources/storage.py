@@ -1,8 +1,10 @@
 """Where results lie, as assets see it."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import dagster as dg
+from pydantic import PrivateAttr
 
 from em_platform.resources.configuration import Configuration
 from em_platform.storage import Store, store_of
@@ -15,7 +17,35 @@ class Storage(dg.ConfigurableResource[Any]):
     """
 
     configuration: Configuration
+    _leases: ExitStack = PrivateAttr(default_factory=ExitStack)
+    _held: set[str] = PrivateAttr(default_factory=set)
+    _work: str = PrivateAttr(default="a Dagster run")
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Learn which run writes."""
+        if context.run is not None:
+            self._work = f"Dagster run {context.run.run_id[:8]}"
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Let others write."""
+        self._leases.close()
 
     def store(self) -> Store:
         """The store; what lies where in it is told by `storage.layout`."""
         return store_of(self.configuration.settings())
+
+    def writing(self, name: str) -> Store:
+        """The store, in which this run alone writes at `name` until it ends.
+
+        A run whose steps have a process each does so until the step ends.
+
+        Raises
+        ------
+        OutputBusy
+            Another run, or a command, does; the sentence says which.
+        """
+        store = self.store()
+        if name not in self._held:
+            self._leases.enter_context(store.one_writer(name, work=self._work))
+            self._held.add(name)
+        return store

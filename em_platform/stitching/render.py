@@ -82,12 +82,12 @@ def render_mosaic(
         render=pixels,
         settings=settings,
         name=montage.montage_id,
-        product=Product(kind="mosaic", of=montage.acquisition_id),
+        product=mosaic_product(montage),
         fingerprint=_fingerprint(layout, images, lens),
         voxel_nm=(edge_nm, edge_nm) if edge_nm else None,
         attributes={"em_platform": {"origin_px": list(layout.origin_px)}},
         storage_options=storage_options,
-        inputs=(*inputs, *(tile.uri for tile in montage.tiles)),
+        inputs=inputs,
         overwrite=overwrite,
         run=run,
     )
@@ -100,6 +100,11 @@ def render_mosaic(
         cpu_seconds=time.process_time() - cpu_started + written.workers_cpu_seconds,
         mpix=layout.shape[0] * layout.shape[1] / 1e6,
     )
+
+
+def mosaic_product(montage: Montage) -> Product:
+    """For which purpose the mosaic of a montage is made."""
+    return Product(kind="mosaic", of=montage.acquisition_id)
 
 
 class MosaicPixels:

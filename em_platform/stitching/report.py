@@ -1,7 +1,7 @@
 """What a stitch tells: the report file, and the few lines a person reads."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,13 @@ from em_platform.model import (
     TileMatch,
 )
 from em_platform.stitching.compute import own_usage, peak_memory_mb
-from em_platform.storage import atomic
+from em_platform.storage.guard import mark_of, write_file
 
 if TYPE_CHECKING:
     from em_platform.stitching.stitch import StitchResult
 
-
+REPORT = "stitch report"
+"""What the file says of itself."""
 _SOME = 8
 
 
@@ -76,10 +77,27 @@ def refusal(source: str, error: PlatformError) -> dict[str, Any]:
     }
 
 
-def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Put a report at `path`, whole or not at all; StorageError where it cannot be."""
-    content = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
-    atomic.write_bytes(path, content.encode() + b"\n")
+def write_report(
+    path: Path,
+    report: Mapping[str, Any],
+    *,
+    inputs: Iterable[str] = (),
+    overwrite: bool = False,
+) -> None:
+    """Put a report at `path`, whole or not at all; only another report is replaced.
+
+    Raises
+    ------
+    OutputRefused
+        Another file stands there, or an input.
+    StorageError
+        It could not be written.
+    """
+    marked = {"made_by": mark_of(REPORT).decode(), **report}
+    content = json.dumps(marked, indent=1, ensure_ascii=False, allow_nan=False)
+    write_file(
+        path, content.encode() + b"\n", REPORT, inputs=inputs, overwrite=overwrite
+    )
 
 
 def summary_of(result: "StitchResult") -> list[str]:

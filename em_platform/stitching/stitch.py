@@ -17,9 +17,10 @@ from em_platform.stitching.quality import (
     check_matches,
     check_tiles,
 )
-from em_platform.stitching.render import Mosaic, render_mosaic
+from em_platform.stitching.render import Mosaic, mosaic_product, render_mosaic
 from em_platform.stitching.solve import solve_montage
 from em_platform.stitching.tile_images import TileImages
+from em_platform.storage.guard import check_output
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -58,22 +59,37 @@ def stitch_montage(
     lens: LensModel | None = None,
     storage_options: Mapping[str, Any] | None = None,
     input_options: Mapping[str, Any] | None = None,
+    inputs: Iterable[str] = (),
+    overwrite: bool = False,
     run: Map = serial,
     progress: Progress | None = None,
 ) -> StitchResult:
     """Stitch a montage into an OME-Zarr mosaic at `target`.
 
     Tiles that cannot be read, or that show nothing, are set aside; the rest is
-    stitched. The options are fsspec's, for the target and for the tiles.
+    stitched. The options are fsspec's, for the target and for the tiles; `inputs` and
+    `overwrite` are as in `storage.guard.check_output`.
 
     Raises
     ------
+    OutputRefused
+        What stands at the target must not be replaced; said before any work is done.
+    OutputBusy
+        Another process writes the target.
     DataError
         No tile can be used.
     StorageError
         The mosaic cannot be written; nothing then stands at `target`.
     """
     before = own_usage()
+    inputs = (*inputs, *(tile.uri for tile in montage.tiles))
+    check_output(
+        target,
+        mosaic_product(montage),
+        options=storage_options,
+        inputs=inputs,
+        overwrite=overwrite,
+    )
     steps = _Steps(run=run, progress=progress)
     with steps.step("statistics") as run_step:
         images = choose_images(montage, settings.tile, options=input_options)
@@ -94,6 +110,8 @@ def stitch_montage(
             settings=settings.render,
             lens=lens,
             storage_options=dict(storage_options) if storage_options else None,
+            inputs=inputs,
+            overwrite=overwrite,
             run=run_step,
         )
     usage = own_usage()

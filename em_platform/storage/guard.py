@@ -1,14 +1,18 @@
 """What may be written where: only what this program made is ever replaced.
 
 Every output that a person names goes through here, and every folder in which we work:
-images by `check_output`, single files by `write_file`, folders by `claim_folder`.
+images by `check_output`, single files by `write_file`, folders of files by
+`whole_folder`, and those in which we work by `claim_folder`.
 """
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from fsspec.core import url_to_fs
 
@@ -22,6 +26,7 @@ log = logging.getLogger(__name__)
 FOLDER_MARK = "em_platform.json"
 """In a folder or bucket in which this program works."""
 _HEAD_BYTES = 4096
+_PNG_START = 8 + 25  # the signature and the header, which come first
 _SOME = 3
 
 
@@ -169,6 +174,65 @@ def write_file(
     atomic.write_bytes(path.resolve(), content)
 
 
+def marked_png(content: bytes, kind: str) -> bytes:
+    """The picture with a text that says what it is (PNG 1.2, 11.3.4.3: tEXt)."""
+    body = b"tEXtSoftware\0" + mark_of(kind)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", crc32(body))
+    return content[:_PNG_START] + chunk + content[_PNG_START:]
+
+
+@contextmanager
+def whole_folder(path: Path, kind: str) -> Iterator[Path]:
+    """Give a folder to fill; it becomes `path` when the block ends without error.
+
+    Only a folder that was made so, and was not changed since, is replaced by it.
+
+    Raises
+    ------
+    OutputRefused
+        Another folder stands there, or a file.
+    StorageError
+        It could not be written.
+    """
+    refuse_place(str(path))
+    _check_folder(path, kind)
+    with atomic.whole_folder(path) as own:
+        yield own
+        listed = {"made_by": mark_of(kind).decode(), "files": _digests(own)}
+        (own / FOLDER_MARK).write_text(json.dumps(listed, indent=1) + "\n")
+
+
+def _check_folder(path: Path, kind: str) -> None:
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        listed = json.loads((path / FOLDER_MARK).read_bytes())
+        is_ours = listed["made_by"] == mark_of(kind).decode()
+        changed = {*_digests(path).items()} ^ {*listed["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        is_ours, changed = False, set()
+    if is_ours and not changed:
+        return
+    found = (
+        f"was changed ({_named(sorted({n for n, _ in changed}))})"
+        if changed
+        else (f"is not {_article(kind)} of em-platform")
+    )
+    raise OutputRefused(
+        f"{kind}: {path} {found}, a new name or a folder made by this command was "
+        "expected; name another folder"
+    )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Each file of a folder but the mark, with the CRC-32 of its bytes."""
+    return {
+        str(file.relative_to(folder)): f"{crc32(file.read_bytes()):08x}"
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != FOLDER_MARK
+    }
+
+
 def mark_of(kind: str) -> bytes:
     """The words by which a file of ours is known."""
     return f"em_platform {kind}".encode()
@@ -201,7 +265,8 @@ def claim_folder(
     except FileNotFoundError:
         listed = []
     names = {str(name).rstrip("/").rpartition("/")[2] for name in listed}
-    foreign = sorted(n for n in names - {*known} if not n.startswith("."))
+    allowed = {"lost+found", *known}
+    foreign = sorted(n for n in names - allowed if not n.startswith("."))
     if foreign:
         raise OutputRefused(
             f"{kind}: {url} holds what em-platform did not make ({_named(foreign)}), "
@@ -224,7 +289,7 @@ def _is_within(url: str, folder: str) -> bool:
 
 
 def _article(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    return f"{'an' if kind[0] in 'aeiouR' else 'a'} {kind}"
 
 
 def _named(names: list[str]) -> str:

@@ -10,14 +10,19 @@ CATALOG = "catalog"
 """Folder of what is made from all records: catalog, reports."""
 
 
+def montage_folder(acquisition_id: str) -> str:
+    """All that is made of one montage but its record."""
+    return f"montages/{acquisition_id}"
+
+
 def montage(acquisition_id: str) -> str:
     """The montage as it was imaged: tiles, nominal places, failures."""
-    return f"montages/{acquisition_id}/montage.json"
+    return f"{montage_folder(acquisition_id)}/montage.json"
 
 
 def tile_folder(acquisition_id: str) -> str:
     """Folder of the processed 8-bit tiles."""
-    return f"montages/{acquisition_id}/tiles"
+    return f"{montage_folder(acquisition_id)}/tiles"
 
 
 def tile(acquisition_id: str, tile_id: str) -> str:
@@ -27,32 +32,32 @@ def tile(acquisition_id: str, tile_id: str) -> str:
 
 def tiles(acquisition_id: str) -> str:
     """The montage whose tiles point at the processed images."""
-    return f"montages/{acquisition_id}/tiles.json"
+    return f"{montage_folder(acquisition_id)}/tiles.json"
 
 
 def tile_statistics(acquisition_id: str) -> str:
     """What the pixels of each tile say."""
-    return f"montages/{acquisition_id}/tile_statistics.json"
+    return f"{montage_folder(acquisition_id)}/tile_statistics.json"
 
 
 def tile_matches(acquisition_id: str) -> str:
     """The measured shift of each pair of neighbours."""
-    return f"montages/{acquisition_id}/tile_matches.json"
+    return f"{montage_folder(acquisition_id)}/tile_matches.json"
 
 
 def lens_in_use(acquisition_id: str) -> str:
     """The lens model with which this montage was matched, or null."""
-    return f"montages/{acquisition_id}/lens.json"
+    return f"{montage_folder(acquisition_id)}/lens.json"
 
 
 def montage_fit(acquisition_id: str) -> str:
     """One place for every tile."""
-    return f"montages/{acquisition_id}/montage_fit.json"
+    return f"{montage_folder(acquisition_id)}/montage_fit.json"
 
 
 def mosaic(acquisition_id: str) -> str:
     """The stitched image, OME-Zarr."""
-    return f"montages/{acquisition_id}/mosaic.zarr"
+    return f"{montage_folder(acquisition_id)}/mosaic.zarr"
 
 
 def dataset_record(acquisition_id: str) -> str:
@@ -60,14 +65,19 @@ def dataset_record(acquisition_id: str) -> str:
     return record("acquisition", acquisition_id)
 
 
+def item_folder(source: str, key: str) -> str:
+    """All that is known of an item of a public source."""
+    return f"ingest/{source}/{key}"
+
+
 def ingested(source: str, key: str, name: str) -> str:
     """One of what is known of an item of a public source: entry, raw, volume."""
-    return f"ingest/{source}/{key}/{name}.json"
+    return f"{item_folder(source, key)}/{name}.json"
 
 
 def preview(source: str, key: str) -> str:
     """The middle sections of an item of a public source, one picture."""
-    return f"ingest/{source}/{key}/preview.png"
+    return f"{item_folder(source, key)}/preview.png"
 
 
 def volume(source: str, key: str) -> str:

@@ -104,7 +104,11 @@ class Lease:
 
 @contextmanager
 def one_writer(
-    url: str, *, work: str, options: Mapping[str, Any] | None = None
+    url: str,
+    *,
+    work: str,
+    options: Mapping[str, Any] | None = None,
+    patience_s: float = 0.0,
 ) -> Iterator[Lease]:
     """Be the only one, of all computers, who writes `url` within the block.
 
@@ -116,6 +120,8 @@ def one_writer(
         What is done, for the sentence that others read.
     options
         Of the fsspec file system.
+    patience_s
+        How long another process is waited for.
 
     Raises
     ------
@@ -126,13 +132,24 @@ def one_writer(
     """
     place = place_at(url, options or {})
     owner = _this_owner(work)
-    lease = Lease(place, _acquired(place, owner, url=url), owner)
+    version = _waited(place, owner, url=url, until=time.monotonic() + patience_s)
+    lease = Lease(place, version, owner)
     _renewer.add(lease)
     try:
         yield lease
     finally:
         _renewer.remove(lease)
         lease.release()
+
+
+def _waited(place: LeasePlace, owner: Owner, *, url: str, until: float) -> str:
+    while True:
+        try:
+            return _acquired(place, owner, url=url)
+        except OutputBusy:
+            if time.monotonic() > until:
+                raise
+        time.sleep(_LOOK_S)
 
 
 def _acquired(place: LeasePlace, owner: Owner, *, url: str) -> str:

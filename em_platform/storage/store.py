@@ -13,9 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 from em_platform.config import Settings
 from em_platform.errors import RecordError, StorageError
 from em_platform.storage import atomic
+from em_platform.storage.guard import FOLDER_MARK, claim_folder
+from em_platform.storage.lease import one_writer
 from em_platform.storage.urls import errors_of
 
 T = TypeVar("T")
+
+_claimed: set[str] = set()
+"""Roots that this process has found or made to be ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,42 @@ class Store:
         filesystem, path = self._at(name)
         return Path(path) if "file" in _protocols(filesystem) else None
 
+    def claim(self) -> None:
+        """Make the root ours to write in; every write does so.
+
+        Raises
+        ------
+        OutputRefused
+            It holds what this program did not make.
+        """
+        local = self.local_path("")
+        if local is None and self.root in _claimed:
+            return
+        if local is None or not (local / FOLDER_MARK).exists():
+            cure = "check its name and the access to it"
+            with self._told_plainly("", "could not be written", cure):
+                claim_folder(self.root, "storage.root", options=self.options)
+        _claimed.add(self.root)
+
+    @contextmanager
+    def one_writer(
+        self, name: str, *, work: str, patience_s: float = 0.0
+    ) -> Iterator[None]:
+        """Be the only one, of all computers, who writes at `name` within the block.
+
+        Another one is waited for as long as `patience_s`.
+
+        Raises
+        ------
+        OutputBusy
+            Another process does; the sentence says which.
+        """
+        self.claim()
+        with one_writer(
+            self.url(name), work=work, options=self.options, patience_s=patience_s
+        ):
+            yield
+
     def exists(self, name: str) -> bool:
         """Whether `name` is there."""
         with self._told_plainly(name, "could not be looked up", "check access"):
@@ -66,7 +107,10 @@ class Store:
         ------
         StorageError
             The disk is full, the bucket refuses, or the like.
+        OutputRefused
+            The root holds what this program did not make.
         """
+        self.claim()
         local = self.local_path(name)
         if local is not None:
             atomic.write_bytes(local, content)
@@ -104,6 +148,7 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Delete `name` and all below it; what is not there is no error."""
+        self.claim()
         with self._told_plainly(name, "could not be deleted", "check access"):
             filesystem, path = self._at(name)
             if filesystem.exists(path):

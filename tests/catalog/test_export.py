@@ -115,12 +115,12 @@ def test_the_same_records_give_the_same_crate(tmp_path: Path) -> None:
         if (paths := [p for p in (tmp_path / n).rglob("*") if p.is_file()])
     ]
     assert files[0] == files[1]
-    assert len(files[0]) == 3
+    assert len(files[0]) == 4  # with the mark by which the folder is known
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(StorageError, match="holds other files"):
+    with pytest.raises(StorageError, match="is not an RO-Crate of em-platform"):
         write_crate(FOUND, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 

@@ -16,7 +16,9 @@ Cut = Callable[..., dict[str, Any]]
 def test_a_report_is_written_whole_into_a_new_folder(tmp_path: Path) -> None:
     path = tmp_path / "new/r.json"
     write_report(path, {"tiles": [{"file": "ü.tif", "x_px": 1.5}]})
-    assert json.loads(path.read_text()) == {"tiles": [{"file": "ü.tif", "x_px": 1.5}]}
+    written = json.loads(path.read_text())
+    assert written.pop("made_by") == "em_platform stitch report"
+    assert written == {"tiles": [{"file": "ü.tif", "x_px": 1.5}]}
     assert [p.name for p in path.parent.iterdir()] == ["r.json"]
 
 
