@@ -31,7 +31,6 @@ def ours(key: str) -> Write:
     """All steps of `em-platform ingest` but the record, two Dask workers."""
     from em_platform.config import load_settings
     from em_platform.formats.volume_writer import write_volume
-    from em_platform.storage.manifest import Product
     from em_platform.ingest.progress import Silent
     from em_platform.ingest.sources import open_source
     from em_platform.stitching.compute import (
@@ -39,6 +38,7 @@ def ours(key: str) -> Write:
         local_cluster,
         worker_peak_memory_mb,
     )
+    from em_platform.storage.manifest import Product
 
     cluster = ExitStack()
     atexit.register(cluster.close)

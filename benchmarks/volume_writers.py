@@ -29,9 +29,9 @@ def ours() -> Write:
     """With the statistics and digest of the voxels, which no peer makes."""
     from em_platform.config import OutputSettings
     from em_platform.formats.volume_writer import write_volume
-    from em_platform.storage.manifest import Product
     from em_platform.model.volume import VolumeInfo
     from em_platform.stitching.compute import keep_freed_memory
+    from em_platform.storage.manifest import Product
 
     keep_freed_memory()  # as the command and the Dask workers do
 

@@ -267,6 +267,8 @@ def claim_folder(
     names = {str(name).rstrip("/").rpartition("/")[2] for name in listed}
     allowed = {"lost+found", *known}
     foreign = sorted(n for n in names - allowed if not n.startswith("."))
+    if FOLDER_MARK in names:  # another process was faster
+        return
     if foreign:
         raise OutputRefused(
             f"{kind}: {url} holds what em-platform did not make ({_named(foreign)}), "
