@@ -215,10 +215,9 @@ class Races:
         writers = self._dice.choice((2, 3))
         homes = self._dice.choice((1, 2))
         killed = self._dice.random() < 0.5
-        label = (
-            f"race {number}: {writers} of {kind}, {homes} home(s), "
-            f"{'bucket' if place.is_bucket else 'disk'}{', one killed' if killed else ''}"
-        )
+        where = "bucket" if place.is_bucket else "disk"
+        label = f"race {number}: {writers} of {kind}, {homes} home(s), {where}"
+        label += ", one killed" if killed else ""
         outcomes = self._race(kind, place, writers=writers, homes=homes, killed=killed)
         self.ends.update(name for name, _ in outcomes)
         for name, text in outcomes:

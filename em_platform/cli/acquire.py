@@ -1,9 +1,11 @@
 """`em-platform acquire`: montages from the microscope, real or simulated."""
 
+import json
 import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +13,13 @@ from em_platform.cli.story import Story, short
 from em_platform.config import Settings, export, load_settings
 from em_platform.errors import ConfigError
 from em_platform.processes import free_port
+from em_platform.storage.guard import check_file
+
+if TYPE_CHECKING:
+    from em_platform.acquisition.report import LiveReport
 
 _CONNECT_S = 10.0
+_REPORT = "session report"
 
 
 @click.command()
@@ -58,6 +65,8 @@ def command(
     if draw is not None:
         _draw(Path(draw))
         return
+    if report_path is not None:
+        check_file(Path(report_path), _REPORT)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     good = _image(settings, montages, first=first, ends=ends, report_path=report_path)
     sys.exit(0 if good else 1)
@@ -94,7 +103,7 @@ def _image(
             story.say(line)
         _say_where(settings, story)
         if report_path is not None:
-            _write(Path(report_path), report.model_dump_json(indent=1))
+            _write(Path(report_path), report)
         if not ends and sys.stdout.isatty() and not live.supervisor.stopping.is_set():
             story.say("serving until Ctrl-C")
             live.supervisor.run()
@@ -119,10 +128,11 @@ def _draw(path: Path) -> None:
     click.echo(f"the state machine is drawn in {short(path.absolute())}")
 
 
-def _write(path: Path, text: str) -> None:
-    from em_platform.storage.atomic import write_bytes
+def _write(path: Path, report: "LiveReport") -> None:
+    from em_platform.storage.guard import mark_of, write_file
 
-    write_bytes(path.absolute(), text.encode() + b"\n")
+    marked = {"made_by": mark_of(_REPORT).decode(), **report.model_dump(mode="json")}
+    write_file(path, json.dumps(marked, indent=1).encode() + b"\n", _REPORT)
 
 
 def _settings(broker: str | None, chosen: dict[str, float]) -> Settings:

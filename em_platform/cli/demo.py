@@ -15,6 +15,7 @@ from em_platform.cli.platform import Platform, running_platform
 from em_platform.cli.story import Story, short
 from em_platform.config import Settings, load_layers
 from em_platform.processes import Child, free_port
+from em_platform.processes.home import claim_home
 from em_platform.storage import store_of
 
 _PROCESSES = ("acquisition", "pipeline", "processes")
@@ -152,6 +153,7 @@ def _settings(home: str | None) -> Settings:
     layered = load_layers()
     settings = layered.settings
     folder = Path(home) if home else settings.home / "demo"
+    claim_home(settings.model_copy(update={"home": folder}))
     wanted = {"home": str(folder.absolute())}
     if settings.broker.embedded:
         free = free_port(settings.broker.host, settings.broker.port)

@@ -20,6 +20,7 @@ from em_platform.cli.story import Story
 from em_platform.config import Settings, export, load_settings
 from em_platform.errors import ConfigError, DeviceError
 from em_platform.processes import Child, Supervisor
+from em_platform.processes.home import claim_home
 from em_platform.processes.lock import held, is_held
 from em_platform.storage.atomic import write_bytes
 
@@ -62,6 +63,7 @@ def live_microscope(settings: Settings, story: Story) -> Iterator[Live]:
         A process does not start; with the end of its log.
     """
     home = settings.home.absolute()
+    claim_home(settings)
     with held(home / _LOCK) as ours:
         if not ours:
             _wait_for_the_other(settings)
@@ -93,6 +95,7 @@ def microscope_beside(settings: Settings) -> Iterator[Beside]:
         Another process runs a microscope in this home.
     """
     home = settings.home.absolute()
+    claim_home(settings)
     with held(home / _LOCK) as ours:
         if not ours:
             raise ConfigError(

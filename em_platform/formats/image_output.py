@@ -180,7 +180,7 @@ class ImageOutput:
             return False
         try:
             begun = json.loads(self._read(BEGUN))
-            is_ours = begun["fingerprint"] == self._fingerprint
+            is_ours = bool(begun["fingerprint"] == self._fingerprint)
             self.staging = replace(self.staging, levels=str(begun["levels"]))
         except (ValueError, KeyError, TypeError):
             return False
@@ -234,8 +234,7 @@ class ImageOutput:
         ):
             return False
         filesystem, path = self.staging.opened(self.staging.target)
-        root = bytes(filesystem.cat_file(f"{path}/{ROOT}"))
-        if root != self._root_with(older):
+        if self._root_with(older) != filesystem.cat_file(f"{path}/{ROOT}"):
             return False
         if ours.levels != older.levels:
             filesystem.rm([f"{path}/{n}" for n in (ours.place, *ours.files)])

@@ -134,10 +134,12 @@ def check_file(
         A folder, an input, or another file stands there.
     """
     refuse_place(str(path), inputs)
-    if path.is_dir():
+    above = next((each for each in path.absolute().parents if each.exists()), path)
+    if path.is_dir() or not above.is_dir():
+        wrong, found = (path, "a folder") if path.is_dir() else (above, "a file")
         raise OutputRefused(
-            f"{kind}: {path} is a folder, the name of a file was expected; name a file "
-            "in it"
+            f"{kind}: {wrong} is {found}, the name of a file in a folder was expected; "
+            "name another file"
         )
     if not path.exists():
         return

@@ -163,7 +163,7 @@ def test_the_lease_of_another_computer_that_is_renewed_is_kept(
     thread = threading.Thread(target=renew)
     thread.start()
     try:
-        with pytest.raises(OutputBusy, match="stitch of grid-1 .* on microscope-7"):
+        with pytest.raises(OutputBusy, match=r"stitch of grid-1 .* on microscope-7"):
             with one_writer(url, work="w", options=options):
                 pass
     finally:
@@ -215,6 +215,6 @@ def test_a_lease_that_nobody_can_read_is_taken_over_when_it_does_not_change(
 
 def test_a_place_without_access_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(StorageError, match="the lease .* could not be written"):
+    with pytest.raises(StorageError, match=r"the lease .* could not be written"):
         with one_writer(str(tmp_path / "file/a.zarr"), work="w"):
             pass

@@ -14,12 +14,14 @@ from em_platform.acquisition.machines.bench import bench_of
 from em_platform.acquisition.machines.loop import Loop
 from em_platform.config import Settings
 from em_platform.errors import ConfigError, ToolFailed, ToolMissing
-from em_platform.storage.atomic import write_bytes
+from em_platform.storage.guard import check_file, mark_of, marked_png, write_file
 
 Names = tuple[str, ...]
 
+_DRAWING = "state machine"
+
 _NEW_LINE = "\\n"
-_HEAD = """digraph coordinator {
+_HEAD = """digraph "em_platform state machine" {
   rankdir=LR; compound=true; newrank=true; fontname="sans-serif"; nodesep=0.25;
   node [shape=box, style="rounded,filled", fillcolor=white, fontname="sans-serif"];
   edge [fontname="sans-serif", fontsize=10, color="#555555"];
@@ -61,6 +63,7 @@ def draw(path: Path) -> None:
     ConfigError
         The file's name ends otherwise.
     """
+    check_file(path, _DRAWING)
     kind = path.suffix.lower()
     if kind not in (".dot", ".mmd", ".svg", ".png"):
         raise ConfigError(
@@ -74,7 +77,9 @@ def draw(path: Path) -> None:
         content = dot(nodes, arrows).encode()
     else:
         content = _rendered(dot(nodes, arrows), kind[1:])
-    write_bytes(path, content)
+        if kind == ".png":
+            content = marked_png(content, _DRAWING)
+    write_file(path, content, _DRAWING)
 
 
 def picture() -> tuple[tuple[Node, ...], tuple[Arrow, ...]]:
@@ -115,7 +120,8 @@ def dot(nodes: tuple[Node, ...], arrows: tuple[Arrow, ...]) -> str:
 
 def mermaid(nodes: tuple[Node, ...], arrows: tuple[Arrow, ...]) -> str:
     """The picture in the language of mermaid, as documentation pages draw it."""
-    lines = ["stateDiagram-v2", *_mermaid_nodes(nodes, depth=1)]
+    mark = f"%% {mark_of(_DRAWING).decode()}"
+    lines = ["stateDiagram-v2", mark, *_mermaid_nodes(nodes, depth=1)]
     for arrow in arrows:
         ends = f"{_id(arrow.source)} --> {_id(arrow.dest)}"
         lines.append(f"  {ends} : {', '.join(arrow.labels)}")

@@ -1,0 +1,398 @@
+"""Whatever writes is pointed at what is not ours: refused, and every byte is there.
+
+A new command, option or asset fails here until it stands in one of the tables.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import dagster as dg
+import numpy as np
+import pytest
+
+from em_platform.cli import COMMANDS, cli, main
+from em_platform.definitions import defs
+from em_platform.formats.tiff import write_tiff
+
+WRITES: dict[tuple[str, str], str] = {
+    ("stitch", "output"): "image",
+    ("stitch", "report"): "file",
+    ("stitch", "previews"): "pictures",
+    ("acquire", "report_path"): "file",
+    ("acquire", "draw"): "file",
+    ("catalog schema", "target"): "file",
+    ("catalog export", "folder"): "folder",
+    ("catalog consolidate", "target"): "root",
+    ("standins", "env_file"): "file",
+    ("docs", "folder"): "checkout",
+    ("demo", "home"): "home",
+    ("demo ingest", "home"): "home",
+    ("demo montages", "home"): "home",
+}
+"""Option or argument by which a person names an output -> what it becomes."""
+
+READS = {
+    *(("stitch", name) for name in ("source", "image", "lens", "config")),
+    ("acquire", "profile"),
+    *(
+        (f"catalog {name}", "paths")
+        for name in (
+            "list",
+            "search",
+            "validate",
+            "consolidate",
+            "duplicates",
+            "export",
+        )
+    ),
+    ("inspect", "uris"),
+    ("view", "image"),
+    ("standins", "folder"),  # takes what is there as its own data and replaces nothing
+    ("catalog migrate", "paths"),  # keeps each file that it changes, see test_migrate
+    ("inspect", "endpoint"),
+    ("standins", "faults"),
+}
+"""Those by which a person names something that is only read."""
+
+IN_HOME = {"up", "acquire", "recorder", "device", "service", "fault", "ingest"}
+"""Commands that work in the folder `home`."""
+
+OF_A_PLACE = ("PATH", "FILE", "FOLDER", "URL", "X.ZARR", "INPUT", "TARGET")
+
+
+def parameters() -> Iterator[tuple[str, click.Parameter]]:
+    """Each command's name with each of its parameters."""
+
+    def walk(
+        name: str, command: click.Command
+    ) -> Iterator[tuple[str, click.Parameter]]:
+        for parameter in command.params:
+            yield name, parameter
+        if isinstance(command, click.Group):
+            for below, each in command.commands.items():
+                yield from walk(f"{name} {below}", each)
+
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        yield from walk(name, command)
+
+
+def names_a_place(parameter: click.Parameter) -> bool:
+    shown = f"{parameter.metavar or ''} {parameter.human_readable_name}".upper()
+    is_path = isinstance(parameter.type, click.Path | click.File)
+    return is_path or any(word in shown for word in OF_A_PLACE)
+
+
+def test_every_option_that_names_a_place_is_in_a_table() -> None:
+    every = {(name, str(parameter.name)) for name, parameter in parameters()}
+    found = {(name, str(p.name)) for name, p in parameters() if names_a_place(p)}
+    unknown = found - WRITES.keys() - READS
+    assert not unknown, f"say in WRITES or READS what these do: {sorted(unknown)}"
+    gone = {*WRITES, *READS} - every
+    assert not gone, f"no command has these any more: {sorted(gone)}"
+
+
+# --- a place of somebody else's, and all bytes that are in it ---
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    """A folder of 2 x 2 tiles, in a folder that has other files, too."""
+    folder = tmp_path / "project.zarr" / "tiles.zarr"  # names that stitch would take
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(1).normal(128, 300, (512, 512)).astype(np.float32)
+    image = np.clip(cv2.GaussianBlur(noise, (0, 0), 3), 0, 255).astype(np.uint8)
+    lines = ["file,x_px,y_px"]
+    for number, (y, x) in enumerate(((0, 0), (0, 192), (192, 0), (192, 192))):
+        write_tiff(folder / f"t{number}.tif", image[y : y + 256, x : x + 256])
+        lines.append(f"t{number}.tif,{x},{y}")
+    (folder / "tiles.csv").write_text("\n".join(lines) + "\n")
+    (folder.parent / "notes.zarr").write_text("three weeks of work")
+    (folder.parent / "other.zarr").mkdir()
+    (folder.parent / "other.zarr/zarr.json").write_text('{"attributes": {}}')
+    return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in found
+    }
+
+
+def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    try:
+        main(list(arguments))
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(bool(end.code))
+    else:
+        status = 0
+    shown = capsys.readouterr()
+    return status, f"{shown.out}{shown.err}"
+
+
+@pytest.fixture
+def refused(
+    tiles: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run a command: it ends with one sentence, and all bytes of others are there."""
+
+    def run_it(*arguments: str) -> str:
+        before = digests(tiles.parent)
+        status, told = run(*arguments, capsys=capsys)
+        assert status == 1, told
+        assert "Traceback" not in told
+        assert digests(tiles.parent) == before
+        return told
+
+    return run_it
+
+
+FOREIGN: dict[str, Callable[[Path], Path]] = {
+    "its own input": lambda tiles: tiles,
+    "a parent of it": lambda tiles: tiles.parent,
+    "a tile": lambda tiles: tiles / "t1.tif",
+    "a file": lambda tiles: tiles.parent / "notes.zarr",
+    "a folder of another program": lambda tiles: tiles.parent / "other.zarr",
+}
+
+
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)], ids=["", "overwrite"])
+@pytest.mark.parametrize("place", FOREIGN)
+def test_stitch_puts_no_mosaic_over_others(
+    tiles: Path, refused: Callable[..., str], place: str, overwrite: tuple[str, ...]
+) -> None:
+    target = str(FOREIGN[place](tiles))
+    told = refused("stitch", str(tiles), "--output", target, *overwrite)
+    assert target in told.replace("\n", "")
+
+
+def test_stitch_puts_no_mosaic_over_the_folder_that_one_works_in(
+    tiles: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiles.parent / "other.zarr")
+    for target in (".", "../other.zarr", ".."):
+        refused("stitch", str(tiles), "--output", target)
+
+
+@pytest.mark.parametrize("place", FOREIGN)
+@pytest.mark.parametrize("option", ["--report", "--previews"])
+def test_stitch_puts_no_report_and_no_pictures_over_others(
+    tiles: Path, refused: Callable[..., str], option: str, place: str, tmp_path: Path
+) -> None:
+    for name in ("mosaic.png", "focus.png", "residuals.png"):
+        for folder in (tiles, tiles.parent, tiles.parent / "other.zarr"):
+            (folder / name).write_bytes(b"a picture of somebody's")
+    target, mosaic = FOREIGN[place](tiles), tmp_path / "m.zarr"
+    refused("stitch", str(tiles), "--output", str(mosaic), option, str(target))
+    assert not mosaic.exists()  # said before any work is done
+
+
+def test_what_stitch_made_it_makes_again_and_for_others_only_when_asked(
+    tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    asked = [str(tmp_path / "m.zarr"), "--report", str(tmp_path / "r.json")]
+    asked += ["--previews", str(tmp_path / "png")]
+    other = tmp_path / "other tiles"
+    shutil.copytree(tiles, other)
+    assert run("stitch", str(tiles), "--output", *asked, capsys=capsys)[0] == 0
+    before = digests(tmp_path / "m.zarr")
+    assert run("stitch", str(tiles), "--output", *asked, capsys=capsys)[0] == 0
+    assert digests(tmp_path / "m.zarr") == before
+    status, told = run("stitch", str(other), "--output", *asked, capsys=capsys)
+    assert status == 1
+    assert "replace it by --overwrite" in told
+    assert digests(tmp_path / "m.zarr") == before
+    asked.append("--overwrite")
+    assert run("stitch", str(other), "--output", *asked, capsys=capsys)[0] == 0
+    assert digests(tmp_path / "m.zarr") != before
+
+
+FILES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("acquire", "report_path"): ("acquire", "--report"),
+    ("acquire", "draw"): ("acquire", "--draw"),
+    ("catalog schema", "target"): ("catalog", "schema"),
+    ("standins", "env_file"): ("standins", "--sources", "epfl", "--write"),
+}
+
+
+@pytest.mark.parametrize("command", FILES.values(), ids=" ".join)
+@pytest.mark.parametrize("place", FOREIGN)
+def test_no_file_is_put_over_others(
+    tiles: Path, refused: Callable[..., str], command: tuple[str, ...], place: str
+) -> None:
+    target = FOREIGN[place](tiles)
+    if command[-1] == "--draw" and target.is_file():
+        target = target.rename(target.with_suffix(".dot"))
+    try:
+        refused(*command, str(target))
+    except AssertionError:
+        # click itself refuses a folder where the name of a file is wanted.
+        assert target.is_dir()
+    else:
+        assert target.exists()
+
+
+@pytest.mark.parametrize("place", FOREIGN)
+def test_no_crate_and_no_catalog_is_put_over_others(
+    tiles: Path, refused: Callable[..., str], place: str, tmp_path: Path
+) -> None:
+    record = tmp_path / "records" / "r.json"
+    record.parent.mkdir()
+    record.write_text(RECORD)
+    target = str(FOREIGN[place](tiles))
+    if Path(target).is_file():
+        target = str(Path(target).parent)
+    refused("catalog", "export", target, "--in", str(record))
+    refused("catalog", "consolidate", str(record), "--to", target)
+
+
+def test_the_pages_are_written_into_a_checkout_only(
+    tiles: Path, refused: Callable[..., str]
+) -> None:
+    (tiles.parent / "config.yaml").write_text("mine: true\n")
+    assert "is not a checkout" in refused("docs", "--folder", str(tiles.parent))
+
+
+@pytest.mark.parametrize("command", sorted(IN_HOME))
+def test_no_command_works_in_a_folder_of_others(
+    tiles: Path,
+    refused: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    more = {"device": ["stage"], "service": ["buffer"], "fault": ["clear"]}
+    monkeypatch.setenv("EM_HOME", str(tiles.parent))
+    assert "holds what em-platform did not make" in refused(
+        command, *more.get(command, ())
+    )
+
+
+@pytest.mark.parametrize("part", ["demo", "demo ingest", "demo montages"])
+def test_no_demo_works_in_a_folder_of_others(
+    tiles: Path, refused: Callable[..., str], part: str
+) -> None:
+    name, *below = part.split()
+    refused(name, *below, "--home", str(tiles.parent), "--exit")
+
+
+# --- results ---
+
+
+@pytest.fixture(params=["a folder with other files", "a bucket with other objects"])
+def foreign_root(
+    request: pytest.FixtureRequest, tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], dict[str, str]]]:
+    """`storage.root` where others have their data; gives the digests of all of it."""
+    if request.param.startswith("a folder"):
+        monkeypatch.setenv("EM_STORAGE__ROOT", str(tiles.parent))
+        yield lambda: digests(tiles.parent)
+        return
+    import fsspec
+
+    bucket = request.getfixturevalue("bucket")
+    filesystem = fsspec.filesystem("s3", use_listings_cache=False, **bucket)
+    filesystem.pipe_file("bucket/of-others/montages/notes.txt", b"three weeks of work")
+    monkeypatch.setenv("EM_STORAGE__ROOT", "s3://bucket/of-others")
+    endpoint = bucket["client_kwargs"]["endpoint_url"]
+    monkeypatch.setenv("EM_STORAGE__ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("EM_STORAGE__ACCESS_KEY", bucket["key"])
+    monkeypatch.setenv("EM_STORAGE__SECRET_KEY", bucket["secret"])
+    yield lambda: {
+        name: filesystem.cat_file(name).hex()
+        for name in filesystem.find("bucket/of-others")
+    }
+
+
+WRITERS = sorted(
+    (
+        each
+        for each in defs.resolve_asset_graph().assets_defs
+        if each.is_materializable and "storage" in each.required_resource_keys
+    ),
+    key=lambda each: sorted(key.to_user_string() for key in each.keys),
+)
+
+
+def test_every_asset_that_is_made_uses_the_store() -> None:
+    every = defs.resolve_asset_graph().assets_defs
+    assert len(WRITERS) == sum(each.is_materializable for each in every)
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    "asset", WRITERS, ids=lambda each: min(key.to_user_string() for key in each.keys)
+)
+def test_no_asset_writes_where_others_have_their_data(
+    asset: dg.AssetsDefinition, foreign_root: Callable[[], dict[str, str]]
+) -> None:
+    before = foreign_root()
+    name = sorted(asset.keys)[0].path
+    key = "T1_3000x" if name == ["lens_correction"] else "grid-1"
+    with dg.DagsterInstance.ephemeral() as instance:
+        partitions = asset.partitions_def
+        if isinstance(partitions, dg.DynamicPartitionsDefinition):
+            instance.add_dynamic_partitions(str(partitions.name), [key])
+        done = dg.materialize(
+            [asset],
+            partition_key=key if partitions else None,
+            instance=instance,
+            raise_on_error=False,
+        )
+    assert not done.success
+    assert foreign_root() == before
+
+
+@pytest.mark.usefixtures("home")
+def test_no_ingest_writes_where_others_have_their_data(
+    foreign_root: Callable[[], dict[str, str]],
+) -> None:
+    from em_platform.config import load_settings
+    from em_platform.ingest.worker import ingest_source
+
+    before = foreign_root()
+    (outcome,) = ingest_source(
+        "epfl", ("volumedata",), settings=load_settings(), tell=lambda _: None
+    )
+    assert "holds what em-platform did not make" in outcome.sentence
+    assert foreign_root() == before
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_stitch_puts_no_mosaic_over_objects_of_others(
+    tiles: Path,
+    bucket: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import fsspec
+
+    filesystem = fsspec.filesystem("s3", use_listings_cache=False, **bucket)
+    filesystem.pipe_file("bucket/mine.zarr/notes.txt", b"three weeks of work")
+    endpoint = bucket["client_kwargs"]["endpoint_url"]
+    monkeypatch.setenv("EM_STORAGE__ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("EM_STORAGE__ACCESS_KEY", bucket["key"])
+    monkeypatch.setenv("EM_STORAGE__SECRET_KEY", bucket["secret"])
+    for target in ("s3://bucket/mine.zarr", "s3://bucket/mine.zarr/notes.txt"):
+        status, told = run(
+            "stitch", str(tiles), "--output", target, "--overwrite", capsys=capsys
+        )
+        assert status == 1, told
+    assert filesystem.find("bucket/mine.zarr") == ["bucket/mine.zarr/notes.txt"]
+    assert filesystem.cat_file("bucket/mine.zarr/notes.txt") == b"three weeks of work"
+
+
+RECORD = """{
+ "id": "7a3f2f1e-2a4e-5c44-8f3e-0b1c5d8f6a10", "source": "ebi", "source_id": "1",
+ "status": "pending", "created_at": "2026-01-01T00:00:00Z",
+ "metadata": {"core": {"description": "a dataset"}}
+}"""
