@@ -61,6 +61,7 @@ def recorded_montage(
                 *(_missing(t, body) for t in announced if t not in found),
                 *_unannounced(body, planned),
             ),
+            planned_tiles=planned,
             pixel_nm=body["pixel_size"],
             microscope=microscope,
             magnification=magnification,
@@ -70,9 +71,7 @@ def recorded_montage(
         InputOptions(options=store.options if store else {}),
         name=acquisition_id,
     )
-    return montage.model_copy(
-        update={"montage_id": body["montage_id"], "expected_tiles": planned}
-    )
+    return montage.model_copy(update={"montage_id": body["montage_id"]})
 
 
 def _nominal_px(
