@@ -48,7 +48,8 @@ RULES = {
     },
     "metadata_catalog": {
         "no_duplicates": "No two datasets have the same voxels, file or name.",
-        "catalog_is_complete": "Every dataset is complete: none failed or waits.",
+        "catalog_is_complete": "Every dataset is complete: none failed, waits or needs "
+        "review.",
     },
     "validation_report": {
         "records_are_valid": "Every record keeps the schema and all rules.",

@@ -8,10 +8,18 @@ import dagster as dg
 import pytest
 import zarr
 
+from em_platform.acquisition.devices.commanded import CommandedFault, Faults
+from em_platform.acquisition.devices.sensor import Command, Sensor
 from em_platform.catalog.search import search
-from em_platform.config import CatalogSettings, load_settings
+from em_platform.config import (
+    AcquisitionSettings,
+    CatalogSettings,
+    SimulationSettings,
+    load_settings,
+)
 from em_platform.definitions import defs
 from em_platform.formats.inspect import inspect
+from em_platform.formats.tiff import write_tiff
 from em_platform.model import Montage
 from em_platform.model.dataset import DatasetRecord, Status
 from em_platform.partitions import montages
@@ -169,6 +177,25 @@ def test_four_of_thirty_six_tiles_that_were_never_announced_are_missing(
     assert_marked(result, "m-1-t1", store, sentence=sentence)
     montage = store.read(layout.tiles("m-1-t1"), Montage)
     assert (len(montage.tiles), montage.expected_tiles) == (32, 36)
+
+
+def test_four_of_thirty_six_tiles_that_lost_the_beam_are_missing(
+    instance: dg.DagsterInstance, image_montage: Folder, store: Store
+) -> None:
+    folder = image_montage("m-1", side=6)
+    simulation = SimulationSettings(tile_px=256)
+    lost = Faults(on={"beam_loss": CommandedFault(value=1.0, since=0.0)})
+    camera = Sensor(AcquisitionSettings(simulation=simulation), lambda: lost)
+    for row, column in ((0, 0), (2, 3), (4, 1), (5, 5)):
+        tile_id = f"m-1-t1_{row:03d}_{column:03d}"
+        asked = Command(
+            tile_id=tile_id, montage_id="m-1", row=row, column=column, overlap=64
+        )
+        write_tiff(folder / f"{tile_id}.tiff", camera.frame(asked).image)
+    result = run(instance, "m-1-t1")
+    assert_marked(result, "m-1-t1", store, sentence="Missing: 4 of 36 tiles")
+    named = failed_checks(result)["montage_is_complete"]
+    assert "m-1-t1_002_003: found all pixels black" in named
 
 
 @pytest.mark.parametrize("job", ["stitch_montages", "finish_tiles"])
