@@ -1,7 +1,12 @@
 """What a montage was meant to hold: its plan outlives the frames on the disk."""
 
+import logging
+
+from em_platform.errors import RecordError
 from em_platform.model import Failure, Montage, PlannedTile
 from em_platform.storage import Store, layout
+
+log = logging.getLogger(__name__)
 
 
 def as_first_planned(montage: Montage, store: Store) -> Montage:
@@ -11,8 +16,7 @@ def as_first_planned(montage: Montage, store: Store) -> Montage:
     would leave no trace in a later run. A tile that was recorded and that is now
     neither there nor a failure, and whose place no new tile has, becomes a failure.
     """
-    name = layout.montage(montage.acquisition_id)
-    earlier = store.read(name, Montage) if store.exists(name) else None
+    earlier = _earlier(store, layout.montage(montage.acquisition_id))
     return with_plan(montage, () if earlier is None else plan_of(earlier))
 
 
@@ -52,6 +56,20 @@ def plan_of(montage: Montage) -> tuple[PlannedTile, ...]:
             PlannedTile(tile_id=tile.tile_id, row=tile.row, column=tile.column),
         )
     return tuple(planned.values())
+
+
+def _earlier(store: Store, name: str) -> Montage | None:
+    """The montage as it was recorded; a damaged file counts as none, or it would stay.
+
+    The step that asks is the one that writes it anew.
+    """
+    if not store.exists(name):
+        return None
+    try:
+        return store.read(name, Montage)
+    except RecordError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _gone(tile: PlannedTile, montage: Montage) -> Failure:

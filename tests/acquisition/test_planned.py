@@ -1,5 +1,11 @@
-from em_platform.acquisition.planned import with_plan
+from pathlib import Path
+
+import pytest
+
+from em_platform.acquisition.planned import as_first_planned, with_plan
 from em_platform.model import Failure, Montage, Size, Tile
+from em_platform.storage import layout
+from em_platform.storage.store import open_store
 
 SIZE = Size(height_px=8, width_px=8)
 
@@ -74,3 +80,13 @@ def test_the_plan_of_the_microscope_is_not_counted_twice() -> None:
     first = with_plan(montage(A, B, C, expected=9), ())
     later = with_plan(montage(A, B, expected=9), first.planned)
     assert (len(later.failures), later.expected_tiles) == (1, 9)
+
+
+def test_a_damaged_record_of_a_montage_is_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(str(tmp_path))
+    store.write_bytes(layout.montage("m"), b'{"acquisition_id": "half')
+    found = as_first_planned(montage(A, B), store)
+    assert (found.failures, found.expected_tiles) == ((), 2)
+    assert "is not a Montage" in caplog.text
