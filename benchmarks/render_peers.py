@@ -26,7 +26,14 @@ Render = Callable[[Places, str], np.ndarray | None]
 def ours(model: str = "translation") -> Render:
     from em_platform.config import RenderSettings
     from em_platform.formats.ome_zarr import open_level
-    from em_platform.model import Montage, MontageFit, Size, Tile, TilePlacement
+    from em_platform.model import (
+        Montage,
+        MontageFit,
+        Size,
+        Tile,
+        TilePlacement,
+        review_of,
+    )
     from em_platform.stitching.compute import keep_freed_memory
     from em_platform.stitching.render import render_mosaic
     from em_platform.stitching.tile_images import TileImages
@@ -56,7 +63,14 @@ def ours(model: str = "translation") -> Render:
         fit = MontageFit(
             acquisition_id="bench", placements=placements, matches=(), residual_px=0.0
         )
-        render_mosaic(montage, fit, TileImages(), target, settings=RenderSettings())
+        render_mosaic(
+            montage,
+            fit,
+            TileImages(),
+            target,
+            settings=RenderSettings(),
+            review=review_of(()),
+        )
         return open_level(target, 0)
 
     return render

@@ -9,17 +9,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 COMPLETE, RAW, SCOPE = "montage.complete", "tile.raw", "scope.status"
+PROGRESS = "montage.status"
 TOPICS = (
     COMPLETE,
     RAW,
-    "montage.status",
+    PROGRESS,
     "qc.status",
     SCOPE,
     "lens_correction.transform",
 )
 """What is recorded; the order of arrival is kept across all of them."""
 
-_REPEATED = frozenset(("montage.status", "qc.status", SCOPE))
+_REPEATED = frozenset((PROGRESS, "qc.status", SCOPE))
 """Topics that say the same again on purpose: each sending is an event of its own."""
 
 _SENDING = ("source", "sent_at", "sequence")

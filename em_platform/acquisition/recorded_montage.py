@@ -21,12 +21,15 @@ def recorded_montage(
     *,
     microscope: str,
     magnification: int | None,
+    planned_tiles: int = 0,
     store: Store | None = None,
 ) -> Montage:
     """The montage that `montage.complete` announced, of the frames in `tile.raw`.
 
     Frames that do not belong to it are left out; of a tile that was said twice the
-    last frame counts. What is missing or cannot be used becomes a failure. A frame that
+    last frame counts. What is missing or cannot be used becomes a failure, and so do
+    tiles of the raster that were never announced: `planned_tiles` is its size as
+    `montage.status` says it, 0 where no status was recorded. A frame that
     has left the disk is read from `store`, where aloha has put it.
 
     Raises
@@ -36,6 +39,7 @@ def recorded_montage(
     """
     body = complete.body
     found = {frame.body["tile_id"]: frame for frame in frames}
+    planned = max(planned_tiles, _raster_tiles(body), len(body["tiles"]))
     announced = sorted(body["tiles"], key=lambda t: body["tiles"][t]["raster_index"])
     present = [tile_id for tile_id in announced if tile_id in found]
     places = _nominal_px(
@@ -53,7 +57,11 @@ def recorded_montage(
         TileList(
             uri=f"montage {acquisition_id}",
             tiles=tuple(listed),
-            failures=tuple(_missing(t, body) for t in announced if t not in found),
+            failures=(
+                *(_missing(t, body) for t in announced if t not in found),
+                *_unannounced(body, planned),
+            ),
+            planned_tiles=planned,
             pixel_nm=body["pixel_size"],
             microscope=microscope,
             magnification=magnification,
@@ -63,9 +71,7 @@ def recorded_montage(
         InputOptions(options=store.options if store else {}),
         name=acquisition_id,
     )
-    return montage.model_copy(
-        update={"montage_id": body["montage_id"], "expected_tiles": len(announced)}
-    )
+    return montage.model_copy(update={"montage_id": body["montage_id"]})
 
 
 def _nominal_px(
@@ -118,6 +124,30 @@ def _missing(tile_id: str, body: dict[str, Any]) -> Failure:
             f"tile {tile_id}: announced at row {row}, column {column} of montage "
             f"{body['montage_id']}, but no frame of it was recorded, one was "
             "expected; image it again"
+        ),
+    )
+
+
+def _raster_tiles(body: dict[str, Any]) -> int:
+    """How many tiles the raster has at least: its indices count from 0 or from 1."""
+    indices = [tile["raster_index"] for tile in body["tiles"].values()]
+    return max(indices) + 1 - min(1, min(indices)) if indices else 0
+
+
+def _unannounced(body: dict[str, Any], planned: int) -> tuple[Failure, ...]:
+    """One failure for all tiles of the raster that `montage.complete` leaves out."""
+    announced = len(body["tiles"])
+    if announced >= planned:
+        return ()
+    lost = planned - announced
+    return (
+        Failure(
+            item=f"{lost} tile{'s' * (lost > 1)} of {body['montage_id']}",
+            error="RecordError",
+            sentence=(
+                f"montage {body['montage_id']}: {announced} tiles were announced, "
+                f"{planned} were planned; image the others again"
+            ),
         ),
     )
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from em_platform.acquisition.event_table import events, metadata
 from em_platform.acquisition.events import (
     COMPLETE,
+    PROGRESS,
     RAW,
     SCOPE,
     Event,
@@ -35,6 +36,7 @@ from em_platform.storage import Store
 from em_platform.storage.database import engine_of, one_writer, shown
 
 _WRITER_LOCK = 7_203_651_170_219_552_101
+_FEW_STATUSES = 50  # trouble before a montage is said without the number of its tiles
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -134,11 +136,13 @@ class Recorder:
             rows = connection.execute(raw.order_by(events.c.seq))
             frames = [event_of(row) for row in rows]
             magnification = self._magnification_before(connection, complete.seq)
+            planned_tiles = self._planned_tiles(connection, complete)
         return recorded_montage(
             complete,
             frames,
             microscope=self._microscope,
             magnification=magnification or self._magnification,
+            planned_tiles=planned_tiles,
             store=store,
         )
 
@@ -209,6 +213,26 @@ class Recorder:
                 acquisition_id=acquisition_id,
             )
         return event_of(row)
+
+    def _planned_tiles(self, connection: Connection, complete: Event) -> int:
+        """How many tiles the raster has by the newest status before the completion.
+
+        A recorder that came late may have only those behind it. 0 where none says it.
+        """
+        said = select(events).where(
+            events.c.topic == PROGRESS,
+            events.c.montage_id == complete.body["montage_id"],
+        )
+        before = said.where(events.c.seq < complete.seq).order_by(events.c.seq.desc())
+        behind = said.where(events.c.seq > complete.seq).order_by(events.c.seq)
+        for query in (before, behind):
+            for row in connection.execute(query.limit(_FEW_STATUSES)):
+                status = event_of(row).body
+                # A tilt series images one montage many times, once an angle.
+                same = status.get("tilt_index") == complete.body.get("tilt_index")
+                if same and status.get("total_tiles"):
+                    return int(status["total_tiles"])
+        return 0
 
     def _magnification_before(self, connection: Connection, seq: int) -> int | None:
         query = select(events).where(events.c.topic == SCOPE, events.c.seq < seq)

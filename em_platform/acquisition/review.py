@@ -1,13 +1,19 @@
 """Whether the upload of a montage is whole, and what its checks make of it."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from em_platform.errors import FormatError
 from em_platform.formats.ome_zarr import open_level
-from em_platform.model import AcquisitionUpload, Check, Montage, Severity
+from em_platform.model import (
+    AcquisitionUpload,
+    Check,
+    Montage,
+    Severity,
+    review_of,
+)
 from em_platform.storage import Store, layout
 from em_platform.temdb.acquired import QcState
 from em_platform.temdb.register import Register
@@ -18,7 +24,8 @@ BY = "em-platform review"
 _HASHED = 8  # frames that are read again, evenly over the montage
 _NAMED = 20
 
-Review = Literal["qc_pass", "qc_fail", "needs_review"]
+TemdbState = Literal["qc_pass", "qc_fail", "needs_review"]
+"""TEM DB's words; its `needs_review` is our passed with warnings."""
 
 
 def uploaded_ids(store: Store) -> list[str]:
@@ -65,15 +72,14 @@ def check_upload(
     )
 
 
-def verdict(checks: Iterable[Check]) -> Review:
-    """What the failed checks mean for the montage: fail, look at it, or pass."""
-    failed = [check.severity for check in checks if not check.passed]
-    if Severity.ERROR in failed:
+def verdict(checks: Sequence[Check]) -> TemdbState:
+    """The review of the montage in the words of TEM DB."""
+    if not review_of(checks).passed:
         return "qc_fail"
-    return "needs_review" if failed else "qc_pass"
+    return "qc_pass" if all(check.passed for check in checks) else "needs_review"
 
 
-def tell_review(register: Register, acquisition_id: str, state: Review) -> QcState:
+def tell_review(register: Register, acquisition_id: str, state: TemdbState) -> QcState:
     """Write the verdict into TEM DB, unless a person has; what stands there then."""
     known = register.run_of(acquisition_id)
     by_other = known is not None and known.qc_by not in (None, BY)

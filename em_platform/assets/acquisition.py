@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from em_platform.acquisition.planned import as_first_planned
 from em_platform.acquisition.processing import finish_montage
 from em_platform.assets.checks import check_specs, spoken_results
 from em_platform.assets.failures import told_to_dagster
@@ -28,26 +29,16 @@ _OWNERS = ["team:microscopy"]
     partitions_def=montages,
     kinds={"pigeon", "tiff"},
     owners=_OWNERS,
-    check_specs=check_specs("raw_tiles"),
 )
 def raw_tiles(
-    context: dg.AssetExecutionContext,
-    configuration: Configuration,
-    microscope: Microscope,
-    storage: Storage,
+    context: dg.AssetExecutionContext, microscope: Microscope, storage: Storage
 ) -> dg.MaterializeResult:
     """The frames of one montage as the camera saved them, and where each lies."""
-    key, settings = context.partition_key, configuration.settings()
+    key, store = context.partition_key, storage.store()
     with told_to_dagster():
-        montage = microscope.montage(key)
-        storage.store().write(layout.montage(key), montage, Montage)
-        checks = check_completeness(montage)
-    return dg.MaterializeResult(
-        metadata=montage_summary(montage),
-        check_results=spoken_results(
-            checks, "raw_tiles", montage=montage, settings=settings
-        ),
-    )
+        montage = as_first_planned(microscope.montage(key), store)
+        store.write(layout.montage(key), montage, Montage)
+    return dg.MaterializeResult(metadata=montage_summary(montage))
 
 
 @dg.multi_asset(
@@ -73,7 +64,11 @@ def raw_tiles(
         ),
     ],
     partitions_def=montages,
-    check_specs=check_specs("tile_statistics"),
+    # Completeness is a check of `tiles`: only there it is known which frames are black.
+    check_specs=[
+        *check_specs("tiles", montages),
+        *check_specs("tile_statistics", montages),
+    ],
 )
 def finish_tiles(
     context: dg.AssetExecutionContext,
@@ -91,15 +86,18 @@ def finish_tiles(
         name = layout.tile_statistics(key)
         store.write(name, done.statistics, tuple[TileStats, ...])
         summary = statistics_summary(done.montage, done.statistics)
-        checks = check_tiles(done.statistics, settings.stitching.quality)
+        limits = settings.stitching.quality
     yield dg.MaterializeResult(
         asset_key="tiles",
         metadata={**montage_summary(done.montage), **watch.metadata(done.montage)},
+        check_results=spoken_results(
+            check_completeness(done.montage), montage=montage, settings=settings
+        ),
     )
     yield dg.MaterializeResult(
         asset_key="tile_statistics",
         metadata=summary,
         check_results=spoken_results(
-            checks, "tile_statistics", montage=montage, settings=settings
+            check_tiles(done.statistics, limits), montage=montage, settings=settings
         ),
     )

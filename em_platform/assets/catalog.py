@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from em_platform.acquisition.judged import judged_montage
 from em_platform.assets.catalog_summaries import catalog_summary, report_summary
 from em_platform.assets.checks import RULES, check_results, check_specs
 from em_platform.assets.failures import told_to_dagster
@@ -14,11 +15,9 @@ from em_platform.catalog.mosaic_levels import mosaic_levels
 from em_platform.catalog.record_files import first_recorded, write_record
 from em_platform.catalog.records import dataset_record as record_of
 from em_platform.ingest.sources import SOURCES
-from em_platform.model import Montage, MontageFit, TileStats
 from em_platform.partitions import montages
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.storage import Storage
-from em_platform.stitching.stitch import check_montage
 from em_platform.storage import layout
 
 
@@ -36,18 +35,16 @@ def dataset_record(
     key, store = context.partition_key, storage.store()
     settings = configuration.settings().stitching
     with told_to_dagster():
-        montage = store.read(layout.tiles(key), Montage)
-        fit = store.read(layout.montage_fit(key), MontageFit)
-        stats = store.read(layout.tile_statistics(key), tuple[TileStats, ...])
-        url = store.url(layout.mosaic(key))
+        judged = judged_montage(key, store, settings)
+        montage, url = judged.montage, store.url(layout.mosaic(key))
         image = mosaic_levels(url, pixel_nm=montage.pixel_nm, options=store.options)
         record = record_of(
             montage,
-            fit,
+            judged.fit,
             url=url,
             image=image,
-            checks=check_montage(montage, stats, fit=fit, settings=settings),
-            stats=stats,
+            checks=judged.checks,
+            stats=judged.stats,
             recorded_at=first_recorded(store, layout.dataset_record(key)),
         )
         write_record(store, layout.dataset_record(key), record)

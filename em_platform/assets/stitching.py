@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from em_platform.acquisition.judged import judged_montage
 from em_platform.acquisition.lenses import choose_lens, held_lens
 from em_platform.acquisition.processing import finished_images, images_of
 from em_platform.assets.checks import check_results, check_specs, spoken_results
@@ -49,7 +50,7 @@ class LensMontage(dg.Config):
     freshness_policy=dg.FreshnessPolicy.time_window(
         fail_window=timedelta(days=60), warn_window=timedelta(days=30)
     ),
-    check_specs=check_specs("lens_correction"),
+    check_specs=check_specs("lens_correction", lenses),
 )
 def lens_correction(
     context: dg.AssetExecutionContext,
@@ -85,7 +86,7 @@ def lens_correction(
     ],
     kinds={"dask", "json"},
     owners=_OWNERS,
-    check_specs=check_specs("tile_matches"),
+    check_specs=check_specs("tile_matches", montages),
 )
 def tile_matches(
     context: dg.AssetExecutionContext,
@@ -107,9 +108,7 @@ def tile_matches(
         checks = check_matches(montage, matches, settings.stitching.quality)
     return dg.MaterializeResult(
         metadata={**match_summary(matches, lens), **watch.metadata(montage)},
-        check_results=spoken_results(
-            checks, "tile_matches", montage=montage, settings=settings
-        ),
+        check_results=spoken_results(checks, montage=montage, settings=settings),
     )
 
 
@@ -119,7 +118,7 @@ def tile_matches(
     deps=["tile_matches"],
     kinds={"scipy", "json"},
     owners=_OWNERS,
-    check_specs=check_specs("montage_fit"),
+    check_specs=check_specs("montage_fit", montages),
 )
 def montage_fit(
     context: dg.AssetExecutionContext, configuration: Configuration, storage: Storage
@@ -136,19 +135,17 @@ def montage_fit(
         summary = fit_summary(montage, fit)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
-        check_results=spoken_results(
-            checks, "montage_fit", montage=montage, settings=settings
-        ),
+        check_results=spoken_results(checks, montage=montage, settings=settings),
     )
 
 
 @dg.asset(
     group_name="stitching",
     partitions_def=montages,
-    deps=["tiles", "montage_fit"],
+    deps=["tiles", "tile_statistics", "montage_fit"],
     kinds={"dask", "zarr"},
     owners=_OWNERS,
-    check_specs=check_specs("mosaic"),
+    check_specs=check_specs("mosaic", montages),
 )
 def mosaic(
     context: dg.AssetExecutionContext,
@@ -160,14 +157,15 @@ def mosaic(
     key, store = context.partition_key, storage.store()
     settings = configuration.settings()
     with told_to_dagster(), Stopwatch() as watch:
-        montage = store.read(layout.tiles(key), Montage)
-        images = finished_images(montage, store)
+        judged = judged_montage(key, store, settings.stitching)
+        montage = judged.montage
         made = render_mosaic(
             montage,
-            store.read(layout.montage_fit(key), MontageFit),
-            images,
+            judged.fit,
+            finished_images(montage, store),
             store.url(layout.mosaic(key)),
             settings=settings.stitching.render,
+            review=judged.review,
             lens=held_lens(key, store),
             storage_options=store.options,
             run=compute.map(),
@@ -176,7 +174,5 @@ def mosaic(
         checks = check_mosaic(made, options=store.options)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
-        check_results=spoken_results(
-            checks, "mosaic", montage=montage, settings=settings
-        ),
+        check_results=spoken_results(checks, montage=montage, settings=settings),
     )

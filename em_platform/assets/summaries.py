@@ -14,6 +14,7 @@ from em_platform.model import (
     LensModel,
     Montage,
     MontageFit,
+    Review,
     TileMatch,
     TileStats,
 )
@@ -112,6 +113,7 @@ def mosaic_summary(mosaic: Mosaic, options: Mapping[str, Any]) -> Metadata:
         "lies at": place(mosaic.url),
         "size": f"{height} x {width} px ({mosaic.mpix:.1f} Mpix)",
         "levels": mosaic.levels,
+        "review": _review(mosaic.review),
     }
 
 
@@ -149,6 +151,14 @@ def review_summary(checks: Sequence[Check], state: str) -> Metadata:
         "checks": len(checks),
         "failed": table(("check", "what it found"), failed) if failed else "none",
     }
+
+
+def _review(review: Review) -> dg.MetadataValue:
+    """Whether the mosaic may be used as it is, else why not."""
+    if review.passed:
+        return dg.MetadataValue.text("passed")
+    lines = [f"- {reason}" for reason in review.reasons]
+    return dg.MetadataValue.md("\n".join(["**needs review**", "", *lines]))
 
 
 def place(url: str) -> dg.MetadataValue:

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from em_platform.acquisition.again import image_again
+from em_platform.acquisition.judged import judged_montage
 from em_platform.acquisition.review import (
     check_upload,
     tell_review,
@@ -12,13 +13,12 @@ from em_platform.acquisition.review import (
 from em_platform.assets.checks import check_results, check_specs
 from em_platform.assets.failures import told_to_dagster
 from em_platform.assets.summaries import review_summary, upload_summary
-from em_platform.model import Montage, MontageFit, TileStats
+from em_platform.model import Montage
 from em_platform.partitions import montages
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.storage import Storage
 from em_platform.resources.temdb import TemdbResource
-from em_platform.stitching.stitch import check_montage
 from em_platform.storage import layout
 
 _OWNERS = ["team:microscopy"]
@@ -39,7 +39,7 @@ temdb_tasks = dg.AssetSpec(
     deps=["raw_tiles"],
     kinds={"zarr"},
     owners=_OWNERS,
-    check_specs=check_specs("uploaded_tiles"),
+    check_specs=check_specs("uploaded_tiles", montages),
 )
 def uploaded_tiles(
     context: dg.AssetExecutionContext, storage: Storage
@@ -73,11 +73,9 @@ def acquisition_review(
     key, store = context.partition_key, storage.store()
     settings = configuration.settings().stitching
     with told_to_dagster():
-        montage = store.read(layout.tiles(key), Montage)
-        fit = store.read(layout.montage_fit(key), MontageFit)
-        stats = store.read(layout.tile_statistics(key), tuple[TileStats, ...])
-        upload = check_upload(uploaded_montage(key, store), montage, store)
-        checks = (*check_montage(montage, stats, fit=fit, settings=settings), *upload)
+        judged = judged_montage(key, store, settings)
+        upload = check_upload(uploaded_montage(key, store), judged.montage, store)
+        checks = (*judged.checks, *upload)
         register, url = temdb.register(), store.url(layout.mosaic(key))
         register.add_place(key, url, holds="mosaic", is_current=False)
         state = tell_review(register, key, verdict(checks))

@@ -2,6 +2,7 @@
 
 from em_platform.catalog.consolidate import Consolidated
 from em_platform.model import Check, Severity
+from em_platform.model.dataset import Status
 
 _MOST_ITEMS = 100
 
@@ -50,11 +51,18 @@ def no_duplicates(made: Consolidated) -> Check:
 
 
 def catalog_is_complete(made: Consolidated) -> Check:
-    """Every dataset of the catalog is complete: none failed, none is on its way."""
+    """Every dataset is complete: none failed, needs review or is on its way."""
     waiting = made.incomplete
     total = made.catalog["summary"]["records"]
+    by_status = made.catalog["summary"]["by_status"]
+    counted = ", ".join(
+        f"{count} {status}"
+        for status, count in by_status.items()
+        if status != Status.COMPLETE
+    )
     sentence = (
-        f"{len(waiting)} of {total} datasets are not complete, such as {waiting[0]}"
+        f"{len(waiting)} of {total} datasets are not complete ({counted}), such as "
+        f"{waiting[0]}"
         if waiting
         else f"all {total} datasets are complete"
     )

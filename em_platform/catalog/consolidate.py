@@ -56,7 +56,10 @@ class Consolidated:
 
     @property
     def incomplete(self) -> tuple[str, ...]:
-        """Places of the datasets that are not complete, damaged files left aside."""
+        """Places of the datasets that are not complete, damaged files left aside.
+
+        One that needs review is among them: a person must decide first.
+        """
         return tuple(
             each.found.place
             for each in self.judged

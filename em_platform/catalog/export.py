@@ -14,6 +14,7 @@ from typing import Any
 from em_platform.catalog.identity import changed_at
 from em_platform.catalog.record_files import at, json_bytes
 from em_platform.catalog.shelf import Found
+from em_platform.catalog.tally import review_reasons
 from em_platform.model.dataset import is_uri
 from em_platform.storage.guard import whole_folder
 
@@ -142,7 +143,7 @@ def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
     size = at(technical, "file_size_bytes")
     said = {
         "name": _title(record),
-        "description": at(core, "description"),
+        "description": _description(record),
         "identifier": [name for name in names if name],
         "alternateName": record.get("aliases"),
         "measurementTechnique": at(core, "modality"),
@@ -158,6 +159,13 @@ def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
         "isBasedOn": download if isinstance(download, str) else None,
     }
     return {key: value for key, value in said.items() if value not in (None, "", [])}
+
+
+def _description(record: Mapping[str, Any]) -> Any:
+    """What it is; a crate leaves the catalog, so that it takes the verdict with it."""
+    said = at(record, "metadata", "core", "description")
+    reasons = review_reasons(record)
+    return f"{said}. Needs review: {' '.join(reasons)}" if reasons else said
 
 
 def _measured(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

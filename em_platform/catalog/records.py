@@ -6,7 +6,14 @@ from importlib.metadata import version
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from em_platform.catalog.mosaic_levels import MosaicLevels
-from em_platform.model import Check, Montage, MontageFit, TileStats
+from em_platform.model import (
+    Check,
+    Montage,
+    MontageFit,
+    Review,
+    TileStats,
+    review_of,
+)
 from em_platform.model.dataset import (
     CoreMetadata,
     DatasetFiles,
@@ -38,10 +45,14 @@ def dataset_record(
 ) -> DatasetRecord:
     """The record of one mosaic; the same mosaic gives the same record.
 
+    It needs review where a check of severity ERROR failed, and else is complete.
+
     `image` tells how the mosaic lies at `url`. `recorded_at` is the time of creation
     where the montage itself has none (see `record_files.first_recorded`); no clock is
     read here.
     """
+    checks = tuple(checks)
+    review = review_of(checks)
     record = record_id(_SOURCE, montage.acquisition_id)
     created = _in_utc(montage.ended_at or montage.started_at or recorded_at)
     core = _core(montage, image.shape)
@@ -52,13 +63,13 @@ def dataset_record(
         internal_zarr_path=image.levels[0].path,
         uuid=record,
     )
-    quality = _quality(montage, fit, core=core, checks=tuple(checks))
+    quality = _quality(montage, fit, core=core, checks=checks, review=review)
     return DatasetRecord(
         id=record,
         source=_SOURCE,
         source_id=montage.acquisition_id,
         key=montage.acquisition_id,
-        status=Status.COMPLETE,
+        status=Status.COMPLETE if review.passed else Status.NEEDS_REVIEW,
         created_at=created,
         updated_at=created,
         metadata=DatasetMetadata(
@@ -144,6 +155,7 @@ def _quality(
     *,
     core: CoreMetadata,
     checks: tuple[Check, ...],
+    review: Review,
 ) -> DatasetQuality:
     unknown = [
         f"{name} is not known"
@@ -164,6 +176,7 @@ def _quality(
             *(check.sentence for check in checks if not check.passed),
             *unknown,
         ),
+        review_reasons=review.reasons,
         metrics={
             "residual_px": fit.residual_px,
             "edges_kept": float(kept),

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from em_platform.catalog.tally import Judged
+from em_platform.catalog.tally import Judged, review_reasons
 
 COLUMNS = ("file", "source", "source_id", "key", "status", "valid", "level", "message")
 
@@ -21,6 +21,7 @@ def report_content(
             **catalog["validation"],
             "parsing_errors": catalog["summary"]["parsing_errors"],
             "warnings": sum(len(each.findings.warnings) for each in judged),
+            "needs_review": sum(bool(review_reasons(each.record)) for each in judged),
         },
         "detailed_results": [
             {
@@ -29,6 +30,7 @@ def report_content(
                 "valid": each.is_valid,
                 "errors": list(each.findings.errors),
                 "warnings": list(each.findings.warnings),
+                "review_reasons": review_reasons(each.record),
             }
             for each in judged
         ],
@@ -38,7 +40,7 @@ def report_content(
 
 
 def report_csv(judged: Iterable[Judged]) -> bytes:
-    """One row an error or warning; one row for a record that has none."""
+    """One row an error, warning or reason for review; one for a record without any."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
@@ -55,6 +57,7 @@ def report_csv(judged: Iterable[Judged]) -> bytes:
         said = [
             *(("error", sentence) for sentence in each.findings.errors),
             *(("warning", sentence) for sentence in each.findings.warnings),
+            *(("review", sentence) for sentence in review_reasons(record)),
         ]
         for level, sentence in said or [("", "")]:
             table.writerow((*about, level, _cell(sentence)))

@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from em_platform.catalog.record_files import at
-from em_platform.catalog.tally import Judged, completeness
+from em_platform.catalog.tally import Judged, completeness, review_reasons
 from em_platform.model.dataset import Status, voxel_size_zyx
 
 HEADINGS = (
@@ -83,7 +83,7 @@ def _row(judged: Judged, place: Place) -> str:
     done = completeness(record)
     updated = _said(record.get("updated_at") or record.get("created_at"))
     cells = (
-        f'<td><span class="status {known}">{escape(status)}</span></td>',
+        _status(status, known, review_reasons(record)),
         _preview(at(record, "files", "preview"), place, judged),
         _cell(judged.source),
         _named(judged, core),
@@ -98,7 +98,8 @@ def _row(judged: Judged, place: Place) -> str:
         _cell(updated[:19].replace("T", " "), updated),
         _volume(at(record, "files", "volume"), place),
     )
-    return f'<tr data-errors="{len(findings.errors)}">{"".join(cells)}</tr>'
+    wrong = len(findings.errors) + len(review_reasons(record))
+    return f'<tr data-errors="{wrong}">{"".join(cells)}</tr>'
 
 
 def _named(judged: Judged, core: Any) -> str:
@@ -111,6 +112,18 @@ def _named(judged: Judged, core: Any) -> str:
         f'<td class="name" data-value="{escape(name)}"><strong>{escape(name)}</strong>'
         f'<br>{escape(title[:300])}<br><code class="soft">'
         f"{escape(judged.found.place)}</code>{trouble}</td>"
+    )
+
+
+def _status(text: str, known: str, reasons: Sequence[str]) -> str:
+    """The status; of a dataset that needs review with the sentences of what failed."""
+    shown = f'<span class="status {known}">{escape(text)}</span>'
+    if not reasons:
+        return f"<td>{shown}</td>"
+    items = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
+    return (
+        f'<td class="why" data-value="{escape(text)}">{shown}'
+        f'<ul class="needs_review">{items}</ul></td>'
     )
 
 

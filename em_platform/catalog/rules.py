@@ -15,6 +15,7 @@ from em_platform.catalog.record_files import at
 from em_platform.model.dataset import (
     NEEDED_WHEN_COMPLETE,
     SCHEMA_VERSION,
+    WITH_VOLUME,
     Status,
     voxel_size_zyx,
 )
@@ -28,14 +29,25 @@ _TOLERANCE = 1e-3
 
 
 def complete_says_what_it_is(record: Record) -> Iterator[str]:
-    """A complete record has shape, type and a volume."""
-    if record.get("status") != Status.COMPLETE:
+    """A record whose volume stands has shape, type and a volume."""
+    status = record.get("status")
+    if status not in WITH_VOLUME:
         return
     for name in NEEDED_WHEN_COMPLETE:
         if at(record, "metadata", "core", name) is None:
-            yield f"{_CORE}.{name}: is missing, a complete record says it"
+            yield f"{_CORE}.{name}: is missing, a {status} record says it"
     if not at(record, "files", "volume"):
-        yield "files.volume: is missing, a complete record says where the volume lies"
+        yield f"files.volume: is missing, a {status} record says where the volume lies"
+
+
+def review_says_why(record: Record) -> Iterator[str]:
+    """A record that needs review says for which failed checks; no other does."""
+    reasons = at(record, "metadata", "quality", "review_reasons")
+    name, status = "metadata.quality.review_reasons", record.get("status")
+    if status == Status.NEEDS_REVIEW and not reasons:
+        yield f"{name}: is missing, a {status} record says which checks failed"
+    if status == Status.COMPLETE and reasons:
+        yield f"{name}: a complete record has none; its status is needs_review"
 
 
 def lengths_are_above_zero(record: Record) -> Iterator[str]:
@@ -111,6 +123,7 @@ def times_are_in_order(record: Record) -> Iterator[str]:
 
 RULES: tuple[Rule, ...] = (
     complete_says_what_it_is,
+    review_says_why,
     lengths_are_above_zero,
     axes_are_as_many,
     levels_grow_smaller,
@@ -130,17 +143,17 @@ def version_is_ours(record: Record) -> Iterator[str]:
 
 
 def stopped_says_why(record: Record) -> Iterator[str]:
-    """A failed record tells its error; a complete one has none."""
+    """A failed record tells its error; one whose volume stands has none."""
     message = at(record, "error", "message")
     if record.get("status") == Status.FAILED and not message:
         yield "error.message: is missing, a failed record says what happened"
-    if record.get("status") == Status.COMPLETE and message:
-        yield "error.message: a complete record has none"
+    if record.get("status") in WITH_VOLUME and message:
+        yield f"error.message: a {record['status']} record has none"
 
 
 def image_is_described(record: Record) -> Iterator[str]:
-    """A complete record says how it was imaged, and at which size of voxel."""
-    if record.get("status") == Status.COMPLETE:
+    """A record with a volume says how it was imaged, and at which size of voxel."""
+    if record.get("status") in WITH_VOLUME:
         for name in ("modality", "voxel_size_nm"):
             if at(record, "metadata", "core", name) is None:
                 yield f"{_CORE}.{name}: is missing"

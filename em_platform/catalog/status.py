@@ -36,6 +36,7 @@ PERCENT_AT = {
     Status.PROCESSING: 25.0,
     Status.SAVING_DATA: 50.0,
     Status.COMPLETE: 100.0,
+    Status.NEEDS_REVIEW: 100.0,
 }
 """Progress where nobody measured it."""
 _STOPPED = {Status.FAILED, Status.CANCELLED}
@@ -44,6 +45,8 @@ _CANNOT_FOLLOW = {
     (Status.PROCESSING, Status.PENDING): "it is being worked on; cancel that first",
     (Status.SAVING_DATA, Status.PENDING): "it is being worked on; cancel that first",
     (Status.COMPLETE, Status.PENDING): "nothing is left to do; mark it processing to "
+    "do it again",
+    (Status.NEEDS_REVIEW, Status.PENDING): "its volume stands; mark it processing to "
     "do it again",
 }
 """Earlier and new status -> why not. All other pairs happen: steps that find their

@@ -14,6 +14,7 @@ from typing import Any
 from em_platform.catalog.record_files import at
 from em_platform.catalog.shelf import Found
 from em_platform.catalog.validate import Findings
+from em_platform.model.dataset import Status
 
 REQUIRED = ("id", "source", "source_id", "status", "created_at", "metadata")
 """Top-level fields that every version asks for."""
@@ -66,6 +67,14 @@ class Judged:
         """The record, empty where the file holds none."""
         content = self.found.content
         return content if isinstance(content, Mapping) else {}
+
+
+def review_reasons(record: Mapping[str, Any]) -> list[str]:
+    """Why a record needs review: the sentences of its failed checks, else nothing."""
+    found = at(record, "metadata", "quality", "review_reasons")
+    if record.get("status") != Status.NEEDS_REVIEW or not isinstance(found, list):
+        return []
+    return [reason for reason in found if isinstance(reason, str)]
 
 
 def validation(judged: Sequence[Judged]) -> dict[str, Any]:

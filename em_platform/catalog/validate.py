@@ -14,7 +14,7 @@ from jsonschema.exceptions import ValidationError
 from em_platform.catalog.record_files import at, content_of
 from em_platform.catalog.rules import ADVICE, RULES
 from em_platform.catalog.schema import strict_schema
-from em_platform.model.dataset import DatasetRecord, Status, is_uri
+from em_platform.model.dataset import WITH_VOLUME, DatasetRecord, is_uri
 
 Exists = Callable[[str], bool | None]
 """Whether the file of a URL is there; None where nobody can say."""
@@ -55,8 +55,8 @@ def judge_record(content: Any, *, exists: Exists | None = None) -> Findings:
     """Every error and warning of a record of any version.
 
     Form and values are checked by the schema, with its formats; then, by rules, whether
-    the parts fit each other. `exists` is asked for the volume of a complete record. A
-    key that no version declares is a warning.
+    the parts fit each other. `exists` is asked for the volume of a record that has one.
+    A key that no version declares is a warning.
     """
     if not isinstance(content, Mapping):
         kind = type(content).__name__
@@ -206,7 +206,8 @@ def _cut(text: str) -> str:
 
 def _missing_volume(content: Mapping[str, Any], exists: Exists | None) -> Iterator[str]:
     volume = at(content, "files", "volume")
-    if exists is None or content.get("status") != Status.COMPLETE:
+    status = content.get("status")
+    if exists is None or status not in WITH_VOLUME:
         return
     if isinstance(volume, str) and volume and exists(volume) is False:
-        yield f"files.volume: {volume} is not there, a complete record has its volume"
+        yield f"files.volume: {volume} is not there, a {status} record has its volume"

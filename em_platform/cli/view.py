@@ -52,6 +52,7 @@ def command(image: str, browser: bool, port: int) -> None:
     machine only, until Ctrl-C.
     """
     from em_platform.formats.http import served
+    from em_platform.formats.review_mark import review_at
 
     options = _options(image)
     shown = _measure(image, options)
@@ -60,6 +61,9 @@ def command(image: str, browser: bool, port: int) -> None:
         viewer = _open_viewer(address, shown, port=port)
         page = viewer.get_viewer_url()
         click.echo(f"{image} is at {page} until Ctrl-C")
+        review = review_at(image, options=options)
+        if review is not None and not review.passed:
+            click.echo(f"needs review: {' '.join(review.reasons)}")
         if browser:
             webbrowser.open(page)
         try:

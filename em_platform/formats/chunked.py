@@ -5,7 +5,7 @@ Axes and lengths are turned to z, y, x and nm here; N5 and precomputed count x f
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -171,6 +171,7 @@ class Located:
     level: Level
     format: str
     levels: int = 1
+    tags: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -253,6 +254,7 @@ def _at(store: ChunkStore, level: Level, image: StoredImage, *, kind: str) -> Lo
         level=level,
         format=image.format,
         levels=len(image.levels),
+        tags=image.tags,
     )
 
 
@@ -335,7 +337,7 @@ def checked_crop(
 
 def _tags(found: Located, selection: Selection) -> dict[str, Any]:
     stored = found.array
-    tags: dict[str, Any] = {"axes": ", ".join(found.axes), **stored.tags}
+    tags: dict[str, Any] = {"axes": ", ".join(found.axes), **stored.tags, **found.tags}
     if found.level.path:
         tags["level"] = found.level.path
     if stored.objects != stored.chunks:

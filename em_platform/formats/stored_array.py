@@ -31,6 +31,7 @@ class StoredImage:
     format: str
     levels: tuple[Level, ...]
     name: str = ""
+    tags: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,14 @@ Sources: https://zarr-specs.readthedocs.io and https://ngff.openmicroscopy.org.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from em_platform.formats.chunk_store import ChunkStore
 from em_platform.formats.object_listing import can_list, folders
+from em_platform.formats.review_mark import review_in
 from em_platform.formats.stored_array import (
     Level,
     StoredArray,
@@ -18,6 +20,7 @@ from em_platform.formats.stored_array import (
     plane_or_space,
     space,
 )
+from em_platform.model import Review
 
 _TCZYX = ("t", "c", "z", "y", "x")
 
@@ -25,6 +28,7 @@ _TCZYX = ("t", "c", "z", "y", "x")
 def read_image(store: ChunkStore) -> StoredImage | None:
     """The multiscale image that the group is, None where it is none."""
     attributes = read_attributes(store)
+    review = review_in(attributes)
     ome = attributes.get("ome")
     if isinstance(ome, Mapping):
         attributes = dict(ome)
@@ -32,9 +36,14 @@ def read_image(store: ChunkStore) -> StoredImage | None:
     if not isinstance(images, Sequence) or not images:
         return None
     try:
-        return image_of(images[0], str(attributes.get("version", "")))
+        image = image_of(images[0], str(attributes.get("version", "")))
+        return image if review is None else replace(image, tags=_review_tags(review))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise broken(store.url, f"multiscales: {error!r}") from error
+
+
+def _review_tags(review: Review) -> dict[str, Any]:
+    return {"review": (review.status.replace("_", " "), *review.reasons)}
 
 
 def read_attributes(store: ChunkStore) -> dict[str, Any]:

@@ -4,7 +4,14 @@ from em_platform.model.base import Model
 from em_platform.model.check import Check, Severity
 from em_platform.model.geometry import Box, Shift, Size, VoxelSize
 from em_platform.model.lens import LensModel
-from em_platform.model.montage import Failure, Montage, MontageFit, TilePlacement
+from em_platform.model.montage import (
+    Failure,
+    Montage,
+    MontageFit,
+    PlannedTile,
+    TilePlacement,
+)
+from em_platform.model.review import Review, ReviewStatus, failed_errors, review_of
 from em_platform.model.tile import Tile, TileMatch, TileStats
 from em_platform.model.upload import (
     AcquisitionUpload,
@@ -26,6 +33,9 @@ __all__ = [
     "Montage",
     "MontageFit",
     "NeighbourMatch",
+    "PlannedTile",
+    "Review",
+    "ReviewStatus",
     "Severity",
     "Shift",
     "Size",
@@ -37,4 +47,6 @@ __all__ = [
     "UploadedTile",
     "UsedInstrument",
     "VoxelSize",
+    "failed_errors",
+    "review_of",
 ]

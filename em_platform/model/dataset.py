@@ -31,7 +31,7 @@ KNOWN_SOURCES = (
 )  # fmt: skip
 """The sources of today; any lower-case name is a source."""
 NEEDED_WHEN_COMPLETE = ("volume_shape", "data_type")
-"""What the core of a complete record says at least."""
+"""What the core of a record whose volume stands says at least."""
 _UNSAID: tuple[Any, ...] = (None, "", (), [], {})
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]+")
 
@@ -43,8 +43,13 @@ class Status(StrEnum):
     PROCESSING = "processing"
     SAVING_DATA = "saving-data"
     COMPLETE = "complete"
+    NEEDS_REVIEW = "needs_review"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+WITH_VOLUME = (Status.COMPLETE, Status.NEEDS_REVIEW)
+"""The volume stands; one that needs review failed a check, so that a person decides."""
 
 
 def is_uri(text: str) -> bool:
@@ -239,10 +244,14 @@ class Provenance(RecordPart):
 
 
 class DatasetQuality(RecordPart):
-    """How good it is; `validation_errors` are sentences."""
+    """How good it is; `validation_errors` are sentences.
+
+    `review_reasons` are those of the failed checks for which it needs review.
+    """
 
     completeness_score: float | None = Field(default=None, ge=0, le=1)
     validation_errors: tuple[str, ...] = ()
+    review_reasons: tuple[str, ...] = ()
     metrics: dict[str, JsonValue] = Field(default_factory=dict)
 
 
@@ -308,9 +317,9 @@ class DatasetRecord(RecordPart):
     def _complete_is_complete(self) -> Self:
         core = self.metadata.core
         missing = [n for n in NEEDED_WHEN_COMPLETE if getattr(core, n) is None]
-        if self.status is Status.COMPLETE and missing:
+        if self.status in WITH_VOLUME and missing:
             raise ValueError(
-                f"catalog: {self.source} {self.source_id} is complete without "
+                f"catalog: {self.source} {self.source_id} is {self.status} without "
                 f"{' and '.join(missing)}; say them, or use another status"
             )
         return self

@@ -17,11 +17,22 @@ class Failure(Model):
     sentence: str
 
 
+class PlannedTile(Model):
+    """A tile that a montage had when it was first recorded, and its place in it."""
+
+    tile_id: str
+    row: int
+    column: int
+
+
 class Montage(Model):
     """The tiles of one region as the microscope (or a folder) gave them.
 
     `acquisition_id` is path-safe and is the Dagster partition key. `failures` are the
-    items that were promised and could not be taken in; the rest is still good.
+    items that were planned and could not be taken in; the rest is still good.
+    `expected_tiles` is the size of the plan: what completeness is judged against.
+    `planned` are the tiles that were once there, so that a later run misses those
+    that have gone; empty where nothing was recorded before.
     """
 
     acquisition_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
@@ -35,6 +46,7 @@ class Montage(Model):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     failures: tuple[Failure, ...] = ()
+    planned: tuple[PlannedTile, ...] = ()
 
 
 class TilePlacement(Model):

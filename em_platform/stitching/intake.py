@@ -51,7 +51,7 @@ def montage_of(
     for failure in failures:
         log.info("%s", failure.sentence)
     kept = [tile for tile, _ in headers]
-    expected = {tile.uri for tile in tile_list.tiles}
+    listed = len({tile.uri for tile in tile_list.tiles}) + len(tile_list.failures)
     return Montage(
         acquisition_id=name or acquisition_id(tile_list.uri),
         montage_id=_own_name(tile_list.uri),
@@ -60,7 +60,7 @@ def montage_of(
         pixel_nm=tile_list.pixel_nm,
         microscope=tile_list.microscope,
         magnification=tile_list.magnification,
-        expected_tiles=len(expected) + len(tile_list.failures),
+        expected_tiles=max(listed, tile_list.planned_tiles),
         started_at=tile_list.started_at,
         ended_at=tile_list.ended_at,
         failures=tuple(failures),

@@ -99,31 +99,35 @@ def check_fit(
 
 
 def check_completeness(montage: Montage) -> tuple[Check, ...]:
-    """Is every promised tile there."""
-    there, promised = len(montage.tiles), montage.expected_tiles
-    lost = max(promised - there, len(montage.failures))
+    """Is every planned tile there; the montage is that of which bad ones are out.
+
+    The plan is the raster that the microscope was to image, the list of a folder, or
+    what the montage held when it was first recorded.
+    """
+    there, planned = len(montage.tiles), montage.expected_tiles
+    lost = max(planned - there, len(montage.failures))
     if lost > 0:
         reasons = _named(failure.sentence for failure in montage.failures)
         sentence = (
-            f"Missing: {lost} of {promised} tiles"
+            f"Missing: {lost} of {planned} tiles"
             + (f" ({reasons})" if reasons else "")
             + "; image them again, or use the mosaic without them."
         )
-    elif there > promised:
+    elif there > planned:
         sentence = (
-            f"Too many: {there} tiles, {promised} were promised; check that only one "
+            f"Too many: {there} tiles, {planned} were planned; check that only one "
             "montage lies in the folder."
         )
     else:
-        sentence = f"Every promised tile is there ({promised})."
+        sentence = f"All planned tiles are there ({planned})."
     return (
         Check(
             name="montage_is_complete",
-            passed=there == promised and not montage.failures,
+            passed=there == planned and not montage.failures,
             severity=Severity.ERROR,
             sentence=sentence,
             value=there,
-            limit=promised,
+            limit=planned,
             items=tuple(failure.item for failure in montage.failures),
         ),
     )

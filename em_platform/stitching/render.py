@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from em_platform.config import RenderSettings
 from em_platform.formats.ome_zarr import Product, write_pyramid
-from em_platform.model import Box, LensModel, Montage, MontageFit
+from em_platform.formats.review_mark import mosaic_attributes
+from em_platform.model import Box, LensModel, Montage, MontageFit, Review
 from em_platform.stitching import blend
 from em_platform.stitching.compute import Map, serial
 from em_platform.stitching.placed import (
@@ -49,6 +50,7 @@ class Mosaic:
     seconds: float
     cpu_seconds: float
     mpix: float
+    review: Review
 
 
 def render_mosaic(
@@ -58,6 +60,7 @@ def render_mosaic(
     target: str,
     *,
     settings: RenderSettings,
+    review: Review,
     lens: LensModel | None = None,
     storage_options: dict[str, Any] | None = None,
     inputs: Iterable[str] = (),
@@ -68,8 +71,10 @@ def render_mosaic(
 
     Where tiles overlap, each counts by its distance from the edge of its valid region;
     where one tile alone lies, its grey levels are taken as they are. Memory follows the
-    shard and not the montage. See `formats.ome_zarr.write_pyramid` for what happens
-    when it is interrupted, and for its errors.
+    shard and not the montage. The image carries its `review`, so that who finds it
+    later, without Dagster or catalog, sees whether tiles are missing. See
+    `formats.ome_zarr.write_pyramid` for what happens when it is interrupted, and for
+    its errors.
     """
     started, cpu_started = time.perf_counter(), time.process_time()
     layout = lay_out(montage, fit, images, lens=lens)
@@ -85,7 +90,7 @@ def render_mosaic(
         product=mosaic_product(montage),
         fingerprint=_fingerprint(layout, images, lens),
         voxel_nm=(edge_nm, edge_nm) if edge_nm else None,
-        attributes={"em_platform": {"origin_px": list(layout.origin_px)}},
+        attributes=mosaic_attributes(layout.origin_px, review),
         storage_options=storage_options,
         inputs=inputs,
         overwrite=overwrite,
@@ -99,6 +104,7 @@ def render_mosaic(
         seconds=time.perf_counter() - started,
         cpu_seconds=time.process_time() - cpu_started + written.workers_cpu_seconds,
         mpix=layout.shape[0] * layout.shape[1] / 1e6,
+        review=review,
     )
 
 

@@ -11,7 +11,6 @@ from em_platform.model import (
     Failure,
     Montage,
     MontageFit,
-    Severity,
     TileMatch,
 )
 from em_platform.stitching.compute import own_usage, peak_memory_mb
@@ -46,6 +45,7 @@ def report_of(result: "StitchResult") -> dict[str, Any]:
         "tiles": _tiles(fit, names),
         "edges": [_edge(match, names) for match in fit.matches],
         "checks": [check.model_dump(mode="json") for check in result.checks],
+        "review": result.review.model_dump(mode="json"),
         "failures": [failure.model_dump(mode="json") for failure in montage.failures],
         "residual_px": round(fit.residual_px, 4),
         "mosaic": {
@@ -126,9 +126,8 @@ def summary_of(result: "StitchResult") -> list[str]:
 
 
 def is_clean(result: "StitchResult") -> bool:
-    """Whether nothing was set aside and no check of severity ERROR failed."""
-    failed = [c for c in result.checks if not c.passed and c.severity is Severity.ERROR]
-    return not failed and not result.montage.failures
+    """Whether all planned tiles are in the mosaic and no check of ERROR failed."""
+    return result.review.passed
 
 
 def _file_name(tile_id: str, uri: str) -> str:

@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from em_platform.config import StitchingSettings
-from em_platform.model import Check, LensModel, Montage, MontageFit, TileStats
+from em_platform.model import (
+    Check,
+    LensModel,
+    Montage,
+    MontageFit,
+    Review,
+    TileStats,
+    review_of,
+)
 from em_platform.stitching.compute import Map, own_usage, serial
+from em_platform.stitching.judge import check_montage
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.measure import choose_images, measure_tiles, set_aside
-from em_platform.stitching.quality import (
-    check_completeness,
-    check_fit,
-    check_matches,
-    check_tiles,
-)
 from em_platform.stitching.render import Mosaic, mosaic_product, render_mosaic
 from em_platform.stitching.solve import solve_montage
 from em_platform.stitching.tile_images import TileImages
@@ -46,6 +49,7 @@ class StitchResult:
     fit: MontageFit
     mosaic: Mosaic
     checks: tuple[Check, ...]
+    review: Review
     seconds: dict[str, float]
     cpu_seconds: float
     peak_memory_mb: float
@@ -101,6 +105,8 @@ def stitch_montage(
         )
     with steps.step("fit"):
         fit = solve_montage(montage, matches, settings=settings.solve)
+    checks = check_montage(montage, survey.stats, fit=fit, settings=settings)
+    review = review_of(checks)
     with steps.step("mosaic") as run_step:
         mosaic = render_mosaic(
             montage,
@@ -108,6 +114,7 @@ def stitch_montage(
             images,
             target,
             settings=settings.render,
+            review=review,
             lens=lens,
             storage_options=dict(storage_options) if storage_options else None,
             inputs=inputs,
@@ -121,27 +128,11 @@ def stitch_montage(
         stats=survey.stats,
         fit=fit,
         mosaic=mosaic,
-        checks=check_montage(montage, survey.stats, fit=fit, settings=settings),
+        checks=checks,
+        review=review,
         seconds=steps.seconds | {"total": sum(steps.seconds.values())},
         cpu_seconds=usage.cpu_seconds - before.cpu_seconds,
         peak_memory_mb=usage.peak_memory_mb,
-    )
-
-
-def check_montage(
-    montage: Montage,
-    stats: tuple[TileStats, ...],
-    *,
-    fit: MontageFit,
-    settings: StitchingSettings,
-) -> tuple[Check, ...]:
-    """All rules, applied to one montage."""
-    limits = settings.quality
-    return (
-        *check_completeness(montage),
-        *check_tiles(stats, limits),
-        *check_matches(montage, fit.matches, limits),
-        *check_fit(montage, fit, limits),
     )
 
 

@@ -47,11 +47,15 @@ class ListedTile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileList:
-    """A list as it was read: lines that are right, and what is wrong with the rest."""
+    """A list as it was read: lines that are right, and what is wrong with the rest.
+
+    `planned_tiles` is the size of the plan where it says more than the lines, else 0.
+    """
 
     uri: str
     tiles: tuple[ListedTile, ...]
     failures: tuple[Failure, ...] = ()
+    planned_tiles: int = 0
     on_grid: bool = False
     """Places are rows and columns; pixels follow from the overlap."""
     pixel_nm: float | None = None

@@ -227,6 +227,22 @@ def test_a_tile_that_was_never_saved_is_a_failure_and_the_rest_is_there(
     assert unsaved.sentence.count(raws[4]["path"]) == 1
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_the_plan_of_a_montage_is_what_its_status_says(
+    recorder: Recorder, frames: Path, is_late: bool
+) -> None:
+    raws, _ = image_montage(frames, "a")
+    said = [{"total_tiles": 6}, {"total_tiles": 9, "tilt_index": 1}, {"state": "error"}]
+    if is_late:  # the recorder was started behind the completion
+        record_montage(recorder, raws[:4], complete_body("a", raws[:4]))
+    for number, fields in enumerate(said):
+        body = {"montage_id": "m-a", **fields}
+        recorder.append("montage.status", body, {"sent_at": str(number)})
+    if not is_late:
+        record_montage(recorder, raws[:4], complete_body("a", raws[:4]))
+    assert recorder.montage("a").expected_tiles == 6
+
+
 def test_a_tile_said_twice_is_one_tile_and_the_last_word_counts(
     recorder: Recorder, frames: Path
 ) -> None:

@@ -132,3 +132,15 @@ def test_real_records_become_a_crate(shared_data: Path, tmp_path: Path) -> None:
     datasets = [e for e in crate.data_entities if e.type == "Dataset"]
     assert len(datasets) == 5
     assert all(len(dataset["author"]) == 1 for dataset in datasets)
+
+
+def test_a_crate_takes_the_verdict_with_it(tmp_path: Path) -> None:
+    bad = json.loads(json.dumps(RECORD)) | {"status": "needs_review"}
+    bad["metadata"]["quality"] = {"review_reasons": ["Missing: 1 of 4 tiles."]}
+    write_crate([Found(place="a", content=bad)], tmp_path / "crate")
+    crate = ROCrate(tmp_path / "crate")
+    [dataset] = [e for e in crate.data_entities if e.get("name") == "Developing retina"]
+    assert dataset["creativeWorkStatus"] == "needs_review"
+    assert dataset["description"] == (
+        "Zebrafish, 55 hpf. Needs review: Missing: 1 of 4 tiles."
+    )

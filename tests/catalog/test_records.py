@@ -20,7 +20,7 @@ from em_platform.model import (
     Tile,
     TilePlacement,
 )
-from em_platform.model.dataset import DatasetRecord, StoredLevel
+from em_platform.model.dataset import DatasetRecord, Status, StoredLevel
 from em_platform.storage.manifest import Product
 
 RECORDED = datetime(2026, 6, 1, tzinfo=UTC)
@@ -102,6 +102,24 @@ def test_a_record_keeps_the_schema_and_all_rules() -> None:
         "d: gone",
         "seams: 5 px at a-b",
     ]
+
+
+def test_a_montage_that_failed_an_error_needs_review_and_says_why() -> None:
+    lost = BAD.model_copy(
+        update={"severity": Severity.ERROR, "sentence": "Missing: 1 of 4 tiles"}
+    )
+    made = dataset_record(
+        montage(),
+        FIT,
+        url="file:///m.zarr",
+        image=IMAGE,
+        checks=(lost, BAD),
+        recorded_at=RECORDED,
+    )
+    assert made.status is Status.NEEDS_REVIEW
+    assert made.metadata.quality.review_reasons == ("Missing: 1 of 4 tiles",)
+    assert judge_record(content_of(made)) == Findings()
+    assert record(montage()).status is Status.COMPLETE, "a warning alone does not"
 
 
 def test_the_same_mosaic_gives_the_same_record() -> None:

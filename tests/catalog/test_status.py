@@ -117,6 +117,7 @@ def test_a_cancelled_item_can_start_again(store: Store) -> None:
         ("pending", "saving-data", "processing comes first"),
         ("processing", "pending", "cancel that first"),
         ("complete", "pending", "nothing is left to do"),
+        ("needs_review", "pending", "its volume stands"),
     ],
 )
 def test_a_status_that_cannot_follow_is_refused(
@@ -127,10 +128,11 @@ def test_a_status_that_cannot_follow_is_refused(
         mark(store, "ebi", "11759", after)
 
 
-def test_a_stub_cannot_be_complete(store: Store) -> None:
+@pytest.mark.parametrize("status", ["complete", "needs_review"])
+def test_a_stub_has_no_volume_that_stands(store: Store, status: str) -> None:
     mark(store, "ebi", "11759", "processing")
     with pytest.raises(RecordError, match="without volume_shape and data_type"):
-        mark(store, "ebi", "11759", "complete")
+        mark(store, "ebi", "11759", status)
     assert store.read(NAME, DatasetRecord).status is Status.PROCESSING
 
 
@@ -173,3 +175,13 @@ def test_a_file_has_sorted_keys_and_says_nothing_unknown(store: Store) -> None:
     assert list(content) == sorted(content)
     assert "null" not in text
     assert set(content["metadata"]) == {"core"}
+
+
+def test_a_dataset_that_needs_review_becomes_complete_by_a_better_run(
+    store: Store,
+) -> None:
+    waiting = mark(store, "ebi", "11759", "needs_review", record=whole())
+    assert waiting.progress is not None
+    assert waiting.progress.percentage == 100
+    mark(store, "ebi", "11759", "processing")
+    assert mark(store, "ebi", "11759", "complete", record=whole()).error is None

@@ -169,3 +169,23 @@ def test_what_is_no_object_is_one_error(content: Any) -> None:
 def test_a_long_wrong_value_is_cut() -> None:
     [error] = check_record(changed(("status", "x" * 5000)))
     assert len(error) < 400
+
+
+REASONS = "metadata.quality.review_reasons"
+
+
+def test_a_record_that_needs_review_has_its_volume_and_its_reasons() -> None:
+    waiting = changed(("status", "needs_review"), (REASONS, ["Missing: 1 tile."]))
+    assert judge_record(waiting, exists=lambda url: True).errors == ()
+    assert judge_record(waiting, exists=lambda url: False).errors == (
+        "files.volume: file:///data/volumes/ebi/11759.zarr is not there, a "
+        "needs_review record has its volume",
+    )
+    silent = changed(("status", "needs_review"))
+    assert check_record(silent) == (
+        f"{REASONS}: is missing, a needs_review record says which checks failed",
+    )
+    complete = changed((REASONS, ["Missing: 1 tile."]))
+    assert check_record(complete) == (
+        f"{REASONS}: a complete record has none; its status is needs_review",
+    )

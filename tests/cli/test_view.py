@@ -14,13 +14,15 @@ from PIL import Image
 
 from em_platform.config import RenderSettings
 from em_platform.formats.ome_zarr import write_pyramid
+from em_platform.formats.review_mark import mosaic_attributes
+from em_platform.model import Review
 from em_platform.storage.manifest import Product
 
 VIEW = [sys.executable, "-m", "em_platform", "view"]
 CHROMIUM = shutil.which("chromium")
 
 
-def write(folder, pixels):
+def write(folder, pixels, **more):
     write_pyramid(
         str(folder),
         pixels.shape,
@@ -31,6 +33,7 @@ def write(folder, pixels):
         product=Product(kind="mosaic", of="a test"),
         fingerprint="",
         voxel_nm=(4.0, 4.0),
+        **more,
     )
 
 
@@ -163,3 +166,17 @@ def test_a_port_in_use_is_told_in_one_sentence(tmp_path):
     assert result.returncode == 1
     assert result.stderr.startswith(f"em-platform: view: port {port} cannot be used")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_mosaic_that_needs_review_says_so_when_it_is_opened(tmp_path):
+    lost = Review(status="needs_review", reasons=("Missing: 1 of 4 tiles.",))
+    pixels = np.full((64, 64), 9, np.uint8)
+    write(tmp_path / "a.zarr", pixels, attributes=mosaic_attributes((0, 0), lost))
+    command = [*VIEW, "a.zarr", "--no-browser"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as process:
+        assert "http://127.0.0.1:" in process.stdout.readline()
+        told = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+    assert told == "needs review: Missing: 1 of 4 tiles.\n"

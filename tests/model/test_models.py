@@ -19,6 +19,9 @@ from em_platform.model import (
     Montage,
     MontageFit,
     NeighbourMatch,
+    PlannedTile,
+    Review,
+    ReviewStatus,
     Severity,
     Shift,
     Size,
@@ -109,6 +112,7 @@ EXAMPLES: tuple[Model, ...] = (
         expected_tiles=1,
         started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     ),
+    PlannedTile(tile_id=TILE.tile_id, row=0, column=1),
     TilePlacement(tile_id=TILE.tile_id, y_px=0.4, x_px=1803.9, residual_px=0.02),
     MontageFit(
         acquisition_id="m-0001",
@@ -127,6 +131,7 @@ EXAMPLES: tuple[Model, ...] = (
         residual_std_px=0.01,
         points=1000,
     ),
+    Review(status=ReviewStatus.NEEDS_REVIEW, reasons=("Missing: 1 of 4 tiles.",)),
     Check(
         name="tiles_are_in_focus",
         passed=False,

@@ -1,7 +1,7 @@
 """Montages in an inbox and from a microscope, a TEM DB, a Dagster instance."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from em_platform.storage import Store, layout, store_of
 from em_platform.temdb.register import Register, register_of, temdb_token
 
 TILE_PX, STEP_PX = 256, 192
+Cell = tuple[int, int]
+"""Row and column of a tile."""
 
 
 @pytest.fixture
@@ -52,28 +54,34 @@ def cheap_runs(monkeypatch: pytest.MonkeyPatch, dask_address: str) -> None:
     monkeypatch.setenv("EM_STITCHING__MATCH__SEARCH_PX", "32")
 
 
-def tiles_of_an_image(seed: int) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-    """Row, column and pixels of 2 x 2 tiles that share a quarter of an edge."""
-    noise = np.random.default_rng(seed).normal(128, 300, (512, 512))
+def tiles_of_an_image(
+    seed: int, side: int = 2
+) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+    """Row, column and pixels of a square of tiles that share a quarter of an edge."""
+    edge = TILE_PX + max(2, side - 1) * STEP_PX
+    noise = np.random.default_rng(seed).normal(128, 300, (edge, edge))
     grain = cv2.GaussianBlur(noise.astype(np.float32), (0, 0), 3)
     image = np.clip(grain, 0, 255).astype(np.uint8)
-    for row in range(2):
-        for column in range(2):
+    for row in range(side):
+        for column in range(side):
             y, x = row * STEP_PX, column * STEP_PX
             yield row, column, image[y : y + TILE_PX, x : x + TILE_PX]
 
 
 @pytest.fixture
 def drop_montage(home: Path) -> Callable[..., Path]:
-    """Put a folder of 2 x 2 tiles, cut from one image at known places, in the inbox."""
+    """Put a folder of tiles, cut from one image at known places, in the inbox."""
 
-    def drop(name: str, *, seed: int = 1) -> Path:
+    def drop(
+        name: str, *, seed: int = 1, side: int = 2, black: Collection[Cell] = ()
+    ) -> Path:
         folder = home / "inbox" / name
         folder.mkdir(parents=True)
         lines = ["file,x_px,y_px"]
-        for row, column, tile in tiles_of_an_image(seed):
+        for row, column, tile in tiles_of_an_image(seed, side):
             y, x = row * STEP_PX, column * STEP_PX
-            write_tiff(folder / f"t{row}{column}.tiff", tile)
+            shown = tile * ((row, column) not in black)
+            write_tiff(folder / f"t{row}{column}.tiff", shown)
             lines.append(f"t{row}{column}.tiff,{x + 3},{y - 2 * column}")
         (folder / "tiles.csv").write_text("\n".join(lines) + "\n")
         return folder
@@ -83,14 +91,25 @@ def drop_montage(home: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def image_montage(home: Path) -> Callable[..., Path]:
-    """Frames of 2 x 2 tiles as a microscope leaves them, and their record."""
+    """Frames of tiles as a microscope leaves them, and their record.
 
-    def image(montage_id: str, *, is_lens: bool = False) -> Path:
+    It announces `side` x `side` tiles without those that it `left_out`.
+    """
+
+    def image(
+        montage_id: str,
+        *,
+        is_lens: bool = False,
+        side: int = 2,
+        left_out: Collection[Cell] = (),
+    ) -> Path:
         key = f"{montage_id}-t1"
         folder = home / "frames" / montage_id
         folder.mkdir(parents=True)
         announced: dict[str, Any] = {}
-        for row, column, pixels in tiles_of_an_image(seed=1):
+        for row, column, pixels in tiles_of_an_image(1, side):
+            if (row, column) in left_out:
+                continue
             tile_id = f"{key}_{row:03d}_{column:03d}"
             path = folder / f"{tile_id}.tiff"
             write_tiff(path, pixels)
@@ -122,7 +141,9 @@ def image_montage(home: Path) -> Callable[..., Path]:
         }
         write_body(folder / f"{key}.complete.json", "montage.complete", complete)
         with recorder_of(load_settings()) as recorder:
-            assert recorder.reconcile_montage(folder) == 5
+            started = {"montage_id": montage_id, "state": "started"}
+            recorder.append("montage.status", started | {"total_tiles": side**2}, {})
+            assert recorder.reconcile_montage(folder) == len(announced) + 1
         return folder
 
     return image

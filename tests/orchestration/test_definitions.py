@@ -28,7 +28,7 @@ ASSETS = {
     **{f"{source}/{step}": f"ingest_{source}" for source in SOURCES for step in STEPS},
 }
 CHECKS = {
-    "raw_tiles:montage_is_complete",
+    "tiles:montage_is_complete",
     "tile_statistics:tiles_are_in_focus",
     "tile_statistics:tiles_have_contrast",
     "tile_statistics:tiles_are_not_saturated",

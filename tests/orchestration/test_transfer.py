@@ -102,6 +102,22 @@ def test_what_a_person_has_said_in_temdb_stays(
     assert (known.qc_state, known.qc_by) == ("qc_fail", "Zoe")
 
 
+def test_a_montage_without_a_planned_tile_fails_in_temdb(
+    instance: dg.DagsterInstance,
+    image_montage: ImageMontage,
+    upload: Upload,
+    temdb: Register,
+) -> None:
+    upload(image_montage("m-1", left_out={(1, 1)}))
+    assert on_montage(instance, "stitch_montages").success
+    result = on_montage(instance, "review_acquisitions")
+    [review] = result.asset_materializations_for_node("acquisition_review")
+    assert "Missing: 1 of 4 tiles" in str(review.metadata["failed"].value)
+    known = temdb.run_of(KEY)
+    assert known is not None
+    assert known.qc_state == "qc_fail"
+
+
 def test_a_tile_that_is_not_what_was_imaged_fails_its_montage(
     instance: dg.DagsterInstance,
     image_montage: ImageMontage,

@@ -18,6 +18,7 @@ from em_platform.model import (
     Size,
     Tile,
     TilePlacement,
+    review_of,
 )
 from em_platform.stitching.compute import dask_map, local_cluster, thread_map
 from em_platform.stitching.placed import SpatialIndex
@@ -93,6 +94,7 @@ class Scene:
             images or TileImages(),
             target,
             settings=settings,
+            review=review_of(()),
             **more,
         )
         return mosaic, open_level(target, 0)[:]

@@ -10,7 +10,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from em_platform.cli.runs import montage_runs
+from em_platform.cli.runs import ask, montage_runs
 from em_platform.formats.tiff import write_tiff
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
@@ -29,22 +29,30 @@ def platform(make_platform, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="module")
 def stitched(platform, wait_until: Callable[..., None]) -> str:
     """The key of a montage that came by the inbox."""
-    drop(platform.home / "inbox" / "grid-1")
+    return stitch(platform, "grid-1", wait_until)
+
+
+def stitch(
+    platform, key: str, wait_until: Callable[..., None], *, black: int | None = None
+) -> str:
+    """Drop a montage and wait until its run is over; gives its key."""
+    drop(platform.home / "inbox" / key, black=black)
     wait_until(
-        lambda: montage_runs(platform.url, "grid-1").is_over,
+        lambda: montage_runs(platform.url, key).is_over,
         timeout_s=120,
-        what=lambda: str(montage_runs(platform.url, "grid-1")) + platform.said(),
+        what=lambda: str(montage_runs(platform.url, key)) + platform.said(),
     )
-    return "grid-1"
+    return key
 
 
-def drop(folder: Path) -> None:
+def drop(folder: Path, *, black: int | None = None) -> None:
     noise = np.random.default_rng(1).normal(128, 300, (512, 512))
     image = np.clip(cv2.GaussianBlur(noise, (0, 0), 3), 0, 255).astype(np.uint8)
     folder.mkdir(parents=True)
     lines = ["file,x_px,y_px"]
     for x in (0, STEP_PX):
-        write_tiff(folder / f"t{x}.tiff", image[:TILE_PX, x : x + TILE_PX])
+        tile = image[:TILE_PX, x : x + TILE_PX] * np.uint8(x != black)
+        write_tiff(folder / f"t{x}.tiff", tile)
         lines.append(f"t{x}.tiff,{x + 2},0")
     (folder / "tiles.csv").write_text("\n".join(lines) + "\n")
 
@@ -57,6 +65,31 @@ def test_a_folder_in_the_inbox_becomes_a_checked_mosaic(platform, stitched) -> N
     assert runs.assets[-1] == "dataset_record"
     assert len(runs.checks) == 10
     assert (platform.home / "data/montages/grid-1/mosaic.zarr/zarr.json").is_file()
+
+
+STATUSES = """
+query { assetNodeOrError(assetKey: {path: ["tiles"]}) { ... on AssetNode {
+  assetCheckOrError(checkName: "montage_is_complete") { ... on AssetCheck {
+    partitionStatuses { ... on AssetCheckDefaultPartitionStatuses {
+      succeededPartitions failedPartitions
+    } }
+  } }
+} } }"""
+
+
+def test_the_web_ui_shows_a_bad_montage_behind_the_good_one_after_it(
+    platform, stitched: str, wait_until: Callable[..., None]
+) -> None:
+    bad = stitch(platform, "grid-bad", wait_until, black=STEP_PX)
+    good = stitch(platform, "grid-good", wait_until)
+    runs = montage_runs(platform.url, bad)
+    assert runs.status == "SUCCESS"
+    assert not runs.is_good
+    assert runs.checks["montage_is_complete"].sentence.startswith("Missing: 1 of 2")
+    node = ask(platform.url, STATUSES)["assetNodeOrError"]
+    statuses = node["assetCheckOrError"]["partitionStatuses"]
+    assert statuses["failedPartitions"] == [bad]
+    assert {stitched, good} <= set(statuses["succeededPartitions"])
 
 
 def test_a_montage_is_made_again_from_the_command_line(

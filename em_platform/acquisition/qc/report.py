@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from em_platform.config import Settings
 from em_platform.errors import MessagingError
 from em_platform.messaging.bus import Bus
-from em_platform.model import Check, Severity
+from em_platform.model import Check, failed_errors
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def report_checks(
 
 def stop_reason(acquisition_id: str, checks: Iterable[Check]) -> str:
     """The sentence for the operator; empty where no check of severity ERROR failed."""
-    failed = [c for c in checks if not c.passed and c.severity is Severity.ERROR]
+    failed = failed_errors(checks)
     if not failed:
         return ""
     more = len(failed) - _NAMED

@@ -16,7 +16,7 @@ def claims(name: str, content: Any) -> bool:
 
 
 def read(place: Place, name: str, *, content: Any, options: InputOptions) -> TileList:
-    """Its tiles, and what was set aside when it was written."""
+    """Its tiles, and what was excluded when it was written."""
     uri = place.uri(name)
     try:
         montage = Montage.model_validate(content)
@@ -42,6 +42,7 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
             for tile in montage.tiles
         ),
         failures=montage.failures,
+        planned_tiles=montage.expected_tiles,
         pixel_nm=options.pixel_nm or montage.pixel_nm,
         microscope=montage.microscope,
         magnification=montage.magnification,

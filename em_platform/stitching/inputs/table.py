@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from em_platform.errors import ConfigError, FormatError
 from em_platform.formats.source import join_uri
 from em_platform.model import Failure
@@ -44,7 +46,7 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
         )
     nm = pixel_nm if unit == "nm" and pixel_nm else 1.0
     tiles: list[ListedTile] = []
-    failures: list[Failure] = []
+    failures = _reported_failures(content)
     for line, row in enumerate(rows, start=2 if isinstance(content, str) else 1):
         if not row.get("file"):
             failures.append(_no_file(uri, line))
@@ -63,6 +65,15 @@ def _rows(content: Any) -> tuple[list[Mapping[str, Any]], float | None]:
     if isinstance(content, dict):
         return list(content["tiles"]), _positive(content.get("pixel_nm"))
     return [row for row in content if isinstance(row, dict)], None
+
+
+def _reported_failures(content: Any) -> list[Failure]:
+    """What the stitch excluded whose report is read: the places alone hide it."""
+    found = content.get("failures") if isinstance(content, dict) else None
+    try:
+        return TypeAdapter(list[Failure]).validate_python(found)
+    except ValidationError:  # a list of somebody else
+        return []
 
 
 def _lines(text: str) -> list[str]:

@@ -114,6 +114,31 @@ def test_a_montage_of_ours_is_opened_again(tmp_path: Path) -> None:
     assert open_montage(path, name="again").acquisition_id == "again"
 
 
+def test_a_montage_that_is_opened_again_keeps_its_plan(tmp_path: Path) -> None:
+    write_tiles(tmp_path, ["a.tif", "b.tif"])
+    (tmp_path / "tiles.csv").write_text("file,x_px,y_px\na.tif,0,0\nb.tif,86,0\n")
+    planned = open_montage(tmp_path).model_copy(update={"expected_tiles": 6})
+    path = tmp_path / "montage.json"
+    path.write_text(planned.model_dump_json())
+    assert open_montage(path).expected_tiles == 6
+
+
+def test_what_a_report_excluded_is_missing_when_it_is_stitched_again(
+    tmp_path: Path,
+) -> None:
+    write_tiles(tmp_path, ["a.tif", "b.tif"])
+    rows = [{"file": "a.tif", "x_px": 0, "y_px": 0}]
+    rows += [{"file": "b.tif", "x_px": 86, "y_px": 0}]
+    lost = {"item": "c.tif", "error": "FormatError", "sentence": "c.tif: all black"}
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"tiles": rows, "failures": [lost]}))
+    montage = open_montage(path)
+    assert [failure.sentence for failure in montage.failures] == ["c.tif: all black"]
+    assert montage.expected_tiles == 3
+    path.write_text(json.dumps({"tiles": rows, "failures": "none"}))
+    assert open_montage(path).failures == ()
+
+
 def test_the_acquisition_id_is_safe_stable_and_unlike_others(tmp_path: Path) -> None:
     ids = set()
     for folder in ("A b/ü", "A b/x", "c/x"):
