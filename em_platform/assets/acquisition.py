@@ -34,8 +34,9 @@ def raw_tiles(
     context: dg.AssetExecutionContext, microscope: Microscope, storage: Storage
 ) -> dg.MaterializeResult:
     """The frames of one montage as the camera saved them, and where each lies."""
-    key, store = context.partition_key, storage.store()
+    key = context.partition_key
     with told_to_dagster():
+        store = storage.writing(layout.montage_folder(key))
         montage = as_first_planned(microscope.montage(key), store)
         store.write(layout.montage(key), montage, Montage)
     return dg.MaterializeResult(metadata=montage_summary(montage))
@@ -77,9 +78,10 @@ def finish_tiles(
     compute: DaskResource,
 ) -> Iterator[dg.MaterializeResult]:
     """Finish the tiles and measure them in one pass over their pixels."""
-    key, store = context.partition_key, storage.store()
+    key = context.partition_key
     settings = configuration.settings()
     with told_to_dagster(), Stopwatch() as watch:
+        store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.montage(key), Montage)
         done = finish_montage(montage, settings, store, run=compute.map())
         store.write(layout.tiles(key), done.montage, Montage)

@@ -32,9 +32,10 @@ def dataset_record(
     context: dg.AssetExecutionContext, configuration: Configuration, storage: Storage
 ) -> dg.MaterializeResult:
     """The catalog record of one montage: what it is, how large, how good."""
-    key, store = context.partition_key, storage.store()
+    key = context.partition_key
     settings = configuration.settings().stitching
     with told_to_dagster():
+        store = storage.writing(layout.montage_folder(key))
         judged = judged_montage(key, store, settings)
         montage, url = judged.montage, store.url(layout.mosaic(key))
         image = mosaic_levels(url, pixel_nm=montage.pixel_nm, options=store.options)

@@ -53,8 +53,9 @@ def _entry(source: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from em_platform.ingest import steps
 
-        key, store = context.partition_key, storage.store()
+        key = context.partition_key
         with told_to_dagster():
+            store = storage.writing(layout.item_folder(source, key))
             found = steps.take_entry(sources.source(source), key, store)
         url = store.url(layout.ingested(source, key, "entry"))
         return dg.MaterializeResult(metadata=entry_summary(found, url))
@@ -85,9 +86,10 @@ def _raw(source: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from em_platform.ingest import steps
 
-        key, store = context.partition_key, storage.store()
+        key = context.partition_key
         settings = configuration.settings()
         with told_to_dagster(), Stopwatch() as watch:
+            store = storage.writing(layout.item_folder(source, key))
             said = store.read(layout.ingested(source, key, "entry"), Entry)
             fetched = steps.take_raw(
                 sources.source(source),
@@ -132,9 +134,10 @@ def _volume(source: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from em_platform.ingest import steps
 
-        key, store = context.partition_key, storage.store()
+        key = context.partition_key
         settings = configuration.settings()
         with told_to_dagster():
+            store = storage.writing(layout.item_folder(source, key))
             said = store.read(layout.ingested(source, key, "entry"), Entry)
             fetched = store.read(layout.ingested(source, key, "raw"), RawItem)
             steps.take_volume(
@@ -178,8 +181,9 @@ def _record(source: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from em_platform.ingest import steps
 
-        key, store = context.partition_key, storage.store()
+        key = context.partition_key
         with told_to_dagster():
+            store = storage.writing(layout.item_folder(source, key))
             written, found = steps.take_record(
                 source,
                 key,

@@ -62,8 +62,9 @@ def lens_correction(
 ) -> dg.MaterializeResult:
     """The distortion of one microscope's lens at one magnification."""
     name, magnification = lens_of_key(context.partition_key)
-    settings, store = configuration.settings(), storage.store()
+    settings = configuration.settings()
     with told_to_dagster():
+        store = storage.writing(layout.lens(name, magnification))
         montage = microscope.montage(config.acquisition_id)
         images, run = images_of(montage, settings, store), compute.map()
         how = settings.stitching.match
@@ -95,9 +96,10 @@ def tile_matches(
     compute: DaskResource,
 ) -> dg.MaterializeResult:
     """The measured shift of every pair of overlapping tiles."""
-    key, store = context.partition_key, storage.store()
+    key = context.partition_key
     settings = configuration.settings()
     with told_to_dagster(), Stopwatch() as watch:
+        store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.tiles(key), Montage)
         images = finished_images(montage, store)
         lens, run = choose_lens(montage, store), compute.map()
@@ -124,9 +126,10 @@ def montage_fit(
     context: dg.AssetExecutionContext, configuration: Configuration, storage: Storage
 ) -> dg.MaterializeResult:
     """One place for every tile, by robust least squares over all matches."""
-    key, store = context.partition_key, storage.store()
+    key = context.partition_key
     settings = configuration.settings()
     with told_to_dagster(), Stopwatch() as watch:
+        store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.tiles(key), Montage)
         matches = store.read(layout.tile_matches(key), tuple[TileMatch, ...])
         fit = solve_montage(montage, matches, settings=settings.stitching.solve)
@@ -154,9 +157,10 @@ def mosaic(
     compute: DaskResource,
 ) -> dg.MaterializeResult:
     """The stitched image: OME-Zarr 0.5, sharded, with a pyramid."""
-    key, store = context.partition_key, storage.store()
+    key = context.partition_key
     settings = configuration.settings()
     with told_to_dagster(), Stopwatch() as watch:
+        store = storage.writing(layout.montage_folder(key))
         judged = judged_montage(key, store, settings.stitching)
         montage = judged.montage
         made = render_mosaic(

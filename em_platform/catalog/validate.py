@@ -18,6 +18,8 @@ from em_platform.model.dataset import WITH_VOLUME, DatasetRecord, is_uri
 
 Exists = Callable[[str], bool | None]
 """Whether the file of a URL is there; None where nobody can say."""
+Damage = Callable[[str], str]
+"""What is wrong with the image at a URL; empty where nothing is, or nobody can say."""
 _MOST_CHARACTERS = 160
 """Of a wrong value that is shown in a sentence."""
 _RFC_3339 = re.compile(
@@ -51,11 +53,14 @@ def check_record(content: Any) -> tuple[str, ...]:
     return judge_record(content).errors
 
 
-def judge_record(content: Any, *, exists: Exists | None = None) -> Findings:
+def judge_record(
+    content: Any, *, exists: Exists | None = None, damage: Damage | None = None
+) -> Findings:
     """Every error and warning of a record of any version.
 
     Form and values are checked by the schema, with its formats; then, by rules, whether
-    the parts fit each other. `exists` is asked for the volume of a record that has one.
+    the parts fit each other. `exists` is asked for the volume of a record that has one,
+    and `damage` for what is wrong with it.
     A key that no version declares is a warning.
     """
     if not isinstance(content, Mapping):
@@ -65,7 +70,7 @@ def judge_record(content: Any, *, exists: Exists | None = None) -> Findings:
     errors = [f"{e.place}: {e.reason}" for e in found if not e.is_unknown]
     warnings = [f"{e.place}: {e.reason}" for e in found if e.is_unknown]
     errors += [sentence for rule in RULES for sentence in rule(content)]
-    errors += _missing_volume(content, exists)
+    errors += _bad_volume(content, exists, damage)
     warnings += [sentence for rule in ADVICE for sentence in rule(content)]
     # Rules and schema may say the same; each sentence once, in the order of the paths.
     return Findings(
@@ -204,10 +209,16 @@ def _cut(text: str) -> str:
     return f"{text[:_MOST_CHARACTERS]} ..."
 
 
-def _missing_volume(content: Mapping[str, Any], exists: Exists | None) -> Iterator[str]:
+def _bad_volume(
+    content: Mapping[str, Any], exists: Exists | None, damage: Damage | None
+) -> Iterator[str]:
     volume = at(content, "files", "volume")
     status = content.get("status")
     if exists is None or status not in WITH_VOLUME:
         return
-    if isinstance(volume, str) and volume and exists(volume) is False:
+    if not isinstance(volume, str) or not volume:
+        return
+    if exists(volume) is False:
         yield f"files.volume: {volume} is not there, a {status} record has its volume"
+    elif damage is not None and (wrong := damage(volume)):
+        yield f"files.volume: {volume}: {wrong}"

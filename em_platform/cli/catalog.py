@@ -85,16 +85,29 @@ def search(query: tuple[str, ...], paths: tuple[Path, ...], as_json: bool) -> No
 @command.command()
 @_PATHS
 @click.option("--warnings", is_flag=True, help="Show warnings, too.")
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Also read every image back and compare it with its manifest.",
+)
 @_JSON
-def validate(paths: tuple[Path, ...], warnings: bool, as_json: bool) -> None:
+def validate(
+    paths: tuple[Path, ...], warnings: bool, deep: bool, as_json: bool
+) -> None:
     """Check every record and tell all errors; status 1 where there are any.
 
-    Nothing is written; `consolidate` writes a report.
+    Nothing is written; `consolidate` writes a report. With --deep a volume or mosaic of
+    which a file was lost or changed is an error, too.
     """
     from em_platform.catalog.consolidate import judge_all
 
+    if paths and deep:
+        raise ConfigError(
+            "catalog validate: --deep reads the images of the store, PATHs of other "
+            "records were named; leave one of them out"
+        )
     store = None if paths else _store()
-    judged = judge_all(_found(paths), store=store)
+    judged = judge_all(_found(paths), store=store, deep=deep)
     wrong = [each for each in judged if not each.is_valid]
     if as_json:
         told = [
