@@ -22,6 +22,8 @@ from em_platform.acquisition.waiting import Wait, wait_of
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
 
+_BLOCKED_S = 1.0  # a session that has just ended may be starting again
+
 _TOPICS = (
     *PER_TILE,
     "montage.status",
@@ -30,6 +32,7 @@ _TOPICS = (
     "roi.queue.status",
     "qc.status",
     "ui.run",
+    "state.current",
     "stage.motion.command",
     "camera.status",
     "buffer.status",
@@ -56,7 +59,10 @@ class Heard:
             for name, entry in (queue or {}).items()
             if status_of(entry) == "failed"
         }
-        self._is_blocked = False
+        self._blocked, self._blocked_s = "", 0.0
+        self._failure_ahead = False
+        self._was_imaging = False
+        self._stop_reason = ""
         self.quiet_since_s = time.monotonic()
         self.frame_px = 0
         self._settings = settings
@@ -82,8 +88,9 @@ class Heard:
         Those behind one that has failed do not begin before that is retried.
         """
         with self._lock:
+            blocked_s = time.monotonic() - self._blocked_s if self._blocked else 0.0
             return all(
-                runs[-1].is_settled if runs else self._is_blocked
+                runs[-1].is_settled if runs else blocked_s > _BLOCKED_S
                 for runs in self._runs.values()
             )
 
@@ -124,7 +131,9 @@ class Heard:
             runs = [
                 self._runs[name][-1]
                 if self._runs[name]
-                else MontageHeard(montage_id=name, state="pending")
+                else MontageHeard(
+                    montage_id=name, state="pending", reason=self._blocked
+                )
                 for name in self._runs
             ]
             return report_of(
@@ -210,18 +219,39 @@ class Heard:
         runs[-1].reason = message.error_message or runs[-1].reason
 
     def _hear_roi_queue_status(self, message: Any, _: int) -> None:
+        before = self._failed_before
         failed = [
             (entry.montage_id, entry.timestamp)
             for entry in message.queue
             if status_of(entry) == "failed"
         ]
-        self._is_blocked = not self._failed_before.issuperset(failed)
+        news = [name for name, since in failed if (name, since) not in before]
+        behind = f"it waits behind {news[0]}, which failed; retry that" if news else ""
+        if bool(behind) != self._failure_ahead:
+            self._failure_ahead = bool(behind)
+            self._block(behind)
+
+    def _hear_state_current(self, message: Any, _: int) -> None:
+        """A session that has ended without a failure was to stop at the end."""
+        is_imaging = message.state.startswith("Acquisition")
+        if self._was_imaging and message.state.startswith("Preview"):
+            reason = self._stop_reason or "the session has ended"
+            self._block(f"it was not begun: {reason}; start again when that is well")
+        elif is_imaging and not self._was_imaging:
+            self._block("")
+        self._was_imaging = is_imaging
+
+    def _block(self, reason: str) -> None:
+        self._blocked, self._blocked_s = reason, time.monotonic()
 
     def _hear_qc_status(self, message: Any, sent_ms: int) -> None:
         status = str(getattr(message.status, "value", message.status))
+        self._stop_reason = "" if status == "GOOD" else message.reason or status
         self._note_stop(status == "STOP_NOW", sent_ms)
 
     def _hear_ui_run(self, message: Any, sent_ms: int) -> None:
+        if message.abort_now or message.abort_at_end:
+            self._stop_reason = "the operator stopped the session"
         self._note_stop(message.abort_now, sent_ms)
 
     def _note_stop(self, is_stop: bool, sent_ms: int) -> None:
