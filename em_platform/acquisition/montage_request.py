@@ -9,13 +9,13 @@ from em_platform.config import Settings
 from em_platform.errors import AcquisitionError, NoAnswer
 from em_platform.messaging.bus import Bus
 
-_QUEUE_S = 10.0  # the coordinator publishes its queue each two seconds
-_TAKEN_S = 15.0
+QUEUE_S = 10.0  # the coordinator publishes its queue each two seconds
+TAKEN_S = 15.0
 
 _UNFINISHED = ("pending", "active", "paused", "failed")
 
 
-def queue_of(bus: Bus) -> dict[str, Any]:
+def queue_of(bus: Bus, *, timeout_s: float = QUEUE_S) -> dict[str, Any]:
     """Montage id -> its entry in the coordinator's queue.
 
     Raises
@@ -24,10 +24,10 @@ def queue_of(bus: Bus) -> dict[str, Any]:
         The coordinator does not publish its queue.
     """
     try:
-        status = bus.wait_for("roi.queue.status", lambda _: True, _QUEUE_S)
+        status = bus.wait_for("roi.queue.status", lambda _: True, timeout_s)
     except NoAnswer as error:
         raise NoAnswer(
-            f"acquire: no roi.queue.status came within {_QUEUE_S:g} s, the coordinator "
+            f"acquire: no roi.queue.status came within {timeout_s:g} s, the coordinator "
             "publishes one each 2 s; see coordinator.log, or start it again"
         ) from error
     return {entry.montage_id: entry for entry in status.queue}
@@ -79,7 +79,9 @@ def first_number(wanted: int | None, count: int, *, existing: Collection[str]) -
     return wanted
 
 
-def request_montage(bus: Bus, region: dict[str, Any]) -> None:
+def request_montage(
+    bus: Bus, region: dict[str, Any], *, timeout_s: float = TAKEN_S
+) -> None:
     """Have the coordinator take a region into its queue.
 
     Raises
@@ -95,12 +97,12 @@ def request_montage(bus: Bus, region: dict[str, Any]) -> None:
     bus.publish("roi.create", **region)
     try:
         answer = bus.wait_for(
-            "roi.status", lambda m: m.montage_id == name, _TAKEN_S, since=since
+            "roi.status", lambda m: m.montage_id == name, timeout_s, since=since
         )
     except NoAnswer as error:
         raise NoAnswer(
             f"acquire: the coordinator neither took {name} nor refused it within "
-            f"{_TAKEN_S:g} s; see coordinator.log, or start it again"
+            f"{timeout_s:g} s; see coordinator.log, or start it again"
         ) from error
     if status_of(answer) == "failed":
         raise AcquisitionError(

@@ -30,7 +30,7 @@ def regions(settings: Settings, count: int, *, first: int = 1) -> list[dict[str,
     return [
         roi_of(
             montage_name(number),
-            number,
+            _aperture(number, settings),
             acquisition.rows,
             acquisition.columns,
             acquisition.overlap,
@@ -38,6 +38,15 @@ def regions(settings: Settings, count: int, *, first: int = 1) -> list[dict[str,
         )
         for number in range(first, first + count)
     ]
+
+
+def _aperture(number: int, settings: Settings) -> int:
+    """That of the same number; a simulated tape begins anew behind its last one."""
+    acquisition = settings.acquisition
+    last = acquisition.simulation.apertures - 1
+    if not acquisition.simulated or last < 1:
+        return number
+    return 1 + (number - 1) % last
 
 
 def new_regions(

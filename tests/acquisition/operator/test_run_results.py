@@ -115,7 +115,7 @@ Run = Callable[..., str]
 def run(instance: dg.DagsterInstance) -> Run:
     """Run a job for the montage; the id of the run."""
 
-    def act(job: str, selection: Sequence[str] = (), **tags: str) -> str:
+    def act(job: str, selection: Sequence[str] = ()) -> str:
         chosen = [dg.AssetKey(name.split("/")) for name in selection]
         resolved = (
             definitions.resolve_implicit_global_asset_job_def()
@@ -127,7 +127,6 @@ def run(instance: dg.DagsterInstance) -> Run:
             partition_key=MONTAGE,
             asset_selection=chosen or None,
             raise_on_error=False,
-            tags=tags,
         )
         return result.run_id
 
@@ -221,17 +220,21 @@ def test_what_repeats_the_rest_of_a_stitching_belongs_to_it(
 ) -> None:
     checks["seams_are_closed"] = dg.AssetCheckSeverity.ERROR
     first = run("stitch_montages")
-    repeated = run(
-        "stitch_montages",
-        ("tiles",),
-        **{"dagster/root_run_id": first, "dagster/parent_run_id": first},
+    rest = frozenset({dg.AssetKey("tiles")})
+    job = definitions.resolve_job_def("stitch_montages").get_subset(
+        asset_selection=rest
+    )
+    repeated = instance.create_run_for_job(
+        job,
+        asset_selection=rest,
+        root_run_id=first,
+        parent_run_id=first,
+        tags={"dagster/partition": MONTAGE},
+        status=dg.DagsterRunStatus.SUCCESS,
     )
     result = result_of(web_ui, MONTAGE)
     assert result is not None
-    stored = instance.get_run_by_id(repeated)
-    assert stored is not None
-    newest = repeated if stored.root_run_id else first
-    assert result["run_id"] == newest
+    assert result["run_id"] == repeated.run_id
     assert result["failed"] == [f"seams_are_closed: {SEAM}"]
 
 
