@@ -27,8 +27,8 @@ def queue_of(bus: Bus, *, timeout_s: float = QUEUE_S) -> dict[str, Any]:
         status = bus.wait_for("roi.queue.status", lambda _: True, timeout_s)
     except NoAnswer as error:
         raise NoAnswer(
-            f"acquire: no roi.queue.status came within {timeout_s:g} s, the coordinator "
-            "publishes one each 2 s; see coordinator.log, or start it again"
+            f"acquire: no roi.queue.status came within {timeout_s:g} s, the "
+            "coordinator publishes one each 2 s; see coordinator.log, or start it again"
         ) from error
     return {entry.montage_id: entry for entry in status.queue}
 

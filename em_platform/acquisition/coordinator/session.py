@@ -275,6 +275,7 @@ class Session:
         """Note and tell that it goes on after a rest or a failure."""
         self.pause_wanted = False
         self.stop_now = self.stop_at_end = ""
+        self.beam_mean = None  # of a dark tile: it would forbid what is to replace it
         self.book.change(mode="running")
         if self.book.current is not None:
             self._become("active")
