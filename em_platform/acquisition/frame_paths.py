@@ -17,6 +17,7 @@ from em_platform.config import Settings
 from em_platform.errors import DeviceError
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TILE = re.compile(r"(.+)_\d{3,}_\d{3,}(?:r(\d+))?")
 PREVIEW = "preview"
 """Folder of frames that belong to no montage (`montage_id` is empty)."""
 
@@ -54,15 +55,26 @@ def montage_folder(frames: Path, montage_id: str) -> Path:
     return frames / (_safe(montage_id) if montage_id else PREVIEW)
 
 
-def tile_name(acquisition_id: str, row: int, column: int) -> str:
-    """The id of one tile, unique among all acquisitions."""
-    return f"{acquisition_id}_{row:03d}_{column:03d}"
+def tile_name(acquisition_id: str, row: int, column: int, *, retry: int = 0) -> str:
+    """The id of one tile, unique among all acquisitions and all of its retries.
+
+    A frame that is imaged again has an id of its own: what is still on its way about
+    the rejected frame cannot be taken for the new one.
+    """
+    name = f"{acquisition_id}_{row:03d}_{column:03d}"
+    return f"{name}r{retry}" if retry else name
 
 
 def acquisition_of(tile_id: str) -> str:
     """The acquisition that a tile of `tile_name` belongs to; else the id itself."""
-    found = re.fullmatch(r"(.+)_\d{3,}_\d{3,}", tile_id)
+    found = _TILE.fullmatch(tile_id)
     return found[1] if found else tile_id
+
+
+def retry_of(tile_id: str) -> int:
+    """How often the tile had been imaged before this frame; 0 for the first one."""
+    found = _TILE.fullmatch(tile_id)
+    return int(found[2] or 0) if found else 0
 
 
 def reserve_id(frames: Path, montage_id: str, started_at: datetime) -> str:

@@ -1,6 +1,5 @@
 """Listens to a session of the microscope, and keeps what its report needs."""
 
-import json
 import os
 import threading
 import time
@@ -8,12 +7,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from em_platform.acquisition.frame_paths import (
-    acquisition_of,
-    complete_body_path,
-    frame_path,
-    frames_folder,
-)
+from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.acquisition.held_up import held_up
+from em_platform.acquisition.montage_request import status_of
 from em_platform.acquisition.report import (
     PER_TILE,
     LiveReport,
@@ -21,17 +17,22 @@ from em_platform.acquisition.report import (
     TileHeard,
     report_of,
 )
+from em_platform.acquisition.run_files import RunFiles
+from em_platform.acquisition.waiting import Wait, wait_of
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
-from em_platform.storage import layout, store_of
+
+_BLOCKED_S = 1.0  # a session that has just ended may be starting again
 
 _TOPICS = (
     *PER_TILE,
     "montage.status",
     "montage.complete",
     "roi.status",
+    "roi.queue.status",
     "qc.status",
     "ui.run",
+    "state.current",
     "stage.motion.command",
     "camera.status",
     "buffer.status",
@@ -39,15 +40,33 @@ _TOPICS = (
 
 
 class Heard:
-    """What was said of some montages since this was made; may be read at any time."""
+    """What was said of some montages since this was made; may be read at any time.
+
+    `queue` are the entries of the coordinator's queue before a start: what had failed
+    then is started again, and its failure is not news.
+    """
 
     def __init__(
-        self, bus: Bus, settings: Settings, montage_ids: Collection[str]
+        self,
+        bus: Bus,
+        settings: Settings,
+        montage_ids: Collection[str],
+        *,
+        queue: Mapping[str, Any] | None = None,
     ) -> None:
+        self._failed_before = {
+            (name, entry.timestamp)
+            for name, entry in (queue or {}).items()
+            if status_of(entry) == "failed"
+        }
+        self._blocked, self._blocked_s = "", 0.0
+        self._failure_ahead = False
+        self._was_imaging = False
+        self._stop_reason = ""
         self.quiet_since_s = time.monotonic()
         self.frame_px = 0
         self._settings = settings
-        self._frames = frames_folder(settings)
+        self._files = RunFiles(settings)
         self._runs: dict[str, list[MontageHeard]] = {m: [] for m in montage_ids}
         self._sent: set[tuple[str, str, str]] = set()
         self._stop_said_ms: int | None = None
@@ -64,9 +83,33 @@ class Heard:
 
     @property
     def is_settled(self) -> bool:
-        """Whether every montage is imaged, judged and uploaded, or has ended."""
+        """Whether every montage is imaged, judged and uploaded, or has ended.
+
+        Those behind one that has failed do not begin before that is retried.
+        """
         with self._lock:
-            return all(runs and runs[-1].is_settled for runs in self._runs.values())
+            blocked_s = time.monotonic() - self._blocked_s if self._blocked else 0.0
+            return all(
+                runs[-1].is_settled if runs else blocked_s > _BLOCKED_S
+                for runs in self._runs.values()
+            )
+
+    def waits_for(self) -> Wait:
+        """What the first montage that is not settled waits for, and how long it may.
+
+        Times are those after which a service itself would have given up, doubled.
+        """
+        with self._lock:
+            name, run = next(
+                (n, runs[-1] if runs else None)
+                for n, runs in self._runs.items()
+                if not (runs and runs[-1].is_settled)
+            )
+            return wait_of(name, run, self._settings.acquisition)
+
+    def blocked(self) -> str:
+        """The sentence of the buffer on what blocks the upload; empty where nothing."""
+        return held_up(self._settings.home.absolute())
 
     def look(self) -> None:
         """See on disk and in the store what no message tells, or one was missed of."""
@@ -74,7 +117,9 @@ class Heard:
             if run.state != "completed" or not run.acquisition_id:
                 continue
             if run.completed is None:
-                run.completed = self._completed_on_disk(run)
+                run.completed = self._files.completed(run)
+            if run.unjudged:
+                self._take_verdicts(run)
             if not run.uploaded and self._is_uploaded(run):
                 run.uploaded = True
                 self.quiet_since_s = time.monotonic()
@@ -83,10 +128,21 @@ class Heard:
         """Of all that was heard so far."""
         self.look()
         with self._lock:
-            runs = self.runs
+            runs = [
+                self._runs[name][-1]
+                if self._runs[name]
+                else MontageHeard(
+                    montage_id=name, state="pending", reason=self._blocked
+                )
+                for name in self._runs
+            ]
             return report_of(
                 runs,
-                there={t: self._is_there(r, t) for r in runs for t in r.tiles},
+                there={
+                    tile_id: is_there
+                    for run in runs
+                    for tile_id, is_there in self._files.there(run).items()
+                },
                 frame_px=self.frame_px,
                 cores=len(os.sched_getaffinity(0)),
                 stop_ms=self._stop_ms,
@@ -138,8 +194,9 @@ class Heard:
             runs.append(MontageHeard(montage_id=message.montage_id, begun_ms=sent_ms))
         run = runs[-1]
         run.state, run.ended_ms = state, sent_ms
+        run.imaged = message.current_tile or run.imaged
         run.total = message.total_tiles or run.total
-        run.reason = message.error_message or run.reason
+        run.reason = message.error_message or ("" if state == "resumed" else run.reason)
 
     def _hear_montage_complete(self, message: Any, _: int) -> None:
         run = self._run_of(message.montage_id, message.acquisition_id)
@@ -153,17 +210,48 @@ class Heard:
         state = str(getattr(message.status, "value", message.status))
         if runs is None or state not in _ENDS:
             return
+        if (message.montage_id, message.timestamp) in self._failed_before:
+            return  # published before the start, or repeated since
         if not runs:
             runs.append(MontageHeard(montage_id=message.montage_id, begun_ms=sent_ms))
         if not runs[-1].is_over:
             runs[-1].state, runs[-1].ended_ms = _ENDS[state], sent_ms
         runs[-1].reason = message.error_message or runs[-1].reason
 
+    def _hear_roi_queue_status(self, message: Any, _: int) -> None:
+        before = self._failed_before
+        failed = [
+            (entry.montage_id, entry.timestamp)
+            for entry in message.queue
+            if status_of(entry) == "failed"
+        ]
+        news = [name for name, since in failed if (name, since) not in before]
+        behind = f"it waits behind {news[0]}, which failed; retry that" if news else ""
+        if bool(behind) != self._failure_ahead:
+            self._failure_ahead = bool(behind)
+            self._block(behind)
+
+    def _hear_state_current(self, message: Any, _: int) -> None:
+        """A session that has ended without a failure was to stop at the end."""
+        is_imaging = message.state.startswith("Acquisition")
+        if self._was_imaging and message.state.startswith("Preview"):
+            reason = self._stop_reason or "the session has ended"
+            self._block(f"it was not begun: {reason}; start again when that is well")
+        elif is_imaging and not self._was_imaging:
+            self._block("")
+        self._was_imaging = is_imaging
+
+    def _block(self, reason: str) -> None:
+        self._blocked, self._blocked_s = reason, time.monotonic()
+
     def _hear_qc_status(self, message: Any, sent_ms: int) -> None:
         status = str(getattr(message.status, "value", message.status))
+        self._stop_reason = "" if status == "GOOD" else message.reason or status
         self._note_stop(status == "STOP_NOW", sent_ms)
 
     def _hear_ui_run(self, message: Any, sent_ms: int) -> None:
+        if message.abort_now or message.abort_at_end:
+            self._stop_reason = "the operator stopped the session"
         self._note_stop(message.abort_now, sent_ms)
 
     def _note_stop(self, is_stop: bool, sent_ms: int) -> None:
@@ -199,18 +287,16 @@ class Heard:
     def _is_uploaded(self, run: MontageHeard) -> bool:
         if self._settings.acquisition.buffer.url:  # an aloha with a store of its own
             return self._to_upload == 0
-        return store_of(self._settings).exists(layout.upload(run.acquisition_id))
+        return self._files.is_uploaded(run)
 
-    def _is_there(self, run: MontageHeard, tile_id: str) -> bool:
-        frame = frame_path(self._frames, run.montage_id, tile_id)
-        return run.uploaded or frame.is_file()
-
-    def _completed_on_disk(self, run: MontageHeard) -> tuple[str, ...] | None:
-        path = complete_body_path(self._frames, run.montage_id, run.acquisition_id)
-        try:
-            return tuple(json.loads(path.read_bytes())["tiles"])
-        except OSError:
-            return None
+    def _take_verdicts(self, run: MontageHeard) -> None:
+        """Those that were published before this listened."""
+        found = self._files.verdicts(run)
+        with self._lock:
+            for tile_id in run.unjudged:
+                if tile_id in found:
+                    tile = run.tiles.setdefault(tile_id, TileHeard())
+                    tile.passed = found[tile_id]
 
 
 _ENDS = {"failed": "error", "aborted": "cancelled", "complete": "completed"}

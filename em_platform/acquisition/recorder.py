@@ -182,6 +182,12 @@ class Recorder:
         with self._reading() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
+    def montage_ids(self) -> set[str]:
+        """The ids of all montages that were imaged whole."""
+        query = select(events.c.montage_id).where(events.c.topic == COMPLETE).distinct()
+        with self._reading() as connection:
+            return {str(name) for (name,) in connection.execute(query)}
+
     def reconcile_montage(self, folder: Path) -> int:
         """Record what lies beside a montage's frames and is not recorded; how much.
 

@@ -27,8 +27,10 @@ class Published(Model):
 class MontageReport(Model):
     """One montage; `seconds` from its start to its end, upload not included.
 
-    `state` is the last one of `montage.status`. `duplicates` are the messages on the
-    topics of one message a tile that came more than once.
+    `state` is the last one of `montage.status`; "pending" where it has not begun.
+    `duplicates` are the messages on the topics of one message a tile that came more
+    than once. `received` tiles were imaged while this listened: the others, and their
+    seconds, are of an earlier session.
     """
 
     montage_id: str
@@ -43,6 +45,7 @@ class MontageReport(Model):
     lost: int
     uploaded: bool
     duplicates: int
+    received: int = 0
 
     @property
     def is_good(self) -> bool:
@@ -98,6 +101,11 @@ class TileHeard:
     said: Counter[str] = field(default_factory=Counter)
 
     @property
+    def is_received(self) -> bool:
+        """Whether it was imaged while this listened."""
+        return self.saved_ns is not None or bool(self.said["tile.raw"])
+
+    @property
     def latency_ms(self) -> float | None:
         """From the frame being saved to the verdict."""
         if self.saved_ns is None or self.verdict_ms is None:
@@ -109,13 +117,15 @@ class TileHeard:
 class MontageHeard:
     """What was heard of one run of a montage; times in ms since 1970.
 
-    `completed` are the tiles that `montage.complete` names.
+    `completed` are the tiles that `montage.complete` names; `imaged` is how many there
+    are by `montage.status`, those of earlier sessions included.
     """
 
     montage_id: str
     acquisition_id: str = ""
     state: str = ""
     reason: str = ""
+    imaged: int = 0
     total: int = 0
     begun_ms: int = 0
     ended_ms: int = 0
@@ -129,9 +139,23 @@ class MontageHeard:
         return self.state in ("completed", "cancelled", "error")
 
     @property
+    def tile_ids(self) -> tuple[str, ...]:
+        """Its tiles: as announced, else as received, without frames imaged again."""
+        if self.completed is not None:
+            return self.completed
+        return tuple(self.tiles)
+
+    @property
     def judged(self) -> int:
         """How many of its tiles have a verdict."""
-        return sum(tile.passed is not None for tile in self.tiles.values())
+        known = (self.tiles.get(name) for name in self.tile_ids)
+        return sum(tile is not None and tile.passed is not None for tile in known)
+
+    @property
+    def unjudged(self) -> list[str]:
+        """The announced tiles of which no verdict was received."""
+        found = [(name, self.tiles.get(name)) for name in self.completed or ()]
+        return [name for name, tile in found if tile is None or tile.passed is None]
 
     @property
     def is_settled(self) -> bool:
@@ -140,8 +164,7 @@ class MontageHeard:
             return self.is_over
         if self.completed is None:
             return False
-        verdicts = [self.tiles.get(t, TileHeard()).passed for t in self.completed]
-        return self.uploaded and None not in verdicts
+        return self.uploaded and not self.unjudged
 
 
 def report_of(
@@ -167,7 +190,8 @@ def report_of(
     reports = tuple(_montage(run, there) for run in runs)
     tiles = sum(report.tiles for report in reports)
     seconds = sum(report.seconds for report in reports)
-    tiles_per_s = tiles / seconds if seconds > 0 else 0.0
+    received = sum(report.received for report in reports)
+    tiles_per_s = received / seconds if seconds > 0 else 0.0
     mpix_per_s = tiles_per_s * frame_px / 1e6
     waits = [tile.latency_ms for run in runs for tile in run.tiles.values()]
     latencies = [wait for wait in waits if wait is not None]
@@ -194,7 +218,7 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
 
 
 def _montage(run: MontageHeard, there: Mapping[str, bool]) -> MontageReport:
-    names = run.tiles.keys() if run.completed is None else run.completed
+    names = run.tile_ids
     tiles = [run.tiles.get(name, TileHeard()) for name in names]
     # An aborted montage is deleted on purpose: nothing of it is lost.
     kept = run.state == "completed"
@@ -204,7 +228,7 @@ def _montage(run: MontageHeard, there: Mapping[str, bool]) -> MontageReport:
         acquisition_id=run.acquisition_id,
         state=run.state,
         reason=run.reason,
-        tiles=len(tiles),
+        tiles=len(tiles) if run.completed is not None else max(run.imaged, len(tiles)),
         seconds=max(run.ended_ms - run.begun_ms, 0) / 1000,
         passed=sum(tile.passed is True for tile in tiles),
         failed=sum(tile.passed is False for tile in tiles),
@@ -212,4 +236,5 @@ def _montage(run: MontageHeard, there: Mapping[str, bool]) -> MontageReport:
         lost=sum(not there.get(name, False) for name in names) if kept else 0,
         uploaded=run.uploaded,
         duplicates=sum(times - 1 for times in said if times > 1),
+        received=sum(tile.is_received for tile in run.tiles.values()),
     )

@@ -24,8 +24,18 @@ _REPORT = "session report"
 
 @click.command()
 @click.option("--profile", metavar="NAME", help="sim, T1, or a YAML file of your own.")
-@click.option("--montages", default=1, show_default=True, help="How many.")
-@click.option("--first", default=1, show_default=True, help="Number of the first one.")
+@click.option(
+    "--montages",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="How many new ones; 0: only those that were begun.",
+)
+@click.option(
+    "--first",
+    type=click.IntRange(1),
+    help="Number of the first new one.  [default: the first that is free]",
+)
 @click.option("--rows", type=click.IntRange(1), help="Rows of tiles.")
 @click.option("--columns", type=click.IntRange(1), help="Columns of tiles.")
 @click.option("--tile-px", type=click.IntRange(64), help="Edge of a simulated tile.")
@@ -40,7 +50,7 @@ _REPORT = "session report"
 def command(
     profile: str | None,
     montages: int,
-    first: int,
+    first: int | None,
     ends: bool,
     report_path: str | None,
     draw: str | None,
@@ -52,6 +62,9 @@ def command(
     Where no coordinator answers on the bus, the whole microscope is started: what
     answers, such as a real camera, is used, all else is simulated or our own. Montage n
     is a raster about the middle of aperture n.
+
+    Montages that the microscope has begun, or that wait, are finished first, also after
+    a Stop now: their rejected tiles are imaged again. The report includes them.
 
     It keeps serving until Ctrl-C. With --exit, or without a terminal, it ends: with
     status 0 when every montage is imaged, judged, uploaded and verified, and nothing
@@ -76,7 +89,7 @@ def _image(
     settings: Settings,
     montages: int,
     *,
-    first: int,
+    first: int | None,
     ends: bool,
     report_path: str | None,
 ) -> bool:
@@ -91,7 +104,7 @@ def _image(
             story.say(f"operator's page at {live.page}")
         with Bus(settings.broker, "acquire") as bus:
             bus.connect(_CONNECT_S)
-            wanted = watch.regions(settings, montages, first=first)
+            wanted = watch.new_regions(bus, settings, montages, first=first)
             report = watch.follow(
                 watch.begin(bus, settings, wanted),
                 story,
@@ -108,7 +121,7 @@ def _image(
             story.say("serving until Ctrl-C")
             live.supervisor.run()
         story.say("stopping")
-    return report.is_good and len(report.montages) == montages
+    return report.is_good
 
 
 def _say_where(settings: Settings, story: Story) -> None:

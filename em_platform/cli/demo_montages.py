@@ -93,7 +93,7 @@ def _show(session: _Session, montages: int, platform: Platform, story: Story) ->
     for column in table.columns:
         column.no_wrap = True
     report = session.report
-    good = report.is_good and len(report.montages) == montages
+    good = report.is_good
     for each in report.montages:
         key = each.acquisition_id
         runs = session.runs.get(key, PartitionRuns())

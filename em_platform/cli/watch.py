@@ -7,6 +7,14 @@ from typing import Any
 from rich.table import Table
 
 from em_platform.acquisition.heard import Heard
+from em_platform.acquisition.montage_request import (
+    existing_ids,
+    first_number,
+    montage_name,
+    queue_of,
+    request_montage,
+    unfinished,
+)
 from em_platform.acquisition.report import LiveReport, MontageHeard
 from em_platform.acquisition.roi import roi_of
 from em_platform.cli.story import Story
@@ -14,8 +22,6 @@ from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
 
 LOOK_S = 0.5
-PATIENCE_S = 120.0
-"""A session of which nothing is heard for so long is given up."""
 
 
 def regions(settings: Settings, count: int, *, first: int = 1) -> list[dict[str, Any]]:
@@ -23,8 +29,8 @@ def regions(settings: Settings, count: int, *, first: int = 1) -> list[dict[str,
     acquisition = settings.acquisition
     return [
         roi_of(
-            f"m-{number:04d}",
-            number,
+            montage_name(number),
+            _aperture(number, settings),
             acquisition.rows,
             acquisition.columns,
             acquisition.overlap,
@@ -34,11 +40,47 @@ def regions(settings: Settings, count: int, *, first: int = 1) -> list[dict[str,
     ]
 
 
+def _aperture(number: int, settings: Settings) -> int:
+    """That of the same number; a simulated tape begins anew behind its last one."""
+    acquisition = settings.acquisition
+    last = acquisition.simulation.apertures - 1
+    if not acquisition.simulated or last < 1:
+        return number
+    return 1 + (number - 1) % last
+
+
+def new_regions(
+    bus: Bus, settings: Settings, count: int, *, first: int | None
+) -> list[dict[str, Any]]:
+    """Regions with ids that nothing has yet; the first number that is free, or `first`.
+
+    Raises
+    ------
+    AcquisitionError
+        `first` is given, and a montage of that number exists.
+    """
+    existing = existing_ids(queue_of(bus), settings)
+    number = first_number(first, count, existing=existing)
+    return regions(settings, count, first=number)
+
+
 def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> Heard:
-    """Queue these regions and start; gives what is heard from now on."""
-    heard = Heard(bus, settings, [region["montage_id"] for region in wanted])
+    """Queue these regions and start; gives what is heard from now on.
+
+    Montages that were begun, or wait, are imaged first, and followed as well.
+
+    Raises
+    ------
+    AcquisitionError
+        The coordinator refuses a region.
+    NoAnswer
+        It does not answer.
+    """
+    queue = queue_of(bus)
+    names = [region["montage_id"] for region in wanted]
+    heard = Heard(bus, settings, [*unfinished(queue), *names], queue=queue)
     for region in wanted:
-        bus.publish("roi.create", **region)
+        request_montage(bus, region)
     bus.publish("ui.run", start=True)
     bus.flush()
     return heard
@@ -59,15 +101,29 @@ def follow(
         for line in news(heard.runs, told):
             story.say(line)
         story.show(_progress(heard.runs))
-        quiet_s = time.monotonic() - heard.quiet_since_s
-        if stopped():
-            break
-        if quiet_s > PATIENCE_S and not any(r.state == "paused" for r in heard.runs):
-            story.say(f"nothing was heard of the session for {quiet_s:.0f} s, given up")
+        if stopped() or _is_given_up(heard, story):
             break
     for line in news(heard.runs, told):
         story.say(line)
     return heard.report()
+
+
+def _is_given_up(heard: Heard, story: Story) -> bool:
+    """Whether what is waited for will not come; says what that is.
+
+    A pause is ended by the operator, who may take as long as they like.
+    """
+    if heard.is_settled or any(run.state == "paused" for run in heard.runs):
+        return False
+    quiet_s, wait = time.monotonic() - heard.quiet_since_s, heard.waits_for()
+    if quiet_s <= wait.limit_s:
+        return False
+    blocked = heard.blocked()
+    story.say(
+        f"no news for {quiet_s:.0f} s while waiting for {wait.what}, expected within "
+        f"{wait.limit_s:.0f} s; {blocked or f'see {wait.see}'}"
+    )
+    return True
 
 
 def table(report: LiveReport) -> Table:
@@ -124,7 +180,8 @@ def news(runs: Sequence[MontageHeard], told: dict[str, str]) -> Iterator[str]:
         name = run.acquisition_id or run.montage_id
         line = f"{name}: {state}"
         if run.state != "started":
-            line += f", {len(run.tiles)} of {run.total} tiles, {run.judged} judged"
+            imaged = run.imaged or len(run.tiles)
+            line += f", {imaged} of {run.total} tiles, {run.judged} judged"
         yield f"{line}; {run.reason}" if run.reason else line
 
 
@@ -133,6 +190,6 @@ def _progress(runs: Sequence[MontageHeard]) -> str:
         return "waiting for the first montage"
     run = runs[-1]
     return (
-        f"{run.acquisition_id or run.montage_id}: tile {len(run.tiles)} of {run.total},"
+        f"{run.acquisition_id or run.montage_id}: tile {run.imaged} of {run.total},"
         f" {run.judged} judged"
     )

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from em_platform.acquisition.frame_paths import acquisition_of, reserve_id, tile_name
+from em_platform.acquisition.frame_paths import (
+    acquisition_of,
+    reserve_id,
+    retry_of,
+    tile_name,
+)
 from em_platform.errors import DeviceError
 
 NOW = datetime(2026, 11, 21, 10, 15, tzinfo=UTC)
@@ -30,3 +35,12 @@ def test_a_tile_names_its_acquisition() -> None:
         "m-1-20261121t101500a"
     )
     assert acquisition_of("a_preview") == "a_preview"
+
+
+def test_a_frame_that_is_imaged_again_has_an_id_of_its_own_in_its_acquisition() -> None:
+    names = [tile_name("m-1-20261121t101500", 2, 7, retry=n) for n in range(3)]
+    assert len(set(names)) == 3
+    assert {acquisition_of(name) for name in names} == {"m-1-20261121t101500"}
+    assert [retry_of(name) for name in names] == [0, 1, 2]
+    assert sorted(names) == names
+    assert retry_of("a_preview") == 0

@@ -1,5 +1,6 @@
 """A session as another client hears it, over a real broker."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,10 @@ import pytest
 
 from em_platform.acquisition.frame_paths import complete_body_path, frame_path
 from em_platform.acquisition.heard import Heard
+from em_platform.acquisition.lines import Lines
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
+from em_platform.messaging.topics import fitting
 from em_platform.storage import layout, store_of
 from em_platform.storage.atomic import write_bytes
 
@@ -181,3 +184,92 @@ def test_the_last_run_of_a_montage_counts_and_others_do_not(
     (run,) = heard.runs
     assert run.acquisition_id == "m-0001-20261121t130000"
     assert len(run.tiles) == 1
+
+
+def test_tiles_of_an_earlier_session_are_neither_lost_nor_without_a_verdict(
+    bus: Bus, heard: Heard, rig_settings: Settings
+) -> None:
+    earlier = Lines(rig_settings.home / "qc" / "tiles", kept=3)
+    earlier.note(RUN, "judged", tile(0)["tile_id"], True, [])
+    earlier.note(RUN, "judged", tile(1)["tile_id"], True, [{"kind": "no_beam"}])
+    earlier.close()
+    say_status(bus, "resumed", current_tile=2)
+    image(bus, rig_settings, 2)
+    bus.publish("qc.tile", **tile(2), passed=True)
+    bus.publish("montage.complete", **complete(3))
+    say_status(bus, "completed", current_tile=3)
+    until(lambda: bool(heard.runs) and heard.runs[0].is_over)
+    assert not heard.is_settled
+    store_of(rig_settings).write_bytes(layout.upload(RUN), b"{}")
+    heard.look()
+    assert heard.is_settled
+    report = heard.report()
+    (montage,) = report.montages
+    assert (montage.tiles, montage.passed, montage.failed, montage.received) == (
+        *(3, 2, 1),
+        1,
+    )
+    assert report.tiles_lost == 0
+    # One tile was imaged in these seconds, not three.
+    assert report.tiles_per_s == pytest.approx(1 / montage.seconds)
+
+
+def test_an_uploaded_montage_has_lost_what_had_no_frame_when_it_was_sent(
+    bus: Bus, heard: Heard, rig_settings: Settings
+) -> None:
+    say_status(bus, "started")
+    image(bus, rig_settings, 0).unlink()
+    image(bus, rig_settings, 1).unlink()
+    bus.publish("montage.complete", **complete(2))
+    say_status(bus, "completed")
+    until(lambda: bool(heard.runs) and heard.runs[0].is_over)
+    record = {"failures": [{"item": tile(1)["tile_id"]}]}
+    name = layout.upload(RUN)
+    store_of(rig_settings).write_bytes(name, json.dumps(record).encode())
+    assert heard.report().tiles_lost == 1
+
+
+def queue(*entries: tuple[str, str, int]) -> dict[str, Any]:
+    return {
+        "queue": [
+            {"montage_id": name, "status": status, "timestamp": at}
+            for name, status, at in entries
+        ],
+        "completed_count": 0,
+        "timestamp": 1,
+    }
+
+
+def test_a_failure_from_before_the_start_is_not_one_of_this_session(
+    bus: Bus, open_bus: Callable[[str], Bus], rig_settings: Settings
+) -> None:
+    before = fitting("roi.queue.status", queue((MONTAGE, "failed", 7)))
+    known = {entry.montage_id: entry for entry in before.queue}
+    heard = Heard(open_bus("acquire"), rig_settings, [MONTAGE, "m-0002"], queue=known)
+    bus.publish("roi.status", montage_id=MONTAGE, status="failed", timestamp=7)
+    bus.publish("roi.queue.status", **queue((MONTAGE, "failed", 7)))
+    say_status(bus, "resumed")
+    until(lambda: bool(heard.runs))
+    assert heard.runs[0].state == "resumed"
+    bus.publish(
+        "roi.queue.status", **queue((MONTAGE, "failed", 9), ("m-0002", "pending", 8))
+    )
+    say_status(bus, "error", error_message="dark")
+    until(lambda: heard.is_settled)  # m-0002 does not begin before a retry
+    first, second = heard.report().montages
+    assert (first.state, first.reason) == ("error", "dark")
+    assert second.state == "pending"
+    assert "waits behind m-0001, which failed" in second.reason
+
+
+def test_a_session_that_stops_at_its_end_leaves_the_next_montage_at_once(
+    bus: Bus, open_bus: Callable[[str], Bus], rig_settings: Settings
+) -> None:
+    heard = Heard(open_bus("acquire"), rig_settings, [MONTAGE])
+    bus.publish("state.current", state="Acquisition_Montage_MoveStage")
+    bus.publish("qc.status", status="STOP_AT_END", reason="5 tiles are blurred.")
+    bus.publish("state.current", state="Preview_UpdateImage")
+    until(lambda: heard.is_settled)
+    (montage,) = heard.report().montages
+    assert montage.state == "pending"
+    assert "5 tiles are blurred" in montage.reason

@@ -4,12 +4,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster_webserver.app import create_app_from_workspace_process_context
 
 from em_platform.acquisition.rig import running_rig
 from em_platform.config import Settings, export, load_settings
@@ -20,6 +26,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
     pytest.mark.system,
     pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:dagster"),
     pytest.mark.skipif(not CHROMIUM.is_file(), reason="chromium is not installed"),
 ]
 
@@ -275,3 +282,70 @@ def test_the_page_survives_its_service_and_the_broker(
     page.locator("#journal").get_by_text("is back").first.wait_for()
     page.locator("#link", has_text="live").wait_for()
     page.locator("#qc[data-level=good]").wait_for()
+
+
+montages = dg.DynamicPartitionsDefinition(name="montages")
+severity = [dg.AssetCheckSeverity.WARN]
+
+
+@dg.asset(
+    partitions_def=montages,
+    check_specs=[dg.AssetCheckSpec("seams_are_closed", asset="mosaic")],
+)
+def mosaic() -> Iterator[dg.MaterializeResult[None]]:
+    check = dg.AssetCheckResult(
+        passed=False, severity=severity[0], description="a seam of 9 px"
+    )
+    yield dg.MaterializeResult(check_results=[check])
+
+
+@dg.asset(partitions_def=montages)
+def acquisition_review() -> None:
+    """Succeeds, whatever came of the stitching."""
+
+
+dagster = dg.Definitions(
+    assets=[mosaic, acquisition_review],
+    jobs=[
+        dg.define_asset_job("stitch_montages", selection=["mosaic"]),
+        dg.define_asset_job("review_acquisitions", selection=["acquisition_review"]),
+    ],
+)
+
+
+def stitch_and_review(instance: dg.DagsterInstance, key: str) -> None:
+    for job in ("stitch_montages", "review_acquisitions"):
+        dagster.resolve_job_def(job).execute_in_process(
+            instance=instance, partition_key=key
+        )
+
+
+def test_warnings_and_failures_of_a_stitching_are_told_apart(
+    browsers: Browsers,
+    microscope: Microscope,
+    served: Callable[..., AbstractContextManager[str]],
+    tmp_path: Path,
+) -> None:
+    page = browsers.open()
+    done = page.locator("#finished tr", has_text="complete").first
+    done.wait_for()
+    key = done.locator("th").inner_text()
+    with (
+        dg.DagsterInstance.local_temp(str(tmp_path)) as instance,
+        ThreadPoolExecutor(1) as elsewhere,  # this thread has the browser's event loop
+        WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as context,
+        served(
+            create_app_from_workspace_process_context(context),
+            microscope.settings.web.port,
+        ),
+    ):
+        instance.add_dynamic_partitions("montages", [key])
+        elsewhere.submit(stitch_and_review, instance, key).result()
+        shown = page.locator("#finished tr", has_text=key)
+        shown.locator("[data-level=warn]", has_text="1 warning").wait_for()
+        severity[0] = dg.AssetCheckSeverity.ERROR  # it is stitched once more
+        elsewhere.submit(stitch_and_review, instance, key).result()
+        failed = shown.locator("[data-level=bad]", has_text="1 failed")
+        failed.wait_for()
+        assert failed.get_attribute("title") == "seams_are_closed: a seam of 9 px"
+    assert browsers.complaints == []

@@ -1,6 +1,6 @@
 """From the journal's rows of one acquisition to what aloha is told of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from em_platform.acquisition.buffer.tables import REFUSED, MontageRow, TileRow
+from em_platform.acquisition.frame_paths import retry_of
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import RecordError
 from em_platform.model import (
@@ -44,6 +45,7 @@ def complete_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionU
     announced = known.montage.body["tiles"]
     found = {tile.tile_id: tile for tile in known.tiles}
     order = sorted(announced, key=lambda name: announced[name]["raster_index"])
+    retried = _retried(known, announced)
     tiles, failures = [], []
     for tile_id in order:
         tile = found.get(tile_id)
@@ -51,7 +53,7 @@ def complete_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionU
             failures.append(_failure(tile_id, tile))
         else:
             said = known.notes.get(tile_id, {})
-            tiles.append(_uploaded_tile(tile, announced[tile_id], said))
+            tiles.append(_uploaded_tile(tile, announced[tile_id], said, retried))
     if not tiles:
         raise RecordError(
             f"buffer: acquisition {known.montage.acquisition_id}: not one of its "
@@ -139,10 +141,29 @@ def _failure(tile_id: str, tile: TileRow | None) -> Failure:
     return Failure(item=tile_id, error="DataError", sentence=sentence)
 
 
-def _uploaded_tile(tile: TileRow, place: Body, said: Mapping[str, Body]) -> Any:
+def _retried(known: Known, announced: Collection[str]) -> dict[tuple[int, int], float]:
+    """Row and column of the tiles that were imaged again -> when."""
+    return {
+        (tile.body["row"], tile.body["column"]): tile.said_at
+        for tile in known.tiles
+        if tile.tile_id in announced and retry_of(tile.tile_id)
+    }
+
+
+def _uploaded_tile(
+    tile: TileRow,
+    place: Body,
+    said: Mapping[str, Body],
+    retried: Mapping[tuple[int, int], float],
+) -> Any:
     x_nm, y_nm = tile.body.get("stage_position") or place["stage_position"]
     verdict = said.get("qc.tile", {})
-    matches = said.get("tile.matches", {}).get("matches", ())
+    matches = [
+        match
+        for match in said.get("tile.matches", {}).get("matches", ())
+        # Else it was measured against the frame that was rejected.
+        if retried.get((match["row"], match["column"]), 0.0) <= tile.said_at
+    ]
     # Checked together with the whole, so that one sentence tells what is wrong.
     return {
         "tile_id": tile.tile_id,

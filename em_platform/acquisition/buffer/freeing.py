@@ -53,6 +53,7 @@ class Freer:
             if age_s >= self._settings.keep_s or self._is_short():
                 self._free_frames(montage)
         self._free_cancelled(now)
+        self._free_superseded(now)
         if time.monotonic() >= self._look_again_at:
             self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
             for montage in self._journal.freed_montages():
@@ -108,6 +109,17 @@ class Freer:
         self._journal.note_freed(gone)
         if gone:
             log.info("buffer: %d frames of cancelled montages are deleted", len(gone))
+
+    def _free_superseded(self, now: float) -> None:
+        before = now - self._settings.keep_cancelled_s
+        gone = [
+            tile.tile_id
+            for tile in self._journal.superseded_tiles(before=before)
+            if self._delete([*_images_of(tile), self._body_of(tile)])
+        ]
+        if gone:
+            self._journal.forget(gone)
+            log.info("buffer: %d frames that were imaged again are deleted", len(gone))
 
     def _body_of(self, tile: TileRow) -> Path:
         return tile_body_path(self._frames, tile.montage_id, tile.tile_id)

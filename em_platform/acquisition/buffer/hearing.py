@@ -4,11 +4,11 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.acquisition.buffer.tables import FREED, IMAGED
+from em_platform.acquisition.buffer.tables import FREED, IMAGED, REFUSED, SUPERSEDED
 from em_platform.acquisition.events import COMPLETE, RAW, Said, safe_id
 from em_platform.acquisition.frame_paths import acquisition_of
 
@@ -114,7 +114,23 @@ def _note_end(cursor: sqlite3.Cursor, said: Said) -> None:
         "UPDATE tiles SET acquisition_id = ? WHERE tile_id = ?",
         [(key, tile_id) for tile_id in said.body["tiles"]],
     )
+    _note_superseded(cursor, key, announced=said.body["tiles"])
     log.info("buffer: %s has ended, %d tiles", key, len(said.body["tiles"]))
+
+
+def _note_superseded(
+    cursor: sqlite3.Cursor, key: str, *, announced: Collection[str]
+) -> None:
+    """Note the frames in whose place others, imaged later, were announced."""
+    known = cursor.execute("SELECT tile_id FROM tiles WHERE acquisition_id = ?", (key,))
+    cursor.executemany(
+        "UPDATE tiles SET state = ? WHERE tile_id = ? AND state IN (?, ?)",
+        [
+            (SUPERSEDED, tile_id, IMAGED, REFUSED)
+            for (tile_id,) in known.fetchall()
+            if tile_id not in announced
+        ],
+    )
 
 
 def _note_cancelled(cursor: sqlite3.Cursor, said: Said) -> None:

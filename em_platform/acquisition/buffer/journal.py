@@ -13,6 +13,7 @@ from em_platform.acquisition.buffer.tables import (
     IMAGED,
     REFUSED,
     SENT,
+    SUPERSEDED,
     TABLES,
     MontageRow,
     TileRow,
@@ -86,6 +87,15 @@ class Journal:
         )
         return [_tile(row) for row in self._ask(query, before, FREED)]
 
+    def superseded_tiles(self, *, before: float) -> list[TileRow]:
+        """Frames that were imaged again in an acquisition that ended before a time."""
+        names = ", ".join(f"t.{name}" for name in _TILE.split(", "))
+        query = (
+            f"SELECT {names} FROM tiles t JOIN montages m USING (acquisition_id) "
+            "WHERE m.said_at <= ? AND t.state = ?"
+        )
+        return [_tile(row) for row in self._ask(query, before, SUPERSEDED)]
+
     def tiles(self, acquisition_id: str) -> list[TileRow]:
         """All known frames of one acquisition."""
         query = f"SELECT {_TILE} FROM tiles WHERE acquisition_id = ? ORDER BY rowid"
@@ -116,12 +126,12 @@ class Journal:
         return found
 
     def noted(self, acquisition_id: str, topic: str) -> int:
-        """Of how many of the acquisition's tiles a topic was heard."""
+        """Of how many of the acquisition's tiles a topic was heard, retries once."""
         query = (
             "SELECT count(*) FROM notes n JOIN tiles t USING (tile_id) "
-            "WHERE t.acquisition_id = ? AND n.topic = ?"
+            "WHERE t.acquisition_id = ? AND n.topic = ? AND t.state != ?"
         )
-        return int(self._ask(query, acquisition_id, topic)[0][0])
+        return int(self._ask(query, acquisition_id, topic, SUPERSEDED)[0][0])
 
     def roi(self, montage_id: str) -> Body:
         """The body of the montage's `roi.current`; empty where none was heard."""
@@ -192,6 +202,13 @@ class Journal:
                 f"UPDATE tiles SET state = '{FREED}' WHERE tile_id = ?", names
             )
             cursor.executemany("DELETE FROM notes WHERE tile_id = ?", names)
+
+    def forget(self, tile_ids: Iterable[str]) -> None:
+        """Forget frames that are deleted and were never sent."""
+        names = [(tile_id,) for tile_id in tile_ids]
+        with self.writing() as cursor:
+            for table in ("tiles", "notes"):
+                cursor.executemany(f"DELETE FROM {table} WHERE tile_id = ?", names)
 
     def note_montage_freed(self, acquisition_id: str) -> None:
         """Note that all verified frames of an acquisition are deleted."""

@@ -49,6 +49,9 @@ CREATE TABLE IF NOT EXISTS instruments (
 IMAGED, SENT, REFUSED, FREED = "imaged", "sent", "refused", "freed"
 """States of a tile: on disk; verified by aloha; set aside; deleted from the disk."""
 
+SUPERSEDED = "superseded"
+"""State of a tile that was imaged again: it is not sent, and deleted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MontageRow:

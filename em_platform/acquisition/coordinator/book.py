@@ -23,6 +23,10 @@ class Begun(Model):
 
     `roi` is what it images, in frames of that size and scale; `for_montage` the entry
     of the queue for which it is done (None: for none).
+
+    After a STOP_NOW it is `stopped` until it resumes; `rejected` are the tiles that
+    quality control found dark, `unjudged` those imaged before the stop without a
+    verdict, `superseded` the ids of frames that are imaged again.
     """
 
     acquisition_id: str
@@ -34,6 +38,10 @@ class Begun(Model):
     rotation_rad: float
     lens: bool = False
     tilt_index: int | None = None
+    stopped: bool = False
+    rejected: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
+    superseded: tuple[str, ...] = ()
 
 
 class Scale(Model):

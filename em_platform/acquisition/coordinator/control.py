@@ -193,6 +193,10 @@ class Control(Machine):
         elif verdict[0] == "STOP_AT_END" and not self.session.stop_at_end:
             self.session.stop_at_end = verdict[1] or "quality control says so"
 
+    @hears("qc.tile")
+    def _on_verdict(self, message: Any) -> None:
+        self.session.judged(message)
+
     @hears("lens_correction.setup")
     def _on_lens_setup(self, message: Any) -> None:
         self.session.lens.set_up(message)

@@ -4,8 +4,10 @@ import json
 import logging
 import os
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,11 @@ class Imaging:
         self._frames = frames
         self._shared_px = shared_px(roi, begun.frame, overlap=overlap)
         self._waiting = list(reversed(self.stops))
+        self._retries: dict[int, int] = {}
+        self.exposing = ""
+        self.unjudged: set[str] = set()
+        self.has_verdicts = False
+        self.image_again(begun.superseded)
         self._begun_s = self._cycle_s = self._capture_s = time.monotonic()
 
     @property
@@ -91,11 +98,36 @@ class Imaging:
         """Where the tile after the next is imaged."""
         return self._waiting[-2] if len(self._waiting) > 1 else None
 
+    def image_again(self, superseded: Collection[str]) -> None:
+        """Put the tiles whose frames are superseded before all others that wait."""
+        gone = frozenset(superseded)
+        for stop in reversed(self.stops):
+            name = self._name(stop)
+            if name not in gone:
+                continue
+            self._retries[stop.index] = next(
+                n for n in count(1) if self._name(stop, retry=n) not in gone
+            )
+            if self.tiles.pop(name, None) is not None:
+                self._waiting.append(stop)
+
+    def unsaved(self) -> list[str]:
+        """The tiles that count as imaged and whose frames are not on the disk."""
+        return [
+            tile_id
+            for tile_id in self.tiles
+            if not frame_path(self._frames, self.montage_id, tile_id).is_file()
+        ]
+
+    def expose(self) -> None:
+        """Note that the camera is told to expose the next tile."""
+        self.exposing = self._name(self._waiting[-1])
+
     def command(self) -> dict[str, Any]:
         """The fields that `camera.command` and `tile.raw` of the next tile share."""
         stop = self._waiting[-1]
         return {
-            "tile_id": tile_name(self.acquisition_id, stop.row, stop.column),
+            "tile_id": self._name(stop),
             "montage_id": self.montage_id,
             "roi_id": (self.begun.roi.get("metadata") or {}).get("roi_id"),
             "row": stop.row,
@@ -130,6 +162,8 @@ class Imaging:
             tile_body_path(self._frames, self.montage_id, fields["tile_id"]), body
         )
         self._done(stop, fields["tile_id"], fields["stage_position"])
+        self.exposing = ""
+        self.unjudged.add(fields["tile_id"])
         ended_s = time.monotonic()
         self.capture_s = ended_s - self._capture_s
         self.cycles_s.append(ended_s - self._cycle_s)
@@ -143,7 +177,7 @@ class Imaging:
         """
         found: list[tuple[float, dict[str, Any]]] = []
         for stop in self.stops:
-            tile_id = tile_name(self.acquisition_id, stop.row, stop.column)
+            tile_id = self._name(stop)
             path = tile_body_path(self._frames, self.montage_id, tile_id)
             with suppress(FileNotFoundError):
                 body = json.loads(path.read_bytes())
@@ -151,6 +185,7 @@ class Imaging:
                 self._done(stop, tile_id, body["stage_position"])
         newest = max((when for when, _ in found), default=0.0)
         self.unsure = [body for when, body in found if newest - when < _UNSURE_S]
+        self.unjudged.update(body["tile_id"] for body in self.unsure)
         return len(found)
 
     def complete(self, centroid_nm: tuple[int, int]) -> dict[str, Any]:
@@ -184,6 +219,10 @@ class Imaging:
             source = self._frames / "references" / name
             if source.is_file():
                 _link(source, folder / name)
+
+    def _name(self, stop: Stop, *, retry: int | None = None) -> str:
+        retry = self._retries.get(stop.index, 0) if retry is None else retry
+        return tile_name(self.acquisition_id, stop.row, stop.column, retry=retry)
 
     def _done(self, stop: Stop, tile_id: str, place: Any) -> None:
         if self._waiting[-1] is stop:

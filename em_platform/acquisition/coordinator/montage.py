@@ -75,6 +75,7 @@ class CaptureTile(Capture):
     def send(self) -> None:
         """Publish the command, and have the stage move on when it is exposed."""
         self._stay()
+        self.session.imaging.expose()
         super().send()
         camera = self.bench.latest("camera.status")
         exposure_s = 0.0 if camera is None else camera.exposure / 1e6

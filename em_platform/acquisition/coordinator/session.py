@@ -12,9 +12,15 @@ from em_platform.acquisition.coordinator.imaging import Imaging, now
 from em_platform.acquisition.coordinator.lens_montage import LENS, LensMontages
 from em_platform.acquisition.coordinator.needs import Needs
 from em_platform.acquisition.coordinator.optics import Optics
+from em_platform.acquisition.coordinator.retries import (
+    is_dark,
+    with_retries,
+    with_stop,
+    with_verdict,
+)
 from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.acquisition.coordinator.teller import Teller
-from em_platform.acquisition.frame_paths import reserve_id
+from em_platform.acquisition.frame_paths import acquisition_of, reserve_id
 from em_platform.acquisition.machines.bench import Bench
 from em_platform.errors import AcquisitionError, PlatformError, StorageError
 
@@ -141,6 +147,8 @@ class Session:
                 imaging.find_done()
         if self.book.complaint:
             raise StorageError(self.book.complaint)
+        if begun.stopped:
+            self._image_rejected_again(begun, imaging)
         imaging.link_references()
         imaging.rested()
         self.imaging = imaging
@@ -150,6 +158,25 @@ class Session:
             self.teller.tile(raw)
         imaging.unsure = []
         return imaging
+
+    def _image_rejected_again(self, begun: Begun, imaging: Imaging) -> None:
+        begun = with_retries(
+            begun, unsaved=imaging.unsaved(), most=self._settings.request_tries - 1
+        )
+        self.book.change(begun=begun)
+        imaging.image_again(begun.superseded)
+
+    def judged(self, verdict: Any) -> None:
+        """Note what quality control says of a tile of the acquisition."""
+        begun = self.book.pages.begun
+        if begun is None or acquisition_of(verdict.tile_id) != begun.acquisition_id:
+            return
+        if self.imaging is not None:
+            self.imaging.unjudged.discard(verdict.tile_id)
+            self.imaging.has_verdicts = True
+        self.book.change(
+            begun=with_verdict(begun, verdict.tile_id, dark=is_dark(verdict))
+        )
 
     def _begin(self, roi: dict[str, Any], *, lens: bool) -> Begun:
         frame = self.optics.frame_size()
@@ -248,6 +275,7 @@ class Session:
         """Note and tell that it goes on after a rest or a failure."""
         self.pause_wanted = False
         self.stop_now = self.stop_at_end = ""
+        self.beam_mean = None  # of a dark tile: it would forbid what is to replace it
         self.book.change(mode="running")
         if self.book.current is not None:
             self._become("active")
@@ -259,7 +287,14 @@ class Session:
             self.teller.montage("resumed", self.imaging)
 
     def halted(self) -> None:
-        """Tell why all was stopped."""
+        """Tell why all was stopped; what was imaged in the dark is imaged again."""
+        begun, imaging = self.book.pages.begun, self.imaging
+        if begun is not None and imaging is not None:
+            # Without quality control no verdict is to come, and none is missing.
+            unjudged = imaging.unjudged if imaging.has_verdicts else ()
+            self.book.change(
+                begun=with_stop(begun, unjudged=unjudged, exposing=imaging.exposing)
+            )
         self._tell_failure(f"coordinator: stopped now: {self.stop_now}")
 
     def spare_specimen(self) -> None:

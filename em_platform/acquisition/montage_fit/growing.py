@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.acquisition.frame_paths import retry_of
 from em_platform.model import Montage, Shift, Size, Tile, TileMatch
 
 Cell = tuple[int, int]
@@ -75,6 +76,8 @@ class Growing:
 
     def take(self, topic: str, body: Body) -> bool:
         """Add what one message says; whether it was news."""
+        if self._is_superseded(body):
+            return False
         tile = self._tile(body)
         before = (tile.path, tile.is_lens, tile.focus, tile.mini, tile.matches is None)
         if topic == RAW:
@@ -95,6 +98,10 @@ class Growing:
             return False
         self.complete, self.complete_s = body, now_s
         self.version += 1
+        places = {(place["row"], place["column"]) for place in body["tiles"].values()}
+        for tile in list(self.tiles.values()):
+            if tile.tile_id not in body["tiles"] and tile.cell in places:
+                del self.tiles[tile.tile_id]  # a retry of it was not heard of
         for tile_id, place in body["tiles"].items():
             if tile_id not in self.tiles:
                 self.tiles[tile_id] = GrowingTile(
@@ -103,6 +110,17 @@ class Growing:
                     stage_nm=(place["x_nm"], place["y_nm"]),
                 )
         return True
+
+    def _is_superseded(self, body: Body) -> bool:
+        """Whether the tile was imaged again since; earlier frames of it are dropped."""
+        cell, retry = (body["row"], body["column"]), retry_of(body["tile_id"])
+        if body["tile_id"] in self.tiles:
+            return False
+        known = [tile for tile in self.tiles.values() if tile.cell == cell]
+        for tile in known:
+            if retry_of(tile.tile_id) < retry:
+                del self.tiles[tile.tile_id]
+        return any(retry_of(tile.tile_id) > retry for tile in known)
 
     def _tile(self, body: Body) -> GrowingTile:
         tile = self.tiles.setdefault(
@@ -205,6 +223,7 @@ def tile_matches(growing: Growing, montage: Montage) -> tuple[TileMatch, ...]:
     The messages have neither score nor peak; both are 0.
     """
     at = {tile.cell: tile.tile_id for tile in growing.tiles.values()}
+    order_of = {tile_id: n for n, tile_id in enumerate(growing.tiles)}
     places = {tile.tile_id: (tile.y_px, tile.x_px) for tile in montage.tiles}
     found: dict[tuple[str, str], TileMatch] = {}
     for tile in growing.tiles.values():
@@ -213,12 +232,16 @@ def tile_matches(growing: Growing, montage: Montage) -> tuple[TileMatch, ...]:
             other = at.get(cell)
             if other is None or other == tile.tile_id:
                 continue
+            if retry_of(other) and order_of[other] > order_of[tile.tile_id]:
+                continue  # it was measured against the frame that was rejected
             made = tile.made.get(cell)
             if made is None:
                 made = _as_match(match, other, own=tile.tile_id, places=places)
             if made.points:  # without any its shift is the nominal one, which changes
                 tile.made[cell] = made
-            found.setdefault((made.a, made.b), made)
+            before = found.get((made.a, made.b))
+            if before is None or not before.points:
+                found[made.a, made.b] = made
     order = {tile.tile_id: n for n, tile in enumerate(montage.tiles)}
     keys = sorted(found, key=lambda pair: (order[pair[0]], order[pair[1]]))
     return tuple(found[key] for key in keys)

@@ -47,6 +47,14 @@ class Finished:
         self._ended[acquisition_id] = {**entry, "run": dict(run)}
         return True
 
+    def to_ask(self, most: int) -> list[str]:
+        """Acquisitions of which Dagster is asked: unsettled ones, and the latest.
+
+        A montage whose stitching is over may be stitched again.
+        """
+        latest = [key for key, e in self._ended.items() if e["outcome"] == "completed"]
+        return list(dict.fromkeys((*self.unsettled()[-most:], *latest[-most:])))
+
     def unsettled(self) -> list[str]:
         """Acquisitions that are complete and whose result may still change."""
         return [

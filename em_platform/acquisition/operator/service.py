@@ -31,6 +31,7 @@ _SEND_TIMEOUT_S = 3.0
 _LOOK_S = 0.5
 _KEEP_S = 5.0
 _RESULTS_S = 5.0
+_ASKED = 5  # montages, each time
 
 
 def serve_page(settings: Settings, *, name: str) -> None:
@@ -160,7 +161,7 @@ class Keeper:
 
     def _ask_for_results(self) -> None:
         with self._desk.board() as board:
-            asked = board.finished.unsettled()[-5:]
+            asked = board.finished.to_ask(_ASKED)
         for acquisition_id in asked:
             try:
                 result = result_of(self._web, acquisition_id)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from em_platform.acquisition.frame_paths import retry_of
+
 Place = tuple[int, int]
 
 _FIGURES = {"min": "minimum", "max": "maximum", "mean": "mean", "std": "std"}
@@ -148,7 +150,12 @@ class TileMap:
         place = (body["row"], body["column"])
         mark = self.tiles.get(place)
         if mark is None or mark.tile_id != body["tile_id"]:
+            superseded = mark is not None and (
+                retry_of(body["tile_id"]) < retry_of(mark.tile_id)
+            )
             mark = TileMark(tile_id=body["tile_id"], row=place[0], column=place[1])
+            if superseded:
+                return mark  # of a frame that was rejected: it is not shown
             self.tiles[place] = mark
         mark.version = version
         return mark

@@ -64,6 +64,12 @@ def replay(lines: Lines, watch: Watch, now_s: float) -> None:
     watch.deafened()
 
 
+def verdicts_of(home: Path, acquisition_id: str) -> dict[str, bool]:
+    """Tile -> whether it passed, of the verdicts that were published."""
+    lines = lines_of(home / "qc").read(acquisition_id)
+    return {line[1]: not line[3] for line in lines if line[0] == "judged"}
+
+
 def line_of(judged: Judged) -> tuple[Any, ...]:
     """The line that says that a tile has its verdict."""
     faults = [asdict(fault) for fault in judged.faults]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from em_platform.acquisition.events import safe_id
-from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.acquisition.frame_paths import acquisition_of, retry_of
 from em_platform.acquisition.qc.judge import (
     CRITICAL,
     EXPLAINS,
@@ -188,6 +188,8 @@ class Watch:
         bisect.insort(self._in_order, (judged.number, judged.tile_id))
         if any(fault.kind in EXPLAINS for fault in judged.faults):
             self._plain.add(judged.cell)
+        elif retry_of(judged.tile_id):
+            self._plain.discard(judged.cell)  # imaged again, and good
         if facts.std is None or contrast_rule(self._limits).fails(facts.std):
             return
         if facts.focus is not None:

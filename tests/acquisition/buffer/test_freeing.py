@@ -175,3 +175,27 @@ def test_a_cancelled_montage_is_deleted_and_a_failed_one_is_not(
     stopped.image_tile(late, hear)
     freer(journal, frames).tick()
     assert names_in(stopped) == set()
+
+
+def test_a_frame_that_was_imaged_again_is_neither_sent_nor_kept(
+    journal: Journal, hear: Hear, imaged: Any, tmp_path: Path
+) -> None:
+    montage = imaged.ImagedMontage(tmp_path / "frames", "m3", tiles=3)
+    montage.image(hear)
+    montage.process(hear)
+    rejected = montage.tile_ids[1]
+    montage.tile_ids[1] = f"{rejected}r1"
+    montage.image_tile(montage.tile_ids[1], hear)
+    assert journal.queue_length() == 4  # nobody knows yet
+    montage.complete(hear)
+    assert journal.queue_length() == 3
+    key = montage.acquisition_id
+    # The retry is not judged: the verdict on the rejected frame does not count for it.
+    assert journal.noted(key, "qc.tile") == 2
+    montage.process(hear)
+    assert journal.noted(key, "qc.tile") == 3
+    freer(journal, tmp_path / "frames").tick()
+    names = names_in(montage)
+    assert not {name for name in names if name.startswith(f"{rejected}.")}
+    assert {f"{name}.tiff" for name in montage.tile_ids} <= names
+    assert journal.tile_ids("m3") == set(montage.tile_ids)

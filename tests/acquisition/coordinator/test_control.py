@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.devices.commanded import clear_faults, set_faults
+from em_platform.acquisition.frame_paths import retry_of
 from em_platform.config import Settings
 
 BIG = (5, 5)
@@ -286,3 +287,45 @@ def test_a_stage_that_was_started_again_gets_its_aperture_back(
     )
     operator.wait_montage("completed", "m-1")
     assert len(set(tiles(operator))) == 25
+
+
+def test_dark_tiles_are_imaged_again_once_after_a_stop(
+    operator: Any, start: Callable[..., Any], settings: Settings
+) -> None:
+    first = start()
+    begin(operator)
+    operator.say("qc.status", status="STOP_NOW", reason="dark")
+    operator.wait_state("Acquisition_Stopped")
+    dark = tiles(operator)[-2:]
+    for name in dark:
+        raw = next(r for r in operator.all("tile.raw") if r.tile_id == name)
+        fault = {"fault_type": "no_beam", "severity": 1, "confidence": 1}
+        shared = raw.model_dump(
+            include={"tile_id", "montage_id", "row", "column", "overlap"}
+        )
+        operator.say(
+            "qc.tile",
+            **shared,
+            passed=False,
+            faults=[{**fault, "scope": "transient"}],
+        )
+    written = settings.home / "coordinator" / "session.json"
+    deadline = time.monotonic() + 20
+    while not all(name in written.read_text() for name in dark):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first.close()  # which are dark outlives the process
+    mark = operator.mark()
+    start()
+    operator.wait_state("Acquisition_Paused", since=mark)
+    operator.run("resume")
+    operator.wait_montage("completed", "m-1", since=mark)
+    done = set(operator.all("montage.complete")[0].tiles)
+    again = {f"{name}r1" for name in dark}
+    assert again <= done
+    assert not done & set(dark)
+    assert len(done) == 25
+    told = [name for name in tiles(operator) if retry_of(name)]
+    assert set(told) >= again
+    cells = [(r.row, r.column) for r in operator.all("tile.raw") if r.tile_id in done]
+    assert len(set(cells)) == 25

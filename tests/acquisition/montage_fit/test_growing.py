@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from em_platform.acquisition.frame_paths import tile_name
 from em_platform.acquisition.montage_fit.growing import (
+    FOCUS,
     MATCHES,
     RAW,
     Growing,
@@ -98,3 +100,51 @@ def test_the_same_said_twice_is_no_news() -> None:
     assert growing.take(MATCHES, first)
     assert not growing.take(MATCHES, body(0, 0, matches=[said(1, 1, p=[], q=[])]))
     assert growing.version == 1
+
+
+def named(column: int, retry: int = 0) -> str:
+    return tile_name("m-1", 0, column, retry=retry)
+
+
+def row_of_tiles(*names: str) -> Growing:
+    growing = Growing(acquisition_id="m-1")
+    for name in names:
+        column = int(name[len("m-1_000_") :][:3])
+        raw = {"tile_id": name, "path": "", "lens_correction": False}
+        growing.take(RAW, body(0, column) | raw)
+    return growing
+
+
+def test_a_tile_that_is_imaged_again_takes_the_place_of_the_rejected_one() -> None:
+    growing = row_of_tiles(named(0), named(1), named(1, retry=1))
+    late = {"tile_id": named(1), "focus": 0.5}  # still on its way
+    assert not growing.take(FOCUS, body(0, 1) | late)
+    assert list(growing.tiles) == [named(0), named(1, retry=1)]
+    montage = as_montage(growing, SIZE)
+    assert [t.tile_id for t in montage.tiles] == [named(0), named(1, retry=1)]
+
+
+def test_only_matches_with_the_frame_that_counts_are_used() -> None:
+    growing = row_of_tiles(named(0), named(1), named(2), named(1, retry=1))
+    old = said(0, 1, p=[[50, 5]], q=[[50, 105]])  # against the rejected frame
+    new = [
+        said(0, 0, p=[[50, 10]], q=[[50, 110]]),
+        said(0, 2, p=[[50, 110]], q=[[50, 12]]),
+    ]
+    growing.take(MATCHES, body(0, 2) | {"tile_id": named(2), "matches": [old]})
+    growing.take(MATCHES, body(0, 1) | {"tile_id": named(1, retry=1), "matches": new})
+    found = tile_matches(growing, as_montage(growing, SIZE))
+    pairs = {(m.a, m.b): m.shift.dx_px for m in found}
+    retried = named(1, retry=1)
+    assert pairs == {(named(0), retried): 100.0, (retried, named(2)): 98.0}
+
+
+def test_what_the_end_does_not_announce_is_dropped() -> None:
+    growing = row_of_tiles(named(0), named(1))  # the retry was not heard of
+    place = {"column": 1, "row": 0, "x_nm": 0, "y_nm": 0}
+    announced = {
+        named(0): place | {"column": 0},
+        named(1, retry=1): place,
+    }
+    growing.finish({"montage_id": "m", "acquisition_id": "m-1", "tiles": announced}, 0)
+    assert list(growing.tiles) == list(announced)

@@ -27,3 +27,21 @@ def test_a_map_that_was_kept_comes_back_without_its_pictures(
     assert back.tiles[0, 0].version == 9
     assert back.tiles[0, 0].mini == 0
     assert back.since(8) == [[0, 0, 0.5, None, None, 0]]
+
+
+def test_the_map_shows_the_last_frame_of_a_tile_that_was_imaged_again(
+    of_tile: Callable[..., dict[str, Any]],
+) -> None:
+    tiles = TileMap("m", "a")
+    first = of_tile(0, 0)
+    again = {**first, "tile_id": f"{first['tile_id']}r1"}
+    tiles.imaged(first, 1)
+    tiles.judged({**first, "passed": False}, 2)
+    tiles.imaged(again, 3)
+    assert tiles.tiles[0, 0].passed is None
+    tiles.judged({**again, "passed": True}, 4)
+    tiles.judged({**first, "passed": False}, 5)  # late
+    assert (tiles.tiles[0, 0].tile_id, tiles.tiles[0, 0].passed) == (
+        again["tile_id"],
+        True,
+    )

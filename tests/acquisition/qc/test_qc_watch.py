@@ -204,3 +204,18 @@ def test_a_focus_that_drifts_slowly_is_held_against_what_was_usual_before() -> N
         focus = max(0.07, 0.3 - 0.003 * n)
         last = feed(watch, len(watch.judged), {**GOOD, "focus": focus})
     assert last.faults == ("out_of_focus (focus score 0.070, at least 0.120 expected)",)
+
+
+def test_a_dark_tile_that_is_imaged_again_is_judged_anew() -> None:
+    watch = new_watch()
+    assert not feed(watch, 0, GOOD).fields["faults"]
+    dark = [feed(watch, n, DARK) for n in range(1, 4)]
+    assert dark[-1].verdict.status is Status.STOP_NOW
+    watch.forgive()
+    for n in range(1, 4):
+        again = {**fields(n), "tile_id": f"{fields(n)['tile_id']}r1"}
+        assert watch.announce(again, 1.0)
+        watch.take(again, GOOD, 1.0)
+        judgement = watch.judge(again["tile_id"])
+        assert judgement.fields["passed"]
+        assert judgement.verdict.status is Status.GOOD

@@ -34,16 +34,25 @@ function stitching({ acquisition_id: id, outcome, run }, base) {
   const partition = `${base}/assets/mosaic?view=partitions&partition=${encodeURIComponent(id)}`;
   const found = [link(partition, "mosaic")];
   if (!run) return [make("span", { class: "chip", "data-level": "old" }, "not known"), " ", ...found];
-  const failed = run.failed.length;
-  const level = failed ? "bad" : RUNS[run.status] ?? "";
-  const word = failed ? `${failed} failed` : run.status === "success" ? "good" : run.status;
+  const [level, word] = verdict(run);
+  const title = [...run.failed, ...(run.warnings ?? [])].join("\n");
   return [
-    make("span", { class: "chip", "data-level": level, title: run.failed.join("\n") }, word),
+    make("span", { class: "chip", "data-level": level, title }, word),
     " ",
     link(`${base}/runs/${run.run_id}`, "run"),
     " ",
     ...found,
   ];
+}
+
+/** Failed checks that are only warnings do not make a stitching fail. */
+function verdict(run) {
+  const failed = run.failed.length;
+  const warnings = run.warnings?.length ?? 0;
+  if (failed) return ["bad", `${failed} failed`];
+  if (run.status !== "success") return [RUNS[run.status] ?? "", run.status];
+  if (warnings) return ["warn", `${warnings} warning${warnings > 1 ? "s" : ""}`];
+  return ["good", "good"];
 }
 
 const link = (href, text) => make("a", { href, target: "_blank", rel: "noopener noreferrer" }, text);
