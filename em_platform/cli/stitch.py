@@ -239,16 +239,23 @@ def _stitch(
         thread_map,
         worker_peak_memory_mb,
     )
+    from em_platform.stitching.render import mosaic_product
     from em_platform.stitching.stitch import stitch_montage
+    from em_platform.storage.guard import check_output
 
     lens = _lens(given["lens"])
     target, uri = given["output"], montage.tiles[0].uri
+    inputs = (*asked["inputs"], *(tile.uri for tile in montage.tiles))
+    asked = {"inputs": inputs, "overwrite": asked["overwrite"]}
+    options = _options(target, settings)
+    # Before any work is done; asked again when the mosaic is written.
+    check_output(target, mosaic_product(montage), options=options, **asked)
     before = own_usage().cpu_seconds
     wanted: dict[str, Any] = {
         **asked,
         "settings": settings.stitching,
         "lens": lens,
-        "storage_options": _options(target, settings),
+        "storage_options": options,
         "input_options": _options(uri, settings),
     }
     workers, cores = given["workers"], len(os.sched_getaffinity(0))

@@ -20,10 +20,9 @@ from em_platform.stitching.compute import Map, own_usage, serial
 from em_platform.stitching.judge import check_montage
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.measure import choose_images, measure_tiles, set_aside
-from em_platform.stitching.render import Mosaic, mosaic_product, render_mosaic
+from em_platform.stitching.render import Mosaic, render_mosaic
 from em_platform.stitching.solve import solve_montage
 from em_platform.stitching.tile_images import TileImages
-from em_platform.storage.guard import check_output
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -77,7 +76,7 @@ def stitch_montage(
     Raises
     ------
     OutputRefused
-        What stands at the target must not be replaced; said before any work is done.
+        What stands at the target must not be replaced.
     OutputBusy
         Another process writes the target.
     DataError
@@ -86,14 +85,6 @@ def stitch_montage(
         The mosaic cannot be written; nothing then stands at `target`.
     """
     before = own_usage()
-    inputs = (*inputs, *(tile.uri for tile in montage.tiles))
-    check_output(
-        target,
-        mosaic_product(montage),
-        options=storage_options,
-        inputs=inputs,
-        overwrite=overwrite,
-    )
     steps = _Steps(run=run, progress=progress)
     with steps.step("statistics") as run_step:
         images = choose_images(montage, settings.tile, options=input_options)

@@ -1,6 +1,6 @@
 """The normal equations of a montage: every tile's place from weighted matches."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -84,27 +84,39 @@ def solved(matrix: sparse.csc_array, right: Array) -> Array:
 
 
 class TranslationSystem:
-    """Every tile is moved, none is turned: one unknown place a tile."""
+    """Every tile is moved, none is turned: one unknown move a tile.
+
+    Moves from the nominal places and not places: only the weak weight of the stage
+    holds the whole montage, so that thousands of pixels would lose four digits more.
+    """
 
     def __init__(self, edges: Edges, stage: Stage) -> None:
         self._edges = edges
+        self._nominal = stage.places
         self._tiles = len(stage.places)
+        self._moves = _moves(edges, stage.places)
         ones = np.full(len(stage.neighbours.a), stage.weight)
-        matrix, right = laplacian(stage.neighbours, ones, tiles=self._tiles)
+        beside = _moves(stage.neighbours, stage.places)
+        matrix, self._right = laplacian(beside, ones, tiles=self._tiles)
         absolute = stage.weight * ABSOLUTE
         self._matrix = matrix + absolute * sparse.eye_array(self._tiles, format="csc")
-        self._right = right + absolute * stage.places
 
     def solve(self, weights: Array) -> Placed:
         """Places that the matches ask for with these weights."""
-        matrix, right = laplacian(self._edges, weights, tiles=self._tiles)
-        places = solved(matrix + self._matrix, right + self._right)
+        matrix, right = laplacian(self._moves, weights, tiles=self._tiles)
+        moves = solved(matrix + self._matrix, right + self._right)
+        places = self._nominal + moves
         return Placed(places=places, linear=np.tile(np.eye(2), (self._tiles, 1, 1)))
 
     def residuals(self, placed: Placed) -> Array:
         """Distance in pixels of each match from the places."""
         shifts = placed.places[self._edges.b] - placed.places[self._edges.a]
         return np.asarray(np.hypot(*(shifts - self._edges.shift).T))
+
+
+def _moves(edges: Edges, places: Array) -> Edges:
+    """The shifts as differences from those of the nominal places."""
+    return replace(edges, shift=edges.shift - (places[edges.b] - places[edges.a]))
 
 
 class LinearSystem:
