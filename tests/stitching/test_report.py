@@ -30,9 +30,7 @@ def test_a_report_is_never_json_that_others_refuse(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        StorageError, match="is a file, the name of a file in a"
-    ):
+    with pytest.raises(StorageError, match="is a file, the name of a file in a"):
         write_report(tmp_path / "file/r.json", {})
 
 
