@@ -15,6 +15,7 @@ import pytest
 
 from em_platform.cli import COMMANDS, cli, main
 from em_platform.formats.tiff import write_tiff
+from em_platform.storage.lease import one_writer
 
 WRITES: dict[tuple[str, str], str] = {
     ("stitch", "output"): "image",
@@ -212,6 +213,17 @@ def test_what_stitch_made_it_makes_again_and_for_others_only_when_asked(
     asked.append("--overwrite")
     assert run("stitch", str(other), "--output", *asked, capsys=capsys)[0] == 0
     assert digests(tmp_path / "m.zarr") != before
+
+
+def test_a_second_stitch_into_one_mosaic_is_refused_before_any_work_is_done(
+    tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = str(tmp_path / "m.zarr")
+    with one_writer(target, work="a stitch of grid-1"):
+        status, told = run("stitch", str(tiles), "--output", target, capsys=capsys)
+    assert status == 1
+    assert "is being written by a stitch of grid-1 (process " in told
+    assert list(tmp_path.glob("m.zarr*")) == []
 
 
 FILES: dict[tuple[str, str], tuple[str, ...]] = {

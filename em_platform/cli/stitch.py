@@ -242,6 +242,7 @@ def _stitch(
     from em_platform.stitching.render import mosaic_product
     from em_platform.stitching.stitch import stitch_montage
     from em_platform.storage.guard import check_output
+    from em_platform.storage.lease import refuse_if_busy
 
     lens = _lens(given["lens"])
     target, uri = given["output"], montage.tiles[0].uri
@@ -250,6 +251,7 @@ def _stitch(
     options = _options(target, settings)
     # Before any work is done; asked again when the mosaic is written.
     check_output(target, mosaic_product(montage), options=options, **asked)
+    refuse_if_busy(target, options=options)
     before = own_usage().cpu_seconds
     wanted: dict[str, Any] = {
         **asked,

@@ -142,6 +142,20 @@ def one_writer(
         lease.release()
 
 
+def refuse_if_busy(url: str, *, options: Mapping[str, Any] | None = None) -> None:
+    """Say at once what `one_writer` would find out, where it takes no wait to know.
+
+    Raises
+    ------
+    OutputBusy
+        A living process of this computer writes `url`.
+    """
+    seen = place_at(url, options or {}).read()
+    owner = None if seen is None else _owner_of(seen.note)
+    if owner is not None and owner.machine == _machine() and _is_alive(owner):
+        raise _busy(url, owner)
+
+
 def _waited(place: LeasePlace, owner: Owner, *, url: str, until: float) -> str:
     while True:
         try:
@@ -173,8 +187,12 @@ def _refuse_if_held(place: LeasePlace, seen: Seen, *, url: str) -> None:
             return
     elif not _is_renewed(place, seen, owner.expires_after_s if owner else EXPIRY_S):
         return
+    raise _busy(url, owner)
+
+
+def _busy(url: str, owner: Owner | None) -> OutputBusy:
     holder = owner.shown if owner else "another process"
-    raise OutputBusy(
+    return OutputBusy(
         f"storage: {url} is being written by {holder}; wait until it has ended, or "
         "choose another output"
     )
