@@ -94,6 +94,8 @@ def is_whole(
             "made anew",
             *(target, len(damaged), len(standing.manifest.files), damaged[0]),
         )
+    else:
+        standing.note_whole()
     return not damaged
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -135,6 +136,19 @@ class Standing:
             elif (deep or file.changed >= sealed) and self._crc32(name) != mark.crc32:
                 found.append(name)
         return found
+
+    def note_whole(self) -> None:
+        """Let the next look cost a listing again, where all files were read by one.
+
+        After a copy or a change of the owner all are newer than the manifest.
+        """
+        if self.manifest is None or local_path(self.url) is None:
+            return
+        names = self.files.keys() & self.manifest.files.keys()
+        sealed = self.files[self.manifest.place].changed
+        if any(self.files[name].changed >= sealed for name in names):
+            with suppress(PermissionError):
+                os.utime(f"{self.path}/{self.manifest.place}")
 
     def _crc32(self, name: str) -> int:
         return crc32_of(self.filesystem, f"{self.path}/{name}")
