@@ -13,9 +13,10 @@ levels grow in a folder of their own, so that the old one stands until that mome
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,14 @@ class ImageOutput:
         *,
         fingerprint: str,
         lease: Lease,
-        standing: Standing | None,
+        look: Callable[[], Standing | None],
     ) -> None:
         self.staging = staging
         self._product = product
         self._fingerprint = fingerprint
         self._lease = lease
-        self._standing = standing
+        self._look = look
+        self._standing = look()
         self._is_local = local_path(staging.target) is not None
         self._manifest = Manifest(product=product)
         self._attributes: dict[str, Any] = {}
@@ -151,6 +153,7 @@ class ImageOutput:
                 staging.write(f"{staging.partial}/result", mark + b"\n" + result)
         self._lease.check()
         with told_plainly(staging.target):
+            self._look()  # since we began somebody may have put a file of theirs there
             local = local_path(staging.target)
             if local is not None:
                 put_folder(Path(staging.image), local)
@@ -219,14 +222,17 @@ class ImageOutput:
         """In a bucket the levels of an image that stands whole are not written over."""
         standing, levels = self._standing, ""
         if standing is not None and standing.manifest is not None:
-            is_kept = not self._is_local and not standing.damaged()
-            levels = SECOND if is_kept and standing.manifest.levels == "" else ""
+            levels = standing.manifest.levels
+            if not standing.damaged():
+                levels = "" if levels else SECOND
+        if self._is_local:
+            levels = ""
         self.staging = replace(self.staging, levels=levels)
 
     def _stands_already(self) -> bool:
         """Whether a bucket's image is the one that stands there; ours goes then."""
         standing, ours = self._standing, self._manifest
-        if standing is None or standing.manifest is None or not standing.seal:
+        if standing is None or standing.manifest is None or standing.damaged():
             return False
         older = standing.manifest
         if replace(older, levels="", files=_inside(older)) != replace(
@@ -332,25 +338,24 @@ def image_output(
     StorageError
         The store cannot be read or written.
     """
-    allowed: dict[str, Any] = {
-        "options": options,
-        "inputs": tuple(inputs),
-        "overwrite": overwrite,
-    }
+    look = partial(
+        check_output,
+        target,
+        product,
+        options=options,
+        inputs=tuple(inputs),
+        overwrite=overwrite,
+    )
     with told_plainly(target):
-        check_output(target, product, **allowed)  # nothing is written where it refuses
+        look()  # nothing is written, and no lease, where it refuses
     work = f"another run of {product.shown}"
     with one_writer(target, work=work, options=options) as lease:
         with told_plainly(target):
-            standing = check_output(target, product, **allowed)
             staging = staging_of(target, dict(options or {}), fingerprint)
-        yield ImageOutput(
-            staging,
-            product,
-            fingerprint=fingerprint,
-            lease=lease,
-            standing=standing,
-        )
+            output = ImageOutput(
+                staging, product, fingerprint=fingerprint, lease=lease, look=look
+            )
+        yield output
 
 
 def forget_unfinished(target: str, options: Mapping[str, Any] | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from em_platform.config import OutputSettings
 from em_platform.errors import OutputBusy, OutputRefused
 from em_platform.formats.ome_zarr import Product, open_level
 from em_platform.storage.lease import one_writer
@@ -14,6 +15,7 @@ from tests.formats.array_volume import VOXELS, Breaks, digest, write
 
 OTHER = Product(kind="volume", of="other cells")
 INVERTED = 255 - VOXELS
+LARGE = OutputSettings(chunk_px=32, shard_px=64)
 
 
 def objects(bucket: dict[str, Any], prefix: str) -> dict[str, bytes]:
@@ -28,25 +30,25 @@ def test_in_a_bucket_the_old_image_stands_until_the_new_one_is_whole(
     bucket: dict[str, Any],
 ) -> None:
     url, options = "s3://bucket/replaced/a.zarr", {"storage_options": bucket}
-    write(url, VOXELS, **options)
+    write(url, VOXELS, LARGE, **options)
     before = objects(bucket, "replaced/a.zarr")
     with pytest.raises(KeyboardInterrupt):
         write(
             url,
-            Breaks(INVERTED, KeyboardInterrupt(), at=30),
+            Breaks(INVERTED, KeyboardInterrupt(), at=2),
             fingerprint="2",
             **options,
         )
     after = objects(bucket, "replaced/a.zarr")
     assert {name: after[name] for name in before} == before
     assert np.array_equal(open_level(url, 0, **options)[:], VOXELS)
-    written = write(url, INVERTED, fingerprint="2", **options)
+    written = write(url, INVERTED, LARGE, fingerprint="2", **options)
     assert np.array_equal(open_level(url, 0, **options)[:], INVERTED)
     assert written.levels[0].path == "b/0"
     assert not before.keys() & objects(bucket, "replaced/a.zarr").keys() - {
         "bucket/replaced/a.zarr/zarr.json"
     }
-    write(url, VOXELS, **options)
+    write(url, VOXELS, LARGE, **options)
     assert objects(bucket, "replaced/a.zarr") == before
 
 
@@ -54,9 +56,9 @@ def test_in_a_bucket_the_same_image_again_changes_nothing(
     bucket: dict[str, Any],
 ) -> None:
     url, options = "s3://bucket/again/a.zarr", {"storage_options": bucket}
-    write(url, VOXELS, **options)
+    write(url, VOXELS, LARGE, **options)
     before = objects(bucket, "again/a.zarr")
-    write(url, VOXELS, fingerprint="of another computer", **options)
+    write(url, VOXELS, LARGE, fingerprint="of another computer", **options)
     assert objects(bucket, "again/a.zarr") == before
 
 
@@ -86,6 +88,36 @@ def test_while_one_writes_another_is_refused_and_harms_nothing(tmp_path: Path) -
     assert os.listdir(tmp_path) == []
     write(tmp_path / "a.zarr", VOXELS)
     assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def test_a_file_that_others_add_meanwhile_is_not_deleted(tmp_path: Path) -> None:
+    write(tmp_path / "a.zarr", VOXELS)
+
+    class Watched(Breaks):
+        def read(self, region: Any) -> Any:
+            (tmp_path / "a.zarr/notes.txt").write_text("mine")
+            return super().read(region)
+
+    with pytest.raises(OutputRefused, match=r"notes\.txt"):
+        watched = Watched(INVERTED, KeyboardInterrupt(), at=-1)
+        write(tmp_path / "a.zarr", watched, fingerprint="2")
+    assert (tmp_path / "a.zarr/notes.txt").read_text() == "mine"
+    assert np.array_equal(open_level(str(tmp_path / "a.zarr"), 0)[:], VOXELS)
+
+
+def test_in_a_bucket_a_damaged_image_is_made_again_where_it_was(
+    bucket: dict[str, Any],
+) -> None:
+    import fsspec
+
+    url, options = "s3://bucket/damaged/a.zarr", {"storage_options": bucket}
+    filesystem = fsspec.filesystem("s3", use_listings_cache=False, **bucket)
+    write(url, VOXELS, LARGE, **options)
+    write(url, INVERTED, LARGE, fingerprint="2", **options)
+    before = objects(bucket, "damaged/a.zarr")
+    filesystem.rm(next(name for name in before if "/b/0/c/" in name))
+    write(url, INVERTED, LARGE, fingerprint="2", **options)
+    assert objects(bucket, "damaged/a.zarr") == before
 
 
 def test_a_link_is_not_written_through(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from em_platform.config import OutputSettings
 from em_platform.storage.guard import is_whole
 from em_platform.storage.manifest import standing_at
 from tests.formats.array_volume import CELLS, VOXELS, digest, write
+
+LARGE = OutputSettings(chunk_px=32, shard_px=64)
 
 
 def flip(path: Path) -> None:
@@ -105,7 +108,7 @@ def test_an_image_in_a_bucket_is_whole_until_an_object_is_lost(
     import fsspec
 
     url = "s3://bucket/manifest/a.zarr"
-    write(url, VOXELS, storage_options=bucket)
+    write(url, VOXELS, LARGE, storage_options=bucket)
     assert is_whole(url, CELLS, bucket, deep=True)
     filesystem = fsspec.filesystem("s3", use_listings_cache=False, **bucket)
     name = next(n for n in filesystem.find("bucket/manifest") if "/0/c/" in n)
@@ -114,7 +117,7 @@ def test_an_image_in_a_bucket_is_whole_until_an_object_is_lost(
     assert not is_whole(url, CELLS, bucket)  # of the same size, but newer
     filesystem.rm(name)
     assert not is_whole(url, CELLS, bucket)
-    write(url, VOXELS, storage_options=bucket)
+    write(url, VOXELS, LARGE, storage_options=bucket)
     assert filesystem.cat_file(name) == content
     assert is_whole(url, CELLS, bucket, deep=True)
 
