@@ -69,6 +69,8 @@ class LiveReport(Model):
     null when nothing was stopped. Rates are over the seconds of the montages.
     """
 
+    made_by: str = "em_platform session report"
+    """By which its file is known as one of ours."""
     tiles_imaged: int
     tiles_lost: int
     verdict_p50_ms: float | None

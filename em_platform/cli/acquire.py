@@ -1,6 +1,5 @@
 """`em-platform acquire`: montages from the microscope, real or simulated."""
 
-import json
 import logging
 import os
 import sys
@@ -142,10 +141,9 @@ def _draw(path: Path) -> None:
 
 
 def _write(path: Path, report: "LiveReport") -> None:
-    from em_platform.storage.guard import mark_of, write_file
+    from em_platform.storage.guard import write_file
 
-    marked = {"made_by": mark_of(_REPORT).decode(), **report.model_dump(mode="json")}
-    write_file(path, json.dumps(marked, indent=1).encode() + b"\n", _REPORT)
+    write_file(path, report.model_dump_json(indent=1).encode() + b"\n", _REPORT)
 
 
 def _settings(broker: str | None, chosen: dict[str, float]) -> Settings:

@@ -4,8 +4,10 @@ from em_platform.config import Settings
 from em_platform.storage.guard import claim_folder
 
 _BEFORE = (
-    *("inbox", "config.yaml"),  # which a person puts there before the first start
-    *("data", "raw", "logs", "dagster", "demo", "standins"),  # with guards of their own
+    # What a person puts there before the first start, such as `up > home/up.log`.
+    *("inbox", "frames", "config.yaml", "*.log", "*.out"),
+    # What has guards of its own.
+    *("data", "raw", "logs", "dagster", "demo", "standins"),
 )
 
 

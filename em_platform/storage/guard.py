@@ -10,6 +10,7 @@ import logging
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -251,7 +252,7 @@ def claim_folder(
 ) -> None:
     """Make a folder or a bucket's prefix ours to work in: it is new, empty, or was.
 
-    `known` are names that may be there before.
+    `known` are patterns of names that may be there before.
 
     Raises
     ------
@@ -269,8 +270,8 @@ def claim_folder(
     except FileNotFoundError:
         listed = []
     names = {str(name).rstrip("/").rpartition("/")[2] for name in listed}
-    allowed = {"lost+found", *known}
-    foreign = sorted(n for n in names - allowed if not n.startswith("."))
+    allowed = (".*", "lost+found", *known)
+    foreign = sorted(n for n in names if not any(fnmatch(n, each) for each in allowed))
     if FOLDER_MARK in names:  # another process was faster
         return
     if foreign:

@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from em_platform.acquisition.devices import DEVICES
+from em_platform.acquisition.devices.commanded import set_faults
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.recorder import recorder_of
 from em_platform.acquisition.report import LiveReport
@@ -86,7 +87,8 @@ class Microscope:
 
     def stop_in_the_dark(self, name: str) -> list[str]:
         """Take the light away until QC stops the scope; the tiles it found dark."""
-        self.run("fault", "beam_loss=1")
+        # At once: the command starts so slowly beside others that all may be imaged.
+        set_faults(self.settings.home, {"beam_loss": 1.0})
         self.wait(lambda: self.entry(name) == "failed")
         self.wait(lambda: len(self.verdicts(name)) == len(self.bodies(name)))
         self.first_ends()
