@@ -150,7 +150,8 @@ def microscope(
 ) -> Iterator[Microscope]:
     home = tmp_path_factory.mktemp("recovery")
     chosen = {**SMALL, "home": str(home)}
-    chosen["broker.port"] = str(find_port("127.0.0.1"))
+    for name in ("broker.port", "acquisition.operator.port"):
+        chosen[name] = str(find_port("127.0.0.1"))
     chosen |= free_ports(load_settings(environment=export(chosen)))
     told = export(chosen)
     settings = load_settings(environment=told)

@@ -309,4 +309,4 @@ def test_a_montage_is_uploaded_into_a_bucket_though_aloha_is_killed(
     assert store.exists(layout.upload(key))
     same_as_imaged(home, montage, store)
     objects = filesystem.find(f"{folder}/{montage.tile_ids[0]}.zarr")
-    assert len(objects) == 5  # the group, and for each of two levels two
+    assert len(objects) == 6  # group, manifest, and for each of two levels two
