@@ -35,18 +35,19 @@ class ProcessedTiles:
 
 
 def recipe_of(montage: Montage, settings: Settings, store: Store) -> Recipe:
-    """How the frames of a montage become 8-bit images; the store keeps it.
+    """How the frames of a montage become 8-bit images.
 
-    That of the live session counts as long as the settings still ask for the same. It
-    lies beside the frames; where they have gone, the store has it from an earlier run.
+    As in the live session, as long as the settings still ask for the same. That recipe
+    lies beside the frames; where these have gone, the store has it from an earlier run.
     """
-    recipe = _live_recipe(montage, settings, store) or _decided(
-        montage, settings, store
-    )
-    name = layout.recipe(montage.acquisition_id)
+    live = _live_recipe(montage, settings, store)
+    return live or _decided(montage, settings, store)
+
+
+def _keep(recipe: Recipe, acquisition_id: str, store: Store) -> None:
+    name = layout.recipe(acquisition_id)
     keep_planes(recipe, name, partial(_write_new, store))
     store.write_bytes(name, encode_recipe(recipe))
-    return recipe
 
 
 def _write_new(store: Store, name: str, content: bytes) -> None:
@@ -85,13 +86,17 @@ def _folder_of(montage: Montage, settings: Settings) -> str:
 def finish_montage(
     montage: Montage, settings: Settings, store: Store, *, run: Map = serial
 ) -> ProcessedTiles:
-    """As `process_tiles`; a frame that leaves the disk meanwhile is read elsewhere.
+    """As `process_tiles`, by the recipe of the montage, which the store keeps.
+
+    A frame that leaves the disk meanwhile is read elsewhere:
 
     The buffer deletes frames once aloha has verified them; then aloha's are taken.
     """
     montage = located(montage, store)
     while True:
-        images = recipe_of(montage, settings, store).images(store.options)
+        recipe = recipe_of(montage, settings, store)
+        _keep(recipe, montage.acquisition_id, store)
+        images = recipe.images(store.options)
         done = process_tiles(montage, images, store, run=run)
         moved = located(montage, store)
         if moved == montage or len(done.montage.tiles) == len(montage.tiles):

@@ -1,4 +1,7 @@
-"""What the online pipeline leaves beside the frames of a montage, by name."""
+"""What lies beside the frames of a montage and is none of them, by name."""
+
+REFERENCES = ("bright", "dark")
+"""Names, without suffix, of the images of even light and of none."""
 
 RECIPE = ".recipe.json"
 """Ends the name of how an acquisition's frames become tiles: `<acquisition>` + this."""

@@ -20,6 +20,7 @@ from em_platform.imaging.correct import (
     flat_field_from_frames,
 )
 from em_platform.model import Size
+from em_platform.stitching.beside_frames import REFERENCES
 
 Kind = Literal["acquired", "estimated"]
 
@@ -56,7 +57,7 @@ def acquired_flat_field(
     frames: dict[str, NDArray[Any]] = {}
     for name in list_folder(folder, options) if is_folder(folder, options) else ():
         stem = name.partition(".")[0].lower()
-        if stem in ("bright", "dark") and name.lower().endswith(SUFFIXES):
+        if stem in REFERENCES and name.lower().endswith(SUFFIXES):
             frames[stem] = read_image(f"{folder}/{name}", options=options or {})
     if "bright" not in frames:
         return None

@@ -192,3 +192,16 @@ def test_stitch_makes_the_tiles_of_the_live_session(
     for tile in montage.tiles:
         found = result.images.read(tile)
         assert np.array_equal(found[inside], live.pixels[tile.tile_id][inside])
+
+
+def test_stitch_of_the_folder_of_frames_needs_no_list(
+    live: Any, tmp_path: Path
+) -> None:
+    montage = open_montage(live.folder, overlap=190)
+    assert montage.failures == ()
+    stitching = live.settings.stitching
+    result = stitch_montage(montage, str(tmp_path / "m.zarr"), settings=stitching)
+    for stats in result.stats:
+        tile_id = stats.tile_id.removesuffix(".tiff")
+        hist = live.said["tile.statistics.histogram"][tile_id].hist
+        assert list(stats.histogram) == list(hist)
