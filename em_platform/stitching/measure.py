@@ -102,16 +102,29 @@ def finish_frame(
         grey_range=images.grey_range,
         valid=valid or images.valid_box,
     )
-    return replace(done, image=_without_frame(done.image, images.valid_box))
+    return replace(done, image=_without_frame(done.image, images.valid_box, raw))
 
 
-def _without_frame(image: NDArray[np.uint8], valid: Box | None) -> NDArray[np.uint8]:
+def _without_frame(
+    image: NDArray[np.uint8], valid: Box | None, raw: NDArray[Any]
+) -> NDArray[np.uint8]:
+    """The image, which may be `raw` itself, black outside of `valid`."""
     if valid is None:
         return image
-    whole = np.zeros_like(image)
-    inside = np.s_[valid.y0 : valid.y1, valid.x0 : valid.x1]
-    whole[inside] = image[inside]
-    return whole
+    rows = np.s_[valid.y0 : valid.y1]
+    frame = (
+        np.s_[: valid.y0, :],
+        np.s_[valid.y1 :, :],
+        np.s_[rows, : valid.x0],
+        np.s_[rows, valid.x1 :],
+    )
+    if not any(image[side].any() for side in frame):
+        return image  # as most cameras deliver it: nothing is copied
+    if np.may_share_memory(image, raw):
+        image = image.copy()
+    for side in frame:
+        image[side] = 0
+    return image
 
 
 def _measure_block(

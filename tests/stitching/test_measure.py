@@ -10,10 +10,12 @@ from em_platform.config import TileSettings
 from em_platform.errors import ConfigError, DataError
 from em_platform.formats.image import read_image
 from em_platform.formats.tiff import write_tiff
+from em_platform.model import Box
 from em_platform.stitching.compute import thread_map
 from em_platform.stitching.inputs import open_montage
-from em_platform.stitching.measure import measure_tiles, set_aside
+from em_platform.stitching.measure import finish_frame, measure_tiles, set_aside
 from em_platform.stitching.recipe import choose_recipe
+from em_platform.stitching.tile_images import TileImages
 
 Cut = Callable[..., Any]
 
@@ -154,3 +156,20 @@ def test_what_is_set_aside_is_recorded(tmp_path: Path, cut_tiles: Cut) -> None:
                  for f in survey.failures]  # fmt: skip
     with pytest.raises(DataError, match="found no tile that can be used"):
         set_aside(montage, all_black)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_frame_that_is_not_quite_black_becomes_black_and_its_raw_stays(
+    dtype: type[np.unsignedinteger[Any]],
+) -> None:
+    raw = np.random.default_rng(1).integers(90, 200, (40, 50)).astype(dtype)
+    raw[:4], raw[:, -5:] = 2, 1
+    before, box = raw.copy(), Box(y0=4, x0=0, y1=40, x1=45)
+    images = TileImages(
+        valid_box=box, grey_range=None if dtype == np.uint8 else (0.0, 255.0)
+    )
+    image = finish_frame(raw, images, tile_id="t").image
+    assert np.array_equal(raw, before)
+    assert not image[:4].any()
+    assert not image[:, 45:].any()
+    assert np.abs(image[4:, :45] - raw[4:, :45].astype(int)).max() <= 1
