@@ -26,13 +26,13 @@ from timing import Cost, arguments, finish, report
 
 from em_platform.acquisition.frame_paths import frame_path, tile_name
 from em_platform.acquisition.pipeline import frame as steps
+from em_platform.acquisition.pipeline.lens_in_force import LensInForce
+from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.match_messages import match, template_matches
 from em_platform.acquisition.pipeline.matching import measure_neighbours
 from em_platform.acquisition.pipeline.noted import NotedTile, noted
-from em_platform.acquisition.pipeline.references import References
-from em_platform.config import BrokerSettings, MatchSettings, export
+from em_platform.config import BrokerSettings, MatchSettings, Settings, export
 from em_platform.config.pipeline import PipelineSettings
-from em_platform.config.stitching import TileSettings
 from em_platform.formats.tiff import write_tiff
 from em_platform.imaging.synthetic import tissue
 from em_platform.messaging.bus import Bus
@@ -245,18 +245,15 @@ def step_times(scene: Scene) -> dict[str, float]:
         took.setdefault(name, []).append(1e3 * (time.perf_counter() - began))
         return made
 
-    references, done = References(), []
+    done: list[NotedTile] = []
     with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(home=Path(folder) / "home")
+        recipes = LiveRecipes(settings, LensInForce(settings))
         for index in range(len(scene.bodies)):
             tile = noted(save(Path(folder), scene, index), {})
             made = timed(
                 "read and kernel",
-                lambda tile=tile: steps.process_frame(
-                    tile,
-                    references=references,
-                    settings=TileSettings(),
-                    agree=lambda _, own: own,
-                ),
+                lambda tile=tile: steps.process_frame(tile, recipes),
             )
             timed("processed TIFF", lambda t=tile, m=made: save_processed(t, m))
             timed(

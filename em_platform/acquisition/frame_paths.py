@@ -4,6 +4,8 @@
 
 - `<tile_id>.tiff`, the frame, and `<tile_id>.json`, the body of its `tile.raw`;
 - `<acquisition_id>.complete.json`, the body of `montage.complete`;
+- `<acquisition_id>.recipe.json`, how its frames become tiles, decided at the first one,
+  with the planes of its flat field in `<acquisition_id>.<digest>.npz`;
 - `<acquisition_id>.truth.json`, what a simulated microscope knows, for tests.
 """
 

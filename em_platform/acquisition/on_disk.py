@@ -13,11 +13,12 @@ from pydantic import ValidationError
 
 from em_platform.acquisition.events import COMPLETE, RAW, Said
 from em_platform.messaging.topics import model_of, reason
+from em_platform.stitching.beside_frames import RECIPE
 
 log = logging.getLogger(__name__)
 
 COMPLETE_SUFFIX = ".complete.json"
-OF_THE_MONTAGE = (COMPLETE_SUFFIX, ".truth.json")
+OF_THE_MONTAGE = (COMPLETE_SUFFIX, ".truth.json", RECIPE)
 """How the names of files end that tell of a montage, and not of one tile."""
 
 

@@ -3,17 +3,23 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-
-import numpy as np
-from numpy.typing import NDArray
+from pathlib import Path
 
 from em_platform.acquisition.frame_paths import frames_folder, montage_folder
 from em_platform.acquisition.uploaded import located
 from em_platform.config import Settings, TileSettings
 from em_platform.formats.tiff import encode_tiff
-from em_platform.model import Box, Failure, Montage, Tile, TileStats
+from em_platform.model import Failure, Montage, Tile, TileStats
 from em_platform.stitching.compute import Map, serial
-from em_platform.stitching.measure import choose_images, finish_tile, set_aside
+from em_platform.stitching.measure import finish_tile, set_aside
+from em_platform.stitching.recipe import Recipe, choose_recipe, folder_of
+from em_platform.stitching.recipe_file import (
+    encode_recipe,
+    keep_planes,
+    read_recipe,
+    read_tile_recipe,
+    recipe_beside,
+)
 from em_platform.stitching.tile_images import TileImages
 from em_platform.storage import Store, layout
 
@@ -28,32 +34,69 @@ class ProcessedTiles:
     statistics: tuple[TileStats, ...]
 
 
-def images_of(montage: Montage, settings: Settings, store: Store) -> TileImages:
-    """How the frames of a montage become 8-bit images, wherever they lie now.
+def recipe_of(montage: Montage, settings: Settings, store: Store) -> Recipe:
+    """How the frames of a montage become 8-bit images.
 
-    The references of frames that have left the disk still lie where those did.
+    As in the live session, as long as the settings still ask for the same. That recipe
+    lies beside the frames; where these have gone, the store has it from an earlier run.
     """
-    references = None
-    if any("://" in tile.uri for tile in montage.tiles):
-        references = str(montage_folder(frames_folder(settings), montage.montage_id))
-    return choose_images(
+    live = _live_recipe(montage, settings, store)
+    return live or _decided(montage, settings, store)
+
+
+def _keep(recipe: Recipe, acquisition_id: str, store: Store) -> None:
+    name = layout.recipe(acquisition_id)
+    keep_planes(recipe, name, partial(_write_new, store))
+    store.write_bytes(name, encode_recipe(recipe))
+
+
+def _write_new(store: Store, name: str, content: bytes) -> None:
+    if not store.exists(name):  # its name says its content, which may be large
+        store.write_bytes(name, content)
+
+
+def _live_recipe(montage: Montage, settings: Settings, store: Store) -> Recipe | None:
+    key, flip = montage.acquisition_id, settings.acquisition.pipeline.flip
+    found = recipe_beside(montage, _folder_of(montage, settings))
+    found = found or read_recipe(store.url(layout.recipe(key)), store.options)
+    if found is None or not found.tile.is_live:
+        return None
+    return found if found.tile.follows(settings.stitching.tile, flip=flip) else None
+
+
+def _decided(montage: Montage, settings: Settings, store: Store) -> Recipe:
+    folder = _folder_of(montage, settings)
+    is_of_camera = Path(folder).parent == frames_folder(settings)
+    return choose_recipe(
         montage,
         settings.stitching.tile,
         options=store.options,
-        references=references,
+        references=folder,
+        flip=is_of_camera and settings.acquisition.pipeline.flip,
     )
+
+
+def _folder_of(montage: Montage, settings: Settings) -> str:
+    """Where its frames lie or lay: what is beside them stays when they have gone."""
+    if any("://" in tile.uri for tile in montage.tiles):
+        return str(montage_folder(frames_folder(settings), montage.montage_id))
+    return folder_of(montage)
 
 
 def finish_montage(
     montage: Montage, settings: Settings, store: Store, *, run: Map = serial
 ) -> ProcessedTiles:
-    """As `process_tiles`; a frame that leaves the disk meanwhile is read elsewhere.
+    """As `process_tiles`, by the recipe of the montage, which the store keeps.
+
+    A frame that leaves the disk meanwhile is read elsewhere:
 
     The buffer deletes frames once aloha has verified them; then aloha's are taken.
     """
     montage = located(montage, store)
     while True:
-        images = images_of(montage, settings, store)
+        recipe = recipe_of(montage, settings, store)
+        _keep(recipe, montage.acquisition_id, store)
+        images = recipe.images(store.options)
         done = process_tiles(montage, images, store, run=run)
         moved = located(montage, store)
         if moved == montage or len(done.montage.tiles) == len(montage.tiles):
@@ -89,10 +132,14 @@ def process_tiles(
     )
 
 
-def finished_images(montage: Montage, store: Store) -> TileImages:
+def processed_images(montage: Montage, store: Store) -> TileImages:
     """How to read the tiles that `process_tiles` has written: as they are."""
-    as_they_are = TileSettings(flat_field="none")
-    return choose_images(montage, as_they_are, options=store.options)
+    name = layout.recipe(montage.acquisition_id)
+    kept = read_tile_recipe(store.url(name), store.options)
+    if kept is None:  # they were written by a version that kept no recipe
+        as_they_are = TileSettings(flat_field="none")
+        kept = choose_recipe(montage, as_they_are, options=store.options).tile
+    return TileImages(valid_box=kept.valid_box, options=store.options)
 
 
 def _blocks(tiles: Sequence[Tile]) -> Iterator[Sequence[Tile]]:
@@ -112,19 +159,8 @@ def _finish(
     done = finish_tile(tile, images)
     if isinstance(done, Failure):
         return done
-    image = _without_frame(done.image, images.valid_box)
-    store.write_bytes(layout.tile(key, tile.tile_id), encode_tiff(image))
+    store.write_bytes(layout.tile(key, tile.tile_id), encode_tiff(done.image))
     return done.stats
-
-
-def _without_frame(image: NDArray[np.uint8], valid: Box | None) -> NDArray[np.uint8]:
-    """The image, black outside of the region in which tiles show specimen."""
-    if valid is None:
-        return image
-    whole = np.zeros_like(image)
-    inside = np.s_[valid.y0 : valid.y1, valid.x0 : valid.x1]
-    whole[inside] = image[inside]
-    return whole
 
 
 def _uri(store: Store, key: str, tile: Tile) -> str:

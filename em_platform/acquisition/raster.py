@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass
 
+OFF_RASTER = 0.5
+"""Of a tile between stage and raster: then pixel size or rotation are not right."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:

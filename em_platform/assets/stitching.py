@@ -6,7 +6,7 @@ import dagster as dg
 
 from em_platform.acquisition.judged import judged_montage
 from em_platform.acquisition.lenses import choose_lens, held_lens
-from em_platform.acquisition.processing import finished_images, images_of
+from em_platform.acquisition.processing import processed_images, recipe_of
 from em_platform.assets.checks import check_results, check_specs, spoken_results
 from em_platform.assets.failures import told_to_dagster
 from em_platform.assets.metadata import (
@@ -66,7 +66,8 @@ def lens_correction(
     with told_to_dagster():
         store = storage.writing(layout.lens(name, magnification))
         montage = microscope.montage(config.acquisition_id)
-        images, run = images_of(montage, settings, store), compute.map()
+        images = recipe_of(montage, settings, store).images(store.options)
+        run = compute.map()
         how = settings.stitching.match
         matches = match_pairs(montage, images, settings=how, run=run)
         lens = fit_lens(montage, matches, magnification=magnification)
@@ -101,7 +102,7 @@ def tile_matches(
     with told_to_dagster(), Stopwatch() as watch:
         store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.tiles(key), Montage)
-        images = finished_images(montage, store)
+        images = processed_images(montage, store)
         lens, run = choose_lens(montage, store), compute.map()
         matches = match_pairs(
             montage, images, settings=settings.stitching.match, lens=lens, run=run
@@ -166,7 +167,7 @@ def mosaic(
         made = render_mosaic(
             montage,
             judged.fit,
-            finished_images(montage, store),
+            processed_images(montage, store),
             store.url(layout.mosaic(key)),
             settings=settings.stitching.render,
             review=judged.review,

@@ -64,7 +64,7 @@ class _Command(click.Command):
 @click.option("--name", help="acquisition id; without it name and hash of INPUT")
 @click.option(
     "--flat-field",
-    type=click.Choice(["none", "estimate", "acquired"]),
+    type=click.Choice(["auto", "none", "estimate", "acquired"]),
     help="how uneven light is taken out",
 )
 @click.option(

@@ -10,12 +10,17 @@ from em_platform.model import Model
 class TileSettings(Model):
     """How a raw frame becomes an 8-bit tile.
 
-    `flat_field` is `estimate` (from the montage's own tiles), `none`, or `acquired`
-    (bright and dark frames beside the tiles). `grey_range` maps these raw grey levels
-    to 0..255; empty means 8-bit input as it is, else the percentiles of a sample.
+    `flat_field` is `auto` (bright and dark frames, where they lie beside the tiles),
+    `acquired` (these, which must be there), `estimate` (from the montage's own tiles;
+    while it is imaged as `auto`) or `none`. `grey_range` maps these raw grey levels to
+    0..255; empty means 8-bit input as it is, else the percentiles of a sample: the
+    first tile that shows something while a montage is imaged, else 12 tiles.
+
+    What follows from these is decided once for a montage, and again only when one of
+    them has changed.
     """
 
-    flat_field: Literal["none", "estimate", "acquired"] = "none"
+    flat_field: Literal["auto", "none", "estimate", "acquired"] = "auto"
     grey_range: tuple[float, float] | None = None
     percentiles: tuple[float, float] = (0.1, 99.9)
 

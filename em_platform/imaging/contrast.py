@@ -1,6 +1,6 @@
 """Grey levels for the eye: the range that matters, stretched to 0..255."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from em_platform.errors import DataError
 from em_platform.imaging.correct import FlatField
 from em_platform.imaging.valid import Image, valid_region
+from em_platform.model import Box
 
 _SAMPLE_PX = 512  # at most so many pixels along each side of a sample are looked at
 
@@ -40,7 +41,16 @@ def grey_range(
     DataError
         No sample shows anything.
     """
-    levels = [_sampled(sample, flat_field) for sample in samples]
+    levels = [
+        sampled_levels(sample, valid_region(sample), flat_field) for sample in samples
+    ]
+    return percentile_range(levels, percentiles)
+
+
+def percentile_range(
+    levels: Sequence[NDArray[np.float32]], percentiles: tuple[float, float]
+) -> tuple[float, float]:
+    """As `grey_range`, of levels that were sampled already."""
     if not any(level.size for level in levels):
         raise DataError(
             f"grey range: all {len(levels)} sampled tiles are black or one constant "
@@ -51,8 +61,10 @@ def grey_range(
     return float(low), max(float(high), float(low) + 1.0)
 
 
-def _sampled(sample: Image, flat_field: FlatField | None) -> NDArray[np.float32]:
-    box = valid_region(sample)
+def sampled_levels(
+    sample: Image, box: Box, flat_field: FlatField | None = None
+) -> NDArray[np.float32]:
+    """`(n,)` grey levels of a grid of pixels of `box`, flat-fielded."""
     step = max(1, max(sample.shape) // _SAMPLE_PX)
     part = (slice(box.y0, box.y1, step), slice(box.x0, box.x1, step))
     grey = sample[part].astype(np.float32)

@@ -14,6 +14,7 @@ from em_platform.errors import DataError
 from em_platform.imaging.contrast import grey_range as range_of
 from em_platform.imaging.correct import FlatField
 from em_platform.imaging.focus import focus_score
+from em_platform.imaging.grey import correct_row
 from em_platform.imaging.valid import Image
 from em_platform.model import Box, TileStats
 
@@ -162,13 +163,6 @@ def _stats(
 
 
 @_inlined
-def _correct_row(raw, gain, dark, scale, offset, row):  # type: ignore[no-untyped-def]
-    for x in range(raw.size):
-        grey = (np.float32(raw[x]) - dark[x]) * gain[x] * scale + offset
-        row[x] = np.uint8(min(max(grey, np.float32(0.0)), np.float32(255.0)))
-
-
-@_inlined
 def _count_row(row, counts):  # type: ignore[no-untyped-def]
     """Eight pixels a load, each into its own histogram.
 
@@ -220,7 +214,7 @@ def _correct_count_halve(raw, gain, dark, mapping, bounds, image, counts, half):
         for line in range(y, min(y + 2, raw.shape[0])):
             gain_row = gain[min(line, gain.shape[0] - 1)]
             dark_row = dark[min(line, dark.shape[0] - 1)]
-            _correct_row(raw[line], gain_row, dark_row, scale, offset, image[line])
+            correct_row(raw[line], gain_row, dark_row, scale, offset, image[line])
         _finish_rows(image, y, bounds, counts, half)
 
 

@@ -268,17 +268,27 @@ def agreeing(points: Points, shifts: Points) -> npt.NDArray[np.bool_]:
     return np.asarray(off <= limit)
 
 
+def shift_of(a_points: Points, b_points: Points) -> tuple[float, float]:
+    """Of `(n, 2)` points of two tiles that lie on each other; the same to the digit.
+
+    The sum of floating-point numbers depends on how they lie in memory.
+    """
+    dy, dx = np.ascontiguousarray(a_points - b_points).mean(axis=0).tolist()
+    return dy, dx
+
+
 def _as_match(
     pair: Neighbours, found: Measured, *, lens: LensModel | None
 ) -> TileMatch:
-    a_points, b_points, shift = found.a_points, found.b_points, found.shift
-    if a_points is not None and b_points is not None and lens is not None:
-        a_points = undistort_points(lens, a_points)
-        b_points = undistort_points(lens, b_points)
-        mean = (a_points - b_points).mean(axis=0)
-        shift = (float(mean[0]), float(mean[1]))
-    if shift is None:
-        shift = (pair.nominal.dy_px, pair.nominal.dx_px)
+    a_points, b_points = found.a_points, found.b_points
+    shift = (pair.nominal.dy_px, pair.nominal.dx_px)
+    if a_points is not None and b_points is not None:
+        if lens is not None:
+            a_points = undistort_points(lens, a_points)
+            b_points = undistort_points(lens, b_points)
+        shift = shift_of(a_points, b_points)
+    elif found.shift is not None:
+        shift = found.shift
     return TileMatch(
         a=pair.a.tile_id,
         b=pair.b.tile_id,

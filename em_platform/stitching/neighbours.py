@@ -14,6 +14,8 @@ Side = Literal["right", "below"]
 # the corners that diagonal tiles share in a usual montage are left out.
 MIN_SEAM_FRACTION = 0.4
 
+_PLACES = 3  # of a pixel are more than any stage knows, and coarser than rounding
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbours:
@@ -31,29 +33,40 @@ class Neighbours:
     overlap_width_px: float
 
 
-def _as_neighbours(a: Tile, b: Tile, min_overlap_px: float) -> Neighbours | None:
-    dy, dx = b.y_px - a.y_px, b.x_px - a.x_px
+def as_pair(one: Tile, other: Tile) -> Neighbours:
+    """Two tiles as neighbours, however little they overlap.
+
+    Which of them is `a`, and `nominal`, do not depend on which is named first, on where
+    the montage's frame begins, or on the last digits of a rotation: what is measured of
+    a pair is then the same, to the digit, for all who measure it.
+    """
+    dy = round(other.y_px - one.y_px, _PLACES)
+    dx = round(other.x_px - one.x_px, _PLACES)
     side: Side = "right" if abs(dx) >= abs(dy) else "below"
     if (dx if side == "right" else dy) < 0.0:
-        return _as_neighbours(b, a, min_overlap_px)
-    height = min(a.size.height_px, dy + b.size.height_px) - max(0.0, dy)
-    width = min(a.size.width_px, dx + b.size.width_px) - max(0.0, dx)
-    along, across = (height, width) if side == "right" else (width, height)
-    smaller = (
-        min(a.size.height_px, b.size.height_px)
-        if side == "right"
-        else min(a.size.width_px, b.size.width_px)
-    )
-    if across < min_overlap_px or along < MIN_SEAM_FRACTION * smaller:
-        return None
+        return as_pair(other, one)
+    height = min(one.size.height_px, dy + other.size.height_px) - max(0.0, dy)
+    width = min(one.size.width_px, dx + other.size.width_px) - max(0.0, dx)
     return Neighbours(
-        a=a,
-        b=b,
+        a=one,
+        b=other,
         side=side,
         nominal=Shift(dy_px=dy, dx_px=dx),
         overlap_height_px=height,
         overlap_width_px=width,
     )
+
+
+def _as_neighbours(one: Tile, other: Tile, min_overlap_px: float) -> Neighbours | None:
+    pair = as_pair(one, other)
+    a, b = pair.a.size, pair.b.size
+    along, across = pair.overlap_height_px, pair.overlap_width_px
+    smaller = min(a.height_px, b.height_px)
+    if pair.side == "below":
+        along, across, smaller = across, along, min(a.width_px, b.width_px)
+    if across < min_overlap_px or along < MIN_SEAM_FRACTION * smaller:
+        return None
+    return pair
 
 
 def _close_pairs(tiles: tuple[Tile, ...]) -> Iterator[tuple[Tile, Tile]]:

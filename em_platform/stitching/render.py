@@ -293,7 +293,8 @@ def _fingerprint(layout: Layout, images: TileImages, lens: LensModel | None) -> 
         digest.update(placed.tile.model_dump_json().encode())
         for uri in (placed.tile.uri, placed.tile.mask_uri or ""):
             digest.update(_changed(uri).encode())
-    digest.update(repr((lens, images.grey_range, images.valid_box)).encode())
+    how = (lens, images.grey_range, images.valid_box, images.flip)
+    digest.update(repr(how).encode())
     if images.flat_field is not None:
         digest.update(images.flat_field.gain.tobytes())
         if images.flat_field.dark is not None:

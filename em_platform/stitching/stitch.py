@@ -19,7 +19,9 @@ from em_platform.model import (
 from em_platform.stitching.compute import Map, own_usage, serial
 from em_platform.stitching.judge import check_montage
 from em_platform.stitching.match import match_pairs
-from em_platform.stitching.measure import choose_images, measure_tiles, set_aside
+from em_platform.stitching.measure import measure_tiles, set_aside
+from em_platform.stitching.recipe import choose_recipe
+from em_platform.stitching.recipe_file import images_by, recipe_beside
 from em_platform.stitching.render import Mosaic, render_mosaic
 from em_platform.stitching.solve import solve_montage
 from em_platform.stitching.tile_images import TileImages
@@ -70,8 +72,10 @@ def stitch_montage(
     """Stitch a montage into an OME-Zarr mosaic at `target`.
 
     Tiles that cannot be read, or that show nothing, are set aside; the rest is
-    stitched. The options are fsspec's, for the target and for the tiles; `inputs` and
-    `overwrite` are as in `storage.guard.check_output`.
+    stitched. Beside frames that were imaged with these settings lies how they became
+    tiles and with which lens, which is then done again. The options are fsspec's, for
+    the target and for the tiles; `inputs` and `overwrite` are as in
+    `storage.guard.check_output`.
 
     Raises
     ------
@@ -87,7 +91,11 @@ def stitch_montage(
     before = own_usage()
     steps = _Steps(run=run, progress=progress)
     with steps.step("statistics") as run_step:
-        images = choose_images(montage, settings.tile, options=input_options)
+        recipe = recipe_beside(montage, options=input_options)
+        if recipe is None or not recipe.tile.follows(settings.tile):
+            recipe = choose_recipe(montage, settings.tile, options=input_options)
+        lens = lens or recipe.tile.lens
+        images = images_by(recipe, montage, input_options)
         survey = measure_tiles(montage, images, run=run_step)
         montage = set_aside(montage, survey.failures)
     with steps.step("matches") as run_step:

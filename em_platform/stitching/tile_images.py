@@ -24,12 +24,14 @@ class TileImages:
 
     `grey_range` are the raw grey levels that become 0 and 255; None for tiles that are
     8-bit as they are. `valid_box` is the part of each frame that shows the specimen;
-    None for all of it. `options` are fsspec's.
+    None for all of it. With `flip` files are mirrored left to right when they are read,
+    and all the rest is of mirrored tiles. `options` are fsspec's.
     """
 
     flat_field: "FlatField | None" = None
     grey_range: tuple[float, float] | None = None
     valid_box: Box | None = None
+    flip: bool = False
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def read(self, tile: Tile, box: Box | None = None) -> NDArray[np.uint8]:
@@ -54,7 +56,9 @@ class TileImages:
 
     def read_raw(self, tile: Tile, box: Box | None = None) -> NDArray[Any]:
         """Grey levels as the camera gave them, `(h, w)`, or of `box` of it."""
-        raw = read_image(tile.uri, box, options=self.options)
+        raw = self.orient(
+            read_image(tile.uri, self._in_file(tile, box), options=self.options)
+        )
         size = tile.size if box is None else None
         if size is not None and raw.shape != (size.height_px, size.width_px):
             raise FormatError(
@@ -64,6 +68,16 @@ class TileImages:
                 tile_id=tile.tile_id,
             )
         return raw
+
+    def orient(self, raw: NDArray[Any]) -> NDArray[Any]:
+        """A frame as its file has it, mirrored where that is asked for."""
+        return np.ascontiguousarray(raw[:, ::-1]) if self.flip else raw
+
+    def _in_file(self, tile: Tile, box: Box | None) -> Box | None:
+        if box is None or not self.flip:
+            return box
+        width = tile.size.width_px
+        return Box(y0=box.y0, x0=width - box.x1, y1=box.y1, x1=width - box.x0)
 
     def valid(self, tile: Tile) -> Box:
         """The part of a tile that shows the specimen: no camera frame, no mask."""

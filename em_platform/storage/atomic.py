@@ -12,7 +12,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from em_platform.errors import StorageError
@@ -36,6 +36,32 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_once(path: Path, content: bytes) -> bool:
+    """Put `content` at `path` unless something is there; whether it was put.
+
+    Of several processes one alone is told that it did.
+
+    Raises
+    ------
+    StorageError
+        As of `write_bytes`.
+    """
+    own = beside(path)
+    try:
+        with _told_plainly(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with own.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        with suppress(FileExistsError), _told_plainly(path, _ANY - {errno.EEXIST}):
+            os.link(own, path)  # unlike a rename it fails where the name is taken
+            return True
+    finally:
+        own.unlink(missing_ok=True)
+    return False
 
 
 @contextmanager

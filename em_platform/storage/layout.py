@@ -30,6 +30,11 @@ def tile(acquisition_id: str, tile_id: str) -> str:
     return f"{tile_folder(acquisition_id)}/{quote(tile_id, safe='')}.tiff"
 
 
+def recipe(acquisition_id: str) -> str:
+    """How the frames became the tiles; beside it the planes of its flat field."""
+    return f"{montage_folder(acquisition_id)}/tiles.recipe.json"
+
+
 def tiles(acquisition_id: str) -> str:
     """The montage whose tiles point at the processed images."""
     return f"{montage_folder(acquisition_id)}/tiles.json"

@@ -21,7 +21,7 @@ from em_platform.errors import FormatError
 from em_platform.formats.image import read_header, read_image
 from em_platform.formats.tiff import write_tiff
 from em_platform.model import AcquisitionUpload, Box, Montage, Size
-from em_platform.stitching.measure import choose_images
+from em_platform.stitching.recipe import choose_recipe
 from em_platform.storage import Store, layout, open_store, store_of
 
 KEY = "m1-20260102t030405"
@@ -126,7 +126,8 @@ def upload(store: Store, folder: Path, scratch: Path) -> None:
 
 
 def processed(montage: Montage, store: Store, target: Path) -> dict[str, bytes]:
-    images = choose_images(montage, TileSettings(), options=store.options)
+    recipe = choose_recipe(montage, TileSettings(), options=store.options)
+    images = recipe.images(store.options)
     done = process_tiles(montage, images, open_store(str(target)))
     assert not done.montage.failures
     return {

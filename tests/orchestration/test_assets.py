@@ -10,6 +10,7 @@ from em_platform.formats.ome_zarr import open_level
 from em_platform.model import LensModel, Montage, MontageFit
 from em_platform.model.dataset import DatasetRecord
 from em_platform.partitions import lenses, montages
+from em_platform.stitching.recipe import TileRecipe
 from em_platform.storage import Store, layout
 
 pytestmark = [
@@ -190,15 +191,25 @@ def test_without_an_address_a_run_has_workers_of_its_own(
     assert store.exists(layout.tiles("grid-1"))
 
 
-def test_the_lens_that_matched_a_montage_also_renders_it(
-    instance: dg.DagsterInstance, drop_montage: Callable[..., Path], store: Store
+def test_the_lens_of_the_live_session_holds_until_there_is_a_newer_one(
+    drop_montage: Callable[..., Path], store: Store
 ) -> None:
-    from em_platform.acquisition.lenses import choose_lens, held_lens
+    from em_platform.acquisition.lenses import choose_lens
     from em_platform.stitching.inputs import open_montage
 
     montage = open_montage(drop_montage("grid-1"), name="grid-1")
-    assert choose_lens(montage, store) is None
-    lens = LensModel(
+    known = montage.model_copy(update={"microscope": "sim", "magnification": 2000})
+    heard = lens_of(montage)
+    recipe = TileRecipe(size=montage.tile_size, is_live=True, lens=heard)
+    store.write(layout.recipe("grid-1"), recipe, TileRecipe)
+    assert choose_lens(known, store) == heard
+    newer = heard.model_copy(update={"points": 7})
+    store.write(layout.lens("sim", 2000), newer, LensModel)
+    assert choose_lens(known, store) == newer
+
+
+def lens_of(montage: Montage) -> LensModel:
+    return LensModel(
         microscope="sim",
         magnification=2000,
         size=montage.tile_size,
@@ -209,6 +220,17 @@ def test_the_lens_that_matched_a_montage_also_renders_it(
         residual_std_px=0.1,
         points=100,
     )
+
+
+def test_the_lens_that_matched_a_montage_also_renders_it(
+    instance: dg.DagsterInstance, drop_montage: Callable[..., Path], store: Store
+) -> None:
+    from em_platform.acquisition.lenses import choose_lens, held_lens
+    from em_platform.stitching.inputs import open_montage
+
+    montage = open_montage(drop_montage("grid-1"), name="grid-1")
+    assert choose_lens(montage, store) is None
+    lens = lens_of(montage)
     store.write(layout.lens("sim", 2000), lens, LensModel)
     known = montage.model_copy(update={"microscope": "sim", "magnification": 2000})
     assert choose_lens(known, store) == lens

@@ -10,9 +10,12 @@ from em_platform.config import TileSettings
 from em_platform.errors import ConfigError, DataError
 from em_platform.formats.image import read_image
 from em_platform.formats.tiff import write_tiff
+from em_platform.model import Box
 from em_platform.stitching.compute import thread_map
 from em_platform.stitching.inputs import open_montage
-from em_platform.stitching.measure import choose_images, measure_tiles, set_aside
+from em_platform.stitching.measure import finish_frame, measure_tiles, set_aside
+from em_platform.stitching.recipe import choose_recipe
+from em_platform.stitching.tile_images import TileImages
 
 Cut = Callable[..., Any]
 
@@ -26,7 +29,7 @@ def test_8_bit_tiles_without_frame_are_read_as_they_are(
     tmp_path: Path, cut_tiles: Cut
 ) -> None:
     cut_tiles(tmp_path)
-    images = choose_images(open_montage(tmp_path), TileSettings())
+    images = choose_recipe(open_montage(tmp_path), TileSettings()).images()
     assert images.flat_field is None
     assert images.grey_range is None
     assert images.valid_box is None
@@ -45,7 +48,7 @@ def test_the_frame_is_cut_as_far_as_in_the_worst_tile(
         return out
 
     change(tmp_path, frame)
-    images = choose_images(open_montage(tmp_path), TileSettings())
+    images = choose_recipe(open_montage(tmp_path), TileSettings()).images()
     box = images.valid_box
     assert box is not None
     # A frame may be soft, so that two more pixels are given away.
@@ -59,7 +62,7 @@ def test_16_bit_tiles_get_one_grey_range_for_all(
     cut_tiles(tmp_path)
     change(tmp_path, lambda tile: tile.astype(np.uint16) * 100 + 500)
     montage = open_montage(tmp_path)
-    images = choose_images(montage, TileSettings())
+    images = choose_recipe(montage, TileSettings()).images()
     assert images.grey_range is not None
     low, high = images.grey_range
     assert 4500 < low < 7500
@@ -68,7 +71,7 @@ def test_16_bit_tiles_get_one_grey_range_for_all(
     assert grey.dtype == np.uint8
     assert grey.min() < 20
     assert grey.max() > 230
-    fixed = choose_images(montage, TileSettings(grey_range=(0.0, 65535.0)))
+    fixed = choose_recipe(montage, TileSettings(grey_range=(0.0, 65535.0))).images()
     assert fixed.grey_range == (0.0, 65535.0)
 
 
@@ -82,12 +85,12 @@ def test_an_acquired_flat_field_makes_tiles_even_again(
     change(tmp_path, lambda tile: (tile * light + 20).astype(np.uint8))
     settings = TileSettings(flat_field="acquired")
     with pytest.raises(ConfigError, match=r"found no bright\.tif in .*put it there"):
-        choose_images(open_montage(tmp_path), settings)
+        choose_recipe(open_montage(tmp_path), settings)
     write_tiff(tmp_path / "bright.tif", (40000 * light + 2000).astype(np.uint16))
     write_tiff(tmp_path / "dark.tif", np.full((240, 240), 20, np.uint8))
     montage = open_montage(tmp_path)
     assert len(montage.tiles) == 9
-    images = choose_images(montage, settings)
+    images = choose_recipe(montage, settings).images()
     read = images.read(montage.tiles[0]).astype(float)
     ratio = read / before[montage.tiles[0].tile_id]
     assert ratio.std() / ratio.mean() < 0.03
@@ -98,8 +101,8 @@ def test_a_bright_frame_of_another_camera_is_refused(
 ) -> None:
     cut_tiles(tmp_path)
     write_tiff(tmp_path / "bright.tif", np.ones((100, 240), np.uint16))
-    with pytest.raises(ConfigError, match=r"found \(100, 240\) px in bright"):
-        choose_images(open_montage(tmp_path), TileSettings(flat_field="acquired"))
+    with pytest.raises(ConfigError, match="found 100 x 240 px in bright"):
+        choose_recipe(open_montage(tmp_path), TileSettings(flat_field="acquired"))
 
 
 def test_an_estimated_flat_field_follows_the_light(tmp_path: Path) -> None:
@@ -113,7 +116,7 @@ def test_an_estimated_flat_field_follows_the_light(tmp_path: Path) -> None:
         lines.append(f"{number}.tif,{number * 650},0")
     (tmp_path / "tiles.csv").write_text("\n".join(lines))
     settings = TileSettings(flat_field="estimate")
-    flat = choose_images(open_montage(tmp_path), settings).flat_field
+    flat = choose_recipe(open_montage(tmp_path), settings).images().flat_field
     assert flat is not None
     assert flat.gain.shape == (600, 700)
     even = flat.gain * light
@@ -132,7 +135,7 @@ def test_statistics_are_of_the_valid_part_and_the_same_on_threads(
 
     change(tmp_path, frame)
     montage = open_montage(tmp_path)
-    images = choose_images(montage, TileSettings())
+    images = choose_recipe(montage, TileSettings()).images()
     survey = measure_tiles(montage, images)
     assert survey.failures == ()
     assert [s.tile_id for s in survey.stats] == [t.tile_id for t in montage.tiles]
@@ -144,7 +147,7 @@ def test_what_is_set_aside_is_recorded(tmp_path: Path, cut_tiles: Cut) -> None:
     cut_tiles(tmp_path)
     write_tiff(tmp_path / "r0c0.tif", np.zeros((240, 240), np.uint8))
     montage = open_montage(tmp_path)
-    survey = measure_tiles(montage, choose_images(montage, TileSettings()))
+    survey = measure_tiles(montage, choose_recipe(montage, TileSettings()).images())
     left = set_aside(montage, survey.failures)
     assert len(left.tiles) == 8
     assert [f.item for f in left.failures] == ["r0c0.tif"]
@@ -153,3 +156,20 @@ def test_what_is_set_aside_is_recorded(tmp_path: Path, cut_tiles: Cut) -> None:
                  for f in survey.failures]  # fmt: skip
     with pytest.raises(DataError, match="found no tile that can be used"):
         set_aside(montage, all_black)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_frame_that_is_not_quite_black_becomes_black_and_its_raw_stays(
+    dtype: type[np.unsignedinteger[Any]],
+) -> None:
+    raw = np.random.default_rng(1).integers(90, 200, (40, 50)).astype(dtype)
+    raw[:4], raw[:, -5:] = 2, 1
+    before, box = raw.copy(), Box(y0=4, x0=0, y1=40, x1=45)
+    images = TileImages(
+        valid_box=box, grey_range=None if dtype == np.uint8 else (0.0, 255.0)
+    )
+    image = finish_frame(raw, images, tile_id="t").image
+    assert np.array_equal(raw, before)
+    assert not image[:4].any()
+    assert not image[:, 45:].any()
+    assert np.abs(image[4:, :45] - raw[4:, :45].astype(int)).max() <= 1

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def test_a_file_has_its_new_content_and_nothing_lies_beside_it(tmp_path: Path) -
     atomic.write_bytes(path, b"one")
     atomic.write_bytes(path, b"two")
     assert path.read_bytes() == b"two"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_of_many_who_write_once_one_alone_is_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    contents = [str(n).encode() * 100_000 for n in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        was_first = list(threads.map(lambda c: atomic.write_once(path, c), contents))
+    assert sum(was_first) == 1
+    assert path.read_bytes() == contents[was_first.index(True)]
     assert list(path.parent.iterdir()) == [path]
 
 

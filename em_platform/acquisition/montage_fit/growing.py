@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.acquisition.frame_paths import retry_of
+from em_platform.acquisition.raster import OFF_RASTER, image_position
 from em_platform.model import Montage, Shift, Size, Tile, TileMatch
+from em_platform.stitching.beside_frames import processed_path
+from em_platform.stitching.match import shift_of
 
 Cell = tuple[int, int]
 Body = dict[str, Any]
@@ -159,6 +162,8 @@ def complete_body(message: Any) -> Body:
     return {
         "montage_id": message.montage_id,
         "acquisition_id": message.acquisition_id,
+        "pixel_nm": message.pixel_size,
+        "rotation_rad": message.rotation_angle,
         "tiles": {
             tile_id: {
                 "column": tile.raster_position[0],
@@ -174,7 +179,7 @@ def complete_body(message: Any) -> Body:
 def as_montage(growing: Growing, size: Size, *, microscope: str = "sim") -> Montage:
     """The montage of all tiles that are known, at their nominal places."""
     tiles = sorted(growing.tiles.values(), key=lambda tile: tile.cell)
-    places = nominal_places(tiles, size)
+    places = _stage_places(growing, tiles, size)
     return Montage(
         acquisition_id=growing.acquisition_id,
         montage_id=growing.montage_id,
@@ -194,6 +199,30 @@ def as_montage(growing: Growing, size: Size, *, microscope: str = "sim") -> Mont
         microscope=microscope,
         expected_tiles=len(growing.expected) or len(tiles),
     )
+
+
+def _stage_places(
+    growing: Growing, tiles: list[GrowingTile], size: Size
+) -> NDArray[np.float64]:
+    """As the pipeline has them, once pixel size and rotation are said and seem right.
+
+    Where a tile would lie half a tile off the raster they are not: then as
+    `nominal_places`.
+    """
+    fitted = nominal_places(tiles, size)
+    pixel_nm = (growing.complete or {}).get("pixel_nm")
+    if not pixel_nm or not tiles or any(tile.stage_nm is None for tile in tiles):
+        return fitted
+    turn = growing.complete["rotation_rad"] if growing.complete else 0.0
+    places = np.array(
+        [
+            image_position(x_nm, y_nm, pixel_nm=pixel_nm, rotation_rad=turn)
+            for x_nm, y_nm in (tile.stage_nm or (0, 0) for tile in tiles)
+        ]
+    )
+    places -= places.min(axis=0)
+    off = np.abs(places - fitted) / (size.height_px, size.width_px)
+    return fitted if off.max() > OFF_RASTER else places
 
 
 def nominal_places(tiles: list[GrowingTile], size: Size) -> NDArray[np.float64]:
@@ -264,7 +293,7 @@ def _as_match(
         a, b, at_a, at_b = own, other, p, q
         away = -away
     shifts = at_a - at_b
-    shift = shifts.mean(axis=0) if len(shifts) else away
+    shift = shift_of(at_a, at_b) if len(shifts) else tuple(away)
     spread = float(np.sqrt(shifts.var(axis=0).sum() / 2)) if len(shifts) else 0.0
     return TileMatch(
         a=a,
@@ -285,9 +314,8 @@ def _best_uri(tile: GrowingTile) -> str:
     """The processed frame where it is there, else the raw one."""
     if not tile.path:
         return ""
-    path = Path(tile.path)
-    processed = path.with_name(f"{path.stem}.processed.tiff")
-    return str(processed if processed.is_file() else path)
+    processed = processed_path(tile.path)
+    return processed if Path(processed).is_file() else tile.path
 
 
 def _decoded(text: str) -> bytes:

@@ -13,7 +13,8 @@ from em_platform.imaging.lens import undistort_points
 from em_platform.model import LensModel, Montage
 from em_platform.stitching.lens import fit_lens
 from em_platform.stitching.match import match_pairs
-from em_platform.stitching.measure import choose_images
+from em_platform.stitching.recipe import choose_recipe
+from em_platform.stitching.recipe_file import recipe_beside
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ def measure_lens(
 ) -> LensResult:
     """Match the frames, fit the field, judge it; never raises for bad frames."""
     try:
-        images = choose_images(montage, settings.tile)
+        recipe = recipe_beside(montage) or choose_recipe(montage, settings.tile)
+        images = recipe.images()
         many = max(PATCHES, settings.match.patches)
         match = settings.match.model_copy(update={"patches": many})
         matches = match_pairs(montage, images, settings=match)

@@ -28,7 +28,8 @@ from em_platform.acquisition.montage_fit.growing import (
 from em_platform.acquisition.montage_fit.lens import LensResult, measure_lens
 from em_platform.acquisition.montage_fit.minimaps import focus_map, montage_map
 from em_platform.acquisition.montage_fit.unheard import whole_montage
-from em_platform.acquisition.pipeline.lens_in_force import LensInForce, lens_of
+from em_platform.acquisition.pipeline.lens_in_force import LensInForce
+from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.config import Settings, SolveSettings
 from em_platform.errors import (
     DataError,
@@ -42,6 +43,7 @@ from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import model_of
 from em_platform.model import Check, MontageFit, Severity, Size
 from em_platform.stitching.quality import check_fit, check_matches
+from em_platform.stitching.recipe import TileRecipe
 from em_platform.stitching.solve import solve_montage
 
 log = logging.getLogger(__name__)
@@ -254,7 +256,7 @@ class MontageFitService:
             size,
             microscope=self._settings.acquisition.microscope,
             settings=stitching.match,
-            lens=lens_of(self._lens.text()),
+            recipe=self._recipe_of(growing, size),
         )
         fit = solve_montage(montage, matches, settings=stitching.solve)
         checks = (
@@ -262,6 +264,15 @@ class MontageFitService:
             *check_fit(montage, fit, stitching.quality),
         )
         return fit, checks
+
+    def _recipe_of(self, growing: Growing, size: Size) -> TileRecipe:
+        """As the pipeline kept it; where its frames were never seen, plain tiles."""
+        for tile in growing.tiles.values():
+            if tile.path:
+                kept = recipe_of_tile(tile.path, tile.tile_id, growing.montage_id)
+                if kept is not None:
+                    return kept
+        return TileRecipe(size=size, lens=self._lens.model())
 
     def _doubt(self, growing: Growing, checks: tuple[Check, ...]) -> None:
         """Stop the scope at the end where a rule of severity ERROR is broken."""

@@ -19,11 +19,12 @@ from em_platform.acquisition.montage_fit.growing import (
 from em_platform.config.stitching import MatchSettings
 from em_platform.errors import DataError
 from em_platform.formats.image import read_image
-from em_platform.imaging.focus import focus_score
 from em_platform.imaging.tile import process_tile
-from em_platform.model import LensModel, Montage, Size, TileMatch
+from em_platform.model import Box, Montage, Size, TileMatch
+from em_platform.stitching.beside_frames import processed_path
 from em_platform.stitching.match import match_block
 from em_platform.stitching.neighbours import find_neighbours
+from em_platform.stitching.recipe import TileRecipe
 from em_platform.stitching.tile_images import TileImages
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,12 @@ def match_unheard(
     heard: tuple[TileMatch, ...],
     *,
     settings: MatchSettings,
-    lens: LensModel | None,
+    recipe: TileRecipe,
 ) -> tuple[TileMatch, ...]:
-    """All matches of a montage: those that were heard, and the others measured."""
+    """All matches of a montage: those that were heard, and the others measured.
+
+    Within the valid box of the recipe and with its lens, as the pipeline does.
+    """
     known = {(match.a, match.b) for match in heard}
     known |= {(b, a) for a, b in known}
     pairs = [
@@ -66,30 +70,34 @@ def match_unheard(
         len(pairs),
         montage.acquisition_id,
     )
-    made = match_block(tuple(pairs), images=TileImages(), settings=settings, lens=lens)
+    made = match_block(
+        tuple(pairs),
+        images=TileImages(valid_box=recipe.valid_box),
+        settings=settings,
+        lens=recipe.lens,
+    )
     return (*heard, *made)
 
 
-def fill_in_pictures(growing: Growing) -> None:
+def fill_in_pictures(growing: Growing, recipe: TileRecipe) -> None:
     """Minis and focus of tiles of which they were not heard, from their frames."""
     for tile in growing.tiles.values():
         if tile.path and (not tile.mini or tile.focus is None):
-            _fill_in(tile)
+            _fill_in(tile, recipe.valid_box)
 
 
-def _fill_in(tile: GrowingTile) -> None:
-    path = Path(tile.path)
-    processed = path.with_name(f"{path.stem}.processed.tiff")
+def _fill_in(tile: GrowingTile, valid: Box | None) -> None:
+    processed = processed_path(tile.path)
     try:
-        raw = read_image(str(processed if processed.is_file() else path))
-        image = process_tile(raw, tile_id=tile.tile_id).image
+        raw = read_image(processed if Path(processed).is_file() else tile.path)
+        done = process_tile(raw, tile_id=tile.tile_id, valid=valid)
     except DataError as error:
         log.warning("%s", error)
         return
     if tile.focus is None:
-        tile.focus = 1.0 - focus_score(image)
+        tile.focus = 1.0 - done.stats.focus
     if not tile.mini:
-        tile.mini = _mini(image)
+        tile.mini = _mini(done.image)
 
 
 def _mini(image: NDArray[np.uint8]) -> bytes:
@@ -105,10 +113,10 @@ def whole_montage(
     *,
     microscope: str,
     settings: MatchSettings,
-    lens: LensModel | None,
+    recipe: TileRecipe,
 ) -> tuple[Montage, tuple[TileMatch, ...]]:
     """The montage and its matches when it is complete; gaps in hearing are filled."""
-    fill_in_pictures(growing)
+    fill_in_pictures(growing, recipe)
     montage = as_montage(growing, size, microscope=microscope)
     heard = tile_matches(growing, montage)
-    return montage, match_unheard(montage, heard, settings=settings, lens=lens)
+    return montage, match_unheard(montage, heard, settings=settings, recipe=recipe)

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from em_platform.acquisition.frame_paths import acquisition_of, montage_folder
+from em_platform.acquisition.on_disk import OF_THE_MONTAGE
 from em_platform.acquisition.operator.board import Board
 from em_platform.acquisition.operator.desk import Desk
 from em_platform.acquisition.operator.tile_map import TileMap
@@ -18,7 +19,6 @@ from em_platform.storage.atomic import write_bytes
 log = logging.getLogger(__name__)
 
 _ENDS_SHOWN = 20
-_NO_TILE = (".complete.json", ".truth.json")
 
 
 def restore(board: Board, path: Path) -> None:
@@ -113,7 +113,7 @@ def keep_or_complain(desk: Desk, path: Path) -> None:
 
 
 def _latest_acquisition(folder: Path) -> str:
-    bodies = [p for p in folder.glob("*.json") if not p.name.endswith(_NO_TILE)]
+    bodies = [p for p in folder.glob("*.json") if not p.name.endswith(OF_THE_MONTAGE)]
     if not bodies:
         return ""
     return acquisition_of(max(bodies, key=lambda path: path.stat().st_mtime).stem)

@@ -1,6 +1,5 @@
 """One raw frame becomes a processed one and what the messages say of it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,72 +7,46 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.noted import NotedTile, Shape
 from em_platform.acquisition.pipeline.pictures import preview_and_mini
-from em_platform.acquisition.pipeline.references import References
-from em_platform.config import TileSettings
 from em_platform.config.pipeline import PipelineSettings
-from em_platform.errors import DataError
 from em_platform.formats.image import read_image
 from em_platform.formats.tiff import encode_tiff
-from em_platform.imaging.contrast import grey_range
-from em_platform.imaging.correct import FlatField
-from em_platform.imaging.tile import ProcessedTile, process_tile
-from em_platform.imaging.valid import valid_region
-from em_platform.model import Box, Size, TileStats
+from em_platform.imaging.tile import ProcessedTile
+from em_platform.model import Box, TileStats
+from em_platform.stitching.measure import finish_frame
 from em_platform.storage.atomic import whole_file
-
-GreyRange = tuple[float, float]
-Agree = Callable[[str, GreyRange | None], GreyRange | None]
-"""Montage and a proposed grey range -> the one that all of its tiles use."""
 
 Said = tuple[str, dict[str, Any]]
 """A topic and the fields of a message."""
 
-_REFERENCES = "references"  # beside the montages; they hold for frames of none
-_MOST_FRAME = 0.12  # of a side can be a camera's black frame; as in stitching.measure
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessedFrame:
-    """The 8-bit tile, where it shows specimen, and its flat field's complaint if any.
-
-    `complaint` is empty, or the sentence why the flat field could not be applied.
-    """
+    """The 8-bit tile, and where it shows specimen."""
 
     tile: ProcessedTile
     shape: Shape
-    complaint: str = ""
 
 
-def process_frame(
-    noted: NotedTile,
-    *,
-    references: References,
-    settings: TileSettings,
-    agree: Agree,
-    flip: bool = False,
-) -> ProcessedFrame:
-    """Read the frame of a tile and finish it.
+def process_frame(noted: NotedTile, recipes: LiveRecipes) -> ProcessedFrame:
+    """Read the frame of a tile and finish it by the recipe of its montage.
 
     Raises
     ------
     DataError
-        The frame cannot be read, or is not a grey image.
+        The frame cannot be read, is not a grey image, or of another size.
+    StorageError
+        The recipe, decided by this frame, cannot be kept.
     """
     raw = read_image(noted.path)
-    if flip:
-        raw = np.ascontiguousarray(raw[:, ::-1])
-    flat, complaint = _flat_field(noted, raw, references)
-    limits = settings.grey_range or _grey_range(noted, raw, flat, settings, agree)
-    valid = _valid_box(raw)
-    tile = process_tile(
-        raw, tile_id=noted.tile_id, flat_field=flat, grey_range=limits, valid=valid
-    )
-    size = Size(height_px=raw.shape[0], width_px=raw.shape[1])
-    return ProcessedFrame(
-        tile=tile, shape=Shape(size=size, valid=valid), complaint=complaint
-    )
+    recipe = recipes.of(noted, raw)
+    images, size = recipe.images(), recipe.tile.size
+    tile = finish_frame(images.orient(raw), images, tile_id=noted.tile_id)
+    whole = Box(y0=0, x0=0, y1=size.height_px, x1=size.width_px)
+    shape = Shape(size=size, valid=recipe.tile.valid_box or whole)
+    return ProcessedFrame(tile=tile, shape=shape)
 
 
 def write_processed(noted: NotedTile, image: NDArray[np.uint8]) -> None:
@@ -115,58 +88,3 @@ def _figures(stats: TileStats) -> dict[str, int]:
         "mean": round(stats.mean),
         "std": round(stats.std),
     }
-
-
-def _flat_field(
-    noted: NotedTile, raw: NDArray[Any], references: References
-) -> tuple[FlatField | None, str]:
-    """What is applied, and why what lies there is not."""
-    if noted.body.get("brightfield") or noted.body.get("darkfield"):
-        return None, ""  # of these the flat field is made
-    folder = Path(noted.path).parent
-    field = references.flat_field(folder)
-    if field is None and not noted.montage:
-        folder = folder.parent / _REFERENCES
-        field = references.flat_field(folder)
-    if field is None or field.gain.shape == raw.shape:
-        return field, ""
-    found = " x ".join(map(str, field.gain.shape))
-    expected = " x ".join(map(str, raw.shape))
-    return None, (
-        f"pipeline: the flat field in {folder} is {found} px, the frames are "
-        f"{expected}, which stay as they are; take it again with these settings"
-    )
-
-
-def _grey_range(
-    noted: NotedTile,
-    raw: NDArray[Any],
-    flat: FlatField | None,
-    settings: TileSettings,
-    agree: Agree,
-) -> GreyRange | None:
-    """None where 8-bit levels stay; of other frames one range for all of a montage."""
-    if raw.dtype == np.uint8:
-        return None
-    known = agree(noted.montage, None) if noted.montage else None
-    if known is not None:
-        return known
-    try:
-        own = grey_range([raw], settings.percentiles, flat_field=flat)
-    except DataError:
-        return None  # black: the next tile may tell
-    return agree(noted.montage, own) if noted.montage else own
-
-
-def _valid_box(raw: NDArray[Any]) -> Box:
-    """Without a camera's black frame; a side on which more is black stays whole."""
-    height, width = raw.shape
-    box = valid_region(raw)
-    if box.y1 <= box.y0 or box.x1 <= box.x0:
-        return Box(y0=0, x0=0, y1=height, x1=width)
-    return Box(
-        y0=box.y0 if box.y0 <= _MOST_FRAME * height else 0,
-        x0=box.x0 if box.x0 <= _MOST_FRAME * width else 0,
-        y1=box.y1 if height - box.y1 <= _MOST_FRAME * height else height,
-        x1=box.x1 if width - box.x1 <= _MOST_FRAME * width else width,
-    )

@@ -47,9 +47,6 @@ CREATE TABLE IF NOT EXISTS tiles (
 );
 CREATE INDEX IF NOT EXISTS tiles_by_place ON tiles (montage, row, col);
 CREATE INDEX IF NOT EXISTS tiles_by_state ON tiles (state, number);
-CREATE TABLE IF NOT EXISTS montages (
-    montage TEXT PRIMARY KEY, low REAL, high REAL, lens TEXT NOT NULL DEFAULT ''
-);
 CREATE TABLE IF NOT EXISTS pruned (montage TEXT PRIMARY KEY);
 """
 _NOTE = """
@@ -87,12 +84,6 @@ _GIVE_BACK = """
 UPDATE tiles SET worker = '', lease = 0, attempts = attempts - :tries,
     state = CASE state WHEN 'taken' THEN 'waiting' ELSE 'processed' END
 WHERE state IN ('taken', 'matching') AND worker = :worker
-"""
-_AGREE = """
-INSERT INTO montages (montage, low, high, lens) VALUES (:montage, :low, :high, :lens)
-ON CONFLICT (montage) DO UPDATE SET
-    low = COALESCE(low, excluded.low), high = COALESCE(high, excluded.high)
-RETURNING low, high, lens
 """
 
 
@@ -195,17 +186,6 @@ class Journal:
                     freed += cursor.execute(_FREE, values).rowcount
         return freed
 
-    def agree(
-        self, montage: str, *, grey_range: tuple[float, float] | None, lens: str
-    ) -> tuple[tuple[float, float] | None, str]:
-        """Grey range and lens of a montage: what any process proposed first."""
-        low, high = grey_range or (None, None)
-        with self._file.writing() as cursor:
-            values = {"montage": montage, "low": low, "high": high, "lens": lens}
-            kept = cursor.execute(_AGREE, values).fetchone()
-        agreed = None if kept["low"] is None else (kept["low"], kept["high"])
-        return agreed, str(kept["lens"])
-
     def known(self, montage: str) -> set[str]:
         """Keys of the tiles of one montage that are noted."""
         rows = self._file.ask("SELECT key FROM tiles WHERE montage = ?", (montage,))
@@ -234,8 +214,7 @@ class Journal:
         """Forget the tiles of a montage, but not that they were done."""
         with self._file.writing() as cursor:
             cursor.execute("INSERT OR IGNORE INTO pruned VALUES (?)", (montage,))
-            for table in ("montages", "tiles"):
-                cursor.execute(f"DELETE FROM {table} WHERE montage = ?", (montage,))
+            cursor.execute("DELETE FROM tiles WHERE montage = ?", (montage,))
 
     def prune_previews(self, *, older_than_s: float) -> None:
         """Forget frames of no montage that were done so long ago."""

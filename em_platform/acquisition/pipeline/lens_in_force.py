@@ -26,7 +26,7 @@ class LensInForce:
         self._store = store_of(settings)
         self._microscope = settings.acquisition.microscope
         self._magnification = settings.acquisition.magnification
-        self._heard: dict[int, str] = {}
+        self._heard: dict[int, LensModel] = {}
 
     def hear(self, transform: str) -> None:
         """Take the transform of a `lens_correction.transform` that is ok."""
@@ -38,27 +38,23 @@ class LensInForce:
                 "of this platform and is not used; expected base64 of its JSON"
             )
             return
-        self._heard[lens.magnification] = lens.model_dump_json()
+        self._heard[lens.magnification] = lens
 
     def change_magnification(self, magnification: int) -> None:
         """Take what the scope says; it holds for montages that begin from now on."""
         self._magnification = magnification
 
-    def text(self) -> str:
-        """The present model as JSON; empty where there is none."""
-        magnification = self._magnification
-        if magnification in self._heard:
-            return self._heard[magnification]
-        name = layout.lens(self._microscope, magnification)
+    def model(self) -> LensModel | None:
+        """The present one; None where there is none."""
+        return self._heard.get(self._magnification) or self.stored()
+
+    def stored(self) -> LensModel | None:
+        """What the store holds, even if another one was heard of since."""
+        name = layout.lens(self._microscope, self._magnification)
         try:
             if not self._store.exists(name):
-                return ""
-            return self._store.read(name, LensModel).model_dump_json()
+                return None
+            return self._store.read(name, LensModel)
         except (StorageError, DataError) as error:
             log.warning("%s; matches are not corrected for the lens", error)
-            return ""
-
-
-def lens_of(text: str) -> LensModel | None:
-    """The model that `LensInForce.text` gave."""
-    return LensModel.model_validate_json(text) if text else None
+            return None

@@ -1,23 +1,25 @@
 """How a tile lies against the neighbours that were imaged before it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from em_platform.acquisition.pipeline.noted import NotedTile, Shape
-from em_platform.acquisition.raster import image_position
+import numpy as np
+
+from em_platform.acquisition.pipeline.noted import NotedTile
+from em_platform.acquisition.raster import OFF_RASTER, image_position
 from em_platform.config.stitching import MatchSettings
 from em_platform.errors import DataError
-from em_platform.model import Box, Shift, Size, Tile
+from em_platform.imaging.register import PatchShifts
+from em_platform.model import Shift, Size, Tile
 from em_platform.stitching.match import Measured, measure_pair
-from em_platform.stitching.neighbours import Neighbours
+from em_platform.stitching.neighbours import Neighbours, as_pair
 from em_platform.stitching.strips import Strip, StripReader
 from em_platform.stitching.tile_images import TileImages
 
+Corner = tuple[int, int]
 Remake = Callable[[NotedTile], object]
 """Makes the processed frame of a tile again from its raw one."""
-
-_OFF = 0.5  # of a tile between stage and raster: pixel size or rotation are not right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,7 @@ def nominal_shifts(
     )
     off_y = abs(dy - by_raster.dy_px) / size.height_px
     off_x = abs(dx - by_raster.dx_px) / size.width_px
-    if max(off_y, off_x) > _OFF:
+    if max(off_y, off_x) > OFF_RASTER:
         return (by_raster,)
     return Shift(dy_px=dy, dx_px=dx), by_raster
 
@@ -134,47 +136,76 @@ def _measure_from(
     settings: MatchSettings,
     remake: Remake,
 ) -> MeasuredPair:
-    pair = _as_pair(tile, neighbour, nominal)
+    own = _as_tile(tile, y_px=nominal.dy_px, x_px=nominal.dx_px)
+    pair = as_pair(_as_tile(neighbour, y_px=0.0, x_px=0.0), own)
     unread = [t.tile_id for t in (neighbour, tile) if t.shape is None]
     if unread:
         found = Measured(reason=f"the frame of {unread[0]} could not be read")
-        return MeasuredPair(neighbour=neighbour, pair=pair, found=found)
+        return _as_measured(tile, neighbour, pair, found)
     try:
-        a, b = _strips(tile, neighbour, pair, reach_px=settings.search_px)
+        a, b = _strips(tile, pair, reach_px=settings.search_px)
     except DataError:
         try:
             for each in (neighbour, tile):
                 remake(each)
-            a, b = _strips(tile, neighbour, pair, reach_px=settings.search_px)
+            a, b = _strips(tile, pair, reach_px=settings.search_px)
         except DataError as error:
             found = Measured(reason=str(error))
-            return MeasuredPair(neighbour=neighbour, pair=pair, found=found)
+            return _as_measured(tile, neighbour, pair, found)
     found = measure_pair(pair, a, b=b, settings=settings)
-    return MeasuredPair(
-        neighbour=neighbour, pair=pair, found=found, a=a.corner, b=b.corner
-    )
+    return _as_measured(tile, neighbour, pair, found, corners=(a.corner, b.corner))
 
 
-def _strips(
-    tile: NotedTile, neighbour: NotedTile, pair: Neighbours, *, reach_px: int
-) -> tuple[Strip, Strip]:
-    images = TileImages(valid_box=_common_box(tile.shape, neighbour.shape))
+def _strips(tile: NotedTile, pair: Neighbours, *, reach_px: int) -> tuple[Strip, Strip]:
+    images = TileImages(valid_box=None if tile.shape is None else tile.shape.valid)
     return StripReader((pair,), images, reach_px=reach_px).take(pair)
 
 
-def _as_pair(tile: NotedTile, neighbour: NotedTile, nominal: Shift) -> Neighbours:
-    """The neighbour as `a`, wherever it lies, so that templates are the tile's own."""
-    a = _as_tile(neighbour, y_px=0.0, x_px=0.0)
-    b = _as_tile(tile, y_px=nominal.dy_px, x_px=nominal.dx_px)
-    height = min(a.size.height_px, b.size.height_px) - abs(nominal.dy_px)
-    width = min(a.size.width_px, b.size.width_px) - abs(nominal.dx_px)
-    return Neighbours(
-        a=a,
-        b=b,
-        side="below" if tile.place[1] == neighbour.place[1] else "right",
-        nominal=nominal,
-        overlap_height_px=max(0.0, height),
-        overlap_width_px=max(0.0, width),
+def _as_measured(
+    tile: NotedTile,
+    neighbour: NotedTile,
+    pair: Neighbours,
+    found: Measured,
+    *,
+    corners: tuple[Corner, Corner] = ((0, 0), (0, 0)),
+) -> MeasuredPair:
+    """The neighbour as `a`, wherever it lies, so that templates are the tile's own.
+
+    What was measured is the same for both: the upper or left tile is always searched,
+    as in Dagster, and the message's view of it follows.
+    """
+    a, b = corners
+    if pair.b.tile_id == tile.tile_id:
+        return MeasuredPair(neighbour=neighbour, pair=pair, found=found, a=a, b=b)
+    back = Shift(dy_px=-pair.nominal.dy_px, dx_px=-pair.nominal.dx_px)
+    return MeasuredPair(
+        neighbour=neighbour,
+        pair=replace(pair, a=pair.b, b=pair.a, nominal=back),
+        found=replace(
+            found,
+            shift=None if found.shift is None else (-found.shift[0], -found.shift[1]),
+            a_points=found.b_points,
+            b_points=found.a_points,
+            patches=None if found.patches is None else _turned(found.patches),
+        ),
+        a=b,
+        b=a,
+    )
+
+
+def _turned(patches: PatchShifts) -> PatchShifts:
+    """As if the patches were of `a` and had been sought in windows of `b`."""
+    tall, wide = patches.size
+    sides = patches.windows[:, 2:] - patches.windows[:, :2]
+    places = sides - (tall, wide) - patches.places
+    corners = np.rint(patches.b_points - (np.array(patches.size) - 1) / 2.0)
+    starts = corners.astype(np.int64) - places
+    return replace(
+        patches,
+        a_points=patches.b_points,
+        b_points=patches.a_points,
+        windows=np.concatenate([starts, starts + sides], axis=1),
+        places=places,
     )
 
 
@@ -188,15 +219,3 @@ def _as_tile(noted: NotedTile, *, y_px: float, x_px: float) -> Tile:
         x_px=x_px,
         size=noted.shape.size if noted.shape else Size(height_px=1, width_px=1),
     )
-
-
-def _common_box(one: Shape | None, other: Shape | None) -> Box | None:
-    """Where both show specimen; black on a side of one alone is no camera's frame."""
-    if one is None or other is None or one.size != other.size:
-        return None
-    height, width = one.size.height_px, one.size.width_px
-    cuts = [(v.y0, v.x0, height - v.y1, width - v.x1) for v in (one.valid, other.valid)]
-    y0, x0, below, right = (max(c) if min(c) else 0 for c in zip(*cuts, strict=True))
-    if not any((y0, x0, below, right)):
-        return None
-    return Box(y0=y0, x0=x0, y1=height - below, x1=width - right)

@@ -1,13 +1,13 @@
 """What the journal keeps of a tile, and what two mentions of a tile have in common."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.model import Box, Size
+from em_platform.stitching.beside_frames import processed_path
 
 Step = Literal["process", "match"]
 
@@ -58,7 +58,7 @@ class NotedTile:
     @property
     def processed_path(self) -> str:
         """Of the processed frame, beside the raw one."""
-        return re.sub(r"\.[A-Za-z]+$", "", self.path) + ".processed.tiff"
+        return processed_path(self.path)
 
     def fields(self) -> dict[str, Any]:
         """Those that all messages about the tile share."""

@@ -3,11 +3,12 @@
 import logging
 from pathlib import Path
 
-import numpy as np
-
 from em_platform.errors import DataError
-from em_platform.formats.image import read_image
-from em_platform.imaging.correct import FlatField, flat_field_from_frames
+from em_platform.stitching.flat_field import (
+    KnownFlatField,
+    acquired_flat_field,
+    mirrored,
+)
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,9 @@ class References:
 
     def __init__(self, *, flip: bool = False) -> None:
         self._flip = flip
-        self._held: dict[Path, tuple[_State, FlatField | None]] = {}
+        self._held: dict[Path, tuple[_State, KnownFlatField | None]] = {}
 
-    def flat_field(self, folder: Path) -> FlatField | None:
+    def flat_field(self, folder: Path) -> KnownFlatField | None:
         """From the bright frame in `folder`, and the dark one; None without these."""
         state = (_state(folder / BRIGHT), _state(folder / DARK))
         held = self._held.get(folder)
@@ -37,16 +38,13 @@ class References:
                 del self._held[next(iter(self._held))]
         return held[1]
 
-    def _read(self, folder: Path) -> FlatField | None:
+    def _read(self, folder: Path) -> KnownFlatField | None:
         try:
-            bright = read_image(str(folder / BRIGHT))
-            has_dark = (folder / DARK).is_file()
-            dark = read_image(str(folder / DARK)) if has_dark else None
-            field = flat_field_from_frames(bright, dark)
+            found = acquired_flat_field(str(folder))
         except DataError as error:
             log.warning("%s; tiles stay as they are until there is a better one", error)
             return None
-        return _mirrored(field) if self._flip else field
+        return mirrored(found) if found is not None and self._flip else found
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -56,8 +54,3 @@ def _state(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_mtime_ns, found.st_ino
-
-
-def _mirrored(field: FlatField) -> FlatField:
-    dark = None if field.dark is None else np.ascontiguousarray(field.dark[:, ::-1])
-    return FlatField(gain=np.ascontiguousarray(field.gain[:, ::-1]), dark=dark)

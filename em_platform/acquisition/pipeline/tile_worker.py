@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from em_platform.acquisition.pipeline.frame import (
-    GreyRange,
     ProcessedFrame,
     Said,
     process_frame,
@@ -14,11 +13,11 @@ from em_platform.acquisition.pipeline.frame import (
     write_processed,
 )
 from em_platform.acquisition.pipeline.journal import MOST_ATTEMPTS, Journal
-from em_platform.acquisition.pipeline.lens_in_force import LensInForce, lens_of
+from em_platform.acquisition.pipeline.lens_in_force import LensInForce
+from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.match_messages import match, template_matches
 from em_platform.acquisition.pipeline.matching import measure_neighbours
 from em_platform.acquisition.pipeline.noted import Job, NotedTile
-from em_platform.acquisition.pipeline.references import References
 from em_platform.config import Settings
 from em_platform.errors import BrokerUnavailable, DataError
 from em_platform.messaging.bus import Bus
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
 _FLUSH_S = 2.0
-_MONTAGES_REMEMBERED = 16
 
 
 class TileWorker:
@@ -51,11 +49,9 @@ class TileWorker:
         self._journal = journal
         self._settings = settings
         self._pipeline = settings.acquisition.pipeline
-        self._lens = lens
         self._stopping = stopping
         self._rotation_rad = rotation_rad
-        self._references = References(flip=self._pipeline.flip)
-        self._agreed: dict[str, tuple[GreyRange | None, str]] = {}
+        self._recipes = LiveRecipes(settings, lens)
         self._told: set[str] = set()
 
     def do(self, job: Job) -> None:
@@ -90,15 +86,7 @@ class TileWorker:
             self._journal.processed(tile, shape=done.shape)
 
     def _processed(self, tile: NotedTile) -> ProcessedFrame:
-        done = process_frame(
-            tile,
-            references=self._references,
-            settings=self._settings.stitching.tile,
-            agree=self._grey_range,
-            flip=self._pipeline.flip,
-        )
-        if done.complaint:
-            self._complain(done.complaint)
+        done = process_frame(tile, self._recipes)
         if tile.montage:
             write_processed(tile, done.tile.image)
         return done
@@ -164,36 +152,12 @@ class TileWorker:
             else:
                 return True
 
-    def _grey_range(self, montage: str, own: GreyRange | None) -> GreyRange | None:
-        return self._agree(montage, own)[0]
-
     def _lens_for(self, tile: NotedTile) -> LensModel | None:
         """The montage's; none for the frames from which a lens is measured."""
         if tile.body.get("lens_correction") or tile.shape is None:
             return None
-        lens = lens_of(self._agree(tile.montage, None)[1])
-        if lens is None or lens.size == tile.shape.size:
-            return lens
-        self._complain(
-            f"pipeline: the lens model is for {lens.size.height_px} x "
-            f"{lens.size.width_px} px, tiles of {tile.montage} are "
-            f"{tile.shape.size.height_px} x {tile.shape.size.width_px}; their matches "
-            "are not corrected, measure the lens again"
-        )
-        return None
-
-    def _agree(
-        self, montage: str, own: GreyRange | None
-    ) -> tuple[GreyRange | None, str]:
-        """Grey range and lens that all processes use for one montage."""
-        held = self._agreed.get(montage)
-        if held is None or (held[0] is None and own is not None):
-            lens = self._lens.text() if held is None else held[1]
-            held = self._journal.agree(montage, grey_range=own, lens=lens)
-            self._agreed[montage] = held
-            while len(self._agreed) > _MONTAGES_REMEMBERED:
-                del self._agreed[next(iter(self._agreed))]
-        return held
+        recipe = self._recipes.known(tile)
+        return None if recipe is None else recipe.tile.lens
 
     def _complain(self, sentence: str) -> None:
         """Say a sentence once."""

@@ -15,6 +15,7 @@ from em_platform.acquisition.on_disk import (
 )
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.noted import NotedTile, montage_of, noted
+from em_platform.stitching.beside_frames import PROCESSED
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def _in_folder(folder: Path, journal: Journal) -> list[Said]:
             continue
         aside |= journal.known(montage)
         if ended_s is not None:
-            aside |= {t for t in tile_ids if f"{t}.processed.tiff" in names}
+            aside |= {t for t in tile_ids if f"{t}{PROCESSED}" in names}
     found = said_on_disk(folder, recorded=aside, is_complete=lambda _: True)
     return [said for said in found if said.topic == RAW]
 

@@ -10,8 +10,10 @@ from em_platform.acquisition.frame_paths import frame_path, montage_folder
 from em_platform.acquisition.on_disk import said_on_disk
 from em_platform.acquisition.qc.parts import Part, fields_of
 from em_platform.acquisition.qc.watch import Watch
+from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.errors import DataError, DeviceError
 from em_platform.messaging.topics import fitting
+from em_platform.stitching.beside_frames import processed_path
 from em_platform.stitching.tile_rules import saturated_fraction
 
 log = logging.getLogger(__name__)
@@ -36,22 +38,25 @@ def tiles_on_disk(frames: Path, watch: Watch) -> Iterator[dict[str, Any]]:
 def measure_frame(frames: Path, fields: dict[str, Any]) -> Part | None:
     """The statistics of a tile's processed frame; None where there is none.
 
-    Its edges are left to the montage fit, which measures what was not heard.
+    They are of the valid box of its montage's recipe, as the pipeline's are. Its edges
+    are left to the montage fit, which measures what was not heard.
     """
     tile_id = fields["tile_id"]
     try:
         raw = frame_path(frames, fields["montage_id"], tile_id)
     except DeviceError:
         return None
-    path = raw.with_name(f"{raw.stem}.processed.tiff")
-    if not path.is_file():
+    path = Path(processed_path(str(raw)))
+    recipe = recipe_of_tile(str(raw), tile_id, fields["montage_id"])
+    if recipe is None or not path.is_file():
         return None
     # Only needed after a restart, and slow to load.
     from em_platform.formats.image import read_image
     from em_platform.imaging.tile import process_tile
 
     try:
-        stats = process_tile(read_image(str(path)), tile_id=tile_id).stats
+        image = read_image(str(path))
+        stats = process_tile(image, tile_id=tile_id, valid=recipe.valid_box).stats
     except DataError as error:
         log.warning("%s", error)
         return None

@@ -8,6 +8,7 @@ from typing import Any
 from em_platform.errors import ConfigError, FormatError
 from em_platform.formats.image import SUFFIXES
 from em_platform.model import Failure
+from em_platform.stitching.beside_frames import PROCESSED, REFERENCES
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
 
 COMMON = (
@@ -18,8 +19,6 @@ COMMON = (
     r"(?:^|[-_])(?P<row>\d+)[-_](?P<col>\d+)\.[A-Za-z]+$",
 )
 """Looked for in this order; case does not matter."""
-
-_PROCESSED = ".processed.tiff"
 
 
 def claims(name: str, content: Any) -> bool:
@@ -66,10 +65,15 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
 
 
 def _images(names: Sequence[str]) -> list[str]:
-    """Without what the online pipeline made of another image that is here too."""
-    images = [n for n in names if n.lower().endswith(SUFFIXES)]
-    raw = {n for n in images if not n.endswith(_PROCESSED)}
-    return [n for n in images if n in raw or n.replace(_PROCESSED, ".tiff") not in raw]
+    """Without reference frames, and what the pipeline made of an image that is here."""
+    images = [
+        n
+        for n in names
+        if n.lower().endswith(SUFFIXES)
+        if n.partition(".")[0].lower() not in REFERENCES
+    ]
+    raw = {n for n in images if not n.endswith(PROCESSED)}
+    return [n for n in images if n in raw or n.replace(PROCESSED, ".tiff") not in raw]
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:

@@ -19,14 +19,21 @@ from em_platform.acquisition.pipeline.frame import (
     results,
     write_processed,
 )
+from em_platform.acquisition.pipeline.lens_in_force import LensInForce
+from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.noted import NotedTile, noted
-from em_platform.acquisition.pipeline.references import References
-from em_platform.config import TileSettings
+from em_platform.config import (
+    AcquisitionSettings,
+    Settings,
+    StitchingSettings,
+    TileSettings,
+)
 from em_platform.config.pipeline import PipelineSettings
-from em_platform.errors import FormatError
+from em_platform.errors import DataError, FormatError
 from em_platform.imaging.focus import focus_score
 from em_platform.imaging.synthetic import tissue
 from em_platform.messaging.topics import model_of
+from em_platform.stitching.recipe import TileRecipe
 
 SIDE = 320
 PLAIN = PipelineSettings()
@@ -56,24 +63,28 @@ def save(folder: Path, image: np.ndarray, *, tile_id: str = "t", **more: Any) ->
     return noted({**body, **more}, {})
 
 
-def process(
-    tile: NotedTile,
-    references: References | None = None,
-    settings: TileSettings | None = None,
-    **more: Any,
-) -> ProcessedFrame:
-    return process_frame(
-        tile,
-        references=references or References(),
-        settings=settings or TileSettings(),
-        **{"agree": lambda _, own: own, **more},
+def recipes(tmp_path: Path, *, flip: bool = False, **tile: Any) -> LiveRecipes:
+    """Of one process that begins now."""
+    settings = Settings(
+        home=tmp_path / "home",
+        acquisition=AcquisitionSettings(pipeline=PipelineSettings(flip=flip)),
+        stitching=StitchingSettings(tile=TileSettings(**tile)),
     )
+    return LiveRecipes(settings, LensInForce(settings))
+
+
+def process(tile: NotedTile, known: LiveRecipes | None = None) -> ProcessedFrame:
+    return process_frame(tile, known or recipes(Path(tile.path).parent))
 
 
 def touch(path: Path, seconds: int) -> None:
     """Move a file's time, as a later writing does."""
     found = path.stat().st_mtime + seconds
     os.utime(path, (found, found))
+
+
+def read(tile: NotedTile) -> np.ndarray:
+    return tifffile.imread(tile.path)
 
 
 def picture(fields: dict[str, Any]) -> np.ndarray:
@@ -169,7 +180,9 @@ def test_flip_mirrors_the_frame_and_its_flat_field(tmp_path: Path) -> None:
     tile = save(tmp_path, (light() * shade()).astype(np.uint8))
     tifffile.imwrite(tmp_path / "bright.tiff", bright)
     straight = process(tile).tile.image
-    mirrored = process(tile, References(flip=True), flip=True).tile.image
+    mirrored = process(
+        save(tmp_path, read(tile), montage_id="other"), recipes(tmp_path, flip=True)
+    ).tile.image
     assert np.array_equal(mirrored, straight[:, ::-1])
 
 
@@ -186,19 +199,45 @@ def test_the_flat_field_beside_the_frames_makes_them_even(tmp_path: Path) -> Non
 
 
 def test_a_newer_flat_field_is_read_again(tmp_path: Path) -> None:
-    references = References()
-    tile = save(tmp_path, np.full((SIDE, SIDE), 100, np.uint8))
-    assert np.ptp(process(tile, references).tile.image) == 0
+    known = recipes(tmp_path)
+    tile = save(tmp_path, np.full((SIDE, SIDE), 100, np.uint8), montage_id="")
+    assert np.ptp(process(tile, known).tile.image) == 0
     bright = tmp_path / "bright.tiff"
     tifffile.imwrite(bright, 200 * shade())
-    first = process(tile, references).tile.image
+    first = process(tile, known).tile.image
     assert first[0, 0] > first[0, -1] + 20
     tifffile.imwrite(bright, 200 * shade()[:, ::-1])
     touch(bright, 5)
-    second = process(tile, references).tile.image
+    second = process(tile, known).tile.image
     assert np.array_equal(second, first[:, ::-1])
     bright.unlink()
-    assert np.ptp(process(tile, references).tile.image) == 0
+    assert np.ptp(process(tile, known).tile.image) == 0
+
+
+def test_a_montage_keeps_the_flat_field_of_its_first_tile(tmp_path: Path) -> None:
+    bright = tmp_path / "bright.tiff"
+    tifffile.imwrite(bright, 200 * shade())
+    tile = save(tmp_path, light().astype(np.uint8), tile_id="m_000_000")
+    first = process(tile).tile.image
+    tifffile.imwrite(bright, 200 * shade()[:, ::-1])
+    touch(bright, 5)
+    assert np.array_equal(process(tile).tile.image, first)  # another process
+    bright.unlink()
+    assert np.array_equal(process(tile).tile.image, first)
+
+
+def test_no_flat_field_is_applied_where_the_settings_say_none(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "bright.tiff", 200 * shade())
+    frame = light().astype(np.uint8)
+    done = process(save(tmp_path, frame), recipes(tmp_path, flat_field="none"))
+    assert np.array_equal(done.tile.image, frame)
+
+
+def test_a_frame_of_another_size_than_the_first_is_refused(tmp_path: Path) -> None:
+    process(save(tmp_path, light().astype(np.uint8), tile_id="m_000_000"))
+    other = save(tmp_path, light()[:64].astype(np.uint8), tile_id="m_000_001")
+    with pytest.raises(DataError, match=r"found 64 x 320 px, .* 320 x 320 as"):
+        process(other)
 
 
 @pytest.mark.parametrize("flag", ["brightfield", "darkfield"])
@@ -220,13 +259,15 @@ def test_a_preview_is_corrected_by_the_references(tmp_path: Path) -> None:
     assert np.ptp(process(of_montage).tile.image) == 0
 
 
-def test_a_flat_field_of_another_size_is_named_and_left_out(tmp_path: Path) -> None:
+def test_a_flat_field_of_another_size_is_named_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tifffile.imwrite(tmp_path / "bright.tiff", np.full((8, 8), 200, np.uint8))
     frame = light().astype(np.uint8)
     done = process(save(tmp_path, frame))
     assert np.array_equal(done.tile.image, frame)
-    assert "8 x 8 px" in done.complaint
-    assert "take it again" in done.complaint
+    assert "8 x 8 px" in caplog.text
+    assert "take it again" in caplog.text
 
 
 def test_a_broken_flat_field_is_named_and_left_out(
@@ -234,10 +275,10 @@ def test_a_broken_flat_field_is_named_and_left_out(
 ) -> None:
     (tmp_path / "bright.tiff").write_bytes(b"II*\0nothing")
     frame = light().astype(np.uint8)
-    references = References()
+    known = recipes(tmp_path)
     with caplog.at_level(logging.WARNING):
         for name in ("a", "b"):
-            done = process(save(tmp_path, frame, tile_id=name), references)
+            done = process(save(tmp_path, frame, tile_id=name), known)
             assert np.array_equal(done.tile.image, frame)
     assert len(caplog.records) == 1
     assert "bright.tiff" in caplog.text
@@ -246,35 +287,32 @@ def test_a_broken_flat_field_is_named_and_left_out(
 def test_16_bit_frames_of_a_montage_share_the_range_of_the_first(
     tmp_path: Path,
 ) -> None:
-    kept: dict[str, tuple[float, float]] = {}
-
-    def agree(montage: str, own: Any) -> Any:
-        return kept.setdefault(montage, own) if own is not None else kept.get(montage)
-
     first = save(tmp_path, (light() * 100).astype(np.uint16), tile_id="a")
     darker = save(tmp_path, (light() * 50).astype(np.uint16), tile_id="b")
-    one, other = (process(t, agree=agree).tile for t in (first, darker))
-    assert list(kept) == ["m"]
+    one, other = (process(t).tile for t in (first, darker))  # two processes
     assert other.stats.mean < 0.6 * one.stats.mean
     assert one.image.min() < 10
     assert one.image.max() > 245
+    assert [path.name for path in tmp_path.glob("*.json")] == ["m.recipe.json"]
 
 
 def test_a_black_first_frame_does_not_decide_the_range(tmp_path: Path) -> None:
-    kept: dict[str, Any] = {}
-
-    def agree(montage: str, own: Any) -> Any:
-        return kept.setdefault(montage, own) if own is not None else kept.get(montage)
-
     black = np.zeros((SIDE, SIDE), np.uint16)
-    assert process(save(tmp_path, black), agree=agree).tile.stats.maximum == 0
-    assert kept == {}
+    assert process(save(tmp_path, black)).tile.stats.maximum == 0
+    assert list(tmp_path.glob("*.json")) == []
+
+
+def test_a_recipe_that_cannot_be_read_is_decided_anew(tmp_path: Path) -> None:
+    beside = tmp_path / "m.recipe.json"
+    beside.write_bytes(b"{")
+    process(save(tmp_path, light().astype(np.uint8)))
+    assert TileRecipe.model_validate_json(beside.read_bytes()).is_live
 
 
 def test_a_given_grey_range_holds(tmp_path: Path) -> None:
     frame = (light() * 100).astype(np.uint16)
-    settings = TileSettings(grey_range=(0.0, 51_000.0))
-    done = process(save(tmp_path, frame), settings=settings)
+    known = recipes(tmp_path, grey_range=(0.0, 51_000.0))
+    done = process(save(tmp_path, frame), known)
     assert done.tile.image.astype(int) == pytest.approx(np.rint(frame / 200), abs=1)
 
 

@@ -291,15 +291,6 @@ def test_what_is_pruned_is_not_done_again(tmp_path: Path) -> None:
     assert journal.known("b") == {"b_000_000"}
 
 
-def test_all_processes_use_what_the_first_proposed(tmp_path: Path) -> None:
-    one = Journal(tmp_path / "j", worker="one")
-    other = Journal(tmp_path / "j", worker="other")
-    assert one.agree("a", grey_range=None, lens="L") == (None, "L")
-    assert other.agree("a", grey_range=(10.0, 20.0), lens="") == ((10.0, 20.0), "L")
-    assert one.agree("a", grey_range=(1.0, 2.0), lens="M") == ((10.0, 20.0), "L")
-    assert one.agree("b", grey_range=(1.0, 2.0), lens="M") == ((1.0, 2.0), "M")
-
-
 def test_a_journal_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "pipeline").write_text("in the way")
     with pytest.raises(StorageError, match=r"pipeline: .* could not be read"):

@@ -11,6 +11,8 @@ from TEM_comms.tile import Matches, TemplateMatches
 
 from em_platform.acquisition.devices.optics import radial_lens
 from em_platform.acquisition.pipeline.frame import process_frame, write_processed
+from em_platform.acquisition.pipeline.lens_in_force import LensInForce
+from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.match_messages import match, template_matches
 from em_platform.acquisition.pipeline.matching import (
     MeasuredPair,
@@ -18,8 +20,7 @@ from em_platform.acquisition.pipeline.matching import (
     nominal_shifts,
 )
 from em_platform.acquisition.pipeline.noted import NotedTile, Shape, noted
-from em_platform.acquisition.pipeline.references import References
-from em_platform.config import MatchSettings, TileSettings
+from em_platform.config import MatchSettings, Settings
 from em_platform.imaging.lens import undistort_points
 from em_platform.model import Box, Montage, Size, Tile
 from em_platform.stitching.match import match_pairs
@@ -34,12 +35,8 @@ Pairs = dict[tuple[Place, Place], MeasuredPair]
 
 def process(body: dict[str, Any]) -> NotedTile:
     tile = noted(body, {})
-    done = process_frame(
-        tile,
-        references=References(),
-        settings=TileSettings(),
-        agree=lambda _, own: own,
-    )
+    settings = Settings(home=Path(body["path"]).parent / "home")
+    done = process_frame(tile, LiveRecipes(settings, LensInForce(settings)))
     write_processed(tile, done.tile.image)
     return NotedTile(key=tile.key, montage=tile.montage, body=body, shape=done.shape)
 
@@ -150,15 +147,19 @@ def test_live_and_batch_agree(
     batch = {
         (m.a, m.b): m for m in match_pairs(montage, TileImages(), settings=SETTINGS)
     }
+    turned = 0
     for measured in pairs.values():
         found = match(measured, None)
-        q_minus_p = np.mean(found["qX"]) - np.mean(found["pX"])
+        p = tuple(zip(found["pY"], found["pX"], strict=True))
+        q = tuple(zip(found["qY"], found["qX"], strict=True))
         names = measured.pair.a.tile_id, measured.pair.b.tile_id
         if names in batch:
-            assert q_minus_p == pytest.approx(batch[names].shift.dx_px, abs=1e-6)
-        else:
-            other = batch[names[1], names[0]].shift.dx_px
-            assert q_minus_p == pytest.approx(-other, abs=0.1)
+            assert (q, p) == (batch[names].a_points, batch[names].b_points)
+        else:  # this row runs backwards
+            turned += 1
+            other = batch[names[1], names[0]]
+            assert (p, q) == (other.a_points, other.b_points)
+    assert turned == 2
 
 
 def test_messages_fit_their_topics_and_themselves(

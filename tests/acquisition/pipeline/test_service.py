@@ -340,6 +340,7 @@ def test_what_a_killed_process_had_half_written_is_removed(
     wait_until(lambda: journal.counts() == {"done": 1})
     assert sorted(path.suffix for path in (frames / "m-1").iterdir()) == [
         ".json",
+        ".json",
         ".tiff",
         ".tiff",
     ]

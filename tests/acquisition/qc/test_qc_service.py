@@ -13,6 +13,8 @@ import pytest
 from em_platform.config import QcSettings, Settings
 from em_platform.formats.tiff import write_tiff
 from em_platform.messaging.bus import Bus
+from em_platform.model import Size
+from em_platform.stitching.recipe import TileRecipe
 
 GOOD = {"mean": 120, "std": 30, "score": 0.3, "hist": [0, 100, 100, 0], "edges": ()}
 BLURRED = {**GOOD, "score": 0.01}
@@ -303,6 +305,8 @@ def test_tiles_that_were_imaged_while_it_was_away_are_judged_by_their_frames(
         ((_, body), *_) = parts_of(n, GOOD)
         (folder / f"{body['tile_id']}.json").write_text(json.dumps(body))
         write_tiff(folder / f"{body['tile_id']}.processed.tiff", image.astype(np.uint8))
+    recipe = TileRecipe(size=Size(height_px=256, width_px=256))
+    (folder / "m-1.recipe.json").write_text(recipe.model_dump_json())
     with live_qc(settings):
         say(0, GOOD)
         tiles.wait(1)

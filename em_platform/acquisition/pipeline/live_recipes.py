@@ -1,0 +1,155 @@
+"""The recipe of each montage that is being imaged, decided at its first tile."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.acquisition.pipeline.lens_in_force import LensInForce
+from em_platform.acquisition.pipeline.noted import NotedTile
+from em_platform.acquisition.pipeline.references import References
+from em_platform.acquisition.recipes import keep_first, recipe_path
+from em_platform.config import Settings
+from em_platform.errors import DataError
+from em_platform.model import LensModel, Size
+from em_platform.stitching.flat_field import KnownFlatField, misfit
+from em_platform.stitching.recipe import (
+    Recipe,
+    TileRecipe,
+    decide_recipe,
+    lens_digest,
+)
+from em_platform.stitching.recipe_file import read_recipe
+
+log = logging.getLogger(__name__)
+
+_REFERENCES = "references"  # beside the montages; they hold for frames of none
+_MONTAGES_REMEMBERED = 16
+
+
+class LiveRecipes:
+    """Reads a recipe that any process has kept, or decides it from the frame at hand.
+
+    So all processes, and all that look at the montage later, go by the same one.
+    """
+
+    def __init__(self, settings: Settings, lens: LensInForce) -> None:
+        self._tile = settings.stitching.tile
+        self._flip = settings.acquisition.pipeline.flip
+        self._lens = lens
+        self._references = References(flip=self._flip)
+        self._known: dict[Path, Recipe] = {}
+        self._told: set[str] = set()
+
+    def known(self, noted: NotedTile) -> Recipe | None:
+        """What was decided for a tile's montage; None where nothing is yet."""
+        path = recipe_path(noted.path, noted.montage)
+        found = self._known.get(path) or read_recipe(str(path))
+        return None if found is None else self._remember(path, found)
+
+    def of(self, noted: NotedTile, raw: NDArray[Any]) -> Recipe:
+        """That of a frame, `(h, w)` as its file has it.
+
+        A frame of no montage has its own. So has one that shows nothing: the next may.
+
+        Raises
+        ------
+        DataError
+            The frame is of another size than its montage.
+        StorageError
+            The recipe cannot be kept.
+        """
+        found = self.known(noted) if noted.montage else None
+        recipe = found or self._decide(noted, raw)
+        size = recipe.tile.size
+        if raw.shape == (size.height_px, size.width_px):
+            return recipe
+        found_px = " x ".join(map(str, raw.shape))
+        raise DataError(
+            f"tile {noted.tile_id}: found {found_px} px, expected one grey image of "
+            f"{size.height_px} x {size.width_px} as the first of its montage; image it "
+            "again"
+        )
+
+    def _decide(self, noted: NotedTile, raw: NDArray[Any]) -> Recipe:
+        if raw.ndim != 2:
+            size = Size(height_px=raw.shape[0], width_px=raw.shape[1])
+            return Recipe(tile=TileRecipe(size=size))
+        frame = np.ascontiguousarray(raw[:, ::-1]) if self._flip else raw
+        size = Size(height_px=frame.shape[0], width_px=frame.shape[1])
+        flat = self._flat_field(noted, size)
+        try:
+            recipe = decide_recipe(
+                [frame], self._tile, flat_field=flat, flip=self._flip
+            )
+        except DataError:  # black: the next tile may tell
+            blank = TileRecipe(size=size, flip=self._flip)
+            return Recipe(tile=blank, flat_field=flat)
+        if not noted.montage:
+            return recipe
+        path = recipe_path(noted.path, noted.montage)
+        kept = keep_first(self._with_lens(recipe, noted), path)
+        return self._remember(path, kept)
+
+    def _with_lens(self, recipe: Recipe, noted: NotedTile) -> Recipe:
+        """Say also by which lens; by none where it is measured from the frames."""
+        is_lens = bool(noted.body.get("lens_correction"))
+        lens = None if is_lens else self._fitting(self._lens.model(), recipe, noted)
+        live = {
+            "is_live": True,
+            "lens": lens,
+            "stored_lens": lens_digest(self._lens.stored()),
+        }
+        tile = recipe.tile.model_copy(update=live)
+        return Recipe(tile=tile, flat_field=recipe.flat_field)
+
+    def _fitting(
+        self, lens: LensModel | None, recipe: Recipe, noted: NotedTile
+    ) -> LensModel | None:
+        size = recipe.tile.size
+        if lens is None or lens.size == size:
+            return lens
+        self._complain(
+            f"pipeline: the lens model is for {lens.size.height_px} x "
+            f"{lens.size.width_px} px, tiles of {noted.montage} are "
+            f"{size.height_px} x {size.width_px}; their matches are not corrected, "
+            "measure the lens again"
+        )
+        return None
+
+    def _flat_field(self, noted: NotedTile, size: Size) -> KnownFlatField | None:
+        """What is applied; of what lies there and is not, why not is logged."""
+        is_reference = noted.body.get("brightfield") or noted.body.get("darkfield")
+        if is_reference or self._tile.flat_field == "none":
+            return None  # of these frames the flat field is made
+        folder = Path(noted.path).parent
+        found = self._references.flat_field(folder)
+        if found is None and not noted.montage:
+            folder = folder.parent / _REFERENCES
+            found = self._references.flat_field(folder)
+        if found is None:
+            if noted.montage and self._tile.flat_field == "acquired":
+                self._complain(
+                    f"pipeline: {folder} holds no bright frame that can be used, "
+                    "expected one as stitching.tile.flat_field is acquired; tiles "
+                    "stay as they are, run the brightfield calibration"
+                )
+            return None
+        if complaint := misfit(found, size, str(folder)):
+            self._complain(f"pipeline: {complaint}; the frames stay as they are")
+            return None
+        return found
+
+    def _remember(self, path: Path, recipe: Recipe) -> Recipe:
+        self._known[path] = recipe
+        while len(self._known) > _MONTAGES_REMEMBERED:
+            del self._known[next(iter(self._known))]
+        return recipe
+
+    def _complain(self, sentence: str) -> None:
+        """Say a sentence once."""
+        if sentence not in self._told:
+            self._told.add(sentence)
+            log.warning("%s", sentence)
