@@ -70,6 +70,8 @@ def main() -> int:
         races = Races(Path(folder), places, random.Random(given.seed))
         for number in range(count):
             races.run(number)
+            if number % 10 == 9:
+                print(f"{number + 1} done, {len(races.wrong)} wrong", flush=True)
     for name, times in sorted(races.ends.items()):
         print(f"{times:5} {name}")
     print(f"{len(races.wrong)} of {count} races ended wrongly")

@@ -1,0 +1,20 @@
+"""A few races of writers of one output; `benchmarks/bench_races.py` runs hundreds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
+
+def test_writers_of_one_output_leave_it_whole_or_say_who_writes(
+    repository: Path,
+) -> None:
+    command = [sys.executable, "benchmarks/bench_races.py", "--count", "6"]
+    done = subprocess.run(
+        command, cwd=repository, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 of 6 races ended wrongly" in done.stdout
