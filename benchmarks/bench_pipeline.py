@@ -34,9 +34,9 @@ from em_platform.acquisition.pipeline.noted import NotedTile, noted
 from em_platform.config import BrokerSettings, MatchSettings, Settings, export
 from em_platform.config.pipeline import PipelineSettings
 from em_platform.formats.tiff import write_tiff
-from em_platform.imaging.synthetic import tissue
 from em_platform.messaging.bus import Bus
 from em_platform.processes import free_port
+from em_platform.simulation.specimen.tissue import tissue
 
 CYCLE_S = 0.317
 WANTED_P99_MS = 317.0

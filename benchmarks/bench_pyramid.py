@@ -23,7 +23,7 @@ from ome_zarr_models.v05 import Image
 from peers import PeerMissing, environment
 from timing import BENCH, Cost, arguments, finish, measure, report
 
-from em_platform.imaging.synthetic import tissue
+from em_platform.simulation.specimen.tissue import tissue
 
 WRITERS = Path(__file__).with_name("pyramid_writers.py")
 WANTED = {"ome-zarr-py": 6.0, "ngff-zarr": 4.0, "dask-naive": 3.0}

@@ -27,7 +27,7 @@ from em_platform.imaging.correct import estimate_flat_field
 from em_platform.imaging.exposure import beam_level, camera_gain, defocused, expose
 from em_platform.imaging.focus import focus_score
 from em_platform.imaging.resample import halve
-from em_platform.imaging.synthetic import tissue
+from em_platform.simulation.specimen.tissue import tissue
 
 Float = NDArray[np.float32]
 Grey = NDArray[np.uint8]

@@ -18,8 +18,8 @@ from timing import arguments, finish, measure, report
 
 from em_platform.imaging.correct import FlatField
 from em_platform.imaging.exposure import camera_gain, expose
-from em_platform.imaging.synthetic import tissue
 from em_platform.imaging.tile import process_tile
+from em_platform.simulation.specimen.tissue import tissue
 
 Grey = NDArray[np.uint8]
 Float = NDArray[np.float32]

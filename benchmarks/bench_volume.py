@@ -23,7 +23,7 @@ from ome_zarr_models.v05 import Image
 from peers import PeerMissing, environment
 from timing import BENCH, Cost, arguments, finish, measure, report
 
-from em_platform.imaging.synthetic import tissue
+from em_platform.simulation.specimen.tissue import tissue
 
 WRITERS = Path(__file__).with_name("volume_writers.py")
 WANTED = {"zarr-and-dask": 3.0, "ngff-zarr": 3.0, "ome-zarr-py": 3.0}

@@ -29,9 +29,11 @@ PAGES = {
     "ingest": "ingest",
     "messaging": "messaging",
     "model": "architecture",
+    "operator": "operator",
     "processes": "processes",
     "resources": "orchestration",
     "sensors": "orchestration",
+    "simulation": "devices",
     "standins": "standins",
     "stitching": "stitching",
     "storage": "storage",
@@ -133,7 +135,7 @@ def test_no_function_is_too_long() -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_room_has_tests_and_a_page(room: str) -> None:
     tests = REPOSITORY / "tests" / ("orchestration" if room in DAGSTER_ROOMS else room)
-    assert list(tests.glob("test_*.py")), f"{room} has no tests in {name_of(tests)}"
+    assert list(tests.rglob("test_*.py")), f"{room} has no tests in {name_of(tests)}"
     assert room in PAGES, (
         f"say in PAGES which page of docs/explanations tells of {room}"
     )

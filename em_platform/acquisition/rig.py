@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from em_platform.acquisition.answering import answering
-from em_platform.acquisition.devices import DEVICES
 from em_platform.config import BrokerSettings, Settings
 from em_platform.errors import BrokerUnavailable, DeviceError
 from em_platform.processes import Child, Supervisor, free_port, listens
+
+DEVICES = ("scope", "stage", "camera")
+"""Real ones, or simulated: `em-platform device NAME` runs a simulated one."""
 
 RECORDER = "recorder"
 SERVICES = (
@@ -107,7 +109,7 @@ def running_rig(
     settings: Settings,
     *,
     environment: Mapping[str, str] | None = None,
-    wanted: Sequence[str] = tuple(DEVICES),
+    wanted: Sequence[str] = DEVICES,
 ) -> Iterator[Supervisor]:
     """A simulated microscope that runs while the block lasts; nothing is left behind.
 

@@ -2,10 +2,10 @@
 
 import click
 
-from em_platform.acquisition.devices import DEVICES, run_device
 from em_platform.config import load_settings
 from em_platform.processes.home import claim_home
 from em_platform.processes.logs import setup_logging
+from em_platform.simulation.devices import DEVICES, run_device
 
 
 @click.command()

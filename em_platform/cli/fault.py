@@ -2,16 +2,16 @@
 
 import click
 
-from em_platform.acquisition.devices.commanded import (
+from em_platform.config import load_settings
+from em_platform.errors import ConfigError
+from em_platform.processes.home import claim_home
+from em_platform.simulation.devices.commanded import (
     COMMANDED,
     Faults,
     clear_faults,
     read_faults,
     set_faults,
 )
-from em_platform.config import load_settings
-from em_platform.errors import ConfigError
-from em_platform.processes.home import claim_home
 
 _HELP = "\n".join(f"  {name}: {meaning}" for name, meaning in COMMANDED.items())
 

@@ -14,7 +14,7 @@ SERVICES = {
     "qc": "em_platform.acquisition.qc",
     "montage_fit": "em_platform.acquisition.montage_fit",
     "buffer": "em_platform.acquisition.buffer",
-    "operator": "em_platform.acquisition.operator",
+    "operator": "em_platform.operator",
     "aloha": "em_platform.aloha",
     "temdb": "em_platform.temdb",
 }

@@ -10,11 +10,8 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.answering import answering
-from em_platform.acquisition.devices import DEVICES
-from em_platform.acquisition.devices.camera import Camera
-from em_platform.acquisition.devices.scope import Scope
-from em_platform.acquisition.devices.stage import Stage
 from em_platform.acquisition.rig import (
+    DEVICES,
     free_ports,
     missing,
     refuse_without_devices,
@@ -34,6 +31,9 @@ from em_platform.config import (
 from em_platform.errors import BrokerUnavailable, DeviceError
 from em_platform.messaging.bus import Bus
 from em_platform.processes import Child, free_port
+from em_platform.simulation.devices.camera import Camera
+from em_platform.simulation.devices.scope import Scope
+from em_platform.simulation.devices.stage import Stage
 
 
 def test_without_a_broker_no_microscope_answers(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from em_platform.imaging.exposure import defocused, expose
 from em_platform.imaging.focus import focus_score
-from em_platform.imaging.synthetic import tissue
+from em_platform.simulation.specimen.tissue import tissue
 
 Float = NDArray[np.float32]
 SIDE = 1024

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from em_platform.imaging.interpolate import MARGIN_PX, shifted, warped
-from em_platform.imaging.synthetic import tissue
+from em_platform.simulation.specimen.tissue import tissue
 
 SIZE = 512
 

@@ -8,8 +8,6 @@ import dagster as dg
 import pytest
 import zarr
 
-from em_platform.acquisition.devices.commanded import CommandedFault, Faults
-from em_platform.acquisition.devices.sensor import Command, Sensor
 from em_platform.catalog.search import search
 from em_platform.config import (
     AcquisitionSettings,
@@ -23,6 +21,8 @@ from em_platform.formats.tiff import write_tiff
 from em_platform.model import Montage
 from em_platform.model.dataset import DatasetRecord, Status
 from em_platform.partitions import montages
+from em_platform.simulation.devices.commanded import CommandedFault, Faults
+from em_platform.simulation.devices.sensor import Command, Sensor
 from em_platform.stitching.inputs import open_montage
 from em_platform.stitching.stitch import stitch_montage
 from em_platform.storage import Store, layout

@@ -15,7 +15,6 @@ import pytest
 from TEM_comms.camera import Command
 from TEM_comms.stage.motion import Status as StageStatus
 
-from em_platform.acquisition.devices.sensor import Sensor
 from em_platform.acquisition.frame_paths import frame_path, tile_name
 from em_platform.acquisition.roi import created, roi_of, shared_px, stops_of
 from em_platform.config import (
@@ -28,6 +27,7 @@ from em_platform.formats.tiff import write_tiff
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from em_platform.model import Size
+from em_platform.simulation.devices.sensor import Sensor
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 

@@ -15,17 +15,22 @@ from typing import Any
 import pytest
 import requests
 
-from em_platform.acquisition.devices import DEVICES
-from em_platform.acquisition.devices.commanded import set_faults
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.recorder import recorder_of
 from em_platform.acquisition.report import LiveReport
-from em_platform.acquisition.rig import RECORDER, SERVICES, free_ports, running_rig
+from em_platform.acquisition.rig import (
+    DEVICES,
+    RECORDER,
+    SERVICES,
+    free_ports,
+    running_rig,
+)
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
 from em_platform.processes import Supervisor
 from em_platform.processes import free_port as find_port
+from em_platform.simulation.devices.commanded import set_faults
 from em_platform.storage import layout, store_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]

@@ -17,17 +17,16 @@ import pytest
 import tifffile
 from pigeon import Pigeon
 
-from em_platform.acquisition.devices import DEVICES
-from em_platform.acquisition.devices.optics import view
-from em_platform.acquisition.devices.tissue import Tissue
-from em_platform.acquisition.devices.truth import MontageTruth
-from em_platform.acquisition.rig import running_rig
+from em_platform.acquisition.rig import DEVICES, running_rig
 from em_platform.cli.watch import begin, regions
 from em_platform.config import Settings, export, load_settings
 from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus
 from em_platform.processes import Supervisor
 from em_platform.processes import free_port as find_port
+from em_platform.simulation.devices.optics import view
+from em_platform.simulation.devices.truth import MontageTruth
+from em_platform.simulation.specimen.sections import Tissue
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 

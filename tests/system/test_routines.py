@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from em_platform.acquisition.devices.commanded import clear_faults, set_faults
-from em_platform.acquisition.devices.hidden import hidden
 from em_platform.acquisition.machines.bench import bench_of
 from em_platform.acquisition.machines.client import BusClient
 from em_platform.acquisition.machines.loop import Loop
@@ -27,6 +25,8 @@ from em_platform.config import Settings, export, load_settings
 from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus
 from em_platform.processes import Child, Supervisor, free_port
+from em_platform.simulation.devices.commanded import clear_faults, set_faults
+from em_platform.simulation.devices.hidden import hidden
 
 pytestmark = pytest.mark.system
 

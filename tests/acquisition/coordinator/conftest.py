@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.coordinator.service import CoordinatorService
-from em_platform.acquisition.devices.camera import Camera
-from em_platform.acquisition.devices.scope import Scope
-from em_platform.acquisition.devices.stage import Stage
 from em_platform.acquisition.roi import roi_of
 from em_platform.config import CoordinatorSettings, Settings
 from em_platform.messaging.bus import Bus
+from em_platform.simulation.devices.camera import Camera
+from em_platform.simulation.devices.scope import Scope
+from em_platform.simulation.devices.stage import Stage
 
 TOPICS = (
     "state.current",

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from em_platform.acquisition.devices.commanded import clear_faults, set_faults
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.config import Settings
+from em_platform.simulation.devices.commanded import clear_faults, set_faults
 
 BIG = (5, 5)
 

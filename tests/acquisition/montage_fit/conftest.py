@@ -13,7 +13,6 @@ import pytest
 from TEM_comms.camera import Command
 from TEM_comms.stage.motion import Status as StageStatus
 
-from em_platform.acquisition.devices.sensor import Sensor
 from em_platform.acquisition.frame_paths import frame_path, frames_folder, tile_name
 from em_platform.acquisition.montage_fit.service import MontageFitService
 from em_platform.acquisition.pipeline.journal import Journal
@@ -23,6 +22,7 @@ from em_platform.config import Settings
 from em_platform.formats.tiff import write_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.model import Size
+from em_platform.simulation.devices.sensor import Sensor
 
 
 @dataclass(slots=True, kw_only=True)

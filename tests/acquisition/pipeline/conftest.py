@@ -11,8 +11,6 @@ import pytest
 from TEM_comms.camera import Command
 from TEM_comms.stage.motion import Status as StageStatus
 
-from em_platform.acquisition.devices.sensor import Sensor
-from em_platform.acquisition.devices.truth import TileTruth
 from em_platform.acquisition.frame_paths import (
     frame_path,
     tile_body_path,
@@ -31,6 +29,8 @@ from em_platform.formats.tiff import write_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import fitting
 from em_platform.model import Size
+from em_platform.simulation.devices.sensor import Sensor
+from em_platform.simulation.devices.truth import TileTruth
 from em_platform.storage.atomic import write_bytes
 
 

@@ -31,8 +31,8 @@ from em_platform.config import (
 from em_platform.config.pipeline import PipelineSettings
 from em_platform.errors import DataError, FormatError
 from em_platform.imaging.focus import focus_score
-from em_platform.imaging.synthetic import tissue
 from em_platform.messaging.topics import model_of
+from em_platform.simulation.specimen.tissue import tissue
 from em_platform.stitching.recipe import TileRecipe
 
 SIDE = 320

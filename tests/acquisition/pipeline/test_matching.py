@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from TEM_comms.tile import Matches, TemplateMatches
 
-from em_platform.acquisition.devices.optics import radial_lens
 from em_platform.acquisition.pipeline.frame import process_frame, write_processed
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
@@ -23,6 +22,7 @@ from em_platform.acquisition.pipeline.noted import NotedTile, Shape, noted
 from em_platform.config import MatchSettings, Settings
 from em_platform.imaging.lens import undistort_points
 from em_platform.model import Box, Montage, Size, Tile
+from em_platform.simulation.devices.optics import radial_lens
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.tile_images import TileImages
 

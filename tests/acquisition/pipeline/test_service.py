@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from em_platform.acquisition.devices.optics import radial_lens
-from em_platform.acquisition.devices.scope import start_status
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.unheard import unheard_tiles
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import LensModel, Size
+from em_platform.simulation.devices.optics import radial_lens
+from em_platform.simulation.devices.scope import start_status
 from em_platform.storage import layout
 from em_platform.storage.store import store_of
 

@@ -9,10 +9,6 @@ from TEM_comms.camera import Settings as Change
 from TEM_comms.scope import Command as ScopeCommand
 from TEM_comms.stage.motion import Status as StageStatus
 
-from em_platform.acquisition.devices.commanded import Faults
-from em_platform.acquisition.devices.hidden import Hidden, hidden
-from em_platform.acquisition.devices.scope import changed, start_status
-from em_platform.acquisition.devices.sensor import Sensor
 from em_platform.acquisition.routines.steps import (
     Calibration,
     Camera,
@@ -27,6 +23,10 @@ from em_platform.config import (
     RoutineSettings,
     SimulationSettings,
 )
+from em_platform.simulation.devices.commanded import Faults
+from em_platform.simulation.devices.hidden import Hidden, hidden
+from em_platform.simulation.devices.scope import changed, start_status
+from em_platform.simulation.devices.sensor import Sensor
 
 
 class Microscope:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from em_platform.acquisition.devices.commanded import CommandedFault, Faults
 from em_platform.acquisition.routines.aperture_search import find_aperture, is_light
 from em_platform.acquisition.routines.beam_search import beam_center, beam_spread
 from em_platform.acquisition.routines.exposure_search import autoexposure, factor
@@ -18,6 +17,7 @@ from em_platform.acquisition.routines.resolution import (
 )
 from em_platform.acquisition.routines.steps import Frame
 from em_platform.errors import DeviceError
+from em_platform.simulation.devices.commanded import CommandedFault, Faults
 
 Make = Callable[..., Any]
 

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import requests
 
-from em_platform.acquisition.devices import DEVICES
 from em_platform.acquisition.frame_paths import (
     acquisition_of,
     frames_folder,
@@ -26,7 +25,13 @@ from em_platform.acquisition.frame_paths import (
 )
 from em_platform.acquisition.lines import Lines
 from em_platform.acquisition.report import PER_TILE
-from em_platform.acquisition.rig import RECORDER, SERVICES, rig_children, running_rig
+from em_platform.acquisition.rig import (
+    DEVICES,
+    RECORDER,
+    SERVICES,
+    rig_children,
+    running_rig,
+)
 from em_platform.cli.watch import regions
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus

@@ -1,0 +1,204 @@
+"""The page's HTTP application: files, present state, events, pictures, commands."""
+
+import asyncio
+import json
+import logging
+import mimetypes
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
+from pydantic import Field
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from em_platform.config import Settings
+from em_platform.errors import (
+    BrokerUnavailable,
+    ControlRefused,
+    PlatformError,
+)
+from em_platform.model import Model
+from em_platform.operator.desk import Desk
+from em_platform.operator.gate import COOKIE, Gate, cookie_of
+from em_platform.operator.writes import (
+    control_routes,
+    queue_routes,
+    run_routes,
+)
+
+log = logging.getLogger(__name__)
+
+PAGE = Path(__file__).parent / "page"
+BATCH_S = 0.1
+"""Changes go to a browser at most so often."""
+_TICK_S = 2.0
+_GUESS_S = 0.5
+
+
+class Password(Model):
+    """What is typed on the page that asks for it."""
+
+    password: str = Field(max_length=500)
+
+
+def application(
+    desk: Desk, settings: Settings, *, password: str, about: dict[str, Any]
+) -> ASGIApp:
+    """The whole application; `password` empty lets in everybody.
+
+    `about` is told to each page as it is: names and addresses that do not change.
+    """
+    app = FastAPI(title="Operator's page", docs_url=None, redoc_url=None)
+    app.openapi_url = None
+    _answer_errors(app)
+    app.include_router(_files())
+    app.include_router(_state(desk, about))
+    app.include_router(_login(password))
+    for routes in (
+        control_routes(desk),
+        run_routes(desk),
+        queue_routes(desk, settings),
+    ):
+        app.include_router(routes)
+    chosen = settings.acquisition.operator
+    return Gate(app, host=chosen.host, names=chosen.names, password=password)
+
+
+def _files() -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/")
+    def index() -> Response:
+        return _file("index.html")
+
+    @routes.get("/login")
+    def login() -> Response:
+        return _file("login.html")
+
+    @routes.get("/page/{name}")
+    def file(name: str) -> Response:
+        return _file(name)
+
+    @routes.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "serves"}
+
+    return routes
+
+
+def _state(desk: Desk, about: dict[str, Any]) -> APIRouter:
+    routes = APIRouter(prefix="/api")
+
+    @routes.get("/about")
+    def told_once() -> dict[str, Any]:
+        return about
+
+    @routes.get("/state")
+    def state() -> dict[str, Any]:
+        with desk.board() as board:
+            return {**board.changes(0), "now": desk.now()}
+
+    @routes.get("/events")
+    async def events(request: Request) -> EventSourceResponse:
+        return EventSourceResponse(_changes(desk), ping=15)
+
+    @routes.get("/tiles/{row}/{column}")
+    def tile(row: int, column: int) -> dict[str, Any]:
+        found = desk.tile(row, column)
+        if found is None:
+            raise HTTPException(
+                404, f"tile {row}, {column}: nothing is known of it yet"
+            )
+        return found
+
+    @routes.get("/pictures/{name:path}")
+    def picture(name: str) -> Response:
+        held = desk.picture(name)
+        if held is None:
+            raise HTTPException(404, f"picture {name}: there is none yet")
+        # Its address holds its version, so the browser may keep it.
+        keep = {"cache-control": "private, max-age=3600"}
+        return Response(held.content, media_type=held.media_type, headers=keep)
+
+    return routes
+
+
+def _login(password: str) -> APIRouter:
+    routes = APIRouter(prefix="/api")
+
+    @routes.post("/login")
+    async def login(given: Password) -> Response:
+        shown = cookie_of(given.password)
+        if password and shown != cookie_of(password):
+            await asyncio.sleep(_GUESS_S)
+            log.warning("operator: a wrong password was given")
+            raise HTTPException(
+                401,
+                "login: the password is not the operator's; it is "
+                "acquisition.operator.token, or stands in tokens/operator in the home",
+            )
+        answer = JSONResponse({"welcome": True})
+        answer.set_cookie(COOKIE, shown, httponly=True, samesite="strict", path="/")
+        return answer
+
+    return routes
+
+
+async def _changes(desk: Desk) -> AsyncIterator[ServerSentEvent]:
+    """First all, then what is new, in batches; a tick where nothing is."""
+    seen, quiet_s = 0, 0.0
+    while True:
+        changes = desk.changes(seen)
+        if changes is not None:
+            seen, quiet_s = changes["version"], 0.0
+            text = json.dumps(changes, separators=(",", ":"))
+            yield ServerSentEvent(data=text, event="changes")
+        elif quiet_s >= _TICK_S:
+            quiet_s = 0.0
+            yield ServerSentEvent(data=json.dumps({"now": desk.now()}), event="tick")
+        await asyncio.sleep(BATCH_S)
+        quiet_s += BATCH_S
+
+
+def _file(name: str) -> Response:
+    path = PAGE / name
+    if path.parent != PAGE or not path.is_file():
+        raise HTTPException(404, f"page: it has no file {name}")
+    kind = mimetypes.guess_type(name)[0]
+    return FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"})
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error is JSON with one sentence."""
+
+    @app.exception_handler(PlatformError)
+    async def platform(_: Request, error: PlatformError) -> Response:
+        status = 422
+        if isinstance(error, ControlRefused):
+            status = 409 if error.facts.get("senseless") else 403
+        elif isinstance(error, BrokerUnavailable):
+            status = 503
+        return JSONResponse({"error": str(error), **error.facts}, status)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": error.detail}, error.status_code)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:])
+        sentence = first["msg"].removeprefix("Value error, ")
+        where = f"{place}: " if place else ""
+        return JSONResponse({"error": f"command: {where}{sentence}"}, 422)
+
+    @app.exception_handler(Exception)
+    async def unknown(_: Request, error: Exception) -> Response:
+        log.error("operator: a request failed", exc_info=error)
+        sentence = "page: an error of its own; see the log of the operator service"
+        return JSONResponse({"error": sentence}, 500)

@@ -1,0 +1,329 @@
+"""Everything the page shows, made from the messages; no bus, no browser, no clock."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.operator import journal
+from em_platform.operator.finished import Finished
+from em_platform.operator.journal import Journal
+from em_platform.operator.modes import (
+    UNFINISHED,
+    in_queue,
+    mode_of,
+    path_of,
+    refusals,
+)
+from em_platform.operator.newest import NewestTile
+from em_platform.operator.parts import Parts
+from em_platform.operator.pictures import Pictures
+from em_platform.operator.qc_light import QcLight
+from em_platform.operator.tile_map import TileMap
+
+Body = Mapping[str, Any]
+
+_DEVICES = (
+    "camera.status",
+    "scope.status",
+    "scope.image_shift.status",
+    "stage.motion.status",
+    "stage.aperture.status",
+    "stage.rotation.status",
+    "stage.transfer.status",
+)
+_STOPPABLE = ("acquiring", "paused", "failed")
+_OVER = ("completed", "cancelled", "error")
+
+
+class Board:
+    """Hears messages and tells what has changed since a version.
+
+    Not safe to use from several threads; its owner has a lock.
+    """
+
+    def __init__(self) -> None:
+        self.parts = Parts()
+        self.pictures = Pictures()
+        self.map = TileMap()
+        self.finished = Finished()
+        self._map_began = 0
+        self._qc = QcLight()
+        self._newest = NewestTile()
+        self._services: dict[str, dict[str, Any]] = {}
+        self._journal = Journal()
+        self._hearing: dict[str, Callable[[Body, float], None]] = {
+            "state.current": self._state,
+            "state.change": lambda body, now: self._state({"state": body["new"]}, now),
+            "montage.status": self._montage,
+            "montage.complete": self._complete,
+            "montage.minimaps": self._minimaps,
+            "roi.current": lambda body, now: self.parts.put("roi", dict(body)),
+            "roi.status": self._roi_status,
+            "roi.queue.status": self._queue,
+            "buffer.status": lambda body, now: self._dated("buffer", body, now),
+            "ui.run": self._ordered,
+            "ui.setup": self._ordered,
+            "tile.raw": self._raw,
+            "tile.preview": self._preview,
+            "tile.mini": self._mini,
+            "tile.template_matches": self._tile(lambda: self.map.searched),
+            "tile.matches": self._tile(lambda: self.map.matched),
+            "tile.statistics.min_max_mean": self._tile(lambda: self.map.measured),
+            "tile.statistics.focus": self._tile(lambda: self.map.measured),
+            "tile.statistics.histogram": self._tile(lambda: lambda body, version: None),
+            "qc.tile": self._judged,
+            "lens_correction.transform": self._lens,
+            **{topic: self._device(topic) for topic in _DEVICES},
+        }
+        self._update_actions()
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """All that it wants to hear."""
+        return (*self._hearing, "qc.status")
+
+    def hear(
+        self, topic: str, body: Body, headers: Mapping[str, str], now: float
+    ) -> None:
+        """Note one message at the Unix time `now`."""
+        service = headers.get("service") or "an unnamed service"
+        self._note_service(service, headers, now)
+        if topic == "qc.status":
+            self._hear_qc(service, body, now)
+            return
+        self._hearing[topic](body, now)
+
+    def say(self, kind: str, text: str, now: float) -> None:
+        """Add a line to the journal."""
+        self._journal.add(kind, text, now)
+        self.parts.put("journal", self._journal.shown())
+
+    def changes(self, since: int) -> dict[str, Any]:
+        """What has changed after `since`; all where `since` is 0 or of another map."""
+        anew = since < self._map_began or since == 0
+        tiles = self.map.since(0 if anew else since)
+        found: dict[str, Any] = {"version": self.parts.version}
+        found["parts"] = self.parts.since(since)
+        if tiles or anew:
+            total = (self.parts.get("montage") or {}).get("total_tiles", 0)
+            rows, columns = self.map.size(total)
+            found["map"] = {
+                "anew": anew,
+                "montage_id": self.map.montage_id,
+                "acquisition_id": self.map.acquisition_id,
+                "rows": rows,
+                "columns": columns,
+                "tiles": tiles,
+            }
+        return found
+
+    def show_map(self, tile_map: TileMap) -> None:
+        """Show another montage from now on."""
+        self.map = tile_map
+        self.pictures.drop_all("mini/")
+        self._map_began = self.parts.bump()
+        for tile in tile_map.tiles.values():
+            tile.version = self._map_began
+
+    def show_finished(self) -> None:
+        """Tell of the finished montages, which were changed from outside."""
+        self.parts.put("finished", self.finished.shown())
+
+    def refusal(self, action: str) -> str:
+        """Why the action makes no sense now; empty where it does."""
+        return str(self.parts.get("actions").get(action, ""))
+
+    def _note_service(
+        self, service: str, headers: Mapping[str, str], now: float
+    ) -> None:
+        pid = headers.get("pid", "")
+        entry = {"host": headers.get("hostname", ""), "pid": pid, "heard_at": int(now)}
+        if self._services.get(service) != entry:
+            self._services[service] = entry
+            self.parts.put("services", dict(self._services))
+
+    def _dated(self, name: str, body: Body, now: float) -> None:
+        self.parts.put(name, {**body, "heard_at": round(now, 1)})
+
+    def _device(self, topic: str) -> Callable[[Body, float], None]:
+        def hear(body: Body, now: float) -> None:
+            before = (self.parts.get(topic) or {}).get("error", "")
+            error = body.get("error") or ""
+            self._dated(topic, body, now)
+            if error and error != before:
+                self.say("error", f"{topic.removesuffix('.status')}: {error}", now)
+
+        return hear
+
+    def _state(self, body: Body, now: float) -> None:
+        before = (self.parts.get("state") or {}).get("path", [])
+        path = path_of(body["state"])
+        self._dated("state", {"path": path}, now)
+        if path[:1] != before[:1] and path:
+            self.say("state", f"The microscope is in {path[0].lower()}", now)
+        self._update_actions()
+
+    def _update_actions(self) -> None:
+        state = self.parts.get("state") or {"path": []}
+        montage = self.parts.get("montage") or {}
+        queue = self.parts.get("queue")
+        mode = mode_of("_".join(state["path"]), montage.get("state", ""))
+        self.parts.put("mode", mode)
+        if mode not in _STOPPABLE:
+            self.parts.put("stopping", None)
+        to_do = None if queue is None else len(in_queue(queue, *UNFINISHED))
+        self.parts.put("actions", refusals(mode, to_do=to_do))
+
+    def _stop_at_end(self, why: str) -> None:
+        """The coordinator latches it: it holds until the operator goes on."""
+        stoppable = self.parts.get("mode") in _STOPPABLE
+        if stoppable and not self.parts.get("stopping"):
+            self.parts.put("stopping", {"why": why})
+
+    def _montage(self, body: Body, now: float) -> None:
+        before = self.parts.get("montage") or {}
+        state, montage_id = body["state"], body["montage_id"]
+        same = before.get("montage_id") == montage_id
+        if state == "started" and (not same or before.get("state") in _OVER):
+            self.show_map(TileMap(montage_id))
+        self._dated("montage", body, now)
+        if not same or before.get("state") != state:
+            self._tell_montage(body, before if same else {}, now)
+        self._update_actions()
+
+    def _tell_montage(self, body: Body, before: Body, now: float) -> None:
+        state, montage_id = body["state"], body["montage_id"]
+        if state == "in_progress" and before.get("state") == "started":
+            return
+        self.say(
+            "error" if state == "error" else "montage", journal.of_montage(body), now
+        )
+        is_shown = self.map.acquisition_id and self.map.montage_id == montage_id
+        if state in ("cancelled", "error") and is_shown:
+            self.finished.ended(
+                self.map.acquisition_id,
+                montage_id=montage_id,
+                tiles=body.get("current_tile") or len(self.map.tiles),
+                outcome=state,
+                reason=body.get("error_message") or "",
+                now=now,
+            )
+            self.show_finished()
+
+    def _complete(self, body: Body, now: float) -> None:
+        self.finished.ended(
+            body["acquisition_id"],
+            montage_id=body["montage_id"],
+            tiles=len(body["tiles"]),
+            outcome="completed",
+            reason="",
+            now=now,
+        )
+        self.show_finished()
+
+    def _minimaps(self, body: Body, now: float) -> None:
+        shown: dict[str, Any] = {"montage_id": body["montage_id"]}
+        version = self.parts.bump()
+        for kind in ("montage", "focus"):
+            each = body[kind]
+            shown[kind] = {
+                "image": self.pictures.put(f"minimap/{kind}", each["image"])
+                and version,
+                "bar": self.pictures.put(f"minimap/{kind}_bar", each["colorbar"])
+                and version,
+                "min": each["min"],
+                "max": each["max"],
+            }
+        self._dated("minimaps", shown, now)
+
+    def _roi_status(self, body: Body, now: float) -> None:
+        if body.get("error_message"):
+            text = journal.of_region(body)
+            if not self._journal.said_last(text):
+                self.say("error", text, now)
+
+    def _queue(self, body: Body, now: float) -> None:
+        self._dated("queue", body, now)
+        self._update_actions()
+
+    def _ordered(self, body: Body, now: float) -> None:
+        wanted = [word for word, is_set in body.items() if is_set]
+        if not wanted:
+            return
+        if {"start", "resume", "retry"} & set(wanted):
+            self._qc.start_anew()
+            self.parts.put("qc", self._qc.shown())
+            self.parts.put("stopping", None)
+        if body.get("abort_at_end"):
+            self._stop_at_end("the operator wants to stop")
+        self.say("order", journal.of_order(wanted), now)
+
+    def _hear_qc(self, service: str, body: Body, now: float) -> None:
+        before = self._qc.shown() or {}
+        self._qc.hear(service, body["status"], body.get("reason") or "", now=now)
+        after = self._qc.shown() or {}
+        self.parts.put("qc", after)
+        if body["status"] == "STOP_AT_END":
+            self._stop_at_end(body.get("reason") or "quality control says so")
+        if after["status"] != before.get("status"):
+            self.say("qc", journal.of_verdict(after), now)
+
+    def _raw(self, body: Body, now: float) -> None:
+        self._newest.saved(body)
+        if not body["montage_id"]:
+            return
+        acquisition_id = acquisition_of(body["tile_id"])
+        if acquisition_id != self.map.acquisition_id:
+            if self.map.tiles:
+                self.show_map(TileMap(body["montage_id"], acquisition_id))
+            self.map.acquisition_id = acquisition_id
+            self.map.montage_id = body["montage_id"]
+        self.map.imaged(body, self.parts.bump())
+
+    def _tile(
+        self, what: Callable[[], Callable[[Body, int], None]]
+    ) -> Callable[[Body, float], None]:
+        """A handler that notes a figure of a tile, for the map and the newest."""
+
+        def hear(body: Body, now: float) -> None:
+            if self._newest.measured(body):
+                self.parts.put("newest", self._newest.shown())
+            if self._is_shown(body):
+                what()(body, self.parts.bump())
+
+        return hear
+
+    def _is_shown(self, body: Body) -> bool:
+        if not body["montage_id"]:
+            return False
+        acquisition_id = acquisition_of(body["tile_id"])
+        if not self.map.acquisition_id:
+            self.map.acquisition_id = acquisition_id
+            self.map.montage_id = body["montage_id"]
+        return acquisition_id == self.map.acquisition_id
+
+    def _preview(self, body: Body, now: float) -> None:
+        if not self._newest.pictured(body):
+            return
+        if self.pictures.put("preview", body["image"]):
+            self._newest.preview = self.parts.bump()
+            self._newest.preview_of = body["tile_id"]
+            self.parts.put("newest", self._newest.shown())
+
+    def _mini(self, body: Body, now: float) -> None:
+        name = f"mini/{body['row']}/{body['column']}"
+        if self._is_shown(body) and self.pictures.put(name, body["image"]):
+            self.map.pictured(body, self.parts.bump())
+
+    def _judged(self, body: Body, now: float) -> None:
+        if not self._is_shown(body):
+            return
+        before = self.map.tiles.get((body["row"], body["column"]))
+        was = before.passed if before else None
+        self.map.judged(body, self.parts.bump())
+        if not body["passed"] and was is not False:
+            self.say("tile", journal.of_tile(body), now)
+
+    def _lens(self, body: Body, now: float) -> None:
+        self._dated("lens", {k: v for k, v in body.items() if k != "transform"}, now)
+        self.say("montage", journal.of_lens(body), now)

@@ -1,0 +1,189 @@
+"""The operator's page as a process: bus, disk, Dagster's results, HTTP."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from em_platform.acquisition.frame_paths import frames_folder
+from em_platform.acquisition.held_up import held_up
+from em_platform.config import Settings
+from em_platform.errors import BrokerUnavailable, SourceUnavailable
+from em_platform.messaging.bus import Bus
+from em_platform.operator.api import application
+from em_platform.operator.desk import Desk
+from em_platform.operator.gate import is_loopback
+from em_platform.operator.memory import (
+    fill_map,
+    find_finished,
+    keep_or_complain,
+    restore,
+)
+from em_platform.operator.modes import SETUP
+from em_platform.operator.run_results import result_of
+from em_platform.processes.web import serve, token_of
+
+log = logging.getLogger(__name__)
+
+_SEND_TIMEOUT_S = 3.0
+_LOOK_S = 0.5
+_KEEP_S = 5.0
+_RESULTS_S = 5.0
+_ASKED = 5  # montages, each time
+
+
+def serve_page(settings: Settings, *, name: str) -> None:
+    """Serve the page until SIGTERM; without a broker it says so and waits for one."""
+    chosen = settings.acquisition.operator
+    password = chosen.token.get_secret_value()
+    if not is_loopback(chosen.host):
+        password = token_of(settings.home, "operator", password)
+    with Bus(settings.broker, name, send_timeout_s=_SEND_TIMEOUT_S) as bus:
+        desk = Desk(bus, control_timeout_s=chosen.control_timeout_s)
+        keeper = Keeper(desk, bus, settings)
+        try:
+            app = application(
+                desk, settings, password=password, about=_about(settings, name)
+            )
+            serve(app, name=name, host=chosen.host, port=chosen.port)
+        finally:
+            keeper.close()
+
+
+class Keeper:
+    """Keeps the board true beside the messages: broker, disk, results, control."""
+
+    def __init__(self, desk: Desk, bus: Bus, settings: Settings) -> None:
+        self._desk = desk
+        self._bus = bus
+        self._frames = frames_folder(settings)
+        self._home = Path(settings.home).absolute()
+        self._memory = self._home / "operator" / "board.json"
+        self._broker = f"{settings.broker.host}:{settings.broker.port}"
+        self._web = f"http://{settings.web.host}:{settings.web.port}"
+        self._filled: tuple[str, str, int] = ("", "", -1)
+        self._kept_at, self._kept_version = time.monotonic(), 0
+        self._stopping = threading.Event()
+        with desk.board() as board:
+            restore(board, self._memory)
+        find_finished(desk, self._frames)
+        bus.subscribe_many(desk.topics, desk.hear)
+        self._connect()
+        self._threads = [
+            self._start("tending", self._look, _LOOK_S),
+            self._start("results", self._ask_for_results, _RESULTS_S),
+        ]
+
+    def close(self) -> None:
+        """End the threads, and write down what is shown."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(timeout=15.0)
+        keep_or_complain(self._desk, self._memory)
+
+    def _start(
+        self, name: str, work: Callable[[], None], pause_s: float
+    ) -> threading.Thread:
+        def run() -> None:
+            while not self._stopping.wait(pause_s):
+                try:
+                    work()
+                except Exception:  # one failure must not end the looking
+                    log.exception("operator: %s failed", name)
+
+        thread = threading.Thread(target=run, name=f"operator {name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _connect(self) -> None:
+        """Begin to connect; the bus goes on by itself."""
+        try:
+            self._bus.connect(_LOOK_S)
+        except BrokerUnavailable as error:
+            log.warning("%s", error)
+        self._tell_broker()
+
+    def _look(self) -> None:
+        self._tell_broker()
+        self._tell_upload()
+        self._desk.control.expire()
+        with self._desk.board() as board:
+            montage = board.parts.get("montage") or {}
+            if montage.get("state") in ("started", "in_progress") and (
+                not board.map.montage_id
+            ):
+                board.map.montage_id = montage["montage_id"]
+            shown = (
+                board.map.montage_id,
+                board.map.acquisition_id,
+                self._bus.reconnects,
+            )
+            version = board.parts.version
+        if shown != self._filled:
+            fill_map(self._desk, self._frames)
+            self._filled = shown
+        late = time.monotonic() - self._kept_at > _KEEP_S
+        if late and version != self._kept_version:
+            self._kept_at, self._kept_version = time.monotonic(), version
+            keep_or_complain(self._desk, self._memory)
+
+    def _tell_broker(self) -> None:
+        connected = self._bus.connected
+        with self._desk.board() as board:
+            before = board.parts.get("broker")
+            if before and before["connected"] == connected:
+                return
+            board.parts.put(
+                "broker",
+                {
+                    "connected": connected,
+                    "address": self._broker,
+                    "since": self._desk.now(),
+                },
+            )
+            if before or not connected:
+                words = "is back" if connected else "does not answer"
+                text = f"The broker at {self._broker} {words}"
+                board.say("broker", text, self._desk.now())
+
+    def _tell_upload(self) -> None:
+        """Show what holds up the upload, which no message tells."""
+        sentence = held_up(self._home)
+        with self._desk.board() as board:
+            before = (board.parts.get("upload") or {}).get("held_up", "")
+            if sentence == before:
+                return
+            board.parts.put("upload", {"held_up": sentence})
+            text = f"The upload waits: {sentence}" if sentence else "The upload goes on"
+            board.say("upload" if not sentence else "error", text, self._desk.now())
+
+    def _ask_for_results(self) -> None:
+        with self._desk.board() as board:
+            asked = board.finished.to_ask(_ASKED)
+        for acquisition_id in asked:
+            try:
+                result = result_of(self._web, acquisition_id)
+            except SourceUnavailable as error:
+                log.debug("%s", error)
+                return
+            with self._desk.board() as board:
+                if result and board.finished.set_run(acquisition_id, result):
+                    board.show_finished()
+
+
+def _about(settings: Settings, name: str) -> dict[str, Any]:
+    """What a page is told once."""
+    acquisition = settings.acquisition
+    return {
+        "service": name,
+        "microscope": acquisition.microscope,
+        "stale_s": acquisition.operator.stale_s,
+        "heartbeat_s": acquisition.operator.control_timeout_s / 9,
+        "web": {"host": settings.web.host, "port": settings.web.port},
+        "overlap_percent": round(acquisition.overlap * 100, 1),
+        "rows": acquisition.rows,
+        "columns": acquisition.columns,
+        "setup": SETUP,
+    }

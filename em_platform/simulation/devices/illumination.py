@@ -1,0 +1,121 @@
+"""The beam on the camera: a round disc with a soft edge, and dirt in its way.
+
+Its radius follows the brightness (which is the spread), its middle the beam offset, and
+its light falls as the square of the radius. The camera's gain is that under the
+standard beam, so this is 1 everywhere where the column stands as it is switched on.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from TEM_comms.scope import Status as ScopeStatus
+
+from em_platform.simulation.devices.hidden import Hidden
+
+STANDARD_BRIGHTNESS = 1300
+STANDARD_RADIUS = 1.6
+"""Half diagonals of the frame that the standard beam reaches at the imaging mag."""
+
+OFFSET_STEPS = 500.0
+"""Steps of the beam offset that move the beam by the width of a frame."""
+
+_RADIUS_PER_STEP = 0.0055
+_LEAST_RADIUS = 0.05
+_SOFTNESS = 0.08  # half diagonals over which the beam's edge falls
+_PITCH_PX = 8  # the light is computed so coarse, and bilinear in between
+_BLOTCHES = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beam:
+    """Where the beam lies on the camera; `level` is 1 in the standard beam."""
+
+    radius: float
+    """Half diagonals of the frame."""
+    y: float
+    x: float
+    """Of its middle from the frame's, in frame widths."""
+    level: float
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether its shape is that which the camera's gain contains."""
+        return (self.radius, self.y, self.x) == (STANDARD_RADIUS, 0.0, 0.0)
+
+
+def beam_of(status: ScopeStatus | None, hidden: Hidden, *, imaging_mag: int) -> Beam:
+    """The beam of the column's state; at LOWMAG it is wide, even and always the same.
+
+    Every step of the spot size halves the light.
+    """
+    if status is None or status.mag_mode == "LOWMAG":
+        return Beam(radius=STANDARD_RADIUS, y=0.0, x=0.0, level=hidden.current)
+    enlarged = int(status.mag) / imaging_mag
+    steps = status.brightness + hidden.spread - STANDARD_BRIGHTNESS
+    spread = max(abs(STANDARD_RADIUS + _RADIUS_PER_STEP * steps), _LEAST_RADIUS)
+    x, y = (
+        (offset - centre) / OFFSET_STEPS * enlarged
+        for offset, centre in zip(status.beam_offset, hidden.beam_offset, strict=True)
+    )
+    level = (STANDARD_RADIUS / spread) ** 2 * 2.0 ** (1 - status.spot_size)
+    # the imaging magnification is that at which the gain was measured: a wider beam
+    # of a higher one is as even
+    radius = max(spread * enlarged, _LEAST_RADIUS)
+    if spread == STANDARD_RADIUS and enlarged >= 1.0 and x == y == 0.0:
+        radius = STANDARD_RADIUS
+    return Beam(radius=radius, y=y, x=x, level=level * hidden.current)
+
+
+def illumination(height: int, width: int, beam: Beam) -> NDArray[np.float32]:
+    """`(height, width)`: the beam's shape over that of the standard beam."""
+    rows, columns = -(-height // _PITCH_PX) + 1, -(-width // _PITCH_PX) + 1
+    half_diagonal = 0.5 * float(np.hypot(height, width))
+    y = np.arange(rows)[:, None] * _PITCH_PX - 0.5 * (height - 1)
+    x = np.arange(columns)[None, :] * _PITCH_PX - 0.5 * (width - 1)
+    shape = _disc(y - beam.y * width, x - beam.x * width, half_diagonal, beam.radius)
+    shape /= _disc(y, x, half_diagonal, STANDARD_RADIUS)
+    return _enlarged(shape, height, width)
+
+
+def blotches(
+    height: int, width: int, *, seed: int, grown: float
+) -> NDArray[np.float32]:
+    """`(height, width)`: the light that contamination lets through.
+
+    `grown` is the blotches' radius in widths of the frame; they stay in their places.
+    """
+    rng = np.random.default_rng([seed, 0xD127])
+    rows, columns = -(-height // _PITCH_PX) + 1, -(-width // _PITCH_PX) + 1
+    places = rng.uniform(0.0, 1.0, (_BLOTCHES, 2)) * (rows, columns)
+    sizes = rng.uniform(0.5, 1.0, _BLOTCHES) * min(grown, 0.5) * columns
+    y, x = np.arange(rows)[:, None], np.arange(columns)[None, :]
+    through = np.ones((rows, columns))
+    for (row, column), radius in zip(places, sizes, strict=True):
+        far = np.hypot(y - row, x - column) - radius
+        through *= 1.0 - 0.85 / (1.0 + np.exp(np.clip(far / 0.7, -50.0, 50.0)))
+    return _enlarged(through, height, width)
+
+
+def _disc(
+    y: NDArray[np.floating],
+    x: NDArray[np.floating],
+    half_diagonal: float,
+    radius: float,
+) -> NDArray[np.float64]:
+    far = (np.hypot(y, x) / half_diagonal - radius) / _SOFTNESS
+    disc: NDArray[np.float64] = 1.0 / (1.0 + np.exp(np.clip(far, -50.0, 50.0)))
+    return disc
+
+
+def _enlarged(
+    coarse: NDArray[np.float64], height: int, width: int
+) -> NDArray[np.float32]:
+    """The coarse field, whose nodes lie at each 8th pixel, at every pixel."""
+    x, y = np.meshgrid(
+        np.arange(width, dtype=np.float32) / _PITCH_PX,
+        np.arange(height, dtype=np.float32) / _PITCH_PX,
+    )
+    fine = cv2.remap(coarse.astype(np.float32), x, y, cv2.INTER_LINEAR)
+    return np.asarray(fine, np.float32)

@@ -1,0 +1,152 @@
+"""The simulated stage: moves, settles, keeps its limits; tilts; changes apertures."""
+
+import math
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from em_platform.config import Settings
+from em_platform.messaging.bus import Bus
+from em_platform.simulation.devices.aperture import ApertureChanger
+from em_platform.simulation.devices.commanded import DeviceBus, FaultFile
+from em_platform.simulation.devices.motion import CLOSE_NM, move, resting
+from em_platform.simulation.devices.rotation import Rotation
+from em_platform.simulation.devices.transfer import MICROSCOPE, Transfer
+
+_MOVING_PERIOD_S = 0.02  # 50 Hz while moving
+_IDLE_PERIOD_S = 1.0
+
+TICK_S = _MOVING_PERIOD_S
+
+Target = tuple[float | None, float | None, float | None]
+
+
+class Stage:
+    """Turns messages into motions and says where it is; one section an aperture."""
+
+    def __init__(self, bus: Bus, settings: Settings) -> None:
+        self._faults = FaultFile(settings.home)
+        self._bus = DeviceBus(bus, "stage", self._faults)
+        self._settings = settings.acquisition.simulation
+        self._aperture = ApertureChanger(self._bus, self._settings)
+        self._rotation = Rotation(self._bus, self._settings)
+        self._transfer = Transfer(self._bus, self._settings)
+        self._lock = threading.Lock()
+        self._motion = resting()
+        self._held: tuple[float, float, float] | None = None
+        self._moving = False
+        self._error = ""
+        self._told_s = -math.inf
+        self._timer: threading.Timer | None = None
+        self._bus.subscribe("stage.motion.command", self._on_motion)
+
+    def tick(self) -> None:
+        """Say where it is: 50 times a second while it moves, else once."""
+        self._heed_stuck()
+        self._aperture.tick()
+        self._rotation.tick()
+        self._transfer.tick()
+        period_s = _MOVING_PERIOD_S if self._moving else _IDLE_PERIOD_S
+        if time.monotonic() - self._told_s >= period_s - 0.005:
+            if not self._moving:
+                self._tell_absolute()
+            self._tell()
+
+    def close(self) -> None:
+        """Stop the timer."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _on_motion(self, command: Any, _: Mapping[str, str]) -> None:
+        self._heed_stuck()
+        target: Target = (command.x, command.y, command.z)
+        if command.calibrate:
+            target = (0.0, 0.0, 0.0)
+        if self._transfer.station != MICROSCOPE:
+            self._error = (
+                f"stage: the sample is at {self._transfer.station}; transfer it to "
+                f"{MICROSCOPE} first"
+            )
+        else:
+            self._go(target)
+        self._tell()
+
+    def _go(self, target: Target) -> None:
+        now_s = time.monotonic()
+        with self._lock:
+            faults = self._faults.now()
+            before = self._motion
+            if self._held is not None:
+                # stuck: the next target counts when it is free again
+                before = resting(*self._held)
+            try:
+                motion = move(
+                    before,
+                    target,
+                    now_s=now_s,
+                    settings=self._settings,
+                    slow=faults.value("stage_slow"),
+                )
+            except ValueError as error:
+                self._error = str(error)
+                return
+            self._error = ""
+            if self._held is not None:
+                self._held = motion.target_nm
+                return
+            self._motion = motion
+            self._tell_at_end(now_s)
+
+    def _heed_stuck(self) -> None:
+        """Hold the stage where it is while it is stuck; let it go on afterwards."""
+        stuck = bool(self._faults.now().value("stage_stuck"))
+        if stuck == (self._held is not None):
+            return
+        now_s = time.monotonic()
+        with self._lock:
+            if stuck:
+                self._held = self._motion.target_nm
+                self._motion = resting(*self._motion.position(now_s))
+                return
+            held, self._held = self._held, None
+            if held is not None:
+                self._motion = move(
+                    self._motion, held, now_s=now_s, settings=self._settings
+                )
+                self._tell_at_end(now_s)
+
+    def _tell_at_end(self, now_s: float) -> None:
+        """Say at once when it has stopped, and not at the next tick."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._motion.rests(now_s):
+            self._timer = threading.Timer(self._motion.ends_s - now_s, self._tell)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _is_moving(self, now_s: float, here: tuple[int, int, int]) -> bool:
+        if self._held is None:
+            return not self._motion.rests(now_s)
+        return math.dist(self._held, here) > CLOSE_NM
+
+    def _tell(self) -> None:
+        with self._lock:
+            now_s = time.monotonic()
+            x, y, z = here = self._motion.position(now_s)
+            self._moving = self._is_moving(now_s, here)
+            self._told_s = now_s
+            self._bus.publish(
+                "stage.motion.status",
+                x=x,
+                y=y,
+                z=z,
+                in_motion=self._moving,
+                calibrated=True,
+                error=self._error,
+            )
+
+    def _tell_absolute(self) -> None:
+        x, y, z = self._motion.position(time.monotonic())
+        self._bus.publish("stage.absolute", linear={"x": x, "y": y, "z": z})

@@ -1,0 +1,89 @@
+"""Messages as the services send them, and a board that hears them."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from em_platform.acquisition.frame_paths import tile_name
+from em_platform.messaging.topics import fitting
+from em_platform.operator.board import Board
+
+ACQUISITION = "m-0001-20261121t120000"
+
+
+@pytest.fixture
+def of_tile() -> Callable[..., dict[str, Any]]:
+    """Give the fields that all messages of a tile share, and more."""
+
+    def fields(
+        row: int,
+        column: int,
+        *,
+        acquisition: str = ACQUISITION,
+        montage: str = "m-0001",
+        **more: Any,
+    ) -> dict[str, Any]:
+        return {
+            "tile_id": tile_name(acquisition, row, column),
+            "montage_id": montage,
+            "row": row,
+            "column": column,
+            "overlap": 8,
+            **more,
+        }
+
+    return fields
+
+
+@pytest.fixture
+def board() -> Board:
+    return Board()
+
+
+@pytest.fixture
+def hear(board: Board) -> Callable[..., None]:
+    """Let the board hear a message that fits its topic."""
+
+    def say(
+        topic: str, *, service: str = "coordinator", now: float = 100.0, **fields: Any
+    ) -> None:
+        body = fitting(topic, fields).model_dump(mode="json")
+        headers = {"service": service, "hostname": "here", "pid": "7", "topic": topic}
+        board.hear(topic, body, headers, now)
+
+    return say
+
+
+@pytest.fixture
+def jpeg() -> str:
+    """A small picture as it is sent: base64."""
+    coded = cv2.imencode(".jpg", np.full((8, 8), 90, np.uint8))[1]
+    return base64.b64encode(coded.tobytes()).decode()
+
+
+@pytest.fixture
+def search() -> Callable[..., dict[str, Any]]:
+    """Give what was found against one neighbour in tile.template_matches."""
+
+    def found(position: str, *, good: int, tried: int) -> dict[str, Any]:
+        one = {
+            "query_point": [0, 0],
+            "search_point": [0, 0],
+            "offset": [0, 0],
+            "distance": 0,
+            "rotation": 0,
+            "maxVal": 0.9,
+            "minVal": 0,
+            "expected_offset_in_crop": [0, 0],
+            "maxLoc": [0, 0],
+            "matched_pos_img2": [0, 0],
+            "matched_center_img2": [0, 0],
+        }
+        matches = [one | {"good": number < good} for number in range(tried)]
+        return {"row": 0, "column": 0, "position": position, "matches": matches}
+
+    return found
