@@ -24,7 +24,7 @@ from em_platform.config import Settings
 from em_platform.errors import PlatformError, StorageError
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.service import run_service
-from em_platform.processes.alone import alone_in
+from em_platform.processes.single_instance import single_instance
 from em_platform.processes.web import token_of
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,10 @@ def run(settings: Settings, *, name: str) -> None:
         Another buffer works in this home.
     """
     folder = settings.home.absolute() / "buffer"
-    with alone_in(folder, "buffer"), closing(Journal(folder / "journal.sqlite")) as j:
+    with (
+        single_instance(folder, "buffer"),
+        closing(Journal(folder / "journal.sqlite")) as j,
+    ):
         run_service(
             name,
             settings.broker,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.noted import NotedTile, Shape
 from em_platform.acquisition.pipeline.pictures import preview_and_mini
-from em_platform.config.pipeline import PipelineSettings
+from em_platform.config.acquisition import PipelineSettings
 from em_platform.formats.image import read_image
 from em_platform.formats.tiff import encode_tiff
 from em_platform.imaging.tile import ProcessedTile

@@ -22,7 +22,7 @@ from em_platform.config import (
 from em_platform.errors import ConfigError
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
-from em_platform.processes.alone import alone_in
+from em_platform.processes.single_instance import single_instance
 
 
 @pytest.fixture
@@ -133,10 +133,10 @@ def test_what_nobody_heard_is_found_beside_the_frames(
 
 def test_two_buffers_do_not_work_in_one_home(tmp_path: Path) -> None:
     with (
-        alone_in(tmp_path / "buffer", "buffer"),
+        single_instance(tmp_path / "buffer", "buffer"),
         pytest.raises(ConfigError, match="another process works"),
-        alone_in(tmp_path / "buffer", "buffer"),
+        single_instance(tmp_path / "buffer", "buffer"),
     ):
         pass
-    with alone_in(tmp_path / "buffer", "buffer"):
+    with single_instance(tmp_path / "buffer", "buffer"):
         pass
