@@ -1,11 +1,19 @@
 """What arrives about one tile, piece by piece, reduced to what the rules need."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from em_platform.acquisition.frame_paths import frame_path
 from em_platform.acquisition.qc.judge import Cell, TileFacts
+from em_platform.acquisition.recipes import recipe_of_tile
+from em_platform.errors import DataError, DeviceError
+from em_platform.stitching.beside_frames import processed_path
 from em_platform.stitching.tile_rules import saturated_fraction
+
+log = logging.getLogger(__name__)
 
 Part = dict[str, Any]
 
@@ -55,15 +63,15 @@ def fields_of(message: Any) -> dict[str, Any]:
 class Pending:
     """A tile that is not judged yet.
 
-    `heard_from_start`: its frame was announced while we listened, so that what does not
-    come was not said. `since_s` is the monotonic time of its first message, `passed_s`
-    the one since which tiles that were imaged later have their verdict.
+    `is_announced`: its frame was announced while we listened, so that what does not
+    come was not published. `since_s` is the monotonic time of its first message,
+    `passed_s` the one since which tiles that were imaged later have their verdict.
     """
 
     fields: dict[str, Any]
     number: int
     since_s: float
-    heard_from_start: bool = False
+    is_announced: bool = False
     passed_s: float | None = None
     part: Part = field(default_factory=dict)
 
@@ -93,3 +101,37 @@ class Pending:
             for name in ("mean", "std", "focus", "saturated_fraction")
         }
         return TileFacts(**values, edges=edges)
+
+
+def measure_frame(frames: Path, fields: dict[str, Any]) -> Part | None:
+    """The statistics of a tile's processed frame; None where there is none.
+
+    They are of the valid box of its montage's recipe, as the pipeline's are. Its edges
+    are left to the montage fit, which measures what nobody published.
+    """
+    tile_id = fields["tile_id"]
+    try:
+        raw = frame_path(frames, fields["montage_id"], tile_id)
+    except DeviceError:
+        return None
+    path = Path(processed_path(str(raw)))
+    recipe = recipe_of_tile(str(raw), tile_id, fields["montage_id"])
+    if recipe is None or not path.is_file():
+        return None
+    # Only needed where messages were lost, and slow to load.
+    from em_platform.formats.image import read_image
+    from em_platform.imaging.tile import process_tile
+
+    try:
+        image = read_image(str(path))
+        stats = process_tile(image, tile_id=tile_id, valid=recipe.valid_box).stats
+    except DataError as error:
+        log.warning("%s", error)
+        return None
+    return {
+        "mean": round(stats.mean),
+        "std": round(stats.std),
+        "focus": stats.focus,
+        "saturated_fraction": saturated_fraction(stats.histogram),
+        "edges": [],
+    }
