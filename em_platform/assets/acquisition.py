@@ -11,7 +11,11 @@ from em_platform.assets.failures import told_to_dagster
 from em_platform.assets.metadata import (
     Stopwatch,
 )
-from em_platform.assets.summaries import montage_summary, statistics_summary
+from em_platform.assets.summaries import (
+    adoption_summary,
+    montage_summary,
+    statistics_summary,
+)
 from em_platform.model import Montage, TileStats
 from em_platform.partitions import montages
 from em_platform.resources.acquisition import Microscope
@@ -88,17 +92,22 @@ def finish_tiles(
         name = layout.tile_statistics(key)
         store.write(name, done.statistics, tuple[TileStats, ...])
         summary = statistics_summary(done.montage, done.statistics)
+        counts = adoption_summary(done)
         limits = settings.stitching.quality
     yield dg.MaterializeResult(
         asset_key="tiles",
-        metadata={**montage_summary(done.montage), **watch.metadata(done.montage)},
+        metadata={
+            **montage_summary(done.montage),
+            **counts,
+            **watch.metadata(done.montage),
+        },
         check_results=spoken_results(
             check_completeness(done.montage), montage=montage, settings=settings
         ),
     )
     yield dg.MaterializeResult(
         asset_key="tile_statistics",
-        metadata=summary,
+        metadata={**summary, **counts},
         check_results=spoken_results(
             check_tiles(done.statistics, limits), montage=montage, settings=settings
         ),

@@ -5,8 +5,8 @@ from datetime import timedelta
 import dagster as dg
 
 from em_platform.acquisition.judged import judged_montage
-from em_platform.acquisition.lenses import choose_lens, held_lens
-from em_platform.acquisition.processing import processed_images, recipe_of
+from em_platform.acquisition.lenses import held_lens
+from em_platform.acquisition.processing import match_montage, processed_tiles, recipe_of
 from em_platform.assets.checks import check_results, check_specs, spoken_results
 from em_platform.assets.failures import told_to_dagster
 from em_platform.assets.metadata import (
@@ -102,15 +102,12 @@ def tile_matches(
     with told_to_dagster(), Stopwatch() as watch:
         store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.tiles(key), Montage)
-        images = processed_images(montage, store)
-        lens, run = choose_lens(montage, store), compute.map()
-        matches = match_pairs(
-            montage, images, settings=settings.stitching.match, lens=lens, run=run
-        )
-        store.write(layout.tile_matches(key), matches, tuple[TileMatch, ...])
-        checks = check_matches(montage, matches, settings.stitching.quality)
+        how = settings.stitching.match
+        done = match_montage(montage, how, store, run=compute.map())
+        store.write(layout.tile_matches(key), done.matches, tuple[TileMatch, ...])
+        checks = check_matches(montage, done.matches, settings.stitching.quality)
     return dg.MaterializeResult(
-        metadata={**match_summary(matches, lens), **watch.metadata(montage)},
+        metadata={**match_summary(done), **watch.metadata(montage)},
         check_results=spoken_results(checks, montage=montage, settings=settings),
     )
 
@@ -167,7 +164,7 @@ def mosaic(
         made = render_mosaic(
             montage,
             judged.fit,
-            processed_images(montage, store),
+            processed_tiles(montage, store),
             store.url(layout.mosaic(key)),
             settings=settings.stitching.render,
             review=judged.review,

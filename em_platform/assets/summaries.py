@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from em_platform.acquisition.processing import MatchedTiles, ProcessedTiles
 from em_platform.assets.metadata import Metadata, failure_table, picture, table
 from em_platform.formats.source import local_path
 from em_platform.model import (
@@ -15,7 +16,6 @@ from em_platform.model import (
     Montage,
     MontageFit,
     Review,
-    TileMatch,
     TileStats,
 )
 from em_platform.model.dataset import DatasetRecord
@@ -62,17 +62,30 @@ def statistics_summary(montage: Montage, tiles: Sequence[TileStats]) -> Metadata
     }
 
 
-def match_summary(matches: Sequence[TileMatch], lens: LensModel | None) -> Metadata:
+def adoption_summary(done: ProcessedTiles) -> Metadata:
+    """How many tiles the pipeline had made, and how many were made now."""
+    computed = len(done.statistics) - done.adopted
+    return {"tiles adopted": done.adopted, "tiles computed": computed}
+
+
+def match_summary(done: MatchedTiles) -> Metadata:
     """How many pairs agree, how well, and by which lens they were corrected."""
-    kept = [match for match in matches if match.kept]
-    summary: Metadata = {"pairs": len(matches), "pairs matched": len(kept)}
+    kept = [match for match in done.matches if match.kept]
+    summary: Metadata = {
+        "pairs": len(done.matches),
+        "pairs matched": len(kept),
+        "pairs adopted": done.adopted,
+        "pairs computed": len(done.matches) - done.adopted,
+    }
     if kept:
         scores = [match.score for match in kept]
         summary["score (median)"] = short(statistics.median(scores))
         summary["score (worst)"] = short(min(scores))
         summary["points (median)"] = statistics.median(match.points for match in kept)
     summary["lens correction"] = (
-        "none" if lens is None else f"{lens.microscope} at {lens.magnification} x"
+        "none"
+        if done.lens is None
+        else f"{done.lens.microscope} at {done.lens.magnification} x"
     )
     return summary
 
