@@ -135,19 +135,22 @@ def adopt_tile(frame: str, recipe: TileRecipe) -> AdoptedTile | None:
     return AdoptedTile(content=content, live=live)
 
 
-def measured_tile(frame: str, tile_id: str, recipe: TileRecipe) -> TileStats:
+def measured_tile(frame: str, tile_id: str, recipe: TileRecipe) -> TileStats | None:
     """What the pixels of a frame's processed tile say, within the valid box.
 
-    As the pipeline found it, else as its kernels find it in the processed file.
+    As the pipeline found it, else as its kernels find it in the processed file; None
+    where there is no such file.
 
     Raises
     ------
     DataError
-        There is no processed tile, or it cannot be read.
+        The processed tile cannot be read.
     """
     live = read_tile(frame, recipe)
     if live is not None:
         return live.statistics
+    if not Path(processed_path(frame)).is_file():
+        return None
     return processed_tile(frame, tile_id, recipe).stats
 
 

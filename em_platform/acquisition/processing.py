@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from em_platform.acquisition.frame_paths import frames_folder, montage_folder
-from em_platform.acquisition.lenses import choose_lens
 from em_platform.acquisition.live_products import LiveTile, adopt_matches, adopt_tile
-from em_platform.acquisition.uploaded import located
+from em_platform.acquisition.montages.lenses import choose_lens
+from em_platform.acquisition.montages.uploaded import located
 from em_platform.config import MatchSettings, Settings, TileSettings
 from em_platform.formats.tiff import encode_tiff
 from em_platform.model import (

@@ -15,7 +15,7 @@ from em_platform.cli.platform import Platform, running_platform
 from em_platform.cli.story import Story, short
 from em_platform.config import Settings, load_layers
 from em_platform.processes import Child, free_port
-from em_platform.processes.home import claim_home
+from em_platform.processes.single_instance import claim_home
 from em_platform.storage import store_of
 
 _PROCESSES = ("acquisition", "pipeline", "processes")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from em_platform.acquisition.heard import Heard
-from em_platform.acquisition.report import LiveReport
+from em_platform.acquisition.session.report import LiveReport
+from em_platform.acquisition.session.session_log import SessionLog
 from em_platform.cli import watch
 from em_platform.cli.platform import Platform
 from em_platform.cli.runs import PartitionRuns, montage_runs
@@ -45,7 +45,9 @@ def _session(platform: Platform, montages: int, story: Story) -> _Session:
         return _Session(heard.report(), runs)
 
 
-def _follow(platform: Platform, heard: Heard, story: Story) -> dict[str, PartitionRuns]:
+def _follow(
+    platform: Platform, heard: SessionLog, story: Story
+) -> dict[str, PartitionRuns]:
     """Tell what happens until all is finished; acquisition id -> its runs."""
     told: dict[str, str] = {}
     runs: dict[str, PartitionRuns] = {}

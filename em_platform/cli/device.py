@@ -3,8 +3,8 @@
 import click
 
 from em_platform.config import load_settings
-from em_platform.processes.home import claim_home
 from em_platform.processes.logs import setup_logging
+from em_platform.processes.single_instance import claim_home
 from em_platform.simulation.devices import DEVICES, run_device
 
 

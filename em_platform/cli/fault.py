@@ -4,7 +4,7 @@ import click
 
 from em_platform.config import load_settings
 from em_platform.errors import ConfigError
-from em_platform.processes.home import claim_home
+from em_platform.processes.single_instance import claim_home
 from em_platform.simulation.devices.commanded import (
     COMMANDED,
     Faults,

@@ -27,7 +27,7 @@ from em_platform.ingest.modes import Ingest, worker_command
 from em_platform.ingest.outcome import ItemOutcome, Told
 from em_platform.ingest.sources import SOURCES, open_source
 from em_platform.model.ingest import Estimate
-from em_platform.processes.home import claim_home
+from em_platform.processes.single_instance import claim_home
 from em_platform.storage import layout, store_of
 
 _REPORT = f"{layout.CATALOG}/last_ingest.json"

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from em_platform.acquisition.answering import answering
-from em_platform.acquisition.rig import (
+from em_platform.acquisition.session.rig import (
+    answering,
     broker_children,
     free_ports,
     missing,
@@ -20,8 +20,7 @@ from em_platform.cli.story import Story
 from em_platform.config import Settings, export, load_settings
 from em_platform.errors import ConfigError, DeviceError
 from em_platform.processes import Child, Supervisor
-from em_platform.processes.home import claim_home
-from em_platform.processes.lock import held, is_held
+from em_platform.processes.single_instance import claim_home, is_locked, try_lock
 from em_platform.storage.atomic import write_bytes
 
 START_S = 120.0
@@ -64,7 +63,7 @@ def live_microscope(settings: Settings, story: Story) -> Iterator[Live]:
     """
     home = settings.home.absolute()
     claim_home(settings)
-    with held(home / _LOCK) as ours:
+    with try_lock(home / _LOCK) as ours:
         if not ours:
             _wait_for_the_other(settings)
         with (
@@ -96,7 +95,7 @@ def microscope_beside(settings: Settings) -> Iterator[Beside]:
     """
     home = settings.home.absolute()
     claim_home(settings)
-    with held(home / _LOCK) as ours:
+    with try_lock(home / _LOCK) as ours:
         if not ours:
             raise ConfigError(
                 f"up: a microscope already runs in {home}, each needs a home of its "
@@ -130,7 +129,7 @@ def told_to_children(overrides: dict[str, str]) -> Settings:
 
 def _to_start(settings: Settings) -> list[str]:
     """What is missing; nothing where a coordinator runs, which has all it needs."""
-    platform_runs = is_held(settings.home.absolute() / "lock")
+    platform_runs = is_locked(settings.home.absolute() / "lock")
     wanted = missing(settings, recorder=not platform_runs)
     if "coordinator" not in wanted:
         return []

@@ -13,8 +13,7 @@ import em_platform
 from em_platform.config import Settings
 from em_platform.errors import ConfigError
 from em_platform.processes import Child, Supervisor, end_session, free_port, listens
-from em_platform.processes.home import claim_home
-from em_platform.processes.lock import held
+from em_platform.processes.single_instance import claim_home, try_lock
 from em_platform.storage.atomic import write_bytes
 
 _OURS = "em-platform up"
@@ -78,7 +77,7 @@ def _lock(home: Path) -> Iterator[Path]:
     home.mkdir(parents=True, exist_ok=True)
     path = home / "session"
     path.touch()
-    with held(home / "lock") as ours:
+    with try_lock(home / "lock") as ours:
         if not ours:
             raise ConfigError(
                 f"up: a platform already runs in {home}, each needs a home of its own; "

@@ -3,8 +3,8 @@
 import click
 
 from em_platform.config import load_settings
-from em_platform.processes.home import claim_home
 from em_platform.processes.logs import setup_logging
+from em_platform.processes.single_instance import claim_home
 
 
 @click.command()
@@ -16,20 +16,9 @@ from em_platform.processes.logs import setup_logging
 )
 def command(reconcile_s: float) -> None:
     """Record the microscope's events until SIGTERM or Ctrl-C; waits for the broker."""
-    from em_platform.acquisition.frame_paths import frames_folder
-    from em_platform.acquisition.recorder import recorder_of
-    from em_platform.acquisition.recorder_service import RecorderService
-    from em_platform.messaging.service import run_service
+    from em_platform.acquisition.recorder import run
 
     settings = load_settings()
     claim_home(settings)
     setup_logging("recorder", settings)
-    frames = frames_folder(settings)
-    with recorder_of(settings) as recorder:
-        run_service(
-            "recorder",
-            settings.broker,
-            setup=lambda bus: RecorderService(
-                bus, recorder, frames=frames, reconcile_s=reconcile_s
-            ),
-        )
+    run(settings, reconcile_s=reconcile_s)

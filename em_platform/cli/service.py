@@ -5,8 +5,8 @@ import importlib
 import click
 
 from em_platform.config import load_settings
-from em_platform.processes.home import claim_home
 from em_platform.processes.logs import setup_logging
+from em_platform.processes.single_instance import claim_home
 
 SERVICES = {
     "coordinator": "em_platform.acquisition.coordinator",

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from em_platform.acquisition.heard import Heard
-from em_platform.acquisition.montage_request import (
+from em_platform.acquisition.roi import roi_of
+from em_platform.acquisition.session.montage_request import (
     existing_ids,
     first_number,
     montage_name,
@@ -15,8 +15,8 @@ from em_platform.acquisition.montage_request import (
     request_montage,
     unfinished,
 )
-from em_platform.acquisition.report import LiveReport, MontageHeard
-from em_platform.acquisition.roi import roi_of
+from em_platform.acquisition.session.report import LiveReport, MontageRun
+from em_platform.acquisition.session.session_log import SessionLog
 from em_platform.cli.story import Story
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
@@ -64,7 +64,7 @@ def new_regions(
     return regions(settings, count, first=number)
 
 
-def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> Heard:
+def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> SessionLog:
     """Queue these regions and start; gives what is heard from now on.
 
     Montages that were begun, or wait, are imaged first, and followed as well.
@@ -78,7 +78,7 @@ def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> Hea
     """
     queue = queue_of(bus)
     names = [region["montage_id"] for region in wanted]
-    heard = Heard(bus, settings, [*unfinished(queue), *names], queue=queue)
+    heard = SessionLog(bus, settings, [*unfinished(queue), *names], queue=queue)
     for region in wanted:
         request_montage(bus, region)
     bus.publish("ui.run", start=True)
@@ -87,7 +87,11 @@ def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> Hea
 
 
 def follow(
-    heard: Heard, story: Story, *, tend: Callable[[], None], stopped: Callable[[], bool]
+    heard: SessionLog,
+    story: Story,
+    *,
+    tend: Callable[[], None],
+    stopped: Callable[[], bool],
 ) -> LiveReport:
     """Tell what happens until all is settled, or nothing happens any more.
 
@@ -108,7 +112,7 @@ def follow(
     return heard.report()
 
 
-def _is_given_up(heard: Heard, story: Story) -> bool:
+def _is_given_up(heard: SessionLog, story: Story) -> bool:
     """Whether what is waited for will not come; says what that is.
 
     A pause is ended by the operator, who may take as long as they like.
@@ -170,7 +174,7 @@ def figures(report: LiveReport) -> Iterator[str]:
             )
 
 
-def news(runs: Sequence[MontageHeard], told: dict[str, str]) -> Iterator[str]:
+def news(runs: Sequence[MontageRun], told: dict[str, str]) -> Iterator[str]:
     """A line for each montage of which something has changed since `told`."""
     for run in runs:
         state = run.state + (" and uploaded" if run.uploaded else "")
@@ -185,7 +189,7 @@ def news(runs: Sequence[MontageHeard], told: dict[str, str]) -> Iterator[str]:
         yield f"{line}; {run.reason}" if run.reason else line
 
 
-def _progress(runs: Sequence[MontageHeard]) -> str:
+def _progress(runs: Sequence[MontageRun]) -> str:
     if not runs:
         return "waiting for the first montage"
     run = runs[-1]

@@ -11,8 +11,7 @@ from em_platform.cli.live import live_microscope, microscope_beside, page_noted
 from em_platform.cli.story import Story
 from em_platform.config import AcquisitionSettings, BrokerSettings, Settings
 from em_platform.errors import BrokerUnavailable, ConfigError, DeviceError
-from em_platform.processes.home import claim_home
-from em_platform.processes.lock import held
+from em_platform.processes.single_instance import claim_home, try_lock
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def test_the_page_is_noted_while_the_microscope_runs(settings: Settings) -> None
 
 def test_a_home_is_held_by_one_microscope(settings: Settings) -> None:
     claim_home(settings)
-    with held(settings.home / "rig.lock") as ours:
+    with try_lock(settings.home / "rig.lock") as ours:
         assert ours
         with pytest.raises(ConfigError), microscope_beside(settings):
             pass

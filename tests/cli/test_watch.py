@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from em_platform.acquisition.report import (
+from em_platform.acquisition.session.report import (
     LiveReport,
-    MontageHeard,
-    TileHeard,
+    MontageRun,
+    TileRun,
     report_of,
 )
 from em_platform.cli import watch
@@ -18,13 +18,13 @@ from em_platform.config import AcquisitionSettings, Settings
 from em_platform.messaging.topics import fitting
 
 
-def run(state: str, **fields: Any) -> MontageHeard:
-    return MontageHeard(
+def run(state: str, **fields: Any) -> MontageRun:
+    return MontageRun(
         montage_id="m-0001", acquisition_id="m-0001-x", state=state, total=4, **fields
     )
 
 
-def report(*runs: MontageHeard) -> LiveReport:
+def report(*runs: MontageRun) -> LiveReport:
     return report_of(runs, there={}, frame_px=1_000_000, cores=2, stop_ms=7.0)
 
 
@@ -41,7 +41,7 @@ def test_news_are_told_once_and_tiles_are_not_news() -> None:
     told: dict[str, str] = {}
     assert list(watch.news([run("started")], told)) == ["m-0001-x: started"]
     assert list(watch.news([run("in_progress")], told)) == []
-    done = run("completed", tiles={"a": TileHeard(passed=True), "b": TileHeard()})
+    done = run("completed", tiles={"a": TileRun(passed=True), "b": TileRun()})
     assert list(watch.news([done], told)) == [
         "m-0001-x: completed, 2 of 4 tiles, 1 judged"
     ]
@@ -56,7 +56,7 @@ def test_news_are_told_once_and_tiles_are_not_news() -> None:
 def test_figures_stand_beside_those_of_a_real_microscope_and_name_what_is_wrong() -> (
     None
 ):
-    tiles = {"a": TileHeard(saved_ns=0, verdict_ms=40, passed=True)}
+    tiles = {"a": TileRun(saved_ns=0, verdict_ms=40, passed=True)}
     found = report(
         run("completed", tiles=tiles, completed=("a",), begun_ms=0, ended_ms=500)
     )

@@ -7,8 +7,8 @@ from functools import partial
 
 from em_platform.acquisition.live_products import LiveMatch, read_tile, write_matches
 from em_platform.acquisition.pipeline.frame import (
+    Message,
     ProcessedFrame,
-    Said,
     process_frame,
     results,
     write_processed,
@@ -118,7 +118,7 @@ class TileWorker:
         templates = [template_matches(each) for each in measured]
         matches = [match(each, lens) for each in measured]
         fields = tile.fields()
-        said: list[Said] = [
+        said: list[Message] = [
             ("tile.template_matches", fields | {"matches": templates}),
             ("tile.matches", fields | {"matches": matches}),
         ]
@@ -142,7 +142,7 @@ class TileWorker:
         settings = self._settings.stitching.match
         write_matches(tile.path, found, recipe=recipe.tile, settings=settings)
 
-    def _say(self, tile: NotedTile, said: Sequence[Said]) -> bool:
+    def _say(self, tile: NotedTile, said: Sequence[Message]) -> bool:
         """Publish all, and wait until the broker has them; False where we may not.
 
         The tile may have been given to another process, which then says it.

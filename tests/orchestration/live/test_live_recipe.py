@@ -16,7 +16,7 @@ from em_platform.acquisition.montage_fit.growing import (
 )
 from em_platform.acquisition.montage_fit.unheard import whole_montage
 from em_platform.acquisition.recipes import recipe_of_tile
-from em_platform.acquisition.recorder import recorder_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.definitions import defs
 from em_platform.formats.image import read_image
 from em_platform.formats.tiff import write_tiff
@@ -126,7 +126,7 @@ def test_a_montage_fit_that_was_away_measures_the_same_matches(live: Any) -> Non
     )
     assert points_of(found) == matches_said(live, live.said)
     for tile_id, tile in growing.tiles.items():
-        assert tile.focus == live.said["tile.statistics.focus"][tile_id].focus
+        assert tile.focus == 1.0 - live.said["tile.statistics.focus"][tile_id].focus
 
 
 def run_job(
@@ -284,7 +284,7 @@ def test_stitch_makes_the_tiles_of_the_live_session(
 ) -> None:
     live.record()
     run_job(instance)
-    with recorder_of(live.settings) as recorder:
+    with ledger_of(live.settings) as recorder:
         montage = recorder.montage(KEY)
     listed = tmp_path / "listed" / "montage.json"
     listed.parent.mkdir()
