@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from em_platform.errors import FormatError
-from em_platform.formats.ome_zarr import open_level
+from em_platform.formats import open_level
 from em_platform.model import (
     AcquisitionUpload,
     Check,
