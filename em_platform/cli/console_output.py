@@ -9,8 +9,8 @@ from rich.console import Console
 
 
 @dataclass(slots=True)
-class Story:
-    """What happens, told line by line."""
+class ConsoleOutput:
+    """Lines of progress on the terminal, each with its time."""
 
     console: Console = field(default_factory=lambda: Console(highlight=False))
     begun_s: float = field(default_factory=time.monotonic)
@@ -20,11 +20,11 @@ class Story:
         """Since the start."""
         return time.monotonic() - self.begun_s
 
-    def say(self, line: str) -> None:
+    def line(self, line: str) -> None:
         """One line that stays."""
         self._write(line, end="\n")
 
-    def show(self, line: str) -> None:
+    def status(self, line: str) -> None:
         """A line that the next one overwrites; nothing where there is no terminal."""
         if os.isatty(1):
             self._write(f"{line:<70}", end="\r")
