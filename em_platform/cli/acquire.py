@@ -15,7 +15,7 @@ from em_platform.processes import free_port
 from em_platform.storage.guard import check_file
 
 if TYPE_CHECKING:
-    from em_platform.acquisition.report import LiveReport
+    from em_platform.acquisition.session.report import LiveReport
 
 _CONNECT_S = 10.0
 _REPORT = "session report"

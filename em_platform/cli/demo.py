@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from em_platform.acquisition.heard import Heard
-from em_platform.acquisition.report import LiveReport
+from em_platform.acquisition.session.report import LiveReport
+from em_platform.acquisition.session.session_log import SessionLog
 from em_platform.cli import watch
 from em_platform.cli.console_output import ConsoleOutput, short
 from em_platform.cli.demo_ingest import ingest_all, standins_for
@@ -56,7 +56,7 @@ def _session(platform: Platform, montages: int, output: ConsoleOutput) -> _Sessi
 
 
 def _follow(
-    platform: Platform, followed: Heard, output: ConsoleOutput
+    platform: Platform, followed: SessionLog, output: ConsoleOutput
 ) -> dict[str, PartitionRuns]:
     """Print what happens until all is finished; acquisition id -> its runs."""
     printed: dict[str, str] = {}

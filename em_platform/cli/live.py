@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from em_platform.acquisition.answering import answering
-from em_platform.acquisition.rig import (
+from em_platform.acquisition.session.rig import (
+    answering,
     broker_children,
     free_ports,
     missing,

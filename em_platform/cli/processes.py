@@ -40,23 +40,12 @@ def broker(host: str | None, port: int | None) -> None:
 )
 def recorder(reconcile_s: float) -> None:
     """Record the microscope's events until SIGTERM or Ctrl-C; waits for the broker."""
-    from em_platform.acquisition.frame_paths import frames_folder
-    from em_platform.acquisition.recorder import recorder_of
-    from em_platform.acquisition.recorder_service import RecorderService
-    from em_platform.messaging.service import run_service
+    from em_platform.acquisition.recorder import run
 
     settings = load_settings()
     claim_home(settings)
     setup_logging("recorder", settings)
-    frames = frames_folder(settings)
-    with recorder_of(settings) as recorder:
-        run_service(
-            "recorder",
-            settings.broker,
-            setup=lambda bus: RecorderService(
-                bus, recorder, frames=frames, reconcile_s=reconcile_s
-            ),
-        )
+    run(settings, reconcile_s=reconcile_s)
 
 
 @click.command("device")

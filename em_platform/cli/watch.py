@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from em_platform.acquisition.heard import Heard
-from em_platform.acquisition.montage_request import (
+from em_platform.acquisition.roi import roi_of
+from em_platform.acquisition.session.montage_request import (
     existing_ids,
     first_number,
     montage_name,
@@ -15,8 +15,8 @@ from em_platform.acquisition.montage_request import (
     request_montage,
     unfinished,
 )
-from em_platform.acquisition.report import LiveReport, MontageHeard
-from em_platform.acquisition.roi import roi_of
+from em_platform.acquisition.session.report import LiveReport, MontageRun
+from em_platform.acquisition.session.session_log import SessionLog
 from em_platform.cli.console_output import ConsoleOutput
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
@@ -64,7 +64,7 @@ def new_regions(
     return regions(settings, count, first=number)
 
 
-def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> Heard:
+def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> SessionLog:
     """Queue these regions and start; gives what is received from now on.
 
     Montages that were begun, or wait, are imaged first, and followed as well.
@@ -78,7 +78,7 @@ def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> Hea
     """
     queue = queue_of(bus)
     names = [region["montage_id"] for region in wanted]
-    followed = Heard(bus, settings, [*unfinished(queue), *names], queue=queue)
+    followed = SessionLog(bus, settings, [*unfinished(queue), *names], queue=queue)
     for region in wanted:
         request_montage(bus, region)
     bus.publish("ui.run", start=True)
@@ -87,7 +87,7 @@ def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> Hea
 
 
 def follow(
-    followed: Heard,
+    followed: SessionLog,
     output: ConsoleOutput,
     *,
     tend: Callable[[], None],
@@ -112,7 +112,7 @@ def follow(
     return followed.report()
 
 
-def _is_given_up(followed: Heard, output: ConsoleOutput) -> bool:
+def _is_given_up(followed: SessionLog, output: ConsoleOutput) -> bool:
     """Whether what is waited for will not come; prints what that is.
 
     A pause is ended by the operator, who may take as long as they like.
@@ -152,7 +152,8 @@ def figures(report: LiveReport) -> Iterator[str]:
     real = report.published
     yield (
         f"{report.tiles_imaged} tiles, {report.tiles_lost} lost; "
-        f"{report.tiles_per_s:.2f} tiles/s (published for TEMCA2: {real.tiles_per_s:g}), "
+        f"{report.tiles_per_s:.2f} tiles/s "
+        f"(published for TEMCA2: {real.tiles_per_s:g}), "
         f"{report.mpix_per_s:.1f} Mpix/s (TEMCA2: {real.mpix_per_s:g}), "
         f"{report.mpix_per_s_per_core:.1f} Mpix/s per core"
     )
@@ -174,7 +175,7 @@ def figures(report: LiveReport) -> Iterator[str]:
             )
 
 
-def news(runs: Sequence[MontageHeard], printed: dict[str, str]) -> Iterator[str]:
+def news(runs: Sequence[MontageRun], printed: dict[str, str]) -> Iterator[str]:
     """A line for each montage of which something has changed since `printed`."""
     for run in runs:
         state = run.state + (" and uploaded" if run.uploaded else "")
@@ -189,7 +190,7 @@ def news(runs: Sequence[MontageHeard], printed: dict[str, str]) -> Iterator[str]
         yield f"{line}; {run.reason}" if run.reason else line
 
 
-def _progress(runs: Sequence[MontageHeard]) -> str:
+def _progress(runs: Sequence[MontageRun]) -> str:
     if not runs:
         return "waiting for the first montage"
     run = runs[-1]

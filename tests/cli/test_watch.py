@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from em_platform.acquisition.report import (
+from em_platform.acquisition.session.report import (
     LiveReport,
-    MontageHeard,
-    TileHeard,
+    MontageRun,
+    TileRun,
     report_of,
 )
 from em_platform.cli import watch
@@ -18,13 +18,13 @@ from em_platform.config import AcquisitionSettings, Settings
 from em_platform.messaging.topics import fitting
 
 
-def run(state: str, **fields: Any) -> MontageHeard:
-    return MontageHeard(
+def run(state: str, **fields: Any) -> MontageRun:
+    return MontageRun(
         montage_id="m-0001", acquisition_id="m-0001-x", state=state, total=4, **fields
     )
 
 
-def report(*runs: MontageHeard) -> LiveReport:
+def report(*runs: MontageRun) -> LiveReport:
     return report_of(runs, there={}, frame_px=1_000_000, cores=2, stop_ms=7.0)
 
 
@@ -41,7 +41,7 @@ def test_news_are_told_once_and_tiles_are_not_news() -> None:
     printed: dict[str, str] = {}
     assert list(watch.news([run("started")], printed)) == ["m-0001-x: started"]
     assert list(watch.news([run("in_progress")], printed)) == []
-    done = run("completed", tiles={"a": TileHeard(passed=True), "b": TileHeard()})
+    done = run("completed", tiles={"a": TileRun(passed=True), "b": TileRun()})
     assert list(watch.news([done], printed)) == [
         "m-0001-x: completed, 2 of 4 tiles, 1 judged"
     ]
@@ -56,13 +56,13 @@ def test_news_are_told_once_and_tiles_are_not_news() -> None:
 def test_figures_stand_beside_those_of_a_real_microscope_and_name_what_is_wrong() -> (
     None
 ):
-    tiles = {"a": TileHeard(saved_ns=0, verdict_ms=40, passed=True)}
+    tiles = {"a": TileRun(saved_ns=0, verdict_ms=40, passed=True)}
     found = report(
         run("completed", tiles=tiles, completed=("a",), begun_ms=0, ended_ms=500)
     )
     rate, verdict, stop, wrong = watch.figures(found)
     assert "1 tiles, 1 lost; 2.00 tiles/s (published for TEMCA2: 3.07)" in rate
-    assert "2.0 Mpix/s (real: 93), 1.0 Mpix/s per core" in rate
+    assert "2.0 Mpix/s (TEMCA2: 93), 1.0 Mpix/s per core" in rate
     assert verdict == "from frame to verdict: median 40 ms, 99 % 40 ms"
     assert stop == "the stage was stopped after 7 ms"
     assert wrong == (

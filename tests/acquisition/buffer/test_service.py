@@ -11,7 +11,7 @@ import pytest
 
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.service import BufferService
-from em_platform.acquisition.recorder import recorder_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import (
     AcquisitionSettings,
     AlohaSettings,
@@ -87,7 +87,7 @@ def test_a_montage_goes_from_the_bus_to_aloha_and_off_the_disk(
     aloha_app: Any,
     serve_app: Callable[..., str],
 ) -> None:
-    with buffer_on(settings), recorder_of(settings) as recorder:
+    with buffer_on(settings), ledger_of(settings) as recorder:
         montage = imaged.ImagedMontage(settings.home / "frames", "m1", tiles=3)
         montage.image(session.publish)
         status = wait_for_queue(session, 3)
