@@ -244,7 +244,7 @@ def test_tasks_are_counted_by_state(register: Register) -> None:
 
 def test_an_id_of_another_montage_is_refused(register: Register) -> None:
     register.ensure_acquisition(montage("m-1-t1"))
-    with pytest.raises(SourceRefused, match="known as one of montage m-1"):
+    with pytest.raises(SourceRefused, match="belongs to montage m-1 there, not to m-2"):
         register.ensure_acquisition(montage("m-1-t1", montage_id="m-2"))
 
 
