@@ -117,9 +117,9 @@ def test_help_says_the_kinds_of_input_and_the_exit_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main_without_exit("stitch", "--help") == 0
-    said = capsys.readouterr().out
-    for words in ("SerialEM", "render", "Allen", "Exit status", "set aside"):
-        assert words in said
+    printed = capsys.readouterr().out
+    for words in ("SerialEM", "render", "Allen", "Exit status", "excluded"):
+        assert words in printed
 
 
 def test_the_real_2x2_is_within_a_pixel_of_its_truth(

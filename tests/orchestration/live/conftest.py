@@ -18,7 +18,7 @@ import tifffile
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.service import PipelineService
 from em_platform.acquisition.qc.service import QcService
-from em_platform.acquisition.recorder import recorder_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import BrokerSettings, Settings, load_settings
 from em_platform.formats.tiff import write_tiff
 from em_platform.messaging.broker import Broker
@@ -34,7 +34,7 @@ RESULTS = (
     "tile.template_matches",
     "tile.matches",
 )
-Said = dict[str, dict[str, Any]]
+Message = dict[str, dict[str, Any]]
 """Topic -> tile -> message."""
 
 
@@ -45,7 +45,7 @@ class Session:
     settings: Settings
     raws: list[dict[str, Any]]
     complete: dict[str, Any]
-    said: Said = field(default_factory=dict)
+    said: Message = field(default_factory=dict)
     pixels: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -67,10 +67,10 @@ class Session:
             os.utime(Path(raw["path"]).with_suffix(".json"), (at_s, at_s))
 
     def record(self) -> None:
-        with recorder_of(self.settings) as recorder:
+        with ledger_of(self.settings) as recorder:
             assert recorder.reconcile_montage(self.folder) == len(self.raws) + 1
 
-    def run_pipeline(self, journal: str) -> Said:
+    def run_pipeline(self, journal: str) -> Message:
         """One process that finds all frames on the disk; what it says."""
         settings, count = self.settings, len(self.raws)
         with heard(settings, *RESULTS) as said, ExitStack() as stack:
@@ -129,9 +129,9 @@ def ticking(service: Any) -> Iterator[None]:
 
 
 @contextmanager
-def heard(settings: Settings, *topics: str) -> Iterator[Said]:
+def heard(settings: Settings, *topics: str) -> Iterator[Message]:
     """What is said within the block."""
-    said: Said = defaultdict(dict)
+    said: Message = defaultdict(dict)
     with Bus(settings.broker, "listener") as bus:
         bus.connect(5.0)
         bus.subscribe_many(
