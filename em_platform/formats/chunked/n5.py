@@ -19,7 +19,7 @@ from em_platform.formats.chunked.arrays import (
     space,
 )
 from em_platform.formats.chunked.listing import can_list, folders
-from em_platform.formats.chunked.open import zarr
+from em_platform.formats.chunked import zarr
 from em_platform.formats.chunked.store import ChunkStore
 
 _XYZ = ("x", "y", "z", "c", "t")
