@@ -63,7 +63,7 @@ def command(
     It says which variables point the platform to them, and `ready standins`. Faults
     and the log of requests are at /faults and /requests of the control server.
     """
-    from em_platform.messaging.service import say_ready, stop_signals
+    from em_platform.messaging.service import report_ready, stop_signals
     from em_platform.standins.writable_s3 import running_writable_s3
 
     chosen = tuple(sources.replace(",", " ").split())
@@ -89,7 +89,7 @@ def command(
         for line in lines:
             click.echo(line)
         click.echo(f"# control: {world.control_url}")
-        say_ready("standins")
+        report_ready("standins")
         stop.wait()
 
 
