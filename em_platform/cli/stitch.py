@@ -92,14 +92,14 @@ def command(source: str, **given: Any) -> None:
       5. montage .mdoc of SerialEM with its .mrc stack
       6. file names with row and column: r003c007, row3_col7, x7_y3, _003_007
 
-    A tile that cannot be used is set aside with one sentence and the rest is stitched.
+    A tile that cannot be used is rejected with one sentence and the rest is stitched.
 
     \b
     Exit status:
       0  all tiles placed, all checks of severity ERROR passed
       1  the input could not be used, or the mosaic not be written, as where OUTPUT is
          not a mosaic of this program; a report is written all the same and says why
-      2  the mosaic is there, but tiles were set aside or an ERROR check failed
+      2  the mosaic is there, but tiles were rejected or an ERROR check failed
     """  # noqa: D301 - \b keeps the lines apart, for click
     from em_platform.stitching.report import (
         is_clean,
