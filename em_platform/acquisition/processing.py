@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from em_platform.acquisition.frame_paths import frames_folder, montage_folder
-from em_platform.acquisition.uploaded import located
+from em_platform.acquisition.montages.uploaded import located
 from em_platform.config import Settings, TileSettings
 from em_platform.formats.tiff import encode_tiff
 from em_platform.model import Failure, Montage, Tile, TileStats

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from em_platform.acquisition.planned import as_first_planned
+from em_platform.acquisition.montages.planned import as_first_planned
 from em_platform.acquisition.processing import finish_montage
 from em_platform.assets.checks import check_specs, spoken_results
 from em_platform.assets.failures import dagster_failures

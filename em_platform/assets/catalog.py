@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from em_platform.acquisition.judged import judged_montage
+from em_platform.acquisition.montages.review import judged_montage
 from em_platform.assets.catalog_summaries import catalog_summary, report_summary
 from em_platform.assets.checks import RULES, check_results, check_specs
 from em_platform.assets.failures import dagster_failures

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import dagster as dg
 
-from em_platform.acquisition.judged import judged_montage
-from em_platform.acquisition.lenses import choose_lens, held_lens
+from em_platform.acquisition.montages.lenses import choose_lens, held_lens
+from em_platform.acquisition.montages.review import judged_montage
 from em_platform.acquisition.processing import processed_images, recipe_of
 from em_platform.assets.checks import check_results, check_specs, spoken_results
 from em_platform.assets.failures import dagster_failures

@@ -25,12 +25,12 @@ from em_platform.stitching.render import Mosaic
 
 
 def montage_summary(montage: Montage) -> Metadata:
-    """How many tiles of what size, and what was rejected."""
+    """How many tiles of what size, and what was excluded."""
     size = montage.tile_size
     summary: Metadata = {
         "tiles": len(montage.tiles),
         "tiles expected": montage.expected_tiles,
-        "rejected": failure_table(montage.failures),
+        "excluded": failure_table(montage.failures),
         "tile size": f"{size.height_px} x {size.width_px} px",
         "microscope": montage.microscope,
         "montage": montage.montage_id,
@@ -135,7 +135,7 @@ def upload_summary(upload: AcquisitionUpload, url: str) -> Metadata:
     return {
         "tiles": len(upload.tiles),
         "bytes": sum(tile.bytes for tile in upload.tiles),
-        "rejected": failure_table(upload.failures),
+        "excluded": failure_table(upload.failures),
         "path": place(url),
         "specimen": upload.specimen_id or "not known",
         "task": upload.task_id or upload.montage_id,

@@ -2,14 +2,14 @@
 
 import dagster as dg
 
-from em_platform.acquisition.again import image_again
-from em_platform.acquisition.judged import judged_montage
-from em_platform.acquisition.review import (
+from em_platform.acquisition.montages.review import (
     check_upload,
-    tell_review,
+    judged_montage,
     uploaded_montage,
     verdict,
+    write_review,
 )
+from em_platform.acquisition.session.reimage import image_again
 from em_platform.assets.checks import check_results, check_specs
 from em_platform.assets.failures import dagster_failures
 from em_platform.assets.summaries import review_summary, upload_summary
@@ -78,7 +78,7 @@ def acquisition_review(
         checks = (*judged.checks, *upload)
         register, url = temdb.register(), store.url(layout.mosaic(key))
         register.add_place(key, url, holds="mosaic", is_current=False)
-        state = tell_review(register, key, verdict(checks))
+        state = write_review(register, key, verdict(checks))
         tasks = {str(name): count for name, count in register.task_counts().items()}
     context.log_event(dg.AssetObservation("temdb_tasks", metadata=tasks))
     return dg.MaterializeResult(metadata=review_summary(checks, state))

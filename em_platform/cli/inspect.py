@@ -26,7 +26,7 @@ _SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
     help="the server of s3:// addresses; without it AWS, or that of the settings",
 )
 def command(uris: tuple[str, ...], as_json: bool, endpoint: str | None) -> None:
-    """Say what each FILE or URL is: shape (z, y, x), type, voxel size, tags.
+    """Show what each FILE or URL is: shape (z, y, x), type, voxel size, tags.
 
     Reads DM3 and DM4, MRC, TIFF of scanning electron microscopes, ImageJ and OME, PNG,
     JPEG, folders of them, OME-Zarr, Zarr, N5 and precomputed volumes; of large ones

@@ -10,7 +10,7 @@ from em_platform.model.tile import Tile, TileMatch
 
 
 class Failure(Model):
-    """One item that was rejected, with the one sentence that says why."""
+    """One item that was excluded, with the one sentence that says why."""
 
     item: str
     error: str

@@ -4,8 +4,9 @@ from typing import Any
 
 import dagster as dg
 
-from em_platform.acquisition.inbox import Inbox, inbox_of
-from em_platform.acquisition.recorder import Recorder, recorder_of
+from em_platform.acquisition.montages.inbox import Inbox, inbox_of
+from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.errors import DeviceError, NoAnswer
 from em_platform.messaging.bus import Bus
 from em_platform.model import Montage
@@ -21,9 +22,9 @@ class Microscope(dg.ConfigurableResource[Any]):
 
     configuration: Configuration
 
-    def recorder(self) -> Recorder:
+    def recorder(self) -> Ledger:
         """The table of all messages of the microscope; use it in a `with` block."""
-        return recorder_of(self.configuration.settings())
+        return ledger_of(self.configuration.settings())
 
     def inbox(self) -> Inbox:
         """The folder in which tiles of any microscope are dropped."""

@@ -38,7 +38,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StitchResult:
-    """All that came out; `montage` also names what was rejected on the way.
+    """All that came out; `montage` also names what was excluded on the way.
 
     `seconds` are of the clock, per step and `total`. `cpu_seconds` and
     `peak_memory_mb` are of this process alone; whoever started workers adds theirs.
@@ -71,7 +71,7 @@ def stitch_montage(
 ) -> StitchResult:
     """Stitch a montage into an OME-Zarr mosaic at `target`.
 
-    Tiles that cannot be read, or that show nothing, are rejected; the rest is
+    Tiles that cannot be read, or that show nothing, are excluded; the rest is
     stitched. Beside frames that were imaged with these settings lies how they became
     tiles and with which lens, which is then done again. The options are fsspec's, for
     the target and for the tiles; `inputs` and `overwrite` are as in

@@ -54,7 +54,7 @@ def test_names_alone_are_enough_and_the_summary_is_plain(
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "4 placed of 4, 0 rejected" in done.stdout
+    assert "4 placed of 4, 0 excluded" in done.stdout
     assert "4 kept, 0 dropped" in done.stdout
     report = json.loads((tmp_path / "r.json").read_text())
     shifts = {(e["a"], e["b"]): (e["dy_px"], e["dx_px"]) for e in report["edges"]}
@@ -117,9 +117,9 @@ def test_help_says_the_kinds_of_input_and_the_exit_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main_without_exit("stitch", "--help") == 0
-    said = capsys.readouterr().out
-    for words in ("SerialEM", "render", "Allen", "Exit status", "rejected"):
-        assert words in said
+    printed = capsys.readouterr().out
+    for words in ("SerialEM", "render", "Allen", "Exit status", "excluded"):
+        assert words in printed
 
 
 def test_the_real_2x2_is_within_a_pixel_of_its_truth(

@@ -177,6 +177,6 @@ def test_a_mosaic_that_needs_review_says_so_when_it_is_opened(tmp_path):
         command, stdout=subprocess.PIPE, text=True, cwd=tmp_path
     ) as process:
         assert "http://127.0.0.1:" in process.stdout.readline()
-        told = process.stdout.readline()
+        line = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-    assert told == "needs review: Missing: 1 of 4 tiles.\n"
+    assert line == "needs review: Missing: 1 of 4 tiles.\n"

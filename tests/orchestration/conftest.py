@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from em_platform.acquisition.recorder import recorder_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.aloha.acquisitions import Acquisitions
 from em_platform.config import AlohaSettings, load_settings
 from em_platform.formats.tiff import write_tiff
@@ -140,7 +140,7 @@ def image_montage(home: Path) -> Callable[..., Path]:
             "aperture_centroid": [0, 0],
         }
         write_body(folder / f"{key}.complete.json", "montage.complete", complete)
-        with recorder_of(load_settings()) as recorder:
+        with ledger_of(load_settings()) as recorder:
             started = {"montage_id": montage_id, "state": "started"}
             recorder.append("montage.status", started | {"total_tiles": side**2}, {})
             assert recorder.reconcile_montage(folder) == len(announced) + 1

@@ -122,7 +122,7 @@ def test_a_bad_tile_is_recorded_and_the_rest_goes_on(
     [failure] = tiles.failures
     assert "t11.tiff" in failure.item
     assert "truncated" in failure.sentence
-    assert "truncated" in str(metadata_of(result, "tiles")["rejected"].value)
+    assert "truncated" in str(metadata_of(result, "tiles")["excluded"].value)
 
 
 def test_materialising_twice_gives_the_same_bytes(
@@ -194,7 +194,7 @@ def test_without_an_address_a_run_has_workers_of_its_own(
 def test_the_lens_of_the_live_session_holds_until_there_is_a_newer_one(
     drop_montage: Callable[..., Path], store: Store
 ) -> None:
-    from em_platform.acquisition.lenses import choose_lens
+    from em_platform.acquisition.montages.lenses import choose_lens
     from em_platform.stitching.inputs import open_montage
 
     montage = open_montage(drop_montage("grid-1"), name="grid-1")
@@ -225,7 +225,7 @@ def lens_of(montage: Montage) -> LensModel:
 def test_the_lens_that_matched_a_montage_also_renders_it(
     instance: dg.DagsterInstance, drop_montage: Callable[..., Path], store: Store
 ) -> None:
-    from em_platform.acquisition.lenses import choose_lens, held_lens
+    from em_platform.acquisition.montages.lenses import choose_lens, held_lens
     from em_platform.stitching.inputs import open_montage
 
     montage = open_montage(drop_montage("grid-1"), name="grid-1")

@@ -139,7 +139,7 @@ def test_the_summary_names_what_was_dropped_and_why(
     path.write_text(path.read_text() + "r3c0.tif,0,420\n")
     result = stitched(tmp_path / "in", tmp_path / "x.zarr")
     output = "\n".join(summary_of(result))
-    assert "9 placed of 10, 1 rejected" in output
+    assert "9 placed of 10, 1 excluded" in output
     assert "r3c0.tif: found no such file" in output
     kept = sum(match.kept for match in result.fit.matches)
     assert f"{kept} kept, {len(result.fit.matches) - kept} dropped" in output

@@ -188,7 +188,7 @@ def live_pipeline() -> Callable[..., Any]:
     return run
 
 
-class Heard:
+class Listener:
     """What was heard on some topics, in order."""
 
     def __init__(self, bus: Bus, *topics: str) -> None:
@@ -212,10 +212,10 @@ class Heard:
 
 
 @pytest.fixture
-def heard(open_bus: Callable[[str], Bus]) -> Iterator[Callable[..., Heard]]:
+def heard(open_bus: Callable[[str], Bus]) -> Iterator[Callable[..., Listener]]:
     """Listen to topics."""
     with ExitStack():
-        yield lambda *topics: Heard(open_bus("listener"), *topics)
+        yield lambda *topics: Listener(open_bus("listener"), *topics)
 
 
 @pytest.fixture(scope="session")

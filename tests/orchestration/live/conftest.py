@@ -18,7 +18,7 @@ import tifffile
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.service import PipelineService
 from em_platform.acquisition.qc.service import QcService
-from em_platform.acquisition.recorder import recorder_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import BrokerSettings, Settings, load_settings
 from em_platform.formats.tiff import write_tiff
 from em_platform.messaging.broker import Broker
@@ -67,11 +67,11 @@ class Session:
             os.utime(Path(raw["path"]).with_suffix(".json"), (at_s, at_s))
 
     def record(self) -> None:
-        with recorder_of(self.settings) as recorder:
+        with ledger_of(self.settings) as recorder:
             assert recorder.reconcile_montage(self.folder) == len(self.raws) + 1
 
     def run_pipeline(self, journal: str) -> Messages:
-        """One process that finds all frames on the disk; what it says."""
+        """One process that finds all frames on the disk; its messages."""
         settings, count = self.settings, len(self.raws)
         with subscribed(settings, *RESULTS) as messages, ExitStack() as stack:
             bus = stack.enter_context(Bus(settings.broker, "pipeline"))
@@ -130,7 +130,7 @@ def ticking(service: Any) -> Iterator[None]:
 
 @contextmanager
 def subscribed(settings: Settings, *topics: str) -> Iterator[Messages]:
-    """What is messages within the block."""
+    """Messages that are published within the block."""
     messages: Messages = defaultdict(dict)
     with Bus(settings.broker, "listener") as bus:
         bus.connect(5.0)

@@ -15,7 +15,7 @@ from em_platform.acquisition.montage_fit.growing import (
 )
 from em_platform.acquisition.montage_fit.unheard import whole_montage
 from em_platform.acquisition.recipes import recipe_of_tile
-from em_platform.acquisition.recorder import recorder_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.definitions import defs
 from em_platform.formats.image import read_image
 from em_platform.messaging.topics import fitting
@@ -176,7 +176,7 @@ def test_stitch_makes_the_tiles_of_the_live_session(
     live: Any, store: Store, tmp_path: Path
 ) -> None:
     live.record()
-    with recorder_of(live.settings) as recorder:
+    with ledger_of(live.settings) as recorder:
         montage = recorder.montage(KEY)
     listed = tmp_path / "listed" / "montage.json"
     listed.parent.mkdir()
