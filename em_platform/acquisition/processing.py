@@ -8,7 +8,7 @@ from pathlib import Path
 from em_platform.acquisition.frame_paths import frames_folder, montage_folder
 from em_platform.acquisition.montages.uploaded import located
 from em_platform.config import Settings, TileSettings
-from em_platform.formats.tiff import encode_tiff
+from em_platform.formats import encode_tiff
 from em_platform.model import Failure, Montage, Tile, TileStats
 from em_platform.stitching.compute import Map, serial
 from em_platform.stitching.measure import exclude_tiles, process_tile_file

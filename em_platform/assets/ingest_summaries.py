@@ -8,7 +8,7 @@ import dagster as dg
 
 from em_platform.assets.metadata import Metadata, picture, table
 from em_platform.assets.summaries import place, record_summary, short
-from em_platform.formats.source import local_path
+from em_platform.formats import local_path
 from em_platform.model.ingest import Entry, RawItem, VolumeItem
 from em_platform.model.volume import VoxelStatistics
 
@@ -79,7 +79,7 @@ def raw_summary(
 
 def volume_summary(item: VolumeItem, options: Mapping[str, Any]) -> Metadata:
     """Its middle from three sides, sizes, grey levels, and how to look at the whole."""
-    from em_platform.formats.volume_pictures import mid_sections
+    from em_platform.formats import mid_sections
 
     written, url = item.written, item.written.url
     local, stored = local_path(url), written.size_bytes

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from em_platform.assets.metadata import Metadata, failure_table, picture, table
-from em_platform.formats.source import local_path
+from em_platform.formats import local_path
 from em_platform.model import (
     AcquisitionUpload,
     Check,

@@ -6,7 +6,7 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from em_platform.formats.ome_zarr import describe, open_level
+from em_platform.formats import describe, open_level
 from em_platform.model.dataset import StoredLevel
 
 

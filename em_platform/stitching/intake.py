@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from em_platform.errors import DataError, FormatError
-from em_platform.formats.image import ImageHeader, read_header
-from em_platform.formats.source import local_path
+from em_platform.formats import ImageHeader, local_path, read_header
 from em_platform.model import Failure, Montage, Size, Tile
 from em_platform.stitching.grid import rows_and_columns
 from em_platform.stitching.overlap import estimate_pitch

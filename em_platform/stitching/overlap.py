@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.image import read_image
+from em_platform.formats import read_image
 from em_platform.imaging.valid import valid_region
 from em_platform.model import Size
 

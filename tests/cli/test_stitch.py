@@ -14,8 +14,7 @@ from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
 
 from em_platform.cli import main
-from em_platform.formats.ome_zarr import open_level
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import open_level, write_tiff
 
 
 @pytest.fixture

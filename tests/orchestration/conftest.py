@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.aloha.acquisitions import Acquisitions
 from em_platform.config import AlohaSettings, load_settings
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.messaging.topics import fitting
 from em_platform.model import AcquisitionUpload, Size, UploadedTile
 from em_platform.stitching.compute import local_cluster

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from em_platform.definitions import defs
-from em_platform.formats.ome_zarr import open_level
+from em_platform.formats import open_level
 from em_platform.model import LensModel, Montage, MontageFit
 from em_platform.model.dataset import DatasetRecord
 from em_platform.partitions import lenses, montages

@@ -8,7 +8,7 @@ import pytest
 from em_platform.assets import failures
 from em_platform.config import export
 from em_platform.definitions import defs
-from em_platform.formats.ome_zarr import open_level
+from em_platform.formats import open_level
 from em_platform.ingest.sources import SOURCES
 from em_platform.model.dataset import DatasetRecord
 from em_platform.partitions import items

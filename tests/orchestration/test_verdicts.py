@@ -16,8 +16,7 @@ from em_platform.config import (
     load_settings,
 )
 from em_platform.definitions import defs
-from em_platform.formats.inspect import inspect
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import inspect, write_tiff
 from em_platform.model import Montage
 from em_platform.model.dataset import DatasetRecord, Status
 from em_platform.partitions import montages

@@ -12,8 +12,7 @@ import pytest
 import tifffile
 
 from em_platform.cli import main
-from em_platform.formats.ome_zarr import level_count, open_level
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import level_count, open_level, write_tiff
 
 Truth = dict[str, tuple[int, int]]
 Spoil = Callable[[Path], None]

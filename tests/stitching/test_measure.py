@@ -8,8 +8,7 @@ import pytest
 
 from em_platform.config import TileSettings
 from em_platform.errors import ConfigError, DataError
-from em_platform.formats.image import read_image
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import read_image, write_tiff
 from em_platform.model import Box
 from em_platform.stitching.compute import thread_map
 from em_platform.stitching.inputs import open_montage

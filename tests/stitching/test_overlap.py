@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.model import Size
 from em_platform.stitching.overlap import estimate_pitch
 

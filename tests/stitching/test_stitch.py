@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from em_platform.config import StitchingSettings
-from em_platform.formats.ome_zarr import open_level
+from em_platform.formats import open_level
 from em_platform.stitching.compute import dask_map, local_cluster, thread_map
 from em_platform.stitching.inputs import open_montage
 from em_platform.stitching.report import (

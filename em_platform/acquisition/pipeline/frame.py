@@ -11,8 +11,7 @@ from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.noted import NotedTile, Shape
 from em_platform.acquisition.pipeline.pictures import preview_and_mini
 from em_platform.config.acquisition import PipelineSettings
-from em_platform.formats.image import read_image
-from em_platform.formats.tiff import encode_tiff
+from em_platform.formats import encode_tiff, read_image
 from em_platform.imaging.tile import ProcessedTile
 from em_platform.model import Box, TileStats
 from em_platform.stitching.measure import process_pixels

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from em_platform.errors import ConfigError, FormatError
-from em_platform.formats.source import join_uri
+from em_platform.formats import join_uri
 from em_platform.model import Failure
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
 

@@ -20,7 +20,7 @@ from em_platform.acquisition.pipeline.service import PipelineService
 from em_platform.acquisition.qc.service import QcService
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import BrokerSettings, Settings, load_settings
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import fitting

@@ -17,7 +17,7 @@ from em_platform.acquisition.montage_fit.unheard import whole_montage
 from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.definitions import defs
-from em_platform.formats.image import read_image
+from em_platform.formats import read_image
 from em_platform.messaging.topics import fitting
 from em_platform.model import Montage, Size, TileMatch, TileStats
 from em_platform.partitions import montages

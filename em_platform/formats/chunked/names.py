@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from em_platform.formats.stored_array import StoredArray
+from em_platform.formats.chunked.arrays import StoredArray
 
 Ranges = tuple[tuple[int, int], ...]
 """First and end number of an object along each stored axis."""

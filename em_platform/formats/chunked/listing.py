@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
 from em_platform.errors import SourceRefused, SourceUnavailable, StorageError
-from em_platform.formats.chunk_store import FIRST_WAIT_S, ChunkStore, is_anonymous
+from em_platform.formats.chunked.store import FIRST_WAIT_S, ChunkStore, is_anonymous
 from em_platform.formats.source import local_path
 
 _TIMEOUT_S = (10.0, 20.0)

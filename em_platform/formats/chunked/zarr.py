@@ -9,10 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from em_platform.formats.chunk_store import ChunkStore
-from em_platform.formats.object_listing import can_list, folders
-from em_platform.formats.review_mark import review_in
-from em_platform.formats.stored_array import (
+from em_platform.formats.chunked.arrays import (
     Level,
     StoredArray,
     StoredImage,
@@ -20,6 +17,9 @@ from em_platform.formats.stored_array import (
     plane_or_space,
     space,
 )
+from em_platform.formats.chunked.listing import can_list, folders
+from em_platform.formats.chunked.store import ChunkStore
+from em_platform.formats.ome_metadata import review_in
 from em_platform.model import Review
 
 _TCZYX = ("t", "c", "z", "y", "x")

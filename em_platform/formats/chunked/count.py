@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from em_platform.formats.chunk_names import ObjectNames, names_of, shard_names
-from em_platform.formats.chunked import Located, checked_crop, locate
-from em_platform.formats.chunked_volume import Crop, select
-from em_platform.formats.object_listing import Found, asked, can_list, listed
+from em_platform.formats.chunked.listing import Found, asked, can_list, listed
+from em_platform.formats.chunked.names import ObjectNames, names_of, shard_names
+from em_platform.formats.chunked.open import Located, checked_crop, locate
+from em_platform.formats.chunked.volume import Crop, select
 
 _MOST_NAMED = 100
 _MOST_LISTED = 20_000_000

@@ -1,4 +1,4 @@
-"""What a TEM DB answered that was no success, as the platform's errors."""
+"""Failed answers of a TEM DB as errors of the platform."""
 
 import json
 
@@ -20,7 +20,7 @@ def status_of(error: TEMdbClientError) -> int | None:
 
 
 def refused(error: TEMdbClientError, url: str) -> SourceError:
-    """The error of ours that tells of this one."""
+    """The platform's error for one of the client."""
     status, cause = status_of(error), error.__cause__
     if not isinstance(cause, httpx.HTTPStatusError):
         why = type(cause).__name__ if cause is not None else str(error)
@@ -28,18 +28,18 @@ def refused(error: TEMdbClientError, url: str) -> SourceError:
             f"TEM DB {url}: no answer ({why}), expected one; start it with "
             "em-platform service temdb, or correct temdb.url"
         )
-    request, said = cause.request, _said(cause.response)
-    asked = f"{request.method} {request.url.path}"
+    request, text = cause.request, _detail(cause.response)
+    call = f"{request.method} {request.url.path}"
     if status in _LATER:
         return SourceUnavailable(
-            f"TEM DB {url}: answered {status} to {asked} ({said}); ask again later"
+            f"TEM DB {url}: answered {status} to {call} ({text}); ask again later"
         )
     if status in (401, 403):
         return SourceRefused(
             f"TEM DB {url}: refused our token ({status}); give temdb.token the one "
             "that it expects"
         )
-    return SourceRefused(f"TEM DB {url}: answered {status} to {asked}: {said}")
+    return SourceRefused(f"TEM DB {url}: answered {status} to {call}: {text}")
 
 
 def strange_answer(error: ValidationError, url: str) -> SourceRefused:
@@ -52,7 +52,7 @@ def strange_answer(error: ValidationError, url: str) -> SourceRefused:
     )
 
 
-def _said(response: httpx.Response) -> str:
+def _detail(response: httpx.Response) -> str:
     try:
         detail = json.loads(response.text)["detail"]
     except (ValueError, KeyError, TypeError):

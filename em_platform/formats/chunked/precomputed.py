@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from em_platform.errors import FormatError
-from em_platform.formats.chunk_store import ChunkStore
+from em_platform.formats.chunked.arrays import Level, StoredArray, StoredImage, broken
+from em_platform.formats.chunked.store import ChunkStore
 from em_platform.formats.length_units import rounded
-from em_platform.formats.stored_array import Level, StoredArray, StoredImage, broken
 
 _AXES = ("x", "y", "z", "c")
 

@@ -19,7 +19,7 @@ OPEN = frozenset(("/health", "/api/v2/health"))
 _MOST_BYTES = 512 * 2**20
 
 
-class TokenGate:
+class TokenAuth:
     """Lets through who shows the token, as Bearer or X-API-Key; all ask for health."""
 
     def __init__(self, app: App, token: str) -> None:

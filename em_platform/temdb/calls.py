@@ -1,4 +1,4 @@
-"""One connection to a TEM DB by the published client, and what is said over it."""
+"""The platform's calls to one TEM DB, over the published client."""
 
 import logging
 import re
@@ -19,26 +19,26 @@ from em_platform.temdb.acquired import (
     KnownRun,
     TaskState,
 )
-from em_platform.temdb.answers import refused, status_of, strange_answer
-from em_platform.temdb.parents import Parents
-from em_platform.temdb.wording import (
+from em_platform.temdb.client_errors import refused, status_of, strange_answer
+from em_platform.temdb.conversion import (
     acquisition_create,
     added_place,
     known_run,
     tile_create,
 )
+from em_platform.temdb.parents import Parents
 
 _TILES_A_CALL = 1000
 _TASKS_A_CALL = 100
 _AGAIN = re.compile(r"(.+)-r(\d+)")
 
-# Every failure is told by the error that is raised; the client would log it, too.
+# Every failure raises an error; the client would log it, too.
 logging.getLogger("temdb_client.async").addFilter(lambda _: False)
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-class Conversation:
-    """What is said to one TEM DB; see `Register` for what each call means."""
+class Calls:
+    """The calls to one TEM DB; `Register` documents each."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -60,8 +60,8 @@ class Conversation:
                 known = await self._client.acquisition.get(acquired.acquisition_id)
         if known.montage_id != acquired.montage_id:
             raise SourceRefused(
-                f"TEM DB: acquisition {acquired.acquisition_id} is known as one of "
-                f"montage {known.montage_id}, now it is said to be of "
+                f"TEM DB: acquisition {acquired.acquisition_id} belongs to "
+                f"montage {known.montage_id} there, not to "
                 f"{acquired.montage_id}; image it under another id"
             )
 
@@ -85,13 +85,13 @@ class Conversation:
     ) -> None:
         known = await self._client.acquisition.get(acquisition_id)
         if known.status is None:
-            told = AcquisitionUpdate(
+            update = AcquisitionUpdate(
                 status=status,
                 end_time=ended_at or datetime.now(UTC),
                 error_message=error_message,
             )
             try:
-                known = await self._client.acquisition.update(acquisition_id, told)
+                known = await self._client.acquisition.update(acquisition_id, update)
             except TEMdbClientError as error:
                 if status_of(error) != 409:
                     raise
@@ -105,14 +105,14 @@ class Conversation:
     async def set_transfer(self, acquisition_id: str, state: str, *, by: str) -> None:
         known = await self._client.acquisition.get(acquisition_id)
         if known.transfer_state != state:
-            told = AcquisitionUpdate(transfer_state=state, updated_by=by)
-            await self._client.acquisition.update(acquisition_id, told)
+            update = AcquisitionUpdate(transfer_state=state, updated_by=by)
+            await self._client.acquisition.update(acquisition_id, update)
 
     async def set_qc(self, acquisition_id: str, state: str, *, by: str) -> None:
         known = await self._client.acquisition.get(acquisition_id)
         if known.qc_state != state:
-            told = AcquisitionUpdate(qc_state=state, updated_by=by)
-            await self._client.acquisition.update(acquisition_id, told)
+            update = AcquisitionUpdate(qc_state=state, updated_by=by)
+            await self._client.acquisition.update(acquisition_id, update)
 
     async def add_place(
         self, acquisition_id: str, url: str, *, holds: str, is_current: bool
@@ -122,8 +122,8 @@ class Conversation:
             known.storage_locations or [], url, holds=holds, is_current=is_current
         )
         if places is not None:
-            told = AcquisitionUpdate(storage_locations=places)
-            await self._client.acquisition.update(acquisition_id, told)
+            update = AcquisitionUpdate(storage_locations=places)
+            await self._client.acquisition.update(acquisition_id, update)
 
     async def supersede(self, acquisition_id: str) -> str:
         run = await self._client.acquisition.get(acquisition_id)
@@ -192,20 +192,20 @@ class Conversation:
 
 
 @asynccontextmanager
-async def conversation(
+async def connected(
     base_url: str, token: str, *, timeout_s: float
-) -> AsyncIterator[Conversation]:
-    """Talk to the TEM DB at `base_url` within the block.
+) -> AsyncIterator[Calls]:
+    """Calls to the TEM DB at `base_url` within the block.
 
     Raises
     ------
     SourceUnavailable, SourceRefused
-        As `Register` says.
+        As `Register` documents.
     """
     client = TEMdbClient(base_url, api_key=token, timeout=timeout_s)
     async with client:
         try:
-            yield Conversation(client)
+            yield Calls(client)
         except TEMdbClientError as error:
             raise refused(error, base_url) from error
         except ValidationError as error:

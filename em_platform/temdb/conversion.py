@@ -1,4 +1,4 @@
-"""From the bus' words and units to TEM DB's, and back; no connection."""
+"""Acquired montages and tiles in TEM DB's models and units, and back."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from em_platform.temdb.acquired import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """What an acquisition hangs on."""
+    """The parents of an acquisition."""
 
     task_id: str
     roi_id: str | None
@@ -94,7 +94,7 @@ def tile_create(tile: AcquiredTile) -> Any:
 
 
 def known_run(found: Any, *, tiles: int) -> KnownRun:
-    """What an acquisition's answer says."""
+    """A run from the client's answer."""
     return KnownRun(
         acquisition_id=found.acquisition_id,
         montage_id=found.montage_id,

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from em_platform.errors import FormatError, SourceRefused
-from em_platform.formats import n5_metadata, precomputed_metadata, zarr_metadata
-from em_platform.formats.chunk_store import ChunkStore, chunk_store
-from em_platform.formats.chunked_volume import ChunkedVolume, Crop, Selection, select
+from em_platform.formats.chunked.arrays import Level, StoredArray, StoredImage
+from em_platform.formats.chunked.open import n5, precomputed, zarr
+from em_platform.formats.chunked.store import ChunkStore, chunk_store
+from em_platform.formats.chunked.volume import ChunkedVolume, Crop, Selection, select
 from em_platform.formats.source import local_path
-from em_platform.formats.stored_array import Level, StoredArray, StoredImage
 from em_platform.model.volume import LevelInfo, VolumeInfo
 
 _MARKS = {
@@ -26,9 +26,9 @@ _MARKS = {
     "precomputed": ("info",),
 }
 _READERS: Mapping[str, Any] = {
-    "zarr": zarr_metadata,
-    "n5": n5_metadata,
-    "precomputed": precomputed_metadata,
+    "zarr": zarr,
+    "n5": n5,
+    "precomputed": precomputed,
 }
 
 
@@ -277,7 +277,7 @@ def _alone(store: ChunkStore, array: StoredArray, *, kind: str) -> Located:
 
 
 def _locate_scale(store: ChunkStore, level: int | str) -> Located:
-    image, arrays = precomputed_metadata.read_volume(store)
+    image, arrays = precomputed.read_volume(store)
     chosen = _chosen(image, level)
     if chosen is None:
         paths = tuple(each.path for each in image.levels)

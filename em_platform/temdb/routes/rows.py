@@ -1,4 +1,4 @@
-"""What every route needs: the database, pages, and refusals of one sentence."""
+"""Rows found, listed and changed for the routes, and refusals of one sentence."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -14,6 +14,7 @@ from em_platform.temdb.database import Database
 from em_platform.temdb.tables import (
     Acquisition,
     Base,
+    Block,
     CuttingSession,
     Dataset,
     LensCorrection,
@@ -33,8 +34,9 @@ Wanted = Sequence[tuple[InstrumentedAttribute[Any], object]]
 """Columns and what they must be."""
 
 MOST_A_PAGE = 1000
-_KEYS: dict[type[Base], tuple[str, InstrumentedAttribute[Any]]] = {
+KEYS: dict[type[Base], tuple[str, InstrumentedAttribute[Any]]] = {
     Acquisition: ("acquisition", Acquisition.acquisition_id),
+    Block: ("block", Block.block_id),  # unique only within its specimen
     CuttingSession: ("cutting session", CuttingSession.cutting_session_id),
     Dataset: ("dataset", Dataset.dataset_id),
     LensCorrection: ("lens correction", LensCorrection.lc_id),
@@ -72,7 +74,7 @@ def taken(what: str, name: object) -> HTTPException:
 
 
 def in_use(what: str, name: object, by: str) -> HTTPException:
-    """409: others hang on it."""
+    """409: other rows refer to it."""
     return HTTPException(
         409,
         f"TEM DB: {what} {name!s} has {by} and cannot be deleted; delete those first",
@@ -86,7 +88,7 @@ def wrong(status: int, sentence: str) -> HTTPException:
 
 def one(session: Session, row: type[T], name: object) -> T:
     """The one row with that key; 404 where it is not there."""
-    what, key = _KEYS[row]
+    what, key = KEYS[row]
     found = session.scalars(select(row).where(key == name)).one_or_none()
     if found is None:
         raise missing(what, name)
@@ -95,7 +97,7 @@ def one(session: Session, row: type[T], name: object) -> T:
 
 def refuse_taken(session: Session, row: type[Base], name: object) -> None:
     """409 where a row has that key already."""
-    what, key = _KEYS[row]
+    what, key = KEYS[row]
     if has(session, key == name):
         raise taken(what, name)
 
@@ -113,7 +115,7 @@ def page(
     limit: int,
     wanted: Wanted = (),
 ) -> Sequence[T]:
-    """One page of the rows that are as `wanted`."""
+    """One page of the rows with the `wanted` values."""
     query = only(query, wanted)
     return session.scalars(query.offset(skip).limit(limit)).all()
 
@@ -127,25 +129,27 @@ def only(query: Select[V], wanted: Wanted) -> Select[V]:
 
 
 def values_of(
-    told: BaseModel, row: type[Base], *, only_set: bool = False
+    request: BaseModel, row: type[Base], *, only_set: bool = False
 ) -> dict[str, Any]:
-    """What a request says, as values of the row's columns.
+    """The fields of a request as values of the row's columns.
 
-    With `only_set`, an update, what it leaves out stays out.
+    With `only_set` (an update), fields that the request does not name are left out.
     """
     columns, values = row.__table__.columns, {}
-    for field, value in told.model_dump(exclude_unset=only_set).items():
+    for field, value in request.model_dump(exclude_unset=only_set).items():
         name = _RENAMED.get(field, field)
         if name not in columns or (value is None and not only_set):
             continue
         is_json = isinstance(columns[name].type, JSON)
-        values[name] = _plain(value) if is_json else value
+        if is_json and isinstance(value, set):  # sorted, that the same set is the same
+            value = sorted(to_jsonable_python(value))
+        values[name] = to_jsonable_python(value) if is_json else value
     return values
 
 
-def change(row: Base, told: BaseModel) -> None:
-    """Write an update into a row; 400 where it says nothing."""
-    values = values_of(told, type(row), only_set=True)
+def change(row: Base, update: BaseModel) -> None:
+    """Write an update into a row; 400 where it names no field."""
+    values = values_of(update, type(row), only_set=True)
     if not values:
         raise wrong(400, "the update names no field; say what is to change")
     columns = type(row).__table__.columns
@@ -163,9 +167,3 @@ def uuid_of(what: str, text: str) -> UUID:
         return UUID(text)
     except ValueError as error:
         raise missing(what, text) from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, set):
-        return sorted(to_jsonable_python(value))
-    return to_jsonable_python(value)

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from em_platform.formats import zarr_metadata
-from em_platform.formats.chunk_store import ChunkStore
-from em_platform.formats.object_listing import can_list, folders
-from em_platform.formats.stored_array import (
+from em_platform.formats.chunked.arrays import (
     Level,
     StoredArray,
     StoredImage,
     broken,
     space,
 )
+from em_platform.formats.chunked.listing import can_list, folders
+from em_platform.formats.chunked.open import zarr
+from em_platform.formats.chunked.store import ChunkStore
 
 _XYZ = ("x", "y", "z", "c", "t")
 # Writers that state no unit mean nm in the dialects where none is asked for.
@@ -94,7 +94,7 @@ def _stated_levels(attributes: Mapping[str, Any]) -> StoredImage | None:
         return None
     (image, *_) = images
     if image.get("axes") and "coordinateTransformations" in image["datasets"][0]:
-        found = zarr_metadata.image_of(image, "")
+        found = zarr.image_of(image, "")
         levels = tuple(_reversed(level) for level in found.levels)
         return StoredImage(format="N5", levels=levels, name=found.name)
     levels = tuple(
