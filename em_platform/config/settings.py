@@ -5,10 +5,13 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from em_platform.config.acquisition import AcquisitionSettings
-from em_platform.config.broker import BrokerSettings
 from em_platform.config.ingest import CatalogSettings, IngestSettings
-from em_platform.config.logs import LoggingSettings
-from em_platform.config.services import AlohaSettings, TemdbSettings
+from em_platform.config.services import (
+    AlohaSettings,
+    BrokerSettings,
+    LoggingSettings,
+    TemdbSettings,
+)
 from em_platform.config.stitching import StitchingSettings
 from em_platform.model import Model
 

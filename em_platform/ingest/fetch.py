@@ -24,7 +24,7 @@ from em_platform.ingest.progress import Progress
 from em_platform.ingest.space import check_space, gb, written
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, FetchedFile, RawItem, RemoteFile
-from em_platform.processes.lock import held
+from em_platform.processes.single_instance import try_lock
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ def _alone(folder: Path, *, who: str) -> Iterator[None]:
     lock = folder.with_name(f".{folder.name}.lock")
     told = False
     while True:
-        with held(lock) as free:
+        with try_lock(lock) as free:
             if free:
                 yield
                 return

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from em_platform.acquisition.buffer.backlog import read_backlog
 from em_platform.acquisition.frame_paths import frames_folder
-from em_platform.acquisition.held_up import held_up
 from em_platform.config import Settings
 from em_platform.errors import BrokerUnavailable, SourceUnavailable
 from em_platform.messaging.bus import Bus
@@ -150,7 +150,7 @@ class Keeper:
 
     def _show_upload(self) -> None:
         """Show what holds up the upload, which no message reports."""
-        sentence = held_up(self._home)
+        sentence = read_backlog(self._home)
         with self._shared.locked() as board:
             before = (board.parts.get("upload") or {}).get("held_up", "")
             if sentence == before:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from em_platform.acquisition.frame_paths import acquisition_of, montage_folder
-from em_platform.acquisition.on_disk import OF_THE_MONTAGE
+from em_platform.acquisition.recorder.reconcile import OF_THE_MONTAGE
 from em_platform.errors import AcquisitionError, StorageError
 from em_platform.messaging.topics import model_of
 from em_platform.operator.board import Board

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from em_platform.acquisition.review import BY, verdict
+from em_platform.acquisition.montages.review import BY, verdict
 from em_platform.definitions import defs
 from em_platform.model import AcquisitionUpload, Check, Severity
 from em_platform.partitions import montages

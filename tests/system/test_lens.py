@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from em_platform.acquisition.frame_paths import frames_folder
-from em_platform.acquisition.recorder import recorder_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import load_settings
 from em_platform.definitions import defs
 from em_platform.model import MontageFit
@@ -58,7 +58,7 @@ def test_a_calibrated_lens_closes_the_seams(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
-    with recorder_of(settings) as recorder:
+    with ledger_of(settings) as recorder:
         for folder in frames_folder(settings).iterdir():
             recorder.reconcile_montage(folder)
         lens_set, montage = [key for _, key in recorder.montages()]

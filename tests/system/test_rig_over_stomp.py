@@ -17,7 +17,7 @@ import pytest
 import tifffile
 from pigeon import Pigeon
 
-from em_platform.acquisition.rig import DEVICES, running_rig
+from em_platform.acquisition.session.rig import DEVICES, running_rig
 from em_platform.cli.watch import begin, regions
 from em_platform.config import Settings, export, load_settings
 from em_platform.imaging.exposure import camera_gain

@@ -19,8 +19,8 @@ from em_platform.acquisition.machines.context import context_of
 from em_platform.acquisition.machines.loop import Loop
 from em_platform.acquisition.machines.machine import Machine
 from em_platform.acquisition.machines.requests import ChangeAperture
-from em_platform.acquisition.rig import running_rig
 from em_platform.acquisition.routines import ROUTINES
+from em_platform.acquisition.session.rig import running_rig
 from em_platform.config import Settings, export, load_settings
 from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus

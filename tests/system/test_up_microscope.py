@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from em_platform.acquisition.recorder import recorder_of
-from em_platform.acquisition.report import LiveReport
+from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.session.report import LiveReport
 from em_platform.cli.runs import montage_runs
 from em_platform.config import Settings, load_settings
 from em_platform.model.dataset import DatasetRecord
@@ -109,5 +109,5 @@ def test_a_live_montage_without_four_of_its_frames_needs_review(
 
 def recorded(settings: Settings) -> list[str]:
     """The montages that the microscope has completed."""
-    with recorder_of(settings) as recorder:
+    with ledger_of(settings) as recorder:
         return [key for _, key in recorder.montages()]

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from em_platform.acquisition.coordinator import roi_queue
 from em_platform.acquisition.coordinator.imaging import Imaging
+from em_platform.acquisition.coordinator.progress import progress_fields
 from em_platform.acquisition.coordinator.registry import SessionState
 from em_platform.acquisition.coordinator.roi_queue import Entry
-from em_platform.acquisition.progress import progress_fields
 from em_platform.messaging.topics import model_of
 
 State = Literal[

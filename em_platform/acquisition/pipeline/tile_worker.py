@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from em_platform.acquisition.pipeline.frame import (
+    Message,
     ProcessedFrame,
-    Said,
     process_frame,
     results,
     write_processed,
@@ -115,14 +115,14 @@ class TileWorker:
         templates = [template_matches(each) for each in measured]
         matches = [match(each, lens) for each in measured]
         fields = tile.fields()
-        said: list[Said] = [
+        said: list[Message] = [
             ("tile.template_matches", fields | {"matches": templates}),
             ("tile.matches", fields | {"matches": matches}),
         ]
         if self._say(tile, said):
             self._journal.done(tile)
 
-    def _say(self, tile: NotedTile, said: Sequence[Said]) -> bool:
+    def _say(self, tile: NotedTile, said: Sequence[Message]) -> bool:
         """Publish all, and wait until the broker has them; False where we may not.
 
         The tile may have been given to another process, which then says it.

@@ -30,8 +30,7 @@ from em_platform.acquisition.routines.steps import (
 )
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import PlatformError
-from em_platform.formats.image import read_image
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import read_image, write_tiff
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from em_platform.acquisition.frame_paths import (
 )
 from em_platform.config import Settings
 from em_platform.errors import DeviceError
-from em_platform.formats.tiff import encode_tiff
+from em_platform.formats import encode_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.simulation.devices.commanded import DeviceBus, FaultFile
 from em_platform.simulation.devices.sensor import Frame, Sensor

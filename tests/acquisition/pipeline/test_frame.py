@@ -28,7 +28,7 @@ from em_platform.config import (
     StitchingSettings,
     TileSettings,
 )
-from em_platform.config.pipeline import PipelineSettings
+from em_platform.config.acquisition import PipelineSettings
 from em_platform.errors import DataError, FormatError
 from em_platform.imaging.focus import focus_score
 from em_platform.messaging.topics import model_of

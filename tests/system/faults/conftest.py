@@ -23,9 +23,9 @@ from em_platform.acquisition.frame_paths import (
     frames_folder,
     truth_path,
 )
-from em_platform.acquisition.lines import Lines
-from em_platform.acquisition.report import PER_TILE
-from em_platform.acquisition.rig import (
+from em_platform.acquisition.recorder.lines import Lines
+from em_platform.acquisition.session.report import PER_TILE
+from em_platform.acquisition.session.rig import (
     DEVICES,
     RECORDER,
     SERVICES,
