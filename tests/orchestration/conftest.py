@@ -172,7 +172,7 @@ def upload(
     def act(folder: Path) -> AcquisitionUpload:
         key = f"{folder.name}-t1"
         frames = sorted(folder.glob("*.tiff"))
-        told = AcquisitionUpload(
+        upload = AcquisitionUpload(
             acquisition_id=key,
             montage_id=folder.name,
             aperture_id=7,
@@ -203,7 +203,7 @@ def upload(
         )
         settings = AlohaSettings(chunk_px=64, min_free_gb=0)
         aloha = Acquisitions(tmp_path / "aloha", store, temdb, settings)
-        aloha.announce(told)
+        aloha.announce(upload)
         for frame in frames:
             wanted = aloha.wanted(key, frame.stem)
             assert wanted is not None

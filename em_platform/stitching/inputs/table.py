@@ -72,7 +72,7 @@ def _reported_failures(content: Any) -> list[Failure]:
     found = content.get("failures") if isinstance(content, dict) else None
     try:
         return TypeAdapter(list[Failure]).validate_python(found)
-    except ValidationError:  # a list of somebody else
+    except ValidationError:  # a list of another program
         return []
 
 

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from em_platform.catalog.record_files import at
-from em_platform.catalog.shelf import Found
+from em_platform.catalog.repository import Found
 from em_platform.catalog.validate import Findings
 from em_platform.model.dataset import Status
 
@@ -57,9 +57,9 @@ class Judged:
     @property
     def source(self) -> str:
         """As the record says, else the name of its folder."""
-        said = at(self.record, "source")
-        if isinstance(said, str) and said:
-            return said
+        stated = at(self.record, "source")
+        if isinstance(stated, str) and stated:
+            return stated
         return PurePosixPath(self.found.place.partition("#")[0]).parent.name or _UNKNOWN
 
     @property
@@ -146,7 +146,7 @@ def data_quality(judged: Sequence[Judged]) -> dict[str, Any]:
 
 
 def key_ratios(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Which top-level keys how many records of each source have, as macroscope told."""
+    """Part of the records with each top-level key, by source, as in macroscope."""
     grouped = _by_source(records)
     keys = sorted({key for record in records for key in record})
     return {

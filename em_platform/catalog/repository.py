@@ -1,4 +1,4 @@
-"""All records that lie somewhere: in a store, in folders, in files, in a catalog.
+"""All records of a place: in a store, in folders, in files, in a catalog.
 
 A damaged file is one find with its trouble; it never hides the others.
 """
@@ -28,7 +28,7 @@ Other = TypeVar("Other")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """One record as it lies at `place`, or why it could not be read.
+    """One record as found at `place`, or why it could not be read.
 
     `content` is any JSON value, perhaps no record at all.
     """
