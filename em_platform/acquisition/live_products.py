@@ -17,8 +17,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from em_platform.config import MatchSettings
-from em_platform.formats.image import read_image
-from em_platform.formats.tiff import encode_tiff
+from em_platform.formats import encode_tiff, read_image
 from em_platform.imaging.tile import ProcessedTile, process_tile
 from em_platform.model import LensModel, Model, Shift, TileMatch, TileStats
 from em_platform.stitching.beside_frames import (

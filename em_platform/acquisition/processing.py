@@ -13,7 +13,7 @@ from em_platform.acquisition.live_products import LiveTile, adopt_matches, adopt
 from em_platform.acquisition.montages.lenses import choose_lens
 from em_platform.acquisition.montages.uploaded import located
 from em_platform.config import MatchSettings, Settings, TileSettings
-from em_platform.formats.tiff import encode_tiff
+from em_platform.formats import encode_tiff
 from em_platform.model import (
     Failure,
     LensModel,
@@ -24,7 +24,7 @@ from em_platform.model import (
 )
 from em_platform.stitching.compute import Map, serial, thread_map
 from em_platform.stitching.match import match_pairs
-from em_platform.stitching.measure import finish_tile, set_aside
+from em_platform.stitching.measure import exclude_tiles, process_tile_file
 from em_platform.stitching.neighbours import find_neighbours
 from em_platform.stitching.recipe import (
     Recipe,
@@ -181,7 +181,7 @@ def process_tiles(
         found |= block
     in_order = [found[tile.tile_id] for tile in montage.tiles]
     failures = [each for each in in_order if isinstance(each, Failure)]
-    montage = set_aside(montage, failures)
+    montage = exclude_tiles(montage, failures)
     tiles = tuple(
         tile.model_copy(
             update={
@@ -273,7 +273,7 @@ def _finish_block(
 def _finish(
     tile: Tile, *, images: TileImages, store: Store, key: str
 ) -> TileStats | Failure:
-    done = finish_tile(tile, images)
+    done = process_tile_file(tile, images)
     if isinstance(done, Failure):
         return done
     store.write_bytes(layout.tile(key, tile.tile_id), encode_tiff(done.image))

@@ -9,25 +9,36 @@ import click
 
 from em_platform.errors import ConfigError, PlatformError
 
-COMMANDS = {
+USER_COMMANDS = {
     "up": "start the platform: broker, recorder, web UI, daemon",
     "demo": "the main job: two montages to mosaics, five public sources to volumes",
     "acquire": "image montages with the microscope",
     "stitch": "stitch a folder or list of tiles into an OME-Zarr mosaic",
     "ingest": "fetch public data into volumes and the catalog",
-    "inspect": "say what an image is: shape, type, voxel size, tags",
+    "inspect": "shape, type, voxel size and tags of an image",
     "catalog": "list, search, check, consolidate and export catalog records",
-    "view": "open a mosaic in the browser (Neuroglancer)",
+    "view": "open a mosaic or volume in the browser (Neuroglancer)",
+    "config": "show all settings and their values",
+}
+
+DEVELOPER_COMMANDS = {
     "broker": "run the embedded message broker",
     "recorder": "record the microscope's events",
     "device": "run one simulated device: scope, stage or camera",
-    "fault": "switch faults of the simulated devices on and off",
     "service": "run one service of the live microscope",
+    "fault": "switch faults of the simulated devices on and off",
     "standins": "run stand-ins of the public sources on this machine",
-    "config": "show all settings and their values",
     "docs": "write the reference pages from the code",
 }
-"""Command -> its one line; module `em_platform.cli.<command>` holds `command`."""
+
+COMMANDS = {**USER_COMMANDS, **DEVELOPER_COMMANDS}
+"""Command -> its one line."""
+
+_MODULES = {
+    "up": "platform",
+    **dict.fromkeys(("broker", "recorder", "device", "service"), "processes"),
+}
+"""Command -> the module that holds it under its own name; others: `<name>.command`."""
 
 
 class _Commands(click.Group):
@@ -39,15 +50,20 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"em_platform.cli.{cmd_name}")
-        command: click.Command = module.command
+        module = importlib.import_module(
+            f"em_platform.cli.{_MODULES.get(cmd_name, cmd_name)}"
+        )
+        name = cmd_name if cmd_name in _MODULES else "command"
+        command: click.Command = getattr(module, name)
         return command
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(USER_COMMANDS.items()))
+        with formatter.section("Commands for developers and single services"):
+            formatter.write_dl(list(DEVELOPER_COMMANDS.items()))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from em_platform.cli.story import Story, short
+from em_platform.cli.console_output import ConsoleOutput, short
 from em_platform.config import Settings, export, load_settings
 from em_platform.errors import ConfigError
 from em_platform.processes import free_port
@@ -96,41 +96,41 @@ def _image(
     from em_platform.cli.live import live_microscope
     from em_platform.messaging.bus import Bus
 
-    story = Story()
-    with live_microscope(settings, story) as live:
+    output = ConsoleOutput()
+    with live_microscope(settings, output) as live:
         settings = live.settings
         if live.page:
-            story.say(f"operator's page at {live.page}")
+            output.line(f"operator's page at {live.page}")
         with Bus(settings.broker, "acquire") as bus:
             bus.connect(_CONNECT_S)
             wanted = watch.new_regions(bus, settings, montages, first=first)
             report = watch.follow(
                 watch.begin(bus, settings, wanted),
-                story,
+                output,
                 tend=live.supervisor.tend,
                 stopped=live.supervisor.stopping.is_set,
             )
-        story.console.print(watch.table(report))
+        output.console.print(watch.table(report))
         for line in watch.figures(report):
-            story.say(line)
-        _say_where(settings, story)
+            output.line(line)
+        _print_folders(settings, output)
         if report_path is not None:
             _write(Path(report_path), report)
         if not ends and sys.stdout.isatty() and not live.supervisor.stopping.is_set():
-            story.say("serving until Ctrl-C")
+            output.line("serving until Ctrl-C")
             live.supervisor.run()
-        story.say("stopping")
+        output.line("stopping")
     return report.is_good
 
 
-def _say_where(settings: Settings, story: Story) -> None:
+def _print_folders(settings: Settings, output: ConsoleOutput) -> None:
     from em_platform.acquisition.frame_paths import frames_folder
 
     for label, path in (
         ("frames", frames_folder(settings)),
         ("logs", settings.logs_folder),
     ):
-        story.say(f"{label:<7}{short(path)}")
+        output.line(f"{label:<7}{short(path)}")
 
 
 def _draw(path: Path) -> None:

@@ -136,11 +136,11 @@ def catalog_page() -> str:
 
 
 def assets_page() -> str:
-    """Every asset, check, job, sensor and schedule, told by a process with Dagster."""
+    """Assets, checks, jobs, sensors and schedules, by a process that loads Dagster."""
     command = [sys.executable, "-m", "em_platform.reference"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        last = (result.stderr.strip().splitlines() or ["no word"])[-1]
+        last = (result.stderr.strip().splitlines() or ["no output"])[-1]
         raise ToolFailed(f"docs: the definitions did not load ({last}); correct them")
     return result.stdout
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from em_platform.stitching.stitch import Progress, StitchResult
 
 _UNUSABLE = 1
-_SET_ASIDE = 2
+_EXCLUDED = 2
 _PREVIEWS = ("mosaic.png", "focus.png", "residuals.png")
 _PREVIEW = "stitch preview"
 _THREADS = 8  # more wait for Python's lock
@@ -92,14 +92,14 @@ def command(source: str, **given: Any) -> None:
       5. montage .mdoc of SerialEM with its .mrc stack
       6. file names with row and column: r003c007, row3_col7, x7_y3, _003_007
 
-    A tile that cannot be used is set aside with one sentence and the rest is stitched.
+    A tile that cannot be used is excluded with one sentence and the rest is stitched.
 
     \b
     Exit status:
       0  all tiles placed, all checks of severity ERROR passed
       1  the input could not be used, or the mosaic not be written, as where OUTPUT is
-         not a mosaic of this program; a report is written all the same and says why
-      2  the mosaic is there, but tiles were set aside or an ERROR check failed
+         not a mosaic of this program; a report with the reason is written all the same
+      2  the mosaic is there, but tiles were excluded or an ERROR check failed
     """  # noqa: D301 - \b keeps the lines apart, for click
     from em_platform.stitching.report import (
         is_clean,
@@ -125,7 +125,7 @@ def command(source: str, **given: Any) -> None:
         _write_previews(result, given["previews"], asked)
     click.echo("\n".join(summary_of(result)))
     if not is_clean(result):
-        sys.exit(_SET_ASIDE)
+        sys.exit(_EXCLUDED)
 
 
 def _inputs(source: str, given: Mapping[str, Any]) -> tuple[str, ...]:
@@ -280,7 +280,7 @@ def _stitch(
 
 @contextmanager
 def _progress() -> Iterator["Progress | None"]:
-    """A line that says the step and how much of it is done, on a terminal only."""
+    """A line with the step and how much of it is done, on a terminal only."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -289,10 +289,10 @@ def _progress() -> Iterator["Progress | None"]:
         return
     with console.status("reading tiles") as status:
 
-        def tell(step: str, done: int, /) -> None:
+        def report_progress(step: str, done: int, /) -> None:
             status.update(f"{step}: {done} pieces done" if done else step)
 
-        yield tell
+        yield report_progress
 
 
 def _write_previews(
@@ -300,7 +300,7 @@ def _write_previews(
 ) -> None:
     import cv2
 
-    from em_platform.formats.ome_zarr import preview
+    from em_platform.formats import preview
     from em_platform.stitching.pictures import tile_map
     from em_platform.stitching.residual_plot import residual_plot
     from em_platform.storage.guard import marked_png, write_file

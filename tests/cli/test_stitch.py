@@ -14,8 +14,7 @@ from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
 
 from em_platform.cli import main
-from em_platform.formats.ome_zarr import open_level
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import open_level, write_tiff
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def test_names_alone_are_enough_and_the_summary_is_plain(
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "4 placed of 4, 0 set aside" in done.stdout
+    assert "4 placed of 4, 0 excluded" in done.stdout
     assert "4 kept, 0 dropped" in done.stdout
     report = json.loads((tmp_path / "r.json").read_text())
     shifts = {(e["a"], e["b"]): (e["dy_px"], e["dx_px"]) for e in report["edges"]}
@@ -117,9 +116,9 @@ def test_help_says_the_kinds_of_input_and_the_exit_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main_without_exit("stitch", "--help") == 0
-    said = capsys.readouterr().out
-    for words in ("SerialEM", "render", "Allen", "Exit status", "set aside"):
-        assert words in said
+    printed = capsys.readouterr().out
+    for words in ("SerialEM", "render", "Allen", "Exit status", "excluded"):
+        assert words in printed
 
 
 def test_the_real_2x2_is_within_a_pixel_of_its_truth(

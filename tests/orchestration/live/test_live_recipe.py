@@ -18,8 +18,7 @@ from em_platform.acquisition.montage_fit.unheard import whole_montage
 from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.definitions import defs
-from em_platform.formats.image import read_image
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import read_image, write_tiff
 from em_platform.messaging.topics import fitting
 from em_platform.model import Montage, Size, TileMatch, TileStats
 from em_platform.partitions import montages
@@ -54,18 +53,18 @@ def check_pixels(session: Any, found: dict[str, np.ndarray]) -> None:
 def check_statistics(session: Any, found: tuple[TileStats, ...]) -> None:
     assert len(found) == 6
     for stats in found:
-        levels, focus, hist = (session.said[t][stats.tile_id] for t in STATISTICS)
+        levels, focus, hist = (session.messages[t][stats.tile_id] for t in STATISTICS)
         assert list(stats.histogram) == list(hist.hist)
         assert 1.0 - stats.focus == focus.focus
         assert (stats.minimum, stats.maximum) == (levels.min, levels.max)
         assert (round(stats.mean), round(stats.std)) == (levels.mean, levels.std)
 
 
-def matches_said(session: Any, said: dict[str, dict[str, Any]]) -> Matches:
-    """As said, the upper or left tile first."""
+def published_matches(session: Any, messages: dict[str, dict[str, Any]]) -> Matches:
+    """As messages, the upper or left tile first."""
     at = {(r["row"], r["column"]): r["tile_id"] for r in session.raws}
     found: Matches = {}
-    for tile_id, message in said["tile.matches"].items():
+    for tile_id, message in messages["tile.matches"].items():
         for each in message.matches:
             p = tuple(zip(each.pY, each.pX, strict=True))
             q = tuple(zip(each.qY, each.qX, strict=True))
@@ -90,13 +89,13 @@ def test_a_pipeline_that_begins_anew_makes_the_same_of_every_frame(
         path.unlink()
     (live.folder / f"{KEY}.complete.json").unlink()
     live.image_in_order(live.raws[::-1])
-    said = live.run_pipeline("second")
+    messages = live.run_pipeline("second")
     check_pixels(live, live.processed())
     for topic in STATISTICS:
-        assert {t: m.model_dump() for t, m in said[topic].items()} == {
-            t: m.model_dump() for t, m in live.said[topic].items()
+        assert {t: m.model_dump() for t, m in messages[topic].items()} == {
+            t: m.model_dump() for t, m in live.messages[topic].items()
         }
-    assert matches_said(live, said) == matches_said(live, live.said)
+    assert published_matches(live, messages) == published_matches(live, live.messages)
 
 
 def test_a_quality_control_that_was_away_gives_the_same_verdicts(
@@ -124,9 +123,9 @@ def test_a_montage_fit_that_was_away_measures_the_same_matches(live: Any) -> Non
         settings=live.settings.stitching.match,
         recipe=recipe,
     )
-    assert points_of(found) == matches_said(live, live.said)
+    assert points_of(found) == published_matches(live, live.messages)
     for tile_id, tile in growing.tiles.items():
-        assert tile.focus == 1.0 - live.said["tile.statistics.focus"][tile_id].focus
+        assert tile.focus == 1.0 - live.messages["tile.statistics.focus"][tile_id].focus
 
 
 def run_job(
@@ -184,7 +183,7 @@ def check_dagster(session: Any, store: Store) -> None:
     check_statistics(session, stats)
     quality = session.settings.stitching.quality
     assert all(check.passed for check in check_tiles(stats, quality))
-    assert points_of(matches) == matches_said(session, session.said)
+    assert points_of(matches) == published_matches(session, session.messages)
     assert all(match.kept and match.score > 0.5 for match in matches)
 
 
@@ -314,5 +313,5 @@ def test_stitch_of_the_folder_of_frames_needs_no_list(
     result = stitch_montage(montage, str(tmp_path / "m.zarr"), settings=stitching)
     for stats in result.stats:
         tile_id = stats.tile_id.removesuffix(".tiff")
-        hist = live.said["tile.statistics.histogram"][tile_id].hist
+        hist = live.messages["tile.statistics.histogram"][tile_id].hist
         assert list(stats.histogram) == list(hist)
