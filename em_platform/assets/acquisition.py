@@ -7,7 +7,7 @@ import dagster as dg
 from em_platform.acquisition.montages.planned import as_first_planned
 from em_platform.acquisition.processing import finish_montage
 from em_platform.assets.checks import check_specs, spoken_results
-from em_platform.assets.failures import told_to_dagster
+from em_platform.assets.failures import dagster_failures
 from em_platform.assets.metadata import (
     Stopwatch,
 )
@@ -35,7 +35,7 @@ def raw_tiles(
 ) -> dg.MaterializeResult:
     """The frames of one montage as the camera saved them, and where each lies."""
     key = context.partition_key
-    with told_to_dagster():
+    with dagster_failures():
         store = storage.writing(layout.montage_folder(key))
         montage = as_first_planned(microscope.montage(key), store)
         store.write(layout.montage(key), montage, Montage)
@@ -60,7 +60,7 @@ def raw_tiles(
             deps=["tiles"],
             kinds={"dask", "json"},
             owners=_OWNERS,
-            description="What each tile's pixels say: focus, mean, spread, "
+            description="What each tile's pixels say: focus, mean, standard deviation, "
             "saturation, histogram; measured in the pass that finishes the tiles.",
         ),
     ],
@@ -80,7 +80,7 @@ def finish_tiles(
     """Finish the tiles and measure them in one pass over their pixels."""
     key = context.partition_key
     settings = configuration.settings()
-    with told_to_dagster(), Stopwatch() as watch:
+    with dagster_failures(), Stopwatch() as watch:
         store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.montage(key), Montage)
         done = finish_montage(montage, settings, store, run=compute.map())

@@ -7,7 +7,7 @@ import dagster as dg
 from em_platform.acquisition.montages.review import judged_montage
 from em_platform.assets.catalog_summaries import catalog_summary, report_summary
 from em_platform.assets.checks import RULES, check_results, check_specs
-from em_platform.assets.failures import told_to_dagster
+from em_platform.assets.failures import dagster_failures
 from em_platform.assets.summaries import record_summary
 from em_platform.catalog.checks import check_catalog
 from em_platform.catalog.consolidate import consolidate
@@ -34,7 +34,7 @@ def dataset_record(
     """The catalog record of one montage: what it is, how large, how good."""
     key = context.partition_key
     settings = configuration.settings().stitching
-    with told_to_dagster():
+    with dagster_failures():
         store = storage.writing(layout.montage_folder(key))
         judged = judged_montage(key, store, settings)
         montage, url = judged.montage, store.url(layout.mosaic(key))
@@ -86,7 +86,7 @@ def consolidated_catalog(
     configuration: Configuration, storage: Storage
 ) -> Iterator[dg.MaterializeResult]:
     """The catalog and its report are made in one look at all records."""
-    with told_to_dagster():
+    with dagster_failures():
         made = consolidate(storage.store(), configuration.settings().catalog)
     checks = check_catalog(made)
     for asset, summary in (

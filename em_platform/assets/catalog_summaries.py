@@ -16,7 +16,7 @@ def catalog_summary(made: Consolidated) -> Metadata:
         (source, count, human_bytes(sizes["by_source"].get(source)))
         for source, count in summary["by_source"].items()
     ]
-    told: Metadata = {
+    summary_rows: Metadata = {
         "records": summary["records"],
         "by source": table(("source", "records", "size"), sources),
         "by status": table(("status", "records"), [*summary["by_status"].items()]),
@@ -25,9 +25,9 @@ def catalog_summary(made: Consolidated) -> Metadata:
         "superseded": summary["superseded"],
         "often missing": _often_missing(made),
         "state of": made.catalog["metadata"]["generated_at"] or "no record yet",
-        "lies at": place(made.urls[0]),
+        "path": place(made.urls[0]),
     }
-    return told
+    return summary_rows
 
 
 def report_summary(made: Consolidated) -> Metadata:
@@ -38,7 +38,7 @@ def report_summary(made: Consolidated) -> Metadata:
         if not each.is_valid
     ]
     checked = made.catalog["validation"]
-    told: Metadata = {
+    summary_rows: Metadata = {
         "valid": checked["valid_files"],
         "invalid": checked["invalid_files"],
         "damaged files": made.catalog["summary"]["parsing_errors"],
@@ -46,8 +46,8 @@ def report_summary(made: Consolidated) -> Metadata:
         "what is wrong": table(("record", "errors"), wrong) if wrong else "nothing",
     }
     for url in made.urls[1:]:
-        told[url.rpartition("/")[2]] = place(url)
-    return told
+        summary_rows[url.rpartition("/")[2]] = place(url)
+    return summary_rows
 
 
 def _duplicates(made: Consolidated) -> dg.MetadataValue:

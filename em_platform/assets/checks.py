@@ -19,11 +19,11 @@ from em_platform.partitions import items
 
 RULES = {
     "tiles": {
-        "montage_is_complete": "Every planned tile is there and shows something.",
+        "montage_is_complete": "Every expected tile is present and not blank.",
     },
     "tile_statistics": {
         "tiles_are_in_focus": "Every tile is as sharp as the limit asks.",
-        "tiles_have_contrast": "The grey levels of every tile spread: it has specimen.",
+        "tiles_have_contrast": "Every tile has contrast: it shows specimen.",
         "tiles_are_not_saturated": "Few pixels of a tile are at the end of the scale.",
     },
     "lens_correction": {
@@ -35,7 +35,7 @@ RULES = {
     "montage_fit": {
         "montage_has_no_gaps": "No tile is missing amid its neighbours.",
         "seams_are_closed": "No two neighbours disagree by more than the limit.",
-        "tiles_are_connected": "Every tile hangs on the others by matches.",
+        "tiles_are_connected": "All tiles are connected by matches.",
         "montage_is_undistorted": "No tile had to be scaled to fit.",
     },
     "mosaic": {

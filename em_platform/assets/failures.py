@@ -12,7 +12,7 @@ _PAUSE_S = 5.0
 
 
 @contextmanager
-def told_to_dagster() -> Iterator[None]:
+def dagster_failures() -> Iterator[None]:
     """A platform error within the block becomes a retry or a failed step.
 
     The step shows the error's sentence, and its facts as metadata.

@@ -1,4 +1,4 @@
-"""Items of public sources: what is said of each, its files, its volume, its record.
+"""Items of public sources: metadata of each, its files, its volume, its record.
 
 Each source of `ingest.sources.SOURCES` has the same four assets; one that is added to
 that table has them, too.
@@ -7,7 +7,7 @@ that table has them, too.
 import dagster as dg
 
 from em_platform.assets.checks import check_results, ingest_check_specs
-from em_platform.assets.failures import told_to_dagster
+from em_platform.assets.failures import dagster_failures
 from em_platform.assets.ingest_summaries import (
     entry_summary,
     raw_summary,
@@ -33,7 +33,7 @@ _AGAIN = dg.RetryPolicy(
     backoff=dg.Backoff.EXPONENTIAL,
     jitter=dg.Jitter.PLUS_MINUS,
 )
-"""For what nobody foresaw; what the platform foresaw is told by `told_to_dagster`."""
+"""For unforeseen errors; those of the platform go through `dagster_failures`."""
 
 
 def _entry(source: str) -> dg.AssetsDefinition:
@@ -46,7 +46,7 @@ def _entry(source: str) -> dg.AssetsDefinition:
         pool=source_pool(source),
         retry_policy=_AGAIN,
         tags={"em/source": source},
-        description=f"What {source} says of one item, as it came and as we read it.",
+        description=f"Metadata of one item of {source}, as received and as parsed.",
     )
     def entry(
         context: dg.AssetExecutionContext, sources: PublicSources, storage: Storage
@@ -54,7 +54,7 @@ def _entry(source: str) -> dg.AssetsDefinition:
         from em_platform.ingest import steps
 
         key = context.partition_key
-        with told_to_dagster():
+        with dagster_failures():
             store = storage.writing(layout.item_folder(source, key))
             found = steps.take_entry(sources.source(source), key, store)
         url = store.url(layout.ingested(source, key, "entry"))
@@ -88,23 +88,23 @@ def _raw(source: str) -> dg.AssetsDefinition:
 
         key = context.partition_key
         settings = configuration.settings()
-        with told_to_dagster(), Stopwatch() as watch:
+        with dagster_failures(), Stopwatch() as watch:
             store = storage.writing(layout.item_folder(source, key))
-            said = store.read(layout.ingested(source, key, "entry"), Entry)
+            entry = store.read(layout.ingested(source, key, "entry"), Entry)
             fetched = steps.take_raw(
                 sources.source(source),
-                said,
+                entry,
                 store,
                 settings=settings,
                 progress=LoggedProgress(context.log),
             )
             outcomes = (
-                checks.files_are_whole(said, fetched),
+                checks.files_are_whole(entry, fetched),
                 checks.no_chunks_are_missing(fetched, settings.ingest.quality),
             )
-        folder = steps.raw_folder(said, settings)
+        folder = steps.raw_folder(entry, settings)
         return dg.MaterializeResult(
-            metadata=raw_summary(said, fetched, folder=folder, seconds=watch.seconds),
+            metadata=raw_summary(entry, fetched, folder=folder, seconds=watch.seconds),
             check_results=check_results(outcomes, [source, "raw"]),
         )
 
@@ -136,22 +136,22 @@ def _volume(source: str) -> dg.AssetsDefinition:
 
         key = context.partition_key
         settings = configuration.settings()
-        with told_to_dagster():
+        with dagster_failures():
             store = storage.writing(layout.item_folder(source, key))
-            said = store.read(layout.ingested(source, key, "entry"), Entry)
+            entry = store.read(layout.ingested(source, key, "entry"), Entry)
             fetched = store.read(layout.ingested(source, key, "raw"), RawItem)
             steps.take_volume(
                 sources.source(source),
-                said,
+                entry,
                 store,
                 settings=settings,
-                run=compute.map_for(work_bytes(said, fetched)),
+                run=compute.map_for(work_bytes(entry, fetched)),
             )
             item = store.read(layout.ingested(source, key, "volume"), VolumeItem)
             summary = volume_summary(item, store.options)
             outcomes = (
-                checks.shape_is_expected(said, item.written),
-                checks.voxel_size_is_expected(said, item, settings.ingest.quality),
+                checks.shape_is_expected(entry, item.written),
+                checks.voxel_size_is_expected(entry, item, settings.ingest.quality),
                 checks.volume_is_not_blank(item.written, settings.ingest.quality),
             )
         return dg.MaterializeResult(
@@ -182,7 +182,7 @@ def _record(source: str) -> dg.AssetsDefinition:
         from em_platform.ingest import steps
 
         key = context.partition_key
-        with told_to_dagster():
+        with dagster_failures():
             store = storage.writing(layout.item_folder(source, key))
             written, found = steps.take_record(
                 source,

@@ -8,7 +8,7 @@ import dagster as dg
 
 from em_platform.assets.metadata import Metadata, picture, table
 from em_platform.assets.summaries import place, record_summary, short
-from em_platform.formats.source import local_path
+from em_platform.formats import local_path
 from em_platform.model.ingest import Entry, RawItem, VolumeItem
 from em_platform.model.volume import VoxelStatistics
 
@@ -37,7 +37,7 @@ def entry_summary(entry: Entry, url: str) -> Metadata:
         "to fetch": human_bytes(entry.estimated_bytes),
         **{name: text for name, text in stated.items() if text},
         "files": len(entry.files),
-        "as the source said it": place(url),
+        "source's own answer": place(url),
     }
     if entry.array is not None:
         summary["array"] = entry.array.url
@@ -68,7 +68,7 @@ def raw_summary(
             for f in raw.files
         ]
         summary["files"] = table(("file", "size", "checked by", "sha256"), rows)
-        summary["lie in"] = dg.MetadataValue.path(str(folder))
+        summary["folder"] = dg.MetadataValue.path(str(folder))
     elif entry.array is not None:
         summary["read in place from"] = entry.array.url
     if raw.expected_chunks is not None:
@@ -79,7 +79,7 @@ def raw_summary(
 
 def volume_summary(item: VolumeItem, options: Mapping[str, Any]) -> Metadata:
     """Its middle from three sides, sizes, grey levels, and how to look at the whole."""
-    from em_platform.formats.volume_pictures import mid_sections
+    from em_platform.formats import mid_sections
 
     written, url = item.written, item.written.url
     local, stored = local_path(url), written.size_bytes
@@ -94,7 +94,7 @@ def volume_summary(item: VolumeItem, options: Mapping[str, Any]) -> Metadata:
             mid_sections(url, storage_options=dict(options)), "mid-sections"
         ),
         "open it with": dg.MetadataValue.md(f"`em-platform view {local or url}`"),
-        "lies at": place(url),
+        "path": place(url),
         "shape (z, y, x)": f"{_times(written.shape)} {written.dtype}",
         "voxel (z, y, x)": _lengths(written.voxel_size_nm),
         "origin (z, y, x)": _lengths(written.origin_nm),

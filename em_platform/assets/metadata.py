@@ -75,7 +75,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.Metada
 
 
 def failure_table(failures: Sequence[Failure]) -> dg.MetadataValue:
-    """The items that were set aside, each with its one sentence."""
+    """The items that were excluded, each with its one sentence."""
     if not failures:
         return dg.MetadataValue.text("none")
     return table(("item", "what happened"), [(f.item, f.sentence) for f in failures])

@@ -8,7 +8,7 @@ from em_platform.acquisition.montages.lenses import choose_lens, held_lens
 from em_platform.acquisition.montages.review import judged_montage
 from em_platform.acquisition.processing import processed_images, recipe_of
 from em_platform.assets.checks import check_results, check_specs, spoken_results
-from em_platform.assets.failures import told_to_dagster
+from em_platform.assets.failures import dagster_failures
 from em_platform.assets.metadata import (
     Stopwatch,
 )
@@ -63,7 +63,7 @@ def lens_correction(
     """The distortion of one microscope's lens at one magnification."""
     name, magnification = lens_of_key(context.partition_key)
     settings = configuration.settings()
-    with told_to_dagster():
+    with dagster_failures():
         store = storage.writing(layout.lens(name, magnification))
         montage = microscope.montage(config.acquisition_id)
         images = recipe_of(montage, settings, store).images(store.options)
@@ -99,7 +99,7 @@ def tile_matches(
     """The measured shift of every pair of overlapping tiles."""
     key = context.partition_key
     settings = configuration.settings()
-    with told_to_dagster(), Stopwatch() as watch:
+    with dagster_failures(), Stopwatch() as watch:
         store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.tiles(key), Montage)
         images = processed_images(montage, store)
@@ -129,7 +129,7 @@ def montage_fit(
     """One place for every tile, by robust least squares over all matches."""
     key = context.partition_key
     settings = configuration.settings()
-    with told_to_dagster(), Stopwatch() as watch:
+    with dagster_failures(), Stopwatch() as watch:
         store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.tiles(key), Montage)
         matches = store.read(layout.tile_matches(key), tuple[TileMatch, ...])
@@ -160,7 +160,7 @@ def mosaic(
     """The stitched image: OME-Zarr 0.5, sharded, with a pyramid."""
     key = context.partition_key
     settings = configuration.settings()
-    with told_to_dagster(), Stopwatch() as watch:
+    with dagster_failures(), Stopwatch() as watch:
         store = storage.writing(layout.montage_folder(key))
         judged = judged_montage(key, store, settings.stitching)
         montage = judged.montage

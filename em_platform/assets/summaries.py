@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from em_platform.assets.metadata import Metadata, failure_table, picture, table
-from em_platform.formats.source import local_path
+from em_platform.formats import local_path
 from em_platform.model import (
     AcquisitionUpload,
     Check,
@@ -25,12 +25,12 @@ from em_platform.stitching.render import Mosaic
 
 
 def montage_summary(montage: Montage) -> Metadata:
-    """How many tiles of what size, and what was set aside."""
+    """How many tiles of what size, and what was excluded."""
     size = montage.tile_size
     summary: Metadata = {
         "tiles": len(montage.tiles),
         "tiles expected": montage.expected_tiles,
-        "set aside": failure_table(montage.failures),
+        "excluded": failure_table(montage.failures),
         "tile size": f"{size.height_px} x {size.width_px} px",
         "microscope": montage.microscope,
         "montage": montage.montage_id,
@@ -57,8 +57,8 @@ def statistics_summary(montage: Montage, tiles: Sequence[TileStats]) -> Metadata
         "focus (worst)": short(blurred.focus),
         "worst focus in": blurred.tile_id,
         "mean grey level": short(statistics.fmean(tile.mean for tile in tiles)),
-        "spread (least)": short(min(tile.std for tile in tiles)),
-        "saturated (most)": short(max(t.saturated_fraction for t in tiles)),
+        "min standard deviation": short(min(tile.std for tile in tiles)),
+        "max saturated fraction": short(max(t.saturated_fraction for t in tiles)),
     }
 
 
@@ -84,9 +84,9 @@ def fit_summary(montage: Montage, fit: MontageFit) -> Metadata:
         "residuals": picture(residual_plot(montage, fit), "residuals"),
         "tiles placed": len(fit.placements),
         "residual rms (px)": short(fit.residual_px),
-        "groups of tiles": groups,
+        "connected components": groups,
         "matches used": sum(match.kept for match in fit.matches),
-        "matches set aside": sum(not match.kept for match in fit.matches),
+        "matches rejected": sum(not match.kept for match in fit.matches),
     }
 
 
@@ -110,7 +110,7 @@ def mosaic_summary(mosaic: Mosaic, options: Mapping[str, Any]) -> Metadata:
         "open it with": dg.MetadataValue.md(
             f"`em-platform view {local or mosaic.url}`"
         ),
-        "lies at": place(mosaic.url),
+        "path": place(mosaic.url),
         "size": f"{height} x {width} px ({mosaic.mpix:.1f} Mpix)",
         "levels": mosaic.levels,
         "review": _review(mosaic.review),
@@ -125,7 +125,7 @@ def record_summary(record: DatasetRecord, url: str) -> Metadata:
         "remarks": dg.MetadataValue.md("\n".join(f"- {text}" for text in remarks))
         if remarks
         else "none",
-        "lies at": place(url),
+        "path": place(url),
         "record": dg.MetadataValue.json(record.model_dump(mode="json")),
     }
 
@@ -135,8 +135,8 @@ def upload_summary(upload: AcquisitionUpload, url: str) -> Metadata:
     return {
         "tiles": len(upload.tiles),
         "bytes": sum(tile.bytes for tile in upload.tiles),
-        "set aside": failure_table(upload.failures),
-        "lies at": place(url),
+        "excluded": failure_table(upload.failures),
+        "path": place(url),
         "specimen": upload.specimen_id or "not known",
         "task": upload.task_id or upload.montage_id,
         "replaces": upload.replaces_acquisition_id or "none",

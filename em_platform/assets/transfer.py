@@ -1,4 +1,4 @@
-"""What of a montage has left the microscope, and what TEM DB is told of it."""
+"""The uploaded tiles of a montage, and what is written to TEM DB about it."""
 
 import dagster as dg
 
@@ -11,7 +11,7 @@ from em_platform.acquisition.montages.review import (
 )
 from em_platform.acquisition.session.reimage import image_again
 from em_platform.assets.checks import check_results, check_specs
-from em_platform.assets.failures import told_to_dagster
+from em_platform.assets.failures import dagster_failures
 from em_platform.assets.summaries import review_summary, upload_summary
 from em_platform.model import Montage
 from em_platform.partitions import montages
@@ -46,7 +46,7 @@ def uploaded_tiles(
 ) -> dg.MaterializeResult:
     """The frames of one montage as aloha has verified and stored them."""
     key, store = context.partition_key, storage.store()
-    with told_to_dagster():
+    with dagster_failures():
         upload = uploaded_montage(key, store)
         montage = store.read(layout.montage(key), Montage)
         checks = check_upload(upload, montage, store)
@@ -72,7 +72,7 @@ def acquisition_review(
     """What the checks make of one montage, as it stands in TEM DB."""
     key, store = context.partition_key, storage.store()
     settings = configuration.settings().stitching
-    with told_to_dagster():
+    with dagster_failures():
         judged = judged_montage(key, store, settings)
         upload = check_upload(uploaded_montage(key, store), judged.montage, store)
         checks = (*judged.checks, *upload)
@@ -104,7 +104,7 @@ def ask_again(
     temdb: TemdbResource,
 ) -> str:
     """Ask the microscope for the montage; the id of the new one."""
-    with told_to_dagster():
+    with dagster_failures():
         new = image_again(
             microscope.montage(config.acquisition_id),
             settings=configuration.settings(),

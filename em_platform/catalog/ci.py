@@ -1,4 +1,4 @@
-"""Which CI run makes a record, by the variables that CI systems set."""
+"""The CI run that makes a record, by the variables that CI systems set."""
 
 import os
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ VARIABLES = {
 def ci_metadata(
     settings: CatalogSettings, environment: Mapping[str, str] = os.environ
 ) -> CiMetadata | None:
-    """What the environment tells of a CI run; None where that is not asked for."""
+    """The CI run by its environment; None where `catalog.ci_metadata` is off."""
     if not settings.ci_metadata:
         return None
-    said = {
+    fields = {
         field: next((environment[n] for n in names if environment.get(n)), None)
         for field, names in VARIABLES.items()
     }
     if environment.get("GITHUB_ACTIONS"):
-        said["processing_environment"] = "github_actions"
-    return CiMetadata(**said)
+        fields["processing_environment"] = "github_actions"
+    return CiMetadata(**fields)

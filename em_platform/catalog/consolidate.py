@@ -10,13 +10,13 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from em_platform.catalog import tally
+from em_platform.catalog import summary
 from em_platform.catalog.identity import changed_at, find_duplicates, latest
 from em_platform.catalog.record_files import listed_bytes
 from em_platform.catalog.report import report_content, report_csv
 from em_platform.catalog.report_page import report_html
-from em_platform.catalog.shelf import EXCLUDED, INCLUDED, Found, each_of, found_in
-from em_platform.catalog.tally import Judged
+from em_platform.catalog.repository import EXCLUDED, INCLUDED, Found, each_of, found_in
+from em_platform.catalog.summary import Judged
 from em_platform.catalog.validate import Damage, Exists, Findings, judge_record
 from em_platform.config import CatalogSettings
 from em_platform.model.dataset import SCHEMA_VERSION, Status
@@ -87,8 +87,8 @@ def consolidate(
 ) -> Consolidated:
     """Write catalog and reports of all records into `folder` of the store.
 
-    `found` are records from elsewhere (see `shelf.found_at`); without it, all of the
-    store. Of each dataset the latest record counts. `generated_at` is that of the
+    `found` are records from elsewhere (see `repository.found_at`); without it, all of
+    the store. Of each dataset the latest record counts. `generated_at` is that of the
     newest record where it is not given. Another consolidation is waited for, since it
     may have looked at the records before they were what they are now.
 
@@ -193,7 +193,7 @@ def catalog_of(
         if settings.detect_duplicates
         else ()
     )
-    checked = tally.validation(judged)
+    checked = summary.validation(judged)
     return {
         "metadata": {
             "generated_at": generated_at,
@@ -216,11 +216,11 @@ def catalog_of(
             "sources_found": sorted({each.source for each in judged}),
             "superseded": len(older),
             "duplicates": len(duplicates),
-            **tally.counts(records),
+            **summary.counts(records),
         },
         "validation": checked,
-        "data_quality": tally.data_quality(judged),
-        "legacy_compatibility": tally.key_ratios(records),
+        "data_quality": summary.data_quality(judged),
+        "legacy_compatibility": summary.key_ratios(records),
         "duplicates": [
             {"by": d.by, "value": d.value, "records": list(d.places)}
             for d in duplicates

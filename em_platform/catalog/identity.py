@@ -1,11 +1,11 @@
-"""Which records tell of the same dataset, and which datasets are the same."""
+"""Which records describe the same dataset, and which datasets are the same."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from em_platform.catalog.record_files import at
-from em_platform.catalog.shelf import Found
+from em_platform.catalog.repository import Found
 
 Identity = tuple[str, ...]
 
@@ -56,7 +56,7 @@ def latest(found: Iterable[Found]) -> tuple[list[Found], list[tuple[Found, Found
 
 
 def changed_at(record: Mapping[str, Any]) -> str:
-    """The time of the last change as a text that sorts, empty where none is said."""
+    """The time of the last change as a text that sorts, empty where none is stated."""
     for name in ("updated_at", "created_at", "timestamp"):
         if record.get(name):
             return _text(record[name]).replace("+00:00", "Z")
@@ -70,14 +70,14 @@ def find_duplicates(found: Iterable[Found]) -> tuple[Duplicate, ...]:
     is no duplicate by name.
     """
     found = tuple(found)
-    told = (
+    keys = (
         ("content_sha256", lambda r: at(r, "metadata", "technical", "content_sha256")),
         ("sha256", lambda r: at(r, "metadata", "technical", "sha256")),
         ("source_id", _name_without_key),
     )
     return tuple(
         Duplicate(by=by, value=value, places=places)
-        for by, value_of in told
+        for by, value_of in keys
         for value, places in _shared(found, value_of)
     )
 

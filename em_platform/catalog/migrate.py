@@ -3,7 +3,7 @@
 Version 1 is flat, version 2 nested; macroscope's records of version 2 also have keys at
 places that its schema does not know. What has no place in version 3, or a value that
 cannot be right, is kept as it was in `additional_metadata.undeclared`, under the path
-where it stood, and told in a remark. Doing it again changes nothing.
+where it stood, and named in a remark. Doing it again changes nothing.
 """
 
 import copy
@@ -57,7 +57,7 @@ MOVES: tuple[tuple[Path, Path], ...] = (
 )  # fmt: skip
 """Where version 1, and records beside the schema of version 2, have what; and where it
 belongs. Done where the place is free."""
-_NEVER_ASIDE = {
+_NEVER_MOVED = {
     ("id",), ("source",), ("source_id",), ("status",), ("created_at",), ("metadata",),
     _CORE, (*_CORE, "description"),
 }  # fmt: skip
@@ -77,7 +77,7 @@ def migrate(
     """The record of version 3 that says all that `content` says.
 
     `recorded_at` is the time of creation of a record that names none, such as that of
-    its file. What nobody knows stays missing: the result may be invalid, see
+    its file. What is unknown stays missing: the result may be invalid, see
     `validate.judge_record`.
 
     Raises
@@ -91,16 +91,16 @@ def migrate(
     for source, target in MOVES:
         draft.move(source, target)
     _share_dtype(draft)
-    draft.put_aside_unknown_keys()
+    draft.keep_undeclared_unknown_keys()
     for path, repair in repairs.REPAIRS.items():
         draft.repair(path, repair)
     _fill_in(draft, recorded_at)
     _order_lengths(draft)
-    draft.put_aside_wrong_values()
-    _tell_what_is_missing(draft)
+    draft.keep_undeclared_wrong_values()
+    _remark_on_missing(draft)
     if draft.content.get("schema_version") != SCHEMA_VERSION:
         before = draft.content.get("schema_version", "an older one")
-        draft.tell(("schema_version",), f"{SCHEMA_VERSION}, was {before}")
+        draft.remark(("schema_version",), f"{SCHEMA_VERSION}, was {before}")
         draft.content["schema_version"] = SCHEMA_VERSION
     return Migrated(content=draft.content, remarks=tuple(draft.remarks))
 
@@ -110,7 +110,7 @@ class _Draft:
     content: dict[str, Any]
     remarks: list[str] = field(default_factory=list)
 
-    def tell(self, path: Path, what: str) -> None:
+    def remark(self, path: Path, what: str) -> None:
         self.remarks.append(f"{'.'.join(path)}: {what}")
 
     def put(self, path: Path, value: Any) -> None:
@@ -138,16 +138,16 @@ class _Draft:
             return
         if at(self.content, *target) is None:
             self.put(target, self.take(source))
-            self.tell(source, f"is {'.'.join(target)} now")
+            self.remark(source, f"is {'.'.join(target)} now")
 
-    def put_aside(self, path: Path, why: str) -> None:
+    def keep_undeclared(self, path: Path, why: str) -> None:
         room, name = ("additional_metadata", UNDECLARED), ".".join(path)
         while not isinstance(at(self.content, *room), dict | None):
             room = (room[0], f"{room[1]}_")
         while name in (at(self.content, *room) or {}):
             name += "_"
         self.put((*room, name), self.take(path))
-        self.tell(path, f"{why}; kept in {'.'.join(room)}")
+        self.remark(path, f"{why}; kept in {'.'.join(room)}")
 
     def repair(self, path: Path, repair: repairs.Repair) -> None:
         value = at(self.content, *path)
@@ -155,25 +155,25 @@ class _Draft:
             return
         repaired, remark = repair(value)
         if repaired is None:
-            self.put_aside(path, remark)
+            self.keep_undeclared(path, remark)
         elif remark:
             self.put(path, repaired)
-            self.tell(path, remark)
+            self.remark(path, remark)
 
-    def put_aside_unknown_keys(self) -> None:
+    def keep_undeclared_unknown_keys(self) -> None:
         found = {each.path for each in schema_errors(self.content) if each.is_unknown}
         # From the end of lists, so that the numbers of the others stay right.
         for path in sorted(found, reverse=True):
-            self.put_aside(path, "no version declares this key")
+            self.keep_undeclared(path, "no version declares this key")
 
-    def put_aside_wrong_values(self) -> None:
+    def keep_undeclared_wrong_values(self) -> None:
         found: dict[Path, str] = {}
         for each in schema_errors(self.content):
             path = _field_of(each.path)
-            if not each.is_unknown and path and path not in _NEVER_ASIDE:
+            if not each.is_unknown and path and path not in _NEVER_MOVED:
                 found.setdefault(path, each.reason)
         for path, reason in sorted(found.items()):
-            self.put_aside(path, reason)
+            self.keep_undeclared(path, reason)
 
 
 def _check_version(content: Any) -> None:
@@ -198,17 +198,21 @@ def _make_room(draft: _Draft) -> None:
         if value is not None and not isinstance(value, dict):
             draft.put(path, {})
             draft.put(("additional_metadata", UNDECLARED, ".".join(path)), value)
-            draft.tell(path, f"was no object; kept in additional_metadata.{UNDECLARED}")
+            draft.remark(
+                path, f"was no object; kept in additional_metadata.{UNDECLARED}"
+            )
 
 
 def _share_dtype(draft: _Draft) -> None:
     """A flat record has one name for the type in the source and in the volume."""
-    said = at(draft.content, *_TECHNICAL, "dtype")
-    if isinstance(said, str) and at(draft.content, *_CORE, "data_type") is None:
-        name, _ = repairs.data_type(said)
+    stated = at(draft.content, *_TECHNICAL, "dtype")
+    if isinstance(stated, str) and at(draft.content, *_CORE, "data_type") is None:
+        name, _ = repairs.data_type(stated)
         if name is not None and at(draft.content, *_CORE, "volume_shape") is not None:
             draft.put((*_CORE, "data_type"), name)
-            draft.tell((*_CORE, "data_type"), f"{name}, from metadata.technical.dtype")
+            draft.remark(
+                (*_CORE, "data_type"), f"{name}, from metadata.technical.dtype"
+            )
 
 
 def _fill_in(draft: _Draft, recorded_at: datetime | None) -> None:
@@ -219,24 +223,24 @@ def _fill_in(draft: _Draft, recorded_at: datetime | None) -> None:
         draft.put(
             (*_CORE, "description"), f"{source or 'unknown'} {name or ''}".strip()
         )
-        draft.tell((*_CORE, "description"), "was missing, says source and name now")
+        draft.remark((*_CORE, "description"), "was missing, says source and name now")
     if not _is_uuid(content.get("id")):
         if "id" in content:
-            draft.put_aside(("id",), "is no UUID")
+            draft.keep_undeclared(("id",), "is no UUID")
         made = uuid5(NAMESPACE_URL, "em-platform:" + ":".join(identity(content)))
         content["id"] = str(made)
-        draft.tell(("id",), "made from source, name, URL and path")
+        draft.remark(("id",), "made from source, name, URL and path")
     if content.get("status") is None:
         known = all(at(content, *_CORE, n) is not None for n in NEEDED_WHEN_COMPLETE)
         content["status"] = str(Status.COMPLETE if known else Status.PENDING)
-        draft.tell(("status",), f"was missing, {content['status']} by what is known")
+        draft.remark(("status",), f"was missing, {content['status']} by what is known")
     if content.get("created_at") is None:
         found = content.get("updated_at")
         if found is None and recorded_at is not None:
             found = recorded_at.isoformat()
         if found is not None:
             content["created_at"] = found
-            draft.tell(("created_at",), f"was missing, {found} is the best known")
+            draft.remark(("created_at",), f"was missing, {found} is the best known")
 
 
 def _order_lengths(draft: _Draft) -> None:
@@ -249,13 +253,13 @@ def _order_lengths(draft: _Draft) -> None:
     if any(lengths_are_in_order(draft.content)):
         draft.put(path, found)
     else:
-        draft.tell(path, "was in the order x, y, z, is z, y, x now")
+        draft.remark(path, "was in the order x, y, z, is z, y, x now")
 
 
-def _tell_what_is_missing(draft: _Draft) -> None:
+def _remark_on_missing(draft: _Draft) -> None:
     for name in ("source", "source_id", "created_at"):
         if draft.content.get(name) is None:
-            draft.tell((name,), "is missing, and nothing else tells it")
+            draft.remark((name,), "is missing, and nothing else states it")
 
 
 def _field_of(path: Path) -> Path:

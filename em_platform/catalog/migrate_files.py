@@ -8,7 +8,7 @@ from typing import Any
 
 from em_platform.catalog.migrate import migrate
 from em_platform.catalog.record_files import json_bytes
-from em_platform.catalog.shelf import json_files, parsed
+from em_platform.catalog.repository import json_files, parsed
 from em_platform.errors import RecordError
 from em_platform.storage import atomic
 

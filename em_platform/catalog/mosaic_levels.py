@@ -1,4 +1,4 @@
-"""How a mosaic lies in its store: its levels, chunks and shards."""
+"""How a mosaic is stored: its levels, chunks and shards."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from em_platform.formats.ome_zarr import describe, open_level
+from em_platform.formats import describe, open_level
 from em_platform.model.dataset import StoredLevel
 
 
@@ -29,7 +29,7 @@ class MosaicLevels:
 def mosaic_levels(
     url: str, *, pixel_nm: float | None, options: Mapping[str, Any]
 ) -> MosaicLevels:
-    """The levels of the mosaic at `url`, told by the image itself.
+    """The levels of the mosaic at `url`, as the image states them.
 
     Raises
     ------

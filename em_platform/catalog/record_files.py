@@ -67,7 +67,7 @@ def read_record(store: Store, name: str) -> DatasetRecord | None:
 
 
 def earlier_record(store: Store, name: str) -> DatasetRecord | None:
-    """The record at `name`; a damaged one is told in the log and counts as none."""
+    """The record at `name`; a damaged one is logged and counts as none."""
     try:
         return read_record(store, name)
     except RecordError as error:

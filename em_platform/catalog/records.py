@@ -47,7 +47,7 @@ def dataset_record(
 
     It needs review where a check of severity ERROR failed, and else is complete.
 
-    `image` tells how the mosaic lies at `url`. `recorded_at` is the time of creation
+    `image` describes the mosaic at `url`. `recorded_at` is the time of creation
     where the montage itself has none (see `record_files.first_recorded`); no clock is
     read here.
     """

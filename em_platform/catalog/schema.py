@@ -1,7 +1,7 @@
 """The JSON Schema of a catalog record, made from the models.
 
 Two forms. The published one leaves records room for keys of their own, as v2 does; the
-strict one is what this platform writes, and tells which keys nobody has declared.
+strict one is what this platform writes, and names keys that are not declared.
 """
 
 import copy

@@ -267,6 +267,6 @@ def _store() -> Store:
 
 
 def _found(paths: tuple[Path, ...]) -> list[Any]:
-    from em_platform.catalog.shelf import found_at, found_in
+    from em_platform.catalog.repository import found_at, found_in
 
     return found_at(paths) if paths else found_in(_store())

@@ -141,7 +141,7 @@ def _wrong(runs: PartitionRuns) -> Iterator[str]:
 
 
 def _mosaic_size(store: Store, key: str) -> str | None:
-    from em_platform.formats.ome_zarr import open_level
+    from em_platform.formats import open_level
 
     try:
         level = open_level(

@@ -299,7 +299,7 @@ def _write_previews(
 ) -> None:
     import cv2
 
-    from em_platform.formats.ome_zarr import preview
+    from em_platform.formats import preview
     from em_platform.stitching.pictures import tile_map
     from em_platform.stitching.residual_plot import residual_plot
     from em_platform.storage.guard import marked_png, write_file

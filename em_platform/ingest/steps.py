@@ -20,10 +20,7 @@ from em_platform.catalog.status import mark
 from em_platform.catalog.validate import check_record
 from em_platform.config import Settings
 from em_platform.errors import OutputBusy, StorageError
-from em_platform.formats.image_output import forget_unfinished
-from em_platform.formats.ome_zarr import Run
-from em_platform.formats.volume_pictures import mid_sections
-from em_platform.formats.volume_writer import write_volume
+from em_platform.formats import Run, forget_unfinished, mid_sections, write_volume
 from em_platform.ingest.checks import check_item, record_is_valid
 from em_platform.ingest.described import described, with_tags
 from em_platform.ingest.fetch import remove_fetched

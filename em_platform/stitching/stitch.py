@@ -19,7 +19,7 @@ from em_platform.model import (
 from em_platform.stitching.compute import Map, own_usage, serial
 from em_platform.stitching.judge import check_montage
 from em_platform.stitching.match import match_pairs
-from em_platform.stitching.measure import measure_tiles, set_aside
+from em_platform.stitching.measure import exclude_tiles, measure_tiles
 from em_platform.stitching.recipe import choose_recipe
 from em_platform.stitching.recipe_file import images_by, recipe_beside
 from em_platform.stitching.render import Mosaic, render_mosaic
@@ -38,7 +38,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StitchResult:
-    """All that came out; `montage` also names what was set aside on the way.
+    """All that came out; `montage` also names what was excluded on the way.
 
     `seconds` are of the clock, per step and `total`. `cpu_seconds` and
     `peak_memory_mb` are of this process alone; whoever started workers adds theirs.
@@ -71,7 +71,7 @@ def stitch_montage(
 ) -> StitchResult:
     """Stitch a montage into an OME-Zarr mosaic at `target`.
 
-    Tiles that cannot be read, or that show nothing, are set aside; the rest is
+    Tiles that cannot be read, or that show nothing, are excluded; the rest is
     stitched. Beside frames that were imaged with these settings lies how they became
     tiles and with which lens, which is then done again. The options are fsspec's, for
     the target and for the tiles; `inputs` and `overwrite` are as in
@@ -97,7 +97,7 @@ def stitch_montage(
         lens = lens or recipe.tile.lens
         images = images_by(recipe, montage, input_options)
         survey = measure_tiles(montage, images, run=run_step)
-        montage = set_aside(montage, survey.failures)
+        montage = exclude_tiles(montage, survey.failures)
     with steps.step("matches") as run_step:
         matches = match_pairs(
             montage, images, settings=settings.match, lens=lens, run=run_step

@@ -14,8 +14,7 @@ from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
 
 from em_platform.cli import main
-from em_platform.formats.ome_zarr import open_level
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import open_level, write_tiff
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def test_names_alone_are_enough_and_the_summary_is_plain(
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "4 placed of 4, 0 set aside" in done.stdout
+    assert "4 placed of 4, 0 excluded" in done.stdout
     assert "4 kept, 0 dropped" in done.stdout
     report = json.loads((tmp_path / "r.json").read_text())
     shifts = {(e["a"], e["b"]): (e["dy_px"], e["dx_px"]) for e in report["edges"]}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from em_platform.config import StitchingSettings
-from em_platform.formats.ome_zarr import open_level
+from em_platform.formats import open_level
 from em_platform.stitching.compute import dask_map, local_cluster, thread_map
 from em_platform.stitching.inputs import open_montage
 from em_platform.stitching.report import (
@@ -138,10 +138,10 @@ def test_the_summary_names_what_was_dropped_and_why(
     path = tmp_path / "in/tiles.csv"
     path.write_text(path.read_text() + "r3c0.tif,0,420\n")
     result = stitched(tmp_path / "in", tmp_path / "x.zarr")
-    said = "\n".join(summary_of(result))
-    assert "9 placed of 10, 1 set aside" in said
-    assert "r3c0.tif: found no such file" in said
+    output = "\n".join(summary_of(result))
+    assert "9 placed of 10, 1 excluded" in output
+    assert "r3c0.tif: found no such file" in output
     kept = sum(match.kept for match in result.fit.matches)
-    assert f"{kept} kept, {len(result.fit.matches) - kept} dropped" in said
-    assert str(tmp_path / "x.zarr") in said
+    assert f"{kept} kept, {len(result.fit.matches) - kept} dropped" in output
+    assert str(tmp_path / "x.zarr") in output
     assert not is_clean(result)
