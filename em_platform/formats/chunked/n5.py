@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from em_platform.formats.chunked import zarr
 from em_platform.formats.chunked.arrays import (
     Level,
     StoredArray,
@@ -19,7 +20,6 @@ from em_platform.formats.chunked.arrays import (
     space,
 )
 from em_platform.formats.chunked.listing import can_list, folders
-from em_platform.formats.chunked.open import zarr
 from em_platform.formats.chunked.store import ChunkStore
 
 _XYZ = ("x", "y", "z", "c", "t")

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from em_platform.errors import FormatError, SourceRefused
+from em_platform.formats.chunked import n5, precomputed, zarr
 from em_platform.formats.chunked.arrays import Level, StoredArray, StoredImage
-from em_platform.formats.chunked.open import n5, precomputed, zarr
 from em_platform.formats.chunked.store import ChunkStore, chunk_store
 from em_platform.formats.chunked.volume import ChunkedVolume, Crop, Selection, select
 from em_platform.formats.source import local_path

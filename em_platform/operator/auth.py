@@ -27,10 +27,10 @@ _HEADERS = (
 )
 
 
-class Gate:
+class Auth:
     """Checks host name, origin, content type and password of each request.
 
-    `password` empty means that everybody is let in, as on this computer alone.
+    `password` empty means that all users are admitted, as on this computer alone.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Gate:
 
 
 def cookie_of(password: str) -> str:
-    """What a browser that knows the password shows; tells nothing of the password."""
+    """What a browser that knows the password shows; reveals nothing of the password."""
     return hmac.new(password.encode(), b"operator's page", hashlib.sha256).hexdigest()
 
 

@@ -12,7 +12,7 @@ from em_platform.acquisition.recorder.reconcile import OF_THE_MONTAGE
 from em_platform.errors import AcquisitionError, StorageError
 from em_platform.messaging.topics import model_of
 from em_platform.operator.board import Board
-from em_platform.operator.desk import Desk
+from em_platform.operator.shared_board import SharedBoard
 from em_platform.operator.tile_map import TileMap
 from em_platform.storage.atomic import write_bytes
 
@@ -41,20 +41,20 @@ def restore(board: Board, path: Path) -> None:
     board.show_finished()
 
 
-def keep(desk: Desk, path: Path) -> None:
-    """Write what would not be said again; StorageError where it cannot be."""
-    with desk.board() as board:
+def keep(shared: SharedBoard, path: Path) -> None:
+    """Write what no message would repeat; StorageError where it cannot be."""
+    with shared.locked() as board:
         kept = {"map": board.map.kept(), "finished": board.finished.shown()}
         text = json.dumps(kept)
     write_bytes(path, text.encode())
 
 
-def fill_map(desk: Desk, frames: Path) -> None:
-    """Mark the tiles of the shown montage whose frames lie on disk and were not heard.
+def fill_map(shared: SharedBoard, frames: Path) -> None:
+    """Mark the tiles of the shown montage whose frames are on disk and were missed.
 
-    Where no tile was heard yet, of the montage that runs: its latest acquisition.
+    Where no tile was received yet, of the montage that runs: its latest acquisition.
     """
-    with desk.board() as board:
+    with shared.locked() as board:
         montage_id = board.map.montage_id
         acquisition_id = board.map.acquisition_id
         known = {tile.tile_id for tile in board.map.tiles.values()}
@@ -68,7 +68,7 @@ def fill_map(desk: Desk, frames: Path) -> None:
     except (AcquisitionError, OSError):
         return  # an id of another system, or a folder that is not there
     bodies = [_raw(path) for path in paths if path.stem not in known]
-    with desk.board() as board:
+    with shared.locked() as board:
         if board.map.montage_id != montage_id or not acquisition_id:
             return
         if board.map.acquisition_id not in ("", acquisition_id):
@@ -81,15 +81,15 @@ def fill_map(desk: Desk, frames: Path) -> None:
                 board.map.imaged(body, version)
 
 
-def find_finished(desk: Desk, frames: Path) -> None:
-    """Show the latest montages that were completed, as their folders tell."""
+def find_finished(shared: SharedBoard, frames: Path) -> None:
+    """Show the latest montages that were completed, as found in their folders."""
     ends = sorted(
         frames.glob("*/*.complete.json"), key=lambda path: path.stat().st_mtime
     )[-_ENDS_SHOWN:]
     for path in ends:
         try:
             body = json.loads(path.read_bytes())
-            with desk.board() as board:
+            with shared.locked() as board:
                 board.finished.ended(
                     body["acquisition_id"],
                     montage_id=body["montage_id"],
@@ -100,14 +100,14 @@ def find_finished(desk: Desk, frames: Path) -> None:
                 )
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("operator: %s is passed over (%s)", path, error)
-    with desk.board() as board:
+    with shared.locked() as board:
         board.show_finished()
 
 
-def keep_or_complain(desk: Desk, path: Path) -> None:
+def keep_or_complain(shared: SharedBoard, path: Path) -> None:
     """`keep`, where a full disk is a line in the log and not the end of the page."""
     try:
-        keep(desk, path)
+        keep(shared, path)
     except StorageError as error:
         log.warning("%s", error)
 

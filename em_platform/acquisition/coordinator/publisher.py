@@ -1,4 +1,4 @@
-"""What the coordinator says on the bus of its session."""
+"""What the coordinator publishes of its session."""
 
 import time
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from em_platform.acquisition.coordinator import roi_queue
-from em_platform.acquisition.coordinator.book import Pages
 from em_platform.acquisition.coordinator.imaging import Imaging
 from em_platform.acquisition.coordinator.progress import progress_fields
+from em_platform.acquisition.coordinator.registry import SessionState
 from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.messaging.topics import model_of
 
@@ -19,7 +19,7 @@ State = Literal[
 Send = Callable[..., None]
 
 
-class Teller:
+class Publisher:
     """Turns what has happened into messages."""
 
     def __init__(self, send: Send) -> None:
@@ -72,7 +72,7 @@ class Teller:
             error_message=error,
         )
 
-    def queue(self, pages: Pages) -> None:
+    def queue(self, pages: SessionState) -> None:
         """All regions that wait, and those that were begun or finished."""
         current = roi_queue.current(pages.queue)
         self.send(

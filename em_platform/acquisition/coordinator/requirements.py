@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-from em_platform.acquisition.coordinator.book import Book
 from em_platform.acquisition.coordinator.checks import (
     Situation,
     free_bytes,
@@ -11,29 +10,35 @@ from em_platform.acquisition.coordinator.checks import (
 )
 from em_platform.acquisition.coordinator.names import STATES
 from em_platform.acquisition.coordinator.optics import Optics
+from em_platform.acquisition.coordinator.registry import Registry
 from em_platform.acquisition.coordinator.roi_queue import Entry
-from em_platform.acquisition.machines.bench import Bench
+from em_platform.acquisition.machines.context import Context
 from em_platform.acquisition.machines.requests import CLOSE_RAD
 from em_platform.acquisition.roi import stops_of
 from em_platform.errors import AcquisitionError
 
 
-class Needs:
+class Requirements:
     """Compares what the current region asks for with how the microscope is."""
 
     def __init__(
-        self, bench: Bench, book: Book, optics: Optics, *, available: frozenset[str]
+        self,
+        context: Context,
+        registry: Registry,
+        optics: Optics,
+        *,
+        available: frozenset[str],
     ) -> None:
-        self.bench = bench
-        self.book = book
+        self.context = context
+        self.registry = registry
         self.optics = optics
         self.available = available
-        self._settings = bench.settings.acquisition
+        self._settings = context.settings.acquisition
 
     @property
     def entry(self) -> Entry:
         """The region that is imaged."""
-        entry = self.book.current
+        entry = self.registry.current
         if entry is None:
             raise AcquisitionError(
                 "coordinator: no region is imaged, one was expected; start again"
@@ -59,11 +64,11 @@ class Needs:
                 needed = len(stops) * frame.height_px * frame.width_px
         except AcquisitionError as error:
             return str(error)
-        begun = self.book.pages.begun
-        return self.book.complaint or problem(
+        begun = self.registry.state.begun
+        return self.registry.complaint or problem(
             Situation(
                 montage_id=entry.montage_id,
-                frames=self.bench.frames,
+                frames=self.context.frames,
                 needed_bytes=needed,
                 errors=errors,
                 beam_mean=beam_mean,
@@ -75,24 +80,24 @@ class Needs:
             self._settings.coordinator,
         )
 
-    def full_disk(self, *, said: str) -> str:
+    def full_disk(self, *, reason: str) -> str:
         """What to add to the reason of a failure when the frames' disk is full.
 
-        Nothing where `said`, the reason, tells of the disk itself.
+        Empty where `reason` names the disk already.
         """
         own = self._settings.coordinator
-        free = free_bytes(self.bench.frames)
-        if free >= own.min_free_gb * 1e9 or "GB free" in said:
+        free = free_bytes(self.context.frames)
+        if free >= own.min_free_gb * 1e9 or "GB free" in reason:
             return ""
         return (
-            f" (the disk of {self.bench.frames} has only {free / 1e9:.1f} GB free; "
+            f" (the disk of {self.context.frames} has only {free / 1e9:.1f} GB free; "
             "free space first)"
         )
 
     def wants_aperture(self) -> bool:
         """Whether the region is in another aperture than that under the beam."""
         wanted = self.entry.roi.get("aperture_id")
-        status = self.bench.latest("stage.aperture.status")
+        status = self.context.latest("stage.aperture.status")
         return wanted is not None and (
             status is None or status.current_aperture != wanted
         )
@@ -111,8 +116,8 @@ class Needs:
 
     def is_prepared(self) -> bool:
         """Whether the column and the camera are ready for the region."""
-        status = self.bench.latest("scope.status")
-        camera = self.bench.latest("camera.status")
+        status = self.context.latest("scope.status")
+        camera = self.context.latest("camera.status")
         return (
             status is not None
             and camera is not None
@@ -141,7 +146,7 @@ class Needs:
     def must_tilt(self) -> bool:
         """Whether the stage must be tilted for the region, or back after a series."""
         wanted = self.tilt_wanted()
-        status = self.bench.latest("stage.rotation.status")
+        status = self.context.latest("stage.rotation.status")
         if status is None:
             return wanted is not None
         off_rad = abs(status.angle_x - math.radians(wanted or 0.0))

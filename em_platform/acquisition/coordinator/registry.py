@@ -52,7 +52,7 @@ class Scale(Model):
     settings: str = ""
 
 
-class Pages(Model):
+class SessionState(Model):
     """All of it."""
 
     queue: Queue = ()
@@ -65,8 +65,8 @@ class Pages(Model):
     centroids_nm: dict[int, tuple[int, int]] = Field(default_factory=dict)
 
 
-class Book:
-    """Pages that are written to one file with every change.
+class Registry:
+    """SessionState that are written to one file with every change.
 
     When they cannot be written the change holds in this process, `complaint` says why,
     and `save` tries again.
@@ -75,24 +75,24 @@ class Book:
     def __init__(self, path: Path) -> None:
         self.complaint = ""
         self._path = path
-        self.pages = _read(path)
+        self.state = _read(path)
 
     @property
     def current(self) -> Entry | None:
         """The region that has been begun and is not finished."""
-        return roi_queue.current(self.pages.queue)
+        return roi_queue.current(self.state.queue)
 
     def change(self, **changes: Any) -> None:
         """Change pages and write them; nothing is written when nothing changes."""
-        pages = self.pages.model_copy(update=changes)
-        if pages != self.pages:
-            self.pages = pages
+        pages = self.state.model_copy(update=changes)
+        if pages != self.state:
+            self.state = pages
             self.save()
 
     def save(self) -> None:
         """Write all pages."""
         try:
-            write_bytes(self._path, self.pages.model_dump_json(indent=1).encode())
+            write_bytes(self._path, self.state.model_dump_json(indent=1).encode())
         except StorageError as error:
             if not self.complaint:
                 log.error("%s", error)
@@ -106,15 +106,15 @@ class Book:
         if entry is None:
             return None
         entry = entry.changed(**changes)
-        self.change(queue=roi_queue.with_entry(self.pages.queue, entry))
+        self.change(queue=roi_queue.with_entry(self.state.queue, entry))
         return entry
 
 
-def _read(path: Path) -> Pages:
+def _read(path: Path) -> SessionState:
     try:
-        return Pages.model_validate_json(path.read_bytes())
+        return SessionState.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        return Pages()
+        return SessionState()
     except (OSError, ValidationError) as error:
         raise StorageError(
             f"coordinator: the session in {path} cannot be read "

@@ -8,7 +8,6 @@ from pydantic import Field
 from em_platform.config import Settings
 from em_platform.errors import ControlRefused
 from em_platform.model import Model, Size
-from em_platform.operator.desk import Desk
 from em_platform.operator.modes import (
     FINISHED,
     UNFINISHED,
@@ -17,6 +16,7 @@ from em_platform.operator.modes import (
     in_queue,
 )
 from em_platform.operator.roi_form import RoiForm, create_fields
+from em_platform.operator.shared_board import SharedBoard
 
 Token = Annotated[str, Header(alias="X-Control-Token")]
 
@@ -35,7 +35,7 @@ class RunCommand(Model):
 
 
 class StopCommand(Model):
-    """A command of ui.run that anybody at the page may give."""
+    """A command of ui.run available to all users of the page."""
 
     when: Literal["now", "at_end"]
 
@@ -62,28 +62,28 @@ class LoadForm(Model):
     queue_position: int | None = Field(default=None, ge=0)
 
 
-def control_routes(desk: Desk) -> APIRouter:
+def control_routes(shared: SharedBoard) -> APIRouter:
     """Take, keep and give up control."""
     routes = APIRouter(prefix="/api/control")
 
     @routes.post("")
     def take(taking: Taking) -> dict[str, str]:
-        token = desk.control.take(taking.name.strip(), take_over=taking.take_over)
+        token = shared.control.take(taking.name.strip(), take_over=taking.take_over)
         return {"token": token}
 
     @routes.post("/heartbeat")
     def heartbeat(token: Token = "") -> dict[str, str]:
-        return {"holder": desk.control.check(token)}
+        return {"holder": shared.control.check(token)}
 
     @routes.post("/release")
     def release(token: Token = "") -> dict[str, str]:
-        desk.control.release(token)
+        shared.control.release(token)
         return {"holder": ""}
 
     return routes
 
 
-def run_routes(desk: Desk) -> APIRouter:
+def run_routes(shared: SharedBoard) -> APIRouter:
     """Start, pause, stop and set up."""
     routes = APIRouter(prefix="/api")
 
@@ -91,35 +91,35 @@ def run_routes(desk: Desk) -> APIRouter:
     def stop(command: StopCommand, request: Request) -> dict[str, str]:
         word = "abort_now" if command.when == "now" else "abort_at_end"
         who = request.client.host if request.client else "unknown"
-        desk.say("order", f"Stop {command.when.replace('_', ' ')} pressed at {who}")
-        desk.send("ui.run", **{word: True})
-        return {"told": word}
+        shared.log("order", f"Stop {command.when.replace('_', ' ')} pressed at {who}")
+        shared.send("ui.run", **{word: True})
+        return {"sent": word}
 
     @routes.post("/run")
     def run(command: RunCommand, token: Token = "") -> dict[str, str]:
-        desk.control.check(token)
-        desk.refuse_where_senseless(command.command)
-        desk.send("ui.run", **{command.command: True})
-        return {"told": command.command}
+        shared.control.check(token)
+        shared.refuse_useless(command.command)
+        shared.send("ui.run", **{command.command: True})
+        return {"sent": command.command}
 
     @routes.post("/setup")
     def setup(command: SetupCommand, token: Token = "") -> dict[str, str]:
-        desk.control.check(token)
-        desk.refuse_where_senseless(command.routine)
-        desk.send("ui.setup", **{command.routine: True})
-        return {"told": command.routine}
+        shared.control.check(token)
+        shared.refuse_useless(command.routine)
+        shared.send("ui.setup", **{command.routine: True})
+        return {"sent": command.routine}
 
     return routes
 
 
-def queue_routes(desk: Desk, settings: Settings) -> APIRouter:
+def queue_routes(shared: SharedBoard, settings: Settings) -> APIRouter:
     """Fill and order the queue of regions."""
     routes = APIRouter(prefix="/api")
 
     @routes.post("/roi")
     def create(form: RoiForm, token: Token = "") -> dict[str, str]:
-        desk.control.check(token)
-        with desk.board() as board:
+        shared.control.check(token)
+        with shared.locked() as board:
             queue = board.parts.get("queue")
             camera = board.parts.get("camera.status")
         if form.montage_id in in_queue(queue, *UNFINISHED):
@@ -131,19 +131,19 @@ def queue_routes(desk: Desk, settings: Settings) -> APIRouter:
         frame = camera and Size(height_px=camera["height"], width_px=camera["width"])
         pending = len(in_queue(queue, *WAITS))
         fields = create_fields(form, settings, frame=frame, pending=pending)
-        desk.send("roi.create", **fields)
-        return {"told": form.montage_id}
+        shared.send("roi.create", **fields)
+        return {"sent": form.montage_id}
 
     @routes.post("/roi/load")
     def load(form: LoadForm, token: Token = "") -> dict[str, str]:
-        desk.control.check(token)
-        desk.send("roi.load", **form.model_dump())
-        return {"told": form.section_id}
+        shared.control.check(token)
+        shared.send("roi.load", **form.model_dump())
+        return {"sent": form.section_id}
 
     @routes.post("/queue")
     def change(wanted: QueueChange, token: Token = "") -> dict[str, str]:
-        desk.control.check(token)
-        with desk.board() as board:
+        shared.control.check(token)
+        with shared.locked() as board:
             queue = board.parts.get("queue")
         _check_change(
             wanted,
@@ -151,8 +151,8 @@ def queue_routes(desk: Desk, settings: Settings) -> APIRouter:
             removable=in_queue(queue, *WAITS, *FINISHED),
         )
         fields = wanted.model_dump(exclude_defaults=True)
-        desk.send("roi.queue.update", **{k: list(v) for k, v in fields.items()})
-        return {"told": "queue"}
+        shared.send("roi.queue.update", **{k: list(v) for k, v in fields.items()})
+        return {"sent": "queue"}
 
     return routes
 

@@ -13,11 +13,11 @@ from em_platform.config import Settings
 
 
 @dataclass(slots=True, kw_only=True)
-class Bench:
-    """Shared by all machines of one coordinator, as `self.bench`.
+class Context:
+    """Shared by all machines of one coordinator, as `self.context`.
 
-    `problem` is the sentence that is told when a state called `Failure` is entered; who
-    goes there sets it first. `latest` gives the newest message of a topic (None: none
+    `problem` is the sentence to publish when a state called `Failure` is entered; it is
+    set before. `latest` gives the newest message of a topic (None: none
     came) and `age_s` how old it is.
     """
 
@@ -31,7 +31,7 @@ class Bench:
 
     @property
     def references(self) -> Path:
-        """Where `bright.tiff` and `dark.tiff` of this microscope lie."""
+        """Folder of `bright.tiff` and `dark.tiff` of this microscope."""
         return self.frames / "references"
 
     def frame(self, kind: str, **flags: bool) -> dict[str, Any]:
@@ -51,9 +51,9 @@ class Bench:
         }
 
 
-def bench_of(settings: Settings) -> Bench:
-    """The bench in the folders that the settings name."""
-    return Bench(
+def context_of(settings: Settings) -> Context:
+    """The context in the folders that the settings name."""
+    return Context(
         settings=settings,
         frames=frames_folder(settings),
         folder=Path(settings.home).absolute() / "coordinator",

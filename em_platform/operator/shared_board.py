@@ -15,7 +15,7 @@ from em_platform.operator.pictures import Picture
 _CONFIRM_S = 3.0
 
 
-class Desk:
+class SharedBoard:
     """What the HTTP side and the bus side share; safe to use from several threads."""
 
     def __init__(
@@ -36,21 +36,21 @@ class Desk:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """All that the board wants to hear."""
+        """All that the board wants to receive."""
         return self._board.topics
 
     def now(self) -> float:
         """Unix time, as all times of the board."""
         return self._clock()
 
-    def hear(self, message: Any, headers: Mapping[str, str]) -> None:
+    def receive(self, message: Any, headers: Mapping[str, str]) -> None:
         """Note one message of the bus."""
         body = message.model_dump(mode="json")
         with self._lock:
-            self._board.hear(headers["topic"], body, headers, self._clock())
+            self._board.receive(headers["topic"], body, headers, self._clock())
 
     @contextmanager
-    def board(self) -> Iterator[Board]:
+    def locked(self) -> Iterator[Board]:
         """The board, for this thread alone while the block lasts."""
         with self._lock:
             yield self._board
@@ -73,17 +73,17 @@ class Desk:
             tile = self._board.map.tiles.get((row, column))
             return None if tile is None else tile.in_full()
 
-    def refuse_where_senseless(self, action: str) -> None:
+    def refuse_useless(self, action: str) -> None:
         """ControlRefused where `action` makes no sense in the present state."""
         with self._lock:
             why = self._board.refusal(action)
         if why:
             raise ControlRefused(f"{action}: {why}; nothing was sent", senseless=True)
 
-    def say(self, kind: str, text: str) -> None:
+    def log(self, kind: str, text: str) -> None:
         """Add a line to the journal."""
         with self._lock:
-            self._board.say(kind, text, self._clock())
+            self._board.log(kind, text, self._clock())
 
     def send(self, topic: str, **fields: Any) -> None:
         """Publish, and return when the broker has it.
@@ -101,4 +101,4 @@ class Desk:
     def _control_changed(self, sentence: str) -> None:
         with self._lock:
             self._board.parts.put("control", self.control.shown())
-            self._board.say("control", sentence, self._clock())
+            self._board.log("control", sentence, self._clock())

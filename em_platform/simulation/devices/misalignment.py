@@ -1,4 +1,4 @@
-"""By how much the simulated column is out of adjustment; no message tells it."""
+"""By how much the simulated column is out of adjustment; no message reports it."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from em_platform.config import SimulationSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hidden:
+class Misalignment:
     """What calibration routines are to find out.
 
     `focus` is the sharp focus, `beam_offset` (x, y) centres the beam, `spread` is added
@@ -25,14 +25,14 @@ class Hidden:
     """Stage (x, y) of the middle of each aperture."""
 
 
-def hidden(settings: SimulationSettings) -> Hidden:
-    """Drawn from the seed, as large as `misalignment` says; 0 is well adjusted."""
+def misalignment_of(settings: SimulationSettings) -> Misalignment:
+    """Drawn from the seed, as large as `misalignment` sets it; 0 is well adjusted."""
     share = settings.misalignment
     rng = np.random.default_rng([settings.seed, 0xA11])
     focus, x, y, spread, current, pixel, aperture_x, aperture_y = (
         float(each) * share for each in rng.uniform(-1.0, 1.0, 8)
     )
-    return Hidden(
+    return Misalignment(
         focus=round(400 * focus),
         beam_offset=(round(120 * x), round(120 * y)),
         spread=round(80 * spread),
