@@ -128,7 +128,7 @@ def errors_page() -> str:
 
 def catalog_page() -> str:
     """The JSON schema of a catalog record."""
-    from em_platform.catalog.schema import published_schema
+    from em_platform.catalog.validate import published_schema
 
     schema = published_schema()
     lines = ["# Catalog record", "", _GENERATED, "", schema.get("description", ""), ""]
