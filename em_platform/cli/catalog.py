@@ -1,4 +1,4 @@
-"""`em-platform catalog`: what we hold, whether it is in order, what we give away."""
+"""`em-platform catalog`: list, search, check and export its records."""
 
 import json
 import sys
@@ -19,10 +19,10 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 @click.group()
 def command() -> None:
-    """Look into the catalog of all datasets, check it, give it away.
+    """List, search, check and export the records of all datasets.
 
     Without PATH, a command looks at the records of the store that the settings name;
-    with PATHs at those of files, folders, or catalogs that somebody else has made.
+    with PATHs at those of files, folders, or other catalogs.
     """
 
 
@@ -71,7 +71,7 @@ def search(query: tuple[str, ...], paths: tuple[Path, ...], as_json: bool) -> No
     """Find datasets by any field, such as 'modality=FIB-SEM voxel<10 organism~mouse'.
 
     All terms must hold. A term is FIELD OPERATOR VALUE without blanks, or a word that
-    stands anywhere; a leading - turns it round. Operators: = != ~ (contains) !~ < <= >
+    stands anywhere; a leading - negates it. Operators: = != ~ (contains) !~ < <= >
     >=. FIELD is a dotted path or its end: metadata.core.organism, organism; short names
     are voxel, shape, type, title, size, url, volume. Numbers take units (size>1GB,
     voxel<0.1um); of a list all numbers must fit, voxel.z is one axis. VALUE may be
@@ -94,7 +94,7 @@ def search(query: tuple[str, ...], paths: tuple[Path, ...], as_json: bool) -> No
 def validate(
     paths: tuple[Path, ...], warnings: bool, deep: bool, as_json: bool
 ) -> None:
-    """Check every record and tell all errors; status 1 where there are any.
+    """Check every record and list all errors; status 1 where there are any.
 
     Nothing is written; `consolidate` writes a report. With --deep a volume or mosaic of
     which a file was lost or changed is an error, too.
@@ -110,7 +110,7 @@ def validate(
     judged = judge_all(_found(paths), store=store, deep=deep)
     wrong = [each for each in judged if not each.is_valid]
     if as_json:
-        told = [
+        rows = [
             {
                 "file": each.found.place,
                 "valid": each.is_valid,
@@ -119,7 +119,7 @@ def validate(
             }
             for each in judged
         ]
-        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
         print_findings(judged, warnings=warnings)
         click.echo(f"{len(judged) - len(wrong)} of {len(judged)} records are valid")
@@ -165,14 +165,16 @@ def consolidate(paths: tuple[Path, ...], target: Path | None) -> None:
 
 @command.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
-@click.option("--write", is_flag=True, help="Change the files; else only tell.")
+@click.option(
+    "--write", is_flag=True, help="Change the files; else only list the changes."
+)
 def migrate(paths: tuple[Path, ...], write: bool) -> None:
     """Bring records of versions 1 and 2 in FOLDERs and FILEs to version 3.
 
     No key is lost: what has no place is kept below additional_metadata.undeclared. A
     second time changes nothing. Status 1 where a file holds no record.
     """
-    from em_platform.catalog.migrate_files import migrated_files, write_migrated
+    from em_platform.catalog.migrate import migrated_files, write_migrated
 
     changed = failed = 0
     for done in migrated_files(paths):
@@ -192,13 +194,13 @@ def migrate(paths: tuple[Path, ...], write: bool) -> None:
 @_JSON
 def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
     """List datasets with the same voxels, the same file, or the same name."""
-    from em_platform.catalog.identity import find_duplicates, latest
+    from em_platform.catalog.repository import find_duplicates, latest
 
     found = [each for each in _found(paths) if isinstance(each.content, dict)]
     groups = find_duplicates(latest(found)[0])
     if as_json:
-        told = [{"by": g.by, "value": g.value, "records": g.places} for g in groups]
-        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        rows = [{"by": g.by, "value": g.value, "records": g.places} for g in groups]
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     print_table(
         ("same", "value", "records"),
@@ -208,14 +210,14 @@ def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
 
 
 @command.command()
-@click.option("--strict", is_flag=True, help="Refuse keys that nobody has declared.")
+@click.option("--strict", is_flag=True, help="Refuse undeclared keys.")
 @click.argument(
     "target", required=False, type=click.Path(path_type=Path, dir_okay=False)
 )
 def schema(target: Path | None, strict: bool) -> None:
     """Print the JSON Schema (draft 2020-12) of a record, or write it to TARGET."""
     from em_platform.catalog.record_files import json_bytes
-    from em_platform.catalog.schema import published_schema, strict_schema
+    from em_platform.catalog.validate import published_schema, strict_schema
 
     kind = "record schema"
     found = strict_schema() if strict else published_schema()
@@ -265,6 +267,6 @@ def _store() -> Store:
 
 
 def _found(paths: tuple[Path, ...]) -> list[Any]:
-    from em_platform.catalog.shelf import found_at, found_in
+    from em_platform.catalog.repository import found_at, found_in
 
     return found_at(paths) if paths else found_in(_store())

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from em_platform.formats.volume import Region, Volume
+from em_platform.formats import Region, Volume
 from em_platform.model.ingest import Entry
 from em_platform.model.volume import Tag, VolumeInfo
 

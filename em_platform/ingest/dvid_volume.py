@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from em_platform.formats.region import bounds_of, shape_of
-from em_platform.formats.volume import Region
+from em_platform.formats import Region, bounds_of, shape_of
 from em_platform.ingest.dvid import Dvid
 from em_platform.ingest.dvid_instance import DvidInstance, Three
 from em_platform.model.volume import VolumeInfo

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from em_platform.formats.volume import Volume
+from em_platform.formats import Volume
 from em_platform.ingest.dvid import Dvid, encoding_of
 from em_platform.ingest.dvid_boxes import aligned
 from em_platform.ingest.dvid_instance import DvidVersion, Three, parse_info
@@ -88,7 +88,7 @@ def whole_of_dvid(
 
 def whole_of_precomputed(url: str, web: Web, options: dict[str, Any]) -> Whole:
     """The finest scale of a precomputed volume."""
-    from em_platform.formats.chunked import open_chunked
+    from em_platform.formats import open_chunked
 
     url = url.removeprefix("precomputed://").rstrip("/")
     info = open_chunked(url, format="precomputed", options=options).info

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
-from em_platform.formats.volume import Volume
+from em_platform.formats import Volume
 from em_platform.ingest.progress import Progress
 from em_platform.model.ingest import Entry, RawItem
 

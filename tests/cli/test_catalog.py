@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
+from em_platform.catalog.record_files import mark
 from em_platform.catalog.records import record_id
-from em_platform.catalog.status import mark
 from em_platform.cli import cli
 from em_platform.errors import PlatformError
 from em_platform.model.dataset import (
@@ -109,8 +109,8 @@ def test_validate_and_consolidate_end_with_1_where_a_record_is_wrong(
     assert result.exit_code == 1
     assert "records/idr/1.json\n  error: the whole: 'created_at' is" in result.stdout
     assert "2 of 3 records are valid" in result.stdout
-    told = json.loads(run("validate", "--json").stdout)
-    assert [each["valid"] for each in told] == [True, True, False]
+    shown = json.loads(run("validate", "--json").stdout)
+    assert [each["valid"] for each in shown] == [True, True, False]
     made = run("consolidate")
     assert made.exit_code == 1
     assert "3 records, 1 with errors" in made.stdout

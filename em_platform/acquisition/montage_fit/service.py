@@ -39,7 +39,7 @@ from em_platform.errors import (
     ProcessingError,
     StorageError,
 )
-from em_platform.formats.image import read_header
+from em_platform.formats import read_header
 from em_platform.messaging.bus import Bus
 from em_platform.model import Check, MontageFit, Severity, Size
 from em_platform.stitching.quality import check_fit, check_matches

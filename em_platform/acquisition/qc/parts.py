@@ -10,7 +10,7 @@ from em_platform.acquisition.frame_paths import frame_path
 from em_platform.acquisition.qc.judge import Cell, TileFacts
 from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.errors import DataError, DeviceError
-from em_platform.stitching.beside_frames import processed_path
+from em_platform.messaging.topics import inverted_focus
 from em_platform.stitching.tile_rules import saturated_fraction
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def _statistics(message: Any) -> Part:
 
 
 def _focus(message: Any) -> Part:
-    return {"focus": 1.0 - message.focus}  # the message's is lower when better
+    return {"focus": inverted_focus(message.focus)}
 
 
 def _histogram(message: Any) -> Part:
@@ -114,19 +114,18 @@ def measure_frame(frames: Path, fields: dict[str, Any]) -> Part | None:
         raw = frame_path(frames, fields["montage_id"], tile_id)
     except DeviceError:
         return None
-    path = Path(processed_path(str(raw)))
     recipe = recipe_of_tile(str(raw), tile_id, fields["montage_id"])
-    if recipe is None or not path.is_file():
+    if recipe is None:
         return None
     # Only needed where messages were lost, and slow to load.
-    from em_platform.formats.image import read_image
-    from em_platform.imaging.tile import process_tile
+    from em_platform.acquisition.live_products import measured_tile
 
     try:
-        image = read_image(str(path))
-        stats = process_tile(image, tile_id=tile_id, valid=recipe.valid_box).stats
+        stats = measured_tile(str(raw), tile_id, recipe)
     except DataError as error:
         log.warning("%s", error)
+        return None
+    if stats is None:
         return None
     return {
         "mean": round(stats.mean),
