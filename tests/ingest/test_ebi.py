@@ -36,7 +36,7 @@ def test_the_retina_is_what_it_is_and_not_what_others_call_it(world: World) -> N
     assert entry.license == "CC0 1.0"
     assert entry.doi == "10.6019/EMPIAR-11759"
     assert "Wilsch-Bräuninger M" in entry.citation
-    assert "Mouse synapse FIB-SEM" in entry.aliases
+    assert "mouse" not in entry.model_dump_json(exclude={"snapshot"}).lower()
     assert entry.additional["section_nm_from_text"] == 50.0
     assert entry.additional["release_date"] == "2024-01-15"
     assert entry.url.endswith("/empiar/EMPIAR-11759/")

@@ -34,15 +34,13 @@ _UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 class _Known:
     """What EMPIAR's answers do not say, or others say wrongly."""
 
-    aliases: tuple[str, ...] = ()
     organism: str = ""
     sample: str = ""
 
 
 _KNOWN = {
-    # The source projects call the zebrafish's retina a mouse's synapse by FIB-SEM.
+    # Earlier projects called it a mouse's synapse: no alias, for a search believes it.
     "11759": _Known(
-        aliases=("EMPIAR-11759", "Mouse synapse FIB-SEM", "Mouse synapse volume"),
         organism="Danio rerio",
         sample="developing retina of a larval eye, 55 hpf",
     )
@@ -172,7 +170,7 @@ def _entry_of(
         license="CC0 1.0",
         citation=_citation(entry),
         doi=entry.doi,
-        aliases=known.aliases or (entry.accession,),
+        aliases=(entry.accession,),
         files=files,
         # Of files that hold many images, the number says nothing of files.
         stated_files=image_set.number if len(files) > 1 else None,
