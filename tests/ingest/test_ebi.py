@@ -7,7 +7,7 @@ import pytest
 
 from em_platform.config import load_settings
 from em_platform.errors import FormatError, SourceRefused, SourceUnavailable
-from em_platform.ingest.progress import Silent
+from em_platform.ingest.source import Silent
 from em_platform.ingest.sources import open_source
 from em_platform.ingest.sources.ebi import Ebi
 from em_platform.standins.faults import Fault
@@ -16,8 +16,8 @@ from em_platform.standins.world import World
 FAST = {"ingest.transfer.backoff_s": "0.001", "ingest.transfer.retries": "1"}
 
 
-def ebi(world: World, **told: str) -> Ebi:
-    named = {f"ingest.ebi.{name}": value for name, value in told.items()}
+def ebi(world: World, **more: str) -> Ebi:
+    named = {f"ingest.ebi.{name}": value for name, value in more.items()}
     overrides = {**world.settings, **FAST, **named}
     source = open_source("ebi", load_settings(overrides=overrides))
     assert isinstance(source, Ebi)

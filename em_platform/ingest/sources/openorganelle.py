@@ -27,7 +27,7 @@ from em_platform.formats.chunked_volume import Crop
 from em_platform.formats.object_listing import folders
 from em_platform.formats.volume import Volume
 from em_platform.ingest.cosem_manifest import DatasetFacts, facts_of
-from em_platform.ingest.progress import Progress
+from em_platform.ingest.source import Progress
 from em_platform.model.ingest import Entry, RawItem, RemoteArray
 from em_platform.model.volume import VolumeInfo
 
