@@ -33,7 +33,7 @@ from em_platform.acquisition.pipeline.matching import measure_neighbours
 from em_platform.acquisition.pipeline.noted import NotedTile, noted
 from em_platform.config import BrokerSettings, MatchSettings, Settings, export
 from em_platform.config.acquisition import PipelineSettings
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.processes import free_port
 from em_platform.simulation.specimen.tissue import tissue

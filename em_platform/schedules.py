@@ -1,4 +1,4 @@
-"""What starts by the clock."""
+"""Schedules."""
 
 from collections.abc import Iterator
 
@@ -102,7 +102,7 @@ def _add_new_items(
 
 
 ingest_schedules = [_ingest_schedule(source) for source in SOURCES]
-"""One a source, off until somebody switches it on."""
+"""One a source, off until it is switched on."""
 
 consolidate_catalog_schedule = dg.ScheduleDefinition(
     job=consolidate_catalog,

@@ -8,10 +8,10 @@ from pathlib import Path
 from em_platform.acquisition.frame_paths import frames_folder, montage_folder
 from em_platform.acquisition.montages.uploaded import located
 from em_platform.config import Settings, TileSettings
-from em_platform.formats.tiff import encode_tiff
+from em_platform.formats import encode_tiff
 from em_platform.model import Failure, Montage, Tile, TileStats
 from em_platform.stitching.compute import Map, serial
-from em_platform.stitching.measure import finish_tile, set_aside
+from em_platform.stitching.measure import exclude_tiles, process_tile_file
 from em_platform.stitching.recipe import Recipe, choose_recipe, folder_of
 from em_platform.stitching.recipe_file import (
     encode_recipe,
@@ -121,7 +121,9 @@ def process_tiles(
     key = montage.acquisition_id
     act = partial(_finish_block, images=images, store=store, key=key)
     found = [each for block in run(act, _blocks(montage.tiles)) for each in block]
-    montage = set_aside(montage, [each for each in found if isinstance(each, Failure)])
+    montage = exclude_tiles(
+        montage, [each for each in found if isinstance(each, Failure)]
+    )
     tiles = tuple(
         tile.model_copy(update={"uri": _uri(store, key, tile)})
         for tile in montage.tiles
@@ -156,7 +158,7 @@ def _finish_block(
 def _finish(
     tile: Tile, *, images: TileImages, store: Store, key: str
 ) -> TileStats | Failure:
-    done = finish_tile(tile, images)
+    done = process_tile_file(tile, images)
     if isinstance(done, Failure):
         return done
     store.write_bytes(layout.tile(key, tile.tile_id), encode_tiff(done.image))

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from em_platform.catalog.record_files import at
-from em_platform.catalog.shelf import Found
-from em_platform.catalog.tally import Judged
+from em_platform.catalog.repository import Found
+from em_platform.catalog.summary import Judged
 from em_platform.model.dataset import voxel_size_zyx
 
 _COLUMNS = ("status", "source", "name", "modality", "shape", "voxel nm", "type", "size")

@@ -65,7 +65,7 @@ def command(
     It prints the variables that point the platform to them, then `ready standins`.
     Faults and the log of requests are at /faults and /requests of the control server.
     """
-    from em_platform.messaging.service import say_ready, stop_signals
+    from em_platform.messaging.service import report_ready, stop_signals
     from em_platform.standins.writable_s3 import running_writable_s3
 
     chosen = tuple(sources.replace(",", " ").split())
@@ -91,7 +91,7 @@ def command(
         for line in lines:
             click.echo(line)
         click.echo(f"# control: {world.control_url}")
-        say_ready("standins")
+        report_ready("standins")
         stop.wait()
 
 

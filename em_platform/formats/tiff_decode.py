@@ -17,12 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.decoded import DECODED, FileKey, is_plausible
-from em_platform.formats.region import Bounds, bounds_of, shape_of
 from em_platform.formats.source import Source
 from em_platform.formats.tiff_directory import Window, read_directory
 from em_platform.formats.tiff_pages import PageLayout, layout_of, segments_of
-from em_platform.formats.volume import Region
+from em_platform.formats.volume import (
+    DECODED,
+    Bounds,
+    FileKey,
+    Region,
+    bounds_of,
+    is_plausible,
+    shape_of,
+)
 from em_platform.model.volume import VolumeInfo
 
 

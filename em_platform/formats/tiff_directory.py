@@ -173,9 +173,9 @@ class Directory:
         return (rows, *values)
 
 
-def is_tiff(start: bytes) -> bool:
-    """Whether a file that begins so claims to be a TIFF."""
-    return start[:4] in TIFF_STARTS
+def is_tiff(source: Source) -> bool:
+    """Whether the file claims to be a TIFF."""
+    return source.read(0, 4) in TIFF_STARTS
 
 
 def directories(source: Source) -> Iterator[Directory]:
@@ -245,7 +245,7 @@ def _first(source: Source) -> tuple[str, bool, int]:
     order = "<" if start[:2] == b"II" else ">"
     if len(start) < 16:
         raise cut_short(source, "its directory is not there")
-    if not is_tiff(start):
+    if not is_tiff(source):
         raise FormatError(
             f"{source.uri}: found a file that starts with {start[:4]!r}, expected TIFF"
             "; convert it",

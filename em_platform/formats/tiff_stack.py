@@ -11,8 +11,6 @@ from itertools import islice
 import numpy as np
 
 from em_platform.errors import FormatError
-from em_platform.formats.decoded import key_of
-from em_platform.formats.plain_volume import PlainVolume
 from em_platform.formats.sem_tiff import OLYMPUS_TAG, SemScale, sem_scale
 from em_platform.formats.source import Source
 from em_platform.formats.tiff_decode import CodedVolume
@@ -24,7 +22,7 @@ from em_platform.formats.tiff_directory import (
 )
 from em_platform.formats.tiff_pages import Pages, layout_of, pages_of, plain_offset
 from em_platform.formats.tiff_scale import TiffScale, scale_of
-from em_platform.formats.volume import Volume
+from em_platform.formats.volume import PlainVolume, Volume, key_of
 from em_platform.model.volume import Tag, VolumeInfo
 
 __all__ = ["is_tiff", "open_tiff"]

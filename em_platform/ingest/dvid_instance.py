@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.length_units import nm_of
+from em_platform.formats import nm_of
 
 Three = tuple[int, int, int]
 Box = tuple[Three, Three]

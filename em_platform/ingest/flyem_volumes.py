@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import ConfigError
-from em_platform.formats.region import bounds_of, shape_of
-from em_platform.formats.volume import Region, Volume
+from em_platform.formats import Region, Volume, bounds_of, shape_of
 from em_platform.ingest.dvid import Dvid, encoding_of
 from em_platform.ingest.dvid_instance import (
     DvidInstance,
@@ -216,7 +215,7 @@ def whole_of_dvid(
 
 def whole_of_precomputed(url: str, web: Web, options: dict[str, Any]) -> Whole:
     """The finest scale of a precomputed volume."""
-    from em_platform.formats.chunked import open_chunked
+    from em_platform.formats import open_chunked
 
     url = url.removeprefix("precomputed://").rstrip("/")
     info = open_chunked(url, format="precomputed", options=options).info

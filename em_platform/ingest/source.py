@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from em_platform.formats.volume import Region, Volume
+from em_platform.formats import Region, Volume
 from em_platform.model.ingest import Entry, RawItem
 from em_platform.model.volume import Tag, VolumeInfo
 

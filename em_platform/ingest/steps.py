@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from em_platform.catalog.ci import ci_metadata
 from em_platform.catalog.ingested import record_of_item
-from em_platform.catalog.record_files import content_of, first_recorded
-from em_platform.catalog.status import mark
+from em_platform.catalog.record_files import (
+    ci_metadata,
+    content_of,
+    first_recorded,
+    mark,
+)
 from em_platform.catalog.validate import check_record
 from em_platform.config import Settings
 from em_platform.errors import OutputBusy, StorageError
-from em_platform.formats.image_output import forget_unfinished
-from em_platform.formats.ome_zarr import Run
-from em_platform.formats.volume_pictures import mid_sections
-from em_platform.formats.volume_writer import write_volume
+from em_platform.formats import Run, forget_unfinished, mid_sections, write_volume
 from em_platform.ingest.checks import check_item, record_is_valid
 from em_platform.ingest.fetch import remove_fetched
 from em_platform.ingest.source import Progress, Silent, Source, described, with_tags

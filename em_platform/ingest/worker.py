@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 from em_platform.config import Settings
 from em_platform.errors import PlatformError
-from em_platform.formats.ome_zarr import Run
+from em_platform.formats import Run
 from em_platform.ingest.modes import ItemOutcome, Report, SourceEvent
 from em_platform.ingest.source import Source
 from em_platform.ingest.sources import open_source, settings_of

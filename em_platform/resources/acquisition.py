@@ -15,7 +15,7 @@ from em_platform.storage import store_of
 
 
 class Microscope(dg.ConfigurableResource[Any]):
-    """What the microscope has recorded, and a way to tell it what to do.
+    """What the microscope has recorded, and a way to command it.
 
     Folders that were dropped into the inbox are montages of a microscope too.
     """
@@ -23,7 +23,7 @@ class Microscope(dg.ConfigurableResource[Any]):
     configuration: Configuration
 
     def recorder(self) -> Ledger:
-        """The table of all that the microscope has said; use it in a `with` block."""
+        """The table of all messages of the microscope; use it in a `with` block."""
         return ledger_of(self.configuration.settings())
 
     def inbox(self) -> Inbox:
@@ -44,7 +44,7 @@ class Microscope(dg.ConfigurableResource[Any]):
             return recorder.montage(acquisition_id, store=store)
 
     def command_scope(self, *, timeout_s: float = 10.0, **wanted: Any) -> Any:
-        """Tell the column to change; the status that shows the wanted values.
+        """Change the column; returns the status that shows the requested values.
 
         The values are those of Pigeon's `scope.command`: focus, mag, screen, ...
 

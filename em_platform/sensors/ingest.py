@@ -63,10 +63,10 @@ def discovery_sensor(
         if new:
             added.append(items[source].build_add_request(new))
             news.append(f"{source}: {len(new)} new items")
-    told = "; ".join(news) or "no source has a new item"
+    message = "; ".join(news) or "no source has a new item"
     return dg.SensorResult(
         dynamic_partitions_requests=added,
-        skip_reason=None if added else dg.SkipReason(told),
+        skip_reason=None if added else dg.SkipReason(message),
         cursor=json.dumps(looked),
     )
 

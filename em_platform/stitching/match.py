@@ -38,7 +38,7 @@ AGREE_PX = 2.5  # patches closer than this to the edge's trend agree with it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What the pixels of one pair said; `reason` is empty when it can be trusted.
+    """The measured shift of one pair; `reason` is empty when it can be trusted.
 
     `patches` are all that were found, in the pixels of the two strips; `agree` says
     which of them the points come from.

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from em_platform.errors import DataError, FormatError
-from em_platform.formats.source import is_folder, join_uri, list_folder, open_source
+from em_platform.formats import is_folder, join_uri, list_folder, open_source
 from em_platform.model import Montage
 from em_platform.stitching.beside_frames import PROCESSED, RECIPE
 from em_platform.stitching.flat_field import decode_planes, encode_planes

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.image import read_image
+from em_platform.formats import read_image
 from em_platform.imaging.grey import to_grey
 from em_platform.model import Box, Tile
 

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from em_platform.config import RenderSettings
-from em_platform.formats.ome_zarr import write_pyramid
-from em_platform.formats.review_mark import mosaic_attributes
+from em_platform.formats import mosaic_attributes, write_pyramid
 from em_platform.model import Review
 from em_platform.storage.manifest import Product
 
@@ -109,7 +108,7 @@ def test_a_volume_is_shown_in_four_panels_at_its_place(tmp_path):
 
 def write_small_volume(folder):
     from em_platform.config import OutputSettings
-    from em_platform.formats.volume_writer import write_volume
+    from em_platform.formats import write_volume
     from em_platform.model.volume import VolumeInfo
 
     class Noise:

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from em_platform.errors import FormatError
-from em_platform.formats.open_volume import open_volume
+from em_platform.formats.open import open_volume
 from em_platform.formats.source import Source, open_source
 from em_platform.formats.tiff_decode import CodedVolume
 from em_platform.formats.tiff_directory import Window

@@ -10,7 +10,7 @@ import zarr
 
 from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError, SourceRefused, SourceUnavailable
-from em_platform.formats.volume import Volume
+from em_platform.formats import Volume
 from em_platform.ingest.flyem_volumes import crop_of, key_of, middle_crop
 from em_platform.ingest.source import Silent
 from em_platform.ingest.sources import open_source

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from em_platform.cli.runs import montage_runs
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 

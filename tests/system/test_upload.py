@@ -19,7 +19,7 @@ from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.montages.uploaded import located
 from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.config import BrokerSettings, Settings, StorageSettings, TemdbSettings
-from em_platform.formats.image import read_image
+from em_platform.formats import read_image
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
 from em_platform.storage import Store, layout, open_store, store_of

@@ -38,7 +38,7 @@ from em_platform.errors import (
     MessageRejected,
     ProcessingError,
 )
-from em_platform.formats.image import read_header
+from em_platform.formats import read_header
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import model_of
 from em_platform.model import Check, MontageFit, Severity, Size

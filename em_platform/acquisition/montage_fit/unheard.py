@@ -18,7 +18,7 @@ from em_platform.acquisition.montage_fit.growing import (
 )
 from em_platform.config.stitching import MatchSettings
 from em_platform.errors import DataError
-from em_platform.formats.image import read_image
+from em_platform.formats import read_image
 from em_platform.imaging.tile import process_tile
 from em_platform.model import Box, Montage, Size, TileMatch
 from em_platform.stitching.beside_frames import processed_path

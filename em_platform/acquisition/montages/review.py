@@ -8,7 +8,7 @@ from typing import Literal
 
 from em_platform.config import StitchingSettings
 from em_platform.errors import FormatError
-from em_platform.formats.ome_zarr import open_level
+from em_platform.formats import open_level
 from em_platform.model import (
     AcquisitionUpload,
     Check,

@@ -11,11 +11,10 @@ from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.noted import NotedTile, Shape
 from em_platform.acquisition.pipeline.pictures import preview_and_mini
 from em_platform.config.acquisition import PipelineSettings
-from em_platform.formats.image import read_image
-from em_platform.formats.tiff import encode_tiff
+from em_platform.formats import encode_tiff, read_image
 from em_platform.imaging.tile import ProcessedTile
 from em_platform.model import Box, TileStats
-from em_platform.stitching.measure import finish_frame
+from em_platform.stitching.measure import process_pixels
 from em_platform.storage.atomic import whole_file
 
 Message = tuple[str, dict[str, Any]]
@@ -43,7 +42,7 @@ def process_frame(noted: NotedTile, recipes: LiveRecipes) -> ProcessedFrame:
     raw = read_image(noted.path)
     recipe = recipes.of(noted, raw)
     images, size = recipe.images(), recipe.tile.size
-    tile = finish_frame(images.orient(raw), images, tile_id=noted.tile_id)
+    tile = process_pixels(images.orient(raw), images, tile_id=noted.tile_id)
     whole = Box(y0=0, x0=0, y1=size.height_px, x1=size.width_px)
     shape = Shape(size=size, valid=recipe.tile.valid_box or whole)
     return ProcessedFrame(tile=tile, shape=shape)

@@ -51,7 +51,7 @@ def measure_frame(frames: Path, fields: dict[str, Any]) -> Part | None:
     if recipe is None or not path.is_file():
         return None
     # Only needed after a restart, and slow to load.
-    from em_platform.formats.image import read_image
+    from em_platform.formats import read_image
     from em_platform.imaging.tile import process_tile
 
     try:

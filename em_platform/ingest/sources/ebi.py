@@ -6,7 +6,7 @@ from typing import Any
 
 from em_platform.config import Settings
 from em_platform.errors import SourceError, SourceUnavailable
-from em_platform.formats.volume import Volume
+from em_platform.formats import Volume
 from em_platform.ingest.crawl import Found, from_any, with_sizes
 from em_platform.ingest.empiar import (
     EmpiarEntry,
@@ -100,8 +100,7 @@ class Ebi:
         )
 
     def open(self, entry: Entry, folder: Path) -> Volume:
-        from em_platform.formats.open_volume import open_volume
-        from em_platform.formats.stack import open_stack
+        from em_platform.formats import open_stack, open_volume
 
         paths = [folder / file.name for file in entry.files]
         if len(paths) == 1:

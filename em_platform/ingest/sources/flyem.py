@@ -13,7 +13,7 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from em_platform.formats.volume import Volume
+from em_platform.formats import Volume
 from em_platform.ingest.dvid import Dvid
 from em_platform.ingest.dvid_instance import DvidVersion, parse_info
 from em_platform.ingest.flyem_entries import ask_neuprint, entry_of
@@ -100,7 +100,7 @@ class Flyem:
                 expected_chunks=whole.blocks(crop),
                 size_bytes=entry.estimated_bytes or 0,
             )
-        from em_platform.formats.chunk_count import count_chunks
+        from em_platform.formats import count_chunks
 
         count = count_chunks(
             array.url,
@@ -122,7 +122,7 @@ class Flyem:
         array, crop = _array_of(entry)
         volume: Volume
         if array.format == "precomputed":
-            from em_platform.formats.chunked import open_chunked
+            from em_platform.formats import open_chunked
 
             volume = open_chunked(
                 array.url,

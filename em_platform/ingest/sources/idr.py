@@ -8,7 +8,7 @@ from typing import Any
 
 from em_platform.config import Settings
 from em_platform.errors import SourceError, SourceRefused
-from em_platform.formats.volume import Volume
+from em_platform.formats import Volume
 from em_platform.ingest.fetch import fetch_files
 from em_platform.ingest.idr_study import (
     CODES,
@@ -110,7 +110,7 @@ class Idr:
             return fetch_files(
                 entry, folder, web=self._web, settings=self._settings, progress=progress
             )
-        from em_platform.formats.chunk_count import count_chunks
+        from em_platform.formats import count_chunks
 
         counted = count_chunks(
             entry.array.url, format="zarr", options=self._options(entry.array)
@@ -124,8 +124,7 @@ class Idr:
         )
 
     def open(self, entry: Entry, folder: Path) -> Volume:
-        from em_platform.formats.chunked import open_chunked
-        from em_platform.formats.open_volume import open_volume
+        from em_platform.formats import open_chunked, open_volume
 
         if entry.array is None:
             return open_volume(str(folder / entry.files[0].name))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from em_platform.errors import ConfigError, FormatError
-from em_platform.formats.image import SUFFIXES
+from em_platform.formats import SUFFIXES
 from em_platform.model import Failure
 from em_platform.stitching.beside_frames import PROCESSED, REFERENCES
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList

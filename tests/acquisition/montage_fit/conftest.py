@@ -19,7 +19,7 @@ from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.service import PipelineService
 from em_platform.acquisition.roi import created, roi_of, shared_px, stops_of
 from em_platform.config import Settings
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.model import Size
 from em_platform.simulation.devices.sensor import Sensor

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from em_platform.acquisition.montages.inbox import Inbox, key_of
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 
 QUIET_S = 5.0
 

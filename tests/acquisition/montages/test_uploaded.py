@@ -18,8 +18,7 @@ from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.aloha.pyramids import Frame, store_frame
 from em_platform.config import AlohaSettings, Settings, StorageSettings, TileSettings
 from em_platform.errors import FormatError
-from em_platform.formats.image import read_header, read_image
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import read_header, read_image, write_tiff
 from em_platform.model import AcquisitionUpload, Box, Montage, Size
 from em_platform.stitching.recipe import choose_recipe
 from em_platform.storage import Store, layout, open_store, store_of

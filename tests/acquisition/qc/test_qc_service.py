@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from em_platform.config import QcSettings, Settings
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.model import Size
 from em_platform.stitching.recipe import TileRecipe

@@ -14,7 +14,7 @@ from TEM_comms.tile import Raw
 from em_platform.acquisition.recorder.events import Message
 from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.errors import ConfigError, RecordError, StorageError
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 
 HEIGHT, WIDTH, OVERLAP, PIXEL_NM = 48, 64, 8, 4.0
 HEADERS = {"source": "session_1_scope", "sent_at": "1700000000000", "version": "2.7.1"}

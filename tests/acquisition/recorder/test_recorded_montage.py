@@ -8,7 +8,7 @@ import pytest
 
 from em_platform.acquisition.recorder.events import Event
 from em_platform.acquisition.recorder.montage import recorded_montage
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.model import Montage
 
 

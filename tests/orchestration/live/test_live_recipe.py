@@ -17,7 +17,7 @@ from em_platform.acquisition.montage_fit.unheard import whole_montage
 from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.definitions import defs
-from em_platform.formats.image import read_image
+from em_platform.formats import read_image
 from em_platform.messaging.topics import fitting
 from em_platform.model import Montage, Size, TileMatch, TileStats
 from em_platform.partitions import montages
@@ -52,18 +52,18 @@ def check_pixels(session: Any, found: dict[str, np.ndarray]) -> None:
 def check_statistics(session: Any, found: tuple[TileStats, ...]) -> None:
     assert len(found) == 6
     for stats in found:
-        levels, focus, hist = (session.said[t][stats.tile_id] for t in STATISTICS)
+        levels, focus, hist = (session.messages[t][stats.tile_id] for t in STATISTICS)
         assert list(stats.histogram) == list(hist.hist)
         assert 1.0 - stats.focus == focus.focus
         assert (stats.minimum, stats.maximum) == (levels.min, levels.max)
         assert (round(stats.mean), round(stats.std)) == (levels.mean, levels.std)
 
 
-def matches_said(session: Any, said: dict[str, dict[str, Any]]) -> Matches:
-    """As said, the upper or left tile first."""
+def published_matches(session: Any, messages: dict[str, dict[str, Any]]) -> Matches:
+    """As messages, the upper or left tile first."""
     at = {(r["row"], r["column"]): r["tile_id"] for r in session.raws}
     found: Matches = {}
-    for tile_id, message in said["tile.matches"].items():
+    for tile_id, message in messages["tile.matches"].items():
         for each in message.matches:
             p = tuple(zip(each.pY, each.pX, strict=True))
             q = tuple(zip(each.qY, each.qX, strict=True))
@@ -88,13 +88,13 @@ def test_a_pipeline_that_begins_anew_makes_the_same_of_every_frame(
         path.unlink()
     (live.folder / f"{KEY}.complete.json").unlink()
     live.image_in_order(live.raws[::-1])
-    said = live.run_pipeline("second")
+    messages = live.run_pipeline("second")
     check_pixels(live, live.processed())
     for topic in STATISTICS:
-        assert {t: m.model_dump() for t, m in said[topic].items()} == {
-            t: m.model_dump() for t, m in live.said[topic].items()
+        assert {t: m.model_dump() for t, m in messages[topic].items()} == {
+            t: m.model_dump() for t, m in live.messages[topic].items()
         }
-    assert matches_said(live, said) == matches_said(live, live.said)
+    assert published_matches(live, messages) == published_matches(live, live.messages)
 
 
 def test_a_quality_control_that_was_away_gives_the_same_verdicts(
@@ -122,9 +122,9 @@ def test_a_montage_fit_that_was_away_measures_the_same_matches(live: Any) -> Non
         settings=live.settings.stitching.match,
         recipe=recipe,
     )
-    assert points_of(found) == matches_said(live, live.said)
+    assert points_of(found) == published_matches(live, live.messages)
     for tile_id, tile in growing.tiles.items():
-        assert tile.focus == live.said["tile.statistics.focus"][tile_id].focus
+        assert tile.focus == live.messages["tile.statistics.focus"][tile_id].focus
 
 
 def run_job(
@@ -157,7 +157,7 @@ def test_dagster_makes_the_tiles_of_the_live_session(
     quality = live.settings.stitching.quality
     assert all(check.passed for check in check_tiles(stats, quality))
     matches = store.read(layout.tile_matches(KEY), tuple[TileMatch, ...])
-    assert points_of(matches) == matches_said(live, live.said)
+    assert points_of(matches) == published_matches(live, live.messages)
     assert all(match.kept for match in matches)
 
 
@@ -185,7 +185,7 @@ def test_stitch_makes_the_tiles_of_the_live_session(
     stitching = live.settings.stitching
     result = stitch_montage(montage, str(tmp_path / "m.zarr"), settings=stitching)
     check_statistics(live, result.stats)
-    assert points_of(result.fit.matches) == matches_said(live, live.said)
+    assert points_of(result.fit.matches) == published_matches(live, live.messages)
     box = result.images.valid_box
     assert box is not None
     inside = np.s_[box.y0 : box.y1, box.x0 : box.x1]
@@ -203,5 +203,5 @@ def test_stitch_of_the_folder_of_frames_needs_no_list(
     result = stitch_montage(montage, str(tmp_path / "m.zarr"), settings=stitching)
     for stats in result.stats:
         tile_id = stats.tile_id.removesuffix(".tiff")
-        hist = live.said["tile.statistics.histogram"][tile_id].hist
+        hist = live.messages["tile.statistics.histogram"][tile_id].hist
         assert list(stats.histogram) == list(hist)

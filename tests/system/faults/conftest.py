@@ -100,8 +100,8 @@ class Seen:
             self.to_upload = max(self.to_upload, buffer["queue_length"])
         named = {"state": parts.get("state"), "qc": light, "buffer": buffer}
         for name, part in {**named, **(parts.get("services") or {})}.items():
-            if part and "heard_at" in part:
-                silent = now - part["heard_at"]
+            if part and "seen_at" in part:
+                silent = now - part["seen_at"]
                 self.silent_s[name] = max(self.silent_s[name], silent)
 
     def said(self, words: str) -> str:
