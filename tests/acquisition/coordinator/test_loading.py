@@ -18,7 +18,7 @@ from temdb.models import (
     SubstrateCreate,
 )
 
-from em_platform.acquisition.coordinator.loading import region_of, rois_of_section
+from em_platform.acquisition.coordinator.intake import region_of, rois_of_section
 from em_platform.config import Settings, TemdbSettings
 from em_platform.errors import RecordError, SourceUnavailable
 from em_platform.processes import free_port
