@@ -7,7 +7,7 @@ pigeon-transitions in this:
   an answer never meet; it counts from when the state's request has gone out.
 - Transitions do not restyle a graph that is not shown while it runs.
 - An error in a callback reaches the root (`crashed`), not only the log.
-- `context` is what all machines share, see `machines.context`.
+- `context` is what all machines share, see `Context`.
 """
 
 import itertools
