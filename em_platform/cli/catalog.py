@@ -174,7 +174,7 @@ def migrate(paths: tuple[Path, ...], write: bool) -> None:
     No key is lost: what has no place is kept below additional_metadata.undeclared. A
     second time changes nothing. Status 1 where a file holds no record.
     """
-    from em_platform.catalog.migrate_files import migrated_files, write_migrated
+    from em_platform.catalog.migrate import migrated_files, write_migrated
 
     changed = failed = 0
     for done in migrated_files(paths):
@@ -194,7 +194,7 @@ def migrate(paths: tuple[Path, ...], write: bool) -> None:
 @_JSON
 def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
     """List datasets with the same voxels, the same file, or the same name."""
-    from em_platform.catalog.identity import find_duplicates, latest
+    from em_platform.catalog.repository import find_duplicates, latest
 
     found = [each for each in _found(paths) if isinstance(each.content, dict)]
     groups = find_duplicates(latest(found)[0])
@@ -217,7 +217,7 @@ def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
 def schema(target: Path | None, strict: bool) -> None:
     """Print the JSON Schema (draft 2020-12) of a record, or write it to TARGET."""
     from em_platform.catalog.record_files import json_bytes
-    from em_platform.catalog.schema import published_schema, strict_schema
+    from em_platform.catalog.validate import published_schema, strict_schema
 
     kind = "record schema"
     found = strict_schema() if strict else published_schema()

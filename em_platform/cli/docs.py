@@ -45,7 +45,9 @@ def cli_page() -> str:
     """Every command with its options."""
     from em_platform.cli import COMMANDS, cli
 
-    lines = ["# Command line", "", _GENERATED, "", *_options(cli), ""]
+    lines = ["# Command line", "", _GENERATED, ""]
+    lines += ["These options stand before a command or after it:", "", *_options(cli)]
+    lines += ["", "[How to call it](../how-to/use-the-command-line.md).", ""]
     for name in COMMANDS:
         found = cli.get_command(click.Context(cli), name)
         lines += _command(f"em-platform {name}", found)
@@ -126,7 +128,7 @@ def errors_page() -> str:
 
 def catalog_page() -> str:
     """The JSON schema of a catalog record."""
-    from em_platform.catalog.schema import published_schema
+    from em_platform.catalog.validate import published_schema
 
     schema = published_schema()
     lines = ["# Catalog record", "", _GENERATED, "", schema.get("description", ""), ""]
@@ -181,7 +183,7 @@ def _kept_lines(paragraph: str) -> str:
 
 def _options(found: click.Command) -> Iterator[str]:
     for option in found.params:
-        if isinstance(option, click.Option):
+        if isinstance(option, click.Option) and not option.hidden:
             names = ", ".join(f"`{n}`" for n in (*option.opts, *option.secondary_opts))
             kind = (
                 ""

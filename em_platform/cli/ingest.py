@@ -14,6 +14,7 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 
+from em_platform.cli.console_output import print_messages
 from em_platform.cli.ingest_report import (
     IngestReport,
     print_plan,
@@ -82,7 +83,7 @@ def command(
         claim_home(settings)
     if worker is not None:
         sys.exit(_be_worker(worker, keys.get(worker, ()), settings))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    print_messages()
     console = Console(stderr=as_json)
     if lists or dry_run:
         plan = _planned(keys, settings, dry_run=dry_run)

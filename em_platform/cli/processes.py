@@ -18,7 +18,7 @@ from em_platform.simulation.devices import DEVICES, run_device
 def broker(host: str | None, port: int | None) -> None:
     """Run the embedded message broker until SIGTERM or Ctrl-C."""
     from em_platform.messaging.broker import Broker
-    from em_platform.messaging.service import say_ready, stop_signals
+    from em_platform.messaging.service import report_ready, stop_signals
 
     given = {"broker.host": host, "broker.port": port}
     overrides = {name: str(value) for name, value in given.items() if value is not None}
@@ -27,7 +27,7 @@ def broker(host: str | None, port: int | None) -> None:
     settings = all_settings.broker
     with stop_signals() as stop, Broker(settings) as broker:
         click.echo(f"broker listens at {settings.host}:{broker.port}")
-        say_ready("broker")
+        report_ready("broker")
         stop.wait()
 
 

@@ -186,7 +186,7 @@ def worker_command(source: str, keys: Sequence[str]) -> list[str]:
 
 
 def _note(store: Store, outcome: ItemOutcome, status: Status) -> None:
-    from em_platform.catalog.status import mark
+    from em_platform.catalog.record_files import mark
 
     error = None if status is Status.CANCELLED else ProcessingError(outcome.sentence)
     place = layout.item_folder(outcome.source, outcome.key)

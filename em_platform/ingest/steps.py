@@ -13,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from em_platform.catalog.ci import ci_metadata
 from em_platform.catalog.ingested import record_of_item
-from em_platform.catalog.record_files import content_of, first_recorded
-from em_platform.catalog.status import mark
+from em_platform.catalog.record_files import (
+    ci_metadata,
+    content_of,
+    first_recorded,
+    mark,
+)
 from em_platform.catalog.validate import check_record
 from em_platform.config import Settings
 from em_platform.errors import OutputBusy, StorageError

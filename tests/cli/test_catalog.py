@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
+from em_platform.catalog.record_files import mark
 from em_platform.catalog.records import record_id
-from em_platform.catalog.status import mark
 from em_platform.cli import cli
 from em_platform.errors import PlatformError
 from em_platform.model.dataset import (

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from em_platform.catalog.record_files import read_record
-from em_platform.catalog.status import mark
+from em_platform.catalog.record_files import mark, read_record
 from em_platform.cli import main
 from em_platform.config import Settings, load_settings
 from em_platform.ingest.outcome import ItemOutcome
