@@ -6,8 +6,7 @@ that table has them, too.
 
 import dagster as dg
 
-from em_platform.assets.checks import check_results, ingest_check_specs
-from em_platform.assets.failures import dagster_failures
+from em_platform.assets.checks import check_results, check_specs, dagster_failures
 from em_platform.assets.ingest_summaries import (
     entry_summary,
     raw_summary,
@@ -34,6 +33,18 @@ _AGAIN = dg.RetryPolicy(
     jitter=dg.Jitter.PLUS_MINUS,
 )
 """For unforeseen errors; those of the platform go through `dagster_failures`."""
+
+_CHECKS = {
+    "raw": ("files_are_whole", "no_chunks_are_missing"),
+    "volume": ("shape_is_expected", "voxel_size_is_expected", "volume_is_not_blank"),
+    "record": ("record_is_valid", "dataset_is_new"),
+}
+"""Asset of a source -> its checks; what they state: `ingest.checks.CHECKS`."""
+
+
+def _check_specs(source: str, name: str) -> list[dg.AssetCheckSpec]:
+    sentences = {check: checks.CHECKS[check] for check in _CHECKS[name]}
+    return check_specs([source, name], sentences, items[source])
 
 
 def _entry(source: str) -> dg.AssetsDefinition:
@@ -73,7 +84,7 @@ def _raw(source: str) -> dg.AssetsDefinition:
         owners=_OWNERS,
         pool=source_pool(source),
         retry_policy=_AGAIN,
-        check_specs=ingest_check_specs(source, "raw"),
+        check_specs=_check_specs(source, "raw"),
         tags={"em/source": source},
         description=f"One item's files of {source} whole on this disk, or a count of "
         "the chunks that the source holds.",
@@ -121,7 +132,7 @@ def _volume(source: str) -> dg.AssetsDefinition:
         owners=_OWNERS,
         pool=HEAVY_POOL if is_heavy(source) else None,
         retry_policy=_AGAIN,
-        check_specs=ingest_check_specs(source, "volume"),
+        check_specs=_check_specs(source, "volume"),
         tags={"em/source": source},
         description=f"One item of {source} as OME-Zarr 0.5: sharded, with a pyramid.",
     )
@@ -170,7 +181,7 @@ def _record(source: str) -> dg.AssetsDefinition:
         kinds={"json"},
         owners=_OWNERS,
         retry_policy=_AGAIN,
-        check_specs=ingest_check_specs(source, "record"),
+        check_specs=_check_specs(source, "record"),
         tags={"em/source": source},
         description=f"The catalog record of one item of {source}, checked.",
     )
@@ -191,8 +202,7 @@ def _record(source: str) -> dg.AssetsDefinition:
                 settings=configuration.settings(),
                 dagster=step_of(context),
             )
-        wanted = ("record_is_valid", "dataset_is_new")
-        outcomes = [check for check in found if check.name in wanted]
+        outcomes = [check for check in found if check.name in _CHECKS["record"]]
         return dg.MaterializeResult(
             metadata=record_summary(written, store.url(layout.record(source, key))),
             check_results=check_results(outcomes, [source, "record"]),

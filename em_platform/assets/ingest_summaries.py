@@ -6,8 +6,15 @@ from typing import Any
 
 import dagster as dg
 
-from em_platform.assets.metadata import Metadata, picture, table
-from em_platform.assets.summaries import place, record_summary, short
+from em_platform.assets.metadata import (
+    Metadata,
+    human_bytes,
+    picture,
+    place,
+    record_summary,
+    short,
+    table,
+)
 from em_platform.formats import local_path
 from em_platform.model.ingest import Entry, RawItem, VolumeItem
 from em_platform.model.volume import VoxelStatistics
@@ -16,7 +23,6 @@ __all__ = ["entry_summary", "raw_summary", "record_summary", "volume_summary"]
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _COLUMNS = 64
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def entry_summary(entry: Entry, url: str) -> Metadata:
@@ -110,18 +116,6 @@ def volume_summary(item: VolumeItem, options: Mapping[str, Any]) -> Metadata:
         "MB/s": short(plain / 1e6 / written.seconds if written.seconds else 0.0),
         "sha256 of the voxels": written.statistics.content_sha256,
     }
-
-
-def human_bytes(size: int | None) -> str:
-    """`1.5 MB`; a thousand of one unit is one of the next."""
-    if size is None:
-        return "not known"
-    value = float(size)
-    for unit in _UNITS:
-        if value < 1000 or unit == _UNITS[-1]:
-            break
-        value /= 1000
-    return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
 
 
 def _histogram(statistics: VoxelStatistics) -> dg.MetadataValue:

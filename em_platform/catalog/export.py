@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from em_platform.catalog.identity import changed_at
 from em_platform.catalog.record_files import at, json_bytes
-from em_platform.catalog.repository import Found
+from em_platform.catalog.repository import Found, changed_at
 from em_platform.catalog.summary import review_reasons
 from em_platform.model.dataset import is_uri
 from em_platform.storage.guard import whole_folder

@@ -7,26 +7,25 @@ where it stood, and named in a remark. Doing it again changes nothing.
 """
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from em_platform.catalog import repairs
-from em_platform.catalog.identity import identity
-from em_platform.catalog.record_files import at
+from em_platform.catalog.record_files import at, json_bytes
+from em_platform.catalog.repairs import REPAIRS, UNDECLARED, Draft, data_type
+from em_platform.catalog.repairs import Path as KeyPath
+from em_platform.catalog.repository import identity, json_files, parsed
 from em_platform.catalog.rules import lengths_are_in_order
-from em_platform.catalog.validate import schema_errors
 from em_platform.errors import RecordError
 from em_platform.model.dataset import NEEDED_WHEN_COMPLETE, SCHEMA_VERSION, Status
+from em_platform.storage import atomic
 
-UNDECLARED = "undeclared"
-"""Key of `additional_metadata` below which misfits are kept."""
-Path = tuple[str, ...]
 _CORE, _TECHNICAL = ("metadata", "core"), ("metadata", "technical")
 _PROVENANCE = ("metadata", "provenance")
-MOVES: tuple[tuple[Path, Path], ...] = (
+MOVES: tuple[tuple[KeyPath, KeyPath], ...] = (
     *(
         ((name,), (*_CORE, name))
         for name in (
@@ -57,10 +56,6 @@ MOVES: tuple[tuple[Path, Path], ...] = (
 )  # fmt: skip
 """Where version 1, and records beside the schema of version 2, have what; and where it
 belongs. Done where the place is free."""
-_NEVER_MOVED = {
-    ("id",), ("source",), ("source_id",), ("status",), ("created_at",), ("metadata",),
-    _CORE, (*_CORE, "description"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +81,13 @@ def migrate(
         It is no object, or of a version that this platform does not know.
     """
     _check_version(content)
-    draft = _Draft(content=copy.deepcopy(dict(content)))
+    draft = Draft(content=copy.deepcopy(dict(content)))
     _make_room(draft)
     for source, target in MOVES:
         draft.move(source, target)
     _share_dtype(draft)
     draft.keep_undeclared_unknown_keys()
-    for path, repair in repairs.REPAIRS.items():
+    for path, repair in REPAIRS.items():
         draft.repair(path, repair)
     _fill_in(draft, recorded_at)
     _order_lengths(draft)
@@ -103,77 +98,6 @@ def migrate(
         draft.remark(("schema_version",), f"{SCHEMA_VERSION}, was {before}")
         draft.content["schema_version"] = SCHEMA_VERSION
     return Migrated(content=draft.content, remarks=tuple(draft.remarks))
-
-
-@dataclass(slots=True, kw_only=True)
-class _Draft:
-    content: dict[str, Any]
-    remarks: list[str] = field(default_factory=list)
-
-    def remark(self, path: Path, what: str) -> None:
-        self.remarks.append(f"{'.'.join(path)}: {what}")
-
-    def put(self, path: Path, value: Any) -> None:
-        node = self.content
-        for part in path[:-1]:
-            if not isinstance(node.get(part), dict):
-                node[part] = {}
-            node = node[part]
-        node[path[-1]] = value
-
-    def take(self, path: Path) -> Any:
-        above, last = path[:-1], path[-1]
-        node = _node(self.content, above)
-        value = node.pop(int(last) if isinstance(node, list) else last)
-        if above == ("local_paths",) and not node:
-            del self.content["local_paths"]
-        return value
-
-    def move(self, source: Path, target: Path) -> None:
-        above = _node(self.content, source[:-1])
-        if not isinstance(above, dict) or source[-1] not in above:
-            return
-        parents = [at(self.content, *target[:n]) for n in range(1, len(target))]
-        if not all(parent is None or isinstance(parent, dict) for parent in parents):
-            return
-        if at(self.content, *target) is None:
-            self.put(target, self.take(source))
-            self.remark(source, f"is {'.'.join(target)} now")
-
-    def keep_undeclared(self, path: Path, why: str) -> None:
-        room, name = ("additional_metadata", UNDECLARED), ".".join(path)
-        while not isinstance(at(self.content, *room), dict | None):
-            room = (room[0], f"{room[1]}_")
-        while name in (at(self.content, *room) or {}):
-            name += "_"
-        self.put((*room, name), self.take(path))
-        self.remark(path, f"{why}; kept in {'.'.join(room)}")
-
-    def repair(self, path: Path, repair: repairs.Repair) -> None:
-        value = at(self.content, *path)
-        if value is None:
-            return
-        repaired, remark = repair(value)
-        if repaired is None:
-            self.keep_undeclared(path, remark)
-        elif remark:
-            self.put(path, repaired)
-            self.remark(path, remark)
-
-    def keep_undeclared_unknown_keys(self) -> None:
-        found = {each.path for each in schema_errors(self.content) if each.is_unknown}
-        # From the end of lists, so that the numbers of the others stay right.
-        for path in sorted(found, reverse=True):
-            self.keep_undeclared(path, "no version declares this key")
-
-    def keep_undeclared_wrong_values(self) -> None:
-        found: dict[Path, str] = {}
-        for each in schema_errors(self.content):
-            path = _field_of(each.path)
-            if not each.is_unknown and path and path not in _NEVER_MOVED:
-                found.setdefault(path, each.reason)
-        for path, reason in sorted(found.items()):
-            self.keep_undeclared(path, reason)
 
 
 def _check_version(content: Any) -> None:
@@ -191,7 +115,7 @@ def _check_version(content: Any) -> None:
         )
 
 
-def _make_room(draft: _Draft) -> None:
+def _make_room(draft: Draft) -> None:
     """Parts that should be objects but are not make way for those that are."""
     for path in (("additional_metadata",), ("metadata",), ("files",), _CORE):
         value = at(draft.content, *path)
@@ -203,11 +127,11 @@ def _make_room(draft: _Draft) -> None:
             )
 
 
-def _share_dtype(draft: _Draft) -> None:
+def _share_dtype(draft: Draft) -> None:
     """A flat record has one name for the type in the source and in the volume."""
     stated = at(draft.content, *_TECHNICAL, "dtype")
     if isinstance(stated, str) and at(draft.content, *_CORE, "data_type") is None:
-        name, _ = repairs.data_type(stated)
+        name, _ = data_type(stated)
         if name is not None and at(draft.content, *_CORE, "volume_shape") is not None:
             draft.put((*_CORE, "data_type"), name)
             draft.remark(
@@ -215,7 +139,7 @@ def _share_dtype(draft: _Draft) -> None:
             )
 
 
-def _fill_in(draft: _Draft, recorded_at: datetime | None) -> None:
+def _fill_in(draft: Draft, recorded_at: datetime | None) -> None:
     """What version 3 must have and older records may lack, from what they say."""
     content = draft.content
     source, name = content.get("source"), content.get("source_id")
@@ -243,7 +167,7 @@ def _fill_in(draft: _Draft, recorded_at: datetime | None) -> None:
             draft.remark(("created_at",), f"was missing, {found} is the best known")
 
 
-def _order_lengths(draft: _Draft) -> None:
+def _order_lengths(draft: Draft) -> None:
     """Records of version 2 list `dimensions_nm` as x, y, z."""
     path = (*_TECHNICAL, "dimensions_nm")
     found = at(draft.content, *path)
@@ -256,29 +180,10 @@ def _order_lengths(draft: _Draft) -> None:
         draft.remark(path, "was in the order x, y, z, is z, y, x now")
 
 
-def _remark_on_missing(draft: _Draft) -> None:
+def _remark_on_missing(draft: Draft) -> None:
     for name in ("source", "source_id", "created_at"):
         if draft.content.get(name) is None:
             draft.remark((name,), "is missing, and nothing else states it")
-
-
-def _field_of(path: Path) -> Path:
-    """The path down to the field: a wrong number in a list makes the list wrong."""
-    for number, part in enumerate(path):
-        if part.isdigit():
-            return path[:number]
-    return path
-
-
-def _node(content: Any, path: Path) -> Any:
-    for part in path:
-        if isinstance(content, list) and part.isdigit() and int(part) < len(content):
-            content = content[int(part)]
-        elif isinstance(content, dict):
-            content = content.get(part)
-        else:
-            return None
-    return content
 
 
 def _is_uuid(value: Any) -> bool:
@@ -286,3 +191,54 @@ def _is_uuid(value: Any) -> bool:
         return bool(str(UUID(value)) == value.lower())
     except (AttributeError, TypeError, ValueError):
         return False
+
+
+KEPT = ".before-v3"
+"""The end of the name of a record as it was before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigratedFile:
+    """One file's record as version 3 and what changed; or why there is none."""
+
+    path: Path
+    content: dict[str, Any] | None = None
+    remarks: tuple[str, ...] = ()
+    trouble: str = ""
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the record is another one than before."""
+        return bool(self.remarks)
+
+
+def migrated_files(paths: Iterable[Path]) -> Iterator[MigratedFile]:
+    """Every record of files and folders as version 3; nothing is written."""
+    for path in paths:
+        for file in json_files(path) if path.is_dir() else [path]:
+            yield _migrated(file)
+
+
+def write_migrated(done: MigratedFile) -> None:
+    """Put the new record in place of the old one, where it is another one.
+
+    The old one, which we did not make, is kept as `<name>.before-v3`.
+    """
+    if not done.is_changed:
+        return
+    kept = done.path.with_name(f"{done.path.name}{KEPT}")
+    if not kept.exists():
+        atomic.write_bytes(kept, done.path.read_bytes())
+    atomic.write_bytes(done.path, json_bytes(done.content))
+
+
+def _migrated(path: Path) -> MigratedFile:
+    found = parsed(path.read_bytes(), str(path))
+    if found.trouble:
+        return MigratedFile(path=path, trouble=found.trouble)
+    written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    try:
+        done = migrate(found.content, recorded_at=written_at)
+    except RecordError as error:
+        return MigratedFile(path=path, trouble=str(error))
+    return MigratedFile(path=path, content=done.content, remarks=done.remarks)

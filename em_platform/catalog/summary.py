@@ -12,10 +12,21 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from em_platform.catalog.record_files import at
-from em_platform.catalog.repository import Found
+from em_platform.catalog.repository import (
+    EXCLUDED,
+    INCLUDED,
+    Found,
+    find_duplicates,
+    latest,
+)
 from em_platform.catalog.validate import Findings
-from em_platform.model.dataset import Status
+from em_platform.config import CatalogSettings
+from em_platform.model.dataset import SCHEMA_VERSION, Status
 
+_VERSION = "3.0"
+"""Of the catalog's own form; macroscope's is `2.0-enhanced`."""
+_SAMPLE = 5
+"""How many valid records macroscope's catalogs show."""
 REQUIRED = ("id", "source", "source_id", "status", "created_at", "metadata")
 """Top-level fields that every version asks for."""
 EXPECTED = (
@@ -75,6 +86,64 @@ def review_reasons(record: Mapping[str, Any]) -> list[str]:
     if record.get("status") != Status.NEEDS_REVIEW or not isinstance(found, list):
         return []
     return [reason for reason in found if isinstance(reason, str)]
+
+
+def catalog_of(
+    found: Iterable[Found],
+    judged: tuple[Judged, ...],
+    *,
+    settings: CatalogSettings,
+    generated_at: str | None,
+) -> dict[str, Any]:
+    """The catalog: all records in full, and what they say together."""
+    found = list(found)
+    records = [dict(each.record) for each in judged if each.record]
+    parsing = sum(bool(each.trouble) for each in found)
+    parsed = [each for each in found if isinstance(each.content, dict)]
+    _, older = latest(parsed)
+    duplicates = (
+        find_duplicates(each.found for each in judged if each.record)
+        if settings.detect_duplicates
+        else ()
+    )
+    checked = validation(judged)
+    return {
+        "metadata": {
+            "generated_at": generated_at,
+            "schema_version": SCHEMA_VERSION,
+            "consolidation_version": _VERSION,
+            "configuration": {
+                "validation_enabled": True,
+                "scan_directories": sorted(
+                    {each.place.rpartition("/")[0] for each in found}
+                ),
+                "include_patterns": list(INCLUDED),
+                "exclude_patterns": list(EXCLUDED),
+            },
+        },
+        "summary": {
+            "total_files": len(found),
+            "processed_files": len(found) - parsing,
+            "validation_errors": checked["invalid_files"] - parsing,
+            "parsing_errors": parsing,
+            "sources_found": sorted({each.source for each in judged}),
+            "superseded": len(older),
+            "duplicates": len(duplicates),
+            **counts(records),
+        },
+        "validation": checked,
+        "data_quality": data_quality(judged),
+        "legacy_compatibility": key_ratios(records),
+        "duplicates": [
+            {"by": d.by, "value": d.value, "records": list(d.places)}
+            for d in duplicates
+        ],
+        "superseded": [{"record": old.place, "by": new.place} for old, new in older],
+        "valid_records_sample": [dict(each.record) for each in judged if each.is_valid][
+            :_SAMPLE
+        ],
+        "records": records,
+    }
 
 
 def validation(judged: Sequence[Judged]) -> dict[str, Any]:

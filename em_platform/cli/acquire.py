@@ -1,14 +1,14 @@
 """`em-platform acquire`: montages from the microscope, real or simulated."""
 
-import logging
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 
-from em_platform.cli.console_output import ConsoleOutput, short
+from em_platform.cli.console_output import ConsoleOutput, print_messages, short
 from em_platform.config import Settings, export, load_settings
 from em_platform.errors import ConfigError
 from em_platform.processes import free_port
@@ -22,7 +22,6 @@ _REPORT = "session report"
 
 
 @click.command()
-@click.option("--profile", metavar="NAME", help="sim, T1, or a YAML file of your own.")
 @click.option(
     "--montages",
     type=click.IntRange(0),
@@ -46,14 +45,15 @@ _REPORT = "session report"
 @click.option(
     "--broker", metavar="HOST:PORT", help="The broker to use; port 0: a free one."
 )
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
 def command(
-    profile: str | None,
     montages: int,
     first: int | None,
     ends: bool,
     report_path: str | None,
     draw: str | None,
     broker: str | None,
+    as_json: bool,
     **chosen: float,
 ) -> None:
     """Image montages with the live microscope, judge and upload them.
@@ -69,34 +69,39 @@ def command(
     status 0 when every montage is imaged, judged, uploaded and verified, and nothing
     was lost or published twice.
     """
-    if profile is not None:
-        from em_platform.cli import choose_profile
-
-        choose_profile(profile)
     settings = _settings(broker, chosen)
     if draw is not None:
         _draw(Path(draw))
         return
     if report_path is not None:
         check_file(Path(report_path), _REPORT)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    good = _image(settings, montages, first=first, ends=ends, report_path=report_path)
-    sys.exit(0 if good else 1)
+    print_messages()
+    report = _image(
+        settings,
+        montages,
+        ConsoleOutput(Console(stderr=as_json, highlight=False)),
+        first=first,
+        ends=ends or as_json,
+        report_path=report_path,
+    )
+    if as_json:
+        click.echo(report.model_dump_json())
+    sys.exit(0 if report.is_good else 1)
 
 
 def _image(
     settings: Settings,
     montages: int,
+    output: ConsoleOutput,
     *,
     first: int | None,
     ends: bool,
     report_path: str | None,
-) -> bool:
+) -> "LiveReport":
     from em_platform.cli import watch
     from em_platform.cli.live import live_microscope
     from em_platform.messaging.bus import Bus
 
-    output = ConsoleOutput()
     with live_microscope(settings, output) as live:
         settings = live.settings
         if live.page:
@@ -112,7 +117,7 @@ def _image(
             )
         output.console.print(watch.table(report))
         for line in watch.figures(report):
-            output.line(line)
+            output.result(line)
         _print_folders(settings, output)
         if report_path is not None:
             _write(Path(report_path), report)
@@ -120,7 +125,7 @@ def _image(
             output.line("serving until Ctrl-C")
             live.supervisor.run()
         output.line("stopping")
-    return report.is_good
+    return report
 
 
 def _print_folders(settings: Settings, output: ConsoleOutput) -> None:

@@ -10,7 +10,7 @@ import click
 from em_platform.cli.catalog_output import print_findings, print_records, print_table
 from em_platform.config import load_settings
 from em_platform.errors import ConfigError, RecordError
-from em_platform.storage import Store, store_of
+from em_platform.storage import Store, layout, store_of
 from em_platform.storage.guard import mark_of, write_file
 
 _PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
@@ -55,6 +55,34 @@ def show(name: str) -> None:
         f"catalog: no record of {name!r}, a key, source_id or alias was expected; "
         "`em-platform catalog list` names them all"
     )
+
+
+@command.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also where the dataset is complete.")
+def remove(name: str, force: bool) -> None:
+    """Remove the record of a failed item: NAME is its key, or SOURCE/KEY.
+
+    Voxels and fetched files stay. Take the item off ingest.SOURCE.items, too: else the
+    next ingest makes the record again.
+    """
+    from em_platform.catalog.record_files import remove_record
+
+    source, _, key = name.rpartition("/")
+    store = _store()
+    named = [
+        each
+        for each in store.names(layout.RECORDS)
+        if source in ("", each) and store.exists(layout.record(each, key))
+    ]
+    if len(named) != 1:
+        found = f"{len(named)} records ({', '.join(named)})" if named else "no record"
+        raise ConfigError(
+            f"catalog: {found} of {name!r}, the key of one was expected; give it as "
+            "SOURCE/KEY, as `em-platform catalog list` names it"
+        )
+    remove_record(store, named[0], key, of_any_status=force)
+    click.echo(f"removed the record of {named[0]}/{key}")
 
 
 @command.command(context_settings={"ignore_unknown_options": True})
@@ -140,7 +168,7 @@ def consolidate(paths: tuple[Path, ...], target: Path | None) -> None:
     Status 1 where a record is not valid, unless catalog.strict is off.
     """
     from em_platform.catalog.consolidate import consolidate as consolidated
-    from em_platform.storage import layout, open_store
+    from em_platform.storage import open_store
 
     if paths and target is None:
         raise ConfigError(
@@ -174,7 +202,7 @@ def migrate(paths: tuple[Path, ...], write: bool) -> None:
     No key is lost: what has no place is kept below additional_metadata.undeclared. A
     second time changes nothing. Status 1 where a file holds no record.
     """
-    from em_platform.catalog.migrate_files import migrated_files, write_migrated
+    from em_platform.catalog.migrate import migrated_files, write_migrated
 
     changed = failed = 0
     for done in migrated_files(paths):
@@ -194,7 +222,7 @@ def migrate(paths: tuple[Path, ...], write: bool) -> None:
 @_JSON
 def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
     """List datasets with the same voxels, the same file, or the same name."""
-    from em_platform.catalog.identity import find_duplicates, latest
+    from em_platform.catalog.repository import find_duplicates, latest
 
     found = [each for each in _found(paths) if isinstance(each.content, dict)]
     groups = find_duplicates(latest(found)[0])
@@ -217,7 +245,7 @@ def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
 def schema(target: Path | None, strict: bool) -> None:
     """Print the JSON Schema (draft 2020-12) of a record, or write it to TARGET."""
     from em_platform.catalog.record_files import json_bytes
-    from em_platform.catalog.schema import published_schema, strict_schema
+    from em_platform.catalog.validate import published_schema, strict_schema
 
     kind = "record schema"
     found = strict_schema() if strict else published_schema()

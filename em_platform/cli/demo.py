@@ -1,6 +1,5 @@
 """`em-platform demo`: montages and public data, from source to checked result."""
 
-import logging
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ from rich.table import Table
 from em_platform.acquisition.session.report import LiveReport
 from em_platform.acquisition.session.session_log import SessionLog
 from em_platform.cli import watch
-from em_platform.cli.console_output import ConsoleOutput, short
+from em_platform.cli.console_output import ConsoleOutput, print_messages, short
 from em_platform.cli.demo_ingest import ingest_all, standins_for
 from em_platform.cli.live import export_settings, microscope_processes
 from em_platform.cli.platform import Platform, running_platform
@@ -105,7 +104,7 @@ def _show(
     store = store_of(platform.settings)
     table = Table("montage", "passed QC", "upload", "mosaic (px)", "checks")
     for column in table.columns:
-        column.no_wrap = True
+        column.overflow = "fold"  # an ellipsis would cut the key that one has to copy
     report = session.report
     good = report.is_good
     for each in report.montages:
@@ -123,7 +122,7 @@ def _show(
         )
     output.console.print(table)
     for line in watch.figures(report):
-        output.line(line)
+        output.result(line)
     for key, runs in session.runs.items():
         for line in _wrong(runs):
             output.line(f"{key}: {line}")
@@ -238,7 +237,7 @@ def only_ingest(ends: bool, home: str | None) -> None:
 
 
 def _started(first: str) -> ConsoleOutput:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    print_messages()
     output = ConsoleOutput()
     output.line(first)
     return output
@@ -267,11 +266,15 @@ def _run(
     ends: bool,
 ) -> None:
     """Do the parts in a running platform, then end this process with what came out."""
-    with running_platform(settings, beside=beside) as platform:
+    with running_platform(
+        settings,
+        beside=beside,
+        on_ready=lambda name: output.line(f"  {name} is ready"),
+    ) as platform:
         output.line(f"web UI at {platform.url}")
         outcomes = [part(platform) for part in parts]
         good = all(outcomes)
-        output.line("all checks passed" if good else "NOT all is as it should be")
+        output.result("all checks passed" if good else "NOT all is as it should be")
         _print_places(platform, output)
         if not ends and sys.stdout.isatty():
             output.line("serving until Ctrl-C")
@@ -283,10 +286,12 @@ def _run(
 def _print_places(platform: Platform, output: ConsoleOutput) -> None:
     store = store_of(platform.settings)
     results = store.local_path("")
+    home = short(platform.settings.home)
     for label, text in (
         ("web UI", platform.url),
         ("results", store.root if results is None else short(results)),
         ("logs", short(platform.settings.logs_folder)),
+        ("search", f"EM_HOME={home} em-platform catalog search 'voxel<10'"),
     ):
         output.console.print(f"  {label:<9}{text}", soft_wrap=True, markup=False)
 

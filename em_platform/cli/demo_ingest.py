@@ -27,7 +27,7 @@ from em_platform.cli.runs import (
 )
 from em_platform.config import Settings
 from em_platform.errors import PlatformError
-from em_platform.ingest.run_tags import partition_set
+from em_platform.ingest.plan import partition_set
 from em_platform.model.dataset import DatasetRecord
 from em_platform.model.ingest import RawItem, VolumeItem
 from em_platform.processes import listens
@@ -74,6 +74,8 @@ def standins_for(settings: Settings, output: ConsoleOutput) -> Iterator[World]:
     """
     folder = settings.home.absolute() / "standins"
     port = _port(folder / "port.txt")
+    if not any(folder.glob("*/*")):
+        output.line("making small copies of five public sources, some seconds, once")
     with running_world(folder, size="demo", port=port) as world:
         os.environ.update(world.environment)
         export_settings(world.settings)
@@ -175,7 +177,7 @@ def _show(platform: Platform, items: Sequence[_Item], output: ConsoleOutput) -> 
     names = ("source", "z y x", "voxel (nm)", "copied", "stored", "checks", "record")
     table = Table(*names, box=None, pad_edge=False)
     for column in table.columns:
-        column.no_wrap = True
+        column.overflow = "fold"  # an ellipsis would cut the key that one has to copy
     troubles: list[str] = []
     for item in items:
         try:

@@ -1,9 +1,8 @@
 """`em-platform up`: the processes of the platform, started, watched and ended."""
 
-import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 import yaml
 
 import em_platform
+from em_platform.cli.console_output import print_messages, verbosity
 from em_platform.cli.live import microscope_processes
 from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError
@@ -34,12 +34,16 @@ class Platform:
 
 @contextmanager
 def running_platform(
-    settings: Settings, *, beside: Sequence[Sequence[Child]] = ()
+    settings: Settings,
+    *,
+    beside: Sequence[Sequence[Child]] = (),
+    on_ready: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Platform]:
     """Start broker, recorder, code server, web UI and daemon; end them all after.
 
     Signals set `supervisor.stopping` within the block. `beside` are groups of further
     processes that need the broker; they stop before what they need, the last first.
+    `on_ready` is called with the name of each process when it serves.
 
     Raises
     ------
@@ -59,7 +63,7 @@ def running_platform(
         os.environ.update(environment)
         workspace = _prepare_dagster(home)
         with (
-            Supervisor(settings.logs_folder) as supervisor,
+            Supervisor(settings.logs_folder, on_ready=on_ready) as supervisor,
             supervisor.until_signalled(),
         ):
             session_file.write_text(supervisor.session)
@@ -211,21 +215,29 @@ def up(microscope: bool) -> None:
     port that is taken is replaced by a free one. A second platform needs a data
     directory and a broker port of its own: EM_HOME and EM_BROKER__PORT.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    print_messages()
     settings = load_settings()
-    click.echo("starting broker, recorder, code server, web UI and daemon ...")
+    if verbosity() >= 0:
+        click.echo("starting broker, recorder, code server, web UI and daemon ...")
     with ExitStack() as stack:
         page = ""
         if microscope:
             beside = stack.enter_context(microscope_processes(settings))
             settings, page = beside.settings, beside.page
-            running = running_platform(settings, beside=beside.groups)
+            running = running_platform(
+                settings, beside=beside.groups, on_ready=_print_ready
+            )
         else:
-            running = running_platform(settings)
+            running = running_platform(settings, on_ready=_print_ready)
         platform = stack.enter_context(running)
         _print_places(platform, settings, page)
         platform.supervisor.run()
         click.echo("stopping ...")
+
+
+def _print_ready(name: str) -> None:
+    if verbosity() >= 0:
+        click.echo(f"  {name} is ready")
 
 
 def _print_places(platform: Platform, asked: Settings, page: str) -> None:

@@ -134,7 +134,7 @@ def table(report: LiveReport) -> Table:
     """The montages of a session, a line each."""
     made = Table("montage", "tiles", "state", "passed QC", "upload", "seconds")
     for column in made.columns:
-        column.no_wrap = True
+        column.overflow = "fold"  # an ellipsis would cut the key that one has to copy
     for each in report.montages:
         made.add_row(
             each.acquisition_id or each.montage_id,

@@ -73,13 +73,21 @@ class Supervisor:
     """The parent of one session of processes.
 
     Every process below carries the session's mark in its environment; a watchdog ends
-    them all when this process ends, even by `kill -9`.
+    them all when this process ends, even by `kill -9`. `on_ready` is called with the
+    name of each child when it serves.
     """
 
-    def __init__(self, logs: Path, *, session: str = "") -> None:
+    def __init__(
+        self,
+        logs: Path,
+        *,
+        session: str = "",
+        on_ready: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.session = session or uuid.uuid4().hex
         self.stopping = threading.Event()
         self._logs = logs
+        self._on_ready = on_ready
         self._groups: list[list[_Running]] = []
         self._watchdog = self._start_watchdog()
 
@@ -141,7 +149,10 @@ class Supervisor:
                     raise _failed(running, f"ended {running.deaths} times at the start")
                 if time.monotonic() > deadline:
                     raise _failed(running, f"was not ready within {timeout_s:g} s")
-            waiting = [each for each in waiting if not each.child.ready(each.output())]
+            ready = [each for each in waiting if each.child.ready(each.output())]
+            for running in ready:
+                self._on_ready(running.child.name)
+                waiting.remove(running)
             time.sleep(0.05)
 
     def tend(self) -> None:

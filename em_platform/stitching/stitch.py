@@ -31,9 +31,9 @@ B = TypeVar("B")
 
 
 class Progress(Protocol):
-    """Called when a step begins (`done` 0) and after each piece of it."""
+    """Called when a step begins (`done` 0) and after each of its `total` pieces."""
 
-    def __call__(self, step: str, done: int, /) -> None: ...
+    def __call__(self, step: str, done: int, total: int, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ def stitch_montage(
 
 @dataclass(slots=True, kw_only=True)
 class _Steps:
-    """Times each step and reports progress."""
+    """Times each step and reports how far it is."""
 
     run: Map
     progress: Progress | None
@@ -146,18 +146,19 @@ class _Steps:
     @contextmanager
     def step(self, name: str) -> Iterator[Map]:
         started = time.perf_counter()
-        self._report(name, 0)
+        self._report(name, 0, 0)
         yield self._counted(name)
         self.seconds[name] = time.perf_counter() - started
 
     def _counted(self, name: str) -> Map:
         def counted(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
-            for done, result in enumerate(self.run(act, items), start=1):
-                self._report(name, done)
+            pieces = list(items)
+            for done, result in enumerate(self.run(act, pieces), start=1):
+                self._report(name, done, len(pieces))
                 yield result
 
         return counted
 
-    def _report(self, name: str, done: int) -> None:
+    def _report(self, name: str, done: int, total: int) -> None:
         if self.progress is not None:
-            self.progress(name, done)
+            self.progress(name, done, total)

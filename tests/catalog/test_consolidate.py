@@ -9,8 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from em_platform.catalog.checks import check_catalog
-from em_platform.catalog.consolidate import Consolidated, consolidate
+from em_platform.catalog.consolidate import Consolidated, check_catalog, consolidate
 from em_platform.catalog.record_files import json_bytes
 from em_platform.catalog.repository import found_at
 from em_platform.config import CatalogSettings

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from em_platform.catalog.migrate import UNDECLARED, migrate
+from em_platform.catalog.migrate import migrate
+from em_platform.catalog.repairs import UNDECLARED
 from em_platform.catalog.validate import check_record, judge_record
 from em_platform.errors import RecordError
 from em_platform.model.dataset import DatasetRecord

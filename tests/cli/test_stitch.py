@@ -112,6 +112,19 @@ def test_a_lens_a_model_and_settings_are_taken_over(
     assert level.shards == (256, 256)
 
 
+def test_json_is_one_object_on_stdout_and_the_summary_on_stderr(
+    montage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = str(tmp_path / "x.zarr")
+    arguments = ["stitch", str(montage), "--output", target, "--overlap", "0.3"]
+    assert main_without_exit(*arguments, "--workers", "1", "--json") == 0
+    printed = capsys.readouterr()
+    assert len(json.loads(printed.out)["tiles"]) == 4
+    assert "4 placed of 4" in printed.err
+    assert main_without_exit("stitch", "nowhere", "--output", target, "--json") == 1
+    assert "nowhere" in json.loads(capsys.readouterr().out)["failures"][0]["item"]
+
+
 def test_help_says_the_kinds_of_input_and_the_exit_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

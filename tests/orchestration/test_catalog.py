@@ -4,8 +4,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from em_platform.catalog.record_files import mark
 from em_platform.catalog.records import record_id
-from em_platform.catalog.status import mark
 from em_platform.definitions import defs
 from em_platform.ingest.sources import SOURCES
 from em_platform.model.dataset import (

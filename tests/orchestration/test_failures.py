@@ -1,8 +1,8 @@
 import dagster as dg
 import pytest
 
-from em_platform.assets import failures
-from em_platform.assets.failures import dagster_failures
+from em_platform.assets import checks as asset_checks
+from em_platform.assets.checks import dagster_failures
 from em_platform.errors import BrokerUnavailable, FormatError
 
 
@@ -14,7 +14,7 @@ def run_of(asset: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
 def test_what_may_pass_by_itself_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(failures, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(asset_checks, "_PAUSE_S", 0.0)
     calls = []
 
     @dg.asset

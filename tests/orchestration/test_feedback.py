@@ -171,7 +171,7 @@ def test_a_region_that_no_coordinator_takes_is_told(
 ) -> None:
     monkeypatch.setattr("em_platform.acquisition.session.reimage._TAKEN_S", 0.5)
     monkeypatch.setattr("em_platform.acquisition.session.reimage._LOOK_S", 0.5)
-    monkeypatch.setattr("em_platform.assets.failures._RETRIES", 0)
+    monkeypatch.setattr("em_platform.assets.checks._RETRIES", 0)
     upload(image_montage("m-1"))
     result = image_again(instance)
     assert not result.success

@@ -5,7 +5,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from em_platform.assets import failures
+from em_platform.assets import checks as asset_checks
 from em_platform.config import export
 from em_platform.definitions import defs
 from em_platform.formats import open_level
@@ -99,7 +99,7 @@ def test_a_source_that_is_down_fails_with_its_sentence_and_its_record(
     store: Store,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(failures, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(asset_checks, "_PAUSE_S", 0.0)
     monkeypatch.setenv("EM_INGEST__TRANSFER__RETRIES", "0")
     key = world.keys["epfl"][0]
     world.faults.add(Fault(kind="status", status=503, path="/groups/*"))

@@ -100,8 +100,7 @@ def assert_marked(
 
 
 def assert_in_catalog(store: Store, key: str, *, sentence: str) -> None:
-    from em_platform.catalog.checks import catalog_is_complete
-    from em_platform.catalog.consolidate import consolidate
+    from em_platform.catalog.consolidate import catalog_is_complete, consolidate
 
     made = consolidate(store, CatalogSettings())
     assert made.invalid == 0, made.report

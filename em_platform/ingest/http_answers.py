@@ -1,10 +1,13 @@
-"""What a source's refusals and broken answers mean, each in one sentence."""
+"""Answers of web servers: refusals and cut answers in one sentence, index pages."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from html.parser import HTMLParser
 from http import HTTPStatus
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3
@@ -102,10 +105,10 @@ def _reason(response: requests.Response) -> str:
     kind = response.headers.get("Content-Type", "")
     plain = "json" in kind or "text/plain" in kind
     try:
-        said = response.raw.read(500, decode_content=True) if plain else b""
+        body = response.raw.read(500, decode_content=True) if plain else b""
     except (urllib3.exceptions.HTTPError, OSError):
-        said = b""
-    words = " ".join(said.decode("utf-8", errors="replace").split())[:200]
+        body = b""
+    words = " ".join(body.decode("utf-8", errors="replace").split())[:200]
     return words or response.reason or HTTPStatus(response.status_code).phrase
 
 
@@ -135,3 +138,56 @@ def retry_after_s(text: str | None) -> float:
         return 0.0
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One file or folder; `name` has no slash, `url` of a folder ends in one."""
+
+    name: str
+    url: str
+    is_folder: bool
+
+
+def parse_index(page: str, url: str) -> tuple[Listed, ...]:
+    """Files and folders that Apache's or nginx's index of `url` names, in its order.
+
+    Only what lies directly in that folder counts: links to the parent, to other orders
+    of the list and to other places are left out.
+    """
+    folder = _without_query(url).rstrip("/") + "/"
+    parser = _Links()
+    parser.feed(page)
+    parser.close()
+    found = {listed.name: listed for listed in _below(folder, parser.links)}
+    return tuple(found.values())
+
+
+class _Links(HTMLParser):
+    """Collects where a page's links lead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self.links += [value for name, value in attrs if name == "href" and value]
+
+
+def _below(folder: str, links: list[str]) -> Iterator[Listed]:
+    for link in links:
+        if urlsplit(link).query or link.startswith("#"):
+            continue
+        # A bare name may have a colon in it, which urljoin takes for a scheme.
+        bare = "://" not in link and not link.startswith("/")
+        at = urljoin(folder, f"./{link}" if bare else link)
+        rest = unquote(at).removeprefix(unquote(folder))
+        name = rest.removesuffix("/")
+        outside = len(rest) == len(unquote(at)) or not name or "/" in name
+        if not outside and name not in (".", ".."):
+            yield Listed(name=name, url=at, is_folder=rest.endswith("/"))
+
+
+def _without_query(url: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(query="", fragment=""))
