@@ -9,7 +9,7 @@ from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.recorder.events import Event
 from em_platform.config import Settings
 from em_platform.errors import MessageRejected, StorageError
-from em_platform.messaging.inbox import Handler
+from em_platform.messaging.mailboxes import Handler
 from em_platform.messaging.topics import fitting
 
 log = logging.getLogger(__name__)
