@@ -177,7 +177,7 @@ class TiffReader:
                 "TIFF; convert it",
                 uri=source.uri,
             )
-        # A third of a second to import: Dagster's processes load this file and read none.
+        # A third of a second to import; Dagster's processes load this module only.
         import tifffile
 
         try:
