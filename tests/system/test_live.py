@@ -25,9 +25,9 @@ from em_platform.acquisition.rig import free_ports, running_rig
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.topics import topics
 from em_platform.model import AcquisitionUpload
-from em_platform.processes import free_port as find_port
 from em_platform.processes.web import token_of
 from em_platform.storage import layout, store_of
+from tests.ports import reserve_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
@@ -147,7 +147,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
 
 
 def port_of() -> int:
-    return find_port("127.0.0.1")
+    return reserve_port()
 
 
 def logs(settings: Settings) -> str:
