@@ -3,17 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 import numpy as np
-import psutil
 import pytest
 import tifffile
 from pigeon import Pigeon
@@ -195,32 +192,3 @@ def test_a_process_that_is_killed_costs_time_and_no_tile(rig: Rig, victim: str) 
         )
         assert {path.stem for path in bodies} == set(complete["tiles"])
         assert len(complete["tiles"]) == 9
-
-
-def test_the_command_images_says_what_it_made_and_leaves_nothing_running(
-    home: Path, free_port: Callable[[], int]
-) -> None:
-    environment = {**os.environ, **variables(free_port()), "EM_HOME": str(home)}
-    command = [sys.executable, "-m", "em_platform", "acquire", "--montages", "2"]
-    done = subprocess.run(
-        [*command, "--rows", "2", "--columns", "2", "--tile-px", "128"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 tiles, 0 lost" in done.stdout
-    images = list((home / "frames").glob("m-*/*.tiff"))
-    frames = [path for path in images if not path.name.endswith(".processed.tiff")]
-    assert (len(frames), len(images)) == (8, 16)
-    assert {tifffile.imread(frame).shape for frame in frames} == {(128, 128)}
-    left = [p for p in psutil.process_iter() if str(home) in _home_of(p)]
-    assert left == []
-
-
-def _home_of(process: psutil.Process) -> str:
-    try:
-        return process.environ().get("EM_HOME", "")
-    except psutil.Error:
-        return ""
