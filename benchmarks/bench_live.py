@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 from timing import Cost, arguments, cost_of, finish, report
 
-from em_platform.acquisition.report import LiveReport
+from em_platform.acquisition.session.report import LiveReport
 from em_platform.config import BrokerSettings, export
 from em_platform.errors import BrokerUnavailable
 from em_platform.messaging.bus import Bus

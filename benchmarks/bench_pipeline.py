@@ -32,8 +32,8 @@ from em_platform.acquisition.pipeline.match_messages import match, template_matc
 from em_platform.acquisition.pipeline.matching import measure_neighbours
 from em_platform.acquisition.pipeline.noted import NotedTile, noted
 from em_platform.config import BrokerSettings, MatchSettings, Settings, export
-from em_platform.config.pipeline import PipelineSettings
-from em_platform.formats.tiff import write_tiff
+from em_platform.config.acquisition import PipelineSettings
+from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.processes import free_port
 from em_platform.simulation.specimen.tissue import tissue
@@ -62,7 +62,7 @@ class Scene:
 
 
 @dataclass(kw_only=True)
-class Heard:
+class Received:
     """When the results of each tile arrived."""
 
     matches_at: dict[str, float] = field(default_factory=dict)
@@ -110,7 +110,7 @@ def make_scene(
 @contextmanager
 def running(
     home: Path, scene: Scene, *, processes: int
-) -> Iterator[tuple[Bus, Heard, list[int]]]:
+) -> Iterator[tuple[Bus, Received, list[int]]]:
     """A broker, `processes` of the pipeline, and a bus that hears them."""
     port = free_port("127.0.0.1")
     told = export(
@@ -143,7 +143,7 @@ def running(
             started.append(process)
         bus = stack.enter_context(Bus(BrokerSettings(port=port), "bench"))
         bus.connect()
-        heard = Heard()
+        heard = Received()
         bus.subscribe("tile.matches", heard.on_matches)
         bus.subscribe("tile.statistics.focus", heard.on_statistics)
         yield bus, heard, [process.pid for process in started]
@@ -165,7 +165,7 @@ def wait_for(truth: Callable[[], bool], timeout_s: float = 300.0) -> None:
         time.sleep(0.002)
 
 
-def worst_error_px(scene: Scene, heard: Heard) -> tuple[float, int, int]:
+def worst_error_px(scene: Scene, heard: Received) -> tuple[float, int, int]:
     """Farthest of all matches from the truth; how many matched, and how many not."""
     off = {
         (b["row"], b["column"]): o

@@ -337,7 +337,7 @@ def drop_tiles(folder: Path) -> None:
     import cv2
     import numpy as np
 
-    from em_platform.formats.tiff import write_tiff
+    from em_platform.formats import write_tiff
 
     noise = np.random.default_rng(1).normal(128, 300, (512, 512)).astype(np.float32)
     image = np.clip(cv2.GaussianBlur(noise, (0, 0), 3), 0, 255).astype(np.uint8)

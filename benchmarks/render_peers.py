@@ -25,7 +25,7 @@ Render = Callable[[Places, str], np.ndarray | None]
 
 def ours(model: str = "translation") -> Render:
     from em_platform.config import RenderSettings
-    from em_platform.formats.ome_zarr import open_level
+    from em_platform.formats import open_level
     from em_platform.model import (
         Montage,
         MontageFit,

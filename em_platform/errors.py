@@ -2,7 +2,7 @@
 
 PlatformError
 ├── ConfigError               a setting is missing, unknown or wrong       → operator
-├── DataError                 what we hold is not right                    → set aside
+├── DataError                 what we hold is not right                    → rejected
 │   ├── FormatError           a file cannot be read
 │   ├── RecordError           a record breaks its schema
 │   └── ChecksumError         bytes are not those that were promised
@@ -17,7 +17,7 @@ PlatformError
 │   ├── NoAnswer              the message waited for did not come (retryable)
 │   └── MessageRejected       a body does not fit its topic
 ├── AcquisitionError
-│   ├── DeviceError           scope, stage or camera did not do as told
+│   ├── DeviceError           scope, stage or camera did not obey
 │   ├── AcquisitionStopped    stopped on purpose, with the reason
 │   └── ControlRefused        another operator has control, or it makes no sense now
 ├── ProcessingError
@@ -45,7 +45,7 @@ class ConfigError(PlatformError):
 
 
 class DataError(PlatformError):
-    """What we hold is not right; the item is set aside."""
+    """What we hold is not right; the item is rejected."""
 
 
 class FormatError(DataError):
@@ -85,7 +85,7 @@ class SourceUnavailable(SourceError):
 
 
 class SourceRefused(SourceError):
-    """The other side said no: 404, 401."""
+    """The other side refused: 404, 401."""
 
 
 class MessagingError(PlatformError):
@@ -113,7 +113,7 @@ class AcquisitionError(PlatformError):
 
 
 class DeviceError(AcquisitionError):
-    """Scope, stage or camera did not do as told."""
+    """Scope, stage or camera did not obey."""
 
 
 class AcquisitionStopped(AcquisitionError):

@@ -14,7 +14,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
 
 from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError
-from em_platform.ingest.run_tags import PART, job_tags
+from em_platform.ingest.plan import PART, job_tags
 from em_platform.ingest.sources import SOURCES, settings_of
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ record_datasets = _montage_job(
 review_acquisitions = _montage_job(
     "review_acquisitions",
     TRANSFER,
-    "What came of a montage, told to TEM DB once it is uploaded and stitched.",
+    "The review of a montage in TEM DB, once it is uploaded and stitched.",
 )
 calibrate_lens = dg.define_asset_job(
     "calibrate_lens",
@@ -119,7 +119,7 @@ def _ingest_job(source: str) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         f"ingest_{source}",
         selection=[dg.AssetKey([source, name]) for name in INGESTED],
-        description=f"Items of {source}: what is said of each, its files, its volume "
+        description=f"Items of {source}: metadata of each, its files, its volume "
         "as OME-Zarr, its catalog record.",
         executor_def=dg.in_process_executor,
         tags=job_tags(source, AT_LOAD),

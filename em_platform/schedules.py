@@ -1,4 +1,4 @@
-"""What starts by the clock."""
+"""Schedules."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import dagster as dg
 
 from em_platform.config import SourceSettings
 from em_platform.errors import PlatformError
-from em_platform.ingest.run_tags import run_tags, waits_for_light
+from em_platform.ingest.plan import run_tags, waits_for_light
 from em_platform.ingest.sources import SOURCES, settings_of
 from em_platform.jobs import (
     AT_LOAD,
@@ -102,7 +102,7 @@ def _add_new_items(
 
 
 ingest_schedules = [_ingest_schedule(source) for source in SOURCES]
-"""One a source, off until somebody switches it on."""
+"""One a source, off until it is switched on."""
 
 consolidate_catalog_schedule = dg.ScheduleDefinition(
     job=consolidate_catalog,

@@ -11,7 +11,7 @@ import yaml
 from dagster._core.instance.config import dagster_instance_config
 
 from em_platform.cli import COMMANDS
-from em_platform.cli.service import SERVICES
+from em_platform.cli.processes import SERVICES
 from em_platform.config import FIELDS, load_settings
 from em_platform.config.settings import OTHER_NAMES, Settings
 

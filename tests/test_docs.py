@@ -35,7 +35,9 @@ def test_every_command_and_option_is_in_the_reference(name: str) -> None:
     ]
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
-    options = [p for p in command.params if isinstance(p, click.Option)]
+    options = [
+        p for p in command.params if isinstance(p, click.Option) and not p.hidden
+    ]
     missing = [o.opts for o in options if not all(f"`{n}`" in section for n in o.opts)]
     assert not missing
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from em_platform.cli import COMMANDS, cli, main
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.storage.lease import one_writer
 
 WRITES: dict[tuple[str, str], str] = {

@@ -3,8 +3,8 @@
 from functools import partial
 from pathlib import Path
 
-from em_platform.acquisition.events import safe_id
 from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.acquisition.recorder.events import safe_id
 from em_platform.stitching.beside_frames import RECIPE
 from em_platform.stitching.recipe import Recipe, TileRecipe
 from em_platform.stitching.recipe_file import (

@@ -22,7 +22,7 @@ from em_platform.aloha.refusals import NotAnnounced, answer_to
 from em_platform.aloha.turns import Turns
 from em_platform.config import AlohaSettings
 from em_platform.errors import PlatformError, RecordError
-from em_platform.formats.staging import told_plainly
+from em_platform.formats import told_plainly
 from em_platform.model import AcquisitionUpload, StoredTile
 
 log = logging.getLogger(__name__)

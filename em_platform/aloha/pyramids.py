@@ -13,15 +13,19 @@ from numpy.typing import NDArray
 
 from em_platform.config import AlohaSettings, RenderSettings
 from em_platform.errors import FormatError, StorageError
-from em_platform.formats.image import read_header, read_image
-from em_platform.formats.ome_zarr import Product, open_level, write_pyramid
-from em_platform.formats.staging import told_plainly
+from em_platform.formats import (
+    open_level,
+    read_header,
+    read_image,
+    told_plainly,
+    write_pyramid,
+)
 from em_platform.imaging.focus import focus_score
 from em_platform.imaging.grey import to_grey
 from em_platform.model import MeasuredTile
 from em_platform.storage import Store
 from em_platform.storage.guard import check_output
-from em_platform.storage.manifest import GROUP, ROOT
+from em_platform.storage.manifest import GROUP, ROOT, Product
 
 _OURS = "em_platform"
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from em_platform.aloha.acquisitions import Acquisitions
 from em_platform.aloha.app import make_app
 from em_platform.config import Settings
-from em_platform.processes.alone import alone_in
+from em_platform.processes.single_instance import single_instance
 from em_platform.processes.web import serve, token_of
 from em_platform.storage import store_of
 from em_platform.temdb.register import register_of
@@ -27,7 +27,7 @@ def run(settings: Settings, *, name: str) -> None:
     aloha = settings.aloha
     token = token_of(settings.home, "aloha", aloha.token.get_secret_value())
     with (
-        alone_in(folder, "aloha"),
+        single_instance(folder, "aloha"),
         ThreadPoolExecutor(_WAITERS, thread_name_prefix="aloha waits") as waiters,
         ThreadPoolExecutor(aloha.workers, thread_name_prefix="aloha works") as workers,
     ):

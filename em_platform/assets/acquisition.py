@@ -1,27 +1,38 @@
 """The frames of a montage, and the 8-bit tiles that they become."""
 
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from em_platform.acquisition.planned import as_first_planned
-from em_platform.acquisition.processing import finish_montage
-from em_platform.assets.checks import check_specs, spoken_results
-from em_platform.assets.failures import told_to_dagster
+from em_platform.acquisition.montages.planned import as_first_planned
+from em_platform.acquisition.processing import ProcessedTiles, finish_montage
+from em_platform.assets.checks import check_specs, dagster_failures, published_results
 from em_platform.assets.metadata import (
+    Metadata,
     Stopwatch,
+    failure_table,
+    picture,
+    short,
 )
-from em_platform.assets.summaries import montage_summary, statistics_summary
 from em_platform.model import Montage, TileStats
 from em_platform.partitions import montages
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.storage import Storage
+from em_platform.stitching.pictures import tile_map
 from em_platform.stitching.quality import check_completeness, check_tiles
 from em_platform.storage import layout
 
 _OWNERS = ["team:microscopy"]
+
+_TILES_CHECKS = {"montage_is_complete": "Every expected tile is present and not blank."}
+_TILE_STATISTICS_CHECKS = {
+    "tiles_are_in_focus": "Every tile is as sharp as the limit asks.",
+    "tiles_have_contrast": "Every tile has contrast: it shows specimen.",
+    "tiles_are_not_saturated": "Few pixels of a tile are at the end of the scale.",
+}
 
 
 @dg.asset(
@@ -35,7 +46,7 @@ def raw_tiles(
 ) -> dg.MaterializeResult:
     """The frames of one montage as the camera saved them, and where each lies."""
     key = context.partition_key
-    with told_to_dagster():
+    with dagster_failures():
         store = storage.writing(layout.montage_folder(key))
         montage = as_first_planned(microscope.montage(key), store)
         store.write(layout.montage(key), montage, Montage)
@@ -60,15 +71,15 @@ def raw_tiles(
             deps=["tiles"],
             kinds={"dask", "json"},
             owners=_OWNERS,
-            description="What each tile's pixels say: focus, mean, spread, "
+            description="What each tile's pixels say: focus, mean, standard deviation, "
             "saturation, histogram; measured in the pass that finishes the tiles.",
         ),
     ],
     partitions_def=montages,
     # Completeness is a check of `tiles`: only there it is known which frames are black.
     check_specs=[
-        *check_specs("tiles", montages),
-        *check_specs("tile_statistics", montages),
+        *check_specs("tiles", _TILES_CHECKS, montages),
+        *check_specs("tile_statistics", _TILE_STATISTICS_CHECKS, montages),
     ],
 )
 def finish_tiles(
@@ -80,7 +91,7 @@ def finish_tiles(
     """Finish the tiles and measure them in one pass over their pixels."""
     key = context.partition_key
     settings = configuration.settings()
-    with told_to_dagster(), Stopwatch() as watch:
+    with dagster_failures(), Stopwatch() as watch:
         store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.montage(key), Montage)
         done = finish_montage(montage, settings, store, run=compute.map())
@@ -88,18 +99,73 @@ def finish_tiles(
         name = layout.tile_statistics(key)
         store.write(name, done.statistics, tuple[TileStats, ...])
         summary = statistics_summary(done.montage, done.statistics)
+        counts = adoption_summary(done)
         limits = settings.stitching.quality
     yield dg.MaterializeResult(
         asset_key="tiles",
-        metadata={**montage_summary(done.montage), **watch.metadata(done.montage)},
-        check_results=spoken_results(
-            check_completeness(done.montage), montage=montage, settings=settings
+        metadata={
+            **montage_summary(done.montage),
+            **counts,
+            **watch.metadata(done.montage),
+        },
+        check_results=published_results(
+            check_completeness(done.montage),
+            "tiles",
+            montage=montage,
+            settings=settings,
         ),
     )
     yield dg.MaterializeResult(
         asset_key="tile_statistics",
-        metadata=summary,
-        check_results=spoken_results(
-            check_tiles(done.statistics, limits), montage=montage, settings=settings
+        metadata={**summary, **counts},
+        check_results=published_results(
+            check_tiles(done.statistics, limits),
+            "tile_statistics",
+            montage=montage,
+            settings=settings,
         ),
     )
+
+
+def montage_summary(montage: Montage) -> Metadata:
+    """How many tiles of what size, and what was excluded."""
+    size = montage.tile_size
+    summary: Metadata = {
+        "tiles": len(montage.tiles),
+        "tiles expected": montage.expected_tiles,
+        "excluded": failure_table(montage.failures),
+        "tile size": f"{size.height_px} x {size.width_px} px",
+        "microscope": montage.microscope,
+        "montage": montage.montage_id,
+    }
+    if montage.pixel_nm is not None:
+        summary["pixel size (nm)"] = montage.pixel_nm
+    if montage.magnification is not None:
+        summary["magnification"] = montage.magnification
+    if montage.started_at is not None:
+        summary["imaged"] = dg.MetadataValue.timestamp(montage.started_at)
+    return summary
+
+
+def statistics_summary(montage: Montage, tiles: Sequence[TileStats]) -> Metadata:
+    """A map of the focus; the middle and the worst of focus, spread, saturation."""
+    if not tiles:
+        return {"tiles": 0}
+    blurred = min(tiles, key=lambda tile: tile.focus)
+    focus = {tile.tile_id: tile.focus for tile in tiles}
+    return {
+        "focus of each tile": picture(tile_map(montage, focus, "focus"), "focus"),
+        "tiles": len(tiles),
+        "focus (median)": short(statistics.median(tile.focus for tile in tiles)),
+        "focus (worst)": short(blurred.focus),
+        "worst focus in": blurred.tile_id,
+        "mean grey level": short(statistics.fmean(tile.mean for tile in tiles)),
+        "min standard deviation": short(min(tile.std for tile in tiles)),
+        "max saturated fraction": short(max(t.saturated_fraction for t in tiles)),
+    }
+
+
+def adoption_summary(done: ProcessedTiles) -> Metadata:
+    """How many tiles the pipeline had made, and how many were made now."""
+    computed = len(done.statistics) - done.adopted
+    return {"tiles adopted": done.adopted, "tiles computed": computed}

@@ -1,4 +1,4 @@
-"""Items of public sources: what is said of each, its files, its volume, its record.
+"""Items of public sources: metadata of each, its files, its volume, its record.
 
 Each source of `ingest.sources.SOURCES` has the same four assets; one that is added to
 that table has them, too.
@@ -6,8 +6,7 @@ that table has them, too.
 
 import dagster as dg
 
-from em_platform.assets.checks import check_results, ingest_check_specs
-from em_platform.assets.failures import told_to_dagster
+from em_platform.assets.checks import check_results, check_specs, dagster_failures
 from em_platform.assets.ingest_summaries import (
     entry_summary,
     raw_summary,
@@ -33,7 +32,19 @@ _AGAIN = dg.RetryPolicy(
     backoff=dg.Backoff.EXPONENTIAL,
     jitter=dg.Jitter.PLUS_MINUS,
 )
-"""For what nobody foresaw; what the platform foresaw is told by `told_to_dagster`."""
+"""For unforeseen errors; those of the platform go through `dagster_failures`."""
+
+_CHECKS = {
+    "raw": ("files_are_whole", "no_chunks_are_missing"),
+    "volume": ("shape_is_expected", "voxel_size_is_expected", "volume_is_not_blank"),
+    "record": ("record_is_valid", "dataset_is_new"),
+}
+"""Asset of a source -> its checks; what they state: `ingest.checks.CHECKS`."""
+
+
+def _check_specs(source: str, name: str) -> list[dg.AssetCheckSpec]:
+    sentences = {check: checks.CHECKS[check] for check in _CHECKS[name]}
+    return check_specs([source, name], sentences, items[source])
 
 
 def _entry(source: str) -> dg.AssetsDefinition:
@@ -46,7 +57,7 @@ def _entry(source: str) -> dg.AssetsDefinition:
         pool=source_pool(source),
         retry_policy=_AGAIN,
         tags={"em/source": source},
-        description=f"What {source} says of one item, as it came and as we read it.",
+        description=f"Metadata of one item of {source}, as received and as parsed.",
     )
     def entry(
         context: dg.AssetExecutionContext, sources: PublicSources, storage: Storage
@@ -54,7 +65,7 @@ def _entry(source: str) -> dg.AssetsDefinition:
         from em_platform.ingest import steps
 
         key = context.partition_key
-        with told_to_dagster():
+        with dagster_failures():
             store = storage.writing(layout.item_folder(source, key))
             found = steps.take_entry(sources.source(source), key, store)
         url = store.url(layout.ingested(source, key, "entry"))
@@ -73,7 +84,7 @@ def _raw(source: str) -> dg.AssetsDefinition:
         owners=_OWNERS,
         pool=source_pool(source),
         retry_policy=_AGAIN,
-        check_specs=ingest_check_specs(source, "raw"),
+        check_specs=_check_specs(source, "raw"),
         tags={"em/source": source},
         description=f"One item's files of {source} whole on this disk, or a count of "
         "the chunks that the source holds.",
@@ -88,23 +99,23 @@ def _raw(source: str) -> dg.AssetsDefinition:
 
         key = context.partition_key
         settings = configuration.settings()
-        with told_to_dagster(), Stopwatch() as watch:
+        with dagster_failures(), Stopwatch() as watch:
             store = storage.writing(layout.item_folder(source, key))
-            said = store.read(layout.ingested(source, key, "entry"), Entry)
+            entry = store.read(layout.ingested(source, key, "entry"), Entry)
             fetched = steps.take_raw(
                 sources.source(source),
-                said,
+                entry,
                 store,
                 settings=settings,
                 progress=LoggedProgress(context.log),
             )
             outcomes = (
-                checks.files_are_whole(said, fetched),
+                checks.files_are_whole(entry, fetched),
                 checks.no_chunks_are_missing(fetched, settings.ingest.quality),
             )
-        folder = steps.raw_folder(said, settings)
+        folder = steps.raw_folder(entry, settings)
         return dg.MaterializeResult(
-            metadata=raw_summary(said, fetched, folder=folder, seconds=watch.seconds),
+            metadata=raw_summary(entry, fetched, folder=folder, seconds=watch.seconds),
             check_results=check_results(outcomes, [source, "raw"]),
         )
 
@@ -121,7 +132,7 @@ def _volume(source: str) -> dg.AssetsDefinition:
         owners=_OWNERS,
         pool=HEAVY_POOL if is_heavy(source) else None,
         retry_policy=_AGAIN,
-        check_specs=ingest_check_specs(source, "volume"),
+        check_specs=_check_specs(source, "volume"),
         tags={"em/source": source},
         description=f"One item of {source} as OME-Zarr 0.5: sharded, with a pyramid.",
     )
@@ -136,22 +147,22 @@ def _volume(source: str) -> dg.AssetsDefinition:
 
         key = context.partition_key
         settings = configuration.settings()
-        with told_to_dagster():
+        with dagster_failures():
             store = storage.writing(layout.item_folder(source, key))
-            said = store.read(layout.ingested(source, key, "entry"), Entry)
+            entry = store.read(layout.ingested(source, key, "entry"), Entry)
             fetched = store.read(layout.ingested(source, key, "raw"), RawItem)
             steps.take_volume(
                 sources.source(source),
-                said,
+                entry,
                 store,
                 settings=settings,
-                run=compute.map_for(work_bytes(said, fetched)),
+                run=compute.map_for(work_bytes(entry, fetched)),
             )
             item = store.read(layout.ingested(source, key, "volume"), VolumeItem)
             summary = volume_summary(item, store.options)
             outcomes = (
-                checks.shape_is_expected(said, item.written),
-                checks.voxel_size_is_expected(said, item, settings.ingest.quality),
+                checks.shape_is_expected(entry, item.written),
+                checks.voxel_size_is_expected(entry, item, settings.ingest.quality),
                 checks.volume_is_not_blank(item.written, settings.ingest.quality),
             )
         return dg.MaterializeResult(
@@ -170,7 +181,7 @@ def _record(source: str) -> dg.AssetsDefinition:
         kinds={"json"},
         owners=_OWNERS,
         retry_policy=_AGAIN,
-        check_specs=ingest_check_specs(source, "record"),
+        check_specs=_check_specs(source, "record"),
         tags={"em/source": source},
         description=f"The catalog record of one item of {source}, checked.",
     )
@@ -182,7 +193,7 @@ def _record(source: str) -> dg.AssetsDefinition:
         from em_platform.ingest import steps
 
         key = context.partition_key
-        with told_to_dagster():
+        with dagster_failures():
             store = storage.writing(layout.item_folder(source, key))
             written, found = steps.take_record(
                 source,
@@ -191,8 +202,7 @@ def _record(source: str) -> dg.AssetsDefinition:
                 settings=configuration.settings(),
                 dagster=step_of(context),
             )
-        wanted = ("record_is_valid", "dataset_is_new")
-        outcomes = [check for check in found if check.name in wanted]
+        outcomes = [check for check in found if check.name in _CHECKS["record"]]
         return dg.MaterializeResult(
             metadata=record_summary(written, store.url(layout.record(source, key))),
             check_results=check_results(outcomes, [source, "record"]),

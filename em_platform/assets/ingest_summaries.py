@@ -6,9 +6,16 @@ from typing import Any
 
 import dagster as dg
 
-from em_platform.assets.metadata import Metadata, picture, table
-from em_platform.assets.summaries import place, record_summary, short
-from em_platform.formats.source import local_path
+from em_platform.assets.metadata import (
+    Metadata,
+    human_bytes,
+    picture,
+    place,
+    record_summary,
+    short,
+    table,
+)
+from em_platform.formats import local_path
 from em_platform.model.ingest import Entry, RawItem, VolumeItem
 from em_platform.model.volume import VoxelStatistics
 
@@ -16,7 +23,6 @@ __all__ = ["entry_summary", "raw_summary", "record_summary", "volume_summary"]
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _COLUMNS = 64
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def entry_summary(entry: Entry, url: str) -> Metadata:
@@ -37,7 +43,7 @@ def entry_summary(entry: Entry, url: str) -> Metadata:
         "to fetch": human_bytes(entry.estimated_bytes),
         **{name: text for name, text in stated.items() if text},
         "files": len(entry.files),
-        "as the source said it": place(url),
+        "source's own answer": place(url),
     }
     if entry.array is not None:
         summary["array"] = entry.array.url
@@ -68,7 +74,7 @@ def raw_summary(
             for f in raw.files
         ]
         summary["files"] = table(("file", "size", "checked by", "sha256"), rows)
-        summary["lie in"] = dg.MetadataValue.path(str(folder))
+        summary["folder"] = dg.MetadataValue.path(str(folder))
     elif entry.array is not None:
         summary["read in place from"] = entry.array.url
     if raw.expected_chunks is not None:
@@ -79,7 +85,7 @@ def raw_summary(
 
 def volume_summary(item: VolumeItem, options: Mapping[str, Any]) -> Metadata:
     """Its middle from three sides, sizes, grey levels, and how to look at the whole."""
-    from em_platform.formats.volume_pictures import mid_sections
+    from em_platform.formats import mid_sections
 
     written, url = item.written, item.written.url
     local, stored = local_path(url), written.size_bytes
@@ -94,7 +100,7 @@ def volume_summary(item: VolumeItem, options: Mapping[str, Any]) -> Metadata:
             mid_sections(url, storage_options=dict(options)), "mid-sections"
         ),
         "open it with": dg.MetadataValue.md(f"`em-platform view {local or url}`"),
-        "lies at": place(url),
+        "path": place(url),
         "shape (z, y, x)": f"{_times(written.shape)} {written.dtype}",
         "voxel (z, y, x)": _lengths(written.voxel_size_nm),
         "origin (z, y, x)": _lengths(written.origin_nm),
@@ -110,18 +116,6 @@ def volume_summary(item: VolumeItem, options: Mapping[str, Any]) -> Metadata:
         "MB/s": short(plain / 1e6 / written.seconds if written.seconds else 0.0),
         "sha256 of the voxels": written.statistics.content_sha256,
     }
-
-
-def human_bytes(size: int | None) -> str:
-    """`1.5 MB`; a thousand of one unit is one of the next."""
-    if size is None:
-        return "not known"
-    value = float(size)
-    for unit in _UNITS:
-        if value < 1000 or unit == _UNITS[-1]:
-            break
-        value /= 1000
-    return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
 
 
 def _histogram(statistics: VoxelStatistics) -> dg.MetadataValue:

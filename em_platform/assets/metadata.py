@@ -10,14 +10,16 @@ from typing import Self
 import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
+from em_platform.formats.source import local_path
 from em_platform.model import Failure, Montage
-from em_platform.model.dataset import DagsterProvenance
+from em_platform.model.dataset import DagsterProvenance, DatasetRecord
 
 Metadata = dict[str, RawMetadataValue]
 
 _PICTURE_LIMIT_BYTES = 300_000
 """A picture lies in Dagster's event table; a larger one would slow the page."""
 _MOST_ROWS = 50
+_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 class Stopwatch:
@@ -75,7 +77,45 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.Metada
 
 
 def failure_table(failures: Sequence[Failure]) -> dg.MetadataValue:
-    """The items that were set aside, each with its one sentence."""
+    """The items that were excluded, each with its one sentence."""
     if not failures:
         return dg.MetadataValue.text("none")
     return table(("item", "what happened"), [(f.item, f.sentence) for f in failures])
+
+
+def record_summary(record: DatasetRecord, url: str) -> Metadata:
+    """What the record says, and where it lies."""
+    remarks = record.metadata.quality.validation_errors
+    return {
+        "description": record.metadata.core.description,
+        "remarks": dg.MetadataValue.md("\n".join(f"- {text}" for text in remarks))
+        if remarks
+        else "none",
+        "path": place(url),
+        "record": dg.MetadataValue.json(record.model_dump(mode="json")),
+    }
+
+
+def place(url: str) -> dg.MetadataValue:
+    """Where a thing lies: a path where that is on this machine."""
+    local = local_path(url)
+    if local is None:
+        return dg.MetadataValue.url(url)
+    return dg.MetadataValue.path(local)
+
+
+def short(value: float) -> float:
+    """Four digits that mean something."""
+    return float(f"{value:.4g}")
+
+
+def human_bytes(size: int | None) -> str:
+    """`1.5 MB`; a thousand of one unit is one of the next."""
+    if size is None:
+        return "not known"
+    value = float(size)
+    for unit in _UNITS:
+        if value < 1000 or unit == _UNITS[-1]:
+            break
+        value /= 1000
+    return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"

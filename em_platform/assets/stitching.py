@@ -1,38 +1,66 @@
 """Tiles -> matches -> one place for every tile -> mosaic."""
 
+import statistics
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
-from em_platform.acquisition.judged import judged_montage
-from em_platform.acquisition.lenses import choose_lens, held_lens
-from em_platform.acquisition.processing import processed_images, recipe_of
-from em_platform.assets.checks import check_results, check_specs, spoken_results
-from em_platform.assets.failures import told_to_dagster
+from em_platform.acquisition.montages.lenses import held_lens
+from em_platform.acquisition.montages.review import judged_montage
+from em_platform.acquisition.processing import (
+    MatchedTiles,
+    match_montage,
+    processed_tiles,
+    recipe_of,
+)
+from em_platform.assets.checks import (
+    check_results,
+    check_specs,
+    dagster_failures,
+    published_results,
+)
 from em_platform.assets.metadata import (
+    Metadata,
     Stopwatch,
+    picture,
+    place,
+    short,
 )
-from em_platform.assets.summaries import (
-    fit_summary,
-    lens_summary,
-    match_summary,
-    mosaic_summary,
-)
-from em_platform.model import LensModel, Montage, MontageFit, TileMatch
+from em_platform.formats.source import local_path
+from em_platform.model import LensModel, Montage, MontageFit, Review, TileMatch
 from em_platform.partitions import lens_of_key, lenses, montages
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.storage import Storage
-from em_platform.stitching.finished import check_lens, check_mosaic
+from em_platform.stitching.finished import check_lens, check_mosaic, mosaic_preview
 from em_platform.stitching.lens import fit_lens
 from em_platform.stitching.match import match_pairs
+from em_platform.stitching.pictures import residual_plot
 from em_platform.stitching.quality import check_fit, check_matches
-from em_platform.stitching.render import render_mosaic
+from em_platform.stitching.render import Mosaic, render_mosaic
 from em_platform.stitching.solve import solve_montage
 from em_platform.storage import layout
 
 _OWNERS = ["team:image-processing"]
+
+_LENS_CORRECTION_CHECKS = {
+    "lens_fits_well": "The field explains the matches as em_stitch asks."
+}
+_TILE_MATCHES_CHECKS = {
+    "edges_are_matched": "Every pair of neighbours was matched, by enough points."
+}
+_MONTAGE_FIT_CHECKS = {
+    "montage_has_no_gaps": "No tile is missing amid its neighbours.",
+    "seams_are_closed": "No two neighbours disagree by more than the limit.",
+    "tiles_are_connected": "All tiles are connected by matches.",
+    "montage_is_undistorted": "No tile had to be scaled to fit.",
+}
+_MOSAIC_CHECKS = {
+    "mosaic_is_valid": "Every level can be opened and has the expected size."
+}
 
 
 class LensMontage(dg.Config):
@@ -50,7 +78,7 @@ class LensMontage(dg.Config):
     freshness_policy=dg.FreshnessPolicy.time_window(
         fail_window=timedelta(days=60), warn_window=timedelta(days=30)
     ),
-    check_specs=check_specs("lens_correction", lenses),
+    check_specs=check_specs("lens_correction", _LENS_CORRECTION_CHECKS, lenses),
 )
 def lens_correction(
     context: dg.AssetExecutionContext,
@@ -63,7 +91,7 @@ def lens_correction(
     """The distortion of one microscope's lens at one magnification."""
     name, magnification = lens_of_key(context.partition_key)
     settings = configuration.settings()
-    with told_to_dagster():
+    with dagster_failures():
         store = storage.writing(layout.lens(name, magnification))
         montage = microscope.montage(config.acquisition_id)
         images = recipe_of(montage, settings, store).images(store.options)
@@ -88,7 +116,7 @@ def lens_correction(
     ],
     kinds={"dask", "json"},
     owners=_OWNERS,
-    check_specs=check_specs("tile_matches", montages),
+    check_specs=check_specs("tile_matches", _TILE_MATCHES_CHECKS, montages),
 )
 def tile_matches(
     context: dg.AssetExecutionContext,
@@ -99,19 +127,18 @@ def tile_matches(
     """The measured shift of every pair of overlapping tiles."""
     key = context.partition_key
     settings = configuration.settings()
-    with told_to_dagster(), Stopwatch() as watch:
+    with dagster_failures(), Stopwatch() as watch:
         store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.tiles(key), Montage)
-        images = processed_images(montage, store)
-        lens, run = choose_lens(montage, store), compute.map()
-        matches = match_pairs(
-            montage, images, settings=settings.stitching.match, lens=lens, run=run
-        )
-        store.write(layout.tile_matches(key), matches, tuple[TileMatch, ...])
-        checks = check_matches(montage, matches, settings.stitching.quality)
+        how = settings.stitching.match
+        done = match_montage(montage, how, store, run=compute.map())
+        store.write(layout.tile_matches(key), done.matches, tuple[TileMatch, ...])
+        checks = check_matches(montage, done.matches, settings.stitching.quality)
     return dg.MaterializeResult(
-        metadata={**match_summary(matches, lens), **watch.metadata(montage)},
-        check_results=spoken_results(checks, montage=montage, settings=settings),
+        metadata={**match_summary(done), **watch.metadata(montage)},
+        check_results=published_results(
+            checks, "tile_matches", montage=montage, settings=settings
+        ),
     )
 
 
@@ -121,7 +148,7 @@ def tile_matches(
     deps=["tile_matches"],
     kinds={"scipy", "json"},
     owners=_OWNERS,
-    check_specs=check_specs("montage_fit", montages),
+    check_specs=check_specs("montage_fit", _MONTAGE_FIT_CHECKS, montages),
 )
 def montage_fit(
     context: dg.AssetExecutionContext, configuration: Configuration, storage: Storage
@@ -129,7 +156,7 @@ def montage_fit(
     """One place for every tile, by robust least squares over all matches."""
     key = context.partition_key
     settings = configuration.settings()
-    with told_to_dagster(), Stopwatch() as watch:
+    with dagster_failures(), Stopwatch() as watch:
         store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.tiles(key), Montage)
         matches = store.read(layout.tile_matches(key), tuple[TileMatch, ...])
@@ -139,7 +166,9 @@ def montage_fit(
         summary = fit_summary(montage, fit)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
-        check_results=spoken_results(checks, montage=montage, settings=settings),
+        check_results=published_results(
+            checks, "montage_fit", montage=montage, settings=settings
+        ),
     )
 
 
@@ -149,7 +178,7 @@ def montage_fit(
     deps=["tiles", "tile_statistics", "montage_fit"],
     kinds={"dask", "zarr"},
     owners=_OWNERS,
-    check_specs=check_specs("mosaic", montages),
+    check_specs=check_specs("mosaic", _MOSAIC_CHECKS, montages),
 )
 def mosaic(
     context: dg.AssetExecutionContext,
@@ -160,14 +189,14 @@ def mosaic(
     """The stitched image: OME-Zarr 0.5, sharded, with a pyramid."""
     key = context.partition_key
     settings = configuration.settings()
-    with told_to_dagster(), Stopwatch() as watch:
+    with dagster_failures(), Stopwatch() as watch:
         store = storage.writing(layout.montage_folder(key))
         judged = judged_montage(key, store, settings.stitching)
         montage = judged.montage
         made = render_mosaic(
             montage,
             judged.fit,
-            processed_images(montage, store),
+            processed_tiles(montage, store),
             store.url(layout.mosaic(key)),
             settings=settings.stitching.render,
             review=judged.review,
@@ -179,5 +208,75 @@ def mosaic(
         checks = check_mosaic(made, options=store.options)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
-        check_results=spoken_results(checks, montage=montage, settings=settings),
+        check_results=published_results(
+            checks, "mosaic", montage=montage, settings=settings
+        ),
     )
+
+
+def match_summary(done: MatchedTiles) -> Metadata:
+    """How many pairs agree, how well, and by which lens they were corrected."""
+    kept, lens = [match for match in done.matches if match.kept], done.lens
+    summary: Metadata = {
+        "pairs": len(done.matches),
+        "pairs matched": len(kept),
+        "pairs adopted": done.adopted,
+        "pairs computed": len(done.matches) - done.adopted,
+    }
+    if kept:
+        scores = [match.score for match in kept]
+        summary["score (median)"] = short(statistics.median(scores))
+        summary["score (worst)"] = short(min(scores))
+        summary["points (median)"] = statistics.median(match.points for match in kept)
+    summary["lens correction"] = (
+        "none" if lens is None else f"{lens.microscope} at {lens.magnification} x"
+    )
+    return summary
+
+
+def fit_summary(montage: Montage, fit: MontageFit) -> Metadata:
+    """How well the places explain the matches, and who was not believed."""
+    groups = 1 + max((place.component for place in fit.placements), default=0)
+    return {
+        "residuals": picture(residual_plot(montage, fit), "residuals"),
+        "tiles placed": len(fit.placements),
+        "residual rms (px)": short(fit.residual_px),
+        "connected components": groups,
+        "matches used": sum(match.kept for match in fit.matches),
+        "matches rejected": sum(not match.kept for match in fit.matches),
+    }
+
+
+def lens_summary(lens: LensModel, montage: Montage) -> Metadata:
+    """How well the field explains the matches, and where it comes from."""
+    return {
+        "residual mean (px)": short(lens.residual_mean_px),
+        "residual std (px)": short(lens.residual_std_px),
+        "points": lens.points,
+        "degree": lens.degree,
+        "from montage": montage.acquisition_id,
+    }
+
+
+def mosaic_summary(mosaic: Mosaic, options: Mapping[str, Any]) -> Metadata:
+    """A small picture, size, place, and how to look at the whole."""
+    local = local_path(mosaic.url)
+    height, width = mosaic.shape
+    return {
+        "preview": picture(mosaic_preview(mosaic.url, options=options), "mosaic"),
+        "open it with": dg.MetadataValue.md(
+            f"`em-platform view {local or mosaic.url}`"
+        ),
+        "path": place(mosaic.url),
+        "size": f"{height} x {width} px ({mosaic.mpix:.1f} Mpix)",
+        "levels": mosaic.levels,
+        "review": _review(mosaic.review),
+    }
+
+
+def _review(review: Review) -> dg.MetadataValue:
+    """Whether the mosaic may be used as it is, else why not."""
+    if review.passed:
+        return dg.MetadataValue.text("passed")
+    lines = [f"- {reason}" for reason in review.reasons]
+    return dg.MetadataValue.md("\n".join(["**needs review**", "", *lines]))

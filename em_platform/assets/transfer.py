@@ -1,19 +1,20 @@
-"""What of a montage has left the microscope, and what TEM DB is told of it."""
+"""The uploaded tiles of a montage, and what is written to TEM DB about it."""
+
+from collections.abc import Sequence
 
 import dagster as dg
 
-from em_platform.acquisition.again import image_again
-from em_platform.acquisition.judged import judged_montage
-from em_platform.acquisition.review import (
+from em_platform.acquisition.montages.review import (
     check_upload,
-    tell_review,
+    judged_montage,
     uploaded_montage,
     verdict,
+    write_review,
 )
-from em_platform.assets.checks import check_results, check_specs
-from em_platform.assets.failures import told_to_dagster
-from em_platform.assets.summaries import review_summary, upload_summary
-from em_platform.model import Montage
+from em_platform.acquisition.session.reimage import image_again
+from em_platform.assets.checks import check_results, check_specs, dagster_failures
+from em_platform.assets.metadata import Metadata, failure_table, place, table
+from em_platform.model import AcquisitionUpload, Check, Montage
 from em_platform.partitions import montages
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.configuration import Configuration
@@ -22,6 +23,12 @@ from em_platform.resources.temdb import TemdbResource
 from em_platform.storage import layout
 
 _OWNERS = ["team:microscopy"]
+
+_UPLOADED_TILES_CHECKS = {
+    "all_tiles_are_uploaded": "Every announced tile was taken by aloha.",
+    "uploaded_tiles_are_whole": "Each has its size; frames that are still on the "
+    "disk have the checksum that was sent.",
+}
 
 temdb_tasks = dg.AssetSpec(
     "temdb_tasks",
@@ -39,14 +46,14 @@ temdb_tasks = dg.AssetSpec(
     deps=["raw_tiles"],
     kinds={"zarr"},
     owners=_OWNERS,
-    check_specs=check_specs("uploaded_tiles", montages),
+    check_specs=check_specs("uploaded_tiles", _UPLOADED_TILES_CHECKS, montages),
 )
 def uploaded_tiles(
     context: dg.AssetExecutionContext, storage: Storage
 ) -> dg.MaterializeResult:
     """The frames of one montage as aloha has verified and stored them."""
     key, store = context.partition_key, storage.store()
-    with told_to_dagster():
+    with dagster_failures():
         upload = uploaded_montage(key, store)
         montage = store.read(layout.montage(key), Montage)
         checks = check_upload(upload, montage, store)
@@ -72,13 +79,13 @@ def acquisition_review(
     """What the checks make of one montage, as it stands in TEM DB."""
     key, store = context.partition_key, storage.store()
     settings = configuration.settings().stitching
-    with told_to_dagster():
+    with dagster_failures():
         judged = judged_montage(key, store, settings)
         upload = check_upload(uploaded_montage(key, store), judged.montage, store)
         checks = (*judged.checks, *upload)
         register, url = temdb.register(), store.url(layout.mosaic(key))
         register.add_place(key, url, holds="mosaic", is_current=False)
-        state = tell_review(register, key, verdict(checks))
+        state = write_review(register, key, verdict(checks))
         tasks = {str(name): count for name, count in register.task_counts().items()}
     context.log_event(dg.AssetObservation("temdb_tasks", metadata=tasks))
     return dg.MaterializeResult(metadata=review_summary(checks, state))
@@ -104,7 +111,7 @@ def ask_again(
     temdb: TemdbResource,
 ) -> str:
     """Ask the microscope for the montage; the id of the new one."""
-    with told_to_dagster():
+    with dagster_failures():
         new = image_again(
             microscope.montage(config.acquisition_id),
             settings=configuration.settings(),
@@ -125,3 +132,26 @@ def ask_again(
 def image_again_job() -> None:
     """One act: ask the microscope."""
     ask_again()
+
+
+def upload_summary(upload: AcquisitionUpload, url: str) -> Metadata:
+    """How many tiles aloha has taken, of how many bytes, and where they lie."""
+    return {
+        "tiles": len(upload.tiles),
+        "bytes": sum(tile.bytes for tile in upload.tiles),
+        "excluded": failure_table(upload.failures),
+        "path": place(url),
+        "specimen": upload.specimen_id or "not known",
+        "task": upload.task_id or upload.montage_id,
+        "replaces": upload.replaces_acquisition_id or "none",
+    }
+
+
+def review_summary(checks: Sequence[Check], state: str) -> Metadata:
+    """The verdict, and the checks that failed."""
+    failed = [(check.name, check.sentence) for check in checks if not check.passed]
+    return {
+        "verdict in TEM DB": state,
+        "checks": len(checks),
+        "failed": table(("check", "what it found"), failed) if failed else "none",
+    }

@@ -10,28 +10,29 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from em_platform.catalog import tally
-from em_platform.catalog.identity import changed_at, find_duplicates, latest
 from em_platform.catalog.record_files import listed_bytes
 from em_platform.catalog.report import report_content, report_csv
 from em_platform.catalog.report_page import report_html
-from em_platform.catalog.shelf import EXCLUDED, INCLUDED, Found, each_of, found_in
-from em_platform.catalog.tally import Judged
+from em_platform.catalog.repository import (
+    Found,
+    changed_at,
+    each_of,
+    found_in,
+    latest,
+)
+from em_platform.catalog.summary import Judged, catalog_of
 from em_platform.catalog.validate import Damage, Exists, Findings, judge_record
 from em_platform.config import CatalogSettings
-from em_platform.model.dataset import SCHEMA_VERSION, Status
+from em_platform.model import Check, Severity
+from em_platform.model.dataset import Status
 from em_platform.storage import layout
 from em_platform.storage.manifest import standing_at
 from em_platform.storage.store import Store
 
 CATALOG = "metadata_catalog.json"
 REPORT = "validation_report"
-_VERSION = "3.0"
-"""Of the catalog's own form; macroscope's is `2.0-enhanced`."""
 _PATIENCE_S = 120.0
 """Of another consolidation; 10,000 records took 16 s."""
-_SAMPLE = 5
-"""How many valid records macroscope's catalogs show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +88,8 @@ def consolidate(
 ) -> Consolidated:
     """Write catalog and reports of all records into `folder` of the store.
 
-    `found` are records from elsewhere (see `shelf.found_at`); without it, all of the
-    store. Of each dataset the latest record counts. `generated_at` is that of the
+    `found` are records from elsewhere (see `repository.found_at`); without it, all of
+    the store. Of each dataset the latest record counts. `generated_at` is that of the
     newest record where it is not given. Another consolidation is waited for, since it
     may have looked at the records before they were what they are now.
 
@@ -175,64 +176,6 @@ def _judged(
     return Judged(found=found, findings=findings)
 
 
-def catalog_of(
-    found: Iterable[Found],
-    judged: tuple[Judged, ...],
-    *,
-    settings: CatalogSettings,
-    generated_at: str | None,
-) -> dict[str, Any]:
-    """The catalog: all records in full, and what they say together."""
-    found = list(found)
-    records = [dict(each.record) for each in judged if each.record]
-    parsing = sum(bool(each.trouble) for each in found)
-    parsed = [each for each in found if isinstance(each.content, dict)]
-    _, older = latest(parsed)
-    duplicates = (
-        find_duplicates(each.found for each in judged if each.record)
-        if settings.detect_duplicates
-        else ()
-    )
-    checked = tally.validation(judged)
-    return {
-        "metadata": {
-            "generated_at": generated_at,
-            "schema_version": SCHEMA_VERSION,
-            "consolidation_version": _VERSION,
-            "configuration": {
-                "validation_enabled": True,
-                "scan_directories": sorted(
-                    {each.place.rpartition("/")[0] for each in found}
-                ),
-                "include_patterns": list(INCLUDED),
-                "exclude_patterns": list(EXCLUDED),
-            },
-        },
-        "summary": {
-            "total_files": len(found),
-            "processed_files": len(found) - parsing,
-            "validation_errors": checked["invalid_files"] - parsing,
-            "parsing_errors": parsing,
-            "sources_found": sorted({each.source for each in judged}),
-            "superseded": len(older),
-            "duplicates": len(duplicates),
-            **tally.counts(records),
-        },
-        "validation": checked,
-        "data_quality": tally.data_quality(judged),
-        "legacy_compatibility": tally.key_ratios(records),
-        "duplicates": [
-            {"by": d.by, "value": d.value, "records": list(d.places)}
-            for d in duplicates
-        ],
-        "superseded": [{"record": old.place, "by": new.place} for old, new in older],
-        "valid_records_sample": [dict(each.record) for each in judged if each.is_valid][
-            :_SAMPLE
-        ],
-        "records": records,
-    }
-
-
 def _time(given: datetime | None, judged: tuple[Judged, ...]) -> str | None:
     if given is not None:
         return given.isoformat()
@@ -265,3 +208,76 @@ def _exists_in(store: Store) -> Exists:
         return store.exists(f"{name}/zarr.json" if name.endswith(".zarr") else name)
 
     return exists
+
+
+_MOST_ITEMS = 100
+
+
+def check_catalog(made: Consolidated) -> tuple[Check, ...]:
+    """All checks of a catalog: of its records together, and of each."""
+    return records_are_valid(made), no_duplicates(made), catalog_is_complete(made)
+
+
+def records_are_valid(made: Consolidated) -> Check:
+    """Every record keeps the schema and all rules; an error where that is strict."""
+    wrong = [each for each in made.judged if not each.is_valid]
+    if wrong:
+        first = f"{wrong[0].found.place}: {wrong[0].findings.errors[0]}"
+        sentence = f"{len(wrong)} of {len(made.judged)} records are not valid: {first}"
+    else:
+        sentence = f"all {len(made.judged)} records are valid"
+    return Check(
+        name="records_are_valid",
+        passed=not wrong,
+        severity=Severity.ERROR if made.strict else Severity.WARN,
+        sentence=sentence,
+        value=float(len(wrong)),
+        limit=0.0,
+        items=tuple(each.found.place for each in wrong[:_MOST_ITEMS]),
+    )
+
+
+def no_duplicates(made: Consolidated) -> Check:
+    """No two datasets have the same voxels, file or name."""
+    groups = made.duplicates
+    if groups:
+        shared = f"{groups[0]['by']} is that of {', '.join(groups[0]['records'][:3])}"
+        sentence = f"{len(groups)} groups of datasets are the same: {shared}"
+    else:
+        sentence = "no dataset is there twice"
+    return Check(
+        name="no_duplicates",
+        passed=not groups,
+        severity=Severity.WARN,
+        sentence=sentence,
+        value=float(len(groups)),
+        limit=0.0,
+        items=tuple(" = ".join(g["records"][:10]) for g in groups[:_MOST_ITEMS]),
+    )
+
+
+def catalog_is_complete(made: Consolidated) -> Check:
+    """Every dataset is complete: none failed, needs review or is on its way."""
+    waiting = made.incomplete
+    total = made.catalog["summary"]["records"]
+    by_status = made.catalog["summary"]["by_status"]
+    counted = ", ".join(
+        f"{count} {status}"
+        for status, count in by_status.items()
+        if status != Status.COMPLETE
+    )
+    sentence = (
+        f"{len(waiting)} of {total} datasets are not complete ({counted}), such as "
+        f"{waiting[0]}"
+        if waiting
+        else f"all {total} datasets are complete"
+    )
+    return Check(
+        name="catalog_is_complete",
+        passed=not waiting,
+        severity=Severity.WARN,
+        sentence=sentence,
+        value=float(len(waiting)),
+        limit=0.0,
+        items=waiting[:_MOST_ITEMS],
+    )

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from em_platform.catalog.identity import changed_at
 from em_platform.catalog.record_files import at, json_bytes
-from em_platform.catalog.shelf import Found
-from em_platform.catalog.tally import review_reasons
+from em_platform.catalog.repository import Found, changed_at
+from em_platform.catalog.summary import review_reasons
 from em_platform.model.dataset import is_uri
 from em_platform.storage.guard import whole_folder
 
@@ -55,7 +54,7 @@ class _Making:
 
 
 def write_crate(found: Sequence[Found], folder: Path) -> int:
-    """Write the crate of some records of version 3; how many datasets it tells of.
+    """Write the crate of some records of version 3; returns the number of datasets.
 
     The same records give the same crate. A crate that this program has written to
     `folder`, and nobody has changed, is replaced.
@@ -141,7 +140,7 @@ def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
     doi = _doi(core)
     names = [record.get("source_id"), f"https://doi.org/{doi}" if doi else None]
     size = at(technical, "file_size_bytes")
-    said = {
+    stated = {
         "name": _title(record),
         "description": _description(record),
         "identifier": [name for name in names if name],
@@ -158,14 +157,14 @@ def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
         "sha256": at(technical, "sha256"),
         "isBasedOn": download if isinstance(download, str) else None,
     }
-    return {key: value for key, value in said.items() if value not in (None, "", [])}
+    return {key: value for key, value in stated.items() if value not in (None, "", [])}
 
 
 def _description(record: Mapping[str, Any]) -> Any:
     """What it is; a crate leaves the catalog, so that it takes the verdict with it."""
-    said = at(record, "metadata", "core", "description")
+    stated = at(record, "metadata", "core", "description")
     reasons = review_reasons(record)
-    return f"{said}. Needs review: {' '.join(reasons)}" if reasons else said
+    return f"{stated}. Needs review: {' '.join(reasons)}" if reasons else stated
 
 
 def _measured(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -181,8 +180,8 @@ def _measured(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         if value is None:
             continue
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        said = {"@type": "PropertyValue", "name": name, "value": text}
-        yield {**said, "unitCode": unit} if unit else said
+        stated = {"@type": "PropertyValue", "name": name, "value": text}
+        yield {**stated, "unitCode": unit} if unit else stated
 
 
 def _add_people_and_papers(
@@ -251,8 +250,8 @@ def _doi(core: Any) -> str:
 
 def _title(record: Mapping[str, Any]) -> str:
     core = at(record, "metadata", "core")
-    said = at(core, "dataset_title") or at(core, "description")
-    return str(said or record.get("source_id") or record.get("id"))
+    stated = at(core, "dataset_title") or at(core, "description")
+    return str(stated or record.get("source_id") or record.get("id"))
 
 
 def _file_name(record: Mapping[str, Any]) -> str:

@@ -55,7 +55,7 @@ def record_of_item(
 
     `raw_folder` is where its files lie, `snapshot_url` where the source's answers are
     kept, `volume_json_url` where `written` is (its histogram is referred to there),
-    `preview` a picture of its middle sections; `dagster`, `ci_metadata` tell the run.
+    `preview` a picture of its middle sections; `dagster`, `ci_metadata` name the run.
     """
     whole = record_of_volume(
         entry.source,
@@ -70,7 +70,7 @@ def record_of_item(
         aliases=entry.aliases,
         additional=_additional(entry),
     )
-    said = whole.metadata
+    stated = whole.metadata
     provenance = {
         "download_url": _download_url(entry),
         "processing_pipeline": _pipeline("ingest"),
@@ -79,12 +79,12 @@ def record_of_item(
         "dagster": dagster,
     }
     metadata = {
-        "technical": said.technical.model_copy(update=_fetched(entry, raw)),
-        "provenance": said.provenance.model_copy(update=provenance),
-        "quality": said.quality.model_copy(update=_holes(said.quality, raw)),
+        "technical": stated.technical.model_copy(update=_fetched(entry, raw)),
+        "provenance": stated.provenance.model_copy(update=provenance),
+        "quality": stated.quality.model_copy(update=_holes(stated.quality, raw)),
     }
     changes = {
-        "metadata": said.model_copy(update=metadata),
+        "metadata": stated.model_copy(update=metadata),
         "files": whole.files.model_copy(update={"raw": raw_folder or None}),
         "ci_metadata": ci_metadata,
     }
@@ -167,10 +167,10 @@ def _core_of_entry(entry: Entry) -> CoreMetadata:
 
 def _additional(entry: Entry) -> dict[str, Any]:
     """What the source says beside; also a modality that the schema has no word for."""
-    said = {**entry.additional, "page": entry.url}
+    stated = {**entry.additional, "page": entry.url}
     if entry.modality not in MODALITIES:
-        said["stated_modality"] = entry.modality
-    return said
+        stated["stated_modality"] = entry.modality
+    return stated
 
 
 def _technical(written: WrittenVolume, volume_json_url: str) -> TechnicalMetadata:
@@ -221,13 +221,13 @@ def _fetched(entry: Entry, raw: RawItem) -> dict[str, Any]:
     )
     suffixes = {PurePosixPath(f.name).suffix.lstrip(".").lower() for f in files}
     container = entry.array.format if entry.array else " ".join(sorted(suffixes))
-    said: dict[str, Any] = {
+    stated: dict[str, Any] = {
         "files": files,
         "sha256": files[0].sha256 if len(files) == 1 else None,
         "container": container or None,
         "bytes_downloaded": raw.size_bytes,
     }
-    return {**said, "dtype": entry.dtype} if entry.dtype else said
+    return {**stated, "dtype": entry.dtype} if entry.dtype else stated
 
 
 def _quality(core: CoreMetadata, checks: tuple[Check, ...]) -> DatasetQuality:

@@ -1,11 +1,15 @@
 """Catalog records of what the platform made."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from em_platform.catalog.mosaic_levels import MosaicLevels
+from fsspec.core import url_to_fs
+
+from em_platform.formats import describe, open_level
 from em_platform.model import (
     Check,
     Montage,
@@ -22,10 +26,57 @@ from em_platform.model.dataset import (
     DatasetRecord,
     Provenance,
     Status,
+    StoredLevel,
     TechnicalMetadata,
 )
 
 _SOURCE = "acquisition"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MosaicLevels:
+    """The levels from the finest on; sizes in px, in the order y, x."""
+
+    levels: tuple[StoredLevel, ...]
+    chunk_px: tuple[int, ...]
+    shard_px: tuple[int, ...] | None
+    size_bytes: int
+    """Of all its files."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of level 0."""
+        return self.levels[0].shape
+
+
+def mosaic_levels(
+    url: str, *, pixel_nm: float | None, options: Mapping[str, Any]
+) -> MosaicLevels:
+    """The levels of the mosaic at `url`, as the image states them.
+
+    Raises
+    ------
+    FormatError
+        There is no such image.
+    """
+    options = dict(options)
+    paths = describe(url, storage_options=options).paths
+    images = [open_level(url, n, storage_options=options) for n in range(len(paths))]
+    levels = tuple(
+        StoredLevel(
+            path=paths[number],
+            shape=image.shape,
+            voxel_size_nm=(pixel_nm * 2**number,) * 2 if pixel_nm else None,
+        )
+        for number, image in enumerate(images)
+    )
+    filesystem, path = url_to_fs(url, **options)
+    return MosaicLevels(
+        levels=levels,
+        chunk_px=images[0].chunks,
+        shard_px=images[0].shards,
+        size_bytes=int(filesystem.du(path)),
+    )
 
 
 def record_id(source: str, source_id: str) -> UUID:
@@ -47,7 +98,7 @@ def dataset_record(
 
     It needs review where a check of severity ERROR failed, and else is complete.
 
-    `image` tells how the mosaic lies at `url`. `recorded_at` is the time of creation
+    `image` describes the mosaic at `url`. `recorded_at` is the time of creation
     where the montage itself has none (see `record_files.first_recorded`); no clock is
     read here.
     """

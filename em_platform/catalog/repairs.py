@@ -1,4 +1,4 @@
-"""Values as older records write them, and as version 3 wants them.
+"""Values as older records write them, and as version 3 wants them; a record in work.
 
 Each function gives the value and a remark. An empty remark: it was right. None: it
 cannot be made right, the remark says why.
@@ -6,13 +6,18 @@ cannot be made right, the remark says why.
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from em_platform.catalog.validate import is_date_time
+from em_platform.catalog.record_files import at
+from em_platform.catalog.validate import is_date_time, schema_errors
 from em_platform.model.dataset import Status, voxel_size_zyx
 
+Path = tuple[str, ...]
 Repair = Callable[[Any], tuple[Any, str]]
+UNDECLARED = "undeclared"
+"""Key of `additional_metadata` below which misfits are kept."""
 
 _SOURCES = {"empiar": "ebi", "embl-ebi": "ebi", "hemibrain": "flyem"}
 _MODALITIES = {
@@ -149,3 +154,99 @@ REPAIRS: dict[tuple[str, ...], Repair] = {
     (*_TECHNICAL, "compression"): compression,
 }
 """Field -> how it is made right."""
+_NEVER_MOVED = {
+    ("id",), ("source",), ("source_id",), ("status",), ("created_at",), ("metadata",),
+    _CORE, (*_CORE, "description"),
+}  # fmt: skip
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """A record on its way to version 3; each change leaves a remark."""
+
+    content: dict[str, Any]
+    remarks: list[str] = field(default_factory=list)
+
+    def remark(self, path: Path, what: str) -> None:
+        self.remarks.append(f"{'.'.join(path)}: {what}")
+
+    def put(self, path: Path, value: Any) -> None:
+        node = self.content
+        for part in path[:-1]:
+            if not isinstance(node.get(part), dict):
+                node[part] = {}
+            node = node[part]
+        node[path[-1]] = value
+
+    def take(self, path: Path) -> Any:
+        above, last = path[:-1], path[-1]
+        node = _node(self.content, above)
+        value = node.pop(int(last) if isinstance(node, list) else last)
+        if above == ("local_paths",) and not node:
+            del self.content["local_paths"]
+        return value
+
+    def move(self, source: Path, target: Path) -> None:
+        above = _node(self.content, source[:-1])
+        if not isinstance(above, dict) or source[-1] not in above:
+            return
+        parents = [at(self.content, *target[:n]) for n in range(1, len(target))]
+        if not all(parent is None or isinstance(parent, dict) for parent in parents):
+            return
+        if at(self.content, *target) is None:
+            self.put(target, self.take(source))
+            self.remark(source, f"is {'.'.join(target)} now")
+
+    def keep_undeclared(self, path: Path, why: str) -> None:
+        room, name = ("additional_metadata", UNDECLARED), ".".join(path)
+        while not isinstance(at(self.content, *room), dict | None):
+            room = (room[0], f"{room[1]}_")
+        while name in (at(self.content, *room) or {}):
+            name += "_"
+        self.put((*room, name), self.take(path))
+        self.remark(path, f"{why}; kept in {'.'.join(room)}")
+
+    def repair(self, path: Path, repair: Repair) -> None:
+        value = at(self.content, *path)
+        if value is None:
+            return
+        repaired, remark = repair(value)
+        if repaired is None:
+            self.keep_undeclared(path, remark)
+        elif remark:
+            self.put(path, repaired)
+            self.remark(path, remark)
+
+    def keep_undeclared_unknown_keys(self) -> None:
+        found = {each.path for each in schema_errors(self.content) if each.is_unknown}
+        # From the end of lists, so that the numbers of the others stay right.
+        for path in sorted(found, reverse=True):
+            self.keep_undeclared(path, "no version declares this key")
+
+    def keep_undeclared_wrong_values(self) -> None:
+        found: dict[Path, str] = {}
+        for each in schema_errors(self.content):
+            path = _field_of(each.path)
+            if not each.is_unknown and path and path not in _NEVER_MOVED:
+                found.setdefault(path, each.reason)
+        for path, reason in sorted(found.items()):
+            self.keep_undeclared(path, reason)
+
+
+def _field_of(path: Path) -> Path:
+    """The path down to the field: a wrong number in a list makes the list wrong."""
+    for number, part in enumerate(path):
+        if part.isdigit():
+            return path[:number]
+    return path
+
+
+def _node(content: Any, path: Path) -> Any:
+    for part in path:
+        if isinstance(content, list) and part.isdigit() and int(part) < len(content):
+            content = content[int(part)]
+        elif isinstance(content, dict):
+            content = content.get(part)
+        else:
+            return None
+    return content

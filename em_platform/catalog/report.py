@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from em_platform.catalog.tally import Judged, review_reasons
+from em_platform.catalog.summary import Judged, review_reasons
 
 COLUMNS = ("file", "source", "source_id", "key", "status", "valid", "level", "message")
 
@@ -54,12 +54,12 @@ def report_csv(judged: Iterable[Judged]) -> bytes:
             _cell(record.get("status")),
             "yes" if each.is_valid else "no",
         )
-        said = [
+        sentences = [
             *(("error", sentence) for sentence in each.findings.errors),
             *(("warning", sentence) for sentence in each.findings.warnings),
             *(("review", sentence) for sentence in review_reasons(record)),
         ]
-        for level, sentence in said or [("", "")]:
+        for level, sentence in sentences or [("", "")]:
             table.writerow((*about, level, _cell(sentence)))
     return text.getvalue().encode()
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from em_platform.catalog.record_files import at
-from em_platform.catalog.tally import Judged, completeness, review_reasons
+from em_platform.catalog.summary import Judged, completeness, review_reasons
 from em_platform.model.dataset import Status, voxel_size_zyx
 
 HEADINGS = (
@@ -41,7 +41,7 @@ def report_html(
     parts = {
         "title": escape(str(generated)),
         "subtitle": escape(f"State of the newest record: {generated}"),
-        "figures": _figures(catalog),
+        "figures": _figures(catalog, judged),
         "duplicates": _duplicates(catalog["duplicates"]),
         "headings": "".join(
             f'<th scope="col"{" data-numbers" if kind else ""}>'
@@ -81,16 +81,16 @@ def _row(judged: Judged, place: Place) -> str:
     status = str(record.get("status") or "damaged")
     known = status if status in {*Status, "damaged"} else "pending"
     done = completeness(record)
-    updated = _said(record.get("updated_at") or record.get("created_at"))
+    updated = _text(record.get("updated_at") or record.get("created_at"))
     cells = (
         _status(status, known, review_reasons(record)),
         _preview(at(record, "files", "preview"), place, judged),
         _cell(judged.source),
         _named(judged, core),
-        _cell(_said(at(core, "modality"))),
+        _cell(_text(at(core, "modality"))),
         _number(_product(shape), _joined(shape)),
         _number(_product(voxel), _joined(voxel)),
-        _cell(_said(at(core, "data_type"))),
+        _cell(_text(at(core, "data_type"))),
         _number(size, _bytes(size)),
         _number(done, f"{100 * done:.0f} %"),
         _found(findings.errors, "errors"),
@@ -104,9 +104,9 @@ def _row(judged: Judged, place: Place) -> str:
 
 def _named(judged: Judged, core: Any) -> str:
     record = judged.record
-    name = _said(record.get("key") or record.get("source_id")) or judged.found.place
-    title = _said(at(core, "dataset_title") or at(core, "description"))
-    message = _said(at(record, "error", "message"))[:500]
+    name = _text(record.get("key") or record.get("source_id")) or judged.found.place
+    title = _text(at(core, "dataset_title") or at(core, "description"))
+    message = _text(at(record, "error", "message"))[:500]
     trouble = f'<br><span class="errors">{escape(message)}</span>' if message else ""
     return (
         f'<td class="name" data-value="{escape(name)}"><strong>{escape(name)}</strong>'
@@ -151,18 +151,18 @@ def _preview(url: Any, place: Place, judged: Judged) -> str:
     link = place.link(url, _PICTURES) if isinstance(url, str) and url else None
     if link is None:
         return "<td></td>"
-    of = _said(judged.record.get("key") or judged.record.get("source_id"))
+    of = _text(judged.record.get("key") or judged.record.get("source_id"))
     return (
         f'<td><img loading="lazy" src="{escape(link)}" '
         f'alt="middle sections of {escape(of)}"></td>'
     )
 
 
-def _figures(catalog: Mapping[str, Any]) -> str:
+def _figures(catalog: Mapping[str, Any], judged: Sequence[Judged]) -> str:
     summary, checked = catalog["summary"], catalog["validation"]
     figures = [
         ("records", f"{summary['records']}"),
-        ("valid", f"{checked['validation_rate']:g} %"),
+        ("valid and complete", f"{_share(judged):g} %"),
         ("with errors", f"{checked['invalid_files']}"),
         ("damaged files", f"{summary['parsing_errors']}"),
         ("data", _bytes(summary["data_volume_bytes"]["total"])),
@@ -172,6 +172,18 @@ def _figures(catalog: Mapping[str, Any]) -> str:
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
         for name, value in figures
     )
+
+
+def _share(judged: Sequence[Judged]) -> float:
+    """Percent of the records that are valid and of a finished dataset.
+
+    The record of a failed ingest keeps its schema, too, and is no good record.
+    """
+    good = sum(
+        each.is_valid and each.record.get("status") == Status.COMPLETE
+        for each in judged
+    )
+    return round(100 * good / len(judged), 2) if judged else 100.0
 
 
 def _duplicates(duplicates: Sequence[Mapping[str, Any]]) -> str:
@@ -198,7 +210,7 @@ def _number(value: Any, text: str) -> str:
     return f'<td class="number" data-value="{number:.12g}">{escape(text)}</td>'
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 

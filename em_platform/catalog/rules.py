@@ -143,7 +143,7 @@ def version_is_ours(record: Record) -> Iterator[str]:
 
 
 def stopped_says_why(record: Record) -> Iterator[str]:
-    """A failed record tells its error; one whose volume stands has none."""
+    """A failed record has its error; one whose volume stands has none."""
     message = at(record, "error", "message")
     if record.get("status") == Status.FAILED and not message:
         yield "error.message: is missing, a failed record says what happened"

@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from em_platform.catalog.identity import latest
 from em_platform.catalog.migrate import migrate
-from em_platform.catalog.shelf import Found, found_in
+from em_platform.catalog.repository import Found, found_in, latest
 from em_platform.errors import ConfigError, RecordError
 from em_platform.model.dataset import SCHEMA_VERSION
 from em_platform.storage.store import Store

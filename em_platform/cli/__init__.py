@@ -7,27 +7,39 @@ from typing import Any
 
 import click
 
+from em_platform.cli.console_output import VERBOSITY
 from em_platform.errors import ConfigError, PlatformError
 
-COMMANDS = {
+USER_COMMANDS = {
     "up": "start the platform: broker, recorder, web UI, daemon",
     "demo": "the main job: two montages to mosaics, five public sources to volumes",
     "acquire": "image montages with the microscope",
     "stitch": "stitch a folder or list of tiles into an OME-Zarr mosaic",
     "ingest": "fetch public data into volumes and the catalog",
-    "inspect": "say what an image is: shape, type, voxel size, tags",
+    "inspect": "shape, type, voxel size and tags of an image",
     "catalog": "list, search, check, consolidate and export catalog records",
-    "view": "open a mosaic in the browser (Neuroglancer)",
+    "view": "open a mosaic or volume in the browser (Neuroglancer)",
+    "config": "show all settings and their values",
+}
+
+DEVELOPER_COMMANDS = {
     "broker": "run the embedded message broker",
     "recorder": "record the microscope's events",
     "device": "run one simulated device: scope, stage or camera",
-    "fault": "switch faults of the simulated devices on and off",
     "service": "run one service of the live microscope",
+    "fault": "switch faults of the simulated devices on and off",
     "standins": "run stand-ins of the public sources on this machine",
-    "config": "show all settings and their values",
     "docs": "write the reference pages from the code",
 }
-"""Command -> its one line; module `em_platform.cli.<command>` holds `command`."""
+
+COMMANDS = {**USER_COMMANDS, **DEVELOPER_COMMANDS}
+"""Command -> its one line."""
+
+_MODULES = {
+    "up": "platform",
+    **dict.fromkeys(("broker", "recorder", "device", "service"), "processes"),
+}
+"""Command -> the module that holds it under its own name; others: `<name>.command`."""
 
 
 class _Commands(click.Group):
@@ -39,50 +51,117 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"em_platform.cli.{cmd_name}")
-        command: click.Command = module.command
+        name = cmd_name if cmd_name in _MODULES else "command"
+        module = importlib.import_module(
+            f"em_platform.cli.{_MODULES.get(cmd_name, cmd_name)}"
+        )
+        command: click.Command = getattr(module, name)
+        _accept_common_options(command)
         return command
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(USER_COMMANDS.items()))
+        with formatter.section("Commands for developers and single services"):
+            formatter.write_dl(list(DEVELOPER_COMMANDS.items()))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="em-platform")
-@click.option("--config", "config_file", metavar="FILE", help="YAML file of settings.")
-@click.option(
-    "--profile",
-    metavar="NAME",
-    help="Settings below that file: sim, T1, or a YAML file of your own.",
-)
-@click.option(
-    "--set",
-    "assignments",
-    metavar="SECTION.FIELD=VALUE",
-    multiple=True,
-    help="Set one setting, above all other layers; may be repeated.",
-)
-def cli(
-    config_file: str | None, profile: str | None, assignments: tuple[str, ...]
+def _apply_config(_: click.Context, __: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        os.environ["EM_CONFIG_FILE"] = os.path.abspath(value)
+
+
+def _apply_profile(_: click.Context, __: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        from em_platform.config import profiles
+
+        os.environ[profiles.VARIABLE] = profiles.resolved(value)
+
+
+def _apply_assignments(
+    _: click.Context, __: click.Parameter, value: tuple[str, ...]
 ) -> None:
+    if value:
+        os.environ.update(_variables(value))
+
+
+def _apply_verbosity(
+    context: click.Context, parameter: click.Parameter, value: int
+) -> None:
+    if value:
+        sign = -1 if parameter.name == "quiet" else 1
+        context.find_root().meta[VERBOSITY] = sign * value
+
+
+def _common_options(*, hidden: bool) -> list[click.Option]:
+    """The options that every command takes, before its name or after it.
+
+    They act through the environment, so that child processes have the same settings.
+    They are eager: a command's own options are read when all settings are known.
+    """
+    common = {"expose_value": False, "hidden": hidden, "is_eager": True}
+    return [
+        click.Option(
+            ["--config"],
+            metavar="FILE",
+            callback=_apply_config,
+            help="YAML file of settings.",
+            **common,
+        ),
+        click.Option(
+            ["--profile"],
+            metavar="NAME",
+            callback=_apply_profile,
+            help="Settings below that file: sim, T1, or a YAML file of your own.",
+            **common,
+        ),
+        click.Option(
+            ["--set"],
+            metavar="SECTION.FIELD=VALUE",
+            multiple=True,
+            callback=_apply_assignments,
+            help="Set one setting, above all other layers; may be repeated.",
+            **common,
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            count=True,
+            callback=_apply_verbosity,
+            help="More messages; -vv: also those for developers.",
+            **common,
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            callback=_apply_verbosity,
+            help="Only results and errors.",
+            **common,
+        ),
+    ]
+
+
+def _accept_common_options(command: click.Command) -> None:
+    """Let a command and those below it take the common options, too, once."""
+    names = {parameter.name for parameter in command.params}
+    command.params += [
+        option for option in _common_options(hidden=True) if option.name not in names
+    ]
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _accept_common_options(below)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    params=[*_common_options(hidden=False)],
+    epilog="--config, --profile, --set, -v and -q can also stand after the command.",
+)
+@click.version_option(package_name="em-platform")
+def cli() -> None:
     """Data orchestration for electron microscopy."""
-    # Through the environment, so that child processes have the same settings.
-    if config_file is not None:
-        os.environ["EM_CONFIG_FILE"] = os.path.abspath(config_file)
-    if profile is not None:
-        choose_profile(profile)
-    if assignments:
-        os.environ.update(_variables(assignments))
-
-
-def choose_profile(name: str) -> None:
-    """Let this process and its children have the settings of a profile."""
-    from em_platform.config import profiles
-
-    os.environ[profiles.VARIABLE] = profiles.resolved(name)
 
 
 def _variables(assignments: tuple[str, ...]) -> dict[str, str]:

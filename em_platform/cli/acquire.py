@@ -1,28 +1,27 @@
 """`em-platform acquire`: montages from the microscope, real or simulated."""
 
-import logging
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 
-from em_platform.cli.story import Story, short
+from em_platform.cli.console_output import ConsoleOutput, print_messages, short
 from em_platform.config import Settings, export, load_settings
 from em_platform.errors import ConfigError
 from em_platform.processes import free_port
 from em_platform.storage.guard import check_file
 
 if TYPE_CHECKING:
-    from em_platform.acquisition.report import LiveReport
+    from em_platform.acquisition.session.report import LiveReport
 
 _CONNECT_S = 10.0
 _REPORT = "session report"
 
 
 @click.command()
-@click.option("--profile", metavar="NAME", help="sim, T1, or a YAML file of your own.")
 @click.option(
     "--montages",
     type=click.IntRange(0),
@@ -46,14 +45,15 @@ _REPORT = "session report"
 @click.option(
     "--broker", metavar="HOST:PORT", help="The broker to use; port 0: a free one."
 )
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
 def command(
-    profile: str | None,
     montages: int,
     first: int | None,
     ends: bool,
     report_path: str | None,
     draw: str | None,
     broker: str | None,
+    as_json: bool,
     **chosen: float,
 ) -> None:
     """Image montages with the live microscope, judge and upload them.
@@ -69,68 +69,73 @@ def command(
     status 0 when every montage is imaged, judged, uploaded and verified, and nothing
     was lost or published twice.
     """
-    if profile is not None:
-        from em_platform.cli import choose_profile
-
-        choose_profile(profile)
     settings = _settings(broker, chosen)
     if draw is not None:
         _draw(Path(draw))
         return
     if report_path is not None:
         check_file(Path(report_path), _REPORT)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    good = _image(settings, montages, first=first, ends=ends, report_path=report_path)
-    sys.exit(0 if good else 1)
+    print_messages()
+    report = _image(
+        settings,
+        montages,
+        ConsoleOutput(Console(stderr=as_json, highlight=False)),
+        first=first,
+        ends=ends or as_json,
+        report_path=report_path,
+    )
+    if as_json:
+        click.echo(report.model_dump_json())
+    sys.exit(0 if report.is_good else 1)
 
 
 def _image(
     settings: Settings,
     montages: int,
+    output: ConsoleOutput,
     *,
     first: int | None,
     ends: bool,
     report_path: str | None,
-) -> bool:
+) -> "LiveReport":
     from em_platform.cli import watch
     from em_platform.cli.live import live_microscope
     from em_platform.messaging.bus import Bus
 
-    story = Story()
-    with live_microscope(settings, story) as live:
+    with live_microscope(settings, output) as live:
         settings = live.settings
         if live.page:
-            story.say(f"operator's page at {live.page}")
+            output.line(f"operator's page at {live.page}")
         with Bus(settings.broker, "acquire") as bus:
             bus.connect(_CONNECT_S)
             wanted = watch.new_regions(bus, settings, montages, first=first)
             report = watch.follow(
                 watch.begin(bus, settings, wanted),
-                story,
+                output,
                 tend=live.supervisor.tend,
                 stopped=live.supervisor.stopping.is_set,
             )
-        story.console.print(watch.table(report))
+        output.console.print(watch.table(report))
         for line in watch.figures(report):
-            story.say(line)
-        _say_where(settings, story)
+            output.result(line)
+        _print_folders(settings, output)
         if report_path is not None:
             _write(Path(report_path), report)
         if not ends and sys.stdout.isatty() and not live.supervisor.stopping.is_set():
-            story.say("serving until Ctrl-C")
+            output.line("serving until Ctrl-C")
             live.supervisor.run()
-        story.say("stopping")
-    return report.is_good
+        output.line("stopping")
+    return report
 
 
-def _say_where(settings: Settings, story: Story) -> None:
+def _print_folders(settings: Settings, output: ConsoleOutput) -> None:
     from em_platform.acquisition.frame_paths import frames_folder
 
     for label, path in (
         ("frames", frames_folder(settings)),
         ("logs", settings.logs_folder),
     ):
-        story.say(f"{label:<7}{short(path)}")
+        output.line(f"{label:<7}{short(path)}")
 
 
 def _draw(path: Path) -> None:

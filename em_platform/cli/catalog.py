@@ -1,4 +1,4 @@
-"""`em-platform catalog`: what we hold, whether it is in order, what we give away."""
+"""`em-platform catalog`: list, search, check and export its records."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import click
 from em_platform.cli.catalog_output import print_findings, print_records, print_table
 from em_platform.config import load_settings
 from em_platform.errors import ConfigError, RecordError
-from em_platform.storage import Store, store_of
+from em_platform.storage import Store, layout, store_of
 from em_platform.storage.guard import mark_of, write_file
 
 _PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
@@ -19,10 +19,10 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 @click.group()
 def command() -> None:
-    """Look into the catalog of all datasets, check it, give it away.
+    """List, search, check and export the records of all datasets.
 
     Without PATH, a command looks at the records of the store that the settings name;
-    with PATHs at those of files, folders, or catalogs that somebody else has made.
+    with PATHs at those of files, folders, or other catalogs.
     """
 
 
@@ -57,6 +57,34 @@ def show(name: str) -> None:
     )
 
 
+@command.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also where the dataset is complete.")
+def remove(name: str, force: bool) -> None:
+    """Remove the record of a failed item: NAME is its key, or SOURCE/KEY.
+
+    Voxels and fetched files stay. Take the item off ingest.SOURCE.items, too: else the
+    next ingest makes the record again.
+    """
+    from em_platform.catalog.record_files import remove_record
+
+    source, _, key = name.rpartition("/")
+    store = _store()
+    named = [
+        each
+        for each in store.names(layout.RECORDS)
+        if source in ("", each) and store.exists(layout.record(each, key))
+    ]
+    if len(named) != 1:
+        found = f"{len(named)} records ({', '.join(named)})" if named else "no record"
+        raise ConfigError(
+            f"catalog: {found} of {name!r}, the key of one was expected; give it as "
+            "SOURCE/KEY, as `em-platform catalog list` names it"
+        )
+    remove_record(store, named[0], key, of_any_status=force)
+    click.echo(f"removed the record of {named[0]}/{key}")
+
+
 @command.command(context_settings={"ignore_unknown_options": True})
 @click.argument("query", nargs=-1, required=True)
 @click.option(
@@ -71,7 +99,7 @@ def search(query: tuple[str, ...], paths: tuple[Path, ...], as_json: bool) -> No
     """Find datasets by any field, such as 'modality=FIB-SEM voxel<10 organism~mouse'.
 
     All terms must hold. A term is FIELD OPERATOR VALUE without blanks, or a word that
-    stands anywhere; a leading - turns it round. Operators: = != ~ (contains) !~ < <= >
+    stands anywhere; a leading - negates it. Operators: = != ~ (contains) !~ < <= >
     >=. FIELD is a dotted path or its end: metadata.core.organism, organism; short names
     are voxel, shape, type, title, size, url, volume. Numbers take units (size>1GB,
     voxel<0.1um); of a list all numbers must fit, voxel.z is one axis. VALUE may be
@@ -94,7 +122,7 @@ def search(query: tuple[str, ...], paths: tuple[Path, ...], as_json: bool) -> No
 def validate(
     paths: tuple[Path, ...], warnings: bool, deep: bool, as_json: bool
 ) -> None:
-    """Check every record and tell all errors; status 1 where there are any.
+    """Check every record and list all errors; status 1 where there are any.
 
     Nothing is written; `consolidate` writes a report. With --deep a volume or mosaic of
     which a file was lost or changed is an error, too.
@@ -110,7 +138,7 @@ def validate(
     judged = judge_all(_found(paths), store=store, deep=deep)
     wrong = [each for each in judged if not each.is_valid]
     if as_json:
-        told = [
+        rows = [
             {
                 "file": each.found.place,
                 "valid": each.is_valid,
@@ -119,7 +147,7 @@ def validate(
             }
             for each in judged
         ]
-        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
         print_findings(judged, warnings=warnings)
         click.echo(f"{len(judged) - len(wrong)} of {len(judged)} records are valid")
@@ -140,7 +168,7 @@ def consolidate(paths: tuple[Path, ...], target: Path | None) -> None:
     Status 1 where a record is not valid, unless catalog.strict is off.
     """
     from em_platform.catalog.consolidate import consolidate as consolidated
-    from em_platform.storage import layout, open_store
+    from em_platform.storage import open_store
 
     if paths and target is None:
         raise ConfigError(
@@ -165,14 +193,16 @@ def consolidate(paths: tuple[Path, ...], target: Path | None) -> None:
 
 @command.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
-@click.option("--write", is_flag=True, help="Change the files; else only tell.")
+@click.option(
+    "--write", is_flag=True, help="Change the files; else only list the changes."
+)
 def migrate(paths: tuple[Path, ...], write: bool) -> None:
     """Bring records of versions 1 and 2 in FOLDERs and FILEs to version 3.
 
     No key is lost: what has no place is kept below additional_metadata.undeclared. A
     second time changes nothing. Status 1 where a file holds no record.
     """
-    from em_platform.catalog.migrate_files import migrated_files, write_migrated
+    from em_platform.catalog.migrate import migrated_files, write_migrated
 
     changed = failed = 0
     for done in migrated_files(paths):
@@ -192,13 +222,13 @@ def migrate(paths: tuple[Path, ...], write: bool) -> None:
 @_JSON
 def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
     """List datasets with the same voxels, the same file, or the same name."""
-    from em_platform.catalog.identity import find_duplicates, latest
+    from em_platform.catalog.repository import find_duplicates, latest
 
     found = [each for each in _found(paths) if isinstance(each.content, dict)]
     groups = find_duplicates(latest(found)[0])
     if as_json:
-        told = [{"by": g.by, "value": g.value, "records": g.places} for g in groups]
-        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        rows = [{"by": g.by, "value": g.value, "records": g.places} for g in groups]
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     print_table(
         ("same", "value", "records"),
@@ -208,14 +238,14 @@ def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
 
 
 @command.command()
-@click.option("--strict", is_flag=True, help="Refuse keys that nobody has declared.")
+@click.option("--strict", is_flag=True, help="Refuse undeclared keys.")
 @click.argument(
     "target", required=False, type=click.Path(path_type=Path, dir_okay=False)
 )
 def schema(target: Path | None, strict: bool) -> None:
     """Print the JSON Schema (draft 2020-12) of a record, or write it to TARGET."""
     from em_platform.catalog.record_files import json_bytes
-    from em_platform.catalog.schema import published_schema, strict_schema
+    from em_platform.catalog.validate import published_schema, strict_schema
 
     kind = "record schema"
     found = strict_schema() if strict else published_schema()
@@ -265,6 +295,6 @@ def _store() -> Store:
 
 
 def _found(paths: tuple[Path, ...]) -> list[Any]:
-    from em_platform.catalog.shelf import found_at, found_in
+    from em_platform.catalog.repository import found_at, found_in
 
     return found_at(paths) if paths else found_in(_store())

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from em_platform.catalog.record_files import at
-from em_platform.catalog.shelf import Found
-from em_platform.catalog.tally import Judged
+from em_platform.catalog.repository import Found
+from em_platform.catalog.summary import Judged
 from em_platform.model.dataset import voxel_size_zyx
 
 _COLUMNS = ("status", "source", "name", "modality", "shape", "voxel nm", "type", "size")
@@ -38,28 +38,28 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_findings(judged: Iterable[Judged], *, warnings: bool) -> None:
     """Every error of every record, below its place."""
     for each in judged:
-        told = [f"  error: {sentence}" for sentence in each.findings.errors]
+        lines = [f"  error: {sentence}" for sentence in each.findings.errors]
         if warnings:
-            told += [f"  warning: {sentence}" for sentence in each.findings.warnings]
-        if told:
-            click.echo("\n".join((each.found.place, *told)))
+            lines += [f"  warning: {sentence}" for sentence in each.findings.warnings]
+        if lines:
+            click.echo("\n".join((each.found.place, *lines)))
 
 
 def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
     core = at(record, "metadata", "core")
     return (
-        _said(record.get("status")),
-        _said(record.get("source")),
-        _said(record.get("key") or record.get("source_id")),
-        _said(at(core, "modality")),
+        _text(record.get("status")),
+        _text(record.get("source")),
+        _text(record.get("key") or record.get("source_id")),
+        _text(at(core, "modality")),
         _joined(at(core, "volume_shape")),
         _joined(voxel_size_zyx(at(core, "voxel_size_nm"))),
-        _said(at(core, "data_type")),
+        _text(at(core, "data_type")),
         _size(at(record, "metadata", "technical", "file_size_bytes")),
     )
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from pydantic import SecretStr
 
-from em_platform.config import FIELDS, LayeredSettings, load_layers
+from em_platform.config import FIELDS, LayeredSettings, Settings, load_layers
 from em_platform.config.example import example_yaml
 
 _PASSWORD_IN_URL = re.compile(r"(?<=://)([^:/@\s]*):[^@/\s]+@")
@@ -25,7 +25,8 @@ def command(form: str | None) -> None:
 
     Layers, later ones win: defaults, profile (--profile or EM_PROFILE), YAML
     (config.yaml, or EM_CONFIG_FILE), .env, environment (EM_SECTION__FIELD), command
-    line (--set section.field=value). Secrets stay hidden.
+    line (--set section.field=value). Secrets stay hidden. Folders whose setting is
+    empty are shown as they are used.
     """
     if form == "yaml":
         click.echo(example_yaml(), nl=False)
@@ -44,14 +45,30 @@ def command(form: str | None) -> None:
 
 
 def _rows(layered: LayeredSettings) -> list[dict[str, Any]]:
+    effective = _effective(layered.settings)
     return [
         {
             "setting": field.name,
-            "value": _shown(layered.value_of(field.path)),
+            "value": _shown(effective.get(field.name, layered.value_of(field.path))),
             "layer": layered.layer_of(field.path),
         }
         for field in FIELDS.values()
     ]
+
+
+def _effective(settings: Settings) -> dict[str, str]:
+    """Folders that are derived from `home` where their own setting is empty."""
+    from em_platform.acquisition.frame_paths import frames_folder
+    from em_platform.acquisition.montages.inbox import inbox_of
+    from em_platform.storage import store_of
+
+    return {
+        "storage.root": store_of(settings).root,
+        "acquisition.frames": str(frames_folder(settings)),
+        "acquisition.inbox": str(inbox_of(settings).folder),
+        "logging.folder": str(settings.logs_folder),
+        "ingest.transfer.raw_folder": str(settings.raw_folder),
+    }
 
 
 def _shown(value: Any) -> Any:

@@ -1,22 +1,156 @@
-"""`em-platform demo`: the main job, once: montages, and data of five public sources."""
+"""`em-platform demo`: montages and public data, from source to checked result."""
 
-import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+from rich.table import Table
 
-from em_platform.cli.demo_ingest import ingest_all, world_beside
-from em_platform.cli.demo_montages import image_and_stitch
-from em_platform.cli.live import microscope_beside, told_to_children
+from em_platform.acquisition.session.report import LiveReport
+from em_platform.acquisition.session.session_log import SessionLog
+from em_platform.cli import watch
+from em_platform.cli.console_output import ConsoleOutput, print_messages, short
+from em_platform.cli.demo_ingest import ingest_all, standins_for
+from em_platform.cli.live import export_settings, microscope_processes
 from em_platform.cli.platform import Platform, running_platform
-from em_platform.cli.story import Story, short
+from em_platform.cli.runs import PartitionRuns, montage_runs
 from em_platform.config import Settings, load_layers
+from em_platform.errors import PlatformError
+from em_platform.messaging.bus import Bus
 from em_platform.processes import Child, free_port
-from em_platform.processes.home import claim_home
-from em_platform.storage import store_of
+from em_platform.processes.single_instance import claim_home
+from em_platform.storage import Store, layout, store_of
+
+_PATIENCE_S = 600.0
+_TICK_S = 0.5
+_LAST_ASSET = "acquisition_review"
+
+
+def image_and_stitch(platform: Platform, montages: int, output: ConsoleOutput) -> bool:
+    """Image so many montages and stitch them; whether all of it is there and good."""
+    session = _session(platform, montages, output)
+    return _show(session, montages, platform, output)
+
+
+@dataclass(slots=True)
+class _Session:
+    """What became of the montages, on the microscope and in Dagster."""
+
+    report: LiveReport
+    runs: dict[str, PartitionRuns] = field(default_factory=dict)
+
+
+def _session(platform: Platform, montages: int, output: ConsoleOutput) -> _Session:
+    """Image, and print what happens until all is finished."""
+    settings = platform.settings
+    with Bus(settings.broker, "demo") as bus:
+        bus.connect(timeout_s=10)
+        followed = watch.begin(bus, settings, watch.regions(settings, montages))
+        runs = _follow(platform, followed, output)
+        return _Session(followed.report(), runs)
+
+
+def _follow(
+    platform: Platform, followed: SessionLog, output: ConsoleOutput
+) -> dict[str, PartitionRuns]:
+    """Print what happens until all is finished; acquisition id -> its runs."""
+    printed: dict[str, str] = {}
+    runs: dict[str, PartitionRuns] = {}
+    deadline = time.monotonic() + _PATIENCE_S
+    while not platform.supervisor.stopping.wait(_TICK_S):
+        platform.supervisor.tend()
+        followed.look()
+        for line in watch.news(followed.runs, printed):
+            output.line(line)
+        for run in followed.runs:
+            if run.state == "completed" and run.acquisition_id:
+                runs.setdefault(run.acquisition_id, PartitionRuns())
+        for key, before in runs.items():
+            if not _is_over(before):
+                runs[key] = montage_runs(platform.url, key)
+                _print_progress(key, before, runs[key], output)
+        if followed.is_settled and all(map(_is_over, runs.values())):
+            break
+        if time.monotonic() > deadline:
+            output.line(f"not finished after {_PATIENCE_S:.0f} s; see the web UI")
+            break
+    return runs
+
+
+def _is_over(runs: PartitionRuns) -> bool:
+    """Whether Dagster has stitched and registered a montage, or has failed."""
+    return runs.is_over and (_LAST_ASSET in runs.assets or runs.status != "SUCCESS")
+
+
+def _print_progress(
+    key: str, before: PartitionRuns, now: PartitionRuns, output: ConsoleOutput
+) -> None:
+    if now.status != before.status:
+        output.line(f"{key}: run {now.status.lower().replace('_', ' ')}")
+    for asset in now.assets[len(before.assets) :]:
+        output.line(f"{key}:   {asset}")
+    for failure in now.failures[len(before.failures) :]:
+        output.line(f"{key}:   {failure}")
+
+
+def _show(
+    session: _Session, montages: int, platform: Platform, output: ConsoleOutput
+) -> bool:
+    """Print what was made; whether all of it is there and good."""
+    store = store_of(platform.settings)
+    table = Table("montage", "passed QC", "upload", "mosaic (px)", "checks")
+    for column in table.columns:
+        column.overflow = "fold"  # an ellipsis would cut the key that one has to copy
+    report = session.report
+    good = report.is_good
+    for each in report.montages:
+        key = each.acquisition_id
+        runs = session.runs.get(key, PartitionRuns())
+        size = _mosaic_size(store, key)
+        there = size is not None and store.exists(layout.dataset_record(key))
+        good = good and there and runs.is_good
+        passed = sum(check.passed for check in runs.checks.values())
+        table.add_row(
+            key or each.montage_id,
+            f"{each.passed} of {each.tiles}",
+            *("verified" if each.uploaded else "none", size or "none"),
+            f"{passed} of {len(runs.checks)}",
+        )
+    output.console.print(table)
+    for line in watch.figures(report):
+        output.result(line)
+    for key, runs in session.runs.items():
+        for line in _wrong(runs):
+            output.line(f"{key}: {line}")
+    for key in session.runs:
+        name = layout.mosaic(key)
+        local = store.local_path(name)
+        there_is = short(local) if local else store.url(name)
+        output.line(f"look at it: em-platform view {there_is}")
+    return good
+
+
+def _wrong(runs: PartitionRuns) -> Iterator[str]:
+    for check in runs.checks.values():
+        if not check.passed:
+            yield f"{'ERROR' if check.is_error else 'warning'}: {check.sentence}"
+
+
+def _mosaic_size(store: Store, key: str) -> str | None:
+    from em_platform.formats import open_level
+
+    try:
+        level = open_level(
+            store.url(layout.mosaic(key)), 0, storage_options=store.options
+        )
+    except PlatformError:
+        return None
+    return f"{level.shape[1]} x {level.shape[0]}"
+
 
 _PROCESSES = ("acquisition", "pipeline", "processes")
 
@@ -25,7 +159,9 @@ Part = Callable[[Platform], bool]
 
 _ends = click.option("--exit", "ends", is_flag=True, help="End when all is checked.")
 _home = click.option(
-    "--home", metavar="FOLDER", help="Where all lies (default: demo in home)."
+    "--home",
+    metavar="FOLDER",
+    help="Data directory of the demo (default: demo in home).",
 )
 
 
@@ -42,7 +178,7 @@ _montages = click.option(
 def command(
     context: click.Context, ends: bool, montages: int, home: str | None
 ) -> None:
-    """Image montages and stitch them; bring items of five public sources.
+    """Image montages and stitch them; fetch items of five public sources.
 
     The microscope is simulated and the sources are stand-ins on this machine. It keeps
     serving until Ctrl-C. With --exit, or without a terminal, it ends: with status 0
@@ -53,13 +189,15 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    story = _story("starting the platform and the simulated microscope, 16 processes")
-    with world_beside(_settings(home), story) as world:
+    output = _started(
+        "starting the platform and the simulated microscope, 16 processes"
+    )
+    with standins_for(_settings(home), output) as world:
         both: Sequence[Part] = (
-            lambda platform: image_and_stitch(platform, montages, story),
-            lambda platform: ingest_all(platform, world, story),
+            lambda platform: image_and_stitch(platform, montages, output),
+            lambda platform: ingest_all(platform, world, output),
         )
-        _run_with_microscope(story, parts=both, ends=ends)
+        _run_with_microscope(output, parts=both, ends=ends)
 
 
 @command.command("montages")
@@ -68,11 +206,13 @@ def command(
 @_home
 def only_montages(ends: bool, montages: int, home: str | None) -> None:
     """Only image montages with the simulated microscope, and stitch them."""
-    story = _story("starting the platform and the simulated microscope, 16 processes")
+    output = _started(
+        "starting the platform and the simulated microscope, 16 processes"
+    )
     _settings(home)
     _run_with_microscope(
-        story,
-        parts=(lambda platform: image_and_stitch(platform, montages, story),),
+        output,
+        parts=(lambda platform: image_and_stitch(platform, montages, output),),
         ends=ends,
     )
 
@@ -81,34 +221,36 @@ def only_montages(ends: bool, montages: int, home: str | None) -> None:
 @_ends
 @_home
 def only_ingest(ends: bool, home: str | None) -> None:
-    """Only bring one item of each of five public sources through Dagster.
+    """Only fetch one item of each of five public sources through Dagster.
 
     What is there already is not fetched again, and that is counted.
     """
-    story = _story("starting the platform and stand-ins of five public sources")
-    with world_beside(_settings(home), story) as world:
+    output = _started("starting the platform and stand-ins of five public sources")
+    with standins_for(_settings(home), output) as world:
         _run(
-            told_to_children({}),
-            story,
+            export_settings({}),
+            output,
             beside=(),
-            parts=(lambda platform: ingest_all(platform, world, story),),
+            parts=(lambda platform: ingest_all(platform, world, output),),
             ends=ends,
         )
 
 
-def _story(first: str) -> Story:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    story = Story()
-    story.say(first)
-    return story
+def _started(first: str) -> ConsoleOutput:
+    print_messages()
+    output = ConsoleOutput()
+    output.line(first)
+    return output
 
 
-def _run_with_microscope(story: Story, *, parts: Sequence[Part], ends: bool) -> None:
-    with microscope_beside(told_to_children({})) as microscope:
-        story.say(f"operator's page at {microscope.page}")
+def _run_with_microscope(
+    output: ConsoleOutput, *, parts: Sequence[Part], ends: bool
+) -> None:
+    with microscope_processes(export_settings({})) as microscope:
+        output.line(f"operator's page at {microscope.page}")
         _run(
             microscope.settings,
-            story,
+            output,
             beside=microscope.groups,
             parts=parts,
             ends=ends,
@@ -117,35 +259,41 @@ def _run_with_microscope(story: Story, *, parts: Sequence[Part], ends: bool) -> 
 
 def _run(
     settings: Settings,
-    story: Story,
+    output: ConsoleOutput,
     *,
     beside: Sequence[Sequence[Child]],
     parts: Sequence[Part],
     ends: bool,
 ) -> None:
     """Do the parts in a running platform, then end this process with what came out."""
-    with running_platform(settings, beside=beside) as platform:
-        story.say(f"web UI at {platform.url}")
+    with running_platform(
+        settings,
+        beside=beside,
+        on_ready=lambda name: output.line(f"  {name} is ready"),
+    ) as platform:
+        output.line(f"web UI at {platform.url}")
         outcomes = [part(platform) for part in parts]
         good = all(outcomes)
-        story.say("all checks passed" if good else "NOT all is as it should be")
-        _say_places(platform, story)
+        output.result("all checks passed" if good else "NOT all is as it should be")
+        _print_places(platform, output)
         if not ends and sys.stdout.isatty():
-            story.say("serving until Ctrl-C")
+            output.line("serving until Ctrl-C")
             platform.supervisor.run()
-        story.say("stopping")
+        output.line("stopping")
     sys.exit(0 if good else 1)
 
 
-def _say_places(platform: Platform, story: Story) -> None:
+def _print_places(platform: Platform, output: ConsoleOutput) -> None:
     store = store_of(platform.settings)
     results = store.local_path("")
+    home = short(platform.settings.home)
     for label, text in (
         ("web UI", platform.url),
         ("results", store.root if results is None else short(results)),
         ("logs", short(platform.settings.logs_folder)),
+        ("search", f"EM_HOME={home} em-platform catalog search 'voxel<10'"),
     ):
-        story.console.print(f"  {label:<9}{text}", soft_wrap=True, markup=False)
+        output.console.print(f"  {label:<9}{text}", soft_wrap=True, markup=False)
 
 
 def _settings(home: str | None) -> Settings:
@@ -161,4 +309,4 @@ def _settings(home: str | None) -> Settings:
     if layered.layer_of(_PROCESSES) == "default" and (os.cpu_count() or 1) <= 2:
         # Beside Dagster's processes one keeps up with a simulated camera.
         wanted[".".join(_PROCESSES)] = "1"
-    return told_to_children(wanted)
+    return export_settings(wanted)

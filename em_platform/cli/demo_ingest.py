@@ -14,15 +14,20 @@ from typing import Any
 
 from rich.table import Table
 
+from em_platform.cli.console_output import ConsoleOutput
 from em_platform.cli.ingest_report import size
-from em_platform.cli.launch import add_partition, launch, run_status
-from em_platform.cli.live import told_to_children
+from em_platform.cli.live import export_settings
 from em_platform.cli.platform import Platform
-from em_platform.cli.runs import PartitionRuns, ingest_runs
-from em_platform.cli.story import Story
+from em_platform.cli.runs import (
+    PartitionRuns,
+    add_partition,
+    ingest_runs,
+    launch,
+    run_status,
+)
 from em_platform.config import Settings
 from em_platform.errors import PlatformError
-from em_platform.ingest.run_tags import partition_set
+from em_platform.ingest.plan import partition_set
 from em_platform.model.dataset import DatasetRecord
 from em_platform.model.ingest import RawItem, VolumeItem
 from em_platform.processes import listens
@@ -61,7 +66,7 @@ class _Item:
 
 
 @contextmanager
-def world_beside(settings: Settings, story: Story) -> Iterator[World]:
+def standins_for(settings: Settings, output: ConsoleOutput) -> Iterator[World]:
     """Stand-ins of the public sources, to which this process's children are pointed.
 
     They have the same ports each time: a source with another address is another source,
@@ -69,14 +74,16 @@ def world_beside(settings: Settings, story: Story) -> Iterator[World]:
     """
     folder = settings.home.absolute() / "standins"
     port = _port(folder / "port.txt")
+    if not any(folder.glob("*/*")):
+        output.line("making small copies of five public sources, some seconds, once")
     with running_world(folder, size="demo", port=port) as world:
         os.environ.update(world.environment)
-        told_to_children(world.settings)
-        story.say(f"stand-ins of {', '.join(world.keys)} answer from port {port} on")
+        export_settings(world.settings)
+        output.line(f"stand-ins of {', '.join(world.keys)} answer from port {port} on")
         yield world
 
 
-def ingest_all(platform: Platform, world: World, story: Story) -> bool:
+def ingest_all(platform: Platform, world: World, output: ConsoleOutput) -> bool:
     """Bring one item of each source; whether all of it is there, good and catalogued.
 
     Dagster's runs are asked for at once; its queue lets in two at a time.
@@ -84,16 +91,16 @@ def ingest_all(platform: Platform, world: World, story: Story) -> bool:
     world.requests.clear()
     items = [_Item(source, keys[0]) for source, keys in world.keys.items()]
     tags = _ask_for(platform, items)
-    story.say(f"asked Dagster for {', '.join(item.name for item in items)}")
-    _follow(platform, items, tags, story)
-    consolidated = _consolidated(platform, story)
-    good = _show(platform, items, story)
+    output.line(f"asked Dagster for {', '.join(item.name for item in items)}")
+    _follow(platform, items, tags, output)
+    consolidated = _consolidated(platform, output)
+    good = _show(platform, items, output)
     fetched = [entry for entry in world.requests.all() if _is_pixels(entry)]
     sent = sum(entry.bytes_sent for entry in fetched)
     if fetched:
-        story.say(f"{len(fetched)} requests fetched {size(sent)} of image data")
+        output.line(f"{len(fetched)} requests fetched {size(sent)} of image data")
     else:
-        story.say("nothing was fetched: every item was there already")
+        output.line("nothing was fetched: every item was there already")
     return good and consolidated
 
 
@@ -113,7 +120,10 @@ def _ask_for(platform: Platform, items: Sequence[_Item]) -> dict[str, str]:
 
 
 def _follow(
-    platform: Platform, items: Sequence[_Item], tags: dict[str, str], story: Story
+    platform: Platform,
+    items: Sequence[_Item],
+    tags: dict[str, str],
+    output: ConsoleOutput,
 ) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while not platform.supervisor.stopping.wait(_TICK_S):
@@ -126,23 +136,23 @@ def _follow(
         found = ingest_runs(platform.url, tags, of=open_ones)
         for name, item in open_ones.items():
             before, item.runs = item.runs, found[name]
-            _say_progress(item, before, story)
+            _print_progress(item, before, output)
         if time.monotonic() > deadline:
-            story.say(f"not finished after {_PATIENCE_S:.0f} s; see the web UI")
+            output.line(f"not finished after {_PATIENCE_S:.0f} s; see the web UI")
             return
 
 
-def _say_progress(item: _Item, before: PartitionRuns, story: Story) -> None:
+def _print_progress(item: _Item, before: PartitionRuns, output: ConsoleOutput) -> None:
     now = item.runs
     if now.status != before.status and now.status in ("STARTED", *_ENDED):
-        story.say(f"{item.name}: run {now.status.lower()}")
+        output.line(f"{item.name}: run {now.status.lower()}")
     for asset in now.assets[len(before.assets) :]:
-        story.say(f"{item.name}:   {asset.partition('/')[2]}")
+        output.line(f"{item.name}:   {asset.partition('/')[2]}")
     for failure in now.failures[len(before.failures) :]:
-        story.say(f"{item.name}:   {failure}")
+        output.line(f"{item.name}:   {failure}")
 
 
-def _consolidated(platform: Platform, story: Story) -> bool:
+def _consolidated(platform: Platform, output: ConsoleOutput) -> bool:
     """Make the catalog of all records; whether all are valid."""
     run_id = launch(platform.url, "consolidate_catalog")
     deadline, status = time.monotonic() + _PATIENCE_S, "QUEUED"
@@ -152,22 +162,22 @@ def _consolidated(platform: Platform, story: Story) -> bool:
         platform.supervisor.tend()
         status = run_status(platform.url, run_id)
     if status != "SUCCESS":
-        story.say(f"the catalog was not consolidated: its run is {status.lower()}")
+        output.line(f"the catalog was not consolidated: its run is {status.lower()}")
         return False
     report = store_of(platform.settings).read(_REPORT, dict[str, Any])["summary"]
-    story.say(
+    output.line(
         f"catalog: {report['total_files']} records, {report['invalid_files']} not valid"
     )
     return not report["invalid_files"]
 
 
-def _show(platform: Platform, items: Sequence[_Item], story: Story) -> bool:
+def _show(platform: Platform, items: Sequence[_Item], output: ConsoleOutput) -> bool:
     """A line an item, and what is wrong with any; whether nothing is."""
     store = store_of(platform.settings)
     names = ("source", "z y x", "voxel (nm)", "copied", "stored", "checks", "record")
     table = Table(*names, box=None, pad_edge=False)
     for column in table.columns:
-        column.no_wrap = True
+        column.overflow = "fold"  # an ellipsis would cut the key that one has to copy
     troubles: list[str] = []
     for item in items:
         try:
@@ -175,17 +185,17 @@ def _show(platform: Platform, items: Sequence[_Item], story: Story) -> bool:
         except PlatformError as error:
             table.add_row(item.source, *("none",) * (len(names) - 1))
             troubles.append(f"{item.name}: {error}")
-    story.console.print(table)
+    output.console.print(table)
     for item in items:
         for check in item.runs.checks.values():
             if not check.passed:
                 kind = "ERROR" if check.is_error else "warning"
-                story.say(f"{item.name}: {kind}: {check.sentence}")
+                output.line(f"{item.name}: {kind}: {check.sentence}")
     troubles += [
         f"{item.name}: {text}" for item in items for text in _wrong(item, store)
     ]
     for trouble in troubles:
-        story.say(trouble)
+        output.line(trouble)
     return not troubles and all(item.runs.is_good for item in items)
 
 
@@ -214,15 +224,15 @@ def _fetched(raw: RawItem) -> str:
 
 
 def _wrong(item: _Item, store: Store) -> Iterator[str]:
-    """What the record of an item says against it."""
+    """What is wrong with the record of an item."""
     try:
         record = _record(item, store)
     except PlatformError as error:
         yield str(error)
         return
     if record.status != "complete":
-        said = f": {record.error.message}" if record.error else ""
-        yield f"its record says {record.status.value}{said}"
+        reason = f": {record.error.message}" if record.error else ""
+        yield f"its record has the status {record.status.value}{reason}"
 
 
 def _record(item: _Item, store: Store) -> DatasetRecord:

@@ -17,6 +17,7 @@ from em_platform.config import FIELDS, sections
 from em_platform.config.example import example_yaml, shown
 from em_platform.config.settings import ALIASES
 from em_platform.errors import OutputRefused, PlatformError, ToolFailed
+from em_platform.model import Model
 from em_platform.storage import atomic
 
 _GENERATED = "<!-- Written by `em-platform docs`; do not edit. -->"
@@ -45,7 +46,9 @@ def cli_page() -> str:
     """Every command with its options."""
     from em_platform.cli import COMMANDS, cli
 
-    lines = ["# Command line", "", _GENERATED, "", *_options(cli), ""]
+    lines = ["# Command line", "", _GENERATED, ""]
+    lines += ["These options stand before a command or after it:", "", *_options(cli)]
+    lines += ["", "[How to call it](../how-to/use-the-command-line.md).", ""]
     for name in COMMANDS:
         found = cli.get_command(click.Context(cli), name)
         lines += _command(f"em-platform {name}", found)
@@ -61,7 +64,7 @@ def config_page() -> str:
     ]
     for path, model in sections():
         lines += ["", f"## {'.'.join(path) or 'Top level'}", ""]
-        lines += [inspect.getdoc(model) or "", ""]
+        lines += [*_described(model), ""]
         lines += ["| setting | environment | type | default |", "|---|---|---|---|"]
         for field in FIELDS.values():
             if field.path[:-1] == path:
@@ -74,6 +77,12 @@ def config_page() -> str:
     lines += ["", "## Names of other systems", ""]
     lines += [f"- `{name}` is `{'.'.join(path)}`" for name, path in ALIASES.items()]
     return _text(lines)
+
+
+def _described(section: type[Model]) -> Iterator[str]:
+    """What its docstring says, and those of the sections that it extends."""
+    for kind in section.__mro__[: section.__mro__.index(Model)]:
+        yield (inspect.getdoc(kind) or "") + "\n"
 
 
 def topics_page() -> str:
@@ -126,7 +135,7 @@ def errors_page() -> str:
 
 def catalog_page() -> str:
     """The JSON schema of a catalog record."""
-    from em_platform.catalog.schema import published_schema
+    from em_platform.catalog.validate import published_schema
 
     schema = published_schema()
     lines = ["# Catalog record", "", _GENERATED, "", schema.get("description", ""), ""]
@@ -136,11 +145,11 @@ def catalog_page() -> str:
 
 
 def assets_page() -> str:
-    """Every asset, check, job, sensor and schedule, told by a process with Dagster."""
+    """Assets, checks, jobs, sensors and schedules, by a process that loads Dagster."""
     command = [sys.executable, "-m", "em_platform.reference"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        last = (result.stderr.strip().splitlines() or ["no word"])[-1]
+        last = (result.stderr.strip().splitlines() or ["no output"])[-1]
         raise ToolFailed(f"docs: the definitions did not load ({last}); correct them")
     return result.stdout
 
@@ -181,7 +190,7 @@ def _kept_lines(paragraph: str) -> str:
 
 def _options(found: click.Command) -> Iterator[str]:
     for option in found.params:
-        if isinstance(option, click.Option):
+        if isinstance(option, click.Option) and not option.hidden:
             names = ", ".join(f"`{n}`" for n in (*option.opts, *option.secondary_opts))
             kind = (
                 ""

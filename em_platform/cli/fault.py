@@ -4,7 +4,7 @@ import click
 
 from em_platform.config import load_settings
 from em_platform.errors import ConfigError
-from em_platform.processes.home import claim_home
+from em_platform.processes.single_instance import claim_home
 from em_platform.simulation.devices.commanded import (
     COMMANDED,
     Faults,
@@ -21,7 +21,8 @@ _HELP = "\n".join(f"  {name}: {meaning}" for name, meaning in COMMANDED.items())
 def command(changes: tuple[str, ...]) -> None:
     """Switch faults of the simulated microscope on and off, while it runs.
 
-    NAME=0 ends one fault, `clear` all of them. Without a word it says which are on.
+    NAME=0 ends one fault, `clear` all of them. Without arguments it lists those that
+    are on.
     """
     settings = load_settings()
     claim_home(settings)
@@ -32,7 +33,7 @@ def command(changes: tuple[str, ...]) -> None:
         faults = set_faults(home, dict(_change(text) for text in changes))
     else:
         faults = read_faults(home)
-    click.echo(_told(faults))
+    click.echo(_as_text(faults))
 
 
 def _change(text: str) -> tuple[str, float]:
@@ -46,7 +47,7 @@ def _change(text: str) -> tuple[str, float]:
         ) from error
 
 
-def _told(faults: Faults) -> str:
+def _as_text(faults: Faults) -> str:
     if not faults.on:
         return "no faults"
     return "\n".join(f"{name} = {fault.value:g}" for name, fault in faults.on.items())

@@ -14,6 +14,7 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 
+from em_platform.cli.console_output import print_messages
 from em_platform.cli.ingest_report import (
     IngestReport,
     print_plan,
@@ -23,11 +24,10 @@ from em_platform.cli.ingest_report import (
 from em_platform.config import Settings, load_settings
 from em_platform.config.ingest import Mode
 from em_platform.errors import ConfigError, PlatformError
-from em_platform.ingest.modes import Ingest, worker_command
-from em_platform.ingest.outcome import ItemOutcome, Told
+from em_platform.ingest.modes import Ingest, ItemOutcome, SourceEvent, worker_command
 from em_platform.ingest.sources import SOURCES, open_source
 from em_platform.model.ingest import Estimate
-from em_platform.processes.home import claim_home
+from em_platform.processes.single_instance import claim_home
 from em_platform.storage import layout, store_of
 
 _REPORT = f"{layout.CATALOG}/last_ingest.json"
@@ -56,9 +56,9 @@ _PATIENCE_S = 20.0
     help="Only this item, such as ebi/11759; may be repeated.",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Say what would be fetched, and how much."
+    "--dry-run", is_flag=True, help="List what would be fetched, and how much."
 )
-@click.option("--list", "lists", is_flag=True, help="Say which items the sources have.")
+@click.option("--list", "lists", is_flag=True, help="List the items of the sources.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--worker", hidden=True, help="Be the process of one source.")
 def command(
@@ -72,7 +72,7 @@ def command(
 ) -> None:
     """Fetch public data, write volumes, and record them in the catalog.
 
-    What is there already is not fetched again, and what was interrupted goes on. The
+    Items that are complete are not fetched again; interrupted downloads resume. The
     status is 0 when every item is complete, no check of severity ERROR failed, and the
     catalog is valid.
     """
@@ -82,11 +82,11 @@ def command(
         claim_home(settings)
     if worker is not None:
         sys.exit(_be_worker(worker, keys.get(worker, ()), settings))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    print_messages()
     console = Console(stderr=as_json)
     if lists or dry_run:
-        told = _told_of(keys, settings, dry_run=dry_run)
-        good = print_plan(told, settings, as_json=as_json, console=console)
+        plan = _planned(keys, settings, dry_run=dry_run)
+        good = print_plan(plan, settings, as_json=as_json, console=console)
         sys.exit(0 if good else 1)
     sys.exit(_ingest(mode or settings.ingest.mode, keys, settings, as_json=as_json))
 
@@ -99,7 +99,7 @@ def chosen(
     Raises
     ------
     ConfigError
-        No such source, or an item that does not say of which source it is.
+        No such source, or an item without its source.
     """
     keys: dict[str, tuple[str, ...]] = dict.fromkeys(sources, ())
     for item in items:
@@ -123,9 +123,9 @@ def chosen(
 def _be_worker(name: str, keys: Sequence[str], settings: Settings) -> int:
     from em_platform.ingest.worker import ingest_source
 
-    def tell(told: Told) -> None:
+    def report_progress(news: SourceEvent) -> None:
         try:
-            print(told.model_dump_json(), flush=True)
+            print(news.model_dump_json(), flush=True)
         except BrokenPipeError:
             raise KeyboardInterrupt from None  # nobody listens any more
 
@@ -133,14 +133,14 @@ def _be_worker(name: str, keys: Sequence[str], settings: Settings) -> int:
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        outcomes = ingest_source(name, keys, settings=settings, tell=tell)
+        outcomes = ingest_source(name, keys, settings=settings, report=report_progress)
     except KeyboardInterrupt:
         return 130
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
 
 
 def _end_with_parent() -> None:
-    """Stop as by Ctrl-C when who started us is gone, so that nobody works unseen."""
+    """Stop as by Ctrl-C when the parent process is gone; no worker runs on alone."""
     while os.read(sys.stdin.fileno(), 1024):
         continue
     os.kill(os.getpid(), signal.SIGINT)
@@ -152,8 +152,10 @@ def _ingest(
     mode: Mode, keys: dict[str, tuple[str, ...]], settings: Settings, *, as_json: bool
 ) -> int:
     console = Console(stderr=as_json)
-    with shown(console) as tell:
-        work = Ingest(settings=settings, keys=keys, tell=tell, command=worker_command)
+    with shown(console) as report_progress:
+        work = Ingest(
+            settings=settings, keys=keys, report=report_progress, command=worker_command
+        )
         with _until_signalled(work):
             outcomes = work.run(mode)
     report = _concluded(IngestReport(mode=mode, outcomes=tuple(outcomes)), settings)
@@ -181,7 +183,7 @@ def _concluded(report: IngestReport, settings: Settings) -> IngestReport:
             report = report.model_copy(update=of_catalog)
         store.write(_REPORT, report, IngestReport)
     except PlatformError as error:
-        # What was ingested is told all the same.
+        # What was ingested is reported all the same.
         return report.model_copy(update={"catalog_error": str(error)})
     return report
 
@@ -199,7 +201,7 @@ def _until_signalled(work: Ingest) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _told_of(
+def _planned(
     keys: dict[str, tuple[str, ...]], settings: Settings, *, dry_run: bool
 ) -> list[Estimate | ItemOutcome]:
     """Each item's estimate, or what stands in its way."""

@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from em_platform.config import Settings
-from em_platform.ingest.outcome import ItemOutcome, Tell, Told
+from em_platform.ingest.modes import ItemOutcome, Report, SourceEvent
 from em_platform.model import Model
 from em_platform.model.ingest import Estimate
 from em_platform.storage import layout
@@ -43,7 +43,7 @@ class IngestReport(Model):
 
 
 @contextmanager
-def shown(console: Console) -> Iterator[Tell]:
+def shown(console: Console) -> Iterator[Report]:
     """A line a source, with its bar while something is fetched."""
     columns = (
         TextColumn("{task.description:32}"),
@@ -54,21 +54,21 @@ def shown(console: Console) -> Iterator[Tell]:
     with Progress(*columns, console=console, transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 
-        def tell(told: Told) -> None:
-            if told.source not in tasks:
-                tasks[told.source] = progress.add_task(told.source, total=None)
+        def report_progress(news: SourceEvent) -> None:
+            if news.source not in tasks:
+                tasks[news.source] = progress.add_task(news.source, total=None)
             progress.update(
-                tasks[told.source],
-                description=f"{told.source}/{told.key} {told.step}",
-                total=told.total_bytes or None,
-                completed=told.came_bytes,
+                tasks[news.source],
+                description=f"{news.source}/{news.key} {news.step}",
+                total=news.total_bytes or None,
+                completed=news.came_bytes,
             )
-            if told.outcome is not None:
+            if news.outcome is not None:
                 progress.console.print(
-                    _line(told.outcome), markup=False, soft_wrap=True
+                    _line(news.outcome), markup=False, soft_wrap=True
                 )
 
-        yield tell
+        yield report_progress
 
 
 def _line(outcome: ItemOutcome) -> str:
@@ -115,22 +115,22 @@ def print_report(report: IngestReport, console: Console) -> None:
 
 
 def print_plan(
-    told: Sequence[Estimate | ItemOutcome],
+    plan: Sequence[Estimate | ItemOutcome],
     settings: Settings,
     *,
     as_json: bool,
     console: Console,
 ) -> bool:
     """Print it; whether every item could be asked for and has room on the disk."""
-    estimates = [each for each in told if isinstance(each, Estimate)]
+    estimates = [each for each in plan if isinstance(each, Estimate)]
     needed = sum(e.fetch_bytes or 0 for e in estimates if not e.already_there)
     free = shutil.disk_usage(_nearest(settings.raw_folder)).free
     room = free - settings.ingest.transfer.reserve_gb * 2**30
     if as_json:
-        click.echo(f"[{', '.join(each.model_dump_json() for each in told)}]")
+        click.echo(f"[{', '.join(each.model_dump_json() for each in plan)}]")
     else:
         table = Table("item", "to fetch", "voxels", "what it is")
-        for each in told:
+        for each in plan:
             table.add_row(f"{each.source}/{each.key}".rstrip("/"), *_cells(each))
         console.print(table)
     if estimates and not as_json:
@@ -141,7 +141,7 @@ def print_plan(
         )
     if needed > room:
         console.print("there is too little room; free space, or set storage elsewhere")
-    refused = any(getattr(each, "status", "") == "failed" for each in told)
+    refused = any(getattr(each, "status", "") == "failed" for each in plan)
     return needed <= room and not refused
 
 
@@ -158,7 +158,7 @@ def _nearest(folder: Path) -> Path:
 
 
 def size(count: int | None) -> str:
-    """Bytes as people say them."""
+    """Bytes with the unit that suits them."""
     if count is None:
         return "not known"
     value, unit = float(count), "B"

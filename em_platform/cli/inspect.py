@@ -26,7 +26,7 @@ _SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
     help="the server of s3:// addresses; without it AWS, or that of the settings",
 )
 def command(uris: tuple[str, ...], as_json: bool, endpoint: str | None) -> None:
-    """Say what each FILE or URL is: shape (z, y, x), type, voxel size, tags.
+    """Show what each FILE or URL is: shape (z, y, x), type, voxel size, tags.
 
     Reads DM3 and DM4, MRC, TIFF of scanning electron microscopes, ImageJ and OME, PNG,
     JPEG, folders of them, OME-Zarr, Zarr, N5 and precomputed volumes; of large ones
@@ -47,7 +47,7 @@ def command(uris: tuple[str, ...], as_json: bool, endpoint: str | None) -> None:
 
 
 def _inspect(uri: str, endpoint: str | None) -> VolumeInfo | PlatformError:
-    from em_platform.formats.inspect import inspect
+    from em_platform.formats import inspect
 
     try:
         return inspect(uri, _options(uri, endpoint))
@@ -75,7 +75,7 @@ def _options(uri: str, endpoint: str | None) -> Mapping[str, Any]:
 
 
 def _print_json(uri: str, found: VolumeInfo | PlatformError) -> None:
-    from em_platform.formats.inspect import described
+    from em_platform.formats import described
 
     if isinstance(found, PlatformError):
         content = {"uri": uri, "error": str(found), "kind": type(found).__name__}
@@ -99,7 +99,7 @@ def _print(uri: str, found: VolumeInfo | PlatformError) -> None:
 
 
 def _rows(info: VolumeInfo) -> list[tuple[str, str]]:
-    from em_platform.formats.inspect import extent_nm
+    from em_platform.formats import extent_nm
 
     rows = [
         ("format", info.format),

@@ -8,20 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from em_platform.acquisition.answering import answering
-from em_platform.acquisition.rig import (
+from em_platform.acquisition.session.rig import (
+    answering,
     broker_children,
     free_ports,
     missing,
     refuse_without_devices,
     rig_children,
 )
-from em_platform.cli.story import Story
+from em_platform.cli.console_output import ConsoleOutput
 from em_platform.config import Settings, export, load_settings
 from em_platform.errors import ConfigError, DeviceError
 from em_platform.processes import Child, Supervisor
-from em_platform.processes.home import claim_home
-from em_platform.processes.lock import held, is_held
+from em_platform.processes.single_instance import claim_home, is_locked, try_lock
 from em_platform.storage.atomic import write_bytes
 
 START_S = 120.0
@@ -49,7 +48,7 @@ class Beside:
 
 
 @contextmanager
-def live_microscope(settings: Settings, story: Story) -> Iterator[Live]:
+def live_microscope(settings: Settings, output: ConsoleOutput) -> Iterator[Live]:
     """The microscope that answers, or one that runs within the block.
 
     Signals set `supervisor.stopping` within the block.
@@ -64,27 +63,27 @@ def live_microscope(settings: Settings, story: Story) -> Iterator[Live]:
     """
     home = settings.home.absolute()
     claim_home(settings)
-    with held(home / _LOCK) as ours:
+    with try_lock(home / _LOCK) as ours:
         if not ours:
-            _wait_for_the_other(settings)
+            _await_other(settings)
         with (
             Supervisor(settings.logs_folder) as supervisor,
             supervisor.until_signalled(),
         ):
             wanted = _to_start(settings) if ours else []
             if wanted:
-                story.say(f"starting {', '.join(wanted)}")
+                output.line(f"starting {', '.join(wanted)}")
                 settings = _start(settings, supervisor, wanted)
-                with page_noted(settings) as page:
+                with page_published(settings) as page:
                     yield Live(settings=settings, supervisor=supervisor, page=page)
             else:
-                story.say("a microscope answers, it is used")
+                output.line("a microscope answers, it is used")
                 page = _page_of(home)
                 yield Live(settings=settings, supervisor=supervisor, page=page)
 
 
 @contextmanager
-def microscope_beside(settings: Settings) -> Iterator[Beside]:
+def microscope_processes(settings: Settings) -> Iterator[Beside]:
     """The microscope's processes for a platform that has broker and recorder itself.
 
     Real devices need not answer yet.
@@ -96,21 +95,21 @@ def microscope_beside(settings: Settings) -> Iterator[Beside]:
     """
     home = settings.home.absolute()
     claim_home(settings)
-    with held(home / _LOCK) as ours:
+    with try_lock(home / _LOCK) as ours:
         if not ours:
             raise ConfigError(
                 f"up: a microscope already runs in {home}, each needs a home of its "
                 "own; stop that one, or name another home by EM_HOME"
             )
-        settings = told_to_children({"home": str(home), **free_ports(settings)})
+        settings = export_settings({"home": str(home), **free_ports(settings)})
         wanted = missing(settings, recorder=False)
-        with page_noted(settings) as page:
+        with page_published(settings) as page:
             groups = rig_children(settings, wanted=wanted)
             yield Beside(settings=settings, groups=groups, page=page)
 
 
 @contextmanager
-def page_noted(settings: Settings) -> Iterator[str]:
+def page_published(settings: Settings) -> Iterator[str]:
     """The operator's page; other commands find it in the home while the block lasts."""
     operator = settings.acquisition.operator
     page = f"http://{operator.host}:{operator.port}"
@@ -122,7 +121,7 @@ def page_noted(settings: Settings) -> Iterator[str]:
         note.unlink(missing_ok=True)
 
 
-def told_to_children(overrides: dict[str, str]) -> Settings:
+def export_settings(overrides: dict[str, str]) -> Settings:
     """The settings with `overrides`, which child processes get, too."""
     os.environ.update(export(overrides))
     return load_settings()
@@ -130,7 +129,7 @@ def told_to_children(overrides: dict[str, str]) -> Settings:
 
 def _to_start(settings: Settings) -> list[str]:
     """What is missing; nothing where a coordinator runs, which has all it needs."""
-    platform_runs = is_held(settings.home.absolute() / "lock")
+    platform_runs = is_locked(settings.home.absolute() / "lock")
     wanted = missing(settings, recorder=not platform_runs)
     if "coordinator" not in wanted:
         return []
@@ -140,13 +139,13 @@ def _to_start(settings: Settings) -> list[str]:
 
 def _start(settings: Settings, supervisor: Supervisor, wanted: list[str]) -> Settings:
     home = str(settings.home.absolute())
-    settings = told_to_children({"home": home, **free_ports(settings)})
+    settings = export_settings({"home": home, **free_ports(settings)})
     groups = [*broker_children(settings), *rig_children(settings, wanted=wanted)]
     supervisor.start_all(groups, timeout_s=START_S)
     return settings
 
 
-def _wait_for_the_other(settings: Settings) -> None:
+def _await_other(settings: Settings) -> None:
     deadline = time.monotonic() + START_S
     while "coordinator" not in answering(settings, wanted=frozenset({"coordinator"})):
         if time.monotonic() > deadline:

@@ -1,20 +1,22 @@
-"""The running platform: which processes it has, and what they are told."""
+"""`em-platform up`: the processes of the platform, started, watched and ended."""
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import yaml
 
 import em_platform
-from em_platform.config import Settings
+from em_platform.cli.console_output import print_messages, verbosity
+from em_platform.cli.live import microscope_processes
+from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError
 from em_platform.processes import Child, Supervisor, end_session, free_port, listens
-from em_platform.processes.home import claim_home
-from em_platform.processes.lock import held
+from em_platform.processes.single_instance import claim_home, try_lock
 from em_platform.storage.atomic import write_bytes
 
 _OURS = "em-platform up"
@@ -32,12 +34,16 @@ class Platform:
 
 @contextmanager
 def running_platform(
-    settings: Settings, *, beside: Sequence[Sequence[Child]] = ()
+    settings: Settings,
+    *,
+    beside: Sequence[Sequence[Child]] = (),
+    on_ready: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Platform]:
     """Start broker, recorder, code server, web UI and daemon; end them all after.
 
     Signals set `supervisor.stopping` within the block. `beside` are groups of further
     processes that need the broker; they stop before what they need, the last first.
+    `on_ready` is called with the name of each process when it serves.
 
     Raises
     ------
@@ -57,7 +63,7 @@ def running_platform(
         os.environ.update(environment)
         workspace = _prepare_dagster(home)
         with (
-            Supervisor(settings.logs_folder) as supervisor,
+            Supervisor(settings.logs_folder, on_ready=on_ready) as supervisor,
             supervisor.until_signalled(),
         ):
             session_file.write_text(supervisor.session)
@@ -78,7 +84,7 @@ def _lock(home: Path) -> Iterator[Path]:
     home.mkdir(parents=True, exist_ok=True)
     path = home / "session"
     path.touch()
-    with held(home / "lock") as ours:
+    with try_lock(home / "lock") as ours:
         if not ours:
             raise ConfigError(
                 f"up: a platform already runs in {home}, each needs a home of its own; "
@@ -97,7 +103,7 @@ def _with_free_ports(settings: Settings) -> Settings:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """What the processes below are told, above every file of settings."""
+    """Settings of the processes below, above every file of settings."""
     return {
         "EM_HOME": str(settings.home),
         "EM_BROKER__PORT": str(settings.broker.port),
@@ -156,7 +162,7 @@ def _children(settings: Settings, workspace: Path) -> list[list[Child]]:
     recorder = Child(
         name="recorder",
         arguments=_python("em_platform", "recorder"),
-        ready=lambda said: "ready recorder\n" in said,
+        ready=lambda log: "ready recorder\n" in log,
     )
     broker = [[_broker(settings)]] if settings.broker.embedded else []
     return [*broker, [recorder, code_server]]
@@ -173,7 +179,7 @@ def _broker(settings: Settings) -> Child:
     return Child(
         name="broker",
         arguments=_python("em_platform", "broker"),
-        ready=lambda said: "ready broker\n" in said,
+        ready=lambda log: "ready broker\n" in log,
     )
 
 
@@ -191,10 +197,57 @@ def _dagster(settings: Settings, workspace: Path) -> list[Child]:
         Child(
             name="daemon",
             arguments=_python("dagster._daemon", "run", "-w", str(workspace)),
-            ready=lambda said: "following daemons" in said,
+            ready=lambda log: "following daemons" in log,
         ),
     ]
 
 
 def _python(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", *arguments)
+
+
+@click.command("up")
+@click.option("--microscope", is_flag=True, help="The live microscope's services, too.")
+def up(microscope: bool) -> None:
+    """Start the platform: broker, recorder, web UI and daemon; Ctrl-C ends all.
+
+    A process that dies is restarted. Logs are in `logs` in the data directory. A web
+    port that is taken is replaced by a free one. A second platform needs a data
+    directory and a broker port of its own: EM_HOME and EM_BROKER__PORT.
+    """
+    print_messages()
+    settings = load_settings()
+    if verbosity() >= 0:
+        click.echo("starting broker, recorder, code server, web UI and daemon ...")
+    with ExitStack() as stack:
+        page = ""
+        if microscope:
+            beside = stack.enter_context(microscope_processes(settings))
+            settings, page = beside.settings, beside.page
+            running = running_platform(
+                settings, beside=beside.groups, on_ready=_print_ready
+            )
+        else:
+            running = running_platform(settings, on_ready=_print_ready)
+        platform = stack.enter_context(running)
+        _print_places(platform, settings, page)
+        platform.supervisor.run()
+        click.echo("stopping ...")
+
+
+def _print_ready(name: str) -> None:
+    if verbosity() >= 0:
+        click.echo(f"  {name} is ready")
+
+
+def _print_places(platform: Platform, asked: Settings, page: str) -> None:
+    broker = platform.settings.broker
+    wanted, got = asked.web.port, platform.settings.web.port
+    if wanted != got:
+        click.echo(f"port {wanted} is taken, the web UI is at {got}")
+    click.echo(f"web UI    {platform.url}")
+    if page:
+        click.echo(f"operator  {page}")
+    click.echo(f"broker    {broker.host}:{broker.port}")
+    click.echo(f"home      {platform.settings.home}")
+    click.echo("Ctrl-C ends all")

@@ -1,4 +1,4 @@
-"""What Dagster says of the runs of a partition, asked over the web UI's own GraphQL."""
+"""The runs of a running platform: started and followed over Dagster's GraphQL."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any
 
 import requests
 
-from em_platform.errors import SourceUnavailable
+from em_platform.errors import SourceUnavailable, ToolFailed
 
 _RUNS = """
 query($tags: [ExecutionTag!]!) {
@@ -96,8 +96,8 @@ def ingest_runs(
     """
     found: dict[tuple[str, str], list[dict[str, Any]]] = {item: [] for item in of}
     for run in _found(url, tags):
-        told = {tag["key"]: tag["value"] for tag in run["tags"]}
-        item = told.get("em/source", ""), told.get("dagster/partition", "")
+        answered = {tag["key"]: tag["value"] for tag in run["tags"]}
+        item = answered.get("em/source", ""), answered.get("dagster/partition", "")
         if item in found:
             found[item].append(run)
     return {
@@ -175,6 +175,93 @@ def _add_events(runs: PartitionRuns, log: dict[str, Any], *, last_step: str) -> 
 
 
 def _sentence(event: dict[str, Any]) -> str:
-    told = (event.get("failureMetadata") or {}).get("description")
+    answered = (event.get("failureMetadata") or {}).get("description")
     error = event.get("error") or {}
-    return f"{event['stepKey']}: {told or error.get('message', 'failed')}".strip()
+    return f"{event['stepKey']}: {answered or error.get('message', 'failed')}".strip()
+
+
+_LOCATION = {
+    "repositoryLocationName": "em_platform",
+    "repositoryName": "__repository__",
+}
+
+_ADD = """
+mutation($repository: RepositorySelector!, $set: String!, $key: String!) {
+  addDynamicPartition(
+    repositorySelector: $repository, partitionsDefName: $set, partitionKey: $key
+  ) {
+    __typename
+    ... on PythonError { message }
+    ... on UnauthorizedError { message }
+  }
+}"""
+
+_LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on InvalidSubsetError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}"""
+
+_STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+
+
+def add_partition(url: str, partitions: str, key: str) -> None:
+    """Make a key known in a set of dynamic partitions; known ones stay.
+
+    Raises
+    ------
+    ToolFailed
+        Dagster refuses.
+    """
+    answer = ask(url, _ADD, repository=_LOCATION, set=partitions, key=key)
+    answered = answer["addDynamicPartition"]
+    fine = ("AddDynamicPartitionSuccess", "DuplicateDynamicPartitionError")
+    if answered["__typename"] not in fine:
+        raise _refused(f"partition {key} of {partitions}", answered)
+
+
+def launch(
+    url: str, job: str, *, partition: str = "", tags: Mapping[str, str] | None = None
+) -> str:
+    """Ask for a run of a job; its id. It then waits in Dagster's queue.
+
+    Raises
+    ------
+    ToolFailed
+        Dagster refuses.
+    """
+    own = {**(tags or {}), **({"dagster/partition": partition} if partition else {})}
+    params = {
+        "selector": {**_LOCATION, "jobName": job},
+        "mode": "default",
+        "runConfigData": {},
+        "executionMetadata": {
+            "tags": [{"key": name, "value": value} for name, value in own.items()]
+        },
+    }
+    answered = ask(url, _LAUNCH, params=params)["launchRun"]
+    if answered["__typename"] != "LaunchRunSuccess":
+        raise _refused(f"a run of {job}", answered)
+    return str(answered["run"]["runId"])
+
+
+def run_status(url: str, run_id: str) -> str:
+    """`QUEUED`, `STARTED`, `SUCCESS`, `FAILURE` and so on."""
+    return str(ask(url, _STATUS, id=run_id)["runOrError"].get("status", "UNKNOWN"))
+
+
+def _refused(what: str, answered: dict[str, Any]) -> ToolFailed:
+    errors = [
+        answered.get("message", ""),
+        *(e["message"] for e in answered.get("errors", [])),
+    ]
+    reasons = "; ".join(text for text in errors if text) or answered["__typename"]
+    return ToolFailed(
+        f"Dagster: {what} was refused ({reasons}), expected to be taken; "
+        "see code_server.log in the data directory"
+    )

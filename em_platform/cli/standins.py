@@ -18,14 +18,14 @@ _ADDRESSES = "addresses of stand-ins"
 
 @click.command(epilog=f"Faults: {', '.join(KINDS)}.")
 @click.option(
-    "--sources", default=",".join(ALL), show_default=True, help="With commas between."
+    "--sources", default=",".join(ALL), show_default=True, help="Comma-separated."
 )
 @click.option(
     "--size",
     type=click.Choice(["small", "demo", "bench", "real"]),
     default="demo",
     show_default=True,
-    help="Of their volumes; bench has hundreds of MB, real many GB.",
+    help="Size of their volumes; bench: hundreds of MB, real: many GB.",
 )
 @click.option(
     "--port",
@@ -33,7 +33,9 @@ _ADDRESSES = "addresses of stand-ins"
     metavar="PORT",
     help="Of the control server; the others have the ports after it.  [default: free]",
 )
-@click.option("--folder", type=click.Path(path_type=Path), help="For their files.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Folder of their files."
+)
 @click.option(
     "--write",
     "env_file",
@@ -46,9 +48,9 @@ _ADDRESSES = "addresses of stand-ins"
     "faults",
     multiple=True,
     metavar="KIND:PATH[:TIMES]",
-    help="Show a fault at paths that fit, such as status:*_0003.dm3:2.",
+    help="Simulate a fault at matching paths, such as status:*_0003.dm3:2.",
 )
-@click.option("--writable", is_flag=True, help="Besides, an S3 bucket for results.")
+@click.option("--writable", is_flag=True, help="Also serve an S3 bucket for results.")
 def command(
     sources: str,
     size: Size,
@@ -60,10 +62,10 @@ def command(
 ) -> None:
     """Serve stand-ins of the public sources on 127.0.0.1 until Ctrl-C.
 
-    It says which variables point the platform to them, and `ready standins`. Faults
-    and the log of requests are at /faults and /requests of the control server.
+    It prints the variables that point the platform to them, then `ready standins`.
+    Faults and the log of requests are at /faults and /requests of the control server.
     """
-    from em_platform.messaging.service import say_ready, stop_signals
+    from em_platform.messaging.service import report_ready, stop_signals
     from em_platform.standins.writable_s3 import running_writable_s3
 
     chosen = tuple(sources.replace(",", " ").split())
@@ -89,7 +91,7 @@ def command(
         for line in lines:
             click.echo(line)
         click.echo(f"# control: {world.control_url}")
-        say_ready("standins")
+        report_ready("standins")
         stop.wait()
 
 

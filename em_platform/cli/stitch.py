@@ -1,5 +1,6 @@
 """`em-platform stitch`: tiles in, a checked OME-Zarr mosaic and a report out."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from em_platform.cli.console_output import verbosity
 from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError, PlatformError
 from em_platform.model import LensModel, Montage
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from em_platform.stitching.stitch import Progress, StitchResult
 
 _UNUSABLE = 1
-_SET_ASIDE = 2
+_EXCLUDED = 2
 _PREVIEWS = ("mosaic.png", "focus.png", "residuals.png")
 _PREVIEW = "stitch preview"
 _THREADS = 8  # more wait for Python's lock
@@ -74,10 +76,7 @@ class _Command(click.Command):
 )
 @click.option("--lens", type=click.Path(path_type=Path), help="lens model JSON")
 @click.option("--search-px", type=int, help="how far a tile may lie from its place")
-@click.option("--config", type=click.Path(path_type=Path), help="YAML of settings")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="a setting"
-)
+@click.option("--json", "as_json", is_flag=True, help="the report as JSON on stdout")
 def command(source: str, **given: Any) -> None:
     """Stitch the tiles of INPUT into one OME-Zarr mosaic.
 
@@ -92,21 +91,20 @@ def command(source: str, **given: Any) -> None:
       5. montage .mdoc of SerialEM with its .mrc stack
       6. file names with row and column: r003c007, row3_col7, x7_y3, _003_007
 
-    A tile that cannot be used is set aside with one sentence and the rest is stitched.
+    A tile that cannot be used is excluded with one sentence and the rest is stitched.
 
     \b
     Exit status:
       0  all tiles placed, all checks of severity ERROR passed
       1  the input could not be used, or the mosaic not be written, as where OUTPUT is
-         not a mosaic of this program; a report is written all the same and says why
-      2  the mosaic is there, but tiles were set aside or an ERROR check failed
+         not a mosaic of this program; a report with the reason is written all the same
+      2  the mosaic is there, but tiles were excluded or an ERROR check failed
     """  # noqa: D301 - \b keeps the lines apart, for click
     from em_platform.stitching.report import (
         is_clean,
         refusal,
         report_of,
         summary_of,
-        write_report,
     )
 
     settings = _settings(given)
@@ -116,20 +114,29 @@ def command(source: str, **given: Any) -> None:
         montage = _open(source, given, settings)
         result = _stitch(montage, given, settings, asked)
     except PlatformError as error:
-        if given["report"]:
-            write_report(given["report"], refusal(source, error), **asked)
+        _give_report(refusal(source, error), given, asked)
         raise
-    if given["report"]:
-        write_report(given["report"], report_of(result), **asked)
+    _give_report(report_of(result), given, asked)
     if given["previews"]:
         _write_previews(result, given["previews"], asked)
-    click.echo("\n".join(summary_of(result)))
+    click.echo("\n".join(summary_of(result)), err=given["as_json"])
     if not is_clean(result):
-        sys.exit(_SET_ASIDE)
+        sys.exit(_EXCLUDED)
+
+
+def _give_report(
+    report: Any, given: Mapping[str, Any], asked: Mapping[str, Any]
+) -> None:
+    from em_platform.stitching.report import write_report
+
+    if given["report"]:
+        write_report(given["report"], report, **asked)
+    if given["as_json"]:
+        click.echo(json.dumps(report))
 
 
 def _inputs(source: str, given: Mapping[str, Any]) -> tuple[str, ...]:
-    files = (given["lens"], given["config"], given["image"])
+    files = (given["lens"], os.environ.get("EM_CONFIG_FILE"), given["image"])
     return (source, *(str(file) for file in files if file is not None))
 
 
@@ -151,14 +158,6 @@ def _check_files(given: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
 
 def _settings(given: Mapping[str, Any]) -> Settings:
     overrides = {}
-    for text in given["overrides"]:
-        name, found, value = text.partition("=")
-        if not found:
-            raise ConfigError(
-                f"--set {text}: found no =, expected section.field=value; write e.g. "
-                "stitching.match.search_px=200"
-            )
-        overrides[name] = value
     for option, name in (
         ("flat_field", "tile.flat_field"),
         ("model", "solve.model"),
@@ -166,7 +165,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
     ):
         if given[option] is not None:
             overrides[f"stitching.{name}"] = str(given[option])
-    return load_settings(given["config"], overrides=overrides)
+    return load_settings(overrides=overrides)
 
 
 def _open(source: str, given: Mapping[str, Any], settings: Settings) -> Montage:
@@ -280,19 +279,19 @@ def _stitch(
 
 @contextmanager
 def _progress() -> Iterator["Progress | None"]:
-    """A line that says the step and how much of it is done, on a terminal only."""
+    """A line with the step and how much of it is done, on a terminal only."""
     from rich.console import Console
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or verbosity() < 0:
         yield None
         return
     with console.status("reading tiles") as status:
 
-        def tell(step: str, done: int, /) -> None:
-            status.update(f"{step}: {done} pieces done" if done else step)
+        def report_progress(step: str, done: int, total: int, /) -> None:
+            status.update(f"{step}: {done} of {total} pieces" if total else step)
 
-        yield tell
+        yield report_progress
 
 
 def _write_previews(
@@ -300,7 +299,7 @@ def _write_previews(
 ) -> None:
     import cv2
 
-    from em_platform.formats.ome_zarr import preview
+    from em_platform.formats import preview
     from em_platform.stitching.pictures import tile_map
     from em_platform.stitching.residual_plot import residual_plot
     from em_platform.storage.guard import marked_png, write_file

@@ -11,7 +11,7 @@ from em_platform.config import load_settings
 from em_platform.errors import ConfigError
 
 if TYPE_CHECKING:
-    from em_platform.formats.ome_zarr import Described
+    from em_platform.formats import Described
 
 _UNITS = {"": "", "nanometer": "nm", "micrometer": "um"}
 _PANEL_PX = (600, 1000)
@@ -51,8 +51,7 @@ def command(image: str, browser: bool, port: int) -> None:
     Works without internet; serves the page and the image from this machine, to this
     machine only, until Ctrl-C.
     """
-    from em_platform.formats.http import served
-    from em_platform.formats.review_mark import review_at
+    from em_platform.formats import review_at, served
 
     options = _options(image)
     shown = _measure(image, options)
@@ -83,7 +82,7 @@ def _options(image: str) -> dict[str, Any]:
 
 
 def _measure(url: str, options: dict[str, Any]) -> _Shown:
-    from em_platform.formats.ome_zarr import describe, open_level
+    from em_platform.formats import describe, open_level
 
     image = describe(url, storage_options=options)
     level = open_level(url, 0, storage_options=options)
@@ -108,7 +107,7 @@ def _grey_range(
     """What is black and white; None for 8 bits, which are shown as they are."""
     import numpy as np
 
-    from em_platform.formats.ome_zarr import open_level
+    from em_platform.formats import open_level
 
     smallest = open_level(url, len(image.scales) - 1, storage_options=options)
     if smallest.dtype == np.uint8:

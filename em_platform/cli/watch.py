@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from em_platform.acquisition.heard import Heard
-from em_platform.acquisition.montage_request import (
+from em_platform.acquisition.roi import roi_of
+from em_platform.acquisition.session.montage_request import (
     existing_ids,
     first_number,
     montage_name,
@@ -15,9 +15,9 @@ from em_platform.acquisition.montage_request import (
     request_montage,
     unfinished,
 )
-from em_platform.acquisition.report import LiveReport, MontageHeard
-from em_platform.acquisition.roi import roi_of
-from em_platform.cli.story import Story
+from em_platform.acquisition.session.report import LiveReport, MontageRun
+from em_platform.acquisition.session.session_log import SessionLog
+from em_platform.cli.console_output import ConsoleOutput
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
 
@@ -64,8 +64,8 @@ def new_regions(
     return regions(settings, count, first=number)
 
 
-def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> Heard:
-    """Queue these regions and start; gives what is heard from now on.
+def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> SessionLog:
+    """Queue these regions and start; gives what is received from now on.
 
     Montages that were begun, or wait, are imaged first, and followed as well.
 
@@ -78,48 +78,52 @@ def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> Hea
     """
     queue = queue_of(bus)
     names = [region["montage_id"] for region in wanted]
-    heard = Heard(bus, settings, [*unfinished(queue), *names], queue=queue)
+    followed = SessionLog(bus, settings, [*unfinished(queue), *names], queue=queue)
     for region in wanted:
         request_montage(bus, region)
     bus.publish("ui.run", start=True)
     bus.flush()
-    return heard
+    return followed
 
 
 def follow(
-    heard: Heard, story: Story, *, tend: Callable[[], None], stopped: Callable[[], bool]
+    followed: SessionLog,
+    output: ConsoleOutput,
+    *,
+    tend: Callable[[], None],
+    stopped: Callable[[], bool],
 ) -> LiveReport:
-    """Tell what happens until all is settled, or nothing happens any more.
+    """Print what happens until all is settled, or nothing happens any more.
 
     `tend` is called again and again; when `stopped` it ends early.
     """
-    told: dict[str, str] = {}
-    while not heard.is_settled:
+    printed: dict[str, str] = {}
+    while not followed.is_settled:
         time.sleep(LOOK_S)
         tend()
-        heard.look()
-        for line in news(heard.runs, told):
-            story.say(line)
-        story.show(_progress(heard.runs))
-        if stopped() or _is_given_up(heard, story):
+        followed.look()
+        for line in news(followed.runs, printed):
+            output.line(line)
+        output.status(_progress(followed.runs))
+        if stopped() or _is_given_up(followed, output):
             break
-    for line in news(heard.runs, told):
-        story.say(line)
-    return heard.report()
+    for line in news(followed.runs, printed):
+        output.line(line)
+    return followed.report()
 
 
-def _is_given_up(heard: Heard, story: Story) -> bool:
-    """Whether what is waited for will not come; says what that is.
+def _is_given_up(followed: SessionLog, output: ConsoleOutput) -> bool:
+    """Whether what is waited for will not come; prints what that is.
 
     A pause is ended by the operator, who may take as long as they like.
     """
-    if heard.is_settled or any(run.state == "paused" for run in heard.runs):
+    if followed.is_settled or any(run.state == "paused" for run in followed.runs):
         return False
-    quiet_s, wait = time.monotonic() - heard.quiet_since_s, heard.waits_for()
+    quiet_s, wait = time.monotonic() - followed.quiet_since_s, followed.waits_for()
     if quiet_s <= wait.limit_s:
         return False
-    blocked = heard.blocked()
-    story.say(
+    blocked = followed.blocked()
+    output.line(
         f"no news for {quiet_s:.0f} s while waiting for {wait.what}, expected within "
         f"{wait.limit_s:.0f} s; {blocked or f'see {wait.see}'}"
     )
@@ -130,7 +134,7 @@ def table(report: LiveReport) -> Table:
     """The montages of a session, a line each."""
     made = Table("montage", "tiles", "state", "passed QC", "upload", "seconds")
     for column in made.columns:
-        column.no_wrap = True
+        column.overflow = "fold"  # an ellipsis would cut the key that one has to copy
     for each in report.montages:
         made.add_row(
             each.acquisition_id or each.montage_id,
@@ -148,8 +152,9 @@ def figures(report: LiveReport) -> Iterator[str]:
     real = report.published
     yield (
         f"{report.tiles_imaged} tiles, {report.tiles_lost} lost; "
-        f"{report.tiles_per_s:.2f} tiles/s (a real microscope: {real.tiles_per_s:g}), "
-        f"{report.mpix_per_s:.1f} Mpix/s (real: {real.mpix_per_s:g}), "
+        f"{report.tiles_per_s:.2f} tiles/s "
+        f"(published for TEMCA2: {real.tiles_per_s:g}), "
+        f"{report.mpix_per_s:.1f} Mpix/s (TEMCA2: {real.mpix_per_s:g}), "
         f"{report.mpix_per_s_per_core:.1f} Mpix/s per core"
     )
     if report.verdict_p50_ms is not None:
@@ -158,25 +163,25 @@ def figures(report: LiveReport) -> Iterator[str]:
             f"99 % {report.verdict_p99_ms:.0f} ms"
         )
     if report.stop_ms is not None:
-        yield f"the stage was told to stop after {report.stop_ms:.0f} ms"
+        yield f"the stage was stopped after {report.stop_ms:.0f} ms"
     for each in report.montages:
         if not each.is_good:
             yield (
                 f"{each.acquisition_id or each.montage_id}: {each.state}, "
                 f"{each.lost} tiles lost, {each.unjudged} without a verdict, "
-                f"{each.duplicates} messages too many, "
+                f"{each.duplicates} duplicate messages, "
                 f"{'uploaded' if each.uploaded else 'not uploaded'}"
                 f"{'; ' + each.reason if each.reason else ''}"
             )
 
 
-def news(runs: Sequence[MontageHeard], told: dict[str, str]) -> Iterator[str]:
-    """A line for each montage of which something has changed since `told`."""
+def news(runs: Sequence[MontageRun], printed: dict[str, str]) -> Iterator[str]:
+    """A line for each montage of which something has changed since `printed`."""
     for run in runs:
         state = run.state + (" and uploaded" if run.uploaded else "")
-        if state in ("", "in_progress") or told.get(run.montage_id) == state:
+        if state in ("", "in_progress") or printed.get(run.montage_id) == state:
             continue
-        told[run.montage_id] = state
+        printed[run.montage_id] = state
         name = run.acquisition_id or run.montage_id
         line = f"{name}: {state}"
         if run.state != "started":
@@ -185,7 +190,7 @@ def news(runs: Sequence[MontageHeard], told: dict[str, str]) -> Iterator[str]:
         yield f"{line}; {run.reason}" if run.reason else line
 
 
-def _progress(runs: Sequence[MontageHeard]) -> str:
+def _progress(runs: Sequence[MontageRun]) -> str:
     if not runs:
         return "waiting for the first montage"
     run = runs[-1]

@@ -1,8 +1,13 @@
 """Settings: defaults < profile < YAML < `.env` < environment < command line."""
 
-from em_platform.config.acquisition import AcquisitionSettings
-from em_platform.config.broker import BrokerSettings
-from em_platform.config.coordinator import CoordinatorSettings
+from em_platform.config.acquisition import (
+    AcquisitionSettings,
+    CoordinatorSettings,
+    MontageFitSettings,
+    PipelineSettings,
+    QcSettings,
+    RoutineSettings,
+)
 from em_platform.config.fields import FIELDS, SettingField, sections
 from em_platform.config.ingest import (
     CatalogSettings,
@@ -19,13 +24,11 @@ from em_platform.config.ingest import (
 )
 from em_platform.config.layers import export
 from em_platform.config.loader import LayeredSettings, load_layers, load_settings
-from em_platform.config.logs import LoggingSettings
-from em_platform.config.pipeline import PipelineSettings
-from em_platform.config.qc import MontageFitSettings, QcSettings
-from em_platform.config.routines import RoutineSettings
 from em_platform.config.services import (
     AlohaSettings,
+    BrokerSettings,
     BufferSettings,
+    LoggingSettings,
     OperatorSettings,
     TemdbSettings,
 )

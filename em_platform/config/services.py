@@ -1,4 +1,6 @@
-"""Settings of the services that are spoken to over HTTP, and of who calls them."""
+"""Settings of bus, logs, TEM database, upload, buffer and operator's page."""
+
+from typing import Literal
 
 from pydantic import Field, SecretStr
 
@@ -34,7 +36,9 @@ class OperatorSettings(Model):
     On a `host` other than this computer's own the page asks for the `token`; without
     one it is made at the first start and kept under `home`. `names` are further host
     names under which browsers reach the page. Control ends `control_timeout_s` after
-    its holder's page has gone; what was not heard for `stale_s` is shown as old.
+    its holder's page has gone; what was not updated for `stale_s` is shown as old.
+
+    `port` is where it listens; a taken one is replaced by a free one.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +56,8 @@ class AlohaSettings(Model):
     than `tile_limit_mb` is refused. `workers` frames are compressed side by side, in
     chunks of `chunk_px`. No frame is taken while less than `min_free_gb` is left on the
     disk where aloha works.
+
+    It listens at `host` and `port`; `compression_level` is Zstandard's.
     """
 
     host: str = "127.0.0.1"
@@ -70,6 +76,8 @@ class TemdbSettings(Model):
     `url` names another one that is used instead of our own. `database` is an SQLAlchemy
     URL; empty means an SQLite file under `home`. Without a `token` one is made at the
     first start and kept under `home`.
+
+    Our own listens at `host` and `port`.
     """
 
     url: str = ""
@@ -77,3 +85,56 @@ class TemdbSettings(Model):
     port: int = Field(default=8402, ge=0, lt=65536)
     database: str = ""
     token: SecretStr = SecretStr("")
+
+
+class BrokerSettings(Model):
+    """Which STOMP broker carries the messages.
+
+    `embedded` starts our own at `host:port` (port 0: a free one); otherwise one must be
+    there already. `prefix` stands before every topic (`/topic/` for RabbitMQ and
+    ActiveMQ), `vhost` is the virtual host (`/` for RabbitMQ), empty means the host's
+    name. With a `username` the embedded broker asks for it and the `password`.
+
+    `tls` encrypts: the embedded broker shows `tls_certificate` with `tls_key`, clients
+    trust `tls_ca`, or what the system trusts where it is empty.
+
+    A client of the embedded broker that reads too slowly loses its oldest messages
+    above `client_queue_limit`; a frame above `frame_limit_mb` is refused.
+
+    Clients and broker at `host` and `port` send a sign of life every `heart_beat_s` (0:
+    never).
+    """
+
+    embedded: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=61616, ge=0, lt=65536)
+    prefix: str = ""
+    vhost: str = ""
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    tls: bool = False
+    tls_ca: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    heart_beat_s: float = Field(default=10.0, ge=0)
+    client_queue_limit: int = Field(default=10_000, gt=0)
+    frame_limit_mb: int = Field(default=64, gt=0)
+
+
+class LoggingSettings(Model):
+    """Lines of JSON or plain text to stderr; with `loki_url` also to a Loki server.
+
+    `loki_tags` are comma-separated `key:value` pairs. Processes write to
+    files in `folder` (empty: `logs` under `home`).
+
+    `format` and `level` choose the lines; `loki_username` and `loki_password` are
+    Loki's, where it asks for them.
+    """
+
+    format: Literal["json", "text"] = "json"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    folder: str = ""
+    loki_url: str = ""
+    loki_tags: str = ""
+    loki_username: str = ""
+    loki_password: SecretStr = SecretStr("")

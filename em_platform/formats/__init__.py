@@ -1,1 +1,145 @@
-"""One file format a file."""
+"""Image files and volumes: what other rooms may use of them.
+
+Names are loaded when they are first used: Zarr alone takes half a second to import, and
+who reads a TIFF needs none of it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from em_platform.formats.chunked.count import ChunkCount, count_chunks
+    from em_platform.formats.chunked.dvid import decode_label_block
+    from em_platform.formats.chunked.listing import folders
+    from em_platform.formats.chunked.open import (
+        chunked_format,
+        level_paths,
+        list_levels,
+        open_chunked,
+    )
+    from em_platform.formats.chunked.store import ChunkStore, chunk_store
+    from em_platform.formats.chunked.volume import Crop
+    from em_platform.formats.http import served
+    from em_platform.formats.image import SUFFIXES, ImageHeader, read_header, read_image
+    from em_platform.formats.image_output import forget_unfinished
+    from em_platform.formats.length_units import nm_of
+    from em_platform.formats.level_arrays import Run
+    from em_platform.formats.mdoc import MdocMontage, MdocPiece, read_mdoc_montage
+    from em_platform.formats.mpicbg import compose_affine
+    from em_platform.formats.ome_metadata import mosaic_attributes
+    from em_platform.formats.ome_zarr import (
+        Described,
+        describe,
+        level_count,
+        open_level,
+        preview,
+        review_at,
+        write_pyramid,
+    )
+    from em_platform.formats.open import (
+        described,
+        extent_nm,
+        inspect,
+        open_stack,
+        open_volume,
+    )
+    from em_platform.formats.source import (
+        is_folder,
+        join_uri,
+        list_folder,
+        local_path,
+        open_source,
+        read_text,
+    )
+    from em_platform.formats.staging import told_plainly
+    from em_platform.formats.tiff import encode_tiff, write_tiff
+    from em_platform.formats.volume import Region, Volume, bounds_of, shape_of
+    from em_platform.formats.volume_pictures import mid_sections
+    from em_platform.formats.volume_writer import write_volume
+
+_MODULES = {
+    "chunked.count": "ChunkCount count_chunks",
+    "chunked.dvid": "decode_label_block",
+    "chunked.listing": "folders",
+    "chunked.open": "chunked_format level_paths list_levels open_chunked",
+    "chunked.store": "ChunkStore chunk_store",
+    "chunked.volume": "Crop",
+    "http": "served",
+    "image": "SUFFIXES ImageHeader read_header read_image",
+    "image_output": "forget_unfinished",
+    "length_units": "nm_of",
+    "level_arrays": "Run",
+    "mdoc": "MdocMontage MdocPiece read_mdoc_montage",
+    "mpicbg": "compose_affine",
+    "ome_metadata": "mosaic_attributes",
+    "ome_zarr": "Described describe level_count open_level preview review_at "
+    "write_pyramid",
+    "open": "described extent_nm inspect open_stack open_volume",
+    "source": "is_folder join_uri list_folder local_path open_source read_text",
+    "staging": "told_plainly",
+    "tiff": "encode_tiff write_tiff",
+    "volume": "Region Volume bounds_of shape_of",
+    "volume_pictures": "mid_sections",
+    "volume_writer": "write_volume",
+}
+_MODULE_OF = {name: key for key, names in _MODULES.items() for name in names.split()}
+
+__all__ = [
+    "SUFFIXES",
+    "ChunkCount",
+    "ChunkStore",
+    "Crop",
+    "Described",
+    "ImageHeader",
+    "MdocMontage",
+    "MdocPiece",
+    "Region",
+    "Run",
+    "Volume",
+    "bounds_of",
+    "chunk_store",
+    "chunked_format",
+    "compose_affine",
+    "count_chunks",
+    "decode_label_block",
+    "describe",
+    "described",
+    "encode_tiff",
+    "extent_nm",
+    "folders",
+    "forget_unfinished",
+    "inspect",
+    "is_folder",
+    "join_uri",
+    "level_count",
+    "level_paths",
+    "list_folder",
+    "list_levels",
+    "local_path",
+    "mid_sections",
+    "mosaic_attributes",
+    "nm_of",
+    "open_chunked",
+    "open_level",
+    "open_source",
+    "open_stack",
+    "open_volume",
+    "preview",
+    "read_header",
+    "read_image",
+    "read_mdoc_montage",
+    "read_text",
+    "review_at",
+    "served",
+    "shape_of",
+    "told_plainly",
+    "write_pyramid",
+    "write_tiff",
+    "write_volume",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

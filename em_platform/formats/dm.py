@@ -10,8 +10,8 @@ import numpy as np
 from em_platform.errors import FormatError
 from em_platform.formats.dm_images import DmImage, images_of, tags_of, voxel_size_of
 from em_platform.formats.dm_tags import is_dm, read_tags
-from em_platform.formats.plain_volume import PlainVolume
 from em_platform.formats.source import Source
+from em_platform.formats.volume import PlainVolume
 from em_platform.model.volume import VolumeInfo
 
 __all__ = ["is_dm", "open_dm"]

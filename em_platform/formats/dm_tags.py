@@ -27,11 +27,14 @@ _MOST_READS = 3_000_000
 _HEADER_BYTES = {3: 16, 4: 20}
 
 
-def is_dm(start: bytes) -> bool:
-    """Whether a file that begins so claims to be DM3 or DM4."""
+def is_dm(source: Source) -> bool:
+    """Whether the file claims to be DM3 or DM4."""
+    start = source.read(0, 16)
     version = int.from_bytes(start[:4], "big")
     at = {3: 8, 4: 12}.get(version)
-    return at is not None and start[at : at + 4] in (b"\0\0\0\1", b"\0\0\0\0")
+    marked = at is not None and start[at : at + 4] in (b"\0\0\0\1", b"\0\0\0\0")
+    # A small big-endian MRC file begins with the same bytes.
+    return marked and source.read(208, 4) != b"MAP "
 
 
 def read_tags(source: Source) -> tuple[int, Mapping[str, Any]]:

@@ -1,13 +1,13 @@
-"""What OME-NGFF 0.5 says of a pyramid: axes, and the place of each level.
+"""What the group of an image states: OME-NGFF 0.5's axes and levels, and our review.
 
 Source: https://ngff.openmicroscopy.org/0.5/
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from em_platform.formats.level_arrays import AXES
 from em_platform.formats.pyramid import Pyramid
+from em_platform.model import Review
 
 
 def group_attributes(
@@ -72,3 +72,25 @@ def _transformations(
             ],
         },
     ]
+
+
+AXES = "tczyx"
+"""Names of axes in the order of storage; an image has the last ones."""
+
+_OURS = "em_platform"
+
+
+def mosaic_attributes(origin_px: Sequence[int], review: Review) -> dict[str, Any]:
+    """What the group of a mosaic says beside OME-NGFF: its place and its review."""
+    ours = {"origin_px": list(origin_px), "review": review.model_dump(mode="json")}
+    return {_OURS: ours}
+
+
+def review_in(attributes: Mapping[str, Any]) -> Review | None:
+    """The review in a group's attributes; None where there is none that we know."""
+    ours = attributes.get(_OURS)
+    found = ours.get("review") if isinstance(ours, Mapping) else None
+    try:
+        return Review.model_validate(found)
+    except ValueError:  # not ours, or of a version to come: it says nothing to us
+        return None

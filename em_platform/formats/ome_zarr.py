@@ -6,7 +6,7 @@ https://zarr-specs.readthedocs.io (sharding codec).
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,9 +25,11 @@ from em_platform.formats.level_arrays import (
     Levels,
     Run,
     done_unit,
+    open_array,
+    store_at,
     this_process,
 )
-from em_platform.formats.ome_metadata import group_attributes
+from em_platform.formats.ome_metadata import group_attributes, review_in
 from em_platform.formats.pyramid import (
     Array,
     Region,
@@ -38,22 +40,9 @@ from em_platform.formats.pyramid import (
     plan_rounds,
 )
 from em_platform.formats.staging import FinishedUnit
-from em_platform.formats.zarr_store import open_array, store_at
+from em_platform.model import Review
 from em_platform.storage.manifest import Product
 from em_platform.storage.urls import errors_of
-
-__all__ = [
-    "Described",
-    "Product",
-    "Run",
-    "Written",
-    "describe",
-    "level_count",
-    "open_level",
-    "pixel_edge",
-    "preview",
-    "write_pyramid",
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,17 +203,15 @@ def describe(url: str, *, storage_options: dict[str, Any] | None = None) -> Desc
         )
 
 
+def review_at(url: str, *, options: Mapping[str, Any]) -> Review | None:
+    """The review of the OME-Zarr image at `url`; None for one that was not stitched."""
+    group = zarr.open_group(store_at(url, dict(options)), mode="r", zarr_format=3)
+    return review_in(group.attrs.asdict())
+
+
 def level_count(url: str, *, storage_options: dict[str, Any] | None = None) -> int:
     """How many levels the image at `url` has; FormatError where there is none."""
     return len(describe(url, storage_options=storage_options).scales)
-
-
-def pixel_edge(
-    url: str, *, storage_options: dict[str, Any] | None = None
-) -> tuple[float, str]:
-    """The edge of a pixel of level 0 along x and its unit, "" where none is stated."""
-    image = describe(url, storage_options=storage_options)
-    return image.scales[0][-1], image.units[-1]
 
 
 def open_level(

@@ -1,6 +1,11 @@
-"""PNG and JPEG: their headers in one small read, their pixels by imagecodecs."""
+"""PNG and JPEG: their headers in one small read, their pixels by imagecodecs.
+
+They are decoded whole: their rows cannot be reached singly. A stack of them is read
+plane by plane, and the planes read last are remembered.
+"""
 
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +13,15 @@ from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
 from em_platform.formats.source import Source
+from em_platform.formats.volume import (
+    DECODED,
+    FileKey,
+    Region,
+    bounds_of,
+    is_plausible,
+    key_of,
+)
+from em_platform.model.volume import Tag, VolumeInfo
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8\xff"
@@ -65,5 +79,81 @@ def _cut_short(source: Source, kind: str) -> FormatError:
     return FormatError(
         f"{source.uri}: truncated {kind}, found {source.length} bytes without its end "
         "mark; copy it again from the microscope",
+        uri=source.uri,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RasterVolume:
+    """One plane that is decoded when it is read."""
+
+    info: VolumeInfo
+    source: Source
+    key: FileKey
+
+    def read(self, region: Region) -> NDArray[Any]:
+        """The voxels of a region, `(z, y, x)`, in native byte order."""
+        z, y, x = (slice(*ends) for ends in bounds_of(region, self.info.shape))
+        pixels = DECODED.get(self.key)
+        if pixels is None:
+            pixels = self._decode()
+            DECODED.put(self.key, pixels)
+        return pixels[z, y, x].copy()
+
+    def _decode(self) -> NDArray[Any]:
+        pixels = read_raster(self.source)
+        if pixels.ndim == 3 and pixels.shape[2] == 2:
+            pixels = self._without_alpha(pixels)
+        if pixels.shape != self.info.shape[1:]:
+            raise _no_grey(self.source, f"pixels of shape {pixels.shape}")
+        return pixels[None].astype(self.info.dtype, copy=False)
+
+    def _without_alpha(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        opaque = np.iinfo(pixels.dtype).max
+        if not (pixels[..., 1] == opaque).all():
+            raise _no_grey(self.source, "pixels that are partly transparent")
+        return np.ascontiguousarray(pixels[..., 0])
+
+
+def is_raster(source: Source) -> bool:
+    """Whether the file claims to be PNG or JPEG."""
+    return source.read(0, 8).startswith((PNG_START, JPEG_START))
+
+
+def open_raster(source: Source) -> RasterVolume:
+    """The image of a PNG or JPEG; only its header is read now.
+
+    Raises
+    ------
+    FormatError
+        The file is cut short, or has colours.
+    """
+    png = source.read(0, 8) == PNG_START
+    read_header = read_png_header if png else read_jpeg_header
+    height, width, samples, dtype = read_header(source)
+    if samples > 2 or min(height, width) < 1:
+        raise _no_grey(source, f"{samples} samples a pixel, {height} x {width} pixels")
+    size = height * width * samples * np.dtype(dtype).itemsize
+    if not is_plausible(source.length, size):
+        raise _no_grey(source, f"{height} x {width} pixels in {source.length} bytes")
+    tags: dict[str, Tag] = {"compression": "Deflate" if png else "JPEG"}
+    if samples == 2:
+        tags["alpha"] = "left out"
+    info = VolumeInfo(
+        uri=source.uri,
+        format="PNG" if png else "JPEG",
+        shape=(1, height, width),
+        dtype=np.dtype(dtype).name,
+        chunk_shape=(1, height, width),
+        size_bytes=source.length,
+        tags=tags,
+    )
+    return RasterVolume(info=info, source=source, key=key_of(source))
+
+
+def _no_grey(source: Source, found: str) -> FormatError:
+    return FormatError(
+        f"{source.uri}: found {found}, expected one grey level a pixel; convert it to "
+        "grey levels",
         uri=source.uri,
     )

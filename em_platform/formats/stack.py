@@ -9,12 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.open_file import open_file
-from em_platform.formats.plain_volume import PlainVolume
-from em_platform.formats.raster_volume import RasterVolume
-from em_platform.formats.region import bounds_of, shape_of
+from em_platform.formats.raster import RasterVolume
 from em_platform.formats.tiff_decode import CodedVolume
-from em_platform.formats.volume import Region, Volume
+from em_platform.formats.volume import PlainVolume, Region, Volume, bounds_of, shape_of
 from em_platform.model.volume import Tag, VolumeInfo
 
 _TOLERANCE = 0.01
@@ -36,23 +33,6 @@ class StackVolume:
             for z in range(*bounds[0]):
                 found[z - bounds[0][0]] = self.planes[z].read(inside)[0]
         return found
-
-
-def open_stack(paths: Sequence[Path], *, z_nm: float | None = None) -> StackVolume:
-    """Files of one plane each as a volume, sorted as given; only headers are read now.
-
-    `z_nm` is the distance of planes; without it, it is what the first file says of its
-    thickness.
-
-    Raises
-    ------
-    FormatError
-        One cannot be read, has several planes, or differs in shape or type.
-    """
-    if not paths:
-        raise FormatError("stack: found no files, expected at least one; name some")
-    planes = tuple(open_file(str(path)) for path in paths)
-    return stack_of(planes, z_nm=z_nm)
 
 
 def stack_of(planes: Sequence[Volume], *, z_nm: float | None = None) -> StackVolume:

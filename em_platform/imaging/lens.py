@@ -1,6 +1,4 @@
-"""The displacement field of a lens model: at points, and on a grid both ways."""
-
-from dataclasses import dataclass
+"""The displacement field of a lens model at points, both ways."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +6,6 @@ import numpy.typing as npt
 from em_platform.model import LensModel, Size
 
 Array = npt.NDArray[np.float64]
-Grid = npt.NDArray[np.float32]
 
 INVERSION_STEPS = 20  # each gains at least one digit for any field we accept
 
@@ -77,37 +74,3 @@ def distort_points(model: LensModel, points: Array) -> Array:
     for _ in range(INVERSION_STEPS):
         raw += points - undistort_points(model, raw)
     return raw
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DisplacementGrid:
-    """A lens's displacement on a regular grid, to be interpolated bilinearly.
-
-    `to_corrected[:, i, j]` is the `(dy, dx)` that takes the raw pixel
-    `(i * step_px, j * step_px)` to its corrected place; `to_raw` takes a corrected
-    place back. Both are `(2, h // step + 2, w // step + 2)` so that every pixel of the
-    tile has four nodes around it.
-    """
-
-    step_px: int
-    to_corrected: Grid
-    to_raw: Grid
-
-
-def displacement_grid(model: LensModel, step_px: int) -> DisplacementGrid:
-    """The lens's displacement and its inverse on a grid over the tile."""
-    ys = np.arange(model.size.height_px // step_px + 2) * float(step_px)
-    xs = np.arange(model.size.width_px // step_px + 2) * float(step_px)
-    shape = (len(ys), len(xs))
-    nodes = np.stack(np.meshgrid(ys, xs, indexing="ij"), axis=-1).reshape(-1, 2)
-    there = undistort_points(model, nodes) - nodes
-    back = distort_points(model, nodes) - nodes
-    return DisplacementGrid(
-        step_px=step_px,
-        to_corrected=_planes(there, shape),
-        to_raw=_planes(back, shape),
-    )
-
-
-def _planes(pairs: Array, shape: tuple[int, int]) -> Grid:
-    return np.ascontiguousarray(pairs.T.reshape(2, *shape), np.float32)

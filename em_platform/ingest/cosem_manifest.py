@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 from em_platform.errors import FormatError
-from em_platform.formats.length_units import nm_of
+from em_platform.formats import nm_of
 
 _DOI = "https://doi.org/"
 

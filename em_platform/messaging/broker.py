@@ -1,8 +1,8 @@
 """An embedded STOMP broker: one thread, no dependencies, nothing on disk.
 
 Fan-out for `name` and `/topic/name`, competing consumers for `/queue/name`; STOMP 1.0
-to 1.2. What is in it when it ends is gone: who must not miss a message reconciles, as
-the recorder does.
+to 1.2. What is in it when it ends is gone: a service that must not miss a message
+reconciles, as the recorder does.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from typing import Self
 from em_platform.config import BrokerSettings
 from em_platform.errors import BrokerUnavailable, ConfigError, PlatformError
 from em_platform.messaging.rules import Rules
-from em_platform.messaging.session import Hall, Session
+from em_platform.messaging.session import BrokerState, Session
 
 log = logging.getLogger(__name__)
 
 STATISTICS = "broker.statistics"
-"""A topic that tells, in JSON, what `Broker.statistics` gives."""
+"""A topic with what `Broker.statistics` gives, as JSON."""
 
 _STATISTICS_S = 5.0
 _WORK_QUEUE_LIMIT = 100_000
@@ -50,7 +50,7 @@ class Broker:
     def __init__(self, settings: BrokerSettings, *, login_s: float = _LOGIN_S) -> None:
         self.port = settings.port
         self._settings = settings
-        self._hall = Hall(rules=_rules(settings, login_s))
+        self._state = BrokerState(rules=_rules(settings, login_s))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._started = threading.Event()
@@ -98,7 +98,7 @@ class Broker:
 
     def statistics(self) -> Statistics:
         """What has happened since the start."""
-        counters, sessions = self._hall.counters, list(self._hall.sessions)
+        counters, sessions = self._state.counters, list(self._state.sessions)
         return Statistics(
             connected=len(sessions),
             clients=counters.clients,
@@ -106,7 +106,7 @@ class Broker:
             received=counters.received,
             delivered=counters.delivered + sum(s.queue.delivered for s in sessions),
             dropped=counters.dropped + sum(s.queue.dropped for s in sessions),
-            waiting=self._hall.exchange.all_waiting()
+            waiting=self._state.exchange.all_waiting()
             + sum(len(s.queue) for s in sessions),
         )
 
@@ -121,11 +121,11 @@ class Broker:
         finally:
             self._started.set()
         log.info("broker: listens at %s:%d", self._settings.host, self.port)
-        telling = self._loop.create_task(self._tell())
+        publishing = self._loop.create_task(self._publish_statistics())
         await self._stopping.wait()
-        telling.cancel()
+        publishing.cancel()
         server.close()
-        await self._say_goodbye()
+        await self._disconnect_all()
         log.info("broker: stopped; %s", self.statistics())
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> asyncio.Server:
@@ -133,33 +133,33 @@ class Broker:
         context = _tls_context(settings) if settings.tls else None
         try:
             server = await loop.create_server(
-                lambda: Session(self._hall), settings.host, settings.port, ssl=context
+                lambda: Session(self._state), settings.host, settings.port, ssl=context
             )
         except OSError as error:
             raise _unavailable(settings, error.strerror or str(error)) from error
         self.port = server.sockets[0].getsockname()[1]
         return server
 
-    async def _tell(self) -> None:
-        """Tell the statistics to those who subscribed to them, again and again."""
-        exchange = self._hall.exchange
+    async def _publish_statistics(self) -> None:
+        """Publish the statistics periodically, where they are subscribed to."""
+        exchange = self._state.exchange
         while True:
             await asyncio.sleep(_STATISTICS_S)
             if exchange.has_listeners(STATISTICS):
                 body = json.dumps(asdict(self.statistics())).encode()
                 headers = {"content-type": "application/json"}
                 exchange.publish(STATISTICS, exchange.message(headers, body))
-                self._hall.flush()
+                self._state.flush()
 
-    async def _say_goodbye(self) -> None:
-        for session in list(self._hall.sessions):
+    async def _disconnect_all(self) -> None:
+        for session in list(self._state.sessions):
             session.leave_now()
         # One turn of the loop per step of closing: flush, then connection_lost.
         for _ in range(50):
-            if not self._hall.sessions:
+            if not self._state.sessions:
                 return
             await asyncio.sleep(0.01)
-        for session in list(self._hall.sessions):
+        for session in list(self._state.sessions):
             session.abort()
         await asyncio.sleep(0)
 

@@ -116,7 +116,7 @@ class Bus:
     def subscribe_many(self, topics: Iterable[str], handler: Handler) -> None:
         """Hand the messages of all `topics` to one handler, in the order they came.
 
-        Returns when the broker has taken it: what is sent from now on is heard.
+        Returns when the broker has taken it: what is sent from now on is received.
         """
         topics = tuple(topics)
         for topic in topics:

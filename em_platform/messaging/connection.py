@@ -22,7 +22,7 @@ _CONNECT_TIMEOUT_S = 5.0
 _CLOSE_TIMEOUT_S = 2.0
 _LISTENING = "listening to "
 
-# stomp.py reports each failed try with a traceback; the bus says it in one sentence.
+# stomp.py reports each failed try with a traceback; the bus logs one sentence.
 logging.getLogger("stomp.py").setLevel(logging.CRITICAL)
 _pigeon_log = logging.getLogger("pigeon")
 _pigeon_log.setLevel(logging.WARNING)
@@ -30,7 +30,7 @@ _pigeon_log.setLevel(logging.WARNING)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """Whom a connection tells what it hears; called in its receiver thread."""
+    """What a connection calls on what it receives, in its receiver thread."""
 
     message: Callable[[str, str, Mapping[str, str]], None]
     receipt: Callable[[str], None]
@@ -132,13 +132,13 @@ class Connection(Pigeon):  # type: ignore[misc]
 
     def close(self) -> None:
         """Disconnect after everything sent has been taken; nothing reconnects."""
-        farewell = _Farewell()
-        self._connection.set_listener("listener", farewell)
+        disconnect = _DisconnectListener()
+        self._connection.set_listener("listener", disconnect)
         transport = self._connection.transport
         try:
             self.disconnect()
             if transport.is_connected():
-                farewell.heard.wait(_CLOSE_TIMEOUT_S)
+                disconnect.disconnected.wait(_CLOSE_TIMEOUT_S)
             if transport.socket is not None:
                 transport.disconnect_socket()
         except (OSError, StompException, AttributeError) as error:
@@ -174,11 +174,11 @@ class Connection(Pigeon):  # type: ignore[misc]
         self.lost.set()
         self._answered.set()
 
-    def heard_connected(self) -> None:
+    def received_connected(self) -> None:
         """The broker took the login."""
         self._answered.set()
 
-    def heard_error(self, frame: Any) -> None:
+    def received_error(self, frame: Any) -> None:
         """The broker refused the login or one frame."""
         sentence = frame.headers.get("message") or frame.body or "no reason given"
         if self._answered.is_set():
@@ -188,7 +188,7 @@ class Connection(Pigeon):  # type: ignore[misc]
             self._refusal = sentence.strip()
             self._answered.set()
 
-    def heard_receipt(self, frame: Any) -> None:
+    def received_receipt(self, frame: Any) -> None:
         """The broker has one frame, and all that were sent before it."""
         receipt = frame.headers["receipt-id"]
         if receipt in self._listening:
@@ -196,12 +196,12 @@ class Connection(Pigeon):  # type: ignore[misc]
         else:
             self._events.receipt(receipt)
 
-    def heard_message(self, frame: Any) -> None:
+    def received_message(self, frame: Any) -> None:
         """A message arrived."""
         frame.headers["received_at"] = str(time.time_ns() // 1_000_000)
         self._handle_message(frame)
 
-    def heard_disconnected(self) -> None:
+    def received_disconnected(self) -> None:
         """The connection is gone."""
         self._handle_reconnect()
 
@@ -219,27 +219,27 @@ class Connection(Pigeon):  # type: ignore[misc]
 
 
 class _Listener(stomp.ConnectionListener):  # type: ignore[misc]
-    """Passes what stomp.py hears on to the connection."""
+    """Passes what stomp.py receives on to the connection."""
 
     def __init__(self, connection: Connection) -> None:
-        self.on_error = connection.heard_error
-        self.on_receipt = connection.heard_receipt
-        self.on_message = connection.heard_message
-        self.on_disconnected = connection.heard_disconnected
+        self.on_error = connection.received_error
+        self.on_receipt = connection.received_receipt
+        self.on_message = connection.received_message
+        self.on_disconnected = connection.received_disconnected
         self._connection = connection
 
     def on_connected(self, frame: Any) -> None:
-        self._connection.heard_connected()
+        self._connection.received_connected()
 
 
-class _Farewell(stomp.ConnectionListener):  # type: ignore[misc]
-    """Hears only the end of a connection that is being closed."""
+class _DisconnectListener(stomp.ConnectionListener):  # type: ignore[misc]
+    """Receives only the end of a connection that is being closed."""
 
     def __init__(self) -> None:
-        self.heard = threading.Event()
+        self.disconnected = threading.Event()
 
     def on_disconnected(self) -> None:
-        self.heard.set()
+        self.disconnected.set()
 
 
 def _end_at_eof(transport: Any) -> None:

@@ -22,7 +22,7 @@ Handler = Callable[[Any, Mapping[str, str]], None]
 _KEPT_PER_TOPIC = 256
 _KEPT_BYTES_PER_TOPIC = 16_000_000
 _WAITING_PER_HANDLER = 100_000
-_SENTENCES_REMEMBERED = 1000
+_LOGGED_REASONS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Inbox:
         self._number = 0
         self._kept: dict[str, _Kept] = defaultdict(_Kept)
         self._workers: dict[str, list[_Worker]] = defaultdict(list)
-        self._told: set[tuple[str, ...]] = set()
+        self._logged: set[tuple[str, ...]] = set()
 
     @property
     def failed(self) -> int:
@@ -79,7 +79,7 @@ class Inbox:
         worker.start()
 
     def take(self, topic: str, body: str, headers: Mapping[str, str]) -> None:
-        """Read one body and let everybody have it who waits for it."""
+        """Read one body and hand it to all that wait for it."""
         try:
             message = read(topic, body, headers)
         except MessageRejected as error:
@@ -138,8 +138,8 @@ class Inbox:
     ) -> None:
         self.rejected += 1
         key = (topic, headers.get("service", ""), str(error))
-        if key not in self._told and len(self._told) < _SENTENCES_REMEMBERED:
-            self._told.add(key)
+        if key not in self._logged and len(self._logged) < _LOGGED_REASONS:
+            self._logged.add(key)
             log.warning("%s", error)
 
 

@@ -1,4 +1,4 @@
-"""A line to a broker that is opened again whenever it is lost."""
+"""A link to a broker that is opened again whenever it is lost."""
 
 import itertools
 import logging
@@ -10,7 +10,7 @@ from em_platform.config import BrokerSettings
 from em_platform.errors import BrokerUnavailable
 from em_platform.messaging.connection import Connection, Events
 from em_platform.messaging.inbox import Inbox
-from em_platform.messaging.outbox import TRIES, Letter, Outbox
+from em_platform.messaging.outbox import TRIES, Outbox, Pending
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Link:
     def open(self, deadline: float | None) -> None:
         """Wait until the broker has taken the login; BrokerUnavailable if it did not.
 
-        `deadline` is monotonic, None waits for ever. A refused login is told at once.
+        `deadline` is monotonic, None waits for ever. A refused login is raised at once.
         """
         if self._keeper.ident is None:
             self._keeper.start()
@@ -101,7 +101,7 @@ class Link:
             log.warning("bus: closed with %d messages unconfirmed", len(self.outbox))
 
     def unavailable(self, what: str) -> BrokerUnavailable:
-        """The error that says that the broker did not serve in time."""
+        """The error for a broker that did not serve in time."""
         address = f"{self._settings.host}:{self._settings.port}"
         return BrokerUnavailable(
             f"bus: {address} did not serve {self._service} in time ({what}), a STOMP "
@@ -122,17 +122,17 @@ class Link:
                 return False
             receipt = str(next(self._receipts))
             headers = connection.headers(topic)
-            # Brokers keep the receipt; `sequence` tells receivers which message it is.
+            # Brokers keep the receipt; `sequence` identifies the message for receivers.
             headers |= {"receipt": receipt, "sequence": receipt}
-            return self._hand_over(connection, Letter(receipt, topic, body, headers))
+            return self._hand_over(connection, Pending(receipt, topic, body, headers))
         finally:
             self._sending.release()
 
-    def _hand_over(self, connection: Connection, letter: Letter) -> bool:
-        self.outbox.add(letter)
-        if _transmit(connection, letter):
+    def _hand_over(self, connection: Connection, pending: Pending) -> bool:
+        self.outbox.add(pending)
+        if _transmit(connection, pending):
             return True
-        self.outbox.drop(letter.receipt)
+        self.outbox.drop(pending.receipt)
         self._forget(connection)
         connection.lost.set()
         return False
@@ -187,7 +187,7 @@ class Link:
         if self.reconnects and connection.lost.wait(self._settle_s):
             return False
         with self._sending:
-            if not all(self._send_again(connection, x) for x in self.outbox.letters()):
+            if not all(self._send_again(connection, x) for x in self.outbox.pending()):
                 return False
             with self._changed:
                 if self._closing.is_set() or connection.lost.is_set():
@@ -199,11 +199,11 @@ class Link:
         log.info("bus: %s connected to %s", self._service, connection.address)
         return True
 
-    def _send_again(self, connection: Connection, letter: Letter) -> bool:
-        if letter.tries >= TRIES:
-            self._refused(letter.receipt, f"no receipt after {TRIES} tries")
+    def _send_again(self, connection: Connection, pending: Pending) -> bool:
+        if pending.tries >= TRIES:
+            self._refused(pending.receipt, f"no receipt after {TRIES} tries")
             return True
-        return _transmit(connection, letter)
+        return _transmit(connection, pending)
 
     def _forget(self, connection: Connection) -> None:
         with self._changed:
@@ -212,18 +212,18 @@ class Link:
                 self._changed.notify_all()
 
     def _refused(self, receipt: str, sentence: str) -> None:
-        letter = self.outbox.drop(receipt)
-        if letter is not None:
+        pending = self.outbox.drop(receipt)
+        if pending is not None:
             self.undelivered += 1
-        what = f"a message on {letter.topic}" if letter else "a frame"
+        what = f"a message on {pending.topic}" if pending else "a frame"
         log.error("bus: the broker refused %s of %s: %s", what, self._service, sentence)
 
 
-def _transmit(connection: Connection, letter: Letter) -> bool:
-    letter.tries += 1
+def _transmit(connection: Connection, pending: Pending) -> bool:
+    pending.tries += 1
     try:
         # A copy: stomp.py writes into the headers that it is given.
-        connection.transmit(letter.topic, letter.body, dict(letter.headers))
+        connection.transmit(pending.topic, pending.body, dict(pending.headers))
     except BrokerUnavailable:
         return False
     return True

@@ -11,7 +11,7 @@ TRIES = 3
 
 
 @dataclass(slots=True, eq=False)
-class Letter:
+class Pending:
     """One message on its way."""
 
     receipt: str
@@ -29,37 +29,37 @@ class Outbox:
 
     def __init__(self, limit: int = _LIMIT) -> None:
         self._limit = limit
-        self._letters: OrderedDict[str, Letter] = OrderedDict()
+        self._pending: OrderedDict[str, Pending] = OrderedDict()
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
-        return len(self._letters)
+        return len(self._pending)
 
-    def add(self, letter: Letter) -> None:
+    def add(self, pending: Pending) -> None:
         """Remember one message that is about to be sent."""
         with self._changed:
-            self._letters[letter.receipt] = letter
+            self._pending[pending.receipt] = pending
 
     def confirm(self, receipt: str) -> None:
         """Forget the message of `receipt` and all before it."""
         with self._changed:
-            if receipt not in self._letters:
+            if receipt not in self._pending:
                 return
-            while self._letters.popitem(last=False)[0] != receipt:
+            while self._pending.popitem(last=False)[0] != receipt:
                 continue
             self._changed.notify_all()
 
-    def drop(self, receipt: str) -> Letter | None:
+    def drop(self, receipt: str) -> Pending | None:
         """Forget one message only, which is given back."""
         with self._changed:
-            letter = self._letters.pop(receipt, None)
+            pending = self._pending.pop(receipt, None)
             self._changed.notify_all()
-            return letter
+            return pending
 
-    def letters(self) -> list[Letter]:
+    def pending(self) -> list[Pending]:
         """All that is not confirmed."""
         with self._changed:
-            return list(self._letters.values())
+            return list(self._pending.values())
 
     def wait_for_room(self, deadline: float) -> bool:
         """Whether less than the limit is unconfirmed before `deadline` (monotonic)."""
@@ -72,4 +72,4 @@ class Outbox:
     def _wait(self, most: int, deadline: float) -> bool:
         with self._changed:
             left_s = deadline - time.monotonic()
-            return self._changed.wait_for(lambda: len(self._letters) <= most, left_s)
+            return self._changed.wait_for(lambda: len(self._pending) <= most, left_s)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the broker asks of its clients; without a username everybody may come."""
+    """Limits and login of the broker; without a username any client may connect."""
 
     username: str
     password: str

@@ -45,7 +45,7 @@ def run_service(
             return
         service = setup(bus)
         try:
-            say_ready(name)
+            report_ready(name)
             while not stop.wait(tick_s):
                 _tick(service)
         finally:
@@ -67,8 +67,8 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def say_ready(name: str) -> None:
-    """Tell the parent process that this one serves."""
+def report_ready(name: str) -> None:
+    """Report to the parent process that this one serves."""
     sys.stdout.write(f"ready {name}\n")
     sys.stdout.flush()
 

@@ -20,12 +20,12 @@ from em_platform.messaging.subscriptions import Exchange
 
 log = logging.getLogger(__name__)
 
-_GOODBYE_S = 0.5
-_LAST_CALL_S = 5.0
+_CLOSE_DELAY_S = 0.5
+_ABORT_DELAY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hall:
+class BrokerState:
     """What all sessions of one broker share."""
 
     rules: Rules
@@ -44,25 +44,25 @@ class Hall:
 class Session(asyncio.Protocol):
     """One connection to the broker."""
 
-    def __init__(self, hall: Hall) -> None:
+    def __init__(self, state: BrokerState) -> None:
         self.version = "1.2"
-        rules = hall.rules
+        rules = state.rules
         self.queue = ClientQueue(rules.queue_limit, 4 * rules.frame_limit_bytes)
-        self._hall = hall
+        self._state = state
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(rules.frame_limit_bytes)
         self._commands = Commands(
-            self, hall.exchange, rules=rules, counters=hall.counters
+            self, state.exchange, rules=rules, counters=state.counters
         )
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._name = "an unknown client"
         self._logged_in = False
         self._ending = False
-        self._heard_at = self._loop.time()
+        self._received_at = self._loop.time()
         self._expected_s = 0.0
         self._beat_s = 0.0
-        self._told_drops = 0
+        self._reported_drops = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
@@ -72,21 +72,21 @@ class Session(asyncio.Protocol):
         host, port, *_ = transport.get_extra_info("peername") or ("?", 0)
         self._name = f"client {host}:{port}"
         self.queue.open(transport, self._loop.time)
-        self._hall.sessions[self] = None
-        self._call_later(self._hall.rules.login_s, self._login_is_late)
+        self._state.sessions[self] = None
+        self._call_later(self._state.rules.login_s, self._login_is_late)
 
     def data_received(self, data: bytes) -> None:
         """Bytes arrived."""
         if self._ending:
             return
-        self._heard_at = self._loop.time()
+        self._received_at = self._loop.time()
         try:
             self._reader.feed(data)
             while not self._ending and (frame := self._reader.next()) is not None:
                 self._take(frame)
         except FrameError as error:
             self._refuse(str(error), {"receipt-id": error.receipt})
-        self._hall.flush()
+        self._state.flush()
         if self.queue.is_stuck:
             self._drop("it does not read the answers to its own frames")
 
@@ -99,18 +99,18 @@ class Session(asyncio.Protocol):
         self.queue.paused = False
         self.queue.flush()
         self._commands.pump()
-        self._hall.flush()
+        self._state.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         if self._timer is not None:
             self._timer.cancel()
         self._leave()
-        self._hall.sessions.pop(self, None)
-        self._hall.unflushed.pop(self, None)
-        self._hall.counters.delivered += self.queue.delivered
-        self._hall.counters.dropped += self.queue.dropped
-        self._hall.flush()
+        self._state.sessions.pop(self, None)
+        self._state.unflushed.pop(self, None)
+        self._state.counters.delivered += self.queue.delivered
+        self._state.counters.dropped += self.queue.dropped
+        self._state.flush()
         log.info("%s left", self._name)
 
     def is_free(self) -> bool:
@@ -120,7 +120,7 @@ class Session(asyncio.Protocol):
     def deliver(self, head: bytes, body: bytes) -> None:
         """Queue one message for this client."""
         self.queue.message(head, body)
-        self._hall.unflushed[self] = None
+        self._state.unflushed[self] = None
 
     def leave_now(self) -> None:
         """Close; what is already written still arrives."""
@@ -149,7 +149,7 @@ class Session(asyncio.Protocol):
             self._end()
 
     def _log_in(self, frame: Frame) -> None:
-        rules = self._hall.rules
+        rules = self._state.rules
         if frame.command not in (b"CONNECT", b"STOMP"):
             raise refusal(frame, "CONNECT was expected first")
         offered = frame.headers.get("accept-version", "1.0")
@@ -170,16 +170,16 @@ class Session(asyncio.Protocol):
         self._welcome(common[-1], frame.headers.get("heart-beat", "0,0"))
 
     def _welcome(self, version: str, heart_beat: str) -> None:
-        rules = self._hall.rules
+        rules = self._state.rules
         self.version = self._reader.version = version
         self._logged_in = True
-        self._hall.counters.clients += 1
+        self._state.counters.clients += 1
         ours_ms = round(rules.heart_beat_s * 1000)
         self._agree_on_heart_beats(heart_beat, ours_ms)
         answer = {
             "version": version,
             "server": rules.server,
-            "session": f"s{self._hall.counters.clients}",
+            "session": f"s{self._state.counters.clients}",
         }
         if version != "1.0":
             answer["heart-beat"] = f"{ours_ms},{ours_ms}"
@@ -187,7 +187,7 @@ class Session(asyncio.Protocol):
         log.info("%s connected, STOMP %s", self._name, version)
 
     def _agree_on_heart_beats(self, header: str, ours_ms: int) -> None:
-        """Each side says what it can and wants; the slower counts (STOMP 1.2)."""
+        """Each side announces what it can and wants; the slower counts (STOMP 1.2)."""
         can, _, wants = header.replace(" ", "").partition(",")
         can_ms, wants_ms = (int(x[:9]) if x.isdecimal() else 0 for x in (can, wants))
         if self._timer is not None:
@@ -201,7 +201,7 @@ class Session(asyncio.Protocol):
             self._beat(min(periods) / 2)
 
     def _beat(self, step_s: float) -> None:
-        silent_s = self._loop.time() - self._heard_at
+        silent_s = self._loop.time() - self._received_at
         # Twice the promise: RabbitMQ and ActiveMQ give a client the same grace.
         if self._expected_s and silent_s > 2 * self._expected_s:
             self._drop(
@@ -209,16 +209,16 @@ class Session(asyncio.Protocol):
                 f"{self._expected_s:g} s was promised"
             )
             return
-        unsaid_s = self._loop.time() - self.queue.written_at
-        if self._beat_s and unsaid_s >= self._beat_s / 2:
+        unsent_s = self._loop.time() - self.queue.written_at
+        if self._beat_s and unsent_s >= self._beat_s / 2:
             self.queue.beat()
-        self._tell_drops()
+        self._report_drops()
         self._timer = self._loop.call_later(step_s, self._beat, step_s)
 
-    def _tell_drops(self) -> None:
-        dropped = self.queue.dropped - self._told_drops
+    def _report_drops(self) -> None:
+        dropped = self.queue.dropped - self._reported_drops
         if dropped:
-            self._told_drops += dropped
+            self._reported_drops += dropped
             log.warning(
                 "broker: %s reads too slowly: its oldest %d messages were dropped, "
                 "%d wait; see broker.client_queue_limit",
@@ -232,15 +232,15 @@ class Session(asyncio.Protocol):
 
     def _answer(self, command: bytes, headers: dict[str, str]) -> None:
         self.queue.answer(write_frame(Frame(command, headers), self.version))
-        self._hall.unflushed[self] = None
+        self._state.unflushed[self] = None
 
     def _refuse(self, sentence: str, headers: dict[str, str]) -> None:
-        """Say why in an ERROR frame and in the log, then close (STOMP: ERROR)."""
-        self._hall.counters.refused += 1
+        """Give the reason in an ERROR frame and in the log, then close."""
+        self._state.counters.refused += 1
         log.warning("broker: %s was refused: %s", self._name, sentence)
-        told = {"message": sentence, "content-type": "text/plain"}
-        told |= {name: value for name, value in headers.items() if value}
-        frame = Frame(b"ERROR", told, f"{sentence}\n".encode())
+        fields = {"message": sentence, "content-type": "text/plain"}
+        fields |= {name: value for name, value in headers.items() if value}
+        frame = Frame(b"ERROR", fields, f"{sentence}\n".encode())
         self.queue.answer(write_frame(frame, self.version))
         self._end()
 
@@ -254,22 +254,22 @@ class Session(asyncio.Protocol):
             return
         if transport.can_write_eof():
             transport.write_eof()
-        self._call_later(_GOODBYE_S, self._close)
+        self._call_later(_CLOSE_DELAY_S, self._close)
 
     def _close(self) -> None:
         if self._transport is not None:
             self._transport.close()
-            self._call_later(_LAST_CALL_S, self._transport.abort)
+            self._call_later(_ABORT_DELAY_S, self._transport.abort)
 
     def _drop(self, why: str) -> None:
         self._ending = True
-        self._hall.counters.refused += 1
+        self._state.counters.refused += 1
         log.warning("broker: %s was dropped: %s", self._name, why)
         self._leave()
         self.abort()
 
     def _leave(self) -> None:
-        self._tell_drops()
+        self._report_drops()
         self._commands.leave()
 
     def _call_later(self, delay_s: float, act: Callable[[], object]) -> None:

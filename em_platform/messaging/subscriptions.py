@@ -210,7 +210,7 @@ class Exchange:
         return sum(len(queue.waiting) for queue in self._queues.values())
 
     def has_listeners(self, name: str) -> bool:
-        """Whether anybody gets the fan-out `name`."""
+        """Whether any client gets the fan-out `name`."""
         return name in self._topics
 
     def _queue(self, destination: str) -> WorkQueue:

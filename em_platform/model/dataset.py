@@ -199,7 +199,7 @@ class TechnicalMetadata(RecordPart):
     global_mean: float | None = None
     dimensions_nm: _Lengths | None = None
     file_format: str | None = None
-    """What lies at `files.volume`, such as `OME-Zarr 0.5`."""
+    """Format of `files.volume`, such as `OME-Zarr 0.5`."""
     container: str | None = None
     """What the source serves, such as `DM3`, `TIFF`, `Zarr v2`."""
     zarr_format: Literal[2, 3] | None = None
@@ -256,7 +256,7 @@ class DatasetQuality(RecordPart):
 
 
 class DatasetMetadata(RecordPart):
-    """All that is said of a dataset."""
+    """All that is known of a dataset."""
 
     core: CoreMetadata
     technical: TechnicalMetadata = TechnicalMetadata()

@@ -109,7 +109,7 @@ class VolumeItem(Model):
     """A volume that was written, and from what.
 
     `fingerprint` names what went in; `stated_voxel_nm` and `tags` are what the file
-    itself said.
+    itself stated.
     """
 
     written: WrittenVolume

@@ -10,7 +10,7 @@ from em_platform.model.tile import Tile, TileMatch
 
 
 class Failure(Model):
-    """One item that was set aside, with the one sentence that says why."""
+    """One item that was excluded, with the one sentence that says why."""
 
     item: str
     error: str
@@ -53,8 +53,9 @@ class TilePlacement(Model):
     """Where one tile lies in the montage.
 
     A tile pixel `(y, x)` lies at `(y_px, x_px) + [[yy, yx], [xy, xx]] @ (y, x)`, after
-    the lens correction where there is one. `component` numbers the groups of tiles that
-    matches connect; 0 is the largest, and a tile outside it lies where the stage said.
+    the lens correction where there is one. `component` is its connected
+    component by matches: 0 is the largest, and a tile outside of it is kept at its
+    nominal stage position.
     """
 
     tile_id: str

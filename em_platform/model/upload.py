@@ -1,4 +1,4 @@
-"""What the buffer tells aloha of one acquisition, and aloha tells the TEM database."""
+"""An acquisition as the buffer sends it to aloha, and aloha to the TEM database."""
 
 from datetime import datetime
 from typing import Any, Literal

@@ -23,13 +23,13 @@ from em_platform.errors import (
     PlatformError,
 )
 from em_platform.model import Model
-from em_platform.operator.desk import Desk
-from em_platform.operator.gate import COOKIE, Gate, cookie_of
-from em_platform.operator.writes import (
+from em_platform.operator.auth import COOKIE, Auth, cookie_of
+from em_platform.operator.commands import (
     control_routes,
     queue_routes,
     run_routes,
 )
+from em_platform.operator.shared_board import SharedBoard
 
 log = logging.getLogger(__name__)
 
@@ -47,26 +47,26 @@ class Password(Model):
 
 
 def application(
-    desk: Desk, settings: Settings, *, password: str, about: dict[str, Any]
+    shared: SharedBoard, settings: Settings, *, password: str, about: dict[str, Any]
 ) -> ASGIApp:
-    """The whole application; `password` empty lets in everybody.
+    """The whole application; `password` empty admits all users.
 
-    `about` is told to each page as it is: names and addresses that do not change.
+    each page gets `about` as it is: names and addresses that do not change.
     """
     app = FastAPI(title="Operator's page", docs_url=None, redoc_url=None)
     app.openapi_url = None
     _answer_errors(app)
     app.include_router(_files())
-    app.include_router(_state(desk, about))
+    app.include_router(_state(shared, about))
     app.include_router(_login(password))
     for routes in (
-        control_routes(desk),
-        run_routes(desk),
-        queue_routes(desk, settings),
+        control_routes(shared),
+        run_routes(shared),
+        queue_routes(shared, settings),
     ):
         app.include_router(routes)
     chosen = settings.acquisition.operator
-    return Gate(app, host=chosen.host, names=chosen.names, password=password)
+    return Auth(app, host=chosen.host, names=chosen.names, password=password)
 
 
 def _files() -> APIRouter:
@@ -91,25 +91,25 @@ def _files() -> APIRouter:
     return routes
 
 
-def _state(desk: Desk, about: dict[str, Any]) -> APIRouter:
+def _state(shared: SharedBoard, about: dict[str, Any]) -> APIRouter:
     routes = APIRouter(prefix="/api")
 
     @routes.get("/about")
-    def told_once() -> dict[str, Any]:
+    def about_once() -> dict[str, Any]:
         return about
 
     @routes.get("/state")
     def state() -> dict[str, Any]:
-        with desk.board() as board:
-            return {**board.changes(0), "now": desk.now()}
+        with shared.locked() as board:
+            return {**board.changes(0), "now": shared.now()}
 
     @routes.get("/events")
     async def events(request: Request) -> EventSourceResponse:
-        return EventSourceResponse(_changes(desk), ping=15)
+        return EventSourceResponse(_changes(shared), ping=15)
 
     @routes.get("/tiles/{row}/{column}")
     def tile(row: int, column: int) -> dict[str, Any]:
-        found = desk.tile(row, column)
+        found = shared.tile(row, column)
         if found is None:
             raise HTTPException(
                 404, f"tile {row}, {column}: nothing is known of it yet"
@@ -118,7 +118,7 @@ def _state(desk: Desk, about: dict[str, Any]) -> APIRouter:
 
     @routes.get("/pictures/{name:path}")
     def picture(name: str) -> Response:
-        held = desk.picture(name)
+        held = shared.picture(name)
         if held is None:
             raise HTTPException(404, f"picture {name}: there is none yet")
         # Its address holds its version, so the browser may keep it.
@@ -149,18 +149,18 @@ def _login(password: str) -> APIRouter:
     return routes
 
 
-async def _changes(desk: Desk) -> AsyncIterator[ServerSentEvent]:
+async def _changes(shared: SharedBoard) -> AsyncIterator[ServerSentEvent]:
     """First all, then what is new, in batches; a tick where nothing is."""
     seen, quiet_s = 0, 0.0
     while True:
-        changes = desk.changes(seen)
+        changes = shared.changes(seen)
         if changes is not None:
             seen, quiet_s = changes["version"], 0.0
             text = json.dumps(changes, separators=(",", ":"))
             yield ServerSentEvent(data=text, event="changes")
         elif quiet_s >= _TICK_S:
             quiet_s = 0.0
-            yield ServerSentEvent(data=json.dumps({"now": desk.now()}), event="tick")
+            yield ServerSentEvent(data=json.dumps({"now": shared.now()}), event="tick")
         await asyncio.sleep(BATCH_S)
         quiet_s += BATCH_S
 

@@ -36,7 +36,7 @@ _OVER = ("completed", "cancelled", "error")
 
 
 class Board:
-    """Hears messages and tells what has changed since a version.
+    """Receives messages and gives what has changed since a version.
 
     Not safe to use from several threads; its owner has a lock.
     """
@@ -51,7 +51,7 @@ class Board:
         self._newest = NewestTile()
         self._services: dict[str, dict[str, Any]] = {}
         self._journal = Journal()
-        self._hearing: dict[str, Callable[[Body, float], None]] = {
+        self._handlers: dict[str, Callable[[Body, float], None]] = {
             "state.current": self._state,
             "state.change": lambda body, now: self._state({"state": body["new"]}, now),
             "montage.status": self._montage,
@@ -79,21 +79,21 @@ class Board:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """All that it wants to hear."""
-        return (*self._hearing, "qc.status")
+        """All that it wants to receive."""
+        return (*self._handlers, "qc.status")
 
-    def hear(
+    def receive(
         self, topic: str, body: Body, headers: Mapping[str, str], now: float
     ) -> None:
         """Note one message at the Unix time `now`."""
         service = headers.get("service") or "an unnamed service"
         self._note_service(service, headers, now)
         if topic == "qc.status":
-            self._hear_qc(service, body, now)
+            self._qc_status(service, body, now)
             return
-        self._hearing[topic](body, now)
+        self._handlers[topic](body, now)
 
-    def say(self, kind: str, text: str, now: float) -> None:
+    def log(self, kind: str, text: str, now: float) -> None:
         """Add a line to the journal."""
         self._journal.add(kind, text, now)
         self.parts.put("journal", self._journal.shown())
@@ -126,7 +126,7 @@ class Board:
             tile.version = self._map_began
 
     def show_finished(self) -> None:
-        """Tell of the finished montages, which were changed from outside."""
+        """Publish the finished montages after a change from outside."""
         self.parts.put("finished", self.finished.shown())
 
     def refusal(self, action: str) -> str:
@@ -137,30 +137,30 @@ class Board:
         self, service: str, headers: Mapping[str, str], now: float
     ) -> None:
         pid = headers.get("pid", "")
-        entry = {"host": headers.get("hostname", ""), "pid": pid, "heard_at": int(now)}
+        entry = {"host": headers.get("hostname", ""), "pid": pid, "seen_at": int(now)}
         if self._services.get(service) != entry:
             self._services[service] = entry
             self.parts.put("services", dict(self._services))
 
     def _dated(self, name: str, body: Body, now: float) -> None:
-        self.parts.put(name, {**body, "heard_at": round(now, 1)})
+        self.parts.put(name, {**body, "seen_at": round(now, 1)})
 
     def _device(self, topic: str) -> Callable[[Body, float], None]:
-        def hear(body: Body, now: float) -> None:
+        def receive(body: Body, now: float) -> None:
             before = (self.parts.get(topic) or {}).get("error", "")
             error = body.get("error") or ""
             self._dated(topic, body, now)
             if error and error != before:
-                self.say("error", f"{topic.removesuffix('.status')}: {error}", now)
+                self.log("error", f"{topic.removesuffix('.status')}: {error}", now)
 
-        return hear
+        return receive
 
     def _state(self, body: Body, now: float) -> None:
         before = (self.parts.get("state") or {}).get("path", [])
         path = path_of(body["state"])
         self._dated("state", {"path": path}, now)
         if path[:1] != before[:1] and path:
-            self.say("state", f"The microscope is in {path[0].lower()}", now)
+            self.log("state", f"The microscope is in {path[0].lower()}", now)
         self._update_actions()
 
     def _update_actions(self) -> None:
@@ -188,14 +188,14 @@ class Board:
             self.show_map(TileMap(montage_id))
         self._dated("montage", body, now)
         if not same or before.get("state") != state:
-            self._tell_montage(body, before if same else {}, now)
+            self._log_montage(body, before if same else {}, now)
         self._update_actions()
 
-    def _tell_montage(self, body: Body, before: Body, now: float) -> None:
+    def _log_montage(self, body: Body, before: Body, now: float) -> None:
         state, montage_id = body["state"], body["montage_id"]
         if state == "in_progress" and before.get("state") == "started":
             return
-        self.say(
+        self.log(
             "error" if state == "error" else "montage", journal.of_montage(body), now
         )
         is_shown = self.map.acquisition_id and self.map.montage_id == montage_id
@@ -239,8 +239,8 @@ class Board:
     def _roi_status(self, body: Body, now: float) -> None:
         if body.get("error_message"):
             text = journal.of_region(body)
-            if not self._journal.said_last(text):
-                self.say("error", text, now)
+            if not self._journal.ends_with(text):
+                self.log("error", text, now)
 
     def _queue(self, body: Body, now: float) -> None:
         self._dated("queue", body, now)
@@ -256,17 +256,17 @@ class Board:
             self.parts.put("stopping", None)
         if body.get("abort_at_end"):
             self._stop_at_end("the operator wants to stop")
-        self.say("order", journal.of_order(wanted), now)
+        self.log("order", journal.of_order(wanted), now)
 
-    def _hear_qc(self, service: str, body: Body, now: float) -> None:
+    def _qc_status(self, service: str, body: Body, now: float) -> None:
         before = self._qc.shown() or {}
-        self._qc.hear(service, body["status"], body.get("reason") or "", now=now)
+        self._qc.receive(service, body["status"], body.get("reason") or "", now=now)
         after = self._qc.shown() or {}
         self.parts.put("qc", after)
         if body["status"] == "STOP_AT_END":
-            self._stop_at_end(body.get("reason") or "quality control says so")
+            self._stop_at_end(body.get("reason") or "quality control requests it")
         if after["status"] != before.get("status"):
-            self.say("qc", journal.of_verdict(after), now)
+            self.log("qc", journal.of_verdict(after), now)
 
     def _raw(self, body: Body, now: float) -> None:
         self._newest.saved(body)
@@ -285,13 +285,13 @@ class Board:
     ) -> Callable[[Body, float], None]:
         """A handler that notes a figure of a tile, for the map and the newest."""
 
-        def hear(body: Body, now: float) -> None:
+        def receive(body: Body, now: float) -> None:
             if self._newest.measured(body):
                 self.parts.put("newest", self._newest.shown())
             if self._is_shown(body):
                 what()(body, self.parts.bump())
 
-        return hear
+        return receive
 
     def _is_shown(self, body: Body) -> bool:
         if not body["montage_id"]:
@@ -322,8 +322,8 @@ class Board:
         was = before.passed if before else None
         self.map.judged(body, self.parts.bump())
         if not body["passed"] and was is not False:
-            self.say("tile", journal.of_tile(body), now)
+            self.log("tile", journal.of_tile(body), now)
 
     def _lens(self, body: Body, now: float) -> None:
         self._dated("lens", {k: v for k, v in body.items() if k != "transform"}, now)
-        self.say("montage", journal.of_lens(body), now)
+        self.log("montage", journal.of_lens(body), now)

@@ -30,7 +30,7 @@ class Control:
         self._holder = ""
         self._token = ""
         self._since = 0.0
-        self._heard_at = 0.0
+        self._seen_at = 0.0
 
     def take(self, name: str, *, take_over: bool = False) -> str:
         """Give control to `name`, and the token by which it is proven.
@@ -38,7 +38,7 @@ class Control:
         Raises
         ------
         ControlRefused
-            Somebody has it, and `take_over` was not asked for.
+            Another operator has it, and `take_over` was not asked for.
         """
         with self._lock:
             self.expire()
@@ -50,7 +50,7 @@ class Control:
                 )
             former, self._holder = self._holder, name
             self._token = secrets.token_urlsafe(24)
-            self._since = self._heard_at = self._clock()
+            self._since = self._seen_at = self._clock()
             self._changed(
                 f"{name} took control over from {former}"
                 if former
@@ -70,7 +70,7 @@ class Control:
             self.expire()
             if not self._holder:
                 raise ControlRefused(
-                    "control: nobody has it, and this needs it; take control first"
+                    "control: it is free, and this needs it; take control first"
                 )
             if not hmac.compare_digest(token.encode(), self._token.encode()):
                 raise ControlRefused(
@@ -78,7 +78,7 @@ class Control:
                     "first",
                     holder=self._holder,
                 )
-            self._heard_at = self._clock()
+            self._seen_at = self._clock()
             return self._holder
 
     def release(self, token: str) -> None:
@@ -87,9 +87,9 @@ class Control:
             self._end(f"{self.check(token)} released control")
 
     def expire(self) -> None:
-        """Take control from a holder that was not heard for too long."""
+        """Take control from a holder whose page was silent for too long."""
         with self._lock:
-            silent_s = self._clock() - self._heard_at
+            silent_s = self._clock() - self._seen_at
             if self._holder and silent_s > self._timeout_s:
                 self._end(
                     f"{self._holder} lost control: their page was silent for "

@@ -23,7 +23,7 @@ class Finished:
         reason: str,
         now: float,
     ) -> None:
-        """Note the end of one acquisition; a completion stands, said twice or not."""
+        """Record the end of one acquisition; a completion is never taken back."""
         before = self._ended.get(acquisition_id)
         if before is not None and before["outcome"] == "completed":
             return
@@ -40,7 +40,7 @@ class Finished:
             self._ended.popitem(last=False)
 
     def set_run(self, acquisition_id: str, run: Mapping[str, Any]) -> bool:
-        """Note what Dagster says of it; whether that is news."""
+        """Note Dagster's result; whether that is news."""
         entry = self._ended.get(acquisition_id)
         if entry is None or entry["run"] == run:
             return False

@@ -1,4 +1,4 @@
-"""What happened, one sentence each, as the operator reads it."""
+"""The event log, one sentence an event, as the operator reads it."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from typing import Any
 _REMEMBERED = 60
 _STATES = {
     "started": "has started",
-    "in_progress": "goes on",
+    "in_progress": "continues",
     "paused": "is paused",
-    "resumed": "goes on",
+    "resumed": "continues",
     "cancelled": "was cancelled",
     "completed": "is complete",
     "error": "stopped with an error",
@@ -32,8 +32,8 @@ class Journal:
         line = {"number": self._number, "at": now, "kind": kind, "text": text}
         self._lines.append(line)
 
-    def said_last(self, text: str) -> bool:
-        """Whether the last line says just that."""
+    def ends_with(self, text: str) -> bool:
+        """Whether the last line is that text."""
         return bool(self._lines) and self._lines[-1]["text"] == text
 
     def shown(self) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ class Journal:
 
 
 def of_montage(body: Body) -> str:
-    """What a montage.status says."""
+    """What a montage.status reports."""
     state = _STATES.get(body["state"], body["state"])
     return f"Montage {body['montage_id']} {state}{_why(body.get('error_message'))}"
 
@@ -54,19 +54,19 @@ def of_region(body: Body) -> str:
 
 
 def of_verdict(shown: Body) -> str:
-    """What the QC light says."""
-    return f"QC says {_VERDICTS[shown['status']]}{_why(shown['reason'])}"
+    """What the QC light shows."""
+    return f"QC: {_VERDICTS[shown['status']]}{_why(shown['reason'])}"
 
 
 def of_tile(body: Body) -> str:
-    """What a qc.tile says of a tile that failed."""
+    """What a qc.tile reports of a tile that failed."""
     faults = ", ".join(spoken(fault["fault_type"]) for fault in body["faults"] or ())
     place = f"row {body['row'] + 1}, column {body['column'] + 1}"
     return f"Tile at {place} failed{_why(faults)}"
 
 
 def of_lens(body: Body) -> str:
-    """What a lens_correction.transform says."""
+    """What a lens_correction.transform reports."""
     found = f"residual {body['residual_mean_px']:.2f} px" if body["ok"] else "failed"
     return f"Lens correction of {body['montage_id']}: {found}"
 

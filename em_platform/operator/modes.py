@@ -60,12 +60,12 @@ def mode_of(state: str, montage_state: str = "") -> str:
 def refusals(mode: str, *, to_do: int | None) -> dict[str, str]:
     """Action -> why it makes no sense now; what is not in the table may be done.
 
-    `to_do` is how many regions of the queue are not finished, None when nobody has
-    said so.
+    `to_do` is how many regions of the queue are not finished, None when that is
+    unknown.
     """
     refused: dict[str, str] = {}
     if mode == "unknown":
-        why = "no coordinator has said its state yet"
+        why = "no coordinator has published its state yet"
         return dict.fromkeys((*RUN[:-2], *SETUP), why)
     now = f"the microscope is in {_SPOKEN[mode]}"
     if mode != "preview":

@@ -51,7 +51,7 @@ class RoiForm(Model):
 def create_fields(
     form: RoiForm, settings: Settings, *, frame: Size | None, pending: int
 ) -> dict[str, Any]:
-    """The body of `roi.create`; it goes to the end of the queue where none was said.
+    """The body of `roi.create`; it goes to the end of the queue where none is given.
 
     Parameters
     ----------

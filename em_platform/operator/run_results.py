@@ -47,7 +47,7 @@ def result_of(url: str, acquisition_id: str) -> dict[str, Any] | None:
     """The stitching of one montage; None where it was not begun yet.
 
     It is the newest run that makes the mosaic, of any job that can; with the runs that
-    Dagster or somebody made to repeat what had failed in it. `failed` are sentences of
+    Dagster or a user made to repeat what had failed in it. `failed` are sentences of
     steps, and of checks of severity ERROR; `warnings` are those of severity WARN.
 
     Raises

@@ -52,7 +52,7 @@ class TileMark:
         return [self.row, self.column, focus, quality, verdict, self.mini]
 
     def in_full(self) -> dict[str, Any]:
-        """All that is known, for the one who asks for this tile."""
+        """All that is known, for the page that asks for this tile."""
         return asdict(self) | {"quality": self.quality}
 
     def kept(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class TileMap:
             )
 
     def judged(self, body: Mapping[str, Any], version: int) -> None:
-        """QC has said whether the tile is good."""
+        """QC has judged the tile."""
         mark = self._mark(body, version)
         mark.passed = body["passed"]
         mark.faults = list(body.get("faults") or ())

@@ -53,7 +53,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def setup_logging(service: str, settings: Settings) -> None:
-    """Let this process log as `settings.logging` says, in the name of `service`.
+    """Let this process log by `settings.logging`, in the name of `service`.
 
     Lines go to stderr: text where the format is `text` or stderr is a terminal, so that
     a person who starts one service by hand can read them; JSON otherwise, as under a
@@ -97,12 +97,12 @@ def _log_unforeseen() -> None:
             return
         log.critical("ended by: %s", error, exc_info=(kind, error, trace))
 
-    def of_thread(said: threading.ExceptHookArgs) -> None:
-        if said.exc_value is None or said.exc_type is SystemExit:
+    def of_thread(caught: threading.ExceptHookArgs) -> None:
+        if caught.exc_value is None or caught.exc_type is SystemExit:
             return
-        name = said.thread.name if said.thread else "a thread"
-        told = (said.exc_type, said.exc_value, said.exc_traceback)
-        log.error("%s ended by: %s", name, said.exc_value, exc_info=told)
+        name = caught.thread.name if caught.thread else "a thread"
+        details = (caught.exc_type, caught.exc_value, caught.exc_traceback)
+        log.error("%s ended by: %s", name, caught.exc_value, exc_info=details)
 
     sys.excepthook = of_process
     threading.excepthook = of_thread

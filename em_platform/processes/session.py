@@ -2,15 +2,22 @@
 
 A mark reaches every descendant, also those whose parents have died or that lead a
 process group of their own, such as the workers of a killed server.
+
+The watchdog is a process that runs `watch`: it reads a pipe that only its parent can
+write to. The kernel closes it when the parent dies, by `kill -9` too.
 """
 
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterable
 
 import psutil
 
 SESSION_VARIABLE = "EM_SESSION"
+_GRACE_S = 5.0
+"""Before a kill: a server that ends by SIGTERM writes its last row in this time."""
 
 
 def members(session: str, *, but: Iterable[int] = ()) -> list[psutil.Process]:
@@ -56,3 +63,16 @@ def _each(
             act(process)
         except psutil.NoSuchProcess:
             continue
+
+
+def watch() -> None:
+    """Wait for the end of standard input, then end the session of the arguments.
+
+    The arguments are the session and the number of the parent process, which is spared.
+    """
+    session, parent = sys.argv[1:3]
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    while os.read(sys.stdin.fileno(), 1024):
+        continue
+    end_session(session, grace_s=_GRACE_S, but=(int(parent),))

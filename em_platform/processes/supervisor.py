@@ -28,9 +28,10 @@ _STEADY_S = 60.0
 """A child that lived this long starts again at the first step of the backoff."""
 _TRIES_BEFORE_READY = 3
 _LOG_LIMIT_BYTES = 20_000_000
+_WATCHDOG = "from em_platform.processes.session import watch; watch()"
 
 
-def _at_once(_: str) -> bool:
+def _immediately(_: str) -> bool:
     return True
 
 
@@ -44,7 +45,7 @@ class Child:
     name: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    ready: Callable[[str], bool] = _at_once
+    ready: Callable[[str], bool] = _immediately
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 8.0
 
@@ -62,7 +63,7 @@ class _Running:
     restarts: int = 0
     due_at: float | None = None
 
-    def said(self) -> str:
+    def output(self) -> str:
         with self.log_path.open("rb") as file:
             file.seek(self.log_start)
             return file.read().decode(errors="replace")
@@ -72,13 +73,21 @@ class Supervisor:
     """The parent of one session of processes.
 
     Every process below carries the session's mark in its environment; a watchdog ends
-    them all when this process ends, even by `kill -9`.
+    them all when this process ends, even by `kill -9`. `on_ready` is called with the
+    name of each child when it serves.
     """
 
-    def __init__(self, logs: Path, *, session: str = "") -> None:
+    def __init__(
+        self,
+        logs: Path,
+        *,
+        session: str = "",
+        on_ready: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.session = session or uuid.uuid4().hex
         self.stopping = threading.Event()
         self._logs = logs
+        self._on_ready = on_ready
         self._groups: list[list[_Running]] = []
         self._watchdog = self._start_watchdog()
 
@@ -140,20 +149,23 @@ class Supervisor:
                     raise _failed(running, f"ended {running.deaths} times at the start")
                 if time.monotonic() > deadline:
                     raise _failed(running, f"was not ready within {timeout_s:g} s")
-            waiting = [each for each in waiting if not each.child.ready(each.said())]
+            ready = [each for each in waiting if each.child.ready(each.output())]
+            for running in ready:
+                self._on_ready(running.child.name)
+                waiting.remove(running)
             time.sleep(0.05)
 
     def tend(self) -> None:
         """Start again what has died, after a pause that grows with each death."""
         if self._watchdog.poll() is not None:
             log.warning("the watchdog ended; started again")
-            _let_go(self._watchdog)
+            _release(self._watchdog)
             self._watchdog = self._start_watchdog()
         for running in self._all():
             if running.process.poll() is not None:
                 self._revive(running)
             elif running.log_path.stat().st_size > _LOG_LIMIT_BYTES:
-                _turn_over(running)
+                _rotate(running)
 
     def run(self, *, tick_s: float = 0.2) -> None:
         """Tend the children until `stopping` is set."""
@@ -171,7 +183,7 @@ class Supervisor:
                 _wait_or_kill(running)
         self._groups.clear()
         end_session(self.session, grace_s=5.0)
-        _let_go(self._watchdog)
+        _release(self._watchdog)
 
     @contextmanager
     def until_signalled(self) -> Iterator[None]:
@@ -244,9 +256,8 @@ class Supervisor:
 
     def _start_watchdog(self) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if k != SESSION_VARIABLE}
-        module = "em_platform.processes.watchdog"
         return subprocess.Popen(
-            (sys.executable, "-m", module, self.session, str(os.getpid())),
+            (sys.executable, "-c", _WATCHDOG, self.session, str(os.getpid())),
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -254,7 +265,7 @@ class Supervisor:
         )
 
 
-def _let_go(watchdog: subprocess.Popen[bytes]) -> None:
+def _release(watchdog: subprocess.Popen[bytes]) -> None:
     """Close the pipe; the watchdog then ends the session, finds none, and ends."""
     if watchdog.stdin is not None:
         watchdog.stdin.close()
@@ -265,13 +276,13 @@ def _wait_or_kill(running: _Running) -> None:
     try:
         running.process.wait(timeout=running.child.stop_grace_s)
     except subprocess.TimeoutExpired:
-        log.warning("%s did not stop when told to; killed", running.child.name)
+        log.warning("%s did not stop after its signal; killed", running.child.name)
         running.process.kill()
         running.process.wait()
 
 
 def _failed(running: _Running, what: str) -> ToolFailed:
-    last = "\n".join(running.said().splitlines()[-20:])
+    last = "\n".join(running.output().splitlines()[-20:])
     return ToolFailed(
         f"{running.child.name}: {what}, a running process was expected; "
         f"see the end of {running.log_path}:\n{last}",
@@ -279,7 +290,7 @@ def _failed(running: _Running, what: str) -> ToolFailed:
     )
 
 
-def _turn_over(running: _Running) -> None:
+def _rotate(running: _Running) -> None:
     """Keep the last log beside; the child goes on writing at the file's end."""
     shutil.copyfile(running.log_path, running.log_path.with_suffix(".log.1"))
     os.truncate(running.log_path, 0)

@@ -1,4 +1,4 @@
-"""Serves an ASGI application from a service process, and knows who may call it."""
+"""Serves an ASGI application from a service process, and checks who may call it."""
 
 import hmac
 import os
@@ -15,7 +15,7 @@ from em_platform.errors import ConfigError
 
 
 def serve(app: Any, *, name: str, host: str, port: int) -> None:
-    """Serve `app` until SIGTERM or SIGINT; says `ready <name>` when it listens.
+    """Serve `app` until SIGTERM or SIGINT; prints `ready <name>` when it listens.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def serve(app: Any, *, name: str, host: str, port: int) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Tells its parent process when it serves."""
+    """Reports to its parent process when it serves."""
 
     def __init__(self, config: uvicorn.Config, name: str) -> None:
         super().__init__(config)

@@ -4,8 +4,9 @@ from typing import Any
 
 import dagster as dg
 
-from em_platform.acquisition.inbox import Inbox, inbox_of
-from em_platform.acquisition.recorder import Recorder, recorder_of
+from em_platform.acquisition.montages.inbox import Inbox, inbox_of
+from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.errors import DeviceError, NoAnswer
 from em_platform.messaging.bus import Bus
 from em_platform.model import Montage
@@ -14,16 +15,16 @@ from em_platform.storage import store_of
 
 
 class Microscope(dg.ConfigurableResource[Any]):
-    """What the microscope has recorded, and a way to tell it what to do.
+    """What the microscope has recorded, and a way to command it.
 
     Folders that were dropped into the inbox are montages of a microscope too.
     """
 
     configuration: Configuration
 
-    def recorder(self) -> Recorder:
-        """The table of all that the microscope has said; use it in a `with` block."""
-        return recorder_of(self.configuration.settings())
+    def recorder(self) -> Ledger:
+        """The table of all messages of the microscope; use it in a `with` block."""
+        return ledger_of(self.configuration.settings())
 
     def inbox(self) -> Inbox:
         """The folder in which tiles of any microscope are dropped."""
@@ -43,7 +44,7 @@ class Microscope(dg.ConfigurableResource[Any]):
             return recorder.montage(acquisition_id, store=store)
 
     def command_scope(self, *, timeout_s: float = 10.0, **wanted: Any) -> Any:
-        """Tell the column to change; the status that shows the wanted values.
+        """Change the column; returns the status that shows the requested values.
 
         The values are those of Pigeon's `scope.command`: focus, mag, screen, ...
 

@@ -31,7 +31,7 @@ class Storage(dg.ConfigurableResource[Any]):
         self._leases.close()
 
     def store(self) -> Store:
-        """The store; what lies where in it is told by `storage.layout`."""
+        """The store; `storage.layout` names what is where in it."""
         return store_of(self.configuration.settings())
 
     def writing(self, name: str) -> Store:

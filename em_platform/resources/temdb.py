@@ -9,7 +9,7 @@ from em_platform.temdb.register import Register, register_of
 
 
 class TemdbResource(dg.ConfigurableResource[Any]):
-    """What TEM DB is told and asked: the one at `temdb.url`, else our own service."""
+    """The TEM database: the one at `temdb.url`, else our own service."""
 
     configuration: Configuration
 

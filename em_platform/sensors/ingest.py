@@ -10,7 +10,7 @@ import dagster as dg
 
 from em_platform.config import SourceSettings
 from em_platform.errors import PlatformError
-from em_platform.ingest.run_tags import SOURCE, WEIGHT, run_tags, waits_for_light
+from em_platform.ingest.plan import SOURCE, WEIGHT, run_tags, waits_for_light
 from em_platform.ingest.sources import SOURCES
 from em_platform.jobs import consolidate_catalog, ingest_jobs
 from em_platform.partitions import items
@@ -63,10 +63,10 @@ def discovery_sensor(
         if new:
             added.append(items[source].build_add_request(new))
             news.append(f"{source}: {len(new)} new items")
-    told = "; ".join(news) or "no source has a new item"
+    message = "; ".join(news) or "no source has a new item"
     return dg.SensorResult(
         dynamic_partitions_requests=added,
-        skip_reason=None if added else dg.SkipReason(told),
+        skip_reason=None if added else dg.SkipReason(message),
         cursor=json.dumps(looked),
     )
 

@@ -4,7 +4,7 @@ import time
 
 import dagster as dg
 
-from em_platform.acquisition.review import is_uploaded, uploaded_ids
+from em_platform.acquisition.montages.review import is_uploaded, uploaded_ids
 from em_platform.jobs import review_acquisitions
 from em_platform.resources.storage import Storage
 from em_platform.resources.temdb import TemdbResource

@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 
 from em_platform.errors import PlatformError
-from em_platform.formats.ome_zarr import level_count, open_level, preview
+from em_platform.formats import level_count, open_level, preview
 from em_platform.model import Check, LensModel, Severity
 from em_platform.stitching.render import Mosaic
 

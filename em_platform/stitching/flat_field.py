@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import ConfigError, DataError
-from em_platform.formats.image import SUFFIXES, read_image
-from em_platform.formats.source import is_folder, list_folder
+from em_platform.formats import SUFFIXES, is_folder, list_folder, read_image
 from em_platform.imaging.correct import (
     FlatField,
     estimate_flat_field,

@@ -1,4 +1,4 @@
-"""From a list of tiles to a montage: each file looked at, what is wrong set aside."""
+"""From a list of tiles to a montage: each file looked at, what is wrong rejected."""
 
 import hashlib
 import logging
@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from em_platform.errors import DataError, FormatError
-from em_platform.formats.image import ImageHeader, read_header
-from em_platform.formats.source import local_path
+from em_platform.formats import ImageHeader, local_path, read_header
 from em_platform.model import Failure, Montage, Size, Tile
 from em_platform.stitching.grid import rows_and_columns
 from em_platform.stitching.overlap import estimate_pitch
@@ -37,10 +36,10 @@ def montage_of(
         Not one tile can be used.
     """
     failures = list(tile_list.failures)
-    tiles = _set_aside_doubles(tile_list, failures)
-    tiles = _set_aside_lost(tiles, tile_list, failures)
-    headers = _set_aside_unreadable(tiles, options, failures)
-    headers = _set_aside_odd(headers, failures)
+    tiles = _reject_doubles(tile_list, failures)
+    tiles = _reject_lost(tiles, tile_list, failures)
+    headers = _reject_unreadable(tiles, options, failures)
+    headers = _reject_odd(headers, failures)
     if not headers:
         first = failures[0].sentence if failures else "the list is empty"
         raise DataError(
@@ -68,7 +67,7 @@ def montage_of(
 
 
 def acquisition_id(uri: str) -> str:
-    """A path-safe name for what lies at `uri`, the same each time, unlike others'.
+    """A path-safe name for the input at `uri`, the same each time, unlike others'.
 
     The name of the list (or of its folder, where the list is just called `tiles`) and
     eight digits of the SHA-256 of its address.
@@ -88,9 +87,7 @@ def _own_name(uri: str) -> str:
     return safe or "montage"
 
 
-def _set_aside_doubles(
-    tile_list: TileList, failures: list[Failure]
-) -> list[ListedTile]:
+def _reject_doubles(tile_list: TileList, failures: list[Failure]) -> list[ListedTile]:
     by_file: dict[str, ListedTile] = {}
     by_place: dict[tuple[int, int], ListedTile] = {}
     kept = []
@@ -128,7 +125,7 @@ def _place(tile: ListedTile, on_grid: bool) -> tuple[int, int]:
     return round(tile.y_px / _SAME_PLACE_PX), round(tile.x_px / _SAME_PLACE_PX)
 
 
-def _set_aside_lost(
+def _reject_lost(
     tiles: Sequence[ListedTile], tile_list: TileList, failures: list[Failure]
 ) -> list[ListedTile]:
     if tile_list.on_grid:
@@ -148,7 +145,7 @@ def _set_aside_lost(
     return kept
 
 
-def _set_aside_unreadable(
+def _reject_unreadable(
     tiles: Sequence[ListedTile], options: InputOptions, failures: list[Failure]
 ) -> list[tuple[ListedTile, ImageHeader]]:
     def look(tile: ListedTile) -> ImageHeader | FormatError:
@@ -169,7 +166,7 @@ def _set_aside_unreadable(
     return kept
 
 
-def _set_aside_odd(
+def _reject_odd(
     headers: list[tuple[ListedTile, ImageHeader]], failures: list[Failure]
 ) -> list[tuple[ListedTile, ImageHeader]]:
     """Keep the tiles of the size and type that most have."""

@@ -65,7 +65,7 @@ def fit_lens(
     """The distortion of the lens that imaged a montage of large overlap.
 
     The field has no constant and no linear term: shift, turn, scale and shear cannot be
-    told from the tiles' own places. `residual_mean_px` is the length
+    separated from the tiles' own places. `residual_mean_px` is the length
     of the mean residual, `residual_std_px` the rms of the standard deviations in y and
     x, both over the points that were believed, as em_stitch states them.
 

@@ -40,7 +40,7 @@ def measure_tiles(montage: Montage, images: TileImages, *, run: Map = serial) ->
     )
 
 
-def set_aside(montage: Montage, failures: Sequence[Failure]) -> Montage:
+def exclude_tiles(montage: Montage, failures: Sequence[Failure]) -> Montage:
     """The montage without the tiles of these failures, which are recorded in it.
 
     Raises
@@ -60,13 +60,13 @@ def set_aside(montage: Montage, failures: Sequence[Failure]) -> Montage:
     )
 
 
-def finish_tile(tile: Tile, images: TileImages) -> ProcessedTile | Failure:
+def process_tile_file(tile: Tile, images: TileImages) -> ProcessedTile | Failure:
     """A tile as an 8-bit image with statistics, or why it cannot be used."""
     try:
         raw = images.read_raw(tile)
     except FormatError as error:
         return _failure(tile, str(error), kind=type(error).__name__)
-    done = finish_frame(raw, images, tile_id=tile.tile_id, valid=images.valid(tile))
+    done = process_pixels(raw, images, tile_id=tile.tile_id, valid=images.valid(tile))
     if done.stats.minimum < done.stats.maximum:
         return done
     grey = "black" if done.stats.maximum == 0 else f"of grey {done.stats.maximum}"
@@ -78,7 +78,7 @@ def finish_tile(tile: Tile, images: TileImages) -> ProcessedTile | Failure:
     )
 
 
-def finish_frame(
+def process_pixels(
     raw: NDArray[Any], images: TileImages, *, tile_id: str, valid: Box | None = None
 ) -> ProcessedTile:
     """A frame that was read, as `images` says; black outside of the valid box.
@@ -134,7 +134,7 @@ def _measure_block(
 
 
 def _measure(tile: Tile, images: TileImages) -> TileStats | Failure:
-    done = finish_tile(tile, images)
+    done = process_tile_file(tile, images)
     return done if isinstance(done, Failure) else done.stats
 
 

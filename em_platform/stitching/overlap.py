@@ -1,4 +1,4 @@
-"""How much neighbouring tiles overlap, from their pixels, when nobody has said it."""
+"""Overlap of neighbouring tiles from their pixels, where the input has none."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.image import read_image
+from em_platform.formats import read_image
 from em_platform.imaging.valid import valid_region
 from em_platform.model import Size
 
@@ -45,7 +45,7 @@ def estimate_pitch(
     known = [part for part in (down, across) if part is not None]
     if not known:
         log.warning(
-            "overlap: the pixels do not tell it, %d %% is taken; give --overlap",
+            "overlap: not measurable from the pixels, %d %% is assumed; give --overlap",
             100 * _DEFAULT,
         )
     other = known[0] if known else 1 - _DEFAULT

@@ -119,7 +119,7 @@ def check_completeness(montage: Montage) -> tuple[Check, ...]:
             "montage lies in the folder."
         )
     else:
-        sentence = f"All planned tiles are there ({planned})."
+        sentence = f"All expected tiles are present ({planned})."
     return (
         Check(
             name="montage_is_complete",
@@ -142,10 +142,10 @@ def _judge_tiles(rule: TileRule, values: Mapping[str, float]) -> Check:
     elif failed:
         sentence = (
             f"{rule.bad}: {len(failed)} of {len(values)} tiles ({_named(failed)}; "
-            f"worst: {rule.said(worst)}); {rule.advice}."
+            f"worst: {rule.figures_of(worst)}); {rule.advice}."
         )
     else:
-        figures = rule.said(worst)
+        figures = rule.figures_of(worst)
         sentence = f"Every tile is {rule.good} (worst of {len(values)}: {figures})."
     return Check(
         name=rule.name,
@@ -214,11 +214,11 @@ def _closed_seams(fit: MontageFit, limits: QualitySettings) -> Check:
 def _connected(fit: MontageFit, limits: QualitySettings) -> Check:
     loose = tuple(tile.tile_id for tile in fit.placements if tile.component != 0)
     total, allowed = len(fit.placements), limits.max_disconnected_tiles
-    sentence = f"Every tile hangs on the others by matches ({total})."
+    sentence = f"All tiles are connected ({total})."
     if loose:
         sentence = (
-            f"No match to the others: {len(loose)} of {total} tiles, {allowed} allowed "
-            f"({_named(loose)}); they lie where the stage said."
+            f"Not connected: {len(loose)} of {total} tiles, {allowed} allowed "
+            f"({_named(loose)}); they are kept at their nominal stage position."
         )
     return Check(
         name="tiles_are_connected",

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.config import RenderSettings
-from em_platform.formats.ome_zarr import Product, write_pyramid
-from em_platform.formats.review_mark import mosaic_attributes
+from em_platform.formats import mosaic_attributes, write_pyramid
 from em_platform.model import Box, LensModel, Montage, MontageFit, Review
 from em_platform.stitching import blend
 from em_platform.stitching.compute import Map, serial
@@ -26,6 +25,7 @@ from em_platform.stitching.placed import (
     node_grid,
 )
 from em_platform.stitching.tile_images import TileImages
+from em_platform.storage.manifest import Product
 from em_platform.storage.urls import local_path
 
 _BLOCK_PX = (128, 512)  # sums of a block fit into the processor's second cache

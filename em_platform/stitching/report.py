@@ -1,4 +1,4 @@
-"""What a stitch tells: the report file, and the few lines a person reads."""
+"""The output of a stitch: the report file, and the few lines a person reads."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -36,7 +36,7 @@ def report_of(result: "StitchResult") -> dict[str, Any]:
     """The report, ready for JSON; the same result gives the same bytes but for times.
 
     Places are the tiles' top-left corners, x to the right, y down; an edge's `dx_px,
-    dy_px` is the corner of `b` as seen from `a`. What was set aside is in `failures`.
+    dy_px` is the corner of `b` as seen from `a`. What was excluded is in `failures`.
     """
     montage, fit, mosaic = result.montage, result.fit, result.mosaic
     names = file_names(montage)
@@ -108,7 +108,7 @@ def summary_of(result: "StitchResult") -> list[str]:
     total = result.seconds["total"]
     return [
         f"tiles    {len(fit.placements)} placed of {montage.expected_tiles}, "
-        f"{len(montage.failures)} set aside",
+        f"{len(montage.failures)} excluded",
         *(f"         - {failure.sentence}" for failure in montage.failures),
         f"edges    {len(fit.matches) - len(dropped)} kept, {len(dropped)} dropped",
         *(

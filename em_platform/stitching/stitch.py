@@ -19,7 +19,7 @@ from em_platform.model import (
 from em_platform.stitching.compute import Map, own_usage, serial
 from em_platform.stitching.judge import check_montage
 from em_platform.stitching.match import match_pairs
-from em_platform.stitching.measure import measure_tiles, set_aside
+from em_platform.stitching.measure import exclude_tiles, measure_tiles
 from em_platform.stitching.recipe import choose_recipe
 from em_platform.stitching.recipe_file import images_by, recipe_beside
 from em_platform.stitching.render import Mosaic, render_mosaic
@@ -31,14 +31,14 @@ B = TypeVar("B")
 
 
 class Progress(Protocol):
-    """Told when a step begins (`done` 0) and after each piece of it."""
+    """Called when a step begins (`done` 0) and after each of its `total` pieces."""
 
-    def __call__(self, step: str, done: int, /) -> None: ...
+    def __call__(self, step: str, done: int, total: int, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StitchResult:
-    """All that came out; `montage` also names what was set aside on the way.
+    """All that came out; `montage` also names what was excluded on the way.
 
     `seconds` are of the clock, per step and `total`. `cpu_seconds` and
     `peak_memory_mb` are of this process alone; whoever started workers adds theirs.
@@ -71,7 +71,7 @@ def stitch_montage(
 ) -> StitchResult:
     """Stitch a montage into an OME-Zarr mosaic at `target`.
 
-    Tiles that cannot be read, or that show nothing, are set aside; the rest is
+    Tiles that cannot be read, or that show nothing, are excluded; the rest is
     stitched. Beside frames that were imaged with these settings lies how they became
     tiles and with which lens, which is then done again. The options are fsspec's, for
     the target and for the tiles; `inputs` and `overwrite` are as in
@@ -97,7 +97,7 @@ def stitch_montage(
         lens = lens or recipe.tile.lens
         images = images_by(recipe, montage, input_options)
         survey = measure_tiles(montage, images, run=run_step)
-        montage = set_aside(montage, survey.failures)
+        montage = exclude_tiles(montage, survey.failures)
     with steps.step("matches") as run_step:
         matches = match_pairs(
             montage, images, settings=settings.match, lens=lens, run=run_step
@@ -137,7 +137,7 @@ def stitch_montage(
 
 @dataclass(slots=True, kw_only=True)
 class _Steps:
-    """Times each step and tells how far it is."""
+    """Times each step and reports how far it is."""
 
     run: Map
     progress: Progress | None
@@ -146,18 +146,19 @@ class _Steps:
     @contextmanager
     def step(self, name: str) -> Iterator[Map]:
         started = time.perf_counter()
-        self._tell(name, 0)
+        self._report(name, 0, 0)
         yield self._counted(name)
         self.seconds[name] = time.perf_counter() - started
 
     def _counted(self, name: str) -> Map:
         def counted(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
-            for done, result in enumerate(self.run(act, items), start=1):
-                self._tell(name, done)
+            pieces = list(items)
+            for done, result in enumerate(self.run(act, pieces), start=1):
+                self._report(name, done, len(pieces))
                 yield result
 
         return counted
 
-    def _tell(self, name: str, done: int) -> None:
+    def _report(self, name: str, done: int, total: int) -> None:
         if self.progress is not None:
-            self.progress(name, done)
+            self.progress(name, done, total)

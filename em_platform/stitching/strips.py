@@ -25,7 +25,7 @@ class Strip:
 
 
 class StripReader:
-    """Gives the strips of a block of pairs; reads what it needs of a tile at once.
+    """Gives the strips of a block of pairs; reads each tile once.
 
     A tile is dropped after its last pair, so that of a block whose pairs come row by
     row only about one row is held.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from em_platform.formats.source import list_folder, read_text
+from em_platform.formats import list_folder, read_text
 from em_platform.model import Failure
 
 

@@ -30,7 +30,7 @@ class TileRule:
         """Whether a tile with this value breaks the rule."""
         return value > self.limit if self.is_maximum else value < self.limit
 
-    def said(self, value: float) -> str:
+    def figures_of(self, value: float) -> str:
         """The value and its limit in words."""
         return self.figures.format(value, self.limit)
 

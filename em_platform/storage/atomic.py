@@ -41,7 +41,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_once(path: Path, content: bytes) -> bool:
     """Put `content` at `path` unless something is there; whether it was put.
 
-    Of several processes one alone is told that it did.
+    Of several processes only one gets True.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""One SQLite file in which a service keeps what it has heard and done."""
+"""One SQLite file in which a service keeps what it has received and done."""
 
 import sqlite3
 import threading

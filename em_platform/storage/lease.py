@@ -35,10 +35,10 @@ _LOOK_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """The process that writes; `machine` tells whether its process id means any here.
+    """The process that writes; `machine`: whether its process id means anything here.
 
     A container has process ids of its own, hence the namespace in `machine`. `started`
-    tells a process from a later one of the same id.
+    distinguishes a process from a later one of the same id.
     """
 
     host: str

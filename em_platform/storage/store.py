@@ -132,7 +132,7 @@ class Store:
         self.write_bytes(name, TypeAdapter(kind).dump_json(value, indent=1) + b"\n")
 
     def read(self, name: str, kind: type[T]) -> T:
-        """The `kind` that lies at `name`; RecordError where it is not one."""
+        """The `kind` stored at `name`; RecordError where it is not one."""
         content = self.read_bytes(name)
         try:
             return TypeAdapter(kind).validate_json(content)

@@ -5,7 +5,7 @@ from em_platform.config import Settings
 
 def run(settings: Settings, *, name: str) -> None:
     """Serve until SIGTERM."""
-    from em_platform.temdb.service import run as run_temdb
+    from em_platform.temdb.app import run as run_temdb
 
     run_temdb(settings, name=name)
 

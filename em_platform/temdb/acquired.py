@@ -1,4 +1,4 @@
-"""What TEM DB is told of an imaged montage, in the bus' words, and what it knows."""
+"""An imaged montage as it is registered in TEM DB, and a run that TEM DB has."""
 
 from datetime import datetime
 from typing import Literal
@@ -16,9 +16,9 @@ TaskState = Literal["pending", "acquired", "complete", "failed", "needs_review"]
 
 
 class AcquiredMontage(Model):
-    """One run over one region, as the microscope said it.
+    """One run over one region, as the microscope reported it.
 
-    What is not known stays at its default: the register then makes parents of that
+    Unknown values stay at its default: the register then makes parents of that
     name. `section_id` may be TEM DB's own (`<media>_S<number>`). `vertices_nm` are
     `(x, y)` of the stage. `task_id` is the plan, where there is one; else a task of the
     montage's name is made. `replaces_acquisition_id` is the run that is imaged again.
@@ -55,7 +55,7 @@ class AcquiredMontage(Model):
 
 
 class MatchedNeighbour(Model):
-    """How one tile lies to a neighbour; one entry of `tile.matches`.
+    """The measured place of one tile beside a neighbour; one entry of `tile.matches`.
 
     `good_matches` is how many templates were found again: TEM DB's match quality.
     """

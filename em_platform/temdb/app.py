@@ -10,17 +10,18 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from starlette.middleware.gzip import GZipMiddleware
 
-from em_platform.temdb.database import Database
-from em_platform.temdb.gate import OPEN, TokenGate, Unzipped
+from em_platform.config import Settings
+from em_platform.processes.web import serve, token_of
+from em_platform.temdb.auth import OPEN, TokenAuth, Unzipped
+from em_platform.temdb.database import Database, database_url, migrate
 from em_platform.temdb.routes import (
     acquisitions,
     instruments,
+    preparation,
     quality,
     rois,
     runs,
     sections,
-    specimens,
-    substrates,
     tasks,
     tiles,
 )
@@ -30,9 +31,8 @@ log = logging.getLogger(__name__)
 _PREFIX = "/api/v2"
 # `runs` before `acquisitions`: /acquisitions/aggregated is no acquisition's id.
 _ROUTERS = (
-    specimens.router,
+    preparation.router,
     sections.router,
-    substrates.router,
     rois.router,
     tasks.router,
     runs.router,
@@ -49,7 +49,7 @@ def create_app(database: Database, token: str) -> FastAPI:
     app.state.database = database
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
     app.add_middleware(Unzipped)
-    app.add_middleware(TokenGate, token=token)
+    app.add_middleware(TokenAuth, token=token)
     for path in OPEN:
         app.add_api_route(path, _health, methods=["GET"])
     api = APIRouter(prefix=_PREFIX)
@@ -60,7 +60,7 @@ def create_app(database: Database, token: str) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(IntegrityError, _in_conflict)
     app.add_exception_handler(DataError, _not_storable)
-    app.add_exception_handler(SQLAlchemyError, _database_is_away)
+    app.add_exception_handler(SQLAlchemyError, _database_unavailable)
     return app
 
 
@@ -83,20 +83,20 @@ def _not_valid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     first: Any = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return _said(422, f"{place}: {first['msg']}")
+    return _refusal(422, f"{place}: {first['msg']}")
 
 
 def _in_conflict(_: Request, error: Exception) -> JSONResponse:
-    return _said(409, f"it contradicts what is there ({_reason(error)})")
+    return _refusal(409, f"it contradicts what is there ({_reason(error)})")
 
 
 def _not_storable(_: Request, error: Exception) -> JSONResponse:
-    return _said(422, f"a value cannot be kept ({_reason(error)})")
+    return _refusal(422, f"a value cannot be kept ({_reason(error)})")
 
 
-def _database_is_away(_: Request, error: Exception) -> JSONResponse:
+def _database_unavailable(_: Request, error: Exception) -> JSONResponse:
     log.error("temdb: the database does not serve (%s)", _reason(error))
-    answer = _said(503, f"the database does not serve ({_reason(error)}); ask again")
+    answer = _refusal(503, f"the database does not serve ({_reason(error)}); ask again")
     answer.headers["Retry-After"] = "2"
     return answer
 
@@ -105,5 +105,26 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
-def _said(status: int, sentence: str) -> JSONResponse:
+def _refusal(status: int, sentence: str) -> JSONResponse:
     return JSONResponse({"detail": f"TEM DB: {sentence}"}, status_code=status)
+
+
+def run(settings: Settings, *, name: str = "temdb") -> None:
+    """Bring the database up to date, then serve until SIGTERM or Ctrl-C.
+
+    Raises
+    ------
+    ConfigError
+        The port is taken, or the database's URL is none.
+    StorageError
+        The database cannot be reached.
+    """
+    temdb = settings.temdb
+    url = database_url(settings)
+    migrate(url)
+    token = token_of(settings.home, "temdb", temdb.token.get_secret_value())
+    database = Database(url)
+    try:
+        serve(create_app(database, token), name=name, host=temdb.host, port=temdb.port)
+    finally:
+        database.close()

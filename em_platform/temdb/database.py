@@ -40,7 +40,7 @@ class Database:
             yield session
 
     def answers(self) -> bool:
-        """Whether the database can be asked."""
+        """Whether the database answers a query."""
         try:
             with self._engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
@@ -85,7 +85,7 @@ def migrate(url: str) -> None:
 
 
 def alembic_config() -> Any:
-    """Alembic's configuration: where the migrations lie in this package."""
+    """Alembic's configuration: the path of the migrations in this package."""
     from alembic.config import Config
 
     config = Config()

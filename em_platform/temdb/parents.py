@@ -1,7 +1,7 @@
-"""Finds what an acquisition hangs on, and makes what is not there.
+"""Finds the parents of an acquisition, and creates those that are missing.
 
 Specimen > block > cutting session > section (on a substrate) > ROI > task; microscope
-and dataset. A task that nobody planned has the id of its montage.
+and dataset. A task that was not planned has the id of its montage.
 """
 
 import re
@@ -25,8 +25,8 @@ from temdb.models import (
 )
 
 from em_platform.temdb.acquired import AcquiredMontage
-from em_platform.temdb.answers import status_of
-from em_platform.temdb.wording import Lineage
+from em_platform.temdb.client_errors import status_of
+from em_platform.temdb.conversion import Lineage
 
 _SECTION = re.compile(r"(.+)_S(\d+)")
 _MADE_BY = "made for an acquisition whose parents were not in TEM DB"
@@ -257,4 +257,4 @@ async def _found_or_made(
     except TEMdbClientError as error:
         if status_of(error) not in (400, 409):
             raise
-        return await find()  # somebody made it meanwhile
+        return await find()  # another process created it meanwhile

@@ -1,6 +1,6 @@
-"""Tells a TEM DB of montages that were imaged; every call may be made again.
+"""Registers imaged montages in a TEM DB; every call may be repeated.
 
-It speaks through the published temdb-client, so that any TEM DB will do. Calls block:
+It uses the published temdb-client, so that any TEM DB will do. Calls block:
 make them from a thread, not from a coroutine.
 """
 
@@ -23,7 +23,7 @@ from em_platform.temdb.acquired import (
 )
 
 if TYPE_CHECKING:
-    from em_platform.temdb.conversation import Conversation
+    from em_platform.temdb.calls import Calls
 
 T = TypeVar("T")
 
@@ -34,9 +34,9 @@ class Register:
     Raises
     ------
     SourceUnavailable
-        It is down, slow, or says that it cannot serve now; ask again.
+        It is down, slow, or cannot serve now; retry.
     SourceRefused
-        It says no: a wrong token, or what it was told contradicts what it knows.
+        A wrong token, or the call contradicts what is registered.
     """
 
     def __init__(self, base_url: str, token: str, *, timeout_s: float = 30.0) -> None:
@@ -47,7 +47,7 @@ class Register:
     def answers(self) -> bool:
         """Whether anything answers at the URL; it may still refuse."""
         try:
-            self._ask(lambda talk: talk.look())
+            self._ask(lambda calls: calls.look())
         except SourceUnavailable:
             return False
         except SourceRefused:
@@ -56,11 +56,11 @@ class Register:
 
     def ensure_acquisition(self, acquired: AcquiredMontage) -> None:
         """Make the acquisition and all its parents that are not there."""
-        self._ask(lambda talk: talk.ensure_acquisition(acquired))
+        self._ask(lambda calls: calls.ensure_acquisition(acquired))
 
     def put_tiles(self, acquisition_id: str, tiles: Sequence[AcquiredTile]) -> int:
         """Add tiles; how many were new. One that is there stays as it is."""
-        return self._ask(lambda talk: talk.put_tiles(acquisition_id, tiles))
+        return self._ask(lambda calls: calls.put_tiles(acquisition_id, tiles))
 
     def finish(
         self,
@@ -70,9 +70,9 @@ class Register:
         error_message: str | None = None,
         ended_at: datetime | None = None,
     ) -> None:
-        """Say how the run ended; saying the same again changes nothing."""
+        """Register how the run ended; the same twice changes nothing."""
         self._ask(
-            lambda talk: talk.finish(
+            lambda calls: calls.finish(
                 acquisition_id, status, error_message=error_message, ended_at=ended_at
             )
         )
@@ -80,57 +80,57 @@ class Register:
     def set_transfer(
         self, acquisition_id: str, state: TransferState, *, by: str = "aloha"
     ) -> None:
-        """Say how far the upload is, and who says so."""
-        self._ask(lambda talk: talk.set_transfer(acquisition_id, state, by=by))
+        """Register the state of the upload, and who reports it."""
+        self._ask(lambda calls: calls.set_transfer(acquisition_id, state, by=by))
 
     def set_qc(
         self, acquisition_id: str, state: QcState, *, by: str = "em-platform"
     ) -> None:
-        """Say what came of the review, and who says so."""
-        self._ask(lambda talk: talk.set_qc(acquisition_id, state, by=by))
+        """Register the result of the review, and who reports it."""
+        self._ask(lambda calls: calls.set_qc(acquisition_id, state, by=by))
 
     def add_place(
         self, acquisition_id: str, url: str, *, holds: str, is_current: bool = True
     ) -> None:
-        """Say where the acquisition lies; a place that is known is not added again.
+        """Register where the acquisition is stored; the same place is not added twice.
 
-        `holds` says what lies there: tiles, mosaic.
+        `holds` names what is stored there: tiles, mosaic.
         """
         self._ask(
-            lambda talk: talk.add_place(
+            lambda calls: calls.add_place(
                 acquisition_id, url, holds=holds, is_current=is_current
             )
         )
 
     def supersede(self, acquisition_id: str) -> str:
-        """Replace the task of this run by a new one, to image it again; its id.
+        """Replace the task of this run by a new one, to reimage it; its id.
 
         The id is also the montage id of the new run. A task that is superseded gives
         the id of its successor.
         """
-        return self._ask(lambda talk: talk.supersede(acquisition_id))
+        return self._ask(lambda calls: calls.supersede(acquisition_id))
 
     def run_of(self, acquisition_id: str) -> KnownRun | None:
-        """What is known of one acquisition; None where there is none."""
-        return self._ask(lambda talk: talk.run_of(acquisition_id))
+        """One acquisition as it is registered; None where there is none."""
+        return self._ask(lambda calls: calls.run_of(acquisition_id))
 
     def runs_of(self, task_id: str) -> tuple[str, ...]:
         """The acquisitions of one task, the oldest first; none of an unknown one."""
-        return self._ask(lambda talk: talk.runs_of(task_id))
+        return self._ask(lambda calls: calls.runs_of(task_id))
 
     def task_counts(self) -> Mapping[TaskState, int]:
         """How many present tasks are in each state."""
-        return self._ask(lambda talk: talk.task_counts())
+        return self._ask(lambda calls: calls.task_counts())
 
-    def _ask(self, act: "Callable[[Conversation], Awaitable[T]]") -> T:
+    def _ask(self, act: "Callable[[Calls], Awaitable[T]]") -> T:
         # The client needs half a second to import; few of the callers ever ask.
-        from em_platform.temdb.conversation import conversation
+        from em_platform.temdb.calls import connected
 
         async def ask() -> T:
-            async with conversation(
+            async with connected(
                 self._base_url, self._token, timeout_s=self._timeout_s
-            ) as talk:
-                return await act(talk)
+            ) as calls:
+                return await act(calls)
 
         return asyncio.run(ask())
 
@@ -142,7 +142,7 @@ def temdb_url(settings: Settings) -> str:
 
 
 def temdb_token(settings: Settings) -> str:
-    """What TEM DB wants to be shown."""
+    """The token that TEM DB expects."""
     return token_of(settings.home, "temdb", settings.temdb.token.get_secret_value())
 
 

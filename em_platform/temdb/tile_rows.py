@@ -1,42 +1,41 @@
-"""From a tile as it is told to its row, and from the row to the answer."""
+"""A tile's row from a request, and its answer from a row."""
 
 from typing import Any
 
 from fastapi import HTTPException
 from temdb.models import Matcher, TileCreate
 
-from em_platform.temdb.tables import Tile, now
-from em_platform.temdb.uuid7 import uuid7
+from em_platform.temdb.tables import Tile, now, uuid7
 
 _SIDES = {"left", "right"}
 
 
-def tile_values(told: TileCreate) -> dict[str, Any]:
-    """The columns of one tile, without those that say of which run it is."""
-    stage, raster = dict(told.stage_position), told.raster_position
+def tile_values(new: TileCreate) -> dict[str, Any]:
+    """The columns of one tile, without those that name its run."""
+    stage, raster = dict(new.stage_position), new.raster_position
     if not {"x", "y"} <= stage.keys() or raster.keys() != {"row", "col"}:
         raise HTTPException(
             422,
-            f"TEM DB: tile {told.raster_index} lies at stage {sorted(stage)}, raster "
+            f"TEM DB: tile {new.raster_index} lies at stage {sorted(stage)}, raster "
             f"{sorted(raster)}; expected x and y, row and col",
         )
-    matches = told.matcher or []
+    matches = new.matcher or []
     return {
-        "raster_index": told.raster_index,
-        "tile_id": told.tile_id or uuid7(),
+        "raster_index": new.raster_index,
+        "tile_id": new.tile_id or uuid7(),
         "stage_x_nm": stage.pop("x"),
         "stage_y_nm": stage.pop("y"),
         "stage_other": stage or None,
         "montage_row": raster["row"],
         "montage_col": raster["col"],
-        "focus_score": told.focus_score,
-        "min_value": told.min_value,
-        "max_value": told.max_value,
-        "mean_value": told.mean_value,
-        "std_value": told.std_value,
-        "image_path": str(told.image_path),
-        "supertile_id": told.supertile_id,
-        "supertile_raster_position": told.supertile_raster_position,
+        "focus_score": new.focus_score,
+        "min_value": new.min_value,
+        "max_value": new.max_value,
+        "mean_value": new.mean_value,
+        "std_value": new.std_value,
+        "image_path": str(new.image_path),
+        "supertile_id": new.supertile_id,
+        "supertile_raster_position": new.supertile_raster_position,
         "matcher": [match.model_dump(mode="json") for match in matches] or None,
         "created_at": now(),
         **_quality(matches),
@@ -74,7 +73,7 @@ def _quality(matches: list[Matcher]) -> dict[str, float | None]:
 
     The row quality is that of the match within the tile's row (its left or right
     neighbour), the column quality that of the one above or below. A quality below 0
-    says that there is no such neighbour.
+    means that there is no such neighbour.
     """
     real = [match for match in matches if match.match_quality >= 0]
     row = [m.match_quality for m in real if m.position.value in _SIDES]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from em_platform.aloha.acquisitions import Acquisitions
 from em_platform.aloha.app import make_app
 from em_platform.config import AlohaSettings
-from em_platform.formats.tiff import encode_tiff
+from em_platform.formats import encode_tiff
 from em_platform.model import AcquisitionUpload, MeasuredTile, Size, UploadedTile
 from em_platform.storage import Store, open_store
 from em_platform.temdb.register import Register

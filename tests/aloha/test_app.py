@@ -18,8 +18,7 @@ import requests
 import zarr
 
 from em_platform.config import AlohaSettings
-from em_platform.formats.image import read_image
-from em_platform.formats.tiff import encode_tiff
+from em_platform.formats import encode_tiff, read_image
 from em_platform.model import AcquisitionUpload
 from em_platform.storage import Store, layout
 

@@ -12,7 +12,7 @@ import requests
 
 from em_platform.aloha import pyramids
 from em_platform.aloha.journal import Journal, State
-from em_platform.formats.tiff import encode_tiff
+from em_platform.formats import encode_tiff
 from em_platform.model import AcquisitionUpload, NeighbourMatch
 from em_platform.storage import Store, layout
 from em_platform.temdb.register import Register

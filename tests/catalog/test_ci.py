@@ -1,4 +1,4 @@
-from em_platform.catalog.ci import ci_metadata
+from em_platform.catalog.record_files import ci_metadata
 from em_platform.config import CatalogSettings
 
 ASKED = CatalogSettings(ci_metadata=True)

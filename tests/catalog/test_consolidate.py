@@ -9,10 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from em_platform.catalog.checks import check_catalog
-from em_platform.catalog.consolidate import Consolidated, consolidate
+from em_platform.catalog.consolidate import Consolidated, check_catalog, consolidate
 from em_platform.catalog.record_files import json_bytes
-from em_platform.catalog.shelf import found_at
+from em_platform.catalog.repository import found_at
 from em_platform.config import CatalogSettings
 from em_platform.storage import layout
 from em_platform.storage.store import Store, open_store

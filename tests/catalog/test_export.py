@@ -6,7 +6,7 @@ import pytest
 from rocrate.rocrate import ROCrate
 
 from em_platform.catalog.export import METADATA, write_crate
-from em_platform.catalog.shelf import Found, found_at
+from em_platform.catalog.repository import Found, found_at
 from em_platform.errors import StorageError
 
 RECORD: dict[str, Any] = {

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from em_platform.catalog.migrate import UNDECLARED, migrate
+from em_platform.catalog.migrate import migrate
+from em_platform.catalog.repairs import UNDECLARED
 from em_platform.catalog.validate import check_record, judge_record
 from em_platform.errors import RecordError
 from em_platform.model.dataset import DatasetRecord
@@ -102,10 +103,10 @@ def test_version_2_with_keys_beside_its_schema_becomes_version_3() -> None:
         "metadata.technical.sha256": "not-a-hash-0815",
         "metadata.technical.streaming_processed": True,
     }
-    told = "\n".join(done.remarks)
-    assert "created_at: '2025-06-11T21:21:01.091108' has no time zone" in told
-    assert "'not-a-hash-0815' is no SHA-256" in told
-    assert "dimensions_nm: was in the order x, y, z" in told
+    remarks = "\n".join(done.remarks)
+    assert "created_at: '2025-06-11T21:21:01.091108' has no time zone" in remarks
+    assert "'not-a-hash-0815' is no SHA-256" in remarks
+    assert "dimensions_nm: was in the order x, y, z" in remarks
 
 
 @pytest.mark.parametrize("record", [FLAT, NESTED])
@@ -137,10 +138,10 @@ def test_no_key_and_no_value_is_lost(record: dict[str, Any]) -> None:
     keys = {part for key, _ in leaves(done.content) for part in key.split(".")}
     moved = {"timestamp", "processing_time_seconds", "local_paths", "x", "y", "z"}
     assert {key for key, _ in leaves(record)} - keys <= moved
-    said = json.dumps(done.content) + "\n".join(done.remarks)
+    content = json.dumps(done.content) + "\n".join(done.remarks)
     for _, value in leaves(record):
         if isinstance(value, str):
-            assert value in said
+            assert value in content
     assert migrate(done.content).content == done.content
     errors = [e for e in check_record(done.content) if "complete record" not in e]
     assert errors == [], "what is wrong stands aside"
@@ -148,7 +149,7 @@ def test_no_key_and_no_value_is_lost(record: dict[str, Any]) -> None:
 
 def test_what_nobody_knows_stays_missing_and_is_told() -> None:
     done = migrate({"metadata": {"core": {}}})
-    assert "source: is missing, and nothing else tells it" in done.remarks
+    assert "source: is missing, and nothing else states it" in done.remarks
     errors = check_record(done.content)
     assert "the whole: 'source' is a required property" in errors
     dated = migrate(

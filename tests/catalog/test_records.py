@@ -4,12 +4,16 @@ from typing import Any
 
 import numpy as np
 
-from em_platform.catalog.mosaic_levels import MosaicLevels, mosaic_levels
 from em_platform.catalog.record_files import content_of
-from em_platform.catalog.records import dataset_record, record_id
+from em_platform.catalog.records import (
+    MosaicLevels,
+    dataset_record,
+    mosaic_levels,
+    record_id,
+)
 from em_platform.catalog.validate import Findings, judge_record
 from em_platform.config import RenderSettings
-from em_platform.formats.ome_zarr import write_pyramid
+from em_platform.formats import write_pyramid
 from em_platform.model import (
     Check,
     Failure,

@@ -9,8 +9,12 @@ import jsonschema
 import pytest
 
 from em_platform.catalog.record_files import content_of
-from em_platform.catalog.schema import published_schema, strict_schema
-from em_platform.catalog.validate import check_record, format_checker
+from em_platform.catalog.validate import (
+    check_record,
+    format_checker,
+    published_schema,
+    strict_schema,
+)
 from em_platform.model.dataset import (
     CoreMetadata,
     DatasetFiles,

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from em_platform.catalog.repository import Found, found_at
 from em_platform.catalog.search import select
-from em_platform.catalog.shelf import Found, found_at
 from em_platform.errors import ConfigError
 
 MOMENT = "2026-05-06T12:00:00Z"

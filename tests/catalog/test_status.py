@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from em_platform.catalog.record_files import mark
 from em_platform.catalog.records import record_id
-from em_platform.catalog.status import mark
 from em_platform.errors import RecordError, SourceUnavailable
 from em_platform.model.dataset import (
     CoreMetadata,

@@ -9,7 +9,7 @@ import tifffile
 from click.testing import CliRunner
 
 from em_platform.cli import cli, main
-from em_platform.formats.inspect import extent_nm, inspect
+from em_platform.formats import extent_nm, inspect
 from em_platform.standins import dm3
 from em_platform.standins.world import running_world
 

@@ -56,9 +56,9 @@ def test_what_it_does_not_know_is_told_in_one_sentence(
     with pytest.raises(SystemExit) as caught:
         main(["standins", *arguments])
     assert caught.value.code == 1
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert len(said.splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert sentence in printed
+    assert len(printed.splitlines()) == 1
 
 
 def test_it_is_in_the_help() -> None:

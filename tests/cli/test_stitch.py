@@ -14,8 +14,7 @@ from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
 
 from em_platform.cli import main
-from em_platform.formats.ome_zarr import open_level
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import open_level, write_tiff
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def test_names_alone_are_enough_and_the_summary_is_plain(
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "4 placed of 4, 0 set aside" in done.stdout
+    assert "4 placed of 4, 0 excluded" in done.stdout
     assert "4 kept, 0 dropped" in done.stdout
     report = json.loads((tmp_path / "r.json").read_text())
     shifts = {(e["a"], e["b"]): (e["dy_px"], e["dx_px"]) for e in report["edges"]}
@@ -113,13 +112,26 @@ def test_a_lens_a_model_and_settings_are_taken_over(
     assert level.shards == (256, 256)
 
 
+def test_json_is_one_object_on_stdout_and_the_summary_on_stderr(
+    montage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = str(tmp_path / "x.zarr")
+    arguments = ["stitch", str(montage), "--output", target, "--overlap", "0.3"]
+    assert main_without_exit(*arguments, "--workers", "1", "--json") == 0
+    printed = capsys.readouterr()
+    assert len(json.loads(printed.out)["tiles"]) == 4
+    assert "4 placed of 4" in printed.err
+    assert main_without_exit("stitch", "nowhere", "--output", target, "--json") == 1
+    assert "nowhere" in json.loads(capsys.readouterr().out)["failures"][0]["item"]
+
+
 def test_help_says_the_kinds_of_input_and_the_exit_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main_without_exit("stitch", "--help") == 0
-    said = capsys.readouterr().out
-    for words in ("SerialEM", "render", "Allen", "Exit status", "set aside"):
-        assert words in said
+    printed = capsys.readouterr().out
+    for words in ("SerialEM", "render", "Allen", "Exit status", "excluded"):
+        assert words in printed
 
 
 def test_the_real_2x2_is_within_a_pixel_of_its_truth(

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from em_platform.config import RenderSettings
-from em_platform.formats.ome_zarr import write_pyramid
-from em_platform.formats.review_mark import mosaic_attributes
+from em_platform.formats import mosaic_attributes, write_pyramid
 from em_platform.model import Review
 from em_platform.storage.manifest import Product
 
@@ -109,7 +108,7 @@ def test_a_volume_is_shown_in_four_panels_at_its_place(tmp_path):
 
 def write_small_volume(folder):
     from em_platform.config import OutputSettings
-    from em_platform.formats.volume_writer import write_volume
+    from em_platform.formats import write_volume
     from em_platform.model.volume import VolumeInfo
 
     class Noise:
@@ -177,6 +176,6 @@ def test_a_mosaic_that_needs_review_says_so_when_it_is_opened(tmp_path):
         command, stdout=subprocess.PIPE, text=True, cwd=tmp_path
     ) as process:
         assert "http://127.0.0.1:" in process.stdout.readline()
-        told = process.stdout.readline()
+        line = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-    assert told == "needs review: Missing: 1 of 4 tiles.\n"
+    assert line == "needs review: Missing: 1 of 4 tiles.\n"

@@ -149,7 +149,7 @@ def _first_missing(shown: list[str], output: str) -> str | None:
     """The first shown line that the output does not have in this order."""
     lines = iter([" ".join(line.split()) for line in output.splitlines()])
     for line in shown:
-        parts = re.split(r"\.\.\.|…", " ".join(line.split()))
+        parts = re.split(r" ?(?:\.\.\.|…) ?", " ".join(line.split()))
         pattern = re.compile(".*".join(map(re.escape, parts)))
         if any(parts) and not any(pattern.fullmatch(each) for each in lines):
             return line

@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from em_platform.errors import FormatError, SourceRefused, SourceUnavailable
-from em_platform.formats.chunk_count import ChunkCount, count_chunks
+from em_platform.formats.chunked.count import ChunkCount, count_chunks
 from em_platform.standins.faults import Fault
 from tests.formats.chunk_writers import (
     noise,

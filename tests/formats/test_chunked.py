@@ -11,8 +11,7 @@ import zarr
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from em_platform.errors import FormatError, SourceRefused
-from em_platform.formats.chunked import chunked_format, open_chunked
-from em_platform.formats.lazy_volume import lazy_array
+from em_platform.formats.chunked.open import chunked_format, open_chunked
 from tests.formats.chunk_writers import (
     SHAPE,
     noise,
@@ -110,16 +109,6 @@ def test_a_volume_goes_to_other_processes_and_opens_there(tmp_path: Path) -> Non
     sent = pickle.dumps(volume)
     assert len(sent) < 3000
     assert np.array_equal(pixels(pickle.loads(sent)), truth)
-
-
-def test_dask_computes_the_same(tmp_path: Path) -> None:
-    truth = noise()
-    write_v2(tmp_path / "volume", truth)
-    lazy = lazy_array(open_chunked(str(tmp_path / "volume")), (8, 16, 16))
-    assert lazy.shape == SHAPE and lazy.dtype == np.uint16
-    assert int(lazy.sum().compute(scheduler="threads")) == int(truth.sum())
-    whole = lazy_array(open_chunked(str(tmp_path / "volume")))
-    assert np.array_equal(whole.compute(scheduler="sync"), truth)
 
 
 def test_missing_chunks_are_the_fill_value(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from em_platform.errors import FormatError
 from em_platform.formats import dm_tags
 from em_platform.formats.dm import open_dm
 from em_platform.formats.dm_images import imaging_date_of
-from em_platform.formats.open_volume import open_volume
+from em_platform.formats.open import open_volume
 from em_platform.formats.source import open_source
 from em_platform.standins import dm3
 

@@ -9,8 +9,9 @@ import pytest
 
 from em_platform.config import OutputSettings
 from em_platform.errors import OutputBusy, OutputRefused
-from em_platform.formats.ome_zarr import Product, open_level
+from em_platform.formats.ome_zarr import open_level
 from em_platform.storage.lease import one_writer
+from em_platform.storage.manifest import Product
 from tests.formats.array_volume import VOXELS, Breaks, digest, write
 
 OTHER = Product(kind="volume", of="other cells")

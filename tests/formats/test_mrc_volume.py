@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from em_platform.errors import FormatError
-from em_platform.formats.open_volume import open_volume
+from em_platform.formats.open import open_volume
 
 MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6, "float16": 12}
 WHOLE = (slice(None),) * 3

@@ -202,7 +202,8 @@ SLOW = textwrap.dedent(
     import sys, time
     import numpy as np
     from em_platform.config import RenderSettings
-    from em_platform.formats.ome_zarr import Product, write_pyramid
+    from em_platform.storage.manifest import Product
+    from em_platform.formats.ome_zarr import write_pyramid
     image = np.random.default_rng(7).integers(1, 256, (700, 501), dtype=np.uint8)
     def render(region):
         print("shard", flush=True)
@@ -271,7 +272,8 @@ def test_memory_does_not_grow_with_the_image(tmp_path):
         import sys
         import numpy as np
         from em_platform.config import RenderSettings
-        from em_platform.formats.ome_zarr import Product, write_pyramid
+        from em_platform.storage.manifest import Product
+        from em_platform.formats.ome_zarr import write_pyramid
         from em_platform.stitching.compute import peak_memory_mb
         noise = np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8)
         for side in (1024, int(sys.argv[2])):

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import zarr
 
-from em_platform.formats.review_mark import mosaic_attributes, review_at, review_in
+from em_platform.formats.ome_metadata import mosaic_attributes, review_in
+from em_platform.formats.ome_zarr import review_at
 from em_platform.model import Review, ReviewStatus
 
 BAD = Review(status=ReviewStatus.NEEDS_REVIEW, reasons=("Missing: 2 of 16 tiles.",))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from em_platform.formats.open_volume import open_volume
+from em_platform.formats.open import open_volume
 from em_platform.formats.sem_tiff import (
     fei_scale,
     openfibsem_scale,

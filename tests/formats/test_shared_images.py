@@ -20,7 +20,7 @@ import tifffile
 from em_platform.errors import FormatError
 from em_platform.formats.dm_images import images_of, tags_of, voxel_size_of
 from em_platform.formats.dm_tags import _ncempy_dm
-from em_platform.formats.open_volume import open_volume
+from em_platform.formats.open import open_volume
 from em_platform.formats.tiff_scale import imagej_scale
 from tests.conftest import SHARED_DATA
 

@@ -9,8 +9,8 @@ import pytest
 import tifffile
 
 from em_platform.errors import FormatError
-from em_platform.formats.plain_volume import PlainVolume
-from em_platform.formats.stack import open_stack
+from em_platform.formats.open import open_stack
+from em_platform.formats.volume import PlainVolume
 from em_platform.standins import dm3
 
 

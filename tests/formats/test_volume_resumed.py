@@ -15,7 +15,7 @@ from em_platform.config import OutputSettings
 from em_platform.errors import FormatError, SourceUnavailable
 from em_platform.formats import image_output
 from em_platform.formats.ome_zarr import level_count, open_level
-from em_platform.formats.open_volume import open_volume
+from em_platform.formats.open import open_volume
 from em_platform.formats.volume_pictures import mid_sections
 from em_platform.storage import atomic
 from tests.formats.array_volume import (
@@ -115,7 +115,7 @@ SLOW = textwrap.dedent(
     import sys, time
     from pathlib import Path
     from em_platform.config import OutputSettings
-    from em_platform.formats.open_volume import open_volume
+    from em_platform.formats.open import open_volume
     from em_platform.formats.volume_writer import write_volume
     from em_platform.storage.manifest import Product
 

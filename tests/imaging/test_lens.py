@@ -3,7 +3,6 @@ import pytest
 
 from em_platform.imaging.lens import (
     basis,
-    displacement_grid,
     distort_points,
     lens_field,
     undistort_points,
@@ -50,14 +49,3 @@ def test_distortion_undoes_correction() -> None:
     there = undistort_points(lens, points)
     assert np.abs(there - points).max() > 3.0
     assert distort_points(lens, there) == pytest.approx(points, abs=1e-9)
-
-
-def test_the_grid_covers_the_tile_and_holds_both_ways() -> None:
-    lens = cubic(6.0)
-    grid = displacement_grid(lens, 64)
-    assert grid.to_corrected.shape == grid.to_raw.shape == (2, 8, 11)
-    node = np.array([[3 * 64.0, 7 * 64.0]])
-    corrected = node + grid.to_corrected[:, 3, 7]
-    assert corrected == pytest.approx(undistort_points(lens, node), abs=1e-5)
-    raw = node + grid.to_raw[:, 3, 7]
-    assert undistort_points(lens, raw) == pytest.approx(node, abs=1e-5)

@@ -168,8 +168,8 @@ def test_what_a_dead_consumer_did_not_acknowledge_goes_to_another(
     heir.send("SUBSCRIBE", id="0", destination="/queue/q", receipt="r")
     assert heir.read()[0] == "RECEIPT"
     for body in left:
-        _, told, got = heir.read()
-        assert (got, told["redelivered"]) == (body, "true")
+        _, headers, got = heir.read()
+        assert (got, headers["redelivered"]) == (body, "true")
     assert heir.is_quiet()
 
 
@@ -233,8 +233,8 @@ def test_a_frame_that_cannot_be_done_is_answered_by_one_sentence(
     client = connect(quiet_broker)
     client.login()
     client.send(command, receipt="r1", **headers)
-    answer, told, _ = client.read()
+    answer, headers, _ = client.read()
     assert answer == "ERROR"
-    assert sentence in told["message"]
-    assert told["receipt-id"] == "r1"
+    assert sentence in headers["message"]
+    assert headers["receipt-id"] == "r1"
     assert client.is_closed()

@@ -39,9 +39,9 @@ def test_garbage_gets_one_sentence_and_others_are_unharmed(
     intruder.send_bytes(garbage)
     assert intruder.read()[0] == "ERROR"
     assert intruder.is_closed()
-    (told,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
-    assert "was refused" in told.getMessage()
-    assert "\n" not in told.getMessage()
+    (headers,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert "was refused" in headers.getMessage()
+    assert "\n" not in headers.getMessage()
     witness.send("SEND", destination="a", body=b"still here")
     assert witness.read()[2] == b"still here"
     assert quiet_broker.statistics().refused == 1

@@ -27,7 +27,7 @@ TILE = {
 }
 
 
-class Heard:
+class Received:
     """A handler that keeps what it is given."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Heard:
     def wait_for(self, count: int, timeout_s: float = 10.0) -> list[Any]:
         deadline = time.monotonic() + timeout_s
         while len(self.messages) < count:
-            assert time.monotonic() < deadline, f"heard {self.messages}"
+            assert time.monotonic() < deadline, f"received {self.messages}"
             time.sleep(0.01)
         return self.messages
 
@@ -81,12 +81,12 @@ def test_a_message_arrives_with_pigeons_headers(
     broker: Broker, open_bus: OpenBus
 ) -> None:
     camera, session = open_bus(broker.port, "camera"), open_bus(broker.port, "session")
-    heard = Heard()
-    session.subscribe("tile.raw", heard)
+    received = Received()
+    session.subscribe("tile.raw", received)
     camera.publish("tile.raw", **TILE)
-    (message,) = heard.wait_for(1)
+    (message,) = received.wait_for(1)
     assert message.tile_id == "t1"
-    (headers,) = heard.headers
+    (headers,) = received.headers
     assert headers["service"] == "camera"
     assert headers["topic"] == "tile.raw"
     assert headers["version"].startswith("2.")
@@ -97,12 +97,12 @@ def test_messages_of_several_topics_reach_one_handler_in_order(
     broker: Broker, open_bus: OpenBus
 ) -> None:
     bus = open_bus(broker.port)
-    heard = Heard()
-    bus.subscribe_many(["tile.raw", "qc.status"], heard)
+    received = Received()
+    bus.subscribe_many(["tile.raw", "qc.status"], received)
     for number in range(20):
         bus.publish("tile.raw", **{**TILE, "row": number})
         bus.publish("qc.status", status="GOOD", reason=str(number))
-    rows = [getattr(m, "row", None) for m in heard.wait_for(40)]
+    rows = [getattr(m, "row", None) for m in received.wait_for(40)]
     assert rows == [x for n in range(20) for x in (n, None)]
 
 
@@ -152,18 +152,18 @@ def test_a_malformed_or_newer_message_is_told_once_counted_and_dropped(
     sentence: str,
 ) -> None:
     bus = open_bus(broker.port)
-    heard = Heard()
-    bus.subscribe("qc.status", heard)
+    received = Received()
+    bus.subscribe("qc.status", received)
     sender = raw_sender(broker.port)
     for _ in range(3):
         sender.send("qc.status", body, headers={"version": version, "source": "qc_1"})
     sender.send("qc.status", '{"status": "STOP_NOW"}')
-    (message,) = heard.wait_for(1)
+    (message,) = received.wait_for(1)
     sender.disconnect()
     assert message.status == "STOP_NOW"
     assert bus.rejected == 3
-    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    (warning,) = told
+    headers = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    (warning,) = headers
     assert sentence in warning
     assert "qc.status from qc_1 was dropped" in warning
     assert "\n" not in warning
@@ -173,7 +173,7 @@ def test_a_handler_that_fails_or_is_slow_holds_up_nobody(
     broker: Broker, open_bus: OpenBus
 ) -> None:
     bus = open_bus(broker.port)
-    heard, release = Heard(), threading.Event()
+    received, release = Received(), threading.Event()
 
     def fail_or_wait(message: Any, _: Any) -> None:
         if message.status == "GOOD":
@@ -181,11 +181,11 @@ def test_a_handler_that_fails_or_is_slow_holds_up_nobody(
         release.wait(10)
 
     bus.subscribe("qc.status", fail_or_wait)
-    bus.subscribe("tile.raw", heard)
+    bus.subscribe("tile.raw", received)
     bus.publish("qc.status", status="GOOD")
     bus.publish("qc.status", status="STOP_NOW")
     bus.publish("tile.raw", **TILE)
-    heard.wait_for(1)
+    received.wait_for(1)
     release.set()
     assert bus.failed == 1
 
@@ -276,14 +276,14 @@ def test_a_refused_login_is_told_at_once(free_port: Callable[[], int]) -> None:
 
 
 def test_a_closed_bus_stays_closed(broker: Broker, open_bus: OpenBus) -> None:
-    bus, heard = open_bus(broker.port), Heard()
-    bus.subscribe("qc.status", heard)
+    bus, received = open_bus(broker.port), Received()
+    bus.subscribe("qc.status", received)
     bus.close()
     other = open_bus(broker.port)
     time.sleep(1.2)  # Pigeon itself connects again one second after a disconnect
     other.publish("qc.status", status="GOOD")
     other.flush()
-    assert heard.messages == []
+    assert received.messages == []
     assert broker.statistics().connected == 1
 
 
@@ -291,13 +291,13 @@ def test_prefix_and_bare_topics_reach_each_other(
     broker: Broker, open_bus: OpenBus
 ) -> None:
     bare, prefixed = open_bus(broker.port), open_bus(broker.port, prefix="/topic/")
-    heard_bare, heard_prefixed = Heard(), Heard()
-    bare.subscribe("qc.status", heard_bare)
-    prefixed.subscribe("qc.status", heard_prefixed)
+    received_bare, received_prefixed = Received(), Received()
+    bare.subscribe("qc.status", received_bare)
+    prefixed.subscribe("qc.status", received_prefixed)
     bare.publish("qc.status", status="GOOD")
     prefixed.publish("qc.status", status="STOP_NOW")
-    for heard in (heard_bare, heard_prefixed):
-        assert {m.status for m in heard.wait_for(2)} == {"GOOD", "STOP_NOW"}
+    for received in (received_bare, received_prefixed):
+        assert {m.status for m in received.wait_for(2)} == {"GOOD", "STOP_NOW"}
 
 
 def test_an_encrypted_bus_works_and_notices_the_end(
@@ -310,14 +310,14 @@ def test_an_encrypted_bus_works_and_notices_the_end(
         tls_certificate=str(certificate[0]),
         tls_key=str(certificate[1]),
     )
-    heard = Heard()
+    received = Received()
     with Bus(settings, "one") as bus:
         for number in range(2):
             with Broker(settings):
                 bus.connect()
-                bus.subscribe("qc.status", heard)
+                bus.subscribe("qc.status", received)
                 bus.publish("qc.status", status="GOOD", reason="x" * 200_000)
-                heard.wait_for(number + 1)
+                received.wait_for(number + 1)
             deadline = time.monotonic() + 3
             while bus.connected:
                 assert time.monotonic() < deadline
@@ -359,30 +359,34 @@ def test_an_outage_of_three_seconds_loses_nothing(
 ) -> None:
     port = free_port()
     first = start_broker(port)
-    sender, receiver, heard = open_bus(port, "sender"), open_bus(port, "hears"), Heard()
-    receiver.subscribe("qc.status", heard)
-    said: list[str] = []
+    sender, receiver, received = (
+        open_bus(port, "sender"),
+        open_bus(port, "receiver"),
+        Received(),
+    )
+    receiver.subscribe("qc.status", received)
+    sent: list[str] = []
 
     def say() -> None:
         for number in range(60):
             sender.publish("qc.status", status="GOOD", reason=str(number))
-            said.append(str(number))
+            sent.append(str(number))
             time.sleep(0.02)
 
     speaker = threading.Thread(target=say)
     speaker.start()
     time.sleep(0.5)
     stop(first)
-    before = len(said)
+    before = len(sent)
     time.sleep(3)
     second = start_broker(port)
     try:
         speaker.join()
         sender.flush()
-        heard.wait_for(60, timeout_s=60)
+        received.wait_for(60, timeout_s=60)
         assert before < 59
         # At least once: a message may come twice where its receipt was lost.
-        assert sorted({m.reason for m in heard.messages}, key=int) == said
+        assert sorted({m.reason for m in received.messages}, key=int) == sent
         assert sender.reconnects == receiver.reconnects == 1
     finally:
         for bus in (sender, receiver):

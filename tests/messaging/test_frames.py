@@ -61,7 +61,7 @@ def test_of_a_repeated_header_the_first_counts() -> None:
         ("\\\\n", "1.2", "\\\\\\\\n"),
     ],
 )
-def test_headers_are_escaped_as_each_version_says(
+def test_headers_are_escaped_as_each_version_asks(
     text: str, version: str, written: str
 ) -> None:
     assert escape(text, version) == written

@@ -62,18 +62,18 @@ def test_pigeon_clients_reach_each_other(broker: Broker, prefix: str) -> None:
         Pigeon(name, port=broker.port, topic_prefix=prefix) for name in ("a", "b")
     )
     arrived = threading.Event()
-    heard: list[Any] = []
+    received: list[Any] = []
 
-    def hear(message: Any, topic: str, headers: dict[str, str]) -> None:
-        heard.append((message.status, topic, headers["service"]))
+    def receive(message: Any, topic: str, headers: dict[str, str]) -> None:
+        received.append((message.status, topic, headers["service"]))
         arrived.set()
 
     receiver.connect()
-    receiver.subscribe("qc.status", hear)
+    receiver.subscribe("qc.status", receive)
     sender.connect()
     sender.send("qc.status", status="GOOD", reason="a:b\\c\nd")
     assert arrived.wait(10)
-    assert heard == [("GOOD", "qc.status", "a")]
+    assert received == [("GOOD", "qc.status", "a")]
     end_pigeon(sender)
     end_pigeon(receiver)
 
@@ -105,10 +105,10 @@ def test_pigeons_command_line_publishes_subscribes_records_and_plays(
     publisher = command("publish", "qc.status", "status: STOP_AT_END")
     assert publisher.communicate(timeout=30)
     assert publisher.returncode == 0
-    said, _ = subscriber.communicate(timeout=30)
+    sent, _ = subscriber.communicate(timeout=30)
     assert subscriber.returncode == 0
-    assert "STOP_AT_END" in said
-    assert "service: CLI" in said
+    assert "STOP_AT_END" in sent
+    assert "service: CLI" in sent
     recorder.send_signal(signal.SIGINT)
     recorder.communicate(timeout=30)
     (kept,) = json.loads(tape.read_text())

@@ -1,4 +1,4 @@
-"""Messages as the services send them, and a board that hears them."""
+"""Messages as the services send them, and a board that receives them."""
 
 import base64
 from collections.abc import Callable
@@ -45,17 +45,17 @@ def board() -> Board:
 
 
 @pytest.fixture
-def hear(board: Board) -> Callable[..., None]:
-    """Let the board hear a message that fits its topic."""
+def receive(board: Board) -> Callable[..., None]:
+    """Hand the board a message that fits its topic."""
 
-    def say(
+    def publish(
         topic: str, *, service: str = "coordinator", now: float = 100.0, **fields: Any
     ) -> None:
         body = fitting(topic, fields).model_dump(mode="json")
         headers = {"service": service, "hostname": "here", "pid": "7", "topic": topic}
-        board.hear(topic, body, headers, now)
+        board.receive(topic, body, headers, now)
 
-    return say
+    return publish
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from em_platform.config import AcquisitionSettings, BrokerSettings, Settings
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from em_platform.operator.api import application
-from em_platform.operator.desk import Desk
+from em_platform.operator.shared_board import SharedBoard
 
 PENDING = {"montage_id": "m-0007", "status": "pending", "timestamp": 1}
 
@@ -28,21 +28,21 @@ def bus(settings: Settings) -> Iterator[Bus]:
 
 
 @pytest.fixture
-def desk(bus: Bus) -> Desk:
-    desk = Desk(bus, control_timeout_s=60)
-    bus.subscribe_many(desk.topics, desk.hear)
-    return desk
+def shared(bus: Bus) -> SharedBoard:
+    shared = SharedBoard(bus, control_timeout_s=60)
+    bus.subscribe_many(shared.topics, shared.receive)
+    return shared
 
 
 @pytest.fixture
 def open_page(
-    desk: Desk, settings: Settings, serve_app: Callable[..., str]
+    shared: SharedBoard, settings: Settings, serve_app: Callable[..., str]
 ) -> Iterator[Callable[..., httpx.Client]]:
     """Serve the page, and give a browser that is not logged in."""
     with ExitStack() as stack:
 
         def serve(password: str = "") -> httpx.Client:
-            app = application(desk, settings, password=password, about={})
+            app = application(shared, settings, password=password, about={})
             return stack.enter_context(httpx.Client(base_url=serve_app(app)))
 
         yield serve
@@ -55,7 +55,7 @@ def page(open_page: Callable[..., httpx.Client]) -> httpx.Client:
 
 @pytest.fixture
 def microscope(open_bus: Callable[[str], Bus]) -> Bus:
-    """Another service on the bus; it hears what the page asks for."""
+    """Another service on the bus; it receives what the page asks for."""
     bus = open_bus("coordinator")
     for topic in ("ui.run", "ui.setup", "roi.create", "roi.load", "roi.queue.update"):
         bus.latest(topic)
@@ -63,18 +63,18 @@ def microscope(open_bus: Callable[[str], Bus]) -> Bus:
 
 
 def in_state(
-    microscope: Bus, desk: Desk, wait_for: Callable[..., None], state: str
+    microscope: Bus, shared: SharedBoard, wait_for: Callable[..., None], state: str
 ) -> None:
     microscope.publish("state.current", state=state)
     microscope.publish(
         "roi.queue.status", queue=[PENDING], completed_count=0, timestamp=1
     )
 
-    def is_heard() -> bool:
-        with desk.board() as board:
+    def is_shown() -> bool:
+        with shared.locked() as board:
             return bool(board.parts.get("queue"))
 
-    wait_for(is_heard)
+    wait_for(is_shown)
 
 
 @pytest.fixture
@@ -121,13 +121,16 @@ def test_a_command_needs_control(page: httpx.Client, microscope: Bus) -> None:
 
 
 def test_start_reaches_the_microscope_in_preview_alone(
-    page: httpx.Client, desk: Desk, microscope: Bus, wait_for: Callable[..., None]
+    page: httpx.Client,
+    shared: SharedBoard,
+    microscope: Bus,
+    wait_for: Callable[..., None],
 ) -> None:
     token = take(page)
     refused = page.post("/api/run", json={"command": "start"}, headers=token)
     assert refused.status_code == 409
-    assert "no coordinator has said its state yet" in refused.json()["error"]
-    in_state(microscope, desk, wait_for, "Preview_UpdateImage")
+    assert "no coordinator has published its state yet" in refused.json()["error"]
+    in_state(microscope, shared, wait_for, "Preview_UpdateImage")
     sent = page.post("/api/run", json={"command": "start"}, headers=token)
     assert sent.status_code == 200
     assert microscope.wait_for("ui.run", lambda m: m.start, 10).start
@@ -163,9 +166,12 @@ def test_a_take_over_ends_the_former_control(page: httpx.Client) -> None:
 
 
 def test_a_region_goes_to_the_queue(
-    page: httpx.Client, desk: Desk, microscope: Bus, wait_for: Callable[..., None]
+    page: httpx.Client,
+    shared: SharedBoard,
+    microscope: Bus,
+    wait_for: Callable[..., None],
 ) -> None:
-    in_state(microscope, desk, wait_for, "Preview")
+    in_state(microscope, shared, wait_for, "Preview")
     token = take(page)
     form = {"montage_id": "m-0008", "aperture_id": 2, "rows": 3, "columns": 2}
     answer = page.post(
@@ -181,9 +187,12 @@ def test_a_region_goes_to_the_queue(
 
 
 def test_the_queue_is_changed_only_as_it_stands(
-    page: httpx.Client, desk: Desk, microscope: Bus, wait_for: Callable[..., None]
+    page: httpx.Client,
+    shared: SharedBoard,
+    microscope: Bus,
+    wait_for: Callable[..., None],
 ) -> None:
-    in_state(microscope, desk, wait_for, "Preview")
+    in_state(microscope, shared, wait_for, "Preview")
     token = take(page)
     for body in ({"remove": ["m-0099"]}, {"reorder": ["m-0007", "m-0099"]}, {}):
         answer = page.post("/api/queue", json=body, headers=token)
@@ -244,7 +253,7 @@ def test_a_name_that_is_not_the_pages_own_is_refused(page: httpx.Client) -> None
 
 def test_a_tile_and_its_picture_are_had_by_their_addresses(
     page: httpx.Client,
-    desk: Desk,
+    shared: SharedBoard,
     microscope: Bus,
     of_tile: Callable[..., dict[str, Any]],
     jpeg: str,
@@ -253,7 +262,7 @@ def test_a_tile_and_its_picture_are_had_by_their_addresses(
     assert page.get("/api/tiles/0/0").status_code == 404
     microscope.publish("tile.raw", path="/f.tiff", **of_tile(0, 0))
     microscope.publish("tile.mini", image=jpeg, **of_tile(0, 0))
-    wait_for(lambda: (desk.tile(0, 0) or {}).get("mini"))
+    wait_for(lambda: (shared.tile(0, 0) or {}).get("mini"))
     assert page.get("/api/tiles/0/0").json()["tile_id"].endswith("_000_000")
     picture = page.get("/api/pictures/mini/0/0")
     assert picture.headers["content-type"] == "image/jpeg"
@@ -261,7 +270,7 @@ def test_a_tile_and_its_picture_are_had_by_their_addresses(
 
 
 def test_events_begin_with_all_and_go_on_with_what_is_new(
-    page: httpx.Client, desk: Desk, microscope: Bus
+    page: httpx.Client, shared: SharedBoard, microscope: Bus
 ) -> None:
     with page.stream("GET", "/api/events", timeout=20) as answer:
         lines = (line for line in answer.iter_lines() if line.startswith("data:"))
@@ -307,7 +316,7 @@ def test_a_broker_that_is_away_is_told_to_the_one_who_stops(
 
 
 def test_settings_may_name_the_page_otherwise() -> None:
-    from em_platform.operator.gate import is_loopback, known_names
+    from em_platform.operator.auth import is_loopback, known_names
 
     assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
     assert not is_loopback("0.0.0.0") and not is_loopback("microscope")

@@ -6,41 +6,41 @@ import pytest
 from em_platform.messaging.topics import topics
 from em_platform.operator.board import Board
 
-Hear = Callable[..., None]
+Receive = Callable[..., None]
 OfTile = Callable[..., dict[str, Any]]
 
 
-def imaged(hear: Hear, fields: dict[str, Any]) -> None:
-    hear("tile.raw", path="/frames/one.tiff", **fields)
+def imaged(receive: Receive, fields: dict[str, Any]) -> None:
+    receive("tile.raw", path="/frames/one.tiff", **fields)
 
 
 def test_every_topic_that_the_board_wants_is_one_of_the_bus(board: Board) -> None:
     assert set(board.topics) <= set(topics())
 
 
-def test_a_montage_fills_tile_by_tile_and_only_changes_are_told(
-    board: Board, hear: Hear, of_tile: OfTile
+def test_a_montage_fills_tile_by_tile_and_only_changes_are_sent(
+    board: Board, receive: Receive, of_tile: OfTile
 ) -> None:
-    hear("montage.status", montage_id="m-0001", state="started", total_tiles=4)
+    receive("montage.status", montage_id="m-0001", state="started", total_tiles=4)
     first = board.changes(0)
     assert first["map"]["anew"] and first["map"]["tiles"] == []
-    imaged(hear, of_tile(0, 0))
-    hear("tile.statistics.focus", service="pipeline", focus=0.25, **of_tile(0, 0))
+    imaged(receive, of_tile(0, 0))
+    receive("tile.statistics.focus", service="pipeline", focus=0.25, **of_tile(0, 0))
     second = board.changes(first["version"])
     assert second["map"]["tiles"] == [[0, 0, 0.25, None, None, 0]]
     assert not second["map"]["anew"]
-    imaged(hear, of_tile(0, 1))
+    imaged(receive, of_tile(0, 1))
     third = board.changes(second["version"])
     assert third["map"]["tiles"] == [[0, 1, None, None, None, 0]]
     assert len(board.changes(0)["map"]["tiles"]) == 2
 
 
 def test_the_same_message_twice_changes_nothing(
-    board: Board, hear: Hear, of_tile: OfTile
+    board: Board, receive: Receive, of_tile: OfTile
 ) -> None:
     def story() -> None:
-        hear("montage.status", montage_id="m-0001", state="started", total_tiles=2)
-        imaged(hear, of_tile(0, 0))
+        receive("montage.status", montage_id="m-0001", state="started", total_tiles=2)
+        imaged(receive, of_tile(0, 0))
         faults = [
             {
                 "fault_type": "blur",
@@ -49,8 +49,8 @@ def test_the_same_message_twice_changes_nothing(
                 "scope": "transient",
             }
         ]
-        hear("qc.tile", service="qc", passed=False, faults=faults, **of_tile(0, 0))
-        hear("qc.status", service="qc", status="GOOD")
+        receive("qc.tile", service="qc", passed=False, faults=faults, **of_tile(0, 0))
+        receive("qc.status", service="qc", status="GOOD")
 
     story()
     once = board.changes(0)
@@ -62,38 +62,38 @@ def test_the_same_message_twice_changes_nothing(
 
 
 def test_a_second_run_of_a_montage_begins_an_empty_map(
-    board: Board, hear: Hear, of_tile: OfTile
+    board: Board, receive: Receive, of_tile: OfTile
 ) -> None:
-    imaged(hear, of_tile(0, 0))
+    imaged(receive, of_tile(0, 0))
     seen = board.changes(0)["version"]
     again = "m-0001-20261121t130000"
-    imaged(hear, of_tile(0, 1, acquisition=again))
+    imaged(receive, of_tile(0, 1, acquisition=again))
     found = board.changes(seen)["map"]
     assert found["anew"]
     assert found["acquisition_id"] == again
     assert [tile[:2] for tile in found["tiles"]] == [[0, 1]]
     # What the pipeline says late of the former run does not come onto this map.
-    hear("tile.statistics.focus", focus=0.9, **of_tile(0, 0))
+    receive("tile.statistics.focus", focus=0.9, **of_tile(0, 0))
     assert list(board.map.tiles) == [(0, 1)]
 
 
 def test_a_started_message_that_comes_again_leaves_the_tiles(
-    board: Board, hear: Hear, of_tile: OfTile
+    board: Board, receive: Receive, of_tile: OfTile
 ) -> None:
     started = {"montage_id": "m-0001", "state": "started", "total_tiles": 4}
-    hear("montage.status", **started)
-    imaged(hear, of_tile(0, 0))
-    hear("montage.status", **started)
+    receive("montage.status", **started)
+    imaged(receive, of_tile(0, 0))
+    receive("montage.status", **started)
     assert list(board.map.tiles) == [(0, 0)]
 
 
 def test_preview_frames_are_shown_and_are_no_tiles_of_a_montage(
-    board: Board, hear: Hear, of_tile: OfTile, jpeg: str
+    board: Board, receive: Receive, of_tile: OfTile, jpeg: str
 ) -> None:
     frame = of_tile(0, 0, acquisition="preview", montage="")
-    imaged(hear, frame)
-    hear("tile.preview", image=jpeg, **frame)
-    hear("tile.statistics.min_max_mean", min=1, max=9, mean=5, std=2, **frame)
+    imaged(receive, frame)
+    receive("tile.preview", image=jpeg, **frame)
+    receive("tile.statistics.min_max_mean", min=1, max=9, mean=5, std=2, **frame)
     newest = board.parts.get("newest")
     assert newest["mean"] == 5
     assert newest["preview_of"] == frame["tile_id"]
@@ -102,40 +102,42 @@ def test_preview_frames_are_shown_and_are_no_tiles_of_a_montage(
 
 
 def test_the_newest_tile_never_goes_back(
-    board: Board, hear: Hear, of_tile: OfTile
+    board: Board, receive: Receive, of_tile: OfTile
 ) -> None:
     figures = {"min": 1, "max": 9, "std": 2}
     for column in (0, 1):
-        imaged(hear, of_tile(0, column))
-    hear("tile.statistics.min_max_mean", mean=50, **figures, **of_tile(0, 1))
-    hear("tile.statistics.min_max_mean", mean=40, **figures, **of_tile(0, 0))
+        imaged(receive, of_tile(0, column))
+    receive("tile.statistics.min_max_mean", mean=50, **figures, **of_tile(0, 1))
+    receive("tile.statistics.min_max_mean", mean=40, **figures, **of_tile(0, 0))
     assert board.parts.get("newest")["mean"] == 50
     assert board.map.tiles[0, 0].mean == 40
 
 
 def test_the_quality_of_a_tile_is_its_share_of_found_templates(
-    board: Board, hear: Hear, of_tile: OfTile, search: Callable[..., Any]
+    board: Board, receive: Receive, of_tile: OfTile, search: Callable[..., Any]
 ) -> None:
-    imaged(hear, of_tile(1, 1))
+    imaged(receive, of_tile(1, 1))
     found = [search("top", good=10, tried=10), search("left", good=5, tried=10)]
-    hear("tile.template_matches", matches=found, **of_tile(1, 1))
+    receive("tile.template_matches", matches=found, **of_tile(1, 1))
     tile = board.map.tiles[1, 1]
     assert tile.quality == 0.75
     assert tile.neighbours["left"] == {"good": 5, "tried": 10}
 
 
-def test_the_journal_says_what_stopped_the_microscope(board: Board, hear: Hear) -> None:
-    hear("qc.status", service="qc", status="GOOD")
-    hear("qc.status", service="qc", status="STOP_NOW", reason="the beam has gone")
-    hear("montage.status", montage_id="m-1", state="error", error_message="stopped")
-    said = [entry["text"] for entry in board.parts.get("journal")]
-    assert "QC says stop now: the beam has gone" in said
-    assert "Montage m-1 stopped with an error: stopped" in said
+def test_the_journal_says_what_stopped_the_microscope(
+    board: Board, receive: Receive
+) -> None:
+    receive("qc.status", service="qc", status="GOOD")
+    receive("qc.status", service="qc", status="STOP_NOW", reason="the beam has gone")
+    receive("montage.status", montage_id="m-1", state="error", error_message="stopped")
+    messages = [entry["text"] for entry in board.parts.get("journal")]
+    assert "QC: stop now: the beam has gone" in messages
+    assert "Montage m-1 stopped with an error: stopped" in messages
 
 
-def test_a_device_that_complains_is_told_once(board: Board, hear: Hear) -> None:
+def test_a_device_that_complains_is_about_once(board: Board, receive: Receive) -> None:
     for _ in range(3):
-        hear(
+        receive(
             "stage.motion.status",
             x=0,
             y=0,
@@ -143,8 +145,8 @@ def test_a_device_that_complains_is_told_once(board: Board, hear: Hear) -> None:
             calibrated=True,
             error="stuck",
         )
-    said = [entry["text"] for entry in board.parts.get("journal")]
-    assert said == ["stage.motion: stuck"]
+    messages = [entry["text"] for entry in board.parts.get("journal")]
+    assert messages == ["stage.motion: stuck"]
 
 
 @pytest.mark.parametrize(
@@ -156,31 +158,33 @@ def test_a_device_that_complains_is_told_once(board: Board, hear: Hear) -> None:
     ],
 )
 def test_actions_follow_the_state(
-    board: Board, hear: Hear, state: str, refused: set[str], allowed: set[str]
+    board: Board, receive: Receive, state: str, refused: set[str], allowed: set[str]
 ) -> None:
-    hear("state.current", state=state)
+    receive("state.current", state=state)
     table = board.parts.get("actions")
     assert refused <= table.keys()
     assert not allowed & table.keys()
 
 
-def test_who_was_heard_is_told_with_the_time(board: Board, hear: Hear) -> None:
-    hear("qc.status", service="qc", status="GOOD", now=7.5)
+def test_services_are_shown_with_when_they_were_last_seen(
+    board: Board, receive: Receive
+) -> None:
+    receive("qc.status", service="qc", status="GOOD", now=7.5)
     assert board.parts.get("services")["qc"] == {
         "host": "here",
         "pid": "7",
-        "heard_at": 7,
+        "seen_at": 7,
     }
 
 
 def test_a_finished_montage_is_listed_once(
-    board: Board, hear: Hear, of_tile: OfTile
+    board: Board, receive: Receive, of_tile: OfTile
 ) -> None:
     tile = of_tile(0, 0)
-    imaged(hear, tile)
+    imaged(receive, tile)
     place = {"raster_index": 0, "stage_position": [0, 0], "raster_position": [0, 0]}
     for _ in range(2):
-        hear(
+        receive(
             "montage.complete",
             montage_id="m-0001",
             tiles={tile["tile_id"]: place},
@@ -197,31 +201,31 @@ def test_a_finished_montage_is_listed_once(
 
 
 def test_a_stop_at_end_stays_until_the_operator_goes_on(
-    board: Board, hear: Hear
+    board: Board, receive: Receive
 ) -> None:
-    hear("ui.run", abort_at_end=True)
+    receive("ui.run", abort_at_end=True)
     assert board.parts.get("stopping") is None  # nothing runs that could stop
-    hear("state.current", state="Acquisition_Montage_MoveStage")
-    hear("qc.status", service="qc", status="STOP_AT_END", reason="blurred")
-    hear("qc.status", service="qc", status="GOOD")
+    receive("state.current", state="Acquisition_Montage_MoveStage")
+    receive("qc.status", service="qc", status="STOP_AT_END", reason="blurred")
+    receive("qc.status", service="qc", status="GOOD")
     assert board.parts.get("stopping") == {"why": "blurred"}
-    hear("ui.run", resume=True)
+    receive("ui.run", resume=True)
     assert board.parts.get("stopping") is None
-    hear("ui.run", abort_at_end=True)
+    receive("ui.run", abort_at_end=True)
     assert board.parts.get("stopping") == {"why": "the operator wants to stop"}
-    hear("state.current", state="Preview_UpdateImage")
+    receive("state.current", state="Preview_UpdateImage")
     assert board.parts.get("stopping") is None
 
 
 def test_an_error_of_another_montage_does_not_fail_the_one_that_is_shown(
-    board: Board, hear: Hear, of_tile: OfTile
+    board: Board, receive: Receive, of_tile: OfTile
 ) -> None:
-    imaged(hear, of_tile(0, 0))
-    hear("montage.status", montage_id="m-0002", state="error", error_message="no")
+    imaged(receive, of_tile(0, 0))
+    receive("montage.status", montage_id="m-0002", state="error", error_message="no")
     assert board.parts.get("finished") is None
 
 
-def test_a_setup_that_was_asked_for_is_told(board: Board, hear: Hear) -> None:
-    hear("ui.setup", auto_focus=True)
+def test_a_setup_that_was_asked_for_is_logged(board: Board, receive: Receive) -> None:
+    receive("ui.setup", auto_focus=True)
     (line,) = board.parts.get("journal")
     assert line["text"] == "Asked for: auto focus"

@@ -19,17 +19,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
-def control(clock: Clock, said: list[str]) -> Control:
-    return Control(90, clock=clock, changed=said.append)
+def control(clock: Clock, messages: list[str]) -> Control:
+    return Control(90, clock=clock, changed=messages.append)
 
 
 def test_only_the_holder_may_act(control: Control) -> None:
-    with pytest.raises(ControlRefused, match="nobody has it"):
+    with pytest.raises(ControlRefused, match="it is free"):
         control.check("")
     token = control.take("Ada")
     assert control.check(token) == "Ada"
@@ -54,20 +54,20 @@ def test_it_ends_without_a_heartbeat(control: Control, clock: Clock) -> None:
     clock.now += 80
     control.check(token)
     clock.now += 91
-    with pytest.raises(ControlRefused, match="nobody has it"):
+    with pytest.raises(ControlRefused, match="it is free"):
         control.check(token)
     assert control.take("Bob")
 
 
 def test_each_change_is_told_to_all(
-    control: Control, clock: Clock, said: list[str]
+    control: Control, clock: Clock, messages: list[str]
 ) -> None:
     control.release(control.take("Ada"))
     control.take("Bob")
     control.take("Eve", take_over=True)
     clock.now += 100
     control.expire()
-    assert said == [
+    assert messages == [
         "Ada has control",
         "Ada released control",
         "Bob has control",

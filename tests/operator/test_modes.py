@@ -27,7 +27,7 @@ def test_a_montage_that_is_paused_tells_so_where_the_path_does_not() -> None:
     assert mode_of("Acquisition_Montage", "paused") == "paused"
 
 
-def test_nothing_but_a_stop_makes_sense_before_a_coordinator_was_heard() -> None:
+def test_nothing_but_a_stop_makes_sense_before_a_coordinator_was_seen() -> None:
     assert refusals("unknown", to_do=3).keys() == {*RUN[:-2], *SETUP}
 
 

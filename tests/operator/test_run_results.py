@@ -1,4 +1,4 @@
-"""What the page is told of a montage's stitching, by a real web UI and instance."""
+"""What the page gets of a montage's stitching, by a real web UI and instance."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from em_platform.acquisition.recorder import recorder_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.aloha.acquisitions import Acquisitions
 from em_platform.config import AlohaSettings, load_settings
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.messaging.topics import fitting
 from em_platform.model import AcquisitionUpload, Size, UploadedTile
 from em_platform.stitching.compute import local_cluster
@@ -140,7 +140,7 @@ def image_montage(home: Path) -> Callable[..., Path]:
             "aperture_centroid": [0, 0],
         }
         write_body(folder / f"{key}.complete.json", "montage.complete", complete)
-        with recorder_of(load_settings()) as recorder:
+        with ledger_of(load_settings()) as recorder:
             started = {"montage_id": montage_id, "state": "started"}
             recorder.append("montage.status", started | {"total_tiles": side**2}, {})
             assert recorder.reconcile_montage(folder) == len(announced) + 1
@@ -172,7 +172,7 @@ def upload(
     def act(folder: Path) -> AcquisitionUpload:
         key = f"{folder.name}-t1"
         frames = sorted(folder.glob("*.tiff"))
-        told = AcquisitionUpload(
+        upload = AcquisitionUpload(
             acquisition_id=key,
             montage_id=folder.name,
             aperture_id=7,
@@ -203,7 +203,7 @@ def upload(
         )
         settings = AlohaSettings(chunk_px=64, min_free_gb=0)
         aloha = Acquisitions(tmp_path / "aloha", store, temdb, settings)
-        aloha.announce(told)
+        aloha.announce(upload)
         for frame in frames:
             wanted = aloha.wanted(key, frame.stem)
             assert wanted is not None

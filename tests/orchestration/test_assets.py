@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from em_platform.definitions import defs
-from em_platform.formats.ome_zarr import open_level
+from em_platform.formats import open_level
 from em_platform.model import LensModel, Montage, MontageFit
 from em_platform.model.dataset import DatasetRecord
 from em_platform.partitions import lenses, montages
@@ -100,7 +100,7 @@ def test_a_person_sees_pictures_and_figures(
         assert len(str(shown.value)) < 410_000
     mosaic = metadata_of(result, "mosaic")
     assert "em-platform view" in str(mosaic["open it with"].value)
-    assert mosaic["lies at"].value == str(store.local_path(layout.mosaic("grid-1")))
+    assert mosaic["path"].value == str(store.local_path(layout.mosaic("grid-1")))
     assert metadata_of(result, "tiles")["tiles"].value == 4
     assert "Mpix/s" in metadata_of(result, "tile_matches")
 
@@ -122,7 +122,7 @@ def test_a_bad_tile_is_recorded_and_the_rest_goes_on(
     [failure] = tiles.failures
     assert "t11.tiff" in failure.item
     assert "truncated" in failure.sentence
-    assert "truncated" in str(metadata_of(result, "tiles")["set aside"].value)
+    assert "truncated" in str(metadata_of(result, "tiles")["excluded"].value)
 
 
 def test_materialising_twice_gives_the_same_bytes(
@@ -194,16 +194,16 @@ def test_without_an_address_a_run_has_workers_of_its_own(
 def test_the_lens_of_the_live_session_holds_until_there_is_a_newer_one(
     drop_montage: Callable[..., Path], store: Store
 ) -> None:
-    from em_platform.acquisition.lenses import choose_lens
+    from em_platform.acquisition.montages.lenses import choose_lens
     from em_platform.stitching.inputs import open_montage
 
     montage = open_montage(drop_montage("grid-1"), name="grid-1")
     known = montage.model_copy(update={"microscope": "sim", "magnification": 2000})
-    heard = lens_of(montage)
-    recipe = TileRecipe(size=montage.tile_size, is_live=True, lens=heard)
+    received = lens_of(montage)
+    recipe = TileRecipe(size=montage.tile_size, is_live=True, lens=received)
     store.write(layout.recipe("grid-1"), recipe, TileRecipe)
-    assert choose_lens(known, store) == heard
-    newer = heard.model_copy(update={"points": 7})
+    assert choose_lens(known, store) == received
+    newer = received.model_copy(update={"points": 7})
     store.write(layout.lens("sim", 2000), newer, LensModel)
     assert choose_lens(known, store) == newer
 
@@ -225,7 +225,7 @@ def lens_of(montage: Montage) -> LensModel:
 def test_the_lens_that_matched_a_montage_also_renders_it(
     instance: dg.DagsterInstance, drop_montage: Callable[..., Path], store: Store
 ) -> None:
-    from em_platform.acquisition.lenses import choose_lens, held_lens
+    from em_platform.acquisition.montages.lenses import choose_lens, held_lens
     from em_platform.stitching.inputs import open_montage
 
     montage = open_montage(drop_montage("grid-1"), name="grid-1")

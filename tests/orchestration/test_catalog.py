@@ -4,8 +4,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from em_platform.catalog.record_files import mark
 from em_platform.catalog.records import record_id
-from em_platform.catalog.status import mark
 from em_platform.definitions import defs
 from em_platform.ingest.sources import SOURCES
 from em_platform.model.dataset import (
@@ -53,15 +53,15 @@ def consolidated() -> dg.ExecuteInProcessResult:
 
 def test_one_run_makes_catalog_and_report_and_checks_them(store: Store) -> None:
     result = consolidated()
-    told = {
+    metadata = {
         event.asset_key.to_user_string(): dict(event.materialization.metadata)
         for event in result.get_asset_materialization_events()
         if event.asset_key is not None
     }
-    assert set(told) == {"metadata_catalog", "validation_report"}
-    assert told["metadata_catalog"]["records"].value == 1
-    assert told["validation_report"]["what is wrong"].value == "nothing"
-    path = told["validation_report"]["validation_report.html"].value
+    assert set(metadata) == {"metadata_catalog", "validation_report"}
+    assert metadata["metadata_catalog"]["records"].value == 1
+    assert metadata["validation_report"]["what is wrong"].value == "nothing"
+    path = metadata["validation_report"]["validation_report.html"].value
     assert Path(str(path)).is_file()
     outcomes = {c.check_name: c.passed for c in result.get_asset_check_evaluations()}
     assert outcomes == {

@@ -166,7 +166,7 @@ import sys
 import em_platform.definitions
 print([name for name in {heavy} if name in sys.modules])
 """
-    told = subprocess.run(
+    done = subprocess.run(
         (sys.executable, "-c", code), capture_output=True, text=True, check=True
     )
-    assert told.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[]"

@@ -1,8 +1,8 @@
 import dagster as dg
 import pytest
 
-from em_platform.assets import failures
-from em_platform.assets.failures import told_to_dagster
+from em_platform.assets import checks as asset_checks
+from em_platform.assets.checks import dagster_failures
 from em_platform.errors import BrokerUnavailable, FormatError
 
 
@@ -14,12 +14,12 @@ def run_of(asset: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
 def test_what_may_pass_by_itself_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(failures, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(asset_checks, "_PAUSE_S", 0.0)
     calls = []
 
     @dg.asset
     def flaky() -> None:
-        with told_to_dagster():
+        with dagster_failures():
             calls.append(1)
             if len(calls) < 3:
                 raise BrokerUnavailable("broker: no answer, one was expected; wait")
@@ -34,7 +34,7 @@ def test_what_will_not_pass_fails_at_once_with_its_sentence_and_facts() -> None:
 
     @dg.asset(retry_policy=dg.RetryPolicy(max_retries=3))
     def broken() -> None:
-        with told_to_dagster():
+        with dagster_failures():
             calls.append(1)
             raise FormatError("t.tiff: found 0 bytes, expected a TIFF", uri="t.tiff")
 
@@ -48,5 +48,5 @@ def test_what_will_not_pass_fails_at_once_with_its_sentence_and_facts() -> None:
 
 
 def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(ZeroDivisionError), told_to_dagster():
-        raise ZeroDivisionError("of somebody else")
+    with pytest.raises(ZeroDivisionError), dagster_failures():
+        raise ZeroDivisionError("of another library")

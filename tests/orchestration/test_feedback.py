@@ -90,21 +90,21 @@ def test_a_failed_check_of_a_fresh_montage_stops_the_scope_at_the_end(
     bus.latest("qc.status")
     result = process(instance)
     assert result.success
-    said = bus.wait_for("qc.status", lambda _: True, 20)
-    assert said.status == "STOP_AT_END"
-    assert KEY in said.reason
-    assert "montage_is_complete" in said.reason
+    status = bus.wait_for("qc.status", lambda _: True, 20)
+    assert status.status == "STOP_AT_END"
+    assert KEY in status.reason
+    assert "montage_is_complete" in status.reason
 
 
 def test_a_good_montage_stops_nothing(
     instance: dg.DagsterInstance, image_montage: ImageMontage, bus: Bus
 ) -> None:
     image_montage("m-1")
-    heard: list[Any] = []
-    bus.subscribe("qc.status", lambda message, _: heard.append(message))
+    received: list[Any] = []
+    bus.subscribe("qc.status", lambda message, _: received.append(message))
     assert process(instance).success
     time.sleep(1)
-    assert heard == []
+    assert received == []
 
 
 def test_a_failed_check_without_a_broker_does_not_fail_the_run(
@@ -169,9 +169,9 @@ def test_a_region_that_no_coordinator_takes_is_told(
     bus: Bus,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("em_platform.acquisition.again._TAKEN_S", 0.5)
-    monkeypatch.setattr("em_platform.acquisition.again._LOOK_S", 0.5)
-    monkeypatch.setattr("em_platform.assets.failures._RETRIES", 0)
+    monkeypatch.setattr("em_platform.acquisition.session.reimage._TAKEN_S", 0.5)
+    monkeypatch.setattr("em_platform.acquisition.session.reimage._LOOK_S", 0.5)
+    monkeypatch.setattr("em_platform.assets.checks._RETRIES", 0)
     upload(image_montage("m-1"))
     result = image_again(instance)
     assert not result.success

@@ -88,8 +88,8 @@ def test_no_asset_writes_where_others_have_their_data(
     assert not done.success
     if name not in READERS:
         failures = [e.step_failure_data for e in done.all_events if e.is_step_failure]
-        said = " ".join(str(each.user_failure_data) for each in failures if each)
-        assert "holds what em-platform did not make" in said
+        sentences = " ".join(str(each.user_failure_data) for each in failures if each)
+        assert "holds what em-platform did not make" in sentences
     assert foreign_root() == before
 
 

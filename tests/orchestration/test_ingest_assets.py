@@ -5,10 +5,10 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from em_platform.assets import failures
+from em_platform.assets import checks as asset_checks
 from em_platform.config import export
 from em_platform.definitions import defs
-from em_platform.formats.ome_zarr import open_level
+from em_platform.formats import open_level
 from em_platform.ingest.sources import SOURCES
 from em_platform.model.dataset import DatasetRecord
 from em_platform.partitions import items
@@ -32,8 +32,8 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def world(
     home: Path, shared_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
-    told = {**shared_world.environment, **export(shared_world.settings)}
-    for name, value in told.items():
+    environment = {**shared_world.environment, **export(shared_world.settings)}
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("EM_INGEST__TRANSFER__BACKOFF_S", "0.01")
     yield shared_world
@@ -99,7 +99,7 @@ def test_a_source_that_is_down_fails_with_its_sentence_and_its_record(
     store: Store,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(failures, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(asset_checks, "_PAUSE_S", 0.0)
     monkeypatch.setenv("EM_INGEST__TRANSFER__RETRIES", "0")
     key = world.keys["epfl"][0]
     world.faults.add(Fault(kind="status", status=503, path="/groups/*"))

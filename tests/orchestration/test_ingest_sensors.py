@@ -90,9 +90,9 @@ def test_a_source_that_is_down_says_so_and_hides_no_other(
     instance.add_dynamic_partitions("epfl_files", ["volumedata"])
     looked = json.loads(result.cursor or "{}")
     del looked["idr"]
-    told = discover(instance, json.dumps(looked)).skip_reason
-    assert told is not None
-    assert "127.0.0.1" in str(told.skip_message)
+    skipped = discover(instance, json.dumps(looked)).skip_reason
+    assert skipped is not None
+    assert "127.0.0.1" in str(skipped.skip_message)
 
 
 def tick_catalog(

@@ -1,4 +1,4 @@
-"""Dagster tells the real bus what the scope shall do."""
+"""Dagster commands the scope over the real bus."""
 
 import subprocess
 import sys

@@ -9,7 +9,7 @@ import pytest
 
 from em_platform.config import load_settings
 from em_platform.definitions import defs
-from em_platform.formats.ome_zarr import open_level
+from em_platform.formats import open_level
 from em_platform.model import Montage
 from em_platform.partitions import montages
 from em_platform.storage import layout, store_of

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 from dagster._core.execution.plan.objects import StepSuccessData
 
-from em_platform.acquisition.recorder import recorder_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import load_settings
 from em_platform.definitions import defs
 from em_platform.resources.acquisition import Microscope
@@ -40,7 +40,7 @@ def complete(acquisition_id: str) -> None:
         "rotation_angle": 0.0,
         "aperture_centroid": [0, 0],
     }
-    with recorder_of(load_settings()) as recorder:
+    with ledger_of(load_settings()) as recorder:
         recorder.append("montage.complete", body, {})
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from em_platform.acquisition.review import BY, verdict
+from em_platform.acquisition.montages.review import BY, verdict
 from em_platform.definitions import defs
 from em_platform.model import AcquisitionUpload, Check, Severity
 from em_platform.partitions import montages
@@ -220,7 +220,7 @@ def test_a_review_that_lost_temdb_is_tried_again_after_a_while(
     free_port: Callable[[], int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("em_platform.assets.failures._PAUSE_S", 0.1)
+    monkeypatch.setattr("em_platform.assets.checks._PAUSE_S", 0.1)
     upload(image_montage("m-1"))
     assert on_montage(instance, "stitch_montages").success
     first = tick_uploads()

@@ -1,4 +1,4 @@
-"""A montage without all of its tiles says so wherever somebody meets it."""
+"""A montage without all of its tiles says so wherever it is shown."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +16,7 @@ from em_platform.config import (
     load_settings,
 )
 from em_platform.definitions import defs
-from em_platform.formats.inspect import inspect
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import inspect, write_tiff
 from em_platform.model import Montage
 from em_platform.model.dataset import DatasetRecord, Status
 from em_platform.partitions import montages
@@ -101,16 +100,15 @@ def assert_marked(
 
 
 def assert_in_catalog(store: Store, key: str, *, sentence: str) -> None:
-    from em_platform.catalog.checks import catalog_is_complete
-    from em_platform.catalog.consolidate import consolidate
+    from em_platform.catalog.consolidate import catalog_is_complete, consolidate
 
     made = consolidate(store, CatalogSettings())
     assert made.invalid == 0, made.report
     assert made.catalog["summary"]["by_status"]["needs_review"] == 1
-    told = catalog_is_complete(made)
-    assert not told.passed
-    assert f"{key}.json" in told.sentence
-    assert "1 needs_review" in told.sentence
+    check = catalog_is_complete(made)
+    assert not check.passed
+    assert f"{key}.json" in check.sentence
+    assert "1 needs_review" in check.sentence
     page = store.read_bytes(f"{layout.CATALOG}/validation_report.html").decode()
     row = page[page.index(f"<strong>{key}</strong>") - 3000 :]
     assert 'class="status needs_review"' in row
@@ -170,7 +168,7 @@ def test_every_check_of_a_partitioned_asset_has_its_partitions() -> None:
 def test_four_of_thirty_six_tiles_that_were_never_announced_are_missing(
     instance: dg.DagsterInstance, image_montage: Folder, store: Store
 ) -> None:
-    # The last of the raster: no number of a tile that was announced tells of them.
+    # The last of the raster: no number of an announced tile counts them.
     image_montage("m-1", side=6, left_out={(5, 2), (5, 3), (5, 4), (5, 5)})
     result = run(instance, "m-1-t1")
     sentence = "Missing: 4 of 36 tiles (montage m-1: 32 tiles were announced, 36 were"

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 
 SECTION = Path(__file__).parent.parent / "data/flyem_medulla_fibsem/iso.03690.png"
 TILE_PX, STEP_PX = 240, 140

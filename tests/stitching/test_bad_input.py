@@ -12,8 +12,7 @@ import pytest
 import tifffile
 
 from em_platform.cli import main
-from em_platform.formats.ome_zarr import level_count, open_level
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import level_count, open_level, write_tiff
 
 Truth = dict[str, tuple[int, int]]
 Spoil = Callable[[Path], None]
@@ -274,9 +273,9 @@ def test_a_full_disk_is_status_1_leaves_nothing_and_a_second_run_goes_on(
     status, report = stitch(tmp_path / "in", target)
     assert status == 1
     assert [each["error"] for each in report["failures"]] == ["StorageError"]
-    said = capsys.readouterr().err
-    assert "No space left on device" in said
-    assert "free space" in said
+    output = capsys.readouterr().err
+    assert "No space left on device" in output
+    assert "free space" in output
     assert not target.exists()
     more = ["mount", "-o", "remount,size=64m", str(small_disk)]
     subprocess.run(more, check=True, capture_output=True)

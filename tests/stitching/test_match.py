@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from em_platform.config.stitching import MatchSettings
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.imaging.lens import undistort_points
 from em_platform.model import Box, LensModel, Montage, Size, Tile, TileMatch
 from em_platform.stitching.compute import dask_map, local_cluster, thread_map

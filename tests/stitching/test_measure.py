@@ -8,12 +8,11 @@ import pytest
 
 from em_platform.config import TileSettings
 from em_platform.errors import ConfigError, DataError
-from em_platform.formats.image import read_image
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import read_image, write_tiff
 from em_platform.model import Box
 from em_platform.stitching.compute import thread_map
 from em_platform.stitching.inputs import open_montage
-from em_platform.stitching.measure import finish_frame, measure_tiles, set_aside
+from em_platform.stitching.measure import exclude_tiles, measure_tiles, process_pixels
 from em_platform.stitching.recipe import choose_recipe
 from em_platform.stitching.tile_images import TileImages
 
@@ -143,19 +142,19 @@ def test_statistics_are_of_the_valid_part_and_the_same_on_threads(
     assert measure_tiles(montage, images, run=thread_map(2)) == survey
 
 
-def test_what_is_set_aside_is_recorded(tmp_path: Path, cut_tiles: Cut) -> None:
+def test_what_is_reject_is_recorded(tmp_path: Path, cut_tiles: Cut) -> None:
     cut_tiles(tmp_path)
     write_tiff(tmp_path / "r0c0.tif", np.zeros((240, 240), np.uint8))
     montage = open_montage(tmp_path)
     survey = measure_tiles(montage, choose_recipe(montage, TileSettings()).images())
-    left = set_aside(montage, survey.failures)
+    left = exclude_tiles(montage, survey.failures)
     assert len(left.tiles) == 8
     assert [f.item for f in left.failures] == ["r0c0.tif"]
     assert left.expected_tiles == 9
     all_black = [f.model_copy(update={"item": t.tile_id}) for t in montage.tiles
                  for f in survey.failures]  # fmt: skip
     with pytest.raises(DataError, match="found no tile that can be used"):
-        set_aside(montage, all_black)
+        exclude_tiles(montage, all_black)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -168,7 +167,7 @@ def test_a_frame_that_is_not_quite_black_becomes_black_and_its_raw_stays(
     images = TileImages(
         valid_box=box, grey_range=None if dtype == np.uint8 else (0.0, 255.0)
     )
-    image = finish_frame(raw, images, tile_id="t").image
+    image = process_pixels(raw, images, tile_id="t").image
     assert np.array_equal(raw, before)
     assert not image[:4].any()
     assert not image[:, 45:].any()

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.model import Size
 from em_platform.stitching.overlap import estimate_pitch
 
@@ -73,4 +73,4 @@ def test_tiles_that_share_nothing_get_a_tenth_and_a_warning(
     (tmp_path / "3.tif").write_bytes(b"")
     with caplog.at_level(logging.WARNING):
         assert estimate_pitch(grid, size=SIZE, options={}) == (360, 540)
-    assert "10 % is taken; give --overlap" in caplog.text
+    assert "10 % is assumed; give --overlap" in caplog.text

@@ -9,7 +9,7 @@ import pytest
 
 from em_platform.config import TileSettings
 from em_platform.errors import DataError
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.imaging.correct import FlatField
 from em_platform.model import Box, LensModel, Size
 from em_platform.stitching.flat_field import KnownFlatField

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.imaging.correct import FlatField
 from em_platform.model import Box, Montage, Size, Tile
 from em_platform.stitching.flat_field import KnownFlatField

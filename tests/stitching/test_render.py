@@ -8,7 +8,7 @@ import tifffile
 
 from em_platform.config import RenderSettings
 from em_platform.errors import FitFailed, FormatError
-from em_platform.formats.ome_zarr import open_level
+from em_platform.formats import open_level
 from em_platform.imaging.lens import lens_field
 from em_platform.model import (
     Box,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from em_platform.config import StitchingSettings
-from em_platform.formats.ome_zarr import open_level
+from em_platform.formats import open_level
 from em_platform.stitching.compute import dask_map, local_cluster, thread_map
 from em_platform.stitching.inputs import open_montage
 from em_platform.stitching.report import (
@@ -118,17 +118,17 @@ def test_16_bit_tiles_become_an_8_bit_mosaic(tmp_path: Path, cut_tiles: Cut) -> 
     assert np.percentile(mosaic, 99) > 200
 
 
-def test_progress_is_told_step_by_step(tmp_path: Path, cut_tiles: Cut) -> None:
+def test_progress_is_reported_step_by_step(tmp_path: Path, cut_tiles: Cut) -> None:
     cut_tiles(tmp_path / "in")
-    told: list[tuple[str, int]] = []
+    reported: list[tuple[str, int, int]] = []
     stitched(
         tmp_path / "in",
         tmp_path / "x.zarr",
-        progress=lambda step, done: told.append((step, done)),
+        progress=lambda *news: reported.append(news),
     )
-    begun = [step for step, done in told if done == 0]
+    begun = [step for step, done, _ in reported if done == 0]
     assert begun == ["statistics", "matches", "fit", "mosaic"]
-    assert max(done for step, done in told if step == "statistics") == 2
+    assert ("statistics", 2, 2) in reported
 
 
 def test_the_summary_names_what_was_dropped_and_why(
@@ -138,10 +138,10 @@ def test_the_summary_names_what_was_dropped_and_why(
     path = tmp_path / "in/tiles.csv"
     path.write_text(path.read_text() + "r3c0.tif,0,420\n")
     result = stitched(tmp_path / "in", tmp_path / "x.zarr")
-    said = "\n".join(summary_of(result))
-    assert "9 placed of 10, 1 set aside" in said
-    assert "r3c0.tif: found no such file" in said
+    output = "\n".join(summary_of(result))
+    assert "9 placed of 10, 1 excluded" in output
+    assert "r3c0.tif: found no such file" in output
     kept = sum(match.kept for match in result.fit.matches)
-    assert f"{kept} kept, {len(result.fit.matches) - kept} dropped" in said
-    assert str(tmp_path / "x.zarr") in said
+    assert f"{kept} kept, {len(result.fit.matches) - kept} dropped" in output
+    assert str(tmp_path / "x.zarr") in output
     assert not is_clean(result)

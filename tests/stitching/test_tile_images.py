@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from em_platform.errors import FormatError
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.imaging.correct import FlatField
 from em_platform.model import Box, Size, Tile
 from em_platform.stitching.tile_images import TileImages

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import tifffile
 
-from em_platform.acquisition.rig import running_rig
 from em_platform.acquisition.roi import roi_of
+from em_platform.acquisition.session.rig import running_rig
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus
 from em_platform.processes import Supervisor

@@ -17,9 +17,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from em_platform.acquisition.rig import DEVICES, rig_children
+from em_platform.acquisition.session.rig import DEVICES, rig_children
 from em_platform.config import Settings, load_settings
-from em_platform.formats.ome_zarr import open_level
+from em_platform.formats import open_level
 from em_platform.model import Montage, MontageFit
 from em_platform.processes import Supervisor
 from em_platform.storage import layout, store_of

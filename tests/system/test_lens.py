@@ -6,9 +6,9 @@ import dagster as dg
 import pytest
 
 from em_platform.acquisition.frame_paths import frames_folder
-from em_platform.acquisition.recorder import recorder_of
-from em_platform.acquisition.rig import DEVICES, running_rig
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.roi import roi_of
+from em_platform.acquisition.session.rig import DEVICES, running_rig
 from em_platform.cli.watch import begin
 from em_platform.config import Settings, export, load_settings
 from em_platform.definitions import defs
@@ -74,7 +74,7 @@ def test_a_calibrated_lens_closes_the_seams(
         bus.connect(30)
         acquire(settings, bus, 1, overlap=0.6)
         acquire(settings, bus, 2, overlap=0.15)
-    with recorder_of(settings) as recorder:
+    with ledger_of(settings) as recorder:
         for folder in frames_folder(settings).iterdir():
             recorder.reconcile_montage(folder)
         lens_set, montage = [key for _, key in recorder.montages()]

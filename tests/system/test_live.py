@@ -22,8 +22,8 @@ import requests
 import stomp
 import tifffile
 
-from em_platform.acquisition.report import PER_TILE, LiveReport
-from em_platform.acquisition.rig import free_ports, running_rig
+from em_platform.acquisition.session.report import PER_TILE, LiveReport
+from em_platform.acquisition.session.rig import free_ports, running_rig
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.topics import topics
 from em_platform.model import AcquisitionUpload

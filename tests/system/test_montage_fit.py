@@ -23,7 +23,7 @@ from em_platform.config import (
     Settings,
     SimulationSettings,
 )
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from em_platform.model import Size

@@ -17,7 +17,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 
-from em_platform.acquisition.rig import running_rig
+from em_platform.acquisition.session.rig import running_rig
 from em_platform.config import Settings, export, load_settings
 from em_platform.processes import Supervisor
 from tests.ports import reserve_port
@@ -64,7 +64,7 @@ class Microscope:
 @pytest.fixture(scope="module")
 def microscope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Microscope]:
     home = tmp_path_factory.mktemp("operator")
-    told = export(
+    environment = export(
         {
             "broker.port": str(reserve_port()),
             "acquisition.operator.port": str(reserve_port()),
@@ -77,8 +77,8 @@ def microscope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Microscope]
             "acquisition.operator.control_timeout_s": "600",
         }
     )
-    settings = load_settings(environment={**told, "EM_HOME": str(home)})
-    with running_rig(settings, environment=told, wanted=WANTED) as supervisor:
+    settings = load_settings(environment={**environment, "EM_HOME": str(home)})
+    with running_rig(settings, environment=environment, wanted=WANTED) as supervisor:
         tending = threading.Thread(target=supervisor.run)
         tending.start()
         yield Microscope(settings=settings, supervisor=supervisor)
@@ -121,9 +121,9 @@ def browsers(microscope: Microscope) -> Iterator[Browsers]:
 
 
 def take_control(page: Any, name: str) -> None:
-    page.locator("#conch").click()
-    page.locator("#conch-form [name=name]").fill(name)
-    page.locator("#conch-ok").click()
+    page.locator("#control").click()
+    page.locator("#control-form [name=name]").fill(name)
+    page.locator("#control-ok").click()
     page.locator("#holder", has_text=f"you ({name})").wait_for()
 
 
@@ -218,17 +218,17 @@ def test_anybody_stops_now_by_the_keyboard_also_over_an_open_form(
     page.locator("#queue li:first-child", has_text="m-0003").wait_for()
     press(page, "start")
     wait_for_tiles(page, 4, "m-0003")
-    second.locator("#conch").click()
+    second.locator("#control").click()
     second.keyboard.type("C")
     second.keyboard.press("Control+.")
     wait_for_preview(page)
     imaged = list((microscope.settings.home / "frames/m-0003").glob("*.tiff"))
     assert 4 <= len(imaged) < 144
-    said = page.locator("#journal")
-    said.get_by_text("Stop now pressed at 127.0.0.1").first.wait_for()
+    journal = page.locator("#journal")
+    journal.get_by_text("Stop now pressed at 127.0.0.1").first.wait_for()
     page.locator("#finished tr", has_text="m-0003").first.wait_for()
-    second.locator("#conch-form [name=name]").fill("Cy")
-    second.locator("#conch-ok").click()
+    second.locator("#control-form [name=name]").fill("Cy")
+    second.locator("#control-ok").click()
     page.locator("#holder", has_text="Cy").wait_for()
     assert button(page, "start").is_disabled()
     forbidden = [c for c in browsers.complaints if "403" not in c]
@@ -240,9 +240,9 @@ def test_a_montage_pauses_and_goes_on_and_setup_waits_for_the_preview(
 ) -> None:
     page = browsers.open()
     wait_for_preview(page)
-    page.locator("#conch").click()
-    page.locator("#conch-form [name=name]").fill("Dora")
-    page.locator("#conch-ok").click()
+    page.locator("#control").click()
+    page.locator("#control-form [name=name]").fill("Dora")
+    page.locator("#control-ok").click()
     page.locator("#holder", has_text="you (Dora)").wait_for()
     add_region(page, "m-0004", rows=5, columns=6)
     page.get_by_role("button", name="Move m-0004 up").click()

@@ -21,7 +21,7 @@ from TEM_comms.tile import Raw
 
 from em_platform.acquisition.frame_paths import frame_path, tile_body_path, tile_name
 from em_platform.config import BrokerSettings, export
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.simulation.specimen.tissue import tissue
 from em_platform.storage.atomic import write_bytes

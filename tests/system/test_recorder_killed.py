@@ -17,7 +17,7 @@ import pytest
 from TEM_comms.montage import Complete
 from TEM_comms.tile import Raw
 
-from em_platform.acquisition.recorder import Recorder
+from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.config import BrokerSettings
 from em_platform.messaging.bus import Bus
 from em_platform.storage.atomic import write_bytes
@@ -141,7 +141,7 @@ def test_nothing_is_lost_or_doubled_when_broker_and_recorder_are_killed(
             processes[victim].start()
         session.join()
         url = f"sqlite:///{home / 'recorder.sqlite'}"
-        with Recorder(url) as recorder:
+        with Ledger(url) as recorder:
             wait_for_montages(recorder)
             events = recorder.events(topics=["tile.raw", "montage.complete"])
         assert processes["recorder"].terminate() == 0
@@ -158,7 +158,7 @@ def test_nothing_is_lost_or_doubled_when_broker_and_recorder_are_killed(
         assert set(end.body["tiles"]) <= before
 
 
-def wait_for_montages(recorder: Recorder) -> None:
+def wait_for_montages(recorder: Ledger) -> None:
     deadline = time.monotonic() + 30
     while len(recorder.montages()) < MONTAGES:
         assert time.monotonic() < deadline, json.dumps(recorder.montages())

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from em_platform.acquisition.events import Said
-from em_platform.acquisition.recorder import Recorder
+from em_platform.acquisition.recorder.events import Message
+from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.errors import StorageError
 from em_platform.processes import listens
 from tests.ports import reserve_port
@@ -68,7 +68,7 @@ def server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 def append_many(url: str, name: str, count: int) -> None:
-    with Recorder(url) as recorder:
+    with Ledger(url) as recorder:
         for number in range(count):
             headers = {"source": name, "sent_at": str(number)}
             recorder.append("qc.status", {"status": "GOOD"}, headers)
@@ -86,7 +86,7 @@ def test_a_cursor_misses_nothing_while_several_processes_write(
         writer.start()
     seen: list[int] = []
     deadline = time.monotonic() + 60
-    with Recorder(url) as recorder:
+    with Ledger(url) as recorder:
         while len(seen) < 120 and time.monotonic() < deadline:
             seen += [event.seq for event in recorder.events(seen[-1] if seen else 0)]
             time.sleep(0.002)
@@ -101,11 +101,11 @@ def test_the_same_thing_said_by_two_at_once_is_one_event(
     server: tuple[str, subprocess.Popen[bytes]],
 ) -> None:
     url, _ = server
-    said = [Said("tile.raw", {"tile_id": f"t{n}"}, {}) for n in range(50)]
+    said = [Message("tile.raw", {"tile_id": f"t{n}"}, {}) for n in range(50)]
     numbers: list[int | None] = []
 
     def append() -> None:
-        with Recorder(url) as recorder:
+        with Ledger(url) as recorder:
             numbers.extend(recorder.append_all(said))
 
     threads = [threading.Thread(target=append) for _ in range(3)]
@@ -120,7 +120,7 @@ def test_a_server_that_comes_back_is_written_to_again(
     server: tuple[str, subprocess.Popen[bytes]],
 ) -> None:
     url, process = server
-    with Recorder(url) as recorder:
+    with Ledger(url) as recorder:
         assert recorder.append("tile.raw", {"tile_id": "before"}, {}) is not None
         # A crash of one backend makes PostgreSQL drop all connections and recover.
         backend = _backends(process.pid)[0]
@@ -134,7 +134,7 @@ def _backends(server_pid: int) -> list[int]:
     return [c.pid for c in children if "em postgres" in " ".join(c.cmdline())]
 
 
-def _appended(recorder: Recorder) -> bool:
+def _appended(recorder: Ledger) -> bool:
     try:
         recorder.append("tile.raw", {"tile_id": "after"}, {})
     except StorageError:

@@ -16,9 +16,9 @@ import pytest
 import requests
 
 from em_platform.acquisition.frame_paths import retry_of
-from em_platform.acquisition.recorder import recorder_of
-from em_platform.acquisition.report import LiveReport
-from em_platform.acquisition.rig import (
+from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.session.report import LiveReport
+from em_platform.acquisition.session.rig import (
     DEVICES,
     RECORDER,
     SERVICES,
@@ -136,7 +136,7 @@ class Microscope:
 
     def is_whole(self, acquisition_id: str, tiles: int) -> dict[str, Any]:
         """Assert that a montage is complete for recorder and store; what was sent."""
-        with recorder_of(self.settings) as recorder:
+        with ledger_of(self.settings) as recorder:
             montage = recorder.montage(acquisition_id, store=store_of(self.settings))
         assert (len(montage.tiles), montage.failures) == (tiles, ())
         assert len({(tile.row, tile.column) for tile in montage.tiles}) == tiles

@@ -15,8 +15,8 @@ import pytest
 import tifffile
 from pigeon import Pigeon
 
-from em_platform.acquisition.recorder import recorder_of
-from em_platform.acquisition.rig import DEVICES, running_rig
+from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.session.rig import DEVICES, running_rig
 from em_platform.cli.watch import begin, regions
 from em_platform.config import Settings, export, load_settings
 from em_platform.definitions import defs
@@ -136,7 +136,7 @@ def test_a_live_montage_without_one_of_its_frames_needs_review(
     for name, value in variables(settings.broker.port).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("EM_HOME", str(settings.home))
-    with recorder_of(settings) as recorder:
+    with ledger_of(settings) as recorder:
         recorder.reconcile_montage(made.folder)
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(str(montages.name), [made.acquisition_id])

@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 import tifffile
 
-from em_platform.acquisition.machines.bench import bench_of
 from em_platform.acquisition.machines.client import BusClient
+from em_platform.acquisition.machines.context import context_of
 from em_platform.acquisition.machines.loop import Loop
 from em_platform.acquisition.machines.machine import Machine
 from em_platform.acquisition.machines.requests import ChangeAperture
-from em_platform.acquisition.rig import running_rig
 from em_platform.acquisition.routines import ROUTINES
+from em_platform.acquisition.session.rig import running_rig
 from em_platform.config import Settings, export, load_settings
 from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus
 from em_platform.processes import Child, Supervisor
 from em_platform.simulation.devices.commanded import clear_faults, set_faults
-from em_platform.simulation.devices.hidden import hidden
+from em_platform.simulation.devices.misalignment import misalignment_of
 from tests.ports import reserve_port
 
 pytestmark = pytest.mark.system
@@ -37,9 +37,9 @@ _TIMEOUT_S = 180.0
 class Root(Machine):
     """Idle -> one routine after the other; `done` and `failed` say how they ended."""
 
-    def __init__(self, loop: Loop, bench: Any, settings: Settings) -> None:
-        self.loop, self.bench = loop, bench
-        self.heard = threading.Condition()
+    def __init__(self, loop: Loop, context: Any, settings: Settings) -> None:
+        self.loop, self.context = loop, context
+        self.received = threading.Condition()
         acquisition = settings.acquisition
         jobs = [
             {
@@ -65,16 +65,16 @@ class Root(Machine):
             initial="Idle",
             queued=True,
             ignore_invalid_triggers=True,
-            after_state_change=self._tell,
+            after_state_change=self._publish_status,
         )
 
     def crashed(self, error: Exception) -> None:
         """An error in a callback is an error of the test."""
-        self.bench.problem = f"crashed: {error!r}"
+        self.context.problem = f"crashed: {error!r}"
 
-    def _tell(self) -> None:
-        with self.heard:
-            self.heard.notify_all()
+    def _publish_status(self) -> None:
+        with self.received:
+            self.received.notify_all()
 
 
 class Harness:
@@ -85,9 +85,9 @@ class Harness:
         self.bus = bus
         self.loop = Loop()
         self.client = BusClient(bus, self.loop)
-        self.bench = bench_of(settings)
-        self.bench.latest = self.client.latest
-        self.root = Root(self.loop, self.bench, settings)
+        self.context = context_of(settings)
+        self.context.latest = self.client.latest
+        self.root = Root(self.loop, self.context, settings)
         self.root.add_client(self.client)
         self.client.listen()
         started = threading.Event()
@@ -104,22 +104,22 @@ class Harness:
 
     def wait(self, accept: Callable[[str], bool]) -> str:
         """Wait for a state."""
-        with self.root.heard:
-            ok = self.root.heard.wait_for(
+        with self.root.received:
+            ok = self.root.received.wait_for(
                 lambda: accept(self.root.state), timeout=_TIMEOUT_S
             )
-        assert ok, f"{self.root.state}: {self.bench.problem}"
+        assert ok, f"{self.root.state}: {self.context.problem}"
         return str(self.root.state)
 
     def run(self, name: str) -> None:
         """Run a routine to its success."""
         self.loop.put(lambda: getattr(self.root, f"do{name}")())
-        with self.root.heard:
-            self.root.heard.wait_for(
+        with self.root.received:
+            self.root.received.wait_for(
                 lambda: self.root.state.startswith(name), timeout=10
             )
         state = self.wait(lambda s: s == "Done" or s.endswith("Failure"))
-        assert state == "Done", self.bench.problem
+        assert state == "Done", self.context.problem
 
     def scope(self) -> Any:
         """The column's newest status."""
@@ -131,7 +131,7 @@ class Harness:
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A misaligned microscope of three processes and a broker."""
     home = tmp_path_factory.mktemp("routines")
-    told = export(
+    wanted = export(
         {
             "broker.port": str(reserve_port()),
             "acquisition.request_timeout_s": "10",
@@ -145,8 +145,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
             "acquisition.simulation.stage_settle_ms": "2",
         }
     )
-    found = load_settings(environment={**told, "EM_HOME": str(home)})
-    with running_rig(found, environment=told) as supervisor:
+    found = load_settings(environment={**wanted, "EM_HOME": str(home)})
+    with running_rig(found, environment=wanted) as supervisor:
         tending = threading.Thread(target=supervisor.run)
         tending.start()
         yield found
@@ -171,7 +171,7 @@ def harness(settings: Settings) -> Iterator[Harness]:
 
 
 def truth(settings: Settings) -> Any:
-    return hidden(settings.acquisition.simulation)
+    return misalignment_of(settings.acquisition.simulation)
 
 
 def test_autoexposure_brings_the_mean_into_range(
@@ -212,15 +212,15 @@ def test_beam_spread_finds_the_hidden_spread(
 def test_find_aperture_finds_its_middle_and_returns(
     harness: Harness, settings: Settings
 ) -> None:
-    heard: list[Any] = []
-    harness.bus.subscribe("calibration.centroid", lambda m, _: heard.append(m))
+    received: list[Any] = []
+    harness.bus.subscribe("calibration.centroid", lambda m, _: received.append(m))
     harness.run("FindAperture")
     scope = harness.scope()
     assert (scope.mag_mode, scope.mag) == ("MAG", 2000)
     deadline = time.monotonic() + 10
-    while not heard and time.monotonic() < deadline:
+    while not received and time.monotonic() < deadline:
         time.sleep(0.02)
-    found = heard[0]
+    found = received[0]
     assert found.aperture_id == 1
     x, y = truth(settings).aperture_nm
     assert max(abs(found.x - x), abs(found.y - y)) <= 1500
@@ -231,14 +231,14 @@ def test_find_aperture_finds_its_middle_and_returns(
 def test_calibrate_resolution_finds_pixel_and_rotation(
     harness: Harness, settings: Settings
 ) -> None:
-    heard: list[Any] = []
-    harness.bus.subscribe("calibration.resolution", lambda m, _: heard.append(m))
+    received: list[Any] = []
+    harness.bus.subscribe("calibration.resolution", lambda m, _: received.append(m))
     harness.run("AutoFocus")
     harness.run("CalibrateResolution")
     deadline = time.monotonic() + 10
-    while not heard and time.monotonic() < deadline:
+    while not received and time.monotonic() < deadline:
         time.sleep(0.02)
-    found = heard[0].mag[2000]
+    found = received[0].mag[2000]
     pixel_nm = settings.acquisition.pixel_nm * truth(settings).pixel
     assert found.nm_per_px == pytest.approx((pixel_nm, pixel_nm), rel=0.003)
     assert np.degrees(found.rotation) == pytest.approx(37, abs=0.1)
@@ -247,7 +247,7 @@ def test_calibrate_resolution_finds_pixel_and_rotation(
 def test_dark_and_bright_references_are_written(
     harness: Harness, settings: Settings
 ) -> None:
-    folder = harness.bench.references
+    folder = harness.context.references
     harness.run("Darkfield")
     dark = tifffile.imread(folder / "dark.tiff")
     assert dark.shape == (256, 256)
@@ -279,11 +279,11 @@ def test_a_routine_without_frames_fails_puts_back_and_resumes(
     before = harness.scope()
     short = 2  # tries of a request, see the settings above
     set_faults(settings.home, {"camera_timeout_frames": short})
-    harness.bench.problem = ""
+    harness.context.problem = ""
     harness.start("BeamSpread")
     state = harness.wait(lambda s: s == "Done" or s.endswith("Failure"))
     assert state == "BeamSpread_Failure"
-    assert "camera.command" in harness.bench.problem
+    assert "camera.command" in harness.context.problem
     after = harness.scope()
     assert (after.brightness, after.screen) == (before.brightness, "up")
     clear_faults(settings.home)

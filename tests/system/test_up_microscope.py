@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from em_platform.acquisition.report import LiveReport
+from em_platform.acquisition.session.report import LiveReport
 from em_platform.cli.runs import montage_runs
 from tests.ports import reserve_port
 

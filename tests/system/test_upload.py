@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.acquisition.recorder import Recorder
-from em_platform.acquisition.uploaded import located
+from em_platform.acquisition.montages.uploaded import located
+from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.config import BrokerSettings, Settings, StorageSettings, TemdbSettings
-from em_platform.formats.image import read_image
+from em_platform.formats import read_image
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
 from em_platform.storage import Store, layout, open_store, store_of
@@ -247,7 +247,7 @@ def test_no_tile_is_lost_or_stored_twice_whatever_is_killed_or_refuses(
 
 def same_as_imaged(home: Path, montage: Any, store: Store) -> None:
     """Read the montage as Dagster does, and compare with what the camera saw."""
-    with Recorder(f"sqlite:///{home / 'recorder.sqlite'}") as recorder:
+    with Ledger(f"sqlite:///{home / 'recorder.sqlite'}") as recorder:
         recorded = recorder.montage(montage.acquisition_id, store=store)
     assert not recorded.failures
     assert len(recorded.tiles) == len(montage.tile_ids)

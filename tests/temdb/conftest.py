@@ -59,7 +59,7 @@ Act = Callable[[TEMdbClient], Awaitable[Any]]
 
 
 @pytest.fixture
-def talk(server: str) -> Callable[[Act], Any]:
+def call(server: str) -> Callable[[Act], Any]:
     """Run a coroutine on the published client."""
 
     def run(act: Act) -> Any:

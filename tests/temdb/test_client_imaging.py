@@ -22,10 +22,10 @@ from temdb.models import (
     StorageLocationCreate,
 )
 
-Talk = Callable[[Callable[[TEMdbClient], Any]], Any]
+Call = Callable[[Callable[[TEMdbClient], Any]], Any]
 
 
-def test_datasets_microscopes_and_lenses(talk: Talk, lab: Any) -> None:
+def test_datasets_microscopes_and_lenses(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         large = await client.dataset.create_with_estimate(
             "D1", estimated_roi_count=1000, tiles_per_roi=500_000
@@ -78,10 +78,10 @@ def test_datasets_microscopes_and_lenses(talk: Talk, lab: Any) -> None:
         with pytest.raises(NotFoundError):
             await client.lens_correction.get_current(str(scope.microscope_id), 100)
 
-    talk(act)
+    call(act)
 
 
-def test_the_state_of_a_task_follows_from_its_runs(talk: Talk, lab: Any) -> None:
+def test_the_state_of_a_task_follows_from_its_runs(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         tasks, runs = client.acquisition_task, client.acquisition
@@ -113,10 +113,10 @@ def test_the_state_of_a_task_follows_from_its_runs(talk: Talk, lab: Any) -> None
         assert (found.metadata, found.tilt_angle_deg) == ({"b": 2}, 1.5)
         assert (await lab.status_of(tasks.delete("T1")))[0] == 409
 
-    talk(act)
+    call(act)
 
 
-def test_a_scope_is_given_only_what_it_can_image_now(talk: Talk, lab: Any) -> None:
+def test_a_scope_is_given_only_what_it_can_image_now(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         tasks = client.acquisition_task
@@ -146,10 +146,10 @@ def test_a_scope_is_given_only_what_it_can_image_now(talk: Talk, lab: Any) -> No
         assert await names() == ["L1"]
         assert len(await names(skip_destroyed=False)) == 3
 
-    talk(act)
+    call(act)
 
 
-def test_a_tilt_series_is_one_group_of_tasks(talk: Talk, lab: Any) -> None:
+def test_a_tilt_series_is_one_group_of_tasks(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         tasks = client.acquisition_task
@@ -166,10 +166,10 @@ def test_a_tilt_series_is_one_group_of_tasks(talk: Talk, lab: Any) -> None:
         with pytest.raises(NotFoundError):
             await tasks.get("T50")  # all or none
 
-    talk(act)
+    call(act)
 
 
-def test_how_a_run_ended_is_written_once(talk: Talk, lab: Any) -> None:
+def test_how_a_run_ended_is_written_once(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         await client.acquisition_task.create(lab.new_task("T1"))
@@ -198,10 +198,10 @@ def test_how_a_run_ended_is_written_once(talk: Talk, lab: Any) -> None:
         )
         assert (await lab.status_of(lonely))[0] == 422
 
-    talk(act)
+    call(act)
 
 
-def test_quality_and_transfer_are_axes_of_their_own(talk: Talk, lab: Any) -> None:
+def test_quality_and_transfer_are_axes_of_their_own(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         await client.acquisition_task.create(lab.new_task("T1"))
@@ -225,10 +225,10 @@ def test_quality_and_transfer_are_axes_of_their_own(talk: Talk, lab: Any) -> Non
         )
         assert (await lab.status_of(nonsense))[0] == 422
 
-    talk(act)
+    call(act)
 
 
-def test_runs_are_listed_by_filters_order_and_cursor(talk: Talk, lab: Any) -> None:
+def test_runs_are_listed_by_filters_order_and_cursor(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         await client.acquisition_task.create(lab.new_task("T1"))
@@ -275,10 +275,10 @@ def test_runs_are_listed_by_filters_order_and_cursor(talk: Talk, lab: Any) -> No
         assert (await lab.status_of(runs.list(sort_by="password")))[0] == 422
         assert (await lab.status_of(runs.list(cursor="nonsense")))[0] == 422
 
-    talk(act)
+    call(act)
 
 
-def test_a_run_that_replaces_another_names_it(talk: Talk, lab: Any) -> None:
+def test_a_run_that_replaces_another_names_it(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         await client.acquisition_task.create(lab.new_task("T1"))
@@ -287,10 +287,10 @@ def test_a_run_that_replaces_another_names_it(talk: Talk, lab: Any) -> None:
         assert second.replaces_acquisition_id == "A1"
         assert (await lab.status_of(client.acquisition.delete("A1")))[0] == 409
 
-    talk(act)
+    call(act)
 
 
-def test_tiles_are_added_once_however_often_they_are_sent(talk: Talk, lab: Any) -> None:
+def test_tiles_are_added_once_however_often_they_are_sent(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         await client.acquisition_task.create(lab.new_task("T1"))
@@ -320,10 +320,10 @@ def test_tiles_are_added_once_however_often_they_are_sent(talk: Talk, lab: Any) 
             await runs.get_tile("A1", found[7].tile_id)
         assert (await lab.status_of(runs.delete("A1")))[0] == 409
 
-    talk(act)
+    call(act)
 
 
-def test_places_and_the_whole_lineage_of_a_run(talk: Talk, lab: Any) -> None:
+def test_places_and_the_whole_lineage_of_a_run(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         await client.acquisition_task.create(lab.new_task("T1"))
@@ -357,4 +357,4 @@ def test_places_and_the_whole_lineage_of_a_run(talk: Talk, lab: Any) -> None:
         plain = await runs.get_complete_metadata("A1")
         assert plain["acquisition"]["montage_id"] == "M1"
 
-    talk(act)
+    call(act)

@@ -26,18 +26,18 @@ from temdb.models import (
 )
 from temdb.models.section import OpticalImage
 
-Talk = Callable[[Callable[[TEMdbClient], Any]], Any]
+Call = Callable[[Callable[[TEMdbClient], Any]], Any]
 
 
-def test_health_and_what_it_is(talk: Talk, lab: Any) -> None:
+def test_health_and_what_it_is(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         assert (await client.health_check())["status"] == "ok"
         assert (await client.get_api_info())["api"] == "v2"
 
-    talk(act)
+    call(act)
 
 
-def test_specimens_and_their_pictures(talk: Talk, lab: Any) -> None:
+def test_specimens_and_their_pictures(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         made = await client.specimen.create(
             SpecimenCreate(
@@ -73,10 +73,10 @@ def test_specimens_and_their_pictures(talk: Talk, lab: Any) -> None:
         assert kept.functional_imaging_metadata == {"cells": [1, 2]}
         assert kept.updated_at > kept.created_at
 
-    talk(act)
+    call(act)
 
 
-def test_blocks_and_cutting_sessions(talk: Talk, lab: Any) -> None:
+def test_blocks_and_cutting_sessions(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         changed = BlockUpdate(microCT_info={"voxel_um": 1.5}, description="a block")
@@ -104,10 +104,10 @@ def test_blocks_and_cutting_sessions(talk: Talk, lab: Any) -> None:
         assert status == 409
         assert "has cutting sessions" in sentence
 
-    talk(act)
+    call(act)
 
 
-def test_sections_are_found_by_all_that_they_lie_on(talk: Talk, lab: Any) -> None:
+def test_sections_are_found_by_all_their_parents(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         assert await lab.make_section(client, 2) == "WAF1_S2"
@@ -144,10 +144,10 @@ def test_sections_are_found_by_all_that_they_lie_on(talk: Talk, lab: Any) -> Non
         with pytest.raises(NotFoundError):
             await sections.get("CUT1", "WAF1_S3")
 
-    talk(act)
+    call(act)
 
 
-def test_destroyed_follows_from_the_condition(talk: Talk, lab: Any) -> None:
+def test_destroyed_follows_from_the_condition(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         changed = SectionUpdate(condition="destroyed", condition_reason="beam")
@@ -162,10 +162,10 @@ def test_destroyed_follows_from_the_condition(talk: Talk, lab: Any) -> None:
         assert status == 422
         assert "read-only" in sentence
 
-    talk(act)
+    call(act)
 
 
-def test_substrates_keep_points_and_apertures(talk: Talk, lab: Any) -> None:
+def test_substrates_keep_points_and_apertures(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await client.substrate.create(
             SubstrateCreate(
@@ -187,10 +187,10 @@ def test_substrates_keep_points_and_apertures(talk: Talk, lab: Any) -> None:
         assert [each.media_id for each in tapes] == ["T1"]
         await client.substrate.delete("T1")
 
-    talk(act)
+    call(act)
 
 
-def test_regions_are_nested_and_named_by_where_they_lie(talk: Talk, lab: Any) -> None:
+def test_regions_are_nested_and_named_by_their_place(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         await lab.make_parents(client)
         part = await lab.make_roi(client, 3, parent=lab.ROI_ID)
@@ -215,10 +215,10 @@ def test_regions_are_nested_and_named_by_where_they_lie(talk: Talk, lab: Any) ->
         assert (await lab.status_of(client.roi.delete(lab.ROI_ID)))[0] == 409
         await client.roi.delete(part.roi_id)
 
-    talk(act)
+    call(act)
 
 
-def test_what_a_model_does_not_know_is_refused(talk: Talk, lab: Any) -> None:
+def test_what_a_model_does_not_know_is_refused(call: Call, lab: Any) -> None:
     async def act(client: TEMdbClient) -> None:
         extra = {"specimen_id": "S", "colour": "grey"}
         refused = client._async_request("POST", "specimens", json=extra)
@@ -235,4 +235,4 @@ def test_what_a_model_does_not_know_is_refused(talk: Talk, lab: Any) -> None:
         with pytest.raises(NotFoundError):
             await client.cutting_session.create(lonely)
 
-    talk(act)
+    call(act)

@@ -15,8 +15,7 @@ from em_platform.temdb.database import (
     engine_of,
     migrate,
 )
-from em_platform.temdb.tables import Base
-from em_platform.temdb.uuid7 import uuid7
+from em_platform.temdb.tables import Base, uuid7
 
 
 def test_an_empty_file_is_brought_to_the_present_tables(tmp_path: Path) -> None:

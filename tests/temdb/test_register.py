@@ -1,4 +1,4 @@
-"""The register: what the platform tells a TEM DB, over HTTP, again and again."""
+"""The register: the platform's calls to a TEM DB, over HTTP, repeated."""
 
 import threading
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from em_platform.temdb.acquired import (
 from em_platform.temdb.register import Register
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
-Talk = Callable[[Callable[[TEMdbClient], Any]], Any]
+Call = Callable[[Callable[[TEMdbClient], Any]], Any]
 
 
 def montage(name: str = "m-1-t1", **more: Any) -> AcquiredMontage:
@@ -51,14 +51,14 @@ def tile(index: int, **more: Any) -> AcquiredTile:
     return AcquiredTile(**(given | more))
 
 
-def test_all_parents_that_are_missing_are_made(register: Register, talk: Talk) -> None:
-    told = montage(specimen_id="mouse-1", aperture_id=4, vertices_nm=((0, 0), (9, 0)))
-    register.ensure_acquisition(told)
+def test_all_parents_that_are_missing_are_made(register: Register, call: Call) -> None:
+    given = montage(specimen_id="mouse-1", aperture_id=4, vertices_nm=((0, 0), (9, 0)))
+    register.ensure_acquisition(given)
 
     async def act(client: TEMdbClient) -> Any:
         return await client.acquisition.get_with_full_metadata("m-1-t1")
 
-    full = talk(act)
+    full = call(act)
     assert full.specimen["specimen_id"] == "mouse-1"
     assert full.section["section_id"] == "mouse-1-media_S5"
     assert full.task["task_id"] == "m-1"
@@ -72,7 +72,7 @@ def test_all_parents_that_are_missing_are_made(register: Register, talk: Talk) -
 
 
 def test_a_section_that_the_lab_has_entered_is_used(
-    register: Register, talk: Talk
+    register: Register, call: Call
 ) -> None:
     register.ensure_acquisition(montage("m-1-t1", specimen_id="mouse-1"))
     named = montage("m-2-t1", section_id="mouse-1-media_S1", specimen_id="unassigned")
@@ -82,13 +82,13 @@ def test_a_section_that_the_lab_has_entered_is_used(
         full = await client.acquisition.get_with_full_metadata("m-2-t1")
         return full, await client.roi.list_by_section("mouse-1-media_S1")
 
-    full, rois = talk(act)
+    full, rois = call(act)
     assert full.specimen["specimen_id"] == "mouse-1"
     assert [roi.roi_number for roi in rois] == [1, 2]
 
 
 def test_a_region_that_was_loaded_from_temdb_is_used_with_its_task(
-    register: Register, talk: Talk
+    register: Register, call: Call
 ) -> None:
     register.ensure_acquisition(montage("m-1-t1", specimen_id="mouse-1"))
 
@@ -104,7 +104,7 @@ def test_a_region_that_was_loaded_from_temdb_is_used_with_its_task(
         )
         return str(roi.roi_id)
 
-    roi_id = talk(plan)
+    roi_id = call(plan)
     loaded = montage(f"{roi_id}-t1", montage_id=roi_id)
     for _ in range(2):
         register.ensure_acquisition(loaded)
@@ -113,10 +113,12 @@ def test_a_region_that_was_loaded_from_temdb_is_used_with_its_task(
         run = await client.acquisition.get(f"{roi_id}-t1")
         return run.roi_id, run.acquisition_task_id, len(await client.roi.list_all())
 
-    assert talk(act) == (roi_id, "PLAN-7", 1)
+    assert call(act) == (roi_id, "PLAN-7", 1)
 
 
-def test_saying_it_all_twice_changes_nothing(register: Register, talk: Talk) -> None:
+def test_registering_it_all_twice_changes_nothing(
+    register: Register, call: Call
+) -> None:
     for _ in range(2):
         register.ensure_acquisition(montage())
         register.put_tiles("m-1-t1", [tile(n) for n in range(3)])
@@ -140,30 +142,30 @@ def test_saying_it_all_twice_changes_nothing(register: Register, talk: Talk) -> 
             (await client.acquisition.get("m-1-t1")).end_time,
         )
 
-    specimens, rois, end_time = talk(act)
+    specimens, rois, end_time = call(act)
     assert (len(specimens), len(rois), end_time) == (1, 1, START)
 
 
-def test_a_larger_focus_score_is_a_sharper_tile(register: Register, talk: Talk) -> None:
+def test_a_larger_focus_score_is_a_sharper_tile(register: Register, call: Call) -> None:
     register.ensure_acquisition(montage())
     neighbour = MatchedNeighbour(
         row=0, column=0, position="left", dx_px=-2, dy_px=1, good_matches=3
     )
-    told = [tile(0, focus=0.8), tile(1, focus=0.1, matches=(neighbour,))]
-    assert register.put_tiles("m-1-t1", told) == 2
-    assert register.put_tiles("m-1-t1", [*told, tile(2)]) == 1
+    given = [tile(0, focus=0.8), tile(1, focus=0.1, matches=(neighbour,))]
+    assert register.put_tiles("m-1-t1", given) == 2
+    assert register.put_tiles("m-1-t1", [*given, tile(2)]) == 1
 
     async def act(client: TEMdbClient) -> Any:
         return await client.acquisition.get_all_tiles("m-1-t1")
 
-    blurred, sharp, _ = talk(act)
+    blurred, sharp, _ = call(act)
     assert blurred.focus_score == pytest.approx(0.2)
     assert sharp.focus_score == pytest.approx(0.9)
     assert sharp.matcher[0].match_quality == 3
     assert sharp.matcher[0].position == "left"
 
 
-def test_a_run_that_ends_sums_up_its_tiles(register: Register, talk: Talk) -> None:
+def test_a_run_that_ends_sums_up_its_tiles(register: Register, call: Call) -> None:
     register.ensure_acquisition(montage())
     good, bad = (
         MatchedNeighbour(
@@ -178,7 +180,7 @@ def test_a_run_that_ends_sums_up_its_tiles(register: Register, talk: Talk) -> No
     async def act(client: TEMdbClient) -> Any:
         return await client.acquisition.get("m-1-t1")
 
-    run = talk(act)
+    run = call(act)
     assert run.tile_count == 3
     assert run.avg_focus_score == pytest.approx(0.8)
     assert run.median_match_quality == 2
@@ -192,7 +194,7 @@ def test_a_run_that_has_ended_cannot_end_otherwise(register: Register) -> None:
 
 
 def test_imaging_again_is_a_new_task_whose_run_names_the_old_one(
-    register: Register, talk: Talk
+    register: Register, call: Call
 ) -> None:
     register.ensure_acquisition(montage("m-1-t1"))
     register.finish("m-1-t1", status="complete")
@@ -214,20 +216,20 @@ def test_imaging_again_is_a_new_task_whose_run_names_the_old_one(
             await client.roi.list_all(),
         )
 
-    old, task, rois = talk(act)
+    old, task, rois = call(act)
     assert (old.superseded_by, old.status) == ("m-1-r2", "needs_review")
     assert task.roi_id == old.roi_id
     assert len(rois) == 1
 
 
-def test_a_lens_montage_needs_no_specimen(register: Register, talk: Talk) -> None:
+def test_a_lens_montage_needs_no_specimen(register: Register, call: Call) -> None:
     register.ensure_acquisition(montage("lens-1-t1", kind="lens_correction"))
     assert register.put_tiles("lens-1-t1", [tile(0)]) == 1
 
     async def act(client: TEMdbClient) -> Any:
         return await client.acquisition.get("lens-1-t1"), await client.specimen.list()
 
-    run, specimens = talk(act)
+    run, specimens = call(act)
     assert (run.kind, run.roi_id, specimens) == ("lens_correction", None, [])
 
 
@@ -242,11 +244,11 @@ def test_tasks_are_counted_by_state(register: Register) -> None:
 
 def test_an_id_of_another_montage_is_refused(register: Register) -> None:
     register.ensure_acquisition(montage("m-1-t1"))
-    with pytest.raises(SourceRefused, match="known as one of montage m-1"):
+    with pytest.raises(SourceRefused, match="belongs to montage m-1 there, not to m-2"):
         register.ensure_acquisition(montage("m-1-t1", montage_id="m-2"))
 
 
-def test_two_that_register_at_once_make_one_of_each(server: str, talk: Talk) -> None:
+def test_two_that_register_at_once_make_one_of_each(server: str, call: Call) -> None:
     errors: list[Exception] = []
 
     def ensure(number: int) -> None:
@@ -268,7 +270,7 @@ def test_two_that_register_at_once_make_one_of_each(server: str, talk: Talk) -> 
         runs = await client.acquisition.list()
         return len(await client.specimen.list()), len(rois), len(runs.acquisitions)
 
-    assert talk(act) == (1, 3, 3)
+    assert call(act) == (1, 3, 3)
 
 
 def test_a_wrong_token_is_refused_and_said(server: str) -> None:
@@ -291,10 +293,10 @@ def test_what_nobody_knows_is_none(register: Register) -> None:
         register.put_tiles("m-9-t9", [tile(0)])
 
 
-def test_a_time_without_a_zone_is_utc(register: Register, talk: Talk) -> None:
+def test_a_time_without_a_zone_is_utc(register: Register, call: Call) -> None:
     register.ensure_acquisition(montage(started_at=START.replace(tzinfo=None)))
 
     async def act(client: TEMdbClient) -> Any:
         return (await client.acquisition.get("m-1-t1")).start_time
 
-    assert talk(act) == START
+    assert call(act) == START

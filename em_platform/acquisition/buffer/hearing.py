@@ -9,8 +9,8 @@ from typing import Any
 
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.tables import FREED, IMAGED, REFUSED, SUPERSEDED
-from em_platform.acquisition.events import COMPLETE, RAW, Said, safe_id
 from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.acquisition.recorder.events import COMPLETE, RAW, Message, safe_id
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Hearing:
         self._journal = journal
         self._devices: dict[str, Any] = {}
 
-    def note(self, said: Sequence[Said]) -> None:
+    def note(self, said: Sequence[Message]) -> None:
         """Write all of it in one commit.
 
         Raises
@@ -46,7 +46,7 @@ class Hearing:
             for each in said:
                 self._note(cursor, each)
 
-    def _note(self, cursor: sqlite3.Cursor, said: Said) -> None:
+    def _note(self, cursor: sqlite3.Cursor, said: Message) -> None:
         if said.topic in _DEVICES:
             self._devices[said.topic] = said.body
         elif said.body["montage_id"] == "":
@@ -62,7 +62,7 @@ class Hearing:
         elif said.body["state"] == "cancelled":
             _note_cancelled(cursor, said)
 
-    def _note_frame(self, cursor: sqlite3.Cursor, said: Said) -> None:
+    def _note_frame(self, cursor: sqlite3.Cursor, said: Message) -> None:
         tile_id, montage_id = said.body["tile_id"], said.body["montage_id"]
         body = json.dumps(said.body)
         cursor.execute(
@@ -87,7 +87,7 @@ class Hearing:
             )
 
 
-def _note_tile(cursor: sqlite3.Cursor, said: Said) -> None:
+def _note_tile(cursor: sqlite3.Cursor, said: Message) -> None:
     cursor.execute(
         "INSERT OR REPLACE INTO notes SELECT :tile, :topic, :body WHERE NOT EXISTS "
         "(SELECT 1 FROM tiles WHERE tile_id = :tile AND state = :freed)",
@@ -100,7 +100,7 @@ def _note_tile(cursor: sqlite3.Cursor, said: Said) -> None:
     )
 
 
-def _note_end(cursor: sqlite3.Cursor, said: Said) -> None:
+def _note_end(cursor: sqlite3.Cursor, said: Message) -> None:
     key = safe_id(said.body["acquisition_id"])
     body = {**said.body, "ended_at": _said_at(said)}
     cursor.execute(
@@ -133,7 +133,7 @@ def _note_superseded(
     )
 
 
-def _note_cancelled(cursor: sqlite3.Cursor, said: Said) -> None:
+def _note_cancelled(cursor: sqlite3.Cursor, said: Message) -> None:
     """Note the acquisitions of a montage that had begun and have no end.
 
     One that began later than this was said is another try at the same montage.
@@ -157,7 +157,7 @@ def _keep(cursor: sqlite3.Cursor, table: str, montage_id: str, body: Any) -> Non
     )
 
 
-def _said_at(said: Said) -> float:
+def _said_at(said: Message) -> float:
     """When it was sent, in seconds since 1970."""
     sent_ms = said.headers.get("sent_at", "")
     return int(sent_ms) / 1000 if sent_ms.isdecimal() else time.time()

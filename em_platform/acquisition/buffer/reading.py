@@ -10,7 +10,7 @@ import numpy as np
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.tables import TileRow
 from em_platform.errors import FormatError
-from em_platform.formats.image import read_header
+from em_platform.formats import read_header
 
 log = logging.getLogger(__name__)
 

@@ -10,22 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.acquisition.buffer.aloha_client import AlohaClient
+from em_platform.acquisition.buffer.backlog import write_backlog
 from em_platform.acquisition.buffer.freeing import Freer
 from em_platform.acquisition.buffer.hearing import TOPICS, Hearing
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.reading import Reader
 from em_platform.acquisition.buffer.uploading import Uploader
-from em_platform.acquisition.events import COMPLETE, Said, safe_id
 from em_platform.acquisition.frame_paths import frames_folder
-from em_platform.acquisition.held_up import tell_held_up
-from em_platform.acquisition.on_disk import said_on_disk
-from em_platform.acquisition.reconciling import Reconciliation
-from em_platform.acquisition.recorder import recorder_of
+from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.recorder.events import COMPLETE, Message, safe_id
+from em_platform.acquisition.recorder.reconcile import Reconciliation, scan_folder
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, StorageError
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.service import run_service
-from em_platform.processes.alone import alone_in
+from em_platform.processes.single_instance import single_instance
 from em_platform.processes.web import token_of
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,10 @@ def run(settings: Settings, *, name: str) -> None:
         Another buffer works in this home.
     """
     folder = settings.home.absolute() / "buffer"
-    with alone_in(folder, "buffer"), closing(Journal(folder / "journal.sqlite")) as j:
+    with (
+        single_instance(folder, "buffer"),
+        closing(Journal(folder / "journal.sqlite")) as j,
+    ):
         run_service(
             name,
             settings.broker,
@@ -65,7 +67,7 @@ class BufferService:
         self._journal = journal
         self._home = settings.home.absolute()
         self._frames = frames_folder(settings)
-        self._waiting: queue.Queue[Said | None] = queue.Queue()
+        self._waiting: queue.Queue[Message | None] = queue.Queue()
         self._stop = threading.Event()
         self._hearing = Hearing(journal)
         self._reconciliation = Reconciliation(
@@ -116,7 +118,7 @@ class BufferService:
         """Leave word of what is in the way, as far as it is not always the same."""
         sentence = next(iter(list(self._uploader.held_up.values())), "")
         if sentence != self._held_up:
-            tell_held_up(self._home, sentence)
+            write_backlog(self._home, sentence)
             self._held_up = sentence
 
     def close(self) -> None:
@@ -129,7 +131,7 @@ class BufferService:
 
     def _hear(self, message: Any, headers: Mapping[str, str]) -> None:
         self._waiting.put(
-            Said(headers["topic"], message.model_dump(mode="json"), headers)
+            Message(headers["topic"], message.model_dump(mode="json"), headers)
         )
 
     def _write(self) -> None:
@@ -142,7 +144,7 @@ class BufferService:
             if None in batch:
                 return
 
-    def _note(self, said: list[Said]) -> None:
+    def _note(self, said: list[Message]) -> None:
         """Write all, however long the journal cannot be written."""
         told = ""
         while said:
@@ -158,7 +160,7 @@ class BufferService:
             else:
                 return
 
-    def _unheard(self, said: list[Said]) -> list[Said]:
+    def _unheard(self, said: list[Message]) -> list[Message]:
         """Frames of the montages that `said` completes which nobody heard of."""
         ended = {s.body["montage_id"] for s in said if s.topic == COMPLETE}
         # An id that is no name of a folder has no folder.
@@ -170,8 +172,8 @@ class BufferService:
             if found.topic != COMPLETE
         ]
 
-    def _on_disk(self, folder: Path) -> list[Said]:
-        return said_on_disk(
+    def _on_disk(self, folder: Path) -> list[Message]:
+        return scan_folder(
             folder,
             recorded=self._journal.tile_ids(folder.name),
             is_complete=lambda key: self._journal.montage(safe_id(key)) is not None,
@@ -217,7 +219,7 @@ def client_of(settings: Settings) -> AlohaClient:
 def _recorded(
     settings: Settings, montage_id: str, acquisition_id: str
 ) -> frozenset[str]:
-    with recorder_of(settings) as recorder:
+    with ledger_of(settings) as recorder:
         if not recorder.is_complete(acquisition_id):
             return frozenset()
         return frozenset(recorder.tile_ids(montage_id))

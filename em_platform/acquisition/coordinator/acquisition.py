@@ -177,11 +177,11 @@ class Acquisition(Machine):
         self.session.spare_specimen()
 
     def _aperture(self) -> dict[str, Any]:
-        fields: dict[str, Any] = self.session.needs.aperture()
+        fields: dict[str, Any] = self.session.requirements.aperture()
         return fields
 
     def _tilt(self) -> dict[str, Any]:
-        fields: dict[str, Any] = self.session.needs.tilt()
+        fields: dict[str, Any] = self.session.requirements.tilt()
         return fields
 
     def _region(self) -> dict[str, Any]:
@@ -204,11 +204,11 @@ class Acquisition(Machine):
 
     def wants_aperture(self) -> bool:
         """Whether the region is in another aperture."""
-        return bool(self.session.needs.wants_aperture())
+        return bool(self.session.requirements.wants_aperture())
 
     def wants_prepare(self) -> bool:
         """Whether the column is not as the region needs it."""
-        return not self.session.needs.is_prepared()
+        return not self.session.requirements.is_prepared()
 
     def wants_pause(self) -> bool:
         """Whether the operator wants a pause."""
@@ -220,14 +220,14 @@ class Acquisition(Machine):
 
     def wants_tilt(self) -> bool:
         """Whether the stage must be tilted, or tilted back."""
-        return bool(self.session.needs.must_tilt())
+        return bool(self.session.requirements.must_tilt())
 
     def is_lens_region(self) -> bool:
         """Whether the lens montage was the region."""
         return bool(self.session.entry.roi.get("acquisition_type") == LENS)
 
     def _wants(self, name: str) -> bool:
-        return name in self.session.needs.wanted()
+        return name in self.session.requirements.wanted()
 
 
 def state_name(state: Any) -> str:

@@ -15,7 +15,7 @@ class Situation:
     """What is known before an aperture is imaged.
 
     `needed_bytes` is what its frames will take, `beam_mean` the mean grey of the last
-    tile (None: none was heard of), `calibrations` those that the region asks for.
+    tile (None: unknown), `calibrations` those that the region asks for.
     """
 
     montage_id: str

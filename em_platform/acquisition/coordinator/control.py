@@ -1,4 +1,4 @@
-"""What the operator, quality control and other services tell the coordinator."""
+"""What the operator, quality control and other services send the coordinator."""
 
 import logging
 import time
@@ -9,13 +9,13 @@ from typing import Any
 from em_platform.acquisition.coordinator.intake import take_roi
 from em_platform.acquisition.coordinator.names import STATES
 from em_platform.acquisition.coordinator.roi_queue import removed, reordered
-from em_platform.acquisition.machines.machine import Machine, hears
+from em_platform.acquisition.machines.machine import Machine, on_message
 
 log = logging.getLogger(__name__)
 
 _ECHO_S = 1.0
-"""Quality control repeats its verdict each second; one that was said before the start
-and comes once more within this time is from before it has heard of the start."""
+"""Quality control repeats its verdict each second; one published before the start
+and comes once more within this time was sent before it received the start."""
 
 _REMEMBERED = 1000
 
@@ -45,7 +45,7 @@ class Control(Machine):
 
     # --- the operator ---
 
-    @hears("ui.run", include_headers=True)
+    @on_message("ui.run", include_headers=True)
     def _on_run(self, message: Any, headers: Headers) -> None:
         if self._is_repeated(headers):
             return
@@ -59,11 +59,11 @@ class Control(Machine):
             "start",
         ):
             if getattr(message, name):
-                log.info("coordinator: the operator says %s", name)
+                log.info("coordinator: the operator requests %s", name)
                 getattr(self, f"run_{name}")()
 
     def run_start(self) -> None:
-        """Begin a session, or go on with one that rests."""
+        """Begin a session, or resume one that rests."""
         if self.rests():
             self.go_on()
         elif not self.is_imaging() and self.session.has_work():
@@ -122,24 +122,24 @@ class Control(Machine):
             self.session.going_on()
             state = self.state
             if "_Montage_" in state and not state.endswith("_Montage_Failure"):
-                self.session.resumed()  # else its Begin says so
+                self.session.resumed()  # else its Begin publishes it
         self.resume()
 
-    @hears("ui.setup", include_headers=True)
+    @on_message("ui.setup", include_headers=True)
     def _on_setup(self, message: Any, headers: Headers) -> None:
         if self._is_repeated(headers):
             return
         wanted = [name for name, asked in message.model_dump().items() if asked]
-        if self.is_imaging() or self.session.book.pages.mode != "preview":
+        if self.is_imaging() or self.session.registry.state.mode != "preview":
             log.warning("coordinator: a session is under way, %s is not done", wanted)
             return
         for name in wanted:
             if name == "lens_correction":
                 self._setups.append("doLensCorrection")
-            elif name in self.session.needs.available:
+            elif name in self.session.requirements.available:
                 self._setups.append(f"do{STATES[name]}")
             else:
-                known = ", ".join(sorted(self.session.needs.available))
+                known = ", ".join(sorted(self.session.requirements.available))
                 sentence = (
                     f"coordinator: there is no routine for {name}, one of {known} or "
                     "lens_correction was expected; ask for one of these"
@@ -154,20 +154,20 @@ class Control(Machine):
 
     # --- the queue ---
 
-    @hears("roi.create", include_headers=True)
+    @on_message("roi.create", include_headers=True)
     def _on_create(self, message: Any, headers: Headers) -> None:
         take_roi(self.session, message.model_dump(mode="json"), headers)
 
-    @hears("roi.queue.update")
+    @on_message("roi.queue.update")
     def _on_update(self, message: Any) -> None:
-        book = self.session.book
-        queue = removed(book.pages.queue, message.remove or ())
+        registry = self.session.registry
+        queue = removed(registry.state.queue, message.remove or ())
         if message.reorder:
             queue = reordered(queue, message.reorder)
-        book.change(queue=queue)
-        self.session.teller.queue(book.pages)
+        registry.change(queue=queue)
+        self.session.publisher.queue(registry.state)
 
-    @hears("roi.load", include_headers=True)
+    @on_message("roi.load", include_headers=True)
     def _on_load(self, message: Any, headers: Headers) -> None:
         if not self._is_repeated(headers):
             self.load(message)
@@ -178,7 +178,7 @@ class Control(Machine):
 
     # --- verdicts and calibrations ---
 
-    @hears("qc.status")
+    @on_message("qc.status")
     def _on_qc(self, message: Any) -> None:
         verdict = (str(message.status), message.reason or "")
         self._verdict = verdict
@@ -188,35 +188,35 @@ class Control(Machine):
         if not self.is_imaging():
             return
         if verdict[0] == "STOP_NOW" and "_Stopped_" not in self.state:
-            self.session.stop_now = verdict[1] or "quality control says so"
+            self.session.stop_now = verdict[1] or "quality control requests it"
             self.halt()
         elif verdict[0] == "STOP_AT_END" and not self.session.stop_at_end:
-            self.session.stop_at_end = verdict[1] or "quality control says so"
+            self.session.stop_at_end = verdict[1] or "quality control requests it"
 
-    @hears("qc.tile")
+    @on_message("qc.tile")
     def _on_verdict(self, message: Any) -> None:
         self.session.judged(message)
 
-    @hears("lens_correction.setup")
+    @on_message("lens_correction.setup")
     def _on_lens_setup(self, message: Any) -> None:
         self.session.lens.set_up(message)
 
-    @hears("calibration.resolution")
+    @on_message("calibration.resolution")
     def _on_resolution(self, message: Any) -> None:
         self.session.optics.note_scales(message)
 
-    @hears("calibration.centroid")
+    @on_message("calibration.centroid")
     def _on_centroid(self, message: Any) -> None:
         self.session.optics.note_centroid(message)
 
-    @hears("tile.statistics.min_max_mean")
+    @on_message("tile.statistics.min_max_mean")
     def _on_mean(self, message: Any) -> None:
         self.session.beam_mean = float(message.mean)
 
     # --- what is remembered ---
 
     def _forget_stops(self) -> None:
-        """What quality control said until now does not count any more."""
+        """Ignore the stops that quality control published until now."""
         self.session.stop_now = self.session.stop_at_end = ""
         self._echo = self._verdict
         self._went_on_s = time.monotonic()
@@ -232,5 +232,5 @@ class Control(Machine):
 
 
 def sending_of(headers: Headers) -> tuple[str | None, ...]:
-    """What tells one sending of a message from the next."""
+    """Identifies one sending of a message: a repeat has the same."""
     return tuple(headers.get(name) for name in ("source", "sent_at", "sequence"))

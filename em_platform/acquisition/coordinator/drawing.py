@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.acquisition.coordinator.names import STATES
+from em_platform.acquisition.coordinator.publisher import Publisher
 from em_platform.acquisition.coordinator.service import machine_of
-from em_platform.acquisition.coordinator.teller import Teller
-from em_platform.acquisition.machines.bench import bench_of
+from em_platform.acquisition.machines.context import context_of
 from em_platform.acquisition.machines.loop import Loop
 from em_platform.config import Settings
 from em_platform.errors import ConfigError, ToolFailed, ToolMissing
@@ -86,7 +86,10 @@ def picture() -> tuple[tuple[Node, ...], tuple[Arrow, ...]]:
     """All states, nested, and all arrows between them; a routine is one state."""
     settings = Settings()
     machine: Any = machine_of(
-        settings, bench_of(settings), loop=Loop(), teller=Teller(lambda *_, **__: None)
+        settings,
+        context_of(settings),
+        loop=Loop(),
+        publisher=Publisher(lambda *_, **__: None),
     )
     merged: dict[tuple[Names, Names], list[str]] = {}
     for inner_source, inner_dest, label in _transitions(

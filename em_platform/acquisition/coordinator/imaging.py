@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from em_platform.acquisition.coordinator.book import Begun
+from em_platform.acquisition.coordinator.registry import Begun
 from em_platform.acquisition.frame_paths import (
     complete_body_path,
     frame_path,
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 _UNSURE_S = 5.0
 """Messages that the broker had not confirmed when the process was killed are not older
-than this; their tiles are told again, which no listener minds."""
+than this; their tiles are published again, which every subscriber accepts."""
 
 
 class Imaging:
     """The stops of one acquisition, those that are done, and how fast it went.
 
     A tile is done when the body of its `tile.raw` is on disk: an acquisition that was
-    broken off goes on with the first stop that has none.
+    interrupted goes on with the first stop that has none.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Imaging:
         ]
 
     def expose(self) -> None:
-        """Note that the camera is told to expose the next tile."""
+        """Note that the camera is commanded to expose the next tile."""
         self.exposing = self._name(self._waiting[-1])
 
     def command(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class Imaging:
     def find_done(self) -> int:
         """Leave out the tiles that an earlier process imaged; how many those are.
 
-        `unsure` are then the bodies of those that may not have been heard of.
+        `unsure` are then the bodies of those that may not have been published.
         """
         found: list[tuple[float, dict[str, Any]]] = []
         for stop in self.stops:
@@ -237,7 +237,7 @@ class Imaging:
 
 
 def now() -> datetime:
-    """The time of day, as it is said and written."""
+    """The time of day, as it is published and written."""
     return datetime.now(UTC)
 
 

@@ -1,4 +1,4 @@
-"""Takes a region into the queue, or says why not."""
+"""Takes a region into the queue, or reports why not."""
 
 import json
 import logging
@@ -24,8 +24,8 @@ def take_roi(
     One that cannot be imaged is refused by a `roi.status`.
     """
     sending = json.dumps([headers.get(n) for n in ("source", "sent_at", "sequence")])
-    book = session.book
-    queue = book.pages.queue
+    registry = session.registry
+    queue = registry.state.queue
     montage_id = str(fields["montage_id"])
     known = next((e for e in queue if e.montage_id == montage_id), None)
     if known is not None and (known.sending == sending or known.roi == fields):
@@ -35,7 +35,7 @@ def take_roi(
     sentence = _refusal(session, fields, known)
     if sentence:
         log.error("%s", sentence)
-        session.teller.refused(montage_id, sentence)
+        session.publisher.refused(montage_id, sentence)
         return
     entry = Entry(
         roi=fields,
@@ -43,9 +43,9 @@ def take_roi(
         source="UI" if headers.get("service") == "operator" else "external",
         sending=sending,
     )
-    book.change(queue=added(queue, entry, fields.get("queue_position")))
-    session.teller.roi(entry)
-    session.teller.queue(book.pages)
+    registry.change(queue=added(queue, entry, fields.get("queue_position")))
+    session.publisher.roi(entry)
+    session.publisher.queue(registry.state)
 
 
 def _refusal(session: Session, fields: dict[str, Any], known: Entry | None) -> str:
@@ -59,15 +59,15 @@ def _refusal(session: Session, fields: dict[str, Any], known: Entry | None) -> s
     if not montage_id:
         return "coordinator: a roi has no montage_id; give it one"
     try:
-        montage_folder(session.bench.frames, montage_id)
+        montage_folder(session.context.frames, montage_id)
         if fields["acquisition_type"] != LENS or fields["vertices"]:
             polygon_nm(created(fields))
     except PlatformError as error:
         return str(error)
     asked = [name for name, is_asked in fields["calibrations"].items() if is_asked]
-    missing = sorted({*asked} - session.needs.available - {LENS})
+    missing = sorted({*asked} - session.requirements.available - {LENS})
     if missing:
-        there_is = ", ".join(sorted(session.needs.available))
+        there_is = ", ".join(sorted(session.requirements.available))
         return (
             f"coordinator: roi {montage_id} asks for {', '.join(missing)}, there is no "
             f"such routine, only {there_is}; leave it out"

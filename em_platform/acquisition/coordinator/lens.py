@@ -5,7 +5,7 @@ from typing import Any
 
 from em_platform.acquisition.coordinator.montage import Montage
 from em_platform.acquisition.coordinator.roi_queue import Entry
-from em_platform.acquisition.machines.machine import Machine, hears
+from em_platform.acquisition.machines.machine import Machine, on_message
 from em_platform.config import AcquisitionSettings
 
 
@@ -83,8 +83,8 @@ class LensCorrection(Machine):
         self._answer = ""
 
     def explain(self) -> None:
-        """Tell why the lens is not known."""
-        self.bench.problem = (
+        """Publish why the lens is not known."""
+        self.context.problem = (
             f"coordinator: the lens is not corrected after {self._tries} montages: "
             f"{self._reason()}; see to the lens montage and its service, then retry"
         )
@@ -99,7 +99,7 @@ class LensCorrection(Machine):
     def _region(self) -> dict[str, Any]:
         region: dict[str, Any] = dict(self.session.lens.region(self._entry()))
         number = self._tries - self._left + 1
-        if number > 1 and self.session.book.pages.begun is None:
+        if number > 1 and self.session.registry.state.begun is None:
             region["montage_id"] += f"-{number}"
         self._montage_id = region["montage_id"]
         return region
@@ -110,7 +110,7 @@ class LensCorrection(Machine):
             f"{self._timeout_s:g} s"
         )
 
-    @hears("lens_correction.transform")
+    @on_message("lens_correction.transform")
     def _on_transform(self, message: Any) -> None:
         is_awaited = self.get_machine_state() == "AwaitTransform"
         if not is_awaited or message.montage_id != self._montage_id:

@@ -4,11 +4,11 @@ import logging
 from typing import Any
 
 from em_platform.acquisition.coordinator import roi_queue
-from em_platform.acquisition.coordinator.book import Book
 from em_platform.acquisition.coordinator.imaging import now
 from em_platform.acquisition.coordinator.optics import Optics
+from em_platform.acquisition.coordinator.registry import Registry
 from em_platform.acquisition.coordinator.roi_queue import Entry
-from em_platform.acquisition.machines.bench import Bench
+from em_platform.acquisition.machines.context import Context
 from em_platform.acquisition.roi import created, middle_nm, roi_of
 
 log = logging.getLogger(__name__)
@@ -22,22 +22,22 @@ class LensMontages:
     `steps` counts tilt steps since the last lens montage.
     """
 
-    def __init__(self, bench: Bench, book: Book, optics: Optics) -> None:
+    def __init__(self, context: Context, registry: Registry, optics: Optics) -> None:
         self.steps = 0
-        self._bench = bench
-        self._book = book
+        self._context = context
+        self._registry = registry
         self._optics = optics
 
     def set_up(self, message: Any) -> None:
-        """Keep what a `lens_correction.setup` says."""
-        self._book.change(lens_setup=message.model_dump(mode="json"))
+        """Keep what a `` reports."""
+        self._registry.change(lens_setup=message.model_dump(mode="json"))
 
     def due(self) -> Entry | None:
         """A lens montage for the queue, put in front, when so many regions are done.
 
         There is none behind the last region: its lens would correct nothing.
         """
-        pages = self._book.pages
+        pages = self._registry.state
         setup = pages.lens_setup or {}
         every = setup.get("every_n_rois", 0) if setup.get("enabled") else 0
         if (
@@ -48,7 +48,7 @@ class LensMontages:
             return None
         entry = Entry(roi=self.region(None), source="cadence")
         queue = roi_queue.added(pages.queue, entry, None)
-        self._book.change(queue=queue, since_lens=0)
+        self._registry.change(queue=queue, since_lens=0)
         return entry
 
     def wanted(self, entry: Entry) -> bool:
@@ -58,10 +58,10 @@ class LensMontages:
         asked = (entry.roi.get("calibrations") or {}).get(LENS)
         if asked and LENS not in entry.calibrated:
             return True
-        begun = self._book.pages.begun
+        begun = self._registry.state.begun
         if begun is not None:
             return begun.lens
-        setup = self._book.pages.lens_setup or {}
+        setup = self._registry.state.lens_setup or {}
         every = setup.get("every_n_tilt_steps", 0) if setup.get("enabled") else 0
         return 0 < every <= self.steps
 
@@ -71,14 +71,14 @@ class LensMontages:
         One that was begun goes on. A region of the type lens_correction with a polygon
         is imaged as it is.
         """
-        begun = self._book.pages.begun
+        begun = self._registry.state.begun
         if begun is not None and begun.lens:
             return begun.roi
         is_lens = entry is not None and entry.roi.get("acquisition_type") == LENS
         if entry is not None and is_lens and len(entry.roi.get("vertices") or ()) > 2:
             return dict(entry.roi)
-        settings = self._bench.settings
-        setup = self._book.pages.lens_setup or {}
+        settings = self._context.settings
+        setup = self._registry.state.lens_setup or {}
         own = settings.acquisition.coordinator
         percent = setup.get("overlap_pct")
         scale = self._optics.scale()
@@ -104,13 +104,13 @@ class LensMontages:
     def _aperture(self, entry: Entry | None) -> int | None:
         if entry is not None and entry.roi.get("aperture_id") is not None:
             return int(entry.roi["aperture_id"])
-        status = self._bench.latest("stage.aperture.status")
+        status = self._context.latest("stage.aperture.status")
         return None if status is None else status.current_aperture
 
     def _center_nm(
         self, entry: Entry | None, setup: dict[str, Any]
     ) -> tuple[float, float]:
-        """As the setup says, else the region's middle, else where the stage is."""
+        """As the setup gives it, else the region's middle, else where the stage is."""
         center = setup.get("center")
         if entry is not None and entry.roi.get("overview_nm_per_pixel") is None:
             center = entry.roi.get("center") or center
@@ -118,7 +118,7 @@ class LensMontages:
             return center["x"], center["y"]
         if entry is not None and len(entry.roi.get("vertices") or ()) > 2:
             return middle_nm(entry.message)
-        status = self._bench.latest("stage.motion.status")
+        status = self._context.latest("stage.motion.status")
         if status is None or status.x is None or status.y is None:
             return 0.0, 0.0
         return status.x, status.y

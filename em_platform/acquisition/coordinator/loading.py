@@ -20,7 +20,7 @@ _PAGE = 1000
 
 
 class Loader:
-    """Asks TEM DB in a thread of its own; the loop takes what it says."""
+    """Asks TEM DB in a thread of its own; the loop takes the answer."""
 
     def __init__(self, settings: Settings, session: Session, loop: Loop) -> None:
         self._settings = settings
@@ -28,7 +28,7 @@ class Loader:
         self._loop = loop
 
     def load(self, message: Any) -> None:
-        """Answer one `roi.load`: put its regions into the queue, or say why not."""
+        """Answer one `roi.load`: queue its regions, or report why not."""
         threading.Thread(
             target=self._load, args=(message,), name="roi.load", daemon=True
         ).start()

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from em_platform.acquisition.machines.machine import Machine, hears
+from em_platform.acquisition.machines.machine import Machine, on_message
 from em_platform.acquisition.machines.requests import Capture, MoveStage
 from em_platform.acquisition.raster import Stop
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import PlatformError
 
-_FRESH_S = 1.5  # a stage at rest says so each second
+_FRESH_S = 1.5  # a stage at rest publishes its status each second
 
 
 _TRANSITIONS = [
@@ -44,8 +44,8 @@ class MoveToTile(MoveStage):
     def request(self) -> None:
         """Move; done at once where the stage has arrived already."""
         super().request()
-        status = self.bench.latest(self.answer)
-        is_fresh = self.bench.age_s(self.answer) < _FRESH_S
+        status = self.context.latest(self.answer)
+        is_fresh = self.context.age_s(self.answer) < _FRESH_S
         if status is not None and is_fresh and self.accepts(status):
             self.take(status)
 
@@ -77,7 +77,7 @@ class CaptureTile(Capture):
         self._stay()
         self.session.imaging.expose()
         super().send()
-        camera = self.bench.latest("camera.status")
+        camera = self.context.latest("camera.status")
         exposure_s = 0.0 if camera is None else camera.exposure / 1e6
         self._move_on = self.after(exposure_s, self._to_following)
 
@@ -211,12 +211,12 @@ class Montage(Machine):
         try:
             act()
         except PlatformError as error:
-            self.bench.problem = str(error)
+            self.context.problem = str(error)
             self.fail()
         else:
             then()
 
-    @hears("stage.aperture.status")
+    @on_message("stage.aperture.status")
     def _on_aperture(self, status: Any) -> None:
         """A stage that was started again has lost its aperture: change to it."""
         if self.get_machine_state() not in ("MoveStage", "CaptureTile"):

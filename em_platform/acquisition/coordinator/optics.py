@@ -3,36 +3,36 @@
 from collections.abc import Mapping
 from typing import Any
 
-from em_platform.acquisition.coordinator.book import Book, Scale
-from em_platform.acquisition.machines.bench import Bench
+from em_platform.acquisition.coordinator.registry import Registry, Scale
+from em_platform.acquisition.machines.context import Context
 from em_platform.acquisition.roi import rotation_rad
 from em_platform.model import Size
 
 
 class Optics:
-    """What was calibrated, else what the settings say."""
+    """What was calibrated, else what the settings give."""
 
-    def __init__(self, bench: Bench, book: Book) -> None:
-        self.bench = bench
-        self.book = book
-        self._settings = bench.settings.acquisition
+    def __init__(self, context: Context, registry: Registry) -> None:
+        self.context = context
+        self.registry = registry
+        self._settings = context.settings.acquisition
 
     def frame_size(self) -> Size | None:
-        """Of the camera's frames, as it last said."""
-        status = self.bench.latest("camera.status")
+        """Of the camera's frames, as its last status gives it."""
+        status = self.context.latest("camera.status")
         if status is None:
             return None
         return Size(height_px=status.height, width_px=status.width)
 
     def scale(self, *, survey: bool = False) -> Scale:
-        """How the image lies on the stage, calibrated or as the settings say."""
+        """How the image lies on the stage, calibrated or from the settings."""
         magnification = self._settings.magnification
         wanted = self._settings.coordinator.survey_magnification if survey else None
         scale = Scale(
             pixel_nm=self._settings.pixel_nm,
-            rotation_rad=rotation_rad(self.bench.settings),
+            rotation_rad=rotation_rad(self.context.settings),
         )
-        kept = self.book.pages.scales
+        kept = self.registry.state.scales
         if (known := kept.get(str(magnification))) and known.settings == self._key():
             scale = known
         if wanted is None or wanted == magnification:
@@ -44,7 +44,7 @@ class Optics:
         )
 
     def note_scales(self, message: Any) -> None:
-        """Keep what a `calibration.resolution` says."""
+        """Keep what a `` reports."""
         found: dict[str, Scale] = {}
         for table in (message.lowmag, message.mag):
             found |= {
@@ -55,17 +55,17 @@ class Optics:
                 )
                 for magnification, each in table.items()
             }
-        self.book.change(scales={**self.book.pages.scales, **found})
+        self.registry.change(scales={**self.registry.state.scales, **found})
 
     def note_centroid(self, message: Any) -> None:
-        """Keep what a `calibration.centroid` says."""
-        known: Mapping[int, Any] = self.book.pages.centroids_nm
+        """Keep what a `` reports."""
+        known: Mapping[int, Any] = self.registry.state.centroids_nm
         place = (message.x, message.y)
-        self.book.change(centroids_nm={**known, message.aperture_id: place})
+        self.registry.change(centroids_nm={**known, message.aperture_id: place})
 
     def centroid(self, aperture_id: int | None) -> tuple[int, int]:
         """The middle of an aperture on the stage, (x, y) in nm; 0, 0 if unknown."""
-        known = self.book.pages.centroids_nm
+        known = self.registry.state.centroids_nm
         return (0, 0) if aperture_id is None else known.get(aperture_id, (0, 0))
 
     def _key(self) -> str:

@@ -37,7 +37,7 @@ class CheckConditions(Machine):
     def _check(self) -> None:
         sentence = self.session.check()
         if sentence:
-            self.bench.problem = sentence
+            self.context.problem = sentence
             self.fail()
         else:
             self.success()
@@ -65,5 +65,5 @@ class Prepare(Machine):
         )
 
     def _column(self) -> dict[str, Any]:
-        fields: dict[str, Any] = self.session.needs.column()
+        fields: dict[str, Any] = self.session.requirements.column()
         return fields

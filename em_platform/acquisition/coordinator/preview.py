@@ -19,7 +19,7 @@ from em_platform.config import AcquisitionSettings
 
 log = logging.getLogger(__name__)
 
-_FRESH_S = 3.0  # a camera and a stage say their state each second
+_FRESH_S = 3.0  # a camera and a stage publish a status each second
 _KEPT_S = 120.0  # a preview's file is needed until the pipeline has shown it
 
 
@@ -57,9 +57,9 @@ class UpdateImage(Machine):
         )
 
     def microscope_answers(self) -> bool:
-        """Whether a camera and a stage have said their state of late."""
+        """Whether a camera and a stage have published a status recently."""
         return all(
-            self.bench.age_s(topic) < _FRESH_S
+            self.context.age_s(topic) < _FRESH_S
             for topic in ("camera.status", "stage.motion.status")
         )
 
@@ -68,12 +68,12 @@ class UpdateImage(Machine):
         self.next_setup()
 
     def _frame(self) -> dict[str, Any]:
-        self._fields = self.bench.frame("preview")
+        self._fields = self.context.frame("preview")
         return self._fields
 
     def _show(self, path: Path) -> None:
         self.client.send("tile.raw", **self._fields, path=str(path))
-        remove_old(self.bench.frames / PREVIEW)
+        remove_old(self.context.frames / PREVIEW)
 
 
 class Preview(Machine):

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from em_platform.acquisition.coordinator.book import Begun
+from em_platform.acquisition.coordinator.registry import Begun
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.qc.judge import CRITICAL
 

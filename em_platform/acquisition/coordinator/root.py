@@ -8,14 +8,14 @@ from em_platform.acquisition.coordinator.acquisition import Acquisition, Routine
 from em_platform.acquisition.coordinator.control import Control
 from em_platform.acquisition.coordinator.preview import Preview
 from em_platform.acquisition.coordinator.session import Session
-from em_platform.acquisition.machines.bench import Bench
+from em_platform.acquisition.machines.context import Context
 from em_platform.acquisition.machines.loop import Loop
 from em_platform.acquisition.machines.requests import SetScope
 from em_platform.errors import PlatformError
 
 log = logging.getLogger(__name__)
 
-_TELL_S = 2.0
+_STATUS_PERIOD_S = 2.0
 _FRESH_S = 3.0
 _DEVICES = ("camera.status", "stage.motion.status", "scope.status")
 
@@ -33,20 +33,20 @@ class Coordinator(Control):
         self,
         *,
         loop: Loop,
-        bench: Bench,
+        context: Context,
         session: Session,
         routines: Routines,
         load: Callable[[Any], None],
     ) -> None:
-        settings = bench.settings.acquisition
+        settings = context.settings.acquisition
         self.loop = loop
-        self.bench = bench
+        self.context = context
         self.session = session
         self.load = load
         self.log_transitions = False
-        self._told = ""
+        self._published = ""
         self._is_off = False
-        self._starts_itself = session.book.pages.mode != "preview"
+        self._starts_itself = session.registry.state.mode != "preview"
         super().__init__(
             states=[
                 {"name": "Preview", "children": Preview(settings, routines)},
@@ -81,19 +81,19 @@ class Coordinator(Control):
         )
 
     def begin(self) -> None:
-        """Enter the first state; a session that was broken off goes on by itself."""
-        if self.session.book.pages.mode == "paused":
+        """Enter the first state; an interrupted session resumes by itself."""
+        if self.session.registry.state.mode == "paused":
             self.session.pause_wanted = True
         self._start()
-        self._tell()
+        self._publish_state()
         self.tick()
 
     def tick(self) -> None:
-        """Say where it is, again and again."""
-        self.after(_TELL_S, self.tick)
-        self.session.tell()
-        self._told = ""
-        self._tell()
+        """Publish its state periodically."""
+        self.after(_STATUS_PERIOD_S, self.tick)
+        self.session.publish_status()
+        self._published = ""
+        self._publish_state()
         if self._starts_itself and not self.is_imaging():
             self._start_again()
 
@@ -112,10 +112,10 @@ class Coordinator(Control):
         """What to do with an error that no state has dealt with."""
         if isinstance(error, PlatformError):
             log.error("%s", error)
-            self.bench.problem = str(error)
+            self.context.problem = str(error)
         else:
             log.error("coordinator: an error in %s", self.state, exc_info=error)
-            self.bench.problem = (
+            self.context.problem = (
                 f"coordinator: {type(error).__name__} in {self.state}: {error}; see "
                 "its log, then retry"
             )
@@ -123,40 +123,40 @@ class Coordinator(Control):
             self.fail()
 
     def _message_callback(self, topic: str, msg: Any, extra: Any = None) -> None:
-        """Let every machine of the present state hear a message, the deepest first."""
+        """Hand a message to every machine of the present state, the deepest first."""
         for machine in self._get_current_machines():
             for subscription in machine._subscriptions.get(topic, []):  # noqa: SLF001
                 try:
                     self._client.run_callback(subscription, topic, msg, extra)
-                except Exception as error:  # of one handler; the others hear it too
+                except Exception as error:  # of one handler; the others still get it
                     self.crashed(error)
 
     def _start_again(self) -> None:
-        """Go on with a session that was broken off, once the devices answer."""
-        pages = self.session.book.pages
+        """Go on with an interrupted session, once the devices answer."""
+        pages = self.session.registry.state
         if pages.mode == "preview" or not self.session.has_work():
             self._starts_itself = False
-        elif all(self.bench.age_s(topic) < _FRESH_S for topic in _DEVICES):
-            log.info("coordinator: goes on with the session that was broken off")
+        elif all(self.context.age_s(topic) < _FRESH_S for topic in _DEVICES):
+            log.info("coordinator: resumes the interrupted session")
             self._starts_itself = False
             self.start()
 
     def _changed(self) -> None:
-        if self.state == self._told:
+        if self.state == self._published:
             return
-        self._tell()
+        self._publish_state()
         if not self.state.endswith("_Failure"):
             return
         if "_Stopped_" in self.state:
             self.session.halted()
         elif self.is_imaging():
-            self.session.failed(self.bench.problem)
+            self.session.failed(self.context.problem)
         else:
-            self.session.preview_failed(self.bench.problem)
+            self.session.preview_failed(self.context.problem)
 
-    def _tell(self) -> None:
-        self._told = self.state
-        self.session.teller.state(self.state)
+    def _publish_state(self) -> None:
+        self._published = self.state
+        self.session.publisher.state(self.state)
 
     def _switched_off(self) -> None:
         self._is_off = True

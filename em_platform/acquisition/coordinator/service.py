@@ -4,14 +4,14 @@ import logging
 import threading
 
 from em_platform.acquisition.coordinator.acquisition import Routines
-from em_platform.acquisition.coordinator.book import Book
 from em_platform.acquisition.coordinator.loading import Loader
 from em_platform.acquisition.coordinator.names import STATES
+from em_platform.acquisition.coordinator.publisher import Publisher
+from em_platform.acquisition.coordinator.registry import Registry
 from em_platform.acquisition.coordinator.root import Coordinator
 from em_platform.acquisition.coordinator.session import Session
-from em_platform.acquisition.coordinator.teller import Teller
-from em_platform.acquisition.machines.bench import Bench, bench_of
 from em_platform.acquisition.machines.client import BusClient
+from em_platform.acquisition.machines.context import Context, context_of
 from em_platform.acquisition.machines.loop import Loop
 from em_platform.acquisition.routines import ROUTINES
 from em_platform.config import Settings
@@ -32,10 +32,10 @@ class CoordinatorService:
         logging.getLogger("transitions").setLevel(logging.ERROR)
         self._loop = Loop()
         self._client = BusClient(bus, self._loop)
-        bench = bench_of(settings)
-        bench.latest, bench.age_s = self._client.latest, self._client.age_s
+        context = context_of(settings)
+        context.latest, context.age_s = self._client.latest, self._client.age_s
         self.machine = machine_of(
-            settings, bench, loop=self._loop, teller=Teller(self._client.send)
+            settings, context, loop=self._loop, publisher=Publisher(self._client.send)
         )
         self.machine.add_client(self._client)
         self._client.listen()
@@ -73,19 +73,19 @@ class CoordinatorService:
 
 
 def machine_of(
-    settings: Settings, bench: Bench, *, loop: Loop, teller: Teller
+    settings: Settings, context: Context, *, loop: Loop, publisher: Publisher
 ) -> Coordinator:
-    """The whole machine, with the session that the book of the bench's folder holds."""
+    """The whole machine, with the session that its folder's registry holds."""
     routines = installed_routines()
     session = Session(
-        bench,
-        Book(bench.folder / "session.json"),
-        teller,
+        context,
+        Registry(context.folder / "session.json"),
+        publisher,
         available=frozenset(routines),
     )
     loader = Loader(settings, session, loop)
     return Coordinator(
-        loop=loop, bench=bench, session=session, routines=routines, load=loader.load
+        loop=loop, context=context, session=session, routines=routines, load=loader.load
     )
 
 

@@ -6,9 +6,9 @@ whose last states are `Success` and `Failure`:
 
 - The coordinator maps `Success` to its next state. `Failure` stays until `resume`,
   which begins again, or until the operator cancels.
-- Before it goes to `Failure` it sets `self.bench.problem` to a sentence for the
+- Before it goes to `Failure` it sets `self.context.problem` to a sentence for the
   operator; the requests do so themselves.
-- What it finds it says on the bus (`calibration.*`) or writes into
-  `self.bench.references`; the coordinator hears its own messages like any other.
+- What it finds it publishes (`calibration.*`) or writes into
+  `self.context.references`; the coordinator receives its own messages like any other.
 - It does not raise the screen or set the magnification, unless it changed them.
 """

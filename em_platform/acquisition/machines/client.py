@@ -29,15 +29,15 @@ class BusClient(BaseClient):  # type: ignore[misc]
         self._bus = bus
         self._loop = loop
         self._topics: list[str] = []
-        self._heard_s: dict[str, float] = {}
+        self._received_s: dict[str, float] = {}
 
     def subscribe(self, topic: str) -> None:
         """Note a topic; `listen` subscribes to all of them at once."""
         self._topics.append(topic)
 
     def listen(self) -> None:
-        """Begin to hear: all topics in one order."""
-        self._bus.subscribe_many(tuple(dict.fromkeys(self._topics)), self._hear)
+        """Subscribe: all topics in one order."""
+        self._bus.subscribe_many(tuple(dict.fromkeys(self._topics)), self._receive)
 
     def send(self, topic: str, **fields: Any) -> None:
         """Publish a message; MessageRejected where its fields do not fit."""
@@ -60,7 +60,7 @@ class BusClient(BaseClient):  # type: ignore[misc]
 
     def age_s(self, topic: str) -> float:
         """How long ago the newest message of a topic came; infinite if none did."""
-        return time.monotonic() - self._heard_s.get(topic, -math.inf)
+        return time.monotonic() - self._received_s.get(topic, -math.inf)
 
     def run_callback(
         self, subscription: Any, topic: str, msg: Any, extra: Mapping[str, str]
@@ -71,7 +71,7 @@ class BusClient(BaseClient):  # type: ignore[misc]
         else:
             subscription(msg)
 
-    def _hear(self, message: Any, headers: Mapping[str, str]) -> None:
+    def _receive(self, message: Any, headers: Mapping[str, str]) -> None:
         topic = headers["topic"]
-        self._heard_s[topic] = time.monotonic()
+        self._received_s[topic] = time.monotonic()
         self._loop.put(lambda: self.on_msg(topic, message, headers))

@@ -81,7 +81,7 @@ class Loop:
     def _do_due(self) -> None:
         """Do one timer; messages that wait come first, unless there is no end to them.
 
-        An answer that came in time is heard, though its time-out is due by now.
+        An answer that came in time counts, though its time-out is due by now.
         """
         patience_s = 0.0 if self._acts.empty() else _OVERDUE_S
         if self._timers and self._timers[0].due_s + patience_s <= time.monotonic():

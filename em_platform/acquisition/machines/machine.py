@@ -1,13 +1,13 @@
-"""pigeon-transitions on one thread: no timer threads, no graph to keep in colour.
+"""pigeon-transitions on one thread: no timer threads, no graph to redraw.
 
 `Machine` is what states with states are made of. It differs from that of
 pigeon-transitions in this:
 
 - The time limit of a state is a timer of the coordinator's one loop, so a time-out and
   an answer never meet; it counts from when the state's request has gone out.
-- Transitions do not restyle a graph that nobody looks at while it runs.
-- An error in a callback is told to the root (`crashed`), not only logged.
-- `bench` is what all machines share, see `machines.bench`.
+- Transitions do not restyle a graph that is not shown while it runs.
+- An error in a callback reaches the root (`crashed`), not only the log.
+- `context` is what all machines share, see `machines.context`.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from em_platform.acquisition.machines.loop import Timer
 Method = TypeVar("Method", bound=Callable[..., None])
 
 
-def hears(topic: str, **options: bool) -> Callable[[Method], Method]:
+def on_message(topic: str, **options: bool) -> Callable[[Method], Method]:
     """Have a method called with each message of `topic` while its machine is current.
 
     With `include_headers=True` it is called with the message and its headers.
@@ -78,11 +78,11 @@ class OneThread:
     # without end: pigeon-transitions asks the root for it.
     _parent: Any = None
     _model: Any = None
-    # transitions puts a lock around each method; of one thread nobody needs it.
+    # transitions puts a lock around each method; one thread needs none.
     __getattribute__ = object.__getattribute__
 
     def callback(self, func: Any, event_data: Any) -> None:
-        """Run one callback; the root is told of its error."""
+        """Run one callback; the root gets its error."""
         try:
             machine: Any = self
             core.Machine.callback(machine, func, event_data)

@@ -11,7 +11,7 @@ Each is a machine { Request -> Success | Failure } to be put into a larger one:
 A request is made by a function, so it is asked for when the state is entered. The
 time limit (`acquisition.request_timeout_s`) counts from when it has gone out;
 `acquisition.request_tries` times it is sent. Every request may be sent twice without
-harm: a device that has done it says so again. `Failure` stays until `resume`.
+harm: a device that has done it reports so again. `Failure` stays until `resume`.
 """
 
 import math
@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from pigeon_transitions.machines import FunctionMachine
 
 from em_platform.acquisition.frame_paths import frame_path
-from em_platform.acquisition.machines.machine import OneThread, hears
+from em_platform.acquisition.machines.machine import OneThread, on_message
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import PlatformError
 
@@ -39,11 +39,11 @@ CLOSE_RAD = math.radians(0.2)
 
 
 _S_PER_PX = 3e-6  # a frame may take so much longer per pixel
-_STALE_S = 0.2  # an error said sooner may be one from before the request
+_STALE_S = 0.2  # an error reported sooner may be one from before the request
 
 
 def nothing(_: Any) -> None:
-    """For a request whose answer nobody needs."""
+    """For a request whose answer is not needed."""
 
 
 class Request(OneThread, FunctionMachine):  # type: ignore[misc]
@@ -57,7 +57,7 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
         Called with the accepted answer, before `Success`; a PlatformError that it
         raises is the reason of a `Failure`.
     tries
-        How often it is sent; None as the settings say.
+        How often it is sent; None as in the settings.
     """
 
     topic: ClassVar[str]
@@ -106,7 +106,7 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
         self.client.send(self.topic, **self._asked)
 
     def accepts(self, message: Any) -> bool:
-        """Whether the message says that it is done."""
+        """Whether the message reports that it is done."""
         raise NotImplementedError
 
     def result(self, message: Any) -> Any:
@@ -142,10 +142,10 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
             if value is not None
         )
         tries = "1 try" if self._retries == 1 else f"{self._retries} tries"
-        last = self.bench.latest(self.answer)
-        self.bench.problem = self._refusal or (
+        last = self.context.latest(self.answer)
+        self.context.problem = self._refusal or (
             f"coordinator: {self.topic} ({asked}) was not answered by {self.answer} in "
-            f"{tries} of {self.patience_s():.1f} s, its last word was: "
+            f"{tries} of {self.patience_s():.1f} s, the last one was: "
             f"{last if last is not None else 'none'}; see that the device runs"
         )
 
@@ -154,7 +154,7 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
 
 
 class SetScope(Request):
-    """`scope.command`; done when `scope.status` says each of the asked values."""
+    """`scope.command`; done when `scope.status` has each of the asked values."""
 
     topic, answer = "scope.command", "scope.status"
 
@@ -162,7 +162,7 @@ class SetScope(Request):
         """Whether the column is as it was asked."""
         return _has(message, self._asked)
 
-    @hears("scope.status")
+    @on_message("scope.status")
     def _on_status(self, status: Any) -> None:
         self.judge(status)
 
@@ -176,7 +176,7 @@ class SetCamera(Request):
         """Whether the camera is as it was asked."""
         return _has(message, self._asked)
 
-    @hears("camera.status")
+    @on_message("camera.status")
     def _on_status(self, status: Any) -> None:
         self.judge(status)
 
@@ -190,7 +190,7 @@ class MoveStage(Request):
         """Whether the stage rests at the asked place."""
         return rests_at(message, self._asked.get("x"), self._asked.get("y"))
 
-    @hears("stage.motion.status")
+    @on_message("stage.motion.status")
     def _on_status(self, status: Any) -> None:
         self.judge(status)
 
@@ -204,7 +204,7 @@ class ChangeAperture(Request):
         """Whether the asked aperture is under the beam."""
         return bool(message.current_aperture == self._asked["aperture_id"])
 
-    @hears("stage.aperture.status")
+    @on_message("stage.aperture.status")
     def _on_status(self, status: Any) -> None:
         self.judge(status)
 
@@ -224,19 +224,19 @@ class TiltStage(Request):
             if name in ("angle_x", "angle_y")
         )
 
-    @hears("stage.rotation.status")
+    @on_message("stage.rotation.status")
     def _on_status(self, status: Any) -> None:
         self.judge(status)
 
 
 class Capture(Request):
-    """`camera.command` (as `Bench.frame` gives it); the answer is the frame's path."""
+    """`camera.command` (see `Context.frame`); the answer is the frame's path."""
 
     topic, answer = "camera.command", "camera.image"
 
     def patience_s(self) -> float:
         """Longer by the exposure, and for large frames."""
-        status = self.bench.latest("camera.status")
+        status = self.context.latest("camera.status")
         if status is None:
             return super().patience_s()
         own_s: float = status.exposure / 1e6
@@ -249,15 +249,15 @@ class Capture(Request):
 
     def result(self, message: Any) -> Path:
         """Where the frame was saved."""
-        return frame_path(self.bench.frames, message.montage_id, message.tile_id)
+        return frame_path(self.context.frames, message.montage_id, message.tile_id)
 
-    @hears("camera.image")
+    @on_message("camera.image")
     def _on_image(self, image: Any) -> None:
         self.judge(image)
 
 
 def rests_at(status: Any, x_nm: int | None, y_nm: int | None) -> bool:
-    """Whether a `stage.motion.status` says that the stage rests at a place."""
+    """Whether by a `stage.motion.status` the stage rests at a place."""
     if status.in_motion:
         return False
     asked = ((status.x, x_nm), (status.y, y_nm))

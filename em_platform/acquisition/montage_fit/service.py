@@ -8,14 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from em_platform.acquisition.events import safe_id
 from em_platform.acquisition.frame_paths import (
     acquisition_of,
     complete_body_path,
     frame_path,
     frames_folder,
 )
-from em_platform.acquisition.lines import Lines
 from em_platform.acquisition.montage_fit.growing import (
     TOPICS,
     Growing,
@@ -30,6 +28,8 @@ from em_platform.acquisition.montage_fit.minimaps import focus_map, montage_map
 from em_platform.acquisition.montage_fit.unheard import whole_montage
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.recipes import recipe_of_tile
+from em_platform.acquisition.recorder.events import safe_id
+from em_platform.acquisition.recorder.lines import Lines
 from em_platform.config import Settings, SolveSettings
 from em_platform.errors import (
     DataError,
@@ -38,7 +38,7 @@ from em_platform.errors import (
     MessageRejected,
     ProcessingError,
 )
-from em_platform.formats.image import read_header
+from em_platform.formats import read_header
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import model_of
 from em_platform.model import Check, MontageFit, Severity, Size

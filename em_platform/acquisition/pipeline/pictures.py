@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from em_platform.config.pipeline import PipelineSettings
+from em_platform.config.acquisition import PipelineSettings
 from em_platform.imaging.contrast import clahe
 
 _QUALITY = 85

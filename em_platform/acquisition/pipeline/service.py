@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from em_platform.acquisition.events import RAW, SCOPE
 from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
@@ -18,6 +17,7 @@ from em_platform.acquisition.pipeline.unheard import (
     recent_folders,
     unheard_tiles,
 )
+from em_platform.acquisition.recorder.events import RAW, SCOPE
 from em_platform.acquisition.roi import rotation_rad
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, StorageError

@@ -6,15 +6,15 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from em_platform.acquisition.events import RAW, Said
 from em_platform.acquisition.frame_paths import PREVIEW
-from em_platform.acquisition.on_disk import (
-    COMPLETE_SUFFIX,
-    OF_THE_MONTAGE,
-    said_on_disk,
-)
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.noted import NotedTile, montage_of, noted
+from em_platform.acquisition.recorder.events import RAW, Message
+from em_platform.acquisition.recorder.reconcile import (
+    COMPLETE_SUFFIX,
+    OF_THE_MONTAGE,
+    scan_folder,
+)
 from em_platform.stitching.beside_frames import PROCESSED
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def is_over(frames: Path, montage_id: str, montage: str) -> bool:
     return not folder.is_dir() or (folder / f"{montage}{COMPLETE_SUFFIX}").exists()
 
 
-def _in_folder(folder: Path, journal: Journal) -> list[Said]:
+def _in_folder(folder: Path, journal: Journal) -> list[Message]:
     names = _names(folder)
     of_montage: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -75,7 +75,7 @@ def _in_folder(folder: Path, journal: Journal) -> list[Said]:
         aside |= journal.known(montage)
         if ended_s is not None:
             aside |= {t for t in tile_ids if f"{t}{PROCESSED}" in names}
-    found = said_on_disk(folder, recorded=aside, is_complete=lambda _: True)
+    found = scan_folder(folder, recorded=aside, is_complete=lambda _: True)
     return [said for said in found if said.topic == RAW]
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from em_platform.config.pipeline import PipelineSettings
+from em_platform.config.acquisition import PipelineSettings
 from em_platform.config.stitching import MatchSettings
 from em_platform.imaging.tile import process_tile
 from em_platform.imaging.valid import valid_region

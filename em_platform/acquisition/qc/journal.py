@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from em_platform.acquisition.lines import Lines
 from em_platform.acquisition.qc.judge import Fault
 from em_platform.acquisition.qc.verdict import Verdict
 from em_platform.acquisition.qc.watch import Judged, Watch
+from em_platform.acquisition.recorder.lines import Lines
 from em_platform.errors import StorageError
 from em_platform.model import Model
 from em_platform.storage.atomic import write_bytes

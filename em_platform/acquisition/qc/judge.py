@@ -144,7 +144,7 @@ def _broken(
         severity=_severity(rule, value),
         confidence=trust,
         what=rule.bad.lower(),
-        figures=rule.said(value),
+        figures=rule.figures_of(value),
         advice=rule.advice,
         metrics={value_name: value, "limit": rule.limit},
     )
@@ -190,7 +190,7 @@ def _drift(mean: float, limits: QualitySettings, usual: Usual) -> list[Fault]:
             severity=min(1.0, _severity(rule, off)),
             confidence=usual.trust,
             what=what,
-            figures=rule.said(off),
+            figures=rule.figures_of(off),
             advice=advice,
             metrics=metrics,
         )

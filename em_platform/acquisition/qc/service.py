@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from em_platform.acquisition.events import safe_id
 from em_platform.acquisition.frame_paths import acquisition_of, frames_folder
 from em_platform.acquisition.qc import parts
 from em_platform.acquisition.qc.centroids import Centroids
@@ -23,6 +22,7 @@ from em_platform.acquisition.qc.journal import (
 from em_platform.acquisition.qc.unheard import measure_frame, tiles_on_disk
 from em_platform.acquisition.qc.verdict import GOOD, Status, Verdict
 from em_platform.acquisition.qc.watch import Judgement, Watch
+from em_platform.acquisition.recorder.events import safe_id
 from em_platform.config import Settings
 from em_platform.errors import BrokerUnavailable, MessageRejected
 from em_platform.messaging.bus import Bus

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from em_platform.acquisition.events import safe_id
 from em_platform.acquisition.frame_paths import acquisition_of, retry_of
 from em_platform.acquisition.qc.judge import (
     CRITICAL,
@@ -18,6 +17,7 @@ from em_platform.acquisition.qc.judge import (
 )
 from em_platform.acquisition.qc.parts import Part, Pending
 from em_platform.acquisition.qc.verdict import GOOD, Status, Verdict
+from em_platform.acquisition.recorder.events import safe_id
 from em_platform.config import QcSettings, QualitySettings
 from em_platform.stitching.tile_rules import contrast_rule
 

@@ -27,7 +27,7 @@ DIRECTIONS = {
 
 _COARSE = 0.1  # of the slot's length: the steps outward; the stage ends not far beyond
 _MOST_STEPS = 15
-_PART = 8  # the middle 1/8 of a frame's height and width says light or tape
+_PART = 8  # the middle 1/8 of a frame's height and width decides between light and tape
 
 
 def find_aperture(settings: AcquisitionSettings) -> Calibration:

@@ -42,7 +42,7 @@ _EVEN = 0.94
 _LEAST_RADIUS, _MOST_RADIUS = 0.25, 0.62
 
 
-class _Eye:
+class _BeamView:
     """What the last good exposure was, and the frame that others are compared with."""
 
     def __init__(self, exposure_us: float, reference: Image) -> None:
@@ -78,7 +78,7 @@ class _Eye:
 def beam_center(settings: AcquisitionSettings) -> Calibration:
     """Shift the beam to the middle of the frame.
 
-    Two small shifts tell what a step of the beam offset does; then the offset that
+    Two small shifts show what a step of the beam offset does; then the offset that
     should bring the disc to the middle is set, looked at and improved.
 
     Raises
@@ -88,12 +88,12 @@ def beam_center(settings: AcquisitionSettings) -> Calibration:
     """
     wanted = settings.coordinator.routines
     before = yield Column()
-    eye = yield from _open_eye(settings)
-    disc, brightness = yield from _narrow(settings, eye)
+    beam = yield from _reference_exposure(settings)
+    disc, brightness = yield from _narrow(settings, beam)
     at = np.array(before.beam_offset, float)
     step_x, step_y = wanted.offset_step * np.eye(2)
-    by_x = yield from _shifted(eye, at + step_x)
-    by_y = yield from _shifted(eye, at + step_y)
+    by_x = yield from _shifted(beam, at + step_x)
+    by_y = yield from _shifted(beam, at + step_y)
     jacobian = np.array(
         [[each.x - disc.x, each.y - disc.y] for each in (by_x, by_y)]
     ).T / float(wanted.offset_step)
@@ -104,12 +104,12 @@ def beam_center(settings: AcquisitionSettings) -> Calibration:
     width = float(np.sqrt(2.0))  # of a square frame, in half diagonals
     for _ in range(_ROUNDS):
         at = np.round(at - np.linalg.solve(jacobian, np.array([disc.x, disc.y])))
-        disc = yield from _shifted(eye, at)
+        disc = yield from _shifted(beam, at)
         off_px = float(np.hypot(disc.x, disc.y)) / width * 1000.0
         if off_px <= wanted.center_px:
             break
     yield Column(fields={"brightness": before.brightness})
-    yield Camera(fields={"exposure": eye.first_us})
+    yield Camera(fields={"exposure": beam.first_us})
     if off_px > 3 * wanted.center_px:
         raise DeviceError(
             f"beam centre: the beam is still {off_px / 10:.1f} % of the frame off its "
@@ -124,8 +124,8 @@ def beam_center(settings: AcquisitionSettings) -> Calibration:
 def beam_spread(settings: AcquisitionSettings) -> Calibration:
     """Spread the beam so far that the frame is evenly lit, and no farther.
 
-    The radius grows with the brightness. Two narrow beams, whose radius is seen, say
-    how fast; of the spread beam, whose edge is not in the frame, the light tells the
+    The radius grows with the brightness. Two narrow beams, whose radius is seen, show
+    how fast; of the spread beam, whose edge is not in the frame, the light gives the
     radius: it falls as its square.
 
     Raises
@@ -134,13 +134,13 @@ def beam_spread(settings: AcquisitionSettings) -> Calibration:
         The beam was not found, is not even, or the brightness would be too far off.
     """
     wanted = settings.coordinator.routines
-    eye = yield from _open_eye(settings)
-    one, at_one = yield from _narrow(settings, eye)
+    beam = yield from _reference_exposure(settings)
+    one, at_one = yield from _narrow(settings, beam)
     at_two = at_one + wanted.center_tolerance // 5
-    two = yield from _at_brightness(eye, at_two)
+    two = yield from _at_brightness(beam, at_two)
     if two is None or two.radius <= one.radius:
         at_two = at_one - wanted.center_tolerance // 5
-        two = yield from _at_brightness(eye, at_two)
+        two = yield from _at_brightness(beam, at_two)
     if two is None:
         raise _no_beam("beam spread", at_one, at_two)
     per_step = (two.radius - one.radius) / (at_two - at_one)
@@ -156,16 +156,16 @@ def beam_spread(settings: AcquisitionSettings) -> Calibration:
     for _ in range(3):
         brightness = min(max(brightness, low), high)
         yield Column(fields={"brightness": brightness})
-        frame = yield from eye.look()
-        level = brightness_ratio(frame, eye.reference, exposure=eye.exposure)
+        frame = yield from beam.look()
+        level = brightness_ratio(frame, beam.reference, exposure=beam.exposure)
         radius = float(np.sqrt(light / max(level, 1e-6)))
         if brightness != at_one:
             per_step = (radius - one.radius) / (brightness - at_one)
         brightness = round(brightness + (wanted.beam_radius - radius) / per_step)
     brightness = _within(settings, brightness)
     yield Column(fields={"brightness": brightness})
-    even = evenness((yield from eye.look()), eye.reference)
-    yield Camera(fields={"exposure": eye.first_us})
+    even = evenness((yield from beam.look()), beam.reference)
+    yield Camera(fields={"exposure": beam.first_us})
     if even < _EVEN:
         raise DeviceError(
             f"beam spread: a corner has {even:.0%} of the middle's light, at least "
@@ -176,25 +176,27 @@ def beam_spread(settings: AcquisitionSettings) -> Calibration:
     )
 
 
-def _open_eye(settings: AcquisitionSettings) -> Generator[Step, Any, _Eye]:
+def _reference_exposure(
+    settings: AcquisitionSettings,
+) -> Generator[Step, Any, _BeamView]:
     """Take the reference frame, under a beam wider than any that is compared."""
     wanted = settings.coordinator.routines
     widest = wanted.spread_brightness + 2 * wanted.spread_tolerance
     exposure_us = float((yield Camera()).exposure)
     yield Column(fields={"brightness": widest})
     reference: Image = yield Frame()
-    return _Eye(exposure_us, reference)
+    return _BeamView(exposure_us, reference)
 
 
 def _narrow(
-    settings: AcquisitionSettings, eye: _Eye
+    settings: AcquisitionSettings, beam: _BeamView
 ) -> Generator[Step, Any, tuple[Disc, int]]:
     """The first narrow beam whose edge is well seen, and its brightness."""
     wanted = settings.coordinator.routines
     found: list[tuple[Disc, int]] = []
     for share in _TRIES:
         brightness = wanted.center_brightness + round(share * wanted.center_tolerance)
-        disc = yield from _at_brightness(eye, brightness)
+        disc = yield from _at_brightness(beam, brightness)
         if disc is None:
             continue
         found.append((disc, brightness))
@@ -207,19 +209,21 @@ def _narrow(
         )
         raise _no_beam("beam", low, high)
     disc, brightness = min(found, key=lambda each: abs(each[0].radius - 0.4))
-    yield from _at_brightness(eye, brightness)
+    yield from _at_brightness(beam, brightness)
     return disc, brightness
 
 
-def _at_brightness(eye: _Eye, brightness: int) -> Generator[Step, Any, Disc | None]:
+def _at_brightness(
+    beam: _BeamView, brightness: int
+) -> Generator[Step, Any, Disc | None]:
     yield Column(fields={"brightness": brightness})
-    return (yield from eye.disc())
+    return (yield from beam.disc())
 
 
-def _shifted(eye: _Eye, offset: Any) -> Generator[Step, Any, Disc]:
+def _shifted(beam: _BeamView, offset: Any) -> Generator[Step, Any, Disc]:
     x, y = int(offset[0]), int(offset[1])
     yield Column(fields={"beam_offset": (x, y)})
-    disc = yield from eye.disc()
+    disc = yield from beam.disc()
     if disc is None:
         raise DeviceError(
             f"beam centre: the beam left the frame at offset {x}, {y}; use a smaller "

@@ -85,7 +85,7 @@ class BeamSpread(Routine):
 
 
 class CalibrateResolution(Routine):
-    """Says pixel size and rotation of this and all earlier calibrated magnifications.
+    """Publishes pixel size and rotation of this magnification and all earlier ones.
 
     They are kept in `resolution.json` among the references.
     """
@@ -99,8 +99,8 @@ class CalibrateResolution(Routine):
         return calibrate_resolution(self._settings)
 
     def found(self, outcome: Outcome) -> None:
-        """Add it to what is known, and say all of it."""
-        path = self.bench.references / "resolution.json"
+        """Add it to what is known, and publish all of it."""
+        path = self.context.references / "resolution.json"
         known = _known(path)
         for mode, found in outcome.messages["calibration.resolution"].items():
             known[mode].update({str(mag): value for mag, value in found.items()})

@@ -49,6 +49,6 @@ def factor(frame: Image, *, wanted_grey: float) -> float:
     """By how much longer to expose so that the frame's mean becomes `wanted_grey`."""
     levels = grey(frame)
     if float(np.mean(levels >= 254.0)) > 0.2:
-        return 0.3  # what is clipped does not say how bright it is
+        return 0.3  # what is clipped does not show how bright it is
     mean = float(levels.mean())
     return float(np.clip(wanted_grey / max(mean, 0.1), 1.0 / _MOST, _MOST))

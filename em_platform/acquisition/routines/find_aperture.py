@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from em_platform.acquisition.machines.machine import Machine, hears
+from em_platform.acquisition.machines.machine import Machine, on_message
 from em_platform.acquisition.routines.aperture_search import (
     DIRECTIONS,
     edge,
@@ -22,7 +22,7 @@ class _Part(Routine):
     puts_back = False
 
     def found(self, outcome: Outcome) -> None:
-        """Say it; the centroid is that of the aperture that the stage holds."""
+        """Publish it; the centroid is that of the aperture that the stage holds."""
         for topic, fields in outcome.messages.items():
             self.client.send(topic, aperture_id=self._parent.aperture_id, **fields)
 
@@ -53,7 +53,7 @@ class _Middle(_Part):
     """To the middle of the four edges, at the magnification before."""
 
     def calibration(self) -> Calibration:
-        """Go there and say it."""
+        """Go there and publish it."""
         whole = self._parent
         found: Outcome = yield from middle(whole.edges, whole.before)
         whole.before = None
@@ -93,14 +93,14 @@ class FindAperture(Machine):
             **options,
         )
 
-    @hears("stage.aperture.status")
+    @on_message("stage.aperture.status")
     def _on_aperture(self, status: Any) -> None:
         if status.current_aperture is not None:
             self.aperture_id = status.current_aperture
 
     def _begin(self) -> None:
         self.edges.clear()
-        status = self.bench.latest("stage.aperture.status")
+        status = self.context.latest("stage.aperture.status")
         if status is not None:
             self._on_aperture(status)
 

@@ -1,9 +1,9 @@
 """A calibration as a state machine: its steps are requests to the devices.
 
-{ Thinking <-> Column, Camera, Move, Capture } -> Success | Failure
+{ Computing <-> Column, Camera, Move, Capture } -> Success | Failure
 
-The calibration itself is a generator (see `routines.steps`). It thinks in a thread of
-its own, so that a stop is heard meanwhile.
+The calibration itself is a generator (see `routines.steps`). It computes in a thread of
+its own, so that a stop is received meanwhile.
 """
 
 import logging
@@ -30,8 +30,7 @@ from em_platform.acquisition.routines.steps import (
 )
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import PlatformError
-from em_platform.formats.image import read_image
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import read_image, write_tiff
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ _COLUMN = ("focus", "mag_mode", "mag", "brightness", "beam_offset", "spot_size")
 
 
 class Routine(Machine):
-    """One calibration; a subclass says which.
+    """One calibration; a subclass names it.
 
     When it fails or is left before its end it puts the column and the camera back as
     they were. The screen is raised again after a failure, but not when it is left. When
@@ -58,11 +57,11 @@ class Routine(Machine):
         self._steps: Calibration | None = None
         self._step: Any = None
         self._answer: Any = None
-        self._turn = 0
+        self._run = 0
         self._undo: dict[str, dict[str, Any]] = {}
         super().__init__(
             states=[
-                {"name": "Thinking", "on_enter": self._think},
+                {"name": "Computing", "on_enter": self._compute},
                 self._asks("Column", SetScope),
                 self._asks("Camera", SetCamera),
                 self._asks("Move", MoveStage),
@@ -70,15 +69,15 @@ class Routine(Machine):
                 "Success",
                 {"name": "Failure", "on_enter": self._failed},
             ],
-            initial="Thinking",
+            initial="Computing",
             transitions=[
-                ["ask_column", "Thinking", "Column"],
-                ["ask_camera", "Thinking", "Camera"],
-                ["move", "Thinking", "Move"],
-                ["expose", "Thinking", self.frame_state],
-                ["finish", "Thinking", "Success"],
-                ["give_up", "Thinking", "Failure"],
-                ["resume", "Failure", "Thinking"],
+                ["ask_column", "Computing", "Column"],
+                ["ask_camera", "Computing", "Camera"],
+                ["move", "Computing", "Move"],
+                ["expose", "Computing", self.frame_state],
+                ["finish", "Computing", "Success"],
+                ["give_up", "Computing", "Failure"],
+                ["resume", "Failure", "Computing"],
             ],
             on_enter=self._begin,
             on_exit=self._leave,
@@ -90,9 +89,9 @@ class Routine(Machine):
         raise NotImplementedError
 
     def found(self, outcome: Outcome) -> None:
-        """Write and say what was found."""
+        """Write and publish what was found."""
         for name, image in outcome.references.items():
-            write_tiff(self.bench.references / f"{name}.tiff", image)
+            write_tiff(self.context.references / f"{name}.tiff", image)
         for topic, fields in outcome.messages.items():
             self.client.send(topic, **fields)
 
@@ -100,18 +99,18 @@ class Routine(Machine):
         return {
             "name": name,
             "children": request(self._settings, self._asked, answered=self._take),
-            "remap": {"Success": "Thinking", "Failure": "Failure"},
+            "remap": {"Success": "Computing", "Failure": "Failure"},
         }
 
     def _begin(self) -> None:
         self._steps, self._answer = None, None
 
-    def _think(self) -> None:
+    def _compute(self) -> None:
         """Let the calibration work out its next step."""
         if self._steps is None:
             self._steps = self._remembering()
-        self._turn += 1
-        turn, steps, answer = self._turn, self._steps, self._answer
+        self._run += 1
+        run, steps, answer = self._run, self._steps, self._answer
         self._answer = None
 
         def work() -> None:
@@ -120,14 +119,14 @@ class Routine(Machine):
                 result = steps.send(_read(answer))
             except StopIteration as end:
                 result = end.value
-            except Exception as error:  # told to the operator by the machine
+            except Exception as error:  # the machine reports it to the operator
                 result = error
-            self._root.loop.put(lambda: self._go_on(turn, result))
+            self._root.loop.put(lambda: self._go_on(run, result))
 
         threading.Thread(target=work, name=self.kind, daemon=True).start()
 
-    def _go_on(self, turn: int, result: Step | Outcome | Exception) -> None:
-        if turn != self._turn or self.get_machine_state() != "Thinking":
+    def _go_on(self, run: int, result: Step | Outcome | Exception) -> None:
+        if run != self._run or self.get_machine_state() != "Computing":
             return  # it was left meanwhile
         if isinstance(result, Outcome):
             try:
@@ -151,14 +150,14 @@ class Routine(Machine):
     def _give_up(self, error: Exception) -> None:
         if not isinstance(error, PlatformError):
             log.error("%s failed", self.kind, exc_info=error)
-        self.bench.problem = str(error) or type(error).__name__
+        self.context.problem = str(error) or type(error).__name__
         self.give_up()
 
     def _asked(self) -> dict[str, Any]:
         """The fields of the step's message."""
         step = self._step
         if isinstance(step, Frame):
-            self._step = self.bench.frame(self.kind, **step.flags)
+            self._step = self.context.frame(self.kind, **step.flags)
             return dict(self._step)
         if isinstance(step, Move):
             there = {"x": step.x_nm, "y": step.y_nm}
@@ -192,7 +191,7 @@ class Routine(Machine):
         self._steps = None
 
     def _leave(self) -> None:
-        self._turn += 1
+        self._run += 1
         if self._steps is not None and "scope.command" in self._undo:
             self._undo["scope.command"].pop("screen", None)
             self.after(0.0, self._put_back_unless_stopped)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from em_platform.config import Settings
 from em_platform.errors import SourceRefused
-from em_platform.formats.volume import Volume
+from em_platform.formats import Volume
 from em_platform.ingest.crawl import from_any
 from em_platform.ingest.fetch import fetch_files
-from em_platform.ingest.progress import Progress
+from em_platform.ingest.source import Progress
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, RawItem, RemoteFile
 
@@ -101,6 +101,6 @@ class Epfl:
         )
 
     def open(self, entry: Entry, folder: Path) -> Volume:
-        from em_platform.formats.open_volume import open_volume
+        from em_platform.formats import open_volume
 
         return open_volume(str(folder / entry.files[0].name))

@@ -13,26 +13,22 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from em_platform.formats.volume import Volume
-from em_platform.ingest.described import Described
+from em_platform.formats import Volume
 from em_platform.ingest.dvid import Dvid
 from em_platform.ingest.dvid_instance import DvidVersion, parse_info
-from em_platform.ingest.flyem_crops import (
+from em_platform.ingest.flyem_entries import ask_neuprint, entry_of
+from em_platform.ingest.flyem_volumes import (
     Crop,
+    Whole,
     crop_of,
     extents,
     key_of,
     middle_crop,
-)
-from em_platform.ingest.flyem_entries import entry_of
-from em_platform.ingest.flyem_volumes import (
-    Whole,
     open_dvid,
     whole_of_dvid,
     whole_of_precomputed,
 )
-from em_platform.ingest.neuprint import ask_neuprint
-from em_platform.ingest.progress import Progress
+from em_platform.ingest.source import Described, Progress
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, RawItem, RemoteArray
 
@@ -82,13 +78,13 @@ class Flyem:
                 "a crop within, in ingest.flyem.items",
                 url=whole.url,
             )
-        provenance, told = self._neuprint
+        provenance, described = self._neuprint
         entry = entry_of(
             key, whole, crop=crop, voxel_size_nm=self._settings.voxel_size_nm
         )
         return entry.model_copy(
             update={
-                "additional": {**entry.additional, **told},
+                "additional": {**entry.additional, **described},
                 "snapshot": {**entry.snapshot, "neuprint": provenance},
             }
         )
@@ -104,7 +100,7 @@ class Flyem:
                 expected_chunks=whole.blocks(crop),
                 size_bytes=entry.estimated_bytes or 0,
             )
-        from em_platform.formats.chunk_count import count_chunks
+        from em_platform.formats import count_chunks
 
         count = count_chunks(
             array.url,
@@ -126,7 +122,7 @@ class Flyem:
         array, crop = _array_of(entry)
         volume: Volume
         if array.format == "precomputed":
-            from em_platform.formats.chunked import open_chunked
+            from em_platform.formats import open_chunked
 
             volume = open_chunked(
                 array.url,

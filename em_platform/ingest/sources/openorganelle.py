@@ -15,19 +15,20 @@ from typing import Any
 
 from em_platform.config import Settings
 from em_platform.errors import SourceRefused
-from em_platform.formats.chunk_count import count_chunks
-from em_platform.formats.chunk_store import ChunkStore, chunk_store
-from em_platform.formats.chunked import (
+from em_platform.formats import (
+    ChunkStore,
+    Crop,
+    Volume,
+    chunk_store,
     chunked_format,
+    count_chunks,
+    folders,
     level_paths,
     list_levels,
     open_chunked,
 )
-from em_platform.formats.chunked_volume import Crop
-from em_platform.formats.object_listing import folders
-from em_platform.formats.volume import Volume
 from em_platform.ingest.cosem_manifest import DatasetFacts, facts_of
-from em_platform.ingest.progress import Progress
+from em_platform.ingest.source import Progress
 from em_platform.model.ingest import Entry, RawItem, RemoteArray
 from em_platform.model.volume import VolumeInfo
 

@@ -14,7 +14,7 @@ import { setUpRun, showActions, showProgress } from "./run.js";
 import { setUpSheets } from "./sheet.js";
 import { follow } from "./stream.js";
 
-/** All parts as the service has told them. */
+/** All parts as the service has sent them. */
 const parts = {};
 let about = { stale_s: 5, heartbeat_s: 10, setup: [], web: {} };
 let changed = new Set();

@@ -5,17 +5,17 @@ import { toast } from "./journal.js";
 import { open } from "./sheet.js";
 
 let holder = "";
-let told = () => {};
+let onChange = () => {};
 
 /** Whether this page has control. */
 export const hasControl = () => heldToken() !== "" && holder !== "";
 
 export function setUpControl(heartbeatS, changed) {
-  told = changed;
-  const dialog = byId("conch-dialog");
-  const form = byId("conch-form");
+  onChange = changed;
+  const dialog = byId("control-dialog");
+  const form = byId("control-form");
   form.elements.name.value = localStorage.getItem("operator-name") ?? "";
-  byId("conch").addEventListener("click", () => (hasControl() ? release() : open(dialog)));
+  byId("control").addEventListener("click", () => (hasControl() ? release() : open(dialog)));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     take(form, dialog);
@@ -57,7 +57,7 @@ async function release() {
   draw();
 }
 
-/** Tell that this page is still there; learn that another has taken over. */
+/** Report that this page is open; learn that another has taken over. */
 async function beat() {
   if (!heldToken()) return;
   try {
@@ -74,15 +74,15 @@ function draw() {
   const mine = hasControl();
   const text = mine ? `you (${holder})` : holder || "free";
   write(byId("holder"), text);
-  const button = byId("conch");
+  const button = byId("control");
   write(button, mine ? "Release" : holder ? "Take over …" : "Take control …");
   document.body.classList.toggle("in-control", mine);
-  write(byId("conch-title"), holder ? `Take control over from ${holder}` : "Take control");
-  write(byId("conch-ok"), holder ? `Take over from ${holder}` : "Take control");
-  byId("conch-text").replaceChildren(
+  write(byId("control-title"), holder ? `Take control over from ${holder}` : "Take control");
+  write(byId("control-ok"), holder ? `Take over from ${holder}` : "Take control");
+  byId("control-text").replaceChildren(
     holder
-      ? make("span", {}, `${holder} has control now and is told at once that you took it.`)
-      : "One operator at a time can start, pause and set up. Everybody may stop.",
+      ? make("span", {}, `${holder} has control now and is notified at once.`)
+      : "One operator at a time can start, pause and set up. Stopping is available to all users.",
   );
-  told();
+  onChange();
 }

@@ -1,4 +1,4 @@
-// Stage, scope, camera, buffer and who was heard; what is old looks old.
+// Stage, scope, camera, buffer and services; what is old looks old.
 import { bits, byId, bytes, figures, make, number, places, span } from "./format.js";
 import { isLive, now } from "./stream.js";
 
@@ -12,17 +12,17 @@ export function showDevices(parts, staleS) {
   const box = byId("devices");
   CARDS.forEach(([title, topics, read], index) => {
     const card = box.children[index] ?? box.appendChild(newCard(title));
-    const said = topics.map((topic) => parts[topic]);
+    const bodies = topics.map((topic) => parts[topic]);
     const [list, errors, age] = [card.querySelector("dl"), card.querySelector(".errors"), card.querySelector(".age")];
-    const heard = Math.max(...said.map((each) => each?.heard_at ?? 0));
-    const silent = heard ? now() - heard : null;
+    const seen = Math.max(...bodies.map((each) => each?.seen_at ?? 0));
+    const silent = seen ? now() - seen : null;
     const isOld = silent === null || silent > staleS || !isLive();
     card.classList.toggle("old", isOld);
-    const text = silent === null ? "not heard yet" : isOld ? `no word for ${span(silent)}` : "live";
+    const text = silent === null ? "not seen yet" : isOld ? `last seen ${span(silent)} ago` : "live";
     if (age.textContent !== text) age.textContent = text;
     age.dataset.level = isOld ? "old" : "good";
-    if (said.some(Boolean)) figures(list, read(...said.map((each) => each ?? {})));
-    const wrong = said.map((each) => each?.error).filter(Boolean).join(" ");
+    if (bodies.some(Boolean)) figures(list, read(...bodies.map((each) => each ?? {})));
+    const wrong = bodies.map((each) => each?.error).filter(Boolean).join(" ");
     if (errors.textContent !== wrong) errors.textContent = wrong;
   });
 }
@@ -72,15 +72,15 @@ function stage(m, aperture, rotation, transfer) {
 
 export function showBuffer(buffer, upload, staleS) {
   const list = byId("buffer");
-  const isOld = !buffer || now() - buffer.heard_at > staleS || !isLive();
+  const isOld = !buffer || now() - buffer.seen_at > staleS || !isLive();
   list.classList.toggle("old", isOld);
-  if (!buffer) return figures(list, [["Buffer", "not heard yet", "old"]]);
+  if (!buffer) return figures(list, [["Buffer", "not seen yet", "old"]]);
   const free = buffer.free_space;
   figures(list, [
     ["to upload", `${number(buffer.queue_length)} tiles`],
     ["free disk", bytes(free), free < 5e9 ? "bad" : free < 2e10 ? "warn" : ""],
     ["upload", bits(buffer.upload_rate)],
-    ...(isOld ? [["no word for", span(now() - buffer.heard_at), "warn"]] : []),
+    ...(isOld ? [["last seen", `${span(now() - buffer.seen_at)} ago`, "warn"]] : []),
     ...(upload?.held_up ? [["waits", upload.held_up, "warn"]] : []),
   ]);
 }
@@ -95,9 +95,9 @@ export function showServices(services = {}, staleS, itself) {
     ...rows.map(([name, each]) => {
       const isOld = age(each) > staleS;
       const title = `process ${each.pid} on ${each.host}`;
-      return make("li", { class: isOld ? "old" : "", title }, name, isOld ? make("small", {}, ` heard ${span(age(each))} ago`) : null);
+      return make("li", { class: isOld ? "old" : "", title }, name, isOld ? make("small", {}, ` last seen ${span(age(each))} ago`) : null);
     }),
   );
 }
 
-const age = (each) => now() - each.heard_at;
+const age = (each) => now() - each.seen_at;

@@ -33,7 +33,7 @@ function stitching({ acquisition_id: id, outcome, run }, base) {
   if (outcome !== "completed") return ["–"];
   const partition = `${base}/assets/mosaic?view=partitions&partition=${encodeURIComponent(id)}`;
   const found = [link(partition, "mosaic")];
-  if (!run) return [make("span", { class: "chip", "data-level": "old" }, "not known"), " ", ...found];
+  if (!run) return [make("span", { class: "chip", "data-level": "old" }, "not started"), " ", ...found];
   const [level, word] = verdict(run);
   const title = [...run.failed, ...(run.warnings ?? [])].join("\n");
   return [

@@ -13,12 +13,12 @@ const plain = (step) => capital(step.replace(/([a-z0-9])([A-Z])/g, "$1 $2").toLo
 
 export function showPath({ state }, staleS) {
   const list = byId("path");
-  const told = state?.path?.filter((step) => !PASSING.has(step.toLowerCase()));
-  const steps = told?.length ? told : ["unknown"];
-  const silent = state ? now() - state.heard_at : 0;
+  const named = state?.path?.filter((step) => !PASSING.has(step.toLowerCase()));
+  const steps = named?.length ? named : ["unknown"];
+  const silent = state ? now() - state.seen_at : 0;
   const isOld = silent > 2 * staleS || !isLive();
   list.classList.toggle("old", isOld);
-  write(byId("path-age"), isOld && state ? `State · no word for ${span(silent)}` : "State");
+  write(byId("path-age"), isOld && state ? `State · last seen ${span(silent)} ago` : "State");
   const key = steps.join("/");
   if (list.dataset.key === key) return;
   list.dataset.key = key;
@@ -33,19 +33,19 @@ export function showQc(qc, staleS) {
   const light = byId("qc");
   if (!qc) {
     light.dataset.level = "old";
-    write(byId("qc-status"), "QC: no word");
-    write(byId("qc-reason"), "it was not heard since the start");
+    write(byId("qc-status"), "QC: unknown");
+    write(byId("qc-reason"), "not seen since the start");
     return;
   }
-  const silent = now() - qc.heard_at;
+  const silent = now() - qc.seen_at;
   const isOld = silent > staleS || !isLive();
   light.dataset.level = isOld && qc.status === "GOOD" ? "old" : QC_LEVELS[qc.status] ?? "bad";
   light.classList.toggle("old", isOld);
   write(byId("qc-status"), `QC: ${QC_WORDS[qc.status] ?? qc.status}`);
-  const why = qc.reason || (qc.status === "GOOD" ? "all rules are kept" : "no reason was given");
+  const why = qc.reason || (qc.status === "GOOD" ? "all QC checks pass" : "no reason given");
   const by = qc.status !== "GOOD" && qc.by !== "qc" ? ` (${qc.by})` : "";
   const since = `for ${span(now() - qc.since)}`;
-  write(byId("qc-reason"), isOld ? `no word for ${span(silent)}; last: ${why}` : `${why}${by} · ${since}`);
+  write(byId("qc-reason"), isOld ? `last seen ${span(silent)} ago: ${why}` : `${why}${by} · ${since}`);
   light.title = byId("qc-reason").textContent;
 }
 
@@ -54,7 +54,7 @@ export function showBanner(broker) {
   const banner = byId("banner");
   let sentence = "";
   if (!isLive()) {
-    sentence = "The operator service is not heard. What you see is old; trying again.";
+    sentence = "The operator service does not answer. What you see is old; trying again.";
     write(link, "service away");
     link.dataset.level = "bad";
   } else if (broker && !broker.connected) {

@@ -1,4 +1,4 @@
-// What happened, as lines; what matters is read aloud too.
+// The event log; what matters is read aloud too.
 import { byId, clock, make } from "./format.js";
 
 const SPOKEN = new Set(["state", "qc", "error", "broker", "control", "montage"]);

@@ -16,7 +16,7 @@ let range = [0, 1];
 
 const key = (row, column) => `${row},${column}`;
 
-/** Take over what the service says of the map. */
+/** Take over the service's map. */
 export function showMap(message) {
   if (message.anew) {
     map.tiles.clear();

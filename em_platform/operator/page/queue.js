@@ -13,8 +13,8 @@ let drawn = "";
 
 const RANK = { pending: 1, complete: 2, aborted: 2 };
 
-export function showQueue({ queue: told, completed_count: completed }) {
-  const queue = [...told].sort((a, b) => (RANK[a.status] ?? 0) - (RANK[b.status] ?? 0));
+export function showQueue({ queue: entries, completed_count: completed }) {
+  const queue = [...entries].sort((a, b) => (RANK[a.status] ?? 0) - (RANK[b.status] ?? 0));
   waiting = queue.filter((each) => each.status === "pending").map((each) => each.montage_id);
   write(byId("queue-count"), `${waiting.length} waiting, ${completed} done`);
   const key = JSON.stringify([queue.map((each) => [each.montage_id, each.status, each.roi_name, each.error_message, each.total_tiles])]);

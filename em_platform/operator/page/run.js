@@ -37,7 +37,7 @@ async function order(path, body, name) {
   }
 }
 
-/** Enable what makes sense now, and say of the rest why it does not. */
+/** Enable what makes sense now, and explain why the rest is disabled. */
 export function showActions({ actions = {}, mode, stopping }) {
   const mine = hasControl();
   for (const button of document.querySelectorAll("[data-action]")) {
@@ -49,8 +49,8 @@ export function showActions({ actions = {}, mode, stopping }) {
   write(end, stopping ? "Stopping at end" : "Stop at end");
   end.disabled = Boolean(stopping || actions.abort_at_end);
   end.classList.toggle("is-on", Boolean(stopping));
-  end.title = stopping?.why ?? actions.abort_at_end ?? "Finish the montage, then stop; everybody may";
-  byId("stop-now").title = "Stop the stage and lower the screen at once; everybody may (Ctrl .)";
+  end.title = stopping?.why ?? actions.abort_at_end ?? "Finish the montage, then stop; available to all users";
+  byId("stop-now").title = "Stop the stage and lower the screen at once; available to all users (Ctrl .)";
   for (const button of document.querySelectorAll("#add-open, #load-open, #queue button")) {
     button.disabled = !mine;
     button.title = mine ? "" : "take control first";
@@ -82,7 +82,7 @@ export function showProgress({ montage, mode }) {
   ]);
 }
 
-function eta({ estimated_completion: end, error_message: why, heard_at: at, state }, isRunning) {
+function eta({ estimated_completion: end, error_message: why, seen_at: at, state }, isRunning) {
   if (why && state === "error") return why;
   if (!isRunning) return `${spoken(state)} at ${clock(at)}`;
   if (!end) return "";

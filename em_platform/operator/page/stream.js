@@ -1,19 +1,19 @@
 // Follows the service's events; knows how far its clock is from ours.
 
 let offset = 0;
-let heardAt = 0;
+let receivedAt = 0;
 
 /** Unix seconds of the service's clock. */
 export const now = () => Date.now() / 1000 + offset;
 
-/** Whether the service was heard within the last seconds. */
-export const isLive = () => heardAt > 0 && performance.now() - heardAt < 6000;
+/** Whether the service answered within the last seconds. */
+export const isLive = () => receivedAt > 0 && performance.now() - receivedAt < 6000;
 
 /** Calls `changed(message)` for each batch of changes; a new connection starts with all of them. */
 export function follow(changed) {
   let source = null;
   const listen = (message) => {
-    heardAt = performance.now();
+    receivedAt = performance.now();
     offset = message.now - Date.now() / 1000;
   };
   const connect = () => {
@@ -26,7 +26,7 @@ export function follow(changed) {
     });
     source.addEventListener("tick", (event) => listen(JSON.parse(event.data)));
     source.onerror = () => {
-      heardAt = 0; // until it is heard again
+      receivedAt = 0; // until it answers again
       if (source.readyState === EventSource.CLOSED) setTimeout(connect, 2000);
     };
   };

@@ -1,4 +1,4 @@
-"""Simulated hardware; it speaks the real topics, so real services can take its place.
+"""Simulated hardware; it uses the real topics, so real services can take its place.
 
 Each device is a process of its own: `em-platform device scope|stage|camera`.
 """

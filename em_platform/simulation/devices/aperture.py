@@ -25,19 +25,19 @@ class ApertureChanger:
         self._target: int | None = None
         self._ends_s = -math.inf
         self._error = ""
-        self._told_s = -math.inf
+        self._published_s = -math.inf
         bus.subscribe("stage.aperture.command", self._on_command)
 
     def tick(self) -> None:
-        """End a change that is due; say which aperture it holds."""
+        """End a change that is due; publish which aperture it holds."""
         with self._lock:
             changing = self._ends_s > -math.inf
             if changing and time.monotonic() >= self._ends_s:
                 self._current, self._ends_s = self._target, -math.inf
-                self._told_s = -math.inf
+                self._published_s = -math.inf
         period_s = CHANGING_PERIOD_S if changing else _IDLE_PERIOD_S
-        if time.monotonic() - self._told_s >= period_s - 0.005:
-            self._tell()
+        if time.monotonic() - self._published_s >= period_s - 0.005:
+            self._publish_status()
 
     def _on_command(self, command: Any, _: Mapping[str, str]) -> None:
         wanted, count = command.aperture_id, self._settings.apertures
@@ -50,7 +50,7 @@ class ApertureChanger:
                 )
             elif wanted is not None or command.calibrate:
                 self._change(self._current if wanted is None else wanted)
-        self._tell()
+        self._publish_status()
 
     def _change(self, wanted: int | None) -> None:
         under_way = self._ends_s > -math.inf
@@ -63,9 +63,9 @@ class ApertureChanger:
         self._current = None
         self._ends_s = time.monotonic() + self._settings.aperture_change_s
 
-    def _tell(self) -> None:
+    def _publish_status(self) -> None:
         with self._lock:
-            self._told_s = time.monotonic()
+            self._published_s = time.monotonic()
             self._bus.publish(
                 "stage.aperture.status",
                 current_aperture=self._current,

@@ -23,7 +23,7 @@ from em_platform.acquisition.frame_paths import (
 )
 from em_platform.config import Settings
 from em_platform.errors import DeviceError
-from em_platform.formats.tiff import encode_tiff
+from em_platform.formats import encode_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.simulation.devices.commanded import DeviceBus, FaultFile
 from em_platform.simulation.devices.sensor import Frame, Sensor
@@ -60,7 +60,7 @@ class Camera:
         self._sensor.warm_up()
         self._truths: dict[str, TruthFile] = {}
         self._lock = threading.Lock()
-        self._told_s = 0.0
+        self._published_s = 0.0
         self._acts: dict[type, Callable[[Any], None]] = {
             StageStatus: self._on_stage,
             ApertureStatus: self._on_aperture,
@@ -86,9 +86,9 @@ class Camera:
         )
 
     def tick(self) -> None:
-        """Say its state each second; write the truth that waits."""
-        if time.monotonic() - self._told_s >= _PERIOD_S - TICK_S / 2:
-            self._tell()
+        """Publish its status each second; write the truth that waits."""
+        if time.monotonic() - self._published_s >= _PERIOD_S - TICK_S / 2:
+            self._publish_status()
             with self._lock:
                 for truth in self._truths.values():
                     truth.flush()
@@ -123,12 +123,12 @@ class Camera:
 
     def _on_settings(self, change: CameraChange) -> None:
         self._sensor.change(change)
-        self._tell()
+        self._publish_status()
 
     def _on_command(self, command: Command) -> None:
-        """Save the commanded frame and say so; the same command again only says so."""
+        """Save the commanded frame and publish it; a repeat only publishes."""
         if self._times_out():
-            log.warning("camera: %s is lost, as the fault says", command.tile_id)
+            log.warning("camera: %s is lost, by a commanded fault", command.tile_id)
             return
         try:
             path = frame_path(self._frames, command.montage_id, command.tile_id)
@@ -185,8 +185,8 @@ class Camera:
             self._truths = {acquisition_id: TruthFile(path, empty)}
         return self._truths[acquisition_id]
 
-    def _tell(self) -> None:
-        self._told_s = time.monotonic()
+    def _publish_status(self) -> None:
+        self._published_s = time.monotonic()
         self._bus.publish("camera.status", **self._sensor.status())
 
 
@@ -198,12 +198,12 @@ def check_stage(
     Raises
     ------
     DeviceError
-        It moves, is elsewhere, or has not said where it is or, for a frame of a
+        It moves, is elsewhere, or has not reported its position or, for a frame of a
         montage, which aperture it holds.
     """
     who = f"camera: {command.tile_id} was not exposed"
     if stage is None or stage.x is None or stage.y is None:
-        raise DeviceError(f"{who}: the stage has not said where it is; start it")
+        raise DeviceError(f"{who}: the stage has not reported its position; start it")
     if command.montage_id and section is None:
         raise DeviceError(f"{who}: the stage holds no aperture; change to one")
     if stage.in_motion:

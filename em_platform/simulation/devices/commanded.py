@@ -25,17 +25,17 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Any, Mapping[str, str]], None]
 
 COMMANDED = {
-    "stage_stuck": "1: the stage stays where it is, and says that it moves",
+    "stage_stuck": "1: the stage stays where it is, and reports that it moves",
     "stage_slow": "it moves so many times slower",
-    "stage_drift": "nm a minute that the specimen creeps along x, untold",
+    "stage_drift": "nm a minute that the specimen creeps along x, not reported",
     "focus_drift": "steps of the focus knob a minute that the best focus moves",
     "beam_loss": "share of the light that is lost, 0 to 1",
     "contamination": "share of the frame's width that dark blotches grow a minute",
-    "camera_timeout_frames": "so many frames are neither saved nor said",
-    "camera_timeout_s": "for so many seconds no frame is saved or said",
-    "camera_mute": "1: the camera hears and says nothing",
-    "stage_mute": "1: the stage hears and says nothing",
-    "scope_mute": "1: the column hears and says nothing",
+    "camera_timeout_frames": "so many frames are neither saved nor published",
+    "camera_timeout_s": "for so many seconds no frame is saved or published",
+    "camera_mute": "1: the camera receives and publishes nothing",
+    "stage_mute": "1: the stage receives and publishes nothing",
+    "scope_mute": "1: the column receives and publishes nothing",
 }
 """Fault -> what its value means; 0 is off."""
 
@@ -72,7 +72,7 @@ class Faults(Model):
 
 
 def faults_path(home: Path) -> Path:
-    """Of the file that says which faults are on."""
+    """Of the file of the faults that are on."""
     return home / "faults.json"
 
 
@@ -146,7 +146,7 @@ class FaultFile:
 
 
 class DeviceBus:
-    """The bus as one device has it: deaf and silent while the device is mute."""
+    """The bus as one device has it: cut off while the device is mute."""
 
     def __init__(self, bus: Bus, device: str, faults: FaultFile) -> None:
         self._bus, self._mute, self._faults = bus, f"{device}_mute", faults
@@ -163,11 +163,11 @@ class DeviceBus:
     def subscribe_many(self, topics: Iterable[str], handler: Handler) -> None:
         """Hand the messages of all `topics` to one handler, in their order."""
 
-        def heard(message: Any, headers: Mapping[str, str]) -> None:
+        def received(message: Any, headers: Mapping[str, str]) -> None:
             if not self._faults.now().value(self._mute):
                 handler(message, headers)
 
-        self._bus.subscribe_many(topics, heard)
+        self._bus.subscribe_many(topics, received)
 
 
 def _check(name: str, value: float) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from TEM_comms.scope import Status as ScopeStatus
 
-from em_platform.simulation.devices.hidden import Hidden
+from em_platform.simulation.devices.misalignment import Misalignment
 
 STANDARD_BRIGHTNESS = 1300
 STANDARD_RADIUS = 1.6
@@ -45,19 +45,23 @@ class Beam:
         return (self.radius, self.y, self.x) == (STANDARD_RADIUS, 0.0, 0.0)
 
 
-def beam_of(status: ScopeStatus | None, hidden: Hidden, *, imaging_mag: int) -> Beam:
+def beam_of(
+    status: ScopeStatus | None, misalignment: Misalignment, *, imaging_mag: int
+) -> Beam:
     """The beam of the column's state; at LOWMAG it is wide, even and always the same.
 
     Every step of the spot size halves the light.
     """
     if status is None or status.mag_mode == "LOWMAG":
-        return Beam(radius=STANDARD_RADIUS, y=0.0, x=0.0, level=hidden.current)
+        return Beam(radius=STANDARD_RADIUS, y=0.0, x=0.0, level=misalignment.current)
     enlarged = int(status.mag) / imaging_mag
-    steps = status.brightness + hidden.spread - STANDARD_BRIGHTNESS
+    steps = status.brightness + misalignment.spread - STANDARD_BRIGHTNESS
     spread = max(abs(STANDARD_RADIUS + _RADIUS_PER_STEP * steps), _LEAST_RADIUS)
     x, y = (
         (offset - centre) / OFFSET_STEPS * enlarged
-        for offset, centre in zip(status.beam_offset, hidden.beam_offset, strict=True)
+        for offset, centre in zip(
+            status.beam_offset, misalignment.beam_offset, strict=True
+        )
     )
     level = (STANDARD_RADIUS / spread) ** 2 * 2.0 ** (1 - status.spot_size)
     # the imaging magnification is that at which the gain was measured: a wider beam
@@ -65,7 +69,7 @@ def beam_of(status: ScopeStatus | None, hidden: Hidden, *, imaging_mag: int) -> 
     radius = max(spread * enlarged, _LEAST_RADIUS)
     if spread == STANDARD_RADIUS and enlarged >= 1.0 and x == y == 0.0:
         radius = STANDARD_RADIUS
-    return Beam(radius=radius, y=y, x=x, level=level * hidden.current)
+    return Beam(radius=radius, y=y, x=x, level=level * misalignment.current)
 
 
 def illumination(height: int, width: int, beam: Beam) -> NDArray[np.float32]:

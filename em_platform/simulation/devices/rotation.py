@@ -73,7 +73,7 @@ def tilt(
 
 
 class Rotation:
-    """Turns messages into tilts and says the angles."""
+    """Turns messages into tilts and publishes the angles."""
 
     def __init__(self, bus: DeviceBus, settings: SimulationSettings) -> None:
         self._bus, self._settings = bus, settings
@@ -81,14 +81,14 @@ class Rotation:
         self._height_nm = 0.0
         self._error = ""
         self._moved = False
-        self._told_s = -math.inf
+        self._published_s = -math.inf
         bus.subscribe("stage.rotation.command", self._on_command)
 
     def tick(self) -> None:
-        """Say the angles: 50 times a second while it tilts, else once."""
+        """Publish the angles: 50 times a second while it tilts, else once."""
         period_s = _MOVING_PERIOD_S if self._moved else _IDLE_PERIOD_S
-        if time.monotonic() - self._told_s >= period_s - 0.005:
-            self._tell()
+        if time.monotonic() - self._published_s >= period_s - 0.005:
+            self._publish_status()
 
     def _on_command(self, command: Any, _: Mapping[str, str]) -> None:
         wanted = (command.angle_x, command.angle_y)
@@ -105,10 +105,10 @@ class Rotation:
             self._error = ""
         if command.eucentric_height is not None:
             self._height_nm = command.eucentric_height
-        self._tell()
+        self._publish_status()
 
-    def _tell(self) -> None:
-        now_s = self._told_s = time.monotonic()
+    def _publish_status(self) -> None:
+        now_s = self._published_s = time.monotonic()
         angle_x, angle_y = self._tilt.angles(now_s)
         self._moved = not self._tilt.rests(now_s)
         self._bus.publish(

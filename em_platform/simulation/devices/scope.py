@@ -138,7 +138,7 @@ def calibrated(status: ShiftStatus, command: Any) -> ShiftStatus:
 
 
 class Scope:
-    """Turns messages into changes and says its state: each second and after each.
+    """Turns messages into changes and publishes its status: each second and after each.
 
     A command that it cannot obey is logged and changes nothing.
     """
@@ -148,7 +148,7 @@ class Scope:
         self._allowed = settings.acquisition.magnification
         self._status = start_status(self._allowed)
         self._shift = start_shift()
-        self._told_s = 0.0
+        self._published_s = 0.0
         self._acts: dict[type, Callable[[Any], None]] = {
             Command: self._on_command,
             ShiftCommand: self._on_shift,
@@ -165,10 +165,10 @@ class Scope:
         )
 
     def tick(self) -> None:
-        """Say its state when a second has gone by."""
-        if time.monotonic() - self._told_s >= _PERIOD_S - TICK_S / 2:
-            self._tell()
-            self._tell_shift()
+        """Publish its status when a second has gone by."""
+        if time.monotonic() - self._published_s >= _PERIOD_S - TICK_S / 2:
+            self._publish_status()
+            self._publish_shift()
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -178,25 +178,25 @@ class Scope:
             self._status = changed(self._status, command, allowed=self._allowed)
         except ValueError as error:
             log.warning("%s", error)
-        self._tell()
+        self._publish_status()
 
     def _on_shift(self, command: Any) -> None:
         try:
             self._shift = shifted(self._shift, command)
         except ValueError as error:
             log.warning("%s", error)
-        self._tell_shift()
+        self._publish_shift()
 
     def _on_calibrate(self, command: Any) -> None:
         try:
             self._shift = calibrated(self._shift, command)
         except ValueError as error:
             log.warning("%s", error)
-        self._tell_shift()
+        self._publish_shift()
 
-    def _tell(self) -> None:
-        self._told_s = time.monotonic()
+    def _publish_status(self) -> None:
+        self._published_s = time.monotonic()
         self._bus.publish("scope.status", **self._status.model_dump())
 
-    def _tell_shift(self) -> None:
+    def _publish_shift(self) -> None:
         self._bus.publish("scope.image_shift.status", **self._shift.model_dump())

@@ -1,4 +1,4 @@
-"""What the simulated camera computes: one frame from all that the devices have said."""
+"""What the simulated camera computes: one frame from the devices' last statuses."""
 
 import math
 import zlib
@@ -23,13 +23,13 @@ from em_platform.simulation.devices.faults import (
     TileErrors,
     tile_errors,
 )
-from em_platform.simulation.devices.hidden import hidden
 from em_platform.simulation.devices.illumination import (
     Beam,
     beam_of,
     blotches,
     illumination,
 )
+from em_platform.simulation.devices.misalignment import misalignment_of
 from em_platform.simulation.devices.optics import place, radial_lens, tilted, view
 from em_platform.simulation.devices.tape import TAPE_GREY, slot
 from em_platform.simulation.devices.truth import GainTruth, MontageTruth, TileTruth
@@ -56,7 +56,7 @@ class Frame:
 
 
 class Sensor:
-    """Keeps what stage and column have last said; makes frames from it.
+    """Keeps the last statuses of stage and column; makes frames from them.
 
     The same command, seed and stage position give the same bytes. `faults` are those
     that are switched on while it runs.
@@ -73,7 +73,7 @@ class Sensor:
         self.shift_nm = (0, 0)
         self.holds_sample = True
         self._faults = faults
-        self._hidden = hidden(simulation)
+        self._misalignment = misalignment_of(simulation)
         self._shape: tuple[Beam, NDArray[np.float32]] | None = None
         self.exposure_us = simulation.exposure_ms * 1000
         self._settings, self._simulation = settings, simulation
@@ -122,7 +122,7 @@ class Sensor:
     def frame(self, command: Command) -> Frame:
         """The frame of one command at the stage's last known place.
 
-        One that belongs to no montage lies where the stage says, and has no faults.
+        One that belongs to no montage lies at the stage's position, and has no faults.
         """
         settings = self._settings
         errors = NO_ERRORS
@@ -158,7 +158,7 @@ class Sensor:
             return light, 1.0
         height, width = light.shape
         beam = beam_of(
-            self.scope, self._hidden, imaging_mag=self._settings.magnification
+            self.scope, self._misalignment, imaging_mag=self._settings.magnification
         )
         if not beam.is_standard:
             kept = self._shape
@@ -210,7 +210,7 @@ class Sensor:
             self._size.width_px,
             stage_nm=self._seen_nm(),
             pixel_nm=self._pixel_nm(),
-            middle_nm=self._hidden.aperture_nm,
+            middle_nm=self._misalignment.aperture_nm,
             settings=self._simulation,
         )
 
@@ -218,7 +218,7 @@ class Sensor:
         """Steps of the focus knob from the sharp image."""
         if self.scope is None or self.scope.mag_mode == "LOWMAG":
             return 0.0
-        best = self._hidden.focus + self._faults().grown("focus_drift")
+        best = self._misalignment.focus + self._faults().grown("focus_drift")
         return float(self.scope.focus - best)
 
     def _seen_nm(self) -> tuple[float, float]:
@@ -298,7 +298,7 @@ class Sensor:
     def _pixel_nm(self) -> float:
         """Of the specimen; as the magnification falls, a pixel covers more of it."""
         settings = self._settings
-        pixel_nm = settings.pixel_nm * self._hidden.pixel
+        pixel_nm = settings.pixel_nm * self._misalignment.pixel
         if self.scope is None:
             return pixel_nm
         return pixel_nm * settings.magnification / int(self.scope.mag)

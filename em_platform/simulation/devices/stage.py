@@ -23,7 +23,7 @@ Target = tuple[float | None, float | None, float | None]
 
 
 class Stage:
-    """Turns messages into motions and says where it is; one section an aperture."""
+    """Moves on messages and publishes its position; one section an aperture."""
 
     def __init__(self, bus: Bus, settings: Settings) -> None:
         self._faults = FaultFile(settings.home)
@@ -37,21 +37,21 @@ class Stage:
         self._held: tuple[float, float, float] | None = None
         self._moving = False
         self._error = ""
-        self._told_s = -math.inf
+        self._published_s = -math.inf
         self._timer: threading.Timer | None = None
         self._bus.subscribe("stage.motion.command", self._on_motion)
 
     def tick(self) -> None:
-        """Say where it is: 50 times a second while it moves, else once."""
-        self._heed_stuck()
+        """Publish its position: 50 times a second while it moves, else once."""
+        self._apply_stuck()
         self._aperture.tick()
         self._rotation.tick()
         self._transfer.tick()
         period_s = _MOVING_PERIOD_S if self._moving else _IDLE_PERIOD_S
-        if time.monotonic() - self._told_s >= period_s - 0.005:
+        if time.monotonic() - self._published_s >= period_s - 0.005:
             if not self._moving:
-                self._tell_absolute()
-            self._tell()
+                self._publish_absolute()
+            self._publish_status()
 
     def close(self) -> None:
         """Stop the timer."""
@@ -60,7 +60,7 @@ class Stage:
                 self._timer.cancel()
 
     def _on_motion(self, command: Any, _: Mapping[str, str]) -> None:
-        self._heed_stuck()
+        self._apply_stuck()
         target: Target = (command.x, command.y, command.z)
         if command.calibrate:
             target = (0.0, 0.0, 0.0)
@@ -71,7 +71,7 @@ class Stage:
             )
         else:
             self._go(target)
-        self._tell()
+        self._publish_status()
 
     def _go(self, target: Target) -> None:
         now_s = time.monotonic()
@@ -97,9 +97,9 @@ class Stage:
                 self._held = motion.target_nm
                 return
             self._motion = motion
-            self._tell_at_end(now_s)
+            self._publish_at_end(now_s)
 
-    def _heed_stuck(self) -> None:
+    def _apply_stuck(self) -> None:
         """Hold the stage where it is while it is stuck; let it go on afterwards."""
         stuck = bool(self._faults.now().value("stage_stuck"))
         if stuck == (self._held is not None):
@@ -115,14 +115,16 @@ class Stage:
                 self._motion = move(
                     self._motion, held, now_s=now_s, settings=self._settings
                 )
-                self._tell_at_end(now_s)
+                self._publish_at_end(now_s)
 
-    def _tell_at_end(self, now_s: float) -> None:
-        """Say at once when it has stopped, and not at the next tick."""
+    def _publish_at_end(self, now_s: float) -> None:
+        """Publish at once when it has stopped, and not at the next tick."""
         if self._timer is not None:
             self._timer.cancel()
         if not self._motion.rests(now_s):
-            self._timer = threading.Timer(self._motion.ends_s - now_s, self._tell)
+            self._timer = threading.Timer(
+                self._motion.ends_s - now_s, self._publish_status
+            )
             self._timer.daemon = True
             self._timer.start()
 
@@ -131,12 +133,12 @@ class Stage:
             return not self._motion.rests(now_s)
         return math.dist(self._held, here) > CLOSE_NM
 
-    def _tell(self) -> None:
+    def _publish_status(self) -> None:
         with self._lock:
             now_s = time.monotonic()
             x, y, z = here = self._motion.position(now_s)
             self._moving = self._is_moving(now_s, here)
-            self._told_s = now_s
+            self._published_s = now_s
             self._bus.publish(
                 "stage.motion.status",
                 x=x,
@@ -147,6 +149,6 @@ class Stage:
                 error=self._error,
             )
 
-    def _tell_absolute(self) -> None:
+    def _publish_absolute(self) -> None:
         x, y, z = self._motion.position(time.monotonic())
         self._bus.publish("stage.absolute", linear={"x": x, "y": y, "z": z})

@@ -24,9 +24,9 @@ class Transfer:
         self._station = MICROSCOPE
         self._target: str | None = None
         self._begun_s = 0.0
-        self._said_step = 0
+        self._published_step = 0
         self._error = ""
-        self._told_s = -math.inf
+        self._published_s = -math.inf
         bus.subscribe("stage.transfer.command", self._on_command)
 
     @property
@@ -35,13 +35,13 @@ class Transfer:
         return self._station if self._target is None else "in_transit"
 
     def tick(self) -> None:
-        """Say where the sample is: at each step, and once a second."""
+        """Publish where the sample is: at each step, and once a second."""
         step = self._step()
         if self._target is not None and step > self._total():
             self._station, self._target = self._target, None
-        due = time.monotonic() - self._told_s >= _PERIOD_S - 0.005
-        if due or self._step() != self._said_step:
-            self._tell()
+        due = time.monotonic() - self._published_s >= _PERIOD_S - 0.005
+        if due or self._step() != self._published_step:
+            self._publish_status()
 
     def _on_command(self, command: Any, _: Mapping[str, str]) -> None:
         wanted = command.station
@@ -58,7 +58,7 @@ class Transfer:
             )
         elif wanted is not None and self._target is None and wanted != self._station:
             self._target, self._begun_s = wanted, time.monotonic()
-        self._tell()
+        self._publish_status()
 
     def _total(self) -> int:
         if self._target is None:
@@ -75,16 +75,16 @@ class Transfer:
             return self._total() + 1
         return int(past_s / self._step_s) + 1
 
-    def _tell(self) -> None:
-        self._told_s = time.monotonic()
-        self._said_step = self._step()
+    def _publish_status(self) -> None:
+        self._published_s = time.monotonic()
+        self._published_step = self._step()
         total = self._total()
         self._bus.publish(
             "stage.transfer.status",
             current_station=self.station,
             target_station=self._target,
             in_transit=self._target is not None,
-            step=min(self._said_step, total),
+            step=min(self._published_step, total),
             total_steps=total,
             error=self._error,
         )

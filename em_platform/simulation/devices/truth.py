@@ -27,7 +27,7 @@ class TileTruth(Model):
 
     `placement` is in world pixels: world = placement(p + field(p)) for the camera's
     pixel p and the displacement field of the lens. `nominal_*` is the corner where the
-    stage said it was.
+    stage reported to be.
     """
 
     tile_id: str

@@ -89,7 +89,7 @@ def open_specimen(
 
 
 def _read_images(paths: list[Path]) -> NDArray[Any]:
-    from em_platform.formats.image import read_image
+    from em_platform.formats import read_image
 
     return np.stack([read_image(str(path)) for path in paths])
 

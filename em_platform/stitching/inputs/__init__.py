@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.errors import ConfigError, FormatError
-from em_platform.formats.source import is_folder, local_path
+from em_platform.formats import is_folder, local_path
 from em_platform.model import Montage
 from em_platform.stitching.inputs import (
     mdoc,

@@ -3,8 +3,7 @@
 from typing import Any
 
 from em_platform.errors import ConfigError, FormatError
-from em_platform.formats.mdoc import MdocMontage, MdocPiece, read_mdoc_montage
-from em_platform.formats.source import join_uri
+from em_platform.formats import MdocMontage, MdocPiece, join_uri, read_mdoc_montage
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from em_platform.errors import FormatError
-from em_platform.formats.source import join_uri
+from em_platform.formats import join_uri
 from em_platform.model import Failure
 from em_platform.stitching.inputs.table import number
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList

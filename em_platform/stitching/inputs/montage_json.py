@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from em_platform.errors import RecordError
-from em_platform.formats.source import join_uri
+from em_platform.formats import join_uri
 from em_platform.model import Montage
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
 

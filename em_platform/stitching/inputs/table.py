@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from em_platform.errors import ConfigError, FormatError
-from em_platform.formats.source import join_uri
+from em_platform.formats import join_uri
 from em_platform.model import Failure
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
 
@@ -72,7 +72,7 @@ def _reported_failures(content: Any) -> list[Failure]:
     found = content.get("failures") if isinstance(content, dict) else None
     try:
         return TypeAdapter(list[Failure]).validate_python(found)
-    except ValidationError:  # a list of somebody else
+    except ValidationError:  # a list of another program
         return []
 
 

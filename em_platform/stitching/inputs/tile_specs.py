@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import DataError, FormatError
-from em_platform.formats.image import SUFFIXES, read_header
-from em_platform.formats.mpicbg import compose_affine
+from em_platform.formats import SUFFIXES, compose_affine, read_header
 from em_platform.model import Failure
 from em_platform.stitching.inputs.table import number
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList

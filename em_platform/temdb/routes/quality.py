@@ -1,24 +1,30 @@
-"""What the tiles of a run say about its quality; upstream answers 501 to most of it."""
+"""Quality of a run from its tiles; upstream answers 501 to most of it."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
+import cv2
+import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
+from numpy.typing import NDArray
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from temdb.models import AcquisitionFocusScoresResponse, BadFocusTilesResponse
 
-from em_platform.temdb.heatmaps import heatmap, nested, picture
-from em_platform.temdb.routes.answers import Db, Limit, one
+from em_platform.temdb.routes.rows import Db, Limit, one
 from em_platform.temdb.tables import Acquisition, Tile
 from em_platform.temdb.tile_rows import tile_answer
 
 router = APIRouter(prefix="/qc", tags=["quality"])
 
 _PNG = "image/png"
+_Place = tuple[int, int, float | None]
+
+_EDGE_PX = 900  # of the picture's longer side, at most
+_CELL_PX = (1, 40)
 
 
 class Heatmap(StrEnum):
@@ -134,7 +140,7 @@ def get_heatmaps(acquisition_id: str, db: Db) -> JSONResponse:
         query = select(*columns).where(*where).order_by(Tile.raster_index)
         rows = [tuple(row) for row in session.execute(query)]
     maps = {
-        name: nested(heatmap((row[0], row[1], row[2 + at]) for row in rows))
+        name: _nested(_heatmap((row[0], row[1], row[2 + at]) for row in rows))
         for at, name in enumerate(_COLUMNS)
     }
     answer = {
@@ -155,15 +161,15 @@ def get_heatmaps(acquisition_id: str, db: Db) -> JSONResponse:
 def get_heatmap(
     acquisition_id: str, kind: Heatmap, db: Db, request: Request
 ) -> Response:
-    """One map `[row][column]`, or as a picture where `Accept: image/png` is asked."""
+    """One map `[row][column]`, or as a picture with `Accept: image/png`."""
     with db.reading() as session:
         query = select(Tile.montage_row, Tile.montage_col, _COLUMNS[kind])
         where = _of(session, acquisition_id)
         rows = session.execute(query.where(*where).order_by(Tile.raster_index))
-        grid = heatmap((row, column, value) for row, column, value in rows)
+        grid = _heatmap((row, column, value) for row, column, value in rows)
     if _PNG in request.headers.get("accept", ""):
-        return Response(picture(grid), media_type=_PNG)
-    return JSONResponse(nested(grid))
+        return Response(_picture(grid), media_type=_PNG)
+    return JSONResponse(_nested(grid))
 
 
 @router.get(
@@ -237,3 +243,43 @@ def _spread(scores: Sequence[float]) -> float | None:
     if len(scores) < 2:
         return 0.0 if scores else None
     return statistics.stdev(scores)
+
+
+def _heatmap(places: Iterable[_Place]) -> NDArray[np.float64]:
+    """`(rows, columns)` from the first to the last of each; NaN where nothing is.
+
+    Parameters
+    ----------
+    places
+        `(row, column, value)` of each tile; of two at one place the last counts.
+    """
+    known = list(places)
+    if not known:
+        return np.zeros((0, 0))
+    at = np.array([place[:2] for place in known])
+    first = at.min(axis=0)
+    values = [np.nan if value is None else value for _, _, value in known]
+    grid = np.full(tuple(at.max(axis=0) - first + 1), np.nan)
+    grid[tuple((at - first).T)] = values
+    return grid
+
+
+def _nested(grid: NDArray[np.float64]) -> list[list[float | None]]:
+    """The map as JSON takes it: null for NaN."""
+    return [[None if np.isnan(v) else float(v) for v in row] for row in grid]
+
+
+def _picture(grid: NDArray[np.float64]) -> bytes:
+    """The map as a PNG: dark is low, bright is high (viridis), grey is no value."""
+    if not grid.size or np.isnan(grid).all():
+        shown = np.full((1, 1, 3), 128, np.uint8)
+    else:
+        low, high = float(np.nanmin(grid)), float(np.nanmax(grid))
+        share = (np.nan_to_num(grid, nan=low) - low) / ((high - low) or 1.0)
+        levels = np.round(share * 255).astype(np.uint8)
+        shown = cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS).astype(np.uint8)
+        shown[np.isnan(grid)] = 128
+    smallest, largest = _CELL_PX
+    cell = min(largest, max(smallest, _EDGE_PX // max(shown.shape[:2])))
+    large = cv2.resize(shown, None, fx=cell, fy=cell, interpolation=cv2.INTER_NEAREST)
+    return cv2.imencode(".png", large)[1].tobytes()

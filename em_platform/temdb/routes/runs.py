@@ -12,9 +12,21 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from temdb.models import AcquisitionFullMetadata, AcquisitionResponse
 
-from em_platform.temdb.lineage import full_metadata
-from em_platform.temdb.routes.answers import MOST_A_PAGE, Db, one, wrong
-from em_platform.temdb.tables import Acquisition, Moment, Roi, Tile, in_utc
+from em_platform.temdb.routes.rows import MOST_A_PAGE, Db, one, wrong
+from em_platform.temdb.tables import (
+    Acquisition,
+    Base,
+    Block,
+    CuttingSession,
+    Moment,
+    Roi,
+    Section,
+    Specimen,
+    Substrate,
+    Task,
+    Tile,
+    in_utc,
+)
 
 router = APIRouter(tags=["acquisitions"])
 
@@ -32,7 +44,7 @@ _STATUSES = ("complete", "aborted", "failed", "in_flight")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """Which runs are asked for."""
+    """Which runs are wanted."""
 
     specimen_id: str | None = None
     roi_id: str | None = None
@@ -89,7 +101,7 @@ def list_acquisitions(
 def list_aggregated(
     db: Db, wanted: Filter, part: Page, response: Response
 ) -> dict[str, Any]:
-    """One page of runs, each with all that it hangs on."""
+    """One page of runs, each with all its parents."""
     with db.reading() as session:
         runs, metadata = _page(session, wanted, part)
         shown = [full_metadata(session, run) for run in runs]
@@ -100,7 +112,7 @@ def list_aggregated(
 @router.get("/acquisitions/{acquisition_id}/complete-metadata")
 @router.get("/acquisitions/{acquisition_id}/metadata")
 def get_full_metadata(acquisition_id: str, db: Db) -> AcquisitionFullMetadata:
-    """One run with all that it hangs on."""
+    """One run with all its parents."""
     with db.reading() as session:
         return full_metadata(session, one(session, Acquisition, acquisition_id))
 
@@ -148,8 +160,8 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
     if wanted.status is not None:
         such.append(_status_is(wanted.status))
     if wanted.magnification is not None:
-        asked = Acquisition.acquisition_settings["magnification"].as_integer()
-        such.append(asked == wanted.magnification)
+        magnification = Acquisition.acquisition_settings["magnification"].as_integer()
+        such.append(magnification == wanted.magnification)
     if wanted.substrate_media_id is not None:
         lies_on = Roi.substrate_media_id == wanted.substrate_media_id
         such.append(exists().where(Roi.roi_id == Acquisition.roi_id, lies_on))
@@ -162,7 +174,7 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
 
 def _tile_conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
     """Runs of which any tile is such."""
-    asked = (
+    limits = (
         (wanted.param_tile_focus_lt, Tile.focus_score.__lt__),
         (wanted.param_tile_match_quality_lt, Tile.worst_match_quality.__lt__),
         (wanted.param_tile_dx_gt, Tile.most_dx.__gt__),
@@ -173,7 +185,7 @@ def _tile_conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
     )
     return [
         exists().where(of_run, compare(limit))
-        for limit, compare in asked
+        for limit, compare in limits
         if limit is not None
     ]
 
@@ -217,3 +229,45 @@ def _behind(
     else:
         rest = or_(column < value, and_(column == value, Acquisition.id < number))
     return query.where(rest)
+
+
+def full_metadata(session: Session, run: Acquisition) -> AcquisitionFullMetadata:
+    """The run, its task, and the specimen down to the region; what is not is null."""
+    query = (
+        select(Task, Roi, Section, CuttingSession, Block, Specimen, Substrate)
+        .outerjoin(Roi, Roi.roi_id == Task.roi_id)
+        .outerjoin(Section, Section.section_id == Roi.section_id)
+        .outerjoin(
+            CuttingSession,
+            CuttingSession.cutting_session_id == Section.cutting_session_id,
+        )
+        .outerjoin(
+            Block,
+            (Block.block_id == Section.block_id)
+            & (Block.specimen_id == Section.specimen_id),
+        )
+        .outerjoin(Specimen, Specimen.specimen_id == Task.specimen_id)
+        .outerjoin(Substrate, Substrate.media_id == Roi.substrate_media_id)
+        .where(Task.task_id == run.acquisition_task_id)
+    )
+    task, roi, section, cut, block, specimen, substrate = session.execute(query).one()
+    return AcquisitionFullMetadata(
+        acquisition=AcquisitionResponse.model_validate(run),
+        acquisition_task=_columns_of(task),
+        roi=_columns_of(roi),
+        section=_columns_of(section),
+        cutting_session=_columns_of(cut),
+        block=_columns_of(block),
+        specimen=_columns_of(specimen),
+        substrate=_columns_of(substrate),
+    )
+
+
+def _columns_of(row: Base | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    values = {name: getattr(row, name) for name in row.__mapper__.columns.keys()}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }

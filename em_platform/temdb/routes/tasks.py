@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Query
@@ -15,21 +15,18 @@ from temdb.models import (
     AcquisitionTaskUpdate,
 )
 
-from em_platform.temdb.routes.answers import (
+from em_platform.temdb.routes.entities import Entity, add_entity
+from em_platform.temdb.routes.rows import (
     Db,
     Limit,
     Skip,
-    change,
-    has,
-    in_use,
     one,
     page,
     refuse_taken,
     values_of,
     wrong,
 )
-from em_platform.temdb.tables import Acquisition, Roi, Section, Task, now
-from em_platform.temdb.uuid7 import uuid7
+from em_platform.temdb.tables import Acquisition, Roi, Section, Task, now, uuid7
 
 router = APIRouter(tags=["tasks"])
 
@@ -102,13 +99,6 @@ def list_tasks(
         return shown(session, tasks)
 
 
-@router.post("/acquisition-tasks", status_code=201)
-def create_task(told: AcquisitionTaskCreate, db: Db) -> AcquisitionTaskResponse:
-    """A new task."""
-    with db.writing() as session:
-        return shown(session, [_create(session, told)])[0]
-
-
 @router.post("/acquisition-tasks/batch", status_code=201)
 def create_tasks(
     tasks: Annotated[list[AcquisitionTaskCreate], Body()],
@@ -116,40 +106,10 @@ def create_tasks(
     group: Annotated[bool, Body()] = False,
 ) -> list[AcquisitionTaskResponse]:
     """Many new tasks, all or none; with `group` they share a new group id."""
-    group_id = uuid7() if group else None
+    shared = {"task_group_id": uuid7()} if group else {}
     with db.writing() as session:
-        made = [_create(session, each, group_id=group_id) for each in tasks]
+        made = [TASK.created(session, each, **shared) for each in tasks]
         return shown(session, made)
-
-
-@router.get("/acquisition-tasks/{task_id}")
-def get_task(task_id: str, db: Db) -> AcquisitionTaskResponse:
-    """One task with its state."""
-    with db.reading() as session:
-        return shown(session, [one(session, Task, task_id)])[0]
-
-
-@router.patch("/acquisition-tasks/{task_id}")
-def update_task(
-    task_id: str, told: AcquisitionTaskUpdate, db: Db
-) -> AcquisitionTaskResponse:
-    """A task with some fields changed."""
-    with db.writing() as session:
-        found = one(session, Task, task_id)
-        change(found, told)
-        return shown(session, [found])[0]
-
-
-@router.delete("/acquisition-tasks/{task_id}", status_code=204)
-def delete_task(task_id: str, db: Db) -> None:
-    """Remove a task that has no runs and replaces none."""
-    with db.writing() as session:
-        found = one(session, Task, task_id)
-        if has(session, Acquisition.acquisition_task_id == task_id):
-            raise in_use("acquisition task", task_id, "acquisitions")
-        if has(session, Task.superseded_by == task_id):
-            raise in_use("acquisition task", task_id, "a predecessor")
-        session.delete(found)
 
 
 @router.get(
@@ -173,7 +133,7 @@ def list_acquisitions_of_task(
 
 @router.post("/acquisition-tasks/{task_id}/supersede", status_code=201)
 def supersede_task(
-    task_id: str, told: AcquisitionTaskCreate, db: Db
+    task_id: str, new: AcquisitionTaskCreate, db: Db
 ) -> AcquisitionTaskResponse:
     """A new task in place of this one, whose runs stay with it."""
     with db.writing() as session:
@@ -184,7 +144,7 @@ def supersede_task(
                 f"acquisition task {task_id} is superseded by {old.superseded_by} "
                 "already; supersede that one",
             )
-        made = _create(session, told)
+        made = TASK.created(session, new)
         old.superseded_by = made.task_id
         old.updated_at = now()
         return shown(session, [made])[0]
@@ -204,26 +164,20 @@ def shown(session: Session, tasks: Sequence[Task]) -> list[AcquisitionTaskRespon
     return answers
 
 
-def _create(
-    session: Session, told: AcquisitionTaskCreate, *, group_id: UUID | None = None
-) -> Task:
-    refuse_taken(session, Task, told.task_id)
-    lineage = (told.specimen_id, told.block_id)
-    if told.roi_id is not None:
-        roi = one(session, Roi, told.roi_id)
+def _values(session: Session, new: AcquisitionTaskCreate) -> dict[str, Any]:
+    refuse_taken(session, Task, new.task_id)
+    lineage = (new.specimen_id, new.block_id)
+    if new.roi_id is not None:
+        roi = one(session, Roi, new.roi_id)
         if lineage != (roi.specimen_id, roi.block_id):
             raise wrong(
                 422,
-                f"ROI {told.roi_id} is of block {roi.block_id} of specimen "
-                f"{roi.specimen_id}, not of {told.block_id} of {told.specimen_id}",
+                f"ROI {new.roi_id} is of block {roi.block_id} of specimen "
+                f"{roi.specimen_id}, not of {new.block_id} of {new.specimen_id}",
             )
     elif any(lineage):
         raise wrong(422, "specimen_id, block_id and roi_id are given all or none")
-    made = Task(**values_of(told, Task))
-    made.task_group_id = group_id or made.task_group_id
-    session.add(made)
-    session.flush()
-    return made
+    return values_of(new, Task)
 
 
 def _is_done(*qc_states: str) -> ColumnElement[bool]:
@@ -232,3 +186,20 @@ def _is_done(*qc_states: str) -> ColumnElement[bool]:
 
 def _has_run(such: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(Acquisition.acquisition_task_id == Task.task_id, such)
+
+
+TASK = Entity(
+    row=Task,
+    answer=AcquisitionTaskResponse,
+    collection="/acquisition-tasks",
+    item="/acquisition-tasks/{task_id}",
+    new=AcquisitionTaskCreate,
+    update=AcquisitionTaskUpdate,
+    values=_values,
+    shown=shown,
+    used_by={
+        "acquisitions": {"task_id": Acquisition.acquisition_task_id},
+        "a predecessor": {"task_id": Task.superseded_by},
+    },
+)
+add_entity(router, TASK)

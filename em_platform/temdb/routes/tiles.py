@@ -1,4 +1,4 @@
-"""The tiles of a run, and where they lie."""
+"""The tiles of a run, and where they are stored."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from temdb.models import (
     TileResponse,
 )
 
-from em_platform.temdb.routes.answers import (
+from em_platform.temdb.routes.rows import (
     Db,
     Limit,
     has,
@@ -37,17 +37,17 @@ _ROWS_A_STATEMENT = 500
 
 
 @router.post("/tiles", status_code=201)
-def add_tile(acquisition_id: str, told: TileCreate, db: Db) -> TileResponse:
+def add_tile(acquisition_id: str, new: TileCreate, db: Db) -> TileResponse:
     """One more tile; 409 where its place in the raster is taken."""
     with db.writing() as session:
         run = _taking_tiles(session, acquisition_id)
-        if not _add(session, run, [told]):
+        if not _add(session, run, [new]):
             raise wrong(
                 409,
-                f"acquisition {acquisition_id} has a tile {told.raster_index} already; "
+                f"acquisition {acquisition_id} has a tile {new.raster_index} already; "
                 "a tile never changes",
             )
-        mine = _of(run), Tile.raster_index == told.raster_index
+        mine = _of(run), Tile.raster_index == new.raster_index
         made = session.scalars(select(Tile).where(*mine)).one()
         return TileResponse.model_validate(tile_answer(made, acquisition_id))
 
@@ -126,13 +126,13 @@ def count_tiles(acquisition_id: str, db: Db) -> dict[str, int]:
 
 @router.post("/storage-locations", response_model=AcquisitionResponse)
 def add_storage_location(
-    acquisition_id: str, told: StorageLocationCreate, db: Db
+    acquisition_id: str, location: StorageLocationCreate, db: Db
 ) -> Acquisition:
-    """One more place where the run lies, which is now its current one."""
+    """One more place where the run is stored, now its current one."""
     with db.writing() as session:
         found = one(session, Acquisition, acquisition_id)
         before = [{**at, "is_current": False} for at in found.storage_locations or ()]
-        new = told.model_dump(mode="json")
+        new = location.model_dump(mode="json")
         new |= {"is_current": True, "date_added": now().isoformat()}
         found.storage_locations = [*before, new]
         found.updated_at = now()
@@ -141,7 +141,7 @@ def add_storage_location(
 
 @router.get("/current-storage", response_model=StorageLocation | None)
 def get_current_storage(acquisition_id: str, db: Db) -> dict[str, Any] | None:
-    """Where the run lies now; null where that is not known."""
+    """Where the run is stored now; null where that is not known."""
     with db.reading() as session:
         found = one(session, Acquisition, acquisition_id)
     return _current(found.storage_locations or ())
@@ -149,7 +149,7 @@ def get_current_storage(acquisition_id: str, db: Db) -> dict[str, Any] | None:
 
 @router.get("/minimap-uri")
 def get_minimap_uri(acquisition_id: str, db: Db) -> dict[str, str | None]:
-    """Where the small picture of the run lies: beside its tiles."""
+    """Where the small picture of the run is: beside its tiles."""
     with db.reading() as session:
         found = one(session, Acquisition, acquisition_id)
     current = _current(found.storage_locations or ())

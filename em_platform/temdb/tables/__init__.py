@@ -1,6 +1,6 @@
 """The tables of TEM DB."""
 
-from em_platform.temdb.tables.columns import Base, Moment, in_utc, now
+from em_platform.temdb.tables.columns import Base, Moment, in_utc, now, uuid7
 from em_platform.temdb.tables.imaging import (
     Acquisition,
     Dataset,
@@ -35,4 +35,5 @@ __all__ = [
     "Tile",
     "in_utc",
     "now",
+    "uuid7",
 ]

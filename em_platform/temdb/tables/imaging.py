@@ -24,8 +24,8 @@ from em_platform.temdb.tables.columns import (
     Name,
     Row,
     now,
+    uuid7,
 )
-from em_platform.temdb.uuid7 import uuid7
 
 
 class Dataset(KeyedRow):

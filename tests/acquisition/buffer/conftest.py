@@ -16,7 +16,7 @@ from em_platform.acquisition.buffer.hearing import Hearing
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.reading import Reader
 from em_platform.acquisition.buffer.uploading import Uploader
-from em_platform.acquisition.events import Said
+from em_platform.acquisition.recorder.events import Message
 from em_platform.aloha.acquisitions import Acquisitions
 from em_platform.aloha.app import make_app
 from em_platform.config import AcquisitionSettings, AlohaSettings, BufferSettings
@@ -76,7 +76,7 @@ def hear(journal: Journal) -> Callable[..., None]:
 
     def tell(topic: str, *, sent_at: str = "1000", **fields: Any) -> None:
         body = fitting(topic, fields).model_dump(mode="json")
-        hearing.note([Said(topic, body, {"sent_at": sent_at})])
+        hearing.note([Message(topic, body, {"sent_at": sent_at})])
 
     return tell
 

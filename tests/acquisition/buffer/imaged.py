@@ -8,7 +8,7 @@ import numpy as np
 from TEM_comms.montage import Complete
 from TEM_comms.tile import Raw
 
-from em_platform.formats.tiff import encode_tiff
+from em_platform.formats import encode_tiff
 from em_platform.storage.atomic import write_bytes
 
 Publish = Callable[..., None]

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.formats.image import read_image
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import read_image, write_tiff
 from em_platform.model import AcquisitionUpload
 from em_platform.storage import layout, open_store
 from em_platform.temdb.register import Register

@@ -11,7 +11,7 @@ import pytest
 
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.service import BufferService
-from em_platform.acquisition.recorder import recorder_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import (
     AcquisitionSettings,
     AlohaSettings,
@@ -22,7 +22,7 @@ from em_platform.config import (
 from em_platform.errors import ConfigError
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
-from em_platform.processes.alone import alone_in
+from em_platform.processes.single_instance import single_instance
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_montage_goes_from_the_bus_to_aloha_and_off_the_disk(
     aloha_app: Any,
     serve_app: Callable[..., str],
 ) -> None:
-    with buffer_on(settings), recorder_of(settings) as recorder:
+    with buffer_on(settings), ledger_of(settings) as recorder:
         montage = imaged.ImagedMontage(settings.home / "frames", "m1", tiles=3)
         montage.image(session.publish)
         status = wait_for_queue(session, 3)
@@ -133,10 +133,10 @@ def test_what_nobody_heard_is_found_beside_the_frames(
 
 def test_two_buffers_do_not_work_in_one_home(tmp_path: Path) -> None:
     with (
-        alone_in(tmp_path / "buffer", "buffer"),
+        single_instance(tmp_path / "buffer", "buffer"),
         pytest.raises(ConfigError, match="another process works"),
-        alone_in(tmp_path / "buffer", "buffer"),
+        single_instance(tmp_path / "buffer", "buffer"),
     ):
         pass
-    with alone_in(tmp_path / "buffer", "buffer"):
+    with single_instance(tmp_path / "buffer", "buffer"):
         pass

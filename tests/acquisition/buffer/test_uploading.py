@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.formats.image import read_image
+from em_platform.formats import read_image
 from em_platform.model import AcquisitionUpload
 from em_platform.storage import layout, open_store
 from em_platform.temdb.register import Register

@@ -35,21 +35,21 @@ PATIENCE_S = 40.0
 
 
 class Operator:
-    """Says what an operator says, and hears everything, in order."""
+    """Publishes what an operator does, and records all messages, in order."""
 
     def __init__(self, bus: Bus, settings: Settings) -> None:
         self._bus = bus
         self._settings = settings
-        self._heard: list[tuple[str, Any]] = []
+        self._received: list[tuple[str, Any]] = []
         self._news = threading.Condition()
-        bus.subscribe_many(TOPICS, self._hear)
+        bus.subscribe_many(TOPICS, self._receive)
 
-    def _hear(self, message: Any, headers: Any) -> None:
+    def _receive(self, message: Any, headers: Any) -> None:
         with self._news:
-            self._heard.append((headers["topic"], message))
+            self._received.append((headers["topic"], message))
             self._news.notify_all()
 
-    def say(self, topic: str, **fields: Any) -> None:
+    def publish(self, topic: str, **fields: Any) -> None:
         self._bus.publish(topic, **fields)
 
     def run(self, word: str) -> None:
@@ -64,27 +64,29 @@ class Operator:
 
     def mark(self) -> int:
         with self._news:
-            return len(self._heard)
+            return len(self._received)
 
     def all(self, topic: str, *, since: int = 0) -> list[Any]:
         with self._news:
-            return [message for name, message in self._heard[since:] if name == topic]
+            return [
+                message for name, message in self._received[since:] if name == topic
+            ]
 
     def order(self, since: int = 0) -> list[tuple[str, Any]]:
         with self._news:
-            return list(self._heard[since:])
+            return list(self._received[since:])
 
     def wait(self, topic: str, accept: Callable[[Any], bool], *, since: int = 0) -> Any:
         """The first such message since the mark; AssertionError when none comes."""
         deadline = time.monotonic() + PATIENCE_S
         with self._news:
             while True:
-                for name, message in self._heard[since:]:
+                for name, message in self._received[since:]:
                     if name == topic and accept(message):
                         return message
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or not self._news.wait(left_s):
-                    last = [(n, m) for n, m in self._heard if n == topic][-3:]
+                    last = [(n, m) for n, m in self._received if n == topic][-3:]
                     raise AssertionError(f"no such {topic}; the last were {last}")
 
     def wait_state(self, part: str, *, since: int = 0) -> None:
@@ -98,14 +100,16 @@ class Operator:
         )
 
     def statuses(self, montage_id: str, *, since: int = 0) -> list[str]:
-        """What roi.status said of one region, without repetitions."""
-        said = [
+        """The statuses of one region in roi.status, without repetitions."""
+        statuses = [
             m.status.value
             for m in self.all("roi.status", since=since)
             if m.montage_id == montage_id
         ]
         return [
-            s for s, before in zip(said, [None, *said], strict=False) if s != before
+            s
+            for s, before in zip(statuses, [None, *statuses], strict=False)
+            if s != before
         ]
 
 

@@ -42,9 +42,9 @@ def test_a_pause_rests_after_the_tile_and_resume_goes_on(
     assert len(tiles(operator)) == len(set(tiles(operator))) == 25
     states = [m.state.value for m in operator.all("montage.status")]
     assert states.count("paused") == states.count("resumed") == 1
-    said = ["pending", "active", "paused", "active", "complete"]
+    statuses = ["pending", "active", "paused", "active", "complete"]
     operator.wait("roi.queue.status", lambda m: m.completed_count == 1)
-    assert operator.statuses("m-1") == said
+    assert operator.statuses("m-1") == statuses
 
 
 def test_abort_now_gives_the_region_up_and_keeps_the_queue(
@@ -94,7 +94,7 @@ def test_stop_now_halts_the_stage_and_spares_the_specimen(
     start()
     begin(operator)
     mark = operator.mark()
-    operator.say("qc.status", status="STOP_NOW", reason="the beam drifts")
+    operator.publish("qc.status", status="STOP_NOW", reason="the beam drifts")
     failed = operator.wait_montage("error", "m-1")
     assert "the beam drifts" in failed.error_message
     operator.wait_state("Acquisition_Stopped")
@@ -114,10 +114,12 @@ def test_a_stopped_session_goes_on_with_the_same_tile(
 ) -> None:
     start()
     begin(operator)
-    operator.say("qc.status", status="STOP_NOW", reason="dirt")
+    operator.publish("qc.status", status="STOP_NOW", reason="dirt")
     operator.wait_state("Acquisition_Stopped")
     operator.run("retry")
-    operator.say("qc.status", status="STOP_NOW", reason="dirt")  # said before retry
+    operator.publish(
+        "qc.status", status="STOP_NOW", reason="dirt"
+    )  # published before retry
     operator.wait_montage("completed", "m-1")
     done = operator.all("montage.complete")[0]
     assert len(set(tiles(operator))) == 25
@@ -132,8 +134,8 @@ def test_stop_at_end_finishes_the_montage(
     operator.queue("m-2", 1, 1)
     operator.run("start")
     operator.wait("montage.status", lambda m: m.current_tile >= 3)
-    operator.say("qc.status", status="STOP_AT_END", reason="seams")
-    operator.say("qc.status", status="GOOD")  # does not take it back
+    operator.publish("qc.status", status="STOP_AT_END", reason="seams")
+    operator.publish("qc.status", status="GOOD")  # does not take it back
     operator.wait_montage("completed", "m-1")
     operator.wait_state("Preview", since=operator.mark())
     assert tiles(operator, "m-2") == []
@@ -143,7 +145,7 @@ def test_what_was_said_before_the_start_does_not_count(
     operator: Any, start: Callable[..., Any]
 ) -> None:
     start()
-    operator.say("qc.status", status="STOP_NOW", reason="old")
+    operator.publish("qc.status", status="STOP_NOW", reason="old")
     operator.queue("m-1", 1, 2)
     operator.run("start")
     operator.wait_montage("completed", "m-1")
@@ -153,13 +155,13 @@ def test_a_stop_that_is_said_on_and_on_counts(
     operator: Any, start: Callable[..., Any]
 ) -> None:
     start()
-    operator.say("qc.status", status="STOP_NOW", reason="old")
+    operator.publish("qc.status", status="STOP_NOW", reason="old")
     operator.queue("m-1", 40, 40)
     operator.run("start")
     operator.wait("montage.status", lambda m: m.current_tile >= 1)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        operator.say("qc.status", status="STOP_NOW", reason="old")
+        operator.publish("qc.status", status="STOP_NOW", reason="old")
         time.sleep(0.3)
         if any("Stopped" in m.state for m in operator.all("state.current")):
             break
@@ -177,7 +179,7 @@ def test_the_queue_is_reordered_and_what_waits_is_removed(
     operator.wait("montage.status", lambda m: m.current_tile >= 1)
     operator.wait("roi.queue.status", lambda m: len(m.queue) == 4)
     mark = operator.mark()
-    operator.say("roi.queue.update", remove=["m-3", "m-1"], reorder=["m-4", "m-2"])
+    operator.publish("roi.queue.update", remove=["m-3", "m-1"], reorder=["m-4", "m-2"])
     found = operator.wait("roi.queue.status", lambda m: len(m.queue) == 3, since=mark)
     assert [entry.montage_id for entry in found.queue] == ["m-1", "m-4", "m-2"]
     operator.wait_montage("completed", "m-2")
@@ -281,7 +283,7 @@ def test_a_stage_that_was_started_again_gets_its_aperture_back(
 ) -> None:
     start()
     begin(operator)
-    operator.say("stage.aperture.command", aperture_id=7)
+    operator.publish("stage.aperture.command", aperture_id=7)
     operator.wait(
         "stage.aperture.command", lambda m: m.aperture_id == 1, since=operator.mark()
     )
@@ -294,7 +296,7 @@ def test_dark_tiles_are_imaged_again_once_after_a_stop(
 ) -> None:
     first = start()
     begin(operator)
-    operator.say("qc.status", status="STOP_NOW", reason="dark")
+    operator.publish("qc.status", status="STOP_NOW", reason="dark")
     operator.wait_state("Acquisition_Stopped")
     dark = tiles(operator)[-2:]
     for name in dark:
@@ -303,7 +305,7 @@ def test_dark_tiles_are_imaged_again_once_after_a_stop(
         shared = raw.model_dump(
             include={"tile_id", "montage_id", "row", "column", "overlap"}
         )
-        operator.say(
+        operator.publish(
             "qc.tile",
             **shared,
             passed=False,
@@ -325,7 +327,7 @@ def test_dark_tiles_are_imaged_again_once_after_a_stop(
     assert again <= done
     assert not done & set(dark)
     assert len(done) == 25
-    told = [name for name in tiles(operator) if retry_of(name)]
-    assert set(told) >= again
+    published = [name for name in tiles(operator) if retry_of(name)]
+    assert set(published) >= again
     cells = [(r.row, r.column) for r in operator.all("tile.raw") if r.tile_id in done]
     assert len(set(cells)) == 25

@@ -13,7 +13,7 @@ SETUP = {"enabled": True, "center": {"x": 3000.0, "y": -2000.0}}
 
 
 def transform(operator: Any, montage_id: str, **fields: Any) -> None:
-    operator.say(
+    operator.publish(
         "lens_correction.transform", montage_id=montage_id, transform="", **fields
     )
 
@@ -110,7 +110,7 @@ def test_a_routine_is_run_from_the_preview(
     operator: Any, start: Callable[..., Any], settings: Settings
 ) -> None:
     start()
-    operator.say("ui.setup", dark_field=True)
+    operator.publish("ui.setup", dark_field=True)
     operator.wait_state("Preview_Darkfield")
     operator.wait(
         "state.current",
@@ -124,7 +124,7 @@ def test_a_lens_montage_is_imaged_between_regions(
     operator: Any, start: Callable[..., Any]
 ) -> None:
     start()
-    operator.say("lens_correction.setup", **SETUP, every_n_rois=2, tiles_x=2)
+    operator.publish("lens_correction.setup", **SETUP, every_n_rois=2, tiles_x=2)
     for number in range(1, 5):
         operator.queue(f"m-{number}", 1, 1)
     operator.run("start")
@@ -204,7 +204,7 @@ def test_the_lens_is_imaged_every_so_many_tilt_steps(
     operator: Any, start: Callable[..., Any]
 ) -> None:
     start(lens_timeout_s=30.0)
-    operator.say("lens_correction.setup", **SETUP, every_n_tilt_steps=2, tiles_y=1)
+    operator.publish("lens_correction.setup", **SETUP, every_n_tilt_steps=2, tiles_y=1)
     operator.queue(
         "t-1", 1, 1, acquisition_type="tilt_series", tilt_angles=[0.0, 1.0, 2.0]
     )
@@ -222,9 +222,9 @@ def test_a_lens_montage_from_the_preview_needs_no_region(
     operator: Any, start: Callable[..., Any]
 ) -> None:
     start(lens_timeout_s=30.0)
-    operator.say("stage.aperture.command", aperture_id=3)
+    operator.publish("stage.aperture.command", aperture_id=3)
     operator.wait("camera.status", lambda _: True, since=operator.mark())
-    operator.say("ui.setup", lens_correction=True)
+    operator.publish("ui.setup", lens_correction=True)
     operator.wait_state("Preview_LensCorrection_AwaitTransform")
     transform(operator, operator.all("montage.complete")[0].montage_id)
     operator.wait("state.change", lambda m: m.new == "Preview_UpdateImage_Wait")
@@ -235,8 +235,8 @@ def test_calibrated_pixels_are_used_for_the_next_region(
 ) -> None:
     start()
     scale = {"nm_per_px": [4.1, 4.1], "rotation": 0.01}
-    operator.say("calibration.resolution", lowmag={}, mag={2000: scale})
-    operator.say("calibration.centroid", aperture_id=1, x=70, y=-80)
+    operator.publish("calibration.resolution", lowmag={}, mag={2000: scale})
+    operator.publish("calibration.centroid", aperture_id=1, x=70, y=-80)
     operator.queue("m-1", 1, 2)
     operator.run("start")
     operator.wait_montage("completed", "m-1")

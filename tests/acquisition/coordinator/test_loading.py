@@ -57,7 +57,7 @@ def test_a_polygon_in_optical_pixels_is_one_of_an_overview() -> None:
     assert fields["metadata"] == {"roi_id": "S.B.S1.M.ROI001"}
 
 
-def test_a_region_without_a_polygon_is_told() -> None:
+def test_a_region_without_a_polygon_is_reported() -> None:
     with pytest.raises(RecordError, match="has 0 corners"):
         region_of(answer(), aperture_id=None, queue_position=None)
 
@@ -72,7 +72,7 @@ def test_a_corner_that_is_no_point_is_one_sentence(corner: Any) -> None:
         )
 
 
-def test_a_temdb_that_is_away_or_refuses_is_told(temdb: str) -> None:
+def test_a_temdb_that_is_away_or_refuses_is_reported(temdb: str) -> None:
     for url, token in (
         (temdb, "wrong"),
         (f"http://127.0.0.1:{reserve_port()}", ""),
@@ -123,7 +123,7 @@ def test_a_section_without_regions_is_told_to_the_operator(
     operator: Any, start: Callable[..., Any]
 ) -> None:
     start()
-    operator.say("roi.load", specimen_id="S", section_id="S1")
+    operator.publish("roi.load", specimen_id="S", section_id="S1")
     found = operator.wait_montage("error")
     assert found.montage_id == ""
     assert "no region of section S1" in found.error_message
@@ -135,7 +135,7 @@ def test_the_regions_of_a_section_are_imaged_in_their_order(
 ) -> None:
     asyncio.run(_add_section(temdb))
     start()
-    operator.say(
+    operator.publish(
         "roi.load",
         specimen_id="S",
         section_id="M_S1",

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from em_platform.acquisition.coordinator.book import Book
+from em_platform.acquisition.coordinator.registry import Registry
 from em_platform.acquisition.coordinator.service import CoordinatorService
 from em_platform.config import Settings
 from em_platform.errors import StorageError
 
 
 def drop(service: CoordinatorService) -> None:
-    """End it as a kill would: nothing is said, nothing is written."""
+    """End it as a kill would: nothing is statuses, nothing is written."""
     service._loop.stop()
     service._thread.join(10)
 
@@ -34,9 +34,9 @@ def check(operator: Any, settings: Settings, *, tiles: int = 25) -> Any:
     folder = settings.home / "frames" / "m-1"
     bodies = list(folder.glob("*_*_*.json"))
     assert {path.stem for path in bodies} == set(done[0].tiles)
-    said = [r for r in operator.all("tile.raw") if r.montage_id == "m-1"]
-    assert {r.tile_id for r in said} == set(done[0].tiles)
-    for raw in said:  # what was said again is the same
+    raws = [r for r in operator.all("tile.raw") if r.montage_id == "m-1"]
+    assert {r.tile_id for r in raws} == set(done[0].tiles)
+    for raw in raws:  # what was published again is the same
         body = json.loads((folder / f"{raw.tile_id}.json").read_bytes())
         assert body == raw.model_dump(mode="json")
     return done[0]
@@ -151,4 +151,4 @@ def test_a_session_that_cannot_be_read_is_told_with_its_place(tmp_path: Path) ->
     path = tmp_path / "session.json"
     path.write_text("{")
     with pytest.raises(StorageError, match="move the file away"):
-        Book(path)
+        Registry(path)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from em_platform.acquisition.coordinator.book import Begun
+from em_platform.acquisition.coordinator.registry import Begun
 from em_platform.acquisition.coordinator.retries import (
     is_dark,
     with_retries,

@@ -1,4 +1,4 @@
-"""A whole session: the queue is imaged, and everything is said of it."""
+"""A whole session: the queue is imaged, and every message of it is published."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ from em_platform.config import Settings
 from em_platform.storage.atomic import write_bytes
 
 
-def test_the_queue_is_imaged_and_told(
+def test_the_queue_is_imaged_and_published(
     operator: Any, start: Callable[..., Any], settings: Settings
 ) -> None:
     start()
@@ -41,7 +41,7 @@ def test_the_queue_is_imaged_and_told(
     assert [entry.status.value for entry in queue.queue] == ["complete", "complete"]
 
 
-def test_every_figure_of_the_status_is_said(
+def test_every_figure_of_the_status_is_published(
     operator: Any, start: Callable[..., Any]
 ) -> None:
     start()
@@ -182,5 +182,5 @@ def test_a_condition_stops_before_the_aperture_and_retry_looks_again(
     write_bytes(settings.home / "frames/references/bright.tiff", b"light")
     operator.run("retry")
     operator.wait("roi.queue.status", lambda m: m.completed_count == 1)
-    said = ["pending", "active", "failed", "active", "complete"]
-    assert operator.statuses("m-1") == said
+    statuses = ["pending", "active", "failed", "active", "complete"]
+    assert operator.statuses("m-1") == statuses

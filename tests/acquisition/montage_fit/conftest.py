@@ -19,7 +19,7 @@ from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.service import PipelineService
 from em_platform.acquisition.roi import created, roi_of, shared_px, stops_of
 from em_platform.config import Settings
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.model import Size
 from em_platform.simulation.devices.sensor import Sensor
@@ -188,7 +188,7 @@ def live_pipeline() -> Callable[..., Any]:
     return run
 
 
-class Heard:
+class Listener:
     """What was heard on some topics, in order."""
 
     def __init__(self, bus: Bus, *topics: str) -> None:
@@ -212,10 +212,10 @@ class Heard:
 
 
 @pytest.fixture
-def heard(open_bus: Callable[[str], Bus]) -> Iterator[Callable[..., Heard]]:
+def heard(open_bus: Callable[[str], Bus]) -> Iterator[Callable[..., Listener]]:
     """Listen to topics."""
     with ExitStack():
-        yield lambda *topics: Heard(open_bus("listener"), *topics)
+        yield lambda *topics: Listener(open_bus("listener"), *topics)
 
 
 @pytest.fixture(scope="session")

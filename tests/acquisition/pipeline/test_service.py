@@ -32,13 +32,13 @@ EARLY = (
     "tile.processed",
 )
 LATE = ("tile.template_matches", "tile.matches")
-Said = dict[str, list[Any]]
+Message = dict[str, list[Any]]
 
 
 @pytest.fixture
-def said(open_bus: Callable[[str], Bus]) -> Said:
+def said(open_bus: Callable[[str], Bus]) -> Message:
     """Topic -> what was published of it."""
-    heard: Said = defaultdict(list)
+    heard: Message = defaultdict(list)
     bus = open_bus("listener")
     for topic in (*EARLY, *LATE):
         bus.subscribe(topic, lambda m, h: heard[h["topic"]].append(m))
@@ -58,20 +58,20 @@ def publish(bus: Bus, imaged: list[Any]) -> None:
     bus.flush()
 
 
-def check_once(said: Said, imaged: list[Any]) -> None:
+def check_once(said: Message, imaged: list[Any]) -> None:
     """Every result of every tile came exactly once."""
     names = sorted(each.body["tile_id"] for each in imaged)
     for topic in (*EARLY, *LATE):
         assert sorted(m.tile_id for m in said[topic]) == names, topic
 
 
-def all_heard(said: Said, count: int) -> Callable[[], bool]:
+def all_heard(said: Message, count: int) -> Callable[[], bool]:
     return lambda: all(len(said[topic]) >= count for topic in (*EARLY, *LATE))
 
 
 def test_a_montage_heard_twice_is_done_once_by_two_processes(
     start: Callable[..., Journal],
-    said: Said,
+    said: Message,
     frames: Path,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],
@@ -102,7 +102,7 @@ def test_a_montage_heard_twice_is_done_once_by_two_processes(
 
 def test_a_tile_that_nobody_heard_of_is_found_at_the_start(
     start: Callable[..., Journal],
-    said: Said,
+    said: Message,
     frames: Path,
     image_montage: Callable[..., list[Any]],
 ) -> None:
@@ -116,7 +116,7 @@ def test_a_tile_that_nobody_heard_of_is_found_at_the_start(
 
 def test_tiles_said_while_the_broker_was_away_are_found(
     start: Callable[..., Journal],
-    said: Said,
+    said: Message,
     frames: Path,
     restart_broker: Callable[[], None],
     image_montage: Callable[..., list[Any]],
@@ -133,7 +133,7 @@ def test_results_wait_for_the_broker(
     start: Callable[..., Journal],
     frames: Path,
     brokers: list[Any],
-    said: Said,
+    said: Message,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],
     restart_broker: Callable[[], None],
@@ -155,7 +155,7 @@ def test_results_wait_for_the_broker(
 
 def test_a_frame_that_cannot_be_read_is_told_by_its_empty_matches(
     start: Callable[..., Journal],
-    said: Said,
+    said: Message,
     frames: Path,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],
@@ -183,7 +183,7 @@ def test_a_frame_that_cannot_be_read_is_told_by_its_empty_matches(
 
 def test_a_tile_over_which_processes_end_is_given_up(
     start: Callable[..., Journal],
-    said: Said,
+    said: Message,
     frames: Path,
     settings: Settings,
     image_montage: Callable[..., list[Any]],
@@ -206,7 +206,7 @@ def test_a_tile_over_which_processes_end_is_given_up(
 
 def test_a_disk_that_does_not_take_a_tile_costs_time_only(
     start: Callable[..., Journal],
-    said: Said,
+    said: Message,
     frames: Path,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],
@@ -231,7 +231,7 @@ def test_a_disk_that_does_not_take_a_tile_costs_time_only(
 
 def test_each_frame_of_no_montage_is_shown(
     start: Callable[..., Journal],
-    said: Said,
+    said: Message,
     frames: Path,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],
@@ -259,7 +259,7 @@ def lens_message(lens: LensModel) -> dict[str, Any]:
 )
 def test_matches_are_corrected_by_the_lens_in_force(
     start: Callable[..., Journal],
-    said: Said,
+    said: Message,
     frames: Path,
     settings: Settings,
     open_bus: Callable[[str], Bus],
@@ -301,7 +301,7 @@ def test_matches_are_corrected_by_the_lens_in_force(
 
 def test_a_montage_that_is_over_is_forgotten_and_not_done_again(
     start: Callable[..., Journal],
-    said: Said,
+    said: Message,
     frames: Path,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],
@@ -341,6 +341,8 @@ def test_what_a_killed_process_had_half_written_is_removed(
     assert sorted(path.suffix for path in (frames / "m-1").iterdir()) == [
         ".json",
         ".json",
+        ".sealed",
+        ".sealed",
         ".tiff",
         ".tiff",
     ]
@@ -348,7 +350,7 @@ def test_what_a_killed_process_had_half_written_is_removed(
 
 def test_a_wrong_lens_size_is_named(
     start: Callable[..., Journal],
-    said: Said,
+    said: Message,
     frames: Path,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],

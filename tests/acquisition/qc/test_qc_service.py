@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from em_platform.config import QcSettings, Settings
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.model import Size
 from em_platform.stitching.recipe import TileRecipe
@@ -22,7 +22,7 @@ DARK = {"mean": 0, "std": 0, "score": 0.0, "hist": [200, 0, 0, 0], "edges": ()}
 MATCHES = "tile.matches"
 
 
-class Heard:
+class Listener:
     """What was heard on a topic, in order."""
 
     def __init__(self, bus: Bus, topic: str) -> None:
@@ -62,13 +62,13 @@ def with_qc(settings: Settings, **changes: Any) -> Settings:
 
 
 @pytest.fixture
-def tiles(open_bus: Callable[[str], Bus]) -> Heard:
-    return Heard(open_bus("listener"), "qc.tile")
+def tiles(open_bus: Callable[[str], Bus]) -> Listener:
+    return Listener(open_bus("listener"), "qc.tile")
 
 
 @pytest.fixture
-def statuses(open_bus: Callable[[str], Bus]) -> Heard:
-    return Heard(open_bus("listener-2"), "qc.status")
+def statuses(open_bus: Callable[[str], Bus]) -> Listener:
+    return Listener(open_bus("listener-2"), "qc.status")
 
 
 def is_status(name: str) -> Callable[[Any], bool]:

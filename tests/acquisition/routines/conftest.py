@@ -24,7 +24,7 @@ from em_platform.config import (
     SimulationSettings,
 )
 from em_platform.simulation.devices.commanded import Faults
-from em_platform.simulation.devices.hidden import Hidden, hidden
+from em_platform.simulation.devices.misalignment import Misalignment, misalignment_of
 from em_platform.simulation.devices.scope import changed, start_status
 from em_platform.simulation.devices.sensor import Sensor
 
@@ -55,9 +55,9 @@ class Microscope:
         return stage.x, stage.y
 
     @property
-    def hidden(self) -> Hidden:
+    def misalignment(self) -> Misalignment:
         """What is out of adjustment."""
-        return hidden(self.settings.simulation)
+        return misalignment_of(self.settings.simulation)
 
     def run(self, calibration: Callable[[AcquisitionSettings], Calibration]) -> Outcome:
         """Do all steps of a calibration."""

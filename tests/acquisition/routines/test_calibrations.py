@@ -36,14 +36,14 @@ def test_autofocus_finds_the_sharp_focus(
 ) -> None:
     scope = microscope(seed=seed, tile_px=tile_px)
     scope.run(autofocus)
-    assert abs(scope.scope.focus - scope.hidden.focus) <= 5
+    assert abs(scope.scope.focus - scope.misalignment.focus) <= 5
     assert scope.frames <= 25
 
 
 def test_autofocus_goes_on_beyond_its_range(microscope: Make) -> None:
     scope = microscope(seed=1, routines={"focus_range": 150, "focus_step": 50})
     scope.run(autofocus)
-    assert abs(scope.scope.focus - scope.hidden.focus) <= 5
+    assert abs(scope.scope.focus - scope.misalignment.focus) <= 5
 
 
 def test_autofocus_without_structure_says_so_and_goes_back(microscope: Make) -> None:
@@ -91,7 +91,7 @@ def test_the_exposure_follows_what_the_mean_lacks(level: int, expected: float) -
 def test_the_beam_is_centred(microscope: Make, seed: int, tile_px: int) -> None:
     scope = microscope(seed=seed, tile_px=tile_px)
     scope.run(beam_center)
-    off = np.subtract(scope.scope.beam_offset, scope.hidden.beam_offset)
+    off = np.subtract(scope.scope.beam_offset, scope.misalignment.beam_offset)
     assert np.hypot(*off) <= 8  # of 500 steps for a frame's width
     assert scope.scope.brightness == 1300
     assert scope.sensor.exposure_us == 20_000
@@ -105,10 +105,10 @@ def test_the_beam_is_spread_as_far_as_even_light_needs(
     scope = microscope(seed=seed, tile_px=tile_px)
     scope.run(beam_center)
     scope.run(beam_spread)
-    assert abs(scope.scope.brightness - (1300 - scope.hidden.spread)) <= 15
+    assert abs(scope.scope.brightness - (1300 - scope.misalignment.spread)) <= 15
 
 
-def test_a_beam_that_is_lost_is_said(microscope: Make) -> None:
+def test_a_beam_that_is_lost_is_reported(microscope: Make) -> None:
     scope = microscope(seed=1, faults=on(beam_loss=1.0))
     with pytest.raises(DeviceError, match="no edge of the beam was seen"):
         scope.run(beam_center)
@@ -118,7 +118,7 @@ def test_a_beam_that_is_lost_is_said(microscope: Make) -> None:
 def test_the_aperture_is_found(microscope: Make, seed: int, tile_px: int) -> None:
     scope = microscope(seed=seed, tile_px=tile_px, rotation_deg=20.0 * seed)
     found = scope.run(find_aperture).messages["calibration.centroid"]
-    x, y = scope.hidden.aperture_nm
+    x, y = scope.misalignment.aperture_nm
     assert max(abs(found["x"] - x), abs(found["y"] - y)) <= 1000
     assert found["semi_major_nm"] == pytest.approx(1_000_000, abs=2000)
     assert found["semi_minor_nm"] == pytest.approx(750_000, abs=2000)
@@ -147,7 +147,7 @@ def test_pixel_size_and_rotation_are_measured(
     scope.run(autofocus)
     fields = scope.run(calibrate_resolution).messages["calibration.resolution"]
     found = fields["mag"][2000]
-    pixel_nm = 4.0 * scope.hidden.pixel
+    pixel_nm = 4.0 * scope.misalignment.pixel
     assert found["nm_per_px"] == pytest.approx((pixel_nm, pixel_nm), rel=0.002)
     turn = np.degrees(found["rotation"]) - 50.0 * seed
     assert abs((turn + 180) % 360 - 180) <= 0.1

@@ -18,9 +18,9 @@ import tifffile
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.service import PipelineService
 from em_platform.acquisition.qc.service import QcService
-from em_platform.acquisition.recorder import recorder_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import BrokerSettings, Settings, load_settings
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import fitting
@@ -34,7 +34,7 @@ RESULTS = (
     "tile.template_matches",
     "tile.matches",
 )
-Said = dict[str, dict[str, Any]]
+Messages = dict[str, dict[str, Any]]
 """Topic -> tile -> message."""
 
 
@@ -45,7 +45,7 @@ class Session:
     settings: Settings
     raws: list[dict[str, Any]]
     complete: dict[str, Any]
-    said: Said = field(default_factory=dict)
+    messages: Messages = field(default_factory=dict)
     pixels: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -67,19 +67,19 @@ class Session:
             os.utime(Path(raw["path"]).with_suffix(".json"), (at_s, at_s))
 
     def record(self) -> None:
-        with recorder_of(self.settings) as recorder:
+        with ledger_of(self.settings) as recorder:
             assert recorder.reconcile_montage(self.folder) == len(self.raws) + 1
 
-    def run_pipeline(self, journal: str) -> Said:
-        """One process that finds all frames on the disk; what it says."""
+    def run_pipeline(self, journal: str) -> Messages:
+        """One process that finds all frames on the disk; its messages."""
         settings, count = self.settings, len(self.raws)
-        with heard(settings, *RESULTS) as said, ExitStack() as stack:
+        with subscribed(settings, *RESULTS) as messages, ExitStack() as stack:
             bus = stack.enter_context(Bus(settings.broker, "pipeline"))
             bus.connect(5.0)
             noted = Journal(settings.home / "pipeline" / journal, worker=journal)
             stack.enter_context(ticking(PipelineService(bus, noted, settings)))
-            wait_until(lambda: all(len(said[topic]) == count for topic in RESULTS))
-        return said
+            wait_until(lambda: all(len(messages[topic]) == count for topic in RESULTS))
+        return messages
 
     def verdicts(self, home: str, *, hears: bool) -> dict[str, Any]:
         """Of a quality control that hears all of the tiles, or only their list."""
@@ -88,7 +88,7 @@ class Session:
         )
         own = {"home": self.settings.home / home, "acquisition": acquisition}
         settings = self.settings.model_copy(update=own)
-        with heard(settings, "qc.tile") as said, ExitStack() as stack:
+        with subscribed(settings, "qc.tile") as messages, ExitStack() as stack:
             one, other = (
                 stack.enter_context(Bus(settings.broker, n)) for n in ("qc", "session")
             )
@@ -98,14 +98,14 @@ class Session:
             for raw in self.raws if hears else ():
                 other.publish("tile.raw", **raw)
                 for topic in RESULTS:
-                    message = self.said[topic][raw["tile_id"]]
+                    message = self.messages[topic][raw["tile_id"]]
                     other.publish(topic, **message.model_dump())
             if not hears:
                 other.publish("montage.complete", **self.complete)
-            wait_until(lambda: len(said["qc.tile"]) == len(self.raws))
+            wait_until(lambda: len(messages["qc.tile"]) == len(self.raws))
         return {
             tile: (each.passed, [fault.model_dump() for fault in each.faults])
-            for tile, each in said["qc.tile"].items()
+            for tile, each in messages["qc.tile"].items()
         }
 
 
@@ -129,15 +129,15 @@ def ticking(service: Any) -> Iterator[None]:
 
 
 @contextmanager
-def heard(settings: Settings, *topics: str) -> Iterator[Said]:
-    """What is said within the block."""
-    said: Said = defaultdict(dict)
+def subscribed(settings: Settings, *topics: str) -> Iterator[Messages]:
+    """Messages that are published within the block."""
+    messages: Messages = defaultdict(dict)
     with Bus(settings.broker, "listener") as bus:
         bus.connect(5.0)
         bus.subscribe_many(
-            topics, lambda m, h: said[h["topic"]].setdefault(m.tile_id, m)
+            topics, lambda m, h: messages[h["topic"]].setdefault(m.tile_id, m)
         )
-        yield said
+        yield messages
 
 
 def wait_until(truth: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
@@ -222,7 +222,7 @@ def live(
     monkeypatch.setenv("EM_ACQUISITION__PIXEL_NM", str(PIXEL_NM))
     session = save_frames(load_settings(), np.dtype(request.param))
     session.image_in_order(session.raws)
-    session.said = session.run_pipeline("first")
+    session.messages = session.run_pipeline("first")
     session.pixels = session.processed()
     yield session
     broker.stop()

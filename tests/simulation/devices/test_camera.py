@@ -1,4 +1,4 @@
-"""The camera saves what lies under the beam, once, where and when it was told."""
+"""The camera saves what lies under the beam, once, where and when it was wanted."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,16 +40,19 @@ def command(row: int = 0, column: int = 0, **fields: Any) -> Command:
 
 
 def frame(
-    *, told: Command | None = None, scope: ScopeStatus | None = None, **simulation: Any
+    *,
+    wanted: Command | None = None,
+    scope: ScopeStatus | None = None,
+    **simulation: Any,
 ) -> Frame:
     defaults = {"tile_px": 128, "electrons": 0, "jitter_px": 3.0}
     settings = SimulationSettings(**{**defaults, **simulation})
     sensor = Sensor(AcquisitionSettings(simulation=settings))
     sensor.stage, sensor.scope = at(4000, -8000), scope
-    return sensor.frame(told or command())
+    return sensor.frame(wanted or command())
 
 
-def test_a_frame_shows_the_tissue_where_the_truth_says() -> None:
+def test_a_frame_shows_the_tissue_at_its_true_place() -> None:
     made = frame()
     truth = made.tile
     # the middle lies at 4000 nm / 4 nm and the corner half a tile before it
@@ -190,7 +193,7 @@ def test_frames_of_no_montage_have_no_faults_and_noise_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("status", "sentence"),
     [
-        (None, "has not said where it is"),
+        (None, "has not reported its position"),
         (at(100, 200, in_motion=True), "the stage moves"),
         (at(100, 900), "the stage is at 100, 900 nm, the command says 100, 200"),
     ],
@@ -214,11 +217,11 @@ def camera(serve: Callable[..., Any], rig_settings: Settings) -> Camera:
     return found
 
 
-def ask(client: Bus, told: Command) -> None:
+def ask(client: Bus, wanted: Command) -> None:
     mark = client.mark()
-    client.publish("camera.command", **told.model_dump())
+    client.publish("camera.command", **wanted.model_dump())
     client.wait_for(
-        "camera.image", lambda i: i.tile_id == told.tile_id, 10.0, since=mark
+        "camera.image", lambda i: i.tile_id == wanted.tile_id, 10.0, since=mark
     )
 
 
@@ -234,15 +237,15 @@ def test_the_same_command_twice_gives_the_same_file(
     camera: Camera, open_bus: Callable[[str], Bus], rig_settings: Settings
 ) -> None:
     client = client_at(open_bus, 0, 0)
-    told = command(0, 1)
-    ask(client, told)
-    path = rig_settings.home / "frames" / "m-1" / f"{told.tile_id}.tiff"
+    wanted = command(0, 1)
+    ask(client, wanted)
+    path = rig_settings.home / "frames" / "m-1" / f"{wanted.tile_id}.tiff"
     first, changed_at = path.read_bytes(), path.stat().st_mtime_ns
     assert tifffile.imread(path).shape == (64, 64)
-    ask(client, told)
+    ask(client, wanted)
     assert path.stat().st_mtime_ns == changed_at
     path.unlink()
-    ask(client, told)
+    ask(client, wanted)
     assert path.read_bytes() == first
 
 

@@ -117,8 +117,8 @@ def test_the_command_line_sets_shows_and_clears(
     assert json.loads(faults_path(tmp_path).read_bytes()) == {}
     bad = CliRunner().invoke(fault_command, ["stage_stuck=yes"])
     assert isinstance(bad.exception, ConfigError)
-    told = CliRunner().invoke(fault_command, ["--help"]).output
-    assert [name for name in COMMANDED if name not in told] == []
+    output = CliRunner().invoke(fault_command, ["--help"]).output
+    assert [name for name in COMMANDED if name not in output] == []
 
 
 def test_lost_light_makes_the_frame_darker() -> None:
@@ -217,7 +217,7 @@ def test_a_mute_device_says_nothing_until_it_is_well(
     client.wait_for(topic, lambda _: True, 20.0, since=client.mark())
 
 
-def test_the_camera_loses_as_many_frames_as_it_is_told(
+def test_the_camera_loses_as_many_frames_as_the_fault_asks(
     serve: Serve, open_bus: OpenBus, rig_settings: Settings
 ) -> None:
     client = open_bus("client")

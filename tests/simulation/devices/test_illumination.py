@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from em_platform.config import SimulationSettings
-from em_platform.simulation.devices.hidden import hidden
 from em_platform.simulation.devices.illumination import beam_of, illumination
+from em_platform.simulation.devices.misalignment import misalignment_of
 from em_platform.simulation.devices.scope import start_status
 
-ALIGNED = hidden(SimulationSettings())
+ALIGNED = misalignment_of(SimulationSettings())
 
 
 def beam(**changes: Any) -> Any:
@@ -50,10 +50,11 @@ def test_misalignment_is_drawn_from_the_seed_and_none_is_none() -> None:
     assert (ALIGNED.focus, ALIGNED.beam_offset, ALIGNED.spread) == (0, (0, 0), 0)
     assert (ALIGNED.current, ALIGNED.pixel, ALIGNED.aperture_nm) == (1.0, 1.0, (0, 0))
     one, other = (
-        hidden(SimulationSettings(seed=seed, misalignment=1)) for seed in (1, 2)
+        misalignment_of(SimulationSettings(seed=seed, misalignment=1))
+        for seed in (1, 2)
     )
     assert one != other
-    assert one == hidden(SimulationSettings(seed=1, misalignment=1))
+    assert one == misalignment_of(SimulationSettings(seed=1, misalignment=1))
     assert one.focus != 0
 
 

@@ -43,7 +43,7 @@ def upsampled_peak(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return float(best[0]), float(best[1])
 
 
-def test_two_shifted_tiles_lie_where_truth_says() -> None:
+def test_two_shifted_tiles_are_at_their_true_places() -> None:
     a = view(TISSUE, place("a", y_px=10.37, x_px=-20.81, size=SIZE), size=SIZE)
     b = view(TISSUE, place("b", y_px=90.62, x_px=219.14, size=SIZE), size=SIZE)
     # b's corner lies (80.25, 239.95) further; cut both where whole pixels agree

@@ -45,8 +45,8 @@ def test_over_the_bus_it_says_the_angles_and_refusals(
     serve: Serve, open_bus: OpenBus, rig_settings: Settings
 ) -> None:
     client = open_bus("client")
-    heard: list[Any] = []
-    client.subscribe("stage.rotation.status", lambda s, _: heard.append(s))
+    received: list[Any] = []
+    client.subscribe("stage.rotation.status", lambda s, _: received.append(s))
     serve(Stage, rig_settings)
     client.publish("stage.rotation.command", angle_x=0.3, eucentric_height=500.0)
     client.wait_for(
@@ -54,7 +54,7 @@ def test_over_the_bus_it_says_the_angles_and_refusals(
         lambda s: s.angle_x == 0.3 and not s.in_motion and s.eucentric_height == 500,
         20.0,
     )
-    moving = [s.angle_x for s in heard if s.in_motion]
+    moving = [s.angle_x for s in received if s.in_motion]
     assert len(moving) >= 5
     assert moving == sorted(moving)
     client.publish("stage.rotation.command", angle_x=2.0)
@@ -71,18 +71,18 @@ def test_a_sample_passes_the_stations_step_by_step(
     serve: Serve, open_bus: OpenBus, rig_settings: Settings
 ) -> None:
     client = open_bus("client")
-    heard: list[Any] = []
-    client.subscribe("stage.transfer.status", lambda s, _: heard.append(s))
+    received: list[Any] = []
+    client.subscribe("stage.transfer.status", lambda s, _: received.append(s))
     client.latest("stage.motion.status")
     serve(Stage, rig_settings)
     client.publish("stage.transfer.command", station="exchange")
     client.wait_for(
         "stage.transfer.status", lambda s: s.current_station == "exchange", 20.0
     )
-    steps = [s.step for s in heard if s.in_transit]
+    steps = [s.step for s in received if s.in_transit]
     assert steps == sorted(steps)
     assert len(set(steps)) >= 4
-    assert {s.total_steps for s in heard if s.in_transit} == {8}
+    assert {s.total_steps for s in received if s.in_transit} == {8}
     client.publish("stage.motion.command", x=100, y=0)
     status = client.wait_for("stage.motion.status", lambda s: bool(s.error), 10.0)
     assert "the sample is at exchange" in status.error

@@ -55,11 +55,11 @@ def test_it_says_its_state_each_second(
     serve: Callable[..., Any], open_bus: Callable[[str], Bus], rig_settings: Settings
 ) -> None:
     client = open_bus("client")
-    heard: list[Any] = []
-    client.subscribe("scope.status", lambda status, _: heard.append(status))
+    received: list[Any] = []
+    client.subscribe("scope.status", lambda status, _: received.append(status))
     serve(Scope, rig_settings)
     time.sleep(2.5)
-    assert 2 <= len(heard) <= 4
+    assert 2 <= len(received) <= 4
 
 
 @pytest.mark.parametrize(

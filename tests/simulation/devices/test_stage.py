@@ -1,4 +1,4 @@
-"""The stage goes where it is told, in its time, within its limits, and says so."""
+"""The stage goes where it is commanded, in its time, and reports its limits."""
 
 import time
 from collections.abc import Callable
@@ -54,20 +54,22 @@ def test_it_says_each_second_where_it_is(
     serve: Callable[..., Any], open_bus: Callable[[str], Bus], rig_settings: Settings
 ) -> None:
     client = open_bus("client")
-    heard: list[float] = []
-    client.subscribe("stage.motion.status", lambda *_: heard.append(time.monotonic()))
+    received: list[float] = []
+    client.subscribe(
+        "stage.motion.status", lambda *_: received.append(time.monotonic())
+    )
     serve(Stage, rig_settings)
     time.sleep(2.5)
-    assert 2 <= len(heard) <= 4
+    assert 2 <= len(received) <= 4
 
 
 def test_it_says_fifty_times_a_second_where_it_moves_and_at_once_when_it_rests(
     serve: Callable[..., Any], open_bus: Callable[[str], Bus], rig_settings: Settings
 ) -> None:
     client = open_bus("client")
-    heard: list[tuple[float, Any]] = []
+    received: list[tuple[float, Any]] = []
     client.subscribe(
-        "stage.motion.status", lambda s, _: heard.append((time.monotonic(), s))
+        "stage.motion.status", lambda s, _: received.append((time.monotonic(), s))
     )
     serve(Stage, rig_settings)
     begun = time.monotonic()
@@ -75,12 +77,12 @@ def test_it_says_fifty_times_a_second_where_it_moves_and_at_once_when_it_rests(
     client.wait_for("stage.motion.status", rests_at(300_000, 0), 5.0)
     # 300 um at 500 um/s and 5 ms to settle
     assert time.monotonic() - begun == pytest.approx(0.605, abs=0.15)
-    moving = [status.x for _, status in heard if status.in_motion]
+    moving = [status.x for _, status in received if status.in_motion]
     assert 15 <= len(moving) <= 45
     assert moving == sorted(moving)
 
 
-def test_a_refused_move_is_said_in_the_status(
+def test_a_refused_move_is_reported_in_the_status(
     serve: Callable[..., Any], open_bus: Callable[[str], Bus], rig_settings: Settings
 ) -> None:
     client = open_bus("client")
@@ -136,10 +138,10 @@ def test_while_an_aperture_changes_there_is_none_and_it_says_so_often(
     )
     acquisition = rig_settings.acquisition.model_copy(update={"simulation": simulation})
     client = open_bus("client")
-    heard: list[tuple[float, int | None]] = []
+    received: list[tuple[float, int | None]] = []
     client.subscribe(
         "stage.aperture.status",
-        lambda s, _: heard.append((time.monotonic(), s.current_aperture)),
+        lambda s, _: received.append((time.monotonic(), s.current_aperture)),
     )
     serve(Stage, rig_settings.model_copy(update={"acquisition": acquisition}))
     begun = time.monotonic()
@@ -147,7 +149,7 @@ def test_while_an_aperture_changes_there_is_none_and_it_says_so_often(
     client.publish("stage.aperture.command", aperture_id=7)  # the same again: no harm
     client.wait_for("stage.aperture.status", lambda s: s.current_aperture == 7, 20.0)
     assert time.monotonic() - begun >= 0.9
-    changing = [when for when, aperture in heard if aperture is None]
+    changing = [when for when, aperture in received if aperture is None]
     assert len(changing) >= 8  # 20 Hz for a second, on a computer that is busy
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from em_platform.errors import ConfigError, FormatError
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats import write_tiff
 from em_platform.model import Montage
 from em_platform.stitching.inputs import open_montage
 

@@ -23,9 +23,9 @@ from em_platform.acquisition.frame_paths import (
     frames_folder,
     truth_path,
 )
-from em_platform.acquisition.lines import Lines
-from em_platform.acquisition.report import PER_TILE
-from em_platform.acquisition.rig import (
+from em_platform.acquisition.recorder.lines import Lines
+from em_platform.acquisition.session.report import PER_TILE
+from em_platform.acquisition.session.rig import (
     DEVICES,
     RECORDER,
     SERVICES,
@@ -101,8 +101,8 @@ class Seen:
             self.to_upload = max(self.to_upload, buffer["queue_length"])
         named = {"state": parts.get("state"), "qc": light, "buffer": buffer}
         for name, part in {**named, **(parts.get("services") or {})}.items():
-            if part and "heard_at" in part:
-                silent = now - part["heard_at"]
+            if part and "seen_at" in part:
+                silent = now - part["seen_at"]
                 self.silent_s[name] = max(self.silent_s[name], silent)
 
     def said(self, words: str) -> str:

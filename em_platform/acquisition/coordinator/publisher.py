@@ -1,0 +1,91 @@
+"""What the coordinator publishes of its session."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from em_platform.acquisition.coordinator import roi_queue
+from em_platform.acquisition.coordinator.imaging import Imaging
+from em_platform.acquisition.coordinator.progress import progress_fields
+from em_platform.acquisition.coordinator.registry import SessionState
+from em_platform.acquisition.coordinator.roi_queue import Entry
+from em_platform.messaging.topics import model_of
+
+State = Literal[
+    "started", "in_progress", "paused", "resumed", "cancelled", "completed", "error"
+]
+
+Send = Callable[..., None]
+
+
+class Publisher:
+    """Turns what has happened into messages."""
+
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        self._state = ""
+
+    def tile(self, raw: dict[str, Any]) -> None:
+        """A frame is there."""
+        self.send("tile.raw", **raw)
+
+    def montage(
+        self, state: State, imaging: Imaging, *, error: str | None = None
+    ) -> None:
+        """How the acquisition is doing, with every figure."""
+        self.send(
+            "montage.status",
+            montage_id=imaging.montage_id,
+            state=state,
+            error_message=error,
+            **imaging.tilt,
+            **progress_fields(imaging, datetime.now(UTC)),
+        )
+
+    def trouble(self, montage_id: str, error: str) -> None:
+        """Something went wrong before the montage, or (empty id) without one."""
+        self.send(
+            "montage.status", montage_id=montage_id, state="error", error_message=error
+        )
+
+    def complete(self, fields: dict[str, Any]) -> None:
+        """All tiles are there."""
+        self.send("montage.complete", **fields)
+
+    def roi_current(self, roi: dict[str, Any]) -> None:
+        """What is imaged from now on."""
+        known = model_of("roi.current").model_fields
+        self.send("roi.current", **{name: roi[name] for name in known if name in roi})
+
+    def roi(self, entry: Entry) -> None:
+        """What has become of one region."""
+        self.send("roi.status", **roi_queue.status_fields(entry))
+
+    def refused(self, montage_id: str, error: str) -> None:
+        """A region that was asked for is not taken."""
+        self.send(
+            "roi.status",
+            montage_id=montage_id,
+            status="failed",
+            timestamp=int(time.time()),
+            error_message=error,
+        )
+
+    def queue(self, pages: SessionState) -> None:
+        """All regions that wait, and those that were begun or finished."""
+        current = roi_queue.current(pages.queue)
+        self.send(
+            "roi.queue.status",
+            queue=[roi_queue.status_fields(entry) for entry in pages.queue],
+            active_montage_id=None if current is None else current.montage_id,
+            completed_count=pages.completed,
+            timestamp=int(time.time()),
+        )
+
+    def state(self, state: str) -> None:
+        """Where the machine is; with the change, if it has changed."""
+        if self._state and state != self._state:
+            self.send("state.change", old=self._state, new=state)
+        self._state = state
+        self.send("state.current", state=state)

@@ -1,0 +1,1 @@
+"""Montages as the assets ask for them: found, planned, located, judged, reviewed."""

@@ -1,0 +1,105 @@
+"""What the microscope said, as a row of a table; what makes two messages one event."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+COMPLETE, RAW, SCOPE = "montage.complete", "tile.raw", "scope.status"
+PROGRESS = "montage.status"
+TOPICS = (
+    COMPLETE,
+    RAW,
+    PROGRESS,
+    "qc.status",
+    SCOPE,
+    "lens_correction.transform",
+)
+"""What is recorded; the order of arrival is kept across all of them."""
+
+_REPEATED = frozenset((PROGRESS, "qc.status", SCOPE))
+"""Topics that say the same again on purpose: each sending is an event of its own."""
+
+_SENDING = ("source", "sent_at", "sequence")
+"""Headers that tell one sending from the next; a message sent again has the same."""
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that the microscope said; `seq` grows in the order of recording."""
+
+    seq: int
+    topic: str
+    body: dict[str, Any]
+    headers: dict[str, str]
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One thing that is to be recorded."""
+
+    topic: str
+    body: Fields
+    headers: Mapping[str, str]
+
+
+def row_of(said: Message) -> dict[str, Any]:
+    """The table's row for one thing said."""
+    acquisition_id = said.body.get("acquisition_id")
+    return {
+        "key": content_key(said),
+        "topic": said.topic,
+        "acquisition_id": None if acquisition_id is None else safe_id(acquisition_id),
+        "montage_id": said.body.get("montage_id"),
+        "tile_id": said.body.get("tile_id"),
+        "body": _canonical(said.body),
+        "headers": _canonical(dict(said.headers)),
+        "recorded_at": int(datetime.now(UTC).timestamp() * 1000),
+    }
+
+
+def event_of(row: Any) -> Event:
+    """The event in one row."""
+    return Event(
+        seq=row.seq,
+        topic=row.topic,
+        body=json.loads(row.body),
+        headers=json.loads(row.headers),
+        recorded_at=datetime.fromtimestamp(row.recorded_at / 1000, UTC),
+    )
+
+
+def content_key(said: Message) -> str:
+    """Equal for the same thing said twice, by message or from the disk.
+
+    Topic and body decide; for topics that repeat, which sending it was, too.
+    """
+    parts: list[Any] = [said.topic, said.body]
+    if said.topic in _REPEATED:
+        parts += [said.headers.get(name) for name in _SENDING]
+    return hashlib.sha256(_canonical(parts).encode()).hexdigest()
+
+
+def safe_id(acquisition_id: str) -> str:
+    """An acquisition id as a path and a partition may be called.
+
+    One that is safe stays; in another each odd character becomes `_` and eight digits
+    of its SHA-256 keep it apart from others.
+    """
+    if _SAFE.fullmatch(acquisition_id):
+        return acquisition_id
+    digits = hashlib.sha256(acquisition_id.encode()).hexdigest()[:8]
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", acquisition_id).lstrip("._-")[:150]
+    return f"{stem or 'montage'}-{digits}"
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

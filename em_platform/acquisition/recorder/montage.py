@@ -1,0 +1,159 @@
+"""From the recorded messages of one montage to the montage; no table, no bus."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from em_platform.acquisition.montages.uploaded import Locate, locator
+from em_platform.acquisition.raster import image_position
+from em_platform.acquisition.recorder.events import Event, safe_id
+from em_platform.model import Failure, Montage
+from em_platform.stitching.intake import montage_of
+from em_platform.stitching.tile_list import InputOptions, ListedTile, TileList
+from em_platform.storage import Store
+
+Pair = tuple[float, float]
+
+
+def recorded_montage(
+    complete: Event,
+    frames: Sequence[Event],
+    *,
+    microscope: str,
+    magnification: int | None,
+    planned_tiles: int = 0,
+    store: Store | None = None,
+) -> Montage:
+    """The montage that `montage.complete` announced, of the frames in `tile.raw`.
+
+    Frames that do not belong to it are left out; of a tile that was said twice the
+    last frame counts. What is missing or cannot be used becomes a failure, and so do
+    tiles of the raster that were never announced: `planned_tiles` is its size as
+    `montage.status` says it, 0 where no status was recorded. A frame that
+    has left the disk is read from `store`, where aloha has put it.
+
+    Raises
+    ------
+    DataError
+        Not one tile can be used.
+    """
+    body = complete.body
+    found = {frame.body["tile_id"]: frame for frame in frames}
+    planned = max(planned_tiles, _raster_tiles(body), len(body["tiles"]))
+    announced = sorted(body["tiles"], key=lambda t: body["tiles"][t]["raster_index"])
+    present = [tile_id for tile_id in announced if tile_id in found]
+    places = _nominal_px(
+        [_stage_nm(body, found[tile_id]) for tile_id in present],
+        pixel_nm=body["pixel_size"],
+        rotation_rad=body["rotation_angle"],
+    )
+    acquisition_id = safe_id(body["acquisition_id"])
+    locate = locator(acquisition_id, store) if store else _as_imaged
+    listed = [
+        _listed(body, found[tile_id], at_px=place, locate=locate)
+        for tile_id, place in zip(present, places, strict=True)
+    ]
+    montage = montage_of(
+        TileList(
+            uri=f"montage {acquisition_id}",
+            tiles=tuple(listed),
+            failures=(
+                *(_missing(t, body) for t in announced if t not in found),
+                *_unannounced(body, planned),
+            ),
+            planned_tiles=planned,
+            pixel_nm=body["pixel_size"],
+            microscope=microscope,
+            magnification=magnification,
+            started_at=datetime.fromisoformat(body["start_time"]),
+            ended_at=_sent_at(complete),
+        ),
+        InputOptions(options=store.options if store else {}),
+        name=acquisition_id,
+    )
+    return montage.model_copy(update={"montage_id": body["montage_id"]})
+
+
+def _nominal_px(
+    stages_nm: Sequence[Pair], *, pixel_nm: float, rotation_rad: float
+) -> list[Pair]:
+    """All places, with the smallest y and x at zero."""
+    places = [
+        image_position(x_nm, y_nm, pixel_nm=pixel_nm, rotation_rad=rotation_rad)
+        for y_nm, x_nm in stages_nm
+    ]
+    top = min((y for y, _ in places), default=0.0)
+    left = min((x for _, x in places), default=0.0)
+    return [(y - top, x - left) for y, x in places]
+
+
+def _stage_nm(body: dict[str, Any], frame: Event) -> Pair:
+    """Where the stage stood for one frame, `(y, x)`; the frame's own word counts."""
+    x, y = (
+        frame.body.get("stage_position")
+        or body["tiles"][frame.body["tile_id"]]["stage_position"]
+    )
+    return float(y), float(x)
+
+
+def _as_imaged(_: str, uri: str) -> str:
+    return uri
+
+
+def _listed(
+    body: dict[str, Any], frame: Event, *, at_px: Pair, locate: Locate
+) -> ListedTile:
+    tile_id = frame.body["tile_id"]
+    return ListedTile(
+        name=tile_id,
+        uri=locate(tile_id, frame.body["path"]),
+        y_px=at_px[0],
+        x_px=at_px[1],
+        row=frame.body["row"],
+        column=frame.body["column"],
+        stage_nm=_stage_nm(body, frame),
+    )
+
+
+def _missing(tile_id: str, body: dict[str, Any]) -> Failure:
+    column, row = body["tiles"][tile_id]["raster_position"]
+    return Failure(
+        item=tile_id,
+        error="RecordError",
+        sentence=(
+            f"tile {tile_id}: announced at row {row}, column {column} of montage "
+            f"{body['montage_id']}, but no frame of it was recorded, one was "
+            "expected; image it again"
+        ),
+    )
+
+
+def _raster_tiles(body: dict[str, Any]) -> int:
+    """How many tiles the raster has at least: its indices count from 0 or from 1."""
+    indices = [tile["raster_index"] for tile in body["tiles"].values()]
+    return max(indices) + 1 - min(1, min(indices)) if indices else 0
+
+
+def _unannounced(body: dict[str, Any], planned: int) -> tuple[Failure, ...]:
+    """One failure for all tiles of the raster that `montage.complete` leaves out."""
+    announced = len(body["tiles"])
+    if announced >= planned:
+        return ()
+    lost = planned - announced
+    return (
+        Failure(
+            item=f"{lost} tile{'s' * (lost > 1)} of {body['montage_id']}",
+            error="RecordError",
+            sentence=(
+                f"montage {body['montage_id']}: {announced} tiles were announced, "
+                f"{planned} were planned; image the others again"
+            ),
+        ),
+    )
+
+
+def _sent_at(event: Event) -> datetime:
+    sent_ms = event.headers.get("sent_at", "")
+    if not sent_ms.isdecimal():
+        return event.recorded_at
+    return datetime.fromtimestamp(int(sent_ms) / 1000, UTC)

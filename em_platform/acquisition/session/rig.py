@@ -1,0 +1,243 @@
+"""Starts and stops the live microscope: devices, services, a broker if need be.
+
+Whatever answers already, such as a real camera, is not started a second time.
+"""
+
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from em_platform.config import BrokerSettings, Settings
+from em_platform.errors import BrokerUnavailable, DeviceError
+from em_platform.messaging.bus import Bus
+from em_platform.processes import Child, Supervisor, free_port, listens
+
+DEVICES = ("scope", "stage", "camera")
+"""Real ones, or simulated: `em-platform device NAME` runs a simulated one."""
+
+RECORDER = "recorder"
+SERVICES = (
+    "temdb",
+    "aloha",
+    "pipeline",
+    "qc",
+    "montage_fit",
+    "buffer",
+    "operator",
+    "coordinator",
+)
+"""What makes a microscope of three devices, a broker and a recorder."""
+
+SAYS = {
+    "scope": "scope.status",
+    "stage": "stage.motion.status",
+    "camera": "camera.status",
+    "coordinator": "state.current",
+    "qc": "qc.status",
+    "buffer": "buffer.status",
+}
+"""Who says something regularly, and on which topic."""
+
+_PROBE_S = 2.5  # the slowest say their state each two seconds
+_ALSO_SAY = {"qc.status": ("montage_fit", "dagster")}
+"""Topic -> services that speak up on it without being the one it is the sign of."""
+
+_START_S = 120.0  # the first time numba compiles the tissue
+
+
+def rig_children(
+    settings: Settings,
+    *,
+    environment: Mapping[str, str] | None = None,
+    wanted: Sequence[str] = (*DEVICES, RECORDER, *SERVICES),
+) -> list[list[Child]]:
+    """Groups of processes that can start at once; the last group is to stop first.
+
+    Parameters
+    ----------
+    settings
+        Of the processes: how many of the pipeline there are. Devices are left out where
+        they shall be real, aloha and TEM DB where the settings name others.
+    environment
+        Settings that they shall have beside those of this process.
+    wanted
+        Names of devices and services.
+    """
+    told = environment or {}
+    elsewhere = {
+        "aloha": settings.acquisition.buffer.url,
+        "temdb": settings.temdb.url,
+    }
+    chosen = [name for name in wanted if not elsewhere.get(name)]
+    devices = DEVICES if settings.acquisition.simulated else ()
+    base = [_child("device", n, environment=told) for n in devices if n in chosen]
+    if RECORDER in chosen:
+        base.append(_child(RECORDER, environment=told))
+    middle: list[Child] = []
+    last: list[Child] = []
+    for name in SERVICES:
+        if name not in chosen:
+            continue
+        made = _service(name, settings, told)
+        (last if name == "coordinator" else middle).extend(made)
+    return [group for group in (base, middle, last) if group]
+
+
+def broker_children(
+    settings: Settings, *, environment: Mapping[str, str] | None = None
+) -> list[list[Child]]:
+    """The embedded broker as a group of its own; none where one listens already.
+
+    Raises
+    ------
+    BrokerUnavailable
+        No broker listens, and the settings say that there is one already.
+    """
+    if listens(settings.broker.host, settings.broker.port):
+        return []
+    if not settings.broker.embedded:
+        raise _nobody(settings.broker)
+    return [[_child("broker", environment=environment or {})]]
+
+
+def free_ports(settings: Settings) -> dict[str, str]:
+    """Other ports for those HTTP services whose port is taken, as overrides."""
+    wanted = {
+        "aloha": (settings.aloha.host, settings.aloha.port),
+        "temdb": (settings.temdb.host, settings.temdb.port),
+        "acquisition.operator": (
+            settings.acquisition.operator.host,
+            settings.acquisition.operator.port,
+        ),
+    }
+    found = {name: free_port(host, port) for name, (host, port) in wanted.items()}
+    return {
+        f"{name}.port": str(port)
+        for name, port in found.items()
+        if port != wanted[name][1]
+    }
+
+
+@contextmanager
+def running_rig(
+    settings: Settings,
+    *,
+    environment: Mapping[str, str] | None = None,
+    wanted: Sequence[str] = DEVICES,
+) -> Iterator[Supervisor]:
+    """A simulated microscope that runs while the block lasts; nothing is left behind.
+
+    Parameters
+    ----------
+    settings
+        Where the broker is. With `broker.embedded` one is started when none listens.
+    environment
+        Settings that the processes shall have beside those of this process, as
+        environment variables (see config.export).
+    wanted
+        Which devices and services; the ports of HTTP services must be free.
+
+    Raises
+    ------
+    ToolFailed
+        A process did not start; with the end of its log.
+    BrokerUnavailable
+        No broker listens, and the settings say that there is one already.
+    """
+    told = {"EM_HOME": str(settings.home.absolute()), **(environment or {})}
+    groups = [
+        *broker_children(settings, environment=told),
+        *rig_children(settings, environment=told, wanted=wanted),
+    ]
+    with Supervisor(settings.logs_folder) as supervisor:
+        supervisor.start_all(groups, timeout_s=_START_S)
+        yield supervisor
+
+
+def answering(
+    settings: Settings,
+    *,
+    wanted: frozenset[str] = frozenset(SAYS),
+    timeout_s: float = _PROBE_S,
+) -> set[str]:
+    """Those of `wanted` that are heard within `timeout_s`."""
+    if not listens(settings.broker.host, settings.broker.port):
+        return set()
+    names = {topic: name for name, topic in SAYS.items() if name in wanted}
+    heard: set[str] = set()
+    all_heard = threading.Event()
+
+    def hear(topic: str, _: Any, headers: Mapping[str, str]) -> None:
+        if headers.get("service", "") in _ALSO_SAY.get(topic, ()):
+            return
+        heard.add(names[topic])
+        if heard == wanted:
+            all_heard.set()
+
+    with Bus(settings.broker, "probe") as bus:
+        try:
+            bus.connect(timeout_s=5.0)
+        except BrokerUnavailable:
+            return set()
+        for topic in names:
+            bus.subscribe(topic, partial(hear, topic))
+        all_heard.wait(timeout_s)
+    return heard
+
+
+def missing(settings: Settings, *, recorder: bool) -> list[str]:
+    """Devices and services that do not answer, and so are to be started."""
+    there = answering(settings)
+    names = [*DEVICES, *SERVICES, *((RECORDER,) if recorder else ())]
+    return [name for name in names if name not in there]
+
+
+def refuse_without_devices(settings: Settings, absent: Sequence[str]) -> None:
+    """See that real devices are there where simulated ones are not wanted.
+
+    Raises
+    ------
+    DeviceError
+        One is missing, and the settings say that it is not simulated.
+    """
+    devices = [name for name in absent if name in DEVICES]
+    if devices and not settings.acquisition.simulated:
+        raise DeviceError(
+            f"microscope: no {' and no '.join(devices)} answers on "
+            f"{settings.broker.host}:{settings.broker.port}, real ones were expected "
+            "(acquisition.simulated is false); start their services, or choose "
+            "--profile sim"
+        )
+
+
+def _service(name: str, settings: Settings, told: Mapping[str, str]) -> list[Child]:
+    count = settings.acquisition.pipeline.processes
+    if name != "pipeline" or count == 1:
+        return [_child("service", name, environment=told)]
+    return [
+        _child("service", name, environment=told, process=f"{name}-{number}")
+        for number in range(1, count + 1)
+    ]
+
+
+def _child(*words: str, environment: Mapping[str, str], process: str = "") -> Child:
+    name = process or words[-1]
+    named = ("--name", process) if process else ()
+    return Child(
+        name=name,
+        arguments=(sys.executable, "-m", "em_platform", *words, *named),
+        environment=environment,
+        ready=lambda said: f"ready {name}\n" in said,
+    )
+
+
+def _nobody(broker: BrokerSettings) -> BrokerUnavailable:
+    address = f"{broker.host}:{broker.port}"
+    return BrokerUnavailable(
+        f"rig: no broker listens at {address}, one was expected there; start it, or "
+        "set broker.embedded",
+        address=address,
+    )

@@ -1,0 +1,65 @@
+"""What is on the disk and in the store of one run of a montage."""
+
+import json
+import time
+
+from em_platform.acquisition.frame_paths import (
+    complete_body_path,
+    frame_path,
+    frames_folder,
+)
+from em_platform.acquisition.qc.journal import verdicts_of
+from em_platform.acquisition.session.report import MontageRun
+from em_platform.config import Settings
+from em_platform.storage import layout, store_of
+
+_LOOK_S = 2.0  # between two looks into the journal of quality control
+
+
+class RunFiles:
+    """Tells what no message tells, or one that came before somebody listened."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._frames = frames_folder(settings)
+        self._looked_s = 0.0
+
+    def completed(self, run: MontageRun) -> tuple[str, ...] | None:
+        """The tiles of its `montage.complete`; None where it is not written."""
+        path = complete_body_path(self._frames, run.montage_id, run.acquisition_id)
+        try:
+            return tuple(json.loads(path.read_bytes())["tiles"])
+        except OSError:
+            return None
+
+    def is_uploaded(self, run: MontageRun) -> bool:
+        """Whether aloha has verified it, into a store of this home."""
+        return store_of(self._settings).exists(layout.upload(run.acquisition_id))
+
+    def verdicts(self, run: MontageRun) -> dict[str, bool]:
+        """Tile -> whether it passed; nothing where it was asked for just now."""
+        if time.monotonic() - self._looked_s < _LOOK_S:
+            return {}
+        self._looked_s = time.monotonic()
+        return verdicts_of(self._settings.home.absolute(), run.acquisition_id)
+
+    def there(self, run: MontageRun) -> dict[str, bool]:
+        """Tile -> whether its frame is on the disk or uploaded.
+
+        Of all tiles that `montage.complete` names: those that were imaged before
+        somebody listened are there as well.
+        """
+        unsent = self._unsent(run) if run.uploaded else frozenset(run.tile_ids)
+        return {
+            tile_id: tile_id not in unsent
+            or frame_path(self._frames, run.montage_id, tile_id).is_file()
+            for tile_id in run.tile_ids
+        }
+
+    def _unsent(self, run: MontageRun) -> frozenset[str]:
+        """Tiles that had no frame when their montage was uploaded."""
+        if self._settings.acquisition.buffer.url:
+            return frozenset()  # its record is in a store of another computer
+        record = store_of(self._settings).read_bytes(layout.upload(run.acquisition_id))
+        failures = json.loads(record).get("failures", ())
+        return frozenset(failure["item"] for failure in failures)

@@ -1,0 +1,65 @@
+"""Lines of progress on the terminal, each with the seconds since the start."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+VERBOSITY = "em_platform.verbosity"
+"""Key of the click context's `meta`: -1 quiet, 0, 1 verbose, 2 for developers."""
+
+_LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+
+
+def verbosity() -> int:
+    """What `-q` and `-v` ask for: -1 quiet, 0, 1 verbose, 2 for developers."""
+    context = click.get_current_context(silent=True)
+    return 0 if context is None else int(context.find_root().meta.get(VERBOSITY, 0))
+
+
+def print_messages() -> None:
+    """Print the log messages of this process on stderr, as many as were asked for."""
+    level = _LEVELS.get(verbosity(), logging.DEBUG)
+    logging.basicConfig(level=level, format="%(message)s")
+
+
+@dataclass(slots=True)
+class ConsoleOutput:
+    """Lines of progress on the terminal, each with its time."""
+
+    console: Console = field(default_factory=lambda: Console(highlight=False))
+    is_quiet: bool = field(default_factory=lambda: verbosity() < 0)
+    begun_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.begun_s
+
+    def line(self, line: str) -> None:
+        """One line of progress that stays; nothing where it is quiet."""
+        if not self.is_quiet:
+            self._write(line, end="\n")
+
+    def status(self, line: str) -> None:
+        """A line that the next one overwrites; nothing where there is no terminal."""
+        if self.console.is_terminal and not self.is_quiet:
+            self._write(f"{line:<70}", end="\r")
+
+    def result(self, line: str) -> None:
+        """One line that is printed in any case."""
+        self._write(line, end="\n")
+
+    def _write(self, line: str, *, end: str) -> None:
+        self.console.print(
+            f"{self.seconds:6.1f} s  {line}", soft_wrap=True, markup=False, end=end
+        )
+
+
+def short(path: Path) -> str:
+    """A path, seen from the present folder where it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

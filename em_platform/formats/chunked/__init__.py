@@ -1,0 +1,1 @@
+"""Zarr, N5 and precomputed volumes; see `chunked.open`."""

@@ -1,0 +1,187 @@
+"""Voxels of one stored array in the order z, y, x, read chunk by chunk when asked.
+
+tensorstore 0.1.86 takes a rate of requests for S3 but does not keep it (measured), and
+knows none for HTTP; so a read waits until those before it have had their time.
+"""
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.errors import FormatError
+from em_platform.formats.chunked.store import context_of, tensorstore, told_plainly
+from em_platform.formats.volume import Bounds, Region, bounds_of, shape_of
+from em_platform.model.volume import VolumeInfo
+
+Crop = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""Corner and shape (z, y, x) in voxels of the array."""
+
+_OTHER_NAMES = {"t": "time", "c": "channel"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """How stored axes become z, y, x.
+
+    `order` is the stored axis of z, y and x, -1 where the array has no z; `fixed` is
+    the one place that is taken along each other axis.
+    """
+
+    order: tuple[int, int, int]
+    fixed: tuple[tuple[int, int], ...] = ()
+
+    def zyx(self, stored: tuple[int, ...]) -> tuple[int, int, int]:
+        """Numbers along the stored axes as z, y, x; 1 where there is no z."""
+        z, y, x = (1 if axis < 0 else stored[axis] for axis in self.order)
+        return z, y, x
+
+
+def select(
+    axes: tuple[str, ...],
+    shape: tuple[int, ...],
+    *,
+    url: str,
+    options: Mapping[str, Any],
+) -> Selection:
+    """Which stored axes are z, y, x, and what is taken along the others.
+
+    An axis of one place is dropped. Of longer ones, `options` name the place: `channel`
+    for `c`, `time` for `t`, else the axis' own name.
+
+    Raises
+    ------
+    FormatError
+        There is no y or x, or a choice is missing or does not exist.
+    """
+    if "y" not in axes or "x" not in axes or len(set(axes)) != len(axes):
+        raise FormatError(
+            f"chunks: {url} has the axes {', '.join(axes) or 'none'}, expected z, y "
+            "and x; name an array that is an image",
+            url=url,
+        )
+    fixed = []
+    for at, (name, length) in enumerate(zip(axes, shape, strict=True)):
+        if name in "zyx":
+            continue
+        option = _OTHER_NAMES.get(name, name)
+        chosen = options.get(option, 0 if length == 1 else None)
+        if chosen is None or not 0 <= int(chosen) < length:
+            raise FormatError(
+                f"chunks: {url} has {length} places along {name}, expected one image; "
+                f"choose one by the option {option}, from 0 to {length - 1}",
+                url=url,
+            )
+        fixed.append((at, int(chosen)))
+    z, y, x = (axes.index(name) if name in axes else -1 for name in "zyx")
+    return Selection(order=(z, y, x), fixed=tuple(fixed))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkedVolume:
+    """A volume in chunks; only its description goes to other processes.
+
+    `spec` is tensorstore's, as JSON; `limits` those of requests and memory. The array
+    is opened once in each process, at the first read; what that process has kept of an
+    array opened before `opened_at` is compared with the source again.
+    """
+
+    info: VolumeInfo
+    spec: str
+    limits: str
+    selection: Selection
+    corner: tuple[int, int, int] = (0, 0, 0)
+    server: str = ""
+    """Whose requests are counted; nothing for a disk."""
+    requests_per_second: float | None = None
+    opened_at: int = field(default_factory=time.time_ns, compare=False)
+
+    def read(self, region: Region) -> NDArray[Any]:
+        """The voxels of a region, `(z, y, x)`; the array's fill where chunks lack."""
+        bounds = bounds_of(region, self.info.shape)
+        shape = shape_of(bounds)
+        if not all(shape):
+            return np.empty(shape, self.info.dtype)
+        if self.server and self.requests_per_second:
+            chunks = self._chunks_of(bounds)
+            wait_for_turn(self.server, chunks, per_second=self.requests_per_second)
+        with told_plainly(self.info.uri):
+            array = open_array(self.spec, self.limits, opened_at=self.opened_at)
+            pixels = self._read(array, bounds)
+        return np.ascontiguousarray(pixels, self.info.dtype).reshape(shape)
+
+    def _chunks_of(self, bounds: Bounds) -> int:
+        edges = self.info.chunk_shape or shape_of(bounds)
+        spans = (
+            -(-(end + corner) // edge) - (first + corner) // edge
+            for (first, end), corner, edge in zip(
+                bounds, self.corner, edges, strict=True
+            )
+        )
+        return math.prod(spans)
+
+    def _read(self, array: Any, bounds: Bounds) -> NDArray[Any]:
+        places: list[Any] = [slice(None)] * array.rank
+        for axis, place in self.selection.fixed:
+            places[axis] = place
+        kept = []
+        for axis, (first, end), corner in zip(
+            self.selection.order, bounds, self.corner, strict=True
+        ):
+            if axis >= 0:
+                places[axis] = slice(first + corner, end + corner)
+                kept.append(axis)
+        # Stored as x, y, z, Fortran's order is what z, y, x needs in memory.
+        order = "F" if kept == sorted(kept, reverse=True) else "C"
+        pixels = np.asarray(array[tuple(places)].read(order=order).result())
+        stored = sorted(kept)
+        return pixels.transpose([stored.index(axis) for axis in kept])
+
+
+@lru_cache(maxsize=32)
+def _open(spec: str, limits: str, opened_at: int, process: int) -> Any:
+    library = tensorstore()
+    opened = library.open(
+        json.loads(spec),
+        open=True,
+        read=True,
+        # Within one use of an archive, a kept chunk is not asked for again.
+        recheck_cached_data="open",
+        recheck_cached_metadata="open",
+        context=context_of(limits),
+    ).result()
+    # Precomputed volumes start at their offset; ours at 0.
+    return opened[library.d[:].translate_to[0]]
+
+
+def open_array(spec: str, limits: str, *, opened_at: int) -> Any:
+    """The tensorstore array, opened once in this process, its first voxel at 0."""
+    return _open(spec, limits, opened_at, os.getpid())
+
+
+_lock = threading.Lock()
+_free_at: dict[str, float] = {}
+
+
+def wait_for_turn(
+    server: str,
+    requests: int,
+    *,
+    per_second: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return when `requests` more may be sent to `server`; the first may at once."""
+    with _lock:
+        now = time.monotonic()
+        begins = max(now, _free_at.get(server, now))
+        _free_at[server] = begins + requests / per_second
+    if begins > now:
+        sleep(begins - now)

@@ -1,0 +1,213 @@
+"""Zarr v2 and v3 arrays, and the images that OME-Zarr 0.1 to 0.5 make of them.
+
+Sources: https://zarr-specs.readthedocs.io and https://ngff.openmicroscopy.org.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from em_platform.formats.chunked.arrays import (
+    Level,
+    StoredArray,
+    StoredImage,
+    broken,
+    plane_or_space,
+    space,
+)
+from em_platform.formats.chunked.listing import can_list, folders
+from em_platform.formats.chunked.store import ChunkStore
+from em_platform.formats.ome_metadata import review_in
+from em_platform.model import Review
+
+_TCZYX = ("t", "c", "z", "y", "x")
+
+
+def read_image(store: ChunkStore) -> StoredImage | None:
+    """The multiscale image that the group is, None where it is none."""
+    attributes = read_attributes(store)
+    review = review_in(attributes)
+    ome = attributes.get("ome")
+    if isinstance(ome, Mapping):
+        attributes = dict(ome)
+    images = attributes.get("multiscales")
+    if not isinstance(images, Sequence) or not images:
+        return None
+    try:
+        image = image_of(images[0], str(attributes.get("version", "")))
+        return image if review is None else replace(image, tags=_review_tags(review))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise broken(store.url, f"multiscales: {error!r}") from error
+
+
+def _review_tags(review: Review) -> dict[str, Any]:
+    return {"review": (review.status.replace("_", " "), *review.reasons)}
+
+
+def read_attributes(store: ChunkStore) -> dict[str, Any]:
+    """The attributes of the group or array, nothing where there are none."""
+    node = store.read_json("zarr.json")
+    if node is not None:
+        found = node.get("attributes") or {}
+        return dict(found) if isinstance(found, Mapping) else {}
+    return store.read_json(".zattrs") or {}
+
+
+def first_series(store: ChunkStore) -> str | None:
+    """The first image of what bioformats2raw wrote, None where it did not."""
+    attributes = read_attributes(store)
+    ome = attributes.get("ome")
+    places = (attributes, ome if isinstance(ome, Mapping) else {})
+    found = any("bioformats2raw.layout" in place for place in places)
+    return "0" if found else None
+
+
+def read_array(store: ChunkStore) -> StoredArray | None:
+    """The array at the store, None where there is none.
+
+    Raises
+    ------
+    FormatError
+        Its metadata lack what every array has.
+    """
+    node = store.read_json("zarr.json")
+    try:
+        if node is not None:
+            return _array_v3(node) if node.get("node_type") == "array" else None
+        metadata = store.read_json(".zarray")
+        if metadata is None:
+            return None
+        return _array_v2(metadata, store.read_json(".zattrs") or {})
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise broken(store.url, f"array: {error!r}") from error
+
+
+def group_paths(store: ChunkStore) -> tuple[str, ...]:
+    """Paths of the arrays below a group by its consolidated metadata.
+
+    Without these, names of the folders in it, where they can be listed.
+    """
+    node = store.read_json("zarr.json")
+    if node is not None:
+        entries = (node.get("consolidated_metadata") or {}).get("metadata") or {}
+        found = [p for p, v in entries.items() if v.get("node_type") == "array"]
+    else:
+        entries = (store.read_json(".zmetadata") or {}).get("metadata") or {}
+        arrays = (path for path in entries if path.endswith("/.zarray"))
+        found = [path.removesuffix("/.zarray") for path in arrays]
+    if not found and can_list(store):
+        return folders(store, "")
+    return tuple(sorted(found))
+
+
+def image_of(image: Mapping[str, Any], version: str) -> StoredImage:
+    """The levels that one entry of `multiscales` names."""
+    version = str(image.get("version") or version)
+    names, units = _axes(image.get("axes"))
+    outer = image.get("coordinateTransformations") or ()
+    levels = []
+    for dataset in image["datasets"]:
+        inner = dataset.get("coordinateTransformations") or ()
+        scale, move = _combined((*inner, *outer), len(names))
+        if not inner and not outer:
+            levels.append(Level(path=str(dataset["path"]), axes=names))
+            continue
+        edges, _ = space(names, scale, units)
+        _, origin = space(names, move, units)
+        levels.append(
+            Level(
+                path=str(dataset["path"]),
+                axes=names,
+                voxel_size_nm=plane_or_space(edges),
+                origin_nm=origin,
+            )
+        )
+    return StoredImage(
+        format=f"OME-Zarr {version}".strip(),
+        levels=tuple(levels),
+        name=str(image.get("name") or ""),
+    )
+
+
+def _axes(axes: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and units: 0.4 has objects, 0.3 has names, before that all five are."""
+    if not axes:
+        return _TCZYX, ("",) * 5
+    named = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in axes]
+    names = tuple(str(axis["name"]).lower() for axis in named)
+    return names, tuple(str(axis.get("unit") or "") for axis in named)
+
+
+def _combined(
+    steps: Sequence[Mapping[str, Any]], axes: int
+) -> tuple[list[float], list[float]]:
+    """Scale and translation of steps that are applied one after the other."""
+    scale, move = np.ones(axes), np.zeros(axes)
+    for step in steps:
+        if step.get("type") == "scale":
+            factor = np.asarray(step["scale"], float)
+            scale, move = scale * factor, move * factor
+        elif step.get("type") == "translation":
+            move = move + np.asarray(step["translation"], float)
+    return scale.tolist(), move.tolist()
+
+
+def _array_v2(
+    metadata: Mapping[str, Any], attributes: Mapping[str, Any]
+) -> StoredArray:
+    if isinstance(metadata["dtype"], list):
+        raise ValueError("voxels of several fields")
+    chunks = _numbers(metadata["chunks"])
+    compressor = metadata.get("compressor") or {}
+    separator = str(metadata.get("dimension_separator") or ".")
+    names = attributes.get("_ARRAY_DIMENSIONS") or ()
+    return StoredArray(
+        format="Zarr v2",
+        spec={"driver": "zarr"},
+        shape=_numbers(metadata["shape"]),
+        chunks=chunks,
+        objects=chunks,
+        dtype=np.dtype(str(metadata["dtype"])).name,
+        axes=tuple(str(name).lower() for name in names),
+        tags={
+            "compression": str(compressor.get("cname") or compressor.get("id", "none")),
+            "separator": separator,
+        },
+    )
+
+
+def _array_v3(node: Mapping[str, Any]) -> StoredArray:
+    objects = _numbers(node["chunk_grid"]["configuration"]["chunk_shape"])
+    codecs = list(node["codecs"])
+    sharding = next((c for c in codecs if c["name"] == "sharding_indexed"), None)
+    chunks = objects
+    if sharding is not None:
+        chunks = _numbers(sharding["configuration"]["chunk_shape"])
+        codecs = sharding["configuration"]["codecs"]
+    known = ("bytes", "transpose", "crc32c")
+    compression = [c["name"] for c in codecs if c["name"] not in known]
+    key = node["chunk_key_encoding"]
+    separator = (key.get("configuration") or {}).get("separator")
+    names = node.get("dimension_names") or ()
+    tags = {
+        "compression": ", ".join(compression) or "none",
+        "key": str(key["name"]),
+        "separator": str(separator or ("." if key["name"] == "v2" else "/")),
+    }
+    shape = _numbers(node["shape"])
+    return StoredArray(
+        format="Zarr v3",
+        spec={"driver": "zarr3"},
+        shape=shape,
+        chunks=chunks,
+        objects=objects,
+        dtype=np.dtype(str(node["data_type"])).name,
+        axes=tuple(str(n).lower() for n in names) if all(names) else (),
+        tags=tags,
+    )
+
+
+def _numbers(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)

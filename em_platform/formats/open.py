@@ -1,0 +1,229 @@
+"""Any supported image as a volume, told apart by its content and not by its name.
+
+One table, `FORMATS`, has a line for each file format: adding one takes its reader and
+that line (docs/how-to/add-a-format.md).
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from em_platform.errors import FormatError
+from em_platform.formats.dm import is_dm, open_dm
+from em_platform.formats.mrc import is_mrc, open_mrc
+from em_platform.formats.raster import is_raster, open_raster
+from em_platform.formats.source import (
+    Source,
+    is_folder,
+    join_uri,
+    list_folder,
+    local_path,
+    open_source,
+)
+from em_platform.formats.stack import StackVolume, stack_of
+from em_platform.formats.tiff import is_tiff, open_tiff
+from em_platform.formats.volume import Volume
+from em_platform.model.volume import VolumeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class FileFormat:
+    """One kind of image file."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    """Names of such files in a folder that is one stack; content decides, not these."""
+    matches: Callable[[Source], bool]
+    read: Callable[[Source], Volume]
+
+
+FORMATS = (
+    FileFormat("DM3", (".dm3",), is_dm, open_dm),
+    FileFormat("DM4", (".dm4",), is_dm, open_dm),
+    FileFormat("TIFF", (".tif", ".tiff"), is_tiff, open_tiff),
+    FileFormat("PNG", (".png",), is_raster, open_raster),
+    FileFormat("JPEG", (".jpg", ".jpeg"), is_raster, open_raster),
+    # Last, because old MRC files have no mark and are known by their name alone.
+    FileFormat("MRC", (".mrc",), is_mrc, open_mrc),
+)
+"""The first whose `matches` is true reads the file."""
+
+_NAMES = f"{', '.join(each.name for each in FORMATS[:-1])} or {FORMATS[-1].name}"
+_SUFFIXES = tuple(suffix for each in FORMATS for suffix in each.suffixes)
+_PACKED = {
+    b"\x1f\x8b\x08": "a gzip file",
+    b"PK\3\4": "a ZIP archive",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ\0": "an xz file",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"(\xb5/\xfd": "a Zstandard file",
+    b"\x89HDF": "an HDF5 file",
+    b"II\x97\1": "an image series of TIA",
+    b"\xd3\xed\xf5\xf2": "a Janelia FIB-SEM DAT file",
+    b"%PDF": "a PDF document",
+    b"<!": "a web page or XML",
+    b"<html": "a web page or XML",
+    b"<?xml": "a web page or XML",
+}
+"""First bytes of what comes instead of an image."""
+
+_FILE_PROTOCOLS = ("http", "https", "s3", "ftp", "memory")
+_CHUNK_PROTOCOLS = ("precomputed", "zarr", "zarr2", "zarr3", "n5", "gs")
+_CHUNK_OPTIONS = ("region", "requests_at_once", "retries", "channel", "time")
+
+
+def open_volume(uri: str, options: Mapping[str, Any] | None = None) -> Volume:
+    """The image at a path or URL: a file, a folder of images, or a chunked array.
+
+    `options` are those of the store, `endpoint_url` and `anon` for `s3://`. Of a file
+    behind a URL only what describes it is fetched now, and ranges of it later.
+
+    Raises
+    ------
+    FormatError
+        There is nothing, or nothing that can be read as grey levels along z, y, x.
+    StorageError, SourceError
+        The store or server does not give the bytes.
+    """
+    if local_path(uri) is not None:
+        return _open_folder(uri, options) if is_folder(uri) else open_file(uri)
+    protocol = uri.partition("://")[0]
+    if protocol in _CHUNK_PROTOCOLS:
+        return _open_chunked(uri, options)
+    if protocol not in _FILE_PROTOCOLS:
+        raise FormatError(
+            f"{uri}: found the protocol {protocol}, expected a path, file, http, "
+            "https, s3 or ftp; copy it to one of these",
+            uri=uri,
+        )
+    return _open_remote(uri, options)
+
+
+def open_file(uri: str, options: Mapping[str, Any] | None = None) -> Volume:
+    """The image in one file, at a path or URL; only what describes it is read now.
+
+    Raises
+    ------
+    FormatError
+        The file is no image, or one without grey levels along z, y, x.
+    """
+    source = open_source(uri, options)
+    start = source.read(0, 16)
+    packed = [name for mark, name in _PACKED.items() if start.startswith(mark)]
+    if packed:
+        raise FormatError(
+            f"{source.uri}: found {packed[0]}, expected {_NAMES}; unpack or convert it "
+            "first",
+            uri=source.uri,
+        )
+    for each in FORMATS:
+        if each.matches(source):
+            return each.read(source)
+    raise FormatError(
+        f"{source.uri}: found a file that starts with {start[:4]!r}, expected {_NAMES}"
+        "; convert it",
+        uri=source.uri,
+    )
+
+
+def open_stack(paths: Sequence[Path], *, z_nm: float | None = None) -> StackVolume:
+    """Files of one plane each as a volume, sorted as given; only headers are read now.
+
+    `z_nm` is the distance of planes; without it, it is what the first file says of its
+    thickness.
+
+    Raises
+    ------
+    FormatError
+        One cannot be read, has several planes, or differs in shape or type.
+    """
+    if not paths:
+        raise FormatError("stack: found no files, expected at least one; name some")
+    return stack_of([open_file(str(path)) for path in paths], z_nm=z_nm)
+
+
+def inspect(uri: str, options: Mapping[str, Any] | None = None) -> VolumeInfo:
+    """What is known of the image at a path or URL; errors as of `open_volume`."""
+    return open_volume(uri, options).info
+
+
+def described(info: VolumeInfo) -> dict[str, Any]:
+    """The same as plain values for JSON: axes z, y, x, lengths nm, sizes bytes."""
+    return info.model_dump(mode="json") | {"pixel_bytes": info.pixel_bytes}
+
+
+def extent_nm(info: VolumeInfo) -> tuple[float, float, float] | None:
+    """Edges of the whole along z, y, x; 0 where a plane states no thickness."""
+    if info.voxel_size_nm is None:
+        return None
+    z, y, x = (
+        length * count
+        for length, count in zip(info.voxel_size_nm, info.shape, strict=True)
+    )
+    return z, y, x
+
+
+def _open_remote(uri: str, options: Mapping[str, Any] | None) -> Volume:
+    """A file, else a chunked array, else a folder: in the order of what they cost."""
+    for_file = _file_options(uri, options)
+    try:
+        start = open_source(uri, for_file).read(0, 1)
+    except FormatError as error:
+        if _is_chunked(uri, options):
+            return _open_chunked(uri, options)
+        if is_folder(uri, for_file):
+            return _open_folder(uri, options)
+        raise error
+    # Servers of folders answer with a web page instead of a file.
+    if start == b"<" and _is_chunked(uri, options):
+        return _open_chunked(uri, options)
+    if start == b"<" and uri.endswith("/"):
+        return _open_folder(uri, options)
+    return open_file(uri, for_file)
+
+
+def _open_folder(uri: str, options: Mapping[str, Any] | None) -> Volume:
+    if local_path(uri) is not None and _is_chunked(uri, options):
+        return _open_chunked(uri, options)
+    for_file = _file_options(uri, options)
+    names = list_folder(uri, for_file)
+    images = [name for name in names if name.lower().endswith(_SUFFIXES)]
+    # `slice_10` comes behind `slice_9`.
+    images.sort(
+        key=lambda name: [
+            (int(part), "") if part.isdecimal() else (0, part)
+            for part in re.split(r"(\d+)", name)
+        ]
+    )
+    if not images:
+        raise FormatError(
+            f"{uri}: found a folder without images, expected {_NAMES} files, Zarr, N5 "
+            "or precomputed; name the file or the array in it",
+            uri=uri,
+        )
+    return stack_of([open_file(join_uri(uri, name), for_file) for name in images])
+
+
+def _file_options(uri: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of a file behind a URL; buckets are public unless a key is given."""
+    found = {k: v for k, v in (options or {}).items() if k not in _CHUNK_OPTIONS}
+    if uri.startswith("s3://") and not found.keys() & {"key", "profile", "anon"}:
+        found["anon"] = True
+    return found
+
+
+def _is_chunked(uri: str, options: Mapping[str, Any] | None) -> bool:
+    from em_platform.formats.chunked.open import chunked_format
+
+    if not uri.startswith(("http", "s3:")) and local_path(uri) is None:
+        return False
+    return chunked_format(uri, options) is not None
+
+
+def _open_chunked(uri: str, options: Mapping[str, Any] | None) -> Volume:
+    # tensorstore takes a quarter of a second to import; who opens a file needs none.
+    from em_platform.formats.chunked.open import open_chunked
+
+    return open_chunked(uri, options=options)

@@ -1,0 +1,104 @@
+"""The board with a lock around it, who has control, and the bus for commands."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from em_platform.errors import ControlRefused
+from em_platform.messaging.bus import Bus
+from em_platform.operator.board import Board
+from em_platform.operator.control import Control
+from em_platform.operator.pictures import Picture
+
+_CONFIRM_S = 3.0
+
+
+class SharedBoard:
+    """What the HTTP side and the bus side share; safe to use from several threads."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        control_timeout_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._board = Board()
+        self._bus = bus
+        self._clock = clock
+        self.control = Control(
+            control_timeout_s, clock=clock, changed=self._control_changed
+        )
+        self._board.parts.put("control", self.control.shown())
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """All that the board wants to receive."""
+        return self._board.topics
+
+    def now(self) -> float:
+        """Unix time, as all times of the board."""
+        return self._clock()
+
+    def receive(self, message: Any, headers: Mapping[str, str]) -> None:
+        """Note one message of the bus."""
+        body = message.model_dump(mode="json")
+        with self._lock:
+            self._board.receive(headers["topic"], body, headers, self._clock())
+
+    @contextmanager
+    def locked(self) -> Iterator[Board]:
+        """The board, for this thread alone while the block lasts."""
+        with self._lock:
+            yield self._board
+
+    def changes(self, since: int) -> dict[str, Any] | None:
+        """What is new after version `since`; None where nothing is."""
+        if self._board.parts.version == since:
+            return None
+        with self._lock:
+            return {**self._board.changes(since), "now": self._clock()}
+
+    def picture(self, name: str) -> Picture | None:
+        """One of the pictures that came on the bus."""
+        with self._lock:
+            return self._board.pictures.get(name)
+
+    def tile(self, row: int, column: int) -> dict[str, Any] | None:
+        """All that is known of one tile."""
+        with self._lock:
+            tile = self._board.map.tiles.get((row, column))
+            return None if tile is None else tile.in_full()
+
+    def refuse_useless(self, action: str) -> None:
+        """ControlRefused where `action` makes no sense in the present state."""
+        with self._lock:
+            why = self._board.refusal(action)
+        if why:
+            raise ControlRefused(f"{action}: {why}; nothing was sent", senseless=True)
+
+    def log(self, kind: str, text: str) -> None:
+        """Add a line to the journal."""
+        with self._lock:
+            self._board.log(kind, text, self._clock())
+
+    def send(self, topic: str, **fields: Any) -> None:
+        """Publish, and return when the broker has it.
+
+        Raises
+        ------
+        MessageRejected
+            The fields do not fit the topic.
+        BrokerUnavailable
+            The broker did not take it in time.
+        """
+        self._bus.publish(topic, **fields)
+        self._bus.flush(_CONFIRM_S)
+
+    def _control_changed(self, sentence: str) -> None:
+        with self._lock:
+            self._board.parts.put("control", self.control.shown())
+            self._board.log("control", sentence, self._clock())

@@ -1,0 +1,281 @@
+"""A session as another client hears it, over a real broker."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from em_platform.acquisition.frame_paths import complete_body_path, frame_path
+from em_platform.acquisition.recorder.lines import Lines
+from em_platform.acquisition.session.session_log import SessionLog
+from em_platform.config import Settings
+from em_platform.messaging.bus import Bus
+from em_platform.messaging.topics import fitting
+from em_platform.storage import layout, store_of
+from em_platform.storage.atomic import write_bytes
+
+MONTAGE, RUN = "m-0001", "m-0001-20261121t120000"
+
+
+@pytest.fixture
+def bus(open_bus: Callable[[str], Bus]) -> Bus:
+    return open_bus("microscope")
+
+
+@pytest.fixture
+def heard(open_bus: Callable[[str], Bus], rig_settings: Settings) -> SessionLog:
+    return SessionLog(open_bus("acquire"), rig_settings, [MONTAGE])
+
+
+def tile(column: int) -> dict[str, Any]:
+    return {
+        "tile_id": f"{RUN}_000_{column:03d}",
+        "montage_id": MONTAGE,
+        "row": 0,
+        "column": column,
+        "overlap": 8,
+    }
+
+
+def image(bus: Bus, settings: Settings, column: int) -> Path:
+    """Save a frame, as the camera does, and say so."""
+    fields = tile(column)
+    path = frame_path(settings.home / "frames", MONTAGE, fields["tile_id"])
+    write_bytes(path, b"pixels")
+    bus.publish("tile.raw", **fields, path=str(path))
+    return path
+
+
+def say_status(bus: Bus, state: str, **fields: Any) -> None:
+    bus.publish(
+        "montage.status", montage_id=MONTAGE, state=state, total_tiles=2, **fields
+    )
+
+
+def complete(columns: int) -> dict[str, Any]:
+    entry = {"raster_index": 0, "stage_position": (0, 0), "raster_position": (0, 0)}
+    return {
+        "montage_id": MONTAGE,
+        "tiles": {tile(column)["tile_id"]: entry for column in range(columns)},
+        "acquisition_id": RUN,
+        "start_time": "2026-11-21T12:00:00Z",
+        "pixel_size": 4.0,
+        "rotation_angle": 0.0,
+        "aperture_centroid": (0, 0),
+    }
+
+
+def until(truth: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not truth():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_whole_session_is_settled_when_it_is_uploaded(
+    bus: Bus, heard: SessionLog, rig_settings: Settings
+) -> None:
+    bus.publish(
+        "camera.status",
+        **{"exposure": 5e3, "gain": 0, "width": 64, "height": 32, "temp": 0},
+        **{"target_temp": 0, "device_name": "c", "device_model_id": "c"},
+        **{"device_sn": "1", "bit_depth": 8},
+    )
+    say_status(bus, "started")
+    for column in range(2):
+        image(bus, rig_settings, column)
+        bus.publish("tile.processed", **tile(column), path="p")
+        bus.publish("tile.matches", **tile(column), matches=[])
+        bus.publish("qc.tile", **tile(column), passed=column == 0)
+    bus.publish("montage.complete", **complete(2))
+    say_status(bus, "completed")
+    until(lambda: bool(heard.runs) and heard.runs[0].state == "completed")
+    heard.look()
+    assert not heard.is_settled
+    store_of(rig_settings).write_bytes(layout.upload(RUN), b"{}")
+    heard.look()
+    assert heard.is_settled
+    report = heard.report()
+    assert report.is_good, report
+    assert (report.tiles_imaged, report.tiles_lost) == (2, 0)
+    (montage,) = report.montages
+    assert (montage.acquisition_id, montage.passed, montage.failed) == (RUN, 1, 1)
+    assert report.verdict_p99_ms is not None
+    assert 0 <= report.verdict_p99_ms < 30_000
+    assert report.mpix_per_s == pytest.approx(report.tiles_per_s * 64 * 32 / 1e6)
+
+
+def test_a_tile_judged_twice_and_a_lost_frame_are_told(
+    bus: Bus, heard: SessionLog, rig_settings: Settings
+) -> None:
+    say_status(bus, "started")
+    image(bus, rig_settings, 0).unlink()
+    bus.publish("qc.tile", **tile(0), passed=True)
+    bus.publish("qc.tile", **tile(0), passed=True)
+    bus.publish("montage.complete", **complete(1))
+    say_status(bus, "completed")
+    until(lambda: bool(heard.runs) and heard.runs[0].is_over)
+    report = heard.report()
+    assert report.tiles_lost == 1
+    assert report.montages[0].duplicates == 1
+    assert not report.is_good
+
+
+def test_a_message_that_was_missed_is_read_from_disk(
+    bus: Bus, heard: SessionLog, rig_settings: Settings
+) -> None:
+    say_status(bus, "started")
+    image(bus, rig_settings, 0)
+    bus.publish("qc.tile", **tile(0), passed=True)
+    path = complete_body_path(rig_settings.home / "frames", MONTAGE, RUN)
+    write_bytes(path, b'{"tiles": {"%s": {}}}' % tile(0)["tile_id"].encode())
+    bus.publish("roi.status", montage_id=MONTAGE, status="complete", timestamp=1)
+    until(lambda: bool(heard.runs) and heard.runs[0].is_over)
+    store_of(rig_settings).write_bytes(layout.upload(RUN), b"{}")
+    heard.look()
+    assert heard.is_settled
+    assert heard.report().is_good
+
+
+def test_a_stop_is_timed_from_the_word_to_the_stage(
+    bus: Bus, heard: SessionLog
+) -> None:
+    bus.publish("stage.motion.command", x=1, y=1)
+    say_status(bus, "started")
+    bus.publish("qc.status", status="STOP_NOW", reason="sparks")
+    time.sleep(0.1)
+    bus.publish("stage.motion.command", x=0, y=0)
+    bus.publish("stage.motion.command", x=0, y=0)
+    say_status(bus, "error", error_message="sparks")
+    until(lambda: bool(heard.runs) and heard.runs[0].is_over)
+    report = heard.report()
+    assert report.stop_ms is not None
+    assert report.stop_ms >= 100
+    assert heard.is_settled
+    assert report.montages[0].reason == "sparks"
+    assert (report.tiles_lost, report.is_good) == (0, False)
+
+
+def test_a_region_that_fails_before_its_montage_is_told(
+    bus: Bus, heard: SessionLog
+) -> None:
+    bus.publish(
+        "roi.status",
+        montage_id=MONTAGE,
+        status="failed",
+        timestamp=1,
+        error_message="disk full",
+    )
+    until(lambda: bool(heard.runs))
+    assert heard.is_settled
+    assert heard.report().montages[0].reason == "disk full"
+
+
+def test_the_last_run_of_a_montage_counts_and_others_do_not(
+    bus: Bus, heard: SessionLog, rig_settings: Settings
+) -> None:
+    bus.publish("tile.raw", **{**tile(0), "montage_id": "other"}, path="x")
+    say_status(bus, "started")
+    image(bus, rig_settings, 0)
+    say_status(bus, "error", error_message="stuck")
+    say_status(bus, "started")
+    later = {**tile(0), "tile_id": "m-0001-20261121t130000_000_000"}
+    bus.publish("tile.raw", **later, path="x")
+    until(lambda: any(later["tile_id"] in run.tiles for run in heard.runs))
+    (run,) = heard.runs
+    assert run.acquisition_id == "m-0001-20261121t130000"
+    assert len(run.tiles) == 1
+
+
+def test_tiles_of_an_earlier_session_are_neither_lost_nor_without_a_verdict(
+    bus: Bus, heard: SessionLog, rig_settings: Settings
+) -> None:
+    earlier = Lines(rig_settings.home / "qc" / "tiles", kept=3)
+    earlier.note(RUN, "judged", tile(0)["tile_id"], True, [])
+    earlier.note(RUN, "judged", tile(1)["tile_id"], True, [{"kind": "no_beam"}])
+    earlier.close()
+    say_status(bus, "resumed", current_tile=2)
+    image(bus, rig_settings, 2)
+    bus.publish("qc.tile", **tile(2), passed=True)
+    bus.publish("montage.complete", **complete(3))
+    say_status(bus, "completed", current_tile=3)
+    until(lambda: bool(heard.runs) and heard.runs[0].is_over)
+    assert not heard.is_settled
+    store_of(rig_settings).write_bytes(layout.upload(RUN), b"{}")
+    heard.look()
+    assert heard.is_settled
+    report = heard.report()
+    (montage,) = report.montages
+    assert (montage.tiles, montage.passed, montage.failed, montage.received) == (
+        *(3, 2, 1),
+        1,
+    )
+    assert report.tiles_lost == 0
+    # One tile was imaged in these seconds, not three.
+    assert report.tiles_per_s == pytest.approx(1 / montage.seconds)
+
+
+def test_an_uploaded_montage_has_lost_what_had_no_frame_when_it_was_sent(
+    bus: Bus, heard: SessionLog, rig_settings: Settings
+) -> None:
+    say_status(bus, "started")
+    image(bus, rig_settings, 0).unlink()
+    image(bus, rig_settings, 1).unlink()
+    bus.publish("montage.complete", **complete(2))
+    say_status(bus, "completed")
+    until(lambda: bool(heard.runs) and heard.runs[0].is_over)
+    record = {"failures": [{"item": tile(1)["tile_id"]}]}
+    name = layout.upload(RUN)
+    store_of(rig_settings).write_bytes(name, json.dumps(record).encode())
+    assert heard.report().tiles_lost == 1
+
+
+def queue(*entries: tuple[str, str, int]) -> dict[str, Any]:
+    return {
+        "queue": [
+            {"montage_id": name, "status": status, "timestamp": at}
+            for name, status, at in entries
+        ],
+        "completed_count": 0,
+        "timestamp": 1,
+    }
+
+
+def test_a_failure_from_before_the_start_is_not_one_of_this_session(
+    bus: Bus, open_bus: Callable[[str], Bus], rig_settings: Settings
+) -> None:
+    before = fitting("roi.queue.status", queue((MONTAGE, "failed", 7)))
+    known = {entry.montage_id: entry for entry in before.queue}
+    heard = SessionLog(
+        open_bus("acquire"), rig_settings, [MONTAGE, "m-0002"], queue=known
+    )
+    bus.publish("roi.status", montage_id=MONTAGE, status="failed", timestamp=7)
+    bus.publish("roi.queue.status", **queue((MONTAGE, "failed", 7)))
+    say_status(bus, "resumed")
+    until(lambda: bool(heard.runs))
+    assert heard.runs[0].state == "resumed"
+    bus.publish(
+        "roi.queue.status", **queue((MONTAGE, "failed", 9), ("m-0002", "pending", 8))
+    )
+    say_status(bus, "error", error_message="dark")
+    until(lambda: heard.is_settled)  # m-0002 does not begin before a retry
+    first, second = heard.report().montages
+    assert (first.state, first.reason) == ("error", "dark")
+    assert second.state == "pending"
+    assert "waits behind m-0001, which failed" in second.reason
+
+
+def test_a_session_that_stops_at_its_end_leaves_the_next_montage_at_once(
+    bus: Bus, open_bus: Callable[[str], Bus], rig_settings: Settings
+) -> None:
+    heard = SessionLog(open_bus("acquire"), rig_settings, [MONTAGE])
+    bus.publish("state.current", state="Acquisition_Montage_MoveStage")
+    bus.publish("qc.status", status="STOP_AT_END", reason="5 tiles are blurred.")
+    bus.publish("state.current", state="Preview_UpdateImage")
+    until(lambda: heard.is_settled)
+    (montage,) = heard.report().montages
+    assert montage.state == "pending"
+    assert "5 tiles are blurred" in montage.reason
