@@ -27,7 +27,7 @@ from em_platform.partitions import montages
 from em_platform.processes import Supervisor
 from em_platform.simulation.devices.optics import view
 from em_platform.simulation.devices.truth import MontageTruth
-from em_platform.simulation.specimen.sections import Tissue
+from em_platform.simulation.specimen import Tissue
 from em_platform.storage import layout, store_of
 from tests.ports import reserve_port
 
