@@ -18,10 +18,10 @@ from temdb.models import (
     SubstrateCreate,
 )
 
-from em_platform.acquisition.coordinator.loading import region_of, rois_of_section
+from em_platform.acquisition.coordinator.intake import region_of, rois_of_section
 from em_platform.config import Settings, TemdbSettings
 from em_platform.errors import RecordError, SourceUnavailable
-from em_platform.processes import free_port
+from tests.ports import reserve_port
 
 TOKEN = "of-the-test"
 SQUARE = [[-200.0, -200.0], [200.0, -200.0], [200.0, 200.0], [-200.0, 200.0]]
@@ -75,7 +75,7 @@ def test_a_corner_that_is_no_point_is_one_sentence(corner: Any) -> None:
 def test_a_temdb_that_is_away_or_refuses_is_reported(temdb: str) -> None:
     for url, token in (
         (temdb, "wrong"),
-        (f"http://127.0.0.1:{free_port('127.0.0.1')}", ""),
+        (f"http://127.0.0.1:{reserve_port()}", ""),
     ):
         with pytest.raises(SourceUnavailable, match="were not loaded"):
             rois_of_section(url, token, specimen_id="S", section_id="S1")
@@ -155,7 +155,7 @@ def test_the_regions_of_a_section_are_imaged_in_their_order(
 def test_all_regions_come_page_by_page(
     temdb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("em_platform.acquisition.coordinator.loading._PAGE", 1)
+    monkeypatch.setattr("em_platform.acquisition.coordinator.intake._PAGE", 1)
     asyncio.run(_add_section(temdb))
     found = rois_of_section(temdb, TOKEN, specimen_id="S", section_id="M_S1")
     assert [roi["roi_number"] for roi in found] == [1, 2]
