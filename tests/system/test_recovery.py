@@ -29,9 +29,9 @@ from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
 from em_platform.processes import Supervisor
-from em_platform.processes import free_port as find_port
 from em_platform.simulation.devices.commanded import set_faults
 from em_platform.storage import layout, store_of
+from tests.ports import reserve_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -156,7 +156,7 @@ def microscope(
     home = tmp_path_factory.mktemp("recovery")
     chosen = {**SMALL, "home": str(home)}
     for name in ("broker.port", "acquisition.operator.port"):
-        chosen[name] = str(find_port("127.0.0.1"))
+        chosen[name] = str(reserve_port())
     chosen |= free_ports(load_settings(environment=export(chosen)))
     told = export(chosen)
     settings = load_settings(environment=told)

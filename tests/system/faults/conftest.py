@@ -37,9 +37,10 @@ from em_platform.cli.watch import regions
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
-from em_platform.processes import Supervisor, free_port
+from em_platform.processes import Supervisor
 from em_platform.storage import layout, store_of
 from em_platform.temdb.register import register_of
+from tests.ports import reserve_port
 
 ROWS, COLUMNS = 3, 4
 TILES = ROWS * COLUMNS
@@ -359,7 +360,7 @@ def microscope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Microscope]
     """All processes, a broker among them; what was measured is printed at the end."""
     home = tmp_path_factory.mktemp("faults") / "home"
     ports = ("broker", "aloha", "temdb", "acquisition.operator")
-    own = {f"{name}.port": str(free_port("127.0.0.1")) for name in ports}
+    own = {f"{name}.port": str(reserve_port()) for name in ports}
     told = export({**CHOSEN, **own, "home": str(home)})
     settings = load_settings(environment=told)
     everything = (*DEVICES, RECORDER, *SERVICES)
