@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from em_platform.acquisition.roi import created, stops_of
 from em_platform.config import Settings
 from em_platform.model import Size
-from em_platform.operator.roi_form import RoiForm, create_fields
+from em_platform.operator.commands import RoiForm, create_fields
 
 FRAME = Size(height_px=512, width_px=512)
 

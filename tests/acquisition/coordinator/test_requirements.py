@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from em_platform.acquisition.coordinator.checks import Situation, problem
+from em_platform.acquisition.coordinator.requirements import Situation, problem
 from em_platform.config import CoordinatorSettings
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from em_platform.config import SimulationSettings
-from em_platform.simulation.devices.faults import TileErrors, faulty_tiles, tile_errors
+from em_platform.simulation.devices.truth import TileErrors, faulty_tiles, tile_errors
 
 
 def errors(settings: SimulationSettings, row: int, column: int) -> TileErrors:

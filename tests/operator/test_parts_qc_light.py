@@ -1,4 +1,4 @@
-from em_platform.operator.qc_light import QcLight
+from em_platform.operator.parts import QcLight
 
 
 def test_the_worst_word_is_shown_with_who_said_it() -> None:

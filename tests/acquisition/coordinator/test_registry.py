@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from em_platform.acquisition.coordinator.registry import Begun
-from em_platform.acquisition.coordinator.retries import (
+from em_platform.acquisition.coordinator.registry import (
+    Begun,
     is_dark,
     with_retries,
     with_stop,

@@ -1,7 +1,7 @@
 import pytest
 
 from em_platform.errors import ControlRefused
-from em_platform.operator.control import Control
+from em_platform.operator.shared_board import Control
 
 
 class Clock:

@@ -13,7 +13,7 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 from em_platform.definitions import defs as platform
 from em_platform.errors import SourceUnavailable
 from em_platform.jobs import ALL_JOBS
-from em_platform.operator.run_results import STITCHING_JOBS, result_of
+from em_platform.operator.finished import STITCHING_JOBS, result_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from em_platform.simulation.specimen import Tissue
 from em_platform.simulation.specimen.overview import overview
-from em_platform.simulation.specimen.sections import Tissue
 from em_platform.simulation.specimen.tissue import tissue
 
 

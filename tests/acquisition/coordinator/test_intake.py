@@ -18,7 +18,7 @@ from temdb.models import (
     SubstrateCreate,
 )
 
-from em_platform.acquisition.coordinator.loading import region_of, rois_of_section
+from em_platform.acquisition.coordinator.intake import region_of, rois_of_section
 from em_platform.config import Settings, TemdbSettings
 from em_platform.errors import RecordError, SourceUnavailable
 from em_platform.processes import free_port
@@ -155,7 +155,7 @@ def test_the_regions_of_a_section_are_imaged_in_their_order(
 def test_all_regions_come_page_by_page(
     temdb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("em_platform.acquisition.coordinator.loading._PAGE", 1)
+    monkeypatch.setattr("em_platform.acquisition.coordinator.intake._PAGE", 1)
     asyncio.run(_add_section(temdb))
     found = rois_of_section(temdb, TOKEN, specimen_id="S", section_id="M_S1")
     assert [roi["roi_number"] for roi in found] == [1, 2]

@@ -1,6 +1,6 @@
 import base64
 
-from em_platform.operator.pictures import Pictures, decoded
+from em_platform.operator.parts import Pictures, decoded
 
 
 def test_a_picture_is_taken_with_and_without_its_address(jpeg: str) -> None:

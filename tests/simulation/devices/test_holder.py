@@ -9,10 +9,9 @@ import pytest
 from em_platform.config import Settings, SimulationSettings
 from em_platform.messaging.bus import Bus
 from em_platform.model import Size
+from em_platform.simulation.devices.holder import STATIONS, Tilt, tilt
 from em_platform.simulation.devices.optics import place, tilted
-from em_platform.simulation.devices.rotation import Tilt, tilt
 from em_platform.simulation.devices.stage import Stage
-from em_platform.simulation.devices.transfer import STATIONS
 
 SIMULATION = SimulationSettings(tilt_speed_deg_s=10.0, tilt_limit_deg=60.0)
 Serve = Callable[..., Any]
