@@ -1,6 +1,5 @@
 """After a Stop now a new `acquire` finishes the old montage, and images the new one."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import requests
 
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.recorder.events import VERDICT
 from em_platform.acquisition.session.report import LiveReport
 from em_platform.acquisition.session.rig import (
     DEVICES,
@@ -130,13 +130,13 @@ class Microscope:
         return [path.stem for path in folder.glob("*_[0-9]*_[0-9]*.json")]
 
     def verdicts(self, name: str) -> dict[str, bool]:
-        lines = [
-            json.loads(line)
-            for path in (self.settings.home / "qc" / "tiles").glob(f"{name}-*.jsonl")
-            for line in path.read_text().splitlines()
-            if line
-        ]
-        return {line[1]: not line[3] for line in lines if line[0] == "judged"}
+        with ledger_of(self.settings) as ledger:
+            found = ledger.events(topics=(VERDICT,), limit=10_000)
+        return {
+            event.body["tile_id"]: event.body["passed"]
+            for event in found
+            if event.body["montage_id"] == name
+        }
 
     def entry(self, name: str) -> str:
         queue = self.bus.wait_for("roi.queue.status", lambda _: True, 10).queue

@@ -23,7 +23,8 @@ from em_platform.acquisition.frame_paths import (
     frames_folder,
     truth_path,
 )
-from em_platform.acquisition.recorder.lines import Lines
+from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.recorder.events import VERDICT
 from em_platform.acquisition.session.report import PER_TILE
 from em_platform.acquisition.session.rig import (
     DEVICES,
@@ -306,9 +307,14 @@ class Microscope:
         return f"nothing ({', '.join(notes)})" if notes else "nothing"
 
     def verdicts(self, key: str) -> Counter[str]:
-        """How often quality control has judged each tile, by its own journal."""
-        lines = Lines(self.home / "qc" / "tiles", kept=3).read(key)
-        return Counter(line[1] for line in lines if line[0] == "judged")
+        """How many verdicts on each tile of an acquisition the ledger has."""
+        with ledger_of(self.settings) as ledger:
+            found = ledger.events(topics=(VERDICT,), limit=10_000)
+        return Counter(
+            event.body["tile_id"]
+            for event in found
+            if acquisition_of(event.body["tile_id"]) == key
+        )
 
     def worked_on(self, key: str) -> dict[str, str]:
         """Tile -> how far the pipeline is, of an acquisition or of one tile."""
