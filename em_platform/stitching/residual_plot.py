@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from em_platform.model import Montage, MontageFit, TileMatch, TilePlacement
 from em_platform.stitching import canvas
 from em_platform.stitching.canvas import WIDTH_PX, Canvas, count
-from em_platform.stitching.closure import in_montage
+from em_platform.stitching.closure import in_montage, residuals_of
 
 Array = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ def residual_plot(montage: Montage, fit: MontageFit) -> bytes:
         start = plan.middle(match)
         dy, dx = arrow * plan.arrow_px / unit_px
         sheet.arrow(start, (start[0] + dy, start[1] + dx), colour=canvas.BLUE)
-    sheet.head("Residuals of the montage fit", _summary(fit, lengths))
+    sheet.head("Residuals of the montage fit", _summary(fit))
     _draw_legend(sheet, plan, unit_px=unit_px)
     return sheet.png()
 
@@ -151,16 +151,13 @@ def _unit_px(lengths: list[float]) -> float:
     return next(s * decade for s in (1, 2, 5, 10) if s * decade >= length * 0.999)
 
 
-def _summary(fit: MontageFit, lengths: list[float]) -> str:
+def _summary(fit: MontageFit) -> str:
     left_out = sum(not match.kept for match in fit.matches)
     loose = sum(place.component != 0 for place in fit.placements)
     text = (
         f"{fit.acquisition_id}: {count(len(fit.placements), 'tile')}, "
-        f"{count(len(lengths), 'match')}"
+        f"{residuals_of(fit)}"
     )
-    if lengths:
-        rms = float(np.sqrt(np.mean(np.square(lengths))))
-        text += f", rms {rms:.3g} px, largest {max(lengths):.3g} px"
     if left_out:
         text += f"; {left_out} left out"
     if loose:
