@@ -48,9 +48,10 @@ bench: ARGS = --quick
 bench: install
 	$(BIN)/python -m benchmarks $(ARGS)
 
-# The reference pages and config.yaml, written from the code.
+# The reference pages and config.yaml, written from the code, and the site in site/.
 docs: install
 	$(BIN)/em-platform docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

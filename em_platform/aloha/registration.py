@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from em_platform.messaging.topics import inverted_focus
 from em_platform.model import AcquisitionUpload, NeighbourMatch, UploadedTile
 from em_platform.storage import Store, layout
 from em_platform.temdb.acquired import (
@@ -82,7 +83,7 @@ def acquired_tile(tile: UploadedTile) -> AcquiredTile:
     measured: dict[str, float] = {}
     if said is not None:
         measured = {
-            "focus": 1.0 - said.focus_score,
+            "focus": inverted_focus(said.focus_score),
             "minimum": said.minimum,
             "maximum": said.maximum,
             "mean": said.mean,

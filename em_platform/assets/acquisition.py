@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from em_platform.acquisition.montages.planned import as_first_planned
-from em_platform.acquisition.processing import finish_montage
+from em_platform.acquisition.processing import ProcessedTiles, finish_montage
 from em_platform.assets.checks import check_specs, dagster_failures, published_results
 from em_platform.assets.metadata import (
     Metadata,
@@ -99,10 +99,15 @@ def finish_tiles(
         name = layout.tile_statistics(key)
         store.write(name, done.statistics, tuple[TileStats, ...])
         summary = statistics_summary(done.montage, done.statistics)
+        counts = adoption_summary(done)
         limits = settings.stitching.quality
     yield dg.MaterializeResult(
         asset_key="tiles",
-        metadata={**montage_summary(done.montage), **watch.metadata(done.montage)},
+        metadata={
+            **montage_summary(done.montage),
+            **counts,
+            **watch.metadata(done.montage),
+        },
         check_results=published_results(
             check_completeness(done.montage),
             "tiles",
@@ -112,7 +117,7 @@ def finish_tiles(
     )
     yield dg.MaterializeResult(
         asset_key="tile_statistics",
-        metadata=summary,
+        metadata={**summary, **counts},
         check_results=published_results(
             check_tiles(done.statistics, limits),
             "tile_statistics",
@@ -158,3 +163,9 @@ def statistics_summary(montage: Montage, tiles: Sequence[TileStats]) -> Metadata
         "min standard deviation": short(min(tile.std for tile in tiles)),
         "max saturated fraction": short(max(t.saturated_fraction for t in tiles)),
     }
+
+
+def adoption_summary(done: ProcessedTiles) -> Metadata:
+    """How many tiles the pipeline had made, and how many were made now."""
+    computed = len(done.statistics) - done.adopted
+    return {"tiles adopted": done.adopted, "tiles computed": computed}

@@ -1,15 +1,20 @@
 """Tiles -> matches -> one place for every tile -> mosaic."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from em_platform.acquisition.montages.lenses import choose_lens, held_lens
+from em_platform.acquisition.montages.lenses import held_lens
 from em_platform.acquisition.montages.review import judged_montage
-from em_platform.acquisition.processing import processed_images, recipe_of
+from em_platform.acquisition.processing import (
+    MatchedTiles,
+    match_montage,
+    processed_tiles,
+    recipe_of,
+)
 from em_platform.assets.checks import (
     check_results,
     check_specs,
@@ -126,15 +131,12 @@ def tile_matches(
     with dagster_failures(), Stopwatch() as watch:
         store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.tiles(key), Montage)
-        images = processed_images(montage, store)
-        lens, run = choose_lens(montage, store), compute.map()
-        matches = match_pairs(
-            montage, images, settings=settings.stitching.match, lens=lens, run=run
-        )
-        store.write(layout.tile_matches(key), matches, tuple[TileMatch, ...])
-        checks = check_matches(montage, matches, settings.stitching.quality)
+        how = settings.stitching.match
+        done = match_montage(montage, how, store, run=compute.map())
+        store.write(layout.tile_matches(key), done.matches, tuple[TileMatch, ...])
+        checks = check_matches(montage, done.matches, settings.stitching.quality)
     return dg.MaterializeResult(
-        metadata={**match_summary(matches, lens), **watch.metadata(montage)},
+        metadata={**match_summary(done), **watch.metadata(montage)},
         check_results=published_results(
             checks, "tile_matches", montage=montage, settings=settings
         ),
@@ -195,7 +197,7 @@ def mosaic(
         made = render_mosaic(
             montage,
             judged.fit,
-            processed_images(montage, store),
+            processed_tiles(montage, store),
             store.url(layout.mosaic(key)),
             settings=settings.stitching.render,
             review=judged.review,
@@ -213,10 +215,15 @@ def mosaic(
     )
 
 
-def match_summary(matches: Sequence[TileMatch], lens: LensModel | None) -> Metadata:
+def match_summary(done: MatchedTiles) -> Metadata:
     """How many pairs agree, how well, and by which lens they were corrected."""
-    kept = [match for match in matches if match.kept]
-    summary: Metadata = {"pairs": len(matches), "pairs matched": len(kept)}
+    kept, lens = [match for match in done.matches if match.kept], done.lens
+    summary: Metadata = {
+        "pairs": len(done.matches),
+        "pairs matched": len(kept),
+        "pairs adopted": done.adopted,
+        "pairs computed": len(done.matches) - done.adopted,
+    }
     if kept:
         scores = [match.score for match in kept]
         summary["score (median)"] = short(statistics.median(scores))

@@ -127,7 +127,7 @@ def report_html(
     place = Place(root=root, folder=folder)
     page = environment.from_string(text).render(
         generated=catalog["metadata"]["generated_at"] or "no record yet",
-        figures=_figures(catalog),
+        figures=_figures(catalog, judged),
         duplicates=catalog["duplicates"][:_MOST_DUPLICATES],
         duplicate_groups=len(catalog["duplicates"]),
         headings=HEADINGS,
@@ -172,11 +172,15 @@ def _row(judged: Judged, place: Place) -> dict[str, object]:
     }
 
 
-def _figures(catalog: Mapping[str, Any]) -> list[tuple[str, object]]:
+def _figures(
+    catalog: Mapping[str, Any], judged: Sequence[Judged]
+) -> list[tuple[str, object]]:
     summary, checked = catalog["summary"], catalog["validation"]
+    good = sum(j.is_valid and j.record.get("status") == Status.COMPLETE for j in judged)
+    share = round(100 * good / len(judged), 2) if judged else 100.0
     return [
         ("records", summary["records"]),
-        ("valid", f"{checked['validation_rate']:g} %"),
+        ("valid and complete", f"{share:g} %"),
         ("with errors", checked["invalid_files"]),
         ("damaged files", summary["parsing_errors"]),
         ("data", _human_bytes(summary["data_volume_bytes"]["total"])),

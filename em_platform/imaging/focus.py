@@ -26,6 +26,8 @@ _MIN_PX = 64  # smaller images hold too few periods of the slow structure
 # vary least between tiles in focus (6 %), and 3 px of blur leave 2 % of the score.
 _SLOW, _FINE, _TOP = 0.04, 0.10, 0.25
 _NOISE = 0.42  # up to the Nyquist frequency, 0.5: noise only
+_STEPS = 2**40  # a score is a multiple of 1/2**40: messages have 1 - score, which then
+# loses nothing, so that whoever turns it back has the very same figure
 _SIGNIFICANT = 0.05  # of the noise: less structure than that is no structure
 
 
@@ -61,7 +63,8 @@ def focus_score(image: Image) -> float:
     noise = floor * float(rings.slow.sum() + rings.fine.sum())
     if slow + fine <= max(_SIGNIFICANT * noise, 1e-6):
         return 0.0
-    return float(np.clip(fine / (slow + fine), 0.0, 1.0))
+    score = float(np.clip(fine / (slow + fine), 0.0, 1.0))
+    return round(score * _STEPS) / _STEPS
 
 
 def _mean_power(image: Image, side: int) -> Float:

@@ -53,3 +53,12 @@ def reason(error: ValidationError) -> str:
     place = ".".join(str(part) for part in first["loc"])
     more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     return f"{place + ': ' if place else ''}{first['msg']}{more}"
+
+
+def inverted_focus(focus: float) -> float:
+    """A focus score as messages have it, and back: here higher is sharper, there lower.
+
+    Upstream's `tile.statistics.focus` falls as the image gets sharper. Scores are
+    multiples of 2**-40 (imaging.focus), so that nothing is lost on the way.
+    """
+    return 1.0 - focus

@@ -1,8 +1,9 @@
 """Who does the heavy work, as assets see it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -14,6 +15,9 @@ from em_platform.stitching.compute import Map, dask_map, local_cluster, thread_m
 
 if TYPE_CHECKING:
     from distributed import Client
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 _CONNECT_S = 10
 _SMALL_BYTES = 128 * 2**20
@@ -53,8 +57,17 @@ class DaskResource(dg.ConfigurableResource[Any]):
         return client
 
     def map(self) -> Map:
-        """Does one act to many items on the workers."""
-        return dask_map(self.client())
+        """Does one act to many items on the workers.
+
+        They start with the first item: none where there is nothing to do.
+        """
+
+        def run(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
+            rest = iter(items)
+            for first in rest:
+                yield from dask_map(self.client())(act, chain((first,), rest))
+
+        return run
 
     def map_for(self, size_bytes: int) -> Map:
         """The same where there is much to do; little is done here, in threads.

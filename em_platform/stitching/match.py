@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,21 +61,22 @@ def match_pairs(
     *,
     settings: MatchSettings,
     lens: LensModel | None = None,
+    existing: Mapping[tuple[str, str], TileMatch] | None = None,
     run: Map = serial,
 ) -> tuple[TileMatch, ...]:
     """The measured shift of every pair of neighbours, trusted or with its reason.
 
     The unit of work is a square block of tiles; each of its tiles is read once and
     dropped after its last pair. With a lens the points and shifts are corrected ones.
-    The result is in the order of :func:`find_neighbours`, whatever `run` does.
+    The result is in the order of :func:`find_neighbours`, whatever `run` does. Pairs of
+    `existing` matches are not measured.
     """
     pairs = find_neighbours(montage, min_overlap_px=settings.min_overlap_px)
     act = partial(match_block, images=images, settings=settings, lens=lens)
-    found = {
-        (match.a, match.b): match
-        for block in run(act, _blocks(pairs, len(montage.tiles)))
-        for match in block
-    }
+    found = dict(existing or {})
+    missing = tuple(p for p in pairs if (p.a.tile_id, p.b.tile_id) not in found)
+    for block in run(act, _blocks(missing, len(montage.tiles))):
+        found |= {(match.a, match.b): match for match in block}
     return tuple(found[pair.a.tile_id, pair.b.tile_id] for pair in pairs)
 
 
@@ -117,7 +118,7 @@ def match_block(
             found = Measured(reason=str(error))
         else:
             found = measure_pair(pair, a, b=b, settings=settings)
-        matches.append(_as_match(pair, found, lens=lens))
+        matches.append(as_match(pair, found, lens=lens))
     return tuple(matches)
 
 
@@ -277,9 +278,8 @@ def shift_of(a_points: Points, b_points: Points) -> tuple[float, float]:
     return dy, dx
 
 
-def _as_match(
-    pair: Neighbours, found: Measured, *, lens: LensModel | None
-) -> TileMatch:
+def as_match(pair: Neighbours, found: Measured, *, lens: LensModel | None) -> TileMatch:
+    """What was measured of a pair, with the points where the lens saw them."""
     a_points, b_points = found.a_points, found.b_points
     shift = (pair.nominal.dy_px, pair.nominal.dx_px)
     if a_points is not None and b_points is not None:

@@ -28,7 +28,7 @@ from em_platform.stitching.flat_field import (
 )
 from em_platform.stitching.tile_images import TileImages
 
-KERNEL = 1
+KERNEL = 2
 """Raise it when the same frame and recipe give other pixels, figures or matches."""
 
 _SAMPLE_TILES = 12
@@ -105,7 +105,7 @@ class Recipe:
 
     def processed_images(self, options: Mapping[str, Any] | None = None) -> TileImages:
         """Reads tiles that were made by it: as they are, within the valid box."""
-        return TileImages(valid_box=self.tile.valid_box, options=options or {})
+        return processed_images(self.tile, options)
 
 
 def decide_recipe(
@@ -196,13 +196,22 @@ def choose_recipe(
         ) from error
 
 
+def processed_images(
+    recipe: TileRecipe, options: Mapping[str, Any] | None = None
+) -> TileImages:
+    """Reads tiles that were made by a recipe: as they are, within the valid box."""
+    return TileImages(
+        valid_box=recipe.valid_box, flip_masks=recipe.flip, options=options or {}
+    )
+
+
 def folder_of(montage: Montage) -> str:
     """Where the first tile lies; empty for a montage without tiles."""
     return montage.tiles[0].uri.rpartition("/")[0] if montage.tiles else ""
 
 
-def settings_digest(settings: TileSettings) -> str:
-    """By which it is found out whether a recipe follows these settings."""
+def settings_digest(settings: Model) -> str:
+    """By which it is found out whether something was made with these settings."""
     return _digest(settings)
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from em_platform.errors import DataError, FormatError
 from em_platform.formats import is_folder, join_uri, list_folder, open_source
 from em_platform.model import Montage
-from em_platform.stitching.beside_frames import PROCESSED, RECIPE
+from em_platform.stitching.beside_frames import RECIPE, is_processed
 from em_platform.stitching.flat_field import decode_planes, encode_planes
 from em_platform.stitching.recipe import Recipe, TileRecipe, folder_of
 from em_platform.stitching.tile_images import TileImages
@@ -85,7 +85,7 @@ def images_by(
     recipe: Recipe, montage: Montage, options: Mapping[str, Any] | None = None
 ) -> TileImages:
     """Reads the tiles of a montage, be they raw frames or processed already."""
-    if all(tile.uri.endswith(PROCESSED) for tile in montage.tiles):
+    if all(is_processed(tile.uri) for tile in montage.tiles):
         return recipe.processed_images(options)
     return recipe.images(options)
 

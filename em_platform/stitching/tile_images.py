@@ -25,13 +25,15 @@ class TileImages:
     `grey_range` are the raw grey levels that become 0 and 255; None for tiles that are
     8-bit as they are. `valid_box` is the part of each frame that shows the specimen;
     None for all of it. With `flip` files are mirrored left to right when they are read,
-    and all the rest is of mirrored tiles. `options` are fsspec's.
+    and all the rest is of mirrored tiles. With `flip_masks` these are tiles that were
+    mirrored already, and only their masks are not. `options` are fsspec's.
     """
 
     flat_field: "FlatField | None" = None
     grey_range: tuple[float, float] | None = None
     valid_box: Box | None = None
     flip: bool = False
+    flip_masks: bool = False
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def read(self, tile: Tile, box: Box | None = None) -> NDArray[np.uint8]:
@@ -86,31 +88,38 @@ class TileImages:
         )
         if tile.mask_uri is None:
             return box
-        inner = _bounds_of_mask(tile.mask_uri, self._options_text())
+        inner = _bounds_of_mask(tile.mask_uri, self._mask_options())
         y0, x0 = max(box.y0, inner.y0), max(box.x0, inner.x0)
         y1, x1 = min(box.y1, inner.y1), min(box.x1, inner.x1)
         return Box(y0=y0, x0=x0, y1=max(y0, y1), x1=max(x0, x1))
 
-    def _options_text(self) -> str:
-        return json.dumps(dict(self.options), sort_keys=True)
+    def _mask_options(self) -> "_MaskOptions":
+        options = json.dumps(dict(self.options), sort_keys=True)
+        return options, self.flip or self.flip_masks
 
     def mask(self, tile: Tile) -> NDArray[np.bool_] | None:
         """True where a tile may be used, `(h, w)`; None where it has no mask."""
         if tile.mask_uri is None:
             return None
-        return _read_mask(tile.mask_uri, self._options_text())
+        return _read_mask(tile.mask_uri, self._mask_options())
+
+
+_MaskOptions = tuple[str, bool]
+"""fsspec's options as JSON, and whether the mask is mirrored as its tile was."""
 
 
 @lru_cache(maxsize=8)
-def _read_mask(uri: str, options: str) -> NDArray[np.bool_]:
+def _read_mask(uri: str, how: _MaskOptions) -> NDArray[np.bool_]:
+    options, is_mirrored = how
     mask: NDArray[np.bool_] = read_image(uri, options=json.loads(options)) > 127
+    mask = np.ascontiguousarray(mask[:, ::-1]) if is_mirrored else mask
     mask.flags.writeable = False
     return mask
 
 
 @lru_cache(maxsize=64)
-def _bounds_of_mask(uri: str, options: str) -> Box:
-    mask = _read_mask(uri, options)
+def _bounds_of_mask(uri: str, how: _MaskOptions) -> Box:
+    mask = _read_mask(uri, how)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return Box(y0=0, x0=0, y1=0, x1=0)

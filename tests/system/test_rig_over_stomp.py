@@ -26,7 +26,7 @@ from em_platform.processes import Supervisor
 from em_platform.processes import free_port as find_port
 from em_platform.simulation.devices.optics import view
 from em_platform.simulation.devices.truth import MontageTruth
-from em_platform.simulation.specimen.sections import Tissue
+from em_platform.simulation.specimen import Tissue
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 

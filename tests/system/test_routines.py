@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from em_platform.acquisition.machines.client import BusClient
-from em_platform.acquisition.machines.context import context_of
-from em_platform.acquisition.machines.loop import Loop
-from em_platform.acquisition.machines.machine import Machine
+from em_platform.acquisition.machines.loop import BusClient, Loop
+from em_platform.acquisition.machines.machine import Machine, context_of
 from em_platform.acquisition.machines.requests import ChangeAperture
 from em_platform.acquisition.routines import ROUTINES
 from em_platform.acquisition.session.rig import running_rig
@@ -26,7 +24,7 @@ from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus
 from em_platform.processes import Child, Supervisor, free_port
 from em_platform.simulation.devices.commanded import clear_faults, set_faults
-from em_platform.simulation.devices.misalignment import misalignment_of
+from em_platform.simulation.devices.illumination import misalignment_of
 
 pytestmark = pytest.mark.system
 

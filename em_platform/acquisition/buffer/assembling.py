@@ -11,6 +11,7 @@ from em_platform.acquisition.buffer.tables import REFUSED, MontageRow, TileRow
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import RecordError
+from em_platform.messaging.topics import inverted_focus
 from em_platform.model import (
     AcquisitionUpload,
     Failure,
@@ -191,7 +192,7 @@ def _statistics(said: Mapping[str, Body]) -> MeasuredTile | None:
         maximum=levels["max"],
         mean=levels["mean"],
         std=levels["std"],
-        focus_score=1.0 - focus["focus"],
+        focus_score=inverted_focus(focus["focus"]),
     )
 
 

@@ -12,7 +12,7 @@ from em_platform.acquisition.buffer.tables import FREED, SENT, MontageRow, TileR
 from em_platform.acquisition.frame_paths import tile_body_path
 from em_platform.config import BufferSettings
 from em_platform.errors import PlatformError
-from em_platform.stitching.beside_frames import processed_path
+from em_platform.stitching.beside_frames import live_paths
 
 log = logging.getLogger(__name__)
 
@@ -153,4 +153,4 @@ class Freer:
 
 
 def _images_of(tile: TileRow) -> list[Path]:
-    return [Path(tile.path), Path(processed_path(tile.path))]
+    return [Path(tile.path), *map(Path, live_paths(tile.path))]

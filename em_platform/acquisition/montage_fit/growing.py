@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.raster import OFF_RASTER, image_position
+from em_platform.messaging.topics import inverted_focus
 from em_platform.model import Montage, Shift, Size, Tile, TileMatch
 from em_platform.stitching.beside_frames import processed_path
 from em_platform.stitching.match import shift_of
@@ -30,7 +31,7 @@ _FIELDS = ("tile_id", "montage_id", "row", "column", "overlap")
 class GrowingTile:
     """One tile: where it is in the raster, on the stage and on disk; its focus.
 
-    `focus` is that of the message, lower is sharper; `mini` is the picture as it came.
+    `focus` is higher for a sharper tile; `mini` is the picture as it came.
     `made` remembers what `tile_matches` made of `matches`, by the neighbour's cell.
     """
 
@@ -143,7 +144,7 @@ def body_of(topic: str, message: Any) -> Body:
     if topic == RAW:
         body |= {"path": message.path, "lens_correction": bool(message.lens_correction)}
     elif topic == FOCUS:
-        body["focus"] = message.focus
+        body["focus"] = inverted_focus(message.focus)
     elif topic == MINI:
         body["image"] = message.image
     else:

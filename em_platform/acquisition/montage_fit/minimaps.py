@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.acquisition.montage_fit.growing import Cell, GrowingTile
+from em_platform.messaging.topics import inverted_focus
 from em_platform.model import MontageFit, Size
 
 Grey = NDArray[np.uint8]
@@ -72,7 +73,9 @@ def focus_map(tiles: Mapping[str, GrowingTile]) -> dict[str, Any]:
 
     The values are those of `tile.statistics.focus`: lower is sharper.
     """
-    values = {t.cell: t.focus for t in tiles.values() if t.focus is not None}
+    values = {
+        t.cell: inverted_focus(t.focus) for t in tiles.values() if t.focus is not None
+    }
     ramp = np.tile(np.linspace(255, 0, _BAR[1]).astype(np.uint8), (_BAR[0], 1))
     bar = _encoded(".png", _coloured(ramp))
     if not values:

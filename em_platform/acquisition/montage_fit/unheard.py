@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.acquisition.live_products import processed_tile
 from em_platform.acquisition.montage_fit.growing import (
     Growing,
     GrowingTile,
@@ -18,10 +19,7 @@ from em_platform.acquisition.montage_fit.growing import (
 )
 from em_platform.config.stitching import MatchSettings
 from em_platform.errors import DataError
-from em_platform.formats import read_image
-from em_platform.imaging.tile import process_tile
-from em_platform.model import Box, Montage, Size, TileMatch
-from em_platform.stitching.beside_frames import processed_path
+from em_platform.model import Montage, Size, TileMatch
 from em_platform.stitching.match import match_block
 from em_platform.stitching.neighbours import find_neighbours
 from em_platform.stitching.recipe import TileRecipe
@@ -83,19 +81,17 @@ def fill_in_pictures(growing: Growing, recipe: TileRecipe) -> None:
     """Minis and focus of tiles of which they were not heard, from their frames."""
     for tile in growing.tiles.values():
         if tile.path and (not tile.mini or tile.focus is None):
-            _fill_in(tile, recipe.valid_box)
+            _fill_in(tile, recipe)
 
 
-def _fill_in(tile: GrowingTile, valid: Box | None) -> None:
-    processed = processed_path(tile.path)
+def _fill_in(tile: GrowingTile, recipe: TileRecipe) -> None:
     try:
-        raw = read_image(processed if Path(processed).is_file() else tile.path)
-        done = process_tile(raw, tile_id=tile.tile_id, valid=valid)
+        done = processed_tile(tile.path, tile.tile_id, recipe)
     except DataError as error:
         log.warning("%s", error)
         return
     if tile.focus is None:
-        tile.focus = 1.0 - done.stats.focus
+        tile.focus = done.stats.focus
     if not tile.mini:
         tile.mini = _mini(done.image)
 

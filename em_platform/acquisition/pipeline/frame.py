@@ -1,21 +1,19 @@
 """One raw frame becomes a processed one and what the messages say of it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from em_platform.acquisition.live_products import frame_state, write_tile
 from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.noted import NotedTile, Shape
 from em_platform.acquisition.pipeline.pictures import preview_and_mini
 from em_platform.config.acquisition import PipelineSettings
-from em_platform.formats import encode_tiff, read_image
+from em_platform.formats import read_image
 from em_platform.imaging.tile import ProcessedTile
+from em_platform.messaging.topics import inverted_focus
 from em_platform.model import Box, TileStats
 from em_platform.stitching.measure import process_pixels
-from em_platform.storage.atomic import whole_file
+from em_platform.stitching.recipe import TileRecipe
 
 Message = tuple[str, dict[str, Any]]
 """A topic and the fields of a message."""
@@ -23,10 +21,15 @@ Message = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessedFrame:
-    """The 8-bit tile, and where it shows specimen."""
+    """The 8-bit tile, where it shows specimen, and of what and how it was made.
+
+    `state` is that of the file of the frame before it was read.
+    """
 
     tile: ProcessedTile
     shape: Shape
+    recipe: TileRecipe
+    state: tuple[int, int]
 
 
 def process_frame(noted: NotedTile, recipes: LiveRecipes) -> ProcessedFrame:
@@ -39,23 +42,19 @@ def process_frame(noted: NotedTile, recipes: LiveRecipes) -> ProcessedFrame:
     StorageError
         The recipe, decided by this frame, cannot be kept.
     """
+    state = frame_state(noted.path)
     raw = read_image(noted.path)
     recipe = recipes.of(noted, raw)
     images, size = recipe.images(), recipe.tile.size
     tile = process_pixels(images.orient(raw), images, tile_id=noted.tile_id)
     whole = Box(y0=0, x0=0, y1=size.height_px, x1=size.width_px)
     shape = Shape(size=size, valid=recipe.tile.valid_box or whole)
-    return ProcessedFrame(tile=tile, shape=shape)
+    return ProcessedFrame(tile=tile, shape=shape, recipe=recipe.tile, state=state)
 
 
-def write_processed(noted: NotedTile, image: NDArray[np.uint8]) -> None:
-    """Put the processed TIFF beside the frame, whole or not at all.
-
-    It is not forced to the disk: the raw frame is the master, from which it can be made
-    again after a power cut.
-    """
-    with whole_file(Path(noted.processed_path)) as beside:
-        beside.write_bytes(encode_tiff(image))
+def write_processed(noted: NotedTile, done: ProcessedFrame) -> None:
+    """Put the tile and its proof beside the frame; StorageError as of `write_tile`."""
+    write_tile(noted.path, done.tile, recipe=done.recipe, state=done.state)
 
 
 def results(
@@ -67,8 +66,7 @@ def results(
     preview, mini = preview_and_mini(done.tile.half, settings, longer_px=longer_px)
     said: list[Message] = [
         ("tile.statistics.min_max_mean", fields | _figures(stats)),
-        # Upstream's focus falls as the image gets sharper; ours rises.
-        ("tile.statistics.focus", fields | {"focus": 1.0 - stats.focus}),
+        ("tile.statistics.focus", fields | {"focus": inverted_focus(stats.focus)}),
         ("tile.statistics.histogram", fields | {"hist": list(stats.histogram)}),
         ("tile.preview", fields | {"image": preview}),
     ]

@@ -11,8 +11,8 @@ from em_platform.acquisition.raster import OFF_RASTER, image_position
 from em_platform.config.stitching import MatchSettings
 from em_platform.errors import DataError
 from em_platform.imaging.register import PatchShifts
-from em_platform.model import Shift, Size, Tile
-from em_platform.stitching.match import Measured, measure_pair
+from em_platform.model import LensModel, Shift, Size, Tile, TileMatch
+from em_platform.stitching.match import Measured, as_match, measure_pair
 from em_platform.stitching.neighbours import Neighbours, as_pair
 from em_platform.stitching.strips import Strip, StripReader
 from em_platform.stitching.tile_images import TileImages
@@ -26,9 +26,12 @@ Remake = Callable[[NotedTile], object]
 class MeasuredPair:
     """A tile against one neighbour; `pair.a` is the neighbour, `pair.b` the tile.
 
-    `a` and `b` are the corners `(y, x)` of the strips that were compared.
+    `a` and `b` are the corners `(y, x)` of the strips that were compared. `kept` is the
+    pair as all others have it, the upper or left tile first; `nominal` of that.
     """
 
+    kept: TileMatch
+    nominal: Shift
     neighbour: NotedTile
     pair: Neighbours
     found: Measured
@@ -43,6 +46,7 @@ def measure_neighbours(
     settings: MatchSettings,
     pixel_nm: float,
     rotation_rad: float = 0.0,
+    lens: LensModel | None = None,
     remake: Remake,
 ) -> list[MeasuredPair]:
     """Measure a tile against each neighbour, with what Dagster measures by, too.
@@ -56,6 +60,7 @@ def measure_neighbours(
         settings=settings,
         pixel_nm=pixel_nm,
         rotation_rad=rotation_rad,
+        lens=lens,
         remake=remake,
     )
     return [act(neighbour) for neighbour in neighbours]
@@ -107,25 +112,26 @@ def _measure(
     settings: MatchSettings,
     pixel_nm: float,
     rotation_rad: float,
+    lens: LensModel | None,
     remake: Remake,
 ) -> MeasuredPair:
     """By the first nominal shift from which the tiles are found to match."""
     shifts = nominal_shifts(
         tile, neighbour, pixel_nm=pixel_nm, rotation_rad=rotation_rad
     )
-    first = _measure_from(
-        tile, neighbour, nominal=shifts[0], settings=settings, remake=remake
+    measure = partial(
+        _measure_from, tile, neighbour, settings=settings, lens=lens, remake=remake
     )
+    first = measure(nominal=shifts[0])
     away = max(
         abs(shifts[-1].dy_px - shifts[0].dy_px), abs(shifts[-1].dx_px - shifts[0].dx_px)
     )
     # A search from the raster looks elsewhere only where the two are well apart.
     if not first.found.reason or away < settings.search_px / 2:
         return first
-    second = _measure_from(
-        tile, neighbour, nominal=shifts[-1], settings=settings, remake=remake
-    )
-    return first if second.found.reason else second
+    second = measure(nominal=shifts[-1])
+    # All others ask from the first nominal shift; what was found from the second holds.
+    return first if second.found.reason else replace(second, nominal=first.nominal)
 
 
 def _measure_from(
@@ -134,6 +140,7 @@ def _measure_from(
     *,
     nominal: Shift,
     settings: MatchSettings,
+    lens: LensModel | None,
     remake: Remake,
 ) -> MeasuredPair:
     own = _as_tile(tile, y_px=nominal.dy_px, x_px=nominal.dx_px)
@@ -141,7 +148,7 @@ def _measure_from(
     unread = [t.tile_id for t in (neighbour, tile) if t.shape is None]
     if unread:
         found = Measured(reason=f"the frame of {unread[0]} could not be read")
-        return _as_measured(tile, neighbour, pair, found)
+        return _as_measured(tile, neighbour, pair, found, lens=lens)
     try:
         a, b = _strips(tile, pair, reach_px=settings.search_px)
     except DataError:
@@ -151,9 +158,10 @@ def _measure_from(
             a, b = _strips(tile, pair, reach_px=settings.search_px)
         except DataError as error:
             found = Measured(reason=str(error))
-            return _as_measured(tile, neighbour, pair, found)
+            return _as_measured(tile, neighbour, pair, found, lens=lens)
     found = measure_pair(pair, a, b=b, settings=settings)
-    return _as_measured(tile, neighbour, pair, found, corners=(a.corner, b.corner))
+    corners = a.corner, b.corner
+    return _as_measured(tile, neighbour, pair, found, lens=lens, corners=corners)
 
 
 def _strips(tile: NotedTile, pair: Neighbours, *, reach_px: int) -> tuple[Strip, Strip]:
@@ -167,6 +175,7 @@ def _as_measured(
     pair: Neighbours,
     found: Measured,
     *,
+    lens: LensModel | None,
     corners: tuple[Corner, Corner] = ((0, 0), (0, 0)),
 ) -> MeasuredPair:
     """The neighbour as `a`, wherever it lies, so that templates are the tile's own.
@@ -175,8 +184,17 @@ def _as_measured(
     as in Dagster, and the message's view of it follows.
     """
     a, b = corners
+    kept, nominal = as_match(pair, found, lens=lens), pair.nominal
     if pair.b.tile_id == tile.tile_id:
-        return MeasuredPair(neighbour=neighbour, pair=pair, found=found, a=a, b=b)
+        return MeasuredPair(
+            neighbour=neighbour,
+            pair=pair,
+            found=found,
+            a=a,
+            b=b,
+            kept=kept,
+            nominal=nominal,
+        )
     back = Shift(dy_px=-pair.nominal.dy_px, dx_px=-pair.nominal.dx_px)
     return MeasuredPair(
         neighbour=neighbour,
@@ -190,6 +208,8 @@ def _as_measured(
         ),
         a=b,
         b=a,
+        kept=kept,
+        nominal=nominal,
     )
 
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from em_platform.acquisition.live_products import LiveMatch, read_tile, write_matches
 from em_platform.acquisition.pipeline.frame import (
     Message,
     ProcessedFrame,
@@ -16,7 +17,7 @@ from em_platform.acquisition.pipeline.journal import MOST_ATTEMPTS, Journal
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.match_messages import match, template_matches
-from em_platform.acquisition.pipeline.matching import measure_neighbours
+from em_platform.acquisition.pipeline.matching import MeasuredPair, measure_neighbours
 from em_platform.acquisition.pipeline.noted import Job, NotedTile
 from em_platform.config import Settings
 from em_platform.errors import BrokerUnavailable, DataError
@@ -88,7 +89,7 @@ class TileWorker:
     def _processed(self, tile: NotedTile) -> ProcessedFrame:
         done = process_frame(tile, self._recipes)
         if tile.montage:
-            write_processed(tile, done.tile.image)
+            write_processed(tile, done)
         return done
 
     def _match(self, job: Job) -> None:
@@ -103,15 +104,17 @@ class TileWorker:
                 tile.tile_id,
             )
             neighbours = ()
+        lens = self._lens_for(tile)
         measured = measure_neighbours(
             tile,
             neighbours,
             settings=self._settings.stitching.match,
             pixel_nm=self._settings.acquisition.pixel_nm,
             rotation_rad=self._rotation_rad,
+            lens=lens,
             remake=self._processed,
         )
-        lens = self._lens_for(tile)
+        self._keep(tile, measured)
         templates = [template_matches(each) for each in measured]
         matches = [match(each, lens) for each in measured]
         fields = tile.fields()
@@ -121,6 +124,23 @@ class TileWorker:
         ]
         if self._say(tile, said):
             self._journal.done(tile)
+
+    def _keep(self, tile: NotedTile, measured: Sequence[MeasuredPair]) -> None:
+        """Put the matches beside the frame, for all that would measure the same."""
+        recipe = self._recipes.known(tile)
+        if recipe is None:
+            return
+        live = {
+            each.tile_id: read_tile(each.path, recipe.tile)
+            for each in (tile, *(one.neighbour for one in measured))
+        }
+        found = [
+            LiveMatch(nominal=one.nominal, sha256=(a.sha256, b.sha256), match=one.kept)
+            for one in measured
+            if (a := live[one.kept.a]) and (b := live[one.kept.b])
+        ]
+        settings = self._settings.stitching.match
+        write_matches(tile.path, found, recipe=recipe.tile, settings=settings)
 
     def _say(self, tile: NotedTile, said: Sequence[Message]) -> bool:
         """Publish all, and wait until the broker has them; False where we may not.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from em_platform.acquisition.qc.judge import Cell, TileFacts
+from em_platform.messaging.topics import inverted_focus
 from em_platform.stitching.tile_rules import saturated_fraction
 
 Part = dict[str, Any]
@@ -17,7 +18,7 @@ def _statistics(message: Any) -> Part:
 
 
 def _focus(message: Any) -> Part:
-    return {"focus": 1.0 - message.focus}  # the message's is lower when better
+    return {"focus": inverted_focus(message.focus)}
 
 
 def _histogram(message: Any) -> Part:

@@ -13,7 +13,6 @@ from em_platform.acquisition.recorder.events import RAW
 from em_platform.acquisition.recorder.reconcile import scan_folder
 from em_platform.errors import DataError, DeviceError
 from em_platform.messaging.topics import fitting
-from em_platform.stitching.beside_frames import processed_path
 from em_platform.stitching.tile_rules import saturated_fraction
 
 log = logging.getLogger(__name__)
@@ -46,19 +45,18 @@ def measure_frame(frames: Path, fields: dict[str, Any]) -> Part | None:
         raw = frame_path(frames, fields["montage_id"], tile_id)
     except DeviceError:
         return None
-    path = Path(processed_path(str(raw)))
     recipe = recipe_of_tile(str(raw), tile_id, fields["montage_id"])
-    if recipe is None or not path.is_file():
+    if recipe is None:
         return None
     # Only needed after a restart, and slow to load.
-    from em_platform.formats import read_image
-    from em_platform.imaging.tile import process_tile
+    from em_platform.acquisition.live_products import measured_tile
 
     try:
-        image = read_image(str(path))
-        stats = process_tile(image, tile_id=tile_id, valid=recipe.valid_box).stats
+        stats = measured_tile(str(raw), tile_id, recipe)
     except DataError as error:
         log.warning("%s", error)
+        return None
+    if stats is None:
         return None
     return {
         "mean": round(stats.mean),

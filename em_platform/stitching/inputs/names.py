@@ -8,7 +8,7 @@ from typing import Any
 from em_platform.errors import ConfigError, FormatError
 from em_platform.formats import SUFFIXES
 from em_platform.model import Failure
-from em_platform.stitching.beside_frames import PROCESSED, REFERENCES
+from em_platform.stitching.beside_frames import REFERENCES, frame_stem, is_processed
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
 
 COMMON = (
@@ -75,8 +75,8 @@ def _images(names: Sequence[str]) -> list[str]:
         if n.partition(".")[0].lower() not in REFERENCES
         if not _MASK.search(n)
     ]
-    raw = {n for n in images if not n.endswith(PROCESSED)}
-    return [n for n in images if n in raw or n.replace(PROCESSED, ".tiff") not in raw]
+    raw = {frame_stem(n) for n in images if not is_processed(n)}
+    return [n for n in images if not is_processed(n) or frame_stem(n) not in raw]
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:

@@ -66,10 +66,10 @@ def picture(text: str) -> np.ndarray:
 
 def test_sharp_cells_are_bright_and_unknown_ones_pale() -> None:
     tiles = by_id(
-        tile(3, 5, 0, focus=0.6), tile(3, 6, 0, focus=0.9), tile(4, 6, 0, focus=None)
+        tile(3, 5, 0, focus=0.5), tile(3, 6, 0, focus=0.25), tile(4, 6, 0, focus=None)
     )
     said = focus_map(tiles)
-    assert (said["min"], said["max"]) == (0.6, 0.9)
+    assert (said["min"], said["max"]) == (0.5, 0.75)  # the message has 1 - focus
     cells = picture(said["image"])
     side = cells.shape[0] // 2
     assert cells.shape == (2 * side, 2 * side, 3)

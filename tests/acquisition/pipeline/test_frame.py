@@ -96,7 +96,7 @@ def test_an_8_bit_frame_stays_as_it_is_and_is_told_of(tmp_path: Path) -> None:
     frame = light().astype(np.uint8)
     tile = save(tmp_path, frame, stage_position=[40, 80], roi_id="r")
     done = process(tile)
-    write_processed(tile, done.tile.image)
+    write_processed(tile, done)
     said = dict(results(tile, done, PLAIN))
     for topic, fields in said.items():
         message = model_of(topic)(**fields)

@@ -37,7 +37,7 @@ def process(body: dict[str, Any]) -> NotedTile:
     tile = noted(body, {})
     settings = Settings(home=Path(body["path"]).parent / "home")
     done = process_frame(tile, LiveRecipes(settings, LensInForce(settings)))
-    write_processed(tile, done.tile.image)
+    write_processed(tile, done)
     return NotedTile(key=tile.key, montage=tile.montage, body=body, shape=done.shape)
 
 

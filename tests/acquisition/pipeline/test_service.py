@@ -341,6 +341,8 @@ def test_what_a_killed_process_had_half_written_is_removed(
     assert sorted(path.suffix for path in (frames / "m-1").iterdir()) == [
         ".json",
         ".json",
+        ".sealed",
+        ".sealed",
         ".tiff",
         ".tiff",
     ]

@@ -1,5 +1,6 @@
 """One montage live, after restarts, in Dagster and by `stitch`: equal to the digit."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from em_platform.acquisition.montage_fit.unheard import whole_montage
 from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.definitions import defs
-from em_platform.formats import read_image
+from em_platform.formats import read_image, write_tiff
 from em_platform.messaging.topics import fitting
 from em_platform.model import Montage, Size, TileMatch, TileStats
 from em_platform.partitions import montages
@@ -124,12 +125,13 @@ def test_a_montage_fit_that_was_away_measures_the_same_matches(live: Any) -> Non
     )
     assert points_of(found) == published_matches(live, live.messages)
     for tile_id, tile in growing.tiles.items():
-        assert tile.focus == live.messages["tile.statistics.focus"][tile_id].focus
+        assert tile.focus == 1.0 - live.messages["tile.statistics.focus"][tile_id].focus
 
 
 def run_job(
     instance: dg.DagsterInstance, overrides: dict[str, str] | None = None
-) -> None:
+) -> dict[str, int]:
+    """Run the whole job; returns how much of each was adopted and computed."""
     instance.add_dynamic_partitions(str(montages.name), [KEY])
     laid_on_top = {"configuration": {"config": {"overrides": overrides or {}}}}
     result = defs.resolve_job_def("stitch_montages").execute_in_process(
@@ -139,6 +141,26 @@ def run_job(
         run_config={"resources": laid_on_top},
     )
     assert result.success
+    return {
+        name: value.value
+        for event in result.get_asset_materialization_events()
+        for name, value in event.materialization.metadata.items()
+        if name.endswith((" adopted", " computed"))
+    }
+
+
+def counts(*, adopted: tuple[int, int], computed: tuple[int, int]) -> dict[str, int]:
+    """Of tiles and of pairs."""
+    return {
+        "tiles adopted": adopted[0],
+        "tiles computed": computed[0],
+        "pairs adopted": adopted[1],
+        "pairs computed": computed[1],
+    }
+
+
+ALL_ADOPTED = counts(adopted=(6, 7), computed=(0, 0))
+ALL_COMPUTED = counts(adopted=(0, 0), computed=(6, 7))
 
 
 def pixels_in(store: Store) -> dict[str, np.ndarray]:
@@ -146,36 +168,121 @@ def pixels_in(store: Store) -> dict[str, np.ndarray]:
     return {tile.tile_id: read_image(tile.uri) for tile in tiles}
 
 
-def test_dagster_makes_the_tiles_of_the_live_session(
+def made(store: Store) -> tuple[tuple[TileStats, ...], tuple[TileMatch, ...]]:
+    """Statistics and matches, whole, as Dagster left them."""
+    return (
+        store.read(layout.tile_statistics(KEY), tuple[TileStats, ...]),
+        store.read(layout.tile_matches(KEY), tuple[TileMatch, ...]),
+    )
+
+
+def check_dagster(session: Any, store: Store) -> None:
+    """Tiles, statistics, verdicts and matches are those of the session."""
+    check_pixels(session, pixels_in(store))
+    stats, matches = made(store)
+    check_statistics(session, stats)
+    quality = session.settings.stitching.quality
+    assert all(check.passed for check in check_tiles(stats, quality))
+    assert points_of(matches) == published_matches(session, session.messages)
+    assert all(match.kept and match.score > 0.5 for match in matches)
+
+
+def test_dagster_adopts_the_tiles_and_matches_of_the_live_session(
+    live: Any, instance: dg.DagsterInstance, store: Store
+) -> None:
+    live.record()
+    assert run_job(instance) == ALL_ADOPTED
+    check_dagster(live, store)
+
+
+def test_dagster_computes_to_the_digit_what_it_would_have_adopted(
     live: Any, instance: dg.DagsterInstance, store: Store
 ) -> None:
     live.record()
     run_job(instance)
-    check_pixels(live, pixels_in(store))
-    stats = store.read(layout.tile_statistics(KEY), tuple[TileStats, ...])
-    check_statistics(live, stats)
-    quality = live.settings.stitching.quality
-    assert all(check.passed for check in check_tiles(stats, quality))
-    matches = store.read(layout.tile_matches(KEY), tuple[TileMatch, ...])
-    assert points_of(matches) == published_matches(live, live.messages)
-    assert all(match.kept for match in matches)
+    adopted = made(store)
+    for path in live.folder.glob("*.sealed"):
+        path.unlink()
+    assert run_job(instance) == ALL_COMPUTED
+    check_dagster(live, store)
+    assert made(store) == adopted
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, cut_short, Path.unlink])
+@pytest.mark.parametrize(
+    ("suffix", "adopted"),
+    # The corner tile has two pairs, both in the lists of others.
+    [(".processed.tiff", (5, 5)), (".processed.sealed", (5, 5))],
+)
+@pytest.mark.parametrize("live", ["uint16"], indirect=True)
+def test_a_damaged_live_tile_is_made_anew(
+    live: Any,
+    instance: dg.DagsterInstance,
+    store: Store,
+    damage: Callable[[Path], None],
+    suffix: str,
+    adopted: tuple[int, int],
+) -> None:
+    live.record()
+    damage(live.folder / f"{KEY}_000_000{suffix}")
+    computed = (6 - adopted[0], 7 - adopted[1])
+    assert run_job(instance) == counts(adopted=adopted, computed=computed)
+    check_dagster(live, store)
+
+
+@pytest.mark.parametrize("live", ["uint16"], indirect=True)
+def test_damaged_live_matches_are_measured_anew(
+    live: Any, instance: dg.DagsterInstance, store: Store
+) -> None:
+    live.record()
+    flip_a_byte(live.folder / f"{KEY}_001_001.matches.sealed")
+    assert run_job(instance) == counts(adopted=(6, 5), computed=(0, 2))
+    check_dagster(live, store)
+
+
+@pytest.mark.parametrize("live", ["uint16"], indirect=True)
+def test_the_tile_of_another_frame_is_not_adopted(
+    live: Any, instance: dg.DagsterInstance, store: Store
+) -> None:
+    live.record()
+    frame = Path(live.raws[0]["path"])
+    write_tiff(frame, np.ascontiguousarray(read_image(str(frame))[::-1]))
+    found = run_job(instance)
+    assert (found["tiles adopted"], found["tiles computed"]) == (5, 1)
+    tiles = pixels_in(store)
+    assert not np.array_equal(tiles[frame.stem], live.pixels[frame.stem])
 
 
 def test_dagster_decides_anew_where_other_settings_are_asked_for(
     live: Any, instance: dg.DagsterInstance, store: Store
 ) -> None:
     live.record()
-    run_job(instance, {"stitching.tile.grey_range": "[0, 60000]"})
+    assert run_job(instance, {"stitching.tile.grey_range": "[0, 60000]"}) == (
+        ALL_COMPUTED
+    )
     for image in pixels_in(store).values():
         assert not any(np.array_equal(image, other) for other in live.pixels.values())
-    run_job(instance)
+    assert run_job(instance) == ALL_ADOPTED
     check_pixels(live, pixels_in(store))
+    patches = {"stitching.match.patches": "9"}
+    assert run_job(instance, patches) == counts(adopted=(6, 0), computed=(0, 7))
 
 
 def test_stitch_makes_the_tiles_of_the_live_session(
-    live: Any, store: Store, tmp_path: Path
+    live: Any, instance: dg.DagsterInstance, store: Store, tmp_path: Path
 ) -> None:
     live.record()
+    run_job(instance)
     with ledger_of(live.settings) as recorder:
         montage = recorder.montage(KEY)
     listed = tmp_path / "listed" / "montage.json"
@@ -185,7 +292,10 @@ def test_stitch_makes_the_tiles_of_the_live_session(
     stitching = live.settings.stitching
     result = stitch_montage(montage, str(tmp_path / "m.zarr"), settings=stitching)
     check_statistics(live, result.stats)
-    assert points_of(result.fit.matches) == published_matches(live, live.messages)
+    # All of a match, its score and peak too, but what the fit adds.
+    assert [m.model_copy(update={"residual_px": None}) for m in result.fit.matches] == (
+        list(made(store)[1])
+    )
     box = result.images.valid_box
     assert box is not None
     inside = np.s_[box.y0 : box.y1, box.x0 : box.x1]
