@@ -176,6 +176,7 @@ def _figures(
     catalog: Mapping[str, Any], judged: Sequence[Judged]
 ) -> list[tuple[str, object]]:
     summary, checked = catalog["summary"], catalog["validation"]
+    # The record of a failed ingest keeps its schema, too, and is no good record.
     good = sum(j.is_valid and j.record.get("status") == Status.COMPLETE for j in judged)
     share = round(100 * good / len(judged), 2) if judged else 100.0
     return [

@@ -127,7 +127,7 @@ def test_json_is_one_object_on_stdout_and_the_summary_on_stderr(
 
 @pytest.mark.parametrize(
     ("overlap", "words"),
-    [("30px", "placed"), ("30", "overlap  30 px; write 30% for a part"), ("30%", "placed")],
+    [("30px", "placed"), ("30", "overlap  30 px; write 30% for"), ("30%", "placed")],
 )
 def test_an_overlap_is_a_percentage_or_pixels_and_a_bare_number_is_named(
     montage: Path,
