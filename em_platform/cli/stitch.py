@@ -309,8 +309,7 @@ def _write_previews(
     import cv2
 
     from em_platform.formats import preview
-    from em_platform.stitching.pictures import tile_map
-    from em_platform.stitching.residual_plot import residual_plot
+    from em_platform.stitching.pictures import residual_plot, tile_map
     from em_platform.storage.guard import marked_png, write_file
 
     _, mosaic = cv2.imencode(".png", preview(result.mosaic.url, 1600))
