@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
@@ -175,6 +174,8 @@ def write_tiff(path: Path, image: NDArray[Any]) -> None:
 
 def encode_tiff(image: NDArray[Any]) -> bytes:
     """The file of `(h, w)` as one uncompressed strip; no clock in it."""
+    import tifffile
+
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer, image, photometric="minisblack", metadata=None, software=False

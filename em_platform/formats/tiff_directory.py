@@ -14,13 +14,15 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
-import tifffile
 
 from em_platform.errors import FormatError
 from em_platform.formats.source import Source
+
+if TYPE_CHECKING:
+    import tifffile
 
 # What tifffile finds odd in a file it logs; here it is an error or of no importance.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -100,7 +102,7 @@ class Directory:
     """One directory: its place, its tags, where the next one is."""
 
     file: "TiffReader"
-    page: tifffile.TiffPage
+    page: "tifffile.TiffPage"
     offset: int
     following: int
     """Where the next directory is; 0 behind the last."""
@@ -175,6 +177,9 @@ class TiffReader:
                 "TIFF; convert it",
                 uri=source.uri,
             )
+        # A third of a second to import; Dagster's processes load this module only.
+        import tifffile
+
         try:
             self._file = tifffile.TiffFile(cast("IO[bytes]", self._handle))
         except Exception as error:
@@ -238,10 +243,12 @@ class TiffReader:
             raise cut_short(source, f"the values of tag {min(lost)} are not there")
         return Directory(file=self, page=page, offset=at, following=following)
 
-    def _page(self, at: int) -> tifffile.TiffPage:
+    def _page(self, at: int) -> "tifffile.TiffPage":
         first = self._file.pages.first
         if first.offset == at:
             return first
+        import tifffile
+
         with self._lock:
             self._handle.seek(at)
             try:

@@ -19,7 +19,8 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 
 from em_platform.acquisition.session.rig import running_rig
 from em_platform.config import Settings, export, load_settings
-from em_platform.processes import Supervisor, free_port
+from em_platform.processes import Supervisor
+from tests.ports import reserve_port
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -65,9 +66,9 @@ def microscope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Microscope]
     home = tmp_path_factory.mktemp("operator")
     environment = export(
         {
-            "broker.port": str(free_port("127.0.0.1")),
-            "acquisition.operator.port": str(free_port("127.0.0.1")),
-            "web.port": str(free_port("127.0.0.1")),
+            "broker.port": str(reserve_port()),
+            "acquisition.operator.port": str(reserve_port()),
+            "web.port": str(reserve_port()),
             "acquisition.overlap": "0.25",
             "acquisition.request_timeout_s": "10",
             "acquisition.simulation.tile_px": "256",
@@ -196,10 +197,16 @@ def test_a_session_is_started_watched_and_stopped_from_the_page(
 
     page.locator("#map").focus()
     page.keyboard.press("End")
-    page.locator("#tile strong", has_text="Row 5").wait_for()
-    page.keyboard.press("ArrowUp")
     page.locator("#tile strong", has_text="Row 4").wait_for()
+    page.keyboard.press("ArrowUp")
+    page.locator("#tile strong", has_text="Row 3").wait_for()
     page.locator("#tile dd", has_text="of").first.wait_for()  # so many good matches
+    with page.context.expect_page() as opened:
+        page.locator("#tile a", has_text="Full resolution").click()
+    full = opened.value.locator("img")
+    full.wait_for()
+    assert full.evaluate("image => image.naturalWidth") > 200  # a tile has 256 px
+    opened.value.close()
     page.reload()
     page.locator("#holder", has_text="you (Ada)").wait_for()
     wait_for_tiles(page, 40)

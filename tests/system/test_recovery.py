@@ -1,6 +1,5 @@
 """After a Stop now a new `acquire` finishes the old montage, and images the new one."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import requests
 
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.recorder.events import VERDICT
 from em_platform.acquisition.session.report import LiveReport
 from em_platform.acquisition.session.rig import (
     DEVICES,
@@ -29,9 +29,9 @@ from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
 from em_platform.processes import Supervisor
-from em_platform.processes import free_port as find_port
 from em_platform.simulation.devices.commanded import set_faults
 from em_platform.storage import layout, store_of
+from tests.ports import reserve_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -43,7 +43,10 @@ SMALL = {
     "stitching.match.search_px": "32",
 }
 OLD, NEW = 36, 4
-SOON_S = 60.0
+WAIT_S = 180.0
+IDLE_S, BUSY = 25.0, 10
+"""A session ends within so many seconds on an idle computer; on a busy one so many
+times later as a command that does nothing takes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,12 +61,12 @@ class Microscope:
     first: subprocess.Popen[bytes] | None = None
 
     def wait(self, truth: Callable[[], bool]) -> None:
-        self.wait_until(truth, timeout_s=SOON_S)
+        self.wait_until(truth, timeout_s=WAIT_S)
 
     def first_ends(self) -> None:
         """The command that began the old montage ends by itself: it was stopped."""
         assert self.first is not None
-        assert self.first.wait(SOON_S) == 1
+        assert self.first.wait(WAIT_S) == 1
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """One command, as it is typed in another terminal."""
@@ -72,8 +75,14 @@ class Microscope:
             env={**os.environ, **self.told},
             capture_output=True,
             text=True,
-            timeout=SOON_S,
+            timeout=WAIT_S,
         )
+
+    def limit_s(self) -> float:
+        """How long a session may take on this computer, as busy as it is now."""
+        begun_s = time.monotonic()
+        self.run("fault", "clear")
+        return IDLE_S + BUSY * (time.monotonic() - begun_s)
 
     def begin(self) -> str:
         """Have six by six tiles imaged; the id of the montage once some are there."""
@@ -121,13 +130,13 @@ class Microscope:
         return [path.stem for path in folder.glob("*_[0-9]*_[0-9]*.json")]
 
     def verdicts(self, name: str) -> dict[str, bool]:
-        lines = [
-            json.loads(line)
-            for path in (self.settings.home / "qc" / "tiles").glob(f"{name}-*.jsonl")
-            for line in path.read_text().splitlines()
-            if line
-        ]
-        return {line[1]: not line[3] for line in lines if line[0] == "judged"}
+        with ledger_of(self.settings) as ledger:
+            found = ledger.events(topics=(VERDICT,), limit=10_000)
+        return {
+            event.body["tile_id"]: event.body["passed"]
+            for event in found
+            if event.body["montage_id"] == name
+        }
 
     def entry(self, name: str) -> str:
         queue = self.bus.wait_for("roi.queue.status", lambda _: True, 10).queue
@@ -156,7 +165,7 @@ def microscope(
     home = tmp_path_factory.mktemp("recovery")
     chosen = {**SMALL, "home": str(home)}
     for name in ("broker.port", "acquisition.operator.port"):
-        chosen[name] = str(find_port("127.0.0.1"))
+        chosen[name] = str(reserve_port())
     chosen |= free_ports(load_settings(environment=export(chosen)))
     told = export(chosen)
     settings = load_settings(environment=told)
@@ -205,11 +214,12 @@ def test_both_montages_end_whole_after_quality_control_stopped_the_first(
     old = microscope.begin()
     dark = microscope.stop_in_the_dark(old)
     assert len(dark) >= 3
+    limit_s = microscope.limit_s()
     begun_s = time.monotonic()
     report, done = microscope.acquire()
     assert done.returncode == 0, done.stdout
     # Imaging takes 4 s, the rest is said each 2 s: no wait is longer than its reason.
-    assert time.monotonic() - begun_s < SOON_S / 2
+    assert time.monotonic() - begun_s < limit_s
     check_both_whole(microscope, old, dark, report)
     # Frames that were imaged again do not stay, nor count as waiting for the upload.
     folder = microscope.settings.home / "frames" / old
@@ -233,12 +243,13 @@ def test_both_montages_end_whole_after_the_stopped_coordinator_was_killed(
 
 def test_a_montage_that_exists_is_refused_at_once(microscope: Microscope) -> None:
     (taken, *_) = sorted(microscope.montages())
+    limit_s = microscope.limit_s()
     begun_s = time.monotonic()
     done = microscope.run("acquire", "--first", str(int(taken[2:])), "--exit")
     assert done.returncode != 0
     assert f"montage {taken} exists already" in done.stdout + done.stderr
     assert "leave out --first" in done.stdout + done.stderr
-    assert time.monotonic() - begun_s < SOON_S / 2
+    assert time.monotonic() - begun_s < limit_s
 
 
 def test_what_the_operator_gave_up_is_not_imaged_and_the_new_montage_is_whole(
@@ -263,12 +274,13 @@ def test_a_session_that_is_stopped_again_ends_at_once_and_names_what_did_not_beg
 ) -> None:
     old = microscope.begin()
     microscope.stop_in_the_dark(old)
+    limit_s = microscope.limit_s()
     microscope.run("fault", "beam_loss=1")
     begun_s = time.monotonic()
     report, done = microscope.acquire()
     microscope.run("fault", "clear")
     assert done.returncode == 1
-    assert time.monotonic() - begun_s < SOON_S / 2
+    assert time.monotonic() - begun_s < limit_s
     first, second = report.montages
     assert (first.montage_id, first.state) == (old, "error")
     assert "dark and uniform" in first.reason

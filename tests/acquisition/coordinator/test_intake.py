@@ -21,7 +21,7 @@ from temdb.models import (
 from em_platform.acquisition.coordinator.intake import region_of, rois_of_section
 from em_platform.config import Settings, TemdbSettings
 from em_platform.errors import RecordError, SourceUnavailable
-from em_platform.processes import free_port
+from tests.ports import reserve_port
 
 TOKEN = "of-the-test"
 SQUARE = [[-200.0, -200.0], [200.0, -200.0], [200.0, 200.0], [-200.0, 200.0]]
@@ -75,7 +75,7 @@ def test_a_corner_that_is_no_point_is_one_sentence(corner: Any) -> None:
 def test_a_temdb_that_is_away_or_refuses_is_reported(temdb: str) -> None:
     for url, token in (
         (temdb, "wrong"),
-        (f"http://127.0.0.1:{free_port('127.0.0.1')}", ""),
+        (f"http://127.0.0.1:{reserve_port()}", ""),
     ):
         with pytest.raises(SourceUnavailable, match="were not loaded"):
             rois_of_section(url, token, specimen_id="S", section_id="S1")

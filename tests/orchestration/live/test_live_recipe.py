@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pytest
+from em_platform.acquisition.montage_fit.unheard import whole_montage
 
 from em_platform.acquisition.montage_fit.growing import (
     RAW,
@@ -14,7 +15,6 @@ from em_platform.acquisition.montage_fit.growing import (
     body_of,
     complete_body,
 )
-from em_platform.acquisition.montage_fit.unheard import whole_montage
 from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.definitions import defs

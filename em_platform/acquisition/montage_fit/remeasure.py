@@ -1,6 +1,6 @@
-"""What was not heard of a montage, made from its frames: matches, minis, focus.
+"""What no message brought about a montage, measured from its frames.
 
-Messages that were sent while this service was down are lost to it; the frames are not.
+A killed broker, or a restart without a recorder, loses messages; the frames are there.
 """
 
 import logging
@@ -33,18 +33,18 @@ _MOST_PAIRS = 500
 _MINI_PX = 64
 
 
-def match_unheard(
+def match_missed(
     montage: Montage,
-    heard: tuple[TileMatch, ...],
+    received: tuple[TileMatch, ...],
     *,
     settings: MatchSettings,
     recipe: TileRecipe,
 ) -> tuple[TileMatch, ...]:
-    """All matches of a montage: those that were heard, and the others measured.
+    """All matches of a montage: those received, and the others measured.
 
     Within the valid box of the recipe and with its lens, as the pipeline does.
     """
-    known = {(match.a, match.b) for match in heard}
+    known = {(match.a, match.b) for match in received}
     known |= {(b, a) for a, b in known}
     pairs = [
         pair
@@ -53,18 +53,18 @@ def match_unheard(
         if Path(pair.a.uri).is_file() and Path(pair.b.uri).is_file()
     ]
     if not pairs:
-        return heard
+        return received
     if len(pairs) > _MOST_PAIRS:
         log.warning(
-            "montage fit: the matches of %d pairs of %s were not heard, at most %d are "
+            "montage fit: the matches of %d pairs of %s were missed, at most %d are "
             "measured here; see that the pipeline runs",
             len(pairs),
             montage.acquisition_id,
             _MOST_PAIRS,
         )
-        return heard
+        return received
     log.info(
-        "montage fit: %d pairs of %s were not heard of and are measured",
+        "montage fit: %d pairs of %s were missed and are measured",
         len(pairs),
         montage.acquisition_id,
     )
@@ -74,11 +74,11 @@ def match_unheard(
         settings=settings,
         lens=recipe.lens,
     )
-    return (*heard, *made)
+    return (*received, *made)
 
 
 def fill_in_pictures(growing: Growing, recipe: TileRecipe) -> None:
-    """Minis and focus of tiles of which they were not heard, from their frames."""
+    """Minis and focus of tiles of which they were missed, from their frames."""
     for tile in growing.tiles.values():
         if tile.path and (not tile.mini or tile.focus is None):
             _fill_in(tile, recipe)
@@ -111,8 +111,8 @@ def whole_montage(
     settings: MatchSettings,
     recipe: TileRecipe,
 ) -> tuple[Montage, tuple[TileMatch, ...]]:
-    """The montage and its matches when it is complete; gaps in hearing are filled."""
+    """The montage and its matches when it is complete; what was missed is measured."""
     fill_in_pictures(growing, recipe)
     montage = as_montage(growing, size, microscope=microscope)
-    heard = tile_matches(growing, montage)
-    return montage, match_unheard(montage, heard, settings=settings, recipe=recipe)
+    received = tile_matches(growing, montage)
+    return montage, match_missed(montage, received, settings=settings, recipe=recipe)
