@@ -14,8 +14,8 @@ from em_platform.acquisition.montages.review import (
 from em_platform.acquisition.session.reimage import image_again
 from em_platform.assets.checks import check_results, check_specs, dagster_failures
 from em_platform.assets.metadata import Metadata, failure_table, place, table
-from em_platform.model import AcquisitionUpload, Check, Montage
 from em_platform.jobs import AT_LOAD
+from em_platform.model import AcquisitionUpload, Check, Montage
 from em_platform.partitions import montages
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.configuration import Configuration
