@@ -15,8 +15,18 @@ from em_platform.errors import BrokerUnavailable, DeviceError
 from em_platform.messaging.bus import Bus
 from em_platform.processes import Child, Supervisor, free_port, listens
 
-DEVICES = ("scope", "stage", "camera")
-"""Real ones, or simulated: `em-platform device NAME` runs a simulated one."""
+DEVICE_STATUS = {
+    "scope": "scope.status",
+    "stage": "stage.motion.status",
+    "camera": "camera.status",
+}
+"""Device -> the topic on which it publishes its status at least every two seconds.
+
+A real device is known by it; where none answers, `em-platform device NAME` runs the
+simulated one, the class `Name` of `simulation/devices/name.py`.
+"""
+
+DEVICES = tuple(DEVICE_STATUS)
 
 RECORDER = "recorder"
 SERVICES = (
@@ -32,9 +42,7 @@ SERVICES = (
 """What makes a microscope of three devices, a broker and a recorder."""
 
 SAYS = {
-    "scope": "scope.status",
-    "stage": "stage.motion.status",
-    "camera": "camera.status",
+    **DEVICE_STATUS,
     "coordinator": "state.current",
     "qc": "qc.status",
     "buffer": "buffer.status",
