@@ -1,4 +1,4 @@
-"""The pipeline's process: hears of tiles, keeps the journal, and works in a thread."""
+"""The pipeline's process: receives tiles, keeps the journal, and works in a thread."""
 
 import logging
 import threading
@@ -10,13 +10,13 @@ from typing import Any
 from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
+from em_platform.acquisition.pipeline.missed import (
+    is_over,
+    missed_tiles,
+    recent_folders,
+)
 from em_platform.acquisition.pipeline.noted import Job, NotedTile, noted
 from em_platform.acquisition.pipeline.tile_worker import TileWorker
-from em_platform.acquisition.pipeline.unheard import (
-    is_over,
-    recent_folders,
-    unheard_tiles,
-)
 from em_platform.acquisition.recorder.events import RAW, SCOPE
 from em_platform.acquisition.roi import rotation_rad
 from em_platform.config import Settings
@@ -39,7 +39,7 @@ _FORGOTTEN_S = 7 * 24 * 3600.0
 class PipelineService:
     """One of the processes that share the tiles.
 
-    What is heard is noted before it is worked on; the folder of frames is looked
+    What is received is noted before it is worked on; the folder of frames is looked
     through at the start and whenever the broker was away.
     """
 
@@ -49,7 +49,7 @@ class PipelineService:
         self._settings = settings.acquisition.pipeline
         self._frames = frames_folder(settings)
         self._lens = LensInForce(settings)
-        self._heard: deque[NotedTile] = deque()
+        self._received: deque[NotedTile] = deque()
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._reconnects = bus.reconnects
         self._pruned_at = time.monotonic()
@@ -67,7 +67,7 @@ class PipelineService:
         bus.subscribe(SCOPE, self._on_scope)
         for folder in recent_folders(self._frames):
             remove_leftovers(folder)  # what a killed process had half-written
-        self._note_unheard()
+        self._note_missed()
         self._thread = threading.Thread(target=self._work, name="pipeline", daemon=True)
         self._thread.start()
 
@@ -89,7 +89,7 @@ class PipelineService:
                 self._wake.set()
             if self._bus.connected and self._reconnects != self._bus.reconnects:
                 self._reconnects = self._bus.reconnects
-                self._note_unheard()
+                self._note_missed()
             if time.monotonic() - self._pruned_at > _PRUNE_S:
                 self._pruned_at = time.monotonic()
                 self._prune()
@@ -108,7 +108,7 @@ class PipelineService:
         self._journal.close()
 
     def _on_raw(self, message: Any, headers: Mapping[str, str]) -> None:
-        self._heard.append(noted(message.model_dump(mode="json"), headers))
+        self._received.append(noted(message.model_dump(mode="json"), headers))
         self._wake.set()
 
     def _on_lens(self, message: Any, _: Mapping[str, str]) -> None:
@@ -118,10 +118,12 @@ class PipelineService:
     def _on_scope(self, message: Any, _: Mapping[str, str]) -> None:
         self._lens.change_magnification(message.mag)
 
-    def _note_unheard(self) -> None:
-        found = unheard_tiles(self._frames, self._journal)
+    def _note_missed(self) -> None:
+        found = missed_tiles(self._frames, self._journal)
         if found and (new := self._journal.note(found)):
-            log.info("pipeline: %d tiles were found on disk and not heard of", new)
+            log.info(
+                "pipeline: %d tiles were found on disk that the bus did not bring", new
+            )
             self._wake.set()
 
     def _prune(self) -> None:
@@ -136,7 +138,7 @@ class PipelineService:
         while not self._stopping.is_set():
             self._wake.clear()
             try:
-                self._note_heard()
+                self._note_received()
                 job = self._journal.take()
                 if job is None:
                     self._wake.wait(_IDLE_S)
@@ -157,13 +159,13 @@ class PipelineService:
             log.exception("pipeline: a step of %s failed", job.tile.tile_id)
             self._journal.give_back(was_tried=True)
 
-    def _note_heard(self) -> None:
+    def _note_received(self) -> None:
         """Note what has come, all in one commit; it is dropped only when it is."""
-        heard = [self._heard[i] for i in range(len(self._heard))]
-        if heard:
-            self._journal.note(heard)
-            for _ in heard:
-                self._heard.popleft()
+        received = [self._received[i] for i in range(len(self._received))]
+        if received:
+            self._journal.note(received)
+            for _ in received:
+                self._received.popleft()
 
     def _complain(self, error: Exception) -> None:
         if str(error) != self._complaint:

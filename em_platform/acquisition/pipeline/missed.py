@@ -1,4 +1,4 @@
-"""Tiles that lie on disk and were not heard of, oldest first."""
+"""Tiles that are on disk and that the bus did not bring, oldest first."""
 
 import logging
 import os
@@ -26,20 +26,22 @@ _FORGOTTEN_S = 7 * _RECENT_S
 """A folder into which nothing has come for so long is not looked into."""
 
 
-def unheard_tiles(frames: Path, journal: Journal) -> list[NotedTile]:
+def missed_tiles(frames: Path, journal: Journal) -> list[NotedTile]:
     """The tiles beside the frames that the journal does not have.
 
     Of a completed montage those that have no processed frame, while it is recent. A
     montage that the journal has forgotten is over.
     """
     found = [
-        said
+        message
         for folder in recent_folders(frames)
         if folder.name != PREVIEW
-        for said in _in_folder(folder, journal)
+        for message in _in_folder(folder, journal)
     ]
-    found.sort(key=lambda said: (int(said.headers["sent_at"]), said.body["tile_id"]))
-    return [noted(said.body, said.headers) for said in found]
+    found.sort(
+        key=lambda message: (int(message.headers["sent_at"]), message.body["tile_id"])
+    )
+    return [noted(message.body, message.headers) for message in found]
 
 
 def recent_folders(frames: Path) -> list[Path]:
@@ -65,18 +67,18 @@ def _in_folder(folder: Path, journal: Journal) -> list[Message]:
         if name.endswith(".json") and not name.endswith(OF_THE_MONTAGE):
             tile_id = name.removesuffix(".json")
             of_montage[_montage(folder, tile_id)].append(tile_id)
-    aside: set[str] = set()
+    excluded: set[str] = set()
     for montage, tile_ids in of_montage.items():
         ended_s = _changed_s(folder / f"{montage}{COMPLETE_SUFFIX}")
         is_old = ended_s is not None and time.time() - ended_s > _RECENT_S
         if is_old or journal.is_pruned(montage):
-            aside.update(tile_ids)
+            excluded.update(tile_ids)
             continue
-        aside |= journal.known(montage)
+        excluded |= journal.known(montage)
         if ended_s is not None:
-            aside |= {t for t in tile_ids if f"{t}{PROCESSED}" in names}
-    found = scan_folder(folder, recorded=aside, is_complete=lambda _: True)
-    return [said for said in found if said.topic == RAW]
+            excluded |= {t for t in tile_ids if f"{t}{PROCESSED}" in names}
+    found = scan_folder(folder, recorded=excluded, is_complete=lambda _: True)
+    return [message for message in found if message.topic == RAW]
 
 
 def _montage(folder: Path, stem: str) -> str:
