@@ -76,7 +76,6 @@ class Seen:
     montage: list[str] = field(default_factory=list)
     uploads: list[str] = field(default_factory=list)
     to_upload: int = 0
-    slowest_bits_s: float = 1e18
     broker: list[bool] = field(default_factory=list)
     silent_s: Counter[str] = field(default_factory=Counter)
     line: int | None = None
