@@ -133,7 +133,7 @@ class Watch:
             pending.is_announced = False
 
     def ready(self, now_s: float) -> list[str]:
-        """Tiles to judge now, in the order of imaging; a whole one waits for the former.
+        """Tiles to judge now, in the order of imaging; each waits for the former.
 
         Only for a while: a stop must not wait for a frame that cannot be read.
         """
