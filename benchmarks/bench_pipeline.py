@@ -125,7 +125,7 @@ def running(
     words += [["service", "pipeline", "--name", f"p{n}"] for n in range(processes)]
     started: list[subprocess.Popen[str]] = []
     with ExitStack() as stack:
-        log = stack.enter_context((home / "log").open("a"))
+        log = stack.enter_context(tempfile.TemporaryFile("w"))
         for each in words:
             command = [sys.executable, "-m", "em_platform", *each]
             process = subprocess.Popen(
@@ -273,7 +273,7 @@ def step_times(scene: Scene) -> dict[str, float]:
 
 
 def save_processed(tile: NotedTile, made: steps.ProcessedFrame) -> None:
-    steps.write_processed(tile, made.tile.image)
+    steps.write_processed(tile, made)
 
 
 def match_last(done: list[NotedTile], scene: Scene) -> None:
