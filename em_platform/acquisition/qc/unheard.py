@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.acquisition.frame_paths import frame_path, montage_folder
+from em_platform.acquisition.live_products import recipe_of_tile
 from em_platform.acquisition.qc.parts import Part, fields_of
 from em_platform.acquisition.qc.watch import Watch
-from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.acquisition.recorder.events import RAW
 from em_platform.acquisition.recorder.reconcile import scan_folder
 from em_platform.errors import DataError, DeviceError

@@ -8,7 +8,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from em_platform.acquisition.live_products import measured_tile
+from em_platform.acquisition.live_products import measured_tile, recipe_of_tile
 from em_platform.acquisition.montage_fit.growing import (
     RAW,
     Growing,
@@ -16,7 +16,6 @@ from em_platform.acquisition.montage_fit.growing import (
     complete_body,
 )
 from em_platform.acquisition.montage_fit.unheard import whole_montage
-from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.definitions import defs
 from em_platform.formats import read_image, write_tiff
