@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+WORKERS ?= 3
 
 .PHONY: install demo test check bench docs clean
 
@@ -28,13 +29,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/em-platform demo $(ARGS)
 
-# Everything that must hold: the rules first, then the quick tests, then those that
-# start real processes. What failed while another one took half of the computer must
-# pass alone.
+# Everything that must hold: the rules first, then all tests in one pass. Three workers
+# for two cores, as tests of real processes wait half of the time; tests/conftest.py
+# mixes them with those that compute. The slowest are printed.
 test: check
-	$(BIN)/pytest -m "not system" --numprocesses 2 --dist loadfile $(ARGS)
-	$(BIN)/pytest -m system --numprocesses 2 --dist loadfile $(ARGS) || \
-	  $(BIN)/pytest -m system --last-failed --last-failed-no-failures none $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 check: install
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
 """Run every benchmark and print one table: `python -m benchmarks [--quick] [NAME ...]`.
 
 Each `bench_<name>.py` runs in a process of its own and writes its figures as JSON. The
-status is 0 when every promised ratio is kept. `python -m benchmarks house` measures the
-source instead.
+status is 0 when every promised ratio is kept. Two others have options of their own:
+`python -m benchmarks house` measures the source, `python -m benchmarks faults` kills
+processes at many random moments.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import house
+from benchmarks import faults, house
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -22,6 +23,8 @@ FOLDER = Path(__file__).resolve().parent
 def main() -> int:
     if sys.argv[1:2] == ["house"]:
         return house.main(sys.argv[2:])
+    if sys.argv[1:2] == ["faults"]:
+        return faults.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help="only these, e.g. align render")
     parser.add_argument("--quick", action="store_true", help="small data, few repeats")

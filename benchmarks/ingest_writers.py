@@ -31,7 +31,7 @@ def ours(key: str) -> Write:
     """All steps of `em-platform ingest` but the record, two Dask workers."""
     from em_platform.config import load_settings
     from em_platform.formats import write_volume
-    from em_platform.ingest.progress import Silent
+    from em_platform.ingest.source import Silent
     from em_platform.ingest.sources import open_source
     from em_platform.stitching.compute import (
         dask_map,

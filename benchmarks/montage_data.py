@@ -33,8 +33,7 @@ from numpy.typing import NDArray
 from em_platform.imaging.exposure import beam_level, camera_gain, expose
 from em_platform.model import LensModel, Size, TilePlacement
 from em_platform.simulation.devices.optics import place, radial_lens, view
-from em_platform.simulation.specimen.sections import Tissue
-from em_platform.simulation.specimen.specimen import EMPTY_GREY, Specimen
+from em_platform.simulation.specimen import EMPTY_GREY, Specimen, Tissue
 from em_platform.storage.atomic import whole_folder
 
 VERSION = 1  # raise it when the same parameters give other pixels

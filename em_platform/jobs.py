@@ -14,7 +14,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
 
 from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError
-from em_platform.ingest.run_tags import PART, job_tags
+from em_platform.ingest.plan import PART, job_tags
 from em_platform.ingest.sources import SOURCES, settings_of
 
 log = logging.getLogger(__name__)

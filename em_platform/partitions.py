@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from em_platform.ingest.run_tags import partition_set
+from em_platform.ingest.plan import partition_set
 from em_platform.ingest.sources import SOURCES
 
 montages = dg.DynamicPartitionsDefinition(name="montages")

@@ -6,7 +6,7 @@ import dagster as dg
 
 from em_platform.config import SourceSettings
 from em_platform.errors import PlatformError
-from em_platform.ingest.run_tags import run_tags, waits_for_light
+from em_platform.ingest.plan import run_tags, waits_for_light
 from em_platform.ingest.sources import SOURCES, settings_of
 from em_platform.jobs import (
     AT_LOAD,

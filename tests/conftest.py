@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import reserve_port
+
 REPOSITORY = Path(__file__).parent.parent
 SHARED_DATA = Path(os.environ.get("EM_SHARED_DATA", REPOSITORY.parent / "shared/data"))
 
@@ -29,9 +31,9 @@ for _name in list(os.environ):
     if _name.startswith(("EM_", "PIGEON_", "DAGSTER_", "AWS_")):
         del os.environ[_name]
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
-# Microscopes of two test processes have their operator's pages at two ports.
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-os.environ["EM_ACQUISITION__OPERATOR__PORT"] = str(8400 + 50 * int(_WORKER))
+# Services whose default port is fixed: rigs of two test processes run side by side.
+for _name in ("ACQUISITION__OPERATOR", "ALOHA", "TEMDB"):
+    os.environ[f"EM_{_name}__PORT"] = str(reserve_port())
 
 from em_platform.config import (  # noqa: E402
     AcquisitionSettings,
@@ -41,6 +43,65 @@ from em_platform.config import (  # noqa: E402
 )
 from em_platform.messaging.broker import Broker  # noqa: E402
 from em_platform.messaging.bus import Bus  # noqa: E402
+
+# Seconds of the files that take longest, on two idle cores. Begun first, so that none
+# of them is left over at the end.
+SLOWEST = {
+    "test_demo_ingest": 150,
+    "test_platform": 120,
+    "test_recovery": 100,
+    "test_fault_table": 100,
+    "test_operator_page": 80,
+    "test_routines": 70,
+    "test_live": 70,
+    "test_upload": 60,
+    "test_up_microscope": 60,
+    "test_coordinator": 60,
+    "test_rig_over_stomp": 50,
+    "test_ingest_modes": 50,
+    "test_demo": 45,
+    "test_lens": 40,
+    "test_pipeline": 40,
+    "test_ingest_killed": 40,
+}
+_SYSTEM_S, _UNIT_S = 15, 3
+"""Of any other file with processes, and of any without."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--many-kills",
+        action="store_true",
+        help="kill at many random moments: minutes, see `python -m benchmarks faults`",
+    )
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Mix files that wait for processes with files that compute, the longest first.
+
+    So both cores are busy from the first minute to the last: a worker takes the next
+    file when it is through with one (`--dist loadfile --no-loadscope-reorder`).
+    """
+    if not config.getoption("--many-kills"):
+        left = [item for item in items if item.get_closest_marker("many_kills")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+    seconds: dict[Path, int] = {}
+    for item in items:
+        usual = _SYSTEM_S if item.get_closest_marker("system") else _UNIT_S
+        known = SLOWEST.get(item.path.stem, usual)
+        seconds[item.path] = max(known, seconds.get(item.path, 0))
+    longest_first = sorted(seconds, key=lambda path: -seconds[path])
+    begun: dict[Path, float] = {}
+    for is_system in (True, False):
+        own = [p for p in longest_first if (seconds[p] >= _SYSTEM_S) is is_system]
+        whole, passed = sum(seconds[p] for p in own), 0.0
+        for path in own:
+            begun[path] = passed / whole
+            passed += seconds[path]
+    items.sort(key=lambda item: begun[item.path])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -54,6 +115,12 @@ def pytest_runtest_makereport() -> Generator[
         report.outcome = "failed"
         report.longrepr = str(report.longrepr)
     return report
+
+
+@pytest.fixture(scope="session")
+def many_kills(request: pytest.FixtureRequest) -> bool:
+    """Whether to kill at many random moments, or at a few."""
+    return bool(request.config.getoption("--many-kills"))
 
 
 @pytest.fixture(scope="session")
@@ -81,19 +148,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    """Give a TCP port on 127.0.0.1 on which nothing listens, a new one each call."""
-    given: set[int] = set()
-
-    def find() -> int:
-        while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port: int = probe.getsockname()[1]
-            if port not in given:
-                given.add(port)
-                return port
-
-    return find
+    """Give a TCP port that is reserved for this process, a new one each call."""
+    return reserve_port
 
 
 @contextmanager

@@ -73,6 +73,15 @@ def acquisition_of(tile_id: str) -> str:
     return found[1] if found else tile_id
 
 
+def owner_of(tile_id: str, montage_id: str) -> str:
+    """The acquisition of a tile; its montage where another system has named the tile.
+
+    All tiles of such a montage go together.
+    """
+    acquisition_id = acquisition_of(tile_id)
+    return acquisition_id if acquisition_id != tile_id else montage_id
+
+
 def retry_of(tile_id: str) -> int:
     """How often the tile had been imaged before this frame; 0 for the first one."""
     found = _TILE.fullmatch(tile_id)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
@@ -21,7 +21,6 @@ from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.acquisition.recorder.events import safe_id
 from em_platform.config import MatchSettings
 from em_platform.formats import encode_tiff, read_image
-from em_platform.imaging.tile import ProcessedTile, process_tile
 from em_platform.model import LensModel, Model, Shift, TileMatch, TileStats
 from em_platform.stitching.beside_frames import (
     RECIPE,
@@ -38,6 +37,9 @@ from em_platform.stitching.recipe_file import (
     read_tile_recipe,
 )
 from em_platform.storage.atomic import whole_file, write_bytes, write_once
+
+if TYPE_CHECKING:
+    from em_platform.imaging.tile import ProcessedTile
 
 M = TypeVar("M", bound=Model)
 log = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ def frame_state(frame: str) -> tuple[int, int]:
 
 
 def write_tile(
-    frame: str, done: ProcessedTile, *, recipe: TileRecipe, state: tuple[int, int]
+    frame: str, done: "ProcessedTile", *, recipe: TileRecipe, state: tuple[int, int]
 ) -> None:
     """Put the tile and its proof beside the frame, each whole or not at all.
 
@@ -163,7 +165,7 @@ def measured_tile(frame: str, tile_id: str, recipe: TileRecipe) -> TileStats | N
     return processed_tile(frame, tile_id, recipe).stats
 
 
-def processed_tile(frame: str, tile_id: str, recipe: TileRecipe) -> ProcessedTile:
+def processed_tile(frame: str, tile_id: str, recipe: TileRecipe) -> "ProcessedTile":
     """The processed tile of a frame with what its pixels say within the valid box.
 
     Raises
@@ -171,6 +173,8 @@ def processed_tile(frame: str, tile_id: str, recipe: TileRecipe) -> ProcessedTil
     DataError
         There is no processed tile, or it cannot be read.
     """
+    from em_platform.imaging.tile import process_tile  # slow to load, seldom needed
+
     image = read_image(processed_path(frame))
     return process_tile(image, tile_id=tile_id, valid=recipe.valid_box)
 

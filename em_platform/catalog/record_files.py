@@ -27,6 +27,8 @@ _LINE = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 log = logging.getLogger(__name__)
 
+_REMOVABLE = {Status.FAILED, Status.CANCELLED, Status.PENDING}
+
 
 def utc_now() -> datetime:
     """The time of this computer."""
@@ -86,6 +88,28 @@ def earlier_record(store: Store, name: str) -> DatasetRecord | None:
     except RecordError as error:
         log.warning("%s", error)
         return None
+
+
+def remove_record(
+    store: Store, source: str, key: str, *, of_any_status: bool = False
+) -> None:
+    """Take the record of a dataset that came to nothing out of the store.
+
+    Voxels and fetched files stay.
+
+    Raises
+    ------
+    RecordError
+        It is of a dataset that stands or is being made, and not `of_any_status`.
+    """
+    name = layout.record(source, key)
+    found = earlier_record(store, name)
+    if found is not None and found.status not in _REMOVABLE and not of_any_status:
+        raise RecordError(
+            f"catalog remove: {source}/{key} is {found.status}, only failed, cancelled "
+            "and pending records are removed; add --force to remove it all the same"
+        )
+    store.remove(name)
 
 
 def first_recorded(

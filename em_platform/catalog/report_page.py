@@ -41,7 +41,7 @@ def report_html(
     parts = {
         "title": escape(str(generated)),
         "subtitle": escape(f"State of the newest record: {generated}"),
-        "figures": _figures(catalog),
+        "figures": _figures(catalog, judged),
         "duplicates": _duplicates(catalog["duplicates"]),
         "headings": "".join(
             f'<th scope="col"{" data-numbers" if kind else ""}>'
@@ -158,11 +158,11 @@ def _preview(url: Any, place: Place, judged: Judged) -> str:
     )
 
 
-def _figures(catalog: Mapping[str, Any]) -> str:
+def _figures(catalog: Mapping[str, Any], judged: Sequence[Judged]) -> str:
     summary, checked = catalog["summary"], catalog["validation"]
     figures = [
         ("records", f"{summary['records']}"),
-        ("valid", f"{checked['validation_rate']:g} %"),
+        ("valid and complete", f"{_share(judged):g} %"),
         ("with errors", f"{checked['invalid_files']}"),
         ("damaged files", f"{summary['parsing_errors']}"),
         ("data", _bytes(summary["data_volume_bytes"]["total"])),
@@ -172,6 +172,18 @@ def _figures(catalog: Mapping[str, Any]) -> str:
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
         for name, value in figures
     )
+
+
+def _share(judged: Sequence[Judged]) -> float:
+    """Percent of the records that are valid and of a finished dataset.
+
+    The record of a failed ingest keeps its schema, too, and is no good record.
+    """
+    good = sum(
+        each.is_valid and each.record.get("status") == Status.COMPLETE
+        for each in judged
+    )
+    return round(100 * good / len(judged), 2) if judged else 100.0
 
 
 def _duplicates(duplicates: Sequence[Mapping[str, Any]]) -> str:

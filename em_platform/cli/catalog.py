@@ -10,7 +10,7 @@ import click
 from em_platform.cli.catalog_output import print_findings, print_records, print_table
 from em_platform.config import load_settings
 from em_platform.errors import ConfigError, RecordError
-from em_platform.storage import Store, store_of
+from em_platform.storage import Store, layout, store_of
 from em_platform.storage.guard import mark_of, write_file
 
 _PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
@@ -55,6 +55,34 @@ def show(name: str) -> None:
         f"catalog: no record of {name!r}, a key, source_id or alias was expected; "
         "`em-platform catalog list` names them all"
     )
+
+
+@command.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also where the dataset is complete.")
+def remove(name: str, force: bool) -> None:
+    """Remove the record of a failed item: NAME is its key, or SOURCE/KEY.
+
+    Voxels and fetched files stay. Take the item off ingest.SOURCE.items, too: else the
+    next ingest makes the record again.
+    """
+    from em_platform.catalog.record_files import remove_record
+
+    source, _, key = name.rpartition("/")
+    store = _store()
+    named = [
+        each
+        for each in store.names(layout.RECORDS)
+        if source in ("", each) and store.exists(layout.record(each, key))
+    ]
+    if len(named) != 1:
+        found = f"{len(named)} records ({', '.join(named)})" if named else "no record"
+        raise ConfigError(
+            f"catalog: {found} of {name!r}, the key of one was expected; give it as "
+            "SOURCE/KEY, as `em-platform catalog list` names it"
+        )
+    remove_record(store, named[0], key, of_any_status=force)
+    click.echo(f"removed the record of {named[0]}/{key}")
 
 
 @command.command(context_settings={"ignore_unknown_options": True})
@@ -140,7 +168,7 @@ def consolidate(paths: tuple[Path, ...], target: Path | None) -> None:
     Status 1 where a record is not valid, unless catalog.strict is off.
     """
     from em_platform.catalog.consolidate import consolidate as consolidated
-    from em_platform.storage import layout, open_store
+    from em_platform.storage import open_store
 
     if paths and target is None:
         raise ConfigError(

@@ -27,7 +27,7 @@ from em_platform.cli.runs import (
 )
 from em_platform.config import Settings
 from em_platform.errors import PlatformError
-from em_platform.ingest.run_tags import partition_set
+from em_platform.ingest.plan import partition_set
 from em_platform.model.dataset import DatasetRecord
 from em_platform.model.ingest import RawItem, VolumeItem
 from em_platform.processes import listens

@@ -17,6 +17,7 @@ from em_platform.config import FIELDS, sections
 from em_platform.config.example import example_yaml, shown
 from em_platform.config.settings import ALIASES
 from em_platform.errors import OutputRefused, PlatformError, ToolFailed
+from em_platform.model import Model
 from em_platform.storage import atomic
 
 _GENERATED = "<!-- Written by `em-platform docs`; do not edit. -->"
@@ -63,7 +64,7 @@ def config_page() -> str:
     ]
     for path, model in sections():
         lines += ["", f"## {'.'.join(path) or 'Top level'}", ""]
-        lines += [inspect.getdoc(model) or "", ""]
+        lines += [*_described(model), ""]
         lines += ["| setting | environment | type | default |", "|---|---|---|---|"]
         for field in FIELDS.values():
             if field.path[:-1] == path:
@@ -76,6 +77,12 @@ def config_page() -> str:
     lines += ["", "## Names of other systems", ""]
     lines += [f"- `{name}` is `{'.'.join(path)}`" for name, path in ALIASES.items()]
     return _text(lines)
+
+
+def _described(section: type[Model]) -> Iterator[str]:
+    """What its docstring says, and those of the sections that it extends."""
+    for kind in section.__mro__[: section.__mro__.index(Model)]:
+        yield (inspect.getdoc(kind) or "") + "\n"
 
 
 def topics_page() -> str:

@@ -24,8 +24,7 @@ from em_platform.cli.ingest_report import (
 from em_platform.config import Settings, load_settings
 from em_platform.config.ingest import Mode
 from em_platform.errors import ConfigError, PlatformError
-from em_platform.ingest.modes import Ingest, worker_command
-from em_platform.ingest.outcome import ItemOutcome, Told
+from em_platform.ingest.modes import Ingest, ItemOutcome, SourceEvent, worker_command
 from em_platform.ingest.sources import SOURCES, open_source
 from em_platform.model.ingest import Estimate
 from em_platform.processes.single_instance import claim_home
@@ -124,7 +123,7 @@ def chosen(
 def _be_worker(name: str, keys: Sequence[str], settings: Settings) -> int:
     from em_platform.ingest.worker import ingest_source
 
-    def report_progress(news: Told) -> None:
+    def report_progress(news: SourceEvent) -> None:
         try:
             print(news.model_dump_json(), flush=True)
         except BrokenPipeError:
@@ -134,7 +133,7 @@ def _be_worker(name: str, keys: Sequence[str], settings: Settings) -> int:
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        outcomes = ingest_source(name, keys, settings=settings, tell=report_progress)
+        outcomes = ingest_source(name, keys, settings=settings, report=report_progress)
     except KeyboardInterrupt:
         return 130
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
@@ -155,7 +154,7 @@ def _ingest(
     console = Console(stderr=as_json)
     with shown(console) as report_progress:
         work = Ingest(
-            settings=settings, keys=keys, tell=report_progress, command=worker_command
+            settings=settings, keys=keys, report=report_progress, command=worker_command
         )
         with _until_signalled(work):
             outcomes = work.run(mode)

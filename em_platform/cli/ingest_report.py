@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from em_platform.config import Settings
-from em_platform.ingest.outcome import ItemOutcome, Tell, Told
+from em_platform.ingest.modes import ItemOutcome, Report, SourceEvent
 from em_platform.model import Model
 from em_platform.model.ingest import Estimate
 from em_platform.storage import layout
@@ -43,7 +43,7 @@ class IngestReport(Model):
 
 
 @contextmanager
-def shown(console: Console) -> Iterator[Tell]:
+def shown(console: Console) -> Iterator[Report]:
     """A line a source, with its bar while something is fetched."""
     columns = (
         TextColumn("{task.description:32}"),
@@ -54,7 +54,7 @@ def shown(console: Console) -> Iterator[Tell]:
     with Progress(*columns, console=console, transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 
-        def report_progress(news: Told) -> None:
+        def report_progress(news: SourceEvent) -> None:
             if news.source not in tasks:
                 tasks[news.source] = progress.add_task(news.source, total=None)
             progress.update(

@@ -68,6 +68,9 @@ class CoordinatorSettings(Model):
     imaged at `survey_magnification`. A lens montage has `lens_tiles` by `lens_tiles`
     tiles that share `lens_overlap`; its transform is waited for `lens_timeout_s`, and
     after a bad one it is imaged again, `lens_tries` times in all.
+
+    `require_brightfield` and `require_darkfield` ask for reference frames before a
+    montage; `existing_data` is what to do about frames that are there.
     """
 
     min_free_gb: float = Field(default=1.0, ge=0)
@@ -126,7 +129,7 @@ TileFault = Literal[
 class QcSettings(Model):
     """When single faults add up to a stop.
 
-    The verdict is said every `period_s` and when it changes. A fault that `max_faulty`
+    The verdict is sent every `period_s` and when it changes. A fault that `max_faulty`
     of the last `window` tiles show is persistent: the scope stops at the end; faults in
     `harmless` never are. `critical_tiles` dark tiles in a row stop it now. A tile whose
     statistics or matches are `tile_wait_s` behind those of later tiles is judged
@@ -168,6 +171,9 @@ class AcquisitionSettings(Model):
     A montage is a raster of `rows` by `columns` tiles that share `overlap` of an edge.
     The coordinator waits `request_timeout_s` for a device's answer, and asks again up
     to `request_tries` times.
+
+    `microscope` is the name under which events are recorded. Montages are imaged at
+    `magnification`, whose pixel has an edge of `pixel_nm`.
     """
 
     microscope: str = "sim"

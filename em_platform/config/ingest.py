@@ -56,6 +56,9 @@ class SourceSettings(Model):
     say. `memory_limit_mb` (also as `7.5g`) and `cpus` bound one run of this source;
     `requests_at_once` and `requests_per_second` are what the other side is asked for
     at most.
+
+    A source that is not `enabled` takes no part. Its `schedule` (cron, UTC) is off
+    until somebody switches it on. `weight` chooses its place in the order of the modes.
     """
 
     enabled: bool = True
@@ -73,7 +76,8 @@ class SourceSettings(Model):
 class EbiSettings(SourceSettings):
     """EMPIAR of EMBL-EBI: entries by their number.
 
-    `files_urls` are the roots of the archive, the first preferred, the others mirrors.
+    `files_urls` are the roots of the archive, the first preferred, the others mirrors;
+    `api_url` describes entries.
     """
 
     items: Names = ("11759",)
@@ -85,7 +89,10 @@ class EbiSettings(SourceSettings):
 
 
 class EpflSettings(SourceSettings):
-    """EPFL CVLab: the hippocampus TIFFs by their name; they state no voxel size."""
+    """EPFL CVLab: the hippocampus TIFFs by their name; they state no voxel size.
+
+    `files_urls` are the folders of the files, mirrors behind the first.
+    """
 
     items: Names = ("volumedata",)
     schedule: str = "0 5 * * 0"
@@ -107,6 +114,10 @@ class FlyemSettings(SourceSettings):
     for more than `max_raw_mb`. `throttle` asks DVID to serve us after others. neuPrint
     is asked for provenance and regions only where there is a token;
     `neuprint_certificate` is a file of certificates to trust, or `false`.
+
+    `dvid_url`, the version's `uuid` and the `instance` name the grey levels in DVID,
+    `precomputed_url` the precomputed volume; `neuprint_url`, `neuprint_dataset` and
+    `neuprint_token` belong to neuPrint.
     """
 
     schedule: str = "0 3 * * *"
@@ -136,9 +147,12 @@ class IdrSettings(SourceSettings):
     """Image Data Resource: images by their number; datasets are discovered.
 
     `files_urls` are roots of the originals; `ngff_urls` of IDR's OME-Zarr images, used
-    where an image is among them. `metadata_urls` are where studies keep what they say
-    of themselves, with `{study}` for their name, such as
+    where an image is among them. `metadata_urls` are where studies keep their own
+    descriptions, with `{study}` for their name, such as
     `https://raw.githubusercontent.com/IDR/{study}/HEAD`; empty: nobody is asked.
+
+    `api_url` is its JSON API; images of `datasets` are found where `discover` is on.
+    `raw_folder` is another place for its raw files.
     """
 
     items: Names = ("9846137",)
@@ -163,13 +177,16 @@ class OpenOrganelleSettings(SourceSettings):
     above `max_array_mb` are streamed as they are, skipped, or taken at a smaller level
     (`large_array_mode`: `stream`, `skip`, `downsample`). What the arrays do not say is
     read from `<metadata_url>/<dataset>/manifest.json` where that is set.
+
+    `metadata_url` is the root of the manifests, `bucket_url` the bucket and
+    `endpoint_url` a server other than AWS. `downsample` takes the first level that is
+    `downsample_factor` times smaller or more.
     """
 
     items: Names = ("jrc_mus-nacc-2.recon-2.em.fibsem-int16.s2",)
     schedule: str = "0 6 * * 0"
     weight: Weight = "heavy"
     memory_limit_mb: Megabytes = 7680
-    memory_reservation_mb: Megabytes = 4096
     cpus: float = Field(default=2.0, gt=0)
     requests_at_once: int = Field(default=32, ge=1)
     requests_per_second: float = Field(default=500.0, gt=0)
@@ -189,6 +206,9 @@ class TransferSettings(Model):
     `reserve_gb` stay free on the disk. `max_gb_per_item` refuses what is larger.
     Raw files lie in `raw_folder` (empty: `raw` under `home`) and stay there while
     `keep_raw` says so.
+
+    An answer is waited for `timeout_s`. `verify_checksums` compares files with the
+    checksums that a source publishes.
     """
 
     part_mb: float = Field(default=16.0, gt=0)
@@ -208,6 +228,8 @@ class OutputSettings(Model):
 
     A thin axis has smaller chunks and shards. `chunk_mb` chooses the edge by size
     instead. `levels` 0 goes on until the volume fits into one chunk.
+
+    Edges are `chunk_px` and `shard_px`; `compression_level` is Zstandard's.
     """
 
     chunk_px: int = Field(default=64, ge=8)
@@ -222,6 +244,9 @@ class VolumeQualitySettings(Model):
 
     A volume is blank when its standard deviation is below `min_std`, and has blank
     sections or holes above these fractions. `voxel_tolerance` is relative.
+
+    The fractions are `max_blank_fraction` of the sections and `max_missing_fraction` of
+    the voxels.
     """
 
     min_std: float = Field(default=1.0, ge=0)
@@ -237,6 +262,8 @@ class IngestSettings(Model):
     that take part. `workers` is how many processes write a volume, `at_once` how many
     sources run beside each other in `parallel`. `memory_limit_gb` is what all sources
     that run at once may have together; 0 asks the machine.
+
+    `consolidate` makes the catalog anew after a call of `em-platform ingest`.
     """
 
     mode: Mode = "staged"
@@ -260,6 +287,9 @@ class CatalogSettings(Model):
 
     `strict` fails a consolidation that finds an invalid record. `schedule` is its cron
     time. With `ci_metadata` a record says which CI run made it (variables `CI_*`).
+
+    `reports` are the forms of the validation report; `detect_duplicates` lists records
+    of the same voxels. `memory_limit_mb` and `cpus` bound the run that consolidates.
     """
 
     strict: bool = True

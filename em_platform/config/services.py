@@ -36,7 +36,9 @@ class OperatorSettings(Model):
     On a `host` other than this computer's own the page asks for the `token`; without
     one it is made at the first start and kept under `home`. `names` are further host
     names under which browsers reach the page. Control ends `control_timeout_s` after
-    its holder's page has gone; what was not heard for `stale_s` is shown as old.
+    its holder's page has gone; what was not updated for `stale_s` is shown as old.
+
+    `port` is where it listens; a taken one is replaced by a free one.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +56,8 @@ class AlohaSettings(Model):
     than `tile_limit_mb` is refused. `workers` frames are compressed side by side, in
     chunks of `chunk_px`. No frame is taken while less than `min_free_gb` is left on the
     disk where aloha works.
+
+    It listens at `host` and `port`; `compression_level` is Zstandard's.
     """
 
     host: str = "127.0.0.1"
@@ -72,6 +76,8 @@ class TemdbSettings(Model):
     `url` names another one that is used instead of our own. `database` is an SQLAlchemy
     URL; empty means an SQLite file under `home`. Without a `token` one is made at the
     first start and kept under `home`.
+
+    Our own listens at `host` and `port`.
     """
 
     url: str = ""
@@ -94,6 +100,9 @@ class BrokerSettings(Model):
 
     A client of the embedded broker that reads too slowly loses its oldest messages
     above `client_queue_limit`; a frame above `frame_limit_mb` is refused.
+
+    Clients and broker at `host` and `port` send a sign of life every `heart_beat_s` (0:
+    never).
     """
 
     embedded: bool = True
@@ -115,8 +124,11 @@ class BrokerSettings(Model):
 class LoggingSettings(Model):
     """Lines of JSON or plain text to stderr; with `loki_url` also to a Loki server.
 
-    `loki_tags` are `key:value` pairs with commas between them. Processes write to
+    `loki_tags` are comma-separated `key:value` pairs. Processes write to
     files in `folder` (empty: `logs` under `home`).
+
+    `format` and `level` choose the lines; `loki_username` and `loki_password` are
+    Loki's, where it asks for them.
     """
 
     format: Literal["json", "text"] = "json"

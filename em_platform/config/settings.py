@@ -49,9 +49,6 @@ ALIASES = {
     "LARGE_ARRAY_MODE": ("ingest", "openorganelle", "large_array_mode"),
     "MAX_ARRAY_SIZE_MB": ("ingest", "openorganelle", "max_array_mb"),
     "DOWNSAMPLE_FACTOR": ("ingest", "openorganelle", "downsample_factor"),
-    "OPENORGANELLE_MEMORY_RESERVATION": (
-        *("ingest", "openorganelle", "memory_reservation_mb"),
-    ),
     "CONSOLIDATE_MEMORY_LIMIT": ("catalog", "memory_limit_mb"),
     "CONSOLIDATE_CPU_LIMIT": ("catalog", "cpus"),
     **{
@@ -87,6 +84,9 @@ class StorageSettings(Model):
 
     `root` is any fsspec URL (`file:///data/em`, `s3://bucket/em`); empty means
     `data` under `home`. `endpoint_url` points S3 at a server other than AWS.
+
+    `access_key` and `secret_key` are those of S3; empty means the usual AWS
+    environment.
     """
 
     root: str = ""
@@ -96,7 +96,11 @@ class StorageSettings(Model):
 
 
 class DaskSettings(Model):
-    """Who does the heavy work: a remote scheduler by address, else a local cluster."""
+    """Who does the heavy work: a remote scheduler by address, else a local cluster.
+
+    `address` is that of a scheduler; a local cluster has `workers` processes with
+    `memory_limit_mb` each.
+    """
 
     address: str = ""
     workers: int = 2
@@ -104,7 +108,10 @@ class DaskSettings(Model):
 
 
 class WebSettings(Model):
-    """Where the Dagster web UI listens; a busy port is replaced by a free one."""
+    """Where the Dagster web UI listens; a busy port is replaced by a free one.
+
+    It listens at `host` and `port`.
+    """
 
     host: str = "127.0.0.1"
     port: int = 3000

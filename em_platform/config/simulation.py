@@ -24,9 +24,22 @@ class SimulationSettings(Model):
 
     `misalignment` (0 to 1) is how far the column is out of adjustment: focus, beam,
     exposure, pixel size and the aperture's place are then off by amounts that the seed
-    decides and that no message tells. The tissue repeats every `tissue_repeat_px`
+    decides and that no message carries. The tissue repeats every `tissue_repeat_px`
     pixels (0: never), which spares the time to draw it anew. The slot of the tape that
     LOWMAG shows is `aperture_width_mm` by `aperture_height_mm`.
+
+    The camera's frames have `tile_px` by `tile_px` pixels of `bit_depth` bits and take
+    `exposure_ms`; `electrons` a pixel give the noise (0: none). The camera is turned by
+    `rotation_deg` against the stage, each tile besides by `turn_sd_deg`. `vignette` is
+    the fall of light towards the corners, `pattern` the fixed pattern of the sensor,
+    `dust` the number of specks, `drift` the change of the beam over a montage.
+    `blurred` tiles have a blur of `blur_px`, `jumped` ones miss their place by
+    `jump_px`.
+
+    The stage moves by `stage_speed_um_s`, settles for `stage_settle_ms` and ends at
+    `stage_limit_um`; it tilts by `tilt_speed_deg_s` up to `tilt_limit_deg`. The tape
+    has that many `apertures`; the next one takes `aperture_change_s`. A step of the
+    autoloader takes `transfer_step_s`.
     """
 
     seed: int = Field(default=1, ge=0)

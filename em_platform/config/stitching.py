@@ -18,6 +18,8 @@ class TileSettings(Model):
 
     What follows from these is decided once for a montage, and again only when one of
     them has changed.
+
+    `percentiles` of the sample become black and white.
     """
 
     flat_field: Literal["auto", "none", "estimate", "acquired"] = "auto"
@@ -44,6 +46,11 @@ class MatchSettings(Model):
     """How the shift of two neighbours is measured.
 
     `search_px` bounds how far a tile may lie from its nominal place.
+
+    Neighbours that share at least `min_overlap_px` are compared, in `patches` along the
+    overlap. A patch counts with a correlation of `min_score`; an edge is matched when
+    `min_points` of them agree, or its peak stands `min_peak_z` standard deviations
+    above the noise.
     """
 
     search_px: int = Field(default=128, gt=0)
@@ -62,6 +69,8 @@ class SolveSettings(Model):
     the weight of a nominal shift against a perfect match: it places tiles that no match
     connects and is too small to bend the rest. `shape_weight` holds an affine tile's
     scale and shear. A match farther than `outlier_px` from the fit is left out.
+
+    `model` is what may be done to a tile.
     """
 
     model: Literal["auto", "translation", "rigid", "affine"] = "auto"
@@ -76,6 +85,8 @@ class RenderSettings(Model):
     A shard is one file of many chunks; a chunk is what a viewer loads. Without `levels`
     the pyramid ends where the whole image fits into one chunk. `background` is the grey
     level where no tile lies. `tile_cache_mb` bounds the tiles that a worker remembers.
+
+    Edges are `chunk_px` and `shard_px`; `compression_level` is Zstandard's.
     """
 
     chunk_px: int = Field(default=512, gt=0)
@@ -110,6 +121,10 @@ class QualitySettings(Model):
     edges, and its mean may differ from the usual one by `max_mean_drift` (a fraction);
     a uniform tile below the grey level `min_mean` saw no beam. An aperture whose middle
     is found more than `max_centroid_shift_nm` from before has slipped.
+
+    A tile shows something when its standard deviation reaches `min_std`, and is
+    saturated above `max_saturated_fraction`. An edge needs `min_points_per_edge`;
+    `max_disconnected_tiles` may be without a way to the others.
     """
 
     min_focus: float = Field(default=0.05, ge=0.0, le=1.0)

@@ -21,13 +21,12 @@ from em_platform.formats.raster import (
     read_raster,
 )
 from em_platform.formats.source import Source, open_source
-from em_platform.formats.tiff import read_tiff, read_tiff_header
+from em_platform.formats.tiff import is_tiff, read_tiff, read_tiff_header
 from em_platform.model import Box, Size
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".mrc")
 """Names that may hold a tile."""
 
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GREY = {"u1", "u2", "i2", "f4"}
 _LEVEL = re.compile(r"^(?P<image>.+\.zarr)/(?P<level>\d+)/?$")
 _INDEX = re.compile(r"^(?P<file>.*\.[A-Za-z]+)#(?P<index>\d+)$")
@@ -83,7 +82,7 @@ def read_image(
         return _one_grey(_level_pixels(level, box, options), uri)
     file, index = split_index(uri)
     source = open_source(file, options, whole=box is None)
-    if source.read(0, 4) in _TIFF_STARTS:
+    if is_tiff(source):
         return _one_grey(read_tiff(source, box), uri)
     if source.read(0, 8) == PNG_START or source.read(0, 3) == JPEG_START:
         image = read_raster(source)
@@ -139,7 +138,7 @@ def split_index(uri: str) -> tuple[str, int]:
 
 def _header(source: Source, index: int) -> tuple[int, int, int, str]:
     start = source.read(0, 8)
-    if start[:4] in _TIFF_STARTS:
+    if is_tiff(source):
         tiff = read_tiff_header(source)
         return tiff.height_px, tiff.width_px, tiff.samples, tiff.dtype
     if start == PNG_START:

@@ -23,7 +23,7 @@ from em_platform.formats.source import (
     open_source,
 )
 from em_platform.formats.stack import StackVolume, stack_of
-from em_platform.formats.tiff_stack import is_tiff, open_tiff
+from em_platform.formats.tiff import is_tiff, open_tiff
 from em_platform.formats.volume import Volume
 from em_platform.model.volume import VolumeInfo
 

@@ -8,7 +8,6 @@ adds below the picture, its info bar, stay in it: `info_bar_rows` says how many.
 
 import json
 import re
-import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -239,9 +238,7 @@ def _openfibsem(said: Mapping[str, Any]) -> SemScale:
 
 
 def _olympus(directory: Directory) -> SemScale:
-    """Olympus SIS: a list of records; that of kind 1 has the calibration."""
-    at = directory.number(OLYMPUS_TAG)
-    header = directory.source.read(at, 60)
+    """Olympus SIS: tifffile reads its records; lengths in m."""
     tags = _filled(
         {
             "microscope": directory.text(271),
@@ -250,22 +247,10 @@ def _olympus(directory: Directory) -> SemScale:
             "imaging_time": directory.text(306)[11:],
         }
     )
-    voxel = None
-    if len(header) == 60 and header[:4] == b"SIS0":
-        (count,) = struct.unpack("<H", header[58:])
-        records = directory.source.read(at + 60, 8 * min(count, 512))
-        for kind, _, place in struct.iter_unpack("<hhI", _even(records)):
-            found = directory.source.read(place, 46)
-            if kind == 1 and len(found) == 46:
-                exponent, x, y, magnification = struct.unpack("<10xhdd8xd2x", found)
-                unit = 10.0 ** max(-30, min(exponent, 30))
-                voxel = _plane(y * unit, x * unit)
-                tags |= _filled({"magnification": magnification})
+    stated = _mapping(directory.page.tags.valueof(OLYMPUS_TAG))
+    tags |= _filled({"magnification": _number(stated.get("magnification"))})
+    voxel = _plane(stated.get("pixelsizey"), stated.get("pixelsizex"))
     return SemScale(dialect="Olympus SIS", voxel_size_nm=voxel, tags=tags)
-
-
-def _even(records: bytes) -> bytes:
-    return records[: len(records) // 8 * 8]
 
 
 def _plane(y_m: Any, x_m: Any) -> tuple[float, float, float] | None:

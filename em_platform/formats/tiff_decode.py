@@ -7,7 +7,6 @@ unpacking the whole file to a scratch first, needs the disk twice and makes the 
 plane wait for the last.
 """
 
-import io
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
 from em_platform.formats.source import Source
-from em_platform.formats.tiff_directory import Window, read_directory
+from em_platform.formats.tiff_directory import Directory, TiffReader
 from em_platform.formats.tiff_pages import PageLayout, layout_of, segments_of
 from em_platform.formats.volume import (
     DECODED,
@@ -40,8 +39,6 @@ class CodedVolume:
     source: Source
     key: FileKey
     layout: PageLayout
-    order: str
-    big: bool
     directory_offsets: tuple[int, ...]
 
     def __eq__(self, other: object) -> bool:
@@ -86,10 +83,9 @@ class _Page:
     """One page: where its segments are and what decodes them."""
 
     volume: CodedVolume
+    directory: Directory
     offsets: NDArray[np.int64]
     counts: NDArray[np.int64]
-    tables: bytes | None
-    decode: Any
 
     def segment(self, index: int) -> NDArray[Any]:
         """The pixels of a strip or tile, cut at the page's edge."""
@@ -101,90 +97,42 @@ class _Page:
         return pixels
 
     def _decode(self, index: int) -> NDArray[Any]:
-        volume, count = self.volume, int(self.counts[index])
-        height, width = volume.layout.segment_shape
-        dtype = np.dtype(volume.info.dtype)
+        source, layout = self.volume.source, self.volume.layout
+        dtype, count = np.dtype(self.volume.info.dtype), int(self.counts[index])
+        height, width = layout.segment_shape
         size = height * width * dtype.itemsize
         if not is_plausible(count, size):
-            raise _undecodable(volume.source, f"{count} bytes for {size}")
-        content = volume.source.read(int(self.offsets[index]), count)
-        rows = min(height, volume.layout.height - index // self._across() * height)
-        columns = min(width, volume.layout.width - index % self._across() * width)
+            raise _undecodable(source, f"{count} bytes for {size}")
+        content = source.read(int(self.offsets[index]), count)
+        across = -(-layout.width // width)
+        rows = min(height, layout.height - index // across * height)
+        columns = min(width, layout.width - index % across * width)
         if not content:
             # A hole: programs leave strips of zeros out.
             return np.zeros((rows, columns), dtype)
+        page = self.directory.page
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                pixels, *_ = self.decode(content, index, jpegtables=self.tables)
+                pixels, *_ = page.decode(content, index, jpegtables=page.jpegtables)
         except Exception as error:
-            raise _undecodable(volume.source, str(error)) from error
+            raise _undecodable(source, str(error)) from error
         if pixels is None or pixels.size < rows * columns:
-            raise _undecodable(volume.source, "too few pixels")
+            raise _undecodable(source, "too few pixels")
         plane = np.asarray(pixels).reshape(-1, pixels.shape[-2])
         return np.ascontiguousarray(plane[:rows, :columns]).astype(dtype, copy=False)
-
-    def _across(self) -> int:
-        layout = self.volume.layout
-        return -(-layout.width // layout.segment_shape[1])
 
 
 @lru_cache(maxsize=128)
 def _page(volume: CodedVolume, at: int) -> _Page:
-    directory = read_directory(
-        Window(volume.source), at, order=volume.order, big=volume.big
-    )
+    directory = _reader(volume).directory(at)
     offsets, counts = segments_of(directory, layout_of(directory))
-    return _Page(
-        volume=volume,
-        offsets=offsets,
-        counts=counts,
-        tables=directory.content(347) or None,
-        decode=_decoder(volume),
-    )
+    return _Page(volume, directory, offsets, counts)
 
 
 @lru_cache(maxsize=8)
-def _decoder(volume: CodedVolume) -> Any:
-    """The function of tifffile that decodes a segment of pages like the first."""
-    import tifffile
-
-    file = io.BufferedReader(_SourceFile(volume.source))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with tifffile.TiffFile(file) as tiff:
-                return tiff.pages.first.decode
-    except Exception as error:
-        raise _undecodable(volume.source, str(error)) from error
-
-
-class _SourceFile(io.RawIOBase):
-    """A source as an open file, for tifffile to read its tags."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        start = {0: 0, 1: self._at, 2: self._source.length}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        content = self._source.read(self._at, len(buffer))
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)
+def _reader(volume: CodedVolume) -> TiffReader:
+    return TiffReader(volume.source)
 
 
 def _undecodable(source: Source, why: str) -> FormatError:

@@ -1,50 +1,42 @@
-"""The directories of a TIFF: which tags it has, read lazily and without trust.
+"""The directories of a TIFF, parsed by tifffile through ranged reads, without trust.
 
-TIFF 6.0 and BigTIFF. A directory is one or two small reads; the values of a tag are
-read when asked for, and never more than the file holds.
+tifffile reads header, directories and tags; what it is given instead of a file reads
+blocks of a local file or a URL and remembers the last ones, so that a directory costs
+one or two small reads. The chain of directories is walked here and not by
+`TiffFile.pages`: pages at equal distances are found without looking at each.
 """
 
+import io
+import logging
 import struct
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
 from em_platform.formats.source import Source
 
+if TYPE_CHECKING:
+    import tifffile
+
+# What tifffile finds odd in a file it logs; here it is an error or of no importance.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-_TYPES = {
-    1: "u1",
-    2: "S1",
-    3: "u2",
-    4: "u4",
-    5: "u4",
-    6: "i1",
-    7: "u1",
-    8: "i2",
-    9: "i4",
-    10: "i4",
-    11: "f4",
-    12: "f8",
-    13: "u4",
-    16: "u8",
-    17: "i8",
-    18: "u8",
-}
-_RATIONAL = {5, 10}
 _STORAGE = {256: 0, 257: 0, 258: 1, 259: 1, 262: 1, 266: 1, 277: 1, 284: 1, 317: 1} | {
     322: 0,
     323: 0,
     339: 1,
 }
 """Tags that say how pixels are stored, and what their absence means."""
-_MOST_TAGS = 4096
+_SEGMENTS = {273, 279, 324, 325}
+# No acquisition has so many pages; a damaged chain may be longer than any patience.
 _MOST_PAGES = 1_000_000
 # A page's directory and its lists are near each other; a request costs more than bytes.
 _LOCAL_BLOCK_BYTES = 4096
@@ -52,37 +44,53 @@ _REMOTE_BLOCK_BYTES = 1 << 16
 _BLOCKS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    kind: int
-    count: int
-    content: bytes
-    """The bytes of the values, or those of the place where they are."""
-
-
-class Window:
-    """The bytes of a file, read in blocks of which the last ones are remembered."""
+class RangedFile(io.RawIOBase):
+    """A source as an open file, read in blocks of which the last ones are kept."""
 
     def __init__(self, source: Source) -> None:
-        self.source = source
+        self._source = source
         local = source.path is not None
         self._step = _LOCAL_BLOCK_BYTES if local else _REMOTE_BLOCK_BYTES
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._at = 0
 
-    def read(self, at: int, count: int) -> bytes:
-        """`count` bytes from `at`; fewer where the file ends."""
-        end = min(at + count, self.source.length)
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        start = {0: 0, 1: self._at, 2: self._source.length}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; fewer where the file ends."""
+        at, length = self._at, self._source.length
+        end = length if size < 0 else min(at + size, length)
+        if end <= at:
+            return b""
+        self._at = end
         if end - at > _BLOCKS * self._step:
-            return self.source.read(at, end - at)
-        first, last = at // self._step, max(at, end - 1) // self._step
+            return self._source.read(at, end - at)
+        first, last = at // self._step, (end - 1) // self._step
         content = b"".join(self._block(number) for number in range(first, last + 1))
-        return content[at - first * self._step : max(at, end) - first * self._step]
+        return content[at - first * self._step : end - first * self._step]
+
+    def readinto(self, buffer: Any) -> int:
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
     def _block(self, number: int) -> bytes:
         if number not in self._blocks:
             at = number * self._step
-            count = max(0, min(self._step, self.source.length - at))
-            self._blocks[number] = self.source.read(at, count) if count else b""
+            count = min(self._step, self._source.length - at)
+            self._blocks[number] = self._source.read(at, count)
             if len(self._blocks) > _BLOCKS:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(number)
@@ -91,48 +99,37 @@ class Window:
 
 @dataclass(frozen=True)
 class Directory:
-    """One directory: its place, the tags that it has, where the next one is."""
+    """One directory: its place, its tags, where the next one is."""
 
-    window: Window
-    order: str
-    big: bool
+    file: "TiffReader"
+    page: "tifffile.TiffPage"
     offset: int
-    entries: dict[int, _Entry]
     following: int
     """Where the next directory is; 0 behind the last."""
 
     @property
     def source(self) -> Source:
         """The file."""
-        return self.window.source
+        return self.file.source
 
     def __contains__(self, code: int) -> bool:
-        return code in self.entries
-
-    def numbers(self, code: int) -> NDArray[Any]:
-        """All values of a tag; of a ratio its quotient. Empty where there is none."""
-        entry = self.entries.get(code)
-        if entry is None or entry.kind not in _TYPES:
-            return np.empty(0)
-        values: NDArray[Any] = np.frombuffer(
-            self.content(code), self.order + _TYPES[entry.kind]
-        )
-        if entry.kind in _RATIONAL:
-            above, below = values[0::2].astype(float), values[1::2].astype(float)
-            values = np.divide(above, below, out=np.zeros_like(above), where=below != 0)
-        return values
+        return code in self.page.tags
 
     def number(self, code: int, otherwise: int = 0) -> int:
         """The first value of a tag as a whole number."""
-        values = self.numbers(code)
-        return (
-            int(values[0]) if values.size and values.dtype.kind in "iu" else otherwise
-        )
+        value = self._value(code)
+        value = value[0] if isinstance(value, tuple) and value else value
+        return int(value) if isinstance(value, int) else otherwise
+
+    def ratio(self, code: int) -> float:
+        """The quotient that a tag holds; 0 where there is none."""
+        value = self._value(code)
+        if not isinstance(value, tuple) or len(value) < 2 or not value[1]:
+            return 0.0
+        return float(value[0]) / float(value[1])
 
     def text(self, code: int) -> str:
         """A tag's text up to its end mark; UTF-8, or else Latin-1."""
-        if code not in self.entries:
-            return ""
         content = self.content(code).split(b"\0")[0]
         try:
             return content.decode("utf-8").strip()
@@ -140,95 +137,133 @@ class Directory:
             return content.decode("latin-1").strip()
 
     def content(self, code: int) -> bytes:
-        """The bytes of a tag's values, empty where there is none.
-
-        Raises
-        ------
-        FormatError
-            They are promised behind the file's end.
-        """
-        entry = self.entries.get(code)
-        if entry is None:
-            return b""
-        size = _size(entry)
-        if size <= len(entry.content):
-            return entry.content[:size]
-        (at,) = struct.unpack(
-            self.order + ("Q" if self.big else "I"),
-            entry.content[: 8 if self.big else 4],
+        """The bytes of a tag's values, empty where there is none."""
+        tag = self.page.tags.get(code)
+        return (
+            b"" if tag is None else self.file.read(tag.valueoffset, tag.valuebytecount)
         )
-        if at + size > self.source.length:
-            raise cut_short(self.source, f"tag {code} ends at {at + size}")
-        return self.window.read(at, size)
 
     @cached_property
     def uniform_key(self) -> tuple[object, ...]:
         """Equal for pages whose pixels are stored in the same way."""
         height = self.number(257)
         rows = min(self.number(278, height) or height, height)
-        values = [
-            tuple(self.numbers(code).tolist()) or (default,)
-            for code, default in _STORAGE.items()
-        ]
-        return (rows, *values)
+        tags = self.page.tags
+        return (rows, *(tags.valueof(code, default=n) for code, n in _STORAGE.items()))
+
+    def _value(self, code: int) -> Any:
+        return self.page.tags.valueof(code)
+
+
+class TiffReader:
+    """A TIFF whose directories are read one by one; for many threads.
+
+    Raises
+    ------
+    FormatError
+        Not a TIFF, or cut short.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._lock = threading.Lock()
+        self._handle = RangedFile(source)
+        start = source.read(0, 16)
+        if len(start) < 16:
+            raise cut_short(source, "its directory is not there")
+        if not is_tiff(source):
+            raise FormatError(
+                f"{source.uri}: found a file that starts with {start[:4]!r}, expected "
+                "TIFF; convert it",
+                uri=source.uri,
+            )
+        # A third of a second to import; Dagster's processes load this module only.
+        import tifffile
+
+        try:
+            self._file = tifffile.TiffFile(cast("IO[bytes]", self._handle))
+        except Exception as error:
+            # Of damaged bytes tifffile raises nearly anything.
+            raise cut_short(source, "its directory is not there") from error
+        self.order = self._file.byteorder
+        self.big = self._file.is_bigtiff
+        self._format = self._file.tiff
+        at = start[8:16] if self.big else start[4:8]
+        (self._first,) = struct.unpack(self._format.offsetformat, at)
+
+    def read(self, at: int, count: int) -> bytes:
+        """`count` bytes from `at`; fewer where the file ends."""
+        with self._lock:
+            self._handle.seek(at)
+            return self._handle.read(count)
+
+    def directories(self) -> Iterator[Directory]:
+        """All directories of the chain, each read when it is asked for.
+
+        Raises
+        ------
+        FormatError
+            A directory is behind the file's end, or the chain bites its tail.
+        """
+        at, seen = self._first, set[int]()
+        while at:
+            if at in seen or len(seen) >= _MOST_PAGES:
+                raise FormatError(
+                    f"{self.source.uri}: found a directory of this TIFF twice, "
+                    "expected an end; save it again",
+                    uri=self.source.uri,
+                )
+            seen.add(at)
+            directory = self.directory(at)
+            yield directory
+            at = directory.following
+
+    def directory(self, at: int) -> Directory:
+        """The directory at a place in the file."""
+        form, source = self._format, self.source
+        head = self.read(at, form.tagnosize)
+        if len(head) < form.tagnosize:
+            raise cut_short(source, f"a directory is promised at {at}")
+        (count,) = struct.unpack(form.tagnoformat, head)
+        size = count * form.tagsize + form.offsetsize
+        table = self.read(at + form.tagnosize, min(size, source.length))
+        if len(table) < size:
+            raise cut_short(source, f"a directory ends at {at + form.tagnosize + size}")
+        (following,) = struct.unpack(form.offsetformat, table[-form.offsetsize :])
+        codes = np.frombuffer(
+            table, {"names": ["code"], "formats": [f"{self.order}u2"], "offsets": [0],
+                    "itemsize": form.tagsize}, count,
+        )["code"]  # fmt: skip
+        page = self._page(at)
+        # tifffile leaves out a tag whose values are not in the file.
+        lost = {int(code) for code in codes} & (_SEGMENTS | set(_STORAGE)) - set(
+            page.tags.keys()
+        )
+        if lost:
+            raise cut_short(source, f"the values of tag {min(lost)} are not there")
+        return Directory(file=self, page=page, offset=at, following=following)
+
+    def _page(self, at: int) -> "tifffile.TiffPage":
+        first = self._file.pages.first
+        if first.offset == at:
+            return first
+        import tifffile
+
+        with self._lock:
+            self._handle.seek(at)
+            try:
+                return tifffile.TiffPage(self._file, index=0)
+            except Exception as error:
+                raise FormatError(
+                    f"{self.source.uri}: found a damaged directory at {at} of this "
+                    f"TIFF ({error}), expected its tags; save it again",
+                    uri=self.source.uri,
+                ) from error
 
 
 def is_tiff(source: Source) -> bool:
     """Whether the file claims to be a TIFF."""
     return source.read(0, 4) in TIFF_STARTS
-
-
-def directories(source: Source) -> Iterator[Directory]:
-    """All directories of the chain, each read when it is asked for.
-
-    Raises
-    ------
-    FormatError
-        A directory lies behind the file's end, or the chain bites its tail.
-    """
-    order, big, at = _first(source)
-    window = Window(source)
-    seen: set[int] = set()
-    while at:
-        if at in seen or len(seen) >= _MOST_PAGES:
-            raise FormatError(
-                f"{source.uri}: found a directory of this TIFF twice, expected an end; "
-                "save it again",
-                uri=source.uri,
-            )
-        seen.add(at)
-        directory = read_directory(window, at, order=order, big=big)
-        yield directory
-        at = directory.following
-
-
-def read_directory(window: Window, at: int, *, order: str, big: bool) -> Directory:
-    """The directory at a place in the file."""
-    source = window.source
-    count_code, entry_size, word = ("Q", 20, "Q") if big else ("H", 12, "I")
-    width, pointer = struct.calcsize(count_code), struct.calcsize(word)
-    head = window.read(at, width)
-    if len(head) < width:
-        raise cut_short(source, f"a directory is promised at {at}")
-    (count,) = struct.unpack(order + count_code, head)
-    if count > _MOST_TAGS:
-        raise FormatError(
-            f"{source.uri}: found a directory of {count} tags in this TIFF, expected "
-            f"at most {_MOST_TAGS}; save it again",
-            uri=source.uri,
-        )
-    size = width + count * entry_size + pointer
-    table = window.read(at, size)
-    if len(table) < size:
-        raise cut_short(source, f"a directory ends at {at + size}")
-    entries: dict[int, _Entry] = {}
-    for place in range(width, width + count * entry_size, entry_size):
-        code, kind = struct.unpack_from(order + "HH", table, place)
-        (values,) = struct.unpack_from(order + word, table, place + 4)
-        content = table[place + 4 + pointer : place + entry_size]
-        entries.setdefault(code, _Entry(kind, values, content))
-    (following,) = struct.unpack_from(order + word, table, size - pointer)
-    return Directory(window, order, big, at, entries, following)
 
 
 def cut_short(source: Source, why: str) -> FormatError:
@@ -238,28 +273,3 @@ def cut_short(source: Source, why: str) -> FormatError:
         "it again from where it was made",
         uri=source.uri,
     )
-
-
-def _first(source: Source) -> tuple[str, bool, int]:
-    start = source.read(0, 16)
-    order = "<" if start[:2] == b"II" else ">"
-    if len(start) < 16:
-        raise cut_short(source, "its directory is not there")
-    if not is_tiff(source):
-        raise FormatError(
-            f"{source.uri}: found a file that starts with {start[:4]!r}, expected TIFF"
-            "; convert it",
-            uri=source.uri,
-        )
-    big = start[2:4] in (b"+\0", b"\0+")
-    (at,) = struct.unpack(
-        order + ("Q" if big else "I"), start[8:16] if big else start[4:8]
-    )
-    return order, big, at
-
-
-def _size(entry: _Entry) -> int:
-    if entry.kind not in _TYPES:
-        return 0
-    pair = 2 if entry.kind in _RATIONAL else 1
-    return entry.count * np.dtype(_TYPES[entry.kind]).itemsize * pair

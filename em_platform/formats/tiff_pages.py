@@ -10,12 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from em_platform.errors import FormatError
-from em_platform.formats.tiff_directory import (
-    Directory,
-    cut_short,
-    directories,
-    read_directory,
-)
+from em_platform.formats.tiff_directory import Directory, cut_short
 
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _REDUCED = 1
@@ -85,7 +80,7 @@ def layout_of(directory: Directory) -> PageLayout:
             "floats; convert it",
             uri=uri,
         )
-    dtype = np.dtype(f"{directory.order}{kind}{max(bits, 8) // 8}")
+    dtype = np.dtype(f"{directory.file.order}{kind}{max(bits, 8) // 8}")
     tiled = 322 in directory
     if tiled:
         segment = (directory.number(323), directory.number(322))
@@ -145,10 +140,12 @@ def segments_of(
     directory: Directory, layout: PageLayout
 ) -> tuple[np.ndarray, np.ndarray]:
     """Start and length in bytes of each strip or tile, `(n,)` each."""
-    codes = (324, 325) if layout.tiled else (273, 279)
-    offsets, counts = (
-        directory.numbers(code).astype(np.int64, copy=False) for code in codes
-    )
+    page = directory.page
+    try:
+        offsets = np.array(page.dataoffsets, np.int64)
+        counts = np.array(page.databytecounts, np.int64)
+    except OverflowError as error:
+        raise cut_short(directory.source, "pixels are promised far behind") from error
     height, width = layout.segment_shape
     expected = -(-layout.height // height) * -(-layout.width // width)
     if counts.size == 0 and layout.simple and expected == 1:
@@ -207,7 +204,7 @@ def _matching(first: Directory, place: int) -> Directory | None:
     if not place:
         return None
     try:
-        page = read_directory(first.window, place, order=first.order, big=first.big)
+        page = first.file.directory(place)
         return page if page.uniform_key == first.uniform_key else None
     except FormatError:
         return None
@@ -218,7 +215,7 @@ def _walked(first: Directory, layout: PageLayout) -> Pages:
     plain: list[int | None] = []
     others: list[str] = []
     between: Directory | None = None
-    for number, page in enumerate(directories(first.source)):
+    for number, page in enumerate(first.file.directories()):
         reduced = bool(page.number(254) & _REDUCED) and page.offset != first.offset
         if page.uniform_key != first.uniform_key or reduced:
             others.append(_described(number, page))

@@ -34,19 +34,15 @@ class TiffScale:
 def scale_of(directory: Directory) -> TiffScale:
     """What the first directory says of the voxels' size and of the pages' meaning."""
     text = directory.text(270)
+    per_unit = directory.ratio(283), directory.ratio(282)
+    unit = directory.number(296, _INCH)
     if text.startswith("ImageJ="):
-        return imagej_scale(
-            text, per_unit=_per_unit(directory), unit=directory.number(296, _INCH)
-        )
+        return imagej_scale(text, per_unit=per_unit, unit=unit)
     if text.startswith("<") and "<OME" in text[:1000]:
         found = ome_scale(text)
         if found is not None:
             return found
-    return TiffScale(
-        voxel_size_nm=resolution_nm(
-            _per_unit(directory), unit=directory.number(296, _INCH)
-        )
-    )
+    return TiffScale(voxel_size_nm=resolution_nm(per_unit, unit=unit))
 
 
 def imagej_scale(
@@ -127,12 +123,6 @@ def resolution_nm(
     if y is None or x is None or max(y, x) > _LONGEST_NM:
         return None
     return 0.0, y, x
-
-
-def _per_unit(directory: Directory) -> tuple[float, float]:
-    found = [directory.numbers(code) for code in (283, 282)]
-    y, x = (float(values[0]) if values.size else 0.0 for values in found)
-    return y, x
 
 
 def _number(text: str) -> float:

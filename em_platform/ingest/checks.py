@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from em_platform.config import VolumeQualitySettings
-from em_platform.ingest.described import Lengths
+from em_platform.ingest.source import Lengths
 from em_platform.model import Check, Severity
 from em_platform.model.ingest import Entry, RawItem, VolumeItem
 from em_platform.model.volume import WrittenVolume

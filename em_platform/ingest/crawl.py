@@ -62,7 +62,7 @@ def from_any(urls: Iterable[str], ask: Callable[[str], T]) -> tuple[str, T]:
     Raises
     ------
     SourceRefused, SourceUnavailable
-        What the first one said, where none answers.
+        The error of the first one, where none answers.
     """
     first: SourceError | None = None
     for url in urls:
@@ -78,8 +78,8 @@ def with_sizes(web: Web, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
 
     def measure(file: RemoteFile) -> RemoteFile:
         head = web.head(file.url)
-        said = {"size_bytes": head.size_bytes, "etag": head.etag}
-        return file.model_copy(update=said)
+        stated = {"size_bytes": head.size_bytes, "etag": head.etag}
+        return file.model_copy(update=stated)
 
     with ThreadPoolExecutor(8, "head") as pool:
         return tuple(pool.map(measure, files))

@@ -16,17 +16,19 @@ import requests
 from numpy.typing import NDArray
 
 from em_platform.errors import SourceUnavailable
-from em_platform.ingest.answers import Cut
-from em_platform.ingest.dvid_boxes import aligned, blocks_of, parts
 from em_platform.ingest.dvid_instance import (
     Box,
     DvidInstance,
     DvidVersion,
     Three,
+    aligned,
+    blocks_of,
     parse_info,
     parse_version,
+    parts,
 )
 from em_platform.ingest.dvid_stream import blocks_in, decoded
+from em_platform.ingest.http_answers import Cut
 from em_platform.ingest.web import Web
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
 from em_platform.formats import decode_label_block
-from em_platform.ingest.answers import Cut
 from em_platform.ingest.dvid_instance import DvidInstance, Three
+from em_platform.ingest.http_answers import Cut
 
 _HEAD = struct.Struct("<4i")
 

@@ -105,27 +105,27 @@ def entry_of_json(answer: Any, number: str) -> EmpiarEntry:
         It holds no such entry.
     """
     accession = f"EMPIAR-{number}"
-    said = answer.get(accession) if isinstance(answer, Mapping) else None
-    if not isinstance(said, Mapping) or not said.get("title"):
+    fields = answer.get(accession) if isinstance(answer, Mapping) else None
+    if not isinstance(fields, Mapping) or not fields.get("title"):
         found = ", ".join(map(str, answer)) if isinstance(answer, Mapping) else ""
         raise FormatError(
             f"ebi: EMPIAR's answer holds {found[:100] or 'no object'}, expected the "
             f"entry {accession} with a title; check ingest.ebi.api_url",
             accession=accession,
         )
-    citations = [each for each in said.get("citation") or () if each]
+    citations = [each for each in fields.get("citation") or () if each]
     first: Mapping[str, Any] = citations[0] if citations else {}
     return EmpiarEntry(
         number=number,
-        title=_words(said["title"]),
-        experiment_type=_words(said.get("experiment_type")),
-        release_date=_words(said.get("release_date")),
-        doi=_words(said.get("entry_doi")),
+        title=_words(fields["title"]),
+        experiment_type=_words(fields.get("experiment_type")),
+        release_date=_words(fields.get("release_date")),
+        doi=_words(fields.get("entry_doi")),
         citation=_citation(first, _names(first.get("authors"))),
         citation_doi=_words(first.get("doi")),
-        authors=_names(said.get("authors")),
-        size=_words(said.get("dataset_size")),
-        image_sets=tuple(_set_of_json(each) for each in said.get("imagesets") or ()),
+        authors=_names(fields.get("authors")),
+        size=_words(fields.get("dataset_size")),
+        image_sets=tuple(_set_of_json(each) for each in fields.get("imagesets") or ()),
     )
 
 
@@ -188,19 +188,19 @@ def modality_of(experiment_type: str) -> str:
     return words.get(experiment_type.strip().lower(), "EM")
 
 
-def _set_of_json(said: Mapping[str, Any]) -> ImageSet:
+def _set_of_json(fields: Mapping[str, Any]) -> ImageSet:
     return ImageSet(
-        name=_words(said.get("name")),
-        directory=_words(said.get("directory")).strip("/"),
-        category=_words(said.get("category")),
-        formats=_formats(said.get("data_format"), said.get("header_format")),
-        pattern=_words(said.get("micrographs_file_pattern")).strip("/"),
-        pixel_nm=_pixel_nm(said.get("pixel_height"), said.get("pixel_width")),
-        voxel_type=_words(said.get("voxel_type")),
-        width_px=_whole(said.get("image_width")),
-        height_px=_whole(said.get("image_height")),
-        number=_whole(said.get("num_images_or_tilt_series")),
-        details=str(said.get("details") or "").strip(),
+        name=_words(fields.get("name")),
+        directory=_words(fields.get("directory")).strip("/"),
+        category=_words(fields.get("category")),
+        formats=_formats(fields.get("data_format"), fields.get("header_format")),
+        pattern=_words(fields.get("micrographs_file_pattern")).strip("/"),
+        pixel_nm=_pixel_nm(fields.get("pixel_height"), fields.get("pixel_width")),
+        voxel_type=_words(fields.get("voxel_type")),
+        width_px=_whole(fields.get("image_width")),
+        height_px=_whole(fields.get("image_height")),
+        number=_whole(fields.get("num_images_or_tilt_series")),
+        details=str(fields.get("details") or "").strip(),
     )
 
 
@@ -247,13 +247,13 @@ def _names(authors: Sequence[Any] | None) -> tuple[str, ...]:
     return tuple(_words(each.get("name")) for each in given if each.get("name"))
 
 
-def _citation(said: Mapping[str, Any], authors: tuple[str, ...]) -> str:
+def _citation(fields: Mapping[str, Any], authors: tuple[str, ...]) -> str:
     """One line; as much of it as is there."""
-    where = (said.get("journal"), said.get("volume"), said.get("first_page"))
+    where = (fields.get("journal"), fields.get("volume"), fields.get("first_page"))
     parts = (
         ", ".join(authors),
-        f"({said['year']})" if said.get("year") else "",
-        _words(said.get("title")).rstrip("."),
+        f"({fields['year']})" if fields.get("year") else "",
+        _words(fields.get("title")).rstrip("."),
         " ".join(_words(each) for each in where if each),
     )
     return ". ".join(part for part in parts if part)
@@ -261,9 +261,9 @@ def _citation(said: Mapping[str, Any], authors: tuple[str, ...]) -> str:
 
 def _citation_of_xml(element: ElementTree.Element) -> str:
     names = ("journal", "volume", "year", "title", "firstPage")
-    said = {name: _text(element, name) for name in names}
-    said["first_page"] = said["firstPage"]
-    return _citation(said, tuple(_texts(element, "author")))
+    fields = {name: _text(element, name) for name in names}
+    fields["first_page"] = fields["firstPage"]
+    return _citation(fields, tuple(_texts(element, "author")))
 
 
 def _texts(element: ElementTree.Element, path: str) -> Iterator[str]:

@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import (
     Executor,
     Future,
@@ -12,16 +13,16 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from em_platform.config import Settings, TransferSettings
-from em_platform.errors import ConfigError, OutputRefused
+from em_platform.errors import ConfigError, FormatError, OutputRefused
 from em_platform.ingest.fetch_file import FileFetch, Item, Stopped
-from em_platform.ingest.file_names import OURS, check_names
+from em_platform.ingest.local_file import check_space, gb, written
 from em_platform.ingest.manifest import NAME, Manifest
-from em_platform.ingest.progress import Progress
-from em_platform.ingest.space import check_space, gb, written
+from em_platform.ingest.manifest import NAME as MANIFEST
+from em_platform.ingest.source import Progress
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, FetchedFile, RawItem, RemoteFile
 from em_platform.processes.single_instance import try_lock
@@ -68,7 +69,7 @@ def fetch_files(
         folder.mkdir(parents=True, exist_ok=True)
     counter = _Counter(progress)
     with (
-        _alone(folder, who=who),
+        _locked(folder, who=who),
         Manifest(folder, who=who) as manifest,
         ThreadPoolExecutor(transfer.parts_at_once, "part") as pool,
     ):
@@ -212,16 +213,61 @@ class _Counter:
 
 
 @contextmanager
-def _alone(folder: Path, *, who: str) -> Iterator[None]:
+def _locked(folder: Path, *, who: str) -> Iterator[None]:
     """Hold the item for the block; wait for another process that holds it."""
     lock = folder.with_name(f".{folder.name}.lock")
-    told = False
+    warned = False
     while True:
         with try_lock(lock) as free:
             if free:
                 yield
                 return
-        if not told:
+        if not warned:
             log.warning("%s: another process fetches it; this one waits", who)
-            told = True
+            warned = True
         time.sleep(_LOOK_AGAIN_S)
+
+
+_MOST_BYTES = 240
+"""Of one name, so that a suffix has room: file systems allow 255."""
+OURS = (".partial", ".bad")
+
+
+def check_names(names: Iterable[str], *, who: str) -> None:
+    """Whether all names stay in their folder, and no two are the same file.
+
+    Raises
+    ------
+    FormatError
+        A name leads out, is none, belongs to us, or is there twice.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        wrong = _wrong(name)
+        # The same to a disk that ignores case or the way in which accents are written.
+        same = unicodedata.normalize("NFC", name).casefold()
+        if not wrong and same in seen:
+            wrong = f"is the same file as {seen[same]!r}"
+        if wrong:
+            raise FormatError(
+                f"{who}: the source names a file {name[:200]!r}, which {wrong}; tell "
+                "the source, or take the item off the list",
+                name=name[:200],
+            )
+        seen[same] = name
+
+
+def _wrong(name: str) -> str:
+    parts = name.split("/")
+    if name.startswith("/") or "\\" in name or ".." in parts:
+        return "leads out of its folder"
+    if not name or "" in parts or "." in parts:
+        return "is no name"
+    if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs") for letter in name):
+        return "holds letters that are not seen"
+    if any(len(part.encode()) > _MOST_BYTES for part in parts):
+        return f"is longer than {_MOST_BYTES} bytes"
+    first = PurePosixPath(name).parts[0]
+    if name.endswith(OURS) or first.startswith((MANIFEST, ".")):
+        return "is a name of the platform's own"
+    return ""

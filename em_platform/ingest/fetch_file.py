@@ -16,10 +16,18 @@ from em_platform.errors import (
     SourceUnavailable,
     StorageError,
 )
-from em_platform.ingest.addresses import Addresses
-from em_platform.ingest.answers import shown
+from em_platform.ingest.http_answers import shown
+from em_platform.ingest.local_file import (
+    Digests,
+    put_in_place,
+    read_back,
+    reserve,
+    write_at,
+    written,
+)
 from em_platform.ingest.manifest import Held, Manifest, Part
-from em_platform.ingest.parts import (
+from em_platform.ingest.remote_file import (
+    Addresses,
     Changed,
     NoRanges,
     Offer,
@@ -29,9 +37,6 @@ from em_platform.ingest.parts import (
     missing_ranges,
     offer_of,
 )
-from em_platform.ingest.placing import put_in_place, reserve, write_at
-from em_platform.ingest.read_back import Digests, read_back
-from em_platform.ingest.space import written
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import FetchedFile, RemoteFile
 

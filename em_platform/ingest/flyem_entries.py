@@ -1,10 +1,141 @@
 """What is known of a crop of FlyEM: from its volume, and from its publication."""
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
-from em_platform.ingest.flyem_crops import Crop, extents
-from em_platform.ingest.flyem_volumes import Whole
+import requests
+import urllib3
+
+from em_platform.config import FlyemSettings, TransferSettings
+from em_platform.errors import ConfigError, FormatError, SourceRefused
+from em_platform.ingest.flyem_volumes import Crop, Whole, extents
+from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, RemoteArray
+
+_WHO = "flyem"
+_ODD_ANSWERS = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+
+
+def ask_neuprint(
+    settings: FlyemSettings, transfer: TransferSettings
+) -> dict[str, Any] | None:
+    """The dataset as neuPrint describes it; None without a token.
+
+    `dataset uuid last_modified info version regions primary_regions`; the version of
+    the service is empty where it does not say.
+
+    Raises
+    ------
+    SourceRefused
+        The token is not, or no more, good.
+    SourceUnavailable
+        neuPrint is down.
+    ConfigError
+        The address is not https, the token is half a JSON document, or there is no
+        such dataset.
+    FormatError
+        It answers something else.
+    """
+    token = _plain(settings.neuprint_token.get_secret_value())
+    if not token:
+        return None
+    web = Web(
+        _WHO,
+        settings,
+        transfer,
+        token=token,
+        verify=_verify(settings.neuprint_certificate),
+    )
+    try:
+        return _described(web, settings, token)
+    except _ODD_ANSWERS as error:
+        raise FormatError(
+            f"{_WHO}: {settings.neuprint_url} tells of {settings.neuprint_dataset} in "
+            f"words that are not neuPrint's ({error!r}); check "
+            "ingest.flyem.neuprint_url",
+            url=settings.neuprint_url,
+        ) from error
+    finally:
+        web.close()
+
+
+def _described(web: Web, settings: FlyemSettings, token: str) -> dict[str, Any]:
+    from neuprint import fetch_all_rois, fetch_primary_rois
+
+    client = _client(web, settings, token)
+    known = client.fetch_datasets()[client.dataset]
+    return {
+        "dataset": client.dataset,
+        "uuid": str(known["uuid"]),
+        "last_modified": str(known.get("last-mod", "")),
+        "info": str(known.get("info") or ""),
+        "version": _version(client),
+        "regions": [str(name) for name in fetch_all_rois(client=client)],
+        "primary_regions": [str(name) for name in fetch_primary_rois(client=client)],
+    }
+
+
+def _client(web: Web, settings: FlyemSettings, token: str) -> Any:
+    """neuprint-python's client with our transport."""
+    from neuprint import Client  # takes two seconds
+
+    class Polite(Client):  # type: ignore[misc]
+        def _fetch(self, url: str, json: Any = None, ispost: bool = False) -> _Answer:
+            method = "POST" if ispost else "GET"
+            return _Answer(web.exchange(url, _content, method=method, body=json))
+
+    # The library remembers the datasets of a server until its process ends.
+    Client.DATASETS_CACHE.clear()
+    try:
+        return Polite(settings.neuprint_url, settings.neuprint_dataset, token)
+    except RuntimeError as error:
+        words = " ".join(str(error).split())
+        raise ConfigError(
+            f"{_WHO}: neuPrint at {settings.neuprint_url} cannot be asked ({words}); "
+            "correct ingest.flyem.neuprint_url or ingest.flyem.neuprint_dataset"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What neuprint-python takes of an answer."""
+
+    content: bytes
+
+
+def _content(response: requests.Response) -> bytes:
+    return response.content
+
+
+def _version(client: Any) -> str:
+    """The version of the service, which not every service tells."""
+    try:
+        return str(client.fetch_version())
+    except (SourceRefused, KeyError):
+        return ""
+
+
+def _plain(token: str) -> str:
+    """The token itself, which neuPrint's page shows as JSON, `{"token": "..."}`."""
+    if ":" not in token:
+        return token.strip().strip('"')
+    try:
+        return str(json.loads(token)["token"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{_WHO}: the neuPrint token is neither a token nor the JSON document "
+            "with a token that neuPrint shows; correct ingest.flyem.neuprint_token"
+        ) from error
+
+
+def _verify(certificate: str) -> bool | str:
+    """What to check the server's certificate against; `false`: do not check it."""
+    if certificate.strip().lower() not in ("false", "no", "0"):
+        return certificate or True
+    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    return False
+
 
 Lengths = tuple[float, float, float]
 
@@ -62,7 +193,7 @@ def entry_of(
     voxel = voxel_size_nm or whole.voxel_size_nm
     if voxel is None and known is not None:
         voxel = known.voxel_size_nm
-    said = (
+    stated = (
         {}
         if known is None
         else {
@@ -111,7 +242,7 @@ def entry_of(
             **_version_of(whole),
         },
         snapshot=whole.snapshot,
-        **said,
+        **stated,
     )
 
 

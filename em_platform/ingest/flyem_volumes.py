@@ -1,17 +1,144 @@
 """The volumes of FlyEM out of which crops are taken, in each way to read them."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from em_platform.formats import Volume
+from em_platform.errors import ConfigError
+from em_platform.formats import Region, Volume, bounds_of, shape_of
 from em_platform.ingest.dvid import Dvid, encoding_of
-from em_platform.ingest.dvid_boxes import aligned
-from em_platform.ingest.dvid_instance import DvidVersion, Three, parse_info
-from em_platform.ingest.dvid_volume import dvid_volume
-from em_platform.ingest.flyem_crops import Crop
+from em_platform.ingest.dvid_instance import (
+    DvidInstance,
+    DvidVersion,
+    Three,
+    aligned,
+    parse_info,
+)
 from em_platform.ingest.web import Web
+from em_platform.model.volume import VolumeInfo
+
+Crop = tuple[Three, Three]
+"""Corner and shape, z, y, x."""
+
+_KEY = re.compile(r"\d+(_\d+){5}")
+
+
+def crop_of(key: str) -> Crop:
+    """Corner and shape that a key names.
+
+    Raises
+    ------
+    ConfigError
+        It names none.
+    """
+    numbers = [int(n) for n in key.split("_")] if _KEY.fullmatch(key) else []
+    if not numbers or 0 in numbers[3:]:
+        raise ConfigError(
+            f"flyem: {key!r} is no crop, expected its corner and its shape in voxels "
+            "as z_y_x_dz_dy_dx, such as 20000_18000_16000_512_512_512; correct "
+            "ingest.flyem.items"
+        )
+    z, y, x, dz, dy, dx = numbers
+    return (z, y, x), (dz, dy, dx)
+
+
+def key_of(crop: Crop) -> str:
+    """The key of a crop."""
+    return "_".join(str(n) for part in crop for n in part)
+
+
+def middle_crop(low: Three, high: Three, *, shape: Three, block: Three) -> Crop:
+    """A crop in the middle that begins at a block, and ends at the volume's end.
+
+    The same for the same volume, so that it is fetched once and not at each run anew.
+    """
+    corner, edges = [], []
+    for first, end, wanted, edge in zip(low, high, shape, block, strict=True):
+        length = min(wanted, end - first)
+        begin = (first + (end - first - length) // 2) // edge * edge
+        corner.append(max(begin, first))
+        edges.append(length)
+    return (corner[0], corner[1], corner[2]), (edges[0], edges[1], edges[2])
+
+
+def extents(low: Three, high: Three) -> str:
+    """First and last voxel along each axis, in words."""
+    return ", ".join(
+        f"{axis} {first}-{end - 1}"
+        for axis, first, end in zip("zyx", low, high, strict=True)
+    )
+
+
+WAYS = ("raw", "subvolblocks", "specificblocks")
+"""DVID's endpoints for voxels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DvidVolume:
+    """The voxels from `corner` (z, y, x) on, of the shape that `info` says.
+
+    `way` is the endpoint; `most_raw_bytes` bounds one answer of `raw`. Every read asks
+    for exactly its region, or for the blocks that it touches.
+    """
+
+    info: VolumeInfo
+    dvid: Dvid
+    instance: DvidInstance
+    corner: Three
+    way: str
+    most_raw_bytes: int
+
+    def read(self, region: Region) -> NDArray[Any]:
+        """The voxels of a region, `(z, y, x)`."""
+        bounds = bounds_of(region, self.info.shape)
+        shape = shape_of(bounds)
+        if 0 in shape:
+            return np.zeros(shape, self.instance.dtype)
+        z, y, x = (c + first for c, (first, _) in zip(self.corner, bounds, strict=True))
+        box = (z, y, x), shape
+        if self.way == "raw":
+            return self.dvid.raw(self.instance, box, most_bytes=self.most_raw_bytes)
+        if self.way == "subvolblocks":
+            return self.dvid.subvolblocks(self.instance, box)[0]
+        return self.dvid.specificblocks(self.instance, box)[0]
+
+
+def dvid_volume(
+    dvid: Dvid,
+    instance: DvidInstance,
+    *,
+    crop: tuple[Three, Three],
+    way: str,
+    most_raw_bytes: int,
+) -> DvidVolume:
+    """A crop (corner and shape, z, y, x) of an instance."""
+    corner, shape = crop
+    voxel = instance.voxel_size_nm
+    origin = (0.0, 0.0, 0.0)
+    if voxel is not None:
+        z, y, x = (c * length for c, length in zip(corner, voxel, strict=True))
+        origin = z, y, x
+    info = VolumeInfo(
+        uri=dvid.node_url,
+        format=f"DVID {instance.type_name}",
+        shape=shape,
+        dtype=instance.dtype,
+        voxel_size_nm=voxel,
+        origin_nm=origin,
+        chunk_shape=instance.block_shape,
+        tags={"uuid": dvid.uuid, "instance": instance.name, "endpoint": way},
+    )
+    return DvidVolume(
+        info=info,
+        dvid=dvid,
+        instance=instance,
+        corner=corner,
+        way=way,
+        most_raw_bytes=most_raw_bytes,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +157,7 @@ class Whole:
     dtype: str
     voxel_size_nm: tuple[float, float, float] | None
     estimable: bool
-    """Whether the voxels come as they are, so that their bytes can be told before."""
+    """Whether the voxels come as they are, so that their size is known before."""
     version: DvidVersion | None = None
     labels: bool = False
     sharded: bool = False
@@ -50,7 +177,7 @@ class Whole:
         return z * y * x * np.dtype(self.dtype).itemsize
 
     def estimate(self, crop: Crop) -> int | None:
-        """The bytes that come over the network, where they can be told."""
+        """The bytes that come over the network, where that is known."""
         if not self.estimable:
             return None
         if self.way == "raw":

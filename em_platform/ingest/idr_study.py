@@ -3,11 +3,14 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePosixPath
+from typing import TypeVar
 
-from em_platform.errors import FormatError
+from em_platform.errors import FormatError, SourceRefused
+from em_platform.ingest.crawl import from_any
+from em_platform.ingest.web import Web
 
 _FILESETS = re.compile(r"^/?(?:uod/)?idr/filesets/(?P<path>.+)$")
 _PROJECT = re.compile(
@@ -96,31 +99,31 @@ def read_study(text: str) -> Study:
     FormatError
         It names no study.
     """
-    said: dict[str, str] = {}
+    fields_of: dict[str, str] = {}
     for line in text.removeprefix("\ufeff").splitlines():
         name, _, rest = line.partition("\t")
         values = [value.strip() for value in rest.split("\t") if value.strip()]
         if values and not name.startswith("#"):
-            said.setdefault(name.strip(), values[0])
-    accession = said.get("Comment[IDR Study Accession]", "")
+            fields_of.setdefault(name.strip(), values[0])
+    accession = fields_of.get("Comment[IDR Study Accession]", "")
     if not accession.startswith("idr"):
         raise FormatError(
             "idr: a study file names no IDR Study Accession, expected idr and four "
             "digits; fetch it again"
         )
-    published = said.get("Study Public Release Date", "")[:4]
+    published = fields_of.get("Study Public Release Date", "")[:4]
     parts = (
-        said.get("Study Author List", ""),
+        fields_of.get("Study Author List", ""),
         f"({published})" if published else "",
-        said.get("Study Publication Title", said.get("Study Title", "")),
+        fields_of.get("Study Publication Title", fields_of.get("Study Title", "")),
     )
     return Study(
         accession=accession,
-        title=said.get("Study Title", ""),
-        license=said.get("Study License", ""),
-        doi=said.get("Study Data DOI", "").removeprefix("https://doi.org/"),
+        title=fields_of.get("Study Title", ""),
+        license=fields_of.get("Study License", ""),
+        doi=fields_of.get("Study Data DOI", "").removeprefix("https://doi.org/"),
         citation=". ".join(part for part in parts if part),
-        paper_doi=said.get("Study DOI", "").removeprefix("https://doi.org/"),
+        paper_doi=fields_of.get("Study DOI", "").removeprefix("https://doi.org/"),
     )
 
 
@@ -169,3 +172,64 @@ def _plain(row: dict[str, str]) -> Iterator[tuple[str, str]]:
         inside = re.search(r"\[(.+)\]", column)
         if value:
             yield (inside[1] if inside else column), value
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageMetadata:
+    """One image in the repository; `path` is below the public root."""
+
+    study: Study | None = None
+    annotations: dict[str, str] = field(default_factory=dict)
+    path: str = ""
+
+
+def ask_repository(
+    web: Web, templates: Iterable[str], *, project: str, image: str
+) -> ImageMetadata:
+    """Read the study's, the annotations' and the paths' file of one experiment.
+
+    `templates` are addresses with `{study}` for the part of `project` before the slash,
+    such as `https://raw.githubusercontent.com/IDR/{study}/HEAD`. A file that is not
+    there is left out.
+
+    Raises
+    ------
+    FormatError
+        A file is not what IDR's repositories hold.
+    SourceUnavailable
+        The server does not answer.
+    """
+    repository, _, experiment = project.partition("/")
+    roots = [each.replace("{study}", repository).rstrip("/") for each in templates]
+    accession = repository[:7]
+
+    def read(name: str, parse: Callable[[str], T], *, otherwise: T) -> T:
+        urls = [f"{root}/{name}" for root in roots]
+        try:
+            return parse(from_any(urls, web.text)[1]) if urls else otherwise
+        except SourceRefused:
+            return otherwise
+
+    begin = f"{experiment}/{accession}-{experiment}"
+    images: dict[str, dict[str, str]] = {}
+    paths: dict[str, str] = {}
+    study: Study | None = None
+    images = read(f"{begin}-annotation.csv", read_annotations, otherwise=images)
+    paths = read(f"{begin}-filePaths.tsv", read_file_paths, otherwise=paths)
+    return ImageMetadata(
+        study=read(f"{accession}-study.txt", read_study, otherwise=study),
+        annotations=images.get(image, {}),
+        path=paths.get(image, ""),
+    )
+
+
+def together(known: Study, published: Study | None) -> Study:
+    """The study as published in the repository, with what was known besides."""
+    if published is None:
+        return known
+    values = {f.name: getattr(published, f.name) for f in fields(published)}
+    plain = Study(accession="")
+    return replace(known, **{n: v for n, v in values.items() if v != getattr(plain, n)})

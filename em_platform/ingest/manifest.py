@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS parts (
 class Held:
     """What is known of one file.
 
-    `size_bytes`, `etag` and `modified` are what the server said when it began.
+    `size_bytes`, `etag` and `modified` are those that the server stated when it began.
     `mtime_ns` is of the whole file on our disk, `md5` is only taken where one is
     published. `checked_against` is as in FetchedFile.
     """

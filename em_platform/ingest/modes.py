@@ -16,16 +16,57 @@ from pydantic import ValidationError
 from em_platform.config import Settings
 from em_platform.config.ingest import Mode
 from em_platform.errors import OutputBusy, ProcessingError
-from em_platform.ingest.outcome import ItemOutcome, Tell, Told
 from em_platform.ingest.plan import Lane, Load, loads, plan, startable
+from em_platform.model import Model
 from em_platform.model.dataset import Status
 from em_platform.storage import Store, layout, store_of
+
+
+class ItemOutcome(Model):
+    """The result of one item."""
+
+    source: str
+    key: str
+    status: str
+    """`complete`, `failed` or `cancelled`."""
+    sentence: str = ""
+    title: str = ""
+    shape: tuple[int, int, int] | None = None
+    dtype: str = ""
+    voxel_size_nm: tuple[float, float, float] | None = None
+    fetched_bytes: int = 0
+    volume_bytes: int = 0
+    was_there: bool = False
+    """Whether the volume stood before, so that nothing was read."""
+    seconds: float = 0.0
+    failed_checks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is complete and no check of severity ERROR failed."""
+        return self.status == "complete" and not self.failed_checks
+
+
+class SourceEvent(Model):
+    """One line that the process of a source writes."""
+
+    source: str
+    key: str = ""
+    step: str = ""
+    total_bytes: int = 0
+    came_bytes: int = 0
+    outcome: ItemOutcome | None = None
+
+
+Report = Callable[[SourceEvent], None]
+
 
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.2
 _PATIENCE_S = 20.0
-"""What a source that is told to stop may take to write down where it is."""
+"""How long a source may take to stop and write down where it is."""
 
 Command = Callable[[str, Sequence[str]], Sequence[str]]
 
@@ -45,11 +86,11 @@ class Ingest:
     settings: Settings
     keys: Mapping[str, Sequence[str]]
     """Source -> its wanted items; empty means all that it lists."""
-    tell: Tell
+    report: Report
     command: Command
     """The arguments of the process that ingests one source."""
     stopping: threading.Event = field(default_factory=threading.Event)
-    _lines: "Queue[Told]" = field(default_factory=Queue)
+    _lines: "Queue[SourceEvent]" = field(default_factory=Queue)
     _running: dict[str, _Running] = field(default_factory=dict)
     _outcomes: list[ItemOutcome] = field(default_factory=list)
 
@@ -91,7 +132,7 @@ class Ingest:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                # Ctrl-C reaches this process alone, which then tells the others.
+                # Ctrl-C reaches this process alone, which then stops the others.
                 start_new_session=True,
             )
         reader = threading.Thread(target=self._read, args=(source, process))
@@ -104,24 +145,24 @@ class Ingest:
         with process.stdout as lines:
             for line in lines:
                 try:
-                    self._lines.put(Told.model_validate_json(line))
+                    self._lines.put(SourceEvent.model_validate_json(line))
                 except ValidationError:
-                    log.warning("%s: said %r", source, line.rstrip())
+                    log.warning("%s: unexpected output %r", source, line.rstrip())
 
     def _listen(self) -> None:
         try:
-            self._hear(self._lines.get(timeout=_TICK_S))
+            self._receive(self._lines.get(timeout=_TICK_S))
             while True:
-                self._hear(self._lines.get_nowait())
+                self._receive(self._lines.get_nowait())
         except Empty:
             return
 
-    def _hear(self, told: Told) -> None:
-        if told.outcome is not None:
-            self._outcomes.append(told.outcome)
-        if told.source in self._running:
-            self._running[told.source].key = "" if told.outcome else told.key
-        self.tell(told)
+    def _receive(self, event: SourceEvent) -> None:
+        if event.outcome is not None:
+            self._outcomes.append(event.outcome)
+        if event.source in self._running:
+            self._running[event.source].key = "" if event.outcome else event.key
+        self.report(event)
 
     def _ended(self) -> set[str]:
         ended = set()
@@ -132,7 +173,7 @@ class Ingest:
             if running.process.stdin is not None:
                 running.process.stdin.close()
             while not self._lines.empty():
-                self._hear(self._lines.get_nowait())
+                self._receive(self._lines.get_nowait())
             self._note_end(source, running)
             del self._running[source]
             ended.add(source)
@@ -141,8 +182,8 @@ class Ingest:
     def _note_end(self, source: str, running: _Running) -> None:
         """A process that ended without an outcome for its item has failed at it."""
         code = running.process.returncode
-        said = [o for o in self._outcomes if o.source == source]
-        if not running.key and (said or not code):
+        reported = [o for o in self._outcomes if o.source == source]
+        if not running.key and (reported or not code):
             return
         stopped = self.stopping.is_set()
         sentence = (
@@ -157,7 +198,7 @@ class Ingest:
         )
         if running.key:
             _note(store_of(self.settings), outcome, status)
-        self._hear(Told(source=source, key=running.key, outcome=outcome))
+        self._receive(SourceEvent(source=source, key=running.key, outcome=outcome))
 
     def _stop_all(self) -> None:
         for running in self._running.values():

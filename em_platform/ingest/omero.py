@@ -1,12 +1,17 @@
 """What an OMERO server says of its images, over its JSON API."""
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import quote, unquote
 
 from em_platform.errors import FormatError, SourceRefused
+from em_platform.ingest.crawl import from_any
 from em_platform.ingest.web import Web
+from em_platform.model.ingest import RemoteFile
 
 _UNITS_NM = {
     "METER": 1e9,
@@ -52,8 +57,8 @@ class Omero:
 
     def image(self, number: str) -> OmeroImage:
         """One image; some servers answer with a list of one."""
-        said = self._web.json(f"{self._url}/api/v0/m/images/{number}/")
-        found = said.get("data") if isinstance(said, Mapping) else None
+        answer = self._web.json(f"{self._url}/api/v0/m/images/{number}/")
+        found = answer.get("data") if isinstance(answer, Mapping) else None
         if isinstance(found, list):
             found = found[0] if found else None
         return image_of(found, number)
@@ -64,7 +69,7 @@ class Omero:
             yield str(found["@id"])
 
     def projects(self, number: str) -> tuple[str, ...]:
-        """Names of the projects that hold an image; () where nobody says."""
+        """Names of the projects that hold an image; () where none is stated."""
         try:
             datasets = [d["@id"] for d in self._all("datasets", image=number)]
             return tuple(
@@ -79,32 +84,32 @@ class Omero:
         """Key-value pairs of an image, such as Organism; {} where there are none."""
         url = f"{self._url}/webclient/api/annotations/"
         try:
-            said = self._web.json(url, {"type": "map", "image": number})
+            answer = self._web.json(url, {"type": "map", "image": number})
         except SourceRefused:
             return {}
         pairs: dict[str, str] = {}
-        for annotation in said.get("annotations", ()):
+        for annotation in answer.get("annotations", ()):
             for pair in annotation.get("values", ()):
                 if len(pair) == 2:
                     pairs.setdefault(str(pair[0]), str(pair[1]))
         return pairs
 
     def imported_paths(self, number: str) -> tuple[str, ...]:
-        """Paths from which the files of an image were imported; () if not told."""
+        """Paths from which an image's files were imported; () where IDR names none."""
         url = f"{self._url}/webgateway/original_file_paths/{number}/"
         try:
-            said = self._web.json(url)
+            answer = self._web.json(url)
         except SourceRefused:
             return ()
-        return tuple(str(path) for path in said.get("client") or ())
+        return tuple(str(path) for path in answer.get("client") or ())
 
     def _all(self, kind: str, **filters: Any) -> Iterator[Mapping[str, Any]]:
         url = f"{self._url}/api/v0/m/{kind}/"
         offset = 0
         while True:
             asked = {**filters, "limit": _PAGE, "offset": offset}
-            said = self._web.json(url, asked)
-            found = said.get("data") if isinstance(said, Mapping) else None
+            answer = self._web.json(url, asked)
+            found = answer.get("data") if isinstance(answer, Mapping) else None
             if not isinstance(found, list):
                 raise FormatError(
                     f"{self._web.who}: {url} answered no list of {kind}; check the "
@@ -113,11 +118,11 @@ class Omero:
                 )
             yield from found
             offset += len(found)
-            if not found or offset >= int(said.get("meta", {}).get("totalCount", 0)):
+            if not found or offset >= int(answer.get("meta", {}).get("totalCount", 0)):
                 return
 
 
-def image_of(said: Any, number: str) -> OmeroImage:
+def image_of(answer: Any, number: str) -> OmeroImage:
     """The image in an answer; what is null there is left out, and so is not required.
 
     Raises
@@ -126,18 +131,18 @@ def image_of(said: Any, number: str) -> OmeroImage:
         It has no name, size or type.
     """
     try:
-        pixels = said["Pixels"]
+        pixels = answer["Pixels"]
         return OmeroImage(
             number=number,
-            name=str(said["Name"]),
+            name=str(answer["Name"]),
             shape=(int(pixels["SizeZ"]), int(pixels["SizeY"]), int(pixels["SizeX"])),
             dtype=_dtype(str(pixels["Type"]["value"])),
             channels=int(pixels.get("SizeC", 1)),
             times=int(pixels.get("SizeT", 1)),
             voxel_nm=_voxel_nm(pixels),
-            acquired=_day(said.get("AcquisitionDate")),
-            description=str(said.get("Description") or ""),
-            answer=said,
+            acquired=_day(answer.get("AcquisitionDate")),
+            description=str(answer.get("Description") or ""),
+            answer=answer,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(
@@ -152,11 +157,13 @@ def _voxel_nm(pixels: Mapping[str, Any]) -> tuple[float, float, float] | None:
     return (z, y, x) if any((z, y, x)) else None
 
 
-def _length_nm(said: Mapping[str, Any] | None) -> float:
+def _length_nm(answer: Mapping[str, Any] | None) -> float:
     """A length with its unit; 0 where there is none or it is counted in pixels."""
-    if not said or said.get("Unit", "MICROMETER") not in _UNITS_NM:
+    if not answer or answer.get("Unit", "MICROMETER") not in _UNITS_NM:
         return 0.0
-    length = float(said.get("Value") or 0) * _UNITS_NM[said.get("Unit", "MICROMETER")]
+    length = (
+        float(answer.get("Value") or 0) * _UNITS_NM[answer.get("Unit", "MICROMETER")]
+    )
     return round(length, 6) if length > 0 else 0.0
 
 
@@ -169,3 +176,58 @@ def _day(milliseconds: Any) -> date | None:
     if not isinstance(milliseconds, int | float) or milliseconds <= 0:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).date()
+
+
+log = logging.getLogger(__name__)
+
+
+def find_original(
+    web: Web,
+    roots: Sequence[str],
+    *,
+    image: str,
+    name: str,
+    paths: Sequence[str],
+    folders: Sequence[str],
+) -> RemoteFile:
+    """The file at one of the `paths` below the roots of the archive.
+
+    Where IDR names no path, or there is nothing, the file of the image's `name` is
+    looked for in the `folders` of its study.
+
+    Raises
+    ------
+    SourceRefused
+        It is nowhere.
+    SourceUnavailable
+        The archive does not answer.
+    """
+    roots = [root.rstrip("/") for root in roots]
+    named = [path for path in paths if PurePosixPath(path).name == name]
+    for path in (named or paths)[:1]:
+        try:
+            return _file(web, [f"{root}/{quote(path)}" for root in roots])
+        except SourceRefused as error:
+            log.info("%s; its folder is looked through", error)
+    for folder in folders:
+        places = [f"{root}/{quote(folder)}" for root in roots]
+        _, listed = from_any(places, web.listing)
+        if any(found.name == name and not found.is_folder for found in listed):
+            return _file(web, [f"{place}/{quote(name)}" for place in places])
+    where = ", ".join((*paths, *folders)) or "no folder of its study is known"
+    raise SourceRefused(
+        f"idr {image}: no original named {name!r} was found ({where}); check "
+        "ingest.idr.files_urls",
+        key=image,
+    )
+
+
+def _file(web: Web, urls: Sequence[str]) -> RemoteFile:
+    url, head = from_any(urls, web.head)
+    return RemoteFile(
+        name=unquote(url.rpartition("/")[2]),
+        url=url,
+        mirrors=tuple(other for other in urls if other != url),
+        size_bytes=head.size_bytes,
+        etag=head.etag,
+    )

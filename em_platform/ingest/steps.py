@@ -25,10 +25,8 @@ from em_platform.config import Settings
 from em_platform.errors import OutputBusy, StorageError
 from em_platform.formats import Run, forget_unfinished, mid_sections, write_volume
 from em_platform.ingest.checks import check_item, record_is_valid
-from em_platform.ingest.described import described, with_tags
 from em_platform.ingest.fetch import remove_fetched
-from em_platform.ingest.progress import Progress, Silent
-from em_platform.ingest.source import Source
+from em_platform.ingest.source import Progress, Silent, Source, described, with_tags
 from em_platform.ingest.sources import SOURCES, settings_of
 from em_platform.model import Check
 from em_platform.model.dataset import DagsterProvenance, DatasetRecord, Status
@@ -159,22 +157,6 @@ def take_record(
         record = mark(store, name, key, Status.COMPLETE, step="record", record=record)
         errors = check_record(content_of(record))
     return record, (*checks, record_is_valid(errors))
-
-
-def take_all(
-    source: Source,
-    key: str,
-    store: Store,
-    *,
-    settings: Settings,
-    progress: Progress | None = None,
-    run: Run = map,
-) -> tuple[DatasetRecord, tuple[Check, ...]]:
-    """All steps of one item, one after the other."""
-    entry = take_entry(source, key, store)
-    take_raw(source, entry, store, settings=settings, progress=progress)
-    take_volume(source, entry, store, settings=settings, run=run)
-    return take_record(source.name, key, store, settings=settings)
 
 
 def estimate(source: Source, key: str, store: Store, *, settings: Settings) -> Estimate:

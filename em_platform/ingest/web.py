@@ -15,9 +15,16 @@ from requests.adapters import HTTPAdapter
 
 from em_platform.config import SourceSettings, TransferSettings
 from em_platform.errors import FormatError, SourceError, SourceRefused
-from em_platform.ingest.answers import Cut, broken, not_served, retry_after_s, shown
-from em_platform.ingest.index_page import Listed, parse_index
-from em_platform.ingest.pace import Pace, Waits, pause_s
+from em_platform.ingest.http_answers import (
+    Cut,
+    Listed,
+    broken,
+    not_served,
+    parse_index,
+    retry_after_s,
+    shown,
+)
+from em_platform.ingest.rate_limit import Pace, Waits, pause_s
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +63,7 @@ class Web:
     Raises
     ------
     SourceRefused
-        The source said no (401, 403, 404, 410 and other 4xx): no sense to retry.
+        The source refused (401, 403, 404, 410 and other 4xx): no sense to retry.
     SourceUnavailable
         No answer, a cut one, 429 or 5xx, after all retries.
     """
@@ -198,7 +205,7 @@ class Web:
                         json=body,
                         timeout=self._transfer.timeout_s,
                         stream=True,
-                        # Said each time: REQUESTS_CA_BUNDLE would stand above it.
+                        # Given each time: REQUESTS_CA_BUNDLE would stand above it.
                         verify=self._session.verify,
                     )
                     with response:

@@ -1,7 +1,7 @@
 """All wanted items of one source, one after the other, in a process of its own.
 
-The process tells what happens as lines of JSON, so that a library that crashes or takes
-too much memory ends this source and no other.
+The process writes what happens as lines of JSON, so that a library that crashes or
+takes too much memory ends this source and no other.
 """
 
 import logging
@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from em_platform.config import Settings
 from em_platform.errors import PlatformError
 from em_platform.formats import Run
-from em_platform.ingest.outcome import ItemOutcome, Tell, Told
+from em_platform.ingest.modes import ItemOutcome, Report, SourceEvent
 from em_platform.ingest.source import Source
 from em_platform.ingest.sources import open_source, settings_of
 from em_platform.ingest.steps import (
@@ -32,34 +32,34 @@ log = logging.getLogger(__name__)
 
 _LARGE_BYTES = 2**30
 """A smaller volume is written before a Dask worker has started."""
-_TELL_EVERY_S = 0.2
+_REPORT_EVERY_S = 0.2
 
 
 class _Bytes:
-    """Adds up what came, and tells it now and then."""
+    """Adds up what came, and reports it five times a second."""
 
-    def __init__(self, told: Told, tell: Tell) -> None:
-        self._told, self._tell = told, tell
+    def __init__(self, event: SourceEvent, report: Report) -> None:
+        self._event, self._report = event, report
         self._total = self._came = 0
         self._last = 0.0
 
     def total(self, size_bytes: int) -> None:
         self._total = size_bytes
-        self._say()
+        self._send()
 
     def came(self, size_bytes: int) -> None:
         self._came += size_bytes
-        if time.monotonic() - self._last > _TELL_EVERY_S:
-            self._say()
+        if time.monotonic() - self._last > _REPORT_EVERY_S:
+            self._send()
 
-    def _say(self) -> None:
+    def _send(self) -> None:
         self._last = time.monotonic()
         update = {"total_bytes": self._total, "came_bytes": self._came, "step": "raw"}
-        self._tell(self._told.model_copy(update=update))
+        self._report(self._event.model_copy(update=update))
 
 
 def ingest_source(
-    name: str, keys: Sequence[str], *, settings: Settings, tell: Tell
+    name: str, keys: Sequence[str], *, settings: Settings, report: Report
 ) -> list[ItemOutcome]:
     """Ingest `keys` of one source, or all that it lists; each has its outcome."""
     try:
@@ -67,44 +67,44 @@ def ingest_source(
         wanted = tuple(keys) or source.list()
     except PlatformError as error:
         outcome = ItemOutcome(source=name, key="", status="failed", sentence=str(error))
-        tell(Told(source=name, outcome=outcome))
+        report(SourceEvent(source=name, outcome=outcome))
         return [outcome]
     outcomes = []
     for key in wanted:
         started = time.monotonic()
-        outcome = _ingest_item(source, key, settings=settings, tell=tell)
+        outcome = _ingest_item(source, key, settings=settings, report=report)
         seconds = round(time.monotonic() - started, 3)
         outcome = outcome.model_copy(update={"seconds": seconds})
-        tell(Told(source=name, key=key, outcome=outcome))
+        report(SourceEvent(source=name, key=key, outcome=outcome))
         outcomes.append(outcome)
     return outcomes
 
 
 def _ingest_item(
-    source: Source, key: str, *, settings: Settings, tell: Tell
+    source: Source, key: str, *, settings: Settings, report: Report
 ) -> ItemOutcome:
     store = store_of(settings)
     place = layout.item_folder(source.name, key)
     try:
         with store.one_writer(place, work=f"an ingest of {source.name}/{key}"):
-            return _take_item(source, key, store, settings=settings, tell=tell)
+            return _take_item(source, key, store, settings=settings, report=report)
     except Exception as error:
         return _failed(source.name, key, error)
 
 
 def _take_item(
-    source: Source, key: str, store: Store, *, settings: Settings, tell: Tell
+    source: Source, key: str, store: Store, *, settings: Settings, report: Report
 ) -> ItemOutcome:
-    told = Told(source=source.name, key=key)
-    tell(told.model_copy(update={"step": "entry"}))
+    event = SourceEvent(source=source.name, key=key)
+    report(event.model_copy(update={"step": "entry"}))
     entry = take_entry(source, key, store)
-    heard = _Bytes(told, tell)
-    raw = take_raw(source, entry, store, settings=settings, progress=heard)
+    counted = _Bytes(event, report)
+    raw = take_raw(source, entry, store, settings=settings, progress=counted)
     was_there = is_written(entry, raw, store, settings)
-    tell(told.model_copy(update={"step": "volume"}))
+    report(event.model_copy(update={"step": "volume"}))
     with _writers(source.name, raw, settings) as run:
         written = take_volume(source, entry, store, settings=settings, run=run)
-    tell(told.model_copy(update={"step": "record"}))
+    report(event.model_copy(update={"step": "record"}))
     _, checks = take_record(source.name, key, store, settings=settings)
     failed = [check for check in checks if not check.passed]
     return ItemOutcome(

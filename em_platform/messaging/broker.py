@@ -17,7 +17,7 @@ from typing import Self
 
 from em_platform.config import BrokerSettings
 from em_platform.errors import BrokerUnavailable, ConfigError, PlatformError
-from em_platform.messaging.rules import Rules
+from em_platform.messaging.frames import Rules
 from em_platform.messaging.session import BrokerState, Session
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from em_platform.config import BrokerSettings
 from em_platform.errors import MessageRejected, NoAnswer
-from em_platform.messaging.inbox import Handler, Inbox
 from em_platform.messaging.link import Link
+from em_platform.messaging.mailboxes import Handler, Inbox
 from em_platform.messaging.topics import fitting, model_of
 
 

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from em_platform.config import BrokerSettings
 from em_platform.errors import BrokerUnavailable
 from em_platform.messaging.connection import Connection, Events
-from em_platform.messaging.inbox import Inbox
-from em_platform.messaging.outbox import TRIES, Outbox, Pending
+from em_platform.messaging.mailboxes import TRIES, Inbox, Outbox, Pending
 
 log = logging.getLogger(__name__)
 

@@ -6,16 +6,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from em_platform.messaging.client_queue import ClientQueue
-from em_platform.messaging.commands import Commands, refusal
+from em_platform.messaging.commands import ClientQueue, Commands, refusal
 from em_platform.messaging.frames import (
     VERSIONS,
+    Counters,
     Frame,
     FrameError,
     FrameReader,
+    Rules,
     write_frame,
 )
-from em_platform.messaging.rules import Counters, Rules
 from em_platform.messaging.subscriptions import Exchange
 
 log = logging.getLogger(__name__)

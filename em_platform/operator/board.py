@@ -4,9 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from em_platform.acquisition.frame_paths import acquisition_of
-from em_platform.operator import journal
 from em_platform.operator.finished import Finished
-from em_platform.operator.journal import Journal
 from em_platform.operator.modes import (
     UNFINISHED,
     in_queue,
@@ -14,11 +12,19 @@ from em_platform.operator.modes import (
     path_of,
     refusals,
 )
-from em_platform.operator.newest import NewestTile
-from em_platform.operator.parts import Parts
-from em_platform.operator.pictures import Pictures
-from em_platform.operator.qc_light import QcLight
-from em_platform.operator.tile_map import TileMap
+from em_platform.operator.parts import (
+    Journal,
+    Parts,
+    Pictures,
+    QcLight,
+    of_lens,
+    of_montage,
+    of_order,
+    of_region,
+    of_tile,
+    of_verdict,
+)
+from em_platform.operator.tile_map import NewestTile, TileMap
 
 Body = Mapping[str, Any]
 
@@ -195,9 +201,7 @@ class Board:
         state, montage_id = body["state"], body["montage_id"]
         if state == "in_progress" and before.get("state") == "started":
             return
-        self.log(
-            "error" if state == "error" else "montage", journal.of_montage(body), now
-        )
+        self.log("error" if state == "error" else "montage", of_montage(body), now)
         is_shown = self.map.acquisition_id and self.map.montage_id == montage_id
         if state in ("cancelled", "error") and is_shown:
             self.finished.ended(
@@ -238,7 +242,7 @@ class Board:
 
     def _roi_status(self, body: Body, now: float) -> None:
         if body.get("error_message"):
-            text = journal.of_region(body)
+            text = of_region(body)
             if not self._journal.ends_with(text):
                 self.log("error", text, now)
 
@@ -256,7 +260,7 @@ class Board:
             self.parts.put("stopping", None)
         if body.get("abort_at_end"):
             self._stop_at_end("the operator wants to stop")
-        self.log("order", journal.of_order(wanted), now)
+        self.log("order", of_order(wanted), now)
 
     def _qc_status(self, service: str, body: Body, now: float) -> None:
         before = self._qc.shown() or {}
@@ -266,7 +270,7 @@ class Board:
         if body["status"] == "STOP_AT_END":
             self._stop_at_end(body.get("reason") or "quality control requests it")
         if after["status"] != before.get("status"):
-            self.log("qc", journal.of_verdict(after), now)
+            self.log("qc", of_verdict(after), now)
 
     def _raw(self, body: Body, now: float) -> None:
         self._newest.saved(body)
@@ -322,8 +326,8 @@ class Board:
         was = before.passed if before else None
         self.map.judged(body, self.parts.bump())
         if not body["passed"] and was is not False:
-            self.log("tile", journal.of_tile(body), now)
+            self.log("tile", of_tile(body), now)
 
     def _lens(self, body: Body, now: float) -> None:
         self._dated("lens", {k: v for k, v in body.items() if k != "transform"}, now)
-        self.log("montage", journal.of_lens(body), now)
+        self.log("montage", of_lens(body), now)

@@ -4,6 +4,10 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import requests
+
+from em_platform.errors import SourceUnavailable
+
 _MOST = 40
 
 
@@ -72,3 +76,138 @@ class Finished:
         """Take over what `shown` once gave."""
         for entry in reversed(kept):
             self._ended.setdefault(entry["acquisition_id"], dict(entry))
+
+
+STITCHING_JOBS = ("stitch_montages", "stitch_tiles", "__ASSET_JOB")
+"""Jobs that can make a mosaic; the last is what the web UI's "Materialize" runs."""
+
+_MOSAIC = "mosaic"
+
+# Asked by job: however many runs of other jobs have the partition, none is crowded out.
+_RUNS = f"""
+query($key: String!) {{ {
+    " ".join(
+        f'''{name}: runsOrError(filter: {{
+      pipelineName: "{job}", tags: [{{key: "dagster/partition", value: $key}}]
+    }}, limit: 20) {{ ... on Runs {{ results {{
+      runId status creationTime rootRunId stepKeysToExecute assetSelection {{ path }}
+    }} }} }}'''
+        for name, job in zip(("all", "tiles", "assets"), STITCHING_JOBS, strict=True)
+    )
+} }}"""
+
+_CHECKS = """
+query($id: ID!) {
+  logsForRun(runId: $id) { ... on EventConnection { events {
+    __typename
+    ... on AssetCheckEvaluationEvent {
+      evaluation { checkName success severity description }
+    }
+    ... on ExecutionStepSuccessEvent { stepKey }
+    ... on ExecutionStepFailureEvent { stepKey error { message } }
+  } } }
+}"""
+
+_ACTIVE = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "MANAGED"}
+_TIMEOUT_S = 10.0
+
+Body = Mapping[str, Any]
+
+
+def result_of(url: str, acquisition_id: str) -> dict[str, Any] | None:
+    """The stitching of one montage; None where it was not begun yet.
+
+    It is the newest run that makes the mosaic, of any job that can; with the runs that
+    Dagster or a user made to repeat what had failed in it. `failed` are sentences of
+    steps, and of checks of severity ERROR; `warnings` are those of severity WARN.
+
+    Raises
+    ------
+    SourceUnavailable
+        The web UI does not answer, or not as expected.
+    """
+    found = _ask(url, _RUNS, key=acquisition_id)
+    runs = [run for each in found.values() for run in each.get("results", ())]
+    runs = _stitching(sorted(runs, key=lambda run: float(run["creationTime"])))
+    if not runs:
+        return None
+    newest = runs[-1]
+    is_over = all(run["status"] not in _ACTIVE for run in runs)
+    failed, warnings = _failures(url, runs) if is_over else ([], [])
+    return {
+        "run_id": newest["runId"],
+        "status": newest["status"].lower(),
+        "is_over": is_over,
+        "failed": failed,
+        "warnings": warnings,
+    }
+
+
+def _stitching(runs: Sequence[Body]) -> list[Body]:
+    """The newest run that makes the mosaic, and what repeats parts of it since.
+
+    `runs` are in the order of their creation.
+    """
+    at = max((n for n, run in enumerate(runs) if _makes_mosaic(run)), default=None)
+    if at is None:
+        return []
+    first = runs[at]
+    root = first["rootRunId"] or first["runId"]
+    again = [run for run in runs[at + 1 :] if run["rootRunId"] == root]
+    return [first, *again]
+
+
+def _makes_mosaic(run: Body) -> bool:
+    steps = run["stepKeysToExecute"]
+    if steps is not None:
+        return _MOSAIC in steps
+    chosen = run["assetSelection"]
+    # Without either it is a run of a whole job, each of which makes the mosaic.
+    return not chosen or [_MOSAIC] in [each["path"] for each in chosen]
+
+
+def _failures(url: str, runs: Sequence[Body]) -> tuple[list[str], list[str]]:
+    """A sentence for each failed step and check: errors, warnings.
+
+    Of a step or a check that was repeated the last outcome counts.
+    """
+    errors: dict[str, str] = {}
+    warnings: dict[str, str] = {}
+    for run in runs:
+        found = _ask(url, _CHECKS, id=run["runId"])["logsForRun"]
+        for event in found.get("events", ()):
+            _note(event, errors, warnings)
+    return list(errors.values()), list(warnings.values())
+
+
+def _note(event: Body, errors: dict[str, str], warnings: dict[str, str]) -> None:
+    kind = event["__typename"]
+    if kind == "AssetCheckEvaluationEvent":
+        check = event["evaluation"]
+        name = check["checkName"]
+        errors.pop(name, None)
+        warnings.pop(name, None)
+        if not check["success"]:
+            worse = errors if check["severity"] == "ERROR" else warnings
+            worse[name] = f"{name}: {check['description'] or 'failed'}"
+    elif kind == "ExecutionStepSuccessEvent":
+        errors.pop(f"step {event['stepKey']}", None)
+    elif kind == "ExecutionStepFailureEvent":
+        message = (event["error"] or {}).get("message", "failed")
+        first = message.strip().splitlines()[0]
+        errors[f"step {event['stepKey']}"] = f"{event['stepKey']}: {first}"
+
+
+def _ask(url: str, query: str, **variables: str) -> dict[str, Any]:
+    body = {"query": query, "variables": variables}
+    try:
+        answer = requests.post(f"{url}/graphql", json=body, timeout=_TIMEOUT_S)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()["data"]
+    except (requests.RequestException, ValueError, KeyError) as error:
+        raise SourceUnavailable(
+            f"web UI {url}: no answer ({error}), expected one; see web.log in the home"
+        ) from error
+    if not found:
+        raise SourceUnavailable(f"web UI {url}: {answer.text[:300]}; see web.log")
+    return found

@@ -14,8 +14,8 @@ from em_platform.errors import BrokerUnavailable, SourceUnavailable
 from em_platform.messaging.bus import Bus
 from em_platform.operator.api import application
 from em_platform.operator.auth import is_loopback
+from em_platform.operator.finished import result_of
 from em_platform.operator.modes import SETUP
-from em_platform.operator.run_results import result_of
 from em_platform.operator.shared_board import SharedBoard
 from em_platform.operator.snapshot import (
     fill_map,

@@ -4,7 +4,7 @@ from dagster import DagsterRun
 from dagster_docker import DockerRunLauncher
 from dagster_docker.container_context import DockerContainerContext
 
-from em_platform.ingest.run_tags import CPUS, MEMORY_MB
+from em_platform.ingest.plan import CPUS, MEMORY_MB
 
 _NANO = 1_000_000_000
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from em_platform.ingest.run_tags import SOURCE
+from em_platform.ingest.plan import SOURCE
 from em_platform.partitions import items
 
 _MOST_RUNS = 10

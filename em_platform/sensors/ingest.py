@@ -10,7 +10,7 @@ import dagster as dg
 
 from em_platform.config import SourceSettings
 from em_platform.errors import PlatformError
-from em_platform.ingest.run_tags import SOURCE, WEIGHT, run_tags, waits_for_light
+from em_platform.ingest.plan import SOURCE, WEIGHT, run_tags, waits_for_light
 from em_platform.ingest.sources import SOURCES
 from em_platform.jobs import consolidate_catalog, ingest_jobs
 from em_platform.partitions import items

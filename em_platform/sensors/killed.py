@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from em_platform.ingest.run_tags import SOURCE
+from em_platform.ingest.plan import SOURCE
 from em_platform.jobs import ingest_jobs, record_datasets, stitch_montages
 
 _LAST_STEPS = {

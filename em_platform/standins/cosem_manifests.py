@@ -1,4 +1,4 @@
-"""What OpenOrganelle's manifests say of its datasets: microscope, sample, images."""
+"""OpenOrganelle's manifests of its datasets: microscope, sample, images."""
 
 from typing import Any
 
@@ -140,4 +140,4 @@ MANIFESTS = {
         ],
     ),
 }
-"""Dataset -> its manifest. What is said of jrc_hela-2 is real."""
+"""Dataset -> its manifest. That of jrc_hela-2 is real."""

@@ -38,8 +38,8 @@ def ebi(ground: Ground) -> Part:
     def fill(folder: Path) -> None:
         _write_retina(folder / "11759" / "data", retina)
         _write_others(folder)
-        for number, said in ENTRIES.items():
-            header = header_of(f"EMPIAR-{number}", said)
+        for number, stated in ENTRIES.items():
+            header = header_of(f"EMPIAR-{number}", stated)
             (folder / number / f"{number}.xml").write_bytes(header)
 
     def truth(key: str) -> Voxels:

@@ -93,7 +93,7 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().__init__(("127.0.0.1", port), Conversation)
 
     def accept_all(self) -> None:
-        """Wait for connections without looking at the clock, until told to end."""
+        """Wait for connections without looking at the clock, until the end."""
         while not self.owner.ended.is_set():
             try:
                 connection, address = self.get_request()

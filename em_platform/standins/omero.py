@@ -133,8 +133,8 @@ class Omero:
         image = self._images.get(int(request.params["id"]))
         if image is None:
             return _absent("Image", request)
-        said = self._image(image, request)
-        said["Pixels"]["Channels"] = [
+        answer = self._image(image, request)
+        answer["Pixels"]["Channels"] = [
             {
                 "@id": image.id * 10 + place,
                 "@type": f"{_SCHEMA}Channel",
@@ -146,7 +146,7 @@ class Omero:
             }
             for place, name in enumerate(image.channels)
         ]
-        return as_json({"data": said})
+        return as_json({"data": answer})
 
     def _list_datasets(self, request: Request) -> Response:
         images = "/images/" in request.path
@@ -221,7 +221,7 @@ class Omero:
     ) -> dict[str, Any]:
         place = f"{_host(request)}/api/v0/m/{kind.lower()}s/{found.id}/"
         children = "images" if kind == "Dataset" else "datasets"
-        said = {
+        answer = {
             "@id": found.id,
             "@type": f"{_SCHEMA}{kind}",
             "Name": found.name,
@@ -230,10 +230,10 @@ class Omero:
             f"url:{children}": f"{place}{children}/",
         }
         if found.description:
-            said["Description"] = found.description
+            answer["Description"] = found.description
         if request.asked("childCount") == "true":
-            said["omero:childCount"] = self._children(found, kind)
-        return said
+            answer["omero:childCount"] = self._children(found, kind)
+        return answer
 
     def _children(self, found: Container, kind: str) -> int:
         if kind == "Dataset":

@@ -156,3 +156,36 @@ def test_duplicates_and_exports_are_told(tmp_path: Path) -> None:
     result = run("export", tmp_path / "crate", "--query", "source=ebi")
     assert "wrote ro-crate of 1 datasets" in result.stdout
     assert (tmp_path / "crate/ro-crate-metadata.json").is_file()
+
+
+def test_a_failed_record_is_removed_and_a_complete_one_is_kept(store: Store) -> None:
+    mark(store, "ebi", "1175", "failed", error="ebi: no such entry")
+    run("consolidate")
+    page = store.read_bytes(f"{layout.CATALOG}/validation_report.html").decode()
+    assert "<dt>valid and complete</dt><dd>66.67 %</dd>" in page
+    assert "<dt>failed</dt><dd>1</dd>" in page
+
+    removed = run("remove", "1175")
+    assert removed.stdout == "removed the record of ebi/1175\n"
+    assert run("search", "status=failed").stdout == ""
+    page_after = run("consolidate")
+    assert page_after.exit_code == 0
+
+    refused = run("remove", "ebi/11759").exception
+    assert isinstance(refused, PlatformError)
+    assert "ebi/11759 is complete" in str(refused)
+    assert "add --force" in str(refused)
+    assert store.exists(layout.record("ebi", "11759"))
+    run("remove", "ebi/11759", "--force")
+    assert not store.exists(layout.record("ebi", "11759"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("1175", "no record of '1175'"), ("1", "2 records (ebi, ")]
+)
+def test_removing_needs_one_record(store: Store, name: str, sentence: str) -> None:
+    for source in ("ebi", "flyem"):
+        mark(store, source, "1", "failed", error="no")
+    failed = run("remove", name).exception
+    assert isinstance(failed, PlatformError)
+    assert sentence in str(failed)

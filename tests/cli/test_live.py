@@ -78,7 +78,7 @@ def test_a_broker_that_is_to_be_there_is_missed_in_one_sentence(
 
 def test_the_page_is_noted_while_the_microscope_runs(settings: Settings) -> None:
     with page_published(settings) as page:
-        assert page == "http://127.0.0.1:8400"
+        assert page == f"http://127.0.0.1:{settings.acquisition.operator.port}"
         assert json.loads((settings.home / "rig.json").read_bytes())["page"] == page
 
 

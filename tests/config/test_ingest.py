@@ -49,10 +49,6 @@ def value(settings: Settings, dotted: str) -> Any:
             *("OPENORGANELLE_MEMORY_LIMIT", "7.5g"),
             *("ingest.openorganelle.memory_limit_mb", 7680),
         ),
-        (
-            *("OPENORGANELLE_MEMORY_RESERVATION", "4g"),
-            *("ingest.openorganelle.memory_reservation_mb", 4096),
-        ),
         ("CONSOLIDATE_MEMORY_LIMIT", "2g", "catalog.memory_limit_mb", 2048),
         ("CONSOLIDATE_CPU_LIMIT", "0.5", "catalog.cpus", 0.5),
     ],

@@ -2,8 +2,6 @@
 
 import pickle
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,23 +85,11 @@ def test_a_section_of_a_microtome_knows_its_thickness(tmp_path: Path) -> None:
 
 
 def test_more_than_127_unnamed_tags_do_not_overflow(tmp_path: Path) -> None:
-    # ncempy counts them in eight bits.
+    # Real tilt series have more than an eight-bit counter holds.
     tags = {"Positions": [{"x": n} for n in range(300)]}
     path = written(tmp_path / "a.dm3", stack("uint8")[0], tags=tags)
     _, found = dm_tags.read_tags(open_source(path))
     assert found[".ImageList.2.ImageTags.Positions.300.x"] == 299
-
-
-def test_ncempy_is_loaded_without_its_package() -> None:
-    # The package takes four seconds, as it imports Matplotlib.
-    asked = "import sys; from em_platform.formats import dm_tags; dm_tags._ncempy_dm();"
-    done = subprocess.run(
-        [sys.executable, "-c", asked + "print('ncempy' in sys.modules)"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize(

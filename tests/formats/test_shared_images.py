@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from ncempy.io.dm import fileDM
 
 from em_platform.errors import FormatError
 from em_platform.formats.dm_images import images_of, tags_of, voxel_size_of
-from em_platform.formats.dm_tags import _ncempy_dm
 from em_platform.formats.open import open_volume
 from em_platform.formats.tiff_scale import imagej_scale
 from tests.conftest import SHARED_DATA
@@ -175,7 +175,7 @@ def independent(path: Path, *, page: int) -> np.ndarray[Any, Any]:
     if path.suffix in (".dm3", ".dm4"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _ncempy_dm().fileDM(path) as file:
+            with fileDM(path) as file:
                 return np.asarray(file.getDataset(0)["data"])
     if start[:2] in (b"II", b"MM"):
         with tifffile.TiffFile(path) as file:

@@ -13,9 +13,9 @@ import tifffile
 from em_platform.errors import FormatError
 from em_platform.formats.open import open_volume
 from em_platform.formats.source import Source, open_source
+from em_platform.formats.tiff import open_tiff
 from em_platform.formats.tiff_decode import CodedVolume
-from em_platform.formats.tiff_directory import Window
-from em_platform.formats.tiff_stack import open_tiff
+from em_platform.formats.tiff_directory import RangedFile
 
 WHOLE = (slice(None),) * 3
 PART = (slice(2, 5), slice(17, 140), slice(30, 31))
@@ -334,12 +334,16 @@ def test_damaged_bytes_never_raise_anything_else(
             assert "\n" not in str(error)
 
 
-def test_a_window_ends_where_the_file_does(tmp_path: Path) -> None:
+def test_a_ranged_file_ends_where_the_source_does(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(range(100)))
-    window = Window(open_source(str(tmp_path / "a")))
-    assert window.read(90, 20) == bytes(range(90, 100))
-    assert window.read(150, 20) == b""
-    assert window.read(10, 5) == bytes(range(10, 15))
+    file = RangedFile(open_source(str(tmp_path / "a")))
+    for at, count, expected in (
+        (90, 20, range(90, 100)),
+        (150, 20, ()),
+        (10, 5, range(10, 15)),
+    ):
+        file.seek(at)
+        assert file.read(count) == bytes(expected)
 
 
 def test_jpeg_pages_are_decoded(tmp_path: Path) -> None:

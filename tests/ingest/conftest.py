@@ -8,8 +8,8 @@ import pytest
 
 from em_platform.config import Settings, SourceSettings
 from em_platform.ingest.fetch import fetch_files
-from em_platform.ingest.pace import Waits
-from em_platform.ingest.progress import Silent
+from em_platform.ingest.rate_limit import Waits
+from em_platform.ingest.source import Silent
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import RawItem, RemoteFile
 from tests.ingest.remote import PART, Remote, entry_of

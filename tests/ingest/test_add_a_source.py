@@ -10,13 +10,13 @@ import tifffile
 from em_platform.config import load_settings
 from em_platform.ingest import sources
 from em_platform.ingest.sources import open_source
-from em_platform.ingest.steps import take_all
 from em_platform.model.dataset import Status
 from em_platform.standins.faults import Faults
 from em_platform.standins.filehost import FileHost
 from em_platform.standins.http import Server
 from em_platform.standins.part import Tree
 from em_platform.storage.store import open_store
+from tests.ingest.steps import take_all
 
 VOXELS = np.random.default_rng(8).integers(0, 255, (20, 30, 40), np.uint8)
 ADDRESS = "https://shelf.example.org/volumes/"

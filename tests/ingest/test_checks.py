@@ -6,7 +6,7 @@ import pytest
 
 from em_platform.config import VolumeQualitySettings
 from em_platform.ingest.checks import check_item, record_is_valid
-from em_platform.ingest.described import voxel_size, with_tags
+from em_platform.ingest.source import voxel_size, with_tags
 from em_platform.model import Check
 from em_platform.model.ingest import (
     Entry,
@@ -179,9 +179,9 @@ def test_the_files_own_voxel_size_stands_above_what_the_source_tells(
 def test_a_record_says_what_the_file_says_of_its_imaging() -> None:
     tags = {"imaging_date": "2018-06-11", "voltage_v": 1900.0, "page": "file", "a": ""}
     entry = ENTRY.model_copy(update={"additional": {"page": "source"}})
-    told = with_tags(entry, tags)
-    assert str(told.imaging_start_date) == "2018-06-11"
-    assert told.additional["voltage_v"] == 1900.0
-    assert told.additional["page"] == "source"
-    assert "a" not in told.additional
+    given = with_tags(entry, tags)
+    assert str(given.imaging_start_date) == "2018-06-11"
+    assert given.additional["voltage_v"] == 1900.0
+    assert given.additional["page"] == "source"
+    assert "a" not in given.additional
     assert with_tags(entry, {"imaging_date": "last June"}).imaging_start_date is None

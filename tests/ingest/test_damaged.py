@@ -9,7 +9,7 @@ import pytest
 from em_platform.catalog.record_files import mark, read_record
 from em_platform.cli import main
 from em_platform.config import Settings, load_settings
-from em_platform.ingest.outcome import ItemOutcome
+from em_platform.ingest.modes import ItemOutcome
 from em_platform.ingest.worker import ingest_source
 from em_platform.model.dataset import Status
 from em_platform.standins.world import World
@@ -31,7 +31,7 @@ def settings(world: World, home: Path, monkeypatch: pytest.MonkeyPatch) -> Setti
 def ingest(settings: Settings) -> Callable[[], ItemOutcome]:
     def ingest() -> ItemOutcome:
         (outcome,) = ingest_source(
-            SOURCE, (KEY,), settings=settings, tell=lambda _: None
+            SOURCE, (KEY,), settings=settings, report=lambda _: None
         )
         return outcome
 
@@ -46,8 +46,8 @@ def validate_deep(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         main(["catalog", "validate", "--deep", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    return int(ended.value.code or 0), " ".join(told[0]["errors"])
+    given = json.loads(capsys.readouterr().out)
+    return int(ended.value.code or 0), " ".join(given[0]["errors"])
 
 
 @pytest.mark.parametrize("damage", ["lost", "changed", "all of the metadata"])
@@ -118,7 +118,7 @@ def test_only_what_was_fetched_is_deleted_after_the_volume_is_made(
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("mine")
     (outcome,) = ingest_source(
-        SOURCE, (KEY,), settings=load_settings(), tell=lambda _: None
+        SOURCE, (KEY,), settings=load_settings(), report=lambda _: None
     )
     assert outcome.status == "complete"
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from em_platform.config import SourceSettings, TransferSettings
 from em_platform.errors import FormatError, SourceRefused, SourceUnavailable
 from em_platform.ingest.dvid import Dvid
-from em_platform.ingest.dvid_boxes import aligned, parts
-from em_platform.ingest.dvid_instance import parse_info, parse_version
-from em_platform.ingest.dvid_volume import dvid_volume
+from em_platform.ingest.dvid_instance import aligned, parse_info, parse_version, parts
+from em_platform.ingest.flyem_volumes import dvid_volume
 from em_platform.ingest.web import Web
 from em_platform.standins import dvid as standin
 from em_platform.standins.dvid_blocks import Held, Instance

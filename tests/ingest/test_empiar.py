@@ -13,12 +13,11 @@ from em_platform.ingest.empiar import (
     modality_of,
     wanted_of,
 )
-from em_platform.ingest.image_set import natural_order
-from em_platform.ingest.thickness import thickness_nm
+from em_platform.ingest.image_set import natural_order, thickness_nm
 
 
 def recorded_answer(shared_data: Path) -> Any:
-    """What the API really said of 11759, as the source project has kept it."""
+    """The API's real answer on 11759, as the source project has kept it."""
     name = "api/macroscope/metadata_catalog_20250611_221633.json"
     catalog = json.loads((shared_data / name).read_text())
     return catalog["valid_records_sample"][0]["additional_metadata"]

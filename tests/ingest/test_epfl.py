@@ -8,7 +8,7 @@ import pytest
 
 from em_platform.config import Settings, load_settings
 from em_platform.errors import SourceRefused, SourceUnavailable
-from em_platform.ingest.progress import Silent
+from em_platform.ingest.source import Silent
 from em_platform.ingest.sources import open_source
 from em_platform.ingest.sources.epfl import Epfl
 from em_platform.standins.faults import Fault
@@ -21,8 +21,8 @@ FAST = {
 }
 
 
-def epfl(world: World, **told: str) -> Epfl:
-    named = {f"ingest.epfl.{name}": value for name, value in told.items()}
+def epfl(world: World, **more: str) -> Epfl:
+    named = {f"ingest.epfl.{name}": value for name, value in more.items()}
     overrides = {**world.settings, **FAST, **named}
     source = open_source("epfl", load_settings(overrides=overrides))
     assert isinstance(source, Epfl)

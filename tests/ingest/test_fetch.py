@@ -124,7 +124,7 @@ def test_the_first_file_that_fails_stops_the_others_and_they_are_kept(
 def test_progress_hears_what_is_still_to_come(
     remote: Remote, fetch: Callable[..., RawItem]
 ) -> None:
-    class Heard:
+    class Counted:
         def __init__(self) -> None:
             self.totals: list[int] = []
             self.size_bytes = 0
@@ -137,11 +137,11 @@ def test_progress_hears_what_is_still_to_come(
 
     file = remote.put("a.dm3")
     remote.faults.add(Fault("status", methods=("GET",), skip=4))
-    first = Heard()
+    first = Counted()
     with pytest.raises(SourceUnavailable):
         fetch(file, parts_at_once=1, progress=first)
     remote.forget()
-    second = Heard()
+    second = Counted()
     fetch(file, progress=second)
     assert first.totals == [len(CONTENT)]
     assert second.totals == [len(CONTENT) - 40_000] == [second.size_bytes]

@@ -1,4 +1,4 @@
-"""What the other side does wrong is answered, or told; no wrong file stays."""
+"""What the other side does wrong is answered, or an error; no wrong file stays."""
 
 import gzip
 import hashlib
@@ -109,8 +109,8 @@ def test_a_promise_of_more_than_there_is_is_told(
 def test_another_length_than_the_entry_says_is_told(
     remote: Remote, fetch: Callable[..., RawItem]
 ) -> None:
-    said = f"has {len(CONTENT)} bytes, its entry says 5; take the entry again"
-    with pytest.raises(SourceUnavailable, match=said):
+    stated = f"has {len(CONTENT)} bytes, its entry says 5; take the entry again"
+    with pytest.raises(SourceUnavailable, match=stated):
         fetch(remote.put("a.dm3", size_bytes=5))
 
 

@@ -11,11 +11,10 @@ import zarr
 from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError, SourceRefused, SourceUnavailable
 from em_platform.formats import Volume
-from em_platform.ingest.flyem_crops import crop_of, key_of, middle_crop
-from em_platform.ingest.progress import Silent
+from em_platform.ingest.flyem_volumes import crop_of, key_of, middle_crop
+from em_platform.ingest.source import Silent
 from em_platform.ingest.sources import open_source
 from em_platform.ingest.sources.flyem import Flyem
-from em_platform.ingest.steps import take_all
 from em_platform.model.ingest import Entry
 from em_platform.standins.faults import Fault
 from em_platform.standins.flyem import GREY, LABELS, PLAIN, Labels
@@ -23,6 +22,7 @@ from em_platform.standins.pixels import Pixels
 from em_platform.standins.precomputed import write_precomputed
 from em_platform.standins.world import World
 from em_platform.storage import open_store
+from tests.ingest.steps import take_all
 
 KEY = "64_0_64_64_72_100"
 EVERYTHING = (slice(None), slice(None), slice(None))
@@ -31,9 +31,9 @@ FAST = {"ingest.transfer.backoff_s": "0.01", "ingest.transfer.retries": "1"}
 
 def settings_of(world: World, **flyem: str) -> Settings:
     """Settings for the world, without a neuPrint token unless it is given."""
-    told = {f"ingest.flyem.{name}": value for name, value in flyem.items()}
+    wanted = {f"ingest.flyem.{name}": value for name, value in flyem.items()}
     quiet = {"ingest.flyem.neuprint_token": ""}
-    return load_settings(overrides={**world.settings, **quiet, **FAST, **told})
+    return load_settings(overrides={**world.settings, **quiet, **FAST, **wanted})
 
 
 def source_of(world: World, **flyem: str) -> Flyem:
@@ -242,10 +242,10 @@ def test_other_volumes_are_not_taken_for_the_hemibrain(world: World) -> None:
 def test_provenance_and_regions_come_from_neuprint(world: World) -> None:
     token = world.settings["ingest.flyem.neuprint_token"]
     source = source_of(world, neuprint_token=token)
-    told = source.describe(KEY).additional
-    assert told["neuprint"] == "hemibrain:v1.2.1"
-    assert told["neuprint_uuid"] == "31597f95a2cf4a3689e71d8d51b5b41e"
-    assert told["neuprint_last_modified"] == "2021-10-06 16:32:29"
+    wanted = source.describe(KEY).additional
+    assert wanted["neuprint"] == "hemibrain:v1.2.1"
+    assert wanted["neuprint_uuid"] == "31597f95a2cf4a3689e71d8d51b5b41e"
+    assert wanted["neuprint_last_modified"] == "2021-10-06 16:32:29"
     entry = source.describe("0_0_0_8_8_8")
     assert "FB" in entry.snapshot["neuprint"]["regions"]
     assert asked(world, "/api/dbmeta/datasets") == 1
@@ -308,8 +308,8 @@ def test_an_interrupted_crop_goes_on_where_it_was_and_ends_the_same(
         try:
             take_all(Flyem(settings), key, store, settings=settings)
         finally:
-            told = world.requests.all()
-        return [each.path for each in told if "/raw/" in each.path]
+            wanted = world.requests.all()
+        return [each.path for each in wanted if "/raw/" in each.path]
 
     world.faults.add(Fault("status", path="*/raw/*", skip=20, status=404))
     with pytest.raises(SourceRefused, match="answered 404"):

@@ -10,7 +10,7 @@ import pytest
 from em_platform.config import load_settings
 from em_platform.errors import SourceRefused, SourceUnavailable
 from em_platform.ingest.omero import image_of
-from em_platform.ingest.progress import Silent
+from em_platform.ingest.source import Silent
 from em_platform.ingest.sources import open_source
 from em_platform.ingest.sources.idr import Idr
 from em_platform.standins.faults import Fault
@@ -23,15 +23,15 @@ FAST = {"ingest.transfer.backoff_s": "0.001", "ingest.transfer.retries": "1"}
 NAME = "Figure_S3B_FIB-SEM_U2OS_20x20x20nm_xy.tif"
 
 
-def idr(world: World, **told: str) -> Idr:
-    named = {f"ingest.idr.{name}": value for name, value in told.items()}
+def idr(world: World, **more: str) -> Idr:
+    named = {f"ingest.idr.{name}": value for name, value in more.items()}
     overrides = {**world.settings, **FAST, **named}
     source = open_source("idr", load_settings(overrides=overrides))
     assert isinstance(source, Idr)
     return source
 
 
-def said(**changes: Any) -> dict[str, Any]:
+def stated(**changes: Any) -> dict[str, Any]:
     """An image in OMERO's words; what is None is left out, as OMERO does."""
     pixels = {
         **{"SizeX": 4, "SizeY": 3, "SizeZ": 2, "SizeC": 1, "SizeT": 1},
@@ -183,7 +183,7 @@ def test_images_of_a_dataset_are_found_page_by_page(
 
 
 def test_a_server_may_answer_with_a_list_of_one() -> None:
-    image = said(Name="b.tif")
+    image = stated(Name="b.tif")
 
     def answer(request: Request) -> Response:
         if "/m/images/" in request.path:
@@ -191,8 +191,8 @@ def test_a_server_may_answer_with_a_list_of_one() -> None:
         return as_json({"message": "no"}, status=404)
 
     with Server("omero", answer) as server:
-        told = {"ingest.idr.api_url": server.url, "ingest.idr.files_urls": server.url}
-        source = Idr(load_settings(overrides={**FAST, **told}))
+        given = {"ingest.idr.api_url": server.url, "ingest.idr.files_urls": server.url}
+        source = Idr(load_settings(overrides={**FAST, **given}))
         with pytest.raises(
             SourceRefused, match=r"no original named 'b\.tif' was found"
         ):
@@ -205,14 +205,14 @@ def test_a_voxel_of_which_name_and_server_differ_is_told(
     from em_platform.ingest.sources.idr import _voxel_nm
 
     sizes = {f"PhysicalSize{axis}": length(20, "NANOMETER") for axis in "XYZ"}
-    same = image_of(said(**sizes, Name="a_20x20x20nm.tif"), "1")
-    other = image_of(said(**sizes, Name="a_4x4x3nm.tif"), "2")
+    same = image_of(stated(**sizes, Name="a_20x20x20nm.tif"), "1")
+    other = image_of(stated(**sizes, Name="a_4x4x3nm.tif"), "2")
     caplog.set_level(logging.WARNING)
     assert _voxel_nm(same) == (20.0, 20.0, 20.0)
     assert caplog.text == ""
     assert _voxel_nm(other) == (20.0, 20.0, 20.0)
     assert "idr 2: its voxel is" in caplog.text
-    assert _voxel_nm(image_of(said(Name="a_4x4x3nm.tif"), "3")) == (3.0, 4.0, 4.0)
+    assert _voxel_nm(image_of(stated(Name="a_4x4x3nm.tif"), "3")) == (3.0, 4.0, 4.0)
 
 
 def test_a_studys_repository_is_asked_where_one_is_named(

@@ -26,7 +26,7 @@ def recorded(shared_data: Path, name: str) -> str:
     return (shared_data / f"api/idr/idr0086-{name}").read_text(encoding="utf-8")
 
 
-def said(**changes: Any) -> dict[str, Any]:
+def stated(**changes: Any) -> dict[str, Any]:
     """An image in OMERO's words; what is None is left out, as OMERO does."""
     pixels = {
         **{"SizeX": 4, "SizeY": 3, "SizeZ": 2, "SizeC": 1, "SizeT": 1},
@@ -54,16 +54,16 @@ def length(value: float, unit: str) -> dict[str, Any]:
     ],
 )
 def test_lengths_have_units(sizes: Any, expected: Any) -> None:
-    assert image_of(said(**sizes), "1").voxel_nm == expected
+    assert image_of(stated(**sizes), "1").voxel_nm == expected
 
 
 def test_the_day_of_acquisition_is_told_where_it_is_known() -> None:
-    image = image_of(said(AcquisitionDate=1235730332000), "1")
+    image = image_of(stated(AcquisitionDate=1235730332000), "1")
     assert image.acquired == datetime.date(2009, 2, 27)
-    assert image_of(said(), "1").acquired is None
+    assert image_of(stated(), "1").acquired is None
 
 
-@pytest.mark.parametrize("answer", [None, {}, said(Name=None), said(SizeZ=None)])
+@pytest.mark.parametrize("answer", [None, {}, stated(Name=None), stated(SizeZ=None)])
 def test_an_answer_that_is_no_image_is_told(answer: Any) -> None:
     with pytest.raises(FormatError, match="is no image with name, size and type"):
         image_of(answer, "1")

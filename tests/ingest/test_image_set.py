@@ -9,7 +9,7 @@ import pytest
 
 from em_platform.config import load_settings
 from em_platform.errors import FormatError
-from em_platform.ingest.progress import Silent
+from em_platform.ingest.source import Silent
 from em_platform.ingest.sources.ebi import Ebi
 from em_platform.standins.faults import Fault
 from em_platform.standins.filehost import FileHost
@@ -40,11 +40,11 @@ class Archive:
         return as_json({"EMPIAR-10311": entry})
 
     def source(self) -> Ebi:
-        told = {
+        given = {
             "ingest.ebi.api_url": f"{self.server.url}/api",
             "ingest.ebi.files_urls": f"{self.server.url}/files",
         }
-        return Ebi(load_settings(overrides={**FAST, **told}))
+        return Ebi(load_settings(overrides={**FAST, **given}))
 
     def put(self, *names: str, content: bytes = b"x") -> None:
         for name in names:

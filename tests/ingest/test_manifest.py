@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from em_platform.errors import StorageError
+from em_platform.ingest.local_file import read_back
 from em_platform.ingest.manifest import NAME, Held, Manifest, Part
-from em_platform.ingest.parts import missing_ranges
-from em_platform.ingest.read_back import read_back
+from em_platform.ingest.remote_file import missing_ranges
 
 BEGUN = Held(name="a", url="http://localhost/a", size_bytes=30, etag='"1"')
 

@@ -9,14 +9,14 @@ import pytest
 
 from em_platform.config import Settings, load_settings
 from em_platform.errors import SourceRefused, SourceUnavailable
-from em_platform.ingest.progress import Silent
+from em_platform.ingest.source import Silent
 from em_platform.ingest.sources import open_source
 from em_platform.ingest.sources.openorganelle import OpenOrganelle
-from em_platform.ingest.steps import take_all
 from em_platform.model.dataset import DatasetRecord
 from em_platform.standins.faults import Fault
 from em_platform.standins.world import World
 from em_platform.storage import layout, open_store
+from tests.ingest.steps import take_all
 
 EM = "jrc_mus-nacc-2.recon-2.em.fibsem-int16"
 HELA = "jrc_hela-2.em.fibsem-uint16"
@@ -25,13 +25,13 @@ FAST = {"ingest.transfer.backoff_s": "0.01", "ingest.transfer.retries": "1"}
 NOWHERE = Path("nowhere")
 
 
-def settings_of(world: World, **told: str) -> Settings:
-    own = {f"ingest.openorganelle.{name}": value for name, value in told.items()}
+def settings_of(world: World, **more: str) -> Settings:
+    own = {f"ingest.openorganelle.{name}": value for name, value in more.items()}
     return load_settings(overrides={**world.settings, **FAST, **own})
 
 
-def source_of(world: World, **told: str) -> OpenOrganelle:
-    source = open_source("openorganelle", settings_of(world, **told))
+def source_of(world: World, **more: str) -> OpenOrganelle:
+    source = open_source("openorganelle", settings_of(world, **more))
     assert isinstance(source, OpenOrganelle)
     return source
 
@@ -192,10 +192,10 @@ def test_a_missing_chunk_is_written_as_its_fill_and_told(
     _, checks = take_all(
         source, f"{EM}.s1", open_store(str(tmp_path)), settings=settings
     )
-    told = {check.name: check for check in checks}["no_chunks_are_missing"]
-    assert not told.passed
-    assert told.sentence.startswith("1 of 18 chunks are missing")
-    assert told.items == ("0/1/1",)
+    given = {check.name: check for check in checks}["no_chunks_are_missing"]
+    assert not given.passed
+    assert given.sentence.startswith("1 of 18 chunks are missing")
+    assert given.items == ("0/1/1",)
 
 
 def test_a_chunk_that_is_not_served_stands_in_the_record(

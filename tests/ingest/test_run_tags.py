@@ -2,7 +2,7 @@ import pytest
 
 from em_platform.config import IngestSettings, Settings
 from em_platform.config.ingest import Mode
-from em_platform.ingest.run_tags import (
+from em_platform.ingest.plan import (
     job_tags,
     lane_of,
     partition_set,

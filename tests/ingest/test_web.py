@@ -18,8 +18,8 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from em_platform.ingest.answers import retry_after_s, shown
-from em_platform.ingest.pace import Pace, Waits, pause_s
+from em_platform.ingest.http_answers import retry_after_s, shown
+from em_platform.ingest.rate_limit import Pace, Waits, pause_s
 from em_platform.ingest.web import Web
 from em_platform.standins.http import Server
 from em_platform.standins.messages import as_bytes
@@ -113,8 +113,8 @@ def test_a_status_that_stays_is_told_after_all_tries() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 def test_a_refusal_is_told_at_once(status: int) -> None:
-    said = {"Content-Type": "application/json"}
-    answer = Answer(status=status, body=b'{"message": "No such image"}', headers=said)
+    stated = {"Content-Type": "application/json"}
+    answer = Answer(status=status, body=b'{"message": "No such image"}', headers=stated)
     with serving(lambda _: answer) as at:
         with pytest.raises(SourceRefused, match="No such image") as caught:
             web().get(at.url)

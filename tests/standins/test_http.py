@@ -63,8 +63,8 @@ def test_a_range_is_served_as_asked(
     assert found.status_code == status
     assert found.content == CONTENT[start:stop]
     if status == 206:
-        said = f"bytes {start}-{stop - 1}/{len(CONTENT)}"
-        assert found.headers["Content-Range"] == said
+        stated = f"bytes {start}-{stop - 1}/{len(CONTENT)}"
+        assert found.headers["Content-Range"] == stated
 
 
 def test_a_range_behind_the_end_is_refused(

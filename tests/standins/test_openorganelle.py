@@ -110,10 +110,10 @@ def test_manifests_fit_the_published_schema(
         for name in ("title", "DOI", "id"):
             listed = real["metadata"][name]
             assert found["metadata"][name] in (listed, listed[:1])
-        said = real["metadata"]["imaging"]
+        stated = real["metadata"]["imaging"]
         ours = found["metadata"]["imaging"]
         for name in ("gridSpacing", "dimensions", "startDate"):
-            assert ours[name] == said[name]
+            assert ours[name] == stated[name]
 
 
 def test_idr_serves_ome_zarr_with_and_without_channels(world: World) -> None:
@@ -126,8 +126,8 @@ def test_idr_serves_ome_zarr_with_and_without_channels(world: World) -> None:
     ):
         folder = root / f"zarr/v0.4/{name}.zarr"
         group = zarr.open_group(folder, mode="r")
-        said = ImageAttrs.model_validate(dict(group.attrs))
-        assert len(said.multiscales[0].datasets) == 3
+        stated = ImageAttrs.model_validate(dict(group.attrs))
+        assert len(stated.multiscales[0].datasets) == 3
         array = group["0"]
         assert isinstance(array, zarr.Array)
         truth = world.truth("idr", name.partition("/")[2])

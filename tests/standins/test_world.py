@@ -71,8 +71,8 @@ def test_it_is_up_and_down_quickly(tmp_path: Path) -> None:
 def test_faults_and_requests_are_reached_from_elsewhere(world: World) -> None:
     faults = f"{world.control_url}/faults"
     url = f"{world.settings['ingest.ebi.api_url']}/entry/11759/"
-    told = {"kind": "status", "path": "/empiar/api/*", "times": 1, "status": 429}
-    assert requests.post(faults, json=[told], timeout=10).status_code == 200
+    given = {"kind": "status", "path": "/empiar/api/*", "times": 1, "status": 429}
+    assert requests.post(faults, json=[given], timeout=10).status_code == 200
     assert requests.get(url, timeout=10).status_code == 429
     assert requests.get(url, timeout=10).status_code == 200
     assert requests.get(faults, timeout=10).json()[0]["seen"] == 2

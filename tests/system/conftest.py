@@ -16,7 +16,8 @@ import pytest
 
 from em_platform.cli.runs import ask
 from em_platform.errors import SourceUnavailable
-from em_platform.processes import end_session, free_port, members
+from em_platform.processes import end_session, members
+from tests.ports import reserve_port
 
 SMALL = {
     "EM_ACQUISITION__ROWS": "2",
@@ -36,22 +37,6 @@ _MARKS = {
     "code_server": ("dagster", "api", "grpc"),
 }
 """Words of the command line by which a process of the platform is known."""
-
-
-_LONGEST = ("test_kill", "test_demo_ingest", "test_daemon", "test_lens", "test_upload")
-"""Files that take minutes; first, so that the last one does not run alone."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest; within a file nothing changes."""
-
-    def place(item: pytest.Item) -> int:
-        name = item.path.stem
-        is_here = item.path.parent == Path(__file__).parent
-        found = is_here and name in _LONGEST
-        return _LONGEST.index(name) if found else len(_LONGEST)
-
-    items.sort(key=place)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -169,8 +154,8 @@ def platform_at(home: Path) -> Iterator[PlatformUnderTest]:
         **os.environ,
         **SMALL,
         "EM_HOME": str(home),
-        "EM_BROKER__PORT": str(free_port("127.0.0.1")),
-        "EM_WEB__PORT": str(free_port("127.0.0.1")),
+        "EM_BROKER__PORT": str(reserve_port()),
+        "EM_WEB__PORT": str(reserve_port()),
     }
     under_test = PlatformUnderTest(home=home, environment=environment)
     try:

@@ -16,7 +16,7 @@ from em_platform.acquisition.session.rig import running_rig
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus
 from em_platform.processes import Supervisor
-from em_platform.processes import free_port as find_port
+from tests.ports import reserve_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -104,7 +104,7 @@ def rig(
     home = tmp_path_factory.mktemp("coordinator")
     told = export(
         {
-            "broker.port": str(find_port("127.0.0.1")),
+            "broker.port": str(reserve_port()),
             "acquisition.request_timeout_s": "3",
             "acquisition.request_tries": "30",  # a device may take long to start again
             "acquisition.simulation.tile_px": "256",
@@ -145,10 +145,10 @@ def test_a_process_that_is_killed_costs_time_and_no_tile(
 
 
 def test_a_coordinator_that_is_killed_again_and_again_loses_nothing(
-    desk: Desk, rig: tuple[Settings, Supervisor]
+    desk: Desk, rig: tuple[Settings, Supervisor], many_kills: bool
 ) -> None:
     desk.image("k-often", 7, 7)
-    for tiles in (3, 14, 30):
+    for tiles in range(3, 48, 4) if many_kills else (3, 30):
         desk.wait_tile("k-often", tiles)
         os.kill(rig[1].pids["coordinator"], signal.SIGKILL)
     desk.wait_montage("k-often", "completed")

@@ -18,7 +18,7 @@ import pytest
 import zarr
 
 from em_platform.config import Settings, load_settings
-from em_platform.ingest.outcome import ItemOutcome
+from em_platform.ingest.modes import ItemOutcome
 from em_platform.ingest.sources import epfl
 from em_platform.ingest.worker import ingest_source
 from em_platform.model.dataset import DatasetRecord
@@ -68,7 +68,7 @@ class Ingest:
 
     def __call__(self, source: str, *keys: str, **own: str) -> list[ItemOutcome]:
         settings = self.settings(**own)
-        return ingest_source(source, keys, settings=settings, tell=lambda _: None)
+        return ingest_source(source, keys, settings=settings, report=lambda _: None)
 
     def record(self, source: str, key: str) -> DatasetRecord:
         store = store_of(self.settings())

@@ -1,4 +1,7 @@
-"""kill -9 of everything, at any moment: nothing is lost, nothing is done twice."""
+"""kill -9 of everything, at any moment: nothing is lost, nothing is done twice.
+
+Takes minutes: `python -m benchmarks faults`. Once each part is killed in test_platform.
+"""
 
 import logging
 import os
@@ -23,7 +26,7 @@ from em_platform.storage import layout, store_of
 
 log = logging.getLogger(__name__)
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.many_kills, pytest.mark.timeout(900)]
 
 MONTAGES = 5
 STITCHING = ("stitch_montages", "record_datasets")

@@ -1,18 +1,23 @@
 """A lens is calibrated from one montage, and closes the seams of the next."""
 
-import subprocess
-import sys
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.acquisition.recorder import ledger_of
-from em_platform.config import load_settings
+from em_platform.acquisition.roi import roi_of
+from em_platform.acquisition.session.rig import DEVICES, running_rig
+from em_platform.cli.watch import begin
+from em_platform.config import Settings, export, load_settings
 from em_platform.definitions import defs
+from em_platform.messaging.bus import Bus
 from em_platform.model import MontageFit
 from em_platform.partitions import lens_key, lenses, montages
 from em_platform.storage import layout, store_of
+from tests.ports import reserve_port
+from tests.system.conftest import wait_until
 
 pytestmark = [
     pytest.mark.system,
@@ -20,22 +25,22 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:dagster"),
 ]
 
-LENS_PX = 6
+LENS_PX, TILES = 6, 9
 
 
-def acquire(environment: dict[str, str], number: int, *, overlap: float) -> None:
-    size = ("--rows", "3", "--columns", "3", "--tile-px", "768")
-    told = subprocess.run(
-        (
-            *(sys.executable, "-m", "em_platform", "acquire", "--first", str(number)),
-            *("--overlap", str(overlap), *size),
+def acquire(settings: Settings, bus: Bus, number: int, *, overlap: float) -> None:
+    """Image a montage, and have the online pipeline process its tiles."""
+    region = roi_of(f"m-{number}", number, 3, 3, overlap, settings)
+    heard = begin(bus, settings, [region])
+    folder = frames_folder(settings) / region["montage_id"]
+    wait_until(
+        lambda: (
+            [run.state for run in heard.runs] == ["completed"]
+            and len(list(folder.glob("*.processed.tiff"))) == TILES
         ),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
+        timeout_s=120,
+        what=lambda: str(heard.runs),
     )
-    assert told.returncode == 0, told.stdout + told.stderr
 
 
 def run(instance: dg.DagsterInstance, job: str, key: str, **config: object) -> None:
@@ -46,18 +51,29 @@ def run(instance: dg.DagsterInstance, job: str, key: str, **config: object) -> N
 
 
 def test_a_calibrated_lens_closes_the_seams(
-    make_platform, tmp_path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with make_platform(tmp_path / "home") as platform:
-        environment = platform.environment | {
-            "EM_ACQUISITION__SIMULATION__LENS_PX": str(LENS_PX),
-            "EM_STITCHING__MATCH__SEARCH_PX": "64",
-        }
-        acquire(environment, 1, overlap=0.6)
-        acquire(environment, 2, overlap=0.15)
-    for name, value in environment.items():
+    chosen = {
+        "home": str(tmp_path / "home"),
+        "broker.port": str(reserve_port()),
+        "acquisition.rows": "3",
+        "acquisition.columns": "3",
+        "acquisition.simulation.tile_px": "768",
+        "acquisition.simulation.lens_px": str(LENS_PX),
+        "stitching.match.search_px": "64",
+        "dask.workers": "1",
+    }
+    for name, value in export(chosen).items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
+    services = (*DEVICES, "coordinator", "pipeline")
+    with (
+        running_rig(settings, environment=export(chosen), wanted=services),
+        Bus(settings.broker, "acquire") as bus,
+    ):
+        bus.connect(30)
+        acquire(settings, bus, 1, overlap=0.6)
+        acquire(settings, bus, 2, overlap=0.15)
     with ledger_of(settings) as recorder:
         for folder in frames_folder(settings).iterdir():
             recorder.reconcile_montage(folder)

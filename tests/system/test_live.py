@@ -16,25 +16,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 import stomp
+import tifffile
 
 from em_platform.acquisition.session.report import PER_TILE, LiveReport
 from em_platform.acquisition.session.rig import free_ports, running_rig
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.topics import topics
 from em_platform.model import AcquisitionUpload
-from em_platform.processes import free_port as find_port
 from em_platform.processes.web import token_of
 from em_platform.storage import layout, store_of
+from tests.ports import reserve_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
 MONTAGES, ROWS, COLUMNS = 2, 2, 3
 SMALL = {
-    "acquisition.rows": str(ROWS),
-    "acquisition.columns": str(COLUMNS),
     "acquisition.overlap": "0.25",
     "acquisition.pipeline.processes": "2",
     "acquisition.simulation.tile_px": "256",
@@ -90,7 +90,11 @@ def recorded(port: int, path: Path) -> Iterator[None]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
-        time.sleep(5)
+        own = psutil.Process(process.pid)
+        wait_until(
+            lambda: process.poll() is not None or bool(own.net_connections("tcp")),
+            what=lambda: "pigeon record does not connect",
+        )
         assert process.poll() is None, process.communicate()
         yield
         process.send_signal(signal.SIGINT)
@@ -114,7 +118,7 @@ class Done:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     folder = tmp_path_factory.mktemp("live")
     told = export(
-        {**SMALL, "home": str(folder / "home"), "broker.port": str(port_of())}
+        {**SMALL, "home": str(folder / "home"), "broker.port": str(reserve_port())}
     )
     settings = load_settings(environment=told)
     recording, report = folder / "session.json", folder / "report.json"
@@ -127,6 +131,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
         ended = subprocess.run(
             (
                 *(*command, "--montages", str(MONTAGES)),
+                *("--rows", str(ROWS), "--columns", str(COLUMNS)),
                 *("--exit", "--report", str(report)),
             ),
             env={**os.environ, **told},
@@ -144,10 +149,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
         report=LiveReport.model_validate_json(report.read_text()),
         said=said,
     )
-
-
-def port_of() -> int:
-    return find_port("127.0.0.1")
 
 
 def logs(settings: Settings) -> str:
@@ -170,6 +171,23 @@ def test_a_session_ends_well_and_its_report_says_so(done: Done) -> None:
     assert report.verdict_p99_ms is not None
     assert report.mpix_per_s > 0
     assert "operator's page at http://127.0.0.1:" in done.said
+    assert f"{tiles} tiles, 0 lost" in done.said
+    images = list((done.settings.home / "frames").glob("m-*/*.tiff"))
+    frames = [path for path in images if not path.name.endswith(".processed.tiff")]
+    assert (len(frames), len(images)) == (tiles, 2 * tiles)
+    assert {tifffile.imread(frame).shape for frame in frames} == {(256, 256)}
+
+
+def test_nothing_is_left_running(done: Done) -> None:
+    home = str(done.settings.home)
+    assert [p for p in psutil.process_iter() if _home_of(p) == home] == []
+
+
+def _home_of(process: psutil.Process) -> str:
+    try:
+        return process.environ().get("EM_HOME", "")
+    except psutil.Error:
+        return ""
 
 
 def test_no_service_complained(done: Done) -> None:
@@ -222,7 +240,7 @@ def test_the_frames_are_uploaded_verified_and_in_the_tem_database(done: Done) ->
             assert hashlib.sha256(frame).hexdigest() == tile.sha256
             assert tile.statistics is not None
             assert tile.passed is not None
-    port = port_of()
+    port = reserve_port()
     told = {**done.environment, **export({"temdb.port": str(port)})}
     with running_rig(
         load_settings(environment=told), environment=told, wanted=("temdb",)
@@ -244,7 +262,7 @@ def test_the_recording_played_again_gives_the_same_verdicts(
     done: Done, tmp_path: Path
 ) -> None:
     told = export(
-        {**SMALL, "home": str(tmp_path / "again"), "broker.port": str(port_of())}
+        {**SMALL, "home": str(tmp_path / "again"), "broker.port": str(reserve_port())}
     )
     settings = load_settings(environment=told)
     told |= export(free_ports(settings))

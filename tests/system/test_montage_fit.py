@@ -37,8 +37,9 @@ TILE_PX, PIXEL_NM, OVERLAP = 256, 4.0, 0.25
 @contextmanager
 def service(name: str, home: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     """The process, when it serves; killed after the block."""
+    words = (name,) if name == "recorder" else ("service", name)
     process = subprocess.Popen(
-        (sys.executable, "-m", "em_platform", "service", name),
+        (sys.executable, "-m", "em_platform", *words),
         env={
             **os.environ,
             "EM_HOME": str(home),
@@ -124,6 +125,7 @@ def test_a_killed_montage_fit_goes_on_with_the_montage(
         bus.subscribe("montage.minimaps", lambda message, _: maps.append(message))
         bus.subscribe("qc.status", lambda message, _: stops.append(message))
         bus.subscribe("tile.matches", lambda message, _: matched.add(message.tile_id))
+        stack.enter_context(service("recorder", tmp_path, broker.port))
         stack.enter_context(service("pipeline", tmp_path, broker.port))
         with service("montage_fit", tmp_path, broker.port) as fit:
             for raw in raws[:4]:
@@ -131,7 +133,7 @@ def test_a_killed_montage_fit_goes_on_with_the_montage(
             wait_until(lambda: len(matched) == 4 and bool(maps), timeout_s=90)
             fit.kill()
             fit.wait(30)
-        for raw in raws[4:7]:  # nobody hears of these
+        for raw in raws[4:7]:  # the ledger has them
             bus.publish("tile.raw", **raw)
         wait_until(lambda: len(matched) == 7, timeout_s=90)
         maps.clear()

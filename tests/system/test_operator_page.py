@@ -19,7 +19,8 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 
 from em_platform.acquisition.session.rig import running_rig
 from em_platform.config import Settings, export, load_settings
-from em_platform.processes import Supervisor, free_port
+from em_platform.processes import Supervisor
+from tests.ports import reserve_port
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -65,9 +66,9 @@ def microscope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Microscope]
     home = tmp_path_factory.mktemp("operator")
     environment = export(
         {
-            "broker.port": str(free_port("127.0.0.1")),
-            "acquisition.operator.port": str(free_port("127.0.0.1")),
-            "web.port": str(free_port("127.0.0.1")),
+            "broker.port": str(reserve_port()),
+            "acquisition.operator.port": str(reserve_port()),
+            "web.port": str(reserve_port()),
             "acquisition.overlap": "0.25",
             "acquisition.request_timeout_s": "10",
             "acquisition.simulation.tile_px": "256",

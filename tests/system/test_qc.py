@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from em_platform.config import BrokerSettings
+from em_platform.acquisition.recorder import ledger_of
+from em_platform.config import BrokerSettings, Settings
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 
@@ -20,10 +21,10 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 
 @contextmanager
-def quality_control(home: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+def running(home: Path, port: int, *words: str) -> Iterator[subprocess.Popen[str]]:
     """The process, when it serves; killed after the block."""
     process = subprocess.Popen(
-        (sys.executable, "-m", "em_platform", "service", "qc"),
+        (sys.executable, "-m", "em_platform", *words),
         env={
             **os.environ,
             "EM_HOME": str(home),
@@ -35,7 +36,7 @@ def quality_control(home: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     )
     assert process.stdout is not None
     try:
-        assert process.stdout.readline() == "ready qc\n"
+        assert process.stdout.readline() == f"ready {words[-1]}\n"
         yield process
     finally:
         process.kill()
@@ -60,17 +61,20 @@ def blurred(n: int) -> list[dict[str, Any]]:
     ]
 
 
-def noted(home: Path) -> int:
-    """How many verdicts the journal holds."""
-    text = (home / "qc" / "tiles" / "m-1.jsonl").read_text()
-    return text.count('["judged"')
+def recorded(home: Path) -> int:
+    """How many verdicts the ledger holds."""
+    with ledger_of(Settings(home=home)) as ledger:
+        return len(ledger.verdicts("m", "m-1"))
 
 
 def test_a_killed_quality_control_comes_back_with_its_stop(
     tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     with Broker(BrokerSettings(port=0)) as broker:
-        with Bus(BrokerSettings(port=broker.port), "pipeline") as bus:
+        with (
+            running(tmp_path, broker.port, "recorder"),
+            Bus(BrokerSettings(port=broker.port), "pipeline") as bus,
+        ):
             bus.connect()
             statuses: list[Any] = []
             judged: list[Any] = []
@@ -88,18 +92,18 @@ def test_a_killed_quality_control_comes_back_with_its_stop(
 
             bus.subscribe("qc.status", on_status)
             bus.subscribe("qc.tile", lambda message, _: judged.append(message))
-            with quality_control(tmp_path, broker.port) as process:
+            with running(tmp_path, broker.port, "service", "qc") as process:
                 for n in range(6):
                     say(blurred(n))
                 say(blurred(6)[:-1])  # its matches come after the kill
                 assert stopped.wait(60)
                 wait_until(lambda: len(judged) == 6, timeout_s=30)
-                # A verdict that was said and not yet noted would be said again.
-                wait_until(lambda: noted(tmp_path) == 6, timeout_s=30)
+                # A verdict that was sent and not yet recorded would be sent again.
+                wait_until(lambda: recorded(tmp_path) == 6, timeout_s=30)
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait(30)
             statuses.clear()
-            with quality_control(tmp_path, broker.port):
+            with running(tmp_path, broker.port, "service", "qc"):
                 wait_until(lambda: bool(statuses), timeout_s=30)
                 assert statuses[0].status == "STOP_AT_END"
                 assert "out of focus" in statuses[0].reason
@@ -108,7 +112,7 @@ def test_a_killed_quality_control_comes_back_with_its_stop(
                 wait_until(lambda: len(judged) == 7, timeout_s=30)
                 bus.publish("ui.run", resume=True)
                 wait_until(lambda: statuses[-1].status == "GOOD", timeout_s=30)
-            with quality_control(tmp_path, broker.port):
+            with running(tmp_path, broker.port, "service", "qc"):
                 count = len(statuses)
                 wait_until(lambda: len(statuses) > count + 2, timeout_s=30)
                 assert statuses[-1].status == "GOOD"

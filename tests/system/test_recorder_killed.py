@@ -22,7 +22,7 @@ from em_platform.config import BrokerSettings
 from em_platform.messaging.bus import Bus
 from em_platform.storage.atomic import write_bytes
 
-MONTAGES, TILES = 6, 40
+MONTAGES, TILES = 4, 40
 
 
 class Process:

@@ -18,7 +18,8 @@ import pytest
 from em_platform.acquisition.recorder.events import Message
 from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.errors import StorageError
-from em_platform.processes import free_port, listens
+from em_platform.processes import listens
+from tests.ports import reserve_port
 
 pytestmark = [pytest.mark.system]
 _PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -35,7 +36,7 @@ def server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     folder = Path(tempfile.mkdtemp(prefix="em-postgres-"))
     try:
         shutil.chown(folder, user)
-        port = free_port("127.0.0.1")
+        port = reserve_port()
         run_as = {"user": user} if os.getuid() == 0 else {}
         subprocess.run(
             [programs / "initdb", "-D", folder / "data", "-U", "em", "--no-sync"],

@@ -1,6 +1,5 @@
 """After a Stop now a new `acquire` finishes the old montage, and images the new one."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import requests
 
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.recorder.events import VERDICT
 from em_platform.acquisition.session.report import LiveReport
 from em_platform.acquisition.session.rig import (
     DEVICES,
@@ -29,9 +29,9 @@ from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
 from em_platform.processes import Supervisor
-from em_platform.processes import free_port as find_port
 from em_platform.simulation.devices.commanded import set_faults
 from em_platform.storage import layout, store_of
+from tests.ports import reserve_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -121,13 +121,13 @@ class Microscope:
         return [path.stem for path in folder.glob("*_[0-9]*_[0-9]*.json")]
 
     def verdicts(self, name: str) -> dict[str, bool]:
-        lines = [
-            json.loads(line)
-            for path in (self.settings.home / "qc" / "tiles").glob(f"{name}-*.jsonl")
-            for line in path.read_text().splitlines()
-            if line
-        ]
-        return {line[1]: not line[3] for line in lines if line[0] == "judged"}
+        with ledger_of(self.settings) as ledger:
+            found = ledger.events(topics=(VERDICT,), limit=10_000)
+        return {
+            event.body["tile_id"]: event.body["passed"]
+            for event in found
+            if event.body["montage_id"] == name
+        }
 
     def entry(self, name: str) -> str:
         queue = self.bus.wait_for("roi.queue.status", lambda _: True, 10).queue
@@ -156,7 +156,7 @@ def microscope(
     home = tmp_path_factory.mktemp("recovery")
     chosen = {**SMALL, "home": str(home)}
     for name in ("broker.port", "acquisition.operator.port"):
-        chosen[name] = str(find_port("127.0.0.1"))
+        chosen[name] = str(reserve_port())
     chosen |= free_ports(load_settings(environment=export(chosen)))
     told = export(chosen)
     settings = load_settings(environment=told)

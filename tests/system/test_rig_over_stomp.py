@@ -3,30 +3,33 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
-import psutil
 import pytest
 import tifffile
 from pigeon import Pigeon
 
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.session.rig import DEVICES, running_rig
 from em_platform.cli.watch import begin, regions
 from em_platform.config import Settings, export, load_settings
+from em_platform.definitions import defs
 from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus
+from em_platform.model.dataset import DatasetRecord
+from em_platform.partitions import montages
 from em_platform.processes import Supervisor
-from em_platform.processes import free_port as find_port
 from em_platform.simulation.devices.optics import view
 from em_platform.simulation.devices.truth import MontageTruth
-from em_platform.simulation.specimen.sections import Tissue
+from em_platform.simulation.specimen import Tissue
+from em_platform.storage import layout, store_of
+from tests.ports import reserve_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -55,7 +58,7 @@ def variables(port: int) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home = tmp_path_factory.mktemp("rig")
-    told = variables(find_port("127.0.0.1"))
+    told = variables(reserve_port())
     settings = load_settings(environment={**told, "EM_HOME": str(home)})
     wanted = (*DEVICES, "coordinator")
     with running_rig(settings, environment=told, wanted=wanted) as supervisor:
@@ -124,6 +127,31 @@ def test_frames_are_what_the_truth_says(rig: Rig) -> None:
     check_frames(made)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:dagster")
+def test_a_live_montage_without_one_of_its_frames_needs_review(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, _ = rig
+    (made,) = image(settings)
+    for name, value in variables(settings.broker.port).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("EM_HOME", str(settings.home))
+    with ledger_of(settings) as recorder:
+        recorder.reconcile_montage(made.folder)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(str(montages.name), [made.acquisition_id])
+        result = defs.resolve_job_def("stitch_montages").execute_in_process(
+            partition_key=made.acquisition_id, instance=instance
+        )
+    assert result.success
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    complete = checks["montage_is_complete"]
+    assert not complete.passed
+    assert (complete.description or "").startswith("Missing: 1 of 9 tiles")
+    name = layout.dataset_record(made.acquisition_id)
+    assert store_of(settings).read(name, DatasetRecord).status == "needs_review"
+
+
 def test_any_pigeon_client_hears_a_whole_montage(rig: Rig) -> None:
     settings, _ = rig
     heard: dict[str, list[object]] = {}
@@ -164,32 +192,3 @@ def test_a_process_that_is_killed_costs_time_and_no_tile(rig: Rig, victim: str) 
         )
         assert {path.stem for path in bodies} == set(complete["tiles"])
         assert len(complete["tiles"]) == 9
-
-
-def test_the_command_images_says_what_it_made_and_leaves_nothing_running(
-    home: Path, free_port: Callable[[], int]
-) -> None:
-    environment = {**os.environ, **variables(free_port()), "EM_HOME": str(home)}
-    command = [sys.executable, "-m", "em_platform", "acquire", "--montages", "2"]
-    done = subprocess.run(
-        [*command, "--rows", "2", "--columns", "2", "--tile-px", "128"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 tiles, 0 lost" in done.stdout
-    images = list((home / "frames").glob("m-*/*.tiff"))
-    frames = [path for path in images if not path.name.endswith(".processed.tiff")]
-    assert (len(frames), len(images)) == (8, 16)
-    assert {tifffile.imread(frame).shape for frame in frames} == {(128, 128)}
-    left = [p for p in psutil.process_iter() if str(home) in _home_of(p)]
-    assert left == []
-
-
-def _home_of(process: psutil.Process) -> str:
-    try:
-        return process.environ().get("EM_HOME", "")
-    except psutil.Error:
-        return ""

@@ -14,19 +14,18 @@ import numpy as np
 import pytest
 import tifffile
 
-from em_platform.acquisition.machines.client import BusClient
-from em_platform.acquisition.machines.context import context_of
-from em_platform.acquisition.machines.loop import Loop
-from em_platform.acquisition.machines.machine import Machine
+from em_platform.acquisition.machines.loop import BusClient, Loop
+from em_platform.acquisition.machines.machine import Machine, context_of
 from em_platform.acquisition.machines.requests import ChangeAperture
 from em_platform.acquisition.routines import ROUTINES
 from em_platform.acquisition.session.rig import running_rig
 from em_platform.config import Settings, export, load_settings
 from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus
-from em_platform.processes import Child, Supervisor, free_port
+from em_platform.processes import Child, Supervisor
 from em_platform.simulation.devices.commanded import clear_faults, set_faults
-from em_platform.simulation.devices.misalignment import misalignment_of
+from em_platform.simulation.devices.illumination import misalignment_of
+from tests.ports import reserve_port
 
 pytestmark = pytest.mark.system
 
@@ -132,7 +131,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     home = tmp_path_factory.mktemp("routines")
     wanted = export(
         {
-            "broker.port": str(free_port("127.0.0.1")),
+            "broker.port": str(reserve_port()),
             "acquisition.request_timeout_s": "10",
             "acquisition.request_tries": "2",
             "acquisition.simulation.tile_px": "256",

@@ -24,7 +24,7 @@ from temdb.models import AcquisitionUpdate
 
 from em_platform.errors import SourceRefused
 from em_platform.model import Size
-from em_platform.processes import free_port, listens
+from em_platform.processes import listens
 from em_platform.temdb.acquired import (
     AcquiredMontage,
     AcquiredTile,
@@ -33,6 +33,7 @@ from em_platform.temdb.acquired import (
 from em_platform.temdb.database import engine_of, migrate
 from em_platform.temdb.register import Register
 from em_platform.temdb.tables import Base
+from tests.ports import reserve_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 _PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -49,7 +50,7 @@ def postgres() -> Iterator[str]:
     # Not under pytest's folder: only its owner may enter that.
     folder = Path(tempfile.mkdtemp(prefix="em-temdb-"))
     run_as: dict[str, Any] = {"user": user} if os.getuid() == 0 else {}
-    port = free_port("127.0.0.1")
+    port = reserve_port()
     try:
         shutil.chown(folder, user)
         made = (programs / "initdb", "-D", folder / "data", "-U", "em", "--no-sync")
@@ -87,7 +88,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def service(database: str, tmp_path: Path) -> Iterator[str]:
     """Base URL of `em-platform service temdb` on that database."""
-    port = free_port("127.0.0.1")
+    port = reserve_port()
     environment = {
         **os.environ,
         "EM_HOME": str(tmp_path / "home"),

@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from em_platform.acquisition.coordinator.lens import LensCorrection
-from em_platform.acquisition.coordinator.lens_montage import LENS
-from em_platform.acquisition.coordinator.montage import Montage
-from em_platform.acquisition.coordinator.names import STATES
-from em_platform.acquisition.coordinator.preparation import CheckConditions, Prepare
+from em_platform.acquisition.coordinator.lens import LENS, LensCorrection
+from em_platform.acquisition.coordinator.montage import (
+    CheckConditions,
+    Montage,
+    Prepare,
+)
+from em_platform.acquisition.coordinator.requirements import STATES
 from em_platform.acquisition.machines.machine import Machine
 from em_platform.acquisition.machines.requests import (
     ChangeAperture,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from em_platform.acquisition.coordinator.intake import take_roi
-from em_platform.acquisition.coordinator.names import STATES
+from em_platform.acquisition.coordinator.requirements import STATES
 from em_platform.acquisition.coordinator.roi_queue import removed, reordered
 from em_platform.acquisition.machines.machine import Machine, on_message
 

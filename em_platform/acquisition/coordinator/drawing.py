@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from em_platform.acquisition.coordinator.names import STATES
 from em_platform.acquisition.coordinator.publisher import Publisher
+from em_platform.acquisition.coordinator.requirements import STATES
 from em_platform.acquisition.coordinator.service import machine_of
-from em_platform.acquisition.machines.context import context_of
 from em_platform.acquisition.machines.loop import Loop
+from em_platform.acquisition.machines.machine import context_of
 from em_platform.config import Settings
 from em_platform.errors import ConfigError, ToolFailed, ToolMissing
 from em_platform.storage.guard import check_file, mark_of, marked_png, write_file

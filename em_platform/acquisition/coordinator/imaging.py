@@ -45,7 +45,6 @@ class Imaging:
         *,
         frames: Path,
         overlap: float,
-        tilt: dict[str, Any],
     ) -> None:
         roi = created(begun.roi)
         self.begun = begun
@@ -61,7 +60,7 @@ class Imaging:
         self.move_s = 0.0
         self.capture_s = 0.0
         self.place_nm: tuple[int, int] | None = None
-        self.tilt = tilt
+        self.tilt = begun.tilt_fields
         self.unsure: list[dict[str, Any]] = []
         self._frames = frames
         self._shared_px = shared_px(roi, begun.frame, overlap=overlap)

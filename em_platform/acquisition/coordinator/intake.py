@@ -1,19 +1,169 @@
-"""Takes a region into the queue, or reports why not."""
+"""Takes regions into the queue: from `roi.create`, or from TEM DB by `roi.load`."""
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from em_platform.acquisition.coordinator.lens_montage import LENS
+from em_platform.acquisition.coordinator.lens import LENS
 from em_platform.acquisition.coordinator.roi_queue import FINISHED, Entry, added
 from em_platform.acquisition.coordinator.session import Session
 from em_platform.acquisition.frame_paths import montage_folder
+from em_platform.acquisition.machines.loop import Loop
 from em_platform.acquisition.roi import created, polygon_nm
-from em_platform.errors import PlatformError
+from em_platform.config import Settings
+from em_platform.errors import PlatformError, RecordError, SourceUnavailable
+from em_platform.temdb.register import temdb_token, temdb_url
 
 log = logging.getLogger(__name__)
+
+_TIMEOUT_S = 20.0
+_PAGE = 1000
+
+
+class Loader:
+    """Asks TEM DB in a thread of its own; the loop takes the answer."""
+
+    def __init__(self, settings: Settings, session: Session, loop: Loop) -> None:
+        self._settings = settings
+        self._session = session
+        self._loop = loop
+
+    def load(self, message: Any) -> None:
+        """Answer one `roi.load`: queue its regions, or report why not."""
+        threading.Thread(
+            target=self._load, args=(message,), name="roi.load", daemon=True
+        ).start()
+
+    def _load(self, message: Any) -> None:
+        try:
+            found = rois_of_section(
+                temdb_url(self._settings),
+                temdb_token(self._settings),
+                specimen_id=message.specimen_id,
+                section_id=message.section_id,
+            )
+            regions = [
+                region_of(
+                    roi,
+                    aperture_id=message.aperture_id,
+                    queue_position=(message.queue_position or 0) + number,
+                )
+                for number, roi in enumerate(found)
+            ]
+        except PlatformError as error:
+            sentence = str(error)
+            self._loop.put(lambda: self._session.preview_failed(sentence))
+            return
+        if not regions:
+            sentence = (
+                f"coordinator: TEM DB has no region of section {message.section_id} of "
+                f"{message.specimen_id}; add one, or draw it on the page"
+            )
+            self._loop.put(lambda: self._session.preview_failed(sentence))
+            return
+        self._loop.put(lambda: self._take(regions))
+
+    def _take(self, regions: list[dict[str, Any]]) -> None:
+        for fields in regions:
+            take_roi(self._session, fields, {"source": "TEM DB"})
+
+
+def rois_of_section(
+    url: str, token: str, *, specimen_id: str, section_id: str
+) -> list[dict[str, Any]]:
+    """The answers of `GET /api/v2/rois` for one section.
+
+    Raises
+    ------
+    SourceUnavailable
+        TEM DB is down, refuses, or answers something else.
+    """
+    import httpx
+
+    wanted: dict[str, Any] = {
+        "specimen_id": specimen_id,
+        "section_id": section_id,
+        "limit": _PAGE,
+    }
+    found: list[dict[str, Any]] = []
+    try:
+        with httpx.Client(
+            headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S
+        ) as client:
+            while len(found) % _PAGE == 0:
+                answer = client.get(
+                    f"{url}/api/v2/rois", params={**wanted, "skip": len(found)}
+                )
+                answer.raise_for_status()
+                page = answer.json()
+                if not isinstance(page, list):
+                    raise ValueError(f"found {type(page).__name__}, expected a list")
+                if not page or page[:1] == found[:1]:  # the end, or no paging
+                    break
+                found += page
+    except (httpx.HTTPError, ValueError) as error:
+        raise SourceUnavailable(
+            f"coordinator: the regions of section {section_id} were not loaded: "
+            f"{error}; see that TEM DB runs, then load again"
+        ) from error
+    return found
+
+
+def region_of(
+    roi: Mapping[str, Any], *, aperture_id: int | None, queue_position: int | None
+) -> dict[str, Any]:
+    """Fields of the `roi.create` of one region of TEM DB; its montage has its id.
+
+    Raises
+    ------
+    RecordError
+        It has no polygon, or a point that is none.
+    """
+    payload = roi.get("roi_payload") or {}
+    corners = [_point(each) for each in payload.get("vertices") or ()]
+    if len(corners) < 3:
+        raise RecordError(
+            f"coordinator: region {roi['roi_id']} of TEM DB has {len(corners)} "
+            "corners, three or more were expected; draw its polygon"
+        )
+    fields: dict[str, Any] = {
+        "vertices": corners,
+        "rotation_angle": 0.0,
+        "montage_id": roi["roi_id"],
+        "roi_name": roi["roi_id"],
+        "specimen_id": roi["specimen_id"],
+        "section_id": roi["section_id"],
+        "aperture_id": aperture_id,
+        "queue_position": queue_position,
+        "metadata": {"roi_id": roi["roi_id"]},
+    }
+    scale, centroid = (
+        payload.get("optical_pixel_size"),
+        payload.get("aperture_centroid"),
+    )
+    if scale and centroid:
+        fields |= {
+            "overview_nm_per_pixel": scale,
+            "aperture_centroid_pixel": _point(centroid),
+            "aperture_centroid_physical": {"x": 0.0, "y": 0.0},
+        }
+    made: dict[str, Any] = created(fields).model_dump(mode="json")
+    return made
+
+
+def _point(given: Any) -> dict[str, float]:
+    """A corner as the messages have it; TEM DB has pairs or objects."""
+    try:
+        x, y = (given["x"], given["y"]) if isinstance(given, Mapping) else given[:2]
+        return {"x": float(x), "y": float(y)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"coordinator: a point of a region of TEM DB is {given!r}, two numbers x "
+            "and y were expected; draw its polygon again"
+        ) from error
 
 
 def take_roi(

@@ -11,7 +11,7 @@ from typing import Any
 
 from em_platform.acquisition.coordinator.acquisition import Routines, state_name
 from em_platform.acquisition.coordinator.lens import LensCorrection
-from em_platform.acquisition.coordinator.names import STATES
+from em_platform.acquisition.coordinator.requirements import STATES
 from em_platform.acquisition.frame_paths import PREVIEW
 from em_platform.acquisition.machines.machine import Machine
 from em_platform.acquisition.machines.requests import Capture, ChangeAperture

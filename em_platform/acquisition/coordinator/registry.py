@@ -1,6 +1,7 @@
-"""What the coordinator must still know after it was killed; written whole or not."""
+"""The session on disk: the queue, the acquisition under way, the calibrated optics."""
 
 import logging
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,10 @@ from pydantic import Field, ValidationError
 
 from em_platform.acquisition.coordinator import roi_queue
 from em_platform.acquisition.coordinator.roi_queue import Entry, Queue
+from em_platform.acquisition.frame_paths import retry_of
+from em_platform.acquisition.machines.machine import Context
+from em_platform.acquisition.qc.judge import CRITICAL
+from em_platform.acquisition.roi import rotation_rad
 from em_platform.errors import StorageError
 from em_platform.model import Model, Size
 from em_platform.storage.atomic import write_bytes
@@ -42,6 +47,19 @@ class Begun(Model):
     rejected: tuple[str, ...] = ()
     unjudged: tuple[str, ...] = ()
     superseded: tuple[str, ...] = ()
+
+    @property
+    def tilt_fields(self) -> dict[str, Any]:
+        """The fields of its messages that name the step of a tilt series, if any."""
+        if self.tilt_index is None:
+            return {}
+        angles = self.roi["tilt_angles"]
+        return {
+            "tilt_angle": angles[self.tilt_index],
+            "tilt_series_id": self.roi["montage_id"],
+            "tilt_index": self.tilt_index,
+            "tilt_total": len(angles),
+        }
 
 
 class Scale(Model):
@@ -122,3 +140,130 @@ def _read(path: Path) -> SessionState:
             "file away to begin anew",
             url=str(path),
         ) from error
+
+
+def is_dark(verdict: Any) -> bool:
+    """Whether a `qc.tile` rejects its frame for what stops a scope at once.
+
+    The first dark tiles of a row are only `transient`, so that their kind counts, too.
+    """
+    return not verdict.passed and any(
+        fault.fault_type in CRITICAL or str(fault.scope) == "critical"
+        for fault in verdict.faults or ()
+    )
+
+
+def with_verdict(begun: Begun, tile_id: str, *, dark: bool) -> Begun:
+    """The acquisition after a verdict on one of its tiles."""
+    rejected = begun.rejected
+    if dark and tile_id not in (*rejected, *begun.superseded):
+        rejected = (*rejected, tile_id)
+    unjudged = tuple(each for each in begun.unjudged if each != tile_id)
+    return begun.model_copy(update={"rejected": rejected, "unjudged": unjudged})
+
+
+def with_stop(begun: Begun, *, unjudged: Collection[str], exposing: str) -> Begun:
+    """The acquisition after a STOP_NOW; the frame that was being exposed is doubtful.
+
+    The camera may have saved it already, in the dark, and would not expose it again.
+    """
+    superseded = begun.superseded
+    if exposing and exposing not in superseded:
+        superseded = (*superseded, exposing)
+    return begun.model_copy(
+        update={
+            "stopped": True,
+            "unjudged": tuple(sorted(unjudged)),
+            "superseded": superseded,
+        }
+    )
+
+
+def with_retries(begun: Begun, *, unsaved: Collection[str], most: int) -> Begun:
+    """The acquisition when it resumes: dark, unjudged and unsaved frames superseded.
+
+    A tile that was dark `most` times more stays as it is: the specimen may be dark
+    there, and would stop the session for ever.
+    """
+    wanted = dict.fromkeys((*begun.rejected, *begun.unjudged, *unsaved))
+    again = [
+        tile_id
+        for tile_id in wanted
+        if retry_of(tile_id) < most and tile_id not in begun.superseded
+    ]
+    return begun.model_copy(
+        update={
+            "stopped": False,
+            "rejected": (),
+            "unjudged": (),
+            "superseded": (*begun.superseded, *again),
+        }
+    )
+
+
+class Optics:
+    """What was calibrated, else what the settings give."""
+
+    def __init__(self, context: Context, registry: Registry) -> None:
+        self.context = context
+        self.registry = registry
+        self._settings = context.settings.acquisition
+
+    def frame_size(self) -> Size | None:
+        """Of the camera's frames, as its last status gives it."""
+        status = self.context.latest("camera.status")
+        if status is None:
+            return None
+        return Size(height_px=status.height, width_px=status.width)
+
+    def scale(self, *, survey: bool = False) -> Scale:
+        """How the image lies on the stage, calibrated or from the settings."""
+        magnification = self._settings.magnification
+        wanted = self._settings.coordinator.survey_magnification if survey else None
+        scale = Scale(
+            pixel_nm=self._settings.pixel_nm,
+            rotation_rad=rotation_rad(self.context.settings),
+        )
+        kept = self.registry.state.scales
+        if (known := kept.get(str(magnification))) and known.settings == self._key():
+            scale = known
+        if wanted is None or wanted == magnification:
+            return scale
+        if (known := kept.get(str(wanted))) and known.settings == self._key():
+            return known
+        return scale.model_copy(
+            update={"pixel_nm": scale.pixel_nm * magnification / wanted}
+        )
+
+    def note_scales(self, message: Any) -> None:
+        """Keep what a `` reports."""
+        found: dict[str, Scale] = {}
+        for table in (message.lowmag, message.mag):
+            found |= {
+                str(magnification): Scale(
+                    pixel_nm=sum(each.nm_per_px) / 2,
+                    rotation_rad=each.rotation,
+                    settings=self._key(),
+                )
+                for magnification, each in table.items()
+            }
+        self.registry.change(scales={**self.registry.state.scales, **found})
+
+    def note_centroid(self, message: Any) -> None:
+        """Keep what a `` reports."""
+        known: Mapping[int, Any] = self.registry.state.centroids_nm
+        place = (message.x, message.y)
+        self.registry.change(centroids_nm={**known, message.aperture_id: place})
+
+    def centroid(self, aperture_id: int | None) -> tuple[int, int]:
+        """The middle of an aperture on the stage, (x, y) in nm; 0, 0 if unknown."""
+        known = self.registry.state.centroids_nm
+        return (0, 0) if aperture_id is None else known.get(aperture_id, (0, 0))
+
+    def _key(self) -> str:
+        """What a calibration is valid for."""
+        acquisition = self._settings
+        return (
+            f"{acquisition.microscope} {acquisition.magnification} "
+            f"{acquisition.pixel_nm:g} {acquisition.simulation.rotation_deg:g}"
+        )

@@ -1,21 +1,110 @@
-"""What the region that is imaged needs before its montage begins."""
+"""What a region needs before its montage begins, and what forbids it."""
 
 import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from em_platform.acquisition.coordinator.checks import (
-    Situation,
-    free_bytes,
-    problem,
-)
-from em_platform.acquisition.coordinator.names import STATES
-from em_platform.acquisition.coordinator.optics import Optics
-from em_platform.acquisition.coordinator.registry import Registry
+from em_platform.acquisition.coordinator.imaging import now
+from em_platform.acquisition.coordinator.registry import Begun, Optics, Registry
 from em_platform.acquisition.coordinator.roi_queue import Entry
-from em_platform.acquisition.machines.context import Context
+from em_platform.acquisition.frame_paths import reserve_id
+from em_platform.acquisition.machines.machine import Context
 from em_platform.acquisition.machines.requests import CLOSE_RAD
 from em_platform.acquisition.roi import stops_of
+from em_platform.config import CoordinatorSettings
 from em_platform.errors import AcquisitionError
+
+STATES = {
+    "find_aperture": "FindAperture",
+    "auto_exposure": "AutoExposure",
+    "beam_center": "BeamCenter",
+    "beam_spread": "BeamSpread",
+    "calibrate_resolution": "CalibrateResolution",
+    "bright_field": "Brightfield",
+    "dark_field": "Darkfield",
+    "auto_focus": "AutoFocus",
+}
+"""Calibration -> state, in the order in which they are done before a montage."""
+
+
+_GB = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What is known before an aperture is imaged.
+
+    `needed_bytes` is what its frames will take, `beam_mean` the mean grey of the last
+    tile (None: unknown), `calibrations` those that the region asks for.
+    """
+
+    montage_id: str
+    frames: Path
+    needed_bytes: int
+    errors: int
+    beam_mean: float | None
+    calibrations: frozenset[str]
+    is_continued: bool
+
+
+def problem(situation: Situation, settings: CoordinatorSettings) -> str:
+    """Why the aperture must not be imaged now, in a sentence; empty when it may."""
+    return next(_problems(situation, settings), "")
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free on the disk of a folder that need not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _problems(situation: Situation, settings: CoordinatorSettings) -> Iterator[str]:
+    who = f"coordinator: {situation.montage_id} is not imaged"
+    yield from _disk(who, situation, settings.min_free_gb * _GB)
+    if situation.errors >= settings.max_errors:
+        yield (
+            f"{who}: {situation.errors} requests failed in this session, at most "
+            f"{settings.max_errors - 1} are passed over; see to the devices, then retry"
+        )
+    mean, least = situation.beam_mean, settings.min_beam_mean
+    if least > 0 and mean is not None and mean < least:
+        yield (
+            f"{who}: the last tile's mean is {mean:g} grey levels, at least {least:g} "
+            "is expected; see to the beam, then retry"
+        )
+    for kind, required in (
+        ("bright", settings.require_brightfield),
+        ("dark", settings.require_darkfield),
+    ):
+        path = situation.frames / "references" / f"{kind}.tiff"
+        asked = f"{kind}_field" in situation.calibrations
+        if required and not asked and not path.is_file():
+            yield (
+                f"{who}: there is no {kind}field ({path}), one is required; acquire "
+                "one, then retry"
+            )
+    folder = situation.frames / situation.montage_id
+    if settings.existing_data == "refuse" and not situation.is_continued:
+        if next(folder.glob("*_[0-9]*_[0-9]*.tiff"), None) is not None:
+            yield (
+                f"{who}: {folder} holds frames already, an empty folder is expected; "
+                "choose another montage_id, or move them, then retry"
+            )
+
+
+def _disk(who: str, situation: Situation, least: float) -> Iterator[str]:
+    folder = situation.frames
+    free = free_bytes(folder)
+    if free < least + situation.needed_bytes:
+        yield (
+            f"{who}: {folder} has {free / _GB:.1f} GB free, its frames take "
+            f"{situation.needed_bytes / _GB:.1f} GB and {least / _GB:g} GB are to stay "
+            "free; free space, then retry"
+        )
 
 
 class Requirements:
@@ -155,3 +244,38 @@ class Requirements:
     def tilt(self) -> dict[str, Any]:
         """Fields of the `stage.rotation.command` for the region."""
         return {"angle_x": math.radians(self.tilt_wanted() or 0.0)}
+
+    def new_acquisition(self, roi: dict[str, Any], *, lens: bool) -> Begun:
+        """The acquisition of `roi`, registered, with an id that no other has.
+
+        Raises
+        ------
+        AcquisitionError
+            No camera has published the size of its frames.
+        """
+        frame = self.optics.frame_size()
+        if frame is None:
+            raise AcquisitionError(
+                f"coordinator: {roi['montage_id']} cannot be planned: no camera has "
+                "published its frame size; start the camera, then retry"
+            )
+        scale = self.optics.scale(survey=roi.get("acquisition_type") == "survey")
+        started_at = now()
+        is_preview = self.registry.state.mode == "preview"
+        entry = None if is_preview else self.registry.current
+        is_tilted = entry is not None and not lens and self.tilt_wanted() is not None
+        begun = Begun(
+            acquisition_id=reserve_id(
+                self.context.frames, roi["montage_id"], started_at
+            ),
+            started_at=started_at,
+            roi=roi,
+            for_montage=None if entry is None else entry.montage_id,
+            frame=frame,
+            pixel_nm=scale.pixel_nm,
+            rotation_rad=scale.rotation_rad,
+            lens=lens,
+            tilt_index=entry.tilts_done if entry is not None and is_tilted else None,
+        )
+        self.registry.change(begun=begun)
+        return begun

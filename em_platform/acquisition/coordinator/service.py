@@ -1,25 +1,175 @@
-"""The coordinator as a process: a loop in its thread, fed from the bus."""
+"""The coordinator's root machine { Preview, Acquisition, Shutdown } and its process."""
 
 import logging
 import threading
+from collections.abc import Callable
+from typing import Any
 
-from em_platform.acquisition.coordinator.acquisition import Routines
-from em_platform.acquisition.coordinator.loading import Loader
-from em_platform.acquisition.coordinator.names import STATES
+from em_platform.acquisition.coordinator.acquisition import Acquisition, Routines
+from em_platform.acquisition.coordinator.control import Control
+from em_platform.acquisition.coordinator.intake import Loader
+from em_platform.acquisition.coordinator.preview import Preview
 from em_platform.acquisition.coordinator.publisher import Publisher
 from em_platform.acquisition.coordinator.registry import Registry
-from em_platform.acquisition.coordinator.root import Coordinator
+from em_platform.acquisition.coordinator.requirements import STATES
 from em_platform.acquisition.coordinator.session import Session
-from em_platform.acquisition.machines.client import BusClient
-from em_platform.acquisition.machines.context import Context, context_of
-from em_platform.acquisition.machines.loop import Loop
+from em_platform.acquisition.machines.loop import BusClient, Loop
+from em_platform.acquisition.machines.machine import Context, context_of
+from em_platform.acquisition.machines.requests import SetScope
 from em_platform.acquisition.routines import ROUTINES
 from em_platform.config import Settings
-from em_platform.errors import AcquisitionError
+from em_platform.errors import AcquisitionError, PlatformError
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.service import run_service
 
 log = logging.getLogger(__name__)
+
+_STATUS_PERIOD_S = 2.0
+_FRESH_S = 3.0
+_DEVICES = ("camera.status", "stage.motion.status", "scope.status")
+
+
+class Coordinator(Control):
+    """The root machine; all its methods run in the loop's thread.
+
+    Parameters
+    ----------
+    load
+        Answers a `roi.load` message.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: Loop,
+        context: Context,
+        session: Session,
+        routines: Routines,
+        load: Callable[[Any], None],
+    ) -> None:
+        settings = context.settings.acquisition
+        self.loop = loop
+        self.context = context
+        self.session = session
+        self.load = load
+        self.log_transitions = False
+        self._published = ""
+        self._is_off = False
+        self._starts_itself = session.registry.state.mode != "preview"
+        super().__init__(
+            states=[
+                {"name": "Preview", "children": Preview(settings, routines)},
+                {"name": "Acquisition", "children": Acquisition(settings, routines)},
+                {
+                    "name": "Shutdown",
+                    "children": SetScope(
+                        settings,
+                        lambda: {"screen": "down"},
+                        answered=lambda _: self._switched_off(),
+                    ),
+                },
+            ],
+            transitions=[
+                {"trigger": "start", "source": "Preview", "dest": "Acquisition"},
+                {"trigger": "leave", "source": "Acquisition", "dest": "Preview"},
+                {
+                    "trigger": "halt",
+                    "source": "Acquisition",
+                    "dest": "Acquisition_Stopped",
+                },
+                {
+                    "trigger": "shutdown",
+                    "source": ["Preview", "Acquisition"],
+                    "dest": "Shutdown",
+                },
+            ],
+            initial="Preview",
+            queued=True,
+            ignore_invalid_triggers=True,
+            after_state_change=self._changed,
+        )
+
+    def begin(self) -> None:
+        """Enter the first state; an interrupted session resumes by itself."""
+        if self.session.registry.state.mode == "paused":
+            self.session.pause_wanted = True
+        self._start()
+        self._publish_state()
+        self.tick()
+
+    def tick(self) -> None:
+        """Publish its state periodically."""
+        self.after(_STATUS_PERIOD_S, self.tick)
+        self.session.publish_status()
+        self._published = ""
+        self._publish_state()
+        if self._starts_itself and not self.is_imaging():
+            self._start_again()
+
+    def end(self) -> None:
+        """Shut the microscope down: the session rests, the beam is off."""
+        if self.is_imaging() and not self.rests():
+            self.session.paused()
+        self.shutdown()
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the beam is off after `end`."""
+        return self._is_off
+
+    def crashed(self, error: Exception) -> None:
+        """What to do with an error that no state has dealt with."""
+        if isinstance(error, PlatformError):
+            log.error("%s", error)
+            self.context.problem = str(error)
+        else:
+            log.error("coordinator: an error in %s", self.state, exc_info=error)
+            self.context.problem = (
+                f"coordinator: {type(error).__name__} in {self.state}: {error}; see "
+                "its log, then retry"
+            )
+        if self.is_imaging() and not self.rests():
+            self.fail()
+
+    def _message_callback(self, topic: str, msg: Any, extra: Any = None) -> None:
+        """Hand a message to every machine of the present state, the deepest first."""
+        for machine in self._get_current_machines():
+            for subscription in machine._subscriptions.get(topic, []):  # noqa: SLF001
+                try:
+                    self._client.run_callback(subscription, topic, msg, extra)
+                except Exception as error:  # of one handler; the others still get it
+                    self.crashed(error)
+
+    def _start_again(self) -> None:
+        """Go on with an interrupted session, once the devices answer."""
+        pages = self.session.registry.state
+        if pages.mode == "preview" or not self.session.has_work():
+            self._starts_itself = False
+        elif all(self.context.age_s(topic) < _FRESH_S for topic in _DEVICES):
+            log.info("coordinator: resumes the interrupted session")
+            self._starts_itself = False
+            self.start()
+
+    def _changed(self) -> None:
+        if self.state == self._published:
+            return
+        self._publish_state()
+        if not self.state.endswith("_Failure"):
+            return
+        if "_Stopped_" in self.state:
+            self.session.halted()
+        elif self.is_imaging():
+            self.session.failed(self.context.problem)
+        else:
+            self.session.preview_failed(self.context.problem)
+
+    def _publish_state(self) -> None:
+        self._published = self.state
+        self.session.publisher.state(self.state)
+
+    def _switched_off(self) -> None:
+        self._is_off = True
+
 
 _END_S = 2.0  # as long as the column may take to put the screen down
 

@@ -7,22 +7,23 @@ import logging
 from typing import Any
 
 from em_platform.acquisition.coordinator import roi_queue
-from em_platform.acquisition.coordinator.imaging import Imaging, now
-from em_platform.acquisition.coordinator.lens_montage import LENS, LensMontages
-from em_platform.acquisition.coordinator.optics import Optics
+from em_platform.acquisition.coordinator.imaging import Imaging
+from em_platform.acquisition.coordinator.lens import LENS, LensMontages
 from em_platform.acquisition.coordinator.publisher import Publisher
-from em_platform.acquisition.coordinator.registry import Begun, Registry
-from em_platform.acquisition.coordinator.requirements import Requirements
-from em_platform.acquisition.coordinator.retries import (
+from em_platform.acquisition.coordinator.registry import (
+    Begun,
+    Optics,
+    Registry,
     is_dark,
     with_retries,
     with_stop,
     with_verdict,
 )
+from em_platform.acquisition.coordinator.requirements import Requirements
 from em_platform.acquisition.coordinator.roi_queue import Entry
-from em_platform.acquisition.frame_paths import acquisition_of, reserve_id
-from em_platform.acquisition.machines.context import Context
-from em_platform.errors import AcquisitionError, PlatformError, StorageError
+from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.acquisition.machines.machine import Context
+from em_platform.errors import PlatformError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -142,15 +143,10 @@ class Session:
         begun = self.registry.state.begun
         resumed = begun is not None and begun.roi["montage_id"] == roi["montage_id"]
         if begun is None or not resumed:
-            begun = self._begin(roi, lens=lens)
+            begun = self.requirements.new_acquisition(roi, lens=lens)
         imaging = self.imaging
         if imaging is None or imaging.acquisition_id != begun.acquisition_id:
-            imaging = Imaging(
-                begun,
-                frames=self.context.frames,
-                overlap=self._settings.overlap,
-                tilt=self._tilt_fields(begun),
-            )
+            imaging = self._imaging_of(begun)
             if resumed:
                 imaging.find_done()
         if self.registry.complaint:
@@ -186,48 +182,9 @@ class Session:
             begun=with_verdict(begun, verdict.tile_id, dark=is_dark(verdict))
         )
 
-    def _begin(self, roi: dict[str, Any], *, lens: bool) -> Begun:
-        frame = self.optics.frame_size()
-        if frame is None:
-            raise AcquisitionError(
-                f"coordinator: {roi['montage_id']} cannot be planned: no camera has "
-                "published its frame size; start the camera, then retry"
-            )
-        scale = self.optics.scale(survey=roi.get("acquisition_type") == "survey")
-        started_at = now()
-        is_preview = self.registry.state.mode == "preview"
-        entry = None if is_preview else self.registry.current
-        is_tilted = (
-            entry is not None
-            and not lens
-            and self.requirements.tilt_wanted() is not None
-        )
-        begun = Begun(
-            acquisition_id=reserve_id(
-                self.context.frames, roi["montage_id"], started_at
-            ),
-            started_at=started_at,
-            roi=roi,
-            for_montage=None if entry is None else entry.montage_id,
-            frame=frame,
-            pixel_nm=scale.pixel_nm,
-            rotation_rad=scale.rotation_rad,
-            lens=lens,
-            tilt_index=entry.tilts_done if entry is not None and is_tilted else None,
-        )
-        self.registry.change(begun=begun)
-        return begun
-
-    def _tilt_fields(self, begun: Begun) -> dict[str, Any]:
-        if begun.tilt_index is None:
-            return {}
-        angles = begun.roi["tilt_angles"]
-        return {
-            "tilt_angle": angles[begun.tilt_index],
-            "tilt_series_id": begun.roi["montage_id"],
-            "tilt_index": begun.tilt_index,
-            "tilt_total": len(angles),
-        }
+    def _imaging_of(self, begun: Begun) -> Imaging:
+        frames, overlap = self.context.frames, self._settings.overlap
+        return Imaging(begun, frames=frames, overlap=overlap)
 
     def imaged(self, imaging: Imaging) -> None:
         """Record and publish that the next tile is on disk."""
@@ -357,12 +314,7 @@ class Session:
         if begun is None:
             return
         try:
-            imaging = self.imaging or Imaging(
-                begun,
-                frames=self.context.frames,
-                overlap=self._settings.overlap,
-                tilt=self._tilt_fields(begun),
-            )
+            imaging = self.imaging or self._imaging_of(begun)
             self.publisher.montage("cancelled", imaging, error=reason)
         except PlatformError as error:
             log.warning("%s", error)

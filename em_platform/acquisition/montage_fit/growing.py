@@ -1,4 +1,4 @@
-"""What was heard of one montage while it is imaged, and the montage that it makes."""
+"""What has come about one montage while it is imaged, and the montage that it makes."""
 
 import base64
 import binascii
@@ -52,7 +52,7 @@ class Growing:
     """One acquisition; `version` counts what changed the picture of it.
 
     `complete` is the body of `montage.complete` as far as it is needed, `complete_s`
-    the monotonic time of hearing it. `is_done`: all was said about it.
+    the monotonic time of its arrival. `is_done`: its fit was judged.
     """
 
     acquisition_id: str
@@ -78,8 +78,21 @@ class Growing:
         known = (self.tiles.get(tile_id) for tile_id in self.expected)
         return all(t is not None and t.matches is not None and t.mini for t in known)
 
+    def has(self, topic: str, tile_id: str) -> bool:
+        """Whether a message about a tile came already."""
+        tile = self.tiles.get(tile_id)
+        if tile is None:
+            return False
+        there = {
+            RAW: bool(tile.path),
+            FOCUS: tile.focus is not None,
+            MINI: bool(tile.mini),
+            MATCHES: tile.matches is not None,
+        }
+        return there[topic]
+
     def take(self, topic: str, body: Body) -> bool:
-        """Add what one message says; whether it was news."""
+        """Add the content of one message; whether it was news."""
         if self._is_superseded(body):
             return False
         tile = self._tile(body)
@@ -105,7 +118,7 @@ class Growing:
         places = {(place["row"], place["column"]) for place in body["tiles"].values()}
         for tile in list(self.tiles.values()):
             if tile.tile_id not in body["tiles"] and tile.cell in places:
-                del self.tiles[tile.tile_id]  # a retry of it was not heard of
+                del self.tiles[tile.tile_id]  # a retry of it was not announced
         for tile_id, place in body["tiles"].items():
             if tile_id not in self.tiles:
                 self.tiles[tile_id] = GrowingTile(
@@ -205,7 +218,7 @@ def as_montage(growing: Growing, size: Size, *, microscope: str = "sim") -> Mont
 def _stage_places(
     growing: Growing, tiles: list[GrowingTile], size: Size
 ) -> NDArray[np.float64]:
-    """As the pipeline has them, once pixel size and rotation are said and seem right.
+    """As the pipeline has them, once pixel size and rotation are known and seem right.
 
     Where a tile would lie half a tile off the raster they are not: then as
     `nominal_places`.
@@ -230,8 +243,8 @@ def nominal_places(tiles: list[GrowingTile], size: Size) -> NDArray[np.float64]:
     """`(n, 2)` corners in px, the smallest at zero, from the stage and the raster.
 
     The raster gives the steps, and so, by least squares, what one nanometre of the
-    stage is in pixels and how it is turned: neither need be known. Where the stage says
-    nothing, or the tiles lie in one line, the raster alone counts.
+    stage is in pixels and how it is turned: neither need be known. Where the stage has
+    no position, or the tiles lie in one line, the raster alone counts.
     """
     overlaps = [tile.overlap_px for tile in tiles if tile.overlap_px]
     shared = float(np.median(overlaps)) if overlaps else 0.0
@@ -248,7 +261,7 @@ def nominal_places(tiles: list[GrowingTile], size: Size) -> NDArray[np.float64]:
 
 
 def tile_matches(growing: Growing, montage: Montage) -> tuple[TileMatch, ...]:
-    """The heard matches, the upper or left tile first; what is no pair is left out.
+    """The received matches, the upper or left tile first; what is no pair is left out.
 
     The messages have neither score nor peak; both are 0.
     """

@@ -1,5 +1,10 @@
-"""Fits a montage while it grows, draws its map, and speaks up where it does not fit."""
+"""Fits a montage while it grows, draws its map, and stops where it does not fit.
 
+The bus brings what the pipeline measures, at once; the ledger the same again, with what
+the bus did not bring. What is known after a restart is what the ledger has.
+"""
+
+import json
 import logging
 import threading
 import time
@@ -8,12 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from em_platform.acquisition.frame_paths import (
-    acquisition_of,
-    complete_body_path,
-    frame_path,
-    frames_folder,
-)
+from em_platform.acquisition.frame_paths import frame_path, frames_folder, owner_of
 from em_platform.acquisition.live_products import recipe_of_tile
 from em_platform.acquisition.montage_fit.growing import (
     TOPICS,
@@ -26,10 +26,10 @@ from em_platform.acquisition.montage_fit.growing import (
 )
 from em_platform.acquisition.montage_fit.lens import LensResult, measure_lens
 from em_platform.acquisition.montage_fit.minimaps import focus_map, montage_map
-from em_platform.acquisition.montage_fit.unheard import whole_montage
+from em_platform.acquisition.montage_fit.remeasure import whole_montage
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
-from em_platform.acquisition.recorder.events import safe_id
-from em_platform.acquisition.recorder.lines import Lines
+from em_platform.acquisition.recorder.consumer import Consumer
+from em_platform.acquisition.recorder.events import COMPLETE, LENS, safe_id
 from em_platform.config import Settings, SolveSettings
 from em_platform.errors import (
     DataError,
@@ -37,24 +37,22 @@ from em_platform.errors import (
     FormatError,
     MessageRejected,
     ProcessingError,
+    StorageError,
 )
 from em_platform.formats import read_header
 from em_platform.messaging.bus import Bus
-from em_platform.messaging.topics import model_of
 from em_platform.model import Check, MontageFit, Severity, Size
 from em_platform.stitching.quality import check_fit, check_matches
 from em_platform.stitching.recipe import TileRecipe
 from em_platform.stitching.solve import solve_montage
+from em_platform.storage.atomic import write_bytes
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
-COMPLETE, LENS, CAMERA = (
-    "montage.complete",
-    "lens_correction.transform",
-    "camera.status",
-)
-_KEPT = 2
+CAMERA = "camera.status"
+_KEPT = 2  # acquisitions: late messages of the one before still find it
+_DONE_KEPT = 16  # more than the ledger is asked for after a restart
 _SHARE = 0.1  # of the time may go into fits while the montage grows
 
 
@@ -67,9 +65,8 @@ class MontageFitService:
         self._bus, self._name, self._settings = bus, name, settings
         self._frames = frames_folder(settings)
         self._lock = threading.Lock()
-        self._lines = Lines(
-            Path(settings.home).absolute() / "montage_fit" / "tiles", kept=_KEPT
-        )
+        self._done_path = Path(settings.home).absolute() / "montage_fit" / "done.json"
+        self._done_ids = _read_done(self._done_path)
         self._lens = LensInForce(settings)
         self._growing: dict[str, Growing] = {}
         self._drawn: dict[str, int] = {}
@@ -79,18 +76,23 @@ class MontageFitService:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lens")
         self._lens_fits: dict[str, Future[LensResult]] = {}
         self._lens_failures = 0
-        for acquisition_id in self._lines.acquisitions():
-            self._resume(acquisition_id)
+        self._consumer = Consumer(
+            settings,
+            name,
+            (*TOPICS, COMPLETE),
+            self._on_message,
+            is_known=self._is_known,
+        )
         bus.subscribe_many((*TOPICS, COMPLETE, LENS, CAMERA), self._on_message)
+        self._consumer.resume(_KEPT)
 
     def tick(self) -> None:
         """Draw what has changed; finish what is complete."""
+        self._consumer.tick()
         now_s = time.monotonic()
         with self._lock:
             growing = [each for each in self._growing.values() if not each.is_done]
         for each in growing:
-            if each.complete is None:
-                self._complete_from_disk(each)
             if each.complete is not None and self._may_finish(each, now_s):
                 self._finish(each)
         if now_s < self._due_s:
@@ -108,7 +110,7 @@ class MontageFitService:
     def close(self) -> None:
         """Leave a lens fit that has begun; it is begun anew after the next start."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-        self._lines.close()
+        self._consumer.close()
 
     def _on_message(self, message: Any, headers: Mapping[str, str]) -> None:
         topic = headers["topic"]
@@ -122,9 +124,12 @@ class MontageFitService:
         elif message.montage_id:  # else a frame for the operator's screen
             body = body_of(topic, message)
             with self._lock:
-                growing = self._of(body["tile_id"], body["montage_id"])
-                if growing.take(topic, body):
-                    self._lines.note(growing.acquisition_id, topic, body)
+                self._of(body["tile_id"], body["montage_id"]).take(topic, body)
+
+    def _is_known(self, topic: str, tile_id: str) -> bool:
+        """Whether a message about a tile came already."""
+        with self._lock:
+            return any(each.has(topic, tile_id) for each in self._growing.values())
 
     def _take_complete(self, message: Any) -> None:
         body = complete_body(message)
@@ -134,10 +139,9 @@ class MontageFitService:
             if growing.finish(body, time.monotonic()):
                 growing.montage_id = body["montage_id"]
                 self._find_frames(growing)
-                self._lines.note(growing.acquisition_id, COMPLETE, body)
 
     def _find_frames(self, growing: Growing) -> None:
-        """Frames of tiles that were not heard of lie where the camera puts them."""
+        """Frames of tiles that were not announced are where the camera puts them."""
         for tile in growing.tiles.values():
             if not tile.path:
                 try:
@@ -146,39 +150,14 @@ class MontageFitService:
                     continue  # another system's id, whose frames lie elsewhere
                 tile.path = str(path) if path.is_file() else ""
 
-    def _complete_from_disk(self, growing: Growing) -> None:
-        """The end may have been said while we were away."""
-        try:
-            path = complete_body_path(
-                self._frames, growing.montage_id, growing.acquisition_id
-            )
-            if path.is_file():
-                text = path.read_bytes()
-                self._take_complete(model_of(COMPLETE).model_validate_json(text))
-        except (DeviceError, OSError, ValueError) as error:
-            log.warning("montage fit: %s is not used: %s", COMPLETE, error)
-
     def _of(self, tile_id: str, montage_id: str) -> Growing:
-        acquisition_id = acquisition_of(tile_id)
-        # A tile that another system has named: all of its montage go together.
-        own = safe_id(acquisition_id if acquisition_id != tile_id else montage_id)
-        return self._growing.get(own) or self._resume(own)
-
-    def _resume(self, acquisition_id: str) -> Growing:
-        growing = Growing(acquisition_id=acquisition_id)
-        for topic, body in self._lines.read(acquisition_id):
-            if topic == COMPLETE:
-                growing.finish(body, time.monotonic())
-                growing.montage_id = body["montage_id"]
-            elif topic == "done":
-                growing.is_done = True
-            else:
-                growing.take(topic, body)
-        self._find_frames(growing)
-        self._growing[acquisition_id] = growing
-        for old in list(self._growing)[:-_KEPT]:
-            del self._growing[old]
-        return growing
+        own = safe_id(owner_of(tile_id, montage_id))
+        if own not in self._growing:
+            is_done = own in self._done_ids
+            self._growing[own] = Growing(acquisition_id=own, is_done=is_done)
+            for old in list(self._growing)[:-_KEPT]:
+                del self._growing[old]
+        return self._growing[own]
 
     def _may_finish(self, growing: Growing, now_s: float) -> bool:
         if growing.acquisition_id in self._lens_fits:
@@ -223,7 +202,7 @@ class MontageFitService:
     def _finish(self, growing: Growing) -> None:
         """Fit and judge the whole montage; of a lens montage measure the lens, too."""
         if growing.acquisition_id in self._lens_fits:
-            self._say_lens(growing)
+            self._publish_lens(growing)
             return
         try:
             self._judge(growing)
@@ -301,7 +280,7 @@ class MontageFitService:
             magnification=self._settings.acquisition.magnification,
         )
 
-    def _say_lens(self, growing: Growing) -> None:
+    def _publish_lens(self, growing: Growing) -> None:
         """Publish the lens; stop the scope when it could not be measured repeatedly."""
         result = self._lens_fits[growing.acquisition_id].result()
         self._bus.publish(LENS, **result.message(growing.montage_id))
@@ -322,10 +301,14 @@ class MontageFitService:
     def _done(self, growing: Growing) -> None:
         growing.is_done = True
         self._lens_fits.pop(growing.acquisition_id, None)
-        self._lines.note(growing.acquisition_id, "done", {})
+        self._done_ids = [*self._done_ids, growing.acquisition_id][-_DONE_KEPT:]
+        try:
+            write_bytes(self._done_path, json.dumps(self._done_ids).encode())
+        except StorageError as error:
+            log.error("%s", error)
 
     def _size_of(self, growing: Growing) -> Size | None:
-        """Of the frames: from the first that can be read, else what the camera says."""
+        """Of the frames: from the first that can be read, else from the camera."""
         known = self._sizes.get(growing.acquisition_id)
         for tile in () if known else growing.tiles.values():
             if not tile.path:
@@ -337,3 +320,15 @@ class MontageFitService:
             self._sizes = {growing.acquisition_id: known}
             break
         return known or self._camera
+
+
+def _read_done(path: Path) -> list[str]:
+    """The acquisitions whose fit was judged; empty where none was yet."""
+    try:
+        found: list[str] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        log.error("montage fit: %s cannot be read (%s); starting anew", path, error)
+        return []
+    return found

@@ -21,7 +21,7 @@ class Centroids:
         """A new session: another specimen may be in the holder."""
         self._places.clear()
 
-    def hear(self, topic: str, message: Any) -> Verdict:
+    def take(self, topic: str, message: Any) -> Verdict:
         """Take `roi.current` or `calibration.centroid`; what the scope is to do."""
         if topic == "roi.current":
             if message.aperture_id is not None:
@@ -29,7 +29,7 @@ class Centroids:
             return GOOD
         return self._compare(message.aperture_id, (message.x, message.y))
 
-    def hear_complete(self, message: Any) -> Verdict:
+    def take_complete(self, message: Any) -> Verdict:
         """Take `montage.complete`, where the aperture of its montage is known."""
         aperture = self._apertures.get(message.montage_id)
         found = tuple(message.aperture_centroid)

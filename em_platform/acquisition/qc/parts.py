@@ -1,12 +1,19 @@
 """What arrives about one tile, piece by piece, reduced to what the rules need."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from em_platform.acquisition.frame_paths import frame_path
+from em_platform.acquisition.live_products import recipe_of_tile
 from em_platform.acquisition.qc.judge import Cell, TileFacts
+from em_platform.errors import DataError, DeviceError
 from em_platform.messaging.topics import inverted_focus
 from em_platform.stitching.tile_rules import saturated_fraction
+
+log = logging.getLogger(__name__)
 
 Part = dict[str, Any]
 
@@ -56,15 +63,15 @@ def fields_of(message: Any) -> dict[str, Any]:
 class Pending:
     """A tile that is not judged yet.
 
-    `heard_from_start`: its frame was announced while we listened, so that what does not
-    come was not said. `since_s` is the monotonic time of its first message, `passed_s`
-    the one since which tiles that were imaged later have their verdict.
+    `is_announced`: its frame was announced while we listened, so that what does not
+    come was not published. `since_s` is the monotonic time of its first message,
+    `passed_s` the one since which tiles that were imaged later have their verdict.
     """
 
     fields: dict[str, Any]
     number: int
     since_s: float
-    heard_from_start: bool = False
+    is_announced: bool = False
     passed_s: float | None = None
     part: Part = field(default_factory=dict)
 
@@ -94,3 +101,36 @@ class Pending:
             for name in ("mean", "std", "focus", "saturated_fraction")
         }
         return TileFacts(**values, edges=edges)
+
+
+def measure_frame(frames: Path, fields: dict[str, Any]) -> Part | None:
+    """The statistics of a tile's processed frame; None where there is none.
+
+    They are of the valid box of its montage's recipe, as the pipeline's are. Its edges
+    are left to the montage fit, which measures what nobody published.
+    """
+    tile_id = fields["tile_id"]
+    try:
+        raw = frame_path(frames, fields["montage_id"], tile_id)
+    except DeviceError:
+        return None
+    recipe = recipe_of_tile(str(raw), tile_id, fields["montage_id"])
+    if recipe is None:
+        return None
+    # Only needed where messages were lost, and slow to load.
+    from em_platform.acquisition.live_products import measured_tile
+
+    try:
+        stats = measured_tile(str(raw), tile_id, recipe)
+    except DataError as error:
+        log.warning("%s", error)
+        return None
+    if stats is None:
+        return None
+    return {
+        "mean": round(stats.mean),
+        "std": round(stats.std),
+        "focus": stats.focus,
+        "saturated_fraction": saturated_fraction(stats.histogram),
+        "edges": [],
+    }

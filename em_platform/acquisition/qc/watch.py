@@ -1,11 +1,11 @@
 """One montage while it is imaged: which tiles are judged, and what they add up to."""
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from em_platform.acquisition.frame_paths import acquisition_of, retry_of
+from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.qc.judge import (
     CRITICAL,
     EXPLAINS,
@@ -17,7 +17,6 @@ from em_platform.acquisition.qc.judge import (
 )
 from em_platform.acquisition.qc.parts import Part, Pending
 from em_platform.acquisition.qc.verdict import GOOD, Status, Verdict
-from em_platform.acquisition.recorder.events import safe_id
 from em_platform.config import QcSettings, QualitySettings
 from em_platform.stitching.tile_rules import contrast_rule
 
@@ -67,7 +66,7 @@ class Watch:
         self._settings, self._limits = settings, limits
         self._in_order: list[tuple[int, str]] = []
         self._from = 0
-        self._heard_s = 0.0
+        self._received_s = 0.0
         self._focus: list[float] = []
         self._sharpest = 0.0
         self._mean: list[float] = []
@@ -78,12 +77,12 @@ class Watch:
         if fields["tile_id"] in self.judged:
             return False
         pending = self._pending(fields, now_s)
-        known, pending.heard_from_start = pending.heard_from_start, True
+        known, pending.is_announced = pending.is_announced, True
         pending.fields = fields
         return not known
 
     def expect(self, fields: dict[str, Any], now_s: float) -> bool:
-        """Note a tile that should be there; whether nothing of it had been heard."""
+        """Note a tile that should be there; whether nothing of it had come."""
         tile_id = fields["tile_id"]
         if tile_id in self.judged or tile_id in self.pending:
             return False
@@ -91,7 +90,7 @@ class Watch:
         return True
 
     def take(self, fields: dict[str, Any], part: Part, now_s: float) -> Pending | None:
-        """Add a part to its tile; None where it is judged or has said that before."""
+        """Add a part to its tile; None where it is judged or has that already."""
         if fields["tile_id"] in self.judged:
             return None
         pending = self._pending(fields, now_s)
@@ -106,30 +105,26 @@ class Watch:
 
     def _pending(self, fields: dict[str, Any], now_s: float) -> Pending:
         tile_id = fields["tile_id"]
-        self._heard_s = now_s
+        self._received_s = now_s
         self.montage_ids.add(fields["montage_id"])
         if tile_id not in self.pending:
             number = len(self.pending) + len(self.judged)
             self.pending[tile_id] = Pending(fields=fields, number=number, since_s=now_s)
         return self.pending[tile_id]
 
-    def owns(self, tile_id: str) -> bool:
-        """Whether a tile's name says that it belongs to this acquisition."""
-        return safe_id(acquisition_of(tile_id)) == self.acquisition_id
-
-    def unheard(self, now_s: float) -> list[Pending]:
-        """Tiles of which a part may have been said before we listened."""
+    def missed(self, now_s: float) -> list[Pending]:
+        """Tiles of which a part may have been published before we listened."""
         patience_s = _PATIENCE * self._settings.tile_wait_s
         return [
             pending
             for pending in self.pending.values()
-            if not pending.heard_from_start and now_s - pending.since_s > patience_s
+            if not pending.is_announced and now_s - pending.since_s > patience_s
         ]
 
-    def deafened(self) -> None:
+    def doubt_all(self) -> None:
         """Messages may have been missed: what does not come counts for nothing."""
         for pending in self.pending.values():
-            pending.heard_from_start = False
+            pending.is_announced = False
 
     def overdue(self, now_s: float) -> list[str]:
         """Tiles that wait in vain; a pipeline that is merely slow is waited for.
@@ -139,7 +134,7 @@ class Watch:
         """
         wait_s = self._settings.tile_wait_s
         newest = self._in_order[-1][0] if self._in_order else -1
-        is_over = self.is_complete and now_s - self._heard_s > wait_s
+        is_over = self.is_complete and now_s - self._received_s > wait_s
         found = []
         for tile_id, pending in self.pending.items():
             if pending.number < newest and pending.passed_s is None:
@@ -156,14 +151,14 @@ class Watch:
         faults = find_faults(
             facts, self._limits, usual=self._usual(), plain=self._plain
         )
-        if not pending.heard_from_start:
+        if not pending.is_announced:
             faults = tuple(_doubted(fault) for fault in faults)
         judged = Judged(
             number=pending.number,
             tile_id=tile_id,
             cell=pending.cell,
             faults=faults,
-            counted=pending.heard_from_start or not facts.missing,
+            counted=pending.is_announced or not facts.missing,
         )
         self.remember(judged, facts)
         scopes = {fault.kind: self._scope(fault.kind, judged) for fault in faults}
@@ -181,6 +176,37 @@ class Watch:
             faults=tuple(f"{fault.kind} ({fault.figures})" for fault in faults),
             verdict=verdict,
         )
+
+    def adopt(self, tile_id: str, published: Mapping[str, Any]) -> Verdict:
+        """Count a pending tile as judged, with the faults that were published.
+
+        `published` maps each fault's kind to its `severity`, `confidence` and
+        `metrics`. The words of a fault are not published: they are found again.
+        """
+        pending = self.pending.pop(tile_id)
+        facts = pending.facts()
+        found = find_faults(facts, self._limits, usual=self._usual(), plain=self._plain)
+        words = {fault.kind: fault for fault in found}
+        faults = tuple(
+            replace(words[kind], **fields) if kind in words else _unworded(kind, fields)
+            for kind, fields in published.items()
+        )
+        doubted = any(
+            fault.kind == "incomplete" and fault.confidence < 1.0 for fault in faults
+        )
+        judged = Judged(
+            number=pending.number,
+            tile_id=tile_id,
+            cell=pending.cell,
+            faults=faults,
+            counted=not doubted,
+        )
+        self.remember(judged, facts)
+        verdict = GOOD
+        for fault in faults:
+            scope = self._scope(fault.kind, judged)
+            verdict = verdict.worse(self._verdict(fault.kind, scope))
+        return verdict
 
     def remember(self, judged: Judged, facts: TileFacts) -> None:
         """Count a judged tile among those that say what is usual and persistent."""
@@ -273,8 +299,19 @@ def _middle(ordered: list[float]) -> float:
 
 
 def _doubted(fault: Fault) -> Fault:
-    """What did not come may have been said before we listened."""
+    """What did not come may have been published before we listened."""
     return replace(fault, confidence=0.3) if fault.kind == "incomplete" else fault
+
+
+def _unworded(kind: str, fields: Mapping[str, Any]) -> Fault:
+    """A fault of which the figures have not come: as far as its message has it."""
+    return Fault(
+        kind=kind,
+        what=kind.replace("_", " "),
+        figures="as published",
+        advice="look at the tile",
+        **fields,
+    )
 
 
 def _as_message(fault: Fault, scope: str) -> dict[str, Any]:

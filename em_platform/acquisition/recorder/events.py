@@ -1,4 +1,4 @@
-"""What the microscope said, as a row of a table; what makes two messages one event."""
+"""A message as a row of the events' table; what makes two messages one event."""
 
 import hashlib
 import json
@@ -9,19 +9,29 @@ from datetime import UTC, datetime
 from typing import Any
 
 COMPLETE, RAW, SCOPE = "montage.complete", "tile.raw", "scope.status"
-PROGRESS = "montage.status"
+PROGRESS, VERDICT, STATUS, RUN = "montage.status", "qc.tile", "qc.status", "ui.run"
+REGION, CENTROID = "roi.current", "calibration.centroid"
+LENS = "lens_correction.transform"
+RESULTS = (
+    "tile.processed",
+    "tile.statistics.min_max_mean",
+    "tile.statistics.focus",
+    "tile.statistics.histogram",
+    "tile.template_matches",
+    "tile.matches",
+    "tile.mini",
+)
+"""What the pipeline measures of each tile: most of the table, and soon pruned."""
+
 TOPICS = (
-    COMPLETE,
-    RAW,
-    PROGRESS,
-    "qc.status",
-    SCOPE,
-    "lens_correction.transform",
+    *(COMPLETE, RAW, PROGRESS, STATUS, SCOPE, LENS),
+    *(VERDICT, RUN, REGION, CENTROID),
+    *RESULTS,
 )
 """What is recorded; the order of arrival is kept across all of them."""
 
-_REPEATED = frozenset((PROGRESS, "qc.status", SCOPE))
-"""Topics that say the same again on purpose: each sending is an event of its own."""
+_REPEATED = frozenset((PROGRESS, STATUS, SCOPE, RUN))
+"""Topics that have the same body again on purpose: each sending is its own event."""
 
 _SENDING = ("source", "sent_at", "sequence")
 """Headers that tell one sending from the next; a message sent again has the same."""
@@ -33,7 +43,7 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One thing that the microscope said; `seq` grows in the order of recording."""
+    """One recorded message; `seq` grows in the order of recording."""
 
     seq: int
     topic: str
@@ -44,24 +54,24 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One thing that is to be recorded."""
+    """One message that is to be recorded."""
 
     topic: str
     body: Fields
     headers: Mapping[str, str]
 
 
-def row_of(said: Message) -> dict[str, Any]:
-    """The table's row for one thing said."""
-    acquisition_id = said.body.get("acquisition_id")
+def row_of(message: Message) -> dict[str, Any]:
+    """The table's row for one thing message."""
+    acquisition_id = message.body.get("acquisition_id")
     return {
-        "key": content_key(said),
-        "topic": said.topic,
+        "key": content_key(message),
+        "topic": message.topic,
         "acquisition_id": None if acquisition_id is None else safe_id(acquisition_id),
-        "montage_id": said.body.get("montage_id"),
-        "tile_id": said.body.get("tile_id"),
-        "body": _canonical(said.body),
-        "headers": _canonical(dict(said.headers)),
+        "montage_id": message.body.get("montage_id"),
+        "tile_id": message.body.get("tile_id"),
+        "body": _canonical(message.body),
+        "headers": _canonical(dict(message.headers)),
         "recorded_at": int(datetime.now(UTC).timestamp() * 1000),
     }
 
@@ -77,14 +87,14 @@ def event_of(row: Any) -> Event:
     )
 
 
-def content_key(said: Message) -> str:
-    """Equal for the same thing said twice, by message or from the disk.
+def content_key(message: Message) -> str:
+    """Equal for the same message twice, from the bus or from the disk.
 
     Topic and body decide; for topics that repeat, which sending it was, too.
     """
-    parts: list[Any] = [said.topic, said.body]
-    if said.topic in _REPEATED:
-        parts += [said.headers.get(name) for name in _SENDING]
+    parts: list[Any] = [message.topic, message.body]
+    if message.topic in _REPEATED:
+        parts += [message.headers.get(name) for name in _SENDING]
     return hashlib.sha256(_canonical(parts).encode()).hexdigest()
 
 

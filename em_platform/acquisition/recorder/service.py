@@ -1,8 +1,9 @@
-"""Records what is said on the bus, and what lies on disk and was not heard."""
+"""Records what the bus brings, and what is on disk and the bus did not bring."""
 
 import logging
 import queue
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from em_platform.acquisition.recorder.events import (
     COMPLETE,
     RAW,
+    RESULTS,
     SCOPE,
     TOPICS,
     Message,
@@ -24,6 +26,11 @@ log = logging.getLogger(__name__)
 
 _COMMIT_AT_MOST = 500
 _RETRY_S = 1.0
+_PRUNE_S = 300.0
+_OF_A_TILE = frozenset((RAW, *RESULTS))
+# Acquisitions whose measurements stay: quality control resumes with three of them, and
+# a tilt series or a second region may have begun since.
+_KEPT = 8
 _KEPT_HEADERS = frozenset(
     ("source", "service", "hostname", "pid", "sent_at", "sequence", "version")
 )
@@ -38,14 +45,14 @@ class RecorderService:
     """
 
     def __init__(
-        self, bus: Bus, recorder: Ledger, *, frames: Path, reconcile_s: float = 30.0
+        self, bus: Bus, ledger: Ledger, *, frames: Path, reconcile_s: float = 30.0
     ) -> None:
-        self._recorder = recorder
+        self._ledger = ledger
         self._frames = frames
         self._reconciliation = Reconciliation(
             bus,
             frames,
-            recorder.reconcile_montage,
+            ledger.reconcile_montage,
             who="recorder",
             every_s=reconcile_s,
         )
@@ -53,7 +60,8 @@ class RecorderService:
         self._closing = threading.Event()
         self._scope: tuple[Any, ...] = ()
         self._complaint = ""
-        bus.subscribe_many(TOPICS, self._hear)
+        self._prune_due_s = time.monotonic() + _PRUNE_S
+        bus.subscribe_many(TOPICS, self._receive)
         self._reconciliation.look()
         self._writer = threading.Thread(
             target=self._write, name="recorder", daemon=True
@@ -61,8 +69,11 @@ class RecorderService:
         self._writer.start()
 
     def tick(self) -> None:
-        """Reconcile when it is due."""
+        """Reconcile and prune when it is due."""
         self._reconciliation.tick()
+        if time.monotonic() >= self._prune_due_s:
+            self._prune_due_s = time.monotonic() + _PRUNE_S
+            self._prune()
 
     def close(self) -> None:
         """Write what has arrived, and end."""
@@ -70,15 +81,15 @@ class RecorderService:
         self._waiting.put(None)
         self._writer.join()
 
-    def _hear(self, message: Any, headers: Mapping[str, str]) -> None:
-        """Queue one message, unless it says nothing that would be looked for."""
+    def _receive(self, message: Any, headers: Mapping[str, str]) -> None:
+        """Queue one message, unless nobody would look for it."""
         topic = headers["topic"]
-        if topic == RAW and not message.montage_id:
+        if topic in _OF_A_TILE and not message.montage_id:
             return  # a frame for the operator's screen
         if topic == SCOPE:
             now = (message.mag_mode, message.mag)
             if now == self._scope:
-                return  # said each second; only the magnification is looked for
+                return  # sent each second; only the magnification is looked for
             self._scope = now
         kept = {n: text for n, text in headers.items() if n in _KEPT_HEADERS}
         self._waiting.put(Message(topic, message.model_dump(mode="json"), kept))
@@ -88,40 +99,51 @@ class RecorderService:
             batch = [self._waiting.get()]
             while len(batch) < _COMMIT_AT_MOST and not self._waiting.empty():
                 batch.append(self._waiting.get())
-            self._record([said for said in batch if said is not None])
+            self._record([each for each in batch if each is not None])
             if None in batch:
                 return
 
-    def _record(self, said: list[Message]) -> None:
+    def _record(self, messages: list[Message]) -> None:
         """Append all, however long the table cannot be written."""
-        while said:
+        while messages:
             try:
-                self._recorder.append_all([*self._unheard(said), *said])
+                self._ledger.append_all([*self._missed_frames(messages), *messages])
             except StorageError as error:
                 self._complain(error)
                 if self._closing.wait(_RETRY_S):
-                    log.error("recorder: %d events could not be recorded", len(said))
+                    log.error(
+                        "recorder: %d events could not be recorded", len(messages)
+                    )
                     return
             else:
                 return
 
-    def _unheard(self, said: list[Message]) -> list[Message]:
-        """Frames of the montages that `said` completes which nobody heard of.
+    def _missed_frames(self, messages: list[Message]) -> list[Message]:
+        """Frames of the montages that `messages` complete that the bus did not bring.
 
         They are recorded first: who sees a completion finds all its tiles.
         """
-        heard = {each.body["tile_id"] for each in said if each.topic == RAW}
+        received = {each.body["tile_id"] for each in messages if each.topic == RAW}
         found: list[Message] = []
-        for each in said:
+        for each in messages:
             montage_id = each.body.get("montage_id", "")
             # An id that is no name of a folder has no folder.
             if each.topic == COMPLETE and safe_id(montage_id) == montage_id:
                 found += scan_folder(
                     self._frames / montage_id,
-                    recorded=heard | self._recorder.tile_ids(montage_id),
+                    recorded=received | self._ledger.tile_ids(montage_id),
                     is_complete=lambda _: True,
                 )
         return found
+
+    def _prune(self) -> None:
+        """Delete measurements of acquisitions that no consumer resumes with."""
+        try:
+            before = self._ledger.begin_of_last(_KEPT)
+            while before and (gone := self._ledger.prune_results(before=before)):
+                log.info("recorder: %d old measurements of tiles are deleted", gone)
+        except StorageError as error:
+            self._complain(error)
 
     def _complain(self, error: Exception) -> None:
         if str(error) != self._complaint:

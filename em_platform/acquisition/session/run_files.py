@@ -1,6 +1,7 @@
 """What is on the disk and in the store of one run of a montage."""
 
 import json
+import logging
 import time
 
 from em_platform.acquisition.frame_paths import (
@@ -8,16 +9,19 @@ from em_platform.acquisition.frame_paths import (
     frame_path,
     frames_folder,
 )
-from em_platform.acquisition.qc.journal import verdicts_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.session.report import MontageRun
 from em_platform.config import Settings
+from em_platform.errors import StorageError
 from em_platform.storage import layout, store_of
 
-_LOOK_S = 2.0  # between two looks into the journal of quality control
+log = logging.getLogger(__name__)
+
+_LOOK_S = 2.0  # between two questions to the ledger
 
 
 class RunFiles:
-    """Tells what no message tells, or one that came before somebody listened."""
+    """What no message brings, or one brought before the session log listened."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -37,11 +41,16 @@ class RunFiles:
         return store_of(self._settings).exists(layout.upload(run.acquisition_id))
 
     def verdicts(self, run: MontageRun) -> dict[str, bool]:
-        """Tile -> whether it passed; nothing where it was asked for just now."""
+        """Tile -> whether it passed; empty where it was asked for just now."""
         if time.monotonic() - self._looked_s < _LOOK_S:
             return {}
         self._looked_s = time.monotonic()
-        return verdicts_of(self._settings.home.absolute(), run.acquisition_id)
+        try:
+            with ledger_of(self._settings) as ledger:
+                return ledger.verdicts(run.montage_id, run.acquisition_id)
+        except StorageError as error:
+            log.warning("%s", error)
+            return {}
 
     def there(self, run: MontageRun) -> dict[str, bool]:
         """Tile -> whether its frame is on the disk or uploaded.

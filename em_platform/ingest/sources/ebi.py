@@ -18,9 +18,13 @@ from em_platform.ingest.empiar import (
     wanted_of,
 )
 from em_platform.ingest.fetch import fetch_files
-from em_platform.ingest.image_set import choose_set, find_files, several_volumes
-from em_platform.ingest.progress import Progress
-from em_platform.ingest.thickness import thickness_nm
+from em_platform.ingest.image_set import (
+    choose_set,
+    find_files,
+    several_volumes,
+    thickness_nm,
+)
+from em_platform.ingest.source import Progress
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, RawItem, RemoteFile
 
@@ -34,15 +38,13 @@ _UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 class _Known:
     """What EMPIAR's answers do not say, or others say wrongly."""
 
-    aliases: tuple[str, ...] = ()
     organism: str = ""
     sample: str = ""
 
 
 _KNOWN = {
-    # The source projects call the zebrafish's retina a mouse's synapse by FIB-SEM.
+    # Earlier projects called it a mouse's synapse: no alias, for a search believes it.
     "11759": _Known(
-        aliases=("EMPIAR-11759", "Mouse synapse FIB-SEM", "Mouse synapse volume"),
         organism="Danio rerio",
         sample="developing retina of a larval eye, 55 hpf",
     )
@@ -106,8 +108,8 @@ class Ebi:
         sections = open_volume(str(paths[0])).info.shape[0]
         if sections > 1:
             raise several_volumes(entry.key, len(paths), name=entry.files[0].name)
-        told = entry.voxel_size_nm
-        return open_stack(paths, z_nm=(told[0] or None) if told else None)
+        size_nm = entry.voxel_size_nm
+        return open_stack(paths, z_nm=(size_nm[0] or None) if size_nm else None)
 
     def _ask(self, number: str) -> tuple[EmpiarEntry, Any]:
         """The entry, from the API; while that is down, from the archive's header."""
@@ -171,7 +173,7 @@ def _entry_of(
         license="CC0 1.0",
         citation=_citation(entry),
         doi=entry.doi,
-        aliases=known.aliases or (entry.accession,),
+        aliases=(entry.accession,),
         files=files,
         # Of files that hold many images, the number says nothing of files.
         stated_files=image_set.number if len(files) > 1 else None,
@@ -192,7 +194,7 @@ def _citation(entry: EmpiarEntry) -> str:
 def _additional(
     entry: EmpiarEntry, image_set: ImageSet, *, z_nm: float | None
 ) -> dict[str, str | int | float | bool]:
-    said: dict[str, str | int | float | bool | None] = {
+    stated: dict[str, str | int | float | bool | None] = {
         "experiment_type": entry.experiment_type,
         "release_date": entry.release_date,
         "authors": ", ".join(entry.authors),
@@ -208,7 +210,7 @@ def _additional(
         "stated_images": image_set.number,
         "section_nm_from_text": z_nm,
     }
-    return {name: value for name, value in said.items() if value not in (None, "")}
+    return {name: value for name, value in stated.items() if value not in (None, "")}
 
 
 def _stated_bytes(entry: EmpiarEntry) -> int | None:

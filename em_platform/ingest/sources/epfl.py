@@ -7,7 +7,7 @@ from em_platform.errors import SourceRefused
 from em_platform.formats import Volume
 from em_platform.ingest.crawl import from_any
 from em_platform.ingest.fetch import fetch_files
-from em_platform.ingest.progress import Progress
+from em_platform.ingest.source import Progress
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, RawItem, RemoteFile
 

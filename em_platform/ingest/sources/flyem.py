@@ -14,25 +14,21 @@ from em_platform.errors import (
     SourceUnavailable,
 )
 from em_platform.formats import Volume
-from em_platform.ingest.described import Described
 from em_platform.ingest.dvid import Dvid
 from em_platform.ingest.dvid_instance import DvidVersion, parse_info
-from em_platform.ingest.flyem_crops import (
+from em_platform.ingest.flyem_entries import ask_neuprint, entry_of
+from em_platform.ingest.flyem_volumes import (
     Crop,
+    Whole,
     crop_of,
     extents,
     key_of,
     middle_crop,
-)
-from em_platform.ingest.flyem_entries import entry_of
-from em_platform.ingest.flyem_volumes import (
-    Whole,
     open_dvid,
     whole_of_dvid,
     whole_of_precomputed,
 )
-from em_platform.ingest.neuprint import ask_neuprint
-from em_platform.ingest.progress import Progress
+from em_platform.ingest.source import Described, Progress
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, RawItem, RemoteArray
 
@@ -82,13 +78,13 @@ class Flyem:
                 "a crop within, in ingest.flyem.items",
                 url=whole.url,
             )
-        provenance, told = self._neuprint
+        provenance, described = self._neuprint
         entry = entry_of(
             key, whole, crop=crop, voxel_size_nm=self._settings.voxel_size_nm
         )
         return entry.model_copy(
             update={
-                "additional": {**entry.additional, **told},
+                "additional": {**entry.additional, **described},
                 "snapshot": {**entry.snapshot, "neuprint": provenance},
             }
         )

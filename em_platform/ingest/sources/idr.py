@@ -10,18 +10,19 @@ from em_platform.config import Settings
 from em_platform.errors import SourceError, SourceRefused
 from em_platform.formats import Volume
 from em_platform.ingest.fetch import fetch_files
-from em_platform.ingest.idr_metadata import ImageMetadata, ask_repository, together
-from em_platform.ingest.idr_originals import find_original
 from em_platform.ingest.idr_study import (
     CODES,
     KNOWN,
+    ImageMetadata,
     Study,
+    ask_repository,
     code_of,
     public_path,
+    together,
     voxel_of_name,
 )
-from em_platform.ingest.omero import Omero, OmeroImage
-from em_platform.ingest.progress import Progress
+from em_platform.ingest.omero import Omero, OmeroImage, find_original
+from em_platform.ingest.source import Progress
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, RawItem, RemoteArray, RemoteFile
 
@@ -66,18 +67,18 @@ class Idr:
         image = self._omero.image(key)
         projects = [name for name in self._omero.projects(key) if code_of(name)]
         codes = [*map(code_of, projects), *filter(None, [CODES.get(key)])]
-        told = ImageMetadata()
+        published = ImageMetadata()
         if projects and self._idr.metadata_urls:
-            told = ask_repository(
+            published = ask_repository(
                 self._web,
                 self._idr.metadata_urls,
                 project=projects[0],
                 image=image.name,
             )
-        said = {**told.annotations, **self._omero.annotations(key)}
-        study = together(_study_of(codes, image), told.study)
+        annotations = {**published.annotations, **self._omero.annotations(key)}
+        study = together(_study_of(codes, image), published.study)
         ngff = self._find_ngff(key, codes)
-        files = () if ngff else (self._original(image, study, told),)
+        files = () if ngff else (self._original(image, study, published),)
         one_channel = image.channels * image.times == 1
         return Entry(
             source=self.name,
@@ -91,8 +92,8 @@ class Idr:
             dtype=image.dtype,
             voxel_size_nm=_voxel_nm(image),
             imaging_start_date=image.acquired,
-            organism=said.get("Organism", study.organism),
-            sample=_sample(said),
+            organism=annotations.get("Organism", study.organism),
+            sample=_sample(annotations),
             license=study.license,
             citation=study.citation,
             doi=study.doi,
@@ -101,7 +102,7 @@ class Idr:
             array=_array(ngff, image) if ngff else None,
             estimated_bytes=files[0].size_bytes if files else _voxel_bytes(image),
             additional=_additional(image, study, codes),
-            snapshot={"image": dict(image.answer), "annotations": said},
+            snapshot={"image": dict(image.answer), "annotations": annotations},
         )
 
     def fetch(self, entry: Entry, folder: Path, progress: Progress) -> RawItem:
@@ -132,9 +133,9 @@ class Idr:
         )
 
     def _original(
-        self, image: OmeroImage, study: Study, told: ImageMetadata
+        self, image: OmeroImage, study: Study, published: ImageMetadata
     ) -> RemoteFile:
-        paths = [told.path] if told.path else self._imported_paths(image)
+        paths = [published.path] if published.path else self._imported_paths(image)
         return find_original(
             self._web,
             self._idr.files_urls,
@@ -205,25 +206,25 @@ def _voxel_nm(image: OmeroImage) -> tuple[float, float, float] | None:
     if image.voxel_nm is None or named is None:
         return image.voxel_nm or named
     pairs = list(zip(image.voxel_nm, named, strict=True))
-    if any(told and abs(told - name) > _TOLERANCE * name for told, name in pairs):
+    if any(stated and abs(stated - name) > _TOLERANCE * name for stated, name in pairs):
         log.warning(
             "idr %s: its voxel is %s nm (z, y, x), but its name %s says %s nm",
             *(image.number, image.voxel_nm, image.name, named),
         )
-    z, y, x = (told or name for told, name in pairs)
+    z, y, x = (stated or name for stated, name in pairs)
     return z, y, x
 
 
-def _sample(said: dict[str, str]) -> str:
+def _sample(annotations: dict[str, str]) -> str:
     named = ("Cell Line", "Organism Part", "Tissue", "Cell Cycle Stage")
-    return ", ".join(said[name] for name in named if said.get(name))
+    return ", ".join(annotations[name] for name in named if annotations.get(name))
 
 
 def _additional(
     image: OmeroImage, study: Study, codes: Sequence[str]
 ) -> dict[str, str | int | float | bool]:
     named = voxel_of_name(image.name)
-    said: dict[str, str | int | float | bool] = {
+    stated: dict[str, str | int | float | bool] = {
         "study": study.accession,
         "experiment": codes[0] if codes else "",
         "study_title": study.title,
@@ -232,5 +233,5 @@ def _additional(
         "times": image.times,
     }
     if named:
-        said["voxel_nm_in_name"] = " x ".join(f"{edge:g}" for edge in named)
-    return {name: value for name, value in said.items() if value != ""}
+        stated["voxel_nm_in_name"] = " x ".join(f"{edge:g}" for edge in named)
+    return {name: value for name, value in stated.items() if value != ""}

@@ -28,7 +28,7 @@ from em_platform.formats import (
     open_chunked,
 )
 from em_platform.ingest.cosem_manifest import DatasetFacts, facts_of
-from em_platform.ingest.progress import Progress
+from em_platform.ingest.source import Progress
 from em_platform.model.ingest import Entry, RawItem, RemoteArray
 from em_platform.model.volume import VolumeInfo
 

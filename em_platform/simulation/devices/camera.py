@@ -26,8 +26,8 @@ from em_platform.errors import DeviceError
 from em_platform.formats import encode_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.simulation.devices.commanded import DeviceBus, FaultFile
+from em_platform.simulation.devices.holder import MICROSCOPE
 from em_platform.simulation.devices.sensor import Frame, Sensor
-from em_platform.simulation.devices.transfer import MICROSCOPE
 from em_platform.simulation.devices.truth import TruthFile
 from em_platform.storage.atomic import whole_file
 

@@ -18,22 +18,30 @@ from em_platform.config import AcquisitionSettings
 from em_platform.imaging.exposure import beam_level, camera_gain, defocused, expose
 from em_platform.model import LensModel, Size, TilePlacement
 from em_platform.simulation.devices.commanded import Faults
-from em_platform.simulation.devices.faults import (
-    NO_ERRORS,
-    TileErrors,
-    tile_errors,
-)
 from em_platform.simulation.devices.illumination import (
     Beam,
     beam_of,
     blotches,
     illumination,
+    misalignment_of,
 )
-from em_platform.simulation.devices.misalignment import misalignment_of
-from em_platform.simulation.devices.optics import place, radial_lens, tilted, view
-from em_platform.simulation.devices.tape import TAPE_GREY, slot
-from em_platform.simulation.devices.truth import GainTruth, MontageTruth, TileTruth
-from em_platform.simulation.specimen.specimen import (
+from em_platform.simulation.devices.optics import (
+    TAPE_GREY,
+    place,
+    radial_lens,
+    slot,
+    tilted,
+    view,
+)
+from em_platform.simulation.devices.truth import (
+    NO_ERRORS,
+    GainTruth,
+    MontageTruth,
+    TileErrors,
+    TileTruth,
+    tile_errors,
+)
+from em_platform.simulation.specimen import (
     EMPTY_GREY,
     Specimen,
     open_specimen,

@@ -7,7 +7,7 @@ import pytest
 
 from em_platform.acquisition.coordinator import draw
 from em_platform.acquisition.coordinator.drawing import mermaid, picture
-from em_platform.acquisition.coordinator.names import STATES
+from em_platform.acquisition.coordinator.requirements import STATES
 from em_platform.errors import ConfigError, ToolMissing
 
 

@@ -140,18 +140,18 @@ def test_what_was_not_heard_is_measured_from_the_frames(
 
 
 def test_a_restart_goes_on_with_the_montage_even_if_its_end_was_missed(
-    settings, said, live_fit, heard, open_bus, tmp_path, away_px
+    settings, said, live_fit, live_recorder, heard, open_bus, tmp_path, away_px
 ) -> None:
     imaged, bodies = said()
     listener = heard(MAPS)
     bus = open_bus("coordinator-2")
-    with live_fit(settings):
+    with live_recorder(settings), live_fit(settings):
         for topic, body in bodies[: len(bodies) // 2]:
             bus.publish(topic, **body)
         listener.wait(MAPS)
     beside = tmp_path / "frames" / "m" / "m-1.complete.json"
     beside.write_text(json.dumps(imaged.complete))
-    with live_fit(settings) as service:
+    with live_recorder(settings), live_fit(settings) as service:
         for topic, body in bodies[len(bodies) // 2 :]:
             bus.publish(topic, **body)
         while not any(g.is_done for g in service._growing.values()):

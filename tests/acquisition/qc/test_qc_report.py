@@ -11,7 +11,7 @@ from em_platform.acquisition.qc.report import report_checks
 from em_platform.config import BrokerSettings, Settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import Check, Severity
-from em_platform.processes import free_port
+from tests.ports import reserve_port
 
 NOW = datetime.now(UTC)
 
@@ -75,8 +75,6 @@ def test_nobody_is_stopped_without_a_fresh_error(
 
 
 def test_without_a_broker_it_is_logged(tmp_path, caplog) -> None:
-    settings = Settings(
-        home=tmp_path, broker=BrokerSettings(port=free_port("127.0.0.1"))
-    )
+    settings = Settings(home=tmp_path, broker=BrokerSettings(port=reserve_port()))
     assert not report_checks(settings, "m-1", NOW, [check("seams")])
     assert "was not told to stop at the end" in caplog.text

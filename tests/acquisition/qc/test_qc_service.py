@@ -234,9 +234,9 @@ def test_another_services_stop_is_adopted_and_repeated_until_it_is_lifted(
 
 
 def test_a_restart_keeps_the_stop_and_judges_no_tile_twice(
-    settings, live_qc, tiles, say, statuses, parts_of
+    settings, live_qc, live_recorder, tiles, say, statuses, parts_of
 ) -> None:
-    with live_qc(settings):
+    with live_recorder(settings), live_qc(settings):
         for n in range(5):
             say(n, BLURRED)
         say(5, GOOD, tuple(t for t, _ in parts_of(5, GOOD) if t != MATCHES))
@@ -294,7 +294,7 @@ def test_two_hundred_and_forty_messages_a_second_are_kept_up_with(
 
 
 def test_tiles_that_were_imaged_while_it_was_away_are_judged_by_their_frames(
-    settings, live_qc, pipeline, tiles, say, parts_of
+    settings, live_qc, live_recorder, pipeline, tiles, say, parts_of
 ) -> None:
     folder = settings.home / "frames" / "m"
     folder.mkdir(parents=True)
@@ -307,14 +307,15 @@ def test_tiles_that_were_imaged_while_it_was_away_are_judged_by_their_frames(
         write_tiff(folder / f"{body['tile_id']}.processed.tiff", image.astype(np.uint8))
     recipe = TileRecipe(size=Size(height_px=256, width_px=256))
     (folder / "m-1.recipe.json").write_text(recipe.model_dump_json())
-    with live_qc(settings):
-        say(0, GOOD)
-        tiles.wait(1)
-    with live_qc(settings):  # 1 and 2 were said in between
-        say(3, GOOD)
-        heard = {tile.column: tile for tile in tiles.wait(4)}
-        say(1, GOOD)  # too late
-        time.sleep(0.5)
+    with live_recorder(settings):
+        with live_qc(settings):
+            say(0, GOOD)
+            tiles.wait(1)
+        with live_qc(settings):  # what was published of 1 and 2 is lost
+            say(3, GOOD)
+            heard = {tile.column: tile for tile in tiles.wait(4)}
+            say(1, GOOD)  # too late
+            time.sleep(0.5)
     assert len(tiles.messages) == 4
     assert heard[1].passed
     assert [f.fault_type for f in heard[2].faults] == ["out_of_focus"]

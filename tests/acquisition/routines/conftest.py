@@ -24,7 +24,7 @@ from em_platform.config import (
     SimulationSettings,
 )
 from em_platform.simulation.devices.commanded import Faults
-from em_platform.simulation.devices.misalignment import Misalignment, misalignment_of
+from em_platform.simulation.devices.illumination import Misalignment, misalignment_of
 from em_platform.simulation.devices.scope import changed, start_status
 from em_platform.simulation.devices.sensor import Sensor
 

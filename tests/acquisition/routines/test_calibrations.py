@@ -6,14 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from em_platform.acquisition.routines.aperture_search import find_aperture, is_light
 from em_platform.acquisition.routines.beam_search import beam_center, beam_spread
-from em_platform.acquisition.routines.exposure_search import autoexposure, factor
-from em_platform.acquisition.routines.focus_search import autofocus, sharpest
-from em_platform.acquisition.routines.reference_frames import brightfield, darkfield
-from em_platform.acquisition.routines.resolution import (
+from em_platform.acquisition.routines.exposure import (
+    autoexposure,
+    brightfield,
+    darkfield,
+    factor,
+)
+from em_platform.acquisition.routines.find_aperture import find_aperture, is_light
+from em_platform.acquisition.routines.focus_and_resolution import (
+    autofocus,
     calibrate_resolution,
     resolution_of,
+    sharpest,
 )
 from em_platform.acquisition.routines.steps import Frame
 from em_platform.errors import DeviceError

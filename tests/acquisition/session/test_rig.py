@@ -30,10 +30,11 @@ from em_platform.config import (
 )
 from em_platform.errors import BrokerUnavailable, DeviceError
 from em_platform.messaging.bus import Bus
-from em_platform.processes import Child, free_port
+from em_platform.processes import Child
 from em_platform.simulation.devices.camera import Camera
 from em_platform.simulation.devices.scope import Scope
 from em_platform.simulation.devices.stage import Stage
+from tests.ports import reserve_port
 
 
 def test_without_a_broker_no_microscope_answers(
@@ -154,10 +155,8 @@ def test_a_port_that_is_taken_is_replaced_and_only_that() -> None:
         found = free_ports(settings)
     assert found.get("aloha.port", str(port)) != str(port)
     free = Settings(
-        aloha=AlohaSettings(port=free_port("127.0.0.1")),
-        temdb=TemdbSettings(port=free_port("127.0.0.1")),
-        acquisition=AcquisitionSettings(
-            operator=OperatorSettings(port=free_port("127.0.0.1"))
-        ),
+        aloha=AlohaSettings(port=reserve_port()),
+        temdb=TemdbSettings(port=reserve_port()),
+        acquisition=AcquisitionSettings(operator=OperatorSettings(port=reserve_port())),
     )
     assert free_ports(free) == {}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.frame_paths import complete_body_path, frame_path
-from em_platform.acquisition.recorder.lines import Lines
+from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.recorder.events import VERDICT, Message
 from em_platform.acquisition.session.session_log import SessionLog
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
@@ -193,10 +194,9 @@ def test_the_last_run_of_a_montage_counts_and_others_do_not(
 def test_tiles_of_an_earlier_session_are_neither_lost_nor_without_a_verdict(
     bus: Bus, heard: SessionLog, rig_settings: Settings
 ) -> None:
-    earlier = Lines(rig_settings.home / "qc" / "tiles", kept=3)
-    earlier.note(RUN, "judged", tile(0)["tile_id"], True, [])
-    earlier.note(RUN, "judged", tile(1)["tile_id"], True, [{"kind": "no_beam"}])
-    earlier.close()
+    with ledger_of(rig_settings) as ledger:
+        verdicts = [{**tile(0), "passed": True}, {**tile(1), "passed": False}]
+        ledger.append_all([Message(VERDICT, body, {}) for body in verdicts])
     say_status(bus, "resumed", current_tile=2)
     image(bus, rig_settings, 2)
     bus.publish("qc.tile", **tile(2), passed=True)

@@ -15,7 +15,7 @@ from em_platform.acquisition.montage_fit.growing import (
     body_of,
     complete_body,
 )
-from em_platform.acquisition.montage_fit.unheard import whole_montage
+from em_platform.acquisition.montage_fit.remeasure import whole_montage
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.definitions import defs
 from em_platform.formats import read_image, write_tiff

@@ -21,7 +21,7 @@ from em_platform.simulation.devices.optics import view
 from em_platform.simulation.devices.scope import start_status
 from em_platform.simulation.devices.sensor import Frame, Sensor
 from em_platform.simulation.devices.truth import MontageTruth
-from em_platform.simulation.specimen.sections import Tissue
+from em_platform.simulation.specimen import Tissue
 
 
 def at(x: int, y: int, *, in_motion: bool = False) -> Status:

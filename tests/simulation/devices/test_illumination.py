@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from em_platform.config import SimulationSettings
-from em_platform.simulation.devices.illumination import beam_of, illumination
-from em_platform.simulation.devices.misalignment import misalignment_of
+from em_platform.simulation.devices.illumination import (
+    beam_of,
+    illumination,
+    misalignment_of,
+)
 from em_platform.simulation.devices.scope import start_status
 
 ALIGNED = misalignment_of(SimulationSettings())

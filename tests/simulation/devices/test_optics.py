@@ -9,7 +9,7 @@ from scipy.ndimage import map_coordinates
 from em_platform.imaging.lens import distort_points
 from em_platform.model import LensModel, Size, TilePlacement
 from em_platform.simulation.devices.optics import place, view
-from em_platform.simulation.specimen.sections import Tissue
+from em_platform.simulation.specimen import Tissue
 
 SIZE = Size(height_px=512, width_px=512)
 TISSUE = Tissue(5)

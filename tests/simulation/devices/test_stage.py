@@ -8,8 +8,7 @@ import pytest
 
 from em_platform.config import Settings, SimulationSettings
 from em_platform.messaging.bus import Bus
-from em_platform.simulation.devices.motion import move, resting
-from em_platform.simulation.devices.stage import Stage
+from em_platform.simulation.devices.stage import Stage, move, resting
 
 SIMULATION = SimulationSettings(stage_speed_um_s=100.0, stage_settle_ms=50.0)
 

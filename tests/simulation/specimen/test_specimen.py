@@ -8,7 +8,7 @@ import tifffile
 import zarr
 
 from em_platform.errors import FormatError
-from em_platform.simulation.specimen.specimen import EMPTY_GREY, open_specimen
+from em_platform.simulation.specimen import EMPTY_GREY, open_specimen
 from em_platform.simulation.specimen.tissue import tissue
 
 STACK = np.random.default_rng(0).integers(0, 256, (3, 40, 60), dtype=np.uint8)

@@ -23,7 +23,8 @@ from em_platform.acquisition.frame_paths import (
     frames_folder,
     truth_path,
 )
-from em_platform.acquisition.recorder.lines import Lines
+from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.recorder.events import VERDICT
 from em_platform.acquisition.session.report import PER_TILE
 from em_platform.acquisition.session.rig import (
     DEVICES,
@@ -36,9 +37,10 @@ from em_platform.cli.watch import regions
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
-from em_platform.processes import Supervisor, free_port
+from em_platform.processes import Supervisor
 from em_platform.storage import layout, store_of
 from em_platform.temdb.register import register_of
+from tests.ports import reserve_port
 
 ROWS, COLUMNS = 3, 4
 TILES = ROWS * COLUMNS
@@ -305,9 +307,14 @@ class Microscope:
         return f"nothing ({', '.join(notes)})" if notes else "nothing"
 
     def verdicts(self, key: str) -> Counter[str]:
-        """How often quality control has judged each tile, by its own journal."""
-        lines = Lines(self.home / "qc" / "tiles", kept=3).read(key)
-        return Counter(line[1] for line in lines if line[0] == "judged")
+        """How many verdicts on each tile of an acquisition the ledger has."""
+        with ledger_of(self.settings) as ledger:
+            found = ledger.events(topics=(VERDICT,), limit=10_000)
+        return Counter(
+            event.body["tile_id"]
+            for event in found
+            if acquisition_of(event.body["tile_id"]) == key
+        )
 
     def worked_on(self, key: str) -> dict[str, str]:
         """Tile -> how far the pipeline is, of an acquisition or of one tile."""
@@ -353,7 +360,7 @@ def microscope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Microscope]
     """All processes, a broker among them; what was measured is printed at the end."""
     home = tmp_path_factory.mktemp("faults") / "home"
     ports = ("broker", "aloha", "temdb", "acquisition.operator")
-    own = {f"{name}.port": str(free_port("127.0.0.1")) for name in ports}
+    own = {f"{name}.port": str(reserve_port()) for name in ports}
     told = export({**CHOSEN, **own, "home": str(home)})
     settings = load_settings(environment=told)
     everything = (*DEVICES, RECORDER, *SERVICES)

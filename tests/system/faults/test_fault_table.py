@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from em_platform.acquisition.coordinator.checks import free_bytes
+from em_platform.acquisition.coordinator.requirements import free_bytes
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.messaging.bus import Bus
 from em_platform.simulation.devices.commanded import set_faults

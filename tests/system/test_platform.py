@@ -1,0 +1,307 @@
+"""One platform as a person uses it: filled, looked at, doubled, killed and ended.
+
+All tests share it, and the last of them ends it: they run in this order.
+"""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import dagster as dg
+import numpy as np
+import pytest
+
+from em_platform.cli.runs import ask, montage_runs
+from em_platform.formats.tiff import write_tiff
+from em_platform.processes import members
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+
+CHROMIUM = Path("/usr/bin/chromium")
+TILE_PX, STEP_PX = 256, 192
+
+# Python runs this file at the start of each process. In the process of a run it looks
+# whether it is to be killed: after its last step, once.
+KILL_AFTER_THE_LAST_STEP = """
+import os, signal, sys
+
+if "--multiprocessing-fork" in sys.orig_argv and os.path.exists({wish!r}):
+    from dagster import DagsterInstance
+
+    store = DagsterInstance.handle_new_event
+
+    def store_and_die(self, event, *given, **named):
+        stored = store(self, event, *given, **named)
+        step = event.dagster_event
+        kind = step.event_type_value if step else ""
+        if kind == "STEP_SUCCESS" and step.step_key == "dataset_record":
+            os.unlink({wish!r})
+            os.kill(os.getpid(), signal.SIGKILL)
+        return stored
+
+    DagsterInstance.handle_new_event = store_and_die
+"""
+
+
+@pytest.fixture(scope="module")
+def kill_wish(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """While this file is there, the next run is killed after its last step."""
+    return tmp_path_factory.mktemp("hooks") / "kill"
+
+
+@pytest.fixture(scope="module")
+def platform(
+    make_platform, kill_wish: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator:
+    code = KILL_AFTER_THE_LAST_STEP.format(wish=str(kill_wish))
+    (kill_wish.parent / "sitecustomize.py").write_text(code)
+    with make_platform(tmp_path_factory.mktemp("platform")) as platform:
+        platform.environment["PYTHONPATH"] = str(kill_wish.parent)
+        platform.start()
+        yield platform
+
+
+@pytest.fixture(scope="module")
+def bad(platform, wait_until: Callable[..., None]) -> str:
+    """The key of a montage with a black tile."""
+    return stitch(platform, "grid-bad", wait_until, black=STEP_PX)
+
+
+@pytest.fixture(scope="module")
+def stitched(platform, bad: str, wait_until: Callable[..., None]) -> str:
+    """The key of a montage that came by the inbox after the bad one."""
+    return stitch(platform, "grid-1", wait_until)
+
+
+def stitch(
+    platform, key: str, wait_until: Callable[..., None], *, black: int | None = None
+) -> str:
+    """Drop a montage and wait until its run is over; gives its key."""
+    drop(platform.home / "inbox" / key, black=black)
+    wait_until(
+        lambda: montage_runs(platform.url, key).is_over,
+        timeout_s=180,
+        what=lambda: str(montage_runs(platform.url, key)) + platform.said(),
+    )
+    return key
+
+
+def drop(folder: Path, *, black: int | None = None) -> None:
+    noise = np.random.default_rng(1).normal(128, 300, (512, 512))
+    image = np.clip(cv2.GaussianBlur(noise, (0, 0), 3), 0, 255).astype(np.uint8)
+    folder.mkdir(parents=True)
+    lines = ["file,x_px,y_px"]
+    for x in (0, STEP_PX):
+        tile = image[:TILE_PX, x : x + TILE_PX] * np.uint8(x != black)
+        write_tiff(folder / f"t{x}.tiff", tile)
+        lines.append(f"t{x}.tiff,{x + 2},0")
+    (folder / "tiles.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_a_folder_in_the_inbox_becomes_a_checked_mosaic(platform, stitched) -> None:
+    runs = montage_runs(platform.url, stitched)
+    assert runs.is_good, runs
+    assert len(runs.run_ids) == 1
+    assert runs.assets[0] == "raw_tiles"
+    assert runs.assets[-1] == "dataset_record"
+    assert len(runs.checks) == 10
+    assert (platform.home / "data/montages/grid-1/mosaic.zarr/zarr.json").is_file()
+
+
+STATUSES = """
+query { assetNodeOrError(assetKey: {path: ["tiles"]}) { ... on AssetNode {
+  assetCheckOrError(checkName: "montage_is_complete") { ... on AssetCheck {
+    partitionStatuses { ... on AssetCheckDefaultPartitionStatuses {
+      succeededPartitions failedPartitions
+    } }
+  } }
+} } }"""
+
+
+def test_the_web_ui_shows_a_bad_montage_behind_the_good_one_after_it(
+    platform, bad: str, stitched: str
+) -> None:
+    runs = montage_runs(platform.url, bad)
+    assert runs.status == "SUCCESS"
+    assert not runs.is_good
+    assert runs.checks["montage_is_complete"].sentence.startswith("Missing: 1 of 2")
+    node = ask(platform.url, STATUSES)["assetNodeOrError"]
+    statuses = node["assetCheckOrError"]["partitionStatuses"]
+    assert statuses["failedPartitions"] == [bad]
+    assert stitched in statuses["succeededPartitions"]
+
+
+def test_dagster_is_told_the_partition_of_each_check(platform, stitched: str) -> None:
+    with platform.instance() as instance:
+        key = dg.AssetCheckKey(dg.AssetKey("montage_fit"), "seams_are_closed")
+        [record, *_] = instance.event_log_storage.get_asset_check_execution_history(
+            key, limit=5
+        )
+        assert record.status.value == "SUCCEEDED"
+
+
+@pytest.mark.skipif(not CHROMIUM.is_file(), reason="chromium is not installed")
+def test_the_web_pages_show_the_assets_and_no_error(platform, stitched: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    errors: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox"]
+        )
+        page = browser.new_page(viewport={"width": 1500, "height": 950})
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{platform.url}/asset-groups")
+        for group in ("acquisition", "stitching", "catalog"):
+            page.get_by_text(group, exact=True).last.wait_for(timeout=60_000)
+            page.get_by_text(group, exact=True).last.dblclick()
+        page.get_by_text("dataset_record").first.wait_for(timeout=60_000)
+        view = f"view=partitions&partition={stitched}"
+        page.goto(f"{platform.url}/assets/mosaic?{view}")
+        page.get_by_text("Show Markdown").first.click(timeout=60_000)
+        picture = page.locator("img[alt='mosaic']")
+        picture.wait_for(timeout=60_000)
+        assert picture.evaluate("img => img.naturalWidth") > 200
+        page.goto(f"{platform.url}/assets/montage_fit?view=checks")
+        page.get_by_text("seams_are_closed").first.wait_for(timeout=60_000)
+        browser.close()
+    assert errors == []
+
+
+def test_a_montage_is_made_again_from_the_command_line(
+    platform, stitched: str, wait_until: Callable[..., None]
+) -> None:
+    workspace = platform.home / "dagster" / "workspace.yaml"
+    done = subprocess.run(
+        (
+            *(sys.executable, "-m", "dagster", "job", "backfill"),
+            *("-w", str(workspace), "-l", "em_platform", "-j", "stitch_tiles"),
+            *("--partitions", stitched, "--noprompt"),
+        ),
+        env=platform.environment | {"DAGSTER_HOME": str(platform.home / "dagster")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+    def is_made_again() -> bool:
+        runs = montage_runs(platform.url, stitched)
+        return len(runs.run_ids) == 2 and runs.status == "SUCCESS"
+
+    wait_until(is_made_again, timeout_s=120)
+    assert montage_runs(platform.url, stitched).assets.count("mosaic") == 2
+
+
+def test_a_run_killed_after_its_last_step_is_followed_by_one_that_succeeds(
+    platform, kill_wish: Path, wait_until: Callable[..., None]
+) -> None:
+    kill_wish.touch()
+    key = "grid-killed"
+    drop(platform.home / "inbox" / key)
+
+    def has_succeeded() -> bool:
+        # Until then no one is told that all is over.
+        runs = montage_runs(platform.url, key)
+        assert runs.status not in ("FAILURE", "CANCELED"), runs
+        return runs.status == "SUCCESS"
+
+    wait_until(has_succeeded, timeout_s=300, what=platform.said, pause_s=1)
+    assert not kill_wish.exists()
+    with platform.instance() as instance:
+        runs = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": key}))
+        killed, successor = sorted(runs, key=lambda run: run.status.value)
+        assert killed.status is dg.DagsterRunStatus.FAILURE
+        assert killed.job_name == "stitch_montages"
+        assert successor.status is dg.DagsterRunStatus.SUCCESS
+        assert successor.job_name == "record_datasets"
+        steps = steps_done(instance, key)
+        assert steps.pop("dataset_record") == 2
+        assert set(steps.values()) == {1}
+        assert "mosaic" in steps
+
+
+def steps_done(instance: dg.DagsterInstance, key: str) -> Counter[str]:
+    """How often each step has succeeded, in all runs of a montage."""
+    return Counter(
+        str(entry.step_key)
+        for run in instance.get_runs(dg.RunsFilter(tags={"dagster/partition": key}))
+        for entry in instance.all_logs(
+            run.run_id, of_type=dg.DagsterEventType.STEP_SUCCESS
+        )
+    )
+
+
+def test_two_platforms_do_not_disturb_each_other(
+    platform, make_platform, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    with make_platform(tmp_path / "other") as other:
+        # The other wants the same web port, and gets a free one.
+        wanted = other.environment["EM_WEB__PORT"] = platform.environment[
+            "EM_WEB__PORT"
+        ]
+        other.start(check_loaded=False)
+        refused = up(platform.environment)
+        assert refused.returncode == 1
+        assert "a platform already runs in" in refused.stderr
+        assert refused.stderr.count("\n") == 1
+        refused = up(platform.environment | {"EM_HOME": str(tmp_path / "third")})
+        assert refused.returncode == 1
+        port = platform.environment["EM_BROKER__PORT"]
+        assert f"port {port} on 127.0.0.1 is taken" in refused.stderr
+        wait_until(lambda: "Ctrl-C ends all" in other.said(), timeout_s=120)
+        assert f"port {wanted} is taken, the web UI is at " in other.said()
+        session = other.session
+        other.stop()
+        assert other.process.returncode == 0
+        assert members(session) == []
+    assert platform.is_loaded()
+
+
+def up(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        (sys.executable, "-m", "em_platform", "up"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_whatever_is_killed_starts_again_and_the_montage_is_made_once(
+    platform, wait_until: Callable[..., None]
+) -> None:
+    key = "grid-through-it-all"
+    drop(platform.home / "inbox" / key)
+    wait_until(lambda: platform.run_worker() is not None, timeout_s=120)
+    platform.run_worker().kill()
+    parts = ("daemon", "broker", "recorder", "code_server")
+    killed = {name: platform.part(name) for name in parts}
+    for process in killed.values():
+        process.kill()
+    wait_until(
+        lambda: all(
+            (now := platform.part(name)) is not None and now.pid != killed[name].pid
+            for name in parts
+        ),
+        timeout_s=90,
+        what=platform.said,
+    )
+    assert "daemon ended with status -9; it starts again" in platform.said()
+    platform.kill()  # leaves no process behind
+    platform.start()
+    wait_until(
+        lambda: montage_runs(platform.url, key).status == "SUCCESS",
+        timeout_s=240,
+        what=lambda: str(montage_runs(platform.url, key)) + platform.said(),
+        pause_s=1,
+    )
+    with platform.instance() as instance:
+        assert steps_done(instance, key)["mosaic"] == 1
+    session = platform.session
+    platform.stop()
+    assert platform.process.returncode == 0
+    assert members(session) == []
