@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from em_platform import errors
+from em_platform import errors, model
 from em_platform.cli import COMMANDS, cli
 from em_platform.cli.docs import PAGES, used_topics
 from em_platform.config import FIELDS
@@ -72,6 +72,13 @@ def test_every_error_is_in_the_reference() -> None:
     page = written("docs/reference/errors.md")
     names = [name for name, kind in vars(errors).items() if inspect.isclass(kind)]
     assert not [name for name in names if f"`{name}`" not in page]
+
+
+def test_the_glossary_has_every_main_type_of_the_model() -> None:
+    page = written("docs/reference/glossary.md")
+    types = [n for n in model.__all__ if inspect.isclass(getattr(model, n))]
+    assert len(types) > 20
+    assert not [n for n in types if n != "Model" and f"`{n}`" not in page]
 
 
 def pages() -> list[Path]:

@@ -72,10 +72,6 @@ def extents(low: Three, high: Three) -> str:
     )
 
 
-WAYS = ("raw", "subvolblocks", "specificblocks")
-"""DVID's endpoints for voxels."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DvidVolume:
     """The voxels from `corner` (z, y, x) on, of the shape that `info` says.

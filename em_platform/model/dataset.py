@@ -25,11 +25,6 @@ from pydantic import (
 from em_platform.model.base import Model
 
 SCHEMA_VERSION = "3.0"
-KNOWN_SOURCES = (
-    "acquisition", "simulation", "cryoem",
-    "ebi", "epfl", "flyem", "idr", "openorganelle",
-)  # fmt: skip
-"""The sources of today; any lower-case name is a source."""
 NEEDED_WHEN_COMPLETE = ("volume_shape", "data_type")
 """What the core of a record whose volume stands says at least."""
 _UNSAID: tuple[Any, ...] = (None, "", (), [], {})

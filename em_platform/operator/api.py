@@ -16,11 +16,14 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.config import Settings
 from em_platform.errors import (
     BrokerUnavailable,
     ControlRefused,
+    FormatError,
     PlatformError,
+    StorageError,
 )
 from em_platform.model import Model
 from em_platform.operator.auth import COOKIE, Auth, cookie_of
@@ -29,6 +32,7 @@ from em_platform.operator.commands import (
     queue_routes,
     run_routes,
 )
+from em_platform.operator.full_tile import full_tile
 from em_platform.operator.shared_board import SharedBoard
 
 log = logging.getLogger(__name__)
@@ -57,7 +61,7 @@ def application(
     app.openapi_url = None
     _answer_errors(app)
     app.include_router(_files())
-    app.include_router(_state(shared, about))
+    app.include_router(_state(shared, frames_folder(settings), about))
     app.include_router(_login(password))
     for routes in (
         control_routes(shared),
@@ -91,11 +95,11 @@ def _files() -> APIRouter:
     return routes
 
 
-def _state(shared: SharedBoard, about: dict[str, Any]) -> APIRouter:
+def _state(shared: SharedBoard, frames: Path, about: dict[str, Any]) -> APIRouter:
     routes = APIRouter(prefix="/api")
 
     @routes.get("/about")
-    def about_once() -> dict[str, Any]:
+    def about_page() -> dict[str, Any]:
         return about
 
     @routes.get("/state")
@@ -115,6 +119,22 @@ def _state(shared: SharedBoard, about: dict[str, Any]) -> APIRouter:
                 404, f"tile {row}, {column}: nothing is known of it yet"
             )
         return found
+
+    @routes.get("/tiles/{row}/{column}/full")
+    def full(row: int, column: int) -> Response:
+        shown = shared.shown_tile(row, column)
+        if shown is None:
+            raise HTTPException(404, f"tile {row}, {column}: it is not imaged yet")
+        try:
+            content, kind = full_tile(frames, *shown)
+        except (FormatError, StorageError, OSError) as error:
+            raise HTTPException(
+                404,
+                f"tile {row}, {column}: {shown[1]} is not on this disk ({error}); "
+                "see whether it was uploaded",
+            ) from error
+        keep = {"cache-control": "private, max-age=60", "x-tile": kind}
+        return Response(content, media_type="image/png", headers=keep)
 
     @routes.get("/pictures/{name:path}")
     def picture(name: str) -> Response:

@@ -226,18 +226,10 @@ class Board:
         self.show_finished()
 
     def _minimaps(self, body: Body, now: float) -> None:
-        shown: dict[str, Any] = {"montage_id": body["montage_id"]}
+        """Show the fitted montage; its focus is shown by the map of the tiles."""
         version = self.parts.bump()
-        for kind in ("montage", "focus"):
-            each = body[kind]
-            shown[kind] = {
-                "image": self.pictures.put(f"minimap/{kind}", each["image"])
-                and version,
-                "bar": self.pictures.put(f"minimap/{kind}_bar", each["colorbar"])
-                and version,
-                "min": each["min"],
-                "max": each["max"],
-            }
+        image = self.pictures.put("minimap", body["montage"]["image"]) and version
+        shown = {"montage_id": body["montage_id"], "image": image}
         self._dated("minimaps", shown, now)
 
     def _roi_status(self, body: Body, now: float) -> None:

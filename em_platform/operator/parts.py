@@ -216,7 +216,7 @@ def of_verdict(shown: Body) -> str:
 def of_tile(body: Body) -> str:
     """What a qc.tile reports of a tile that failed."""
     faults = ", ".join(spoken(fault["fault_type"]) for fault in body["faults"] or ())
-    place = f"row {body['row'] + 1}, column {body['column'] + 1}"
+    place = f"row {body['row']}, column {body['column']}"
     return f"Tile at {place} failed{_why(faults)}"
 
 

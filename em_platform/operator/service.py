@@ -188,4 +188,8 @@ def _about(settings: Settings, name: str) -> dict[str, Any]:
         "rows": acquisition.rows,
         "columns": acquisition.columns,
         "setup": SETUP,
+        "pixel_nm": acquisition.pixel_nm,
+        "magnification": acquisition.magnification,
+        "focus_limit": settings.stitching.quality.min_focus,
+        "focus_relative_limit": settings.stitching.quality.min_relative_focus,
     }

@@ -166,6 +166,13 @@ class SharedBoard:
         with self._lock:
             return self._board.pictures.get(name)
 
+    def shown_tile(self, row: int, column: int) -> tuple[str, str] | None:
+        """Montage id and tile id of the tile that the map shows there."""
+        with self._lock:
+            shown = self._board.map
+            tile = shown.tiles.get((row, column))
+            return None if tile is None else (shown.montage_id, tile.tile_id)
+
     def tile(self, row: int, column: int) -> dict[str, Any] | None:
         """All that is known of one tile."""
         with self._lock:

@@ -7,8 +7,12 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from em_platform.acquisition.frame_paths import retry_of
+from em_platform.messaging.topics import inverted_focus
 
 Place = tuple[int, int]
+
+_FOCUS = "higher is sharper"
+"""Kept with a map: maps of earlier versions have the focus as messages have it."""
 
 _FIGURES = {"min": "minimum", "max": "maximum", "mean": "mean", "std": "std"}
 
@@ -17,7 +21,7 @@ _FIGURES = {"min": "minimum", "max": "maximum", "mean": "mean", "std": "std"}
 class TileMark:
     """One tile: its figures as far as they have come.
 
-    `focus` is 0..1 and lower is better, as the bus has it. `good` of `tried` templates
+    `focus` is 0..1 and higher is sharper (imaging.focus). `good` of `tried` templates
     were found in the neighbours.
     """
 
@@ -86,7 +90,7 @@ class TileMap:
             if word in body:
                 setattr(mark, attribute, body[word])
         if "focus" in body and math.isfinite(body["focus"]):
-            mark.focus = body["focus"]
+            mark.focus = inverted_focus(body["focus"])
 
     def searched(self, body: Mapping[str, Any], version: int) -> None:
         """Templates were sought in the neighbours."""
@@ -135,6 +139,7 @@ class TileMap:
         return {
             "montage_id": self.montage_id,
             "acquisition_id": self.acquisition_id,
+            "focus": _FOCUS,
             "tiles": [tile.kept() for tile in self.tiles.values()],
         }
 
@@ -144,6 +149,8 @@ class TileMap:
         made = cls(kept["montage_id"], kept["acquisition_id"])
         for known in kept["tiles"]:
             tile = TileMark(**(known | {"mini": 0, "version": version}))
+            if kept.get("focus") != _FOCUS and tile.focus is not None:
+                tile.focus = inverted_focus(tile.focus)
             made.tiles[tile.row, tile.column] = tile
         return made
 
@@ -188,6 +195,8 @@ class NewestTile:
         found = {word: body[word] for word in _WORDS if word in body}
         if not found or not self._goes_on_to(body):
             return False
+        if "focus" in found:
+            found["focus"] = inverted_focus(found["focus"])
         self._tile.update(found)
         return True
 

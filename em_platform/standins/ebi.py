@@ -1,19 +1,24 @@
 """EMPIAR as a whole: the API, the archive, and a mirror of the archive."""
 
 import gzip
+import json
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from em_platform.standins.dm3 import write_dm
-from em_platform.standins.empiar import ENTRIES, entry_api
-from em_platform.standins.empiar_header import header_of
-from em_platform.standins.filehost import FileHost
-from em_platform.standins.messages import Handler, Request, Response
-from em_platform.standins.mrc import write_mrc
-from em_platform.standins.part import Ground, Part, Site, Tree
+from em_platform.standins.image_files import write_dm, write_mrc
+from em_platform.standins.messages import (
+    Handler,
+    Request,
+    Response,
+    Router,
+    as_json,
+    refuse_in_html,
+)
+from em_platform.standins.part import FileHost, Ground, Part, Site, Tree
 from em_platform.standins.pixels import Pixels, Voxels
 
 _ARCHIVE = "/empiar/world_availability"
@@ -24,6 +29,11 @@ _RETINA_SHAPES = {
     "real": (16, 5500, 5496),
 }
 _PIXEL_UM = 0.007998250424861908
+NUMBERS = ("11759", "99001", "99002", "99003")
+"""Of the entries, whose answers and headers are files: 11759 is real, the others are
+made up. That the size of 11759's images is not that of its files is so in EMPIAR, too.
+"""
+RECORDED = files("em_platform.standins") / "recorded"
 _TRAKEM = "trakem2.1528909664283.981147357.856576865"
 
 
@@ -38,8 +48,8 @@ def ebi(ground: Ground) -> Part:
     def fill(folder: Path) -> None:
         _write_retina(folder / "11759" / "data", retina)
         _write_others(folder)
-        for number, stated in ENTRIES.items():
-            header = header_of(f"EMPIAR-{number}", stated)
+        for number in NUMBERS:
+            header = RECORDED.joinpath(f"EMPIAR-{number}.xml").read_bytes()
             (folder / number / f"{number}.xml").write_bytes(header)
 
     def truth(key: str) -> Voxels:
@@ -71,6 +81,22 @@ _OTHERS = {
     "99002.2": Pixels(shape=(30, 60, 70), dtype="uint16", variant=7),
     "99003": Pixels(shape=(20, 60, 70), dtype="int16", variant=9),
 }
+
+
+def entry_api() -> Handler:
+    """Answers `/empiar/api/entry/<id>`, with and without `EMPIAR-` and last slash."""
+
+    def entry(request: Request) -> Response:
+        number = request.params["number"]
+        if number not in NUMBERS:
+            return as_json({"detail": "Not found."}, status=404)
+        recorded = RECORDED.joinpath(f"EMPIAR-{number}.json").read_bytes()
+        return as_json({f"EMPIAR-{number}": json.loads(recorded)})
+
+    router = Router()
+    router.add(r"/empiar/api/entry/(?:EMPIAR-)?(?P<number>\d+)/?", entry)
+    router.add(r"/empiar/api/.*", lambda _: refuse_in_html(404, "Not Found"))
+    return router
 
 
 def _either(api: Handler, archive: Handler) -> Handler:
@@ -160,7 +186,7 @@ def _retina_tags(plane: Voxels, z: int) -> dict[str, Any]:
 
 
 def _write_others(folder: Path) -> None:
-    for number in ENTRIES.keys() - {"11759"}:
+    for number in NUMBERS[1:]:
         (folder / number / "data").mkdir(parents=True)
     write_mrc(
         folder / "99001/data/medulla.mrc", _OTHERS["99001"].whole(), voxel_nm=10.0

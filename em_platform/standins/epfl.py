@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from em_platform.standins.filehost import FileHost
-from em_platform.standins.part import Ground, Part, Site, Tree
+from em_platform.standins.part import FileHost, Ground, Part, Site, Tree
 from em_platform.standins.pixels import Pixels, Three, Voxels
 
 _PREFIX = "/groups/c/cv/cvlab-unit/www/data"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from em_platform.standins.chunk_stores import (
     write_zarr_array,
     write_zarr_group,
 )
-from em_platform.standins.cosem_manifests import manifests
+from em_platform.standins.messages import (
+    Handler,
+    Request,
+    Response,
+    Router,
+    as_bytes,
+    as_json,
+)
 from em_platform.standins.part import Ground, Part, Site, Tree
 from em_platform.standins.pixels import Pixels, Three, Voxels
 
@@ -89,6 +97,24 @@ def openorganelle(ground: Ground) -> Part:
         truth=truth,
         trees=(tree,),
     )
+
+
+def manifests() -> Handler:
+    """Answers `/<dataset>/manifest.json` by recorded files; that of jrc_hela-2 is real.
+
+    Date and conditions of jrc_mus-nacc-2 are made up.
+    """
+
+    def manifest(request: Request) -> Response:
+        name = f"recorded/{request.params['dataset']}.json"
+        found = files("em_platform.standins").joinpath(name)
+        if not found.is_file():
+            return as_json({"error": 404}, status=404)
+        return as_bytes(found.read_bytes(), media_type="application/json")
+
+    router = Router()
+    router.add(r"/(?P<dataset>jrc_[\w-]+)/manifest\.json", manifest)
+    return router
 
 
 def _key(store: str, image: str, level: int) -> str:

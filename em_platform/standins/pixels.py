@@ -1,4 +1,4 @@
-"""Real EM voxels in any size: a small crop, mirrored, shaded and scaled.
+"""Real EM voxels in any size: a small crop, laid side by side, shaded and scaled.
 
 Every value follows from its place, so any part can be made by itself and the truth is
 known without keeping it.
@@ -15,9 +15,12 @@ Voxels = NDArray[np.generic]
 Three = tuple[int, int, int]
 
 _PERIODS = (331, 463, 577)
-"""Of the shading along z, y and x; the mirrored crop alone would repeat itself."""
+"""Of the shading along z, y and x; the crop alone would repeat itself."""
 _PLANES = 16
 """Made at once, so that a large volume needs little more memory than itself."""
+_SEAM = 16
+"""Voxels of the crop's end that fade into its begin, along each axis. Mirror images
+would need no seam, but a kaleidoscope looks like a fault of the reader."""
 _SHADE = 7
 """Grey levels, most that an axis adds or takes."""
 
@@ -37,11 +40,30 @@ def medulla() -> NDArray[np.uint8]:
     return crop
 
 
+@cache
+def seamless() -> NDArray[np.uint8]:
+    """The crop `(48, 112, 112)` whose end goes on at its begin, unmirrored."""
+    tissue = medulla().astype(np.float32)
+    mean = tissue.mean()
+    tissue -= mean
+    share = (np.arange(_SEAM) + 0.5) / _SEAM
+    for axis in range(3):
+        planes = np.moveaxis(tissue, axis, -1)
+        # Roots keep the contrast: unlike tissue adds up by its variance.
+        seam = planes[..., :_SEAM] * np.sqrt(share)
+        seam = seam + planes[..., -_SEAM:] * np.sqrt(1 - share)
+        joined = np.concatenate([seam, planes[..., _SEAM:-_SEAM]], axis=-1)
+        tissue = np.moveaxis(joined, -1, axis)
+    crop: NDArray[np.uint8] = np.clip(np.round(tissue + mean), 0, 255).astype(np.uint8)
+    crop.flags.writeable = False
+    return crop
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
     """A volume of `shape` (z, y, x) of which any part can be made.
 
-    `variant` tells volumes apart: where the crop begins, and which way it runs.
+    `variant` tells volumes apart: where the crop begins, and its contrast.
     """
 
     shape: Three
@@ -65,7 +87,7 @@ class Pixels:
 
     def read(self, corner: Three, shape: Three) -> Voxels:
         """The voxels from `corner` on; both are z, y, x and lie within the volume."""
-        crop = medulla()
+        crop = seamless()
         along_z, along_y, along_x = (
             np.arange(first, first + length)
             for first, length in zip(corner, shape, strict=True)
@@ -73,8 +95,8 @@ class Pixels:
         start = 41 * self.variant
         # As narrow as the crop at first: widening it is then a matter of copying.
         grey = crop[
-            _mirrored(along_z + start, crop.shape[0])[:, None],
-            _mirrored(along_y + start, crop.shape[1])[None, :],
+            ((along_z + start) % crop.shape[0])[:, None],
+            ((along_y + start) % crop.shape[1])[None, :],
         ].astype(np.int16)
         if self.variant % 2:
             np.subtract(238, grey, out=grey)
@@ -112,19 +134,11 @@ class Pixels:
 
 
 def _widened(grey: NDArray[np.int16], start: int, width: int) -> NDArray[np.int16]:
-    """The columns `start` and on of an image that is mirrored on and on along x."""
-    there_and_back = np.concatenate([grey, grey[..., ::-1]], axis=2)
-    period = there_and_back.shape[2]
+    """The columns `start` and on of an image that is laid side by side along x."""
+    period = grey.shape[2]
     start %= period
     times = -(-(start + width) // period)
-    row = np.concatenate([there_and_back] * times, axis=2)
-    return row[..., start : start + width]
-
-
-def _mirrored(place: NDArray[np.int_], edge: int) -> NDArray[np.int_]:
-    """Places on and on within `0 .. edge - 1`, turning at each end."""
-    turn = place % (2 * edge)
-    return np.minimum(turn, 2 * edge - 1 - turn)
+    return np.concatenate([grey] * times, axis=2)[..., start : start + width]
 
 
 def _shading(place: NDArray[np.int_], period: int) -> NDArray[np.int16]:

@@ -1,10 +1,14 @@
-"""What the stand-ins were asked: one line a request, in the order of arrival."""
+"""What the stand-ins were asked, one line a request; and faults and log over HTTP."""
 
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from em_platform.errors import ConfigError
+from em_platform.standins.faults import Faults, fault_of
+from em_platform.standins.messages import Request, Response, Router, as_json
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,3 +69,43 @@ class RequestsLog:
     def as_json(self) -> list[dict[str, Any]]:
         """All requests, to be sent."""
         return [asdict(entry) for entry in self.all()]
+
+
+def control(faults: Faults, requests: RequestsLog) -> Router:
+    """Answers GET, POST and DELETE of `/faults`, GET and DELETE of `/requests`.
+
+    POST takes one fault or a list of them. `/requests?path=` gives only those whose
+    path contains the text.
+    """
+
+    def show(_: Request) -> Response:
+        return as_json(faults.all())
+
+    def add(request: Request) -> Response:
+        try:
+            given = request.json
+            listed = given if isinstance(given, list) else [given]
+            faults.add(*(fault_of(each) for each in listed))
+        except (ValueError, TypeError, AttributeError, ConfigError) as error:
+            return as_json({"message": str(error)}, status=400)
+        return as_json(faults.all())
+
+    def clear(_: Request) -> Response:
+        faults.clear()
+        return as_json([])
+
+    def asked(request: Request) -> Response:
+        part = request.asked("path")
+        return as_json([e for e in requests.as_json() if part in e["path"]])
+
+    def forget(_: Request) -> Response:
+        requests.clear()
+        return as_json([])
+
+    router = Router()
+    router.add("/faults/?", show)
+    router.add("/faults/?", add, methods=("POST",))
+    router.add("/faults/?", clear, methods=("DELETE",))
+    router.add("/requests/?", asked)
+    router.add("/requests/?", forget, methods=("DELETE",))
+    return router

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.errors import ConfigError
-from em_platform.standins.control import control
 from em_platform.standins.faults import Faults
 from em_platform.standins.http import Server
 from em_platform.standins.part import Ground, Part, Size
 from em_platform.standins.pixels import Voxels
-from em_platform.standins.requests_log import RequestsLog
+from em_platform.standins.requests_log import RequestsLog, control
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ PARTS = {
 """Source -> the module whose function of that name gives its `Part`."""
 
 ALL = tuple(PARTS)
-_EDITION = 4
+_EDITION = 5
 """Raise it when the files of a world change; those of older editions are not used."""
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.standins.faults import Faults
-from em_platform.standins.filehost import FileHost
 from em_platform.standins.http import Server
-from em_platform.standins.part import Tree
+from em_platform.standins.part import FileHost, Tree
 from em_platform.standins.requests_log import RequestsLog
 from em_platform.standins.s3 import Buckets, refuse
 

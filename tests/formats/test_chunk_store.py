@@ -24,9 +24,8 @@ from em_platform.errors import (
 )
 from em_platform.formats.chunked.open import chunked_format, open_chunked
 from em_platform.standins.faults import Fault, Faults
-from em_platform.standins.filehost import FileHost
 from em_platform.standins.http import Server
-from em_platform.standins.part import Tree
+from em_platform.standins.part import FileHost, Tree
 from tests.formats.chunk_writers import (
     noise,
     pixels,

@@ -12,9 +12,8 @@ from em_platform.ingest import sources
 from em_platform.ingest.sources import open_source
 from em_platform.model.dataset import Status
 from em_platform.standins.faults import Faults
-from em_platform.standins.filehost import FileHost
 from em_platform.standins.http import Server
-from em_platform.standins.part import Tree
+from em_platform.standins.part import FileHost, Tree
 from em_platform.storage.store import open_store
 from tests.ingest.steps import take_all
 

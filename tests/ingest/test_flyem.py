@@ -17,9 +17,8 @@ from em_platform.ingest.sources import open_source
 from em_platform.ingest.sources.flyem import Flyem
 from em_platform.model.ingest import Entry
 from em_platform.standins.faults import Fault
-from em_platform.standins.flyem import GREY, LABELS, PLAIN, Labels
+from em_platform.standins.flyem import GREY, LABELS, PLAIN, Labels, write_precomputed
 from em_platform.standins.pixels import Pixels
-from em_platform.standins.precomputed import write_precomputed
 from em_platform.standins.world import World
 from em_platform.storage import open_store
 from tests.ingest.steps import take_all

@@ -12,11 +12,10 @@ from em_platform.errors import FormatError
 from em_platform.ingest.source import Silent
 from em_platform.ingest.sources.ebi import Ebi
 from em_platform.standins.faults import Fault
-from em_platform.standins.filehost import FileHost
 from em_platform.standins.http import Server
+from em_platform.standins.image_files import write_mrc
 from em_platform.standins.messages import Handler, Request, Response, as_json
-from em_platform.standins.mrc import write_mrc
-from em_platform.standins.part import Tree
+from em_platform.standins.part import FileHost, Tree
 
 FAST = {"ingest.transfer.backoff_s": "0.001", "ingest.transfer.retries": "1"}
 

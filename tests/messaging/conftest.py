@@ -19,7 +19,7 @@ class Client:
     """Speaks STOMP byte by byte."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self._buffer = b""
 
     def send(self, command: str, body: bytes = b"", **headers: str) -> None:
@@ -27,7 +27,7 @@ class Client:
         self.send_bytes("\n".join(lines).encode() + b"\n\n" + body + b"\0")
 
     def send_bytes(self, content: bytes) -> None:
-        self._socket.sendall(content)
+        self.socket.sendall(content)
 
     def login(self, version: str = "1.2", **headers: str) -> dict[str, str]:
         self.send("CONNECT", accept_version=version, host="x", **headers)
@@ -66,17 +66,17 @@ class Client:
         return self.read()[1].get("receipt-id") == "quiet"
 
     def is_closed(self, timeout_s: float = 5.0) -> bool:
-        self._socket.settimeout(timeout_s)
+        self.socket.settimeout(timeout_s)
         try:
-            return self._socket.recv(65536) == b""
+            return self.socket.recv(65536) == b""
         except ConnectionResetError:
             return True
 
     def close(self) -> None:
-        self._socket.close()
+        self.socket.close()
 
     def _receive(self) -> None:
-        received = self._socket.recv(65536)
+        received = self.socket.recv(65536)
         assert received, f"the broker closed; unread: {self._buffer!r}"
         self._buffer += received
 

@@ -124,9 +124,9 @@ def test_the_broker_beats_for_a_client_that_wants_it(connect: Connect) -> None:
     with Broker(settings) as broker:
         client = connect(broker)
         client.login(heart_beat="0,150")
-        client._socket.settimeout(2)
-        assert client._socket.recv(1) == b"\n"
-        assert client._socket.recv(1) == b"\n"
+        client.socket.settimeout(2)
+        assert client.socket.recv(1) == b"\n"
+        assert client.socket.recv(1) == b"\n"
 
 
 def test_statistics_are_told_to_who_listens(
@@ -171,9 +171,7 @@ def test_traffic_is_encrypted_where_tls_is_set(
     with Broker(SETTINGS.model_copy(update=update)) as broker:
         context = ssl.create_default_context(cafile=str(certificate[0]))
         client = connect(broker)
-        client._socket = context.wrap_socket(
-            client._socket, server_hostname="127.0.0.1"
-        )
+        client.socket = context.wrap_socket(client.socket, server_hostname="127.0.0.1")
         client.login()
         client.subscribe("a")
         client.send("SEND", destination="a", body=b"x" * 300_000)

@@ -1,16 +1,22 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
+import imagecodecs
+import numpy as np
 import pytest
 
+from em_platform.acquisition.frame_paths import frame_path, frames_folder
 from em_platform.config import AcquisitionSettings, BrokerSettings, Settings
+from em_platform.formats.tiff import write_tiff
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from em_platform.operator.api import application
 from em_platform.operator.shared_board import SharedBoard
+from em_platform.stitching.beside_frames import processed_path
 
 PENDING = {"montage_id": "m-0007", "status": "pending", "timestamp": 1}
 
@@ -267,6 +273,40 @@ def test_a_tile_and_its_picture_are_had_by_their_addresses(
     picture = page.get("/api/pictures/mini/0/0")
     assert picture.headers["content-type"] == "image/jpeg"
     assert picture.content.startswith(b"\xff\xd8")
+
+
+def test_a_tile_is_had_in_full_resolution_by_those_who_may_see_the_page(
+    page: httpx.Client,
+    open_page: Callable[..., httpx.Client],
+    settings: Settings,
+    shared: SharedBoard,
+    microscope: Bus,
+    of_tile: Callable[..., dict[str, Any]],
+    wait_for: Callable[..., None],
+) -> None:
+    assert page.get("/api/tiles/0/0/full").status_code == 404
+    tile = of_tile(0, 0)
+    microscope.publish("tile.raw", path="/f.tiff", **tile)
+    wait_for(lambda: shared.tile(0, 0) is not None)
+    missing = page.get("/api/tiles/0/0/full")
+    assert missing.status_code == 404
+    assert "is not on this disk" in missing.json()["error"]
+    frame = np.arange(96 * 128, dtype=np.uint16).reshape(96, 128)
+    path = frame_path(frames_folder(settings), tile["montage_id"], tile["tile_id"])
+    path.parent.mkdir(parents=True)
+    write_tiff(path, frame)
+    raw = page.get("/api/tiles/0/0/full")
+    assert (raw.headers["content-type"], raw.headers["x-tile"]) == ("image/png", "raw")
+    shown = imagecodecs.png_decode(raw.content)
+    assert shown.shape == (96, 128)
+    assert (shown[0, 0], shown[-1, -1]) == (0, 255)  # 16 bit, stretched
+    processed = (frame // 64).astype(np.uint8)
+    write_tiff(Path(processed_path(str(path))), processed)
+    better = page.get("/api/tiles/0/0/full")
+    assert better.headers["x-tile"] == "processed"
+    assert np.array_equal(imagecodecs.png_decode(better.content), processed)
+    locked = open_page("secret")
+    assert locked.get("/api/tiles/0/0/full").status_code == 401
 
 
 def test_events_begin_with_all_and_go_on_with_what_is_new(

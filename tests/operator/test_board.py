@@ -27,7 +27,7 @@ def test_a_montage_fills_tile_by_tile_and_only_changes_are_sent(
     imaged(receive, of_tile(0, 0))
     receive("tile.statistics.focus", service="pipeline", focus=0.25, **of_tile(0, 0))
     second = board.changes(first["version"])
-    assert second["map"]["tiles"] == [[0, 0, 0.25, None, None, 0]]
+    assert second["map"]["tiles"] == [[0, 0, 0.75, None, None, 0]]
     assert not second["map"]["anew"]
     imaged(receive, of_tile(0, 1))
     third = board.changes(second["version"])

@@ -18,6 +18,7 @@ from em_platform.operator.snapshot import (
     keep,
     restore,
 )
+from em_platform.operator.tile_map import TileMap
 
 ACQUISITION = "m-0001-20261121t120000"
 
@@ -53,7 +54,7 @@ def test_a_map_is_full_again_after_a_restart(
     saved(tmp_path, of_tile(0, 1))
     board = Board()
     restore(board, path)
-    assert board.map.tiles[0, 0].focus == 0.3
+    assert board.map.tiles[0, 0].focus == 0.7
     with Bus(BrokerSettings(), "operator") as bus:
         again = SharedBoard(bus, control_timeout_s=60)
         with again.locked() as other:
@@ -104,3 +105,14 @@ def test_finished_montages_are_found_on_disk(
     with shared.locked() as board:
         (entry,) = board.parts.get("finished")
     assert (entry["acquisition_id"], entry["tiles"]) == (ACQUISITION, 2)
+
+
+def test_the_focus_of_a_map_from_an_earlier_version_is_turned_round(
+    of_tile: Callable[..., dict[str, Any]],
+) -> None:
+    before = TileMap("m-0001", ACQUISITION)
+    before.measured(of_tile(0, 0, focus=0.75), 1)
+    kept = before.kept()
+    assert TileMap.restored(kept, 2).tiles[0, 0].focus == 0.25
+    old = {name: value for name, value in kept.items() if name != "focus"}
+    assert TileMap.restored(old, 2).tiles[0, 0].focus == 0.75

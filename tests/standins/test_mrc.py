@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ncempy.io import mrc
 
-from em_platform.standins.mrc import write_mrc
+from em_platform.standins.image_files import write_mrc
 from em_platform.standins.pixels import Pixels
 
 

@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from em_platform.standins.dvid_blocks import Held
 from em_platform.standins.faults import Faults
-from em_platform.standins.filehost import FileHost
-from em_platform.standins.flyem import Labels
+from em_platform.standins.flyem import Labels, write_precomputed
 from em_platform.standins.http import Server
-from em_platform.standins.part import Tree
+from em_platform.standins.part import FileHost, Tree
 from em_platform.standins.pixels import Pixels
-from em_platform.standins.precomputed import write_precomputed
 
 SHAPE = (70, 90, 130)
 ORIGIN = (64, 128, 192)

@@ -197,10 +197,16 @@ def test_a_session_is_started_watched_and_stopped_from_the_page(
 
     page.locator("#map").focus()
     page.keyboard.press("End")
-    page.locator("#tile strong", has_text="Row 5").wait_for()
-    page.keyboard.press("ArrowUp")
     page.locator("#tile strong", has_text="Row 4").wait_for()
+    page.keyboard.press("ArrowUp")
+    page.locator("#tile strong", has_text="Row 3").wait_for()
     page.locator("#tile dd", has_text="of").first.wait_for()  # so many good matches
+    with page.context.expect_page() as opened:
+        page.locator("#tile a", has_text="Full resolution").click()
+    full = opened.value.locator("img")
+    full.wait_for()
+    assert full.evaluate("image => image.naturalWidth") > 200  # a tile has 256 px
+    opened.value.close()
     page.reload()
     page.locator("#holder", has_text="you (Ada)").wait_for()
     wait_for_tiles(page, 40)

@@ -43,7 +43,10 @@ SMALL = {
     "stitching.match.search_px": "32",
 }
 OLD, NEW = 36, 4
-SOON_S = 60.0
+WAIT_S = 180.0
+IDLE_S, BUSY = 25.0, 10
+"""A session ends within so many seconds on an idle computer; on a busy one so many
+times later as a command that does nothing takes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,12 +61,12 @@ class Microscope:
     first: subprocess.Popen[bytes] | None = None
 
     def wait(self, truth: Callable[[], bool]) -> None:
-        self.wait_until(truth, timeout_s=SOON_S)
+        self.wait_until(truth, timeout_s=WAIT_S)
 
     def first_ends(self) -> None:
         """The command that began the old montage ends by itself: it was stopped."""
         assert self.first is not None
-        assert self.first.wait(SOON_S) == 1
+        assert self.first.wait(WAIT_S) == 1
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """One command, as it is typed in another terminal."""
@@ -72,8 +75,14 @@ class Microscope:
             env={**os.environ, **self.told},
             capture_output=True,
             text=True,
-            timeout=SOON_S,
+            timeout=WAIT_S,
         )
+
+    def limit_s(self) -> float:
+        """How long a session may take on this computer, as busy as it is now."""
+        begun_s = time.monotonic()
+        self.run("fault", "clear")
+        return IDLE_S + BUSY * (time.monotonic() - begun_s)
 
     def begin(self) -> str:
         """Have six by six tiles imaged; the id of the montage once some are there."""
@@ -205,11 +214,12 @@ def test_both_montages_end_whole_after_quality_control_stopped_the_first(
     old = microscope.begin()
     dark = microscope.stop_in_the_dark(old)
     assert len(dark) >= 3
+    limit_s = microscope.limit_s()
     begun_s = time.monotonic()
     report, done = microscope.acquire()
     assert done.returncode == 0, done.stdout
     # Imaging takes 4 s, the rest is said each 2 s: no wait is longer than its reason.
-    assert time.monotonic() - begun_s < SOON_S / 2
+    assert time.monotonic() - begun_s < limit_s
     check_both_whole(microscope, old, dark, report)
     # Frames that were imaged again do not stay, nor count as waiting for the upload.
     folder = microscope.settings.home / "frames" / old
@@ -233,12 +243,13 @@ def test_both_montages_end_whole_after_the_stopped_coordinator_was_killed(
 
 def test_a_montage_that_exists_is_refused_at_once(microscope: Microscope) -> None:
     (taken, *_) = sorted(microscope.montages())
+    limit_s = microscope.limit_s()
     begun_s = time.monotonic()
     done = microscope.run("acquire", "--first", str(int(taken[2:])), "--exit")
     assert done.returncode != 0
     assert f"montage {taken} exists already" in done.stdout + done.stderr
     assert "leave out --first" in done.stdout + done.stderr
-    assert time.monotonic() - begun_s < SOON_S / 2
+    assert time.monotonic() - begun_s < limit_s
 
 
 def test_what_the_operator_gave_up_is_not_imaged_and_the_new_montage_is_whole(
@@ -263,12 +274,13 @@ def test_a_session_that_is_stopped_again_ends_at_once_and_names_what_did_not_beg
 ) -> None:
     old = microscope.begin()
     microscope.stop_in_the_dark(old)
+    limit_s = microscope.limit_s()
     microscope.run("fault", "beam_loss=1")
     begun_s = time.monotonic()
     report, done = microscope.acquire()
     microscope.run("fault", "clear")
     assert done.returncode == 1
-    assert time.monotonic() - begun_s < SOON_S / 2
+    assert time.monotonic() - begun_s < limit_s
     first, second = report.montages
     assert (first.montage_id, first.state) == (old, "error")
     assert "dark and uniform" in first.reason

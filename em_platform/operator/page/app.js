@@ -44,7 +44,7 @@ function showAged() {
   showPath(parts, about.stale_s);
   showQc(parts.qc, about.stale_s);
   showBanner(parts.broker);
-  showDevices(parts, about.stale_s);
+  showDevices(parts, about);
   showServices(parts.services, about.stale_s, about.service);
   showBuffer(parts.buffer, parts.upload, about.stale_s);
   showProgress(parts);
@@ -66,7 +66,7 @@ async function begin() {
   setUpControl(about.heartbeat_s, () => showActions(parts));
   setUpSheets();
   setUpLive();
-  setUpMap();
+  setUpMap(about);
   setUpRun(about.setup);
   setUpQueue(about, () => parts);
   follow(take);

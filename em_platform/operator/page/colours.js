@@ -23,11 +23,14 @@ export function colour(scale, share) {
   return SCALES[scale][step];
 }
 
-/** Paint the whole scale, bad at the left. */
-export function paintScale(canvas, scale) {
+/** Paint the whole scale, bad at the left, with a mark at the share of the limit. */
+export function paintScale(canvas, scale, limit) {
   const context = canvas.getContext("2d");
   for (let x = 0; x < canvas.width; x += 1) {
     context.fillStyle = colour(scale, x / (canvas.width - 1));
     context.fillRect(x, 0, 1, canvas.height);
   }
+  if (limit == null) return;
+  context.fillStyle = "#fff";
+  context.fillRect(Math.round(limit * canvas.width) - 1, 0, 2, canvas.height);
 }

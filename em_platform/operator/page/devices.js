@@ -1,5 +1,5 @@
 // Stage, scope, camera, buffer and services; what is old looks old.
-import { bits, byId, bytes, figures, make, number, places, span } from "./format.js";
+import { byId, bytes, figures, make, number, places, rate, span } from "./format.js";
 import { isLive, now } from "./stream.js";
 
 const CARDS = [
@@ -8,7 +8,8 @@ const CARDS = [
   ["Stage", ["stage.motion.status", "stage.aperture.status", "stage.rotation.status", "stage.transfer.status"], stage],
 ];
 
-export function showDevices(parts, staleS) {
+export function showDevices(parts, about) {
+  const staleS = about.stale_s;
   const box = byId("devices");
   CARDS.forEach(([title, topics, read], index) => {
     const card = box.children[index] ?? box.appendChild(newCard(title));
@@ -21,7 +22,7 @@ export function showDevices(parts, staleS) {
     const text = silent === null ? "not seen yet" : isOld ? `last seen ${span(silent)} ago` : "live";
     if (age.textContent !== text) age.textContent = text;
     age.dataset.level = isOld ? "old" : "good";
-    if (bodies.some(Boolean)) figures(list, read(...bodies.map((each) => each ?? {})));
+    if (bodies.some(Boolean)) figures(list, read(...bodies.map((each) => each ?? {}), about));
     const wrong = bodies.map((each) => each?.error).filter(Boolean).join(" ");
     if (errors.textContent !== wrong) errors.textContent = wrong;
   });
@@ -46,9 +47,10 @@ function camera(c) {
   ];
 }
 
-function scope(s, shift) {
+function scope(s, shift, about) {
   const rows = [
     ["magnification", s.mag == null ? "–" : `${number(s.mag)} × ${s.mag_mode === "LOWMAG" ? "(low)" : ""}`],
+    ["pixel size", s.mag && about.pixel_nm ? `${number((about.pixel_nm * about.magnification) / s.mag, 2)} nm` : "–"],
     ["screen", s.screen ?? "–", s.screen === "down" ? "warn" : ""],
     ["focus", number(s.focus)],
     ["beam", s.brightness == null ? "–" : `spread ${number(s.brightness)}, spot ${s.spot_size}`],
@@ -79,7 +81,7 @@ export function showBuffer(buffer, upload, staleS) {
   figures(list, [
     ["to upload", `${number(buffer.queue_length)} tiles`],
     ["free disk", bytes(free), free < 5e9 ? "bad" : free < 2e10 ? "warn" : ""],
-    ["upload", bits(buffer.upload_rate)],
+    ["upload", rate(buffer.upload_rate)],
     ...(isOld ? [["last seen", `${span(now() - buffer.seen_at)} ago`, "warn"]] : []),
     ...(upload?.held_up ? [["waits", upload.held_up, "warn"]] : []),
   ]);

@@ -48,12 +48,9 @@ export function bytes(count) {
   return `${number(count, count < 10 && power ? 1 : 0)} ${units[power]}`;
 }
 
-export function bits(perSecond) {
-  if (perSecond == null) return "–";
-  if (perSecond >= 1e9) return `${number(perSecond / 1e9, 2)} Gbit/s`;
-  if (perSecond >= 1e6) return `${number(perSecond / 1e6, 1)} Mbit/s`;
-  return `${number(perSecond / 1e3)} kbit/s`;
-}
+/** Bits a second, as messages have them, in MB/s. */
+export const rate = (bitsPerSecond) =>
+  bitsPerSecond == null ? "–" : `${number(bitsPerSecond / 8e6, bitsPerSecond < 8e7 ? 1 : 0)} MB/s`;
 
 export function span(seconds) {
   if (seconds == null || !Number.isFinite(seconds)) return "–";

@@ -1,5 +1,6 @@
 // The newest tile: picture, figures, histogram.
 import { byId, figures, number, write } from "./format.js";
+import { openTile } from "./tile.js";
 
 let isLog = localStorage.getItem("histogram-scale") !== "lin";
 let shown = null;
@@ -20,11 +21,14 @@ export function setUpLive() {
   new ResizeObserver(paint).observe(byId("histogram"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
   set();
+  byId("preview").addEventListener("click", () => {
+    if (shown?.montage_id) openTile(shown.row, shown.column);
+  });
 }
 
 export function showNewest(newest) {
   shown = newest;
-  const place = newest.row == null ? "" : `row ${newest.row + 1}, column ${newest.column + 1}`;
+  const place = newest.row == null ? "" : `row ${newest.row}, column ${newest.column}`;
   write(byId("live-name"), newest.montage_id ? `${newest.montage_id} · ${place}` : newest.tile_id ? "preview frame" : "");
   const image = byId("preview");
   if (newest.preview && image.dataset.version !== String(newest.preview)) {
@@ -38,7 +42,7 @@ export function showNewest(newest) {
     ["max", number(newest.max)],
     ["mean", number(newest.mean)],
     ["std", number(newest.std)],
-    ["focus", number(newest.focus, 3)],
+    ["sharpness", number(newest.focus, 3)],
   ]);
   paint();
 }

@@ -2,7 +2,7 @@
 import { colour, paintScale } from "./colours.js";
 import { byId, number, write } from "./format.js";
 import { miniOf, forgetMinis, onMini } from "./minis.js";
-import { showTile } from "./tile.js";
+import { openTile, showTile } from "./tile.js";
 
 const GAP = 1;
 const [ROW, COLUMN, FOCUS, QUALITY, VERDICT, MINI] = [0, 1, 2, 3, 4, 5];
@@ -13,6 +13,7 @@ let selected = null;
 let newest = null;
 let isWaiting = false;
 let range = [0, 1];
+let limits = { least: 0, relative: 1 };
 
 const key = (row, column) => `${row},${column}`;
 
@@ -36,7 +37,8 @@ export function showMap(message) {
   paintSoon();
 }
 
-export function setUpMap() {
+export function setUpMap(about) {
+  limits = { least: about.focus_limit ?? 0, relative: about.focus_relative_limit || 1 };
   const canvas = byId("map");
   new ResizeObserver(paintSoon).observe(canvas.parentElement);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paintSoon);
@@ -46,6 +48,7 @@ export function setUpMap() {
     const row = Math.floor((event.offsetY - top) / size);
     select(map.tiles.has(key(row, column)) ? key(row, column) : null);
   });
+  canvas.addEventListener("dblclick", () => selected && openTile(...selected.split(",")));
   canvas.addEventListener("keydown", walk);
   canvas.addEventListener("focus", paintSoon);
   canvas.addEventListener("blur", paintSoon);
@@ -65,7 +68,7 @@ function setUpModes() {
       button.tabIndex = isOn ? 0 : -1;
     }
     byId("scale").hidden = mode === "minis";
-    if (mode !== "minis") paintScale(byId("scale-bar"), mode);
+    if (mode !== "minis") paintScale(byId("scale-bar"), mode, mode === "focus" ? limits.relative : null);
     paintSoon();
   };
   group.addEventListener("click", (event) => {
@@ -87,6 +90,7 @@ function setUpModes() {
 function walk(event) {
   const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   if (event.key === "Escape") return select(null);
+  if (event.key === "Enter" && selected) return openTile(...selected.split(","));
   if (event.key === "End" && newest) select(newest);
   else if (event.key === "Home" && map.tiles.size) select(map.tiles.keys().next().value);
   else if (steps[event.key]) {
@@ -123,15 +127,17 @@ function paintSoon() {
   });
 }
 
-/** The range of focus that is coloured: the middle 98 % of the tiles, bad first. */
+/**
+ * The range of sharpness that is coloured: from 0 to that of a usual tile. The limit of
+ * the checks is always at the same share of it, so that its colour means the same in
+ * every montage, and tiles that pass do not look blurred.
+ */
 function findRange() {
   if (mode !== "focus") return [0, 1];
   const values = [...map.tiles.values()].map((tile) => tile[FOCUS]).filter((v) => v != null);
-  if (!values.length) return [1, 0];
   values.sort((a, b) => a - b);
-  const at = (share) => values[Math.round(share * (values.length - 1))];
-  const [low, high] = [at(0.01), at(0.99)];
-  return high - low < 0.02 ? [low + 0.01 + (high - low) / 2, low - 0.01 + (high - low) / 2] : [high, low];
+  const usual = values.length ? values[values.length >> 1] : 0;
+  return [0, Math.max(usual, limits.least / limits.relative) || 1];
 }
 
 function paint() {
@@ -146,8 +152,8 @@ function paint() {
   context.clearRect(0, 0, width, height);
   range = findRange();
   if (mode !== "minis") {
-    write(byId("scale-low"), mode === "focus" ? `blurred ${number(range[0], 2)}` : "0 % found");
-    write(byId("scale-high"), mode === "focus" ? `${number(range[1], 2)} sharp` : "100 %");
+    write(byId("scale-low"), mode === "focus" ? `blurred · limit ${number(range[1] * limits.relative, 2)}` : "0 % found");
+    write(byId("scale-high"), mode === "focus" ? `≥ ${number(range[1], 2)} sharp` : "100 %");
   }
   const style = getComputedStyle(canvas);
   const ink = { line: style.borderTopColor, empty: style.backgroundColor, mark: style.color, chosen: style.outlineColor };

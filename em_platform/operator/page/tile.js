@@ -4,6 +4,11 @@ import { byId, capital, make, number, places, spoken } from "./format.js";
 
 let asked = 0;
 
+const fullOf = (row, column) => `/api/tiles/${row}/${column}/full`;
+
+/** Show a tile in full resolution, in a tab of its own. */
+export const openTile = (row, column) => window.open(fullOf(row, column), "_blank", "noopener");
+
 export async function showTile(place) {
   const box = byId("tile");
   asked += 1;
@@ -11,7 +16,7 @@ export async function showTile(place) {
   if (!place) {
     if (!box.dataset.place) return;
     box.dataset.place = "";
-    box.replaceChildren(make("p", { class: "hint" }, "Click a tile or use the arrow keys to see its figures and faults."));
+    box.replaceChildren(make("p", { class: "hint" }, "Click a tile, or use the arrow keys, for its figures; double-click or Enter opens it in full resolution."));
     return;
   }
   const tile = await get(`/api/tiles/${place.row}/${place.column}`).catch(() => null);
@@ -23,10 +28,15 @@ export async function showTile(place) {
 function drawn(tile) {
   const verdict = tile.passed == null ? ["", "not judged yet"] : tile.passed ? ["good", "passed"] : ["bad", "failed"];
   const picture = tile.mini
-    ? make("img", { src: `/api/pictures/mini/${tile.row}/${tile.column}?v=${tile.mini}`, alt: "Small picture of the tile" })
+    ? make("img", {
+        src: `/api/pictures/mini/${tile.row}/${tile.column}?v=${tile.mini}`,
+        alt: "Small picture of the tile",
+        title: "Open the tile in full resolution",
+        onclick: () => openTile(tile.row, tile.column),
+      })
     : null;
   const rows = [
-    ["focus", `${number(tile.focus, 3)}`],
+    ["sharpness", `${number(tile.focus, 3)}`],
     ["grey", `${number(tile.minimum)} … ${number(tile.maximum)}`],
     ["mean ± std", `${number(tile.mean)} ± ${number(tile.std)}`],
     ["matches", tile.tried ? `${tile.good} of ${tile.tried} good` : "no neighbour yet"],
@@ -42,7 +52,7 @@ function drawn(tile) {
     make(
       "div",
       { class: "about" },
-      make("p", {}, make("strong", {}, `Row ${tile.row + 1}, column ${tile.column + 1} `), make("span", { class: "chip", "data-level": verdict[0] }, verdict[1])),
+      make("p", {}, make("strong", {}, `Row ${tile.row}, column ${tile.column} `), make("span", { class: "chip", "data-level": verdict[0] }, verdict[1]), " ", make("a", { href: fullOf(tile.row, tile.column), target: "_blank", rel: "noopener" }, "Full resolution")),
       make("dl", { class: "figures" }, ...rows.map(([term, text]) => make("div", {}, make("dt", {}, term), make("dd", {}, text)))),
       tile.faults.length ? make("ul", { class: "faults" }, ...tile.faults.map(fault)) : null,
     ),

@@ -5,30 +5,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 from em_platform.errors import ConfigError, FormatError
-from em_platform.formats import write_tiff
-from em_platform.model import Montage
 from em_platform.stitching.inputs import open_montage
-
-GRAIN = np.random.default_rng(0).integers(1, 255, (64, 96), np.uint8)
-
-
-def write_tiles(folder: Path, names: list[str]) -> None:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if name.endswith((".tif", ".tiff")):
-            write_tiff(path, GRAIN)
-        else:
-            cv2.imwrite(str(path), GRAIN)
-
-
-def places(montage: Montage) -> dict[str, tuple[float, float]]:
-    return {t.tile_id: (t.y_px, t.x_px) for t in montage.tiles}
+from tests.stitching.inputs.tile_folders import GRAIN, places, write_tiles
 
 
 def metafile(angle_deg: float) -> list[Any]:

@@ -3,33 +3,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 
 from em_platform.errors import ConfigError, DataError, FormatError
-from em_platform.formats import write_tiff
-from em_platform.model import Montage
 from em_platform.stitching.inputs import open_montage
-
-GRAIN = np.random.default_rng(0).integers(1, 255, (64, 96), np.uint8)
-
-
-def write_tiles(folder: Path, names: list[str]) -> None:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if name.endswith((".tif", ".tiff")):
-            write_tiff(path, GRAIN)
-        else:
-            cv2.imwrite(str(path), GRAIN)
-
-
-def places(montage: Montage) -> dict[str, tuple[float, float]]:
-    return {t.tile_id: (t.y_px, t.x_px) for t in montage.tiles}
-
-
-def grid(montage: Montage) -> dict[str, tuple[int, int]]:
-    return {t.tile_id: (t.row, t.column) for t in montage.tiles}
+from tests.stitching.inputs.tile_folders import GRAIN, grid, places, write_tiles
 
 
 def test_a_csv_in_pixels_gives_places_rows_and_columns(tmp_path: Path) -> None:

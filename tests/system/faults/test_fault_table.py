@@ -190,7 +190,7 @@ def test_aloha_refuses_the_token(microscope: Any) -> None:
         microscope.wait(lambda: seen.uploads[-1] == "")
     assert seen.to_upload >= 12
     assert "HTTP 401" in seen.said("The upload waits")
-    assert seen.said("The upload goes on")
+    assert seen.said("The upload continues")
     assert "error" not in seen.montage
     (sentence,) = {each for each in seen.uploads if "HTTP 401" in each}
     microscope.row(
@@ -323,12 +323,12 @@ def test_quality_control_is_killed_while_a_stop_is_in_force(microscope: Any) -> 
     assert unjudged > 0
     assert seen.silent_s["qc"] > STALE_S
     assert seen.lights[-1] == "GOOD"
-    assert seen.said("QC says stop at end") == f"QC says stop at end: {reason}"
+    assert seen.said("QC: stop at end") == f"QC: stop at end: {reason}"
     microscope.nothing_is_lost(waiting)
     microscope.row(
         "QC `kill -9` with a stop in force",
         microscope.nothing_is_lost(montage_id),
-        f"“QC says stop at end: {reason}” throughout; light old after 2 s; the scope "
+        f"“QC: stop at end: {reason}” throughout; light old after 2 s; the scope "
         "stops after the montage; Start lifts it",
         judged_s,
         f"from its start until the {unjudged} tiles imaged meanwhile were judged",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ncempy.io import dm
 
-from em_platform.standins.dm3 import write_dm
+from em_platform.standins.image_files import write_dm
 from em_platform.standins.pixels import Pixels
 from em_platform.standins.world import World
 
