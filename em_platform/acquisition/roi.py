@@ -152,7 +152,7 @@ def roi_of(
     overlap
         Part of an edge, 0 to 1; None for that of the settings.
     frame
-        Size of the camera's frames; None for that of the simulated camera.
+        Size of the camera's frames; None for that of the settings.
     center_nm
         Middle of the montage on the stage, (x, y).
     pixel_nm, rotation
@@ -166,7 +166,7 @@ def roi_of(
         The overlap differs from that of the settings and is no whole percentage.
     """
     acquisition = settings.acquisition
-    edge = acquisition.simulation.tile_px
+    edge = acquisition.expected_frame_px
     frame = frame or Size(height_px=edge, width_px=edge)
     pixel_nm = pixel_nm or acquisition.pixel_nm
     turned = rotation_rad(settings) if rotation is None else rotation
@@ -196,7 +196,7 @@ def created(fields: Mapping[str, Any]) -> CreateROI:
 
 def rotation_rad(settings: Settings) -> float:
     """The camera's rotation against the stage, as long as none is calibrated."""
-    return math.radians(settings.acquisition.simulation.rotation_deg)
+    return math.radians(settings.acquisition.expected_rotation_deg)
 
 
 def _reach(edge: int, shared: int, count: int) -> float:

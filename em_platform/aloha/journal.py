@@ -1,4 +1,4 @@
-"""What aloha was told and what it has taken, durably, in one SQLite file."""
+"""What was announced to aloha and what it has taken, durably, in one SQLite file."""
 
 import sqlite3
 import time

@@ -1,4 +1,4 @@
-"""Which HTTP status tells which error."""
+"""Which HTTP status stands for which error."""
 
 import errno
 

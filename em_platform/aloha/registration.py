@@ -1,4 +1,4 @@
-"""What aloha tells the TEM database of an acquisition."""
+"""What aloha registers in the TEM database of an acquisition."""
 
 from typing import Any
 
@@ -79,15 +79,15 @@ def acquired_montage(upload: AcquisitionUpload) -> AcquiredMontage:
 
 def acquired_tile(tile: UploadedTile) -> AcquiredTile:
     """One tile in the words of the register."""
-    said = tile.statistics
+    statistics = tile.statistics
     measured: dict[str, float] = {}
-    if said is not None:
+    if statistics is not None:
         measured = {
-            "focus": inverted_focus(said.focus_score),
-            "minimum": said.minimum,
-            "maximum": said.maximum,
-            "mean": said.mean,
-            "std": said.std,
+            "focus": inverted_focus(statistics.focus_score),
+            "minimum": statistics.minimum,
+            "maximum": statistics.maximum,
+            "mean": statistics.mean,
+            "std": statistics.std,
         }
     return AcquiredTile(
         tile_id=tile.tile_id,

@@ -21,6 +21,7 @@ from em_platform.ingest.sources import SOURCES
 from em_platform.partitions import montages
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.storage import Storage
+from em_platform.stitching.finished import mosaic_preview
 from em_platform.storage import layout
 
 _METADATA_CATALOG_CHECKS = {
@@ -50,6 +51,8 @@ def dataset_record(
         store = storage.writing(layout.montage_folder(key))
         judged = judged_montage(key, store, settings)
         montage, url = judged.montage, store.url(layout.mosaic(key))
+        name = layout.mosaic_preview(key)
+        store.write_bytes(name, mosaic_preview(url, options=store.options))
         image = mosaic_levels(url, pixel_nm=montage.pixel_nm, options=store.options)
         record = record_of(
             montage,
@@ -57,7 +60,7 @@ def dataset_record(
             url=url,
             image=image,
             checks=judged.checks,
-            stats=judged.stats,
+            preview=store.url(name),
             recorded_at=first_recorded(store, layout.dataset_record(key)),
         )
         write_record(store, layout.dataset_record(key), record)

@@ -35,6 +35,7 @@ from em_platform.resources.acquisition import Microscope
 from em_platform.resources.configuration import Configuration
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.storage import Storage
+from em_platform.stitching.closure import residuals_of
 from em_platform.stitching.finished import check_lens, check_mosaic, mosaic_preview
 from em_platform.stitching.lens import fit_lens
 from em_platform.stitching.match import match_pairs
@@ -237,10 +238,13 @@ def match_summary(done: MatchedTiles) -> Metadata:
 def fit_summary(montage: Montage, fit: MontageFit) -> Metadata:
     """How well the places explain the matches, and who was not believed."""
     groups = 1 + max((place.component for place in fit.placements), default=0)
+    residuals = residuals_of(fit)
     return {
         "residuals": picture(residual_plot(montage, fit), "residuals"),
         "tiles placed": len(fit.placements),
-        "residual rms (px)": short(fit.residual_px),
+        "residual rms (px)": short(residuals.rms_px),
+        "residual median (px)": short(residuals.median_px),
+        "residual worst (px)": short(residuals.worst_px),
         "connected components": groups,
         "matches used": sum(match.kept for match in fit.matches),
         "matches rejected": sum(not match.kept for match in fit.matches),

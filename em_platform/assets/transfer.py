@@ -14,6 +14,7 @@ from em_platform.acquisition.montages.review import (
 from em_platform.acquisition.session.reimage import image_again
 from em_platform.assets.checks import check_results, check_specs, dagster_failures
 from em_platform.assets.metadata import Metadata, failure_table, place, table
+from em_platform.jobs import AT_LOAD
 from em_platform.model import AcquisitionUpload, Check, Montage
 from em_platform.partitions import montages
 from em_platform.resources.acquisition import Microscope
@@ -30,10 +31,20 @@ _UPLOADED_TILES_CHECKS = {
     "disk have the checksum that was sent.",
 }
 
+
+def _database_kind() -> str:
+    """The icon of TEM DB in the lineage: the database that the settings name."""
+    temdb = AT_LOAD.temdb
+    if temdb.url:
+        return "http"
+    return "postgresql" if temdb.database.startswith("postgres") else "sqlite"
+
+
 temdb_tasks = dg.AssetSpec(
     "temdb_tasks",
     group_name="acquisition",
-    kinds={"postgresql"},
+    kinds={_database_kind()},
+    deps=["acquisition_review"],
     owners=_OWNERS,
     description="The tasks of TEM DB that are not superseded, by their state; seen at "
     "with each review.",

@@ -11,8 +11,7 @@ from functools import partial
 from typing import Any
 
 from em_platform.catalog.record_files import listed_bytes
-from em_platform.catalog.report import report_content, report_csv
-from em_platform.catalog.report_page import report_html
+from em_platform.catalog.report import report_content, report_csv, report_html
 from em_platform.catalog.repository import (
     Found,
     changed_at,

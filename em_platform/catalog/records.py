@@ -7,15 +7,17 @@ from importlib.metadata import version
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+import numpy as np
+import zarr
 from fsspec.core import url_to_fs
 
 from em_platform.formats import describe, open_level
+from em_platform.imaging.voxel_statistics import Measured, statistics_of
 from em_platform.model import (
     Check,
     Montage,
     MontageFit,
     Review,
-    TileStats,
     review_of,
 )
 from em_platform.model.dataset import (
@@ -29,6 +31,7 @@ from em_platform.model.dataset import (
     StoredLevel,
     TechnicalMetadata,
 )
+from em_platform.model.volume import VoxelStatistics
 
 _SOURCE = "acquisition"
 
@@ -42,6 +45,8 @@ class MosaicLevels:
     shard_px: tuple[int, ...] | None
     size_bytes: int
     """Of all its files."""
+    statistics: VoxelStatistics
+    """Of level 0 with its background, where no tile is."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,7 +81,23 @@ def mosaic_levels(
         chunk_px=images[0].chunks,
         shard_px=images[0].shards,
         size_bytes=int(filesystem.du(path)),
+        statistics=_statistics(images[0]),
     )
+
+
+def _statistics(image: zarr.Array[Any]) -> VoxelStatistics:
+    """Read level 0 once, shard by shard; measured as volumes are when written.
+
+    At write time shards are made on workers and resumed in part, and a manifest would
+    have to carry the figures; reading 37 Mpix back takes 0.09 CPU-s (decision 25).
+    """
+    measured = Measured()
+    height, width = image.shards or image.chunks
+    for row, y in enumerate(range(0, image.shape[0], height)):
+        for column, x in enumerate(range(0, image.shape[1], width)):
+            pixels = np.ascontiguousarray(image[y : y + height, x : x + width])
+            measured.add((row, column), pixels[None], first=0)
+    return statistics_of(measured, image.shape, image.dtype)
 
 
 def record_id(source: str, source_id: str) -> UUID:
@@ -92,22 +113,22 @@ def dataset_record(
     image: MosaicLevels,
     recorded_at: datetime,
     checks: Iterable[Check] = (),
-    stats: Iterable[TileStats] = (),
+    preview: str = "",
 ) -> DatasetRecord:
     """The record of one mosaic; the same mosaic gives the same record.
 
     It needs review where a check of severity ERROR failed, and else is complete.
 
-    `image` describes the mosaic at `url`. `recorded_at` is the time of creation
-    where the montage itself has none (see `record_files.first_recorded`); no clock is
-    read here.
+    `image` describes the mosaic at `url`, `preview` is a picture of it. `recorded_at`
+    is the time of creation where the montage itself has none (see
+    `record_files.first_recorded`); no clock is read here.
     """
     checks = tuple(checks)
     review = review_of(checks)
     record = record_id(_SOURCE, montage.acquisition_id)
     created = _in_utc(montage.ended_at or montage.started_at or recorded_at)
     core = _core(montage, image.shape)
-    technical = _technical(image, montage.pixel_nm, _mean(stats))
+    technical = _technical(image, montage.pixel_nm)
     provenance = Provenance(
         download_url=url,
         processing_pipeline=f"em-platform {version('em-platform')} stitching",
@@ -126,7 +147,7 @@ def dataset_record(
         metadata=DatasetMetadata(
             core=core, technical=technical, provenance=provenance, quality=quality
         ),
-        files=DatasetFiles(volume=url),
+        files=DatasetFiles(volume=url, preview=preview or None),
         additional_metadata=_additional(montage, fit),
     )
 
@@ -146,11 +167,8 @@ def _core(montage: Montage, shape: tuple[int, ...]) -> CoreMetadata:
     )
 
 
-def _technical(
-    image: MosaicLevels,
-    edge: float | None,
-    mean: float | None,
-) -> TechnicalMetadata:
+def _technical(image: MosaicLevels, edge: float | None) -> TechnicalMetadata:
+    values = image.statistics
     return TechnicalMetadata(
         file_size_bytes=image.size_bytes,
         compression="zstd",
@@ -160,8 +178,12 @@ def _technical(
         zarr_format=3,
         levels=image.levels,
         dtype="uint8",
-        global_mean=mean,
-        mean=mean,
+        global_mean=values.mean,
+        min=values.minimum,
+        max=values.maximum,
+        mean=values.mean,
+        std=values.std,
+        content_sha256=values.content_sha256,
         dimensions_nm=tuple(n * edge for n in image.shape) if edge else None,
         file_format="OME-Zarr 0.5",
     )
@@ -186,11 +208,6 @@ def _description(montage: Montage) -> str:
         f"{montage.tile_size.width_px} x {montage.tile_size.height_px} px, microscope "
         f"{montage.microscope}"
     )
-
-
-def _mean(stats: Iterable[TileStats]) -> float | None:
-    means = [each.mean for each in stats]
-    return sum(means) / len(means) if means else None
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:

@@ -51,7 +51,7 @@ def recorder(reconcile_s: float) -> None:
 @click.command("device")
 @click.argument("name", type=click.Choice(list(DEVICES)))
 def device(name: str) -> None:
-    """Run one simulated device (scope, stage or camera) until Ctrl-C.
+    """Run one simulated device until Ctrl-C.
 
     It speaks the topics of TEM_comms, so each can be replaced by a real service. Its
     settings are those of `acquisition.simulation`; it waits for the broker.

@@ -1,6 +1,7 @@
 """`em-platform stitch`: tiles in, a checked OME-Zarr mosaic and a report out."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -55,7 +56,8 @@ class _Command(click.Command):
 @click.option("--pixel-nm", type=float, help="pixel size of the tiles")
 @click.option(
     "--overlap",
-    help="for names: 0.1, 10% or pixels (200); without it the tiles are compared",
+    help="for names: 10% or 200px (a bare number below 1 is a fraction, else pixels); "
+    "without it the tiles are compared",
 )
 @click.option(
     "--pattern", help="names: 'tile_{row}_{col}*.tif' or a regular expression"
@@ -187,15 +189,22 @@ def _open(source: str, given: Mapping[str, Any], settings: Settings) -> Montage:
 def _overlap(text: str | None) -> float | None:
     if text is None:
         return None
+    unit = next(unit for unit in ("%", "px", "") if text.endswith(unit))
     try:
-        value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+        value = float(text.removesuffix(unit))
     except ValueError:
-        value = -1.0
-    if value < 0:
+        value = math.nan
+    fits = {"%": 0 <= value < 100, "px": value >= 1, "": value >= 0}
+    if not fits[unit] or math.isinf(value):
         raise ConfigError(
-            f"--overlap {text}: not a fraction or a number of pixels; write 0.1 or 200"
+            f"--overlap {text}: found no part of a tile below 100 % and no number of "
+            "pixels from 1 on; write 10% or 200px"
         )
-    return value
+    if not unit and value >= 1:
+        click.echo(
+            f"overlap  {value:g} px; write {value:g}% for a part of a tile", err=True
+        )
+    return value / 100 if unit == "%" else value
 
 
 def _options(url: str, settings: Settings) -> dict[str, Any]:
@@ -300,8 +309,7 @@ def _write_previews(
     import cv2
 
     from em_platform.formats import preview
-    from em_platform.stitching.pictures import tile_map
-    from em_platform.stitching.residual_plot import residual_plot
+    from em_platform.stitching.pictures import residual_plot, tile_map
     from em_platform.storage.guard import marked_png, write_file
 
     _, mosaic = cv2.imencode(".png", preview(result.mosaic.url, 1600))

@@ -159,6 +159,9 @@ class MontageFitSettings(Model):
     minimap_px: int = Field(default=1024, ge=64, le=4096)
 
 
+_USUAL_FRAME_PX = 4096  # of most TEM cameras; counts only until the camera answers
+
+
 class AcquisitionSettings(Model):
     """Which microscope, where its frames lie, where its events are recorded.
 
@@ -174,12 +177,18 @@ class AcquisitionSettings(Model):
 
     `microscope` is the name under which events are recorded. Montages are imaged at
     `magnification`, whose pixel has an edge of `pixel_nm`.
+
+    `frame_px` is the edge of the camera's frames until the camera publishes it, and
+    `rotation_deg` its rotation against the stage until it is calibrated. Empty means
+    those of the simulated camera where devices are `simulated`, else 4096 and 0.
     """
 
     microscope: str = "sim"
     simulated: bool = True
     magnification: int = 2000
     pixel_nm: float = Field(default=4.0, gt=0)
+    frame_px: int | None = Field(default=None, gt=0)
+    rotation_deg: float | None = None
     rows: int = Field(default=4, gt=0)
     columns: int = Field(default=4, gt=0)
     overlap: float = Field(default=0.12, ge=0, lt=1)
@@ -196,3 +205,17 @@ class AcquisitionSettings(Model):
     buffer: BufferSettings = BufferSettings()
     operator: OperatorSettings = OperatorSettings()
     simulation: SimulationSettings = SimulationSettings()
+
+    @property
+    def expected_frame_px(self) -> int:
+        """Edge of the camera's frames, as long as it has not published it."""
+        if self.frame_px is not None:
+            return self.frame_px
+        return self.simulation.tile_px if self.simulated else _USUAL_FRAME_PX
+
+    @property
+    def expected_rotation_deg(self) -> float:
+        """The camera's rotation against the stage, as long as none is calibrated."""
+        if self.rotation_deg is not None:
+            return self.rotation_deg
+        return self.simulation.rotation_deg if self.simulated else 0.0

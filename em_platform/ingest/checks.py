@@ -100,7 +100,7 @@ def shape_is_expected(entry: Entry, written: WrittenVolume) -> Check:
         written.dtype,
     )
     if entry.shape is None:
-        sentence = f"the volume is {found}; the source states no shape"
+        sentence = f"not compared: the source states no shape; the volume is {found}"
     elif right:
         sentence = f"the volume is {found}, as the source states"
     else:

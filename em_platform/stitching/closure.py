@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +95,42 @@ def _open_px(match: TileMatch, a: TilePlacement, b: TilePlacement) -> float:
     there = in_montage(a, np.asarray(match.a_points))
     here = in_montage(b, np.asarray(match.b_points))
     return float(np.median(np.linalg.norm(there - here, axis=1)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residuals:
+    """Distances of the kept matches from the fit, one a match: rms, median, worst."""
+
+    matches: int
+    rejected: int
+    rms_px: float
+    median_px: float
+    worst_px: float
+
+    def __str__(self) -> str:
+        if not self.matches:
+            return "no match kept" if self.rejected else "no overlaps"
+        noun = "match" if self.matches == 1 else "matches"
+        return (
+            f"residual rms {self.rms_px:.3f} px, median {self.median_px:.3f} px, worst "
+            f"{self.worst_px:.3f} px of {self.matches} {noun}"
+        )
+
+
+def residuals_of(fit: MontageFit) -> Residuals:
+    """The figures that command, picture, assets and record name alike.
+
+    `rms_px` is `fit.residual_px`. The check of the seams measures another thing: the
+    median distance of the matched points of each seam, rejected matches included.
+    """
+    found = [m.residual_px for m in fit.matches if m.kept and m.residual_px is not None]
+    return Residuals(
+        matches=len(found),
+        rejected=len(fit.matches) - len(found),
+        rms_px=float(np.sqrt(np.mean(np.square(found)))) if found else 0.0,
+        median_px=float(np.median(found)) if found else 0.0,
+        worst_px=max(found, default=0.0),
+    )
 
 
 def tile_scales(fit: MontageFit) -> Array:

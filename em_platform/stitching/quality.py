@@ -191,8 +191,8 @@ def _closed_seams(fit: MontageFit, limits: QualitySettings) -> Check:
     worst = seams[ranked[0]] if ranked else 0.0
     limit = f"{limits.max_seam_px:g} px"
     sentence = (
-        f"Every seam is closed (worst of {len(seams)}: {worst:.2f} px, less than "
-        f"{limit} expected)."
+        f"Every seam is closed (worst of {len(seams)}: {worst:.2f} px, the median "
+        f"distance of its matched points; less than {limit} expected)."
     )
     if opened:
         named = _named(f"{edge} ({seams[edge]:.1f} px)" for edge in opened)

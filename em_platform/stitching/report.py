@@ -13,6 +13,7 @@ from em_platform.model import (
     MontageFit,
     TileMatch,
 )
+from em_platform.stitching.closure import residuals_of
 from em_platform.stitching.compute import own_usage, peak_memory_mb
 from em_platform.storage.guard import mark_of, write_file
 
@@ -116,7 +117,7 @@ def summary_of(result: "StitchResult") -> list[str]:
             for m in dropped[:_SOME]
         ),
         *(["         - ... (all in the report)"] if len(dropped) > _SOME else []),
-        f"fit      residual {fit.residual_px:.3f} px",
+        f"fit      {residuals_of(fit)}",
         *_check_lines(result.checks),
         f"cost     {total:.1f} s, {mosaic.mpix / max(total, 1e-9):.1f} Mpix/s, "
         f"{result.cpu_seconds:.1f} CPU-s, peak {result.peak_memory_mb:.0f} MiB",

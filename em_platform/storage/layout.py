@@ -65,6 +65,11 @@ def mosaic(acquisition_id: str) -> str:
     return f"{montage_folder(acquisition_id)}/mosaic.zarr"
 
 
+def mosaic_preview(acquisition_id: str) -> str:
+    """The stitched image, small."""
+    return f"{montage_folder(acquisition_id)}/preview.jpg"
+
+
 def dataset_record(acquisition_id: str) -> str:
     """The catalog record of one montage."""
     return record("acquisition", acquisition_id)

@@ -306,7 +306,7 @@ def test_the_page_links_what_lies_in_the_store_and_loads_nothing(
     assert [a["href"] for a in page.of("a")] == ["../volumes/flyem/a.zarr"]
     [picture] = page.of("img")
     assert picture["src"] == "../ingest/flyem/a/preview.png"
-    assert picture["alt"] == "middle sections of a"
+    assert picture["alt"] == "preview of a"
     assert page.of("link") == []
     assert all("src" not in script for script in page.of("script"))
     assert page.of("html")[0]["lang"] == "en"

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from em_platform.catalog.record_files import content_of
 from em_platform.catalog.records import (
@@ -25,6 +26,7 @@ from em_platform.model import (
     TilePlacement,
 )
 from em_platform.model.dataset import DatasetRecord, Status, StoredLevel
+from em_platform.model.volume import VoxelStatistics
 from em_platform.storage.manifest import Product
 
 RECORDED = datetime(2026, 6, 1, tzinfo=UTC)
@@ -39,6 +41,16 @@ IMAGE = MosaicLevels(
     chunk_px=(64, 64),
     shard_px=(128, 128),
     size_bytes=16384,
+    statistics=VoxelStatistics(
+        minimum=3.0,
+        maximum=250.0,
+        mean=120.5,
+        std=31.0,
+        histogram=(0,) * 256,
+        histogram_range=(0.0, 256.0),
+        blank_sections=(),
+        content_sha256="ab" * 32,
+    ),
 )
 
 
@@ -93,6 +105,9 @@ def test_a_record_keeps_the_schema_and_all_rules() -> None:
     assert judge_record(written) == Findings()
     assert written["metadata"]["core"]["imaging_start_date"] == "2026-03-04"
     assert written["metadata"]["technical"]["file_size_bytes"] == 16384
+    technical = written["metadata"]["technical"]
+    assert [technical[n] for n in ("min", "max", "mean", "std")] == [3, 250, 120.5, 31]
+    assert technical["content_sha256"] == "ab" * 32
     assert written["metadata"]["core"]["axes"] == ["y", "x"]
     assert written["metadata"]["technical"]["dimensions_nm"] == [256, 1024]
     assert written["metadata"]["technical"]["levels"][1] == {
@@ -171,3 +186,26 @@ def test_the_levels_are_those_of_the_image(tmp_path: Path) -> None:
         (8, 12),
     ]
     assert found.levels[2].voxel_size_nm == (16, 16)
+
+
+def test_the_statistics_are_those_of_all_pixels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(5).integers(7, 240, (150, 200), np.uint8)
+    found = []
+    for shard_px in (64, 128):
+        url = str(tmp_path / f"{shard_px}.zarr")
+        write_pyramid(
+            url,
+            pixels.shape,
+            dtype="uint8",
+            render=lambda region: pixels[region],
+            settings=RenderSettings(chunk_px=16, shard_px=shard_px),
+            name="m",
+            product=Product(kind="mosaic", of="a test"),
+            fingerprint="1",
+        )
+        found.append(mosaic_levels(url, pixel_nm=4.0, options={}).statistics)
+    for each in found:
+        assert (each.minimum, each.maximum) == (pixels.min(), pixels.max())
+        assert each.mean == pytest.approx(pixels.mean(), abs=1e-9)
+        assert each.std == pytest.approx(pixels.std(), abs=1e-9)
+    assert found[0].histogram == found[1].histogram

@@ -125,6 +125,35 @@ def test_json_is_one_object_on_stdout_and_the_summary_on_stderr(
     assert "nowhere" in json.loads(capsys.readouterr().out)["failures"][0]["item"]
 
 
+@pytest.mark.parametrize(
+    ("overlap", "words"),
+    [("30px", "placed"), ("30", "overlap  30 px; write 30% for"), ("30%", "placed")],
+)
+def test_an_overlap_is_a_percentage_or_pixels_and_a_bare_number_is_named(
+    montage: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    overlap: str,
+    words: str,
+) -> None:
+    target = str(tmp_path / "x.zarr")
+    arguments = ["stitch", str(montage), "--output", target, "--overlap", overlap]
+    main_without_exit(*arguments, "--workers", "1")
+    printed = capsys.readouterr()
+    assert words in printed.out + printed.err
+    assert ("write 30%" in printed.err) == (overlap == "30")
+
+
+@pytest.mark.parametrize("overlap", ["120%", "0.3px", "-1", "nan", "much"])
+def test_an_overlap_that_cannot_be_is_one_sentence(
+    montage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], overlap: str
+) -> None:
+    target = str(tmp_path / "x.zarr")
+    arguments = ["stitch", str(montage), "--output", target, f"--overlap={overlap}"]
+    assert main_without_exit(*arguments) == 1
+    assert "write 10% or 200px" in capsys.readouterr().err
+
+
 def test_help_says_the_kinds_of_input_and_the_exit_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

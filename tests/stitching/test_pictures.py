@@ -14,7 +14,7 @@ from em_platform.model import (
     TileMatch,
     TilePlacement,
 )
-from em_platform.stitching import canvas
+from em_platform.stitching import pictures
 from em_platform.stitching.pictures import residual_plot, tile_map
 
 SIDE, STEP = 1000, 900
@@ -82,7 +82,7 @@ def pixels(png: bytes) -> NDArray[np.int_]:
     return bgr[..., ::-1].astype(int)
 
 
-def near(picture: NDArray[np.int_], colour: canvas.Colour) -> NDArray[np.bool_]:
+def near(picture: NDArray[np.int_], colour: pictures.Colour) -> NDArray[np.bool_]:
     return np.asarray(np.abs(picture - colour).max(axis=2) < 24)
 
 
@@ -91,7 +91,7 @@ def test_a_tile_map_is_as_wide_as_the_page_and_small_enough() -> None:
         given = montage(rows, columns)
         png = tile_map(given, {t.tile_id: 0.3 for t in given.tiles}, "focus")
         height, width, _ = pixels(png).shape
-        assert width == canvas.WIDTH_PX
+        assert width == pictures.WIDTH_PX
         assert height <= 1050
         assert len(png) < 200_000
 
@@ -111,9 +111,9 @@ def test_a_missing_tile_is_crossed_out_in_red() -> None:
     values = {tile.tile_id: 0.4 for tile in montage(3, 3).tiles}
     whole = pixels(tile_map(montage(3, 3), values, "focus"))
     holed = pixels(tile_map(montage(3, 3, without=(1, 1)), values, "focus"))
-    assert near(whole, canvas.RED).sum() == 0
-    assert near(holed, canvas.RED).sum() > 50
-    assert near(holed, canvas.PALE).sum() > 10_000
+    assert near(whole, pictures.RED).sum() == 0
+    assert near(holed, pictures.RED).sum() > 50
+    assert near(holed, pictures.PALE).sum() > 10_000
 
 
 @pytest.mark.parametrize("values", [{}, {"t0_0": -3.0, "t0_1": 5.0}, {"t0_0": 0.0}])
@@ -126,7 +126,7 @@ def test_arrows_point_to_where_the_match_would_have_the_tile() -> None:
     given = montage(1, 2)
     down = match("t0_0", "t0_1", 0.04, STEP, kept=True)
     picture = pixels(residual_plot(given, fitted(given, down)))
-    blue = near(picture, canvas.BLUE)[:-48]  # without the legend
+    blue = near(picture, pictures.BLUE)[:-48]  # without the legend
     ys, xs = np.nonzero(blue)
     assert np.ptp(ys) > 3 * np.ptp(xs)
     middle = 72 + (picture.shape[0] - 72 - 48) / 2  # of the seam
@@ -139,9 +139,9 @@ def test_what_was_left_out_is_red_and_what_hangs_loose_is_orange() -> None:
     bad = match("t0_0", "t1_0", STEP, 50.0, kept=False)
     plain = pixels(residual_plot(given, fitted(given, good)))[:-48]
     faulty = pixels(residual_plot(given, fitted(given, good, bad, loose="t1_1")))[:-48]
-    assert near(plain, canvas.RED).sum() == near(plain, canvas.ORANGE).sum() == 0
-    assert near(faulty, canvas.RED).sum() > 100
-    assert near(faulty, canvas.ORANGE).sum() > 50_000
+    assert near(plain, pictures.RED).sum() == near(plain, pictures.ORANGE).sum() == 0
+    assert near(faulty, pictures.RED).sum() > 100
+    assert near(faulty, pictures.ORANGE).sum() > 50_000
 
 
 def test_a_large_montage_fits_on_the_page() -> None:
@@ -153,7 +153,7 @@ def test_a_large_montage_fits_on_the_page() -> None:
     ]
     png = residual_plot(given, fitted(given, *edges))
     assert len(png) < 300_000
-    assert pixels(png).shape[1] == canvas.WIDTH_PX
+    assert pixels(png).shape[1] == pictures.WIDTH_PX
 
 
 def test_a_montage_without_matches_is_drawn_too() -> None:

@@ -45,7 +45,7 @@ class AlohaClient:
         self._session.close()
 
     def announce(self, upload: AcquisitionUpload) -> frozenset[str]:
-        """Tell of an acquisition; the tiles that are stored already."""
+        """Announce an acquisition; the tiles that are stored already."""
         answer = self._ask(
             "PUT",
             upload.acquisition_id,
@@ -62,7 +62,7 @@ class AlohaClient:
         *,
         sent: Callable[[int], None],
     ) -> StoredTile:
-        """Send the file of one frame; `sent` is told of each piece's bytes."""
+        """Send the file of one frame; `sent` gets each piece's bytes."""
         with frame.open("rb", buffering=0) as file:
             answer = self._ask(
                 "PUT",
@@ -99,8 +99,8 @@ class AlohaClient:
             ) from error
         if answer.status_code == requests.codes.ok and isinstance(body, dict):
             return body
-        said = body.get("detail") if isinstance(body, dict) else body
-        sentence = f"{said} (HTTP {answer.status_code} from {url})"
+        refusal = body.get("detail") if isinstance(body, dict) else body
+        sentence = f"{refusal} (HTTP {answer.status_code} from {url})"
         if answer.status_code >= 500 or answer.status_code in _LATER:
             raise SourceUnavailable(sentence, status=answer.status_code)
         raise SourceRefused(sentence, status=answer.status_code)

@@ -1,4 +1,4 @@
-"""From the journal's rows of one acquisition to what aloha is told of it."""
+"""From the journal's rows of one acquisition to what aloha gets to know of it."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ def complete_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionU
     Raises
     ------
     RecordError
-        It has no frame that can be sent, or what was said of it contradicts itself.
+        It has no frame that can be sent, or its messages contradict each other.
     """
     announced = known.montage.body["tiles"]
     found = {tile.tile_id: tile for tile in known.tiles}
@@ -53,8 +53,8 @@ def complete_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionU
         if tile is None or tile.sha256 is None or tile.state == REFUSED:
             failures.append(_failure(tile_id, tile))
         else:
-            said = known.notes.get(tile_id, {})
-            tiles.append(_uploaded_tile(tile, announced[tile_id], said, retried))
+            messages = known.notes.get(tile_id, {})
+            tiles.append(_uploaded_tile(tile, announced[tile_id], messages, retried))
     if not tiles:
         raise RecordError(
             f"buffer: acquisition {known.montage.acquisition_id}: not one of its "
@@ -79,7 +79,7 @@ def complete_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionU
 
 
 def cancelled_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionUpload:
-    """What is said of an acquisition that was cancelled: no tiles of it are sent."""
+    """The announcement of a cancelled acquisition: no tiles of it are sent."""
     first = min(tile.said_at for tile in known.tiles)
     return _upload(known, settings, started_at=datetime.fromtimestamp(first, UTC))
 
@@ -154,18 +154,18 @@ def _retried(known: Known, announced: Collection[str]) -> dict[tuple[int, int], 
 def _uploaded_tile(
     tile: TileRow,
     place: Body,
-    said: Mapping[str, Body],
+    messages: Mapping[str, Body],
     retried: Mapping[tuple[int, int], float],
 ) -> Any:
     x_nm, y_nm = tile.body.get("stage_position") or place["stage_position"]
-    verdict = said.get("qc.tile", {})
+    verdict = messages.get("qc.tile", {})
     matches = [
         match
-        for match in said.get("tile.matches", {}).get("matches", ())
+        for match in messages.get("tile.matches", {}).get("matches", ())
         # Else it was measured against the frame that was rejected.
         if retried.get((match["row"], match["column"]), 0.0) <= tile.said_at
     ]
-    # Checked together with the whole, so that one sentence tells what is wrong.
+    # Checked together with the whole, so that one sentence has all that is wrong.
     return {
         "tile_id": tile.tile_id,
         "raster_index": place["raster_index"],
@@ -175,16 +175,16 @@ def _uploaded_tile(
         "stage_y_nm": y_nm,
         "sha256": tile.sha256,
         "bytes": tile.bytes,
-        "statistics": _statistics(said),
+        "statistics": _statistics(messages),
         "matches": tuple(_match(match) for match in matches),
         "passed": verdict.get("passed"),
         "faults": tuple(verdict.get("faults", ())),
     }
 
 
-def _statistics(said: Mapping[str, Body]) -> MeasuredTile | None:
-    levels = said.get("tile.statistics.min_max_mean")
-    focus = said.get("tile.statistics.focus")
+def _statistics(messages: Mapping[str, Body]) -> MeasuredTile | None:
+    levels = messages.get("tile.statistics.min_max_mean")
+    focus = messages.get("tile.statistics.focus")
     if levels is None or focus is None:
         return None
     return MeasuredTile(
@@ -212,8 +212,8 @@ def _match(match: Body) -> NeighbourMatch:
     )
 
 
-def _instrument(said: Body, settings: AcquisitionSettings) -> UsedInstrument:
-    camera, scope = said.get("camera.status", {}), said.get("scope.status", {})
+def _instrument(messages: Body, settings: AcquisitionSettings) -> UsedInstrument:
+    camera, scope = messages.get("camera.status", {}), messages.get("scope.status", {})
     depth = str(camera.get("bit_depth", ""))
     return UsedInstrument(
         microscope=settings.microscope,

@@ -24,7 +24,7 @@ Recorded = Callable[[str, str], frozenset[str]]
 
 
 class Freer:
-    """Frees the disk; what cannot be deleted is told and tried again.
+    """Frees the disk; what cannot be deleted is logged and tried again.
 
     Frames go when they are verified and old enough, or when the disk is short, the
     oldest first. The small bodies beside them stay until the recorder has them: without
@@ -43,7 +43,7 @@ class Freer:
         self._settings = settings
         self._frames = frames
         self._recorded = recorded
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._look_again_at = 0.0
 
     def tick(self) -> None:
@@ -89,10 +89,10 @@ class Freer:
         try:
             recorded = self._recorded(montage.montage_id, key)
         except PlatformError as error:
-            self._tell(f"{error} The messages beside the frames of {key} stay.")
+            self._warn(f"{error} The messages beside the frames of {key} stay.")
             return
         if not recorded.issuperset(tile.tile_id for tile in freed):
-            self._tell(
+            self._warn(
                 f"buffer: {key}: the recorder does not have all of its tiles; the "
                 "messages beside its frames stay until it has"
             )
@@ -131,7 +131,7 @@ class Freer:
         for path in paths:
             folder = os.path.realpath(path.parent)
             if os.path.commonpath((frames, folder)) != frames:
-                self._tell(
+                self._warn(
                     f"buffer: {path} lies outside of {frames} and is not deleted; "
                     "acquisition.frames should name the folder of the camera"
                 )
@@ -139,16 +139,16 @@ class Freer:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                self._tell(
+                self._warn(
                     f"buffer: {path} could not be deleted ({error.strerror}); allow "
                     "it, it is tried again"
                 )
                 return False
         return True
 
-    def _tell(self, sentence: str) -> None:
-        if sentence not in self._told:
-            self._told.add(sentence)
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self._warned:
+            self._warned.add(sentence)
             log.warning("%s", sentence)
 
 

@@ -1,4 +1,4 @@
-"""What the buffer has heard and done, durably, in one SQLite file."""
+"""What the buffer has received and done, durably, in one SQLite file."""
 
 import json
 import sqlite3
@@ -115,7 +115,7 @@ class Journal:
         return {row[0] for row in rows}
 
     def notes(self, acquisition_id: str) -> dict[str, dict[str, Body]]:
-        """Tile -> topic -> body of what was said of the acquisition's tiles."""
+        """Tile -> topic -> body of the messages about the acquisition's tiles."""
         query = (
             "SELECT n.tile_id, n.topic, n.body FROM notes n JOIN tiles t "
             "USING (tile_id) WHERE t.acquisition_id = ?"
@@ -126,7 +126,7 @@ class Journal:
         return found
 
     def noted(self, acquisition_id: str, topic: str) -> int:
-        """Of how many of the acquisition's tiles a topic was heard, retries once."""
+        """Of how many of the acquisition's tiles a topic has come, retries once."""
         query = (
             "SELECT count(*) FROM notes n JOIN tiles t USING (tile_id) "
             "WHERE t.acquisition_id = ? AND n.topic = ? AND t.state != ?"
@@ -134,7 +134,7 @@ class Journal:
         return int(self._ask(query, acquisition_id, topic, SUPERSEDED)[0][0])
 
     def roi(self, montage_id: str) -> Body:
-        """The body of the montage's `roi.current`; empty where none was heard."""
+        """The body of the montage's `roi.current`; empty where none came."""
         return self._body("rois", montage_id)
 
     def instrument(self, montage_id: str) -> Body:
@@ -169,7 +169,7 @@ class Journal:
             )
 
     def note_refused(self, tile_id: str, sentence: str) -> None:
-        """Set one frame aside; it stays on the disk."""
+        """Reject one frame; it stays on the disk."""
         with self.writing() as cursor:
             cursor.execute(
                 "UPDATE tiles SET state = ?, sentence = ? WHERE tile_id = ? "
@@ -187,7 +187,7 @@ class Journal:
             )
 
     def note_sentence(self, acquisition_id: str, sentence: str) -> None:
-        """Note what holds an acquisition up."""
+        """Note what blocks an acquisition."""
         with self.writing() as cursor:
             cursor.execute(
                 "UPDATE montages SET sentence = ? WHERE acquisition_id = ?",
@@ -195,7 +195,7 @@ class Journal:
             )
 
     def note_freed(self, tile_ids: Iterable[str]) -> None:
-        """Note frames that are deleted; what was said of them is not needed more."""
+        """Note frames that are deleted; the messages about them are not needed more."""
         names = [(tile_id,) for tile_id in tile_ids]
         with self.writing() as cursor:
             cursor.executemany(

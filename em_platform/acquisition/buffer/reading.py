@@ -21,7 +21,7 @@ _PIECE = 1 << 20
 class Reader:
     """Notes what the frames' files hold, soon after they came: they are in memory yet.
 
-    The checksum is the one that aloha is told: a file that changes later is found out.
+    The checksum is the one that aloha gets: a file that changes later is found out.
     """
 
     def __init__(self, journal: Journal) -> None:

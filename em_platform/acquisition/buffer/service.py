@@ -12,7 +12,7 @@ from typing import Any
 from em_platform.acquisition.buffer.aloha_client import AlohaClient
 from em_platform.acquisition.buffer.backlog import write_backlog
 from em_platform.acquisition.buffer.freeing import Freer
-from em_platform.acquisition.buffer.hearing import TOPICS, Hearing
+from em_platform.acquisition.buffer.intake import TOPICS, Intake
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.reading import Reader
 from em_platform.acquisition.buffer.uploading import Uploader
@@ -56,7 +56,7 @@ def run(settings: Settings, *, name: str) -> None:
 
 
 class BufferService:
-    """Hears, reads, uploads and frees, each in a thread of its own.
+    """Receives, reads, uploads and frees, each in a thread of its own.
 
     What came while the journal could not be written waits. The folder of frames is
     reconciled at the start, after the broker was away, and every half minute.
@@ -69,7 +69,7 @@ class BufferService:
         self._frames = frames_folder(settings)
         self._waiting: queue.Queue[Message | None] = queue.Queue()
         self._stop = threading.Event()
-        self._hearing = Hearing(journal)
+        self._intake = Intake(journal)
         self._reconciliation = Reconciliation(
             bus,
             self._frames,
@@ -77,7 +77,7 @@ class BufferService:
             who="buffer",
             every_s=_RECONCILE_S,
         )
-        self._held_up: str | None = None
+        self._backlog: str | None = None
         acquisition = settings.acquisition
         self._client = client_of(settings)
         self._uploader = Uploader(journal, self._client, acquisition, stop=self._stop)
@@ -87,7 +87,7 @@ class BufferService:
             frames=self._frames,
             recorded=partial(_recorded, settings),
         )
-        bus.subscribe_many(TOPICS, self._hear)
+        bus.subscribe_many(TOPICS, self._receive)
         self._reconciliation.look()
         self._threads = [
             threading.Thread(target=self._write, name="buffer journal", daemon=True),
@@ -103,7 +103,7 @@ class BufferService:
         self._reconciliation.tick()
         try:
             waiting = self._journal.queue_length()
-            self._tell_held_up()
+            self._report_backlog()
         except StorageError as error:
             log.error("%s", error)
             return
@@ -114,22 +114,22 @@ class BufferService:
             upload_rate=self._uploader.rate.bits_per_s(),
         )
 
-    def _tell_held_up(self) -> None:
+    def _report_backlog(self) -> None:
         """Leave word of what is in the way, as far as it is not always the same."""
-        sentence = next(iter(list(self._uploader.held_up.values())), "")
-        if sentence != self._held_up:
+        sentence = next(iter(list(self._uploader.backlog.values())), "")
+        if sentence != self._backlog:
             write_backlog(self._home, sentence)
-            self._held_up = sentence
+            self._backlog = sentence
 
     def close(self) -> None:
-        """Write what was heard, and end; what is being sent is sent again later."""
+        """Write what has come, and end; what is being sent is sent again later."""
         self._stop.set()
         self._waiting.put(None)
         for thread in self._threads:
             thread.join(_END_S)
         self._client.close()
 
-    def _hear(self, message: Any, headers: Mapping[str, str]) -> None:
+    def _receive(self, message: Any, headers: Mapping[str, str]) -> None:
         self._waiting.put(
             Message(headers["topic"], message.model_dump(mode="json"), headers)
         )
@@ -139,30 +139,30 @@ class BufferService:
             batch = [self._waiting.get()]
             while len(batch) < _COMMIT_AT_MOST and not self._waiting.empty():
                 batch.append(self._waiting.get())
-            said = [each for each in batch if each is not None]
-            self._note(said)
+            messages = [each for each in batch if each is not None]
+            self._note(messages)
             if None in batch:
                 return
 
-    def _note(self, said: list[Message]) -> None:
+    def _note(self, messages: list[Message]) -> None:
         """Write all, however long the journal cannot be written."""
-        told = ""
-        while said:
+        complaint = ""
+        while messages:
             try:
-                self._hearing.note([*self._unheard(said), *said])
+                self._intake.note([*self._missed_frames(messages), *messages])
             except StorageError as error:
-                if str(error) != told:
-                    told = str(error)
-                    log.error("%s", told)
+                if str(error) != complaint:
+                    complaint = str(error)
+                    log.error("%s", complaint)
                 if self._stop.wait(_RETRY_S):
-                    log.error("buffer: %d messages could not be noted", len(said))
+                    log.error("buffer: %d messages could not be noted", len(messages))
                     return
             else:
                 return
 
-    def _unheard(self, said: list[Message]) -> list[Message]:
-        """Frames of the montages that `said` completes which nobody heard of."""
-        ended = {s.body["montage_id"] for s in said if s.topic == COMPLETE}
+    def _missed_frames(self, messages: list[Message]) -> list[Message]:
+        """Frames that the bus did not bring, of the montages that have ended."""
+        ended = {s.body["montage_id"] for s in messages if s.topic == COMPLETE}
         # An id that is no name of a folder has no folder.
         return [
             found
@@ -181,7 +181,7 @@ class BufferService:
 
     def _reconcile(self, folder: Path) -> int:
         found = self._on_disk(folder)
-        self._hearing.note(found)
+        self._intake.note(found)
         return len(found)
 
     def _chore(
@@ -190,14 +190,14 @@ class BufferService:
         """Give a thread that does one thing again and again until the end."""
 
         def work() -> None:
-            told = ""
+            complaint = ""
             while not self._stop.wait(every_s):
                 try:
                     act()
                 except PlatformError as error:
-                    if str(error) != told:
-                        told = str(error)
-                        log.error("%s", told)
+                    if str(error) != complaint:
+                        complaint = str(error)
+                        log.error("%s", complaint)
                 except Exception:  # the other chores and the next try go on
                     log.exception("buffer: what %s failed", what)
                     self._stop.wait(_RETRY_S)

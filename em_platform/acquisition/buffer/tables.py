@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS instruments (
 """
 
 IMAGED, SENT, REFUSED, FREED = "imaged", "sent", "refused", "freed"
-"""States of a tile: on disk; verified by aloha; set aside; deleted from the disk."""
+"""States of a tile: on disk; verified by aloha; rejected; deleted from the disk."""
 
 SUPERSEDED = "superseded"
 """State of a tile that was imaged again: it is not sent, and deleted."""
@@ -57,9 +57,9 @@ SUPERSEDED = "superseded"
 class MontageRow:
     """An acquisition that has ended, by `montage.complete` or because it was cancelled.
 
-    `answered_at` is when aloha verified it, or was told of the cancellation (s since
-    1970). `sentence` says what holds it up. `body` is that of `montage.complete`, or
-    the `reason` of the cancellation, and `ended_at`.
+    `answered_at` is when aloha verified it, or got the cancellation (s since 1970).
+    `sentence` says what blocks it. `body` is that of `montage.complete`, or the
+    `reason` of the cancellation, and `ended_at`.
     """
 
     acquisition_id: str

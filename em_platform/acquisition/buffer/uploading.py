@@ -14,7 +14,7 @@ from em_platform.acquisition.buffer.assembling import (
     complete_upload,
 )
 from em_platform.acquisition.buffer.backoff import Backoff
-from em_platform.acquisition.buffer.hearing import NOTED
+from em_platform.acquisition.buffer.intake import NOTED
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.rate import Rate
 from em_platform.acquisition.buffer.reading import Reader, found_in
@@ -37,7 +37,7 @@ _NEVER_A_FRAME = {413, 422}
 
 _OTHER_BYTES = 409
 _NOT_LET_IN = {401, 403}
-_THIS_ONE_REFUSED = 502  # the TEM database said no to this acquisition
+_THIS_ONE_REFUSED = 502  # the TEM database refused this acquisition
 
 _ALOHA, _REGISTER = "aloha", "the TEM database, by aloha"
 """What holds up all montages, or all that are sent, when it does not serve."""
@@ -47,8 +47,8 @@ class Uploader:
     """Sends one montage after the other, some tiles of it side by side.
 
     What was sent is in the journal; a call goes on where the last one stopped. A
-    montage that is held up is tried again later and later, the others meanwhile. While
-    aloha does not serve, one montage tries for all. `held_up` says what is in the way
+    montage that is blocked is tried again later and later, the others meanwhile. While
+    aloha does not serve, one montage tries for all. `backlog` says what is in the way
     now, acquisition -> sentence.
     """
 
@@ -61,7 +61,7 @@ class Uploader:
         stop: threading.Event,
     ) -> None:
         self.rate = Rate()
-        self.held_up: dict[str, str] = {}
+        self.backlog: dict[str, str] = {}
         self._journal = journal
         self._client = client
         self._settings = settings
@@ -101,12 +101,12 @@ class Uploader:
         except PlatformError as error:
             self._put_off(montage, error)
         else:
-            self.held_up.pop(key, None)
+            self.backlog.pop(key, None)
             for name in (key, _ALOHA, _REGISTER):
                 self._backoff.succeed(name)
 
     def _put_off(self, montage: MontageRow, error: PlatformError) -> None:
-        """Say what holds a montage up; where it holds up all, let all wait."""
+        """Say what blocks a montage; where it blocks all, let all wait."""
         key = montage.acquisition_id
         self._backoff.fail(key)
         status = error.facts.get("status")
@@ -117,7 +117,7 @@ class Uploader:
             if status in _NOT_LET_IN:
                 self._backoff.fail(_ALOHA)
             self._sent.discard(key)  # begin with the announcement
-        self.held_up[key] = str(error)
+        self.backlog[key] = str(error)
         if str(error) != montage.sentence:
             log.warning("buffer: %s waits: %s", key, error)
             self._journal.note_sentence(key, str(error))
@@ -127,7 +127,7 @@ class Uploader:
         while key not in self._sent:
             upload = complete_upload(self._known(montage), self._settings)
             self._journal.note_sent(self._client.announce(upload))
-            self.held_up.pop(key, None)
+            self.backlog.pop(key, None)
             if self._send_all(upload):
                 self._sent.add(key)
             elif self._stop.is_set():
@@ -152,7 +152,7 @@ class Uploader:
         )
 
     def _send_all(self, upload: AcquisitionUpload) -> bool:
-        """Send what is not sent; False where a frame was set aside or all is to end.
+        """Send what is not sent; False where a frame was rejected or all is to end.
 
         Raises
         ------
@@ -177,7 +177,7 @@ class Uploader:
                     return  # another thread took the last one
                 try:
                     if not self._send(upload.acquisition_id, tile):
-                        outcome.set_aside += 1
+                        outcome.rejected += 1
                 except Exception as error:  # raised again below
                     outcome.errors.append(error)
 
@@ -193,10 +193,10 @@ class Uploader:
                 thread.join(0.2)
         if outcome.errors:
             raise outcome.errors[0]
-        return not outcome.set_aside and not self._stop.is_set()
+        return not outcome.rejected and not self._stop.is_set()
 
     def _send(self, acquisition_id: str, tile: TileRow) -> bool:
-        """Send one frame; False where it is set aside."""
+        """Send one frame; False where it is rejected."""
         try:
             answer = self._client.send(
                 acquisition_id, tile.tile_id, Path(tile.path), sent=self.rate.add
@@ -204,14 +204,14 @@ class Uploader:
         except SourceRefused as error:
             status = error.facts.get("status")
             if status == _OTHER_BYTES and (sentence := _changed(tile)):
-                self._set_aside(tile, sentence)
+                self._reject(tile, sentence)
                 return False
             if status not in _NEVER_A_FRAME:
                 raise
-            self._set_aside(tile, str(error))
+            self._reject(tile, str(error))
             return False
         except OSError as error:
-            self._set_aside(
+            self._reject(
                 tile,
                 f"tile {tile.tile_id}: its frame {tile.path} cannot be read "
                 f"({error.strerror or error}), it was there when the tile was imaged; "
@@ -226,7 +226,7 @@ class Uploader:
         self._journal.note_sent([tile.tile_id])
         return True
 
-    def _set_aside(self, tile: TileRow, sentence: str) -> None:
+    def _reject(self, tile: TileRow, sentence: str) -> None:
         log.warning("buffer: %s; it stays on the disk, the others go on", sentence)
         self._journal.note_refused(tile.tile_id, sentence)
 
@@ -245,7 +245,7 @@ class Uploader:
 class _Outcome:
     """What came of sending side by side."""
 
-    set_aside: int = 0
+    rejected: int = 0
     errors: list[Exception] = field(default_factory=list)
 
 

@@ -265,5 +265,5 @@ class Optics:
         acquisition = self._settings
         return (
             f"{acquisition.microscope} {acquisition.magnification} "
-            f"{acquisition.pixel_nm:g} {acquisition.simulation.rotation_deg:g}"
+            f"{acquisition.pixel_nm:g} {acquisition.expected_rotation_deg:g}"
         )

@@ -29,7 +29,7 @@ _GRID = 9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LensResult:
-    """A lens model, or why there is none that can be used; `reason` is then said."""
+    """A lens model, or the published `reason` why none can be used."""
 
     model: LensModel | None
     reason: str = ""

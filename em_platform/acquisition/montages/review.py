@@ -25,7 +25,7 @@ from em_platform.temdb.acquired import QcState
 from em_platform.temdb.register import Register
 
 BY = "em-platform review"
-"""As whom the review speaks in TEM DB; what a person has said there it leaves."""
+"""As whom the review writes to TEM DB; what a person has written there it leaves."""
 
 _HASHED = 8  # frames that are read again, evenly over the montage
 _NAMED = 20

@@ -184,9 +184,6 @@ log = logging.getLogger(__name__)
 _RECENT_S = 24 * 3600.0
 """A montage that was completed longer ago is nobody's who waits for its tiles."""
 
-_FORGOTTEN_S = 7 * _RECENT_S
-"""A folder into which nothing has come for so long is not looked into."""
-
 
 def missed_tiles(frames: Path, journal: Journal) -> list[JournaledTile]:
     """The tiles beside the frames that the journal does not have.

@@ -24,7 +24,7 @@ def report_checks(
     ended_at: datetime | None,
     checks: Iterable[Check],
 ) -> bool:
-    """Stop the scope at the end where a check of a fresh montage failed; whether said.
+    """Stop the scope at the end where a check of a fresh montage failed; whether sent.
 
     Only checks of severity ERROR count, and only for a montage that ended less than
     `acquisition.qc.feedback_s` ago: an old one stops nobody. Without a broker it is
@@ -39,9 +39,9 @@ def report_checks(
             bus.publish("qc.status", status="STOP_AT_END", reason=reason)
             bus.flush(_CONNECT_S)
     except MessagingError as error:
-        log.warning("qc: the microscope was not told to stop at the end: %s", error)
+        log.warning("qc: the microscope did not get the stop at the end: %s", error)
         return False
-    log.info("qc: told the microscope to stop at the end: %s", reason)
+    log.info("qc: asked the microscope to stop at the end: %s", reason)
     return True
 
 
@@ -51,9 +51,9 @@ def stop_reason(acquisition_id: str, checks: Iterable[Check]) -> str:
     if not failed:
         return ""
     more = len(failed) - _NAMED
-    said = " ".join(f"{check.name}: {check.sentence}" for check in failed[:_NAMED])
+    sentences = " ".join(f"{check.name}: {check.sentence}" for check in failed[:_NAMED])
     rest = f" And {more} more." if more > 0 else ""
-    return f"Montage {acquisition_id} failed its checks. {said}{rest}"
+    return f"Montage {acquisition_id} failed its checks. {sentences}{rest}"
 
 
 def _is_fresh(ended_at: datetime | None, limit_s: float) -> bool:

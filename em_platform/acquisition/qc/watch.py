@@ -130,7 +130,7 @@ class Watch:
         """Tiles that wait in vain; a pipeline that is merely slow is waited for.
 
         Tiles imaged later have had their verdict for a while, or the montage is
-        complete and nothing more is heard of it.
+        complete and nothing more comes of it.
         """
         wait_s = self._settings.tile_wait_s
         newest = self._in_order[-1][0] if self._in_order else -1

@@ -34,7 +34,7 @@ _REPEATED = frozenset((PROGRESS, STATUS, SCOPE, RUN))
 """Topics that have the same body again on purpose: each sending is its own event."""
 
 _SENDING = ("source", "sent_at", "sequence")
-"""Headers that tell one sending from the next; a message sent again has the same."""
+"""Headers that differ between two sendings; a message sent again has the same."""
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 

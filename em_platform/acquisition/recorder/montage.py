@@ -26,7 +26,7 @@ def recorded_montage(
 ) -> Montage:
     """The montage that `montage.complete` announced, of the frames in `tile.raw`.
 
-    Frames that do not belong to it are left out; of a tile that was said twice the
+    Frames that do not belong to it are left out; of a tile that was published twice the
     last frame counts. What is missing or cannot be used becomes a failure, and so do
     tiles of the raster that were never announced: `planned_tiles` is its size as
     `montage.status` says it, 0 where no status was recorded. A frame that

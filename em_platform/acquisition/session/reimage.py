@@ -15,7 +15,7 @@ from em_platform.temdb.register import Register
 log = logging.getLogger(__name__)
 
 _CONNECT_S = 10.0
-_LOOK_S = 4.0  # the queue is said each two seconds
+_LOOK_S = 4.0  # the queue is published each two seconds
 _TAKEN_S = 15.0
 _REGION = (
     "vertices",

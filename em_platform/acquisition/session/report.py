@@ -65,7 +65,7 @@ class LiveReport(Model):
 
     A tile is lost when its frame is neither on the microscope's disk nor uploaded.
     `verdict_*_ms` is from the frame being saved to its `qc.tile` being sent. `stop_ms`
-    is from a STOP_NOW or abort_now being sent to the stage being told to stand still;
+    is from a STOP_NOW or abort_now being sent to the stage being halted;
     null when nothing was stopped. Rates are over the seconds of the montages.
     """
 
@@ -91,7 +91,7 @@ class LiveReport(Model):
 
 @dataclass(slots=True, kw_only=True)
 class TileRun:
-    """What was heard of one tile.
+    """What came about one tile.
 
     `saved_ns` is when its frame was saved, in nanoseconds since 1970; `verdict_ms` when
     its verdict was sent, in milliseconds since 1970.
@@ -100,12 +100,12 @@ class TileRun:
     saved_ns: int | None = None
     verdict_ms: int | None = None
     passed: bool | None = None
-    said: Counter[str] = field(default_factory=Counter)
+    messages: Counter[str] = field(default_factory=Counter)
 
     @property
     def is_received(self) -> bool:
         """Whether it was imaged while this listened."""
-        return self.saved_ns is not None or bool(self.said["tile.raw"])
+        return self.saved_ns is not None or bool(self.messages["tile.raw"])
 
     @property
     def latency_ms(self) -> float | None:
@@ -117,7 +117,7 @@ class TileRun:
 
 @dataclass(slots=True, kw_only=True)
 class MontageRun:
-    """What was heard of one run of a montage; times in ms since 1970.
+    """What came about one run of a montage; times in ms since 1970.
 
     `completed` are the tiles that `montage.complete` names; `imaged` is how many there
     are by `montage.status`, those of earlier sessions included.
@@ -224,7 +224,7 @@ def _montage(run: MontageRun, there: Mapping[str, bool]) -> MontageReport:
     tiles = [run.tiles.get(name, TileRun()) for name in names]
     # An aborted montage is deleted on purpose: nothing of it is lost.
     kept = run.state == "completed"
-    said = [tile.said[topic] for tile in run.tiles.values() for topic in PER_TILE]
+    counts = [tile.messages[topic] for tile in run.tiles.values() for topic in PER_TILE]
     return MontageReport(
         montage_id=run.montage_id,
         acquisition_id=run.acquisition_id,
@@ -237,6 +237,6 @@ def _montage(run: MontageRun, there: Mapping[str, bool]) -> MontageReport:
         unjudged=sum(tile.passed is None for tile in tiles) if kept else 0,
         lost=sum(not there.get(name, False) for name in names) if kept else 0,
         uploaded=run.uploaded,
-        duplicates=sum(times - 1 for times in said if times > 1),
+        duplicates=sum(times - 1 for times in counts if times > 1),
         received=sum(tile.is_received for tile in run.tiles.values()),
     )

@@ -15,8 +15,18 @@ from em_platform.errors import BrokerUnavailable, DeviceError
 from em_platform.messaging.bus import Bus
 from em_platform.processes import Child, Supervisor, free_port, listens
 
-DEVICES = ("scope", "stage", "camera")
-"""Real ones, or simulated: `em-platform device NAME` runs a simulated one."""
+DEVICE_STATUS = {
+    "scope": "scope.status",
+    "stage": "stage.motion.status",
+    "camera": "camera.status",
+}
+"""Device -> the topic on which it publishes its status at least every two seconds.
+
+A real device is known by it; where none answers, `em-platform device NAME` runs the
+simulated one, the class `Name` of `simulation/devices/name.py`.
+"""
+
+DEVICES = tuple(DEVICE_STATUS)
 
 RECORDER = "recorder"
 SERVICES = (
@@ -32,9 +42,7 @@ SERVICES = (
 """What makes a microscope of three devices, a broker and a recorder."""
 
 SAYS = {
-    "scope": "scope.status",
-    "stage": "stage.motion.status",
-    "camera": "camera.status",
+    **DEVICE_STATUS,
     "coordinator": "state.current",
     "qc": "qc.status",
     "buffer": "buffer.status",
@@ -66,22 +74,24 @@ def rig_children(
     wanted
         Names of devices and services.
     """
-    told = environment or {}
+    environment = environment or {}
     elsewhere = {
         "aloha": settings.acquisition.buffer.url,
         "temdb": settings.temdb.url,
     }
     chosen = [name for name in wanted if not elsewhere.get(name)]
     devices = DEVICES if settings.acquisition.simulated else ()
-    base = [_child("device", n, environment=told) for n in devices if n in chosen]
+    base = [
+        _child("device", n, environment=environment) for n in devices if n in chosen
+    ]
     if RECORDER in chosen:
-        base.append(_child(RECORDER, environment=told))
+        base.append(_child(RECORDER, environment=environment))
     middle: list[Child] = []
     last: list[Child] = []
     for name in SERVICES:
         if name not in chosen:
             continue
-        made = _service(name, settings, told)
+        made = _service(name, settings, environment)
         (last if name == "coordinator" else middle).extend(made)
     return [group for group in (base, middle, last) if group]
 
@@ -147,10 +157,13 @@ def running_rig(
     BrokerUnavailable
         No broker listens, and the settings say that there is one already.
     """
-    told = {"EM_HOME": str(settings.home.absolute()), **(environment or {})}
+    environment = {
+        "EM_HOME": str(settings.home.absolute()),
+        **(environment or {}),
+    }
     groups = [
-        *broker_children(settings, environment=told),
-        *rig_children(settings, environment=told, wanted=wanted),
+        *broker_children(settings, environment=environment),
+        *rig_children(settings, environment=environment, wanted=wanted),
     ]
     with Supervisor(settings.logs_folder) as supervisor:
         supervisor.start_all(groups, timeout_s=_START_S)
@@ -163,19 +176,19 @@ def answering(
     wanted: frozenset[str] = frozenset(SAYS),
     timeout_s: float = _PROBE_S,
 ) -> set[str]:
-    """Those of `wanted` that are heard within `timeout_s`."""
+    """Those of `wanted` that are received within `timeout_s`."""
     if not listens(settings.broker.host, settings.broker.port):
         return set()
     names = {topic: name for name, topic in SAYS.items() if name in wanted}
-    heard: set[str] = set()
-    all_heard = threading.Event()
+    received: set[str] = set()
+    all_received = threading.Event()
 
-    def hear(topic: str, _: Any, headers: Mapping[str, str]) -> None:
+    def receive(topic: str, _: Any, headers: Mapping[str, str]) -> None:
         if headers.get("service", "") in _ALSO_SAY.get(topic, ()):
             return
-        heard.add(names[topic])
-        if heard == wanted:
-            all_heard.set()
+        received.add(names[topic])
+        if received == wanted:
+            all_received.set()
 
     with Bus(settings.broker, "probe") as bus:
         try:
@@ -183,9 +196,9 @@ def answering(
         except BrokerUnavailable:
             return set()
         for topic in names:
-            bus.subscribe(topic, partial(hear, topic))
-        all_heard.wait(timeout_s)
-    return heard
+            bus.subscribe(topic, partial(receive, topic))
+        all_received.wait(timeout_s)
+    return received
 
 
 def missing(settings: Settings, *, recorder: bool) -> list[str]:
@@ -213,12 +226,14 @@ def refuse_without_devices(settings: Settings, absent: Sequence[str]) -> None:
         )
 
 
-def _service(name: str, settings: Settings, told: Mapping[str, str]) -> list[Child]:
+def _service(
+    name: str, settings: Settings, environment: Mapping[str, str]
+) -> list[Child]:
     count = settings.acquisition.pipeline.processes
     if name != "pipeline" or count == 1:
-        return [_child("service", name, environment=told)]
+        return [_child("service", name, environment=environment)]
     return [
-        _child("service", name, environment=told, process=f"{name}-{number}")
+        _child("service", name, environment=environment, process=f"{name}-{number}")
         for number in range(1, count + 1)
     ]
 
@@ -230,7 +245,7 @@ def _child(*words: str, environment: Mapping[str, str], process: str = "") -> Ch
         name=name,
         arguments=(sys.executable, "-m", "em_platform", *words, *named),
         environment=environment,
-        ready=lambda said: f"ready {name}\n" in said,
+        ready=lambda output: f"ready {name}\n" in output,
     )
 
 

@@ -40,7 +40,7 @@ _TOPICS = (
 
 
 class SessionLog:
-    """What was said of some montages since this was made; may be read at any time.
+    """What was published of some montages since this was made; may be read at any time.
 
     `queue` are the entries of the coordinator's queue before a start: what had failed
     then is started again, and its failure is not news.
@@ -69,11 +69,11 @@ class SessionLog:
         self._files = RunFiles(settings)
         self._runs: dict[str, list[MontageRun]] = {m: [] for m in montage_ids}
         self._sent: set[tuple[str, str, str]] = set()
-        self._stop_said_ms: int | None = None
+        self._stop_sent_ms: int | None = None
         self._stop_ms: float | None = None
         self._to_upload: int | None = None
         self._lock = threading.RLock()
-        bus.subscribe_many(_TOPICS, self._hear)
+        bus.subscribe_many(_TOPICS, self._receive)
 
     @property
     def runs(self) -> list[MontageRun]:
@@ -112,7 +112,7 @@ class SessionLog:
         return read_backlog(self._settings.home.absolute())
 
     def look(self) -> None:
-        """See on disk and in the store what no message tells, or one was missed of."""
+        """See on disk and in the store what no message brings, or one was missed of."""
         for run in self.runs:
             if run.state != "completed" or not run.acquisition_id:
                 continue
@@ -125,7 +125,7 @@ class SessionLog:
                 self.quiet_since_s = time.monotonic()
 
     def report(self) -> LiveReport:
-        """Of all that was heard so far."""
+        """Of all that came so far."""
         self.look()
         with self._lock:
             runs = [
@@ -146,22 +146,22 @@ class SessionLog:
                 stop_ms=self._stop_ms,
             )
 
-    def _hear(self, message: Any, headers: Mapping[str, str]) -> None:
+    def _receive(self, message: Any, headers: Mapping[str, str]) -> None:
         topic = headers["topic"]
         with self._lock:
             if self._is_sent_again(topic, headers):
                 return
             sent_ms = int(headers.get("sent_at") or time.time_ns() // 1_000_000)
             if topic in PER_TILE:
-                self._hear_tile(topic, message, sent_ms)
+                self._on_tile(topic, message, sent_ms)
             elif topic == "camera.status":
                 self.frame_px = message.width * message.height
             else:
-                handle = getattr(self, f"_hear_{topic.replace('.', '_')}")
+                handle = getattr(self, f"_on_{topic.replace('.', '_')}")
                 handle(message, sent_ms)
 
     def _is_sent_again(self, topic: str, headers: Mapping[str, str]) -> bool:
-        """Whether the same message came before: one delivered twice, not said twice."""
+        """Whether the same message came before: one delivered twice, not sent twice."""
         if not headers.get("sequence"):
             return False
         key = (topic, headers.get("source", ""), headers["sequence"])
@@ -170,19 +170,19 @@ class SessionLog:
         self._sent.add(key)
         return False
 
-    def _hear_tile(self, topic: str, message: Any, sent_ms: int) -> None:
+    def _on_tile(self, topic: str, message: Any, sent_ms: int) -> None:
         run = self._run_of(message.montage_id, acquisition_of(message.tile_id))
         if run is None:
             return
         self.quiet_since_s = time.monotonic()
         tile = run.tiles.setdefault(message.tile_id, TileRun())
-        tile.said[topic] += 1
+        tile.messages[topic] += 1
         if topic == "tile.raw" and tile.saved_ns is None:
             tile.saved_ns = _saved_ns(Path(message.path))
         elif topic == "qc.tile" and tile.passed is None:
             tile.verdict_ms, tile.passed = sent_ms, message.passed
 
-    def _hear_montage_status(self, message: Any, sent_ms: int) -> None:
+    def _on_montage_status(self, message: Any, sent_ms: int) -> None:
         runs = self._runs.get(message.montage_id)
         if runs is None:
             return
@@ -196,13 +196,13 @@ class SessionLog:
         run.total = message.total_tiles or run.total
         run.reason = message.error_message or ("" if state == "resumed" else run.reason)
 
-    def _hear_montage_complete(self, message: Any, _: int) -> None:
+    def _on_montage_complete(self, message: Any, _: int) -> None:
         run = self._run_of(message.montage_id, message.acquisition_id)
         if run is not None:
             run.completed = tuple(message.tiles)
             run.acquisition_id = message.acquisition_id
 
-    def _hear_roi_status(self, message: Any, sent_ms: int) -> None:
+    def _on_roi_status(self, message: Any, sent_ms: int) -> None:
         """A region may fail before its montage starts."""
         runs = self._runs.get(message.montage_id)
         state = str(getattr(message.status, "value", message.status))
@@ -216,7 +216,7 @@ class SessionLog:
             runs[-1].state, runs[-1].ended_ms = _ENDS[state], sent_ms
         runs[-1].reason = message.error_message or runs[-1].reason
 
-    def _hear_roi_queue_status(self, message: Any, _: int) -> None:
+    def _on_roi_queue_status(self, message: Any, _: int) -> None:
         before = self._failed_before
         failed = [
             (entry.montage_id, entry.timestamp)
@@ -229,7 +229,7 @@ class SessionLog:
             self._failure_ahead = bool(behind)
             self._block(behind)
 
-    def _hear_state_current(self, message: Any, _: int) -> None:
+    def _on_state_current(self, message: Any, _: int) -> None:
         """A session that has ended without a failure was to stop at the end."""
         is_imaging = message.state.startswith("Acquisition")
         if self._was_imaging and message.state.startswith("Preview"):
@@ -242,27 +242,27 @@ class SessionLog:
     def _block(self, reason: str) -> None:
         self._blocked, self._blocked_s = reason, time.monotonic()
 
-    def _hear_qc_status(self, message: Any, sent_ms: int) -> None:
+    def _on_qc_status(self, message: Any, sent_ms: int) -> None:
         status = str(getattr(message.status, "value", message.status))
         self._stop_reason = "" if status == "GOOD" else message.reason or status
         self._note_stop(status == "STOP_NOW", sent_ms)
 
-    def _hear_ui_run(self, message: Any, sent_ms: int) -> None:
+    def _on_ui_run(self, message: Any, sent_ms: int) -> None:
         if message.abort_now or message.abort_at_end:
             self._stop_reason = "the operator stopped the session"
         self._note_stop(message.abort_now, sent_ms)
 
     def _note_stop(self, is_stop: bool, sent_ms: int) -> None:
         imaging = any(not run.is_over for run in self.runs)
-        if is_stop and imaging and self._stop_said_ms is None:
-            self._stop_said_ms = sent_ms
+        if is_stop and imaging and self._stop_sent_ms is None:
+            self._stop_sent_ms = sent_ms
 
-    def _hear_stage_motion_command(self, _: Any, sent_ms: int) -> None:
-        said = self._stop_said_ms
-        if said is not None and self._stop_ms is None and sent_ms >= said:
-            self._stop_ms = float(sent_ms - said)
+    def _on_stage_motion_command(self, _: Any, sent_ms: int) -> None:
+        stop_ms = self._stop_sent_ms
+        if stop_ms is not None and self._stop_ms is None and sent_ms >= stop_ms:
+            self._stop_ms = float(sent_ms - stop_ms)
 
-    def _hear_buffer_status(self, message: Any, _: int) -> None:
+    def _on_buffer_status(self, message: Any, _: int) -> None:
         if message.queue_length != self._to_upload:
             self.quiet_since_s = time.monotonic()
         self._to_upload = message.queue_length

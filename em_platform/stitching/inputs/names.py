@@ -19,6 +19,8 @@ COMMON = (
     r"(?:^|[-_])(?P<row>\d+)[-_](?P<col>\d+)\.[A-Za-z]+$",
 )
 """Looked for in this order; case does not matter."""
+_MASK = re.compile(r"(?:^|[-_. ])masks?(?:[-_. ]|\d*\.)", re.IGNORECASE)
+"""A word of the name: masks beside the tiles, as of render or Fiji, are no tiles."""
 
 
 def claims(name: str, content: Any) -> bool:
@@ -65,12 +67,13 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
 
 
 def _images(names: Sequence[str]) -> list[str]:
-    """Without reference frames, and what the pipeline made of an image that is here."""
+    """Without references, masks, and tiles that the pipeline made of these images."""
     images = [
         n
         for n in names
         if n.lower().endswith(SUFFIXES)
         if n.partition(".")[0].lower() not in REFERENCES
+        if not _MASK.search(n)
     ]
     raw = {frame_stem(n) for n in images if not is_processed(n)}
     return [n for n in images if not is_processed(n) or frame_stem(n) not in raw]
@@ -91,7 +94,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     if not {"row", "col"} <= set(compiled.groupindex):
         raise ConfigError(
             f"--pattern {pattern!r}: found no row and col, expected {{row}} and "
-            "{{col}} or groups (?P<row>...) and (?P<col>...); add them"
+            "{col} or groups (?P<row>...) and (?P<col>...); add them"
         )
     return compiled
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.buffer.aloha_client import AlohaClient
-from em_platform.acquisition.buffer.hearing import Hearing
+from em_platform.acquisition.buffer.intake import Intake
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.reading import Reader
 from em_platform.acquisition.buffer.uploading import Uploader
@@ -72,11 +72,11 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 @pytest.fixture
 def hear(journal: Journal) -> Callable[..., None]:
     """Tell the journal one message, as `publish` tells all."""
-    hearing = Hearing(journal)
+    intake = Intake(journal)
 
     def tell(topic: str, *, sent_at: str = "1000", **fields: Any) -> None:
         body = fitting(topic, fields).model_dump(mode="json")
-        hearing.note([Message(topic, body, {"sent_at": sent_at})])
+        intake.note([Message(topic, body, {"sent_at": sent_at})])
 
     return tell
 

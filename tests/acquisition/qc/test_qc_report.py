@@ -77,4 +77,4 @@ def test_nobody_is_stopped_without_a_fresh_error(
 def test_without_a_broker_it_is_logged(tmp_path, caplog) -> None:
     settings = Settings(home=tmp_path, broker=BrokerSettings(port=reserve_port()))
     assert not report_checks(settings, "m-1", NOW, [check("seams")])
-    assert "was not told to stop at the end" in caplog.text
+    assert "did not get the stop at the end" in caplog.text

@@ -21,7 +21,7 @@ ONCE = Counter(dict.fromkeys(PER_TILE, 1))
 def tile(latency_ms: int = 50, *, passed: bool = True) -> TileRun:
     verdict_ms = SAVED_NS // 1_000_000 + latency_ms
     return TileRun(
-        saved_ns=SAVED_NS, verdict_ms=verdict_ms, passed=passed, said=Counter(ONCE)
+        saved_ns=SAVED_NS, verdict_ms=verdict_ms, passed=passed, messages=Counter(ONCE)
     )
 
 
@@ -88,7 +88,7 @@ def test_a_tile_without_a_verdict_is_not_good() -> None:
 
 def test_a_tile_published_twice_is_counted_and_not_good() -> None:
     run = montage()
-    run.tiles["a"].said["qc.tile"] = 3
+    run.tiles["a"].messages["qc.tile"] = 3
     assert report(run).montages[0].duplicates == 2
     assert not report(run).is_good
 

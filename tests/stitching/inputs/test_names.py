@@ -67,3 +67,20 @@ def test_what_the_pipeline_made_of_a_tile_is_not_one_more(tmp_path: Path) -> Non
     montage = open_montage(tmp_path, overlap=0.25)
     assert list(grid(montage)) == names
     assert montage.failures == ()
+
+
+@pytest.mark.parametrize("mask", ["mask.tif", "r0_c0_mask.tif", "Tile-Mask-2.tif"])
+def test_a_mask_beside_the_tiles_is_no_tile_and_no_failure(
+    tmp_path: Path, mask: str
+) -> None:
+    names = ["r0_c0.tif", "r0_c1.tif"]
+    write_tiles(tmp_path, [*names, mask])
+    montage = open_montage(tmp_path, overlap=0.25)
+    assert [tile.tile_id for tile in montage.tiles] == names
+    assert montage.failures == ()
+
+
+def test_a_pattern_without_row_is_refused_with_the_two_words(tmp_path: Path) -> None:
+    write_tiles(tmp_path, ["a.tif"])
+    with pytest.raises(ConfigError, match=r"expected \{row\} and \{col\} or groups"):
+        open_montage(tmp_path, pattern=r"(\d+)")

@@ -48,3 +48,49 @@ def test_the_page_sorts_by_a_heading_and_filters_by_words(tmp_path: Path) -> Non
         assert tab.locator(names).all_inner_texts() == ["a"]
         browser.close()
     assert asked == [made.urls[-1]]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_laptop_shows_the_errors_without_scrolling_sideways(tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    store = open_store(str(tmp_path))
+    for number, status in enumerate(("complete", "failed", "needs_review") * 3):
+        key = f"jrc_mus-granule-neurons-{number}.recon-1.em.fibsem-uint16.s2"
+        content = {
+            "source": "openorganelle",
+            "source_id": key,
+            "key": key,
+            "status": status,
+            "created_at": "2026-03-04T05:06:07+00:00",
+            "metadata": {
+                "core": {
+                    "description": "Cultured granule neurons of the mouse " * 4,
+                    "volume_shape": [16_384, 131_072, 131_072],
+                    "voxel_size_nm": [29.125, 4.03125, 4.03125],
+                    "data_type": "uint16",
+                    "modality": "SBF-SEM",
+                },
+                "technical": {"file_size_bytes": 981_000_000_000},
+                "quality": {"review_reasons": ["Missing: 2 of 16 tiles; image again."]},
+            },
+            "files": {"volume": store.url(f"volumes/openorganelle/{key}.zarr")},
+        }
+        name = layout.record("openorganelle", key)
+        store.write_bytes(name, json_bytes(content))
+    made = consolidate(store, CatalogSettings())
+    assert made.invalid
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"]
+        )
+        tab = browser.new_page(viewport={"width": 1390, "height": 900})
+        tab.goto(made.urls[-1])
+        for part in (":root", ".wide"):
+            room = tab.locator(part).evaluate("e => [e.scrollWidth, e.clientWidth]")
+            assert room[0] <= room[1], part
+        error = tab.locator("td.found li").first
+        assert error.is_visible()
+        place = error.bounding_box()
+        assert place is not None
+        assert place["x"] + place["width"] < 900
+        browser.close()

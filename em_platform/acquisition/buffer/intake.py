@@ -1,4 +1,4 @@
-"""From what is said on the bus, or lies beside the frames, into the journal."""
+"""From the bus, or from beside the frames, into the journal."""
 
 import json
 import logging
@@ -27,14 +27,14 @@ _DEVICES = ("camera.status", "scope.status")
 TOPICS = (RAW, *NOTED, *_DEVICES, "roi.current", "montage.status", COMPLETE)
 
 
-class Hearing:
-    """Writes what was heard; the same thing said twice changes nothing."""
+class Intake:
+    """Writes messages; the same one twice changes nothing."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._devices: dict[str, Any] = {}
 
-    def note(self, said: Sequence[Message]) -> None:
+    def note(self, messages: Sequence[Message]) -> None:
         """Write all of it in one commit.
 
         Raises
@@ -43,28 +43,28 @@ class Hearing:
             The journal cannot be written; nothing was.
         """
         with self._journal.writing() as cursor:
-            for each in said:
+            for each in messages:
                 self._note(cursor, each)
 
-    def _note(self, cursor: sqlite3.Cursor, said: Message) -> None:
-        if said.topic in _DEVICES:
-            self._devices[said.topic] = said.body
-        elif said.body["montage_id"] == "":
+    def _note(self, cursor: sqlite3.Cursor, message: Message) -> None:
+        if message.topic in _DEVICES:
+            self._devices[message.topic] = message.body
+        elif message.body["montage_id"] == "":
             return  # a frame for the operator's screen
-        elif said.topic == RAW:
-            self._note_frame(cursor, said)
-        elif said.topic in NOTED:
-            _note_tile(cursor, said)
-        elif said.topic == "roi.current":
-            _keep(cursor, "rois", said.body["montage_id"], said.body)
-        elif said.topic == COMPLETE:
-            _note_end(cursor, said)
-        elif said.body["state"] == "cancelled":
-            _note_cancelled(cursor, said)
+        elif message.topic == RAW:
+            self._note_frame(cursor, message)
+        elif message.topic in NOTED:
+            _note_tile(cursor, message)
+        elif message.topic == "roi.current":
+            _keep(cursor, "rois", message.body["montage_id"], message.body)
+        elif message.topic == COMPLETE:
+            _note_end(cursor, message)
+        elif message.body["state"] == "cancelled":
+            _note_cancelled(cursor, message)
 
-    def _note_frame(self, cursor: sqlite3.Cursor, said: Message) -> None:
-        tile_id, montage_id = said.body["tile_id"], said.body["montage_id"]
-        body = json.dumps(said.body)
+    def _note_frame(self, cursor: sqlite3.Cursor, message: Message) -> None:
+        tile_id, montage_id = message.body["tile_id"], message.body["montage_id"]
+        body = json.dumps(message.body)
         cursor.execute(
             "INSERT INTO tiles (tile_id, montage_id, acquisition_id, body, said_at, "
             "state) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
@@ -75,7 +75,7 @@ class Hearing:
                 montage_id,
                 safe_id(acquisition_of(tile_id)),
                 body,
-                _said_at(said),
+                _sent_at(message),
                 IMAGED,
                 IMAGED,
             ),
@@ -87,35 +87,35 @@ class Hearing:
             )
 
 
-def _note_tile(cursor: sqlite3.Cursor, said: Message) -> None:
+def _note_tile(cursor: sqlite3.Cursor, message: Message) -> None:
     cursor.execute(
         "INSERT OR REPLACE INTO notes SELECT :tile, :topic, :body WHERE NOT EXISTS "
         "(SELECT 1 FROM tiles WHERE tile_id = :tile AND state = :freed)",
         {
-            "tile": said.body["tile_id"],
-            "topic": said.topic,
-            "body": json.dumps(said.body),
+            "tile": message.body["tile_id"],
+            "topic": message.topic,
+            "body": json.dumps(message.body),
             "freed": FREED,
         },
     )
 
 
-def _note_end(cursor: sqlite3.Cursor, said: Message) -> None:
-    key = safe_id(said.body["acquisition_id"])
-    body = {**said.body, "ended_at": _said_at(said)}
+def _note_end(cursor: sqlite3.Cursor, message: Message) -> None:
+    key = safe_id(message.body["acquisition_id"])
+    body = {**message.body, "ended_at": _sent_at(message)}
     cursor.execute(
         "INSERT INTO montages (acquisition_id, montage_id, is_cancelled, body, said_at)"
         " VALUES (?, ?, 0, ?, ?) ON CONFLICT DO NOTHING",
-        (key, said.body["montage_id"], json.dumps(body), time.time()),
+        (key, message.body["montage_id"], json.dumps(body), time.time()),
     )
     if not cursor.rowcount:
         return
     cursor.executemany(
         "UPDATE tiles SET acquisition_id = ? WHERE tile_id = ?",
-        [(key, tile_id) for tile_id in said.body["tiles"]],
+        [(key, tile_id) for tile_id in message.body["tiles"]],
     )
-    _note_superseded(cursor, key, announced=said.body["tiles"])
-    log.info("buffer: %s has ended, %d tiles", key, len(said.body["tiles"]))
+    _note_superseded(cursor, key, announced=message.body["tiles"])
+    log.info("buffer: %s has ended, %d tiles", key, len(message.body["tiles"]))
 
 
 def _note_superseded(
@@ -133,22 +133,22 @@ def _note_superseded(
     )
 
 
-def _note_cancelled(cursor: sqlite3.Cursor, said: Message) -> None:
+def _note_cancelled(cursor: sqlite3.Cursor, message: Message) -> None:
     """Note the acquisitions of a montage that had begun and have no end.
 
-    One that began later than this was said is another try at the same montage.
+    One that began later than this was sent is another try at the same montage.
     """
-    reason = said.body.get("error_message") or "cancelled by the operator"
-    body = json.dumps({"reason": reason, "ended_at": _said_at(said)})
+    reason = message.body.get("error_message") or "cancelled by the operator"
+    body = json.dumps({"reason": reason, "ended_at": _sent_at(message)})
     cursor.execute(
         "INSERT INTO montages (acquisition_id, montage_id, is_cancelled, said_at, "
         "body) SELECT acquisition_id, montage_id, 1, ?, ? FROM tiles "
         "WHERE montage_id = ? GROUP BY acquisition_id HAVING min(said_at) <= ? "
         "ON CONFLICT DO NOTHING",
-        (time.time(), body, said.body["montage_id"], _said_at(said)),
+        (time.time(), body, message.body["montage_id"], _sent_at(message)),
     )
     if cursor.rowcount > 0:
-        log.info("buffer: montage %s: %s", said.body["montage_id"], reason)
+        log.info("buffer: montage %s: %s", message.body["montage_id"], reason)
 
 
 def _keep(cursor: sqlite3.Cursor, table: str, montage_id: str, body: Any) -> None:
@@ -157,7 +157,7 @@ def _keep(cursor: sqlite3.Cursor, table: str, montage_id: str, body: Any) -> Non
     )
 
 
-def _said_at(said: Message) -> float:
+def _sent_at(message: Message) -> float:
     """When it was sent, in seconds since 1970."""
-    sent_ms = said.headers.get("sent_at", "")
+    sent_ms = message.headers.get("sent_at", "")
     return int(sent_ms) / 1000 if sent_ms.isdecimal() else time.time()
