@@ -21,6 +21,8 @@ WRITES: dict[tuple[str, str], str] = {
     ("stitch", "output"): "image",
     ("stitch", "report"): "file",
     ("stitch", "previews"): "pictures",
+    ("convert", "output"): "image",
+    ("export", "target"): "file",
     ("acquire", "report_path"): "file",
     ("acquire", "draw"): "file",
     ("catalog schema", "target"): "file",
@@ -37,6 +39,8 @@ WRITES: dict[tuple[str, str], str] = {
 READS = {
     *(("stitch", name) for name in ("source", "image", "lens", "config")),
     ("acquire", "profile"),
+    ("convert", "source"),
+    ("export", "image"),
     *(
         (f"catalog {name}", "paths")
         for name in (
@@ -192,6 +196,25 @@ def test_stitch_puts_no_report_and_no_pictures_over_others(
     target, mosaic = FOREIGN[place](tiles), tmp_path / "m.zarr"
     refused("stitch", str(tiles), "--output", str(mosaic), option, str(target))
     assert not mosaic.exists()  # said before any work is done
+
+
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)], ids=["", "overwrite"])
+@pytest.mark.parametrize("place", FOREIGN)
+def test_convert_and_export_put_nothing_over_others(
+    tiles: Path,
+    refused: Callable[..., str],
+    place: str,
+    overwrite: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = FOREIGN[place](tiles)
+    refused("convert", str(tiles / "t0.tif"), str(target), *overwrite)
+    mosaic = str(tmp_path / "m.zarr")
+    assert run("convert", str(tiles / "t0.tif"), mosaic, capsys=capsys)[0] == 0
+    refused("export", mosaic, str(target), *overwrite)
+    (tiles / "t9.png").write_bytes(b"a picture of others")
+    refused("export", mosaic, str(tiles / "t9.png"), *overwrite)
 
 
 def test_what_stitch_made_it_makes_again_and_for_others_only_when_asked(

@@ -17,6 +17,8 @@ USER_COMMANDS = {
     "stitch": "stitch a folder or list of tiles into an OME-Zarr mosaic",
     "ingest": "fetch public data into volumes and the catalog",
     "inspect": "shape, type, voxel size and tags of an image",
+    "convert": "write any image file or volume as an OME-Zarr",
+    "export": "write a mosaic or volume as TIFF or PNG",
     "catalog": "list, search, check, consolidate and export catalog records",
     "view": "open a mosaic or volume in the browser (Neuroglancer)",
     "config": "show all settings and their values",

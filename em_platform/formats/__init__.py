@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from em_platform.formats.chunked.store import ChunkStore, chunk_store
     from em_platform.formats.chunked.volume import Crop
+    from em_platform.formats.conversion import convert, export
     from em_platform.formats.http import served
     from em_platform.formats.image import SUFFIXES, ImageHeader, read_header, read_image
     from em_platform.formats.image_output import forget_unfinished
@@ -64,6 +65,7 @@ _MODULES = {
     "chunked.open": "chunked_format level_paths list_levels open_chunked",
     "chunked.store": "ChunkStore chunk_store",
     "chunked.volume": "Crop",
+    "conversion": "convert export",
     "http": "served",
     "image": "SUFFIXES ImageHeader read_header read_image",
     "image_output": "forget_unfinished",
@@ -100,11 +102,13 @@ __all__ = [
     "chunk_store",
     "chunked_format",
     "compose_affine",
+    "convert",
     "count_chunks",
     "decode_label_block",
     "describe",
     "described",
     "encode_tiff",
+    "export",
     "extent_nm",
     "folders",
     "forget_unfinished",

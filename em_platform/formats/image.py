@@ -1,4 +1,4 @@
-"""One grey image from a TIFF, PNG, JPEG or MRC file, told apart by its first bytes.
+"""One grey image from a TIFF, PNG, JPEG or MRC file, known by its first bytes.
 
 `name.mrc#12` is image 12 of a stack, `name.zarr/0` level 0 of an OME-Zarr image.
 """

@@ -69,8 +69,8 @@ def read_mdoc_montage(text: str, uri: str) -> MdocMontage:
 def _parse(text: str, uri: str) -> Any:
     from mdocfile.data_models import Mdoc
 
-    said = logging.getLogger("mdocfile")
-    level, said.level = said.level, logging.ERROR
+    logger = logging.getLogger("mdocfile")
+    level, logger.level = logger.level, logging.ERROR
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -83,7 +83,7 @@ def _parse(text: str, uri: str) -> Any:
             uri=uri,
         ) from error
     finally:
-        said.level = level
+        logger.level = level
 
 
 def _piece(section: Any) -> MdocPiece:

@@ -1,4 +1,4 @@
-"""Any supported image as a volume, told apart by its content and not by its name.
+"""Any supported image as a volume, known by its content and not by its name.
 
 One table, `FORMATS`, has a line for each file format: adding one takes its reader and
 that line (docs/how-to/add-a-format.md).

@@ -111,7 +111,7 @@ def zeiss_scale(text: str, *, columns: int) -> SemScale:
     the image's width; `AP_IMAGE_PIXEL_SIZE` is that of the image, with fewer digits.
     """
     lines = text.splitlines()
-    said = {
+    fields = {
         name: re.split("[=:]", line, maxsplit=1)[1].strip()
         for name, line in pairwise(lines)
         if name[:3] in ("AP_", "DP_", "SV_") and re.search("[=:]", line)
@@ -119,19 +119,20 @@ def zeiss_scale(text: str, *, columns: int) -> SemScale:
     size = nm_of(_number(lines[3]) if len(lines) > 3 else 0.0, "m")
     if size is not None and columns > 0:
         size = rounded(size * _ZEISS_SCREEN_PX / columns)
-    stated = _measured_nm(said.get("AP_IMAGE_PIXEL_SIZE", ""))
+    stated = _measured_nm(fields.get("AP_IMAGE_PIXEL_SIZE", ""))
     if stated and (size is None or abs(size / stated - 1) > 0.01):
         size = stated
     tags = _filled(
         {
-            "microscope": said.get("DP_SEM", "") or said.get("SV_SERIAL_NUMBER", ""),
-            "voltage_v": _volts(said.get("AP_ACTUALKV", "")),
-            "working_distance_mm": _millimetres(said.get("AP_WD", "")),
-            "detector": said.get("DP_DETECTOR_CHANNEL", ""),
-            "magnification": _magnification(said.get("AP_MAG", "")),
-            "dwell_time_us": _microseconds(said.get("DP_DWELL_TIME", "")),
-            "imaging_date": _iso(said.get("AP_DATE", ""), "%d %b %Y"),
-            "imaging_time": said.get("AP_TIME", ""),
+            "microscope": fields.get("DP_SEM", "")
+            or fields.get("SV_SERIAL_NUMBER", ""),
+            "voltage_v": _volts(fields.get("AP_ACTUALKV", "")),
+            "working_distance_mm": _millimetres(fields.get("AP_WD", "")),
+            "detector": fields.get("DP_DETECTOR_CHANNEL", ""),
+            "magnification": _magnification(fields.get("AP_MAG", "")),
+            "dwell_time_us": _microseconds(fields.get("DP_DWELL_TIME", "")),
+            "imaging_date": _iso(fields.get("AP_DATE", ""), "%d %b %Y"),
+            "imaging_time": fields.get("AP_TIME", ""),
         }
     )
     return SemScale(
@@ -141,52 +142,54 @@ def zeiss_scale(text: str, *, columns: int) -> SemScale:
 
 def tescan_scale(sections: Mapping[str, Mapping[str, str]], *, tag: str) -> SemScale:
     """What Tescan writes, in its tag or beside the image; lengths in m, times in s."""
-    said: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for name, value in re.findall(r"(?m)([A-Za-z]\w*)=([^\r\n\0]*)", tag):
-        said.setdefault(name, value)
+        fields.setdefault(name, value)
     for section in ("SEM", "FIB", "MAIN"):
-        said |= sections.get(section, {})
+        fields |= sections.get(section, {})
     tags = _filled(
         {
-            "microscope": said.get("Device", ""),
-            "voltage_v": _number(said.get("HV", "") or said.get("AcceleratorVoltage")),
-            "working_distance_mm": _scaled(said.get("WD", ""), 1e3),
-            "detector": said.get("Detector", "") or said.get("Detector0", ""),
-            "magnification": _number(said.get("Magnification", "")),
-            "dwell_time_us": _scaled(said.get("DwellTime", ""), 1e6),
-            "imaging_date": _iso(said.get("Date", ""), "%Y-%m-%d"),
-            "imaging_time": said.get("Time", ""),
-            "info_bar_rows": int(_number(said.get("ImageStripSize", ""))),
+            "microscope": fields.get("Device", ""),
+            "voltage_v": _number(
+                fields.get("HV", "") or fields.get("AcceleratorVoltage")
+            ),
+            "working_distance_mm": _scaled(fields.get("WD", ""), 1e3),
+            "detector": fields.get("Detector", "") or fields.get("Detector0", ""),
+            "magnification": _number(fields.get("Magnification", "")),
+            "dwell_time_us": _scaled(fields.get("DwellTime", ""), 1e6),
+            "imaging_date": _iso(fields.get("Date", ""), "%Y-%m-%d"),
+            "imaging_time": fields.get("Time", ""),
+            "info_bar_rows": int(_number(fields.get("ImageStripSize", ""))),
         }
     )
-    sizes = (said.get("PixelSizeY", ""), said.get("PixelSizeX", ""))
+    sizes = (fields.get("PixelSizeY", ""), fields.get("PixelSizeX", ""))
     return SemScale(dialect="Tescan", voxel_size_nm=_plane(*sizes), tags=tags)
 
 
 def openfibsem_scale(description: str) -> SemScale | None:
     """What OpenFIBSEM writes as JSON; None where it is JSON of somebody else."""
     with suppress(ValueError, RecursionError):
-        said = json.loads(description)
-        if isinstance(said, dict) and isinstance(said.get("pixel_size"), dict):
-            return _openfibsem(said)
+        fields = json.loads(description)
+        if isinstance(fields, dict) and isinstance(fields.get("pixel_size"), dict):
+            return _openfibsem(fields)
     return None
 
 
-def hitachi_scale(said: Mapping[str, str]) -> SemScale:
+def hitachi_scale(fields: Mapping[str, str]) -> SemScale:
     """What Hitachi writes into the text beside the image; the pixel's size in nm."""
-    size = nm_of(_number(said.get("PixelSize", "")), "nm")
+    size = nm_of(_number(fields.get("PixelSize", "")), "nm")
     tags = _filled(
         {
-            "microscope": said.get("InstructName", "")
-            or said.get("InstrumentName", ""),
-            "voltage_v": _number(said.get("AcceleratingVoltage", "").split(" ")[0]),
+            "microscope": fields.get("InstructName", "")
+            or fields.get("InstrumentName", ""),
+            "voltage_v": _number(fields.get("AcceleratingVoltage", "").split(" ")[0]),
             "working_distance_mm": _scaled(
-                said.get("WorkingDistance", "").split(" ")[0], 1e-3
+                fields.get("WorkingDistance", "").split(" ")[0], 1e-3
             ),
-            "detector": said.get("SignalName", ""),
-            "magnification": _number(said.get("Magnification", "")),
-            "imaging_date": _iso(said.get("Date", ""), "%m/%d/%Y", "%Y/%m/%d"),
-            "imaging_time": said.get("Time", ""),
+            "detector": fields.get("SignalName", ""),
+            "magnification": _number(fields.get("Magnification", "")),
+            "imaging_date": _iso(fields.get("Date", ""), "%m/%d/%Y", "%Y/%m/%d"),
+            "imaging_time": fields.get("Time", ""),
         }
     )
     voxel = (0.0, size, size) if size else None
@@ -196,34 +199,37 @@ def hitachi_scale(said: Mapping[str, str]) -> SemScale:
 def jeol_scale(text: str) -> SemScale:
     """What JEOL writes into the text beside: a bar's length, and its pixels."""
     pairs = (line.lstrip("$").split(maxsplit=1) for line in text.splitlines())
-    said = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
-    bar_nm = _measured_nm(said.get("SM_MICRON_MARKER", ""))
-    bar_px = _number(said.get("SM_MICRON_BAR"))
+    fields = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+    bar_nm = _measured_nm(fields.get("SM_MICRON_MARKER", ""))
+    bar_px = _number(fields.get("SM_MICRON_BAR"))
     size = rounded(bar_nm / bar_px) if bar_nm and bar_px > 0 else None
     tags = _filled(
         {
-            "microscope": said.get("CM_INSTRUMENT", ""),
-            "voltage_v": _scaled(said.get("CM_ACCEL_VOLT"), 1e3),
-            "working_distance_mm": _number(said.get("SM_WD")),
-            "detector": said.get("CM_SIGNAL", ""),
-            "magnification": _number(said.get("CM_MAG")),
-            "imaging_date": _iso(said.get("CM_DATE", ""), "%Y/%m/%d", "%m/%d/%Y"),
-            "imaging_time": said.get("CM_TIME", ""),
+            "microscope": fields.get("CM_INSTRUMENT", ""),
+            "voltage_v": _scaled(fields.get("CM_ACCEL_VOLT"), 1e3),
+            "working_distance_mm": _number(fields.get("SM_WD")),
+            "detector": fields.get("CM_SIGNAL", ""),
+            "magnification": _number(fields.get("CM_MAG")),
+            "imaging_date": _iso(fields.get("CM_DATE", ""), "%Y/%m/%d", "%m/%d/%Y"),
+            "imaging_time": fields.get("CM_TIME", ""),
         }
     )
     voxel = (0.0, size, size) if size else None
     return SemScale(dialect="JEOL", voxel_size_nm=voxel, tags=tags)
 
 
-def _openfibsem(said: Mapping[str, Any]) -> SemScale:
-    image, state = _mapping(said.get("image")), _mapping(said.get("microscope_state"))
+def _openfibsem(fields: Mapping[str, Any]) -> SemScale:
+    image, state = (
+        _mapping(fields.get("image")),
+        _mapping(fields.get("microscope_state")),
+    )
     beam_name = str(image.get("beam_type", "ELECTRON")).upper()
     beam = _mapping(state.get("ion_beam" if "ION" == beam_name else "electron_beam"))
     clock = _number(state.get("timestamp"))
-    size = said["pixel_size"]
+    size = fields["pixel_size"]
     tags = _filled(
         {
-            "microscope": str(_mapping(said.get("system")).get("name") or ""),
+            "microscope": str(_mapping(fields.get("system")).get("name") or ""),
             "voltage_v": _number(beam.get("voltage")),
             "working_distance_mm": _scaled(beam.get("working_distance"), 1e3),
             "dwell_time_us": _scaled(image.get("dwell_time"), 1e6),

@@ -49,20 +49,20 @@ def imagej_scale(
     description: str, *, per_unit: tuple[float, float], unit: int
 ) -> TiffScale:
     """What ImageJ's description says; `per_unit` are pixels a unit along y and x."""
-    said = {
+    fields = {
         found[1].strip(): found[2].strip()
         for line in description.replace("\\n", "\n").splitlines()
         if (found := _PAIR.match(line))
     }
-    own = said.get("unit", "")
+    own = fields.get("unit", "")
     y, x = (nm_of(1 / count, own) if count > 0 else None for count in per_unit)
     if not own and unit in (_INCH, _CENTIMETRE):
         plain = resolution_nm(per_unit, unit=unit)
         y, x = plain[1:] if plain else (None, None)
-    z = nm_of(_number(said.get("spacing", "")), own)
-    images = int(_number(said.get("images", "1")))
+    z = nm_of(_number(fields.get("spacing", "")), own)
+    images = int(_number(fields.get("images", "1")))
     axes = tuple(
-        int(_number(said.get(name, "1"))) for name in ("channels", "slices", "frames")
+        int(_number(fields.get(name, "1"))) for name in ("channels", "slices", "frames")
     )
     if axes == (1, 1, 1):
         axes = (1, images, 1)

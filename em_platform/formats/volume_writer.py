@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -55,6 +55,8 @@ def write_volume(
     attributes: dict[str, Any] | None = None,
     pooling: Pooling = "mean",
     storage_options: dict[str, Any] | None = None,
+    inputs: Iterable[str] = (),
+    overwrite: bool = False,
     run: Run = map,
     progress: Callable[[int], None] | None = None,
     keep: Callable[[WrittenVolume], None] | None = None,
@@ -82,6 +84,8 @@ def write_volume(
         `nearest` for labels.
     storage_options
         Of the fsspec file system, for example `client_kwargs`.
+    inputs, overwrite
+        As in `storage.guard.check_output`.
     run
         A map over the units of work; `volume` goes to its workers.
     progress
@@ -115,12 +119,14 @@ def write_volume(
         kind=pooling,
         origin=info.origin_nm,
     ) | (attributes or {})
-    inputs = (info.shape, dtype.str, layout, settings.compression_level, metadata)
+    made_from = (info.shape, dtype.str, layout, settings.compression_level, metadata)
     with image_output(
         target,
         product,
-        fingerprint=_digest(inputs, pooling, fingerprint),
+        fingerprint=_digest(made_from, pooling, fingerprint),
         options=storage_options,
+        inputs=inputs,
+        overwrite=overwrite,
     ) as work:
         if (stands := work.result()) is not None:
             return _kept(WrittenVolume.model_validate_json(stands), work, keep)

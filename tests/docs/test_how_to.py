@@ -28,3 +28,12 @@ def test_use_the_command_line(
         tmp_path,
         environment=environment,
     )
+
+
+@pytest.mark.parametrize("page", ["convert-and-export", "add-a-format"])
+def test_formats(
+    repository: Path, tmp_path: Path, environment: dict[str, str], page: str
+) -> None:
+    run_page(
+        repository / f"docs/how-to/{page}.md", tmp_path, environment=environment
+    )

@@ -67,12 +67,12 @@ class PlatformUnderTest:
                 stderr=subprocess.STDOUT,
             )
         if check_loaded:
-            wait_until(self.is_loaded, timeout_s=120, what=self.said)
+            wait_until(self.is_loaded, timeout_s=120, what=self.output)
 
     def is_loaded(self) -> bool:
         """Whether the web UI knows the sensors."""
         assert self.process is not None
-        assert self.process.poll() is None, self.said()
+        assert self.process.poll() is None, self.output()
         query = (
             "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
         )
@@ -81,7 +81,7 @@ class PlatformUnderTest:
         except SourceUnavailable:
             return False
 
-    def said(self) -> str:
+    def output(self) -> str:
         """What `up` printed."""
         return (self.home / "up.out").read_text()
 

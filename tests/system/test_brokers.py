@@ -158,12 +158,12 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 
 def hear_all(settings: BrokerSettings, count: int) -> list[list[str]]:
     """What two subscribers hear of `count` messages."""
-    heard: list[list[str]] = [[], []]
+    received: list[list[str]] = [[], []]
     with ExitStack() as stack:
         buses = [stack.enter_context(Bus(settings, f"b{n}")) for n in range(3)]
         for bus in buses:
             bus.connect(30)
-        for bus, kept in zip(buses, heard, strict=False):
+        for bus, kept in zip(buses, received, strict=False):
 
             def keep(message: Any, _: Any, kept: list[str] = kept) -> None:
                 kept.append(message.reason)
@@ -172,8 +172,8 @@ def hear_all(settings: BrokerSettings, count: int) -> list[list[str]]:
         for number in range(count):
             buses[2].publish("qc.status", status="GOOD", reason=f"{number}:ü\\")
         buses[2].flush()
-        wait_until(lambda: all(len(kept) >= count for kept in heard))
-    return heard
+        wait_until(lambda: all(len(kept) >= count for kept in received))
+    return received
 
 
 def test_the_bus_fans_out_over_rabbitmq_and_tells_a_wrong_password(
@@ -192,7 +192,7 @@ def test_the_bus_fans_out_over_activemq_and_survives_its_restart(
     activemq: Server,
 ) -> None:
     expected = [f"{number}:ü\\" for number in range(200)]
-    heard: list[str] = []
+    received: list[str] = []
     with ExitStack() as stack:
         sender, receiver = (
             stack.enter_context(Bus(activemq.settings, name, send_timeout_s=60))
@@ -202,13 +202,13 @@ def test_the_bus_fans_out_over_activemq_and_survives_its_restart(
             assert hear_all(activemq.settings, 200) == [expected, expected]
             sender.connect(30)
             receiver.connect(30)
-            receiver.subscribe("qc.status", lambda m, _: heard.append(m.reason))
+            receiver.subscribe("qc.status", lambda m, _: received.append(m.reason))
             sender.publish("qc.status", status="GOOD", reason="before")
-            wait_until(lambda: heard == ["before"])
+            wait_until(lambda: received == ["before"])
         say = threading.Thread(
             target=lambda: sender.publish("qc.status", status="GOOD", reason="during")
         )
         say.start()
         with activemq.running():
             say.join()
-            wait_until(lambda: heard[1:] == ["during"])
+            wait_until(lambda: received[1:] == ["during"])

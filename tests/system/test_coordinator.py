@@ -20,7 +20,7 @@ from tests.ports import reserve_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
-HEARD = (
+TOPICS = (
     "tile.raw",
     "montage.complete",
     "montage.status",
@@ -39,10 +39,10 @@ class Desk:
     def __init__(self, bus: Bus, settings: Settings) -> None:
         self.settings = settings
         self.bus = bus
-        self.heard: list[tuple[float, str, Any]] = []
+        self.received: list[tuple[float, str, Any]] = []
         bus.subscribe_many(
-            HEARD,
-            lambda m, h: self.heard.append((time.monotonic(), h["topic"], m)),
+            TOPICS,
+            lambda m, h: self.received.append((time.monotonic(), h["topic"], m)),
         )
 
     def image(self, montage_id: str, rows: int, columns: int) -> None:
@@ -53,15 +53,15 @@ class Desk:
     def of(self, topic: str, montage_id: str = "") -> list[Any]:
         return [
             m
-            for _, name, m in list(self.heard)
+            for _, name, m in list(self.received)
             if name == topic and montage_id in ("", getattr(m, "montage_id", ""))
         ]
 
     def wait(self, topic: str, accept: Callable[[Any], bool], since: int = 0) -> float:
-        """When it was said."""
+        """When it was published."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
-            for when, name, message in self.heard[since:]:
+            for when, name, message in self.received[since:]:
                 if name == topic and accept(message):
                     return when
             time.sleep(0.01)
@@ -88,8 +88,8 @@ class Desk:
         folder = self.settings.home / "frames" / montage_id
         bodies = {path.stem for path in folder.glob("*_*_*.json")}
         frames = {path.stem for path in folder.glob("*_*_*.tiff")}
-        said = {m.tile_id for m in self.of("tile.raw", montage_id)}
-        assert bodies == frames == said == set(done[0].tiles)
+        published = {m.tile_id for m in self.of("tile.raw", montage_id)}
+        assert bodies == frames == published == set(done[0].tiles)
         written = json.loads(
             (folder / f"{done[0].acquisition_id}.complete.json").read_bytes()
         )
@@ -102,7 +102,7 @@ def rig(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Settings, Supervisor]]:
     home = tmp_path_factory.mktemp("coordinator")
-    told = export(
+    environment = export(
         {
             "broker.port": str(reserve_port()),
             "acquisition.request_timeout_s": "3",
@@ -111,9 +111,9 @@ def rig(
             "acquisition.coordinator.preview_s": "0",
         }
     )
-    settings = load_settings(environment={**told, "EM_HOME": str(home)})
+    settings = load_settings(environment={**environment, "EM_HOME": str(home)})
     wanted = ("scope", "stage", "camera", "coordinator")
-    with running_rig(settings, environment=told, wanted=wanted) as supervisor:
+    with running_rig(settings, environment=environment, wanted=wanted) as supervisor:
         tending = threading.Thread(target=supervisor.run)
         tending.start()
         yield settings, supervisor
@@ -160,15 +160,15 @@ def test_stop_now_reaches_the_stage_and_the_column(
 ) -> None:
     desk.image("s-1", 12, 12)
     desk.wait_tile("s-1", 3)
-    since = len(desk.heard)
+    since = len(desk.received)
     said_s = time.monotonic()
     desk.bus.publish("qc.status", status="STOP_NOW", reason="the beam drifts")
     halted_s = desk.wait("scope.status", lambda m: m.screen == "down", since)
     desk.wait_montage("s-1", "error", since)
     record_property("stop_now_ms", round((halted_s - said_s) * 1000))
-    desk.wait("stage.motion.status", lambda m: not m.in_motion, len(desk.heard))
+    desk.wait("stage.motion.status", lambda m: not m.in_motion, len(desk.received))
     tiles = len(desk.of("tile.raw", "s-1"))
-    desk.wait("state.current", lambda m: "Stopped" in m.state, len(desk.heard))
+    desk.wait("state.current", lambda m: "Stopped" in m.state, len(desk.received))
     assert len(desk.of("tile.raw", "s-1")) == tiles < 144
     desk.bus.publish("ui.run", cancel=True)
     desk.wait_montage("s-1", "cancelled", since)
@@ -179,7 +179,7 @@ def test_a_coordinator_that_is_ended_rests_and_shuts_the_beam_off(
 ) -> None:
     desk.image("e-1", 8, 8)
     desk.wait_tile("e-1", 3)
-    since = len(desk.heard)
+    since = len(desk.received)
     os.kill(rig[1].pids["coordinator"], signal.SIGTERM)
     desk.wait("scope.status", lambda m: m.screen == "down", since)
     desk.wait_montage("e-1", "paused", since)

@@ -14,7 +14,7 @@ def test_the_demo_ends_with_an_error_when_a_check_fails(
 ) -> None:
     with make_platform(tmp_path / "home") as platform:
         strict = {"EM_STITCHING__QUALITY__MIN_FOCUS": "1"}
-        told = subprocess.run(
+        done = subprocess.run(
             (
                 *(sys.executable, "-m", "em_platform", "demo", "montages", "--exit"),
                 *("--montages", "1", "--home", str(platform.home)),
@@ -24,6 +24,6 @@ def test_the_demo_ends_with_an_error_when_a_check_fails(
             text=True,
             timeout=550,
         )
-        assert told.returncode == 1, told.stdout + told.stderr
-        assert "NOT all is as it should be" in told.stdout
-        assert "ERROR: " in told.stdout
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "NOT all is as it should be" in done.stdout
+        assert "ERROR: " in done.stdout

@@ -50,16 +50,16 @@ def whole(platform) -> subprocess.CompletedProcess[str]:
 def test_the_demo_makes_two_montages_and_five_volumes_and_checks_them(
     platform, whole: subprocess.CompletedProcess[str]
 ) -> None:
-    said = whole.stdout
-    assert whole.returncode == 0, said + whole.stderr
-    assert "all checks passed" in said
-    assert said.count("12 of 12") == 2
-    assert len(re.findall(r"│ 4 of 4 +│ verified", said)) == 2
+    output = whole.stdout
+    assert whole.returncode == 0, output + whole.stderr
+    assert "all checks passed" in output
+    assert output.count("12 of 12") == 2
+    assert len(re.findall(r"│ 4 of 4 +│ verified", output)) == 2
     assert len(list(platform.home.glob("data/montages/*/mosaic.zarr/zarr.json"))) == 2
     assert len(list(platform.home.glob("data/records/acquisition/*.json"))) == 2
 
-    assert len(re.findall(r"7 of 7 +complete", said)) == len(SOURCES)
-    assert re.search(r"\d+ requests fetched [\d.]+ MB of image data", said)
+    assert len(re.findall(r"7 of 7 +complete", output)) == len(SOURCES)
+    assert re.search(r"\d+ requests fetched [\d.]+ MB of image data", output)
     for source in SOURCES:
         [volume] = platform.home.glob(f"data/volumes/{source}/*.zarr/zarr.json")
         assert volume.is_file()
@@ -75,11 +75,11 @@ class Serving:
     """A demo on a terminal, which serves until Ctrl-C."""
 
     process: subprocess.Popen[bytes]
-    heard: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
 
     @property
-    def said(self) -> str:
-        return "".join(self.heard)
+    def output(self) -> str:
+        return "".join(self.received)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def serving(
     def hear() -> None:
         try:
             while piece := os.read(ours, 4096):
-                serving.heard.append(piece.decode(errors="replace"))
+                serving.received.append(piece.decode(errors="replace"))
         except OSError:
             return  # the other end is closed
 
@@ -114,10 +114,10 @@ def serving(
     try:
         wait_until(
             lambda: (
-                "serving until Ctrl-C" in serving.said or process.poll() is not None
+                "serving until Ctrl-C" in serving.output or process.poll() is not None
             ),
             timeout_s=240,
-            what=lambda: serving.said,
+            what=lambda: serving.output,
         )
         yield serving
     finally:
@@ -128,8 +128,8 @@ def serving(
 
 
 def test_running_again_fetches_nothing(serving: Serving) -> None:
-    assert "nothing was fetched: every item was there already" in serving.said
-    assert "all checks passed" in serving.said
+    assert "nothing was fetched: every item was there already" in serving.output
+    assert "all checks passed" in serving.output
 
 
 def test_a_backfill_from_the_command_line_brings_its_partitions(
@@ -141,7 +141,7 @@ def test_a_backfill_from_the_command_line_brings_its_partitions(
             lambda: instance.has_dynamic_partition("epfl_files", "training"),
             timeout_s=60,
         )
-    told = subprocess.run(
+    done = subprocess.run(
         (
             *(sys.executable, "-m", "dagster", "job", "backfill"),
             *("-w", str(home / "workspace.yaml"), "-l", "em_platform"),
@@ -153,7 +153,7 @@ def test_a_backfill_from_the_command_line_brings_its_partitions(
         text=True,
         timeout=120,
     )
-    assert told.returncode == 0, told.stderr
+    assert done.returncode == 0, done.stderr
     with platform.instance() as instance:
 
         def is_done() -> bool:

@@ -1,6 +1,6 @@
 """Faults that need settings, a source or a disk of their own; the ingest in process.
 
-What a published checksum tells, and what is not told without one; DVID that is busy or
+What a published checksum shows, and what stays unseen without one; DVID that is busy or
 refuses; neuPrint without a right token; a disk that is full; files that are replaced.
 """
 
@@ -63,8 +63,8 @@ class Ingest:
         named = {
             f"ingest.{name.replace('__', '.')}": value for name, value in own.items()
         }
-        told = {**self.world.settings, **FAST, **named, "home": str(self.home)}
-        return load_settings(overrides=told)
+        overrides = {**self.world.settings, **FAST, **named, "home": str(self.home)}
+        return load_settings(overrides=overrides)
 
     def __call__(self, source: str, *keys: str, **own: str) -> list[ItemOutcome]:
         settings = self.settings(**own)
@@ -222,8 +222,8 @@ def test_a_token_that_neuprint_does_not_take_fails_the_crop_and_its_outage_does_
     token = world.settings["ingest.flyem.neuprint_token"]
     world.faults.add(Fault("status", site="neuprint"))
     ingest.completes("flyem", CROP, flyem__neuprint_token=token)
-    told = ingest.record("flyem", CROP).model_dump_json()
-    assert "did not answer: flyem: " in told
+    record = ingest.record("flyem", CROP).model_dump_json()
+    assert "did not answer: flyem: " in record
 
 
 def test_a_file_that_the_disk_does_not_take_fails_alone(

@@ -85,8 +85,8 @@ class Done:
     """What an ingest in a home has finished."""
 
     def __init__(self, world: World, command: Command) -> None:
-        told = {**world.settings, **SMALL, "home": str(command.home)}
-        settings = load_settings(overrides=told)
+        overrides = {**world.settings, **SMALL, "home": str(command.home)}
+        settings = load_settings(overrides=overrides)
         self.home, self.data = command.home, command.data
         self.units = {name: _units(name, settings) for name in ARRAYS}
 

@@ -143,7 +143,7 @@ def state(platform) -> str:
             f"{run.run_id[:8]} {run.tags.get('dagster/partition')} {run.status.value}"
             for run in instance.get_runs()
         ]
-    return "\n".join([*lines, platform.said()])
+    return "\n".join([*lines, platform.output()])
 
 
 def assert_each_montage_is_there_once(platform) -> None:

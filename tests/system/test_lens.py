@@ -31,15 +31,15 @@ LENS_PX, TILES = 6, 9
 def acquire(settings: Settings, bus: Bus, number: int, *, overlap: float) -> None:
     """Image a montage, and have the online pipeline process its tiles."""
     region = roi_of(f"m-{number}", number, 3, 3, overlap, settings)
-    heard = begin(bus, settings, [region])
+    received = begin(bus, settings, [region])
     folder = frames_folder(settings) / region["montage_id"]
     wait_until(
         lambda: (
-            [run.state for run in heard.runs] == ["completed"]
+            [run.state for run in received.runs] == ["completed"]
             and len(list(folder.glob("*.processed.tiff"))) == TILES
         ),
         timeout_s=120,
-        what=lambda: str(heard.runs),
+        what=lambda: str(received.runs),
     )
 
 

@@ -49,14 +49,14 @@ SOURCES = ("coordinator", "scope", "stage", "camera", "acquire")
 class Tap:
     """Every body on the bus, as it is, with its topic and headers."""
 
-    heard: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    received: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
     def on_message(self, frame: Any) -> None:
         topic = frame.headers["subscription"]
-        self.heard.append((topic, frame.body, dict(frame.headers)))
+        self.received.append((topic, frame.body, dict(frame.headers)))
 
     def of(self, topic: str) -> list[dict[str, Any]]:
-        return [json.loads(body) for name, body, _ in self.heard if name == topic]
+        return [json.loads(body) for name, body, _ in self.received if name == topic]
 
 
 class _Listener(stomp.ConnectionListener):
@@ -98,8 +98,8 @@ def recorded(port: int, path: Path) -> Iterator[None]:
         assert process.poll() is None, process.communicate()
         yield
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert said.decode() == "", "pigeon complained about a message"
+        _, output = process.communicate(timeout=60)
+    assert output.decode() == "", "pigeon complained about a message"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,19 +111,19 @@ class Done:
     recording: list[dict[str, Any]]
     tap: Tap
     report: LiveReport
-    said: str
+    output: str
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     folder = tmp_path_factory.mktemp("live")
-    told = export(
+    environment = export(
         {**SMALL, "home": str(folder / "home"), "broker.port": str(reserve_port())}
     )
-    settings = load_settings(environment=told)
+    settings = load_settings(environment=environment)
     recording, report = folder / "session.json", folder / "report.json"
     with (
-        running_rig(settings, environment=told, wanted=()),
+        running_rig(settings, environment=environment, wanted=()),
         tapped(settings.broker.port) as (tap, _),
         recorded(settings.broker.port, recording),
     ):
@@ -134,20 +134,20 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
                 *("--rows", str(ROWS), "--columns", str(COLUMNS)),
                 *("--exit", "--report", str(report)),
             ),
-            env={**os.environ, **told},
+            env={**os.environ, **environment},
             capture_output=True,
             text=True,
             timeout=300,
         )
-        said = ended.stdout + ended.stderr
-        assert ended.returncode == 0, said + logs(settings)
+        output = ended.stdout + ended.stderr
+        assert ended.returncode == 0, output + logs(settings)
     yield Done(
         settings=settings,
-        environment=told,
+        environment=environment,
         recording=json.loads(recording.read_text()),
         tap=tap,
         report=LiveReport.model_validate_json(report.read_text()),
-        said=said,
+        output=output,
     )
 
 
@@ -170,8 +170,8 @@ def test_a_session_ends_well_and_its_report_says_so(done: Done) -> None:
         assert each.passed + each.failed == ROWS * COLUMNS
     assert report.verdict_p99_ms is not None
     assert report.mpix_per_s > 0
-    assert "operator's page at http://127.0.0.1:" in done.said
-    assert f"{tiles} tiles, 0 lost" in done.said
+    assert "operator's page at http://127.0.0.1:" in done.output
+    assert f"{tiles} tiles, 0 lost" in done.output
     images = list((done.settings.home / "frames").glob("m-*/*.tiff"))
     frames = [path for path in images if not path.name.endswith(".processed.tiff")]
     assert (len(frames), len(images)) == (tiles, 2 * tiles)
@@ -198,26 +198,26 @@ def test_no_service_complained(done: Done) -> None:
         if not line.startswith(("ready ", "broker listens"))
     ]
     assert len(lines) > 10
-    said = [(name, json.loads(line)) for name, line in lines]
-    assert [each for each in said if each[1]["level"] != "INFO"] == []
+    records = [(name, json.loads(line)) for name, line in lines]
+    assert [each for each in records if each[1]["level"] != "INFO"] == []
 
 
 def test_every_message_is_valid_and_each_tile_is_published_once(done: Done) -> None:
     invalid = [
         (topic, body[:500], headers["service"])
-        for topic, body, headers in done.tap.heard
+        for topic, body, headers in done.tap.received
         if not is_valid(topic, body)
     ]
     assert invalid == []
-    names = {headers["service"] for _, _, headers in done.tap.heard}
+    names = {headers["service"] for _, _, headers in done.tap.received}
     assert {*SOURCES, "qc", "buffer", "montage_fit"} <= names
     assert any(name.startswith("pipeline") for name in names)
     for topic in (*PER_TILE, "tile.preview", "tile.mini", "tile.statistics.focus"):
-        said = Counter(
+        counts = Counter(
             body["tile_id"] for body in done.tap.of(topic) if body["montage_id"]
         )
-        assert len(said) == done.report.tiles_imaged, topic
-        assert set(said.values()) == {1}, topic
+        assert len(counts) == done.report.tiles_imaged, topic
+        assert set(counts.values()) == {1}, topic
 
 
 def is_valid(topic: str, body: str) -> bool:
@@ -241,9 +241,11 @@ def test_the_frames_are_uploaded_verified_and_in_the_tem_database(done: Done) ->
             assert tile.statistics is not None
             assert tile.passed is not None
     port = reserve_port()
-    told = {**done.environment, **export({"temdb.port": str(port)})}
+    environment = {**done.environment, **export({"temdb.port": str(port)})}
     with running_rig(
-        load_settings(environment=told), environment=told, wanted=("temdb",)
+        load_settings(environment=environment),
+        environment=environment,
+        wanted=("temdb",),
     ):
         token = token_of(
             settings.home, "temdb", settings.temdb.token.get_secret_value()
@@ -261,22 +263,22 @@ def test_the_frames_are_uploaded_verified_and_in_the_tem_database(done: Done) ->
 def test_the_recording_played_again_gives_the_same_verdicts(
     done: Done, tmp_path: Path
 ) -> None:
-    told = export(
+    environment = export(
         {**SMALL, "home": str(tmp_path / "again"), "broker.port": str(reserve_port())}
     )
-    settings = load_settings(environment=told)
-    told |= export(free_ports(settings))
-    settings = load_settings(environment=told)
+    settings = load_settings(environment=environment)
+    environment |= export(free_ports(settings))
+    settings = load_settings(environment=environment)
     shutil.copytree(
         done.settings.home / "frames",
         settings.home / "frames",
-        # Frames alone: what was said about them is to be heard from the recording.
+        # Frames alone: what was published about them comes from the recording.
         ignore=shutil.ignore_patterns("*.processed.tiff", "*.json"),
     )
     path = tmp_path / "session.json"
     path.write_text(json.dumps(list(inputs(done, settings))))
     verdicts = verdicts_of(done.tap)
-    with running_rig(settings, environment=told, wanted=REPLAYED) as services:
+    with running_rig(settings, environment=environment, wanted=REPLAYED) as services:
         tending = threading.Thread(target=services.run)
         tending.start()
         with tapped(settings.broker.port) as (tap, client):
@@ -295,22 +297,24 @@ def test_the_recording_played_again_gives_the_same_verdicts(
         tending.join()
     made = ("qc.tile", "tile.processed", "tile.matches", "tile.statistics.focus")
     for topic in made:
-        said = Counter(body["tile_id"] for body in tap.of(topic) if body["montage_id"])
-        assert set(said.values()) == {1}, topic
-        assert len(said) == len(verdicts), topic
+        counts = Counter(
+            body["tile_id"] for body in tap.of(topic) if body["montage_id"]
+        )
+        assert set(counts.values()) == {1}, topic
+        assert len(counts) == len(verdicts), topic
     assert all(
         is_valid(topic, body)
-        for topic, body, headers in tap.heard
+        for topic, body, headers in tap.received
         if headers.get("service") != "disturber"
     )
 
 
 def inputs(done: Done, settings: Settings) -> Iterator[dict[str, Any]]:
-    """What the devices and the coordinator said, of frames in the new home."""
+    """What the devices and the coordinator published, of frames in the new home."""
     old, new = str(done.settings.home / "frames"), str(settings.home / "frames")
-    for said in done.recording:
-        if said["headers"]["service"] in SOURCES:
-            yield json.loads(json.dumps(said).replace(old, new))
+    for message in done.recording:
+        if message["headers"]["service"] in SOURCES:
+            yield json.loads(json.dumps(message).replace(old, new))
 
 
 def verdicts_of(tap: Tap) -> dict[str, tuple[bool, tuple[str, ...]]]:

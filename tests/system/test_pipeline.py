@@ -43,18 +43,18 @@ Place = tuple[int, int]
 
 @dataclass(kw_only=True)
 class Rig:
-    """Processes by name, and what a pigeon client of the real package heard."""
+    """Processes by name, and what a pigeon client of the real package received."""
 
     home: Path
     environment: dict[str, str]
     port: int
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    heard: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    received: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
 
     def start(self, name: str, *words: str) -> None:
         path = self.home / f"{name}.log"
         path.touch()
-        told = path.read_text().count(f"ready {name}")
+        before = path.read_text().count(f"ready {name}")
         with path.open("a") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "em_platform", *words],
@@ -63,7 +63,7 @@ class Rig:
                 stderr=log,
             )
         deadline = time.monotonic() + 90
-        while path.read_text().count(f"ready {name}") == told:
+        while path.read_text().count(f"ready {name}") == before:
             assert time.monotonic() < deadline, path.read_text()
             time.sleep(0.05)
 
@@ -98,16 +98,18 @@ class Rig:
             time.sleep(0.05)
 
     def counts(self) -> dict[str, Counter[str]]:
-        return {t: Counter(m.tile_id for m in self.heard[t]) for t in (*EARLY, *LATE)}
+        return {
+            t: Counter(m.tile_id for m in self.received[t]) for t in (*EARLY, *LATE)
+        }
 
 
 @contextmanager
 def listening(rig: Rig) -> Iterator[None]:
-    """Whoever listens uses the models of TEM_comms: what does not fit is not heard."""
+    """Whoever listens uses the models of TEM_comms: others are not received."""
     client = Pigeon("listener", port=rig.port)
     client.connect()
     for topic in (*EARLY, *LATE):
-        client.subscribe(topic, lambda m, t: rig.heard[t].append(m))
+        client.subscribe(topic, lambda m, t: rig.received[t].append(m))
     yield
     client._connection.remove_listener("listener")
     client.disconnect()
@@ -116,11 +118,11 @@ def listening(rig: Rig) -> Iterator[None]:
 @pytest.fixture
 def rig(home: Path, free_port: Callable[[], int]) -> Iterator[Rig]:
     port = free_port()
-    told = export(
+    before = export(
         {"broker.port": str(port), "stitching.match.search_px": "64"},
     )
     made = Rig(
-        home=home, environment={**os.environ, **told, "EM_HOME": str(home)}, port=port
+        home=home, environment={**os.environ, **before, "EM_HOME": str(home)}, port=port
     )
     with ExitStack() as stack:
         stack.callback(lambda: [p.wait(30) for p in made.processes.values()])
@@ -215,10 +217,10 @@ def test_a_process_killed_in_the_middle_of_a_tile_costs_nothing(rig: Rig) -> Non
     for topic, counts in rig.counts().items():
         assert set(counts) == {tile_name("m-1-20260102t030405", *p) for p in tiles}
         for tile_id, count in counts.items():
-            # Of the tile that it held, what it had said already is said again.
+            # Of the tile that it held, what it had published is published again.
             most = 2 if tile_id == lost and topic in step else 1
             assert 1 <= count <= most, (topic, tile_id, count, held)
-    check_matches(rig.heard["tile.matches"])
+    check_matches(rig.received["tile.matches"])
     for name in ("p1", "p2"):
         rig.processes[name].terminate()
         assert rig.processes[name].wait(30) == 0
@@ -248,7 +250,7 @@ def test_both_processes_work_and_say_each_result_once(rig: Rig) -> None:
         assert len(counts) == len(raws), topic
         assert set(counts.values()) == {1}, topic
     assert len(workers) == 2
-    check_matches(rig.heard["tile.matches"])
+    check_matches(rig.received["tile.matches"])
 
 
 def test_what_was_imaged_while_no_pipeline_ran_is_done_when_one_starts(
@@ -259,7 +261,7 @@ def test_what_was_imaged_while_no_pipeline_ran_is_done_when_one_starts(
     rig.start_pipeline("p1")
     rig.wait(lambda: rig.states() == {"done": ROWS * COLUMNS})
     rig.wait(lambda: len(rig.counts()["tile.matches"]) == ROWS * COLUMNS)
-    check_matches(rig.heard["tile.matches"])
+    check_matches(rig.received["tile.matches"])
     rig.processes["p1"].kill()
     rig.processes["p1"].wait()
     rig.start_pipeline("p1")

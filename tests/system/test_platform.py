@@ -84,7 +84,7 @@ def stitch(
     wait_until(
         lambda: montage_runs(platform.url, key).is_over,
         timeout_s=180,
-        what=lambda: str(montage_runs(platform.url, key)) + platform.said(),
+        what=lambda: str(montage_runs(platform.url, key)) + platform.output(),
     )
     return key
 
@@ -204,12 +204,12 @@ def test_a_run_killed_after_its_last_step_is_followed_by_one_that_succeeds(
     drop(platform.home / "inbox" / key)
 
     def has_succeeded() -> bool:
-        # Until then no one is told that all is over.
+        # Until then nothing says that all is over.
         runs = montage_runs(platform.url, key)
         assert runs.status not in ("FAILURE", "CANCELED"), runs
         return runs.status == "SUCCESS"
 
-    wait_until(has_succeeded, timeout_s=300, what=platform.said, pause_s=1)
+    wait_until(has_succeeded, timeout_s=300, what=platform.output, pause_s=1)
     assert not kill_wish.exists()
     with platform.instance() as instance:
         runs = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": key}))
@@ -252,8 +252,8 @@ def test_two_platforms_do_not_disturb_each_other(
         assert refused.returncode == 1
         port = platform.environment["EM_BROKER__PORT"]
         assert f"port {port} on 127.0.0.1 is taken" in refused.stderr
-        wait_until(lambda: "Ctrl-C ends all" in other.said(), timeout_s=120)
-        assert f"port {wanted} is taken, the web UI is at " in other.said()
+        wait_until(lambda: "Ctrl-C ends all" in other.output(), timeout_s=120)
+        assert f"port {wanted} is taken, the web UI is at " in other.output()
         session = other.session
         other.stop()
         assert other.process.returncode == 0
@@ -288,15 +288,15 @@ def test_whatever_is_killed_starts_again_and_the_montage_is_made_once(
             for name in parts
         ),
         timeout_s=90,
-        what=platform.said,
+        what=platform.output,
     )
-    assert "daemon ended with status -9; it starts again" in platform.said()
+    assert "daemon ended with status -9; it starts again" in platform.output()
     platform.kill()  # leaves no process behind
     platform.start()
     wait_until(
         lambda: montage_runs(platform.url, key).status == "SUCCESS",
         timeout_s=240,
-        what=lambda: str(montage_runs(platform.url, key)) + platform.said(),
+        what=lambda: str(montage_runs(platform.url, key)) + platform.output(),
         pause_s=1,
     )
     with platform.instance() as instance:

@@ -39,13 +39,13 @@ class Process:
         if self._name == "recorder":
             arguments += ["--reconcile-s", "2"]
         self._log.touch()
-        told = self._log.read_bytes().count(b"ready")
+        before = self._log.read_bytes().count(b"ready")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 arguments, env=self._environment, stdout=log, stderr=log
             )
         deadline = time.monotonic() + 40
-        while self._log.read_bytes().count(b"ready " + self._name.encode()) == told:
+        while self._log.read_bytes().count(b"ready " + self._name.encode()) == before:
             assert time.monotonic() < deadline, self._log.read_text()
             time.sleep(0.05)
 

@@ -101,12 +101,12 @@ def test_the_same_thing_said_by_two_at_once_is_one_event(
     server: tuple[str, subprocess.Popen[bytes]],
 ) -> None:
     url, _ = server
-    said = [Message("tile.raw", {"tile_id": f"t{n}"}, {}) for n in range(50)]
+    messages = [Message("tile.raw", {"tile_id": f"t{n}"}, {}) for n in range(50)]
     numbers: list[int | None] = []
 
     def append() -> None:
         with Ledger(url) as recorder:
-            numbers.extend(recorder.append_all(said))
+            numbers.extend(recorder.append_all(messages))
 
     threads = [threading.Thread(target=append) for _ in range(3)]
     for thread in threads:

@@ -54,7 +54,7 @@ class Microscope:
     """A microscope of real processes that somebody else has started."""
 
     settings: Settings
-    told: dict[str, str]
+    environment: dict[str, str]
     supervisor: Supervisor
     bus: Bus
     wait_until: Callable[..., None]
@@ -72,7 +72,7 @@ class Microscope:
         """One command, as it is typed in another terminal."""
         return subprocess.run(
             (sys.executable, "-m", "em_platform", *words),
-            env={**os.environ, **self.told},
+            env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
             timeout=WAIT_S,
@@ -90,7 +90,7 @@ class Microscope:
         known = set(self.montages())
         self.first = subprocess.Popen(
             (sys.executable, "-m", "em_platform", "acquire", "--exit", *raster),
-            env={**os.environ, **self.told},
+            env={**os.environ, **self.environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -167,11 +167,11 @@ def microscope(
     for name in ("broker.port", "acquisition.operator.port"):
         chosen[name] = str(reserve_port())
     chosen |= free_ports(load_settings(environment=export(chosen)))
-    told = export(chosen)
-    settings = load_settings(environment=told)
+    environment = export(chosen)
+    settings = load_settings(environment=environment)
     wanted = (*DEVICES, RECORDER, *SERVICES)
     with (
-        running_rig(settings, environment=told, wanted=wanted) as supervisor,
+        running_rig(settings, environment=environment, wanted=wanted) as supervisor,
         Bus(settings.broker, "test") as bus,
     ):
         tending = threading.Thread(target=supervisor.run)
@@ -179,7 +179,7 @@ def microscope(
         bus.connect()
         yield Microscope(
             settings=settings,
-            told=told,
+            environment=environment,
             supervisor=supervisor,
             bus=bus,
             wait_until=wait_until,
@@ -218,7 +218,7 @@ def test_both_montages_end_whole_after_quality_control_stopped_the_first(
     begun_s = time.monotonic()
     report, done = microscope.acquire()
     assert done.returncode == 0, done.stdout
-    # Imaging takes 4 s, the rest is said each 2 s: no wait is longer than its reason.
+    # Imaging takes 4 s, the rest comes each 2 s: no wait is longer than its reason.
     assert time.monotonic() - begun_s < limit_s
     check_both_whole(microscope, old, dark, report)
     # Frames that were imaged again do not stay, nor count as waiting for the upload.

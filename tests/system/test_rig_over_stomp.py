@@ -37,7 +37,7 @@ Rig = tuple[Settings, Supervisor]
 
 
 def variables(port: int) -> dict[str, str]:
-    """What every process of the rig is told."""
+    """What every process of the rig gets."""
     return export(
         {
             "broker.port": str(port),
@@ -58,10 +58,10 @@ def variables(port: int) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home = tmp_path_factory.mktemp("rig")
-    told = variables(reserve_port())
-    settings = load_settings(environment={**told, "EM_HOME": str(home)})
+    environment = variables(reserve_port())
+    settings = load_settings(environment={**environment, "EM_HOME": str(home)})
     wanted = (*DEVICES, "coordinator")
-    with running_rig(settings, environment=told, wanted=wanted) as supervisor:
+    with running_rig(settings, environment=environment, wanted=wanted) as supervisor:
         tending = threading.Thread(target=supervisor.run)
         tending.start()
         yield settings, supervisor
@@ -81,12 +81,12 @@ class Imaged:
 def image(settings: Settings, *, montages: int = 1) -> list[Imaged]:
     with Bus(settings.broker, "acquire") as bus:
         bus.connect(10)
-        heard = begin(bus, settings, regions(settings, montages))
+        received = begin(bus, settings, regions(settings, montages))
         deadline = time.monotonic() + 100
-        while not all(run.state == "completed" for run in heard.runs) or (
-            len(heard.runs) < montages
+        while not all(run.state == "completed" for run in received.runs) or (
+            len(received.runs) < montages
         ):
-            assert time.monotonic() < deadline, heard.runs
+            assert time.monotonic() < deadline, received.runs
             time.sleep(0.1)
     return [
         Imaged(
@@ -94,7 +94,7 @@ def image(settings: Settings, *, montages: int = 1) -> list[Imaged]:
             montage_id=run.montage_id,
             folder=settings.home / "frames" / run.montage_id,
         )
-        for run in heard.runs
+        for run in received.runs
     ]
 
 
@@ -154,19 +154,19 @@ def test_a_live_montage_without_one_of_its_frames_needs_review(
 
 def test_any_pigeon_client_hears_a_whole_montage(rig: Rig) -> None:
     settings, _ = rig
-    heard: dict[str, list[object]] = {}
+    received: dict[str, list[object]] = {}
     client = Pigeon("listener", port=settings.broker.port)
     client.connect()
     for topic in ("scope.status", "stage.motion.status", "camera.status"):
-        client.subscribe(topic, lambda m, t: heard.setdefault(t, []).append(m))
+        client.subscribe(topic, lambda m, t: received.setdefault(t, []).append(m))
     for topic in ("camera.image", "tile.raw", "montage.status", "montage.complete"):
-        client.subscribe(topic, lambda m, t: heard.setdefault(t, []).append(m))
+        client.subscribe(topic, lambda m, t: received.setdefault(t, []).append(m))
     time.sleep(0.2)
     image(settings)
     time.sleep(0.5)
     client._connection.remove_listener("listener")
     client.disconnect()
-    counts = {topic: len(messages) for topic, messages in heard.items()}
+    counts = {topic: len(messages) for topic, messages in received.items()}
     assert counts["tile.raw"] == counts["camera.image"] == 9
     assert counts["montage.complete"] == 1
     assert counts["montage.status"] == 11

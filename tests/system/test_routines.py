@@ -359,7 +359,7 @@ def test_the_coordinator_does_all_that_the_operator_asks_for(
         name="coordinator",
         arguments=(sys.executable, "-m", "em_platform", "service", "coordinator"),
         environment=environment,
-        ready=lambda said: "ready coordinator" in said,
+        ready=lambda output: "ready coordinator" in output,
     )
     visited: list[str] = []
     with (

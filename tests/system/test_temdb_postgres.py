@@ -104,8 +104,8 @@ def service(database: str, tmp_path: Path) -> Iterator[str]:
         ) as process,
     ):
         assert process.stdout is not None
-        said = process.stdout.readline()
-        assert said == b"ready temdb\n", (tmp_path / "temdb.log").read_text()
+        line = process.stdout.readline()
+        assert line == b"ready temdb\n", (tmp_path / "temdb.log").read_text()
         yield f"http://127.0.0.1:{port}"
         process.terminate()
         assert process.wait(timeout=60) == 0

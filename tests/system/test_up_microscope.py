@@ -24,30 +24,30 @@ def test_acquire_uses_the_microscope_of_the_platform(
         platform.environment["EM_ACQUISITION__OPERATOR__PORT"] = str(port)
         platform.start("--microscope")
         wait_until(
-            lambda: "Ctrl-C ends all" in platform.said(),
+            lambda: "Ctrl-C ends all" in platform.output(),
             timeout_s=180,
-            what=platform.said,
+            what=platform.output,
         )
-        assert f"operator  http://127.0.0.1:{port}" in platform.said()
+        assert f"operator  http://127.0.0.1:{port}" in platform.output()
         report = tmp_path / "report.json"
         command = (sys.executable, "-m", "em_platform", "acquire", "--exit")
-        told = subprocess.run(
+        done = subprocess.run(
             (*command, "--report", str(report)),
             env={**os.environ, **platform.environment},
             capture_output=True,
             text=True,
             timeout=200,
         )
-        assert told.returncode == 0, told.stdout + told.stderr + platform.said()
-        assert "a microscope answers, it is used" in told.stdout
-        assert f"operator's page at http://127.0.0.1:{port}" in told.stdout
+        assert done.returncode == 0, done.stdout + done.stderr + platform.output()
+        assert "a microscope answers, it is used" in done.stdout
+        assert f"operator's page at http://127.0.0.1:{port}" in done.stdout
         found = LiveReport.model_validate(json.loads(report.read_text()))
         assert found.is_good
         (made,) = found.montages
         wait_until(
             lambda: montage_runs(platform.url, made.acquisition_id).did_last_step,
             timeout_s=180,
-            what=platform.said,
+            what=platform.output,
         )
         checks = montage_runs(platform.url, made.acquisition_id).checks
         assert checks["montage_is_complete"].passed, checks

@@ -49,7 +49,7 @@ class Process:
         alone = (self.name,) if self.name in ("broker", "recorder") else ()
         words = alone or ("service", self.name)
         self.log.touch()
-        told = self.said().count(f"ready {self.name}")
+        before = self.output().count(f"ready {self.name}")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 (sys.executable, "-m", "em_platform", *words),
@@ -57,9 +57,11 @@ class Process:
                 stdout=log,
                 stderr=log,
             )
-        wait_for(lambda: self.said().count(f"ready {self.name}") > told, self.said)
+        wait_for(
+            lambda: self.output().count(f"ready {self.name}") > before, self.output
+        )
 
-    def said(self) -> str:
+    def output(self) -> str:
         """All that it has printed."""
         return self.log.read_text()
 
@@ -174,8 +176,8 @@ def refused_and_killed(
     montage.process(session.publish)
     montage.complete(session.publish)
     watch.start()
-    wait_for(lambda: "HTTP 401" in sentences(home), buffer.said)
-    assert "HTTP 401" in buffer.said()
+    wait_for(lambda: "HTTP 401" in sentences(home), buffer.output)
+    assert "HTTP 401" in buffer.output()
     assert not uploaded.exists()
     assert buffer.terminate() == 0
     before: dict[str, int] = {}
@@ -186,12 +188,12 @@ def refused_and_killed(
         before.update(now)
 
     buffer.start()
-    wait_for(lambda: any(scratch.iterdir()), buffer.said, pause_s=0.0)
+    wait_for(lambda: any(scratch.iterdir()), buffer.output, pause_s=0.0)
     aloha.kill()  # a tile was on its way
-    wait_for(lambda: "does not serve" in sentences(home), buffer.said)
+    wait_for(lambda: "does not serve" in sentences(home), buffer.output)
     nothing_was_written_again()
     aloha.start()
-    wait_for(lambda: len(stored_at(uploaded)) > len(before) + 1, buffer.said)
+    wait_for(lambda: len(stored_at(uploaded)) > len(before) + 1, buffer.output)
     buffer.kill()
     nothing_was_written_again()
 
@@ -218,16 +220,16 @@ def test_no_tile_is_lost_or_stored_twice_whatever_is_killed_or_refuses(
         refused_and_killed(processes, home, montage, session, watch)
         before = stored_at(uploaded)
         buffer.start()
-        wait_for(lambda: len(stored_at(uploaded)) == 16, buffer.said)
+        wait_for(lambda: len(stored_at(uploaded)) == 16, buffer.output)
         assert before.items() <= stored_at(uploaded).items()
         before = stored_at(uploaded)
-        wait_for(lambda: "HTTP 503" in sentences(home), buffer.said)
+        wait_for(lambda: "HTTP 503" in sentences(home), buffer.output)
         assert "TEM DB" in sentences(home)
         assert len(list(montage.folder.glob("*.tiff"))) == 32
         temdb.start()
-        wait_for(lambda: not list(montage.folder.glob("*.tiff")), buffer.said)
+        wait_for(lambda: not list(montage.folder.glob("*.tiff")), buffer.output)
         assert before == stored_at(uploaded)
-        wait_for(lambda: len(list(montage.folder.glob("*.json"))) == 1, buffer.said)
+        wait_for(lambda: len(list(montage.folder.glob("*.json"))) == 1, buffer.output)
         watch.stop.set()
         watch.join()
         assert not watch.wrong
@@ -237,7 +239,7 @@ def test_no_tile_is_lost_or_stored_twice_whatever_is_killed_or_refuses(
         assert (run.status, run.transfer_state) == ("complete", "complete")
         assert run.tile_count == 16
         for name in ("buffer", "aloha", "temdb", "recorder", "broker"):
-            assert processes[name].terminate() == 0, processes[name].said()
+            assert processes[name].terminate() == 0, processes[name].output()
     upload = store.read(layout.upload(key), AcquisitionUpload)
     assert [tile.tile_id for tile in upload.tiles] == montage.tile_ids
     assert not list(scratch.iterdir())
@@ -304,8 +306,8 @@ def test_a_montage_is_uploaded_into_a_bucket_though_aloha_is_killed(
         processes["aloha"].kill()
         assert len(list(montage.folder.glob("*.tiff"))) == 6
         processes["aloha"].start()
-        said = processes["buffer"].said
-        wait_for(lambda: not list(montage.folder.glob("*.tiff")), said)
+        output = processes["buffer"].output
+        wait_for(lambda: not list(montage.folder.glob("*.tiff")), output)
     assert store.exists(layout.upload(key))
     same_as_imaged(home, montage, store)
     objects = filesystem.find(f"{folder}/{montage.tile_ids[0]}.zarr")

@@ -118,8 +118,8 @@ def _walked(root: str, prefix: str) -> Iterator[Found]:
         if entry.is_dir():
             yield from _walked(root, f"{name}/")
         else:
-            told = entry.stat()
-            yield Found(name, told.st_size, str(told.st_mtime_ns))
+            status = entry.stat()
+            yield Found(name, status.st_size, str(status.st_mtime_ns))
 
 
 def _listed_by_http(store: ChunkStore, prefix: str) -> Iterator[Found]:
@@ -257,15 +257,15 @@ class _Asking:
     def _check(self, url: str, answer: Any) -> None:
         if answer.status_code == 200:
             return
-        told = f"{answer.status_code} {answer.reason}"
+        status = f"{answer.status_code} {answer.reason}"
         if answer.status_code < 500 and answer.status_code != 429:
             raise SourceRefused(
-                f"chunks: {url} was refused ({told}), expected what may be listed; "
+                f"chunks: {url} was refused ({status}), expected what may be listed; "
                 "correct the address or ask for access",
                 url=url,
             )
         raise SourceUnavailable(
-            f"chunks: {url} is not served ({told}), expected an answer; try again "
+            f"chunks: {url} is not served ({status}), expected an answer; try again "
             "later",
             url=url,
         )

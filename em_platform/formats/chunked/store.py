@@ -247,7 +247,7 @@ def tensorstore() -> Any:
     """The library, loaded when first needed, with watchdogs set."""
     for name, value in _WATCHDOGS.items():
         os.environ.setdefault(name, value)
-    # Where an institute has certificates of its own, other tools are told so.
+    # Where an institute has certificates of its own, other tools know it by these.
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
         if os.environ.get(name):
             os.environ.setdefault("TENSORSTORE_CA_BUNDLE", os.environ[name])

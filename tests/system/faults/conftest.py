@@ -76,7 +76,6 @@ class Seen:
     montage: list[str] = field(default_factory=list)
     uploads: list[str] = field(default_factory=list)
     to_upload: int = 0
-    slowest_bits_s: float = 1e18
     broker: list[bool] = field(default_factory=list)
     silent_s: Counter[str] = field(default_factory=Counter)
     line: int | None = None
@@ -106,7 +105,7 @@ class Seen:
                 silent = now - part["seen_at"]
                 self.silent_s[name] = max(self.silent_s[name], silent)
 
-    def said(self, words: str) -> str:
+    def sentence(self, words: str) -> str:
         """The sentence that has these words; empty where there was none."""
         return next((text for text in self.sentences if words in text), "")
 
@@ -121,12 +120,12 @@ class Microscope:
     """The processes, a bus that hears all, and the operator's page by its HTTP."""
 
     settings: Settings
-    told: dict[str, str]
+    environment: dict[str, str]
     supervisor: Supervisor
     bus: Bus
     rows: list[tuple[str, ...]]
     held: threading.Event = field(default_factory=threading.Event)
-    said: dict[str, Counter[str]] = field(default_factory=dict)
+    received: dict[str, Counter[str]] = field(default_factory=dict)
     number: int = 0
     _sent: set[tuple[str, ...]] = field(default_factory=set)
     _token: str = ""
@@ -163,8 +162,8 @@ class Microscope:
     @contextmanager
     def instead(self, name: str, chosen: Mapping[str, str]) -> Iterator[None]:
         """A process with other settings in the place of one of ours."""
-        told = {**self.told, **export(chosen)}
-        groups = rig_children(self.settings, environment=told, wanted=(name,))
+        environment = {**self.environment, **export(chosen)}
+        groups = rig_children(self.settings, environment=environment, wanted=(name,))
         with self.away(name), Supervisor(self.home / "logs" / "instead") as other:
             other.start_all(groups, timeout_s=WAIT_S)
             yield
@@ -296,9 +295,11 @@ class Microscope:
         assert truth["tiles"].keys() == names
         doubles = Counter[str]()
         for topic in PER_TILE:
-            said = {t: n for t, n in self.said.get(topic, {}).items() if t in names}
-            assert not heard_all or said.keys() == names, topic
-            doubles[topic] = sum(said.values()) - len(said)
+            counts = {
+                t: n for t, n in self.received.get(topic, {}).items() if t in names
+            }
+            assert not heard_all or counts.keys() == names, topic
+            doubles[topic] = sum(counts.values()) - len(counts)
         notes = [f"{n} {topic} twice" for topic, n in doubles.items() if n]
         measured = [t.statistics for t in upload.tiles if t.statistics]
         anew = [each for each in measured if each.measured_by != "pipeline"]
@@ -329,11 +330,11 @@ class Microscope:
     # --- the rest ---
 
     def hear(self, message: Any, headers: Mapping[str, str]) -> None:
-        """Count what was said of a tile; a message sent again is the same one."""
+        """Count what was published of a tile; a message sent again is the same."""
         key = tuple(headers.get(n, "") for n in ("topic", "source", "sequence"))
         if key not in self._sent and message.montage_id:
             self._sent.add(key)
-            self.said.setdefault(headers["topic"], Counter())[message.tile_id] += 1
+            self.received.setdefault(headers["topic"], Counter())[message.tile_id] += 1
 
     def wait(self, truth: Callable[[], object], pause_s: float = 0.05) -> None:
         deadline = time.monotonic() + WAIT_S
@@ -361,17 +362,21 @@ def microscope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Microscope]
     home = tmp_path_factory.mktemp("faults") / "home"
     ports = ("broker", "aloha", "temdb", "acquisition.operator")
     own = {f"{name}.port": str(reserve_port()) for name in ports}
-    told = export({**CHOSEN, **own, "home": str(home)})
-    settings = load_settings(environment=told)
+    environment = export({**CHOSEN, **own, "home": str(home)})
+    settings = load_settings(environment=environment)
     everything = (*DEVICES, RECORDER, *SERVICES)
     rows: list[tuple[str, ...]] = []
     stop = threading.Event()
     with (
-        running_rig(settings, environment=told, wanted=everything) as supervisor,
+        running_rig(settings, environment=environment, wanted=everything) as supervisor,
         Bus(settings.broker, "lab") as bus,
     ):
         made = Microscope(
-            settings=settings, told=told, supervisor=supervisor, bus=bus, rows=rows
+            settings=settings,
+            environment=environment,
+            supervisor=supervisor,
+            bus=bus,
+            rows=rows,
         )
         bus.connect(30)
         bus.subscribe_many(PER_TILE, made.hear)

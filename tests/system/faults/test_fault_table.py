@@ -1,7 +1,7 @@
 """The fault table: what each fault of the microscope costs, and what is seen of it.
 
 Every test images a small montage of real processes and breaks something meanwhile. It
-asserts that nothing was lost and that the operator's page told what was wrong, and
+asserts that nothing was lost and that the operator's page showed what was wrong, and
 measures how long the work stood still. The table is printed at the end; it is also
 written to the file that EM_FAULT_TABLE names.
 """
@@ -52,7 +52,7 @@ def test_the_broker_is_killed_and_away_for_three_seconds(microscope: Any) -> Non
         verified_s = microscope.wait_uploaded(montage_id) - killed_at
         microscope.wait(lambda: microscope.page()["parts"]["broker"]["connected"])
     assert not shown["parts"]["broker"]["connected"]
-    assert "does not answer" in seen.said("The broker at")
+    assert "does not answer" in seen.sentence("The broker at")
     assert seen.broker == [True, False, True]
     assert min(seen.silent_s[name] for name in ("state", "qc", "buffer")) > STALE_S
     assert set(seen.lights) <= {"GOOD", ""}
@@ -61,8 +61,8 @@ def test_the_broker_is_killed_and_away_for_three_seconds(microscope: Any) -> Non
     microscope.row(
         "broker `kill -9`, away 3 s, amid a montage",
         microscope.nothing_is_lost(montage_id, heard_all=False),
-        f"“{seen.said('The broker at').rpartition(' at ')[0]} … does not answer”, then "
-        "“… is back”; the map keeps its tiles and fills up",
+        f"“{seen.sentence('The broker at').rpartition(' at ')[0]} … does not answer”, "
+        "then “… is back”; the map keeps its tiles and fills up",
         longest_rest_s(microscope, montage_id),
         f"between two tiles; all verified {verified_s:.0f} s after the kill",
     )
@@ -125,7 +125,7 @@ def test_the_camera_does_not_answer(microscope: Any) -> None:
         microscope.press("retry")
         microscope.wait_uploaded(montage_id)
     failed_s = longest_rest_s(microscope, montage_id)
-    sentence = seen.said("camera.command")
+    sentence = seen.sentence("camera.command")
     assert "was not answered by camera.image" in sentence
     assert "error" in seen.montage
     assert seen.montage[-1] == "completed"
@@ -165,7 +165,7 @@ def test_the_stage_is_stuck(microscope: Any) -> None:
         freed_at = time.time()
         microscope.press("retry")
         microscope.wait_uploaded(montage_id)
-    sentence = seen.said("stage.motion.command")
+    sentence = seen.sentence("stage.motion.command")
     assert "was not answered by stage.motion.status in 2 tries" in sentence
     assert seen.montage[-1] == "completed"
     microscope.row(
@@ -189,8 +189,8 @@ def test_aloha_refuses_the_token(microscope: Any) -> None:
         seconds = microscope.wait_uploaded(montage_id) - left_at
         microscope.wait(lambda: seen.uploads[-1] == "")
     assert seen.to_upload >= 12
-    assert "HTTP 401" in seen.said("The upload waits")
-    assert seen.said("The upload continues")
+    assert "HTTP 401" in seen.sentence("The upload waits")
+    assert seen.sentence("The upload continues")
     assert "error" not in seen.montage
     (sentence,) = {each for each in seen.uploads if "HTTP 401" in each}
     microscope.row(
@@ -323,7 +323,7 @@ def test_quality_control_is_killed_while_a_stop_is_in_force(microscope: Any) -> 
     assert unjudged > 0
     assert seen.silent_s["qc"] > STALE_S
     assert seen.lights[-1] == "GOOD"
-    assert seen.said("QC: stop at end") == f"QC: stop at end: {reason}"
+    assert seen.sentence("QC: stop at end") == f"QC: stop at end: {reason}"
     microscope.nothing_is_lost(waiting)
     microscope.row(
         "QC `kill -9` with a stop in force",
@@ -368,7 +368,7 @@ def test_the_disk_is_nearly_full(microscope: Any) -> None:
         microscope.wait(lambda: seen.montage[-1] == "completed")
         microscope.wait_uploaded(montage_id)
     assert waits["status"] in ("failed", "active", "pending")
-    sentence = seen.said("GB free")
+    sentence = seen.sentence("GB free")
     assert f"{montage_id} is not imaged" in sentence
     assert sentence.endswith("free space, then retry")
     microscope.row(

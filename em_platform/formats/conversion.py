@@ -1,0 +1,185 @@
+"""Any image that can be opened as an OME-Zarr, and an OME-Zarr as TIFF or PNG."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.config import OutputSettings
+from em_platform.errors import FormatError
+from em_platform.formats.ome_zarr import describe, open_level
+from em_platform.formats.open import open_volume
+from em_platform.formats.source import local_path
+from em_platform.formats.volume_writer import write_volume
+from em_platform.imaging.resample import Pooling
+from em_platform.model.volume import WrittenVolume
+from em_platform.storage import atomic
+from em_platform.storage.guard import check_file, mark_of, marked_png, write_file
+from em_platform.storage.manifest import Product
+
+PICTURE = "export"
+"""What the mark of an exported file calls it."""
+
+# A multiple of 16, as TIFF demands of tiles; Fiji and QuPath read such at once.
+_TILE_PX = 512
+# Classic TIFF counts bytes in 32 bits; its directory needs some of them.
+_CLASSIC_BYTES = 2**32 - 2**25
+# A PNG is made in memory, and few viewers open a larger one.
+_PNG_PIXELS = 1 << 28
+
+
+def convert(
+    source: str,
+    target: str,
+    *,
+    settings: OutputSettings,
+    voxel_nm: tuple[float, float, float] | None = None,
+    pooling: Pooling = "mean",
+    options: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> WrittenVolume:
+    """The OME-Zarr at `target` with the voxels of `source`, any that can be opened.
+
+    Parameters
+    ----------
+    voxel_nm
+        Edges of a voxel along z, y, x, where the file states none or a wrong one.
+    options
+        Of the source's store, as for `open_volume`.
+
+    Raises
+    ------
+    FormatError
+        The source cannot be read, or the target is no name of an OME-Zarr.
+    OutputRefused
+        What stands at the target must not be replaced.
+    """
+    if not target.rstrip("/").endswith(".zarr"):
+        raise FormatError(
+            f"convert: {target} was given as the output, expected a path or URL ending "
+            "in .zarr; name one"
+        )
+    volume: Any = open_volume(source, options)
+    if voxel_nm is not None:
+        info = volume.info.model_copy(update={"voxel_size_nm": voxel_nm})
+        volume = replace(volume, info=info)
+    local = local_path(source)
+    name = Path(local).resolve().name if local else source.rstrip("/").rsplit("/")[-1]
+    changed_ns = Path(local).stat().st_mtime_ns if local else 0
+    made_from = f"{volume.info.model_dump_json()} {changed_ns} {pooling}"
+    return write_volume(
+        target,
+        volume,
+        settings=settings,
+        name=name,
+        product=Product(
+            kind="volume", of=str(Path(local).resolve()) if local else source
+        ),
+        fingerprint=hashlib.sha256(made_from.encode()).hexdigest(),
+        pooling=pooling,
+        inputs=(source,),
+        overwrite=overwrite,
+    )
+
+
+def export(
+    image: str,
+    target: Path,
+    *,
+    level: int = 0,
+    options: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> tuple[int, ...]:
+    """The shape of what now is at `target`: one level of an OME-Zarr, TIFF or PNG.
+
+    A `.tif` is a tiled OME-TIFF with the pixel's size, written band by band, so that
+    memory holds a few rows of tiles; a `.png` is one plane of 8 or 16 bits.
+
+    Raises
+    ------
+    FormatError
+        No such image or level, or one that a PNG cannot hold.
+    OutputRefused
+        What stands at the target must not be replaced.
+    """
+    kind = target.suffix.lower()
+    if kind not in (".tif", ".tiff", ".png"):
+        raise FormatError(
+            f"export: {target} was given as the output, expected a name ending in "
+            ".tif, .tiff or .png; name one"
+        )
+    check_file(target, PICTURE, inputs=(image,), overwrite=overwrite)
+    described = describe(image, storage_options=options)
+    array: Any = open_level(image, level, storage_options=options)
+    if kind == ".png":
+        content = _png(image, array)
+        write_file(target, content, PICTURE, inputs=(image,), overwrite=overwrite)
+    else:
+        sizes = dict(zip(described.axes, described.scales[level], strict=True))
+        units = dict(zip(described.axes, described.units, strict=True))
+        stated = {
+            axis: sizes[axis] for axis in described.axes if units[axis] == "nanometer"
+        }
+        _write_tiff(target.resolve(), array, described.axes, stated)
+    return tuple(array.shape)
+
+
+def _write_tiff(
+    path: Path, array: Any, axes: tuple[str, ...], sizes_nm: dict[str, float]
+) -> None:
+    import tifffile
+
+    metadata: dict[str, Any] = {"axes": "".join(axes).upper()}
+    for axis, size in sizes_nm.items():
+        metadata |= {
+            f"PhysicalSize{axis.upper()}": size,
+            f"PhysicalSize{axis.upper()}Unit": "nm",
+        }
+    with (
+        atomic.whole_file(path) as own,
+        tifffile.TiffWriter(
+            own, bigtiff=array.nbytes > _CLASSIC_BYTES, ome=True
+        ) as out,
+    ):
+        out.write(
+            _tiles(array),
+            shape=array.shape,
+            dtype=array.dtype,
+            tile=(_TILE_PX, _TILE_PX),
+            photometric="minisblack",
+            # In front of the tiles' places, so that our own files are known by it.
+            software=mark_of(PICTURE).decode(),
+            metadata=metadata,
+        )
+
+
+def _tiles(array: Any) -> Iterator[NDArray[Any]]:
+    """All tiles in a TIFF's order; those at the edges are filled up with zeros."""
+    height, width = array.shape[-2:]
+    for plane in np.ndindex(array.shape[:-2]):
+        for top in range(0, height, _TILE_PX):
+            band = np.asarray(array[(*plane, slice(top, top + _TILE_PX))])
+            for left in range(0, width, _TILE_PX):
+                part = band[:, left : left + _TILE_PX]
+                tile = np.zeros((_TILE_PX, _TILE_PX), array.dtype)
+                tile[: part.shape[0], : part.shape[1]] = part
+                yield tile
+
+
+def _png(image: str, array: Any) -> bytes:
+    import imagecodecs
+
+    plane = array.ndim == 2 or array.shape[0] == 1
+    fits = int(np.prod(array.shape)) <= _PNG_PIXELS
+    if not plane or not fits or array.dtype.name not in ("uint8", "uint16"):
+        raise FormatError(
+            f"export: {image} has {' x '.join(map(str, array.shape))} pixels of "
+            f"{array.dtype.name}, expected one plane of uint8 or uint16 with at most "
+            f"{_PNG_PIXELS} pixels for a PNG; name a .tif, or choose a smaller level"
+        )
+    pixels = np.ascontiguousarray(np.asarray(array[...]).reshape(array.shape[-2:]))
+    return marked_png(bytes(imagecodecs.png_encode(pixels)), PICTURE)
