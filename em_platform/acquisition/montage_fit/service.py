@@ -57,7 +57,7 @@ _SHARE = 0.1  # of the time may go into fits while the montage grows
 
 
 class MontageFitService:
-    """One handler collects; ticks fit, draw and judge."""
+    """One handler collects; ticks fit, draw and judge. `growing` is what it has."""
 
     def __init__(
         self, bus: Bus, settings: Settings, *, name: str = "montage_fit"
@@ -68,7 +68,7 @@ class MontageFitService:
         self._done_path = Path(settings.home).absolute() / "montage_fit" / "done.json"
         self._done_ids = _read_done(self._done_path)
         self._lens = LensInForce(settings)
-        self._growing: dict[str, Growing] = {}
+        self.growing: dict[str, Growing] = {}
         self._drawn: dict[str, int] = {}
         self._sizes: dict[str, Size] = {}
         self._camera: Size | None = None
@@ -91,7 +91,7 @@ class MontageFitService:
         self._consumer.tick()
         now_s = time.monotonic()
         with self._lock:
-            growing = [each for each in self._growing.values() if not each.is_done]
+            growing = [each for each in self.growing.values() if not each.is_done]
         for each in growing:
             if each.complete is not None and self._may_finish(each, now_s):
                 self._finish(each)
@@ -129,7 +129,7 @@ class MontageFitService:
     def _is_known(self, topic: str, tile_id: str) -> bool:
         """Whether a message about a tile came already."""
         with self._lock:
-            return any(each.has(topic, tile_id) for each in self._growing.values())
+            return any(each.has(topic, tile_id) for each in self.growing.values())
 
     def _take_complete(self, message: Any) -> None:
         body = complete_body(message)
@@ -152,12 +152,12 @@ class MontageFitService:
 
     def _of(self, tile_id: str, montage_id: str) -> Growing:
         own = safe_id(owner_of(tile_id, montage_id))
-        if own not in self._growing:
+        if own not in self.growing:
             is_done = own in self._done_ids
-            self._growing[own] = Growing(acquisition_id=own, is_done=is_done)
-            for old in list(self._growing)[:-_KEPT]:
-                del self._growing[old]
-        return self._growing[own]
+            self.growing[own] = Growing(acquisition_id=own, is_done=is_done)
+            for old in list(self.growing)[:-_KEPT]:
+                del self.growing[old]
+        return self.growing[own]
 
     def _may_finish(self, growing: Growing, now_s: float) -> bool:
         if growing.acquisition_id in self._lens_fits:

@@ -53,7 +53,7 @@ def said(settings, image, live_pipeline, heard, open_bus, tmp_path):
 
 
 def places(service, size: Size, model: str = "translation"):
-    (growing,) = service._growing.values()
+    (growing,) = service.growing.values()
     montage = as_montage(growing, size)
     matches = tile_matches(growing, montage)
     fit = solve_montage(montage, matches, settings=SolveSettings(model=model))
@@ -72,7 +72,7 @@ def test_a_good_montage_is_fitted_as_it_truly_lies_and_drawn(
         bus.flush()
         growing_map = listener.wait(MAPS)[0]
         bus.publish("montage.complete", **imaged.complete)
-        while not all(g.is_done for g in service._growing.values()):
+        while not all(g.is_done for g in service.growing.values()):
             time.sleep(0.05)
         found, matches = places(service, Size(height_px=384, width_px=384))
     assert len(matches) == 12
@@ -129,9 +129,9 @@ def test_what_was_not_heard_is_measured_from_the_frames(
             if body["tile_id"] not in missed:
                 bus.publish(topic, **body)
         bus.publish("montage.complete", **imaged.complete)
-        while not any(g.is_done for g in service._growing.values()):
+        while not any(g.is_done for g in service.growing.values()):
             time.sleep(0.05)
-        (growing,) = service._growing.values()
+        (growing,) = service.growing.values()
     assert listener.of(STATUS) == []
     assert all(tile.mini and tile.focus is not None for tile in growing.tiles.values())
     focus = {b["tile_id"]: b["focus"] for t, b in bodies if "focus" in t}
@@ -154,7 +154,7 @@ def test_a_restart_goes_on_with_the_montage_even_if_its_end_was_missed(
     with live_recorder(settings), live_fit(settings) as service:
         for topic, body in bodies[len(bodies) // 2 :]:
             bus.publish(topic, **body)
-        while not any(g.is_done for g in service._growing.values()):
+        while not any(g.is_done for g in service.growing.values()):
             time.sleep(0.05)
         found, _ = places(service, Size(height_px=384, width_px=384))
     assert away_px(found, imaged.truth) < 0.15

@@ -81,7 +81,7 @@ def wait(until: Callable[[], bool], what: Callable[[], object]) -> None:
 
 
 def places(service: Any) -> Places:
-    (growing,) = service._growing.values()
+    (growing,) = service.growing.values()
     montage = as_montage(growing, Size(height_px=384, width_px=384))
     fit = solve_montage(
         montage,
@@ -128,8 +128,8 @@ def session(image, changed, live_recorder, live_pipeline, live_fit, open_bus):
             wait(lambda: len(live.verdicts) == TILES, lambda: live.verdicts)
             fit = live.services["montage_fit"]
             wait(
-                lambda: any(each.is_done for each in fit._growing.values()),
-                lambda: fit._growing,
+                lambda: any(each.is_done for each in fit.growing.values()),
+                lambda: fit.growing,
             )
             # None is taken back.
             assert all(live.verdicts[tile] == passed for tile, passed in live.published)

@@ -311,11 +311,8 @@ class Microscope:
         """How many verdicts on each tile of an acquisition the ledger has."""
         with ledger_of(self.settings) as ledger:
             found = ledger.events(topics=(VERDICT,), limit=10_000)
-        return Counter(
-            event.body["tile_id"]
-            for event in found
-            if acquisition_of(event.body["tile_id"]) == key
-        )
+        tiles = (event.body["tile_id"] for event in found)
+        return Counter(tile for tile in tiles if acquisition_of(tile) == key)
 
     def worked_on(self, key: str) -> dict[str, str]:
         """Tile -> how far the pipeline is, of an acquisition or of one tile."""
