@@ -1,11 +1,14 @@
 """The TEM database, as assets and sensors see it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from em_platform.resources.configuration import Configuration
-from em_platform.temdb.register import Register, register_of
+from em_platform.temdb import register_of
+
+if TYPE_CHECKING:
+    from em_platform.temdb.register import Register
 
 
 class TemdbResource(dg.ConfigurableResource[Any]):
@@ -13,6 +16,6 @@ class TemdbResource(dg.ConfigurableResource[Any]):
 
     configuration: Configuration
 
-    def register(self) -> Register:
+    def register(self) -> "Register":
         """TEM DB; whether it answers shows at the first question."""
         return register_of(self.configuration.settings())

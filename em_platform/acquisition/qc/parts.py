@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.acquisition.frame_paths import frame_path
+from em_platform.acquisition.live_products import recipe_of_tile
 from em_platform.acquisition.qc.judge import Cell, TileFacts
-from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.errors import DataError, DeviceError
 from em_platform.messaging.topics import inverted_focus
 from em_platform.stitching.tile_rules import saturated_fraction
