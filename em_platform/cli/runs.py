@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import requests
 
@@ -35,6 +35,16 @@ query($id: ID!) {
 _WILL_RETRY = {"key": "dagster/will_retry", "value": "true"}
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 _ACTIVE = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "MANAGED")
+
+
+class _Run(TypedDict):
+    """What `_RUNS` asks of a run."""
+
+    runId: str
+    status: str
+    startTime: float | None
+    endTime: float | None
+    tags: list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +128,7 @@ def ingest_runs(
     SourceUnavailable
         The web UI does not answer.
     """
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {item: [] for item in of}
+    found: dict[tuple[str, str], list[_Run]] = {item: [] for item in of}
     for run in _found(url, tags):
         answered = {tag["key"]: tag["value"] for tag in run["tags"]}
         item = answered.get("em/source", ""), answered.get("dagster/partition", "")
@@ -130,18 +140,14 @@ def ingest_runs(
     }
 
 
-def _found(url: str, tags: Mapping[str, str]) -> list[dict[str, Any]]:
+def _found(url: str, tags: Mapping[str, str]) -> list[_Run]:
     """Runs with these tags, the newest first."""
     wanted = [{"key": name, "value": value} for name, value in tags.items()]
-    found: list[dict[str, Any]] = ask(url, _RUNS, tags=wanted)["runsOrError"].get(
-        "results", []
-    )
+    found: list[_Run] = ask(url, _RUNS, tags=wanted)["runsOrError"].get("results", [])
     return found
 
 
-def _together(
-    url: str, found: Sequence[dict[str, Any]], *, last_step: str
-) -> PartitionRuns:
+def _together(url: str, found: Sequence[_Run], *, last_step: str) -> PartitionRuns:
     runs = PartitionRuns()
     if not found:
         return runs
