@@ -198,7 +198,7 @@ def test_nothing_that_can_be_used_is_status_1_and_no_mosaic(
             ["--set", "stitching.match.search=3"],
             "unknown setting stitching.match.search",
         ),
-        (["--set", "search"], "found no ="),
+        (["--set", "search"], "no '=' found"),
         (["--overlap", "much"], "--overlap much: not a fraction"),
         (["--lens", "none.json"], "--lens none.json: cannot be read as a lens model"),
         (["--nonsense"], "No such option"),

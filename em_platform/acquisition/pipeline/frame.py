@@ -12,8 +12,8 @@ from em_platform.formats import read_image
 from em_platform.imaging.tile import ProcessedTile
 from em_platform.messaging.topics import inverted_focus
 from em_platform.model import Box, TileStats
-from em_platform.stitching.measure import process_pixels
 from em_platform.stitching.recipe import TileRecipe
+from em_platform.stitching.tile_images import process_pixels
 
 Message = tuple[str, dict[str, Any]]
 """A topic and the fields of a message."""

@@ -8,8 +8,7 @@ from em_platform.imaging.tile import process_tile
 from em_platform.imaging.valid import valid_region
 from em_platform.model import Shift, Size, Tile
 from em_platform.stitching.match import measure_pair
-from em_platform.stitching.neighbours import Neighbours
-from em_platform.stitching.strips import Strip
+from em_platform.stitching.neighbours import Neighbours, Strip
 
 _SIDE = 256
 
