@@ -89,7 +89,7 @@ def test_a_failure_is_recorded_and_retries_are_counted_over_runs(store: Store) -
         assert failed.error is not None
         assert failed.error.retry_count == retries
         assert failed.error.message.startswith("ebi: 503 at the archive")
-        assert "test_status.py" in failed.error.traceback
+        assert "test_record_files.py" in failed.error.traceback
         assert failed.progress is not None
         assert failed.progress.current_step == "raw"
         mark(store, "ebi", "11759", "processing", step="raw")
