@@ -1,6 +1,6 @@
 """The microscope and the TEM database, as assets and sensors see them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -12,7 +12,10 @@ from em_platform.messaging.bus import Bus
 from em_platform.model import Montage
 from em_platform.resources.storage import Configuration
 from em_platform.storage import store_of
-from em_platform.temdb.register import Register, register_of
+from em_platform.temdb import register_of
+
+if TYPE_CHECKING:
+    from em_platform.temdb.register import Register
 
 
 class Microscope(dg.ConfigurableResource[Any]):
@@ -79,6 +82,6 @@ class TemdbResource(dg.ConfigurableResource[Any]):
 
     configuration: Configuration
 
-    def register(self) -> Register:
+    def register(self) -> "Register":
         """TEM DB; whether it answers shows at the first question."""
         return register_of(self.configuration.settings())

@@ -199,7 +199,7 @@ def test_nothing_that_can_be_used_is_status_1_and_no_mosaic(
             "unknown setting stitching.match.search",
         ),
         (["--set", "search"], "no '=' found"),
-        (["--overlap", "much"], "--overlap much: not a fraction"),
+        (["--overlap", "much"], "--overlap much: found no part of a tile"),
         (["--lens", "none.json"], "--lens none.json: cannot be read as a lens model"),
         (["--nonsense"], "No such option"),
         (["--workers", "0"], "Invalid value for '--workers'"),

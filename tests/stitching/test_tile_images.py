@@ -16,7 +16,7 @@ from em_platform.imaging.correct import FlatField
 from em_platform.model import Box, Size, Tile
 from em_platform.stitching.compute import thread_map
 from em_platform.stitching.inputs import open_montage
-from em_platform.stitching.recipe import choose_recipe
+from em_platform.stitching.recipe import Recipe, TileRecipe, choose_recipe
 from em_platform.stitching.tile_images import (
     TileImages,
     exclude_tiles,
@@ -87,6 +87,21 @@ def test_the_valid_box_and_the_mask_are_both_honoured(tmp_path: Path) -> None:
     assert images.mask(tile(tmp_path / "a.tif")) is None
     whole = Box(y0=0, x0=0, y1=60, x1=80)
     assert TileImages().valid(tile(tmp_path / "a.tif")) == whole
+
+
+def test_the_mask_of_a_mirrored_tile_is_mirrored_too(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", ramp())
+    mask = np.zeros((60, 80), np.uint8)
+    mask[10:50, 5:30] = 255  # of the file: left of the middle
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    masked = tile(tmp_path / "a.tif", mask=str(tmp_path / "mask.png"))
+    recipe = Recipe(tile=TileRecipe(size=masked.size, flip=True))
+    for images in (recipe.images(), recipe.processed_images()):
+        assert images.valid(masked) == Box(y0=10, x0=50, y1=50, x1=75)
+        seen = images.mask(masked)
+        assert seen is not None
+        assert np.array_equal(seen, mask[:, ::-1] > 0)
+    assert TileImages().valid(masked) == Box(y0=10, x0=5, y1=50, x1=30)
 
 
 def test_a_tile_of_another_size_is_refused(tmp_path: Path) -> None:
