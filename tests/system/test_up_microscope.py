@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,32 +58,7 @@ def test_acquire_uses_the_microscope_of_the_platform(
         checks = montage_runs(platform.url, made.acquisition_id).checks
         assert checks["montage_is_complete"].passed, checks
 
-        ingest = (sys.executable, "-m", "em_platform", "ingest", "--item", "ebi/11759")
-        subprocess.run(ingest, env=platform.environment, check=True, timeout=100)
-        with platform.instance() as instance:
-            wait_until(
-                lambda: instance.has_dynamic_partition("ebi_entries", "11759"),
-                timeout_s=60,
-                what=platform.output,
-            )
-            for page, shown in (
-                ("backfill-a-montage", {"ACQUISITION_ID": made.acquisition_id}),
-                ("backfill-a-source", {}),
-            ):
-                run_page(
-                    how_to / f"{page}.md",
-                    tmp_path,
-                    environment=platform.environment,
-                    replace=shown,
-                )
-            backfills = {
-                each.partition_set_name: list(each.partition_names or ())
-                for each in instance.get_backfills()
-            }
-        assert backfills == {
-            "stitch_montages_partition_set": [made.acquisition_id],
-            "ingest_ebi_partition_set": ["11759"],
-        }
+        backfill(platform, how_to, made.acquisition_id, wait_until)
 
         again = subprocess.run(
             (sys.executable, "-m", "em_platform", "up", "--microscope"),
@@ -93,3 +69,34 @@ def test_acquire_uses_the_microscope_of_the_platform(
         )
         assert again.returncode == 1
         assert "a microscope already runs in" in again.stderr
+
+
+def backfill(
+    platform: Any, how_to: Path, montage: str, wait_until: Callable[..., None]
+) -> None:
+    """Do what the pages on backfills say, for a montage and an item that are there."""
+    environment = platform.environment
+    ingest = (sys.executable, "-m", "em_platform", "ingest", "--item", "ebi/11759")
+    subprocess.run(ingest, env=environment, check=True, timeout=100)
+    folder = platform.home.parent
+    with platform.instance() as instance:
+        wait_until(
+            lambda: instance.has_dynamic_partition("ebi_entries", "11759"),
+            timeout_s=60,
+            what=platform.output,
+        )
+        run_page(
+            how_to / "backfill-a-montage.md",
+            folder,
+            environment=environment,
+            replace={"ACQUISITION_ID": montage},
+        )
+        run_page(how_to / "backfill-a-source.md", folder, environment=environment)
+        backfills = {
+            each.partition_set_name: list(each.partition_names or ())
+            for each in instance.get_backfills()
+        }
+    assert backfills == {
+        "stitch_montages_partition_set": [montage],
+        "ingest_ebi_partition_set": ["11759"],
+    }
