@@ -53,6 +53,7 @@ class ConsoleOutput:
     def status(self, line: str) -> None:
         """A line that the next one overwrites; nothing where there is no terminal."""
         if self.console.is_terminal and not self.is_quiet:
+            # Padded, so that it wipes a longer line that stood there.
             self._write(f"{line:<70}", end="\r")
 
     def result(self, line: str) -> None:
@@ -60,6 +61,7 @@ class ConsoleOutput:
         self._write(line, end="\n")
 
     def _write(self, line: str, *, end: str) -> None:
+        # As it is: a path must not be broken, nor brackets be taken for colours.
         self.console.print(
             f"{self.seconds:6.1f} s  {line}", soft_wrap=True, markup=False, end=end
         )

@@ -89,6 +89,7 @@ def ingest_all(platform: Platform, world: World, output: ConsoleOutput) -> bool:
 
     Dagster's runs are asked for at once; its queue lets in two at a time.
     """
+    # What was asked before, as by a sensor, is not what this call fetches.
     world.requests.clear()
     items = [_Item(source, keys[0]) for source, keys in world.keys.items()]
     tags = _ask_for(platform, items)

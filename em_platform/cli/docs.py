@@ -142,6 +142,7 @@ def catalog_page() -> str:
 
 def assets_page() -> str:
     """Assets, checks, jobs, sensors and schedules, by a process that loads Dagster."""
+    # Another process, as the command line and the definitions import not each other.
     command = [sys.executable, "-m", "em_platform.reference"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:

@@ -36,11 +36,12 @@ def command(uris: tuple[str, ...], as_json: bool, endpoint: str | None) -> None:
     for number, uri in enumerate(uris):
         found = _inspect(uri, endpoint)
         failed = failed or isinstance(found, PlatformError)
+        # One that cannot be read does not keep the others from being shown.
         if as_json:
             _print_json(uri, found)
             continue
         if number:
-            click.echo()
+            click.echo()  # a gap between files
         _print(uri, found)
     if failed:
         sys.exit(1)
@@ -113,6 +114,7 @@ def _rows(info: VolumeInfo) -> list[tuple[str, str]]:
     else:
         voxel_size = f"{_by(info.voxel_size_nm)} nm (z, y, x)"
     rows.append(("voxel size", voxel_size))
+    # An edge of 0 is one that the file does not state.
     extent = extent_nm(info)
     if extent is not None:
         rows.append(("extent", " x ".join(_length(edge) for edge in extent if edge)))
