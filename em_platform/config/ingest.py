@@ -30,6 +30,7 @@ def _megabytes(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = value.strip().lower().removesuffix("b").removesuffix("i")
+    # Docker's k, m and g are powers of 1024.
     units = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024**2}
     if text[-1:] in units:
         with suppress(ValueError):  # pydantic then says what is wrong with the text
@@ -93,6 +94,7 @@ class EpflSettings(SourceSettings):
     weight: Weight = "heavy"
     memory_limit_mb: Megabytes = 10240
     cpus: float = Field(default=4.0, gt=0)
+    # By the data set's page at EPFL, as the files state none.
     voxel_size_nm: tuple[float, float, float] | None = (5.0, 5.0, 5.0)
     files_urls: Names = (
         "https://documents.epfl.ch/groups/c/cv/cvlab-unit/www/data/"
