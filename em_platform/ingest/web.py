@@ -34,6 +34,7 @@ Headers = Mapping[str, str]
 AS_IT_IS = {"Accept-Encoding": "identity"}
 """Headers that ask for a body which is not compressed on its way."""
 
+# Servers that know no HEAD answer so (RFC 9110, 15.5.6 and 15.6.2): GET tells the same.
 _NO_HEAD = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 
 

@@ -27,10 +27,13 @@ from temdb.models import (
 from em_platform.temdb.acquired import AcquiredMontage
 from em_platform.temdb.conversion import Lineage, status_of
 
+# A section's id of TEM DB: `<media>_S<number>`.
 _SECTION = re.compile(r"(.+)_S(\d+)")
 _MADE_BY = "made for an acquisition whose parents were not in TEM DB"
 _MEDIA = "unknown"
+# The most that upstream gives in one page of most lists.
 _PAGE = 100
+# Others may take a region's number between the look and the call.
 _TRIES = 4
 
 
