@@ -31,7 +31,7 @@ class LensMontages:
         self._optics = optics
 
     def set_up(self, message: Any) -> None:
-        """Keep what a `` reports."""
+        """Keep what a `lens_correction.setup` asks for."""
         self._registry.change(lens_setup=message.model_dump(mode="json"))
 
     def due(self) -> Entry | None:
@@ -39,17 +39,17 @@ class LensMontages:
 
         There is none behind the last region: its lens would correct nothing.
         """
-        pages = self._registry.state
-        setup = pages.lens_setup or {}
+        state = self._registry.state
+        setup = state.lens_setup or {}
         every = setup.get("every_n_rois", 0) if setup.get("enabled") else 0
         if (
             not every
-            or pages.since_lens < every
-            or not roi_queue.following(pages.queue)
+            or state.since_lens < every
+            or not roi_queue.following(state.queue)
         ):
             return None
         entry = Entry(roi=self.region(None), source="cadence")
-        queue = roi_queue.added(pages.queue, entry, None)
+        queue = roi_queue.added(state.queue, entry, None)
         self._registry.change(queue=queue, since_lens=0)
         return entry
 

@@ -116,14 +116,14 @@ class Publisher:
             error_message=error,
         )
 
-    def queue(self, pages: SessionState) -> None:
+    def queue(self, session: SessionState) -> None:
         """All regions that wait, and those that were begun or finished."""
-        current = roi_queue.current(pages.queue)
+        current = roi_queue.current(session.queue)
         self.send(
             "roi.queue.status",
-            queue=[roi_queue.status_fields(entry) for entry in pages.queue],
+            queue=[roi_queue.status_fields(entry) for entry in session.queue],
             active_montage_id=None if current is None else current.montage_id,
-            completed_count=pages.completed,
+            completed_count=session.completed,
             timestamp=int(time.time()),
         )
 

@@ -84,9 +84,9 @@ class SessionState(Model):
 
 
 class Registry:
-    """SessionState that are written to one file with every change.
+    """The session's state, written to one file with every change.
 
-    When they cannot be written the change holds in this process, `complaint` says why,
+    When it cannot be written the change holds in this process, `complaint` says why,
     and `save` tries again.
     """
 
@@ -101,14 +101,14 @@ class Registry:
         return roi_queue.current(self.state.queue)
 
     def change(self, **changes: Any) -> None:
-        """Change pages and write them; nothing is written when nothing changes."""
-        pages = self.state.model_copy(update=changes)
-        if pages != self.state:
-            self.state = pages
+        """Change fields and write all; nothing is written when nothing changes."""
+        state = self.state.model_copy(update=changes)
+        if state != self.state:
+            self.state = state
             self.save()
 
     def save(self) -> None:
-        """Write all pages."""
+        """Write the whole state."""
         try:
             write_bytes(self._path, self.state.model_dump_json(indent=1).encode())
         except StorageError as error:
@@ -236,7 +236,7 @@ class Optics:
         )
 
     def note_scales(self, message: Any) -> None:
-        """Keep what a `` reports."""
+        """Keep the scales of a `calibration.resolution`."""
         found: dict[str, Scale] = {}
         for table in (message.lowmag, message.mag):
             found |= {
@@ -250,7 +250,7 @@ class Optics:
         self.registry.change(scales={**self.registry.state.scales, **found})
 
     def note_centroid(self, message: Any) -> None:
-        """Keep what a `` reports."""
+        """Keep the place of a `calibration.centroid`."""
         known: Mapping[int, Any] = self.registry.state.centroids_nm
         place = (message.x, message.y)
         self.registry.change(centroids_nm={**known, message.aperture_id: place})

@@ -142,8 +142,8 @@ class Coordinator(Control):
 
     def _start_again(self) -> None:
         """Go on with an interrupted session, once the devices answer."""
-        pages = self.session.registry.state
-        if pages.mode == "preview" or not self.session.has_work():
+        state = self.session.registry.state
+        if state.mode == "preview" or not self.session.has_work():
             self._starts_itself = False
         elif all(self.context.age_s(topic) < _FRESH_S for topic in _DEVICES):
             log.info("coordinator: resumes the interrupted session")

@@ -216,16 +216,16 @@ class Session:
 
     def finish_entry(self, *, tiles: int | None = None) -> None:
         """Record and publish that the region is imaged."""
-        pages = self.registry.state
+        before = self.registry.state
         entry = self.entry.changed(
             status="complete", error=None, current_tile=tiles, total_tiles=tiles
         )
         is_lens = entry.roi.get("acquisition_type") == LENS
         self.registry.change(
-            queue=roi_queue.with_entry(pages.queue, entry),
+            queue=roi_queue.with_entry(before.queue, entry),
             begun=None,
-            completed=pages.completed + 1,
-            since_lens=pages.since_lens + (not is_lens),
+            completed=before.completed + 1,
+            since_lens=before.since_lens + (not is_lens),
         )
         self.publisher.roi(entry)
         self.publisher.queue(self.registry.state)
