@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 STATISTICS = "broker.statistics"
 """A topic with what `Broker.statistics` gives, as JSON."""
 
-_STATISTICS_S = 5.0
-_WORK_QUEUE_LIMIT = 100_000
-_LOGIN_S = 10.0
-_START_TIMEOUT_S = 10.0
+_STATISTICS_S = 5.0  # a watcher sees a slow client soon, at next to no traffic
+_WORK_QUEUE_LIMIT = 100_000  # messages of one queue: what waits is in memory only
+_LOGIN_S = 10.0  # a port scan that never logs in does not hold its connection
+_START_TIMEOUT_S = 10.0  # far more than to bind a port, also on a loaded machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,9 +18,9 @@ from em_platform.messaging.topics import topics
 
 log = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT_S = 5.0
-_CLOSE_TIMEOUT_S = 2.0
-_LISTENING = "listening to "
+_CONNECT_TIMEOUT_S = 5.0  # a broker that is up answers in milliseconds
+_CLOSE_TIMEOUT_S = 2.0  # for the last receipt; a hung broker must not hold a SIGTERM
+_LISTENING = "listening to "  # begins the receipts of subscriptions; others are numbers
 
 # stomp.py reports each failed try with a traceback; the bus logs one sentence.
 logging.getLogger("stomp.py").setLevel(logging.CRITICAL)
@@ -152,7 +152,7 @@ class Connection(Pigeon):  # type: ignore[misc]
         connection = stomp.Connection12(
             address,
             heartbeats=(period_ms, period_ms),
-            reconnect_attempts_max=1,
+            reconnect_attempts_max=1,  # the link reconnects, and subscribes anew
             timeout=_CONNECT_TIMEOUT_S,
             vhost=settings.vhost or None,
         )

@@ -24,8 +24,9 @@ CLIENT_COMMANDS = frozenset(
     )
 )
 _LONGEST_COMMAND = max(map(len, CLIENT_COMMANDS))
-_HEADER_LIMIT_BYTES = 64 * 1024
+_HEADER_LIMIT_BYTES = 64 * 1024  # far more than any client sends; garbage has no end
 _UNESCAPED = {"n": "\n", "c": ":", "\\": "\\", "r": "\r"}
+# STOMP 1.2, "Value Encoding": for the sake of clients of 1.0.
 _NEVER_ESCAPED = frozenset((b"CONNECT", b"STOMP", b"CONNECTED"))
 
 
@@ -57,7 +58,7 @@ class FrameReader:
         self._limit = body_limit_bytes
         self._buffer = bytearray()
         self._head: tuple[bytes, dict[str, str], int] | None = None
-        self._searched = 0
+        self._searched = 0  # bytes without a NUL: a body in parts is searched once
 
     def feed(self, received: bytes) -> None:
         """Add bytes that were received."""
@@ -131,6 +132,7 @@ class FrameReader:
                 f"content-length is {text[:20]!r}, a number was expected",
                 receipt=receipt,
             )
+        # 20 digits are more than any limit; int() of a million would take seconds
         if int(text[:20]) > self._limit:
             raise self._too_large(f"{text[:20]} bytes", receipt)
         return int(text)
@@ -200,14 +202,12 @@ def write_frame(frame: Frame, version: str) -> bytes:
 def write_head(command: bytes, headers: dict[str, str], version: str) -> bytes:
     """Command and header lines, without the blank line that ends them."""
     pairs = headers.items()
-    if command not in _NEVER_ESCAPED and not _is_plain("".join(map("".join, pairs))):
+    text = "".join(map("".join, pairs))
+    plain = not (":" in text or "\\" in text or "\n" in text or "\r" in text)
+    if command not in _NEVER_ESCAPED and not plain:  # most heads have nothing to escape
         pairs = {escape(k, version): escape(v, version) for k, v in pairs}.items()
     lines = "".join([f"{name}:{value}\n" for name, value in pairs])
     return b"%b\n%b" % (command, lines.encode())
-
-
-def _is_plain(text: str) -> bool:
-    return not (":" in text or "\\" in text or "\n" in text or "\r" in text)
 
 
 def escape(text: str, version: str) -> str:

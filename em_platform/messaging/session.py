@@ -20,8 +20,8 @@ from em_platform.messaging.subscriptions import Exchange
 
 log = logging.getLogger(__name__)
 
-_CLOSE_DELAY_S = 0.5
-_ABORT_DELAY_S = 5.0
+_CLOSE_DELAY_S = 0.5  # closed at once, a reset could overtake the ERROR frame
+_ABORT_DELAY_S = 5.0  # for a client that never reads what is left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,10 @@ class Session(asyncio.Protocol):
         self._name = f"client {host}:{port}"
         self.queue.open(transport, self._loop.time)
         self._state.sessions[self] = None
-        self._call_later(self._state.rules.login_s, self._login_is_late)
+        self._call_later(
+            self._state.rules.login_s,
+            lambda: self._refuse("no whole CONNECT frame came in time", {}),
+        )
 
     def data_received(self, data: bytes) -> None:
         """Bytes arrived."""
@@ -226,9 +229,6 @@ class Session(asyncio.Protocol):
                 dropped,
                 len(self.queue),
             )
-
-    def _login_is_late(self) -> None:
-        self._refuse("no whole CONNECT frame came in time", {})
 
     def _answer(self, command: bytes, headers: dict[str, str]) -> None:
         self.queue.answer(write_frame(Frame(command, headers), self.version))

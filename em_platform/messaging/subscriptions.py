@@ -10,6 +10,7 @@ from em_platform.messaging.frames import escape, write_head
 AUTO, CLIENT, CLIENT_INDIVIDUAL = "auto", "client", "client-individual"
 ACK_MODES = (AUTO, CLIENT, CLIENT_INDIVIDUAL)
 _TOPIC, _QUEUE = "/topic/", "/queue/"
+# Headers that mean something between one client and the broker only.
 _NOT_PASSED_ON = frozenset(
     ("ack", "content-length", "destination", "message-id", "receipt", "redelivered")
 ) | {"subscription", "transaction"}
@@ -35,6 +36,7 @@ class Message:
     headers: dict[str, str]
     body: bytes
     redelivered: bool = False
+    # by version: written once, however many clients get it
     heads: dict[str, bytes] = field(default_factory=dict)
 
     @property

@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 BATCH_S = 0.1
 """Changes go to a browser at most so often."""
-_TICK_S = 2.0
-_GUESS_S = 0.5
+_TICK_S = 2.0  # so late at most a page sees that the service hangs
+_GUESS_S = 0.5  # a wrong password waits: guessing one after the other is slow
 
 
 class Password(Model):
@@ -58,7 +58,7 @@ def application(
     each page gets `about` as it is: names and addresses that do not change.
     """
     app = FastAPI(title="Operator's page", docs_url=None, redoc_url=None)
-    app.openapi_url = None
+    app.openapi_url = None  # no page describes the commands to whoever is not let in
     _answer_errors(app)
     app.include_router(_files())
     app.include_router(_state(shared, frames_folder(settings), about))

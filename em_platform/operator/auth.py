@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from em_platform.processes.web import is_bearer
 
 COOKIE = "em_operator"
+# Without a password: what the login page is made of, and the check by a supervisor.
 _OPEN = ("/login", "/api/login", "/page/", "/health")
-_SAFE_METHODS = ("GET", "HEAD")
+_SAFE_METHODS = ("GET", "HEAD")  # they change nothing: no origin is asked for
 
 _HEADERS = (
     (
@@ -51,6 +52,7 @@ class Auth:
             k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]
         }
         status, sentence = self._refusal(scope, headers)
+        # a person is led to the login, a program gets the sentence
         if status == 401 and scope["path"] == "/":
             await _answer(send, 303, [(b"location", b"/login")], b"")
         elif status:
@@ -62,7 +64,10 @@ class Auth:
 
     def _refusal(self, scope: Any, headers: dict[str, str]) -> tuple[int, str]:
         host = headers.get("host", "")
-        if not self._knows(host):
+        name = name_of(host)
+        by_address = self._may_be_address and _is_address(name)
+        # Against DNS rebinding: only names that are this page's own.
+        if name not in self._names and not by_address:
             return 421, (
                 f"page: it was asked for under the name {host!r}, expected one of "
                 f"{', '.join(sorted(self._names))}; use that, or add the name to "
@@ -75,6 +80,7 @@ class Auth:
                     f"page: a command came from another page, {origin}, expected this "
                     "one; open the operator's page itself"
                 )
+            # a form of another page cannot send JSON without asking first (CORS)
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
                 return 415, (
@@ -84,13 +90,6 @@ class Auth:
         if scope["path"].startswith(_OPEN) or self._is_let_in(headers):
             return 0, ""
         return 401, "page: it needs the operator's password; log in at /login"
-
-    def _knows(self, host: str) -> bool:
-        """Against DNS rebinding: only names that are this page's own."""
-        name = name_of(host)
-        if name in self._names:
-            return True
-        return self._may_be_address and _is_address(name)
 
     def _is_let_in(self, headers: dict[str, str]) -> bool:
         if not self._password:

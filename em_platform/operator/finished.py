@@ -8,7 +8,7 @@ import requests
 
 from em_platform.errors import SourceUnavailable
 
-_MOST = 40
+_MOST = 40  # as many as a person looks through; all are in the web UI
 
 
 class Finished:
@@ -42,6 +42,17 @@ class Finished:
         }
         while len(self._ended) > _MOST:
             self._ended.popitem(last=False)
+
+    def completed(self, body: Mapping[str, Any], now: float) -> None:
+        """Record the end that a `montage.complete` reports."""
+        self.ended(
+            body["acquisition_id"],
+            montage_id=body["montage_id"],
+            tiles=len(body["tiles"]),
+            outcome="completed",
+            reason="",
+            now=now,
+        )
 
     def set_run(self, acquisition_id: str, run: Mapping[str, Any]) -> bool:
         """Note Dagster's result; whether that is news."""
@@ -109,7 +120,7 @@ query($id: ID!) {
 }"""
 
 _ACTIVE = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "MANAGED"}
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 10.0  # it is asked in a thread of its own, again and again
 
 Body = Mapping[str, Any]
 

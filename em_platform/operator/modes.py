@@ -28,6 +28,7 @@ UNFINISHED = ("pending", "active", "paused", "failed")
 """Statuses of an entry of the queue."""
 
 _RUNNING = {"acquiring", "paused", "failed"}
+# Of a preview that does nothing, in pyTEM's words and in those of others.
 _IDLE_STEPS = {"updateimage", "idle", "waiting", "ready", "live"}
 
 

@@ -37,7 +37,7 @@ class Parts:
         return {n: self._values[n] for n, v in self._changed.items() if v > version}
 
 
-_MOST_BYTES = 128_000_000
+_MOST_BYTES = 128_000_000  # of pictures in memory: a T1 montage's minis and more
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class QcLight:
         }
 
 
-_REMEMBERED = 60
+_REMEMBERED = 60  # lines; they are sent whole with each new one
 _STATES = {
     "started": "has started",
     "in_progress": "continues",

@@ -27,10 +27,10 @@ from em_platform.processes.web import serve, token_of
 
 log = logging.getLogger(__name__)
 
-_SEND_TIMEOUT_S = 3.0
-_LOOK_S = 0.5
-_KEEP_S = 5.0
-_RESULTS_S = 5.0
+_SEND_TIMEOUT_S = 3.0  # an operator waits no longer to learn that a stop failed
+_LOOK_S = 0.5  # so soon the page shows that the broker is gone
+_KEEP_S = 5.0  # of what is shown a crash may lose so much; each write is a whole file
+_RESULTS_S = 5.0  # stitching takes minutes: soon enough, and light on the web UI
 _ASKED = 5  # montages, each time
 
 
@@ -80,7 +80,7 @@ class Keeper:
         """End the threads, and write down what is shown."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join(timeout=15.0)
+            thread.join(timeout=15.0)  # longer than a request to the web UI lasts
         keep_or_complain(self._shared, self._memory)
 
     def _start(

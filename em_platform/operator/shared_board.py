@@ -111,7 +111,7 @@ class Control:
         self._changed(sentence)
 
 
-_CONFIRM_S = 3.0
+_CONFIRM_S = 3.0  # for the broker's receipt; then the page says that it did not come
 
 
 class SharedBoard:

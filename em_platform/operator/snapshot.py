@@ -18,7 +18,7 @@ from em_platform.storage.atomic import write_bytes
 
 log = logging.getLogger(__name__)
 
-_ENDS_SHOWN = 20
+_ENDS_SHOWN = 20  # each is a file to be read before the page is served
 
 
 def restore(board: Board, path: Path) -> None:
@@ -90,14 +90,7 @@ def find_finished(shared: SharedBoard, frames: Path) -> None:
         try:
             body = json.loads(path.read_bytes())
             with shared.locked() as board:
-                board.finished.ended(
-                    body["acquisition_id"],
-                    montage_id=body["montage_id"],
-                    tiles=len(body["tiles"]),
-                    outcome="completed",
-                    reason="",
-                    now=path.stat().st_mtime,
-                )
+                board.finished.completed(body, path.stat().st_mtime)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("operator: %s is passed over (%s)", path, error)
     with shared.locked() as board:

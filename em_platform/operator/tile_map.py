@@ -8,6 +8,7 @@ from typing import Any
 
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.messaging.topics import inverted_focus
+from em_platform.operator.parts import Body
 
 Place = tuple[int, int]
 
@@ -76,14 +77,14 @@ class TileMap:
         self.acquisition_id = acquisition_id
         self.tiles: dict[Place, TileMark] = {}
 
-    def imaged(self, body: Mapping[str, Any], version: int) -> None:
+    def imaged(self, body: Body, version: int) -> None:
         """A frame was saved."""
         mark = self._mark(body, version)
         if body.get("stage_position"):
             x, y = body["stage_position"]
             mark.stage_nm = (x, y)
 
-    def measured(self, body: Mapping[str, Any], version: int) -> None:
+    def measured(self, body: Body, version: int) -> None:
         """Minimum, maximum, mean, deviation or focus has come."""
         mark = self._mark(body, version)
         for word, attribute in _FIGURES.items():
@@ -92,7 +93,7 @@ class TileMap:
         if "focus" in body and math.isfinite(body["focus"]):
             mark.focus = inverted_focus(body["focus"])
 
-    def searched(self, body: Mapping[str, Any], version: int) -> None:
+    def searched(self, body: Body, version: int) -> None:
         """Templates were sought in the neighbours."""
         mark = self._mark(body, version)
         each = [match for group in body["matches"] for match in group["matches"]]
@@ -104,7 +105,7 @@ class TileMap:
                 good=good, tried=len(group["matches"])
             )
 
-    def matched(self, body: Mapping[str, Any], version: int) -> None:
+    def matched(self, body: Body, version: int) -> None:
         """The shift against each neighbour was measured."""
         mark = self._mark(body, version)
         for match in body["matches"]:
@@ -112,13 +113,13 @@ class TileMap:
                 dx=match["dX"], dy=match["dY"], distance=match["distance"]
             )
 
-    def judged(self, body: Mapping[str, Any], version: int) -> None:
+    def judged(self, body: Body, version: int) -> None:
         """QC has judged the tile."""
         mark = self._mark(body, version)
         mark.passed = body["passed"]
         mark.faults = list(body.get("faults") or ())
 
-    def pictured(self, body: Mapping[str, Any], version: int) -> None:
+    def pictured(self, body: Body, version: int) -> None:
         """A small picture of the tile is there."""
         self._mark(body, version).mini = version
 
@@ -133,6 +134,21 @@ class TileMap:
         if columns and rows > 1:  # the first row is whole
             rows = max(rows, math.ceil(total / columns))
         return rows, columns
+
+    def shown(self, since: int, *, anew: bool, total: int) -> dict[str, Any] | None:
+        """What a page draws: the tiles after `since`, or all; None for no news."""
+        tiles = self.since(0 if anew else since)
+        if not tiles and not anew:
+            return None
+        rows, columns = self.size(total)
+        return {
+            "anew": anew,
+            "montage_id": self.montage_id,
+            "acquisition_id": self.acquisition_id,
+            "rows": rows,
+            "columns": columns,
+            "tiles": tiles,
+        }
 
     def kept(self) -> dict[str, Any]:
         """All of it as JSON; see `restored`."""
@@ -154,7 +170,7 @@ class TileMap:
             made.tiles[tile.row, tile.column] = tile
         return made
 
-    def _mark(self, body: Mapping[str, Any], version: int) -> TileMark:
+    def _mark(self, body: Body, version: int) -> TileMark:
         place = (body["row"], body["column"])
         mark = self.tiles.get(place)
         if mark is None or mark.tile_id != body["tile_id"]:
@@ -169,7 +185,7 @@ class TileMap:
         return mark
 
 
-_REMEMBERED = 64
+_REMEMBERED = 64  # frames that may be in work: several for each pipeline process
 _WORDS = ("min", "max", "mean", "std", "focus", "hist")
 
 
@@ -183,14 +199,14 @@ class NewestTile:
         self._saved = 0
         self._tile: dict[str, Any] = {}
 
-    def saved(self, body: Mapping[str, Any]) -> None:
+    def saved(self, body: Body) -> None:
         """A frame was saved; pipelines may finish the frames in another order."""
         self._saved += 1
         self._order[body["tile_id"]] = self._saved
         while len(self._order) > _REMEMBERED:
             self._order.popitem(last=False)
 
-    def measured(self, body: Mapping[str, Any]) -> bool:
+    def measured(self, body: Body) -> bool:
         """Take over the figures that the message holds; whether they are news."""
         found = {word: body[word] for word in _WORDS if word in body}
         if not found or not self._goes_on_to(body):
@@ -200,7 +216,7 @@ class NewestTile:
         self._tile.update(found)
         return True
 
-    def pictured(self, body: Mapping[str, Any]) -> bool:
+    def pictured(self, body: Body) -> bool:
         """Whether the picture in the message is to be shown."""
         return self._goes_on_to(body)
 
@@ -208,7 +224,7 @@ class NewestTile:
         """All that is known of it."""
         return {**self._tile, "preview": self.preview, "preview_of": self.preview_of}
 
-    def _goes_on_to(self, body: Mapping[str, Any]) -> bool:
+    def _goes_on_to(self, body: Body) -> bool:
         tile_id = body["tile_id"]
         present = self._tile.get("tile_id")
         if tile_id == present:

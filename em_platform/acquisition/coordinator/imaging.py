@@ -64,7 +64,7 @@ class Imaging:
         self.unsure: list[dict[str, Any]] = []
         self._frames = frames
         self._shared_px = shared_px(roi, begun.frame, overlap=overlap)
-        self._waiting = list(reversed(self.stops))
+        self._waiting = list(reversed(self.stops))  # the next is last: cheap to take
         self._retries: dict[int, int] = {}
         self.exposing = ""
         self.unjudged: set[str] = set()
@@ -224,7 +224,7 @@ class Imaging:
         return tile_name(self.acquisition_id, stop.row, stop.column, retry=retry)
 
     def _done(self, stop: Stop, tile_id: str, place: Any) -> None:
-        if self._waiting[-1] is stop:
+        if self._waiting[-1] is stop:  # as always but when it resumes
             self._waiting.pop()
         else:
             self._waiting.remove(stop)

@@ -82,7 +82,7 @@ class LensMontages:
         settings = self._context.settings
         setup = self._registry.state.lens_setup or {}
         own = settings.acquisition.coordinator
-        percent = setup.get("overlap_pct")
+        percent = setup.get("overlap_pct")  # 0 is a value, so no `or` below
         scale = self._optics.scale()
         fields = roi_of(
             entry.montage_id if entry is not None and is_lens else _new_id(entry),
@@ -154,7 +154,7 @@ class LensCorrection(Machine):
         self._montage_id = ""
         self._answer = ""
         super().__init__(
-            on_enter=self._reset,
+            on_enter=self.reset,
             states=[
                 {
                     "name": "Montage",
@@ -215,13 +215,11 @@ class LensCorrection(Machine):
         """Begin to count anew."""
         self._left, self._answer = self._tries, ""
 
-    def _reset(self) -> None:
-        self.reset()
-
     def _region(self) -> dict[str, Any]:
         region: dict[str, Any] = dict(self.session.lens.region(self._entry()))
         number = self._tries - self._left + 1
         if number > 1 and self.session.registry.state.begun is None:
+            # frames of a rejected try must not be matched with those of the next
             region["montage_id"] += f"-{number}"
         self._montage_id = region["montage_id"]
         return region
@@ -235,6 +233,7 @@ class LensCorrection(Machine):
     @on_message("lens_correction.transform")
     def _on_transform(self, message: Any) -> None:
         is_awaited = self.get_machine_state() == "AwaitTransform"
+        # a transform of an earlier try may come late
         if not is_awaited or message.montage_id != self._montage_id:
             return
         if message.ok:

@@ -44,7 +44,10 @@ class CheckConditions(Machine):
         self.session.errors = 0
 
     def _check(self) -> None:
-        sentence = self.session.check()
+        session = self.session
+        sentence = session.requirements.problem(
+            errors=session.errors, beam_mean=session.beam_mean
+        )
         if sentence:
             self.context.problem = sentence
             self.fail()
@@ -60,7 +63,9 @@ class Prepare(Machine):
             states=[
                 {
                     "name": "SetScope",
-                    "children": SetScope(settings, self._column),
+                    "children": SetScope(
+                        settings, lambda: self.session.requirements.column()
+                    ),
                     "remap": {"Success": "AskCamera"},
                 },
                 {
@@ -73,14 +78,11 @@ class Prepare(Machine):
             initial="SetScope",
         )
 
-    def _column(self) -> dict[str, Any]:
-        fields: dict[str, Any] = self.session.requirements.column()
-        return fields
-
 
 _FRESH_S = 1.5  # a stage at rest publishes its status each second
 
 
+# Between MoveStage, CaptureTile and the rest: the remaps in Montage._states.
 _TRANSITIONS = [
     {
         "trigger": "begun",
@@ -100,11 +102,17 @@ class MoveToTile(MoveStage):
     """Moves to the next tile, unless the stage was sent there during the exposure."""
 
     def __init__(self, settings: AcquisitionSettings, **options: Any) -> None:
-        super().__init__(settings, self._target, answered=self._arrived, **options)
+        super().__init__(
+            settings,
+            lambda: target_of(self.session.imaging.stop),
+            answered=self._arrived,
+            **options,
+        )
 
     def send(self) -> None:
         """Publish the command, unless it is on its way."""
         target = (self._asked["x"], self._asked["y"])
+        # sent twice it would begin anew, and settle twice
         if self.session.sent_to_nm != target:
             super().send()
         self.session.sent_to_nm = None
@@ -116,9 +124,6 @@ class MoveToTile(MoveStage):
         is_fresh = self.context.age_s(self.answer) < _FRESH_S
         if status is not None and is_fresh and self.accepts(status):
             self.take(status)
-
-    def _target(self) -> dict[str, Any]:
-        return target_of(self.session.imaging.stop)
 
     def _arrived(self, status: Any) -> None:
         self.session.imaging.place_nm = (status.x, status.y)
@@ -137,7 +142,7 @@ class CaptureTile(Capture):
             lambda: self.session.imaging.command(),
             answered=lambda _: self.session.imaged(self.session.imaging),
             tries=1,
-            on_exit=self._stay,
+            on_exit=self._stay,  # after a time-out the stage must not be sent on
         )
 
     def send(self) -> None:
@@ -146,6 +151,7 @@ class CaptureTile(Capture):
         self.session.imaging.expose()
         super().send()
         camera = self.context.latest("camera.status")
+        # Read-out and saving need no still stage: moving meanwhile saves the time.
         exposure_s = 0.0 if camera is None else camera.exposure / 1e6
         self._move_on = self.after(exposure_s, self._to_following)
 
@@ -224,7 +230,7 @@ class Montage(Machine):
                     {"orig": "Failure", "dest": "Failure"},
                 ],
             },
-            {"name": "Paused", "on_enter": self._pause},
+            {"name": "Paused", "on_enter": lambda: self.session.paused()},
             {"name": "Complete", "on_enter": self._complete},
             "Success",
             "Failure",
@@ -269,9 +275,6 @@ class Montage(Machine):
         now_s = time.monotonic()
         self.session.imaging.clock(moved_s=now_s - self._entered_s)
 
-    def _pause(self) -> None:
-        self.session.paused()
-
     def _complete(self) -> None:
         self._try(lambda: self.session.completed(self.session.imaging), self.completed)
 
@@ -294,6 +297,6 @@ class Montage(Machine):
             self.lost()
 
 
-def target_of(stop: Stop) -> dict[str, Any]:
+def target_of(stop: Stop) -> dict[str, int]:
     """Fields of the `stage.motion.command` to a stop."""
     return {"x": stop.x_nm, "y": stop.y_nm}

@@ -99,12 +99,17 @@ class Publisher:
 
     def roi_current(self, roi: dict[str, Any]) -> None:
         """What is imaged from now on."""
+        # roi.create has more fields, which roi.current refuses
         known = model_of("roi.current").model_fields
         self.send("roi.current", **{name: roi[name] for name in known if name in roi})
 
-    def roi(self, entry: Entry) -> None:
-        """What has become of one region."""
-        self.send("roi.status", **roi_queue.status_fields(entry))
+    def roi(self, entry: Entry, imaging: Imaging | None = None) -> None:
+        """What has become of one region, and how far its montage is now."""
+        fields = roi_queue.status_fields(entry)
+        if imaging is not None and imaging.montage_id == entry.montage_id:
+            fields["current_tile"] = len(imaging.tiles)
+            fields["total_tiles"] = len(imaging.stops)
+        self.send("roi.status", **fields)
 
     def refused(self, montage_id: str, error: str) -> None:
         """A region that was asked for is not taken."""

@@ -100,6 +100,10 @@ class Registry:
         """The region that has been begun and is not finished."""
         return roi_queue.current(self.state.queue)
 
+    def has_work(self) -> bool:
+        """Whether a region has been begun or waits."""
+        return bool(self.current or roi_queue.following(self.state.queue))
+
     def change(self, **changes: Any) -> None:
         """Change fields and write all; nothing is written when nothing changes."""
         state = self.state.model_copy(update=changes)
@@ -112,7 +116,7 @@ class Registry:
         try:
             write_bytes(self._path, self.state.model_dump_json(indent=1).encode())
         except StorageError as error:
-            if not self.complaint:
+            if not self.complaint:  # once: `save` is tried again with each tick
                 log.error("%s", error)
             self.complaint = str(error)
         else:
@@ -231,6 +235,7 @@ class Optics:
             return scale
         if (known := kept.get(str(wanted))) and known.settings == self._key():
             return known
+        # uncalibrated: the pixel covers the more the lower the magnification
         return scale.model_copy(
             update={"pixel_nm": scale.pixel_nm * magnification / wanted}
         )
@@ -241,7 +246,7 @@ class Optics:
         for table in (message.lowmag, message.mag):
             found |= {
                 str(magnification): Scale(
-                    pixel_nm=sum(each.nm_per_px) / 2,
+                    pixel_nm=sum(each.nm_per_px) / 2,  # the raster knows one size
                     rotation_rad=each.rotation,
                     settings=self._key(),
                 )

@@ -64,11 +64,6 @@ class Session:
         """The region that is imaged."""
         return self.requirements.entry
 
-    def has_work(self) -> bool:
-        """Whether a region has been begun or waits."""
-        queue = self.registry.state.queue
-        return bool(roi_queue.current(queue) or roi_queue.following(queue))
-
     def take(self) -> bool:
         """Make the next region, or the one that was interrupted, the active one.
 
@@ -86,14 +81,10 @@ class Session:
             if entry is None:
                 self.registry.change(mode="preview")
                 return False
-            queue = roi_queue.with_entry(
-                self.registry.state.queue, entry.changed(status="active")
-            )
-            self.registry.change(queue=queue, mode="running")
-            self._publish_entry()
-        else:
-            self.registry.change(mode="running")
-            self._become("active")
+        entry = entry.changed(status="active", error=None)
+        queue = roi_queue.with_entry(self.registry.state.queue, entry)
+        self.registry.change(queue=queue, mode="running")
+        self._publish_entry()
         return True
 
     def _become(self, status: roi_queue.Status, error: str | None = None) -> None:
@@ -103,26 +94,10 @@ class Session:
     def _publish_entry(self) -> None:
         entry = self.registry.current
         if entry is not None:
-            self.publisher.roi(self.followed(entry))
+            self.publisher.roi(entry, self.imaging)
         self.publisher.queue(self.registry.state)
 
-    def followed(self, entry: Entry) -> Entry:
-        """The entry with how far its montage is now."""
-        imaging = self.imaging
-        if imaging is None or imaging.montage_id != entry.montage_id:
-            return entry
-        return entry.model_copy(
-            update={
-                "current_tile": len(imaging.tiles),
-                "total_tiles": len(imaging.stops),
-            }
-        )
-
     # --- before the montage ---
-
-    def check(self) -> str:
-        """Why the current region must not be imaged now; empty when it may."""
-        return self.requirements.problem(errors=self.errors, beam_mean=self.beam_mean)
 
     def calibrated(self, name: str) -> None:
         """Note that a calibration of the region is done."""
@@ -152,7 +127,11 @@ class Session:
         if self.registry.complaint:
             raise StorageError(self.registry.complaint)
         if begun.stopped:
-            self._image_rejected_again(begun, imaging)
+            begun = with_retries(
+                begun, unsaved=imaging.unsaved(), most=self._settings.request_tries - 1
+            )
+            self.registry.change(begun=begun)
+            imaging.image_again(begun.superseded)
         imaging.link_references()
         imaging.rested()
         self.imaging = imaging
@@ -162,13 +141,6 @@ class Session:
             self.publisher.tile(raw)
         imaging.unsure = []
         return imaging
-
-    def _image_rejected_again(self, begun: Begun, imaging: Imaging) -> None:
-        begun = with_retries(
-            begun, unsaved=imaging.unsaved(), most=self._settings.request_tries - 1
-        )
-        self.registry.change(begun=begun)
-        imaging.image_again(begun.superseded)
 
     def judged(self, verdict: Any) -> None:
         """Note what quality control says of a tile of the acquisition."""
@@ -200,19 +172,15 @@ class Session:
         self.lens.steps += imaging.tilt != {}
         if imaging.begun.lens:
             self.registry.change(begun=None)
-        else:
-            self._finish_step(imaging)
-
-    def _finish_step(self, imaging: Imaging) -> None:
-        entry = self.entry
-        done = entry.tilts_done + 1
-        steps = len(entry.roi.get("tilt_angles") or [0.0])
-        if entry.roi.get("acquisition_type") != "tilt_series" or done >= steps:
+            return
+        done = self.entry.tilts_done + 1
+        steps = len(self.entry.roi.get("tilt_angles") or [0.0])
+        if self.entry.roi.get("acquisition_type") != "tilt_series" or done >= steps:
             self.finish_entry(tiles=len(imaging.stops))
         else:
-            entry = entry.changed(tilts_done=done)
+            entry = self.entry.changed(tilts_done=done)
             queue = roi_queue.with_entry(self.registry.state.queue, entry)
-            self.registry.change(queue=queue, begun=None)
+            self.registry.change(queue=queue, begun=None)  # in one write
 
     def finish_entry(self, *, tiles: int | None = None) -> None:
         """Record and publish that the region is imaged."""

@@ -35,6 +35,7 @@ from em_platform.formats import read_image, write_tiff
 log = logging.getLogger(__name__)
 
 _TRIGGERS = {Column: "ask_column", Camera: "ask_camera", Move: "move", Frame: "expose"}
+# What a calibration may change, and is put back when it fails.
 _COLUMN = ("focus", "mag_mode", "mag", "brightness", "beam_offset", "spot_size")
 
 
@@ -193,7 +194,9 @@ class Routine(Machine):
     def _leave(self) -> None:
         self._run += 1
         if self._steps is not None and "scope.command" in self._undo:
+            # whoever left it decides whether the specimen is lit
             self._undo["scope.command"].pop("screen", None)
+            # when the transition is over: only then the state names what comes next
             self.after(0.0, self._put_back_unless_stopped)
         self._steps = None
 

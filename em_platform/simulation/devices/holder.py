@@ -11,7 +11,7 @@ from em_platform.config import SimulationSettings
 from em_platform.simulation.devices.commanded import DeviceBus
 
 _MOVING_PERIOD_S = 0.02  # 50 Hz while it tilts
-_IDLE_PERIOD_S = 1.0
+_IDLE_PERIOD_S = 1.0  # as the stage has it: late listeners learn the angles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

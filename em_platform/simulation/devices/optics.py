@@ -11,7 +11,7 @@ from em_platform.imaging.lens import lens_field
 from em_platform.model import LensModel, Size, TilePlacement
 from em_platform.simulation.specimen import Specimen
 
-TAPE_GREY = 10.0
+TAPE_GREY = 10.0  # nearly black, well below routines.tape_threshold
 
 
 def slot(

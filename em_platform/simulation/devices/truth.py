@@ -74,15 +74,9 @@ def faulty_tiles(
             found[fault] = frozenset(order[: int(text)])
             order = order[int(text) :]
         else:
-            found[fault] = frozenset(
-                _place(each) for each in text.replace(",", " ").split()
-            )
+            places = (each.split(":") for each in text.replace(",", " ").split())
+            found[fault] = frozenset((int(row), int(column)) for row, column in places)
     return found
-
-
-def _place(text: str) -> tuple[int, int]:
-    row, column = text.split(":")
-    return int(row), int(column)
 
 
 def _key(settings: SimulationSettings, montage_id: str) -> tuple[int, int]:
@@ -90,7 +84,7 @@ def _key(settings: SimulationSettings, montage_id: str) -> tuple[int, int]:
 
 
 _SMALL = 64  # tiles; up to here the file is written with each tile
-_PERIOD_S = 1.0
+_PERIOD_S = 1.0  # the file is written whole, so seldom when it is large
 
 
 class GainTruth(Model):

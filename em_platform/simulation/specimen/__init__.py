@@ -15,8 +15,8 @@ from em_platform.errors import FormatError
 from em_platform.simulation.specimen.overview import COARSE_NM, overview
 from em_platform.simulation.specimen.tissue import tissue
 
-_SQUARE_PX = 64
-_KEPT_BYTES = 128_000_000
+_SQUARE_PX = 64  # divides tissue_repeat_px; a frame's rim wastes half a square
+_KEPT_BYTES = 128_000_000  # 32 MP; windows beyond half of it are not kept at all
 _FULL = 0.6  # a box of squares is drawn whole when so many of it are missing
 
 Square = tuple[int, int, int]
@@ -211,8 +211,15 @@ def _read_images(paths: list[Path]) -> NDArray[Any]:
 
 def _open_zarr(path: str) -> Any:
     import zarr
+    from zarr.errors import NodeNotFoundError
 
-    node = _zarr_node(path)
+    try:
+        node = zarr.open(path, mode="r")
+    except (FileNotFoundError, NodeNotFoundError, ValueError) as error:
+        raise FormatError(
+            f"specimen {path}: found no image, folder of images or zarr there; give "
+            "the path of one, or leave it empty for procedural tissue"
+        ) from error
     if isinstance(node, zarr.Group):
         attributes: Any = node.attrs.asdict()
         scales = attributes.get("ome", attributes).get("multiscales")
@@ -225,19 +232,6 @@ def _open_zarr(path: str) -> Any:
     if not isinstance(node, zarr.Array) or node.ndim < 2:
         raise FormatError(f"specimen {path}: found no image; give the path of one")
     return _Sections(node)
-
-
-def _zarr_node(path: str) -> Any:
-    import zarr
-    from zarr.errors import NodeNotFoundError
-
-    try:
-        return zarr.open(path, mode="r")
-    except (FileNotFoundError, NodeNotFoundError, ValueError) as error:
-        raise FormatError(
-            f"specimen {path}: found no image, folder of images or zarr there; give "
-            "the path of one, or leave it empty for procedural tissue"
-        ) from error
 
 
 class _Sections:

@@ -13,7 +13,7 @@ from em_platform.imaging.hashed_noise import hash3, smooth_noise
 COARSE_NM = 32.0
 """From this pixel size on the tissue is drawn so."""
 
-_MEAN = 150.0
+_MEAN = 150.0  # that of `tissue`, so that a change of magnification keeps the light
 _WAVES = ((2_000.0, 16.0), (7_000.0, 12.0), (30_000.0, 10.0))
 """Size of the spots in nm, and their contrast in grey levels."""
 
