@@ -104,6 +104,7 @@ class Broker:
             clients=counters.clients,
             refused=counters.refused,
             received=counters.received,
+            # of those that have left, and of those that are here
             delivered=counters.delivered + sum(s.queue.delivered for s in sessions),
             dropped=counters.dropped + sum(s.queue.dropped for s in sessions),
             waiting=self._state.exchange.all_waiting()
@@ -124,6 +125,7 @@ class Broker:
         publishing = self._loop.create_task(self._publish_statistics())
         await self._stopping.wait()
         publishing.cancel()
+        # no new clients while the present ones are let go
         server.close()
         await self._disconnect_all()
         log.info("broker: stopped; %s", self.statistics())

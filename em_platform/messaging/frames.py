@@ -86,6 +86,7 @@ class FrameReader:
     def _read_head(self) -> tuple[bytes, dict[str, str], int] | None:
         buffer = self._buffer
         start = 0
+        # a frame may be followed by any number of them
         while start < len(buffer) and buffer[start] in b"\r\n":
             start += 1  # heart-beats, and line ends after a frame
         if start:
@@ -138,6 +139,7 @@ class FrameReader:
         return int(text)
 
     def _read_counted(self, length: int) -> bytes | None:
+        # the NUL behind the body must be there, too
         if len(self._buffer) <= length:
             return None
         if self._buffer[length] != 0:
@@ -184,6 +186,7 @@ def read_headers(head: bytes, *, command: bytes, version: str) -> dict[str, str]
             raise FrameError(f"header line {line[:40]!r} is not name:value")
         if escaped and "\\" in line:
             name, value = unescape(name, version), unescape(value, version)
+        # of a repeated header the first counts (STOMP 1.2)
         if name not in headers:
             headers[name] = value
     return headers
@@ -246,6 +249,7 @@ def _blank_line(buffer: bytearray) -> tuple[int, int]:
     """Where the header ends and the body starts, (-1, -1) when not yet there."""
     plain = buffer.find(b"\n\n", 0, _HEADER_LIMIT_BYTES)
     until = _HEADER_LIMIT_BYTES if plain < 0 else plain + 1
+    # 1.2 allows CR LF, and both may be mixed
     carriage = buffer.find(b"\n\r\n", 0, until)
     if carriage >= 0:
         return carriage, carriage + 3

@@ -60,6 +60,7 @@ class Link:
             self._keeper.start()
         with self._changed:
             while self._connection is None:
+                # to try again with the same password would be refused again
                 if self._failure is not None and self._failure.facts["refused"]:
                     raise self._failure
                 left_s = None if deadline is None else deadline - time.monotonic()
@@ -117,6 +118,7 @@ class Link:
         if not self._sending.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise self.unavailable("it takes no more messages")
         try:
+            # it was lost while this thread waited for its turn
             if self._connection is not connection:
                 return False
             receipt = str(next(self._receipts))
@@ -169,6 +171,7 @@ class Link:
             connection.open()
         except BrokerUnavailable as error:
             with self._changed:
+                # four tries a second: the same reason is logged once
                 if str(error) != str(self._failure):
                     log.warning("%s", error)
                 self._failure = error

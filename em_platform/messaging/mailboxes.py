@@ -113,6 +113,7 @@ class _Kept(deque[Arrival]):
     def keep(self, arrival: Arrival) -> None:
         self.append(arrival)
         self.size += arrival.size
+        # the newest stays, however large it is
         while len(self) > 1 and (
             len(self) > _KEPT_PER_TOPIC or self.size > _KEPT_BYTES_PER_TOPIC
         ):
@@ -188,6 +189,7 @@ class Inbox:
         with self._arrived:
             if since is None:
                 kept = self._kept.get(topic)
+                # without a mark the newest counts: the question may come after it
                 since = kept[-1].number - 1 if kept else self._number
             while True:
                 for arrival in list(self._kept.get(topic, ())):
@@ -225,6 +227,7 @@ def read(topic: str, body: str, headers: Mapping[str, str]) -> BaseModel:
     sender = headers.get("source") or "an unnamed sender"
     theirs, ours = headers.get("version", "unknown"), get_version(model)
     who = f"bus: a message on {topic} from {sender} was dropped"
+    # a newer minor version only adds what may be left out
     if (major := _major(theirs)) is not None and major > (_major(ours) or 0):
         raise MessageRejected(
             f"{who}: its version is {theirs}, at most {ours} can be read; "
@@ -232,6 +235,7 @@ def read(topic: str, body: str, headers: Mapping[str, str]) -> BaseModel:
             topic=topic,
         )
     try:
+        # without a version of the sender the fields decide
         return model.model_validate_json(body)
     except ValidationError as error:
         raise MessageRejected(

@@ -144,6 +144,7 @@ class Session(asyncio.Protocol):
             return
         if frame.command in (b"CONNECT", b"STOMP"):
             raise refusal(frame, "a client connects only once")
+        # its receipt is answered below, then the connection ends
         if frame.command != b"DISCONNECT":
             self._commands.apply(frame)
         if "receipt" in frame.headers:
@@ -216,6 +217,7 @@ class Session(asyncio.Protocol):
         if self._beat_s and unsent_s >= self._beat_s / 2:
             self.queue.beat()
         self._report_drops()
+        # half a period, so that no promise is late by a whole one
         self._timer = self._loop.call_later(step_s, self._beat, step_s)
 
     def _report_drops(self) -> None:
@@ -252,6 +254,7 @@ class Session(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        # TLS cannot: it is closed at once
         if transport.can_write_eof():
             transport.write_eof()
         self._call_later(_CLOSE_DELAY_S, self._close)

@@ -135,6 +135,7 @@ class WorkQueue:
     def put_back(self, messages: list[Message]) -> None:
         """Let others have what was handed out and not acknowledged."""
         for message in reversed(messages):
+            # in front and in their order, as if they had never been taken
             message.redelivered = True
             self.waiting.appendleft(message)
 
@@ -172,6 +173,7 @@ class Exchange:
             queue.consumers.remove(subscription)
             self.give_back(subscription, list(subscription.unacked.values()))
             subscription.unacked.clear()
+            # names of queues may be without end, as those of replies are
             if not (queue.waiting or queue.consumers):
                 del self._queues[subscription.destination]
         else:

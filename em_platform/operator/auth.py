@@ -16,6 +16,7 @@ COOKIE = "em_operator"
 _OPEN = ("/login", "/api/login", "/page/", "/health")
 _SAFE_METHODS = ("GET", "HEAD")  # they change nothing: no origin is asked for
 
+# On every answer: the page runs no script but its own, and in no other's frame.
 _HEADERS = (
     (
         b"content-security-policy",
@@ -45,6 +46,7 @@ class Auth:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Let a request through, or answer it with one sentence."""
+        # start and end of the server's life; it has no web sockets
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -96,6 +98,7 @@ class Auth:
             return True
         if is_bearer(headers.get("authorization"), self._password):
             return True
+        # compared in a time that does not depend on how much of it is right
         shown = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
         return shown is not None and hmac.compare_digest(
             shown.value.encode(), self._cookie.encode()
@@ -118,6 +121,7 @@ def known_names(host: str, names: tuple[str, ...]) -> frozenset[str]:
     """The host names under which the page may be asked for."""
     known = {"localhost", "127.0.0.1", "::1", host.lower(), *map(str.lower, names)}
     if not is_loopback(host):
+        # reached from other computers it goes by this one's names
         known |= {socket.gethostname().lower(), socket.getfqdn().lower()}
     return frozenset(known - {"", "0.0.0.0", "::"})
 

@@ -22,6 +22,7 @@ from em_platform.operator.tile_map import NewestTile, TileMap
 
 Body = Mapping[str, Any]
 
+# Each is shown with the time of its last status.
 _DEVICES = (
     "camera.status",
     "scope.status",
@@ -137,6 +138,7 @@ class Board:
             before = (self.parts.get(topic) or {}).get("error", "")
             error = body.get("error") or ""
             self._dated(topic, body, now)
+            # a device repeats its error with each status: one line is enough
             if error and error != before:
                 self.log("error", f"{topic.removesuffix('.status')}: {error}", now)
 
@@ -175,7 +177,7 @@ class Board:
             self.show_map(TileMap(montage_id))
         self._dated("montage", body, now)
         was = before.get("state") if same else None
-        # The first tile of a montage that has started is no news of its own.
+        # The first tile of a montage is no news of its own.
         if state != was and (was, state) != ("started", "in_progress"):
             self.log("error" if state == "error" else "montage", of_montage(body), now)
             is_shown = self.map.acquisition_id and self.map.montage_id == montage_id
@@ -198,15 +200,15 @@ class Board:
     def _minimaps(self, body: Body, now: float) -> None:
         """Show the fitted montage; its focus is shown by the map of the tiles."""
         version = self.parts.bump()
+        # its address holds the version, so that the browser loads it anew
         image = self.pictures.put("minimap", body["montage"]["image"]) and version
-        shown = {"montage_id": body["montage_id"], "image": image}
-        self._dated("minimaps", shown, now)
+        self._dated("minimaps", {"montage_id": body["montage_id"], "image": image}, now)
 
     def _roi_status(self, body: Body, now: float) -> None:
-        if body.get("error_message"):
-            text = of_region(body)
-            if not self._journal.ends_with(text):
-                self.log("error", text, now)
+        text = of_region(body) if body.get("error_message") else ""
+        # roi.status is repeated while the region has failed
+        if text and not self._journal.ends_with(text):
+            self.log("error", text, now)
 
     def _queue(self, body: Body, now: float) -> None:
         self._dated("queue", body, now)
@@ -216,6 +218,7 @@ class Board:
         wanted = [word for word, is_set in body.items() if is_set]
         if not wanted:
             return
+        # the coordinator forgets its stops then, and so does the light
         if {"start", "resume", "retry"} & set(wanted):
             self._qc.start_anew()
             self.parts.put("qc", self._qc.shown())
@@ -287,9 +290,11 @@ class Board:
         before = self.map.tiles.get((body["row"], body["column"]))
         was = before.passed if before else None
         self.map.judged(body, self.parts.bump())
+        # the verdict may come once more, with more of its reasons
         if not body["passed"] and was is not False:
             self.log("tile", of_tile(body), now)
 
     def _lens(self, body: Body, now: float) -> None:
+        # the coefficients are long, and no page shows them
         self._dated("lens", {k: v for k, v in body.items() if k != "transform"}, now)
         self.log("montage", of_lens(body), now)

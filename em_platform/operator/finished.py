@@ -29,6 +29,7 @@ class Finished:
     ) -> None:
         """Record the end of one acquisition; a completion is never taken back."""
         before = self._ended.get(acquisition_id)
+        # a cancel that arrives late does not undo what is stitched already
         if before is not None and before["outcome"] == "completed":
             return
         self._ended[acquisition_id] = {
@@ -86,6 +87,7 @@ class Finished:
     def restore(self, kept: Sequence[Mapping[str, Any]]) -> None:
         """Take over what `shown` once gave."""
         for entry in reversed(kept):
+            # what a message has brought since is newer
             self._ended.setdefault(entry["acquisition_id"], dict(entry))
 
 
@@ -119,6 +121,7 @@ query($id: ID!) {
   } } }
 }"""
 
+# Dagster's statuses of a run that is not over.
 _ACTIVE = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "MANAGED"}
 _TIMEOUT_S = 10.0  # it is asked in a thread of its own, again and again
 

@@ -23,6 +23,7 @@ class Parts:
 
     def put(self, name: str, value: Any) -> None:
         """Set one part; the same value again is no change."""
+        # devices repeat themselves each second; nothing goes to the browsers then
         if name in self._values and self._values[name] == value:
             return
         self._values[name] = value
@@ -64,6 +65,7 @@ class Pictures:
         self.drop(name)
         self._held[name] = picture
         self._size += len(picture.content)
+        # the newest stays, however large it is
         while self._size > self._most_bytes and len(self._held) > 1:
             _, oldest = self._held.popitem(last=False)
             self._size -= len(oldest.content)
@@ -89,6 +91,7 @@ def decoded(text: str) -> Picture | None:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
+        # not strict: some senders break the lines
         content = base64.b64decode(text, validate=False)
     except (binascii.Error, ValueError):
         return None

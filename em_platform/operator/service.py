@@ -38,6 +38,7 @@ def serve_page(settings: Settings, *, name: str) -> None:
     """Serve the page until SIGTERM; without a broker it shows so and waits for one."""
     chosen = settings.acquisition.operator
     password = chosen.token.get_secret_value()
+    # alone on this computer all are admitted; else there is always a password
     if not is_loopback(chosen.host):
         password = token_of(settings.home, "operator", password)
     with Bus(settings.broker, name, send_timeout_s=_SEND_TIMEOUT_S) as bus:
@@ -111,6 +112,7 @@ class Keeper:
         self._shared.control.expire()
         with self._shared.locked() as board:
             montage = board.parts.get("montage") or {}
+            # the page was started in the middle of a montage
             if montage.get("state") in ("started", "in_progress") and (
                 not board.map.montage_id
             ):
@@ -121,6 +123,7 @@ class Keeper:
                 self._bus.reconnects,
             )
             version = board.parts.version
+        # another montage, or messages missed while the broker was away
         if shown != self._filled:
             fill_map(self._shared, self._frames)
             self._filled = shown

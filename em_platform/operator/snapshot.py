@@ -69,6 +69,7 @@ def fill_map(shared: SharedBoard, frames: Path) -> None:
         return  # an id of another system, or a folder that is not there
     bodies = [_raw(path) for path in paths if path.stem not in known]
     with shared.locked() as board:
+        # the map may have changed while the folder was read
         if board.map.montage_id != montage_id or not acquisition_id:
             return
         if board.map.acquisition_id not in ("", acquisition_id):
@@ -77,6 +78,7 @@ def fill_map(shared: SharedBoard, frames: Path) -> None:
         version = board.parts.bump()
         for body in bodies:
             place = (body["row"], body["column"]) if body else None
+            # what came by message meanwhile is newer
             if body and place not in board.map.tiles:
                 board.map.imaged(body, version)
 

@@ -54,6 +54,7 @@ class TileMark:
         """What the map needs: row, column, focus, quality, verdict, mini."""
         verdict = None if self.passed is None else int(self.passed)
         focus = None if self.focus is None else round(self.focus, 4)
+        # 3 and 4 digits: more would only make the messages longer
         quality = None if self.quality is None else round(self.quality, 3)
         return [self.row, self.column, focus, quality, verdict, self.mini]
 
@@ -90,6 +91,7 @@ class TileMap:
         for word, attribute in _FIGURES.items():
             if word in body:
                 setattr(mark, attribute, body[word])
+        # not a number of a frame without texture
         if "focus" in body and math.isfinite(body["focus"]):
             mark.focus = inverted_focus(body["focus"])
 

@@ -78,6 +78,7 @@ class Control(Machine):
 
     def run_pause(self) -> None:
         """Rest after the tile, or the calibration, that is being made."""
+        # at rest already a pause would hold up the resume
         if self.is_imaging() and not self.rests():
             self.session.pause_wanted = True
 
@@ -136,6 +137,7 @@ class Control(Machine):
         if self.is_imaging() or self.session.registry.state.mode != "preview":
             log.warning("coordinator: a session is under way, %s is not done", wanted)
             return
+        # known ones wait in order; the sentence names what there is
         for name in wanted:
             if name == "lens_correction":
                 self._setups.append("doLensCorrection")
@@ -190,6 +192,7 @@ class Control(Machine):
             return
         if not self.is_imaging():
             return
+        # it is repeated each second: stopped once is enough
         if verdict[0] == "STOP_NOW" and "_Stopped_" not in self.state:
             self.session.stop_now = verdict[1] or "quality control requests it"
             self.halt()

@@ -68,6 +68,7 @@ class Imaging:
         self._retries: dict[int, int] = {}
         self.exposing = ""
         self.unjudged: set[str] = set()
+        # without quality control no verdict is waited for
         self.has_verdicts = False
         self.image_again(begun.superseded)
         self._begun_s = self._cycle_s = self._capture_s = time.monotonic()
@@ -156,6 +157,7 @@ class Imaging:
         stop, fields = self._waiting[-1], self.command()
         path = frame_path(self._frames, self.montage_id, fields["tile_id"])
         raw = {**fields, **self.tilt, "path": str(path)}
+        # Written before it is published: a tile that subscribers know is never lost.
         body = fitting("tile.raw", raw).model_dump_json().encode()
         write_bytes(
             tile_body_path(self._frames, self.montage_id, fields["tile_id"]), body
@@ -182,6 +184,7 @@ class Imaging:
                 body = json.loads(path.read_bytes())
                 found.append((path.stat().st_mtime, body))
                 self._done(stop, tile_id, body["stage_position"])
+        # by the files' own clock: the disk may be another computer's
         newest = max((when for when, _ in found), default=0.0)
         self.unsure = [body for when, body in found if newest - when < _UNSURE_S]
         self.unjudged.update(body["tile_id"] for body in self.unsure)
@@ -213,6 +216,7 @@ class Imaging:
     def link_references(self) -> None:
         """Keep the references that are current now beside the frames."""
         folder = montage_folder(self._frames, self.montage_id)
+        # linked, not copied: the references stay those of the start at no cost
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("bright.tiff", "dark.tiff"):
             source = self._frames / "references" / name

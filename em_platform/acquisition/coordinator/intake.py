@@ -94,6 +94,7 @@ def rois_of_section(
         with httpx.Client(
             headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S
         ) as client:
+            # a page that is not full is the last one
             while len(found) % _PAGE == 0:
                 answer = client.get(
                     f"{url}/api/v2/rois", params={**wanted, "skip": len(found)}

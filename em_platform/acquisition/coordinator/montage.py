@@ -121,6 +121,7 @@ class MoveToTile(MoveStage):
         """Move; done at once where the stage has arrived already."""
         super().request()
         status = self.context.latest(self.answer)
+        # an older status may be from before the stage was moved by hand
         is_fresh = self.context.age_s(self.answer) < _FRESH_S
         if status is not None and is_fresh and self.accepts(status):
             self.take(status)
@@ -151,7 +152,7 @@ class CaptureTile(Capture):
         self.session.imaging.expose()
         super().send()
         camera = self.context.latest("camera.status")
-        # Read-out and saving need no still stage: moving meanwhile saves the time.
+        # Read-out needs no still stage; no message reports the end of an exposure.
         exposure_s = 0.0 if camera is None else camera.exposure / 1e6
         self._move_on = self.after(exposure_s, self._to_following)
 
@@ -252,10 +253,8 @@ class Montage(Machine):
         """Note that the tile is exposed once more."""
         self._tries_left -= 1
         tile_id = self.session.imaging.command()["tile_id"]
-        self._logger.warning(
-            "coordinator: the camera did not deliver %s, it is exposed once more",
-            tile_id,
-        )
+        sentence = "coordinator: the camera did not deliver %s, it is exposed once more"
+        self._logger.warning(sentence, tile_id)
 
     def next_tile(self) -> None:
         """Begin to count time and tries for the next tile."""
@@ -272,8 +271,7 @@ class Montage(Machine):
         self._entered_s = time.monotonic()
 
     def _captures(self) -> None:
-        now_s = time.monotonic()
-        self.session.imaging.clock(moved_s=now_s - self._entered_s)
+        self.session.imaging.clock(moved_s=time.monotonic() - self._entered_s)
 
     def _complete(self) -> None:
         self._try(lambda: self.session.completed(self.session.imaging), self.completed)

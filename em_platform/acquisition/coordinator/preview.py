@@ -75,6 +75,7 @@ class UpdateImage(Machine):
 
     def _show(self, path: Path) -> None:
         self.client.send("tile.raw", **self._fields, path=str(path))
+        # here, so that the folder does not grow while nothing else runs
         remove_old(self.context.frames / PREVIEW)
 
 

@@ -134,6 +134,7 @@ class Publisher:
 
     def state(self, state: str) -> None:
         """Where the machine is; with the change, if it has changed."""
+        # the first state of a process is no change
         if self._state and state != self._state:
             self.send("state.change", old=self._state, new=state)
         self._state = state

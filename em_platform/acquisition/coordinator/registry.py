@@ -107,6 +107,7 @@ class Registry:
     def change(self, **changes: Any) -> None:
         """Change fields and write all; nothing is written when nothing changes."""
         state = self.state.model_copy(update=changes)
+        # a sync to the disk costs more than to compare
         if state != self.state:
             self.state = state
             self.save()
@@ -118,6 +119,7 @@ class Registry:
         except StorageError as error:
             if not self.complaint:  # once: `save` is tried again with each tick
                 log.error("%s", error)
+            # no aperture is begun with it, see Requirements.problem
             self.complaint = str(error)
         else:
             self.complaint = ""
@@ -172,6 +174,7 @@ def with_stop(begun: Begun, *, unjudged: Collection[str], exposing: str) -> Begu
     The camera may have saved it already, in the dark, and would not expose it again.
     """
     superseded = begun.superseded
+    # no verdict will come for a frame that was never published
     if exposing and exposing not in superseded:
         superseded = (*superseded, exposing)
     return begun.model_copy(

@@ -160,6 +160,7 @@ class Requirements:
                 frames=self.context.frames,
                 needed_bytes=needed,
                 errors=errors,
+                # None until the pipeline has measured a tile
                 beam_mean=beam_mean,
                 calibrations=frozenset(self.wanted()),
                 is_continued=begun is not None
@@ -188,6 +189,7 @@ class Requirements:
         wanted = self.entry.roi.get("aperture_id")
         status = self.context.latest("stage.aperture.status")
         return wanted is not None and (
+            # unknown counts as another: changing twice does no harm
             status is None or status.current_aperture != wanted
         )
 
@@ -262,6 +264,7 @@ class Requirements:
             )
         scale = self.optics.scale(survey=roi.get("acquisition_type") == "survey")
         started_at = now()
+        # a lens montage by ui.setup belongs to no region
         is_preview = self.registry.state.mode == "preview"
         entry = None if is_preview else self.registry.current
         is_tilted = entry is not None and not lens and self.tilt_wanted() is not None

@@ -47,6 +47,7 @@ class Entry(Model):
     def changed(self, **changes: Any) -> "Entry":
         """The entry with other fields; a new status gets a new time."""
         if changes.get("status", self.status) != self.status:
+            # whole seconds, as roi.status has it
             changes["changed_at"] = int(time.time())
         return self.model_copy(update=changes)
 

@@ -103,6 +103,7 @@ class Coordinator(Control):
         self.session.publish_status()
         self._published = ""
         self._publish_state()
+        # killed while it imaged: the operator need not be there at night
         if self._starts_itself and not self.is_imaging():
             self._start_again()
 
@@ -151,6 +152,7 @@ class Coordinator(Control):
             self.start()
 
     def _changed(self) -> None:
+        # a step inside a state changes nothing for the page
         if self.state == self._published:
             return
         self._publish_state()

@@ -70,6 +70,7 @@ class Session:
         False when there is none, or when the session is to stop here.
         """
         entry = self.registry.current
+        # a montage that was begun is finished first
         if self.stop_at_end and self.registry.state.begun is None:
             if entry is not None:
                 self._become("paused")
@@ -137,6 +138,7 @@ class Session:
         self.imaging = imaging
         self.publisher.roi_current(begun.roi)
         self.publisher.montage("resumed" if resumed else "started", imaging)
+        # a killed process may not have published them; twice does no harm
         for raw in imaging.unsure:
             self.publisher.tile(raw)
         imaging.unsure = []
@@ -169,6 +171,7 @@ class Session:
         self.publisher.complete(imaging.complete(self.optics.centroid(aperture_id)))
         self.publisher.montage("completed", imaging)
         self.imaging = None
+        # only steps of a tilt series count for the cadence
         self.lens.steps += imaging.tilt != {}
         if imaging.begun.lens:
             self.registry.change(begun=None)
@@ -239,6 +242,7 @@ class Session:
         status = self.context.latest("stage.motion.status")
         if status is not None and status.x is not None and status.y is not None:
             self.publisher.send("stage.motion.command", x=status.x, y=status.y)
+        # the screen blanks the beam; the specimen gets no more dose
         self.publisher.send("scope.command", screen="down")
         self.sent_to_nm = None
 

@@ -57,6 +57,7 @@ class Camera:
         self._sensor = Sensor(settings.acquisition, self._faults.now)
         self._swallowed = (0.0, 0)
         self._tilting = False
+        # here, so that the first command does not wait for it
         self._sensor.warm_up()
         self._truths: dict[str, TruthFile] = {}
         self._lock = threading.Lock()
@@ -118,6 +119,7 @@ class Camera:
             return
         try:
             path = frame_path(self._frames, command.montage_id, command.tile_id)
+            # frames without a montage are shown and deleted: each is exposed
             if not command.montage_id or not path.is_file():
                 self._expose(command)
         except DeviceError as error:
@@ -136,6 +138,7 @@ class Camera:
                 return True
         since, count = self._swallowed
         begun = faults.since("camera_timeout_frames")
+        # the fault was switched on anew: it counts from the start
         count = count if since == begun else 0
         if count >= faults.value("camera_timeout_frames"):
             return False

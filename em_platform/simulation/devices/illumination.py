@@ -40,7 +40,9 @@ def misalignment_of(settings: SimulationSettings) -> Misalignment:
         focus=round(400 * focus),
         beam_offset=(round(120 * x), round(120 * y)),
         spread=round(80 * spread),
+        # a factor, so that half and double are equally likely
         current=math.exp(0.5 * current),
+        # as far as a magnification is off before it is calibrated
         pixel=1.0 + 0.03 * pixel,
         aperture_nm=(round(100_000 * aperture_x), round(100_000 * aperture_y)),
     )
@@ -95,6 +97,7 @@ def beam_of(
             status.beam_offset, misalignment.beam_offset, strict=True
         )
     )
+    # the same electrons on a larger disc
     level = (STANDARD_RADIUS / spread) ** 2 * 2.0 ** (1 - status.spot_size)
     # the imaging magnification is that at which the gain was measured: a wider beam
     # of a higher one is as even
@@ -157,6 +160,7 @@ def blotches(
     through = np.ones((rows, columns))
     for (row, column), radius in zip(places, sizes, strict=True):
         far = np.hypot(y - row, x - column) - radius
+        # even thick dirt lets some light through
         through *= 1.0 - 0.85 / (1.0 + np.exp(np.clip(far / 0.7, -50.0, 50.0)))
     return _enlarged(through, height, width)
 

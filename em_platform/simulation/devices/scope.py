@@ -78,6 +78,7 @@ def changed(status: Status, command: Any, *, allowed: int) -> Status:
     wanted = command.model_dump(exclude_none=True)
     if (mag := wanted.get("mag")) is not None:
         choices = MAGNIFICATIONS[wanted["mag_mode"]]
+        # the settings may name a magnification that only their scope has
         if mag not in choices and mag != allowed:
             raise ValueError(
                 f"scope: {wanted['mag_mode']} has no magnification {mag}, only "
@@ -133,6 +134,7 @@ def calibrated(status: ShiftStatus, command: Any) -> ShiftStatus:
         )
     calibration = {**status.calibration, command.position: command.image_shift}
     changes: dict[str, Any] = {"calibration": calibration}
+    # calibrated where it is: it moves at once
     if status.current_position == command.position:
         changes["image_shift"] = command.image_shift
     return ShiftStatus(**{**status.model_dump(), **changes})

@@ -37,9 +37,7 @@ from em_platform.simulation.devices.truth import (
 )
 from em_platform.simulation.specimen import EMPTY_GREY, Specimen, open_specimen
 
-FOCUS_PER_PX = 50.0
-"""Steps of the focus knob that blur by one pixel."""
-
+FOCUS_PER_PX = 50.0  # steps of the focus knob that blur by one pixel
 _TILT_PX = 1e-4  # shift by a step of beam tilt, for each step out of focus
 _DARK_ELECTRONS = 0.002  # share of the light that a closed screen lets through
 
@@ -70,13 +68,13 @@ class Sensor:
         self.tilt_rad = (0.0, 0.0)
         self.shift_nm = (0, 0)
         self.holds_sample = True
-        self._faults = faults
-        self._misalignment = misalignment_of(simulation)
+        self._faults, self._misalignment = faults, misalignment_of(simulation)
         self._lighting = Lighting(settings, self._misalignment)
         self.exposure_us = simulation.exposure_ms * 1000
         self._settings, self._simulation = settings, simulation
         self._gain_db = 0.0
         self._size = Size(height_px=simulation.tile_px, width_px=simulation.tile_px)
+        # by pixel size: going back to a magnification draws nothing anew
         self._specimens: dict[float, Specimen] = {}
         self._prepare()
 
@@ -100,7 +98,7 @@ class Sensor:
             "gain": self._gain_db,
             "width": self._size.width_px,
             "height": self._size.height_px,
-            "temp": -10.0,  # of a cooled sensor; nothing here depends on it
+            "temp": -10.0,
             "target_temp": -10.0,
             "device_name": "Simulated camera",
             "device_model_id": "em-platform",
@@ -133,11 +131,13 @@ class Sensor:
                 raster=(settings.rows, settings.columns),
             )
             montage = zlib.crc32(command.montage_id.encode())
+            # by place: an acquisition of the same montage has the same noise
             noise_key[1:] = [montage, command.row, command.column]
         tile = self._truth_of(command, errors)
         light, level = self._light(tile.placement, errors), 1.0
         if not self._is_closed:
             light, level = self._lighting.lit(light, self.scope, self._faults())
+        # 1 at the settings' exposure, for which their electrons hold
         relative = self.exposure_us / (self._simulation.exposure_ms * 1000)
         gain = 10 ** (self._gain_db / 20)
         image = expose(

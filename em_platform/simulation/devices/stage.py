@@ -91,6 +91,7 @@ def move(
                 f"{limit_nm:.0f} nm; stay within it"
             )
     far_nm = math.dist(here, there)
+    # a repeated command must not make a stage at rest settle again
     if motion.rests(now_s) and far_nm == 0.0:
         return motion
     return Motion(
@@ -138,6 +139,7 @@ class Stage:
         self._transfer.tick()
         period_s = _MOVING_PERIOD_S if self._moving else _IDLE_PERIOD_S
         if time.monotonic() - self._published_s >= period_s - 0.005:
+            # the slow topic: one that follows a move need not come 50 times a second
             if not self._moving:
                 x, y, z = self._motion.position(time.monotonic())
                 self._bus.publish("stage.absolute", linear={"x": x, "y": y, "z": z})

@@ -49,6 +49,7 @@ def tile_errors(
     )
     rng = np.random.default_rng([*_key(settings, montage_id), row, column])
     dy, dx = rng.uniform(-settings.jitter_px, settings.jitter_px, 2)
+    # drawn whether needed or not: one setting does not move the others' draws
     turn, way = rng.normal(), rng.uniform(0, 2 * math.pi)
     jump = settings.jump_px if "jumped" in faults else 0.0
     return TileErrors(
@@ -71,6 +72,7 @@ def faulty_tiles(
     for fault in FAULTS:
         text: str = getattr(settings, fault)
         if text.isdigit():
+            # each fault takes from what the earlier ones left: no tile has two
             found[fault] = frozenset(order[: int(text)])
             order = order[int(text) :]
         else:

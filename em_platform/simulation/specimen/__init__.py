@@ -42,6 +42,7 @@ class Tissue:
         self, y0: int, x0: int, *, height: int, width: int, section: int
     ) -> NDArray[np.float32]:
         """Grey levels 0..255 of one window, `(height, width)`."""
+        # it would push all else out of what is kept
         if not self._repeat and height * width * 8 > _KEPT_BYTES:
             return self._kind(
                 y0, x0, height=height, width=width, section=section,
@@ -80,6 +81,7 @@ class Tissue:
             return
         ys, xs = np.flatnonzero(missing.any(1)), np.flatnonzero(missing.any(0))
         box = missing[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+        # one large window shares the work that rows of squares repeat
         if box.mean() >= _FULL and not self._repeat:
             top, left = rows[int(ys[0])], columns[int(xs[0])]
             self._draw(top, left, box.shape, section)
@@ -167,6 +169,7 @@ class Volume:
         top, bottom = max(y, 0), min(y + height, rows)
         left, right = max(x, 0), min(x + width, columns)
         if top < bottom and left < right:
+            # a volume with few sections begins anew
             part = np.asarray(self._sections[section % depth, top:bottom, left:right])
             low, high = self._range
             grey = (part.astype(np.float32) - low) * np.float32(255.0 / (high - low))

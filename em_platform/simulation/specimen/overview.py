@@ -33,7 +33,9 @@ def overview(
     A world pixel has the same value in every window that holds it.
     """
     out = np.empty((height, width), np.float32)
+    # finer ones would alias; the coarsest always stays
     waves = [wave for wave in _WAVES if wave[0] >= 4 * pixel_nm] or [_WAVES[-1]]
+    # one bit less: numba takes it for a signed number
     key = int(hash3(seed, section, 0x0E4)) >> 1
     _draw(y0, x0, pixel_nm, np.array(waves), key, out)
     return out

@@ -69,6 +69,7 @@ def shade(
     slope_y = jacobian[0] * gy + jacobian[2] * gx
     slope_x = jacobian[1] * gy + jacobian[3] * gx
     slope = np.sqrt(slope_y * slope_y + slope_x * slope_x)
+    # where the warp folds the slope vanishes, and the depth would be endless
     depth = margin / max(slope, 0.3)
     coarse = slow[0]
     fine = smooth_noise(y / 4.3, x / 4.3, mix(np.uint64(np.int64(z)) ^ key))
@@ -189,6 +190,7 @@ def _vesicle(level: float, y: float, x: float, z: float, own_id: Bits) -> float:
     column = np.floor(shifted / _VESICLE_PITCH)
     layer = np.uint64(np.int64(np.floor(z / 10.0)))
     bits = hash3(np.int64(row), np.int64(column), mix(layer ^ np.uint64(own_id)))
+    # some places stay empty: a full lattice would show
     if unit(bits) > 0.86:
         return level
     second, third = mix(bits), mix(mix(bits))
