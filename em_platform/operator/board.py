@@ -7,6 +7,7 @@ from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.operator.finished import Finished
 from em_platform.operator.modes import UNFINISHED, in_queue, mode_of, path_of, refusals
 from em_platform.operator.parts import (
+    Body,
     Journal,
     Parts,
     Pictures,
@@ -19,8 +20,6 @@ from em_platform.operator.parts import (
     of_verdict,
 )
 from em_platform.operator.tile_map import NewestTile, TileMap
-
-Body = Mapping[str, Any]
 
 # Each is shown with the time of its last status.
 _DEVICES = (
@@ -50,7 +49,7 @@ class Board:
         self._map_began = 0
         self._qc = QcLight()
         self._newest = NewestTile()
-        self._services: dict[str, dict[str, Any]] = {}
+        self._services: dict[str, dict[str, str | int]] = {}
         self._journal = Journal()
         self._handlers: dict[str, Callable[[Body, float], None]] = {
             "state.current": self._state,
@@ -89,7 +88,7 @@ class Board:
         """Note one message at the Unix time `now`."""
         service = headers.get("service") or "an unnamed service"
         host, pid = headers.get("hostname", ""), headers.get("pid", "")
-        seen = {"host": host, "pid": pid, "seen_at": int(now)}
+        seen: dict[str, str | int] = {"host": host, "pid": pid, "seen_at": int(now)}
         if self._services.get(service) != seen:
             self._services[service] = seen
             self.parts.put("services", dict(self._services))

@@ -5,7 +5,10 @@ import binascii
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
+
+Body = Mapping[str, Any]
+"""The fields of a message, as JSON has them."""
 
 
 class Parts:
@@ -174,27 +177,35 @@ _STATES = {
 }
 _VERDICTS = {"GOOD": "good", "STOP_AT_END": "stop at end", "STOP_NOW": "stop now"}
 
-Body = Mapping[str, Any]
+
+class Line(TypedDict):
+    """One line of the journal; `at` is a Unix time."""
+
+    number: int
+    at: float
+    kind: str
+    text: str
 
 
 class Journal:
     """The latest lines; each has a number, a time and a kind."""
 
     def __init__(self) -> None:
-        self._lines: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
+        self._lines: deque[Line] = deque(maxlen=_REMEMBERED)
         self._number = 0
 
     def add(self, kind: str, text: str, now: float) -> None:
         """Write a line at the Unix time `now`."""
         self._number += 1
-        line = {"number": self._number, "at": now, "kind": kind, "text": text}
-        self._lines.append(line)
+        self._lines.append(
+            {"number": self._number, "at": now, "kind": kind, "text": text}
+        )
 
     def ends_with(self, text: str) -> bool:
         """Whether the last line is that text."""
         return bool(self._lines) and self._lines[-1]["text"] == text
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Line]:
         """All lines, the latest last."""
         return list(self._lines)
 

@@ -4,7 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, TypedDict
 
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.messaging.topics import inverted_focus
@@ -16,6 +16,16 @@ _FOCUS = "higher is sharper"
 """Kept with a map: maps of earlier versions have the focus as messages have it."""
 
 _FIGURES = {"min": "minimum", "max": "maximum", "mean": "mean", "std": "std"}
+
+
+class Neighbour(TypedDict, total=False):
+    """What is known of the match with the tile on one side."""
+
+    good: int
+    tried: int
+    dx: float
+    dy: float
+    distance: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,7 +47,7 @@ class TileMark:
     focus: float | None = None
     good: int | None = None
     tried: int | None = None
-    neighbours: dict[str, dict[str, Any]] = field(default_factory=dict)
+    neighbours: dict[str, Neighbour] = field(default_factory=dict)
     passed: bool | None = None
     faults: list[dict[str, Any]] = field(default_factory=list)
     mini: int = 0
@@ -104,7 +114,7 @@ class TileMap:
         for group in body["matches"]:
             good = sum(1 for match in group["matches"] if match["good"])
             mark.neighbours.setdefault(group["position"], {}).update(
-                good=good, tried=len(group["matches"])
+                {"good": good, "tried": len(group["matches"])}
             )
 
     def matched(self, body: Body, version: int) -> None:
@@ -112,7 +122,7 @@ class TileMap:
         mark = self._mark(body, version)
         for match in body["matches"]:
             mark.neighbours.setdefault(match["position"], {}).update(
-                dx=match["dX"], dy=match["dY"], distance=match["distance"]
+                {"dx": match["dX"], "dy": match["dY"], "distance": match["distance"]}
             )
 
     def judged(self, body: Body, version: int) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from em_platform.acquisition.coordinator.registry import Begun
 from em_platform.acquisition.frame_paths import (
@@ -30,6 +30,14 @@ log = logging.getLogger(__name__)
 _UNSURE_S = 5.0
 """Messages that the broker had not confirmed when the process was killed are not older
 than this; their tiles are published again, which every subscriber accepts."""
+
+
+class TileDone(TypedDict):
+    """Where a tile was imaged, as `montage.complete` has it."""
+
+    raster_index: int
+    stage_position: tuple[int, int]
+    raster_position: tuple[int, int]
 
 
 class Imaging:
@@ -55,7 +63,7 @@ class Imaging:
             overlap=overlap,
             rotation_rad=begun.rotation_rad,
         )
-        self.tiles: dict[str, dict[str, Any]] = {}
+        self.tiles: dict[str, TileDone] = {}
         self.cycles_s: list[float] = []
         self.move_s = 0.0
         self.capture_s = 0.0

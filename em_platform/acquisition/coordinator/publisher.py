@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from em_platform.acquisition.coordinator import roi_queue
-from em_platform.acquisition.coordinator.imaging import Imaging
+from em_platform.acquisition.coordinator.imaging import Imaging, TileDone
 from em_platform.acquisition.coordinator.registry import SessionState
 from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.messaging.topics import model_of
@@ -17,7 +17,7 @@ _RECENT = 10  # tiles over which montage.status averages the cycle
 class InProgress(Protocol):
     """An acquisition while it is imaged."""
 
-    tiles: dict[str, dict[str, Any]]
+    tiles: dict[str, TileDone]
     """Of tiles that are imaged: id -> where each was, in the order of imaging."""
     cycles_s: list[float]
     """How long each tile took."""

@@ -23,6 +23,7 @@ from em_platform.acquisition.routines.steps import (
     Calibration,
     Camera,
     Column,
+    Fields,
     Frame,
     Move,
     Outcome,
@@ -59,7 +60,7 @@ class Routine(Machine):
         self._step: Any = None
         self._answer: Any = None
         self._run = 0
-        self._undo: dict[str, dict[str, Any]] = {}
+        self._undo: dict[str, Fields] = {}
         super().__init__(
             states=[
                 {"name": "Computing", "on_enter": self._compute},
