@@ -26,11 +26,11 @@ from timing import Cost, arguments, finish, report
 
 from em_platform.acquisition.frame_paths import frame_path, tile_name
 from em_platform.acquisition.pipeline import frame as steps
+from em_platform.acquisition.pipeline.journaled import JournaledTile, journaled
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.match_messages import match, template_matches
 from em_platform.acquisition.pipeline.matching import measure_neighbours
-from em_platform.acquisition.pipeline.noted import NotedTile, noted
 from em_platform.config import BrokerSettings, MatchSettings, Settings, export
 from em_platform.config.acquisition import PipelineSettings
 from em_platform.formats import write_tiff
@@ -125,7 +125,7 @@ def running(
     words += [["service", "pipeline", "--name", f"p{n}"] for n in range(processes)]
     started: list[subprocess.Popen[str]] = []
     with ExitStack() as stack:
-        log = stack.enter_context((home / "log").open("a"))
+        log = stack.enter_context(tempfile.TemporaryFile("w"))
         for each in words:
             command = [sys.executable, "-m", "em_platform", *each]
             process = subprocess.Popen(
@@ -245,12 +245,12 @@ def step_times(scene: Scene) -> dict[str, float]:
         took.setdefault(name, []).append(1e3 * (time.perf_counter() - began))
         return made
 
-    done: list[NotedTile] = []
+    done: list[JournaledTile] = []
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(home=Path(folder) / "home")
         recipes = LiveRecipes(settings, LensInForce(settings))
         for index in range(len(scene.bodies)):
-            tile = noted(save(Path(folder), scene, index), {})
+            tile = journaled(save(Path(folder), scene, index), {})
             made = timed(
                 "read and kernel",
                 lambda tile=tile: steps.process_frame(tile, recipes),
@@ -261,7 +261,7 @@ def step_times(scene: Scene) -> dict[str, float]:
                 lambda t=tile, m=made: steps.results(t, m, PipelineSettings()),
             )
             done.append(
-                NotedTile(
+                JournaledTile(
                     key=tile.key, montage=tile.montage, body=tile.body, shape=made.shape
                 )
             )
@@ -272,11 +272,11 @@ def step_times(scene: Scene) -> dict[str, float]:
     }
 
 
-def save_processed(tile: NotedTile, made: steps.ProcessedFrame) -> None:
-    steps.write_processed(tile, made.tile.image)
+def save_processed(tile: JournaledTile, made: steps.ProcessedFrame) -> None:
+    steps.write_processed(tile, made)
 
 
-def match_last(done: list[NotedTile], scene: Scene) -> None:
+def match_last(done: list[JournaledTile], scene: Scene) -> None:
     """The messages of the last tile against its neighbours before."""
     tile = done[-1]
     near = [n for n in done[:-1] if _is_near(n, tile)]
@@ -288,7 +288,7 @@ def match_last(done: list[NotedTile], scene: Scene) -> None:
         match(each, None)
 
 
-def _is_near(one: NotedTile, other: NotedTile) -> bool:
+def _is_near(one: JournaledTile, other: JournaledTile) -> bool:
     (y0, x0), (y1, x1) = one.place, other.place
     return abs(y0 - y1) + abs(x0 - x1) == 1
 

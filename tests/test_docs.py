@@ -106,3 +106,16 @@ def test_every_make_word_that_a_page_shows_exists(page: Path) -> None:
     words = re.findall(r"^([a-z]+):", written("Makefile"), re.M)
     shown = re.findall(r"`make ([a-z]+)", page.read_text())
     assert not [word for word in shown if word not in words]
+
+
+WALK = re.compile(r"^\d+\. `([^`]+\.py)`, `(\w+)`: \S.*\.$", re.MULTILINE)
+
+
+def test_the_walk_of_a_tile_names_what_is_there() -> None:
+    page = written("docs/explanations/a-tile.md")
+    steps = WALK.findall(page)
+    assert len(steps) == len(re.findall(r"^\d+\. ", page, re.MULTILINE))
+    assert 10 < len(steps) <= 25
+    for path, name in steps:
+        code = written(f"em_platform/{path}")
+        assert re.search(rf"^(?:def|class) {name}\b", code, re.MULTILINE), (path, name)

@@ -11,23 +11,35 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
+from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.acquisition.recorder.events import safe_id
 from em_platform.config import MatchSettings
 from em_platform.formats import encode_tiff, read_image
-from em_platform.imaging.tile import ProcessedTile, process_tile
 from em_platform.model import LensModel, Model, Shift, TileMatch, TileStats
 from em_platform.stitching.beside_frames import (
+    RECIPE,
     matches_path,
     processed_path,
     statistics_path,
 )
 from em_platform.stitching.neighbours import Neighbours
-from em_platform.stitching.recipe import TileRecipe, settings_digest
-from em_platform.storage.atomic import whole_file
+from em_platform.stitching.recipe import Recipe, TileRecipe, settings_digest
+from em_platform.stitching.recipe_file import (
+    encode_recipe,
+    keep_planes,
+    read_recipe,
+    read_tile_recipe,
+)
+from em_platform.storage.atomic import whole_file, write_bytes, write_once
+
+if TYPE_CHECKING:
+    from em_platform.imaging.tile import ProcessedTile
 
 M = TypeVar("M", bound=Model)
 log = logging.getLogger(__name__)
@@ -86,7 +98,7 @@ def frame_state(frame: str) -> tuple[int, int]:
 
 
 def write_tile(
-    frame: str, done: ProcessedTile, *, recipe: TileRecipe, state: tuple[int, int]
+    frame: str, done: "ProcessedTile", *, recipe: TileRecipe, state: tuple[int, int]
 ) -> None:
     """Put the tile and its proof beside the frame, each whole or not at all.
 
@@ -153,7 +165,7 @@ def measured_tile(frame: str, tile_id: str, recipe: TileRecipe) -> TileStats | N
     return processed_tile(frame, tile_id, recipe).stats
 
 
-def processed_tile(frame: str, tile_id: str, recipe: TileRecipe) -> ProcessedTile:
+def processed_tile(frame: str, tile_id: str, recipe: TileRecipe) -> "ProcessedTile":
     """The processed tile of a frame with what its pixels say within the valid box.
 
     Raises
@@ -161,6 +173,8 @@ def processed_tile(frame: str, tile_id: str, recipe: TileRecipe) -> ProcessedTil
     DataError
         There is no processed tile, or it cannot be read.
     """
+    from em_platform.imaging.tile import process_tile  # slow to load, seldom needed
+
     image = read_image(processed_path(frame))
     return process_tile(image, tile_id=tile_id, valid=recipe.valid_box)
 
@@ -241,3 +255,39 @@ def _read_sealed(path: str, kind: type[M]) -> M | None:
         return kind.model_validate_json(text)
     except ValidationError:
         return None  # of another version
+
+
+def recipe_path(frame: str, acquisition_id: str) -> Path:
+    """Of the recipe of a frame's acquisition."""
+    return Path(frame).with_name(f"{safe_id(acquisition_id)}{RECIPE}")
+
+
+def recipe_of_tile(frame: str, tile_id: str, montage_id: str) -> TileRecipe | None:
+    """What was decided for the montage of a tile; None where nothing is yet."""
+    acquisition_id = acquisition_of(tile_id)
+    # A tile that another system has named: all of its montage go together.
+    own = acquisition_id if acquisition_id != tile_id else montage_id
+    return read_tile_recipe(str(recipe_path(frame, own)))
+
+
+def keep_first(recipe: Recipe, path: Path) -> Recipe:
+    """Keep a recipe at `path`; the one that counts: that of the process that was first.
+
+    Raises
+    ------
+    StorageError
+        The disk does not take it.
+    """
+    keep_planes(recipe, str(path), lambda name, content: _write(Path(name), content))
+    write = partial(write_once, path, encode_recipe(recipe))
+    if write():
+        return recipe
+    first = read_recipe(str(path))
+    if first is None:  # one that cannot be used must not stand in the way for ever
+        write_bytes(path, encode_recipe(recipe))
+    return first or recipe
+
+
+def _write(path: Path, content: bytes) -> None:
+    if not path.is_file():  # its name says its content
+        write_bytes(path, content)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from em_platform.aloha.journal import Journal, State, TileRow
 from em_platform.aloha.pyramids import Frame, is_stored, store_frame
@@ -23,7 +24,9 @@ from em_platform.model import (
     UploadedTile,
 )
 from em_platform.storage import Store, layout
-from em_platform.temdb.register import Register
+
+if TYPE_CHECKING:
+    from em_platform.temdb.register import Register
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ class Acquisitions:
         self,
         folder: Path,
         store: Store,
-        register: Register,
+        register: "Register",
         settings: AlohaSettings,
     ) -> None:
         self.journal = Journal(folder / "journal.sqlite")

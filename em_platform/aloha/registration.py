@@ -1,6 +1,6 @@
 """What aloha registers in the TEM database of an acquisition."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from em_platform.messaging.topics import inverted_focus
 from em_platform.model import AcquisitionUpload, NeighbourMatch, UploadedTile
@@ -10,11 +10,13 @@ from em_platform.temdb.acquired import (
     AcquiredTile,
     MatchedNeighbour,
 )
-from em_platform.temdb.register import Register
+
+if TYPE_CHECKING:
+    from em_platform.temdb.register import Register
 
 
 def register_complete(
-    register: Register, upload: AcquisitionUpload, store: Store
+    register: "Register", upload: AcquisitionUpload, store: Store
 ) -> None:
     """Say that an acquisition is complete and its tiles are in the store.
 
@@ -29,7 +31,7 @@ def register_complete(
 
 
 def register_aborted(
-    register: Register, upload: AcquisitionUpload, reason: str
+    register: "Register", upload: AcquisitionUpload, reason: str
 ) -> None:
     """Say that an acquisition was aborted, and why."""
     key = upload.acquisition_id

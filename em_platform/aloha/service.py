@@ -9,7 +9,7 @@ from em_platform.config import Settings
 from em_platform.processes.single_instance import single_instance
 from em_platform.processes.web import serve, token_of
 from em_platform.storage import store_of
-from em_platform.temdb.register import register_of
+from em_platform.temdb import register_of
 
 _WAITERS = 16
 """Threads for calls that wait for the store or the TEM database."""

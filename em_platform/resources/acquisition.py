@@ -1,6 +1,6 @@
-"""The microscope, as assets and sensors see it."""
+"""The microscope and the TEM database, as assets and sensors see them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -8,8 +8,12 @@ from em_platform.acquisition.montages.inbox import Inbox, inbox_of
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.model import Montage
-from em_platform.resources.configuration import Configuration
+from em_platform.resources.storage import Configuration
 from em_platform.storage import store_of
+from em_platform.temdb import register_of
+
+if TYPE_CHECKING:
+    from em_platform.temdb.register import Register
 
 
 class Microscope(dg.ConfigurableResource[Any]):
@@ -40,3 +44,13 @@ class Microscope(dg.ConfigurableResource[Any]):
                     return dropped
             store = store_of(self.configuration.settings())
             return recorder.montage(acquisition_id, store=store)
+
+
+class TemdbResource(dg.ConfigurableResource[Any]):
+    """The TEM database: the one at `temdb.url`, else our own service."""
+
+    configuration: Configuration
+
+    def register(self) -> "Register":
+        """TEM DB; whether it answers shows at the first question."""
+        return register_of(self.configuration.settings())

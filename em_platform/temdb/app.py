@@ -1,6 +1,9 @@
 """The web application of TEM DB: all routes under /api/v2, errors of one sentence."""
 
+import hmac
 import logging
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.metadata import version
 from typing import Any
 
@@ -8,11 +11,11 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware
 
 from em_platform.config import Settings
-from em_platform.processes.web import serve, token_of
-from em_platform.temdb.auth import OPEN, TokenAuth, Unzipped
+from em_platform.processes.web import is_bearer, serve, token_of
 from em_platform.temdb.database import Database, database_url, migrate
 from em_platform.temdb.routes import (
     acquisitions,
@@ -27,6 +30,16 @@ from em_platform.temdb.routes import (
 )
 
 log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OPEN = frozenset(("/health", "/api/v2/health"))
+# 1000 tiles with their matches are 1 MB (docs/explanations/temdb.md); this stops a
+# compressed body that would fill the memory.
+_MOST_BYTES = 512 * 2**20
 
 _PREFIX = "/api/v2"
 # `runs` before `acquisitions`: /acquisitions/aggregated is no acquisition's id.
@@ -128,3 +141,86 @@ def run(settings: Settings, *, name: str = "temdb") -> None:
         serve(create_app(database, token), name=name, host=temdb.host, port=temdb.port)
     finally:
         database.close()
+
+
+class TokenAuth:
+    """Lets through who shows the token, as Bearer or X-API-Key; all ask for health."""
+
+    def __init__(self, app: App, token: str) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN or self._is_known(scope):
+            await self._app(scope, receive, send)
+            return
+        refusal = JSONResponse(
+            {
+                "detail": "TEM DB: the token is missing or wrong; send it as "
+                "'Authorization: Bearer ...' or 'X-API-Key: ...'"
+            },
+            status_code=401,
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+        await refusal(scope, receive, send)
+
+    def _is_known(self, scope: Scope) -> bool:
+        headers = Headers(scope=scope)
+        if is_bearer(headers.get("authorization"), self._token):
+            return True
+        shown = headers.get("x-api-key", "")
+        return hmac.compare_digest(shown.encode(), self._token.encode())
+
+
+class Unzipped:
+    """Gives the application the bodies of requests as they were before gzip."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        if headers.get("content-encoding", "").lower() != "gzip":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await _unzipped(receive)
+        except zlib.error as error:
+            sentence = f"TEM DB: the body is no whole gzip stream ({error})"
+            await _refuse(400, sentence, scope, receive, send)
+            return
+        if body is None:
+            sentence = f"TEM DB: the body is larger than {_MOST_BYTES} bytes; split it"
+            await _refuse(413, sentence, scope, receive, send)
+            return
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def give() -> MutableMapping[str, Any]:
+            return messages.pop() if messages else await receive()
+
+        await self._app(scope, give, send)
+
+
+async def _unzipped(receive: Receive) -> bytes | None:
+    """The whole body; None where it is too large."""
+    unzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        part = unzip.decompress(message.get("body", b""), _MOST_BYTES + 1 - size)
+        size += len(part)
+        if size > _MOST_BYTES or unzip.unconsumed_tail:
+            return None
+        parts.append(part)
+        if not message.get("more_body", False):
+            break
+    if not unzip.eof:
+        raise zlib.error("it ends early")
+    return b"".join(parts)
+
+
+async def _refuse(
+    status: int, sentence: str, scope: Scope, receive: Receive, send: Send
+) -> None:
+    await JSONResponse({"detail": sentence}, status_code=status)(scope, receive, send)

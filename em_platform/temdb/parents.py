@@ -25,8 +25,7 @@ from temdb.models import (
 )
 
 from em_platform.temdb.acquired import AcquiredMontage
-from em_platform.temdb.client_errors import status_of
-from em_platform.temdb.conversion import Lineage
+from em_platform.temdb.conversion import Lineage, status_of
 
 _SECTION = re.compile(r"(.+)_S(\d+)")
 _MADE_BY = "made for an acquisition whose parents were not in TEM DB"

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from em_platform.cli import cli, main
 from em_platform.formats import extent_nm, inspect
-from em_platform.standins import dm3
+from em_platform.standins import image_files
 from em_platform.standins.world import running_world
 
 
@@ -23,7 +23,7 @@ def section(tmp_path: Path) -> str:
     }
     image = np.zeros((30, 40), np.uint8)
     path = tmp_path / "section.dm3"
-    dm3.write_dm(path, image, pixel_um=0.008, name="section 1", tags=tags)
+    image_files.write_dm(path, image, pixel_um=0.008, name="section 1", tags=tags)
     return str(path)
 
 

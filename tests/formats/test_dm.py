@@ -14,7 +14,7 @@ from em_platform.formats.dm import open_dm
 from em_platform.formats.dm_images import imaging_date_of
 from em_platform.formats.open import open_volume
 from em_platform.formats.source import open_source
-from em_platform.standins import dm3
+from em_platform.standins import image_files
 
 TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
@@ -25,7 +25,7 @@ def stack(dtype: str = "uint16", shape: tuple[int, ...] = (3, 40, 50)) -> Any:
 
 
 def written(path: Path, image: Any, *, tags: Any = None, version: int = 3) -> str:
-    dm3.write_dm(
+    image_files.write_dm(
         path, image, pixel_um=0.008, name="section 1", tags=tags or {}, version=version
     )
     return str(path)
@@ -34,7 +34,7 @@ def written(path: Path, image: Any, *, tags: Any = None, version: int = 3) -> st
 def tree(path: Path, images: list[dict[str, Any]], *, version: int = 3) -> str:
     """A DM file of exactly these images, with nothing else in it."""
     root = {"ImageList": images}
-    body = dm3._Writer(version).group(root) + bytes(8)
+    body = image_files._Writer(version).group(root) + bytes(8)
     count = ">iii" if version == 3 else ">iqi"
     path.write_bytes(struct.pack(count, version, len(body) - 4, 1) + body)
     return str(path)

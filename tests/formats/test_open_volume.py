@@ -21,7 +21,7 @@ import zarr
 from em_platform.errors import FormatError, PlatformError
 from em_platform.formats.http import served
 from em_platform.formats.open import open_volume
-from em_platform.standins import dm3
+from em_platform.standins import image_files
 from em_platform.standins.faults import Faults
 from em_platform.standins.http import Server
 from em_platform.standins.part import Tree
@@ -39,7 +39,7 @@ def stack(dtype: str = "uint16", shape: tuple[int, ...] = (4, 40, 50)) -> Any:
 def write(path: Path, image: Any) -> None:
     """The image in the format of the path's suffix, uint16."""
     if path.suffix == ".dm3":
-        dm3.write_dm(path, image, pixel_um=0.008, name="a", tags={})
+        image_files.write_dm(path, image, pixel_um=0.008, name="a", tags={})
     elif path.suffix == ".tif":
         tifffile.imwrite(path, image, photometric="minisblack")
     elif path.suffix == ".mrc":

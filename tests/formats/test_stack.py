@@ -11,13 +11,13 @@ import tifffile
 from em_platform.errors import FormatError
 from em_platform.formats.open import open_stack
 from em_platform.formats.volume import PlainVolume
-from em_platform.standins import dm3
+from em_platform.standins import image_files
 
 
 def planes(folder: Path, image: Any) -> list[Path]:
     paths = [folder / f"slice_{z:04}.dm3" for z in range(len(image))]
     for path, plane in zip(paths, image, strict=True):
-        dm3.write_dm(path, plane, pixel_um=0.008, name=path.stem, tags={})
+        image_files.write_dm(path, plane, pixel_um=0.008, name=path.stem, tags={})
     return paths
 
 
@@ -61,7 +61,7 @@ def test_a_region_opens_only_the_files_of_its_planes(
 )
 def test_a_file_that_differs_is_named(tmp_path: Path, odd: Any) -> None:
     paths = planes(tmp_path, stack())
-    dm3.write_dm(paths[3], odd, pixel_um=0.008, name="odd", tags={})
+    image_files.write_dm(paths[3], odd, pixel_um=0.008, name="odd", tags={})
     with pytest.raises(FormatError, match=r"slice_0003\.dm3: found 40 x 5"):
         open_stack(paths)
 
@@ -84,7 +84,7 @@ def test_a_file_of_another_magnification_is_told(tmp_path: Path) -> None:
     image = stack()
     paths = planes(tmp_path, image)
     assert "files_of_other_pixel_size" not in open_stack(paths).info.tags
-    dm3.write_dm(paths[3], image[3], pixel_um=0.009, name="odd", tags={})
+    image_files.write_dm(paths[3], image[3], pixel_um=0.009, name="odd", tags={})
     assert open_stack(paths).info.tags["files_of_other_pixel_size"] == 1
 
 

@@ -20,7 +20,8 @@ from em_platform.messaging.topics import fitting
 from em_platform.model import AcquisitionUpload, Size, UploadedTile
 from em_platform.stitching.compute import local_cluster
 from em_platform.storage import Store, layout, store_of
-from em_platform.temdb.register import Register, register_of, temdb_token
+from em_platform.temdb import register_of, temdb_token
+from em_platform.temdb.register import Register
 
 TILE_PX, STEP_PX = 256, 192
 Cell = tuple[int, int]

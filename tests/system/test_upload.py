@@ -23,7 +23,7 @@ from em_platform.formats import read_image
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
 from em_platform.storage import Store, layout, open_store, store_of
-from em_platform.temdb.register import register_of
+from em_platform.temdb import register_of
 
 pytestmark = [
     pytest.mark.system,

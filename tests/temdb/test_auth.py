@@ -68,7 +68,7 @@ def test_a_body_that_is_cut_short_is_refused_in_one_sentence(server: str) -> Non
 def test_a_body_that_would_fill_the_memory_is_refused(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("em_platform.temdb.auth._MOST_BYTES", 10_000)
+    monkeypatch.setattr("em_platform.temdb.app._MOST_BYTES", 10_000)
     body = gzip.compress(b" " * 1_000_000)
     headers = BEARER | {"Content-Encoding": "gzip"}
     url = f"{server}/api/v2/specimens"

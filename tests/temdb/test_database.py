@@ -9,13 +9,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from em_platform.errors import ConfigError, StorageError
+from em_platform.temdb.columns import Base, uuid7
 from em_platform.temdb.database import (
     Database,
     alembic_config,
     engine_of,
     migrate,
 )
-from em_platform.temdb.tables import Base, uuid7
 
 
 def test_an_empty_file_is_brought_to_the_present_tables(tmp_path: Path) -> None:

@@ -23,8 +23,11 @@ NOTED = (
 )
 """Topics of which the newest body is kept for each tile."""
 
+OF_A_MONTAGE = ("roi.current", "montage.status")
+"""Topics about a montage that no file beside the frames has."""
+
 _DEVICES = ("camera.status", "scope.status")
-TOPICS = (RAW, *NOTED, *_DEVICES, "roi.current", "montage.status", COMPLETE)
+TOPICS = (RAW, *NOTED, *_DEVICES, *OF_A_MONTAGE, COMPLETE)
 
 
 class Intake:

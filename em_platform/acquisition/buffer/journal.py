@@ -18,6 +18,8 @@ from em_platform.acquisition.buffer.tables import (
     MontageRow,
     TileRow,
 )
+from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.acquisition.recorder.events import safe_id
 from em_platform.storage.journal_file import JournalFile
 
 Body = dict[str, Any]
@@ -132,6 +134,15 @@ class Journal:
             "WHERE t.acquisition_id = ? AND n.topic = ? AND t.state != ?"
         )
         return int(self._ask(query, acquisition_id, topic, SUPERSEDED)[0][0])
+
+    def has_note(self, topic: str, tile_id: str) -> bool:
+        """Whether a message about a tile came, or is not needed: it is uploaded."""
+        query = (
+            "SELECT 1 FROM notes WHERE tile_id = ? AND topic = ? UNION ALL SELECT 1 "
+            "FROM montages WHERE acquisition_id = ? AND answered_at IS NOT NULL"
+        )
+        key = safe_id(acquisition_of(tile_id))
+        return bool(self._ask(query + " LIMIT 1", tile_id, topic, key))
 
     def roi(self, montage_id: str) -> Body:
         """The body of the montage's `roi.current`; empty where none came."""

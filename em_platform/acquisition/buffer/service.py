@@ -12,13 +12,19 @@ from typing import Any
 from em_platform.acquisition.buffer.aloha_client import AlohaClient
 from em_platform.acquisition.buffer.backlog import write_backlog
 from em_platform.acquisition.buffer.freeing import Freer
-from em_platform.acquisition.buffer.intake import TOPICS, Intake
+from em_platform.acquisition.buffer.intake import NOTED, OF_A_MONTAGE, TOPICS, Intake
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.reading import Reader
 from em_platform.acquisition.buffer.uploading import Uploader
 from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.acquisition.recorder import ledger_of
-from em_platform.acquisition.recorder.events import COMPLETE, Message, safe_id
+from em_platform.acquisition.recorder.consumer import Consumer
+from em_platform.acquisition.recorder.events import (
+    COMPLETE,
+    KEPT_ACQUISITIONS,
+    Message,
+    safe_id,
+)
 from em_platform.acquisition.recorder.reconcile import Reconciliation, scan_folder
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, StorageError
@@ -59,7 +65,8 @@ class BufferService:
     """Receives, reads, uploads and frees, each in a thread of its own.
 
     What came while the journal could not be written waits. The folder of frames is
-    reconciled at the start, after the broker was away, and every half minute.
+    reconciled at the start, after the broker was away, and every half minute; what was
+    measured and judged while the buffer was down comes from the ledger.
     """
 
     def __init__(self, bus: Bus, journal: Journal, settings: Settings) -> None:
@@ -77,6 +84,15 @@ class BufferService:
             who="buffer",
             every_s=_RECONCILE_S,
         )
+        self._consumer = Consumer(
+            settings,
+            "buffer",
+            (*NOTED, *OF_A_MONTAGE),
+            self._receive,
+            is_known=lambda topic, tile_id: (
+                bool(tile_id) and journal.has_note(topic, tile_id)
+            ),
+        )
         self._backlog: str | None = None
         acquisition = settings.acquisition
         self._client = client_of(settings)
@@ -89,6 +105,7 @@ class BufferService:
         )
         bus.subscribe_many(TOPICS, self._receive)
         self._reconciliation.look()
+        self._consumer.resume(KEPT_ACQUISITIONS)
         self._threads = [
             threading.Thread(target=self._write, name="buffer journal", daemon=True),
             self._chore("reads", Reader(journal).tick, every_s=0.1),
@@ -101,6 +118,7 @@ class BufferService:
     def tick(self) -> None:
         """Say how much waits, and why; reconcile when it is due."""
         self._reconciliation.tick()
+        self._consumer.tick()
         try:
             waiting = self._journal.queue_length()
             self._report_backlog()
@@ -128,6 +146,7 @@ class BufferService:
         for thread in self._threads:
             thread.join(_END_S)
         self._client.close()
+        self._consumer.close()
 
     def _receive(self, message: Any, headers: Mapping[str, str]) -> None:
         self._waiting.put(

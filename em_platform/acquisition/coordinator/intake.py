@@ -15,7 +15,7 @@ from em_platform.acquisition.machines.loop import Loop
 from em_platform.acquisition.roi import created, polygon_nm
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, RecordError, SourceUnavailable
-from em_platform.temdb.register import temdb_token, temdb_url
+from em_platform.temdb import temdb_token, temdb_url
 
 log = logging.getLogger(__name__)
 

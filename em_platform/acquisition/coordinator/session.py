@@ -23,6 +23,7 @@ from em_platform.acquisition.coordinator.requirements import Requirements
 from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.acquisition.machines.machine import Context
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.errors import PlatformError, StorageError
 
 log = logging.getLogger(__name__)
@@ -127,6 +128,9 @@ class Session:
                 imaging.find_done()
         if self.registry.complaint:
             raise StorageError(self.registry.complaint)
+        self.imaging = imaging
+        if resumed:
+            begun = self._take_missed_verdicts(begun, imaging)
         if begun.stopped:
             begun = with_retries(
                 begun, unsaved=imaging.unsaved(), most=self._settings.request_tries - 1
@@ -135,7 +139,6 @@ class Session:
             imaging.image_again(begun.superseded)
         imaging.link_references()
         imaging.rested()
-        self.imaging = imaging
         self.publisher.roi_current(begun.roi)
         self.publisher.montage("resumed" if resumed else "started", imaging)
         # a killed process may not have published them; twice does no harm
@@ -155,6 +158,20 @@ class Session:
         self.registry.change(
             begun=with_verdict(begun, verdict.tile_id, dark=is_dark(verdict))
         )
+
+    def _take_missed_verdicts(self, begun: Begun, imaging: Imaging) -> Begun:
+        """The acquisition with the verdicts published while no coordinator ran."""
+        try:
+            with ledger_of(self.context.settings) as ledger:
+                found = ledger.verdicts(imaging.montage_id, begun.acquisition_id)
+        except PlatformError as error:
+            log.warning("coordinator: it resumes without verdicts: %s", error)
+            return begun
+        if found:  # else no recorder has run, and which tiles are judged is not known
+            imaging.unjudged.update(imaging.tiles)
+        for verdict in found.values():
+            self.judged(verdict)
+        return self.registry.state.begun or begun
 
     def _imaging_of(self, begun: Begun) -> Imaging:
         frames, overlap = self.context.frames, self._settings.overlap

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.acquisition.frame_paths import frame_path, frames_folder, owner_of
+from em_platform.acquisition.live_products import recipe_of_tile
 from em_platform.acquisition.montage_fit.growing import (
     TOPICS,
     Growing,
@@ -27,7 +28,6 @@ from em_platform.acquisition.montage_fit.lens import LensResult, measure_lens
 from em_platform.acquisition.montage_fit.minimaps import focus_map, montage_map
 from em_platform.acquisition.montage_fit.remeasure import whole_montage
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
-from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.acquisition.recorder.consumer import Consumer
 from em_platform.acquisition.recorder.events import COMPLETE, LENS, safe_id
 from em_platform.config import Settings, SolveSettings
@@ -118,7 +118,7 @@ class MontageFitService:
             self._camera = Size(height_px=message.height, width_px=message.width)
         elif topic == LENS:
             if message.ok:
-                self._lens.hear(message.transform)
+                self._lens.receive(message.transform)
         elif topic == COMPLETE:
             self._take_complete(message)
         elif message.montage_id:  # else a frame for the operator's screen

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from em_platform.config import StitchingSettings
 from em_platform.errors import FormatError
@@ -19,10 +19,12 @@ from em_platform.model import (
     TileStats,
     review_of,
 )
-from em_platform.stitching.judge import check_montage
+from em_platform.stitching.quality import check_montage
 from em_platform.storage import Store, layout
 from em_platform.temdb.acquired import QcState
-from em_platform.temdb.register import Register
+
+if TYPE_CHECKING:
+    from em_platform.temdb.register import Register
 
 BY = "em-platform review"
 """As whom the review writes to TEM DB; what a person has written there it leaves."""
@@ -124,7 +126,9 @@ def verdict(checks: Sequence[Check]) -> TemdbState:
     return "qc_pass" if all(check.passed for check in checks) else "needs_review"
 
 
-def write_review(register: Register, acquisition_id: str, state: TemdbState) -> QcState:
+def write_review(
+    register: "Register", acquisition_id: str, state: TemdbState
+) -> QcState:
     """Write the verdict into TEM DB, unless a person has; what stands there then."""
     known = register.run_of(acquisition_id)
     by_other = known is not None and known.qc_by not in (None, BY)

@@ -11,7 +11,7 @@ def run(settings: Settings, *, name: str) -> None:
 
     from em_platform.acquisition.pipeline.journal import Journal
     from em_platform.acquisition.pipeline.service import PipelineService
-    from em_platform.acquisition.pipeline.warm_up import warm_up
+    from em_platform.acquisition.pipeline.tile_worker import warm_up
     from em_platform.messaging.service import run_service
 
     cv2.setNumThreads(1)  # processes share the work, not threads

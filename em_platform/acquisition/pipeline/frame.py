@@ -1,19 +1,26 @@
-"""One raw frame becomes a processed one and what the messages say of it."""
+"""One raw frame becomes a processed one, and the messages about it."""
 
+import base64
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
 from em_platform.acquisition.live_products import frame_state, write_tile
+from em_platform.acquisition.pipeline.journaled import JournaledTile, Shape
 from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
-from em_platform.acquisition.pipeline.noted import NotedTile, Shape
-from em_platform.acquisition.pipeline.pictures import preview_and_mini
 from em_platform.config.acquisition import PipelineSettings
 from em_platform.formats import read_image
+from em_platform.imaging.contrast import clahe
 from em_platform.imaging.tile import ProcessedTile
 from em_platform.messaging.topics import inverted_focus
 from em_platform.model import Box, TileStats
-from em_platform.stitching.measure import process_pixels
 from em_platform.stitching.recipe import TileRecipe
+from em_platform.stitching.tile_images import process_pixels
+
+_JPEG_QUALITY = 85  # texture can be judged; twice as good is twice as long
 
 Message = tuple[str, dict[str, Any]]
 """A topic and the fields of a message."""
@@ -32,7 +39,7 @@ class ProcessedFrame:
     state: tuple[int, int]
 
 
-def process_frame(noted: NotedTile, recipes: LiveRecipes) -> ProcessedFrame:
+def process_frame(tile: JournaledTile, recipes: LiveRecipes) -> ProcessedFrame:
     """Read the frame of a tile and finish it by the recipe of its montage.
 
     Raises
@@ -42,40 +49,40 @@ def process_frame(noted: NotedTile, recipes: LiveRecipes) -> ProcessedFrame:
     StorageError
         The recipe, decided by this frame, cannot be kept.
     """
-    state = frame_state(noted.path)
-    raw = read_image(noted.path)
-    recipe = recipes.of(noted, raw)
+    state = frame_state(tile.path)
+    raw = read_image(tile.path)
+    recipe = recipes.of(tile, raw)
     images, size = recipe.images(), recipe.tile.size
-    tile = process_pixels(images.orient(raw), images, tile_id=noted.tile_id)
+    made = process_pixels(images.orient(raw), images, tile_id=tile.tile_id)
     whole = Box(y0=0, x0=0, y1=size.height_px, x1=size.width_px)
     shape = Shape(size=size, valid=recipe.tile.valid_box or whole)
-    return ProcessedFrame(tile=tile, shape=shape, recipe=recipe.tile, state=state)
+    return ProcessedFrame(tile=made, shape=shape, recipe=recipe.tile, state=state)
 
 
-def write_processed(noted: NotedTile, done: ProcessedFrame) -> None:
+def write_processed(tile: JournaledTile, done: ProcessedFrame) -> None:
     """Put the tile and its proof beside the frame; StorageError as of `write_tile`."""
-    write_tile(noted.path, done.tile, recipe=done.recipe, state=done.state)
+    write_tile(tile.path, done.tile, recipe=done.recipe, state=done.state)
 
 
 def results(
-    noted: NotedTile, done: ProcessedFrame, settings: PipelineSettings
+    tile: JournaledTile, done: ProcessedFrame, settings: PipelineSettings
 ) -> list[Message]:
     """The messages that need no neighbour."""
-    stats, fields = done.tile.stats, noted.fields()
+    stats, fields = done.tile.stats, tile.fields()
     longer_px = max(done.tile.image.shape)
     preview, mini = preview_and_mini(done.tile.half, settings, longer_px=longer_px)
-    said: list[Message] = [
+    messages: list[Message] = [
         ("tile.statistics.min_max_mean", fields | _figures(stats)),
         ("tile.statistics.focus", fields | {"focus": inverted_focus(stats.focus)}),
         ("tile.statistics.histogram", fields | {"hist": list(stats.histogram)}),
         ("tile.preview", fields | {"image": preview}),
     ]
-    if noted.montage:
-        said += [
+    if tile.montage:
+        messages += [
             ("tile.mini", fields | {"image": mini}),
-            ("tile.processed", fields | {"path": noted.processed_path}),
+            ("tile.processed", fields | {"path": tile.processed_path}),
         ]
-    return said
+    return messages
 
 
 def _figures(stats: TileStats) -> dict[str, int]:
@@ -85,3 +92,40 @@ def _figures(stats: TileStats) -> dict[str, int]:
         "mean": round(stats.mean),
         "std": round(stats.std),
     }
+
+
+def preview_and_mini(
+    half: NDArray[np.uint8], settings: PipelineSettings, *, longer_px: int
+) -> tuple[str, str]:
+    """Base64 JPEGs for `tile.preview` and `tile.mini`.
+
+    Parameters
+    ----------
+    half
+        `(h, w)` the tile at half its resolution.
+    longer_px
+        The longer side of the tile itself.
+    """
+    if settings.clahe and min(half.shape) >= 16:
+        half = clahe(half)
+    preview = _shrunk(
+        half,
+        max(settings.preview_scale * longer_px, settings.preview_min_px),
+    )
+    mini = _shrunk(preview, max(settings.mini_scale * longer_px, settings.mini_min_px))
+    return _jpeg(preview), _jpeg(mini)
+
+
+def _shrunk(image: NDArray[np.uint8], longer_px: float) -> NDArray[np.uint8]:
+    """At most so long; never enlarged."""
+    scale = longer_px / max(image.shape)
+    if scale >= 1.0:
+        return image
+    height, width = (max(1, round(side * scale)) for side in image.shape)
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8)
+
+
+def _jpeg(image: NDArray[np.uint8]) -> str:
+    _, content = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))
+    return base64.b64encode(content.tobytes()).decode("ascii")

@@ -3,8 +3,8 @@
     waiting -> taken -> processed -> matching -> done
 
 A tile is taken by one UPDATE within SQLite's write lock, so never by two processes. It
-is matched when no neighbour that was noted before it is still to be processed. Commits
-are not forced to the disk (`synchronous=NORMAL`): they outlive a process that is
+is matched when no neighbour that came before it is still to be processed. Commits are
+not forced to the disk (`synchronous=NORMAL`): they outlive a process that is
 killed; after a power cut the last ones may be missing, and those tiles are done again.
 """
 
@@ -15,15 +15,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from em_platform.acquisition.pipeline.noted import (
+from em_platform.acquisition.pipeline.journaled import (
     Job,
-    NotedTile,
+    JournaledTile,
     Shape,
     Step,
+    is_gone,
+    own_name,
     shape_of,
     shape_text,
 )
-from em_platform.acquisition.pipeline.worker import is_gone, own_name
 from em_platform.storage.journal_file import JournalFile
 
 MOST_ATTEMPTS = 3
@@ -113,8 +114,8 @@ class Journal:
         """Close the file."""
         self._file.close()
 
-    def note(self, tiles: Iterable[NotedTile]) -> int:
-        """Remember tiles, in their order, in one commit; how many were new."""
+    def add(self, tiles: Iterable[JournaledTile]) -> int:
+        """Add tiles, in their order, in one commit; how many were new."""
         with self._file.writing() as cursor:
             return sum(self._note(cursor, tile) for tile in tiles)
 
@@ -137,7 +138,7 @@ class Journal:
         return Job(step=step, tile=_tile_of(row), neighbours=neighbours)
 
     def processed(
-        self, tile: NotedTile, *, shape: Shape | None, failure: str = ""
+        self, tile: JournaledTile, *, shape: Shape | None, failure: str = ""
     ) -> bool:
         """Note that the first step of a tile is over; whether it was still ours.
 
@@ -146,11 +147,11 @@ class Journal:
         state = "processed" if tile.montage else "done"
         return self._finish(tile, state, shape=shape, failure=failure)
 
-    def done(self, tile: NotedTile) -> bool:
+    def done(self, tile: JournaledTile) -> bool:
         """Note that all of a tile is published; whether it was still ours."""
         return self._finish(tile, "done", shape=tile.shape, failure=tile.failure)
 
-    def renew(self, tile: NotedTile) -> bool:
+    def renew(self, tile: JournaledTile) -> bool:
         """Hold a tile longer; False where it has been given to another process."""
         with self._file.writing() as cursor:
             done = cursor.execute(
@@ -186,8 +187,8 @@ class Journal:
                     freed += cursor.execute(_FREE, values).rowcount
         return freed
 
-    def known(self, montage: str) -> set[str]:
-        """Keys of the tiles of one montage that are noted."""
+    def existing(self, montage: str) -> set[str]:
+        """Keys of the tiles of one montage that are tile."""
         rows = self._file.ask("SELECT key FROM tiles WHERE montage = ?", (montage,))
         return {str(row["key"]) for row in rows}
 
@@ -239,7 +240,7 @@ class Journal:
         )
         return {str(row["key"]): str(row["failure"]) for row in rows}
 
-    def _note(self, cursor: sqlite3.Cursor, tile: NotedTile) -> int:
+    def _note(self, cursor: sqlite3.Cursor, tile: JournaledTile) -> int:
         row, column = tile.place
         values = {
             "key": tile.key,
@@ -252,7 +253,7 @@ class Journal:
         return cursor.execute(_NOTE, values).rowcount
 
     def _finish(
-        self, tile: NotedTile, state: str, *, shape: Shape | None, failure: str
+        self, tile: JournaledTile, state: str, *, shape: Shape | None, failure: str
     ) -> bool:
         values = {
             "key": tile.key,
@@ -266,8 +267,8 @@ class Journal:
 
     def _before(
         self, cursor: sqlite3.Cursor, row: sqlite3.Row
-    ) -> tuple[NotedTile, ...]:
-        """Neighbours noted before a tile; of one imaged twice the later frame."""
+    ) -> tuple[JournaledTile, ...]:
+        """Neighbours journaled before a tile; of one imaged twice the later frame."""
         query = (
             f"SELECT n.* FROM tiles n JOIN tiles t ON {_BEFORE}"
             " WHERE t.number = ? ORDER BY n.number"
@@ -281,8 +282,8 @@ class Journal:
         return {"worker": self._worker, "lease": now + self._lease_s, "now": now}
 
 
-def _tile_of(row: sqlite3.Row) -> NotedTile:
-    return NotedTile(
+def _tile_of(row: sqlite3.Row) -> JournaledTile:
+    return JournaledTile(
         key=row["key"],
         montage=row["montage"],
         body=json.loads(row["body"]),

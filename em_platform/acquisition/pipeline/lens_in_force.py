@@ -16,19 +16,19 @@ log = logging.getLogger(__name__)
 
 
 class LensInForce:
-    """What was last said on the bus, else what the store holds.
+    """What was last published, else what the store holds.
 
     Only a model of the present magnification counts: that of the scope where it has
-    said one, else that of the settings.
+    published one, else that of the settings.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._store = store_of(settings)
         self._microscope = settings.acquisition.microscope
         self._magnification = settings.acquisition.magnification
-        self._heard: dict[int, LensModel] = {}
+        self._received: dict[int, LensModel] = {}
 
-    def hear(self, transform: str) -> None:
+    def receive(self, transform: str) -> None:
         """Take the transform of a `lens_correction.transform` that is ok."""
         try:
             lens = LensModel.model_validate_json(base64.b64decode(transform))
@@ -38,7 +38,7 @@ class LensInForce:
                 "of this platform and is not used; expected base64 of its JSON"
             )
             return
-        self._heard[lens.magnification] = lens
+        self._received[lens.magnification] = lens
 
     def change_magnification(self, magnification: int) -> None:
         """Take what the scope says; it holds for montages that begin from now on."""
@@ -46,10 +46,10 @@ class LensInForce:
 
     def model(self) -> LensModel | None:
         """The present one; None where there is none."""
-        return self._heard.get(self._magnification) or self.stored()
+        return self._received.get(self._magnification) or self.stored()
 
     def stored(self) -> LensModel | None:
-        """What the store holds, even if another one was heard of since."""
+        """What the store holds, even if another one was published since."""
         name = layout.lens(self._microscope, self._magnification)
         try:
             if not self._store.exists(name):

@@ -7,14 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.acquisition.live_products import keep_first, recipe_path
+from em_platform.acquisition.pipeline.journaled import JournaledTile
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
-from em_platform.acquisition.pipeline.noted import NotedTile
-from em_platform.acquisition.pipeline.references import References
-from em_platform.acquisition.recipes import keep_first, recipe_path
 from em_platform.config import Settings
 from em_platform.errors import DataError
 from em_platform.model import LensModel, Size
-from em_platform.stitching.flat_field import KnownFlatField, misfit
+from em_platform.stitching.flat_field import (
+    KnownFlatField,
+    acquired_flat_field,
+    mirrored,
+    misfit,
+)
 from em_platform.stitching.recipe import (
     Recipe,
     TileRecipe,
@@ -27,6 +31,10 @@ log = logging.getLogger(__name__)
 
 _REFERENCES = "references"  # beside the montages; they hold for frames of none
 _MONTAGES_REMEMBERED = 16
+BRIGHT, DARK = "bright.tiff", "dark.tiff"
+
+_KEPT = 4
+_State = tuple[tuple[int, int], ...]
 
 
 class LiveRecipes:
@@ -41,15 +49,15 @@ class LiveRecipes:
         self._lens = lens
         self._references = References(flip=self._flip)
         self._known: dict[Path, Recipe] = {}
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
-    def known(self, noted: NotedTile) -> Recipe | None:
+    def known(self, tile: JournaledTile) -> Recipe | None:
         """What was decided for a tile's montage; None where nothing is yet."""
-        path = recipe_path(noted.path, noted.montage)
+        path = recipe_path(tile.path, tile.montage)
         found = self._known.get(path) or read_recipe(str(path))
         return None if found is None else self._remember(path, found)
 
-    def of(self, noted: NotedTile, raw: NDArray[Any]) -> Recipe:
+    def of(self, tile: JournaledTile, raw: NDArray[Any]) -> Recipe:
         """That of a frame, `(h, w)` as its file has it.
 
         A frame of no montage has its own. So has one that shows nothing: the next may.
@@ -61,25 +69,25 @@ class LiveRecipes:
         StorageError
             The recipe cannot be kept.
         """
-        found = self.known(noted) if noted.montage else None
-        recipe = found or self._decide(noted, raw)
+        found = self.known(tile) if tile.montage else None
+        recipe = found or self._decide(tile, raw)
         size = recipe.tile.size
         if raw.shape == (size.height_px, size.width_px):
             return recipe
         found_px = " x ".join(map(str, raw.shape))
         raise DataError(
-            f"tile {noted.tile_id}: found {found_px} px, expected one grey image of "
+            f"tile {tile.tile_id}: found {found_px} px, expected one grey image of "
             f"{size.height_px} x {size.width_px} as the first of its montage; image it "
             "again"
         )
 
-    def _decide(self, noted: NotedTile, raw: NDArray[Any]) -> Recipe:
+    def _decide(self, tile: JournaledTile, raw: NDArray[Any]) -> Recipe:
         if raw.ndim != 2:
             size = Size(height_px=raw.shape[0], width_px=raw.shape[1])
             return Recipe(tile=TileRecipe(size=size))
         frame = np.ascontiguousarray(raw[:, ::-1]) if self._flip else raw
         size = Size(height_px=frame.shape[0], width_px=frame.shape[1])
-        flat = self._flat_field(noted, size)
+        flat = self._flat_field(tile, size)
         try:
             recipe = decide_recipe(
                 [frame], self._tile, flat_field=flat, flip=self._flip
@@ -87,58 +95,58 @@ class LiveRecipes:
         except DataError:  # black: the next tile may tell
             blank = TileRecipe(size=size, flip=self._flip)
             return Recipe(tile=blank, flat_field=flat)
-        if not noted.montage:
+        if not tile.montage:
             return recipe
-        path = recipe_path(noted.path, noted.montage)
-        kept = keep_first(self._with_lens(recipe, noted), path)
+        path = recipe_path(tile.path, tile.montage)
+        kept = keep_first(self._with_lens(recipe, tile), path)
         return self._remember(path, kept)
 
-    def _with_lens(self, recipe: Recipe, noted: NotedTile) -> Recipe:
+    def _with_lens(self, recipe: Recipe, tile: JournaledTile) -> Recipe:
         """Say also by which lens; by none where it is measured from the frames."""
-        is_lens = bool(noted.body.get("lens_correction"))
-        lens = None if is_lens else self._fitting(self._lens.model(), recipe, noted)
+        is_lens = bool(tile.body.get("lens_correction"))
+        lens = None if is_lens else self._fitting(self._lens.model(), recipe, tile)
         live = {
             "is_live": True,
             "lens": lens,
             "stored_lens": lens_digest(self._lens.stored()),
         }
-        tile = recipe.tile.model_copy(update=live)
-        return Recipe(tile=tile, flat_field=recipe.flat_field)
+        decided = recipe.tile.model_copy(update=live)
+        return Recipe(tile=decided, flat_field=recipe.flat_field)
 
     def _fitting(
-        self, lens: LensModel | None, recipe: Recipe, noted: NotedTile
+        self, lens: LensModel | None, recipe: Recipe, tile: JournaledTile
     ) -> LensModel | None:
         size = recipe.tile.size
         if lens is None or lens.size == size:
             return lens
-        self._complain(
+        self._warn_once(
             f"pipeline: the lens model is for {lens.size.height_px} x "
-            f"{lens.size.width_px} px, tiles of {noted.montage} are "
+            f"{lens.size.width_px} px, tiles of {tile.montage} are "
             f"{size.height_px} x {size.width_px}; their matches are not corrected, "
             "measure the lens again"
         )
         return None
 
-    def _flat_field(self, noted: NotedTile, size: Size) -> KnownFlatField | None:
+    def _flat_field(self, tile: JournaledTile, size: Size) -> KnownFlatField | None:
         """What is applied; of what lies there and is not, why not is logged."""
-        is_reference = noted.body.get("brightfield") or noted.body.get("darkfield")
+        is_reference = tile.body.get("brightfield") or tile.body.get("darkfield")
         if is_reference or self._tile.flat_field == "none":
             return None  # of these frames the flat field is made
-        folder = Path(noted.path).parent
+        folder = Path(tile.path).parent
         found = self._references.flat_field(folder)
-        if found is None and not noted.montage:
+        if found is None and not tile.montage:
             folder = folder.parent / _REFERENCES
             found = self._references.flat_field(folder)
         if found is None:
-            if noted.montage and self._tile.flat_field == "acquired":
-                self._complain(
+            if tile.montage and self._tile.flat_field == "acquired":
+                self._warn_once(
                     f"pipeline: {folder} holds no bright frame that can be used, "
                     "expected one as stitching.tile.flat_field is acquired; tiles "
                     "stay as they are, run the brightfield calibration"
                 )
             return None
         if complaint := misfit(found, size, str(folder)):
-            self._complain(f"pipeline: {complaint}; the frames stay as they are")
+            self._warn_once(f"pipeline: {complaint}; the frames stay as they are")
             return None
         return found
 
@@ -148,8 +156,46 @@ class LiveRecipes:
             del self._known[next(iter(self._known))]
         return recipe
 
-    def _complain(self, sentence: str) -> None:
+    def _warn_once(self, sentence: str) -> None:
         """Say a sentence once."""
-        if sentence not in self._told:
-            self._told.add(sentence)
+        if sentence not in self._logged:
+            self._logged.add(sentence)
             log.warning("%s", sentence)
+
+
+class References:
+    """Flat fields of folders; one that cannot be used is complained of and left out."""
+
+    def __init__(self, *, flip: bool = False) -> None:
+        self._flip = flip
+        self._held: dict[Path, tuple[_State, KnownFlatField | None]] = {}
+
+    def flat_field(self, folder: Path) -> KnownFlatField | None:
+        """From the bright frame in `folder`, and the dark one; None without these."""
+        state = (_state(folder / BRIGHT), _state(folder / DARK))
+        held = self._held.get(folder)
+        if held is None or held[0] != state:
+            field = self._read(folder) if state[0] != (0, 0) else None
+            held = (state, field)
+            self._held.pop(folder, None)
+            self._held[folder] = held
+            while len(self._held) > _KEPT:
+                del self._held[next(iter(self._held))]
+        return held[1]
+
+    def _read(self, folder: Path) -> KnownFlatField | None:
+        try:
+            found = acquired_flat_field(str(folder))
+        except DataError as error:
+            log.warning("%s; tiles stay as they are until there is a better one", error)
+            return None
+        return mirrored(found) if found is not None and self._flip else found
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Changes with the file; zeros where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_ino

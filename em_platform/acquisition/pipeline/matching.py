@@ -6,19 +6,18 @@ from functools import partial
 
 import numpy as np
 
-from em_platform.acquisition.pipeline.noted import NotedTile
+from em_platform.acquisition.pipeline.journaled import JournaledTile
 from em_platform.acquisition.raster import OFF_RASTER, image_position
 from em_platform.config.stitching import MatchSettings
 from em_platform.errors import DataError
 from em_platform.imaging.register import PatchShifts
 from em_platform.model import LensModel, Shift, Size, Tile, TileMatch
 from em_platform.stitching.match import Measured, as_match, measure_pair
-from em_platform.stitching.neighbours import Neighbours, as_pair
-from em_platform.stitching.strips import Strip, StripReader
+from em_platform.stitching.neighbours import Neighbours, Strip, StripReader, as_pair
 from em_platform.stitching.tile_images import TileImages
 
 Corner = tuple[int, int]
-Remake = Callable[[NotedTile], object]
+Remake = Callable[[JournaledTile], object]
 """Makes the processed frame of a tile again from its raw one."""
 
 
@@ -32,7 +31,7 @@ class MeasuredPair:
 
     kept: TileMatch
     nominal: Shift
-    neighbour: NotedTile
+    neighbour: JournaledTile
     pair: Neighbours
     found: Measured
     a: tuple[int, int] = (0, 0)
@@ -40,8 +39,8 @@ class MeasuredPair:
 
 
 def measure_neighbours(
-    tile: NotedTile,
-    neighbours: Sequence[NotedTile],
+    tile: JournaledTile,
+    neighbours: Sequence[JournaledTile],
     *,
     settings: MatchSettings,
     pixel_nm: float,
@@ -67,8 +66,8 @@ def measure_neighbours(
 
 
 def nominal_shifts(
-    tile: NotedTile,
-    neighbour: NotedTile,
+    tile: JournaledTile,
+    neighbour: JournaledTile,
     *,
     pixel_nm: float,
     rotation_rad: float = 0.0,
@@ -106,8 +105,8 @@ def nominal_shifts(
 
 
 def _measure(
-    tile: NotedTile,
-    neighbour: NotedTile,
+    tile: JournaledTile,
+    neighbour: JournaledTile,
     *,
     settings: MatchSettings,
     pixel_nm: float,
@@ -135,8 +134,8 @@ def _measure(
 
 
 def _measure_from(
-    tile: NotedTile,
-    neighbour: NotedTile,
+    tile: JournaledTile,
+    neighbour: JournaledTile,
     *,
     nominal: Shift,
     settings: MatchSettings,
@@ -164,14 +163,16 @@ def _measure_from(
     return _as_measured(tile, neighbour, pair, found, lens=lens, corners=corners)
 
 
-def _strips(tile: NotedTile, pair: Neighbours, *, reach_px: int) -> tuple[Strip, Strip]:
+def _strips(
+    tile: JournaledTile, pair: Neighbours, *, reach_px: int
+) -> tuple[Strip, Strip]:
     images = TileImages(valid_box=None if tile.shape is None else tile.shape.valid)
     return StripReader((pair,), images, reach_px=reach_px).take(pair)
 
 
 def _as_measured(
-    tile: NotedTile,
-    neighbour: NotedTile,
+    tile: JournaledTile,
+    neighbour: JournaledTile,
     pair: Neighbours,
     found: Measured,
     *,
@@ -229,13 +230,13 @@ def _turned(patches: PatchShifts) -> PatchShifts:
     )
 
 
-def _as_tile(noted: NotedTile, *, y_px: float, x_px: float) -> Tile:
+def _as_tile(tile: JournaledTile, *, y_px: float, x_px: float) -> Tile:
     return Tile(
-        tile_id=noted.tile_id,
-        uri=noted.processed_path,
-        row=noted.place[0],
-        column=noted.place[1],
+        tile_id=tile.tile_id,
+        uri=tile.processed_path,
+        row=tile.place[0],
+        column=tile.place[1],
         y_px=y_px,
         x_px=x_px,
-        size=noted.shape.size if noted.shape else Size(height_px=1, width_px=1),
+        size=tile.shape.size if tile.shape else Size(height_px=1, width_px=1),
     )

@@ -1,27 +1,35 @@
-"""The pipeline's process: receives tiles, keeps the journal, and works in a thread."""
+"""The pipeline's process: hears of tiles, keeps the journal, and works in a thread."""
 
 import logging
+import os
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from em_platform.acquisition.frame_paths import frames_folder
+from em_platform.acquisition.frame_paths import PREVIEW, frames_folder
 from em_platform.acquisition.pipeline.journal import Journal
-from em_platform.acquisition.pipeline.lens_in_force import LensInForce
-from em_platform.acquisition.pipeline.missed import (
-    is_over,
-    missed_tiles,
-    recent_folders,
+from em_platform.acquisition.pipeline.journaled import (
+    Job,
+    JournaledTile,
+    journaled,
+    montage_of,
 )
-from em_platform.acquisition.pipeline.noted import Job, NotedTile, noted
+from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.pipeline.tile_worker import TileWorker
-from em_platform.acquisition.recorder.events import RAW, SCOPE
+from em_platform.acquisition.recorder.events import RAW, SCOPE, Message
+from em_platform.acquisition.recorder.reconcile import (
+    COMPLETE_SUFFIX,
+    OF_THE_MONTAGE,
+    scan_folder,
+)
 from em_platform.acquisition.roi import rotation_rad
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, StorageError
 from em_platform.messaging.bus import Bus
+from em_platform.stitching.beside_frames import PROCESSED
 from em_platform.storage.atomic import remove_leftovers
 
 log = logging.getLogger(__name__)
@@ -39,7 +47,7 @@ _FORGOTTEN_S = 7 * 24 * 3600.0
 class PipelineService:
     """One of the processes that share the tiles.
 
-    What is received is noted before it is worked on; the folder of frames is looked
+    What is received is journaled before it is worked on; the folder of frames is looked
     through at the start and whenever the broker was away.
     """
 
@@ -49,7 +57,7 @@ class PipelineService:
         self._settings = settings.acquisition.pipeline
         self._frames = frames_folder(settings)
         self._lens = LensInForce(settings)
-        self._received: deque[NotedTile] = deque()
+        self._received: deque[JournaledTile] = deque()
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._reconnects = bus.reconnects
         self._pruned_at = time.monotonic()
@@ -67,7 +75,7 @@ class PipelineService:
         bus.subscribe(SCOPE, self._on_scope)
         for folder in recent_folders(self._frames):
             remove_leftovers(folder)  # what a killed process had half-written
-        self._note_missed()
+        self._journal_missed()
         self._thread = threading.Thread(target=self._work, name="pipeline", daemon=True)
         self._thread.start()
 
@@ -89,12 +97,12 @@ class PipelineService:
                 self._wake.set()
             if self._bus.connected and self._reconnects != self._bus.reconnects:
                 self._reconnects = self._bus.reconnects
-                self._note_missed()
+                self._journal_missed()
             if time.monotonic() - self._pruned_at > _PRUNE_S:
                 self._pruned_at = time.monotonic()
                 self._prune()
         except StorageError as error:
-            self._complain(error)
+            self._warn_once(error)
 
     def close(self) -> None:
         """Finish the step at hand, leave the rest to others."""
@@ -108,22 +116,20 @@ class PipelineService:
         self._journal.close()
 
     def _on_raw(self, message: Any, headers: Mapping[str, str]) -> None:
-        self._received.append(noted(message.model_dump(mode="json"), headers))
+        self._received.append(journaled(message.model_dump(mode="json"), headers))
         self._wake.set()
 
     def _on_lens(self, message: Any, _: Mapping[str, str]) -> None:
         if message.ok:
-            self._lens.hear(message.transform)
+            self._lens.receive(message.transform)
 
     def _on_scope(self, message: Any, _: Mapping[str, str]) -> None:
         self._lens.change_magnification(message.mag)
 
-    def _note_missed(self) -> None:
+    def _journal_missed(self) -> None:
         found = missed_tiles(self._frames, self._journal)
-        if found and (new := self._journal.note(found)):
-            log.info(
-                "pipeline: %d tiles were found on disk that the bus did not bring", new
-            )
+        if found and (new := self._journal.add(found)):
+            log.info("pipeline: %d tiles without a message were found on disk", new)
             self._wake.set()
 
     def _prune(self) -> None:
@@ -138,7 +144,7 @@ class PipelineService:
         while not self._stopping.is_set():
             self._wake.clear()
             try:
-                self._note_received()
+                self._journal_received()
                 job = self._journal.take()
                 if job is None:
                     self._wake.wait(_IDLE_S)
@@ -146,7 +152,7 @@ class PipelineService:
                     self._do(job)
                 self._complaint = ""
             except StorageError as error:
-                self._complain(error)
+                self._warn_once(error)
                 self._stopping.wait(_RETRY_S)
 
     def _do(self, job: Job) -> None:
@@ -159,15 +165,96 @@ class PipelineService:
             log.exception("pipeline: a step of %s failed", job.tile.tile_id)
             self._journal.give_back(was_tried=True)
 
-    def _note_received(self) -> None:
+    def _journal_received(self) -> None:
         """Note what has come, all in one commit; it is dropped only when it is."""
         received = [self._received[i] for i in range(len(self._received))]
         if received:
-            self._journal.note(received)
+            self._journal.add(received)
             for _ in received:
                 self._received.popleft()
 
-    def _complain(self, error: Exception) -> None:
+    def _warn_once(self, error: Exception) -> None:
         if str(error) != self._complaint:
             self._complaint = str(error)
             log.error("%s", error)
+
+
+log = logging.getLogger(__name__)
+
+_RECENT_S = 24 * 3600.0
+"""A montage that was completed longer ago is nobody's who waits for its tiles."""
+
+
+def missed_tiles(frames: Path, journal: Journal) -> list[JournaledTile]:
+    """The tiles beside the frames that the journal does not have.
+
+    Of a completed montage those that have no processed frame, while it is recent. A
+    montage that the journal has forgotten is over.
+    """
+    found = [
+        message
+        for folder in recent_folders(frames)
+        if folder.name != PREVIEW
+        for message in _in_folder(folder, journal)
+    ]
+    found.sort(key=lambda each: (int(each.headers["sent_at"]), each.body["tile_id"]))
+    return [journaled(message.body, message.headers) for message in found]
+
+
+def recent_folders(frames: Path) -> list[Path]:
+    """Those of montages in which something has happened within a week."""
+    since_s = time.time() - _FORGOTTEN_S
+    return [
+        frames / name
+        for name in _names(frames)
+        if (_changed_s(frames / name) or 0.0) > since_s and (frames / name).is_dir()
+    ]
+
+
+def is_over(frames: Path, montage_id: str, montage: str) -> bool:
+    """Whether a montage is complete, or its frames are gone."""
+    folder = frames / montage_id
+    return not folder.is_dir() or (folder / f"{montage}{COMPLETE_SUFFIX}").exists()
+
+
+def _in_folder(folder: Path, journal: Journal) -> list[Message]:
+    names = _names(folder)
+    of_montage: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        if name.endswith(".json") and not name.endswith(OF_THE_MONTAGE):
+            tile_id = name.removesuffix(".json")
+            of_montage[_montage(folder, tile_id)].append(tile_id)
+    aside: set[str] = set()
+    for montage, tile_ids in of_montage.items():
+        ended_s = _changed_s(folder / f"{montage}{COMPLETE_SUFFIX}")
+        is_old = ended_s is not None and time.time() - ended_s > _RECENT_S
+        if is_old or journal.is_pruned(montage):
+            aside.update(tile_ids)
+            continue
+        aside |= journal.existing(montage)
+        if ended_s is not None:
+            aside |= {t for t in tile_ids if f"{t}{PROCESSED}" in names}
+    found = scan_folder(folder, recorded=aside, is_complete=lambda _: True)
+    return [message for message in found if message.topic == RAW]
+
+
+def _montage(folder: Path, stem: str) -> str:
+    return montage_of({"tile_id": stem, "montage_id": folder.name})
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()  # no frame was ever saved, or they have just been deleted
+    except OSError as error:
+        log.warning("pipeline: %s cannot be looked through (%s)", folder, error)
+        return set()
+
+
+def _changed_s(path: Path) -> float | None:
+    """When a file was written, or something last came into a folder."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None

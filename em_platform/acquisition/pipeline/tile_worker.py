@@ -5,24 +5,33 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+
 from em_platform.acquisition.live_products import LiveMatch, read_tile, write_matches
 from em_platform.acquisition.pipeline.frame import (
     Message,
     ProcessedFrame,
+    preview_and_mini,
     process_frame,
     results,
     write_processed,
 )
 from em_platform.acquisition.pipeline.journal import MOST_ATTEMPTS, Journal
+from em_platform.acquisition.pipeline.journaled import Job, JournaledTile
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.match_messages import match, template_matches
 from em_platform.acquisition.pipeline.matching import MeasuredPair, measure_neighbours
-from em_platform.acquisition.pipeline.noted import Job, NotedTile
 from em_platform.config import Settings
+from em_platform.config.acquisition import PipelineSettings
+from em_platform.config.stitching import MatchSettings
 from em_platform.errors import BrokerUnavailable, DataError
+from em_platform.imaging.tile import process_tile
+from em_platform.imaging.valid import valid_region
 from em_platform.messaging.bus import Bus
-from em_platform.model import LensModel
+from em_platform.model import LensModel, Shift, Size, Tile
+from em_platform.stitching.match import measure_pair
+from em_platform.stitching.neighbours import Neighbours, Strip
 
 log = logging.getLogger(__name__)
 
@@ -53,22 +62,22 @@ class TileWorker:
         self._stopping = stopping
         self._rotation_rad = rotation_rad
         self._recipes = LiveRecipes(settings, lens)
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def do(self, job: Job) -> None:
-        """One step of one tile, from the pixels to the note in the journal.
+        """One step of one tile, from the pixels to the mark in the journal.
 
         Raises
         ------
         StorageError
-            The disk does not take what was made; nothing was said of it.
+            The disk does not take what was made; nothing was published.
         """
         if job.step == "process":
             self._process(job.tile)
         else:
             self._match(job)
 
-    def _process(self, tile: NotedTile) -> None:
+    def _process(self, tile: JournaledTile) -> None:
         try:
             if tile.attempts >= MOST_ATTEMPTS:
                 raise DataError(
@@ -78,15 +87,15 @@ class TileWorker:
                 )
             done = self._processed(tile)
         except DataError as error:
-            # Its statistics are not said; its empty list of matches follows, so that
-            # nobody waits for them.
+            # Its statistics are not published, but an empty list of matches: nobody
+            # waits for it then.
             log.warning("%s", error)
             self._journal.processed(tile, shape=None, failure=str(error))
             return
-        if self._say(tile, results(tile, done, self._pipeline)):
+        if self._publish(tile, results(tile, done, self._pipeline)):
             self._journal.processed(tile, shape=done.shape)
 
-    def _processed(self, tile: NotedTile) -> ProcessedFrame:
+    def _processed(self, tile: JournaledTile) -> ProcessedFrame:
         done = process_frame(tile, self._recipes)
         if tile.montage:
             write_processed(tile, done)
@@ -118,14 +127,14 @@ class TileWorker:
         templates = [template_matches(each) for each in measured]
         matches = [match(each, lens) for each in measured]
         fields = tile.fields()
-        said: list[Message] = [
+        messages: list[Message] = [
             ("tile.template_matches", fields | {"matches": templates}),
             ("tile.matches", fields | {"matches": matches}),
         ]
-        if self._say(tile, said):
+        if self._publish(tile, messages):
             self._journal.done(tile)
 
-    def _keep(self, tile: NotedTile, measured: Sequence[MeasuredPair]) -> None:
+    def _keep(self, tile: JournaledTile, measured: Sequence[MeasuredPair]) -> None:
         """Put the matches beside the frame, for all that would measure the same."""
         recipe = self._recipes.known(tile)
         if recipe is None:
@@ -142,7 +151,7 @@ class TileWorker:
         settings = self._settings.stitching.match
         write_matches(tile.path, found, recipe=recipe.tile, settings=settings)
 
-    def _say(self, tile: NotedTile, said: Sequence[Message]) -> bool:
+    def _publish(self, tile: JournaledTile, messages: Sequence[Message]) -> bool:
         """Publish all, and wait until the broker has them; False where we may not.
 
         The tile may have been given to another process, which then says it.
@@ -155,32 +164,62 @@ class TileWorker:
             )
             return False
         sending: list[Callable[[], None]] = [
-            partial(self._bus.publish, topic, **fields) for topic, fields in said
+            partial(self._bus.publish, topic, **fields) for topic, fields in messages
         ]
         sending.append(partial(self._bus.flush, _FLUSH_S))
         return all(self._persist(tile, send) for send in sending)
 
-    def _persist(self, tile: NotedTile, send: Callable[[], None]) -> bool:
+    def _persist(self, tile: JournaledTile, send: Callable[[], None]) -> bool:
         """Try until the broker is back; False at the end of this process."""
         while True:
             try:
                 send()
             except BrokerUnavailable as error:
-                self._complain(str(error))
+                self._warn_once(str(error))
                 if self._stopping.wait(_RETRY_S) or not self._journal.renew(tile):
                     return False
             else:
                 return True
 
-    def _lens_for(self, tile: NotedTile) -> LensModel | None:
+    def _lens_for(self, tile: JournaledTile) -> LensModel | None:
         """The montage's; none for the frames from which a lens is measured."""
         if tile.body.get("lens_correction") or tile.shape is None:
             return None
         recipe = self._recipes.known(tile)
         return None if recipe is None else recipe.tile.lens
 
-    def _complain(self, sentence: str) -> None:
+    def _warn_once(self, sentence: str) -> None:
         """Say a sentence once."""
-        if sentence not in self._told:
-            self._told.add(sentence)
+        if sentence not in self._logged:
+            self._logged.add(sentence)
             log.warning("%s", sentence)
+
+
+_WARM_UP_PX = 256
+
+
+def warm_up(settings: PipelineSettings) -> None:
+    """Run each step once on noise."""
+    noise = np.random.default_rng(0).integers(
+        0, 255, (_WARM_UP_PX, _WARM_UP_PX), np.uint8
+    )
+    for raw in (noise, noise.astype(np.uint16)):
+        valid_region(raw)
+        tile = process_tile(raw, tile_id="warm-up")
+    preview_and_mini(tile.half, settings, longer_px=_WARM_UP_PX)
+    process_tile(noise, tile_id="warm-up", grey_range=(0.0, 255.0))
+    size = Size(height_px=_WARM_UP_PX, width_px=_WARM_UP_PX)
+    one, other = (
+        Tile(tile_id=n, uri="", row=0, column=0, y_px=0, x_px=0, size=size)
+        for n in ("a", "b")
+    )
+    pair = Neighbours(
+        a=one,
+        b=other,
+        side="right",
+        nominal=Shift(dy_px=0, dx_px=0),
+        overlap_height_px=_WARM_UP_PX,
+        overlap_width_px=_WARM_UP_PX,
+    )
+    strip = Strip(corner=(0, 0), image=noise, mask=None)
+    measure_pair(pair, strip, b=strip, settings=MatchSettings())

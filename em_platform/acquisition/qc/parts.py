@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.acquisition.frame_paths import frame_path
+from em_platform.acquisition.live_products import recipe_of_tile
 from em_platform.acquisition.qc.judge import Cell, TileFacts
-from em_platform.acquisition.recipes import recipe_of_tile
 from em_platform.errors import DataError, DeviceError
 from em_platform.messaging.topics import inverted_focus
 from em_platform.stitching.tile_rules import saturated_fraction
@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 Part = dict[str, Any]
 
-_NEEDED = frozenset(("mean", "focus", "saturated_fraction", "edges"))
+_STATISTICS = frozenset(("mean", "focus", "saturated_fraction"))
+_NEEDED = _STATISTICS | {"edges"}
 
 
 def _statistics(message: Any) -> Part:
@@ -65,13 +66,15 @@ class Pending:
 
     `is_announced`: its frame was announced while we listened, so that what does not
     come was not published. `since_s` is the monotonic time of its first message,
-    `passed_s` the one since which tiles that were imaged later have their verdict.
+    `whole_s` the one since which it can be judged, `passed_s` the one since which
+    tiles that were imaged later can.
     """
 
     fields: dict[str, Any]
     number: int
     since_s: float
     is_announced: bool = False
+    whole_s: float | None = None
     passed_s: float | None = None
     part: Part = field(default_factory=dict)
 
@@ -84,6 +87,11 @@ class Pending:
     def is_whole(self) -> bool:
         """Whether all that a verdict needs is there."""
         return self.part.keys() >= _NEEDED
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether its matches came without figures, which the pipeline sends before."""
+        return "edges" in self.part and self.part.keys().isdisjoint(_STATISTICS)
 
     @property
     def is_silent(self) -> bool:

@@ -93,6 +93,7 @@ class QcService:
                     announced = watch.pending[tile_id].is_announced
                     if announced or tile_id in self._measured:
                         self._judge(watch, tile_id)
+                self._judge_ready(watch)
             if now_s - self._sent_s >= self._settings.acquisition.qc.period_s - TICK_S:
                 self._queue_verdict()
             self._publish()
@@ -138,8 +139,7 @@ class QcService:
             self._is_resuming = False
             for watch in self._watches.values():
                 watch.doubt_all()
-                for tile_id in [t for t, p in watch.pending.items() if p.is_whole]:
-                    self._judge(watch, tile_id)
+                self._judge_ready(watch)
             self._worsen(self._resumed, by=self._name)
 
     def _is_known(self, topic: str, tile_id: str) -> bool:
@@ -179,10 +179,10 @@ class QcService:
 
     def _add(self, watch: Watch, fields: dict[str, Any], part: parts.Part) -> None:
         pending = watch.take(fields, part, time.monotonic())
-        if pending is None:
+        if pending is None or self._is_resuming:
             return
-        if pending.is_whole and not self._is_resuming:
-            self._judge(watch, fields["tile_id"])
+        if pending.is_whole or pending.is_unreadable:
+            self._judge_ready(watch)
 
     def _measure_missed(self, now_s: float) -> None:
         """One tile a tick, outside of the lock: what comes meanwhile goes before."""
@@ -262,6 +262,10 @@ class QcService:
             for old in list(self._watches)[:-_WATCHES]:
                 del self._watches[old]
         return self._watches[own]
+
+    def _judge_ready(self, watch: Watch) -> None:
+        for tile_id in watch.ready(time.monotonic()):
+            self._judge(watch, tile_id)
 
     def _judge(self, watch: Watch, tile_id: str) -> None:
         judgement = watch.judge(tile_id)

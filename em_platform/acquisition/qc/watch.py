@@ -52,7 +52,9 @@ class Judgement:
 class Watch:
     """Collects the parts of each tile of one acquisition and judges it once.
 
-    Knows no bus and no clock: times are given in monotonic seconds.
+    Tiles are judged in the order in which they were imaged, so that a verdict is a
+    function of the tiles before it and not of when their messages came. Knows no bus
+    and no clock: times are given in monotonic seconds.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Watch:
         self._in_order: list[tuple[int, str]] = []
         self._from = 0
         self._received_s = 0.0
+        self._newest_whole = -1
         self._focus: list[float] = []
         self._sharpest = 0.0
         self._mean: list[float] = []
@@ -99,6 +102,9 @@ class Watch:
             return None
         pending.part |= new
         pending.fields = fields
+        if pending.is_whole:
+            pending.whole_s = now_s
+            self._newest_whole = max(self._newest_whole, pending.number)
         if "std" in new and contrast_rule(self._limits).fails(new["std"]):
             self._plain.add(pending.cell)
         return pending
@@ -126,18 +132,32 @@ class Watch:
         for pending in self.pending.values():
             pending.is_announced = False
 
+    def ready(self, now_s: float) -> list[str]:
+        """Tiles to judge now, in the order of imaging; each waits for the former.
+
+        Only for a while: a stop must not wait for a frame that cannot be read.
+        """
+        patience_s = _PATIENCE * self._settings.tile_wait_s
+        found = []
+        is_first = True
+        for tile_id, pending in self.pending.items():
+            if pending.whole_s is None:
+                is_first = is_first and pending.is_unreadable
+            elif is_first or now_s - pending.whole_s > patience_s:
+                found.append(tile_id)
+        return found
+
     def overdue(self, now_s: float) -> list[str]:
         """Tiles that wait in vain; a pipeline that is merely slow is waited for.
 
-        Tiles imaged later have had their verdict for a while, or the montage is
+        Tiles imaged later have had all their figures for a while, or the montage is
         complete and nothing more comes of it.
         """
         wait_s = self._settings.tile_wait_s
-        newest = self._in_order[-1][0] if self._in_order else -1
         is_over = self.is_complete and now_s - self._received_s > wait_s
         found = []
         for tile_id, pending in self.pending.items():
-            if pending.number < newest and pending.passed_s is None:
+            if pending.number < self._newest_whole and pending.passed_s is None:
                 pending.passed_s = now_s
             passed_s = pending.passed_s
             if is_over or (passed_s is not None and now_s - passed_s > wait_s):
@@ -212,6 +232,7 @@ class Watch:
         """Count a judged tile among those that say what is usual and persistent."""
         self.judged[judged.tile_id] = judged
         bisect.insort(self._in_order, (judged.number, judged.tile_id))
+        self._newest_whole = max(self._newest_whole, judged.number)
         if any(fault.kind in EXPLAINS for fault in judged.faults):
             self._plain.add(judged.cell)
         elif retry_of(judged.tile_id):

@@ -23,6 +23,10 @@ RESULTS = (
 )
 """What the pipeline measures of each tile: most of the table, and soon pruned."""
 
+KEPT_ACQUISITIONS = 8
+"""Of so many, begun last, these stay: quality control resumes with three of them, and a
+tilt series or a second region may have begun since."""
+
 TOPICS = (
     *(COMPLETE, RAW, PROGRESS, STATUS, SCOPE, LENS),
     *(VERDICT, RUN, REGION, CENTROID),

@@ -1,6 +1,7 @@
 """The durable log of the microscope's messages, and the montages that it holds."""
 
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, func, select
 
@@ -19,6 +20,7 @@ from em_platform.acquisition.recorder.events import (
 from em_platform.acquisition.recorder.montage import recorded_montage
 from em_platform.acquisition.recorder.reconcile import scan_folder
 from em_platform.errors import RecordError
+from em_platform.messaging.topics import fitting
 from em_platform.model import Montage
 from em_platform.storage import Store
 
@@ -115,18 +117,19 @@ class Ledger(EventTable):
         with self._reading() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
-    def verdicts(self, montage_id: str, acquisition_id: str) -> dict[str, bool]:
-        """Tile -> whether it passed, of the published verdicts on one acquisition."""
+    def verdicts(self, montage_id: str, acquisition_id: str) -> dict[str, Any]:
+        """Tile -> the first `qc.tile` on it, of the tiles of one acquisition."""
         query = select(events).where(
             events.c.topic == VERDICT, events.c.montage_id == montage_id
         )
+        found: dict[str, Any] = {}
         with self._reading() as connection:
-            found = map(event_of, connection.execute(query.order_by(events.c.seq)))
-            return {
-                str(event.body["tile_id"]): bool(event.body["passed"])
-                for event in found
-                if owner_of(event.body["tile_id"], montage_id) == acquisition_id
-            }
+            for row in connection.execute(query.order_by(events.c.seq)):
+                tile_id = str(row.tile_id)
+                if owner_of(tile_id, montage_id) == acquisition_id:
+                    # A second one is of a quality control that did not know the first.
+                    found.setdefault(tile_id, fitting(VERDICT, event_of(row).body))
+        return found
 
     def montage_ids(self) -> set[str]:
         """The ids of all montages that were imaged whole."""

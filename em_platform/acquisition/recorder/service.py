@@ -10,6 +10,7 @@ from typing import Any
 
 from em_platform.acquisition.recorder.events import (
     COMPLETE,
+    KEPT_ACQUISITIONS,
     RAW,
     RESULTS,
     SCOPE,
@@ -28,9 +29,6 @@ _COMMIT_AT_MOST = 500
 _RETRY_S = 1.0
 _PRUNE_S = 300.0
 _OF_A_TILE = frozenset((RAW, *RESULTS))
-# Acquisitions whose measurements stay: quality control resumes with three of them, and
-# a tilt series or a second region may have begun since.
-_KEPT = 8
 _KEPT_HEADERS = frozenset(
     ("source", "service", "hostname", "pid", "sent_at", "sequence", "version")
 )
@@ -139,7 +137,7 @@ class RecorderService:
     def _prune(self) -> None:
         """Delete measurements of acquisitions that no consumer resumes with."""
         try:
-            before = self._ledger.begin_of_last(_KEPT)
+            before = self._ledger.begin_of_last(KEPT_ACQUISITIONS)
             while before and (gone := self._ledger.prune_results(before=before)):
                 log.info("recorder: %d old measurements of tiles are deleted", gone)
         except StorageError as error:

@@ -2,7 +2,7 @@
 
 import logging
 import statistics
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from em_platform.acquisition.roi import LAST, roi_of
 from em_platform.config import Settings
@@ -10,7 +10,9 @@ from em_platform.errors import AcquisitionError, NoAnswer
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload, Montage
 from em_platform.storage import Store, layout
-from em_platform.temdb.register import Register
+
+if TYPE_CHECKING:
+    from em_platform.temdb.register import Register
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ def image_again(
     montage: Montage,
     *,
     settings: Settings,
-    register: Register,
+    register: "Register",
     store: Store,
     aperture_id: int | None = None,
 ) -> str:

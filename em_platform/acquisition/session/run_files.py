@@ -47,7 +47,8 @@ class RunFiles:
         self._looked_s = time.monotonic()
         try:
             with ledger_of(self._settings) as ledger:
-                return ledger.verdicts(run.montage_id, run.acquisition_id)
+                found = ledger.verdicts(run.montage_id, run.acquisition_id)
+                return {tile_id: each.passed for tile_id, each in found.items()}
         except StorageError as error:
             log.warning("%s", error)
             return {}

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from em_platform.temdb.tables import Base
+from em_platform.temdb.tables import Tile
 
 # Dagster's own history has an `alembic_version`, maybe in the same database.
 VERSION_TABLE = "temdb_version"
@@ -10,14 +10,14 @@ VERSION_TABLE = "temdb_version"
 if context.is_offline_mode():
     context.configure(
         url=context.config.get_main_option("sqlalchemy.url"),
-        target_metadata=Base.metadata,
+        target_metadata=Tile.metadata,
         literal_binds=True,
         version_table=VERSION_TABLE,
     )
 else:
     context.configure(
         connection=context.config.attributes["connection"],
-        target_metadata=Base.metadata,
+        target_metadata=Tile.metadata,
         render_as_batch=True,
         version_table=VERSION_TABLE,
     )

@@ -14,6 +14,7 @@ from temdb.models import (
     AcquisitionUpdate,
 )
 
+from em_platform.temdb.columns import now
 from em_platform.temdb.routes.entities import Entity, add_entity
 from em_platform.temdb.routes.rows import (
     change,
@@ -31,7 +32,6 @@ from em_platform.temdb.tables import (
     Roi,
     Task,
     Tile,
-    now,
 )
 
 router = APIRouter(tags=["acquisitions"])

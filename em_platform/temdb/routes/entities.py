@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Select, Uuid, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from em_platform.temdb.columns import Base
 from em_platform.temdb.database import Database
 from em_platform.temdb.routes.rows import (
     KEYS,
@@ -32,7 +33,6 @@ from em_platform.temdb.routes.rows import (
     values_of,
     wrong,
 )
-from em_platform.temdb.tables import Base
 
 Condition: TypeAlias = Callable[[Any], ColumnElement[bool]]
 Filter: TypeAlias = InstrumentedAttribute[Any] | tuple[type, Condition]

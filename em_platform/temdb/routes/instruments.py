@@ -19,6 +19,7 @@ from temdb.models import (
     MicroscopeUpdate,
 )
 
+from em_platform.temdb.columns import now
 from em_platform.temdb.routes.entities import Entity, Listing, add_entity
 from em_platform.temdb.routes.rows import (
     Db,
@@ -32,7 +33,7 @@ from em_platform.temdb.routes.rows import (
     values_of,
     wrong,
 )
-from em_platform.temdb.tables import Dataset, LensCorrection, Microscope, Specimen, now
+from em_platform.temdb.tables import Dataset, LensCorrection, Microscope, Specimen
 
 router = APIRouter()
 

@@ -22,6 +22,7 @@ from temdb.models import (
     SubstrateUpdate,
 )
 
+from em_platform.temdb.columns import now
 from em_platform.temdb.routes.entities import Entity, Listing, add_entity
 from em_platform.temdb.routes.rows import (
     Db,
@@ -41,7 +42,6 @@ from em_platform.temdb.tables import (
     Section,
     Specimen,
     Substrate,
-    now,
 )
 
 router = APIRouter()

@@ -15,8 +15,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from temdb.models import AcquisitionFocusScoresResponse, BadFocusTilesResponse
 
 from em_platform.temdb.routes.rows import Db, Limit, one
+from em_platform.temdb.routes.tiles import tile_answer
 from em_platform.temdb.tables import Acquisition, Tile
-from em_platform.temdb.tile_rows import tile_answer
 
 router = APIRouter(prefix="/qc", tags=["quality"])
 

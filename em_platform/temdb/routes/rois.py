@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, aliased
 from temdb.models import ROICreate, ROIResponse, ROIUpdate
 
+from em_platform.temdb.columns import now
 from em_platform.temdb.routes.entities import Entity, Listing, add_entity
 from em_platform.temdb.routes.rows import (
     Db,
@@ -22,7 +23,7 @@ from em_platform.temdb.routes.rows import (
     refuse_taken,
     wrong,
 )
-from em_platform.temdb.tables import Acquisition, Roi, Section, Substrate, Task, now
+from em_platform.temdb.tables import Acquisition, Roi, Section, Substrate, Task
 
 router = APIRouter(tags=["ROIs"])
 

@@ -10,10 +10,10 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import JSON, ColumnElement, Select, exists, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from em_platform.temdb.columns import Base, now
 from em_platform.temdb.database import Database
 from em_platform.temdb.tables import (
     Acquisition,
-    Base,
     Block,
     CuttingSession,
     Dataset,
@@ -24,7 +24,6 @@ from em_platform.temdb.tables import (
     Specimen,
     Substrate,
     Task,
-    now,
 )
 
 T = TypeVar("T", bound=Base)

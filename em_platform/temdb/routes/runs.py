@@ -12,20 +12,18 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from temdb.models import AcquisitionFullMetadata, AcquisitionResponse
 
+from em_platform.temdb.columns import Base, Moment, in_utc
 from em_platform.temdb.routes.rows import MOST_A_PAGE, Db, one, wrong
 from em_platform.temdb.tables import (
     Acquisition,
-    Base,
     Block,
     CuttingSession,
-    Moment,
     Roi,
     Section,
     Specimen,
     Substrate,
     Task,
     Tile,
-    in_utc,
 )
 
 router = APIRouter(tags=["acquisitions"])

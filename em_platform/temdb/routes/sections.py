@@ -12,6 +12,7 @@ from temdb.models import (
     SectionUpdate,
 )
 
+from em_platform.temdb.columns import now
 from em_platform.temdb.routes.entities import (
     Entity,
     Filter,
@@ -26,7 +27,7 @@ from em_platform.temdb.routes.preparation import (
     find_session_of_block,
 )
 from em_platform.temdb.routes.rows import Db, missing, one, refuse_taken, values_of
-from em_platform.temdb.tables import CuttingSession, Roi, Section, Substrate, now
+from em_platform.temdb.tables import CuttingSession, Roi, Section, Substrate
 
 router = APIRouter()
 

@@ -15,6 +15,7 @@ from temdb.models import (
     AcquisitionTaskUpdate,
 )
 
+from em_platform.temdb.columns import now, uuid7
 from em_platform.temdb.routes.entities import Entity, add_entity
 from em_platform.temdb.routes.rows import (
     Db,
@@ -26,7 +27,7 @@ from em_platform.temdb.routes.rows import (
     values_of,
     wrong,
 )
-from em_platform.temdb.tables import Acquisition, Roi, Section, Task, now, uuid7
+from em_platform.temdb.tables import Acquisition, Roi, Section, Task
 
 router = APIRouter(tags=["tasks"])
 

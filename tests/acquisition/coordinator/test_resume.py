@@ -1,6 +1,7 @@
 """A session outlives the process that runs it; see tests/system for kill -9."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 
 from em_platform.acquisition.coordinator.registry import Registry
 from em_platform.acquisition.coordinator.service import CoordinatorService
+from em_platform.acquisition.frame_paths import acquisition_of, retry_of
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import Settings
 from em_platform.errors import StorageError
 
@@ -114,6 +117,51 @@ def test_a_completion_that_was_not_noted_is_said_once_more(
     first, second = operator.all("montage.complete")
     assert first == second
     check(operator, settings, tiles=4)
+
+
+def test_verdicts_that_were_published_while_it_was_down_count(
+    operator: Any,
+    start: Callable[..., Any],
+    settings: Settings,
+    live_recorder: Callable[..., Any],
+) -> None:
+    dark = {
+        **{"fault_type": "no_beam", "scope": "transient", "metrics": {}},
+        **{"severity": 1.0, "confidence": 1.0},
+    }
+    with live_recorder(settings):
+        service = start()
+        begin(operator, rows=3, columns=4, tiles=5)
+        drop(service)
+        bodies = sorted((settings.home / "frames/m-1").glob("*_*_*.json"))
+        before = [json.loads(path.read_bytes()) for path in bodies]
+        rejected = before[1]["tile_id"]
+        for raw in before:
+            faults = [dark] if raw["tile_id"] == rejected else []
+            fields = {name: raw[name] for name in ("tile_id", "montage_id", "overlap")}
+            fields |= {name: raw[name] for name in ("row", "column")}
+            operator.publish("qc.tile", **fields, passed=not faults, faults=faults)
+        acquisition_id = acquisition_of(rejected)
+        with ledger_of(settings) as ledger:
+            deadline = time.monotonic() + 20
+            while len(ledger.verdicts("m-1", acquisition_id)) < len(before):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        mark = operator.mark()
+        start()
+        operator.wait_montage("resumed", "m-1", since=mark)
+        operator.publish("qc.status", status="STOP_NOW", reason="it is dark")
+        operator.wait_state("Stopped", since=mark)
+        mark = operator.mark()
+        operator.run("retry")
+        operator.wait_montage("completed", "m-1", since=mark)
+    (done,) = operator.all("montage.complete", since=mark)
+    retried = {tile_id for tile_id in done.tiles if retry_of(tile_id)}
+    judged = {raw["tile_id"] for raw in before}
+    assert len(done.tiles) == 12
+    # The others have their verdict: they are neither lost nor imaged a second time.
+    assert judged - set(done.tiles) == {rejected}
+    assert f"{rejected}r1" in retried
 
 
 def test_a_tilt_series_goes_on_at_its_angle(

@@ -19,9 +19,9 @@ from em_platform.acquisition.pipeline.frame import (
     results,
     write_processed,
 )
+from em_platform.acquisition.pipeline.journaled import JournaledTile, journaled
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
-from em_platform.acquisition.pipeline.noted import NotedTile, noted
 from em_platform.config import (
     AcquisitionSettings,
     Settings,
@@ -60,7 +60,7 @@ def save(folder: Path, image: np.ndarray, *, tile_id: str = "t", **more: Any) ->
         "overlap": 32,
         "path": str(path),
     }
-    return noted({**body, **more}, {})
+    return journaled({**body, **more}, {})
 
 
 def recipes(tmp_path: Path, *, flip: bool = False, **tile: Any) -> LiveRecipes:
@@ -73,7 +73,7 @@ def recipes(tmp_path: Path, *, flip: bool = False, **tile: Any) -> LiveRecipes:
     return LiveRecipes(settings, LensInForce(settings))
 
 
-def process(tile: NotedTile, known: LiveRecipes | None = None) -> ProcessedFrame:
+def process(tile: JournaledTile, known: LiveRecipes | None = None) -> ProcessedFrame:
     return process_frame(tile, known or recipes(Path(tile.path).parent))
 
 
@@ -83,7 +83,7 @@ def touch(path: Path, seconds: int) -> None:
     os.utime(path, (found, found))
 
 
-def read(tile: NotedTile) -> np.ndarray:
+def read(tile: JournaledTile) -> np.ndarray:
     return tifffile.imread(tile.path)
 
 

@@ -10,14 +10,21 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.pipeline.journal import MOST_ATTEMPTS, Journal
-from em_platform.acquisition.pipeline.noted import Job, NotedTile, Shape, noted
+from em_platform.acquisition.pipeline.journaled import (
+    Job,
+    JournaledTile,
+    Shape,
+    journaled,
+)
 from em_platform.errors import StorageError
 from em_platform.model import Box, Size
 
 SHAPE = Shape(size=Size(height_px=64, width_px=48), valid=Box(y0=1, x0=2, y1=60, x1=48))
 
 
-def tile(row: int, column: int, *, acquisition: str = "a", **more: Any) -> NotedTile:
+def tile(
+    row: int, column: int, *, acquisition: str = "a", **more: Any
+) -> JournaledTile:
     body = {
         "tile_id": f"{acquisition}_{row:03d}_{column:03d}",
         "montage_id": "m",
@@ -26,10 +33,10 @@ def tile(row: int, column: int, *, acquisition: str = "a", **more: Any) -> Noted
         "overlap": 8,
         "path": f"{acquisition}_{row:03d}_{column:03d}.tiff",
     }
-    return noted({**body, **more}, {})
+    return journaled({**body, **more}, {})
 
 
-def serpentine(rows: int, columns: int) -> list[NotedTile]:
+def serpentine(rows: int, columns: int) -> list[JournaledTile]:
     order = [
         (row, column if row % 2 == 0 else columns - 1 - column)
         for row in range(rows)
@@ -76,7 +83,7 @@ def start(target: Any, *arguments: Any) -> Any:
 def test_processes_never_do_the_same_step(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     tiles = serpentine(10, 12)
-    Journal(path).note(tiles)
+    Journal(path).add(tiles)
     outs = [tmp_path / f"{n}.json" for n in range(3)]
     processes = [start(work, path, out) for out in outs]
     for process in processes:
@@ -91,8 +98,8 @@ def test_processes_never_do_the_same_step(tmp_path: Path) -> None:
 def test_a_tile_noted_twice_by_two_processes_is_one(tmp_path: Path) -> None:
     one = Journal(tmp_path / "j", worker="one")
     other = Journal(tmp_path / "j", worker="other")
-    assert one.note([tile(0, 0), tile(0, 1)]) == 2
-    assert other.note([tile(0, 0), tile(0, 1), tile(0, 2)]) == 1
+    assert one.add([tile(0, 0), tile(0, 1)]) == 2
+    assert other.add([tile(0, 0), tile(0, 1), tile(0, 2)]) == 1
     for _ in range(2):
         assert one.take() is not None
     assert other.take().tile.place == (0, 2)  # type: ignore[union-attr]
@@ -101,28 +108,28 @@ def test_a_tile_noted_twice_by_two_processes_is_one(tmp_path: Path) -> None:
 
 def test_what_is_done_is_not_done_again_when_it_is_heard_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
-    journal.note([tile(0, 0)])
+    journal.add([tile(0, 0)])
     while (job := journal.take()) is not None:
         finish(journal, job)
-    assert journal.note([tile(0, 0)]) == 0
+    assert journal.add([tile(0, 0)]) == 0
     journal.close()
     again = Journal(tmp_path / "j", worker="after the restart")
-    assert again.note([tile(0, 0)]) == 0
+    assert again.add([tile(0, 0)]) == 0
     assert again.take() is None
 
 
 def test_frames_of_no_montage_may_repeat_their_id() -> None:
     body = {"tile_id": "preview", "montage_id": "", "row": 0, "column": 0}
-    first = noted(body, {"source": "c", "sent_at": "1", "sequence": "1"})
-    same = noted(body, {"source": "c", "sent_at": "1", "sequence": "1"})
-    second = noted(body, {"source": "c", "sent_at": "2", "sequence": "2"})
+    first = journaled(body, {"source": "c", "sent_at": "1", "sequence": "1"})
+    same = journaled(body, {"source": "c", "sent_at": "1", "sequence": "1"})
+    second = journaled(body, {"source": "c", "sent_at": "2", "sequence": "2"})
     assert first.key == same.key != second.key
     assert first.montage == ""
 
 
 def test_a_frame_of_no_montage_is_done_when_it_is_processed(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
-    journal.note([tile(0, 0, montage_id=""), tile(0, 1, montage_id="")])
+    journal.add([tile(0, 0, montage_id=""), tile(0, 1, montage_id="")])
     for _ in range(2):
         job = journal.take()
         assert job is not None
@@ -149,7 +156,7 @@ def test_neighbours_are_those_imaged_before_in_a_serpentine(
     tmp_path: Path, place: tuple[int, int], before: list[tuple[int, int]]
 ) -> None:
     journal = Journal(tmp_path / "j")
-    journal.note(serpentine(3, 3))
+    journal.add(serpentine(3, 3))
     found = {}
     while (job := journal.take()) is not None:
         if job.step == "match":
@@ -161,7 +168,7 @@ def test_neighbours_are_those_imaged_before_in_a_serpentine(
 
 def test_other_acquisitions_are_no_neighbours(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
-    journal.note([tile(0, 0, acquisition="a"), tile(0, 1, acquisition="b")])
+    journal.add([tile(0, 0, acquisition="a"), tile(0, 1, acquisition="b")])
     for _ in range(4):
         job = journal.take()
         assert job is not None
@@ -174,7 +181,7 @@ def test_a_tile_waits_for_its_earlier_neighbours_whoever_has_them(
 ) -> None:
     slow = Journal(tmp_path / "j", worker="slow")
     fast = Journal(tmp_path / "j", worker="fast")
-    slow.note([tile(0, 0), tile(0, 1), tile(0, 2)])
+    slow.add([tile(0, 0), tile(0, 1), tile(0, 2)])
     first = slow.take()
     assert first is not None
     for _ in range(2):
@@ -192,7 +199,7 @@ def test_a_tile_waits_for_its_earlier_neighbours_whoever_has_them(
 
 def test_a_neighbour_that_cannot_be_read_holds_nothing_up(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
-    journal.note([tile(0, 0), tile(0, 1)])
+    journal.add([tile(0, 0), tile(0, 1)])
     bad = journal.take()
     assert bad is not None
     journal.processed(bad.tile, shape=None, failure="a_000_000.tiff: cut short")
@@ -211,7 +218,7 @@ def test_a_neighbour_that_cannot_be_read_holds_nothing_up(tmp_path: Path) -> Non
 def test_a_lease_that_is_over_gives_the_tile_to_another(tmp_path: Path) -> None:
     hanging = Journal(tmp_path / "j", worker="hanging", lease_s=0.05)
     other = Journal(tmp_path / "j", worker="other", lease_s=60)
-    hanging.note([tile(0, 0)])
+    hanging.add([tile(0, 0)])
     taken = hanging.take()
     assert taken is not None
     assert other.take() is None
@@ -228,7 +235,7 @@ def test_a_lease_that_is_over_gives_the_tile_to_another(tmp_path: Path) -> None:
 def test_a_renewed_lease_is_held(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", worker="w", lease_s=0.05)
     other = Journal(tmp_path / "j", worker="o", lease_s=60)
-    journal.note([tile(0, 0)])
+    journal.add([tile(0, 0)])
     job = journal.take()
     assert job is not None
     time.sleep(0.1)
@@ -240,7 +247,7 @@ def test_a_renewed_lease_is_held(tmp_path: Path) -> None:
 def test_the_tile_of_a_process_that_ended_is_free_at_once(tmp_path: Path) -> None:
     path = tmp_path / "j"
     journal = Journal(path, lease_s=3600)
-    journal.note([tile(0, 0), tile(0, 1)])
+    journal.add([tile(0, 0), tile(0, 1)])
     process = start(take_and_die, path)
     process.join(60)
     assert journal.counts() == {"taken": 1, "waiting": 1}
@@ -252,14 +259,14 @@ def test_the_tile_of_a_process_that_ended_is_free_at_once(tmp_path: Path) -> Non
 
 def test_a_living_process_keeps_its_tile(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", lease_s=3600)
-    journal.note([tile(0, 0)])
+    journal.add([tile(0, 0)])
     journal.take()
     assert Journal(tmp_path / "j", worker="other", lease_s=3600).free() == 0
 
 
 def test_what_is_given_back_was_no_attempt(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
-    journal.note([tile(0, 0)])
+    journal.add([tile(0, 0)])
     for _ in range(MOST_ATTEMPTS + 2):
         job = journal.take()
         assert job is not None
@@ -274,7 +281,7 @@ def test_what_is_given_back_was_no_attempt(tmp_path: Path) -> None:
 
 def test_what_is_pruned_is_not_done_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
-    journal.note([tile(0, 0), tile(0, 0, acquisition="b")])
+    journal.add([tile(0, 0), tile(0, 0, acquisition="b")])
     first = journal.take()
     assert first is not None
     finish(journal, first)
@@ -286,9 +293,9 @@ def test_what_is_pruned_is_not_done_again(tmp_path: Path) -> None:
     assert journal.idle(for_s=60.0) == []
     journal.prune("a")
     assert journal.is_pruned("a")
-    assert journal.note([tile(0, 0)]) == 0
+    assert journal.add([tile(0, 0)]) == 0
     assert Counter(journal.counts()) == {"done": 1}
-    assert journal.known("b") == {"b_000_000"}
+    assert journal.existing("b") == {"b_000_000"}
 
 
 def test_a_journal_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from TEM_comms.tile import Matches, TemplateMatches
 
 from em_platform.acquisition.pipeline.frame import process_frame, write_processed
+from em_platform.acquisition.pipeline.journaled import JournaledTile, Shape, journaled
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.match_messages import match, template_matches
@@ -18,7 +19,6 @@ from em_platform.acquisition.pipeline.matching import (
     measure_neighbours,
     nominal_shifts,
 )
-from em_platform.acquisition.pipeline.noted import NotedTile, Shape, noted
 from em_platform.config import MatchSettings, Settings
 from em_platform.imaging.lens import undistort_points
 from em_platform.model import Box, Montage, Size, Tile
@@ -33,16 +33,18 @@ Place = tuple[int, int]
 Pairs = dict[tuple[Place, Place], MeasuredPair]
 
 
-def process(body: dict[str, Any]) -> NotedTile:
-    tile = noted(body, {})
+def process(body: dict[str, Any]) -> JournaledTile:
+    tile = journaled(body, {})
     settings = Settings(home=Path(body["path"]).parent / "home")
     done = process_frame(tile, LiveRecipes(settings, LensInForce(settings)))
     write_processed(tile, done)
-    return NotedTile(key=tile.key, montage=tile.montage, body=body, shape=done.shape)
+    return JournaledTile(
+        key=tile.key, montage=tile.montage, body=body, shape=done.shape
+    )
 
 
 def measure(
-    tile: NotedTile, neighbours: Sequence[NotedTile], **more: Any
+    tile: JournaledTile, neighbours: Sequence[JournaledTile], **more: Any
 ) -> list[MeasuredPair]:
     given = {"remake": lambda t: pytest.fail(f"{t.tile_id} is made again"), **more}
     return measure_neighbours(
@@ -50,12 +52,12 @@ def measure(
     )
 
 
-def is_near(one: NotedTile, other: NotedTile) -> bool:
+def is_near(one: JournaledTile, other: JournaledTile) -> bool:
     (y0, x0), (y1, x1) = one.place, other.place
     return abs(y0 - y1) + abs(x0 - x1) == 1
 
 
-def all_pairs(tiles: Sequence[NotedTile]) -> Pairs:
+def all_pairs(tiles: Sequence[JournaledTile]) -> Pairs:
     return {
         (tile.place, each.neighbour.place): each
         for i, tile in enumerate(tiles)
@@ -71,12 +73,12 @@ def imaged(
 
 
 @pytest.fixture(scope="module")
-def tiles(imaged: list[Any]) -> list[NotedTile]:
+def tiles(imaged: list[Any]) -> list[JournaledTile]:
     return [process(each.body) for each in imaged]
 
 
 @pytest.fixture(scope="module")
-def pairs(tiles: list[NotedTile]) -> Pairs:
+def pairs(tiles: list[JournaledTile]) -> Pairs:
     return all_pairs(tiles)
 
 
@@ -126,7 +128,7 @@ def test_points_lie_on_the_same_place_of_the_specimen(
 
 
 def test_live_and_batch_agree(
-    imaged: list[Any], tiles: list[NotedTile], pairs: Pairs
+    imaged: list[Any], tiles: list[JournaledTile], pairs: Pairs
 ) -> None:
     listed = tuple(
         Tile(
@@ -163,7 +165,7 @@ def test_live_and_batch_agree(
 
 
 def test_messages_fit_their_topics_and_themselves(
-    tiles: list[NotedTile], pairs: Pairs
+    tiles: list[JournaledTile], pairs: Pairs
 ) -> None:
     tile = tiles[4]
     of_tile = [each for (place, _), each in pairs.items() if place == tile.place]
@@ -205,9 +207,11 @@ def test_the_centre_of_a_found_template_is_where_q_is(pairs: Pairs) -> None:
 
 
 def test_a_neighbour_that_could_not_be_read_has_its_reason(
-    tiles: list[NotedTile],
+    tiles: list[JournaledTile],
 ) -> None:
-    unread = NotedTile(key="n", montage="m", body=tiles[0].body, failure="cut short")
+    unread = JournaledTile(
+        key="n", montage="m", body=tiles[0].body, failure="cut short"
+    )
     (measured,) = measure(tiles[1], [unread])
     (template,) = template_matches(measured)["matches"]
     assert not template["good"]
@@ -278,7 +282,7 @@ def test_the_lens_moves_points_and_not_pixels(pairs: Pairs) -> None:
 def test_the_nominal_shift(
     here: Any, there: Any, rotation_deg: float, expected: tuple[float, float]
 ) -> None:
-    def tile(column: int, stage: Any) -> NotedTile:
+    def tile(column: int, stage: Any) -> JournaledTile:
         body = {
             "tile_id": str(column),
             "montage_id": "m",
@@ -287,7 +291,7 @@ def test_the_nominal_shift(
             "overlap": 64,
             "stage_position": stage,
         }
-        return NotedTile(key=str(column), montage="m", body=body, shape=SHAPE)
+        return JournaledTile(key=str(column), montage="m", body=body, shape=SHAPE)
 
     shift, *_ = nominal_shifts(
         tile(1, here),
@@ -299,7 +303,7 @@ def test_the_nominal_shift(
 
 
 def test_a_wrong_rotation_in_the_settings_costs_no_match(
-    tiles: list[NotedTile], pairs: Pairs
+    tiles: list[JournaledTile], pairs: Pairs
 ) -> None:
     """From the stage the tile seems 70 px aside; from the raster it is found."""
     (measured,) = measure(tiles[1], [tiles[0]], rotation_rad=math.radians(20))

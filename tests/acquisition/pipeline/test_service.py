@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.pipeline.journal import Journal
-from em_platform.acquisition.pipeline.missed import missed_tiles
+from em_platform.acquisition.pipeline.service import missed_tiles
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import LensModel, Size
@@ -191,7 +191,7 @@ def test_a_tile_over_which_processes_end_is_given_up(
     imaged = image_montage(frames, rows=1, columns=2)
     path = settings.home / "pipeline" / "journal.sqlite"
     before = Journal(path, worker="ends", lease_s=-1.0)
-    before.note(missed_tiles(frames, before))
+    before.add(missed_tiles(frames, before))
     for _ in range(3):
         assert before.take().tile.place == (0, 0)  # type: ignore[union-attr]
         assert before.free() == 1

@@ -99,6 +99,61 @@ def test_a_specimen_that_darkens_stops_the_scope_now() -> None:
     assert scopes(found[12]) == {"contaminated": "critical"}
 
 
+def play(order: list[tuple[int, dict[str, Any]]], tiles: int) -> list[Judgement]:
+    """Hand over parts in this order; the verdicts in the order in which they come."""
+    watch = new_watch()
+    for n in range(tiles):
+        watch.announce(fields(n), 0.0)
+    found = []
+    for n, part in order:
+        if watch.take(fields(n), part, 0.0) is not None:
+            found += [watch.judge(tile_id) for tile_id in watch.ready(0.0)]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_verdicts_and_faults_do_not_depend_on_the_order_of_arrival(seed: int) -> None:
+    chance = random.Random(seed)
+    tiles: list[list[dict[str, Any]]] = []
+    for n in range(40):
+        # Near the limits of what is usual, so that each tile before counts.
+        focus, mean = chance.uniform(0.05, 0.3), round(chance.uniform(60, 200))
+        edges = [[0, n - 1, chance.choice((0, 30))]] if n else []
+        first = {"mean": mean, "std": chance.choice((2, 30, 30, 30)), "focus": focus}
+        tiles.append([first, {"saturated_fraction": 0.0}, {"edges": edges}])
+    imaged = [(n, part) for n, parts in enumerate(tiles) for part in parts]
+    expected = play(imaged, len(tiles))
+    assert sum(not judgement.fields["passed"] for judgement in expected) > 10
+
+    left = {n: list(parts) for n, parts in enumerate(tiles)}
+    mixed = []
+    while left:  # four processes, each of which publishes of its tile in order
+        n = chance.choice(sorted(left)[:4])
+        mixed.append((n, left[n].pop(0)))
+        left = {n: parts for n, parts in left.items() if parts}
+    assert mixed != imaged
+    assert play(mixed, len(tiles)) == expected
+
+
+def test_a_tile_waits_for_the_former_but_not_long_and_not_for_a_broken_frame() -> None:
+    watch = new_watch()
+    for n in range(4):
+        watch.announce(fields(n), 0.0)
+    watch.take(fields(1), GOOD, 1.0)
+    assert watch.ready(1.0) == []
+    assert watch.ready(4.5) == ["m-1_000_001"]  # a third of the wait for a tile later
+    watch.take(fields(0), {"edges": []}, 2.0)  # its frame could not be read
+    assert watch.ready(2.0) == ["m-1_000_001"]
+    watch.judge("m-1_000_001")
+    watch.take(fields(3), GOOD, 2.0)
+    watch.take(fields(2), GOOD, 3.0)
+    assert watch.ready(3.0) == ["m-1_000_002", "m-1_000_003"]
+    for n in (2, 3):
+        watch.judge(f"m-1_000_00{n}")
+    assert watch.overdue(3.0) == []
+    assert watch.overdue(13.1) == ["m-1_000_000"]
+
+
 def test_dark_tiles_are_a_row_in_the_order_of_imaging_not_of_arrival() -> None:
     watch = new_watch()
     for n in range(6):

@@ -7,15 +7,15 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pytest
-from em_platform.acquisition.montage_fit.unheard import whole_montage
 
+from em_platform.acquisition.live_products import measured_tile, recipe_of_tile
 from em_platform.acquisition.montage_fit.growing import (
     RAW,
     Growing,
     body_of,
     complete_body,
 )
-from em_platform.acquisition.recipes import recipe_of_tile
+from em_platform.acquisition.montage_fit.remeasure import whole_montage
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.definitions import defs
 from em_platform.formats import read_image, write_tiff
@@ -50,8 +50,10 @@ def check_pixels(session: Any, found: dict[str, np.ndarray]) -> None:
         assert np.array_equal(image, session.pixels[tile_id])
 
 
-def check_statistics(session: Any, found: tuple[TileStats, ...]) -> None:
-    assert len(found) == 6
+def check_statistics(
+    session: Any, found: tuple[TileStats, ...], *, tiles: int = 6
+) -> None:
+    assert len(found) == tiles
     for stats in found:
         levels, focus, hist = (session.messages[t][stats.tile_id] for t in STATISTICS)
         assert list(stats.histogram) == list(hist.hist)
@@ -98,12 +100,20 @@ def test_a_pipeline_that_begins_anew_makes_the_same_of_every_frame(
     assert published_matches(live, messages) == published_matches(live, live.messages)
 
 
+@pytest.mark.parametrize("left", ["statistics and pixels", "pixels"])
 def test_a_quality_control_that_was_away_gives_the_same_verdicts(
-    live: Any,
+    live: Any, left: str
 ) -> None:
     found = live.verdicts("qc-1", hears=True)
     assert all(passed for passed, _ in found.values())
+    for path in live.folder.glob("*.processed.sealed") if left == "pixels" else ():
+        path.unlink()
     assert live.verdicts("qc-2", hears=False) == found
+    for raw in live.raws:
+        recipe = recipe_of_tile(raw["path"], raw["tile_id"], MONTAGE)
+        stats = measured_tile(raw["path"], raw["tile_id"], recipe)
+        assert stats is not None
+        check_statistics(live, (stats,), tiles=1)
 
 
 def test_a_montage_fit_that_was_away_measures_the_same_matches(live: Any) -> None:

@@ -39,7 +39,7 @@ from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
 from em_platform.processes import Supervisor
 from em_platform.storage import layout, store_of
-from em_platform.temdb.register import register_of
+from em_platform.temdb import register_of
 from tests.ports import reserve_port
 
 ROWS, COLUMNS = 3, 4

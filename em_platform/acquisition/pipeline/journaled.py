@@ -1,9 +1,14 @@
 """What the journal keeps of a tile, and what two mentions of a tile have in common."""
 
 import json
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
+
+import psutil
 
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.model import Box, Size
@@ -24,10 +29,10 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NotedTile:
-    """One tile that was heard of; `body` is that of its `tile.raw`.
+class JournaledTile:
+    """One tile of which a message came; `body` is that of its `tile.raw`.
 
-    `number` grows in the order of hearing. `montage` is the acquisition that the tile
+    `number` grows in which they came. `montage` is the acquisition that the tile
     belongs to, empty for a frame that belongs to none. `failure` is the sentence of a
     frame that could not be processed.
     """
@@ -69,15 +74,15 @@ class NotedTile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One step of one tile; of a match also the neighbours that were noted before."""
+    """One step of one tile; of a match also the neighbours that came before."""
 
     step: Step
-    tile: NotedTile
-    neighbours: tuple[NotedTile, ...] = field(default=())
+    tile: JournaledTile
+    neighbours: tuple[JournaledTile, ...] = field(default=())
 
 
-def noted(body: Mapping[str, Any], headers: Mapping[str, str]) -> NotedTile:
-    """The tile of one `tile.raw`; the same for the same tile said again.
+def journaled(body: Mapping[str, Any], headers: Mapping[str, str]) -> JournaledTile:
+    """The tile of one `tile.raw`; the same for the same tile sent twice.
 
     Frames without a montage may have the same id again and again: of these each sending
     is a tile of its own.
@@ -86,7 +91,7 @@ def noted(body: Mapping[str, Any], headers: Mapping[str, str]) -> NotedTile:
     key = str(body["tile_id"])
     if not montage:
         key = "|".join((key, *(headers.get(name, "") for name in _SENDING)))
-    return NotedTile(key=key, montage=montage, body=body)
+    return JournaledTile(key=key, montage=montage, body=body)
 
 
 def montage_of(body: Mapping[str, Any]) -> str:
@@ -122,3 +127,26 @@ def shape_of(text: str) -> Shape | None:
         size=Size(height_px=height, width_px=width),
         valid=Box(y0=y0, x0=x0, y1=y1, x1=x1),
     )
+
+
+@cache
+def own_name() -> str:
+    """Host, process id and start of this process; no other process ever has it."""
+    pid = os.getpid()
+    return f"{socket.gethostname()}|{pid}|{psutil.Process(pid).create_time()}"
+
+
+def is_gone(name: str) -> bool:
+    """Whether the process of `name` has ended; False where that is not known."""
+    host, _, rest = name.rpartition("|")[0].partition("|")
+    started = name.rpartition("|")[2]
+    if host != socket.gethostname() or not rest.isdigit():
+        return False
+    try:
+        process = psutil.Process(int(rest))
+        is_other = abs(process.create_time() - float(started)) > 1.0
+        return is_other or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except (psutil.Error, ValueError):
+        return False
