@@ -30,6 +30,17 @@ Routines = Mapping[str, Callable[[AcquisitionSettings], Machine]]
 # These rest already: a failure there would hide why the session rests.
 _SPARED = ("Paused", "Stopped", "Failure")
 
+# A lens montage is the whole of its region, or comes before another one's tiles.
+_AFTER_LENS = [
+    {
+        "orig": "Success",
+        "dest": "Next",
+        "conditions": "is_lens_region",
+        "before": "finish_region",
+    },
+    {"orig": "Success", "dest": "Plan", "before": "note_lens"},
+]
+
 
 class Stopped(Machine):
     """All was stopped at once; it stays in its `Failure` until `resume`."""
@@ -73,15 +84,7 @@ class Acquisition(Machine):
             {
                 "name": "LensCorrection",
                 "children": LensCorrection(settings, lambda: self.session.entry),
-                "remap": [
-                    {
-                        "orig": "Success",
-                        "dest": "Next",
-                        "conditions": "is_lens_region",
-                        "before": "finish_region",
-                    },
-                    {"orig": "Success", "dest": "Plan", "before": "note_lens"},
-                ],
+                "remap": _AFTER_LENS,
             },
             {
                 "name": "TiltStage",
