@@ -108,11 +108,6 @@ class Web:
         """The JSON at `url`; FormatError where it is none."""
         return self._parsed(url, self.get(url, params=params))
 
-    def post_json(self, url: str, body: Any) -> Any:
-        """The JSON that answers a JSON `body`."""
-        answer = self.exchange(url, _content, method="POST", body=body)
-        return self._parsed(url, answer)
-
     def text(self, url: str) -> str:
         """The text at `url`, read as UTF-8."""
         return self.get(url).decode("utf-8-sig", errors="replace")

@@ -11,7 +11,7 @@ from em_platform.config.stitching import StitchingSettings
 from em_platform.errors import PlatformError
 from em_platform.imaging.lens import undistort_points
 from em_platform.model import LensModel, Montage
-from em_platform.stitching.lens import fit_lens
+from em_platform.stitching.lens import check_lens, fit_lens
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.recipe import choose_recipe
 from em_platform.stitching.recipe_file import recipe_beside
@@ -65,8 +65,6 @@ def measure_lens(
 
 def judge_lens(model: LensModel) -> LensResult:
     """Good where the residuals and the scale are within em_stitch's limits."""
-    from em_platform.stitching.finished import check_lens  # imports what renders
-
     failed = [check.sentence for check in check_lens(model) if not check.passed]
     scale = field_scale(model)
     if abs(scale - 1.0) > MAX_SCALE:
