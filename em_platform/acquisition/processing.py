@@ -23,7 +23,6 @@ from em_platform.model import (
 )
 from em_platform.stitching.compute import Map, serial, thread_map
 from em_platform.stitching.match import match_pairs
-from em_platform.stitching.measure import exclude_tiles, process_tile_file
 from em_platform.stitching.neighbours import find_neighbours
 from em_platform.stitching.recipe import (
     Recipe,
@@ -39,7 +38,11 @@ from em_platform.stitching.recipe_file import (
     read_tile_recipe,
     recipe_beside,
 )
-from em_platform.stitching.tile_images import TileImages
+from em_platform.stitching.tile_images import (
+    TileImages,
+    exclude_tiles,
+    process_tile_file,
+)
 from em_platform.storage import Store, layout
 
 _BLOCK_TILES = 4

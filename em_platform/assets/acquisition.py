@@ -18,9 +18,8 @@ from em_platform.assets.metadata import (
 from em_platform.model import Montage, TileStats
 from em_platform.partitions import montages
 from em_platform.resources.acquisition import Microscope
-from em_platform.resources.configuration import Configuration
 from em_platform.resources.dask import DaskResource
-from em_platform.resources.storage import Storage
+from em_platform.resources.storage import Configuration, Storage
 from em_platform.stitching.pictures import tile_map
 from em_platform.stitching.quality import check_completeness, check_tiles
 from em_platform.storage import layout

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from em_platform.catalog.record_files import at
+from em_platform.catalog.record_files import Parts, at
 from em_platform.catalog.validate import is_date_time, schema_errors
 from em_platform.model.dataset import Status, voxel_size_zyx
 
 Path = tuple[str, ...]
 Repair = Callable[[Any], tuple[Any, str]]
+# Key of `additional_metadata` below which misfits are kept.
 UNDECLARED = "undeclared"
-"""Key of `additional_metadata` below which misfits are kept."""
 
 _SOURCES = {"empiar": "ebi", "embl-ebi": "ebi", "hemibrain": "flyem"}
 _MODALITIES = {
@@ -32,8 +32,8 @@ _TYPES = re.compile(r"(u?int(8|16|32|64)|float(32|64))")
 _SHORT_TYPES = {"u": "uint", "i": "int", "f": "float"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMPRESSIONS = {"none", "gzip", "lz4", "blosc", "zarr", "zstd"}
+# The first is what JavaScript writes; OpenOrganelle's records have it.
 _DAYS = ("%a %b %d %Y", "%Y/%m/%d", "%d.%m.%Y", "%b %d %Y", "%d %b %Y")
-"""The first is what JavaScript writes; OpenOrganelle's records have it."""
 
 
 def source(value: Any) -> tuple[Any, str]:
@@ -139,6 +139,7 @@ def compression(value: Any) -> tuple[Any, str]:
 
 
 _CORE, _TECHNICAL = ("metadata", "core"), ("metadata", "technical")
+# Field -> how it is made right.
 REPAIRS: dict[tuple[str, ...], Repair] = {
     ("source",): source,
     ("status",): status,
@@ -153,7 +154,6 @@ REPAIRS: dict[tuple[str, ...], Repair] = {
     (*_TECHNICAL, "sha256"): sha256,
     (*_TECHNICAL, "compression"): compression,
 }
-"""Field -> how it is made right."""
 _NEVER_MOVED = {
     ("id",), ("source",), ("source_id",), ("status",), ("created_at",), ("metadata",),
     _CORE, (*_CORE, "description"),
@@ -164,7 +164,7 @@ _NEVER_MOVED = {
 class Draft:
     """A record on its way to version 3; each change leaves a remark."""
 
-    content: dict[str, Any]
+    content: Parts
     remarks: list[str] = field(default_factory=list)
 
     def remark(self, path: Path, what: str) -> None:

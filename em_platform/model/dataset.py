@@ -25,8 +25,8 @@ from pydantic import (
 from em_platform.model.base import Model
 
 SCHEMA_VERSION = "3.0"
+# What the core of a record whose volume stands says at least.
 NEEDED_WHEN_COMPLETE = ("volume_shape", "data_type")
-"""What the core of a record whose volume stands says at least."""
 _UNSAID: tuple[Any, ...] = (None, "", (), [], {})
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]+")
 
@@ -43,8 +43,8 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+# The volume stands; one that needs review failed a check, so that a person decides.
 WITH_VOLUME = (Status.COMPLETE, Status.NEEDS_REVIEW)
-"""The volume stands; one that needs review failed a check, so that a person decides."""
 
 
 def is_uri(text: str) -> bool:

@@ -1,6 +1,6 @@
-"""The microscope, as assets and sensors see it."""
+"""The microscope and the TEM database, as assets and sensors see them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -10,8 +10,12 @@ from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.errors import DeviceError, NoAnswer
 from em_platform.messaging.bus import Bus
 from em_platform.model import Montage
-from em_platform.resources.configuration import Configuration
+from em_platform.resources.storage import Configuration
 from em_platform.storage import store_of
+from em_platform.temdb import register_of
+
+if TYPE_CHECKING:
+    from em_platform.temdb.register import Register
 
 
 class Microscope(dg.ConfigurableResource[Any]):
@@ -71,3 +75,13 @@ class Microscope(dg.ConfigurableResource[Any]):
                     f"scope: {wanted} was not reached within {timeout_s:g} s; see that "
                     "the scope's service runs and that the values are within its range"
                 ) from error
+
+
+class TemdbResource(dg.ConfigurableResource[Any]):
+    """The TEM database: the one at `temdb.url`, else our own service."""
+
+    configuration: Configuration
+
+    def register(self) -> "Register":
+        """TEM DB; whether it answers shows at the first question."""
+        return register_of(self.configuration.settings())

@@ -10,7 +10,7 @@ from pydantic import PrivateAttr
 
 from em_platform.config import DaskSettings
 from em_platform.errors import SourceRefused
-from em_platform.resources.configuration import Configuration
+from em_platform.resources.storage import Configuration
 from em_platform.stitching.compute import Map, dask_map, local_cluster, thread_map
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import dagster as dg
 
 from em_platform.acquisition.montages.review import is_uploaded, uploaded_ids
 from em_platform.jobs import review_acquisitions
+from em_platform.resources.acquisition import TemdbResource
 from em_platform.resources.storage import Storage
-from em_platform.resources.temdb import TemdbResource
 
 _MOST_A_TICK = 20
 _MOST_TRIES = 10

@@ -9,8 +9,8 @@ and it does not matter how a mosaic is cut into blocks.
 import numba
 import numpy as np
 
+# Distance of the nodes between which `add_warped` interpolates.
 STEP_PX = 16
-"""Distance of the nodes between which `add_warped` interpolates."""
 
 _SHIFT = 4
 _HALF = np.float32(0.5)

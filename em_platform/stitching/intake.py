@@ -14,8 +14,7 @@ import numpy as np
 from em_platform.errors import DataError, FormatError
 from em_platform.formats import ImageHeader, local_path, read_header
 from em_platform.model import Failure, Montage, Size, Tile
-from em_platform.stitching.grid import rows_and_columns
-from em_platform.stitching.overlap import estimate_pitch
+from em_platform.stitching.grid import estimate_pitch, rows_and_columns
 from em_platform.stitching.tile_list import InputOptions, ListedTile, TileList
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,12 @@ from em_platform.imaging.register import (
 )
 from em_platform.model import LensModel, Montage, Shift, TileMatch
 from em_platform.stitching.compute import Map, serial
-from em_platform.stitching.neighbours import Neighbours, find_neighbours
-from em_platform.stitching.strips import Strip, StripReader
+from em_platform.stitching.neighbours import (
+    Neighbours,
+    Strip,
+    StripReader,
+    find_neighbours,
+)
 from em_platform.stitching.tile_images import TileImages
 
 Points = npt.NDArray[np.float64]

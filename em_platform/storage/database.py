@@ -15,8 +15,8 @@ from sqlalchemy.exc import ArgumentError
 
 from em_platform.errors import ConfigError
 
+# Execution options of an engine or session that is going to write.
 WRITER = {"em_writer": True}
-"""Execution options of an engine or session that is going to write."""
 
 _BUSY_TIMEOUT_MS = 30_000
 

@@ -14,13 +14,13 @@ from em_platform.config import Settings
 from em_platform.errors import RecordError, StorageError
 from em_platform.storage import atomic
 from em_platform.storage.guard import FOLDER_MARK, claim_folder
+from em_platform.storage.layout import errors_of
 from em_platform.storage.lease import one_writer
-from em_platform.storage.urls import errors_of
 
 T = TypeVar("T")
 
+# Roots that this process has found or made to be ours.
 _claimed: set[str] = set()
-"""Roots that this process has found or made to be ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from em_platform.config import BrokerSettings
 from em_platform.errors import DeviceError
 from em_platform.messaging.broker import Broker
 from em_platform.resources.acquisition import Microscope
-from em_platform.resources.configuration import Configuration
+from em_platform.resources.storage import Configuration
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from em_platform.config.stitching import MatchSettings, StitchingSettings
 from em_platform.errors import DataError, PlatformError
 from em_platform.imaging.lens import undistort_points
 from em_platform.model import LensModel, Montage, Size, TileMatch
-from em_platform.stitching.lens import fit_lens
+from em_platform.stitching.lens import check_lens, fit_lens
 from em_platform.stitching.match import match_block, match_pairs
 from em_platform.stitching.neighbours import find_neighbours
 from em_platform.stitching.recipe import TileRecipe, choose_recipe
@@ -168,8 +168,6 @@ def measure_lens(
 
 def judge_lens(model: LensModel) -> LensResult:
     """Good where the residuals and the scale are within em_stitch's limits."""
-    from em_platform.stitching.finished import check_lens  # imports what renders
-
     failed = [check.sentence for check in check_lens(model) if not check.passed]
     scale = field_scale(model)
     if abs(scale - 1.0) > MAX_SCALE:

@@ -19,7 +19,7 @@ from em_platform.model import (
     TileStats,
     review_of,
 )
-from em_platform.stitching.judge import check_montage
+from em_platform.stitching.quality import check_montage
 from em_platform.storage import Store, layout
 from em_platform.temdb.acquired import QcState
 
