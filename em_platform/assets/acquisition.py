@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from em_platform.acquisition.montages.planned import as_first_planned
+from em_platform.acquisition.montages.stored import as_first_planned
 from em_platform.acquisition.processing import ProcessedTiles, finish_montage
 from em_platform.assets.checks import check_specs, dagster_failures, published_results
 from em_platform.assets.metadata import (

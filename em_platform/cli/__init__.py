@@ -54,6 +54,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         name = cmd_name if cmd_name in _MODULES else "command"
+        # Only this one: all of them together import Dagster, Dask and OpenCV.
         module = importlib.import_module(
             f"em_platform.cli.{_MODULES.get(cmd_name, cmd_name)}"
         )

@@ -17,7 +17,7 @@ from em_platform.storage.guard import check_file
 if TYPE_CHECKING:
     from em_platform.acquisition.session.report import LiveReport
 
-_CONNECT_S = 10.0
+_CONNECT_S = 10.0  # the broker answers already, or was just started by us
 _REPORT = "session report"
 
 
@@ -81,7 +81,7 @@ def command(
         montages,
         ConsoleOutput(Console(stderr=as_json, highlight=False)),
         first=first,
-        ends=ends or as_json,
+        ends=ends or as_json,  # who reads the JSON waits for its end
         report_path=report_path,
     )
     if as_json:
@@ -169,6 +169,7 @@ def _settings(broker: str | None, chosen: dict[str, float]) -> Settings:
                 f"acquire: --broker {broker}: expected HOST:PORT; write it so"
             )
         overrides |= {"broker.host": host, "broker.port": port}
+    # By the environment, so that the services started below get the same.
     os.environ.update(export(overrides))
     settings = load_settings()
     if settings.broker.port == 0:

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from em_platform.config import FIELDS, LayeredSettings, Settings, load_layers
 from em_platform.config.example import example_yaml
 
+# A database's address may hold a password, though its setting is no secret.
 _PASSWORD_IN_URL = re.compile(r"(?<=://)([^:/@\s]*):[^@/\s]+@")
 
 

@@ -19,10 +19,14 @@ from em_platform.cli.ingest_report import size
 from em_platform.cli.live import export_settings
 from em_platform.cli.platform import Platform
 from em_platform.cli.runs import (
+    ENDED,
+    PATIENCE_S,
     PartitionRuns,
     add_partition,
+    complaints,
     ingest_runs,
     launch,
+    progress,
     run_status,
 )
 from em_platform.config import Settings
@@ -36,13 +40,11 @@ from em_platform.standins.world import World, running_world
 from em_platform.storage import Store, layout, store_of
 from em_platform.storage.atomic import write_bytes
 
-_PATIENCE_S = 300.0
-_TICK_S = 1.0
+_TICK_S = 1.0  # a run takes seconds to start, so to ask more often shows nothing
 _PORTS = range(20_000, 32_000, 25)
 """Where the ports of a world may begin; the system gives higher ones to others."""
-_PORTS_OF_A_WORLD = 25
+_PORTS_OF_A_WORLD = 25  # five sources have 12 servers; some for sources to come
 _REPORT = f"{layout.CATALOG}/validation_report.json"
-_ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
 _PIXELS = re.compile(
     r"\.(dm[34]|mrc|tiff?|shard)$"  # files of images
@@ -125,7 +127,7 @@ def _follow(
     tags: dict[str, str],
     output: ConsoleOutput,
 ) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+    newest = time.monotonic()
     while not platform.supervisor.stopping.wait(_TICK_S):
         platform.supervisor.tend()
         open_ones = {
@@ -136,27 +138,19 @@ def _follow(
         found = ingest_runs(platform.url, tags, of=open_ones)
         for name, item in open_ones.items():
             before, item.runs = item.runs, found[name]
-            _print_progress(item, before, output)
-        if time.monotonic() > deadline:
-            output.line(f"not finished after {_PATIENCE_S:.0f} s; see the web UI")
+            for line in progress(item.name, before, item.runs):
+                output.line(line)
+                newest = time.monotonic()
+        if time.monotonic() > newest + PATIENCE_S:
+            output.line(f"nothing new for {PATIENCE_S:.0f} s; see the web UI")
             return
-
-
-def _print_progress(item: _Item, before: PartitionRuns, output: ConsoleOutput) -> None:
-    now = item.runs
-    if now.status != before.status and now.status in ("STARTED", *_ENDED):
-        output.line(f"{item.name}: run {now.status.lower()}")
-    for asset in now.assets[len(before.assets) :]:
-        output.line(f"{item.name}:   {asset.partition('/')[2]}")
-    for failure in now.failures[len(before.failures) :]:
-        output.line(f"{item.name}:   {failure}")
 
 
 def _consolidated(platform: Platform, output: ConsoleOutput) -> bool:
     """Make the catalog of all records; whether all are valid."""
     run_id = launch(platform.url, "consolidate_catalog")
-    deadline, status = time.monotonic() + _PATIENCE_S, "QUEUED"
-    while status not in _ENDED and time.monotonic() < deadline:
+    deadline, status = time.monotonic() + PATIENCE_S, "QUEUED"
+    while status not in ENDED and time.monotonic() < deadline:
         if platform.supervisor.stopping.wait(_TICK_S):
             break
         platform.supervisor.tend()
@@ -187,10 +181,8 @@ def _show(platform: Platform, items: Sequence[_Item], output: ConsoleOutput) -> 
             troubles.append(f"{item.name}: {error}")
     output.console.print(table)
     for item in items:
-        for check in item.runs.checks.values():
-            if not check.passed:
-                kind = "ERROR" if check.is_error else "warning"
-                output.line(f"{item.name}: {kind}: {check.sentence}")
+        for line in complaints(item.runs):
+            output.line(f"{item.name}: {line}")
     troubles += [
         f"{item.name}: {text}" for item in items for text in _wrong(item, store)
     ]

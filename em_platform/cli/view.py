@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from em_platform.formats import Described
 
 _UNITS = {"": "", "nanometer": "nm", "micrometer": "um"}
-_PANEL_PX = (600, 1000)
+_PANEL_PX = (600, 1000)  # height and width of the page on a small laptop
+# `invlerp` takes its range from `shader_controls` below.
 _SHADER = "#uicontrol invlerp normalized\nvoid main() { emitGrayscale(normalized()); }"
 
 
@@ -109,6 +110,7 @@ def _grey_range(
 
     from em_platform.formats import open_level
 
+    # The smallest level: the range of a montage of gigabytes in a moment.
     smallest = open_level(url, len(image.scales) - 1, storage_options=options)
     if smallest.dtype == np.uint8:
         return None
@@ -146,7 +148,7 @@ def _open_viewer(address: str, shown: _Shown, *, port: int) -> Any:
             panels = 2 if is_volume else 1
             scale = max(width / _PANEL_PX[1], height / _PANEL_PX[0]) * panels
             state.cross_section_scale = scale
-            if is_volume:
+            if is_volume:  # half as much room around it, as it can be turned
                 state.projection_scale = 1.5 * _longest(shown)
     return viewer
 

@@ -123,6 +123,7 @@ def of_overrides(overrides: Mapping[str, str], layer_name: str) -> Layer:
 def export(overrides: Mapping[str, str]) -> dict[str, str]:
     """The environment variables that give a child process these overrides."""
     of_overrides(overrides, "command line")
+    # Marked, so that `config` in a child still says that the command line set them.
     names = {FIELDS[tuple(d.split("."))].environment_name: d for d in overrides}
     before = os.environ.get(SET_BY_COMMAND_LINE, "").split()
     variables = {name: overrides[dotted] for name, dotted in names.items()}
@@ -187,7 +188,7 @@ def _parse(text: str, path: fields.KeyPath) -> object:
     try:
         return yaml.load(text, _Words)
     except yaml.YAMLError:
-        return text
+        return text  # the check of the value says better what is wrong
 
 
 def _unknown(path: fields.KeyPath, who: str) -> str:

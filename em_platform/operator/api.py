@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 BATCH_S = 0.1
 """Changes go to a browser at most so often."""
-_TICK_S = 2.0
-_GUESS_S = 0.5
+_TICK_S = 2.0  # so late at most a page sees that the service hangs
+_GUESS_S = 0.5  # a wrong password waits: guessing one after the other is slow
 
 
 class Password(Model):
@@ -58,7 +58,7 @@ def application(
     each page gets `about` as it is: names and addresses that do not change.
     """
     app = FastAPI(title="Operator's page", docs_url=None, redoc_url=None)
-    app.openapi_url = None
+    app.openapi_url = None  # no page describes the commands to whoever is not let in
     _answer_errors(app)
     app.include_router(_files())
     app.include_router(_state(shared, frames_folder(settings), about))
@@ -163,6 +163,7 @@ def _login(password: str) -> APIRouter:
                 "acquisition.operator.token, or stands in tokens/operator in the home",
             )
         answer = JSONResponse({"welcome": True})
+        # no script reads it, no other page sends it
         answer.set_cookie(COOKIE, shown, httponly=True, samesite="strict", path="/")
         return answer
 
@@ -174,6 +175,7 @@ async def _changes(shared: SharedBoard) -> AsyncIterator[ServerSentEvent]:
     seen, quiet_s = 0, 0.0
     while True:
         changes = shared.changes(seen)
+        # one text for many changes: a fast montage would flood the browser
         if changes is not None:
             seen, quiet_s = changes["version"], 0.0
             text = json.dumps(changes, separators=(",", ":"))
@@ -187,9 +189,11 @@ async def _changes(shared: SharedBoard) -> AsyncIterator[ServerSentEvent]:
 
 def _file(name: str) -> Response:
     path = PAGE / name
+    # no path out of the folder, whatever the name holds
     if path.parent != PAGE or not path.is_file():
         raise HTTPException(404, f"page: it has no file {name}")
     kind = mimetypes.guess_type(name)[0]
+    # a page of an older release would not understand the service
     return FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"})
 
 
@@ -200,6 +204,7 @@ def _answer_errors(app: FastAPI) -> None:
     async def platform(_: Request, error: PlatformError) -> Response:
         status = 422
         if isinstance(error, ControlRefused):
+            # 409: it makes no sense now; 403: control belongs to another
             status = 409 if error.facts.get("senseless") else 403
         elif isinstance(error, BrokerUnavailable):
             status = 503

@@ -179,6 +179,7 @@ def run_routes(shared: SharedBoard) -> APIRouter:
 
     @routes.post("/stop")
     def stop(command: StopCommand, request: Request) -> dict[str, str]:
+        # needs no control: whoever sees trouble may stop it
         word = "abort_now" if command.when == "now" else "abort_at_end"
         who = request.client.host if request.client else "unknown"
         shared.log("order", f"Stop {command.when.replace('_', ' ')} pressed at {who}")

@@ -23,11 +23,13 @@ from em_platform.processes.session import SESSION_VARIABLE, end_session, members
 
 log = logging.getLogger(__name__)
 
+# What was killed is back at once; what cannot start does not take a core for itself.
 _BACKOFF_S = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STEADY_S = 60.0
 """A child that lived this long starts again at the first step of the backoff."""
-_TRIES_BEFORE_READY = 3
-_LOG_LIMIT_BYTES = 20_000_000
+_TRIES_BEFORE_READY = 3  # one death may be chance, as of a port not yet given back
+_LOG_LIMIT_BYTES = 20_000_000  # and as much in `.log.1`, for each of some 16 processes
+# A process of its own, since nothing in this one can act after `kill -9`.
 _WATCHDOG = "from em_platform.processes.session import watch; watch()"
 
 
@@ -164,6 +166,7 @@ class Supervisor:
         for running in self._all():
             if running.process.poll() is not None:
                 self._revive(running)
+            # Not by the child's own logger: Dagster and crashes write here as well.
             elif running.log_path.stat().st_size > _LOG_LIMIT_BYTES:
                 _rotate(running)
 
@@ -182,6 +185,7 @@ class Supervisor:
             for running in group:
                 _wait_or_kill(running)
         self._groups.clear()
+        # Run workers are children of the code server, and may outlive it.
         end_session(self.session, grace_s=5.0)
         _release(self._watchdog)
 
@@ -255,13 +259,14 @@ class Supervisor:
             running.restarts += 1
 
     def _start_watchdog(self) -> subprocess.Popen[bytes]:
+        # Without the mark, else who ends the session would end its watchdog.
         environment = {k: v for k, v in os.environ.items() if k != SESSION_VARIABLE}
         return subprocess.Popen(
             (sys.executable, "-c", _WATCHDOG, self.session, str(os.getpid())),
             env=environment,
-            stdin=subprocess.PIPE,
+            stdin=subprocess.PIPE,  # the kernel closes it when we end, however
             stdout=subprocess.DEVNULL,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C must not end it before the others
         )
 
 
@@ -282,6 +287,7 @@ def _wait_or_kill(running: _Running) -> None:
 
 
 def _failed(running: _Running, what: str) -> ToolFailed:
+    # Enough for the end of a traceback, with the sentence of its error.
     last = "\n".join(running.output().splitlines()[-20:])
     return ToolFailed(
         f"{running.child.name}: {what}, a running process was expected; "

@@ -54,11 +54,6 @@ class Journal:
         rows = self._ask(query, acquisition_id)
         return _montage(rows[0]) if rows else None
 
-    def open_montages(self) -> list[MontageRow]:
-        """What is known of them."""
-        found = [self.montage(key) for key in self.open_ids()]
-        return [montage for montage in found if montage is not None]
-
     def open_ids(self) -> list[str]:
         """Acquisitions that have ended and wait for aloha, oldest first."""
         query = "SELECT acquisition_id FROM montages WHERE answered_at IS NULL"

@@ -12,9 +12,14 @@ from typing import Any
 from em_platform.acquisition.buffer.aloha_client import AlohaClient
 from em_platform.acquisition.buffer.backlog import write_backlog
 from em_platform.acquisition.buffer.freeing import Freer
-from em_platform.acquisition.buffer.intake import NOTED, OF_A_MONTAGE, TOPICS, Intake
+from em_platform.acquisition.buffer.intake import (
+    NOTED,
+    OF_A_MONTAGE,
+    TOPICS,
+    Intake,
+    Reader,
+)
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.acquisition.buffer.reading import Reader
 from em_platform.acquisition.buffer.uploading import Uploader
 from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.acquisition.recorder import ledger_of

@@ -7,17 +7,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from em_platform.acquisition.buffer.aloha_client import AlohaClient
+from em_platform.acquisition.buffer.aloha_client import AlohaClient, Backoff, Rate
 from em_platform.acquisition.buffer.assembling import (
     Known,
     cancelled_upload,
     complete_upload,
 )
-from em_platform.acquisition.buffer.backoff import Backoff
-from em_platform.acquisition.buffer.intake import NOTED
+from em_platform.acquisition.buffer.intake import NOTED, Reader, found_in
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.acquisition.buffer.rate import Rate
-from em_platform.acquisition.buffer.reading import Reader, found_in
 from em_platform.acquisition.buffer.tables import IMAGED, REFUSED, MontageRow, TileRow
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.config import AcquisitionSettings

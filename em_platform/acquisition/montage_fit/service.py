@@ -24,9 +24,12 @@ from em_platform.acquisition.montage_fit.growing import (
     tile_matches,
     without_points,
 )
-from em_platform.acquisition.montage_fit.lens import LensResult, measure_lens
 from em_platform.acquisition.montage_fit.minimaps import focus_map, montage_map
-from em_platform.acquisition.montage_fit.remeasure import whole_montage
+from em_platform.acquisition.montage_fit.remeasure import (
+    LensResult,
+    measure_lens,
+    whole_montage,
+)
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.recorder.consumer import Consumer
 from em_platform.acquisition.recorder.events import COMPLETE, LENS, safe_id

@@ -14,7 +14,7 @@ from typing import Any
 
 from em_platform.acquisition.frame_paths import frames_folder, owner_of
 from em_platform.acquisition.qc import parts
-from em_platform.acquisition.qc.centroids import Centroids
+from em_platform.acquisition.qc.judge import Centroids
 from em_platform.acquisition.qc.verdict import (
     GOOD,
     State,

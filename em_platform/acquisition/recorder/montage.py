@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from em_platform.acquisition.montages.uploaded import Locate, locator
+from em_platform.acquisition.montages.stored import Locate, locator
 from em_platform.acquisition.raster import image_position
 from em_platform.acquisition.recorder.events import Event, safe_id
 from em_platform.model import Failure, Montage

@@ -15,10 +15,11 @@ from em_platform.acquisition.session.report import (
     LiveReport,
     MontageRun,
     TileRun,
+    Wait,
     report_of,
+    wait_of,
 )
 from em_platform.acquisition.session.run_files import RunFiles
-from em_platform.acquisition.session.waiting import Wait, wait_of
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
 
