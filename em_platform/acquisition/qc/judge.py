@@ -13,7 +13,7 @@ from em_platform.stitching.tile_rules import (
     drift_rule,
     edge_fails,
     focus_rule,
-    saturation_rule,
+    plain_rules,
 )
 
 Cell = tuple[int, int]
@@ -104,11 +104,11 @@ def find_faults(
         found.append(_uniform(facts, limits))
     else:
         found += _of_specimen(facts, limits, usual=usual, plain=plain)
-    saturation = saturation_rule(limits)
     # A uniform black or white tile has been named already.
-    share = facts.saturated_fraction
-    if share is not None and not uniform and saturation.fails(share):
-        found.append(_broken(saturation, share, value_name="saturated_fraction"))
+    for rule in () if uniform else plain_rules(limits):
+        value: float | None = getattr(facts, rule.value)
+        if value is not None and rule.fails(value):
+            found.append(_broken(rule, value))
     return tuple(found)
 
 
@@ -126,7 +126,7 @@ def _of_specimen(
     if facts.focus is not None and facts.std is not None and focus.fails(facts.focus):
         sure = facts.focus < limits.min_focus
         trust = 1.0 if sure else known.trust
-        found.append(_broken(focus, facts.focus, value_name="focus", trust=trust))
+        found.append(_broken(focus, facts.focus, trust=trust))
     if facts.mean is not None and known.mean > 0:
         found += _drift(facts.mean, limits, known)
     open_edges = {
@@ -140,9 +140,7 @@ def _of_specimen(
     return found
 
 
-def _broken(
-    rule: TileRule, value: float, *, value_name: str, trust: float = 1.0
-) -> Fault:
+def _broken(rule: TileRule, value: float, *, trust: float = 1.0) -> Fault:
     return Fault(
         kind=rule.fault,
         severity=_severity(rule, value),
@@ -150,7 +148,7 @@ def _broken(
         what=rule.bad.lower(),
         figures=rule.figures_of(value),
         advice=rule.advice,
-        metrics={value_name: value, "limit": rule.limit},
+        metrics={rule.value: value, "limit": rule.limit},
     )
 
 
@@ -165,7 +163,7 @@ def _uniform(facts: TileFacts, limits: QualitySettings) -> Fault:
     """Without contrast: dark where the beam is gone, else resin or a hole."""
     std = facts.std if facts.std is not None else 0.0
     if facts.mean is None or facts.mean >= limits.min_mean:
-        return _broken(contrast_rule(limits), std, value_name="std")
+        return _broken(contrast_rule(limits), std)
     return Fault(
         kind="no_beam",
         severity=1.0,
