@@ -59,7 +59,7 @@ def application(
 ) -> ASGIApp:
     """The whole application; `password` empty admits all users.
 
-    each page gets `about` as it is: names and addresses that do not change.
+    Each page gets `about` as it is: names and addresses that do not change.
     """
     app = FastAPI(title="Operator's page", docs_url=None, redoc_url=None)
     app.openapi_url = None  # no page describes the commands to whoever is not let in
