@@ -18,8 +18,11 @@ from em_platform.config import BufferSettings
 from em_platform.errors import SourceRefused, SourceUnavailable
 from em_platform.model import AcquisitionUpload, StoredTile
 
+# A computer that is there accepts at once; the timeout of the settings is for
+# answers.
 _CONNECT_S = 5.0
-_PIECE = 256 * 1024
+_PIECE = 256 * 1024  # Small enough that the rate moves within a frame
+# Timeout, too early, too many requests: the same request may succeed later.
 _LATER = {408, 425, 429}
 
 
@@ -171,6 +174,7 @@ class Backoff:
         self._failed.pop(name, None)
 
 
+# The operator's page shows a rate that is steady and still follows a stop.
 _WINDOW_S = 5.0
 
 

@@ -179,7 +179,7 @@ def _sent_at(message: Message) -> float:
     return int(sent_ms) / 1000 if sent_ms.isdecimal() else time.time()
 
 
-_AT_ONCE = 64
+_AT_ONCE = 64  # Bounds the rows in memory; the next tick takes the others
 _PIECE = 1 << 20
 
 

@@ -40,10 +40,10 @@ from em_platform.processes.web import token_of
 
 log = logging.getLogger(__name__)
 
-_COMMIT_AT_MOST = 500
-_RETRY_S = 1.0
-_RECONCILE_S = 30.0
-_END_S = 10.0
+_COMMIT_AT_MOST = 500  # Bounds what a failed commit has to try again
+_RETRY_S = 1.0  # A full disk does not come back sooner
+_RECONCILE_S = 30.0  # Seldom: only what the bus lost is found by it
+_END_S = 10.0  # An upload under way may end; else it is sent again after the start
 
 
 def run(settings: Settings, *, name: str) -> None:

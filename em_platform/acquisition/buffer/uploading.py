@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 _NEVER_A_FRAME = {413, 422}
 """What aloha answers to bytes that it will never take."""
 
-_OTHER_BYTES = 409
-_NOT_LET_IN = {401, 403}
+_OTHER_BYTES = 409  # Aloha has been announced another checksum for this tile
+_NOT_LET_IN = {401, 403}  # A wrong token is wrong for all montages
 _THIS_ONE_REFUSED = 502  # the TEM database refused this acquisition
 
 _ALOHA, _REGISTER = "aloha", "the TEM database, by aloha"
@@ -81,7 +81,7 @@ class Uploader:
                 self._try(montage)
 
     def _is_due(self, montage: MontageRow) -> bool:
-        waited_s = time.time() - montage.said_at
+        waited_s = time.time() - montage.received_at
         if montage.is_cancelled or waited_s >= self._settings.buffer.statistics_wait_s:
             return True
         tiles = len(montage.body["tiles"])

@@ -127,7 +127,7 @@ MAX_SCALE = 0.1
 PATCHES = 40
 """Of each pair, at least: a lens bends within an overlap, a place does not."""
 
-_GRID = 9
+_GRID = 9  # Points a side: the scale is a mean over a smooth field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,6 +120,7 @@ def _of_specimen(
     plain: Collection[Cell],
 ) -> list[Fault]:
     found = []
+    # Below that only the absolute limits count.
     known = usual if usual.tiles >= _USUAL_FROM else Usual()
     focus = focus_rule(limits, usual=known.focus)
     if facts.focus is not None and facts.std is not None and focus.fails(facts.focus):
@@ -265,6 +266,7 @@ class Centroids:
         return self._compare(aperture, found)
 
     def _compare(self, aperture: int, found: Place) -> Verdict:
+        # The first one found is compared with itself.
         before = self._places.setdefault(aperture, found)
         verdict = judge_centroid(aperture, before, found=found, limits=self._limits)
         self._places[aperture] = found

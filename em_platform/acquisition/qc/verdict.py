@@ -39,7 +39,7 @@ class Verdict(Model):
         return other if _RANK[other.status] > _RANK[self.status] else self
 
 
-GOOD = Verdict()
+GOOD = Verdict()  # Frozen, so that all can share it
 
 
 class State(Model):
@@ -78,8 +78,9 @@ def write_state(folder: Path, state: State) -> None:
 SERVICE = "dagster"
 """As which the checks speak; the live QC adopts what others say."""
 
+# A check of Dagster must not wait for a microscope that is switched off.
 _CONNECT_S = 3.0
-_NAMED = 3
+_NAMED = 3  # The reason stands in one line of the operator's page
 
 
 def report_checks(

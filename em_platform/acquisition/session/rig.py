@@ -27,6 +27,7 @@ simulated one, the class `Name` of `simulation/devices/name.py`.
 
 DEVICES = tuple(DEVICE_STATUS)
 
+# Apart from SERVICES: a platform of Dagster starts one of its own.
 RECORDER = "recorder"
 SERVICES = (
     "temdb",
