@@ -10,8 +10,7 @@ from pathlib import Path
 
 from em_platform.acquisition.frame_paths import frames_folder, montage_folder
 from em_platform.acquisition.live_products import LiveTile, adopt_matches, adopt_tile
-from em_platform.acquisition.montages.lenses import choose_lens
-from em_platform.acquisition.montages.uploaded import located
+from em_platform.acquisition.montages.stored import choose_lens, located
 from em_platform.config import MatchSettings, Settings, TileSettings
 from em_platform.formats import encode_tiff
 from em_platform.model import (

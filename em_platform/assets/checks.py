@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from em_platform.acquisition.qc.report import report_checks
+from em_platform.acquisition.qc.verdict import report_checks
 from em_platform.assets.metadata import Metadata, table
 from em_platform.config import Settings
 from em_platform.errors import PlatformError

@@ -7,8 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from em_platform.acquisition.montages.lenses import held_lens
 from em_platform.acquisition.montages.review import judged_montage
+from em_platform.acquisition.montages.stored import held_lens
 from em_platform.acquisition.processing import (
     MatchedTiles,
     match_montage,

@@ -7,8 +7,6 @@ import dagster as dg
 from em_platform.acquisition.montages.inbox import Inbox, inbox_of
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.recorder.ledger import Ledger
-from em_platform.errors import DeviceError, NoAnswer
-from em_platform.messaging.bus import Bus
 from em_platform.model import Montage
 from em_platform.resources.storage import Configuration
 from em_platform.storage import store_of
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Microscope(dg.ConfigurableResource[Any]):
-    """What the microscope has recorded, and a way to command it.
+    """What the microscope has recorded.
 
     Folders that were dropped into the inbox are montages of a microscope too.
     """
@@ -46,35 +44,6 @@ class Microscope(dg.ConfigurableResource[Any]):
                     return dropped
             store = store_of(self.configuration.settings())
             return recorder.montage(acquisition_id, store=store)
-
-    def command_scope(self, *, timeout_s: float = 10.0, **wanted: Any) -> Any:
-        """Change the column; returns the status that shows the requested values.
-
-        The values are those of Pigeon's `scope.command`: focus, mag, screen, ...
-
-        Raises
-        ------
-        BrokerUnavailable
-            No broker answers.
-        DeviceError
-            The scope does not show them in time.
-        """
-
-        def shows(status: Any) -> bool:
-            return all(getattr(status, name) == value for name, value in wanted.items())
-
-        with Bus(self.configuration.settings().broker, "dagster") as bus:
-            bus.connect(timeout_s)
-            bus.latest("scope.status")  # subscribes before the answer can come
-            since = bus.mark()
-            bus.publish("scope.command", **wanted)
-            try:
-                return bus.wait_for("scope.status", shows, timeout_s, since=since)
-            except NoAnswer as error:
-                raise DeviceError(
-                    f"scope: {wanted} was not reached within {timeout_s:g} s; see that "
-                    "the scope's service runs and that the values are within its range"
-                ) from error
 
 
 class TemdbResource(dg.ConfigurableResource[Any]):

@@ -24,7 +24,7 @@ from em_platform.stitching.tile_rules import (
     contrast_rule,
     edge_fails,
     focus_rule,
-    saturation_rule,
+    plain_rules,
     usual_of,
 )
 
@@ -65,9 +65,11 @@ def check_tiles(
     return (
         _judge_tiles(in_focus, focus),
         _judge_tiles(contrast_rule(limits), {tile.tile_id: tile.std for tile in stats}),
-        _judge_tiles(
-            saturation_rule(limits),
-            {tile.tile_id: tile.saturated_fraction for tile in stats},
+        *(
+            _judge_tiles(
+                rule, {tile.tile_id: getattr(tile, rule.value) for tile in stats}
+            )
+            for rule in plain_rules(limits)
         ),
     )
 

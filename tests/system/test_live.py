@@ -23,13 +23,14 @@ import stomp
 import tifffile
 
 from em_platform.acquisition.session.report import PER_TILE, LiveReport
-from em_platform.acquisition.session.rig import free_ports, running_rig
+from em_platform.acquisition.session.rig import free_ports
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.topics import topics
 from em_platform.model import AcquisitionUpload
 from em_platform.processes.web import token_of
 from em_platform.storage import layout, store_of
 from tests.ports import reserve_port
+from tests.rig import running_rig
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 

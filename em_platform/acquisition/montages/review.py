@@ -30,7 +30,7 @@ BY = "em-platform review"
 """As whom the review writes to TEM DB; what a person has written there it leaves."""
 
 _HASHED = 8  # frames that are read again, evenly over the montage
-_NAMED = 20
+_NAMED = 20  # A sentence with hundreds of tile ids is read by nobody
 
 TemdbState = Literal["qc_pass", "qc_fail", "needs_review"]
 """TEM DB's words; its `needs_review` is our passed with warnings."""
