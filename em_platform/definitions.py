@@ -4,12 +4,10 @@ import dagster as dg
 
 from em_platform.assets import acquisition, catalog, ingest, stitching, transfer
 from em_platform.jobs import ALL_JOBS
-from em_platform.resources.acquisition import Microscope
-from em_platform.resources.configuration import Configuration
+from em_platform.resources.acquisition import Microscope, TemdbResource
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.ingest import PublicSources
-from em_platform.resources.storage import Storage
-from em_platform.resources.temdb import TemdbResource
+from em_platform.resources.storage import Configuration, Storage
 from em_platform.schedules import (
     consolidate_catalog_schedule,
     ingest_schedules,

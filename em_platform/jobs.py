@@ -27,9 +27,9 @@ STITCHING = dg.AssetSelection.groups("stitching") - LENS
 RECORD = dg.AssetSelection.assets("dataset_record")
 CATALOG = dg.AssetSelection.groups("catalog") - RECORD
 
+# Montages and ingests have their own numbers of runs beside each other, so that a long
+# ingest never keeps the microscope waiting.
 _MONTAGE = {PART: "montage"}
-"""Montages and ingests have their own numbers of runs beside each other, so that a long
-ingest never keeps the microscope waiting."""
 
 
 def _montage_job(
@@ -60,8 +60,8 @@ def _settings_at_load() -> Settings:
         return Settings()
 
 
+# For what Dagster must know before anything runs: cron times, weights, limits.
 AT_LOAD = _settings_at_load()
-"""For what Dagster must know before anything runs: cron times, weights, limits."""
 
 
 stitch_montages = _montage_job(
@@ -98,11 +98,11 @@ consolidate_catalog = dg.define_asset_job(
     executor_def=dg.in_process_executor,
 )
 
+# The assets of each source, each made from the one before.
 INGESTED = ("entry", "raw", "volume", "record")
-"""The assets of each source, each made from the one before."""
 
+# Writers of large volumes; dagster.yaml lets in one.
 HEAVY_POOL = "heavy"
-"""Writers of large volumes; dagster.yaml lets in one."""
 
 
 def source_pool(source: str) -> str:
@@ -126,8 +126,8 @@ def _ingest_job(source: str) -> UnresolvedAssetJobDefinition:
     )
 
 
+# Source -> the job that takes one of its items through all steps.
 ingest_jobs = {source: _ingest_job(source) for source in SOURCES}
-"""Source -> the job that takes one of its items through all steps."""
 
 
 def lens_config(acquisition_id: str) -> dict[str, object]:

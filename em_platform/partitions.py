@@ -5,17 +5,17 @@ import dagster as dg
 from em_platform.ingest.plan import partition_set
 from em_platform.ingest.sources import SOURCES
 
+# One partition a montage; the key is its acquisition id.
 montages = dg.DynamicPartitionsDefinition(name="montages")
-"""One partition a montage; the key is its acquisition id."""
 
+# One partition a microscope and magnification; see `lens_key`.
 lenses = dg.DynamicPartitionsDefinition(name="lenses")
-"""One partition a microscope and magnification; see `lens_key`."""
 
+# Public source -> one partition an item; the key is the item's own.
 items = {
     source: dg.DynamicPartitionsDefinition(name=partition_set(source))
     for source in SOURCES
 }
-"""Public source -> one partition an item; the key is the item's own."""
 
 
 def lens_key(microscope: str, magnification: int) -> str:

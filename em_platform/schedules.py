@@ -15,9 +15,13 @@ from em_platform.jobs import (
     stitch_montages,
 )
 from em_platform.partitions import items, montages
-from em_platform.resources.configuration import Configuration
-from em_platform.resources.history import unfinished, unfinished_items, wish_for
-from em_platform.resources.ingest import PublicSources
+from em_platform.resources.ingest import (
+    PublicSources,
+    unfinished,
+    unfinished_items,
+    wish_for,
+)
+from em_platform.resources.storage import Configuration
 
 _MOSAIC = dg.AssetKey("mosaic")
 
@@ -101,8 +105,8 @@ def _add_new_items(
     return ""
 
 
+# One a source, off until it is switched on.
 ingest_schedules = [_ingest_schedule(source) for source in SOURCES]
-"""One a source, off until it is switched on."""
 
 consolidate_catalog_schedule = dg.ScheduleDefinition(
     job=consolidate_catalog,

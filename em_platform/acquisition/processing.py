@@ -10,8 +10,7 @@ from pathlib import Path
 
 from em_platform.acquisition.frame_paths import frames_folder, montage_folder
 from em_platform.acquisition.live_products import LiveTile, adopt_matches, adopt_tile
-from em_platform.acquisition.montages.lenses import choose_lens
-from em_platform.acquisition.montages.uploaded import located
+from em_platform.acquisition.montages.stored import choose_lens, located
 from em_platform.config import MatchSettings, Settings, TileSettings
 from em_platform.formats import encode_tiff
 from em_platform.model import (
@@ -24,7 +23,6 @@ from em_platform.model import (
 )
 from em_platform.stitching.compute import Map, serial, thread_map
 from em_platform.stitching.match import match_pairs
-from em_platform.stitching.measure import exclude_tiles, process_tile_file
 from em_platform.stitching.neighbours import find_neighbours
 from em_platform.stitching.recipe import (
     Recipe,
@@ -40,7 +38,11 @@ from em_platform.stitching.recipe_file import (
     read_tile_recipe,
     recipe_beside,
 )
-from em_platform.stitching.tile_images import TileImages
+from em_platform.stitching.tile_images import (
+    TileImages,
+    exclude_tiles,
+    process_tile_file,
+)
 from em_platform.storage import Store, layout
 
 _BLOCK_TILES = 4

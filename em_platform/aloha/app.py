@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from functools import partial
 from io import BytesIO, FileIO
 from typing import Any, BinaryIO, TypeVar
@@ -12,18 +13,19 @@ from typing import Any, BinaryIO, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from em_platform.aloha.acquisitions import Acquisitions
 from em_platform.aloha.body import receive, refuse_other_bytes
-from em_platform.aloha.gate import Gate
 from em_platform.aloha.journal import TileRow
 from em_platform.aloha.refusals import NotAnnounced, answer_to
-from em_platform.aloha.turns import Turns
 from em_platform.config import AlohaSettings
 from em_platform.errors import PlatformError, RecordError
 from em_platform.formats import told_plainly
 from em_platform.model import AcquisitionUpload, StoredTile
+from em_platform.processes.web import is_bearer
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ def make_app(
     app.exception_handler(PlatformError)(_refuse)
     app.exception_handler(ClientDisconnect)(_cut)
 
-    app.add_middleware(Gate, token=token, open_paths=frozenset((_HEALTH,)))
+    app.add_middleware(TokenAuth, token=token, open_paths=frozenset((_HEALTH,)))
     return app
 
 
@@ -95,7 +97,7 @@ class _Desk:
         self._waiters = waiters
         self._workers = workers
         # An acquisition is ended once at a time, a tile stored once at a time.
-        self._turns = Turns()
+        self._locks = KeyLocks()
 
     async def show(self, acquisition_id: str) -> dict[str, Any]:
         """How far an acquisition is, and which of its tiles are stored."""
@@ -115,7 +117,7 @@ class _Desk:
     async def announce(self, acquisition_id: str, request: Request) -> dict[str, Any]:
         """Take note of an acquisition; which of its tiles are stored already."""
         upload = _read_upload(acquisition_id, await self._whole_body(request))
-        async with self._turns.of(acquisition_id):
+        async with self._locks.of(acquisition_id):
             await self._apart(self._acquisitions.announce, upload)
         return await self.show(acquisition_id)
 
@@ -137,7 +139,7 @@ class _Desk:
         try:
             with told_plainly(str(file)), file.open("wb", buffering=0) as target:
                 await self._receive(request, wanted, target)
-            async with self._turns.of(acquisition_id, tile_id):
+            async with self._locks.of(acquisition_id, tile_id):
                 return await _in(
                     self._workers, self._acquisitions.take, acquisition_id, wanted, file
                 )
@@ -146,7 +148,7 @@ class _Desk:
 
     async def complete(self, acquisition_id: str) -> dict[str, int]:
         """Verify that all is there, and register it."""
-        async with self._turns.of(acquisition_id):
+        async with self._locks.of(acquisition_id):
             await self.show(acquisition_id)
             tiles = await self._apart(self._acquisitions.complete, acquisition_id)
         return {"tiles": tiles}
@@ -154,7 +156,7 @@ class _Desk:
     async def abort(self, acquisition_id: str, request: Request) -> dict[str, str]:
         """Delete what was taken, and register the acquisition as aborted."""
         reason = request.query_params.get("reason", "") or "aborted by the operator"
-        async with self._turns.of(acquisition_id):
+        async with self._locks.of(acquisition_id):
             await self.show(acquisition_id)
             await self._apart(self._acquisitions.abort, acquisition_id, reason)
         return {"state": "aborted"}
@@ -208,3 +210,53 @@ def _never_announced(acquisition_id: str) -> str:
         f"aloha: no acquisition {acquisition_id} is announced; "
         f"PUT /api/v1/acquisitions/{acquisition_id} first"
     )
+
+
+_SENTENCE = (
+    "aloha: no token or a wrong one was shown, 'Authorization: Bearer <token>' was "
+    "expected; the token is aloha.token, else it stands in tokens/aloha under home"
+)
+
+
+class TokenAuth:
+    """Answers 401 before a body is read; `open_paths` need no token."""
+
+    def __init__(self, app: ASGIApp, *, token: str, open_paths: frozenset[str]) -> None:
+        self._app = app
+        self._token = token
+        self._open_paths = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, or refuse."""
+        if scope["type"] == "http" and scope["path"] not in self._open_paths:
+            shown = Headers(scope=scope).get("authorization")
+            if not is_bearer(shown, self._token):
+                refusal = JSONResponse(
+                    {"detail": _SENTENCE},
+                    status_code=401,
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class KeyLocks:
+    """Locks by key in one event loop; a key that nobody waits for is forgotten."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Hashable, asyncio.Lock] = {}
+        self._users: dict[Hashable, int] = {}
+
+    @asynccontextmanager
+    async def of(self, *key: Hashable) -> AsyncIterator[None]:
+        """Hold the lock of `key` during the block."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        self._users[key] = self._users.get(key, 0) + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            self._users[key] -= 1
+            if not self._users[key]:
+                del self._users[key], self._locks[key]

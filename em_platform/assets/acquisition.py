@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from em_platform.acquisition.montages.planned import as_first_planned
+from em_platform.acquisition.montages.stored import as_first_planned
 from em_platform.acquisition.processing import ProcessedTiles, finish_montage
 from em_platform.assets.checks import check_specs, dagster_failures, published_results
 from em_platform.assets.metadata import (
@@ -15,14 +15,15 @@ from em_platform.assets.metadata import (
     picture,
     short,
 )
+from em_platform.config import QualitySettings
 from em_platform.model import Montage, TileStats
 from em_platform.partitions import montages
 from em_platform.resources.acquisition import Microscope
-from em_platform.resources.configuration import Configuration
 from em_platform.resources.dask import DaskResource
-from em_platform.resources.storage import Storage
+from em_platform.resources.storage import Configuration, Storage
 from em_platform.stitching.pictures import tile_map
 from em_platform.stitching.quality import check_completeness, check_tiles
+from em_platform.stitching.tile_rules import plain_rules
 from em_platform.storage import layout
 
 _OWNERS = ["team:microscopy"]
@@ -31,7 +32,10 @@ _TILES_CHECKS = {"montage_is_complete": "Every expected tile is present and not 
 _TILE_STATISTICS_CHECKS = {
     "tiles_are_in_focus": "Every tile is as sharp as the limit asks.",
     "tiles_have_contrast": "Every tile has contrast: it shows specimen.",
-    "tiles_are_not_saturated": "Few pixels of a tile are at the end of the scale.",
+    **{
+        rule.name: f"Every tile is {rule.good}."
+        for rule in plain_rules(QualitySettings())
+    },
 }
 
 

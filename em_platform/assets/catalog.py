@@ -19,9 +19,8 @@ from em_platform.catalog.records import dataset_record as record_of
 from em_platform.catalog.records import mosaic_levels
 from em_platform.ingest.sources import SOURCES
 from em_platform.partitions import montages
-from em_platform.resources.configuration import Configuration
-from em_platform.resources.storage import Storage
-from em_platform.stitching.finished import mosaic_preview
+from em_platform.resources.storage import Configuration, Storage
+from em_platform.stitching.render import mosaic_preview
 from em_platform.storage import layout
 
 _METADATA_CATALOG_CHECKS = {

@@ -11,16 +11,16 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from em_platform.acquisition.qc.report import report_checks
+from em_platform.acquisition.qc.verdict import report_checks
 from em_platform.assets.metadata import Metadata, table
 from em_platform.config import Settings
 from em_platform.errors import PlatformError
 from em_platform.model import Check, Montage, Severity
 
+# A broker or a source that restarts answers again within two or three of them.
 _RETRIES = 3
-"""A broker or a source that restarts answers again within two or three of them."""
+# Before each: longer than a restart of the broker (decision 12).
 _PAUSE_S = 5.0
-"""Before each: longer than a restart of the broker (decision 12)."""
 
 
 def check_specs(

@@ -19,27 +19,26 @@ from em_platform.ingest.sources import SOURCES
 from em_platform.jobs import HEAVY_POOL, is_heavy, source_pool
 from em_platform.model.ingest import Entry, RawItem, VolumeItem
 from em_platform.partitions import items
-from em_platform.resources.configuration import Configuration
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.ingest import LoggedProgress, PublicSources, work_bytes
-from em_platform.resources.storage import Storage
+from em_platform.resources.storage import Configuration, Storage
 from em_platform.storage import layout
 
 _OWNERS = ["team:data-management"]
+# For unforeseen errors; those of the platform go through `dagster_failures`.
 _AGAIN = dg.RetryPolicy(
     max_retries=2,
     delay=10,
     backoff=dg.Backoff.EXPONENTIAL,
     jitter=dg.Jitter.PLUS_MINUS,
 )
-"""For unforeseen errors; those of the platform go through `dagster_failures`."""
 
+# Asset of a source -> its checks; what they state: `ingest.checks.CHECKS`.
 _CHECKS = {
     "raw": ("files_are_whole", "no_chunks_are_missing"),
     "volume": ("shape_is_expected", "voxel_size_is_expected", "volume_is_not_blank"),
     "record": ("record_is_valid", "dataset_is_new"),
 }
-"""Asset of a source -> its checks; what they state: `ingest.checks.CHECKS`."""
 
 
 def _check_specs(source: str, name: str) -> list[dg.AssetCheckSpec]:
@@ -211,7 +210,7 @@ def _record(source: str) -> dg.AssetsDefinition:
     return record
 
 
+# All assets of all public sources.
 ingest_assets = [
     make(source) for source in SOURCES for make in (_entry, _raw, _volume, _record)
 ]
-"""All assets of all public sources."""

@@ -16,8 +16,9 @@ from em_platform.model.dataset import DagsterProvenance, DatasetRecord
 
 Metadata = dict[str, RawMetadataValue]
 
+# A picture lies in Dagster's event table; a larger one would slow the page.
 _PICTURE_LIMIT_BYTES = 300_000
-"""A picture lies in Dagster's event table; a larger one would slow the page."""
+# Dagster shows a table whole: more rows hide what follows it.
 _MOST_ROWS = 50
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from em_platform.acquisition.montages.lenses import held_lens
 from em_platform.acquisition.montages.review import judged_montage
+from em_platform.acquisition.montages.stored import held_lens
 from em_platform.acquisition.processing import (
     MatchedTiles,
     match_montage,
@@ -32,16 +32,19 @@ from em_platform.formats.source import local_path
 from em_platform.model import LensModel, Montage, MontageFit, Review, TileMatch
 from em_platform.partitions import lens_of_key, lenses, montages
 from em_platform.resources.acquisition import Microscope
-from em_platform.resources.configuration import Configuration
 from em_platform.resources.dask import DaskResource
-from em_platform.resources.storage import Storage
+from em_platform.resources.storage import Configuration, Storage
 from em_platform.stitching.closure import residuals_of
-from em_platform.stitching.finished import check_lens, check_mosaic, mosaic_preview
-from em_platform.stitching.lens import fit_lens
+from em_platform.stitching.lens import check_lens, fit_lens
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.pictures import residual_plot
 from em_platform.stitching.quality import check_fit, check_matches
-from em_platform.stitching.render import Mosaic, render_mosaic
+from em_platform.stitching.render import (
+    Mosaic,
+    check_mosaic,
+    mosaic_preview,
+    render_mosaic,
+)
 from em_platform.stitching.solve import solve_montage
 from em_platform.storage import layout
 

@@ -17,10 +17,8 @@ from em_platform.assets.metadata import Metadata, failure_table, place, table
 from em_platform.jobs import AT_LOAD
 from em_platform.model import AcquisitionUpload, Check, Montage
 from em_platform.partitions import montages
-from em_platform.resources.acquisition import Microscope
-from em_platform.resources.configuration import Configuration
-from em_platform.resources.storage import Storage
-from em_platform.resources.temdb import TemdbResource
+from em_platform.resources.acquisition import Microscope, TemdbResource
+from em_platform.resources.storage import Configuration, Storage
 from em_platform.storage import layout
 
 _OWNERS = ["team:microscopy"]

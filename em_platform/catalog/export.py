@@ -6,19 +6,22 @@ its record, in full, lies in the crate beside.
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from em_platform.catalog.record_files import at, json_bytes
+from em_platform.catalog.record_files import Parts, Record, at, json_bytes
 from em_platform.catalog.repository import Found, changed_at
 from em_platform.catalog.summary import review_reasons
 from em_platform.model.dataset import is_uri
 from em_platform.storage.guard import whole_folder
 
+# Of the RO-Crate specification.
 VERSION = "1.1"
+# The name that the specification asks for.
 METADATA = "ro-crate-metadata.json"
+# As sources write them -> the address by which a crate names a licence.
 LICENSES = {
     "cc0": "https://creativecommons.org/publicdomain/zero/1.0/",
     "cc0 1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
@@ -27,6 +30,7 @@ LICENSES = {
     "cc by-sa 4.0": "https://creativecommons.org/licenses/by-sa/4.0/",
     "cc by-nc 4.0": "https://creativecommons.org/licenses/by-nc/4.0/",
 }
+# Source -> who publishes it, and the address that identifies them.
 PUBLISHERS = {
     "ebi": ("EMPIAR, EMBL-EBI", "https://www.ebi.ac.uk/empiar/"),
     "epfl": ("CVLab, EPFL", "https://www.epfl.ch/labs/cvlab/"),
@@ -40,7 +44,9 @@ PUBLISHERS = {
         "https://openorganelle.janelia.org/",
     ),
 }
+# QUDT has an address for each unit; a crate refers to it.
 _UNIT_NM = "http://qudt.org/vocab/unit/NanoM"
+# The form of an ORCID iD; its last digit is a checksum, where X is ten.
 _ORCID = re.compile(r"(\d{4}-){3}\d{3}[\dX]")
 
 
@@ -49,7 +55,7 @@ class _Making:
     """A crate in the making: its people, licences and papers, and addresses in use."""
 
     crate: Any
-    contexts: dict[str, Any] = field(default_factory=dict)
+    contexts: Parts = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
 
@@ -131,7 +137,7 @@ def _add_dataset(making: _Making, found: Found) -> Any:
     return dataset
 
 
-def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
+def _properties(record: Record) -> Parts:
     core, technical = (
         at(record, "metadata", "core"),
         at(record, "metadata", "technical"),
@@ -160,14 +166,14 @@ def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in stated.items() if value not in (None, "", [])}
 
 
-def _description(record: Mapping[str, Any]) -> Any:
+def _description(record: Record) -> Any:
     """What it is; a crate leaves the catalog, so that it takes the verdict with it."""
     stated = at(record, "metadata", "core", "description")
     reasons = review_reasons(record)
     return f"{stated}. Needs review: {' '.join(reasons)}" if reasons else stated
 
 
-def _measured(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _measured(record: Record) -> Iterator[Parts]:
     """Shape, voxel size and type as property values."""
     core = at(record, "metadata", "core")
     named = (
@@ -184,9 +190,7 @@ def _measured(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**stated, "unitCode": unit} if unit else stated
 
 
-def _add_people_and_papers(
-    making: _Making, dataset: Any, record: Mapping[str, Any]
-) -> None:
+def _add_people_and_papers(making: _Making, dataset: Any, record: Record) -> None:
     core = at(record, "metadata", "core")
     license_name = at(core, "license")
     if license_name:
@@ -208,7 +212,7 @@ def _add_people_and_papers(
         dataset["author"] = people
 
 
-def _authors(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _authors(record: Record) -> Iterator[tuple[str, str]]:
     """Name and id of each author, from the source's own metadata."""
     more = at(record, "additional_metadata") or {}
     places = [more, *(v for v in more.values() if isinstance(v, dict))]
@@ -232,7 +236,7 @@ def _license(making: _Making, name: str) -> Any:
     return _context(making, url or f"#license-{slug}", about)
 
 
-def _context(making: _Making, name: str, about: dict[str, Any]) -> Any:
+def _context(making: _Making, name: str, about: Parts) -> Any:
     """The entity of that name; the crate's own look-up searches all of them."""
     from rocrate.model.contextentity import ContextEntity
 
@@ -248,12 +252,12 @@ def _doi(core: Any) -> str:
     return re.sub(r"^(https?://(dx\.)?doi\.org/|doi:)", "", str(at(core, "doi") or ""))
 
 
-def _title(record: Mapping[str, Any]) -> str:
+def _title(record: Record) -> str:
     core = at(record, "metadata", "core")
     stated = at(core, "dataset_title") or at(core, "description")
     return str(stated or record.get("source_id") or record.get("id"))
 
 
-def _file_name(record: Mapping[str, Any]) -> str:
+def _file_name(record: Record) -> str:
     name = str(record.get("key") or record.get("id"))
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)

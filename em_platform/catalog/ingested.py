@@ -1,12 +1,13 @@
 """Records of volumes: of a public source, of a simulation, of a reconstruction."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import date, datetime
 from importlib.metadata import version
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
+from em_platform.catalog.record_files import Parts, Record
 from em_platform.catalog.records import record_id
 from em_platform.model import Check
 from em_platform.model.dataset import (
@@ -28,11 +29,13 @@ from em_platform.model.ingest import Entry, RawItem
 from em_platform.model.volume import WrittenVolume
 
 AXES = ("z", "y", "x")
+# The words of the schema; a codec's own name goes to `codec`.
+# Words of the schema; a codec that it lacks is kept in `codec`.
 COMPRESSIONS = frozenset({"none", "gzip", "lz4", "blosc", "zarr", "zstd"})
-"""The words of the schema; a codec's own name goes to `codec`."""
 MODALITIES = frozenset(
     get_args(get_args(CoreMetadata.model_fields["modality"].annotation)[0])
 )
+# `blosc(zstd, 5)` -> `blosc`.
 _WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -47,7 +50,7 @@ def record_of_item(
     snapshot_url: str = "",
     volume_json_url: str = "",
     preview: str = "",
-    parameters: Mapping[str, Any] | None = None,
+    parameters: Record | None = None,
     dagster: DagsterProvenance | None = None,
     ci_metadata: CiMetadata | None = None,
 ) -> DatasetRecord:
@@ -104,7 +107,7 @@ def record_of_volume(
     preview: str = "",
     aliases: tuple[str, ...] = (),
     parents: tuple[str, ...] = (),
-    additional: Mapping[str, Any] | None = None,
+    additional: Record | None = None,
 ) -> DatasetRecord:
     """The complete record of any volume that was written, of whatever source.
 
@@ -165,7 +168,7 @@ def _core_of_entry(entry: Entry) -> CoreMetadata:
     )
 
 
-def _additional(entry: Entry) -> dict[str, Any]:
+def _additional(entry: Entry) -> Parts:
     """What the source says beside; also a modality that the schema has no word for."""
     stated = {**entry.additional, "page": entry.url}
     if entry.modality not in MODALITIES:
@@ -207,7 +210,7 @@ def _technical(written: WrittenVolume, volume_json_url: str) -> TechnicalMetadat
     )
 
 
-def _fetched(entry: Entry, raw: RawItem) -> dict[str, Any]:
+def _fetched(entry: Entry, raw: RawItem) -> Parts:
     """What the transfer adds; one file alone gives its digest to the whole."""
     files = tuple(
         SourceFile(
@@ -221,7 +224,7 @@ def _fetched(entry: Entry, raw: RawItem) -> dict[str, Any]:
     )
     suffixes = {PurePosixPath(f.name).suffix.lstrip(".").lower() for f in files}
     container = entry.array.format if entry.array else " ".join(sorted(suffixes))
-    stated: dict[str, Any] = {
+    stated: Parts = {
         "files": files,
         "sha256": files[0].sha256 if len(files) == 1 else None,
         "container": container or None,
@@ -245,7 +248,7 @@ def _quality(core: CoreMetadata, checks: tuple[Check, ...]) -> DatasetQuality:
     )
 
 
-def _holes(quality: DatasetQuality, raw: RawItem) -> dict[str, Any]:
+def _holes(quality: DatasetQuality, raw: RawItem) -> Parts:
     """With chunks counted, the score is the part of them that is there."""
     if not raw.expected_chunks or raw.missing_chunks is None:
         return {}
@@ -271,7 +274,7 @@ def _download_url(entry: Entry) -> str | None:
     return found if is_uri(found) else None
 
 
-def _crop_of(entry: Entry) -> dict[str, Any]:
+def _crop_of(entry: Entry) -> Parts:
     if entry.array is None or entry.array.crop is None:
         return {}
     start, shape = entry.array.crop

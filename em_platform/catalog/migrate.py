@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from em_platform.catalog.record_files import at, json_bytes
+from em_platform.catalog.record_files import Parts, Record, at, json_bytes
 from em_platform.catalog.repairs import REPAIRS, UNDECLARED, Draft, data_type
 from em_platform.catalog.repairs import Path as KeyPath
 from em_platform.catalog.repository import identity, json_files, parsed
@@ -25,6 +25,8 @@ from em_platform.storage import atomic
 
 _CORE, _TECHNICAL = ("metadata", "core"), ("metadata", "technical")
 _PROVENANCE = ("metadata", "provenance")
+# Where version 1, and records beside the schema of version 2, have what; and where it
+# belongs. Done where the place is free.
 MOVES: tuple[tuple[KeyPath, KeyPath], ...] = (
     *(
         ((name,), (*_CORE, name))
@@ -54,21 +56,17 @@ MOVES: tuple[tuple[KeyPath, KeyPath], ...] = (
     (("processing_time_seconds",), (*_TECHNICAL, "duration_s")),
     ((*_TECHNICAL, "processing_time_seconds"), (*_TECHNICAL, "duration_s")),
 )  # fmt: skip
-"""Where version 1, and records beside the schema of version 2, have what; and where it
-belongs. Done where the place is free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migrated:
     """A record of version 3, and what was done to it, a sentence each."""
 
-    content: dict[str, Any]
+    content: Parts
     remarks: tuple[str, ...]
 
 
-def migrate(
-    content: Mapping[str, Any], *, recorded_at: datetime | None = None
-) -> Migrated:
+def migrate(content: Record, *, recorded_at: datetime | None = None) -> Migrated:
     """The record of version 3 that says all that `content` says.
 
     `recorded_at` is the time of creation of a record that names none, such as that of
@@ -193,8 +191,8 @@ def _is_uuid(value: Any) -> bool:
         return False
 
 
+# The end of the name of a record as it was before.
 KEPT = ".before-v3"
-"""The end of the name of a record as it was before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +200,7 @@ class MigratedFile:
     """One file's record as version 3 and what changed; or why there is none."""
 
     path: Path
-    content: dict[str, Any] | None = None
+    content: Parts | None = None
     remarks: tuple[str, ...] = ()
     trouble: str = ""
 

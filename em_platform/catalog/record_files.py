@@ -23,10 +23,17 @@ from em_platform.model.dataset import (
 from em_platform.storage import layout
 from em_platform.storage.store import Store
 
+# A record as JSON values: of any version, and perhaps wrong in form.
+Record = Mapping[str, Any]
+# What this platform puts together itself before it becomes JSON.
+Parts = dict[str, Any]
+
+# The encoder in C, which Python takes only where nothing is indented.
 _LINE = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 log = logging.getLogger(__name__)
 
+# Statuses without a volume that someone may rely on.
 _REMOVABLE = {Status.FAILED, Status.CANCELLED, Status.PENDING}
 
 
@@ -43,7 +50,7 @@ def json_bytes(content: Any) -> bytes:
     return text.encode() + b"\n"
 
 
-def listed_bytes(content: Mapping[str, Any]) -> bytes:
+def listed_bytes(content: Record) -> bytes:
     """An object whose lists have one line an item, for thousands of records.
 
     Equal content gives equal bytes. Python writes indented JSON ten times as slowly.
@@ -58,7 +65,7 @@ def listed_bytes(content: Mapping[str, Any]) -> bytes:
     return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
 
 
-def content_of(record: DatasetRecord) -> dict[str, Any]:
+def content_of(record: DatasetRecord) -> Parts:
     """The record as JSON values; what is not known is left out."""
     return record.model_dump(mode="json")
 
@@ -120,7 +127,7 @@ def first_recorded(
     return now() if earlier is None else earlier.created_at
 
 
-def at(content: Mapping[str, Any], *path: str) -> Any:
+def at(content: Record, *path: str) -> Any:
     """The value at a path of keys, None where a part of it is missing."""
     value: Any = content
     for part in path:
@@ -130,6 +137,7 @@ def at(content: Mapping[str, Any], *path: str) -> Any:
     return value
 
 
+# Progress where nobody measured it.
 PERCENT_AT = {
     Status.PENDING: 0.0,
     Status.PROCESSING: 25.0,
@@ -137,8 +145,10 @@ PERCENT_AT = {
     Status.COMPLETE: 100.0,
     Status.NEEDS_REVIEW: 100.0,
 }
-"""Progress where nobody measured it."""
+# Statuses at which the percentage stays where it was.
 _STOPPED = {Status.FAILED, Status.CANCELLED}
+# Earlier and new status -> why not. All other pairs happen: steps that find their
+# result done already are skipped, and any try may fail, be stopped, or start again.
 _CANNOT_FOLLOW = {
     (Status.PENDING, Status.SAVING_DATA): "processing comes first; mark that",
     (Status.PROCESSING, Status.PENDING): "it is being worked on; cancel that first",
@@ -148,10 +158,8 @@ _CANNOT_FOLLOW = {
     (Status.NEEDS_REVIEW, Status.PENDING): "its volume stands; mark it processing to "
     "do it again",
 }
-"""Earlier and new status -> why not. All other pairs happen: steps that find their
-result done already are skipped, and any try may fail, be stopped, or start again."""
+# Characters of a traceback that are kept, from its end.
 _MOST_TRACEBACK = 20_000
-"""Characters of a traceback that are kept, from its end."""
 
 
 def mark(
@@ -288,6 +296,7 @@ def _traceback(error: BaseException | str) -> str:
     return "".join(traceback.format_exception(error))[-_MOST_TRACEBACK:]
 
 
+# Field -> variables, the first that is set counts; the first is macroscope's.
 VARIABLES = {
     "commit_sha": ("CI_COMMIT_SHA", "GITHUB_SHA"),
     "commit_ref": ("CI_COMMIT_REF", "CI_COMMIT_REF_NAME", "GITHUB_REF"),
@@ -299,7 +308,6 @@ VARIABLES = {
     "github_repository": ("GITHUB_REPOSITORY",),
     "github_event_name": ("GITHUB_EVENT_NAME",),
 }
-"""Field -> variables, the first that is set counts; the first is macroscope's."""
 
 
 def ci_metadata(

@@ -1,6 +1,6 @@
 """Catalog records of what the platform made."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,7 +32,9 @@ from em_platform.model.dataset import (
     TechnicalMetadata,
 )
 from em_platform.model.volume import VoxelStatistics
+from em_platform.storage.layout import StorageOptions
 
+# Beside the names of public sources: where the microscope is the source.
 _SOURCE = "acquisition"
 
 
@@ -55,7 +57,7 @@ class MosaicLevels:
 
 
 def mosaic_levels(
-    url: str, *, pixel_nm: float | None, options: Mapping[str, Any]
+    url: str, *, pixel_nm: float | None, options: StorageOptions
 ) -> MosaicLevels:
     """The levels of the mosaic at `url`, as the image states them.
 

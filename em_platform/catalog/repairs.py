@@ -10,16 +10,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from em_platform.catalog.record_files import at
+from em_platform.catalog.record_files import Parts, at
 from em_platform.catalog.validate import is_date_time, schema_errors
 from em_platform.model.dataset import Status, voxel_size_zyx
 
 Path = tuple[str, ...]
 Repair = Callable[[Any], tuple[Any, str]]
+# Key of `additional_metadata` below which misfits are kept.
 UNDECLARED = "undeclared"
-"""Key of `additional_metadata` below which misfits are kept."""
 
+# Names of archives in older records -> ours, one for each source.
 _SOURCES = {"empiar": "ebi", "embl-ebi": "ebi", "hemibrain": "flyem"}
+# As older records and archives write it -> the word of the schema.
 _MODALITIES = {
     "em": "EM", "electron microscopy": "EM", "volume em": "EM",
     "fib-sem": "FIB-SEM", "fibsem": "FIB-SEM", "sbf-sem": "SBF-SEM",
@@ -29,11 +31,12 @@ _MODALITIES = {
     "cryoet": "cryo-ET",
 }  # fmt: skip
 _TYPES = re.compile(r"(u?int(8|16|32|64)|float(32|64))")
+# numpy writes `<u2`: kind and bytes, where the schema has kind and bits.
 _SHORT_TYPES = {"u": "uint", "i": "int", "f": "float"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMPRESSIONS = {"none", "gzip", "lz4", "blosc", "zarr", "zstd"}
+# The first is what JavaScript writes; OpenOrganelle's records have it.
 _DAYS = ("%a %b %d %Y", "%Y/%m/%d", "%d.%m.%Y", "%b %d %Y", "%d %b %Y")
-"""The first is what JavaScript writes; OpenOrganelle's records have it."""
 
 
 def source(value: Any) -> tuple[Any, str]:
@@ -139,6 +142,7 @@ def compression(value: Any) -> tuple[Any, str]:
 
 
 _CORE, _TECHNICAL = ("metadata", "core"), ("metadata", "technical")
+# Field -> how it is made right.
 REPAIRS: dict[tuple[str, ...], Repair] = {
     ("source",): source,
     ("status",): status,
@@ -153,7 +157,7 @@ REPAIRS: dict[tuple[str, ...], Repair] = {
     (*_TECHNICAL, "sha256"): sha256,
     (*_TECHNICAL, "compression"): compression,
 }
-"""Field -> how it is made right."""
+# A record without one of these would not be a record: a wrong value stays.
 _NEVER_MOVED = {
     ("id",), ("source",), ("source_id",), ("status",), ("created_at",), ("metadata",),
     _CORE, (*_CORE, "description"),
@@ -164,7 +168,7 @@ _NEVER_MOVED = {
 class Draft:
     """A record on its way to version 3; each change leaves a remark."""
 
-    content: dict[str, Any]
+    content: Parts
     remarks: list[str] = field(default_factory=list)
 
     def remark(self, path: Path, what: str) -> None:

@@ -2,15 +2,17 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from em_platform.catalog.record_files import at
+from em_platform.catalog.record_files import Parts, Record, at
 from em_platform.catalog.summary import Judged, completeness, review_reasons
 from em_platform.model.dataset import Status, voxel_size_zyx
 
+# Columns of the page, and whether they sort as numbers. What is wrong stands on the
+# left: of a page that is too wide for a screen, people see the left.
 HEADINGS = (
     ("status", False),
     ("picture", False),
@@ -26,20 +28,17 @@ HEADINGS = (
     ("fields known", True),
     ("updated", False),
 )
-"""Columns of the page, and whether they sort as numbers. What is wrong stands on the
-left: of a page that is too wide for a screen, people see the left."""
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+# What a link may begin with: a record of others must not bring `javascript:`.
 _LINKED = ("http://", "https://", "file://")
-"""What a link may begin with: a record of others must not bring `javascript:`."""
 _PICTURES = (*_LINKED, "data:image/png;base64,", "data:image/jpeg;base64,")
+# A page with more is of use to no one; the JSON report has all.
 _MOST_DUPLICATES = 200
-"""A page with more is of use to no one; the JSON report has all."""
+# Names of the CSV columns: spreadsheets of users refer to them.
 COLUMNS = ("file", "source", "source_id", "key", "status", "valid", "level", "message")
 
 
-def report_content(
-    catalog: Mapping[str, Any], judged: Iterable[Judged]
-) -> dict[str, Any]:
+def report_content(catalog: Record, judged: Iterable[Judged]) -> Parts:
     """The report under macroscope's names, with all errors and warnings."""
     judged = tuple(judged)
     return {
@@ -116,7 +115,7 @@ class Place:
 
 
 def report_html(
-    catalog: Mapping[str, Any], judged: Sequence[Judged], *, root: str, folder: str
+    catalog: Record, judged: Sequence[Judged], *, root: str, folder: str
 ) -> bytes:
     """The page; what is below `root` is linked from `folder`, relative to it."""
     import jinja2  # a twentieth of a second, which only this page is worth
@@ -172,9 +171,7 @@ def _row(judged: Judged, place: Place) -> dict[str, object]:
     }
 
 
-def _figures(
-    catalog: Mapping[str, Any], judged: Sequence[Judged]
-) -> list[tuple[str, object]]:
+def _figures(catalog: Record, judged: Sequence[Judged]) -> list[tuple[str, object]]:
     summary, checked = catalog["summary"], catalog["validation"]
     # The record of a failed ingest keeps its schema, too, and is no good record.
     good = sum(j.is_valid and j.record.get("status") == Status.COMPLETE for j in judged)

@@ -5,22 +5,24 @@ A damaged file is one `Found` with its trouble; it never hides the others.
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from em_platform.catalog.record_files import at
+from em_platform.catalog.record_files import Record, at
 from em_platform.errors import StorageError
 from em_platform.storage import layout
 from em_platform.storage.store import Store
 
+# Records are JSON; the rest of a folder is none of ours.
 INCLUDED = ("*.json",)
+# What in a folder holds no record: images, half-written files, what we make of all.
 EXCLUDED = ("*.zarr", ".*", "metadata_catalog*.json", "validation_report*.json")
-"""What in a folder holds no record: images, half-written files, what we make of all."""
+# Under which name a catalog, ours or macroscope's, holds whole records.
 _LISTS = ("records", "valid_records_sample")
-"""Under which name a catalog, ours or macroscope's, holds whole records."""
+# Objects of a bucket are waited for, not computed.
 _AT_ONCE = 16
 
 One = TypeVar("One")
@@ -159,7 +161,7 @@ class Duplicate:
     places: tuple[str, ...]
 
 
-def identity(record: Mapping[str, Any]) -> Identity:
+def identity(record: Record) -> Identity:
     """What two records of one dataset share.
 
     Source and key where there is a key. Older records have none, and one `source_id`
@@ -194,7 +196,7 @@ def latest(found: Iterable[Found]) -> tuple[list[Found], list[tuple[Found, Found
     return kept, sorted(older, key=lambda pair: pair[0].place)
 
 
-def changed_at(record: Mapping[str, Any]) -> str:
+def changed_at(record: Record) -> str:
     """The time of the last change as a text that sorts, empty where none is stated."""
     for name in ("updated_at", "created_at", "timestamp"):
         if record.get(name):
@@ -222,7 +224,7 @@ def find_duplicates(found: Iterable[Found]) -> tuple[Duplicate, ...]:
 
 
 def _shared(
-    found: Iterable[Found], value_of: Callable[[Mapping[str, Any]], Any]
+    found: Iterable[Found], value_of: Callable[[Record], Any]
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     groups: dict[str, list[str]] = {}
     for each in found:
@@ -234,7 +236,7 @@ def _shared(
             yield value, tuple(sorted(places))
 
 
-def _name_without_key(record: Mapping[str, Any]) -> str:
+def _name_without_key(record: Record) -> str:
     if record.get("key") or not record.get("source_id"):
         return ""
     return f"{_text(record.get('source'))} {_text(record['source_id'])}"

@@ -6,12 +6,12 @@ the schema.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from em_platform.catalog.record_files import at
+from em_platform.catalog.record_files import Record, at
 from em_platform.model.dataset import (
     NEEDED_WHEN_COMPLETE,
     SCHEMA_VERSION,
@@ -20,12 +20,11 @@ from em_platform.model.dataset import (
     voxel_size_zyx,
 )
 
-Record = Mapping[str, Any]
 Rule = Callable[[Record], Iterator[str]]
 
 _CORE = "metadata.core"
+# Relative; `dimensions_nm` of others are rounded.
 _TOLERANCE = 1e-3
-"""Relative; `dimensions_nm` of others are rounded."""
 
 
 def complete_says_what_it_is(record: Record) -> Iterator[str]:
@@ -121,6 +120,7 @@ def times_are_in_order(record: Record) -> Iterator[str]:
         yield f"updated_at: {updated} is before created_at, {created}"
 
 
+# A record that breaks one of these is wrong.
 RULES: tuple[Rule, ...] = (
     complete_says_what_it_is,
     review_says_why,
@@ -130,7 +130,6 @@ RULES: tuple[Rule, ...] = (
     lengths_are_in_order,
     times_are_in_order,
 )
-"""A record that breaks one of these is wrong."""
 
 
 def version_is_ours(record: Record) -> Iterator[str]:
@@ -159,8 +158,8 @@ def image_is_described(record: Record) -> Iterator[str]:
                 yield f"{_CORE}.{name}: is missing"
 
 
+# A record that does not follow these is valid all the same.
 ADVICE: tuple[Rule, ...] = (version_is_ours, stopped_says_why, image_is_described)
-"""A record that does not follow these is valid all the same."""
 
 
 def lengths_of(record: Record) -> list[float] | None:

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from em_platform.catalog.migrate import migrate
+from em_platform.catalog.record_files import Record
 from em_platform.catalog.repository import Found, found_in, latest
 from em_platform.errors import ConfigError, RecordError
 from em_platform.model.dataset import SCHEMA_VERSION
 from em_platform.storage.store import Store
 
+# Short names of fields.
 SHORT = {
     "voxel": "metadata.core.voxel_size_nm",
     "shape": "metadata.core.volume_shape",
@@ -32,7 +34,7 @@ SHORT = {
     "url": "metadata.provenance.download_url",
     "volume": "files.volume",
 }
-"""Short names of fields."""
+# One term of a query: `field<5nm`, `-field=word`, a word, each perhaps quoted.
 _TERM = re.compile(
     r"""(?P<minus>-?)
     (?:(?P<field>[A-Za-z_][\w.-]*)(?P<operator>!=|!~|<=|>=|=|~|<|>)
@@ -41,13 +43,14 @@ _TERM = re.compile(
     (?=\s|$)""",
     re.VERBOSE,
 )
+# To bytes and to nm, the units of the fields.
 _UNITS = {
     "": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,
     "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30, "tib": 2.0**40,
     "nm": 1.0, "um": 1e3, "µm": 1e3, "mm": 1e6, "pm": 1e-3, "a": 0.1, "å": 0.1,
 }  # fmt: skip
-"""To bytes and to nm, the units of the fields."""
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-zµå]*)", re.I)
+# From the end, since images of one section have no z.
 _AXES = {"z": -3, "y": -2, "x": -1}
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<": lambda a, b: bool(a < b),
@@ -104,7 +107,7 @@ def parse(query: str) -> tuple[Term, ...]:
     return tuple(terms)
 
 
-def fits(record: Mapping[str, Any], terms: Iterable[Term]) -> bool:
+def fits(record: Record, terms: Iterable[Term]) -> bool:
     """Whether all terms hold for a record of version 3."""
     return all(_holds(record, term) != term.negated for term in terms)
 
@@ -134,7 +137,7 @@ def _term(found: re.Match[str]) -> Term:
     return Term(field=found["field"], operator=operator, values=values, negated=negated)
 
 
-def _holds(record: Mapping[str, Any], term: Term) -> bool:
+def _holds(record: Record, term: Term) -> bool:
     if not term.field:
         text = json.dumps(record, ensure_ascii=False).lower()
         return any(value.lower() in text for value in term.values)
@@ -181,7 +184,7 @@ def _number(text: str) -> float | None:
     return float(found[1]) * _UNITS[found[2].lower()]
 
 
-def _values(record: Mapping[str, Any], name: str) -> Iterator[Any]:
+def _values(record: Record, name: str) -> Iterator[Any]:
     """All values whose path ends with `name`; of a list also one axis."""
     wanted = SHORT.get(name.lower(), name).lower()
     above, _, axis = wanted.rpartition(".")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from em_platform.catalog.record_files import at
+from em_platform.catalog.record_files import Parts, Record, at
 from em_platform.catalog.repository import (
     EXCLUDED,
     INCLUDED,
@@ -23,12 +23,13 @@ from em_platform.catalog.validate import Findings
 from em_platform.config import CatalogSettings
 from em_platform.model.dataset import SCHEMA_VERSION, Status
 
+# Of the catalog's own form; macroscope's is `2.0-enhanced`.
 _VERSION = "3.0"
-"""Of the catalog's own form; macroscope's is `2.0-enhanced`."""
+# How many valid records macroscope's catalogs show.
 _SAMPLE = 5
-"""How many valid records macroscope's catalogs show."""
+# Top-level fields that every version asks for.
 REQUIRED = ("id", "source", "source_id", "status", "created_at", "metadata")
-"""Top-level fields that every version asks for."""
+# What a reader of the catalog wants to find; completeness is the part of these.
 EXPECTED = (
     "metadata.core.description",
     "metadata.core.volume_shape",
@@ -47,10 +48,10 @@ EXPECTED = (
     "metadata.provenance.processing_pipeline",
     "files.volume",
 )
-"""What a reader of the catalog wants to find; completeness is the part of these."""
+# Where a record does not name its source.
 _UNKNOWN = "unknown"
+# A field is commonly missing when at least this part of the records lacks it.
 _MANY = 0.5
-"""A field is commonly missing when at least this part of the records lacks it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +75,13 @@ class Judged:
         return PurePosixPath(self.found.place.partition("#")[0]).parent.name or _UNKNOWN
 
     @property
-    def record(self) -> Mapping[str, Any]:
+    def record(self) -> Record:
         """The record, empty where the file holds none."""
         content = self.found.content
         return content if isinstance(content, Mapping) else {}
 
 
-def review_reasons(record: Mapping[str, Any]) -> list[str]:
+def review_reasons(record: Record) -> list[str]:
     """Why a record needs review: the sentences of its failed checks, else nothing."""
     found = at(record, "metadata", "quality", "review_reasons")
     if record.get("status") != Status.NEEDS_REVIEW or not isinstance(found, list):
@@ -94,7 +95,7 @@ def catalog_of(
     *,
     settings: CatalogSettings,
     generated_at: str | None,
-) -> dict[str, Any]:
+) -> Parts:
     """The catalog: all records in full, and what they say together."""
     found = list(found)
     records = [dict(each.record) for each in judged if each.record]
@@ -146,9 +147,9 @@ def catalog_of(
     }
 
 
-def validation(judged: Sequence[Judged]) -> dict[str, Any]:
+def validation(judged: Sequence[Judged]) -> Parts:
     """How many are valid, by source, with every error."""
-    by_source: dict[str, dict[str, Any]] = {}
+    by_source: dict[str, Parts] = {}
     for each in judged:
         counts = by_source.setdefault(
             each.source, {"valid": 0, "invalid": 0, "error_details": []}
@@ -168,7 +169,7 @@ def validation(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def counts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def counts(records: Sequence[Record]) -> Parts:
     """How many records and bytes there are, by source, status and modality."""
     sizes: Counter[str] = Counter()
     for record in records:
@@ -189,7 +190,7 @@ def counts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def data_quality(judged: Sequence[Judged]) -> dict[str, Any]:
+def data_quality(judged: Sequence[Judged]) -> Parts:
     """How much the records say, and what many of them leave out."""
     records = [each.record for each in judged if each.record]
     lacking = Counter(
@@ -214,7 +215,7 @@ def data_quality(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def key_ratios(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def key_ratios(records: Sequence[Record]) -> Parts:
     """Part of the records with each top-level key, by source, as in macroscope."""
     grouped = _by_source(records)
     keys = sorted({key for record in records for key in record})
@@ -232,13 +233,13 @@ def key_ratios(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def completeness(record: Mapping[str, Any]) -> float:
+def completeness(record: Record) -> float:
     """The part of the expected fields that a record has."""
     found = sum(at(record, *p.split(".")) not in (None, "", []) for p in EXPECTED)
     return found / len(EXPECTED)
 
 
-def _completeness(group: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _completeness(group: Sequence[Record]) -> dict[str, float]:
     present = sum(name in record for record in group for name in REQUIRED)
     return {
         "average_fields": round(sum(map(len, group)) / len(group), 2),
@@ -250,16 +251,16 @@ def _completeness(group: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _by_source(
-    records: Iterable[Mapping[str, Any]],
-) -> dict[str, list[Mapping[str, Any]]]:
-    grouped: dict[str, list[Mapping[str, Any]]] = {}
+    records: Iterable[Record],
+) -> dict[str, list[Record]]:
+    grouped: dict[str, list[Record]] = {}
     for record in records:
         grouped.setdefault(_word(record.get("source")), []).append(record)
     return dict(sorted(grouped.items()))
 
 
 def _counted(
-    records: Iterable[Mapping[str, Any]], value_of: Callable[[Mapping[str, Any]], Any]
+    records: Iterable[Record], value_of: Callable[[Record], Any]
 ) -> dict[str, int]:
     return dict(sorted(Counter(_word(value_of(record)) for record in records).items()))
 

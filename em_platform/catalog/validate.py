@@ -12,16 +12,17 @@ from typing import Any
 from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import ValidationError
 
-from em_platform.catalog.record_files import at, content_of
+from em_platform.catalog.record_files import Parts, Record, at, content_of
 from em_platform.catalog.rules import ADVICE, RULES
 from em_platform.model.dataset import WITH_VOLUME, CiMetadata, DatasetRecord, is_uri
 
+# Whether the file of a URL is there; None where nobody can say.
 Exists = Callable[[str], bool | None]
-"""Whether the file of a URL is there; None where nobody can say."""
+# What is wrong with the image at a URL; empty where nothing is, or nobody can say.
 Damage = Callable[[str], str]
-"""What is wrong with the image at a URL; empty where nothing is, or nobody can say."""
+# Of a wrong value that is shown in a sentence.
 _MOST_CHARACTERS = 160
-"""Of a wrong value that is shown in a sentence."""
+# JSON Schema means RFC 3339, which asks for a zone; fromisoformat takes more.
 _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -79,7 +80,7 @@ def judge_record(
     )
 
 
-def _is_as_we_write(content: Mapping[str, Any]) -> bool:
+def _is_as_we_write(content: Record) -> bool:
     """Whether a record is just what its model would write, and so keeps the schema.
 
     Twenty times as fast as the schema; most records of a catalog are our own.
@@ -91,7 +92,7 @@ def _is_as_we_write(content: Mapping[str, Any]) -> bool:
     return content_of(record) == content
 
 
-def schema_errors(content: Mapping[str, Any]) -> Iterator[SchemaError]:
+def schema_errors(content: Record) -> Iterator[SchemaError]:
     """What the schema says of a record: every wrong value, every unknown key."""
     for found in _validator().iter_errors(content):
         for cause in _causes(found):
@@ -151,7 +152,7 @@ def _validator() -> Draft202012Validator:
     return Draft202012Validator(whole, format_checker=format_checker())
 
 
-def _without_references(node: Any, definitions: Mapping[str, Any]) -> Any:
+def _without_references(node: Any, definitions: Record) -> Any:
     if isinstance(node, list):
         return [_without_references(each, definitions) for each in node]
     if not isinstance(node, dict):
@@ -210,7 +211,7 @@ def _cut(text: str) -> str:
 
 
 def _bad_volume(
-    content: Mapping[str, Any], exists: Exists | None, damage: Damage | None
+    content: Record, exists: Exists | None, damage: Damage | None
 ) -> Iterator[str]:
     volume = at(content, "files", "volume")
     status = content.get("status")
@@ -224,23 +225,24 @@ def _bad_volume(
         yield f"files.volume: {volume}: {wrong}"
 
 
+# Written into the schema, so that other validators judge as ours does.
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA_ID = "urn:em-platform:schema:dataset-record:3.0"
+# The source projects write null for a CI variable that is not set.
 _MAY_BE_NULL = CiMetadata.__name__
-"""The source projects write null for a CI variable that is not set."""
 
 
 @cache
-def strict_schema() -> dict[str, Any]:
+def strict_schema() -> Parts:
     """The schema of our own records: what is not declared is refused."""
     made = DatasetRecord.model_json_schema()
     return {"$schema": DIALECT, "$id": SCHEMA_ID, **_plain(made, null=False)}
 
 
 @cache
-def published_schema() -> dict[str, Any]:
+def published_schema() -> Parts:
     """The schema that every record of version 2 or 3 keeps, with keys of its own."""
-    opened: dict[str, Any] = _open(copy.deepcopy(strict_schema()))
+    opened: Parts = _open(copy.deepcopy(strict_schema()))
     return opened
 
 
@@ -254,7 +256,7 @@ def _plain(node: Any, *, null: bool) -> Any:
         node = {key: value for key, value in node.items() if key != "default"}
     if not null and "anyOf" in node:
         node = _without_null(node)
-    plain: dict[str, Any] = {}
+    plain: Parts = {}
     for key, value in node.items():
         if key == "title" and isinstance(value, str):
             continue
@@ -268,7 +270,7 @@ def _plain(node: Any, *, null: bool) -> Any:
     return plain
 
 
-def _without_null(node: dict[str, Any]) -> dict[str, Any]:
+def _without_null(node: Parts) -> Parts:
     kinds = [each for each in node["anyOf"] if each != {"type": "null"}]
     rest = {key: value for key, value in node.items() if key != "anyOf"}
     return {**rest, **kinds[0]} if len(kinds) == 1 else {**rest, "anyOf": kinds}

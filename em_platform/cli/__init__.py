@@ -54,6 +54,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         name = cmd_name if cmd_name in _MODULES else "command"
+        # Only this one: all of them together import Dagster, Dask and OpenCV.
         module = importlib.import_module(
             f"em_platform.cli.{_MODULES.get(cmd_name, cmd_name)}"
         )
@@ -72,6 +73,7 @@ class _Commands(click.Group):
 
 def _apply_config(_: click.Context, __: click.Parameter, value: str | None) -> None:
     if value is not None:
+        # A child process may have another folder.
         os.environ["EM_CONFIG_FILE"] = os.path.abspath(value)
 
 

@@ -3,8 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -17,7 +16,13 @@ from em_platform.cli.console_output import ConsoleOutput, print_messages, short
 from em_platform.cli.demo_ingest import ingest_all, standins_for
 from em_platform.cli.live import export_settings, microscope_processes
 from em_platform.cli.platform import Platform, running_platform
-from em_platform.cli.runs import PartitionRuns, montage_runs
+from em_platform.cli.runs import (
+    PATIENCE_S,
+    PartitionRuns,
+    complaints,
+    montage_runs,
+    progress,
+)
 from em_platform.config import Settings, load_layers
 from em_platform.errors import PlatformError
 from em_platform.messaging.bus import Bus
@@ -25,33 +30,19 @@ from em_platform.processes import Child, free_port
 from em_platform.processes.single_instance import claim_home
 from em_platform.storage import Store, layout, store_of
 
-_PATIENCE_S = 600.0
-_TICK_S = 0.5
-_LAST_ASSET = "acquisition_review"
+_TICK_S = 0.5  # the rate at which an eye reads new lines; each asks the web UI once
+_LAST_ASSET = "acquisition_review"  # comes in a run of its own, after the upload
 
 
 def image_and_stitch(platform: Platform, montages: int, output: ConsoleOutput) -> bool:
     """Image so many montages and stitch them; whether all of it is there and good."""
-    session = _session(platform, montages, output)
-    return _show(session, montages, platform, output)
-
-
-@dataclass(slots=True)
-class _Session:
-    """What became of the montages, on the microscope and in Dagster."""
-
-    report: LiveReport
-    runs: dict[str, PartitionRuns] = field(default_factory=dict)
-
-
-def _session(platform: Platform, montages: int, output: ConsoleOutput) -> _Session:
-    """Image, and print what happens until all is finished."""
     settings = platform.settings
     with Bus(settings.broker, "demo") as bus:
         bus.connect(timeout_s=10)
         followed = watch.begin(bus, settings, watch.regions(settings, montages))
         runs = _follow(platform, followed, output)
-        return _Session(followed.report(), runs)
+        report = followed.report()
+    return _show(report, runs, platform, output)
 
 
 def _follow(
@@ -60,23 +51,25 @@ def _follow(
     """Print what happens until all is finished; acquisition id -> its runs."""
     printed: dict[str, str] = {}
     runs: dict[str, PartitionRuns] = {}
-    deadline = time.monotonic() + _PATIENCE_S
+    newest = time.monotonic()
     while not platform.supervisor.stopping.wait(_TICK_S):
         platform.supervisor.tend()
         followed.look()
-        for line in watch.news(followed.runs, printed):
-            output.line(line)
+        lines = list(watch.news(followed.runs, printed))
         for run in followed.runs:
             if run.state == "completed" and run.acquisition_id:
                 runs.setdefault(run.acquisition_id, PartitionRuns())
         for key, before in runs.items():
             if not _is_over(before):
                 runs[key] = montage_runs(platform.url, key)
-                _print_progress(key, before, runs[key], output)
+                lines += progress(key, before, runs[key])
+        for line in lines:
+            output.line(line)
         if followed.is_settled and all(map(_is_over, runs.values())):
             break
-        if time.monotonic() > deadline:
-            output.line(f"not finished after {_PATIENCE_S:.0f} s; see the web UI")
+        newest = time.monotonic() if lines else newest
+        if time.monotonic() > newest + PATIENCE_S:
+            output.line(f"nothing new for {PATIENCE_S:.0f} s; see the web UI")
             break
     return runs
 
@@ -86,30 +79,21 @@ def _is_over(runs: PartitionRuns) -> bool:
     return runs.is_over and (_LAST_ASSET in runs.assets or runs.status != "SUCCESS")
 
 
-def _print_progress(
-    key: str, before: PartitionRuns, now: PartitionRuns, output: ConsoleOutput
-) -> None:
-    if now.status != before.status:
-        output.line(f"{key}: run {now.status.lower().replace('_', ' ')}")
-    for asset in now.assets[len(before.assets) :]:
-        output.line(f"{key}:   {asset}")
-    for failure in now.failures[len(before.failures) :]:
-        output.line(f"{key}:   {failure}")
-
-
 def _show(
-    session: _Session, montages: int, platform: Platform, output: ConsoleOutput
+    report: LiveReport,
+    runs_of: dict[str, PartitionRuns],
+    platform: Platform,
+    output: ConsoleOutput,
 ) -> bool:
     """Print what was made; whether all of it is there and good."""
     store = store_of(platform.settings)
     table = Table("montage", "passed QC", "upload", "mosaic (px)", "checks")
     for column in table.columns:
         column.overflow = "fold"  # an ellipsis would cut the key that one has to copy
-    report = session.report
     good = report.is_good
     for each in report.montages:
         key = each.acquisition_id
-        runs = session.runs.get(key, PartitionRuns())
+        runs = runs_of.get(key, PartitionRuns())
         size = _mosaic_size(store, key)
         there = size is not None and store.exists(layout.dataset_record(key))
         good = good and there and runs.is_good
@@ -123,21 +107,15 @@ def _show(
     output.console.print(table)
     for line in watch.figures(report):
         output.result(line)
-    for key, runs in session.runs.items():
-        for line in _wrong(runs):
+    for key, runs in runs_of.items():
+        for line in complaints(runs):
             output.line(f"{key}: {line}")
-    for key in session.runs:
+    for key in runs_of:
         name = layout.mosaic(key)
         local = store.local_path(name)
         there_is = short(local) if local else store.url(name)
         output.line(f"look at it: em-platform view {there_is}")
     return good
-
-
-def _wrong(runs: PartitionRuns) -> Iterator[str]:
-    for check in runs.checks.values():
-        if not check.passed:
-            yield f"{'ERROR' if check.is_error else 'warning'}: {check.sentence}"
 
 
 def _mosaic_size(store: Store, key: str) -> str | None:
@@ -153,6 +131,7 @@ def _mosaic_size(store: Store, key: str) -> str | None:
 
 
 _PROCESSES = ("acquisition", "pipeline", "processes")
+_ALL = "starting the platform and the simulated microscope, 16 processes"
 
 Part = Callable[[Platform], bool]
 """Does its work in a running platform; whether all of it is good."""
@@ -189,9 +168,7 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    output = _started(
-        "starting the platform and the simulated microscope, 16 processes"
-    )
+    output = _started(_ALL)
     with standins_for(_settings(home), output) as world:
         both: Sequence[Part] = (
             lambda platform: image_and_stitch(platform, montages, output),
@@ -206,9 +183,7 @@ def command(
 @_home
 def only_montages(ends: bool, montages: int, home: str | None) -> None:
     """Only image montages with the simulated microscope, and stitch them."""
-    output = _started(
-        "starting the platform and the simulated microscope, 16 processes"
-    )
+    output = _started(_ALL)
     _settings(home)
     _run_with_microscope(
         output,

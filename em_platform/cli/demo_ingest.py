@@ -19,10 +19,14 @@ from em_platform.cli.ingest_report import size
 from em_platform.cli.live import export_settings
 from em_platform.cli.platform import Platform
 from em_platform.cli.runs import (
+    ENDED,
+    PATIENCE_S,
     PartitionRuns,
     add_partition,
+    complaints,
     ingest_runs,
     launch,
+    progress,
     run_status,
 )
 from em_platform.config import Settings
@@ -31,18 +35,15 @@ from em_platform.ingest.plan import partition_set
 from em_platform.model.dataset import DatasetRecord
 from em_platform.model.ingest import RawItem, VolumeItem
 from em_platform.processes import listens
-from em_platform.standins.requests_log import Logged
 from em_platform.standins.world import World, running_world
 from em_platform.storage import Store, layout, store_of
 from em_platform.storage.atomic import write_bytes
 
-_PATIENCE_S = 300.0
-_TICK_S = 1.0
+_TICK_S = 1.0  # a run takes seconds to start, so to ask more often shows nothing
 _PORTS = range(20_000, 32_000, 25)
 """Where the ports of a world may begin; the system gives higher ones to others."""
-_PORTS_OF_A_WORLD = 25
+_PORTS_OF_A_WORLD = 25  # five sources have 12 servers; some for sources to come
 _REPORT = f"{layout.CATALOG}/validation_report.json"
-_ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
 _PIXELS = re.compile(
     r"\.(dm[34]|mrc|tiff?|shard)$"  # files of images
@@ -88,6 +89,7 @@ def ingest_all(platform: Platform, world: World, output: ConsoleOutput) -> bool:
 
     Dagster's runs are asked for at once; its queue lets in two at a time.
     """
+    # What was asked before, as by a sensor, is not what this call fetches.
     world.requests.clear()
     items = [_Item(source, keys[0]) for source, keys in world.keys.items()]
     tags = _ask_for(platform, items)
@@ -95,7 +97,13 @@ def ingest_all(platform: Platform, world: World, output: ConsoleOutput) -> bool:
     _follow(platform, items, tags, output)
     consolidated = _consolidated(platform, output)
     good = _show(platform, items, output)
-    fetched = [entry for entry in world.requests.all() if _is_pixels(entry)]
+    fetched = [
+        entry
+        for entry in world.requests.all()
+        if entry.method == "GET"
+        and entry.status in (200, 206)
+        and _PIXELS.search(entry.path)
+    ]
     sent = sum(entry.bytes_sent for entry in fetched)
     if fetched:
         output.line(f"{len(fetched)} requests fetched {size(sent)} of image data")
@@ -125,7 +133,7 @@ def _follow(
     tags: dict[str, str],
     output: ConsoleOutput,
 ) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+    newest = time.monotonic()
     while not platform.supervisor.stopping.wait(_TICK_S):
         platform.supervisor.tend()
         open_ones = {
@@ -136,27 +144,19 @@ def _follow(
         found = ingest_runs(platform.url, tags, of=open_ones)
         for name, item in open_ones.items():
             before, item.runs = item.runs, found[name]
-            _print_progress(item, before, output)
-        if time.monotonic() > deadline:
-            output.line(f"not finished after {_PATIENCE_S:.0f} s; see the web UI")
+            for line in progress(item.name, before, item.runs):
+                output.line(line)
+                newest = time.monotonic()
+        if time.monotonic() > newest + PATIENCE_S:
+            output.line(f"nothing new for {PATIENCE_S:.0f} s; see the web UI")
             return
-
-
-def _print_progress(item: _Item, before: PartitionRuns, output: ConsoleOutput) -> None:
-    now = item.runs
-    if now.status != before.status and now.status in ("STARTED", *_ENDED):
-        output.line(f"{item.name}: run {now.status.lower()}")
-    for asset in now.assets[len(before.assets) :]:
-        output.line(f"{item.name}:   {asset.partition('/')[2]}")
-    for failure in now.failures[len(before.failures) :]:
-        output.line(f"{item.name}:   {failure}")
 
 
 def _consolidated(platform: Platform, output: ConsoleOutput) -> bool:
     """Make the catalog of all records; whether all are valid."""
     run_id = launch(platform.url, "consolidate_catalog")
-    deadline, status = time.monotonic() + _PATIENCE_S, "QUEUED"
-    while status not in _ENDED and time.monotonic() < deadline:
+    deadline, status = time.monotonic() + PATIENCE_S, "QUEUED"
+    while status not in ENDED and time.monotonic() < deadline:
         if platform.supervisor.stopping.wait(_TICK_S):
             break
         platform.supervisor.tend()
@@ -187,10 +187,8 @@ def _show(platform: Platform, items: Sequence[_Item], output: ConsoleOutput) -> 
             troubles.append(f"{item.name}: {error}")
     output.console.print(table)
     for item in items:
-        for check in item.runs.checks.values():
-            if not check.passed:
-                kind = "ERROR" if check.is_error else "warning"
-                output.line(f"{item.name}: {kind}: {check.sentence}")
+        for line in complaints(item.runs):
+            output.line(f"{item.name}: {line}")
     troubles += [
         f"{item.name}: {text}" for item in items for text in _wrong(item, store)
     ]
@@ -204,23 +202,17 @@ def _cells(item: _Item, store: Store) -> tuple[str, ...]:
         layout.ingested(item.source, item.key, "volume"), VolumeItem
     ).written
     raw = store.read(layout.ingested(item.source, item.key, "raw"), RawItem)
+    copied = size(raw.fetched_bytes) if raw.fetched_bytes else "nothing"
     record = _record(item, store)
     passed = sum(check.passed for check in item.runs.checks.values())
     return (
         " ".join(map(str, written.shape)),
         " ".join(f"{edge:.3g}" for edge in written.voxel_size_nm or ()) or "not stated",
-        _fetched(raw),
+        copied if raw.files else "read in place",  # an array, while it is written
         size(written.size_bytes),
         f"{passed} of {len(item.runs.checks)}",
         str(record.status.value),
     )
-
-
-def _fetched(raw: RawItem) -> str:
-    """How much was copied; an array is read where it lies, as it is written."""
-    if not raw.files:
-        return "read in place"
-    return size(raw.fetched_bytes) if raw.fetched_bytes else "nothing"
 
 
 def _wrong(item: _Item, store: Store) -> Iterator[str]:
@@ -237,11 +229,6 @@ def _wrong(item: _Item, store: Store) -> Iterator[str]:
 
 def _record(item: _Item, store: Store) -> DatasetRecord:
     return store.read(layout.record(item.source, item.key), DatasetRecord)
-
-
-def _is_pixels(entry: Logged) -> bool:
-    is_sent = entry.method == "GET" and entry.status in (200, 206)
-    return is_sent and _PIXELS.search(entry.path) is not None
 
 
 def _port(note: Path) -> int:

@@ -23,7 +23,7 @@ from em_platform.processes import Child, Supervisor
 from em_platform.processes.single_instance import claim_home, is_locked, try_lock
 from em_platform.storage.atomic import write_bytes
 
-START_S = 120.0
+START_S = 120.0  # 14 Python processes that import at once, on two busy cores
 _LOCK = "rig.lock"
 _NOTE = "rig.json"
 """In the home of a microscope that runs: where its operator's page is."""
@@ -73,7 +73,11 @@ def live_microscope(settings: Settings, output: ConsoleOutput) -> Iterator[Live]
             wanted = _to_start(settings) if ours else []
             if wanted:
                 output.line(f"starting {', '.join(wanted)}")
-                settings = _start(settings, supervisor, wanted)
+                settings = export_settings({"home": str(home), **free_ports(settings)})
+                rig = rig_children(settings, wanted=wanted)
+                supervisor.start_all(
+                    [*broker_children(settings), *rig], timeout_s=START_S
+                )
                 with page_published(settings) as page:
                     yield Live(settings=settings, supervisor=supervisor, page=page)
             else:
@@ -129,20 +133,13 @@ def export_settings(overrides: dict[str, str]) -> Settings:
 
 def _to_start(settings: Settings) -> list[str]:
     """What is missing; nothing where a coordinator runs, which has all it needs."""
+    # `up` has a recorder of its own.
     platform_runs = is_locked(settings.home.absolute() / "lock")
     wanted = missing(settings, recorder=not platform_runs)
     if "coordinator" not in wanted:
         return []
     refuse_without_devices(settings, wanted)
     return wanted
-
-
-def _start(settings: Settings, supervisor: Supervisor, wanted: list[str]) -> Settings:
-    home = str(settings.home.absolute())
-    settings = export_settings({"home": home, **free_ports(settings)})
-    groups = [*broker_children(settings), *rig_children(settings, wanted=wanted)]
-    supervisor.start_all(groups, timeout_s=START_S)
-    return settings
 
 
 def _await_other(settings: Settings) -> None:
@@ -155,11 +152,11 @@ def _await_other(settings: Settings) -> None:
                 f"{START_S:g} s no coordinator answers on {settings.broker.host}:"
                 f"{settings.broker.port}; end that one, or name another home by EM_HOME"
             )
-        time.sleep(0.5)
+        time.sleep(0.5)  # each look asks the bus, and waits for answers itself
 
 
 def _page_of(home: Path) -> str:
     try:
         return str(json.loads((home / _NOTE).read_bytes())["page"])
     except (OSError, ValueError, KeyError):
-        return ""
+        return ""  # a microscope that this program has not started has none of ours

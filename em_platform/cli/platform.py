@@ -56,6 +56,7 @@ def running_platform(
     settings = settings.model_copy(update={"home": home})
     claim_home(settings)
     with _lock(home) as session_file:
+        # A session whose parent was killed may have left orphans on our ports.
         if last := session_file.read_text():
             end_session(last, grace_s=3)
         settings = _with_free_ports(settings)
@@ -69,6 +70,7 @@ def running_platform(
             session_file.write_text(supervisor.session)
             first = _children(settings, workspace)
             supervisor.start_all([*first, *beside], timeout_s=120)
+            # Only now: web UI and daemon read the definitions from the code server.
             supervisor.start(*_dagster(settings, workspace), timeout_s=120)
             host, port = settings.web.host, settings.web.port
             yield Platform(
@@ -110,13 +112,14 @@ def _environment(settings: Settings) -> dict[str, str]:
         "EM_WEB__PORT": str(settings.web.port),
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "DAGSTER_DISABLE_TELEMETRY": "1",
-        "PYTHONUNBUFFERED": "1",
+        "PYTHONUNBUFFERED": "1",  # `ready` lines are read from the logs as they come
     }
 
 
 def _prepare_dagster(home: Path) -> Path:
     """Put dagster.yaml and workspace.yaml in place; gives the latter."""
     folder = home / "dagster"
+    # Replaced at each start, so that a new version of the platform brings its limits.
     instance = folder / "dagster.yaml"
     if not instance.is_file() or _OURS in instance.read_text(encoding="utf-8")[:200]:
         write_bytes(instance, _shipped("dagster.yaml").read_bytes())

@@ -1,8 +1,8 @@
 """The runs of a running platform: started and followed over Dagster's GraphQL."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import requests
 
@@ -33,7 +33,18 @@ query($id: ID!) {
 }"""
 
 _WILL_RETRY = {"key": "dagster/will_retry", "value": "true"}
+ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 _ACTIVE = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "MANAGED")
+
+
+class _Run(TypedDict):
+    """What `_RUNS` asks of a run."""
+
+    runId: str
+    status: str
+    startTime: float | None
+    endTime: float | None
+    tags: list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +72,36 @@ class PartitionRuns:
     @property
     def is_over(self) -> bool:
         """Whether nothing more will happen by itself."""
-        return self.status in ("SUCCESS", "FAILURE", "CANCELED")
+        return self.status in ENDED
 
     @property
     def is_good(self) -> bool:
         """Whether all steps succeeded and no check of severity ERROR failed."""
         wrong = [c for c in self.checks.values() if c.is_error and not c.passed]
         return self.status == "SUCCESS" and not wrong
+
+
+PATIENCE_S = 600.0
+"""How long a demo waits for its next line. On a busy machine Dagster starts a run again
+that is not up within 60 s, up to five times (`dagster.yaml`)."""
+
+
+def progress(name: str, before: PartitionRuns, now: PartitionRuns) -> Iterator[str]:
+    """Lines on what has happened to a partition since `before`."""
+    # Queued and starting are left out: they come within a second of each other.
+    if now.status != before.status and now.status in ("STARTED", *ENDED):
+        yield f"{name}: run {now.status.lower()}"
+    for asset in now.assets[len(before.assets) :]:
+        yield f"{name}:   {asset.rpartition('/')[2]}"
+    for failure in now.failures[len(before.failures) :]:
+        yield f"{name}:   {failure}"
+
+
+def complaints(runs: PartitionRuns) -> Iterator[str]:
+    """A line for each check that did not pass."""
+    for check in runs.checks.values():
+        if not check.passed:
+            yield f"{'ERROR' if check.is_error else 'warning'}: {check.sentence}"
 
 
 def montage_runs(url: str, key: str) -> PartitionRuns:
@@ -94,7 +128,7 @@ def ingest_runs(
     SourceUnavailable
         The web UI does not answer.
     """
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {item: [] for item in of}
+    found: dict[tuple[str, str], list[_Run]] = {item: [] for item in of}
     for run in _found(url, tags):
         answered = {tag["key"]: tag["value"] for tag in run["tags"]}
         item = answered.get("em/source", ""), answered.get("dagster/partition", "")
@@ -106,18 +140,14 @@ def ingest_runs(
     }
 
 
-def _found(url: str, tags: Mapping[str, str]) -> list[dict[str, Any]]:
+def _found(url: str, tags: Mapping[str, str]) -> list[_Run]:
     """Runs with these tags, the newest first."""
     wanted = [{"key": name, "value": value} for name, value in tags.items()]
-    found: list[dict[str, Any]] = ask(url, _RUNS, tags=wanted)["runsOrError"].get(
-        "results", []
-    )
+    found: list[_Run] = ask(url, _RUNS, tags=wanted)["runsOrError"].get("results", [])
     return found
 
 
-def _together(
-    url: str, found: Sequence[dict[str, Any]], *, last_step: str
-) -> PartitionRuns:
+def _together(url: str, found: Sequence[_Run], *, last_step: str) -> PartitionRuns:
     runs = PartitionRuns()
     if not found:
         return runs
@@ -126,9 +156,9 @@ def _together(
     runs.status = (active or [newest])[0]["status"]
     runs.run_ids = [run["runId"] for run in found]
     runs.seconds = (newest["endTime"] or 0.0) - (newest["startTime"] or 0.0)
-    for run in reversed(found):
+    for run in reversed(found):  # the oldest first: a retry's check counts
         if run["status"] == "QUEUED":
-            continue
+            continue  # it has no events yet
         log = ask(url, _EVENTS, id=run["runId"])["logsForRun"]
         _add_events(runs, log, last_step=last_step)
     # A run that was killed has a successor soon: Dagster's retry of what is not done,
@@ -180,6 +210,7 @@ def _sentence(event: dict[str, Any]) -> str:
     return f"{event['stepKey']}: {answered or error.get('message', 'failed')}".strip()
 
 
+# Where `up` puts the definitions; Dagster names a module's repository so.
 _LOCATION = {
     "repositoryLocationName": "em_platform",
     "repositoryName": "__repository__",

@@ -21,7 +21,7 @@ from em_platform.cli.console_output import ConsoleOutput
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
 
-LOOK_S = 0.5
+LOOK_S = 0.5  # a montage of 16 tiles takes some seconds, a person reads no faster
 
 
 def regions(settings: Settings, count: int, *, first: int = 1) -> list[dict[str, Any]]:
@@ -119,6 +119,7 @@ def _is_given_up(followed: SessionLog, output: ConsoleOutput) -> bool:
     """
     if followed.is_settled or any(run.state == "paused" for run in followed.runs):
         return False
+    # No limit over all: a montage of thousands of tiles may take hours.
     quiet_s, wait = time.monotonic() - followed.quiet_since_s, followed.waits_for()
     if quiet_s <= wait.limit_s:
         return False

@@ -180,7 +180,8 @@ class AcquisitionSettings(Model):
 
     `frame_px` is the edge of the camera's frames until the camera publishes it, and
     `rotation_deg` its rotation against the stage until it is calibrated. Empty means
-    those of the simulated camera where devices are `simulated`, else 4096 and 0.
+    `simulation.tile_px` and `simulation.rotation_deg` where devices are `simulated` or
+    these are set, as older configurations of real microscopes do; else 4096 and 0.
     """
 
     microscope: str = "sim"
@@ -211,11 +212,13 @@ class AcquisitionSettings(Model):
         """Edge of the camera's frames, as long as it has not published it."""
         if self.frame_px is not None:
             return self.frame_px
-        return self.simulation.tile_px if self.simulated else _USUAL_FRAME_PX
+        if self.simulated or "tile_px" in self.simulation.model_fields_set:
+            return self.simulation.tile_px
+        return _USUAL_FRAME_PX
 
     @property
     def expected_rotation_deg(self) -> float:
         """The camera's rotation against the stage, as long as none is calibrated."""
         if self.rotation_deg is not None:
             return self.rotation_deg
-        return self.simulation.rotation_deg if self.simulated else 0.0
+        return self.simulation.rotation_deg  # 0 where nobody has set it

@@ -28,17 +28,18 @@ _REFERENCE = re.compile(
 )
 
 
-def _without_underscore(words: re.Pattern[str]) -> re.Pattern[str]:
-    return re.compile(words.pattern.replace("_", ""), words.flags)
-
-
 class _Words(yaml.SafeLoader):
     """YAML in which `64_0_64_8_8_8` is a crop and not a number, as in YAML 1.2."""
 
 
 _Words.yaml_implicit_resolvers = {
     first: [
-        (tag, _without_underscore(words) if tag.endswith(":int") else words)
+        (
+            tag,
+            re.compile(words.pattern.replace("_", ""), words.flags)
+            if tag.endswith(":int")
+            else words,
+        )
         for tag, words in kinds
     ]
     for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -123,6 +124,7 @@ def of_overrides(overrides: Mapping[str, str], layer_name: str) -> Layer:
 def export(overrides: Mapping[str, str]) -> dict[str, str]:
     """The environment variables that give a child process these overrides."""
     of_overrides(overrides, "command line")
+    # Marked, so that `config` in a child still says that the command line set them.
     names = {FIELDS[tuple(d.split("."))].environment_name: d for d in overrides}
     before = os.environ.get(SET_BY_COMMAND_LINE, "").split()
     variables = {name: overrides[dotted] for name, dotted in names.items()}
@@ -187,7 +189,7 @@ def _parse(text: str, path: fields.KeyPath) -> object:
     try:
         return yaml.load(text, _Words)
     except yaml.YAMLError:
-        return text
+        return text  # the check of the value says better what is wrong
 
 
 def _unknown(path: fields.KeyPath, who: str) -> str:

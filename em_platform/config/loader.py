@@ -85,6 +85,7 @@ def load_layers(
 
     def put(layer: layers.Layer, name: str) -> None:
         for path, value in layer.items():
+            # `field:` without a value gives the default back, where that is not None.
             if value is None and FIELDS[path].default is not None:
                 values.pop(path, None)
                 sources.pop(path, None)
@@ -144,6 +145,7 @@ def _sentences(error: ValidationError, sources: Sources) -> list[str]:
             layer = _layers_below(where, sources)
             sentences.append(f"{layer}: section {'.'.join(where)}: {message}")
             continue
+        # A secret must not get into a log by being wrong.
         found = "the given value" if FIELDS[path].is_secret else repr(problem["input"])
         sentences.append(
             f"{sources.get(path, 'default')}: {'.'.join(where)} = {found}: "

@@ -33,6 +33,7 @@ from em_platform.formats.staging import (
 )
 from em_platform.storage.atomic import put_folder
 from em_platform.storage.guard import check_output
+from em_platform.storage.layout import local_path
 from em_platform.storage.lease import Lease, one_writer
 from em_platform.storage.manifest import (
     BEGUN,
@@ -45,7 +46,6 @@ from em_platform.storage.manifest import (
     crc32_of,
     sealed,
 )
-from em_platform.storage.urls import local_path
 
 
 class ImageOutput:

@@ -28,8 +28,8 @@ from zarr.storage import FsspecStore, LocalStore, WrapperStore
 from em_platform.formats.ome_metadata import AXES
 from em_platform.formats.pyramid import Array, Pool, Pyramid, Region, Shape, Unit, build
 from em_platform.formats.staging import FinishedUnit, Staging, told_plainly
+from em_platform.storage.layout import local_path
 from em_platform.storage.manifest import FileMark, crc32_of
-from em_platform.storage.urls import local_path
 
 _ZARRS = {
     "codec_pipeline.path": "zarrs.ZarrsCodecPipeline",

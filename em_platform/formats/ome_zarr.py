@@ -41,8 +41,8 @@ from em_platform.formats.pyramid import (
 )
 from em_platform.formats.staging import FinishedUnit
 from em_platform.model import Review
+from em_platform.storage.layout import errors_of
 from em_platform.storage.manifest import Product
-from em_platform.storage.urls import errors_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

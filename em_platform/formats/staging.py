@@ -13,8 +13,8 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from em_platform.errors import StorageError
+from em_platform.storage.layout import errors_of, local_path
 from em_platform.storage.manifest import BEGUN, FileMark
-from em_platform.storage.urls import errors_of, local_path
 
 Files = Mapping[str, FileMark]
 

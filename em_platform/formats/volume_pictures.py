@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from em_platform.errors import FormatError
 from em_platform.formats.ome_zarr import Described, describe, open_level
 from em_platform.imaging.contrast import stretch
-from em_platform.storage.urls import errors_of
+from em_platform.storage.layout import errors_of
 
 _PERCENTILES = (0.5, 99.5)
 _BIG_ENOUGH = 0.75  # of the pixels that are shown; more cost bytes and are not seen

@@ -12,6 +12,8 @@ from em_platform.model.ingest import RemoteFile
 
 T = TypeVar("T")
 
+# Both stop a crawl that would not end: a tree of links to itself has no leaves, and
+# each folder costs one request.
 _MOST_FOLDERS = 2000
 _MOST_DEEP = 12
 

@@ -22,12 +22,13 @@ from em_platform.ingest.dvid_instance import (
     DvidVersion,
     Three,
     aligned,
+    blocks_in,
     blocks_of,
+    decoded,
     parse_info,
     parse_version,
     parts,
 )
-from em_platform.ingest.dvid_stream import blocks_in, decoded
 from em_platform.ingest.http_answers import Cut
 from em_platform.ingest.web import Web
 
@@ -39,6 +40,7 @@ _MOST_BLOCK_VOXELS = 256**3
 """Larger streams of blocks make DVID serve one request at a time."""
 _MOST_BLOCKS_NAMED = 64
 """In one address, which then stays below 2000 letters."""
+# A box of up to 3 GiB is unpacked and placed piece by piece, not held twice.
 _PIECE_BYTES = 1 << 20
 _BUSY = "throttled operations"
 """In DVID's words where `throttle` lets others go first (`ThrottledHTTP`)."""
@@ -84,7 +86,7 @@ class Dvid:
     def raw(
         self, instance: DvidInstance, box: Box, *, most_bytes: int = MOST_RAW_BYTES
     ) -> NDArray[Any]:
-        """The voxels of a box, `(z, y, x)`; what nobody has written is background.
+        """The voxels of a box, `(z, y, x)`; what was never written is background.
 
         A box of more than `most_bytes` is asked for in parts that end at blocks.
 
@@ -152,7 +154,7 @@ class Dvid:
     ) -> T:
         """What `take` makes of an answer, asked for again while DVID is just busy.
 
-        Our own workers stand in each other's way, where DVID serves one at a time.
+        Our own workers compete where DVID serves one at a time.
         """
         for _ in range(_TURNS - 1):
             try:

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 S = TypeVar("S")
 
+# A file lock gives no notice when it is free; a download takes seconds or hours.
 _LOOK_AGAIN_S = 0.5
 
 
@@ -40,7 +41,7 @@ def fetch_files(
 ) -> RawItem:
     """Bring all files of an entry below `folder`.
 
-    Each file comes in parts, several at once; a part that has come is noted in the
+    Each file comes in parts, several at once; a finished part is noted in the
     folder's manifest and never asked for again, whenever this ends. A file that is
     whole and untouched costs no request. A second process that fetches the same item
     waits for the first.
@@ -52,7 +53,7 @@ def fetch_files(
     ChecksumError
         A file is not what the source has published; it is set aside as `.bad`.
     StorageError
-        There is no room for it; what has come is kept.
+        There is no room for it; the finished parts are kept.
     ConfigError
         It is larger than `max_gb_per_item`.
     FormatError

@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from em_platform.ingest.local_file import (
     write_at,
     written,
 )
-from em_platform.ingest.manifest import Held, Manifest, Part
+from em_platform.ingest.manifest import Held, Look, Manifest
 from em_platform.ingest.remote_file import (
     Addresses,
     Changed,
@@ -36,6 +36,7 @@ from em_platform.ingest.remote_file import (
     fetch_stream,
     missing_ranges,
     offer_of,
+    published,
 )
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import FetchedFile, RemoteFile
@@ -45,18 +46,6 @@ log = logging.getLogger(__name__)
 
 class Stopped(Exception):
     """Something else went wrong, or the user has had enough."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """A file's size, what of it is still to come, and what of the disk that takes.
-
-    The room for a file that has begun is taken already.
-    """
-
-    size_bytes: int
-    to_come_bytes: int
-    room_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,19 +85,19 @@ class FileFetch:
         self._offer: Offer | None = None
 
     def there(self) -> FetchedFile | None:
-        """The file, where it came whole before and is still as it was; asks nobody."""
+        """The file, where it is complete and unchanged; sends no request."""
         held = self._item.manifest.file(self._name)
         if held is None or held.state != "whole" or not self._path.is_file():
             return None
         found = self._path.stat()
         same = (found.st_size, found.st_mtime_ns) == (held.size_bytes, held.mtime_ns)
-        return _fetched(held) if same and self._still_offered(held) else None
+        return held.fetched() if same and self._still_offered(held) else None
 
     def look(self) -> Look:
-        """What is still to be done; 0 where nobody says a size."""
+        """What is still to be done; 0 where no size is stated."""
         held = self._item.manifest.file(self._name)
         begun = held is not None and held.state == "partial"
-        # Where it began it goes on.
+        # An interrupted file resumes from the address that it began from.
         self._offer = self._addresses.first(held.url if held and begun else "")
         size = self._offer.size_bytes or 0
         if held is None or not self._goes_on(held, self._offer):
@@ -116,7 +105,7 @@ class FileFetch:
         come = covered(self._item.manifest.parts(self._name))
         taken = 0
         if self._partial.exists():
-            taken = self._partial.stat().st_blocks * 512
+            taken = self._partial.stat().st_blocks * 512  # POSIX: blocks of 512 bytes
         return Look(
             size_bytes=size,
             to_come_bytes=size - come,
@@ -136,6 +125,7 @@ class FileFetch:
         raise self._addresses.error()
 
     def _from(self, offer: Offer) -> FetchedFile:
+        # Once more from the start: a file that changes twice is being written.
         for again in (True, False):
             try:
                 return self._whole(offer)
@@ -143,7 +133,7 @@ class FileFetch:
                 if not again:
                     raise SourceUnavailable(
                         f"{self._item.who}: {offer.shown} changed twice while it was "
-                        f"fetched ({change}); wait until nobody writes it, then run "
+                        f"fetched ({change}); wait until it is complete, then run "
                         "again",
                         url=offer.shown,
                         reason=str(change),
@@ -152,7 +142,7 @@ class FileFetch:
                             self._item.who, offer.shown, change)  # fmt: skip
             head = self._item.web.head(offer.url)
             offer = offer_of(offer.url, head, name=self._name)
-            self._item.manifest.begin(self._held(offer))
+            self._item.manifest.begin(offer.held(self._name))
         raise AssertionError  # pragma: no cover
 
     def _whole(self, offer: Offer) -> FetchedFile:
@@ -160,7 +150,12 @@ class FileFetch:
             with self._opened(offer) as descriptor:
                 self._fill(descriptor, offer)
                 parts = self._item.manifest.parts(self._name)
-                digests = self._synced_and_read(descriptor, parts)
+                with ThreadPoolExecutor(1, "sync") as beside:
+                    # The disk writes while the digests are computed.
+                    synced = beside.submit(os.fsync, descriptor)
+                    digests = read_back(descriptor, parts, md5=bool(self._remote.md5))
+                    with written(self._partial, who=self._item.who):
+                        synced.result()
                 size_bytes = covered(parts)
                 if not digests.broken and offer.size_bytes in (None, size_bytes):
                     return self._finish(offer, digests, size_bytes=size_bytes)
@@ -173,15 +168,6 @@ class FileFetch:
             url=str(self._partial),
         )
 
-    def _synced_and_read(self, descriptor: int, parts: Sequence[Part]) -> Digests:
-        """What lies on the disk for good; the disk writes while we count."""
-        with ThreadPoolExecutor(1, "sync") as beside:
-            synced = beside.submit(os.fsync, descriptor)
-            digests = read_back(descriptor, parts, md5=bool(self._remote.md5))
-            with written(self._partial, who=self._item.who):
-                synced.result()
-        return digests
-
     @contextmanager
     def _opened(self, offer: Offer) -> Iterator[int]:
         """The half-written file, as long as it will be, with its finished parts."""
@@ -190,13 +176,13 @@ class FileFetch:
         with written(self._partial, who=self._item.who):
             self._partial.parent.mkdir(parents=True, exist_ok=True)
             if held is not None and self._goes_on(held, offer):
-                manifest.go_on(self._held(offer))
+                manifest.go_on(offer.held(self._name))
                 if not self._partial.exists() and self._path.exists():
                     # Killed after the file was put in place and before that was noted.
                     self._path.rename(self._partial)
             else:
                 self._partial.unlink(missing_ok=True)
-                manifest.begin(self._held(offer))
+                manifest.begin(offer.held(self._name))
             descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             with written(self._partial, who=self._item.who):
@@ -206,7 +192,7 @@ class FileFetch:
             os.close(descriptor)
 
     def _goes_on(self, held: Held, offer: Offer) -> bool:
-        """Whether what has come before is of the same file as what is offered."""
+        """Whether the bytes of before are of the same file as what is offered."""
         if held.state != "partial" or held.size_bytes != offer.size_bytes:
             return False
         parts = self._item.manifest.parts(self._name)
@@ -215,8 +201,8 @@ class FileFetch:
             return False
         if held.url != offer.shown:
             # ETags of two servers cannot be compared.
-            published = self._remote.sha256 or self._remote.md5
-            return bool(published) or held.modified == offer.modified != ""
+            digest = self._remote.sha256 or self._remote.md5
+            return bool(digest) or held.modified == offer.modified != ""
         if held.etag or offer.etag:
             return held.etag == offer.etag
         return held.modified == offer.modified
@@ -232,7 +218,7 @@ class FileFetch:
                     "beginning when that is cut",
                     *(self._item.who, offer.shown),
                 )
-                self._item.manifest.begin(self._held(offer))
+                self._item.manifest.begin(offer.held(self._name))
             else:
                 return
         halt = threading.Event()
@@ -284,12 +270,14 @@ class FileFetch:
     def _finish(
         self, offer: Offer, digests: Digests, *, size_bytes: int
     ) -> FetchedFile:
-        kind, promised = self._published()
+        kind, promised = published(
+            self._remote, verify=self._item.transfer.verify_checksums
+        )
         whole = put_in_place(
             self._partial,
             self._path,
             held=replace(
-                self._held(offer),
+                offer.held(self._name),
                 size_bytes=size_bytes,
                 sha256=digests.sha256,
                 md5=digests.md5,
@@ -299,45 +287,17 @@ class FileFetch:
             manifest=self._item.manifest,
             who=self._item.who,
         )
-        return _fetched(whole)
-
-    def _published(self) -> tuple[str, str]:
-        """What the file is compared by, and what the source has published of that."""
-        if self._item.transfer.verify_checksums:
-            if self._remote.sha256:
-                return "sha256", self._remote.sha256
-            if self._remote.md5:
-                return "md5", self._remote.md5
-        return "length", ""
+        return whole.fetched()
 
     def _still_offered(self, held: Held) -> bool:
         """Whether the entry is still about the file that is held."""
         remote = self._remote
         same_place = held.url == shown(remote.url)
-        kind, promised = self._published()
+        kind, promised = published(
+            self._remote, verify=self._item.transfer.verify_checksums
+        )
         return (
             remote.size_bytes in (None, held.size_bytes)
             and (not same_place or not held.etag or remote.etag in ("", held.etag))
             and promised.lower() in ("", held.md5 if kind == "md5" else held.sha256)
         )
-
-    def _held(self, offer: Offer) -> Held:
-        return Held(
-            name=self._name,
-            url=offer.shown,
-            size_bytes=offer.size_bytes,
-            etag=offer.etag,
-            modified=offer.modified,
-        )
-
-
-def _fetched(held: Held) -> FetchedFile:
-    return FetchedFile(
-        name=held.name,
-        url=held.url,
-        size_bytes=held.size_bytes or 0,
-        sha256=held.sha256,
-        etag=held.etag,
-        modified=held.modified,
-        checked_against=held.checked_against,
-    )

@@ -14,6 +14,7 @@ from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, RemoteArray
 
 _WHO = "flyem"
+# What reading an answer of another shape raises: it is then no such dataset.
 _ODD_ANSWERS = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
@@ -142,7 +143,7 @@ Lengths = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What nobody's API says of a dataset; `uuids` and `bucket` tell that it is it."""
+    """What no API states of a dataset; `uuids` and `bucket` identify it."""
 
     title: str
     page: str
@@ -188,7 +189,7 @@ def known_of(url: str) -> Known | None:
 def entry_of(
     key: str, whole: Whole, *, crop: Crop, voxel_size_nm: Lengths | None
 ) -> Entry:
-    """The entry of a crop; `voxel_size_nm` stands above what the volume states."""
+    """The entry of a crop; `voxel_size_nm` overrides what the volume states."""
     known = known_of(whole.url)
     voxel = voxel_size_nm or whole.voxel_size_nm
     if voxel is None and known is not None:

@@ -59,7 +59,7 @@ def not_served(who: str, response: requests.Response, *, tried: int) -> SourceEr
         return SourceRefused(f"{found}; {cure}", url=url, status=status)
     return SourceUnavailable(
         f"{found} at the last of {tried} tries; wait until the service is well, then "
-        "run again: what has come is kept",
+        "run again: the finished parts are kept",
         url=url,
         status=status,
         tries=tried,
@@ -91,7 +91,7 @@ def broken(who: str, url: str, *, error: Exception, tried: int) -> SourceError:
     else:
         failed = SourceUnavailable(
             f"{who}: {where} did not serve ({reason}) at the last of {tried} tries; "
-            "check the network, then run again: what has come is kept",
+            "check the network, then run again: the finished parts are kept",
             url=where,
             reason=reason,
             tries=tried,

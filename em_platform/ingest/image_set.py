@@ -22,6 +22,7 @@ _KINDS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+# Of MRC2014, without the extended header.
 _MRC_HEADER_BYTES = 1024
 _SUFFIX = re.compile(r"(?:\.[a-z][a-z0-9]{0,4}){1,2}$", re.IGNORECASE)
 _DIGITS = re.compile(r"(\d+)")

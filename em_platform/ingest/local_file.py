@@ -13,6 +13,7 @@ from pathlib import Path
 from em_platform.errors import ChecksumError, StorageError
 from em_platform.ingest.manifest import Held, Manifest, Part
 
+# Disk full, quota used up, or larger than the file system's largest file.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _GB = 1e9
 
@@ -52,7 +53,7 @@ def written(path: Path, *, who: str) -> Iterator[None]:
         raise StorageError(
             f"{who}: {path} could not be written ({error.strerror or error}); {cure} "
             "or name another folder in ingest.transfer.raw_folder, then run again: "
-            "what has come is kept",
+            "the finished parts are kept",
             url=str(path),
         ) from error
 
@@ -66,6 +67,7 @@ def gb(size_bytes: float) -> str:
     return f"{size_bytes / 1e3:.1f} kB"
 
 
+# The digests are fed block by block: a file of any size needs 1 MiB of memory.
 _BLOCK_BYTES = 1 << 20
 
 
@@ -106,6 +108,7 @@ def read_back(descriptor: int, parts: Sequence[Part], *, md5: bool) -> Digests:
     )
 
 
+# What file systems without posix_fallocate answer (posix_fallocate(3)).
 _NOT_HERE = {errno.EOPNOTSUPP, errno.EINVAL}
 
 

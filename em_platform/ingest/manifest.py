@@ -1,10 +1,11 @@
-"""What has come of an item's files, part by part, so that nothing comes twice."""
+"""The parts of an item's files that are here, so that none is fetched twice."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from em_platform.model.ingest import FetchedFile
 from em_platform.storage.journal_file import JournalFile
 
 NAME = "manifest.sqlite"
@@ -55,6 +56,18 @@ class Held:
     checked_against: str = ""
     mtime_ns: int | None = None
 
+    def fetched(self) -> FetchedFile:
+        """The file as the item's record names it."""
+        return FetchedFile(
+            name=self.name,
+            url=self.url,
+            size_bytes=self.size_bytes or 0,
+            sha256=self.sha256,
+            etag=self.etag,
+            modified=self.modified,
+            checked_against=self.checked_against,
+        )
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Part:
@@ -63,6 +76,18 @@ class Part:
     start: int
     stop: int
     crc32: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """A file's size, what of it is still to come, and what of the disk that takes.
+
+    The room for a file that has begun is taken already.
+    """
+
+    size_bytes: int
+    to_come_bytes: int
+    room_bytes: int
 
 
 class Manifest:

@@ -64,6 +64,7 @@ Report = Callable[[SourceEvent], None]
 
 log = logging.getLogger(__name__)
 
+# How often ends of processes and Ctrl-C are looked for while no line arrives.
 _TICK_S = 0.2
 _PATIENCE_S = 20.0
 """How long a source may take to stop and write down where it is."""

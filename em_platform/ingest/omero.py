@@ -23,6 +23,7 @@ _UNITS_NM = {
     "PICOMETER": 1e-3,
 }
 """Units of lengths; PIXEL and REFERENCEFRAME are none."""
+# OMERO's usual page; its `maxLimit` is 500.
 _PAGE = 200
 
 

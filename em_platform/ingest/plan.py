@@ -11,6 +11,7 @@ from em_platform.config import Settings
 from em_platform.config.ingest import Mode, Weight
 from em_platform.ingest.sources import settings_of
 
+# The order of docs/explanations/ingest.md; a source that is not named goes last.
 _LIGHT_ORDER = ("idr", "flyem", "ebi")
 _HEAVY_ORDER = ("openorganelle", "epfl")
 
@@ -129,7 +130,7 @@ def partition_set(source: str) -> str:
 
 
 def job_tags(source: str, settings: Settings) -> dict[str, str]:
-    """What stands on every run of a source, whoever asked for it."""
+    """The tags of every run of a source, from any trigger."""
     own = settings_of(source, settings)
     return {
         PART: INGEST,
@@ -141,7 +142,7 @@ def job_tags(source: str, settings: Settings) -> dict[str, str]:
 
 
 def run_tags(source: str, settings: Settings) -> dict[str, str]:
-    """What stands on a run that a schedule asks for, in the execution mode."""
+    """The tags of a run that a schedule starts, in the execution mode."""
     mode = settings.ingest.mode
     stage = next(
         (

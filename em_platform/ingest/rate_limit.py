@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+# Also where a server asks for hours: the item then fails and says so, and is retried
+# with the next run.
 _MOST_PAUSE_S = 120.0
 
 

@@ -15,15 +15,18 @@ from em_platform.errors import (
     SourceUnavailable,
 )
 from em_platform.ingest.http_answers import Cut, shown
-from em_platform.ingest.manifest import Part
+from em_platform.ingest.manifest import Held, Part
 from em_platform.ingest.web import AS_IT_IS, FileHead, Web
 from em_platform.model.ingest import RemoteFile
 
 Write = Callable[[int, bytes], None]
 """Takes bytes and their place in the file."""
 
+# Each block is one write and one report of progress: far fewer than packets, and
+# small beside a part (ingest.transfer.part_mb).
 _BLOCK_BYTES = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+# Apache serves such files with a Content-Encoding, as if the packing were its own.
 _PACKED_NAMES = (".gz", ".tgz", ".z", ".bz2", ".xz")
 
 
@@ -48,6 +51,16 @@ class Offer:
     def shown(self) -> str:
         """The address without passwords and tokens, for sentences and records."""
         return shown(self.url)
+
+    def held(self, name: str) -> Held:
+        """The record of a file that begins to come from here."""
+        return Held(
+            name=name,
+            url=self.shown,
+            size_bytes=self.size_bytes,
+            etag=self.etag,
+            modified=self.modified,
+        )
 
     @property
     def condition(self) -> str:
@@ -77,10 +90,19 @@ def offer_of(url: str, head: FileHead, *, name: str) -> Offer:
     return Offer(url=url, size_bytes=size, etag=head.etag, modified=head.modified)
 
 
+def published(remote: RemoteFile, *, verify: bool) -> tuple[str, str]:
+    """What a file is compared by, and what the source has published of that."""
+    if verify and remote.sha256:
+        return "sha256", remote.sha256
+    if verify and remote.md5:
+        return "md5", remote.md5
+    return "length", ""
+
+
 def missing_ranges(
     size_bytes: int, parts: Sequence[Part], *, part_bytes: int
 ) -> tuple[tuple[int, int], ...]:
-    """What lies between the parts, cut into pieces of `part_bytes` at most."""
+    """What is between the parts, cut into pieces of `part_bytes` at most."""
     gaps = []
     at = 0
     for start, stop in (*((p.start, p.stop) for p in sorted(parts)), (size_bytes,) * 2):

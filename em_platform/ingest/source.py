@@ -88,7 +88,7 @@ class Described:
 def described(volume: Volume, entry: Entry, *, override: Lengths | None) -> Volume:
     """The volume, with the entry's voxel size and origin where it states none.
 
-    `override` stands above both.
+    `override` overrides both.
     """
     own = volume.info
     known = voxel_size(own.voxel_size_nm, entry.voxel_size_nm)

@@ -196,7 +196,7 @@ def fingerprint(entry: Entry, raw: RawItem, settings: Settings) -> str:
 
 @contextmanager
 def recorded(store: Store, source: str, key: str) -> Iterator[None]:
-    """What goes wrong within the block stands in the item's record before it leaves."""
+    """An error within the block is written to the item's record before it is raised."""
     try:
         yield
     except OutputBusy:  # the record is of the one who writes
@@ -218,14 +218,14 @@ def _note_failure(store: Store, source: str, key: str, error: Exception) -> None
 
 
 def _preview(source: str, key: str, url: str, store: Store) -> str:
-    """Where the picture of the middle sections lies, once it is written."""
+    """The path of the picture of the middle sections, once it is written."""
     picture = mid_sections(url, storage_options=store.options)
     store.write_bytes(layout.preview(source, key), picture)
     return store.url(layout.preview(source, key))
 
 
 def _held_if_written(entry: Entry, store: Store, settings: Settings) -> RawItem | None:
-    """What was fetched, where its volume stands and the source has nothing else now."""
+    """What was fetched, where its volume exists and the source is unchanged."""
     name = layout.ingested(entry.source, entry.key, "raw")
     held = store.read(name, RawItem) if store.exists(name) else None
     if held is None or not is_written(entry, held, store, settings):
@@ -246,7 +246,7 @@ def _is_offered(entry: Entry, raw: RawItem) -> bool:
 
 
 def is_written(entry: Entry, raw: RawItem, store: Store, settings: Settings) -> bool:
-    """Whether the volume of just these voxels stands whole in the store."""
+    """Whether the store has the complete volume of just these voxels."""
     name = layout.ingested(entry.source, entry.key, "volume")
     if not store.exists(name):
         return False

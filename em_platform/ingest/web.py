@@ -34,6 +34,7 @@ Headers = Mapping[str, str]
 AS_IT_IS = {"Accept-Encoding": "identity"}
 """Headers that ask for a body which is not compressed on its way."""
 
+# Servers that know no HEAD answer so (RFC 9110, 15.5.6 and 15.6.2): GET tells the same.
 _NO_HEAD = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 
 
@@ -106,11 +107,6 @@ class Web:
     def json(self, url: str, params: Mapping[str, Any] | None = None) -> Any:
         """The JSON at `url`; FormatError where it is none."""
         return self._parsed(url, self.get(url, params=params))
-
-    def post_json(self, url: str, body: Any) -> Any:
-        """The JSON that answers a JSON `body`."""
-        answer = self.exchange(url, _content, method="POST", body=body)
-        return self._parsed(url, answer)
 
     def text(self, url: str) -> str:
         """The text at `url`, read as UTF-8."""

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _LARGE_BYTES = 2**30
 """A smaller volume is written before a Dask worker has started."""
+# Each report is a line over a pipe to the parent process.
 _REPORT_EVERY_S = 0.2
 
 

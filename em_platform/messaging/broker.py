@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 STATISTICS = "broker.statistics"
 """A topic with what `Broker.statistics` gives, as JSON."""
 
-_STATISTICS_S = 5.0
-_WORK_QUEUE_LIMIT = 100_000
-_LOGIN_S = 10.0
-_START_TIMEOUT_S = 10.0
+_STATISTICS_S = 5.0  # a watcher sees a slow client soon, at next to no traffic
+_WORK_QUEUE_LIMIT = 100_000  # messages of one queue: what waits is in memory only
+_LOGIN_S = 10.0  # a port scan that never logs in does not hold its connection
+_START_TIMEOUT_S = 10.0  # far more than to bind a port, also on a loaded machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +104,7 @@ class Broker:
             clients=counters.clients,
             refused=counters.refused,
             received=counters.received,
+            # of those that have left, and of those that are here
             delivered=counters.delivered + sum(s.queue.delivered for s in sessions),
             dropped=counters.dropped + sum(s.queue.dropped for s in sessions),
             waiting=self._state.exchange.all_waiting()
@@ -124,6 +125,7 @@ class Broker:
         publishing = self._loop.create_task(self._publish_statistics())
         await self._stopping.wait()
         publishing.cancel()
+        # no new clients while the present ones are let go
         server.close()
         await self._disconnect_all()
         log.info("broker: stopped; %s", self.statistics())

@@ -99,6 +99,7 @@ class Bus:
             The broker did not come back in time; the message will not be sent.
         """
         body = fitting(topic, fields).model_dump_json()
+        # the broker would close the connection, and with it all that waits
         if len(body) > self._settings.frame_limit_mb * 1_000_000:
             raise MessageRejected(
                 f"bus: a message for {topic} was not sent: it has {len(body)} bytes, "
@@ -118,6 +119,7 @@ class Bus:
 
         Returns when the broker has taken it: what is sent from now on is received.
         """
+        # before anything is subscribed: an unknown topic leaves nothing half done
         topics = tuple(topics)
         for topic in topics:
             model_of(topic)

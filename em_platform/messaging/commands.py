@@ -15,7 +15,9 @@ from em_platform.messaging.subscriptions import (
     Subscription,
 )
 
-_WRITE_BYTES = 256 * 1024
+_WRITE_BYTES = 256 * 1024  # joined for one write: few system calls, little copying
+# Above it asyncio pauses us: what a client has not read waits in our queue, where the
+# oldest can be dropped, and not in the transport, where nothing can.
 _HIGH_WATER_BYTES = 1024 * 1024
 
 
@@ -95,7 +97,7 @@ class ClientQueue:
         return parts
 
 
-_DEFAULT_PREFETCH = 100
+_DEFAULT_PREFETCH = 100  # unacknowledged messages a consumer gets, so that others share
 _IN_TRANSACTION = frozenset((b"SEND", b"ACK", b"NACK"))
 
 

@@ -18,9 +18,9 @@ from em_platform.messaging.topics import topics
 
 log = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT_S = 5.0
-_CLOSE_TIMEOUT_S = 2.0
-_LISTENING = "listening to "
+_CONNECT_TIMEOUT_S = 5.0  # a broker that is up answers in milliseconds
+_CLOSE_TIMEOUT_S = 2.0  # for the last receipt; a hung broker must not hold a SIGTERM
+_LISTENING = "listening to "  # begins the receipts of subscriptions; others are numbers
 
 # stomp.py reports each failed try with a traceback; the bus logs one sentence.
 logging.getLogger("stomp.py").setLevel(logging.CRITICAL)
@@ -51,6 +51,7 @@ class Connection(Pigeon):  # type: ignore[misc]
             settings.host,
             settings.port,
             logger=_pigeon_log,
+            # they are loaded once for all connections, see topics
             load_topics=False,
             topic_prefix=settings.prefix,
         )
@@ -132,6 +133,7 @@ class Connection(Pigeon):  # type: ignore[misc]
 
     def close(self) -> None:
         """Disconnect after everything sent has been taken; nothing reconnects."""
+        # the usual listener would take the end for a loss
         disconnect = _DisconnectListener()
         self._connection.set_listener("listener", disconnect)
         transport = self._connection.transport
@@ -152,7 +154,7 @@ class Connection(Pigeon):  # type: ignore[misc]
         connection = stomp.Connection12(
             address,
             heartbeats=(period_ms, period_ms),
-            reconnect_attempts_max=1,
+            reconnect_attempts_max=1,  # the link reconnects, and subscribes anew
             timeout=_CONNECT_TIMEOUT_S,
             vhost=settings.vhost or None,
         )
@@ -165,6 +167,7 @@ class Connection(Pigeon):  # type: ignore[misc]
         """Pigeon's hook for a received frame."""
         headers = message_frame.headers
         topic = headers.get("destination", "").removeprefix(self._topic_prefix)
+        # one name, whatever prefix this broker needs
         headers["topic"] = topic
         self._events.message(topic, message_frame.body, headers)
 
@@ -198,6 +201,7 @@ class Connection(Pigeon):  # type: ignore[misc]
 
     def received_message(self, frame: Any) -> None:
         """A message arrived."""
+        # ms, like Pigeon's sent_at
         frame.headers["received_at"] = str(time.time_ns() // 1_000_000)
         self._handle_message(frame)
 

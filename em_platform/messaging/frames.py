@@ -24,8 +24,9 @@ CLIENT_COMMANDS = frozenset(
     )
 )
 _LONGEST_COMMAND = max(map(len, CLIENT_COMMANDS))
-_HEADER_LIMIT_BYTES = 64 * 1024
+_HEADER_LIMIT_BYTES = 64 * 1024  # far more than any client sends; garbage has no end
 _UNESCAPED = {"n": "\n", "c": ":", "\\": "\\", "r": "\r"}
+# STOMP 1.2, "Value Encoding": for the sake of clients of 1.0.
 _NEVER_ESCAPED = frozenset((b"CONNECT", b"STOMP", b"CONNECTED"))
 
 
@@ -57,7 +58,7 @@ class FrameReader:
         self._limit = body_limit_bytes
         self._buffer = bytearray()
         self._head: tuple[bytes, dict[str, str], int] | None = None
-        self._searched = 0
+        self._searched = 0  # bytes without a NUL: a body in parts is searched once
 
     def feed(self, received: bytes) -> None:
         """Add bytes that were received."""
@@ -85,6 +86,7 @@ class FrameReader:
     def _read_head(self) -> tuple[bytes, dict[str, str], int] | None:
         buffer = self._buffer
         start = 0
+        # a frame may be followed by any number of them
         while start < len(buffer) and buffer[start] in b"\r\n":
             start += 1  # heart-beats, and line ends after a frame
         if start:
@@ -131,11 +133,13 @@ class FrameReader:
                 f"content-length is {text[:20]!r}, a number was expected",
                 receipt=receipt,
             )
+        # 20 digits are more than any limit; int() of a million would take seconds
         if int(text[:20]) > self._limit:
             raise self._too_large(f"{text[:20]} bytes", receipt)
         return int(text)
 
     def _read_counted(self, length: int) -> bytes | None:
+        # the NUL behind the body must be there, too
         if len(self._buffer) <= length:
             return None
         if self._buffer[length] != 0:
@@ -182,6 +186,7 @@ def read_headers(head: bytes, *, command: bytes, version: str) -> dict[str, str]
             raise FrameError(f"header line {line[:40]!r} is not name:value")
         if escaped and "\\" in line:
             name, value = unescape(name, version), unescape(value, version)
+        # of a repeated header the first counts (STOMP 1.2)
         if name not in headers:
             headers[name] = value
     return headers
@@ -200,14 +205,12 @@ def write_frame(frame: Frame, version: str) -> bytes:
 def write_head(command: bytes, headers: dict[str, str], version: str) -> bytes:
     """Command and header lines, without the blank line that ends them."""
     pairs = headers.items()
-    if command not in _NEVER_ESCAPED and not _is_plain("".join(map("".join, pairs))):
+    text = "".join(map("".join, pairs))
+    plain = not (":" in text or "\\" in text or "\n" in text or "\r" in text)
+    if command not in _NEVER_ESCAPED and not plain:  # most heads have nothing to escape
         pairs = {escape(k, version): escape(v, version) for k, v in pairs}.items()
     lines = "".join([f"{name}:{value}\n" for name, value in pairs])
     return b"%b\n%b" % (command, lines.encode())
-
-
-def _is_plain(text: str) -> bool:
-    return not (":" in text or "\\" in text or "\n" in text or "\r" in text)
 
 
 def escape(text: str, version: str) -> str:
@@ -246,6 +249,7 @@ def _blank_line(buffer: bytearray) -> tuple[int, int]:
     """Where the header ends and the body starts, (-1, -1) when not yet there."""
     plain = buffer.find(b"\n\n", 0, _HEADER_LIMIT_BYTES)
     until = _HEADER_LIMIT_BYTES if plain < 0 else plain + 1
+    # 1.2 allows CR LF, and both may be mixed
     carriage = buffer.find(b"\n\r\n", 0, until)
     if carriage >= 0:
         return carriage, carriage + 3

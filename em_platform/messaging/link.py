@@ -13,8 +13,8 @@ from em_platform.messaging.mailboxes import TRIES, Inbox, Outbox, Pending
 
 log = logging.getLogger(__name__)
 
-_RETRY_S = 0.25
-_FLUSH_S = 2.0
+_RETRY_S = 0.25  # a broker that was started again is back in use within a tile's time
+_FLUSH_S = 2.0  # for receipts at the end; a dead broker must not hold the process
 
 
 class Link:
@@ -60,6 +60,7 @@ class Link:
             self._keeper.start()
         with self._changed:
             while self._connection is None:
+                # to try again with the same password would be refused again
                 if self._failure is not None and self._failure.facts["refused"]:
                     raise self._failure
                 left_s = None if deadline is None else deadline - time.monotonic()
@@ -117,24 +118,23 @@ class Link:
         if not self._sending.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise self.unavailable("it takes no more messages")
         try:
+            # it was lost while this thread waited for its turn
             if self._connection is not connection:
                 return False
             receipt = str(next(self._receipts))
             headers = connection.headers(topic)
             # Brokers keep the receipt; `sequence` identifies the message for receivers.
             headers |= {"receipt": receipt, "sequence": receipt}
-            return self._hand_over(connection, Pending(receipt, topic, body, headers))
+            pending = Pending(receipt, topic, body, headers)
+            self.outbox.add(pending)
+            if _transmit(connection, pending):
+                return True
+            self.outbox.drop(receipt)
+            self._forget(connection)
+            connection.lost.set()
+            return False
         finally:
             self._sending.release()
-
-    def _hand_over(self, connection: Connection, pending: Pending) -> bool:
-        self.outbox.add(pending)
-        if _transmit(connection, pending):
-            return True
-        self.outbox.drop(pending.receipt)
-        self._forget(connection)
-        connection.lost.set()
-        return False
 
     def _connection_before(self, deadline: float) -> Connection:
         with self._changed:
@@ -171,6 +171,7 @@ class Link:
             connection.open()
         except BrokerUnavailable as error:
             with self._changed:
+                # four tries a second: the same reason is logged once
                 if str(error) != str(self._failure):
                     log.warning("%s", error)
                 self._failure = error
@@ -183,6 +184,7 @@ class Link:
         with self._changed:
             topics = list(self._topics)
         _listen_on(connection, topics)
+        # What is sent now reaches only who has subscribed again already.
         if self.reconnects and connection.lost.wait(self._settle_s):
             return False
         with self._sending:
@@ -192,6 +194,7 @@ class Link:
                 if self._closing.is_set() or connection.lost.is_set():
                     return False
                 self._connection, self._failure = connection, None
+                # subscribed to by another thread while this one restored
                 late = [topic for topic in self._topics if topic not in topics]
                 self._changed.notify_all()
         _listen_on(connection, late)

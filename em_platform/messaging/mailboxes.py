@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from em_platform.errors import MessageRejected
 from em_platform.messaging.topics import model_of, reason
 
-_LIMIT = 5000
+_LIMIT = 5000  # unconfirmed messages: seconds of a fast session, a few MB
 TRIES = 3
 """How often one message is sent before it counts as the broker's refusal."""
 
@@ -89,10 +89,10 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Any, Mapping[str, str]], None]
 
-_KEPT_PER_TOPIC = 256
-_KEPT_BYTES_PER_TOPIC = 16_000_000
-_WAITING_PER_HANDLER = 100_000
-_LOGGED_REASONS = 1000
+_KEPT_PER_TOPIC = 256  # for `wait_for(since=)`: an answer is never so far behind
+_KEPT_BYTES_PER_TOPIC = 16_000_000  # pictures are large: 256 of them would be GB
+_WAITING_PER_HANDLER = 100_000  # a handler that hangs must not eat the memory
+_LOGGED_REASONS = 1000  # each once; garbage with ever new reasons ends here
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,7 @@ class _Kept(deque[Arrival]):
     def keep(self, arrival: Arrival) -> None:
         self.append(arrival)
         self.size += arrival.size
+        # the newest stays, however large it is
         while len(self) > 1 and (
             len(self) > _KEPT_PER_TOPIC or self.size > _KEPT_BYTES_PER_TOPIC
         ):
@@ -188,6 +189,7 @@ class Inbox:
         with self._arrived:
             if since is None:
                 kept = self._kept.get(topic)
+                # without a mark the newest counts: the question may come after it
                 since = kept[-1].number - 1 if kept else self._number
             while True:
                 for arrival in list(self._kept.get(topic, ())):
@@ -225,6 +227,7 @@ def read(topic: str, body: str, headers: Mapping[str, str]) -> BaseModel:
     sender = headers.get("source") or "an unnamed sender"
     theirs, ours = headers.get("version", "unknown"), get_version(model)
     who = f"bus: a message on {topic} from {sender} was dropped"
+    # a newer minor version only adds what may be left out
     if (major := _major(theirs)) is not None and major > (_major(ours) or 0):
         raise MessageRejected(
             f"{who}: its version is {theirs}, at most {ours} can be read; "
@@ -232,6 +235,7 @@ def read(topic: str, body: str, headers: Mapping[str, str]) -> BaseModel:
             topic=topic,
         )
     try:
+        # without a version of the sender the fields decide
         return model.model_validate_json(body)
     except ValidationError as error:
         raise MessageRejected(
@@ -266,17 +270,14 @@ class _Worker(threading.Thread):
 
     def run(self) -> None:
         while (item := self._waiting.get()) is not None:
-            self._handle(*item)
+            try:
+                self._handler(*item)
+            except Exception:  # a handler's fault must not end the messages after it
+                self.failed += 1
+                log.exception("bus: a handler of %s failed on %s", self.name, item[0])
 
     def stop(self) -> None:
         """End after what is waiting; a handler that stops the bus is not waited for."""
         self._waiting.put(None)
         if threading.current_thread() is not self:
-            self.join(timeout=2.0)
-
-    def _handle(self, message: Any, headers: Mapping[str, str]) -> None:
-        try:
-            self._handler(message, headers)
-        except Exception:  # a handler's fault must not end the messages after it
-            self.failed += 1
-            log.exception("bus: a handler of %s failed on %s", self.name, message)
+            self.join(timeout=2.0)  # a handler that hangs must not hold the end

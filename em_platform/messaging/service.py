@@ -14,7 +14,7 @@ from em_platform.messaging.bus import Bus
 
 log = logging.getLogger(__name__)
 
-_CONNECT_STEP_S = 1.0
+_CONNECT_STEP_S = 1.0  # so soon a SIGTERM ends the wait for a broker
 
 
 class Service(Protocol):
@@ -47,7 +47,10 @@ def run_service(
         try:
             report_ready(name)
             while not stop.wait(tick_s):
-                _tick(service)
+                try:
+                    service.tick()
+                except BrokerUnavailable as error:
+                    log.warning("%s", error)
         finally:
             service.close()
 
@@ -83,10 +86,3 @@ def _connect(bus: Bus, stop: threading.Event) -> bool:
             continue
         return True
     return False
-
-
-def _tick(service: Service) -> None:
-    try:
-        service.tick()
-    except BrokerUnavailable as error:
-        log.warning("%s", error)

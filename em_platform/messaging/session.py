@@ -20,8 +20,8 @@ from em_platform.messaging.subscriptions import Exchange
 
 log = logging.getLogger(__name__)
 
-_CLOSE_DELAY_S = 0.5
-_ABORT_DELAY_S = 5.0
+_CLOSE_DELAY_S = 0.5  # closed at once, a reset could overtake the ERROR frame
+_ABORT_DELAY_S = 5.0  # for a client that never reads what is left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,10 @@ class Session(asyncio.Protocol):
         self._name = f"client {host}:{port}"
         self.queue.open(transport, self._loop.time)
         self._state.sessions[self] = None
-        self._call_later(self._state.rules.login_s, self._login_is_late)
+        self._call_later(
+            self._state.rules.login_s,
+            lambda: self._refuse("no whole CONNECT frame came in time", {}),
+        )
 
     def data_received(self, data: bytes) -> None:
         """Bytes arrived."""
@@ -141,6 +144,7 @@ class Session(asyncio.Protocol):
             return
         if frame.command in (b"CONNECT", b"STOMP"):
             raise refusal(frame, "a client connects only once")
+        # its receipt is answered below, then the connection ends
         if frame.command != b"DISCONNECT":
             self._commands.apply(frame)
         if "receipt" in frame.headers:
@@ -213,6 +217,7 @@ class Session(asyncio.Protocol):
         if self._beat_s and unsent_s >= self._beat_s / 2:
             self.queue.beat()
         self._report_drops()
+        # half a period, so that no promise is late by a whole one
         self._timer = self._loop.call_later(step_s, self._beat, step_s)
 
     def _report_drops(self) -> None:
@@ -226,9 +231,6 @@ class Session(asyncio.Protocol):
                 dropped,
                 len(self.queue),
             )
-
-    def _login_is_late(self) -> None:
-        self._refuse("no whole CONNECT frame came in time", {})
 
     def _answer(self, command: bytes, headers: dict[str, str]) -> None:
         self.queue.answer(write_frame(Frame(command, headers), self.version))
@@ -252,6 +254,7 @@ class Session(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        # TLS cannot: it is closed at once
         if transport.can_write_eof():
             transport.write_eof()
         self._call_later(_CLOSE_DELAY_S, self._close)

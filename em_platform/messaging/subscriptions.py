@@ -10,6 +10,7 @@ from em_platform.messaging.frames import escape, write_head
 AUTO, CLIENT, CLIENT_INDIVIDUAL = "auto", "client", "client-individual"
 ACK_MODES = (AUTO, CLIENT, CLIENT_INDIVIDUAL)
 _TOPIC, _QUEUE = "/topic/", "/queue/"
+# Headers that mean something between one client and the broker only.
 _NOT_PASSED_ON = frozenset(
     ("ack", "content-length", "destination", "message-id", "receipt", "redelivered")
 ) | {"subscription", "transaction"}
@@ -35,6 +36,7 @@ class Message:
     headers: dict[str, str]
     body: bytes
     redelivered: bool = False
+    # by version: written once, however many clients get it
     heads: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -133,6 +135,7 @@ class WorkQueue:
     def put_back(self, messages: list[Message]) -> None:
         """Let others have what was handed out and not acknowledged."""
         for message in reversed(messages):
+            # in front and in their order, as if they had never been taken
             message.redelivered = True
             self.waiting.appendleft(message)
 
@@ -170,6 +173,7 @@ class Exchange:
             queue.consumers.remove(subscription)
             self.give_back(subscription, list(subscription.unacked.values()))
             subscription.unacked.clear()
+            # names of queues may be without end, as those of replies are
             if not (queue.waiting or queue.consumers):
                 del self._queues[subscription.destination]
         else:

@@ -1,17 +1,22 @@
 """The words: frozen types that cross a wire or a file."""
 
-from em_platform.model.base import Model
-from em_platform.model.check import Check, Severity
-from em_platform.model.geometry import Box, Shift, Size, VoxelSize
-from em_platform.model.lens import LensModel
+from em_platform.model.base import Box, Model, Shift, Size, VoxelSize
+from em_platform.model.check import (
+    Check,
+    Review,
+    ReviewStatus,
+    Severity,
+    failed_errors,
+    review_of,
+)
 from em_platform.model.montage import (
     Failure,
+    LensModel,
     Montage,
     MontageFit,
     PlannedTile,
     TilePlacement,
 )
-from em_platform.model.review import Review, ReviewStatus, failed_errors, review_of
 from em_platform.model.tile import Tile, TileMatch, TileStats
 from em_platform.model.upload import (
     AcquisitionUpload,

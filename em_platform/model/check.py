@@ -1,5 +1,6 @@
-"""The outcome of one quality rule."""
+"""The outcome of one quality rule, and the verdict that follows from all."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from em_platform.model.base import Model
@@ -22,3 +23,42 @@ class Check(Model):
     value: float | None = None
     limit: float | None = None
     items: tuple[str, ...] = ()
+
+
+class ReviewStatus(StrEnum):
+    """Whether a person must look at a mosaic before it is used."""
+
+    PASSED = "passed"
+    NEEDS_REVIEW = "needs_review"
+
+
+class Review(Model):
+    """The verdict on one montage; `reasons` are the sentences of what failed."""
+
+    status: ReviewStatus
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the mosaic may be used without a further look."""
+        return self.status is ReviewStatus.PASSED
+
+
+def review_of(checks: Iterable[Check]) -> Review:
+    """The verdict that follows from the checks: only those of severity ERROR count.
+
+    The mosaic's mark, the status of the catalog record, the review in TEM DB and the
+    exit status of `em-platform stitch` all come from here, so that they agree.
+    """
+    reasons = tuple(check.sentence for check in failed_errors(checks))
+    status = ReviewStatus.NEEDS_REVIEW if reasons else ReviewStatus.PASSED
+    return Review(status=status, reasons=reasons)
+
+
+def failed_errors(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """The checks of severity ERROR that failed."""
+    return tuple(
+        check
+        for check in checks
+        if not check.passed and check.severity is Severity.ERROR
+    )

@@ -25,9 +25,11 @@ from pydantic import (
 from em_platform.model.base import Model
 
 SCHEMA_VERSION = "3.0"
+# What the core of a record whose volume stands says at least.
 NEEDED_WHEN_COMPLETE = ("volume_shape", "data_type")
-"""What the core of a record whose volume stands says at least."""
+# Values that say nothing; a record leaves their fields out.
 _UNSAID: tuple[Any, ...] = (None, "", (), [], {})
+# RFC 3986 as far as its form shows: a scheme, and no blanks after it.
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]+")
 
 
@@ -43,8 +45,8 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+# The volume stands; one that needs review failed a check, so that a person decides.
 WITH_VOLUME = (Status.COMPLETE, Status.NEEDS_REVIEW)
-"""The volume stands; one that needs review failed a check, so that a person decides."""
 
 
 def is_uri(text: str) -> bool:

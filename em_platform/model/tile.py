@@ -2,8 +2,7 @@
 
 from pydantic import Field
 
-from em_platform.model.base import Model
-from em_platform.model.geometry import Shift, Size
+from em_platform.model.base import Model, Shift, Size
 
 
 class Tile(Model):

@@ -5,12 +5,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from em_platform.model.base import Model
-from em_platform.model.geometry import Size
+from em_platform.model.base import Model, Size
 from em_platform.model.montage import Failure
 
+# Ids that are names of folders and partitions, too.
 SAFE_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""Ids that are names of folders and partitions, too."""
 
 Point = tuple[float, float]
 

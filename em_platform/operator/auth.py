@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 from em_platform.processes.web import is_bearer
 
 COOKIE = "em_operator"
+# Without a password: what the login page is made of, and the check by a supervisor.
 _OPEN = ("/login", "/api/login", "/page/", "/health")
-_SAFE_METHODS = ("GET", "HEAD")
+_SAFE_METHODS = ("GET", "HEAD")  # they change nothing: no origin is asked for
 
+# On every answer: the page runs no script but its own, and in no other's frame.
 _HEADERS = (
     (
         b"content-security-policy",
@@ -44,6 +46,7 @@ class Auth:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Let a request through, or answer it with one sentence."""
+        # start and end of the server's life; it has no web sockets
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -51,6 +54,7 @@ class Auth:
             k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]
         }
         status, sentence = self._refusal(scope, headers)
+        # a person is led to the login, a program gets the sentence
         if status == 401 and scope["path"] == "/":
             await _answer(send, 303, [(b"location", b"/login")], b"")
         elif status:
@@ -62,7 +66,10 @@ class Auth:
 
     def _refusal(self, scope: Any, headers: dict[str, str]) -> tuple[int, str]:
         host = headers.get("host", "")
-        if not self._knows(host):
+        name = name_of(host)
+        by_address = self._may_be_address and _is_address(name)
+        # Against DNS rebinding: only names that are this page's own.
+        if name not in self._names and not by_address:
             return 421, (
                 f"page: it was asked for under the name {host!r}, expected one of "
                 f"{', '.join(sorted(self._names))}; use that, or add the name to "
@@ -75,6 +82,7 @@ class Auth:
                     f"page: a command came from another page, {origin}, expected this "
                     "one; open the operator's page itself"
                 )
+            # a form of another page cannot send JSON without asking first (CORS)
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
                 return 415, (
@@ -85,18 +93,12 @@ class Auth:
             return 0, ""
         return 401, "page: it needs the operator's password; log in at /login"
 
-    def _knows(self, host: str) -> bool:
-        """Against DNS rebinding: only names that are this page's own."""
-        name = name_of(host)
-        if name in self._names:
-            return True
-        return self._may_be_address and _is_address(name)
-
     def _is_let_in(self, headers: dict[str, str]) -> bool:
         if not self._password:
             return True
         if is_bearer(headers.get("authorization"), self._password):
             return True
+        # compared in a time that does not depend on how much of it is right
         shown = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
         return shown is not None and hmac.compare_digest(
             shown.value.encode(), self._cookie.encode()
@@ -119,6 +121,7 @@ def known_names(host: str, names: tuple[str, ...]) -> frozenset[str]:
     """The host names under which the page may be asked for."""
     known = {"localhost", "127.0.0.1", "::1", host.lower(), *map(str.lower, names)}
     if not is_loopback(host):
+        # reached from other computers it goes by this one's names
         known |= {socket.gethostname().lower(), socket.getfqdn().lower()}
     return frozenset(known - {"", "0.0.0.0", "::"})
 

@@ -5,14 +5,9 @@ from typing import Any
 
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.operator.finished import Finished
-from em_platform.operator.modes import (
-    UNFINISHED,
-    in_queue,
-    mode_of,
-    path_of,
-    refusals,
-)
+from em_platform.operator.modes import UNFINISHED, in_queue, mode_of, path_of, refusals
 from em_platform.operator.parts import (
+    Body,
     Journal,
     Parts,
     Pictures,
@@ -26,8 +21,7 @@ from em_platform.operator.parts import (
 )
 from em_platform.operator.tile_map import NewestTile, TileMap
 
-Body = Mapping[str, Any]
-
+# Each is shown with the time of its last status.
 _DEVICES = (
     "camera.status",
     "scope.status",
@@ -55,7 +49,7 @@ class Board:
         self._map_began = 0
         self._qc = QcLight()
         self._newest = NewestTile()
-        self._services: dict[str, dict[str, Any]] = {}
+        self._services: dict[str, dict[str, str | int]] = {}
         self._journal = Journal()
         self._handlers: dict[str, Callable[[Body, float], None]] = {
             "state.current": self._state,
@@ -93,7 +87,11 @@ class Board:
     ) -> None:
         """Note one message at the Unix time `now`."""
         service = headers.get("service") or "an unnamed service"
-        self._note_service(service, headers, now)
+        host, pid = headers.get("hostname", ""), headers.get("pid", "")
+        seen: dict[str, str | int] = {"host": host, "pid": pid, "seen_at": int(now)}
+        if self._services.get(service) != seen:
+            self._services[service] = seen
+            self.parts.put("services", dict(self._services))
         if topic == "qc.status":
             self._qc_status(service, body, now)
             return
@@ -106,21 +104,13 @@ class Board:
 
     def changes(self, since: int) -> dict[str, Any]:
         """What has changed after `since`; all where `since` is 0 or of another map."""
+        # A page that knows another map, or none, gets all tiles of this one.
         anew = since < self._map_began or since == 0
-        tiles = self.map.since(0 if anew else since)
-        found: dict[str, Any] = {"version": self.parts.version}
-        found["parts"] = self.parts.since(since)
-        if tiles or anew:
-            total = (self.parts.get("montage") or {}).get("total_tiles", 0)
-            rows, columns = self.map.size(total)
-            found["map"] = {
-                "anew": anew,
-                "montage_id": self.map.montage_id,
-                "acquisition_id": self.map.acquisition_id,
-                "rows": rows,
-                "columns": columns,
-                "tiles": tiles,
-            }
+        parts, version = self.parts.since(since), self.parts.version
+        found: dict[str, Any] = {"version": version, "parts": parts}
+        total = (self.parts.get("montage") or {}).get("total_tiles", 0)
+        if shown := self.map.shown(since, anew=anew, total=total):
+            found["map"] = shown
         return found
 
     def show_map(self, tile_map: TileMap) -> None:
@@ -139,15 +129,6 @@ class Board:
         """Why the action makes no sense now; empty where it does."""
         return str(self.parts.get("actions").get(action, ""))
 
-    def _note_service(
-        self, service: str, headers: Mapping[str, str], now: float
-    ) -> None:
-        pid = headers.get("pid", "")
-        entry = {"host": headers.get("hostname", ""), "pid": pid, "seen_at": int(now)}
-        if self._services.get(service) != entry:
-            self._services[service] = entry
-            self.parts.put("services", dict(self._services))
-
     def _dated(self, name: str, body: Body, now: float) -> None:
         self.parts.put(name, {**body, "seen_at": round(now, 1)})
 
@@ -156,6 +137,7 @@ class Board:
             before = (self.parts.get(topic) or {}).get("error", "")
             error = body.get("error") or ""
             self._dated(topic, body, now)
+            # a device repeats its error with each status: one line is enough
             if error and error != before:
                 self.log("error", f"{topic.removesuffix('.status')}: {error}", now)
 
@@ -193,50 +175,39 @@ class Board:
         if state == "started" and (not same or before.get("state") in _OVER):
             self.show_map(TileMap(montage_id))
         self._dated("montage", body, now)
-        if not same or before.get("state") != state:
-            self._log_montage(body, before if same else {}, now)
+        was = before.get("state") if same else None
+        # The first tile of a montage is no news of its own.
+        if state != was and (was, state) != ("started", "in_progress"):
+            self.log("error" if state == "error" else "montage", of_montage(body), now)
+            is_shown = self.map.acquisition_id and self.map.montage_id == montage_id
+            if state in ("cancelled", "error") and is_shown:
+                self.finished.ended(
+                    self.map.acquisition_id,
+                    montage_id=montage_id,
+                    tiles=body.get("current_tile") or len(self.map.tiles),
+                    outcome=state,
+                    reason=body.get("error_message") or "",
+                    now=now,
+                )
+                self.show_finished()
         self._update_actions()
 
-    def _log_montage(self, body: Body, before: Body, now: float) -> None:
-        state, montage_id = body["state"], body["montage_id"]
-        if state == "in_progress" and before.get("state") == "started":
-            return
-        self.log("error" if state == "error" else "montage", of_montage(body), now)
-        is_shown = self.map.acquisition_id and self.map.montage_id == montage_id
-        if state in ("cancelled", "error") and is_shown:
-            self.finished.ended(
-                self.map.acquisition_id,
-                montage_id=montage_id,
-                tiles=body.get("current_tile") or len(self.map.tiles),
-                outcome=state,
-                reason=body.get("error_message") or "",
-                now=now,
-            )
-            self.show_finished()
-
     def _complete(self, body: Body, now: float) -> None:
-        self.finished.ended(
-            body["acquisition_id"],
-            montage_id=body["montage_id"],
-            tiles=len(body["tiles"]),
-            outcome="completed",
-            reason="",
-            now=now,
-        )
+        self.finished.completed(body, now)
         self.show_finished()
 
     def _minimaps(self, body: Body, now: float) -> None:
         """Show the fitted montage; its focus is shown by the map of the tiles."""
         version = self.parts.bump()
+        # its address holds the version, so that the browser loads it anew
         image = self.pictures.put("minimap", body["montage"]["image"]) and version
-        shown = {"montage_id": body["montage_id"], "image": image}
-        self._dated("minimaps", shown, now)
+        self._dated("minimaps", {"montage_id": body["montage_id"], "image": image}, now)
 
     def _roi_status(self, body: Body, now: float) -> None:
-        if body.get("error_message"):
-            text = of_region(body)
-            if not self._journal.ends_with(text):
-                self.log("error", text, now)
+        text = of_region(body) if body.get("error_message") else ""
+        # roi.status is repeated while the region has failed
+        if text and not self._journal.ends_with(text):
+            self.log("error", text, now)
 
     def _queue(self, body: Body, now: float) -> None:
         self._dated("queue", body, now)
@@ -246,6 +217,7 @@ class Board:
         wanted = [word for word, is_set in body.items() if is_set]
         if not wanted:
             return
+        # the coordinator forgets its stops then, and so does the light
         if {"start", "resume", "retry"} & set(wanted):
             self._qc.start_anew()
             self.parts.put("qc", self._qc.shown())
@@ -317,9 +289,11 @@ class Board:
         before = self.map.tiles.get((body["row"], body["column"]))
         was = before.passed if before else None
         self.map.judged(body, self.parts.bump())
+        # the verdict may come once more, with more of its reasons
         if not body["passed"] and was is not False:
             self.log("tile", of_tile(body), now)
 
     def _lens(self, body: Body, now: float) -> None:
+        # the coefficients are long, and no page shows them
         self._dated("lens", {k: v for k, v in body.items() if k != "transform"}, now)
         self.log("montage", of_lens(body), now)

@@ -82,6 +82,7 @@ def create_fields(
         )
     else:
         fields = _by_size(form)
+    # for the coordinator none would mean the next
     position = pending if form.queue_position is None else form.queue_position
     return {
         **fields,
@@ -179,6 +180,7 @@ def run_routes(shared: SharedBoard) -> APIRouter:
 
     @routes.post("/stop")
     def stop(command: StopCommand, request: Request) -> dict[str, str]:
+        # needs no control: whoever sees trouble may stop it
         word = "abort_now" if command.when == "now" else "abort_at_end"
         who = request.client.host if request.client else "unknown"
         shared.log("order", f"Stop {command.when.replace('_', ' ')} pressed at {who}")

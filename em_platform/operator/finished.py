@@ -1,21 +1,44 @@
 """The montages that have ended, and what became of them in Dagster."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
 import requests
 
 from em_platform.errors import SourceUnavailable
+from em_platform.operator.parts import Body
 
-_MOST = 40
+_MOST = 40  # as many as a person looks through; all are in the web UI
+
+
+class Stitching(TypedDict):
+    """What became of one montage in Dagster, in sentences where something failed."""
+
+    run_id: str
+    status: str
+    is_over: bool
+    failed: list[str]
+    warnings: list[str]
+
+
+class Ended(TypedDict):
+    """One acquisition that has ended, as the page lists it."""
+
+    acquisition_id: str
+    montage_id: str
+    tiles: int
+    outcome: str
+    reason: str
+    at: float
+    run: Stitching | None
 
 
 class Finished:
     """By acquisition, the latest last; the oldest are forgotten."""
 
     def __init__(self) -> None:
-        self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._ended: OrderedDict[str, Ended] = OrderedDict()
 
     def ended(
         self,
@@ -29,6 +52,7 @@ class Finished:
     ) -> None:
         """Record the end of one acquisition; a completion is never taken back."""
         before = self._ended.get(acquisition_id)
+        # a cancel that arrives late does not undo what is stitched already
         if before is not None and before["outcome"] == "completed":
             return
         self._ended[acquisition_id] = {
@@ -43,12 +67,23 @@ class Finished:
         while len(self._ended) > _MOST:
             self._ended.popitem(last=False)
 
-    def set_run(self, acquisition_id: str, run: Mapping[str, Any]) -> bool:
+    def completed(self, body: Body, now: float) -> None:
+        """Record the end that a `montage.complete` reports."""
+        self.ended(
+            body["acquisition_id"],
+            montage_id=body["montage_id"],
+            tiles=len(body["tiles"]),
+            outcome="completed",
+            reason="",
+            now=now,
+        )
+
+    def set_run(self, acquisition_id: str, run: Stitching) -> bool:
         """Note Dagster's result; whether that is news."""
         entry = self._ended.get(acquisition_id)
         if entry is None or entry["run"] == run:
             return False
-        self._ended[acquisition_id] = {**entry, "run": dict(run)}
+        self._ended[acquisition_id] = {**entry, "run": run}
         return True
 
     def to_ask(self, most: int) -> list[str]:
@@ -68,14 +103,15 @@ class Finished:
             and (entry["run"] is None or not entry["run"]["is_over"])
         ]
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Ended]:
         """All of them, the latest first."""
         return list(reversed(self._ended.values()))
 
-    def restore(self, kept: Sequence[Mapping[str, Any]]) -> None:
+    def restore(self, kept: Sequence[Ended]) -> None:
         """Take over what `shown` once gave."""
         for entry in reversed(kept):
-            self._ended.setdefault(entry["acquisition_id"], dict(entry))
+            # what a message has brought since is newer
+            self._ended.setdefault(entry["acquisition_id"], entry)
 
 
 STITCHING_JOBS = ("stitch_montages", "stitch_tiles", "__ASSET_JOB")
@@ -108,13 +144,12 @@ query($id: ID!) {
   } } }
 }"""
 
+# Dagster's statuses of a run that is not over.
 _ACTIVE = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "MANAGED"}
-_TIMEOUT_S = 10.0
-
-Body = Mapping[str, Any]
+_TIMEOUT_S = 10.0  # it is asked in a thread of its own, again and again
 
 
-def result_of(url: str, acquisition_id: str) -> dict[str, Any] | None:
+def result_of(url: str, acquisition_id: str) -> Stitching | None:
     """The stitching of one montage; None where it was not begun yet.
 
     It is the newest run that makes the mosaic, of any job that can; with the runs that
@@ -152,6 +187,7 @@ def _stitching(runs: Sequence[Body]) -> list[Body]:
     if at is None:
         return []
     first = runs[at]
+    # a repeat names the first run of its chain
     root = first["rootRunId"] or first["runId"]
     again = [run for run in runs[at + 1 :] if run["rootRunId"] == root]
     return [first, *again]

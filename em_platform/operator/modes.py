@@ -28,6 +28,7 @@ UNFINISHED = ("pending", "active", "paused", "failed")
 """Statuses of an entry of the queue."""
 
 _RUNNING = {"acquiring", "paused", "failed"}
+# Of a preview that does nothing, in pyTEM's words and in those of others.
 _IDLE_STEPS = {"updateimage", "idle", "waiting", "ready", "live"}
 
 
@@ -52,6 +53,7 @@ def mode_of(state: str, montage_state: str = "") -> str:
         return "failed"
     if steps[0].startswith("shutdown"):
         return "shutdown"
+    # a coordinator of another make may pause without a state of its own
     if steps[0].startswith("acqui") or "montage" in steps:
         return "paused" if montage_state == "paused" else "acquiring"
     return "setup"
@@ -66,10 +68,12 @@ def refusals(mode: str, *, to_do: int | None) -> dict[str, str]:
     refused: dict[str, str] = {}
     if mode == "unknown":
         why = "no coordinator has published its state yet"
+        # the two aborts always work: better one too many
         return dict.fromkeys((*RUN[:-2], *SETUP), why)
     now = f"the microscope is in {_SPOKEN[mode]}"
     if mode != "preview":
         refused["start"] = f"{now}, a start needs preview"
+    # None: no queue was published yet, a start may work
     elif to_do == 0:
         refused["start"] = "the queue is empty; add a region first"
     if mode != "acquiring":

@@ -5,7 +5,10 @@ import binascii
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
+
+Body = Mapping[str, Any]
+"""The fields of a message, as JSON has them."""
 
 
 class Parts:
@@ -23,6 +26,7 @@ class Parts:
 
     def put(self, name: str, value: Any) -> None:
         """Set one part; the same value again is no change."""
+        # devices repeat themselves each second; nothing goes to the browsers then
         if name in self._values and self._values[name] == value:
             return
         self._values[name] = value
@@ -37,7 +41,7 @@ class Parts:
         return {n: self._values[n] for n, v in self._changed.items() if v > version}
 
 
-_MOST_BYTES = 128_000_000
+_MOST_BYTES = 128_000_000  # of pictures in memory: a T1 montage's minis and more
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Pictures:
         self.drop(name)
         self._held[name] = picture
         self._size += len(picture.content)
+        # the newest stays, however large it is
         while self._size > self._most_bytes and len(self._held) > 1:
             _, oldest = self._held.popitem(last=False)
             self._size -= len(oldest.content)
@@ -89,6 +94,7 @@ def decoded(text: str) -> Picture | None:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
+        # not strict: some senders break the lines
         content = base64.b64decode(text, validate=False)
     except (binascii.Error, ValueError):
         return None
@@ -159,7 +165,7 @@ class QcLight:
         }
 
 
-_REMEMBERED = 60
+_REMEMBERED = 60  # lines; they are sent whole with each new one
 _STATES = {
     "started": "has started",
     "in_progress": "continues",
@@ -171,27 +177,35 @@ _STATES = {
 }
 _VERDICTS = {"GOOD": "good", "STOP_AT_END": "stop at end", "STOP_NOW": "stop now"}
 
-Body = Mapping[str, Any]
+
+class Line(TypedDict):
+    """One line of the journal; `at` is a Unix time."""
+
+    number: int
+    at: float
+    kind: str
+    text: str
 
 
 class Journal:
     """The latest lines; each has a number, a time and a kind."""
 
     def __init__(self) -> None:
-        self._lines: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
+        self._lines: deque[Line] = deque(maxlen=_REMEMBERED)
         self._number = 0
 
     def add(self, kind: str, text: str, now: float) -> None:
         """Write a line at the Unix time `now`."""
         self._number += 1
-        line = {"number": self._number, "at": now, "kind": kind, "text": text}
-        self._lines.append(line)
+        self._lines.append(
+            {"number": self._number, "at": now, "kind": kind, "text": text}
+        )
 
     def ends_with(self, text: str) -> bool:
         """Whether the last line is that text."""
         return bool(self._lines) and self._lines[-1]["text"] == text
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Line]:
         """All lines, the latest last."""
         return list(self._lines)
 

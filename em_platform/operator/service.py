@@ -27,10 +27,10 @@ from em_platform.processes.web import serve, token_of
 
 log = logging.getLogger(__name__)
 
-_SEND_TIMEOUT_S = 3.0
-_LOOK_S = 0.5
-_KEEP_S = 5.0
-_RESULTS_S = 5.0
+_SEND_TIMEOUT_S = 3.0  # an operator waits no longer to learn that a stop failed
+_LOOK_S = 0.5  # so soon the page shows that the broker is gone
+_KEEP_S = 5.0  # of what is shown a crash may lose so much; each write is a whole file
+_RESULTS_S = 5.0  # stitching takes minutes: soon enough, and light on the web UI
 _ASKED = 5  # montages, each time
 
 
@@ -38,6 +38,7 @@ def serve_page(settings: Settings, *, name: str) -> None:
     """Serve the page until SIGTERM; without a broker it shows so and waits for one."""
     chosen = settings.acquisition.operator
     password = chosen.token.get_secret_value()
+    # alone on this computer all are admitted; else there is always a password
     if not is_loopback(chosen.host):
         password = token_of(settings.home, "operator", password)
     with Bus(settings.broker, name, send_timeout_s=_SEND_TIMEOUT_S) as bus:
@@ -80,7 +81,7 @@ class Keeper:
         """End the threads, and write down what is shown."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join(timeout=15.0)
+            thread.join(timeout=15.0)  # longer than a request to the web UI lasts
         keep_or_complain(self._shared, self._memory)
 
     def _start(
@@ -111,6 +112,7 @@ class Keeper:
         self._shared.control.expire()
         with self._shared.locked() as board:
             montage = board.parts.get("montage") or {}
+            # the page was started in the middle of a montage
             if montage.get("state") in ("started", "in_progress") and (
                 not board.map.montage_id
             ):
@@ -121,6 +123,7 @@ class Keeper:
                 self._bus.reconnects,
             )
             version = board.parts.version
+        # another montage, or messages missed while the broker was away
         if shown != self._filled:
             fill_map(self._shared, self._frames)
             self._filled = shown

@@ -53,6 +53,7 @@ class Control:
                     holder=self._holder,
                 )
             former, self._holder = self._holder, name
+            # a new one: the former holder's page can command no more
             self._token = secrets.token_urlsafe(24)
             self._since = self._seen_at = self._clock()
             self._changed(
@@ -76,6 +77,7 @@ class Control:
                 raise ControlRefused(
                     "control: it is free, and this needs it; take control first"
                 )
+            # in a time that does not depend on how much of it is right
             if not hmac.compare_digest(token.encode(), self._token.encode()):
                 raise ControlRefused(
                     f"control: {self._holder} has it, this page has not; take control "
@@ -111,7 +113,7 @@ class Control:
         self._changed(sentence)
 
 
-_CONFIRM_S = 3.0
+_CONFIRM_S = 3.0  # for the broker's receipt; then the page says that it did not come
 
 
 class SharedBoard:

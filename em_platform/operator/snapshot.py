@@ -18,7 +18,7 @@ from em_platform.storage.atomic import write_bytes
 
 log = logging.getLogger(__name__)
 
-_ENDS_SHOWN = 20
+_ENDS_SHOWN = 20  # each is a file to be read before the page is served
 
 
 def restore(board: Board, path: Path) -> None:
@@ -64,11 +64,13 @@ def fill_map(shared: SharedBoard, frames: Path) -> None:
     try:
         folder = montage_folder(frames, montage_id)
         acquisition_id = acquisition_id or _latest_acquisition(folder)
+        # the bodies of tile.raw: written before they are published
         paths = sorted(folder.glob(f"{acquisition_id}_*.json"))
     except (AcquisitionError, OSError):
         return  # an id of another system, or a folder that is not there
     bodies = [_raw(path) for path in paths if path.stem not in known]
     with shared.locked() as board:
+        # the map may have changed while the folder was read
         if board.map.montage_id != montage_id or not acquisition_id:
             return
         if board.map.acquisition_id not in ("", acquisition_id):
@@ -77,6 +79,7 @@ def fill_map(shared: SharedBoard, frames: Path) -> None:
         version = board.parts.bump()
         for body in bodies:
             place = (body["row"], body["column"]) if body else None
+            # what came by message meanwhile is newer
             if body and place not in board.map.tiles:
                 board.map.imaged(body, version)
 
@@ -90,14 +93,7 @@ def find_finished(shared: SharedBoard, frames: Path) -> None:
         try:
             body = json.loads(path.read_bytes())
             with shared.locked() as board:
-                board.finished.ended(
-                    body["acquisition_id"],
-                    montage_id=body["montage_id"],
-                    tiles=len(body["tiles"]),
-                    outcome="completed",
-                    reason="",
-                    now=path.stat().st_mtime,
-                )
+                board.finished.completed(body, path.stat().st_mtime)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("operator: %s is passed over (%s)", path, error)
     with shared.locked() as board:

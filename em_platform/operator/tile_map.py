@@ -4,10 +4,11 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, TypedDict
 
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.messaging.topics import inverted_focus
+from em_platform.operator.parts import Body
 
 Place = tuple[int, int]
 
@@ -15,6 +16,16 @@ _FOCUS = "higher is sharper"
 """Kept with a map: maps of earlier versions have the focus as messages have it."""
 
 _FIGURES = {"min": "minimum", "max": "maximum", "mean": "mean", "std": "std"}
+
+
+class Neighbour(TypedDict, total=False):
+    """What is known of the match with the tile on one side."""
+
+    good: int
+    tried: int
+    dx: float
+    dy: float
+    distance: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,7 +47,7 @@ class TileMark:
     focus: float | None = None
     good: int | None = None
     tried: int | None = None
-    neighbours: dict[str, dict[str, Any]] = field(default_factory=dict)
+    neighbours: dict[str, Neighbour] = field(default_factory=dict)
     passed: bool | None = None
     faults: list[dict[str, Any]] = field(default_factory=list)
     mini: int = 0
@@ -53,6 +64,7 @@ class TileMark:
         """What the map needs: row, column, focus, quality, verdict, mini."""
         verdict = None if self.passed is None else int(self.passed)
         focus = None if self.focus is None else round(self.focus, 4)
+        # 3 and 4 digits: more would only make the messages longer
         quality = None if self.quality is None else round(self.quality, 3)
         return [self.row, self.column, focus, quality, verdict, self.mini]
 
@@ -76,23 +88,24 @@ class TileMap:
         self.acquisition_id = acquisition_id
         self.tiles: dict[Place, TileMark] = {}
 
-    def imaged(self, body: Mapping[str, Any], version: int) -> None:
+    def imaged(self, body: Body, version: int) -> None:
         """A frame was saved."""
         mark = self._mark(body, version)
         if body.get("stage_position"):
             x, y = body["stage_position"]
             mark.stage_nm = (x, y)
 
-    def measured(self, body: Mapping[str, Any], version: int) -> None:
+    def measured(self, body: Body, version: int) -> None:
         """Minimum, maximum, mean, deviation or focus has come."""
         mark = self._mark(body, version)
         for word, attribute in _FIGURES.items():
             if word in body:
                 setattr(mark, attribute, body[word])
+        # not a number of a frame without texture
         if "focus" in body and math.isfinite(body["focus"]):
             mark.focus = inverted_focus(body["focus"])
 
-    def searched(self, body: Mapping[str, Any], version: int) -> None:
+    def searched(self, body: Body, version: int) -> None:
         """Templates were sought in the neighbours."""
         mark = self._mark(body, version)
         each = [match for group in body["matches"] for match in group["matches"]]
@@ -101,24 +114,24 @@ class TileMap:
         for group in body["matches"]:
             good = sum(1 for match in group["matches"] if match["good"])
             mark.neighbours.setdefault(group["position"], {}).update(
-                good=good, tried=len(group["matches"])
+                {"good": good, "tried": len(group["matches"])}
             )
 
-    def matched(self, body: Mapping[str, Any], version: int) -> None:
+    def matched(self, body: Body, version: int) -> None:
         """The shift against each neighbour was measured."""
         mark = self._mark(body, version)
         for match in body["matches"]:
             mark.neighbours.setdefault(match["position"], {}).update(
-                dx=match["dX"], dy=match["dY"], distance=match["distance"]
+                {"dx": match["dX"], "dy": match["dY"], "distance": match["distance"]}
             )
 
-    def judged(self, body: Mapping[str, Any], version: int) -> None:
+    def judged(self, body: Body, version: int) -> None:
         """QC has judged the tile."""
         mark = self._mark(body, version)
         mark.passed = body["passed"]
         mark.faults = list(body.get("faults") or ())
 
-    def pictured(self, body: Mapping[str, Any], version: int) -> None:
+    def pictured(self, body: Body, version: int) -> None:
         """A small picture of the tile is there."""
         self._mark(body, version).mini = version
 
@@ -133,6 +146,21 @@ class TileMap:
         if columns and rows > 1:  # the first row is whole
             rows = max(rows, math.ceil(total / columns))
         return rows, columns
+
+    def shown(self, since: int, *, anew: bool, total: int) -> dict[str, Any] | None:
+        """What a page draws: the tiles after `since`, or all; None for no news."""
+        tiles = self.since(0 if anew else since)
+        if not tiles and not anew:
+            return None
+        rows, columns = self.size(total)
+        return {
+            "anew": anew,
+            "montage_id": self.montage_id,
+            "acquisition_id": self.acquisition_id,
+            "rows": rows,
+            "columns": columns,
+            "tiles": tiles,
+        }
 
     def kept(self) -> dict[str, Any]:
         """All of it as JSON; see `restored`."""
@@ -154,10 +182,11 @@ class TileMap:
             made.tiles[tile.row, tile.column] = tile
         return made
 
-    def _mark(self, body: Mapping[str, Any], version: int) -> TileMark:
+    def _mark(self, body: Body, version: int) -> TileMark:
         place = (body["row"], body["column"])
         mark = self.tiles.get(place)
         if mark is None or mark.tile_id != body["tile_id"]:
+            # a frame imaged again has a higher number
             superseded = mark is not None and (
                 retry_of(body["tile_id"]) < retry_of(mark.tile_id)
             )
@@ -169,7 +198,7 @@ class TileMap:
         return mark
 
 
-_REMEMBERED = 64
+_REMEMBERED = 64  # frames that may be in work: several for each pipeline process
 _WORDS = ("min", "max", "mean", "std", "focus", "hist")
 
 
@@ -183,14 +212,14 @@ class NewestTile:
         self._saved = 0
         self._tile: dict[str, Any] = {}
 
-    def saved(self, body: Mapping[str, Any]) -> None:
+    def saved(self, body: Body) -> None:
         """A frame was saved; pipelines may finish the frames in another order."""
         self._saved += 1
         self._order[body["tile_id"]] = self._saved
         while len(self._order) > _REMEMBERED:
             self._order.popitem(last=False)
 
-    def measured(self, body: Mapping[str, Any]) -> bool:
+    def measured(self, body: Body) -> bool:
         """Take over the figures that the message holds; whether they are news."""
         found = {word: body[word] for word in _WORDS if word in body}
         if not found or not self._goes_on_to(body):
@@ -200,7 +229,7 @@ class NewestTile:
         self._tile.update(found)
         return True
 
-    def pictured(self, body: Mapping[str, Any]) -> bool:
+    def pictured(self, body: Body) -> bool:
         """Whether the picture in the message is to be shown."""
         return self._goes_on_to(body)
 
@@ -208,7 +237,7 @@ class NewestTile:
         """All that is known of it."""
         return {**self._tile, "preview": self.preview, "preview_of": self.preview_of}
 
-    def _goes_on_to(self, body: Mapping[str, Any]) -> bool:
+    def _goes_on_to(self, body: Body) -> bool:
         tile_id = body["tile_id"]
         present = self._tile.get("tile_id")
         if tile_id == present:

@@ -17,6 +17,7 @@ _TEXT = "%(asctime)s %(levelname)s %(message)s"
 _CHATTY = ("httpx", "httpcore", "stomp", "transitions", "urllib3", "alembic", "asyncio")
 """Libraries that log an event of their own for each of ours; only warnings of them."""
 
+# What every record has; anything else came by `extra` and belongs in the line.
 _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
     "asctime",
@@ -49,6 +50,7 @@ class JsonFormatter(logging.Formatter):
         line |= {k: extra[k] for k in extra if k not in _ORDINARY and k not in line}
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = self.formatException(record.exc_info)
+        # default=str: a line with a path or an array in it is better than none.
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
@@ -76,6 +78,7 @@ def setup_logging(service: str, settings: Settings) -> None:
         loki = LokiHandler.of(chosen, service=service)
         loki.setFormatter(JsonFormatter(service))
         handlers.append(loki)
+    # Without force nothing is set where a library has put a handler there before.
     logging.basicConfig(level=chosen.level, handlers=handlers, force=True)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 _PATH = "/loki/api/v1/push"
 _KEPT = 10_000  # lines while Loki is away; older ones are lost
-_BATCH = 500
-_PAUSES_S = (1.0, 2.0, 5.0, 15.0, 30.0)
+_BATCH = 500  # lines a request: far below the 4 MB that Loki takes by default
+_PAUSES_S = (1.0, 2.0, 5.0, 15.0, 30.0)  # spares a Loki that just restarts
 _TIMEOUT_S = (3.0, 10.0)  # to connect, to be answered
-_AT_END_S = 2.0
+_AT_END_S = 2.0  # within the 8 s that the supervisor gives a child to end
 _LISTENED_FOR_S = 0.25  # so long a line waits for others to be sent with it
 _OWN = (__name__, "urllib3", "requests")
 """Loggers whose lines would beget others if they were sent."""
@@ -54,6 +54,7 @@ class LokiHandler(logging.Handler):
         self._ending = False
         self._lost = 0
         self._away = False
+        # A daemon: a Loki that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._post_all, name="loki", daemon=True)
         self._thread.start()
 
@@ -88,6 +89,7 @@ class LokiHandler(logging.Handler):
         }
         line = (tuple(labels.items()), str(int(record.created * 1e9)), text)
         with self._news:
+            # The oldest goes: what is logged during an outage explains the outage.
             if len(self._waiting) >= _KEPT:
                 self._waiting.popleft()
                 self._lost += 1
@@ -110,10 +112,16 @@ class LokiHandler(logging.Handler):
                 if self._post(session, batch):
                     failures = 0
                     continue
-                self._put_back(batch)
+                # To the front, so that lines are sent in their order of time.
+                with self._news:
+                    excess = max(len(batch) + len(self._waiting) - _KEPT, 0)
+                    self._waiting.extendleft(reversed(batch[excess:]))
+                    self._lost += excess
                 if self._ending:
-                    return
-                self._pause(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
+                    return  # one try at the end; the lines are in the local log too
+                pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
+                with self._news:
+                    self._news.wait_for(lambda: self._ending, timeout=pause_s)
                 failures += 1
 
     def _next_batch(self) -> list[_Line]:
@@ -126,16 +134,6 @@ class LokiHandler(logging.Handler):
         with self._news:
             count = min(len(self._waiting), _BATCH)
             return [self._waiting.popleft() for _ in range(count)]
-
-    def _put_back(self, batch: list[_Line]) -> None:
-        with self._news:
-            room = _KEPT - len(self._waiting)
-            self._waiting.extendleft(reversed(batch[max(len(batch) - room, 0) :]))
-            self._lost += max(len(batch) - room, 0)
-
-    def _pause(self, seconds: float) -> None:
-        with self._news:
-            self._news.wait_for(lambda: self._ending, timeout=seconds)
 
     def _post(self, session: requests.Session, batch: list[_Line]) -> bool:
         """Whether these lines need not be sent again."""
@@ -158,7 +156,9 @@ class LokiHandler(logging.Handler):
         if not answer.ok:
             self._tell_away(f"answers with status {answer.status_code}")
             return False
-        self._tell_back()
+        if self._away:
+            log.warning("logs: Loki is back; %d lines were lost there", self._lost)
+        self._away, self._lost = False, 0
         return True
 
     def _tell_away(self, how: str) -> None:
@@ -170,11 +170,6 @@ class LokiHandler(logging.Handler):
                 *(self._url, how, _KEPT),
             )
         self._away = True
-
-    def _tell_back(self) -> None:
-        if self._away:
-            log.warning("logs: Loki is back; %d lines were lost there", self._lost)
-        self._away, self._lost = False, 0
 
 
 def streams(lines: list[_Line]) -> dict[str, list[dict[str, object]]]:

@@ -6,7 +6,9 @@ import socket
 def listens(host: str, port: int) -> bool:
     """Whether something accepts connections at `host:port`."""
     try:
-        socket.create_connection((host, port), timeout=0.5).close()
+        socket.create_connection(
+            (host, port), timeout=0.5
+        ).close()  # on one host: far more than an answer takes
     except OSError:
         return False
     return True

@@ -39,7 +39,7 @@ def end_session(session: str, *, grace_s: float, but: Iterable[int] = ()) -> int
     _each(found, psutil.Process.terminate)
     psutil.wait_procs(found, timeout=grace_s)
     ended = len(found)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10  # a process in the kernel's hands may never end
     # Again and again: a process may have started another while it was looked at.
     while (rest := members(session, but=but)) and time.monotonic() < deadline:
         _each(rest, psutil.Process.kill)
@@ -52,7 +52,7 @@ def _mark(process: psutil.Process) -> str | None:
     try:
         return process.environ().get(SESSION_VARIABLE)
     except (psutil.Error, OSError):
-        return None
+        return None  # it has just ended, or is another user's
 
 
 def _each(
@@ -71,6 +71,7 @@ def watch() -> None:
     The arguments are the session and the number of the parent process, which is spared.
     """
     session, parent = sys.argv[1:3]
+    # It must outlive the signals that end the others, and acts by the pipe alone.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     while os.read(sys.stdin.fileno(), 1024):

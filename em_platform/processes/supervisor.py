@@ -23,16 +23,14 @@ from em_platform.processes.session import SESSION_VARIABLE, end_session, members
 
 log = logging.getLogger(__name__)
 
+# What was killed is back at once; what cannot start does not take a core for itself.
 _BACKOFF_S = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STEADY_S = 60.0
 """A child that lived this long starts again at the first step of the backoff."""
-_TRIES_BEFORE_READY = 3
-_LOG_LIMIT_BYTES = 20_000_000
+_TRIES_BEFORE_READY = 3  # one death may be chance, as of a port not yet given back
+_LOG_LIMIT_BYTES = 20_000_000  # and as much in `.log.1`, for each of some 16 processes
+# A process of its own, since nothing in this one can act after `kill -9`.
 _WATCHDOG = "from em_platform.processes.session import watch; watch()"
-
-
-def _immediately(_: str) -> bool:
-    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +43,7 @@ class Child:
     name: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    ready: Callable[[str], bool] = _immediately
+    ready: Callable[[str], bool] = lambda _: True
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 8.0
 
@@ -164,6 +162,7 @@ class Supervisor:
         for running in self._all():
             if running.process.poll() is not None:
                 self._revive(running)
+            # Not by the child's own logger: Dagster and crashes write here as well.
             elif running.log_path.stat().st_size > _LOG_LIMIT_BYTES:
                 _rotate(running)
 
@@ -180,8 +179,15 @@ class Supervisor:
                 if running.process.poll() is None:
                     running.process.send_signal(running.child.stop_signal)
             for running in group:
-                _wait_or_kill(running)
+                try:
+                    running.process.wait(timeout=running.child.stop_grace_s)
+                except subprocess.TimeoutExpired:
+                    name = running.child.name
+                    log.warning("%s did not stop after its signal; killed", name)
+                    running.process.kill()
+                    running.process.wait()
         self._groups.clear()
+        # Run workers are children of the code server, and may outlive it.
         end_session(self.session, grace_s=5.0)
         _release(self._watchdog)
 
@@ -255,13 +261,14 @@ class Supervisor:
             running.restarts += 1
 
     def _start_watchdog(self) -> subprocess.Popen[bytes]:
+        # Without the mark, else who ends the session would end its watchdog.
         environment = {k: v for k, v in os.environ.items() if k != SESSION_VARIABLE}
         return subprocess.Popen(
             (sys.executable, "-c", _WATCHDOG, self.session, str(os.getpid())),
             env=environment,
-            stdin=subprocess.PIPE,
+            stdin=subprocess.PIPE,  # the kernel closes it when we end, however
             stdout=subprocess.DEVNULL,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C must not end it before the others
         )
 
 
@@ -272,16 +279,8 @@ def _release(watchdog: subprocess.Popen[bytes]) -> None:
     watchdog.wait(timeout=30)
 
 
-def _wait_or_kill(running: _Running) -> None:
-    try:
-        running.process.wait(timeout=running.child.stop_grace_s)
-    except subprocess.TimeoutExpired:
-        log.warning("%s did not stop after its signal; killed", running.child.name)
-        running.process.kill()
-        running.process.wait()
-
-
 def _failed(running: _Running, what: str) -> ToolFailed:
+    # Enough for the end of a traceback, with the sentence of its error.
     last = "\n".join(running.output().splitlines()[-20:])
     return ToolFailed(
         f"{running.child.name}: {what}, a running process was expected; "

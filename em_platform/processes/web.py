@@ -22,7 +22,9 @@ def serve(app: Any, *, name: str, host: str, port: int) -> None:
     ConfigError
         The port is taken.
     """
+    # Bound here and not by uvicorn, which would end the process without our sentence.
     listener = _listen(name, host, port)
+    # 2 s: a page's event stream never ends by itself, and the supervisor kills after 8.
     config = uvicorn.Config(
         app, log_config=None, access_log=False, timeout_graceful_shutdown=2
     )
@@ -73,6 +75,7 @@ def token_of(home: Path, name: str, given: str) -> str:
 def is_bearer(authorization: str | None, token: str) -> bool:
     """Whether an `Authorization` header shows the token."""
     kind, _, shown = (authorization or "").partition(" ")
+    # In constant time, so that the answer's delay tells nothing of the token.
     return kind.lower() == "bearer" and hmac.compare_digest(
         shown.strip().encode(), token.encode()
     )

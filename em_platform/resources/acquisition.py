@@ -1,21 +1,23 @@
-"""The microscope, as assets and sensors see it."""
+"""The microscope and the TEM database, as assets and sensors see them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from em_platform.acquisition.montages.inbox import Inbox, inbox_of
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.recorder.ledger import Ledger
-from em_platform.errors import DeviceError, NoAnswer
-from em_platform.messaging.bus import Bus
 from em_platform.model import Montage
-from em_platform.resources.configuration import Configuration
+from em_platform.resources.storage import Configuration
 from em_platform.storage import store_of
+from em_platform.temdb import register_of
+
+if TYPE_CHECKING:
+    from em_platform.temdb.register import Register
 
 
 class Microscope(dg.ConfigurableResource[Any]):
-    """What the microscope has recorded, and a way to command it.
+    """What the microscope has recorded.
 
     Folders that were dropped into the inbox are montages of a microscope too.
     """
@@ -43,31 +45,12 @@ class Microscope(dg.ConfigurableResource[Any]):
             store = store_of(self.configuration.settings())
             return recorder.montage(acquisition_id, store=store)
 
-    def command_scope(self, *, timeout_s: float = 10.0, **wanted: Any) -> Any:
-        """Change the column; returns the status that shows the requested values.
 
-        The values are those of Pigeon's `scope.command`: focus, mag, screen, ...
+class TemdbResource(dg.ConfigurableResource[Any]):
+    """The TEM database: the one at `temdb.url`, else our own service."""
 
-        Raises
-        ------
-        BrokerUnavailable
-            No broker answers.
-        DeviceError
-            The scope does not show them in time.
-        """
+    configuration: Configuration
 
-        def shows(status: Any) -> bool:
-            return all(getattr(status, name) == value for name, value in wanted.items())
-
-        with Bus(self.configuration.settings().broker, "dagster") as bus:
-            bus.connect(timeout_s)
-            bus.latest("scope.status")  # subscribes before the answer can come
-            since = bus.mark()
-            bus.publish("scope.command", **wanted)
-            try:
-                return bus.wait_for("scope.status", shows, timeout_s, since=since)
-            except NoAnswer as error:
-                raise DeviceError(
-                    f"scope: {wanted} was not reached within {timeout_s:g} s; see that "
-                    "the scope's service runs and that the values are within its range"
-                ) from error
+    def register(self) -> "Register":
+        """TEM DB; whether it answers shows at the first question."""
+        return register_of(self.configuration.settings())

@@ -10,7 +10,7 @@ from pydantic import PrivateAttr
 
 from em_platform.config import DaskSettings
 from em_platform.errors import SourceRefused
-from em_platform.resources.configuration import Configuration
+from em_platform.resources.storage import Configuration
 from em_platform.stitching.compute import Map, dask_map, local_cluster, thread_map
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 B = TypeVar("B")
 
+# A scheduler on the network answers at once; a wrong address never does.
 _CONNECT_S = 10
+# Below it, starting workers (seconds) costs more than they save.
 _SMALL_BYTES = 128 * 2**20
 
 

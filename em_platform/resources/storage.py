@@ -1,13 +1,26 @@
-"""Where results lie, as assets see it."""
+"""The settings, and where results are, as assets and sensors see them."""
 
 from contextlib import ExitStack
 from typing import Any
 
 import dagster as dg
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
-from em_platform.resources.configuration import Configuration
+from em_platform.config import Settings, load_settings
 from em_platform.storage import Store, store_of
+
+
+class Configuration(dg.ConfigurableResource[Any]):
+    """The platform's settings, with a run's own on top.
+
+    `overrides` is the last layer: `stitching.match.search_px` -> `200`.
+    """
+
+    overrides: dict[str, str] = Field(default_factory=dict)
+
+    def settings(self) -> Settings:
+        """All layers merged; ConfigError names the layer of a wrong value."""
+        return load_settings(overrides=self.overrides)
 
 
 class Storage(dg.ConfigurableResource[Any]):

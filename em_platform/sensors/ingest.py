@@ -14,13 +14,14 @@ from em_platform.ingest.plan import SOURCE, WEIGHT, run_tags, waits_for_light
 from em_platform.ingest.sources import SOURCES
 from em_platform.jobs import consolidate_catalog, ingest_jobs
 from em_platform.partitions import items
-from em_platform.resources.configuration import Configuration
-from em_platform.resources.history import runs_under_way, wishes
-from em_platform.resources.ingest import PublicSources
+from em_platform.resources.ingest import PublicSources, runs_under_way, wishes
+from em_platform.resources.storage import Configuration
 
+# Dagster ends a tick after 60 s.
 _TICK_S = 20.0
-"""Dagster ends a tick after 60 s."""
+# Sources publish by the day; being asked more often helps no one.
 _LOOK_AGAIN_S = 600.0
+# Partitions of one tick, which must be short; the others come at the next.
 _MOST_A_TICK = 500
 _ENDED = [
     dg.DagsterRunStatus.SUCCESS,

@@ -12,12 +12,14 @@ _LAST_STEPS = {
     record_datasets.name: "dataset_record",
     **{job.name: f"{source}__record" for source, job in ingest_jobs.items()},
 }
+# Job -> that which makes only its last step; all steps of the others are cheap when
+# they are done already.
 _CHEAP = {stitch_montages.name: record_datasets.name}
-"""Job -> that which makes only its last step; all steps of the others are cheap when
-they are done already."""
 _WHOLE = {record_datasets.name: stitch_montages.name}
 _PATIENCE_S = 60.0
+# Runs that were killed earlier are not started again.
 _LOOK_BACK = timedelta(days=1)
+# Runs of one tick, which must be short.
 _MOST = 100
 
 

@@ -22,8 +22,11 @@ from em_platform.standins.requests_log import Logged, RequestsLog
 
 log = logging.getLogger(__name__)
 
+# A file of gigabytes is sent by pieces; a smaller piece is a call more.
 _PIECE_BYTES = 1 << 20
+# As `http.server` of the standard library.
 _LONGEST_LINE = 1 << 16
+# RFC 9110, 15.3.5 and 15.4.5: they have no body, whatever is asked for.
 _BODILESS = (204, 304)
 
 
@@ -194,7 +197,7 @@ class Conversation(socketserver.StreamRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def _reset(self) -> None:
-        """Break the connection so that the other side notices, and loses nothing."""
+        """Break the connection so that the client notices, after all bytes arrived."""
         self.close_connection = True
         # What it has not read yet would be thrown away with the reset.
         self.server.owner.ended.wait(0.05)

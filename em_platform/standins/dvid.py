@@ -1,7 +1,7 @@
 """A DVID server: volumes by their version, in boxes, planes and blocks.
 
 Speaks as `server/web.go`, `datatype/imageblk` and `datatype/labelmap` of Janelia's DVID
-do, read-only: coordinates are x, y, z; what lies outside of a volume is background; a
+do, read-only: coordinates are x, y, z; what is outside of a volume is background; a
 refusal is 400 with one line of text.
 """
 
@@ -9,11 +9,21 @@ import gzip
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from em_platform.standins.dvid_answers import (
+    Busy,
+    Refused,
+    as_picture,
+    box_of,
+    instance_json,
+    numbers,
+    refuse,
+    repo_json,
+    repos_json,
+    server_json,
+)
 from em_platform.standins.dvid_blocks import (
     BLOCK_PX,
     Instance,
@@ -21,12 +31,6 @@ from em_platform.standins.dvid_blocks import (
     blocks_of,
     framed,
     payload_of,
-)
-from em_platform.standins.dvid_info import (
-    instance_json,
-    repo_json,
-    repos_json,
-    server_json,
 )
 from em_platform.standins.messages import (
     Request,
@@ -36,7 +40,9 @@ from em_platform.standins.messages import (
     as_text,
 )
 
+# Of the public hemibrain grayscale, which the default settings name.
 HEMIBRAIN_UUID = "a89eb3af216a46cdba81204d8f954786"
+# `MaxDataRequest` in DVID's server/server.go; tests set it lower.
 MOST_BYTES = 3 << 30
 _PLANES = {
     "0_1": (0, 1),
@@ -46,14 +52,6 @@ _PLANES = {
     "1_2": (1, 2),
     "yz": (1, 2),
 }
-
-
-class Refused(Exception):
-    """What DVID answers with 400 and its words."""
-
-
-class Busy(Exception):
-    """What DVID answers with 503 and its words."""
 
 
 class Dvid:
@@ -92,7 +90,7 @@ class Dvid:
 
     @contextmanager
     def throttled(self) -> Iterator[None]:
-        """Take one of the places of throttled requests, as somebody else would.
+        """Take one of the places of throttled requests, as another client would.
 
         Raises
         ------
@@ -180,11 +178,11 @@ class Dvid:
         if axes not in ("0_1_2", "xyz"):
             raise Refused("DVID currently supports shapes of only 2 and 3 dimensions")
         with self._place_for(request):
-            corner, shape = _box(size, offset)
+            corner, shape = box_of(size, offset)
             self._check_size(instance, shape)
             voxels = instance.cut(corner, shape)
             if format_text.startswith(("jpg", "jpeg")):
-                return _picture(voxels.reshape(-1, shape[2]), format_text)
+                return as_picture(voxels.reshape(-1, shape[2]), format_text)
             content = voxels.astype(voxels.dtype.newbyteorder("<")).tobytes()
             if instance.is_labels and request.asked("compression") == "gzip":
                 content = gzip.compress(content, 1, mtime=0)
@@ -200,10 +198,10 @@ class Dvid:
         size, offset = box
         edges = [1, 1, 1]
         edges[axes[0]], edges[axes[1]] = size
-        corner, shape = _box(edges, offset)
+        corner, shape = box_of(edges, offset)
         self._check_size(instance, shape)
         voxels = instance.cut(corner, shape)
-        return _picture(voxels.reshape(size[1], size[0]), format_text)
+        return as_picture(voxels.reshape(size[1], size[0]), format_text)
 
     def _check_size(self, instance: Instance, shape: Place) -> None:
         count = (
@@ -250,7 +248,7 @@ class Dvid:
         if len(rest) < 3:
             raise Refused("must specify size and offset with GET /blocks endpoint")
         with self._place_for(request):
-            corner, shape = _box(numbers(rest[1]), numbers(rest[2]))
+            corner, shape = box_of(numbers(rest[1]), numbers(rest[2]))
             if any(n % BLOCK_PX for n in (*corner, *shape)):
                 raise Refused(
                     f"cannot use labels via '{endpoint}' endpoint in non-block aligned "
@@ -305,38 +303,3 @@ class Dvid:
             payload = payload_of(instance, place, compression=compression)
             self._label_blocks[key] = payload
         return self._label_blocks[key]
-
-
-def refuse(status: int, words: str) -> Response:
-    """Plain text, as Go's `http.Error` writes it."""
-    return as_text(f"{words}\n", status=status)
-
-
-def numbers(text: str) -> list[int]:
-    """`64_64_64` as numbers; Refused where it is none."""
-    try:
-        return [int(each) for each in text.split("_")]
-    except ValueError as error:
-        raise Refused(f'strconv.Atoi: parsing "{text}": invalid syntax') from error
-
-
-def _box(size: list[int], offset: list[int]) -> tuple[Place, Place]:
-    """Corner and shape as z, y, x."""
-    if len(size) != 3 or len(offset) != 3:
-        raise Refused("must specify 3D subvolumes")
-    if min(size) < 1:
-        raise Refused(f"Illegal geometry requested: {size}")
-    return (offset[2], offset[1], offset[0]), (size[2], size[1], size[0])
-
-
-def _picture(voxels: NDArray[Any], format_text: str) -> Response:
-    import imagecodecs
-
-    name, _, quality = format_text.partition(":")
-    if name in ("", "png"):
-        content = imagecodecs.png_encode(voxels)
-        return as_bytes(bytes(content), media_type="image/png")
-    if name in ("jpg", "jpeg"):
-        content = imagecodecs.jpeg_encode(voxels, level=int(quality or 80))
-        return as_bytes(bytes(content), media_type="image/jpeg")
-    raise Refused(f"Illegal image format requested: {name}")

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+# DVID's own: blocks of 64, in compressed labels divided into 8 (labels/compressed.go).
 BLOCK_PX = 64
 SUBBLOCK_PX = 8
 JPEG_QUALITY = 80

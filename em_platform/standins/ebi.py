@@ -22,18 +22,21 @@ from em_platform.standins.part import FileHost, Ground, Part, Site, Tree
 from em_platform.standins.pixels import Pixels, Voxels
 
 _ARCHIVE = "/empiar/world_availability"
+# `real` has the size of the files that EMPIAR-11759 has; the others are smaller.
 _RETINA_SHAPES = {
     "small": (16, 275, 274),
     "demo": (16, 550, 549),
     "bench": (16, 2750, 2748),
     "real": (16, 5500, 5496),
 }
+# Of the DM3 tag; the entry's text has 8 nm.
 _PIXEL_UM = 0.007998250424861908
 NUMBERS = ("11759", "99001", "99002", "99003")
 """Of the entries, whose answers and headers are files: 11759 is real, the others are
 made up. That the size of 11759's images is not that of its files is so in EMPIAR, too.
 """
 RECORDED = files("em_platform.standins") / "recorded"
+# A folder of no images beside them, as in the real entry: it must be left out.
 _TRAKEM = "trakem2.1528909664283.981147357.856576865"
 
 

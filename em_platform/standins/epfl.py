@@ -7,6 +7,7 @@ from em_platform.standins.part import FileHost, Ground, Part, Site, Tree
 from em_platform.standins.pixels import Pixels, Three, Voxels
 
 _PREFIX = "/groups/c/cv/cvlab-unit/www/data"
+# The real folder begins with a space, %20 in the address.
 _FOLDER = " ElectronMicroscopy_Hippocampus"
 _SHAPES: dict[str, tuple[Three, Three]] = {
     "small": ((66, 96, 128), (20, 96, 128)),

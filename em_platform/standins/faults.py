@@ -22,6 +22,7 @@ Kind = Literal[
     "changed_etag",
     "packed",
 ]
+# The command line offers and checks the same words as the type.
 KINDS: tuple[str, ...] = get_args(Kind)
 
 _ONLY_BODIES = {"cut", "slow", "corrupt"}

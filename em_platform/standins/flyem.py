@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from em_platform.standins import dvid, neuprint
+from em_platform.standins import neuprint
 from em_platform.standins.dvid import HEMIBRAIN_UUID, Dvid
+from em_platform.standins.dvid_answers import refuse
 from em_platform.standins.dvid_blocks import Grid, Instance, Place
 from em_platform.standins.neuprint import HEMIBRAIN, TOKEN, Neuprint, certificates
 from em_platform.standins.part import FileHost, Ground, Part, Site, Tree
@@ -20,6 +21,7 @@ from em_platform.standins.pixels import Pixels, Voxels
 
 Encoding = Literal["raw", "jpeg", "compressed_segmentation"]
 Method = Literal["mode", "mean"]
+# As hemibrain's EM: sharded JPEG in chunks of 64.
 CHUNK_PX = 64
 JPEG_QUALITY = 85
 
@@ -197,7 +199,7 @@ def flyem(ground: Ground) -> Part:
     host = FileHost(bucket, prefix=f"/{BUCKET}", faults=ground.faults)
     return Part(
         sites={
-            "dvid": Site(handler=server, refuse=dvid.refuse),
+            "dvid": Site(handler=server, refuse=refuse),
             "flyem": Site(handler=host),
             "neuprint": Site(handler=Neuprint(), refuse=neuprint.refuse, tls=context),
         },

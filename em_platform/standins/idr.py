@@ -24,6 +24,7 @@ NUCLEI = Pixels(shape=(24, 55, 54), dtype="uint16", variant=12)
 NUCLEI_NM = (500.2, 360.4, 360.4)
 CHROMATIN = Pixels(shape=(30, 66, 72), variant=13)
 """Of an image that is made up: electron microscopy in one channel."""
+# As the published HeLa and U2OS volumes of idr0086.
 CHROMATIN_NM = (20.0, 20.0, 20.0)
 LEVELS = 3
 

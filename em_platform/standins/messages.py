@@ -81,7 +81,7 @@ class Request:
 
     @property
     def query_text(self) -> str:
-        """What stands behind the question mark."""
+        """What follows the question mark."""
         return self.target.partition("?")[2]
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 from em_platform.standins.messages import Request, Response, as_json
 from em_platform.standins.part import Tree
 
+# What the tests and the demo send; every other token is refused with 401.
 TOKEN = "a-token-of-the-stand-in"
 HEMIBRAIN = "hemibrain:v1.2.1"
 _UUID = "31597f95a2cf4a3689e71d8d51b5b41e"
@@ -46,7 +47,7 @@ class Neuprint:
             ("GET", "/api/dbmeta/version"): {"Version": "0.5.0"},
             ("GET", "/api/serverinfo"): {"IsPublic": not self.token},
             ("GET", "/profile"): {
-                "Email": "somebody@example.org",
+                "Email": "user@example.org",
                 "AuthLevel": "readonly",
             },
             ("GET", "/token"): {"token": self.token},

@@ -16,8 +16,10 @@ from em_platform.standins.messages import (
 )
 from em_platform.standins.pixels import Pixels
 
+# Every `@type` of the JSON API begins with it.
 _SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06#"
 _HEADERS = {"X-OMERO-ApiVersion": "0.2"}
+# As IDR answers in `meta`: maxLimit 500, limit 200.
 _MOST = 500
 _USUAL = 200
 

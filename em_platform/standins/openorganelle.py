@@ -40,6 +40,7 @@ _SHAPES: dict[str, tuple[Three, int]] = {
 }
 """Of s0, and the edge of a chunk."""
 _LEVELS = 5
+# z, y, x as published; `real` above has the published shape, too.
 _VOXEL_NM = (2.96, 4.0, 4.0)
 _ACCUMBENS = "jrc_mus-nacc-2/jrc_mus-nacc-2.zarr"
 _EM = "recon-2/em/fibsem-int16"

@@ -71,7 +71,7 @@ class Part:
 class Tree:
     """A folder of files that is made when it is first looked at, whole or not at all.
 
-    `fill` is given an empty folder. What stands there from an earlier run is kept.
+    `fill` is given an empty folder. Files of an earlier run are kept.
     """
 
     path: Path

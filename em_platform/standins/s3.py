@@ -21,7 +21,9 @@ from em_platform.standins.messages import (
 from em_platform.standins.part import Tree
 
 _SPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+# S3's own limit of a page (ListObjectsV2, `max-keys`).
 _MOST_KEYS = 1000
+# What clients of S3 look for: its region, and that a browser may read it (CORS).
 _HEADERS = {
     "Server": "AmazonS3",
     "x-amz-request-id": "STANDIN000000000",

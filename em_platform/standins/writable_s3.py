@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from em_platform.errors import ToolMissing
 
+# moto accepts any key; the client needs one to sign with.
 _KEY = "standin"
 
 

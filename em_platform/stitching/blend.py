@@ -9,10 +9,12 @@ and it does not matter how a mosaic is cut into blocks.
 import numba
 import numpy as np
 
+# Distance of the nodes between which `add_warped` interpolates.
 STEP_PX = 16
-"""Distance of the nodes between which `add_warped` interpolates."""
 
+# log2 of `STEP_PX`: pixels become nodes by a shift.
 _SHIFT = 4
+# Added before a cut to 8 bit, which rounds to the nearest.
 _HALF = np.float32(0.5)
 
 

@@ -14,14 +14,16 @@ import numpy as np
 from em_platform.errors import DataError, FormatError
 from em_platform.formats import ImageHeader, local_path, read_header
 from em_platform.model import Failure, Montage, Size, Tile
-from em_platform.stitching.grid import rows_and_columns
-from em_platform.stitching.overlap import estimate_pitch
+from em_platform.stitching.grid import estimate_pitch, rows_and_columns
 from em_platform.stitching.tile_list import InputOptions, ListedTile, TileList
 
 log = logging.getLogger(__name__)
 
+# Lists of many montages have these names; the folder tells them apart.
 _PLAIN_NAMES = {"tiles", "tile", "positions", "montage", "layout", "index", "list"}
+# Tiles that lie nearer to each other are one tile listed twice.
 _SAME_PLACE_PX = 1.0
+# Headers over a network wait for answers, not for the processor.
 _REMOTE_READERS = 16
 
 

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from em_platform.errors import FitFailed
 from em_platform.imaging.lens import basis, normalised
-from em_platform.model import LensModel, Montage, Size, TileMatch
+from em_platform.model import Check, LensModel, Montage, Severity, Size, TileMatch
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -22,12 +22,17 @@ Flags = npt.NDArray[np.bool_]
 LINEAR = 3  # constant and linear monomials: the choice of gauge, not measured
 SAME_SHIFT = 0.005  # of a tile's length: points of a pair that agree are a first guess
 WIDEST_LENS = 0.03  # of it: no lens spreads the shifts of one pair farther around
+# Of the annealing, coarse to fine, as in `solve`.
 SCALES_PX = (64.0, 32.0, 16.0, 8.0, 4.0)
+# At most, at the last scale: `STILL_PX` ends them earlier as a rule.
 FINAL_STEPS = 15
 STILL_PX = 1e-4  # no residual changes more: the fit has converged
 SIGMAS = 6.0  # of the median residual: beyond it a point is wrong
+# Cells along each side of the field; a corner without points would be extrapolated.
 COVER_CELLS = 5
 COVER_LEAST = 0.9
+GOOD_MEAN_PX = 0.2  # a good solve in em_stitch has residuals within these two
+GOOD_STD_PX = 2.0
 HOLD = 1e-6  # weight that fixes what nothing measures: the place and turn of the whole
 
 
@@ -95,6 +100,26 @@ def fit_lens(
         residual_mean_px=float(np.hypot(*kept.mean(axis=0))),
         residual_std_px=float(np.sqrt(kept.var(axis=0).mean())),
         points=len(kept),
+    )
+
+
+def check_lens(lens: LensModel) -> tuple[Check, ...]:
+    """Whether the lens model explains the matches as well as em_stitch asks."""
+    passed = (
+        lens.residual_mean_px <= GOOD_MEAN_PX and lens.residual_std_px <= GOOD_STD_PX
+    )
+    return (
+        Check(
+            name="lens_fits_well",
+            passed=passed,
+            severity=Severity.ERROR,
+            sentence=f"lens of {lens.microscope} at {lens.magnification} x: residual "
+            f"mean {lens.residual_mean_px:.3f} px (at most {GOOD_MEAN_PX}), std "
+            f"{lens.residual_std_px:.3f} px (at most {GOOD_STD_PX}), "
+            f"{lens.points} points",
+            value=lens.residual_std_px,
+            limit=GOOD_STD_PX,
+        ),
     )
 
 

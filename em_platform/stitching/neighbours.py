@@ -1,12 +1,16 @@
-"""The pairs of tiles that should overlap, from where the stage says they lie."""
+"""Which tiles overlap as imaged, and the part of each that the other sees."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from em_platform.model import Montage, Shift, Tile
+import numpy as np
+import numpy.typing as npt
+
+from em_platform.model import Box, Montage, Shift, Tile
+from em_platform.stitching.tile_images import TileImages
 
 Side = Literal["right", "below"]
 
@@ -101,3 +105,113 @@ def find_neighbours(
     pairs = [pair for pair in found if pair is not None]
     pairs.sort(key=lambda pair: (order[pair.a.tile_id], order[pair.b.tile_id]))
     return tuple(pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strip:
+    """A part of a tile; `corner` is its first pixel `(y, x)` in the tile.
+
+    Pixels outside the mask have the mean grey level of those inside.
+    """
+
+    corner: tuple[int, int]
+    image: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.bool_] | None
+
+
+class StripReader:
+    """Gives the strips of a block of pairs; reads each tile once.
+
+    A tile is dropped after its last pair, so that of a block whose pairs come row by
+    row only about one row is held.
+    """
+
+    def __init__(
+        self, pairs: tuple[Neighbours, ...], images: TileImages, *, reach_px: int
+    ) -> None:
+        self._images = images
+        self._held: dict[str, Strip] = {}
+        self._uses: Counter[str] = Counter()
+        self._needed: dict[str, Box] = {}
+        self._boxes: dict[tuple[str, str], tuple[Box, Box]] = {}
+        valid = {t.tile_id: images.valid(t) for p in pairs for t in (p.a, p.b)}
+        for pair in pairs:
+            key = (pair.a.tile_id, pair.b.tile_id)
+            self._boxes[key] = strip_boxes(pair, valid=valid, reach_px=reach_px)
+            for tile_id, box in zip(key, self._boxes[key], strict=True):
+                self._uses[tile_id] += 1
+                self._needed[tile_id] = _union(self._needed.get(tile_id, box), box)
+
+    def take(self, pair: Neighbours) -> tuple[Strip, Strip]:
+        """The strips of a and of b; each pair may be taken once.
+
+        Raises
+        ------
+        DataError
+            One of the two tiles cannot be read.
+        """
+        a_box, b_box = self._boxes[pair.a.tile_id, pair.b.tile_id]
+        self._uses.subtract((pair.a.tile_id, pair.b.tile_id))
+        try:
+            return self._strip(pair.a, a_box), self._strip(pair.b, b_box)
+        finally:
+            for tile_id in (pair.a.tile_id, pair.b.tile_id):
+                if self._uses[tile_id] == 0:
+                    self._held.pop(tile_id, None)
+
+    def _strip(self, tile: Tile, box: Box) -> Strip:
+        whole = self._held.get(tile.tile_id)
+        if whole is None:
+            whole = self._read(tile, self._needed[tile.tile_id])
+            self._held[tile.tile_id] = whole
+        y, x = whole.corner
+        part = np.s_[box.y0 - y : box.y1 - y, box.x0 - x : box.x1 - x]
+        image = whole.image[part]
+        mask = None if whole.mask is None else whole.mask[part]
+        if mask is not None and mask.all():
+            mask = None
+        if mask is not None and mask.any():
+            image = np.where(mask, image, np.uint8(image[mask].mean()))
+        return Strip(corner=(box.y0, box.x0), image=image, mask=mask)
+
+    def _read(self, tile: Tile, box: Box) -> Strip:
+        if box.y0 >= box.y1 or box.x0 >= box.x1:
+            nothing = np.zeros((0, 0), np.uint8)
+            return Strip(corner=(box.y0, box.x0), image=nothing, mask=None)
+        mask = self._images.mask(tile)
+        return Strip(
+            corner=(box.y0, box.x0),
+            image=self._images.read(tile, box),
+            mask=None if mask is None else mask[box.y0 : box.y1, box.x0 : box.x1],
+        )
+
+
+def strip_boxes(
+    pair: Neighbours, *, valid: dict[str, Box], reach_px: int
+) -> tuple[Box, Box]:
+    """Where the overlap lies in a and in b if the stage is off by up to `reach_px`.
+
+    `valid` holds the part of each tile that shows the specimen; a box may be empty.
+    """
+    dy, dx = pair.nominal.dy_px, pair.nominal.dx_px
+    a, b = pair.a.size, pair.b.size
+    y0, y1 = max(0.0, dy), min(a.height_px, dy + b.height_px)
+    x0, x1 = max(0.0, dx), min(a.width_px, dx + b.width_px)
+    boxes = []
+    for tile, oy, ox in ((pair.a, 0.0, 0.0), (pair.b, dy, dx)):
+        limit = valid[tile.tile_id]
+        top = max(limit.y0, math.floor(y0 - oy) - reach_px)
+        left = max(limit.x0, math.floor(x0 - ox) - reach_px)
+        bottom = min(limit.y1, math.ceil(y1 - oy) + reach_px)
+        right = min(limit.x1, math.ceil(x1 - ox) + reach_px)
+        boxes.append(Box(y0=top, x0=left, y1=max(top, bottom), x1=max(left, right)))
+    return boxes[0], boxes[1]
+
+
+def _union(one: Box, other: Box) -> Box:
+    return Box(
+        y0=min(one.y0, other.y0),
+        x0=min(one.x0, other.x0),
+        y1=max(one.y1, other.y1),
+        x1=max(one.x1, other.x1),
+    )

@@ -15,28 +15,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Red, green, blue, 0..255.
 Colour = tuple[int, int, int]
-"""Red, green, blue, 0..255."""
 FAINT: Colour = (134, 142, 150)
 PALE: Colour = (233, 236, 239)
 RED: Colour = (214, 40, 40)
 ORANGE: Colour = (247, 157, 57)
 BLUE: Colour = (28, 94, 171)
 
+# As wide as the page of Dagster shows a picture without shrinking it.
 WIDTH_PX = 900
-"""As wide as the page of Dagster shows a picture without shrinking it."""
+# Matplotlib thinks in inches; with 100 a pixel is a hundredth of one.
 _DPI = 100
 _MARGIN_PX = 24.0
+# Title, subtitle and columns' numbers; rows' numbers; colour bar with its numbers.
 _MAP_HEAD_PX, _MAP_LEFT_PX, _BAR_PX = 92.0, 62.0, 120.0
-"""Title, subtitle and columns' numbers; rows' numbers; colour bar with its numbers."""
+# Of the drawing at most: a screen shows it whole.
 _MAP_HEIGHT_PX, _FIT_HEIGHT_PX = 900.0, 820.0
-"""Of the drawing at most: a screen shows it whole."""
 _FIT_HEAD_PX, _LEGEND_PX = 72.0, 48.0
 _MAX_CELL_PX = 140.0
+# A cell or tile at least so large has room for its figures.
 _READABLE_PX = 44.0
-"""A cell or tile at least so large has room for its figures."""
+# Length of an arrow of the legend's unit: arrows of neighbours must not meet.
 _MAX_ARROW_PX, _ARROW_OF_TILE = 60.0, 0.35
-"""Length of an arrow of the legend's unit: arrows of neighbours must not meet."""
 
 
 def tile_map(montage: Montage, values: Mapping[str, float], title: str) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from em_platform.config import StitchingSettings
 from em_platform.config.stitching import QualitySettings
 from em_platform.model import (
     Check,
@@ -23,11 +24,32 @@ from em_platform.stitching.tile_rules import (
     contrast_rule,
     edge_fails,
     focus_rule,
-    saturation_rule,
+    plain_rules,
     usual_of,
 )
 
 _NAMED = 3  # items that a sentence names; `Check.items` has all of them
+
+
+def check_montage(
+    montage: Montage,
+    stats: Sequence[TileStats],
+    *,
+    fit: MontageFit,
+    settings: StitchingSettings,
+) -> tuple[Check, ...]:
+    """All rules, applied to one montage from which the bad tiles were excluded.
+
+    Assets, `em-platform stitch`, the record and the review in TEM DB judge by these;
+    all are known before the mosaic is made.
+    """
+    limits = settings.quality
+    return (
+        *check_completeness(montage),
+        *check_tiles(stats, limits),
+        *check_matches(montage, fit.matches, limits),
+        *check_fit(montage, fit, limits),
+    )
 
 
 def check_tiles(
@@ -43,9 +65,11 @@ def check_tiles(
     return (
         _judge_tiles(in_focus, focus),
         _judge_tiles(contrast_rule(limits), {tile.tile_id: tile.std for tile in stats}),
-        _judge_tiles(
-            saturation_rule(limits),
-            {tile.tile_id: tile.saturated_fraction for tile in stats},
+        *(
+            _judge_tiles(
+                rule, {tile.tile_id: getattr(tile, rule.value) for tile in stats}
+            )
+            for rule in plain_rules(limits)
         ),
     )
 

@@ -5,15 +5,31 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.config import RenderSettings
-from em_platform.formats import mosaic_attributes, write_pyramid
-from em_platform.model import Box, LensModel, Montage, MontageFit, Review
+from em_platform.errors import PlatformError
+from em_platform.formats import (
+    level_count,
+    mosaic_attributes,
+    open_level,
+    preview,
+    write_pyramid,
+)
+from em_platform.model import (
+    Box,
+    Check,
+    LensModel,
+    Montage,
+    MontageFit,
+    Review,
+    Severity,
+)
 from em_platform.stitching import blend
 from em_platform.stitching.compute import Map, serial
 from em_platform.stitching.placed import (
@@ -25,9 +41,12 @@ from em_platform.stitching.placed import (
     node_grid,
 )
 from em_platform.stitching.tile_images import TileImages
+from em_platform.storage.layout import StorageOptions, local_path
 from em_platform.storage.manifest import Product
-from em_platform.storage.urls import local_path
 
+# What Dagster shows on a page: seen whole on a screen, about 50 kB.
+_PREVIEW_PX = 800
+_JPEG_QUALITY = 80
 _BLOCK_PX = (128, 512)  # sums of a block fit into the processor's second cache
 _ALL_VALID = np.zeros((0, 0), np.bool_)
 
@@ -113,6 +132,28 @@ def mosaic_product(montage: Montage) -> Product:
     return Product(kind="mosaic", of=montage.acquisition_id)
 
 
+def mosaic_preview(url: str, *, options: StorageOptions) -> bytes:
+    """The whole mosaic, small, as a JPEG."""
+    image = preview(url, _PREVIEW_PX, storage_options=dict(options))
+    _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return bytes(encoded)
+
+
+def check_mosaic(mosaic: Mosaic, *, options: StorageOptions) -> tuple[Check, ...]:
+    """Whether every level of the mosaic can be opened and has the expected size."""
+    wrong = _what_is_wrong(mosaic, dict(options))
+    height, width = mosaic.shape
+    good = f"{mosaic.levels} levels from {height} x {width} px can be read"
+    return (
+        Check(
+            name="mosaic_is_valid",
+            passed=not wrong,
+            severity=Severity.ERROR,
+            sentence=f"mosaic {mosaic.url}: {wrong or good}",
+        ),
+    )
+
+
 class MosaicPixels:
     """Gives the pixels of any region of a mosaic; can be sent to other processes.
 
@@ -127,7 +168,10 @@ class MosaicPixels:
         settings: RenderSettings,
         lens: LensModel | None = None,
     ) -> None:
-        self._made_from = layout, images, settings, lens
+        # What remakes it in a worker: caches and views of arrays do not travel.
+        self._made_from = partial(
+            MosaicPixels, layout, images, settings=settings, lens=lens
+        )
         self._tiles, self._images = layout.tiles, images
         self._background = np.uint8(settings.background)
         self._lens = lens_grid(lens) if lens else None
@@ -142,7 +186,7 @@ class MosaicPixels:
         self._nodes = lru_cache(max(1, remembered))(self._node_grid)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, self._made_from
+        return self._made_from, ()
 
     def __call__(self, region: Region) -> Image:
         """The pixels of a region, `(h, w)`."""
@@ -155,7 +199,10 @@ class MosaicPixels:
         boxes = np.array([_edges(self._tiles[n].box) for n in numbers]).reshape(-1, 4)
         tiles: dict[int, Image] = {}
         for block in _blocks(whole):
-            hits = numbers[_touching(boxes, block)].tolist()
+            top, left, bottom, right = boxes.T
+            inside = (top < block.y1) & (bottom > block.y0)
+            inside &= (left < block.x1) & (right > block.x0)
+            hits = numbers[inside].tolist()
             tiles |= {n: self._read(n) for n in hits if n not in tiles}
             self._fill(out, whole, block, {n: tiles[n] for n in hits})
         return out
@@ -225,15 +272,6 @@ class MosaicPixels:
         return node_grid(self._tiles[number], self._lens)
 
 
-def _remake(
-    layout: Layout,
-    images: TileImages,
-    settings: RenderSettings,
-    lens: LensModel | None,
-) -> MosaicPixels:
-    return MosaicPixels(layout, images, settings=settings, lens=lens)
-
-
 def _paste(
     out: Image, whole: Box, block: Box, *, placed: PlacedTile, image: Image
 ) -> None:
@@ -264,14 +302,6 @@ def _blocks(whole: Box) -> Iterable[Box]:
             )
 
 
-def _touching(boxes: NDArray[np.int64], block: Box) -> NDArray[np.bool_]:
-    y0, x0, y1, x1 = boxes.T
-    touching: NDArray[np.bool_] = (
-        (y0 < block.y1) & (y1 > block.y0) & (x0 < block.x1) & (x1 > block.x0)
-    )
-    return touching
-
-
 def _common(one: Box, other: Box) -> Box:
     return Box(
         y0=max(one.y0, other.y0),
@@ -292,7 +322,12 @@ def _fingerprint(layout: Layout, images: TileImages, lens: LensModel | None) -> 
         digest.update(placed.place.model_dump_json().encode())
         digest.update(placed.tile.model_dump_json().encode())
         for uri in (placed.tile.uri, placed.tile.mask_uri or ""):
-            digest.update(_changed(uri).encode())
+            # A frame imaged again under its name has another size or time; a URL has
+            # neither at hand, and its own name is all that tells it.
+            path = local_path(uri)
+            if path is not None and path.is_file():
+                status = os.stat(path)
+                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
     how = (lens, images.grey_range, images.valid_box, images.flip)
     digest.update(repr(how).encode())
     if images.flat_field is not None:
@@ -302,9 +337,17 @@ def _fingerprint(layout: Layout, images: TileImages, lens: LensModel | None) -> 
     return digest.hexdigest()
 
 
-def _changed(uri: str) -> str:
-    path = local_path(uri)
-    if path is None or not path.is_file():
-        return ""
-    status = os.stat(path)
-    return f"{status.st_size} {status.st_mtime_ns}"
+def _what_is_wrong(mosaic: Mosaic, options: dict[str, Any]) -> str:
+    try:
+        levels = level_count(mosaic.url, storage_options=options)
+        first = open_level(mosaic.url, 0, storage_options=options)
+        last = open_level(mosaic.url, levels - 1, storage_options=options)
+        last[-1:, -1:]
+    except PlatformError as error:
+        return str(error)
+    if levels != mosaic.levels or tuple(first.shape) != mosaic.shape:
+        return (
+            f"found {levels} levels from {first.shape}, expected {mosaic.levels} from "
+            f"{mosaic.shape}; run the step again"
+        )
+    return ""

@@ -20,8 +20,9 @@ from em_platform.storage.guard import mark_of, write_file
 if TYPE_CHECKING:
     from em_platform.stitching.stitch import StitchResult
 
+# What the file says of itself.
 REPORT = "stitch report"
-"""What the file says of itself."""
+# Items that a list in the report names before it only counts.
 _SOME = 8
 
 

@@ -1,10 +1,10 @@
 """From a montage to its mosaic: statistics, matches, fit, image, checks."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from em_platform.config import StitchingSettings
 from em_platform.model import (
@@ -17,14 +17,14 @@ from em_platform.model import (
     review_of,
 )
 from em_platform.stitching.compute import Map, own_usage, serial
-from em_platform.stitching.judge import check_montage
 from em_platform.stitching.match import match_pairs
-from em_platform.stitching.measure import exclude_tiles, measure_tiles
+from em_platform.stitching.quality import check_montage
 from em_platform.stitching.recipe import choose_recipe
 from em_platform.stitching.recipe_file import images_by, recipe_beside
 from em_platform.stitching.render import Mosaic, render_mosaic
 from em_platform.stitching.solve import solve_montage
-from em_platform.stitching.tile_images import TileImages
+from em_platform.stitching.tile_images import TileImages, exclude_tiles, measure_tiles
+from em_platform.storage.layout import StorageOptions
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -62,8 +62,8 @@ def stitch_montage(
     *,
     settings: StitchingSettings,
     lens: LensModel | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    input_options: Mapping[str, Any] | None = None,
+    storage_options: StorageOptions | None = None,
+    input_options: StorageOptions | None = None,
     inputs: Iterable[str] = (),
     overwrite: bool = False,
     run: Map = serial,

@@ -1,13 +1,13 @@
 """What every kind of list of tiles gives, whoever wrote it."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from em_platform.formats import list_folder, read_text
 from em_platform.model import Failure
+from em_platform.storage.layout import StorageOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class InputOptions:
     level: int | None = None
     section: int | None = None
     image: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    options: StorageOptions = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class Place:
 
     folder: str
     names: tuple[str, ...]
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    options: StorageOptions = field(default_factory=dict, repr=False)
 
     def text(self, name: str) -> str:
         """The text of one file in the folder."""
@@ -82,7 +82,7 @@ class Place:
         return f"{self.folder.rstrip('/')}/{name}"
 
 
-def open_place(folder: str, options: Mapping[str, Any]) -> Place:
+def open_place(folder: str, options: StorageOptions) -> Place:
     """List a folder; StorageError where it may not be read."""
     names = tuple(list_folder(folder, options))
     return Place(folder=folder, names=names, options=options)

@@ -3,7 +3,7 @@
 Each rule holds one value of a tile against one limit of `stitching.quality`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,14 @@ from em_platform.model import Severity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileRule:
-    """One value of each tile against one limit, and how to say it."""
+    """One value of each tile against one limit, and how to say it.
+
+    `value` names the statistic that is judged, as `TileStats` has it.
+    """
 
     name: str
     fault: str
+    value: str
     limit: float
     good: str
     bad: str
@@ -40,6 +44,7 @@ def focus_rule(limits: QualitySettings, *, usual: float) -> TileRule:
     return TileRule(
         name="tiles_are_in_focus",
         fault="out_of_focus",
+        value="focus",
         limit=max(limits.min_focus, limits.min_relative_focus * usual),
         good="in focus",
         bad="Out of focus",
@@ -54,6 +59,7 @@ def contrast_rule(limits: QualitySettings) -> TileRule:
     return TileRule(
         name="tiles_have_contrast",
         fault="no_contrast",
+        value="std",
         limit=limits.min_std,
         good="rich in contrast",
         bad="Almost uniform",
@@ -67,6 +73,7 @@ def saturation_rule(limits: QualitySettings) -> TileRule:
     return TileRule(
         name="tiles_are_not_saturated",
         fault="saturated",
+        value="saturated_fraction",
         limit=limits.max_saturated_fraction,
         is_maximum=True,
         good="within the grey scale",
@@ -81,6 +88,7 @@ def drift_rule(limits: QualitySettings) -> TileRule:
     return TileRule(
         name="beam_is_steady",
         fault="beam_drift",
+        value="mean",
         limit=limits.max_mean_drift,
         is_maximum=True,
         good="as bright as usual",
@@ -88,6 +96,17 @@ def drift_rule(limits: QualitySettings) -> TileRule:
         figures="mean {:.0%} from the usual one, at most {:.0%} expected",
         advice="check the beam's spread and centre, and the specimen for contamination",
     )
+
+
+# Rules on one statistic alone: quality control applies them live, and Dagster in the
+# checks of `tile_statistics`, so that a new one is written here and has its limit in
+# QualitySettings, and no third file changes (docs/how-to/add-a-qc-rule.md).
+PLAIN_RULES: tuple[Callable[[QualitySettings], TileRule], ...] = (saturation_rule,)
+
+
+def plain_rules(limits: QualitySettings) -> tuple[TileRule, ...]:
+    """The rules of `PLAIN_RULES` with their limits."""
+    return tuple(rule(limits) for rule in PLAIN_RULES)
 
 
 def edge_fails(points: int, limits: QualitySettings) -> bool:

@@ -8,26 +8,27 @@ images by `check_output`, single files by `write_file`, folders of files by
 import json
 import logging
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 from fsspec.core import url_to_fs
 
 from em_platform.errors import OutputRefused
 from em_platform.storage import atomic
+from em_platform.storage.layout import StorageOptions, local_path
 from em_platform.storage.manifest import Product, Standing, standing_at
-from em_platform.storage.urls import local_path
 
 log = logging.getLogger(__name__)
 
+# In a folder or bucket in which this program works.
 FOLDER_MARK = "em_platform.json"
-"""In a folder or bucket in which this program works."""
+# Marks of ours are at the beginning of a file; the rest is not read for them.
 _HEAD_BYTES = 4096
 _PNG_START = 8 + 25  # the signature and the header, which come first
+# Foreign files that a sentence names.
 _SOME = 3
 
 
@@ -35,7 +36,7 @@ def check_output(
     url: str,
     product: Product,
     *,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
     inputs: Iterable[str] = (),
     overwrite: bool = False,
 ) -> Standing | None:
@@ -75,7 +76,7 @@ def check_output(
 def is_whole(
     target: str,
     product: Product,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
     *,
     deep: bool = False,
 ) -> bool:
@@ -247,7 +248,7 @@ def claim_folder(
     url: str,
     kind: str,
     *,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
     known: Iterable[str] = (),
 ) -> None:
     """Make a folder or a bucket's prefix ours to work in: it is new, empty, or was.

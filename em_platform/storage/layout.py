@@ -1,13 +1,21 @@
 """Where each thing lies under the storage root; the only place that builds paths."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+from fsspec.implementations.local import LocalFileSystem
+
+# What fsspec takes: keys, endpoint, region; each file system has options of its own.
+StorageOptions = Mapping[str, Any]
+
+# Folder of all that aloha has taken, one folder an acquisition.
 UPLOADS = "aloha"
-"""Folder of all that aloha has taken, one folder an acquisition."""
+# Folder of all catalog records, one folder a source.
 RECORDS = "records"
-"""Folder of all catalog records, one folder a source."""
+# Folder of what is made from all records: catalog, reports.
 CATALOG = "catalog"
-"""Folder of what is made from all records: catalog, reports."""
 
 
 def montage_folder(acquisition_id: str) -> str:
@@ -119,3 +127,21 @@ def uploaded_tile(acquisition_id: str, tile_id: str) -> str:
 def upload(acquisition_id: str) -> str:
     """What aloha knows of an acquisition; there once all its frames are verified."""
     return f"{uploaded_acquisition(acquisition_id)}/upload.json"
+
+
+def local_path(url: str) -> Path | None:
+    """The path that a URL names on this machine's disk, else None."""
+    if "://" not in url:
+        return Path(url).absolute()
+    if url.startswith(("file://", "local://")):
+        return Path(LocalFileSystem._strip_protocol(url))  # noqa: SLF001
+    return None
+
+
+def errors_of(root: str) -> tuple[type[Exception], ...]:
+    """What a store of this URL raises when it does not take or give the bytes."""
+    if not root.startswith("s3://"):
+        return (OSError,)
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+
+    return OSError, BotoCoreError

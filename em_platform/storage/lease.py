@@ -13,23 +13,24 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from em_platform.errors import OutputBusy, StorageError
+from em_platform.storage.layout import StorageOptions
 from em_platform.storage.lease_places import LeasePlace, Seen, place_at
 
 log = logging.getLogger(__name__)
 
+# A lease that did not change for so long has no owner any more.
 EXPIRY_S = 30.0
-"""A lease that did not change for so long has no owner any more."""
 _RENEW_S = 5.0  # six chances before it expires, for a busy computer
+# While another writer is waited for: seldom enough for a bucket.
 _LOOK_S = 1.0
 
 
@@ -107,7 +108,7 @@ def one_writer(
     url: str,
     *,
     work: str,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
     patience_s: float = 0.0,
 ) -> Iterator[Lease]:
     """Be the only one, of all computers, who writes `url` within the block.
@@ -142,7 +143,7 @@ def one_writer(
         lease.release()
 
 
-def refuse_if_busy(url: str, *, options: Mapping[str, Any] | None = None) -> None:
+def refuse_if_busy(url: str, *, options: StorageOptions | None = None) -> None:
     """Say at once what `one_writer` would find out, where it takes no wait to know.
 
     Raises

@@ -4,7 +4,7 @@ import errno
 import logging
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ from fsspec.core import url_to_fs
 
 from em_platform.errors import StorageError
 from em_platform.storage.atomic import beside
-from em_platform.storage.urls import errors_of, local_path
+from em_platform.storage.layout import StorageOptions, errors_of, local_path
 
 log = logging.getLogger(__name__)
 
+# Buckets of which we know whether their server keeps conditions.
 _known_servers: set[str] = set()
-"""Buckets of which we know whether their server keeps conditions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class LeasePlace(Protocol):
         """Release it, where it still is of that version."""
 
 
-def place_at(url: str, options: Mapping[str, Any]) -> LeasePlace:
+def place_at(url: str, options: StorageOptions) -> LeasePlace:
     """The place of the lease of an output."""
     local = local_path(url)
     if local is not None:
@@ -117,7 +117,7 @@ class BucketPlace:
     conditions.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, options: StorageOptions) -> None:
         folder, _, name = url.rstrip("/").rpartition("/")
         self.shown = f"{folder}/.{name}.lease"
         # Another process may have written since this one last looked.

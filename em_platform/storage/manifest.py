@@ -19,17 +19,19 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from em_platform.errors import OutputRefused
-from em_platform.storage.urls import local_path
+from em_platform.storage.layout import StorageOptions, local_path
 
+# Where the manifest is in an image.
 GROUP = "em_platform/zarr.json"
-"""Where the manifest is in an image."""
+# The image's own metadata: written last, and not in the manifest.
 ROOT = "zarr.json"
-"""The image's own metadata: written last, and not in the manifest."""
+# The folder of the levels in a bucket, where those of an older image stand.
 SECOND = "b/"
-"""The folder of the levels in a bucket, where those of an older image stand."""
+# Beside an image that grows, in `<image>.partial`: what it is to be.
 BEGUN = "fingerprint"
-"""Beside an image that grows, in `<image>.partial`: what it is to be."""
+# What Zarr 3 calls metadata and shards of a level, in either folder of levels.
 _OF_A_LEVEL = re.compile(r"(b/)?(em_platform/zarr\.json|\d+/(zarr\.json|c(/\d+)+))")
+# Read at a time: memory does not follow the size of a file.
 _BLOCK_BYTES = 1 << 20
 
 
@@ -154,7 +156,7 @@ class Standing:
         return crc32_of(self.filesystem, f"{self.path}/{name}")
 
 
-def standing_at(url: str, options: Mapping[str, Any]) -> Standing | None:
+def standing_at(url: str, options: StorageOptions) -> Standing | None:
     """What stands at `url`, None where nothing does.
 
     Of what is not ours only some names are listed, however much it is.

@@ -14,13 +14,13 @@ from em_platform.config import Settings
 from em_platform.errors import RecordError, StorageError
 from em_platform.storage import atomic
 from em_platform.storage.guard import FOLDER_MARK, claim_folder
+from em_platform.storage.layout import errors_of
 from em_platform.storage.lease import one_writer
-from em_platform.storage.urls import errors_of
 
 T = TypeVar("T")
 
+# Roots that this process has found or made to be ours.
 _claimed: set[str] = set()
-"""Roots that this process has found or made to be ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +200,14 @@ def store_of(settings: Settings) -> Store:
         options["key"] = storage.access_key
         options["secret"] = storage.secret_key.get_secret_value()
     return open_store(storage.root, **options)
+
+
+def options_of(url: str, settings: Settings) -> dict[str, Any]:
+    """What fsspec needs for any URL: in a bucket, the keys that the settings name."""
+    if not url.startswith("s3://"):
+        return {}
+    storage = settings.storage.model_copy(update={"root": url})
+    return store_of(settings.model_copy(update={"storage": storage})).options
 
 
 def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:

@@ -85,11 +85,8 @@ def _health(request: Request) -> JSONResponse:
 
 
 def _about() -> dict[str, str]:
-    return {"name": "em-platform TEM DB", "api": "v2", "models": _version_of_models()}
-
-
-def _version_of_models() -> str:
-    return version("temdb-models")
+    models = version("temdb-models")
+    return {"name": "em-platform TEM DB", "api": "v2", "models": models}
 
 
 def _not_valid(_: Request, error: Exception) -> JSONResponse:

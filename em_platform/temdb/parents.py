@@ -5,7 +5,7 @@ and dataset. A task that was not planned has the id of its montage.
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -27,10 +27,13 @@ from temdb.models import (
 from em_platform.temdb.acquired import AcquiredMontage
 from em_platform.temdb.conversion import Lineage, status_of
 
+# A section's id of TEM DB: `<media>_S<number>`.
 _SECTION = re.compile(r"(.+)_S(\d+)")
 _MADE_BY = "made for an acquisition whose parents were not in TEM DB"
 _MEDIA = "unknown"
+# The most that upstream gives in one page of most lists.
 _PAGE = 100
+# Others may take a region's number between the look and the call.
 _TRIES = 4
 
 
@@ -42,15 +45,22 @@ class Parents:
 
     async def ensure(self, acquired: AcquiredMontage) -> Lineage:
         """All parents of `acquired`; those that were missing are made."""
-        microscope = await self._microscope(acquired.microscope)
+        client, label = self._client, acquired.microscope
+        microscope = await _ensured(
+            client.microscope, MicroscopeCreate(label=label), label
+        )
         if acquired.kind == "lens_correction":
-            task = await self._lens_task(acquired)
-            dataset = await self._dataset(f"lens-{acquired.microscope}", None)
+            name = acquired.task_id or acquired.montage_id
+            new = AcquisitionTaskCreate(task_id=name, kind="lens_correction")
+            task = await _ensured(client.acquisition_task, new, name)
+            dataset = await self._dataset(f"lens-{label}", None)
             media = _MEDIA
         else:
             task = await self._task(acquired)
             dataset = await self._dataset(task.specimen_id, task.specimen_id)
-            media = await self._media_type(task.roi_id)
+            roi = await client.roi.get(task.roi_id)
+            substrate = await client.substrate.get(roi.substrate_media_id)
+            media = str(substrate.media_type)
         return Lineage(
             task_id=task.task_id,
             roi_id=task.roi_id,
@@ -91,45 +101,23 @@ class Parents:
         tasks = self._client.acquisition_task
         return await _found_or_made(lambda: tasks.get(name), make)
 
-    async def _lens_task(self, acquired: AcquiredMontage) -> Any:
-        tasks = self._client.acquisition_task
-        name = acquired.task_id or acquired.montage_id
-        new = AcquisitionTaskCreate(task_id=name, kind="lens_correction")
-        return await _found_or_made(lambda: tasks.get(name), lambda: tasks.create(new))
-
     async def _section(self, acquired: AcquiredMontage) -> Any:
         media_id, number = _place_of(acquired)
         name = f"{media_id}_S{number}"
-        known = await self._known_section(media_id, name)
-        if known is not None:
-            return known
-        session_id = await self._cutting_session(acquired.specimen_id)
-        await self._substrate(media_id)
         sections = self._client.section
+        async for section in _entries(sections.list_by_media, media_id):
+            if section.section_id == name:
+                return section
+        session_id = await self._cutting_session(acquired.specimen_id)
+        substrate = SubstrateCreate(media_id=media_id, media_type=_MEDIA)
+        await _ensured(self._client.substrate, substrate, media_id)
         new = SectionCreate(
             cutting_session_id=session_id, media_id=media_id, section_number=number
         )
-        return await _found_or_made(
-            lambda: sections.get(session_id, name), lambda: sections.create(new)
-        )
-
-    async def _known_section(self, media_id: str, name: str) -> Any | None:
-        skip = 0
-        while True:
-            page = await self._client.section.list_by_media(
-                media_id, skip=skip, limit=_PAGE
-            )
-            for section in page:
-                if section.section_id == name:
-                    return section
-            skip += len(page)
-            if len(page) < _PAGE:
-                return None
+        return await _ensured(sections, new, session_id, name)
 
     async def _cutting_session(self, specimen_id: str) -> str:
         block_id, session_id = f"{specimen_id}-block", f"{specimen_id}-cutting"
-        specimens, blocks = self._client.specimen, self._client.block
-        sessions = self._client.cutting_session
         specimen = SpecimenCreate(specimen_id=specimen_id, description=_MADE_BY)
         block = BlockCreate(
             block_id=block_id, specimen_id=specimen_id, description=_MADE_BY
@@ -141,24 +129,13 @@ class Parents:
             sectioning_device="unknown",
             media_type=_MEDIA,
         )
-        await _found_or_made(
-            lambda: specimens.get(specimen_id), lambda: specimens.create(specimen)
-        )
-        await _found_or_made(
-            lambda: blocks.get(specimen_id, block_id), lambda: blocks.create(block)
-        )
-        await _found_or_made(
-            lambda: sessions.get(specimen_id, block_id, session_id),
-            lambda: sessions.create(session),
+        client = self._client
+        await _ensured(client.specimen, specimen, specimen_id)
+        await _ensured(client.block, block, specimen_id, block_id)
+        await _ensured(
+            client.cutting_session, session, specimen_id, block_id, session_id
         )
         return session_id
-
-    async def _substrate(self, media_id: str) -> Any:
-        substrates = self._client.substrate
-        new = SubstrateCreate(media_id=media_id, media_type=_MEDIA)
-        return await _found_or_made(
-            lambda: substrates.get(media_id), lambda: substrates.create(new)
-        )
 
     async def _planned_roi(self, acquired: AcquiredMontage) -> Any | None:
         """The region that the coordinator took from TEM DB: its montage has its id."""
@@ -172,7 +149,8 @@ class Parents:
     async def _roi(self, acquired: AcquiredMontage, section: Any) -> Any:
         """The region of this montage; a new one gets the section's next number."""
         for attempt in range(_TRIES):
-            rois = await self._rois(section.section_id)
+            listed = _entries(self._client.roi.list_by_section, section.section_id)
+            rois = [roi async for roi in listed]
             for roi in rois:
                 payload = roi.roi_payload
                 marks = (payload.roi_parameters if payload else None) or {}
@@ -187,28 +165,6 @@ class Parents:
                 if status_of(error) not in (400, 409) or attempt + 1 == _TRIES:
                     raise
         raise AssertionError("the last try returns or raises")
-
-    async def _rois(self, section_id: str) -> list[Any]:
-        found: list[Any] = []
-        while True:
-            page = await self._client.roi.list_by_section(
-                section_id, skip=len(found), limit=_PAGE
-            )
-            found += page
-            if len(page) < _PAGE:
-                return found
-
-    async def _media_type(self, roi_id: str) -> str:
-        roi = await self._client.roi.get(roi_id)
-        substrate = await self._client.substrate.get(roi.substrate_media_id)
-        return str(substrate.media_type)
-
-    async def _microscope(self, label: str) -> Any:
-        microscopes = self._client.microscope
-        new = MicroscopeCreate(label=label)
-        return await _found_or_made(
-            lambda: microscopes.get(label), lambda: microscopes.create(new)
-        )
 
     async def _dataset(self, name: str, specimen_id: str | None) -> Any:
         datasets = self._client.dataset
@@ -241,6 +197,27 @@ def _new_roi(acquired: AcquiredMontage, section: Any, *, number: int) -> Any:
             vertices=[list(vertex) for vertex in acquired.vertices_nm] or None,
             roi_parameters={"montage_id": acquired.montage_id},
         ),
+    )
+
+
+async def _entries(
+    listing: Callable[..., Awaitable[Any]], of: str
+) -> AsyncIterator[Any]:
+    """The entries of one list, page by page as far as they are read."""
+    skip = 0
+    while True:
+        page = await listing(of, skip=skip, limit=_PAGE)
+        for entry in page:
+            yield entry
+        skip += len(page)
+        if len(page) < _PAGE:
+            return
+
+
+async def _ensured(entities: Any, new: Any, *key: str) -> Any:
+    """The entity of that key, created where it is missing."""
+    return await _found_or_made(
+        lambda: entities.get(*key), lambda: entities.create(new)
     )
 
 

@@ -45,6 +45,7 @@ T = TypeVar("T")
 # 0.4 s (docs/explanations/temdb.md). A page of upstream has 100 tasks at most.
 _TILES_A_CALL = 1000
 _TASKS_A_CALL = 100
+# A task that was imaged again: `m-1-r2`.
 _AGAIN = re.compile(r"(.+)-r(\d+)")
 
 # Every failure raises an error; the client would log it, too.

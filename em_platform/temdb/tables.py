@@ -264,7 +264,7 @@ class Acquisition(Row):
 class Tile(Base):
     """One frame of a run; never changed once it is there.
 
-    What the maps and filters ask of the matches stands in columns of its own, before
+    What the maps and filters ask of the matches is in columns of its own, before
     the matches themselves: those are long, and most questions do not read them.
     """
 

@@ -5,7 +5,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from em_platform.cli.runs import montage_runs
+from em_platform.cli.runs import (
+    CheckOutcome,
+    PartitionRuns,
+    complaints,
+    montage_runs,
+    progress,
+)
 
 
 def answers(will_retry: str, *steps: str) -> dict[str, object]:
@@ -60,3 +66,33 @@ def test_a_run_that_was_killed_is_not_over_before_its_successor(
 ) -> None:
     runs = montage_runs(url, "m-0001")
     assert (runs.status, runs.is_over, runs.seconds) == (status, is_over, 2.5)
+
+
+def test_progress_is_what_has_changed_a_line_each() -> None:
+    waits = PartitionRuns()
+    queued = PartitionRuns(status="QUEUED")
+    begun = PartitionRuns(status="STARTED", assets=["tiles"])
+    failed = PartitionRuns(
+        status="FAILURE", assets=["tiles", "ebi/raw"], failures=["mosaic: no room"]
+    )
+    assert list(progress("m-0001", waits, queued)) == []
+    assert list(progress("m-0001", queued, begun)) == [
+        "m-0001: run started",
+        "m-0001:   tiles",
+    ]
+    assert list(progress("m-0001", begun, begun)) == []
+    assert list(progress("m-0001", begun, failed)) == [
+        "m-0001: run failure",
+        "m-0001:   raw",
+        "m-0001:   mosaic: no room",
+    ]
+
+
+def test_complaints_name_the_severity_of_each_check_that_did_not_pass() -> None:
+    checks = [
+        CheckOutcome(name="a", passed=True, is_error=True, sentence="well"),
+        CheckOutcome(name="b", passed=False, is_error=True, sentence="2 of 4 missing"),
+        CheckOutcome(name="c", passed=False, is_error=False, sentence="a bit dark"),
+    ]
+    runs = PartitionRuns(checks={check.name: check for check in checks})
+    assert list(complaints(runs)) == ["ERROR: 2 of 4 missing", "warning: a bit dark"]

@@ -69,9 +69,12 @@ class Block:
         return value.strip() if name.strip() == kind else ""
 
 
-def blocks_of(page: Path) -> Iterator[Block]:
+def blocks_of(page: Path, replace: Mapping[str, str] | None = None) -> Iterator[Block]:
     """The fenced blocks of a page, from its top to its end."""
     text = page.read_text()
+    for shown, meant in (replace or {}).items():
+        assert shown in text, f"{page.name}: {shown!r} is not on this page"
+        text = text.replace(shown, meant)
     for found in _BLOCK.finditer(text):
         indent = len(found["indent"])
         lines = [line[indent:] for line in found["text"].splitlines()]
@@ -88,16 +91,18 @@ def run_page(
     folder: Path,
     *,
     environment: Mapping[str, str] | None = None,
+    replace: Mapping[str, str] | None = None,
     timeout_s: float = 100.0,
 ) -> list[str]:
     """Run the blocks of a page in `folder`; gives the output of each that was run.
 
+    `replace` has what a reader puts in for a placeholder or a port of the page.
     `em-platform` and `.venv/bin/em-platform` are both found there. The test fails with
     the page's line where a block ends otherwise, or prints other lines, than it shows.
     """
     outputs = []
     with _sessions(folder, environment or {}) as sessions:
-        for block in blocks_of(page):
+        for block in blocks_of(page, replace):
             if block.noted("file"):
                 path = folder / block.noted("file")
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,10 +228,10 @@ def _sessions(
         (folder / ".venv").symlink_to(venv)
     variables = {
         **os.environ,
-        "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": "200",  # tables are compared with the page line by line
         **environment,
     }
+    variables["PATH"] = f"{venv / 'bin'}{os.pathsep}{variables['PATH']}"
     with ExitStack() as stack:
         yield {
             "bash": stack.enter_context(

@@ -17,6 +17,7 @@ from em_platform.ingest.dvid_instance import aligned, parse_info, parse_version,
 from em_platform.ingest.flyem_volumes import dvid_volume
 from em_platform.ingest.web import Web
 from em_platform.standins import dvid as standin
+from em_platform.standins.dvid_answers import refuse
 from em_platform.standins.dvid_blocks import Held, Instance
 from em_platform.standins.faults import Fault
 from em_platform.standins.flyem import Labels
@@ -75,7 +76,7 @@ def handler() -> standin.Dvid:
 
 @pytest.fixture
 def served(handler: standin.Dvid) -> Iterator[Served]:
-    with Server("dvid", handler, refuse=standin.refuse) as server:
+    with Server("dvid", handler, refuse=refuse) as server:
         yield Served(server, handler)
 
 

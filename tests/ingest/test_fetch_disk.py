@@ -101,7 +101,7 @@ def test_a_disk_that_fills_up_is_told_and_what_came_is_kept(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, call, full)
-        with pytest.raises(StorageError, match=r"No space left on device.*is kept"):
+        with pytest.raises(StorageError, match=r"No space left on device.*are kept"):
             fetch(file, parts_at_once=1)
     remote.forget()
     fetch(file)

@@ -142,7 +142,7 @@ def test_a_large_array_is_taken_at_a_smaller_level(world: World) -> None:
 
 
 def test_an_array_that_is_not_there_is_refused(world: World) -> None:
-    with pytest.raises(SourceRefused, match=r"nothing lies at .*\.zarr/.* or .*\.n5/"):
+    with pytest.raises(SourceRefused, match=r"nothing is at .*\.zarr/.* or .*\.n5/"):
         source_of(world).describe("jrc_nothing.em.fibsem.s0")
     with pytest.raises(SourceRefused, match="names no array"):
         source_of(world).describe("jrc_mus-nacc-2")

@@ -67,11 +67,6 @@ def test_json_comes_with_its_parameters() -> None:
         assert web().json(f"{at.url}/m", {"limit": 2}) == {"at": "/m?limit=2"}
 
 
-def test_json_is_posted() -> None:
-    with serving(lambda asked: Answer(body=asked.body)) as at:
-        assert web().post_json(at.url, {"cypher": "RETURN 1"}) == {"cypher": "RETURN 1"}
-
-
 def test_the_beginning_of_a_file_comes_without_the_rest() -> None:
     with serving(lambda _: Answer(body=b"x" * 10_000_000)) as at:
         assert web().first_bytes(at.url, 4) == b"xxxx"

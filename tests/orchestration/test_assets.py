@@ -194,7 +194,7 @@ def test_without_an_address_a_run_has_workers_of_its_own(
 def test_the_lens_of_the_live_session_holds_until_there_is_a_newer_one(
     drop_montage: Callable[..., Path], store: Store
 ) -> None:
-    from em_platform.acquisition.montages.lenses import choose_lens
+    from em_platform.acquisition.montages.stored import choose_lens
     from em_platform.stitching.inputs import open_montage
 
     montage = open_montage(drop_montage("grid-1"), name="grid-1")
@@ -225,7 +225,7 @@ def lens_of(montage: Montage) -> LensModel:
 def test_the_lens_that_matched_a_montage_also_renders_it(
     instance: dg.DagsterInstance, drop_montage: Callable[..., Path], store: Store
 ) -> None:
-    from em_platform.acquisition.montages.lenses import choose_lens, held_lens
+    from em_platform.acquisition.montages.stored import choose_lens, held_lens
     from em_platform.stitching.inputs import open_montage
 
     montage = open_montage(drop_montage("grid-1"), name="grid-1")

@@ -9,9 +9,13 @@ from dagster._core.test_utils import create_run_for_test
 
 from em_platform import jobs
 from em_platform.partitions import items
-from em_platform.resources.configuration import Configuration
-from em_platform.resources.history import runs_under_way, unfinished_items, wishes
-from em_platform.resources.ingest import PublicSources
+from em_platform.resources.ingest import (
+    PublicSources,
+    runs_under_way,
+    unfinished_items,
+    wishes,
+)
+from em_platform.resources.storage import Configuration
 from em_platform.schedules import consolidate_catalog_schedule, ingest_schedules
 from em_platform.sensors.ingest import heavy_ingest_sensor
 

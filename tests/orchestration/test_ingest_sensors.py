@@ -9,8 +9,8 @@ from dagster._core.test_utils import create_run_for_test
 from em_platform.config import export
 from em_platform.definitions import defs
 from em_platform.partitions import items
-from em_platform.resources.configuration import Configuration
 from em_platform.resources.ingest import PublicSources
+from em_platform.resources.storage import Configuration
 from em_platform.sensors.ingest import catalog_sensor, discovery_sensor
 from em_platform.sensors.killed import killed_runs_sensor
 from em_platform.standins.world import World, running_world

@@ -11,7 +11,7 @@ from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import load_settings
 from em_platform.definitions import defs
 from em_platform.resources.acquisition import Microscope
-from em_platform.resources.configuration import Configuration
+from em_platform.resources.storage import Configuration
 from em_platform.sensors.acquisition import (
     inbox_sensor,
     lens_montage_sensor,

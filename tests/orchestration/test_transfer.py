@@ -178,9 +178,8 @@ def test_a_montage_is_reviewed_once_it_is_stitched_and_uploaded(
 @pytest.fixture
 def tick_uploads(instance: dg.DagsterInstance, home: Path) -> Callable[[], Any]:
     """One tick of the sensor that looks for uploads."""
-    from em_platform.resources.configuration import Configuration
-    from em_platform.resources.storage import Storage
-    from em_platform.resources.temdb import TemdbResource
+    from em_platform.resources.acquisition import TemdbResource
+    from em_platform.resources.storage import Configuration, Storage
     from em_platform.sensors.transfer import upload_complete_sensor
 
     def tick() -> Any:

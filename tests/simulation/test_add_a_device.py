@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.session import rig
-from em_platform.config import Settings
+from em_platform.config import Settings, load_settings
 from em_platform.messaging.bus import Bus
 from em_platform.simulation import devices
 from em_platform.simulation.devices import device_of
@@ -65,14 +65,30 @@ def test_live_services_read_no_setting_of_the_simulation(repository: Path) -> No
     assert reading == []
 
 
-def test_a_real_camera_needs_no_setting_of_the_simulated_one() -> None:
-    settings = Settings().acquisition
-    simulation = settings.simulation.model_copy(
-        update={"tile_px": 512, "rotation_deg": 30.0}
-    )
-    simulated = settings.model_copy(update={"simulation": simulation})
-    real = simulated.model_copy(update={"simulated": False})
-    given = real.model_copy(update={"frame_px": 5000, "rotation_deg": 12.0})
-    assert (simulated.expected_frame_px, simulated.expected_rotation_deg) == (512, 30)
-    assert (real.expected_frame_px, real.expected_rotation_deg) == (4096, 0)
-    assert (given.expected_frame_px, given.expected_rotation_deg) == (5000, 12)
+_OLD = """
+  simulation:
+    tile_px: 512
+    rotation_deg: 30
+"""
+_NEW = """
+  frame_px: 5000
+  rotation_deg: 12
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("  simulated: false", (4096, 0)),
+        (f"  simulated: true{_OLD}", (512, 30)),
+        (f"  simulated: false{_OLD}", (512, 30)),  # as before there was frame_px
+        (f"  simulated: false{_OLD}{_NEW}", (5000, 12)),
+    ],
+)
+def test_a_real_camera_needs_no_setting_of_the_simulated_one(
+    lines: str, expected: tuple[int, float], tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"acquisition:\n{lines}\n")
+    settings = load_settings(config, environment={}).acquisition
+    assert (settings.expected_frame_px, settings.expected_rotation_deg) == expected

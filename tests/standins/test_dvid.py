@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import requests
 
-from em_platform.standins import dvid
 from em_platform.standins.dvid import Dvid
+from em_platform.standins.dvid_answers import refuse
 from em_platform.standins.dvid_blocks import Held, Instance, to_label_block
 from em_platform.standins.flyem import Labels, fib19
 from em_platform.standins.http import Server
@@ -36,7 +36,7 @@ server_of = Dvid(
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with Server("dvid", server_of, refuse=dvid.refuse) as server:
+    with Server("dvid", server_of, refuse=refuse) as server:
         yield server.url
 
 

@@ -12,11 +12,11 @@ import pytest
 import tifffile
 
 from em_platform.acquisition.roi import roi_of
-from em_platform.acquisition.session.rig import running_rig
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus
 from em_platform.processes import Supervisor
 from tests.ports import reserve_port
+from tests.rig import running_rig
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 

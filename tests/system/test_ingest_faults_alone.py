@@ -240,7 +240,7 @@ def test_a_file_that_the_disk_does_not_take_fails_alone(
     assert status == 1
     failed, whole = report["outcomes"]
     assert "volumedata.tif.partial could not be written (File too" in failed["sentence"]
-    assert "then run again: what has come is kept" in failed["sentence"]
+    assert "then run again: the finished parts are kept" in failed["sentence"]
     record = command.record("epfl", "volumedata")
     assert record["error"]["message"] == failed["sentence"]
     assert whole["status"] == "complete"

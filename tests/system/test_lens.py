@@ -8,7 +8,7 @@ import pytest
 from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.roi import roi_of
-from em_platform.acquisition.session.rig import DEVICES, running_rig
+from em_platform.acquisition.session.rig import DEVICES
 from em_platform.cli.watch import begin
 from em_platform.config import Settings, export, load_settings
 from em_platform.definitions import defs
@@ -17,6 +17,7 @@ from em_platform.model import MontageFit
 from em_platform.partitions import lens_key, lenses, montages
 from em_platform.storage import layout, store_of
 from tests.ports import reserve_port
+from tests.rig import running_rig
 from tests.system.conftest import wait_until
 
 pytestmark = [

@@ -23,13 +23,14 @@ import stomp
 import tifffile
 
 from em_platform.acquisition.session.report import PER_TILE, LiveReport
-from em_platform.acquisition.session.rig import free_ports, running_rig
+from em_platform.acquisition.session.rig import free_ports
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.topics import topics
 from em_platform.model import AcquisitionUpload
 from em_platform.processes.web import token_of
 from em_platform.storage import layout, store_of
 from tests.ports import reserve_port
+from tests.rig import running_rig
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
@@ -112,6 +113,8 @@ class Done:
     tap: Tap
     report: LiveReport
     output: str
+    """Both streams; the one object that `--json` prints is `printed`."""
+    printed: str
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +135,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
             (
                 *(*command, "--montages", str(MONTAGES)),
                 *("--rows", str(ROWS), "--columns", str(COLUMNS)),
-                *("--exit", "--report", str(report)),
+                *("--json", "--report", str(report)),
             ),
             env={**os.environ, **environment},
             capture_output=True,
@@ -148,6 +151,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
         tap=tap,
         report=LiveReport.model_validate_json(report.read_text()),
         output=output,
+        printed=ended.stdout,
     )
 
 
@@ -176,6 +180,11 @@ def test_a_session_ends_well_and_its_report_says_so(done: Done) -> None:
     frames = [path for path in images if not path.name.endswith(".processed.tiff")]
     assert (len(frames), len(images)) == (tiles, 2 * tiles)
     assert {tifffile.imread(frame).shape for frame in frames} == {(256, 256)}
+
+
+def test_json_is_one_object_on_stdout_and_the_same_as_the_report(done: Done) -> None:
+    assert LiveReport.model_validate_json(done.printed) == done.report
+    assert done.printed.count("\n") == 1
 
 
 def test_nothing_is_left_running(done: Done) -> None:

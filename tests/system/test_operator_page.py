@@ -17,10 +17,10 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 
-from em_platform.acquisition.session.rig import running_rig
 from em_platform.config import Settings, export, load_settings
 from em_platform.processes import Supervisor
 from tests.ports import reserve_port
+from tests.rig import running_rig
 
 CHROMIUM = Path("/usr/bin/chromium")
 

@@ -23,7 +23,6 @@ from em_platform.acquisition.session.rig import (
     RECORDER,
     SERVICES,
     free_ports,
-    running_rig,
 )
 from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus
@@ -32,6 +31,7 @@ from em_platform.processes import Supervisor
 from em_platform.simulation.devices.commanded import set_faults
 from em_platform.storage import layout, store_of
 from tests.ports import reserve_port
+from tests.rig import running_rig
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 

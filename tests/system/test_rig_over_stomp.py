@@ -16,7 +16,7 @@ import tifffile
 from pigeon import Pigeon
 
 from em_platform.acquisition.recorder import ledger_of
-from em_platform.acquisition.session.rig import DEVICES, running_rig
+from em_platform.acquisition.session.rig import DEVICES
 from em_platform.cli.watch import begin, regions
 from em_platform.config import Settings, export, load_settings
 from em_platform.definitions import defs
@@ -30,6 +30,7 @@ from em_platform.simulation.devices.truth import MontageTruth
 from em_platform.simulation.specimen import Tissue
 from em_platform.storage import layout, store_of
 from tests.ports import reserve_port
+from tests.rig import running_rig
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 

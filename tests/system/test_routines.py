@@ -18,7 +18,6 @@ from em_platform.acquisition.machines.loop import BusClient, Loop
 from em_platform.acquisition.machines.machine import Machine, context_of
 from em_platform.acquisition.machines.requests import ChangeAperture
 from em_platform.acquisition.routines import ROUTINES
-from em_platform.acquisition.session.rig import running_rig
 from em_platform.config import Settings, export, load_settings
 from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus
@@ -26,6 +25,7 @@ from em_platform.processes import Child, Supervisor
 from em_platform.simulation.devices.commanded import clear_faults, set_faults
 from em_platform.simulation.devices.illumination import misalignment_of
 from tests.ports import reserve_port
+from tests.rig import running_rig
 
 pytestmark = pytest.mark.system
 

@@ -1,25 +1,33 @@
 """`em-platform up --microscope`, and another command that uses its microscope."""
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from em_platform.acquisition.session.report import LiveReport
 from em_platform.cli.runs import montage_runs
+from em_platform.standins.world import World
+from tests.docs.page_runner import run_page
 from tests.ports import reserve_port
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
 def test_acquire_uses_the_microscope_of_the_platform(
-    make_platform, tmp_path: Path, wait_until: Callable[..., None]
+    make_platform,
+    tmp_path: Path,
+    wait_until: Callable[..., None],
+    world: World,
+    repository: Path,
 ) -> None:
-    with make_platform(tmp_path / "home") as platform:
+    how_to = repository / "docs/how-to"
+    with make_platform(tmp_path / ".em_platform") as platform:
+        platform.environment |= world.environment | {"EM_INGEST__SOURCES": "ebi"}
         port = reserve_port()
         platform.environment["EM_ACQUISITION__OPERATOR__PORT"] = str(port)
         platform.start("--microscope")
@@ -29,19 +37,17 @@ def test_acquire_uses_the_microscope_of_the_platform(
             what=platform.output,
         )
         assert f"operator  http://127.0.0.1:{port}" in platform.output()
-        report = tmp_path / "report.json"
-        command = (sys.executable, "-m", "em_platform", "acquire", "--exit")
-        done = subprocess.run(
-            (*command, "--report", str(report)),
-            env={**os.environ, **platform.environment},
-            capture_output=True,
-            text=True,
-            timeout=200,
+        (output,) = run_page(
+            how_to / "run-the-live-microscope.md",
+            tmp_path,
+            environment=platform.environment,
+            replace={"--columns 2 --exit": "--columns 2 --exit --report report.json"},
+            timeout_s=200,
         )
-        assert done.returncode == 0, done.stdout + done.stderr + platform.output()
-        assert "a microscope answers, it is used" in done.stdout
-        assert f"operator's page at http://127.0.0.1:{port}" in done.stdout
-        found = LiveReport.model_validate(json.loads(report.read_text()))
+        assert "a microscope answers, it is used" in output
+        assert f"operator's page at http://127.0.0.1:{port}" in output
+        report = (tmp_path / "report.json").read_text()
+        found = LiveReport.model_validate_json(report)
         assert found.is_good
         (made,) = found.montages
         wait_until(
@@ -51,6 +57,9 @@ def test_acquire_uses_the_microscope_of_the_platform(
         )
         checks = montage_runs(platform.url, made.acquisition_id).checks
         assert checks["montage_is_complete"].passed, checks
+
+        backfill(platform, how_to, made.acquisition_id, wait_until)
+
         again = subprocess.run(
             (sys.executable, "-m", "em_platform", "up", "--microscope"),
             env={**os.environ, **platform.environment},
@@ -60,3 +69,34 @@ def test_acquire_uses_the_microscope_of_the_platform(
         )
         assert again.returncode == 1
         assert "a microscope already runs in" in again.stderr
+
+
+def backfill(
+    platform: Any, how_to: Path, montage: str, wait_until: Callable[..., None]
+) -> None:
+    """Do what the pages on backfills say, for a montage and an item that are there."""
+    environment = platform.environment
+    ingest = (sys.executable, "-m", "em_platform", "ingest", "--item", "ebi/11759")
+    subprocess.run(ingest, env=environment, check=True, timeout=100)
+    folder = platform.home.parent
+    with platform.instance() as instance:
+        wait_until(
+            lambda: instance.has_dynamic_partition("ebi_entries", "11759"),
+            timeout_s=60,
+            what=platform.output,
+        )
+        run_page(
+            how_to / "backfill-a-montage.md",
+            folder,
+            environment=environment,
+            replace={"ACQUISITION_ID": montage},
+        )
+        run_page(how_to / "backfill-a-source.md", folder, environment=environment)
+        backfills = {
+            each.partition_set_name: list(each.partition_names or ())
+            for each in instance.get_backfills()
+        }
+    assert backfills == {
+        "stitch_montages_partition_set": [montage],
+        "ingest_ebi_partition_set": ["11759"],
+    }

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.acquisition.montages.uploaded import located
+from em_platform.acquisition.montages.stored import located
 from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.config import BrokerSettings, Settings, StorageSettings, TemdbSettings
 from em_platform.formats import read_image

@@ -1,7 +1,12 @@
-"""Speaks to aloha."""
+"""Speaks to aloha: what is sent, how fast, and when it is tried again."""
 
 import os
+import random
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -9,11 +14,15 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
+from em_platform.config import BufferSettings
 from em_platform.errors import SourceRefused, SourceUnavailable
 from em_platform.model import AcquisitionUpload, StoredTile
 
+# A computer that is there accepts at once; the timeout of the settings is for
+# answers.
 _CONNECT_S = 5.0
-_PIECE = 256 * 1024
+_PIECE = 256 * 1024  # Small enough that the rate moves within a frame
+# Timeout, too early, too many requests: the same request may succeed later.
 _LATER = {408, 425, 429}
 
 
@@ -127,3 +136,64 @@ def _clause(error: requests.RequestException) -> str:
         return "no answer in time"
     reason = getattr(error.args[0], "reason", None) if error.args else None
     return f"{type(error).__name__}: {reason or error}"[:200]
+
+
+@dataclass(slots=True)
+class _Failures:
+    """How often in a row, and until when to wait."""
+
+    count: int
+    not_before: float
+
+
+class Backoff:
+    """Pauses by name; who has not failed does not wait."""
+
+    def __init__(
+        self, settings: BufferSettings, *, chance: Callable[[], float] = random.random
+    ) -> None:
+        self._settings = settings
+        self._chance = chance
+        self._failed: dict[str, _Failures] = {}
+
+    def waits(self, name: str) -> bool:
+        """Whether it is too early to try again."""
+        failed = self._failed.get(name)
+        return failed is not None and time.monotonic() < failed.not_before
+
+    def fail(self, name: str) -> float:
+        """Note a failure; for how many seconds to wait: half to all of the pause."""
+        count = self._failed[name].count if name in self._failed else 0
+        pause_s = self._settings.retry_s * 2.0 ** min(count, 30)
+        pause_s = min(pause_s, self._settings.retry_most_s) * (0.5 + self._chance() / 2)
+        self._failed[name] = _Failures(count + 1, time.monotonic() + pause_s)
+        return pause_s
+
+    def succeed(self, name: str) -> None:
+        """Forget its failures."""
+        self._failed.pop(name, None)
+
+
+# The operator's page shows a rate that is steady and still follows a stop.
+_WINDOW_S = 5.0
+
+
+class Rate:
+    """Bytes over the last seconds; safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lately: deque[tuple[float, int]] = deque()
+
+    def add(self, count: int) -> None:
+        """So many bytes have gone just now."""
+        with self._lock:
+            self._lately.append((time.monotonic(), count))
+
+    def bits_per_s(self) -> int:
+        """The mean over the last five seconds."""
+        since = time.monotonic() - _WINDOW_S
+        with self._lock:
+            while self._lately and self._lately[0][0] < since:
+                self._lately.popleft()
+            return round(8 * sum(count for _, count in self._lately) / _WINDOW_S)

@@ -80,7 +80,7 @@ def complete_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionU
 
 def cancelled_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionUpload:
     """The announcement of a cancelled acquisition: no tiles of it are sent."""
-    first = min(tile.said_at for tile in known.tiles)
+    first = min(tile.sent_at for tile in known.tiles)
     return _upload(known, settings, started_at=datetime.fromtimestamp(first, UTC))
 
 
@@ -145,7 +145,7 @@ def _failure(tile_id: str, tile: TileRow | None) -> Failure:
 def _retried(known: Known, announced: Collection[str]) -> dict[tuple[int, int], float]:
     """Row and column of the tiles that were imaged again -> when."""
     return {
-        (tile.body["row"], tile.body["column"]): tile.said_at
+        (tile.body["row"], tile.body["column"]): tile.sent_at
         for tile in known.tiles
         if tile.tile_id in announced and retry_of(tile.tile_id)
     }
@@ -163,7 +163,7 @@ def _uploaded_tile(
         match
         for match in messages.get("tile.matches", {}).get("matches", ())
         # Else it was measured against the frame that was rejected.
-        if retried.get((match["row"], match["column"]), 0.0) <= tile.said_at
+        if retried.get((match["row"], match["column"]), 0.0) <= tile.sent_at
     ]
     # Checked together with the whole, so that one sentence has all that is wrong.
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from em_platform.storage.atomic import write_bytes
 
+# Its old name: an operator's page of the release before reads it, too.
 _NAME = "held_up.json"
 
 

@@ -16,8 +16,9 @@ from em_platform.stitching.beside_frames import live_paths
 
 log = logging.getLogger(__name__)
 
+# A message that comes late by a day is of no acquisition that is still open.
 _FORGET_AFTER_S = 86_400.0
-_LOOK_AGAIN_S = 5.0
+_LOOK_AGAIN_S = 5.0  # Each look asks the recorder's table
 
 Recorded = Callable[[str, str], frozenset[str]]
 """`(montage_id, acquisition_id)` -> the tiles whose `tile.raw` is recorded for good."""
@@ -127,6 +128,8 @@ class Freer:
 
     def _delete(self, paths: Iterable[Path]) -> bool:
         """Delete files; False where one is there still and should not be."""
+        # A path in a message is not trusted: nothing outside of the folder is
+        # deleted.
         frames = os.path.realpath(self._frames)
         for path in paths:
             folder = os.path.realpath(path.parent)

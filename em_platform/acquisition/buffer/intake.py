@@ -1,16 +1,29 @@
-"""From the bus, or from beside the frames, into the journal."""
+"""From the bus, from beside the frames, and of the frames, into the journal."""
 
+import hashlib
 import json
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.acquisition.buffer.tables import FREED, IMAGED, REFUSED, SUPERSEDED
+from em_platform.acquisition.buffer.tables import (
+    FREED,
+    IMAGED,
+    REFUSED,
+    SUPERSEDED,
+    TileRow,
+)
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.acquisition.recorder.events import COMPLETE, RAW, Message, safe_id
+from em_platform.errors import FormatError
+from em_platform.formats import read_header
 
 log = logging.getLogger(__name__)
 
@@ -164,3 +177,64 @@ def _sent_at(message: Message) -> float:
     """When it was sent, in seconds since 1970."""
     sent_ms = message.headers.get("sent_at", "")
     return int(sent_ms) / 1000 if sent_ms.isdecimal() else time.time()
+
+
+_AT_ONCE = 64  # Bounds the rows in memory; the next tick takes the others
+_PIECE = 1 << 20
+
+
+class Reader:
+    """Notes what the frames' files hold, soon after they came: they are in memory yet.
+
+    The checksum is the one that aloha gets: a file that changes later is found out.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def tick(self) -> None:
+        """Read what nobody has read."""
+        for tile in self._journal.unread_tiles(limit=_AT_ONCE):
+            self.read(tile)
+
+    def read(self, tile: TileRow) -> bool:
+        """Read one frame; one that cannot be read is set aside with the sentence."""
+        try:
+            found = found_in(Path(tile.path))
+        except FormatError as error:
+            if str(error) != tile.sentence:
+                log.warning("buffer: tile %s: %s", tile.tile_id, error)
+            self._journal.note_refused(tile.tile_id, str(error))
+            return False
+        self._journal.note_read(tile.tile_id, found)
+        return True
+
+
+def found_in(path: Path) -> dict[str, int | str]:
+    """Checksum, length, time and image size of a frame's file, by column.
+
+    Raises
+    ------
+    FormatError
+        It is not there, or no image of grey levels.
+    """
+    header = read_header(str(path))
+    digest, length = hashlib.sha256(), 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                length += len(piece)
+    except OSError as error:
+        raise FormatError(
+            f"{path}: cannot be read ({error.strerror}), expected a frame; check access"
+        ) from error
+    return {
+        "sha256": digest.hexdigest(),
+        "bytes": length,
+        "mtime_ns": mtime_ns,
+        "height_px": header.size.height_px,
+        "width_px": header.size.width_px,
+        "bits": np.dtype(header.dtype).itemsize * 8,
+    }

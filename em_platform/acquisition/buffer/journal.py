@@ -24,12 +24,14 @@ from em_platform.storage.journal_file import JournalFile
 
 Body = dict[str, Any]
 
+# Named one by one: a journal on disk may have the columns in another order.
 _TILE = (
-    "tile_id, montage_id, acquisition_id, body, said_at, state, sha256, bytes, "
-    "mtime_ns, height_px, width_px, bits, sentence"
+    "tile_id, montage_id, acquisition_id, body, said_at AS sent_at, state, sha256, "
+    "bytes, mtime_ns, height_px, width_px, bits, sentence"
 )
 _MONTAGE = (
-    "acquisition_id, montage_id, is_cancelled, body, said_at, answered_at, sentence"
+    "acquisition_id, montage_id, is_cancelled, body, said_at AS received_at, "
+    "answered_at, sentence"
 )
 
 
@@ -53,11 +55,6 @@ class Journal:
         query = f"SELECT {_MONTAGE} FROM montages WHERE acquisition_id = ?"
         rows = self._ask(query, acquisition_id)
         return _montage(rows[0]) if rows else None
-
-    def open_montages(self) -> list[MontageRow]:
-        """What is known of them."""
-        found = [self.montage(key) for key in self.open_ids()]
-        return [montage for montage in found if montage is not None]
 
     def open_ids(self) -> list[str]:
         """Acquisitions that have ended and wait for aloha, oldest first."""

@@ -12,9 +12,14 @@ from typing import Any
 from em_platform.acquisition.buffer.aloha_client import AlohaClient
 from em_platform.acquisition.buffer.backlog import write_backlog
 from em_platform.acquisition.buffer.freeing import Freer
-from em_platform.acquisition.buffer.intake import NOTED, OF_A_MONTAGE, TOPICS, Intake
+from em_platform.acquisition.buffer.intake import (
+    NOTED,
+    OF_A_MONTAGE,
+    TOPICS,
+    Intake,
+    Reader,
+)
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.acquisition.buffer.reading import Reader
 from em_platform.acquisition.buffer.uploading import Uploader
 from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.acquisition.recorder import ledger_of
@@ -35,10 +40,10 @@ from em_platform.processes.web import token_of
 
 log = logging.getLogger(__name__)
 
-_COMMIT_AT_MOST = 500
-_RETRY_S = 1.0
-_RECONCILE_S = 30.0
-_END_S = 10.0
+_COMMIT_AT_MOST = 500  # Bounds what a failed commit has to try again
+_RETRY_S = 1.0  # A full disk does not come back sooner
+_RECONCILE_S = 30.0  # Seldom: only what the bus lost is found by it
+_END_S = 10.0  # An upload under way may end; else it is sent again after the start
 
 
 def run(settings: Settings, *, name: str) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+# `said_at` is a name of the first release, which journals on disk have.
 TABLES = """
 CREATE TABLE IF NOT EXISTS montages (
     acquisition_id TEXT PRIMARY KEY,
@@ -66,7 +67,7 @@ class MontageRow:
     montage_id: str
     is_cancelled: bool
     body: dict[str, Any]
-    said_at: float
+    received_at: float
     answered_at: float | None
     sentence: str
 
@@ -79,7 +80,7 @@ class TileRow:
     montage_id: str
     acquisition_id: str
     body: dict[str, Any]
-    said_at: float
+    sent_at: float
     state: str
     sha256: str | None
     bytes: int | None

@@ -7,17 +7,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from em_platform.acquisition.buffer.aloha_client import AlohaClient
+from em_platform.acquisition.buffer.aloha_client import AlohaClient, Backoff, Rate
 from em_platform.acquisition.buffer.assembling import (
     Known,
     cancelled_upload,
     complete_upload,
 )
-from em_platform.acquisition.buffer.backoff import Backoff
-from em_platform.acquisition.buffer.intake import NOTED
+from em_platform.acquisition.buffer.intake import NOTED, Reader, found_in
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.acquisition.buffer.rate import Rate
-from em_platform.acquisition.buffer.reading import Reader, found_in
 from em_platform.acquisition.buffer.tables import IMAGED, REFUSED, MontageRow, TileRow
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.config import AcquisitionSettings
@@ -35,8 +32,8 @@ log = logging.getLogger(__name__)
 _NEVER_A_FRAME = {413, 422}
 """What aloha answers to bytes that it will never take."""
 
-_OTHER_BYTES = 409
-_NOT_LET_IN = {401, 403}
+_OTHER_BYTES = 409  # Aloha has been announced another checksum for this tile
+_NOT_LET_IN = {401, 403}  # A wrong token is wrong for all montages
 _THIS_ONE_REFUSED = 502  # the TEM database refused this acquisition
 
 _ALOHA, _REGISTER = "aloha", "the TEM database, by aloha"
@@ -84,7 +81,7 @@ class Uploader:
                 self._try(montage)
 
     def _is_due(self, montage: MontageRow) -> bool:
-        waited_s = time.time() - montage.said_at
+        waited_s = time.time() - montage.received_at
         if montage.is_cancelled or waited_s >= self._settings.buffer.statistics_wait_s:
             return True
         tiles = len(montage.body["tiles"])

@@ -27,7 +27,19 @@ from em_platform.config import AcquisitionSettings
 Routines = Mapping[str, Callable[[AcquisitionSettings], Machine]]
 """Calibration (as in `roi.create.calibrations`) -> what does it."""
 
+# These rest already: a failure there would hide why the session rests.
 _SPARED = ("Paused", "Stopped", "Failure")
+
+# A lens montage is the whole of its region, or comes before another one's tiles.
+_AFTER_LENS = [
+    {
+        "orig": "Success",
+        "dest": "Next",
+        "conditions": "is_lens_region",
+        "before": "finish_region",
+    },
+    {"orig": "Success", "dest": "Plan", "before": "note_lens"},
+]
 
 
 class Stopped(Machine):
@@ -54,7 +66,9 @@ class Acquisition(Machine):
             },
             {
                 "name": "ChangeAperture",
-                "children": ChangeAperture(settings, self._aperture),
+                "children": ChangeAperture(
+                    settings, lambda: self.session.requirements.aperture()
+                ),
                 "remap": [
                     _when("wants_prepare", "Prepare"),
                     {"orig": "Success", "dest": "Plan"},
@@ -65,33 +79,31 @@ class Acquisition(Machine):
                 "children": Prepare(settings),
                 "remap": {"Success": "Plan"},
             },
-            {"name": "Plan", "on_enter": self._plan},
+            {"name": "Plan", "on_enter": lambda: self.proceed()},
             *self._calibrations(settings, routines),
             {
                 "name": "LensCorrection",
                 "children": LensCorrection(settings, lambda: self.session.entry),
-                "remap": [
-                    {
-                        "orig": "Success",
-                        "dest": "Next",
-                        "conditions": "is_lens_region",
-                        "before": "finish_region",
-                    },
-                    {"orig": "Success", "dest": "Plan", "before": "note_lens"},
-                ],
+                "remap": _AFTER_LENS,
             },
             {
                 "name": "TiltStage",
-                "children": TiltStage(settings, self._tilt),
+                "children": TiltStage(
+                    settings, lambda: self.session.requirements.tilt()
+                ),
                 "remap": {"Success": "Plan"},
             },
             {
                 "name": "Montage",
-                "children": Montage(settings, self._region),
+                "children": Montage(settings, lambda: dict(self.session.entry.roi)),
                 "remap": {"Success": "Next"},
             },
-            {"name": "Paused", "on_enter": self._pause},
-            {"name": "Stopped", "on_enter": self._stop, "children": Stopped()},
+            {"name": "Paused", "on_enter": lambda: self.session.paused()},
+            {
+                "name": "Stopped",
+                "on_enter": lambda: self.session.spare_specimen(),
+                "children": Stopped(),
+            },
             "Failure",
         ]
         super().__init__(
@@ -111,6 +123,7 @@ class Acquisition(Machine):
                     {
                         "orig": "Success",
                         "dest": "Plan",
+                        # not a lambda, which would take the loop's last name
                         "before": partial(self._calibrated, name),
                     }
                 ],
@@ -122,6 +135,7 @@ class Acquisition(Machine):
     def _transitions(
         self, names: list[str], routines: Routines
     ) -> list[dict[str, Any]]:
+        # In this order: the first whose condition holds is where Plan goes.
         chosen = [
             ("Paused", "wants_pause"),
             *(
@@ -169,29 +183,6 @@ class Acquisition(Machine):
         else:
             self.leave()
 
-    def _plan(self) -> None:
-        self.proceed()
-
-    def _pause(self) -> None:
-        self.session.paused()
-
-    def _stop(self) -> None:
-        self.session.spare_specimen()
-
-    def _aperture(self) -> dict[str, Any]:
-        fields: dict[str, Any] = self.session.requirements.aperture()
-        return fields
-
-    def _tilt(self) -> dict[str, Any]:
-        fields: dict[str, Any] = self.session.requirements.tilt()
-        return fields
-
-    def _region(self) -> dict[str, Any]:
-        return dict(self.session.entry.roi)
-
-    def _calibrated(self, name: str) -> None:
-        self.session.calibrated(name)
-
     def note_lens(self) -> None:
         """Note that the lens is corrected for the region."""
         self.session.lens.steps = 0
@@ -201,6 +192,9 @@ class Acquisition(Machine):
         """Note that the region, a lens montage, is imaged."""
         self.session.lens.steps = 0
         self.session.finish_entry()
+
+    def _calibrated(self, name: str) -> None:
+        self.session.calibrated(name)
 
     # --- where to go ---
 

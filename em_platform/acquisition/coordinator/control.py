@@ -17,7 +17,7 @@ _ECHO_S = 1.0
 """Quality control repeats its verdict each second; one published before the start
 and comes once more within this time was sent before it received the start."""
 
-_REMEMBERED = 1000
+_REMEMBERED = 1000  # sendings; an outage holds back far fewer commands
 
 Headers = Mapping[str, str]
 
@@ -28,6 +28,7 @@ class Control(Machine):
     def __init__(self, **options: Any) -> None:
         self._seen: deque[tuple[Any, ...]] = deque(maxlen=_REMEMBERED)
         self._setups: deque[str] = deque()
+        # The newest verdict, and that of the last start: its echo stops nothing.
         self._verdict: tuple[str, str] = ("GOOD", "")
         self._echo: tuple[str, str] = ("GOOD", "")
         self._went_on_s = 0.0
@@ -49,6 +50,7 @@ class Control(Machine):
     def _on_run(self, message: Any, headers: Headers) -> None:
         if self._is_repeated(headers):
             return
+        # Where one message sets several, what spares the specimen comes first.
         for name in (
             "abort_now",
             "cancel",
@@ -66,7 +68,7 @@ class Control(Machine):
         """Begin a session, or resume one that rests."""
         if self.rests():
             self.go_on()
-        elif not self.is_imaging() and self.session.has_work():
+        elif not self.is_imaging() and self.session.registry.has_work():
             self._forget_stops()
             self.session.errors = 0
             self.session.pause_wanted = False
@@ -76,6 +78,7 @@ class Control(Machine):
 
     def run_pause(self) -> None:
         """Rest after the tile, or the calibration, that is being made."""
+        # at rest already a pause would hold up the resume
         if self.is_imaging() and not self.rests():
             self.session.pause_wanted = True
 
@@ -107,6 +110,7 @@ class Control(Machine):
             self.session.given_up("the operator aborted it")
             self.leave()
         else:
+            # what waits for its turn would begin as soon as this one is left
             self._setups.clear()
             self.cancel()
 
@@ -121,8 +125,11 @@ class Control(Machine):
         if self.is_imaging():
             self.session.going_on()
             state = self.state
-            if "_Montage_" in state and not state.endswith("_Montage_Failure"):
-                self.session.resumed()  # else its Begin publishes it
+            imaging = self.session.imaging
+            begins_anew = state.endswith("_Montage_Failure")  # then Begin publishes it
+            if "_Montage_" in state and not begins_anew and imaging is not None:
+                imaging.rested()
+                self.session.publisher.montage("resumed", imaging)
         self.resume()
 
     @on_message("ui.setup", include_headers=True)
@@ -133,6 +140,7 @@ class Control(Machine):
         if self.is_imaging() or self.session.registry.state.mode != "preview":
             log.warning("coordinator: a session is under way, %s is not done", wanted)
             return
+        # known ones wait in order; the sentence names what there is
         for name in wanted:
             if name == "lens_correction":
                 self._setups.append("doLensCorrection")
@@ -187,6 +195,7 @@ class Control(Machine):
             return
         if not self.is_imaging():
             return
+        # it is repeated each second: stopped once is enough
         if verdict[0] == "STOP_NOW" and "_Stopped_" not in self.state:
             self.session.stop_now = verdict[1] or "quality control requests it"
             self.halt()

@@ -18,9 +18,9 @@ from em_platform.storage.guard import check_file, mark_of, marked_png, write_fil
 
 Names = tuple[str, ...]
 
-_DRAWING = "state machine"
+_DRAWING = "state machine"  # the mark of our files: others are not overwritten
 
-_NEW_LINE = "\\n"
+_NEW_LINE = "\\n"  # as graphviz has it in a label, not a line end
 _HEAD = """digraph "em_platform state machine" {
   rankdir=LR; compound=true; newrank=true; fontname="sans-serif"; nodesep=0.25;
   node [shape=box, style="rounded,filled", fillcolor=white, fontname="sans-serif"];
@@ -96,6 +96,7 @@ def picture() -> tuple[tuple[Node, ...], tuple[Arrow, ...]]:
         (), machine.states, machine.events
     ):
         source, dest = _folded(inner_source), _folded(inner_dest)
+        # what moves inside a routine is no arrow of the picture
         is_within = source == dest and source != inner_source
         labels = merged.setdefault((source, dest), []) if not is_within else []
         if label not in labels:
@@ -112,6 +113,7 @@ def dot(nodes: tuple[Node, ...], arrows: tuple[Arrow, ...]) -> str:
         source, dest = by_path[arrow.source], by_path[arrow.dest]
         label = _NEW_LINE.join(arrow.labels)
         options = [f'label="{label}"']
+        # graphviz joins leaves only; ltail and lhead cut the arrow at the cluster
         if source.inner and dest.path[: len(source.path)] != source.path:
             options.append(f'ltail="cluster_{_id(source.path)}"')
         if dest.inner and source.path[: len(dest.path)] != dest.path:
@@ -135,6 +137,7 @@ def _nodes(scope: Names, states: Mapping[str, Any]) -> tuple[Node, ...]:
     found = []
     for name, state in states.items():
         path = (*scope, name)
+        # a routine's own steps would make the picture unreadable
         inner = () if name in STATES.values() else _nodes(path, state.states)
         found.append(Node(path, inner, state.initial))
     return tuple(found)
@@ -214,6 +217,7 @@ def _leaf(node: Node) -> Node:
     """The state without states in which one is after entering `node`."""
     while node.inner:
         first = node.inner[0]
+        # the initial state may be named by its path
         wanted = (node.initial or first.name).split("_")[0]
         node = next((each for each in node.inner if each.name == wanted), first)
     return node

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from em_platform.acquisition.coordinator.registry import Begun
 from em_platform.acquisition.frame_paths import (
@@ -30,6 +30,14 @@ log = logging.getLogger(__name__)
 _UNSURE_S = 5.0
 """Messages that the broker had not confirmed when the process was killed are not older
 than this; their tiles are published again, which every subscriber accepts."""
+
+
+class TileDone(TypedDict):
+    """Where a tile was imaged, as `montage.complete` has it."""
+
+    raster_index: int
+    stage_position: tuple[int, int]
+    raster_position: tuple[int, int]
 
 
 class Imaging:
@@ -55,7 +63,7 @@ class Imaging:
             overlap=overlap,
             rotation_rad=begun.rotation_rad,
         )
-        self.tiles: dict[str, dict[str, Any]] = {}
+        self.tiles: dict[str, TileDone] = {}
         self.cycles_s: list[float] = []
         self.move_s = 0.0
         self.capture_s = 0.0
@@ -64,10 +72,11 @@ class Imaging:
         self.unsure: list[dict[str, Any]] = []
         self._frames = frames
         self._shared_px = shared_px(roi, begun.frame, overlap=overlap)
-        self._waiting = list(reversed(self.stops))
+        self._waiting = list(reversed(self.stops))  # the next is last: cheap to take
         self._retries: dict[int, int] = {}
         self.exposing = ""
         self.unjudged: set[str] = set()
+        # without quality control no verdict is waited for
         self.has_verdicts = False
         self.image_again(begun.superseded)
         self._begun_s = self._cycle_s = self._capture_s = time.monotonic()
@@ -104,6 +113,7 @@ class Imaging:
             name = self._name(stop)
             if name not in gone:
                 continue
+            # the first name that no rejected frame has, also after several stops
             self._retries[stop.index] = next(
                 n for n in count(1) if self._name(stop, retry=n) not in gone
             )
@@ -156,6 +166,7 @@ class Imaging:
         stop, fields = self._waiting[-1], self.command()
         path = frame_path(self._frames, self.montage_id, fields["tile_id"])
         raw = {**fields, **self.tilt, "path": str(path)}
+        # Written before it is published: a tile that subscribers know is never lost.
         body = fitting("tile.raw", raw).model_dump_json().encode()
         write_bytes(
             tile_body_path(self._frames, self.montage_id, fields["tile_id"]), body
@@ -182,6 +193,7 @@ class Imaging:
                 body = json.loads(path.read_bytes())
                 found.append((path.stat().st_mtime, body))
                 self._done(stop, tile_id, body["stage_position"])
+        # by the files' own clock: the disk may be another computer's
         newest = max((when for when, _ in found), default=0.0)
         self.unsure = [body for when, body in found if newest - when < _UNSURE_S]
         self.unjudged.update(body["tile_id"] for body in self.unsure)
@@ -213,6 +225,7 @@ class Imaging:
     def link_references(self) -> None:
         """Keep the references that are current now beside the frames."""
         folder = montage_folder(self._frames, self.montage_id)
+        # linked, not copied: the references stay those of the start at no cost
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("bright.tiff", "dark.tiff"):
             source = self._frames / "references" / name
@@ -224,7 +237,7 @@ class Imaging:
         return tile_name(self.acquisition_id, stop.row, stop.column, retry=retry)
 
     def _done(self, stop: Stop, tile_id: str, place: Any) -> None:
-        if self._waiting[-1] is stop:
+        if self._waiting[-1] is stop:  # as always but when it resumes
             self._waiting.pop()
         else:
             self._waiting.remove(stop)
@@ -242,6 +255,7 @@ def now() -> datetime:
 
 def _link(source: Path, target: Path) -> None:
     """Let `target` be the same file as `source`; a reader sees the old or the new."""
+    # linked beside and renamed: there is no moment without a reference
     beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         beside.unlink(missing_ok=True)

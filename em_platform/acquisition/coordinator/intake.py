@@ -19,8 +19,8 @@ from em_platform.temdb import temdb_token, temdb_url
 
 log = logging.getLogger(__name__)
 
-_TIMEOUT_S = 20.0
-_PAGE = 1000
+_TIMEOUT_S = 20.0  # a slow TEM DB holds up only its own thread
+_PAGE = 1000  # regions an answer; a section with more comes page by page
 
 
 class Loader:
@@ -33,6 +33,7 @@ class Loader:
 
     def load(self, message: Any) -> None:
         """Answer one `roi.load`: queue its regions, or report why not."""
+        # Not in the loop: a slow database must not hold up a tile.
         threading.Thread(
             target=self._load, args=(message,), name="roi.load", daemon=True
         ).start()
@@ -93,6 +94,7 @@ def rois_of_section(
         with httpx.Client(
             headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S
         ) as client:
+            # a page that is not full is the last one
             while len(found) % _PAGE == 0:
                 answer = client.get(
                     f"{url}/api/v2/rois", params={**wanted, "skip": len(found)}
@@ -173,12 +175,14 @@ def take_roi(
 
     One that cannot be imaged is refused by a `roi.status`.
     """
+    # Identifies the sending: a repeat after an outage has the same three.
     sending = json.dumps([headers.get(n) for n in ("source", "sent_at", "sequence")])
     registry = session.registry
     queue = registry.state.queue
     montage_id = str(fields["montage_id"])
     known = next((e for e in queue if e.montage_id == montage_id), None)
     if known is not None and (known.sending == sending or known.roi == fields):
+        # the same region, sent anew after its end: image it once more
         is_new_run = known.status in FINISHED and known.sending != sending
         if not is_new_run:
             return

@@ -31,7 +31,7 @@ class LensMontages:
         self._optics = optics
 
     def set_up(self, message: Any) -> None:
-        """Keep what a `` reports."""
+        """Keep what a `lens_correction.setup` asks for."""
         self._registry.change(lens_setup=message.model_dump(mode="json"))
 
     def due(self) -> Entry | None:
@@ -39,17 +39,17 @@ class LensMontages:
 
         There is none behind the last region: its lens would correct nothing.
         """
-        pages = self._registry.state
-        setup = pages.lens_setup or {}
+        state = self._registry.state
+        setup = state.lens_setup or {}
         every = setup.get("every_n_rois", 0) if setup.get("enabled") else 0
         if (
             not every
-            or pages.since_lens < every
-            or not roi_queue.following(pages.queue)
+            or state.since_lens < every
+            or not roi_queue.following(state.queue)
         ):
             return None
         entry = Entry(roi=self.region(None), source="cadence")
-        queue = roi_queue.added(pages.queue, entry, None)
+        queue = roi_queue.added(state.queue, entry, None)
         self._registry.change(queue=queue, since_lens=0)
         return entry
 
@@ -81,8 +81,9 @@ class LensMontages:
             return dict(entry.roi)
         settings = self._context.settings
         setup = self._registry.state.lens_setup or {}
+        # the page's setup first, then the settings
         own = settings.acquisition.coordinator
-        percent = setup.get("overlap_pct")
+        percent = setup.get("overlap_pct")  # 0 is a value, so no `or` below
         scale = self._optics.scale()
         fields = roi_of(
             entry.montage_id if entry is not None and is_lens else _new_id(entry),
@@ -98,6 +99,7 @@ class LensMontages:
             rotation=scale.rotation_rad,
         )
         if entry is not None:
+            # so that its frames are found with those of the region
             kept = ("metadata", "specimen_id", "section_id", "roi_name")
             fields |= {name: entry.roi.get(name) for name in kept}
         made: dict[str, Any] = created(fields).model_dump(mode="json")
@@ -106,6 +108,7 @@ class LensMontages:
     def _aperture(self, entry: Entry | None) -> int | None:
         if entry is not None and entry.roi.get("aperture_id") is not None:
             return int(entry.roi["aperture_id"])
+        # else where it is: a lens montage needs no region
         status = self._context.latest("stage.aperture.status")
         return None if status is None else status.current_aperture
 
@@ -154,7 +157,7 @@ class LensCorrection(Machine):
         self._montage_id = ""
         self._answer = ""
         super().__init__(
-            on_enter=self._reset,
+            on_enter=self.reset,
             states=[
                 {
                     "name": "Montage",
@@ -215,13 +218,11 @@ class LensCorrection(Machine):
         """Begin to count anew."""
         self._left, self._answer = self._tries, ""
 
-    def _reset(self) -> None:
-        self.reset()
-
     def _region(self) -> dict[str, Any]:
         region: dict[str, Any] = dict(self.session.lens.region(self._entry()))
         number = self._tries - self._left + 1
         if number > 1 and self.session.registry.state.begun is None:
+            # frames of a rejected try must not be matched with those of the next
             region["montage_id"] += f"-{number}"
         self._montage_id = region["montage_id"]
         return region
@@ -235,6 +236,7 @@ class LensCorrection(Machine):
     @on_message("lens_correction.transform")
     def _on_transform(self, message: Any) -> None:
         is_awaited = self.get_machine_state() == "AwaitTransform"
+        # a transform of an earlier try may come late
         if not is_awaited or message.montage_id != self._montage_id:
             return
         if message.ok:

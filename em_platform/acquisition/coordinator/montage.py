@@ -44,7 +44,10 @@ class CheckConditions(Machine):
         self.session.errors = 0
 
     def _check(self) -> None:
-        sentence = self.session.check()
+        session = self.session
+        sentence = session.requirements.problem(
+            errors=session.errors, beam_mean=session.beam_mean
+        )
         if sentence:
             self.context.problem = sentence
             self.fail()
@@ -60,7 +63,9 @@ class Prepare(Machine):
             states=[
                 {
                     "name": "SetScope",
-                    "children": SetScope(settings, self._column),
+                    "children": SetScope(
+                        settings, lambda: self.session.requirements.column()
+                    ),
                     "remap": {"Success": "AskCamera"},
                 },
                 {
@@ -73,14 +78,11 @@ class Prepare(Machine):
             initial="SetScope",
         )
 
-    def _column(self) -> dict[str, Any]:
-        fields: dict[str, Any] = self.session.requirements.column()
-        return fields
-
 
 _FRESH_S = 1.5  # a stage at rest publishes its status each second
 
 
+# Between MoveStage, CaptureTile and the rest: the remaps in Montage._states.
 _TRANSITIONS = [
     {
         "trigger": "begun",
@@ -100,11 +102,17 @@ class MoveToTile(MoveStage):
     """Moves to the next tile, unless the stage was sent there during the exposure."""
 
     def __init__(self, settings: AcquisitionSettings, **options: Any) -> None:
-        super().__init__(settings, self._target, answered=self._arrived, **options)
+        super().__init__(
+            settings,
+            lambda: target_of(self.session.imaging.stop),
+            answered=self._arrived,
+            **options,
+        )
 
     def send(self) -> None:
         """Publish the command, unless it is on its way."""
         target = (self._asked["x"], self._asked["y"])
+        # sent twice it would begin anew, and settle twice
         if self.session.sent_to_nm != target:
             super().send()
         self.session.sent_to_nm = None
@@ -113,12 +121,10 @@ class MoveToTile(MoveStage):
         """Move; done at once where the stage has arrived already."""
         super().request()
         status = self.context.latest(self.answer)
+        # an older status may be from before the stage was moved by hand
         is_fresh = self.context.age_s(self.answer) < _FRESH_S
         if status is not None and is_fresh and self.accepts(status):
             self.take(status)
-
-    def _target(self) -> dict[str, Any]:
-        return target_of(self.session.imaging.stop)
 
     def _arrived(self, status: Any) -> None:
         self.session.imaging.place_nm = (status.x, status.y)
@@ -137,7 +143,7 @@ class CaptureTile(Capture):
             lambda: self.session.imaging.command(),
             answered=lambda _: self.session.imaged(self.session.imaging),
             tries=1,
-            on_exit=self._stay,
+            on_exit=self._stay,  # after a time-out the stage must not be sent on
         )
 
     def send(self) -> None:
@@ -146,6 +152,7 @@ class CaptureTile(Capture):
         self.session.imaging.expose()
         super().send()
         camera = self.context.latest("camera.status")
+        # Read-out needs no still stage; no message reports the end of an exposure.
         exposure_s = 0.0 if camera is None else camera.exposure / 1e6
         self._move_on = self.after(exposure_s, self._to_following)
 
@@ -224,7 +231,7 @@ class Montage(Machine):
                     {"orig": "Failure", "dest": "Failure"},
                 ],
             },
-            {"name": "Paused", "on_enter": self._pause},
+            {"name": "Paused", "on_enter": lambda: self.session.paused()},
             {"name": "Complete", "on_enter": self._complete},
             "Success",
             "Failure",
@@ -246,10 +253,8 @@ class Montage(Machine):
         """Note that the tile is exposed once more."""
         self._tries_left -= 1
         tile_id = self.session.imaging.command()["tile_id"]
-        self._logger.warning(
-            "coordinator: the camera did not deliver %s, it is exposed once more",
-            tile_id,
-        )
+        sentence = "coordinator: the camera did not deliver %s, it is exposed once more"
+        self._logger.warning(sentence, tile_id)
 
     def next_tile(self) -> None:
         """Begin to count time and tries for the next tile."""
@@ -266,11 +271,7 @@ class Montage(Machine):
         self._entered_s = time.monotonic()
 
     def _captures(self) -> None:
-        now_s = time.monotonic()
-        self.session.imaging.clock(moved_s=now_s - self._entered_s)
-
-    def _pause(self) -> None:
-        self.session.paused()
+        self.session.imaging.clock(moved_s=time.monotonic() - self._entered_s)
 
     def _complete(self) -> None:
         self._try(lambda: self.session.completed(self.session.imaging), self.completed)
@@ -294,6 +295,6 @@ class Montage(Machine):
             self.lost()
 
 
-def target_of(stop: Stop) -> dict[str, Any]:
+def target_of(stop: Stop) -> dict[str, int]:
     """Fields of the `stage.motion.command` to a stop."""
     return {"x": stop.x_nm, "y": stop.y_nm}

@@ -32,6 +32,7 @@ class UpdateImage(Machine):
     def __init__(self, settings: AcquisitionSettings) -> None:
         period_s = settings.coordinator.preview_s
         self._fields: dict[str, Any] = {}
+        # a state without a time-out waits for ever: preview_s 0 shows nothing
         waiting = {"timeout": period_s, "on_timeout": "look"} if period_s else {}
         super().__init__(
             states=[
@@ -41,6 +42,7 @@ class UpdateImage(Machine):
                     "children": Capture(
                         settings, self._frame, answered=self._show, tries=1
                     ),
+                    # a frame that did not come is no failure: the next one may
                     "remap": {"Success": "Wait", "Failure": "Wait"},
                 },
             ],
@@ -73,6 +75,7 @@ class UpdateImage(Machine):
 
     def _show(self, path: Path) -> None:
         self.client.send("tile.raw", **self._fields, path=str(path))
+        # here, so that the folder does not grow while nothing else runs
         remove_old(self.context.frames / PREVIEW)
 
 
@@ -92,7 +95,9 @@ class Preview(Machine):
         jobs += [
             {
                 "name": "ChangeAperture",
-                "children": ChangeAperture(settings, self._aperture),
+                "children": ChangeAperture(
+                    settings, lambda: {"aperture_id": self.session.preview_aperture}
+                ),
                 "remap": {"Success": "UpdateImage"},
             },
             {
@@ -113,9 +118,6 @@ class Preview(Machine):
             ],
             initial="UpdateImage",
         )
-
-    def _aperture(self) -> dict[str, Any]:
-        return {"aperture_id": self.session.preview_aperture}
 
 
 def remove_old(folder: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from em_platform.acquisition.coordinator import roi_queue
-from em_platform.acquisition.coordinator.imaging import Imaging
+from em_platform.acquisition.coordinator.imaging import Imaging, TileDone
 from em_platform.acquisition.coordinator.registry import SessionState
 from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.messaging.topics import model_of
@@ -17,7 +17,7 @@ _RECENT = 10  # tiles over which montage.status averages the cycle
 class InProgress(Protocol):
     """An acquisition while it is imaged."""
 
-    tiles: dict[str, dict[str, Any]]
+    tiles: dict[str, TileDone]
     """Of tiles that are imaged: id -> where each was, in the order of imaging."""
     cycles_s: list[float]
     """How long each tile took."""
@@ -51,6 +51,7 @@ def progress_fields(acquisition: InProgress, now: datetime) -> dict[str, Any]:
         "avg_cycle_time_ms": cycle_s * 1000,
         "stage_move_time_ms": acquisition.move_s * 1000,
         "capture_time_ms": acquisition.capture_s * 1000,
+        # of the last tiles, so that a pause does not count for ever
         "throughput_tiles_per_min": 60 / cycle_s,
         "estimated_completion": now + timedelta(seconds=cycle_s * (total - done)),
     }
@@ -99,12 +100,17 @@ class Publisher:
 
     def roi_current(self, roi: dict[str, Any]) -> None:
         """What is imaged from now on."""
+        # roi.create has more fields, which roi.current refuses
         known = model_of("roi.current").model_fields
         self.send("roi.current", **{name: roi[name] for name in known if name in roi})
 
-    def roi(self, entry: Entry) -> None:
-        """What has become of one region."""
-        self.send("roi.status", **roi_queue.status_fields(entry))
+    def roi(self, entry: Entry, imaging: Imaging | None = None) -> None:
+        """What has become of one region, and how far its montage is now."""
+        fields = roi_queue.status_fields(entry)
+        if imaging is not None and imaging.montage_id == entry.montage_id:
+            fields["current_tile"] = len(imaging.tiles)
+            fields["total_tiles"] = len(imaging.stops)
+        self.send("roi.status", **fields)
 
     def refused(self, montage_id: str, error: str) -> None:
         """A region that was asked for is not taken."""
@@ -116,19 +122,20 @@ class Publisher:
             error_message=error,
         )
 
-    def queue(self, pages: SessionState) -> None:
+    def queue(self, session: SessionState) -> None:
         """All regions that wait, and those that were begun or finished."""
-        current = roi_queue.current(pages.queue)
+        current = roi_queue.current(session.queue)
         self.send(
             "roi.queue.status",
-            queue=[roi_queue.status_fields(entry) for entry in pages.queue],
+            queue=[roi_queue.status_fields(entry) for entry in session.queue],
             active_montage_id=None if current is None else current.montage_id,
-            completed_count=pages.completed,
+            completed_count=session.completed,
             timestamp=int(time.time()),
         )
 
     def state(self, state: str) -> None:
         """Where the machine is; with the change, if it has changed."""
+        # the first state of a process is no change
         if self._state and state != self._state:
             self.send("state.change", old=self._state, new=state)
         self._state = state

@@ -13,8 +13,10 @@ from em_platform.acquisition.coordinator.roi_queue import Entry, Queue
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.machines.machine import Context
 from em_platform.acquisition.qc.judge import CRITICAL
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.roi import rotation_rad
-from em_platform.errors import StorageError
+from em_platform.config import Settings
+from em_platform.errors import PlatformError, StorageError
 from em_platform.model import Model, Size
 from em_platform.storage.atomic import write_bytes
 
@@ -84,9 +86,9 @@ class SessionState(Model):
 
 
 class Registry:
-    """SessionState that are written to one file with every change.
+    """The session's state, written to one file with every change.
 
-    When they cannot be written the change holds in this process, `complaint` says why,
+    When it cannot be written the change holds in this process, `complaint` says why,
     and `save` tries again.
     """
 
@@ -100,20 +102,26 @@ class Registry:
         """The region that has been begun and is not finished."""
         return roi_queue.current(self.state.queue)
 
+    def has_work(self) -> bool:
+        """Whether a region has been begun or waits."""
+        return bool(self.current or roi_queue.following(self.state.queue))
+
     def change(self, **changes: Any) -> None:
-        """Change pages and write them; nothing is written when nothing changes."""
-        pages = self.state.model_copy(update=changes)
-        if pages != self.state:
-            self.state = pages
+        """Change fields and write all; nothing is written when nothing changes."""
+        state = self.state.model_copy(update=changes)
+        # a sync to the disk costs more than to compare
+        if state != self.state:
+            self.state = state
             self.save()
 
     def save(self) -> None:
-        """Write all pages."""
+        """Write the whole state."""
         try:
             write_bytes(self._path, self.state.model_dump_json(indent=1).encode())
         except StorageError as error:
-            if not self.complaint:
+            if not self.complaint:  # once: `save` is tried again with each tick
                 log.error("%s", error)
+            # no aperture is begun with it, see Requirements.problem
             self.complaint = str(error)
         else:
             self.complaint = ""
@@ -142,6 +150,16 @@ def _read(path: Path) -> SessionState:
         ) from error
 
 
+def verdicts_of(begun: Begun, settings: Settings) -> Mapping[str, Any]:
+    """The verdicts on its tiles that the ledger has; empty where it cannot be read."""
+    try:
+        with ledger_of(settings) as ledger:
+            return ledger.verdicts(begun.roi["montage_id"], begun.acquisition_id)
+    except PlatformError as error:
+        log.warning("coordinator: it resumes without verdicts: %s", error)
+        return {}
+
+
 def is_dark(verdict: Any) -> bool:
     """Whether a `qc.tile` rejects its frame for what stops a scope at once.
 
@@ -168,6 +186,7 @@ def with_stop(begun: Begun, *, unjudged: Collection[str], exposing: str) -> Begu
     The camera may have saved it already, in the dark, and would not expose it again.
     """
     superseded = begun.superseded
+    # no verdict will come for a frame that was never published
     if exposing and exposing not in superseded:
         superseded = (*superseded, exposing)
     return begun.model_copy(
@@ -231,17 +250,18 @@ class Optics:
             return scale
         if (known := kept.get(str(wanted))) and known.settings == self._key():
             return known
+        # uncalibrated: the pixel covers the more the lower the magnification
         return scale.model_copy(
             update={"pixel_nm": scale.pixel_nm * magnification / wanted}
         )
 
     def note_scales(self, message: Any) -> None:
-        """Keep what a `` reports."""
+        """Keep the scales of a `calibration.resolution`."""
         found: dict[str, Scale] = {}
         for table in (message.lowmag, message.mag):
             found |= {
                 str(magnification): Scale(
-                    pixel_nm=sum(each.nm_per_px) / 2,
+                    pixel_nm=sum(each.nm_per_px) / 2,  # the raster knows one size
                     rotation_rad=each.rotation,
                     settings=self._key(),
                 )
@@ -250,7 +270,7 @@ class Optics:
         self.registry.change(scales={**self.registry.state.scales, **found})
 
     def note_centroid(self, message: Any) -> None:
-        """Keep what a `` reports."""
+        """Keep the place of a `calibration.centroid`."""
         known: Mapping[int, Any] = self.registry.state.centroids_nm
         place = (message.x, message.y)
         self.registry.change(centroids_nm={**known, message.aperture_id: place})

@@ -29,8 +29,7 @@ STATES = {
 }
 """Calibration -> state, in the order in which they are done before a montage."""
 
-
-_GB = 1e9
+_GB = 1e9  # bytes: decimal, as disks are sold and the settings have it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +70,7 @@ def _problems(situation: Situation, settings: CoordinatorSettings) -> Iterator[s
             f"{settings.max_errors - 1} are passed over; see to the devices, then retry"
         )
     mean, least = situation.beam_mean, settings.min_beam_mean
+    # the first tile of a session has no mean yet
     if least > 0 and mean is not None and mean < least:
         yield (
             f"{who}: the last tile's mean is {mean:g} grey levels, at least {least:g} "
@@ -160,10 +160,12 @@ class Requirements:
                 frames=self.context.frames,
                 needed_bytes=needed,
                 errors=errors,
+                # None until the pipeline has measured a tile
                 beam_mean=beam_mean,
                 calibrations=frozenset(self.wanted()),
                 is_continued=begun is not None
                 or entry.tilts_done > 0
+                # imaged anew on purpose: frames are there, under other names
                 or "replaces_acquisition_id" in (entry.roi.get("metadata") or {}),
             ),
             self._settings.coordinator,
@@ -176,10 +178,10 @@ class Requirements:
         """
         own = self._settings.coordinator
         free = free_bytes(self.context.frames)
-        if free >= own.min_free_gb * 1e9 or "GB free" in reason:
+        if free >= own.min_free_gb * _GB or "GB free" in reason:
             return ""
         return (
-            f" (the disk of {self.context.frames} has only {free / 1e9:.1f} GB free; "
+            f" (the disk of {self.context.frames} has only {free / _GB:.1f} GB free; "
             "free space first)"
         )
 
@@ -188,18 +190,20 @@ class Requirements:
         wanted = self.entry.roi.get("aperture_id")
         status = self.context.latest("stage.aperture.status")
         return wanted is not None and (
+            # unknown counts as another: changing twice does no harm
             status is None or status.current_aperture != wanted
         )
 
-    def aperture(self) -> dict[str, Any]:
+    def aperture(self) -> dict[str, int]:
         """Fields of the `stage.aperture.command` for the region."""
         return {"aperture_id": self.entry.roi["aperture_id"]}
 
-    def column(self) -> dict[str, Any]:
+    def column(self) -> dict[str, str | int]:
         """Fields of the `scope.command` before the region is imaged."""
         magnification = self._settings.magnification
         if self.entry.roi.get("acquisition_type") == "survey":
             magnification = self._settings.coordinator.survey_magnification
+        # the JEOL 1200 has no MAG below 2000, see simulation.devices.scope
         mode = "LOWMAG" if magnification < 2000 else "MAG"
         return {"mag_mode": mode, "mag": magnification, "screen": "up"}
 
@@ -238,10 +242,11 @@ class Requirements:
         status = self.context.latest("stage.rotation.status")
         if status is None:
             return wanted is not None
+        # level is an angle, too: after a series the stage goes back
         off_rad = abs(status.angle_x - math.radians(wanted or 0.0))
         return bool(status.in_motion or off_rad > CLOSE_RAD)
 
-    def tilt(self) -> dict[str, Any]:
+    def tilt(self) -> dict[str, float]:
         """Fields of the `stage.rotation.command` for the region."""
         return {"angle_x": math.radians(self.tilt_wanted() or 0.0)}
 
@@ -261,6 +266,7 @@ class Requirements:
             )
         scale = self.optics.scale(survey=roi.get("acquisition_type") == "survey")
         started_at = now()
+        # a lens montage by ui.setup belongs to no region
         is_preview = self.registry.state.mode == "preview"
         entry = None if is_preview else self.registry.current
         is_tilted = entry is not None and not lens and self.tilt_wanted() is not None

@@ -12,7 +12,7 @@ from em_platform.model import Model
 Status = Literal["pending", "active", "paused", "complete", "failed", "aborted"]
 
 FINISHED = frozenset(("complete", "aborted"))
-_FINISHED_KEPT = 20
+_FINISHED_KEPT = 20  # for the page; the whole queue is written with each change
 
 
 class Entry(Model):
@@ -47,6 +47,7 @@ class Entry(Model):
     def changed(self, **changes: Any) -> "Entry":
         """The entry with other fields; a new status gets a new time."""
         if changes.get("status", self.status) != self.status:
+            # whole seconds, as roi.status has it
             changes["changed_at"] = int(time.time())
         return self.model_copy(update=changes)
 
@@ -58,13 +59,19 @@ def added(queue: Queue, entry: Entry, position: int | None) -> Queue:
     """The queue with one more entry, at `position` among those that wait.
 
     None makes it the next. A position behind the end means the end. An entry that
-    waits, or is finished, under the same montage id is replaced.
+    waits, or is finished, under the same montage id is replaced. The oldest of many
+    finished ones are left out.
     """
     rest = [each for each in queue if each.montage_id != entry.montage_id]
     waiting = [number for number, each in enumerate(rest) if each.waits]
     place = min(max(position or 0, 0), len(waiting))
+    # never before what has been begun
     at = waiting[place] if place < len(waiting) else len(rest)
-    return _trimmed((*rest[:at], entry, *rest[at:]))
+    finished = [each for each in rest if each.status in FINISHED]
+    old = {each.montage_id for each in finished[:-_FINISHED_KEPT]}
+    return tuple(
+        each for each in (*rest[:at], entry, *rest[at:]) if each.montage_id not in old
+    )
 
 
 def removed(queue: Queue, montage_ids: Sequence[str]) -> Queue:
@@ -120,10 +127,3 @@ def status_fields(entry: Entry) -> dict[str, Any]:
         "total_tiles": entry.total_tiles,
         "error_message": entry.error,
     }
-
-
-def _trimmed(queue: Queue) -> Queue:
-    """Without the oldest of many finished entries."""
-    finished = [each for each in queue if each.status in FINISHED]
-    old = {each.montage_id for each in finished[:-_FINISHED_KEPT]}
-    return tuple(each for each in queue if each.montage_id not in old)

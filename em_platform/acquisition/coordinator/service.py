@@ -24,8 +24,8 @@ from em_platform.messaging.service import run_service
 
 log = logging.getLogger(__name__)
 
-_STATUS_PERIOD_S = 2.0
-_FRESH_S = 3.0
+_STATUS_PERIOD_S = 2.0  # a page that was opened late shows the queue after so long
+_FRESH_S = 3.0  # devices publish each second: two lost statuses are passed over
 _DEVICES = ("camera.status", "stage.motion.status", "scope.status")
 
 
@@ -52,7 +52,7 @@ class Coordinator(Control):
         self.context = context
         self.session = session
         self.load = load
-        self.log_transitions = False
+        self.log_transitions = False  # read by pigeon-transitions
         self._published = ""
         self._is_off = False
         self._starts_itself = session.registry.state.mode != "preview"
@@ -84,15 +84,15 @@ class Coordinator(Control):
                 },
             ],
             initial="Preview",
-            queued=True,
-            ignore_invalid_triggers=True,
+            queued=True,  # a trigger inside a callback waits for the transition's end
+            ignore_invalid_triggers=True,  # the operator may press what makes no sense
             after_state_change=self._changed,
         )
 
     def begin(self) -> None:
         """Enter the first state; an interrupted session resumes by itself."""
         if self.session.registry.state.mode == "paused":
-            self.session.pause_wanted = True
+            self.session.pause_wanted = True  # it rested: only the operator goes on
         self._start()
         self._publish_state()
         self.tick()
@@ -103,6 +103,7 @@ class Coordinator(Control):
         self.session.publish_status()
         self._published = ""
         self._publish_state()
+        # killed while it imaged: the operator need not be there at night
         if self._starts_itself and not self.is_imaging():
             self._start_again()
 
@@ -142,8 +143,8 @@ class Coordinator(Control):
 
     def _start_again(self) -> None:
         """Go on with an interrupted session, once the devices answer."""
-        pages = self.session.registry.state
-        if pages.mode == "preview" or not self.session.has_work():
+        state = self.session.registry.state
+        if state.mode == "preview" or not self.session.registry.has_work():
             self._starts_itself = False
         elif all(self.context.age_s(topic) < _FRESH_S for topic in _DEVICES):
             log.info("coordinator: resumes the interrupted session")
@@ -151,6 +152,7 @@ class Coordinator(Control):
             self.start()
 
     def _changed(self) -> None:
+        # a step inside a state changes nothing for the page
         if self.state == self._published:
             return
         self._publish_state()
@@ -209,6 +211,7 @@ class CoordinatorService:
     def close(self) -> None:
         """Rest, put the screen down, end the loop."""
         self._client.closing.set()
+        # first the order to rest, then the wait for the screen: the loop keeps order
         self._loop.put(self.machine.end)
         self._loop.put(self._await_off)
         self._thread.join(_END_S)

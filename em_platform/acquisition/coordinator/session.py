@@ -15,6 +15,7 @@ from em_platform.acquisition.coordinator.registry import (
     Optics,
     Registry,
     is_dark,
+    verdicts_of,
     with_retries,
     with_stop,
     with_verdict,
@@ -23,7 +24,6 @@ from em_platform.acquisition.coordinator.requirements import Requirements
 from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.acquisition.machines.machine import Context
-from em_platform.acquisition.recorder import ledger_of
 from em_platform.errors import PlatformError, StorageError
 
 log = logging.getLogger(__name__)
@@ -65,17 +65,13 @@ class Session:
         """The region that is imaged."""
         return self.requirements.entry
 
-    def has_work(self) -> bool:
-        """Whether a region has been begun or waits."""
-        queue = self.registry.state.queue
-        return bool(roi_queue.current(queue) or roi_queue.following(queue))
-
     def take(self) -> bool:
         """Make the next region, or the one that was interrupted, the active one.
 
         False when there is none, or when the session is to stop here.
         """
         entry = self.registry.current
+        # a montage that was begun is finished first
         if self.stop_at_end and self.registry.state.begun is None:
             if entry is not None:
                 self._become("paused")
@@ -87,14 +83,10 @@ class Session:
             if entry is None:
                 self.registry.change(mode="preview")
                 return False
-            queue = roi_queue.with_entry(
-                self.registry.state.queue, entry.changed(status="active")
-            )
-            self.registry.change(queue=queue, mode="running")
-            self._publish_entry()
-        else:
-            self.registry.change(mode="running")
-            self._become("active")
+        entry = entry.changed(status="active", error=None)
+        queue = roi_queue.with_entry(self.registry.state.queue, entry)
+        self.registry.change(queue=queue, mode="running")
+        self._publish_entry()
         return True
 
     def _become(self, status: roi_queue.Status, error: str | None = None) -> None:
@@ -102,28 +94,9 @@ class Session:
         self._publish_entry()
 
     def _publish_entry(self) -> None:
-        entry = self.registry.current
-        if entry is not None:
-            self.publisher.roi(self.followed(entry))
+        if (entry := self.registry.current) is not None:
+            self.publisher.roi(entry, self.imaging)
         self.publisher.queue(self.registry.state)
-
-    def followed(self, entry: Entry) -> Entry:
-        """The entry with how far its montage is now."""
-        imaging = self.imaging
-        if imaging is None or imaging.montage_id != entry.montage_id:
-            return entry
-        return entry.model_copy(
-            update={
-                "current_tile": len(imaging.tiles),
-                "total_tiles": len(imaging.stops),
-            }
-        )
-
-    # --- before the montage ---
-
-    def check(self) -> str:
-        """Why the current region must not be imaged now; empty when it may."""
-        return self.requirements.problem(errors=self.errors, beam_mean=self.beam_mean)
 
     def calibrated(self, name: str) -> None:
         """Note that a calibration of the region is done."""
@@ -156,22 +129,19 @@ class Session:
         if resumed:
             begun = self._take_missed_verdicts(begun, imaging)
         if begun.stopped:
-            self._image_rejected_again(begun, imaging)
+            begun = with_retries(
+                begun, unsaved=imaging.unsaved(), most=self._settings.request_tries - 1
+            )
+            self.registry.change(begun=begun)
+            imaging.image_again(begun.superseded)
         imaging.link_references()
         imaging.rested()
         self.publisher.roi_current(begun.roi)
         self.publisher.montage("resumed" if resumed else "started", imaging)
-        for raw in imaging.unsure:
+        for raw in imaging.unsure:  # a killed process may not have published them
             self.publisher.tile(raw)
         imaging.unsure = []
         return imaging
-
-    def _image_rejected_again(self, begun: Begun, imaging: Imaging) -> None:
-        begun = with_retries(
-            begun, unsaved=imaging.unsaved(), most=self._settings.request_tries - 1
-        )
-        self.registry.change(begun=begun)
-        imaging.image_again(begun.superseded)
 
     def judged(self, verdict: Any) -> None:
         """Note what quality control says of a tile of the acquisition."""
@@ -187,12 +157,7 @@ class Session:
 
     def _take_missed_verdicts(self, begun: Begun, imaging: Imaging) -> Begun:
         """The acquisition with the verdicts published while no coordinator ran."""
-        try:
-            with ledger_of(self.context.settings) as ledger:
-                found = ledger.verdicts(imaging.montage_id, begun.acquisition_id)
-        except PlatformError as error:
-            log.warning("coordinator: it resumes without verdicts: %s", error)
-            return begun
+        found = verdicts_of(begun, self.context.settings)
         if found:  # else no recorder has run, and which tiles are judged is not known
             imaging.unjudged.update(imaging.tiles)
         for verdict in found.values():
@@ -214,35 +179,30 @@ class Session:
         self.publisher.complete(imaging.complete(self.optics.centroid(aperture_id)))
         self.publisher.montage("completed", imaging)
         self.imaging = None
-        self.lens.steps += imaging.tilt != {}
+        self.lens.steps += imaging.tilt != {}  # only steps of a tilt series count
         if imaging.begun.lens:
             self.registry.change(begun=None)
-        else:
-            self._finish_step(imaging)
-
-    def _finish_step(self, imaging: Imaging) -> None:
-        entry = self.entry
-        done = entry.tilts_done + 1
-        steps = len(entry.roi.get("tilt_angles") or [0.0])
-        if entry.roi.get("acquisition_type") != "tilt_series" or done >= steps:
+            return
+        done = self.entry.tilts_done + 1
+        steps = len(self.entry.roi.get("tilt_angles") or [0.0])
+        if self.entry.roi.get("acquisition_type") != "tilt_series" or done >= steps:
             self.finish_entry(tiles=len(imaging.stops))
         else:
-            entry = entry.changed(tilts_done=done)
+            entry = self.entry.changed(tilts_done=done)
             queue = roi_queue.with_entry(self.registry.state.queue, entry)
-            self.registry.change(queue=queue, begun=None)
+            self.registry.change(queue=queue, begun=None)  # in one write
 
     def finish_entry(self, *, tiles: int | None = None) -> None:
         """Record and publish that the region is imaged."""
-        pages = self.registry.state
+        before = self.registry.state
         entry = self.entry.changed(
             status="complete", error=None, current_tile=tiles, total_tiles=tiles
         )
-        is_lens = entry.roi.get("acquisition_type") == LENS
         self.registry.change(
-            queue=roi_queue.with_entry(pages.queue, entry),
+            queue=roi_queue.with_entry(before.queue, entry),
             begun=None,
-            completed=pages.completed + 1,
-            since_lens=pages.since_lens + (not is_lens),
+            completed=before.completed + 1,
+            since_lens=before.since_lens + (entry.roi.get("acquisition_type") != LENS),
         )
         self.publisher.roi(entry)
         self.publisher.queue(self.registry.state)
@@ -266,12 +226,6 @@ class Session:
         if self.registry.current is not None:
             self._become("active")
 
-    def resumed(self) -> None:
-        """Publish that the montage goes on with its next tile."""
-        if self.imaging is not None:
-            self.imaging.rested()
-            self.publisher.montage("resumed", self.imaging)
-
     def halted(self) -> None:
         """Publish why all was stopped; what was imaged in the dark is imaged again."""
         begun, imaging = self.registry.state.begun, self.imaging
@@ -288,6 +242,7 @@ class Session:
         status = self.context.latest("stage.motion.status")
         if status is not None and status.x is not None and status.y is not None:
             self.publisher.send("stage.motion.command", x=status.x, y=status.y)
+        # the screen blanks the beam; the specimen gets no more dose
         self.publisher.send("scope.command", screen="down")
         self.sent_to_nm = None
 

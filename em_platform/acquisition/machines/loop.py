@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 Act = Callable[[], None]
 
-_OVERDUE_S = 0.5
+_OVERDUE_S = 0.5  # a flood of messages holds up a time-out no longer than this
 
 
 @dataclass(order=True, slots=True)
@@ -76,7 +76,7 @@ class Loop:
     def stop(self) -> None:
         """End after the present act; from any thread."""
         self._stopped = True
-        self._acts.put(None)
+        self._acts.put(None)  # wakes `run`, which waits for an act
 
     def _wait_s(self) -> float | None:
         while self._timers and self._timers[0].act is None:
@@ -137,6 +137,7 @@ class BusClient(BaseClient):  # type: ignore[misc]
                 if self.closing.is_set():
                     log.warning("%s", error)
                     return
+                # each try has waited for the bus's own send time-out
                 waited_s = time.monotonic() - waited_from_s
                 log.warning("the broker is away; %s waits %.0f s", topic, waited_s)
             else:
@@ -161,5 +162,6 @@ class BusClient(BaseClient):  # type: ignore[misc]
 
     def _receive(self, message: Any, headers: Mapping[str, str]) -> None:
         topic = headers["topic"]
+        # here, not in the loop: what waits there long is not fresh
         self._received_s[topic] = time.monotonic()
         self._loop.put(lambda: self.on_msg(topic, message, headers))

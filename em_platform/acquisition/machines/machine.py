@@ -111,6 +111,7 @@ class State(base.State):  # type: ignore[misc]
         """Begin to count the time."""
         root = event_data.machine
         owner = root._get_machine(self.name)  # noqa: SLF001
+        # a request knows its own: a large frame takes longer
         patience_s = getattr(type(owner), "patience_s", None)
         seconds = self.timeout if patience_s is None else patience_s(owner)
         self.runner[id(event_data.model)] = root.loop.call_later(

@@ -93,6 +93,7 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
         """Send it."""
         self._refusal = ""
         try:
+            # once: a retry sends the same fields, such as the id of the frame
             if self._retries_remaining == self._retries - 1:
                 self._asked = self._ask()
             self.send()
@@ -120,7 +121,7 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
         if self.accepts(message):
             self.take(message)
             return
-        error = getattr(message, "error", "")
+        error = getattr(message, "error", "")  # not every status has one
         if error and time.monotonic() - self._asked_s > _STALE_S:
             self._refusal = error
             self._retry()

@@ -236,6 +236,7 @@ def _stage_places(
     )
     places -= places.min(axis=0)
     off = np.abs(places - fitted) / (size.height_px, size.width_px)
+    # A wrong pixel size or rotation in the settings must not tear the picture apart.
     return fitted if off.max() > OFF_RASTER else places
 
 

@@ -15,9 +15,9 @@ from em_platform.model import MontageFit, Size
 
 Grey = NDArray[np.uint8]
 
-_QUALITY = 85
-_MOST_CELL_PX = 24
-_MAP_PX = 768
+_QUALITY = 85  # Of the JPEG; the map is looked at, not measured
+_MOST_CELL_PX = 24  # A montage of few tiles has cells that are large enough to see
+_MAP_PX = 768  # The longer side at most, where there are many tiles
 _BAR = (16, 256)
 _PALE = 233  # where there is no tile
 

@@ -24,9 +24,12 @@ from em_platform.acquisition.montage_fit.growing import (
     tile_matches,
     without_points,
 )
-from em_platform.acquisition.montage_fit.lens import LensResult, measure_lens
 from em_platform.acquisition.montage_fit.minimaps import focus_map, montage_map
-from em_platform.acquisition.montage_fit.remeasure import whole_montage
+from em_platform.acquisition.montage_fit.remeasure import (
+    LensResult,
+    measure_lens,
+    whole_montage,
+)
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.recorder.consumer import Consumer
 from em_platform.acquisition.recorder.events import COMPLETE, LENS, safe_id
@@ -49,8 +52,8 @@ from em_platform.storage.atomic import write_bytes
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.2
-CAMERA = "camera.status"
+TICK_S = 0.2  # Well below montage_fit.period_s, which says how often it draws
+CAMERA = "camera.status"  # For the size of frames that cannot be read
 _KEPT = 2  # acquisitions: late messages of the one before still find it
 _DONE_KEPT = 16  # more than the ledger is asked for after a restart
 _SHARE = 0.1  # of the time may go into fits while the montage grows
@@ -73,6 +76,7 @@ class MontageFitService:
         self._sizes: dict[str, Size] = {}
         self._camera: Size | None = None
         self._due_s = 0.0
+        # One: two lens fits at once would take the cores of the pipeline.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lens")
         self._lens_fits: dict[str, Future[LensResult]] = {}
         self._lens_failures = 0
@@ -176,6 +180,7 @@ class MontageFitService:
                 return
             montage = as_montage(growing, size)
             matches = without_points(tile_matches(growing, montage))
+        # Fast, for a montage that grows; the settings' model is solved at its end.
         light = SolveSettings(model="translation")
         try:
             fit = solve_montage(montage, matches, settings=light)

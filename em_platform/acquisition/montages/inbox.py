@@ -43,6 +43,7 @@ class Inbox:
         """Key -> folder; what starts with a dot is being written by somebody."""
         if not self.folder.is_dir():
             return {}
+        # Files beside the folders belong to no montage.
         found = (path for path in self.folder.iterdir() if path.is_dir())
         return {key_of(path.name): path for path in found if path.name[0] != "."}
 

@@ -19,7 +19,7 @@ from em_platform.model import (
     TileStats,
     review_of,
 )
-from em_platform.stitching.judge import check_montage
+from em_platform.stitching.quality import check_montage
 from em_platform.storage import Store, layout
 from em_platform.temdb.acquired import QcState
 
@@ -30,7 +30,7 @@ BY = "em-platform review"
 """As whom the review writes to TEM DB; what a person has written there it leaves."""
 
 _HASHED = 8  # frames that are read again, evenly over the montage
-_NAMED = 20
+_NAMED = 20  # A sentence with hundreds of tile ids is read by nobody
 
 TemdbState = Literal["qc_pass", "qc_fail", "needs_review"]
 """TEM DB's words; its `needs_review` is our passed with warnings."""

@@ -17,8 +17,8 @@ from em_platform.imaging.contrast import clahe
 from em_platform.imaging.tile import ProcessedTile
 from em_platform.messaging.topics import inverted_focus
 from em_platform.model import Box, TileStats
-from em_platform.stitching.measure import process_pixels
 from em_platform.stitching.recipe import TileRecipe
+from em_platform.stitching.tile_images import process_pixels
 
 _JPEG_QUALITY = 85  # texture can be judged; twice as good is twice as long
 

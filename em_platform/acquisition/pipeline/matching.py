@@ -13,8 +13,7 @@ from em_platform.errors import DataError
 from em_platform.imaging.register import PatchShifts
 from em_platform.model import LensModel, Shift, Size, Tile, TileMatch
 from em_platform.stitching.match import Measured, as_match, measure_pair
-from em_platform.stitching.neighbours import Neighbours, as_pair
-from em_platform.stitching.strips import Strip, StripReader
+from em_platform.stitching.neighbours import Neighbours, Strip, StripReader, as_pair
 from em_platform.stitching.tile_images import TileImages
 
 Corner = tuple[int, int]

@@ -31,8 +31,7 @@ from em_platform.imaging.valid import valid_region
 from em_platform.messaging.bus import Bus
 from em_platform.model import LensModel, Shift, Size, Tile
 from em_platform.stitching.match import measure_pair
-from em_platform.stitching.neighbours import Neighbours
-from em_platform.stitching.strips import Strip
+from em_platform.stitching.neighbours import Neighbours, Strip
 
 log = logging.getLogger(__name__)
 

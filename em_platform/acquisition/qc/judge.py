@@ -1,8 +1,11 @@
-"""What is wrong with one tile: pure rules, the same limits as the asset checks."""
+"""What is wrong with a tile, or an aperture: the limits of the asset checks."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from em_platform.acquisition.qc.verdict import GOOD, Status, Verdict
 from em_platform.config import QualitySettings
 from em_platform.stitching.tile_rules import (
     TileRule,
@@ -10,7 +13,7 @@ from em_platform.stitching.tile_rules import (
     drift_rule,
     edge_fails,
     focus_rule,
-    saturation_rule,
+    plain_rules,
 )
 
 Cell = tuple[int, int]
@@ -101,11 +104,11 @@ def find_faults(
         found.append(_uniform(facts, limits))
     else:
         found += _of_specimen(facts, limits, usual=usual, plain=plain)
-    saturation = saturation_rule(limits)
     # A uniform black or white tile has been named already.
-    share = facts.saturated_fraction
-    if share is not None and not uniform and saturation.fails(share):
-        found.append(_broken(saturation, share, value_name="saturated_fraction"))
+    for rule in () if uniform else plain_rules(limits):
+        value: float | None = getattr(facts, rule.value)
+        if value is not None and rule.fails(value):
+            found.append(_broken(rule, value))
     return tuple(found)
 
 
@@ -117,12 +120,13 @@ def _of_specimen(
     plain: Collection[Cell],
 ) -> list[Fault]:
     found = []
+    # Below that only the absolute limits count.
     known = usual if usual.tiles >= _USUAL_FROM else Usual()
     focus = focus_rule(limits, usual=known.focus)
     if facts.focus is not None and facts.std is not None and focus.fails(facts.focus):
         sure = facts.focus < limits.min_focus
         trust = 1.0 if sure else known.trust
-        found.append(_broken(focus, facts.focus, value_name="focus", trust=trust))
+        found.append(_broken(focus, facts.focus, trust=trust))
     if facts.mean is not None and known.mean > 0:
         found += _drift(facts.mean, limits, known)
     open_edges = {
@@ -136,9 +140,7 @@ def _of_specimen(
     return found
 
 
-def _broken(
-    rule: TileRule, value: float, *, value_name: str, trust: float = 1.0
-) -> Fault:
+def _broken(rule: TileRule, value: float, *, trust: float = 1.0) -> Fault:
     return Fault(
         kind=rule.fault,
         severity=_severity(rule, value),
@@ -146,7 +148,7 @@ def _broken(
         what=rule.bad.lower(),
         figures=rule.figures_of(value),
         advice=rule.advice,
-        metrics={value_name: value, "limit": rule.limit},
+        metrics={rule.value: value, "limit": rule.limit},
     )
 
 
@@ -161,7 +163,7 @@ def _uniform(facts: TileFacts, limits: QualitySettings) -> Fault:
     """Without contrast: dark where the beam is gone, else resin or a hole."""
     std = facts.std if facts.std is not None else 0.0
     if facts.mean is None or facts.mean >= limits.min_mean:
-        return _broken(contrast_rule(limits), std, value_name="std")
+        return _broken(contrast_rule(limits), std)
     return Fault(
         kind="no_beam",
         severity=1.0,
@@ -229,4 +231,60 @@ def _incomplete(facts: TileFacts) -> Fault:
         figures=f"no {', no '.join(missing)} came",
         advice="see that the pipeline runs",
         metrics={"missing": float(len(missing))},
+    )
+
+
+Place = tuple[int, int]
+
+
+class Centroids:
+    """Remembers where the middle of each aperture was in this session."""
+
+    def __init__(self, limits: QualitySettings) -> None:
+        self._limits = limits
+        self._places: dict[int, Place] = {}
+        self._apertures: dict[str, int] = {}
+
+    def forget(self) -> None:
+        """A new session: another specimen may be in the holder."""
+        self._places.clear()
+
+    def take(self, topic: str, message: Any) -> Verdict:
+        """Take `roi.current` or `calibration.centroid`; what the scope is to do."""
+        if topic == "roi.current":
+            if message.aperture_id is not None:
+                self._apertures = {message.montage_id: message.aperture_id}
+            return GOOD
+        return self._compare(message.aperture_id, (message.x, message.y))
+
+    def take_complete(self, message: Any) -> Verdict:
+        """Take `montage.complete`, where the aperture of its montage is known."""
+        aperture = self._apertures.get(message.montage_id)
+        found = tuple(message.aperture_centroid)
+        if aperture is None or found == (0, 0):  # nobody looked for it
+            return GOOD
+        return self._compare(aperture, found)
+
+    def _compare(self, aperture: int, found: Place) -> Verdict:
+        # The first one found is compared with itself.
+        before = self._places.setdefault(aperture, found)
+        verdict = judge_centroid(aperture, before, found=found, limits=self._limits)
+        self._places[aperture] = found
+        return verdict
+
+
+def judge_centroid(
+    aperture: int, before: Place, *, found: Place, limits: QualitySettings
+) -> Verdict:
+    """Whether an aperture's middle, in nm, is where it was."""
+    shift_nm = math.dist(before, found)
+    if shift_nm <= limits.max_centroid_shift_nm:
+        return GOOD
+    return Verdict(
+        status=Status.STOP_AT_END,
+        reason=(
+            f"Aperture {aperture}: its middle was found {shift_nm / 1000:.1f} µm from "
+            f"before, at most {limits.max_centroid_shift_nm / 1000:g} µm expected; see "
+            "that the specimen lies fast and calibrate the stage."
+        ),
     )

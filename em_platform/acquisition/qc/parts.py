@@ -17,7 +17,9 @@ log = logging.getLogger(__name__)
 
 Part = dict[str, Any]
 
+# Published together, before the matches.
 _STATISTICS = frozenset(("mean", "focus", "saturated_fraction"))
+# Not the deviation: it comes with the mean; not the tried edges: with the matches.
 _NEEDED = _STATISTICS | {"edges"}
 
 
@@ -140,5 +142,5 @@ def measure_frame(frames: Path, fields: dict[str, Any]) -> Part | None:
         "std": round(stats.std),
         "focus": stats.focus,
         "saturated_fraction": saturated_fraction(stats.histogram),
-        "edges": [],
+        "edges": [],  # Measured from one frame: neighbours are the montage fit's
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 from em_platform.acquisition.frame_paths import frames_folder, owner_of
 from em_platform.acquisition.qc import parts
-from em_platform.acquisition.qc.centroids import Centroids
+from em_platform.acquisition.qc.judge import Centroids
 from em_platform.acquisition.qc.verdict import (
     GOOD,
     State,
@@ -41,7 +41,7 @@ from em_platform.messaging.bus import Bus
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.1
+TICK_S = 0.1  # Small against the second in which qc.status is repeated
 _WATCHES = 3  # late messages of the acquisitions before still find theirs
 _ADOPTED = 50  # stops of others that are recognised after a restart
 _RECEIVED = 1000  # messages that are recognised when they come again by the ledger
@@ -87,6 +87,7 @@ class QcService:
             if self._reconnects != self._bus.reconnects:
                 self._reconnects = self._bus.reconnects
                 for watch in self._watches.values():
+                    # What was published meanwhile was published to nobody.
                     watch.doubt_all()
             for watch in self._watches.values():
                 for tile_id in watch.overdue(now_s):

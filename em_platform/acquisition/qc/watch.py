@@ -20,7 +20,7 @@ from em_platform.acquisition.qc.verdict import GOOD, Status, Verdict
 from em_platform.config import QcSettings, QualitySettings
 from em_platform.stitching.tile_rules import contrast_rule
 
-_NAMED = 3
+_NAMED = 3  # The reason stands in one line of the operator's page
 _PATIENCE = 1 / 3  # of the wait for a tile: what was on its way has come by then
 
 
@@ -114,6 +114,8 @@ class Watch:
         self._received_s = now_s
         self.montage_ids.add(fields["montage_id"])
         if tile_id not in self.pending:
+            # Frames are announced in the order of imaging, judged ones are never
+            # forgotten.
             number = len(self.pending) + len(self.judged)
             self.pending[tile_id] = Pending(fields=fields, number=number, since_s=now_s)
         return self.pending[tile_id]
@@ -242,6 +244,7 @@ class Watch:
         if facts.focus is not None:
             bisect.insort(self._focus, facts.focus)
             if len(self._focus) >= self._settings.window:
+                # A focus that drifts slowly would else lower its own limit.
                 self._sharpest = max(self._sharpest, _middle(self._focus))
         if facts.mean is not None:
             bisect.insort(self._mean, facts.mean)

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 SEQUENCE = "recorded"
 """Header of what comes from the ledger: its number there."""
 
+# Bodies of so many are in memory at once; one tile has about 30 kB of them.
 _BATCH = 500
 # Within it a message that the bus lost comes after all. The newest rows are asked for
 # their topics and tiles only, so that it costs next to nothing where none was lost.
@@ -58,6 +59,7 @@ class Consumer:
 
     def resume(self, acquisitions: int) -> int:
         """Read all about the acquisitions begun last; how many messages it were."""
+        # Where those acquisitions begin is asked when the ledger can be read.
         self._cursor = -1
         self._resume_from = acquisitions
         return self.catch_up()
@@ -96,6 +98,7 @@ class Consumer:
             for event in self._ledger.numbered(new):
                 self._hand_over(event)
                 found += 1
+            # Behind the handler: what it raises on is read again.
             self._cursor = rows[-1][0]
         return found
 

@@ -44,6 +44,7 @@ events = Table(
     metadata,
     # SQLite numbers without gaps and never twice only a plain INTEGER.
     Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    # The SHA-256 of the content: the same message by bus and from disk is one row.
     Column("key", String(64), nullable=False, unique=True),
     Column("topic", String(80), nullable=False),
     Column("acquisition_id", String(200), index=True),
@@ -140,6 +141,7 @@ class EventTable:
     def begin_of_last(self, count: int) -> int:
         """The number before the first frame of the `count` acquisitions begun last."""
         columns = (events.c.seq, events.c.tile_id, events.c.montage_id)
+        # Only frames: an acquisition begins with its first frame.
         query = select(*columns).where(events.c.topic == RAW)
         seen: set[str] = set()
         first = 0

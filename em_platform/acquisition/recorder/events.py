@@ -40,6 +40,7 @@ _REPEATED = frozenset((PROGRESS, STATUS, SCOPE, RUN))
 _SENDING = ("source", "sent_at", "sequence")
 """Headers that differ between two sendings; a message sent again has the same."""
 
+# A path, a Dagster partition and a URL take all of these; no leading dot or dash.
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 Fields = Mapping[str, Any]
@@ -98,6 +99,7 @@ def content_key(message: Message) -> str:
     """
     parts: list[Any] = [message.topic, message.body]
     if message.topic in _REPEATED:
+        # Else the second START of the operator would be taken for the first.
         parts += [message.headers.get(name) for name in _SENDING]
     return hashlib.sha256(_canonical(parts).encode()).hexdigest()
 

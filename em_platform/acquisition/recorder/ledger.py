@@ -38,6 +38,8 @@ class Ledger(EventTable):
 
         Each montage once: of completions published anew the first one counts.
         """
+        # A completion that is published again must not move the montage behind a
+        # cursor.
         first = func.min(events.c.seq)
         query = (
             select(first, events.c.acquisition_id)
@@ -181,6 +183,7 @@ class Ledger(EventTable):
         return 0
 
     def _magnification_before(self, connection: Connection, seq: int) -> int | None:
+        # The magnification that was in force, not the present one.
         query = select(events).where(events.c.topic == SCOPE, events.c.seq < seq)
         row = connection.execute(query.order_by(events.c.seq.desc()).limit(1)).first()
         return None if row is None else int(event_of(row).body["mag"])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from em_platform.acquisition.montages.uploaded import Locate, locator
+from em_platform.acquisition.montages.stored import Locate, locator
 from em_platform.acquisition.raster import image_position
 from em_platform.acquisition.recorder.events import Event, safe_id
 from em_platform.model import Failure, Montage
@@ -38,6 +38,7 @@ def recorded_montage(
         Not one tile can be used.
     """
     body = complete.body
+    # In the order of recording, so that the last frame of a tile stands.
     found = {frame.body["tile_id"]: frame for frame in frames}
     planned = max(planned_tiles, _raster_tiles(body), len(body["tiles"]))
     announced = sorted(body["tiles"], key=lambda t: body["tiles"][t]["raster_index"])
@@ -155,5 +156,5 @@ def _unannounced(body: dict[str, Any], planned: int) -> tuple[Failure, ...]:
 def _sent_at(event: Event) -> datetime:
     sent_ms = event.headers.get("sent_at", "")
     if not sent_ms.isdecimal():
-        return event.recorded_at
+        return event.recorded_at  # Real devices need not send the header
     return datetime.fromtimestamp(int(sent_ms) / 1000, UTC)

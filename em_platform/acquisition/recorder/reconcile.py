@@ -21,6 +21,7 @@ from em_platform.stitching.beside_frames import RECIPE
 
 log = logging.getLogger(__name__)
 
+# Written by the coordinator, see frame_paths.complete_body_path.
 COMPLETE_SUFFIX = ".complete.json"
 OF_THE_MONTAGE = (COMPLETE_SUFFIX, ".truth.json", RECIPE)
 """How the names of files end that are about a montage, and not about one tile."""
@@ -41,6 +42,7 @@ def scan_folder(
     A file that is no such message is logged and passed over.
     """
     names = sorted(path.name for path in folder.glob("*.json"))
+    # A tile is known by its file name, so that no file is opened of what is recorded.
     tiles = [n for n in names if not n.endswith(OF_THE_MONTAGE)]
     new = [n for n in tiles if n.removesuffix(".json") not in recorded]
     ends = [n for n in names if n.endswith(COMPLETE_SUFFIX)]
@@ -79,6 +81,7 @@ class Reconciliation:
     def tick(self) -> None:
         """Look when it is due."""
         late = time.monotonic() - self._looked_at > self._every_s
+        # What was published while the broker was away was published to nobody.
         returned = self._bus.connected and self._reconnects != self._bus.reconnects
         if late or returned:
             self._reconnects = self._bus.reconnects

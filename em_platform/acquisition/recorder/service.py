@@ -25,10 +25,12 @@ from em_platform.messaging.bus import Bus
 
 log = logging.getLogger(__name__)
 
-_COMMIT_AT_MOST = 500
-_RETRY_S = 1.0
-_PRUNE_S = 300.0
+_COMMIT_AT_MOST = 500  # Bounds what a failed commit has to try again
+_RETRY_S = 1.0  # A full disk or a restarted database does not come back sooner
+_PRUNE_S = 300.0  # Old rows cost room only, and deleting them holds the one write lock
+# Of a frame that only the operator looked at these have no montage.
 _OF_A_TILE = frozenset((RAW, *RESULTS))
+# Who sent it and which sending it was; routing headers of the broker are left out.
 _KEPT_HEADERS = frozenset(
     ("source", "service", "hostname", "pid", "sent_at", "sequence", "version")
 )
@@ -77,7 +79,7 @@ class RecorderService:
         """Write what has arrived, and end."""
         self._closing.set()
         self._waiting.put(None)
-        self._writer.join()
+        self._writer.join()  # What waits in the queue may be nowhere else
 
     def _receive(self, message: Any, headers: Mapping[str, str]) -> None:
         """Queue one message, unless nobody would look for it."""

@@ -31,14 +31,15 @@ from em_platform.acquisition.routines.steps import (
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import DeviceError
 
-_ROUNDS = 6
-_EXPOSURES = 8
+_ROUNDS = 6  # of looking and improving: each leaves a small part of the error
+_EXPOSURES = 8  # tries for a good frame: 0.35**8 spans more than a factor of 4000
 _CLIPPED = 0.003  # share of clipped pixels from which on a frame is exposed too long
 _DIM = 40.0  # grey level that the brightest hundredth of a frame should exceed
 _TRIES = (0.0, -0.3, 0.3, -0.6, 0.6, -0.9, 0.9)
 """Where a narrow beam is sought, in tolerances about the wanted brightness."""
 
-_EVEN = 0.94
+_EVEN = 0.94  # of the middle's light in a corner: the flat field mends the rest
+# Half diagonals: smaller is few pixels of edge, larger has little edge in the frame.
 _LEAST_RADIUS, _MOST_RADIUS = 0.25, 0.62
 
 
@@ -59,6 +60,7 @@ class _BeamView:
         for _ in range(_EXPOSURES):
             frame: Image = yield Frame()
             levels = grey(frame)
+            # down faster than up, so that the two never alternate
             if float(np.mean(levels >= 254.0)) > _CLIPPED:
                 self.exposure_us *= 0.35
             elif float(np.percentile(levels, 99)) < _DIM and self.exposure < 8.0:
@@ -97,6 +99,7 @@ def beam_center(settings: AcquisitionSettings) -> Calibration:
     jacobian = np.array(
         [[each.x - disc.x, each.y - disc.y] for each in (by_x, by_y)]
     ).T / float(wanted.offset_step)
+    # steps that move nothing, or both the same way: it could not be inverted
     if abs(np.linalg.det(jacobian)) < 1e-10:
         raise DeviceError(
             "beam centre: the beam does not follow its offset; see to the deflectors"
@@ -149,11 +152,12 @@ def beam_spread(settings: AcquisitionSettings) -> Calibration:
             "beam spread: the beam does not widen with the brightness; cross over by "
             "hand first"
         )
+    # all light of the beam, the same however wide it is
     light = 0.5 * (one.level * one.radius**2 + two.level * two.radius**2)
     brightness = round(at_one + (wanted.beam_radius - one.radius) / per_step)
     low = wanted.spread_brightness - wanted.spread_tolerance
     high = wanted.spread_brightness + wanted.spread_tolerance
-    for _ in range(3):
+    for _ in range(3):  # the radius is nearly linear in the brightness
         brightness = min(max(brightness, low), high)
         yield Column(fields={"brightness": brightness})
         frame = yield from beam.look()

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from em_platform.acquisition.routines.steps import Image, grey
 
-_CELL_PX = 8
+_CELL_PX = 8  # means over so many pixels: noise falls to an eighth
 _LIT = 0.5  # of the disc's own light: its edge is there
-_LEAST_CELLS = 12
+_LEAST_CELLS = 12  # of edge: a circle has three unknowns, noise needs the rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

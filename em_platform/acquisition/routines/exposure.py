@@ -21,9 +21,9 @@ from em_platform.acquisition.routines.steps import (
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import DeviceError
 
-_TRIES = 8
+_TRIES = 8  # two are enough where the camera is linear
 _MOST = 20.0  # the exposure changes by so much at once at most
-_LONGEST_US = 5e6
+_LONGEST_US = 5e6  # drift would blur a longer exposure: the beam is to be mended
 
 
 def autoexposure(settings: AcquisitionSettings) -> Calibration:
@@ -56,15 +56,15 @@ def autoexposure(settings: AcquisitionSettings) -> Calibration:
 def factor(frame: Image, *, wanted_grey: float) -> float:
     """By how much longer to expose so that the frame's mean becomes `wanted_grey`."""
     levels = grey(frame)
-    if float(np.mean(levels >= 254.0)) > 0.2:
+    if float(np.mean(levels >= 254.0)) > 0.2:  # of all pixels
         return 0.3  # what is clipped does not show how bright it is
     mean = float(levels.mean())
     return float(np.clip(wanted_grey / max(mean, 0.1), 1.0 / _MOST, _MOST))
 
 
-_DEGREE = 3
-_CELLS = 32
-_DETAIL_PX = 8.0
+_DEGREE = 3  # enough for vignetting that is off the middle
+_CELLS = 32  # means to fit it to: many more than its ten coefficients
+_DETAIL_PX = 8.0  # dust and single pixels are smaller, blurred specimen is larger
 _DARK_GREY = 0.1  # a dark frame's mean must stay below so much of the full range
 _LIGHT_GREY = 0.08  # and a bright one's above
 
@@ -158,7 +158,7 @@ def gain_of(frames: Sequence[Image]) -> NDArray[np.float32]:
         ]
     )
     total = scaled.sum(axis=0)
-    if len(frames) > 4:
+    if len(frames) > 4:  # of fewer too little would be left
         total -= scaled.min(axis=0) + scaled.max(axis=0)
     mean = (total / (len(frames) - 2 * (len(frames) > 4))).astype(np.float32)
     smooth = cv2.GaussianBlur(mean, (0, 0), _DETAIL_PX)

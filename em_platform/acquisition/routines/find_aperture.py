@@ -28,7 +28,7 @@ DIRECTIONS = {
 """State of the machine -> the way along the stage's axes."""
 
 _COARSE = 0.1  # of the slot's length: the steps outward; the stage ends not far beyond
-_MOST_STEPS = 15
+_MOST_STEPS = 15  # 1.5 slots: from anywhere within, the edge is nearer
 _PART = 8  # the middle 1/8 of a frame's height and width decides between light and tape
 
 

@@ -23,6 +23,7 @@ from em_platform.acquisition.routines.steps import (
     Calibration,
     Camera,
     Column,
+    Fields,
     Frame,
     Move,
     Outcome,
@@ -35,6 +36,7 @@ from em_platform.formats import read_image, write_tiff
 log = logging.getLogger(__name__)
 
 _TRIGGERS = {Column: "ask_column", Camera: "ask_camera", Move: "move", Frame: "expose"}
+# What a calibration may change, and is put back when it fails.
 _COLUMN = ("focus", "mag_mode", "mag", "brightness", "beam_offset", "spot_size")
 
 
@@ -58,7 +60,7 @@ class Routine(Machine):
         self._step: Any = None
         self._answer: Any = None
         self._run = 0
-        self._undo: dict[str, dict[str, Any]] = {}
+        self._undo: dict[str, Fields] = {}
         super().__init__(
             states=[
                 {"name": "Computing", "on_enter": self._compute},
@@ -193,7 +195,9 @@ class Routine(Machine):
     def _leave(self) -> None:
         self._run += 1
         if self._steps is not None and "scope.command" in self._undo:
+            # whoever left it decides whether the specimen is lit
             self._undo["scope.command"].pop("screen", None)
+            # when the transition is over: only then the state names what comes next
             self.after(0.0, self._put_back_unless_stopped)
         self._steps = None
 

@@ -13,19 +13,22 @@ from numpy.typing import NDArray
 
 Image = NDArray[Any]
 
+Fields = dict[str, int | float | str | tuple[int, int]]
+"""What a `scope.command` or `camera.settings` sets."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """`scope.command` with these fields; gives the `scope.status` after it."""
 
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: Fields = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Camera:
     """`camera.settings` with these fields; gives the `camera.status` after it."""
 
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: Fields = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,10 @@ from em_platform.errors import AcquisitionError, NoAnswer
 from em_platform.messaging.bus import Bus
 
 QUEUE_S = 10.0  # the coordinator publishes its queue each two seconds
+# The queue is published each two seconds; a busy coordinator is waited for.
 TAKEN_S = 15.0
 
+# A failed region blocks those behind it until it is tried again or cancelled.
 _UNFINISHED = ("pending", "active", "paused", "failed")
 
 

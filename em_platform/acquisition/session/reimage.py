@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CONNECT_S = 10.0
+_CONNECT_S = 10.0  # A run of Dagster may wait: nobody sits in front of it
 _LOOK_S = 4.0  # the queue is published each two seconds
+# The queue is published each two seconds; a busy coordinator is waited for.
 _TAKEN_S = 15.0
+# What describes the region itself; ids and the time of the request are new.
 _REGION = (
     "vertices",
     "rotation_angle",

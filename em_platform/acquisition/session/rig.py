@@ -5,15 +5,14 @@ Whatever answers already, such as a real camera, is not started a second time.
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from em_platform.config import BrokerSettings, Settings
 from em_platform.errors import BrokerUnavailable, DeviceError
 from em_platform.messaging.bus import Bus
-from em_platform.processes import Child, Supervisor, free_port, listens
+from em_platform.processes import Child, free_port, listens
 
 DEVICE_STATUS = {
     "scope": "scope.status",
@@ -28,6 +27,7 @@ simulated one, the class `Name` of `simulation/devices/name.py`.
 
 DEVICES = tuple(DEVICE_STATUS)
 
+# Apart from SERVICES: a platform of Dagster starts one of its own.
 RECORDER = "recorder"
 SERVICES = (
     "temdb",
@@ -52,8 +52,6 @@ SAYS = {
 _PROBE_S = 2.5  # the slowest say their state each two seconds
 _ALSO_SAY = {"qc.status": ("montage_fit", "dagster")}
 """Topic -> services that speak up on it without being the one it is the sign of."""
-
-_START_S = 120.0  # the first time numba compiles the tissue
 
 
 def rig_children(
@@ -129,45 +127,6 @@ def free_ports(settings: Settings) -> dict[str, str]:
         for name, port in found.items()
         if port != wanted[name][1]
     }
-
-
-@contextmanager
-def running_rig(
-    settings: Settings,
-    *,
-    environment: Mapping[str, str] | None = None,
-    wanted: Sequence[str] = DEVICES,
-) -> Iterator[Supervisor]:
-    """A simulated microscope that runs while the block lasts; nothing is left behind.
-
-    Parameters
-    ----------
-    settings
-        Where the broker is. With `broker.embedded` one is started when none listens.
-    environment
-        Settings that the processes shall have beside those of this process, as
-        environment variables (see config.export).
-    wanted
-        Which devices and services; the ports of HTTP services must be free.
-
-    Raises
-    ------
-    ToolFailed
-        A process did not start; with the end of its log.
-    BrokerUnavailable
-        No broker listens, and the settings say that there is one already.
-    """
-    environment = {
-        "EM_HOME": str(settings.home.absolute()),
-        **(environment or {}),
-    }
-    groups = [
-        *broker_children(settings, environment=environment),
-        *rig_children(settings, environment=environment, wanted=wanted),
-    ]
-    with Supervisor(settings.logs_folder) as supervisor:
-        supervisor.start_all(groups, timeout_s=_START_S)
-        yield supervisor
 
 
 def answering(

@@ -15,10 +15,11 @@ from em_platform.acquisition.session.report import (
     LiveReport,
     MontageRun,
     TileRun,
+    Wait,
     report_of,
+    wait_of,
 )
 from em_platform.acquisition.session.run_files import RunFiles
-from em_platform.acquisition.session.waiting import Wait, wait_of
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
 
@@ -149,6 +150,7 @@ class SessionLog:
     def _receive(self, message: Any, headers: Mapping[str, str]) -> None:
         topic = headers["topic"]
         with self._lock:
+            # After an outage of the broker a message may come twice.
             if self._is_sent_again(topic, headers):
                 return
             sent_ms = int(headers.get("sent_at") or time.time_ns() // 1_000_000)
@@ -300,7 +302,7 @@ class SessionLog:
 _ENDS = {"failed": "error", "aborted": "cancelled", "complete": "completed"}
 """`roi.status` -> the state of a montage that it means."""
 
-_NONE = MontageRun(montage_id="")
+_NONE = MontageRun(montage_id="")  # Older than any run: its id is empty
 
 
 def _saved_ns(path: Path) -> int | None:

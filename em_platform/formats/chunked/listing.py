@@ -156,7 +156,7 @@ def _pages(
 def _listed_by_fsspec(store: ChunkStore, prefix: str) -> Iterator[Found]:
     from fsspec.core import url_to_fs
 
-    from em_platform.storage.urls import errors_of
+    from em_platform.storage.layout import errors_of
 
     known = ("key", "secret", "token", "endpoint_url", "client_kwargs", "config_kwargs")
     options = {k: v for k, v in store.options.items() if k in known}

@@ -112,7 +112,7 @@ class Flyem:
             expected_chunks=count.expected,
             missing_chunks=count.missing,
             missing=count.missing_names,
-            # Of a shard only the crop's chunks come, and their bytes nobody lists.
+            # Of a shard only the crop's chunks are fetched; no index lists their bytes.
             size_bytes=0 if array.options["sharded"] else count.size_bytes or 0,
             digest=count.digest,
         )

@@ -28,6 +28,7 @@ from em_platform.model.ingest import Entry, RawItem, RemoteArray, RemoteFile
 
 log = logging.getLogger(__name__)
 
+# Less than the difference of any two edges that the study's names state (3, 4, 20 nm).
 _TOLERANCE = 0.02
 _ALIASES = {
     # The source projects call this image so; it is a U2OS cell in an ImageJ TIFF.

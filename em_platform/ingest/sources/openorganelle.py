@@ -1,6 +1,6 @@
 """OpenOrganelle: arrays of an anonymous bucket, in Zarr and in older N5.
 
-A dataset lies at `<bucket>/<dataset>/<dataset>.zarr` (or `.n5`). A key is the path of
+A dataset is at `<bucket>/<dataset>/<dataset>.zarr` (or `.n5`). A key is the path of
 an array with dots, without the container: `jrc_hela-2.em.fibsem-uint16.s1`. A crop is
 appended as `.crop_z_y_x_dz_dy_dx`, in voxels of that level.
 """
@@ -34,8 +34,10 @@ from em_platform.model.volume import VolumeInfo
 
 _MIB = 2**20
 _CONTAINERS = ("zarr", "n5")
+# `<array>.crop_` corner and shape, z, y, x.
 _CROP = re.compile(r"^(?P<array>.+)\.crop_(?P<numbers>\d+(?:_\d+){5})$")
 _NAME = re.compile(r"^[A-Za-z0-9_-]+$")
+# Of Zarr 2, Zarr 3 and N5: one of them is in every folder that is an array or group.
 _METADATA = (".zattrs", ".zarray", "zarr.json", "attributes.json")
 
 
@@ -112,7 +114,7 @@ class OpenOrganelle:
                 return url, kind
             tried.append(url)
         raise SourceRefused(
-            f"openorganelle: nothing lies at {' or '.join(tried)}, expected an array; "
+            f"openorganelle: nothing is at {' or '.join(tried)}, expected an array; "
             "correct the key (dataset.path.level, with dots)",
             key=asked.key,
         )

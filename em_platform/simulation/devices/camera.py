@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from TEM_comms.camera import Command
@@ -33,9 +33,9 @@ from em_platform.storage.atomic import whole_file
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.1
-_PERIOD_S = 1.0
-_CLOSE_NM = 125
+TICK_S = 0.1  # truth and status are due within a tenth of their period
+_PERIOD_S = 1.0  # of the status: late listeners learn size and exposure
+_CLOSE_NM = 125  # as the stage has it: `stage.CLOSE_NM`
 
 
 class Camera:
@@ -57,20 +57,11 @@ class Camera:
         self._sensor = Sensor(settings.acquisition, self._faults.now)
         self._swallowed = (0.0, 0)
         self._tilting = False
+        # here, so that the first command does not wait for it
         self._sensor.warm_up()
         self._truths: dict[str, TruthFile] = {}
         self._lock = threading.Lock()
         self._published_s = 0.0
-        self._acts: dict[type, Callable[[Any], None]] = {
-            StageStatus: self._on_stage,
-            ApertureStatus: self._on_aperture,
-            TiltStatus: self._on_tilt,
-            TransferStatus: self._on_transfer,
-            ScopeStatus: self._on_scope,
-            ShiftStatus: self._on_shift,
-            CameraChange: self._on_settings,
-            Command: self._on_command,
-        }
         self._bus.subscribe_many(
             (
                 "stage.motion.status",
@@ -100,30 +91,26 @@ class Camera:
                 truth.flush()
 
     def _on_message(self, message: Any, _: Mapping[str, str]) -> None:
-        self._acts[type(message)](message)
-
-    def _on_stage(self, status: StageStatus) -> None:
-        self._sensor.stage = status
-
-    def _on_aperture(self, status: ApertureStatus) -> None:
-        self._sensor.section = status.current_aperture
-
-    def _on_tilt(self, status: TiltStatus) -> None:
-        self._tilting = status.in_motion
-        self._sensor.tilt_rad = (status.angle_x, status.angle_y)
-
-    def _on_transfer(self, status: TransferStatus) -> None:
-        self._sensor.holds_sample = status.current_station == MICROSCOPE
-
-    def _on_shift(self, status: ShiftStatus) -> None:
-        self._sensor.shift_nm = status.image_shift if status.enabled else (0, 0)
-
-    def _on_scope(self, status: ScopeStatus) -> None:
-        self._sensor.scope = status
-
-    def _on_settings(self, change: CameraChange) -> None:
-        self._sensor.change(change)
-        self._publish_status()
+        sensor = self._sensor
+        match message:
+            case StageStatus():
+                sensor.stage = message
+            case ApertureStatus():
+                sensor.section = message.current_aperture
+            case TiltStatus():
+                self._tilting = message.in_motion
+                sensor.tilt_rad = (message.angle_x, message.angle_y)
+            case TransferStatus():
+                sensor.holds_sample = message.current_station == MICROSCOPE
+            case ShiftStatus():
+                sensor.shift_nm = message.image_shift if message.enabled else (0, 0)
+            case ScopeStatus():
+                sensor.scope = message
+            case CameraChange():
+                sensor.change(message)
+                self._publish_status()
+            case Command():
+                self._on_command(message)
 
     def _on_command(self, command: Command) -> None:
         """Save the commanded frame and publish it; a repeat only publishes."""
@@ -132,6 +119,7 @@ class Camera:
             return
         try:
             path = frame_path(self._frames, command.montage_id, command.tile_id)
+            # frames without a montage are shown and deleted: each is exposed
             if not command.montage_id or not path.is_file():
                 self._expose(command)
         except DeviceError as error:
@@ -150,6 +138,7 @@ class Camera:
                 return True
         since, count = self._swallowed
         begun = faults.since("camera_timeout_frames")
+        # the fault was switched on anew: it counts from the start
         count = count if since == begun else 0
         if count >= faults.value("camera_timeout_frames"):
             return False

@@ -133,6 +133,7 @@ class FaultFile:
     def now(self) -> Faults:
         """The faults that are on; a file that cannot be read changes nothing."""
         try:
+            # with each message, so that a fault works at once
             changed = os.stat(self._path).st_mtime_ns
         except OSError:
             changed = 0
@@ -176,6 +177,7 @@ def _check(name: str, value: float) -> None:
             f"faults: there is no fault {name}, only {', '.join(COMMANDED)}; "
             "choose one of these"
         )
+    # only these two have a direction
     positive = name not in ("stage_drift", "focus_drift")
     if not math.isfinite(value) or (positive and value < 0):
         raise ConfigError(

@@ -11,7 +11,7 @@ from em_platform.config import SimulationSettings
 from em_platform.simulation.devices.commanded import DeviceBus
 
 _MOVING_PERIOD_S = 0.02  # 50 Hz while it tilts
-_IDLE_PERIOD_S = 1.0
+_IDLE_PERIOD_S = 1.0  # as the stage has it: late listeners learn the angles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +165,7 @@ class ApertureChanger:
 
     def _change(self, wanted: int | None) -> None:
         under_way = self._ends_s > -math.inf
+        # a repeated command must not begin the change anew
         if wanted == (self._target if under_way else self._current):
             return
         self._target = wanted
@@ -228,6 +229,7 @@ class Transfer:
                 f"stage: there is no station {wanted}, only {', '.join(STATIONS)}; "
                 "choose one of these"
             )
+        # a sample between two stations cannot be turned round
         elif wanted is not None and self._target not in (None, wanted):
             self._error = (
                 f"stage: the sample is on its way to {self._target}; wait until it is "
@@ -241,6 +243,7 @@ class Transfer:
         if self._target is None:
             return 0
         here, there = STATIONS.index(self._station), STATIONS.index(self._target)
+        # each station is passed, none is skipped
         return _STEPS * abs(there - here)
 
     def _step(self) -> int:

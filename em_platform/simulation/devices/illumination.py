@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from TEM_comms.scope import Status as ScopeStatus
 
-from em_platform.config import SimulationSettings
+from em_platform.config import AcquisitionSettings, SimulationSettings
+from em_platform.simulation.devices.commanded import Faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,24 +40,26 @@ def misalignment_of(settings: SimulationSettings) -> Misalignment:
         focus=round(400 * focus),
         beam_offset=(round(120 * x), round(120 * y)),
         spread=round(80 * spread),
+        # a factor, so that half and double are equally likely
         current=math.exp(0.5 * current),
+        # as far as a magnification is off before it is calibrated
         pixel=1.0 + 0.03 * pixel,
         aperture_nm=(round(100_000 * aperture_x), round(100_000 * aperture_y)),
     )
 
 
-STANDARD_BRIGHTNESS = 1300
+STANDARD_BRIGHTNESS = 1300  # the default of routines.spread_brightness
 STANDARD_RADIUS = 1.6
 """Half diagonals of the frame that the standard beam reaches at the imaging mag."""
 
 OFFSET_STEPS = 500.0
 """Steps of the beam offset that move the beam by the width of a frame."""
 
-_RADIUS_PER_STEP = 0.0055
-_LEAST_RADIUS = 0.05
+_RADIUS_PER_STEP = 0.0055  # 200 steps between a narrow beam and the standard one
+_LEAST_RADIUS = 0.05  # at crossover: the light per pixel stays finite
 _SOFTNESS = 0.08  # half diagonals over which the beam's edge falls
 _PITCH_PX = 8  # the light is computed so coarse, and bilinear in between
-_BLOTCHES = 7
+_BLOTCHES = 7  # some in every montage, none of them everywhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,7 @@ def beam_of(
             status.beam_offset, misalignment.beam_offset, strict=True
         )
     )
+    # the same electrons on a larger disc
     level = (STANDARD_RADIUS / spread) ** 2 * 2.0 ** (1 - status.spot_size)
     # the imaging magnification is that at which the gain was measured: a wider beam
     # of a higher one is as even
@@ -101,6 +105,33 @@ def beam_of(
     if spread == STANDARD_RADIUS and enlarged >= 1.0 and x == y == 0.0:
         radius = STANDARD_RADIUS
     return Beam(radius=radius, y=y, x=x, level=level * misalignment.current)
+
+
+class Lighting:
+    """The beam on the specimen as the column has it; keeps the last beam's shape."""
+
+    def __init__(
+        self, settings: AcquisitionSettings, misalignment: Misalignment
+    ) -> None:
+        self._misalignment = misalignment
+        self._imaging_mag = settings.magnification
+        self._seed = settings.simulation.seed
+        self._shape: tuple[Beam, NDArray[np.float32]] | None = None
+
+    def lit(
+        self, light: NDArray[np.float32], scope: ScopeStatus | None, faults: Faults
+    ) -> tuple[NDArray[np.float32], float]:
+        """The specimen's `light` under the beam as it is, and how strong that is."""
+        height, width = light.shape
+        beam = beam_of(scope, self._misalignment, imaging_mag=self._imaging_mag)
+        if not beam.is_standard:
+            kept = self._shape
+            if kept is None or kept[0] != beam or kept[1].shape != light.shape:
+                kept = self._shape = (beam, illumination(height, width, beam))
+            light = light * kept[1]
+        if grown := faults.grown("contamination"):
+            light = light * blotches(height, width, seed=self._seed, grown=grown)
+        return light, beam.level * (1.0 - min(faults.value("beam_loss"), 1.0))
 
 
 def illumination(height: int, width: int, beam: Beam) -> NDArray[np.float32]:
@@ -129,6 +160,7 @@ def blotches(
     through = np.ones((rows, columns))
     for (row, column), radius in zip(places, sizes, strict=True):
         far = np.hypot(y - row, x - column) - radius
+        # even thick dirt lets some light through
         through *= 1.0 - 0.85 / (1.0 + np.exp(np.clip(far / 0.7, -50.0, 50.0)))
     return _enlarged(through, height, width)
 

@@ -11,7 +11,7 @@ from em_platform.imaging.lens import lens_field
 from em_platform.model import LensModel, Size, TilePlacement
 from em_platform.simulation.specimen import Specimen
 
-TAPE_GREY = 10.0
+TAPE_GREY = 10.0  # nearly black, well below routines.tape_threshold
 
 
 def slot(
@@ -142,9 +142,11 @@ def view(
     shift.
     """
     straight = (placement.yy, placement.yx, placement.xx) == (1.0, 0.0, 1.0)
+    # a shift alone is separable: much cheaper than a warp
     if lens is None and straight:
         return _shifted_view(specimen, placement, size=size, section=section)
     grid = _grid(placement, size=size, lens=lens)
+    # the interpolation looks beyond the frame by so much
     low = np.floor(grid.min(axis=(0, 1))).astype(int) - MARGIN_PX
     high = np.ceil(grid.max(axis=(0, 1))).astype(int) + MARGIN_PX
     window = specimen.window(

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from TEM_comms.scope import Command, Status
@@ -16,8 +17,8 @@ from em_platform.simulation.devices.commanded import DeviceBus, FaultFile
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.1
-_PERIOD_S = 1.0
+TICK_S = 0.1  # so exact is the period of the status
+_PERIOD_S = 1.0  # of the status: the coordinator takes 3 s without one for an outage
 
 MAGNIFICATIONS = {
     "LOWMAG": (50, 80, 100, 150, 200, 250, 300, 400, 500, 600, 800, 1000, 1200, 1500),
@@ -77,6 +78,7 @@ def changed(status: Status, command: Any, *, allowed: int) -> Status:
     wanted = command.model_dump(exclude_none=True)
     if (mag := wanted.get("mag")) is not None:
         choices = MAGNIFICATIONS[wanted["mag_mode"]]
+        # the settings may name a magnification that only their scope has
         if mag not in choices and mag != allowed:
             raise ValueError(
                 f"scope: {wanted['mag_mode']} has no magnification {mag}, only "
@@ -132,6 +134,7 @@ def calibrated(status: ShiftStatus, command: Any) -> ShiftStatus:
         )
     calibration = {**status.calibration, command.position: command.image_shift}
     changes: dict[str, Any] = {"calibration": calibration}
+    # calibrated where it is: it moves at once
     if status.current_position == command.position:
         changes["image_shift"] = command.image_shift
     return ShiftStatus(**{**status.model_dump(), **changes})
@@ -151,8 +154,8 @@ class Scope:
         self._published_s = 0.0
         self._acts: dict[type, Callable[[Any], None]] = {
             Command: self._on_command,
-            ShiftCommand: self._on_shift,
-            ShiftCalibrate: self._on_calibrate,
+            ShiftCommand: partial(self._on_shift, shifted),
+            ShiftCalibrate: partial(self._on_shift, calibrated),
         }
         # one handler, so that a calibration counts for the command after it
         self._bus.subscribe_many(
@@ -180,16 +183,11 @@ class Scope:
             log.warning("%s", error)
         self._publish_status()
 
-    def _on_shift(self, command: Any) -> None:
+    def _on_shift(
+        self, changed: Callable[[ShiftStatus, Any], ShiftStatus], command: Any
+    ) -> None:
         try:
-            self._shift = shifted(self._shift, command)
-        except ValueError as error:
-            log.warning("%s", error)
-        self._publish_shift()
-
-    def _on_calibrate(self, command: Any) -> None:
-        try:
-            self._shift = calibrated(self._shift, command)
+            self._shift = changed(self._shift, command)
         except ValueError as error:
             log.warning("%s", error)
         self._publish_shift()

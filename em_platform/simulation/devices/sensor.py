@@ -18,13 +18,7 @@ from em_platform.config import AcquisitionSettings
 from em_platform.imaging.exposure import beam_level, camera_gain, defocused, expose
 from em_platform.model import LensModel, Size, TilePlacement
 from em_platform.simulation.devices.commanded import Faults
-from em_platform.simulation.devices.illumination import (
-    Beam,
-    beam_of,
-    blotches,
-    illumination,
-    misalignment_of,
-)
+from em_platform.simulation.devices.illumination import Lighting, misalignment_of
 from em_platform.simulation.devices.optics import (
     TAPE_GREY,
     place,
@@ -41,15 +35,9 @@ from em_platform.simulation.devices.truth import (
     TileTruth,
     tile_errors,
 )
-from em_platform.simulation.specimen import (
-    EMPTY_GREY,
-    Specimen,
-    open_specimen,
-)
+from em_platform.simulation.specimen import EMPTY_GREY, Specimen, open_specimen
 
-FOCUS_PER_PX = 50.0
-"""Steps of the focus knob that blur by one pixel."""
-
+FOCUS_PER_PX = 50.0  # steps of the focus knob that blur by one pixel
 _TILT_PX = 1e-4  # shift by a step of beam tilt, for each step out of focus
 _DARK_ELECTRONS = 0.002  # share of the light that a closed screen lets through
 
@@ -80,13 +68,13 @@ class Sensor:
         self.tilt_rad = (0.0, 0.0)
         self.shift_nm = (0, 0)
         self.holds_sample = True
-        self._faults = faults
-        self._misalignment = misalignment_of(simulation)
-        self._shape: tuple[Beam, NDArray[np.float32]] | None = None
+        self._faults, self._misalignment = faults, misalignment_of(simulation)
+        self._lighting = Lighting(settings, self._misalignment)
         self.exposure_us = simulation.exposure_ms * 1000
         self._settings, self._simulation = settings, simulation
         self._gain_db = 0.0
         self._size = Size(height_px=simulation.tile_px, width_px=simulation.tile_px)
+        # by pixel size: going back to a magnification draws nothing anew
         self._specimens: dict[float, Specimen] = {}
         self._prepare()
 
@@ -132,8 +120,7 @@ class Sensor:
 
         One that belongs to no montage lies at the stage's position, and has no faults.
         """
-        settings = self._settings
-        errors = NO_ERRORS
+        settings, errors = self._settings, NO_ERRORS
         noise_key = [self._simulation.seed, zlib.crc32(command.tile_id.encode())]
         if command.montage_id:
             errors = tile_errors(
@@ -144,9 +131,13 @@ class Sensor:
                 raster=(settings.rows, settings.columns),
             )
             montage = zlib.crc32(command.montage_id.encode())
+            # by place: an acquisition of the same montage has the same noise
             noise_key[1:] = [montage, command.row, command.column]
         tile = self._truth_of(command, errors)
-        light, level = self._lit(self._light(tile.placement, errors))
+        light, level = self._light(tile.placement, errors), 1.0
+        if not self._is_closed:
+            light, level = self._lighting.lit(light, self.scope, self._faults())
+        # 1 at the settings' exposure, for which their electrons hold
         relative = self.exposure_us / (self._simulation.exposure_ms * 1000)
         gain = 10 ** (self._gain_db / 20)
         image = expose(
@@ -160,26 +151,6 @@ class Sensor:
         )
         return Frame(image=image, tile=tile, montage=self._montage(command.montage_id))
 
-    def _lit(self, light: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-        """The specimen under the beam as it is, and how strong that is."""
-        if self._is_closed:
-            return light, 1.0
-        height, width = light.shape
-        beam = beam_of(
-            self.scope, self._misalignment, imaging_mag=self._settings.magnification
-        )
-        if not beam.is_standard:
-            kept = self._shape
-            if kept is None or kept[0] != beam or kept[1].shape != light.shape:
-                kept = self._shape = (beam, illumination(height, width, beam))
-            light = light * kept[1]
-        faults = self._faults()
-        if grown := faults.grown("contamination"):
-            light = light * blotches(
-                height, width, seed=self._simulation.seed, grown=grown
-            )
-        return light, beam.level * (1.0 - min(faults.value("beam_loss"), 1.0))
-
     @property
     def _is_closed(self) -> bool:
         return self.scope is not None and self.scope.screen == "down"
@@ -187,7 +158,7 @@ class Sensor:
     def _light(
         self, placement: TilePlacement, errors: TileErrors
     ) -> NDArray[np.float32]:
-        shape = (self._size.height_px, self._size.width_px)
+        shape = self._size.height_px, self._size.width_px
         if self._is_closed:
             return np.full(shape, 255.0 * _DARK_ELECTRONS, np.float32)
         if "blank" in errors.faults or not self.holds_sample:
@@ -207,6 +178,7 @@ class Sensor:
         blur_px = self._simulation.blur_px if "blurred" in errors.faults else 0.0
         if self.scope is not None:
             blur_px = math.hypot(blur_px, self._defocus() / FOCUS_PER_PX)
+        # less than that no pixel shows, and blurring costs time
         return defocused(light, blur_px) if blur_px > 0.2 else light
 
     def _slot(self) -> NDArray[np.bool_] | None:
@@ -237,26 +209,20 @@ class Sensor:
         crept = self._faults().grown("stage_drift")
         return x_nm + self.shift_nm[0] + crept, y_nm + self.shift_nm[1]
 
-    def _tilt_shift_px(self) -> tuple[float, float]:
-        """A tilted beam shifts the image (y, x) that is out of focus."""
-        tilt = None if self.scope is None else self.scope.beam_tilt
-        if tilt is None or tilt == (0, 0):
-            return 0.0, 0.0
-        by = _TILT_PX * self._defocus()
-        return tilt[1] * by, tilt[0] * by
-
     def _truth_of(self, command: Command, errors: TileErrors) -> TileTruth:
         stage = self.stage
         x_nm = 0 if stage is None or stage.x is None else stage.x
         y_nm = 0 if stage is None or stage.y is None else stage.y
         y, x = self._corner(x_nm, y_nm)
         seen_y, seen_x = self._corner(*self._seen_nm())
-        by_tilt_y, by_tilt_x = self._tilt_shift_px()
+        # A tilted beam shifts the image that is out of focus.
+        tilt_x, tilt_y = (self.scope and self.scope.beam_tilt) or (0, 0)
+        px_a_step = _TILT_PX * self._defocus()
         number = command.row * self._settings.columns + command.column
         placement = place(
             command.tile_id,
-            y_px=seen_y + errors.dy_px + by_tilt_y,
-            x_px=seen_x + errors.dx_px + by_tilt_x,
+            y_px=seen_y + errors.dy_px + tilt_y * px_a_step,
+            x_px=seen_x + errors.dx_px + tilt_x * px_a_step,
             size=self._size,
             rotation_rad=errors.turn_rad,
         )
@@ -286,10 +252,8 @@ class Sensor:
             pixel_nm=self._pixel_nm(),
             rotation_rad=math.radians(self._simulation.rotation_deg),
         )
-        return (
-            middle_y - self._size.height_px / 2,
-            middle_x - self._size.width_px / 2,
-        )
+        size = self._size
+        return middle_y - size.height_px / 2, middle_x - size.width_px / 2
 
     def _montage(self, montage_id: str) -> MontageTruth:
         return MontageTruth(
@@ -328,11 +292,8 @@ class Sensor:
         self._lens: LensModel | None = None
         if simulation.lens_px:
             self._lens = radial_lens(self._size, edge_px=simulation.lens_px)
-        self._gain_truth = GainTruth(
-            seed=simulation.seed,
-            vignette=simulation.vignette,
-            pattern=simulation.pattern,
-            dust=simulation.dust,
+        self._gain_truth = GainTruth.model_validate(
+            simulation.model_dump(include=set(GainTruth.model_fields))
         )
         self._gain = camera_gain(
             self._size.height_px, self._size.width_px, **self._gain_truth.model_dump()

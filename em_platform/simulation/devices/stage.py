@@ -91,6 +91,7 @@ def move(
                 f"{limit_nm:.0f} nm; stay within it"
             )
     far_nm = math.dist(here, there)
+    # a repeated command must not make a stage at rest settle again
     if motion.rests(now_s) and far_nm == 0.0:
         return motion
     return Motion(
@@ -98,12 +99,13 @@ def move(
         target_nm=(there[0], there[1], there[2]),
         begun_s=now_s,
         travel_s=far_nm / (settings.stage_speed_um_s * 1000) * max(slow, 1.0),
+        # nearer than the services can tell, nothing swings
         settle_s=settings.stage_settle_ms / 1000 if far_nm > CLOSE_NM else 0.0,
     )
 
 
 _MOVING_PERIOD_S = 0.02  # 50 Hz while moving
-_IDLE_PERIOD_S = 1.0
+_IDLE_PERIOD_S = 1.0  # at rest: late listeners learn the place
 
 TICK_S = _MOVING_PERIOD_S
 
@@ -137,8 +139,10 @@ class Stage:
         self._transfer.tick()
         period_s = _MOVING_PERIOD_S if self._moving else _IDLE_PERIOD_S
         if time.monotonic() - self._published_s >= period_s - 0.005:
+            # the slow topic: one that follows a move need not come 50 times a second
             if not self._moving:
-                self._publish_absolute()
+                x, y, z = self._motion.position(time.monotonic())
+                self._bus.publish("stage.absolute", linear={"x": x, "y": y, "z": z})
             self._publish_status()
 
     def close(self) -> None:
@@ -216,16 +220,16 @@ class Stage:
             self._timer.daemon = True
             self._timer.start()
 
-    def _is_moving(self, now_s: float, here: tuple[int, int, int]) -> bool:
-        if self._held is None:
-            return not self._motion.rests(now_s)
-        return math.dist(self._held, here) > CLOSE_NM
-
     def _publish_status(self) -> None:
         with self._lock:
             now_s = time.monotonic()
             x, y, z = here = self._motion.position(now_s)
-            self._moving = self._is_moving(now_s, here)
+            # stuck, it reports that it moves until it would have been there
+            self._moving = (
+                not self._motion.rests(now_s)
+                if self._held is None
+                else math.dist(self._held, here) > CLOSE_NM
+            )
             self._published_s = now_s
             self._bus.publish(
                 "stage.motion.status",
@@ -236,7 +240,3 @@ class Stage:
                 calibrated=True,
                 error=self._error,
             )
-
-    def _publish_absolute(self) -> None:
-        x, y, z = self._motion.position(time.monotonic())
-        self._bus.publish("stage.absolute", linear={"x": x, "y": y, "z": z})

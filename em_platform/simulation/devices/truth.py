@@ -49,6 +49,7 @@ def tile_errors(
     )
     rng = np.random.default_rng([*_key(settings, montage_id), row, column])
     dy, dx = rng.uniform(-settings.jitter_px, settings.jitter_px, 2)
+    # drawn whether needed or not: one setting does not move the others' draws
     turn, way = rng.normal(), rng.uniform(0, 2 * math.pi)
     jump = settings.jump_px if "jumped" in faults else 0.0
     return TileErrors(
@@ -71,18 +72,13 @@ def faulty_tiles(
     for fault in FAULTS:
         text: str = getattr(settings, fault)
         if text.isdigit():
+            # each fault takes from what the earlier ones left: no tile has two
             found[fault] = frozenset(order[: int(text)])
             order = order[int(text) :]
         else:
-            found[fault] = frozenset(
-                _place(each) for each in text.replace(",", " ").split()
-            )
+            places = (each.split(":") for each in text.replace(",", " ").split())
+            found[fault] = frozenset((int(row), int(column)) for row, column in places)
     return found
-
-
-def _place(text: str) -> tuple[int, int]:
-    row, column = text.split(":")
-    return int(row), int(column)
 
 
 def _key(settings: SimulationSettings, montage_id: str) -> tuple[int, int]:
@@ -90,7 +86,7 @@ def _key(settings: SimulationSettings, montage_id: str) -> tuple[int, int]:
 
 
 _SMALL = 64  # tiles; up to here the file is written with each tile
-_PERIOD_S = 1.0
+_PERIOD_S = 1.0  # the file is written whole, so seldom when it is large
 
 
 class GainTruth(Model):

@@ -15,8 +15,8 @@ from em_platform.errors import FormatError
 from em_platform.simulation.specimen.overview import COARSE_NM, overview
 from em_platform.simulation.specimen.tissue import tissue
 
-_SQUARE_PX = 64
-_KEPT_BYTES = 128_000_000
+_SQUARE_PX = 64  # divides tissue_repeat_px; a frame's rim wastes half a square
+_KEPT_BYTES = 128_000_000  # 32 MP; windows beyond half of it are not kept at all
 _FULL = 0.6  # a box of squares is drawn whole when so many of it are missing
 
 Square = tuple[int, int, int]
@@ -28,7 +28,7 @@ class Tissue:
 
     Neighbouring frames share a border and a focus series all, and a repeated tissue
     needs little new; drawing takes 0.2 us a pixel, copying a hundredth of it. Values
-    do not depend on what is kept: they are those of imaging.synthetic.
+    do not depend on what is kept: they are those of `tissue`.
     """
 
     def __init__(self, seed: int, *, pixel_nm: float = 4.0, repeat_px: int = 0) -> None:
@@ -42,6 +42,7 @@ class Tissue:
         self, y0: int, x0: int, *, height: int, width: int, section: int
     ) -> NDArray[np.float32]:
         """Grey levels 0..255 of one window, `(height, width)`."""
+        # it would push all else out of what is kept
         if not self._repeat and height * width * 8 > _KEPT_BYTES:
             return self._kind(
                 y0, x0, height=height, width=width, section=section,
@@ -80,6 +81,7 @@ class Tissue:
             return
         ys, xs = np.flatnonzero(missing.any(1)), np.flatnonzero(missing.any(0))
         box = missing[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+        # one large window shares the work that rows of squares repeat
         if box.mean() >= _FULL and not self._repeat:
             top, left = rows[int(ys[0])], columns[int(xs[0])]
             self._draw(top, left, box.shape, section)
@@ -167,6 +169,7 @@ class Volume:
         top, bottom = max(y, 0), min(y + height, rows)
         left, right = max(x, 0), min(x + width, columns)
         if top < bottom and left < right:
+            # a volume with few sections begins anew
             part = np.asarray(self._sections[section % depth, top:bottom, left:right])
             low, high = self._range
             grey = (part.astype(np.float32) - low) * np.float32(255.0 / (high - low))
@@ -211,8 +214,15 @@ def _read_images(paths: list[Path]) -> NDArray[Any]:
 
 def _open_zarr(path: str) -> Any:
     import zarr
+    from zarr.errors import NodeNotFoundError
 
-    node = _zarr_node(path)
+    try:
+        node = zarr.open(path, mode="r")
+    except (FileNotFoundError, NodeNotFoundError, ValueError) as error:
+        raise FormatError(
+            f"specimen {path}: found no image, folder of images or zarr there; give "
+            "the path of one, or leave it empty for procedural tissue"
+        ) from error
     if isinstance(node, zarr.Group):
         attributes: Any = node.attrs.asdict()
         scales = attributes.get("ome", attributes).get("multiscales")
@@ -225,19 +235,6 @@ def _open_zarr(path: str) -> Any:
     if not isinstance(node, zarr.Array) or node.ndim < 2:
         raise FormatError(f"specimen {path}: found no image; give the path of one")
     return _Sections(node)
-
-
-def _zarr_node(path: str) -> Any:
-    import zarr
-    from zarr.errors import NodeNotFoundError
-
-    try:
-        return zarr.open(path, mode="r")
-    except (FileNotFoundError, NodeNotFoundError, ValueError) as error:
-        raise FormatError(
-            f"specimen {path}: found no image, folder of images or zarr there; give "
-            "the path of one, or leave it empty for procedural tissue"
-        ) from error
 
 
 class _Sections:

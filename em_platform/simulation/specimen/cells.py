@@ -77,6 +77,7 @@ def _fill_square(
 ) -> int:
     bits = hash3(row, column, key)
     y, x = row * float(SQUARE), column * float(SQUARE)
+    # of the squares a cell body fills: few, as in neuropil
     if unit(bits) < 0.05:
         _put(cells, ids, count, y, x, float(SQUARE), z, mix(bits))
         return count + 1
@@ -85,6 +86,7 @@ def _fill_square(
         for j in range(3):
             part = hash3(row * 3 + i, column * 3 + j, mix(np.uint64(key)))
             choice = unit(part)
+            # shares of thick dendrites, thin ones, and bundles of axons
             split = 1 if choice < 0.16 else (2 if choice < 0.55 else 4)
             count = _fill_part(
                 cells, ids, count, y + i * side, x + j * side, side, split, z, part

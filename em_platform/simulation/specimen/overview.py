@@ -13,7 +13,7 @@ from em_platform.imaging.hashed_noise import hash3, smooth_noise
 COARSE_NM = 32.0
 """From this pixel size on the tissue is drawn so."""
 
-_MEAN = 150.0
+_MEAN = 150.0  # that of `tissue`, so that a change of magnification keeps the light
 _WAVES = ((2_000.0, 16.0), (7_000.0, 12.0), (30_000.0, 10.0))
 """Size of the spots in nm, and their contrast in grey levels."""
 
@@ -33,7 +33,9 @@ def overview(
     A world pixel has the same value in every window that holds it.
     """
     out = np.empty((height, width), np.float32)
+    # finer ones would alias; the coarsest always stays
     waves = [wave for wave in _WAVES if wave[0] >= 4 * pixel_nm] or [_WAVES[-1]]
+    # one bit less: numba takes it for a signed number
     key = int(hash3(seed, section, 0x0E4)) >> 1
     _draw(y0, x0, pixel_nm, np.array(waves), key, out)
     return out

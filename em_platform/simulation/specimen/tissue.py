@@ -21,9 +21,10 @@ SECTION_NM = 40.0
 """Thickness of a section."""
 
 _UNIT_NM = 4.0  # lengths of the model are in units of 4 nm
+# Candidates are narrowed twice, so that a pixel compares few cells and not all.
 _REGION, _BLOCK = 256, 32
 _LATTICE = 4  # the warp is evaluated at each fourth world pixel, linear in between
-_PANEL = 1024
+_PANEL = 1024  # pixels a side: longer lists of cells cost more than the seams
 _GRAIN = 34.0  # standard deviation of the resin's grain, before it is smoothed
 
 
@@ -54,54 +55,19 @@ def tissue(
         `(height, width)` float32 in 0..255, mean near 150. Band-limited: smoothed with
         (1, 2, 1)/4 along both axes, so that it can be resampled between pixels.
     """
-    raw = _render(
-        y0 - 1, x0 - 1, height=height + 2, width=width + 2,
-        section=section, seed=seed, pixel_nm=pixel_nm,
-    )[0]  # fmt: skip
-    out = np.empty((height, width), np.float32)
-    _smooth(raw, out)
-    return out
-
-
-def tissue_labels(
-    y0: int,
-    x0: int,
-    *,
-    height: int,
-    width: int,
-    section: int = 0,
-    seed: int = 0,
-    pixel_nm: float = 4.0,
-) -> NDArray[np.uint64]:
-    """Which cell each pixel of the same window of `tissue` belongs to."""
-    return _render(
-        y0, x0, height=height, width=width,
-        section=section, seed=seed, pixel_nm=pixel_nm,
-    )[1]  # fmt: skip
-
-
-def _render(
-    y0: int,
-    x0: int,
-    *,
-    height: int,
-    width: int,
-    section: int,
-    seed: int,
-    pixel_nm: float,
-) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
-    grey = np.empty((height, width), np.float32)
-    labels = np.empty((height, width), np.uint64)
+    raw = np.empty((height + 2, width + 2), np.float32)  # a border to smooth over
     key = np.uint64(hash3(seed, 0, 0x7155))
     grain = np.uint64(hash3(seed, section, 0x6A11))
     z = section * SECTION_NM / _UNIT_NM
-    for top, bottom in _panels(height):
-        for left, right in _panels(width):
+    for top, bottom in _panels(height + 2):
+        for left, right in _panels(width + 2):
             _paint(
-                grey, labels, (top, left, bottom, right), y0, x0, z, key, grain,
+                raw, (top, left, bottom, right), y0 - 1, x0 - 1, z, key, grain,
                 pixel_nm / _UNIT_NM,
             )  # fmt: skip
-    return grey, labels
+    out = np.empty((height, width), np.float32)
+    _smooth(raw, out)
+    return out
 
 
 def _panels(length: int) -> list[tuple[int, int]]:
@@ -146,7 +112,6 @@ class _Scene(NamedTuple):
 @_jit
 def _paint(
     grey: np.ndarray,
-    labels: np.ndarray,
     panel: tuple[int, int, int, int],
     y0: int,
     x0: int,
@@ -177,13 +142,12 @@ def _paint(
             for y in range(top, bottom, _BLOCK):
                 for x in range(left, right, _BLOCK):
                     block = (y, x, min(y + _BLOCK, bottom), min(x + _BLOCK, right))
-                    _paint_block(grey, labels, scene, block, y0, x0, around)
+                    _paint_block(grey, scene, block, y0, x0, around)
 
 
 @_jit
 def _paint_block(
     grey: np.ndarray,
-    labels: np.ndarray,
     scene: _Scene,
     block: tuple[int, int, int, int],
     y0: int,
@@ -196,7 +160,7 @@ def _paint_block(
     near = _candidates(scene, region, around)
     for y in range(top, bottom):
         for x in range(left, right):
-            grey[y, x], labels[y, x] = _pixel(scene, near, y0 + y, x0 + x)
+            grey[y, x] = _pixel(scene, near, y0 + y, x0 + x)
 
 
 @_jit
@@ -232,8 +196,8 @@ def _candidates(
 
 
 @_jit
-def _pixel(scene: _Scene, near: np.ndarray, y: int, x: int) -> tuple[float, Bits]:
-    """Grey level and label of one world pixel."""
+def _pixel(scene: _Scene, near: np.ndarray, y: int, x: int) -> float:
+    """Grey level of one world pixel."""
     i, j = (y - scene.anchor_y) // _LATTICE, (x - scene.anchor_x) // _LATTICE
     fy = (y - scene.anchor_y - i * _LATTICE) / _LATTICE
     fx = (x - scene.anchor_x - j * _LATTICE) / _LATTICE
@@ -255,7 +219,7 @@ def _pixel(scene: _Scene, near: np.ndarray, y: int, x: int) -> tuple[float, Bits
         scene.z, scene.key,
     )  # fmt: skip
     level += _GRAIN * grain_noise(y, x, scene.grain)
-    return min(max(level, 0.0), 255.0), scene.ids[first]
+    return float(min(max(level, 0.0), 255.0))
 
 
 @_jit

@@ -6,7 +6,6 @@ of several lists of one kind the one called `tiles`, else the first by name.
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,13 @@ from em_platform.stitching.tile_list import (
     TileListKind,
     open_place,
 )
+from em_platform.storage.layout import StorageOptions
 
 __all__ = ["KINDS", "InputOptions", "open_montage"]
 
 log = logging.getLogger(__name__)
 
+# Kind -> its reader, in the order of preference.
 KINDS: dict[str, TileListKind] = {
     "table": table,
     "metafile": metafile,
@@ -43,9 +44,9 @@ KINDS: dict[str, TileListKind] = {
     "mdoc": mdoc,
     "names": names,
 }
-"""Kind -> its reader, in the order of preference."""
 
 _LISTS = (".csv", ".tsv", ".json", ".json.gz", ".mdoc")
+# What SerialEM and IMOD call an MRC stack; its mdoc lists the tiles.
 _STACKS = (".mrc", ".st", ".map")
 
 
@@ -59,7 +60,7 @@ def open_montage(
     section: int | None = None,
     image: str | None = None,
     name: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
 ) -> Montage:
     """The montage of a folder of tiles or of a list of them, path or URL.
 

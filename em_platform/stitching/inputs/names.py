@@ -11,6 +11,7 @@ from em_platform.model import Failure
 from em_platform.stitching.beside_frames import REFERENCES, frame_stem, is_processed
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
 
+# Looked for in this order; case does not matter.
 COMMON = (
     r"r(?:ow)?[-_]?(?P<row>\d+)[-_]?c(?:ol(?:umn)?)?[-_]?(?P<col>\d+)",
     r"c(?:ol(?:umn)?)?[-_]?(?P<col>\d+)[-_]?r(?:ow)?[-_]?(?P<row>\d+)",
@@ -18,9 +19,8 @@ COMMON = (
     r"x[-_]?(?P<col>\d+)[-_]?y[-_]?(?P<row>\d+)",
     r"(?:^|[-_])(?P<row>\d+)[-_](?P<col>\d+)\.[A-Za-z]+$",
 )
-"""Looked for in this order; case does not matter."""
+# A word of the name: masks beside the tiles, as of render or Fiji, are no tiles.
 _MASK = re.compile(r"(?:^|[-_. ])masks?(?:[-_. ]|\d*\.)", re.IGNORECASE)
-"""A word of the name: masks beside the tiles, as of render or Fiji, are no tiles."""
 
 
 def claims(name: str, content: Any) -> bool:

@@ -24,6 +24,7 @@ _PNG = "image/png"
 _Place = tuple[int, int, float | None]
 
 _EDGE_PX = 900  # of the picture's longer side, at most
+# A tile's square: 40 px shows a montage of few tiles, 1 px one of very many.
 _CELL_PX = (1, 40)
 
 

@@ -32,6 +32,7 @@ V = TypeVar("V")
 Wanted = Sequence[tuple[InstrumentedAttribute[Any], object]]
 """Columns and what they must be."""
 
+# 1000 tiles with all matches are 1 MB and 0.1 s (docs/explanations/temdb.md).
 MOST_A_PAGE = 1000
 KEYS: dict[type[Base], tuple[str, InstrumentedAttribute[Any]]] = {
     Acquisition: ("acquisition", Acquisition.acquisition_id),
@@ -46,6 +47,7 @@ KEYS: dict[type[Base], tuple[str, InstrumentedAttribute[Any]]] = {
     Substrate: ("substrate", Substrate.media_id),
     Task: ("acquisition task", Task.task_id),
 }
+# SQLAlchemy keeps `metadata` of a table's class for itself.
 _RENAMED = {"metadata": "metadata_json"}
 
 Skip = Annotated[int, Query(ge=0)]

@@ -32,7 +32,9 @@ from em_platform.temdb.tables import Acquisition, Dataset, Tile
 router = APIRouter(prefix="/acquisitions/{acquisition_id}", tags=["tiles"])
 
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+# A match with these is within the tile's row.
 _SIDES = {"left", "right"}
+# A tile that is sent again has the same key, and is passed over.
 _KEY = ("dataset_id", "run_id", "raster_index")
 _ROWS_A_STATEMENT = 500
 """SQLite takes 32766 values a statement; a tile has 25."""
@@ -210,7 +212,7 @@ def tile_values(new: TileCreate) -> dict[str, Any]:
     if not {"x", "y"} <= stage.keys() or raster.keys() != {"row", "col"}:
         raise wrong(
             422,
-            f"tile {new.raster_index} lies at stage {sorted(stage)}, raster "
+            f"tile {new.raster_index} is at stage {sorted(stage)}, raster "
             f"{sorted(raster)}; expected x and y, row and col",
         )
     matches = new.matcher or []

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.buffer.aloha_client import AlohaClient
-from em_platform.acquisition.buffer.intake import Intake
+from em_platform.acquisition.buffer.intake import Intake, Reader
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.acquisition.buffer.reading import Reader
 from em_platform.acquisition.buffer.uploading import Uploader
 from em_platform.acquisition.recorder.events import Message
 from em_platform.aloha.acquisitions import Acquisitions

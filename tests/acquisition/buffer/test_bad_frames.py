@@ -38,7 +38,7 @@ def test_a_frame_that_is_no_image_is_set_aside_and_the_others_go_on(
     serve_app(aloha_app, port)
     with uploading(journal, port) as uploader:
         uploader.tick()
-    assert journal.open_montages() == []
+    assert journal.open_ids() == []
     states = {t.tile_id: t for t in journal.tiles(montage.acquisition_id)}
     assert states[cut].state == states[lost].state == "refused"
     assert "truncated" in states[cut].sentence
@@ -72,7 +72,7 @@ def test_a_frame_that_rots_on_the_disk_is_found_out(
     port = free_port()
     serve_app(aloha_app, port)
     with uploading(journal, port) as uploader:
-        until(uploader.tick, lambda: not journal.open_montages())
+        until(uploader.tick, lambda: not journal.open_ids())
     (tile,) = [t for t in journal.tiles(montage.acquisition_id) if t.tile_id == rotten]
     assert tile.state == "refused"
     assert "changed on the disk" in tile.sentence
@@ -96,7 +96,7 @@ def test_a_frame_that_was_imaged_again_is_announced_as_it_is(
     serve_app(aloha_app, port)
     with uploading(journal, port) as uploader:
         uploader.tick()
-    assert journal.open_montages() == []
+    assert journal.open_ids() == []
     store = open_store(str(tmp_path / "data"))
     uri = store.url(layout.uploaded_tile(montage.acquisition_id, tile_id))
     assert read_image(f"{uri}/0").tolist() == [[7] * 96] * 96

@@ -11,8 +11,8 @@ from em_platform.acquisition.buffer.assembling import (
     cancelled_upload,
     complete_upload,
 )
+from em_platform.acquisition.buffer.intake import Reader
 from em_platform.acquisition.buffer.journal import Journal
-from em_platform.acquisition.buffer.reading import Reader
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import RecordError
 from em_platform.model import AcquisitionUpload
@@ -173,9 +173,10 @@ def test_only_a_cancelled_montage_is_given_up(
     for state in ("started", "in_progress", "paused", "resumed", "error"):
         for montage_id in ("m1", "m2"):
             hear("montage.status", montage_id=montage_id, state=state)
-    assert journal.open_montages() == []
+    assert journal.open_ids() == []
     cancel(hear, "m2", error_message="the operator pressed cancel")
-    (montage,) = journal.open_montages()
+    (key,) = journal.open_ids()
+    montage = journal.montage(key)
     assert montage.is_cancelled
     assert montage.acquisition_id == stopped.acquisition_id
     assert montage.body["reason"] == "the operator pressed cancel"
@@ -199,9 +200,12 @@ def test_an_old_cancellation_does_not_touch_the_next_try(
     again.tile_ids = ["m1-again_000_000"]
     again.image(lambda topic, **f: hear(topic, sent_at="3000", **f))
     cancel(hear, "m1", sent_at="2000")  # delivered once more
-    assert [m.acquisition_id for m in journal.open_montages()] == [first.acquisition_id]
+    assert journal.open_ids() == [first.acquisition_id]
     again.complete(hear)
-    assert [m.is_cancelled for m in journal.open_montages()] == [True, False]
+    assert [journal.montage(key).is_cancelled for key in journal.open_ids()] == [
+        True,
+        False,
+    ]
 
 
 def test_a_completed_montage_cannot_be_cancelled(
@@ -211,7 +215,7 @@ def test_a_completed_montage_cannot_be_cancelled(
     montage.image(hear)
     montage.complete(hear)
     cancel(hear, "m1", sent_at="9000")
-    assert [m.is_cancelled for m in journal.open_montages()] == [False]
+    assert [journal.montage(key).is_cancelled for key in journal.open_ids()] == [False]
 
 
 def test_a_montage_that_contradicts_itself_is_told(

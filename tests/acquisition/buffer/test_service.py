@@ -128,7 +128,7 @@ def test_what_nobody_heard_is_found_beside_the_frames(
     with buffer_on(settings):
         wait_for_queue(session, 7)
     with closing(Journal(settings.home / "buffer" / "journal.sqlite")) as journal:
-        assert len(journal.open_montages()) == 2
+        assert len(journal.open_ids()) == 2
 
 
 def test_two_buffers_do_not_work_in_one_home(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ Hear = Callable[..., None]
 
 
 def sentences(journal: Journal) -> list[str]:
-    return [montage.sentence for montage in journal.open_montages()]
+    return [journal.montage(key).sentence for key in journal.open_ids()]
 
 
 def test_a_montage_is_uploaded_verified_and_registered(
@@ -38,7 +38,7 @@ def test_a_montage_is_uploaded_verified_and_registered(
     assert journal.queue_length() == 5
     with uploading(journal, port) as uploader:
         uploader.tick()
-    assert journal.open_montages() == []
+    assert journal.open_ids() == []
     assert journal.queue_length() == 0
     assert {t.state for t in journal.tiles(montage.acquisition_id)} == {"sent"}
     store = open_store(str(tmp_path / "data"))
@@ -78,7 +78,7 @@ def test_while_aloha_is_away_all_waits_and_goes_on_when_it_is_back(
         assert len(told) == 1  # not once a try
         assert journal.queue_length() == 5
         serve_app(aloha_app, port)
-        until(uploader.tick, lambda: not journal.open_montages())
+        until(uploader.tick, lambda: not journal.open_ids())
     assert journal.queue_length() == 0
 
 
@@ -105,8 +105,8 @@ def test_while_aloha_is_away_one_montage_tries_for_all(
         assert told[1:] == ["", "", ""]
         serve_app(aloha_app, port)
         uploader.tick()
-        assert len(journal.open_montages()) == 4  # it is too early
-        until(uploader.tick, lambda: not journal.open_montages())
+        assert len(journal.open_ids()) == 4  # it is too early
+        until(uploader.tick, lambda: not journal.open_ids())
 
 
 def test_while_the_tem_db_is_away_the_tiles_of_all_montages_are_stored(
@@ -149,7 +149,7 @@ def test_while_the_tem_db_is_away_the_tiles_of_all_montages_are_stored(
         assert all("TEM DB is down" in sentence for sentence in sentences(journal))
     is_down = False
     with uploading(journal, port) as uploader:
-        until(uploader.tick, lambda: not journal.open_montages())
+        until(uploader.tick, lambda: not journal.open_ids())
 
 
 def test_a_wrong_token_is_told_and_the_upload_goes_on_with_the_right_one(
@@ -170,7 +170,7 @@ def test_a_wrong_token_is_told_and_the_upload_goes_on_with_the_right_one(
     assert journal.queue_length() == 5
     with uploading(journal, port) as uploader:
         uploader.tick()
-    assert journal.open_montages() == []
+    assert journal.open_ids() == []
 
 
 class Hindered:
@@ -212,7 +212,7 @@ def test_a_slow_aloha_is_told_and_asked_again(
         uploader.tick()
         (sentence,) = sentences(journal)
         assert "no answer in time" in sentence
-        until(uploader.tick, lambda: not journal.open_montages())
+        until(uploader.tick, lambda: not journal.open_ids())
     assert journal.queue_length() == 0
 
 
@@ -236,7 +236,7 @@ def test_an_aloha_that_fails_is_asked_again_for_what_it_does_not_have(
         uploader.tick()
         assert "in JSON" in sentences(journal)[0]
         assert journal.queue_length() == 3
-        until(uploader.tick, lambda: not journal.open_montages())
+        until(uploader.tick, lambda: not journal.open_ids())
     assert app.tiles == 6  # five, and the third once more
 
 
@@ -258,15 +258,15 @@ def test_statistics_are_waited_for_and_not_for_ever(
     first.complete(hear)
     with uploading(journal, port, statistics_wait_s=600.0) as uploader:
         uploader.tick()
-        assert len(journal.open_montages()) == 1
+        assert len(journal.open_ids()) == 1
         first.process(hear)
         uploader.tick()
-        assert journal.open_montages() == []
+        assert journal.open_ids() == []
     second = imaged.ImagedMontage(tmp_path / "frames", "m2", tiles=2)
     second.image(hear)
     second.complete(hear)
     with uploading(journal, port, statistics_wait_s=0.3) as uploader:
-        until(uploader.tick, lambda: not journal.open_montages())
+        until(uploader.tick, lambda: not journal.open_ids())
     store = open_store(str(tmp_path / "data"))
     measured_by = [
         store.read(layout.upload(m.acquisition_id), AcquisitionUpload)
@@ -296,7 +296,8 @@ def test_a_montage_that_cannot_be_sent_does_not_hold_up_the_next(
     good.complete(hear)
     with uploading(journal, port) as uploader:
         uploader.tick()
-    (montage,) = journal.open_montages()
+    (key,) = journal.open_ids()
+    montage = journal.montage(key)
     assert montage.acquisition_id == lost.acquisition_id
     assert "not one of its 2 tiles" in montage.sentence
 
@@ -319,7 +320,7 @@ def test_a_cancelled_montage_is_registered_as_aborted(
     hear("montage.status", montage_id="m1", state="cancelled", error_message="enough")
     with uploading(journal, port) as uploader:
         uploader.tick()
-    assert journal.open_montages() == []
+    assert journal.open_ids() == []
     run = temdb.run_of(montage.acquisition_id)
     assert run is not None
     assert (run.status, run.tile_count) == ("aborted", 0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from em_platform.acquisition.montage_fit.growing import as_montage, tile_matches
-from em_platform.acquisition.montage_fit.lens import field_scale
+from em_platform.acquisition.montage_fit.remeasure import field_scale
 from em_platform.config import SolveSettings
 from em_platform.imaging.lens import lens_field
 from em_platform.model import LensModel, Size

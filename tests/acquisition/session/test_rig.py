@@ -16,7 +16,6 @@ from em_platform.acquisition.session.rig import (
     missing,
     refuse_without_devices,
     rig_children,
-    running_rig,
 )
 from em_platform.config import (
     AcquisitionSettings,
@@ -35,6 +34,7 @@ from em_platform.simulation.devices.camera import Camera
 from em_platform.simulation.devices.scope import Scope
 from em_platform.simulation.devices.stage import Stage
 from tests.ports import reserve_port
+from tests.rig import running_rig
 
 
 def test_without_a_broker_no_microscope_answers(

@@ -31,7 +31,6 @@ from em_platform.acquisition.session.rig import (
     RECORDER,
     SERVICES,
     rig_children,
-    running_rig,
 )
 from em_platform.cli.watch import regions
 from em_platform.config import Settings, export, load_settings
@@ -41,6 +40,7 @@ from em_platform.processes import Supervisor
 from em_platform.storage import layout, store_of
 from em_platform.temdb import register_of
 from tests.ports import reserve_port
+from tests.rig import running_rig
 
 ROWS, COLUMNS = 3, 4
 TILES = ROWS * COLUMNS

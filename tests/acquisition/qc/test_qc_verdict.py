@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from em_platform.acquisition.qc.report import report_checks
+from em_platform.acquisition.qc.verdict import report_checks
 from em_platform.config import BrokerSettings, Settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import Check, Severity

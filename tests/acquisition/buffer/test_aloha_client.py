@@ -2,8 +2,8 @@
 
 import pytest
 
-from em_platform.acquisition.buffer import backoff as module
-from em_platform.acquisition.buffer.backoff import Backoff
+from em_platform.acquisition.buffer import aloha_client as module
+from em_platform.acquisition.buffer.aloha_client import Backoff, Rate
 from em_platform.config import BufferSettings
 
 
@@ -32,3 +32,20 @@ def test_pauses_are_between_half_and_all() -> None:
     pauses = {Backoff(settings).fail("a") for _ in range(50)}
     assert len(pauses) > 40
     assert all(0.5 <= pause <= 1.0 for pause in pauses)
+
+
+def test_the_rate_is_the_mean_of_the_last_five_seconds_in_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    rate = Rate()
+    assert rate.bits_per_s() == 0
+    rate.add(1000)
+    now[0] = 104.0
+    rate.add(500)
+    assert rate.bits_per_s() == 8 * 1500 / 5
+    now[0] = 106.0
+    assert rate.bits_per_s() == 8 * 500 / 5
+    now[0] = 110.0
+    assert rate.bits_per_s() == 0

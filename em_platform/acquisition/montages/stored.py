@@ -1,12 +1,50 @@
-"""What a montage was meant to hold: its plan outlives the frames on the disk."""
+"""What the store knows of a montage: its frames, its plan, its lens."""
 
 import logging
+from collections.abc import Callable
+from pathlib import Path
 
 from em_platform.errors import RecordError
-from em_platform.model import Failure, Montage, PlannedTile
+from em_platform.model import Failure, LensModel, Montage, PlannedTile
+from em_platform.stitching.recipe import lens_digest
+from em_platform.stitching.recipe_file import read_tile_recipe
 from em_platform.storage import Store, layout
 
 log = logging.getLogger(__name__)
+
+Locate = Callable[[str, str], str]
+"""`(tile_id, uri as imaged)` -> where the tile can be read now."""
+
+
+def located(montage: Montage, store: Store) -> Montage:
+    """The montage whose tiles are where they can be read now.
+
+    A frame that is still on the microscope's disk stays where it is. One that the
+    buffer has deleted is level 0 of what aloha verified and stored, with the same
+    pixels; read it with the store's options.
+    """
+    locate = locator(montage.acquisition_id, store)
+    tiles = tuple(
+        tile.model_copy(update={"uri": locate(tile.tile_id, tile.uri)})
+        for tile in montage.tiles
+    )
+    return montage.model_copy(update={"tiles": tiles})
+
+
+def locator(acquisition_id: str, store: Store) -> Locate:
+    """Give for each tile of an acquisition where it can be read now."""
+    is_verified: list[bool] = []  # asked once, and only when a frame has gone
+
+    def locate(tile_id: str, uri: str) -> str:
+        if "://" in uri or Path(uri).exists():
+            return uri
+        if not is_verified:
+            is_verified.append(store.exists(layout.upload(acquisition_id)))
+        if not is_verified[0]:
+            return uri
+        return f"{store.url(layout.uploaded_tile(acquisition_id, tile_id))}/0"
+
+    return locate
 
 
 def as_first_planned(montage: Montage, store: Store) -> Montage:
@@ -82,3 +120,30 @@ def _gone(tile: PlannedTile, montage: Montage) -> Failure:
             "give the montage another name"
         ),
     )
+
+
+def choose_lens(montage: Montage, store: Store) -> LensModel | None:
+    """The model of the lens that imaged `montage`, held for its later steps.
+
+    That of its recipe, where the store still holds what it held when this was decided
+    live; else the present one. Without a calibration of that microscope and
+    magnification it is None.
+    """
+    lens = None
+    if montage.magnification is not None:
+        name = layout.lens(montage.microscope, montage.magnification)
+        lens = store.read(name, LensModel) if store.exists(name) else None
+    recipe = store.url(layout.recipe(montage.acquisition_id))
+    kept = read_tile_recipe(recipe, store.options)
+    if kept is not None and kept.is_live and kept.stored_lens == lens_digest(lens):
+        lens = kept.lens
+    held = () if lens is None else (lens,)
+    name = layout.lens_in_use(montage.acquisition_id)
+    store.write(name, held, tuple[LensModel, ...])
+    return lens
+
+
+def held_lens(acquisition_id: str, store: Store) -> LensModel | None:
+    """The model with which the montage was matched, even if there is a newer one."""
+    held = store.read(layout.lens_in_use(acquisition_id), tuple[LensModel, ...])
+    return held[0] if held else None

@@ -1,11 +1,14 @@
+"""Records as files: how far a dataset is, and by which CI run."""
+
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from em_platform.catalog.record_files import mark
+from em_platform.catalog.record_files import ci_metadata, mark
 from em_platform.catalog.records import record_id
+from em_platform.config import CatalogSettings
 from em_platform.errors import RecordError, SourceUnavailable
 from em_platform.model.dataset import (
     CoreMetadata,
@@ -86,7 +89,7 @@ def test_a_failure_is_recorded_and_retries_are_counted_over_runs(store: Store) -
         assert failed.error is not None
         assert failed.error.retry_count == retries
         assert failed.error.message.startswith("ebi: 503 at the archive")
-        assert "test_status.py" in failed.error.traceback
+        assert "test_record_files.py" in failed.error.traceback
         assert failed.progress is not None
         assert failed.progress.current_step == "raw"
         mark(store, "ebi", "11759", "processing", step="raw")
@@ -185,3 +188,32 @@ def test_a_dataset_that_needs_review_becomes_complete_by_a_better_run(
     assert waiting.progress.percentage == 100
     mark(store, "ebi", "11759", "processing")
     assert mark(store, "ebi", "11759", "complete", record=whole()).error is None
+
+
+ASKED = CatalogSettings(ci_metadata=True)
+
+
+def test_a_record_names_the_ci_run_only_where_that_is_asked_for() -> None:
+    assert ci_metadata(CatalogSettings(), {"CI_COMMIT_SHA": "abc"}) is None
+    found = ci_metadata(
+        ASKED,
+        {
+            "CI_COMMIT_SHA": "abc",
+            "GITHUB_SHA": "not this one",
+            "GITHUB_RUN_ID": "17",
+            "GITHUB_ACTIONS": "true",
+            "CI_TRIGGERED_BY": "",
+        },
+    )
+    assert found is not None
+    assert found.model_dump() == {
+        "commit_sha": "abc",
+        "pipeline_id": "17",
+        "processing_environment": "github_actions",
+    }
+
+
+def test_without_a_ci_run_nothing_is_said() -> None:
+    found = ci_metadata(ASKED, {})
+    assert found is not None
+    assert found.model_dump() == {}

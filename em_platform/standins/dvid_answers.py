@@ -1,12 +1,24 @@
-"""What DVID says of its server, its repositories and its data instances, as JSON."""
+"""DVID's answers: its repositories and instances as JSON, pictures, refusals."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from em_platform.standins.dvid_blocks import BLOCK_PX, Instance
+from numpy.typing import NDArray
 
+from em_platform.standins.dvid_blocks import BLOCK_PX, Instance, Place
+from em_platform.standins.messages import Response, as_bytes, as_text
+
+# As the public hemibrain answers; the date has nanoseconds, as Go writes it.
 DATA_UUID = "be657e3e71c54a4ba6fa2bd9ca0a4fe5"
 _CREATED = "2019-01-25T15:02:37.123456789-05:00"
+
+
+class Refused(Exception):
+    """What DVID answers with 400 and its words."""
+
+
+class Busy(Exception):
+    """What DVID answers with 503 and its words."""
 
 
 def server_json() -> dict[str, str]:
@@ -107,3 +119,39 @@ def instance_json(instance: Instance, uuid: str) -> dict[str, Any]:
     if instance.is_labels:
         extended |= {"MaxLabel": {}, "MaxRepoLabel": 0, "MaxDownresLevel": 0}
     return {"Base": base, "Extended": extended, "Extents": extents}
+
+
+def refuse(status: int, words: str) -> Response:
+    """Plain text, as Go's `http.Error` writes it."""
+    return as_text(f"{words}\n", status=status)
+
+
+def numbers(text: str) -> list[int]:
+    """`64_64_64` as numbers; Refused where it is none."""
+    try:
+        return [int(each) for each in text.split("_")]
+    except ValueError as error:
+        raise Refused(f'strconv.Atoi: parsing "{text}": invalid syntax') from error
+
+
+def box_of(size: list[int], offset: list[int]) -> tuple[Place, Place]:
+    """Corner and shape as z, y, x."""
+    if len(size) != 3 or len(offset) != 3:
+        raise Refused("must specify 3D subvolumes")
+    if min(size) < 1:
+        raise Refused(f"Illegal geometry requested: {size}")
+    return (offset[2], offset[1], offset[0]), (size[2], size[1], size[0])
+
+
+def as_picture(voxels: NDArray[Any], format_text: str) -> Response:
+    """A plane in the format that is asked for, png or `jpg:80`; else Refused."""
+    import imagecodecs
+
+    name, _, quality = format_text.partition(":")
+    if name in ("", "png"):
+        content = imagecodecs.png_encode(voxels)
+        return as_bytes(bytes(content), media_type="image/png")
+    if name in ("jpg", "jpeg"):
+        content = imagecodecs.jpeg_encode(voxels, level=int(quality or 80))
+        return as_bytes(bytes(content), media_type="image/jpeg")
+    raise Refused(f"Illegal image format requested: {name}")
