@@ -4,6 +4,8 @@ A writer takes SQLite's lock at once: one that reads first and then writes can m
 SQLITE_BUSY however long it waits (https://www.sqlite.org/lang_transaction.html).
 """
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,8 @@ WRITER = {"em_writer": True}
 
 # Another process that writes is waited for, not refused at once.
 _BUSY_TIMEOUT_MS = 30_000
+
+_BUSY_PAUSE_S = 0.01  # a switch of the journal takes about a millisecond
 
 
 def engine_of(url: str, *, setting: str) -> Engine:
@@ -71,13 +75,27 @@ def shown(url: str) -> str:
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves, see `_begin_sqlite`
-    for pragma in (
-        f"busy_timeout={_BUSY_TIMEOUT_MS}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-    ):
+    connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}").close()
+    _write_ahead(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Turn on the write-ahead log, which the file keeps.
+
+    SQLite does not wait for a lock here, whatever its busy timeout is, when two
+    connections open a new file at once (https://www.sqlite.org/wal.html#busy).
+    """
+    end = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -41,3 +41,28 @@ def test_writers_wait_for_each_other(tmp_path: Path) -> None:
     with engine.connect() as connection:
         assert connection.execute(text("SELECT n FROM counts")).scalar_one() == 80
     engine.dispose()
+
+
+def test_a_new_file_is_opened_by_several_at_once(tmp_path: Path) -> None:
+    """Without a retry about one round in eight met "database is locked"."""
+    for attempt in range(40):
+        url = f"sqlite:///{tmp_path / str(attempt)}"
+        together = threading.Barrier(6)
+        opened: list[int] = []
+
+        def connect(url: str, together: threading.Barrier, opened: list[int]) -> None:
+            engine = engine_of(url, setting="temdb.x")
+            together.wait()
+            with engine.connect() as connection:
+                opened.append(connection.execute(text("SELECT 1")).scalar_one())
+            engine.dispose()
+
+        threads = [
+            threading.Thread(target=connect, args=(url, together, opened))
+            for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert opened == [1] * 6
