@@ -21,7 +21,9 @@ from em_platform.model.volume import VoxelStatistics
 
 __all__ = ["entry_summary", "raw_summary", "record_summary", "volume_summary"]
 
+# Eight heights and nothing: a histogram as text, for a column in Dagster.
 _BARS = " ▁▂▃▄▅▆▇█"
+# Four of the 256 bins a column.
 _COLUMNS = 64
 
 

@@ -18,6 +18,7 @@ Metadata = dict[str, RawMetadataValue]
 
 # A picture lies in Dagster's event table; a larger one would slow the page.
 _PICTURE_LIMIT_BYTES = 300_000
+# Dagster shows a table whole: more rows hide what follows it.
 _MOST_ROWS = 50
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 

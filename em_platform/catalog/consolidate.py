@@ -208,6 +208,7 @@ def _exists_in(store: Store) -> Exists:
     return exists
 
 
+# Of a check, whose items Dagster shows in a table.
 _MOST_ITEMS = 100
 
 

@@ -17,8 +17,11 @@ from em_platform.catalog.summary import review_reasons
 from em_platform.model.dataset import is_uri
 from em_platform.storage.guard import whole_folder
 
+# Of the RO-Crate specification.
 VERSION = "1.1"
+# The name that the specification asks for.
 METADATA = "ro-crate-metadata.json"
+# As sources write them -> the address by which a crate names a licence.
 LICENSES = {
     "cc0": "https://creativecommons.org/publicdomain/zero/1.0/",
     "cc0 1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
@@ -27,6 +30,7 @@ LICENSES = {
     "cc by-sa 4.0": "https://creativecommons.org/licenses/by-sa/4.0/",
     "cc by-nc 4.0": "https://creativecommons.org/licenses/by-nc/4.0/",
 }
+# Source -> who publishes it, and the address that identifies them.
 PUBLISHERS = {
     "ebi": ("EMPIAR, EMBL-EBI", "https://www.ebi.ac.uk/empiar/"),
     "epfl": ("CVLab, EPFL", "https://www.epfl.ch/labs/cvlab/"),
@@ -40,7 +44,9 @@ PUBLISHERS = {
         "https://openorganelle.janelia.org/",
     ),
 }
+# QUDT has an address for each unit; a crate refers to it.
 _UNIT_NM = "http://qudt.org/vocab/unit/NanoM"
+# The form of an ORCID iD; its last digit is a checksum, where X is ten.
 _ORCID = re.compile(r"(\d{4}-){3}\d{3}[\dX]")
 
 

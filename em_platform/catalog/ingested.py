@@ -30,10 +30,12 @@ from em_platform.model.volume import WrittenVolume
 
 AXES = ("z", "y", "x")
 # The words of the schema; a codec's own name goes to `codec`.
+# Words of the schema; a codec that it lacks is kept in `codec`.
 COMPRESSIONS = frozenset({"none", "gzip", "lz4", "blosc", "zarr", "zstd"})
 MODALITIES = frozenset(
     get_args(get_args(CoreMetadata.model_fields["modality"].annotation)[0])
 )
+# `blosc(zstd, 5)` -> `blosc`.
 _WORD = re.compile(r"[a-z0-9]+")
 
 

@@ -28,10 +28,12 @@ Record = Mapping[str, Any]
 # What this platform puts together itself before it becomes JSON.
 Parts = dict[str, Any]
 
+# The encoder in C, which Python takes only where nothing is indented.
 _LINE = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 log = logging.getLogger(__name__)
 
+# Statuses without a volume that someone may rely on.
 _REMOVABLE = {Status.FAILED, Status.CANCELLED, Status.PENDING}
 
 
@@ -143,6 +145,7 @@ PERCENT_AT = {
     Status.COMPLETE: 100.0,
     Status.NEEDS_REVIEW: 100.0,
 }
+# Statuses at which the percentage stays where it was.
 _STOPPED = {Status.FAILED, Status.CANCELLED}
 # Earlier and new status -> why not. All other pairs happen: steps that find their
 # result done already are skipped, and any try may fail, be stopped, or start again.

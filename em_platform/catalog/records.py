@@ -34,6 +34,7 @@ from em_platform.model.dataset import (
 from em_platform.model.volume import VoxelStatistics
 from em_platform.storage.layout import StorageOptions
 
+# Beside the names of public sources: where the microscope is the source.
 _SOURCE = "acquisition"
 
 

@@ -19,7 +19,9 @@ Repair = Callable[[Any], tuple[Any, str]]
 # Key of `additional_metadata` below which misfits are kept.
 UNDECLARED = "undeclared"
 
+# Names of archives in older records -> ours, one for each source.
 _SOURCES = {"empiar": "ebi", "embl-ebi": "ebi", "hemibrain": "flyem"}
+# As older records and archives write it -> the word of the schema.
 _MODALITIES = {
     "em": "EM", "electron microscopy": "EM", "volume em": "EM",
     "fib-sem": "FIB-SEM", "fibsem": "FIB-SEM", "sbf-sem": "SBF-SEM",
@@ -29,6 +31,7 @@ _MODALITIES = {
     "cryoet": "cryo-ET",
 }  # fmt: skip
 _TYPES = re.compile(r"(u?int(8|16|32|64)|float(32|64))")
+# numpy writes `<u2`: kind and bytes, where the schema has kind and bits.
 _SHORT_TYPES = {"u": "uint", "i": "int", "f": "float"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMPRESSIONS = {"none", "gzip", "lz4", "blosc", "zarr", "zstd"}
@@ -154,6 +157,7 @@ REPAIRS: dict[tuple[str, ...], Repair] = {
     (*_TECHNICAL, "sha256"): sha256,
     (*_TECHNICAL, "compression"): compression,
 }
+# A record without one of these would not be a record: a wrong value stays.
 _NEVER_MOVED = {
     ("id",), ("source",), ("source_id",), ("status",), ("created_at",), ("metadata",),
     _CORE, (*_CORE, "description"),

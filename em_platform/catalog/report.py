@@ -34,6 +34,7 @@ _LINKED = ("http://", "https://", "file://")
 _PICTURES = (*_LINKED, "data:image/png;base64,", "data:image/jpeg;base64,")
 # A page with more is of use to no one; the JSON report has all.
 _MOST_DUPLICATES = 200
+# Names of the CSV columns: spreadsheets of users refer to them.
 COLUMNS = ("file", "source", "source_id", "key", "status", "valid", "level", "message")
 
 

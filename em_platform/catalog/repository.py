@@ -16,11 +16,13 @@ from em_platform.errors import StorageError
 from em_platform.storage import layout
 from em_platform.storage.store import Store
 
+# Records are JSON; the rest of a folder is none of ours.
 INCLUDED = ("*.json",)
 # What in a folder holds no record: images, half-written files, what we make of all.
 EXCLUDED = ("*.zarr", ".*", "metadata_catalog*.json", "validation_report*.json")
 # Under which name a catalog, ours or macroscope's, holds whole records.
 _LISTS = ("records", "valid_records_sample")
+# Objects of a bucket are waited for, not computed.
 _AT_ONCE = 16
 
 One = TypeVar("One")

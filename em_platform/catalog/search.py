@@ -34,6 +34,7 @@ SHORT = {
     "url": "metadata.provenance.download_url",
     "volume": "files.volume",
 }
+# One term of a query: `field<5nm`, `-field=word`, a word, each perhaps quoted.
 _TERM = re.compile(
     r"""(?P<minus>-?)
     (?:(?P<field>[A-Za-z_][\w.-]*)(?P<operator>!=|!~|<=|>=|=|~|<|>)
@@ -49,6 +50,7 @@ _UNITS = {
     "nm": 1.0, "um": 1e3, "µm": 1e3, "mm": 1e6, "pm": 1e-3, "a": 0.1, "å": 0.1,
 }  # fmt: skip
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-zµå]*)", re.I)
+# From the end, since images of one section have no z.
 _AXES = {"z": -3, "y": -2, "x": -1}
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<": lambda a, b: bool(a < b),

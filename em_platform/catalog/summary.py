@@ -48,6 +48,7 @@ EXPECTED = (
     "metadata.provenance.processing_pipeline",
     "files.volume",
 )
+# Where a record does not name its source.
 _UNKNOWN = "unknown"
 # A field is commonly missing when at least this part of the records lacks it.
 _MANY = 0.5

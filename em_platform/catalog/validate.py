@@ -22,6 +22,7 @@ Exists = Callable[[str], bool | None]
 Damage = Callable[[str], str]
 # Of a wrong value that is shown in a sentence.
 _MOST_CHARACTERS = 160
+# JSON Schema means RFC 3339, which asks for a zone; fromisoformat takes more.
 _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -224,6 +225,7 @@ def _bad_volume(
         yield f"files.volume: {volume}: {wrong}"
 
 
+# Written into the schema, so that other validators judge as ours does.
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA_ID = "urn:em-platform:schema:dataset-record:3.0"
 # The source projects write null for a CI variable that is not set.

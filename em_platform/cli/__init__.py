@@ -73,6 +73,7 @@ class _Commands(click.Group):
 
 def _apply_config(_: click.Context, __: click.Parameter, value: str | None) -> None:
     if value is not None:
+        # A child process may have another folder.
         os.environ["EM_CONFIG_FILE"] = os.path.abspath(value)
 
 

@@ -12,7 +12,7 @@ from em_platform.cli.console_output import ConsoleOutput, print_messages, short
 from em_platform.config import Settings, export, load_settings
 from em_platform.errors import ConfigError
 from em_platform.processes import free_port
-from em_platform.storage.guard import check_file
+from em_platform.storage.guard import check_file, write_file
 
 if TYPE_CHECKING:
     from em_platform.acquisition.session.report import LiveReport
@@ -71,7 +71,10 @@ def command(
     """
     settings = _settings(broker, chosen)
     if draw is not None:
-        _draw(Path(draw))
+        from em_platform.acquisition import coordinator
+
+        coordinator.draw(Path(draw))
+        click.echo(f"the state machine is drawn in {short(Path(draw).absolute())}")
         return
     if report_path is not None:
         check_file(Path(report_path), _REPORT)
@@ -98,6 +101,7 @@ def _image(
     ends: bool,
     report_path: str | None,
 ) -> "LiveReport":
+    from em_platform.acquisition.frame_paths import frames_folder
     from em_platform.cli import watch
     from em_platform.cli.live import live_microscope
     from em_platform.messaging.bus import Bus
@@ -118,37 +122,17 @@ def _image(
         output.console.print(watch.table(report))
         for line in watch.figures(report):
             output.result(line)
-        _print_folders(settings, output)
+        folders = {"frames": frames_folder(settings), "logs": settings.logs_folder}
+        for label, path in folders.items():
+            output.line(f"{label:<7}{short(path)}")
         if report_path is not None:
-            _write(Path(report_path), report)
+            content = report.model_dump_json(indent=1).encode() + b"\n"
+            write_file(Path(report_path), content, _REPORT)
         if not ends and sys.stdout.isatty() and not live.supervisor.stopping.is_set():
             output.line("serving until Ctrl-C")
             live.supervisor.run()
         output.line("stopping")
     return report
-
-
-def _print_folders(settings: Settings, output: ConsoleOutput) -> None:
-    from em_platform.acquisition.frame_paths import frames_folder
-
-    for label, path in (
-        ("frames", frames_folder(settings)),
-        ("logs", settings.logs_folder),
-    ):
-        output.line(f"{label:<7}{short(path)}")
-
-
-def _draw(path: Path) -> None:
-    from em_platform.acquisition import coordinator
-
-    coordinator.draw(path)
-    click.echo(f"the state machine is drawn in {short(path.absolute())}")
-
-
-def _write(path: Path, report: "LiveReport") -> None:
-    from em_platform.storage.guard import write_file
-
-    write_file(path, report.model_dump_json(indent=1).encode() + b"\n", _REPORT)
 
 
 def _settings(broker: str | None, chosen: dict[str, float]) -> Settings:

@@ -22,6 +22,7 @@ def print_records(found: Sequence[Found], *, as_json: bool) -> None:
         click.echo(json.dumps(records, indent=1, sort_keys=True, ensure_ascii=False))
         return
     print_table(_COLUMNS, [_row(each.content) for each in found])
+    # On stderr, so that a pipe gets records only.
     click.echo(f"{len(found)} record{'s' * (len(found) != 1)}", err=True)
 
 
@@ -59,6 +60,7 @@ def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+# Records of other catalogs may hold anything, and are listed all the same.
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 

@@ -40,7 +40,8 @@ def command(form: str | None) -> None:
         key: max(len(str(row[key])) for row in rows) for key in ("setting", "value")
     }
     for row in rows:
-        name, value = str(row["setting"]), _as_text(row["value"])
+        name, value = str(row["setting"]), row["value"]
+        value = value if isinstance(value, str) else json.dumps(value)
         padded = f"{name:<{widths['setting']}}  {value:<{widths['value']}}"
         click.echo(f"{padded}  {row['layer']}".rstrip())
 
@@ -80,7 +81,3 @@ def _shown(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return list(value)
     return _PASSWORD_IN_URL.sub(r"\1:**********@", str(value))
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -2,11 +2,17 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from em_platform.stitching.stitch import Progress
 
 VERBOSITY = "em_platform.verbosity"
 """Key of the click context's `meta`: -1 quiet, 0, 1 verbose, 2 for developers."""
@@ -47,6 +53,7 @@ class ConsoleOutput:
     def status(self, line: str) -> None:
         """A line that the next one overwrites; nothing where there is no terminal."""
         if self.console.is_terminal and not self.is_quiet:
+            # Padded, so that it wipes a longer line that stood there.
             self._write(f"{line:<70}", end="\r")
 
     def result(self, line: str) -> None:
@@ -54,9 +61,25 @@ class ConsoleOutput:
         self._write(line, end="\n")
 
     def _write(self, line: str, *, end: str) -> None:
+        # As it is: a path must not be broken, nor brackets be taken for colours.
         self.console.print(
             f"{self.seconds:6.1f} s  {line}", soft_wrap=True, markup=False, end=end
         )
+
+
+@contextmanager
+def step_progress() -> Iterator["Progress | None"]:
+    """A line with the step and how much of it is done, on a terminal only."""
+    console = Console(stderr=True)
+    if not console.is_terminal or verbosity() < 0:
+        yield None
+        return
+    with console.status("reading tiles") as status:
+
+        def report_progress(step: str, done: int, total: int, /) -> None:
+            status.update(f"{step}: {done} of {total} pieces" if total else step)
+
+        yield report_progress
 
 
 def short(path: Path) -> str:

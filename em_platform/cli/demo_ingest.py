@@ -35,7 +35,6 @@ from em_platform.ingest.plan import partition_set
 from em_platform.model.dataset import DatasetRecord
 from em_platform.model.ingest import RawItem, VolumeItem
 from em_platform.processes import listens
-from em_platform.standins.requests_log import Logged
 from em_platform.standins.world import World, running_world
 from em_platform.storage import Store, layout, store_of
 from em_platform.storage.atomic import write_bytes
@@ -90,6 +89,7 @@ def ingest_all(platform: Platform, world: World, output: ConsoleOutput) -> bool:
 
     Dagster's runs are asked for at once; its queue lets in two at a time.
     """
+    # What was asked before, as by a sensor, is not what this call fetches.
     world.requests.clear()
     items = [_Item(source, keys[0]) for source, keys in world.keys.items()]
     tags = _ask_for(platform, items)
@@ -97,7 +97,13 @@ def ingest_all(platform: Platform, world: World, output: ConsoleOutput) -> bool:
     _follow(platform, items, tags, output)
     consolidated = _consolidated(platform, output)
     good = _show(platform, items, output)
-    fetched = [entry for entry in world.requests.all() if _is_pixels(entry)]
+    fetched = [
+        entry
+        for entry in world.requests.all()
+        if entry.method == "GET"
+        and entry.status in (200, 206)
+        and _PIXELS.search(entry.path)
+    ]
     sent = sum(entry.bytes_sent for entry in fetched)
     if fetched:
         output.line(f"{len(fetched)} requests fetched {size(sent)} of image data")
@@ -196,23 +202,17 @@ def _cells(item: _Item, store: Store) -> tuple[str, ...]:
         layout.ingested(item.source, item.key, "volume"), VolumeItem
     ).written
     raw = store.read(layout.ingested(item.source, item.key, "raw"), RawItem)
+    copied = size(raw.fetched_bytes) if raw.fetched_bytes else "nothing"
     record = _record(item, store)
     passed = sum(check.passed for check in item.runs.checks.values())
     return (
         " ".join(map(str, written.shape)),
         " ".join(f"{edge:.3g}" for edge in written.voxel_size_nm or ()) or "not stated",
-        _fetched(raw),
+        copied if raw.files else "read in place",  # an array, while it is written
         size(written.size_bytes),
         f"{passed} of {len(item.runs.checks)}",
         str(record.status.value),
     )
-
-
-def _fetched(raw: RawItem) -> str:
-    """How much was copied; an array is read where it lies, as it is written."""
-    if not raw.files:
-        return "read in place"
-    return size(raw.fetched_bytes) if raw.fetched_bytes else "nothing"
 
 
 def _wrong(item: _Item, store: Store) -> Iterator[str]:
@@ -229,11 +229,6 @@ def _wrong(item: _Item, store: Store) -> Iterator[str]:
 
 def _record(item: _Item, store: Store) -> DatasetRecord:
     return store.read(layout.record(item.source, item.key), DatasetRecord)
-
-
-def _is_pixels(entry: Logged) -> bool:
-    is_sent = entry.method == "GET" and entry.status in (200, 206)
-    return is_sent and _PIXELS.search(entry.path) is not None
 
 
 def _port(note: Path) -> int:

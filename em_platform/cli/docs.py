@@ -64,7 +64,9 @@ def config_page() -> str:
     ]
     for path, model in sections():
         lines += ["", f"## {'.'.join(path) or 'Top level'}", ""]
-        lines += [*_described(model), ""]
+        # Also the docstrings of the sections that it extends.
+        for one in model.__mro__[: model.__mro__.index(Model)]:
+            lines += [inspect.getdoc(one) or "", ""]
         lines += ["| setting | environment | type | default |", "|---|---|---|---|"]
         for field in FIELDS.values():
             if field.path[:-1] == path:
@@ -77,12 +79,6 @@ def config_page() -> str:
     lines += ["", "## Names of other systems", ""]
     lines += [f"- `{name}` is `{'.'.join(path)}`" for name, path in ALIASES.items()]
     return _text(lines)
-
-
-def _described(section: type[Model]) -> Iterator[str]:
-    """What its docstring says, and those of the sections that it extends."""
-    for kind in section.__mro__[: section.__mro__.index(Model)]:
-        yield (inspect.getdoc(kind) or "") + "\n"
 
 
 def topics_page() -> str:
@@ -146,6 +142,7 @@ def catalog_page() -> str:
 
 def assets_page() -> str:
     """Assets, checks, jobs, sensors and schedules, by a process that loads Dagster."""
+    # Another process, as the command line and the definitions import not each other.
     command = [sys.executable, "-m", "em_platform.reference"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -169,7 +166,11 @@ PAGES: dict[str, Callable[[], str]] = {
 def _command(name: str, found: click.Command | None) -> Iterator[str]:
     assert found is not None  # noqa: S101 - COMMANDS names only commands
     arguments = [p.make_metavar(click.Context(found)) for p in found.params]
-    usage = [a for a, p in zip(arguments, found.params, strict=True) if _is_argument(p)]
+    usage = [
+        a
+        for a, p in zip(arguments, found.params, strict=True)
+        if isinstance(p, click.Argument)
+    ]
     yield from (f"## `{' '.join([name, *usage])}`", "")
     for paragraph in inspect.cleandoc(found.help or "").split("\n\n"):
         yield from (_kept_lines(paragraph), "")
@@ -213,10 +214,6 @@ def _error_lines(kind: type[PlatformError], *, depth: int) -> Iterator[str]:
             and kind in below.__bases__
         ):
             yield from _error_lines(below, depth=depth + 1)
-
-
-def _is_argument(parameter: click.Parameter) -> bool:
-    return isinstance(parameter, click.Argument)
 
 
 def _type_name(kind: Any) -> str:

@@ -7,7 +7,6 @@ from em_platform.errors import ConfigError
 from em_platform.processes.single_instance import claim_home
 from em_platform.simulation.devices.commanded import (
     COMMANDED,
-    Faults,
     clear_faults,
     read_faults,
     set_faults,
@@ -33,7 +32,8 @@ def command(changes: tuple[str, ...]) -> None:
         faults = set_faults(home, dict(_change(text) for text in changes))
     else:
         faults = read_faults(home)
-    click.echo(_as_text(faults))
+    lines = [f"{name} = {fault.value:g}" for name, fault in faults.on.items()]
+    click.echo("\n".join(lines or ["no faults"]))
 
 
 def _change(text: str) -> tuple[str, float]:
@@ -45,9 +45,3 @@ def _change(text: str) -> tuple[str, float]:
             f"fault: found {text!r}, expected NAME=NUMBER or the word clear; write it "
             "so, as in stage_stuck=1"
         ) from error
-
-
-def _as_text(faults: Faults) -> str:
-    if not faults.on:
-        return "no faults"
-    return "\n".join(f"{name} = {fault.value:g}" for name, fault in faults.on.items())

@@ -31,7 +31,7 @@ from em_platform.processes.single_instance import claim_home
 from em_platform.storage import layout, store_of
 
 _REPORT = f"{layout.CATALOG}/last_ingest.json"
-_PATIENCE_S = 20.0
+_PATIENCE_S = 20.0  # to end in order; then by force, as nobody waits any more
 """What an item may take to write down where it is, when nobody waits for it."""
 
 

@@ -51,6 +51,7 @@ def shown(console: Console) -> Iterator[Report]:
         DownloadColumn(),
         TransferSpeedColumn(),
     )
+    # transient: at the end the bars go, and the lines of the outcomes stay.
     with Progress(*columns, console=console, transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 
@@ -64,6 +65,7 @@ def shown(console: Console) -> Iterator[Report]:
                 completed=news.came_bytes,
             )
             if news.outcome is not None:
+                # As it is: a sentence may have brackets, and a path is to be copied.
                 progress.console.print(
                     _line(news.outcome), markup=False, soft_wrap=True
                 )
@@ -123,7 +125,9 @@ def print_plan(
 ) -> bool:
     """Print it; whether every item could be asked for and has room on the disk."""
     estimates = [each for each in plan if isinstance(each, Estimate)]
+    # The volumes may lie in a bucket, so only what is fetched is counted.
     needed = sum(e.fetch_bytes or 0 for e in estimates if not e.already_there)
+    # The folder itself is made by the first transfer.
     free = shutil.disk_usage(_nearest(settings.raw_folder)).free
     room = free - settings.ingest.transfer.reserve_gb * 2**30
     if as_json:

@@ -36,11 +36,12 @@ def command(uris: tuple[str, ...], as_json: bool, endpoint: str | None) -> None:
     for number, uri in enumerate(uris):
         found = _inspect(uri, endpoint)
         failed = failed or isinstance(found, PlatformError)
+        # One that cannot be read does not keep the others from being shown.
         if as_json:
             _print_json(uri, found)
             continue
         if number:
-            click.echo()
+            click.echo()  # a gap between files
         _print(uri, found)
     if failed:
         sys.exit(1)
@@ -106,7 +107,14 @@ def _rows(info: VolumeInfo) -> list[tuple[str, str]]:
         ("shape", f"{_by(info.shape)} voxels (z, y, x)"),
         ("dtype", info.dtype),
     ]
-    rows.append(("voxel size", _voxel_size(info)))
+    if info.voxel_size_nm is None:
+        voxel_size = "not stated"
+    elif not info.voxel_size_nm[0]:
+        voxel_size = f"{_by(info.voxel_size_nm[1:])} nm (y, x); none is stated along z"
+    else:
+        voxel_size = f"{_by(info.voxel_size_nm)} nm (z, y, x)"
+    rows.append(("voxel size", voxel_size))
+    # An edge of 0 is one that the file does not state.
     extent = extent_nm(info)
     if extent is not None:
         rows.append(("extent", " x ".join(_length(edge) for edge in extent if edge)))
@@ -122,14 +130,6 @@ def _rows(info: VolumeInfo) -> list[tuple[str, str]]:
         texts = value if isinstance(value, tuple) else (value,)
         rows += [("" if i else name, _text(text)) for i, text in enumerate(texts)]
     return rows
-
-
-def _voxel_size(info: VolumeInfo) -> str:
-    if info.voxel_size_nm is None:
-        return "not stated"
-    if not info.voxel_size_nm[0]:
-        return f"{_by(info.voxel_size_nm[1:])} nm (y, x); none is stated along z"
-    return f"{_by(info.voxel_size_nm)} nm (z, y, x)"
 
 
 def _text(value: Any) -> str:

@@ -73,7 +73,11 @@ def live_microscope(settings: Settings, output: ConsoleOutput) -> Iterator[Live]
             wanted = _to_start(settings) if ours else []
             if wanted:
                 output.line(f"starting {', '.join(wanted)}")
-                settings = _start(settings, supervisor, wanted)
+                settings = export_settings({"home": str(home), **free_ports(settings)})
+                rig = rig_children(settings, wanted=wanted)
+                supervisor.start_all(
+                    [*broker_children(settings), *rig], timeout_s=START_S
+                )
                 with page_published(settings) as page:
                     yield Live(settings=settings, supervisor=supervisor, page=page)
             else:
@@ -136,14 +140,6 @@ def _to_start(settings: Settings) -> list[str]:
         return []
     refuse_without_devices(settings, wanted)
     return wanted
-
-
-def _start(settings: Settings, supervisor: Supervisor, wanted: list[str]) -> Settings:
-    home = str(settings.home.absolute())
-    settings = export_settings({"home": home, **free_ports(settings)})
-    groups = [*broker_children(settings), *rig_children(settings, wanted=wanted)]
-    supervisor.start_all(groups, timeout_s=START_S)
-    return settings
 
 
 def _await_other(settings: Settings) -> None:

@@ -87,5 +87,6 @@ def service(service: str, name: str | None) -> None:
     settings = load_settings()
     claim_home(settings)
     setup_logging(name or service, settings)
+    # Only this one: each process is as small as what it does.
     module = importlib.import_module(SERVICES[service])
     module.run(settings, name=name or service)

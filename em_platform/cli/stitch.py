@@ -4,27 +4,37 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from em_platform.cli.console_output import verbosity
+from em_platform.cli.console_output import step_progress
 from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError, PlatformError
 from em_platform.model import LensModel, Montage
 
 if TYPE_CHECKING:
-    from em_platform.stitching.stitch import Progress, StitchResult
+    from em_platform.stitching.stitch import StitchResult
 
 _UNUSABLE = 1
-_EXCLUDED = 2
+_EXCLUDED = 2  # a script may want such a mosaic, but has to know
 _PREVIEWS = ("mosaic.png", "focus.png", "residuals.png")
 _PREVIEW = "stitch preview"
 _THREADS = 8  # more wait for Python's lock
+
+
+_Given = Mapping[str, Any]
+"""The options by their names, as click gives them."""
+
+
+class _Asked(TypedDict):
+    """What every output is guarded by: it is no input, and replaced only if asked."""
+
+    inputs: tuple[str, ...]
+    overwrite: bool
 
 
 class _Command(click.Command):
@@ -102,33 +112,28 @@ def command(source: str, **given: Any) -> None:
          not a mosaic of this program; a report with the reason is written all the same
       2  the mosaic is there, but tiles were excluded or an ERROR check failed
     """  # noqa: D301 - \b keeps the lines apart, for click
-    from em_platform.stitching.report import (
-        is_clean,
-        refusal,
-        report_of,
-        summary_of,
-    )
+    from em_platform.stitching import report
 
     settings = _settings(given)
-    asked = {"inputs": _inputs(source, given), "overwrite": given["overwrite"]}
+    files = (source, given["lens"], os.environ.get("EM_CONFIG_FILE"), given["image"])
+    inputs = tuple(str(file) for file in files if file is not None)
+    asked = _Asked(inputs=inputs, overwrite=given["overwrite"])
     _check_files(given, asked)
     try:
         montage = _open(source, given, settings)
         result = _stitch(montage, given, settings, asked)
     except PlatformError as error:
-        _give_report(refusal(source, error), given, asked)
+        _give_report(report.refusal(source, error), given, asked)
         raise
-    _give_report(report_of(result), given, asked)
+    _give_report(report.report_of(result), given, asked)
     if given["previews"]:
         _write_previews(result, given["previews"], asked)
-    click.echo("\n".join(summary_of(result)), err=given["as_json"])
-    if not is_clean(result):
+    click.echo("\n".join(report.summary_of(result)), err=given["as_json"])
+    if not report.is_clean(result):
         sys.exit(_EXCLUDED)
 
 
-def _give_report(
-    report: Any, given: Mapping[str, Any], asked: Mapping[str, Any]
-) -> None:
+def _give_report(report: Any, given: _Given, asked: _Asked) -> None:
     from em_platform.stitching.report import write_report
 
     if given["report"]:
@@ -137,12 +142,7 @@ def _give_report(
         click.echo(json.dumps(report))
 
 
-def _inputs(source: str, given: Mapping[str, Any]) -> tuple[str, ...]:
-    files = (given["lens"], os.environ.get("EM_CONFIG_FILE"), given["image"])
-    return (source, *(str(file) for file in files if file is not None))
-
-
-def _check_files(given: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def _check_files(given: _Given, asked: _Asked) -> None:
     """Refuse outputs that stand in the way of others, before any work is done."""
     from em_platform.stitching.report import REPORT
     from em_platform.storage.guard import check_file
@@ -158,7 +158,7 @@ def _check_files(given: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
         check_file(given["previews"] / name, _PREVIEW, **asked)
 
 
-def _settings(given: Mapping[str, Any]) -> Settings:
+def _settings(given: _Given) -> Settings:
     overrides = {}
     for option, name in (
         ("flat_field", "tile.flat_field"),
@@ -170,8 +170,9 @@ def _settings(given: Mapping[str, Any]) -> Settings:
     return load_settings(overrides=overrides)
 
 
-def _open(source: str, given: Mapping[str, Any], settings: Settings) -> Montage:
+def _open(source: str, given: _Given, settings: Settings) -> Montage:
     from em_platform.stitching.inputs import open_montage
+    from em_platform.storage import options_of
 
     return open_montage(
         source,
@@ -182,7 +183,7 @@ def _open(source: str, given: Mapping[str, Any], settings: Settings) -> Montage:
         section=given["section"],
         image=given["image"],
         name=given["name"],
-        options=_options(source, settings),
+        options=options_of(source, settings),
     )
 
 
@@ -207,16 +208,6 @@ def _overlap(text: str | None) -> float | None:
     return value / 100 if unit == "%" else value
 
 
-def _options(url: str, settings: Settings) -> dict[str, Any]:
-    """What fsspec needs for a URL: the keys of `storage` for a bucket."""
-    from em_platform.storage import store_of
-
-    if not url.startswith("s3://"):
-        return {}
-    storage = settings.storage.model_copy(update={"root": url})
-    return store_of(settings.model_copy(update={"storage": storage})).options
-
-
 def _lens(path: Path | None) -> LensModel | None:
     if path is None:
         return None
@@ -232,80 +223,62 @@ def _lens(path: Path | None) -> LensModel | None:
 
 def _stitch(
     montage: Montage,
-    given: Mapping[str, Any],
+    given: _Given,
     settings: Settings,
-    asked: Mapping[str, Any],
+    asked: _Asked,
 ) -> "StitchResult":
     import cv2
 
-    from em_platform.stitching.compute import (
-        dask_map,
-        keep_freed_memory,
-        local_cluster,
-        own_usage,
-        serial,
-        thread_map,
-        worker_peak_memory_mb,
-    )
+    from em_platform.stitching import compute
     from em_platform.stitching.render import mosaic_product
     from em_platform.stitching.stitch import stitch_montage
+    from em_platform.storage import options_of
     from em_platform.storage.guard import check_output
     from em_platform.storage.lease import refuse_if_busy
 
     lens = _lens(given["lens"])
     target, uri = given["output"], montage.tiles[0].uri
     inputs = (*asked["inputs"], *(tile.uri for tile in montage.tiles))
-    asked = {"inputs": inputs, "overwrite": asked["overwrite"]}
-    options = _options(target, settings)
+    asked = _Asked(inputs=inputs, overwrite=asked["overwrite"])
+    options = options_of(target, settings)
     # Before any work is done; asked again when the mosaic is written.
     check_output(target, mosaic_product(montage), options=options, **asked)
     refuse_if_busy(target, options=options)
-    before = own_usage().cpu_seconds
+    before = compute.own_usage().cpu_seconds
     wanted: dict[str, Any] = {
         **asked,
         "settings": settings.stitching,
         "lens": lens,
         "storage_options": options,
-        "input_options": _options(uri, settings),
+        "input_options": options_of(uri, settings),
     }
     workers, cores = given["workers"], len(os.sched_getaffinity(0))
-    cv2.setNumThreads(1)
-    keep_freed_memory()
-    with _progress() as progress:
+    cv2.setNumThreads(1)  # we run one tile a core; its threads would compete
+    compute.keep_freed_memory()
+    with step_progress() as progress:
         if workers is None or workers == 1:
-            run = serial if workers or cores == 1 else thread_map(min(cores, _THREADS))
+            run = (
+                compute.serial
+                if workers or cores == 1
+                else compute.thread_map(min(cores, _THREADS))
+            )
             return stitch_montage(montage, target, run=run, progress=progress, **wanted)
         memory = settings.dask.memory_limit_mb
-        with local_cluster(workers, memory_limit_mb=memory) as client:
+        with compute.local_cluster(workers, memory_limit_mb=memory) as client:
             result = stitch_montage(
-                montage, target, run=dask_map(client), progress=progress, **wanted
+                montage,
+                target,
+                run=compute.dask_map(client),
+                progress=progress,
+                **wanted,
             )
-            peak = max(result.peak_memory_mb, worker_peak_memory_mb(client))
+            peak = max(result.peak_memory_mb, compute.worker_peak_memory_mb(client))
     # The workers have ended: their CPU-seconds are now those of our children.
-    cpu_seconds = own_usage().cpu_seconds - before
+    cpu_seconds = compute.own_usage().cpu_seconds - before
     return replace(result, cpu_seconds=cpu_seconds, peak_memory_mb=peak)
 
 
-@contextmanager
-def _progress() -> Iterator["Progress | None"]:
-    """A line with the step and how much of it is done, on a terminal only."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal or verbosity() < 0:
-        yield None
-        return
-    with console.status("reading tiles") as status:
-
-        def report_progress(step: str, done: int, total: int, /) -> None:
-            status.update(f"{step}: {done} of {total} pieces" if total else step)
-
-        yield report_progress
-
-
-def _write_previews(
-    result: "StitchResult", folder: Path, asked: Mapping[str, Any]
-) -> None:
+def _write_previews(result: "StitchResult", folder: Path, asked: _Asked) -> None:
     import cv2
 
     from em_platform.formats import preview

@@ -53,8 +53,9 @@ def command(image: str, browser: bool, port: int) -> None:
     machine only, until Ctrl-C.
     """
     from em_platform.formats import review_at, served
+    from em_platform.storage import options_of
 
-    options = _options(image)
+    options = options_of(image, load_settings())
     shown = _measure(image, options)
     with served(image, storage_options=options) as address:
         # Kept in a name: Neuroglancer's server only remembers viewers that are in use.
@@ -70,16 +71,6 @@ def command(image: str, browser: bool, port: int) -> None:
             threading.Event().wait()
         except KeyboardInterrupt:
             click.echo("closed")
-
-
-def _options(image: str) -> dict[str, Any]:
-    if not image.startswith("s3://"):
-        return {}
-    from em_platform.storage import store_of
-
-    settings = load_settings()
-    storage = settings.storage.model_copy(update={"root": image})
-    return store_of(settings.model_copy(update={"storage": storage})).options
 
 
 def _measure(url: str, options: dict[str, Any]) -> _Shown:
@@ -149,14 +140,11 @@ def _open_viewer(address: str, shown: _Shown, *, port: int) -> Any:
             scale = max(width / _PANEL_PX[1], height / _PANEL_PX[0]) * panels
             state.cross_section_scale = scale
             if is_volume:  # half as much room around it, as it can be turned
-                state.projection_scale = 1.5 * _longest(shown)
+                # The longest side, in units of the finest voxel.
+                sides = zip(shown.lengths, shown.edges, strict=True)
+                longest = max(length * edge for length, edge in sides)
+                state.projection_scale = 1.5 * longest / min(shown.edges)
     return viewer
-
-
-def _longest(shown: _Shown) -> float:
-    """The longest side of the volume in its finest voxels."""
-    sides = zip(shown.lengths, shown.edges, strict=True)
-    return max(length * edge for length, edge in sides) / min(shown.edges)
 
 
 def _add_layer(state: Any, source: str, shown: _Shown) -> None:

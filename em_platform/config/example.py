@@ -27,17 +27,15 @@ def example_yaml() -> str:
                 opened.add(path[:length])
                 lines.append(f"{_indent(path[:length])}{path[length - 1]}:")
         indent = _indent(path)
-        lines += [f"{indent}# {line}".rstrip() for line in _doc(model)]
+        doc = (inspect.getdoc(model) or "").splitlines()
+        lines += [f"{indent}# {line}".rstrip() for line in doc]
         if path:
             opened.add(path)
             lines.append(f"{indent}{path[-1]}:")
-        lines += [_line(field) for field in FIELDS.values() if field.path[:-1] == path]
+        below = [field for field in FIELDS.values() if field.path[:-1] == path]
+        lines += [f"{_indent(f.path)}# {f.path[-1]}: {shown(f)}" for f in below]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _line(field: SettingField) -> str:
-    return f"{_indent(field.path)}# {field.path[-1]}: {shown(field)}"
 
 
 def shown(field: SettingField) -> str:
@@ -46,10 +44,6 @@ def shown(field: SettingField) -> str:
     if field.is_text:
         return json.dumps(str(value))
     return json.dumps(value)
-
-
-def _doc(model: type) -> list[str]:
-    return (inspect.getdoc(model) or "").splitlines()
 
 
 def _indent(path: KeyPath) -> str:

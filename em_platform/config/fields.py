@@ -73,6 +73,7 @@ def nearest(name: str, names: list[str]) -> str:
 
 
 def _walk(model: type[Model], at: KeyPath) -> Iterator[SettingField]:
+    # A section's own settings first, as YAML and the reference page show them.
     plain = {
         k: f for k, f in model.model_fields.items() if not _is_section(f.annotation)
     }

@@ -1,5 +1,6 @@
 """Settings of the public sources, of what is fetched from them, and of its order."""
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
@@ -11,22 +12,17 @@ Mode = Literal["staged", "background", "parallel", "sequential"]
 Weight = Literal["light", "heavy"]
 
 
+def _split(value: Any) -> Any:
+    """Text with commas or spaces between values, as the source projects write it."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
 def _listed(value: Any) -> Any:
-    """One value, or text with commas or spaces between values, as a list."""
+    """One value, or several in any form, as a list of texts."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return (str(value),)
-    if isinstance(value, str):
-        return tuple(value.replace(",", " ").split())
-    if isinstance(value, list | tuple):
-        return tuple(str(each) for each in value)
-    return value
-
-
-def _three(value: Any) -> Any:
-    """`1000 1000 1000` or `1000,1000,1000`, as the source projects write a crop."""
-    if isinstance(value, str):
-        return tuple(value.replace(",", " ").split()) or None
-    return value
+        return (str(value),)  # YAML reads an item such as 11759 as a number
+    value = _split(value)
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _megabytes(value: Any) -> Any:
@@ -34,17 +30,16 @@ def _megabytes(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = value.strip().lower().removesuffix("b").removesuffix("i")
+    # Docker's k, m and g are powers of 1024.
     units = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024**2}
     if text[-1:] in units:
-        try:
+        with suppress(ValueError):  # pydantic then says what is wrong with the text
             return round(float(text[:-1]) * units[text[-1]])
-        except ValueError:
-            return value
     return value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Three = Annotated[tuple[int, int, int], BeforeValidator(_three)]
+Three = Annotated[tuple[int, int, int], BeforeValidator(_split)]
 Megabytes = Annotated[int, BeforeValidator(_megabytes), Field(gt=0)]
 
 
@@ -99,6 +94,7 @@ class EpflSettings(SourceSettings):
     weight: Weight = "heavy"
     memory_limit_mb: Megabytes = 10240
     cpus: float = Field(default=4.0, gt=0)
+    # By the data set's page at EPFL, as the files state none.
     voxel_size_nm: tuple[float, float, float] | None = (5.0, 5.0, 5.0)
     files_urls: Names = (
         "https://documents.epfl.ch/groups/c/cv/cvlab-unit/www/data/"

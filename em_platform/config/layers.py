@@ -28,17 +28,18 @@ _REFERENCE = re.compile(
 )
 
 
-def _without_underscore(words: re.Pattern[str]) -> re.Pattern[str]:
-    return re.compile(words.pattern.replace("_", ""), words.flags)
-
-
 class _Words(yaml.SafeLoader):
     """YAML in which `64_0_64_8_8_8` is a crop and not a number, as in YAML 1.2."""
 
 
 _Words.yaml_implicit_resolvers = {
     first: [
-        (tag, _without_underscore(words) if tag.endswith(":int") else words)
+        (
+            tag,
+            re.compile(words.pattern.replace("_", ""), words.flags)
+            if tag.endswith(":int")
+            else words,
+        )
         for tag, words in kinds
     ]
     for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()

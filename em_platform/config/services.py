@@ -107,7 +107,7 @@ class BrokerSettings(Model):
 
     embedded: bool = True
     host: str = "127.0.0.1"
-    port: int = Field(default=61616, ge=0, lt=65536)
+    port: int = Field(default=61616, ge=0, lt=65536)  # as pigeon-client's default
     prefix: str = ""
     vhost: str = ""
     username: str = ""

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from em_platform.model import Model
 
+# A count, or pairs; checked here, so that the sentence names the setting.
 _PLACES = r"^(\d+|\d+:\d+([ ,]+\d+:\d+)*)?$"
 Tiles = Annotated[str, BeforeValidator(str), Field(pattern=_PLACES)]
 """Nothing, a number of tiles that the seed chooses, or `row:column row:column ...`."""
@@ -45,6 +46,7 @@ class SimulationSettings(Model):
     seed: int = Field(default=1, ge=0)
     specimen: str = ""
     tile_px: int = Field(default=1024, ge=64, le=16384)
+    # int: from the environment it comes as text.
     bit_depth: Annotated[Literal[8, 16], BeforeValidator(int)] = 8
     exposure_ms: float = Field(default=20.0, gt=0)
     jitter_px: float = Field(default=10.0, ge=0)
@@ -55,7 +57,7 @@ class SimulationSettings(Model):
     pattern: Fraction = 0.02
     dust: int = Field(default=6, ge=0)
     drift: Fraction = 0.03
-    electrons: float = Field(default=400.0, ge=0)
+    electrons: float = Field(default=400.0, ge=0)  # noise of 1/20 of the grey level
     missing: Tiles = ""
     blurred: Tiles = ""
     blank: Tiles = ""

@@ -27,7 +27,9 @@ from em_platform.model.base import Model
 SCHEMA_VERSION = "3.0"
 # What the core of a record whose volume stands says at least.
 NEEDED_WHEN_COMPLETE = ("volume_shape", "data_type")
+# Values that say nothing; a record leaves their fields out.
 _UNSAID: tuple[Any, ...] = (None, "", (), [], {})
+# RFC 3986 as far as its form shows: a scheme, and no blanks after it.
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]+")
 
 

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
+import numpy as np
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -16,7 +18,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from em_platform.acquisition.frame_paths import frames_folder
+from em_platform.acquisition.frame_paths import frame_path, frames_folder
 from em_platform.config import Settings
 from em_platform.errors import (
     BrokerUnavailable,
@@ -25,6 +27,8 @@ from em_platform.errors import (
     PlatformError,
     StorageError,
 )
+from em_platform.formats.image import read_image
+from em_platform.imaging.contrast import stretch
 from em_platform.model import Model
 from em_platform.operator.auth import COOKIE, Auth, cookie_of
 from em_platform.operator.commands import (
@@ -32,8 +36,8 @@ from em_platform.operator.commands import (
     queue_routes,
     run_routes,
 )
-from em_platform.operator.full_tile import full_tile
 from em_platform.operator.shared_board import SharedBoard
+from em_platform.stitching.beside_frames import processed_path
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +59,7 @@ def application(
 ) -> ASGIApp:
     """The whole application; `password` empty admits all users.
 
-    each page gets `about` as it is: names and addresses that do not change.
+    Each page gets `about` as it is: names and addresses that do not change.
     """
     app = FastAPI(title="Operator's page", docs_url=None, redoc_url=None)
     app.openapi_url = None  # no page describes the commands to whoever is not let in
@@ -170,6 +174,28 @@ def _login(password: str) -> APIRouter:
     return routes
 
 
+_PERCENTILES = (0.1, 99.9)  # of a raw frame: a few hot pixels must not make it dark
+_FASTEST = 1  # zlib: a 36 MP tile is encoded in 0.5 s, and read once
+
+
+def full_tile(frames: Path, montage_id: str, tile_id: str) -> tuple[bytes, str]:
+    """The processed tile as PNG, else its raw frame stretched to 8 bit, and which.
+
+    Raises
+    ------
+    FormatError, StorageError
+        Neither is on the disk: it was uploaded and deleted, or was never saved.
+    """
+    raw = frame_path(frames, montage_id, tile_id)
+    processed = Path(processed_path(str(raw)))
+    kind = "processed" if processed.is_file() else "raw"
+    image = read_image(str(processed if kind == "processed" else raw))
+    if image.dtype != np.uint8:
+        low, high = np.percentile(image, _PERCENTILES)
+        image = stretch(image, float(low), float(high))
+    return bytes(imagecodecs.png_encode(image, level=_FASTEST)), kind
+
+
 async def _changes(shared: SharedBoard) -> AsyncIterator[ServerSentEvent]:
     """First all, then what is new, in batches; a tick where nothing is."""
     seen, quiet_s = 0, 0.0
@@ -206,6 +232,7 @@ def _answer_errors(app: FastAPI) -> None:
         if isinstance(error, ControlRefused):
             # 409: it makes no sense now; 403: control belongs to another
             status = 409 if error.facts.get("senseless") else 403
+        # the page may try again: nothing was sent
         elif isinstance(error, BrokerUnavailable):
             status = 503
         return JSONResponse({"error": str(error), **error.facts}, status)

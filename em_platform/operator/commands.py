@@ -82,6 +82,7 @@ def create_fields(
         )
     else:
         fields = _by_size(form)
+    # for the coordinator none would mean the next
     position = pending if form.queue_position is None else form.queue_position
     return {
         **fields,

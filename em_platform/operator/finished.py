@@ -187,6 +187,7 @@ def _stitching(runs: Sequence[Body]) -> list[Body]:
     if at is None:
         return []
     first = runs[at]
+    # a repeat names the first run of its chain
     root = first["rootRunId"] or first["runId"]
     again = [run for run in runs[at + 1 :] if run["rootRunId"] == root]
     return [first, *again]

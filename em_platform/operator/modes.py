@@ -73,6 +73,7 @@ def refusals(mode: str, *, to_do: int | None) -> dict[str, str]:
     now = f"the microscope is in {_SPOKEN[mode]}"
     if mode != "preview":
         refused["start"] = f"{now}, a start needs preview"
+    # None: no queue was published yet, a start may work
     elif to_do == 0:
         refused["start"] = "the queue is empty; add a region first"
     if mode != "acquiring":

@@ -64,6 +64,7 @@ def fill_map(shared: SharedBoard, frames: Path) -> None:
     try:
         folder = montage_folder(frames, montage_id)
         acquisition_id = acquisition_id or _latest_acquisition(folder)
+        # the bodies of tile.raw: written before they are published
         paths = sorted(folder.glob(f"{acquisition_id}_*.json"))
     except (AcquisitionError, OSError):
         return  # an id of another system, or a folder that is not there

@@ -186,6 +186,7 @@ class TileMap:
         place = (body["row"], body["column"])
         mark = self.tiles.get(place)
         if mark is None or mark.tile_id != body["tile_id"]:
+            # a frame imaged again has a higher number
             superseded = mark is not None and (
                 retry_of(body["tile_id"]) < retry_of(mark.tile_id)
             )

@@ -112,10 +112,16 @@ class LokiHandler(logging.Handler):
                 if self._post(session, batch):
                     failures = 0
                     continue
-                self._put_back(batch)
+                # To the front, so that lines are sent in their order of time.
+                with self._news:
+                    excess = max(len(batch) + len(self._waiting) - _KEPT, 0)
+                    self._waiting.extendleft(reversed(batch[excess:]))
+                    self._lost += excess
                 if self._ending:
                     return  # one try at the end; the lines are in the local log too
-                self._pause(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
+                pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
+                with self._news:
+                    self._news.wait_for(lambda: self._ending, timeout=pause_s)
                 failures += 1
 
     def _next_batch(self) -> list[_Line]:
@@ -128,17 +134,6 @@ class LokiHandler(logging.Handler):
         with self._news:
             count = min(len(self._waiting), _BATCH)
             return [self._waiting.popleft() for _ in range(count)]
-
-    def _put_back(self, batch: list[_Line]) -> None:
-        # To the front, so that lines are sent in their order of time.
-        with self._news:
-            room = _KEPT - len(self._waiting)
-            self._waiting.extendleft(reversed(batch[max(len(batch) - room, 0) :]))
-            self._lost += max(len(batch) - room, 0)
-
-    def _pause(self, seconds: float) -> None:
-        with self._news:
-            self._news.wait_for(lambda: self._ending, timeout=seconds)
 
     def _post(self, session: requests.Session, batch: list[_Line]) -> bool:
         """Whether these lines need not be sent again."""
@@ -161,7 +156,9 @@ class LokiHandler(logging.Handler):
         if not answer.ok:
             self._tell_away(f"answers with status {answer.status_code}")
             return False
-        self._tell_back()
+        if self._away:
+            log.warning("logs: Loki is back; %d lines were lost there", self._lost)
+        self._away, self._lost = False, 0
         return True
 
     def _tell_away(self, how: str) -> None:
@@ -173,11 +170,6 @@ class LokiHandler(logging.Handler):
                 *(self._url, how, _KEPT),
             )
         self._away = True
-
-    def _tell_back(self) -> None:
-        if self._away:
-            log.warning("logs: Loki is back; %d lines were lost there", self._lost)
-        self._away, self._lost = False, 0
 
 
 def streams(lines: list[_Line]) -> dict[str, list[dict[str, object]]]:

@@ -33,10 +33,6 @@ _LOG_LIMIT_BYTES = 20_000_000  # and as much in `.log.1`, for each of some 16 pr
 _WATCHDOG = "from em_platform.processes.session import watch; watch()"
 
 
-def _immediately(_: str) -> bool:
-    return True
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
     """One process to keep running.
@@ -47,7 +43,7 @@ class Child:
     name: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    ready: Callable[[str], bool] = _immediately
+    ready: Callable[[str], bool] = lambda _: True
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 8.0
 
@@ -183,7 +179,13 @@ class Supervisor:
                 if running.process.poll() is None:
                     running.process.send_signal(running.child.stop_signal)
             for running in group:
-                _wait_or_kill(running)
+                try:
+                    running.process.wait(timeout=running.child.stop_grace_s)
+                except subprocess.TimeoutExpired:
+                    name = running.child.name
+                    log.warning("%s did not stop after its signal; killed", name)
+                    running.process.kill()
+                    running.process.wait()
         self._groups.clear()
         # Run workers are children of the code server, and may outlive it.
         end_session(self.session, grace_s=5.0)
@@ -275,15 +277,6 @@ def _release(watchdog: subprocess.Popen[bytes]) -> None:
     if watchdog.stdin is not None:
         watchdog.stdin.close()
     watchdog.wait(timeout=30)
-
-
-def _wait_or_kill(running: _Running) -> None:
-    try:
-        running.process.wait(timeout=running.child.stop_grace_s)
-    except subprocess.TimeoutExpired:
-        log.warning("%s did not stop after its signal; killed", running.child.name)
-        running.process.kill()
-        running.process.wait()
 
 
 def _failed(running: _Running, what: str) -> ToolFailed:

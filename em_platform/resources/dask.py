@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 B = TypeVar("B")
 
+# A scheduler on the network answers at once; a wrong address never does.
 _CONNECT_S = 10
+# Below it, starting workers (seconds) costs more than they save.
 _SMALL_BYTES = 128 * 2**20
 
 

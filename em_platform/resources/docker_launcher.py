@@ -6,6 +6,7 @@ from dagster_docker.container_context import DockerContainerContext
 
 from em_platform.ingest.plan import CPUS, MEMORY_MB
 
+# Docker counts CPUs in billionths.
 _NANO = 1_000_000_000
 
 

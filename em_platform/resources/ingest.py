@@ -15,6 +15,7 @@ from em_platform.model.ingest import Entry, RawItem
 from em_platform.partitions import items
 from em_platform.resources.storage import Configuration
 
+# Dagster ends a tick after 60 s, in which several sources are asked.
 _SOON_S = 10.0
 
 
@@ -91,6 +92,7 @@ class LoggedProgress:
 
 # What so many runs could not finish waits for a person.
 _MOST_RUNS = 10
+# Wishes of one tick; the others are taken at the next.
 _MOST_WISHES = 1000
 _WISH = "is wanted"
 

@@ -11,7 +11,9 @@ from dagster._core.launcher import (
 )
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
+# Event and process are timed by two clocks, so that a start may seem too late.
 _CLOCK_SLACK_S = 2.0
+# How Dagster names the code server of this computer.
 _HERE = (None, "localhost", "127.0.0.1")
 
 

@@ -10,6 +10,7 @@ from em_platform.jobs import calibrate_lens, lens_config, stitch_montages
 from em_platform.partitions import lens_key, lenses, montages
 from em_platform.resources.acquisition import Microscope
 
+# Runs of one tick, which must be short; the others come at the next.
 _MOST_A_TICK = 50
 
 

@@ -19,7 +19,9 @@ from em_platform.resources.storage import Configuration
 
 # Dagster ends a tick after 60 s.
 _TICK_S = 20.0
+# Sources publish by the day; being asked more often helps no one.
 _LOOK_AGAIN_S = 600.0
+# Partitions of one tick, which must be short; the others come at the next.
 _MOST_A_TICK = 500
 _ENDED = [
     dg.DagsterRunStatus.SUCCESS,

@@ -17,7 +17,9 @@ _LAST_STEPS = {
 _CHEAP = {stitch_montages.name: record_datasets.name}
 _WHOLE = {record_datasets.name: stitch_montages.name}
 _PATIENCE_S = 60.0
+# Runs that were killed earlier are not started again.
 _LOOK_BACK = timedelta(days=1)
+# Runs of one tick, which must be short.
 _MOST = 100
 
 

@@ -9,8 +9,11 @@ from em_platform.jobs import review_acquisitions
 from em_platform.resources.acquisition import TemdbResource
 from em_platform.resources.storage import Storage
 
+# Runs of one tick, which must be short; the others come at the next.
 _MOST_A_TICK = 20
+# What so many tries could not do waits for a person.
 _MOST_TRIES = 10
+# Doubles with each try, up to the longest.
 _FIRST_PAUSE_S = 30.0
 _LONGEST_PAUSE_S = 3600.0
 

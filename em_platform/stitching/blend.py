@@ -12,7 +12,9 @@ import numpy as np
 # Distance of the nodes between which `add_warped` interpolates.
 STEP_PX = 16
 
+# log2 of `STEP_PX`: pixels become nodes by a shift.
 _SHIFT = 4
+# Added before a cut to 8 bit, which rounds to the nearest.
 _HALF = np.float32(0.5)
 
 

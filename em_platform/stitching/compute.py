@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 B = TypeVar("B")
 
+# A worker has one core: libraries that start threads of their own would share it.
 _ONE_THREAD = {
     "NUMBA_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -34,6 +35,7 @@ _ONE_THREAD = {
 }
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+# Freed memory is reused instead of being given back, and zeroed, for each tile.
 _KEPT_BYTES, _LARGEST_KEPT_BYTES = 256 * 2**20, 32 * 2**20  # the latter is glibc's most
 
 

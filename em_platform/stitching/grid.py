@@ -20,11 +20,16 @@ Float = NDArray[np.float32]
 Grid = Mapping[tuple[int, int], str]
 
 _SMALL_PX = 320  # longer side at which tiles are compared
+# Enough for most to agree where one of them shows resin or a vessel.
 _PAIRS = 6
 _LEAST, _MOST, _ASIDE = 0.03, 0.7, 0.12  # overlap and shift aside, parts of a tile
+# Of the robust spread of all places: noise alone does not rise so far above it.
 _SIGNIFICANT = 8.0
+# Parts of a tile: pairs that differ more do not say the same.
 _AGREE = 0.04
+# Where nothing can be measured; the log says that it was assumed.
 _DEFAULT = 0.1
+# Steps of the grid: half way to the next tile a neighbour is no neighbour any more.
 _REACH = 0.5
 
 

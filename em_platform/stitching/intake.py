@@ -19,8 +19,11 @@ from em_platform.stitching.tile_list import InputOptions, ListedTile, TileList
 
 log = logging.getLogger(__name__)
 
+# Lists of many montages have these names; the folder tells them apart.
 _PLAIN_NAMES = {"tiles", "tile", "positions", "montage", "layout", "index", "list"}
+# Tiles that lie nearer to each other are one tile listed twice.
 _SAME_PLACE_PX = 1.0
+# Headers over a network wait for answers, not for the processor.
 _REMOTE_READERS = 16
 
 

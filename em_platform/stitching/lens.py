@@ -22,10 +22,13 @@ Flags = npt.NDArray[np.bool_]
 LINEAR = 3  # constant and linear monomials: the choice of gauge, not measured
 SAME_SHIFT = 0.005  # of a tile's length: points of a pair that agree are a first guess
 WIDEST_LENS = 0.03  # of it: no lens spreads the shifts of one pair farther around
+# Of the annealing, coarse to fine, as in `solve`.
 SCALES_PX = (64.0, 32.0, 16.0, 8.0, 4.0)
+# At most, at the last scale: `STILL_PX` ends them earlier as a rule.
 FINAL_STEPS = 15
 STILL_PX = 1e-4  # no residual changes more: the fit has converged
 SIGMAS = 6.0  # of the median residual: beyond it a point is wrong
+# Cells along each side of the field; a corner without points would be extrapolated.
 COVER_CELLS = 5
 COVER_LEAST = 0.9
 GOOD_MEAN_PX = 0.2  # a good solve in em_stitch has residuals within these two

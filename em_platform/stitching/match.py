@@ -33,6 +33,7 @@ from em_platform.stitching.tile_images import TileImages
 Points = npt.NDArray[np.float64]
 
 PATCH_PX = 128  # larger patches cost more and gain nothing (see bench_align)
+# A strip that is thinner than this has no room for a patch.
 SMALLEST_PATCH_PX = 16
 SMALLEST_AREA_PX = 1024  # fewer pixels agree by chance
 MARGIN_PX = 4  # around a patch, at least, to look for its best place

@@ -25,6 +25,7 @@ BLUE: Colour = (28, 94, 171)
 
 # As wide as the page of Dagster shows a picture without shrinking it.
 WIDTH_PX = 900
+# Matplotlib thinks in inches; with 100 a pixel is a hundredth of one.
 _DPI = 100
 _MARGIN_PX = 24.0
 # Title, subtitle and columns' numbers; rows' numbers; colour bar with its numbers.

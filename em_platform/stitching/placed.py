@@ -15,6 +15,7 @@ from em_platform.model import Box, LensModel, Montage, MontageFit, Tile, TilePla
 from em_platform.stitching.blend import STEP_PX
 from em_platform.stitching.tile_images import TileImages
 
+# A lens is smooth: between points so near an edge is all but straight.
 _OUTLINE_STEP_PX = 64
 _FRACTIONS = 4096  # places are rounded to this part of a pixel
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What the file says of itself.
 REPORT = "stitch report"
+# Items that a list in the report names before it only counts.
 _SOME = 8
 
 

@@ -34,10 +34,12 @@ Flags = npt.NDArray[np.bool_]
 
 SCALES_PX = (256.0, 128.0, 64.0, 32.0, 16.0, 8.0, 4.0)  # of the annealing
 NOISE_PX = 0.05  # a shift is never trusted to be more precise than this
+# At most, at the last scale: `STILL_PX` ends them earlier as a rule.
 FINAL_STEPS = 15
 STILL_PX = 1e-5  # no residual changes more: the fit has converged
 SPAN = 4.0  # of the median residual: weights fall from there
 SIGMAS = 6.0  # of the median residual: beyond it a match is wrong
+# Unknowns a tile, in the order in which they are tried: turn (3), full shear (6).
 UNKNOWNS = {"auto": (3, 6), "translation": (), "rigid": (3,), "affine": (6,)}
 
 System = TranslationSystem | LinearSystem
@@ -50,6 +52,7 @@ class Worth(NamedTuple):
     left: float
 
 
+# Shear has more to explain than a turn before it is worth its unknowns.
 WORTH = {3: Worth(seen_px=0.1, left=0.7), 6: Worth(seen_px=0.5, left=0.5)}
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+# Tiles of one task: what a task costs is shared, and progress is still seen.
 _BLOCK_TILES = 8
 
 
@@ -117,15 +118,18 @@ class TileImages:
 _MaskOptions = tuple[str, bool]
 
 
+# A mask has as many pixels as its tile, and pairs come row by row: few are in use.
 @lru_cache(maxsize=8)
 def _read_mask(uri: str, how: _MaskOptions) -> NDArray[np.bool_]:
     options, is_mirrored = how
     mask: NDArray[np.bool_] = read_image(uri, options=json.loads(options)) > 127
     mask = np.ascontiguousarray(mask[:, ::-1]) if is_mirrored else mask
+    # Every caller who asks gets this one array.
     mask.flags.writeable = False
     return mask
 
 
+# A box is four numbers; it is asked for by the matches and by the mosaic.
 @lru_cache(maxsize=64)
 def _bounds_of_mask(uri: str, how: _MaskOptions) -> Box:
     mask = _read_mask(uri, how)

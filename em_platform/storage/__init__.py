@@ -1,5 +1,5 @@
 """Where and how bytes lie."""
 
-from em_platform.storage.store import Store, open_store, store_of
+from em_platform.storage.store import Store, open_store, options_of, store_of
 
-__all__ = ["Store", "open_store", "store_of"]
+__all__ = ["Store", "open_store", "options_of", "store_of"]

@@ -18,9 +18,12 @@ from pathlib import Path
 from em_platform.errors import StorageError
 
 _SUFFIX = ".partial"
+# renameat2(2): relative to the working folder; and two names change places.
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+# An error of the system without a number is one of the file system, too.
 _ANY = {None, *errno.errorcode}
+# The disk is full, the quota is used up, a file grew too large, or it is read-only.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 

@@ -18,6 +18,7 @@ from em_platform.errors import ConfigError
 # Execution options of an engine or session that is going to write.
 WRITER = {"em_writer": True}
 
+# Another process that writes is waited for, not refused at once.
 _BUSY_TIMEOUT_MS = 30_000
 
 

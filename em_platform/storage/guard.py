@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 
 # In a folder or bucket in which this program works.
 FOLDER_MARK = "em_platform.json"
+# Marks of ours are at the beginning of a file; the rest is not read for them.
 _HEAD_BYTES = 4096
 _PNG_START = 8 + 25  # the signature and the header, which come first
+# Foreign files that a sentence names.
 _SOME = 3
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from em_platform.errors import StorageError
 
+# Another process that writes is waited for, not refused at once.
 _BUSY_TIMEOUT_S = 30.0
 
 Values = Sequence[Any] | Mapping[str, Any]

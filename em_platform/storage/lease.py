@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # A lease that did not change for so long has no owner any more.
 EXPIRY_S = 30.0
 _RENEW_S = 5.0  # six chances before it expires, for a busy computer
+# While another writer is waited for: seldom enough for a bucket.
 _LOOK_S = 1.0
 
 

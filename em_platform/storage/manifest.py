@@ -29,7 +29,9 @@ ROOT = "zarr.json"
 SECOND = "b/"
 # Beside an image that grows, in `<image>.partial`: what it is to be.
 BEGUN = "fingerprint"
+# What Zarr 3 calls metadata and shards of a level, in either folder of levels.
 _OF_A_LEVEL = re.compile(r"(b/)?(em_platform/zarr\.json|\d+/(zarr\.json|c(/\d+)+))")
+# Read at a time: memory does not follow the size of a file.
 _BLOCK_BYTES = 1 << 20
 
 

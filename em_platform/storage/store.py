@@ -202,6 +202,14 @@ def store_of(settings: Settings) -> Store:
     return open_store(storage.root, **options)
 
 
+def options_of(url: str, settings: Settings) -> dict[str, Any]:
+    """What fsspec needs for any URL: in a bucket, the keys that the settings name."""
+    if not url.startswith("s3://"):
+        return {}
+    storage = settings.storage.model_copy(update={"root": url})
+    return store_of(settings.model_copy(update={"storage": storage})).options
+
+
 def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)

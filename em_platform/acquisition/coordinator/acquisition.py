@@ -135,6 +135,7 @@ class Acquisition(Machine):
     def _transitions(
         self, names: list[str], routines: Routines
     ) -> list[dict[str, Any]]:
+        # In this order: the first whose condition holds is where Plan goes.
         chosen = [
             ("Paused", "wants_pause"),
             *(

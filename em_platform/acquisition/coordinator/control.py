@@ -125,8 +125,11 @@ class Control(Machine):
         if self.is_imaging():
             self.session.going_on()
             state = self.state
-            if "_Montage_" in state and not state.endswith("_Montage_Failure"):
-                self.session.resumed()  # else its Begin publishes it
+            imaging = self.session.imaging
+            begins_anew = state.endswith("_Montage_Failure")  # then Begin publishes it
+            if "_Montage_" in state and not begins_anew and imaging is not None:
+                imaging.rested()
+                self.session.publisher.montage("resumed", imaging)
         self.resume()
 
     @on_message("ui.setup", include_headers=True)

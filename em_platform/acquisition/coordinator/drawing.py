@@ -137,6 +137,7 @@ def _nodes(scope: Names, states: Mapping[str, Any]) -> tuple[Node, ...]:
     found = []
     for name, state in states.items():
         path = (*scope, name)
+        # a routine's own steps would make the picture unreadable
         inner = () if name in STATES.values() else _nodes(path, state.states)
         found.append(Node(path, inner, state.initial))
     return tuple(found)
@@ -216,6 +217,7 @@ def _leaf(node: Node) -> Node:
     """The state without states in which one is after entering `node`."""
     while node.inner:
         first = node.inner[0]
+        # the initial state may be named by its path
         wanted = (node.initial or first.name).split("_")[0]
         node = next((each for each in node.inner if each.name == wanted), first)
     return node

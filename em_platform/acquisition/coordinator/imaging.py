@@ -113,6 +113,7 @@ class Imaging:
             name = self._name(stop)
             if name not in gone:
                 continue
+            # the first name that no rejected frame has, also after several stops
             self._retries[stop.index] = next(
                 n for n in count(1) if self._name(stop, retry=n) not in gone
             )
@@ -254,6 +255,7 @@ def now() -> datetime:
 
 def _link(source: Path, target: Path) -> None:
     """Let `target` be the same file as `source`; a reader sees the old or the new."""
+    # linked beside and renamed: there is no moment without a reference
     beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         beside.unlink(missing_ok=True)

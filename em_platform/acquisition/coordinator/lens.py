@@ -81,6 +81,7 @@ class LensMontages:
             return dict(entry.roi)
         settings = self._context.settings
         setup = self._registry.state.lens_setup or {}
+        # the page's setup first, then the settings
         own = settings.acquisition.coordinator
         percent = setup.get("overlap_pct")  # 0 is a value, so no `or` below
         scale = self._optics.scale()
@@ -98,6 +99,7 @@ class LensMontages:
             rotation=scale.rotation_rad,
         )
         if entry is not None:
+            # so that its frames are found with those of the region
             kept = ("metadata", "specimen_id", "section_id", "roi_name")
             fields |= {name: entry.roi.get(name) for name in kept}
         made: dict[str, Any] = created(fields).model_dump(mode="json")
@@ -106,6 +108,7 @@ class LensMontages:
     def _aperture(self, entry: Entry | None) -> int | None:
         if entry is not None and entry.roi.get("aperture_id") is not None:
             return int(entry.roi["aperture_id"])
+        # else where it is: a lens montage needs no region
         status = self._context.latest("stage.aperture.status")
         return None if status is None else status.current_aperture
 

@@ -51,6 +51,7 @@ def progress_fields(acquisition: InProgress, now: datetime) -> dict[str, Any]:
         "avg_cycle_time_ms": cycle_s * 1000,
         "stage_move_time_ms": acquisition.move_s * 1000,
         "capture_time_ms": acquisition.capture_s * 1000,
+        # of the last tiles, so that a pause does not count for ever
         "throughput_tiles_per_min": 60 / cycle_s,
         "estimated_completion": now + timedelta(seconds=cycle_s * (total - done)),
     }

@@ -13,8 +13,10 @@ from em_platform.acquisition.coordinator.roi_queue import Entry, Queue
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.machines.machine import Context
 from em_platform.acquisition.qc.judge import CRITICAL
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.roi import rotation_rad
-from em_platform.errors import StorageError
+from em_platform.config import Settings
+from em_platform.errors import PlatformError, StorageError
 from em_platform.model import Model, Size
 from em_platform.storage.atomic import write_bytes
 
@@ -146,6 +148,16 @@ def _read(path: Path) -> SessionState:
             "file away to begin anew",
             url=str(path),
         ) from error
+
+
+def verdicts_of(begun: Begun, settings: Settings) -> Mapping[str, Any]:
+    """The verdicts on its tiles that the ledger has; empty where it cannot be read."""
+    try:
+        with ledger_of(settings) as ledger:
+            return ledger.verdicts(begun.roi["montage_id"], begun.acquisition_id)
+    except PlatformError as error:
+        log.warning("coordinator: it resumes without verdicts: %s", error)
+        return {}
 
 
 def is_dark(verdict: Any) -> bool:

@@ -165,6 +165,7 @@ class Requirements:
                 calibrations=frozenset(self.wanted()),
                 is_continued=begun is not None
                 or entry.tilts_done > 0
+                # imaged anew on purpose: frames are there, under other names
                 or "replaces_acquisition_id" in (entry.roi.get("metadata") or {}),
             ),
             self._settings.coordinator,
@@ -241,6 +242,7 @@ class Requirements:
         status = self.context.latest("stage.rotation.status")
         if status is None:
             return wanted is not None
+        # level is an angle, too: after a series the stage goes back
         off_rad = abs(status.angle_x - math.radians(wanted or 0.0))
         return bool(status.in_motion or off_rad > CLOSE_RAD)
 

@@ -65,6 +65,7 @@ def added(queue: Queue, entry: Entry, position: int | None) -> Queue:
     rest = [each for each in queue if each.montage_id != entry.montage_id]
     waiting = [number for number, each in enumerate(rest) if each.waits]
     place = min(max(position or 0, 0), len(waiting))
+    # never before what has been begun
     at = waiting[place] if place < len(waiting) else len(rest)
     finished = [each for each in rest if each.status in FINISHED]
     old = {each.montage_id for each in finished[:-_FINISHED_KEPT]}

@@ -15,6 +15,7 @@ from em_platform.acquisition.coordinator.registry import (
     Optics,
     Registry,
     is_dark,
+    verdicts_of,
     with_retries,
     with_stop,
     with_verdict,
@@ -23,7 +24,6 @@ from em_platform.acquisition.coordinator.requirements import Requirements
 from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.acquisition.machines.machine import Context
-from em_platform.acquisition.recorder import ledger_of
 from em_platform.errors import PlatformError, StorageError
 
 log = logging.getLogger(__name__)
@@ -94,12 +94,9 @@ class Session:
         self._publish_entry()
 
     def _publish_entry(self) -> None:
-        entry = self.registry.current
-        if entry is not None:
+        if (entry := self.registry.current) is not None:
             self.publisher.roi(entry, self.imaging)
         self.publisher.queue(self.registry.state)
-
-    # --- before the montage ---
 
     def calibrated(self, name: str) -> None:
         """Note that a calibration of the region is done."""
@@ -141,8 +138,7 @@ class Session:
         imaging.rested()
         self.publisher.roi_current(begun.roi)
         self.publisher.montage("resumed" if resumed else "started", imaging)
-        # a killed process may not have published them; twice does no harm
-        for raw in imaging.unsure:
+        for raw in imaging.unsure:  # a killed process may not have published them
             self.publisher.tile(raw)
         imaging.unsure = []
         return imaging
@@ -161,12 +157,7 @@ class Session:
 
     def _take_missed_verdicts(self, begun: Begun, imaging: Imaging) -> Begun:
         """The acquisition with the verdicts published while no coordinator ran."""
-        try:
-            with ledger_of(self.context.settings) as ledger:
-                found = ledger.verdicts(imaging.montage_id, begun.acquisition_id)
-        except PlatformError as error:
-            log.warning("coordinator: it resumes without verdicts: %s", error)
-            return begun
+        found = verdicts_of(begun, self.context.settings)
         if found:  # else no recorder has run, and which tiles are judged is not known
             imaging.unjudged.update(imaging.tiles)
         for verdict in found.values():
@@ -188,8 +179,7 @@ class Session:
         self.publisher.complete(imaging.complete(self.optics.centroid(aperture_id)))
         self.publisher.montage("completed", imaging)
         self.imaging = None
-        # only steps of a tilt series count for the cadence
-        self.lens.steps += imaging.tilt != {}
+        self.lens.steps += imaging.tilt != {}  # only steps of a tilt series count
         if imaging.begun.lens:
             self.registry.change(begun=None)
             return
@@ -208,12 +198,11 @@ class Session:
         entry = self.entry.changed(
             status="complete", error=None, current_tile=tiles, total_tiles=tiles
         )
-        is_lens = entry.roi.get("acquisition_type") == LENS
         self.registry.change(
             queue=roi_queue.with_entry(before.queue, entry),
             begun=None,
             completed=before.completed + 1,
-            since_lens=before.since_lens + (not is_lens),
+            since_lens=before.since_lens + (entry.roi.get("acquisition_type") != LENS),
         )
         self.publisher.roi(entry)
         self.publisher.queue(self.registry.state)
@@ -236,12 +225,6 @@ class Session:
         self.registry.change(mode="running")
         if self.registry.current is not None:
             self._become("active")
-
-    def resumed(self) -> None:
-        """Publish that the montage goes on with its next tile."""
-        if self.imaging is not None:
-            self.imaging.rested()
-            self.publisher.montage("resumed", self.imaging)
 
     def halted(self) -> None:
         """Publish why all was stopped; what was imaged in the dark is imaged again."""

@@ -28,7 +28,7 @@ class Tissue:
 
     Neighbouring frames share a border and a focus series all, and a repeated tissue
     needs little new; drawing takes 0.2 us a pixel, copying a hundredth of it. Values
-    do not depend on what is kept: they are those of imaging.synthetic.
+    do not depend on what is kept: they are those of `tissue`.
     """
 
     def __init__(self, seed: int, *, pixel_nm: float = 4.0, repeat_px: int = 0) -> None:

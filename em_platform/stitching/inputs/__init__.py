@@ -46,6 +46,7 @@ KINDS: dict[str, TileListKind] = {
 }
 
 _LISTS = (".csv", ".tsv", ".json", ".json.gz", ".mdoc")
+# What SerialEM and IMOD call an MRC stack; its mdoc lists the tiles.
 _STACKS = (".mrc", ".st", ".map")
 
 
