@@ -97,8 +97,8 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
 def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """How many lines a function has without its docstring."""
     docstring = function.body[0] if ast.get_docstring(function) else None
-    said = docstring.end_lineno - docstring.lineno + 1 if docstring else 0  # type: ignore[operator]
-    return (function.end_lineno or 0) - function.lineno + 1 - said
+    documented = docstring.end_lineno - docstring.lineno + 1 if docstring else 0  # type: ignore[operator]
+    return (function.end_lineno or 0) - function.lineno + 1 - documented
 
 
 def dagster_files() -> list[Path]:

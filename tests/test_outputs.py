@@ -152,12 +152,12 @@ def refused(
 
     def run_it(*arguments: str) -> str:
         before = digests(tiles.parent)
-        status, told = run(*arguments, capsys=capsys)
+        status, shown_output = run(*arguments, capsys=capsys)
         # 2 where click itself refuses, as a folder where a file is wanted.
-        assert status in (1, 2), told
-        assert "Traceback" not in told
+        assert status in (1, 2), shown_output
+        assert "Traceback" not in shown_output
         assert digests(tiles.parent) == before
-        return told
+        return shown_output
 
     return run_it
 
@@ -177,8 +177,8 @@ def test_stitch_puts_no_mosaic_over_others(
     tiles: Path, refused: Callable[..., str], place: str, overwrite: tuple[str, ...]
 ) -> None:
     target = str(FOREIGN[place](tiles))
-    told = refused("stitch", str(tiles), "--output", target, *overwrite)
-    assert target in told.replace("\n", "")
+    shown_output = refused("stitch", str(tiles), "--output", target, *overwrite)
+    assert target in shown_output.replace("\n", "")
 
 
 def test_stitch_puts_no_mosaic_over_the_folder_that_one_works_in(
@@ -199,7 +199,7 @@ def test_stitch_puts_no_report_and_no_pictures_over_others(
             (folder / name).write_bytes(b"a picture of somebody's")
     target, mosaic = FOREIGN[place](tiles), tmp_path / "m.zarr"
     refused("stitch", str(tiles), "--output", str(mosaic), option, str(target))
-    assert not mosaic.exists()  # said before any work is done
+    assert not mosaic.exists()  # refused before any work is done
 
 
 @pytest.mark.parametrize("overwrite", [(), ("--overwrite",)], ids=["", "overwrite"])
@@ -234,9 +234,9 @@ def test_what_stitch_made_it_makes_again_and_for_others_only_when_asked(
     before = digests(tmp_path / "m.zarr")
     assert run("stitch", str(tiles), "--output", *asked, capsys=capsys)[0] == 0
     assert digests(tmp_path / "m.zarr") == before
-    status, told = run("stitch", str(other), "--output", *asked, capsys=capsys)
+    status, shown_output = run("stitch", str(other), "--output", *asked, capsys=capsys)
     assert status == 1
-    assert "replace it by --overwrite" in told
+    assert "replace it by --overwrite" in shown_output
     assert digests(tmp_path / "m.zarr") == before
     asked.append("--overwrite")
     assert run("stitch", str(other), "--output", *asked, capsys=capsys)[0] == 0
@@ -248,9 +248,11 @@ def test_a_second_stitch_into_one_mosaic_is_refused_before_any_work_is_done(
 ) -> None:
     target = str(tmp_path / "m.zarr")
     with one_writer(target, work="a stitch of grid-1"):
-        status, told = run("stitch", str(tiles), "--output", target, capsys=capsys)
+        status, shown_output = run(
+            "stitch", str(tiles), "--output", target, capsys=capsys
+        )
     assert status == 1
-    assert "is being written by a stitch of grid-1 (process " in told
+    assert "is being written by a stitch of grid-1 (process " in shown_output
     assert list(tmp_path.glob("m.zarr*")) == []
 
 
@@ -332,10 +334,10 @@ def test_stitch_puts_no_mosaic_over_objects_of_others(
     monkeypatch.setenv("EM_STORAGE__ACCESS_KEY", bucket["key"])
     monkeypatch.setenv("EM_STORAGE__SECRET_KEY", bucket["secret"])
     for target in ("s3://bucket/mine.zarr", "s3://bucket/mine.zarr/notes.txt"):
-        status, told = run(
+        status, shown_output = run(
             "stitch", str(tiles), "--output", target, "--overwrite", capsys=capsys
         )
-        assert status == 1, told
+        assert status == 1, shown_output
     assert filesystem.find("bucket/mine.zarr") == ["bucket/mine.zarr/notes.txt"]
     assert filesystem.cat_file("bucket/mine.zarr/notes.txt") == b"three weeks of work"
 

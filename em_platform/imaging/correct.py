@@ -201,7 +201,7 @@ def _shrunk(common: Float, alone: Float) -> Float:
     kept = common.copy()
     for degree in range(1, _DEGREE + 1):
         of_degree = degrees == degree
-        if degree > 2 and len(alone) < _MIN_TILES:  # chance cannot be told from field
+        if degree > 2 and len(alone) < _MIN_TILES:  # chance looks like field
             kept[of_degree] = 0.0
         if len(alone) == 1:
             continue

@@ -20,7 +20,7 @@ from em_platform.model.volume import VoxelStatistics
 
 BINS = 256
 _LEAST_EXPONENT = -1000  # of a width, where all voxels are 0
-_MANTISSA_BITS = 50  # finer bins would not be told apart
+_MANTISSA_BITS = 50  # finer bins hold the same value
 
 Number = int | float
 

@@ -35,7 +35,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     StorageError
         The disk is full, the folder may not be written, or the like.
     """
-    with whole_file(path) as own, _told_plainly(path), own.open("wb") as file:
+    with whole_file(path) as own, _plain_errors(path), own.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -53,13 +53,13 @@ def write_once(path: Path, content: bytes) -> bool:
     """
     own = beside(path)
     try:
-        with _told_plainly(path):
+        with _plain_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with own.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        with suppress(FileExistsError), _told_plainly(path, _ANY - {errno.EEXIST}):
+        with suppress(FileExistsError), _plain_errors(path, _ANY - {errno.EEXIST}):
             os.link(own, path)  # unlike a rename it fails where the name is taken
             return True
     finally:
@@ -73,13 +73,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     For writers that take a file name. StorageError where there is no room for it.
     """
-    with _told_plainly(path):
+    with _plain_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     own = beside(path)
     try:
-        with _told_plainly(path, _NO_ROOM):
+        with _plain_errors(path, _NO_ROOM):
             yield own
-        with _told_plainly(path):
+        with _plain_errors(path):
             own.replace(path)
     except BaseException:
         own.unlink(missing_ok=True)
@@ -94,13 +94,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     StorageError where there is no room for it.
     """
     own = beside(path)
-    with _told_plainly(path):
+    with _plain_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         own.mkdir()
     try:
-        with _told_plainly(path, _NO_ROOM):
+        with _plain_errors(path, _NO_ROOM):
             yield own
-        with _told_plainly(path):
+        with _plain_errors(path):
             put_folder(own, path)
     except BaseException:
         shutil.rmtree(own, ignore_errors=True)
@@ -181,7 +181,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def _told_plainly(path: Path, reasons: Container[int | None] = _ANY) -> Iterator[None]:
+def _plain_errors(path: Path, reasons: Container[int | None] = _ANY) -> Iterator[None]:
     """Make a StorageError of an OSError for one of `reasons` (errno); pass others."""
     try:
         yield

@@ -45,7 +45,7 @@ class JournalFile:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._unusable(error) from error
-        with self._told_plainly():
+        with self._plain_errors():
             self._connection = sqlite3.connect(
                 path,
                 timeout=_BUSY_TIMEOUT_S,
@@ -64,13 +64,13 @@ class JournalFile:
 
     def ask(self, query: str, values: Values = ()) -> list[sqlite3.Row]:
         """All rows that answer a query."""
-        with self._told_plainly():
+        with self._plain_errors():
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Cursor]:
         """One commit: all that is written in the block, or nothing of it."""
-        with self._told_plainly(), closing(self._connection.cursor()) as cursor:
+        with self._plain_errors(), closing(self._connection.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield cursor
@@ -81,7 +81,7 @@ class JournalFile:
             cursor.execute("COMMIT")
 
     @contextmanager
-    def _told_plainly(self) -> Iterator[None]:
+    def _plain_errors(self) -> Iterator[None]:
         try:
             with self._lock:
                 yield

@@ -60,7 +60,7 @@ class Store:
             return
         if local is None or not (local / FOLDER_MARK).exists():
             cure = "check its name and the access to it"
-            with self._told_plainly("", "could not be written", cure):
+            with self._plain_errors("", "could not be written", cure):
                 claim_folder(self.root, "storage.root", options=self.options)
         _claimed.add(self.root)
 
@@ -85,13 +85,13 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether `name` is there."""
-        with self._told_plainly(name, "could not be looked up", "check access"):
+        with self._plain_errors(name, "could not be looked up", "check access"):
             filesystem, path = self._at(name)
             return bool(filesystem.exists(path))
 
     def names(self, name: str) -> list[str]:
         """What lies directly in the folder `name`, sorted; nothing where it is not."""
-        with self._told_plainly(name, "could not be listed", "check access"):
+        with self._plain_errors(name, "could not be listed", "check access"):
             filesystem, path = self._at(name)
             try:
                 found = filesystem.ls(path, detail=False)
@@ -116,14 +116,14 @@ class Store:
             atomic.write_bytes(local, content)
             return
         cure = "free space or check access, then run again"
-        with self._told_plainly(name, "could not be written", cure):
+        with self._plain_errors(name, "could not be written", cure):
             filesystem, path = self._at(name)
             filesystem.pipe_file(path, content)
 
     def read_bytes(self, name: str) -> bytes:
         """The bytes at `name`; StorageError where there are none."""
         cure = "run the step that makes it"
-        with self._told_plainly(name, "could not be read", cure):
+        with self._plain_errors(name, "could not be read", cure):
             filesystem, path = self._at(name)
             return bytes(filesystem.cat_file(path))
 
@@ -149,7 +149,7 @@ class Store:
     def remove(self, name: str) -> None:
         """Delete `name` and all below it; what is not there is no error."""
         self.claim()
-        with self._told_plainly(name, "could not be deleted", "check access"):
+        with self._plain_errors(name, "could not be deleted", "check access"):
             filesystem, path = self._at(name)
             if filesystem.exists(path):
                 filesystem.rm(path, recursive=True)
@@ -164,7 +164,7 @@ class Store:
         return filesystem, str(path)
 
     @contextmanager
-    def _told_plainly(self, name: str, found: str, cure: str) -> Iterator[None]:
+    def _plain_errors(self, name: str, found: str, cure: str) -> Iterator[None]:
         try:
             yield
         except errors_of(self.root) as error:

@@ -96,7 +96,7 @@ def test_the_same_parameters_give_the_same_set_and_make_it_once(
     assert (sets[0] / name(0, 0)).stat().st_mtime_ns != made_at
 
 
-def test_what_is_wrong_with_c_is_told(make: Any, tmp_path: Path) -> None:
+def test_what_is_wrong_with_c_is_reported(make: Any, tmp_path: Path) -> None:
     folder = make(tmp_path, "C", tiles=(4, 4), tile_px=256, jitter_px=4)
     wrong = json.loads((folder / "truth.json").read_text())["wrong"]
     assert not (folder / wrong["missing"]).exists()

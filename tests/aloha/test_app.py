@@ -1,4 +1,4 @@
-"""Aloha by its HTTP interface; its TEM DB is down unless said otherwise."""
+"""Aloha by its HTTP interface; its TEM DB is down unless a test starts it."""
 
 import errno
 import http.client
@@ -230,7 +230,7 @@ def test_a_sender_that_leaves_amid_a_tile_leaves_nothing(
     assert not list((tmp_path / "aloha/scratch").iterdir())
 
 
-def test_a_full_disk_is_told_and_the_tile_is_taken_later(
+def test_a_full_disk_is_reported_and_the_tile_is_taken_later(
     aloha: Any,
     files: dict[str, bytes],
     announced: Announced,

@@ -101,7 +101,7 @@ def test_the_same_records_give_the_same_bytes(store: Store) -> None:
         assert Path(url.removeprefix("file://")).read_bytes() == content
 
 
-def test_a_damaged_file_is_told_and_harms_no_other(store: Store) -> None:
+def test_a_damaged_file_is_reported_and_harms_no_other(store: Store) -> None:
     put(store, record(store, "flyem", "a"))
     store.write_bytes(layout.record("ebi", "half"), b'{"id": "847')
     store.write_bytes(layout.record("ebi", "empty"), b"")

@@ -147,7 +147,7 @@ def test_no_key_and_no_value_is_lost(record: dict[str, Any]) -> None:
     assert errors == [], "what is wrong stands aside"
 
 
-def test_what_nobody_knows_stays_missing_and_is_told() -> None:
+def test_what_nobody_knows_stays_missing_and_is_reported() -> None:
     done = migrate({"metadata": {"core": {}}})
     assert "source: is missing, and nothing else states it" in done.remarks
     errors = check_record(done.content)

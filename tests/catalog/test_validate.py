@@ -86,7 +86,9 @@ CORE, TECHNICAL = "metadata.core", "metadata.technical"
         ("aliases", None, "aliases: None is not of type 'array'"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_path(path: str, value: Any, error: str) -> None:
+def test_what_is_wrong_is_reported_with_its_path(
+    path: str, value: Any, error: str
+) -> None:
     errors = check_record(changed((path, value)))
     assert [each for each in errors if error in each], errors
     if value is not ...:
@@ -98,7 +100,7 @@ def test_a_good_record_has_no_findings() -> None:
     assert (found.errors, found.warnings) == ((), ())
 
 
-def test_all_errors_are_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     wrong = changed(
         ("id", "no"),
         ("created_at", "no"),

@@ -151,7 +151,7 @@ def test_the_schema_that_is_printed_accepts_what_lies_in_the_store(
 
 
 @pytest.mark.usefixtures("store")
-def test_duplicates_and_exports_are_told(tmp_path: Path) -> None:
+def test_duplicates_and_exports_are_reported(tmp_path: Path) -> None:
     assert json.loads(run("duplicates", "--json").stdout) == []
     result = run("export", tmp_path / "crate", "--query", "source=ebi")
     assert "wrote ro-crate of 1 datasets" in result.stdout

@@ -79,7 +79,7 @@ def test_the_sentence_is_json_where_json_was_asked_for(colours: str) -> None:
     assert (found["kind"], found["uri"]) == ("FormatError", colours)
 
 
-def test_of_several_files_each_is_told_and_one_failure_is_status_1(
+def test_of_several_files_each_is_reported_and_one_failure_is_status_1(
     section: str, colours: str
 ) -> None:
     result = CliRunner().invoke(cli, ["inspect", "--json", section, colours, section])
@@ -88,7 +88,7 @@ def test_of_several_files_each_is_told_and_one_failure_is_status_1(
     assert ["error" in each for each in found] == [False, True, False]
 
 
-def test_without_a_length_the_person_is_told_so(
+def test_without_a_length_the_person_is_reported_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "[odd] name.tif"

@@ -14,7 +14,7 @@ from em_platform.cli import cli, main
 
 
 @pytest.mark.system
-def test_it_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
+def test_it_serves_until_it_is_reported_to_end(tmp_path: Path) -> None:
     written = tmp_path / "world.env"
     command = [sys.executable, "-m", "em_platform", "standins", "--sources", "ebi"]
     command += ["--size", "small", "--folder", str(tmp_path / "world")]
@@ -47,7 +47,7 @@ def test_it_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
         (["--sources", "moon"], "no source 'moon'"),
     ],
 )
-def test_what_it_does_not_know_is_told_in_one_sentence(
+def test_what_it_does_not_know_is_reported_in_one_sentence(
     home: Path,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],

@@ -146,7 +146,7 @@ def view(*arguments, cwd):
     )
 
 
-def test_what_is_no_image_is_told_in_one_sentence(tmp_path):
+def test_what_is_no_image_is_reported_in_one_sentence(tmp_path):
     result = view("nothing.zarr", "--no-browser", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith(
@@ -155,7 +155,7 @@ def test_what_is_no_image_is_told_in_one_sentence(tmp_path):
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_port_in_use_is_told_in_one_sentence(tmp_path):
+def test_a_port_in_use_is_reported_in_one_sentence(tmp_path):
     write(tmp_path / "a.zarr", np.full((64, 64), 9, np.uint8))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

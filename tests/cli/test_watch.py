@@ -37,7 +37,7 @@ def test_each_montage_is_queued_behind_those_that_wait() -> None:
     fitting("roi.create", first)
 
 
-def test_news_are_told_once_and_tiles_are_not_news() -> None:
+def test_news_are_reported_once_and_tiles_are_not_news() -> None:
     printed: dict[str, str] = {}
     assert list(watch.news([run("started")], printed)) == ["m-0001-x: started"]
     assert list(watch.news([run("in_progress")], printed)) == []

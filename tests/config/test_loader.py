@@ -202,7 +202,7 @@ def test_each_mistake_is_one_sentence_that_names_its_layer(
     assert "\n" not in str(caught.value)
 
 
-def test_all_wrong_values_are_told_at_once() -> None:
+def test_all_wrong_values_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load("dask: {workers: a}", environment={"EM_BROKER__PORT": "b"})
     assert "YAML config.yaml: dask.workers = 'a'" in str(caught.value)

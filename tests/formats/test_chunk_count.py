@@ -186,17 +186,10 @@ def test_the_digest_tells_of_every_change(served_folder: ServedFolder) -> None:
     assert counted(0).digest != before[0].digest
 
 
-def test_who_listens_hears_every_size(tmp_path: Path) -> None:
-    write_v2(tmp_path / "volume", noise())
-    heard: list[int] = []
-    count = count_chunks(str(tmp_path / "volume"), told=heard.append)
-    assert (len(heard), sum(heard)) == (27, count.size_bytes)
-
-
 @pytest.mark.parametrize(
     ("status", "error"), [(503, SourceUnavailable), (403, SourceRefused)]
 )
-def test_a_bucket_that_is_not_listed_is_told(
+def test_a_bucket_that_is_not_listed_is_reported(
     status: int, error: Any, served_folder: ServedFolder
 ) -> None:
     write_v2(served_folder.folder / "volume", noise())

@@ -1,4 +1,4 @@
-"""What goes wrong at the other side is told soon, in one sentence."""
+"""What goes wrong at the other side is reported soon, in one sentence."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def addresses(served: ServedFolder) -> tuple[str, str]:
         ({"kind": "wrong_length"}, SourceUnavailable, "is not served"),
     ],
 )
-def test_a_chunk_that_does_not_come_is_told(
+def test_a_chunk_that_does_not_come_is_reported(
     fault: dict[str, Any], error: Any, sentence: str, served_folder: ServedFolder
 ) -> None:
     write, chunk = WRITERS["zarr"]
@@ -78,10 +78,10 @@ def test_a_chunk_that_does_not_come_is_told(
     for url in addresses(served_folder):
         volume = open_chunked(url, options=options)
         started = time.monotonic()
-        with pytest.raises(error, match=sentence) as told:
+        with pytest.raises(error, match=sentence) as raised:
             pixels(volume)
         assert time.monotonic() - started < 5
-        assert_one_sentence(told.value, url)
+        assert_one_sentence(raised.value, url)
 
 
 @pytest.mark.parametrize(("kind", "place"), [("zarr", 0), ("n5", 1)])
@@ -96,28 +96,30 @@ def test_a_chunk_that_comes_at_the_third_try_is_read(
     assert np.array_equal(pixels(volume), noise())
 
 
-def test_a_chunk_that_cannot_be_decoded_is_told(served_folder: ServedFolder) -> None:
+def test_a_chunk_that_cannot_be_decoded_is_reported(
+    served_folder: ServedFolder,
+) -> None:
     write, chunk = WRITERS["zarr"]
     write(served_folder.folder / "volume", noise())
     served_folder.faults.add(Fault("corrupt", path=f"*/volume/{chunk}"))
     for url in addresses(served_folder):
         volume = open_chunked(url, options=served_folder.options)
-        with pytest.raises(FormatError, match="cannot be decoded") as told:
+        with pytest.raises(FormatError, match="cannot be decoded") as raised:
             pixels(volume)
-        assert_one_sentence(told.value, url)
+        assert_one_sentence(raised.value, url)
 
 
 @pytest.mark.parametrize("content", [b"", b"not compressed"])
-def test_a_broken_chunk_on_disk_is_told(content: bytes, tmp_path: Path) -> None:
+def test_a_broken_chunk_on_disk_is_reported(content: bytes, tmp_path: Path) -> None:
     write_v2(tmp_path / "volume", noise())
     (tmp_path / "volume/0.0.0").write_bytes(content)
-    with pytest.raises(FormatError, match="cannot be decoded") as told:
+    with pytest.raises(FormatError, match="cannot be decoded") as raised:
         pixels(open_chunked(str(tmp_path / "volume")))
-    assert_one_sentence(told.value, str(tmp_path))
+    assert_one_sentence(raised.value, str(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["zarr", "n5"])
-def test_a_codec_that_nobody_here_knows_is_told(kind: str, tmp_path: Path) -> None:
+def test_a_codec_that_nobody_here_knows_is_reported(kind: str, tmp_path: Path) -> None:
     if kind == "zarr":
         write_v2(tmp_path, noise(), compressors=LZ4())
     else:
@@ -126,9 +128,9 @@ def test_a_codec_that_nobody_here_knows_is_told(kind: str, tmp_path: Path) -> No
         (tmp_path / "attributes.json").write_text(json.dumps(array | lz4))
     volume = open_chunked(str(tmp_path))
     assert volume.info.tags["compression"] == "lz4"
-    with pytest.raises(FormatError, match=r"cannot be opened .*lz4.*codecs") as told:
+    with pytest.raises(FormatError, match=r"cannot be opened .*lz4.*codecs") as raised:
         pixels(volume)
-    assert_one_sentence(told.value, str(tmp_path))
+    assert_one_sentence(raised.value, str(tmp_path))
 
 
 def test_a_volume_is_read_over_tls(tmp_path: Path) -> None:
@@ -159,16 +161,16 @@ def test_a_volume_is_read_over_tls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "error"), [(503, SourceUnavailable), (403, SourceRefused)]
 )
-def test_metadata_that_do_not_come_are_told(
+def test_metadata_that_do_not_come_are_reported(
     status: int, error: Any, served_folder: ServedFolder
 ) -> None:
     write_n5(served_folder.folder / "volume", noise())
     served_folder.faults.add(Fault("status", status=status))
     options = {**served_folder.options, "retries": 1}
     for url in addresses(served_folder):
-        with pytest.raises(error) as told:
+        with pytest.raises(error) as raised:
             open_chunked(url, options=options)
-        assert_one_sentence(told.value, url)
+        assert_one_sentence(raised.value, url)
 
 
 def test_a_bucket_that_forbids_what_it_lacks_is_read(
@@ -184,7 +186,7 @@ def test_a_bucket_that_forbids_what_it_lacks_is_read(
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/volume", "s3://em-bucket/volume"])
-def test_a_dead_server_is_told_within_seconds(url: str) -> None:
+def test_a_dead_server_is_reported_within_seconds(url: str) -> None:
     started = time.monotonic()
     with pytest.raises(SourceUnavailable, match=r"is not served \(All"):
         open_chunked(url, options={"endpoint_url": "http://127.0.0.1:9", "retries": 2})

@@ -119,7 +119,7 @@ def test_other_units_give_no_voxel_size(tmp_path: Path, unit: str) -> None:
     assert info.tags["axis_units"] == (unit or "none",) * 2
 
 
-def test_an_axis_of_angles_has_no_length_but_is_told(tmp_path: Path) -> None:
+def test_an_axis_of_angles_has_no_length_but_is_reported(tmp_path: Path) -> None:
     image = image_of(stack(), units=("nm", "nm", "deg"))
     info = open_volume(tree(tmp_path / "a.dm3", [image])).info
     assert info.voxel_size_nm == (0.0, 2.0, 2.0)
@@ -216,7 +216,9 @@ def test_a_volume_goes_to_another_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [3, 4])
-def test_a_file_cut_anywhere_is_told_to_be_cut(tmp_path: Path, version: int) -> None:
+def test_a_file_cut_anywhere_is_reported_to_be_cut(
+    tmp_path: Path, version: int
+) -> None:
     content = Path(written(tmp_path / "a.dm3", stack(), version=version)).read_bytes()
     cut = tmp_path / "cut.dm3"
     # The last eight bytes are padding, of which the header's size leaves out some.

@@ -48,12 +48,12 @@ def test_a_subblock_without_labels_is_background() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 15, 100, 1000, 22511])
-def test_a_cut_block_is_told(real_block: bytes, length: int) -> None:
+def test_a_cut_block_is_reported(real_block: bytes, length: int) -> None:
     with pytest.raises(FormatError, match=r"^dvid: a label block ends \d+ bytes too"):
         decode_label_block(real_block[:length], who="dvid")
 
 
-def test_bytes_that_are_no_block_are_told(real_block: bytes) -> None:
+def test_bytes_that_are_no_block_are_reported(real_block: bytes) -> None:
     with pytest.raises(FormatError, match="are no DVID label block"):
         decode_label_block(b"\xff" * 100, who="dvid")
     bad_place = bytearray(real_block)

@@ -27,7 +27,7 @@ def test_an_object_comes_whole_and_to_pages_of_any_origin(address):
 
 
 @pytest.mark.parametrize(
-    ("asked", "got", "said"),
+    ("asked", "got", "content_range"),
     [
         ("bytes=0-9", CONTENT[:10], "bytes 0-9/1024"),
         ("bytes=1000-", CONTENT[1000:], "bytes 1000-1023/1024"),
@@ -35,10 +35,10 @@ def test_an_object_comes_whole_and_to_pages_of_any_origin(address):
         ("bytes=1020-2000", CONTENT[1020:], "bytes 1020-1023/1024"),
     ],
 )
-def test_a_byte_range_is_served_alone(address, asked, got, said):
+def test_a_byte_range_is_served_alone(address, asked, got, content_range):
     answer = requests.get(f"{address}/0/c", headers={"Range": asked}, timeout=5)
     assert (answer.status_code, answer.content) == (206, got)
-    assert answer.headers["Content-Range"] == said
+    assert answer.headers["Content-Range"] == content_range
 
 
 def test_a_range_beyond_the_end_is_refused(address):

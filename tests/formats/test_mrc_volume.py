@@ -141,7 +141,7 @@ def test_modes_without_grey_levels_are_refused(
         open_volume(mrc(tmp_path / "a.mrc", voxels(), word4=mode))
 
 
-def test_a_file_cut_anywhere_is_told_to_be_cut(tmp_path: Path) -> None:
+def test_a_file_cut_anywhere_is_reported_to_be_cut(tmp_path: Path) -> None:
     content = Path(mrc(tmp_path / "a.mrc", voxels(shape=(4, 50, 60)))).read_bytes()
     for length in np.linspace(212, len(content) - 1, 100).astype(int):
         (tmp_path / "cut.mrc").write_bytes(content[:length])

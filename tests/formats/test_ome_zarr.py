@@ -238,7 +238,9 @@ def test_a_writer_killed_at_any_moment_leaves_nothing_at_the_target(tmp_path, sh
 
 
 @pytest.mark.system
-def test_a_full_disk_is_told_in_one_sentence_and_leaves_nothing_at_the_target(tmp_path):
+def test_a_full_disk_is_reported_in_one_sentence_and_leaves_nothing_at_the_target(
+    tmp_path,
+):
     # The size limit of a process's files stops writes as a full disk does.
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))"
     done = subprocess.run(
@@ -253,14 +255,14 @@ def test_a_full_disk_is_told_in_one_sentence_and_leaves_nothing_at_the_target(tm
     assert not (tmp_path / "b.zarr").exists()
 
 
-def test_a_target_in_a_place_without_access_is_told_in_one_sentence(tmp_path):
+def test_a_target_in_a_place_without_access_is_reported_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match="could not be written"):
         write(tmp_path / "file" / "a.zarr")
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
-def test_what_is_no_image_is_told_in_one_sentence(tmp_path, make):
+def test_what_is_no_image_is_reported_in_one_sentence(tmp_path, make):
     make(tmp_path / "a.zarr")
     with pytest.raises(FormatError, match=r"is not an OME-Zarr 0\.5 image"):
         level_count(str(tmp_path / "a.zarr"))

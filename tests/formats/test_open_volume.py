@@ -1,4 +1,4 @@
-"""Files, folders, chunked arrays and URLs as volumes, told apart by their content."""
+"""Files, folders, chunked arrays and URLs as volumes, known by their content."""
 
 import threading
 from collections.abc import Iterator
@@ -90,7 +90,7 @@ def test_a_jpeg_is_one_plane(tmp_path: Path) -> None:
     assert np.array_equal(volume.read(WHOLE)[0], image)
 
 
-def test_colours_of_a_png_are_told_and_refused(tmp_path: Path) -> None:
+def test_colours_of_a_png_are_reported_and_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.png", stack("uint8", (40, 50, 3)))
     with pytest.raises(FormatError, match="found 3 samples a pixel, 40 x 50 pixels"):
         open_volume(str(tmp_path / "a.png"))
@@ -134,7 +134,7 @@ def test_other_files_are_refused_in_one_sentence(
     assert why in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+def test_what_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="found no such file"):
         open_volume(str(tmp_path / "a.dm3"))
     with pytest.raises(FormatError, match="found the protocol gopher"):
@@ -152,7 +152,7 @@ def test_a_folder_is_a_stack_in_the_order_of_its_numbers(tmp_path: Path) -> None
     assert np.array_equal(volume.read(WHOLE), image)
 
 
-def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="found a folder without images"):
         open_volume(str(tmp_path))
 
@@ -226,12 +226,12 @@ def test_arrays_behind_a_url_are_read(tmp_path: Path, web: str) -> None:
     assert np.array_equal(open_volume(f"{web}/a.zarr").read(PART), image[PART])
 
 
-def test_what_a_server_has_not_is_told(web: str) -> None:
+def test_what_a_server_has_not_is_reported(web: str) -> None:
     with pytest.raises(PlatformError, match="found no such object"):
         open_volume(f"{web}/a.tif")
 
 
-def test_a_server_that_is_not_there_is_told() -> None:
+def test_a_server_that_is_not_there_is_reported() -> None:
     with pytest.raises(PlatformError, match=r"127\.0\.0\.1:9"):
         open_volume("http://127.0.0.1:9/a.tif")
 

@@ -22,7 +22,7 @@ def image() -> np.ndarray:
 
 
 def test_openfibsems_description_gives_pixel_and_settings(tmp_path: Path) -> None:
-    said = {
+    metadata_tags = {
         "image": {"beam_type": "ELECTRON", "dwell_time": 1e-6},
         "pixel_size": {"x": 1.5e-9, "y": 2e-9},
         "microscope_state": {
@@ -31,7 +31,10 @@ def test_openfibsems_description_gives_pixel_and_settings(tmp_path: Path) -> Non
         },
     }
     tifffile.imwrite(
-        tmp_path / "a.tif", image(), description=json.dumps(said), metadata=None
+        tmp_path / "a.tif",
+        image(),
+        description=json.dumps(metadata_tags),
+        metadata=None,
     )
     info = open_volume(str(tmp_path / "a.tif")).info
     assert info.format == "TIFF (OpenFIBSEM)"

@@ -45,11 +45,11 @@ def test_a_region_opens_only_the_files_of_its_planes(
     opened: list[str] = []
     read = PlainVolume.read
 
-    def told(self: PlainVolume, region: Any) -> Any:
+    def counted_read(self: PlainVolume, region: Any) -> Any:
         opened.append(Path(self.source.uri).stem)
         return read(self, region)
 
-    monkeypatch.setattr(PlainVolume, "read", told)
+    monkeypatch.setattr(PlainVolume, "read", counted_read)
     volume.read((slice(1, 3), slice(0, 5), slice(0, 5)))
     assert opened == ["slice_0001", "slice_0002"]
 
@@ -80,7 +80,7 @@ def test_a_file_of_many_planes_is_named(tmp_path: Path) -> None:
         open_stack(paths)
 
 
-def test_a_file_of_another_magnification_is_told(tmp_path: Path) -> None:
+def test_a_file_of_another_magnification_is_reported(tmp_path: Path) -> None:
     image = stack()
     paths = planes(tmp_path, image)
     assert "files_of_other_pixel_size" not in open_stack(paths).info.tags

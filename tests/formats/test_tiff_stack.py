@@ -196,7 +196,7 @@ def test_a_resolution_is_a_size_only_where_it_says_one(
         ((5, 40, 50, 3), "rgb", "found 3 samples a pixel"),
     ],
 )
-def test_colours_are_told_and_refused(
+def test_colours_are_reported_and_refused(
     tmp_path: Path, shape: Any, photometric: Any, why: str
 ) -> None:
     tifffile.imwrite(tmp_path / "a.tif", stack(shape=shape), photometric=photometric)
@@ -226,7 +226,7 @@ def test_a_page_of_another_size_between_others_is_named(tmp_path: Path) -> None:
         open_volume(str(tmp_path / "a.tif"))
 
 
-def test_a_preview_behind_the_pages_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_preview_behind_the_pages_is_left_out_and_reported(tmp_path: Path) -> None:
     image = stack()
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         for plane in image:
@@ -234,8 +234,8 @@ def test_a_preview_behind_the_pages_is_left_out_and_told(tmp_path: Path) -> None
         writer.write(stack(shape=(15, 12)), metadata=None, subfiletype=1)
     volume = open_volume(str(tmp_path / "a.tif"))
     assert np.array_equal(volume.read(WHOLE), image)
-    (told,) = volume.info.tags["pages_left_out"]  # type: ignore[misc]
-    assert str(told).startswith("page 7 of 15 x 12")
+    (reported,) = volume.info.tags["pages_left_out"]  # type: ignore[misc]
+    assert str(reported).startswith("page 7 of 15 x 12")
 
 
 def test_single_bits_become_bytes(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_coded_volume_goes_to_other_processes_and_threads(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("how", [{}, {"compression": "zlib", "rowsperstrip": 16}])
-def test_a_file_cut_anywhere_is_told_to_be_cut(
+def test_a_file_cut_anywhere_is_reported_to_be_cut(
     tmp_path: Path, how: dict[str, Any]
 ) -> None:
     tifffile.imwrite(tmp_path / "a.tif", stack(), metadata=None, **how)
@@ -278,7 +278,7 @@ def test_a_file_cut_anywhere_is_told_to_be_cut(
 
 
 @pytest.mark.parametrize("spaced", [True, False])
-def test_a_stack_of_plain_pages_cut_anywhere_is_told_to_be_cut(
+def test_a_stack_of_plain_pages_cut_anywhere_is_reported_to_be_cut(
     tmp_path: Path, spaced: bool
 ) -> None:
     path = plain_pages(tmp_path / "a.tif", stack(shape=(40, 20, 30)), bigtiff=spaced)

@@ -101,12 +101,12 @@ def test_the_preview_of_a_volume_is_its_middle_section(tmp_path):
     assert np.array_equal(preview(str(tmp_path / "a.zarr"), 64), voxels[4])
 
 
-def test_what_is_no_volume_is_told_in_one_sentence(tmp_path):
+def test_what_is_no_volume_is_reported_in_one_sentence(tmp_path):
     with pytest.raises(FormatError, match="is not an OME-Zarr"):
         mid_sections(str(tmp_path / "nothing.zarr"))
 
 
-def test_a_damaged_volume_is_told_in_one_sentence(tmp_path):
+def test_a_damaged_volume_is_reported_in_one_sentence(tmp_path):
     voxels = np.random.default_rng(1).integers(0, 255, (20, 20, 20), dtype=np.uint8)
     picture(tmp_path, voxels)
     for shard in (tmp_path / "a.zarr").rglob("c/*/*/*"):

@@ -48,11 +48,11 @@ def test_an_interrupted_call_is_gone_on_with_where_it_stopped(tmp_path, error):
         write(tmp_path / "b.zarr", broken)
     assert raised.value is error
     assert not (tmp_path / "b.zarr").exists()
-    again, told = ArrayVolume(VOXELS, **size), []
-    second = write(tmp_path / "b.zarr", again, progress=told.append)
+    again, reported = ArrayVolume(VOXELS, **size), []
+    second = write(tmp_path / "b.zarr", again, progress=reported.append)
     assert digest(tmp_path / "a.zarr") == digest(tmp_path / "b.zarr")
     assert first.statistics == second.statistics
-    assert sum(told) == VOXELS.nbytes
+    assert sum(reported) == VOXELS.nbytes
     # A unit is at most 8 shards: all before the last one are not read again.
     twice = [region for region in again.regions if region in broken.regions]
     assert len(twice) <= 8

@@ -152,13 +152,13 @@ def test_as_many_levels_as_are_asked_for(tmp_path):
     assert len(written.levels) == 2
 
 
-def test_what_was_written_is_told(tmp_path):
+def test_what_was_written_is_reported(tmp_path):
     voxels = VOXELS.copy()
     voxels[7] = 3
-    told = []
-    written = write(tmp_path / "a.zarr", voxels, progress=told.append)
-    assert sum(told) == voxels.nbytes
-    assert len(told) > 3
+    reported = []
+    written = write(tmp_path / "a.zarr", voxels, progress=reported.append)
+    assert sum(reported) == voxels.nbytes
+    assert len(reported) > 3
     assert (written.chunk_shape, written.shard_shape) == ((8,) * 3, (16,) * 3)
     assert written.size_bytes == sum(
         path.stat().st_size
@@ -202,7 +202,7 @@ def test_a_mean_with_what_is_not_a_number_is_none(tmp_path):
     assert found[2:].min() == np.finfo(np.float32).max
 
 
-def test_a_volume_that_breaks_its_promise_is_told_in_one_sentence(tmp_path):
+def test_a_volume_that_breaks_its_promise_is_reported_in_one_sentence(tmp_path):
     volume = ArrayVolume(VOXELS)
     volume.voxels = VOXELS[:30]
     with pytest.raises(FormatError, match="memory gave uint8 voxels of shape"):

@@ -77,6 +77,6 @@ def test_other_datasets_are_read_too(
         {"title": "x", "DOI": [{"title": "EM"}]},
     ],
 )
-def test_what_is_no_manifest_is_told(content: Any) -> None:
+def test_what_is_no_manifest_is_reported(content: Any) -> None:
     with pytest.raises(FormatError, match=r"http://x is no manifest .*metadata_url"):
         facts_of(content, url="http://x")

@@ -95,7 +95,7 @@ def crop_of(
     return volume.read((slice(None), slice(None), slice(None)))
 
 
-def test_bounds_sizes_and_blocks_are_told_as_z_y_x(served: Served) -> None:
+def test_bounds_sizes_and_blocks_are_reported_as_z_y_x(served: Served) -> None:
     instance = served.dvid("grayscale").instance()
     assert instance.low == ORIGIN
     assert instance.high == (150, 254, 250)
@@ -326,12 +326,14 @@ def test_an_instance_that_is_not_there_is_refused(served: Served) -> None:
     "info",
     [{}, [], {"Base": {}}, {"Base": {}, "Extended": {"Values": [{}, {}, {}, {}]}}],
 )
-def test_other_answers_are_told(info: Any) -> None:
+def test_other_answers_are_reported(info: Any) -> None:
     with pytest.raises(FormatError, match="tells of no volume of voxels"):
         parse_info(info, who="flyem", url="/info")
 
 
-def test_a_version_is_told_in_full_and_whether_it_may_change(served: Served) -> None:
+def test_a_version_is_reported_in_full_and_whether_it_may_change(
+    served: Served,
+) -> None:
     version = served.dvid("grayscale").version()
     assert version.uuid == standin.HEMIBRAIN_UUID
     assert version.alias == "hemibrain"

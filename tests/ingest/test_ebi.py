@@ -105,22 +105,22 @@ def test_a_mirror_serves_while_the_archive_is_down(
     assert source.describe("99001").files[0].url.startswith(mirror)
 
 
-def test_an_entry_that_there_is_not_is_told(world: World) -> None:
+def test_an_entry_that_there_is_not_is_reported(world: World) -> None:
     with pytest.raises(SourceRefused, match=r"ebi: http.*/entry/12345/ answered 404"):
         ebi(world).describe("12345")
 
 
-def test_an_image_set_that_there_is_not_is_told(world: World) -> None:
+def test_an_image_set_that_there_is_not_is_reported(world: World) -> None:
     with pytest.raises(FormatError, match="EMPIAR-99002 has 2 image sets, not 3"):
         ebi(world).describe("99002.3")
 
 
-def test_what_names_no_entry_is_told(world: World) -> None:
+def test_what_names_no_entry_is_reported(world: World) -> None:
     with pytest.raises(SourceRefused, match="'retina' is no entry of EMPIAR"):
         ebi(world, items="retina").list()
 
 
-def test_a_service_that_is_down_is_told(world: World) -> None:
+def test_a_service_that_is_down_is_reported(world: World) -> None:
     world.faults.add(Fault("status", site="ebi"))
     with pytest.raises(SourceUnavailable, match=r"/entry/11759/ answered 503"):
         ebi(world).describe("11759")

@@ -98,7 +98,7 @@ def test_the_summary_agrees_with_what_the_recorded_answer_says(
 
 
 @pytest.mark.parametrize("answer", [{}, [], {"EMPIAR-1": {"title": "x"}}, "down"])
-def test_an_answer_without_the_entry_is_told(answer: Any) -> None:
+def test_an_answer_without_the_entry_is_reported(answer: Any) -> None:
     with pytest.raises(FormatError, match="expected the entry EMPIAR-11759"):
         entry_of_json(answer, "11759")
 
@@ -106,7 +106,7 @@ def test_an_answer_without_the_entry_is_told(answer: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "found"), [("<html>", "cannot be read"), ("<html/>", "'html' at its top")]
 )
-def test_a_header_that_is_none_is_told(text: str, found: str) -> None:
+def test_a_header_that_is_none_is_reported(text: str, found: str) -> None:
     with pytest.raises(FormatError, match=found):
         entry_of_xml(text)
 

@@ -76,12 +76,12 @@ def test_all_five_are_found_where_that_is_asked_for(world: World) -> None:
     assert all(epfl(world).describe(key).estimated_bytes for key in found)
 
 
-def test_a_volume_that_there_is_not_is_told(world: World) -> None:
+def test_a_volume_that_there_is_not_is_reported(world: World) -> None:
     with pytest.raises(SourceRefused, match="no volume 'brain', expected one of vol"):
         epfl(world).describe("brain")
 
 
-def test_a_server_that_is_down_is_told(world: World) -> None:
+def test_a_server_that_is_down_is_reported(world: World) -> None:
     world.faults.add(Fault("status", status=502))
     with pytest.raises(SourceUnavailable, match=r"volumedata.tif answered 502"):
         epfl(world).describe("volumedata")

@@ -32,7 +32,7 @@ def test_an_empty_file_is_a_file(
     assert item.files[0].sha256 == hashlib.sha256().hexdigest()
 
 
-def test_too_little_room_is_told_before_anything_comes(
+def test_too_little_room_is_reported_before_anything_comes(
     remote: Remote, fetch: Callable[..., RawItem], raw: Path
 ) -> None:
     with pytest.raises(StorageError, match=r"101.2 kB are needed and 1e\+06 GB are"):
@@ -84,7 +84,7 @@ def test_room_that_a_file_has_taken_already_is_not_needed_again(
 
 
 @pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
-def test_a_disk_that_fills_up_is_told_and_what_came_is_kept(
+def test_a_disk_that_fills_up_is_reported_and_what_came_is_kept(
     remote: Remote,
     fetch: Callable[..., RawItem],
     raw: Path,
@@ -135,7 +135,7 @@ def test_an_item_above_the_limit_is_refused(
         ("a.partial", "platform's own"),
     ],
 )
-def test_a_name_that_is_not_right_is_told(
+def test_a_name_that_is_not_right_is_reported(
     fetch: Callable[..., RawItem], raw: Path, name: str, wrong: str
 ) -> None:
     with pytest.raises(FormatError, match=wrong):
@@ -143,7 +143,7 @@ def test_a_name_that_is_not_right_is_told(
     assert not raw.exists()
 
 
-def test_two_names_of_one_file_are_told(fetch: Callable[..., RawItem]) -> None:
+def test_two_names_of_one_file_are_reported(fetch: Callable[..., RawItem]) -> None:
     url = "http://localhost/a"
     files = [RemoteFile(name=name, url=url) for name in ("é.tif", "E\u0301.tif")]
     with pytest.raises(FormatError, match="is the same file as"):
@@ -235,7 +235,7 @@ def test_a_second_fetch_of_the_same_item_waits_for_the_first(
     assert "another process fetches it; this one waits" in caplog.text
 
 
-def test_a_folder_that_may_not_be_written_is_told(
+def test_a_folder_that_may_not_be_written_is_reported(
     remote: Remote, fetch: Callable[..., RawItem], raw: Path
 ) -> None:
     raw.parent.mkdir()

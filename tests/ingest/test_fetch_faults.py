@@ -46,7 +46,7 @@ def test_a_cut_part_goes_on_where_it_was(
     assert item.fetched_bytes == len(content)
 
 
-def test_a_connection_that_is_always_cut_is_told(
+def test_a_connection_that_is_always_cut_is_reported(
     remote: Remote, fetch: Callable[..., RawItem]
 ) -> None:
     remote.faults.add(Fault("cut", after_bytes=0))
@@ -94,7 +94,7 @@ def test_a_file_of_unknown_length_comes_in_one_stream(
     assert item.size_bytes == len(CONTENT)
 
 
-def test_a_promise_of_more_than_there_is_is_told(
+def test_a_promise_of_more_than_there_is_is_reported(
     remote: Remote, fetch: Callable[..., RawItem], raw: Path
 ) -> None:
     remote.faults.add(Fault("wrong_length"))
@@ -106,7 +106,7 @@ def test_a_promise_of_more_than_there_is_is_told(
     assert (raw / "a.dm3").read_bytes() == CONTENT
 
 
-def test_another_length_than_the_entry_says_is_told(
+def test_another_length_than_the_entry_says_is_reported(
     remote: Remote, fetch: Callable[..., RawItem]
 ) -> None:
     stated = f"has {len(CONTENT)} bytes, its entry says 5; take the entry again"
@@ -148,7 +148,7 @@ def test_a_file_that_becomes_shorter_is_fetched_anew(
     assert (raw / "a.dm3").read_bytes() == CONTENT[:35_000]
 
 
-def test_a_file_that_changes_all_the_time_is_told(
+def test_a_file_that_changes_all_the_time_is_reported(
     remote: Remote, fetch: Callable[..., RawItem], raw: Path
 ) -> None:
     asked = 0

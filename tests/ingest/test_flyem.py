@@ -189,7 +189,7 @@ def test_the_middle_begins_at_a_block_within_the_volume() -> None:
     assert narrow == ((0, 70, 0), (64, 30, 64))
 
 
-def test_a_crop_outside_of_the_volume_is_told_with_the_real_bounds(
+def test_a_crop_outside_of_the_volume_is_reported_with_the_real_bounds(
     world: World,
 ) -> None:
     # As x, y, z it would lie within.
@@ -205,7 +205,7 @@ def test_a_crop_outside_of_the_volume_is_told_with_the_real_bounds(
 @pytest.mark.parametrize(
     "key", ["1_2_3", "a_b_c_d_e_f", "0_0_0_1_1_0", "1_2_3_4_5_6_7"]
 )
-def test_a_key_that_is_no_crop_is_told(world: World, key: str) -> None:
+def test_a_key_that_is_no_crop_is_reported(world: World, key: str) -> None:
     with pytest.raises(ConfigError, match="is no crop, expected its corner and its"):
         source_of(world).describe(key)
 
@@ -286,7 +286,7 @@ def test_a_version_that_may_still_change_names_its_last_change(world: World) -> 
 
 
 @pytest.mark.parametrize("status", [503, 404])
-def test_a_dvid_that_does_not_serve_is_told(world: World, status: int) -> None:
+def test_a_dvid_that_does_not_serve_is_reported(world: World, status: int) -> None:
     world.faults.add(Fault("status", site="dvid", status=status))
     expected: Any = SourceUnavailable if status == 503 else SourceRefused
     with pytest.raises(expected, match=f"grayscale/info answered {status}"):

@@ -122,7 +122,7 @@ def test_while_the_bucket_is_down_the_original_is_taken(
     assert "the next address is asked" in caplog.text
 
 
-def test_without_a_told_path_the_folder_of_the_study_is_looked_through(
+def test_without_a_reported_path_the_folder_of_the_study_is_looked_through(
     world: World,
 ) -> None:
     world.faults.add(Fault("missing", path="/webgateway/original_file_paths/*"))
@@ -132,7 +132,7 @@ def test_without_a_told_path_the_folder_of_the_study_is_looked_through(
         assert entry.files[0].size_bytes
 
 
-def test_without_annotations_and_projects_the_studys_own_facts_are_told(
+def test_without_annotations_and_projects_the_studys_own_facts_are_reported(
     world: World,
 ) -> None:
     world.faults.add(
@@ -145,7 +145,7 @@ def test_without_annotations_and_projects_the_studys_own_facts_are_told(
     assert entry.sample == ""
 
 
-def test_an_original_that_is_not_there_is_told(world: World) -> None:
+def test_an_original_that_is_not_there_is_reported(world: World) -> None:
     world.faults.add(Fault("missing", path=f"*{NAME}"))
     with pytest.raises(SourceRefused, match=f"no original named '{NAME}' was found"):
         idr(world).describe("9846137")
@@ -158,14 +158,14 @@ def test_an_original_that_is_not_there_is_told(world: World) -> None:
         ("hippocampus", "is no image, expected its number"),
     ],
 )
-def test_an_image_that_there_is_not_is_told(
+def test_an_image_that_there_is_not_is_reported(
     world: World, key: str, message: str
 ) -> None:
     with pytest.raises(SourceRefused, match=message):
         idr(world).describe(key)
 
 
-def test_a_server_that_is_down_is_told(world: World) -> None:
+def test_a_server_that_is_down_is_reported(world: World) -> None:
     world.faults.add(Fault("status", site="idr"))
     with pytest.raises(SourceUnavailable, match="answered 503"):
         idr(world).describe("9846137")
@@ -199,7 +199,7 @@ def test_a_server_may_answer_with_a_list_of_one() -> None:
             source.describe("5")
 
 
-def test_a_voxel_of_which_name_and_server_differ_is_told(
+def test_a_voxel_of_which_name_and_server_differ_is_reported(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     from em_platform.ingest.sources.idr import _voxel_nm

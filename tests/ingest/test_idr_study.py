@@ -57,14 +57,14 @@ def test_lengths_have_units(sizes: Any, expected: Any) -> None:
     assert image_of(stated(**sizes), "1").voxel_nm == expected
 
 
-def test_the_day_of_acquisition_is_told_where_it_is_known() -> None:
+def test_the_day_of_acquisition_is_reported_where_it_is_known() -> None:
     image = image_of(stated(AcquisitionDate=1235730332000), "1")
     assert image.acquired == datetime.date(2009, 2, 27)
     assert image_of(stated(), "1").acquired is None
 
 
 @pytest.mark.parametrize("answer", [None, {}, stated(Name=None), stated(SizeZ=None)])
-def test_an_answer_that_is_no_image_is_told(answer: Any) -> None:
+def test_an_answer_that_is_no_image_is_reported(answer: Any) -> None:
     with pytest.raises(FormatError, match="is no image with name, size and type"):
         image_of(answer, "1")
 
@@ -164,6 +164,6 @@ def test_the_recorded_tags_agree_with_name_and_type(shared_data: Path) -> None:
         (read_file_paths, "Dataset:name:a\t/somewhere/else.tif", "line 1 of a list"),
     ],
 )
-def test_what_is_not_of_a_study_is_told(read: Any, text: str, found: str) -> None:
+def test_what_is_not_of_a_study_is_reported(read: Any, text: str, found: str) -> None:
     with pytest.raises(FormatError, match=found):
         read(text)

@@ -97,7 +97,7 @@ def test_formats_that_cannot_be_read_are_named(archive: Archive) -> None:
         archive.source().describe("10311")
 
 
-def test_a_set_of_many_volumes_is_told_before_it_is_fetched(
+def test_a_set_of_many_volumes_is_reported_before_it_is_fetched(
     archive: Archive, tmp_path: Path
 ) -> None:
     for name in ("t1.mrc", "t2.mrc"):
@@ -113,7 +113,9 @@ def test_a_set_of_many_volumes_is_told_before_it_is_fetched(
         source.describe("10311.1.3")
 
 
-def test_files_of_two_images_each_are_told(archive: Archive, tmp_path: Path) -> None:
+def test_files_of_two_images_each_are_reported(
+    archive: Archive, tmp_path: Path
+) -> None:
     import tifffile
 
     for name in ("a.tif", "b.tif"):

@@ -83,7 +83,7 @@ def test_the_json_document_that_neuprint_shows_is_a_token_too(
     assert TOKEN not in str(caught.value)
 
 
-def test_a_wrong_token_is_told_in_one_sentence_and_not_tried_again(
+def test_a_wrong_token_is_reported_in_one_sentence_and_not_tried_again(
     settings: FlyemSettings, server: Server
 ) -> None:
     wrong = changed(settings, neuprint_token=SecretStr("old"))
@@ -106,7 +106,7 @@ def test_a_service_without_a_version_is_asked_all_the_same(
     assert found["uuid"]
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused_unless_told(
+def test_a_certificate_that_nobody_vouches_for_is_refused_unless_reported(
     settings: FlyemSettings,
 ) -> None:
     with pytest.raises(SourceRefused, match="has a certificate that is not trusted"):
@@ -114,7 +114,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_unless_told(
     assert ask_neuprint(changed(settings, neuprint_certificate="false"), TRANSFER)
 
 
-def test_a_dataset_or_an_address_that_cannot_be_is_told(
+def test_a_dataset_or_an_address_that_cannot_be_is_reported(
     settings: FlyemSettings, server: Server
 ) -> None:
     with pytest.raises(ConfigError, match="Dataset 'hemibrain:v9' does not exist"):
@@ -124,7 +124,9 @@ def test_a_dataset_or_an_address_that_cannot_be_is_told(
         ask_neuprint(changed(settings, neuprint_url=plain), TRANSFER)
 
 
-def test_what_is_not_neuprint_is_told(settings: FlyemSettings, server: Server) -> None:
+def test_what_is_not_neuprint_is_reported(
+    settings: FlyemSettings, server: Server
+) -> None:
     server.handler = lambda request: as_json({HEMIBRAIN: "?"})
     with pytest.raises(FormatError, match=r"words that are not neuPrint's"):
         ask_neuprint(settings, TRANSFER)

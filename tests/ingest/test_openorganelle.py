@@ -148,7 +148,7 @@ def test_an_array_that_is_not_there_is_refused(world: World) -> None:
         source_of(world).describe("jrc_mus-nacc-2")
 
 
-def test_a_bucket_that_is_down_is_told(world: World) -> None:
+def test_a_bucket_that_is_down_is_reported(world: World) -> None:
     world.faults.add(Fault("status", status=503))
     with pytest.raises(SourceUnavailable, match=r"s3://janelia-cosem-datasets/"):
         source_of(world).describe(f"{EM}.s2")
@@ -183,7 +183,7 @@ def test_an_array_goes_all_the_way_into_the_catalog(
     assert core.origin_nm == pytest.approx((19.24, 162, 242))
 
 
-def test_a_missing_chunk_is_written_as_its_fill_and_told(
+def test_a_missing_chunk_is_written_as_its_fill_and_reported(
     world: World, tmp_path: Path
 ) -> None:
     settings = settings_of(world)

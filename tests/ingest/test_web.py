@@ -79,7 +79,7 @@ def test_a_range_comes_as_it_is_asked_for() -> None:
         assert web().get(at.url, headers={"Range": "bytes=1-2"}) == b"bc"
 
 
-def test_what_is_not_json_is_told() -> None:
+def test_what_is_not_json_is_reported() -> None:
     with (
         serving(lambda _: Answer(body=b"<html>Down")) as at,
         pytest.raises(FormatError, match="answered '<html>Down', expected JSON"),
@@ -96,7 +96,7 @@ def test_a_status_that_passes_is_tried_again_later_and_later(status: int) -> Non
     assert clock.slept_s == [0.5, 1.0, 2.0]  # 1, 2, 4 s, shortened by chance to half
 
 
-def test_a_status_that_stays_is_told_after_all_tries() -> None:
+def test_a_status_that_stays_is_reported_after_all_tries() -> None:
     with serving(lambda _: Answer(status=503, body=b"busy")) as at:
         with pytest.raises(SourceUnavailable) as caught:
             web(retries=2).get(f"{at.url}/x")
@@ -107,7 +107,7 @@ def test_a_status_that_stays_is_told_after_all_tries() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_a_refusal_is_told_at_once(status: int) -> None:
+def test_a_refusal_is_reported_at_once(status: int) -> None:
     stated = {"Content-Type": "application/json"}
     answer = Answer(status=status, body=b'{"message": "No such image"}', headers=stated)
     with serving(lambda _: answer) as at:
@@ -125,7 +125,7 @@ def test_a_cut_body_is_asked_for_again() -> None:
         assert len(at.asked) == 2
 
 
-def test_a_connection_that_is_always_cut_is_told() -> None:
+def test_a_connection_that_is_always_cut_is_reported() -> None:
     with (
         serving(lambda _: Answer(body=b"x" * 1000, cut_after=10)) as at,
         pytest.raises(SourceUnavailable, match="did not serve") as caught,
@@ -135,14 +135,14 @@ def test_a_connection_that_is_always_cut_is_told() -> None:
     assert "10 bytes read" in str(caught.value)
 
 
-def test_nobody_there_is_told() -> None:
+def test_nobody_there_is_reported() -> None:
     with serving(lambda _: Answer()) as at:
         gone = at.url
     with pytest.raises(SourceUnavailable, match="Connection refused"):
         web(retries=1).get(gone)
 
 
-def test_no_answer_in_time_is_told() -> None:
+def test_no_answer_in_time_is_reported() -> None:
     ended = threading.Event()
 
     def slow(asked: Asked) -> Answer:
@@ -162,7 +162,7 @@ def test_what_is_no_address_is_a_matter_of_settings(url: str) -> None:
         web().get(url)
 
 
-def test_a_server_that_does_not_speak_tls_is_told() -> None:
+def test_a_server_that_does_not_speak_tls_is_reported() -> None:
     transfer = TransferSettings(retries=0, timeout_s=0.1)
     with (
         serving(lambda _: Answer()) as at,
@@ -171,7 +171,7 @@ def test_a_server_that_does_not_speak_tls_is_told() -> None:
         Web("ebi", SourceSettings(), transfer).get(at.url.replace("http:", "https:"))
 
 
-def test_a_certificate_that_is_not_trusted_is_told_at_once(tmp_path: Path) -> None:
+def test_a_certificate_that_is_not_trusted_is_reported_at_once(tmp_path: Path) -> None:
     context, authority = certificates(tmp_path / "tls")
     limits, transfer = SourceSettings(), TransferSettings()
     with Server("tls", lambda _: as_bytes(b"ok"), tls=context) as server:
@@ -312,7 +312,7 @@ def test_absolute_links_below_the_folder_count() -> None:
         assert [each.name for each in web().listing(f"{at.url}/data/")] == ["one.tif"]
 
 
-def test_what_is_no_index_page_is_told() -> None:
+def test_what_is_no_index_page_is_reported() -> None:
     answer = Answer(body=b"II", headers={"Content-Type": "image/tiff"})
     with (
         serving(lambda _: answer) as at,

@@ -34,7 +34,7 @@ def test_a_client_that_names_no_version_speaks_1_0(
     assert client.is_quiet()
 
 
-def test_without_a_common_version_the_client_is_told_those_there_are(
+def test_without_a_common_version_the_client_is_reported_those_there_are(
     quiet_broker: Broker, connect: Connect
 ) -> None:
     client = connect(quiet_broker)

@@ -129,7 +129,7 @@ def test_the_broker_beats_for_a_client_that_wants_it(connect: Connect) -> None:
         assert client.socket.recv(1) == b"\n"
 
 
-def test_statistics_are_told_to_who_listens(
+def test_statistics_are_reported_to_who_listens(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("em_platform.messaging.broker._STATISTICS_S", 0.1)
@@ -142,7 +142,7 @@ def test_statistics_are_told_to_who_listens(
         assert b'"connected": 1' in body
 
 
-def test_a_taken_port_is_told_in_one_sentence(quiet_broker: Broker) -> None:
+def test_a_taken_port_is_reported_in_one_sentence(quiet_broker: Broker) -> None:
     with pytest.raises(BrokerUnavailable, match=r"cannot be listened at \(.*in use"):
         Broker(SETTINGS.model_copy(update={"port": quiet_broker.port})).start()
 
@@ -181,7 +181,7 @@ def test_traffic_is_encrypted_where_tls_is_set(
         assert plain.is_closed()
 
 
-def test_a_missing_certificate_is_told_in_one_sentence() -> None:
+def test_a_missing_certificate_is_reported_in_one_sentence() -> None:
     update = {"tls": True, "tls_certificate": "/no/such.pem"}
     with pytest.raises(ConfigError, match=r"certificate '/no/such\.pem'"):
         Broker(SETTINGS.model_copy(update=update)).start()

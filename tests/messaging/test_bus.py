@@ -143,7 +143,7 @@ def test_a_message_above_the_frame_limit_is_not_sent(
         ('{"status": "GOOD"}', "3.0.0", "its version is 3.0.0, at most 2."),
     ],
 )
-def test_a_malformed_or_newer_message_is_told_once_counted_and_dropped(
+def test_a_malformed_or_newer_message_is_reported_once_counted_and_dropped(
     broker: Broker,
     open_bus: OpenBus,
     caplog: pytest.LogCaptureFixture,
@@ -250,7 +250,7 @@ def test_of_large_messages_only_the_newest_are_kept(
     assert kept == ["3", "4", "5"]
 
 
-def test_without_a_broker_connecting_and_publishing_are_told_in_one_sentence(
+def test_without_a_broker_connecting_and_publishing_are_reported_in_one_sentence(
     free_port: Callable[[], int],
 ) -> None:
     port = free_port()
@@ -263,7 +263,7 @@ def test_without_a_broker_connecting_and_publishing_are_told_in_one_sentence(
         assert 0.25 < time.monotonic() - began < 3
 
 
-def test_a_refused_login_is_told_at_once(free_port: Callable[[], int]) -> None:
+def test_a_refused_login_is_reported_at_once(free_port: Callable[[], int]) -> None:
     settings = BrokerSettings(port=0, username="a", password=SecretStr("secret"))
     with Broker(settings) as broker:
         right = settings.model_copy(update={"port": broker.port})

@@ -344,7 +344,7 @@ def test_a_page_beyond_this_computer_asks_for_the_password(
     assert page.get("/api/state").status_code == 200
 
 
-def test_a_broker_that_is_away_is_told_to_the_one_who_stops(
+def test_a_broker_that_is_away_is_reported_to_the_one_who_stops(
     page: httpx.Client, bus: Bus, brokers: list[Broker], wait_for: Callable[..., None]
 ) -> None:
     brokers[-1].stop()

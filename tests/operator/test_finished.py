@@ -238,7 +238,7 @@ def test_what_repeats_the_rest_of_a_stitching_belongs_to_it(
     assert result["failed"] == [f"seams_are_closed: {SEAM}"]
 
 
-def test_failed_checks_of_severity_warn_and_error_are_told_apart(
+def test_failed_checks_of_severity_warn_and_error_are_reported_apart(
     web_ui: str, run: Run
 ) -> None:
     checks["seams_are_closed"] = dg.AssetCheckSeverity.ERROR

@@ -59,7 +59,7 @@ def test_it_ends_without_a_heartbeat(control: Control, clock: Clock) -> None:
     assert control.take("Bob")
 
 
-def test_each_change_is_told_to_all(
+def test_each_change_is_reported_to_all(
     control: Control, clock: Clock, messages: list[str]
 ) -> None:
     control.release(control.take("Ada"))

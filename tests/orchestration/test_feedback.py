@@ -162,7 +162,7 @@ def test_asked_twice_a_montage_is_imaged_once(
     assert len(coordinator.regions) == 1
 
 
-def test_a_region_that_no_coordinator_takes_is_told(
+def test_a_region_that_no_coordinator_takes_is_reported(
     instance: dg.DagsterInstance,
     image_montage: ImageMontage,
     upload: Callable[[Path], AcquisitionUpload],

@@ -89,11 +89,11 @@ def test_a_person_at_a_terminal_reads_text() -> None:
         (sys.executable, "-c", PROGRAM), stderr=theirs, stdout=subprocess.DEVNULL
     ) as process:
         process.wait(timeout=60)
-    said = os.read(ours, 20_000).decode()
+    output = os.read(ours, 20_000).decode()
     os.close(ours)
     os.close(theirs)
-    assert " WARNING µm" in said
-    assert "{" not in said
+    assert " WARNING µm" in output
+    assert "{" not in output
 
 
 def test_an_object_that_json_does_not_know_is_written_as_text() -> None:
@@ -208,8 +208,8 @@ def test_a_service_sends_its_lines_to_loki_before_it_ends(
         "severity": "info",
         "logger": "em_platform.example",
     }
-    said = datetime.fromisoformat(json.loads(text)["time"]).timestamp()
-    assert abs(int(time_ns) / 1e9 - said) < 0.001
+    output = datetime.fromisoformat(json.loads(text)["time"]).timestamp()
+    assert abs(int(time_ns) / 1e9 - output) < 0.001
 
 
 def test_a_service_without_its_loki_ends_as_it_would_with_it(

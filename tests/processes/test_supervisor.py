@@ -39,7 +39,7 @@ def child(name: str, code: str = SLEEPER) -> Child:
     return Child(
         name=name,
         arguments=(sys.executable, "-c", code),
-        ready=lambda said: "ready" in said,
+        ready=lambda output: "ready" in output,
     )
 
 
@@ -92,8 +92,10 @@ def test_groups_stop_in_the_reverse_of_their_order(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         for name in ("broker", "recorder", "daemon"):
             arguments = (sys.executable, "-c", code, name)
-            told = Child(name=name, arguments=arguments, ready=lambda s: "ready" in s)
-            supervisor.start(told)
+            one_child = Child(
+                name=name, arguments=arguments, ready=lambda s: "ready" in s
+            )
+            supervisor.start(one_child)
     assert order.read_text().split() == ["daemon", "recorder", "broker"]
 
 
@@ -185,7 +187,7 @@ def test_groups_start_at_once_and_stop_one_after_the_other(tmp_path: Path) -> No
         return Child(
             name=name,
             arguments=(sys.executable, "-c", first_waits, name),
-            ready=lambda said: "ready" in said,
+            ready=lambda output: "ready" in output,
         )
 
     with Supervisor(tmp_path / "logs") as supervisor:

@@ -38,7 +38,7 @@ Get = Callable[..., requests.Response]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-def test_a_status_is_shown_as_often_as_told(
+def test_a_status_is_shown_as_often_as_reported(
     server: Server, get: Get, status: int
 ) -> None:
     server.faults.add(Fault("status", "/f", times=2, status=status))
@@ -65,7 +65,9 @@ def test_a_fault_of_another_site_or_method_is_not_shown(
     assert get().status_code == 200
 
 
-def test_a_cut_connection_breaks_after_the_bytes_told(server: Server, get: Get) -> None:
+def test_a_cut_connection_breaks_after_the_bytes_reported(
+    server: Server, get: Get
+) -> None:
     server.faults.add(Fault("cut", after_bytes=1000, times=1))
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         get()
@@ -154,7 +156,7 @@ def test_a_look_at_the_head_does_not_use_up_a_fault_of_the_body(
     assert server.faults.all() == []
 
 
-def test_an_unknown_fault_is_told() -> None:
+def test_an_unknown_fault_is_reported() -> None:
     with pytest.raises(ConfigError, match="no fault 'flood'"):
         fault_of({"kind": "flood"})
     with pytest.raises(ConfigError, match="colour"):

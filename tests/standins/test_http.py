@@ -115,7 +115,7 @@ def test_what_is_not_there_is_refused(
     assert session.delete(f"{server.url}/echo").status_code == 405
 
 
-def test_a_broken_handler_is_told_and_breaks_nothing_else(
+def test_a_broken_handler_is_reported_and_breaks_nothing_else(
     server: Server, session: requests.Session
 ) -> None:
     found = session.get(f"{server.url}/broken")
@@ -148,7 +148,7 @@ def test_who_wants_the_connection_closed_has_it_closed(server: Server) -> None:
     assert new.endswith(b"\r\n\r\n")
 
 
-def test_who_waits_to_send_a_body_is_told_to_go_on(server: Server) -> None:
+def test_who_waits_to_send_a_body_is_reported_to_go_on(server: Server) -> None:
     head = "POST /echo HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
     answer = asked_plainly(server, head + "[7]")
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
@@ -191,6 +191,6 @@ def test_it_ends_at_once_though_connections_are_open(tmp_path: Path) -> None:
     assert threading.active_count() == before
 
 
-def test_a_taken_port_is_told_in_one_sentence(server: Server) -> None:
+def test_a_taken_port_is_reported_in_one_sentence(server: Server) -> None:
     with pytest.raises(ConfigError, match=f"port {server.port}.*choose another"):
         Server("second", lambda _: as_json(1), port=server.port)

@@ -33,7 +33,7 @@ def test_ncempy_reads_pixels_and_scale(
         assert np.array_equal(file.getMemmap(0), image)
 
 
-def test_a_stack_states_its_step_only_where_told(tmp_path: Path) -> None:
+def test_a_stack_states_its_step_only_where_reported(tmp_path: Path) -> None:
     image = Pixels(shape=(3, 10, 12)).whole()
     steps = []
     for section_um in (None, 0.04):

@@ -121,7 +121,9 @@ def test_a_missing_chunk_is_neither_listed_nor_served(
         client.get_object(Bucket=BUCKET, Key=f"{S0}/1/2/3")
 
 
-def test_too_many_requests_are_told_as_s3_tells_them(world: World, client: Any) -> None:
+def test_too_many_requests_are_reported_as_s3_tells_them(
+    world: World, client: Any
+) -> None:
     world.faults.add(Fault("status", "*/.zarray", status=503, times=1))
     with pytest.raises(ClientError, match="SlowDown"):
         client.get_object(Bucket=BUCKET, Key=f"{S0}/.zarray")

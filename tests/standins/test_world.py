@@ -112,7 +112,7 @@ def test_only_chosen_sources_run(tmp_path: Path) -> None:
         assert world.settings["ingest.sources"] == "idr"
 
 
-def test_an_unknown_source_is_told(tmp_path: Path) -> None:
+def test_an_unknown_source_is_reported(tmp_path: Path) -> None:
     with (
         pytest.raises(ConfigError, match="no source 'moon'"),
         running_world(tmp_path, sources=("moon",)),

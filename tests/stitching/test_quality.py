@@ -358,7 +358,7 @@ def test_a_montage_has_as_many_tiles_as_were_promised(
     assert (check.value, check.limit) == (4, expected)
 
 
-def test_what_failed_is_told_in_its_own_words() -> None:
+def test_what_failed_is_reported_in_its_own_words() -> None:
     broken = Failure(item="t07", error="FormatError", sentence="t07: 0 bytes")
     given = montage(grid(2, 2), expected=5).model_copy(update={"failures": (broken,)})
     (check,) = check_completeness(given)

@@ -143,7 +143,7 @@ def test_a_mirrored_frame_is_read_in_part_as_the_whole_is(
     assert np.array_equal(images.read(tile, box), images.read(tile)[10:90, 30:200])
 
 
-def test_a_flat_field_is_told_by_its_planes() -> None:
+def test_a_flat_field_is_reported_by_its_planes() -> None:
     gain = np.ones((4, 4), np.float32)
     one = KnownFlatField(kind="acquired", field=FlatField(gain=gain))
     same = KnownFlatField(kind="estimated", field=FlatField(gain=gain.copy()))

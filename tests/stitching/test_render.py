@@ -363,7 +363,7 @@ def test_a_changed_tile_is_not_mixed_with_what_an_interrupted_call_left(noisy):
     assert np.array_equal(pixels, fresh)
 
 
-def test_a_montage_without_placed_tiles_is_told_in_one_sentence(scene):
+def test_a_montage_without_placed_tiles_is_reported_in_one_sentence(scene):
     scene.add(np.zeros((50, 50), np.uint8), 0, 0)
     nothing = Box(y0=0, x0=0, y1=0, x1=0)
     with pytest.raises(FitFailed, match="no tile with a valid region"):

@@ -34,7 +34,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         write_report(tmp_path / "file/r.json", {})
 
 
-def test_files_of_one_name_in_two_folders_are_told_apart(
+def test_files_of_one_name_in_two_folders_are_reported_apart(
     tmp_path: Path, cut_tiles: Cut
 ) -> None:
     cut_tiles(tmp_path / "in")

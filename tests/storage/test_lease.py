@@ -73,7 +73,9 @@ def holder(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
         process.stdout.close()
 
 
-def test_a_second_writer_is_told_who_writes(output: tuple[str, dict[str, Any]]) -> None:
+def test_a_second_writer_is_reported_who_writes(
+    output: tuple[str, dict[str, Any]],
+) -> None:
     url, options = output
     with one_writer(url, work="stitch of m", options=options):
         with pytest.raises(OutputBusy) as raised:

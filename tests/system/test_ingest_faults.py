@@ -181,7 +181,7 @@ def command(world: World, tmp_path: Path) -> Command:
     return Command(world, tmp_path / "home", **FAST)
 
 
-def test_each_fault_is_told_and_recorded_and_harms_no_other_item(
+def test_each_fault_is_reported_and_recorded_and_harms_no_other_item(
     world: World, command: Command
 ) -> None:
     world.faults.add(*(fault for case in CASES for fault in case.faults))

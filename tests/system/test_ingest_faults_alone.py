@@ -188,7 +188,7 @@ def test_chunks_that_come_later_are_read_when_it_runs_again(
     ingest.completes("openorganelle", key)
 
 
-def test_a_busy_dvid_is_waited_for_and_then_told_in_its_own_words(
+def test_a_busy_dvid_is_waited_for_and_then_reported_in_its_own_words(
     world: World, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = world.parts["flyem"].sites["dvid"].handler
@@ -201,7 +201,7 @@ def test_a_busy_dvid_is_waited_for_and_then_told_in_its_own_words(
         ingest.completes("flyem", CROP, flyem__throttle="false")
 
 
-def test_a_box_that_dvid_finds_too_large_is_told_and_fits_in_parts(
+def test_a_box_that_dvid_finds_too_large_is_reported_and_fits_in_parts(
     world: World, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = world.parts["flyem"].sites["dvid"].handler
@@ -265,7 +265,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_is_told_for_each_item_and_goes_on_where_there_is_room_again(
+def test_a_full_disk_is_reported_for_each_item_and_goes_on_where_there_is_room_again(
     world: World, tmp_path: Path
 ) -> None:
     command = Command(world, tmp_path / "home")
@@ -296,7 +296,7 @@ def test_a_full_disk_is_told_for_each_item_and_goes_on_where_there_is_room_again
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_disk_without_room_for_the_catalog_is_told_with_all_outcomes(
+def test_a_disk_without_room_for_the_catalog_is_reported_with_all_outcomes(
     world: World, tmp_path: Path
 ) -> None:
     command = Command(world, tmp_path / "home")

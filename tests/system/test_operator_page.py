@@ -327,7 +327,7 @@ def stitch_and_review(instance: dg.DagsterInstance, key: str) -> None:
         )
 
 
-def test_warnings_and_failures_of_a_stitching_are_told_apart(
+def test_warnings_and_failures_of_a_stitching_are_reported_apart(
     browsers: Browsers,
     microscope: Microscope,
     served: Callable[..., AbstractContextManager[str]],

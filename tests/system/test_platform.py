@@ -134,7 +134,9 @@ def test_the_web_ui_shows_a_bad_montage_behind_the_good_one_after_it(
     assert stitched in statuses["succeededPartitions"]
 
 
-def test_dagster_is_told_the_partition_of_each_check(platform, stitched: str) -> None:
+def test_dagster_is_reported_the_partition_of_each_check(
+    platform, stitched: str
+) -> None:
     with platform.instance() as instance:
         key = dg.AssetCheckKey(dg.AssetKey("montage_fit"), "seams_are_closed")
         [record, *_] = instance.event_log_storage.get_asset_check_execution_history(

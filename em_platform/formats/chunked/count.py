@@ -6,7 +6,7 @@ upload that stopped half-way looks like, so it is counted.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +49,11 @@ def count_chunks(
     level: int | str = 0,
     crop: Crop | None = None,
     options: Mapping[str, Any] | None = None,
-    told: Callable[[int], None] = lambda size_bytes: None,
 ) -> ChunkCount:
-    """Compare the objects that a region needs with those that lie there.
+    """Compare the objects that a region needs with those that are there.
 
     A folder is walked and a bucket listed; on a plain web server up to 20000 objects
-    are asked for one by one. `told` hears the size of each object that was found.
+    are asked for one by one.
 
     Raises
     ------
@@ -65,22 +64,22 @@ def count_chunks(
     """
     found = locate(url, format=format, level=level, options=options)
     region = _stored_region(found, crop, options or {})
-    tally = _Tally(found, told)
+    total = _Sum(found)
     names = names_of(found.array, region)
     if names is None:
-        return _count_shards(found, region, tally)
+        return _count_shards(found, region, total)
     if names.expected > _MOST_LISTED:
-        return tally.unknown(names.expected)
+        return total.unknown(names.expected)
     prefixes = _prefixes(found, names)
     if not prefixes:
         if names.expected > _MOST_ASKED:
-            return tally.unknown(names.expected)
-        return _count_asked(found, names.all(), names.expected, tally)
-    return _count_listed(found, names, prefixes=prefixes, tally=tally)
+            return total.unknown(names.expected)
+        return _count_asked(found, names.all(), names.expected, total)
+    return _count_listed(found, names, prefixes=prefixes, total=total)
 
 
 def _count_listed(
-    found: Located, names: ObjectNames, *, prefixes: Iterable[str], tally: "_Tally"
+    found: Located, names: ObjectNames, *, prefixes: Iterable[str], total: "_Sum"
 ) -> ChunkCount:
     present = np.zeros([end - first for first, end in names.ranges], np.bool_)
     for each in listed(found.store, prefixes):
@@ -92,15 +91,15 @@ def _count_listed(
         )
         if not present[cell]:
             present[cell] = True
-            tally.add(each)
+            total.add(each)
     missing = int(present.size - np.count_nonzero(present))
-    return tally.counted(
+    return total.counted(
         names.expected, missing=missing, names=names.absent(present, _MOST_NAMED)
     )
 
 
 def _count_asked(
-    found: Located, names: Iterable[str], expected: int, tally: "_Tally"
+    found: Located, names: Iterable[str], expected: int, total: "_Sum"
 ) -> ChunkCount:
     wanted = list(names)
     missing = []
@@ -108,35 +107,35 @@ def _count_asked(
         if each is None:
             missing.append(name)
         else:
-            tally.add(each)
-    return tally.counted(
+            total.add(each)
+    return total.counted(
         expected, missing=len(missing), names=tuple(missing[:_MOST_NAMED])
     )
 
 
 def _count_shards(
-    found: Located, region: tuple[tuple[int, int], ...], tally: "_Tally"
+    found: Located, region: tuple[tuple[int, int], ...], total: "_Sum"
 ) -> ChunkCount:
     cells = 1
     for (first, end), edge in zip(region, found.array.chunks, strict=True):
         cells *= -(-end // edge) - first // edge
     if cells > _MOST_LISTED:
-        return tally.unknown(None)
+        return total.unknown(None)
     shards = shard_names(found.array, region)
     if shards is None:
-        return tally.unknown(None)
+        return total.unknown(None)
     if not can_list(found.store):
         if len(shards) > _MOST_ASKED:
-            return tally.unknown(len(shards))
-        return _count_asked(found, shards, len(shards), tally)
+            return total.unknown(len(shards))
+        return _count_asked(found, shards, len(shards), total)
     there = set()
     wanted = set(shards)
     for each in listed(found.store, (f"{found.array.folder}/",)):
         if each.name in wanted and each.name not in there:
             there.add(each.name)
-            tally.add(each)
+            total.add(each)
     absent = tuple(name for name in shards if name not in there)
-    return tally.counted(len(shards), missing=len(absent), names=absent[:_MOST_NAMED])
+    return total.counted(len(shards), missing=len(absent), names=absent[:_MOST_NAMED])
 
 
 def _prefixes(found: Located, names: ObjectNames) -> tuple[str, ...]:
@@ -172,11 +171,10 @@ def _stored_region(
     return tuple(region)
 
 
-class _Tally:
+class _Sum:
     """Adds up what is found; its digest does not depend on the order."""
 
-    def __init__(self, found: Located, told: Callable[[int], None]) -> None:
-        self._told = told
+    def __init__(self, found: Located) -> None:
         self._size_bytes = 0
         array = found.array
         described = (
@@ -188,7 +186,6 @@ class _Tally:
         """One object is there."""
         self._size_bytes += each.size_bytes
         self._sum += _number(f"{each.name}\0{each.size_bytes}\0{each.etag}")
-        self._told(each.size_bytes)
 
     def counted(
         self, expected: int, *, missing: int, names: tuple[str, ...]

@@ -38,7 +38,7 @@ SCOPE = {
 }
 
 
-def nobody_hears(topic: str, **fields: Any) -> None:
+def publish_nothing(topic: str, **fields: Any) -> None:
     """Publish to nobody."""
 
 
@@ -82,12 +82,12 @@ class ImagedMontage:
             "stage_position": (column * 4000, 0),
         }
 
-    def image(self, publish: Publish = nobody_hears) -> None:
+    def image(self, publish: Publish = publish_nothing) -> None:
         """Save and say all frames."""
         for tile_id in self.tile_ids:
             self.image_tile(tile_id, publish)
 
-    def image_tile(self, tile_id: str, publish: Publish = nobody_hears) -> None:
+    def image_tile(self, tile_id: str, publish: Publish = publish_nothing) -> None:
         """Save and say one frame."""
         path = self.path(tile_id)
         write_bytes(path, encode_tiff(self.pixels(tile_id)))
@@ -123,7 +123,7 @@ class ImagedMontage:
             publish("tile.matches", **fields, matches=[match] if column else [])
             publish("qc.tile", **fields, passed=column != 1)
 
-    def complete(self, publish: Publish = nobody_hears) -> None:
+    def complete(self, publish: Publish = publish_nothing) -> None:
         """Save and say the end."""
         body = Complete(
             montage_id=self.montage_id,

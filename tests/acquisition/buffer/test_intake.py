@@ -1,4 +1,4 @@
-"""What is heard stands in the journal, once."""
+"""What is received is in the journal, once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +32,7 @@ def known(journal: Journal, acquisition_id: str) -> Known:
     )
 
 
-def said(journal: Journal, acquisition_id: str) -> AcquisitionUpload:
+def upload_of(journal: Journal, acquisition_id: str) -> AcquisitionUpload:
     Reader(journal).tick()
     return complete_upload(known(journal, acquisition_id), AcquisitionSettings())
 
@@ -59,7 +59,7 @@ def test_all_that_was_said_of_a_montage_is_in_its_announcement(
     hear("scope.status", **{**imaged.SCOPE, "mag": 50, "mag_mode": "LOWMAG"})
     montage.complete(lambda topic, **f: hear(topic, sent_at="5000", **f))
 
-    upload = said(journal, montage.acquisition_id)
+    upload = upload_of(journal, montage.acquisition_id)
     assert upload.kind == "lens_correction"
     assert (upload.specimen_id, upload.section_id, upload.aperture_id) == (
         "S1",
@@ -99,12 +99,12 @@ def test_saying_it_twice_changes_nothing(
         montage.image(hear)
         montage.process(hear)
         montage.complete(hear)
-    first = said(journal, montage.acquisition_id)
+    first = upload_of(journal, montage.acquisition_id)
     journal.note_sent(montage.tile_ids)
     montage.image(hear)
     montage.complete(hear)
     assert {tile.state for tile in journal.tiles(montage.acquisition_id)} == {"sent"}
-    assert said(journal, montage.acquisition_id) == first
+    assert upload_of(journal, montage.acquisition_id) == first
     assert journal.queue_length() == 0
 
 
@@ -115,7 +115,7 @@ def test_what_is_said_before_the_frame_is_kept(
     montage.process(hear)
     montage.complete(hear)
     montage.image(hear)
-    upload = said(journal, montage.acquisition_id)
+    upload = upload_of(journal, montage.acquisition_id)
     assert all(tile.statistics for tile in upload.tiles)
 
 
@@ -139,7 +139,7 @@ def test_frames_that_lack_are_failures_and_the_rest_is_announced(
     montage.path(second).unlink()
     montage.path(third).write_bytes(b"no image")
     montage.complete(hear)
-    upload = said(journal, montage.acquisition_id)
+    upload = upload_of(journal, montage.acquisition_id)
     assert [tile.tile_id for tile in upload.tiles] == [first]
     sentences = {failure.item: failure.sentence for failure in upload.failures}
     assert sentences.keys() == {second, third, fourth}
@@ -155,7 +155,7 @@ def test_tiles_of_another_microscopes_names_are_found_by_the_completion(
     montage.tile_ids = ["69005602-15b0", "77005602-15b1"]
     montage.image(hear)
     montage.complete(hear)
-    upload = said(journal, montage.acquisition_id)
+    upload = upload_of(journal, montage.acquisition_id)
     assert len(upload.tiles) == 2
 
 
@@ -218,7 +218,7 @@ def test_a_completed_montage_cannot_be_cancelled(
     assert [journal.montage(key).is_cancelled for key in journal.open_ids()] == [False]
 
 
-def test_a_montage_that_contradicts_itself_is_told(
+def test_a_montage_that_contradicts_itself_is_reported(
     journal: Journal, hear: Hear, imaged: Any, tmp_path: Path
 ) -> None:
     montage = imaged.ImagedMontage(tmp_path / "frames", "m1", tiles=2)
@@ -230,4 +230,4 @@ def test_a_montage_that_contradicts_itself_is_told(
 
     montage.complete(with_one_place)
     with pytest.raises(RecordError, match="raster_index 3 stands twice"):
-        said(journal, montage.acquisition_id)
+        upload_of(journal, montage.acquisition_id)

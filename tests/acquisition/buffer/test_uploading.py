@@ -74,8 +74,8 @@ def test_while_aloha_is_away_all_waits_and_goes_on_when_it_is_back(
         (sentence,) = sentences(journal)
         assert "does not serve" in sentence
         assert "Connection refused" in sentence
-        told = [r for r in caplog.records if r.levelno == logging.WARNING]
-        assert len(told) == 1  # not once a try
+        reported = [r for r in caplog.records if r.levelno == logging.WARNING]
+        assert len(reported) == 1  # not once a try
         assert journal.queue_length() == 5
         serve_app(aloha_app, port)
         until(uploader.tick, lambda: not journal.open_ids())
@@ -100,9 +100,9 @@ def test_while_aloha_is_away_one_montage_tries_for_all(
     port = free_port()
     with uploading(journal, port, retry_s=0.5) as uploader:
         uploader.tick()
-        told = sentences(journal)
-        assert "does not serve" in told[0]
-        assert told[1:] == ["", "", ""]
+        reported = sentences(journal)
+        assert "does not serve" in reported[0]
+        assert reported[1:] == ["", "", ""]
         serve_app(aloha_app, port)
         uploader.tick()
         assert len(journal.open_ids()) == 4  # it is too early
@@ -152,7 +152,7 @@ def test_while_the_tem_db_is_away_the_tiles_of_all_montages_are_stored(
         until(uploader.tick, lambda: not journal.open_ids())
 
 
-def test_a_wrong_token_is_told_and_the_upload_goes_on_with_the_right_one(
+def test_a_wrong_token_is_reported_and_the_upload_goes_on_with_the_right_one(
     uploading: Any,
     journal: Journal,
     montage: Any,
@@ -191,7 +191,7 @@ class Hindered:
         await self.app(scope, receive, send)
 
 
-def test_a_slow_aloha_is_told_and_asked_again(
+def test_a_slow_aloha_is_reported_and_asked_again(
     uploading: Any,
     until: Any,
     journal: Journal,

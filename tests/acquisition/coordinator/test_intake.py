@@ -119,7 +119,7 @@ async def _add_section(url: str) -> None:
             )
 
 
-def test_a_section_without_regions_is_told_to_the_operator(
+def test_a_section_without_regions_is_reported_to_the_operator(
     operator: Any, start: Callable[..., Any]
 ) -> None:
     start()

@@ -195,7 +195,9 @@ def test_what_waits_in_the_queue_outlives_a_restart(
     operator.wait_montage("completed", "m-2", since=mark)
 
 
-def test_a_session_that_cannot_be_read_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_session_that_cannot_be_read_is_reported_with_its_place(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "session.json"
     path.write_text("{")
     with pytest.raises(StorageError, match="move the file away"):

@@ -92,7 +92,7 @@ def test_the_stage_is_sent_on_before_the_frame_is_there(
     assert order[:first].count("stage.motion.command") == 2
 
 
-def test_the_state_is_told_with_its_whole_path(
+def test_the_state_is_reported_with_its_whole_path(
     operator: Any, start: Callable[..., Any]
 ) -> None:
     start()

@@ -27,7 +27,7 @@ from em_platform.simulation.devices.sensor import Sensor
 
 @dataclass(slots=True, kw_only=True)
 class Imaged:
-    """Frames on disk, what is said of them, and where each tile truly lies."""
+    """Frames on disk, their messages, and where each tile truly lies."""
 
     raws: list[dict[str, Any]] = field(default_factory=list)
     complete: dict[str, Any] = field(default_factory=dict)
@@ -189,30 +189,30 @@ def live_pipeline() -> Callable[..., Any]:
 
 
 class Listener:
-    """What was heard on some topics, in order."""
+    """What was received on some topics, in order."""
 
     def __init__(self, bus: Bus, *topics: str) -> None:
-        self.said: list[tuple[str, Any]] = []
+        self.published: list[tuple[str, Any]] = []
         bus.subscribe_many(topics, self._take)
 
     def _take(self, message: Any, headers: Any) -> None:
-        self.said.append((headers["topic"], message))
+        self.published.append((headers["topic"], message))
 
     def of(self, topic: str) -> list[Any]:
         """The messages of one topic."""
-        return [message for name, message in self.said if name == topic]
+        return [message for name, message in self.published if name == topic]
 
     def wait(self, topic: str, count: int = 1, timeout_s: float = 60.0) -> list[Any]:
         """The messages of one topic when there are so many."""
         deadline = time.monotonic() + timeout_s
         while len(self.of(topic)) < count:
-            assert time.monotonic() < deadline, self.said
+            assert time.monotonic() < deadline, self.published
             time.sleep(0.02)
         return self.of(topic)
 
 
 @pytest.fixture
-def heard(open_bus: Callable[[str], Bus]) -> Iterator[Callable[..., Listener]]:
+def received(open_bus: Callable[[str], Bus]) -> Iterator[Callable[..., Listener]]:
     """Listen to topics."""
     with ExitStack():
         yield lambda *topics: Listener(open_bus("listener"), *topics)

@@ -1,4 +1,4 @@
-"""Nominal places and matches of a growing montage, from what is said of its tiles."""
+"""Nominal places and matches of a growing montage, from its tiles' messages."""
 
 import math
 
@@ -61,7 +61,7 @@ def body(row: int, column: int, **own: object) -> dict[str, object]:
     return {**fields, **place, **own}
 
 
-def said(row: int, column: int, *, p: list[list[float]], q: list[list[float]]):
+def match_of(row: int, column: int, *, p: list[list[float]], q: list[list[float]]):
     """A match with a neighbour; points are `(y, x)`."""
     return {
         "cell": [row, column],
@@ -77,10 +77,10 @@ def test_matches_name_the_upper_or_left_tile_first_however_it_was_imaged() -> No
     for cell in ((0, 0), (0, 1), (1, 0), (1, 1)):
         growing.take(RAW, body(*cell, path="", lens_correction=False))
     # Row 1 runs backwards: (1, 0) was imaged after (1, 1), its right neighbour.
-    right_of_it = said(1, 1, p=[[50, 110], [60, 110]], q=[[51, 12], [61, 12]])
-    above_it = said(0, 0, p=[[5, 40]], q=[[84, 43]])
+    right_of_it = match_of(1, 1, p=[[50, 110], [60, 110]], q=[[51, 12], [61, 12]])
+    above_it = match_of(0, 0, p=[[5, 40]], q=[[84, 43]])
     growing.take(MATCHES, body(1, 0, matches=[right_of_it, above_it]))
-    growing.take(MATCHES, body(0, 1, matches=[said(0, 0, p=[], q=[])]))
+    growing.take(MATCHES, body(0, 1, matches=[match_of(0, 0, p=[], q=[])]))
     matches = tile_matches(growing, as_montage(growing, SIZE))
     found = {(m.a, m.b): m for m in matches}
     assert list(found) == [("0-0", "0-1"), ("0-0", "1-0"), ("1-0", "1-1")]
@@ -98,7 +98,7 @@ def test_the_same_said_twice_is_no_news() -> None:
     growing = Growing(acquisition_id="a")
     first = body(0, 0, matches=[])
     assert growing.take(MATCHES, first)
-    assert not growing.take(MATCHES, body(0, 0, matches=[said(1, 1, p=[], q=[])]))
+    assert not growing.take(MATCHES, body(0, 0, matches=[match_of(1, 1, p=[], q=[])]))
     assert growing.version == 1
 
 
@@ -126,10 +126,10 @@ def test_a_tile_that_is_imaged_again_takes_the_place_of_the_rejected_one() -> No
 
 def test_only_matches_with_the_frame_that_counts_are_used() -> None:
     growing = row_of_tiles(named(0), named(1), named(2), named(1, retry=1))
-    old = said(0, 1, p=[[50, 5]], q=[[50, 105]])  # against the rejected frame
+    old = match_of(0, 1, p=[[50, 5]], q=[[50, 105]])  # against the rejected frame
     new = [
-        said(0, 0, p=[[50, 10]], q=[[50, 110]]),
-        said(0, 2, p=[[50, 110]], q=[[50, 12]]),
+        match_of(0, 0, p=[[50, 10]], q=[[50, 110]]),
+        match_of(0, 2, p=[[50, 110]], q=[[50, 12]]),
     ]
     growing.take(MATCHES, body(0, 2) | {"tile_id": named(2), "matches": [old]})
     growing.take(MATCHES, body(0, 1) | {"tile_id": named(1, retry=1), "matches": new})
@@ -140,7 +140,7 @@ def test_only_matches_with_the_frame_that_counts_are_used() -> None:
 
 
 def test_what_the_end_does_not_announce_is_dropped() -> None:
-    growing = row_of_tiles(named(0), named(1))  # the retry was not heard of
+    growing = row_of_tiles(named(0), named(1))  # the retry was not received
     place = {"column": 1, "row": 0, "x_nm": 0, "y_nm": 0}
     announced = {
         named(0): place | {"column": 0},

@@ -68,25 +68,28 @@ def test_sharp_cells_are_bright_and_unknown_ones_pale() -> None:
     tiles = by_id(
         tile(3, 5, 0, focus=0.5), tile(3, 6, 0, focus=0.25), tile(4, 6, 0, focus=None)
     )
-    said = focus_map(tiles)
-    assert (said["min"], said["max"]) == (0.5, 0.75)  # the message has 1 - focus
-    cells = picture(said["image"])
+    published = focus_map(tiles)
+    assert (published["min"], published["max"]) == (
+        0.5,
+        0.75,
+    )  # the message has 1 - focus
+    cells = picture(published["image"])
     side = cells.shape[0] // 2
     assert cells.shape == (2 * side, 2 * side, 3)
     middle = cells[side // 2 :: side, side // 2 :: side].astype(int)
     sharp, blurred, unknown = middle[0, 0], middle[0, 1], middle[1, 1]
     assert sharp.sum() > blurred.sum() + 100
     assert unknown.tolist() == [233] * 3
-    bar = picture(said["colorbar"])
+    bar = picture(published["colorbar"])
     assert bar[0, 0].tolist() == sharp.tolist()  # its left end is the minimum
     assert bar[0, -1].tolist() == blurred.tolist()
 
 
 @pytest.mark.parametrize("focus", [None, 0.5])
 def test_one_value_or_none_gives_a_map_too(focus: float | None) -> None:
-    said = focus_map(by_id(tile(0, 0, 0, focus=focus)))
-    assert said["max"] == said["min"] == focus
-    assert (said["image"] is None) == (focus is None)
+    published = focus_map(by_id(tile(0, 0, 0, focus=focus)))
+    assert published["max"] == published["min"] == focus
+    assert (published["image"] is None) == (focus is None)
     grey = montage_map({}, fitted(), size=SIZE, longest_px=64)
     assert grey["image"] is None
     assert picture(grey["colorbar"]).shape == (16, 256, 3)

@@ -32,12 +32,12 @@ def decoded(text: str, flag: int = cv2.IMREAD_COLOR) -> np.ndarray:
 
 
 @pytest.fixture
-def said(settings, image, live_pipeline, heard, open_bus, tmp_path):
+def published(settings, image, live_pipeline, received, open_bus, tmp_path):
     """What the pipeline says about a simulated montage, and its truth."""
 
     def run(settings=settings, **more):
         imaged = image(settings, **more)
-        listener = heard(*TILE_TOPICS)
+        listener = received(*TILE_TOPICS)
         with live_pipeline(settings, tmp_path):
             bus = open_bus("coordinator")
             for raw in imaged.raws:
@@ -45,7 +45,8 @@ def said(settings, image, live_pipeline, heard, open_bus, tmp_path):
             for topic in TILE_TOPICS:
                 listener.wait(topic, len(imaged.raws))
         bodies = [
-            (topic, message.model_dump(mode="json")) for topic, message in listener.said
+            (topic, message.model_dump(mode="json"))
+            for topic, message in listener.published
         ]
         return imaged, bodies
 
@@ -61,10 +62,10 @@ def places(service, size: Size, model: str = "translation"):
 
 
 def test_a_good_montage_is_fitted_as_it_truly_lies_and_drawn(
-    settings, said, live_fit, heard, open_bus, away_px
+    settings, published, live_fit, received, open_bus, away_px
 ) -> None:
-    imaged, bodies = said()
-    listener = heard(MAPS, STATUS)
+    imaged, bodies = published()
+    listener = received(MAPS, STATUS)
     with live_fit(settings) as service:
         bus = open_bus("coordinator-2")
         for topic, body in random.Random(1).sample(bodies * 2, 2 * len(bodies)):
@@ -92,7 +93,7 @@ def test_a_good_montage_is_fitted_as_it_truly_lies_and_drawn(
 
 
 def test_a_tile_that_jumped_opens_seams_and_stops_at_the_end(
-    settings, changed, said, live_fit, heard, open_bus
+    settings, changed, published, live_fit, received, open_bus
 ) -> None:
     settings = changed(
         settings,
@@ -102,8 +103,8 @@ def test_a_tile_that_jumped_opens_seams_and_stops_at_the_end(
             "stitching.match.search_px": 30,
         },
     )
-    imaged, bodies = said(settings)
-    listener = heard(STATUS)
+    imaged, bodies = published(settings)
+    listener = received(STATUS)
     with live_fit(settings):
         bus = open_bus("coordinator-2")
         for topic, body in bodies:
@@ -118,11 +119,11 @@ def test_a_tile_that_jumped_opens_seams_and_stops_at_the_end(
 
 
 def test_what_was_not_heard_is_measured_from_the_frames(
-    settings, said, live_fit, heard, open_bus
+    settings, published, live_fit, received, open_bus
 ) -> None:
-    imaged, bodies = said()
+    imaged, bodies = published()
     missed = {"m-1_001_001", "m-1_002_000"}
-    listener = heard(STATUS, MAPS)
+    listener = received(STATUS, MAPS)
     with live_fit(settings) as service:
         bus = open_bus("coordinator-2")
         for topic, body in bodies:
@@ -140,10 +141,10 @@ def test_what_was_not_heard_is_measured_from_the_frames(
 
 
 def test_a_restart_goes_on_with_the_montage_even_if_its_end_was_missed(
-    settings, said, live_fit, live_recorder, heard, open_bus, tmp_path, away_px
+    settings, published, live_fit, live_recorder, received, open_bus, tmp_path, away_px
 ) -> None:
-    imaged, bodies = said()
-    listener = heard(MAPS)
+    imaged, bodies = published()
+    listener = received(MAPS)
     bus = open_bus("coordinator-2")
     with live_recorder(settings), live_fit(settings):
         for topic, body in bodies[: len(bodies) // 2]:
@@ -165,7 +166,7 @@ def test_a_restart_goes_on_with_the_montage_even_if_its_end_was_missed(
 
 
 def test_the_lens_is_measured_as_it_truly_is(
-    settings, changed, image, live_fit, heard, open_bus
+    settings, changed, image, live_fit, received, open_bus
 ) -> None:
     settings = changed(
         settings,
@@ -176,7 +177,7 @@ def test_the_lens_is_measured_as_it_truly_is(
         },
     )
     imaged = image(settings, is_lens=True)
-    listener = heard(LENS, STATUS)
+    listener = received(LENS, STATUS)
     with live_fit(settings):
         bus = open_bus("coordinator-2")
         for raw in imaged.raws:
@@ -192,7 +193,7 @@ def test_the_lens_is_measured_as_it_truly_is(
     found = LensModel.model_validate_json(base64.b64decode(answer.transform))
     assert found.points == answer.n_matches
     assert abs(field_scale(found) - 1.0) < 0.1
-    # Shift, turn, scale and shear cannot be told from the tiles: compare without; and
+    # Shift, turn, scale and shear cannot be found from the tiles: compare without; and
     # only where the middles of patches can lie. The true field reaches 16.6 px.
     y, x = np.mgrid[100:668:9j, 100:668:9j]
     off = np.stack(lens_field(found, y, x)) - np.stack(lens_field(imaged.lens, y, x))
@@ -203,7 +204,7 @@ def test_the_lens_is_measured_as_it_truly_is(
 
 
 def test_a_lens_that_cannot_be_measured_stops_at_the_end_after_the_last_try(
-    settings, changed, image, live_fit, heard, open_bus
+    settings, changed, image, live_fit, received, open_bus
 ) -> None:
     settings = changed(
         settings,
@@ -213,7 +214,7 @@ def test_a_lens_that_cannot_be_measured_stops_at_the_end_after_the_last_try(
             "acquisition.coordinator.lens_tries": 2,
         },
     )
-    listener = heard(LENS, STATUS)
+    listener = received(LENS, STATUS)
     with live_fit(settings):
         bus = open_bus("coordinator-2")
         for number, acquisition_id in enumerate(("m-1", "m-2"), 1):

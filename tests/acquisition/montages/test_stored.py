@@ -115,13 +115,13 @@ def upload(store: Store, folder: Path, scratch: Path) -> None:
             path, frame, store, settings=settings, scratch=scratch, measure=False
         )
     assert not list(scratch.iterdir())
-    said = AcquisitionUpload(
+    published = AcquisitionUpload(
         acquisition_id=KEY,
         montage_id="m1",
         started_at=datetime(2026, 1, 2, tzinfo=UTC),
         tile_size=Size(height_px=128, width_px=200),
     )
-    store.write(layout.upload(KEY), said, AcquisitionUpload)
+    store.write(layout.upload(KEY), published, AcquisitionUpload)
 
 
 def processed(montage: Montage, store: Store, target: Path) -> dict[str, bytes]:
@@ -171,7 +171,7 @@ def test_part_of_an_uploaded_tile_is_read(
         read_image(uri.replace(".zarr", "x.zarr"), options=store.options)
 
 
-def test_a_frame_that_is_gone_and_not_verified_is_told(
+def test_a_frame_that_is_gone_and_not_verified_is_reported(
     imaged: tuple[Ledger, Path], tmp_path: Path
 ) -> None:
     recorder, folder = imaged

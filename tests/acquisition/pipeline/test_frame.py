@@ -92,17 +92,17 @@ def picture(fields: dict[str, Any]) -> np.ndarray:
     return np.asarray(cv2.imdecode(content, cv2.IMREAD_UNCHANGED))
 
 
-def test_an_8_bit_frame_stays_as_it_is_and_is_told_of(tmp_path: Path) -> None:
+def test_an_8_bit_frame_stays_as_it_is_and_is_reported_of(tmp_path: Path) -> None:
     frame = light().astype(np.uint8)
     tile = save(tmp_path, frame, stage_position=[40, 80], roi_id="r")
     done = process(tile)
     write_processed(tile, done)
-    said = dict(results(tile, done, PLAIN))
-    for topic, fields in said.items():
+    published = dict(results(tile, done, PLAIN))
+    for topic, fields in published.items():
         message = model_of(topic)(**fields)
         assert (message.tile_id, message.roi_id) == ("t", "r")
         assert tuple(message.stage_position) == (40, 80)
-    assert list(said) == [
+    assert list(published) == [
         "tile.statistics.min_max_mean",
         "tile.statistics.focus",
         "tile.statistics.histogram",
@@ -110,15 +110,15 @@ def test_an_8_bit_frame_stays_as_it_is_and_is_told_of(tmp_path: Path) -> None:
         "tile.mini",
         "tile.processed",
     ]
-    figures = statistics.MinMaxMean(**said["tile.statistics.min_max_mean"])
+    figures = statistics.MinMaxMean(**published["tile.statistics.min_max_mean"])
     assert (figures.min, figures.max) == (frame.min(), frame.max())
     assert figures.mean == round(float(frame.mean()))
     assert figures.std == round(float(frame.std()))
-    hist = said["tile.statistics.histogram"]["hist"]
+    hist = published["tile.statistics.histogram"]["hist"]
     assert hist == np.bincount(frame.ravel(), minlength=256).tolist()
-    focus = said["tile.statistics.focus"]["focus"]
+    focus = published["tile.statistics.focus"]["focus"]
     assert focus == pytest.approx(1.0 - focus_score(frame), abs=1e-6)
-    written = topics.Processed(**said["tile.processed"]).path
+    written = topics.Processed(**published["tile.processed"]).path
     assert written == str(tmp_path / "t.processed.tiff")
     assert np.array_equal(tifffile.imread(written), frame)
 
@@ -129,15 +129,15 @@ def test_a_blurred_frame_has_the_higher_focus_figure(tmp_path: Path) -> None:
     found = []
     for name, frame in (("sharp", sharp), ("blurred", blurred)):
         tile = save(tmp_path, frame, tile_id=name)
-        said = dict(results(tile, process(tile), PLAIN))
-        found.append(said["tile.statistics.focus"]["focus"])
+        published = dict(results(tile, process(tile), PLAIN))
+        found.append(published["tile.statistics.focus"]["focus"])
     assert found[0] < found[1] - 0.1
 
 
 def test_a_frame_of_no_montage_is_shown_and_measured_only(tmp_path: Path) -> None:
     tile = save(tmp_path, light().astype(np.uint8), montage_id="")
-    said = [topic for topic, _ in results(tile, process(tile), PLAIN)]
-    assert said == [
+    published = [topic for topic, _ in results(tile, process(tile), PLAIN)]
+    assert published == [
         "tile.statistics.min_max_mean",
         "tile.statistics.focus",
         "tile.statistics.histogram",
@@ -154,9 +154,9 @@ def test_pictures_are_small_but_not_too_small(
 ) -> None:
     frame = np.random.default_rng(1).integers(0, 255, (side, side // 2), np.uint8)
     tile = save(tmp_path, frame)
-    said = dict(results(tile, process(tile), PLAIN))
+    published = dict(results(tile, process(tile), PLAIN))
     for topic, longer in (("tile.preview", preview_px), ("tile.mini", mini_px)):
-        shown = picture(said[topic])
+        shown = picture(published[topic])
         assert shown.shape[0] == longer
         assert abs(shown.shape[1] - longer / 2) < 1
 

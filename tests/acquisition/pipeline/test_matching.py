@@ -170,9 +170,9 @@ def test_messages_fit_their_topics_and_themselves(
     tile = tiles[4]
     of_tile = [each for (place, _), each in pairs.items() if place == tile.place]
     fields = tile.fields()
-    said = Matches(**fields, matches=[match(each, None) for each in of_tile])
+    published = Matches(**fields, matches=[match(each, None) for each in of_tile])
     tried = TemplateMatches(**fields, matches=[template_matches(e) for e in of_tile])
-    for whole, templates in zip(said.matches, tried.matches, strict=True):
+    for whole, templates in zip(published.matches, tried.matches, strict=True):
         assert (whole.row, whole.column, whole.position) == (
             templates.row,
             templates.column,

@@ -1,4 +1,4 @@
-"""Tiles on disk that nobody told the pipeline of."""
+"""Tiles on disk of which no message reached the pipeline."""
 
 import json
 from collections.abc import Callable

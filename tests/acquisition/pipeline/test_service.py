@@ -36,13 +36,13 @@ Message = dict[str, list[Any]]
 
 
 @pytest.fixture
-def said(open_bus: Callable[[str], Bus]) -> Message:
+def reported(open_bus: Callable[[str], Bus]) -> Message:
     """Topic -> what was published of it."""
-    heard: Message = defaultdict(list)
+    received: Message = defaultdict(list)
     bus = open_bus("listener")
     for topic in (*EARLY, *LATE):
-        bus.subscribe(topic, lambda m, h: heard[h["topic"]].append(m))
-    return heard
+        bus.subscribe(topic, lambda m, h: received[h["topic"]].append(m))
+    return received
 
 
 def wait_until(truth: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
@@ -58,20 +58,20 @@ def publish(bus: Bus, imaged: list[Any]) -> None:
     bus.flush()
 
 
-def check_once(said: Message, imaged: list[Any]) -> None:
+def check_once(reported: Message, imaged: list[Any]) -> None:
     """Every result of every tile came exactly once."""
     names = sorted(each.body["tile_id"] for each in imaged)
     for topic in (*EARLY, *LATE):
-        assert sorted(m.tile_id for m in said[topic]) == names, topic
+        assert sorted(m.tile_id for m in reported[topic]) == names, topic
 
 
-def all_heard(said: Message, count: int) -> Callable[[], bool]:
-    return lambda: all(len(said[topic]) >= count for topic in (*EARLY, *LATE))
+def all_received(reported: Message, count: int) -> Callable[[], bool]:
+    return lambda: all(len(reported[topic]) >= count for topic in (*EARLY, *LATE))
 
 
 def test_a_montage_heard_twice_is_done_once_by_two_processes(
     start: Callable[..., Journal],
-    said: Message,
+    reported: Message,
     frames: Path,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],
@@ -82,15 +82,15 @@ def test_a_montage_heard_twice_is_done_once_by_two_processes(
     bus = open_bus("session")
     publish(bus, imaged)
     publish(bus, imaged)
-    wait_until(all_heard(said, len(imaged)))
+    wait_until(all_received(reported, len(imaged)))
     publish(bus, imaged)
     wait_until(lambda: journal.counts() == {"done": 12})
     time.sleep(0.5)
-    check_once(said, imaged)
-    edges = Counter(len(message.matches) for message in said["tile.matches"])
+    check_once(reported, imaged)
+    edges = Counter(len(message.matches) for message in reported["tile.matches"])
     assert edges == {0: 1, 1: 5, 2: 6}
     truth = {each.place: each.truth for each in imaged}
-    for message in said["tile.matches"]:
+    for message in reported["tile.matches"]:
         here = truth[message.row, message.column]
         for match in message.matches:
             there = truth[match.row, match.column]
@@ -102,21 +102,21 @@ def test_a_montage_heard_twice_is_done_once_by_two_processes(
 
 def test_a_tile_that_nobody_heard_of_is_found_at_the_start(
     start: Callable[..., Journal],
-    said: Message,
+    reported: Message,
     frames: Path,
     image_montage: Callable[..., list[Any]],
 ) -> None:
     imaged = image_montage(frames)
     journal = start()
-    wait_until(all_heard(said, len(imaged)))
+    wait_until(all_received(reported, len(imaged)))
     wait_until(lambda: journal.counts() == {"done": len(imaged)})
-    check_once(said, imaged)
-    assert [len(m.matches) for m in said["tile.matches"]] == [0, 1, 1, 1, 2, 2]
+    check_once(reported, imaged)
+    assert [len(m.matches) for m in reported["tile.matches"]] == [0, 1, 1, 1, 2, 2]
 
 
 def test_tiles_said_while_the_broker_was_away_are_found(
     start: Callable[..., Journal],
-    said: Message,
+    reported: Message,
     frames: Path,
     restart_broker: Callable[[], None],
     image_montage: Callable[..., list[Any]],
@@ -125,15 +125,15 @@ def test_tiles_said_while_the_broker_was_away_are_found(
     restart_broker()
     imaged = image_montage(frames, rows=1, columns=3)
     wait_until(lambda: journal.counts() == {"done": 3})
-    wait_until(all_heard(said, 3))
-    check_once(said, imaged)
+    wait_until(all_received(reported, 3))
+    check_once(reported, imaged)
 
 
 def test_results_wait_for_the_broker(
     start: Callable[..., Journal],
     frames: Path,
     brokers: list[Any],
-    said: Message,
+    reported: Message,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],
     restart_broker: Callable[[], None],
@@ -148,14 +148,16 @@ def test_results_wait_for_the_broker(
     restart_broker()
     publishing.join()
     wait_until(lambda: journal.counts() == {"done": 16})
-    wait_until(all_heard(said, 16))
+    wait_until(all_received(reported, 16))
     for topic in (*EARLY, *LATE):
-        assert {m.tile_id for m in said[topic]} == {e.body["tile_id"] for e in imaged}
+        assert {m.tile_id for m in reported[topic]} == {
+            e.body["tile_id"] for e in imaged
+        }
 
 
-def test_a_frame_that_cannot_be_read_is_told_by_its_empty_matches(
+def test_a_frame_that_cannot_be_read_is_reported_by_its_empty_matches(
     start: Callable[..., Journal],
-    said: Message,
+    reported: Message,
     frames: Path,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],
@@ -166,14 +168,14 @@ def test_a_frame_that_cannot_be_read_is_told_by_its_empty_matches(
     Path(imaged[1].body["path"]).write_bytes(b"II*\0")
     publish(open_bus("session"), imaged)
     wait_until(lambda: journal.counts() == {"done": 3})
-    wait_until(lambda: len(said["tile.matches"]) == 3)
+    wait_until(lambda: len(reported["tile.matches"]) == 3)
     lost = imaged[1].body["tile_id"]
-    assert lost not in {m.tile_id for m in said["tile.statistics.focus"]}
-    by_id = {m.tile_id: m for m in said["tile.matches"]}
+    assert lost not in {m.tile_id for m in reported["tile.statistics.focus"]}
+    by_id = {m.tile_id: m for m in reported["tile.matches"]}
     assert by_id[lost].matches == []
     (match,) = by_id[imaged[2].body["tile_id"]].matches
     assert (match.column, match.pX) == (1, [])
-    tried = {m.tile_id: m for m in said["tile.template_matches"]}
+    tried = {m.tile_id: m for m in reported["tile.template_matches"]}
     (container,) = tried[imaged[2].body["tile_id"]].matches
     assert "could not be read" in container.matches[0].reject_reason
     (sentence,) = journal.failures().values()
@@ -183,7 +185,7 @@ def test_a_frame_that_cannot_be_read_is_told_by_its_empty_matches(
 
 def test_a_tile_over_which_processes_end_is_given_up(
     start: Callable[..., Journal],
-    said: Message,
+    reported: Message,
     frames: Path,
     settings: Settings,
     image_montage: Callable[..., list[Any]],
@@ -199,14 +201,14 @@ def test_a_tile_over_which_processes_end_is_given_up(
     wait_until(lambda: journal.counts() == {"done": 2})
     (sentence,) = journal.failures().values()
     assert "3 attempts at" in sentence
-    wait_until(lambda: len(said["tile.matches"]) == 2)
-    assert [m.column for m in said["tile.statistics.focus"]] == [1]
+    wait_until(lambda: len(reported["tile.matches"]) == 2)
+    assert [m.column for m in reported["tile.statistics.focus"]] == [1]
     assert imaged[1].place == (0, 1)
 
 
 def test_a_disk_that_does_not_take_a_tile_costs_time_only(
     start: Callable[..., Journal],
-    said: Message,
+    reported: Message,
     frames: Path,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],
@@ -219,19 +221,19 @@ def test_a_disk_that_does_not_take_a_tile_costs_time_only(
     journal = start()
     wait_until(lambda: "could not be written" in caplog.text)
     time.sleep(4.5)  # more tries than a tile that breaks its process would get
-    assert said["tile.statistics.focus"] == []
+    assert reported["tile.statistics.focus"] == []
     assert caplog.text.count("could not be written") == 1
     (in_the_way / "content").rmdir()
     in_the_way.rmdir()
     wait_until(lambda: journal.counts() == {"done": 2})
     assert journal.failures() == {}
-    wait_until(all_heard(said, 2))
-    check_once(said, imaged)
+    wait_until(all_received(reported, 2))
+    check_once(reported, imaged)
 
 
 def test_each_frame_of_no_montage_is_shown(
     start: Callable[..., Journal],
-    said: Message,
+    reported: Message,
     frames: Path,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],
@@ -242,9 +244,9 @@ def test_each_frame_of_no_montage_is_shown(
     bus = open_bus("session")
     for _ in range(3):
         bus.publish("tile.raw", **{**imaged.body, "montage_id": ""})
-    wait_until(lambda: len(said["tile.preview"]) == 3)
+    wait_until(lambda: len(reported["tile.preview"]) == 3)
     time.sleep(0.3)
-    assert {topic: len(m) for topic, m in said.items() if m} == dict.fromkeys(
+    assert {topic: len(m) for topic, m in reported.items() if m} == dict.fromkeys(
         EARLY[:4], 3
     )
 
@@ -259,7 +261,7 @@ def lens_message(lens: LensModel) -> dict[str, Any]:
 )
 def test_matches_are_corrected_by_the_lens_in_force(
     start: Callable[..., Journal],
-    said: Message,
+    reported: Message,
     frames: Path,
     settings: Settings,
     open_bus: Callable[[str], Bus],
@@ -286,8 +288,8 @@ def test_matches_are_corrected_by_the_lens_in_force(
         each.body["lens_correction"] = source == "flagged"
     publish(bus, imaged)
     wait_until(lambda: journal.counts() == {"done": 2})
-    wait_until(lambda: len(said["tile.matches"]) == 2)
-    (match,) = said["tile.matches"][1].matches
+    wait_until(lambda: len(reported["tile.matches"]) == 2)
+    (match,) = reported["tile.matches"][1].matches
     here, there = imaged[1].truth.placement, imaged[0].truth.placement
     true_x = here.x_px - there.x_px
     off = max(abs(q - p - true_x) for p, q in zip(match.pX, match.qX, strict=True))
@@ -295,13 +297,15 @@ def test_matches_are_corrected_by_the_lens_in_force(
         assert off < 0.8
     else:
         assert off > 1.5
-        raw = [t for t in said["tile.template_matches"][1].matches[0].matches if t.good]
+        raw = [
+            t for t in reported["tile.template_matches"][1].matches[0].matches if t.good
+        ]
         assert match.pX == [t.query_point[0] for t in raw]
 
 
 def test_a_montage_that_is_over_is_forgotten_and_not_done_again(
     start: Callable[..., Journal],
-    said: Message,
+    reported: Message,
     frames: Path,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],
@@ -322,7 +326,7 @@ def test_a_montage_that_is_over_is_forgotten_and_not_done_again(
     start("later")
     time.sleep(0.5)
     assert journal.counts() == {}
-    check_once(said, imaged)
+    check_once(reported, imaged)
 
 
 def test_what_a_killed_process_had_half_written_is_removed(
@@ -350,7 +354,7 @@ def test_what_a_killed_process_had_half_written_is_removed(
 
 def test_a_wrong_lens_size_is_named(
     start: Callable[..., Journal],
-    said: Message,
+    reported: Message,
     frames: Path,
     open_bus: Callable[[str], Bus],
     image_montage: Callable[..., list[Any]],

@@ -23,7 +23,7 @@ MATCHES = "tile.matches"
 
 
 class Listener:
-    """What was heard on a topic, in order."""
+    """What was received on a topic, in order."""
 
     def __init__(self, bus: Bus, topic: str) -> None:
         self.messages: list[Any] = []
@@ -78,10 +78,10 @@ def is_status(name: str) -> Callable[[Any], bool]:
 def test_a_tile_is_judged_once_however_often_and_in_whatever_order_it_is_said(
     settings, live_qc, pipeline, tiles, parts_of
 ) -> None:
-    said = [part for n in range(5) for part in parts_of(n, GOOD)] * 2
-    random.Random(3).shuffle(said)
+    reported = [part for n in range(5) for part in parts_of(n, GOOD)] * 2
+    random.Random(3).shuffle(reported)
     with live_qc(settings):
-        for topic, body in said:
+        for topic, body in reported:
             pipeline.publish(topic, **body)
         pipeline.flush()
         tiles.wait(5)
@@ -206,11 +206,11 @@ def test_the_end_of_the_montage_gives_every_tile_its_verdict(
             rotation_angle=0.0,
             aperture_centroid=(0, 0),
         )
-        _, unheard = tiles.wait(2)
-    assert unheard.column == 1
-    assert not unheard.passed
-    assert unheard.faults[0].fault_type == "incomplete"
-    assert unheard.faults[0].confidence == pytest.approx(0.3)
+        _, missed = tiles.wait(2)
+    assert missed.column == 1
+    assert not missed.passed
+    assert missed.faults[0].fault_type == "incomplete"
+    assert missed.faults[0].confidence == pytest.approx(0.3)
 
 
 def test_another_services_stop_is_adopted_and_repeated_until_it_is_lifted(
@@ -247,7 +247,7 @@ def test_a_restart_keeps_the_stop_and_judges_no_tile_twice(
         assert statuses.wait(1)[0].status == "STOP_AT_END"
         assert statuses.messages[0].reason == reason
         for n in range(6):
-            say(n, BLURRED)  # said again; the parts that were kept of 5 are good
+            say(n, BLURRED)  # published again; the parts that were kept of 5 are good
         tiles.wait(6)
         time.sleep(0.5)
     assert [t.column for t in tiles.messages] == list(range(6))
@@ -313,9 +313,9 @@ def test_tiles_that_were_imaged_while_it_was_away_are_judged_by_their_frames(
             tiles.wait(1)
         with live_qc(settings):  # what was published of 1 and 2 is lost
             say(3, GOOD)
-            heard = {tile.column: tile for tile in tiles.wait(4)}
+            received = {tile.column: tile for tile in tiles.wait(4)}
             say(1, GOOD)  # too late
             time.sleep(0.5)
     assert len(tiles.messages) == 4
-    assert heard[1].passed
-    assert [f.fault_type for f in heard[2].faults] == ["out_of_focus"]
+    assert received[1].passed
+    assert [f.fault_type for f in received[2].faults] == ["out_of_focus"]

@@ -67,11 +67,13 @@ def test_nobody_is_stopped_without_a_fresh_error(
     ended_at: datetime | None,
     checks: list[Check],
 ) -> None:
-    said: list[Any] = []
-    open_bus("listener").subscribe("qc.status", lambda message, _: said.append(message))
+    published: list[Any] = []
+    open_bus("listener").subscribe(
+        "qc.status", lambda message, _: published.append(message)
+    )
     assert not report_checks(rig_settings, "m-1", ended_at, checks)
     time.sleep(0.3)
-    assert said == []
+    assert published == []
 
 
 def test_without_a_broker_it_is_logged(tmp_path, caplog) -> None:

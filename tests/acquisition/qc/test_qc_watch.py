@@ -171,13 +171,13 @@ def test_dark_tiles_are_a_row_in_the_order_of_imaging_not_of_arrival() -> None:
 def test_parts_in_any_order_twice_give_the_same_verdicts(seed: int) -> None:
     parts = [{k: v} for k, v in BLURRED.items() if k not in ("mean", "std")]
     parts.append({"mean": 120, "std": 30})
-    said = [(n, part) for n in range(12) for part in parts] * 2
-    random.Random(seed).shuffle(said)
+    published = [(n, part) for n in range(12) for part in parts] * 2
+    random.Random(seed).shuffle(published)
     watch = new_watch(QcSettings(max_faulty=12, window=12))
     for n in range(12):
         watch.announce(fields(n), 0.0)
     found = []
-    for n, part in said:
+    for n, part in published:
         pending = watch.take(fields(n), part, 0.0)
         if pending is not None and pending.is_whole:
             found.append(watch.judge(fields(n)["tile_id"]))

@@ -230,10 +230,14 @@ def test_the_plan_of_a_montage_is_what_its_status_says(
     recorder: Ledger, frames: Path, is_late: bool
 ) -> None:
     raws, _ = image_montage(frames, "a")
-    said = [{"total_tiles": 6}, {"total_tiles": 9, "tilt_index": 1}, {"state": "error"}]
+    all_messages = [
+        {"total_tiles": 6},
+        {"total_tiles": 9, "tilt_index": 1},
+        {"state": "error"},
+    ]
     if is_late:  # the recorder was started behind the completion
         record_montage(recorder, raws[:4], complete_body("a", raws[:4]))
-    for number, fields in enumerate(said):
+    for number, fields in enumerate(all_messages):
         body = {"montage_id": "m-a", **fields}
         recorder.append("montage.status", body, {"sent_at": str(number)})
     if not is_late:
@@ -307,7 +311,7 @@ def test_what_was_heard_is_not_recorded_again_from_the_disk(
     assert len(recorder.events()) == 7
 
 
-def test_a_broken_file_beside_the_frames_is_told_and_passed_over(
+def test_a_broken_file_beside_the_frames_is_reported_and_passed_over(
     recorder: Ledger, frames: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     raws, complete = image_montage(frames, "a")
@@ -326,23 +330,25 @@ def test_a_folder_without_frames_reconciles_to_nothing(
 
 
 def test_many_events_a_second_are_recorded(recorder: Ledger, frames: Path) -> None:
-    said = [Message("tile.raw", raw_body(frames, "a", 0, n), {}) for n in range(2000)]
+    all_messages = [
+        Message("tile.raw", raw_body(frames, "a", 0, n), {}) for n in range(2000)
+    ]
     began = time.process_time()
-    for start in range(0, len(said), 100):
-        recorder.append_all(said[start : start + 100])
+    for start in range(0, len(all_messages), 100):
+        recorder.append_all(all_messages[start : start + 100])
     # 500 a second; CPU time, as the machine may be busy.
     assert time.process_time() - began < 4.0
     assert len(recorder.tile_ids("m-a")) == 2000
 
 
-def test_a_wrong_url_is_told_in_one_sentence() -> None:
+def test_a_wrong_url_is_reported_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match=r"'mysql://x' is no URL of a database"):
         Ledger("mysql://x")
     with pytest.raises(ConfigError, match=r"correct acquisition\.recorder_url"):
         Ledger("no url")
 
 
-def test_a_database_that_is_away_is_told_without_its_password(
+def test_a_database_that_is_away_is_reported_without_its_password(
     free_port: Callable[[], int],
 ) -> None:
     url = f"postgresql://me:secret@127.0.0.1:{free_port()}/em?connect_timeout=2"

@@ -62,11 +62,11 @@ def test_a_good_session_has_its_rates_and_latencies() -> None:
 
 
 def test_its_json_has_the_published_figures_beside_ours() -> None:
-    said = json.loads(report(montage()).model_dump_json())
-    assert said["published"]["tiles_per_s"] == 3.07
-    assert said["published"]["mpix_per_s"] == 93.0
-    assert said["montages"][0]["acquisition_id"] == "m-1-x"
-    assert LiveReport.model_validate(said) == report(montage())
+    content = json.loads(report(montage()).model_dump_json())
+    assert content["published"]["tiles_per_s"] == 3.07
+    assert content["published"]["mpix_per_s"] == 93.0
+    assert content["montages"][0]["acquisition_id"] == "m-1-x"
+    assert LiveReport.model_validate(content) == report(montage())
 
 
 def test_the_rate_is_over_the_seconds_of_all_montages() -> None:
@@ -154,7 +154,7 @@ JUDGED = {"a": TileRun(passed=True)}
 
 
 @pytest.mark.parametrize(
-    ("heard", "what"),
+    ("montage_run", "what"),
     [
         (None, "the start of m-1"),
         (run("in_progress", imaged=2), "tile 3 of 4 of m-1-x"),
@@ -166,8 +166,8 @@ JUDGED = {"a": TileRun(passed=True)}
         (run("completed", completed=("a",), tiles=JUDGED), "the upload of m-1-x"),
     ],
 )
-def test_a_wait_names_its_reason(heard: MontageRun | None, what: str) -> None:
-    wait = wait_of("m-1", heard, SETTINGS)
+def test_a_wait_names_its_reason(montage_run: MontageRun | None, what: str) -> None:
+    wait = wait_of("m-1", montage_run, SETTINGS)
     assert wait.what == what
     assert ".log" in wait.see
 

@@ -27,7 +27,9 @@ def bus(open_bus: Callable[[str], Bus]) -> Bus:
 
 
 @pytest.fixture
-def heard(open_bus: Callable[[str], Bus], rig_settings: Settings) -> SessionLog:
+def log_of_session(
+    open_bus: Callable[[str], Bus], rig_settings: Settings
+) -> SessionLog:
     return SessionLog(open_bus("acquire"), rig_settings, [MONTAGE])
 
 
@@ -77,7 +79,7 @@ def until(truth: Callable[[], bool]) -> None:
 
 
 def test_a_whole_session_is_settled_when_it_is_uploaded(
-    bus: Bus, heard: SessionLog, rig_settings: Settings
+    bus: Bus, log_of_session: SessionLog, rig_settings: Settings
 ) -> None:
     bus.publish(
         "camera.status",
@@ -93,13 +95,17 @@ def test_a_whole_session_is_settled_when_it_is_uploaded(
         bus.publish("qc.tile", **tile(column), passed=column == 0)
     bus.publish("montage.complete", **complete(2))
     say_status(bus, "completed")
-    until(lambda: bool(heard.runs) and heard.runs[0].state == "completed")
-    heard.look()
-    assert not heard.is_settled
+    until(
+        lambda: (
+            bool(log_of_session.runs) and log_of_session.runs[0].state == "completed"
+        )
+    )
+    log_of_session.look()
+    assert not log_of_session.is_settled
     store_of(rig_settings).write_bytes(layout.upload(RUN), b"{}")
-    heard.look()
-    assert heard.is_settled
-    report = heard.report()
+    log_of_session.look()
+    assert log_of_session.is_settled
+    report = log_of_session.report()
     assert report.is_good, report
     assert (report.tiles_imaged, report.tiles_lost) == (2, 0)
     (montage,) = report.montages
@@ -109,8 +115,8 @@ def test_a_whole_session_is_settled_when_it_is_uploaded(
     assert report.mpix_per_s == pytest.approx(report.tiles_per_s * 64 * 32 / 1e6)
 
 
-def test_a_tile_judged_twice_and_a_lost_frame_are_told(
-    bus: Bus, heard: SessionLog, rig_settings: Settings
+def test_a_tile_judged_twice_and_a_lost_frame_are_reported(
+    bus: Bus, log_of_session: SessionLog, rig_settings: Settings
 ) -> None:
     say_status(bus, "started")
     image(bus, rig_settings, 0).unlink()
@@ -118,15 +124,15 @@ def test_a_tile_judged_twice_and_a_lost_frame_are_told(
     bus.publish("qc.tile", **tile(0), passed=True)
     bus.publish("montage.complete", **complete(1))
     say_status(bus, "completed")
-    until(lambda: bool(heard.runs) and heard.runs[0].is_over)
-    report = heard.report()
+    until(lambda: bool(log_of_session.runs) and log_of_session.runs[0].is_over)
+    report = log_of_session.report()
     assert report.tiles_lost == 1
     assert report.montages[0].duplicates == 1
     assert not report.is_good
 
 
 def test_a_message_that_was_missed_is_read_from_disk(
-    bus: Bus, heard: SessionLog, rig_settings: Settings
+    bus: Bus, log_of_session: SessionLog, rig_settings: Settings
 ) -> None:
     say_status(bus, "started")
     image(bus, rig_settings, 0)
@@ -134,15 +140,15 @@ def test_a_message_that_was_missed_is_read_from_disk(
     path = complete_body_path(rig_settings.home / "frames", MONTAGE, RUN)
     write_bytes(path, b'{"tiles": {"%s": {}}}' % tile(0)["tile_id"].encode())
     bus.publish("roi.status", montage_id=MONTAGE, status="complete", timestamp=1)
-    until(lambda: bool(heard.runs) and heard.runs[0].is_over)
+    until(lambda: bool(log_of_session.runs) and log_of_session.runs[0].is_over)
     store_of(rig_settings).write_bytes(layout.upload(RUN), b"{}")
-    heard.look()
-    assert heard.is_settled
-    assert heard.report().is_good
+    log_of_session.look()
+    assert log_of_session.is_settled
+    assert log_of_session.report().is_good
 
 
 def test_a_stop_is_timed_from_the_word_to_the_stage(
-    bus: Bus, heard: SessionLog
+    bus: Bus, log_of_session: SessionLog
 ) -> None:
     bus.publish("stage.motion.command", x=1, y=1)
     say_status(bus, "started")
@@ -151,17 +157,17 @@ def test_a_stop_is_timed_from_the_word_to_the_stage(
     bus.publish("stage.motion.command", x=0, y=0)
     bus.publish("stage.motion.command", x=0, y=0)
     say_status(bus, "error", error_message="sparks")
-    until(lambda: bool(heard.runs) and heard.runs[0].is_over)
-    report = heard.report()
+    until(lambda: bool(log_of_session.runs) and log_of_session.runs[0].is_over)
+    report = log_of_session.report()
     assert report.stop_ms is not None
     assert report.stop_ms >= 100
-    assert heard.is_settled
+    assert log_of_session.is_settled
     assert report.montages[0].reason == "sparks"
     assert (report.tiles_lost, report.is_good) == (0, False)
 
 
-def test_a_region_that_fails_before_its_montage_is_told(
-    bus: Bus, heard: SessionLog
+def test_a_region_that_fails_before_its_montage_is_reported(
+    bus: Bus, log_of_session: SessionLog
 ) -> None:
     bus.publish(
         "roi.status",
@@ -170,13 +176,13 @@ def test_a_region_that_fails_before_its_montage_is_told(
         timestamp=1,
         error_message="disk full",
     )
-    until(lambda: bool(heard.runs))
-    assert heard.is_settled
-    assert heard.report().montages[0].reason == "disk full"
+    until(lambda: bool(log_of_session.runs))
+    assert log_of_session.is_settled
+    assert log_of_session.report().montages[0].reason == "disk full"
 
 
 def test_the_last_run_of_a_montage_counts_and_others_do_not(
-    bus: Bus, heard: SessionLog, rig_settings: Settings
+    bus: Bus, log_of_session: SessionLog, rig_settings: Settings
 ) -> None:
     bus.publish("tile.raw", **{**tile(0), "montage_id": "other"}, path="x")
     say_status(bus, "started")
@@ -185,14 +191,14 @@ def test_the_last_run_of_a_montage_counts_and_others_do_not(
     say_status(bus, "started")
     later = {**tile(0), "tile_id": "m-0001-20261121t130000_000_000"}
     bus.publish("tile.raw", **later, path="x")
-    until(lambda: any(later["tile_id"] in run.tiles for run in heard.runs))
-    (run,) = heard.runs
+    until(lambda: any(later["tile_id"] in run.tiles for run in log_of_session.runs))
+    (run,) = log_of_session.runs
     assert run.acquisition_id == "m-0001-20261121t130000"
     assert len(run.tiles) == 1
 
 
 def test_tiles_of_an_earlier_session_are_neither_lost_nor_without_a_verdict(
-    bus: Bus, heard: SessionLog, rig_settings: Settings
+    bus: Bus, log_of_session: SessionLog, rig_settings: Settings
 ) -> None:
     with ledger_of(rig_settings) as ledger:
         verdicts = [{**tile(0), "passed": True}, {**tile(1), "passed": False}]
@@ -202,12 +208,12 @@ def test_tiles_of_an_earlier_session_are_neither_lost_nor_without_a_verdict(
     bus.publish("qc.tile", **tile(2), passed=True)
     bus.publish("montage.complete", **complete(3))
     say_status(bus, "completed", current_tile=3)
-    until(lambda: bool(heard.runs) and heard.runs[0].is_over)
-    assert not heard.is_settled
+    until(lambda: bool(log_of_session.runs) and log_of_session.runs[0].is_over)
+    assert not log_of_session.is_settled
     store_of(rig_settings).write_bytes(layout.upload(RUN), b"{}")
-    heard.look()
-    assert heard.is_settled
-    report = heard.report()
+    log_of_session.look()
+    assert log_of_session.is_settled
+    report = log_of_session.report()
     (montage,) = report.montages
     assert (montage.tiles, montage.passed, montage.failed, montage.received) == (
         *(3, 2, 1),
@@ -219,18 +225,18 @@ def test_tiles_of_an_earlier_session_are_neither_lost_nor_without_a_verdict(
 
 
 def test_an_uploaded_montage_has_lost_what_had_no_frame_when_it_was_sent(
-    bus: Bus, heard: SessionLog, rig_settings: Settings
+    bus: Bus, log_of_session: SessionLog, rig_settings: Settings
 ) -> None:
     say_status(bus, "started")
     image(bus, rig_settings, 0).unlink()
     image(bus, rig_settings, 1).unlink()
     bus.publish("montage.complete", **complete(2))
     say_status(bus, "completed")
-    until(lambda: bool(heard.runs) and heard.runs[0].is_over)
+    until(lambda: bool(log_of_session.runs) and log_of_session.runs[0].is_over)
     record = {"failures": [{"item": tile(1)["tile_id"]}]}
     name = layout.upload(RUN)
     store_of(rig_settings).write_bytes(name, json.dumps(record).encode())
-    assert heard.report().tiles_lost == 1
+    assert log_of_session.report().tiles_lost == 1
 
 
 def queue(*entries: tuple[str, str, int]) -> dict[str, Any]:
@@ -249,20 +255,20 @@ def test_a_failure_from_before_the_start_is_not_one_of_this_session(
 ) -> None:
     before = fitting("roi.queue.status", queue((MONTAGE, "failed", 7)))
     known = {entry.montage_id: entry for entry in before.queue}
-    heard = SessionLog(
+    log_of_session = SessionLog(
         open_bus("acquire"), rig_settings, [MONTAGE, "m-0002"], queue=known
     )
     bus.publish("roi.status", montage_id=MONTAGE, status="failed", timestamp=7)
     bus.publish("roi.queue.status", **queue((MONTAGE, "failed", 7)))
     say_status(bus, "resumed")
-    until(lambda: bool(heard.runs))
-    assert heard.runs[0].state == "resumed"
+    until(lambda: bool(log_of_session.runs))
+    assert log_of_session.runs[0].state == "resumed"
     bus.publish(
         "roi.queue.status", **queue((MONTAGE, "failed", 9), ("m-0002", "pending", 8))
     )
     say_status(bus, "error", error_message="dark")
-    until(lambda: heard.is_settled)  # m-0002 does not begin before a retry
-    first, second = heard.report().montages
+    until(lambda: log_of_session.is_settled)  # m-0002 does not begin before a retry
+    first, second = log_of_session.report().montages
     assert (first.state, first.reason) == ("error", "dark")
     assert second.state == "pending"
     assert "waits behind m-0001, which failed" in second.reason
@@ -271,11 +277,11 @@ def test_a_failure_from_before_the_start_is_not_one_of_this_session(
 def test_a_session_that_stops_at_its_end_leaves_the_next_montage_at_once(
     bus: Bus, open_bus: Callable[[str], Bus], rig_settings: Settings
 ) -> None:
-    heard = SessionLog(open_bus("acquire"), rig_settings, [MONTAGE])
+    log_of_session = SessionLog(open_bus("acquire"), rig_settings, [MONTAGE])
     bus.publish("state.current", state="Acquisition_Montage_MoveStage")
     bus.publish("qc.status", status="STOP_AT_END", reason="5 tiles are blurred.")
     bus.publish("state.current", state="Preview_UpdateImage")
-    until(lambda: heard.is_settled)
-    (montage,) = heard.report().montages
+    until(lambda: log_of_session.is_settled)
+    (montage,) = log_of_session.report().montages
     assert montage.state == "pending"
     assert "5 tiles are blurred" in montage.reason
