@@ -23,7 +23,7 @@ from em_platform.aloha.journal import TileRow
 from em_platform.aloha.refusals import NotAnnounced, answer_to
 from em_platform.config import AlohaSettings
 from em_platform.errors import PlatformError, RecordError
-from em_platform.formats import told_plainly
+from em_platform.formats import plain_errors
 from em_platform.model import AcquisitionUpload, StoredTile
 from em_platform.processes.web import is_bearer
 
@@ -137,7 +137,7 @@ class _Desk:
             return wanted.stored
         file = self._acquisitions.scratch / f"{uuid.uuid4().hex}.tiff"
         try:
-            with told_plainly(str(file)), file.open("wb", buffering=0) as target:
+            with plain_errors(str(file)), file.open("wb", buffering=0) as target:
                 await self._receive(request, wanted, target)
             async with self._locks.of(acquisition_id, tile_id):
                 return await _in(

@@ -15,9 +15,9 @@ from em_platform.config import AlohaSettings, RenderSettings
 from em_platform.errors import FormatError, StorageError
 from em_platform.formats import (
     open_level,
+    plain_errors,
     read_header,
     read_image,
-    told_plainly,
     write_pyramid,
 )
 from em_platform.imaging.focus import focus_score
@@ -73,7 +73,7 @@ def store_frame(
     local = store.local_path(frame.name)
     if local is not None:
         _write(local, image, frame, settings)
-        with told_plainly(str(local)):
+        with plain_errors(str(local)):
             _reach_the_disk(local)
     else:
         url = store.url(frame.name)
@@ -98,7 +98,7 @@ def is_stored(frame: Frame, store: Store) -> bool:
         return False
     local = store.local_path(frame.name)
     if local is not None:
-        with told_plainly(str(local)):
+        with plain_errors(str(local)):
             _reach_the_disk(local)  # whoever wrote it may have been killed before
     return True
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         open_source,
         read_text,
     )
-    from em_platform.formats.staging import told_plainly
+    from em_platform.formats.staging import plain_errors
     from em_platform.formats.tiff import encode_tiff, write_tiff
     from em_platform.formats.volume import Region, Volume, bounds_of, shape_of
     from em_platform.formats.volume_pictures import mid_sections
@@ -78,7 +78,7 @@ _MODULES = {
     "write_pyramid",
     "open": "described extent_nm inspect open_stack open_volume",
     "source": "is_folder join_uri list_folder local_path open_source read_text",
-    "staging": "told_plainly",
+    "staging": "plain_errors",
     "tiff": "encode_tiff write_tiff",
     "volume": "Region Volume bounds_of shape_of",
     "volume_pictures": "mid_sections",
@@ -128,6 +128,7 @@ __all__ = [
     "open_source",
     "open_stack",
     "open_volume",
+    "plain_errors",
     "preview",
     "read_header",
     "read_image",
@@ -136,7 +137,6 @@ __all__ = [
     "review_at",
     "served",
     "shape_of",
-    "told_plainly",
     "write_pyramid",
     "write_tiff",
     "write_volume",

@@ -28,8 +28,8 @@ from em_platform.formats.staging import (
     FinishedUnit,
     Staging,
     finished_of,
+    plain_errors,
     staging_of,
-    told_plainly,
 )
 from em_platform.storage.atomic import put_folder
 from em_platform.storage.guard import check_output
@@ -83,7 +83,7 @@ class ImageOutput:
 
     def resume(self) -> dict[str, FinishedUnit]:
         """The units that an earlier call with the same fingerprint has finished."""
-        with told_plainly(self.staging.target):
+        with plain_errors(self.staging.target):
             if self._begun() and self._holds_ours():
                 return self._finished()
             self._clear()
@@ -108,7 +108,7 @@ class ImageOutput:
             A file is not there as it was written.
         """
         staging = self.staging
-        with told_plainly(staging.target):
+        with plain_errors(staging.target):
             files = {name: mark for unit in units for name, mark in unit.files.items()}
             files |= self._metadata_of_levels()
             manifest = Manifest(
@@ -143,7 +143,7 @@ class ImageOutput:
         With a `result` all is remembered until `forget`, and the result with it.
         """
         staging = self.staging
-        with told_plainly(staging.target):
+        with plain_errors(staging.target):
             filesystem, path = self._partial()
             if result is None:
                 # What remains after a kill from here on is not resumed.
@@ -152,7 +152,7 @@ class ImageOutput:
                 mark = self._mark(staging.image, self._manifest.crc32)
                 staging.write(f"{staging.partial}/result", mark + b"\n" + result)
         self._lease.check()
-        with told_plainly(staging.target):
+        with plain_errors(staging.target):
             self._look()  # since we began somebody may have put a file of theirs there
             local = local_path(staging.target)
             if local is not None:
@@ -165,7 +165,7 @@ class ImageOutput:
 
     def forget(self) -> None:
         """Remove all that was remembered."""
-        with told_plainly(self.staging.target):
+        with plain_errors(self.staging.target):
             filesystem, path = self._partial()
             if filesystem.exists(f"{path}/{BEGUN}"):
                 filesystem.rm_file(f"{path}/{BEGUN}")
@@ -346,11 +346,11 @@ def image_output(
         inputs=tuple(inputs),
         overwrite=overwrite,
     )
-    with told_plainly(target):
+    with plain_errors(target):
         look()  # nothing is written, and no lease, where it refuses
     work = f"another run of {product.shown}"
     with one_writer(target, work=work, options=options) as lease:
-        with told_plainly(target):
+        with plain_errors(target):
             staging = staging_of(target, dict(options or {}), fingerprint)
             output = ImageOutput(
                 staging, product, fingerprint=fingerprint, lease=lease, look=look
@@ -360,7 +360,7 @@ def image_output(
 
 def forget_unfinished(target: str, options: Mapping[str, Any] | None = None) -> None:
     """Remove what a killed process remembered of an image that has been finished."""
-    with told_plainly(target):
+    with plain_errors(target):
         staging = staging_of(target, dict(options or {}), None)
         filesystem, path = staging.opened(staging.partial)
         if filesystem.exists(f"{path}/{BEGUN}"):

@@ -27,7 +27,7 @@ from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from em_platform.formats.ome_metadata import AXES
 from em_platform.formats.pyramid import Array, Pool, Pyramid, Region, Shape, Unit, build
-from em_platform.formats.staging import FinishedUnit, Staging, told_plainly
+from em_platform.formats.staging import FinishedUnit, Staging, plain_errors
 from em_platform.storage.layout import local_path
 from em_platform.storage.manifest import FileMark, crc32_of
 
@@ -135,7 +135,7 @@ class Levels:
         fill_value: int,
     ) -> None:
         """Make all arrays, without chunks; those of an earlier call stay."""
-        with told_plainly(self.staging.target):
+        with plain_errors(self.staging.target):
             for level, shape in enumerate(self.pyramid.shapes):
                 with suppress(ContainsArrayError):
                     zarr.create_array(
@@ -194,7 +194,7 @@ class Levels:
         def write(level: int, index: Shape, pixels: Array) -> None:
             if seen is not None and level == 0:
                 seen(index, pixels)
-            with told_plainly(staging.target):
+            with plain_errors(staging.target):
                 _forget_shard(image, level, index)
                 try:
                     arrays[level][self.pyramid.region(level, index)] = pixels

@@ -53,7 +53,7 @@ class Staging:
 
     def mark_done(self, unit: str, finished: FinishedUnit) -> None:
         """Remember that a unit of work is finished."""
-        with told_plainly(self.target):
+        with plain_errors(self.target):
             self.write(f"{self.partial}/done/{unit}", finished.to_json())
 
     def write(self, url: str, content: bytes) -> None:
@@ -127,7 +127,7 @@ def _own_partial(local: Path, fingerprint: str | None) -> Path:
 
 
 @contextmanager
-def told_plainly(url: str) -> Iterator[None]:
+def plain_errors(url: str) -> Iterator[None]:
     """Make a StorageError of what a store raises when it does not take the bytes."""
     # zarrs raises RuntimeError for an error of the disk.
     refusals: tuple[type[Exception], ...] = (*errors_of(url), RuntimeError)

@@ -105,7 +105,7 @@ class RecordPart(Model):
     """A part of a record: what is None or empty is not written."""
 
     @model_serializer(mode="wrap")
-    def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _serialized(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written = handler(self)
         return {key: value for key, value in written.items() if value not in _UNSAID}
 

@@ -72,7 +72,7 @@ class ChunkStore:
         SourceUnavailable, SourceRefused
             The server does not answer, or not to us.
         """
-        with told_plainly(f"{self.url}/{name}"):
+        with plain_errors(f"{self.url}/{name}"):
             answer = open_store(self).read(name).result()
         if answer.state != "value":
             return None
@@ -148,7 +148,7 @@ def chunk_store(url: str, options: Mapping[str, Any] | None = None) -> ChunkStor
 
 
 @contextmanager
-def told_plainly(url: str) -> Iterator[None]:
+def plain_errors(url: str) -> Iterator[None]:
     """Turn what tensorstore raises into our errors, each one sentence with the URL."""
     try:
         yield

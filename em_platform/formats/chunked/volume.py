@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.chunked.store import context_of, tensorstore, told_plainly
+from em_platform.formats.chunked.store import context_of, plain_errors, tensorstore
 from em_platform.formats.volume import Bounds, Region, bounds_of, shape_of
 from em_platform.model.volume import VolumeInfo
 
@@ -113,7 +113,7 @@ class ChunkedVolume:
         if self.server and self.requests_per_second:
             chunks = self._chunks_of(bounds)
             wait_for_turn(self.server, chunks, per_second=self.requests_per_second)
-        with told_plainly(self.info.uri):
+        with plain_errors(self.info.uri):
             array = open_array(self.spec, self.limits, opened_at=self.opened_at)
             pixels = self._read(array, bounds)
         return np.ascontiguousarray(pixels, self.info.dtype).reshape(shape)

@@ -117,13 +117,13 @@ def test_what_nobody_heard_is_found_beside_the_frames(
     before = imaged.ImagedMontage(settings.home / "frames", "m1", tiles=3)
     before.image()
     before.complete()
-    half_heard = imaged.ImagedMontage(settings.home / "frames", "m2", tiles=4)
+    half_received = imaged.ImagedMontage(settings.home / "frames", "m2", tiles=4)
     with buffer_on(settings):
         wait_for_queue(session, 3)
-        half_heard.image_tile(half_heard.tile_ids[0], session.publish)
-        for tile_id in half_heard.tile_ids[1:]:
-            half_heard.image_tile(tile_id)
-        half_heard.complete(session.publish)
+        half_received.image_tile(half_received.tile_ids[0], session.publish)
+        for tile_id in half_received.tile_ids[1:]:
+            half_received.image_tile(tile_id)
+        half_received.complete(session.publish)
         wait_for_queue(session, 7)
     with buffer_on(settings):
         wait_for_queue(session, 7)
