@@ -147,7 +147,7 @@ def ingest(_: Path, __: Place) -> None:
 
     source, key = ITEM
     (outcome,) = ingest_source(
-        source, (key,), settings=load_settings(), tell=lambda _: None
+        source, (key,), settings=load_settings(), report=lambda _: None
     )
     if outcome.status != "complete":
         raise RuntimeError(outcome.sentence)

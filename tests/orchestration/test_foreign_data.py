@@ -102,7 +102,7 @@ def test_no_ingest_writes_where_others_have_their_data(
 
     before = foreign_root()
     (outcome,) = ingest_source(
-        "epfl", ("volumedata",), settings=load_settings(), tell=lambda _: None
+        "epfl", ("volumedata",), settings=load_settings(), report=lambda _: None
     )
     assert "holds what em-platform did not make" in outcome.sentence
     assert foreign_root() == before

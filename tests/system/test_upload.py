@@ -157,7 +157,8 @@ def stored_at(folder: Path) -> dict[str, int]:
 
 def sentences(home: Path) -> str:
     with closing(Journal(home / "buffer" / "journal.sqlite")) as journal:
-        return " ".join(montage.sentence for montage in journal.open_montages())
+        montages = [journal.montage(key) for key in journal.open_ids()]
+        return " ".join(montage.sentence for montage in montages if montage)
 
 
 def refused_and_killed(

@@ -292,8 +292,11 @@ class Sensor:
         self._lens: LensModel | None = None
         if simulation.lens_px:
             self._lens = radial_lens(self._size, edge_px=simulation.lens_px)
-        self._gain_truth = GainTruth.model_validate(
-            simulation.model_dump(include=set(GainTruth.model_fields))
+        self._gain_truth = GainTruth(
+            seed=simulation.seed,
+            vignette=simulation.vignette,
+            pattern=simulation.pattern,
+            dust=simulation.dust,
         )
         self._gain = camera_gain(
             self._size.height_px, self._size.width_px, **self._gain_truth.model_dump()
