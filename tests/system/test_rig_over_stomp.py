@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -155,7 +156,7 @@ def test_a_live_montage_without_one_of_its_frames_needs_review(
 
 def test_any_pigeon_client_hears_a_whole_montage(rig: Rig) -> None:
     settings, _ = rig
-    received: dict[str, list[object]] = {}
+    received: dict[str, list[Any]] = {}
     client = Pigeon("listener", port=settings.broker.port)
     client.connect()
     for topic in ("scope.status", "stage.motion.status", "camera.status"):
@@ -168,7 +169,9 @@ def test_any_pigeon_client_hears_a_whole_montage(rig: Rig) -> None:
     client._connection.remove_listener("listener")
     client.disconnect()
     counts = {topic: len(messages) for topic, messages in received.items()}
-    assert counts["tile.raw"] == counts["camera.image"] == 9
+    # A busy camera that answers late is asked again, and so shows a tile twice.
+    assert counts["tile.raw"] == counts["camera.image"]
+    assert len({message.tile_id for message in received["tile.raw"]}) == 9
     assert counts["montage.complete"] == 1
     assert counts["montage.status"] == 11
     assert counts["stage.motion.status"] >= 18
