@@ -40,7 +40,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """A microscope that somebody else shall start, group by group."""
+    """A microscope that is still to be started, group by group."""
 
     settings: Settings
     groups: list[list[Child]]

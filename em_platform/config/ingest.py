@@ -53,7 +53,7 @@ class SourceSettings(Model):
     at most.
 
     A source that is not `enabled` takes no part. Its `schedule` (cron, UTC) is off
-    until somebody switches it on. `weight` chooses its place in the order of the modes.
+    until it is switched on. `weight` chooses its place in the order of the modes.
     """
 
     enabled: bool = True

@@ -167,7 +167,7 @@ def tescan_scale(sections: Mapping[str, Mapping[str, str]], *, tag: str) -> SemS
 
 
 def openfibsem_scale(description: str) -> SemScale | None:
-    """What OpenFIBSEM writes as JSON; None where it is JSON of somebody else."""
+    """What OpenFIBSEM writes as JSON; None where it is other JSON."""
     with suppress(ValueError, RecursionError):
         fields = json.loads(description)
         if isinstance(fields, dict) and isinstance(fields.get("pixel_size"), dict):

@@ -40,7 +40,7 @@ class Inbox:
         return None if folder is None else open_montage(folder, name=key)
 
     def folders(self) -> dict[str, Path]:
-        """Key -> folder; what starts with a dot is being written by somebody."""
+        """Key -> folder; what starts with a dot is still being written."""
         if not self.folder.is_dir():
             return {}
         # Files beside the folders belong to no montage.
