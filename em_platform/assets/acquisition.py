@@ -98,7 +98,7 @@ def finish_tiles(
     with dagster_failures(), Stopwatch() as watch:
         store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.montage(key), Montage)
-        done = finish_montage(montage, settings, store, run=compute.map())
+        done = finish_montage(montage, settings, store, run=compute.map(montage.pixels))
         store.write(layout.tiles(key), done.montage, Montage)
         name = layout.tile_statistics(key)
         store.write(name, done.statistics, tuple[TileStats, ...])

@@ -155,7 +155,7 @@ def _volume(source: str) -> dg.AssetsDefinition:
                 entry,
                 store,
                 settings=settings,
-                run=compute.map_for(work_bytes(entry, fetched)),
+                run=compute.map(work_bytes(entry, fetched)),
             )
             item = store.read(layout.ingested(source, key, "volume"), VolumeItem)
             summary = volume_summary(item, store.options)

@@ -41,8 +41,7 @@ class Stopwatch:
 
     def metadata(self, montage: Montage) -> Metadata:
         """Seconds, and millions of tile pixels a second."""
-        size = montage.tile_size
-        mpix = len(montage.tiles) * size.height_px * size.width_px / 1e6
+        mpix = montage.pixels / 1e6
         rate = mpix / self.seconds if self.seconds else 0.0
         return {"seconds": round(self.seconds, 2), "Mpix/s": round(rate, 1)}
 

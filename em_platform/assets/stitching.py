@@ -99,7 +99,7 @@ def lens_correction(
         store = storage.writing(layout.lens(name, magnification))
         montage = microscope.montage(config.acquisition_id)
         images = recipe_of(montage, settings, store).images(store.options)
-        run = compute.map()
+        run = compute.map(montage.pixels)
         how = settings.stitching.match
         matches = match_pairs(montage, images, settings=how, run=run)
         lens = fit_lens(montage, matches, magnification=magnification)
@@ -135,7 +135,7 @@ def tile_matches(
         store = storage.writing(layout.montage_folder(key))
         montage = store.read(layout.tiles(key), Montage)
         how = settings.stitching.match
-        done = match_montage(montage, how, store, run=compute.map())
+        done = match_montage(montage, how, store, run=compute.map(montage.pixels))
         store.write(layout.tile_matches(key), done.matches, tuple[TileMatch, ...])
         checks = check_matches(montage, done.matches, settings.stitching.quality)
     return dg.MaterializeResult(
@@ -206,7 +206,7 @@ def mosaic(
             review=judged.review,
             lens=held_lens(key, store),
             storage_options=store.options,
-            run=compute.map(),
+            run=compute.map(montage.pixels),
         )
         summary = mosaic_summary(made, store.options)
         checks = check_mosaic(made, options=store.options)

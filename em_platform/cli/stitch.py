@@ -227,8 +227,6 @@ def _stitch(
     settings: Settings,
     asked: _Asked,
 ) -> "StitchResult":
-    import cv2
-
     from em_platform.stitching import compute
     from em_platform.stitching.render import mosaic_product
     from em_platform.stitching.stitch import stitch_montage
@@ -253,8 +251,7 @@ def _stitch(
         "input_options": options_of(uri, settings),
     }
     workers, cores = given["workers"], len(os.sched_getaffinity(0))
-    cv2.setNumThreads(1)  # we run one tile a core; its threads would compete
-    compute.keep_freed_memory()
+    compute.use_one_thread_an_item()
     with step_progress() as progress:
         if workers is None or workers == 1:
             run = (

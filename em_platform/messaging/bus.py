@@ -132,8 +132,15 @@ class Bus:
         self._link.listen((topic,))
         return self._inbox.latest(topic)
 
-    def mark(self) -> int:
-        """A moment, for `wait_for(..., since=mark)`."""
+    def mark(self, *topics: str) -> int:
+        """A moment, for `wait_for(..., since=mark)`; `topics` are received from now on.
+
+        Name the answer's topic here, before the question is published: an answer that
+        comes before its topic is subscribed to is lost.
+        """
+        for topic in topics:
+            model_of(topic)
+        self._link.listen(topics)
         return self._inbox.mark()
 
     def wait_for(

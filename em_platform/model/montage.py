@@ -47,6 +47,11 @@ class Montage(Model):
     failures: tuple[Failure, ...] = ()
     planned: tuple[PlannedTile, ...] = ()
 
+    @property
+    def pixels(self) -> int:
+        """How many pixels all tiles have."""
+        return len(self.tiles) * self.tile_size.height_px * self.tile_size.width_px
+
 
 class TilePlacement(Model):
     """Where one tile lies in the montage.

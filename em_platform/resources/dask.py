@@ -21,14 +21,16 @@ B = TypeVar("B")
 
 # A scheduler on the network answers at once; a wrong address never does.
 _CONNECT_S = 10
-# Below it, starting workers (seconds) costs more than they save.
-_SMALL_BYTES = 128 * 2**20
+# Two workers take 6 CPU-seconds to start, as long as the work on so many pixels takes
+# (`python -m benchmarks adoption`).
+_SMALL = 2**30
 
 
 class DaskResource(dg.ConfigurableResource[Any]):
     """A Dask cluster: the scheduler at `dask.address`, else workers of this run alone.
 
-    Workers start when a step first asks for them and end with the run.
+    Workers start when a step first asks for them and end with the run. Where there is
+    no scheduler and little to do, the work is done in threads of the run.
     """
 
     configuration: Configuration
@@ -58,11 +60,14 @@ class DaskResource(dg.ConfigurableResource[Any]):
         client: Client = self._client
         return client
 
-    def map(self) -> Map:
-        """Does one act to many items on the workers.
+    def map(self, size: int) -> Map:
+        """Does one act to many items, which have `size` pixels (or bytes) in all.
 
-        They start with the first item: none where there is nothing to do.
+        Workers start with the first item: none where there is nothing to do.
         """
+        dask = self.configuration.settings().dask
+        if size < _SMALL and not dask.address:
+            return thread_map(dask.workers)
 
         def run(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
             rest = iter(items)
@@ -70,15 +75,6 @@ class DaskResource(dg.ConfigurableResource[Any]):
                 yield from dask_map(self.client())(act, chain((first,), rest))
 
         return run
-
-    def map_for(self, size_bytes: int) -> Map:
-        """The same where there is much to do; little is done here, in threads.
-
-        Workers take seconds to start, which a small volume is not worth.
-        """
-        if size_bytes > _SMALL_BYTES:
-            return self.map()
-        return thread_map(self.configuration.settings().dask.workers)
 
 
 def _cluster(dask: DaskSettings) -> AbstractContextManager["Client"]:

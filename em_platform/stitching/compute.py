@@ -57,7 +57,7 @@ def thread_map(workers: int) -> Map:
     """
 
     def run(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(workers, initializer=use_one_thread_an_item) as pool:
             yield from _in_order(
                 lambda item: pool.submit(act, item), items, in_flight=2 * workers
             )
@@ -129,11 +129,16 @@ def _itself(act: Callable[[A], B]) -> Callable[[A], B]:
 
 
 def _act_on_one_thread(act: Callable[[A], B], item: A) -> B:
+    use_one_thread_an_item()
+    return act(item)
+
+
+def use_one_thread_an_item() -> None:
+    """Set this process up for a `Map`: one core an item, freed memory used again."""
     import cv2
 
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(1)  # its threads would compete with those of other items
     keep_freed_memory()
-    return act(item)
 
 
 @cache

@@ -200,7 +200,7 @@ def test_a_handler_may_ask_and_wait_for_the_answer(
         device.publish("camera.image", tile_id=command.tile_id, montage_id="m")
 
     def ask(_: Any, __: Any) -> None:
-        mark = session.mark()
+        mark = session.mark("camera.image")
         session.publish("camera.command", **{k: TILE[k] for k in TILE if k != "path"})
         image = session.wait_for(
             "camera.image", lambda m: m.tile_id == "t1", 5, since=mark

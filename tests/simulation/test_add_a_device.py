@@ -28,8 +28,7 @@ def test_the_device_of_the_page_publishes_what_it_reads(
     (tmp_path / "encoder.py").write_text(code)
     monkeypatch.setattr(devices, "__path__", [*devices.__path__, str(tmp_path)])
     client = open_bus("client")
-    mark = client.mark()
-    client.latest("stage.absolute")
+    mark = client.mark("stage.absolute")
     device = device_of("encoder")
     serve(device.make, rig_settings, tick_s=device.tick_s)
     client.publish(

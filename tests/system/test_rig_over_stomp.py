@@ -46,7 +46,6 @@ def variables(port: int) -> dict[str, str]:
             "acquisition.rows": "3",
             "acquisition.columns": "3",
             "acquisition.overlap": "0.25",
-            "acquisition.request_timeout_s": "3",
             "acquisition.simulation.tile_px": "256",
             "acquisition.simulation.electrons": "0",
             "acquisition.simulation.jitter_px": "5",

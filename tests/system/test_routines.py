@@ -121,7 +121,7 @@ class Harness:
 
     def scope(self) -> Any:
         """The column's newest status."""
-        mark = self.bus.mark()
+        mark = self.bus.mark("scope.status")
         return self.bus.wait_for("scope.status", lambda _: True, 5.0, since=mark)
 
 

@@ -94,8 +94,7 @@ def request_montage(
         It neither takes nor refuses it.
     """
     name = region["montage_id"]
-    bus.latest("roi.status")  # the answer is received from here on
-    since = bus.mark()
+    since = bus.mark("roi.status")
     bus.publish("roi.create", **region)
     try:
         answer = bus.wait_for(

@@ -70,7 +70,7 @@ def image_again(
     with Bus(settings.broker, "dagster") as bus:
         bus.connect(_CONNECT_S)
         if not _is_queued(bus, new):
-            since = bus.mark()
+            since = bus.mark("roi.queue.status")
             bus.publish("roi.create", **region)
             bus.wait_for(
                 "roi.queue.status", lambda s: _names(s, new), _TAKEN_S, since=since

@@ -24,10 +24,11 @@ export function setUpControl(heartbeatS, changed) {
   beat();
 }
 
-export function showControl(control) {
+/** Show who has control; where it was ours, only after the service has said that it still is. */
+export async function showControl(control) {
   holder = control.holder;
   if (!holder) holdToken("");
-  else if (heldToken()) beat();
+  else await beat();
   draw();
 }
 
