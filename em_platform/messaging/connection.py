@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import stomp
-from pigeon import Pigeon
 from stomp.exception import StompException
 
 from em_platform.config import BrokerSettings
 from em_platform.errors import BrokerUnavailable
+from em_platform.messaging.pigeon import Pigeon
 from em_platform.messaging.topics import topics
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pigeon.utils import get_version
 from pydantic import BaseModel, ValidationError
 
 from em_platform.errors import MessageRejected
+from em_platform.messaging.pigeon import get_version
 from em_platform.messaging.topics import model_of, reason
 
 _LIMIT = 5000  # unconfirmed messages: seconds of a fast session, a few MB

@@ -4,10 +4,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from pigeon import Pigeon
 from pydantic import BaseModel, ValidationError
 
 from em_platform.errors import MessageRejected
+from em_platform.messaging.pigeon import Pigeon
 
 
 @functools.cache

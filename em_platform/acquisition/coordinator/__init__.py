@@ -6,6 +6,8 @@ Its requests to devices, `MoveStage`, `Capture` and the like, are in
 
 from pathlib import Path
 
+# Before anything imports TEM_comms, which imports Pigeon in the slow way.
+import em_platform.messaging.pigeon  # noqa: F401
 from em_platform.config import Settings
 
 
