@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from em_platform.acquisition.montages.review import judged_montage
-from em_platform.acquisition.montages.stored import held_lens
+from em_platform.acquisition.montages.stored import lens_in_use
 from em_platform.acquisition.processing import (
     MatchedTiles,
     match_montage,
@@ -204,7 +204,7 @@ def mosaic(
             store.url(layout.mosaic(key)),
             settings=settings.stitching.render,
             review=judged.review,
-            lens=held_lens(key, store),
+            lens=lens_in_use(key, store),
             storage_options=store.options,
             run=compute.map(montage.pixels),
         )

@@ -126,15 +126,15 @@ def _in_file(path: Path) -> Iterator[Found]:
     except OSError as error:
         yield Found(place=str(path), trouble=f"cannot be read: {error.strerror}")
         return
-    held = _held_records(found.content)
-    if held is None:
+    records = _records_in(found.content)
+    if records is None:
         yield found
         return
-    for number, content in enumerate(held):
+    for number, content in enumerate(records):
         yield Found(place=f"{path}#{number}", content=content)
 
 
-def _held_records(content: Any) -> list[Any] | None:
+def _records_in(content: Any) -> list[Any] | None:
     if isinstance(content, list):
         return content
     if isinstance(content, dict) and "metadata" in content and "summary" in content:

@@ -153,7 +153,7 @@ class ImageOutput:
                 staging.write(f"{staging.partial}/result", mark + b"\n" + result)
         self._lease.check()
         with plain_errors(staging.target):
-            self._look()  # since we began somebody may have put a file of theirs there
+            self._look()  # since we began a file of others may have come there
             local = local_path(staging.target)
             if local is not None:
                 put_folder(Path(staging.image), local)

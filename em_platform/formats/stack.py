@@ -69,7 +69,7 @@ def _light(plane: Volume, shared: VolumeInfo) -> Volume:
 
 
 def _differs(found: VolumeInfo, first: VolumeInfo) -> bool:
-    """Whether pixels are of another length: somebody changed the magnification."""
+    """Whether pixels are of another length, as after a change of magnification."""
     lengths = zip(found.voxel_size_nm or (), first.voxel_size_nm or (), strict=False)
     pairs = list(lengths)[1:]
     stated = (found.voxel_size_nm is None) == (first.voxel_size_nm is None)

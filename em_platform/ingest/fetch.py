@@ -51,7 +51,7 @@ def fetch_files(
     SourceRefused, SourceUnavailable
         A file is not served, at none of its addresses.
     ChecksumError
-        A file is not what the source has published; it is set aside as `.bad`.
+        A file is not what the source has published; it is renamed to `.bad`.
     StorageError
         There is no room for it; the finished parts are kept.
     ConfigError
@@ -98,7 +98,7 @@ def remove_fetched(folder: Path, *, who: str) -> None:
     if not (folder / NAME).exists():
         return
     with Manifest(folder, who=who) as manifest:
-        names = [held.name for held in manifest.files()]
+        names = [saved.name for saved in manifest.files()]
     for name in names:
         for path in _places(folder, name):
             path.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from em_platform.ingest.local_file import (
     write_at,
     written,
 )
-from em_platform.ingest.manifest import Held, Look, Manifest
+from em_platform.ingest.manifest import Look, Manifest, SavedFile
 from em_platform.ingest.remote_file import (
     Addresses,
     Changed,
@@ -70,7 +70,7 @@ class FileFetch:
     SourceRefused, SourceUnavailable
         None of its addresses served it.
     ChecksumError
-        It came whole, but is not what the source has published; it was set aside.
+        It came whole, but is not what the source has published; it was renamed.
     StorageError
         The disk is full, or does not keep what is written.
     """
@@ -86,21 +86,21 @@ class FileFetch:
 
     def there(self) -> FetchedFile | None:
         """The file, where it is complete and unchanged; sends no request."""
-        held = self._item.manifest.file(self._name)
-        if held is None or held.state != "whole" or not self._path.is_file():
+        saved = self._item.manifest.file(self._name)
+        if saved is None or saved.state != "whole" or not self._path.is_file():
             return None
         found = self._path.stat()
-        same = (found.st_size, found.st_mtime_ns) == (held.size_bytes, held.mtime_ns)
-        return held.fetched() if same and self._still_offered(held) else None
+        same = (found.st_size, found.st_mtime_ns) == (saved.size_bytes, saved.mtime_ns)
+        return saved.fetched() if same and self._still_offered(saved) else None
 
     def look(self) -> Look:
         """What is still to be done; 0 where no size is stated."""
-        held = self._item.manifest.file(self._name)
-        begun = held is not None and held.state == "partial"
+        saved = self._item.manifest.file(self._name)
+        begun = saved is not None and saved.state == "partial"
         # An interrupted file resumes from the address that it began from.
-        self._offer = self._addresses.first(held.url if held and begun else "")
+        self._offer = self._addresses.first(saved.url if saved and begun else "")
         size = self._offer.size_bytes or 0
-        if held is None or not self._goes_on(held, self._offer):
+        if saved is None or not self._goes_on(saved, self._offer):
             return Look(size_bytes=size, to_come_bytes=size, room_bytes=size)
         come = covered(self._item.manifest.parts(self._name))
         taken = 0
@@ -142,7 +142,7 @@ class FileFetch:
                             self._item.who, offer.shown, change)  # fmt: skip
             head = self._item.web.head(offer.url)
             offer = offer_of(offer.url, head, name=self._name)
-            self._item.manifest.begin(offer.held(self._name))
+            self._item.manifest.begin(offer.as_saved(self._name))
         raise AssertionError  # pragma: no cover
 
     def _whole(self, offer: Offer) -> FetchedFile:
@@ -172,17 +172,17 @@ class FileFetch:
     def _opened(self, offer: Offer) -> Iterator[int]:
         """The half-written file, as long as it will be, with its finished parts."""
         manifest, name = self._item.manifest, self._name
-        held = manifest.file(name)
+        saved = manifest.file(name)
         with written(self._partial, who=self._item.who):
             self._partial.parent.mkdir(parents=True, exist_ok=True)
-            if held is not None and self._goes_on(held, offer):
-                manifest.go_on(offer.held(self._name))
+            if saved is not None and self._goes_on(saved, offer):
+                manifest.go_on(offer.as_saved(self._name))
                 if not self._partial.exists() and self._path.exists():
                     # Killed after the file was put in place and before that was noted.
                     self._path.rename(self._partial)
             else:
                 self._partial.unlink(missing_ok=True)
-                manifest.begin(offer.held(self._name))
+                manifest.begin(offer.as_saved(self._name))
             descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             with written(self._partial, who=self._item.who):
@@ -191,21 +191,21 @@ class FileFetch:
         finally:
             os.close(descriptor)
 
-    def _goes_on(self, held: Held, offer: Offer) -> bool:
+    def _goes_on(self, saved: SavedFile, offer: Offer) -> bool:
         """Whether the bytes of before are of the same file as what is offered."""
-        if held.state != "partial" or held.size_bytes != offer.size_bytes:
+        if saved.state != "partial" or saved.size_bytes != offer.size_bytes:
             return False
         parts = self._item.manifest.parts(self._name)
         path = self._partial if self._partial.exists() else self._path
         if parts and (not path.exists() or path.stat().st_size < parts[-1].stop):
             return False
-        if held.url != offer.shown:
+        if saved.url != offer.shown:
             # ETags of two servers cannot be compared.
             digest = self._remote.sha256 or self._remote.md5
-            return bool(digest) or held.modified == offer.modified != ""
-        if held.etag or offer.etag:
-            return held.etag == offer.etag
-        return held.modified == offer.modified
+            return bool(digest) or saved.modified == offer.modified != ""
+        if saved.etag or offer.etag:
+            return saved.etag == offer.etag
+        return saved.modified == offer.modified
 
     def _fill(self, descriptor: int, offer: Offer) -> None:
         """Bring all that is missing; all of it is noted in the end."""
@@ -218,7 +218,7 @@ class FileFetch:
                     "beginning when that is cut",
                     *(self._item.who, offer.shown),
                 )
-                self._item.manifest.begin(offer.held(self._name))
+                self._item.manifest.begin(offer.as_saved(self._name))
             else:
                 return
         halt = threading.Event()
@@ -276,8 +276,8 @@ class FileFetch:
         whole = put_in_place(
             self._partial,
             self._path,
-            held=replace(
-                offer.held(self._name),
+            saved=replace(
+                offer.as_saved(self._name),
                 size_bytes=size_bytes,
                 sha256=digests.sha256,
                 md5=digests.md5,
@@ -289,15 +289,15 @@ class FileFetch:
         )
         return whole.fetched()
 
-    def _still_offered(self, held: Held) -> bool:
-        """Whether the entry is still about the file that is held."""
+    def _still_offered(self, saved: SavedFile) -> bool:
+        """Whether the entry is still about the file that is saved."""
         remote = self._remote
-        same_place = held.url == shown(remote.url)
+        same_place = saved.url == shown(remote.url)
         kind, promised = published(
             self._remote, verify=self._item.transfer.verify_checksums
         )
         return (
-            remote.size_bytes in (None, held.size_bytes)
-            and (not same_place or not held.etag or remote.etag in ("", held.etag))
-            and promised.lower() in ("", held.md5 if kind == "md5" else held.sha256)
+            remote.size_bytes in (None, saved.size_bytes)
+            and (not same_place or not saved.etag or remote.etag in ("", saved.etag))
+            and promised.lower() in ("", saved.md5 if kind == "md5" else saved.sha256)
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from em_platform.errors import ChecksumError, StorageError
-from em_platform.ingest.manifest import Held, Manifest, Part
+from em_platform.ingest.manifest import Manifest, Part, SavedFile
 
 # Disk full, quota used up, or larger than the file system's largest file.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -140,39 +140,39 @@ def put_in_place(
     partial: Path,
     path: Path,
     *,
-    held: Held,
+    saved: SavedFile,
     promised: str,
     manifest: Manifest,
     who: str,
-) -> Held:
+) -> SavedFile:
     """Let a synced, whole file become `path`, and note that.
 
-    `promised` is its published digest, of the kind that `held.checked_against` names;
+    `promised` is its published digest, of the kind that `saved.checked_against` names;
     or nothing.
 
     Raises
     ------
     ChecksumError
-        It is another one; the file is set aside as `<name>.bad` beside `path`.
+        It is another one; the file is renamed to `<name>.bad` beside `path`.
     """
-    found = held.md5 if held.checked_against == "md5" else held.sha256
+    found = saved.md5 if saved.checked_against == "md5" else saved.sha256
     with written(path, who=who):
         if promised and promised.lower() != found:
             bad = path.with_name(f"{path.name}.bad")
             partial.replace(bad)
-            manifest.end(replace(held, state="bad"))
+            manifest.end(replace(saved, state="bad"))
             raise ChecksumError(
-                f"{who}: {held.url} came with {held.checked_against} {found}, "
-                f"{promised} is published; it was set aside as {bad}: run again, and "
+                f"{who}: {saved.url} came with {saved.checked_against} {found}, "
+                f"{promised} is published; it was renamed to {bad}: run again, and "
                 "tell the source if it stays so",
-                url=held.url,
+                url=saved.url,
                 found=found,
                 expected=promised,
             )
         partial.replace(path)
         _sync_folder(path.parent)
         mtime_ns = path.stat().st_mtime_ns
-    whole = replace(held, state="whole", mtime_ns=mtime_ns)
+    whole = replace(saved, state="whole", mtime_ns=mtime_ns)
     manifest.end(whole)
     return whole
 

@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS parts (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class SavedFile:
     """What is known of one file.
 
     `size_bytes`, `etag` and `modified` are those that the server stated when it began.
@@ -121,37 +121,37 @@ class Manifest:
     def __exit__(self, *_: object) -> None:
         self._journal.close()
 
-    def files(self) -> tuple[Held, ...]:
+    def files(self) -> tuple[SavedFile, ...]:
         """All files, by name."""
         rows = self._journal.ask("SELECT * FROM files ORDER BY name")
-        return tuple(Held(**dict(row)) for row in rows)
+        return tuple(SavedFile(**dict(row)) for row in rows)
 
-    def file(self, name: str) -> Held | None:
+    def file(self, name: str) -> SavedFile | None:
         """What is known of a file; None where it has not begun."""
         rows = self._journal.ask("SELECT * FROM files WHERE name = ?", (name,))
-        return Held(**dict(rows[0])) if rows else None
+        return SavedFile(**dict(rows[0])) if rows else None
 
     def parts(self, name: str) -> tuple[Part, ...]:
         """The finished parts of a file, by their place."""
         query = "SELECT start, stop, crc32 FROM parts WHERE name = ? ORDER BY start"
         return tuple(Part(*row) for row in self._journal.ask(query, (name,)))
 
-    def begin(self, held: Held) -> None:
+    def begin(self, saved: SavedFile) -> None:
         """A file starts from nothing."""
         with self._journal.writing() as cursor:
-            cursor.execute("DELETE FROM parts WHERE name = ?", (held.name,))
+            cursor.execute("DELETE FROM parts WHERE name = ?", (saved.name,))
             cursor.execute(
                 "INSERT OR REPLACE INTO files (name, url, size_bytes, etag, modified, "
                 "state) VALUES (?, ?, ?, ?, ?, 'partial')",
-                (held.name, held.url, held.size_bytes, held.etag, held.modified),
+                (saved.name, saved.url, saved.size_bytes, saved.etag, saved.modified),
             )
 
-    def go_on(self, held: Held) -> None:
+    def go_on(self, saved: SavedFile) -> None:
         """A file goes on from another address, or with another ETag of the same."""
         with self._journal.writing() as cursor:
             cursor.execute(
                 "UPDATE files SET url = ?, etag = ?, modified = ? WHERE name = ?",
-                (held.url, held.etag, held.modified, held.name),
+                (saved.url, saved.etag, saved.modified, saved.name),
             )
 
     def add_part(self, name: str, part: Part) -> None:
@@ -170,15 +170,15 @@ class Manifest:
                 [(name, part.start) for part in parts],
             )
 
-    def end(self, held: Held) -> None:
-        """A file is whole, or was set aside as bad; its parts are of no use now."""
+    def end(self, saved: SavedFile) -> None:
+        """A file is whole, or was renamed as bad; its parts are of no use now."""
         with self._journal.writing() as cursor:
-            cursor.execute("DELETE FROM parts WHERE name = ?", (held.name,))
+            cursor.execute("DELETE FROM parts WHERE name = ?", (saved.name,))
             cursor.execute(
                 "UPDATE files SET size_bytes = ?, state = ?, sha256 = ?, md5 = ?, "
                 "checked_against = ?, mtime_ns = ? WHERE name = ?",
                 (
-                    *(held.size_bytes, held.state, held.sha256, held.md5),
-                    *(held.checked_against, held.mtime_ns, held.name),
+                    *(saved.size_bytes, saved.state, saved.sha256, saved.md5),
+                    *(saved.checked_against, saved.mtime_ns, saved.name),
                 ),
             )

@@ -15,7 +15,7 @@ from em_platform.errors import (
     SourceUnavailable,
 )
 from em_platform.ingest.http_answers import Cut, shown
-from em_platform.ingest.manifest import Held, Part
+from em_platform.ingest.manifest import Part, SavedFile
 from em_platform.ingest.web import AS_IT_IS, FileHead, Web
 from em_platform.model.ingest import RemoteFile
 
@@ -52,9 +52,9 @@ class Offer:
         """The address without passwords and tokens, for sentences and records."""
         return shown(self.url)
 
-    def held(self, name: str) -> Held:
+    def as_saved(self, name: str) -> SavedFile:
         """The record of a file that begins to come from here."""
-        return Held(
+        return SavedFile(
             name=name,
             url=self.shown,
             size_bytes=self.size_bytes,

@@ -61,11 +61,11 @@ def take_raw(
     or did not hold all chunks when they were read.
     """
     with recorded(store, source.name, entry.key):
-        held = _held_if_written(entry, store, settings)
-        if held is not None and not held.missing_chunks:
-            raw = held.model_copy(update={"fetched_bytes": 0})
+        saved = _saved_if_written(entry, store, settings)
+        if saved is not None and not saved.missing_chunks:
+            raw = saved.model_copy(update={"fetched_bytes": 0})
         else:
-            if held is None:
+            if saved is None:
                 mark(store, source.name, entry.key, Status.PROCESSING, step="raw")
             folder = raw_folder(entry, settings)
             raw = source.fetch(entry, folder, progress or Silent())
@@ -162,7 +162,7 @@ def take_record(
 def estimate(source: Source, key: str, store: Store, *, settings: Settings) -> Estimate:
     """What an item would cost; asks the source, fetches and writes nothing."""
     entry = source.describe(key)
-    done = _held_if_written(entry, store, settings) is not None
+    done = _saved_if_written(entry, store, settings) is not None
     voxels = math.prod(entry.shape) if entry.shape and entry.dtype else None
     return Estimate(
         source=source.name,
@@ -224,24 +224,26 @@ def _preview(source: str, key: str, url: str, store: Store) -> str:
     return store.url(layout.preview(source, key))
 
 
-def _held_if_written(entry: Entry, store: Store, settings: Settings) -> RawItem | None:
+def _saved_if_written(entry: Entry, store: Store, settings: Settings) -> RawItem | None:
     """What was fetched, where its volume exists and the source is unchanged."""
     name = layout.ingested(entry.source, entry.key, "raw")
-    held = store.read(name, RawItem) if store.exists(name) else None
-    if held is None or not is_written(entry, held, store, settings):
+    saved = store.read(name, RawItem) if store.exists(name) else None
+    if saved is None or not is_written(entry, saved, store, settings):
         return None
-    return held if _is_offered(entry, held) else None
+    return saved if _is_offered(entry, saved) else None
 
 
 def _is_offered(entry: Entry, raw: RawItem) -> bool:
     """Whether the files are those that the entry names; two servers' ETags differ."""
     fetched = {file.name: file for file in raw.files}
     return fetched.keys() == {file.name for file in entry.files} and all(
-        remote.size_bytes in (None, held.size_bytes)
-        and remote.sha256.lower() in ("", held.sha256)
-        and (remote.etag in ("", held.etag) or not held.etag or remote.url != held.url)
+        remote.size_bytes in (None, saved.size_bytes)
+        and remote.sha256.lower() in ("", saved.sha256)
+        and (
+            remote.etag in ("", saved.etag) or not saved.etag or remote.url != saved.url
+        )
         for remote in entry.files
-        for held in [fetched[remote.name]]
+        for saved in [fetched[remote.name]]
     )
 
 
@@ -271,6 +273,6 @@ def _same_voxels(
             path = layout.ingested(other, name, "volume")
             if (other, name) == (source, key) or not store.exists(path):
                 continue
-            held = store.read(path, VolumeItem).written.statistics.content_sha256
-            if held == wanted:
+            saved = store.read(path, VolumeItem).written.statistics.content_sha256
+            if saved == wanted:
                 yield f"{other}/{name}"

@@ -142,12 +142,12 @@ def _state(shared: SharedBoard, frames: Path, about: dict[str, Any]) -> APIRoute
 
     @routes.get("/pictures/{name:path}")
     def picture(name: str) -> Response:
-        held = shared.picture(name)
-        if held is None:
+        found = shared.picture(name)
+        if found is None:
             raise HTTPException(404, f"picture {name}: there is none yet")
         # Its address holds its version, so the browser may keep it.
         keep = {"cache-control": "private, max-age=3600"}
-        return Response(held.content, media_type=held.media_type, headers=keep)
+        return Response(found.content, media_type=found.media_type, headers=keep)
 
     return routes
 

@@ -33,7 +33,7 @@ def members(session: str, *, but: Iterable[int] = ()) -> list[psutil.Process]:
 def end_session(session: str, *, grace_s: float, but: Iterable[int] = ()) -> int:
     """End every process of `session`, politely first; the number that were ended.
 
-    Raises nothing: what cannot be ended within the time belongs to somebody else.
+    Raises nothing: what cannot be ended within the time belongs to another user.
     """
     found = members(session, but=but)
     _each(found, psutil.Process.terminate)

@@ -86,10 +86,10 @@ def test_an_item_that_another_process_is_at_is_left_to_it(
     name = layout.record(SOURCE, KEY)
     before = store.read_bytes(name)
     place = store.url(layout.item_folder(SOURCE, KEY))
-    with one_writer(place, work="an ingest by somebody"):
+    with one_writer(place, work="an ingest by another"):
         outcome = ingest()
     assert outcome.status == "failed"
-    assert "is being written by an ingest by somebody (process " in outcome.sentence
+    assert "is being written by an ingest by another (process " in outcome.sentence
     assert store.read_bytes(name) == before  # it is not called failed
     assert ingest().status == "complete"
     record = read_record(store, name)

@@ -190,7 +190,7 @@ def test_other_bytes_than_published_are_set_aside(
 ) -> None:
     file = remote.put("a.dm3", **digest)
     remote.faults.add(Fault("corrupt"))
-    with pytest.raises(ChecksumError, match="is published; it was set aside"):
+    with pytest.raises(ChecksumError, match="is published; it was renamed"):
         fetch(file)
     assert names(raw) == ["a.dm3.bad", "manifest.sqlite"]
     with Manifest(raw, who="test") as manifest:

@@ -7,10 +7,10 @@ import pytest
 
 from em_platform.errors import StorageError
 from em_platform.ingest.local_file import read_back
-from em_platform.ingest.manifest import NAME, Held, Manifest, Part
+from em_platform.ingest.manifest import NAME, Manifest, Part, SavedFile
 from em_platform.ingest.remote_file import missing_ranges
 
-BEGUN = Held(name="a", url="http://localhost/a", size_bytes=30, etag='"1"')
+BEGUN = SavedFile(name="a", url="http://localhost/a", size_bytes=30, etag='"1"')
 
 
 def test_parts_are_there_when_it_is_opened_again(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_file_that_begins_anew_has_no_parts(tmp_path: Path) -> None:
 
 
 def test_a_whole_file_is_remembered_with_its_digest(tmp_path: Path) -> None:
-    whole = Held(
+    whole = SavedFile(
         name="a",
         url="http://localhost/a",
         size_bytes=30,
@@ -87,8 +87,8 @@ def test_many_threads_note_their_parts(tmp_path: Path) -> None:
 def test_what_is_missing_lies_between_the_parts(
     parts: list[tuple[int, int]], expected: tuple[tuple[int, int], ...]
 ) -> None:
-    held = [Part(start, stop, 0) for start, stop in parts]
-    assert missing_ranges(25, held, part_bytes=10) == expected
+    there = [Part(start, stop, 0) for start, stop in parts]
+    assert missing_ranges(25, there, part_bytes=10) == expected
 
 
 def test_an_empty_file_misses_nothing() -> None:

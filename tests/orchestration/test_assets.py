@@ -225,7 +225,7 @@ def lens_of(montage: Montage) -> LensModel:
 def test_the_lens_that_matched_a_montage_also_renders_it(
     instance: dg.DagsterInstance, drop_montage: Callable[..., Path], store: Store
 ) -> None:
-    from em_platform.acquisition.montages.stored import choose_lens, held_lens
+    from em_platform.acquisition.montages.stored import choose_lens, lens_in_use
     from em_platform.stitching.inputs import open_montage
 
     montage = open_montage(drop_montage("grid-1"), name="grid-1")
@@ -236,5 +236,5 @@ def test_the_lens_that_matched_a_montage_also_renders_it(
     assert choose_lens(known, store) == lens
     newer = lens.model_copy(update={"points": 7})
     store.write(layout.lens("sim", 2000), newer, LensModel)
-    assert held_lens("grid-1", store) == lens
+    assert lens_in_use("grid-1", store) == lens
     assert instance.get_dynamic_partitions(str(lenses.name)) == []

@@ -124,7 +124,7 @@ def test_other_bytes_than_a_source_publishes_are_set_aside_and_come_again(
     monkeypatch.setattr(epfl, "Epfl", Published)
     world.faults.add(Fault("corrupt", "*/training.tif"))
     sentence = ingest.failed("epfl", "training")
-    assert f"{sha256} is published; it was set aside as" in sentence
+    assert f"{sha256} is published; it was renamed to" in sentence
     assert "training.tif.bad: run again, and tell the source if it stays so" in sentence
     assert not (ingest.home / "data/volumes").exists()
     world.faults.clear()

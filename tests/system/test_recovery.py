@@ -51,7 +51,7 @@ times later as a command that does nothing takes."""
 
 @dataclass(slots=True, kw_only=True)
 class Microscope:
-    """A microscope of real processes that somebody else has started."""
+    """A microscope of real processes that another process has started."""
 
     settings: Settings
     environment: dict[str, str]

@@ -198,7 +198,7 @@ class Reader:
             self.read(tile)
 
     def read(self, tile: TileRow) -> bool:
-        """Read one frame; one that cannot be read is set aside with the sentence."""
+        """Read one frame; one that cannot be read is rejected with the sentence."""
         try:
             found = found_in(Path(tile.path))
         except FormatError as error:

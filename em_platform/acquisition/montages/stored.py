@@ -48,7 +48,7 @@ def locator(acquisition_id: str, store: Store) -> Locate:
 
 
 def as_first_planned(montage: Montage, store: Store) -> Montage:
-    """The montage judged by what it held when the store first recorded it.
+    """The montage judged by what it had when the store first recorded it.
 
     A folder says only what lies in it now, so that a frame that has been taken away
     would leave no trace in a later run. A tile that was recorded and that is now
@@ -123,9 +123,9 @@ def _gone(tile: PlannedTile, montage: Montage) -> Failure:
 
 
 def choose_lens(montage: Montage, store: Store) -> LensModel | None:
-    """The model of the lens that imaged `montage`, held for its later steps.
+    """The model of the lens that imaged `montage`, saved for its later steps.
 
-    That of its recipe, where the store still holds what it held when this was decided
+    That of its recipe, where the store still has what it had when this was decided
     live; else the present one. Without a calibration of that microscope and
     magnification it is None.
     """
@@ -137,13 +137,13 @@ def choose_lens(montage: Montage, store: Store) -> LensModel | None:
     kept = read_tile_recipe(recipe, store.options)
     if kept is not None and kept.is_live and kept.stored_lens == lens_digest(lens):
         lens = kept.lens
-    held = () if lens is None else (lens,)
+    saved = () if lens is None else (lens,)
     name = layout.lens_in_use(montage.acquisition_id)
-    store.write(name, held, tuple[LensModel, ...])
+    store.write(name, saved, tuple[LensModel, ...])
     return lens
 
 
-def held_lens(acquisition_id: str, store: Store) -> LensModel | None:
+def lens_in_use(acquisition_id: str, store: Store) -> LensModel | None:
     """The model with which the montage was matched, even if there is a newer one."""
-    held = store.read(layout.lens_in_use(acquisition_id), tuple[LensModel, ...])
-    return held[0] if held else None
+    saved = store.read(layout.lens_in_use(acquisition_id), tuple[LensModel, ...])
+    return saved[0] if saved else None

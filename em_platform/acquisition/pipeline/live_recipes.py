@@ -168,20 +168,20 @@ class References:
 
     def __init__(self, *, flip: bool = False) -> None:
         self._flip = flip
-        self._held: dict[Path, tuple[_State, KnownFlatField | None]] = {}
+        self._cached: dict[Path, tuple[_State, KnownFlatField | None]] = {}
 
     def flat_field(self, folder: Path) -> KnownFlatField | None:
         """From the bright frame in `folder`, and the dark one; None without these."""
         state = (_state(folder / BRIGHT), _state(folder / DARK))
-        held = self._held.get(folder)
-        if held is None or held[0] != state:
+        cached = self._cached.get(folder)
+        if cached is None or cached[0] != state:
             field = self._read(folder) if state[0] != (0, 0) else None
-            held = (state, field)
-            self._held.pop(folder, None)
-            self._held[folder] = held
-            while len(self._held) > _KEPT:
-                del self._held[next(iter(self._held))]
-        return held[1]
+            cached = (state, field)
+            self._cached.pop(folder, None)
+            self._cached[folder] = cached
+            while len(self._cached) > _KEPT:
+                del self._cached[next(iter(self._cached))]
+        return cached[1]
 
     def _read(self, folder: Path) -> KnownFlatField | None:
         try:

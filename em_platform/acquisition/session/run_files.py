@@ -57,7 +57,7 @@ class RunFiles:
         """Tile -> whether its frame is on the disk or uploaded.
 
         Of all tiles that `montage.complete` names: those that were imaged before
-        somebody listened are there as well.
+        it was subscribed to are there as well.
         """
         unsent = self._unsent(run) if run.uploaded else frozenset(run.tile_ids)
         return {
