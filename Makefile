@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-WORKERS ?= 3
+WORKERS ?= 4
 
 .PHONY: install demo test check bench docs clean
 
@@ -29,9 +29,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/em-platform demo $(ARGS)
 
-# Everything that must hold: the rules first, then all tests in one pass. Three workers
+# Everything that must hold: the rules first, then all tests in one pass. Four workers
 # for two cores, as tests of real processes wait half of the time; tests/conftest.py
-# mixes them with those that compute. The slowest are printed.
+# mixes them with those that compute. The slowest are printed. Compiled code is kept, as
+# hundreds of processes start.
+test: export PYTHONDONTWRITEBYTECODE =
 test: check
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 

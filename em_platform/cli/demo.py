@@ -30,7 +30,7 @@ from em_platform.processes import Child, free_port
 from em_platform.processes.single_instance import claim_home
 from em_platform.storage import Store, layout, store_of
 
-_TICK_S = 0.5  # the rate at which an eye reads new lines; each asks the web UI once
+_TICK_S = 1.0  # an eye sees no delay; each look asks the web UI for all events
 _LAST_ASSET = "acquisition_review"  # comes in a run of its own, after the upload
 
 

@@ -137,7 +137,7 @@ def wait_until(
     *,
     timeout_s: float,
     what: Callable[[], str] = lambda: "",
-    pause_s: float = 0.3,
+    pause_s: float = 1.0,
 ) -> None:
     """Return when `truth` holds; fail with `what` it says otherwise."""
     deadline = time.monotonic() + timeout_s
