@@ -18,7 +18,10 @@ from pathlib import Path
 from em_platform.config import Settings
 from em_platform.errors import DeviceError
 
+# No slash leads out of the folder, no leading dot hides it: those names are
+# of reservations and of files that are being written.
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# As `tile_name` writes them: from 1000 on a row has more than three digits.
 _TILE = re.compile(r"(.+)_\d{3,}_\d{3,}(?:r(\d+))?")
 PREVIEW = "preview"
 """Folder of frames that belong to no montage (`montage_id` is empty)."""
@@ -100,6 +103,7 @@ def reserve_id(frames: Path, montage_id: str, started_at: datetime) -> str:
     letter: str
     for letter in ("", *"abcdefghijklmnopqrstuvwxyz"):
         with suppress(FileExistsError):
+            # O_EXCL: of several processes only one makes the file
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
             os.close(os.open(folder / f".{stem}{letter}.reserved", flags))
             return stem + letter

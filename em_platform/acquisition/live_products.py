@@ -119,6 +119,7 @@ def write_tile(
         sha256=hashlib.sha256(content).hexdigest(),
         statistics=done.stats,
     )
+    # the proof last: a tile without it counts as not made
     _write_sealed(statistics_path(frame), live)
 
 
@@ -218,6 +219,7 @@ def adopt_matches(
     wanted = {(p.a.tile_id, p.b.tile_id): p for p in pairs if p.a.sha256 and p.b.sha256}
     digests = recipe.digest, settings_digest(settings)
     found = {}
+    # both: a match is kept with that of the two that was imaged later
     for tile_id in {tile_id for pair in wanted for tile_id in pair}:
         live = _read_sealed(matches_path(frames.get(tile_id, "")), LiveMatches)
         if live is None or (live.recipe, live.settings) != digests:
@@ -247,6 +249,7 @@ def _read_sealed(path: str, kind: type[M]) -> M | None:
         content = Path(path).read_bytes()
     except OSError:
         return None
+    # the JSON has no line end of its own
     seal, _, text = content.removesuffix(b"\n").partition(b"\n")
     if hashlib.sha256(text).hexdigest().encode() != seal:
         log.warning("%s: damaged since it was made; it is computed anew", path)
@@ -278,6 +281,7 @@ def keep_first(recipe: Recipe, path: Path) -> Recipe:
     StorageError
         The disk does not take it.
     """
+    # the planes first: a recipe that is found refers to them
     keep_planes(recipe, str(path), lambda name, content: _write(Path(name), content))
     write = partial(write_once, path, encode_recipe(recipe))
     if write():

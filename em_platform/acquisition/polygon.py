@@ -15,6 +15,7 @@ def distance_to_rectangle(
     low, high
         `(2,)` float; the rectangle's opposite corners.
     """
+    # the rectangle may lie within: then no edge comes near it
     if contains(corners, (low + high) / 2):
         return 0.0
     starts, ends = corners, np.roll(corners, -1, axis=0)
@@ -33,6 +34,7 @@ def contains(corners: np.ndarray, point: np.ndarray) -> bool:
     a, b = corners, np.roll(corners, -1, axis=0)
     spans = (a[:, 1] > point[1]) != (b[:, 1] > point[1])
     a, b = a[spans], b[spans]
+    # never divided by 0: a level edge spans no point
     at = a[:, 0] + (point[1] - a[:, 1]) / (b[:, 1] - a[:, 1]) * (b[:, 0] - a[:, 0])
     return bool(np.count_nonzero(point[0] < at) % 2)
 
@@ -42,6 +44,7 @@ def _crosses(
 ) -> np.ndarray:
     """Which segments have a point in the rectangle (Liang and Barsky's clipping)."""
     way = ends - starts
+    # along an axis the way is 0: `still` takes its place below
     with np.errstate(divide="ignore", invalid="ignore"):
         near, far = (low - starts) / way, (high - starts) / way
     still = way == 0
@@ -56,6 +59,7 @@ def _crosses(
 
 def _to_segments(point: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> float:
     way = ends - starts
+    # 1e-300: a corner that comes twice has no length
     length = np.maximum((way**2).sum(axis=1), 1e-300)
     part = np.clip(((point - starts) * way).sum(axis=1) / length, 0.0, 1.0)
     apart = starts + part[:, None] * way - point

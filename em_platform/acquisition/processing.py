@@ -104,6 +104,7 @@ def _live_recipe(montage: Montage, settings: Settings, store: Store) -> Recipe |
 
 def _decided(montage: Montage, settings: Settings, store: Store) -> Recipe:
     folder = _folder_of(montage, settings)
+    # flip is of this camera: frames from elsewhere are taken as they are
     is_of_camera = Path(folder).parent == frames_folder(settings)
     return choose_recipe(
         montage,
@@ -134,6 +135,7 @@ def finish_montage(
     while True:
         recipe = recipe_of(montage, settings, store)
         _keep(recipe, montage.acquisition_id, store)
+        # threads: reading, writing and SHA-256 leave Python's lock
         live = adopt_tiles(
             montage, recipe.tile, store, run=thread_map(settings.dask.workers)
         )
@@ -181,6 +183,7 @@ def process_tiles(
     rest = [tile for tile in montage.tiles if tile.tile_id not in live]
     for block in run(act, _blocks(rest)):
         found |= block
+    # in the montage's order, not in that in which the blocks end
     in_order = [found[tile.tile_id] for tile in montage.tiles]
     failures = [each for each in in_order if isinstance(each, Failure)]
     montage = exclude_tiles(montage, failures)
@@ -216,6 +219,7 @@ def match_montage(
     recipe = read_tile_recipe(store.url(layout.recipe(key)), store.options)
     adopted: dict[tuple[str, str], TileMatch] = {}
     if recipe is not None and recipe.is_live:
+        # as imaged: live matches are kept beside the frames
         imaged = store.read(layout.montage(key), Montage)
         adopted = adopt_matches(
             find_neighbours(montage, min_overlap_px=settings.min_overlap_px),

@@ -24,6 +24,7 @@ from em_platform.model import Size
 LAST = 1_000_000
 """A `queue_position` behind all others; None would make the region the next."""
 
+# Real ones: 2,772 tiles (TEMCA2), 8,372 (example in TilEM's topics.md).
 MOST_TILES = 100_000
 """A region of more tiles is taken for a mistake in its units."""
 
@@ -62,17 +63,20 @@ def stops_of(
     step = (frame.height_px - shared, frame.width_px - shared)
     low, high = corners.min(axis=0) - grown, corners.max(axis=0) + grown
     counts = [
+        # 1e-6: rounding must not add a row to a region that fits
         max(math.ceil((far - near - edge) / pace - 1e-6) + 1, 1)
         for near, far, edge, pace in zip(
             low, high, (frame.height_px, frame.width_px), step, strict=True
         )
     ]
+    # before the loop, which would take for ever with wrong units
     _check_count(roi, counts[0] * counts[1])
     middle = (low + high) / 2
     half = np.array((frame.height_px, frame.width_px)) / 2
     stops: list[Stop] = []
     for row in range(counts[0]):
         columns = range(counts[1])
+        # back and forth: at a row's end the stage goes only one step
         for column in columns if row % 2 == 0 else reversed(columns):
             y = middle[0] + (row - (counts[0] - 1) / 2) * step[0]
             x = middle[1] + (column - (counts[1] - 1) / 2) * step[1]
@@ -106,6 +110,7 @@ def polygon_nm(roi: CreateROI) -> np.ndarray:
     AcquisitionError
         There are fewer than three corners, or one is not finite.
     """
+    # no vertices make an array without a second axis
     corners = np.array([(v.x, v.y) for v in roi.vertices], dtype=float).reshape(-1, 2)
     if len(corners) < 3 or not np.isfinite(corners).all():
         raise _error(
@@ -115,7 +120,9 @@ def polygon_nm(roi: CreateROI) -> np.ndarray:
     if roi.center is not None:
         middle = np.array((roi.center.x, roi.center.y))
     cos, sin = math.cos(roi.rotation_angle), math.sin(roi.rotation_angle)
+    # corners are rows: the matrix stands transposed, and behind
     corners = (corners - middle) @ np.array(((cos, sin), (-sin, cos))) + middle
+    # turned before: center is in the units of the vertices
     return _on_stage(roi, corners)
 
 
@@ -201,6 +208,7 @@ def rotation_rad(settings: Settings) -> float:
 
 def _reach(edge: int, shared: int, count: int) -> float:
     """How long a region is, in pixels, that takes `count` tiles along an axis."""
+    # half a step less than the tiles cover, see `roi_of`
     return edge / 2 if count == 1 else edge + (count - 1.5) * (edge - shared)
 
 
@@ -230,8 +238,10 @@ def _rectangle(
 
 
 def _percent(part: float, default: float) -> int | None:
+    # None keeps that of the settings, which need be no whole percent
     if math.isclose(part, default):
         return None
+    # as floats 0.07 * 100 is not 7
     if not math.isclose(part * 100, round(part * 100), abs_tol=1e-6):
         raise ConfigError(
             f"roi: an overlap of {part * 100:g} % was asked for, roi.create takes "

@@ -45,6 +45,7 @@ class AlohaClient:
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy stands between the two
         self._session.headers["Authorization"] = f"Bearer {token}"
+        # one more: the uploader's own thread asks beside the senders
         pool = HTTPAdapter(pool_maxsize=parallel + 1)
         self._session.mount("http://", pool)
         self._session.mount("https://", pool)
@@ -72,6 +73,7 @@ class AlohaClient:
         sent: Callable[[int], None],
     ) -> StoredTile:
         """Send the file of one frame; `sent` gets each piece's bytes."""
+        # unbuffered: the pieces are larger than a buffer would be
         with frame.open("rb", buffering=0) as file:
             answer = self._ask(
                 "PUT",
@@ -97,6 +99,7 @@ class AlohaClient:
             )
             body: Any = answer.json()
         except requests.exceptions.InvalidJSONError as error:
+            # first: it is a RequestException, too
             raise SourceUnavailable(
                 f"aloha at {url} did not answer in JSON ({error}); see that it is "
                 "aloha that listens there (acquisition.buffer.url)"
@@ -164,7 +167,9 @@ class Backoff:
     def fail(self, name: str) -> float:
         """Note a failure; for how many seconds to wait: half to all of the pause."""
         count = self._failed[name].count if name in self._failed else 0
+        # 30: 2.0 ** 1024 is an OverflowError, and aloha may be away for days
         pause_s = self._settings.retry_s * 2.0 ** min(count, 30)
+        # by chance: all that wait must not come back at one moment
         pause_s = min(pause_s, self._settings.retry_most_s) * (0.5 + self._chance() / 2)
         self._failed[name] = _Failures(count + 1, time.monotonic() + pause_s)
         return pause_s

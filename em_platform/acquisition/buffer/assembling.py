@@ -80,6 +80,7 @@ def complete_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionU
 
 def cancelled_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionUpload:
     """The announcement of a cancelled acquisition: no tiles of it are sent."""
+    # without a montage.complete nothing else names its start
     first = min(tile.sent_at for tile in known.tiles)
     return _upload(known, settings, started_at=datetime.fromtimestamp(first, UTC))
 
@@ -185,6 +186,7 @@ def _uploaded_tile(
 def _statistics(messages: Mapping[str, Body]) -> MeasuredTile | None:
     levels = messages.get("tile.statistics.min_max_mean")
     focus = messages.get("tile.statistics.focus")
+    # aloha measures a tile that comes without its statistics
     if levels is None or focus is None:
         return None
     return MeasuredTile(
@@ -214,6 +216,7 @@ def _match(match: Body) -> NeighbourMatch:
 
 def _instrument(messages: Body, settings: AcquisitionSettings) -> UsedInstrument:
     camera, scope = messages.get("camera.status", {}), messages.get("scope.status", {})
+    # TEM_comms has it as a number or a text
     depth = str(camera.get("bit_depth", ""))
     return UsedInstrument(
         microscope=settings.microscope,

@@ -52,6 +52,7 @@ class Freer:
         now = time.time()
         for montage in self._journal.answered_montages():
             age_s = now - (montage.answered_at or now)
+            # the disk is looked at each time: the oldest may have made room enough
             if age_s >= self._settings.keep_s or self._is_short():
                 self._free_frames(montage)
         self._free_cancelled(now)
@@ -70,7 +71,7 @@ class Freer:
         return shutil.disk_usage(place).free
 
     def _is_short(self) -> bool:
-        return self.free_bytes() < self._settings.min_free_gb * 1e9
+        return self.free_bytes() < self._settings.min_free_gb * 1e9  # decimal GB
 
     def _free_frames(self, montage: MontageRow) -> None:
         key = montage.acquisition_id
@@ -130,6 +131,7 @@ class Freer:
         """Delete files; False where one is there still and should not be."""
         # A path in a message is not trusted: nothing outside of the folder is
         # deleted.
+        # real paths: a link must not lead out of it
         frames = os.path.realpath(self._frames)
         for path in paths:
             folder = os.path.realpath(path.parent)
@@ -138,6 +140,7 @@ class Freer:
                     f"buffer: {path} lies outside of {frames} and is not deleted; "
                     "acquisition.frames should name the folder of the camera"
                 )
+                # counts as deleted, else it would be tried for ever
                 continue
             try:
                 path.unlink(missing_ok=True)

@@ -81,6 +81,8 @@ class Intake:
     def _note_frame(self, cursor: sqlite3.Cursor, message: Message) -> None:
         tile_id, montage_id = message.body["tile_id"], message.body["montage_id"]
         body = json.dumps(message.body)
+        # A repeat changes nothing. Another body is another file, to be read anew,
+        # but not when it is sent already.
         cursor.execute(
             "INSERT INTO tiles (tile_id, montage_id, acquisition_id, body, said_at, "
             "state) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
@@ -96,6 +98,7 @@ class Intake:
                 IMAGED,
             ),
         )
+        # not in parts: the first that is written stays
         if len(self._devices) == len(_DEVICES):
             cursor.execute(
                 "INSERT OR IGNORE INTO instruments VALUES (?, ?)",
@@ -104,6 +107,7 @@ class Intake:
 
 
 def _note_tile(cursor: sqlite3.Cursor, message: Message) -> None:
+    # not for a deleted frame: nobody would take the message away again
     cursor.execute(
         "INSERT OR REPLACE INTO notes SELECT :tile, :topic, :body WHERE NOT EXISTS "
         "(SELECT 1 FROM tiles WHERE tile_id = :tile AND state = :freed)",
@@ -124,8 +128,10 @@ def _note_end(cursor: sqlite3.Cursor, message: Message) -> None:
         " VALUES (?, ?, 0, ?, ?) ON CONFLICT DO NOTHING",
         (key, message.body["montage_id"], json.dumps(body), time.time()),
     )
+    # a repeated end: its tiles may be sent and deleted by now
     if not cursor.rowcount:
         return
+    # the ids of another system's tiles do not name their acquisition
     cursor.executemany(
         "UPDATE tiles SET acquisition_id = ? WHERE tile_id = ?",
         [(key, tile_id) for tile_id in message.body["tiles"]],
@@ -180,7 +186,7 @@ def _sent_at(message: Message) -> float:
 
 
 _AT_ONCE = 64  # Bounds the rows in memory; the next tick takes the others
-_PIECE = 1 << 20
+_PIECE = 1 << 20  # bytes: no frame is in memory as a whole
 
 
 class Reader:
@@ -202,6 +208,7 @@ class Reader:
         try:
             found = found_in(Path(tile.path))
         except FormatError as error:
+            # once: the uploader looks again before each try
             if str(error) != tile.sentence:
                 log.warning("buffer: tile %s: %s", tile.tile_id, error)
             self._journal.note_refused(tile.tile_id, str(error))
@@ -222,6 +229,7 @@ def found_in(path: Path) -> dict[str, int | str]:
     digest, length = hashlib.sha256(), 0
     try:
         with path.open("rb", buffering=0) as file:
+            # before it is read: a write meanwhile then shows as a later time
             mtime_ns = os.fstat(file.fileno()).st_mtime_ns
             while piece := file.read(_PIECE):
                 digest.update(piece)

@@ -79,6 +79,7 @@ class Journal:
 
     def cancelled_tiles(self, *, before: float) -> list[TileRow]:
         """Frames on the disk whose acquisition was cancelled before a time."""
+        # t.: both tables have a body, a said_at and a sentence
         names = ", ".join(f"t.{name}" for name in _TILE.split(", "))
         query = (
             f"SELECT {names} FROM tiles t JOIN montages m USING (acquisition_id) "
@@ -160,6 +161,7 @@ class Journal:
     def note_read(self, tile_id: str, found: Mapping[str, int | str]) -> None:
         """Note what was found in the file of a frame, by column."""
         names = ", ".join(f"{name} = ?" for name in found)
+        # what was sent or deleted meanwhile stays so
         with self.writing() as cursor:
             cursor.execute(
                 f"UPDATE tiles SET {names}, state = ?, sentence = '' "
@@ -228,6 +230,7 @@ class Journal:
 
     def prune(self, *, before: float) -> None:
         """Forget the tiles of acquisitions that left the disk before a time."""
+        # the montage stays: its complete.json does, and would be noted anew
         with self.writing() as cursor:
             cursor.execute(
                 "DELETE FROM tiles WHERE acquisition_id IN "

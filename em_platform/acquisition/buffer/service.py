@@ -108,11 +108,13 @@ class BufferService:
             frames=self._frames,
             recorded=partial(_recorded, settings),
         )
+        # first: what came during the look would else wait for the next one
         bus.subscribe_many(TOPICS, self._receive)
         self._reconciliation.look()
         self._consumer.resume(KEPT_ACQUISITIONS)
         self._threads = [
             threading.Thread(target=self._write, name="buffer journal", daemon=True),
+            # soonest: a frame just saved is in memory yet
             self._chore("reads", Reader(journal).tick, every_s=0.1),
             self._chore("uploads", self._uploader.tick, every_s=0.2),
             self._chore("frees", self._freer.tick, every_s=1.0),
@@ -139,6 +141,7 @@ class BufferService:
 
     def _report_backlog(self) -> None:
         """Leave word of what is in the way, as far as it is not always the same."""
+        # a copy: the uploads' thread changes it
         sentence = next(iter(list(self._uploader.backlog.values())), "")
         if sentence != self._backlog:
             write_backlog(self._home, sentence)
@@ -147,6 +150,7 @@ class BufferService:
     def close(self) -> None:
         """Write what has come, and end; what is being sent is sent again later."""
         self._stop.set()
+        # behind all that waits: `_write` ends with it
         self._waiting.put(None)
         for thread in self._threads:
             thread.join(_END_S)
@@ -173,6 +177,7 @@ class BufferService:
         complaint = ""
         while messages:
             try:
+                # frames first: the end gives each tile its acquisition
                 self._intake.note([*self._missed_frames(messages), *messages])
             except StorageError as error:
                 if str(error) != complaint:

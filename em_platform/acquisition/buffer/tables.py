@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # `said_at` is a name of the first release, which journals on disk have.
+# `tiles_unread` is asked ten times a second: partial, it is nearly empty.
 TABLES = """
 CREATE TABLE IF NOT EXISTS montages (
     acquisition_id TEXT PRIMARY KEY,

@@ -81,6 +81,7 @@ class Uploader:
                 self._try(montage)
 
     def _is_due(self, montage: MontageRow) -> bool:
+        # time of day: an earlier process may have received it
         waited_s = time.time() - montage.received_at
         if montage.is_cancelled or waited_s >= self._settings.buffer.statistics_wait_s:
             return True
@@ -121,8 +122,10 @@ class Uploader:
 
     def _upload(self, montage: MontageRow) -> None:
         key = montage.acquisition_id
+        # again: a rejected frame is a failure in the next announcement
         while key not in self._sent:
             upload = complete_upload(self._known(montage), self._settings)
+            # aloha may have frames whose answer never came
             self._journal.note_sent(self._client.announce(upload))
             self.backlog.pop(key, None)
             if self._send_all(upload):
@@ -174,6 +177,7 @@ class Uploader:
                     return  # another thread took the last one
                 try:
                     if not self._send(upload.acquisition_id, tile):
+                        # no lock: a count may be lost, but never to zero
                         outcome.rejected += 1
                 except Exception as error:  # raised again below
                     outcome.errors.append(error)
@@ -187,6 +191,7 @@ class Uploader:
             thread.start()
         for thread in threads:
             while thread.is_alive() and not self._stop.is_set():
+                # in short waits: the end of the service is seen
                 thread.join(0.2)
         if outcome.errors:
             raise outcome.errors[0]
@@ -231,6 +236,7 @@ class Uploader:
         key = montage.acquisition_id
         known = self._known(montage)
         is_named = any(acquisition_of(t.tile_id) != t.tile_id for t in known.tiles)
+        # else the key is a tile's id, or no frame gives the announcement its size
         if is_named and any(tile.height_px for tile in known.tiles):
             self._client.announce(cancelled_upload(known, self._settings))
             self._client.abort(key, montage.body["reason"])

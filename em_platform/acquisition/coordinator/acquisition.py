@@ -66,6 +66,7 @@ class Acquisition(Machine):
             },
             {
                 "name": "ChangeAperture",
+                # lambdas: session and triggers are there only when the root is made
                 "children": ChangeAperture(
                     settings, lambda: self.session.requirements.aperture()
                 ),
@@ -159,10 +160,12 @@ class Acquisition(Machine):
                 }
                 for dest, condition in chosen
             ),
+            # last, with no condition: all that was asked for is done
             {"trigger": "proceed", "source": "Plan", "dest": "Montage"},
             {
                 "trigger": "lost",
                 "source": ["Montage", "LensCorrection"],
+                # a stage that was started again holds no aperture
                 "dest": "ChangeAperture",
             },
             {
@@ -170,12 +173,14 @@ class Acquisition(Machine):
                 "source": [name for name in names if name not in _SPARED],
                 "dest": "Failure",
             },
+            # Next takes the interrupted region before those that wait
             {"trigger": "resume", "source": list(_SPARED), "dest": "Next"},
         ]
 
     # --- what the states do ---
 
     def _next(self) -> None:
+        # before `take`, which would make the next region the active one
         if self.session.pause_wanted:
             self.rest()
         elif self.session.take():

@@ -179,6 +179,7 @@ class Control(Machine):
     def _on_load(self, message: Any, headers: Headers) -> None:
         if not self._is_repeated(headers):
             self.load(message)
+            # while imaging the aperture is that of the region under the beam
             if message.aperture_id is not None and not self.is_imaging():
                 self.session.preview_aperture = message.aperture_id
                 self._setups.append("doChangeAperture")
@@ -189,6 +190,7 @@ class Control(Machine):
     @on_message("qc.status")
     def _on_qc(self, message: Any) -> None:
         verdict = (str(message.status), message.reason or "")
+        # in any state: the next start must know which verdict is an echo
         self._verdict = verdict
         is_late = time.monotonic() - self._went_on_s < _ECHO_S
         if verdict[0] == "GOOD" or (is_late and verdict == self._echo):
@@ -235,6 +237,7 @@ class Control(Machine):
         sending = sending_of(headers)
         if sending in self._seen:
             return True
+        # without these headers nothing identifies it: each one counts
         if any(sending):
             self._seen.append(sending)
         return False

@@ -21,6 +21,7 @@ Names = tuple[str, ...]
 _DRAWING = "state machine"  # the mark of our files: others are not overwritten
 
 _NEW_LINE = "\\n"  # as graphviz has it in a label, not a line end
+# compound: else graphviz ignores ltail and lhead
 _HEAD = """digraph "em_platform state machine" {
   rankdir=LR; compound=true; newrank=true; fontname="sans-serif"; nodesep=0.25;
   node [shape=box, style="rounded,filled", fillcolor=white, fontname="sans-serif"];
@@ -89,6 +90,7 @@ def picture() -> tuple[tuple[Node, ...], tuple[Arrow, ...]]:
         settings,
         context_of(settings),
         loop=Loop(),
+        # no bus: a drawing needs no broker
         publisher=Publisher(lambda *_, **__: None),
     )
     merged: dict[tuple[Names, Names], list[str]] = {}
@@ -157,6 +159,7 @@ def _transitions(
     for trigger, event in events.items():
         for transitions in event.transitions.values():
             for each in transitions:
+                # `_` separates nested states in transitions: no name of a state has one
                 source = (*scope, *each.source.split("_"))
                 yield source, (*scope, *each.dest.split("_")), _label(trigger, each)
     for name, state in states.items():

@@ -78,6 +78,7 @@ class Imaging:
         self.unjudged: set[str] = set()
         # without quality control no verdict is waited for
         self.has_verdicts = False
+        # before `find_done`: it looks for bodies by the names of the retries
         self.image_again(begun.superseded)
         self._begun_s = self._cycle_s = self._capture_s = time.monotonic()
 
@@ -109,6 +110,7 @@ class Imaging:
     def image_again(self, superseded: Collection[str]) -> None:
         """Put the tiles whose frames are superseded before all others that wait."""
         gone = frozenset(superseded)
+        # backwards: the last one put there is imaged first
         for stop in reversed(self.stops):
             name = self._name(stop)
             if name not in gone:
@@ -196,6 +198,7 @@ class Imaging:
         # by the files' own clock: the disk may be another computer's
         newest = max((when for when, _ in found), default=0.0)
         self.unsure = [body for when, body in found if newest - when < _UNSURE_S]
+        # perhaps never published, and then without a verdict
         self.unjudged.update(body["tile_id"] for body in self.unsure)
         return len(found)
 
@@ -219,6 +222,7 @@ class Imaging:
         }
         path = complete_body_path(self._frames, self.montage_id, self.acquisition_id)
         body = fitting("montage.complete", fields).model_dump_json()
+        # on the disk before it is published, as with tiles
         write_bytes(path, body.encode())
         return fields
 

@@ -50,6 +50,7 @@ class Loader:
                 region_of(
                     roi,
                     aperture_id=message.aperture_id,
+                    # else each would be put before the one taken last
                     queue_position=(message.queue_position or 0) + number,
                 )
                 for number, roi in enumerate(found)
@@ -65,6 +66,7 @@ class Loader:
             )
             self._loop.put(lambda: self._session.preview_failed(sentence))
             return
+        # in the loop: nothing else changes the queue meanwhile
         self._loop.put(lambda: self._take(regions))
 
     def _take(self, regions: list[dict[str, Any]]) -> None:
@@ -82,6 +84,7 @@ def rois_of_section(
     SourceUnavailable
         TEM DB is down, refuses, or answers something else.
     """
+    # here: the coordinator starts without it
     import httpx
 
     wanted: dict[str, Any] = {
@@ -213,12 +216,15 @@ def _refusal(session: Session, fields: dict[str, Any], known: Entry | None) -> s
     if not montage_id:
         return "coordinator: a roi has no montage_id; give it one"
     try:
+        # both for their errors: an id that is no folder, a polygon that is none
         montage_folder(session.context.frames, montage_id)
+        # a lens montage without a polygon is imaged about its center
         if fields["acquisition_type"] != LENS or fields["vertices"]:
             polygon_nm(created(fields))
     except PlatformError as error:
         return str(error)
     asked = [name for name, is_asked in fields["calibrations"].items() if is_asked]
+    # LENS is a state of its own and no routine
     missing = sorted({*asked} - session.requirements.available - {LENS})
     if missing:
         there_is = ", ".join(sorted(session.requirements.available))

@@ -61,6 +61,7 @@ class LensMontages:
         if asked and LENS not in entry.calibrated:
             return True
         begun = self._registry.state.begun
+        # an interrupted montage is finished first, of whichever kind
         if begun is not None:
             return begun.lens
         setup = self._registry.state.lens_setup or {}
@@ -117,6 +118,7 @@ class LensMontages:
     ) -> tuple[float, float]:
         """As the setup gives it, else the region's middle, else where the stage is."""
         center = setup.get("center")
+        # in an overview its center is in pixels, and no place on the stage
         if entry is not None and entry.roi.get("overview_nm_per_pixel") is None:
             center = entry.roi.get("center") or center
         if center is not None:
@@ -199,6 +201,7 @@ class LensCorrection(Machine):
 
     def has_tries(self) -> bool:
         """Whether the montage may be imaged once more."""
+        # 1: the montage that was just judged is one of the tries
         return self._left > 1
 
     def count_try(self) -> None:

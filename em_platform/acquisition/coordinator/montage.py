@@ -70,6 +70,7 @@ class Prepare(Machine):
                 },
                 {
                     "name": "AskCamera",
+                    # no fields: a plan needs only the frame size of its status
                     "children": SetCamera(settings, lambda: {}),
                     "remap": {"Success": "Success"},
                 },
@@ -127,6 +128,7 @@ class MoveToTile(MoveStage):
             self.take(status)
 
     def _arrived(self, status: Any) -> None:
+        # where it truly rests, up to CLOSE_NM from where it was sent
         self.session.imaging.place_nm = (status.x, status.y)
 
 
@@ -153,7 +155,7 @@ class CaptureTile(Capture):
         super().send()
         camera = self.context.latest("camera.status")
         # Read-out needs no still stage; no message reports the end of an exposure.
-        exposure_s = 0.0 if camera is None else camera.exposure / 1e6
+        exposure_s = 0.0 if camera is None else camera.exposure / 1e6  # from us
         self._move_on = self.after(exposure_s, self._to_following)
 
     def _to_following(self) -> None:
@@ -208,6 +210,7 @@ class Montage(Machine):
                 "name": "CaptureTile",
                 "on_enter": self._captures,
                 "children": CaptureTile(settings),
+                # in this order: the first whose condition holds is taken
                 "remap": [
                     {
                         "orig": "Success",
@@ -262,6 +265,7 @@ class Montage(Machine):
 
     def _begin(self) -> None:
         self._tries_left = self._tries
+        # sent before a rest or another region, it says nothing of the stage now
         self.session.sent_to_nm = None
         self._try(
             lambda: self.session.begin(self._region(), lens=self._lens), self.begun

@@ -53,6 +53,7 @@ class UpdateImage(Machine):
                     "dest": "Show",
                     "conditions": "microscope_answers",
                 },
+                # entered anew, so that its time-out begins again
                 {"trigger": "look", "source": "Wait", "dest": "Wait"},
             ],
             initial="Wait",
@@ -126,5 +127,5 @@ def remove_old(folder: Path) -> None:
         try:
             if time.time() - path.stat().st_mtime > _KEPT_S:
                 path.unlink()
-        except OSError as error:
+        except OSError as error:  # perhaps gone meanwhile; the next preview tries again
             log.debug("preview: %s stays (%s)", path, error)

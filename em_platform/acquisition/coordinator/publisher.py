@@ -139,4 +139,5 @@ class Publisher:
         if self._state and state != self._state:
             self.send("state.change", old=self._state, new=state)
         self._state = state
+        # also without a change: late listeners learn it
         self.send("state.current", state=state)

@@ -142,6 +142,7 @@ def _read(path: Path) -> SessionState:
     except FileNotFoundError:
         return SessionState()
     except (OSError, ValidationError) as error:
+        # not an empty session: the next change would overwrite the queue
         raise StorageError(
             f"coordinator: the session in {path} cannot be read "
             f"({str(error).splitlines()[0]}), its queue was expected there; move the "
@@ -174,6 +175,7 @@ def is_dark(verdict: Any) -> bool:
 def with_verdict(begun: Begun, tile_id: str, *, dark: bool) -> Begun:
     """The acquisition after a verdict on one of its tiles."""
     rejected = begun.rejected
+    # a late verdict on a frame that is imaged again counts no more
     if dark and tile_id not in (*rejected, *begun.superseded):
         rejected = (*rejected, tile_id)
     unjudged = tuple(each for each in begun.unjudged if each != tile_id)
@@ -192,6 +194,7 @@ def with_stop(begun: Begun, *, unjudged: Collection[str], exposing: str) -> Begu
     return begun.model_copy(
         update={
             "stopped": True,
+            # a set has no order, and an equal state is not written again
             "unjudged": tuple(sorted(unjudged)),
             "superseded": superseded,
         }
@@ -204,6 +207,7 @@ def with_retries(begun: Begun, *, unsaved: Collection[str], most: int) -> Begun:
     A tile that was dark `most` times more stays as it is: the specimen may be dark
     there, and would stop the session for ever.
     """
+    # a tile may be in several of them
     wanted = dict.fromkeys((*begun.rejected, *begun.unjudged, *unsaved))
     again = [
         tile_id

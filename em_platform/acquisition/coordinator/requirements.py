@@ -89,6 +89,7 @@ def _problems(situation: Situation, settings: CoordinatorSettings) -> Iterator[s
             )
     folder = situation.frames / situation.montage_id
     if settings.existing_data == "refuse" and not situation.is_continued:
+        # by the names of tiles: linked references are no frames
         if next(folder.glob("*_[0-9]*_[0-9]*.tiff"), None) is not None:
             yield (
                 f"{who}: {folder} holds frames already, an empty folder is expected; "
@@ -150,10 +151,12 @@ class Requirements:
                     overlap=self._settings.overlap,
                     rotation_rad=scale.rotation_rad,
                 )
+                # a byte a pixel, as 8-bit frames take
                 needed = len(stops) * frame.height_px * frame.width_px
         except AcquisitionError as error:
             return str(error)
         begun = self.registry.state.begun
+        # a session that is not on the disk would be lost with the process
         return self.registry.complaint or problem(
             Situation(
                 montage_id=entry.montage_id,

@@ -92,6 +92,7 @@ def reordered(queue: Queue, montage_ids: Sequence[str]) -> Queue:
     """
     rank = {name: number for number, name in enumerate(montage_ids)}
     waiting = [each for each in queue if each.waits]
+    # a stable sort: those that are not named keep their order
     waiting.sort(key=lambda each: rank.get(each.montage_id, len(rank)))
     following = iter(waiting)
     return tuple(next(following) if each.waits else each for each in queue)

@@ -190,6 +190,7 @@ class CoordinatorService:
             settings, context, loop=self._loop, publisher=Publisher(self._client.send)
         )
         self.machine.add_client(self._client)
+        # before it begins: the answer to its first request must not be missed
         self._client.listen()
         self._loop.put(self.machine.begin)
         self._thread = threading.Thread(
@@ -210,11 +211,13 @@ class CoordinatorService:
 
     def close(self) -> None:
         """Rest, put the screen down, end the loop."""
+        # a send that waits for the broker would hold up all that follows
         self._client.closing.set()
         # first the order to rest, then the wait for the screen: the loop keeps order
         self._loop.put(self.machine.end)
         self._loop.put(self._await_off)
         self._thread.join(_END_S)
+        # where no column answers it ends all the same
         self._loop.stop()
         self._thread.join(_END_S)
 
@@ -222,6 +225,7 @@ class CoordinatorService:
         if self.machine.is_off:
             self._loop.stop()
         else:
+            # not a wait: the status that ends it comes through the same loop
             self._loop.call_later(0.02, self._await_off)
 
 

@@ -123,12 +123,14 @@ class Session:
             imaging = self._imaging_of(begun)
             if resumed:
                 imaging.find_done()
+        # what is not on the disk could not be resumed
         if self.registry.complaint:
             raise StorageError(self.registry.complaint)
         self.imaging = imaging
         if resumed:
             begun = self._take_missed_verdicts(begun, imaging)
         if begun.stopped:
+            # less one: the first frame was one of the tries
             begun = with_retries(
                 begun, unsaved=imaging.unsaved(), most=self._settings.request_tries - 1
             )
@@ -176,6 +178,7 @@ class Session:
     def completed(self, imaging: Imaging) -> None:
         """Record and publish that all tiles of the acquisition are there."""
         aperture_id = imaging.begun.roi.get("aperture_id")
+        # before it is recorded: killed in between, it publishes the same once more
         self.publisher.complete(imaging.complete(self.optics.centroid(aperture_id)))
         self.publisher.montage("completed", imaging)
         self.imaging = None
@@ -239,6 +242,7 @@ class Session:
 
     def spare_specimen(self) -> None:
         """Stop the stage where it is, and put the screen into the beam."""
+        # the place where it is stops it: there is no other command to halt
         status = self.context.latest("stage.motion.status")
         if status is not None and status.x is not None and status.y is not None:
             self.publisher.send("stage.motion.command", x=status.x, y=status.y)
@@ -289,12 +293,14 @@ class Session:
             imaging = self.imaging or self._imaging_of(begun)
             self.publisher.montage("cancelled", imaging, error=reason)
         except PlatformError as error:
+            # given up all the same, though its raster cannot be planned any more
             log.warning("%s", error)
         self.imaging = None
         self.registry.change(begun=None)
 
     def publish_status(self) -> None:
         """Publish the queue and the active region's progress again."""
+        # with each status: the disk may have room again
         if self.registry.complaint:
             self.registry.save()
         self._publish_entry()

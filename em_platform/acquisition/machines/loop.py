@@ -28,11 +28,13 @@ class Timer:
     """Something that is to be done at a moment, unless it is cancelled."""
 
     due_s: float
+    # of equal times the first made is done first; acts have no order
     number: int
     act: Act | None = field(compare=False)
 
     def cancel(self) -> None:
         """Do not do it; does no harm when it is done already."""
+        # it stays in the heap, which takes out only its first one cheaply
         self.act = None
 
 

@@ -140,6 +140,7 @@ class OneThread:
 
     def callback(self, func: Any, event_data: Any) -> None:
         """Run one callback; the root gets its error."""
+        # past pigeon-transitions' own, which would log the error and go on
         try:
             machine: Any = self
             core.Machine.callback(machine, func, event_data)

@@ -31,6 +31,7 @@ Fields = Mapping[str, Any]
 Ask = Callable[[], Fields]
 Answered = Callable[[Any], None]
 
+# Both as PyJEM_Service decides `in_motion`: 125 nm, 0.2 degrees.
 CLOSE_NM = 125
 """As near as the stage and the camera take for the same place."""
 
@@ -83,6 +84,7 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
             timeout=settings.request_timeout_s,
             **options,
         )
+        # a FunctionMachine fails only when its tries are used up
         self.add_transition("fail", "Request", "Failure")
 
     def patience_s(self) -> float:
@@ -100,6 +102,7 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
         except PlatformError as error:
             self._refusal = str(error)
             self.fail()
+        # after the send, which may wait long for the broker
         self._asked_s = time.monotonic()
 
     def send(self) -> None:
@@ -116,6 +119,7 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
 
     def judge(self, message: Any) -> None:
         """Take a message for the answer, or for a refusal, or for neither."""
+        # messages come in Failure, too, where nothing is awaited
         if self.get_machine_state() != "Request":
             return
         if self.accepts(message):
@@ -240,7 +244,7 @@ class Capture(Request):
         status = self.context.latest("camera.status")
         if status is None:
             return super().patience_s()
-        own_s: float = status.exposure / 1e6
+        own_s: float = status.exposure / 1e6  # from us
         own_s += status.height * status.width * _S_PER_PX
         return super().patience_s() + own_s
 

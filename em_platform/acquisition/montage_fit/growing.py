@@ -103,6 +103,7 @@ class Growing:
             tile.focus = body["focus"]
         elif topic == MINI:
             tile.mini = _decoded(body["image"])
+        # the first of each kind counts, see decisions/0021
         elif tile.matches is None:
             tile.matches = body["matches"]
         after = (tile.path, tile.is_lens, tile.focus, tile.mini, tile.matches is None)
@@ -254,8 +255,10 @@ def nominal_places(tiles: list[GrowingTile], size: Size) -> NDArray[np.float64]:
     places = by_raster
     if tiles and all(tile.stage_nm is not None for tile in tiles):
         stage = np.array([tile.stage_nm for tile in tiles], float)
+        # about its middle: a line that misses zero would have rank 2
         stage -= stage.mean(axis=0)
         design = np.concatenate([stage, np.ones((len(tiles), 1))], axis=1)
+        # 0.01: the jitter of a single line is no second direction
         if np.linalg.matrix_rank(stage / max(1.0, np.abs(stage).max()), 0.01) == 2:
             places = design @ np.linalg.lstsq(design, by_raster)[0]
     return np.asarray(places - places.min(axis=0) if len(places) else places)
@@ -300,15 +303,18 @@ def without_points(matches: tuple[TileMatch, ...]) -> tuple[TileMatch, ...]:
 def _as_match(
     match: Body, other: str, *, own: str, places: Mapping[str, Cell | tuple[float, ...]]
 ) -> TileMatch:
+    # p lie in the tile itself, q in its neighbour (TEM_comms)
     p = np.array([match["pY"], match["pX"]], float).T.reshape(-1, 2)
     q = np.array([match["qY"], match["qX"]], float).T.reshape(-1, 2)
     a, b, at_a, at_b = other, own, q, p
     away = np.subtract(places[own], places[other])
+    # along the axis on which they are apart; on the other it is jitter
     if away[np.argmax(np.abs(away))] < 0:  # imaged from right to left
         a, b, at_a, at_b = own, other, p, q
         away = -away
     shifts = at_a - at_b
     shift = shift_of(at_a, at_b) if len(shifts) else tuple(away)
+    # of one axis: the mean of both variances
     spread = float(np.sqrt(shifts.var(axis=0).sum() / 2)) if len(shifts) else 0.0
     return TileMatch(
         a=a,
@@ -337,4 +343,5 @@ def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode(text)
     except (binascii.Error, ValueError):
+        # as one that was missed: it is made from the frame at the end
         return b""

@@ -18,7 +18,7 @@ Grey = NDArray[np.uint8]
 _QUALITY = 85  # Of the JPEG; the map is looked at, not measured
 _MOST_CELL_PX = 24  # A montage of few tiles has cells that are large enough to see
 _MAP_PX = 768  # The longer side at most, where there are many tiles
-_BAR = (16, 256)
+_BAR = (16, 256)  # px, height and width: a column for each grey level
 _PALE = 233  # where there is no tile
 
 
@@ -55,6 +55,7 @@ def montage_picture(
     scale = min(longest_px / extent.max(), finest)
     height, width = np.maximum(1, np.ceil(extent * scale)).astype(int).tolist()
     sheet: Grey = np.full((height, width), _PALE, np.uint8)
+    # rounded up: a pixel too few would look like a gap
     side = np.maximum(1, np.ceil(tile_px * scale)).astype(int)
     for place, corner in zip(placed, (places - origin) * scale, strict=True):
         y, x = np.rint(corner).astype(int).tolist()
@@ -64,6 +65,7 @@ def montage_picture(
             interpolation=cv2.INTER_AREA,
         )
         part = sheet[y : y + side[0], x : x + side[1]]
+        # so the last tiles may reach over the sheet
         part[:] = small[: part.shape[0], : part.shape[1]]
     return sheet[:longest_px, :longest_px]
 
@@ -99,6 +101,7 @@ def focus_cells(
     rows, columns = (last - first + 1).tolist()
     grid: NDArray[np.uint8] = np.full((rows, columns, 3), _PALE, np.uint8)
     places = np.array(list(values)) - first
+    # 1e-9: all tiles may have the same value
     share = (np.array(list(values.values())) - low) / max(high - low, 1e-9)
     levels = np.rint(255 * (1.0 - share)).astype(np.uint8)
     grid[places[:, 0], places[:, 1]] = _coloured(levels[None])[0]

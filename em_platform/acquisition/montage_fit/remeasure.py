@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _MOST_PAIRS = 500
 """More than that is not a restart of ours: then the pipeline did not work."""
 
+# About as the pipeline makes of a 2048 px frame (`mini_scale` 0.03).
 _MINI_PX = 64
 
 
@@ -90,7 +91,7 @@ def fill_in_pictures(growing: Growing, recipe: TileRecipe) -> None:
 def _fill_in(tile: GrowingTile, recipe: TileRecipe) -> None:
     try:
         done = processed_tile(tile.path, tile.tile_id, recipe)
-    except DataError as error:
+    except DataError as error:  # without a picture it is not drawn; the fit needs none
         log.warning("%s", error)
         return
     if tile.focus is None:
@@ -162,6 +163,7 @@ def measure_lens(
         matches = match_pairs(montage, images, settings=match)
         model = fit_lens(montage, matches, magnification=magnification)
     except (PlatformError, np.linalg.LinAlgError) as error:
+        # LinAlgError: the points leave the field open; the set is imaged again
         return LensResult(model=None, reason=str(error))
     return judge_lens(model)
 

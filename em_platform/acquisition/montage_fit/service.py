@@ -137,6 +137,7 @@ class MontageFitService:
 
     def _take_complete(self, message: Any) -> None:
         body = complete_body(message)
+        # by a tile, as its messages are: another system's names may not agree
         first = next(iter(body["tiles"]), body["acquisition_id"])
         with self._lock:
             growing = self._of(first, body["montage_id"])
@@ -173,6 +174,7 @@ class MontageFitService:
 
     def _draw(self, growing: Growing) -> None:
         """Solve translations with what is there, and publish the maps."""
+        # only to read: fit and pictures of 2,772 tiles take 0.5 s
         with self._lock:
             version = growing.version
             size = self._size_of(growing)
@@ -188,6 +190,7 @@ class MontageFitService:
             log.warning("%s", error)
             return
         self._publish_maps(growing, fit, size)
+        # the version before the solve: what came meanwhile is drawn next time
         self._drawn[growing.acquisition_id] = version
 
     def _publish_maps(self, growing: Growing, fit: MontageFit, size: Size) -> None:
@@ -213,6 +216,7 @@ class MontageFitService:
             self._judge(growing)
         except (ProcessingError, DataError) as error:
             log.warning("%s", error)
+            # not again: each tick would fail in the same way
             self._done(growing)
 
     def _judge(self, growing: Growing) -> None:
@@ -274,6 +278,7 @@ class MontageFitService:
                 growing, size, microscope=self._settings.acquisition.microscope
             )
             raw = [
+                # raw ones: the tiles are made anew from them
                 tile.model_copy(update={"uri": growing.tiles[tile.tile_id].path})
                 for tile in montage.tiles
                 if growing.tiles[tile.tile_id].path
@@ -309,7 +314,7 @@ class MontageFitService:
         self._done_ids = [*self._done_ids, growing.acquisition_id][-_DONE_KEPT:]
         try:
             write_bytes(self._done_path, json.dumps(self._done_ids).encode())
-        except StorageError as error:
+        except StorageError as error:  # at worst it is judged once more after a restart
             log.error("%s", error)
 
     def _size_of(self, growing: Growing) -> Size | None:

@@ -15,6 +15,7 @@ from em_platform.model import Montage
 from em_platform.stitching.inputs import open_montage
 
 _LISTS = (".csv", ".tsv", ".json", ".json.gz", ".mdoc")
+# A minute, where `inbox_quiet_s` is 5 s as by default.
 _PATIENCE = 12
 """So many times longer a folder is waited for whose list names absent images."""
 
@@ -60,6 +61,7 @@ def key_of(name: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
     if safe == name:
         return name
+    # without it `a b` and `a-b` would be one montage
     digest = hashlib.sha256(name.encode()).hexdigest()[:6]
     return f"{safe or 'montage'}-{digest}"
 
@@ -78,5 +80,5 @@ def _is_whole(folder: Path, now: float, *, quiet_s: float) -> bool:
 def _has_all_images(folder: Path) -> bool:
     try:
         return not open_montage(folder).failures
-    except PlatformError:
+    except PlatformError:  # a list that is still being copied cannot be read
         return False

@@ -145,7 +145,7 @@ def _of_wrong_size(upload: AcquisitionUpload, store: Store) -> list[str]:
         url = store.url(layout.uploaded_tile(upload.acquisition_id, tile.tile_id))
         try:
             found = open_level(url, 0, storage_options=store.options).shape
-        except FormatError:
+        except FormatError:  # absent or damaged: of no size at all
             found = ()
         if tuple(found) != shape:
             wrong.append(tile.tile_id)

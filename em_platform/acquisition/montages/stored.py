@@ -137,6 +137,7 @@ def choose_lens(montage: Montage, store: Store) -> LensModel | None:
     kept = read_tile_recipe(recipe, store.options)
     if kept is not None and kept.is_live and kept.stored_lens == lens_digest(lens):
         lens = kept.lens
+    # an empty one, too: later steps must not take a lens that came since
     saved = () if lens is None else (lens,)
     name = layout.lens_in_use(montage.acquisition_id)
     store.write(name, saved, tuple[LensModel, ...])

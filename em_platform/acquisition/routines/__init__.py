@@ -108,6 +108,7 @@ class CalibrateResolution(Routine):
         path = self.context.references / "resolution.json"
         known = _known(path)
         for mode, found in outcome.messages["calibration.resolution"].items():
+            # keys read from JSON are text: a number would stand beside its own text
             known[mode].update({str(mag): value for mag, value in found.items()})
         write_bytes(path, json.dumps(known, indent=1).encode())
         self.client.send("calibration.resolution", **known)
@@ -119,6 +120,7 @@ def _known(path: Path) -> dict[str, dict[str, Any]]:
         known = json.loads(path.read_bytes())
         return {mode: dict(known[mode]) for mode in ("mag", "lowmag")}
     except (OSError, ValueError, KeyError, TypeError):
+        # a damaged file costs the earlier calibrations, not this one
         return {"mag": {}, "lowmag": {}}
 
 

@@ -106,6 +106,7 @@ def beam_center(settings: AcquisitionSettings) -> Calibration:
         )
     width = float(np.sqrt(2.0))  # of a square frame, in half diagonals
     for _ in range(_ROUNDS):
+        # the deflectors take whole steps
         at = np.round(at - np.linalg.solve(jacobian, np.array([disc.x, disc.y])))
         disc = yield from _shifted(beam, at)
         off_px = float(np.hypot(disc.x, disc.y)) / width * 1000.0
@@ -139,8 +140,10 @@ def beam_spread(settings: AcquisitionSettings) -> Calibration:
     wanted = settings.coordinator.routines
     beam = yield from _reference_exposure(settings)
     one, at_one = yield from _narrow(settings, beam)
+    # far enough apart for a slope, near enough to see its edge again
     at_two = at_one + wanted.center_tolerance // 5
     two = yield from _at_brightness(beam, at_two)
+    # wider, its edge may have left the frame: then narrower
     if two is None or two.radius <= one.radius:
         at_two = at_one - wanted.center_tolerance // 5
         two = yield from _at_brightness(beam, at_two)
@@ -162,6 +165,7 @@ def beam_spread(settings: AcquisitionSettings) -> Calibration:
         yield Column(fields={"brightness": brightness})
         frame = yield from beam.look()
         level = brightness_ratio(frame, beam.reference, exposure=beam.exposure)
+        # not below 1e-6: without light it would be infinite
         radius = float(np.sqrt(light / max(level, 1e-6)))
         if brightness != at_one:
             per_step = (radius - one.radius) / (brightness - at_one)
@@ -212,6 +216,7 @@ def _narrow(
             wanted.center_brightness + wanted.center_tolerance,
         )
         raise _no_beam("beam", low, high)
+    # 0.4: near the middle of both limits
     disc, brightness = min(found, key=lambda each: abs(each[0].radius - 0.4))
     yield from _at_brightness(beam, brightness)
     return disc, brightness

@@ -41,10 +41,13 @@ def disc_of(narrow: Image, reference: Image, *, exposure: float = 1.0) -> Disc |
     ratio = _cells(narrow) / np.maximum(_cells(reference), 1.0)
     lit_level = float(np.percentile(ratio, 99.0))
     unlit = float(np.percentile(ratio, 1.0))
+    # 0.01: without any light twice nothing would be enough
     if lit_level < 2.0 * max(unlit, 0.01):
         return None
     lit = ratio > _LIT * lit_level
+    # above 0.8: without the soft edge of the disc
     level = float(np.median(ratio[ratio > 0.8 * lit_level])) / exposure
+    # the ratio at the edge has the exposure in it, `level` has not
     points = _edge_points(ratio, _LIT * level * exposure, lit)
     if len(points) < _LEAST_CELLS:
         return None

@@ -112,6 +112,7 @@ def brightfield(settings: AcquisitionSettings) -> Calibration:
     start = yield Move()
     column = yield Column()
     focus, width_px = column.focus, (yield Camera()).width
+    # the settings' pixel is that of their own magnification
     pixel_nm = settings.pixel_nm * settings.magnification / int(column.mag)
     step_nm = wanted.bright_step * width_px * pixel_nm
     yield Column(fields={"focus": focus + wanted.bright_defocus})
@@ -151,6 +152,7 @@ def gain_of(frames: Sequence[Image]) -> NDArray[np.float32]:
     """
     means = np.array([frame.mean() for frame in frames])
     level = float(means.mean())
+    # each place lets through another share of the light
     scaled = np.stack(
         [
             frame * np.float32(level / mean)
@@ -172,6 +174,7 @@ def _shade(image: NDArray[np.float32]) -> NDArray[np.float32]:
     cells = cv2.resize(image, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
     places = (np.arange(_CELLS) + 0.5) / _CELLS * 2.0 - 1.0
     terms = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
+    # Legendre's: over a frame less dependent on each other than plain powers
     along = legendre.legvander(places, _DEGREE)
     basis = np.stack([np.outer(along[:, i], along[:, j]).ravel() for i, j in terms], 1)
     coefficients = np.linalg.lstsq(basis, cells.ravel(), rcond=None)[0]

@@ -137,6 +137,7 @@ class _Part(Routine):
 
     kind = "find-aperture"
     frame_state: ClassVar[str] = "CheckEdge"
+    # the whole goes back at its end, not each part
     puts_back = False
 
     def found(self, outcome: Outcome) -> None:
@@ -218,12 +219,14 @@ class FindAperture(Machine):
 
     def _begin(self) -> None:
         self.edges.clear()
+        # what came before this state was entered is not delivered to it
         status = self.context.latest("stage.aperture.status")
         if status is not None:
             self._on_aperture(status)
 
     def _leave(self) -> None:
         if self.before is not None:
+            # when the transition is over: only then the state names what comes next
             self.after(0.0, self._return_unless_stopped)
 
     def _return_unless_stopped(self) -> None:
@@ -234,4 +237,5 @@ class FindAperture(Machine):
         before, self.before = self.before, None
         if before is not None:
             fields = {"mag_mode": before.mag_mode, "mag": before.mag}
+            # the root's: `self.client` refuses a machine that was left
             self._root.client.send("scope.command", **fields)

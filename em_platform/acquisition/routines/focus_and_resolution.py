@@ -53,6 +53,7 @@ def autofocus(settings: AcquisitionSettings) -> Calibration:
     for _ in range(_WINDOWS):
         reach = range(-wanted.focus_range, wanted.focus_range + 1, wanted.focus_step)
         for place in (middle + step for step in reach):
+            # windows overlap, and each frame costs time
             if place not in powers:
                 yield Column(fields={"focus": place})
                 powers[place] = fine_power((yield Frame()))
@@ -60,6 +61,7 @@ def autofocus(settings: AcquisitionSettings) -> Calibration:
         if min(powers) < best < max(powers):
             break
         middle = best
+    # most places are far out of focus: there only noise is left
     ground = float(np.median(list(powers.values())))
     for place in (best + round(share * wanted.focus_step) for share in _FINE):
         yield Column(fields={"focus": place})
@@ -107,13 +109,16 @@ def sharpest(places: Sequence[int], scores: Sequence[float]) -> int:
     if near.sum() < 3:
         return places[int(np.argmax(score))]
     middle = at[near].mean()
+    # about their middle: far from 0 the fit would lose digits
     bend, slope, _ = np.polyfit(at[near] - middle, np.log(score[near]), 2)
+    # no top: the powers rise to one end
     if bend >= 0.0:
         return places[int(np.argmax(score))]
     top = middle - slope / (2.0 * bend)
     return round(float(np.clip(top, at.min(), at.max())))
 
 
+# Noise reaches 5, see MatchSettings.min_peak_z.
 _LEAST_Z = 8.0  # of the correlation's peak over its noise
 _LEAST_PATCHES = 4  # the median of fewer is no better than the whole frame's peak
 _MOST_OFF = 1.5  # times larger or smaller than the nominal shift
@@ -152,6 +157,7 @@ def calibrate_resolution(settings: AcquisitionSettings) -> Calibration:
         )
         shifts.append(image_shift(first, (yield Frame())))
         _check_shift(shifts[-1], share * min(camera.width, camera.height))
+        # where it truly rests, which may be CLOSE_NM from where it was sent
         ways.append((there.x - start.x, there.y - start.y))
     yield Move(x_nm=start.x, y_nm=start.y)
     found = resolution_of(np.array(ways, float), np.array(shifts, float))

@@ -111,6 +111,7 @@ class Routine(Machine):
         """Let the calibration work out its next step."""
         if self._steps is None:
             self._steps = self._remembering()
+        # by it a result is known that comes after the state was left
         self._run += 1
         run, steps, answer = self._run, self._steps, self._answer
         self._answer = None
@@ -159,6 +160,7 @@ class Routine(Machine):
         """The fields of the step's message."""
         step = self._step
         if isinstance(step, Frame):
+            # kept: `_take` publishes the same fields
             self._step = self.context.frame(self.kind, **step.flags)
             return dict(self._step)
         if isinstance(step, Move):
@@ -190,6 +192,7 @@ class Routine(Machine):
 
     def _failed(self) -> None:
         self._put_back()
+        # a generator that has raised cannot go on: a retry begins anew
         self._steps = None
 
     def _leave(self) -> None:
@@ -208,6 +211,7 @@ class Routine(Machine):
     def _put_back(self) -> None:
         undo, self._undo = self._undo, {}
         for topic, fields in undo.items():
+            # the root's: `self.client` refuses a machine that was left
             self._root.client.send(topic, **fields)
 
 

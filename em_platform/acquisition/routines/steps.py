@@ -74,6 +74,7 @@ def eight_bit(frame: Image) -> NDArray[np.uint8]:
     """The frame stretched to 8 bit, for kernels that compare structure."""
     if frame.dtype == np.uint8:
         return np.asarray(frame, np.uint8)
+    # not the extremes: one hot pixel would press all others together
     low, high = np.percentile(frame, [0.1, 99.9])
     scaled = (frame.astype(np.float32) - low) * (255.0 / max(high - low, 1.0))
     return np.asarray(np.clip(scaled, 0, 255), np.uint8)

@@ -94,6 +94,7 @@ def request_montage(
         It neither takes nor refuses it.
     """
     name = region["montage_id"]
+    # before the request: its answer may be there before the wait
     since = bus.mark("roi.status")
     bus.publish("roi.create", **region)
     try:

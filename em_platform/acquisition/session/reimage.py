@@ -142,13 +142,14 @@ def _overlap(montage: Montage) -> float | None:
         for (row, column), left in at.items()
         if (right := at.get((row, column + 1)))
     ]
+    # the median: a tile that jumped does not change it
     return round(statistics.median(shared) / edge, 2) if shared else None
 
 
 def _is_queued(bus: Bus, montage_id: str) -> bool:
     try:
         status = bus.wait_for("roi.queue.status", lambda _: True, _LOOK_S)
-    except NoAnswer:
+    except NoAnswer:  # perhaps it starts just now: the request waits for it anyhow
         return False
     return _names(status, montage_id)
 

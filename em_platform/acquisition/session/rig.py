@@ -90,6 +90,7 @@ def rig_children(
         if name not in chosen:
             continue
         made = _service(name, settings, environment)
+        # stops first: it puts the screen down while the scope still answers
         (last if name == "coordinator" else middle).extend(made)
     return [group for group in (base, middle, last) if group]
 
@@ -152,7 +153,7 @@ def answering(
     with Bus(settings.broker, "probe") as bus:
         try:
             bus.connect(timeout_s=5.0)
-        except BrokerUnavailable:
+        except BrokerUnavailable:  # what listens there may be no broker
             return set()
         for topic in names:
             bus.subscribe(topic, partial(receive, topic))
@@ -204,6 +205,7 @@ def _child(*words: str, environment: Mapping[str, str], process: str = "") -> Ch
         name=name,
         arguments=(sys.executable, "-m", "em_platform", *words, *named),
         environment=environment,
+        # with the line's end: pipeline-10 begins like pipeline-1
         ready=lambda output: f"ready {name}\n" in output,
     )
 

@@ -73,7 +73,9 @@ class SessionLog:
         self._stop_sent_ms: int | None = None
         self._stop_ms: float | None = None
         self._to_upload: int | None = None
+        # taken again within: `_note_stop` asks for `runs`
         self._lock = threading.RLock()
+        # last: a message may come before this returns
         bus.subscribe_many(_TOPICS, self._receive)
 
     @property
@@ -143,6 +145,7 @@ class SessionLog:
                     for tile_id, is_there in self._files.there(run).items()
                 },
                 frame_px=self.frame_px,
+                # those this process may use: in a container fewer than there are
                 cores=len(os.sched_getaffinity(0)),
                 stop_ms=self._stop_ms,
             )
@@ -261,6 +264,7 @@ class SessionLog:
 
     def _on_stage_motion_command(self, _: Any, sent_ms: int) -> None:
         stop_ms = self._stop_sent_ms
+        # a command from before the stop is no halt
         if stop_ms is not None and self._stop_ms is None and sent_ms >= stop_ms:
             self._stop_ms = float(sent_ms - stop_ms)
 
@@ -277,6 +281,7 @@ class SessionLog:
             if run.acquisition_id in (acquisition_id, ""):
                 run.acquisition_id = acquisition_id
                 return run
+        # it ends in the second of its start: the larger one is the later run
         if acquisition_id > max(run.acquisition_id for run in runs or [_NONE]):
             runs.append(
                 MontageRun(montage_id=montage_id, acquisition_id=acquisition_id)
