@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LOOKERS = 16
+_LOOKERS = 16  # threads: a look waits for a bucket's answer, not for a core
 
 
 class Acquisitions:
@@ -71,8 +71,9 @@ class Acquisitions:
         state = self.journal.state(key) or self._state_in_store(key)
         if state in (State.ABORTING, State.ABORTED):
             raise _stopped(key)
+        # Before anything is noted: a refusal leaves the journal as it was.
         self._refuse_other_frames(upload)
-        if state is not State.COMPLETE:
+        if state is not State.COMPLETE:  # what is registered stays as it is
             self.journal.announce(upload)
             log.info("aloha: %s is announced, %d tiles", key, len(upload.tiles))
         return state or State.OPEN
@@ -90,6 +91,7 @@ class Acquisitions:
         if self.journal.state(acquisition_id) in (State.ABORTING, State.ABORTED):
             raise _stopped(acquisition_id)
         row = self.journal.tile(acquisition_id, tile_id)
+        # What is stored already needs no room.
         if row is not None and row.uri is None:
             self._refuse_without_room()
         return row
@@ -114,6 +116,7 @@ class Acquisitions:
             sha256=wanted.sha256,
             pixel_nm=self.journal.pixel_nm(acquisition_id),
         )
+        # What was measured is in the journal only: one that was lost is made good here.
         measure = not wanted.is_measured
         measured: MeasuredTile | None = None
         if measure or not is_stored(frame, self._store):
@@ -147,12 +150,15 @@ class Acquisitions:
         if state in (State.ABORTING, State.ABORTED):
             raise _stopped(acquisition_id)
         rows = {row.tile_id: row for row in self.journal.tiles(acquisition_id)}
+        # Asked again: the first answer may have been lost on its way.
         if state is State.COMPLETE:
             return len(rows)
         self._refuse_missing(acquisition_id, rows.values())
         upload = self.journal.upload(acquisition_id)
         tiles = tuple(_as_stored(t, rows[t.tile_id]) for t in upload.tiles)
         upload = upload.model_copy(update={"tiles": tiles})
+        # In this order: where upload.json stands the TEM database has everything.
+        # A kill in between is made good by the next call.
         register_complete(self._register, upload, self._store)
         self._store.write(layout.upload(acquisition_id), upload, AcquisitionUpload)
         self.journal.set_state(acquisition_id, State.COMPLETE)
@@ -177,6 +183,7 @@ class Acquisitions:
             )
         if state is State.ABORTED:
             return
+        # First: from now on no tile is noted, and a killed abort can go on.
         self.journal.set_state(acquisition_id, State.ABORTING)
         self._store.remove(layout.uploaded_acquisition(acquisition_id))
         register_aborted(self._register, self.journal.upload(acquisition_id), reason)
@@ -207,9 +214,11 @@ class Acquisitions:
     def _refuse_missing(self, acquisition_id: str, rows: Iterable[TileRow]) -> None:
         rows = list(rows)
         missing = [row.tile_id for row in rows if row.uri is None]
+        # The store is asked too: objects may be gone since the journal noted them.
         if not missing:
             names = [layout.uploaded_tile(acquisition_id, r.tile_id) for r in rows]
             with ThreadPoolExecutor(_LOOKERS) as pool:
+                # Of a pyramid this is written last: with it all is there.
                 there = pool.map(
                     lambda name: self._store.exists(f"{name}/zarr.json"), names
                 )
@@ -218,6 +227,7 @@ class Acquisitions:
                     for row, is_there in zip(rows, there, strict=True)
                     if not is_there
                 ]
+            # So that the sender, who asks what is stored, sends these again.
             self.journal.forget_stored(acquisition_id, missing)
         if missing or not rows:
             first = f" (first: {missing[0]})" if missing else ""
@@ -230,6 +240,7 @@ class Acquisitions:
 
     def _refuse_without_room(self) -> None:
         local = self._store.local_path("")
+        # Frames come in on one disk, and may be stored on another.
         places = [self.scratch] if local is None else [self.scratch, _existing(local)]
         free = min(shutil.disk_usage(place).free for place in places)
         needed = self._settings.min_free_gb * 1e9
@@ -242,6 +253,7 @@ class Acquisitions:
 
 
 def _existing(path: Path) -> Path:
+    # The store is made with its first tile; `disk_usage` needs what is there.
     while not path.exists():
         path = path.parent
     return path

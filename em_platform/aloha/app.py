@@ -126,25 +126,29 @@ class _Desk:
     ) -> StoredTile:
         """Take the TIFF of an announced tile."""
         wanted = await self._apart(self._acquisitions.wanted, acquisition_id, tile_id)
+        # `show` answers 404 where not even the acquisition is known.
         if wanted is None:
             await self.show(acquisition_id)
             raise RecordError(
                 f"aloha: acquisition {acquisition_id}: tile {tile_id} came, which is "
                 "not among the announced ones; announce it first"
             )
+        # Read all the same: other bytes under this id must be refused.
         if wanted.stored is not None:
             await self._receive(request, wanted, None)
             return wanted.stored
+        # A name of its own: two senders may bring the same tile at once.
         file = self._acquisitions.scratch / f"{uuid.uuid4().hex}.tiff"
         try:
             with plain_errors(str(file)), file.open("wb", buffering=0) as target:
                 await self._receive(request, wanted, target)
+            # Locked only now: the bodies of many senders come side by side.
             async with self._locks.of(acquisition_id, tile_id):
                 return await _in(
                     self._workers, self._acquisitions.take, acquisition_id, wanted, file
                 )
         finally:
-            file.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)  # also when the sender left amid the body
 
     async def complete(self, acquisition_id: str) -> dict[str, int]:
         """Verify that all is there, and register it."""
@@ -183,6 +187,7 @@ class _Desk:
 
 async def _in(pool: Executor, act: Callable[..., T], *values: Any) -> T:
     loop = asyncio.get_running_loop()
+    # Not in the loop, which is to take the bodies of others meanwhile.
     return await loop.run_in_executor(pool, partial(act, *values))
 
 
@@ -190,6 +195,7 @@ def _read_upload(acquisition_id: str, body: bytes) -> AcquisitionUpload:
     try:
         upload = AcquisitionUpload.model_validate_json(body)
     except ValidationError as error:
+        # Without the input, which may be thousands of tiles.
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise RecordError(
@@ -251,6 +257,7 @@ class KeyLocks:
     @asynccontextmanager
     async def of(self, *key: Hashable) -> AsyncIterator[None]:
         """Hold the lock of `key` during the block."""
+        # No await up to the count: nobody can forget the lock in between.
         lock = self._locks.setdefault(key, asyncio.Lock())
         self._users[key] = self._users.get(key, 0) + 1
         try:

@@ -36,6 +36,7 @@ async def receive(
     digest, length = hashlib.sha256(), 0
     async for piece in pieces:
         length += len(piece)
+        # Counted as it comes: a sender need not state the length, or rightly.
         if length > limit_bytes:
             raise TooLarge(
                 f"aloha: a body of more than {limit_bytes} bytes came, at most that "
@@ -57,6 +58,7 @@ def refuse_other_bytes(
     received: Received, tile_id: str, *, sha256: str, length: int
 ) -> None:
     """Raise ChecksumError where a body is not what was announced."""
+    # Before the checksum, which would differ too and say less.
     if received.bytes != length:
         raise ChecksumError(
             f"aloha: tile {tile_id}: {received.bytes} bytes came, {length} were "

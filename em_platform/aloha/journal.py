@@ -15,6 +15,7 @@ from em_platform.model import (
 )
 from em_platform.storage.journal_file import JournalFile
 
+# WITHOUT ROWID: tiles are only looked for by their key.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS acquisitions (
     acquisition_id TEXT PRIMARY KEY,
@@ -72,6 +73,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         remedy = "free space or check access, then send again"
+        # Synced at each commit, the default: what was answered outlives a power cut.
         self._file = JournalFile(path, _TABLES, who="aloha", remedy=remedy)
 
     def close(self) -> None:
@@ -119,6 +121,7 @@ class Journal:
                     time.time(),
                 ),
             )
+            # A tile that is announced no longer must not be waited for.
             cursor.execute(
                 "DELETE FROM tiles WHERE acquisition_id = ? AND uri IS NULL", (key,)
             )
@@ -130,6 +133,7 @@ class Journal:
 
     def pixel_nm(self, acquisition_id: str) -> float | None:
         """The edge of a pixel as announced."""
+        # A column of its own: each tile asks, and the announcement is long to read.
         rows = self._ask(
             "SELECT pixel_nm FROM acquisitions WHERE acquisition_id = ?", acquisition_id
         )
@@ -148,6 +152,7 @@ class Journal:
         text = measured.model_dump_json() if measured else None
         with self._file.writing() as cursor:
             cursor.execute(
+                # One statement: after an abort or a newer announcement it finds no row.
                 "UPDATE tiles SET uri = ?, measured = ? WHERE acquisition_id = ? "
                 "AND tile_id = ? AND sha256 = ? AND EXISTS (SELECT 1 FROM acquisitions "
                 "a WHERE a.acquisition_id = tiles.acquisition_id AND a.state = ?)",

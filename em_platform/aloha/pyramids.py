@@ -68,15 +68,17 @@ def store_frame(
         The store did not take it.
     """
     store.claim()
-    read_header(str(file))
+    read_header(str(file))  # refuses what is not grey before pixels are read
     image = read_image(str(file))
     local = store.local_path(frame.name)
     if local is not None:
         _write(local, image, frame, settings)
+        # Before the answer: what was answered outlives a power cut.
         with plain_errors(str(local)):
             _reach_the_disk(local)
     else:
         url = store.url(frame.name)
+        # Made here first: it is read back and compared before it is sent.
         beside = scratch / f"{uuid.uuid4().hex}.zarr"
         with store.one_writer(frame.name, work=f"an upload of {frame.tile_id}"):
             check_output(url, frame.product, options=store.options)
@@ -110,7 +112,7 @@ def measured(image: NDArray[Any]) -> MeasuredTile:
     return MeasuredTile(
         minimum=low,
         maximum=high,
-        mean=float(image.mean(dtype=np.float64)),
+        mean=float(image.mean(dtype=np.float64)),  # else float32 is summed in float32
         std=float(image.std(dtype=np.float64)),
         focus_score=focus_score(grey),
         measured_by="aloha",
@@ -118,12 +120,14 @@ def measured(image: NDArray[Any]) -> MeasuredTile:
 
 
 def _to_8_bit(image: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    # + 1: a uniform frame has no range that could be stretched.
     return to_grey(image, gain=None, dark=None, grey_range=(low, max(high, low + 1)))
 
 
 def _write(
     target: Path, image: NDArray[Any], frame: Frame, settings: AlohaSettings
 ) -> None:
+    # Even, as the edge of a shard must be.
     longest = max(image.shape) + max(image.shape) % 2
     chunk_px = min(settings.chunk_px, longest)
     write_pyramid(
@@ -143,11 +147,12 @@ def _write(
         attributes={_OURS: {"tile_id": frame.tile_id, "sha256": frame.sha256}},
     )
     try:
+        # A disk can write other bytes than it was given, and report success.
         is_equal = np.array_equal(open_level(str(target), 0)[:], image)
     except FormatError:
         is_equal = False
     if not is_equal:
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)  # else `is_stored` would find it
         raise StorageError(
             f"aloha: tile {frame.tile_id}: other pixels were read back from {target} "
             "than were written; check that disk, then send the tile again"
@@ -156,6 +161,7 @@ def _write(
 
 def _reach_the_disk(folder: Path) -> None:
     """Return when a power cut could not take the folder back."""
+    # The parent too: its entry is what makes the folder be there.
     paths = [folder.parent, folder, *folder.rglob("*")]
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)

@@ -14,8 +14,10 @@ from em_platform.errors import (
     StorageError,
 )
 
-_RETRY_AFTER_S = 5
+_RETRY_AFTER_S = 5  # a full disk or a restarted database is not back sooner
+# Full, over the quota, too large a file, read-only: as in storage.atomic.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+# FormatError and RecordError before DataError, whose kinds they are.
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (TooLarge, 413),
     (FormatError, 422),
@@ -47,6 +49,7 @@ def answer_to(error: Exception) -> tuple[int, dict[str, str]]:
 
 def _is_full(error: StorageError) -> bool:
     cause: BaseException | None = error
+    # Our sentence hides the number, the error that it came from has it.
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
             return True

@@ -26,6 +26,7 @@ def register_complete(
     register.ensure_acquisition(acquired_montage(upload))
     register.put_tiles(key, [acquired_tile(tile) for tile in upload.tiles])
     register.add_place(key, store.url(layout.uploaded_acquisition(key)), holds="tiles")
+    # Behind the tiles: a status is written once, and sums over the tiles with it.
     register.finish(key, status="complete", ended_at=upload.ended_at)
     register.set_transfer(key, "complete")
 
@@ -35,6 +36,7 @@ def register_aborted(
 ) -> None:
     """Say that an acquisition was aborted, and why."""
     key = upload.acquisition_id
+    # Else `complete` makes it, which was not reached.
     register.ensure_acquisition(acquired_montage(upload))
     register.finish(
         key, status="aborted", error_message=reason, ended_at=upload.ended_at
@@ -75,6 +77,7 @@ def acquired_montage(upload: AcquisitionUpload) -> AcquiredMontage:
         tile_size=upload.tile_size,
         started_at=upload.started_at,
         ended_at=upload.ended_at,
+        # What is not known is left to the register's defaults.
         **{name: value for name, value in known.items() if value is not None},
     )
 
@@ -85,6 +88,7 @@ def acquired_tile(tile: UploadedTile) -> AcquiredTile:
     measured: dict[str, float] = {}
     if statistics is not None:
         measured = {
+            # As messages have it: the register turns it to the sense of TEM DB.
             "focus": inverted_focus(statistics.focus_score),
             "minimum": statistics.minimum,
             "maximum": statistics.maximum,

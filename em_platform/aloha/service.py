@@ -27,7 +27,8 @@ def run(settings: Settings, *, name: str) -> None:
     aloha = settings.aloha
     token = token_of(settings.home, "aloha", aloha.token.get_secret_value())
     with (
-        single_instance(folder, "aloha"),
+        single_instance(folder, "aloha"),  # two would empty each other's scratch folder
+        # Two pools: a slow database must not stop pixels, nor pixels an answer.
         ThreadPoolExecutor(_WAITERS, thread_name_prefix="aloha waits") as waiters,
         ThreadPoolExecutor(aloha.workers, thread_name_prefix="aloha works") as workers,
     ):

@@ -51,6 +51,7 @@ def raw_tiles(
     """The frames of one montage as the camera saved them, and where each lies."""
     key = context.partition_key
     with dagster_failures():
+        # Until the run ends: another one would mix its files with ours (decision 18).
         store = storage.writing(layout.montage_folder(key))
         montage = as_first_planned(microscope.montage(key), store)
         store.write(layout.montage(key), montage, Montage)

@@ -60,8 +60,10 @@ def dataset_record(
             image=image,
             checks=judged.checks,
             preview=store.url(name),
+            # Not now: the same montage recorded again gives the same bytes.
             recorded_at=first_recorded(store, layout.dataset_record(key)),
         )
+        # Last: it names the preview and the mosaic, which must be there.
         write_record(store, layout.dataset_record(key), record)
     return dg.MaterializeResult(
         metadata=record_summary(record, store.url(layout.dataset_record(key)))

@@ -86,6 +86,7 @@ def dagster_failures() -> Iterator[None]:
     except PlatformError as error:
         if error.retryable:
             raise dg.RetryRequested(_RETRIES, _PAUSE_S) from error
+        # Without retries: what is not `retryable` would only fail again.
         raise dg.Failure(
             description=str(error), metadata=dict(error.facts), allow_retries=False
         ) from error

@@ -53,7 +53,7 @@ def _entry(source: str) -> dg.AssetsDefinition:
         partitions_def=items[source],
         kinds={"json"},
         owners=_OWNERS,
-        pool=source_pool(source),
+        pool=source_pool(source),  # politeness: one step at a time asks it
         retry_policy=_AGAIN,
         tags={"em/source": source},
         description=f"Metadata of one item of {source}, as received and as parsed.",
@@ -61,6 +61,7 @@ def _entry(source: str) -> dg.AssetsDefinition:
     def entry(
         context: dg.AssetExecutionContext, sources: PublicSources, storage: Storage
     ) -> dg.MaterializeResult:
+        # Loaded by the step: heavy, and definitions are loaded for other reasons too.
         from em_platform.ingest import steps
 
         key = context.partition_key
@@ -129,6 +130,7 @@ def _volume(source: str) -> dg.AssetsDefinition:
         deps=[dg.AssetKey([source, "raw"])],
         kinds={"dask", "zarr"},
         owners=_OWNERS,
+        # Large volumes are written one at a time, whatever source they are of.
         pool=HEAVY_POOL if is_heavy(source) else None,
         retry_policy=_AGAIN,
         check_specs=_check_specs(source, "volume"),
@@ -210,7 +212,8 @@ def _record(source: str) -> dg.AssetsDefinition:
     return record
 
 
-# All assets of all public sources.
+# All assets of all public sources. Made by functions: those of a loop would all see
+# its last source.
 ingest_assets = [
     make(source) for source in SOURCES for make in (_entry, _raw, _volume, _record)
 ]

@@ -126,7 +126,8 @@ def _histogram(statistics: VoxelStatistics) -> dg.MetadataValue:
     step = max(1, len(counts) // _COLUMNS)
     summed = [sum(counts[at : at + step]) for at in range(0, len(counts), step)]
     low, high = statistics.histogram_range
-    most = max(summed, default=0) or 1
+    most = max(summed, default=0) or 1  # it divides below
+    # Rounded up: a single voxel already shows.
     bars = "".join(_BARS[-(-8 * count // most)] for count in summed)
     return dg.MetadataValue.md(
         f"`{low:g}` `{bars}` `{high:g}`\n\n"

@@ -61,6 +61,7 @@ def picture(image: bytes, title: str) -> dg.MetadataValue:
     if len(image) > _PICTURE_LIMIT_BYTES:
         return dg.MetadataValue.text(f"{len(image)} bytes are too many to show here")
     kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    # Within the text: Dagster's page loads no pictures from our store.
     text = base64.b64encode(image).decode("ascii")
     return dg.MetadataValue.md(f"![{title}](data:image/{kind};base64,{text})")
 
@@ -69,7 +70,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.Metada
     """A Markdown table of at most 50 rows."""
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for row in rows[:_MOST_ROWS]:
-        cells = (str(cell).replace("|", "/") for cell in row)
+        cells = (str(cell).replace("|", "/") for cell in row)  # a bar ends a cell
         lines.append(f"| {' | '.join(cells)} |")
     if len(rows) > _MOST_ROWS:
         lines.append(f"| and {len(rows) - _MOST_ROWS} more |")
@@ -106,7 +107,7 @@ def place(url: str) -> dg.MetadataValue:
 
 def short(value: float) -> float:
     """Four digits that mean something."""
-    return float(f"{value:.4g}")
+    return float(f"{value:.4g}")  # round() counts places, not digits that matter
 
 
 def human_bytes(size: int | None) -> str:

@@ -116,6 +116,7 @@ def lens_correction(
     partitions_def=montages,
     deps=[
         "tiles",
+        # Which lens imaged it stands in the montage, not in its key: any may have.
         dg.AssetDep("lens_correction", partition_mapping=dg.AllPartitionMapping()),
     ],
     kinds={"dask", "json"},
@@ -204,7 +205,7 @@ def mosaic(
             store.url(layout.mosaic(key)),
             settings=settings.stitching.render,
             review=judged.review,
-            lens=lens_in_use(key, store),
+            lens=lens_in_use(key, store),  # that of its matches, not a newer one
             storage_options=store.options,
             run=compute.map(montage.pixels),
         )

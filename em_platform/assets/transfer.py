@@ -61,6 +61,7 @@ def uploaded_tiles(
     context: dg.AssetExecutionContext, storage: Storage
 ) -> dg.MaterializeResult:
     """The frames of one montage as aloha has verified and stored them."""
+    # No lease: aloha writes there, this only looks.
     key, store = context.partition_key, storage.store()
     with dagster_failures():
         upload = uploaded_montage(key, store)
@@ -93,6 +94,7 @@ def acquisition_review(
         upload = check_upload(uploaded_montage(key, store), judged.montage, store)
         checks = (*judged.checks, *upload)
         register, url = temdb.register(), store.url(layout.mosaic(key))
+        # Not current: that place is the one of the tiles.
         register.add_place(key, url, holds="mosaic", is_current=False)
         state = write_review(register, key, verdict(checks))
         tasks = {str(name): count for name, count in register.task_counts().items()}
@@ -134,7 +136,7 @@ def ask_again(
 
 @dg.job(
     name="image_again",
-    executor_def=dg.in_process_executor,
+    executor_def=dg.in_process_executor,  # a process would cost more than the act
     description="A montage once more: a task in TEM DB that supersedes its own, and "
     "its region at the end of the microscope's queue.",
 )

@@ -120,7 +120,7 @@ class Broker:
             self._failure = error
             return
         finally:
-            self._started.set()
+            self._started.set()  # also after a failure, which `start` raises then
         log.info("broker: listens at %s:%d", self._settings.host, self.port)
         publishing = self._loop.create_task(self._publish_statistics())
         await self._stopping.wait()
@@ -163,7 +163,7 @@ class Broker:
             await asyncio.sleep(0.01)
         for session in list(self._state.sessions):
             session.abort()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # connection_lost comes a turn after an abort
 
 
 def _rules(settings: BrokerSettings, login_s: float) -> Rules:

@@ -167,6 +167,7 @@ class Commands:
 
     def _subscribe(self, frame: Frame) -> None:
         destination = _needed(frame, "destination")
+        # STOMP 1.0 asks for no id: the destination names the subscription then.
         name = frame.headers.get("id", "")
         if not name and self._receiver.version != "1.0":
             raise refusal(frame, "SUBSCRIBE needs an id")
@@ -176,6 +177,7 @@ class Commands:
         key = name or destination
         if key in self._subscriptions:
             raise refusal(frame, f"there is a subscription {key[:80]} already")
+        # RabbitMQ's header; no version of STOMP has one.
         prefetch = frame.headers.get("prefetch-count", "")
         subscription = Subscription(
             next(self._numbers),
@@ -183,6 +185,7 @@ class Commands:
             name,
             destination,
             ack,
+            # 9 digits: of some thousand int() raises an error (Python 3.11).
             max(1, int(prefetch[:9])) if prefetch.isdecimal() else _DEFAULT_PREFETCH,
         )
         self._subscriptions[key] = subscription
@@ -245,6 +248,7 @@ class Commands:
     def _postpone(self, frame: Frame, transaction: str) -> None:
         if transaction not in self._transactions:
             raise refusal(frame, f"transaction {transaction[:80]} has not begun")
+        # Of all transactions: until COMMIT they lie in the broker's memory.
         pending = [x for frames in self._transactions.values() for x in frames]
         size = sum(len(each.body) for each in pending) + len(frame.body)
         rules = self._rules

@@ -75,6 +75,7 @@ class Connection(Pigeon):  # type: ignore[misc]
         password = self._settings.password.get_secret_value()
         credentials = (self._settings.username or None, password or None)
         try:
+            # Not its own wait: `_answered` is also set by a refusal and by a loss.
             self._connection.connect(*credentials, wait=False)
         except (OSError, StompException) as error:
             raise self._unavailable("no broker answers there", retry=True) from error
@@ -126,7 +127,7 @@ class Connection(Pigeon):  # type: ignore[misc]
         """Whether the broker has taken all that was asked for with `listen`."""
         deadline = time.monotonic() + _CONNECT_TIMEOUT_S
         for taken in list(self._listening.values()):
-            while not taken.wait(0.05):
+            while not taken.wait(0.05):  # in steps: a loss ends the wait
                 if self.lost.is_set() or time.monotonic() > deadline:
                     return False
         return True
@@ -175,7 +176,7 @@ class Connection(Pigeon):  # type: ignore[misc]
         """Pigeon's hook for a lost connection, which would connect again."""
         self._connected = False
         self.lost.set()
-        self._answered.set()
+        self._answered.set()  # `open` need not wait for it any more
 
     def received_connected(self) -> None:
         """The broker took the login."""

@@ -96,7 +96,7 @@ class Link:
         if connection is not None:
             connection.close()
         if self._keeper.ident is not None:
-            self._keeper.join(timeout=10.0)
+            self._keeper.join(timeout=10.0)  # longer than one try to connect, of 5 s
         if len(self.outbox):
             log.warning("bus: closed with %d messages unconfirmed", len(self.outbox))
 
@@ -126,6 +126,7 @@ class Link:
             # Brokers keep the receipt; `sequence` identifies the message for receivers.
             headers |= {"receipt": receipt, "sequence": receipt}
             pending = Pending(receipt, topic, body, headers)
+            # Before it is sent: the receipt may come before `_transmit` returns.
             self.outbox.add(pending)
             if _transmit(connection, pending):
                 return True
@@ -187,6 +188,7 @@ class Link:
         # What is sent now reaches only who has subscribed again already.
         if self.reconnects and connection.lost.wait(self._settle_s):
             return False
+        # Nobody sends anew until what was unconfirmed has gone: the order stays.
         with self._sending:
             if not all(self._send_again(connection, x) for x in self.outbox.pending()):
                 return False

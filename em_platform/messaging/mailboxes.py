@@ -53,6 +53,7 @@ class Outbox:
     def confirm(self, receipt: str) -> None:
         """Forget the message of `receipt` and all before it."""
         with self._changed:
+            # Confirmed already, by the receipt of a later one.
             if receipt not in self._pending:
                 return
             while self._pending.popitem(last=False)[0] != receipt:
@@ -195,7 +196,7 @@ class Inbox:
                 for arrival in list(self._kept.get(topic, ())):
                     if arrival.number > since and accept(arrival.message):
                         return arrival.message
-                since = self._number
+                since = self._number  # what `accept` has seen it is not asked again
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or not self._arrived.wait(left_s):
                     return None

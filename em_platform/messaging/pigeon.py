@@ -24,6 +24,6 @@ try:
     from pigeon import Pigeon
     from pigeon.utils import get_version
 finally:
-    importlib.metadata.packages_distributions = _search
+    importlib.metadata.packages_distributions = _search  # others need the real one
 
 __all__ = ["Pigeon", "get_version"]

@@ -81,6 +81,7 @@ def _connect(bus: Bus, stop: threading.Event) -> bool:
         try:
             bus.connect(_CONNECT_STEP_S)
         except BrokerUnavailable as error:
+            # A wrong password does not mend itself by waiting.
             if error.facts.get("refused"):
                 raise
             continue

@@ -165,6 +165,7 @@ class Session(asyncio.Protocol):
             )
             return
         login, passcode = (frame.headers.get(x, "") for x in ("login", "passcode"))
+        # Compared in a time that does not depend on how much of it is right.
         if rules.username and not (
             hmac.compare_digest(login.encode(), rules.username.encode())
             and hmac.compare_digest(passcode.encode(), rules.password.encode())

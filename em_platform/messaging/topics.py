@@ -49,6 +49,7 @@ def model_of(topic: str) -> type[BaseModel]:
 
 def reason(error: ValidationError) -> str:
     """The first thing that does not fit, in one clause."""
+    # Without the input, which may be a whole picture.
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""

@@ -137,6 +137,7 @@ def _state(shared: SharedBoard, frames: Path, about: dict[str, Any]) -> APIRoute
                 f"tile {row}, {column}: {shown[1]} is not on this disk ({error}); "
                 "see whether it was uploaded",
             ) from error
+        # A minute only: the processed tile may take the raw one's place.
         keep = {"cache-control": "private, max-age=60", "x-tile": kind}
         return Response(content, media_type="image/png", headers=keep)
 

@@ -66,10 +66,12 @@ class Board:
             "tile.raw": self._raw,
             "tile.preview": self._preview,
             "tile.mini": self._mini,
+            # Asked for with each message: another map may be shown by then.
             "tile.template_matches": self._tile(lambda: self.map.searched),
             "tile.matches": self._tile(lambda: self.map.matched),
             "tile.statistics.min_max_mean": self._tile(lambda: self.map.measured),
             "tile.statistics.focus": self._tile(lambda: self.map.measured),
+            # Only the newest tile shows it; its handler has taken it already.
             "tile.statistics.histogram": self._tile(lambda: lambda body, version: None),
             "qc.tile": self._judged,
             "lens_correction.transform": self._lens,
@@ -242,6 +244,7 @@ class Board:
             return
         acquisition_id = acquisition_of(body["tile_id"])
         if acquisition_id != self.map.acquisition_id:
+            # An empty one was made for this montage when it started.
             if self.map.tiles:
                 self.show_map(TileMap(body["montage_id"], acquisition_id))
             self.map.acquisition_id = acquisition_id

@@ -97,7 +97,7 @@ def _by_size(form: RoiForm) -> dict[str, Any]:
     if form.width_um is None or form.height_um is None:
         raise ConfigError("roi: it has no size; give width and height")
     x, y = form.center_x_um * 1000, form.center_y_um * 1000
-    half_x, half_y = form.width_um * 500, form.height_um * 500
+    half_x, half_y = form.width_um * 500, form.height_um * 500  # half, in nm
     corners = ((-1, -1), (1, -1), (1, 1), (-1, 1))
     return {
         "montage_id": form.montage_id,

@@ -64,12 +64,13 @@ class Keeper:
         self._memory = self._home / "operator" / "board.json"
         self._broker = f"{settings.broker.host}:{settings.broker.port}"
         self._web = f"http://{settings.web.host}:{settings.web.port}"
+        # -1 is no number of reconnects: the first look fills the map.
         self._filled: tuple[str, str, int] = ("", "", -1)
         self._kept_at, self._kept_version = time.monotonic(), 0
         self._stopping = threading.Event()
         with shared.locked() as board:
             restore(board, self._memory)
-        find_finished(shared, self._frames)
+        find_finished(shared, self._frames)  # before the messages, which are newer
         bus.subscribe_many(shared.topics, shared.receive)
         self._connect()
         self._threads = [
@@ -171,6 +172,7 @@ class Keeper:
             try:
                 result = result_of(self._web, acquisition_id)
             except SourceUnavailable as error:
+                # Not a warning: without a web UI it would be one every 5 s.
                 log.debug("%s", error)
                 return
             with self._shared.locked() as board:
@@ -185,6 +187,7 @@ def _about(settings: Settings, name: str) -> dict[str, Any]:
         "service": name,
         "microscope": acquisition.microscope,
         "stale_s": acquisition.operator.stale_s,
+        # Several may be lost before control ends.
         "heartbeat_s": acquisition.operator.control_timeout_s / 9,
         "web": {"host": settings.web.host, "port": settings.web.port},
         "overlap_percent": round(acquisition.overlap * 100, 1),

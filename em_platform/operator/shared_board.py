@@ -30,7 +30,7 @@ class Control:
         self._timeout_s = timeout_s
         self._clock = clock
         self._changed = changed
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # reentrant: `take` and `check` call `expire`
         self._holder = ""
         self._token = ""
         self._since = 0.0
@@ -54,7 +54,7 @@ class Control:
                 )
             former, self._holder = self._holder, name
             # a new one: the former holder's page can command no more
-            self._token = secrets.token_urlsafe(24)
+            self._token = secrets.token_urlsafe(24)  # 192 bits: nobody guesses them
             self._since = self._seen_at = self._clock()
             self._changed(
                 f"{name} took control over from {former}"
@@ -158,6 +158,7 @@ class SharedBoard:
 
     def changes(self, since: int) -> dict[str, Any] | None:
         """What is new after version `since`; None where nothing is."""
+        # Without the lock: each page asks ten times a second, and handlers need it.
         if self._board.parts.version == since:
             return None
         with self._lock:

@@ -242,6 +242,7 @@ class NewestTile:
         present = self._tile.get("tile_id")
         if tile_id == present:
             return True
+        # 0: a frame that was not announced counts as older than all that were.
         if self._order.get(tile_id, 0) < self._order.get(present or "", 0):
             return False
         self._tile = {k: body[k] for k in ("tile_id", "montage_id", "row", "column")}

@@ -38,6 +38,7 @@ class Microscope(dg.ConfigurableResource[Any]):
         Frames that have left the microscope's disk are those that aloha has stored.
         """
         with self.recorder() as recorder:
+            # The microscope goes first: a folder may bear the name of a montage.
             if not recorder.is_complete(acquisition_id):
                 dropped = self.inbox().montage(acquisition_id)
                 if dropped is not None:

@@ -71,7 +71,7 @@ class DaskResource(dg.ConfigurableResource[Any]):
 
         def run(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
             rest = iter(items)
-            for first in rest:
+            for first in rest:  # once: `dask_map` takes all that follow
                 yield from dask_map(self.client())(act, chain((first,), rest))
 
         return run

@@ -156,7 +156,7 @@ def wishes(
             asset_key=dg.AssetKey([source, "entry"]), after_storage_id=after
         ),
         limit=_MOST_WISHES,
-        ascending=True,
+        ascending=True,  # the oldest first: the cursor passes none over
     )
     noted = [(each.storage_id, each.event_log_entry) for each in found.records]
     return [

@@ -17,6 +17,8 @@ _CLOCK_SLACK_S = 2.0
 _HERE = (None, "localhost", "127.0.0.1")
 
 
+# Dagster does not promise to keep these classes (decision 8);
+# tests/orchestration/test_run_launcher.py notices.
 class WatchedRunLauncher(DefaultRunLauncher):
     """Runs are processes of the code server; run monitoring asks for their health.
 
@@ -31,6 +33,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         if not _runs_here(run):
             return CheckRunHealthResult(WorkerStatus.RUNNING, "runs on another machine")
+        # Only the newest counts: those before it have ended.
         for pid, started_at in self._processes(run):
             if _lives(pid, started_at):
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -38,6 +41,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
                 WorkerStatus.FAILED,
                 f"the run's process {pid} is gone: killed, or the machine stopped",
             )
+        # Better a run that is watched in vain than a living one called dead.
         return CheckRunHealthResult(WorkerStatus.RUNNING, "its process is unknown")
 
     def terminate(self, run_id: str) -> bool:

@@ -58,6 +58,7 @@ class Storage(dg.ConfigurableResource[Any]):
             Another run, or a command, does; the sentence says which.
         """
         store = self.store()
+        # A second lease would find our own first one, and be refused.
         if name not in self._held:
             self._leases.enter_context(store.one_writer(name, work=self._work))
             self._held.add(name)

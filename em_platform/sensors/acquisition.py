@@ -89,6 +89,7 @@ def _request(keys: Sequence[str], *, cursor: str) -> dg.SensorResult:
     unique = list(dict.fromkeys(keys))
     return dg.SensorResult(
         dynamic_partitions_requests=[montages.build_add_request(unique)],
+        # The key of a run is its montage: Dagster starts none twice.
         run_requests=[dg.RunRequest(run_key=key, partition_key=key) for key in unique],
         cursor=cursor,
     )

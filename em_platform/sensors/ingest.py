@@ -55,6 +55,7 @@ def discovery_sensor(
         is_due = before.get("of") != mark or now - before["at"] >= _LOOK_AGAIN_S
         if not is_due or time.monotonic() - begun > _TICK_S:
             continue
+        # Before it is asked: one that is down is asked again in ten minutes.
         looked[source] = {"of": mark, "at": now}
         try:
             new = sources.new_items(source, context.instance)[:_MOST_A_TICK]
@@ -106,7 +107,7 @@ def heavy_ingest_sensor(
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
-                run_key=f"wish {number}",
+                run_key=f"wish {number}",  # not by item: it may be wanted again
                 job_name=ingest_jobs[source].name,
                 partition_key=key,
                 tags=run_tags(source, settings),
@@ -139,6 +140,7 @@ def catalog_sensor(
         yield dg.SkipReason(f"{busy} ingests are under way")
         return
     context.update_cursor(str(newest))
+    # It may have been consolidated by hand or by its schedule since.
     if newest > _last_consolidated(instance):
         yield dg.RunRequest(run_key=str(newest))
     else:

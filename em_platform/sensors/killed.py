@@ -16,7 +16,7 @@ _LAST_STEPS = {
 # they are done already.
 _CHEAP = {stitch_montages.name: record_datasets.name}
 _WHOLE = {record_datasets.name: stitch_montages.name}
-_PATIENCE_S = 60.0
+_PATIENCE_S = 60.0  # so long Dagster's own retry is waited for
 # Runs that were killed earlier are not started again.
 _LOOK_BACK = timedelta(days=1)
 # Runs of one tick, which must be short.
@@ -62,7 +62,7 @@ def _successor(
     if SOURCE in run.tags:
         same[SOURCE] = run.tags[SOURCE]
     [newest] = instance.get_runs(dg.RunsFilter(tags=same), limit=1)
-    if newest.run_id != run.run_id:
+    if newest.run_id != run.run_id:  # another one follows it already
         return None
     if _did_all(run, instance):
         job = _CHEAP.get(run.job_name, run.job_name)
@@ -70,6 +70,7 @@ def _successor(
         job = _WHOLE.get(run.job_name, run.job_name)
     else:
         return None
+    # By the killed run: it has one successor, however often this sensor looks.
     return dg.RunRequest(run_key=run.run_id, job_name=job, partition_key=key)
 
 

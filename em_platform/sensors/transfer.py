@@ -45,10 +45,12 @@ def upload_complete_sensor(
     ]
     if not due:
         return dg.SkipReason("no montage is newly uploaded and stitched")
+    # Asked last: TEM DB is left alone while nothing is due.
     if not temdb.register().answers():
         return dg.SkipReason(f"TEM DB does not answer; {len(due)} reviews wait for it")
     return dg.SensorResult(
         run_requests=[
+            # With the number of tries: Dagster starts no run key twice.
             dg.RunRequest(run_key=f"{key} {tries}", partition_key=key)
             for key, tries in due[:_MOST_A_TICK]
         ]

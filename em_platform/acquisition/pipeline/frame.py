@@ -49,12 +49,14 @@ def process_frame(tile: JournaledTile, recipes: LiveRecipes) -> ProcessedFrame:
     StorageError
         The recipe, decided by this frame, cannot be kept.
     """
+    # Before the read: a frame that is replaced meanwhile then fails the proof.
     state = frame_state(tile.path)
     raw = read_image(tile.path)
     recipe = recipes.of(tile, raw)
     images, size = recipe.images(), recipe.tile.size
     made = process_pixels(images.orient(raw), images, tile_id=tile.tile_id)
     whole = Box(y0=0, x0=0, y1=size.height_px, x1=size.width_px)
+    # No box: as far as is known the whole frame shows specimen.
     shape = Shape(size=size, valid=recipe.tile.valid_box or whole)
     return ProcessedFrame(tile=made, shape=shape, recipe=recipe.tile, state=state)
 
@@ -77,6 +79,7 @@ def results(
         ("tile.statistics.histogram", fields | {"hist": list(stats.histogram)}),
         ("tile.preview", fields | {"image": preview}),
     ]
+    # A frame of no montage has no file of its own and no place in a map.
     if tile.montage:
         messages += [
             ("tile.mini", fields | {"image": mini}),
@@ -89,7 +92,7 @@ def _figures(stats: TileStats) -> dict[str, int]:
     return {
         "min": stats.minimum,
         "max": stats.maximum,
-        "mean": round(stats.mean),
+        "mean": round(stats.mean),  # whole numbers: the topic has integers
         "std": round(stats.std),
     }
 
@@ -106,12 +109,14 @@ def preview_and_mini(
     longer_px
         The longer side of the tile itself.
     """
+    # CLAHE cuts the picture into 16 x 16 cells: each needs a pixel.
     if settings.clahe and min(half.shape) >= 16:
         half = clahe(half)
     preview = _shrunk(
         half,
         max(settings.preview_scale * longer_px, settings.preview_min_px),
     )
+    # Of the preview, which has far fewer pixels to average than the half.
     mini = _shrunk(preview, max(settings.mini_scale * longer_px, settings.mini_min_px))
     return _jpeg(preview), _jpeg(mini)
 
@@ -122,6 +127,7 @@ def _shrunk(image: NDArray[np.uint8], longer_px: float) -> NDArray[np.uint8]:
     if scale >= 1.0:
         return image
     height, width = (max(1, round(side * scale)) for side in image.shape)
+    # What OpenCV's manual names for shrinking: it leaves no moiré.
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8)
 

@@ -50,17 +50,21 @@ CREATE INDEX IF NOT EXISTS tiles_by_place ON tiles (montage, row, col);
 CREATE INDEX IF NOT EXISTS tiles_by_state ON tiles (state, number);
 CREATE TABLE IF NOT EXISTS pruned (montage TEXT PRIMARY KEY);
 """
+# All processes receive each tile: the first insert counts. Tiles of a pruned montage
+# that are sent again are done already.
 _NOTE = """
 INSERT INTO tiles (key, montage, row, col, body, changed)
 SELECT :key, :montage, :row, :col, :body, :now
 WHERE NOT EXISTS (SELECT 1 FROM pruned WHERE montage = :montage)
 ON CONFLICT (key) DO NOTHING
 """
+# Only earlier neighbours, so that each pair is measured once, at its later tile.
 _BEFORE = """
 n.montage = t.montage AND n.number < t.number AND (
     (n.row = t.row AND n.col IN (t.col - 1, t.col + 1))
     OR (n.row IN (t.row - 1, t.row + 1) AND n.col = t.col))
 """
+# A tile that could not be read is `processed` too: it holds no neighbour up.
 _NEXT_TO_MATCH = f"""
 SELECT * FROM tiles t WHERE t.state = 'processed' AND NOT EXISTS (
     SELECT 1 FROM tiles n WHERE n.state IN ('waiting', 'taken') AND {_BEFORE})
@@ -71,16 +75,19 @@ _TAKE = """
 UPDATE tiles SET state = :state, worker = :worker, lease = :lease,
     attempts = attempts + 1, changed = :now WHERE key = :key
 """
+# Attempts begin anew with each step. Who has lost the tile finishes nothing.
 _FINISH = """
 UPDATE tiles SET state = :state, worker = '', lease = 0, attempts = 0,
     shape = :shape, failure = :failure, changed = :now
 WHERE key = :key AND worker = :worker
 """
+# The lease is compared once more: its holder may have renewed it meanwhile.
 _FREE = """
 UPDATE tiles SET worker = '', lease = 0,
     state = CASE state WHEN 'taken' THEN 'waiting' ELSE 'processed' END
 WHERE state IN ('taken', 'matching') AND worker = :worker AND lease < :before
 """
+# What was only interrupted is no attempt: it is taken off the count again.
 _GIVE_BACK = """
 UPDATE tiles SET worker = '', lease = 0, attempts = attempts - :tries,
     state = CASE state WHEN 'taken' THEN 'waiting' ELSE 'processed' END
@@ -107,7 +114,7 @@ class Journal:
             _SCHEMA,
             who="pipeline",
             remedy="free space or check access",
-            synchronous="NORMAL",
+            synchronous="NORMAL",  # what a power cut takes is done again, see above
         )
 
     def close(self) -> None:
@@ -126,6 +133,7 @@ class Journal:
         results follow each other closely.
         """
         with self._file.writing() as cursor:
+            # The write lock is held already: nobody takes the same row in between.
             row = cursor.execute(_NEXT_TO_MATCH).fetchone()
             step: Step = "match" if row is not None else "process"
             row = row or cursor.execute(_NEXT_TO_PROCESS).fetchone()
@@ -135,6 +143,7 @@ class Journal:
             values = {"key": row["key"], "state": state, **self._mine()}
             cursor.execute(_TAKE, values)
             neighbours = self._before(cursor, row) if step == "match" else ()
+        # The row of before the update: its attempts are those that were broken off.
         return Job(step=step, tile=_tile_of(row), neighbours=neighbours)
 
     def processed(
@@ -181,6 +190,7 @@ class Journal:
         for holder in holders:
             ended = holder["worker"] != self._worker and is_gone(holder["worker"])
             if ended or holder["lease"] < now:
+                # A process that has ended renews nothing: all its leases are over.
                 before = float("inf") if ended else now
                 values = {"worker": holder["worker"], "before": before}
                 with self._file.writing() as cursor:
@@ -214,6 +224,7 @@ class Journal:
     def prune(self, montage: str) -> None:
         """Forget the tiles of a montage, but not that they were done."""
         with self._file.writing() as cursor:
+            # In one commit: tiles that are gone and not noted would be done again.
             cursor.execute("INSERT OR IGNORE INTO pruned VALUES (?)", (montage,))
             cursor.execute("DELETE FROM tiles WHERE montage = ?", (montage,))
 
@@ -278,6 +289,7 @@ class Journal:
         return tuple(latest[place] for place in sorted(latest))
 
     def _mine(self) -> dict[str, Any]:
+        # Not monotonic time: processes and computers compare each other's leases.
         now = time.time()
         return {"worker": self._worker, "lease": now + self._lease_s, "now": now}
 

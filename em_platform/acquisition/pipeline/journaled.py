@@ -16,7 +16,7 @@ from em_platform.stitching.beside_frames import processed_path
 
 Step = Literal["process", "match"]
 
-_SENDING = ("source", "sent_at", "sequence")
+_SENDING = ("source", "sent_at", "sequence")  # as in recorder.events
 _TILE = ("tile_id", "montage_id", "roi_id", "row", "column", "overlap")
 
 
@@ -102,9 +102,11 @@ def montage_of(body: Mapping[str, Any]) -> str:
     if not body["montage_id"]:
         return ""
     tile_id = str(body["tile_id"])
+    # An id of another system comes back as it is.
     acquisition = acquisition_of(tile_id)
     if acquisition != tile_id:
         return acquisition
+    # Each angle of a tilt series has tiles at the same rows and columns.
     tilt = body.get("tilt_index")
     return str(body["montage_id"]) + ("" if tilt is None else f"|{tilt}")
 
@@ -140,11 +142,14 @@ def is_gone(name: str) -> bool:
     """Whether the process of `name` has ended; False where that is not known."""
     host, _, rest = name.rpartition("|")[0].partition("|")
     started = name.rpartition("|")[2]
+    # Processes of another computer cannot be seen: their lease decides.
     if host != socket.gethostname() or not rest.isdigit():
         return False
     try:
         process = psutil.Process(int(rest))
+        # A process id comes again, but not with the same start.
         is_other = abs(process.create_time() - float(started)) > 1.0
+        # A zombie has ended; its parent has only not asked for it yet.
         return is_other or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True

@@ -38,6 +38,7 @@ class LensInForce:
                 "of this platform and is not used; expected base64 of its JSON"
             )
             return
+        # Kept for each magnification: the scope may come back to it.
         self._received[lens.magnification] = lens
 
     def change_magnification(self, magnification: int) -> None:
@@ -46,6 +47,7 @@ class LensInForce:
 
     def model(self) -> LensModel | None:
         """The present one; None where there is none."""
+        # What was published is newer than the store, which Dagster alone writes.
         return self._received.get(self._magnification) or self.stored()
 
     def stored(self) -> LensModel | None:
@@ -55,6 +57,7 @@ class LensInForce:
             if not self._store.exists(name):
                 return None
             return self._store.read(name, LensModel)
+        # Matches without a lens are worth more than none.
         except (StorageError, DataError) as error:
             log.warning("%s; matches are not corrected for the lens", error)
             return None

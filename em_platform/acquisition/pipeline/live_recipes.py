@@ -30,10 +30,10 @@ from em_platform.stitching.recipe_file import read_recipe
 log = logging.getLogger(__name__)
 
 _REFERENCES = "references"  # beside the montages; they hold for frames of none
-_MONTAGES_REMEMBERED = 16
+_MONTAGES_REMEMBERED = 16  # others are read again; each may hold a flat field
 BRIGHT, DARK = "bright.tiff", "dark.tiff"
 
-_KEPT = 4
+_KEPT = 4  # folders; planes of 5000 x 5000 px have 200 MB (decision 19)
 _State = tuple[tuple[int, int], ...]
 
 
@@ -54,6 +54,7 @@ class LiveRecipes:
     def known(self, tile: JournaledTile) -> Recipe | None:
         """What was decided for a tile's montage; None where nothing is yet."""
         path = recipe_path(tile.path, tile.montage)
+        # Read until it is there: another process may have decided since.
         found = self._known.get(path) or read_recipe(str(path))
         return None if found is None else self._remember(path, found)
 
@@ -83,8 +84,10 @@ class LiveRecipes:
 
     def _decide(self, tile: JournaledTile, raw: NDArray[Any]) -> Recipe:
         if raw.ndim != 2:
+            # `of` refuses the frame then: its shape is not that of a grey image.
             size = Size(height_px=raw.shape[0], width_px=raw.shape[1])
             return Recipe(tile=TileRecipe(size=size))
+        # All that is decided is of frames as they are after mirroring.
         frame = np.ascontiguousarray(raw[:, ::-1]) if self._flip else raw
         size = Size(height_px=frame.shape[0], width_px=frame.shape[1])
         flat = self._flat_field(tile, size)
@@ -98,6 +101,7 @@ class LiveRecipes:
         if not tile.montage:
             return recipe
         path = recipe_path(tile.path, tile.montage)
+        # Another process may have been first: then its recipe holds for all.
         kept = keep_first(self._with_lens(recipe, tile), path)
         return self._remember(path, kept)
 
@@ -108,6 +112,7 @@ class LiveRecipes:
         live = {
             "is_live": True,
             "lens": lens,
+            # Dagster goes by this lens while the store has the same one as now.
             "stored_lens": lens_digest(self._lens.stored()),
         }
         decided = recipe.tile.model_copy(update=live)
@@ -152,6 +157,7 @@ class LiveRecipes:
 
     def _remember(self, path: Path, recipe: Recipe) -> Recipe:
         self._known[path] = recipe
+        # A dict keeps its order: the first one is the oldest.
         while len(self._known) > _MONTAGES_REMEMBERED:
             del self._known[next(iter(self._known))]
         return recipe
@@ -172,12 +178,13 @@ class References:
 
     def flat_field(self, folder: Path) -> KnownFlatField | None:
         """From the bright frame in `folder`, and the dark one; None without these."""
+        # Looked at each time: a calibration may have written newer ones.
         state = (_state(folder / BRIGHT), _state(folder / DARK))
         cached = self._cached.get(folder)
         if cached is None or cached[0] != state:
             field = self._read(folder) if state[0] != (0, 0) else None
             cached = (state, field)
-            self._cached.pop(folder, None)
+            self._cached.pop(folder, None)  # so that it counts as the newest below
             self._cached[folder] = cached
             while len(self._cached) > _KEPT:
                 del self._cached[next(iter(self._cached))]
@@ -198,4 +205,5 @@ def _state(path: Path) -> tuple[int, int]:
         found = path.stat()
     except OSError:
         return 0, 0
+    # The inode too: a file that replaces another may have the same time.
     return found.st_mtime_ns, found.st_ino

@@ -39,12 +39,14 @@ def match(measured: MeasuredPair, lens: LensModel | None) -> dict[str, Any]:
     `dX, dY` is how far the captured tile must be moved from its nominal place. With a
     lens, points and offset are those of the corrected tiles.
     """
+    # `b` is the captured tile, whose points are p; `a` is the neighbour.
     p, q = measured.found.b_points, measured.found.a_points
     if p is None or q is None:
         p = q = np.zeros((0, 2))
     if lens is not None and len(p):
         p, q = undistort_points(lens, p), undistort_points(lens, q)
     offsets = q - p - _nominal(measured)
+    # The mean of no points would be NaN, which JSON does not have.
     dy, dx = offsets.mean(axis=0).tolist() if len(p) else (0.0, 0.0)
     dy_sd, dx_sd = offsets.std(axis=0).tolist() if len(p) else (0.0, 0.0)
     return _place(measured) | {
@@ -78,9 +80,11 @@ def _nominal(measured: MeasuredPair) -> Points:
 
 def _template(measured: MeasuredPair, patches: PatchShifts, i: int) -> dict[str, Any]:
     a, b = np.array(measured.a), np.array(measured.b)
+    # Patches are in pixels of the strips, the message in those of the tiles.
     query, matched = patches.b_points[i] + b, patches.a_points[i] + a
     window = patches.windows[i] + np.tile(a, 2)
     expected = query + _nominal(measured)
+    # Pixel centres are whole numbers: the middle of n pixels is (n - 1) / 2.
     half = 0.5 * (window[2:] - window[:2]) - 0.5
     middle = (np.array(patches.size) - 1) / 2.0
     corner = window[:2] + patches.places[i]
@@ -124,6 +128,7 @@ def _none(measured: MeasuredPair) -> dict[str, Any]:
         (tile.height_px, tile.width_px),
         np.array((other.height_px, other.width_px)) - nominal,
     )
+    # Tiles that do not overlap have last < first: then the edge is named.
     query = 0.5 * (first + np.maximum(first, last)) - 0.5
     search = query + nominal
     return {
@@ -145,9 +150,11 @@ def _none(measured: MeasuredPair) -> dict[str, Any]:
 
 def _turn(p: Points, q: Points) -> float:
     """The angle in radians, from x to y, that turns the points p to lie like q."""
+    # Two points lie exactly at some angle, however wrong they are.
     if len(p) < 3:
         return 0.0
     (py, px), (qy, qx) = (p - p.mean(axis=0)).T, (q - q.mean(axis=0)).T
+    # Procrustes in two dimensions: the angle of least squares, in closed form.
     return math.atan2(float(px @ qy - py @ qx), float(px @ qx + py @ qy))
 
 

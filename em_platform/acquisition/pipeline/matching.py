@@ -79,6 +79,7 @@ def nominal_shifts(
     or rotation are not what the settings say.
     """
     shape = tile.shape or neighbour.shape
+    # Neither could be read: nothing is measured then, so that any size will do.
     size = shape.size if shape else Size(height_px=1, width_px=1)
     shared = int(tile.body["overlap"])
     down = tile.place[0] - neighbour.place[0]
@@ -99,6 +100,7 @@ def nominal_shifts(
     )
     off_y = abs(dy - by_raster.dy_px) / size.height_px
     off_x = abs(dx - by_raster.dx_px) / size.width_px
+    # The stage is not that far off; the settings are.
     if max(off_y, off_x) > OFF_RASTER:
         return (by_raster,)
     return Shift(dy_px=dy, dx_px=dx), by_raster
@@ -150,8 +152,10 @@ def _measure_from(
         return _as_measured(tile, neighbour, pair, found, lens=lens)
     try:
         a, b = _strips(tile, pair, reach_px=settings.search_px)
+    # Processed frames are not forced to the disk: a power cut may tear them.
     except DataError:
         try:
+            # Which of the two is torn is not known.
             for each in (neighbour, tile):
                 remake(each)
             a, b = _strips(tile, pair, reach_px=settings.search_px)
@@ -186,6 +190,7 @@ def _as_measured(
     """
     a, b = corners
     kept, nominal = as_match(pair, found, lens=lens), pair.nominal
+    # `as_pair` has put the upper or left tile first, whichever was captured.
     if pair.b.tile_id == tile.tile_id:
         return MeasuredPair(
             neighbour=neighbour,
@@ -218,7 +223,9 @@ def _turned(patches: PatchShifts) -> PatchShifts:
     """As if the patches were of `a` and had been sought in windows of `b`."""
     tall, wide = patches.size
     sides = patches.windows[:, 2:] - patches.windows[:, :2]
+    # Seen from the other tile each shift changes its sign: places are mirrored.
     places = sides - (tall, wide) - patches.places
+    # Patches are cut at whole pixels: this only undoes their centres.
     corners = np.rint(patches.b_points - (np.array(patches.size) - 1) / 2.0)
     starts = corners.astype(np.int64) - places
     return replace(

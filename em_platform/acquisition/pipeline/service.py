@@ -36,10 +36,10 @@ log = logging.getLogger(__name__)
 
 LENS = "lens_correction.transform"
 
-_IDLE_S = 0.25
-_RETRY_S = 1.0
-_PRUNE_S = 60.0
-_PREVIEWS_KEPT_S = 600.0
+_IDLE_S = 0.25  # tiles that others process make matches ready without a message
+_RETRY_S = 1.0  # a full disk does not come back sooner
+_PRUNE_S = 60.0  # old rows cost room only
+_PREVIEWS_KEPT_S = 600.0  # so long a sending that comes twice is recognised
 _FORGOTTEN_S = 7 * 24 * 3600.0
 """A montage without an end is over when nothing has come of it for so long."""
 
@@ -70,6 +70,7 @@ class PipelineService:
             stopping=self._stopping,
             rotation_rad=rotation_rad(settings),
         )
+        # Before the folder is read: what comes meanwhile is received twice, not never.
         bus.subscribe(RAW, self._on_raw)
         bus.subscribe(LENS, self._on_lens)
         bus.subscribe(SCOPE, self._on_scope)
@@ -95,6 +96,7 @@ class PipelineService:
         try:
             if self._journal.free():
                 self._wake.set()
+            # What was published while the broker was away was published to nobody.
             if self._bus.connected and self._reconnects != self._bus.reconnects:
                 self._reconnects = self._bus.reconnects
                 self._journal_missed()
@@ -108,7 +110,7 @@ class PipelineService:
         """Finish the step at hand, leave the rest to others."""
         self._stopping.set()
         self._wake.set()
-        self._thread.join(timeout=5.0)
+        self._thread.join(timeout=5.0)  # within the 8 s that the supervisor gives
         try:
             self._journal.give_back()
         except StorageError as error:
@@ -116,10 +118,12 @@ class PipelineService:
         self._journal.close()
 
     def _on_raw(self, message: Any, headers: Mapping[str, str]) -> None:
+        # Not journaled here: the working thread does so for all that waits at once.
         self._received.append(journaled(message.model_dump(mode="json"), headers))
         self._wake.set()
 
     def _on_lens(self, message: Any, _: Mapping[str, str]) -> None:
+        # After a bad one the coordinator images the lens again.
         if message.ok:
             self._lens.receive(message.transform)
 
@@ -142,7 +146,7 @@ class PipelineService:
 
     def _work(self) -> None:
         while not self._stopping.is_set():
-            self._wake.clear()
+            self._wake.clear()  # before the look: what comes after it wakes again
             try:
                 self._journal_received()
                 job = self._journal.take()
@@ -158,6 +162,7 @@ class PipelineService:
     def _do(self, job: Job) -> None:
         try:
             self._worker.do(job)
+        # No fault of the tile: it counts as no attempt.
         except StorageError:
             self._journal.give_back()
             raise
@@ -167,6 +172,7 @@ class PipelineService:
 
     def _journal_received(self) -> None:
         """Note what has come, all in one commit; it is dropped only when it is."""
+        # By index: a deque that another thread appends to cannot be iterated over.
         received = [self._received[i] for i in range(len(self._received))]
         if received:
             self._journal.add(received)
@@ -197,6 +203,7 @@ def missed_tiles(frames: Path, journal: Journal) -> list[JournaledTile]:
         if folder.name != PREVIEW
         for message in _in_folder(folder, journal)
     ]
+    # The order of imaging; times of files are in ms here, and may be equal.
     found.sort(key=lambda each: (int(each.headers["sent_at"]), each.body["tile_id"]))
     return [journaled(message.body, message.headers) for message in found]
 
@@ -223,6 +230,7 @@ def _in_folder(folder: Path, journal: Journal) -> list[Message]:
     for name in names:
         if name.endswith(".json") and not name.endswith(OF_THE_MONTAGE):
             tile_id = name.removesuffix(".json")
+            # By their names: no body is read of a tile that is known.
             of_montage[_montage(folder, tile_id)].append(tile_id)
     aside: set[str] = set()
     for montage, tile_ids in of_montage.items():
@@ -232,8 +240,10 @@ def _in_folder(folder: Path, journal: Journal) -> list[Message]:
             aside.update(tile_ids)
             continue
         aside |= journal.existing(montage)
+        # A journal that was lost must not do whole montages again.
         if ended_s is not None:
             aside |= {t for t in tile_ids if f"{t}{PROCESSED}" in names}
+    # Ends are the recorder's to read: none is open here.
     found = scan_folder(folder, recorded=aside, is_complete=lambda _: True)
     return [message for message in found if message.topic == RAW]
 

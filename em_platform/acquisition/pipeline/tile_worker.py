@@ -35,8 +35,8 @@ from em_platform.stitching.neighbours import Neighbours, Strip
 
 log = logging.getLogger(__name__)
 
-_RETRY_S = 1.0
-_FLUSH_S = 2.0
+_RETRY_S = 1.0  # far less than the usual lease, renewed at each try
+_FLUSH_S = 2.0  # then the lease is renewed, and it is asked again
 
 
 class TileWorker:
@@ -79,6 +79,7 @@ class TileWorker:
 
     def _process(self, tile: JournaledTile) -> None:
         try:
+            # A frame over which processes end must not end them for ever.
             if tile.attempts >= MOST_ATTEMPTS:
                 raise DataError(
                     f"pipeline: {tile.attempts} attempts at {tile.path} were broken "
@@ -92,6 +93,7 @@ class TileWorker:
             log.warning("%s", error)
             self._journal.processed(tile, shape=None, failure=str(error))
             return
+        # Noted after it is published: a kill in between sends twice, never not at all.
         if self._publish(tile, results(tile, done, self._pipeline)):
             self._journal.processed(tile, shape=done.shape)
 
@@ -103,6 +105,7 @@ class TileWorker:
 
     def _match(self, job: Job) -> None:
         tile, neighbours = job.tile, job.neighbours
+        # Its empty lists are how quality control learns that it is unreadable.
         if tile.failure:
             neighbours = ()
         elif tile.attempts >= MOST_ATTEMPTS:
@@ -123,6 +126,7 @@ class TileWorker:
             lens=lens,
             remake=self._processed,
         )
+        # Before anything is published: on a full disk the step is done again whole.
         self._keep(tile, measured)
         templates = [template_matches(each) for each in measured]
         matches = [match(each, lens) for each in measured]
@@ -137,6 +141,7 @@ class TileWorker:
     def _keep(self, tile: JournaledTile, measured: Sequence[MeasuredPair]) -> None:
         """Put the matches beside the frame, for all that would measure the same."""
         recipe = self._recipes.known(tile)
+        # No tile has shown anything yet: there is nothing to prove a match by.
         if recipe is None:
             return
         live = {
@@ -146,6 +151,7 @@ class TileWorker:
         found = [
             LiveMatch(nominal=one.nominal, sha256=(a.sha256, b.sha256), match=one.kept)
             for one in measured
+            # Without the proof of both tiles nobody could adopt the match.
             if (a := live[one.kept.a]) and (b := live[one.kept.b])
         ]
         settings = self._settings.stitching.match
@@ -167,6 +173,7 @@ class TileWorker:
             partial(self._bus.publish, topic, **fields) for topic, fields in messages
         ]
         sending.append(partial(self._bus.flush, _FLUSH_S))
+        # `all` stops at the first that fails: nothing overtakes it.
         return all(self._persist(tile, send) for send in sending)
 
     def _persist(self, tile: JournaledTile, send: Callable[[], None]) -> bool:
@@ -195,7 +202,7 @@ class TileWorker:
             log.warning("%s", sentence)
 
 
-_WARM_UP_PX = 256
+_WARM_UP_PX = 256  # as large as a patch of the focus score, which runs too then
 
 
 def warm_up(settings: PipelineSettings) -> None:
@@ -203,6 +210,7 @@ def warm_up(settings: PipelineSettings) -> None:
     noise = np.random.default_rng(0).integers(
         0, 255, (_WARM_UP_PX, _WARM_UP_PX), np.uint8
     )
+    # Numba compiles anew for each type of pixel.
     for raw in (noise, noise.astype(np.uint16)):
         valid_region(raw)
         tile = process_tile(raw, tile_id="warm-up")

@@ -124,6 +124,7 @@ def _of_specimen(
     known = usual if usual.tiles >= _USUAL_FROM else Usual()
     focus = focus_rule(limits, usual=known.focus)
     if facts.focus is not None and facts.std is not None and focus.fails(facts.focus):
+        # Below the absolute limit it is a fact, else a guess from the other tiles.
         sure = facts.focus < limits.min_focus
         trust = 1.0 if sure else known.trust
         found.append(_broken(focus, facts.focus, trust=trust))
@@ -225,7 +226,7 @@ def _incomplete(facts: TileFacts) -> Fault:
     missing = facts.missing
     return Fault(
         kind="incomplete",
-        severity=len(missing) / 4,
+        severity=len(missing) / 4,  # of the four of TileFacts.missing
         confidence=1.0,
         what="judged without all their figures",
         figures=f"no {', no '.join(missing)} came",
@@ -253,6 +254,7 @@ class Centroids:
         """Take `roi.current` or `calibration.centroid`; what the scope is to do."""
         if topic == "roi.current":
             if message.aperture_id is not None:
+                # Kept, as `montage.complete` does not name the aperture.
                 self._apertures = {message.montage_id: message.aperture_id}
             return GOOD
         return self._compare(message.aperture_id, (message.x, message.y))

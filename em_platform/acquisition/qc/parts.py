@@ -138,7 +138,7 @@ def measure_frame(frames: Path, fields: dict[str, Any]) -> Part | None:
     if stats is None:
         return None
     return {
-        "mean": round(stats.mean),
+        "mean": round(stats.mean),  # whole grey levels, as the message has them
         "std": round(stats.std),
         "focus": stats.focus,
         "saturated_fraction": saturated_fraction(stats.histogram),

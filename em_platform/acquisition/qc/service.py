@@ -56,6 +56,7 @@ class QcService:
         self._bus, self._name = bus, name
         self._settings = settings
         self._folder = Path(settings.home).absolute() / "qc"
+        # Reentrant: `_resume` holds it while the ledger calls `_on_message`.
         self._lock = threading.RLock()
         self._state = read_state(self._folder)
         self._watches: dict[str, Watch] = {}
@@ -75,6 +76,7 @@ class QcService:
             self._on_message,
             is_known=self._is_known,
         )
+        # The bus before the ledger: nothing falls in between.
         bus.subscribe_many(_TOPICS, self._on_message)
         self._resume()
 
@@ -195,6 +197,7 @@ class QcService:
                 if pending.fields["tile_id"] not in self._measured
             ][:1]
         for watch, fields in found:
+            # Also where there is no frame: it is looked for once.
             self._measured.add(fields["tile_id"])
             part = parts.measure_frame(self._frames, fields)
             with self._lock:
@@ -212,7 +215,7 @@ class QcService:
                 "montage_id": message.montage_id,
                 "row": row,
                 "column": column,
-                "overlap": 0,
+                "overlap": 0,  # montage.complete does not have it
                 "stage_position": list(tile.stage_position),
             }
             watch.expect(fields, now_s)
@@ -323,6 +326,7 @@ class QcService:
         """Publish what waits; what the broker's absence stops is sent later."""
         while self._unsent:
             topic, fields = self._unsent[0]
+            # `publish` would wait for the broker, and all handlers for the lock.
             if not self._bus.connected:
                 return
             try:
@@ -330,6 +334,7 @@ class QcService:
             except BrokerUnavailable as error:
                 log.warning("%s", error)
                 return
+            # It would be rejected for ever, and hold up what follows.
             except MessageRejected as error:
                 log.error("%s", error)
             self._unsent.popleft()

@@ -102,7 +102,7 @@ def report_checks(
         with Bus(settings.broker, SERVICE, send_timeout_s=_CONNECT_S) as bus:
             bus.connect(_CONNECT_S)
             bus.publish("qc.status", status="STOP_AT_END", reason=reason)
-            bus.flush(_CONNECT_S)
+            bus.flush(_CONNECT_S)  # else nobody knows whether the broker has it
     except MessagingError as error:
         log.warning("qc: the microscope did not get the stop at the end: %s", error)
         return False

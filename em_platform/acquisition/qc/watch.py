@@ -97,6 +97,7 @@ class Watch:
         if fields["tile_id"] in self.judged:
             return None
         pending = self._pending(fields, now_s)
+        # The first of each kind counts: what comes twice changes no verdict.
         new = {name: part[name] for name in part.keys() - pending.part.keys()}
         if not new:
             return None
@@ -144,6 +145,7 @@ class Watch:
         is_first = True
         for tile_id, pending in self.pending.items():
             if pending.whole_s is None:
+                # An unreadable frame gets no figures: it holds no later tile up.
                 is_first = is_first and pending.is_unreadable
             elif is_first or now_s - pending.whole_s > patience_s:
                 found.append(tile_id)
@@ -180,6 +182,7 @@ class Watch:
             tile_id=tile_id,
             cell=pending.cell,
             faults=faults,
+            # What was published before we listened must not add up to a stop.
             counted=pending.is_announced or not facts.missing,
         )
         self.remember(judged, facts)
@@ -242,6 +245,7 @@ class Watch:
         if facts.std is None or contrast_rule(self._limits).fails(facts.std):
             return
         if facts.focus is not None:
+            # Kept in order: medians are asked for with each verdict.
             bisect.insort(self._focus, facts.focus)
             if len(self._focus) >= self._settings.window:
                 # A focus that drifts slowly would else lower its own limit.
@@ -319,11 +323,13 @@ def _middle(ordered: list[float]) -> float:
     if not ordered:
         return 0.0
     half = len(ordered) // 2
+    # `~half` counts from the end: of an odd number it is the same one.
     return (ordered[half] + ordered[~half]) / 2
 
 
 def _doubted(fault: Fault) -> Fault:
     """What did not come may have been published before we listened."""
+    # Below 1: by that `adopt` knows it after a restart.
     return replace(fault, confidence=0.3) if fault.kind == "incomplete" else fault
 
 

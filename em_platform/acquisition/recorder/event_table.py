@@ -60,6 +60,7 @@ events = Table(
 
 _WRITER_LOCK = 7_203_651_170_219_552_101  # any number that no other program takes
 _PRUNED_AT_ONCE = 2000  # rows a commit, so that what is to be written waits not long
+# Only the dialects' own statements have `on_conflict_do_nothing`.
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -78,7 +79,7 @@ class EventTable:
         self._engine = engine_of(url, setting="acquisition.recorder_url")
         self._insert = _INSERT[self._engine.dialect.name]
         with self._writing() as connection:
-            metadata.create_all(connection)
+            metadata.create_all(connection)  # as the one writer: services start at once
 
     def __enter__(self) -> Self:
         return self
@@ -171,6 +172,7 @@ class EventTable:
 
     def _append(self, connection: Connection, row: dict[str, Any]) -> int | None:
         statement = self._insert(events).values(row).on_conflict_do_nothing()
+        # Nothing is returned where the key was there already.
         seq = connection.execute(statement.returning(events.c.seq)).scalar()
         return None if seq is None else int(seq)
 

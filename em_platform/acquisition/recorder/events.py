@@ -113,9 +113,11 @@ def safe_id(acquisition_id: str) -> str:
     if _SAFE.fullmatch(acquisition_id):
         return acquisition_id
     digits = hashlib.sha256(acquisition_id.encode()).hexdigest()[:8]
+    # 150: with dash and digits it is below the 200 of the pattern.
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", acquisition_id).lstrip("._-")[:150]
     return f"{stem or 'montage'}-{digits}"
 
 
 def _canonical(value: Any) -> str:
+    # One text for equal content, in whatever order a sender has its keys.
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -62,7 +62,7 @@ class RecorderService:
         self._complaint = ""
         self._prune_due_s = time.monotonic() + _PRUNE_S
         bus.subscribe_many(TOPICS, self._receive)
-        self._reconciliation.look()
+        self._reconciliation.look()  # after the bus: nothing falls in between
         self._writer = threading.Thread(
             target=self._write, name="recorder", daemon=True
         )
