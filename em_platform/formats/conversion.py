@@ -69,6 +69,7 @@ def convert(
         volume = replace(volume, info=info)
     local = local_path(source)
     name = Path(local).resolve().name if local else source.rstrip("/").rsplit("/")[-1]
+    # A file that was changed may have the same shape: it is not resumed from.
     changed_ns = Path(local).stat().st_mtime_ns if local else 0
     made_from = f"{volume.info.model_dump_json()} {changed_ns} {pooling}"
     return write_volume(
@@ -121,6 +122,7 @@ def export(
     else:
         sizes = dict(zip(described.axes, described.scales[level], strict=True))
         units = dict(zip(described.axes, described.units, strict=True))
+        # Without a unit, or with another one, the number is no length in nm.
         stated = {
             axis: sizes[axis] for axis in described.axes if units[axis] == "nanometer"
         }
@@ -147,6 +149,7 @@ def _write_tiff(
     ):
         out.write(
             _tiles(array),
+            # tifffile cannot know them of tiles that come one by one.
             shape=array.shape,
             dtype=array.dtype,
             tile=(_TILE_PX, _TILE_PX),

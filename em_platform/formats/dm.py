@@ -25,7 +25,7 @@ _DTYPES = {
     10: "u2",
     11: "u4",
     12: "f8",
-    14: "u1",
+    14: "u1",  # a mask, one byte a pixel
 }
 _OTHERS = {
     3: "complex pixels",
@@ -36,7 +36,7 @@ _OTHERS = {
     27: "packed complex pixels (a Fourier transform)",
     28: "packed complex pixels (a Fourier transform)",
 }
-_SPECTRUM_UNITS = {"ev", "kev", "s", "ms"}
+_SPECTRUM_UNITS = {"ev", "kev", "s", "ms"}  # energy and time: such axes make no picture
 
 
 def open_dm(source: Source) -> PlainVolume:
@@ -95,6 +95,7 @@ def _dtype(image: DmImage, source: Source, version: int) -> str:
     if name is None:
         found = _OTHERS.get(image.data_type, f"pixels of type {image.data_type}")
         raise _no_image(source, version, found)
+    # Files of the other byte order were refused with their tags.
     return np.dtype(name).newbyteorder("<").str
 
 
@@ -103,6 +104,7 @@ def _shape(image: DmImage, source: Source, version: int) -> tuple[int, int, int]
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes = sizes[:-1]
     plane_units = {unit.strip().casefold() for unit in image.units[:2]}
+    # A single line of pixels is a spectrum, whatever its unit.
     if len(sizes) < 2 or min(sizes[:2]) < 2 or plane_units & _SPECTRUM_UNITS:
         unit = next((unit for unit in image.units if unit.strip()), "no unit")
         found = f"a spectrum of {' x '.join(map(str, sizes)) or 'no'} channels ({unit})"

@@ -14,10 +14,10 @@ from typing import Any
 from em_platform.formats.length_units import nm_of, rounded
 from em_platform.model.volume import Tag
 
-_RGBA = 23
+_RGBA = 23  # DigitalMicrograph's number of RGBA, as thumbnails are
 _IMAGE = re.compile(r"^\.ImageList\.(-?\d+)\.(.+)$")
 _FORMATS = ("%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%m-%d-%Y")
-_FILETIME_START = datetime(1601, 1, 1)
+_FILETIME_START = datetime(1601, 1, 1)  # Windows counts 100 ns from here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +179,7 @@ def _is_thumbnail(
     # The list of thumbnails counts from 0 in every reader: it is a stored value.
     if count == 1:
         return False
+    # Without a list, the thumbnail is the first image, in colours.
     rgba = int(_number(image["ImageData.DataType"])) == _RGBA
     return place in named or (not named and place == 0 and rgba)
 
@@ -194,6 +195,7 @@ def _listed(values: Mapping[str, Any], prefix: str) -> list[Any]:
 
 def _clock(tags: Mapping[str, Any]) -> date | None:
     ticks = _number(tags.get("DataBar.Acquisition Time (OS)"), 0.0)
+    # 1917 to 2234: all else is no clock.
     if not 1e17 < ticks < 2e17:
         return None
     return (_FILETIME_START + timedelta(microseconds=ticks / 10)).date()

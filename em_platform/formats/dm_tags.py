@@ -21,7 +21,7 @@ TagValue = int | float | str
 _WINDOW_BYTES = 1 << 16
 # Names, texts and lists of types; longer ones are damage.
 _LONGEST_BYTES = 1 << 20
-_LONGEST_TEXT_BYTES = 1000
+_LONGEST_TEXT_BYTES = 1000  # longer arrays of characters are no texts
 # Real files have some thousands of tags, nine levels deep.
 _MOST_TAGS = 1_000_000
 _DEEPEST = 64

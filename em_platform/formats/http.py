@@ -21,8 +21,10 @@ _HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, HEAD, OPTIONS",
     "Access-Control-Allow-Headers": "Range",
+    # A page's script sees no header of another origin that is not named here.
     "Access-Control-Expose-Headers": "Content-Range, Content-Length, Accept-Ranges",
     "Accept-Ranges": "bytes",
+    # The image may be made anew under the same address.
     "Cache-Control": "no-cache",
 }
 
@@ -36,9 +38,11 @@ def served(url: str, *, storage_options: dict[str, Any] | None = None) -> Iterat
     filesystem, path = url_to_fs(url.rstrip("/"), **(storage_options or {}))
     name = path.rpartition("/")[2]
     parent = path.removesuffix(f"/{name}")
+    # The server makes the handlers itself: what they serve is in the class.
     handler = type("_Image", (_Handler,), {
         "filesystem": filesystem, "parent": parent, "name": name,
     })  # fmt: skip
+    # A port that is free, on an address that no other machine reaches.
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -52,12 +56,13 @@ def served(url: str, *, storage_options: dict[str, Any] | None = None) -> Iterat
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET and HEAD for the objects of one folder."""
 
-    protocol_version = "HTTP/1.1"
+    protocol_version = "HTTP/1.1"  # connections stay open for a viewer's many chunks
     filesystem: ClassVar[AbstractFileSystem]
     parent: ClassVar[str]
     name: ClassVar[str]
 
     def do_OPTIONS(self) -> None:
+        # Browsers may ask first whether a page may send a Range header.
         self._answer(HTTPStatus.NO_CONTENT, b"", {})
 
     def do_HEAD(self) -> None:
@@ -70,6 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, b"", {})
             return
         wanted = _RANGE.match(self.headers.get("Range", "").strip())
+        # Several ranges, or other units, may be ignored (RFC 9110, 14.2).
         if wanted is None:
             self._answer(HTTPStatus.OK, self._content(path, 0, size), {})
             return
@@ -111,6 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in (_HEADERS | headers).items():
             self.send_header(name, value)
+        # 204 must not state a length (RFC 9110, 8.6).
         if status != HTTPStatus.NO_CONTENT:
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -81,6 +81,7 @@ def read_image(
     if level := _LEVEL.match(uri):
         return _one_grey(_level_pixels(level, box, options), uri)
     file, index = split_index(uri)
+    # All in one request, where all is wanted.
     source = open_source(file, options, whole=box is None)
     if is_tiff(source):
         return _one_grey(read_tiff(source, box), uri)
@@ -149,7 +150,8 @@ def _header(source: Source, index: int) -> tuple[int, int, int, str]:
         raise _unknown(source)
     mrc = read_mrc_header(source)
     if index >= mrc.images:
-        read_mrc(source, index)
+        read_mrc(source, index)  # raises: there is no such image
+    # As `read_mrc` gives them: bytes from 0 to 255, half floats as float32.
     dtype = {"i1": "|u1", "u1": "|u1", "f2": "<f4"}.get(mrc.dtype[1:], mrc.dtype)
     return mrc.height_px, mrc.width_px, 1, dtype
 

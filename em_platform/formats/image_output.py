@@ -121,6 +121,7 @@ class ImageOutput:
             staging.write(f"{staging.image}/{manifest.place}", manifest.content())
             self._attributes = attributes
             self._root = self._root_with(manifest)
+            # In a bucket this file makes the image: `publish` alone puts it there.
             if self._is_local:
                 staging.write(f"{staging.image}/{ROOT}", self._root)
         sizes = sum(mark.size_bytes for mark in files.values())
@@ -151,6 +152,7 @@ class ImageOutput:
             else:
                 mark = self._mark(staging.image, self._manifest.crc32)
                 staging.write(f"{staging.partial}/result", mark + b"\n" + result)
+        # Once more: who stood still for long may have lost it.
         self._lease.check()
         with plain_errors(staging.target):
             self._look()  # since we began a file of others may have come there
@@ -159,6 +161,7 @@ class ImageOutput:
                 put_folder(Path(staging.image), local)
             elif not self._stands_already():
                 staging.write(f"{staging.image}/{ROOT}", self._root)
+                # Only now: until the metadata are there, the old image is read.
                 self._remove_others(self._manifest)
         if result is None:
             self.forget()
@@ -168,6 +171,7 @@ class ImageOutput:
         with plain_errors(self.staging.target):
             filesystem, path = self._partial()
             if filesystem.exists(f"{path}/{BEGUN}"):
+                # First the mark to resume by: what a kill leaves then is not resumed.
                 filesystem.rm_file(f"{path}/{BEGUN}")
             if filesystem.exists(path):
                 filesystem.rm(path, recursive=True)
@@ -290,6 +294,7 @@ class ImageOutput:
         sizes = {n.removeprefix(path).lstrip("/"): e["size"] for n, e in listed.items()}
         lost = [n for n, mark in files.items() if sizes.get(n) != mark.size_bytes]
         if lost:
+            # Else the next call would resume from units whose files are lost.
             self.forget()
             raise StorageError(
                 f"image: {staging.target}: {len(lost)} of {len(files)} files are not "
@@ -371,7 +376,7 @@ def _in_folder(attributes: dict[str, Any], folder: str) -> dict[str, Any]:
     """The attributes of an image whose levels are in a folder of it."""
     if not folder:
         return attributes
-    moved: dict[str, Any] = json.loads(json.dumps(attributes))
+    moved: dict[str, Any] = json.loads(json.dumps(attributes))  # the caller's own stay
     for image in moved["ome"]["multiscales"]:
         for level in image["datasets"]:
             level["path"] = f"{folder}{level['path']}"

@@ -8,6 +8,7 @@ value in nm.
 import math
 import unicodedata
 
+# Names as `_plain` leaves them: casefolded, with the NFKC forms of µ and Å.
 _NM = {
     "pm": 1e-3,
     "picometer": 1e-3,
@@ -31,7 +32,7 @@ _NM = {
     "m": 1e9,
     "meter": 1e9,
 }
-_LONGEST_NM = 1e9
+_LONGEST_NM = 1e9  # a metre: no voxel is longer
 
 
 def nm_of(value: float, unit: str) -> float | None:

@@ -187,6 +187,7 @@ class Levels:
         }
 
         def read(level: int, region: Region) -> Array:
+            # Above level 0 the floor is what an earlier round has written.
             if unit.new == level:
                 return render(region)
             return np.asarray(arrays[level][region])
@@ -223,6 +224,7 @@ def _marked(image: str, level: int, index: Shape) -> Iterator[tuple[str, FileMar
     key = "/".join(("c", *map(str, index)))
     path = local / str(level) / key
     if path.exists():  # what is all background has no file
+        # zarrs writes by itself: what it wrote is known from the file alone.
         size_bytes = path.stat().st_size
         filesystem = LocalFileSystem()
         yield (

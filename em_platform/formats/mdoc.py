@@ -58,7 +58,7 @@ def read_mdoc_montage(text: str, uri: str) -> MdocMontage:
     magnification = images[0].Magnification
     return MdocMontage(
         image_file=_last_part(head.ImageFile) if head.ImageFile else None,
-        pixel_nm=spacing / 10 if spacing else None,
+        pixel_nm=spacing / 10 if spacing else None,  # from Å
         magnification=round(magnification) if magnification else None,
         pieces=pieces,
         started_at=min(times, default=None),
@@ -69,6 +69,7 @@ def read_mdoc_montage(text: str, uri: str) -> MdocMontage:
 def _parse(text: str, uri: str) -> Any:
     from mdocfile.data_models import Mdoc
 
+    # It warns of keys that it does not know, which do no harm here.
     logger = logging.getLogger("mdocfile")
     level, logger.level = logger.level, logging.ERROR
     try:
@@ -76,6 +77,7 @@ def _parse(text: str, uri: str) -> Any:
             warnings.simplefilter("ignore")
             return Mdoc.from_string(text)
     except Exception as error:
+        # pydantic's errors have a line for each field.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(
             f"{uri}: cannot be read as an mdoc ({reason}); copy it again from the "
@@ -95,15 +97,18 @@ def _piece(section: Any) -> MdocPiece:
         x_px=float(placed[0]),
         y_px=float(placed[1]),
         section=int(nominal[2]),
+        # Stage positions are x, y in µm.
         stage_nm=(stage[1] * 1000, stage[0] * 1000) if stage else None,
     )
 
 
 def _last_part(path: object) -> str:
+    # SerialEM writes a path of its Windows computer.
     return str(path).replace("\\", "/").rpartition("/")[2]
 
 
 def _time(text: str | None) -> datetime | None:
+    # SerialEM writes the year with two digits or with four.
     for form in ("%d-%b-%y  %H:%M:%S", "%d-%b-%Y  %H:%M:%S"):
         try:
             return datetime.strptime(text or "", form)

@@ -64,9 +64,11 @@ def _matrix(spec: Mapping[str, Any]) -> NDArray[np.float64] | None:
             "correct the tile spec"
         )
     if name == "AffineModel2D":
+        # Column by column, as AffineModel2D.toDataString writes them.
         xx, yx, xy, yy, x, y = values
     else:
         x, y = values[-2:]
+        # Rigid: angle, x, y. Similarity: scale, angle, x, y.
         scale = values[0] if name == "SimilarityModel2D" else 1.0
         angle = 0.0 if name == "TranslationModel2D" else values[-3]
         xx = yy = scale * math.cos(angle)

@@ -21,6 +21,7 @@ from em_platform.formats.volume import PlainVolume
 from em_platform.model.volume import Tag, VolumeInfo
 
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+# The letters IMOD as a little-endian number.
 _IMOD_STAMP = 1146047817
 _HEADER_BYTES = 1024
 
@@ -54,6 +55,7 @@ def read_mrc_header(source: Source) -> MrcHeader:
     start = source.read(0, _HEADER_BYTES)
     if len(start) < _HEADER_BYTES:
         raise _cut_short(source, _HEADER_BYTES)
+    # MRC2014's machine stamp; old files have none.
     order = ">" if start[212:214] == b"\x11\x11" else "<"
     width, height, images, mode = struct.unpack(order + "4i", start[:16])
     if mode not in _MODES or min(width, height, images) < 1:
@@ -63,6 +65,7 @@ def read_mrc_header(source: Source) -> MrcHeader:
             uri=source.uri,
         )
     dtype = _MODES[mode]
+    # IMOD's bytes have a sign only where bit 0 of its flags says so.
     stamp, flags = struct.unpack(order + "2i", start[152:160])
     if mode == 0 and stamp == _IMOD_STAMP and not flags & 1:
         dtype = "u1"
@@ -95,6 +98,7 @@ def read_mrc(source: Source, index: int = 0) -> NDArray[Any]:
     if source.fill(at, image.reshape(-1).view(np.uint8)) < image.nbytes:
         raise _cut_short(source, at + image.nbytes)
     if image.dtype == np.int8:
+        # Turning the sign bit adds 128 without a wider type.
         return (image.view(np.uint8) ^ 0x80).astype(np.uint8, copy=False)
     if image.dtype.kind == "f":
         return image.astype(np.float32, copy=False)
@@ -106,7 +110,7 @@ def _pixel_nm(start: bytes, order: str) -> float | None:
     length_angstrom = struct.unpack(order + "f", start[40:44])[0]
     if samples < 1 or not 0 < length_angstrom < 1e12:
         return None
-    return float(length_angstrom / samples / 10)
+    return float(length_angstrom / samples / 10)  # from Å
 
 
 def _cut_short(source: Source, expected: int) -> FormatError:
@@ -117,7 +121,9 @@ def _cut_short(source: Source, expected: int) -> FormatError:
     )
 
 
+# Of an image's 32 numbers the first 16 have a meaning.
 _AGARD_FLOATS = 16
+# Windows counts days from here (OLE dates).
 _DAY_ZERO = datetime(1899, 12, 30, tzinfo=UTC)
 
 
@@ -151,7 +157,7 @@ def _fei(content: bytes, order: str) -> tuple[dict[str, Tag], float | None]:
     for name, angle in (("tilt_deg", alpha_deg), ("beta_tilt_deg", beta_deg)):
         if 0 < abs(angle) <= 180:
             tags[name] = rounded(angle)
-    if 20_000 < days < 80_000:
+    if 20_000 < days < 80_000:  # 1954 to 2119
         moment = _DAY_ZERO + timedelta(days=days)
         tags["imaging_date"] = moment.date().isoformat()
         tags["imaging_time"] = moment.time().isoformat("seconds")
@@ -202,6 +208,7 @@ def open_mrc(source: Source) -> PlainVolume:
     axes = _stored_axes(words)
     stored = (header.images, header.height_px, header.width_px)
     z, y, x = (stored[axes.index(axis)] for axis in range(3))
+    # ISPG, the space group: 0 says images, whose distance along z is unknown.
     stack = words[22] == 0
     voxel = _voxel_size(start, order)
     more, pixel_nm = _extended(source, words, order)
@@ -240,6 +247,7 @@ def _stored_axes(words: tuple[int, ...]) -> tuple[int, int, int]:
     if sorted((column, row, section)) != [1, 2, 3]:
         # Zeros in old files; other values are damage that harms no voxel.
         return 0, 1, 2
+    # The file's 1, 2, 3 are x, y, z; ours 0, 1, 2 are z, y, x.
     return 3 - section, 3 - row, 3 - column
 
 
@@ -267,6 +275,7 @@ def _origin(
     if not all(abs(value) < 1e9 for value in (x, y, z)):
         return 0.0, 0.0, 0.0
     if any((x, y, z)):
+        # IMOD's origin has the other sign unless this flag is set; both are in Å.
         turned = stamp == _IMOD_STAMP and not flags & _IMOD_ORIGIN_AS_MRC2014
         sign = -0.1 if turned else 0.1
         return rounded(z * sign), rounded(y * sign), rounded(x * sign)
@@ -300,6 +309,7 @@ def _tags(start: bytes, words: tuple[int, ...], order: str) -> dict[str, Tag]:
         found["extended_header_bytes"] = words[23]
     labels = [
         start[at : at + 80].decode("latin-1").strip("\0 ")
+        # A header has room for 10 labels, whatever number it states.
         for at in range(224, 224 + 80 * max(0, min(words[55], 10)), 80)
     ]
     if any(labels):

@@ -32,6 +32,7 @@ def group_attributes(
     """
     axes = AXES[-len(pyramid.shard_shape) :]
     known = edges or (0.0,) * len(axes)
+    # OME-NGFF demands a scale also of axes whose length nobody knows.
     sizes = [edge or 1.0 for edge in known]
     image = {
         "name": name,

@@ -146,6 +146,7 @@ def write_pyramid(
             missing = [unit for unit in units if unit.name not in done]
             for each in run(partial(_write_unit, job), missing):
                 done[each.unit.name] = each.finished
+                # What this process spends its caller measures.
                 spent += each.cost.cpu_seconds * (each.cost.process != this_process())
         work.close(metadata, done.values())
         work.publish()
@@ -155,6 +156,7 @@ def write_pyramid(
 def _write_unit(job: _Job, unit: Unit) -> DoneUnit:
     started = time.process_time()
     finished = FinishedUnit(files=job.levels.fill(unit, render=job.render))
+    # Behind the shards: the mark promises that they are written.
     job.levels.staging.mark_done(unit.name, finished)
     return done_unit(unit, finished, since=started)
 
@@ -220,6 +222,7 @@ def open_level(
     """One level of the image at `url`, to be sliced; FormatError where it is not."""
     with _read_plainly(url):
         path = describe(url, storage_options=storage_options).paths[level]
+        # The levels may lie in a folder, `b/0`; `open_array` adds the number.
         place = f"{url.rstrip('/')}/{path}".removesuffix(f"/{level}")
         return open_array(place, level, mode="r", options=storage_options or {})
 
@@ -250,6 +253,7 @@ def preview(
     pixels: NDArray[Any] = np.asarray(chosen[plane])
     if pixels.dtype.kind == "f":
         pixels = np.nan_to_num(pixels)
+    # OpenCV resizes few types, these and float32 among them.
     if pixels.dtype not in (np.uint8, np.uint16):
         pixels = pixels.astype(np.float32)
     factor = max_px / max(pixels.shape)

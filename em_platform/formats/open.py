@@ -111,6 +111,7 @@ def open_file(uri: str, options: Mapping[str, Any] | None = None) -> Volume:
     """
     source = open_source(uri, options)
     start = source.read(0, 16)
+    # Before the formats: a packed file named .mrc would be taken for one.
     packed = [name for mark, name in _PACKED.items() if start.startswith(mark)]
     if packed:
         raise FormatError(
@@ -193,6 +194,7 @@ def _open_folder(uri: str, options: Mapping[str, Any] | None) -> Volume:
     # `slice_10` comes behind `slice_9`.
     images.sort(
         key=lambda name: [
+            # Pairs, since Python compares no numbers with words.
             (int(part), "") if part.isdecimal() else (0, part)
             for part in re.split(r"(\d+)", name)
         ]

@@ -27,7 +27,9 @@ Box = tuple[range, ...]
 Pool = Callable[[Array, Shape], Array]
 """Makes a level's pixels of those below: pixels, and 1 or 2 for each axis."""
 
+# A longer round reads less again, but a killed unit has more to do anew.
 _ROUND_LEVELS = 2
+# At least so many, so that workers can share a small image.
 _UNITS_WANTED = 4
 
 
@@ -170,6 +172,7 @@ def first_root(pyramid: Pyramid, *, highest: int, units: int = _UNITS_WANTED) ->
     for level in range(min(highest, pyramid.top), 0, -1):
         if math.prod(pyramid.grid(level)) >= units:
             return level
+    # Too few shards to share: one unit makes the whole image.
     return pyramid.top if math.prod(pyramid.grid(0)) < units else 0
 
 
@@ -278,11 +281,13 @@ class _Shards:
             return
         factors = self._pyramid.factors[level]
         part = self._pool(pixels, factors)
+        # Its half is enough: it must not stay while the levels above are made.
         del pixels
         above = tuple(i // factor for i, factor in zip(index, factors, strict=True))
         key = level + 1, above
         if key not in self._growing:
             self._growing[key] = self._begin(*key, part.dtype)
+        # Taken out, so that nothing but the call below has a whole shard.
         shard, missing = self._growing.pop(key)
         shard[self._place(index, factors, part.shape)] = part
         if missing > 1:
@@ -296,6 +301,7 @@ class _Shards:
         region = self._pyramid.region(level, index)
         box = tuple(range(i, i + 1) for i in index)
         children = math.prod(len(part) for part in self._pyramid.below(level, box))
+        # Children fill all of it: zeros would be written for nothing.
         return np.empty([part.stop - part.start for part in region], dtype), children
 
     def _place(self, index: Shape, factors: Shape, size: Shape) -> Region:

@@ -25,13 +25,16 @@ from em_platform.model.volume import Tag, VolumeInfo
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8\xff"
+# By colour type (PNG 1.2, 4.1.1).
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# DHT, JPG and DAC have numbers amid those of frames (ITU-T T.81, table B.1).
 _JPEG_NOT_FRAMES = {0xC4, 0xC8, 0xCC}
 
 
 def read_png_header(source: Source) -> tuple[int, int, int, str]:
     """Height, width, samples a pixel and type of a PNG that is whole."""
     start = source.read(0, 26)
+    # IEND is the last chunk; behind its name is nothing but its CRC.
     if len(start) < 26 or source.read(max(0, source.length - 64), 64)[-8:-4] != b"IEND":
         raise _cut_short(source, "PNG")
     width, height, bits, colour = struct.unpack(">IIBB", start[16:26])
@@ -42,6 +45,7 @@ def read_png_header(source: Source) -> tuple[int, int, int, str]:
 
 def read_jpeg_header(source: Source) -> tuple[int, int, int, str]:
     """Height, width, samples a pixel and type of a JPEG that is whole."""
+    # Near the end and not at it: padding may follow the end mark.
     if b"\xff\xd9" not in source.read(max(0, source.length - 1024), 1024):
         raise _cut_short(source, "JPEG")
     at = 2
@@ -52,6 +56,7 @@ def read_jpeg_header(source: Source) -> tuple[int, int, int, str]:
         if 0xC0 <= head[1] <= 0xCF and head[1] not in _JPEG_NOT_FRAMES:
             height, width, samples = struct.unpack(">HHB", head[5:10])
             return height, width, samples, "|u1" if head[4] == 8 else "<u2"
+        # A segment's length counts itself, but not its mark (T.81, B.1.1.4).
         at += 2 + struct.unpack(">H", head[2:4])[0]
 
 
@@ -68,6 +73,7 @@ def read_raster(source: Source) -> NDArray[Any]:
     try:
         return np.asarray(decode(content))
     except Exception as error:
+        # Each codec of imagecodecs has an error of its own.
         raise FormatError(
             f"{source.uri}: cannot be decoded ({error}), expected a whole PNG or JPEG; "
             "copy it again from the microscope",

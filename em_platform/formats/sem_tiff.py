@@ -41,6 +41,7 @@ def sem_scale(directory: Directory) -> SemScale | None:
             rows = directory.number(257)
             return fei_scale(sections_of(directory.text(code)), rows=rows)
     if ZEISS_TAG in directory:
+        # Zeiss writes µ as Windows does.
         text = directory.content(ZEISS_TAG).decode("cp1252", "replace")
         return zeiss_scale(text, columns=directory.number(256))
     if TESCAN_TAG in directory or "TESCAN" in directory.text(271).upper():
@@ -52,6 +53,7 @@ def sem_scale(directory: Directory) -> SemScale | None:
     description = directory.text(270)
     if description.startswith("{"):
         return openfibsem_scale(description)
+    # Last, so that files beside are looked for only where the image says nothing.
     beside = _text_beside(directory, (".txt",))
     if beside.lstrip("\ufeff").startswith("[SemImageFile]"):
         return hitachi_scale(sections_of(beside)["SemImageFile"])
@@ -97,6 +99,7 @@ def fei_scale(sections: Mapping[str, Mapping[str, str]], *, rows: int) -> SemSca
             "imaging_time": user.get("Time", ""),
         }
     )
+    # Rows that were not scanned are the info bar.
     bar = rows - int(_number(image.get("ResolutionY", "")))
     if 0 < bar < rows:
         tags["info_bar_rows"] = bar
@@ -120,6 +123,7 @@ def zeiss_scale(text: str, *, columns: int) -> SemScale:
     if size is not None and columns > 0:
         size = rounded(size * _ZEISS_SCREEN_PX / columns)
     stated = _measured_nm(fields.get("AP_IMAGE_PIXEL_SIZE", ""))
+    # Closer than 1 % the difference is rounding, and the first has more digits.
     if stated and (size is None or abs(size / stated - 1) > 0.01):
         size = stated
     tags = _filled(
@@ -168,6 +172,7 @@ def tescan_scale(sections: Mapping[str, Mapping[str, str]], *, tag: str) -> SemS
 
 def openfibsem_scale(description: str) -> SemScale | None:
     """What OpenFIBSEM writes as JSON; None where it is other JSON."""
+    # RecursionError: a text of others that nests without end.
     with suppress(ValueError, RecursionError):
         fields = json.loads(description)
         if isinstance(fields, dict) and isinstance(fields.get("pixel_size"), dict):
@@ -183,6 +188,7 @@ def hitachi_scale(fields: Mapping[str, str]) -> SemScale:
             "microscope": fields.get("InstructName", "")
             or fields.get("InstrumentName", ""),
             "voltage_v": _number(fields.get("AcceleratingVoltage", "").split(" ")[0]),
+            # From µm.
             "working_distance_mm": _scaled(
                 fields.get("WorkingDistance", "").split(" ")[0], 1e-3
             ),
@@ -206,7 +212,7 @@ def jeol_scale(text: str) -> SemScale:
     tags = _filled(
         {
             "microscope": fields.get("CM_INSTRUMENT", ""),
-            "voltage_v": _scaled(fields.get("CM_ACCEL_VOLT"), 1e3),
+            "voltage_v": _scaled(fields.get("CM_ACCEL_VOLT"), 1e3),  # from kV
             "working_distance_mm": _number(fields.get("SM_WD")),
             "detector": fields.get("CM_SIGNAL", ""),
             "magnification": _number(fields.get("CM_MAG")),
@@ -235,7 +241,7 @@ def _openfibsem(fields: Mapping[str, Any]) -> SemScale:
             "dwell_time_us": _scaled(image.get("dwell_time"), 1e6),
             "beam": beam_name.lower(),
             "imaging_date": datetime.fromtimestamp(clock, UTC).date().isoformat()
-            if 0 < clock < 4e9
+            if 0 < clock < 4e9  # a clock after 2096 is damage
             else "",
         }
     )
@@ -271,6 +277,7 @@ def _text_beside(directory: Directory, endings: tuple[str, ...]) -> str:
     for ending in endings:
         path = stem.with_name(stem.name + ending)
         with suppress(OSError):
+            # Such a text has some kB: a larger file is something else.
             if path.is_file() and path.stat().st_size < 1 << 20:
                 return path.read_text("utf-8", "replace")
     return ""
@@ -289,7 +296,7 @@ def _number(value: Any) -> float:
         found = float(value)
     except (TypeError, ValueError):
         return 0.0
-    return found if abs(found) < 1e30 else 0.0
+    return found if abs(found) < 1e30 else 0.0  # float() takes inf and NaN
 
 
 def _scaled(value: Any, factor: float) -> float:
@@ -307,6 +314,7 @@ def _millimetres(text: str) -> float:
 
 def _volts(text: str) -> float:
     found = _MEASURE.match(text)
+    # Of an unknown unit 0.0, which `_filled` leaves out.
     factor = {"kV": 1e3, "V": 1.0}.get(found[2], 0.0) if found else 0.0
     return rounded(_number(found[1]) * factor) if found else 0.0
 
@@ -320,6 +328,7 @@ def _microseconds(text: str) -> float:
 def _magnification(text: str) -> float:
     found = _MEASURE.match(text)
     return (
+        # Zeiss writes 25 K X for 25,000.
         rounded(_number(found[1]) * (1e3 if found[2] == "K" else 1)) if found else 0.0
     )
 

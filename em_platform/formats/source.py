@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from em_platform.errors import FormatError, StorageError
 
+# Of a remote file: a request costs more than these bytes.
 _FIRST_BYTES = 65536
 
 
@@ -72,6 +73,7 @@ def local_path(uri: str) -> str | None:
         return uri
     if uri.startswith("file://"):
         rest = uri.removeprefix("file://")
+        # A plain path behind file:// may have a % in it.
         return unquote(rest) if not os.path.exists(rest) else rest
     return None
 
@@ -96,6 +98,7 @@ def is_folder(uri: str, options: Mapping[str, Any] | None = None) -> bool:
     try:
         return bool(filesystem.isdir(remote))
     except Exception as error:
+        # Each file system of fsspec raises errors of its own kinds.
         raise _not_served(uri, error) from error
 
 
@@ -127,8 +130,10 @@ def read_text(uri: str, options: Mapping[str, Any] | None = None) -> str:
     """A text file, unpacked where its name ends in `.gz`."""
     content = open_source(uri, options, whole=True).all()
     try:
+        # gzip raises EOFError of a file that is cut short.
         if uri.endswith(".gz"):
             content = gzip.decompress(content)
+        # Windows programs begin a text with a byte order mark.
         return content.decode("utf-8-sig")
     except (UnicodeDecodeError, OSError, EOFError) as error:
         raise FormatError(
@@ -161,7 +166,7 @@ def _open_local(uri: str, path: str) -> Source:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             length = os.fstat(descriptor).st_size
-            first = os.pread(descriptor, 1024, 0)
+            first = os.pread(descriptor, 1024, 0)  # an MRC's whole header
         finally:
             os.close(descriptor)
     except FileNotFoundError as error:

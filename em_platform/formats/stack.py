@@ -14,6 +14,7 @@ from em_platform.formats.tiff_decode import CodedVolume
 from em_platform.formats.volume import PlainVolume, Region, Volume, bounds_of, shape_of
 from em_platform.model.volume import Tag, VolumeInfo
 
+# Less is rounding in the headers, a change of magnification is more.
 _TOLERANCE = 0.01
 
 

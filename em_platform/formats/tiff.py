@@ -90,6 +90,7 @@ def read_tiff_header(source: Source) -> TiffHeader:
         Not a TIFF, or cut short: pixels are promised behind the file's end.
     """
     key = key_of(source)
+    # Without a lock: at worst two threads read one header twice.
     found = _HEADERS.get(key)
     if found is None:
         if len(_HEADERS) >= _MOST_HEADERS:
@@ -104,6 +105,7 @@ def _read_header(source: Source, key: FileKey) -> TiffHeader:
         raise FormatError(f"{source.uri}: found no image in this TIFF; save it again")
     samples, bits = first.number(277, 1), first.number(258, 1)
     if samples != 1 or bits == 1:
+        # Enough for the sentence with which the caller refuses it.
         name = "1-bit" if bits == 1 else f"u{bits // 8}"
         return TiffHeader(
             height_px=first.number(257),
@@ -177,6 +179,7 @@ def encode_tiff(image: NDArray[Any]) -> bytes:
     import tifffile
 
     buffer = io.BytesIO()
+    # No version of tifffile either: equal pixels give equal bytes.
     tifffile.imwrite(
         buffer, image, photometric="minisblack", metadata=None, software=False
     )
@@ -210,6 +213,7 @@ def open_tiff(source: Source) -> Volume:
         format=_name(first, sem.dialect if sem else scale.dialect),
         shape=(pages.count, layout.height, layout.width),
         dtype=_dtype_name(layout.stored_dtype),
+        # The microscope's own words before a resolution, which may be a print's.
         voxel_size_nm=(sem and sem.voxel_size_nm) or scale.voxel_size_nm,
         chunk_shape=_chunk(pages),
         size_bytes=source.length,
@@ -327,6 +331,7 @@ def _tags(scale: TiffScale, sem: SemScale | None, pages: Pages) -> dict[str, Tag
     if pages.left_out:
         tags["pages_left_out"] = pages.left_out[:10]
     if scale.axes and scale.axes[1] != pages.count and pages.count > 1:
+        # A series of times or channels alone is read as planes; this says so.
         names = dict(zip(("channels", "planes", "frames"), scale.axes, strict=True))
         tags["planes_are"] = max(names, key=lambda name: names[name])
     return tags

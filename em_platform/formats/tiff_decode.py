@@ -31,6 +31,7 @@ from em_platform.formats.volume import (
 from em_platform.model.volume import VolumeInfo
 
 
+# Compared by the file: it is a key of the caches below, with thousands of offsets.
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CodedVolume:
     """A volume of pages that are decoded piece by piece."""
@@ -116,13 +117,16 @@ class _Page:
                 warnings.simplefilter("ignore")
                 pixels, *_ = page.decode(content, index, jpegtables=page.jpegtables)
         except Exception as error:
+            # Codecs raise errors of many kinds.
             raise _undecodable(source, str(error)) from error
         if pixels is None or pixels.size < rows * columns:
             raise _undecodable(source, "too few pixels")
+        # From depth, rows, columns, samples, of which the first and last are 1.
         plane = np.asarray(pixels).reshape(-1, pixels.shape[-2])
         return np.ascontiguousarray(plane[:rows, :columns]).astype(dtype, copy=False)
 
 
+# Bounded: the lists of a page's strips may be long.
 @lru_cache(maxsize=128)
 def _page(volume: CodedVolume, at: int) -> _Page:
     directory = _reader(volume).directory(at)

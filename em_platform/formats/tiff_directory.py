@@ -75,6 +75,7 @@ class RangedFile(io.RawIOBase):
         if end <= at:
             return b""
         self._at = end
+        # So long a read would throw out all blocks.
         if end - at > _BLOCKS * self._step:
             return self._source.read(at, end - at)
         first, last = at // self._step, (end - 1) // self._step
@@ -147,6 +148,7 @@ class Directory:
     def uniform_key(self) -> tuple[object, ...]:
         """Equal for pages whose pixels are stored in the same way."""
         height = self.number(257)
+        # Rows a strip: absent, endless or the page's height mean the same.
         rows = min(self.number(278, height) or height, height)
         tags = self.page.tags
         return (rows, *(tags.valueof(code, default=n) for code, n in _STORAGE.items()))
@@ -166,6 +168,7 @@ class TiffReader:
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        # Going to a place and reading are two steps on one handle.
         self._lock = threading.Lock()
         self._handle = RangedFile(source)
         start = source.read(0, 16)
@@ -226,6 +229,7 @@ class TiffReader:
             raise cut_short(source, f"a directory is promised at {at}")
         (count,) = struct.unpack(form.tagnoformat, head)
         size = count * form.tagsize + form.offsetsize
+        # A damaged count may promise more than the file has.
         table = self.read(at + form.tagnosize, min(size, source.length))
         if len(table) < size:
             raise cut_short(source, f"a directory ends at {at + form.tagnosize + size}")

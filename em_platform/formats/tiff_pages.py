@@ -12,8 +12,9 @@ import numpy as np
 from em_platform.errors import FormatError
 from em_platform.formats.tiff_directory import Directory, cut_short
 
-_KINDS = {1: "u", 2: "i", 3: "f"}
-_REDUCED = 1
+_KINDS = {1: "u", 2: "i", 3: "f"}  # by SampleFormat (TIFF 6.0, tag 339)
+_REDUCED = 1  # bit of NewSubfileType (tag 254): a smaller copy of another page
+# Values of PhotometricInterpretation (tag 262).
 _PALETTE = 3
 _RGB = 2
 
@@ -65,6 +66,7 @@ def layout_of(directory: Directory) -> PageLayout:
     samples = directory.number(277, 1)
     photometric = directory.number(262, 1)
     if samples != 1:
+        # 6: YCbCr, as JPEG pages have it.
         colour = " (colours)" if photometric in (_RGB, 6) or samples >= 3 else ""
         raise FormatError(
             f"{uri}: found {samples} samples a pixel{colour}, {height} x {width} "
@@ -80,15 +82,18 @@ def layout_of(directory: Directory) -> PageLayout:
             "floats; convert it",
             uri=uri,
         )
+    # Single bits are unpacked to bytes.
     dtype = np.dtype(f"{directory.file.order}{kind}{max(bits, 8) // 8}")
     tiled = 322 in directory
     if tiled:
         segment = (directory.number(323), directory.number(322))
     else:
+        # Rows a strip: absent or endless (TIFF's default) means one strip.
         segment = (min(directory.number(278, height) or height, height), width)
     if min(segment) < 1:
         raise FormatError(f"{uri}: found tiles of {segment} pixels; save it again")
     compression = directory.number(259, 1)
+    # With another FillOrder (266) or Predictor (317) bytes are not pixels.
     simple = (
         compression == 1
         and not tiled
@@ -145,10 +150,12 @@ def segments_of(
         offsets = np.array(page.dataoffsets, np.int64)
         counts = np.array(page.databytecounts, np.int64)
     except OverflowError as error:
+        # BigTIFF has 64 bits without a sign; what does not fit is damage.
         raise cut_short(directory.source, "pixels are promised far behind") from error
     height, width = layout.segment_shape
     expected = -(-layout.height // height) * -(-layout.width // width)
     if counts.size == 0 and layout.simple and expected == 1:
+        # A lone plain strip needs no count: its length follows from the page's size.
         size = layout.height * layout.width * np.dtype(layout.stored_dtype).itemsize
         counts = np.array([size])
     if offsets.size != expected or counts.size != expected:
@@ -180,6 +187,7 @@ def _evenly_spaced(first: Directory, layout: PageLayout) -> Pages | None:
     step, stride = third.offset - second.offset, later - then
     if step <= 0 or stride <= 0:
         return None
+    # If all are so, the last one is the last that begins inside of the file.
     count = 2 + (first.source.length - 1 - second.offset) // step
     for number in {2, count // 2, count - 1} - {0, 1}:
         place = second.offset + (number - 1) * step
@@ -216,9 +224,11 @@ def _walked(first: Directory, layout: PageLayout) -> Pages:
     others: list[str] = []
     between: Directory | None = None
     for number, page in enumerate(first.file.directories()):
+        # The first page is the volume, whatever it calls itself.
         reduced = bool(page.number(254) & _REDUCED) and page.offset != first.offset
         if page.uniform_key != first.uniform_key or reduced:
             others.append(_described(number, page))
+            # Previews may stand between pages, other images may not.
             between = page if places and not reduced else between
             continue
         if between is not None:

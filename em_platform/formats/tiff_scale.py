@@ -11,7 +11,8 @@ from em_platform.formats.length_units import nm_of, rounded
 from em_platform.formats.tiff_directory import Directory
 from em_platform.model.volume import Tag
 
-_INCH, _CENTIMETRE = 2, 3
+_INCH, _CENTIMETRE = 2, 3  # values of ResolutionUnit (TIFF 6.0, tag 296)
+# Of screens, scanners and prints; 28.346 a centimetre are 72 an inch.
 _EMPTY_PER_INCH = {1.0, 72.0, 96.0, 100.0, 150.0, 200.0, 300.0, 600.0}
 _EMPTY_PER_CENTIMETRE = {1.0, 28.346}
 _PAIR = re.compile(r"^([A-Za-z ]+?)=(.*)$")
@@ -38,6 +39,7 @@ def scale_of(directory: Directory) -> TiffScale:
     unit = directory.number(296, _INCH)
     if text.startswith("ImageJ="):
         return imagej_scale(text, per_unit=per_unit, unit=unit)
+    # The declaration and a comment may stand in front of the root.
     if text.startswith("<") and "<OME" in text[:1000]:
         found = ome_scale(text)
         if found is not None:
@@ -56,6 +58,7 @@ def imagej_scale(
     }
     own = fields.get("unit", "")
     y, x = (nm_of(1 / count, own) if count > 0 else None for count in per_unit)
+    # Without a unit of ImageJ's own, the resolution is what TIFF says it is.
     if not own and unit in (_INCH, _CENTIMETRE):
         plain = resolution_nm(per_unit, unit=unit)
         y, x = plain[1:] if plain else (None, None)
@@ -65,6 +68,7 @@ def imagej_scale(
         int(_number(fields.get(name, "1"))) for name in ("channels", "slices", "frames")
     )
     if axes == (1, 1, 1):
+        # A plain stack may state nothing but its number of images.
         axes = (1, images, 1)
     tags: dict[str, Tag] = {}
     if own:
@@ -83,12 +87,14 @@ def ome_scale(description: str) -> TiffScale | None:
         root = ElementTree.fromstring(description)
     except ElementTree.ParseError:
         return None
+    # The namespace in front has the year of OME's schema.
     pixels = next((e for e in root.iter() if e.tag.endswith("}Pixels")), None)
     if pixels is None:
         return None
     z, y, x = (
         nm_of(
             _number(pixels.get(f"PhysicalSize{axis}", "")),
+            # OME's own default.
             pixels.get(f"PhysicalSize{axis}Unit", "µm"),
         )
         for axis in "ZYX"
@@ -117,6 +123,7 @@ def resolution_nm(
     name = {_INCH: "inch", _CENTIMETRE: "cm"}.get(unit, "")
     if empty is None or min(per_unit) <= 0:
         return None
+    # Rounded, as 28.346 is written with more digits or fewer.
     if any(rounded(round(count, 3)) in empty for count in per_unit):
         return None
     y, x = (nm_of(1 / count, name) for count in per_unit)

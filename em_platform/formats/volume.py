@@ -73,7 +73,9 @@ def shape_of(bounds: Bounds) -> tuple[int, int, int]:
 
 
 _CACHE_BYTES = 1 << 26
+# A blank plane may be packed better than any ratio; so much is never refused.
 _ALWAYS_BYTES = 1 << 28
+# See `is_plausible`.
 _LARGEST_RATIO = 5000
 
 
@@ -97,6 +99,7 @@ class Decoded:
     def put(self, key: Hashable, pixels: NDArray[Any]) -> None:
         """Remember an array, unless it alone is above the limit."""
         with self._lock:
+            # Two threads may have decoded the same: it counts once.
             if key not in self._held and pixels.nbytes <= self.limit:
                 self._held[key] = pixels
                 self._size += pixels.nbytes
@@ -113,6 +116,7 @@ def key_of(source: Source) -> FileKey:
     if source.path is not None:
         with suppress(OSError):
             changed_ns = os.stat(source.path).st_mtime_ns
+    # Behind a URL no time is known: the first bytes stand for it.
     return source.uri, source.length, changed_ns or hash(source.first)
 
 
@@ -128,6 +132,7 @@ def is_plausible(coded_bytes: int, pixel_bytes: int) -> bool:
     return pixel_bytes <= max(_ALWAYS_BYTES, _LARGEST_RATIO * coded_bytes)
 
 
+# Rows are read through in such pieces: memory does not follow the plane.
 _SCRATCH_BYTES = 1 << 22
 # Rows apart by more than this are cheaper asked for one by one than read through.
 _ROW_GAP_BYTES = 1 << 15
@@ -160,6 +165,7 @@ class PlainVolume:
             with filling(self.source) as fill:
                 self._read_planes(bounds, found, fill)
         if not found.dtype.isnative:
+            # In place: a second block would double the memory.
             found = found.byteswap(inplace=True).view(found.dtype.newbyteorder("="))
         back = np.argsort(self.stored_axes)
         found = np.ascontiguousarray(found.transpose(tuple(int(a) for a in back)))
@@ -199,6 +205,7 @@ def _read_columns(
     """Some columns, `(h, w)`, of rows from `at`; `columns` is their start and pitch."""
     start, pitch = columns
     wanted = found.shape[1] * found.itemsize
+    # Behind a URL each row would be a request.
     if source.path is not None and pitch - wanted > _ROW_GAP_BYTES:
         for y, row in enumerate(found):
             fill(at + start + y * pitch, row)
@@ -209,6 +216,7 @@ def _read_columns(
         # Neither before the first nor behind the last wanted byte is anything read.
         scratch = np.empty((part.shape[0] - 1) * pitch + wanted, np.uint8)
         fill(at + start + y * pitch, scratch)
+        # No reshape can do it: the last row lacks its rest.
         strided = np.lib.stride_tricks.as_strided(
             scratch, (part.shape[0], wanted), (pitch, 1), writeable=False
         )

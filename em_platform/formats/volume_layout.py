@@ -17,9 +17,11 @@ from em_platform.formats.pyramid import (
 BLOCK_BYTES = 128 * 2**20
 """What is read at once of a source whose own chunks are larger than a shard."""
 
+# A round begins with reading what the last one made; a longer one has more to
+# do anew after a kill.
 _ROUND_LEVELS = 2
 _UNITS_WANTED = 2
-_ABOUT_EQUAL = math.sqrt(2)
+_ABOUT_EQUAL = math.sqrt(2)  # as far from 1 as from 2: nearer ones are halved together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +58,14 @@ def plan_volume(
     """
     chunk = _chunk_shape(shape, itemsize=itemsize, settings=settings)
     shard = tuple(
+        # Whole chunks, as Zarr's sharding codec demands.
         min(max(1, settings.shard_px // edge), -(-length // edge)) * edge
         for edge, length in zip(chunk, shape, strict=True)
     )
     pyramid = _plan_levels(
         shape, chunk=chunk, shard=shard, levels=settings.levels, edges=voxel_size_nm
     )
+    # 8 shards of level 0 and the one above: little to do anew after a kill.
     root = first_root(pyramid, highest=1, units=_UNITS_WANTED)
     count, spans = _reading(pyramid, root, chunk=source_chunk, itemsize=itemsize)
     rounds = [
@@ -80,6 +84,7 @@ def _chunk_shape(shape: Shape, *, itemsize: int, settings: OutputSettings) -> Sh
     """An edge is even, so that a shard has two equal halves, or the whole axis."""
     edge = settings.chunk_px
     if settings.chunk_mb is not None:
+        # The cube root of 64³ comes out as 63.99999999999999.
         edge = int((settings.chunk_mb * 2**20 / itemsize) ** (1 / len(shape)) + 1e-6)
     edge = max(8, edge // 2 * 2)
     return tuple(min(edge, length) for length in shape)
@@ -95,6 +100,7 @@ def _plan_levels(
 ) -> Pyramid:
     shapes, factors = [shape], []
     known = [edge for edge in edges or () if edge > 0]
+    # An axis whose length nobody knows is as fine as the finest.
     sizes = [edge if edge > 0 else min(known) for edge in edges or ()] if known else []
     sizes = sizes or [1.0] * len(shape)
     while max(shapes[-1]) > 1 and (

@@ -13,7 +13,7 @@ from em_platform.formats.ome_zarr import Described, describe, open_level
 from em_platform.imaging.contrast import stretch
 from em_platform.storage.layout import errors_of
 
-_PERCENTILES = (0.5, 99.5)
+_PERCENTILES = (0.5, 99.5)  # single extreme voxels must not set the contrast
 _BIG_ENOUGH = 0.75  # of the pixels that are shown; more cost bytes and are not seen
 _GAP_PX = 6
 _OF_LABELS = ("mode", "nearest")
@@ -103,6 +103,7 @@ def _big_enough(
 def _middle(url: str, array: zarr.Array[Any], axis: int) -> NDArray[Any]:
     where: list[Any] = [slice(None)] * 3
     where[axis] = array.shape[axis] // 2
+    # Of damaged shards zarr and zarrs raise these.
     refusals: tuple[type[Exception], ...] = (*errors_of(url), ValueError, RuntimeError)
     try:
         return np.asarray(array[tuple(where)])
@@ -128,6 +129,8 @@ def _coloured(sections: list[NDArray[Any]]) -> list[Picture]:
     """A colour for each label, the same everywhere; 0 is black."""
     pictures = []
     for section in sections:
+        # The high bits of the product are the well mixed ones; no channel is below
+        # 64, so that a label is never as dark as the background.
         mixed = section.astype(np.uint64) * _SPREAD
         channels = [(mixed >> np.uint64(shift)) | np.uint64(64) for shift in (40, 48)]
         channels.append((mixed >> np.uint64(56)) | np.uint64(64))
@@ -139,8 +142,10 @@ def _coloured(sections: list[NDArray[Any]]) -> list[Picture]:
 def _resized(picture: Picture, size: list[int]) -> Picture:
     height, width = size
     if picture.ndim == 3:
+        # Between the colours of two labels is the colour of a third.
         how = cv2.INTER_NEAREST
     elif height <= picture.shape[0] and width <= picture.shape[1]:
+        # The one that averages; enlarging, it would show blocks.
         how = cv2.INTER_AREA
     else:
         how = cv2.INTER_LINEAR

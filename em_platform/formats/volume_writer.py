@@ -128,6 +128,7 @@ def write_volume(
         inputs=inputs,
         overwrite=overwrite,
     ) as work:
+        # A killed call had published it, and not yet noted what came out.
         if (stands := work.result()) is not None:
             return _kept(WrittenVolume.model_validate_json(stands), work, keep)
         done = work.resume()
@@ -186,6 +187,7 @@ def _kept(
 ) -> WrittenVolume:
     if keep is not None:
         keep(written)
+    # Only now: a call that is killed before finds the result again.
     work.forget()
     return written
 
@@ -208,6 +210,7 @@ def _write_units(
     measured, elsewhere = Measured(), 0.0
 
     def take(unit: Unit, finished: FinishedUnit) -> None:
+        # Only level 0 is measured; later rounds begin above it.
         if unit.new:
             return
         measured.join(measured_of(finished.measured.encode()))
@@ -240,6 +243,7 @@ def _write_unit(job: _Job, unit: Unit) -> DoneUnit:
         render=partial(_read, job.volume),
         seen=seen,
         pool=POOLINGS[job.pooling],
+        # Later rounds read our own shards, which need no bars.
         spans=job.layout.spans if unit.new == 0 else (),
     )
     content = "" if unit.new else measured.to_json().decode()

@@ -38,6 +38,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     with whole_file(path) as own, _plain_errors(path), own.open("wb") as file:
         file.write(content)
         file.flush()
+        # Before the rename: a power cut must not leave the name without its bytes.
         os.fsync(file.fileno())
 
 
@@ -77,11 +78,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     own = beside(path)
     try:
+        # Other errors of the block pass: they may be of a file that it reads.
         with _plain_errors(path, _NO_ROOM):
             yield own
         with _plain_errors(path):
             own.replace(path)
     except BaseException:
+        # Ctrl-C and a cancelled run leave nothing half-written either.
         own.unlink(missing_ok=True)
         raise
 
@@ -118,6 +121,7 @@ def remove_leftovers(folder: Path) -> int:
         for name in [n for n in (*folders, *files) if _is_orphan(n)]:
             _remove(Path(parent) / name)
             removed += 1
+        # Unfinished images are for their next writer; whole ones have many files.
         folders[:] = [n for n in folders if not n.endswith((_SUFFIX, ".zarr"))]
     return removed
 
@@ -132,6 +136,7 @@ def _is_orphan(name: str) -> bool:
     if not (name.startswith(".") and name.endswith(_SUFFIX)):
         return False
     host_and_process = f".{socket.gethostname()}."
+    # From the right: the file's own name may have the host's in it.
     _, found, owner = name.removesuffix(_SUFFIX).rpartition(host_and_process)
     process = owner.partition(".")[0]
     return bool(found) and process.isdigit() and not _is_alive(int(process))
@@ -139,11 +144,12 @@ def _is_orphan(name: str) -> bool:
 
 def _is_alive(process: int) -> bool:
     try:
+        # Signal 0 is sent to no process: only its errors count (kill(2)).
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        return True  # it lives, and is another user's
     return True
 
 
@@ -170,6 +176,7 @@ def put_folder(new: Path, path: Path) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two names in one step (renameat2, man 2 rename); False if it cannot."""
+    # Python has no call for it, and other systems than Linux have none at all.
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return False

@@ -40,13 +40,16 @@ def engine_of(url: str, *, setting: str) -> Engine:
         parsed = make_url(url)
     except ArgumentError as error:
         raise _unknown(url, setting) from error
+    # Hosts give `postgres://` too; without a driver SQLAlchemy would take psycopg2.
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "postgresql":
+        # A server that was restarted leaves dead connections in the pool.
         return create_engine(parsed, pool_pre_ping=True)
     if parsed.get_backend_name() != "sqlite":
         raise _unknown(url, setting)
     if parsed.database:
+        # SQLite makes its file, but not the folder of it.
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed)
     event.listen(engine, "connect", _prepare_sqlite)
@@ -77,6 +80,8 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves, see `_begin_sqlite`
     connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}").close()
     _write_ahead(connection)
+    # NORMAL would lose the last commits in a power cut; foreign keys are
+    # checked only on connections that ask for it (sqlite.org/pragma.html).
     for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
@@ -105,6 +110,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _unknown(url: str, setting: str) -> ConfigError:
     return ConfigError(
+        # Only what is behind the @: no password goes into a log.
         f"database: {url.split('@')[-1]!r} is no URL of a database that is supported, "
         "sqlite:///file or postgresql://user:password@host/name was expected; "
         f"correct {setting}"

@@ -110,11 +110,14 @@ def refuse_place(url: str, inputs: Iterable[str] = ()) -> None:
         It does.
     """
     own = _real(url)
+    # An empty path is the folder that one works in.
     for each in (*inputs, "", str(Path.home())):
         other = _real(each)
         if own is None or other is None:
+            # Names in a bucket have no links to follow: prefixes are enough.
             inside = own is other is None and _is_within(each, url)
         else:
+            # A folder above an input would be replaced with the input in it.
             inside = other == own or own in other.parents
         if inside:
             what = f"the input {each}" if each else "the folder that you work in"
@@ -138,6 +141,7 @@ def check_file(
         A folder, an input, or another file stands there.
     """
     refuse_place(str(path), inputs)
+    # The nearest that exists: below a file no folder can be made.
     above = next((each for each in path.absolute().parents if each.exists()), path)
     if path.is_dir() or not above.is_dir():
         wrong, found = (path, "a folder") if path.is_dir() else (above, "a file")
@@ -149,6 +153,7 @@ def check_file(
         return
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES) if path.is_file() else b""
+    # Without a kind the mark is the beginning of all marks of ours.
     wanted = mark_of("" if overwrite else kind)
     if wanted not in head:
         raise OutputRefused(
@@ -177,12 +182,14 @@ def write_file(
     if mark_of(kind) not in content[:_HEAD_BYTES]:
         raise AssertionError(f"a {kind} does not say that it is one")
     check_file(path, kind, inputs=inputs, overwrite=overwrite)
+    # What a link points at is replaced, and the link stays.
     atomic.write_bytes(path.resolve(), content)
 
 
 def marked_png(content: bytes, kind: str) -> bytes:
     """The picture with a text that says what it is (PNG 1.2, 11.3.4.3: tEXt)."""
     body = b"tEXtSoftware\0" + mark_of(kind)
+    # The length leaves out the chunk's type, the CRC has it (PNG 1.2, 3.2).
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", crc32(body))
     return content[:_PNG_START] + chunk + content[_PNG_START:]
 
@@ -214,8 +221,10 @@ def _check_folder(path: Path, kind: str) -> None:
     try:
         listed = json.loads((path / FOLDER_MARK).read_bytes())
         is_ours = listed["made_by"] == mark_of(kind).decode()
+        # Both ways: a file that others added must not be lost either.
         changed = {*_digests(path).items()} ^ {*listed["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # A mark that cannot be understood is no mark of ours.
         is_ours, changed = False, set()
     if is_ours and not changed:
         return
@@ -271,6 +280,7 @@ def claim_folder(
     except FileNotFoundError:
         listed = []
     names = {str(name).rstrip("/").rpartition("/")[2] for name in listed}
+    # `lost+found` is on each new disk, hidden names are of desktops and systems.
     allowed = (".*", "lost+found", *known)
     foreign = sorted(n for n in names if not any(fnmatch(n, each) for each in allowed))
     if FOLDER_MARK in names:  # another process was faster
@@ -297,7 +307,7 @@ def _is_within(url: str, folder: str) -> bool:
 
 
 def _article(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiouR' else 'a'} {kind}"
+    return f"{'an' if kind[0] in 'aeiouR' else 'a'} {kind}"  # R: an RO-Crate
 
 
 def _named(names: list[str]) -> str:

@@ -40,6 +40,7 @@ class JournalFile:
         self._path = path
         self._who = who
         self._remedy = remedy
+        # Reentrant: `ask` may be called inside of a `writing` block.
         self._lock = threading.RLock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +51,7 @@ class JournalFile:
                 path,
                 timeout=_BUSY_TIMEOUT_S,
                 isolation_level=None,  # we say BEGIN ourselves
-                check_same_thread=False,
+                check_same_thread=False,  # `_lock` keeps the threads apart
             )
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA journal_mode=WAL")
@@ -71,6 +72,7 @@ class JournalFile:
     def writing(self) -> Iterator[sqlite3.Cursor]:
         """One commit: all that is written in the block, or nothing of it."""
         with self._plain_errors(), closing(self._connection.cursor()) as cursor:
+            # The lock at once: after a read it may be refused (SQLITE_BUSY).
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield cursor

@@ -142,6 +142,7 @@ def errors_of(root: str) -> tuple[type[Exception], ...]:
     """What a store of this URL raises when it does not take or give the bytes."""
     if not root.startswith("s3://"):
         return (OSError,)
+    # s3fs makes OSErrors of S3's answers; botocore's own errors pass.
     from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
     return OSError, BotoCoreError

@@ -66,6 +66,7 @@ class Lease:
         self._version = version
         self._owner = owner
         self._renewed = time.monotonic()
+        # Else the renewer's thread and `check` would each believe the lease taken over.
         self._changing = threading.Lock()
         self._is_lost = False
 
@@ -99,6 +100,7 @@ class Lease:
         """Let others write."""
         with self._changing:
             if not self._is_lost:
+                # The renewer may be about to renew it: after this it does nothing.
                 self._is_lost = True
                 self._place.remove(self._version)
 
@@ -170,6 +172,7 @@ def _waited(place: LeasePlace, owner: Owner, *, url: str, until: float) -> str:
 def _acquired(place: LeasePlace, owner: Owner, *, url: str) -> str:
     """The version of the lease that we have now."""
     while True:
+        # Between a look and the next step another process may take or release it.
         version = place.create(_note(owner))
         seen = None if version else place.read()
         if seen is not None:
@@ -206,7 +209,7 @@ def _is_renewed(place: LeasePlace, seen: Seen, expiry_s: float) -> bool:
         time.sleep(_LOOK_S)
         now = place.read()
         if now is None or now.version != seen.version:
-            return now is not None
+            return now is not None  # released, where it is gone
     return False
 
 
@@ -221,6 +224,7 @@ class _Renewer:
     def add(self, lease: Lease) -> None:
         with self._changed:
             self._leases.add(lease)
+            # A forked process has this object, but not its thread.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._renew, name="leases", daemon=True
@@ -230,6 +234,7 @@ class _Renewer:
     def remove(self, lease: Lease) -> None:
         with self._changed:
             self._leases.discard(lease)
+            # Without a lease left the thread ends now, and not at its next turn.
             self._changed.notify()
 
     def _renew(self) -> None:
@@ -237,9 +242,11 @@ class _Renewer:
             with self._changed:
                 self._changed.wait(_RENEW_S)
                 if not self._leases:
+                    # Under the lock: `add` finds a thread that goes on, or none.
                     self._thread = None
                     return
                 due = tuple(self._leases)
+            # Outside of the lock: a slow store must not make `add` wait.
             for lease in due:
                 lease.renew()
 
@@ -253,6 +260,7 @@ def _note(owner: Owner) -> bytes:
 
 def _owner_of(note: bytes) -> Owner | None:
     try:
+        # Of another version it may have other fields: then its owner is unknown.
         return Owner(**json.loads(note))
     except (ValueError, TypeError):
         return None
@@ -288,9 +296,12 @@ def _started(process: int) -> int | None:
     From Linux's own count, which does not jump with the clock (proc_pid_stat(5)).
     """
     try:
+        # From the right: a process's name may have brackets and spaces in it.
         _, _, fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")
     except (FileNotFoundError, ProcessLookupError):
+        # Where there is no /proc at all, a missing file says nothing.
         return None if Path("/proc/self").exists() else _created(process)
+    # Zombies (Z) and dead ones (X) write no more; the start is field 22.
     state, *rest = fields.split()
     return None if state in ("Z", "X") else int(rest[18])
 

@@ -94,15 +94,18 @@ class FolderPlace:
     def replace(self, version: str, note: bytes) -> str | None:
         new = self._folder / _new_version()
         with _reported(self.shown):
+            # As in `create`: what is there counts, not what a server answered.
             with suppress(FileNotFoundError):
                 (self._folder / version).rename(new)
             if not new.exists():
                 return None
+            # A renewal has the same note: it is a rename alone, on a full disk too.
             if new.read_bytes() != note:
                 new.write_bytes(note)
             return new.name
 
     def remove(self, version: str) -> None:
+        # Who has taken it over has renamed the file: then it is not ours.
         with suppress(OSError):
             (self._folder / version).unlink()
             self._folder.rmdir()
@@ -129,6 +132,7 @@ class BucketPlace:
         if version is None or self._server in _known_servers:
             return version
         _known_servers.add(self._server)
+        # A server that keeps conditions refuses the second one.
         if (second := self._put(note, IfNoneMatch="*")) is None:
             return version
         log.warning(
@@ -142,6 +146,7 @@ class BucketPlace:
         filesystem, bucket, key = self._at()
         with _reported(self.shown):
             try:
+                # One request: the ETag must be that of just these bytes.
                 found = filesystem.call_s3("get_object", Bucket=bucket, Key=key)
                 content = _body(filesystem, found)
             except FileNotFoundError:
@@ -180,6 +185,7 @@ def _rename_if_free(own: Path, folder: Path) -> None:
     try:
         own.rename(folder)
     except OSError as error:
+        # ENOENT: the first try of an NFS client had done it, its answer was lost.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
             raise
 
@@ -190,14 +196,17 @@ def _body(filesystem: Any, found: Any) -> bytes:
     async def read() -> bytes:
         return bytes(await found["Body"].read())
 
+    # The body is a stream of fsspec's own event loop.
     return bytes(sync(filesystem.loop, read))
 
 
 def _is_refused_condition(error: OSError) -> bool:
     """Whether the server says that the object is there, or another one (412, 409)."""
+    # s3fs keeps botocore's error, with the status, as the cause of its own.
     cause = error.__cause__
     response = getattr(cause, "response", {}) or {}
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    # With If-Match an object that is gone is a 404.
     return status in (409, 412) or isinstance(
         error, FileExistsError | FileNotFoundError
     )

@@ -135,6 +135,7 @@ class Standing:
             file = self.files.get(name)
             if file is None or file.size_bytes != mark.size_bytes:
                 found.append(name)
+            # Equal counts as later: a file system's clock goes in steps.
             elif (deep or file.changed >= sealed) and self._crc32(name) != mark.crc32:
                 found.append(name)
         return found
@@ -149,6 +150,7 @@ class Standing:
         names = self.files.keys() & self.manifest.files.keys()
         sealed = self.files[self.manifest.place].changed
         if any(self.files[name].changed >= sealed for name in names):
+            # Who may only read the image has it read at each look.
             with suppress(PermissionError):
                 os.utime(f"{self.path}/{self.manifest.place}")
 
@@ -172,6 +174,7 @@ def standing_at(url: str, options: StorageOptions) -> Standing | None:
     # Another process may have written since this one last looked.
     more = {} if local else {"use_listings_cache": False, **options}
     filesystem, path = url_to_fs(str(local) if local else url.rstrip("/"), **more)
+    # Through a link files of others would be replaced.
     if filesystem.isfile(path) or (local is not None and local.is_symlink()):
         raise OutputRefused(
             f"output: {url} is a file or a link, a folder of ours or a new name was "
@@ -230,6 +233,7 @@ def _walked(_: AbstractFileSystem, path: str) -> Iterator[tuple[str, Stored]]:
 
 def _found(filesystem: AbstractFileSystem, path: str) -> Iterator[tuple[str, Stored]]:
     for name, each in filesystem.find(path, detail=True).items():
+        # Without times all are equal: then every file is read.
         changed = each["LastModified"].timestamp() if "LastModified" in each else 0.0
         stored = Stored(size_bytes=int(each["size"] or 0), changed=changed)
         yield name.removeprefix(path).lstrip("/"), stored
@@ -279,6 +283,7 @@ def _content(filesystem: AbstractFileSystem, path: str) -> bytes:
     try:
         return bytes(filesystem.cat_file(path))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        # Others may have a folder or a file of these names.
         return b""
 
 

@@ -56,6 +56,7 @@ class Store:
             It holds what this program did not make.
         """
         local = self.local_path("")
+        # A look costs a request in a bucket; a folder may be deleted meanwhile.
         if local is None and self.root in _claimed:
             return
         if local is None or not (local / FOLDER_MARK).exists():
@@ -97,6 +98,7 @@ class Store:
                 found = filesystem.ls(path, detail=False)
             except FileNotFoundError:
                 return []
+        # Hidden names are leases and what is half-written.
         last = (str(entry).rstrip("/").rpartition("/")[2] for entry in found)
         return sorted(entry for entry in last if entry and not entry.startswith("."))
 
@@ -151,6 +153,7 @@ class Store:
         self.claim()
         with self._plain_errors(name, "could not be deleted", "check access"):
             filesystem, path = self._at(name)
+            # fsspec raises where there is nothing to delete.
             if filesystem.exists(path):
                 filesystem.rm(path, recursive=True)
 
@@ -178,6 +181,7 @@ class Store:
 def open_store(root: str, **options: Any) -> Store:
     """A store at `root`; a plain path is taken as a local folder."""
     if "://" not in root:
+        # Absolute: other processes may work in another folder.
         root = f"file://{Path(root).absolute()}"
     return Store(root=root, options=options)
 
@@ -192,10 +196,12 @@ def store_of(settings: Settings) -> Store:
     options: dict[str, Any] = {
         # Other processes write too: a remembered listing would hide their objects.
         "use_listings_cache": False,
+        # botocore waits 60 s to connect: a server that is down is reported sooner.
         "config_kwargs": {"connect_timeout": 10, "retries": {"max_attempts": 3}},
     }
     if storage.endpoint_url:
         options["endpoint_url"] = storage.endpoint_url
+    # Without keys the usual AWS environment counts.
     if storage.access_key:
         options["key"] = storage.access_key
         options["secret"] = storage.secret_key.get_secret_value()

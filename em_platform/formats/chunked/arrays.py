@@ -79,7 +79,9 @@ def space(
             places.append(0.0)
             continue
         at = list(axes).index(name)
+        # An axis that is turned around has a negative scale.
         edges.append(nm_of(abs(float(values[at])), units[at]))
+        # By a factor, as places may be 0 or negative, which are no lengths.
         factor = nm_of(1.0, units[at]) or 0.0
         places.append(rounded(float(values[at]) * factor))
     z, y, x = edges

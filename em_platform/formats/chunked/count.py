@@ -22,6 +22,7 @@ _MOST_LISTED = 20_000_000
 """Objects of a region; of more, nobody waits for the list."""
 _MOST_ASKED = 20_000
 """Objects that are asked for one by one where nothing is listed."""
+# Names on a page of a bucket's listing, see `listing`.
 _PAGE = 1000
 _BESIDE = 4
 """So many requests beside each other take about as long as one page after another."""
@@ -89,6 +90,7 @@ def _count_listed(
         cell = tuple(
             n - first for n, (first, _) in zip(place, names.ranges, strict=True)
         )
+        # A name that is listed twice counts once.
         if not present[cell]:
             present[cell] = True
             total.add(each)
@@ -119,6 +121,7 @@ def _count_shards(
     cells = 1
     for (first, end), edge in zip(region, found.array.chunks, strict=True):
         cells *= -(-end // edge) - first // edge
+    # The numbers of all chunks are in memory at once.
     if cells > _MOST_LISTED:
         return total.unknown(None)
     shards = shard_names(found.array, region)
@@ -143,6 +146,7 @@ def _prefixes(found: Located, names: ObjectNames) -> tuple[str, ...]:
     if not can_list(found.store):
         return ()
     parts, whole = names.prefixes(), (names.head,)
+    # Of a folder no pages are counted: walking it costs no requests.
     if not found.store.url.startswith("s3://"):
         return parts
     array = found.array

@@ -39,6 +39,7 @@ def decode_label_block(content: bytes, *, who: str) -> NDArray[np.uint64]:
         return np.full(shape, labels[0], np.uint64)
     subblocks = _subblocks(rest, labels, count=grid[0] * grid[1] * grid[2], who=who)
     voxels = subblocks.reshape(*grid, _EDGE_PX, _EDGE_PX, _EDGE_PX)
+    # Each axis of the grid beside the same axis inside of a sub-block.
     return np.ascontiguousarray(voxels.transpose(0, 3, 1, 4, 2, 5)).reshape(shape)
 
 
@@ -68,12 +69,15 @@ def _subblocks(
     content = content[4 * len(places) :]
     if len(places) and int(places.max()) >= len(labels):
         raise _beyond(who, int(places.max()), len(labels))
+    # ⌈log2 n⌉ in whole numbers.
     widths = np.array([(max(int(n), 1) - 1).bit_length() for n in numbers])
     lengths = widths * (_VOXELS // 8)
     packed = _take(content, np.dtype("u1"), int(lengths.sum()), who=who)
     first_place = np.cumsum(numbers) - numbers
     first_byte = np.cumsum(lengths) - lengths
+    # A sub-block without labels stays background.
     voxels = np.zeros((count, _VOXELS), np.uint64)
+    # By width, so that numpy decodes all sub-blocks of one width at once.
     for width in np.unique(widths[numbers > 0]):
         here = np.flatnonzero((widths == width) & (numbers > 0))
         chosen = _chosen(packed, first_byte[here], int(width))

@@ -21,8 +21,9 @@ from em_platform.errors import SourceRefused, SourceUnavailable, StorageError
 from em_platform.formats.chunked.store import FIRST_WAIT_S, ChunkStore, is_anonymous
 from em_platform.formats.source import local_path
 
+# To connect, and between two bytes: as tensorstore's, see `store`.
 _TIMEOUT_S = (10.0, 20.0)
-_ABSENT = (403, 404)
+_ABSENT = (403, 404)  # 403: a bucket that may not be listed says so of what it lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def listed(store: ChunkStore, prefixes: Iterable[str]) -> Iterator[Found]:
     # Pages of one prefix follow each other; those of several come beside each other.
     at_once = min(8, int(store.options.get("requests_at_once", 16)))
     with ThreadPoolExecutor(at_once) as threads:
+        # Lists, since the threads would only make generators and ask nothing.
         for found in threads.map(lambda prefix: list(pages(prefix)), prefixes):
             yield from found
 
@@ -119,6 +121,7 @@ def _walked(root: str, prefix: str) -> Iterator[Found]:
             yield from _walked(root, f"{name}/")
         else:
             status = entry.stat()
+            # A disk has no ETags: the time of the last change tells versions apart.
             yield Found(name, status.st_size, str(status.st_mtime_ns))
 
 
@@ -137,6 +140,7 @@ def _pages(
     store: ChunkStore, prefix: str, *, delimiter: str = ""
 ) -> Iterator[ElementTree.Element]:
     bucket_url, folder = _bucket(store)
+    # Names may have characters that XML has not: they come quoted.
     asked_for = f"list-type=2&encoding-type=url&prefix={quote(folder + prefix)}"
     if delimiter:
         asked_for += f"&delimiter={quote(delimiter, safe='')}"
@@ -158,6 +162,7 @@ def _listed_by_fsspec(store: ChunkStore, prefix: str) -> Iterator[Found]:
 
     from em_platform.storage.layout import errors_of
 
+    # The other options are tensorstore's or ours.
     known = ("key", "secret", "token", "endpoint_url", "client_kwargs", "config_kwargs")
     options = {k: v for k, v in store.options.items() if k in known}
     filesystem, path = url_to_fs(store.url, use_listings_cache=False, **options)
@@ -203,6 +208,7 @@ class _Asking:
         self._session = requests.Session()
         at_once = int(store.options.get("requests_at_once", 16))
         for scheme in ("http://", "https://"):
+            # requests keeps 10 connections by itself; further threads open new ones.
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=at_once))
 
     def __enter__(self) -> "_Asking":
@@ -248,11 +254,13 @@ class _Asking:
                         url=url,
                     ) from error
             else:
+                # 429, too many requests, is worth another try.
                 if answer.status_code < 500 and answer.status_code != 429:
                     return answer
             if tried < self._retries:
+                # At random: clients that failed together must not come back together.
                 time.sleep(self._first_wait_s * 2**tried * random.uniform(0.5, 1.0))
-        return answer
+        return answer  # the last one: `_check` says what it was
 
     def _check(self, url: str, answer: Any) -> None:
         if answer.status_code == 200:

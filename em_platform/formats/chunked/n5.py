@@ -68,11 +68,13 @@ def group_paths(store: ChunkStore) -> tuple[str, ...]:
 def _array(attributes: Mapping[str, Any]) -> StoredArray:
     shape = tuple(int(length) for length in attributes["dimensions"])
     blocks = tuple(int(length) for length in attributes["blockSize"])
+    # N5 1.x calls it `compressionType`.
     compression = attributes.get("compression") or attributes["compressionType"]
     if isinstance(compression, Mapping):
         compression = compression["type"]
     stated = attributes.get("axes")
     axes = tuple(str(name).lower() for name in stated or ())
+    # Attributes are anyone's: names that do not fit are not believed.
     if len(axes) != len(shape) or not all(axes):
         axes = _XYZ[: len(shape)]
     return StoredArray(

@@ -72,6 +72,7 @@ class ObjectNames:
                 )
         except ValueError:
             return None
+        # int() takes more than names allow, such as 01 or +1.
         if len(found) != len(self.ranges) or self.name(found) != name:
             return None
         inside = all(
@@ -111,6 +112,7 @@ def names_of(
         if array.sharding:
             return None
         return ObjectNames(
+            # A chunk holds all channels, the fourth axis.
             ranges=ranges[:3],
             head=f"{array.folder}/",
             edges=array.objects[:3],
@@ -118,6 +120,7 @@ def names_of(
             offset=array.offset,
         )
     separator = str(array.tags.get("separator", "/"))
+    # Zarr v3 has a c in front, but for keys as in v2.
     head = f"c{separator}" if array.tags.get("key") == "default" else ""
     return ObjectNames(ranges=ranges, head=head, separator=separator)
 
@@ -147,6 +150,7 @@ def shard_names(
     bits = int(sharding["shard_bits"])
     shards = codes >> np.uint64(sharding["minishard_bits"])
     shards = shards & np.uint64((1 << bits) - 1)
+    # Names have as many hexadecimal digits as `shard_bits` need (sharded.md).
     digits = -(-bits // 4)
     return tuple(
         f"{array.folder}/{int(shard):0{digits}x}.shard" for shard in np.unique(shards)

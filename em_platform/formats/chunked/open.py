@@ -41,10 +41,12 @@ def chunked_format(uri: str, options: Mapping[str, Any] | None = None) -> str | 
         The server does not answer, or not to us.
     """
     if "://" in uri and not uri.startswith(("file:", "http", "s3:", "gs:")):
+        # zarr2:// and zarr3:// mean Zarr; its metadata say which version.
         scheme = uri.partition("://")[0].rstrip("23")
         return scheme if scheme in _MARKS else None
     store = chunk_store(uri, options)
     refused = None
+    # First what the address itself names: each mark costs a request.
     for kind in sorted(_MARKS, key=lambda kind: kind not in uri.lower()):
         for mark in _MARKS[kind]:
             try:
@@ -99,7 +101,7 @@ def open_chunked(
     place = found.level
     voxel = place.voxel_size_nm
     origin = tuple(
-        round(at + first * edge, 6)
+        round(at + first * edge, 6)  # without the noise of binary fractions
         for at, first, edge in zip(
             place.origin_nm, corner, voxel or (0.0, 0.0, 0.0), strict=True
         )
@@ -180,6 +182,7 @@ class Located:
         for names in (self.level.axes, self.array.axes):
             if len(names) == count:
                 return names
+        # Without names: Zarr has the slowest axis first, the others x.
         last = ("t", "c", "z", "y", "x")[-count:]
         return last if self.array.spec["driver"].startswith("zarr") else last[::-1]
 
@@ -264,6 +267,7 @@ def _alone(store: ChunkStore, array: StoredArray, *, kind: str) -> Located:
     try:
         image: StoredImage | None = _READERS[kind].read_image(above)
     except (FormatError, SourceRefused):
+        # What is above may be no group, or closed to us: the array is enough.
         image = None
     levels = image.levels if image else ()
     known = next((each for each in levels if each.path == name), None)
@@ -293,6 +297,7 @@ def _locate_scale(store: ChunkStore, level: int | str) -> Located:
 
 def _chosen(image: StoredImage, level: int | str) -> Level | None:
     for each in image.levels:
+        # Paths first: a level at path 1 need not be the second.
         if each.path == level:
             return each
     number = int(level) if str(level).isdecimal() else -1
@@ -348,5 +353,6 @@ def _tags(found: Located, selection: Selection) -> dict[str, Any]:
 def _has(store: ChunkStore, name: str) -> bool:
     local = local_path(store.url)
     if local is not None:
+        # Without tensorstore, which takes a quarter of a second to import.
         return Path(local, name).is_file()
     return store.read(name) is not None

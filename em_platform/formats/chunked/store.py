@@ -28,7 +28,9 @@ _GOOGLE = "https://storage.googleapis.com/"
 FIRST_WAIT_S = 0.25
 """Before the first retry; doubled before each further one."""
 _CACHE_BYTES = 64 * 2**20
+# tensorstore adds its spec and places in its code, which help no reader.
 _DETAILS = re.compile(r"\s*\[[a-z_]+='.*", re.DOTALL)
+# Codes with which tensorstore's messages begin; others mean damaged data.
 _REFUSALS = ("NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED")
 _OUTAGES = (
     *("ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"),
@@ -115,7 +117,7 @@ class ChunkStore:
         retries = {
             "max_retries": int(self.options.get("retries", 3)),
             "initial_delay": f"{backoff_s}s",
-            "max_delay": f"{max(4.0, backoff_s)}s",
+            "max_delay": f"{max(4.0, backoff_s)}s",  # not below the first wait
         }
         limit = {"limit": int(self.options.get("requests_at_once", 16))}
         return json.dumps({
@@ -143,6 +145,7 @@ def chunk_store(url: str, options: Mapping[str, Any] | None = None) -> ChunkStor
     if plain.startswith("gs://"):
         plain = _GOOGLE + plain.removeprefix("gs://")
     store = ChunkStore(url=plain.rstrip("/") or plain, options=dict(options or {}))
+    # Refuses what cannot be read now, and not at the first read.
     store.kvstore_json()
     return store
 
@@ -256,6 +259,7 @@ def tensorstore() -> Any:
     return loaded
 
 
+# The process is a part of the key: threads do not survive a fork.
 @lru_cache(maxsize=8)
 def _context(limits: str, process: int) -> Any:
     return tensorstore().Context(json.loads(limits))

@@ -116,6 +116,7 @@ class ChunkedVolume:
         with plain_errors(self.info.uri):
             array = open_array(self.spec, self.limits, opened_at=self.opened_at)
             pixels = self._read(array, bounds)
+        # Adds z to an array that has none.
         return np.ascontiguousarray(pixels, self.info.dtype).reshape(shape)
 
     def _chunks_of(self, bounds: Bounds) -> int:
@@ -183,5 +184,6 @@ def wait_for_turn(
         now = time.monotonic()
         begins = max(now, _free_at.get(server, now))
         _free_at[server] = begins + requests / per_second
+    # Outside of the lock: others take their turn meanwhile.
     if begins > now:
         sleep(begins - now)

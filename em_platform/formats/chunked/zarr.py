@@ -28,8 +28,10 @@ _TCZYX = ("t", "c", "z", "y", "x")
 def read_image(store: ChunkStore) -> StoredImage | None:
     """The multiscale image that the group is, None where it is none."""
     attributes = read_attributes(store)
+    # Our own attributes stand beside `ome`, not in it.
     review = review_in(attributes)
     ome = attributes.get("ome")
+    # From 0.5 on all that OME states is in there.
     if isinstance(ome, Mapping):
         attributes = dict(ome)
     images = attributes.get("multiscales")
@@ -110,7 +112,9 @@ def image_of(image: Mapping[str, Any], version: str) -> StoredImage:
     levels = []
     for dataset in image["datasets"]:
         inner = dataset.get("coordinateTransformations") or ()
+        # A level's own steps come first (OME-NGFF 0.4, multiscales).
         scale, move = _combined((*inner, *outer), len(names))
+        # Before 0.4 no scale is stated: it is not known, and not 1.
         if not inner and not outer:
             levels.append(Level(path=str(dataset["path"]), axes=names))
             continue
@@ -148,6 +152,7 @@ def _combined(
     for step in steps:
         if step.get("type") == "scale":
             factor = np.asarray(step["scale"], float)
+            # It scales the translations before it, too.
             scale, move = scale * factor, move * factor
         elif step.get("type") == "translation":
             move = move + np.asarray(step["translation"], float)
@@ -161,7 +166,8 @@ def _array_v2(
         raise ValueError("voxels of several fields")
     chunks = _numbers(metadata["chunks"])
     compressor = metadata.get("compressor") or {}
-    separator = str(metadata.get("dimension_separator") or ".")
+    separator = str(metadata.get("dimension_separator") or ".")  # v2's default
+    # xarray's way to name the axes of Zarr v2.
     names = attributes.get("_ARRAY_DIMENSIONS") or ()
     return StoredArray(
         format="Zarr v2",
@@ -194,6 +200,7 @@ def _array_v3(node: Mapping[str, Any]) -> StoredArray:
     tags = {
         "compression": ", ".join(compression) or "none",
         "key": str(key["name"]),
+        # Defaults of the two encodings (Zarr v3, chunk key encodings).
         "separator": str(separator or ("." if key["name"] == "v2" else "/")),
     }
     shape = _numbers(node["shape"])
@@ -204,7 +211,7 @@ def _array_v3(node: Mapping[str, Any]) -> StoredArray:
         chunks=chunks,
         objects=objects,
         dtype=np.dtype(str(node["data_type"])).name,
-        axes=tuple(str(n).lower() for n in names) if all(names) else (),
+        axes=tuple(str(n).lower() for n in names) if all(names) else (),  # may be null
         tags=tags,
     )
 
