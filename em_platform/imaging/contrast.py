@@ -57,7 +57,9 @@ def percentile_range(
             "grey, specimen expected; check shutter and beam, or set "
             "stitching.tile.grey_range"
         )
+    # Percentiles: one hot or dead pixel must not decide the range.
     low, high = np.percentile(np.concatenate(levels), percentiles)
+    # A narrower range would stretch noise to black and white.
     return float(low), max(float(high), float(low) + 1.0)
 
 
@@ -83,7 +85,7 @@ def stretch(image: Image, low: float, high: float) -> NDArray[np.uint8]:
     image
         `(h, w)` of any numeric type.
     """
-    scale = 255.0 / max(high - low, 1e-6)
+    scale = 255.0 / max(high - low, 1e-6)  # an empty range is no division by 0
     grey = (image.astype(np.float32) - np.float32(low)) * np.float32(scale)
     return np.asarray(np.clip(np.rint(grey), 0, 255), dtype=np.uint8)
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+# 128: grey 255 is 32,640, so that gain and noise have as much room above it.
 COUNTS_PER_GREY = {8: 1.0, 16: 128.0}
 """Counts of the sensor per grey level (0..255) of the specimen, by bit depth."""
 
@@ -38,6 +39,7 @@ def camera_gain(
     ndarray
         `(height, width)` float32.
     """
+    # A stream of its own: gain and beam share the seed and must not follow each other.
     rng = np.random.default_rng([seed, 0xCA3])
     gain = _vignette(height, width, vignette=vignette, rng=rng)
     gain *= 1.0 + pattern * rng.standard_normal((height, width), dtype=np.float32)
@@ -64,7 +66,9 @@ def _vignette(
 def beam_level(frame: int, *, seed: int, drift: float = 0.03) -> float:
     """Brightness of the beam at the n-th frame: slow waves and a small flicker."""
     phases = np.random.default_rng([seed, 0xBEA]).uniform(0, 2 * np.pi, 2)
+    # A generator for each frame: frames may be asked for in any order.
     flicker = np.random.default_rng([seed, 0xBEB, frame]).normal(0.0, 0.1)
+    # Periods without a small common one: the drift does not soon repeat.
     slow = np.sin(frame / 17.0 + phases[0]) + 0.5 * np.sin(frame / 5.3 + phases[1])
     return float(1.0 + drift * (0.6 * slow + flicker))
 
@@ -94,6 +98,7 @@ def expose(
     if electrons > 0:
         rng = np.random.default_rng(list(noise_key))
         noise = rng.standard_normal(frame.shape, dtype=np.float32)
+        # n = grey * electrons / 255 electrons have the variance n.
         noise *= np.sqrt(np.maximum(frame, 0.0) * np.float32(255.0 / electrons))
         frame = frame + noise
     counts = np.rint(frame * np.float32(COUNTS_PER_GREY[bit_depth]))

@@ -90,6 +90,7 @@ def _starts(length: int, side: int) -> list[int]:
 
 @lru_cache(maxsize=4)
 def _window(side: int) -> Float:
+    # Without the zeros at both ends, which would waste two lines.
     hann = np.hanning(side + 2)[1:-1]
     return np.asarray(np.outer(hann, hann) / side, np.float32)
 

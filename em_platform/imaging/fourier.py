@@ -43,6 +43,7 @@ def _band(shape: tuple[int, int]) -> Float:
     """`(h, w // 2 + 1)` gain of a difference of Gaussians for `scipy.fft.rfft2`."""
     fy = fft.fftfreq(shape[0])[:, None]
     fx = fft.rfftfreq(shape[1])[None, :]
+    # A Gaussian of deviation s has the transform exp(-2 pi**2 f**2 s**2).
     k = -2.0 * np.pi**2 * (fy * fy + fx * fx)
     return np.asarray(np.exp(k * LOW_PASS_PX**2) - np.exp(k * HIGH_PASS_PX**2), "f4")
 
@@ -54,6 +55,7 @@ def _whiten(a: Complex, b: Complex, band: Float) -> None:
         for x in range(a.shape[1]):
             p = a[y, x] * np.conj(b[y, x])
             power = np.sqrt(p.real * p.real + p.imag * p.imag)
+            # 1e-6: a frequency without power stays 0 and is not divided by 0.
             a[y, x] = p * (band[y, x] / np.float32(np.sqrt(power) + 1e-6))
 
 
@@ -62,6 +64,7 @@ def _prepared(image: npt.NDArray[np.generic], shape: tuple[int, int]) -> Complex
     h, w = image.shape
     padded = np.zeros(shape, np.float32)
     inner = padded[:h, :w]
+    # The mean would stand as a box on the zeros of the padding.
     np.subtract(image, np.float32(image.mean()), out=inner, dtype=np.float32)
     inner *= _taper(h)[:, None]
     inner *= _taper(w)[None, :]
@@ -96,6 +99,7 @@ def correlate(
 def parabola(left: float, centre: float, right: float) -> float:
     """Place of the top of the parabola through three samples, within half a step."""
     bend = left - 2.0 * centre + right
+    # Flat, or a valley: the samples say nothing of a fraction.
     if bend >= 0.0:
         return 0.0
     return float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5))
@@ -121,10 +125,12 @@ def find_peak(
     xs = np.arange(x0, x0 + 2 * radius[1] + 1) % surface.shape[1]
     window = surface[ys[:, None], xs[None, :]]
     y, x = divmod(int(np.argmax(window)), window.shape[1])
+    # Median and MAD: the peak itself is not counted as noise.
     middle = float(np.median(window))
     noise = 1.4826 * float(np.median(np.abs(window - middle)))
     height = float(window[y, x])
     dy = dx = 0.0
+    # A best place at the border has no neighbour to fit a parabola to.
     if 0 < y < window.shape[0] - 1:
         dy = parabola(float(window[y - 1, x]), height, float(window[y + 1, x]))
     if 0 < x < window.shape[1] - 1:

@@ -35,9 +35,11 @@ def to_grey(
         `(h, w)` of the same part of the camera.
     """
     if raw.dtype not in (np.uint8, np.uint16):
+        # `correct_row` is compiled for numbers only (`nnan`, `ninf`).
         raw = np.nan_to_num(raw.astype(np.float32), posinf=0.0, neginf=0.0)
     low, high = grey_range
     scale = np.float32(255.0 / max(high - low, 1e-6))
+    # 0.5: the cut to 8 bits then rounds to the nearest.
     mapping = (scale, np.float32(0.5 - low * scale))
     out = np.empty(raw.shape, np.uint8)
     ones = np.ones((1, raw.shape[1]), np.float32)

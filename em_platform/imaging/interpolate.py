@@ -11,13 +11,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+# More than half of the taps: what cv2 makes up beyond the border is cut off.
 MARGIN_PX = 8
 """Pixels that a window must have beyond what is wanted of it, on every side."""
 
 _TAPS = 12
 _BEFORE = 5  # taps left of the pixel that a position falls in
-_PHASES = 4096
-_BETA = 7.0
+_PHASES = 4096  # a place is rounded by 1/8192 px at most
+_BETA = 7.0  # of the Kaiser window; I0(beta) below the line falls out with the total
 
 
 def _weights(fractions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -25,6 +26,7 @@ def _weights(fractions: NDArray[np.float64]) -> NDArray[np.float64]:
     offsets = np.arange(_TAPS) - _BEFORE - np.asarray(fractions)[:, None]
     inside = np.clip(1.0 - (offsets / (_TAPS / 2)) ** 2, 0.0, None)
     weights = np.sinc(offsets) * np.i0(_BETA * np.sqrt(inside))
+    # A cut sinc does not add up to 1, and an even image must stay even.
     total = weights.sum(axis=1, keepdims=True)
     return weights / total  # type: ignore[no-any-return]
 

@@ -12,6 +12,8 @@ INVERSION_STEPS = 20  # each gains at least one digit for any field we accept
 
 def normalised(y: Array, x: Array, *, size: Size) -> tuple[Array, Array]:
     """`u, v` of a lens model's polynomial for pixels `y, x`."""
+    # 1 at the middle of the longer edge: high powers stay small, and
+    # coefficients are pixels there.
     scale = 2.0 / max(size.height_px, size.width_px)
     u = (np.asarray(y, np.float64) - 0.5 * (size.height_px - 1)) * scale
     v = (np.asarray(x, np.float64) - 0.5 * (size.width_px - 1)) * scale

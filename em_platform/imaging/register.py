@@ -76,6 +76,7 @@ def coarse_shift(
     half_a, half_b = halve(a), halve(b)
     reach = math.ceil(search_px / 2)
     radius = (reach, reach)
+    # Half the resolution takes a third of the time, and patches find the rest.
     surface = correlate(
         half_a, half_b, shape=transform_shape(half_a.shape, half_b.shape, radius=radius)
     )
@@ -90,6 +91,7 @@ def _top(surface: npt.NDArray[np.float32]) -> tuple[float, float] | None:
     None where it is a ridge: an edge in the image says nothing along itself.
     """
     s = surface.astype(np.float64)
+    # The closed form of the fit: nothing is solved for each patch.
     gy = (s[2].sum() - s[0].sum()) / 6.0
     gx = (s[:, 2].sum() - s[:, 0].sum()) / 6.0
     rows, columns = s.sum(axis=1), s.sum(axis=0)
@@ -97,10 +99,12 @@ def _top(surface: npt.NDArray[np.float32]) -> tuple[float, float] | None:
     hxx = (columns[0] - 2.0 * columns[1] + columns[2]) / 3.0
     hyx = (s[0, 0] + s[2, 2] - s[0, 2] - s[2, 0]) / 4.0
     det = hyy * hxx - hyx * hyx
+    # With a positive determinant the sign of one curvature tells top from pit.
     if det <= RIDGE * (hyy + hxx) ** 2 or hyy >= 0.0:
         return None
     dy = (hyx * gx - hxx * gy) / det
     dx = (hyx * gy - hyy * gx) / det
+    # Beyond the samples the quadric is a guess.
     return float(np.clip(dy, -1.0, 1.0)), float(np.clip(dx, -1.0, 1.0))
 
 
@@ -110,6 +114,7 @@ def _band(image: Image, box: tuple[int, int, int, int]) -> npt.NDArray[np.float3
     margin = SHADE_PX // 2
     top, left = max(0, y0 - margin), max(0, x0 - margin)
     raw = image[top : y1 + margin, left : x1 + margin].astype(np.float32)
+    # 7 taps: three deviations on each side.
     smooth = cv2.GaussianBlur(raw, (7, 7), SMOOTH_PX)
     band = np.subtract(smooth, cv2.blur(raw, (SHADE_PX, SHADE_PX)), dtype=np.float32)
     return band[y0 - top : y1 - top, x0 - left : x1 - left]
@@ -131,6 +136,7 @@ def _patch(
     top, left = max(0, y0), max(0, x0)
     bottom = min(a.shape[0], y0 + h + 2 * reach)
     right = min(a.shape[1], x0 + w + 2 * reach)
+    # At least 3 x 3 places, or there is no top to fit.
     if bottom - top < h + 2 or right - left < w + 2:
         return None
     window = _band(a, (top, left, bottom, right))
@@ -205,6 +211,7 @@ def patch_shifts(
         )
         from_a = in_a
         if one is None or one.score < min_score:
+            # In all of a: so far off a patch may leave the shared ground.
             one = _patch(a, b, corner=corner, size=size, at=at, reach=FAR_PX)
             from_a = np.zeros(4, np.int64)
         if one is not None:
@@ -261,8 +268,10 @@ def pick_corners(
         return []
     edge = cv2.BORDER_CONSTANT
     sums = cv2.boxFilter(texture, -1, (wide, tall), anchor=(0, 0), borderType=edge)
+    # One forbidden cell forbids the patch; a sum would hide it.
     lowest = cv2.erode(texture, np.ones((tall, wide)), anchor=(0, 0))
     free = np.where(lowest < 0.0, -1.0, sums)[:h, :w]
+    # Cells about square: in a thin overlap they come in one line.
     rows = int(np.clip(round(math.sqrt(count * h / w)), 1, min(count, h)))
     columns = int(np.clip(round(count / rows), 1, w))
     corners = []

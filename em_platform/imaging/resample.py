@@ -34,6 +34,7 @@ def halve(image: Array, factors: Shape | None = None) -> Array:
         `((h + 1) // 2, (w + 1) // 2)` and the like, same type.
     """
     factors = factors or (2,) * image.ndim
+    # cv2's integer path: 0.7 ms for 4096 x 4096 of 8 bits, numpy's mean 121.
     if image.ndim == 2 and factors == (2, 2) and image.dtype in (np.uint8, np.uint16):
         return _halve_plane(image)
     even = _even(image, factors)
@@ -51,11 +52,12 @@ def halve_by_mode(labels: Array, factors: Shape) -> Array:
         is_mixed |= part != best
     # Most blocks lie inside of one object: only those at borders are voted on.
     votes = np.stack([part[is_mixed] for part in parts])
+    # int8: a block has 8 voxels at most.
     most = np.zeros(votes.shape[1], np.int8)
     chosen = votes[0].copy()
     for label in votes:
         count = (votes == label).sum(axis=0, dtype=np.int8)
-        is_better = count > most
+        is_better = count > most  # not >=: of equals the first stays
         np.copyto(chosen, label, where=is_better)
         np.copyto(most, count, where=is_better)
     best[is_mixed] = chosen
@@ -89,6 +91,7 @@ def _mean_of_integers(even: Array, factors: Shape) -> Array:
         and factors[2] == 2
         and even.itemsize in _WIDER
         and even.flags.c_contiguous
+        # Else the first voxel would be the upper half of a pair.
         and sys.byteorder == "little"
     ):
         return _mean_of_pairs(even, factors)
@@ -119,7 +122,7 @@ def _mean_of_pairs(even: Array, factors: Shape) -> Array:
         total = sum(_first(each, bits) + (each >> bits) for each in below)
         if factors[1] == 2:
             total = total[::2] + total[1::2]
-        total += 1 << (shift - 1)
+        total += 1 << (shift - 1)  # a half, so that the shift rounds half up
         plane[:] = total >> shift
     return half
 
@@ -128,6 +131,7 @@ def _first(pairs: Array, bits: int) -> Array:
     """The first of each two voxels; the second is `pairs >> bits`."""
     if pairs.dtype.kind == "u":
         return np.asarray(pairs & ((1 << bits) - 1))
+    # Up and down again: a signed shift brings the sign along.
     return np.asarray((pairs << bits) >> bits)
 
 
@@ -148,6 +152,7 @@ def _even(image: Array, factors: Shape) -> Array:
 
 def _halve_plane(image: Array) -> Array:
     h, w = image.shape
+    # Of an odd size INTER_AREA would weigh fractions of pixels.
     if h % 2 == 0 and w % 2 == 0:
         return _halve_even(image)
     half = np.empty(((h + 1) // 2, (w + 1) // 2), image.dtype)

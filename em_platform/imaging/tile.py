@@ -88,6 +88,7 @@ def process_tile(
         gain, dark = _planes(flat_field, width)
         low, high = grey_range
         scale = np.float32(255.0 / max(high - low, 1e-6))
+        # 0.5: the cut to 8 bits then rounds to the nearest.
         mapping = (scale, np.float32(0.5 - low * scale))
         _correcting(frame.dtype.str[1:])(
             frame, gain, dark, mapping, bounds, image, counts, half
@@ -105,8 +106,10 @@ def _frame(raw: Image, tile_id: str) -> Image:
             "width) expected; export it without colour and as single images"
         )
     if raw.dtype in (np.uint8, np.uint16):
+        # The compiled signatures are of this computer's byte order only.
         native = raw if raw.dtype.isnative else raw.astype(raw.dtype.newbyteorder("="))
         return np.ascontiguousarray(native)
+    # `correct_row` is compiled for numbers only (`nnan`, `ninf`).
     return np.nan_to_num(raw.astype(np.float32), posinf=0.0, neginf=0.0)
 
 
@@ -123,6 +126,7 @@ def _check_size(frame: Image, flat_field: FlatField | None, *, tile_id: str) -> 
 def _own_range(frame: Image, flat_field: FlatField | None) -> tuple[float, float]:
     if frame.dtype == np.uint8:
         return 0.0, 255.0
+    # One grey level has no percentiles, and is no error here.
     if frame.min() == frame.max():
         return 0.0, max(255.0, float(frame.max()))
     return range_of([frame], flat_field=flat_field)
@@ -145,7 +149,7 @@ def _planes(
 def _stats(
     tile_id: str, histogram: NDArray[np.integer[Any]], *, focus: float
 ) -> TileStats:
-    pixels = max(1, int(histogram.sum()))
+    pixels = max(1, int(histogram.sum()))  # a valid box may be empty
     levels = np.arange(256)
     seen = np.flatnonzero(histogram)
     mean = float(levels @ histogram) / pixels
@@ -199,6 +203,7 @@ def _halve_rows(upper, lower, half):  # type: ignore[no-untyped-def]
 @_inlined
 def _finish_rows(image, y, bounds, counts, half):  # type: ignore[no-untyped-def]
     """Count and halve lines `y` and `y + 1` while they are in the nearest cache."""
+    # An odd last line is halved with itself.
     lower = min(y + 1, image.shape[0] - 1)
     y0, y1, x0, x1 = bounds
     if y0 <= y < y1:

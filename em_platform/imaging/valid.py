@@ -72,7 +72,9 @@ def _black_limit(image: Image) -> Any | None:
         return None
     step = max(1, min(image.shape) // 256)
     sample = image[::step, ::step]
+    # A camera's black is not always 0; the frame's own level counts.
     low = float(min(line.min() for line in _outline(image)))
+    # The 75th percentile is tissue even where half of the tile is black.
     limit = image.dtype.type(low + _BLACK * (float(np.percentile(sample, 75)) - low))
     return limit if np.mean(sample <= limit) < 1.0 - _STRAY else None
 
@@ -122,6 +124,7 @@ def _upright_box(black: Mask) -> Box:
 
 def _runs(black: Mask) -> NDArray[np.intp]:
     """How many pixels from the top of each column are black without a gap."""
+    # Only as deep as the frame: the rest of the tile is not searched.
     depth = 64
     while depth < len(black) and black[:depth].all(axis=0).any():
         depth *= 2

@@ -38,6 +38,7 @@ class Histogram:
         step = exponent - self.exponent
         if not step:
             return self
+        # A shift rounds down below 0 too, as bins do.
         first = self.first >> step
         counts = [0] * BINS
         for i, count in enumerate(self.counts):
@@ -56,6 +57,7 @@ class Histogram:
                 break
             exponent += 1
             one, two = one.coarser(exponent), two.coarser(exponent)
+        # 8 bits keep a bin for each grey level, whichever of them occur.
         if self.exponent == other.exponent == exponent and self.first == other.first:
             first = self.first
         counts = [0] * BINS
@@ -145,6 +147,7 @@ def statistics_of(
     measured: Measured, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> VoxelStatistics:
     """The statistics of a volume of which all shards were measured."""
+    # By index: the digest must not depend on who was measured first.
     shards = [measured.shards[index] for index in sorted(measured.shards)]
     count = sum(each[1] for each in shards)
     total = _sum(each[2] for each in shards)
@@ -185,12 +188,15 @@ def _sum(numbers: Iterable[Number]) -> Number:
 def _std(count: int, total: Number, squares: Number) -> float:
     if not count:
         return 0.0
+    # Integers are exact: no digits cancel however large the mean is.
     if isinstance(total, int) and isinstance(squares, int):
         return math.sqrt((count * squares - total * total) / count**2)
+    # Rounding may leave a little less than 0.
     return math.sqrt(max(0.0, squares / count - (total / count) ** 2))
 
 
 def _extremes(planes: NDArray[Any]) -> list[tuple[Number, Number]]:
+    # NaN and infinity become the extremes: only then is a second look needed.
     lows, highs = planes.min(axis=1), planes.max(axis=1)
     if planes.dtype.kind == "f" and not np.isfinite([lows, highs]).all():
         is_finite = np.isfinite(planes)
@@ -204,6 +210,7 @@ def _counts_of_values(planes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.in
     counts = np.zeros(2**16, np.int64)
     step = max(1, 2**24 // planes.shape[1])  # calcHist counts in float32
     for at in range(0, len(planes), step):
+        # It takes no signed type either; the bits are taken back below.
         part = planes[at : at + step].view(np.uint16)
         found = cv2.calcHist([part], [0], None, [2**16], [0, 2**16])
         counts += found.ravel().astype(np.int64)
@@ -217,7 +224,7 @@ def _of_values(
 ) -> tuple[Histogram | None, tuple[int, Number, Number]]:
     """Histogram; number, sum and sum of squares, all exact."""
     values, counts = found
-    exponent, first = _bins(np.dtype(np.int16), low, high)
+    exponent, first = _bins(np.dtype(np.int16), low, high)  # uint16 has the same
     bins = np.zeros(BINS, np.int64)
     np.add.at(bins, (values >> exponent) - first, counts)
     histogram = Histogram(exponent=exponent, first=first, counts=bins.tolist())
@@ -231,6 +238,7 @@ def _histogram(planes: NDArray[Any], low: Number, high: Number) -> Histogram:
     for plane in planes:
         values = plane
         if plane.dtype.kind == "f":
+            # ldexp is exact: no value is rounded into the next bin.
             values = np.floor(np.ldexp(_finite(plane), -exponent)) - first
         elif plane.dtype != np.uint8:
             values = (plane >> exponent) - plane.dtype.type(first)
@@ -247,6 +255,7 @@ def _bins(dtype: np.dtype[Any], low: Number, high: Number) -> tuple[int, int]:
         return 0, int(np.iinfo(dtype).min)
     if dtype.kind in "iu":
         exponent = max(0, (int(high) - int(low)).bit_length() - 8)
+        # A range that straddles a multiple would need one bin too many.
         while (int(high) >> exponent) - (int(low) >> exponent) >= BINS:
             exponent += 1
         return exponent, int(low) >> exponent
@@ -255,6 +264,7 @@ def _bins(dtype: np.dtype[Any], low: Number, high: Number) -> tuple[int, int]:
         return _LEAST_EXPONENT, 0
     exponent = math.frexp(largest)[1] - _MANTISSA_BITS
     if high > low:
+        # Halves first: high - low may overflow.
         exponent = max(exponent, math.frexp(high / 2 - low / 2)[1] - 8)
     while _bin(high, exponent) - _bin(low, exponent) >= BINS:
         exponent += 1

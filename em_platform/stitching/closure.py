@@ -45,6 +45,7 @@ def opened_pairs(montage: Montage, fit: MontageFit) -> tuple[tuple[str, str], ..
         a, b = pair.a, pair.b
         if a.tile_id not in centres or b.tile_id not in centres:
             continue
+        # Centres a tile apart: their edges just touch.
         apart = np.abs(centres[b.tile_id] - centres[a.tile_id])
         height = 0.5 * (a.size.height_px + b.size.height_px)
         width = 0.5 * (a.size.width_px + b.size.width_px)
@@ -90,10 +91,12 @@ def seam_px(fit: MontageFit, *, min_points: int) -> tuple[tuple[TileMatch, float
 
 
 def _open_px(match: TileMatch, a: TilePlacement, b: TilePlacement) -> float:
+    # A match may come without its points; its residual stands for them.
     if not match.a_points:
         return match.residual_px or 0.0
     there = in_montage(a, np.asarray(match.a_points))
     here = in_montage(b, np.asarray(match.b_points))
+    # The median: one wrong patch does not open a seam.
     return float(np.median(np.linalg.norm(there - here, axis=1)))
 
 

@@ -81,6 +81,7 @@ def dask_map(client: "Client", *, in_flight: int | None = None) -> Map:
 
         # `act` may hold a flat field: it is sent once, as a task that can be redone.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1G"}):
+            # Not pure: Dask would answer equal arguments with the earlier result.
             shared = client.submit(_itself, act, pure=False)
         threads = client.nthreads()  # type: ignore[no-untyped-call]
         many = in_flight or 3 * max(1, sum(threads.values()))
@@ -100,11 +101,13 @@ def _in_order(
     try:
         for item in items:
             waiting.append(submit(item))
+            # Waiting for the oldest keeps the order, and memory bounded.
             if len(waiting) >= in_flight:
                 yield _result(waiting.popleft())
         while waiting:
             yield _result(waiting.popleft())
     finally:
+        # Whoever stops taking results leaves no work behind.
         for future in waiting:
             future.cancel()
 
@@ -115,6 +118,7 @@ def _result(future: Any) -> Any:
     except PlatformError:
         raise
     except Exception as error:
+        # By name: distributed is imported only where it is used.
         if type(error).__name__ not in ("KilledWorker", "FutureCancelledError"):
             raise
         raise ProcessingError(
@@ -168,7 +172,7 @@ def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Cli
         host="127.0.0.1",
         memory_limit=f"{memory_limit_mb}MB",
         env=_ONE_THREAD,
-        silence_logs=40,
+        silence_logs=40,  # logging.ERROR
     )
     with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
         yield client

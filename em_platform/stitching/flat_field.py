@@ -36,6 +36,7 @@ class KnownFlatField:
     @property
     def digest(self) -> str:
         """SHA-256 of its planes."""
+        # The shape too: the same bytes may be a frame of other proportions.
         digest = hashlib.sha256(repr(self.field.gain.shape).encode())
         for plane in (self.field.gain, self.field.dark):
             if plane is not None:
@@ -125,6 +126,7 @@ def encode_planes(field: FlatField) -> bytes:
     planes = {"gain": field.gain}
     if field.dark is not None:
         planes["dark"] = field.dark
+    # The parts of an .npz are dated 1980 (ZipFile.open), so no time is in it.
     np.savez(buffer, allow_pickle=False, **planes)
     return buffer.getvalue()
 
@@ -132,9 +134,11 @@ def encode_planes(field: FlatField) -> bytes:
 def decode_planes(content: bytes, *, kind: Kind, uri: str) -> KnownFlatField:
     """Undoes the former; DataError where the content is none."""
     try:
+        # No pickle: what lies beside frames must not be run.
         with np.load(io.BytesIO(content), allow_pickle=False) as planes:
             dark = planes["dark"] if "dark" in planes else None
             field = FlatField(gain=planes["gain"], dark=dark)
+    # In all these ways np.load fails on a damaged file.
     except (ValueError, OSError, KeyError, EOFError, BadZipFile) as error:
         raise DataError(
             f"{uri}: not the planes of a flat field ({error}), expected those of the "

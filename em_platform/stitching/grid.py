@@ -76,6 +76,7 @@ def _steps(
     steps = []
     for axis, length in ((1, width), (0, height)):
         along, side = apart[:, axis], apart[:, 1 - axis]
+        # Up to 19 degrees aside: a grid may lean.
         near = (along > 0.2) & (side < 0.35 * along)
         nearest = along[near].min() if near.any() else 1.0
         same = near & (along < 1.5 * nearest)
@@ -99,6 +100,7 @@ def _count_on(places: NDArray[np.float64]) -> NDArray[np.int64]:
     one, other = pairs[is_next].T
     graph = coo_array((np.ones(len(one)), (one, other)), shape=(count, count)).tocsr()
     _, labels = connected_components(graph, directed=False)
+    # Numbers are counted within one group; others are fitted to its grid.
     largest = np.bincount(labels).argmax()
     start = int(np.flatnonzero(labels == largest)[0])
     order, before = breadth_first_order(graph, start, directed=False)
@@ -159,6 +161,7 @@ def _part(
     for one, other in _pairs(grid, step):
         try:
             a, b = (_reduced(read_image(uri, options=options)) for uri in (one, other))
+        # The header was read; broken pixels are named by `measure_tiles`.
         except FormatError:
             continue
         if a.shape == b.shape and a.std() > 0 and b.std() > 0:
@@ -178,6 +181,7 @@ def _pairs(grid: Grid, step: tuple[int, int]) -> Sequence[tuple[str, str]]:
         if (row + step[0], column + step[1]) in grid
     ]
     every = max(1, len(pairs) // _PAIRS)
+    # Spread over the montage: neighbours may all show resin.
     return pairs[every // 2 :: every][:_PAIRS]
 
 
@@ -223,11 +227,13 @@ def _correlation(a: Float, b: Float) -> Float:
     """
     from scipy.fft import irfft2, next_fast_len, rfft2
 
+    # Twice as long: no shift meets its cyclic image.
     shape = [next_fast_len(2 * n, real=True) for n in a.shape]
 
     def sums(one: Any, other: Any) -> Any:
         return irfft2(one * np.conj(other), shape)
 
+    # Double: the powers below are small differences of large sums.
     parts_a = [rfft2(p.astype(np.float64), shape) for p in (a, a**2, a != 0)]
     parts_b = [rfft2(p.astype(np.float64), shape) for p in (b, b**2, b != 0)]
     count = np.maximum(sums(parts_a[2], parts_b[2]), 1.0)
@@ -235,6 +241,8 @@ def _correlation(a: Float, b: Float) -> Float:
     both = sums(parts_a[0], parts_b[0]) - mean_a * mean_b / count
     power_a = sums(parts_a[1], parts_b[2]) - mean_a**2 / count
     power_b = sums(parts_a[2], parts_b[1]) - mean_b**2 / count
+    # Where hardly anything overlaps, rounding would score best.
     least = 1e-6 * float(power_a.max() * power_b.max())
     ncc = both / np.sqrt(np.maximum(power_a * power_b, max(least, 1e-12)))
+    # n pixels agree by chance as 1 / sqrt(n): with the root all shifts compare.
     return np.asarray(ncc * np.sqrt(count), dtype=np.float32)

@@ -52,6 +52,7 @@ def montage_of(
     for failure in failures:
         log.info("%s", failure.sentence)
     kept = [tile for tile, _ in headers]
+    # By file: a tile listed twice was planned once.
     listed = len({tile.uri for tile in tile_list.tiles}) + len(tile_list.failures)
     return Montage(
         acquisition_id=name or acquisition_id(tile_list.uri),
@@ -75,8 +76,10 @@ def acquisition_id(uri: str) -> str:
     eight digits of the SHA-256 of its address.
     """
     path = local_path(uri)
+    # Resolved: one folder has one name however it was reached.
     address = uri if path is None else str(Path(path).resolve())
     digits = hashlib.sha256(address.encode()).hexdigest()[:8]
+    # 150: with suffixes it stays below the 255 bytes of a file name.
     return f"{_own_name(address)[:150]}-{digits}"
 
 
@@ -123,6 +126,7 @@ def _place(tile: ListedTile, on_grid: bool) -> tuple[int, int]:
     if on_grid:
         return tile.row or 0, tile.column or 0
     if not math.isfinite(tile.x_px + tile.y_px):
+        # One for all: `_reject_doubles` does not compare these.
         return -1, -1
     return round(tile.y_px / _SAME_PLACE_PX), round(tile.x_px / _SAME_PLACE_PX)
 
@@ -156,6 +160,7 @@ def _reject_unreadable(
         except FormatError as error:
             return error
 
+    # The first tells for all: the files of a list lie in one place.
     remote = any(local_path(tile.uri) is None for tile in tiles[:1])
     with ThreadPoolExecutor(_REMOTE_READERS if remote else 1) as pool:
         found = list(pool.map(look, tiles) if remote else map(look, tiles))
@@ -214,12 +219,14 @@ def _tiles(
         down, across = _pitch(kept, size, options)
         rows = np.array([tile.row or 0 for tile in kept])
         columns = np.array([tile.column or 0 for tile in kept])
+        # Names may count from 1, or be a part of a larger montage.
         rows, columns = rows - rows.min(), columns - columns.min()
         y_px, x_px = rows * down, columns * across
     else:
         y_px = np.array([tile.y_px for tile in kept])
         x_px = np.array([tile.x_px for tile in kept])
         rows, columns = rows_and_columns(y_px, x_px, size=size)
+        # Of all or of none: numbers of two kinds do not fit together.
         if all(tile.row is not None and tile.column is not None for tile in kept):
             rows = np.array([tile.row for tile in kept])
             columns = np.array([tile.column for tile in kept])

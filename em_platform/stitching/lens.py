@@ -155,6 +155,7 @@ def near_main_shift(shifts: Array, *, length_px: float) -> Flags:
     length_px
         Of a tile.
     """
+    # 200 spread ones as candidates: all against all would take n**2 distances.
     tries = shifts[np.linspace(0, len(shifts) - 1, min(len(shifts), 200)).astype(int)]
     away = np.linalg.norm(shifts[None] - tries[:, None], axis=2)
     best = tries[int((away < SAME_SHIFT * length_px).sum(axis=1).argmax())]
@@ -195,11 +196,13 @@ def fit_points(points: PointMatches, *, size: Size, degree: int) -> LensFit:
     length = np.zeros(len(residuals))
     for scale in (np.inf, *SCALES_PX, *[0.0] * FINAL_STEPS):
         c = max(scale, 0.5, 3.0 * float(np.median(length)))
+        # Geman and McClure's weights, as in `solve`.
         motions, field = system.solve(1.0 / np.square(1.0 + np.square(length / c)))
         residuals = system.residuals(motions, field)
         before, length = length, np.hypot(*residuals.T)
         if scale == 0.0 and np.abs(length - before).max() < STILL_PX:
             break
+    # Not below 1 px: a near perfect set would throw good points away.
     kept = length <= max(1.0, SIGMAS * float(np.median(length)))
     motions, field = system.solve(kept.astype(float))
     return LensFit(

@@ -91,9 +91,12 @@ def _blocks(
     """Pairs by squares of 3 x 3 to 8 x 8 tiles, rows of tiles in order."""
     if not pairs:
         return ()
+    # About 16 blocks, within bounds; of smaller ones more tiles are read twice.
     side = float(np.clip(math.ceil(math.sqrt(tiles) / 4), 3, 8))
+    # 0.85: tiles overlap, so that a step of the stage is less than a tile.
     height = 0.85 * max(pair.a.size.height_px for pair in pairs)
     width = 0.85 * max(pair.a.size.width_px for pair in pairs)
+    # Half a step before the first: jitter does not move tiles over a border.
     top = min(pair.a.y_px for pair in pairs) - 0.5 * height
     left = min(pair.a.x_px for pair in pairs) - 0.5 * width
     blocks: dict[tuple[int, int], list[Neighbours]] = defaultdict(list)
@@ -119,6 +122,7 @@ def match_block(
     for pair in pairs:
         try:
             a, b = reader.take(pair)
+        # A tile that cannot be read spoils only its own pairs.
         except DataError as error:
             found = Measured(reason=str(error))
         else:
@@ -149,6 +153,7 @@ def measure_pair(
         return Measured(peak_z=peak.z, reason=reason)
     shift = (peak.dy_px, peak.dx_px)
     away = max(abs(shift[0] - nominal[0]), abs(shift[1] - nominal[1]))
+    # 2 px are one pixel at half resolution, where the peak was sought.
     if away > settings.search_px - 2:
         reason = f"best place at the border of the search of {settings.search_px} px"
         return Measured(peak_z=peak.z, reason=reason)
@@ -261,12 +266,15 @@ def agreeing(points: Points, shifts: Points) -> npt.NDArray[np.bool_]:
     if len(shifts) == 0:
         return np.zeros(0, np.bool_)
     trend = np.tile(np.median(shifts, axis=0), (len(shifts), 1))
+    # Scaled to about 1, so that the squares are as well determined.
     y, x = ((points - points.mean(axis=0)) / max(1.0, np.ptp(points))).T
     terms = 1 if len(points) < 6 else 3 if len(points) < 24 else 6
     design = np.stack([np.ones_like(y), y, x, y * y, y * x, x * x], axis=1)[:, :terms]
+    # Coarse to fine, as in `solve`: wrong patches lose their pull step by step.
     for scale in (16.0, 8.0, 4.0, 2.0, 2.0):
         off = np.hypot(*(shifts - trend).T)
         weight = 1.0 / (1.0 + (off / scale) ** 2)
+        # lstsq squares its rows: times the root of 1 / (1 + r**2)**2.
         solution = np.linalg.lstsq(design * weight[:, None], shifts * weight[:, None])
         trend = design @ solution[0]
     off = np.hypot(*(shifts - trend).T)

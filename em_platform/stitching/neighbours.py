@@ -80,6 +80,7 @@ def _close_pairs(tiles: tuple[Tile, ...]) -> Iterator[tuple[Tile, Tile]]:
     cells: dict[tuple[int, int], list[Tile]] = defaultdict(list)
     for tile in tiles:
         y, x = math.floor(tile.y_px / height), math.floor(tile.x_px / width)
+        # Only tiles that came before are there, so that each pair comes once.
         for cell in ((y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
             for other in cells.get(cell, ()):
                 yield other, tile
@@ -140,6 +141,7 @@ class StripReader:
             self._boxes[key] = strip_boxes(pair, valid=valid, reach_px=reach_px)
             for tile_id, box in zip(key, self._boxes[key], strict=True):
                 self._uses[tile_id] += 1
+                # One read has to serve all pairs of the tile in this block.
                 self._needed[tile_id] = _union(self._needed.get(tile_id, box), box)
 
     def take(self, pair: Neighbours) -> tuple[Strip, Strip]:
@@ -155,6 +157,7 @@ class StripReader:
         try:
             return self._strip(pair.a, a_box), self._strip(pair.b, b_box)
         finally:
+            # Also after a failed read: the block goes on, and memory is bounded.
             for tile_id in (pair.a.tile_id, pair.b.tile_id):
                 if self._uses[tile_id] == 0:
                     self._held.pop(tile_id, None)
@@ -168,6 +171,7 @@ class StripReader:
         part = np.s_[box.y0 - y : box.y1 - y, box.x0 - x : box.x1 - x]
         image = whole.image[part]
         mask = None if whole.mask is None else whole.mask[part]
+        # A mask that hides nothing here would only cost time.
         if mask is not None and mask.all():
             mask = None
         if mask is not None and mask.any():

@@ -79,7 +79,7 @@ def tile_map(montage: Montage, values: Mapping[str, float], title: str) -> bytes
         vmin=low,
         vmax=high if high > low else low + 1.0,
         edgecolors="white",
-        linewidth=0.7 if cell_px >= 6 else 0.0,
+        linewidth=0.7 if cell_px >= 6 else 0.0,  # lines would cover smaller cells
     )
     axes.set_facecolor(_rgb(PALE))
     axes.invert_yaxis()
@@ -91,6 +91,7 @@ def tile_map(montage: Montage, values: Mapping[str, float], title: str) -> bytes
     if cell_px >= _READABLE_PX:
         for (row, column), value in np.ndenumerate(grid):
             if not math.isnan(value):
+                # How bright a colour looks: luma of ITU-R BT.601.
                 bright = np.dot(mesh.to_rgba(value)[:3], (0.299, 0.587, 0.114)) > 0.55
                 place = (column + left, row + top)
                 ink = "black" if bright else "white"
@@ -181,6 +182,7 @@ def _figure(height_px: float, title: str, subtitle: str) -> "Figure":
             fontsize=size,
             color=_rgb(FAINT) if colour == "#" else colour,
             va="center",
+            # A $ in a name begins no formula.
             parse_math=False,
         )
     return figure
@@ -201,7 +203,7 @@ def _axes(figure: "Figure", box: tuple[float, float, float, float]) -> "Axes":
 
 def _crosses(axes: "Axes", places: NDArray[np.float64], *, size_px: float) -> None:
     ys, xs = places.T
-    points = size_px * 72 / _DPI
+    points = size_px * 72 / _DPI  # matplotlib's markers are in points, 72 an inch
     axes.plot(xs, ys, "x", color=_rgb(RED), markersize=points, markeredgewidth=1.2)
 
 
@@ -214,6 +216,7 @@ def _draw_rejected(
     """A crossed line between the centres of the two tiles of each rejected match."""
     from matplotlib.collections import LineCollection
 
+    # The middle half: the numbers at the tiles' centres stay readable.
     lines = [(0.75 * a + 0.25 * b, 0.25 * a + 0.75 * b) for a, b in ends]
     segments = [np.array(line)[:, ::-1] for line in lines]
     axes.add_collection(LineCollection(segments, colors=[_rgb(RED)], linewidths=1.4))
@@ -303,7 +306,9 @@ def _corners(height_px: float, width_px: float) -> NDArray[np.float64]:
 
 def _unit_px(lengths: Sequence[float]) -> float:
     """A round number that most residuals do not exceed: 0.01, 0.02, 0.05, 0.1 ..."""
+    # A few large ones may be longer, but by three times at most.
     length = max(0.01, float(np.percentile(lengths, 90)), max(lengths) / 3)
+    # 1e-9: log10 of a round number may fall just below the whole one.
     decade = 10.0 ** math.floor(math.log10(length) + 1e-9)
     return next(s * decade for s in (1, 2, 5, 10) if s * decade >= length * 0.999)
 

@@ -88,6 +88,7 @@ def lay_out(
             f"mosaic of {montage.acquisition_id}: no tile with a valid region has a "
             "place, at least one is needed; look at the montage's failures"
         )
+    # Whole pixels: fractions of places, and so grey levels, do not change by it.
     y0, x0 = min(p.box.y0 for p in placed), min(p.box.x0 for p in placed)
     y1, x1 = max(p.box.y1 for p in placed), max(p.box.x1 for p in placed)
     return Layout(
@@ -106,6 +107,7 @@ def _reach(
             "x_px": round(place.x_px * _FRACTIONS) / _FRACTIONS,
         }
     )
+    # The fast kernels know neither lens nor mask nor turn.
     is_shifted = (
         lens is None
         and tile.mask_uri is None
@@ -162,12 +164,14 @@ def lens_grid(lens: LensModel) -> LensGrid:
     """The inverse of a lens's displacement, on a grid that reaches beyond the tile."""
     corners = _outline(Box(y0=0, x0=0, y1=lens.size.height_px, x1=lens.size.width_px))
     reach = float(np.abs(undistort_points(lens, corners) - corners).max())
+    # One step more: the outermost place lies between nodes.
     margin_px = STEP_PX * (math.ceil(reach / STEP_PX) + 1)
     ys, xs = (
         np.arange(-margin_px, length + margin_px + STEP_PX, STEP_PX, dtype=np.float64)
         for length in (lens.size.height_px, lens.size.width_px)
     )
     nodes = np.stack(np.meshgrid(ys, xs, indexing="ij"), axis=-1).reshape(-1, 2)
+    # Offsets and not places: single precision keeps more of their fractions.
     offset = (distort_points(lens, nodes) - nodes).T.reshape(2, len(ys), len(xs))
     return LensGrid(raw=np.ascontiguousarray(offset, np.float32), margin_px=margin_px)
 
@@ -207,6 +211,7 @@ class SpatialIndex:
     def near(self, region: Box) -> list[int]:
         """Numbers, in order, of all boxes that touch `region`, and a few more."""
         cells = (self._cells.get(cell, ()) for cell in self._over(region))
+        # Sorted: sums are made in one order, so that every cut gives the same bits.
         return sorted({number for cell in cells for number in cell})
 
     def _over(self, box: Box) -> Iterable[tuple[int, int]]:

@@ -85,6 +85,7 @@ def check_matches(
         if not match.kept or edge_fails(match.points, limits)
     }
     pairs = len(matches)
+    # 1e-9: int() would cut 0.29 * 100, which is 28.999... in binary.
     allowed = int(limits.max_unmatched_fraction * pairs + 1e-9)
     alone = len(montage.tiles) <= 1
     if not pairs and not alone:
@@ -129,6 +130,7 @@ def check_completeness(montage: Montage) -> tuple[Check, ...]:
     what the montage held when it was first recorded.
     """
     there, planned = len(montage.tiles), montage.expected_tiles
+    # A plan that is too small must not hide what failed.
     lost = max(planned - there, len(montage.failures))
     if lost > 0:
         reasons = _named(failure.sentence for failure in montage.failures)
@@ -260,6 +262,7 @@ def _undistorted(fit: MontageFit, limits: QualitySettings) -> Check:
     scales = tile_scales(fit)
     off = np.abs(scales - np.median(scales, axis=0)) if len(scales) else scales
     worst = float(np.median(off, axis=0).max()) if len(off) else 0.0
+    # Named only where the usual deviation is too large: one odd tile passes.
     stretched = off.max(axis=1, initial=0.0) > limits.max_distortion
     passed = worst <= limits.max_distortion
     sentence = (

@@ -31,8 +31,9 @@ from em_platform.stitching.tile_images import TileImages
 KERNEL = 2
 """Raise it when the same frame and recipe give other pixels, figures or matches."""
 
+# One more reading each; a range of one tile clips more (decision 0019).
 _SAMPLE_TILES = 12
-_FLAT_TILES = 49
+_FLAT_TILES = 49  # few would give their tissue and not the light
 _MOST_FRAME = 0.12  # of a side can be a camera's black frame; more is dark specimen
 
 
@@ -77,6 +78,7 @@ class TileRecipe(Model):
         may be there now. `flip` of None asks for none in particular.
         """
         kind = None if self.flat_field is None else self.flat_field.kind
+        # `auto` and `none` take any kind: the digest of the settings decides.
         asked = {"acquired": "acquired", "estimate": "estimated"}
         return (
             self.kernel == KERNEL
@@ -254,11 +256,13 @@ def _flat_field(
         return None
     if settings.flat_field == "estimate":
         tiles = _readable(montage.tiles, images, count=_FLAT_TILES)
+        # From frames that are mirrored already; reference files are not.
         return estimated_flat_field(tiles, size)
     if settings.flat_field == "acquired":
         found = demanded_flat_field(folder, size=size, options=images.options)
     else:
         there = acquired_flat_field(folder, images.options)
+        # `auto` goes on without what is of another camera; `acquired` complains.
         if there is None or misfit(there, size, folder):
             return None
         found = there
@@ -279,5 +283,6 @@ def _readable(
             raw = images.read_raw(tile)
         except FormatError:
             continue
+        # One pixel in 64 shows whether there is more than one grey.
         if raw[::8, ::8].min() < raw[::8, ::8].max():
             yield raw

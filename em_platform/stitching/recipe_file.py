@@ -50,6 +50,7 @@ def read_tile_recipe(
     """As `read_recipe`, without the planes of its flat field."""
     try:
         content = open_source(uri, options, whole=True).all()
+    # Missing or unreadable, both ways it is decided anew.
     except FormatError:
         return None
     try:
@@ -74,6 +75,7 @@ def recipe_beside(
         return None
     for name in list_folder(folder, options):
         stem = name.removesuffix(RECIPE)
+        # Several acquisitions may share a folder: the ids choose.
         if stem != name and all(
             t.tile_id.startswith(f"{stem}_") for t in montage.tiles
         ):
@@ -97,10 +99,12 @@ def _planes(tile: TileRecipe, uri: str, options: Mapping[str, Any] | None) -> An
     at = _planes_of(uri, used.digest)
     content = open_source(at, options, whole=True).all()
     found = decode_planes(content, kind=used.kind, uri=at)
+    # Other planes would give other tiles under the digest of these.
     if found.digest != used.digest:
         raise DataError(f"{at}: damaged, its content is not that of the recipe")
     return found
 
 
 def _planes_of(name: str, digest: str) -> str:
+    # 64 bits keep names short; the whole digest is compared when it is read.
     return f"{name.removesuffix(RECIPE)}.{digest[:16]}.npz"

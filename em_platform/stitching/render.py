@@ -197,6 +197,7 @@ class MosaicPixels:
         whole = Box(y0=y0, x0=x0, y1=region[0].stop, x1=region[1].stop)
         numbers = np.array(self._index.near(whole), dtype=np.intp)
         boxes = np.array([_edges(self._tiles[n].box) for n in numbers]).reshape(-1, 4)
+        # Kept for the whole region: the cache may hold fewer than it needs.
         tiles: dict[int, Image] = {}
         for block in _blocks(whole):
             top, left, bottom, right = boxes.T
@@ -213,6 +214,7 @@ class MosaicPixels:
         if not tiles:
             return
         only = self._tiles[next(iter(tiles))]
+        # Blending one tile gives the very same levels, and takes longer.
         if len(tiles) == 1 and only.is_shifted:
             _paste(out, whole, block, placed=only, image=next(iter(tiles.values())))
             return
@@ -265,6 +267,7 @@ class MosaicPixels:
 
     def _read_tile(self, number: int) -> Image:
         image = np.ascontiguousarray(self._images.read(self._tiles[number].tile))
+        # All regions of this process get this one array.
         image.flags.writeable = False
         return image
 
@@ -342,6 +345,7 @@ def _what_is_wrong(mosaic: Mosaic, options: dict[str, Any]) -> str:
         levels = level_count(mosaic.url, storage_options=options)
         first = open_level(mosaic.url, 0, storage_options=options)
         last = open_level(mosaic.url, levels - 1, storage_options=options)
+        # Opening reads metadata only; one pixel shows that a shard can be decoded.
         last[-1:, -1:]
     except PlatformError as error:
         return str(error)

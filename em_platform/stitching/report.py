@@ -29,6 +29,7 @@ _SOME = 8
 def file_names(montage: Montage) -> dict[str, str]:
     """Tile id -> the name of its file: as it was listed, else its last part."""
     names = {tile.tile_id: _file_name(tile.tile_id, tile.uri) for tile in montage.tiles}
+    # Two folders may hold files of one name.
     if len(set(names.values())) < len(names):
         return {tile.tile_id: tile.uri for tile in montage.tiles}
     return names
@@ -49,6 +50,7 @@ def report_of(result: "StitchResult") -> dict[str, Any]:
         "checks": [check.model_dump(mode="json") for check in result.checks],
         "review": result.review.model_dump(mode="json"),
         "failures": [failure.model_dump(mode="json") for failure in montage.failures],
+        # Finer than any fit: RMSE 0.007 px and more (docs/benchmarks.md).
         "residual_px": round(fit.residual_px, 4),
         "mosaic": {
             "url": mosaic.url,
@@ -96,6 +98,7 @@ def write_report(
         It could not be written.
     """
     marked = {"made_by": mark_of(REPORT).decode(), **report}
+    # No NaN: Python writes it, and other programs refuse the file.
     content = json.dumps(marked, indent=1, ensure_ascii=False, allow_nan=False)
     write_file(
         path, content.encode() + b"\n", REPORT, inputs=inputs, overwrite=overwrite
@@ -135,6 +138,7 @@ def is_clean(result: "StitchResult") -> bool:
 def _file_name(tile_id: str, uri: str) -> str:
     if uri.endswith(tile_id):
         return tile_id
+    # Lists that were written on Windows have its separators.
     return uri.replace("\\", "/").rpartition("/")[2]
 
 

@@ -134,7 +134,7 @@ def _with_motion(
             fit.placed,
             trust=trust,
             limit_px=settings.outlier_px,
-            scales=(16.0, 4.0),
+            scales=(16.0, 4.0),  # the moves are nearly right already
         )
         if settings.model != "auto" or _seam_px(system, moved) < wanted.left * seam_px:
             fit = moved
@@ -173,6 +173,7 @@ def _edges(matches: list[TileMatch], number: dict[str, int]) -> Edges:
 
 
 def _stage(montage: Montage, number: dict[str, int], *, weight: float) -> Stage:
+    # However little they overlap: the stage has only to hold loose tiles.
     pairs = find_neighbours(montage, min_overlap_px=1.0)
     shifts = [(pair.nominal.dy_px, pair.nominal.dx_px) for pair in pairs]
     return Stage(
@@ -242,6 +243,7 @@ def _anneal(
     """Reweight from coarse to fine, then leave out what does not agree."""
     placed = start
     residuals = system.residuals(placed)
+    # At 0 the residuals themselves set the scale.
     for scale in (*scales, *[0.0] * FINAL_STEPS):
         before = residuals
         c = max(scale, _scale(residuals, limit_px))
@@ -249,12 +251,14 @@ def _anneal(
         residuals = system.residuals(placed)
         if scale == 0.0 and np.abs(residuals - before).max(initial=0.0) < STILL_PX:
             break
+    # Twice: without the wrong ones the rest fits better, and is judged anew.
     for _ in range(2):
         kept = residuals <= _limit(residuals, limit_px)
         c = _scale(residuals, limit_px)
         weights = np.where(kept, trust / np.square(1.0 + np.square(residuals / c)), 0.0)
         placed = system.solve(weights)
         residuals = system.residuals(placed)
+    # None comes back: the places were solved without it.
     kept &= residuals <= _limit(residuals, limit_px)
     return Robust(placed=placed, residuals=residuals, kept=kept)
 

@@ -97,6 +97,7 @@ def stitch_montage(
         lens = lens or recipe.tile.lens
         images = images_by(recipe, montage, input_options)
         survey = measure_tiles(montage, images, run=run_step)
+        # Before matching: what shows nothing must not be placed.
         montage = exclude_tiles(montage, survey.failures)
     with steps.step("matches") as run_step:
         matches = match_pairs(
@@ -104,6 +105,7 @@ def stitch_montage(
         )
     with steps.step("fit"):
         fit = solve_montage(montage, matches, settings=settings.solve)
+    # Before the mosaic, which carries the review with it.
     checks = check_montage(montage, survey.stats, fit=fit, settings=settings)
     review = review_of(checks)
     with steps.step("mosaic") as run_step:
@@ -152,6 +154,7 @@ class _Steps:
 
     def _counted(self, name: str) -> Map:
         def counted(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
+            # All at once: the total is shown from the beginning.
             pieces = list(items)
             for done, result in enumerate(self.run(act, pieces), start=1):
                 self._report(name, done, len(pieces))

@@ -67,13 +67,16 @@ def laplacian(
     values = np.concatenate([weights, weights, -weights, -weights])
     pull = weights[:, None] * edges.shift
     right = np.zeros((tiles, 2))
+    # Not +=, which counts a tile once however many edges it has.
     np.add.at(right, edges.b, pull)
     np.subtract.at(right, edges.a, pull)
+    # scipy adds up entries of one place.
     return sparse.csc_array((values, (rows, columns)), shape=(tiles, tiles)), right
 
 
 def solved(matrix: sparse.csc_array, right: Array) -> Array:
     """Solution of a symmetric positive definite system."""
+    # SuperLU's symmetric mode, as its guide has it: scipy has no sparse Cholesky.
     factor = splu(
         matrix,
         permc_spec="MMD_AT_PLUS_A",
@@ -145,6 +148,7 @@ class LinearSystem:
         self._count = np.maximum(count, 1.0)
         self._model = np.concatenate(
             [
+                # In half tile lengths: turns are then as large as moves.
                 motion(points.a / length_px, unknowns=unknowns),
                 -motion(points.b / length_px, unknowns=unknowns),
             ],
@@ -161,6 +165,8 @@ class LinearSystem:
         self._start = start
         gram = np.einsum("kri,krj->kij", self._model, self._model)
         pull = -np.einsum("kri,kr->ki", self._model, start)
+        # Means: an edge counts once, however many patches it has. They stay the same,
+        # so that an iteration has only to weigh them.
         self._gram = self._mean(gram)
         self._pull = self._mean(pull)
         self._matrix, self._right = self._prior(shape_weight)
@@ -175,6 +181,7 @@ class LinearSystem:
         stage, n = self._stage, self._tiles
         ones = np.full(len(stage.neighbours.a), stage.weight)
         matrix, right = laplacian(stage.neighbours, ones, tiles=n)
+        # Moves and not places, as in `TranslationSystem`.
         right = right - matrix @ stage.places
         matrix = matrix + stage.weight * ABSOLUTE * sparse.eye_array(n, format="csc")
         moves = np.zeros((self._unknowns, self._unknowns))

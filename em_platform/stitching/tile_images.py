@@ -71,6 +71,7 @@ class TileImages:
         raw = self.orient(
             read_image(tile.uri, self._in_file(tile, box), options=self.options)
         )
+        # A part cannot show how large the whole is.
         size = tile.size if box is None else None
         if size is not None and raw.shape != (size.height_px, size.width_px):
             raise FormatError(
@@ -104,6 +105,7 @@ class TileImages:
         return Box(y0=y0, x0=x0, y1=max(y0, y1), x1=max(x0, x1))
 
     def _mask_options(self) -> "_MaskOptions":
+        # Text: a dict is no key of an lru_cache.
         options = json.dumps(dict(self.options), sort_keys=True)
         return options, self.flip or self.flip_masks
 
@@ -250,6 +252,7 @@ def _without_frame(
     )
     if not any(image[side].any() for side in frame):
         return image  # as most cameras deliver it: nothing is copied
+    # The raw frame is the caller's, and may still be needed.
     if np.may_share_memory(image, raw):
         image = image.copy()
     for side in frame:

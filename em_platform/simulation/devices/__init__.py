@@ -25,6 +25,7 @@ class Device(NamedTuple):
 
 def device_of(name: str) -> Device:
     """The simulated device: class `Name` and `TICK_S` of the module `name`."""
+    # By name: a new device is one file and one line of that table.
     module = importlib.import_module(f"em_platform.simulation.devices.{name}")
     return Device(make=getattr(module, name.title()), tick_s=module.TICK_S)
 

@@ -78,6 +78,7 @@ class Camera:
 
     def tick(self) -> None:
         """Publish its status each second; write the truth that waits."""
+        # Half a tick less: one that comes a little early does not skip a period.
         if time.monotonic() - self._published_s >= _PERIOD_S - TICK_S / 2:
             self._publish_status()
             with self._lock:
@@ -133,6 +134,7 @@ class Camera:
         """Whether a commanded fault swallows this frame."""
         faults = self._faults.now()
         if faults.grown("camera_timeout_s"):
+            # Wall clock: another process noted when it began.
             past_s = time.time() - faults.since("camera_timeout_s")
             if past_s < faults.value("camera_timeout_s"):
                 return True
@@ -167,6 +169,7 @@ class Camera:
     def _truth(self, command: Command, frame: Frame) -> TruthFile:
         acquisition_id = acquisition_of(command.tile_id)
         if acquisition_id not in self._truths:
+            # One acquisition at a time: the earlier one is over.
             for earlier in self._truths.values():
                 earlier.flush()
             path = truth_path(self._frames, command.montage_id, acquisition_id)

@@ -68,6 +68,7 @@ class Faults(Model):
         fault = self.on.get(name)
         if fault is None:
             return 0.0
+        # Not below 0, where the clock was set back.
         return fault.value * max(time.time() - fault.since, 0.0) / 60.0
 
 
@@ -136,8 +137,9 @@ class FaultFile:
             # with each message, so that a fault works at once
             changed = os.stat(self._path).st_mtime_ns
         except OSError:
-            changed = 0
+            changed = 0  # no file, no fault
         if changed != self._seen:
+            # Before it is read: a broken file is logged once and not with each message.
             self._seen = changed
             try:
                 self._faults = read_faults(self._home)

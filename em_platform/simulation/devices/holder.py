@@ -20,7 +20,7 @@ class Tilt:
 
     start_rad: tuple[float, float] = (0.0, 0.0)
     target_rad: tuple[float, float] = (0.0, 0.0)
-    begun_s: float = -math.inf
+    begun_s: float = -math.inf  # it has always rested
     lasts_s: float = 0.0
 
     def angles(self, now_s: float) -> tuple[float, float]:
@@ -58,6 +58,7 @@ def tilt(
         for old, new in zip(before.target_rad, target, strict=True)
     )
     for axis, angle in (("x", x), ("y", y)):
+        # 1e-9: an angle at the limit is rounded on its way to radians and back.
         if abs(math.degrees(angle)) > settings.tilt_limit_deg + 1e-9:
             raise ValueError(
                 f"stage: angle_{axis} = {math.degrees(angle):.1f} degrees is beyond "
@@ -78,6 +79,7 @@ class Rotation:
 
     def __init__(self, bus: DeviceBus, settings: SimulationSettings) -> None:
         self._bus, self._settings = bus, settings
+        # No lock between ticks and commands: a tilt is replaced whole.
         self._tilt = Tilt()
         self._height_nm = 0.0
         self._error = ""
@@ -88,6 +90,7 @@ class Rotation:
     def tick(self) -> None:
         """Publish the angles: 50 times a second while it tilts, else once."""
         period_s = _MOVING_PERIOD_S if self._moved else _IDLE_PERIOD_S
+        # 5 ms less: a tick that comes a little early does not skip a period.
         if time.monotonic() - self._published_s >= period_s - 0.005:
             self._publish_status()
 
@@ -131,6 +134,7 @@ class ApertureChanger:
 
     def __init__(self, bus: DeviceBus, settings: SimulationSettings) -> None:
         self._bus, self._settings = bus, settings
+        # Commands come in another thread than ticks, and a change is three fields.
         self._lock = threading.Lock()
         self._current: int | None = None
         self._target: int | None = None
@@ -145,6 +149,7 @@ class ApertureChanger:
             changing = self._ends_s > -math.inf
             if changing and time.monotonic() >= self._ends_s:
                 self._current, self._ends_s = self._target, -math.inf
+                # Due at once: who waits for the aperture goes on.
                 self._published_s = -math.inf
         period_s = CHANGING_PERIOD_S if changing else _IDLE_PERIOD_S
         if time.monotonic() - self._published_s >= period_s - 0.005:
@@ -172,6 +177,7 @@ class ApertureChanger:
         if self._settings.aperture_change_s == 0:
             self._current = wanted
             return
+        # None while it changes: the camera exposes no frame of a montage then.
         self._current = None
         self._ends_s = time.monotonic() + self._settings.aperture_change_s
 
@@ -251,6 +257,7 @@ class Transfer:
         if self._target is None:
             return 0
         past_s = time.monotonic() - self._begun_s
+        # No time a step: it is there at the next tick.
         if self._step_s == 0:
             return self._total() + 1
         return int(past_s / self._step_s) + 1

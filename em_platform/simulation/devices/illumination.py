@@ -172,6 +172,7 @@ def _disc(
     radius: float,
 ) -> NDArray[np.float64]:
     far = (np.hypot(y, x) / half_diagonal - radius) / _SOFTNESS
+    # Clipped: exp would overflow far from the edge.
     disc: NDArray[np.float64] = 1.0 / (1.0 + np.exp(np.clip(far, -50.0, 50.0)))
     return disc
 

@@ -53,6 +53,7 @@ def place(
     placement applied to the pixel without the lens's distortion.
     """
     cos, sin = math.cos(rotation_rad), math.sin(rotation_rad)
+    # Pixels are points at whole numbers: the middle of n is at (n - 1) / 2.
     middle_y, middle_x = 0.5 * (size.height_px - 1), 0.5 * (size.width_px - 1)
     return TilePlacement(
         tile_id=tile_id,
@@ -98,11 +99,13 @@ def radial_lens(size: Size, *, edge_px: float) -> LensModel:
     In a corner it moves by 2.77 times as much: 2.6 px gives 7.2 px there.
     """
     # at mid-edge the radius is 1, in a corner the square root of 2
+    # The lens of the benchmarks' montage B (benchmarks/montage_data.py).
     corner_px = edge_px * 7.2 / 2.6
     fifth = (corner_px - edge_px * 2**1.5) / (2**2.5 - 2**1.5)
     third = edge_px - fifth
     dy, dx = [0.0] * 21, [0.0] * 21
     for power_u, power_v, value in (
+        # r**2 = u**2 + v**2 and r**4 = u**4 + 2 u**2 v**2 + v**4, times u or v.
         (2, 0, third), (0, 2, third),
         (4, 0, fifth), (2, 2, 2 * fifth), (0, 4, fifth),
     ):  # fmt: skip

@@ -51,8 +51,8 @@ def start_status(magnification: int) -> Status:
         aperture="2",
         mag_mode="LOWMAG" if magnification < 2000 else "MAG",
         mag=magnification,
-        tank_voltage=120,
-        brightness=1300,
+        tank_voltage=120,  # kV, of a JEOL 1200
+        brightness=1300,  # as `illumination.STANDARD_BRIGHTNESS`
         beam_offset=(0, 0),
         beam_tilt=(0, 0),
         spot_size=1,
@@ -85,6 +85,7 @@ def changed(status: Status, command: Any, *, allowed: int) -> Status:
                 f"{', '.join(map(str, choices))}; choose one of these"
             )
     for name, (low, high) in LIMITS.items():
+        # What is not commanded stays as it is: its least value passes.
         value = wanted.get(name, low)
         values = value if isinstance(value, tuple) else (value,)
         if not all(low <= each <= high for each in values):
@@ -169,6 +170,7 @@ class Scope:
 
     def tick(self) -> None:
         """Publish its status when a second has gone by."""
+        # Half a tick less: one that comes a little early does not skip a period.
         if time.monotonic() - self._published_s >= _PERIOD_S - TICK_S / 2:
             self._publish_status()
             self._publish_shift()

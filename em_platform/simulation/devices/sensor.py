@@ -121,6 +121,7 @@ class Sensor:
         One that belongs to no montage lies at the stage's position, and has no faults.
         """
         settings, errors = self._settings, NO_ERRORS
+        # crc32 and not hash(), which differs from process to process.
         noise_key = [self._simulation.seed, zlib.crc32(command.tile_id.encode())]
         if command.montage_id:
             errors = tile_errors(
@@ -177,6 +178,7 @@ class Sensor:
             light = np.where(shown, light, np.float32(TAPE_GREY))
         blur_px = self._simulation.blur_px if "blurred" in errors.faults else 0.0
         if self.scope is not None:
+            # Widths of Gaussians add as squares.
             blur_px = math.hypot(blur_px, self._defocus() / FOCUS_PER_PX)
         # less than that no pixel shows, and blurring costs time
         return defocused(light, blur_px) if blur_px > 0.2 else light

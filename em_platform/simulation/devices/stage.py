@@ -138,6 +138,7 @@ class Stage:
         self._rotation.tick()
         self._transfer.tick()
         period_s = _MOVING_PERIOD_S if self._moving else _IDLE_PERIOD_S
+        # 5 ms less: a tick that comes a little early does not skip a period.
         if time.monotonic() - self._published_s >= period_s - 0.005:
             # the slow topic: one that follows a move need not come 50 times a second
             if not self._moving:
@@ -186,6 +187,7 @@ class Stage:
                 return
             self._error = ""
             if self._held is not None:
+                # Only its target: until it is free the stage stays where it is.
                 self._held = motion.target_nm
                 return
             self._motion = motion
@@ -217,6 +219,7 @@ class Stage:
             self._timer = threading.Timer(
                 self._motion.ends_s - now_s, self._publish_status
             )
+            # A move under way does not delay the end of the process.
             self._timer.daemon = True
             self._timer.start()
 

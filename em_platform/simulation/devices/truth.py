@@ -60,6 +60,7 @@ def tile_errors(
     )
 
 
+# A montage is drawn as a whole, and asked for with every tile.
 @lru_cache(maxsize=8)
 def faulty_tiles(
     settings: SimulationSettings, montage_id: str, *, raster: tuple[int, int]
@@ -82,6 +83,7 @@ def faulty_tiles(
 
 
 def _key(settings: SimulationSettings, montage_id: str) -> tuple[int, int]:
+    # Not hash(), which differs from process to process.
     return settings.seed, zlib.crc32(montage_id.encode())
 
 

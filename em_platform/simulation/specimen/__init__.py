@@ -60,6 +60,7 @@ class Tissue:
                 self._kept.move_to_end(square)
                 y, x = i * _SQUARE_PX, j * _SQUARE_PX
                 canvas[y : y + _SQUARE_PX, x : x + _SQUARE_PX] = self._kept[square]
+        # Only now: until here the window needed all of its squares.
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
         y, x = y0 - rows[0] * _SQUARE_PX, x0 - columns[0] * _SQUARE_PX
@@ -117,6 +118,7 @@ class Tissue:
             for j in range(shape[1]):
                 y, x = i * _SQUARE_PX, j * _SQUARE_PX
                 part = drawn[y : y + _SQUARE_PX, x : x + _SQUARE_PX]
+                # A copy: a view would keep all that was drawn with it.
                 self._kept[section, row + i, column + j] = np.ascontiguousarray(part)
 
 
@@ -155,8 +157,10 @@ class Volume:
         self._origin = (-(height // 2), -(width // 2))
         self._range = (0.0, 255.0)
         if sections.dtype != np.uint8:
+            # One section: a volume may be larger than the memory.
             middle = np.asarray(sections[depth // 2], dtype=np.float32)
             low, high = np.percentile(middle, [0.1, 99.9])
+            # 235 of 255 levels: what lies beyond the percentiles has room at both ends.
             step = max(float(high - low), 1e-9) / 235.0
             self._range = (float(low) - 10 * step, float(low) + 245 * step)
 
@@ -213,6 +217,7 @@ def _read_images(paths: list[Path]) -> NDArray[Any]:
 
 
 def _open_zarr(path: str) -> Any:
+    # Only a volume needs it; tissue starts without.
     import zarr
     from zarr.errors import NodeNotFoundError
 
@@ -225,12 +230,14 @@ def _open_zarr(path: str) -> Any:
         ) from error
     if isinstance(node, zarr.Group):
         attributes: Any = node.attrs.asdict()
+        # OME-Zarr 0.5 has them below `ome`, 0.4 at the top.
         scales = attributes.get("ome", attributes).get("multiscales")
         if not scales:
             raise FormatError(
                 f"specimen {path}: found a zarr group without multiscales, expected "
                 "an OME-Zarr image; give the path of an image or an array"
             )
+        # The specification lists the finest level first.
         node = node[scales[0]["datasets"][0]["path"]]
     if not isinstance(node, zarr.Array) or node.ndim < 2:
         raise FormatError(f"specimen {path}: found no image; give the path of one")

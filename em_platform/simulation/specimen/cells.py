@@ -39,6 +39,7 @@ def warp(y: float, x: float, z: float, key: Bits) -> tuple[float, float]:
     u, v = (0.92 * y - 0.39 * x) / 61.0, (0.92 * x + 0.39 * y) / 61.0
     wy += 16.0 * drifting_noise(u, v, z / 160.0, k + np.uint64(4))
     wx += 16.0 * drifting_noise(u, v, z / 160.0, k + np.uint64(5))
+    # Turned by 30 degrees: the squares of cells do not lie along the image.
     return 0.87 * wy + 0.50 * wx, 0.87 * wx - 0.50 * wy
 
 
@@ -55,6 +56,7 @@ def cells_near(
     last_row = np.int64(np.floor(box[2] / SQUARE)) + 3
     first_column = np.int64(np.floor(box[1] / SQUARE)) - 3
     last_column = np.int64(np.floor(box[3] / SQUARE)) + 3
+    # 144: nine parts of up to 16 cells each.
     most = (last_row - first_row + 1) * (last_column - first_column + 1) * 144
     cells = np.empty((most, COLUMNS))
     ids = np.empty(most, np.uint64)
@@ -84,6 +86,7 @@ def _fill_square(
     side = SQUARE / 3.0
     for i in range(3):
         for j in range(3):
+            # Another key: part (0, 0) must not follow square (0, 0).
             part = hash3(row * 3 + i, column * 3 + j, mix(np.uint64(key)))
             choice = unit(part)
             # shares of thick dendrites, thin ones, and bundles of axons
@@ -146,6 +149,7 @@ def _put(
 
 @_jit
 def _kind(side: float, draw: float) -> int:
+    # Sides are 768, 256, 128 and 64: the limits lie between them.
     if side > 400.0:
         return BODY
     if side > 200.0:
@@ -174,8 +178,10 @@ def _put_mitochondria(cell: np.ndarray, side: float, z: float, bits: Bits) -> No
         state = mix(state)
         thick = (18.0 + 15.0 * unit(state)) if side > 100.0 else 17.0
         state = mix(state)
+        # A product of two draws: most are short.
         long = thick * (1.0 + 1.6 * unit(state) * unit(state))
         far = 0.36 * side if side > 400.0 else (0.20 * side if most > 1 else 0.0)
+        # After all draws: one that is left out does not change the next.
         if not keep:
             continue
         at = FIRST_MITOCHONDRION + count * PER_MITOCHONDRION

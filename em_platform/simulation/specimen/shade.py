@@ -99,6 +99,7 @@ def _organelles(
     z: float,
     key: Bits,
 ) -> float:
+    # In this order: each hides those that follow.
     kind, coarse = cell[KIND], slow[0]
     if kind == MYELINATED and depth < 46.0:
         return _myelin(depth, coarse)
@@ -106,6 +107,7 @@ def _organelles(
         inside = 0.66 * cell[RADIUS] - near
         if inside > 0.0:
             return _nucleus(level, inside, y, x, z, key)
+    # 8 units: they keep 32 nm away from the membrane.
     found = _mitochondria(cell, wy, wx, depth - 8.0)
     if found[0] > 0.0:
         return _mitochondrion(found[0], found[1], coarse)
@@ -185,9 +187,11 @@ def _vesicle(level: float, y: float, x: float, z: float, own_id: Bits) -> float:
     cloud = drifting_noise(y / 66.0, x / 66.0, z / 60.0, own_id)
     if cloud < -0.12:
         return level
+    # A hexagonal lattice: rows lie nearer (sqrt(3) / 2), every other is shifted.
     row = np.floor(y / (0.88 * _VESICLE_PITCH))
     shifted = x + 0.5 * _VESICLE_PITCH * (row - 2.0 * np.floor(row / 2.0))
     column = np.floor(shifted / _VESICLE_PITCH)
+    # 10 units are a section: so small a thing does not go on into the next.
     layer = np.uint64(np.int64(np.floor(z / 10.0)))
     bits = hash3(np.int64(row), np.int64(column), mix(layer ^ np.uint64(own_id)))
     # some places stay empty: a full lattice would show
@@ -241,6 +245,7 @@ def _border(
     coarse: float,
 ) -> float:
     """The membrane, its slant, and the density of a synapse where there is one."""
+    # Symmetric: both cells draw the same for the border between them.
     pair = mix(np.uint64(own_id) ^ np.uint64(other_id))
     # some borders run slanted through the section: wide and grey
     slant = max(unit(pair) - 0.72, 0.0) / 0.28
@@ -267,6 +272,7 @@ def _synapse(
 ) -> float:
     makes = cell[KIND] == BOUTON
     takes = other[KIND] == BOUTON
+    # A synapse has a bouton on one side only.
     if makes == takes or depth > 14.0 or unit(bits) > 0.6:
         return level
     if cell[KIND] == MYELINATED or other[KIND] == MYELINATED:
@@ -275,9 +281,11 @@ def _synapse(
     length = np.sqrt(ny * ny + nx * nx) + 1e-9
     my, mx = 0.5 * (other[Y] + cell[Y]), 0.5 * (other[X] + cell[X])
     along = ((wx - mx) * ny - (wy - my) * nx) / length
+    # Seen from the other cell the direction is reversed.
     along = along if own_id < other_id else -along
     half = 22.0 + 26.0 * unit(mix(bits))
     middle = 30.0 * (unit(mix(mix(bits))) - 0.5)
     extent = min(max((half - abs(along - middle)) / 5.0, 0.0), 1.0)
+    # The density of the receiving side is the thick one.
     thick = 4.0 if makes else 11.0
     return level - 82.0 * extent * min(max((thick - depth) / 4.0, 0.0), 1.0)

@@ -57,6 +57,7 @@ def tissue(
     """
     raw = np.empty((height + 2, width + 2), np.float32)  # a border to smooth over
     key = np.uint64(hash3(seed, 0, 0x7155))
+    # By section: grain is new in each, cells go on (`key`).
     grain = np.uint64(hash3(seed, section, 0x6A11))
     z = section * SECTION_NM / _UNIT_NM
     for top, bottom in _panels(height + 2):
@@ -121,6 +122,7 @@ def _paint(
     scale: float,
 ) -> None:
     """Fill a panel (top, left, bottom, right) of the window with corner `y0, x0`."""
+    # On multiples in the world: all windows interpolate between the same nodes.
     anchor_y = ((y0 + panel[0]) // _LATTICE) * _LATTICE
     anchor_x = ((x0 + panel[1]) // _LATTICE) * _LATTICE
     rows = (y0 + panel[2] - anchor_y) // _LATTICE + 2
@@ -191,6 +193,7 @@ def _candidates(
             least, following = far[k], least
         elif far[k] < following:
             following = far[k]
+    # 1e-6: rounding must not lose a cell that is just as near.
     found: np.ndarray = among[far <= following + 2.0 * reach + 1e-6]
     return found
 
@@ -204,6 +207,7 @@ def _pixel(scene: _Scene, near: np.ndarray, y: int, x: int) -> float:
     a, b = scene.lattice[i, j], scene.lattice[i, j + 1]
     c, d = scene.lattice[i + 1, j], scene.lattice[i + 1, j + 1]
     wy, wx = _between(a, b, c, d, fy, fx, 0), _between(a, b, c, d, fy, fx, 1)
+    # The gate (a[4]) changes over 150 units: one node of four will do.
     slow = (_between(a, b, c, d, fy, fx, 2), _between(a, b, c, d, fy, fx, 3), a[4])
     step = _LATTICE * scene.scale
     jacobian = (
@@ -260,6 +264,7 @@ def _smooth(raw: np.ndarray, out: np.ndarray) -> None:
     height, width = out.shape
     for i in range(height):
         for j in range(width):
+            # (1, 2, 1) / 4 along both axes is 0 at the highest frequency.
             top = raw[i, j] + raw[i, j + 2] + 2.0 * raw[i, j + 1]
             middle = raw[i + 1, j] + raw[i + 1, j + 2] + 2.0 * raw[i + 1, j + 1]
             bottom = raw[i + 2, j] + raw[i + 2, j + 2] + 2.0 * raw[i + 2, j + 1]

@@ -123,6 +123,7 @@ def _read_list(address: str, asked: InputOptions) -> TileList:
     for kind in KINDS.values():
         if content is not None and kind.claims(name, content):
             return kind.read(place, name, content=content, options=asked)
+    # No kind claims it; these readers say best what is missing in it.
     if name.endswith(".mdoc"):
         return mdoc.read(place, name, content=content, options=asked)
     if name.endswith((".csv", ".tsv")):
@@ -156,6 +157,7 @@ def _read_folder(address: str, asked: InputOptions) -> TileList:
             name, content = mine[0]
             log.info("input: %s is read as %s", place.uri(name), label)
             return kind.read(place, name, content=content, options=asked)
+    # Only now: another list in the folder may serve.
     if broken:
         raise broken[0]
     return names.read(place, "", content=None, options=asked)

@@ -10,6 +10,7 @@ from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, Til
 def claims(name: str, content: Any) -> bool:
     """Whether this is an mdoc of a montage."""
     is_mdoc = isinstance(content, str) and name.endswith(".mdoc")
+    # mdocs of tilt series have none.
     return is_mdoc and "PieceCoordinates" in content
 
 

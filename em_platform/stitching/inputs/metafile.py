@@ -60,13 +60,16 @@ def _tile(
     highmag: dict[str, Any],
     options: InputOptions,
 ) -> ListedTile:
+    # The path on the microscope's computer; the file lies beside the list now.
     name = str(entry["img_path"]).replace("\\", "/").rpartition("/")[2]
     seen = entry.get("img_meta") or {}
+    # Padded: a tile without a place is a failure of its own.
     stage = [*map(number, seen.get("stage_pos") or ()), math.nan, math.nan]
     stage_x, stage_y = stage[:2]
     pixel_nm = options.pixel_nm or _pixel_nm(seen, highmag)
     angle = math.radians(number(seen.get("angle", highmag.get("angle", 0.0))))
     x, y = stage_x / pixel_nm, stage_y / pixel_nm
+    # em_stitch has the column first.
     raster = seen.get("raster_pos") or (None, None)
     return ListedTile(
         name=name,
@@ -90,6 +93,7 @@ def _from_corner(tiles: list[ListedTile]) -> tuple[ListedTile, ...]:
 
 
 def _keys(content: list[Any]) -> set[str]:
+    # The first few: a long list of another kind is not walked through.
     return {key for part in content[:8] if isinstance(part, dict) for key in part}
 
 

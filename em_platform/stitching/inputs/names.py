@@ -108,6 +108,7 @@ def _best_of_common(images: list[str]) -> dict[str, tuple[int, int]]:
     best: dict[str, tuple[int, int]] = {}
     for text in COMMON:
         places = _places(images, re.compile(text, re.IGNORECASE))
+        # Two images at one place: it caught other numbers than these.
         if len(set(places.values())) < len(places):
             continue
         if len(places) > len(best):

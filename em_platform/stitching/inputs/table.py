@@ -47,6 +47,7 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
     nm = pixel_nm if unit == "nm" and pixel_nm else 1.0
     tiles: list[ListedTile] = []
     failures = _reported_failures(content)
+    # In a text the header is line 1.
     for line, row in enumerate(rows, start=2 if isinstance(content, str) else 1):
         if not row.get("file"):
             failures.append(_no_file(uri, line))
@@ -61,6 +62,7 @@ def _rows(content: Any) -> tuple[list[Mapping[str, Any]], float | None]:
     if isinstance(content, str):
         lines = _lines(content)
         reader = csv.DictReader(lines, delimiter=_delimiter(lines[0]))
+        # csv puts cells beyond the header under None.
         return [{_clean(k): v for k, v in row.items() if k} for row in reader], None
     if isinstance(content, dict):
         return list(content["tiles"]), _positive(content.get("pixel_nm"))
@@ -81,11 +83,13 @@ def _lines(text: str) -> list[str]:
 
 
 def _columns(text: str) -> list[str]:
+    # The header is enough; a table may be long.
     lines = _lines(text[:4096])
     return [_clean(c) for c in lines[0].split(_delimiter(lines[0]))] if lines else []
 
 
 def _delimiter(header: str) -> str:
+    # Spreadsheets write ; where the comma is the decimal sign.
     return max(",;\t", key=header.count)
 
 

@@ -93,6 +93,7 @@ def _find(
     shared: Mapping[str, Mapping[str, Any]],
     options: InputOptions,
 ) -> _Placed:
+    # As numbers: as text 10 would come before 2.
     levels = sorted((int(k), v) for k, v in spec["mipmapLevels"].items())
     seen: list[int] = []
     for named_level, urls in levels:
@@ -155,6 +156,7 @@ def _file(place: Place, url: Any, beside: Mapping[str, list[str]]) -> str | None
     found = beside.get(_stem(plain), [])
     if found:
         return place.uri(found[0])
+    # Written as file:/path and as file:///path.
     path = re.sub(r"^file:/*", "/", str(url))
     return path if path.startswith("/") and Path(path).is_file() else None
 
@@ -171,6 +173,7 @@ def _true_level(
 
 def _in_own_pixels(placed: list[_Placed]) -> tuple[ListedTile, ...]:
     mean = np.mean([p.matrix[:2, :2] for p in placed], axis=0)
+    # Transforms whose mean has no area cannot be undone.
     back = np.linalg.inv(mean) if abs(np.linalg.det(mean)) > 1e-6 else np.eye(2)
     corners = [back @ p.matrix[:2, 2] / 2**p.level for p in placed]
     return tuple(
