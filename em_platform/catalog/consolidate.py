@@ -114,6 +114,7 @@ def _consolidated(
     generated_at: datetime | None,
 ) -> Consolidated:
     every = list(found_in(store) if found is None else found)
+    # Volumes of records from elsewhere are not in this store.
     made = judge_all(every, store=store if found is None else None)
     catalog = catalog_of(
         every, made, settings=settings, generated_at=_time(generated_at, made)
@@ -177,11 +178,13 @@ def _judged(
 def _time(given: datetime | None, judged: tuple[Judged, ...]) -> str | None:
     if given is not None:
         return given.isoformat()
+    # Times in ISO 8601 sort as texts.
     return max((changed_at(each.record) for each in judged), default="") or None
 
 
 def _damage(store: Store, url: str) -> str:
     """What of an image of the store is not as it was written; all of it is read."""
+    # Only images of ours have a manifest to compare with.
     if not url.startswith(f"{store.root.rstrip('/')}/") or not url.endswith(".zarr"):
         return ""
     standing = standing_at(url, store.options)
@@ -201,8 +204,10 @@ def _exists_in(store: Store) -> Exists:
 
     def exists(url: str) -> bool | None:
         if not url.startswith(root):
+            # Nobody asks the network for each of thousands of records.
             return None
         name = url.removeprefix(root)
+        # A bucket has no folders: the group's metadata stand for the image.
         return store.exists(f"{name}/zarr.json" if name.endswith(".zarr") else name)
 
     return exists

@@ -88,6 +88,7 @@ def _crate_of(found: Sequence[Found]) -> Any:
         "shows, and how it was made. The records in full are in the folder records."
     )
     newest = max((changed_at(each.content) for each in found), default="")
+    # RO-Crate asks for a date, also where there is no record.
     crate.datePublished = newest or "1970-01-01T00:00:00Z"
     making = _Making(crate=crate)
     licenses = []
@@ -95,6 +96,7 @@ def _crate_of(found: Sequence[Found]) -> Any:
         dataset = _add_dataset(making, each)
         licenses += [dataset["license"]] if dataset.get("license") else []
     distinct = {each.id: each for each in licenses if not isinstance(each, str)}
+    # Sorted, so that the same records give the same crate.
     crate.license = [distinct[name] for name in sorted(distinct)] or (
         "Each dataset has the licence that it names."
     )
@@ -112,6 +114,7 @@ def _add_dataset(making: _Making, found: Found) -> Any:
 
     record = found.content
     url = at(record, "files", "volume")
+    # An id stands once in a crate; two records may name one volume.
     known = isinstance(url, str) and is_uri(url) and url not in making.used
     name = url if known else f"urn:uuid:{record.get('id')}"
     making.used.add(name)
@@ -260,4 +263,5 @@ def _title(record: Record) -> str:
 
 def _file_name(record: Record) -> str:
     name = str(record.get("key") or record.get("id"))
+    # Older records have no key, and ids of any letters.
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)

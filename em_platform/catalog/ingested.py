@@ -29,10 +29,10 @@ from em_platform.model.ingest import Entry, RawItem
 from em_platform.model.volume import WrittenVolume
 
 AXES = ("z", "y", "x")
-# The words of the schema; a codec's own name goes to `codec`.
 # Words of the schema; a codec that it lacks is kept in `codec`.
 COMPRESSIONS = frozenset({"none", "gzip", "lz4", "blosc", "zarr", "zstd"})
 MODALITIES = frozenset(
+    # The field is a Literal or None; its words are one step further in.
     get_args(get_args(CoreMetadata.model_fields["modality"].annotation)[0])
 )
 # `blosc(zstd, 5)` -> `blosc`.
@@ -144,6 +144,7 @@ def record_of_volume(
         key=key or source_id,
         status=Status.COMPLETE,
         created_at=created_at,
+        # No clock: the same volume gives the same record; `mark` sets the time.
         updated_at=created_at,
         metadata=metadata,
         files=DatasetFiles(volume=written.url, preview=preview or None),
@@ -184,6 +185,7 @@ def _technical(written: WrittenVolume, volume_json_url: str) -> TechnicalMetadat
         else None
     )
     word = _WORD.match(written.compression.lower())
+    # `zarr` is the schema's word for any codec inside a Zarr.
     compression: Any = word[0] if word and word[0] in COMPRESSIONS else "zarr"
     return TechnicalMetadata(
         file_size_bytes=written.size_bytes,
@@ -192,6 +194,7 @@ def _technical(written: WrittenVolume, volume_json_url: str) -> TechnicalMetadat
         chunk_size=written.chunk_shape,
         shards=written.shard_shape,
         dtype=written.dtype,
+        # The name of version 2, beside `mean`.
         global_mean=values.mean,
         dimensions_nm=lengths,
         file_format="OME-Zarr 0.5",

@@ -79,16 +79,20 @@ def migrate(content: Record, *, recorded_at: datetime | None = None) -> Migrated
         It is no object, or of a version that this platform does not know.
     """
     _check_version(content)
+    # Moved and repaired in place; the caller's record stays as it was.
     draft = Draft(content=copy.deepcopy(dict(content)))
     _make_room(draft)
     for source, target in MOVES:
         draft.move(source, target)
     _share_dtype(draft)
+    # After the moves: a key that was only misplaced is known by now.
     draft.keep_undeclared_unknown_keys()
     for path, repair in REPAIRS.items():
         draft.repair(path, repair)
     _fill_in(draft, recorded_at)
+    # After the repairs, since it computes with shape and voxel size.
     _order_lengths(draft)
+    # Last: what no repair has made right.
     draft.keep_undeclared_wrong_values()
     _remark_on_missing(draft)
     if draft.content.get("schema_version") != SCHEMA_VERSION:
@@ -104,6 +108,7 @@ def _check_version(content: Any) -> None:
             f"catalog: a {type(content).__name__} was found, a record was expected; "
             "leave it out"
         )
+    # Versions 1 and 2 do not name themselves.
     version = str(content.get("schema_version", "2"))
     major = version.partition(".")[0]
     if not major.isdigit() or int(major) > int(SCHEMA_VERSION.partition(".")[0]):
@@ -149,6 +154,7 @@ def _fill_in(draft: Draft, recorded_at: datetime | None) -> None:
     if not _is_uuid(content.get("id")):
         if "id" in content:
             draft.keep_undeclared(("id",), "is no UUID")
+        # From what it says, so that migrating again gives the same id.
         made = uuid5(NAMESPACE_URL, "em-platform:" + ":".join(identity(content)))
         content["id"] = str(made)
         draft.remark(("id",), "made from source, name, URL and path")
@@ -173,6 +179,7 @@ def _order_lengths(draft: Draft) -> None:
         return
     draft.put(path, found[::-1])
     if any(lengths_are_in_order(draft.content)):
+        # Turning it did not help: wrong in another way, and kept as it was.
         draft.put(path, found)
     else:
         draft.remark(path, "was in the order x, y, z, is z, y, x now")
@@ -186,6 +193,7 @@ def _remark_on_missing(draft: Draft) -> None:
 
 def _is_uuid(value: Any) -> bool:
     try:
+        # `UUID()` also takes braces and `urn:`, which the schema's format refuses.
         return bool(str(UUID(value)) == value.lower())
     except (AttributeError, TypeError, ValueError):
         return False
@@ -225,6 +233,7 @@ def write_migrated(done: MigratedFile) -> None:
     if not done.is_changed:
         return
     kept = done.path.with_name(f"{done.path.name}{KEPT}")
+    # The first copy is the original; a second migration keeps it.
     if not kept.exists():
         atomic.write_bytes(kept, done.path.read_bytes())
     atomic.write_bytes(done.path, json_bytes(done.content))

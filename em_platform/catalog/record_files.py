@@ -44,6 +44,7 @@ def utc_now() -> datetime:
 
 def json_bytes(content: Any) -> bytes:
     """Indented JSON with sorted keys: equal content gives equal bytes."""
+    # NaN is no JSON: other readers would refuse the file.
     text = json.dumps(
         content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
     )

@@ -73,6 +73,7 @@ def mosaic_levels(
         StoredLevel(
             path=paths[number],
             shape=image.shape,
+            # Each level of a mosaic halves both edges.
             voxel_size_nm=(pixel_nm * 2**number,) * 2 if pixel_nm else None,
         )
         for number, image in enumerate(images)
@@ -98,6 +99,7 @@ def _statistics(image: zarr.Array[Any]) -> VoxelStatistics:
     for row, y in enumerate(range(0, image.shape[0], height)):
         for column, x in enumerate(range(0, image.shape[1], width)):
             pixels = np.ascontiguousarray(image[y : y + height, x : x + width])
+            # `Measured` takes volumes; a mosaic is one of one plane.
             measured.add((row, column), pixels[None], first=0)
     return statistics_of(measured, image.shape, image.dtype)
 
@@ -163,6 +165,7 @@ def _core(montage: Montage, shape: tuple[int, ...]) -> CoreMetadata:
         volume_shape=shape,
         axes=("y", "x"),
         voxel_size_nm=(edge, edge) if edge else None,
+        # Tiles are mapped to 8 bits before they are matched.
         data_type="uint8",
         modality="TEM",
         imaging_start_date=started.date() if started else None,
@@ -173,6 +176,7 @@ def _technical(image: MosaicLevels, edge: float | None) -> TechnicalMetadata:
     values = image.statistics
     return TechnicalMetadata(
         file_size_bytes=image.size_bytes,
+        # The mosaic's writer has no other codec.
         compression="zstd",
         codec="zstd",
         chunk_size=image.chunk_px,
@@ -238,6 +242,7 @@ def _quality(
     values = {c.name: c.value for c in checks if c.value is not None}
     kept = sum(match.kept for match in fit.matches)
     return DatasetQuality(
+        # The schema ends at 1, also with more tiles than were planned.
         completeness_score=min(
             1.0, len(fit.placements) / max(1, montage.expected_tiles)
         ),

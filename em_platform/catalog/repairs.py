@@ -56,6 +56,7 @@ def status(value: Any) -> tuple[Any, str]:
         word, word
     )
     if word not in words:
+        # The one status that claims nothing.
         return "pending", f"pending, was {value!r}, which is no status"
     return word, "" if word == value else f"{word}, was {value!r}"
 
@@ -117,6 +118,7 @@ def modality(value: Any) -> tuple[Any, str]:
 
 def data_type(value: Any) -> tuple[Any, str]:
     """The whole name of a type, also from numpy's `<u2` and `|u1`."""
+    # The schema names types without their byte order.
     text = str(value).strip().lower().lstrip("<>|=")
     if text[:1] in _SHORT_TYPES and text[1:].isdigit():
         text = f"{_SHORT_TYPES[text[0]]}{8 * int(text[1:])}"
@@ -186,6 +188,7 @@ class Draft:
         above, last = path[:-1], path[-1]
         node = _node(self.content, above)
         value = node.pop(int(last) if isinstance(node, list) else last)
+        # Left empty, it would be a key that no version declares.
         if above == ("local_paths",) and not node:
             del self.content["local_paths"]
         return value
@@ -195,6 +198,7 @@ class Draft:
         if not isinstance(above, dict) or source[-1] not in above:
             return
         parents = [at(self.content, *target[:n]) for n in range(1, len(target))]
+        # A parent that is no object would be lost under the new one.
         if not all(parent is None or isinstance(parent, dict) for parent in parents):
             return
         if at(self.content, *target) is None:
@@ -205,6 +209,7 @@ class Draft:
         room, name = ("additional_metadata", UNDECLARED), ".".join(path)
         while not isinstance(at(self.content, *room), dict | None):
             room = (room[0], f"{room[1]}_")
+        # What is kept already is not written over.
         while name in (at(self.content, *room) or {}):
             name += "_"
         self.put((*room, name), self.take(path))
@@ -228,6 +233,7 @@ class Draft:
             self.keep_undeclared(path, "no version declares this key")
 
     def keep_undeclared_wrong_values(self) -> None:
+        # All first: each one kept changes what the schema says of the rest.
         found: dict[Path, str] = {}
         for each in schema_errors(self.content):
             path = _field_of(each.path)

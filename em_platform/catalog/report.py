@@ -92,6 +92,7 @@ def report_csv(judged: Iterable[Judged]) -> bytes:
 
 def _spreadsheet_text(value: Any) -> str:
     """Text that a spreadsheet does not take for a formula."""
+    # A leading =, +, - or @ begins a formula (OWASP, CSV injection).
     text = "" if value is None else str(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
@@ -145,6 +146,7 @@ def _row(judged: Judged, place: Place) -> dict[str, object]:
     volume, files_of = at(record, "files", "volume"), at(record, "files") or {}
     return {
         "status": status,
+        # A class of the page's style; a status of others may be any text.
         "status_class": status if status in {*Status, "damaged"} else "pending",
         "reasons": review_reasons(record),
         "picture": place.link(at(files_of, "preview"), _PICTURES),
@@ -164,6 +166,7 @@ def _row(judged: Judged, place: Place) -> dict[str, object]:
         "voxel_nm3": _product(voxel),
         "voxel": _joined(voxel),
         "type": _text(at(core, "data_type")),
+        # Unknown sizes sort before all others.
         "size_bytes": size if isinstance(size, int | float) else -1,
         "size": _human_bytes(size),
         "known": completeness(record),

@@ -76,7 +76,9 @@ def found_at(paths: Iterable[Path]) -> list[Found]:
 def parsed(content: bytes, place: str) -> Found:
     """The JSON value of some bytes, or what is wrong with them."""
     try:
+        # Python would take NaN and Infinity, which JSON has not.
         value = json.loads(content, parse_constant=_no_number)
+    # Brackets nested by the thousand end Python's stack.
     except (ValueError, RecursionError) as error:
         reason = "no text was found" if not content.strip() else str(error)
         return Found(place=place, trouble=f"is not JSON: {reason}")
@@ -107,6 +109,7 @@ def json_files(folder: Path) -> list[Path]:
     """Files below a folder that may hold a record, ordered by name."""
     found = []
     for parent, folders, files in os.walk(folder):
+        # In place, so that os.walk stays out of images and their many files.
         folders[:] = sorted(n for n in folders if not _is_excluded(n))
         found += [
             Path(parent) / n
@@ -187,6 +190,7 @@ def latest(found: Iterable[Found]) -> tuple[list[Found], list[tuple[Found, Found
     """The newest record of each dataset, and each older one with the one after it."""
     newest: dict[Identity, Found] = {}
     older: list[tuple[Found, Found]] = []
+    # Of equal times the place decides: each run keeps the same one.
     for each in sorted(found, key=lambda f: (changed_at(f.content), f.place)):
         name = identity(each.content)
         if name in newest:
@@ -198,8 +202,10 @@ def latest(found: Iterable[Found]) -> tuple[list[Found], list[tuple[Found, Found
 
 def changed_at(record: Record) -> str:
     """The time of the last change as a text that sorts, empty where none is stated."""
+    # The last one is version 1's.
     for name in ("updated_at", "created_at", "timestamp"):
         if record.get(name):
+            # Both mean UTC, but as texts they sort apart.
             return _text(record[name]).replace("+00:00", "Z")
     return ""
 

@@ -90,6 +90,7 @@ def levels_grow_smaller(record: Record) -> Iterator[str]:
     if shape is not None and shapes[0] != shape:
         yield f"{place}[0].shape: {shapes[0]}, the volume is {shape}"
     for number, (fine, coarse) in enumerate(pairwise(shapes), start=1):
+        # Equal is right: a thin axis is not halved.
         if len(fine) != len(coarse) or any(
             c > f for f, c in zip(fine, coarse, strict=True)
         ):
@@ -116,6 +117,7 @@ def times_are_in_order(record: Record) -> Iterator[str]:
     created, updated = (_time(record.get(n)) for n in ("created_at", "updated_at"))
     if created is None or updated is None:
         return
+    # Python does not compare a time that has a zone with one that has none.
     if (created.tzinfo is None) == (updated.tzinfo is None) and updated < created:
         yield f"updated_at: {updated} is before created_at, {created}"
 
@@ -168,6 +170,7 @@ def lengths_of(record: Record) -> list[float] | None:
     if shape is None or voxel is None or len(shape) != len(voxel):
         return None
     pairs = list(zip(shape, voxel, strict=True))
+    # One section may have no thickness, a stack must have one.
     if any(edge < 0 or (edge == 0 and n > 1) for n, edge in pairs):
         return None
     return [n * edge for n, edge in pairs]
@@ -185,6 +188,7 @@ def _voxel(record: Record) -> list[float] | None:
 def _numbers(value: Any) -> list[float] | None:
     if not isinstance(value, list | tuple) or not value:
         return None
+    # For Python true is the integer 1.
     wanted = all(isinstance(n, int | float) and not isinstance(n, bool) for n in value)
     return list(value) if wanted else None
 

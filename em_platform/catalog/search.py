@@ -124,6 +124,7 @@ def _term(found: re.Match[str]) -> Term:
             f"{operator}; write * for any"
         )
     if operator in ("!=", "!~"):
+        # `!=` means that no value is equal, not that one is another.
         operator, negated = operator[1:], not negated
     if operator in _COMPARE and _number(value.strip('"')) is None:
         # Times compare as texts, since they are written from the year on.
@@ -159,6 +160,7 @@ def _compares(value: Any, operator: str, wanted: str) -> bool:
     if isinstance(value, list):
         return bool(value) and all(_compares(v, operator, wanted) for v in value)
     if isinstance(value, str):
+        # As far as the question goes: `created_at<=2025-06` takes all of June.
         return _COMPARE[operator](value[: len(wanted)], wanted)
     number = _number(wanted)
     if number is None or isinstance(value, bool) or not isinstance(value, int | float):
@@ -169,6 +171,7 @@ def _compares(value: Any, operator: str, wanted: str) -> bool:
 def _equals(value: Any, wanted: str) -> bool:
     if isinstance(value, list):
         whole = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+        # `shape=10,20,30` asks for all of a list, `shape=10` for one of it.
         return whole == wanted or any(_equals(each, wanted) for each in value)
     if isinstance(value, bool):
         return wanted.lower() in (str(value).lower(), "yes" if value else "no")
@@ -215,5 +218,6 @@ def _as_v3(found: Found) -> Found:
         return found
     try:
         return Found(place=found.place, content=migrate(found.content).content)
+    # Of a newer version: searched as it is.
     except RecordError:
         return found

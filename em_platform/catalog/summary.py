@@ -114,6 +114,7 @@ def catalog_of(
             "schema_version": SCHEMA_VERSION,
             "consolidation_version": _VERSION,
             "configuration": {
+                # Readers of macroscope's catalogs look for it; here it is always on.
                 "validation_enabled": True,
                 "scan_directories": sorted(
                     {each.place.rpartition("/")[0] for each in found}

@@ -86,6 +86,8 @@ def _is_as_we_write(content: Record) -> bool:
     Twenty times as fast as the schema; most records of a catalog are our own.
     """
     try:
+        # As JSON: strict Python values would ask for UUID and datetime objects. Strict:
+        # else `"5"` became the number 5, which the schema refuses.
         record = DatasetRecord.model_validate_json(json.dumps(content), strict=True)
     except ValueError:
         return False
@@ -123,6 +125,7 @@ def is_date_time(value: object) -> bool:
     if _RFC_3339.fullmatch(value) is None:
         return False
     try:
+        # RFC 3339 allows small t and z, which Python does not read.
         datetime.fromisoformat(value.upper())
     except ValueError:
         return False
@@ -179,6 +182,7 @@ def _causes(error: ValidationError) -> Iterator[ValidationError]:
     meant = [
         causes
         for causes in forms.values()
+        # A form that wants another type altogether was not meant.
         if not any(c.validator == "type" and not c.relative_path for c in causes)
     ]
     if len(meant) == 1:
@@ -242,6 +246,7 @@ def strict_schema() -> Parts:
 @cache
 def published_schema() -> Parts:
     """The schema that every record of version 2 or 3 keeps, with keys of its own."""
+    # The strict one is cached, and stays as it is.
     opened: Parts = _open(copy.deepcopy(strict_schema()))
     return opened
 

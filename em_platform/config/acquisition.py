@@ -38,6 +38,7 @@ class RoutineSettings(Model):
     focus_step: int = Field(default=100, gt=0)
     mean_grey: float = Field(default=140.0, gt=0, lt=255)
     mean_tolerance: float = Field(default=8.0, gt=0)
+    # Beam and first step of the search as in pyTEM's BeamCenter and BeamSpread.
     center_brightness: int = Field(default=1100, gt=0)
     center_tolerance: int = Field(default=200, gt=0)
     spread_brightness: int = Field(default=1300, gt=0)
@@ -48,8 +49,10 @@ class RoutineSettings(Model):
     aperture_mag: int = Field(default=100, ge=50, le=1500)
     aperture_width_mm: float = Field(default=2.0, gt=0)
     aperture_height_mm: float = Field(default=1.5, gt=0)
+    # Both as in pyTEM's FindAperture.
     aperture_step_nm: int = Field(default=1000, gt=0)
     tape_threshold: float = Field(default=50.0, gt=0)
+    # Frames half a width apart share too little to be compared.
     resolution_step: float = Field(default=0.25, gt=0, lt=0.5)
 
 
@@ -74,7 +77,7 @@ class CoordinatorSettings(Model):
     """
 
     min_free_gb: float = Field(default=1.0, ge=0)
-    max_errors: int = Field(default=3, gt=0)
+    max_errors: int = Field(default=3, gt=0)  # pyTEM's default
     min_beam_mean: float = Field(default=0.0, ge=0)
     require_brightfield: bool = False
     require_darkfield: bool = False
@@ -82,6 +85,7 @@ class CoordinatorSettings(Model):
     preview_s: float = Field(default=5.0, ge=0)
     survey_magnification: int = Field(default=200, gt=0)
     lens_tiles: int = Field(default=3, gt=1)
+    # Each point of the specimen is then seen at several places of the field.
     lens_overlap: float = Field(default=0.6, gt=0, lt=1)
     lens_timeout_s: float = Field(default=60.0, gt=0)
     lens_tries: int = Field(default=3, gt=0)
@@ -193,6 +197,7 @@ class AcquisitionSettings(Model):
     rows: int = Field(default=4, gt=0)
     columns: int = Field(default=4, gt=0)
     overlap: float = Field(default=0.12, ge=0, lt=1)
+    # pyTEM waits 2 to 5 s for an answer, and asks three times more.
     request_timeout_s: float = Field(default=5.0, gt=0)
     request_tries: int = Field(default=4, gt=0)
     recorder_url: str = ""

@@ -38,6 +38,7 @@ class SettingField:
     def is_text(self) -> bool:
         """Whether a text is taken as it is, and not read as a number or a list."""
         choices = get_args(self.kind) if get_origin(self.kind) is Literal else ("",)
+        # A Literal may be of numbers, as `bit_depth` is: those YAML must read.
         is_plain = (
             self.kind in (str, SecretStr, Path) or get_origin(self.kind) is Literal
         )

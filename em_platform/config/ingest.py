@@ -78,6 +78,7 @@ class EbiSettings(SourceSettings):
     items: Names = ("11759",)
     schedule: str = "0 1 * * *"
     memory_limit_mb: Megabytes = 1024
+    # Memory and CPU of each source are the limits of macroscope's containers.
     cpus: float = Field(default=0.5, gt=0)
     api_url: str = "https://www.ebi.ac.uk/empiar/api"
     files_urls: Names = ("https://ftp.ebi.ac.uk/empiar/world_availability",)
@@ -119,11 +120,14 @@ class FlyemSettings(SourceSettings):
     schedule: str = "0 3 * * *"
     memory_limit_mb: Megabytes = 1536
     cpus: float = Field(default=0.25, gt=0)
+    # DVID serves one throttled request at a time; more only wait (decision 15).
     requests_at_once: int = Field(default=2, ge=1)
+    # As macroscope's crop: 1 GB of grey levels.
     crop_shape: Three = (1000, 1000, 1000)
     via: Literal["auto", "raw", "subvolblocks", "specificblocks", "precomputed"] = (
         "auto"
     )
+    # DVID gives no more than 3 GiB in one answer (`dvid.MOST_RAW_BYTES`).
     max_raw_mb: int = Field(default=3072, gt=0, le=3072)
     throttle: bool = True
     dvid_url: str = "https://hemibrain-dvid.janelia.org"
@@ -190,6 +194,7 @@ class OpenOrganelleSettings(SourceSettings):
     endpoint_url: str = ""
     metadata_url: str = ""
     large_array_mode: Literal["stream", "skip", "downsample"] = "stream"
+    # 1 TB: memory follows the shard and not the array (decision 14).
     max_array_mb: int = Field(default=1_000_000, gt=0)
     downsample_factor: int = Field(default=2, ge=2)
 
@@ -228,8 +233,10 @@ class OutputSettings(Model):
     Edges are `chunk_px` and `shard_px`; `compression_level` is Zstandard's.
     """
 
+    # As OpenOrganelle and FlyEM have them: 256 KiB of 8 bits.
     chunk_px: int = Field(default=64, ge=8)
     chunk_mb: float | None = Field(default=None, gt=0)
+    # 64 chunks a file: a bucket has few objects, a shard 16 MiB of 8 bits.
     shard_px: int = Field(default=256, ge=8)
     compression_level: int = Field(default=1, ge=0, le=22)
     levels: int = Field(default=0, ge=0)
@@ -247,6 +254,7 @@ class VolumeQualitySettings(Model):
 
     min_std: float = Field(default=1.0, ge=0)
     max_blank_fraction: float = Field(default=0.25, ge=0, le=1)
+    # Each hole is worth a sentence; it is only a warning.
     max_missing_fraction: float = Field(default=0.0, ge=0, le=1)
     voxel_tolerance: float = Field(default=0.02, ge=0)
 
@@ -293,6 +301,7 @@ class CatalogSettings(Model):
         tuple[Literal["json", "csv", "html"], ...], BeforeValidator(_listed)
     ] = ("json", "csv", "html")
     detect_duplicates: bool = True
+    # On Monday, after the heavy sources of Sunday.
     schedule: str = "0 7 * * 1"
     ci_metadata: bool = False
     memory_limit_mb: Megabytes = 2048

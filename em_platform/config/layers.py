@@ -91,6 +91,7 @@ def read_env_file(path: Path | None) -> dict[str, str]:
             f".env: no file {path}; name an existing file or leave it out"
         )
     try:
+        # Without a name dotenv would also look in the folders above.
         found = dotenv_values(path or ".env", encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
@@ -157,6 +158,7 @@ def _flatten(
     if isinstance(value, dict):
         for key, below in value.items():
             _flatten(below, (*path, str(key)), layer, who, environment)
+    # A section with nothing below it changes nothing.
     elif value is not None:
         raise ConfigError(
             f"{who}: section {'.'.join(path)} is {value!r}, expected settings "
@@ -183,11 +185,13 @@ def _substitute(
             )
         return default
 
+    # Read after it is replaced: `${N:4}` is a number where one is wanted.
     return _parse(_REFERENCE.sub(found, value), path)
 
 
 def _parse(text: str, path: fields.KeyPath) -> object:
     """The text itself for a text setting, else what YAML reads in it."""
+    # Of an empty text YAML would make null, which takes a setting away.
     if FIELDS[path].is_text or not text.strip():
         return text
     try:

@@ -98,6 +98,7 @@ def load_layers(
     path = _yaml_path(yaml_path, variables)
     if path is not None:
         put(layers.read_yaml(path, variables), f"YAML {path}")
+    # Two layers, though merged above, so that each value names its own.
     put(layers.of_variables(dotenv, ".env"), ".env")
     put(layers.of_variables(environment, "environment"), "environment")
     _credit_command_line(environment, sources)
@@ -116,6 +117,7 @@ def _yaml_path(given: Path | None, environment: Mapping[str, str]) -> Path | Non
 
 
 def _credit_command_line(environment: Mapping[str, str], sources: Sources) -> None:
+    # `--set` reaches child processes as variables (`layers.export`).
     names = environment.get(layers.SET_BY_COMMAND_LINE, "").split()
     for field in FIELDS.values():
         if field.environment_name in names and field.path in sources:
@@ -139,9 +141,11 @@ def _sentences(error: ValidationError, sources: Sources) -> list[str]:
     sentences = []
     for problem in error.errors():
         where = tuple(str(part) for part in problem["loc"])
+        # pydantic puts these words before a sentence of ours.
         message = problem["msg"].removeprefix("Value error, ")
         path = next((p for p in FIELDS if where[: len(p)] == p), None)
         if path is None:
+            # A rule of a whole section: any layer that set a part of it may be wrong.
             layer = _layers_below(where, sources)
             sentences.append(f"{layer}: section {'.'.join(where)}: {message}")
             continue

@@ -114,7 +114,7 @@ class WebSettings(Model):
     """
 
     host: str = "127.0.0.1"
-    port: int = 3000
+    port: int = 3000  # Dagster's own default
 
 
 class Settings(Model):

@@ -8,6 +8,7 @@ from em_platform.model import Model
 
 # A count, or pairs; checked here, so that the sentence names the setting.
 _PLACES = r"^(\d+|\d+:\d+([ ,]+\d+:\d+)*)?$"
+# A count comes from YAML as a number.
 Tiles = Annotated[str, BeforeValidator(str), Field(pattern=_PLACES)]
 """Nothing, a number of tiles that the seed chooses, or `row:column row:column ...`."""
 
@@ -75,4 +76,5 @@ class SimulationSettings(Model):
     aperture_change_s: float = Field(default=0.2, ge=0)
     transfer_step_s: float = Field(default=0.2, ge=0)
     misalignment: Fraction = 0.0
+    # Tissue is drawn in squares of 64 px (`simulation.specimen`).
     tissue_repeat_px: int = Field(default=0, ge=0, multiple_of=64)

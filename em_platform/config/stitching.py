@@ -89,10 +89,13 @@ class RenderSettings(Model):
     Edges are `chunk_px` and `shard_px`; `compression_level` is Zstandard's.
     """
 
+    # 256 KiB of grey levels, which a viewer loads at once.
     chunk_px: int = Field(default=512, gt=0)
+    # 64 chunks and 16 MiB a file.
     shard_px: int = Field(default=4096, gt=0, multiple_of=2)
     compression_level: int = Field(default=1, ge=1, le=22)
     background: int = Field(default=0, ge=0, le=255)
+    # 32 halvings: 2**32 px are beyond any mosaic.
     levels: int | None = Field(default=None, gt=0, le=32)
     tile_cache_mb: int = Field(default=256, ge=0)
 
@@ -131,14 +134,14 @@ class QualitySettings(Model):
     # At 3 px of blur the score is 0.02 (decision 10).
     min_focus: float = Field(default=0.05, ge=0.0, le=1.0)
     min_relative_focus: float = Field(default=0.4, ge=0.0, le=1.0)
-    min_std: float = Field(default=5.0, ge=0.0)
+    min_std: float = Field(default=5.0, ge=0.0)  # TileQC's `min_mean_std_dev`
     max_saturated_fraction: float = Field(default=0.02, ge=0.0, le=1.0)
     min_points_per_edge: int = Field(default=3, ge=0)
     max_unmatched_fraction: float = Field(default=0.02, ge=0.0, le=1.0)
-    max_seam_px: float = Field(default=4.0, gt=0.0)
+    max_seam_px: float = Field(default=4.0, gt=0.0)  # asap-modules' limit
     min_seam_points: int = Field(default=5, gt=0)
     max_disconnected_tiles: int = Field(default=0, ge=0)  # its place is a guess
-    max_distortion: float = Field(default=0.005, gt=0.0)
+    max_distortion: float = Field(default=0.005, gt=0.0)  # asap-modules' limit
     allowed_match_failures: int = Field(default=0, ge=0)
     max_mean_drift: float = Field(default=0.35, gt=0.0)
     min_mean: float = Field(default=8.0, ge=0.0)

@@ -56,6 +56,7 @@ def files_are_whole(entry: Entry, raw: RawItem) -> Check:
     compared = sum(f.checked_against in ("sha256", "md5") for f in raw.files)
     if wrong:
         sentence = f"{len(wrong)} of {len(entry.files)} files are not whole: {wrong[0]}"
+    # A warning only: the number that EMPIAR states is not always true.
     elif entry.stated_files not in (None, len(raw.files)):
         return _check(
             "files_are_whole",
@@ -151,6 +152,7 @@ def volume_is_not_blank(
         f"{written.shape[0]} sections have one grey level only",
         value=blank,
         limit=quality.max_blank_fraction,
+        # As many as a person reads in the record or in Dagster's table.
         items=tuple(f"section {z}" for z in statistics.blank_sections[:100]),
     )
 
@@ -201,6 +203,7 @@ def _difference(one: Lengths | None, other: Lengths | None) -> float:
     """The largest relative difference of an axis that both know."""
     if one is None or other is None:
         return 0.0
+    # 0 is a length that is not known, such as the thickness of a plane.
     pairs = [(a, b) for a, b in zip(one, other, strict=True) if a and b]
     return max((abs(a - b) / b for a, b in pairs), default=0.0)
 

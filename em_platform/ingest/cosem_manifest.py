@@ -56,6 +56,7 @@ def facts_of(manifest: Mapping[str, Any], *, url: str = "manifest") -> DatasetFa
     metadata = manifest.get("metadata", manifest)
     try:
         return _facts(metadata, manifest.get("sources") or {})
+    # JSON of others: any part may be missing or of another type.
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FormatError(
             f"openorganelle: {url} is no manifest of a dataset ({error!r}), expected "
@@ -114,4 +115,5 @@ def _path_in_dataset(url: str) -> str:
     _, _, path = url.rstrip("/").partition("://")
     parts = path.split("/")
     inside = [n for n, part in enumerate(parts) if part.endswith((".n5", ".zarr"))]
+    # Without a container, bucket and dataset come first.
     return "/".join(parts[inside[0] + 1 :] if inside else parts[2:])

@@ -39,6 +39,7 @@ def crawl(web: Web, url: str, *, pattern: str = "") -> tuple[Found, ...]:
     """
     wanted = pattern.split("/") if pattern else []
     found: list[Found] = []
+    # The list grows while it is walked: breadth first, without recursion.
     folders = [("", url)]
     for number, (path, at) in enumerate(folders):
         if number == _MOST_FOLDERS:
@@ -71,6 +72,7 @@ def from_any(urls: Iterable[str], ask: Callable[[str], T]) -> tuple[str, T]:
         try:
             return url, ask(url)
         except SourceError as error:
+            # The first address is the preferred one: its error says most.
             first = first or error
     raise first or SourceRefused("ingest: no address is set for a source; set one")
 
@@ -83,11 +85,13 @@ def with_sizes(web: Web, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
         stated = {"size_bytes": head.size_bytes, "etag": head.etag}
         return file.model_copy(update=stated)
 
+    # The rate limit of `web` decides; more threads would only wait for it.
     with ThreadPoolExecutor(8, "head") as pool:
         return tuple(pool.map(measure, files))
 
 
 def _may_hold(names: list[str], wanted: list[str]) -> bool:
+    # TrakEM2 names its folders so, with numbers behind; EMPIAR-11759 has one.
     if names[-1].startswith(("trakem2.", ".")) or len(names) > _MOST_DEEP:
         return False
     return not wanted or (
@@ -96,4 +100,5 @@ def _may_hold(names: list[str], wanted: list[str]) -> bool:
 
 
 def _fits(names: list[str], wanted: list[str]) -> bool:
+    # `fnmatch` ignores case on some systems; addresses do not.
     return len(names) == len(wanted) and all(map(fnmatchcase, names, wanted))

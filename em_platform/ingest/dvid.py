@@ -98,6 +98,7 @@ class Dvid:
             It says 400 or 404, in its own words.
         """
         corner, shape = box
+        # Left as it is: the parts cover each voxel of the box once.
         found = np.empty(shape, instance.dtype)
         most_voxels = max(1, most_bytes // found.itemsize)
         for part in parts(box, block=instance.block_shape, most_voxels=most_voxels):
@@ -141,8 +142,10 @@ class Dvid:
         url = f"{self.node_url}/raw/0_1_2/{_xyz(part[1])}/{_xyz(part[0])}"
         params = {"throttle": "true"} if self.throttle else {}
         if instance.is_labels:
+            # A label has 8 bytes, and mostly those of its neighbour.
             params["compression"] = "gzip"
         dtype = np.dtype(instance.dtype)
+        # DVID sends little-endian voxels, whatever the computer here has.
         voxels = np.empty(part[1], dtype.newbyteorder("<"))
         buffer = voxels.reshape(-1).view(np.uint8)
         take = _taker(buffer, gzipped=instance.is_labels)
@@ -160,8 +163,10 @@ class Dvid:
             try:
                 return self.web.exchange(url, take, params=params)
             except SourceUnavailable as error:
+                # By its words: any other 503 has had its retries already (decision 15).
                 if _BUSY not in str(error):
                     raise
+        # The last try: what it raises, the caller gets.
         return self.web.exchange(url, take, params=params)
 
     def _blocks(
@@ -177,6 +182,7 @@ class Dvid:
         params = {**params, "compression": encoding}
 
         def take(response: requests.Response) -> set[Three]:
+            # Anew at each try: a broken answer has brought some blocks already.
             missing = set(places)
             for place, payload in blocks_in(response.content):
                 if place not in missing:
@@ -186,8 +192,10 @@ class Dvid:
                 _put(block, place, into=found, box=box, edge=instance.block_shape)
             return missing
 
+        # Sorted: a set has no order, and the log names the first.
         absent = sorted(self._exchange(url, take, params))
         if absent:
+            # No error: DVID leaves out blocks that were never written (decision 15).
             log.warning(
                 "%s: %s holds no block at %d of %d places, the first %s (z, y, x)",
                 *(self.web.who, self.name, len(absent), len(places), absent[0]),
@@ -225,6 +233,7 @@ def _pieces(response: requests.Response, *, gzipped: bool) -> Iterable[bytes]:
     if not gzipped:
         yield from pieces
         return
+    # 16 more makes zlib expect gzip's header (zlib manual, inflateInit2).
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         for piece in pieces:
@@ -232,6 +241,7 @@ def _pieces(response: requests.Response, *, gzipped: bool) -> Iterable[bytes]:
         yield unpacker.flush()
     except zlib.error as error:
         raise Cut(f"its gzip is damaged: {error}") from error
+    # zlib does not complain of a stream that just ends.
     if not unpacker.eof:
         raise Cut("its gzip ends too early")
 

@@ -54,6 +54,7 @@ class DvidInstance:
     def nothing(self, shape: Three) -> NDArray[Any]:
         """Voxels that were never written."""
         found = np.empty(shape, self.dtype)
+        # DVID's Background is one byte, also of types with more.
         found.view(np.uint8)[...] = self.background
         return found
 
@@ -107,6 +108,7 @@ def parse_version(repo: Any, uuid: str, *, who: str, url: str) -> DvidVersion:
     """
     try:
         nodes = repo["DAG"]["Nodes"]
+        # Unpacking fails where the letters fit no version, or several.
         (full,) = [each for each in nodes if each.startswith(uuid.partition(":")[0])]
         node = nodes[full]
         # `uuid:branch` is the newest version of a branch, another one tomorrow.
@@ -128,10 +130,12 @@ def parse_version(repo: Any, uuid: str, *, who: str, url: str) -> DvidVersion:
 def _parsed(info: Mapping[str, Any]) -> DvidInstance:
     base, extended = info["Base"], info["Extended"]
     values = extended["Values"]
+    # Several values a voxel are colours: no grey levels and no labels.
     if len(values) != 1:
         raise ValueError(f"{len(values)} values a voxel")
     extents = info.get("Extents") or extended
     units = {*extended.get("VoxelUnits", [])}
+    # One unit for all axes: no size is better than a wrong one.
     unit = units.pop() if len(units) == 1 else ""
     sizes = [nm_of(float(n), unit) for n in extended.get("VoxelSize", [])]
     lengths = tuple(n for n in reversed(sizes) if n is not None)
@@ -141,6 +145,7 @@ def _parsed(info: Mapping[str, Any]) -> DvidInstance:
         type_name=str(base["TypeName"]),
         dtype=np.dtype(values[0]["DataType"]).name,
         low=_zyx(extents["MinPoint"]),
+        # MaxPoint is the last voxel itself.
         high=(high_z + 1, high_y + 1, high_x + 1),
         block_shape=_zyx(extended["BlockSize"]),
         voxel_size_nm=(lengths[0], lengths[1], lengths[2])
@@ -162,6 +167,7 @@ def aligned(box: Box, block: Three) -> Box:
     corner, shape = box
     low = [c // edge * edge for c, edge in zip(corner, block, strict=True)]
     high = [
+        # -(-a // b) rounds up, exactly for integers of any size.
         -(-(c + n) // edge) * edge
         for c, n, edge in zip(corner, shape, block, strict=True)
     ]
@@ -193,11 +199,13 @@ def parts(box: Box, *, block: Three, most_voxels: int) -> Iterator[Box]:
     rest[axis] -= first[axis]
     after[axis] = cut
     for half in ((corner, tuple(first)), (tuple(after), tuple(rest))):
+        # mypy sees no length in tuple(list).
         yield from parts(half, block=block, most_voxels=most_voxels)  # type: ignore[arg-type]
 
 
 def _cut(corner: Three, shape: Three, block: Three) -> tuple[int, int]:
     """The axis and the coordinate at which to halve a box."""
+    # z first: the halves of the slowest axis are contiguous in memory.
     for axis, (c, n, edge) in enumerate(zip(corner, shape, block, strict=True)):
         middle = round((c + n / 2) / edge) * edge
         if c < middle < c + n:
@@ -228,10 +236,12 @@ def blocks_in(content: bytes) -> Iterator[tuple[Three, memoryview]]:
             raise Cut(f"the blocks end within a head, after {len(content)} bytes")
         x, y, z, length = _HEAD.unpack_from(content, at)
         at += _HEAD.size
+        # Signed: a negative length would lead back and never end.
         if not 0 <= length <= len(content) - at:
             raise Cut(
                 f"block {x},{y},{z} states {length} bytes, {len(content) - at} came"
             )
+        # A view, not a copy: an answer may hold 256³ voxels.
         yield (z, y, x), memoryview(content)[at : at + length]
         at += length
 
@@ -277,6 +287,7 @@ def _picture(place: Three, payload: memoryview) -> NDArray[Any]:
     import imagecodecs
 
     try:
+        # A JPEG is flat: the planes of a block stand in it one below the other.
         return np.asarray(imagecodecs.jpeg_decode(bytes(payload))).ravel()
     except (RuntimeError, ValueError) as error:
         raise Cut(f"block {_named(place)} is no JPEG: {error}") from error
@@ -286,6 +297,7 @@ def _labels(
     place: Three, payload: memoryview, instance: DvidInstance
 ) -> NDArray[np.uint64]:
     try:
+        # 16 more makes zlib expect gzip's header (zlib manual, inflateInit2).
         content = zlib.decompress(payload, wbits=zlib.MAX_WBITS | 16)
         labels = decode_label_block(content, who=f"block {_named(place)}")
     except (zlib.error, FormatError) as error:

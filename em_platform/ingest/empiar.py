@@ -13,6 +13,7 @@ _NUMBER = re.compile(
     r"(?:\.(?P<set>[1-9]\d?)(?:\.(?P<file>[1-9]\d*))?)?(?:/.*)?",
     re.IGNORECASE,
 )
+# ElementTree puts an element's namespace before its name, in braces.
 _SPACE = re.compile(r"\{[^}]*\}")
 
 
@@ -178,6 +179,7 @@ def modality_of(experiment_type: str) -> str:
         "sstem": "ssTEM",
         "ss-tem": "ssTEM",
         "ssem": "SEM",
+        # The schema has no word for sections on tape.
         "atum-sem": "SEM",
         "tem": "TEM",
         "sem": "SEM",
@@ -224,6 +226,7 @@ def _set_of_xml(element: ElementTree.Element) -> ImageSet:
 
 
 def _formats(*named: Any) -> tuple[str, ...]:
+    # Data and headers mostly have the same format, such as DM3.
     return tuple(dict.fromkeys(_words(each).upper() for each in named if _words(each)))
 
 
@@ -262,6 +265,7 @@ def _citation(fields: Mapping[str, Any], authors: tuple[str, ...]) -> str:
 def _citation_of_xml(element: ElementTree.Element) -> str:
     names = ("journal", "volume", "year", "title", "firstPage")
     fields = {name: _text(element, name) for name in names}
+    # The API and the archive's header spell it differently.
     fields["first_page"] = fields["firstPage"]
     return _citation(fields, tuple(_texts(element, "author")))
 

@@ -63,8 +63,10 @@ def fetch_files(
     """
     who = f"{entry.source} {entry.key}"
     transfer = settings.ingest.transfer
+    # Before anything is written: a name may lead out of the folder.
     check_names((file.name for file in entry.files), who=who)
     sizes = [file.size_bytes or 0 for file in entry.files]
+    # As far as the entry names sizes: refused before any request.
     _check_limit(sum(sizes), transfer, who=who)
     with written(folder, who=who):
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,9 +104,11 @@ def remove_fetched(folder: Path, *, who: str) -> None:
     for name in names:
         for path in _places(folder, name):
             path.unlink(missing_ok=True)
+    # Last: after a kill it still names the files that are left.
     for path in folder.glob(f"{NAME}*"):
         path.unlink(missing_ok=True)
     folders = [path for path in folder.rglob("*") if path.is_dir()]
+    # Reversed: inner folders come before those that hold them.
     for path in (*sorted(folders, reverse=True), folder):
         with suppress(OSError):  # something else is in it
             path.rmdir()
@@ -136,10 +140,12 @@ def _fetch_all(
     found = {remote.name: FileFetch(item, remote).there() for remote in remotes}
     missing = [FileFetch(item, r) for r in remotes if found[r.name] is None]
     if missing:
+        # Not the pool of parts: files that wait for their parts would fill it for ever.
         with ThreadPoolExecutor(item.transfer.parts_at_once, "file") as pool:
             looked = _each(pool, FileFetch.look, missing, stop=item.stop)
             there = sum(file.size_bytes for file in found.values() if file is not None)
             whole = there + sum(look.size_bytes for look in looked)
+            # Once more: the HEADs have named the sizes that the entry did not.
             _check_limit(whole, item.transfer, who=item.who)
             check_space(
                 item.folder,
@@ -168,14 +174,17 @@ def _each(
     try:
         for future in as_completed(futures):
             future.result()
+    # Ctrl-C as well: the threads would go on fetching.
     except BaseException as error:
         stop.set()
         for future in futures:
             future.cancel()
+        # Those that run still write files and manifest.
         wait(futures)
         cause = _cause(error, futures)
         if cause is error:
             raise
+        # `Stopped` as its context would hide what went wrong.
         raise cause from None
     return [future.result() for future in futures]
 
@@ -208,14 +217,17 @@ class _Counter:
         self._lock = threading.Lock()
 
     def came(self, size_bytes: int) -> None:
+        # `+=` is several steps, between which another thread may come.
         with self._lock:
             self.size_bytes += size_bytes
+        # Outside of the lock: a report may wait for the pipe that it writes to.
         self._progress.came(size_bytes)
 
 
 @contextmanager
 def _locked(folder: Path, *, who: str) -> Iterator[None]:
     """Hold the item for the block; wait for another process that holds it."""
+    # Beside the folder, which `remove_fetched` may take away.
     lock = folder.with_name(f".{folder.name}.lock")
     warned = False
     while True:
@@ -264,11 +276,13 @@ def _wrong(name: str) -> str:
         return "leads out of its folder"
     if not name or "" in parts or "." in parts:
         return "is no name"
+    # Control and format characters, and halves of pairs that UTF-8 cannot hold.
     if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs") for letter in name):
         return "holds letters that are not seen"
     if any(len(part.encode()) > _MOST_BYTES for part in parts):
         return f"is longer than {_MOST_BYTES} bytes"
     first = PurePosixPath(name).parts[0]
+    # Any beginning: SQLite keeps `-wal` and `-shm` files beside its own.
     if name.endswith(OURS) or first.startswith((MANIFEST, ".")):
         return "is a name of the platform's own"
     return ""

@@ -89,6 +89,7 @@ class FileFetch:
         saved = self._item.manifest.file(self._name)
         if saved is None or saved.state != "whole" or not self._path.is_file():
             return None
+        # Length and time, no digest: a look must not read terabytes.
         found = self._path.stat()
         same = (found.st_size, found.st_mtime_ns) == (saved.size_bytes, saved.mtime_ns)
         return saved.fetched() if same and self._still_offered(saved) else None
@@ -109,6 +110,7 @@ class FileFetch:
         return Look(
             size_bytes=size,
             to_come_bytes=size - come,
+            # The room may be reserved before any byte of it has come.
             room_bytes=max(0, size - max(come, taken)),
         )
 
@@ -120,6 +122,7 @@ class FileFetch:
         while offer is not None:
             try:
                 return self._from(offer)
+            # Faults of the other side only: no mirror helps against a full disk.
             except (SourceError, ChecksumError) as error:
                 offer = self._addresses.after(error)
         raise self._addresses.error()
@@ -146,6 +149,7 @@ class FileFetch:
         raise AssertionError  # pragma: no cover
 
     def _whole(self, offer: Offer) -> FetchedFile:
+        # Twice: what a power cut has taken from the disk comes again.
         for _ in range(2):
             with self._opened(offer) as descriptor:
                 self._fill(descriptor, offer)
@@ -155,10 +159,12 @@ class FileFetch:
                     synced = beside.submit(os.fsync, descriptor)
                     digests = read_back(descriptor, parts, md5=bool(self._remote.md5))
                     with written(self._partial, who=self._item.who):
+                        # A write that failed late shows in the sync alone.
                         synced.result()
                 size_bytes = covered(parts)
                 if not digests.broken and offer.size_bytes in (None, size_bytes):
                     return self._finish(offer, digests, size_bytes=size_bytes)
+            # Only these: the next round fetches them and nothing else.
             self._item.manifest.forget_parts(self._name, digests.broken)
             log.warning("%s: %d parts of %s are not on the disk as they were written",
                         self._item.who, len(digests.broken), self._path)  # fmt: skip
@@ -183,6 +189,7 @@ class FileFetch:
             else:
                 self._partial.unlink(missing_ok=True)
                 manifest.begin(offer.as_saved(self._name))
+            # Without O_TRUNC: the finished parts stay.
             descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             with written(self._partial, who=self._item.who):
@@ -197,11 +204,13 @@ class FileFetch:
             return False
         parts = self._item.manifest.parts(self._name)
         path = self._partial if self._partial.exists() else self._path
+        # A file that ends before its last part has lost bytes.
         if parts and (not path.exists() or path.stat().st_size < parts[-1].stop):
             return False
         if saved.url != offer.shown:
             # ETags of two servers cannot be compared.
             digest = self._remote.sha256 or self._remote.md5
+            # A published digest decides in the end; else the dates must agree.
             return bool(digest) or saved.modified == offer.modified != ""
         if saved.etag or offer.etag:
             return saved.etag == offer.etag
@@ -218,6 +227,7 @@ class FileFetch:
                     "beginning when that is cut",
                     *(self._item.who, offer.shown),
                 )
+                # Parts of before would overlap with the stream.
                 self._item.manifest.begin(offer.as_saved(self._name))
             else:
                 return
@@ -225,6 +235,7 @@ class FileFetch:
         write = self._writer(descriptor, halt)
         part = fetch_stream(self._item.web, offer, name=self._name, write=write)
         with written(self._partial, who=self._item.who):
+            # A stream of before may have been longer.
             os.ftruncate(descriptor, part.stop)
         self._item.manifest.add_part(self._name, part)
 
@@ -252,6 +263,7 @@ class FileFetch:
             halt.set()
             for future in futures:
                 future.cancel()
+            # The descriptor closes next; another file may then get its number.
             wait(futures)
             raise
 
@@ -259,6 +271,7 @@ class FileFetch:
         self, descriptor: int, halt: threading.Event
     ) -> Callable[[int, bytes], None]:
         def write(at: int, block: bytes) -> None:
+            # `halt` is of this file, `stop` of all files of the item.
             if halt.is_set() or self._item.stop.is_set():
                 raise Stopped
             with written(self._partial, who=self._item.who):
@@ -298,6 +311,7 @@ class FileFetch:
         )
         return (
             remote.size_bytes in (None, saved.size_bytes)
+            # ETags of a mirror say nothing about those of the first address.
             and (not same_place or not saved.etag or remote.etag in ("", saved.etag))
             and promised.lower() in ("", saved.md5 if kind == "md5" else saved.sha256)
         )

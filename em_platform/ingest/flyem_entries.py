@@ -82,6 +82,8 @@ def _client(web: Web, settings: FlyemSettings, token: str) -> Any:
     from neuprint import Client  # takes two seconds
 
     class Polite(Client):  # type: ignore[misc]
+        # A private method: the library's own has no timeout and no retries (decision
+        # 15).
         def _fetch(self, url: str, json: Any = None, ispost: bool = False) -> _Answer:
             method = "POST" if ispost else "GET"
             return _Answer(web.exchange(url, _content, method=method, body=json))
@@ -113,12 +115,14 @@ def _version(client: Any) -> str:
     """The version of the service, which not every service tells."""
     try:
         return str(client.fetch_version())
+    # Some services answer 404 here and know their datasets all the same.
     except (SourceRefused, KeyError):
         return ""
 
 
 def _plain(token: str) -> str:
     """The token itself, which neuPrint's page shows as JSON, `{"token": "..."}`."""
+    # A JSON object has a colon, a token by itself has none.
     if ":" not in token:
         return token.strip().strip('"')
     try:
@@ -134,6 +138,7 @@ def _verify(certificate: str) -> bool | str:
     """What to check the server's certificate against; `false`: do not check it."""
     if certificate.strip().lower() not in ("false", "no", "0"):
         return certificate or True
+    # The user has chosen it; a warning for each request helps no one.
     urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return False
 

@@ -59,6 +59,7 @@ def middle_crop(low: Three, high: Three, *, shape: Three, block: Three) -> Crop:
     for first, end, wanted, edge in zip(low, high, shape, block, strict=True):
         length = min(wanted, end - first)
         begin = (first + (end - first - length) // 2) // edge * edge
+        # The block may begin before the volume does.
         corner.append(max(begin, first))
         edges.append(length)
     return (corner[0], corner[1], corner[2]), (edges[0], edges[1], edges[2])
@@ -178,6 +179,7 @@ class Whole:
             return None
         if self.way == "raw":
             return self.bytes_of(crop)
+        # 16 bytes of place and length stand before each block (`dvid_instance`).
         return self.bytes_of(aligned(crop, self.block_shape)) + 16 * self.blocks(crop)
 
     def blocks(self, crop: Crop) -> int:
@@ -216,6 +218,7 @@ def whole_of_precomputed(url: str, web: Web, options: dict[str, Any]) -> Whole:
     url = url.removeprefix("precomputed://").rstrip("/")
     info = open_chunked(url, format="precomputed", options=options).info
     voxel = info.voxel_size_nm or (1.0, 1.0, 1.0)
+    # The offset is a whole number of voxels; its nanometres are floats.
     z, y, x = (round(at / n) for at, n in zip(info.origin_nm, voxel, strict=True))
     high_z, high_y, high_x = (
         at + n for at, n in zip((z, y, x), info.shape, strict=True)
@@ -226,6 +229,7 @@ def whole_of_precomputed(url: str, web: Web, options: dict[str, Any]) -> Whole:
         name="/".join(info.uri.rstrip("/").split("/")[-3:]),
         low=(z, y, x),
         high=(high_z, high_y, high_x),
+        # 64³ is what FlyEM's volumes have.
         block_shape=info.chunk_shape or (64, 64, 64),
         dtype=info.dtype,
         voxel_size_nm=info.voxel_size_nm,
@@ -238,6 +242,7 @@ def whole_of_precomputed(url: str, web: Web, options: dict[str, Any]) -> Whole:
 
 def _json_of(url: str, web: Web) -> Any:
     if url.startswith("gs://"):
+        # The bucket is public by HTTPS, and needs no client of Google's.
         url = "https://storage.googleapis.com/" + url.removeprefix("gs://")
     return web.json(f"{url}/info") if url.startswith("http") else {}
 

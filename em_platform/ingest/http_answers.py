@@ -21,10 +21,12 @@ from em_platform.errors import (
 
 _LATER = {408, 425, 429}
 """Statuses below 500 that may change by themselves."""
+# Signed addresses of buckets, too: `X-Amz-Signature`, `X-Amz-Credential`.
 _SECRET = re.compile(
     r"(?i)((?:^|[?&;])[^=&;]*(?:token|key|secret|password|signature|credential|sig)"
     r"[^=&;]*=)[^&;]+"
 )
+# urllib3 names its own object first, which no reader needs.
 _CONNECTION = re.compile(r"^HTTPS?Connection\([^)]*\): ")
 _CURES = {
     401: "give its token, or one that is still valid, in ingest.{who}",
@@ -81,6 +83,7 @@ def broken(who: str, url: str, *, error: Exception, tried: int) -> SourceError:
             f"ingest.{who}"
         ) from error
     reason = _why(error)
+    # OpenSSL's CERTIFICATE_VERIFY_FAILED stays; other faults of TLS may pass.
     if isinstance(error, requests.exceptions.SSLError) and "ERTIFICATE" in repr(error):
         failed: SourceError = SourceRefused(
             f"{who}: {where} has a certificate that is not trusted ({reason}); name "
@@ -96,6 +99,7 @@ def broken(who: str, url: str, *, error: Exception, tried: int) -> SourceError:
             reason=reason,
             tries=tried,
         )
+    # It is raised elsewhere, where `raise from` has no cause to name.
     failed.__cause__ = error
     return failed
 
@@ -103,9 +107,12 @@ def broken(who: str, url: str, *, error: Exception, tried: int) -> SourceError:
 def _reason(response: requests.Response) -> str:
     """The server's own words for an error, in one line."""
     kind = response.headers.get("Content-Type", "")
+    # Pages of HTML are made for browsers, and say little in one line.
     plain = "json" in kind or "text/plain" in kind
     try:
+        # The page of an error may have any length.
         body = response.raw.read(500, decode_content=True) if plain else b""
+    # The connection may break here too; the status is what counts.
     except (urllib3.exceptions.HTTPError, OSError):
         body = b""
     words = " ".join(body.decode("utf-8", errors="replace").split())[:200]
@@ -118,6 +125,7 @@ def _why(error: Exception) -> str:
         return "no answer in time"
     cause: object = error
     while isinstance(cause, BaseException):
+        # urllib3 has the cause in `reason`, others as the first argument.
         inner = getattr(cause, "reason", None) or (cause.args or ("",))[0]
         if not isinstance(inner, BaseException | str) or not inner:
             break
@@ -136,6 +144,7 @@ def retry_after_s(text: str | None) -> float:
         moment = parsedate_to_datetime(text)
     except ValueError:
         return 0.0
+    # `-0000` is UTC without a zone (RFC 5322, 3.3).
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
@@ -159,6 +168,7 @@ def parse_index(page: str, url: str) -> tuple[Listed, ...]:
     parser = _Links()
     parser.feed(page)
     parser.close()
+    # Some pages link a file twice, by its icon and by its name.
     found = {listed.name: listed for listed in _below(folder, parser.links)}
     return tuple(found.values())
 
@@ -177,11 +187,13 @@ class _Links(HTMLParser):
 
 def _below(folder: str, links: list[str]) -> Iterator[Listed]:
     for link in links:
+        # `?C=M;O=A` is how Apache links other orders of a list.
         if urlsplit(link).query or link.startswith("#"):
             continue
         # A bare name may have a colon in it, which urljoin takes for a scheme.
         bare = "://" not in link and not link.startswith("/")
         at = urljoin(folder, f"./{link}" if bare else link)
+        # Unquoted, as pages write `%20` and such in more than one way.
         rest = unquote(at).removeprefix(unquote(folder))
         name = rest.removesuffix("/")
         outside = len(rest) == len(unquote(at)) or not name or "/" in name

@@ -100,10 +100,12 @@ def read_study(text: str) -> Study:
         It names no study.
     """
     fields_of: dict[str, str] = {}
+    # A byte order mark would become part of the first name.
     for line in text.removeprefix("\ufeff").splitlines():
         name, _, rest = line.partition("\t")
         values = [value.strip() for value in rest.split("\t") if value.strip()]
         if values and not name.startswith("#"):
+            # The first counts: experiments behind the study repeat names.
             fields_of.setdefault(name.strip(), values[0])
     accession = fields_of.get("Comment[IDR Study Accession]", "")
     if not accession.startswith("idr"):
@@ -204,6 +206,7 @@ def ask_repository(
     """
     repository, _, experiment = project.partition("/")
     roots = [each.replace("{study}", repository).rstrip("/") for each in templates]
+    # `idr` and four digits.
     accession = repository[:7]
 
     def read(name: str, parse: Callable[[str], T], *, otherwise: T) -> T:
@@ -231,5 +234,6 @@ def together(known: Study, published: Study | None) -> Study:
     if published is None:
         return known
     values = {f.name: getattr(published, f.name) for f in fields(published)}
+    # An empty field of the repository must not hide what is known.
     plain = Study(accession="")
     return replace(known, **{n: v for n, v in values.items() if v != getattr(plain, n)})

@@ -15,6 +15,7 @@ _KINDS = {
     ".dm4": "DM4",
     ".mrc": "MRC",
     ".mrcs": "MRC",
+    # IMOD's names for MRC: reconstruction, stack, aligned stack.
     ".rec": "MRC",
     ".st": "MRC",
     ".ali": "MRC",
@@ -56,6 +57,7 @@ def find_files(
         The image set has none that can be read, or has several volumes.
     """
     folder = "/".join(filter(None, (entry_url.rstrip("/"), image_set.directory)))
+    # EMPIAR's pattern begins at the entry, the search at the set's folder.
     pattern = image_set.pattern.removeprefix(f"{image_set.directory}/")
     found = crawl(web, folder, pattern=pattern)
     if pattern and not found:
@@ -103,6 +105,7 @@ def _of_one_kind(
         if kind:
             kinds.setdefault(kind, []).append(file)
     for stated in image_set.formats:
+        # OME-TIFF has the suffixes of TIFF.
         kind = _KINDS.get(f".{stated.lower().removeprefix('ome-')}", "")
         if kind in kinds:
             return kinds[kind]
@@ -125,6 +128,7 @@ def _check_one_volume(web: Web, files: Sequence[Found], *, wanted: Wanted) -> No
     header = web.first_bytes(files[0].url, _MRC_HEADER_BYTES)
     if len(header) < _MRC_HEADER_BYTES:
         return  # the reader will say so
+    # MRC2014: 0x11 in byte 213 is big-endian, NZ begins at byte 9.
     order = "<" if header[212:213] != b"\x11" else ">"
     (sections,) = struct.unpack_from(f"{order}i", header, 8)
     if sections > 1:
@@ -145,6 +149,7 @@ _UNITS = {
     "nm": 1.0,
     "nanometer": 1.0,
     "nanometre": 1.0,
+    # U+00B5 and U+03BC, micro sign and Greek mu, look the same.
     "µm": 1000.0,
     "μm": 1000.0,
     "um": 1000.0,
@@ -157,8 +162,10 @@ _UNITS = {
 }
 _UNIT = (
     r"(?:nanomet(?:er|re)s?|micromet(?:er|re)s?|microns?|angstroms?|ångströms?"
+    # Not before ² or ³: an area or a volume is no distance.
     r"|nm|µm|μm|um|å)(?![a-z²³\d])"
 )
+# No digit or comma before: `1,050 nm` is not 50 nm.
 _VALUE = rf"(?<![\d.,])(?P<value>\d+(?:\.\d+)?)\s*-?\s*(?P<unit>{_UNIT})"
 _NUMBER = rf"\d+(?:\.\d+)?\s*(?:{_UNIT})?"
 _CUT = r"(?:section|slice|cut|slab)s?"
@@ -175,6 +182,7 @@ _PHRASES = tuple(
         rf"{_VALUE}\s*(?:{_CUT}\s*)?(?:in|along|for)\s*(?:the\s*)?z\b",
         rf"\bz(?:[\s-]*(?:resolution|steps?|spacing|axis|size|dimension|interval))?"
         rf"{_IS}{_VALUE}",
+        # Of three lengths z is the last one.
         rf"{_NUMBER}\s*[x×*]\s*{_NUMBER}\s*[x×*]\s*{_VALUE}",
         rf"\b{_CUT}\s*of\s*{_VALUE}",
         rf"{_VALUE}\s*isotropic",
@@ -197,4 +205,5 @@ def _lengths_nm(words: str) -> Iterator[float]:
             factor = _UNITS.get(unit) or _UNITS[unit.removesuffix("s")]
             length = float(match["value"]) * factor
             if length > 0:
+                # 0.05 µm and 50 nm must be one length, also as floats.
                 yield round(length, 6)

@@ -89,6 +89,7 @@ def read_back(descriptor: int, parts: Sequence[Part], *, md5: bool) -> Digests:
     right, also those that an earlier process has fetched.
     """
     whole = hashlib.sha256()
+    # Compares, protects nothing; a FIPS build of OpenSSL asks for the word.
     other = hashlib.md5(usedforsecurity=False)
     broken = []
     for part in sorted(parts):
@@ -117,6 +118,7 @@ def reserve(descriptor: int, size_bytes: int | None) -> None:
     if size_bytes is None:
         return
     now = os.fstat(descriptor).st_size
+    # A longer file of before would keep its old end.
     if now > size_bytes:
         os.ftruncate(descriptor, size_bytes)
     elif now < size_bytes:
@@ -132,6 +134,7 @@ def write_at(descriptor: int, at: int, block: bytes) -> None:
     """Write all of `block`; a disk that is nearly full takes only a part at once."""
     left = memoryview(block)
     while left:
+        # With its place: threads share the descriptor's position.
         count = os.pwrite(descriptor, left, at)
         left, at = left[count:], at + count
 
@@ -160,6 +163,7 @@ def put_in_place(
         if promised and promised.lower() != found:
             bad = path.with_name(f"{path.name}.bad")
             partial.replace(bad)
+            # Noted, so that the next run fetches it anew.
             manifest.end(replace(saved, state="bad"))
             raise ChecksumError(
                 f"{who}: {saved.url} came with {saved.checked_against} {found}, "
@@ -170,6 +174,7 @@ def put_in_place(
                 expected=promised,
             )
         partial.replace(path)
+        # The name is on the disk before the manifest calls the file whole.
         _sync_folder(path.parent)
         mtime_ns = path.stat().st_mtime_ns
     whole = replace(saved, state="whole", mtime_ns=mtime_ns)

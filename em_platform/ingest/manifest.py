@@ -13,6 +13,7 @@ NAME = "manifest.sqlite"
 
 State = Literal["partial", "whole", "bad"]
 
+# Parts are found by name and place alone, and need no number of their own.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
     name TEXT PRIMARY KEY,
@@ -138,6 +139,7 @@ class Manifest:
 
     def begin(self, saved: SavedFile) -> None:
         """A file starts from nothing."""
+        # One commit: parts of an older file never stand beside the new one.
         with self._journal.writing() as cursor:
             cursor.execute("DELETE FROM parts WHERE name = ?", (saved.name,))
             cursor.execute(

@@ -125,6 +125,7 @@ class Ingest:
     def _start(self, source: str) -> None:
         path = log_file(self.settings, source)
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Appended: what an earlier run has logged stays.
         with path.open("ab") as errors:
             process = subprocess.Popen(
                 self.command(source, self.keys[source]),
@@ -136,6 +137,7 @@ class Ingest:
                 # Ctrl-C reaches this process alone, which then stops the others.
                 start_new_session=True,
             )
+        # Reading blocks, so each process has a thread that reads it.
         reader = threading.Thread(target=self._read, args=(source, process))
         reader.start()
         self._running[source] = _Running(process, reader)
@@ -148,6 +150,7 @@ class Ingest:
                 try:
                     self._lines.put(SourceEvent.model_validate_json(line))
                 except ValidationError:
+                    # A library may print, too; that must not end the reader.
                     log.warning("%s: unexpected output %r", source, line.rstrip())
 
     def _listen(self) -> None:
@@ -170,6 +173,7 @@ class Ingest:
         for source, running in list(self._running.items()):
             if running.process.poll() is None:
                 continue
+            # All its lines must be here before its end is judged.
             running.reader.join()
             if running.process.stdin is not None:
                 running.process.stdin.close()
@@ -184,6 +188,7 @@ class Ingest:
         """A process that ended without an outcome for its item has failed at it."""
         code = running.process.returncode
         reported = [o for o in self._outcomes if o.source == source]
+        # At no item, and it has reported or ended well: nothing is missing.
         if not running.key and (reported or not code):
             return
         stopped = self.stopping.is_set()
@@ -203,9 +208,11 @@ class Ingest:
 
     def _stop_all(self) -> None:
         for running in self._running.values():
+            # As Ctrl-C, so that a worker marks its item as cancelled.
             running.process.send_signal(signal.SIGINT)
         for running in self._running.values():
             try:
+                # All were asked before the first is waited for: they stop side by side.
                 running.process.wait(_PATIENCE_S)
             except subprocess.TimeoutExpired:
                 running.process.kill()
@@ -216,11 +223,13 @@ class Ingest:
 def memory_budget_mb(settings: Settings) -> float:
     """What all sources may have together: as set, else what the machine has."""
     limit = settings.ingest.memory_limit_gb
+    # In MiB, as the limits of the sources.
     return limit * 1024 if limit else psutil.virtual_memory().total / 2**20
 
 
 def worker_command(source: str, keys: Sequence[str]) -> list[str]:
     """The arguments of `em-platform`'s own process for one source."""
+    # The same Python and package as here, whatever PATH finds.
     command = [sys.executable, "-m", "em_platform", "ingest", "--worker", source]
     for key in keys:
         command += ["--item", f"{source}/{key}"]
@@ -242,7 +251,9 @@ def _note(store: Store, outcome: ItemOutcome, status: Status) -> None:
 def _ending(code: int) -> str:
     if code >= 0:
         return f"ended with status {code}"
+    # `subprocess` states an end by a signal as its negative number.
     name = signal.Signals(-code).name
+    # The signal of Linux's out-of-memory killer.
     cure = ", probably for want of memory" if name == "SIGKILL" else ""
     return f"was ended by {name}{cure}"
 

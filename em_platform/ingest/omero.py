@@ -118,7 +118,9 @@ class Omero:
                     url=url,
                 )
             yield from found
+            # Not by `_PAGE`: a server may have a smaller `maxLimit`.
             offset += len(found)
+            # An empty page ends it also where `totalCount` is wrong.
             if not found or offset >= int(answer.get("meta", {}).get("totalCount", 0)):
                 return
 
@@ -160,15 +162,18 @@ def _voxel_nm(pixels: Mapping[str, Any]) -> tuple[float, float, float] | None:
 
 def _length_nm(answer: Mapping[str, Any] | None) -> float:
     """A length with its unit; 0 where there is none or it is counted in pixels."""
+    # Micrometres are the OME schema's default.
     if not answer or answer.get("Unit", "MICROMETER") not in _UNITS_NM:
         return 0.0
     length = (
         float(answer.get("Value") or 0) * _UNITS_NM[answer.get("Unit", "MICROMETER")]
     )
+    # Drops what floats add to products of decimal fractions.
     return round(length, 6) if length > 0 else 0.0
 
 
 def _dtype(value: str) -> str:
+    # OMERO's words where numpy has others; a bit takes a byte here.
     return {"float": "float32", "double": "float64", "bit": "uint8"}.get(value, value)
 
 
@@ -207,6 +212,7 @@ def find_original(
     named = [path for path in paths if PurePosixPath(path).name == name]
     for path in (named or paths)[:1]:
         try:
+            # Quoted: a plus in a file's name is no blank.
             return _file(web, [f"{root}/{quote(path)}" for root in roots])
         except SourceRefused as error:
             log.info("%s; its folder is looked through", error)

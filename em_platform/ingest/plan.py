@@ -78,6 +78,7 @@ def startable(
     for source in _due(lanes, running=running, finished=finished):
         busy = len(running) + len(started)
         memory = work[source].memory_mb
+        # Where nothing runs, one that is beyond the budget may start, too.
         if busy and (busy >= most or used + memory > budget_mb):
             break  # and not a smaller one that comes later: no source shall starve
         started.append(source)
@@ -157,6 +158,7 @@ def run_tags(source: str, settings: Settings) -> dict[str, str]:
         **job_tags(source, settings),
         MODE: mode,
         LANE: lane_of(source, settings),
+        # Dagster starts the highest number first, so later stages are lower.
         PRIORITY: str(-stage),
     }
 

@@ -16,6 +16,7 @@ _MOST_PAUSE_S = 120.0
 class Waits:
     """What a wait needs of the world; tests bring their own."""
 
+    # The monotonic clock does not jump when the time of day is set.
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     chance: Callable[[], float] = random.random
@@ -42,12 +43,14 @@ class Pace:
         with self._places:
             wait_s = self._reserve()
             if wait_s > 0:
+                # Outside of the lock: others reserve their moments meanwhile.
                 self._waits.sleep(wait_s)
             yield
 
     def _reserve(self) -> float:
         with self._lock:
             now_s = self._waits.clock()
+            # Time in which nothing was asked saves up no more than one burst.
             self._next_s = max(self._next_s, now_s)
             wait_s = self._next_s - self._burst_s - now_s
             self._next_s += self._interval_s
@@ -61,5 +64,6 @@ def pause_s(tried: int, *, backoff_s: float, chance: float, asked_s: float) -> f
     that many who failed together do not come back together; at least `asked_s`, which
     the other side asked for, and never more than two minutes.
     """
+    # 30 doublings pass any limit; a thousand would overflow a float.
     longest_s = min(backoff_s * 2.0 ** min(tried - 1, 30), _MOST_PAUSE_S)
     return min(max(longest_s * chance, asked_s), _MOST_PAUSE_S)

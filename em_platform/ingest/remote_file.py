@@ -76,6 +76,7 @@ class Offer:
         etag = response.headers.get("ETag", "")
         modified = response.headers.get("Last-Modified", "")
         if self.etag and etag:
+            # A server that compresses on the way weakens the tag of the same file.
             if self.etag.removeprefix("W/") != etag.removeprefix("W/"):
                 raise Changed(f"its ETag was {self.etag} and is {etag}")
         elif self.modified and modified and self.modified != modified:
@@ -105,6 +106,7 @@ def missing_ranges(
     """What is between the parts, cut into pieces of `part_bytes` at most."""
     gaps = []
     at = 0
+    # The empty part at the end closes the last gap.
     for start, stop in (*((p.start, p.stop) for p in sorted(parts)), (size_bytes,) * 2):
         gaps += [(s, min(s + part_bytes, start)) for s in range(at, start, part_bytes)]
         at = max(at, stop)
@@ -126,6 +128,7 @@ def fetch_part(
     at, stop = span
     crc32 = 0
 
+    # Made at each try: a cut part resumes at the byte that it reached.
     def headers() -> dict[str, str]:
         asked = {**AS_IT_IS, "Range": f"bytes={at}-{stop - 1}"}
         return asked | ({"If-Range": offer.condition} if offer.condition else {})
@@ -133,6 +136,7 @@ def fetch_part(
     def take(response: requests.Response) -> None:
         nonlocal at, crc32
         _check_range(response, offer, span=(at, stop), name=name)
+        # Bounded: a server may send more than it was asked for.
         for block in _blocks(response, stop - at):
             write(at, block)
             crc32 = zlib.crc32(block, crc32)
@@ -140,6 +144,7 @@ def fetch_part(
         if at < stop:
             raise Cut(f"{stop - at} bytes of a part are missing")
 
+    # 200 and 416 are no failures here: `_check_range` says what they mean.
     web.exchange(offer.url, take, headers=headers, expected=(200, 206, 416))
     return Part(span[0], stop, crc32)
 
@@ -177,10 +182,12 @@ def _check_range(
     start, stop = span
     if response.status_code == 416:
         raise Changed(f"it ends before byte {start}, {offer.size_bytes} were promised")
+    # Before the status: a 200 is also how If-Range answers for a changed file.
     offer.check_same(response)
     if response.status_code == 200:
         raise NoRanges
     if response.headers.get("Content-Encoding", "identity") != "identity":
+        # A range of a compressed body is no range of the file.
         if not _is_packed(name):
             raise NoRanges
     sent = response.headers.get("Content-Range", "")
@@ -198,6 +205,7 @@ def _blocks(
     left = most
     while left is None or left > 0:
         count = _BLOCK_BYTES if left is None else min(_BLOCK_BYTES, left)
+        # Not `iter_content`, which always unpacks.
         block = response.raw.read(count, decode_content=unpack)
         if not block:
             return
@@ -237,6 +245,7 @@ class Addresses:
             None answers.
         """
         urls = [self._remote.url, *self._remote.mirrors]
+        # Stable: only the preferred one changes its place.
         urls.sort(key=lambda url: shown(url) != preferred)
         self._failures.clear()
         self._offers = self._offered(urls)
@@ -258,6 +267,7 @@ class Addresses:
         if len(self._failures) == 1:
             return self._failures[0]
         last = self._failures[-1]
+        # One address that may recover makes another run worth its time.
         retryable = any(failure.retryable for failure in self._failures)
         kind = SourceUnavailable if retryable else SourceRefused
         each = "; ".join(str(failure).partition("; ")[0] for failure in self._failures)
@@ -278,6 +288,7 @@ class Addresses:
                 continue
             offer = offer_of(url, head, name=self._remote.name)
             if offer.size_bytes is None:
+                # With the entry's size it can still come in parts.
                 offer = replace(offer, size_bytes=wanted)
             if wanted in (None, offer.size_bytes):
                 yield offer

@@ -105,6 +105,7 @@ def voxel_size(stated: Lengths | None, known: Lengths | None) -> Lengths | None:
     """The file's own edge along each axis, else that which the source states."""
     if stated is None or known is None:
         return stated or known
+    # 0 is an edge that is not known, such as the thickness of a plane.
     z, y, x = (own or other for own, other in zip(stated, known, strict=True))
     return z, y, x
 
@@ -116,6 +117,7 @@ def with_tags(entry: Entry, tags: Mapping[str, Tag]) -> Entry:
         for name, value in tags.items()
         if value != ""
     }
+    # What the source says stands above the tags of its file.
     update: dict[str, Any] = {"additional": {**plain, **entry.additional}}
     if entry.imaging_start_date is None:
         update["imaging_start_date"] = _date(tags.get("imaging_date"))
@@ -125,5 +127,6 @@ def with_tags(entry: Entry, tags: Mapping[str, Tag]) -> Entry:
 def _date(tag: Tag | None) -> date | None:
     try:
         return date.fromisoformat(str(tag)) if tag else None
+    # Files write dates in many ways; the item is good without one.
     except ValueError:
         return None

@@ -40,6 +40,7 @@ from em_platform.storage.manifest import Product
 def take_entry(source: Source, key: str, store: Store) -> Entry:
     """Ask the source what the item is."""
     with recorded(store, source.name, key):
+        # A volume that stands stays complete while its source is asked again.
         if not store.exists(layout.ingested(source.name, key, "volume")):
             mark(store, source.name, key, Status.PROCESSING, step="entry")
         entry = source.describe(key)
@@ -63,6 +64,7 @@ def take_raw(
     with recorded(store, source.name, entry.key):
         saved = _saved_if_written(entry, store, settings)
         if saved is not None and not saved.missing_chunks:
+            # Counts what came in this call, and nothing did.
             raw = saved.model_copy(update={"fetched_bytes": 0})
         else:
             if saved is None:
@@ -87,12 +89,14 @@ def take_volume(
         raw = store.read(layout.ingested(source.name, entry.key, "raw"), RawItem)
         target = store.url(layout.volume(source.name, entry.key))
         if is_written(entry, raw, store, settings):
+            # A kill right after the volume stood leaves its marks of progress.
             forget_unfinished(target, store.options)
             return store.read(name, VolumeItem).written
         mark(store, source.name, entry.key, Status.SAVING_DATA, step="volume")
         volume = source.open(entry, raw_folder(entry, settings))
         override = settings_of(source.name, settings).voxel_size_nm
 
+        # Once the volume stands: after a kill before it, the step goes on.
         def keep(written: WrittenVolume) -> None:
             item = VolumeItem(
                 written=written,
@@ -109,12 +113,14 @@ def take_volume(
             name=entry.title,
             product=volume_product(source.name, entry.key),
             fingerprint=fingerprint(entry, raw, settings),
+            # The mean of two labels would be a third one.
             pooling="mode" if entry.content == "labels" else "mean",
             attributes={"em_platform": {"source": entry.source, "key": entry.key}},
             storage_options=store.options,
             run=run,
             keep=keep,
         )
+        # Only now: a killed writer reads these files again.
         if not settings.ingest.transfer.keep_raw:
             who = f"{source.name} {entry.key}"
             remove_fetched(raw_folder(entry, settings), who=who)
@@ -176,6 +182,7 @@ def estimate(source: Source, key: str, store: Store, *, settings: Settings) -> E
 
 def raw_folder(entry: Entry, settings: Settings) -> Path:
     """Where the item's files lie as they were fetched."""
+    # Only idr has a folder of its own, by macroscope's IDR_OUTPUT_DIR.
     own = getattr(getattr(settings.ingest, entry.source, None), "raw_folder", "")
     root = Path(own).absolute() if own else settings.raw_folder / entry.source
     return root / entry.key
@@ -184,6 +191,7 @@ def raw_folder(entry: Entry, settings: Settings) -> Path:
 def fingerprint(entry: Entry, raw: RawItem, settings: Settings) -> str:
     """Names the voxels and the way in which they are stored."""
     parts = (
+        # The title too, as it stands in the image's own metadata.
         (entry.title, entry.voxel_size_nm, entry.origin_nm, entry.array),
         entry.content,
         settings_of(entry.source, settings).voxel_size_nm,
@@ -191,6 +199,7 @@ def fingerprint(entry: Entry, raw: RawItem, settings: Settings) -> str:
         raw.digest,
         settings.ingest.output.model_dump_json(),
     )
+    # `repr` gives floats in full, and the same text in each process.
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

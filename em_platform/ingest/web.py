@@ -89,12 +89,15 @@ class Web:
             waits=self._waits,
         )
         self._session = requests.Session()
+        # urllib3's retries do not see a body that ends early (decision 24). With fewer
+        # connections than places, requests would close and open them anew.
         adapter = HTTPAdapter(pool_maxsize=limits.requests_at_once, max_retries=0)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
         self._session.verify = verify
         self._session.headers["User-Agent"] = "em-platform (electron microscopy ingest)"
         if token:
+            # Not a header, which a `.netrc` of the user would replace.
             self._session.auth = _Bearer(token)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -110,6 +113,7 @@ class Web:
 
     def text(self, url: str) -> str:
         """The text at `url`, read as UTF-8."""
+        # Texts of public sources may begin with a byte order mark.
         return self.get(url).decode("utf-8-sig", errors="replace")
 
     def get(
@@ -192,6 +196,7 @@ class Web:
             tried += 1
             given = headers() if callable(headers) else headers
             try:
+                # Kept until the body has come: it bounds open connections, too.
                 with self._pace.place():
                     response = self._session.request(
                         method,
@@ -200,6 +205,8 @@ class Web:
                         params=dict(params or {}),
                         json=body,
                         timeout=self._transfer.timeout_s,
+                        # The body is read in `take`, and not at all where it is
+                        # refused.
                         stream=True,
                         # Given each time: REQUESTS_CA_BUNDLE would stand above it.
                         verify=self._session.verify,
@@ -213,6 +220,7 @@ class Web:
                 failed, asked_s = broken(self.who, url, error=e, tried=tried), 0.0
             if not failed.retryable or tried > self._transfer.retries:
                 raise failed
+            # The place is free while this one waits.
             self._wait(url, tried, asked_s=asked_s, reason=failed)
 
     def _wait(
@@ -256,6 +264,7 @@ class _Bearer(requests.auth.AuthBase):
 
 def _web_of(*made_of: Any) -> Web:
     """One for all equal ones that come to this process, so that they share a pace."""
+    # A forked process must not use its parent's open connections.
     return _web_in(os.getpid(), *made_of)
 
 
@@ -281,6 +290,7 @@ def _head_of(response: requests.Response) -> FileHead:
     ranged = response.status_code == HTTPStatus.PARTIAL_CONTENT
     length = headers.get("Content-Length", "")
     if ranged:
+        # The length of a ranged answer is that of the one byte.
         length = headers.get("Content-Range", "").rpartition("/")[2]
     encoding = "" if encoding == "identity" else encoding
     return FileHead(

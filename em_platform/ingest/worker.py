@@ -66,6 +66,7 @@ def ingest_source(
     try:
         source = open_source(name, settings)
         wanted = tuple(keys) or source.list()
+    # The source itself has failed: there is no item to name.
     except PlatformError as error:
         outcome = ItemOutcome(source=name, key="", status="failed", sentence=str(error))
         report(SourceEvent(source=name, outcome=outcome))
@@ -89,6 +90,7 @@ def _ingest_item(
     try:
         with store.one_writer(place, work=f"an ingest of {source.name}/{key}"):
             return _take_item(source, key, store, settings=settings, report=report)
+    # The next items may be good; `steps.recorded` has marked this one.
     except Exception as error:
         return _failed(source.name, key, error)
 
@@ -126,6 +128,7 @@ def _take_item(
 
 def _failed(source: str, key: str, error: Exception) -> ItemOutcome:
     if not isinstance(error, PlatformError):
+        # A fault of ours: its sentence alone does not lead to it.
         log.error("%s/%s: %s", source, key, traceback.format_exc())
     sentence = str(error) or type(error).__name__
     return ItemOutcome(source=source, key=key, status="failed", sentence=sentence)
@@ -139,6 +142,7 @@ def _writers(name: str, raw: RawItem, settings: Settings) -> Iterator[Run]:
         if workers < 2 or raw.size_bytes < _LARGE_BYTES:
             yield map
             return
+        # The source's limit is for all of its workers together.
         limit = settings_of(name, settings).memory_limit_mb // workers
         client = stack.enter_context(local_cluster(workers, memory_limit_mb=limit))
         yield dask_map(client)

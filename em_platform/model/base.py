@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Model(BaseModel):
     """A frozen value: unknown fields, NaN and infinities are refused."""
 
+    # NaN is no JSON; a misspelt field would be lost without a word.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 

@@ -50,6 +50,7 @@ def review_of(checks: Iterable[Check]) -> Review:
     The mosaic's mark, the status of the catalog record, the review in TEM DB and the
     exit status of `em-platform stitch` all come from here, so that they agree.
     """
+    # A warning alone keeps no mosaic from being used.
     reasons = tuple(check.sentence for check in failed_errors(checks))
     status = ReviewStatus.NEEDS_REVIEW if reasons else ReviewStatus.PASSED
     return Review(status=status, reasons=reasons)

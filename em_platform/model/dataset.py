@@ -28,6 +28,7 @@ SCHEMA_VERSION = "3.0"
 # What the core of a record whose volume stands says at least.
 NEEDED_WHEN_COMPLETE = ("volume_shape", "data_type")
 # Values that say nothing; a record leaves their fields out.
+# 0 and False are none of them: they say something.
 _UNSAID: tuple[Any, ...] = (None, "", (), [], {})
 # RFC 3986 as far as its form shows: a scheme, and no blanks after it.
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]+")
@@ -86,6 +87,7 @@ class VoxelSizeXyz(Model):
 
 _Lengths = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field()]
 _Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field()]
+# As many as version 2 allows.
 _Axes = Field(min_length=2, max_length=4)
 Shape = Annotated[_Counts, _Axes]
 VoxelSize = Annotated[
@@ -97,6 +99,7 @@ VoxelSize = Annotated[
 ]
 Sha256 = Annotated[str, Field(pattern=r"^[a-f0-9]{64}$")]
 Uri = Annotated[str, AfterValidator(_uri), Field(json_schema_extra={"format": "uri"})]
+# Not `min_length`, which would stand in the schema: version 2 allows it empty.
 Name = Annotated[str, AfterValidator(_filled)]
 Source = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
@@ -256,6 +259,7 @@ class DatasetMetadata(RecordPart):
     """All that is known of a dataset."""
 
     core: CoreMetadata
+    # Frozen, so that all records may share one default.
     technical: TechnicalMetadata = TechnicalMetadata()
     provenance: Provenance = Provenance()
     quality: DatasetQuality = DatasetQuality()

@@ -34,6 +34,7 @@ class Montage(Model):
     that have gone; empty where nothing was recorded before.
     """
 
+    # A file's name may have 255 bytes; the rest is for suffixes.
     acquisition_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
     montage_id: str
     tiles: tuple[Tile, ...]

@@ -33,6 +33,7 @@ class VolumeInfo(Model):
     @property
     def pixel_bytes(self) -> int:
         """Bytes of all voxels, uncompressed."""
+        # Only here, since a model is imported by commands that need no numpy.
         import numpy as np
 
         z, y, x = self.shape

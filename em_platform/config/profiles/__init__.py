@@ -55,6 +55,7 @@ def _read(
     if path in above:
         names = " -> ".join(_short(each) for each in (*above, path))
         raise ConfigError(f"{who}: extends itself ({names}); break the circle")
+    # A copy, since `extends` is no setting and is taken out.
     loaded = dict(layers.load_yaml(path, who))
     for base in _bases(loaded.pop("extends", None), who):
         yield from _read(_path_of(base, path.parent), environment, above=(*above, path))

@@ -30,6 +30,7 @@ def open_source(name: str, settings: Settings) -> Source:
             f"ingest: no source {name!r}, expected one of {', '.join(SOURCES)}; "
             "correct ingest.sources"
         )
+    # So that one source does not load what only others need.
     module = importlib.import_module(f"{__name__}.{name}")
     make: Callable[[Settings], Source] = getattr(module, SOURCES[name])
     return make(settings)

@@ -105,10 +105,12 @@ class Ebi:
         paths = [folder / file.name for file in entry.files]
         if len(paths) == 1:
             return open_volume(str(paths[0]))
+        # The first stands for all, of which there may be thousands.
         sections = open_volume(str(paths[0])).info.shape[0]
         if sections > 1:
             raise several_volumes(entry.key, len(paths), name=entry.files[0].name)
         size_nm = entry.voxel_size_nm
+        # 0 is a distance that the free text does not name.
         return open_stack(paths, z_nm=(size_nm[0] or None) if size_nm else None)
 
     def _ask(self, number: str) -> tuple[EmpiarEntry, Any]:
@@ -116,6 +118,7 @@ class Ebi:
         api = f"{self._ebi.api_url.rstrip('/')}/entry/{number}/"
         try:
             answer = self._web.json(api)
+        # A refusal stands: the API knows best which entries there are.
         except SourceUnavailable:
             urls = [
                 f"{url.rstrip('/')}/{number}/{number}.xml"
@@ -124,6 +127,7 @@ class Ebi:
             try:
                 _, header = from_any(urls, self._web.text)
             except SourceError:
+                # Then neither answers, and the API's error says more.
                 header = ""
             if not header:
                 raise

@@ -57,6 +57,7 @@ class Flyem:
         """The crops that are configured, else one in the middle of the volume."""
         if self._settings.items:
             return self._settings.items
+        # Only its size counts here: it chooses the way to read.
         whole = self._whole(((0, 0, 0), self._settings.crop_shape))
         crop = middle_crop(
             whole.low,
@@ -93,6 +94,7 @@ class Flyem:
         """How many blocks there are, and how many are not where that can be asked."""
         array, crop = _array_of(entry)
         if array.format != "precomputed":
+            # DVID cannot be asked which blocks it holds (decision 15).
             whole = whole_of_dvid(
                 self._dvid, entry.snapshot["info"], way=array.options["via"]
             )
@@ -183,6 +185,7 @@ class Flyem:
         try:
             return self._dvid.version()
         except (SourceRefused, FormatError) as error:
+            # Provenance alone; the voxels do not need it.
             log.warning("flyem: goes on without knowing the version: %s", error)
             return None
 
@@ -197,6 +200,7 @@ class Flyem:
         """The dataset as neuPrint knows it, and what of it goes into the record."""
         try:
             found = ask_neuprint(self._settings, self._transfer)
+        # Not a refused token: only the user can correct that (decision 15).
         except SourceUnavailable as error:
             log.warning("flyem: goes on without neuPrint: %s", error)
             return {}, {"neuprint": f"did not answer: {error}"}

@@ -164,9 +164,12 @@ class Idr:
             for root in self._idr.ngff_urls:
                 url = f"{root.rstrip('/')}/v0.4/{code}/{key}.zarr"
                 try:
+                    # Each OME-Zarr 0.4 image has this file; a bucket has no folders to
+                    # ask for.
                     if self._web.has(f"{url}/.zattrs"):
                         return url
                 except SourceError as error:
+                    # No reason to fail: the original serves while the bucket is down.
                     log.warning("%s; the next address is asked", error)
         return ""
 

@@ -152,6 +152,7 @@ class OpenOrganelle:
                 max(1, round(b / a))
                 for a, b in zip(known, level.voxel_size_nm, strict=True)
             ]
+            # The largest counts, as a thin axis may keep its size.
             if max(factors) < self._limits.downsample_factor:
                 continue
             cut = _shrunk(crop, factors, level.shape)
@@ -187,6 +188,7 @@ class OpenOrganelle:
                 url = bucket.child(f"{inside}/{image}").url
                 for level in level_paths(url, format=container, options=self._options):
                     parts = (dataset, *image.split("/"), level)
+                    # A dot within a name would be read as the next step of the path.
                     if all(_NAME.match(part) for part in parts):
                         found.append(".".join(parts))
         return tuple(found)
@@ -244,6 +246,7 @@ def _entry(
     taken = inside.partition("/")[2] or asked.path
     words = facts.words_of(taken.removesuffix(f"/{level}"))
     about = (facts.description, words, f"{taken} of {asked.dataset}")
+    # Without a manifest only the array's name tells.
     fibsem = facts.is_fibsem or "fibsem" in asked.path
     return Entry(
         source="openorganelle",
@@ -302,6 +305,7 @@ def _array(entry: Entry) -> RemoteArray:
 def _images(bucket: ChunkStore, inside: str) -> Iterator[str]:
     """Paths of the EM images in a container."""
     inner = folders(bucket, f"{inside}/")
+    # Newer containers have `recon-N/em`, older ones `em` at the top.
     roots = [f"{name}/em" for name in inner if name.startswith("recon-")]
     for root in (*roots, *(name for name in inner if name == "em")):
         for name in folders(bucket, f"{inside}/{root}/"):
