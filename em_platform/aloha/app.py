@@ -140,7 +140,7 @@ class _Desk:
         # A name of its own: two senders may bring the same tile at once.
         file = self._acquisitions.scratch / f"{uuid.uuid4().hex}.tiff"
         try:
-            with plain_errors(str(file)), file.open("wb", buffering=0) as target:
+            with plain_errors(str(file)), file.open("wb") as target:
                 await self._receive(request, wanted, target)
             # Locked only now: the bodies of many senders come side by side.
             async with self._locks.of(acquisition_id, tile_id):

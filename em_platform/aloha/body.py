@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from io import FileIO
 from typing import BinaryIO
 
 from em_platform.errors import ChecksumError, PlatformError, StorageError
@@ -22,7 +21,7 @@ class Received:
 
 
 async def receive(
-    pieces: AsyncIterator[bytes], target: BinaryIO | FileIO | None, *, limit_bytes: int
+    pieces: AsyncIterator[bytes], target: BinaryIO | None, *, limit_bytes: int
 ) -> Received:
     """Take a body piece by piece, into `target` if there is one.
 
