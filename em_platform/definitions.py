@@ -32,6 +32,7 @@ _configuration = Configuration.configure_at_launch()
 defs = dg.Definitions(
     assets=[
         *dg.load_assets_from_modules([acquisition, stitching, catalog, transfer]),
+        # A spec without code of its own, which the loader above passes over.
         transfer.temdb_tasks,
         *ingest.ingest_assets,
     ],

@@ -33,6 +33,7 @@ Wording of every message: *who: what was found, what was expected; what to do*.
 class PlatformError(Exception):
     """Root of the tree; `facts` become metadata, `retryable` asks for a retry."""
 
+    # Unless a class says otherwise: the same input would fail again.
     retryable = False
 
     def __init__(self, sentence: str, **facts: str | int | float | bool) -> None:

@@ -25,5 +25,6 @@ def lens_key(microscope: str, magnification: int) -> str:
 
 def lens_of_key(key: str) -> tuple[str, int]:
     """The microscope and the magnification that `key` stands for."""
+    # From the right: a microscope's name may hold a `_`.
     microscope, _, magnification = key.rpartition("_")
     return microscope, int(magnification)

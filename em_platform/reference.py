@@ -6,7 +6,7 @@ The command line imports no Dagster, so this stands above both and prints its pa
 from collections.abc import Iterator
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph  # not public
 
 from em_platform.definitions import defs
 
@@ -55,6 +55,7 @@ def _asset(graph: AssetGraph, key: dg.AssetKey) -> Iterator[str]:
 def _jobs() -> Iterator[str]:
     yield from ("## Jobs", "")
     for job in sorted(defs.resolve_all_job_defs(), key=lambda job: job.name):
+        # Jobs that Dagster makes for itself, such as `__ASSET_JOB`.
         if not job.name.startswith("__"):
             keys = job.asset_layer.executable_asset_keys
             made = ", ".join(f"`{n}`" for n in sorted(k.to_user_string() for k in keys))

@@ -40,6 +40,7 @@ def unfinished_montages(instance: dg.DagsterInstance) -> list[str]:
 )
 def nightly_stitch_montages(context: dg.ScheduleEvaluationContext) -> Requests:
     """Tries again, each night, the montages whose runs have failed."""
+    # Part of the run key: one run a montage and night, however often this is asked.
     day = f"{context.scheduled_execution_time:%Y-%m-%d}"
     unfinished = unfinished_montages(context.instance)
     if not unfinished:
@@ -64,10 +65,12 @@ def _ingest_schedule(source: str) -> dg.ScheduleDefinition:
         configuration: Configuration,
         sources: PublicSources,
     ) -> Requests:
+        # Asked at each tick: the settings may have changed since Dagster loaded them.
         if source not in sources.taking_part():
             yield dg.SkipReason(f"{source} is switched off in ingest.sources")
             return
         settings = configuration.settings()
+        # A source that does not answer now keeps no known item waiting.
         trouble = _add_new_items(source, sources, context.instance)
         keys = unfinished_items(source, context.instance)
         if not keys:
@@ -75,6 +78,7 @@ def _ingest_schedule(source: str) -> dg.ScheduleDefinition:
             yield dg.SkipReason(trouble or done)
         elif waits_for_light(source, settings):
             for key in keys:
+                # Kept in Dagster's history, where the sensor finds it later.
                 context.instance.report_runless_asset_event(wish_for(source, key))
             yield dg.SkipReason(
                 f"{len(keys)} items wait until no light run is under way; then "
@@ -98,6 +102,7 @@ def _add_new_items(
     """Make partitions of what the source lists; a sentence where it does not."""
     try:
         new = sources.new_items(source, instance)
+    # A tick that failed would ask for no run at all.
     except PlatformError as error:
         return str(error)
     if new:

@@ -48,6 +48,7 @@ class _Commands(click.Group):
     """Imports a command's module only when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        # In the order of the table; click's own is that of the alphabet.
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -79,6 +80,7 @@ def _apply_config(_: click.Context, __: click.Parameter, value: str | None) -> N
 
 def _apply_profile(_: click.Context, __: click.Parameter, value: str | None) -> None:
     if value is not None:
+        # Here and below: help and completion come without loading the settings.
         from em_platform.config import profiles
 
         os.environ[profiles.VARIABLE] = profiles.resolved(value)
@@ -96,6 +98,7 @@ def _apply_verbosity(
 ) -> None:
     if value:
         sign = -1 if parameter.name == "quiet" else 1
+        # At the root, as the option may stand before the command or after it.
         context.find_root().meta[VERBOSITY] = sign * value
 
 
@@ -105,6 +108,7 @@ def _common_options(*, hidden: bool) -> list[click.Option]:
     They act through the environment, so that child processes have the same settings.
     They are eager: a command's own options are read when all settings are known.
     """
+    # Hidden below: every command's help would repeat them.
     common = {"expose_value": False, "hidden": hidden, "is_eager": True}
     return [
         click.Option(
@@ -149,6 +153,7 @@ def _common_options(*, hidden: bool) -> list[click.Option]:
 def _accept_common_options(command: click.Command) -> None:
     """Let a command and those below it take the common options, too, once."""
     names = {parameter.name for parameter in command.params}
+    # Once: a module stays loaded, but its command may be asked for again.
     command.params += [
         option for option in _common_options(hidden=True) if option.name not in names
     ]

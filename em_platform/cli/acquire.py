@@ -77,11 +77,13 @@ def command(
         click.echo(f"the state machine is drawn in {short(Path(draw).absolute())}")
         return
     if report_path is not None:
+        # Now: hours of imaging must not end at a file that is not ours.
         check_file(Path(report_path), _REPORT)
     print_messages()
     report = _image(
         settings,
         montages,
+        # stdout is for the JSON alone.
         ConsoleOutput(Console(stderr=as_json, highlight=False)),
         first=first,
         ends=ends or as_json,  # who reads the JSON waits for its end
@@ -157,6 +159,7 @@ def _settings(broker: str | None, chosen: dict[str, float]) -> Settings:
     os.environ.update(export(overrides))
     settings = load_settings()
     if settings.broker.port == 0:
+        # Chosen once and here: every child must get the same.
         port = str(free_port(settings.broker.host))
         os.environ.update(export({**overrides, "broker.port": port}))
         settings = load_settings()

@@ -31,6 +31,7 @@ def command() -> None:
 @_JSON
 def list_records(paths: tuple[Path, ...], as_json: bool) -> None:
     """List all datasets."""
+    # Loaded by the command that needs it: the group's help stays quick.
     from em_platform.catalog.search import select
 
     print_records(select(_found(paths), ""), as_json=as_json)
@@ -85,6 +86,7 @@ def remove(name: str, force: bool) -> None:
     click.echo(f"removed the record of {named[0]}/{key}")
 
 
+# A term may begin with a dash; click would take it for an option.
 @command.command(context_settings={"ignore_unknown_options": True})
 @click.argument("query", nargs=-1, required=True)
 @click.option(
@@ -224,6 +226,7 @@ def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
     """List datasets with the same voxels, the same file, or the same name."""
     from em_platform.catalog.repository import find_duplicates, latest
 
+    # A file that holds no record has nothing to compare.
     found = [each for each in _found(paths) if isinstance(each.content, dict)]
     groups = find_duplicates(latest(found)[0])
     if as_json:
@@ -234,6 +237,7 @@ def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
         ("same", "value", "records"),
         [(g.by, g.value[:16], " ".join(g.places)) for g in groups],
     )
+    # On stderr, so that a pipe gets the table only.
     click.echo(f"{len(groups)} duplicates", err=True)
 
 
@@ -249,6 +253,7 @@ def schema(target: Path | None, strict: bool) -> None:
 
     kind = "record schema"
     found = strict_schema() if strict else published_schema()
+    # By the mark a later call knows the file as ours, and may replace it.
     content = json_bytes({"$comment": mark_of(kind).decode(), **found})
     if target is None:
         click.echo(content.decode(), nl=False)

@@ -74,6 +74,7 @@ def _effective(settings: Settings) -> dict[str, str]:
 
 
 def _shown(value: Any) -> Any:
+    # pydantic shows ten stars for a secret, of whatever length it is.
     if isinstance(value, SecretStr):
         return str(value)
     if value is None or isinstance(value, bool | int | float):

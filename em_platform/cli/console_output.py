@@ -22,12 +22,14 @@ _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
 
 def verbosity() -> int:
     """What `-q` and `-v` ask for: -1 quiet, 0, 1 verbose, 2 for developers."""
+    # There is none where no command runs, as in a test.
     context = click.get_current_context(silent=True)
     return 0 if context is None else int(context.find_root().meta.get(VERBOSITY, 0))
 
 
 def print_messages() -> None:
     """Print the log messages of this process on stderr, as many as were asked for."""
+    # From -vv on.
     level = _LEVELS.get(verbosity(), logging.DEBUG)
     logging.basicConfig(level=level, format="%(message)s")
 

@@ -60,6 +60,7 @@ def _follow(
             if run.state == "completed" and run.acquisition_id:
                 runs.setdefault(run.acquisition_id, PartitionRuns())
         for key, before in runs.items():
+            # What is over is not asked for again: each look reads all events.
             if not _is_over(before):
                 runs[key] = montage_runs(platform.url, key)
                 lines += progress(key, before, runs[key])
@@ -125,6 +126,7 @@ def _mosaic_size(store: Store, key: str) -> str | None:
         level = open_level(
             store.url(layout.mosaic(key)), 0, storage_options=store.options
         )
+    # No mosaic is a finding of the demo and not its end.
     except PlatformError:
         return None
     return f"{level.shape[1]} x {level.shape[0]}"
@@ -247,14 +249,17 @@ def _run(
         on_ready=lambda name: output.line(f"  {name} is ready"),
     ) as platform:
         output.line(f"web UI at {platform.url}")
+        # A list, so that all are done, also after one that is not good.
         outcomes = [part(platform) for part in parts]
         good = all(outcomes)
         output.result("all checks passed" if good else "NOT all is as it should be")
         _print_places(platform, output)
+        # Without a terminal there is nobody to press Ctrl-C.
         if not ends and sys.stdout.isatty():
             output.line("serving until Ctrl-C")
             platform.supervisor.run()
         output.line("stopping")
+    # Behind the block: all processes have ended by now.
     sys.exit(0 if good else 1)
 
 
@@ -276,6 +281,7 @@ def _settings(home: str | None) -> Settings:
     layered = load_layers()
     settings = layered.settings
     folder = Path(home) if home else settings.home / "demo"
+    # Before anything is written there: it may be a folder with other files.
     claim_home(settings.model_copy(update={"home": folder}))
     wanted = {"home": str(folder.absolute())}
     if settings.broker.embedded:

@@ -123,6 +123,7 @@ def _ask_for(platform: Platform, items: Sequence[_Item]) -> dict[str, str]:
         launch(platform.url, job, partition=item.key, tags=tags)
 
     with ThreadPoolExecutor() as pool:
+        # `list` raises what was raised in a thread.
         list(pool.map(ask_for, items))
     return tags
 

@@ -109,6 +109,7 @@ def used_topics() -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for path in sorted(folder.rglob("*.py")):
         module = ".".join(path.relative_to(folder).with_suffix("").parts)
+        # The tree and not the text: comments and parts of words do not count.
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 if node.value in TEM_comms.topics:
@@ -207,6 +208,7 @@ def _error_lines(kind: type[PlatformError], *, depth: int) -> Iterator[str]:
     doc = " ".join((inspect.getdoc(kind) or "").split())
     again = " Retryable." if kind.retryable else ""
     yield f"{'  ' * depth}- `{kind.__name__}`: {doc}{again}"
+    # In the order of the file, which is that of its tree.
     for below in vars(errors).values():
         if (
             isinstance(below, type)
@@ -224,6 +226,7 @@ def _type_name(kind: Any) -> str:
     )
     for noise in ("typing.", "pathlib.", "pydantic.types.", "em_platform.model."):
         text = text.replace(noise, "")
+    # In a table of Markdown `|` ends a cell, and `<` begins HTML.
     return text.replace("|", "or").replace("<", "").replace(">", "")
 
 

@@ -15,6 +15,7 @@ from em_platform.simulation.devices.commanded import (
 _HELP = "\n".join(f"  {name}: {meaning}" for name, meaning in COMMANDED.items())
 
 
+# \b keeps the lines apart, for click.
 @click.command(epilog=f"\b\nFaults:\n{_HELP}")
 @click.argument("changes", nargs=-1, metavar="[NAME=VALUE ...|clear]")
 def command(changes: tuple[str, ...]) -> None:

@@ -78,6 +78,7 @@ def command(
     """
     settings = load_settings()
     keys = chosen(sources, items, settings=settings)
+    # Who only looks leaves nothing behind.
     if not (lists or dry_run):
         claim_home(settings)
     if worker is not None:
@@ -125,16 +126,19 @@ def _be_worker(name: str, keys: Sequence[str], settings: Settings) -> int:
 
     def report_progress(news: SourceEvent) -> None:
         try:
+            # The parent shows each line as it comes.
             print(news.model_dump_json(), flush=True)
         except BrokenPipeError:
             raise KeyboardInterrupt from None  # nobody listens any more
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    # A pipe is the parent's, and ends with it; a terminal is a person's.
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         outcomes = ingest_source(name, keys, settings=settings, report=report_progress)
     except KeyboardInterrupt:
+        # 128 and the number of SIGINT, as shells have it.
         return 130
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
 
@@ -191,6 +195,7 @@ def _concluded(report: IngestReport, settings: Settings) -> IngestReport:
 @contextmanager
 def _until_signalled(work: Ingest) -> Iterator[None]:
     def stop(*_: Any) -> None:
+        # A mark only: each item ends in order, and notes where it is.
         work.stopping.set()
 
     before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -210,6 +215,7 @@ def _planned(
     store = store_of(settings)
     found: list[Estimate | ItemOutcome] = []
     for name, wanted in keys.items():
+        # It stays so where the source itself cannot be opened.
         key = ""
         try:
             source = open_source(name, settings)

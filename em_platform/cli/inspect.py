@@ -67,11 +67,13 @@ def _options(uri: str, endpoint: str | None) -> Mapping[str, Any]:
 
     settings = load_settings()
     root = settings.storage.root
+    # With the slash, as `s3://em` does not hold `s3://em-2`.
     if root.startswith("s3://") and f"{uri}/".startswith(f"{root.rstrip('/')}/"):
         return store_of(settings).options
     public = settings.ingest.openorganelle
     if public.endpoint_url and uri.startswith(public.bucket_url):
         return {"endpoint_url": public.endpoint_url, "anon": True}
+    # A public bucket; else the client looks for credentials for seconds.
     return {"anon": True}
 
 
@@ -133,6 +135,7 @@ def _rows(info: VolumeInfo) -> list[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
+    # 15 digits are those that every double keeps (`sys.float_info.dig`).
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 

@@ -73,8 +73,10 @@ def live_microscope(settings: Settings, output: ConsoleOutput) -> Iterator[Live]
             wanted = _to_start(settings) if ours else []
             if wanted:
                 output.line(f"starting {', '.join(wanted)}")
+                # Absolute: a child may have another folder.
                 settings = export_settings({"home": str(home), **free_ports(settings)})
                 rig = rig_children(settings, wanted=wanted)
+                # All at once: they wait for broker and each other by themselves.
                 supervisor.start_all(
                     [*broker_children(settings), *rig], timeout_s=START_S
                 )

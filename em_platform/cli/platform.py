@@ -61,6 +61,7 @@ def running_platform(
             end_session(last, grace_s=3)
         settings = _with_free_ports(settings)
         environment = _environment(settings)
+        # Into our own, from which every process below has its environment.
         os.environ.update(environment)
         workspace = _prepare_dagster(home)
         with (
@@ -69,6 +70,7 @@ def running_platform(
         ):
             session_file.write_text(supervisor.session)
             first = _children(settings, workspace)
+            # 120 s, as in `live.py`: the microscope's processes may start beside them.
             supervisor.start_all([*first, *beside], timeout_s=120)
             # Only now: web UI and daemon read the definitions from the code server.
             supervisor.start(*_dagster(settings, workspace), timeout_s=120)
@@ -157,6 +159,7 @@ def _children(settings: Settings, workspace: Path) -> list[list[Child]]:
         arguments=_python(
             *("dagster", "api", "grpc", "-h", "127.0.0.1", "-p", str(port)),
             *("-m", "em_platform.definitions", "--location-name", "em_platform"),
+            # Runs then start by this Python, not by the `dagster` of the PATH.
             "--use-python-environment-entry-point",
         ),
         ready=lambda _: listens("127.0.0.1", port),
@@ -168,6 +171,7 @@ def _children(settings: Settings, workspace: Path) -> list[list[Child]]:
         ready=lambda log: "ready recorder\n" in log,
     )
     broker = [[_broker(settings)]] if settings.broker.embedded else []
+    # The last group ends first, so the broker carries messages to the end.
     return [*broker, [recorder, code_server]]
 
 
@@ -200,6 +204,7 @@ def _dagster(settings: Settings, workspace: Path) -> list[Child]:
         Child(
             name="daemon",
             arguments=_python("dagster._daemon", "run", "-w", str(workspace)),
+            # It has no port to look at, only this line.
             ready=lambda log: "following daemons" in log,
         ),
     ]

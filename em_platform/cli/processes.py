@@ -86,6 +86,7 @@ def service(service: str, name: str | None) -> None:
     """
     settings = load_settings()
     claim_home(settings)
+    # Of several of one service each has a log of its own.
     setup_logging(name or service, settings)
     # Only this one: each process is as small as what it does.
     module = importlib.import_module(SERVICES[service])

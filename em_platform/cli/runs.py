@@ -180,6 +180,7 @@ def ask(url: str, query: str, **variables: Any) -> dict[str, Any]:
         raise SourceUnavailable(
             f"web UI {url}: no answer ({error}), expected one; see web.log in the home"
         ) from error
+    # GraphQL refuses with status 200, and without data.
     if data is None:
         raise SourceUnavailable(f"web UI {url}: {answer.text[:300]}; see web.log")
     return data
@@ -205,6 +206,7 @@ def _add_events(runs: PartitionRuns, log: dict[str, Any], *, last_step: str) -> 
 
 
 def _sentence(event: dict[str, Any]) -> str:
+    # Our own error's sentence; Dagster's message puts the step around it.
     answered = (event.get("failureMetadata") or {}).get("description")
     error = event.get("error") or {}
     return f"{event['stepKey']}: {answered or error.get('message', 'failed')}".strip()
@@ -251,6 +253,7 @@ def add_partition(url: str, partitions: str, key: str) -> None:
     """
     answer = ask(url, _ADD, repository=_LOCATION, set=partitions, key=key)
     answered = answer["addDynamicPartition"]
+    # One that is there already is what was wanted.
     fine = ("AddDynamicPartitionSuccess", "DuplicateDynamicPartitionError")
     if answered["__typename"] not in fine:
         raise _refused(f"partition {key} of {partitions}", answered)

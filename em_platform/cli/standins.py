@@ -69,6 +69,7 @@ def command(
     from em_platform.standins.writable_s3 import running_writable_s3
 
     chosen = tuple(sources.replace(",", " ").split())
+    # Before anything starts: a typing error costs no time.
     shown = [_fault(text) for text in faults]
     place = folder or load_settings().home / "standins"
     with stop_signals() as stop, ExitStack() as stack:
@@ -76,6 +77,7 @@ def command(
             running_world(place, sources=chosen, size=size, port=port)
         )
         world.faults.add(*shown)
+        # Before `ready`: the files of a `real` world take many minutes.
         world.prepare()
         variables = dict(world.environment)
         if writable:
@@ -84,6 +86,7 @@ def command(
                 "EM_" + name.upper().replace(".", "__"): value
                 for name, value in bucket.settings.items()
             }
+        # A shell reads them: `. standins.env`.
         lines = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
         if env_file is not None:
             content = "\n".join((f"# {mark_of(_ADDRESSES).decode()}", *lines, ""))
@@ -97,6 +100,7 @@ def command(
 
 def _fault(text: str) -> Fault:
     kind, colon, rest = text.partition(":")
+    # From the right: a path may hold colons, too.
     path, _, times = rest.rpartition(":")
     if not path or not times.isdigit():
         path, times = rest, ""

@@ -115,6 +115,7 @@ def command(source: str, **given: Any) -> None:
     from em_platform.stitching import report
 
     settings = _settings(given)
+    # Whatever is read here: no output may take its place.
     files = (source, given["lens"], os.environ.get("EM_CONFIG_FILE"), given["image"])
     inputs = tuple(str(file) for file in files if file is not None)
     asked = _Asked(inputs=inputs, overwrite=given["overwrite"])
@@ -123,11 +124,13 @@ def command(source: str, **given: Any) -> None:
         montage = _open(source, given, settings)
         result = _stitch(montage, given, settings, asked)
     except PlatformError as error:
+        # Written all the same: a script finds the reason there.
         _give_report(report.refusal(source, error), given, asked)
         raise
     _give_report(report.report_of(result), given, asked)
     if given["previews"]:
         _write_previews(result, given["previews"], asked)
+    # With --json stdout is for the JSON alone.
     click.echo("\n".join(report.summary_of(result)), err=given["as_json"])
     if not report.is_clean(result):
         sys.exit(_EXCLUDED)
@@ -194,6 +197,7 @@ def _overlap(text: str | None) -> float | None:
     try:
         value = float(text.removesuffix(unit))
     except ValueError:
+        # It fits no unit below, and so ends in the same sentence.
         value = math.nan
     fits = {"%": 0 <= value < 100, "px": value >= 1, "": value >= 0}
     if not fits[unit] or math.isinf(value):
@@ -250,9 +254,12 @@ def _stitch(
         "storage_options": options,
         "input_options": options_of(uri, settings),
     }
+    # The cores that this process may use, which may be fewer than there are.
     workers, cores = given["workers"], len(os.sched_getaffinity(0))
+    # OpenCV's threads would compete with those of other tiles.
     compute.use_one_thread_an_item()
     with step_progress() as progress:
+        # One worker is this process: a cluster of one would cost its start.
         if workers is None or workers == 1:
             run = (
                 compute.serial
@@ -282,6 +289,7 @@ def _write_previews(result: "StitchResult", folder: Path, asked: _Asked) -> None
     from em_platform.stitching.pictures import residual_plot, tile_map
     from em_platform.storage.guard import marked_png, write_file
 
+    # At most 1600 px on the longer side.
     _, mosaic = cv2.imencode(".png", preview(result.mosaic.url, 1600))
     focus = {stats.tile_id: stats.focus for stats in result.stats}
     pictures = (

@@ -108,6 +108,7 @@ def _grey_range(
     grey = np.asarray(smallest[:], np.float64)
     grey = grey[np.isfinite(grey)]
     low, high = np.percentile(grey, (1.0, 99.0)) if grey.size else (0.0, 1.0)
+    # An even image has no range, and the shader would divide by 0.
     return float(low), float(max(high, low + 1e-6))
 
 

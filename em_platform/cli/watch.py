@@ -78,6 +78,7 @@ def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> Ses
     """
     queue = queue_of(bus)
     names = [region["montage_id"] for region in wanted]
+    # Before the requests: it gets only what is sent from now on.
     followed = SessionLog(bus, settings, [*unfinished(queue), *names], queue=queue)
     for region in wanted:
         request_montage(bus, region)
@@ -180,6 +181,7 @@ def news(runs: Sequence[MontageRun], printed: dict[str, str]) -> Iterator[str]:
     """A line for each montage of which something has changed since `printed`."""
     for run in runs:
         state = run.state + (" and uploaded" if run.uploaded else "")
+        # A tile more is no news: the status line shows it.
         if state in ("", "in_progress") or printed.get(run.montage_id) == state:
             continue
         printed[run.montage_id] = state

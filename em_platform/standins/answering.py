@@ -65,6 +65,7 @@ def _with_wire_faults(made: Answer, due: dict[Kind, Fault]) -> Answer:
     if "cut" in due:
         half = (made.stop - made.start) // 2
         cut_at = due["cut"].after_bytes
+        # Half: something has come then, and something is missing.
         cut_at = half if cut_at is None else cut_at
     return replace(
         made,
@@ -94,6 +95,7 @@ def _conditional(request: Request, response: Response, *, ranged: bool) -> Answe
 def _names(condition: str | None, etag: str) -> bool:
     if not condition:
         return False
+    # Weakly compared, as If-None-Match asks (RFC 9110, 13.1.2).
     listed = [each.strip().removeprefix("W/") for each in condition.split(",")]
     return "*" in listed or etag in listed
 
@@ -102,6 +104,7 @@ def _still_the_same(condition: str | None, response: Response) -> bool:
     if not condition:
         return True
     if condition.startswith(('"', "W/")):
+        # Strongly compared: a weak one never fits (RFC 9110, 13.1.5).
         return condition == response.etag
     return response.modified is not None and condition == _date(response.modified)
 
@@ -121,15 +124,18 @@ def _plain(response: Response) -> Answer:
 def _part(wanted: str, response: Response) -> Answer:
     """One range; several at once, or nonsense, are answered with the whole."""
     found = _RANGE.fullmatch(wanted.replace(" ", ""))
+    # A server may ignore any range (RFC 9110, 14.2).
     if found is None or found.groups() == ("", ""):
         return _plain(response)
     size = response.content.size
     first, last = found.groups()
+    # `bytes=-7` are the last seven.
     start = int(first) if first else max(0, size - int(last))
     stop = min(size, int(last) + 1) if first and last else size
     described = _described(response)
     if start >= size or start >= stop:
         nothing = replace(response, status=416, content=NOTHING)
+        # With the size, as RFC 9110, 14.4 wants it of a 416.
         outside = ("Content-Range", f"bytes */{size}")
         return Answer(response=nothing, headers=(*described, outside))
     place = ("Content-Range", f"bytes {start}-{stop - 1}/{size}")
@@ -149,6 +155,7 @@ def _described(response: Response) -> tuple[tuple[str, str], ...]:
     return tuple(headers)
 
 
+# A few moments come in every answer: now, and those of the files.
 @lru_cache(maxsize=64)
 def _date(second: float) -> str:
     return formatdate(second, usegmt=True)
@@ -157,9 +164,11 @@ def _date(second: float) -> str:
 def head_bytes(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     """The status line and the headers, up to the empty line."""
     try:
+        # A fault may show a number that HTTP does not name.
         words = HTTPStatus(status).phrase
     except ValueError:
         words = "Unknown"
     lines = [f"HTTP/1.1 {status} {words}", f"Date: {_date(int(time.time()))}"]
     lines += [f"{name}: {value}" for name, value in headers]
+    # Headers are read as Latin-1; another letter must not break the answer.
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")

@@ -84,6 +84,7 @@ def write_zarr_array(
     if attributes is not None:
         write_json(folder / ".zattrs", attributes)
     for place, part in _chunks(voxels, chunks):
+        # Zarr's chunks are all of one size; N5's end where the array ends.
         full = np.zeros(tuple(chunks), kind)
         full[tuple(slice(0, length) for length in part.shape)] = part
         path = folder.joinpath(*(str(each) for each in place))
@@ -96,6 +97,7 @@ def consolidate(root: Path) -> None:
     found = (p for p in root.rglob("*") if p.name in (".zgroup", ".zarray", ".zattrs"))
     metadata = {
         path.relative_to(root).as_posix(): json.loads(path.read_text())
+        # Sorted: the same tree gives the same bytes.
         for path in sorted(found)
     }
     write_json(
@@ -126,7 +128,9 @@ def write_n5_array(
     )
     big = voxels.dtype.newbyteorder(">")
     for place, part in _chunks(voxels, block):
+        # Mode 0, three axes and their lengths: a block's head in N5's specification.
         head = struct.pack(">HH3I", 0, 3, *part.shape[::-1])
+        # Without the time of day: a store made again has the same bytes.
         packed = gzip.compress(part.astype(big).tobytes(), compresslevel=1, mtime=0)
         path = folder.joinpath(*(str(each) for each in place[::-1]))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +141,7 @@ def halved_by_slabs(voxels: Readable, *, planes: int = 16) -> NDArray[Any]:
     """`halved` by 2 along z, y, x, of which only some planes are read at once."""
     depth, height, width = voxels.shape
     found = np.empty((depth // 2, height // 2, width // 2), voxels.dtype)
+    # An odd last plane fills no block; even slabs divide none.
     for z in range(0, depth - 1, planes):
         slab = voxels[z : min(z + planes, depth), 0:height, 0:width]
         half = halved(slab, (2, 2, 2))
@@ -152,9 +157,11 @@ def halved(voxels: NDArray[Any], factors: Sequence[int]) -> NDArray[Any]:
             for length, factor in zip(voxels.shape, factors, strict=True)
         )
     ]
+    # More than 16 bits: the sum of eight 16-bit values has 19.
     total = np.zeros(
         [n // f for n, f in zip(trimmed.shape, factors, strict=True)], "i8"
     )
+    # By strided sums: `mean` would make floats of the whole volume.
     for corner in product(*(range(factor) for factor in factors)):
         step = tuple(
             slice(first, None, factor)

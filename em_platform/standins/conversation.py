@@ -52,6 +52,7 @@ class Conversation(socketserver.StreamRequestHandler):
     """Requests one after the other, until a side has enough."""
 
     server: Listener  # type: ignore[assignment]
+    # Nagle's algorithm would hold back the end of an answer by 40 ms.
     disable_nagle_algorithm = True
 
     def setup(self) -> None:
@@ -123,6 +124,7 @@ class Conversation(socketserver.StreamRequestHandler):
             return answer(
                 request, owner.handler, refuse=owner.refuse, faults=owner.faults
             )
+        # Whatever a handler does wrong is a 500, and the others are served.
         except Exception as error:
             log.exception("%s %s", request.method, request.target)
             broken = owner.refuse(500, f"stand-in broke: {error!r}")
@@ -164,6 +166,7 @@ class Conversation(socketserver.StreamRequestHandler):
             end = min(end, made.start + made.cut_at)
         size = _PIECE_BYTES
         if made.bytes_per_s is not None:
+            # A piece each 50 ms: even in pace, and soon at an end.
             size = max(1, int(made.bytes_per_s / 20))
         place = made.start
         while True:
@@ -183,6 +186,7 @@ class Conversation(socketserver.StreamRequestHandler):
                 self.server.owner.ended.wait(len(piece) / made.bytes_per_s)
         if made.cut_at is not None:
             self._reset()
+        # Less came than was promised: only an end of the connection shows it.
         elif place < made.stop:
             self.close_connection = True
 

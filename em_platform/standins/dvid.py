@@ -77,6 +77,7 @@ class Dvid:
         self.most_throttled = most_throttled
         self._throttled = 0
         self._label_blocks: dict[tuple[str, Place, str], bytes | None] = {}
+        # No semaphore: DVID does not wait, and says how many it works for.
         self._lock = threading.Lock()
 
     def __call__(self, request: Request) -> Response:
@@ -137,6 +138,7 @@ class Dvid:
         uuid, _, branch = uuid.partition(":")
         if branch not in ("", "master"):
             raise Refused(f'branch "{branch}" not found')
+        # DVID takes the beginning of a UUID for all of it.
         if not self.uuid.startswith(uuid):
             raise Refused(f"could not find UUID with partial match to {uuid}")
 
@@ -152,6 +154,7 @@ class Dvid:
             "help": lambda: as_text(__doc__ or ""),
             "info": lambda: as_json(instance_json(instance, self.uuid)),
             "raw": lambda: self._raw(request, instance, rest),
+            # Voxels are cubes here, so nothing has to be scaled.
             "isotropic": lambda: self._raw(request, instance, rest),
             "subvolblocks": lambda: self._subvolume(request, instance, rest),
             "specificblocks": lambda: self._specific(request, instance),
@@ -264,8 +267,10 @@ class Dvid:
             raise Refused(f'strconv.Atoi: parsing "{text}": invalid syntax') from error
         if len(given) % 3:
             raise Refused("block query string should be three coordinates per block")
+        # One iterator three times: each triple takes its next three.
         triples = zip(*[iter(given)] * 3, strict=True)
         places = [(x, y, z) for x, y, z in triples]
+        # It only warms up DVID's cache, and sends nothing.
         if request.asked("prefetch") in ("on", "true"):
             places = []
         return self._streamed(request, instance, places)
@@ -288,6 +293,7 @@ class Dvid:
                 payload = self._payload(instance, place, compression)
             except ValueError as error:
                 raise Refused(str(error)) from error
+            # Blocks that were never written are left out of the stream.
             if payload is not None:
                 sent.append(framed(place, payload))
         return as_bytes(b"".join(sent))
@@ -299,6 +305,7 @@ class Dvid:
         if not instance.is_labels:
             return payload_of(instance, place, compression=compression)
         key = (instance.name, place, compression)
+        # Without the lock: two threads make the same bytes.
         if key not in self._label_blocks:
             payload = payload_of(instance, place, compression=compression)
             self._label_blocks[key] = payload

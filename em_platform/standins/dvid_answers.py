@@ -77,6 +77,7 @@ def repo_json(
 def instance_json(instance: Instance, uuid: str) -> dict[str, Any]:
     """`/api/node/{uuid}/{name}/info`; every list is x, y, z."""
     first = list(reversed(instance.origin))
+    # Inclusive, as DVID counts.
     last = [n - 1 for n in reversed(instance.end)]
     dtype = instance.voxels.dtype
     kind = "labelmap" if instance.is_labels else f"{dtype}blk"
@@ -112,6 +113,7 @@ def instance_json(instance: Instance, uuid: str) -> dict[str, Any]:
         "Checksum": "No checksum",
         "Syncs": [],
         "Versioned": True,
+        # As the public hemibrain says.
         "KVStore": "google cloud storage, bucket hemibrain-raw-grayscale",
         "LogStore": "no mutation log set",
         "Tags": None,
@@ -152,6 +154,7 @@ def as_picture(voxels: NDArray[Any], format_text: str) -> Response:
         content = imagecodecs.png_encode(voxels)
         return as_bytes(bytes(content), media_type="image/png")
     if name in ("jpg", "jpeg"):
+        # 80 is DVID's `DefaultJPEGQuality`.
         content = imagecodecs.jpeg_encode(voxels, level=int(quality or 80))
         return as_bytes(bytes(content), media_type="image/jpeg")
     raise Refused(f"Illegal image format requested: {name}")

@@ -95,6 +95,7 @@ class Instance:
 
     def cut(self, corner: Place, shape: Place) -> NDArray[Any]:
         """What the instance holds there, `(z, y, x)`; background elsewhere."""
+        # Else by blocks: what JPEG changed, or nobody wrote, is so in every answer.
         if not (self.is_lossy or self.absent):
             return self._as_given(corner, shape)
         found = np.full(shape, self.background, self.voxels.dtype)
@@ -200,20 +201,25 @@ def to_lz4(content: bytes) -> bytes:
 def to_label_block(labels: NDArray[np.uint64]) -> bytes:
     """DVID's compressed block of labels `(z, y, x)`, edges multiples of 8."""
     grid = [n // SUBBLOCK_PX for n in labels.shape]
+    # By value; DVID lists them as it meets them, which no reader can tell.
     found = np.unique(labels)
     head = (
         struct.pack("<4I", *reversed(grid), len(found)) + found.astype("<u8").tobytes()
     )
+    # DVID writes no more for a block of one label.
     if len(found) == 1:
         return head
     numbers, places, values = [], [], []
     e = SUBBLOCK_PX
     cells = labels.reshape(grid[0], e, grid[1], e, grid[2], e)
+    # One sub-block after the other, x fastest, and so in each its voxels.
     for cell in cells.transpose(0, 2, 4, 1, 3, 5).reshape(-1, e**3):
         own, chosen = np.unique(cell, return_inverse=True)
         numbers.append(len(own))
         places.append(np.searchsorted(found, own))
+        # A sub-block of one label takes no bits at all.
         width = (len(own) - 1).bit_length()
+        # The highest bit first, as DVID packs them.
         bits = chosen[:, None] >> np.arange(width - 1, -1, -1) & 1
         values.append(np.packbits(bits.astype(np.uint8).ravel()).tobytes())
     return b"".join(

@@ -78,6 +78,7 @@ def ebi(ground: Ground) -> Part:
     )
 
 
+# 16 bits with and without a sign; `.2` is the second image set of an entry.
 _OTHERS = {
     "99001": Pixels(shape=(40, 80, 90), dtype="int16", variant=1),
     "99002": Pixels(shape=(12, 80, 90), dtype="uint16", variant=5),
@@ -125,10 +126,12 @@ def _write_retina(folder: Path, pixels: Pixels) -> None:
             tags=_retina_tags(plane, z),
         )
     project = '<?xml version="1.0" encoding="ISO-8859-1"?>\n<trakem2></trakem2>\n'
+    # Without the time of day: a world made again has the same bytes.
     packed = gzip.compress(project.encode(), mtime=0)
     (folder / "F57-8_test1.xml.gz").write_bytes(packed)
     mipmaps = folder / _TRAKEM / "trakem2.mipmaps" / "0"
     mipmaps.mkdir(parents=True)
+    # The shortest JPEG: begin and end of an image.
     (mipmaps / "1.F57-8_test1_3VBSED_slice_0000.dm3.jpg").write_bytes(
         b"\xff\xd8\xff\xd9"
     )
@@ -219,8 +222,10 @@ def _write_sections(folder: Path, voxels: Voxels) -> None:
             folder / f"section_{z:03d}.tif",
             plane,
             photometric="minisblack",
+            # 10^7 nm in a centimetre, of 8 nm each.
             resolution=(1_250_000, 1_250_000),
             resolutionunit="CENTIMETER",
+            # Else tifffile states the shape in words that only its own reader takes.
             metadata=None,
             software=False,
         )

@@ -54,6 +54,7 @@ def epfl(ground: Ground) -> Part:
 def _pixels(name: str, ground: Ground) -> Pixels:
     volume, part = _SHAPES[ground.size]
     shape = volume if name == "volumedata" else part
+    # Even variants only: the odd ones are inverted.
     return Pixels(shape=shape, variant=2 + 2 * (_NAMES.index(name) // 2))
 
 
@@ -71,6 +72,7 @@ def _write(path: Path, name: str, pixels: Pixels) -> None:
 
     depth, height, width = pixels.shape
 
+    # Page by page: the real volume has 3.4 GB.
     def pages() -> Iterator[Voxels]:
         for z in range(depth):
             yield _voxels(name, pixels, (z, 0, 0), (1, height, width))[0]
@@ -87,5 +89,6 @@ def _write(path: Path, name: str, pixels: Pixels) -> None:
         resolutionunit="INCH",
         metadata=None,
         software=False,
+        # A directory for each page, as in the real file, and not one for all.
         contiguous=False,
     )

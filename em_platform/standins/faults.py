@@ -56,6 +56,7 @@ class Fault:
     status: int = 503
     after_bytes: int | None = None
     retry_after_s: float | None = None
+    # Longer than any client waits.
     seconds: float = 3600.0
     bytes_per_s: float = 100_000.0
     extra_bytes: int = 1000
@@ -130,9 +131,11 @@ class Faults:
             for place, fault in enumerate(self._faults):
                 if not fault.fits(site=site, method=method, path=path):
                     continue
+                # Under the lock: of two at once, one shows a fault of `times=1`.
                 seen = self._seen[place]
                 self._seen[place] += 1
                 if _shows(fault, seen):
+                    # Of two of a kind the one that was added first.
                     shown.setdefault(fault.kind, fault)
         return shown
 
@@ -200,6 +203,7 @@ class _Flipped:
 
 def disturbed(response: Response, due: dict[Kind, Fault]) -> Response:
     """The response with those faults that lie in the content itself."""
+    # Only what would have been served well can be spoiled.
     if response.status != 200 or response.stream is not None:
         return response
     content = response.content
@@ -209,10 +213,12 @@ def disturbed(response: Response, due: dict[Kind, Fault]) -> Response:
         content = _Shorter(content, content.size * 3 // 4 if size is None else size)
         etag = _other(etag, "short")
     if "changed_etag" in due:
+        # Gently: the lowest bit of few bytes is still an image, only another one.
         content = _Flipped(content, 4099, 0x01)
         etag = _other(etag, "new")
     if "corrupt" in due:
         content = _Flipped(content, 4096, 0xFF)
+    # After `truncate`: more is promised than is left.
     if "wrong_length" in due:
         content = _Overstated(content, due["wrong_length"].extra_bytes)
     changed = replace(response, content=content, etag=etag)
@@ -225,6 +231,7 @@ def _packed(response: Response) -> Response:
         response,
         content=InMemory(gzip.compress(whole, compresslevel=1, mtime=0)),
         headers={**response.headers, "Content-Encoding": "gzip"},
+        # A range would count packed bytes.
         ranged=False,
     )
 

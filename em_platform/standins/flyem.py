@@ -44,6 +44,7 @@ def write_precomputed(
 
     voxels = grid.read((0, 0, 0), grid.shape)
     held = ts.array(voxels)
+    # The mean of two labels would be a third one.
     method: Method = "mode" if encoding == "compressed_segmentation" else "mean"
     for index in range(scales):
         factor = 2**index
@@ -51,6 +52,7 @@ def write_precomputed(
             _spec(
                 folder,
                 scale=_scale(
+                    # Rounded up, as `ts.downsample` rounds.
                     tuple(-(-n // factor) for n in grid.shape),
                     tuple(n * factor for n in voxel_size_nm),
                     origin=tuple(n // factor for n in origin),
@@ -63,6 +65,7 @@ def write_precomputed(
             open=True,
         ).result()
         smaller = held if index == 0 else ts.downsample(held, [factor] * 3, method)
+        # Neuroglancer's axes are x, y, z.
         store[ts.d["channel"][0]].T.write(smaller).result()
 
 
@@ -90,10 +93,12 @@ def _scale(
         scale["sharding"] = {
             "@type": "neuroglancer_uint64_sharded_v1",
             "hash": "identity",
+            # Few bits, so that even a small volume has several shards.
             "preshift_bits": 3,
             "minishard_bits": 2,
             "shard_bits": 2,
             "minishard_index_encoding": "gzip",
+            # Nothing is left in a JPEG for gzip.
             "data_encoding": "raw" if encoding == "jpeg" else "gzip",
         }
     return scale
@@ -145,6 +150,7 @@ class Labels:
         edge = 64
         places = []
         for first, length in zip(corner, shape, strict=True):
+            # Mirrored: two labels cannot fade into each other, as grey levels do.
             turn = np.arange(first, first + length) % (2 * edge)
             places.append(np.minimum(turn, 2 * edge - 1 - turn))
         found: NDArray[Any] = fib19()[np.ix_(*places)]
@@ -166,6 +172,7 @@ def flyem(ground: Ground) -> Part:
         (
             Instance(name="grayscale", voxels=grey),
             Instance(name="grayscalejpeg", voxels=grey, stored="jpeg"),
+            # It passes on another store, and so refuses /raw.
             Instance(name="grayscale-proxied", voxels=grey, grid_store="hemibrain"),
             Instance(name="segmentation", voxels=labels),
         )

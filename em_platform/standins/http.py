@@ -61,8 +61,10 @@ class Server:
         """Stop listening, break what is open, wait for the threads."""
         if self.ended.is_set():
             return
+        # First: whoever hangs or is slow on purpose waits for it.
         self.ended.set()
         self._listener.stop_accepting()
+        # After 5 s it is left: a thread that hangs must not keep the program.
         self._thread.join(5)
         self._listener.server_close()
         self._listener.break_connections()
@@ -80,13 +82,16 @@ class Server:
 
 
 class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    # A world that starts again takes its old ports, though they are in TIME_WAIT.
     allow_reuse_address = True
     daemon_threads = True
+    # The base class has 5; clients of chunked arrays open many at once.
     request_queue_size = 256
 
     def __init__(self, server: Server, port: int, tls: ssl.SSLContext | None) -> None:
         self.owner = server
         self._tls = tls
+        # The threads of all connections write here.
         self._lock = threading.Lock()
         self._open: dict[socket.socket, threading.Thread] = {}
         self.to_reset: set[socket.socket] = set()
@@ -98,6 +103,7 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
             try:
                 connection, address = self.get_request()
             except OSError:
+                # At the end, or without file handles: no loop at full speed.
                 self.owner.ended.wait(0.01)
             else:
                 self.process_request(connection, address)
@@ -116,6 +122,7 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
         return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        # Not the mixin's own: at the end each of them is waited for.
         thread = threading.Thread(
             target=self.process_request_thread,
             args=(request, client_address),
@@ -140,6 +147,7 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def break_connections(self) -> None:
         with self._lock:
+            # A copy: each thread takes out its own entry, under the same lock.
             left = dict(self._open)
         for connection in left:
             try:
@@ -150,4 +158,5 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
             thread.join(5)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
+        # Clients that break off are usual here; the base class prints a traceback.
         log.debug("a connection with %s ended early", client_address)

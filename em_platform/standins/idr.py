@@ -119,6 +119,7 @@ of dataset 10740 (U2OS_chromatin), the others of HeLa_chromatin."""
 _CHROMATIN_SHAPES: dict[str, Three] = {
     "small": (23, 97, 140),
     "demo": (46, 194, 280),
+    # The true shape: 152 MiB are not too many for a benchmark.
     "bench": (184, 775, 1121),
     "real": (184, 775, 1121),
 }
@@ -129,6 +130,7 @@ def pixels_of(key: str, ground: Ground) -> Pixels:
     place = list(IMAGES).index(key)
     if place == 0:
         return Pixels(shape=_CHROMATIN_SHAPES[ground.size], variant=11)
+    # Each of another shape: none can be taken for another.
     return Pixels(shape=(10 + place, 60, 70 + place), variant=11 + place)
 
 
@@ -250,5 +252,6 @@ def _write(path: Path, pixels: Pixels) -> None:
         imagej=True,
         byteorder=">",
         resolution=(1000 / edge_nm, 1000 / edge_nm),
+        # ImageJ writes the µ of µm in six ASCII letters.
         metadata={"spacing": depth_nm / 1000, "unit": "\\u00B5m", "axes": "ZYX"},
     )

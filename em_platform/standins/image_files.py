@@ -35,6 +35,7 @@ _TAG_TYPES = {
     "uint64": 12,
 }
 """numpy's name -> how a tag encodes such a number."""
+# Numbers of the format, as its descriptions have them (see `formats/dm_tags.py`).
 _STRUCT, _ARRAY = 15, 20
 _GROUP_ENTRY, _VALUE_ENTRY = 20, 21
 
@@ -70,6 +71,7 @@ def write_dm(
         ],
         "HasWindowPosition": True,
         "ImageList": [
+            # In front, as in real files: a reader has to pass it over.
             _image_entry(
                 _thumbnail(image), _RGBA, pixel=None, name=f"Image Of {name}", tags={}
             ),
@@ -105,6 +107,7 @@ def _image_entry(
     section_um: float | None = None,
 ) -> dict[str, Any]:
     scale, unit = (1.0, "") if pixel is None else (pixel, "µm")
+    # DigitalMicrograph has x first.
     sizes = image.shape[::-1]
     dimensions = [
         {"Origin": np.float32(0), "Scale": np.float32(scale), "Units": unit}
@@ -148,6 +151,7 @@ class _Writer:
     """Tags of one version to bytes."""
 
     def __init__(self, version: int) -> None:
+        # DM4 has all counts in 64 bits, and the size of each entry.
         self._count = ">i" if version == 3 else ">q"
         self._sized = version == 4
 
@@ -167,6 +171,7 @@ class _Writer:
         else:
             kind, body = _VALUE_ENTRY, self._value(value)
         size = self._number(len(body)) if self._sized else b""
+        # Names and counts are big-endian, though the values are little-endian.
         return struct.pack(">bh", kind, len(written)) + written + size + body
 
     def _value(self, value: Any) -> bytes:
@@ -176,6 +181,7 @@ class _Writer:
             body = b"".join(_little(each) for each in fields)
             return self._described([_STRUCT, 0, len(fields), *places]) + body
         if isinstance(value, str):
+            # A text is an array of UTF-16 numbers.
             value = np.frombuffer(value.encode("utf-16-le"), "<u2")
         if isinstance(value, np.ndarray):
             return self._described([_ARRAY, _code(value), value.size]) + _little(value)
@@ -205,12 +211,14 @@ def _little(value: NDArray[Any]) -> bytes:
     return value.astype(value.dtype.newbyteorder("<")).tobytes()
 
 
+# The numbers of MRC2014 (www.ccpem.ac.uk/mrc_format/mrc2014.php).
 _MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6}
 
 
 def write_mrc(path: Path, voxels: NDArray[Any], *, voxel_nm: float) -> None:
     """Write a volume `(z, y, x)` of cubic voxels, little-endian."""
     z, y, x = voxels.shape
+    # In ångström.
     edge = voxel_nm * 10
     # Words 1-10, cell in angstrom, angles, axes, density, space group 1: a volume.
     head = struct.pack("<10i", x, y, z, _MODES[voxels.dtype.name], 0, 0, 0, x, y, z)
@@ -218,7 +226,9 @@ def write_mrc(path: Path, voxels: NDArray[Any], *, voxel_nm: float) -> None:
     head += struct.pack("<3i", 1, 2, 3)
     head += struct.pack("<3f", voxels.min(), voxels.max(), voxels.mean())
     head += struct.pack("<2i", 1, 0)
+    # Words 27 and 28: no extended header, version 2014.0.
     head = head.ljust(104, b"\0") + b"    " + struct.pack("<i", 20140)
+    # Words 53 and 54: `MAP `, and the stamp of little-endian numbers.
     head = head.ljust(208, b"\0") + b"MAP " + bytes((0x44, 0x44, 0, 0))
     head += struct.pack("<f", voxels.std()) + struct.pack("<i", 1)
     head += b"made for a stand-in".ljust(80)

@@ -44,10 +44,12 @@ class OnDisk:
     """Content of a file, read only as far as it is asked for."""
 
     path: Path
+    # As of the request: head and body agree, though the file may change.
     size: int
 
     def read(self, start: int, stop: int) -> bytes:
         """The bytes from `start` up to `stop`; fewer where the file ends."""
+        # A buffer would read more than a range asks for.
         with self.path.open("rb", buffering=0) as file:
             return os.pread(file.fileno(), max(0, stop - start), start)
 
@@ -87,6 +89,7 @@ class Request:
     @property
     def query(self) -> dict[str, list[str]]:
         """Every parameter with all its values; blank ones too."""
+        # Blank ones too: S3's `?location` has a name and no value.
         return parse_qs(self.query_text, keep_blank_values=True)
 
     def asked(self, name: str, default: str = "") -> str:
@@ -186,6 +189,7 @@ class Router:
             found = pattern.fullmatch(request.path)
             if found and request.method in methods:
                 return handler(replace(request, params=found.groupdict()))
+            # The path is right, so it is the method that is refused: 405, not 404.
             known = known or found is not None
         if known:
             return self._refuse(405, f"Method {request.method} not allowed")

@@ -34,6 +34,7 @@ class Neuprint:
     def __call__(self, request: Request) -> Response:
         """Answer one request."""
         given = request.headers.get("Authorization") or ""
+        # Before all else: without a token no question is answered.
         if self.token and given != f"Bearer {self.token}":
             words = "invalid or expired jwt" if given else "missing or malformed jwt"
             return refuse(401, words)
@@ -73,6 +74,7 @@ class Neuprint:
         if dataset not in self.datasets:
             return as_json({"error": f"no dataset {dataset}"}, status=400)
         meta = _meta(dataset)
+        # By what they ask to be returned: no parser of Cypher is needed.
         by_return: dict[str, Callable[[], dict[str, Any]]] = {
             "as roiInfo": lambda: _table(
                 meta=meta,
@@ -160,6 +162,7 @@ def _make_certificates(folder: Path) -> None:
     import trustme
 
     authority = trustme.CA(organization_name="em-platform stand-in")
+    # The files of a world are kept: no certificate among them may run out.
     never = datetime(2100, 1, 1, tzinfo=UTC)
     server = authority.issue_cert("127.0.0.1", "localhost", not_after=never)
     (folder / "authority.pem").write_bytes(authority.cert_pem.bytes())

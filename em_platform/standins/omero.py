@@ -90,6 +90,7 @@ class Omero:
             (f"{m}/projects/{by_id}/?", self._one_project),
             (f"{m}/projects/{by_id}/datasets/?", self._list_datasets),
             (
+                # The older way opens a web session here before it asks for data.
                 "/webclient/?",
                 lambda _: as_bytes(b"<html></html>", media_type="text/html"),
             ),
@@ -136,6 +137,7 @@ class Omero:
         if image is None:
             return _absent("Image", request)
         answer = self._image(image, request)
+        # Only of a single image: IDR's lists leave them out.
         answer["Pixels"]["Channels"] = [
             {
                 "@id": image.id * 10 + place,
@@ -151,6 +153,7 @@ class Omero:
         return as_json({"data": answer})
 
     def _list_datasets(self, request: Request) -> Response:
+        # One handler for three paths: the id is a project's, or an image's.
         images = "/images/" in request.path
         given = request.params.get("id", "")
         project = request.asked("project") or ("" if images else given)
@@ -197,6 +200,7 @@ class Omero:
             }
             for axis, edge in zip("ZYX", image.voxel_nm, strict=True)
         }
+        # TBD stands in IDR's own answers.
         kind = {"@id": 4, "@type": "TBD#PixelsType", "value": image.pixels.dtype}
         return {
             "@id": image.id,
@@ -231,6 +235,7 @@ class Omero:
             f"url:{kind.lower()}": place,
             f"url:{children}": f"{place}{children}/",
         }
+        # OMERO leaves out what is null.
         if found.description:
             answer["Description"] = found.description
         if request.asked("childCount") == "true":
@@ -274,6 +279,7 @@ class Omero:
         image = self._images.get(int(request.params["id"]))
         if image is None:
             return _absent("Image", request)
+        # `repo` is OMERO's own copy, `client` the path from which it was imported.
         repo = f"demo_2/2020-07/20/{image.name}"
         return as_json({"repo": [repo], "client": [image.client_path]})
 

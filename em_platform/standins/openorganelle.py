@@ -39,6 +39,7 @@ _SHAPES: dict[str, tuple[Three, int]] = {
     "real": ((564, 2520, 2596), 64),
 }
 """Of s0, and the edge of a chunk."""
+# Of the nine that are published, s0 to s8.
 _LEVELS = 5
 # z, y, x as published; `real` above has the published shape, too.
 _VOXEL_NM = (2.96, 4.0, 4.0)
@@ -50,6 +51,7 @@ _CROP_AT = (8, 40, 50)
 _HELA = "jrc_hela-2/jrc_hela-2.n5"
 _HELA_EM = "em/fibsem-uint16"
 _HELA_SHAPE = (45, 70, 90)
+# As published; the shape is not.
 _HELA_NM = (5.24, 4.0, 4.0)
 
 
@@ -81,6 +83,7 @@ def openorganelle(ground: Ground) -> Part:
             return truths[array]()
         z, y, x, dz, dy, dx = (int(each) for each in crop.split("_"))
         box = slice(z, z + dz), slice(y, y + dy), slice(x, x + dx)
+        # Only the box: the finest level has 7 GB in a `real` world.
         if array == _key(_ACCUMBENS, _EM, 0):
             return _finest(ground)[box]
         found: Voxels = truths[array]()[box]
@@ -170,6 +173,7 @@ def _write_accumbens(root: Path, ground: Ground) -> None:
         root / _CROP / "s0", _mitochondria(), chunks=(edge,) * 3, compressor=ZSTD
     )
     write_zarr_group(root / _CROP, _multiscales(1, _VOXEL_NM, _CROP_AT))
+    # Last: it gathers what was written before.
     consolidate(root)
 
 

@@ -82,12 +82,14 @@ class Tree:
     @property
     def root(self) -> Path:
         """The folder with its files."""
+        # Without the lock: most requests come when all is made.
         if not self._made:
             with self._lock:
                 self._make()
         return self.path
 
     def _make(self) -> None:
+        # Whole or absent: one that is there is finished, by this run or an earlier.
         if not self.path.is_dir():
             with whole_folder(self.path) as beside:
                 self.fill(beside)
@@ -126,6 +128,7 @@ class FileHost:
     def __call__(self, request: Request) -> Response:
         below = request.path.removeprefix(self._prefix).strip("/")
         parts = below.split("/") if below else []
+        # `..` would lead out of the tree.
         if not request.path.startswith(self._prefix) or ".." in parts:
             return refuse_in_html(404, "Not Found")
         path = self._tree.root.joinpath(*parts)
@@ -134,6 +137,7 @@ class FileHost:
             return as_file(path, media_type=kind)
         if not path.is_dir():
             return refuse_in_html(404, "Not Found")
+        # As Apache does: the links of an index are relative to its folder.
         if not request.path.endswith("/"):
             there = {"Location": quote(request.path) + "/"}
             return Response(status=301, headers=there)
@@ -154,8 +158,10 @@ class FileHost:
         ]
         for path in sorted(folder.iterdir()):
             place = request.path + path.name + ("/" if path.is_dir() else "")
+            # What is missing on purpose is not listed either.
             if not self._faults.hidden(place, site=request.site):
                 rows.append(_row(path))
+        # As Apache's pages have them: links that a crawler must not take for files.
         sorts = "".join(
             f'<th><a href="?C={letter};O={order}">{word}</a></th>'
             for letter, order, word in (

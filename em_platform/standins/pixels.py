@@ -36,6 +36,7 @@ def medulla() -> NDArray[np.uint8]:
         for first in (0, 16, 32, 48)
     ]
     crop: NDArray[np.uint8] = np.concatenate(sheets).reshape(64, 128, 128)
+    # All volumes of the process share it.
     crop.flags.writeable = False
     return crop
 
@@ -92,6 +93,7 @@ class Pixels:
             np.arange(first, first + length)
             for first, length in zip(corner, shape, strict=True)
         )
+        # 41 shares no factor with the crop's edges 48 and 112.
         start = 41 * self.variant
         # As narrow as the crop at first: widening it is then a matter of copying.
         grey = crop[
@@ -99,6 +101,7 @@ class Pixels:
             ((along_y + start) % crop.shape[1])[None, :],
         ].astype(np.int16)
         if self.variant % 2:
+            # 29 and 209 are the ends of the crop's grey levels: it keeps its range.
             np.subtract(238, grey, out=grey)
         grey += _shading(along_z, _PERIODS[0])[:, None, None]
         grey += _shading(along_y, _PERIODS[1])[None, :, None]
@@ -130,6 +133,7 @@ class Pixels:
         grey += fine
         if kind == np.int16:
             return grey
+        # 128 grey levels up, and 32 for the shading (3 x 7): never below 0.
         return (grey.astype(np.int32) + 128 * 128 + 4096).astype(kind)
 
 
@@ -145,4 +149,5 @@ def _shading(place: NDArray[np.int_], period: int) -> NDArray[np.int16]:
     """A triangle wave of whole grey levels."""
     phase = place % period
     rising = np.minimum(phase, period - phase)
+    # From -_SHADE to _SHADE: `rising` ends at half of the period.
     return (rising * 4 * _SHADE // period - _SHADE).astype(np.int16)

@@ -47,6 +47,7 @@ class RequestsLog:
 
     def open(self, entry: Logged) -> Logged:
         """Add a request when it arrives; the server fills it in as it answers."""
+        # On arrival, so that one that hangs is seen, too.
         entry.at = time.time()
         with self._lock:
             self._entries.append(entry)
@@ -55,6 +56,7 @@ class RequestsLog:
     def all(self) -> list[Logged]:
         """A copy of all requests so far."""
         with self._lock:
+            # Copies: the servers still write into those that are open.
             return [replace(entry) for entry in self._entries]
 
     def count(self, predicate: Callable[[Logged], bool] = lambda _: True) -> int:
@@ -85,6 +87,7 @@ def control(faults: Faults, requests: RequestsLog) -> Router:
         try:
             given = request.json
             listed = given if isinstance(given, list) else [given]
+            # All are read before one is added: a wrong one changes nothing.
             faults.add(*(fault_of(each) for each in listed))
         except (ValueError, TypeError, AttributeError, ConfigError) as error:
             return as_json({"message": str(error)}, status=400)

@@ -91,6 +91,7 @@ class Buckets:
         self._etags: dict[str, str] = {}
 
     def __call__(self, request: Request) -> Response:
+        # A browser asks so before it reads from another site (CORS).
         if request.method == "OPTIONS":
             return _xml("")
         bucket, _, key = request.path.lstrip("/").partition("/")
@@ -114,6 +115,7 @@ class Buckets:
         try:
             found = as_file(Path(path), media_type=_media_type(key))
             return replace(found, etag=self._etag(path), headers=_HEADERS)
+        # Not there, or a folder, which is no key.
         except OSError:
             return _absent(key)
 
@@ -121,7 +123,9 @@ class Buckets:
         with self._lock:
             known = self._etags.get(path)
         if known is None:
+            # Without the lock: two threads find the same digest.
             content = Path(path).read_bytes()
+            # MD5 is S3's ETag of an object that came in one part.
             known = hashlib.md5(content, usedforsecurity=False).hexdigest()
             with self._lock:
                 self._etags[path] = known
@@ -130,6 +134,7 @@ class Buckets:
     def _about(self, bucket: str, request: Request) -> Response:
         names = request.query
         if "location" in names:
+            # Empty means us-east-1.
             return _xml(f'<LocationConstraint xmlns="{_SPACE}"/>')
         if request.method == "HEAD":
             return _xml("")
@@ -145,6 +150,7 @@ class Buckets:
                 prefix=request.asked("prefix"),
                 delimiter=request.asked("delimiter"),
                 most=min(_MOST_KEYS, int(request.asked("max-keys", str(_MOST_KEYS)))),
+                # The token is the last name: nothing has to be kept between two pages.
                 after=base64.b64decode(token).decode() if token else after,
                 version=version,
                 token=token,
@@ -181,6 +187,7 @@ class Buckets:
         """Keys and common prefixes in order, each once, after `asked.after`."""
         before = ""
         keys = self._sorted_keys(asked.bucket)
+        # Sorted names with one prefix stand together: jump there, stop behind.
         for key in islice(keys, bisect_left(keys, asked.prefix), None):
             if not key.startswith(asked.prefix):
                 return
@@ -190,6 +197,7 @@ class Buckets:
             if asked.delimiter and asked.delimiter in rest:
                 end = rest.index(asked.delimiter) + len(asked.delimiter)
                 common = asked.prefix + rest[:end]
+                # The last page may have ended with this prefix.
                 if common != before and common > asked.after:
                     yield "prefix", common
                 before = common
@@ -199,6 +207,7 @@ class Buckets:
     def _sorted_keys(self, bucket: str) -> list[str]:
         root = self._buckets[bucket].root
         with self._lock:
+            # Once: the files of a world stay as they are while it is served.
             if bucket not in self._keys:
                 found = (p for p in root.rglob("*") if p.is_file())
                 self._keys[bucket] = sorted(

@@ -60,6 +60,7 @@ class World:
     @property
     def settings(self) -> dict[str, str]:
         """Dotted settings that point the platform to this world."""
+        # Only those that are here: any other would be asked in earnest.
         settings = {"ingest.sources": ",".join(self.parts)}
         for part in self.parts.values():
             settings |= part.settings(self.urls)
@@ -76,6 +77,7 @@ class World:
         return {
             **variables,
             "AWS_EC2_METADATA_DISABLED": "true",
+            # Of the real bucket.
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
@@ -111,6 +113,7 @@ def running_world(
     parts = {source: _part(source, ground) for source in sources}
     with ExitStack() as stack:
         serve: Callable[..., Server] = _serving(stack, port)
+        # First, so that it has the port that was asked for.
         desk = serve("control", control(faults, requests))
         shared: dict[str, Any] = {"faults": faults, "requests": requests}
         servers = {

@@ -54,6 +54,7 @@ def running_writable_s3(bucket: str = "em-platform") -> Iterator[WritableS3]:
     try:
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
+        # By hand: s3fs sends us-east-1 as a constraint, which moto refuses.
         made = requests.put(f"{url}/{bucket}", timeout=10)
         made.raise_for_status()
         yield WritableS3(url=url, bucket=bucket)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 def run(settings: Settings, *, name: str) -> None:
     """Serve until SIGTERM."""
+    # Here: who only wants the URL or the token loads no SQLAlchemy.
     from em_platform.temdb.app import run as run_temdb
 
     run_temdb(settings, name=name)
@@ -32,6 +33,7 @@ def temdb_url(settings: Settings) -> str:
 
 def temdb_token(settings: Settings) -> str:
     """The token that TEM DB expects."""
+    # Client and service read the same file in the home: nobody has to copy a token.
     return token_of(settings.home, "temdb", settings.temdb.token.get_secret_value())
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from em_platform.model import Model, Size
 
+# The words of temdb-models 3.0.0.
 Position = Literal["invalid", "center", "left", "top", "right", "bottom"]
 
 RunStatus = Literal["complete", "aborted", "failed"]
@@ -24,6 +25,7 @@ class AcquiredMontage(Model):
     montage's name is made. `replaces_acquisition_id` is the run that is imaged again.
     """
 
+    # It names folders and stands in URLs: no slash, no dot or dash in front.
     acquisition_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
     montage_id: str = Field(min_length=1)
     kind: Literal["montage", "lens_correction"] = "montage"
@@ -90,6 +92,7 @@ class AcquiredTile(Model):
     stage_x_nm: float
     stage_y_nm: float
     uri: str = Field(min_length=1)
+    # Not measured counts as the worst.
     focus: float = 1.0
     minimum: float = 0.0
     maximum: float = 0.0

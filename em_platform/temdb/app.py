@@ -36,6 +36,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+# The published client asks at the second.
 OPEN = frozenset(("/health", "/api/v2/health"))
 # 1000 tiles with their matches are 1 MB (docs/explanations/temdb.md); this stops a
 # compressed body that would fill the memory.
@@ -60,8 +61,10 @@ def create_app(database: Database, token: str) -> FastAPI:
     """TEM DB on one database; every call but `/health` needs the token."""
     app = FastAPI(title="TEM DB", version=version("em-platform"))
     app.state.database = database
+    # Level 1: pages of tiles are MBs, and the reader waits for their packing.
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
     app.add_middleware(Unzipped)
+    # The last one added is the outermost: nothing is unpacked without the token.
     app.add_middleware(TokenAuth, token=token)
     for path in OPEN:
         app.add_api_route(path, _health, methods=["GET"])
@@ -97,6 +100,7 @@ def _not_valid(_: Request, error: Exception) -> JSONResponse:
 
 
 def _in_conflict(_: Request, error: Exception) -> JSONResponse:
+    # Routes look first; this one is for two that looked at the same time.
     return _refusal(409, f"it contradicts what is there ({_reason(error)})")
 
 
@@ -107,11 +111,13 @@ def _not_storable(_: Request, error: Exception) -> JSONResponse:
 def _database_unavailable(_: Request, error: Exception) -> JSONResponse:
     log.error("temdb: the database does not serve (%s)", _reason(error))
     answer = _refusal(503, f"the database does not serve ({_reason(error)}); ask again")
+    # In seconds (RFC 9110, 10.2.3).
     answer.headers["Retry-After"] = "2"
     return answer
 
 
 def _reason(error: Exception) -> str:
+    # The driver's own words: SQLAlchemy adds the statement with all its values.
     return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
@@ -148,6 +154,7 @@ class TokenAuth:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # What is no call, such as the server's start, has no headers.
         if scope["type"] != "http" or scope["path"] in OPEN or self._is_known(scope):
             await self._app(scope, receive, send)
             return
@@ -166,6 +173,7 @@ class TokenAuth:
         if is_bearer(headers.get("authorization"), self._token):
             return True
         shown = headers.get("x-api-key", "")
+        # In constant time, so that the delay gives nothing of the token away.
         return hmac.compare_digest(shown.encode(), self._token.encode())
 
 
@@ -193,6 +201,7 @@ class Unzipped:
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def give() -> MutableMapping[str, Any]:
+            # After the body may come a disconnect, of which only the server knows.
             return messages.pop() if messages else await receive()
 
         await self._app(scope, give, send)
@@ -200,11 +209,13 @@ class Unzipped:
 
 async def _unzipped(receive: Receive) -> bytes | None:
     """The whole body; None where it is too large."""
+    # 16 more makes zlib expect the head of gzip (zlib.h, inflateInit2).
     unzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
     parts: list[bytes] = []
     size = 0
     while True:
         message = await receive()
+        # One byte beyond the limit shows that it is crossed; 0 would mean no limit.
         part = unzip.decompress(message.get("body", b""), _MOST_BYTES + 1 - size)
         size += len(part)
         if size > _MOST_BYTES or unzip.unconsumed_tail:
@@ -212,6 +223,7 @@ async def _unzipped(receive: Receive) -> bytes | None:
         parts.append(part)
         if not message.get("more_body", False):
             break
+    # To zlib a stream that is cut short is only a pause.
     if not unzip.eof:
         raise zlib.error("it ends early")
     return b"".join(parts)

@@ -28,6 +28,7 @@ class Moment(TypeDecorator[datetime]):
     """A time in UTC; one without a zone is taken as UTC, as SQLite keeps none."""
 
     impl = DateTime(timezone=True)
+    # It has no state, so SQLAlchemy may keep the statements in which it stands.
     cache_ok = True
 
     def process_bind_param(
@@ -41,6 +42,7 @@ class Moment(TypeDecorator[datetime]):
         return None if value is None else in_utc(value)
 
 
+# Else None were kept as JSON's `null`, which is no NULL to a query.
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 Document = dict[str, Any]
 LongText = Annotated[str, mapped_column(Text)]
@@ -49,6 +51,7 @@ LongText = Annotated[str, mapped_column(Text)]
 class Base(DeclarativeBase):
     """The tables; a migration names each constraint as it is named here."""
 
+    # SQLite gives no names by itself, and Alembic changes constraints only by name.
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -88,6 +91,7 @@ class Row(Base):
 
     __abstract__ = True
 
+    # The number first and the times last, whatever a table adds between them.
     id: Mapped[int] = mapped_column(primary_key=True, sort_order=-1)
     created_at: Mapped[datetime] = mapped_column(default=now, sort_order=90)
     updated_at: Mapped[datetime | None] = mapped_column(sort_order=91)
@@ -102,6 +106,7 @@ class KeyedRow(Base):
     updated_at: Mapped[datetime | None] = mapped_column(sort_order=91)
 
 
+# Routes run in threads: two of them must never take the same tick.
 _lock = threading.Lock()
 _last = 0
 
@@ -113,8 +118,10 @@ def uuid7() -> uuid.UUID:
     """
     global _last
     with _lock:
+        # RFC 9562, 6.2, method 3. A clock that stands or goes back is outrun by 1.
         ticks = max(time.time_ns() * 4096 // 1_000_000, _last + 1)
         _last = ticks
+    # Version 7 and variant 0b10 stand at their bits (RFC 9562, 5.7).
     number = (ticks >> 12) << 80
     number |= 0x7 << 76 | (ticks & 0xFFF) << 64
     number |= 0b10 << 62 | secrets.randbits(62)

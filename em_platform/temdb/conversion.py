@@ -67,6 +67,7 @@ def acquisition_create(
         acquisition_settings=AcquisitionParams(
             magnification=acquired.magnification,
             spot_size=acquired.spot_size,
+            # TEM DB holds whole milliseconds.
             exposure_time=round(acquired.exposure_us / 1000),
             tile_size=[acquired.tile_size.height_px, acquired.tile_size.width_px],
             tile_overlap=acquired.overlap_px,
@@ -122,11 +123,14 @@ def added_place(
 ) -> list[Any] | None:
     """All places with `url` among them; None where it is there already."""
     for place in places:
+        # Only to become the current one is a known place written again.
         if place.base_path == url and place.is_current >= is_current:
             return None
     kept = [place for place in places if place.base_path != url]
+    # At most one: the server shows the first that says so.
     if is_current:
         kept = [place.model_copy(update={"is_current": False}) for place in kept]
+    # TEM DB's words: `local` for a disk, else the scheme, such as s3.
     kind = url.split("://", 1)[0] if "://" in url else "file"
     new = StorageLocation(
         location_type="local" if kind == "file" else kind,
@@ -163,6 +167,7 @@ def _in_utc(moment: datetime) -> datetime:
 
 def status_of(error: TEMdbClientError) -> int | None:
     """The HTTP status that the server answered; None where it did not answer."""
+    # The client's own error has the status only within its text.
     cause = error.__cause__
     if isinstance(cause, httpx.HTTPStatusError):
         return cause.response.status_code
@@ -206,5 +211,6 @@ def _detail(response: httpx.Response) -> str:
     try:
         detail = json.loads(response.text)["detail"]
     except (ValueError, KeyError, TypeError):
+        # No answer of TEM DB's, such as a proxy's page: its beginning will do.
         return response.text[:200]
     return str(detail)

@@ -24,13 +24,16 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._engine = engine_of(url)
+        # Routes answer with rows after their session has ended: those stay loaded.
         self._reader = sessionmaker(self._engine, expire_on_commit=False)
+        # It takes SQLite's lock at BEGIN, see `storage/database.py`.
         writer = self._engine.execution_options(**WRITER)
         self._writer = sessionmaker(writer, expire_on_commit=False)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session that sees one state of the whole."""
+        # No commit: what ends without one is rolled back, and holds nothing.
         with self._reader() as session:
             yield session
 
@@ -74,11 +77,13 @@ def migrate(url: str) -> None:
     try:
         with one_writer(engine, lock=_MIGRATION_LOCK) as connection:
             config = alembic_config()
+            # A second connection would wait for the lock that this one holds.
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except SQLAlchemyError as error:
         raise StorageError(
             f"temdb: {shown(url)} could not be brought up to date "
+            # SQLAlchemy's further lines are the statement and a link.
             f"({str(error).splitlines()[0]}); start the database, or free space"
         ) from error
     finally:
@@ -90,6 +95,7 @@ def alembic_config() -> Any:
     from alembic.config import Config
 
     config = Config()
+    # Alembic keeps its options in a ConfigParser, to which a single % is a reference.
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     return config
 

@@ -49,6 +49,7 @@ class Parents:
         microscope = await _ensured(
             client.microscope, MicroscopeCreate(label=label), label
         )
+        # A lens belongs to its microscope: such a run needs no specimen and no region.
         if acquired.kind == "lens_correction":
             name = acquired.task_id or acquired.montage_id
             new = AcquisitionTaskCreate(task_id=name, kind="lens_correction")
@@ -79,6 +80,7 @@ class Parents:
                     roi_id=roi.roi_id, kind="montage", skip_completed=False
                 )
                 if planned:
+                    # The newest plan; the server leaves out those that are superseded.
                     return planned[-1]
             else:
                 roi = await self._roi(acquired, await self._section(acquired))
@@ -105,6 +107,7 @@ class Parents:
         media_id, number = _place_of(acquired)
         name = f"{media_id}_S{number}"
         sections = self._client.section
+        # By its medium: to get a section takes its cutting session, not known here.
         async for section in _entries(sections.list_by_media, media_id):
             if section.section_id == name:
                 return section
@@ -117,6 +120,7 @@ class Parents:
         return await _ensured(sections, new, session_id, name)
 
     async def _cutting_session(self, specimen_id: str) -> str:
+        # Named after the specimen, so that its next montage finds the same ones.
         block_id, session_id = f"{specimen_id}-block", f"{specimen_id}-cutting"
         specimen = SpecimenCreate(specimen_id=specimen_id, description=_MADE_BY)
         block = BlockCreate(
@@ -130,6 +134,7 @@ class Parents:
             media_type=_MEDIA,
         )
         client = self._client
+        # Parents first: the server refuses a child whose parent is missing.
         await _ensured(client.specimen, specimen, specimen_id)
         await _ensured(client.block, block, specimen_id, block_id)
         await _ensured(
@@ -154,6 +159,7 @@ class Parents:
             for roi in rois:
                 payload = roi.roi_payload
                 marks = (payload.roi_parameters if payload else None) or {}
+                # The server makes a region's id; only its payload says whose it is.
                 if marks.get("montage_id") == acquired.montage_id:
                     return roi
             number = 1 + max((roi.roi_number for roi in rois), default=0)
@@ -168,6 +174,7 @@ class Parents:
 
     async def _dataset(self, name: str, specimen_id: str | None) -> Any:
         datasets = self._client.dataset
+        # TEM DB wants a class; the smallest is for up to 100 million tiles.
         new = DatasetCreate(name=name, specimen_id=specimen_id, size_class="small")
         return await _found_or_made(
             lambda: datasets.get_by_name(name), lambda: datasets.create(new)
@@ -176,6 +183,7 @@ class Parents:
 
 def _place_of(acquired: AcquiredMontage) -> tuple[str, int]:
     """The medium and the number of the section that the montage shows."""
+    # TEM DB's sections begin at 1; an aperture may be 0, or not known.
     number = 1 + max(0, acquired.aperture_id or 0)
     if acquired.section_id is None:
         return f"{acquired.specimen_id}-media", number
@@ -231,6 +239,7 @@ async def _found_or_made(
     try:
         return await make()
     except TEMdbClientError as error:
+        # Upstream answers 400 where a name is taken, ours 409.
         if status_of(error) not in (400, 409):
             raise
         return await find()  # another process created it meanwhile

@@ -49,6 +49,7 @@ _TASKS_A_CALL = 100
 _AGAIN = re.compile(r"(.+)-r(\d+)")
 
 # Every failure raises an error; the client would log it, too.
+# By a filter: each new client sets the logger's level anew.
 logging.getLogger("temdb_client.async").addFilter(lambda _: False)
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
@@ -62,6 +63,7 @@ def _over_client(
     def call(self: "Register", /, *args: P.args, **kwargs: P.kwargs) -> T:
         url = self.base_url
 
+        # A client of each call's own: its connections belong to one event loop.
         async def ask() -> T:
             async with TEMdbClient(
                 url, api_key=self.token, timeout=self.timeout_s
@@ -119,6 +121,7 @@ class Register:
             try:
                 known = await client.acquisition.create(wanted)
             except TEMdbClientError as error:
+                # Another process has registered it meanwhile; upstream answers 400.
                 if status_of(error) not in (400, 409):
                     raise
                 known = await client.acquisition.get(acquired.acquisition_id)
@@ -162,6 +165,7 @@ class Register:
             try:
                 known = await client.acquisition.update(acquisition_id, update)
             except TEMdbClientError as error:
+                # It has ended since the look above; how is compared below.
                 if status_of(error) != 409:
                     raise
                 known = await client.acquisition.get(acquisition_id)
@@ -240,6 +244,7 @@ class Register:
         try:
             made = await client.acquisition_task.supersede(task.task_id, new)
         except TEMdbClientError as error:
+            # Asked twice: the successor's id follows from the task's, so it is found.
             if status_of(error) not in (400, 409):
                 raise
             made = await client.acquisition_task.get(new.task_id)
@@ -251,6 +256,7 @@ class Register:
         known = await _found(client, acquisition_id)
         if known is None:
             return None
+        # Counted now: the run's own figure is written when it ends.
         count = await client.acquisition.get_tile_count(acquisition_id)
         return known_run(known, tiles=count["tile_count"])
 
@@ -270,6 +276,7 @@ class Register:
         counts: Counter[TaskState] = Counter()
         skip = 0
         while True:
+            # By default the server leaves out what need not be imaged any more.
             tasks = await client.acquisition_task.list(
                 skip=skip,
                 limit=_TASKS_A_CALL,
@@ -286,6 +293,7 @@ async def _set(
     client: Any, acquisition_id: str, field: str, state: str, *, by: str
 ) -> None:
     known = await client.acquisition.get(acquisition_id)
+    # A write sets who and when anew, so the same state is not written twice.
     if getattr(known, field) != state:
         update = AcquisitionUpdate(**{field: state}, updated_by=by)
         await client.acquisition.update(acquisition_id, update)

@@ -99,6 +99,7 @@ class Section(Row):
     cutting_session_id: Mapped[str] = refers(
         "cutting_sessions.cutting_session_id", index=True
     )
+    # Copies of the cutting session's, by which sections are listed without a join.
     specimen_id: Mapped[str] = mapped_column(index=True)
     block_id: Mapped[str] = mapped_column(index=True)
     media_id: Mapped[str] = refers("substrates.media_id", index=True)
@@ -119,6 +120,7 @@ class Roi(Row):
 
     __tablename__ = "rois"
 
+    # Made of its parents' names, so it may be longer than theirs.
     roi_id: Mapped[LongText] = mapped_column(unique=True)
     roi_number: Mapped[int]
     section_id: Mapped[str] = refers("sections.section_id", index=True)
@@ -144,6 +146,7 @@ class Dataset(KeyedRow):
         "datasets.dataset_id", index=True
     )
     size_class: Mapped[str]
+    # TEM DB is laid out for up to 50 billion tiles: more than 32 bits.
     estimated_tile_count: Mapped[int | None] = mapped_column(BigInteger)
     tile_hash_modulus: Mapped[int | None]
     status: Mapped[str] = mapped_column(default="collecting")
@@ -171,6 +174,7 @@ class LensCorrection(KeyedRow):
     __tablename__ = "lens_corrections"
     __table_args__ = (
         Index(
+            # For the newest lens of a microscope at a magnification.
             "ix_lens_corrections_current",
             "microscope_id",
             "magnification",
@@ -222,6 +226,7 @@ class Acquisition(Row):
         one_of("qc_state", "pending", "qc_pass", "qc_fail", "needs_review"),
         one_of("transfer_state", "not_started", "in_progress", "complete", "error"),
         one_of("kind", "montage", "lens_correction"),
+        # As the pages of runs are sorted: the id decides between equal times.
         Index("ix_acquisitions_start_time", "start_time", "id"),
         Index("ix_acquisitions_roi_id", "roi_id", "start_time"),
         Index("ix_acquisitions_specimen_id", "specimen_id", "start_time"),
@@ -270,6 +275,7 @@ class Tile(Base):
 
     __tablename__ = "tiles"
 
+    # The key of upstream's table of tiles, which is partitioned.
     dataset_id: Mapped[uuid.UUID] = refers("datasets.dataset_id", primary_key=True)
     run_id: Mapped[uuid.UUID] = refers("acquisitions.run_id", primary_key=True)
     raster_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

@@ -11,6 +11,7 @@ if context.is_offline_mode():
     context.configure(
         url=context.config.get_main_option("sqlalchemy.url"),
         target_metadata=Tile.metadata,
+        # The statements are printed, so their values must stand in them.
         literal_binds=True,
         version_table=VERSION_TABLE,
     )
@@ -18,6 +19,7 @@ else:
     context.configure(
         connection=context.config.attributes["connection"],
         target_metadata=Tile.metadata,
+        # SQLite cannot change a column: Alembic then copies the table.
         render_as_batch=True,
         version_table=VERSION_TABLE,
     )

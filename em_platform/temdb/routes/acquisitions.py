@@ -66,15 +66,18 @@ def _values(session: Session, new: NewAcquisition) -> dict[str, Any]:
 
 def _change(session: Session, found: Acquisition, update: ChangedAcquisition) -> None:
     """409 where its status is there already."""
+    # The table's own rule: an end and a status come together.
     if "end_time" in update.model_fields_set and update.status is None:
         raise wrong(422, "end_time comes only together with a status")
     by = update.updated_by
+    # Before `change`: the new status would be flushed before it is compared.
     if update.status is not None:
         _end(session, found, update)
     if update.replaces_acquisition_id is not None:
         update.replaces_acquisition_id = _replaced(session, update)
     change(found, update)
     if update.status is not None:
+        # After `change`: what the client has filled stays.
         _roll_up(session, found)
     if "qc_state" in update.model_fields_set:
         found.qc_state_updated_at, found.qc_state_updated_by = now(), by
@@ -99,7 +102,9 @@ def _end(session: Session, run: Acquisition, update: ChangedAcquisition) -> None
             f"acquisition {run.acquisition_id} has ended as {run.status}, which is "
             f"written once; it cannot become {update.status}",
         )
+    # The statement went past the session's copy of the row.
     session.refresh(run)
+    # `change` writes each field that is set, and would put back an empty end.
     update.end_time = ended_at
 
 
@@ -110,6 +115,7 @@ def _roll_up(session: Session, run: Acquisition) -> None:
     rows = session.execute(select(*columns).where(*of_run)).all()
     if not rows:
         return
+    # Here and not in SQL: SQLite has no median.
     matches = [quality for row in rows for quality in row[1:] if quality is not None]
     if run.tile_count is None:
         run.tile_count = len(rows)

@@ -103,7 +103,9 @@ class Entity:
         """The row that a path names."""
         if self.find is not None:
             return self.find(session, **path)
+        # The last name in a path is the entity's; those before are its parents'.
         name = path[_IN_BRACES.findall(self.item)[-1]]
+        # A text that is no UUID is 404; SQLAlchemy's `Uuid` would fail on it.
         is_uuid = isinstance(KEYS[self.row][1].type, Uuid)
         return one(session, self.row, uuid_of(self.noun, name) if is_uuid else name)
 
@@ -118,6 +120,7 @@ class Entity:
             values = values_of(request, self.row)
         made = self.row(**values | more)
         session.add(made)
+        # Now: the answer shows the number, and a batch must see its own rows.
         session.flush()
         return made
 
@@ -141,6 +144,7 @@ class _Made:
     def __init__(self, router: APIRouter, entity: Entity) -> None:
         self._router = router
         self._entity = entity
+        # `CuttingSession` becomes `cutting_session`: FastAPI names operations so.
         self._name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", entity.row.__name__).lower()
         self._item = _in_path(entity.item)
 
@@ -154,6 +158,7 @@ class _Made:
                 query = filtered(select(entity.row), listing.filters, given)
                 query = query.order_by(*(listing.order or entity.order))
                 found = session.scalars(query.offset(skip).limit(limit)).all()
+                # Within the session: to be shown, a row may need others.
                 return entity.shown(session, found)
 
         params = path | _optional(listing.filters, without=path)
@@ -220,6 +225,7 @@ class _Made:
         def delete(*, db: Database, **names: str) -> None:
             with db.writing() as session:
                 row = entity.found(session, **names)
+                # Looked up: a foreign key refuses without saying what refers to it.
                 for users, columns in used_by.items():
                     same = [col == getattr(row, own) for own, col in columns.items()]
                     if has(session, *same):
@@ -284,6 +290,7 @@ def _in_path(path: str) -> Values:
 def _sign(act: Callable[..., Any], name: str, text: str, params: Values) -> None:
     """Give a made function the name, text and parameters that FastAPI reads."""
     empty, only_named = Parameter.empty, Parameter.KEYWORD_ONLY
+    # FastAPI takes a function's `__signature__` for its real one.
     signature = [Parameter("db", only_named, annotation=Db)]
     for key, given in params.items():
         kind, default = given if isinstance(given, tuple) else (given, empty)

@@ -37,8 +37,10 @@ from em_platform.temdb.tables import Dataset, LensCorrection, Microscope, Specim
 
 router = APIRouter()
 
+# Upstream divides its table of tiles by the class; here it is only kept.
 _CEILINGS = {"small": 10**8, "medium": 10**9, "large": 10**10}
 """Size class -> the most tiles of it; more are `xlarge`."""
+# As the published client asks for, where its caller does not say.
 _PAGE_SIZE = 50
 
 
@@ -67,6 +69,7 @@ def _check_parent(session: Session, parent_id: UUID | None) -> None:
     if parent_id is None:
         return
     parent = one(session, Dataset, parent_id)
+    # Upstream's rule: "optional parent dataset (one level only)".
     if parent.parent_dataset_id is not None:
         raise wrong(
             400,
@@ -93,6 +96,7 @@ def _microscope_values(session: Session, new: MicroscopeCreate) -> dict[str, Any
 
 
 def _find_microscope(session: Session, *, id_or_label: str) -> Microscope:
+    # The label first: what is no UUID would be refused before it is looked for.
     query = select(Microscope).where(Microscope.label == id_or_label)
     found = session.scalars(query).one_or_none()
     if found is not None:
@@ -153,6 +157,7 @@ LENS_CORRECTION = Entity(
     new=LensCorrectionCreate,
     update=LensCorrectionUpdate,
     values=_lens_values,
+    # Of two that began at once the one made later: UUIDs of version 7 grow.
     order=[LensCorrection.started_at.desc(), LensCorrection.lc_id.desc()],
     page_size=_PAGE_SIZE,
     lists=[

@@ -100,6 +100,7 @@ def _change_cutting(
     specimen_id = update.specimen_id or found.specimen_id
     if (specimen_id, block_id) != (found.specimen_id, found.block_id):
         _only_block(session, block_id, specimen_id=specimen_id)
+        # Sections hold copies of specimen and block, which would stay behind.
         if has(session, Section.cutting_session_id == found.cutting_session_id):
             raise wrong(
                 409,
@@ -114,6 +115,7 @@ def _only_block(session: Session, block_id: str, *, specimen_id: str | None) -> 
     query = select(Block).where(Block.block_id == block_id)
     if specimen_id is not None:
         query = query.where(Block.specimen_id == specimen_id)
+    # Two are enough to know that there are several.
     found = session.scalars(query.limit(2)).all()
     if not found:
         raise missing("block", block_id)
@@ -157,6 +159,7 @@ SPECIMEN = Entity(
     update=SpecimenUpdate,
     used_by={
         "blocks": {"specimen_id": Block.specimen_id},
+        # No foreign key guards these: a run has its task's specimen as a copy.
         "acquisitions": {"specimen_id": Acquisition.specimen_id},
     },
     order=[Specimen.id],
@@ -179,6 +182,7 @@ BLOCK = Entity(
     find=_find_block,
     values=_block_values,
     used_by={
+        # Both columns: a block's id is unique only within its specimen.
         "cutting sessions": {
             "specimen_id": CuttingSession.specimen_id,
             "block_id": CuttingSession.block_id,
@@ -199,6 +203,7 @@ BLOCK = Entity(
                 "The blocks of one specimen.",
                 _OF_SPECIMEN,
             )
+            # The published client asks one for blocks, the other for a specimen.
             for path in (_BLOCKS, "/specimens/{specimen_id}/blocks")
         ),
     ],
@@ -290,6 +295,7 @@ def _with_images(
     with db.writing() as session:
         found = one(session, Specimen, specimen_id)
         images = set(found.specimen_images or ()) | added
+        # A new list: SQLAlchemy does not see a change within a JSON value.
         found.specimen_images = sorted(images - removed)
         found.updated_at = now()
     return found

@@ -93,10 +93,13 @@ def get_matcher_stats(acquisition_id: str, db: Db) -> dict[str, float | int | No
 def get_low_quality_tiles(
     acquisition_id: str,
     db: Db,
+    # The middle of the scale, on which 1 is the sharpest.
     focus_lt: Annotated[float, Query(description="A focus score below is low.")] = 0.5,
+    # Below 1 no template was found again.
     match_quality_lt: Annotated[
         float, Query(description="A match quality below is low.")
     ] = 1.0,
+    # `min_mean_std_dev` of TileQC, the Allen Institute's production rules.
     std_lt: Annotated[
         float, Query(description="A spread of grey levels below is low.")
     ] = 5.0,
@@ -164,6 +167,7 @@ def get_heatmap(
 ) -> Response:
     """One map `[row][column]`, or as a picture with `Accept: image/png`."""
     with db.reading() as session:
+        # Columns and no rows of `Tile`: the long matches are not read.
         query = select(Tile.montage_row, Tile.montage_col, _COLUMNS[kind])
         where = _of(session, acquisition_id)
         rows = session.execute(query.where(*where).order_by(Tile.raster_index))
@@ -233,6 +237,7 @@ def get_bad_focus(
 
 def _of(session: Session, acquisition_id: str) -> tuple[Any, ...]:
     run = one(session, Acquisition, acquisition_id)
+    # Both begin the table's key, so tiles of other runs are not looked at.
     return Tile.dataset_id == run.dataset_id, Tile.run_id == run.run_id
 
 
@@ -241,6 +246,7 @@ def _is_below(value: float | None, limit: float) -> bool:
 
 
 def _spread(scores: Sequence[float]) -> float | None:
+    # `stdev` needs two.
     if len(scores) < 2:
         return 0.0 if scores else None
     return statistics.stdev(scores)
@@ -273,14 +279,17 @@ def _nested(grid: NDArray[np.float64]) -> list[list[float | None]]:
 def _picture(grid: NDArray[np.float64]) -> bytes:
     """The map as a PNG: dark is low, bright is high (viridis), grey is no value."""
     if not grid.size or np.isnan(grid).all():
+        # A picture without pixels cannot be written.
         shown = np.full((1, 1, 3), 128, np.uint8)
     else:
         low, high = float(np.nanmin(grid)), float(np.nanmax(grid))
+        # NaN has no level: it is painted over below. One value alone is all dark.
         share = (np.nan_to_num(grid, nan=low) - low) / ((high - low) or 1.0)
         levels = np.round(share * 255).astype(np.uint8)
         shown = cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS).astype(np.uint8)
         shown[np.isnan(grid)] = 128
     smallest, largest = _CELL_PX
     cell = min(largest, max(smallest, _EDGE_PX // max(shown.shape[:2])))
+    # Squares with sharp edges: what is between two tiles has no value.
     large = cv2.resize(shown, None, fx=cell, fy=cell, interpolation=cv2.INTER_NEAREST)
     return cv2.imencode(".png", large)[1].tobytes()

@@ -68,6 +68,7 @@ def _find(session: Session, *, roi_id: str) -> Roi:
 
 def _answers(session: Session, rois: Sequence[Roi]) -> list[ROIResponse]:
     names = [roi.roi_id for roi in rois]
+    # One question for the whole page, not one a region.
     query = select(Roi.parent_roi_id).where(Roi.parent_roi_id.in_(names)).distinct()
     parents = set(session.scalars(query)) if names else set()
     answers = [ROIResponse.model_validate(roi) for roi in rois]
@@ -77,6 +78,7 @@ def _answers(session: Session, rois: Sequence[Roi]) -> list[ROIResponse]:
 
 
 def _is_parent(wanted: bool) -> ColumnElement[bool]:
+    # By another name, since the table is compared with itself.
     child = aliased(Roi)
     found = select(child.id).where(child.parent_roi_id == Roi.roi_id).exists()
     return found if wanted else ~found
@@ -94,6 +96,7 @@ def _change(session: Session, found: Roi, update: ROIUpdate) -> None:
     given = update.payload.model_dump(mode="json", exclude_unset=True)
     if not given:
         raise wrong(400, "the update names no field; say what is to change")
+    # A new dict: SQLAlchemy does not see a change within a JSON value.
     found.roi_payload = {**(found.roi_payload or {}), **given}
     found.updated_at = now()
 
@@ -149,6 +152,7 @@ def get_hierarchy(roi_id: str, db: Db) -> dict[str, Any]:
         found = _find(session, roi_id=roi_id)
         at: Roi | None = found
         while at is not None:
+            # From below upwards: a region knows only its parent.
             path.insert(
                 0,
                 {

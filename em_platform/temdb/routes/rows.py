@@ -139,6 +139,7 @@ def values_of(
     columns, values = row.__table__.columns, {}
     for field, value in request.model_dump(exclude_unset=only_set).items():
         name = _RENAMED.get(field, field)
+        # None leaves a new row's column to its default; in an update it empties it.
         if name not in columns or (value is None and not only_set):
             continue
         is_json = isinstance(columns[name].type, JSON)

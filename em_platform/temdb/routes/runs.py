@@ -94,6 +94,7 @@ def list_acquisitions(
     return {"acquisitions": shown, "metadata": metadata}
 
 
+# As the published client asks, and as upstream's server answers.
 @router.get("/acquisitions/aggregated")
 @router.get("/aggregated/acquisitions")
 def list_aggregated(
@@ -127,8 +128,10 @@ def _page(
     total = session.scalar(select(func.count(Acquisition.id)).where(*such)) or 0
     query = select(Acquisition).where(*such)
     query = _behind(query, column, part.cursor, ascending=ascending)
+    # With the id no two are equal: equal times would be repeated, or left out.
     keys = (column, Acquisition.id)
     order = [key.asc() if ascending else key.desc() for key in keys]
+    # One more than asked shows whether there is a next page.
     found = session.scalars(query.order_by(*order).limit(part.limit + 1)).all()
     runs, has_more = found[: part.limit], len(found) > part.limit
     return runs, {
@@ -158,6 +161,7 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
     if wanted.status is not None:
         such.append(_status_is(wanted.status))
     if wanted.magnification is not None:
+        # It has no column of its own: settings are kept as they came, in JSON.
         magnification = Acquisition.acquisition_settings["magnification"].as_integer()
         such.append(magnification == wanted.magnification)
     if wanted.substrate_media_id is not None:
@@ -193,12 +197,14 @@ def _status_is(status: str) -> ColumnElement[bool]:
         raise wrong(
             422, f"status is {status!r}, expected one of {', '.join(_STATUSES)}"
         )
+    # It is no value of the column but its absence.
     if status == "in_flight":
         return Acquisition.status.is_(None)
     return Acquisition.status == status
 
 
 def _cursor(run: Acquisition, sort_by: str) -> str:
+    # A place and no offset: runs that come meanwhile would shift the pages.
     value = getattr(run, sort_by)
     shown = value.isoformat() if isinstance(value, datetime) else value
     return base64.urlsafe_b64encode(json.dumps([shown, run.id]).encode()).decode()
@@ -216,8 +222,10 @@ def _behind(
         return query
     try:
         value, number = json.loads(base64.urlsafe_b64decode(cursor))
+        # JSON has a moment as text.
         if isinstance(column.type, Moment):
             value = datetime.fromisoformat(value)
+    # Base64, JSON, the pair and the time can each be wrong.
     except (ValueError, TypeError) as error:
         raise wrong(
             422, f"cursor {cursor!r} is none of ours; give a page's next_cursor"
@@ -233,6 +241,7 @@ def full_metadata(session: Session, run: Acquisition) -> AcquisitionFullMetadata
     """The run, its task, and the specimen down to the region; what is not is null."""
     query = (
         select(Task, Roi, Section, CuttingSession, Block, Specimen, Substrate)
+        # Outer joins: a lens run has no region, and nothing above it.
         .outerjoin(Roi, Roi.roi_id == Task.roi_id)
         .outerjoin(Section, Section.section_id == Roi.section_id)
         .outerjoin(

@@ -39,10 +39,12 @@ def _section_values(session: Session, new: SectionCreate) -> dict[str, Any]:
     section_id = f"{new.media_id}_S{new.section_number}"
     refuse_taken(session, Section, section_id)
     lineage = {"specimen_id": cut.specimen_id, "block_id": cut.block_id}
+    # In this order: a time that is given counts, parents are the session's.
     values = {"timestamp": now()} | values_of(new, Section) | lineage
     return values | {"section_id": section_id}
 
 
+# A section's id is enough to find it; upstream's path names its session, too.
 def _find_section(
     session: Session, *, cutting_session_id: str, section_id: str
 ) -> Section:

@@ -36,6 +36,7 @@ def task_state(runs: Sequence[Acquisition]) -> str:
     """The state of a task: pending, acquired, complete, failed or needs_review."""
     if not runs:
         return "pending"
+    # First: one good run is enough, whatever came before it or after.
     if any(run.qc_state == "qc_pass" for run in runs):
         return "complete"
     if all(run.status in ("failed", "aborted") for run in runs):
@@ -72,15 +73,20 @@ def list_tasks(
     if current_only or imageable:
         query = query.where(Task.superseded_by.is_(None))
     if skip_destroyed or imageable:
+        # `!=` would drop tasks without a section, as NULL is never unequal.
         query = query.where(Section.condition.is_distinct_from("destroyed"))
     if skip_completed:
+        # A run that waits for its verdict counts: it may well be good.
         query = query.where(~_has_run(_is_done("pending", "qc_pass")))
     if imageable:
+        # Nor what is being imaged, nor what a person has to look at first.
         done = _is_done("pending", "qc_pass", "needs_review")
         query = query.where(~_has_run(or_(Acquisition.status.is_(None), done)))
     if imageable and loaded_media_id:
+        # A lens can be imaged on any medium.
         loaded = Roi.substrate_media_id.in_(loaded_media_id)
         query = query.where(or_(Task.kind == "lens_correction", loaded))
+    # A group may be a tilt series, which is imaged by its angles.
     order = (Task.id,) if task_group_id is None else (Task.tilt_angle_deg, Task.id)
     with db.reading() as session:
         tasks = page(
@@ -107,6 +113,7 @@ def create_tasks(
     group: Annotated[bool, Body()] = False,
 ) -> list[AcquisitionTaskResponse]:
     """Many new tasks, all or none; with `group` they share a new group id."""
+    # Beside `entities.py`: its batch is a plain list, without a flag.
     shared = {"task_group_id": uuid7()} if group else {}
     with db.writing() as session:
         made = [TASK.created(session, each, **shared) for each in tasks]
@@ -156,6 +163,7 @@ def shown(session: Session, tasks: Sequence[Task]) -> list[AcquisitionTaskRespon
     names = [task.task_id for task in tasks]
     runs = defaultdict(list)
     if names:
+        # One question for the whole page, not one a task.
         query = select(Acquisition).where(Acquisition.acquisition_task_id.in_(names))
         for run in session.scalars(query):
             runs[run.acquisition_task_id].append(run)

@@ -45,6 +45,7 @@ def add_tile(acquisition_id: str, new: TileCreate, db: Db) -> TileResponse:
     """One more tile; 409 where its place in the raster is taken."""
     with db.writing() as session:
         run = _taking_tiles(session, acquisition_id)
+        # One that is passed over adds nothing.
         if not _add(session, run, [new]):
             raise wrong(
                 409,
@@ -135,6 +136,7 @@ def add_storage_location(
     """One more place where the run is stored, now its current one."""
     with db.writing() as session:
         found = one(session, Acquisition, acquisition_id)
+        # A new list: SQLAlchemy does not see a change within a JSON value.
         before = [{**at, "is_current": False} for at in found.storage_locations or ()]
         new = location.model_dump(mode="json")
         new |= {"is_current": True, "date_added": now().isoformat()}
@@ -183,7 +185,9 @@ def _add(session: Session, run: Acquisition, tiles: Sequence[TileCreate]) -> int
             tile_values(tile) | {"dataset_id": run.dataset_id, "run_id": run.run_id}
             for tile in tiles[first : first + _ROWS_A_STATEMENT]
         ]
+        # Only by this key: a tile_id that another tile has is an error.
         statement = upsert(Tile).on_conflict_do_nothing(index_elements=_KEY)
+        # Rows that are passed over are not returned, so these are the new ones.
         returned = session.execute(statement.returning(Tile.raster_index), rows)
         added += len(returned.all())
     return added
@@ -221,6 +225,7 @@ def tile_values(new: TileCreate) -> dict[str, Any]:
         "tile_id": new.tile_id or uuid7(),
         "stage_x_nm": stage.pop("x"),
         "stage_y_nm": stage.pop("y"),
+        # What is left when x and y are taken out.
         "stage_other": stage or None,
         "montage_row": raster["row"],
         "montage_col": raster["col"],
@@ -241,6 +246,7 @@ def tile_values(new: TileCreate) -> dict[str, Any]:
 def tile_answer(tile: Tile, acquisition_id: str) -> dict[str, Any]:
     """One tile as the API shows it."""
     return {
+        # Not by the model: a page has 1000 tiles with all their matches.
         "tile_id": str(tile.tile_id),
         "dataset_id": str(tile.dataset_id),
         "acquisition_id": acquisition_id,
@@ -271,6 +277,7 @@ def _quality(matches: list[Matcher]) -> dict[str, float | None]:
     neighbour), the column quality that of the one above or below. A quality below 0
     means that there is no such neighbour.
     """
+    # -1 and such say "no neighbour", and would be the worst of all.
     real = [match for match in matches if match.match_quality >= 0]
     row = [m.match_quality for m in real if m.position.value in _SIDES]
     column = [m.match_quality for m in real if m.position.value in ("top", "bottom")]

@@ -9,6 +9,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+# Written out, not taken from `columns`: a migration stays as it once ran.
 NAME = sa.String(255)
 TIME = sa.DateTime(timezone=True)
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
@@ -44,6 +45,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Back to the version before."""
+    # Children first: foreign keys forbid the reverse.
     op.drop_table("rois")
     op.drop_table("sections")
     op.drop_table("substrates")

@@ -9,6 +9,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+# Written out, not taken from `columns`: a migration stays as it once ran.
 NAME = sa.String(255)
 TIME = sa.DateTime(timezone=True)
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
@@ -46,6 +47,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Back to the version before."""
+    # Children first: foreign keys forbid the reverse.
     op.drop_table("tiles")
     op.drop_table("acquisitions")
     op.drop_table("acquisition_tasks")
@@ -236,6 +238,7 @@ def _tiles() -> None:
         sa.Column("most_dx", sa.Double),
         sa.Column("most_dy", sa.Double),
         sa.Column("created_at", TIME, nullable=False),
+        # Long columns last: most questions do not read them.
         sa.Column("image_path", sa.Text, nullable=False),
         sa.Column("supertile_id", NAME),
         sa.Column("supertile_raster_position", JSON),
