@@ -86,8 +86,8 @@ def _is_as_we_write(content: Record) -> bool:
     Twenty times as fast as the schema; most records of a catalog are our own.
     """
     try:
-        # As JSON: strict Python values would ask for UUID and datetime objects. Strict:
-        # else `"5"` became the number 5, which the schema refuses.
+        # Strict, as `"5"` would pass for the number 5, which the schema refuses; as
+        # JSON, where strict mode takes texts for ids and times.
         record = DatasetRecord.model_validate_json(json.dumps(content), strict=True)
     except ValueError:
         return False

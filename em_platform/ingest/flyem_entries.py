@@ -82,8 +82,7 @@ def _client(web: Web, settings: FlyemSettings, token: str) -> Any:
     from neuprint import Client  # takes two seconds
 
     class Polite(Client):  # type: ignore[misc]
-        # A private method: the library's own has no timeout and no retries (decision
-        # 15).
+        # Private, but the library sets no timeout and no retries (decision 15).
         def _fetch(self, url: str, json: Any = None, ispost: bool = False) -> _Answer:
             method = "POST" if ispost else "GET"
             return _Answer(web.exchange(url, _content, method=method, body=json))

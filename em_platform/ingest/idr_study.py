@@ -100,7 +100,6 @@ def read_study(text: str) -> Study:
         It names no study.
     """
     fields_of: dict[str, str] = {}
-    # A byte order mark would become part of the first name.
     for line in text.removeprefix("\ufeff").splitlines():
         name, _, rest = line.partition("\t")
         values = [value.strip() for value in rest.split("\t") if value.strip()]
@@ -139,6 +138,7 @@ def read_annotations(text: str) -> dict[str, dict[str, str]]:
     FormatError
         It has no column of image names.
     """
+    # IDR's tables begin with a byte order mark, as idr0086's do.
     rows = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
     if "Image Name" not in (rows.fieldnames or ()):
         raise FormatError(

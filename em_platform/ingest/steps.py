@@ -96,7 +96,7 @@ def take_volume(
         volume = source.open(entry, raw_folder(entry, settings))
         override = settings_of(source.name, settings).voxel_size_nm
 
-        # Once the volume stands: after a kill before it, the step goes on.
+        # Called once the volume stands; a call that is killed before it resumes.
         def keep(written: WrittenVolume) -> None:
             item = VolumeItem(
                 written=written,

@@ -205,8 +205,7 @@ class Web:
                         params=dict(params or {}),
                         json=body,
                         timeout=self._transfer.timeout_s,
-                        # The body is read in `take`, and not at all where it is
-                        # refused.
+                        # `take` reads the body, of an expected answer only.
                         stream=True,
                         # Given each time: REQUESTS_CA_BUNDLE would stand above it.
                         verify=self._session.verify,

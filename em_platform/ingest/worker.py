@@ -90,7 +90,7 @@ def _ingest_item(
     try:
         with store.one_writer(place, work=f"an ingest of {source.name}/{key}"):
             return _take_item(source, key, store, settings=settings, report=report)
-    # The next items may be good; `steps.recorded` has marked this one.
+    # The next items may be good; `steps.recorded` marks those that fail.
     except Exception as error:
         return _failed(source.name, key, error)
 

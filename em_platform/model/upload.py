@@ -9,7 +9,7 @@ from em_platform.model.base import Model, Size
 from em_platform.model.montage import Failure
 
 # Ids that are names of folders and partitions, too.
-# No slash, no leading dot: it cannot lead out of a folder or hide.
+# No slash, no leading dot: they cannot lead out of a folder or hide.
 SAFE_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 Point = tuple[float, float]

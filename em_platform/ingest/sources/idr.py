@@ -164,8 +164,7 @@ class Idr:
             for root in self._idr.ngff_urls:
                 url = f"{root.rstrip('/')}/v0.4/{code}/{key}.zarr"
                 try:
-                    # Each OME-Zarr 0.4 image has this file; a bucket has no folders to
-                    # ask for.
+                    # A bucket has no folders; each OME-Zarr 0.4 image has this file.
                     if self._web.has(f"{url}/.zattrs"):
                         return url
                 except SourceError as error:
