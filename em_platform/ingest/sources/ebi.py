@@ -201,7 +201,7 @@ def _additional(
     stated: dict[str, str | int | float | bool | None] = {
         "experiment_type": entry.experiment_type,
         "release_date": entry.release_date,
-        "authors": ", ".join(entry.authors),
+        "authors": "; ".join(entry.authors),  # as `catalog export` parts them
         "paper_doi": entry.citation_doi,
         "image_set": image_set.name,
         "image_sets": len(entry.image_sets),
