@@ -21,8 +21,8 @@ B = TypeVar("B")
 
 # A scheduler on the network answers at once; a wrong address never does.
 _CONNECT_S = 10
-# Two workers take 6 CPU-seconds to start, as long as the work on so many pixels takes
-# (`python -m benchmarks adoption`).
+# Two workers take 6 CPU-seconds to start, half of what the work on so many pixels takes
+# (decision 0028).
 _SMALL = 2**30
 
 
