@@ -70,6 +70,19 @@ def _jpeg_frame(source: Source) -> tuple[int, int, int, str]:
         at += 2 + struct.unpack(">H", head[2:4])[0]
 
 
+def jpeg_size(content: bytes, *, uri: str) -> tuple[int, int]:
+    """Height and width of a JPEG in memory, by its header; `uri` is for sentences.
+
+    Raises
+    ------
+    FormatError
+        It has no header.
+    """
+    held = Source(uri=uri, length=len(content), first=content)
+    height, width, *_ = _jpeg_frame(held)
+    return height, width
+
+
 def read_raster(source: Source) -> NDArray[Any]:
     """Pixels of a PNG or JPEG, `(h, w)` or `(h, w, samples)`."""
     import imagecodecs
