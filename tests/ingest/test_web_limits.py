@@ -5,8 +5,9 @@ import gzip
 import pytest
 
 from em_platform.config import EbiSettings, SourceSettings, TransferSettings
-from em_platform.errors import SourceRefused
+from em_platform.errors import SourceRefused, SourceUnavailable
 from em_platform.ingest.http_answers import MOST_BYTES
+from em_platform.ingest.remote_file import Offer, fetch_stream
 from em_platform.ingest.web import Web
 from tests.ingest.serving import Answer, serving
 
@@ -16,7 +17,7 @@ BOMB = gzip.compress(bytes(1 << 20)) * ((MOST_BYTES >> 20) + 1)
 
 def web() -> Web:
     limits = SourceSettings(requests_per_second=1e6)
-    return Web("ebi", limits, TransferSettings(backoff_s=0.0, timeout_s=5.0))
+    return Web("ebi", limits, TransferSettings(retries=1, backoff_s=0.0, timeout_s=5.0))
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
@@ -60,3 +61,26 @@ def test_an_answer_that_unpacks_to_more_than_the_limit_is_refused() -> None:
             with pytest.raises(SourceRefused, match="with more than 134217728 bytes"):
                 ask(at.url)
         assert len(at.asked) == 3  # not tried again
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "error", "sentence"),
+    [
+        (None, SourceRefused, "goes on behind 5000000 bytes, expected an end"),
+        (4_000_000, SourceUnavailable, "more than the 4000000 bytes came"),
+    ],
+)
+def test_a_stream_that_goes_on_ends_before_it_fills_the_disk(
+    size_bytes: int | None, error: type[Exception], sentence: str
+) -> None:
+    ends: list[int] = []
+    packed = Answer(body=BOMB, headers={"Content-Encoding": "gzip"})
+    with serving(lambda _: packed) as at, pytest.raises(error, match=sentence):
+        fetch_stream(
+            web(),
+            Offer(url=at.url, size_bytes=size_bytes),
+            name="a.tif",
+            write=lambda place, block: ends.append(place + len(block)),
+            most_bytes=5_000_000,
+        )
+    assert max(ends) <= 5_000_000
