@@ -103,6 +103,8 @@ class Acquisitions:
         ------
         FormatError
             It is no image of grey levels.
+        TooLarge
+            Its pixels are more than the settings allow.
         StorageError
             The store did not take it.
         """

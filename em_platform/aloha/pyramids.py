@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.aloha.body import TooLarge
 from em_platform.config import AlohaSettings, RenderSettings
 from em_platform.errors import FormatError, StorageError
 from em_platform.formats import (
@@ -64,11 +65,13 @@ def store_frame(
     ------
     FormatError
         The file is no image of grey levels.
+    TooLarge
+        Its pixels are more than the settings allow.
     StorageError
         The store did not take it.
     """
     store.claim()
-    read_header(str(file))  # refuses what is not grey before pixels are read
+    _check_size(file, frame, settings)
     image = read_image(str(file))
     local = store.local_path(frame.name)
     if local is not None:
@@ -88,6 +91,20 @@ def store_frame(
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
     return measured(image) if measure else None
+
+
+def _check_size(file: Path, frame: Frame, settings: AlohaSettings) -> None:
+    """Refuse by its header, before pixels are read, what is no frame."""
+    header = read_header(str(file))
+    height, width = header.size.height_px, header.size.width_px
+    size_bytes = height * width * np.dtype(header.dtype).itemsize
+    # Half a megabyte of Deflate may be 500 MB of pixels.
+    if size_bytes > settings.tile_limit_mb * 1e6:
+        raise TooLarge(
+            f"aloha: tile {frame.tile_id}: found {height} x {width} pixels of "
+            f"{header.dtype} ({size_bytes} bytes), expected at most "
+            f"{settings.tile_limit_mb:g} MB; raise aloha.tile_limit_mb"
+        )
 
 
 def is_stored(frame: Frame, store: Store) -> bool:

@@ -50,7 +50,8 @@ class SourceSettings(Model):
     `discover` says so. `voxel_size_nm` (z, y, x) stands above what files and services
     say. `memory_limit_mb` (also as `7.5g`) and `cpus` bound one run of this source;
     `requests_at_once` and `requests_per_second` are what the other side is asked for
-    at most.
+    at most. An answer may send us on within its host, to the hosts of this source's
+    addresses, and to `redirect_hosts` and names below them.
 
     A source that is not `enabled` takes no part. Its `schedule` (cron, UTC) is off
     until it is switched on. `weight` chooses its place in the order of the modes.
@@ -66,6 +67,7 @@ class SourceSettings(Model):
     requests_at_once: int = Field(default=4, ge=1)
     requests_per_second: float = Field(default=50.0, gt=0)
     voxel_size_nm: tuple[float, float, float] | None = None
+    redirect_hosts: Names = ()
 
 
 class EbiSettings(SourceSettings):
@@ -82,6 +84,7 @@ class EbiSettings(SourceSettings):
     cpus: float = Field(default=0.5, gt=0)
     api_url: str = "https://www.ebi.ac.uk/empiar/api"
     files_urls: Names = ("https://ftp.ebi.ac.uk/empiar/world_availability",)
+    redirect_hosts: Names = ("ebi.ac.uk",)
 
 
 class EpflSettings(SourceSettings):
@@ -101,6 +104,7 @@ class EpflSettings(SourceSettings):
         "https://documents.epfl.ch/groups/c/cv/cvlab-unit/www/data/"
         "%20ElectronMicroscopy_Hippocampus",
     )
+    redirect_hosts: Names = ("epfl.ch",)
 
 
 class FlyemSettings(SourceSettings):
@@ -141,6 +145,7 @@ class FlyemSettings(SourceSettings):
     neuprint_dataset: str = "hemibrain:v1.2.1"
     neuprint_token: SecretStr = SecretStr("")
     neuprint_certificate: str = ""
+    redirect_hosts: Names = ("janelia.org",)
 
 
 class IdrSettings(SourceSettings):
@@ -168,6 +173,7 @@ class IdrSettings(SourceSettings):
     )
     metadata_urls: Names = ()
     raw_folder: str = ""
+    redirect_hosts: Names = ("openmicroscopy.org", "ebi.ac.uk")
 
 
 class OpenOrganelleSettings(SourceSettings):

@@ -52,10 +52,10 @@ class OperatorSettings(Model):
 class AlohaSettings(Model):
     """The service that takes tiles into the store; every call needs the `token`.
 
-    Without a token one is made at the first start and kept under `home`. A frame larger
-    than `tile_limit_mb` is refused. `workers` frames are compressed side by side, in
-    chunks of `chunk_px`. No frame is taken while less than `min_free_gb` is left on the
-    disk where aloha works.
+    Without a token one is made at the first start and kept under `home`. A frame whose
+    file or pixels are above `tile_limit_mb` is refused. `workers` frames are compressed
+    side by side, in chunks of `chunk_px`. No frame is taken while less than
+    `min_free_gb` is left on the disk where aloha works.
 
     It listens at `host` and `port`; `compression_level` is Zstandard's.
     """

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from em_platform.formats.bounded import read_to_limit, unzip_to_limit
     from em_platform.formats.chunked.count import ChunkCount, count_chunks
     from em_platform.formats.chunked.dvid import decode_label_block
     from em_platform.formats.chunked.listing import folders
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
         open_stack,
         open_volume,
     )
+    from em_platform.formats.raster import jpeg_size
+    from em_platform.formats.redirects import CarefulSession
     from em_platform.formats.source import (
         is_folder,
         join_uri,
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     from em_platform.formats.volume_writer import write_volume
 
 _MODULES = {
+    "bounded": "read_to_limit unzip_to_limit",
     "chunked.count": "ChunkCount count_chunks",
     "chunked.dvid": "decode_label_block",
     "chunked.listing": "folders",
@@ -77,6 +81,8 @@ _MODULES = {
     "ome_zarr": "Described describe level_count open_level preview review_at "
     "write_pyramid",
     "open": "described extent_nm inspect open_stack open_volume",
+    "raster": "jpeg_size",
+    "redirects": "CarefulSession",
     "source": "is_folder join_uri list_folder local_path open_source read_text",
     "staging": "plain_errors",
     "tiff": "encode_tiff write_tiff",
@@ -88,6 +94,7 @@ _MODULE_OF = {name: key for key, names in _MODULES.items() for name in names.spl
 
 __all__ = [
     "SUFFIXES",
+    "CarefulSession",
     "ChunkCount",
     "ChunkStore",
     "Crop",
@@ -115,6 +122,7 @@ __all__ = [
     "inspect",
     "is_folder",
     "join_uri",
+    "jpeg_size",
     "level_count",
     "level_paths",
     "list_folder",
@@ -134,9 +142,11 @@ __all__ = [
     "read_image",
     "read_mdoc_montage",
     "read_text",
+    "read_to_limit",
     "review_at",
     "served",
     "shape_of",
+    "unzip_to_limit",
     "write_pyramid",
     "write_tiff",
     "write_volume",

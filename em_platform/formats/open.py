@@ -71,7 +71,14 @@ _PACKED = {
 
 _FILE_PROTOCOLS = ("http", "https", "s3", "ftp", "memory")
 _CHUNK_PROTOCOLS = ("precomputed", "zarr", "zarr2", "zarr3", "n5", "gs")
-_CHUNK_OPTIONS = ("region", "requests_at_once", "retries", "channel", "time")
+_CHUNK_OPTIONS = (
+    "region",
+    "requests_at_once",
+    "retries",
+    "channel",
+    "time",
+    "memory_limit_mb",
+)
 
 
 def open_volume(uri: str, options: Mapping[str, Any] | None = None) -> Volume:

@@ -5,20 +5,20 @@ plane by plane, and the planes read last are remembered.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
+from em_platform.formats.plausible import check_image
 from em_platform.formats.source import Source
 from em_platform.formats.volume import (
     DECODED,
     FileKey,
     Region,
     bounds_of,
-    is_plausible,
     key_of,
 )
 from em_platform.model.volume import Tag, VolumeInfo
@@ -33,14 +33,10 @@ _JPEG_NOT_FRAMES = {0xC4, 0xC8, 0xCC}
 
 def read_png_header(source: Source) -> tuple[int, int, int, str]:
     """Height, width, samples a pixel and type of a PNG that is whole."""
-    start = source.read(0, 26)
     # IEND is the last chunk; behind its name is nothing but its CRC.
-    if len(start) < 26 or source.read(max(0, source.length - 64), 64)[-8:-4] != b"IEND":
+    if source.read(max(0, source.length - 64), 64)[-8:-4] != b"IEND":
         raise _cut_short(source, "PNG")
-    width, height, bits, colour = struct.unpack(">IIBB", start[16:26])
-    # A palette may hold colours: one byte a pixel is then not a grey level.
-    samples = 3 if colour == 3 else _PNG_SAMPLES.get(colour, 1)
-    return height, width, samples, "<u2" if bits == 16 else "|u1"
+    return _checked(source, _png_frame(source))
 
 
 def read_jpeg_header(source: Source) -> tuple[int, int, int, str]:
@@ -48,6 +44,20 @@ def read_jpeg_header(source: Source) -> tuple[int, int, int, str]:
     # Near the end and not at it: padding may follow the end mark.
     if b"\xff\xd9" not in source.read(max(0, source.length - 1024), 1024):
         raise _cut_short(source, "JPEG")
+    return _checked(source, _jpeg_frame(source))
+
+
+def _png_frame(source: Source) -> tuple[int, int, int, str]:
+    start = source.read(0, 26)
+    if len(start) < 26:
+        raise _cut_short(source, "PNG")
+    width, height, bits, colour = struct.unpack(">IIBB", start[16:26])
+    # A palette may hold colours: one byte a pixel is then not a grey level.
+    samples = 3 if colour == 3 else _PNG_SAMPLES.get(colour, 1)
+    return height, width, samples, "<u2" if bits == 16 else "|u1"
+
+
+def _jpeg_frame(source: Source) -> tuple[int, int, int, str]:
     at = 2
     while True:
         head = source.read(at, 10)
@@ -60,16 +70,31 @@ def read_jpeg_header(source: Source) -> tuple[int, int, int, str]:
         at += 2 + struct.unpack(">H", head[2:4])[0]
 
 
+def jpeg_size(content: bytes, *, uri: str) -> tuple[int, int]:
+    """Height and width of a JPEG in memory, by its header; `uri` is for sentences.
+
+    Raises
+    ------
+    FormatError
+        It has no header.
+    """
+    held = Source(uri=uri, length=len(content), first=content)
+    height, width, *_ = _jpeg_frame(held)
+    return height, width
+
+
 def read_raster(source: Source) -> NDArray[Any]:
     """Pixels of a PNG or JPEG, `(h, w)` or `(h, w, samples)`."""
     import imagecodecs
 
     content = source.all()
-    decode = (
-        imagecodecs.png_decode
-        if content.startswith(PNG_START)
-        else imagecodecs.jpeg8_decode
-    )
+    # In memory by now: its header costs no second read.
+    held = replace(source, first=content, length=len(content))
+    if content.startswith(PNG_START):
+        frame, decode = _png_frame(held), imagecodecs.png_decode
+    else:
+        frame, decode = _jpeg_frame(held), imagecodecs.jpeg8_decode
+    _checked(held, frame)
     try:
         return np.asarray(decode(content))
     except Exception as error:
@@ -79,6 +104,20 @@ def read_raster(source: Source) -> NDArray[Any]:
             "copy it again from the microscope",
             uri=source.uri,
         ) from error
+
+
+def _checked(
+    source: Source, frame: tuple[int, int, int, str]
+) -> tuple[int, int, int, str]:
+    """The header, refused where it asks for more memory than its file can fill."""
+    height, width, samples, dtype = frame
+    check_image(
+        source.uri,
+        (height, width),
+        pixel_bytes=samples * np.dtype(dtype).itemsize,
+        file_bytes=source.length,
+    )
+    return frame
 
 
 def _cut_short(source: Source, kind: str) -> FormatError:
@@ -139,9 +178,6 @@ def open_raster(source: Source) -> RasterVolume:
     height, width, samples, dtype = read_header(source)
     if samples > 2 or min(height, width) < 1:
         raise _no_grey(source, f"{samples} samples a pixel, {height} x {width} pixels")
-    size = height * width * samples * np.dtype(dtype).itemsize
-    if not is_plausible(source.length, size):
-        raise _no_grey(source, f"{height} x {width} pixels in {source.length} bytes")
     tags: dict[str, Tag] = {"compression": "Deflate" if png else "JPEG"}
     if samples == 2:
         tags["alpha"] = "left out"

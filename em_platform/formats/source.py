@@ -1,7 +1,7 @@
 """Bytes of a file by range, on disk or behind any fsspec URL."""
 
-import gzip
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError, StorageError
+from em_platform.formats.bounded import MOST_BYTES, unzip_to_limit
 
 # Of a remote file: a request costs more than these bytes.
 _FIRST_BYTES = 65536
@@ -128,14 +129,20 @@ def list_folder(uri: str, options: Mapping[str, Any] | None = None) -> list[str]
 
 def read_text(uri: str, options: Mapping[str, Any] | None = None) -> str:
     """A text file, unpacked where its name ends in `.gz`."""
-    content = open_source(uri, options, whole=True).all()
+    content: bytes | None = open_source(uri, options, whole=True).all()
     try:
         # gzip raises EOFError of a file that is cut short.
-        if uri.endswith(".gz"):
-            content = gzip.decompress(content)
+        if content is not None and uri.endswith(".gz"):
+            content = unzip_to_limit(content)
+        if content is None:
+            raise FormatError(
+                f"{uri}: unpacks to more than {MOST_BYTES} bytes, expected a list of "
+                "tiles; split it",
+                uri=uri,
+            )
         # Windows programs begin a text with a byte order mark.
         return content.decode("utf-8-sig")
-    except (UnicodeDecodeError, OSError, EOFError) as error:
+    except (UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
         raise FormatError(
             f"{uri}: found bytes that are not text ({error}), expected a list of "
             "tiles; save it as UTF-8",

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
+from em_platform.formats.plausible import check_image, ratio_of
 from em_platform.formats.sem_tiff import OLYMPUS_TAG, SemScale, sem_scale
 from em_platform.formats.source import Source
 from em_platform.formats.tiff_decode import CodedVolume
@@ -87,7 +88,8 @@ def read_tiff_header(source: Source) -> TiffHeader:
     Raises
     ------
     FormatError
-        Not a TIFF, or cut short: pixels are promised behind the file's end.
+        Not a TIFF, or cut short: pixels are promised behind the file's end, or more
+        of them than the file can hold.
     """
     key = key_of(source)
     # Without a lock: at worst two threads read one header twice.
@@ -117,6 +119,13 @@ def _read_header(source: Source, key: FileKey) -> TiffHeader:
     layout = layout_of(first)
     offset, coded = plain_offset(first, layout), None
     if offset is None:
+        check_image(
+            source.uri,
+            (layout.height, layout.width),
+            pixel_bytes=np.dtype(layout.stored_dtype).itemsize,
+            file_bytes=source.length,
+            ratio=ratio_of(layout.compression),
+        )
         info = VolumeInfo(
             uri=source.uri,
             format="TIFF",

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
+from em_platform.formats.plausible import is_plausible, ratio_of
 from em_platform.formats.source import Source
 from em_platform.formats.tiff_directory import Directory, TiffReader
 from em_platform.formats.tiff_pages import PageLayout, layout_of, segments_of
@@ -25,7 +26,6 @@ from em_platform.formats.volume import (
     FileKey,
     Region,
     bounds_of,
-    is_plausible,
     shape_of,
 )
 from em_platform.model.volume import VolumeInfo
@@ -102,7 +102,7 @@ class _Page:
         dtype, count = np.dtype(self.volume.info.dtype), int(self.counts[index])
         height, width = layout.segment_shape
         size = height * width * dtype.itemsize
-        if not is_plausible(count, size):
+        if not is_plausible(count, size, ratio=ratio_of(layout.compression)):
             raise _undecodable(source, f"{count} bytes for {size}")
         content = source.read(int(self.offsets[index]), count)
         across = -(-layout.width // width)

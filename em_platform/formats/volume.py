@@ -73,10 +73,6 @@ def shape_of(bounds: Bounds) -> tuple[int, int, int]:
 
 
 _CACHE_BYTES = 1 << 26
-# A blank plane may be packed better than any ratio; so much is never refused.
-_ALWAYS_BYTES = 1 << 28
-# See `is_plausible`.
-_LARGEST_RATIO = 5000
 
 
 @dataclass
@@ -122,14 +118,6 @@ def key_of(source: Source) -> FileKey:
 
 DECODED = Decoded(_CACHE_BYTES)
 """What this process decoded."""
-
-
-def is_plausible(coded_bytes: int, pixel_bytes: int) -> bool:
-    """Whether so few bytes may hold so many pixels; a damaged size asks for terabytes.
-
-    Deflate packs at most 1:1032, other codecs of blank planes a little better.
-    """
-    return pixel_bytes <= max(_ALWAYS_BYTES, _LARGEST_RATIO * coded_bytes)
 
 
 # Rows are read through in such pieces: memory does not follow the plane.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from em_platform.errors import SourceUnavailable
 from em_platform.ingest.dvid_instance import (
+    MOST_BLOCK_VOXELS,
     Box,
     DvidInstance,
     DvidVersion,
@@ -29,15 +30,13 @@ from em_platform.ingest.dvid_instance import (
     parse_version,
     parts,
 )
-from em_platform.ingest.http_answers import Cut
+from em_platform.ingest.http_answers import Cut, whole_body
 from em_platform.ingest.web import Web
 
 log = logging.getLogger(__name__)
 
 MOST_RAW_BYTES = 3 << 30
 """What DVID's `/raw` gives at most (`MaxDataRequest` in its `server/server.go`)."""
-_MOST_BLOCK_VOXELS = 256**3
-"""Larger streams of blocks make DVID serve one request at a time."""
 _MOST_BLOCKS_NAMED = 64
 """In one address, which then stays below 2000 letters."""
 # A box of up to 3 GiB is unpacked and placed piece by piece, not held twice.
@@ -116,7 +115,7 @@ class Dvid:
         found = instance.nothing(box[1])
         absent: list[Three] = []
         whole = aligned(box, instance.block_shape)
-        split = parts(whole, block=instance.block_shape, most_voxels=_MOST_BLOCK_VOXELS)
+        split = parts(whole, block=instance.block_shape, most_voxels=MOST_BLOCK_VOXELS)
         for part in split:
             url = f"{self.node_url}/{endpoint}/{_xyz(part[1])}/{_xyz(part[0])}"
             places = list(blocks_of(part, instance.block_shape))
@@ -180,11 +179,14 @@ class Dvid:
         instance, box, found = into
         encoding = encoding_of(instance)
         params = {**params, "compression": encoding}
+        most_bytes = len(places) * instance.most_block_bytes
 
         def take(response: requests.Response) -> set[Three]:
             # Anew at each try: a broken answer has brought some blocks already.
             missing = set(places)
-            for place, payload in blocks_in(response.content):
+            # Anyone's server: a packed answer may be endless.
+            body = whole_body(self.web.who, response, most_bytes=most_bytes)
+            for place, payload in blocks_in(body):
                 if place not in missing:
                     raise Cut(f"block {place} (z, y, x) came twice or unasked")
                 missing.remove(place)
@@ -237,7 +239,11 @@ def _pieces(response: requests.Response, *, gzipped: bool) -> Iterable[bytes]:
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         for piece in pieces:
-            yield unpacker.decompress(piece)
+            packed = piece
+            # A piece may unpack to a thousand times its length.
+            while packed:
+                yield unpacker.decompress(packed, _PIECE_BYTES)
+                packed = unpacker.unconsumed_tail
         yield unpacker.flush()
     except zlib.error as error:
         raise Cut(f"its gzip is damaged: {error}") from error

@@ -1,5 +1,6 @@
 """A data instance of DVID and its streamed blocks; its x, y, z becomes z, y, x here."""
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -10,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats import decode_label_block, nm_of
+from em_platform.formats import decode_label_block, jpeg_size, nm_of, unzip_to_limit
 from em_platform.ingest.http_answers import Cut
 
 Three = tuple[int, int, int]
 Box = tuple[Three, Three]
 """Corner and shape, z, y, x."""
 
+MOST_BLOCK_VOXELS = 256**3
+"""Larger streams of blocks make DVID serve one request at a time."""
 _LABELS = {"labelmap", "labelarray"}
 
 
@@ -50,6 +53,11 @@ class DvidInstance:
         """How many voxels along z, y, x."""
         z, y, x = (b - a for a, b in zip(self.low, self.high, strict=True))
         return z, y, x
+
+    @property
+    def most_block_bytes(self) -> int:
+        """What one block can have, with its head; labels may be longer than voxels."""
+        return 2 * math.prod(self.block_shape) * np.dtype(self.dtype).itemsize + 4096
 
     def nothing(self, shape: Three) -> NDArray[Any]:
         """Voxels that were never written."""
@@ -140,6 +148,9 @@ def _parsed(info: Mapping[str, Any]) -> DvidInstance:
     sizes = [nm_of(float(n), unit) for n in extended.get("VoxelSize", [])]
     lengths = tuple(n for n in reversed(sizes) if n is not None)
     high_z, high_y, high_x = _zyx(extents["MaxPoint"])
+    block = _zyx(extended["BlockSize"])
+    if min(block) < 1 or math.prod(block) > MOST_BLOCK_VOXELS:
+        raise ValueError(f"blocks of {block} voxels")
     return DvidInstance(
         name=str(base["Name"]),
         type_name=str(base["TypeName"]),
@@ -147,7 +158,7 @@ def _parsed(info: Mapping[str, Any]) -> DvidInstance:
         low=_zyx(extents["MinPoint"]),
         # MaxPoint is the last voxel itself.
         high=(high_z + 1, high_y + 1, high_x + 1),
-        block_shape=_zyx(extended["BlockSize"]),
+        block_shape=block,
         voxel_size_nm=(lengths[0], lengths[1], lengths[2])
         if len(lengths) == 3
         else None,
@@ -261,7 +272,7 @@ def decoded(
     if encoding == "blocks":
         return _labels(place, payload, instance)
     if encoding == "jpeg":
-        voxels = _picture(place, payload)
+        voxels = _picture(place, payload, instance)
     else:
         voxels = np.frombuffer(payload, np.dtype(instance.dtype).newbyteorder("<"))
     for shape in _shapes(place, instance):
@@ -283,13 +294,18 @@ def _shapes(place: Three, instance: DvidInstance) -> Iterator[Three]:
         yield z, y, x
 
 
-def _picture(place: Three, payload: memoryview) -> NDArray[Any]:
+def _picture(place: Three, payload: memoryview, instance: DvidInstance) -> NDArray[Any]:
     import imagecodecs
 
+    content = bytes(payload)
     try:
+        height, width = jpeg_size(content, uri=f"block {_named(place)}")
+        # Before memory is taken: the length of a block says nothing of its pixels.
+        if height * width > math.prod(instance.block_shape):
+            raise Cut(f"block {_named(place)} has {height} x {width} pixels")
         # A JPEG is flat: the planes of a block stand in it one below the other.
-        return np.asarray(imagecodecs.jpeg_decode(bytes(payload))).ravel()
-    except (RuntimeError, ValueError) as error:
+        return np.asarray(imagecodecs.jpeg_decode(content)).ravel()
+    except (RuntimeError, ValueError, FormatError) as error:
         raise Cut(f"block {_named(place)} is no JPEG: {error}") from error
 
 
@@ -297,10 +313,12 @@ def _labels(
     place: Three, payload: memoryview, instance: DvidInstance
 ) -> NDArray[np.uint64]:
     try:
-        # 16 more makes zlib expect gzip's header (zlib manual, inflateInit2).
-        content = zlib.decompress(payload, wbits=zlib.MAX_WBITS | 16)
+        most_bytes = instance.most_block_bytes
+        content = unzip_to_limit(bytes(payload), most_bytes=most_bytes)
+        if content is None:
+            raise Cut(f"block {_named(place)} unpacks to more than {most_bytes} bytes")
         labels = decode_label_block(content, who=f"block {_named(place)}")
-    except (zlib.error, FormatError) as error:
+    except (OSError, EOFError, zlib.error, FormatError) as error:
         raise Cut(f"block {_named(place)} is no label block: {error}") from error
     if labels.shape != instance.block_shape:
         raise Cut(f"block {_named(place)} has shape {labels.shape}")

@@ -233,7 +233,10 @@ class FileFetch:
                 return
         halt = threading.Event()
         write = self._writer(descriptor, halt)
-        part = fetch_stream(self._item.web, offer, name=self._name, write=write)
+        most_bytes = round(self._item.transfer.max_gb_per_item * 1e9)
+        part = fetch_stream(
+            self._item.web, offer, name=self._name, write=write, most_bytes=most_bytes
+        )
         with written(self._partial, who=self._item.who):
             # A stream of before may have been longer.
             os.ftruncate(descriptor, part.stop)

@@ -2,14 +2,15 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import requests
 import urllib3
 
 from em_platform.config import FlyemSettings, TransferSettings
 from em_platform.errors import ConfigError, FormatError, SourceRefused
 from em_platform.ingest.flyem_volumes import Crop, Whole, extents
+from em_platform.ingest.http_answers import whole_body
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, RemoteArray
 
@@ -85,7 +86,8 @@ def _client(web: Web, settings: FlyemSettings, token: str) -> Any:
         # Private, but the library sets no timeout and no retries (decision 15).
         def _fetch(self, url: str, json: Any = None, ispost: bool = False) -> _Answer:
             method = "POST" if ispost else "GET"
-            return _Answer(web.exchange(url, _content, method=method, body=json))
+            take = partial(whole_body, _WHO)
+            return _Answer(web.exchange(url, take, method=method, body=json))
 
     # The library remembers the datasets of a server until its process ends.
     Client.DATASETS_CACHE.clear()
@@ -104,10 +106,6 @@ class _Answer:
     """What neuprint-python takes of an answer."""
 
     content: bytes
-
-
-def _content(response: requests.Response) -> bytes:
-    return response.content
 
 
 def _version(client: Any) -> str:

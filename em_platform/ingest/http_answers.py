@@ -18,7 +18,11 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
+from em_platform.formats import read_to_limit
 
+MOST_BYTES = 1 << 27
+"""Of an answer that is read whole: lists and descriptions have a few MB."""
+_PIECE_BYTES = 1 << 16
 _LATER = {408, 425, 429}
 """Statuses below 500 that may change by themselves."""
 # Signed addresses of buckets, too: `X-Amz-Signature`, `X-Amz-Credential`.
@@ -49,6 +53,27 @@ def shown(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     query = _SECRET.sub(r"\1...", parts.query)
     return urlunsplit(parts._replace(netloc=host, query=query))
+
+
+def whole_body(
+    who: str, response: requests.Response, *, most_bytes: int = MOST_BYTES
+) -> bytes:
+    """The body of an answer, unpacked.
+
+    Raises
+    ------
+    SourceRefused
+        It is longer than `most_bytes`, as packed or unpacked.
+    """
+    found = read_to_limit(response.iter_content(_PIECE_BYTES), most_bytes=most_bytes)
+    if found is None:
+        url = shown(response.url)
+        raise SourceRefused(
+            f"{who}: {url} answered with more than {most_bytes} bytes, expected fewer; "
+            f"check the addresses in ingest.{who}",
+            url=url,
+        )
+    return found
 
 
 def not_served(who: str, response: requests.Response, *, tried: int) -> SourceError:

@@ -149,7 +149,9 @@ def fetch_part(
     return Part(span[0], stop, crc32)
 
 
-def fetch_stream(web: Web, offer: Offer, *, name: str, write: Write) -> Part:
+def fetch_stream(
+    web: Web, offer: Offer, *, name: str, write: Write, most_bytes: int
+) -> Part:
     """Fetch the whole file in one stream; one that is cut starts from the beginning.
 
     A body that is compressed on its way is unpacked, except where the file itself is a
@@ -159,6 +161,8 @@ def fetch_stream(web: Web, offer: Offer, *, name: str, write: Write) -> Part:
     ------
     Changed
         The server has another file by now.
+    SourceRefused
+        It promised no length, and sends more than `most_bytes`.
     """
 
     def take(response: requests.Response) -> Part:
@@ -166,6 +170,7 @@ def fetch_stream(web: Web, offer: Offer, *, name: str, write: Write) -> Part:
         unpack = bool(response.headers.get("Content-Encoding")) and not _is_packed(name)
         at = crc32 = 0
         for block in _blocks(response, None, unpack=unpack):
+            _check_length(web.who, offer, at + len(block), most_bytes=most_bytes)
             write(at, block)
             crc32 = zlib.crc32(block, crc32)
             at += len(block)
@@ -174,6 +179,19 @@ def fetch_stream(web: Web, offer: Offer, *, name: str, write: Write) -> Part:
         return Part(0, at, crc32)
 
     return web.exchange(offer.url, take, headers=AS_IT_IS)
+
+
+def _check_length(who: str, offer: Offer, length: int, *, most_bytes: int) -> None:
+    """Stop a stream that goes on, before it fills the disk."""
+    if offer.size_bytes is not None:
+        if length > offer.size_bytes:
+            raise Cut(f"more than the {offer.size_bytes} bytes came that were promised")
+    elif length > most_bytes:
+        raise SourceRefused(
+            f"{who}: {offer.shown} goes on behind {most_bytes} bytes, expected an end; "
+            "raise ingest.transfer.max_gb_per_item or take the item off",
+            url=offer.shown,
+        )
 
 
 def _check_range(

@@ -5,9 +5,10 @@ import logging
 import os
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -15,6 +16,7 @@ from requests.adapters import HTTPAdapter
 
 from em_platform.config import SourceSettings, TransferSettings
 from em_platform.errors import FormatError, SourceError, SourceRefused
+from em_platform.formats import CarefulSession
 from em_platform.ingest.http_answers import (
     Cut,
     Listed,
@@ -23,6 +25,7 @@ from em_platform.ingest.http_answers import (
     parse_index,
     retry_after_s,
     shown,
+    whole_body,
 )
 from em_platform.ingest.rate_limit import Pace, Waits, pause_s
 
@@ -64,7 +67,8 @@ class Web:
     Raises
     ------
     SourceRefused
-        The source refused (401, 403, 404, 410 and other 4xx): no sense to retry.
+        The source refused (401, 403, 404, 410 and other 4xx), sent us on to a host
+        that is not listed, or answered with too much: no sense to retry.
     SourceUnavailable
         No answer, a cut one, 429 or 5xx, after all retries.
     """
@@ -88,7 +92,11 @@ class Web:
             per_second=limits.requests_per_second,
             waits=self._waits,
         )
-        self._session = requests.Session()
+        self._session = CarefulSession(
+            who,
+            hosts=_hosts_of(limits),
+            cure=f"if that is right, add its name to ingest.{who}.redirect_hosts",
+        )
         # urllib3's retries do not see a body that ends early (decision 24). With fewer
         # connections than places, requests would close and open them anew.
         adapter = HTTPAdapter(pool_maxsize=limits.requests_at_once, max_retries=0)
@@ -125,8 +133,9 @@ class Web:
         """All bytes at `url`, whole (a cut answer is asked for again)."""
         part = any(name.lower() == "range" for name in headers or ())
         expected = (200, 206) if part else (200,)
+        take = partial(whole_body, self.who)
         return self.exchange(
-            url, _content, headers=headers, params=params, expected=expected
+            url, take, headers=headers, params=params, expected=expected
         )
 
     def first_bytes(self, url: str, count: int) -> bytes:
@@ -169,7 +178,7 @@ class Web:
                     f"folder; check the addresses in ingest.{self.who}",
                     url=shown(url),
                 )
-            page = response.content.decode("utf-8", errors="replace")
+            page = whole_body(self.who, response).decode("utf-8", errors="replace")
             return parse_index(page, response.url)
 
         return self.exchange(url.rstrip("/") + "/", parse)
@@ -261,6 +270,15 @@ class _Bearer(requests.auth.AuthBase):
         return request
 
 
+def _hosts_of(limits: SourceSettings) -> frozenset[str]:
+    """The hosts that a source's settings name, in addresses or as such."""
+    values = limits.model_dump().values()
+    groups = (each if isinstance(each, tuple) else (each,) for each in values)
+    texts = (each for group in groups for each in group if isinstance(each, str))
+    hosts = (urlsplit(text).hostname for text in texts if "://" in text)
+    return frozenset((*filter(None, hosts), *limits.redirect_hosts))
+
+
 def _web_of(*made_of: Any) -> Web:
     """One for all equal ones that come to this process, so that they share a pace."""
     # A forked process must not use its parent's open connections.
@@ -277,10 +295,6 @@ def _web_in(
     verify: bool | str,
 ) -> Web:
     return Web(who, limits, transfer, token=token, verify=verify)
-
-
-def _content(response: requests.Response) -> bytes:
-    return response.content
 
 
 def _head_of(response: requests.Response) -> FileHead:

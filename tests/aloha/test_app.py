@@ -2,6 +2,7 @@
 
 import errno
 import http.client
+import io
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import numpy as np
 import ome_zarr_models.v05
 import pytest
 import requests
+import tifffile
 import zarr
 
 from em_platform.config import AlohaSettings
@@ -67,10 +69,6 @@ def test_a_tile_becomes_a_pyramid_that_validates_and_is_equal_to_the_frame(
 
 
 def read_image_of(content: bytes) -> np.ndarray:
-    import io
-
-    import tifffile
-
     return tifffile.imread(io.BytesIO(content))
 
 
@@ -355,3 +353,19 @@ def test_a_pyramid_that_does_not_read_back_equal_is_not_called_stored(
     assert "read back" in answer.json()["detail"]
     assert aloha.ask("GET", KEY).json()["stored"] == []
     assert aloha.send(tile_id, content).status_code == 200
+
+
+def test_a_small_file_of_many_pixels_is_refused_by_its_header(
+    start_aloha: Any, announced: Announced, tmp_path: Path
+) -> None:
+    packed = io.BytesIO()
+    tifffile.imwrite(packed, np.zeros((2000, 1000), np.uint8), compression="zlib")
+    files = {f"{KEY}_000_000": packed.getvalue()}
+    settings = AlohaSettings(chunk_px=64, min_free_gb=0, tile_limit_mb=1)
+    with start_aloha(settings=settings) as aloha:
+        aloha.announce(announced(files))
+        answer = aloha.send(f"{KEY}_000_000", files[f"{KEY}_000_000"])
+    assert answer.status_code == 413
+    assert "2000 x 1000 pixels of uint8" in answer.json()["detail"]
+    assert "expected at most 1 MB; raise aloha.tile_limit_mb" in answer.json()["detail"]
+    assert not list((tmp_path / "aloha/scratch").iterdir())

@@ -1,5 +1,6 @@
 """Chunked volumes come out as z, y, x in nm, from disk, web and bucket."""
 
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import zarr
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from em_platform.errors import FormatError, SourceRefused
+from em_platform.formats.chunked.count import count_chunks
 from em_platform.formats.chunked.open import chunked_format, open_chunked
 from tests.formats.chunk_writers import (
     SHAPE,
@@ -199,3 +201,59 @@ def test_an_n5_container_names_what_is_in_it(served_folder: ServedFolder) -> Non
     for url, options in (served_folder.places()[0], served_folder.places()[2]):
         with pytest.raises(FormatError, match=r"found: em\)"):
             open_chunked(f"{url}/root.n5", options=options)
+
+
+def described(kind: str, folder: Path, chunk: tuple[int, int, int]) -> str:
+    """Metadata of an array without voxels; its chunk z, y, x."""
+    folder.mkdir()
+    shape = [1200, 1000, 1000]
+    z_y_x, x_y_z = list(chunk), list(chunk[::-1])
+    compression = {"type": "gzip"}
+    found: dict[str, tuple[str, dict[str, Any]]] = {
+        "zarr": (".zarray", {
+            "zarr_format": 2, "shape": shape, "chunks": z_y_x, "dtype": "|u1",
+            "compressor": None, "fill_value": 7, "filters": None, "order": "C",
+        }),
+        "n5": ("attributes.json", {
+            "dimensions": shape[::-1], "blockSize": x_y_z, "dataType": "uint8",
+            "compression": compression,
+        }),
+        "precomputed": ("info", {
+            "@type": "neuroglancer_multiscale_volume", "data_type": "uint8",
+            "num_channels": 1, "type": "image", "scales": [{
+                "key": "s0", "size": shape[::-1], "resolution": [4, 4, 4],
+                "chunk_sizes": [x_y_z], "encoding": "raw", "voxel_offset": [0, 0, 0],
+            }],
+        }),
+    }  # fmt: skip
+    name, metadata = found[kind]
+    (folder / name).write_text(json.dumps(metadata))
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", ["zarr", "n5", "precomputed"])
+def test_chunks_that_would_fill_the_memory_are_refused_before_one_is_read(
+    tmp_path: Path, kind: str
+) -> None:
+    url = described(kind, tmp_path / "a", (576, 1000, 1000))
+    limited = {"memory_limit_mb": 1536}
+    with pytest.raises(FormatError, match=r"576000000 bytes.*at most 402653184"):
+        open_chunked(url, options=limited)
+    with pytest.raises(FormatError, match="raise the source's memory_limit_mb"):
+        count_chunks(url, options=limited)
+    # Who has the memory may read it.
+    assert open_chunked(url).info.chunk_shape == (576, 1000, 1000)
+    url = described(kind, tmp_path / "b", (1200, 1000, 1000))
+    with pytest.raises(FormatError, match="expected at most 1073741824"):
+        open_chunked(url)
+
+
+@pytest.mark.parametrize("kind", ["zarr", "n5", "precomputed"])
+@pytest.mark.parametrize("chunk", [(0, 64, 64), (64, -64, 64)])
+def test_chunks_without_voxels_are_refused(
+    tmp_path: Path, kind: str, chunk: tuple[int, int, int]
+) -> None:
+    url = described(kind, tmp_path / "a", chunk)
+    for read in (open_chunked, count_chunks):
+        with pytest.raises(FormatError, match=r"metadata of .* cannot be used"):
+            read(url)

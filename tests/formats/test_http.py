@@ -1,4 +1,4 @@
-"""What a browser asks of an image: whole objects, byte ranges, from any origin."""
+"""What a browser asks of an image: whole objects, byte ranges, from this machine."""
 
 import pytest
 import requests
@@ -19,11 +19,49 @@ def address(tmp_path):
         yield address
 
 
-def test_an_object_comes_whole_and_to_pages_of_any_origin(address):
-    answer = requests.get(f"{address}/0/c", timeout=5)
-    assert (answer.status_code, answer.content) == (200, CONTENT)
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+def test_an_object_comes_whole_and_to_pages_of_this_machine(address):
+    for origin in ("http://127.0.0.1:8000", "http://localhost:1", "http://[::1]:80"):
+        headers = {"Origin": origin}
+        answer = requests.get(f"{address}/0/c", headers=headers, timeout=5)
+        assert (answer.status_code, answer.content) == (200, CONTENT)
+        assert answer.headers["Access-Control-Allow-Origin"] == origin
     assert requests.get(f"{address}/empty", timeout=5).content == b""
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://127.0.0.1.evil.example"},
+        {"Origin": "http://localhost:80@evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example:80"},
+    ],
+)
+def test_pages_of_other_machines_get_nothing(address, method, headers):
+    answer = requests.request(method, f"{address}/0/c", headers=headers, timeout=5)
+    assert (answer.status_code, answer.content) == (403, b"")
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_link_out_of_the_image_is_not_followed(address, tmp_path):
+    folder = tmp_path / "a b.zarr"
+    (folder / "inside").symlink_to(folder / "0" / "c")
+    (folder / "out").symlink_to(tmp_path / "secret")
+    (folder / "above").symlink_to(tmp_path)
+    assert requests.get(f"{address}/inside", timeout=5).content == CONTENT
+    for path in ("out", "above/secret"):
+        assert requests.get(f"{address}/{path}", timeout=5).status_code == 404
+
+
+def test_an_image_that_is_a_link_itself_is_served(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "c").write_bytes(CONTENT)
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "real")
+    with served(str(tmp_path / "link.zarr")) as address:
+        assert requests.get(f"{address}/c", timeout=5).content == CONTENT
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,50 @@ def test_paths_and_urls_are_joined() -> None:
     assert join_uri("s3://bucket/a", "s3://other/b.tif") == "s3://other/b.tif"
     assert local_path("file:///a%20b") == "/a b"
     assert local_path("s3://bucket/a") is None
+
+
+def announcing(path: Path, *, side_px: int) -> None:
+    """A compressed TIFF of a few bytes whose header asks for `side_px` squared."""
+    entries = {256: side_px, 257: side_px, 258: 8, 259: 8, 262: 1, 277: 1}
+    entries |= {278: side_px, 273: 8, 279: 0}
+    tags = b"".join(
+        struct.pack("<HHII", code, 4, 1, entries[code]) for code in sorted(entries)
+    )
+    path.write_bytes(
+        b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + tags + bytes(4)
+    )
+
+
+def announcing_png(path: Path, *, side_px: int) -> None:
+    """A whole PNG whose header asks for `side_px` squared."""
+    _, png = cv2.imencode(".png", np.zeros((8, 8), np.uint8))
+    content = bytearray(png.tobytes())
+    content[16:24] = struct.pack(">II", side_px, side_px)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("write", [announcing, announcing_png])
+def test_a_header_that_its_file_cannot_hold_is_refused_before_memory_is_taken(
+    tmp_path: Path, write: Any
+) -> None:
+    path = tmp_path / "a.tif"
+    write(path, side_px=16_000)
+    for read in (read_header, read_image):
+        with pytest.raises(FormatError, match="header of 16000 x 16000 pixels in a"):
+            read(str(path))
+    write(path, side_px=60_000)
+    with pytest.raises(FormatError, match="expected at most 2147483648 in one image"):
+        read_header(str(path))
+
+
+def test_a_sparse_image_of_a_size_that_is_plausible_is_read(tmp_path: Path) -> None:
+    announcing(tmp_path / "a.tif", side_px=2000)
+    assert not read_image(str(tmp_path / "a.tif")).any()
+
+
+@pytest.mark.parametrize("codec", ["zstd", "zlib"])
+def test_a_blank_frame_that_packs_well_is_read(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((9000, 9000), np.uint8), compression=codec)
+    assert read_image(str(path)).shape == (9000, 9000)

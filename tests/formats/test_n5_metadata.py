@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from em_platform.formats.chunked.open import open_chunked
+from em_platform.formats.chunked.open import level_paths, open_chunked
 from tests.formats.chunk_writers import (
     noise,
     write_n5,
 )
+from tests.ingest.serving import Answer, Asked, serving
 
 COSEM = {"axes": ["z", "y", "x"], "units": ["nm"] * 3, "translate": [1.5, 0.0, 7.0]}
 
@@ -71,3 +72,24 @@ def test_n5_dialects_say_voxel_and_place_of_a_level(
         info = open_chunked(str(url), level=level).info
         assert (info.format, info.shape) == ("N5", (11, 17, 23))
         assert (info.voxel_size_nm, info.origin_nm) == (voxel_nm, origin_nm)
+
+
+def test_a_server_that_always_has_one_more_level_is_not_asked_for_ever() -> None:
+    level = {
+        "dimensions": [9, 9, 9],
+        "blockSize": [3, 3, 3],
+        "dataType": "uint8",
+        "compression": {"type": "raw"},
+    }
+    asked: list[str] = []
+
+    def answer(request: Asked) -> Answer:
+        asked.append(request.path)
+        # So that this test ends with the old code, too.
+        if "/s" not in request.path or len(asked) > 200:
+            return Answer(status=404)
+        return Answer(body=json.dumps(level).encode())
+
+    with serving(answer) as at:
+        assert len(level_paths(at.url, format="n5")) == 30
+    assert len(asked) <= 32

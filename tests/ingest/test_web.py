@@ -43,11 +43,20 @@ class Time:
 
 
 def web(
-    clock: Time | None = None, *, retries: int = 3, token: str = "", at_once: int = 100
+    clock: Time | None = None,
+    *,
+    retries: int = 3,
+    token: str = "",
+    at_once: int = 100,
+    redirect_hosts: tuple[str, ...] = (),
 ) -> Web:
     return Web(
         "ebi",
-        SourceSettings(requests_at_once=at_once, requests_per_second=1e6),
+        SourceSettings(
+            requests_at_once=at_once,
+            requests_per_second=1e6,
+            redirect_hosts=redirect_hosts,
+        ),
         TransferSettings(retries=retries, backoff_s=1.0, timeout_s=5.0),
         token=token,
         waits=(clock or Time()).waits(),
@@ -219,7 +228,7 @@ def test_a_token_goes_as_bearer_and_not_elsewhere() -> None:
             return Answer(status=302, headers={"Location": elsewhere})
 
         with serving(redirect) as at:
-            web(token="secret").get(at.url)
+            web(token="secret", redirect_hosts=("localhost",)).get(at.url)
             assert at.asked[0].headers["authorization"] == "Bearer secret"
         assert "authorization" not in other.asked[0].headers
 

@@ -1,11 +1,17 @@
 """What the metadata of a chunked format say of an image and of its arrays."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from em_platform.errors import FormatError
 from em_platform.formats.length_units import nm_of, rounded
+
+# Where no source limits the memory: half of what the usual codecs take at once.
+_MOST_CHUNK_BYTES = 1 << 30
 
 Zyx = tuple[float, float, float]
 
@@ -92,6 +98,36 @@ def space(
 def plane_or_space(edges: Zyx | None) -> Zyx | None:
     """Edges of a voxel, None where only the absent axes were known."""
     return None if edges is None or not any(edges) else edges
+
+
+def check_chunks(
+    array: StoredArray, *, url: str, memory_limit_mb: float | None = None
+) -> None:
+    """Refuse chunks that are none, or that would fill the memory.
+
+    One voxel costs the whole chunk that it is in: a chunk may have a quarter of
+    `memory_limit_mb`, as it is unpacked and copied beside others.
+
+    Raises
+    ------
+    FormatError
+        An edge is below 1, or a chunk has more bytes.
+    """
+    for edges in (array.chunks, array.objects):
+        if len(edges) != len(array.shape) or min(edges, default=1) < 1:
+            raise broken(url, f"chunks of {edges} for a shape of {array.shape}")
+    if memory_limit_mb is None:
+        most_bytes = _MOST_CHUNK_BYTES
+    else:
+        most_bytes = int(memory_limit_mb * 2**20) // 4
+    chunk_bytes = math.prod(array.chunks) * np.dtype(array.dtype).itemsize
+    if chunk_bytes > most_bytes:
+        raise FormatError(
+            f"chunks: {url} has chunks of {array.chunks} voxels ({chunk_bytes} bytes), "
+            f"expected at most {most_bytes}, a quarter of the memory; raise the "
+            "source's memory_limit_mb or write it with smaller chunks",
+            url=url,
+        )
 
 
 def broken(url: str, found: str) -> FormatError:

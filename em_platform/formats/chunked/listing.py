@@ -17,12 +17,21 @@ from typing import Any
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
-from em_platform.errors import SourceRefused, SourceUnavailable, StorageError
+from em_platform.errors import (
+    FormatError,
+    SourceRefused,
+    SourceUnavailable,
+    StorageError,
+)
+from em_platform.formats.bounded import read_to_limit
 from em_platform.formats.chunked.store import FIRST_WAIT_S, ChunkStore, is_anonymous
 from em_platform.formats.source import local_path
 
 # To connect, and between two bytes: as tensorstore's, see `store`.
 _TIMEOUT_S = (10.0, 20.0)
+# A page has up to 1000 names of up to 1024 bytes, each of them quoted as three.
+_MOST_PAGE_BYTES = 1 << 23
+_PIECE_BYTES = 1 << 16
 _ABSENT = (403, 404)  # 403: a bucket that may not be listed says so of what it lacks
 
 
@@ -196,8 +205,9 @@ class _Asking:
     """Asks one server over connections that are kept, with retries."""
 
     def __init__(self, store: ChunkStore) -> None:
-        import requests
         from requests.adapters import HTTPAdapter
+
+        from em_platform.formats.redirects import CarefulSession
 
         self._base = store.url
         if store.url.startswith("s3://"):
@@ -205,7 +215,9 @@ class _Asking:
             self._base = f"{bucket_url}/{folder.rstrip('/')}".rstrip("/")
         self._first_wait_s = float(store.options.get("backoff_s", FIRST_WAIT_S))
         self._retries = int(store.options.get("retries", 3))
-        self._session = requests.Session()
+        # A bucket of another region is one host of AWS further.
+        hosts = ("amazonaws.com",) if store.url.startswith("s3://") else ()
+        self._session = CarefulSession("chunks", hosts=hosts)
         at_once = int(store.options.get("requests_at_once", 16))
         for scheme in ("http://", "https://"):
             # requests keeps 10 connections by itself; further threads open new ones.
@@ -220,7 +232,7 @@ class _Asking:
     def head(self, name: str) -> Found | None:
         """What the object `name` is, None where there is none."""
         url = f"{self._base}/{quote(name)}"
-        answer = self._answer("HEAD", url)
+        answer, _ = self._answer("HEAD", url)
         if answer.status_code in _ABSENT:
             return None
         self._check(url, answer)
@@ -229,10 +241,16 @@ class _Asking:
 
     def page(self, url: str) -> ElementTree.Element:
         """One page of a listing."""
-        answer = self._answer("GET", url)
+        answer, content = self._answer("GET", url)
         self._check(url, answer)
+        if content is None:
+            raise FormatError(
+                f"chunks: {url} answered with more than {_MOST_PAGE_BYTES} bytes, "
+                "expected a page of a listing; correct the address",
+                url=url,
+            )
         try:
-            return ElementTree.fromstring(answer.content)
+            return ElementTree.fromstring(content)
         except ElementTree.ParseError as error:
             raise SourceUnavailable(
                 f"chunks: {url} answered with what is no listing ({error}), expected "
@@ -240,12 +258,17 @@ class _Asking:
                 url=url,
             ) from error
 
-    def _answer(self, method: str, url: str) -> Any:
+    def _answer(self, method: str, url: str) -> tuple[Any, bytes | None]:
+        """The answer and its body, None where that is too long."""
         import requests
 
         for tried in range(self._retries + 1):
             try:
-                answer = self._session.request(method, url, timeout=_TIMEOUT_S)
+                with self._session.request(
+                    method, url, timeout=_TIMEOUT_S, stream=True
+                ) as answer:
+                    pieces = answer.iter_content(_PIECE_BYTES)
+                    content = read_to_limit(pieces, most_bytes=_MOST_PAGE_BYTES)
             except requests.RequestException as error:
                 if tried == self._retries:
                     raise SourceUnavailable(
@@ -256,11 +279,11 @@ class _Asking:
             else:
                 # 429, too many requests, is worth another try.
                 if answer.status_code < 500 and answer.status_code != 429:
-                    return answer
+                    return answer, content
             if tried < self._retries:
                 # At random: clients that failed together must not come back together.
                 time.sleep(self._first_wait_s * 2**tried * random.uniform(0.5, 1.0))
-        return answer  # the last one: `_check` says what it was
+        return answer, content  # the last one: `_check` says what it was
 
     def _check(self, url: str, answer: Any) -> None:
         if answer.status_code == 200:

@@ -25,6 +25,8 @@ from em_platform.formats.chunked.store import ChunkStore
 _XYZ = ("x", "y", "z", "c", "t")
 # Writers that state no unit mean nm in the dialects where none is asked for.
 _NM = "nm"
+# Thirty halvings make one voxel of any image.
+_MOST_LEVELS = 30
 
 
 def read_image(store: ChunkStore) -> StoredImage | None:
@@ -121,7 +123,8 @@ def _numbered_levels(
 ) -> StoredImage | None:
     scales = attributes.get("scales") or ()
     levels: list[Level] = []
-    while True:
+    # A server that makes up its answers always has one more.
+    while len(levels) < _MOST_LEVELS:
         path = f"s{len(levels)}"
         own = store.read_json(f"{path}/attributes.json")
         if own is None or "dataType" not in own:

@@ -14,7 +14,12 @@ import numpy as np
 
 from em_platform.errors import FormatError, SourceRefused
 from em_platform.formats.chunked import n5, precomputed, zarr
-from em_platform.formats.chunked.arrays import Level, StoredArray, StoredImage
+from em_platform.formats.chunked.arrays import (
+    Level,
+    StoredArray,
+    StoredImage,
+    check_chunks,
+)
 from em_platform.formats.chunked.store import ChunkStore, chunk_store
 from em_platform.formats.chunked.volume import ChunkedVolume, Crop, Selection, select
 from em_platform.formats.source import local_path
@@ -81,8 +86,9 @@ def open_chunked(
         Corner and shape in voxels of that level; the place of the corner goes into
         `origin_nm`.
     options
-        `endpoint_url`, `region`, `anon`, `requests_at_once`, `retries`; and `channel`
-        and `time` where an image has several.
+        `endpoint_url`, `region`, `anon`, `requests_at_once`, `retries`; `channel` and
+        `time` where an image has several; `memory_limit_mb`, a quarter of which a chunk
+        may have.
 
     Raises
     ------
@@ -211,8 +217,12 @@ def locate(
         )
     store = chunk_store(url, options)
     if kind == "precomputed":
-        return _locate_scale(store, level)
-    return _locate(store, level, kind=kind)
+        found = _locate_scale(store, level)
+    else:
+        found = _locate(store, level, kind=kind)
+    limit_mb = (options or {}).get("memory_limit_mb")
+    check_chunks(found.array, url=found.store.url, memory_limit_mb=limit_mb)
+    return found
 
 
 def _locate(store: ChunkStore, level: int | str, *, kind: str) -> Located:

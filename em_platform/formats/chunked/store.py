@@ -4,10 +4,10 @@ All chunked formats are read through tensorstore (https://google.github.io/tenso
 its key-value stores know files, HTTP and S3, bound the number of requests and retry.
 """
 
-import gzip
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,6 +20,7 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
+from em_platform.formats.bounded import MOST_BYTES, unzip_to_limit
 from em_platform.formats.source import local_path
 
 _GZIP = b"\x1f\x8b"
@@ -73,6 +74,8 @@ class ChunkStore:
         ------
         SourceUnavailable, SourceRefused
             The server does not answer, or not to us.
+        FormatError
+            It is packed, and damaged or too long.
         """
         with plain_errors(f"{self.url}/{name}"):
             answer = open_store(self).read(name).result()
@@ -80,7 +83,9 @@ class ChunkStore:
             return None
         content = bytes(answer.value)
         # Buckets hand out objects that were uploaded with Content-Encoding: gzip.
-        return gzip.decompress(content) if content.startswith(_GZIP) else content
+        if not content.startswith(_GZIP):
+            return content
+        return _unzipped(content, f"{self.url}/{name}")
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """The JSON object `name`, None where there is none.
@@ -191,6 +196,24 @@ def _error(url: str, code: str, rest: str) -> PlatformError:
         "tell; fetch it again or report it to who made it",
         url=url,
     )
+
+
+def _unzipped(content: bytes, url: str) -> bytes:
+    try:
+        found = unzip_to_limit(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise FormatError(
+            f"chunks: {url} cannot be unpacked ({error}), expected a whole gzip; fetch "
+            "it again or report it to who made it",
+            url=url,
+        ) from error
+    if found is None:
+        raise FormatError(
+            f"chunks: {url} unpacks to more than {MOST_BYTES} bytes, expected "
+            "metadata; report it to who made it",
+            url=url,
+        )
+    return found
 
 
 def _not_json(url: str, found: str) -> FormatError:

@@ -230,6 +230,7 @@ class Flyem:
             "requests_at_once": self._settings.requests_at_once,
             "requests_per_second": self._settings.requests_per_second,
             "retries": self._transfer.retries,
+            "memory_limit_mb": self._settings.memory_limit_mb,
         }
 
     @property

@@ -156,6 +156,7 @@ class Idr:
             "requests_at_once": self._idr.requests_at_once,
             "requests_per_second": self._idr.requests_per_second,
             "retries": self._settings.ingest.transfer.retries,
+            "memory_limit_mb": self._idr.memory_limit_mb,
         }
 
     def _find_ngff(self, key: str, codes: Sequence[str]) -> str:

@@ -53,6 +53,7 @@ class OpenOrganelle:
             "requests_at_once": self._limits.requests_at_once,
             "requests_per_second": self._limits.requests_per_second,
             "retries": settings.ingest.transfer.retries,
+            "memory_limit_mb": self._limits.memory_limit_mb,
             "backoff_s": settings.ingest.transfer.backoff_s,
         }
 
