@@ -12,6 +12,7 @@ _BESIDE = {
     "README.md": "about.md",  # MkDocs would make a second index of a README
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "SECURITY.md": "SECURITY.md",
 }
 """Pages of the checkout's top folder -> their names on the site, beside index.md."""
 
@@ -31,7 +32,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         {"Explanations": ["fault-table.md", *_pages("explanations")]},
         {"Reference": [*_pages("reference"), "benchmarks.md"]},
         {"Decisions": _pages("explanations/decisions")},
-        {"Project": ["ROADMAP.md", "CHANGELOG.md", "CONTRIBUTING.md"]},
+        {"Project": ["ROADMAP.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]},
     ]
     return config
 
