@@ -57,7 +57,12 @@ def on_page_markdown(
         if page.file.src_uri in _BESIDE.values():
             target = target.removeprefix("docs/")
             return f"[{text}]({_BESIDE.get(target, target)})"
-        return f"[{text}]({_BESIDE.get(target.removeprefix('../'), target)})"
+        name = target.rpartition("../")[2]
+        if target.startswith("../") and name in _BESIDE:
+            # The site has it one folder lower than the checkout.
+            above = target.removeprefix("../").removesuffix(name)
+            return f"[{text}]({above}{_BESIDE[name]})"
+        return match[0]
 
     return _LINK.sub(on_site, markdown)
 
