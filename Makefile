@@ -23,6 +23,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "install: installing what constraints.txt pins (a minute or two when it is new)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --group dev
+	@# Python 3.11 brings an old one with known holes, and nothing needs it.
+	@$(BIN)/python -m pip uninstall --quiet --quiet --yes setuptools
 	@touch $(STAMP)
 
 # The main job: a simulated microscope's tiles become mosaics. make demo ARGS=--exit

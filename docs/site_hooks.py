@@ -12,6 +12,7 @@ _BESIDE = {
     "README.md": "about.md",  # MkDocs would make a second index of a README
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "SECURITY.md": "SECURITY.md",
 }
 """Pages of the checkout's top folder -> their names on the site, beside index.md."""
 
@@ -31,7 +32,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         {"Explanations": ["fault-table.md", *_pages("explanations")]},
         {"Reference": [*_pages("reference"), "benchmarks.md"]},
         {"Decisions": _pages("explanations/decisions")},
-        {"Project": ["ROADMAP.md", "CHANGELOG.md", "CONTRIBUTING.md"]},
+        {"Project": ["ROADMAP.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]},
     ]
     return config
 
@@ -56,7 +57,12 @@ def on_page_markdown(
         if page.file.src_uri in _BESIDE.values():
             target = target.removeprefix("docs/")
             return f"[{text}]({_BESIDE.get(target, target)})"
-        return f"[{text}]({_BESIDE.get(target.removeprefix('../'), target)})"
+        name = target.rpartition("../")[2]
+        if target.startswith("../") and name in _BESIDE:
+            # The site has it one folder lower than the checkout.
+            above = target.removeprefix("../").removesuffix(name)
+            return f"[{text}]({above}{_BESIDE[name]})"
+        return match[0]
 
     return _LINK.sub(on_site, markdown)
 

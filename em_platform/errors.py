@@ -26,8 +26,23 @@ PlatformError
     ├── ToolMissing           a program is not installed
     └── ToolFailed            a program ended with an error
 
-Wording of every message: *who: what was found, what was expected; what to do*.
+Wording of every message: *who: what was found, what was expected; what to do*. No
+sentence shows the password of a URL: it goes to logs, records and screens.
 """
+
+import re
+
+# `user:password@` before a host; greedy, as a password may hold a plain @.
+_PASSWORD = re.compile(r'(://[^\s/:@"<>]*:)[^\s/"<>]*@')
+# A token that stands alone there; a database's user name may be shown.
+_TOKEN = re.compile(r'(\bhttps?://)[^\s/:@"<>]+@')
+
+
+def without_passwords(text: str) -> str:
+    """`text`, with `***` for the password of each URL in it."""
+    if "://" not in text:
+        return text
+    return _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1***@", text))
 
 
 class PlatformError(Exception):
@@ -37,8 +52,11 @@ class PlatformError(Exception):
     retryable = False
 
     def __init__(self, sentence: str, **facts: str | int | float | bool) -> None:
-        super().__init__(sentence)
-        self.facts = facts
+        super().__init__(without_passwords(sentence))
+        self.facts = {
+            name: without_passwords(fact) if isinstance(fact, str) else fact
+            for name, fact in facts.items()
+        }
 
 
 class ConfigError(PlatformError):

@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,54 @@ def test_everything_that_the_image_copies_is_sent_to_the_build() -> None:
     assert copied
     assert not [name for name in copied if f"!{name}" not in sent]
     assert not [name for name in copied if not (DOCKER.parent / name).exists()]
+
+
+def test_there_is_no_password_that_all_installations_share() -> None:
+    used = re.findall(
+        r"\$\{EM_PG_PASSWORD(.*?)\}", (DOCKER / "compose.yaml").read_text()
+    )
+    assert len(used) == 3
+    assert all(kind == "" or kind.startswith(":?") for kind in used)
+    # Docker Compose refuses to start without it, and says this.
+    asked = COMPOSE["services"]["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    assert asked.startswith("${EM_PG_PASSWORD:?choose a password for PostgreSQL")
+    assert OURS["daemon"]["environment"]["EM_PG_PASSWORD"] == asked
+
+
+def test_only_what_starts_and_ends_runs_may_use_docker() -> None:
+    with_socket = [
+        name
+        for name, service in COMPOSE["services"].items()
+        if "docker.sock" in flat(service.get("volumes", []))
+    ]
+    # The web server ends them: QueuedRunCoordinator.cancel_run calls the launcher.
+    assert sorted(with_socket) == ["daemon", "webserver"]
+    config = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
+    runs = config["run_launcher"]["config"]["container_kwargs"]["volumes"]
+    assert "docker.sock" not in flat(runs)
+
+
+def test_the_password_of_the_installation_is_not_copied_into_the_image() -> None:
+    sent = (DOCKER.parent / ".dockerignore").read_text().splitlines()
+    assert sent.index("docker/.env") > sent.index("!docker")  # the last one wins
+
+
+def test_foreign_images_can_be_named_by_their_digests() -> None:
+    dockerfile = (DOCKER / "Dockerfile").read_text()
+    [(name, base)] = re.findall(r"^ARG (\w+)=(\S+)\nFROM \$\{\1\}$", dockerfile, re.M)
+    assert OURS["code"]["build"]["args"] == {name: f"${{{name}:-{base}}}"}
+    image = COMPOSE["services"]["postgres"]["image"]
+    assert re.fullmatch(r"\$\{POSTGRES_IMAGE:-postgres:\d+\}", image)
+
+
+def test_the_setuptools_of_python_is_not_kept_as_nothing_needs_it() -> None:
+    for name in ("docker/Dockerfile", "Makefile"):
+        text = (DOCKER.parent / name).read_text()
+        assert re.search(r"pip uninstall .*\bsetuptools$", text, re.M), name
+    needing = [
+        each.name
+        for each in distributions()
+        for needed in each.requires or ()
+        if re.match(r"setuptools\b", needed) and "extra ==" not in needed
+    ]
+    assert not needing

@@ -82,7 +82,8 @@ def test_the_glossary_has_every_main_type_of_the_model() -> None:
 
 
 def pages() -> list[Path]:
-    top = [REPOSITORY / n for n in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+    top = [REPOSITORY / name for name in names]
     return sorted(top + list((REPOSITORY / "docs").rglob("*.md")))
 
 
@@ -106,6 +107,12 @@ def test_every_make_word_that_a_page_shows_exists(page: Path) -> None:
     words = re.findall(r"^([a-z]+):", written("Makefile"), re.M)
     shown = re.findall(r"`make ([a-z]+)", page.read_text())
     assert not [word for word in shown if word not in words]
+
+
+def test_every_host_and_secret_that_can_be_set_is_on_the_page_about_security() -> None:
+    page = written("docs/explanations/security.md")
+    names = [f.name for f in FIELDS.values() if f.is_secret or f.path[-1] == "host"]
+    assert not [name for name in names if f"`{name}`" not in page]
 
 
 WALK = re.compile(r"^\d+\. `([^`]+\.py)`, `(\w+)`: \S.*\.$", re.MULTILINE)

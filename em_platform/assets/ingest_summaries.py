@@ -8,6 +8,7 @@ import dagster as dg
 
 from em_platform.assets.metadata import (
     Metadata,
+    code,
     human_bytes,
     picture,
     place,
@@ -72,7 +73,7 @@ def raw_summary(
     }
     if raw.files:
         rows = [
-            (f.name, human_bytes(f.size_bytes), f.checked_against, f"`{f.sha256[:12]}`")
+            (f.name, human_bytes(f.size_bytes), f.checked_against, f.sha256[:12])
             for f in raw.files
         ]
         summary["files"] = table(("file", "size", "checked by", "sha256"), rows)
@@ -101,7 +102,7 @@ def volume_summary(item: VolumeItem, options: Mapping[str, Any]) -> Metadata:
         "preview": picture(
             mid_sections(url, storage_options=dict(options)), "mid-sections"
         ),
-        "open it with": dg.MetadataValue.md(f"`em-platform view {local or url}`"),
+        "open it with": code(f"em-platform view {local or url}"),
         "path": place(url),
         "shape (z, y, x)": f"{_times(written.shape)} {written.dtype}",
         "voxel (z, y, x)": _lengths(written.voxel_size_nm),

@@ -1,6 +1,7 @@
 """How Dagster shows a thing: pictures, tables, times."""
 
 import base64
+import re
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -20,6 +21,10 @@ Metadata = dict[str, RawMetadataValue]
 _PICTURE_LIMIT_BYTES = 300_000
 # Dagster shows a table whole: more rows hide what follows it.
 _MOST_ROWS = 50
+# What may begin markup within a line; an underscore within a word does not.
+_MARKUP = re.compile(r"[\\`*\[\]<>&|~]|(?<![^\W_])_|_(?![^\W_])")
+# At the start of a line: headings, lists, rules; 1.5 and -3 are none.
+_BLOCK = re.compile(r"^(?:#{1,6}(?=\s|$)|[+-](?=[\s-]|$)|\d+[.)](?=\s|$))")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -56,6 +61,32 @@ def step_of(context: dg.AssetExecutionContext) -> DagsterProvenance:
     )
 
 
+def plain(text: object) -> str:
+    """`text` as Markdown that shows it as it is, on one line.
+
+    Names come from files, messages and public sources: one that is Markdown must load
+    no picture from elsewhere, and show no link in the place of a name.
+    """
+    line = " ".join(str(text).split())
+    line = _MARKUP.sub(r"\\\g<0>", line)
+    return _BLOCK.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", line)
+
+
+def code(text: str) -> dg.MetadataValue:
+    """`text` as Markdown that shows it as code, on one line."""
+    line = " ".join(text.split())
+    # CommonMark 6.1: code ends at as many backticks as it began with.
+    runs = (len(run) for run in re.findall("`+", line))
+    fence = "`" * (1 + max(runs, default=0))
+    blank = " " if len(fence) > 1 else ""
+    return dg.MetadataValue.md(f"{fence}{blank}{line}{blank}{fence}")
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """A Markdown list of what the lines say."""
+    return "\n".join(f"- {plain(line)}" for line in lines)
+
+
 def picture(image: bytes, title: str) -> dg.MetadataValue:
     """A PNG or JPEG that the page shows where the value stands."""
     if len(image) > _PICTURE_LIMIT_BYTES:
@@ -63,15 +94,13 @@ def picture(image: bytes, title: str) -> dg.MetadataValue:
     kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
     # Within the text: Dagster's page loads no pictures from our store.
     text = base64.b64encode(image).decode("ascii")
-    return dg.MetadataValue.md(f"![{title}](data:image/{kind};base64,{text})")
+    return dg.MetadataValue.md(f"![{plain(title)}](data:image/{kind};base64,{text})")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MetadataValue:
     """A Markdown table of at most 50 rows."""
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    for row in rows[:_MOST_ROWS]:
-        cells = (str(cell).replace("|", "/") for cell in row)  # a bar ends a cell
-        lines.append(f"| {' | '.join(cells)} |")
+    lines = [f"| {' | '.join(map(plain, columns))} |", "|" + "---|" * len(columns)]
+    lines += [f"| {' | '.join(map(plain, row))} |" for row in rows[:_MOST_ROWS]]
     if len(rows) > _MOST_ROWS:
         lines.append(f"| and {len(rows) - _MOST_ROWS} more |")
     return dg.MetadataValue.md("\n".join(lines))
@@ -89,9 +118,7 @@ def record_summary(record: DatasetRecord, url: str) -> Metadata:
     remarks = record.metadata.quality.validation_errors
     return {
         "description": record.metadata.core.description,
-        "remarks": dg.MetadataValue.md("\n".join(f"- {text}" for text in remarks))
-        if remarks
-        else "none",
+        "remarks": dg.MetadataValue.md(bullets(remarks)) if remarks else "none",
         "path": place(url),
         "record": dg.MetadataValue.json(record.model_dump(mode="json")),
     }

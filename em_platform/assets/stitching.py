@@ -24,6 +24,8 @@ from em_platform.assets.checks import (
 from em_platform.assets.metadata import (
     Metadata,
     Stopwatch,
+    bullets,
+    code,
     picture,
     place,
     short,
@@ -272,9 +274,7 @@ def mosaic_summary(mosaic: Mosaic, options: Mapping[str, Any]) -> Metadata:
     height, width = mosaic.shape
     return {
         "preview": picture(mosaic_preview(mosaic.url, options=options), "mosaic"),
-        "open it with": dg.MetadataValue.md(
-            f"`em-platform view {local or mosaic.url}`"
-        ),
+        "open it with": code(f"em-platform view {local or mosaic.url}"),
         "path": place(mosaic.url),
         "size": f"{height} x {width} px ({mosaic.mpix:.1f} Mpix)",
         "levels": mosaic.levels,
@@ -286,5 +286,4 @@ def _review(review: Review) -> dg.MetadataValue:
     """Whether the mosaic may be used as it is, else why not."""
     if review.passed:
         return dg.MetadataValue.text("passed")
-    lines = [f"- {reason}" for reason in review.reasons]
-    return dg.MetadataValue.md("\n".join(["**needs review**", "", *lines]))
+    return dg.MetadataValue.md(f"**needs review**\n\n{bullets(review.reasons)}")

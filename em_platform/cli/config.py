@@ -1,7 +1,6 @@
 """`em-platform config`: every setting, its value, and the layer that set it."""
 
 import json
-import re
 from typing import Any
 
 import click
@@ -9,9 +8,7 @@ from pydantic import SecretStr
 
 from em_platform.config import FIELDS, LayeredSettings, Settings, load_layers
 from em_platform.config.example import example_yaml
-
-# A database's address may hold a password, though its setting is no secret.
-_PASSWORD_IN_URL = re.compile(r"(?<=://)([^:/@\s]*):[^@/\s]+@")
+from em_platform.errors import without_passwords
 
 
 @click.command()
@@ -81,4 +78,5 @@ def _shown(value: Any) -> Any:
         return value
     if isinstance(value, tuple | list):
         return list(value)
-    return _PASSWORD_IN_URL.sub(r"\1:**********@", str(value))
+    # An address may hold a password, though its setting is no secret.
+    return without_passwords(str(value))

@@ -30,13 +30,21 @@ from em_platform.errors import (
 from em_platform.formats.image import read_image
 from em_platform.imaging.contrast import stretch
 from em_platform.model import Model
-from em_platform.operator.auth import COOKIE, Auth, cookie_of
+from em_platform.operator.auth import (
+    COOKIE,
+    Auth,
+    address_of,
+    cookie_of,
+    too_many,
+)
 from em_platform.operator.commands import (
     control_routes,
     queue_routes,
     run_routes,
 )
 from em_platform.operator.shared_board import SharedBoard
+from em_platform.operator.tries import Tries
+from em_platform.processes.web import is_token, token_of
 from em_platform.stitching.beside_frames import processed_path
 
 log = logging.getLogger(__name__)
@@ -66,7 +74,9 @@ def application(
     _answer_errors(app)
     app.include_router(_files())
     app.include_router(_state(shared, frames_folder(settings), about))
-    app.include_router(_login(password))
+    tries = Tries()
+    cookie = _cookie(settings, password)
+    app.include_router(_login(password, cookie, tries))
     for routes in (
         control_routes(shared),
         run_routes(shared),
@@ -74,7 +84,21 @@ def application(
     ):
         app.include_router(routes)
     chosen = settings.acquisition.operator
-    return Auth(app, host=chosen.host, names=chosen.names, password=password)
+    return Auth(
+        app,
+        host=chosen.host,
+        names=chosen.names,
+        password=password,
+        cookie=cookie,
+        tries=tries,
+    )
+
+
+def _cookie(settings: Settings, password: str) -> str:
+    if not password:  # nobody is asked for it
+        return ""
+    # Kept in the home: browsers stay logged in when the service starts again.
+    return cookie_of(password, token_of(settings.home, "operator-cookie", ""))
 
 
 def _files() -> APIRouter:
@@ -153,23 +177,35 @@ def _state(shared: SharedBoard, frames: Path, about: dict[str, Any]) -> APIRoute
     return routes
 
 
-def _login(password: str) -> APIRouter:
+def _login(password: str, cookie: str, tries: Tries) -> APIRouter:
     routes = APIRouter(prefix="/api")
 
     @routes.post("/login")
-    async def login(given: Password) -> Response:
-        shown = cookie_of(given.password)
-        if password and shown != cookie_of(password):
+    async def login(given: Password, request: Request) -> Response:
+        address = address_of(request.scope)
+        wait_s = tries.wait_s(address) if password else 0.0
+        if wait_s:
+            raise HTTPException(429, too_many(wait_s))
+        if password and not is_token(given.password, password):
+            tries.add(address, given.password)
             await asyncio.sleep(_GUESS_S)
-            log.warning("operator: a wrong password was given")
+            log.warning("operator: a wrong password was given from %s", address)
             raise HTTPException(
                 401,
                 "login: the password is not the operator's; it is "
                 "acquisition.operator.token, or stands in tokens/operator in the home",
             )
         answer = JSONResponse({"welcome": True})
-        # no script reads it, no other page sends it
-        answer.set_cookie(COOKIE, shown, httponly=True, samesite="strict", path="/")
+        # No script reads it, no other page sends it. Over TLS it never goes in plain;
+        # a proxy on this computer that ends the TLS tells so in X-Forwarded-Proto.
+        answer.set_cookie(
+            COOKIE,
+            cookie,
+            httponly=True,
+            samesite="strict",
+            path="/",
+            secure=request.url.scheme == "https",
+        )
         return answer
 
     return routes

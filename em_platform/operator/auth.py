@@ -4,12 +4,14 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import math
 import socket
 from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
-from em_platform.processes.web import is_bearer
+from em_platform.operator.tries import Tries
+from em_platform.processes.web import is_bearer, is_token
 
 COOKIE = "em_operator"
 # Without a password: what the login page is made of, and the check by a supervisor.
@@ -33,16 +35,25 @@ class Auth:
     """Checks host name, origin, content type and password of each request.
 
     `password` empty means that all users are admitted, as on this computer alone.
+    `cookie` is what a browser that logged in shows; `tries` counts wrong passwords.
     """
 
     def __init__(
-        self, app: Any, *, host: str, names: tuple[str, ...], password: str
+        self,
+        app: Any,
+        *,
+        host: str,
+        names: tuple[str, ...],
+        password: str,
+        cookie: str,
+        tries: Tries,
     ) -> None:
         self._app = app
         self._names = known_names(host, names)
         self._may_be_address = not is_loopback(host)
         self._password = password
-        self._cookie = cookie_of(password)
+        self._cookie = cookie
+        self._tries = tries
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Let a request through, or answer it with one sentence."""
@@ -89,25 +100,54 @@ class Auth:
                     f"page: a command came as {kind or 'nothing'}, expected "
                     "application/json; send JSON"
                 )
-        if scope["path"].startswith(_OPEN) or self._is_let_in(headers):
+        if (
+            not self._password
+            or scope["path"].startswith(_OPEN)
+            or self._has_cookie(headers)
+        ):
             return 0, ""
+        return self._judge_bearer(scope, headers.get("authorization"))
+
+    def _has_cookie(self, headers: dict[str, str]) -> bool:
+        # Before the tries are counted: another's guesses must not keep from Stop now
+        # who is logged in.
+        shown = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        return shown is not None and is_token(shown.value, self._cookie)
+
+    def _judge_bearer(self, scope: Any, shown: str | None) -> tuple[int, str]:
+        # Another kind is that of a proxy in front of the page, and no guess.
+        if shown and shown.lower().startswith("bearer "):
+            address = address_of(scope)
+            wait_s = self._tries.wait_s(address)
+            if wait_s:
+                return 429, too_many(wait_s)
+            if is_bearer(shown, self._password):
+                return 0, ""
+            self._tries.add(address, shown)
         return 401, "page: it needs the operator's password; log in at /login"
 
-    def _is_let_in(self, headers: dict[str, str]) -> bool:
-        if not self._password:
-            return True
-        if is_bearer(headers.get("authorization"), self._password):
-            return True
-        # compared in a time that does not depend on how much of it is right
-        shown = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        return shown is not None and hmac.compare_digest(
-            shown.value.encode(), self._cookie.encode()
-        )
+
+def cookie_of(password: str, key: str) -> str:
+    """What a browser shows after its login.
+
+    `key` is a secret of the service, so that no cookie can be made from a guessed
+    password, and no password be found from a cookie.
+    """
+    return hmac.new(key.encode(), password.encode(), hashlib.sha256).hexdigest()
 
 
-def cookie_of(password: str) -> str:
-    """What a browser that knows the password shows; reveals nothing of the password."""
-    return hmac.new(password.encode(), b"operator's page", hashlib.sha256).hexdigest()
+def address_of(scope: Any) -> str:
+    """Where a request comes from; empty where the server does not know it."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def too_many(wait_s: float) -> str:
+    """The sentence for a try that was not even compared."""
+    return (
+        f"login: too many wrong passwords came from this address; "
+        f"try again in {math.ceil(wait_s)} s"
+    )
 
 
 def is_loopback(host: str) -> bool:

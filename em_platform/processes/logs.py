@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from em_platform.config import Settings
+from em_platform.errors import without_passwords
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,16 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = self.formatException(record.exc_info)
         # default=str: a line with a path or an array in it is better than none.
-        return json.dumps(line, default=str, ensure_ascii=False)
+        text = json.dumps(line, default=str, ensure_ascii=False)
+        return without_passwords(text)  # last: `extra` and tracebacks hold URLs, too
+
+
+class TextFormatter(logging.Formatter):
+    """A line for a person, without the passwords of URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and the traceback where there is one."""
+        return without_passwords(super().format(record))
 
 
 def setup_logging(service: str, settings: Settings) -> None:
@@ -70,7 +80,7 @@ def setup_logging(service: str, settings: Settings) -> None:
     chosen = settings.logging
     lines = logging.StreamHandler(sys.stderr)
     as_text = chosen.format == "text" or sys.stderr.isatty()
-    lines.setFormatter(logging.Formatter(_TEXT) if as_text else JsonFormatter(service))
+    lines.setFormatter(TextFormatter(_TEXT) if as_text else JsonFormatter(service))
     handlers: list[logging.Handler] = [lines]
     if chosen.loki_url:
         from em_platform.processes.loki import LokiHandler  # requests costs 0.1 s

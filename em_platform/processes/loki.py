@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import requests
 
 from em_platform.config import LoggingSettings
-from em_platform.errors import ConfigError
+from em_platform.errors import ConfigError, without_passwords
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class LokiHandler(logging.Handler):
                 "logs: Loki at %s %s, 200 or 204 was expected; the last %d lines are "
                 "kept and sent when it is back; see that it runs, or correct "
                 "logging.loki_url",
-                *(self._url, how, _KEPT),
+                *(without_passwords(self._url), how, _KEPT),
             )
         self._away = True
 

@@ -1,16 +1,22 @@
 """Messages as the services send them, and a board that receives them."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 
 from em_platform.acquisition.frame_paths import tile_name
+from em_platform.config import Settings
+from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import fitting
+from em_platform.operator.api import application
 from em_platform.operator.board import Board
+from em_platform.operator.shared_board import SharedBoard
 
 ACQUISITION = "m-0001-20261121t120000"
 
@@ -87,3 +93,36 @@ def search() -> Callable[..., dict[str, Any]]:
         return {"row": 0, "column": 0, "position": position, "matches": matches}
 
     return found
+
+
+@pytest.fixture
+def settings(rig_settings: Settings) -> Settings:
+    return rig_settings
+
+
+@pytest.fixture
+def bus(settings: Settings) -> Iterator[Bus]:
+    with Bus(settings.broker, "operator", send_timeout_s=1.0) as bus:
+        bus.connect(5)
+        yield bus
+
+
+@pytest.fixture
+def shared(bus: Bus) -> SharedBoard:
+    shared = SharedBoard(bus, control_timeout_s=60)
+    bus.subscribe_many(shared.topics, shared.receive)
+    return shared
+
+
+@pytest.fixture
+def open_page(
+    shared: SharedBoard, settings: Settings, serve_app: Callable[..., str]
+) -> Iterator[Callable[..., httpx.Client]]:
+    """Serve the page, and give a browser that is not logged in."""
+    with ExitStack() as stack:
+
+        def serve(password: str = "") -> httpx.Client:
+            app = application(shared, settings, password=password, about={})
+            return stack.enter_context(httpx.Client(base_url=serve_app(app)))
+
+        yield serve

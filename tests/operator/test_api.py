@@ -1,6 +1,5 @@
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,48 +9,14 @@ import numpy as np
 import pytest
 
 from em_platform.acquisition.frame_paths import frame_path, frames_folder
-from em_platform.config import AcquisitionSettings, BrokerSettings, Settings
+from em_platform.config import Settings
 from em_platform.formats.tiff import write_tiff
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
-from em_platform.operator.api import application
 from em_platform.operator.shared_board import SharedBoard
 from em_platform.stitching.beside_frames import processed_path
 
 PENDING = {"montage_id": "m-0007", "status": "pending", "timestamp": 1}
-
-
-@pytest.fixture
-def settings(rig_settings: Settings) -> Settings:
-    return rig_settings
-
-
-@pytest.fixture
-def bus(settings: Settings) -> Iterator[Bus]:
-    with Bus(settings.broker, "operator", send_timeout_s=1.0) as bus:
-        bus.connect(5)
-        yield bus
-
-
-@pytest.fixture
-def shared(bus: Bus) -> SharedBoard:
-    shared = SharedBoard(bus, control_timeout_s=60)
-    bus.subscribe_many(shared.topics, shared.receive)
-    return shared
-
-
-@pytest.fixture
-def open_page(
-    shared: SharedBoard, settings: Settings, serve_app: Callable[..., str]
-) -> Iterator[Callable[..., httpx.Client]]:
-    """Serve the page, and give a browser that is not logged in."""
-    with ExitStack() as stack:
-
-        def serve(password: str = "") -> httpx.Client:
-            app = application(shared, settings, password=password, about={})
-            return stack.enter_context(httpx.Client(base_url=serve_app(app)))
-
-        yield serve
 
 
 @pytest.fixture
@@ -323,27 +288,6 @@ def test_events_begin_with_all_and_go_on_with_what_is_new(
         assert "control" not in second["parts"]
 
 
-def test_a_page_beyond_this_computer_asks_for_the_password(
-    open_page: Callable[..., httpx.Client],
-) -> None:
-    page = open_page("open sesame")
-    assert page.get("/").headers["location"] == "/login"
-    assert page.get("/login").status_code == 200
-    assert page.get("/page/style.css").status_code == 200
-    for path in ("/api/state", "/api/events", "/api/pictures/preview"):
-        assert page.get(path).status_code == 401
-    assert page.post("/api/stop", json={"when": "now"}).status_code == 401
-    wrong = page.post("/api/login", json={"password": "guess"})
-    assert wrong.status_code == 401
-    assert "not the operator's" in wrong.json()["error"]
-    bearer = {"Authorization": "Bearer open sesame"}
-    assert page.get("/api/state", headers=bearer).status_code == 200
-    right = page.post("/api/login", json={"password": "open sesame"})
-    assert "HttpOnly" in right.headers["set-cookie"]
-    assert "open sesame" not in right.headers["set-cookie"]
-    assert page.get("/api/state").status_code == 200
-
-
 def test_a_broker_that_is_away_is_reported_to_the_one_who_stops(
     page: httpx.Client, bus: Bus, brokers: list[Broker], wait_for: Callable[..., None]
 ) -> None:
@@ -353,14 +297,3 @@ def test_a_broker_that_is_away_is_reported_to_the_one_who_stops(
     assert answer.status_code == 503
     assert "STOMP broker was expected" in answer.json()["error"]
     assert page.get("/api/state").status_code == 200
-
-
-def test_settings_may_name_the_page_otherwise() -> None:
-    from em_platform.operator.auth import is_loopback, known_names
-
-    assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
-    assert not is_loopback("0.0.0.0") and not is_loopback("microscope")
-    assert "tem1.lab" in known_names("0.0.0.0", ("TEM1.lab",))
-    assert Settings(
-        broker=BrokerSettings(), acquisition=AcquisitionSettings()
-    ).acquisition.operator.host == ("127.0.0.1")

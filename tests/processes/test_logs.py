@@ -292,3 +292,53 @@ def test_tags_that_are_none_are_one_sentence() -> None:
 
 def test_a_path_that_was_given_stays() -> None:
     assert push_url("https://l:1/push") == "https://l:1/push"
+
+
+SECRETS = """
+import logging
+from em_platform.config import load_settings
+from em_platform.errors import StorageError
+from em_platform.processes.logs import setup_logging
+setup_logging("camera", load_settings())
+url = "https://em:hunter2@store:9000/em"
+logging.getLogger("s3fs").warning("no answer of %s", url, extra={"store": [url]})
+raise StorageError(f"storage: {url} did not answer", url=url)
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_line_shows_the_password_of_a_url(
+    serve: Callable[..., Loki], form: str
+) -> None:
+    loki = serve()
+    address = loki.url.replace("://", "://loki:hunter3@")
+    done = subprocess.run(
+        (sys.executable, "-c", SECRETS),
+        env={**os.environ, "LOKI_URL": address, "EM_LOGGING__FORMAT": form},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr.count("https://em:***@store:9000/em") >= 3
+    assert "hunter" not in done.stderr + "".join(loki.texts())
+    assert len(loki.texts()) == 2
+    assert loki.logins == {"Basic bG9raTpodW50ZXIz"}  # it is still used
+
+
+def test_a_loki_that_is_away_is_named_without_its_password(
+    free_port: Callable[[], int],
+    logger: logging.Logger,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    address = f"http://loki:hunter2@127.0.0.1:{free_port()}"
+    handler = LokiHandler(push_url(address), labels={"service": "qc"})
+    logger.addHandler(handler)
+    logger.info("a line")
+    until(lambda: "does not answer" in caplog.text)
+    assert "http://loki:***@127.0.0.1" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def test_an_address_that_is_none_is_shown_without_its_password() -> None:
+    with pytest.raises(ConfigError, match=r"found 'ftp://loki:\*\*\*@loki'"):
+        push_url("ftp://loki:hunter2@loki")

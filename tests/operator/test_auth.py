@@ -1,0 +1,89 @@
+"""Who may see the page, and how often a password may be guessed."""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+
+import httpx
+
+from em_platform.config import AcquisitionSettings, BrokerSettings, Settings
+from em_platform.operator.auth import is_loopback, known_names
+
+
+def test_a_page_beyond_this_computer_asks_for_the_password(
+    open_page: Callable[..., httpx.Client],
+) -> None:
+    page = open_page("open sesame")
+    assert page.get("/").headers["location"] == "/login"
+    assert page.get("/login").status_code == 200
+    assert page.get("/page/style.css").status_code == 200
+    for path in ("/api/state", "/api/events", "/api/pictures/preview"):
+        assert page.get(path).status_code == 401
+    assert page.post("/api/stop", json={"when": "now"}).status_code == 401
+    wrong = page.post("/api/login", json={"password": "guess"})
+    assert wrong.status_code == 401
+    assert "not the operator's" in wrong.json()["error"]
+    bearer = {"Authorization": "Bearer open sesame"}
+    assert page.get("/api/state", headers=bearer).status_code == 200
+    right = page.post("/api/login", json={"password": "open sesame"})
+    assert "HttpOnly" in right.headers["set-cookie"]
+    assert "open sesame" not in right.headers["set-cookie"]
+    assert page.get("/api/state").status_code == 200
+
+
+def test_guesses_are_limited_and_who_is_logged_in_may_still_stop(
+    open_page: Callable[..., httpx.Client],
+) -> None:
+    page = open_page("open sesame")
+    page.post("/api/login", json={"password": "open sesame"}).raise_for_status()
+    address = str(page.base_url)
+
+    def bearer(text: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {text}"}
+        return httpx.get(f"{address}/api/state", headers=headers)
+
+    def login(text: str) -> httpx.Response:
+        return httpx.post(f"{address}/api/login", json={"password": text})
+
+    # An old password that is sent again and again guesses nothing.
+    assert {bearer("old").status_code for _ in range(20)} == {401}
+    assert {bearer(f"guess {n}").status_code for n in range(8)} == {401}
+    assert login("ten").status_code == 401
+    for right in (bearer("open sesame"), login("open sesame")):
+        assert right.status_code == 429
+        assert "too many wrong passwords" in right.json()["error"]
+    assert page.post("/api/stop", json={"when": "now"}).status_code == 200
+
+
+def test_the_cookie_goes_over_tls_alone_where_the_page_does(
+    open_page: Callable[..., httpx.Client],
+) -> None:
+    page = open_page("open sesame")
+    body = {"password": "open sesame"}
+    plain = page.post("/api/login", json=body)
+    assert "Secure" not in plain.headers["set-cookie"]
+    # As a proxy on this computer says that it ends the TLS.
+    behind = page.post("/api/login", json=body, headers={"X-Forwarded-Proto": "https"})
+    assert "Secure" in behind.headers["set-cookie"]
+
+
+def test_a_cookie_is_not_made_from_the_password_alone(
+    open_page: Callable[..., httpx.Client],
+) -> None:
+    first, again = open_page("open sesame"), open_page("open sesame")
+    right = first.post("/api/login", json={"password": "open sesame"})
+    made = hmac.new(b"open sesame", b"operator's page", hashlib.sha256).hexdigest()
+    assert made not in right.headers["set-cookie"]
+    # A service that started again knows its browsers.
+    kept = {"em_operator": first.cookies["em_operator"]}
+    again.cookies.update(kept)
+    assert again.get("/api/state").status_code == 200
+
+
+def test_settings_may_name_the_page_otherwise() -> None:
+    assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
+    assert not is_loopback("0.0.0.0") and not is_loopback("microscope")
+    assert "tem1.lab" in known_names("0.0.0.0", ("TEM1.lab",))
+    assert Settings(
+        broker=BrokerSettings(), acquisition=AcquisitionSettings()
+    ).acquisition.operator.host == ("127.0.0.1")
