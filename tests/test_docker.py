@@ -65,6 +65,14 @@ def test_published_ports_are_those_on_which_the_services_listen() -> None:
     assert OURS["operator"]["ports"] == [f"127.0.0.1:{page}:{page}"]
 
 
+def test_the_broker_and_its_clients_have_a_login() -> None:
+    for service in OURS.values():
+        environment = service["environment"]
+        assert environment["EM_BROKER__USERNAME"] == "${EM_BROKER__USERNAME:-em}"
+        # None that all installations share.
+        assert environment["EM_BROKER__PASSWORD"].startswith("${EM_BROKER__PASSWORD:?")
+
+
 def test_services_are_called_by_the_names_and_ports_where_they_listen() -> None:
     defaults, environment = Settings(), OURS["buffer"]["environment"]
     aloha = f"http://aloha:{defaults.aloha.port}"

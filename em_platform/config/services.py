@@ -1,8 +1,8 @@
 """Settings of bus, logs, TEM database, upload, buffer and operator's page."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from em_platform.model import Model
 
@@ -93,7 +93,8 @@ class BrokerSettings(Model):
     `embedded` starts our own at `host:port` (port 0: a free one); otherwise one must be
     there already. `prefix` stands before every topic (`/topic/` for RabbitMQ and
     ActiveMQ), `vhost` is the virtual host (`/` for RabbitMQ), empty means the host's
-    name. With a `username` the embedded broker asks for it and the `password`.
+    name. With a `username` the embedded broker asks for it and the `password`; without
+    one it serves this computer only, and does not listen at another `host`.
 
     `tls` encrypts: the embedded broker shows `tls_certificate` with `tls_key`, clients
     trust `tls_ca`, or what the system trusts where it is empty.
@@ -119,6 +120,16 @@ class BrokerSettings(Model):
     heart_beat_s: float = Field(default=10.0, ge=0)
     client_queue_limit: int = Field(default=10_000, gt=0)
     frame_limit_mb: int = Field(default=64, gt=0)
+
+    @model_validator(mode="after")
+    def _password_has_username(self) -> Self:
+        # It would be asked of nobody, and the broker be open.
+        if self.password.get_secret_value() and not self.username:
+            raise ValueError(
+                "a password was found without a username, both were expected; set "
+                "broker.username too, or remove broker.password"
+            )
+        return self
 
 
 class LoggingSettings(Model):

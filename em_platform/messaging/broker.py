@@ -6,8 +6,12 @@ reconciles, as the recorder does.
 """
 
 import asyncio
+import ipaddress
 import json
 import logging
+import os
+import resource
+import socket
 import ssl
 import threading
 from dataclasses import asdict, dataclass
@@ -29,6 +33,11 @@ _STATISTICS_S = 5.0  # a watcher sees a slow client soon, at next to no traffic
 _WORK_QUEUE_LIMIT = 100_000  # messages of one queue: what waits is in memory only
 _LOGIN_S = 10.0  # a port scan that never logs in does not hold its connection
 _START_TIMEOUT_S = 10.0  # far more than to bind a port, also on a loaded machine
+_CONNECTIONS = 1000  # ten times those of a large installation
+_BACKLOG = 100  # asyncio's; so many connections are accepted in a turn of its loop
+_WAITING = 1024  # that the kernel holds until they are accepted
+_TURNS = 4  # of the loop from the accept to the session, which may close another
+_OTHER_FILES = 40  # that the process has open beside its connections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +56,21 @@ class Statistics:
 class Broker:
     """A STOMP broker in a thread of its own."""
 
-    def __init__(self, settings: BrokerSettings, *, login_s: float = _LOGIN_S) -> None:
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        *,
+        login_s: float = _LOGIN_S,
+        connections: int = _CONNECTIONS,
+    ) -> None:
         self.port = settings.port
         self._settings = settings
-        self._state = BrokerState(rules=_rules(settings, login_s))
+        files = _files()
+        self._backlog = min(_BACKLOG, files // 16)
+        # Without a free file asyncio accepts nobody for a second.
+        free = files - _OTHER_FILES - _TURNS * self._backlog
+        connections = min(connections, max(8, free))
+        self._state = BrokerState(rules=_rules(settings, login_s, connections))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._started = threading.Event()
@@ -79,7 +99,8 @@ class Broker:
         BrokerUnavailable
             The port is taken or not allowed.
         ConfigError
-            The TLS certificate or key cannot be used.
+            The TLS certificate or key cannot be used, or other computers could connect
+            without a login.
         """
         self._thread.start()
         if not self._started.wait(_START_TIMEOUT_S):
@@ -135,12 +156,31 @@ class Broker:
         context = _tls_context(settings) if settings.tls else None
         try:
             server = await loop.create_server(
-                lambda: Session(self._state), settings.host, settings.port, ssl=context
+                lambda: Session(self._state),
+                settings.host,
+                settings.port,
+                ssl=context,
+                backlog=self._backlog,
+                start_serving=False,  # not before it is known who could connect
             )
+            await self._open(server)
         except OSError as error:
             raise _unavailable(settings, error.strerror or str(error)) from error
-        self.port = server.sockets[0].getsockname()[1]
         return server
+
+    async def _open(self, server: asyncio.Server) -> None:
+        addresses = [each.getsockname() for each in server.sockets]
+        try:
+            _check_login(self._settings, [address[0] for address in addresses])
+            await server.start_serving()
+            for each in server.sockets:
+                # asyncio accepts `backlog` at once; the kernel shall keep more waiting
+                with socket.socket(fileno=os.dup(each.fileno())) as same:
+                    same.listen(_WAITING)
+        except (OSError, ConfigError):
+            server.close()
+            raise
+        self.port = addresses[0][1]
 
     async def _publish_statistics(self) -> None:
         """Publish the statistics periodically, where they are subscribed to."""
@@ -166,7 +206,7 @@ class Broker:
         await asyncio.sleep(0)  # connection_lost comes a turn after an abort
 
 
-def _rules(settings: BrokerSettings, login_s: float) -> Rules:
+def _rules(settings: BrokerSettings, login_s: float, connections: int) -> Rules:
     return Rules(
         username=settings.username,
         password=settings.password.get_secret_value(),
@@ -175,8 +215,26 @@ def _rules(settings: BrokerSettings, login_s: float) -> Rules:
         queue_limit=settings.client_queue_limit,
         work_queue_limit=_WORK_QUEUE_LIMIT,
         frame_limit_bytes=settings.frame_limit_mb * 1_000_000,
+        connections=connections,
         server=f"em-platform/{version('em-platform')}",
     )
+
+
+def _files() -> int:
+    """How many files and connections this process may have open."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _CONNECTIONS * 2 if files == resource.RLIM_INFINITY else files
+
+
+def _check_login(settings: BrokerSettings, addresses: list[str]) -> None:
+    """Refuse to listen where other computers reach a broker that asks for no login."""
+    open_to_all = [a for a in addresses if not ipaddress.ip_address(a).is_loopback]
+    if open_to_all and not settings.username:
+        raise ConfigError(
+            f"broker: other computers reach {settings.host} ({open_to_all[0]}), and no "
+            "login is set, broker.username and broker.password were expected; set "
+            "both, or broker.host to 127.0.0.1"
+        )
 
 
 def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:

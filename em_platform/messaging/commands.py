@@ -13,6 +13,7 @@ from em_platform.messaging.subscriptions import (
     Message,
     Receiver,
     Subscription,
+    is_queue,
 )
 
 _WRITE_BYTES = 256 * 1024  # joined for one write: few system calls, little copying
@@ -98,6 +99,13 @@ class ClientQueue:
 
 
 _DEFAULT_PREFETCH = 100  # unacknowledged messages a consumer gets, so that others share
+# A message costs the broker's one thread some 20 us for each subscription. There are
+# less than a hundred topics, and a client subscribes to each once.
+_CLIENT_SUBSCRIPTIONS = 200
+_SUBSCRIPTIONS = 10_000
+_QUEUES = 1000  # no service of ours uses any; a few for those that do
+_TRANSACTIONS = 100  # open ones of a client: a thread has one at a time
+_NAME_LIMIT = 1000  # characters of a name that is kept: destination, id, transaction
 _IN_TRANSACTION = frozenset((b"SEND", b"ACK", b"NACK"))
 
 
@@ -122,6 +130,8 @@ class Commands:
         self._subscriptions: dict[str, Subscription] = {}
         self._numbers = itertools.count(1)
         self._transactions: dict[str, list[Frame]] = {}
+        self._postponed = 0  # frames of all transactions
+        self._postponed_bytes = 0
         self._acts: dict[bytes, Callable[[Frame], None]] = {
             b"ABORT": self._abort,
             b"ACK": self._ack,
@@ -151,16 +161,15 @@ class Commands:
 
     def leave(self) -> None:
         """Forget transactions and subscriptions; others get what was unacknowledged."""
-        self._transactions.clear()
+        while self._transactions:
+            self._forget(self._transactions.popitem()[1])
         while self._subscriptions:
             _, subscription = self._subscriptions.popitem()
             self._exchange.remove(subscription)
 
     def _send(self, frame: Frame) -> None:
         destination = _needed(frame, "destination")
-        limit = self._rules.work_queue_limit
-        if self._exchange.waiting(destination) >= limit:
-            raise refusal(frame, f"{limit} messages wait in {destination} already")
+        self._check_queue(frame, destination)
         self._counters.received += 1
         message = self._exchange.message(frame.headers, frame.body)
         self._exchange.publish(destination, message)
@@ -168,7 +177,7 @@ class Commands:
     def _subscribe(self, frame: Frame) -> None:
         destination = _needed(frame, "destination")
         # STOMP 1.0 asks for no id: the destination names the subscription then.
-        name = frame.headers.get("id", "")
+        name = name_of(frame, "id")
         if not name and self._receiver.version != "1.0":
             raise refusal(frame, "SUBSCRIBE needs an id")
         ack = frame.headers.get("ack", AUTO)
@@ -177,6 +186,7 @@ class Commands:
         key = name or destination
         if key in self._subscriptions:
             raise refusal(frame, f"there is a subscription {key[:80]} already")
+        self._check_subscriptions(frame, destination)
         # RabbitMQ's header; no version of STOMP has one.
         prefetch = frame.headers.get("prefetch-count", "")
         subscription = Subscription(
@@ -201,7 +211,7 @@ class Commands:
     def _ack(self, frame: Frame) -> None:
         subscription, messages = self._settled(frame)
         if subscription is not None and messages:
-            self._exchange.pump(subscription)
+            self._exchange.release(subscription, messages)
 
     def _nack(self, frame: Frame) -> None:
         subscription, messages = self._settled(frame)
@@ -230,6 +240,12 @@ class Commands:
         transaction = _needed(frame, "transaction")
         if transaction in self._transactions:
             raise refusal(frame, f"transaction {transaction[:80]} has begun already")
+        if len(self._transactions) >= _TRANSACTIONS:
+            raise refusal(
+                frame,
+                f"{_TRANSACTIONS} transactions of this client are open already; "
+                "end one with COMMIT or ABORT",
+            )
         self._transactions[transaction] = []
 
     def _commit(self, frame: Frame) -> None:
@@ -243,18 +259,65 @@ class Commands:
         transaction = _needed(frame, "transaction")
         if transaction not in self._transactions:
             raise refusal(frame, f"transaction {transaction[:80]} has not begun")
-        return self._transactions.pop(transaction)
+        frames = self._transactions.pop(transaction)
+        self._forget(frames)
+        return frames
+
+    def _forget(self, frames: list[Frame]) -> None:
+        """Count `frames` no more as those of a transaction."""
+        size = sum(frame.memory_bytes for frame in frames)
+        self._postponed -= len(frames)
+        self._postponed_bytes -= size
+        self._counters.postponed_bytes -= size
 
     def _postpone(self, frame: Frame, transaction: str) -> None:
         if transaction not in self._transactions:
             raise refusal(frame, f"transaction {transaction[:80]} has not begun")
         # Of all transactions: until COMMIT they lie in the broker's memory.
-        pending = [x for frames in self._transactions.values() for x in frames]
-        size = sum(len(each.body) for each in pending) + len(frame.body)
-        rules = self._rules
-        if len(pending) >= rules.queue_limit or size > rules.frame_limit_bytes:
+        rules, size = self._rules, frame.memory_bytes
+        if (
+            self._postponed >= rules.queue_limit
+            or self._postponed_bytes + size > rules.frame_limit_bytes
+            or self._counters.postponed_bytes + size > rules.kept_bytes
+        ):
             raise refusal(frame, f"transaction {transaction[:80]} became too large")
         self._transactions[transaction].append(frame)
+        self._postponed += 1
+        self._postponed_bytes += size
+        self._counters.postponed_bytes += size
+
+    def _check_queue(self, frame: Frame, destination: str) -> None:
+        """Refuse `frame` where its queue can take no message."""
+        exchange, rules = self._exchange, self._rules
+        if not is_queue(destination):
+            return  # a topic keeps nothing
+        if exchange.waiting(destination) >= (limit := rules.work_queue_limit):
+            raise refusal(frame, f"{limit} messages wait in {destination[:80]} already")
+        self._check_new_queue(frame, destination)
+        if exchange.queued_bytes + frame.memory_bytes > rules.kept_bytes:
+            raise refusal(
+                frame,
+                f"{exchange.queued_bytes} bytes wait in queues already, at most "
+                f"{rules.kept_bytes} are kept; have them consumed and acknowledged",
+            )
+
+    def _check_subscriptions(self, frame: Frame, destination: str) -> None:
+        """Refuse `frame` where there are too many subscriptions already."""
+        if len(self._subscriptions) >= _CLIENT_SUBSCRIPTIONS:
+            raise refusal(
+                frame,
+                f"this client has {_CLIENT_SUBSCRIPTIONS} subscriptions already, "
+                "each message costs time for each; subscribe to each topic once",
+            )
+        if self._exchange.subscriptions >= _SUBSCRIPTIONS:
+            raise refusal(frame, f"there are {_SUBSCRIPTIONS} subscriptions already")
+        if is_queue(destination):
+            self._check_new_queue(frame, destination)
+
+    def _check_new_queue(self, frame: Frame, destination: str) -> None:
+        exchange = self._exchange
+        if exchange.queues >= _QUEUES and not exchange.has_queue(destination):
+            raise refusal(frame, f"there are {_QUEUES} queues already; use one of them")
 
 
 def refusal(frame: Frame, sentence: str) -> FrameError:
@@ -263,7 +326,19 @@ def refusal(frame: Frame, sentence: str) -> FrameError:
 
 
 def _needed(frame: Frame, name: str) -> str:
-    value = frame.headers.get(name)
+    value = name_of(frame, name)
     if not value:
         raise refusal(frame, f"{frame.command.decode()} needs a header {name}")
+    return value
+
+
+def name_of(frame: Frame, header: str) -> str:
+    """The value of a header that is kept, empty where it is missing."""
+    value = frame.headers.get(header, "")
+    if len(value) > _NAME_LIMIT:
+        raise refusal(
+            frame,
+            f"header {header} has {len(value)} characters, at most {_NAME_LIMIT} are "
+            "taken; choose a shorter name",
+        )
     return value

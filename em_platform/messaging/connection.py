@@ -204,7 +204,11 @@ class Connection(Pigeon):  # type: ignore[misc]
         """A message arrived."""
         # ms, like Pigeon's sent_at
         frame.headers["received_at"] = str(time.time_ns() // 1_000_000)
-        self._handle_message(frame)
+        try:
+            self._handle_message(frame)
+        except Exception:  # it would end stomp.py's thread, and the connection with it
+            topic = frame.headers.get("destination", "")
+            log.exception("bus: a message on %.80r was dropped", topic)
 
     def received_disconnected(self) -> None:
         """The connection is gone."""

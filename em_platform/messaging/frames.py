@@ -25,6 +25,9 @@ CLIENT_COMMANDS = frozenset(
 )
 _LONGEST_COMMAND = max(map(len, CLIENT_COMMANDS))
 _HEADER_LIMIT_BYTES = 64 * 1024  # far more than any client sends; garbage has no end
+# Of a client that has not logged in: tokens of identity providers reach 4 kB.
+_LOGIN_LIMIT_BYTES = 8 * 1024
+_OBJECT_BYTES = 1000  # about what Python needs for a frame with some short headers
 _UNESCAPED = {"n": "\n", "c": ":", "\\": "\\", "r": "\r"}
 # STOMP 1.2, "Value Encoding": for the sake of clients of 1.0.
 _NEVER_ESCAPED = frozenset((b"CONNECT", b"STOMP", b"CONNECTED"))
@@ -46,19 +49,39 @@ class Frame:
     headers: dict[str, str]
     body: bytes = b""
 
+    @property
+    def memory_bytes(self) -> int:
+        """About what it takes while it is kept."""
+        return memory_of(self.headers, self.body)
+
 
 class FrameReader:
     """Cuts a stream of bytes into frames.
 
     `version` may be set as soon as it is negotiated; it rules how headers are escaped.
+    Frames of a few kB are taken until `logged_in` is set.
     """
 
-    def __init__(self, body_limit_bytes: int) -> None:
+    def __init__(self, body_limit_bytes: int, *, logged_in: bool = True) -> None:
         self.version = "1.2"
-        self._limit = body_limit_bytes
+        self.logged_in = logged_in
+        self._body_limit_bytes = body_limit_bytes
         self._buffer = bytearray()
         self._head: tuple[bytes, dict[str, str], int] | None = None
         self._searched = 0  # bytes without a NUL: a body in parts is searched once
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much of an unfinished frame is here."""
+        return len(self._buffer)
+
+    @property
+    def _limit(self) -> int:
+        return self._body_limit_bytes if self.logged_in else _LOGIN_LIMIT_BYTES
+
+    def clear(self) -> None:
+        """Forget the unfinished frame: nothing more is read."""
+        self._buffer = bytearray()
 
     def feed(self, received: bytes) -> None:
         """Add bytes that were received."""
@@ -96,12 +119,13 @@ class FrameReader:
         command = self._command()
         if command is None:
             return None
-        end, past = _blank_line(buffer)
+        limit = _HEADER_LIMIT_BYTES if self.logged_in else _LOGIN_LIMIT_BYTES
+        end, past = _blank_line(buffer, limit)
         if end < 0:
-            if len(buffer) > _HEADER_LIMIT_BYTES:
+            if len(buffer) > limit:
                 raise FrameError(
                     f"the header of a {command.decode()} frame is longer than "
-                    f"{_HEADER_LIMIT_BYTES} bytes; put long values into the body"
+                    f"{limit} bytes; put long values into the body"
                 )
             return None
         head = bytes(buffer[:end]).partition(b"\n")[2]
@@ -133,10 +157,11 @@ class FrameReader:
                 f"content-length is {text[:20]!r}, a number was expected",
                 receipt=receipt,
             )
-        # 20 digits are more than any limit; int() of a million would take seconds
-        if int(text[:20]) > self._limit:
-            raise self._too_large(f"{text[:20]} bytes", receipt)
-        return int(text)
+        digits = text.lstrip("0") or "0"
+        # 20 digits are more than any limit; int() raises an error on some thousand
+        if int(digits[:20]) > self._limit:
+            raise self._too_large(f"{digits[:20]} bytes", receipt)
+        return int(digits)
 
     def _read_counted(self, length: int) -> bytes | None:
         # the NUL behind the body must be there, too
@@ -163,9 +188,11 @@ class FrameReader:
         return body
 
     def _too_large(self, found: str, receipt: str) -> FrameError:
+        cure = "send less or raise broker.frame_limit_mb"
         return FrameError(
-            f"a body of {found} was announced, at most {self._limit} are taken; "
-            "send less or raise broker.frame_limit_mb",
+            f"a body of {found} was announced, at most {self._limit} are taken"
+            f"{'' if self.logged_in else ' before the login'}; "
+            f"{cure if self.logged_in else 'log in first'}",
             receipt=receipt,
         )
 
@@ -176,6 +203,10 @@ def read_headers(head: bytes, *, command: bytes, version: str) -> dict[str, str]
         text = head.decode()
     except UnicodeDecodeError as error:
         raise FrameError(f"a header of {command.decode()} is not UTF-8") from error
+    # Clients look for the NUL that ends a frame: after one in a header they would take
+    # what follows for a frame of the broker.
+    if "\0" in text:
+        raise FrameError(f"a header of {command.decode()} holds NUL, text was expected")
     if "\r" in text:
         text = f"{text}\n".replace("\r\n", "\n")[:-1]
     escaped = version != "1.0" and command not in _NEVER_ESCAPED and "\\" in text
@@ -245,10 +276,16 @@ def unescape(text: str, version: str) -> str:
     return "".join(found)
 
 
-def _blank_line(buffer: bytearray) -> tuple[int, int]:
+def memory_of(headers: dict[str, str], body: bytes) -> int:
+    """About what a frame takes while it is kept: without a body it takes some, too."""
+    lengths = sum(map(len, headers)) + sum(map(len, headers.values()))
+    return _OBJECT_BYTES + lengths + len(body)
+
+
+def _blank_line(buffer: bytearray, limit: int) -> tuple[int, int]:
     """Where the header ends and the body starts, (-1, -1) when not yet there."""
-    plain = buffer.find(b"\n\n", 0, _HEADER_LIMIT_BYTES)
-    until = _HEADER_LIMIT_BYTES if plain < 0 else plain + 1
+    plain = buffer.find(b"\n\n", 0, limit)
+    until = limit if plain < 0 else plain + 1
     # 1.2 allows CR LF, and both may be mixed
     carriage = buffer.find(b"\n\r\n", 0, until)
     if carriage >= 0:
@@ -267,7 +304,18 @@ class Rules:
     queue_limit: int
     work_queue_limit: int
     frame_limit_bytes: int
+    connections: int
     server: str
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """What is kept of frames whose end has not come, of all clients together."""
+        return 4 * self.frame_limit_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """What all queues may keep; all open transactions may keep as much."""
+        return 2 * self.frame_limit_bytes
 
 
 @dataclass(slots=True)
@@ -279,3 +327,6 @@ class Counters:
     received: int = 0
     delivered: int = 0
     dropped: int = 0
+    # now: of unfinished frames, and of frames that wait for COMMIT
+    unfinished_bytes: int = 0
+    postponed_bytes: int = 0

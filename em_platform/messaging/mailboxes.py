@@ -226,7 +226,8 @@ def read(topic: str, body: str, headers: Mapping[str, str]) -> BaseModel:
     """
     model = model_of(topic)
     sender = headers.get("source") or "an unnamed sender"
-    theirs, ours = headers.get("version", "unknown"), get_version(model)
+    # a version is short; what is no version must not fill the log
+    theirs, ours = headers.get("version", "unknown")[:40], get_version(model)
     who = f"bus: a message on {topic} from {sender} was dropped"
     # a newer minor version only adds what may be left out
     if (major := _major(theirs)) is not None and major > (_major(ours) or 0):
@@ -248,7 +249,8 @@ def read(topic: str, body: str, headers: Mapping[str, str]) -> BaseModel:
 
 def _major(version: str) -> int | None:
     first = version.partition(".")[0]
-    return int(first) if first.isdigit() else None
+    # "²" is a digit, and no number to int()
+    return int(first) if first.isascii() and first.isdigit() else None
 
 
 class _Worker(threading.Thread):

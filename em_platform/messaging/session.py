@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from em_platform.messaging.commands import ClientQueue, Commands, refusal
+from em_platform.messaging.commands import ClientQueue, Commands, name_of, refusal
 from em_platform.messaging.frames import (
     VERSIONS,
     Counters,
@@ -32,6 +32,8 @@ class BrokerState:
     exchange: Exchange = field(default_factory=Exchange)
     counters: Counters = field(default_factory=Counters)
     sessions: dict["Session", None] = field(default_factory=dict)
+    # those of them that have not logged in, the oldest first
+    strangers: dict["Session", None] = field(default_factory=dict)
     unflushed: dict["Session", None] = field(default_factory=dict)
 
     def flush(self) -> None:
@@ -39,6 +41,32 @@ class BrokerState:
         while self.unflushed:
             session, _ = self.unflushed.popitem()
             session.queue.flush()
+
+    def make_room(self) -> bool:
+        """Whether one more client may stay; where all is full a stranger leaves for it.
+
+        Otherwise connections that never log in would keep out those that do.
+        """
+        if len(self.sessions) < self.rules.connections:
+            return True
+        oldest = next(iter(self.strangers), None)
+        if oldest is not None:
+            oldest.drop("it has not logged in, and others wait for its place")
+        return oldest is not None
+
+    def bound_unfinished(self) -> None:
+        """Refuse those with the largest unfinished frames where all are too much.
+
+        A single one is within the limit of a frame.
+        """
+        limit = self.rules.unfinished_bytes
+        while self.counters.unfinished_bytes > limit:
+            largest = max(self.sessions, key=lambda session: session.unfinished_bytes)
+            largest.refuse(
+                f"{largest.unfinished_bytes} bytes of a frame came without an end, and "
+                f"those of all clients are more than {limit}; send it again later",
+                {},
+            )
 
 
 class Session(asyncio.Protocol):
@@ -48,9 +76,10 @@ class Session(asyncio.Protocol):
         self.version = "1.2"
         rules = state.rules
         self.queue = ClientQueue(rules.queue_limit, 4 * rules.frame_limit_bytes)
+        self.unfinished_bytes = 0
         self._state = state
         self._loop = asyncio.get_running_loop()
-        self._reader = FrameReader(rules.frame_limit_bytes)
+        self._reader = FrameReader(rules.frame_limit_bytes, logged_in=False)
         self._commands = Commands(
             self, state.exchange, rules=rules, counters=state.counters
         )
@@ -72,10 +101,17 @@ class Session(asyncio.Protocol):
         host, port, *_ = transport.get_extra_info("peername") or ("?", 0)
         self._name = f"client {host}:{port}"
         self.queue.open(transport, self._loop.time)
+        has_room = self._state.make_room()
         self._state.sessions[self] = None
+        if not has_room:
+            count = self._state.rules.connections
+            self.refuse(f"{count} clients are connected, no more are taken", {})
+            transport.close()  # at once: many that come need what each one holds
+            return
+        self._state.strangers[self] = None
         self._call_later(
             self._state.rules.login_s,
-            lambda: self._refuse("no whole CONNECT frame came in time", {}),
+            lambda: self.refuse("no whole CONNECT frame came in time", {}),
         )
 
     def data_received(self, data: bytes) -> None:
@@ -88,10 +124,12 @@ class Session(asyncio.Protocol):
             while not self._ending and (frame := self._reader.next()) is not None:
                 self._take(frame)
         except FrameError as error:
-            self._refuse(str(error), {"receipt-id": error.receipt})
+            self.refuse(str(error), {"receipt-id": error.receipt})
+        self._count_unfinished(self._reader.buffered_bytes)
+        self._state.bound_unfinished()
         self._state.flush()
         if self.queue.is_stuck:
-            self._drop("it does not read the answers to its own frames")
+            self.drop("it does not read the answers to its own frames")
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is sent to."""
@@ -144,11 +182,12 @@ class Session(asyncio.Protocol):
             return
         if frame.command in (b"CONNECT", b"STOMP"):
             raise refusal(frame, "a client connects only once")
+        receipt = name_of(frame, "receipt")
         # its receipt is answered below, then the connection ends
         if frame.command != b"DISCONNECT":
             self._commands.apply(frame)
-        if "receipt" in frame.headers:
-            self._answer(b"RECEIPT", {"receipt-id": frame.headers["receipt"]})
+        if receipt:
+            self._answer(b"RECEIPT", {"receipt-id": receipt})
         if frame.command == b"DISCONNECT":
             self._end()
 
@@ -159,7 +198,7 @@ class Session(asyncio.Protocol):
         offered = frame.headers.get("accept-version", "1.0")
         common = [version for version in VERSIONS if version in offered.split(",")]
         if not common:
-            self._refuse(
+            self.refuse(
                 f"STOMP {offered[:40]} is not spoken here, {', '.join(VERSIONS)} are",
                 {"version": ",".join(VERSIONS)},
             )
@@ -170,14 +209,15 @@ class Session(asyncio.Protocol):
             hmac.compare_digest(login.encode(), rules.username.encode())
             and hmac.compare_digest(passcode.encode(), rules.password.encode())
         ):
-            self._refuse(f"login {login[:40]!r} or its passcode is wrong", {})
+            self.refuse(f"login {login[:40]!r} or its passcode is wrong", {})
             return
         self._welcome(common[-1], frame.headers.get("heart-beat", "0,0"))
 
     def _welcome(self, version: str, heart_beat: str) -> None:
         rules = self._state.rules
         self.version = self._reader.version = version
-        self._logged_in = True
+        self._logged_in = self._reader.logged_in = True
+        self._state.strangers.pop(self, None)
         self._state.counters.clients += 1
         ours_ms = round(rules.heart_beat_s * 1000)
         self._agree_on_heart_beats(heart_beat, ours_ms)
@@ -209,7 +249,7 @@ class Session(asyncio.Protocol):
         silent_s = self._loop.time() - self._received_at
         # Twice the promise: RabbitMQ and ActiveMQ give a client the same grace.
         if self._expected_s and silent_s > 2 * self._expected_s:
-            self._drop(
+            self.drop(
                 f"silent for {silent_s:.1f} s, a heart-beat every "
                 f"{self._expected_s:g} s was promised"
             )
@@ -237,7 +277,7 @@ class Session(asyncio.Protocol):
         self.queue.answer(write_frame(Frame(command, headers), self.version))
         self._state.unflushed[self] = None
 
-    def _refuse(self, sentence: str, headers: dict[str, str]) -> None:
+    def refuse(self, sentence: str, headers: dict[str, str]) -> None:
         """Give the reason in an ERROR frame and in the log, then close."""
         self._state.counters.refused += 1
         log.warning("broker: %s was refused: %s", self._name, sentence)
@@ -265,7 +305,8 @@ class Session(asyncio.Protocol):
             self._transport.close()
             self._call_later(_ABORT_DELAY_S, self._transport.abort)
 
-    def _drop(self, why: str) -> None:
+    def drop(self, why: str) -> None:
+        """Give the reason in the log, and close at once."""
         self._ending = True
         self._state.counters.refused += 1
         log.warning("broker: %s was dropped: %s", self._name, why)
@@ -275,6 +316,13 @@ class Session(asyncio.Protocol):
     def _leave(self) -> None:
         self._report_drops()
         self._commands.leave()
+        self._state.strangers.pop(self, None)
+        self._reader.clear()
+        self._count_unfinished(0)
+
+    def _count_unfinished(self, size: int) -> None:
+        self._state.counters.unfinished_bytes += size - self.unfinished_bytes
+        self.unfinished_bytes = size
 
     def _call_later(self, delay_s: float, act: Callable[[], object]) -> None:
         if self._timer is not None:

@@ -5,7 +5,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from em_platform.messaging.frames import escape, write_head
+from em_platform.messaging.frames import escape, memory_of, write_head
 
 AUTO, CLIENT, CLIENT_INDIVIDUAL = "auto", "client", "client-individual"
 ACK_MODES = (AUTO, CLIENT, CLIENT_INDIVIDUAL)
@@ -14,6 +14,11 @@ _TOPIC, _QUEUE = "/topic/", "/queue/"
 _NOT_PASSED_ON = frozenset(
     ("ack", "content-length", "destination", "message-id", "receipt", "redelivered")
 ) | {"subscription", "transaction"}
+
+
+def is_queue(destination: str) -> bool:
+    """Whether one consumer gets each message; otherwise all subscribers do."""
+    return destination.startswith(_QUEUE)
 
 
 class Receiver(Protocol):
@@ -43,6 +48,11 @@ class Message:
     def id(self) -> str:
         """The `message-id` header."""
         return f"m{self.number}"
+
+    @property
+    def memory_bytes(self) -> int:
+        """About what it takes while it is kept."""
+        return memory_of(self.headers, self.body)
 
     def head(self, version: str) -> bytes:
         """The header lines that are the same for all clients of `version`."""
@@ -120,17 +130,23 @@ class WorkQueue:
     waiting: deque[Message] = field(default_factory=deque)
     consumers: deque[Subscription] = field(default_factory=deque)
 
-    def pump(self) -> None:
-        """Hand out what waits, in turn, to consumers that are free."""
-        idle = 0
+    def pump(self) -> int:
+        """Hand out what waits, in turn, to consumers that are free.
+
+        Returns the bytes of what was handed out for good.
+        """
+        idle = released = 0
         while self.waiting and idle < len(self.consumers):
             consumer = self.consumers[0]
             self.consumers.rotate(-1)
             if consumer.is_free():
-                consumer.hand_over(self.waiting.popleft())
+                message = self.waiting.popleft()
+                consumer.hand_over(message)
+                released += message.memory_bytes if consumer.ack == AUTO else 0
                 idle = 0
             else:
                 idle += 1
+        return released
 
     def put_back(self, messages: list[Message]) -> None:
         """Let others have what was handed out and not acknowledged."""
@@ -144,10 +160,13 @@ class Exchange:
     """All destinations of one broker.
 
     `/queue/x` has competing consumers; `x` and `/topic/x` are one fan-out, as for a
-    Pigeon client with or without a prefix.
+    Pigeon client with or without a prefix. `queued_bytes` are those of all messages of
+    queues that wait or are not acknowledged.
     """
 
     def __init__(self) -> None:
+        self.subscriptions = 0
+        self.queued_bytes = 0
         self._numbers = itertools.count(1)
         self._topics: dict[str, dict[Subscription, None]] = {}
         self._queues: dict[str, WorkQueue] = {}
@@ -158,17 +177,19 @@ class Exchange:
 
     def add(self, subscription: Subscription) -> None:
         """Deliver to `subscription` from now on."""
-        if subscription.destination.startswith(_QUEUE):
+        self.subscriptions += 1
+        if is_queue(subscription.destination):
             queue = self._queue(subscription.destination)
             queue.consumers.append(subscription)
-            queue.pump()
+            self.queued_bytes -= queue.pump()
         else:
             name = subscription.destination.removeprefix(_TOPIC)
             self._topics.setdefault(name, {})[subscription] = None
 
     def remove(self, subscription: Subscription) -> None:
         """Deliver no more; what it did not acknowledge goes to others."""
-        if subscription.destination.startswith(_QUEUE):
+        self.subscriptions -= 1
+        if is_queue(subscription.destination):
             queue = self._queue(subscription.destination)
             queue.consumers.remove(subscription)
             self.give_back(subscription, list(subscription.unacked.values()))
@@ -185,10 +206,10 @@ class Exchange:
 
     def publish(self, destination: str, message: Message) -> None:
         """Deliver one message to whom it concerns."""
-        if destination.startswith(_QUEUE):
+        if is_queue(destination):
             queue = self._queue(destination)
             queue.waiting.append(message)
-            queue.pump()
+            self.queued_bytes += message.memory_bytes - queue.pump()
             return
         for subscription in self._topics.get(destination.removeprefix(_TOPIC), ()):
             subscription.give(message)
@@ -197,12 +218,27 @@ class Exchange:
         """Return messages of a queue to it."""
         queue = self._queue(subscription.destination)
         queue.put_back(messages)
-        queue.pump()
+        self.queued_bytes -= queue.pump()
+
+    def release(self, subscription: Subscription, messages: list[Message]) -> None:
+        """Forget messages of a queue that were acknowledged."""
+        if is_queue(subscription.destination):
+            self.queued_bytes -= sum(message.memory_bytes for message in messages)
+        self.pump(subscription)
 
     def pump(self, subscription: Subscription) -> None:
         """A consumer became free."""
-        if subscription.destination.startswith(_QUEUE):
-            self._queue(subscription.destination).pump()
+        if is_queue(subscription.destination):
+            self.queued_bytes -= self._queue(subscription.destination).pump()
+
+    @property
+    def queues(self) -> int:
+        """How many queues have messages or consumers."""
+        return len(self._queues)
+
+    def has_queue(self, destination: str) -> bool:
+        """Whether a queue has messages or consumers."""
+        return destination in self._queues
 
     def waiting(self, destination: str) -> int:
         """How many messages no consumer has taken."""

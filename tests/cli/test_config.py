@@ -45,6 +45,7 @@ def test_a_setting_of_the_command_line_reaches_children_under_its_own_layer(
 
 
 def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EM_BROKER__USERNAME", "em")
     monkeypatch.setenv("EM_BROKER__PASSWORD", "hunter2")
     monkeypatch.setenv(
         "EM_ACQUISITION__RECORDER_URL", "postgresql+psycopg://em:hunter2@db/em"

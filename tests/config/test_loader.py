@@ -138,6 +138,11 @@ def test_the_yaml_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
             ".env: EM_STITCHING__FOO is an unknown setting stitching.foo",
         ),
         (
+            {"dotenv": "EM_BROKER__PASSWORD=hunter2"},
+            ".env: section broker: a password was found without a username, both were "
+            "expected; set broker.username too, or remove broker.password",
+        ),
+        (
             {"environment": {"EM_STITCHING__FOO": "1"}},
             "environment: EM_STITCHING__FOO is an unknown setting stitching.foo",
         ),

@@ -141,13 +141,16 @@ def test_a_message_above_the_frame_limit_is_not_sent(
         ('{"reason": "x"}', "2.7.1", "status: Field required"),
         ('{"status": "GOOD", "weight": 1}', "2.9.0", "weight: Extra inputs"),
         ('{"status": "GOOD"}', "3.0.0", "its version is 3.0.0, at most 2."),
+        ('{"status": "GOOD"}', "9" * 5000, f"its version is {'9' * 40}, at most 2."),
+        ('{"status": "BAD"}', "²", "status: Input should be 'GOOD'"),
+        (b"\xff\xfe", "2.7.1", "Invalid JSON"),
     ],
 )
 def test_a_malformed_or_newer_message_is_reported_once_counted_and_dropped(
     broker: Broker,
     open_bus: OpenBus,
     caplog: pytest.LogCaptureFixture,
-    body: str,
+    body: str | bytes,
     version: str,
     sentence: str,
 ) -> None:
@@ -167,6 +170,8 @@ def test_a_malformed_or_newer_message_is_reported_once_counted_and_dropped(
     assert sentence in warning
     assert "qc.status from qc_1 was dropped" in warning
     assert "\n" not in warning
+    assert bus.connected
+    assert bus.reconnects == 0
 
 
 def test_a_handler_that_fails_or_is_slow_holds_up_nobody(

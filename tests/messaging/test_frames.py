@@ -100,6 +100,8 @@ def test_a_login_and_version_1_0_have_no_escapes() -> None:
         (b"SEND\n\n" + b"x" * 1001, "at most 1000 are taken"),
         (b"SEND\nfoo:" + b"x" * 70_000, "is longer than 65536 bytes"),
         (b"SEND\ncontent-length:" + b"9" * 5000 + b"\n\n", "at most 1000 are taken"),
+        (b"SEND\ncontent-length:" + b"0" * 20 + b"1001\n\n", "at most 1000 are taken"),
+        (b"SEND\nfoo:\0RECEIPT\n\n\0", "a header of SEND holds NUL"),
     ],
 )
 def test_what_is_no_frame_is_refused_in_one_sentence(
@@ -109,6 +111,31 @@ def test_what_is_no_frame_is_refused_in_one_sentence(
         frames_in(garbage)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_zeros_before_a_length_mean_nothing() -> None:
+    (frame,) = frames_in(b"SEND\ncontent-length:" + b"0" * 5000 + b"5\n\nhello\0")
+    assert frame.body == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("start", "sentence"),
+    [
+        (
+            b"CONNECT\ncontent-length:9000\n\n",
+            "at most 8192 are taken before the login",
+        ),
+        (b"CONNECT\n\n" + b"x" * 9000, "at most 8192 are taken before the login"),
+        (b"CONNECT\npasscode:" + b"x" * 9000, "is longer than 8192 bytes"),
+    ],
+)
+def test_a_frame_has_a_few_kilobytes_until_the_login(
+    start: bytes, sentence: str
+) -> None:
+    reader = FrameReader(1_000_000, logged_in=False)
+    reader.feed(start)
+    with pytest.raises(FrameError, match=sentence):
+        reader.next()
 
 
 def test_a_refused_frame_names_its_receipt() -> None:
