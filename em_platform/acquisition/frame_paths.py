@@ -16,13 +16,14 @@ from datetime import datetime
 from pathlib import Path
 
 from em_platform.config import Settings
-from em_platform.errors import DeviceError
+from em_platform.errors import DataError, DeviceError
 
 # No slash leads out of the folder, no leading dot hides it: those names are
 # of reservations and of files that are being written.
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # As `tile_name` writes them: from 1000 on a row has more than three digits.
 _TILE = re.compile(r"(.+)_\d{3,}_\d{3,}(?:r(\d+))?")
+_SHOWN = 200  # characters of a path that a stranger may have written
 PREVIEW = "preview"
 """Folder of frames that belong to no montage (`montage_id` is empty)."""
 
@@ -36,6 +37,38 @@ def frames_folder(settings: Settings) -> Path:
 def frame_path(frames: Path, montage_id: str, tile_id: str) -> Path:
     """Of one frame."""
     return montage_folder(frames, montage_id) / f"{_safe(tile_id)}.tiff"
+
+
+def checked_frame(frames: Path, path: str, montage_id: str, tile_id: str) -> Path:
+    """The path that a message names, where it is that of its own frame.
+
+    So no message makes us read, write beside or delete another file: not one outside of
+    the folder, none of another montage, none by the network.
+
+    Raises
+    ------
+    DataError
+        The rule gives another path, or a link leads out of the folder.
+    """
+    try:
+        expected = frame_path(frames, montage_id, tile_id)
+    except DeviceError as error:
+        raise DataError(str(error)) from error
+    root, named = os.path.realpath(frames), Path(path)
+    folder = os.path.join(root, expected.parent.name)
+    # Real paths: all computers may name the folder of frames by links of their own.
+    is_rule = (
+        named.is_absolute()
+        and named.name == expected.name
+        and os.path.realpath(named.parent) == folder
+    )
+    if is_rule and os.path.realpath(named).startswith(f"{root}{os.sep}"):
+        return named
+    raise DataError(
+        f"tile {tile_id}: its message names the frame {path[:_SHOWN]!r}, expected "
+        f"{expected}; correct its sender, or let acquisition.frames name the folder "
+        "of the camera"
+    )
 
 
 def tile_body_path(frames: Path, montage_id: str, tile_id: str) -> Path:

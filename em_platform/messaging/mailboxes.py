@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import re
 import threading
 import time
 from collections import OrderedDict, defaultdict, deque
@@ -12,8 +13,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from em_platform.errors import MessageRejected
+from em_platform.messaging.limits import sent_ms
 from em_platform.messaging.pigeon import get_version
-from em_platform.messaging.topics import model_of, reason
+from em_platform.messaging.topics import model_of, read_body, reason, shortened
 
 _LIMIT = 5000  # unconfirmed messages: seconds of a fast session, a few MB
 TRIES = 3
@@ -93,6 +95,8 @@ Handler = Callable[[Any, Mapping[str, str]], None]
 _KEPT_PER_TOPIC = 256  # for `wait_for(since=)`: an answer is never so far behind
 _KEPT_BYTES_PER_TOPIC = 16_000_000  # pictures are large: 256 of them would be GB
 _WAITING_PER_HANDLER = 100_000  # a handler that hangs must not eat the memory
+# Not `isdigit`: that takes digits that `int` does not, and more than it reads.
+_MAJOR = re.compile(r"[0-9]{1,9}")
 _LOGGED_REASONS = 1000  # each once; garbage with ever new reasons ends here
 
 
@@ -155,7 +159,19 @@ class Inbox:
         try:
             message = read(topic, body, headers)
         except MessageRejected as error:
-            self._reject(topic, headers, error)
+            self._reject(topic, headers, str(error))
+            return
+        # With the receiver's thread all topics would end, a stop included.
+        except Exception as error:
+            log.debug("bus: a message on %s failed", shortened(topic), exc_info=True)
+            why = shortened(f"{type(error).__name__}: {error}")
+            self._reject(
+                topic,
+                headers,
+                f"bus: a message on {shortened(topic)} was dropped: reading it failed "
+                f"({why}), it was expected to be read or refused; that is a fault of "
+                "ours, report it",
+            )
             return
         with self._arrived:
             self._number += 1
@@ -206,14 +222,12 @@ class Inbox:
         for worker in {w for group in self._workers.values() for w in group}:
             worker.stop()
 
-    def _reject(
-        self, topic: str, headers: Mapping[str, str], error: MessageRejected
-    ) -> None:
+    def _reject(self, topic: str, headers: Mapping[str, str], sentence: str) -> None:
         self.rejected += 1
-        key = (topic, headers.get("service", ""), str(error))
+        key = (topic, headers.get("service", ""), sentence)
         if key not in self._logged and len(self._logged) < _LOGGED_REASONS:
             self._logged.add(key)
-            log.warning("%s", error)
+            log.warning("%s", sentence)
 
 
 def read(topic: str, body: str, headers: Mapping[str, str]) -> BaseModel:
@@ -222,12 +236,12 @@ def read(topic: str, body: str, headers: Mapping[str, str]) -> BaseModel:
     Raises
     ------
     MessageRejected
-        Unknown topic, not JSON, missing or unknown field, newer major version.
+        Unknown topic, not JSON, missing or unknown field, a value or a time of sending
+        beyond the limits, newer major version.
     """
     model = model_of(topic)
-    sender = headers.get("source") or "an unnamed sender"
-    # a version is short; what is no version must not fill the log
-    theirs, ours = headers.get("version", "unknown")[:40], get_version(model)
+    sender = shortened(headers.get("source") or "an unnamed sender")
+    theirs, ours = shortened(headers.get("version", "unknown")), get_version(model)
     who = f"bus: a message on {topic} from {sender} was dropped"
     # a newer minor version only adds what may be left out
     if (major := _major(theirs)) is not None and major > (_major(ours) or 0):
@@ -236,9 +250,16 @@ def read(topic: str, body: str, headers: Mapping[str, str]) -> BaseModel:
             f"update the package that defines {topic} here",
             topic=topic,
         )
+    # real devices need not send the header
+    if headers.get("sent_at") and sent_ms(headers) is None:
+        raise MessageRejected(
+            f"{who}: its header sent_at is {shortened(headers['sent_at'])}, expected "
+            "milliseconds since 1970; correct the sender",
+            topic=topic,
+        )
     try:
         # without a version of the sender the fields decide
-        return model.model_validate_json(body)
+        return read_body(topic, body)
     except ValidationError as error:
         raise MessageRejected(
             f"{who}: {reason(error)}; its version is {theirs}, ours {ours}; "
@@ -249,8 +270,7 @@ def read(topic: str, body: str, headers: Mapping[str, str]) -> BaseModel:
 
 def _major(version: str) -> int | None:
     first = version.partition(".")[0]
-    # "²" is a digit, and no number to int()
-    return int(first) if first.isascii() and first.isdigit() else None
+    return int(first) if _MAJOR.fullmatch(first) else None
 
 
 class _Worker(threading.Thread):

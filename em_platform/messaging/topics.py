@@ -7,7 +7,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from em_platform.errors import MessageRejected
+from em_platform.messaging.limits import within_limits
 from em_platform.messaging.pigeon import Pigeon
+
+_SHOWN = 80  # characters of what a stranger may have written
 
 
 @functools.cache
@@ -23,17 +26,31 @@ def fitting(topic: str, fields: Mapping[str, Any]) -> BaseModel:
     Raises
     ------
     MessageRejected
-        No such topic, a field is missing, unknown or of a wrong kind.
+        No such topic, a field is missing, unknown, of a wrong kind or beyond the
+        limits.
     """
     model = model_of(topic)
     try:
-        return model(**fields)
+        return within_limits(model(**fields))
     except ValidationError as error:
         raise MessageRejected(
             f"bus: a message for {topic} was not sent: {reason(error)}; "
             f"'pigeon doc {topic}' lists its fields",
             topic=topic,
         ) from error
+
+
+def read_body(topic: str, body: str | bytes) -> BaseModel:
+    """The message of `topic` that a body in JSON is, from the bus or from a file.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        It does not fit the model, or a field is beyond the limits.
+    MessageRejected
+        No such topic.
+    """
+    return within_limits(model_of(topic).model_validate_json(body))
 
 
 def model_of(topic: str) -> type[BaseModel]:
@@ -51,9 +68,15 @@ def reason(error: ValidationError) -> str:
     """The first thing that does not fit, in one clause."""
     # Without the input, which may be a whole picture.
     first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = ".".join(shortened(str(part)) for part in first["loc"])
     more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     return f"{place + ': ' if place else ''}{first['msg']}{more}"
+
+
+def shortened(text: str) -> str:
+    """A text of a stranger as one sentence can hold it: short, and on one line."""
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if text.isprintable() else ascii(text)
 
 
 def inverted_focus(focus: float) -> float:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from em_platform.acquisition.frame_paths import acquisition_of, montage_folder
 from em_platform.acquisition.recorder.reconcile import OF_THE_MONTAGE
 from em_platform.errors import AcquisitionError, StorageError
-from em_platform.messaging.topics import model_of
+from em_platform.messaging.topics import read_body
 from em_platform.operator.board import Board
 from em_platform.operator.shared_board import SharedBoard
 from em_platform.operator.tile_map import TileMap
@@ -117,7 +117,7 @@ def _latest_acquisition(folder: Path) -> str:
 
 def _raw(path: Path) -> dict[str, Any] | None:
     try:
-        message = model_of("tile.raw").model_validate_json(path.read_bytes())
+        message = read_body("tile.raw", path.read_bytes())
     except (OSError, ValidationError):
         return None
     body: dict[str, Any] = message.model_dump(mode="json")

@@ -97,6 +97,20 @@ def test_a_cursor_misses_nothing_while_several_processes_write(
     assert len(seen) == 120
 
 
+def test_a_row_that_the_server_never_takes_holds_up_no_other(
+    server: tuple[str, subprocess.Popen[bytes]], caplog: pytest.LogCaptureFixture
+) -> None:
+    url, _ = server
+    ids = ("a", "b\0c", "x" * 201, "d")
+    messages = [Message("tile.raw", {"montage_id": name}, {}) for name in ids]
+    with Ledger(url) as recorder:
+        numbers = recorder.append_all(messages)
+        assert [number is None for number in numbers] == [False, True, True, False]
+        found = recorder.events(topics=["tile.raw"])
+    assert [event.body["montage_id"] for event in found] == ["a", "d"]
+    assert "montage 'b\\x00c') is left out" in caplog.text
+
+
 def test_the_same_thing_said_by_two_at_once_is_one_event(
     server: tuple[str, subprocess.Popen[bytes]],
 ) -> None:

@@ -1,7 +1,6 @@
 """Deletes frames that aloha has verified, and those of cancelled montages."""
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -9,9 +8,9 @@ from pathlib import Path
 
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.tables import FREED, SENT, MontageRow, TileRow
-from em_platform.acquisition.frame_paths import tile_body_path
+from em_platform.acquisition.frame_paths import checked_frame, tile_body_path
 from em_platform.config import BufferSettings
-from em_platform.errors import PlatformError
+from em_platform.errors import DataError, PlatformError
 from em_platform.stitching.beside_frames import live_paths
 
 log = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ class Freer:
     def _free_frames(self, montage: MontageRow) -> None:
         key = montage.acquisition_id
         sent = [tile for tile in self._journal.tiles(key) if tile.state == SENT]
-        gone = [tile.tile_id for tile in sent if self._delete(_images_of(tile))]
+        gone = [tile.tile_id for tile in sent if self._delete(self._images_of(tile))]
         self._journal.note_freed(gone)
         if len(gone) == len(sent):
             self._journal.note_montage_freed(key)
@@ -99,7 +98,7 @@ class Freer:
                 "messages beside its frames stay until it has"
             )
             return
-        if self._delete(self._body_of(tile) for tile in freed):
+        if self._delete([self._body_of(tile) for tile in freed]):
             self._journal.note_bodies_freed(key)
 
     def _free_cancelled(self, now: float) -> None:
@@ -107,7 +106,7 @@ class Freer:
         gone = [
             tile.tile_id
             for tile in self._journal.cancelled_tiles(before=before)
-            if self._delete([*_images_of(tile), self._body_of(tile)])
+            if self._delete(self._all_of(tile))
         ]
         self._journal.note_freed(gone)
         if gone:
@@ -118,7 +117,7 @@ class Freer:
         gone = [
             tile.tile_id
             for tile in self._journal.superseded_tiles(before=before)
-            if self._delete([*_images_of(tile), self._body_of(tile)])
+            if self._delete(self._all_of(tile))
         ]
         if gone:
             self._journal.forget(gone)
@@ -127,21 +126,27 @@ class Freer:
     def _body_of(self, tile: TileRow) -> Path:
         return tile_body_path(self._frames, tile.montage_id, tile.tile_id)
 
+    def _all_of(self, tile: TileRow) -> list[Path]:
+        images = self._images_of(tile)
+        return [*images, self._body_of(tile)] if images else []
+
+    def _images_of(self, tile: TileRow) -> list[Path]:
+        """A frame and what was made of it; none where its path is not its own.
+
+        It counts as deleted then, else it would be tried for ever.
+        """
+        montage_id, tile_id = tile.montage_id, tile.tile_id
+        try:
+            # Again: a journal of an older version took any path.
+            frame = checked_frame(self._frames, tile.path, montage_id, tile_id)
+        except DataError as error:
+            self._warn(f"buffer: {error}; what lies there is not deleted")
+            return []
+        return [frame, *map(Path, live_paths(str(frame)))]
+
     def _delete(self, paths: Iterable[Path]) -> bool:
         """Delete files; False where one is there still and should not be."""
-        # A path in a message is not trusted: nothing outside of the folder is
-        # deleted.
-        # real paths: a link must not lead out of it
-        frames = os.path.realpath(self._frames)
         for path in paths:
-            folder = os.path.realpath(path.parent)
-            if os.path.commonpath((frames, folder)) != frames:
-                self._warn(
-                    f"buffer: {path} lies outside of {frames} and is not deleted; "
-                    "acquisition.frames should name the folder of the camera"
-                )
-                # counts as deleted, else it would be tried for ever
-                continue
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
@@ -156,7 +161,3 @@ class Freer:
         if sentence not in self._warned:
             self._warned.add(sentence)
             log.warning("%s", sentence)
-
-
-def _images_of(tile: TileRow) -> list[Path]:
-    return [Path(tile.path), *map(Path, live_paths(tile.path))]

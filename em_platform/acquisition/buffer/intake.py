@@ -20,10 +20,12 @@ from em_platform.acquisition.buffer.tables import (
     SUPERSEDED,
     TileRow,
 )
-from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.acquisition.frame_paths import acquisition_of, checked_frame
 from em_platform.acquisition.recorder.events import COMPLETE, RAW, Message, safe_id
-from em_platform.errors import FormatError
+from em_platform.errors import DataError, FormatError, StorageError
 from em_platform.formats import read_header
+from em_platform.messaging.limits import sent_ms
+from em_platform.messaging.topics import shortened
 
 log = logging.getLogger(__name__)
 
@@ -39,28 +41,56 @@ NOTED = (
 OF_A_MONTAGE = ("roi.current", "montage.status")
 """Topics about a montage that no file beside the frames has."""
 
+_WARNINGS = 1000  # each once; messages with ever new paths end here
 _DEVICES = ("camera.status", "scope.status")
 TOPICS = (RAW, *NOTED, *_DEVICES, *OF_A_MONTAGE, COMPLETE)
 
 
 class Intake:
-    """Writes messages; the same one twice changes nothing."""
+    """Writes messages; the same one twice changes nothing.
 
-    def __init__(self, journal: Journal) -> None:
+    A frame at another path than that of its own montage and tile is refused: what the
+    journal names is sent and deleted.
+    """
+
+    def __init__(self, journal: Journal, frames: Path) -> None:
         self._journal = journal
+        self._frames = frames
+        self._warned: set[str] = set()
         self._devices: dict[str, Any] = {}
 
     def note(self, messages: Sequence[Message]) -> None:
         """Write all of it in one commit.
+
+        A message that cannot be noted by itself is left out with a sentence: it must
+        not end the work on all others.
 
         Raises
         ------
         StorageError
             The journal cannot be written; nothing was.
         """
-        with self._journal.writing() as cursor:
-            for each in messages:
-                self._note(cursor, each)
+        try:
+            with self._journal.writing() as cursor:
+                for each in messages:
+                    self._note(cursor, each)
+        except StorageError:
+            raise
+        except Exception as error:
+            if len(messages) > 1:
+                for each in messages:
+                    self.note([each])
+                return
+            names = (messages[0].body.get(name) for name in ("tile_id", "montage_id"))
+            tile, montage = (shortened(str(name or "none")) for name in names)
+            log.exception(
+                "buffer: a message on %s (tile %s, montage %s) is left out: noting it "
+                "failed (%s), it was expected to be noted as all others; report it",
+                messages[0].topic,
+                tile,
+                montage,
+                shortened(f"{type(error).__name__}: {error}"),
+            )
 
     def _note(self, cursor: sqlite3.Cursor, message: Message) -> None:
         if message.topic in _DEVICES:
@@ -80,6 +110,11 @@ class Intake:
 
     def _note_frame(self, cursor: sqlite3.Cursor, message: Message) -> None:
         tile_id, montage_id = message.body["tile_id"], message.body["montage_id"]
+        try:
+            checked_frame(self._frames, message.body["path"], montage_id, tile_id)
+        except DataError as error:
+            self._warn_once(f"buffer: {error}; the message is passed over")
+            return
         body = json.dumps(message.body)
         # A repeat changes nothing. Another body is another file, to be read anew,
         # but not when it is sent already.
@@ -87,7 +122,8 @@ class Intake:
             "INSERT INTO tiles (tile_id, montage_id, acquisition_id, body, said_at, "
             "state) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "body = excluded.body, sha256 = NULL "
-            "WHERE tiles.body != excluded.body AND tiles.state = ?",
+            "WHERE tiles.body != excluded.body AND tiles.state = ? "
+            "AND tiles.montage_id = excluded.montage_id",
             (
                 tile_id,
                 montage_id,
@@ -104,6 +140,11 @@ class Intake:
                 "INSERT OR IGNORE INTO instruments VALUES (?, ?)",
                 (montage_id, json.dumps(self._devices)),
             )
+
+    def _warn_once(self, sentence: str) -> None:
+        if sentence not in self._warned and len(self._warned) < _WARNINGS:
+            self._warned.add(sentence)
+            log.warning("%s", sentence)
 
 
 def _note_tile(cursor: sqlite3.Cursor, message: Message) -> None:
@@ -181,8 +222,8 @@ def _keep(cursor: sqlite3.Cursor, table: str, montage_id: str, body: Any) -> Non
 
 def _sent_at(message: Message) -> float:
     """When it was sent, in seconds since 1970."""
-    sent_ms = message.headers.get("sent_at", "")
-    return int(sent_ms) / 1000 if sent_ms.isdecimal() else time.time()
+    at_ms = sent_ms(message.headers)
+    return time.time() if at_ms is None else at_ms / 1000
 
 
 _AT_ONCE = 64  # Bounds the rows in memory; the next tick takes the others

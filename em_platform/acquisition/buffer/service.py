@@ -81,7 +81,7 @@ class BufferService:
         self._frames = frames_folder(settings)
         self._waiting: queue.Queue[Message | None] = queue.Queue()
         self._stop = threading.Event()
-        self._intake = Intake(journal)
+        self._intake = Intake(journal, self._frames)
         self._reconciliation = Reconciliation(
             bus,
             self._frames,
@@ -123,7 +123,19 @@ class BufferService:
             thread.start()
 
     def tick(self) -> None:
-        """Say how much waits, and why; reconcile when it is due."""
+        """Say how much waits, and why; reconcile when it is due.
+
+        Raises
+        ------
+        PlatformError
+            A thread has ended by a fault of its own; the supervisor starts all anew.
+        """
+        for thread in self._threads:
+            if not thread.is_alive():
+                raise PlatformError(
+                    f"buffer: the thread {thread.name!r} has ended, it was expected to "
+                    "work; see the log before this line, and report it"
+                )
         self._reconciliation.tick()
         self._consumer.tick()
         try:

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from em_platform.acquisition.frame_paths import checked_frame, frames_folder
 from em_platform.acquisition.live_products import LiveMatch, read_tile, write_matches
 from em_platform.acquisition.pipeline.frame import (
     Message,
@@ -61,6 +62,7 @@ class TileWorker:
         self._pipeline = settings.acquisition.pipeline
         self._stopping = stopping
         self._rotation_rad = rotation_rad
+        self._frames = frames_folder(settings)
         self._recipes = LiveRecipes(settings, lens)
         self._logged: set[str] = set()
 
@@ -86,6 +88,9 @@ class TileWorker:
                     "off, one was expected to do; look at the log and at that frame, "
                     "and image it again"
                 )
+            checked_frame(
+                self._frames, tile.path, str(tile.body["montage_id"]), tile.tile_id
+            )
             done = self._processed(tile)
         except DataError as error:
             # Its statistics are not published, but an empty list of matches: nobody
@@ -127,7 +132,9 @@ class TileWorker:
             remake=self._processed,
         )
         # Before anything is published: on a full disk the step is done again whole.
-        self._keep(tile, measured)
+        # Not beside what could not be read: its path may be that of another.
+        if not tile.failure:
+            self._keep(tile, measured)
         templates = [template_matches(each) for each in measured]
         matches = [match(each, lens) for each in measured]
         fields = tile.fields()

@@ -6,6 +6,7 @@ write lock, or an advisory lock in PostgreSQL that is held until the commit is v
 """
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +25,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from em_platform.acquisition.frame_paths import owner_of
 from em_platform.acquisition.recorder.events import (
@@ -35,8 +36,11 @@ from em_platform.acquisition.recorder.events import (
     event_of,
     row_of,
 )
-from em_platform.errors import StorageError
+from em_platform.errors import RecordError, StorageError
+from em_platform.messaging.topics import shortened
 from em_platform.storage.database import engine_of, one_writer, shown
+
+log = logging.getLogger(__name__)
 
 metadata = MetaData()
 events = Table(
@@ -105,10 +109,20 @@ class EventTable:
         return self.append_all([Message(topic, body, headers)])[0]
 
     def append_all(self, messages: Sequence[Message]) -> list[int | None]:
-        """Record many messages in one commit, all or none; their numbers."""
-        rows = [row_of(each) for each in messages]
-        with self._writing() as connection:
-            return [self._append(connection, row) for row in rows]
+        """Record many messages in one commit, all or none; their numbers.
+
+        One that the table can never hold is left out with a sentence: the others would
+        else wait behind it for ever.
+        """
+        try:
+            return self._append_all(messages)
+        except RecordError as error:
+            if len(messages) > 1:
+                return [
+                    number for each in messages for number in self.append_all([each])
+                ]
+            log.error("%s", error)
+            return [None]
 
     def events(
         self, after: int = 0, *, topics: Iterable[str] = (), limit: int = 1000
@@ -170,6 +184,20 @@ class EventTable:
         """Close all connections to the table."""
         self._engine.dispose()
 
+    def _append_all(self, messages: Sequence[Message]) -> list[int | None]:
+        """As `append_all`; RecordError where the values and not the table are wrong."""
+        try:
+            rows = [row_of(each) for each in messages]
+            with self._writing() as connection:
+                return [self._append(connection, row) for row in rows]
+        # The drivers' own, as for text that is no Unicode or integers beyond 64 bits.
+        except (ValueError, OverflowError) as error:
+            raise _refused(messages[0], error) from error
+        except StorageError as error:
+            if isinstance(error.__cause__, DataError):
+                raise _refused(messages[0], error.__cause__) from error
+            raise
+
     def _append(self, connection: Connection, row: dict[str, Any]) -> int | None:
         statement = self._insert(events).values(row).on_conflict_do_nothing()
         # Nothing is returned where the key was there already.
@@ -200,3 +228,13 @@ class EventTable:
                 f"({str(error).splitlines()[0]}); free space, or start the database",
                 url=where,
             ) from error
+
+
+def _refused(message: Message, error: Exception) -> RecordError:
+    names = (message.body.get(name) for name in ("tile_id", "montage_id"))
+    tile, montage = (shortened(str(name or "none")) for name in names)
+    return RecordError(
+        f"recorder: a message on {message.topic} (tile {tile}, montage {montage}) is "
+        f"left out: found a value that no table holds ({shortened(str(error))}), "
+        "expected what the topic's model and limits allow; correct its sender"
+    )

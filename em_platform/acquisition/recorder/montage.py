@@ -7,6 +7,7 @@ from typing import Any
 from em_platform.acquisition.montages.stored import Locate, locator
 from em_platform.acquisition.raster import image_position
 from em_platform.acquisition.recorder.events import Event, safe_id
+from em_platform.messaging.limits import sent_ms
 from em_platform.model import Failure, Montage
 from em_platform.stitching.intake import montage_of
 from em_platform.stitching.tile_list import InputOptions, ListedTile, TileList
@@ -154,7 +155,7 @@ def _unannounced(body: dict[str, Any], planned: int) -> tuple[Failure, ...]:
 
 
 def _sent_at(event: Event) -> datetime:
-    sent_ms = event.headers.get("sent_at", "")
-    if not sent_ms.isdecimal():
+    at_ms = sent_ms(event.headers)
+    if at_ms is None:
         return event.recorded_at  # Real devices need not send the header
-    return datetime.fromtimestamp(int(sent_ms) / 1000, UTC)
+    return datetime.fromtimestamp(at_ms / 1000, UTC)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from em_platform.acquisition.recorder.events import COMPLETE, RAW, Fields, Message
 from em_platform.errors import StorageError
 from em_platform.messaging.bus import Bus
-from em_platform.messaging.topics import model_of, reason
+from em_platform.messaging.topics import read_body, reason
 from em_platform.stitching.beside_frames import RECIPE
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Reconciliation:
 def _message(path: Path, topic: str) -> Message | None:
     try:
         sent_at = str(path.stat().st_mtime_ns // 1_000_000)
-        message = model_of(topic).model_validate_json(path.read_bytes())
+        message = read_body(topic, path.read_bytes())
     except ValidationError as error:
         why = reason(error)
     except OSError as error:

@@ -20,7 +20,7 @@ from em_platform.acquisition.recorder.events import (
 )
 from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.acquisition.recorder.reconcile import Reconciliation, scan_folder
-from em_platform.errors import StorageError
+from em_platform.errors import PlatformError, StorageError
 from em_platform.messaging.bus import Bus
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,19 @@ class RecorderService:
         self._writer.start()
 
     def tick(self) -> None:
-        """Reconcile and prune when it is due."""
+        """Reconcile and prune when it is due.
+
+        Raises
+        ------
+        PlatformError
+            The writing thread has ended by a fault of its own; the supervisor starts
+            all anew.
+        """
+        if not self._writer.is_alive():
+            raise PlatformError(
+                "recorder: the writing thread has ended, it was expected to work; see "
+                "the log before this line, and report it"
+            )
         self._reconciliation.tick()
         if time.monotonic() >= self._prune_due_s:
             self._prune_due_s = time.monotonic() + _PRUNE_S

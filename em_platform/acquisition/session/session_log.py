@@ -22,6 +22,7 @@ from em_platform.acquisition.session.report import (
 from em_platform.acquisition.session.run_files import RunFiles
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
+from em_platform.messaging.limits import sent_ms
 
 _BLOCKED_S = 1.0  # a session that has just ended may be starting again
 
@@ -156,14 +157,16 @@ class SessionLog:
             # After an outage of the broker a message may come twice.
             if self._is_sent_again(topic, headers):
                 return
-            sent_ms = int(headers.get("sent_at") or time.time_ns() // 1_000_000)
+            at_ms = sent_ms(headers)
+            if at_ms is None:
+                at_ms = time.time_ns() // 1_000_000
             if topic in PER_TILE:
-                self._on_tile(topic, message, sent_ms)
+                self._on_tile(topic, message, at_ms)
             elif topic == "camera.status":
                 self.frame_px = message.width * message.height
             else:
                 handle = getattr(self, f"_on_{topic.replace('.', '_')}")
-                handle(message, sent_ms)
+                handle(message, at_ms)
 
     def _is_sent_again(self, topic: str, headers: Mapping[str, str]) -> bool:
         """Whether the same message came before: one delivered twice, not sent twice."""

@@ -69,9 +69,9 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 @pytest.fixture
-def hear(journal: Journal) -> Callable[..., None]:
+def hear(journal: Journal, tmp_path: Path) -> Callable[..., None]:
     """Tell the journal one message, as `publish` tells all."""
-    intake = Intake(journal)
+    intake = Intake(journal, tmp_path / "frames")
 
     def tell(topic: str, *, sent_at: str = "1000", **fields: Any) -> None:
         body = fitting(topic, fields).model_dump(mode="json")

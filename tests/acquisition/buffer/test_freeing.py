@@ -155,6 +155,46 @@ def test_a_file_outside_of_the_frames_is_never_deleted(
     assert linked.path(linked.tile_ids[0]).exists()
 
 
+def test_a_message_that_names_another_montages_frame_deletes_nothing(
+    journal: Journal,
+    montages: list[Any],
+    hear: Hear,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    victim, other = montages
+    kept = [names_in(victim), names_in(other)]
+    tile = {"montage_id": "evil", "row": 0, "column": 0, "overlap": 8}
+    for tile_id in ("evil-20260102t030405_000_000", victim.tile_ids[0]):
+        path = str(victim.path(victim.tile_ids[0]))
+        hear("tile.raw", **tile, tile_id=tile_id, path=path)
+    # A path of its own, but for a tile that another montage has.
+    own = tmp_path / "frames" / "evil" / f"{victim.tile_ids[1]}.tiff"
+    hear("tile.raw", **tile, tile_id=victim.tile_ids[1], path=str(own))
+    hear("montage.status", montage_id="evil", state="cancelled")
+    freer(journal, tmp_path / "frames").tick()
+    assert [names_in(victim), names_in(other)] == kept
+    assert "expected" in caplog.text
+    assert "evil" not in str([t.path for t in journal.tiles(victim.acquisition_id)])
+
+
+def test_a_path_that_an_older_journal_took_is_not_deleted(
+    journal: Journal, montages: list[Any], hear: Hear, imaged: Any, tmp_path: Path
+) -> None:
+    victim, _ = montages
+    stopped = imaged.ImagedMontage(tmp_path / "frames", "m3", tiles=1)
+    stopped.image(hear)
+    hear("montage.status", montage_id="m3", state="cancelled")
+    with journal.writing() as cursor:
+        cursor.execute(
+            "UPDATE tiles SET body = json_set(body, '$.path', ?) WHERE tile_id = ?",
+            (str(victim.path(victim.tile_ids[0])), stopped.tile_ids[0]),
+        )
+    before = names_in(victim)
+    freer(journal, tmp_path / "frames").tick()
+    assert names_in(victim) == before
+
+
 def test_a_cancelled_montage_is_deleted_and_a_failed_one_is_not(
     journal: Journal, hear: Hear, imaged: Any, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """What is received is in the journal, once."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from em_platform.acquisition.buffer.assembling import (
     cancelled_upload,
     complete_upload,
 )
-from em_platform.acquisition.buffer.intake import Reader
+from em_platform.acquisition.buffer.intake import Intake, Reader
 from em_platform.acquisition.buffer.journal import Journal
+from em_platform.acquisition.recorder.events import Message
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import RecordError
 from em_platform.model import AcquisitionUpload
@@ -231,3 +233,29 @@ def test_a_montage_that_contradicts_itself_is_reported(
     montage.complete(with_one_place)
     with pytest.raises(RecordError, match="raster_index 3 stands twice"):
         upload_of(journal, montage.acquisition_id)
+
+
+def test_a_message_that_cannot_be_noted_is_left_out_and_the_others_are_noted(
+    journal: Journal, imaged: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    montage = imaged.ImagedMontage(tmp_path / "frames", "m1", tiles=2)
+    messages: list[Message] = []
+    montage.image(lambda topic, **body: messages.append(Message(topic, body, {})))
+    # As no receiver lets it through: half a character is no Unicode.
+    bad = {**montage.fields(montage.tile_ids[0]), "tile_id": "\ud800"}
+    messages.insert(1, Message("qc.tile", bad, {}))
+    Intake(journal, tmp_path / "frames").note(messages)
+    assert journal.tile_ids("m1") == set(montage.tile_ids)
+    assert "qc.tile (tile '\\ud800', montage m1) is left out" in caplog.text
+
+
+def test_a_time_that_no_clock_shows_counts_as_none(
+    journal: Journal, hear: Hear, imaged: Any, tmp_path: Path
+) -> None:
+    montage = imaged.ImagedMontage(tmp_path / "frames", "m1", tiles=1)
+    began = time.time()
+    for sent_at in ("9" * 400, "²", "9" * 15):
+        hear("montage.status", montage_id="m1", state="cancelled", sent_at=sent_at)
+    montage.image(lambda topic, **fields: hear(topic, sent_at="9" * 400, **fields))
+    (tile,) = journal.tiles(montage.acquisition_id)
+    assert began <= tile.sent_at <= time.time()

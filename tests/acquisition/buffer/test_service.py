@@ -19,7 +19,7 @@ from em_platform.config import (
     BufferSettings,
     Settings,
 )
-from em_platform.errors import ConfigError
+from em_platform.errors import ConfigError, PlatformError
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from em_platform.processes.single_instance import single_instance
@@ -140,3 +140,15 @@ def test_two_buffers_do_not_work_in_one_home(tmp_path: Path) -> None:
         pass
     with single_instance(tmp_path / "buffer", "buffer"):
         pass
+
+
+def test_a_thread_that_has_ended_ends_the_process(settings: Settings) -> None:
+    with ExitStack() as stack:
+        journal = stack.enter_context(closing(Journal(settings.home / "j.sqlite")))
+        bus = stack.enter_context(Bus(settings.broker, "buffer"))
+        bus.connect()
+        service = BufferService(bus, journal, settings)
+        service.tick()
+        service.close()  # Its threads have ended, for whatever reason.
+        with pytest.raises(PlatformError, match="'buffer journal' has ended"):
+            service.tick()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from em_platform.acquisition.frame_paths import frame_path
 from em_platform.acquisition.pipeline.journal import Journal
 from em_platform.acquisition.pipeline.service import missed_tiles
 from em_platform.config import Settings
@@ -241,9 +242,13 @@ def test_each_frame_of_no_montage_is_shown(
     start("one")
     start("other")
     (imaged,) = image_montage(frames, rows=1, columns=1)
+    path = frame_path(frames, "", imaged.body["tile_id"])
+    path.parent.mkdir()
+    Path(imaged.body["path"]).rename(path)
     bus = open_bus("session")
     for _ in range(3):
-        bus.publish("tile.raw", **{**imaged.body, "montage_id": ""})
+        fields = {**imaged.body, "montage_id": "", "path": str(path)}
+        bus.publish("tile.raw", **fields)
     wait_until(lambda: len(reported["tile.preview"]) == 3)
     time.sleep(0.3)
     assert {topic: len(m) for topic, m in reported.items() if m} == dict.fromkeys(

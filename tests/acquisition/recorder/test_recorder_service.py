@@ -9,9 +9,11 @@ import pytest
 from TEM_comms.montage import Complete
 from TEM_comms.tile import Raw
 
+from em_platform.acquisition.recorder.events import Message
 from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.acquisition.recorder.service import RecorderService
 from em_platform.config import BrokerSettings
+from em_platform.errors import PlatformError
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 
@@ -152,3 +154,32 @@ def test_a_tile_with_a_broken_body_is_passed_over_and_the_next_recorded(
         session.publish("tile.raw", **raws[1], no_such_field=1)
     session.publish("tile.raw", **raws[2])
     wait_until(lambda: len(recorder.events()) == 2)
+
+
+def test_a_message_that_no_table_holds_is_left_out_and_the_others_are_recorded(
+    recorder: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    # As no receiver lets it through: half a character is no Unicode.
+    ids = ("a", "\ud800", "b")
+    messages = [Message("tile.raw", {"montage_id": name}, {}) for name in ids]
+    first, refused, last = recorder.append_all(messages)
+    assert refused is None
+    assert [e.body["montage_id"] for e in recorder.events()] == ["a", "b"]
+    assert [e.seq for e in recorder.events()] == [first, last]
+    (sentence,) = [record.getMessage() for record in caplog.records]
+    assert "tile.raw (tile none, montage '\\ud800') is left out" in sentence
+
+
+def test_a_writer_that_has_ended_ends_the_process(
+    recorder: Ledger, frames: Path
+) -> None:
+    with ExitStack() as stack:
+        broker = stack.enter_context(Broker(BrokerSettings(port=0)))
+        settings = BrokerSettings(port=broker.port)
+        bus = stack.enter_context(Bus(settings, "recorder"))
+        bus.connect()
+        service = RecorderService(bus, recorder, frames=frames)
+        service.tick()
+        service.close()  # The thread has ended, for whatever reason.
+        with pytest.raises(PlatformError, match="the writing thread has ended"):
+            service.tick()
