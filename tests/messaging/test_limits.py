@@ -96,7 +96,7 @@ def test_the_names_in_metadata_are_those_of_whoever_adds_it() -> None:
         fitting("roi.current", {**region, "metadata": {"in": {"row": 2**63}}})
 
 
-@pytest.mark.parametrize("version", ["²", "٣.0", "9" * 5000, "", "."])
+@pytest.mark.parametrize("version", ["²", "٣.0", "", "."])
 def test_a_version_that_is_no_number_leaves_the_decision_to_the_fields(
     version: str,
 ) -> None:
@@ -159,6 +159,7 @@ def test_nothing_that_a_message_holds_ends_the_receiver(port: int, bus: Bus) -> 
         assert time.monotonic() < deadline, received
         time.sleep(0.01)
     sender.disconnect()
-    assert received == ["t1", "t1", "last"]
-    assert bus.rejected == 2 + sum(topic == "tile.raw" for topic, *_ in BEYOND)
+    # A version of 5,000 digits is a newer one.
+    assert received == ["t1", "last"]
+    assert bus.rejected == 3 + sum(topic == "tile.raw" for topic, *_ in BEYOND)
     assert bus.reconnects == bus.failed == 0

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import QcSettings, Settings
 from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
@@ -48,6 +49,13 @@ class Listener:
             assert time.monotonic() < deadline, self.messages
             time.sleep(0.01)
         return next(filter(accept, self.messages))
+
+
+def wait_until(truth: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not truth():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -242,6 +250,9 @@ def test_a_restart_keeps_the_stop_and_judges_no_tile_twice(
         say(5, GOOD, tuple(t for t, _ in parts_of(5, GOOD) if t != MATCHES))
         reason = statuses.wait_for(is_status("STOP_AT_END")).reason
         tiles.wait(5)
+        # A verdict that is on its way when the recorder ends is in no ledger.
+        with ledger_of(settings) as ledger:
+            wait_until(lambda: len(ledger.verdicts("m", "m-1")) == 5)
     statuses.messages.clear()
     with live_qc(settings):
         assert statuses.wait(1)[0].status == "STOP_AT_END"
