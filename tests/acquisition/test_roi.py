@@ -180,7 +180,6 @@ def test_a_region_of_an_overview_is_moved_to_the_stage() -> None:
     ("vertices", "fields", "sentence"),
     [
         ([(0, 0), (1, 1)], {}, "2 corners"),
-        ([(0, 0), (1, math.inf), (1, 1)], {}, "finite"),
         (SQUARE, {"overview_nm_per_pixel": 2.0}, "all three or none"),
         (SQUARE, {"overlap": 100}, "less than 100 %"),
         ([(x * 1e6, y * 1e6) for x, y in SQUARE], {}, "at most 100000"),

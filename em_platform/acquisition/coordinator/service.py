@@ -190,9 +190,10 @@ class CoordinatorService:
             settings, context, loop=self._loop, publisher=Publisher(self._client.send)
         )
         self.machine.add_client(self._client)
-        # before it begins: the answer to its first request must not be missed
-        self._client.listen()
+        # First in the queue: a machine that has not begun has no state for a message.
         self._loop.put(self.machine.begin)
+        # Before the loop runs: the answer to the first request must not be missed.
+        self._client.listen()
         self._thread = threading.Thread(
             target=self._loop.run, name="coordinator", daemon=True
         )
