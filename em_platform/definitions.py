@@ -18,6 +18,7 @@ from em_platform.sensors.acquisition import (
     lens_montage_sensor,
     montage_complete_sensor,
 )
+from em_platform.sensors.history import history_sensor
 from em_platform.sensors.ingest import (
     catalog_sensor,
     discovery_sensor,
@@ -51,6 +52,7 @@ defs = dg.Definitions(
         discovery_sensor,
         heavy_ingest_sensor,
         catalog_sensor,
+        history_sensor,
     ],
     resources={
         "configuration": _configuration,
