@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 # As wide as the column in which Dagster's page shows it.
-_WIDTH_PX = 420
+_WIDTH_PX = 360
 # Drawings keep their lines, photographs their structure.
 _QUALITY = 50
 _SHRINK = 0.8
@@ -12,7 +12,7 @@ _LEAST_PX = 16
 
 
 def thumbnail(image: bytes, *, limit_bytes: int) -> bytes:
-    """The same picture as WebP, at most 420 px wide and `limit_bytes` large.
+    """The same picture as WebP, at most 360 px wide and `limit_bytes` large.
 
     Parameters
     ----------
