@@ -22,13 +22,20 @@ from em_platform.resources.acquisition import Microscope
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.storage import Configuration, Storage
 from em_platform.stitching.pictures import tile_map
-from em_platform.stitching.quality import check_completeness, check_tiles
+from em_platform.stitching.quality import (
+    check_completeness,
+    check_enough_tiles,
+    check_tiles,
+)
 from em_platform.stitching.tile_rules import plain_rules
 from em_platform.storage import layout
 
 _OWNERS = ["team:microscopy"]
 
-_TILES_CHECKS = {"montage_is_complete": "Every expected tile is present and not blank."}
+_TILES_CHECKS = {
+    "montage_is_complete": "Every expected tile is present and not blank.",
+    "enough_tiles_are_present": "So many tiles are present that a mosaic is of use.",
+}
 _TILE_STATISTICS_CHECKS = {
     "tiles_are_in_focus": "Every tile is as sharp as the limit asks.",
     "tiles_have_contrast": "Every tile has contrast: it shows specimen.",
@@ -114,10 +121,14 @@ def finish_tiles(
             **watch.metadata(done.montage),
         },
         check_results=published_results(
-            check_completeness(done.montage),
+            (
+                *check_completeness(done.montage),
+                check_enough_tiles(done.montage, limits),
+            ),
             "tiles",
             montage=montage,
             settings=settings,
+            store=store,
         ),
     )
     yield dg.MaterializeResult(
@@ -128,6 +139,7 @@ def finish_tiles(
             "tile_statistics",
             montage=montage,
             settings=settings,
+            store=store,
         ),
     )
 

@@ -40,7 +40,11 @@ from em_platform.stitching.closure import residuals_of
 from em_platform.stitching.lens import check_lens, fit_lens
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.pictures import residual_plot
-from em_platform.stitching.quality import check_fit, check_matches
+from em_platform.stitching.quality import (
+    check_fit,
+    check_hangs_together,
+    check_matches,
+)
 from em_platform.stitching.render import (
     Mosaic,
     check_mosaic,
@@ -62,6 +66,7 @@ _MONTAGE_FIT_CHECKS = {
     "montage_has_no_gaps": "No tile is missing amid its neighbours.",
     "seams_are_closed": "No two neighbours disagree by more than the limit.",
     "tiles_are_connected": "All tiles are connected by matches.",
+    "enough_tiles_are_connected": "So many are connected that a mosaic is of use.",
     "montage_is_undistorted": "No tile had to be scaled to fit.",
 }
 _MOSAIC_CHECKS = {
@@ -144,7 +149,7 @@ def tile_matches(
     return dg.MaterializeResult(
         metadata={**match_summary(done), **watch.metadata(montage)},
         check_results=published_results(
-            checks, "tile_matches", montage=montage, settings=settings
+            checks, "tile_matches", montage=montage, settings=settings, store=store
         ),
     )
 
@@ -169,12 +174,16 @@ def montage_fit(
         matches = store.read(layout.tile_matches(key), tuple[TileMatch, ...])
         fit = solve_montage(montage, matches, settings=settings.stitching.solve)
         store.write(layout.montage_fit(key), fit, MontageFit)
-        checks = check_fit(montage, fit, settings.stitching.quality)
+        limits = settings.stitching.quality
+        checks = (
+            *check_fit(montage, fit, limits),
+            check_hangs_together(fit, limits),
+        )
         summary = fit_summary(montage, fit)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
         check_results=published_results(
-            checks, "montage_fit", montage=montage, settings=settings
+            checks, "montage_fit", montage=montage, settings=settings, store=store
         ),
     )
 
@@ -216,7 +225,7 @@ def mosaic(
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
         check_results=published_results(
-            checks, "mosaic", montage=montage, settings=settings
+            checks, "mosaic", montage=montage, settings=settings, store=store
         ),
     )
 

@@ -71,7 +71,7 @@ def test_a_dropped_folder_becomes_a_mosaic_with_its_record(
     result = stitch(instance, "grid-1")
     assert result.success
     assert all(outcomes(result).values())
-    assert len(outcomes(result)) == 10
+    assert len(outcomes(result)) == 12
     fit = store.read(layout.montage_fit("grid-1"), MontageFit)
     places = {place.tile_id: (place.y_px, place.x_px) for place in fit.placements}
     first = places["t00.tiff"]
