@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,26 @@ class Coordinator:
 
     def _take(self, region: Any, _: Any) -> None:
         self.regions.append(region)
-        self.say()
+        self.publish_queue()
 
-    def say(self) -> None:
-        """As it does each two seconds."""
+    @contextmanager
+    def heartbeat(self, every_s: float) -> Iterator[None]:
+        """Publish the queue again and again, as the real one does each two seconds."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(every_s):
+                self.publish_queue()
+
+        thread = threading.Thread(target=beat)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def publish_queue(self) -> None:
         now = int(time.time())
         entries = [
             {"montage_id": r.montage_id, "status": "pending", "timestamp": now}
@@ -155,10 +172,8 @@ def test_asked_twice_a_montage_is_imaged_once(
     upload(image_montage("m-1"))
     coordinator = Coordinator(bus)
     assert image_again(instance).success
-    beat = threading.Timer(1.0, coordinator.say)
-    beat.start()
-    assert image_again(instance).success
-    beat.join()
+    with coordinator.heartbeat(0.5):
+        assert image_again(instance).success
     assert len(coordinator.regions) == 1
 
 
