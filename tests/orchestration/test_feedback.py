@@ -1,9 +1,7 @@
 """What Dagster says to the microscope, over a real broker."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from em_platform.model import AcquisitionUpload, Size
 from em_platform.partitions import montages
 from em_platform.temdb.acquired import AcquiredMontage
 from em_platform.temdb.register import Register
+from tests.messages import repeated
 
 pytestmark = [
     pytest.mark.usefixtures("cheap_runs"),
@@ -52,24 +51,8 @@ class Coordinator:
         self.regions.append(region)
         self.publish_queue()
 
-    @contextmanager
-    def heartbeat(self, every_s: float) -> Iterator[None]:
-        """Publish the queue again and again, as the real one does each two seconds."""
-        ended = threading.Event()
-
-        def beat() -> None:
-            while not ended.wait(every_s):
-                self.publish_queue()
-
-        thread = threading.Thread(target=beat)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
     def publish_queue(self) -> None:
+        """As it does each two seconds."""
         now = int(time.time())
         entries = [
             {"montage_id": r.montage_id, "status": "pending", "timestamp": now}
@@ -172,7 +155,7 @@ def test_asked_twice_a_montage_is_imaged_once(
     upload(image_montage("m-1"))
     coordinator = Coordinator(bus)
     assert image_again(instance).success
-    with coordinator.heartbeat(0.5):
+    with repeated(coordinator.publish_queue, 0.5):
         assert image_again(instance).success
     assert len(coordinator.regions) == 1
 
