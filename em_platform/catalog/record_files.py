@@ -74,7 +74,7 @@ def content_of(record: DatasetRecord) -> Parts:
 
 def write_record(store: Store, name: str, record: DatasetRecord) -> None:
     """Put the record at `name`, whole or not at all."""
-    store.write_bytes(name, json_bytes(content_of(record)))
+    store.write_document(name, json_bytes(content_of(record)))
 
 
 def read_record(store: Store, name: str) -> DatasetRecord | None:

@@ -16,15 +16,7 @@ from em_platform.config import BrokerSettings
 from em_platform.errors import BrokerUnavailable, MessageRejected, NoAnswer
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
-
-TILE = {
-    "tile_id": "t1",
-    "montage_id": "m",
-    "row": 0,
-    "column": 0,
-    "overlap": 8,
-    "path": "/t1.tiff",
-}
+from tests.messages import TILE
 
 
 class Received:
