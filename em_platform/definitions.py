@@ -54,6 +54,8 @@ defs = dg.Definitions(
         catalog_sensor,
         history_sensor,
     ],
+    # Also of runs that an asset's page launches, which belong to no job of ours.
+    executor=dg.in_process_executor,
     resources={
         "configuration": _configuration,
         "microscope": Microscope(configuration=_configuration),
