@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,10 @@ from em_platform.formats.bounded import MOST_BYTES, unzip_to_limit
 
 # Of a remote file: a request costs more than these bytes.
 _FIRST_BYTES = 65536
+
+
+Places = Sequence[int] | NDArray[np.integer[Any]]
+"""Offsets in a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,23 @@ class Source:
             buffer[: len(content)] = np.frombuffer(content, np.uint8)
             return len(content)
         return _fill_local(self.path, offset, buffer)
+
+    def read_each(self, places: Places, count: int) -> NDArray[np.uint8]:
+        """`count` bytes from each place, `(n, count)`; behind a URL many at once.
+
+        Raises
+        ------
+        FormatError
+            The file ends before one of them does.
+        """
+        found = np.empty((len(places), count), np.uint8)
+        if self.path is None and len(self.first) < self.length:
+            _fill_remote(self, places, found)
+            return found
+        with filling(self) as fill:
+            for place, row in zip(places, found, strict=True):
+                fill(int(place), row)
+        return found
 
     def all(self) -> bytes:
         """The whole file."""
@@ -239,6 +260,31 @@ def _read_remote(
         # The server knows no ranges and sent the whole file.
         content = content[offset : offset + count]
     return bytes(content)
+
+
+def _fill_remote(source: Source, places: Places, found: NDArray[np.uint8]) -> None:
+    from fsspec.core import url_to_fs
+
+    count = found.shape[1]
+    first, end = int(min(places)), int(max(places)) + count
+    # What lies close together is one request.
+    if end - first <= len(places) * _FIRST_BYTES and end - first <= _REMOTE_BYTES:
+        content = source.read(first, end - first)
+        contents = [content[int(p) - first :][:count] for p in places]
+    else:
+        filesystem, path = url_to_fs(source.uri, **source.options)
+        starts = [int(place) for place in places]
+        ends = [start + count for start in starts]
+        try:
+            contents = filesystem.cat_ranges(
+                [path] * len(starts), starts, ends, on_error="raise"
+            )
+        except Exception as error:
+            raise _not_served(source.uri, error) from error
+    for row, content in zip(found, contents, strict=True):
+        if len(content) != count:
+            raise _ended(source, end)
+        row[:] = np.frombuffer(content, np.uint8)
 
 
 def _not_served(uri: str, error: Exception) -> StorageError:

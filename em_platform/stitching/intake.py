@@ -19,8 +19,8 @@ from em_platform.stitching.tile_list import InputOptions, ListedTile, TileList
 
 log = logging.getLogger(__name__)
 
-# Lists of many montages have these names; the folder tells them apart.
-_PLAIN_NAMES = {"tiles", "tile", "positions", "montage", "layout", "index", "list"}
+PLAIN_NAMES = {"tiles", "tile", "positions", "montage", "layout", "index", "list"}
+"""Lists of many montages have these names; the folder tells them apart."""
 # Tiles that lie nearer to each other are one tile listed twice.
 _SAME_PLACE_PX = 1.0
 # Headers over a network wait for answers, not for the processor.
@@ -86,7 +86,7 @@ def acquisition_id(uri: str) -> str:
 def _own_name(uri: str) -> str:
     parts = [part for part in uri.rstrip("/").split("/") if part]
     stem = re.sub(r"(\.json|\.csv|\.tsv|\.mdoc|\.mrc|\.gz|\.st)+$", "", parts[-1])
-    if stem.lower() in _PLAIN_NAMES and len(parts) > 1:
+    if stem.lower() in PLAIN_NAMES and len(parts) > 1:
         stem = parts[-2]
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).lstrip("._-")
     return safe or "montage"

@@ -99,9 +99,27 @@ def bad_inside(folder: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def listed_mask(folder: Path, mask: str) -> None:
+    path = folder / "tiles.csv"
+    lines = [f"{line}," for line in path.read_text().splitlines()]
+    lines[0] += "mask"
+    path.write_text("\n".join(x + mask * ("r1c2" in x) for x in lines) + "\n")
+
+
+def odd_mask(folder: Path) -> None:
+    write_tiff(folder / "mask.tif", np.full((480, 480), 255, np.uint8))
+    listed_mask(folder, "mask.tif")
+
+
+def lost_mask(folder: Path) -> None:
+    listed_mask(folder, "gone.tif")
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
+        (odd_mask, "mask.tif: found a mask of 480 x 480 px, expected 240 x 240"),
+        (lost_mask, "gone.tif: found no such file"),
         (cut_short, "r1c2.tif: truncated TIFF, found 20000 bytes"),
         (empty, "r1c2.tif: found 0 bytes, expected content"),
         (smaller, "tile r1c2.tif: found 100 x 240 px, expected 240 x 240"),
@@ -189,6 +207,20 @@ def test_nothing_that_can_be_used_is_status_1_and_no_mosaic(
     assert "none of its 9 tiles shows anything" in failure["sentence"]
     assert failure["sentence"] in capsys.readouterr().err
     assert not (tmp_path / "x.zarr").exists()
+
+
+def test_pixels_that_are_no_numbers_leave_the_others(
+    tmp_path: Path, cut_tiles: Callable[..., Truth]
+) -> None:
+    truth = cut_tiles(tmp_path / "in", dtype="float32")
+    for name in truth:
+        image = tifffile.imread(tmp_path / "in" / name)
+        image[100:120, 30:60] = np.nan
+        image[5, 5] = np.inf
+        tifffile.imwrite(tmp_path / "in" / name, image)
+    status, report = stitch(tmp_path / "in", tmp_path / "x.zarr")
+    assert status == 0
+    assert worst_px(report, truth) < 0.5
 
 
 @pytest.mark.parametrize(
