@@ -99,6 +99,14 @@ def bad_inside(folder: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def far_away(folder: Path) -> None:
+    edit_list(folder, "r1c2.tif", "r1c2.tif,1e6,145")
+
+
+def at_the_end_of_floats(folder: Path) -> None:
+    edit_list(folder, "r1c2.tif", "r1c2.tif,1e300,145")
+
+
 def listed_mask(folder: Path, mask: str) -> None:
     path = folder / "tiles.csv"
     lines = [f"{line}," for line in path.read_text().splitlines()]
@@ -119,6 +127,8 @@ def lost_mask(folder: Path) -> None:
     ("spoil", "sentence"),
     [
         (odd_mask, "mask.tif: found a mask of 480 x 480 px, expected 240 x 240"),
+        (far_away, "tile r1c2.tif: found at x = 1e+06, y = 145 px, far from all"),
+        (at_the_end_of_floats, "tile r1c2.tif: found place x = 1e+300, y = 145.0"),
         (lost_mask, "gone.tif: found no such file"),
         (cut_short, "r1c2.tif: truncated TIFF, found 20000 bytes"),
         (empty, "r1c2.tif: found 0 bytes, expected content"),
@@ -207,6 +217,22 @@ def test_nothing_that_can_be_used_is_status_1_and_no_mosaic(
     assert "none of its 9 tiles shows anything" in failure["sentence"]
     assert failure["sentence"] in capsys.readouterr().err
     assert not (tmp_path / "x.zarr").exists()
+
+
+@pytest.mark.parametrize("pixel_nm", ["1e-3", "1e-9", "0", "-4", "nan", "inf"])
+def test_a_wrong_pixel_size_is_found_before_anything_is_written(
+    tmp_path: Path,
+    cut_tiles: Callable[..., Truth],
+    capsys: pytest.CaptureFixture[str],
+    pixel_nm: str,
+) -> None:
+    cut_tiles(tmp_path / "in")
+    path = tmp_path / "in/tiles.csv"
+    path.write_text(path.read_text().replace("_px", "_nm").replace(",28", ",2800000"))
+    status, _ = stitch(tmp_path / "in", tmp_path / "x.zarr", "--pixel-nm", pixel_nm)
+    assert status == 1
+    assert "pixel" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "x.json"]
 
 
 def test_pixels_that_are_no_numbers_leave_the_others(

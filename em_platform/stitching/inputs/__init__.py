@@ -28,6 +28,7 @@ from em_platform.stitching.tile_list import (
     TileList,
     TileListKind,
     open_place,
+    pixel_size,
 )
 from em_platform.storage.layout import StorageOptions
 
@@ -86,6 +87,11 @@ def open_montage(
     ConfigError, FormatError, StorageError, DataError
         Nothing there can be used; single bad tiles become `Montage.failures` instead.
     """
+    if pixel_nm is not None and pixel_size(pixel_nm) is None:
+        raise ConfigError(
+            f"--pixel-nm {pixel_nm}: found no length of a pixel in nm, expected 0.001 "
+            "to 1e9; correct it"
+        )
     asked = InputOptions(
         pixel_nm=pixel_nm,
         overlap=overlap,
