@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.config.reading import check_regular
 from em_platform.errors import FormatError, StorageError
 from em_platform.formats.bounded import MOST_BYTES, unzip_to_limit
 
@@ -150,14 +151,15 @@ def list_folder(uri: str, options: Mapping[str, Any] | None = None) -> list[str]
 
 def read_text(uri: str, options: Mapping[str, Any] | None = None) -> str:
     """A text file, unpacked where its name ends in `.gz`."""
-    content: bytes | None = open_source(uri, options, whole=True).all()
+    source = open_source(uri, options, whole=True)
+    content = source.all() if source.length <= MOST_BYTES else None
     try:
         # gzip raises EOFError of a file that is cut short.
         if content is not None and uri.endswith(".gz"):
             content = unzip_to_limit(content)
         if content is None:
             raise FormatError(
-                f"{uri}: unpacks to more than {MOST_BYTES} bytes, expected a list of "
+                f"{uri}: has more than {MOST_BYTES} bytes of text, expected a list of "
                 "tiles; split it",
                 uri=uri,
             )
@@ -191,6 +193,7 @@ def _checked(source: Source) -> Source:
 
 def _open_local(uri: str, path: str) -> Source:
     try:
+        check_regular(path)
         descriptor = os.open(path, os.O_RDONLY)
         try:
             length = os.fstat(descriptor).st_size

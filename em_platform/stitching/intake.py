@@ -224,7 +224,7 @@ def _reject_distant(
     else:
         y_px, x_px = [t.y_px for t in tiles], [t.x_px for t in tiles]
     near = within_reach(y_px, x_px, size)
-    lost = np.flatnonzero(~near)
+    lost = np.flatnonzero(~near).tolist()
     sentences = [
         f"tile {tiles[n].name}: found at x = {x_px[n]:g}, y = {y_px[n]:g} px, far from "
         f"all others, expected it within the montage; correct its place in "
@@ -240,7 +240,7 @@ def _reject_distant(
     failures += [
         _failure(tiles[n], said) for n, said in zip(lost, sentences, strict=True)
     ]
-    return [tiles[n] for n in np.flatnonzero(near)]
+    return [tiles[n] for n in np.flatnonzero(near).tolist()]
 
 
 def _tiles(
