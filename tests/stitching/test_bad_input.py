@@ -260,6 +260,7 @@ def test_pixels_that_are_no_numbers_leave_the_others(
         (["--overlap", "much"], "--overlap much: found no part of a tile"),
         (["--lens", "none.json"], "--lens none.json: cannot be read as a lens model"),
         (["--nonsense"], "No such option"),
+        (["--workers", "100000"], "workers: found 100000, expected at most"),
         (["--workers", "0"], "Invalid value for '--workers'"),
     ],
 )

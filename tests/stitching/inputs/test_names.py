@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from em_platform.errors import ConfigError, FormatError
-from em_platform.stitching.inputs import open_montage
+from em_platform.stitching.inputs import names, open_montage
 from tests.stitching.inputs.tile_folders import grid, places, write_tiles
 
 
@@ -40,6 +40,9 @@ def test_a_pattern_says_what_names_mean(tmp_path: Path, pattern: str) -> None:
     [
         ("b{row}", "found no row and col"),
         ("b(", "not a regular expression"),
+        (r"^(?P<row>\d+)*(b|b2|2)*(-|a|5)*$(?P<col>\d)", "fits none of the 1 images"),
+        (r"(?P<row>b)(?P<col>\d)", "row and col fit what is no number"),
+        (r"(?P<row>\d)(?P<col>x)?", "row and col fit what is no number"),
         ("q{row}_{col}.tif", "fits none of the 1 images"),
     ],
 )
@@ -108,3 +111,13 @@ def test_a_list_that_cannot_be_used_is_not_replaced_by_a_guess(
     # Asked for by a pattern, names are what counts.
     montage = open_montage(tmp_path, overlap=0.25, pattern="r{row}c{col}.tif")
     assert len(montage.tiles) == 2
+
+
+def test_a_pattern_that_would_be_tried_for_ever_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "_MATCHING_S", 0.2)
+    write_tiles(tmp_path, ["b2" + "a" * 28 + "!.tif"])
+    pattern = r"^b(?P<row>\d)(?P<col>(?:a|a)*)$"
+    with pytest.raises(ConfigError, match="found no end of trying"):
+        open_montage(tmp_path, pattern=pattern)
