@@ -81,8 +81,8 @@ def jpeg_size(content: bytes, *, uri: str) -> tuple[int, int]:
     FormatError
         It has no header.
     """
-    held = Source(uri=uri, length=len(content), first=content)
-    height, width, *_ = _jpeg_frame(held)
+    whole = Source(uri=uri, length=len(content), first=content)
+    height, width, *_ = _jpeg_frame(whole)
     return height, width
 
 
@@ -92,12 +92,12 @@ def read_raster(source: Source) -> NDArray[Any]:
 
     content = source.all()
     # In memory by now: its header costs no second read.
-    held = replace(source, first=content, length=len(content))
+    whole = replace(source, first=content, length=len(content))
     if content.startswith(PNG_START):
-        frame, decode = _png_frame(held), imagecodecs.png_decode
+        frame, decode = _png_frame(whole), imagecodecs.png_decode
     else:
-        frame, decode = _jpeg_frame(held), imagecodecs.jpeg8_decode
-    _checked(held, frame)
+        frame, decode = _jpeg_frame(whole), imagecodecs.jpeg8_decode
+    _checked(whole, frame)
     try:
         return np.asarray(decode(content))
     except Exception as error:

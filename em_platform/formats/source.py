@@ -146,8 +146,8 @@ def read_text(uri: str, options: Mapping[str, Any] | None = None) -> str:
         if content is None:
             does = "unpacks to" if uri.endswith(".gz") else "has"
             raise FormatError(
-                f"{uri}: {does} more than {MOST_BYTES} bytes of text, expected a list of "
-                "tiles; split it",
+                f"{uri}: {does} more than {MOST_BYTES} bytes of text, expected a list "
+                "of tiles; split it",
                 uri=uri,
             )
         # Windows programs begin a text with a byte order mark.
