@@ -39,7 +39,7 @@ def test_one_holds_it_until_it_ends_however_it_ends(tmp_path: Path) -> None:
         assert is_locked(path)
 
 
-@pytest.mark.parametrize("place", ["a.txt", "a.txt/home", "a.txt/home/below"])
+@pytest.mark.parametrize("place", ["a.txt", "a.txt/em", "a.txt/em/below"])
 def test_a_home_that_is_a_file_is_one_sentence(tmp_path: Path, place: str) -> None:
     (tmp_path / "a.txt").write_text("notes")
     with pytest.raises(OutputRefused, match=r"a\.txt is a file, a folder was expected"):
