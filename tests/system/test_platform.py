@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from em_platform.cli.runs import ask, montage_runs
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats.tiff_image import write_tiff
 from em_platform.processes import members
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
