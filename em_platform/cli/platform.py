@@ -163,7 +163,8 @@ def _children(settings: Settings, workspace: Path) -> list[list[Child]]:
     code_server = Child(
         name="code_server",
         arguments=_python(
-            *("dagster", "api", "grpc", "-h", "127.0.0.1", "-p", str(port)),
+            *("em_platform.resources.code_server", "api", "grpc"),
+            *("-h", "127.0.0.1", "-p", str(port)),
             *("-m", "em_platform.definitions", "--location-name", "em_platform"),
             # Runs then start by this Python, not by the `dagster` of the PATH.
             "--use-python-environment-entry-point",
