@@ -116,6 +116,7 @@ def test_there_is_no_other_job_sensor_or_schedule(
         "discovery_sensor",
         "heavy_ingest_sensor",
         "catalog_sensor",
+        "history_sensor",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "nightly_stitch_montages",
