@@ -7,9 +7,10 @@ fields that none of them needs are not looked at.
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from em_platform.formats.chunked.arrays import broken
+from em_platform.model.base import Foreign, first_problem
 
 _MOST_AXES = 5
 _MOST_LEVELS = 100
@@ -32,18 +33,6 @@ _Bits = Annotated[int, Field(ge=0, le=64)]
 PlaceXyz = tuple[_Whole, _Whole, _Whole]
 LengthXyz = tuple[_Length, _Length, _Length]
 Text = Annotated[str, Field(max_length=1000)]
-
-
-class Foreign(BaseModel):
-    """A value that others wrote: unknown fields are passed over."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        allow_inf_nan=False,
-        coerce_numbers_to_str=True,
-        populate_by_name=True,
-    )
 
 
 class Axis(Foreign):
@@ -231,12 +220,3 @@ def parsed(kind: type[Kind], content: Any, url: str) -> Kind:
         return kind.model_validate(content)
     except (ValidationError, RecursionError) as error:
         raise broken(url, first_problem(error)) from error
-
-
-def first_problem(error: ValidationError | RecursionError) -> str:
-    """The first field that is wrong, and why, on one line."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}"[:300]
