@@ -7,6 +7,7 @@ time, and items are taken only as fast as the work goes, so that memory stays bo
 import ctypes
 import os
 import resource
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -181,20 +183,35 @@ def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Cli
             f"workers: found {workers}, expected at most {most}, which is what this "
             "computer's memory holds; give fewer, or a cluster by dask.address"
         )
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
-    cluster = LocalCluster(  # type: ignore[no-untyped-call]
+    # Ctrl-C goes to all processes of a terminal; only we act on it, and end workers.
+    # They, and the thread that starts them anew, have this mask from us.
+    # The tracker takes the mask away where it is started.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        cluster = _cluster(workers, memory_limit_mb)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+        yield client
+
+
+def _cluster(workers: int, memory_limit_mb: int) -> Any:
+    from distributed import LocalCluster
+
+    return LocalCluster(  # type: ignore[no-untyped-call]
         n_workers=workers,
         threads_per_worker=1,
         processes=True,
         dashboard_address="127.0.0.1:0",  # None would ask for port 8787
         host="127.0.0.1",
         memory_limit=f"{memory_limit_mb}MB",
-        env=_ONE_THREAD,
+        # What fails in a worker is raised here; its log only tells of our own end.
+        env={**_ONE_THREAD, "DASK_LOGGING__DISTRIBUTED": "critical"},
         silence_logs=40,  # logging.ERROR
     )
-    with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
-        yield client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
