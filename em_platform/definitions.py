@@ -19,6 +19,7 @@ from em_platform.sensors.acquisition import (
     montage_complete_sensor,
 )
 from em_platform.sensors.alerts import alert_sensor
+from em_platform.sensors.history import history_sensor
 from em_platform.sensors.ingest import (
     catalog_sensor,
     discovery_sensor,
@@ -53,6 +54,7 @@ defs = dg.Definitions(
         discovery_sensor,
         heavy_ingest_sensor,
         catalog_sensor,
+        history_sensor,
     ],
     # Also of runs that an asset's page launches, which belong to no job of ours.
     executor=dg.in_process_executor,

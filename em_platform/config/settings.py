@@ -119,6 +119,18 @@ class WebSettings(Model):
     port: int = 3000  # Dagster's own default
 
 
+class HistorySettings(Model):
+    """How long Dagster keeps what happened within a run.
+
+    The step log of a run that ended is packed to a tenth after `pack_after_min`. Step
+    logs and printed output are deleted after `keep_logs_days`; 0 keeps them for ever.
+    What a run made, what its checks said and its state are always kept.
+    """
+
+    pack_after_min: float = Field(default=10.0, ge=0)
+    keep_logs_days: float = Field(default=90.0, ge=0)
+
+
 class Settings(Model):
     """Everything that can be set.
 
@@ -133,6 +145,7 @@ class Settings(Model):
     stitching: StitchingSettings = StitchingSettings()
     dask: DaskSettings = DaskSettings()
     web: WebSettings = WebSettings()
+    history: HistorySettings = HistorySettings()
     aloha: AlohaSettings = AlohaSettings()
     temdb: TemdbSettings = TemdbSettings()
     ingest: IngestSettings = IngestSettings()

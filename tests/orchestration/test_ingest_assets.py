@@ -82,7 +82,7 @@ def test_an_item_becomes_a_checked_volume_and_is_not_fetched_again(
     assert record_of(store, source, key).status == "complete"
 
     shown = metadata_of(result, source, "volume")
-    assert "data:image/png" in str(shown["preview"].value)
+    assert "data:image/webp" in str(shown["preview"].value)
     assert "█" in str(shown["grey levels"].value)
     assert shown["bytes"].value > 0
     assert metadata_of(result, source, "raw")["bytes"].value >= 0
