@@ -114,6 +114,7 @@ def test_there_is_no_other_job_sensor_or_schedule(
         "upload_complete_sensor",
         "killed_runs_sensor",
         "alert_sensor",
+        "history_sensor",
         "discovery_sensor",
         "heavy_ingest_sensor",
         "catalog_sensor",
