@@ -10,14 +10,15 @@ from em_platform.resources.ingest import PublicSources
 from em_platform.resources.storage import Configuration, Storage
 from em_platform.schedules import (
     consolidate_catalog_schedule,
+    hourly_stitch_montages,
     ingest_schedules,
-    nightly_stitch_montages,
 )
 from em_platform.sensors.acquisition import (
     inbox_sensor,
     lens_montage_sensor,
     montage_complete_sensor,
 )
+from em_platform.sensors.alerts import alert_sensor
 from em_platform.sensors.catalog import catalog_sensor
 from em_platform.sensors.history import history_sensor
 from em_platform.sensors.ingest import discovery_sensor, heavy_ingest_sensor
@@ -36,7 +37,7 @@ defs = dg.Definitions(
     ],
     jobs=[*ALL_JOBS, transfer.image_again_job],
     schedules=[
-        nightly_stitch_montages,
+        hourly_stitch_montages,
         consolidate_catalog_schedule,
         *ingest_schedules,
     ],
@@ -46,6 +47,7 @@ defs = dg.Definitions(
         lens_montage_sensor,
         upload_complete_sensor,
         killed_runs_sensor,
+        alert_sensor,
         discovery_sensor,
         heavy_ingest_sensor,
         catalog_sensor,

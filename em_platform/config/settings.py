@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr
 from em_platform.config.acquisition import AcquisitionSettings
 from em_platform.config.ingest import CatalogSettings, IngestSettings
 from em_platform.config.services import (
+    AlertSettings,
     AlohaSettings,
     BrokerSettings,
     LoggingSettings,
@@ -99,10 +100,11 @@ class DaskSettings(Model):
     """Who does the heavy work: a remote scheduler by address, else a local cluster.
 
     `address` is that of a scheduler; a local cluster has `workers` processes with
-    `memory_limit_mb` each.
+    `memory_limit_mb` each. A cluster without any worker is waited for `wait_s`.
     """
 
     address: str = ""
+    wait_s: float = Field(default=30.0, gt=0)
     workers: int = 2
     memory_limit_mb: int = 2048
 
@@ -149,6 +151,7 @@ class Settings(Model):
     ingest: IngestSettings = IngestSettings()
     catalog: CatalogSettings = CatalogSettings()
     logging: LoggingSettings = LoggingSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @property
     def logs_folder(self) -> Path:

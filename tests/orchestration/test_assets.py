@@ -202,6 +202,7 @@ def test_a_dead_scheduler_fails_with_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("em_platform.resources.dask._CONNECT_S", 1)
+    monkeypatch.setattr("em_platform.assets.checks._PAUSES_S", (0.0,))
     drop_montage("grid-1")
     address = f"tcp://127.0.0.1:{free_port()}"
     overrides = {"dask.address": address}
