@@ -1,11 +1,13 @@
 """Whose a connection within this computer is, by the kernel's own table."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
 
 import pytest
 
+from em_platform.storage import owners
 from em_platform.storage.owners import owner_of_client, owners_of_server
 
 
@@ -31,6 +33,20 @@ def test_the_owner_of_a_connection_is_known_while_it_lasts(
         # What listens is no client, and the server's end is not the client's.
         assert owner_of_client(here, here) is None
     # Closed by the client, it belongs to nobody: the table shows root.
+    assert owner_of_client(there, here) is None
+
+
+def test_without_sock_diag_the_list_of_all_connections_says_it(
+    server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: object) -> None:
+        raise OSError(errno.EPROTONOSUPPORT, "the kernel is without it")
+
+    monkeypatch.setattr(owners, "_ask", absent)
+    here = server.getsockname()[:2]
+    with socket.create_connection(here) as client:
+        there = client.getsockname()[:2]
+        assert owner_of_client(there, here) == os.geteuid()
     assert owner_of_client(there, here) is None
 
 
