@@ -14,6 +14,7 @@ NOBODY = 65534  # of every Linux
 _BEFORE = """
 import json, os, pathlib, socket, ssl, sys, urllib.error, urllib.request
 import dask, distributed, grpc, stomp
+{1}
 os.setgroups([])
 os.setgid({0})
 os.setuid({0})
@@ -21,11 +22,14 @@ given = json.loads(sys.argv[1])
 """
 
 
-def as_another_user(code: str, **given: Any) -> Any:
-    """What `code` leaves in `found`, run by another account with `given`."""
+def as_another_user(code: str, *, before: str = "", **given: Any) -> Any:
+    """What `code` leaves in `found`, run by another account with `given`.
+
+    `before` is run while the account is still this one.
+    """
     if os.geteuid() != 0:
         pytest.skip("only root can become another user; run as root, as .ci/run does")
-    program = _BEFORE.format(NOBODY) + code + "\nprint(json.dumps(found))\n"
+    program = _BEFORE.format(NOBODY, before) + code + "\nprint(json.dumps(found))\n"
     ended = subprocess.run(
         (sys.executable, "-c", program, json.dumps(given)),
         capture_output=True,
@@ -56,4 +60,33 @@ for login in given["logins"]:
         found.append("published")
     except stomp.exception.StompException:
         found.append("refused")
+"""
+
+LOAD_ALL = """
+with distributed.Client(processes=False, dashboard_address="127.0.0.1:0") as client:
+    client.submit(os.getuid).result()
+"""
+
+RUN_CODE = """
+found = {}
+for address in given["addresses"]:
+    host = address.partition("://")[2]
+    own = distributed.security.Security.temporary()
+    for name, scheme, security in (("plain", "tcp", None), ("own key", "tls", own)):
+        where = f"{scheme}://{host}"
+        try:
+            with distributed.Client(where, security=security, timeout=5) as client:
+                found[f"{name} {host}"] = client.submit(os.getuid).result(timeout=20)
+        except OSError:
+            found[f"{name} {host}"] = "refused"
+"""
+
+PAGES = """
+found = {}
+for url in given["urls"]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            found[url] = [answer.status, answer.read(400).decode(errors="replace")]
+    except urllib.error.HTTPError as error:
+        found[url] = [error.code, error.read(400).decode(errors="replace")]
 """
