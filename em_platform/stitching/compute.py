@@ -34,6 +34,12 @@ _ONE_THREAD = {
     "BLOSC_NTHREADS": "1",
 }
 
+# Their pages would show every account what is computed, and how far it is.
+_NO_PAGES: dict[str, list[str]] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 # Freed memory is reused instead of being given back, and zeroed, for each tile.
 _KEPT_BYTES, _LARGEST_KEPT_BYTES = 256 * 2**20, 32 * 2**20  # the latter is glibc's most
@@ -161,19 +167,28 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Client"]:
-    """Dask worker processes of one thread each on this machine; yields their client."""
-    from distributed import Client, LocalCluster
+    """Dask worker processes of one thread each on this machine; yields their client.
 
-    cluster = LocalCluster(  # type: ignore[no-untyped-call]
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address="127.0.0.1:0",  # None would ask for port 8787
-        host="127.0.0.1",
-        memory_limit=f"{memory_limit_mb}MB",
-        env=_ONE_THREAD,
-        silence_logs=40,  # logging.ERROR
-    )
+    Only this client may give them work: they take code over loopback, which is open to
+    every account, so each side shows a certificate that is made anew for each cluster.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+    from distributed.security import Security
+
+    with dask.config.set(_NO_PAGES):
+        cluster = LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",  # None would ask for port 8787
+            host="127.0.0.1",
+            memory_limit=f"{memory_limit_mb}MB",
+            env=_ONE_THREAD,
+            silence_logs=40,  # logging.ERROR
+            security=Security.temporary(),  # type: ignore[no-untyped-call]
+            scheduler_kwargs={"dashboard": False},
+        )
     with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
         yield client
 
