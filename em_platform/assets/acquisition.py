@@ -14,10 +14,11 @@ from em_platform.assets.metadata import (
     failure_table,
     picture,
     short,
+    tag_run,
 )
 from em_platform.config import QualitySettings
 from em_platform.model import Montage, TileStats
-from em_platform.partitions import montages
+from em_platform.partitions import MONTAGE, montages
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.storage import Configuration, Storage
@@ -62,6 +63,7 @@ def raw_tiles(
         store = storage.writing(layout.montage_folder(key))
         montage = as_first_planned(microscope.montage(key), store)
         store.write(layout.montage(key), montage, Montage)
+    tag_run(context, montage)
     return dg.MaterializeResult(metadata=montage_summary(montage))
 
 
@@ -88,6 +90,7 @@ def raw_tiles(
         ),
     ],
     partitions_def=montages,
+    pool=MONTAGE,
     # Completeness is a check of `tiles`: only there it is known which frames are black.
     check_specs=[
         *check_specs("tiles", _TILES_CHECKS, montages),
@@ -113,6 +116,7 @@ def finish_tiles(
         summary = statistics_summary(done.montage, done.statistics)
         counts = adoption_summary(done)
         limits = settings.stitching.quality
+    tag_run(context, montage)
     yield dg.MaterializeResult(
         asset_key="tiles",
         metadata={

@@ -29,10 +29,11 @@ from em_platform.assets.metadata import (
     picture,
     place,
     short,
+    tag_run,
 )
 from em_platform.formats.source import local_path
 from em_platform.model import LensModel, Montage, MontageFit, Review, TileMatch
-from em_platform.partitions import lens_of_key, lenses, montages
+from em_platform.partitions import LENS, MONTAGE, lens_of_key, lenses, montages
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.storage import Configuration, Storage
@@ -89,6 +90,7 @@ class LensMontage(dg.Config):
     freshness_policy=dg.FreshnessPolicy.time_window(
         fail_window=timedelta(days=60), warn_window=timedelta(days=30)
     ),
+    pool=LENS,
     check_specs=check_specs("lens_correction", _LENS_CORRECTION_CHECKS, lenses),
 )
 def lens_correction(
@@ -112,6 +114,7 @@ def lens_correction(
         lens = fit_lens(montage, matches, magnification=magnification)
         store.write(layout.lens(name, magnification), lens, LensModel)
         checks = check_lens(lens)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata=lens_summary(lens, montage),
         check_results=check_results(checks, "lens_correction"),
@@ -128,6 +131,7 @@ def lens_correction(
     ],
     kinds={"dask", "json"},
     owners=_OWNERS,
+    pool=MONTAGE,
     check_specs=check_specs("tile_matches", _TILE_MATCHES_CHECKS, montages),
 )
 def tile_matches(
@@ -146,6 +150,7 @@ def tile_matches(
         done = match_montage(montage, how, store, run=compute.map(montage.pixels))
         store.write(layout.tile_matches(key), done.matches, tuple[TileMatch, ...])
         checks = check_matches(montage, done.matches, settings.stitching.quality)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata={**match_summary(done), **watch.metadata(montage)},
         check_results=published_results(
@@ -160,6 +165,7 @@ def tile_matches(
     deps=["tile_matches"],
     kinds={"scipy", "json"},
     owners=_OWNERS,
+    pool=MONTAGE,
     check_specs=check_specs("montage_fit", _MONTAGE_FIT_CHECKS, montages),
 )
 def montage_fit(
@@ -180,6 +186,7 @@ def montage_fit(
             check_hangs_together(fit, limits),
         )
         summary = fit_summary(montage, fit)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
         check_results=published_results(
@@ -194,6 +201,7 @@ def montage_fit(
     deps=["tiles", "tile_statistics", "montage_fit"],
     kinds={"dask", "zarr"},
     owners=_OWNERS,
+    pool=MONTAGE,
     check_specs=check_specs("mosaic", _MOSAIC_CHECKS, montages),
 )
 def mosaic(
@@ -222,6 +230,7 @@ def mosaic(
         )
         summary = mosaic_summary(made, store.options)
         checks = check_mosaic(made, options=store.options)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
         check_results=published_results(

@@ -43,7 +43,10 @@ def read_jpeg_header(source: Source) -> tuple[int, int, int, str]:
     """Height, width, samples a pixel and type of a JPEG that is whole."""
     # Near the end and not at it: padding may follow the end mark.
     if b"\xff\xd9" not in source.read(max(0, source.length - 1024), 1024):
-        raise _cut_short(source, "JPEG")
+        # Or something else, of any length. A preview ends before the pixels begin.
+        content = source.all()
+        if b"\xff\xd9" not in content[max(0, content.rfind(b"\xff\xda")) :]:
+            raise _cut_short(source, "JPEG")
     return _checked(source, _jpeg_frame(source))
 
 
