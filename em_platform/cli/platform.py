@@ -1,5 +1,6 @@
 """`em-platform up`: the processes of the platform, started, watched and ended."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,8 @@ from em_platform.storage.atomic import write_bytes
 
 _OURS = "em-platform up"
 """Stands in the first line of a dagster.yaml that we may replace."""
+# As dagster.yaml names the folder of the runs' logs.
+_HISTORY = "history/runs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +127,10 @@ def _prepare_dagster(home: Path) -> Path:
     # Replaced at each start, so that a new version of the platform brings its limits.
     instance = folder / "dagster.yaml"
     if not instance.is_file() or _OURS in instance.read_text(encoding="utf-8")[:200]:
-        write_bytes(instance, _shipped("dagster.yaml").read_bytes())
+        shipped = _shipped("dagster.yaml").read_text(encoding="utf-8")
+        # Whole, for those who open the history without DAGSTER_HOME.
+        history = json.dumps(str(folder.absolute() / _HISTORY))
+        write_bytes(instance, shipped.replace(_HISTORY, history).encode())
     workspace = folder / "workspace.yaml"
     server = {
         "host": "127.0.0.1",
@@ -157,7 +163,8 @@ def _children(settings: Settings, workspace: Path) -> list[list[Child]]:
     code_server = Child(
         name="code_server",
         arguments=_python(
-            *("dagster", "api", "grpc", "-h", "127.0.0.1", "-p", str(port)),
+            *("em_platform.resources.code_server", "api", "grpc"),
+            *("-h", "127.0.0.1", "-p", str(port)),
             *("-m", "em_platform.definitions", "--location-name", "em_platform"),
             # Runs then start by this Python, not by the `dagster` of the PATH.
             "--use-python-environment-entry-point",
