@@ -36,7 +36,7 @@ from em_platform.errors import PlatformError, StorageError
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.service import run_service
 from em_platform.processes.single_instance import single_instance
-from em_platform.processes.web import token_of
+from em_platform.storage.tokens import token_of
 
 log = logging.getLogger(__name__)
 
