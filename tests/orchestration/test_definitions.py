@@ -118,7 +118,6 @@ def test_there_is_no_other_job_sensor_or_schedule(
         "discovery_sensor",
         "heavy_ingest_sensor",
         "catalog_sensor",
-        "history_sensor",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "hourly_stitch_montages",
