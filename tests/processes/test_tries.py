@@ -1,6 +1,6 @@
 import pytest
 
-from em_platform.operator.tries import Tries
+from em_platform.processes.tries import Tries
 
 
 class Clock:
