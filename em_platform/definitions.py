@@ -52,6 +52,8 @@ defs = dg.Definitions(
         heavy_ingest_sensor,
         catalog_sensor,
     ],
+    # Also of runs that an asset's page launches, which belong to no job of ours.
+    executor=dg.in_process_executor,
     resources={
         "configuration": _configuration,
         "microscope": Microscope(configuration=_configuration),

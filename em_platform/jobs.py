@@ -1,11 +1,11 @@
 """A job a group, and the one that takes a montage through all of them.
 
-Montages run in one process each: Dagster's other executors start one process a step,
-which costs more than the step. The heavy work goes to Dask.
+All run in one process each, also what is launched from an asset's page
+(`definitions.py`): Dagster's other executors start one process a step, which costs more
+than the step. The heavy work goes to Dask.
 """
 
 import logging
-from collections.abc import Mapping
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import (
@@ -17,35 +17,28 @@ from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError
 from em_platform.ingest.plan import PART, job_tags
 from em_platform.ingest.sources import SOURCES, settings_of
+from em_platform.partitions import CATALOG, LENS, MONTAGE, REVIEW
 
 log = logging.getLogger(__name__)
 
-LENS = dg.AssetSelection.assets("lens_correction")
+LENS_ASSETS = dg.AssetSelection.assets("lens_correction")
 # A montage may be stitched where nothing uploads it, and no TEM DB runs.
 TRANSFER = dg.AssetSelection.assets("uploaded_tiles", "acquisition_review")
 ACQUISITION = dg.AssetSelection.groups("acquisition") - TRANSFER
-STITCHING = dg.AssetSelection.groups("stitching") - LENS
+STITCHING = dg.AssetSelection.groups("stitching") - LENS_ASSETS
 RECORD = dg.AssetSelection.assets("dataset_record")
-CATALOG = dg.AssetSelection.groups("catalog") - RECORD
-
-# Montages and ingests have their own numbers of runs beside each other, so that a long
-# ingest never keeps the microscope waiting.
-_MONTAGE = {PART: "montage"}
+CATALOG_ASSETS = dg.AssetSelection.groups("catalog") - RECORD
 
 
-def _montage_job(
+def _job(
     name: str,
     selection: dg.AssetSelection,
     description: str,
     *,
-    tags: Mapping[str, str] = _MONTAGE,
+    part: str = MONTAGE,
 ) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
-        name,
-        selection=selection,
-        description=description,
-        executor_def=dg.in_process_executor,
-        tags=tags,
+        name, selection=selection, description=description, tags={PART: part}
     )
 
 
@@ -65,39 +58,34 @@ def _settings_at_load() -> Settings:
 AT_LOAD = _settings_at_load()
 
 
-stitch_montages = _montage_job(
+stitch_montages = _job(
     "stitch_montages",
     ACQUISITION | STITCHING | RECORD,
     "Everything for one montage: tiles, matches, fit, mosaic, checks and record.",
 )
-process_tiles = _montage_job(
+process_tiles = _job(
     "process_tiles", ACQUISITION, "A montage's raw frames again into 8-bit tiles."
 )
-stitch_tiles = _montage_job(
-    "stitch_tiles", STITCHING, "A montage's tiles again into a mosaic."
-)
-record_datasets = _montage_job(
-    "record_datasets", RECORD, "A montage's catalog record again."
-)
-review_acquisitions = _montage_job(
+stitch_tiles = _job("stitch_tiles", STITCHING, "A montage's tiles again into a mosaic.")
+record_datasets = _job("record_datasets", RECORD, "A montage's catalog record again.")
+review_acquisitions = _job(
     "review_acquisitions",
     TRANSFER,
     "The review of a montage in TEM DB, once it is uploaded and stitched.",
+    part=REVIEW,
 )
-calibrate_lens = dg.define_asset_job(
+calibrate_lens = _job(
     "calibrate_lens",
-    selection=LENS,
-    description="The lens of one microscope at one magnification, from a montage with "
-    "60 % overlap that the run's configuration names.",
-    executor_def=dg.in_process_executor,
-    tags=_MONTAGE,
+    LENS_ASSETS,
+    "The lens of one microscope at one magnification, from a montage with 60 % overlap "
+    "that the run's configuration names.",
+    part=LENS,
 )
-# No part: dagster.yaml leaves it a place beside two montages and two ingests.
-consolidate_catalog = dg.define_asset_job(
+consolidate_catalog = _job(
     "consolidate_catalog",
-    selection=CATALOG,
-    description="All records of all sources into one catalog, with its reports.",
-    executor_def=dg.in_process_executor,
+    CATALOG_ASSETS,
+    "All records of all sources into one catalog, with its reports.",
+    part=CATALOG,
 )
 
 # The assets of each source, each made from the one before.
@@ -123,7 +111,6 @@ def _ingest_job(source: str) -> UnresolvedAssetJobDefinition:
         selection=[dg.AssetKey([source, name]) for name in INGESTED],
         description=f"Items of {source}: metadata of each, its files, its volume "
         "as OME-Zarr, its catalog record.",
-        executor_def=dg.in_process_executor,
         tags=job_tags(source, AT_LOAD),
     )
 

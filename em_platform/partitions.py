@@ -1,9 +1,23 @@
-"""By what the assets are divided."""
+"""By what the assets are divided, and their runs."""
 
 import dagster as dg
 
 from em_platform.ingest.plan import partition_set
 from em_platform.ingest.sources import SOURCES
+
+# Part of a run (tag `em/part`) -> the assets that only it makes; a part has its limit
+# in dagster.yaml. Montages that were just imaged are `live`, all others `montage`.
+LIVE, LENS, REVIEW, MONTAGE, CATALOG = "live", "lens", "review", "montage", "catalog"
+PARTS = {
+    LENS: frozenset({"lens_correction"}),
+    REVIEW: frozenset({"uploaded_tiles", "acquisition_review"}),
+    CATALOG: frozenset({"metadata_catalog", "validation_report"}),
+}
+
+# Dagster starts the highest first. A montage that is asked for by hand goes before the
+# backlog, whose sensor says so, and a backfill goes last.
+PRIORITIES = {LIVE: 50, LENS: 40, REVIEW: 30, MONTAGE: 20}
+BACKLOG, BACKFILLED = 10, -10
 
 # One partition a montage; the key is its acquisition id.
 montages = dg.DynamicPartitionsDefinition(name="montages")

@@ -196,8 +196,10 @@ def serve_app() -> Iterator[Callable[..., str]]:
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[dict[str, Any]]:
     """The fsspec options of `s3://bucket`, which all tests share."""
-    boto3 = pytest.importorskip("boto3")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", port=0)
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server.start()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())

@@ -14,21 +14,29 @@ from em_platform.assets.metadata import (
     failure_table,
     picture,
     short,
+    tag_run,
 )
 from em_platform.config import QualitySettings
 from em_platform.model import Montage, TileStats
-from em_platform.partitions import montages
+from em_platform.partitions import MONTAGE, montages
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.storage import Configuration, Storage
 from em_platform.stitching.pictures import tile_map
-from em_platform.stitching.quality import check_completeness, check_tiles
+from em_platform.stitching.quality import (
+    check_completeness,
+    check_enough_tiles,
+    check_tiles,
+)
 from em_platform.stitching.tile_rules import plain_rules
 from em_platform.storage import layout
 
 _OWNERS = ["team:microscopy"]
 
-_TILES_CHECKS = {"montage_is_complete": "Every expected tile is present and not blank."}
+_TILES_CHECKS = {
+    "montage_is_complete": "Every expected tile is present and not blank.",
+    "enough_tiles_are_present": "So many tiles are present that a mosaic is of use.",
+}
 _TILE_STATISTICS_CHECKS = {
     "tiles_are_in_focus": "Every tile is as sharp as the limit asks.",
     "tiles_have_contrast": "Every tile has contrast: it shows specimen.",
@@ -55,6 +63,7 @@ def raw_tiles(
         store = storage.writing(layout.montage_folder(key))
         montage = as_first_planned(microscope.montage(key), store)
         store.write(layout.montage(key), montage, Montage)
+    tag_run(context, montage)
     return dg.MaterializeResult(metadata=montage_summary(montage))
 
 
@@ -81,6 +90,7 @@ def raw_tiles(
         ),
     ],
     partitions_def=montages,
+    pool=MONTAGE,
     # Completeness is a check of `tiles`: only there it is known which frames are black.
     check_specs=[
         *check_specs("tiles", _TILES_CHECKS, montages),
@@ -106,6 +116,7 @@ def finish_tiles(
         summary = statistics_summary(done.montage, done.statistics)
         counts = adoption_summary(done)
         limits = settings.stitching.quality
+    tag_run(context, montage)
     yield dg.MaterializeResult(
         asset_key="tiles",
         metadata={
@@ -114,10 +125,14 @@ def finish_tiles(
             **watch.metadata(done.montage),
         },
         check_results=published_results(
-            check_completeness(done.montage),
+            (
+                *check_completeness(done.montage),
+                check_enough_tiles(done.montage, limits),
+            ),
             "tiles",
             montage=montage,
             settings=settings,
+            store=store,
         ),
     )
     yield dg.MaterializeResult(
@@ -128,6 +143,7 @@ def finish_tiles(
             "tile_statistics",
             montage=montage,
             settings=settings,
+            store=store,
         ),
     )
 

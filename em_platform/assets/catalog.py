@@ -12,13 +12,14 @@ from em_platform.assets.metadata import (
     place,
     record_summary,
     table,
+    tag_run,
 )
 from em_platform.catalog.consolidate import Consolidated, check_catalog, consolidate
 from em_platform.catalog.record_files import first_recorded, write_record
 from em_platform.catalog.records import dataset_record as record_of
 from em_platform.catalog.records import mosaic_levels
 from em_platform.ingest.sources import SOURCES
-from em_platform.partitions import montages
+from em_platform.partitions import MONTAGE, montages
 from em_platform.resources.storage import Configuration, Storage
 from em_platform.stitching.render import mosaic_preview
 from em_platform.storage import layout
@@ -37,6 +38,7 @@ _VALIDATION_REPORT_CHECKS = {
     group_name="catalog",
     partitions_def=montages,
     deps=["tile_statistics", "montage_fit", "mosaic"],
+    pool=MONTAGE,
     kinds={"json"},
     owners=["team:data-management"],
 )
@@ -65,6 +67,7 @@ def dataset_record(
         )
         # Last: it names the preview and the mosaic, which must be there.
         write_record(store, layout.dataset_record(key), record)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata=record_summary(record, store.url(layout.dataset_record(key)))
     )

@@ -13,10 +13,14 @@ import dagster as dg
 
 from em_platform.acquisition.qc.verdict import report_checks
 from em_platform.assets.metadata import Metadata, table
+from em_platform.catalog.record_files import mark_unusable
 from em_platform.config import Settings
 from em_platform.errors import PlatformError
 from em_platform.model import Check, Montage, Severity
+from em_platform.storage import Store
 
+# What these find makes the input unusable: the run ends there, nothing follows.
+BLOCKING = frozenset({"enough_tiles_are_present", "enough_tiles_are_connected"})
 # A broker or a source that restarts answers again within two or three of them.
 _RETRIES = 3
 # Before each: longer than a restart of the broker (decision 12).
@@ -35,17 +39,32 @@ def check_specs(
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return [
             dg.AssetCheckSpec(
-                name, asset=asset, description=text, partitions_def=partitions_def
+                name,
+                asset=asset,
+                description=text,
+                partitions_def=partitions_def,
+                blocking=name in BLOCKING,
             )
             for name, text in sentences.items()
         ]
 
 
 def published_results(
-    checks: Sequence[Check], asset: str, *, montage: Montage, settings: Settings
+    checks: Sequence[Check],
+    asset: str,
+    *,
+    montage: Montage,
+    settings: Settings,
+    store: Store,
 ) -> list[dg.AssetCheckResult]:
-    """The same as `check_results`; failures of a fresh montage go to the scope, too."""
+    """The same as `check_results`; failures of a fresh montage go to the scope, too.
+
+    What blocks stands in the montage's catalog record, as no later step writes one.
+    """
     report_checks(settings, montage.acquisition_id, montage.ended_at, checks)
+    unusable = [c.sentence for c in checks if c.name in BLOCKING and not c.passed]
+    if unusable:
+        mark_unusable(store, montage.acquisition_id, unusable)
     return check_results(checks, asset)
 
 

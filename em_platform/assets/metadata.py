@@ -61,6 +61,22 @@ def step_of(context: dg.AssetExecutionContext) -> DagsterProvenance:
     )
 
 
+def tag_run(context: dg.AssetExecutionContext, montage: Montage) -> None:
+    """Name on the run what was imaged, so that runs are found by it.
+
+    Here and not where it is launched: then each way of launching has them.
+    """
+    known = {
+        "em/microscope": montage.microscope,
+        "em/specimen": montage.specimen_id,
+        "em/section": montage.section_id,
+        "em/magnification": montage.magnification,
+    }
+    tags = {name: str(value) for name, value in known.items() if value is not None}
+    if not tags.items() <= context.run.tags.items():
+        context.instance.add_run_tags(context.run.run_id, tags)
+
+
 def plain(text: object) -> str:
     """`text` as Markdown that shows it as it is, on one line.
 

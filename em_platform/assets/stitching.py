@@ -29,10 +29,11 @@ from em_platform.assets.metadata import (
     picture,
     place,
     short,
+    tag_run,
 )
 from em_platform.formats.source import local_path
 from em_platform.model import LensModel, Montage, MontageFit, Review, TileMatch
-from em_platform.partitions import lens_of_key, lenses, montages
+from em_platform.partitions import LENS, MONTAGE, lens_of_key, lenses, montages
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.storage import Configuration, Storage
@@ -40,7 +41,11 @@ from em_platform.stitching.closure import residuals_of
 from em_platform.stitching.lens import check_lens, fit_lens
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.pictures import residual_plot
-from em_platform.stitching.quality import check_fit, check_matches
+from em_platform.stitching.quality import (
+    check_fit,
+    check_hangs_together,
+    check_matches,
+)
 from em_platform.stitching.render import (
     Mosaic,
     check_mosaic,
@@ -62,6 +67,7 @@ _MONTAGE_FIT_CHECKS = {
     "montage_has_no_gaps": "No tile is missing amid its neighbours.",
     "seams_are_closed": "No two neighbours disagree by more than the limit.",
     "tiles_are_connected": "All tiles are connected by matches.",
+    "enough_tiles_are_connected": "So many are connected that a mosaic is of use.",
     "montage_is_undistorted": "No tile had to be scaled to fit.",
 }
 _MOSAIC_CHECKS = {
@@ -84,6 +90,7 @@ class LensMontage(dg.Config):
     freshness_policy=dg.FreshnessPolicy.time_window(
         fail_window=timedelta(days=60), warn_window=timedelta(days=30)
     ),
+    pool=LENS,
     check_specs=check_specs("lens_correction", _LENS_CORRECTION_CHECKS, lenses),
 )
 def lens_correction(
@@ -107,6 +114,7 @@ def lens_correction(
         lens = fit_lens(montage, matches, magnification=magnification)
         store.write(layout.lens(name, magnification), lens, LensModel)
         checks = check_lens(lens)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata=lens_summary(lens, montage),
         check_results=check_results(checks, "lens_correction"),
@@ -123,6 +131,7 @@ def lens_correction(
     ],
     kinds={"dask", "json"},
     owners=_OWNERS,
+    pool=MONTAGE,
     check_specs=check_specs("tile_matches", _TILE_MATCHES_CHECKS, montages),
 )
 def tile_matches(
@@ -141,10 +150,11 @@ def tile_matches(
         done = match_montage(montage, how, store, run=compute.map(montage.pixels))
         store.write(layout.tile_matches(key), done.matches, tuple[TileMatch, ...])
         checks = check_matches(montage, done.matches, settings.stitching.quality)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata={**match_summary(done), **watch.metadata(montage)},
         check_results=published_results(
-            checks, "tile_matches", montage=montage, settings=settings
+            checks, "tile_matches", montage=montage, settings=settings, store=store
         ),
     )
 
@@ -155,6 +165,7 @@ def tile_matches(
     deps=["tile_matches"],
     kinds={"scipy", "json"},
     owners=_OWNERS,
+    pool=MONTAGE,
     check_specs=check_specs("montage_fit", _MONTAGE_FIT_CHECKS, montages),
 )
 def montage_fit(
@@ -169,12 +180,17 @@ def montage_fit(
         matches = store.read(layout.tile_matches(key), tuple[TileMatch, ...])
         fit = solve_montage(montage, matches, settings=settings.stitching.solve)
         store.write(layout.montage_fit(key), fit, MontageFit)
-        checks = check_fit(montage, fit, settings.stitching.quality)
+        limits = settings.stitching.quality
+        checks = (
+            *check_fit(montage, fit, limits),
+            check_hangs_together(fit, limits),
+        )
         summary = fit_summary(montage, fit)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
         check_results=published_results(
-            checks, "montage_fit", montage=montage, settings=settings
+            checks, "montage_fit", montage=montage, settings=settings, store=store
         ),
     )
 
@@ -185,6 +201,7 @@ def montage_fit(
     deps=["tiles", "tile_statistics", "montage_fit"],
     kinds={"dask", "zarr"},
     owners=_OWNERS,
+    pool=MONTAGE,
     check_specs=check_specs("mosaic", _MOSAIC_CHECKS, montages),
 )
 def mosaic(
@@ -213,10 +230,11 @@ def mosaic(
         )
         summary = mosaic_summary(made, store.options)
         checks = check_mosaic(made, options=store.options)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
         check_results=published_results(
-            checks, "mosaic", montage=montage, settings=settings
+            checks, "mosaic", montage=montage, settings=settings, store=store
         ),
     )
 

@@ -13,10 +13,16 @@ from em_platform.acquisition.montages.review import (
 )
 from em_platform.acquisition.session.reimage import image_again
 from em_platform.assets.checks import check_results, check_specs, dagster_failures
-from em_platform.assets.metadata import Metadata, failure_table, place, table
+from em_platform.assets.metadata import (
+    Metadata,
+    failure_table,
+    place,
+    table,
+    tag_run,
+)
 from em_platform.jobs import AT_LOAD
 from em_platform.model import AcquisitionUpload, Check, Montage
-from em_platform.partitions import montages
+from em_platform.partitions import REVIEW, montages
 from em_platform.resources.acquisition import Microscope, TemdbResource
 from em_platform.resources.storage import Configuration, Storage
 from em_platform.storage import layout
@@ -55,6 +61,7 @@ temdb_tasks = dg.AssetSpec(
     deps=["raw_tiles"],
     kinds={"zarr"},
     owners=_OWNERS,
+    pool=REVIEW,
     check_specs=check_specs("uploaded_tiles", _UPLOADED_TILES_CHECKS, montages),
 )
 def uploaded_tiles(
@@ -79,6 +86,7 @@ def uploaded_tiles(
     deps=["uploaded_tiles", "tile_statistics", "montage_fit", "mosaic"],
     kinds={"json"},
     owners=_OWNERS,
+    pool=REVIEW,
 )
 def acquisition_review(
     context: dg.AssetExecutionContext,
@@ -98,6 +106,7 @@ def acquisition_review(
         register.add_place(key, url, holds="mosaic", is_current=False)
         state = write_review(register, key, verdict(checks))
         tasks = {str(name): count for name, count in register.task_counts().items()}
+    tag_run(context, judged.montage)
     context.log_event(dg.AssetObservation("temdb_tasks", metadata=tasks))
     return dg.MaterializeResult(metadata=review_summary(checks, state))
 
@@ -136,7 +145,6 @@ def ask_again(
 
 @dg.job(
     name="image_again",
-    executor_def=dg.in_process_executor,  # a process would cost more than the act
     description="A montage once more: a task in TEM DB that supersedes its own, and "
     "its region at the end of the microscope's queue.",
 )

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from em_platform.catalog.records import record_id
 from em_platform.config import CatalogSettings
 from em_platform.errors import RecordError
 from em_platform.model.dataset import (
+    WITH_VOLUME,
     CiMetadata,
     CoreMetadata,
     DatasetMetadata,
@@ -73,7 +74,7 @@ def content_of(record: DatasetRecord) -> Parts:
 
 def write_record(store: Store, name: str, record: DatasetRecord) -> None:
     """Put the record at `name`, whole or not at all."""
-    store.write_bytes(name, json_bytes(content_of(record)))
+    store.write_document(name, json_bytes(content_of(record)))
 
 
 def read_record(store: Store, name: str) -> DatasetRecord | None:
@@ -208,6 +209,25 @@ def mark(
     marked = marked.model_copy(update={"updated_at": now()})
     write_record(store, name, marked)
     return marked
+
+
+def mark_unusable(store: Store, key: str, reasons: Sequence[str]) -> DatasetRecord:
+    """Say in a montage's record that its input allows no mosaic; the record.
+
+    One whose mosaic stands, of an earlier and better input, needs review; any other is
+    failed.
+    """
+    name = layout.dataset_record(key)
+    earlier = earlier_record(store, name)
+    if earlier is None or earlier.status not in WITH_VOLUME:
+        return mark(store, "acquisition", key, Status.FAILED, error=" ".join(reasons))
+    quality = earlier.metadata.quality
+    said = tuple(dict.fromkeys((*quality.review_reasons, *reasons)))
+    quality = quality.model_copy(update={"review_reasons": said})
+    metadata = earlier.metadata.model_copy(update={"quality": quality})
+    changed = _changed(earlier, key=key, status=Status.NEEDS_REVIEW, metadata=metadata)
+    write_record(store, name, changed)
+    return changed
 
 
 def _lasting(record: DatasetRecord) -> DatasetRecord:

@@ -13,6 +13,7 @@ import click
 
 from em_platform.cli.console_output import step_progress
 from em_platform.config import Settings, load_settings
+from em_platform.config.reading import read_regular
 from em_platform.errors import ConfigError, PlatformError
 from em_platform.model import LensModel, Montage
 
@@ -216,7 +217,7 @@ def _lens(path: Path | None) -> LensModel | None:
     if path is None:
         return None
     try:
-        return LensModel.model_validate_json(path.read_bytes())
+        return LensModel.model_validate_json(read_regular(path))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(

@@ -4,17 +4,18 @@ A layer is a flat table: the path of a setting -> its value, not yet checked. A 
 that no setting has is an error here, so that its sentence can name the layer.
 """
 
+import io
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dotenv import dotenv_values
 
 from em_platform.config import fields
 from em_platform.config.fields import FIELDS, PREFIX
+from em_platform.config.reading import parse_yaml, read_regular
 from em_platform.config.settings import ALIASES, OTHER_NAMES
 from em_platform.errors import ConfigError
 
@@ -28,28 +29,6 @@ _REFERENCE = re.compile(
 )
 
 
-# Of libyaml where PyYAML has it: ten times faster, and a run reads its settings often.
-_Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Words(_Fast):  # type: ignore[misc, valid-type]
-    """YAML in which `64_0_64_8_8_8` is a crop and not a number, as in YAML 1.2."""
-
-
-_Words.yaml_implicit_resolvers = {
-    first: [
-        (
-            tag,
-            re.compile(words.pattern.replace("_", ""), words.flags)
-            if tag.endswith(":int")
-            else words,
-        )
-        for tag, words in kinds
-    ]
-    for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def read_yaml(path: Path, environment: Mapping[str, str]) -> Layer:
     """Settings of a YAML file, `${VAR:default}` replaced from `environment`."""
     who = f"YAML {path}"
@@ -59,14 +38,13 @@ def read_yaml(path: Path, environment: Mapping[str, str]) -> Layer:
 def load_yaml(path: Path, who: str) -> dict[str, Any]:
     """The sections of a YAML file, not yet looked at; `who` reads, for the errors."""
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), _Words)
+        loaded = parse_yaml(read_regular(path).decode("utf-8"))
     except OSError as error:
         raise ConfigError(
             f"{who}: cannot be read ({error.strerror}); name an existing file"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{who}: not valid YAML ({reason}); correct it") from error
+    except ValueError as error:
+        raise ConfigError(f"{who}: not valid YAML ({error}); correct it") from error
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -90,12 +68,16 @@ def read_env_file(path: Path | None) -> dict[str, str]:
         raise ConfigError(
             f".env: no file {path}; name an existing file or leave it out"
         )
+    path = path or Path(".env")
+    if not path.exists():
+        return {}
     try:
-        # Without a name dotenv would also look in the folders above.
-        found = dotenv_values(path or ".env", encoding="utf-8")
+        # As a text: dotenv waits for who writes into a pipe.
+        text = read_regular(path).decode("utf-8")
+        found = dotenv_values(stream=io.StringIO(text))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f".env: {path or '.env'} cannot be read ({error}); correct or remove it"
+            f".env: {path} cannot be read ({error}); correct or remove it"
         ) from error
     return {name: value for name, value in found.items() if value is not None}
 
@@ -195,8 +177,8 @@ def _parse(text: str, path: fields.KeyPath) -> object:
     if FIELDS[path].is_text or not text.strip():
         return text
     try:
-        return yaml.load(text, _Words)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except ValueError:
         return text  # the check of the value says better what is wrong
 
 

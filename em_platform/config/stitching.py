@@ -129,6 +129,9 @@ class QualitySettings(Model):
     A tile shows something when its standard deviation reaches `min_std`, and is
     saturated above `max_saturated_fraction`. An edge needs `min_points_per_edge`;
     `max_disconnected_tiles` may be without a way to the others.
+
+    Dagster makes no mosaic of a montage of which less than `min_present_fraction` of
+    the planned tiles are there, or less than `min_connected_fraction` hang together.
     """
 
     # At 3 px of blur the score is 0.02 (decision 10).
@@ -142,6 +145,8 @@ class QualitySettings(Model):
     min_seam_points: int = Field(default=5, gt=0)
     max_disconnected_tiles: int = Field(default=0, ge=0)  # its place is a guess
     max_distortion: float = Field(default=0.005, gt=0.0)  # asap-modules' limit
+    min_present_fraction: float = Field(default=0.5, ge=0.0, le=1.0)
+    min_connected_fraction: float = Field(default=0.5, ge=0.0, le=1.0)
     allowed_match_failures: int = Field(default=0, ge=0)
     max_mean_drift: float = Field(default=0.35, gt=0.0)
     min_mean: float = Field(default=8.0, ge=0.0)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         read_text,
     )
     from em_platform.formats.staging import plain_errors
-    from em_platform.formats.tiff import encode_tiff, write_tiff
+    from em_platform.formats.tiff_image import encode_tiff, write_tiff
     from em_platform.formats.volume import Region, Volume, bounds_of, shape_of
     from em_platform.formats.volume_pictures import mid_sections
     from em_platform.formats.volume_writer import write_volume
@@ -85,7 +85,7 @@ _MODULES = {
     "redirects": "CarefulSession",
     "source": "is_folder join_uri list_folder local_path open_source read_text",
     "staging": "plain_errors",
-    "tiff": "encode_tiff write_tiff",
+    "tiff_image": "encode_tiff write_tiff",
     "volume": "Region Volume bounds_of shape_of",
     "volume_pictures": "mid_sections",
     "volume_writer": "write_volume",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.mrc import is_mrc, read_mrc, read_mrc_header
+from em_platform.formats.mrc import check_index, is_mrc, read_mrc, read_mrc_header
 from em_platform.formats.raster import (
     JPEG_START,
     PNG_START,
@@ -21,7 +21,8 @@ from em_platform.formats.raster import (
     read_raster,
 )
 from em_platform.formats.source import Source, open_source
-from em_platform.formats.tiff import is_tiff, read_tiff, read_tiff_header
+from em_platform.formats.tiff_directory import is_tiff
+from em_platform.formats.tiff_image import read_tiff, read_tiff_header
 from em_platform.model import Box, Size
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".mrc")
@@ -131,13 +132,13 @@ def _open_level(level: re.Match[str], options: Mapping[str, Any] | None) -> Any:
     )
 
 
-def split_index(uri: str) -> tuple[str, int]:
-    """The file of `name.mrc#12` and the number of the image in it."""
+def split_index(uri: str) -> tuple[str, int | None]:
+    """The file of `name.mrc#12` and the number of the image in it, where it is said."""
     found = _INDEX.match(uri)
-    return (found["file"], int(found["index"])) if found else (uri, 0)
+    return (found["file"], int(found["index"])) if found else (uri, None)
 
 
-def _header(source: Source, index: int) -> tuple[int, int, int, str]:
+def _header(source: Source, index: int | None) -> tuple[int, int, int, str]:
     start = source.read(0, 8)
     if is_tiff(source):
         tiff = read_tiff_header(source)
@@ -149,8 +150,7 @@ def _header(source: Source, index: int) -> tuple[int, int, int, str]:
     if not is_mrc(source):
         raise _unknown(source)
     mrc = read_mrc_header(source)
-    if index >= mrc.images:
-        read_mrc(source, index)  # raises: there is no such image
+    check_index(source, mrc, index)
     # As `read_mrc` gives them: bytes from 0 to 255, half floats as float32.
     dtype = {"i1": "|u1", "u1": "|u1", "f2": "<f4"}.get(mrc.dtype[1:], mrc.dtype)
     return mrc.height_px, mrc.width_px, 1, dtype

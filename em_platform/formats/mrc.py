@@ -84,15 +84,33 @@ def read_mrc_header(source: Source) -> MrcHeader:
     )
 
 
-def read_mrc(source: Source, index: int = 0) -> NDArray[Any]:
-    """Image `index` of the stack, `(h, w)`; signed bytes become 0 to 255."""
-    header = read_mrc_header(source)
-    if not 0 <= index < header.images:
+def check_index(source: Source, header: MrcHeader, index: int | None) -> int:
+    """The image of a stack that is meant; the only one needs no number.
+
+    Raises
+    ------
+    FormatError
+        There is none of this number, or several and no number.
+    """
+    if index is None and header.images > 1:
+        raise FormatError(
+            f"{source.uri}: found {header.images} images in this MRC, expected one a "
+            f"tile; name one of them, such as {source.uri}#0",
+            uri=source.uri,
+        )
+    if not 0 <= (index or 0) < header.images:
         raise FormatError(
             f"{source.uri}: image {index} was asked for, {header.images} are there; "
             "give the stack that belongs to this list",
             uri=source.uri,
         )
+    return index or 0
+
+
+def read_mrc(source: Source, index: int | None = None) -> NDArray[Any]:
+    """Image `index` of the stack, `(h, w)`; signed bytes become 0 to 255."""
+    header = read_mrc_header(source)
+    index = check_index(source, header, index)
     image = np.empty((header.height_px, header.width_px), np.dtype(header.dtype))
     at = header.offset + index * image.nbytes
     if source.fill(at, image.reshape(-1).view(np.uint8)) < image.nbytes:
@@ -208,6 +226,7 @@ def open_mrc(source: Source) -> PlainVolume:
     axes = _stored_axes(words)
     stored = (header.images, header.height_px, header.width_px)
     z, y, x = (stored[axes.index(axis)] for axis in range(3))
+    _check_one_volume(source, words)
     # ISPG, the space group: 0 says images, whose distance along z is unknown.
     stack = words[22] == 0
     voxel = _voxel_size(start, order)
@@ -239,6 +258,17 @@ def open_mrc(source: Source) -> PlainVolume:
         stride=header.height_px * header.width_px * dtype.itemsize,
         stored_axes=axes,
     )
+
+
+def _check_one_volume(source: Source, words: tuple[int, ...]) -> None:
+    # MRC2014: a space group from 401 on says volumes, of MZ sections each.
+    sections, each = words[2], words[9]
+    if 401 <= words[22] <= 630 and 0 < each < sections:
+        raise FormatError(
+            f"{source.uri}: found {sections // each} volumes of {each} sections, "
+            "expected one; split the stack",
+            uri=source.uri,
+        )
 
 
 def _stored_axes(words: tuple[int, ...]) -> tuple[int, int, int]:

@@ -23,7 +23,8 @@ from em_platform.formats.source import (
     open_source,
 )
 from em_platform.formats.stack import StackVolume, stack_of
-from em_platform.formats.tiff import is_tiff, open_tiff
+from em_platform.formats.tiff import open_tiff
+from em_platform.formats.tiff_directory import is_tiff
 from em_platform.formats.volume import Volume
 from em_platform.model.volume import VolumeInfo
 
@@ -193,11 +194,16 @@ def _open_remote(uri: str, options: Mapping[str, Any] | None) -> Volume:
 
 
 def _open_folder(uri: str, options: Mapping[str, Any] | None) -> Volume:
-    if local_path(uri) is not None and _is_chunked(uri, options):
-        return _open_chunked(uri, options)
     for_file = _file_options(uri, options)
     names = list_folder(uri, for_file)
     images = [name for name in names if name.lower().endswith(_SUFFIXES)]
+    if local_path(uri) is not None and _is_chunked(uri, options):
+        try:
+            return _open_chunked(uri, options)
+        except FormatError:
+            # Others than N5 and precomputed name a file `attributes.json` or `info`.
+            if not images:
+                raise
     # `slice_10` comes behind `slice_9`.
     images.sort(
         key=lambda name: [

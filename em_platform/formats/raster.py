@@ -43,7 +43,10 @@ def read_jpeg_header(source: Source) -> tuple[int, int, int, str]:
     """Height, width, samples a pixel and type of a JPEG that is whole."""
     # Near the end and not at it: padding may follow the end mark.
     if b"\xff\xd9" not in source.read(max(0, source.length - 1024), 1024):
-        raise _cut_short(source, "JPEG")
+        # Or something else, of any length. A preview ends before the pixels begin.
+        content = source.all()
+        if b"\xff\xd9" not in content[max(0, content.rfind(b"\xff\xda")) :]:
+            raise _cut_short(source, "JPEG")
     return _checked(source, _jpeg_frame(source))
 
 
@@ -78,8 +81,8 @@ def jpeg_size(content: bytes, *, uri: str) -> tuple[int, int]:
     FormatError
         It has no header.
     """
-    held = Source(uri=uri, length=len(content), first=content)
-    height, width, *_ = _jpeg_frame(held)
+    whole = Source(uri=uri, length=len(content), first=content)
+    height, width, *_ = _jpeg_frame(whole)
     return height, width
 
 
@@ -89,12 +92,12 @@ def read_raster(source: Source) -> NDArray[Any]:
 
     content = source.all()
     # In memory by now: its header costs no second read.
-    held = replace(source, first=content, length=len(content))
+    whole = replace(source, first=content, length=len(content))
     if content.startswith(PNG_START):
-        frame, decode = _png_frame(held), imagecodecs.png_decode
+        frame, decode = _png_frame(whole), imagecodecs.png_decode
     else:
-        frame, decode = _jpeg_frame(held), imagecodecs.jpeg8_decode
-    _checked(held, frame)
+        frame, decode = _jpeg_frame(whole), imagecodecs.jpeg8_decode
+    _checked(whole, frame)
     try:
         return np.asarray(decode(content))
     except Exception as error:

@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +12,14 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from em_platform.errors import FormatError, StorageError
+from em_platform.config.reading import check_regular
+from em_platform.errors import FormatError
+from em_platform.formats import remote
 from em_platform.formats.bounded import MOST_BYTES, unzip_to_limit
+from em_platform.formats.remote import missing
 
-# Of a remote file: a request costs more than these bytes.
-_FIRST_BYTES = 65536
+Places = Sequence[int] | NDArray[np.integer[Any]]
+"""Offsets in a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ class Source:
             return self.first[offset : offset + count]
         if self.path is not None:
             return _read_local(self.path, offset, count)
-        return _read_remote(self.uri, offset, count, self.options)
+        return remote.read(self.uri, offset, count, self.options)
 
     def fill(self, offset: int, buffer: NDArray[np.uint8]) -> int:
         """Put the bytes from `offset` into `buffer`, `(n,)`; how many there were."""
@@ -46,6 +49,23 @@ class Source:
             buffer[: len(content)] = np.frombuffer(content, np.uint8)
             return len(content)
         return _fill_local(self.path, offset, buffer)
+
+    def read_each(self, places: Places, count: int) -> NDArray[np.uint8]:
+        """`count` bytes from each place, `(n, count)`; behind a URL many at once.
+
+        Raises
+        ------
+        FormatError
+            The file ends before one of them does.
+        """
+        found = np.empty((len(places), count), np.uint8)
+        if self.path is None and len(self.first) < self.length:
+            _fill_remote(self, places, found)
+            return found
+        with filling(self) as fill:
+            for place, row in zip(places, found, strict=True):
+                fill(int(place), row)
+        return found
 
     def all(self) -> bytes:
         """The whole file."""
@@ -93,14 +113,7 @@ def is_folder(uri: str, options: Mapping[str, Any] | None = None) -> bool:
     path = local_path(uri)
     if path is not None:
         return os.path.isdir(path)
-    from fsspec.core import url_to_fs
-
-    filesystem, remote = url_to_fs(uri, **(options or {}))
-    try:
-        return bool(filesystem.isdir(remote))
-    except Exception as error:
-        # Each file system of fsspec raises errors of its own kinds.
-        raise _not_served(uri, error) from error
+    return remote.is_folder(uri, options or {})
 
 
 def list_folder(uri: str, options: Mapping[str, Any] | None = None) -> list[str]:
@@ -112,32 +125,29 @@ def list_folder(uri: str, options: Mapping[str, Any] | None = None) -> list[str]
         The folder may not be read.
     """
     path = local_path(uri)
-    try:
-        if path is not None:
+    if path is None:
+        names = remote.list_files(uri, options or {})
+    else:
+        try:
             names = os.listdir(path)
-        else:
-            from fsspec.core import url_to_fs
-
-            filesystem, remote = url_to_fs(uri, **(options or {}))
-            found = filesystem.ls(remote, detail=True)
-            names = [str(f["name"]) for f in found if f["type"] == "file"]
-            names = [name.rstrip("/").rpartition("/")[2] for name in names]
-    except Exception as error:
-        raise _not_served(uri, error) from error
+        except OSError as error:
+            raise remote.not_served(uri, error) from error
     return sorted(name for name in names if not name.startswith("."))
 
 
 def read_text(uri: str, options: Mapping[str, Any] | None = None) -> str:
     """A text file, unpacked where its name ends in `.gz`."""
-    content: bytes | None = open_source(uri, options, whole=True).all()
+    source = open_source(uri, options, whole=True)
+    content = source.all() if source.length <= MOST_BYTES else None
     try:
         # gzip raises EOFError of a file that is cut short.
         if content is not None and uri.endswith(".gz"):
             content = unzip_to_limit(content)
         if content is None:
+            does = "unpacks to" if uri.endswith(".gz") else "has"
             raise FormatError(
-                f"{uri}: unpacks to more than {MOST_BYTES} bytes, expected a list of "
-                "tiles; split it",
+                f"{uri}: {does} more than {MOST_BYTES} bytes of text, expected a list "
+                "of tiles; split it",
                 uri=uri,
             )
         # Windows programs begin a text with a byte order mark.
@@ -148,14 +158,6 @@ def read_text(uri: str, options: Mapping[str, Any] | None = None) -> str:
             "tiles; save it as UTF-8",
             uri=uri,
         ) from error
-
-
-def missing(uri: str, reason: str) -> FormatError:
-    """The error for a file that cannot be opened."""
-    return FormatError(
-        f"{uri}: {reason}, expected a file; copy it there or take it off the list",
-        uri=uri,
-    )
 
 
 def _checked(source: Source) -> Source:
@@ -170,6 +172,7 @@ def _checked(source: Source) -> Source:
 
 def _open_local(uri: str, path: str) -> Source:
     try:
+        check_regular(path)
         descriptor = os.open(path, os.O_RDONLY)
         try:
             length = os.fstat(descriptor).st_size
@@ -180,6 +183,8 @@ def _open_local(uri: str, path: str) -> Source:
         raise missing(uri, "found no such file") from error
     except OSError as error:
         raise missing(uri, f"cannot be read ({error.strerror})") from error
+    except ValueError as error:  # such as of a name with a NUL
+        raise missing(uri, f"cannot be read ({error})") from error
     return Source(uri=uri, length=length, path=path, first=first)
 
 
@@ -207,46 +212,24 @@ def _fill_local(path: str, offset: int, buffer: NDArray[np.uint8]) -> int:
 
 
 def _open_remote(uri: str, options: Mapping[str, Any], *, whole: bool) -> Source:
-    from fsspec.core import url_to_fs
-
-    filesystem, path = url_to_fs(uri, **options)
-    try:
-        size = filesystem.size(path)
-        # A server that tells no length is asked for all.
-        first = filesystem.cat_file(path) if size is None else b""
-        length = len(first) if size is None else int(size)
-        count = length if whole else min(length, _FIRST_BYTES)
-        if length and not first:
-            first = filesystem.cat_file(path, start=0, end=count)
-    except FileNotFoundError as error:
-        raise missing(uri, "found no such object") from error
-    except Exception as error:
-        raise _not_served(uri, error) from error
-    return Source(uri=uri, length=length, options=options, first=bytes(first))
+    length, first = remote.look(uri, options, whole=whole)
+    return Source(uri=uri, length=length, options=options, first=first)
 
 
-def _read_remote(
-    uri: str, offset: int, count: int, options: Mapping[str, Any]
-) -> bytes:
-    from fsspec.core import url_to_fs
-
-    filesystem, path = url_to_fs(uri, **options)
-    try:
-        content = filesystem.cat_file(path, start=offset, end=offset + count)
-    except Exception as error:
-        raise _not_served(uri, error) from error
-    if len(content) > count:
-        # The server knows no ranges and sent the whole file.
-        content = content[offset : offset + count]
-    return bytes(content)
-
-
-def _not_served(uri: str, error: Exception) -> StorageError:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return StorageError(
-        f"storage: {uri} could not be read ({reason}); check access and address, then "
-        "run again"
-    )
+def _fill_remote(source: Source, places: Places, found: NDArray[np.uint8]) -> None:
+    count = found.shape[1]
+    first, end = int(min(places)), int(max(places)) + count
+    # What lies close together is one request.
+    if end - first <= min(len(places) * remote.FIRST_BYTES, _REMOTE_BYTES):
+        content = source.read(first, end - first)
+        contents = [content[int(p) - first :][:count] for p in places]
+    else:
+        starts = [int(place) for place in places]
+        contents = remote.read_each(source.uri, starts, count, source.options)
+    for row, content in zip(found, contents, strict=True):
+        if len(content) != count:
+            raise _ended(source, end)
+        row[:] = np.frombuffer(content, np.uint8)
 
 
 Fill = Callable[[int, NDArray[Any]], None]

@@ -1,4 +1,4 @@
-"""TIFF, BigTIFF, ImageJ and OME-TIFF: one image, or many pages as a volume.
+"""TIFF, BigTIFF, ImageJ and OME-TIFF: many pages as a volume.
 
 tifffile reads the directories and decodes; what is decided here is which pages make one
 volume and which of their bytes are read. Pages stored plain are read by row straight
@@ -7,43 +7,28 @@ bounded by the region, however large a page is. ImageJ writes stacks above 4 GB 
 page with all planes behind it.
 """
 
-import io
-from dataclasses import dataclass, replace
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.plausible import check_image, ratio_of
-from em_platform.formats.sem_tiff import OLYMPUS_TAG, SemScale, sem_scale
+from em_platform.formats.sem_tiff import SemScale, sem_scale
 from em_platform.formats.source import Source
 from em_platform.formats.tiff_decode import CodedVolume
-from em_platform.formats.tiff_directory import (
-    Directory,
-    TiffReader,
-    cut_short,
-    is_tiff,
+from em_platform.formats.tiff_directory import Directory, cut_short
+from em_platform.formats.tiff_pages import (
+    PALETTE,
+    WHITE_IS_ZERO,
+    Pages,
+    layout_of,
+    main_page,
+    pages_of,
+    plain_offset,
 )
-from em_platform.formats.tiff_pages import Pages, layout_of, pages_of, plain_offset
 from em_platform.formats.tiff_scale import TiffScale, scale_of
-from em_platform.formats.volume import FileKey, PlainVolume, Volume, key_of
-from em_platform.model import Box
+from em_platform.formats.volume import PlainVolume, Volume, key_of
 from em_platform.model.volume import Tag, VolumeInfo
-from em_platform.storage import atomic
 
-__all__ = [
-    "encode_tiff",
-    "is_tiff",
-    "open_tiff",
-    "read_tiff",
-    "read_tiff_header",
-    "write_tiff",
-]
-
-_WHITE_IS_ZERO, _PALETTE = 0, 3
 _COMPRESSIONS = {
     1: "none",
     5: "LZW",
@@ -62,139 +47,6 @@ _COMPRESSIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TiffHeader:
-    """Size and type of the first image of a TIFF."""
-
-    height_px: int
-    width_px: int
-    samples: int
-    dtype: str
-    """numpy's name with byte order, such as `<u2`."""
-    offset: int | None
-    """Where the rows begin, when they are plain and one after the other."""
-    coded: CodedVolume | None = None
-    """What decodes it, when they are not."""
-
-
-# A stitch reads each tile's header and four strips of it: its directory is parsed once.
-_HEADERS: dict[FileKey, TiffHeader] = {}
-_MOST_HEADERS = 4096
-
-
-def read_tiff_header(source: Source) -> TiffHeader:
-    """Size, type and place of the first image.
-
-    Raises
-    ------
-    FormatError
-        Not a TIFF, or cut short: pixels are promised behind the file's end, or more
-        of them than the file can hold.
-    """
-    key = key_of(source)
-    # Without a lock: at worst two threads read one header twice.
-    found = _HEADERS.get(key)
-    if found is None:
-        if len(_HEADERS) >= _MOST_HEADERS:
-            _HEADERS.clear()
-        found = _HEADERS[key] = _read_header(source, key)
-    return found
-
-
-def _read_header(source: Source, key: FileKey) -> TiffHeader:
-    first = next(TiffReader(source).directories(), None)
-    if first is None:
-        raise FormatError(f"{source.uri}: found no image in this TIFF; save it again")
-    samples, bits = first.number(277, 1), first.number(258, 1)
-    if samples != 1 or bits == 1:
-        # Enough for the sentence with which the caller refuses it.
-        name = "1-bit" if bits == 1 else f"u{bits // 8}"
-        return TiffHeader(
-            height_px=first.number(257),
-            width_px=first.number(256),
-            samples=samples,
-            dtype=f"{first.file.order}{name}",
-            offset=None,
-        )
-    layout = layout_of(first)
-    offset, coded = plain_offset(first, layout), None
-    if offset is None:
-        check_image(
-            source.uri,
-            (layout.height, layout.width),
-            pixel_bytes=np.dtype(layout.stored_dtype).itemsize,
-            file_bytes=source.length,
-            ratio=ratio_of(layout.compression),
-        )
-        info = VolumeInfo(
-            uri=source.uri,
-            format="TIFF",
-            shape=(1, layout.height, layout.width),
-            dtype=_dtype_name(layout.stored_dtype),
-        )
-        coded = CodedVolume(
-            info=info,
-            source=source,
-            key=key,
-            layout=layout,
-            directory_offsets=(first.offset,),
-        )
-    return TiffHeader(
-        height_px=layout.height,
-        width_px=layout.width,
-        samples=1,
-        dtype=layout.stored_dtype,
-        offset=offset,
-        coded=coded,
-    )
-
-
-def read_tiff(source: Source, box: Box | None = None) -> NDArray[Any]:
-    """Pixels of the first image, `(h, w)`, or of `box` of it."""
-    header = read_tiff_header(source)
-    box = box or Box(y0=0, x0=0, y1=header.height_px, x1=header.width_px)
-    if header.coded is not None:
-        region = (slice(0, 1), slice(box.y0, box.y1), slice(box.x0, box.x1))
-        plane: NDArray[Any] = header.coded.read(region)[0]
-        return plane
-    if header.offset is None:
-        raise FormatError(
-            f"{source.uri}: found {header.samples} samples a pixel of {header.dtype}, "
-            "expected one grey level a pixel; convert it to grey levels",
-            uri=source.uri,
-        )
-    dtype = np.dtype(header.dtype)
-    rows = np.empty((box.y1 - box.y0, header.width_px), dtype)
-    at = header.offset + box.y0 * rows.strides[0]
-    if source.fill(at, rows.reshape(-1).view(np.uint8)) < rows.nbytes:
-        raise cut_short(source, f"{at + rows.nbytes} bytes were promised")
-    pixels = np.ascontiguousarray(rows[:, box.x0 : box.x1])
-    return pixels.astype(dtype.newbyteorder("="), copy=False)
-
-
-def write_tiff(path: Path, image: NDArray[Any]) -> None:
-    """Put `(h, w)` at `path` as one uncompressed strip, whole or not at all.
-
-    Raises
-    ------
-    StorageError
-        The disk is full or the folder may not be written.
-    """
-    atomic.write_bytes(path, encode_tiff(image))
-
-
-def encode_tiff(image: NDArray[Any]) -> bytes:
-    """The file of `(h, w)` as one uncompressed strip; no clock in it."""
-    import tifffile
-
-    buffer = io.BytesIO()
-    # No version of tifffile either: equal pixels give equal bytes.
-    tifffile.imwrite(
-        buffer, image, photometric="minisblack", metadata=None, software=False
-    )
-    return bytes(buffer.getvalue())
-
-
 def open_tiff(source: Source) -> Volume:
     """The pages of a TIFF as planes; only directories are read now.
 
@@ -204,7 +56,7 @@ def open_tiff(source: Source) -> Volume:
         The file is cut short or damaged, has colours, several channels or times beside
         its planes, or pages of different sizes.
     """
-    first = _main_page(source)
+    first = main_page(source)
     layout = layout_of(first)
     if layout.compression in (65000, 65001, 65002):
         raise FormatError(
@@ -221,7 +73,7 @@ def open_tiff(source: Source) -> Volume:
         uri=source.uri,
         format=_name(first, sem.dialect if sem else scale.dialect),
         shape=(pages.count, layout.height, layout.width),
-        dtype=_dtype_name(layout.stored_dtype),
+        dtype=layout.dtype,
         # The microscope's own words before a resolution, which may be a print's.
         voxel_size_nm=(sem and sem.voxel_size_nm) or scale.voxel_size_nm,
         chunk_shape=_chunk(pages),
@@ -248,19 +100,12 @@ def open_tiff(source: Source) -> Volume:
     )
 
 
-def _main_page(source: Source) -> Directory:
-    """The first page, or the image behind a camera's coloured preview of it."""
-    pages = list(islice(TiffReader(source).directories(), 4))
-    if not pages:
-        raise FormatError(f"{source.uri}: found no image in this TIFF; save it again")
-    if pages[0].number(277, 1) > 1:
-        return next((page for page in pages if OLYMPUS_TAG in page), pages[0])
-    return pages[0]
-
-
 def _raw_stack(source: Source, first: Directory, scale: TiffScale) -> Pages | None:
-    """ImageJ's stack of one directory: the planes follow each other behind it."""
-    if scale.dialect != "ImageJ" or first.following or scale.axes is None:
+    """A stack of one directory: the planes follow each other behind it.
+
+    So do ImageJ, above 4 GB, and tifffile, where it is asked to.
+    """
+    if scale.dialect == "OME" or first.following or scale.axes is None:
         return None
     layout = layout_of(first)
     start, count = plain_offset(first, layout), int(np.prod(scale.axes))
@@ -294,12 +139,6 @@ def _first_image(pages: Pages, scale: TiffScale) -> Pages:
     )
 
 
-def _dtype_name(stored: str) -> str:
-    """Name of the type of what is read; half floats become float32, as everywhere."""
-    name = np.dtype(stored).newbyteorder("=").name
-    return "float32" if name == "float16" else name
-
-
 def _check_axes(source: Source, scale: TiffScale, count: int) -> None:
     if scale.axes is None:
         return
@@ -330,9 +169,9 @@ def _tags(scale: TiffScale, sem: SemScale | None, pages: Pages) -> dict[str, Tag
     layout = pages.layout
     tags: dict[str, Tag] = dict(scale.tags) | (sem.tags if sem else {})
     tags["compression"] = _COMPRESSIONS.get(layout.compression, str(layout.compression))
-    if layout.photometric == _PALETTE:
+    if layout.photometric == PALETTE:
         tags["palette"] = True
-    if layout.photometric == _WHITE_IS_ZERO:
+    if layout.photometric == WHITE_IS_ZERO:
         tags["white_is_zero"] = True
     if scale.axes and np.prod(scale.axes) > pages.count:
         # OME spreads an image over files; this one has a part of it.

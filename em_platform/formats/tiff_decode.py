@@ -102,7 +102,8 @@ class _Page:
         dtype, count = np.dtype(self.volume.info.dtype), int(self.counts[index])
         height, width = layout.segment_shape
         size = height * width * dtype.itemsize
-        if not is_plausible(count, size, ratio=ratio_of(layout.compression)):
+        # 0 bytes are a hole: zeros.
+        if count and not is_plausible(count, size, ratio=ratio_of(layout.compression)):
             raise _undecodable(source, f"{count} bytes for {size}")
         content = source.read(int(self.offsets[index]), count)
         across = -(-layout.width // width)

@@ -17,9 +17,10 @@ from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.source import Source
+from em_platform.formats.source import Places, Source
 
 if TYPE_CHECKING:
     import tifffile
@@ -153,6 +154,11 @@ class Directory:
         tags = self.page.tags
         return (rows, *(tags.valueof(code, default=n) for code, n in _STORAGE.items()))
 
+    @property
+    def is_reduced(self) -> bool:
+        """Whether it is a smaller copy of another page (TIFF 6.0, NewSubfileType)."""
+        return bool(self.number(254) & 1)
+
     def _value(self, code: int) -> Any:
         return self.page.tags.valueof(code)
 
@@ -199,6 +205,20 @@ class TiffReader:
         with self._lock:
             self._handle.seek(at)
             return self._handle.read(count)
+
+    def tables(self, places: Places, *, tags: int) -> NDArray[Any]:
+        """Directories of so many tags at these places as they are stored, `(n,)`."""
+        wide = f"{self.order}u{8 if self.big else 4}"
+        short = f"{self.order}u2"
+        tag = np.dtype([("code", short), ("kind", short), ("count", wide),
+                        ("value", wide)])  # fmt: skip
+        table = [("number", wide if self.big else short), ("tags", tag, (tags,)),
+                 ("following", wide)]  # fmt: skip
+        return self.pieces(places, np.dtype(table))
+
+    def pieces(self, places: Places, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """One value of a type from each place; FormatError where the file ends."""
+        return np.frombuffer(self.source.read_each(places, dtype.itemsize), dtype)
 
     def directories(self) -> Iterator[Directory]:
         """All directories of the chain, each read when it is asked for.

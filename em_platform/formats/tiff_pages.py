@@ -1,22 +1,29 @@
 """Where the pixels of a TIFF's pages are, and which pages make one volume.
 
-Thousands of pages written by one program lie at equal distances. Where the second, the
-third, the middle and the last do, the others are not looked at: a file of 1,065 pages
-and 400,000 strips opens with six small reads, on a disk or behind a URL.
+Thousands of pages written by one program lie at equal distances. Where the second and
+the third do, the bytes of all directories are compared with what these two promise,
+which takes a hundredth of parsing them; where one differs, all are parsed.
 """
 
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.tiff_directory import Directory, cut_short
+from em_platform.formats.sem_tiff import OLYMPUS_TAG
+from em_platform.formats.source import Source
+from em_platform.formats.tiff_directory import Directory, TiffReader, cut_short
 
+# Directories whose bytes are compared at once: less than 4 MiB.
+_PAGES_AT_ONCE = 4096
+_STRIPS, _WHOLE_NUMBERS = 273, {3: "u2", 4: "u4", 16: "u8"}  # by the tag's type
 _KINDS = {1: "u", 2: "i", 3: "f"}  # by SampleFormat (TIFF 6.0, tag 339)
-_REDUCED = 1  # bit of NewSubfileType (tag 254): a smaller copy of another page
 # Values of PhotometricInterpretation (tag 262).
-_PALETTE = 3
-_RGB = 2
+WHITE_IS_ZERO, _RGB, PALETTE = 0, 2, 3
+_FAX = {2, 3, 4}  # values of Compression (tag 259)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +41,12 @@ class PageLayout:
     photometric: int
     simple: bool
     """Whether the bytes of a segment are its pixels."""
+
+    @property
+    def dtype(self) -> str:
+        """Type of what is read; half floats become float32, as everywhere."""
+        name = np.dtype(self.stored_dtype).newbyteorder("=").name
+        return "float32" if name == "float16" else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +106,7 @@ def layout_of(directory: Directory) -> PageLayout:
     if min(segment) < 1:
         raise FormatError(f"{uri}: found tiles of {segment} pixels; save it again")
     compression = directory.number(259, 1)
+    _check_codec(uri, compression, bits)
     # With another FillOrder (266) or Predictor (317) bytes are not pixels.
     simple = (
         compression == 1
@@ -113,6 +127,40 @@ def layout_of(directory: Directory) -> PageLayout:
     )
 
 
+def _check_codec(uri: str, compression: int, bits: int) -> None:
+    from tifffile import TIFF
+
+    # Fax codes are of single bits; tifffile decodes them to anything.
+    if compression in TIFF.DECOMPRESSORS and (bits == 1 or compression not in _FAX):
+        return
+    raise FormatError(
+        f"{uri}: found compression {compression} of pixels of {bits} bits, expected "
+        "one that can be decoded, such as 1 (none) or 8 (Deflate); save it so",
+        uri=uri,
+    )
+
+
+def main_page(source: Source) -> Directory:
+    """The first page, or the image behind a preview of it.
+
+    Raises
+    ------
+    FormatError
+        There is none.
+    """
+    chain = TiffReader(source).directories()
+    first = next(chain, None)
+    if first is None:
+        raise FormatError(f"{source.uri}: found no image in this TIFF; save it again")
+    if first.is_reduced:
+        return next((page for page in chain if not page.is_reduced), first)
+    if first.number(277, 1) > 1:
+        # Olympus' cameras put a coloured one in front, and do not call it so.
+        more = islice(chain, 3)
+        return next((page for page in more if OLYMPUS_TAG in page), first)
+    return first
+
+
 def pages_of(first: Directory) -> Pages:
     """All pages that are stored as `first` is.
 
@@ -130,6 +178,9 @@ def plain_offset(directory: Directory, layout: PageLayout) -> int | None:
     """Where a page's rows begin, if they lie plain and one after the other."""
     offsets, counts = segments_of(directory, layout)
     if not layout.simple:
+        return None
+    # Programs leave strips of zeros out: then the others are not one after the other.
+    if not counts.all():
         return None
     size = layout.height * layout.width * np.dtype(layout.stored_dtype).itemsize
     if int(counts.sum()) < size:
@@ -171,7 +222,7 @@ def segments_of(
 
 
 def _evenly_spaced(first: Directory, layout: PageLayout) -> Pages | None:
-    """Plain pages at equal distances: the second, third, middle and last tell.
+    """Plain pages at equal distances, None where one of them is not.
 
     Directories may lie between the pages or, as ImageJ puts them, behind all. The first
     page is often a little longer than the others: it has the program's name.
@@ -189,14 +240,14 @@ def _evenly_spaced(first: Directory, layout: PageLayout) -> Pages | None:
         return None
     # If all are so, the last one is the last that begins inside of the file.
     count = 2 + (first.source.length - 1 - second.offset) // step
-    for number in {2, count // 2, count - 1} - {0, 1}:
-        place = second.offset + (number - 1) * step
-        page = _matching(first, place)
-        following = 0 if number == count - 1 else place + step
-        if page is None or page.following != following:
+    size = layout.height * layout.width * np.dtype(layout.stored_dtype).itemsize
+    if then + (count - 2) * stride + size > first.source.length:
+        return None
+    try:
+        if not _goes_on(second, third, count - 1, stride):
             return None
-        if plain_offset(page, layout) != then + (number - 1) * stride:
-            return None
+    except FormatError:
+        return None
     even = then - at == stride
     rest = range(then, then + (count - 1) * stride, stride)
     return Pages(
@@ -206,6 +257,42 @@ def _evenly_spaced(first: Directory, layout: PageLayout) -> Pages | None:
         plain_offsets=None if even else (at, *rest),
         stride=stride if even else None,
     )
+
+
+def _goes_on(second: Directory, third: Directory, count: int, stride: int) -> bool:
+    """Whether `count` directories from the second on differ as these two do.
+
+    From page to page only the place of the strips may change, and of values that do not
+    fit into a directory.
+    """
+    file, step = second.file, third.offset - second.offset
+    two = file.tables((second.offset, third.offset), tags=len(second.page.tags))
+    grow = two["tags"]["value"][1] - two["tags"]["value"][0]
+    for start in range(0, count, _PAGES_AT_ONCE):
+        end = min(start + _PAGES_AT_ONCE, count)
+        # With the last one before: strips are compared from page to page.
+        numbers = np.arange(max(0, start - 1), end, dtype=np.int64)
+        places = second.offset + numbers * step
+        expected = np.repeat(two[:1], len(places))
+        expected["tags"]["value"] += numbers[:, None].astype(grow.dtype) * grow
+        expected["following"] = np.where(numbers == count - 1, 0, places + step)
+        found = file.tables(places, tags=len(grow))
+        if found.tobytes() != expected.tobytes():
+            return False
+        if not _strips_go_on(file, found["tags"], numbers * stride):
+            return False
+    return True
+
+
+def _strips_go_on(file: TiffReader, tags: NDArray[Any], steps: NDArray[Any]) -> bool:
+    """Whether the strips' lists, `(n, tags)`, are as far from the first as `steps`."""
+    (at,) = np.flatnonzero(tags["code"][0] == _STRIPS)
+    kind, count, places = (tags[name][:, at] for name in ("kind", "count", "value"))
+    dtype = np.dtype((file.order + _WHOLE_NUMBERS[int(kind[0])], (int(count[0]),)))
+    if dtype.itemsize <= tags["value"].itemsize:
+        return True  # in the directory itself, and so compared
+    lists = file.pieces(places, dtype).astype(np.int64)
+    return bool((lists - lists[0] == (steps - steps[0])[:, None]).all())
 
 
 def _matching(first: Directory, place: int) -> Directory | None:
@@ -224,8 +311,8 @@ def _walked(first: Directory, layout: PageLayout) -> Pages:
     others: list[str] = []
     between: Directory | None = None
     for number, page in enumerate(first.file.directories()):
-        # The first page is the volume, whatever it calls itself.
-        reduced = bool(page.number(254) & _REDUCED) and page.offset != first.offset
+        # What is asked for is the volume, whatever it calls itself.
+        reduced = page.is_reduced and page.offset != first.offset
         if page.uniform_key != first.uniform_key or reduced:
             others.append(_described(number, page))
             # Previews may stand between pages, other images may not.

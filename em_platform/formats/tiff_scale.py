@@ -3,6 +3,8 @@
 A resolution of 1 or 72 per inch is what programs write that know none; it is no size.
 """
 
+import json
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
@@ -39,6 +41,10 @@ def scale_of(directory: Directory) -> TiffScale:
     unit = directory.number(296, _INCH)
     if text.startswith("ImageJ="):
         return imagej_scale(text, per_unit=per_unit, unit=unit)
+    if text.startswith("{"):
+        count = _shaped(text)
+        axes = (1, count, 1) if count > 1 else None
+        return TiffScale(voxel_size_nm=resolution_nm(per_unit, unit=unit), axes=axes)
     # The declaration and a comment may stand in front of the root.
     if text.startswith("<") and "<OME" in text[:1000]:
         found = ome_scale(text)
@@ -130,6 +136,16 @@ def resolution_nm(
     if y is None or x is None or max(y, x) > _LONGEST_NM:
         return None
     return 0.0, y, x
+
+
+def _shaped(description: str) -> int:
+    """How many planes tifffile says that it wrote; 1 where it says nothing."""
+    try:
+        shape = json.loads(description).get("shape")
+        count = math.prod(shape[:-2]) if shape else 1
+        return count if isinstance(count, int) and count > 0 else 1
+    except (AttributeError, RecursionError, TypeError, ValueError):
+        return 1
 
 
 def _number(text: str) -> float:

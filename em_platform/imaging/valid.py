@@ -24,6 +24,15 @@ _SOFT_PX = 2  # the frame's edge is blurred where a tile was resampled
 _EMPTY = Box(y0=0, x0=0, y1=0, x1=0)
 
 
+def finite(image: Image) -> Image:
+    """The image with its darkest number where a pixel is none (NaN, infinite)."""
+    if image.dtype.kind != "f" or np.isfinite(image).all():
+        return image
+    known = image[np.isfinite(image)]
+    darkest = known.min() if known.size else image.dtype.type(0)
+    return np.where(np.isfinite(image), image, darkest)
+
+
 def valid_region(image: Image | Sequence[Image]) -> Box:
     """The largest upright rectangle without the black frame.
 

@@ -229,7 +229,7 @@ def _note_failure(store: Store, source: str, key: str, error: Exception) -> None
 def _preview(source: str, key: str, url: str, store: Store) -> str:
     """The path of the picture of the middle sections, once it is written."""
     picture = mid_sections(url, storage_options=store.options)
-    store.write_bytes(layout.preview(source, key), picture)
+    store.write_document(layout.preview(source, key), picture)
     return store.url(layout.preview(source, key))
 
 

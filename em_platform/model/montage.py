@@ -42,6 +42,8 @@ class Montage(Model):
     pixel_nm: float | None = Field(default=None, gt=0)
     microscope: str = "unknown"
     magnification: int | None = None
+    specimen_id: str | None = None
+    section_id: str | None = None
     expected_tiles: int
     started_at: datetime | None = None
     ended_at: datetime | None = None

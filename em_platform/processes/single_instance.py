@@ -1,12 +1,13 @@
 """One process at a time: locks that the kernel frees when their holder ends."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from em_platform.config import Settings
-from em_platform.errors import ConfigError
+from em_platform.errors import ConfigError, StorageError
 from em_platform.storage.guard import claim_folder
 
 
@@ -65,5 +66,14 @@ def claim_home(settings: Settings) -> None:
     ------
     OutputRefused
         It holds what this program did not make.
+    StorageError
+        It cannot be written.
     """
-    claim_folder(str(settings.home.absolute()), "home", known=_BEFORE)
+    home = settings.home.absolute()
+    claim_folder(str(home), "home", known=_BEFORE)
+    # Of an older start the mark is there, and nothing was written now.
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"home: {home} cannot be written, a folder of one's own was expected; "
+            "check its owner and its disk, or name another home by EM_HOME"
+        )

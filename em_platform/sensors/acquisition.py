@@ -2,14 +2,25 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import dagster as dg
 
+from em_platform.ingest.plan import PART, PRIORITY
 from em_platform.jobs import calibrate_lens, lens_config, stitch_montages
-from em_platform.partitions import lens_key, lenses, montages
+from em_platform.partitions import (
+    BACKLOG,
+    LIVE,
+    MONTAGE,
+    lens_key,
+    lenses,
+    montages,
+)
 from em_platform.resources.acquisition import Microscope
 
+# What was recorded longer ago is backlog: the platform was down.
+_LIVE_S = 1800.0
+_WAITS = {PART: MONTAGE, PRIORITY: str(BACKLOG)}
 # Runs of one tick, which must be short; the others come at the next.
 _MOST_A_TICK = 50
 
@@ -29,9 +40,11 @@ def montage_complete_sensor(
     after = int(context.cursor or 0)
     with microscope.recorder() as recorder:
         found = recorder.montages(after, limit=_MOST_A_TICK)
+        old = recorder.last_before(time.time() - _LIVE_S)
     if not found:
         return dg.SkipReason(f"no montage was completed since event {after}")
-    return _request([key for _, key in found], cursor=str(found[-1][0]))
+    tags = {key: _WAITS if seq <= old else {PART: LIVE} for seq, key in found}
+    return _request(tags, cursor=str(found[-1][0]))
 
 
 @dg.sensor(
@@ -52,7 +65,8 @@ def inbox_sensor(
     new = [key for key in inbox.ready(time.time()) if key not in asked][:_MOST_A_TICK]
     if not new:
         return dg.SkipReason(f"no new folder that is whole in {inbox.folder}")
-    return _request(new, cursor=json.dumps(sorted(asked | set(new))))
+    tags = dict.fromkeys(new, _WAITS)
+    return _request(tags, cursor=json.dumps(sorted(asked | set(new))))
 
 
 @dg.sensor(
@@ -85,11 +99,14 @@ def lens_montage_sensor(
     )
 
 
-def _request(keys: Sequence[str], *, cursor: str) -> dg.SensorResult:
-    unique = list(dict.fromkeys(keys))
+def _request(tags: Mapping[str, Mapping[str, str]], *, cursor: str) -> dg.SensorResult:
+    """A partition and a run for each montage, the run with its tags."""
     return dg.SensorResult(
-        dynamic_partitions_requests=[montages.build_add_request(unique)],
+        dynamic_partitions_requests=[montages.build_add_request(list(tags))],
         # The key of a run is its montage: Dagster starts none twice.
-        run_requests=[dg.RunRequest(run_key=key, partition_key=key) for key in unique],
+        run_requests=[
+            dg.RunRequest(run_key=key, partition_key=key, tags=dict(own))
+            for key, own in tags.items()
+        ],
         cursor=cursor,
     )

@@ -4,18 +4,35 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from em_platform.ingest.plan import SOURCE
-from em_platform.jobs import ingest_jobs, record_datasets, stitch_montages
+from em_platform.ingest.plan import PART, PRIORITY, SOURCE
+from em_platform.ingest.sources import SOURCES
+from em_platform.jobs import (
+    calibrate_lens,
+    ingest_jobs,
+    process_tiles,
+    record_datasets,
+    review_acquisitions,
+    stitch_montages,
+    stitch_tiles,
+)
+from em_platform.partitions import LENS, LIVE, MONTAGE, PARTS, REVIEW
 
+# Job -> its last step.
 _LAST_STEPS = {
     stitch_montages.name: "dataset_record",
+    process_tiles.name: "finish_tiles",
+    stitch_tiles.name: "mosaic",
     record_datasets.name: "dataset_record",
+    review_acquisitions.name: "acquisition_review",
+    calibrate_lens.name: "lens_correction",
     **{job.name: f"{source}__record" for source, job in ingest_jobs.items()},
 }
 # Job -> that which makes only its last step; all steps of the others are cheap when
 # they are done already.
 _CHEAP = {stitch_montages.name: record_datasets.name}
 _WHOLE = {record_datasets.name: stitch_montages.name}
+# Runs of these are of one montage: one of the other part follows them, too.
+_MONTAGES = (LIVE, MONTAGE)
 _PATIENCE_S = 60.0  # so long Dagster's own retry is waited for
 # Runs that were killed earlier are not started again.
 _LOOK_BACK = timedelta(days=1)
@@ -24,7 +41,10 @@ _MOST = 100
 
 
 @dg.sensor(
-    jobs=[stitch_montages, record_datasets, *ingest_jobs.values()],
+    jobs=[
+        *(stitch_montages, process_tiles, stitch_tiles, record_datasets),
+        *(review_acquisitions, calibrate_lens, *ingest_jobs.values()),
+    ],
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
@@ -56,25 +76,61 @@ def _successor(
 ) -> dg.RunRequest | None:
     run = record.dagster_run
     key = run.tags.get("dagster/partition")
-    if key is None or run.job_name not in _LAST_STEPS:
+    job = _job_of(run)
+    if key is None or job is None:
         return None
-    same = {"dagster/partition": key}
+    same: dict[str, str | list[str]] = {"dagster/partition": key}
     if SOURCE in run.tags:
         same[SOURCE] = run.tags[SOURCE]
+    if part := run.tags.get(PART):
+        same[PART] = list(_MONTAGES) if part in _MONTAGES else part
     [newest] = instance.get_runs(dg.RunsFilter(tags=same), limit=1)
     if newest.run_id != run.run_id:  # another one follows it already
         return None
+    assets = sorted(run.asset_selection or ())
     if _did_all(run, instance):
-        job = _CHEAP.get(run.job_name, run.job_name)
+        # Of chosen assets all are asked for again: they find themselves done.
+        job = job if assets else _CHEAP.get(job, job)
     elif run.is_complete_and_waiting_to_retry and _age_s(record) > _PATIENCE_S:
-        job = _WHOLE.get(run.job_name, run.job_name)
+        job = job if assets else _WHOLE.get(job, job)
     else:
         return None
-    # By the killed run: it has one successor, however often this sensor looks.
-    return dg.RunRequest(run_key=run.run_id, job_name=job, partition_key=key)
+    return dg.RunRequest(
+        run_key=run.run_id,  # it has one successor, however often this sensor looks
+        job_name=job,
+        partition_key=key,
+        asset_selection=assets or None,
+        run_config=run.run_config,
+        tags={name: run.tags[name] for name in (PART, PRIORITY) if name in run.tags},
+    )
+
+
+def _job_of(run: dg.DagsterRun) -> str | None:
+    """The job that can make what the run was to make; None where none of ours can.
+
+    A run from an asset's page belongs to a job of Dagster's own, and names its assets.
+    """
+    if run.job_name in _LAST_STEPS:
+        return run.job_name
+    first = {key.path[0] for key in run.asset_selection or ()}
+    if not first or first & PARTS["catalog"]:
+        return None
+    for source in first & set(SOURCES):
+        return ingest_jobs[source].name if first == {source} else None
+    if first <= PARTS[LENS]:
+        return calibrate_lens.name
+    if first <= PARTS[REVIEW]:
+        return review_acquisitions.name
+    return None if first & (PARTS[LENS] | PARTS[REVIEW]) else stitch_montages.name
 
 
 def _did_all(run: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:
+    if run.asset_selection:
+        made = instance.all_logs(
+            run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        )
+        keys = {e.dagster_event.asset_key for e in made if e.dagster_event}
+        return run.asset_selection <= keys
     done = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_SUCCESS)
     return any(entry.step_key == _LAST_STEPS[run.job_name] for entry in done)
 

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from em_platform.errors import PlatformError, ProcessingError
+from em_platform.errors import ConfigError, PlatformError, ProcessingError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -165,13 +165,31 @@ def keep_freed_memory() -> bool:
     return bool(kept and mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES))
 
 
+_FEW_WORKERS = 8
+# Of an idle worker, with its libraries and what it shares with none.
+_BARE_WORKER_BYTES = 150 << 20
+
+
 @contextmanager
 def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Client"]:
     """Dask worker processes of one thread each on this machine; yields their client.
 
     Only this client may give them work: they take code over loopback, which is open to
     every account, so each side shows a certificate that is made anew for each cluster.
+
+    Raises
+    ------
+    ConfigError
+        So many that they would fill the memory before the first has work.
     """
+    import psutil
+
+    most = max(_FEW_WORKERS, int(psutil.virtual_memory().total / _BARE_WORKER_BYTES))
+    if workers > most:
+        raise ConfigError(
+            f"workers: found {workers}, expected at most {most}, which is what this "
+            "computer's memory holds; give fewer, or a cluster by dask.address"
+        )
     import dask
     from distributed import Client, LocalCluster
     from distributed.security import Security

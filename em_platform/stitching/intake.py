@@ -14,13 +14,14 @@ import numpy as np
 from em_platform.errors import DataError, FormatError
 from em_platform.formats import ImageHeader, local_path, read_header
 from em_platform.model import Failure, Montage, Size, Tile
+from em_platform.stitching.canvas import FARTHEST_PX, within_reach
 from em_platform.stitching.grid import estimate_pitch, rows_and_columns
 from em_platform.stitching.tile_list import InputOptions, ListedTile, TileList
 
 log = logging.getLogger(__name__)
 
-# Lists of many montages have these names; the folder tells them apart.
-_PLAIN_NAMES = {"tiles", "tile", "positions", "montage", "layout", "index", "list"}
+PLAIN_NAMES = {"tiles", "tile", "positions", "montage", "layout", "index", "list"}
+"""Lists of many montages have these names; the folder tells them apart."""
 # Tiles that lie nearer to each other are one tile listed twice.
 _SAME_PLACE_PX = 1.0
 # Headers over a network wait for answers, not for the processor.
@@ -49,9 +50,9 @@ def montage_of(
             f"{len(tile_list.tiles)}, expected at least one (first: {first})"
         )
     size = headers[0][1].size
+    kept = _reject_distant([tile for tile, _ in headers], tile_list, size, failures)
     for failure in failures:
         log.info("%s", failure.sentence)
-    kept = [tile for tile, _ in headers]
     # By file: a tile listed twice was planned once.
     listed = len({tile.uri for tile in tile_list.tiles}) + len(tile_list.failures)
     return Montage(
@@ -86,7 +87,7 @@ def acquisition_id(uri: str) -> str:
 def _own_name(uri: str) -> str:
     parts = [part for part in uri.rstrip("/").split("/") if part]
     stem = re.sub(r"(\.json|\.csv|\.tsv|\.mdoc|\.mrc|\.gz|\.st)+$", "", parts[-1])
-    if stem.lower() in _PLAIN_NAMES and len(parts) > 1:
+    if stem.lower() in PLAIN_NAMES and len(parts) > 1:
         stem = parts[-2]
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).lstrip("._-")
     return safe or "montage"
@@ -138,14 +139,16 @@ def _reject_lost(
         return list(tiles)
     kept = []
     for tile in tiles:
-        if math.isfinite(tile.x_px) and math.isfinite(tile.y_px):
+        # Neither a NaN is within it.
+        if abs(tile.x_px) <= FARTHEST_PX and abs(tile.y_px) <= FARTHEST_PX:
             kept.append(tile)
             continue
         failures.append(
             _failure(
                 tile,
                 f"tile {tile.name}: found place x = {tile.x_px}, y = {tile.y_px} in "
-                f"{tile_list.uri}, expected two numbers; correct the list",
+                f"{tile_list.uri}, expected two numbers of at most {FARTHEST_PX:g}; "
+                "correct the list",
             )
         )
     return kept
@@ -206,6 +209,38 @@ def _reject_odd(
         else:
             kept.append((tile, header))
     return kept
+
+
+def _reject_distant(
+    tiles: Sequence[ListedTile],
+    tile_list: TileList,
+    size: Size,
+    failures: list[Failure],
+) -> list[ListedTile]:
+    """Keep the tiles that lie together; most of a mosaic would be empty with others."""
+    if tile_list.on_grid:
+        y_px = [float(tile.row or 0) * size.height_px for tile in tiles]
+        x_px = [float(tile.column or 0) * size.width_px for tile in tiles]
+    else:
+        y_px, x_px = [t.y_px for t in tiles], [t.x_px for t in tiles]
+    near = within_reach(y_px, x_px, size)
+    lost = np.flatnonzero(~near).tolist()
+    sentences = [
+        f"tile {tiles[n].name}: found at x = {x_px[n]:g}, y = {y_px[n]:g} px, far from "
+        f"all others, expected it within the montage; correct its place in "
+        f"{tile_list.uri}, or the pixel size"
+        for n in lost
+    ]
+    if 2 * len(lost) > len(tiles):
+        raise DataError(
+            f"{tile_list.uri}: found {len(tiles)} tiles that are spread over more than "
+            "a hundred times their own area, expected a montage; correct the places or "
+            f"the pixel size (first: {sentences[0]})"
+        )
+    failures += [
+        _failure(tiles[n], said) for n, said in zip(lost, sentences, strict=True)
+    ]
+    return [tiles[n] for n in np.flatnonzero(near).tolist()]
 
 
 def _tiles(

@@ -13,6 +13,7 @@ from em_platform.errors import FitFailed
 from em_platform.imaging.lens import distort_points, undistort_points
 from em_platform.model import Box, LensModel, Montage, MontageFit, Tile, TilePlacement
 from em_platform.stitching.blend import STEP_PX
+from em_platform.stitching.canvas import within_reach
 from em_platform.stitching.tile_images import TileImages
 
 # A lens is smooth: between points so near an edge is all but straight.
@@ -82,6 +83,7 @@ def lay_out(
         for place in fit.placements
         if place.tile_id in tiles
     ]
+    _check_extent(placed, montage)
     placed = [p for p in placed if p.box.y1 > p.box.y0 and p.box.x1 > p.box.x0]
     if not placed:
         raise FitFailed(
@@ -96,6 +98,19 @@ def lay_out(
         shape=(y1 - y0, x1 - x0),
         origin_px=(y0, x0),
     )
+
+
+def _check_extent(placed: Sequence[PlacedTile], montage: Montage) -> None:
+    """Refuse places of which one lies far from the others, whoever gave them."""
+    y_px, x_px = ([getattr(p.place, a) for p in placed] for a in ("y_px", "x_px"))
+    near = within_reach(y_px, x_px, montage.tile_size) if placed else np.ones(0)
+    if not near.all():
+        first = placed[int(near.argmin())].place
+        raise FitFailed(
+            f"mosaic of {montage.acquisition_id}: tile {first.tile_id} is placed at "
+            f"x = {first.x_px:g}, y = {first.y_px:g} px, far from all others, expected "
+            "it within the montage; correct its place, or take it off the list"
+        )
 
 
 def _reach(

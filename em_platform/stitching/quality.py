@@ -5,6 +5,7 @@ and asap-modules' em_montage_qc (disconnected tiles, gaps, seams, distortion).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 
 import numpy as np
 
@@ -46,9 +47,11 @@ def check_montage(
     limits = settings.quality
     return (
         *check_completeness(montage),
+        check_enough_tiles(montage, limits),
         *check_tiles(stats, limits),
         *check_matches(montage, fit.matches, limits),
         *check_fit(montage, fit, limits),
+        check_hangs_together(fit, limits),
     )
 
 
@@ -157,6 +160,56 @@ def check_completeness(montage: Montage) -> tuple[Check, ...]:
             items=tuple(failure.item for failure in montage.failures),
         ),
     )
+
+
+def check_enough_tiles(montage: Montage, limits: QualitySettings) -> Check:
+    """Is there enough of the montage to be worth a mosaic; else Dagster makes none."""
+    there, planned = len(montage.tiles), montage.expected_tiles
+    needed = _least(planned, limits.min_present_fraction)
+    sentence = f"Enough tiles can be used ({there} of {planned}, {needed} needed)."
+    if there < needed:
+        sentence = (
+            f"Too few to be used: {there} of {planned} tiles, at least {needed} "
+            "needed; image the montage again, or lower "
+            "stitching.quality.min_present_fraction and launch it again."
+        )
+    return Check(
+        name="enough_tiles_are_present",
+        passed=there >= needed,
+        severity=Severity.ERROR,
+        sentence=sentence,
+        value=there,
+        limit=needed,
+    )
+
+
+def check_hangs_together(fit: MontageFit, limits: QualitySettings) -> Check:
+    """Do the matches place enough of the tiles; else Dagster makes no mosaic."""
+    total = len(fit.placements)
+    joined = sum(tile.component == 0 for tile in fit.placements)
+    needed = _least(total, limits.min_connected_fraction)
+    sentence = f"Enough tiles hang together ({joined} of {total}, {needed} needed)."
+    if joined < needed:
+        sentence = (
+            f"Nothing holds the tiles together: at most {joined} of {total} are "
+            f"connected by matches, at least {needed} needed; check overlap, pixel "
+            "size and stitching.match.search_px, or lower "
+            "stitching.quality.min_connected_fraction and launch it again."
+        )
+    return Check(
+        name="enough_tiles_are_connected",
+        passed=joined >= needed,
+        severity=Severity.ERROR,
+        sentence=sentence,
+        value=joined,
+        limit=needed,
+    )
+
+
+def _least(total: int, fraction: float) -> int:
+    """That part of `total` in whole tiles; one at least."""
+    # 1e-9: 0.28 * 25 is 7.000000000000001 in binary.
+    return max(1, ceil(fraction * total - 1e-9))
 
 
 def _judge_tiles(rule: TileRule, values: Mapping[str, float]) -> Check:

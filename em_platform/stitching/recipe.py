@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from em_platform.config import TileSettings
 from em_platform.errors import DataError, FormatError
 from em_platform.imaging.contrast import percentile_range, sampled_levels
-from em_platform.imaging.valid import valid_region
+from em_platform.imaging.valid import finite, valid_region
 from em_platform.model import Box, LensModel, Model, Montage, Size, Tile
 from em_platform.stitching.flat_field import (
     Kind,
@@ -135,7 +135,7 @@ def decide_recipe(
     cuts, levels = [], []
     dtype: np.dtype[Any] = np.dtype(np.uint8)
     size = Size(height_px=1, width_px=1)
-    for frame in sample:
+    for frame in map(finite, sample):
         size = Size(height_px=frame.shape[0], width_px=frame.shape[1])
         box = valid_region(frame)
         if box.y1 <= box.y0 or box.x1 <= box.x0:
@@ -280,7 +280,7 @@ def _readable(
     spread = [tiles[int(n * step)] for n in range(min(count, len(tiles)))]
     for tile in spread:
         try:
-            raw = images.read_raw(tile)
+            raw = finite(images.read_raw(tile))
         except FormatError:
             continue
         # One pixel in 64 shows whether there is more than one grey.

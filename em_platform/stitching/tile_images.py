@@ -14,7 +14,7 @@ from em_platform.errors import DataError, FormatError
 from em_platform.formats import read_image
 from em_platform.imaging.grey import to_grey
 from em_platform.imaging.tile import ProcessedTile, process_tile
-from em_platform.model import Box, Failure, Montage, Tile, TileStats
+from em_platform.model import Box, Failure, Montage, Size, Tile, TileStats
 from em_platform.stitching.compute import Map, serial
 from em_platform.storage.layout import StorageOptions
 
@@ -99,7 +99,7 @@ class TileImages:
         )
         if tile.mask_uri is None:
             return box
-        inner = _bounds_of_mask(tile.mask_uri, self._mask_options())
+        inner = _bounds_of_mask(tile.mask_uri, tile.size, self._mask_options())
         y0, x0 = max(box.y0, inner.y0), max(box.x0, inner.x0)
         y1, x1 = min(box.y1, inner.y1), min(box.x1, inner.x1)
         return Box(y0=y0, x0=x0, y1=max(y0, y1), x1=max(x0, x1))
@@ -113,7 +113,7 @@ class TileImages:
         """True where a tile may be used, `(h, w)`; None where it has no mask."""
         if tile.mask_uri is None:
             return None
-        return _read_mask(tile.mask_uri, self._mask_options())
+        return _read_mask(tile.mask_uri, tile.size, self._mask_options())
 
 
 # fsspec's options as JSON, and whether the mask is mirrored as its tile was.
@@ -122,9 +122,15 @@ _MaskOptions = tuple[str, bool]
 
 # A mask has as many pixels as its tile, and pairs come row by row: few are in use.
 @lru_cache(maxsize=8)
-def _read_mask(uri: str, how: _MaskOptions) -> NDArray[np.bool_]:
+def _read_mask(uri: str, size: Size, how: _MaskOptions) -> NDArray[np.bool_]:
     options, is_mirrored = how
     mask: NDArray[np.bool_] = read_image(uri, options=json.loads(options)) > 127
+    if mask.shape != (size.height_px, size.width_px):
+        raise FormatError(
+            f"{uri}: found a mask of {mask.shape[0]} x {mask.shape[1]} px, expected "
+            f"{size.height_px} x {size.width_px} as its tile has; correct the list",
+            uri=uri,
+        )
     mask = np.ascontiguousarray(mask[:, ::-1]) if is_mirrored else mask
     # Every caller who asks gets this one array.
     mask.flags.writeable = False
@@ -133,8 +139,8 @@ def _read_mask(uri: str, how: _MaskOptions) -> NDArray[np.bool_]:
 
 # A box is four numbers; it is asked for by the matches and by the mosaic.
 @lru_cache(maxsize=64)
-def _bounds_of_mask(uri: str, how: _MaskOptions) -> Box:
-    mask = _read_mask(uri, how)
+def _bounds_of_mask(uri: str, size: Size, how: _MaskOptions) -> Box:
+    mask = _read_mask(uri, size, how)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return Box(y0=0, x0=0, y1=0, x1=0)
@@ -195,10 +201,12 @@ def exclude_tiles(montage: Montage, failures: Sequence[Failure]) -> Montage:
 def process_tile_file(tile: Tile, images: TileImages) -> ProcessedTile | Failure:
     """A tile as an 8-bit image with statistics, or why it cannot be used."""
     try:
-        raw = images.read_raw(tile)
+        raw, valid = images.read_raw(tile), images.valid(tile)
     except FormatError as error:
-        return _failure(tile, str(error), kind=type(error).__name__)
-    done = process_pixels(raw, images, tile_id=tile.tile_id, valid=images.valid(tile))
+        # That of a mask does not name the tile.
+        who = "" if tile.tile_id in str(error) else f"tile {tile.tile_id}: "
+        return _failure(tile, f"{who}{error}", kind=type(error).__name__)
+    done = process_pixels(raw, images, tile_id=tile.tile_id, valid=valid)
     if done.stats.minimum < done.stats.maximum:
         return done
     grey = "black" if done.stats.maximum == 0 else f"of grey {done.stats.maximum}"

@@ -9,6 +9,18 @@ from em_platform.formats import list_folder, read_text
 from em_platform.model import Failure
 from em_platform.storage.layout import StorageOptions
 
+# From a tenth of an atom to what no microscope has.
+_PIXELS_NM = (1e-3, 1e9)
+
+
+def pixel_size(value: Any) -> float | None:
+    """A pixel's length in nm as a list or a person gives it; None where it is none."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if _PIXELS_NM[0] <= found <= _PIXELS_NM[1] else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputOptions:

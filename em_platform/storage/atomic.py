@@ -2,11 +2,12 @@
 
 What is being written is named `.<name>.<host>.<process>.<random>.partial`. A process
 that is killed leaves it behind; no reader looks at such names, and
-`remove_leftovers` deletes those whose process is gone.
+`remove_leftovers` and `remove_leftovers_of` delete those whose process is gone.
 """
 
 import ctypes
 import errno
+import glob
 import os
 import shutil
 import socket
@@ -124,6 +125,13 @@ def remove_leftovers(folder: Path) -> int:
         # Unfinished images are for their next writer; whole ones have many files.
         folders[:] = [n for n in folders if not n.endswith((_SUFFIX, ".zarr"))]
     return removed
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Delete what killed processes left half-written of this one file or folder."""
+    for own in path.parent.glob(f".{glob.escape(path.name)}.*{_SUFFIX}"):
+        if _is_orphan(own.name):
+            _remove(own)
 
 
 def beside(path: Path) -> Path:

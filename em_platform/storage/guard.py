@@ -269,6 +269,8 @@ def claim_folder(
     OutputRefused
         It holds what we did not make.
     """
+    if (local := local_path(url)) is not None:
+        _refuse_below_a_file(local, kind)
     filesystem, path = url_to_fs(url, **(options or {}))
     mark = f"{path}/{FOLDER_MARK}"
     if filesystem.exists(mark):
@@ -291,10 +293,19 @@ def claim_folder(
             "an empty or a new folder was expected; name another one"
         )
     content = json.dumps({"made_by": mark_of(kind).decode()}) + "\n"
-    if (local := local_path(url)) is not None:
+    if local is not None:
         atomic.write_bytes(local / FOLDER_MARK, content.encode())
     else:
         filesystem.pipe_file(mark, content.encode())
+
+
+def _refuse_below_a_file(path: Path, kind: str) -> None:
+    # The nearest that is there: all below it will be made.
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise OutputRefused(
+            f"{kind}: {there} is a file, a folder was expected; name one"
+        )
 
 
 def _real(url: str) -> Path | None:

@@ -131,7 +131,18 @@ class Store:
 
     def write(self, name: str, value: object, kind: Any) -> None:
         """Write `value`, of type `kind` (a Model or a tuple of them), as JSON."""
-        self.write_bytes(name, TypeAdapter(kind).dump_json(value, indent=1) + b"\n")
+        self.write_document(name, TypeAdapter(kind).dump_json(value, indent=1) + b"\n")
+
+    def write_document(self, name: str, content: bytes) -> None:
+        """`write_bytes` of what is written again and again under one name.
+
+        What a killed writer left half-written of it goes. Tiles are written by
+        `write_bytes`: looking through their folder for each would cost too much.
+        """
+        self.write_bytes(name, content)
+        local = self.local_path(name)
+        if local is not None:
+            atomic.remove_leftovers_of(local)
 
     def read(self, name: str, kind: type[T]) -> T:
         """The `kind` stored at `name`; RecordError where it is not one."""
@@ -156,11 +167,6 @@ class Store:
             # fsspec raises where there is nothing to delete.
             if filesystem.exists(path):
                 filesystem.rm(path, recursive=True)
-
-    def remove_leftovers(self) -> int:
-        """Delete what killed processes left half-written under a local root."""
-        local = self.local_path("")
-        return 0 if local is None else atomic.remove_leftovers(local)
 
     def _at(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
         filesystem, path = url_to_fs(self.url(name), **self.options)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from playwright import sync_api as playwright
 
 from em_platform.catalog.consolidate import consolidate
 from em_platform.catalog.record_files import json_bytes
@@ -15,7 +16,6 @@ CHROMIUM = shutil.which("chromium")
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_page_sorts_by_a_heading_and_filters_by_words(tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
     store = open_store(str(tmp_path))
     for key, size, status in (("a", 900, "failed"), ("b", 5, "pending"), ("c", 40, "")):
         content = {
@@ -52,7 +52,6 @@ def test_the_page_sorts_by_a_heading_and_filters_by_words(tmp_path: Path) -> Non
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_laptop_shows_the_errors_without_scrolling_sideways(tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
     store = open_store(str(tmp_path))
     for number, status in enumerate(("complete", "failed", "needs_review") * 3):
         key = f"jrc_mus-granule-neurons-{number}.recon-1.em.fibsem-uint16.s2"

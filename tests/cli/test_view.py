@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from playwright import sync_api as playwright
 
 from em_platform.config import RenderSettings
 from em_platform.formats import mosaic_attributes, write_pyramid
@@ -55,7 +56,6 @@ def page(tmp_path):
 
 def shown(page):
     """Grey levels in the middle of the page, once the image is there."""
-    playwright = pytest.importorskip("playwright.sync_api")
     graphics = ["--use-gl=angle", "--use-angle=swiftshader"]
     options = ["--no-sandbox", "--enable-unsafe-swiftshader", *graphics]
     outside = []

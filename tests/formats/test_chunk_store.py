@@ -80,7 +80,7 @@ def test_a_chunk_that_does_not_come_is_reported(
         started = time.monotonic()
         with pytest.raises(error, match=sentence) as raised:
             pixels(volume)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
         assert_one_sentence(raised.value, url)
 
 
@@ -190,7 +190,7 @@ def test_a_dead_server_is_reported_within_seconds(url: str) -> None:
     started = time.monotonic()
     with pytest.raises(SourceUnavailable, match=r"is not served \(All"):
         open_chunked(url, options={"endpoint_url": "http://127.0.0.1:9", "retries": 2})
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_an_unknown_protocol_is_refused() -> None:

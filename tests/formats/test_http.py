@@ -22,10 +22,10 @@ def address(tmp_path):
 def test_an_object_comes_whole_and_to_pages_of_this_machine(address):
     for origin in ("http://127.0.0.1:8000", "http://localhost:1", "http://[::1]:80"):
         headers = {"Origin": origin}
-        answer = requests.get(f"{address}/0/c", headers=headers, timeout=5)
+        answer = requests.get(f"{address}/0/c", headers=headers, timeout=9)
         assert (answer.status_code, answer.content) == (200, CONTENT)
         assert answer.headers["Access-Control-Allow-Origin"] == origin
-    assert requests.get(f"{address}/empty", timeout=5).content == b""
+    assert requests.get(f"{address}/empty", timeout=9).content == b""
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
@@ -41,7 +41,7 @@ def test_an_object_comes_whole_and_to_pages_of_this_machine(address):
     ],
 )
 def test_pages_of_other_machines_get_nothing(address, method, headers):
-    answer = requests.request(method, f"{address}/0/c", headers=headers, timeout=5)
+    answer = requests.request(method, f"{address}/0/c", headers=headers, timeout=9)
     assert (answer.status_code, answer.content) == (403, b"")
     assert "Access-Control-Allow-Origin" not in answer.headers
 
@@ -51,9 +51,9 @@ def test_a_link_out_of_the_image_is_not_followed(address, tmp_path):
     (folder / "inside").symlink_to(folder / "0" / "c")
     (folder / "out").symlink_to(tmp_path / "secret")
     (folder / "above").symlink_to(tmp_path)
-    assert requests.get(f"{address}/inside", timeout=5).content == CONTENT
+    assert requests.get(f"{address}/inside", timeout=9).content == CONTENT
     for path in ("out", "above/secret"):
-        assert requests.get(f"{address}/{path}", timeout=5).status_code == 404
+        assert requests.get(f"{address}/{path}", timeout=9).status_code == 404
 
 
 def test_an_image_that_is_a_link_itself_is_served(tmp_path):
@@ -61,7 +61,7 @@ def test_an_image_that_is_a_link_itself_is_served(tmp_path):
     (tmp_path / "real" / "c").write_bytes(CONTENT)
     (tmp_path / "link.zarr").symlink_to(tmp_path / "real")
     with served(str(tmp_path / "link.zarr")) as address:
-        assert requests.get(f"{address}/c", timeout=5).content == CONTENT
+        assert requests.get(f"{address}/c", timeout=9).content == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -74,24 +74,24 @@ def test_an_image_that_is_a_link_itself_is_served(tmp_path):
     ],
 )
 def test_a_byte_range_is_served_alone(address, asked, got, content_range):
-    answer = requests.get(f"{address}/0/c", headers={"Range": asked}, timeout=5)
+    answer = requests.get(f"{address}/0/c", headers={"Range": asked}, timeout=9)
     assert (answer.status_code, answer.content) == (206, got)
     assert answer.headers["Content-Range"] == content_range
 
 
 def test_a_range_beyond_the_end_is_refused(address):
-    answer = requests.get(f"{address}/0/c", headers={"Range": "bytes=5000-"}, timeout=5)
+    answer = requests.get(f"{address}/0/c", headers={"Range": "bytes=5000-"}, timeout=9)
     assert answer.status_code == 416
     assert answer.headers["Content-Range"] == "bytes */1024"
 
 
 def test_head_tells_the_size_without_the_bytes(address):
-    answer = requests.head(f"{address}/0/c", timeout=5)
+    answer = requests.head(f"{address}/0/c", timeout=9)
     assert (answer.headers["Content-Length"], answer.content) == ("1024", b"")
 
 
 def test_a_browser_may_ask_first(address):
-    answer = requests.options(f"{address}/0/c", timeout=5)
+    answer = requests.options(f"{address}/0/c", timeout=9)
     assert answer.status_code == 204
     assert "Range" in answer.headers["Access-Control-Allow-Headers"]
 
@@ -101,5 +101,5 @@ def test_nothing_but_the_objects_of_the_image_is_served(address, path):
     session = requests.Session()
     request = requests.Request("GET", address).prepare()
     request.url = address + path  # as it is, without tidying
-    assert session.send(request, timeout=5).status_code == 404
+    assert session.send(request, timeout=9).status_code == 404
     session.close()

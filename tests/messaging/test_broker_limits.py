@@ -157,7 +157,7 @@ def test_a_broker_ends_while_a_client_does_not_read(connect: Connect) -> None:
         client.send("SEND", destination="a", body=b"x" * 100_000)
     began = time.monotonic()
     broker.stop()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_traffic_is_encrypted_where_tls_is_set(

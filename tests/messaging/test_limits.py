@@ -16,27 +16,8 @@ from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.mailboxes import read
 from em_platform.messaging.topics import fitting
+from tests.messages import CAMERA, TILE
 
-TILE = {
-    "tile_id": "t1",
-    "montage_id": "m",
-    "row": 0,
-    "column": 0,
-    "overlap": 8,
-    "path": "/t1.tiff",
-}
-CAMERA = {
-    "exposure": 50_000.0,
-    "gain": 25.0,
-    "width": 96,
-    "height": 96,
-    "temp": 20.0,
-    "target_temp": 20.0,
-    "device_name": "camera",
-    "device_model_id": "CB500",
-    "device_sn": "12345",
-    "bit_depth": 8,
-}
 END = {
     "montage_id": "m",
     "acquisition_id": "a",

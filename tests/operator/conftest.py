@@ -24,6 +24,20 @@ ELSEWHERE = {"X-Forwarded-For": "192.0.2.7"}
 ACQUISITION = "m-0001-20261121t120000"
 
 
+class Clock:
+    """A time that the test sets."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 @pytest.fixture
 def of_tile() -> Callable[..., dict[str, Any]]:
     """Give the fields that all messages of a tile share, and more."""

@@ -2,20 +2,7 @@ import pytest
 
 from em_platform.errors import ControlRefused
 from em_platform.operator.shared_board import Control
-
-
-class Clock:
-    """A time that the test sets."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.operator.conftest import Clock
 
 
 @pytest.fixture

@@ -5,8 +5,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from em_platform.acquisition.recorder import ledger_of
+from em_platform.config import load_settings
 from em_platform.definitions import defs
 from em_platform.formats import open_level
+from em_platform.messaging.topics import fitting
 from em_platform.model import LensModel, Montage, MontageFit
 from em_platform.model.dataset import DatasetRecord
 from em_platform.partitions import lenses, montages
@@ -71,7 +74,7 @@ def test_a_dropped_folder_becomes_a_mosaic_with_its_record(
     result = stitch(instance, "grid-1")
     assert result.success
     assert all(outcomes(result).values())
-    assert len(outcomes(result)) == 10
+    assert len(outcomes(result)) == 12
     fit = store.read(layout.montage_fit("grid-1"), MontageFit)
     places = {place.tile_id: (place.y_px, place.x_px) for place in fit.placements}
     first = places["t00.tiff"]
@@ -82,6 +85,34 @@ def test_a_dropped_folder_becomes_a_mosaic_with_its_record(
     record = store.read(layout.dataset_record("grid-1"), DatasetRecord)
     assert record.source_id == "grid-1"
     assert record.metadata.core.volume_shape == image.shape
+
+
+def test_a_run_bears_what_was_imaged(
+    instance: dg.DagsterInstance, image_montage: Callable[..., Path]
+) -> None:
+    image_montage("m-1")
+    region = {
+        "vertices": [{"x": 0, "y": 0}, {"x": 9, "y": 0}, {"x": 9, "y": 9}],
+        "rotation_angle": 0.0,
+        "montage_id": "m-1",
+        "specimen_id": "S12",
+        "section_id": "S12-0042",
+    }
+    with ledger_of(load_settings()) as recorder:
+        recorder.append(
+            "roi.current", fitting("roi.current", region).model_dump(mode="json"), {}
+        )
+    result = stitch(instance, "m-1-t1", job="process_tiles")
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    named = {name: value for name, value in run.tags.items() if name[:3] == "em/"}
+    del named["em/part"]
+    assert named == {
+        "em/microscope": "sim",
+        "em/magnification": "2000",
+        "em/specimen": "S12",
+        "em/section": "S12-0042",
+    }
 
 
 def test_a_person_sees_pictures_and_figures(

@@ -29,6 +29,7 @@ ASSETS = {
 }
 CHECKS = {
     "tiles:montage_is_complete",
+    "tiles:enough_tiles_are_present",
     "tile_statistics:tiles_are_in_focus",
     "tile_statistics:tiles_have_contrast",
     "tile_statistics:tiles_are_not_saturated",
@@ -37,6 +38,7 @@ CHECKS = {
     "montage_fit:montage_has_no_gaps",
     "montage_fit:seams_are_closed",
     "montage_fit:tiles_are_connected",
+    "montage_fit:enough_tiles_are_connected",
     "montage_fit:montage_is_undistorted",
     "mosaic:mosaic_is_valid",
     "uploaded_tiles:all_tiles_are_uploaded",

@@ -1,6 +1,5 @@
 """What Dagster says to the microscope, over a real broker."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from em_platform.model import AcquisitionUpload, Size
 from em_platform.partitions import montages
 from em_platform.temdb.acquired import AcquiredMontage
 from em_platform.temdb.register import Register
+from tests.messages import repeated
 
 pytestmark = [
     pytest.mark.usefixtures("cheap_runs"),
@@ -49,9 +49,9 @@ class Coordinator:
 
     def _take(self, region: Any, _: Any) -> None:
         self.regions.append(region)
-        self.say()
+        self.publish_queue()
 
-    def say(self) -> None:
+    def publish_queue(self) -> None:
         """As it does each two seconds."""
         now = int(time.time())
         entries = [
@@ -155,10 +155,8 @@ def test_asked_twice_a_montage_is_imaged_once(
     upload(image_montage("m-1"))
     coordinator = Coordinator(bus)
     assert image_again(instance).success
-    beat = threading.Timer(1.0, coordinator.say)
-    beat.start()
-    assert image_again(instance).success
-    beat.join()
+    with repeated(coordinator.publish_queue, 0.5):
+        assert image_again(instance).success
     assert len(coordinator.regions) == 1
 
 

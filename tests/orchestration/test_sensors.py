@@ -10,6 +10,7 @@ from dagster._core.execution.plan.objects import StepSuccessData
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import load_settings
 from em_platform.definitions import defs
+from em_platform.jobs import lens_config
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.storage import Configuration
 from em_platform.sensors.acquisition import (
@@ -82,6 +83,25 @@ def test_each_completed_montage_is_asked_for_once(
     assert keys_of(later) == ["m-3-t1"]
 
 
+def test_a_montage_goes_before_those_that_wait_since_the_platform_was_down(
+    microscope: Microscope,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    complete("m-1-t1")
+    with monkeypatch.context() as later:
+        later.setattr("em_platform.sensors.acquisition._LIVE_S", -1.0)
+        waiting = tick(montage_complete_sensor, microscope, instance)
+    fresh = tick(montage_complete_sensor, microscope, instance)
+    assert isinstance(waiting, dg.SensorResult)
+    assert isinstance(fresh, dg.SensorResult)
+    assert waiting.run_requests[0].tags == {
+        "em/part": "montage",
+        "dagster/priority": "10",
+    }
+    assert fresh.run_requests[0].tags == {"em/part": "live"}
+
+
 def test_the_cursor_is_a_number_that_does_not_grow_with_the_montages(
     microscope: Microscope, instance: dg.DagsterInstance
 ) -> None:
@@ -112,6 +132,8 @@ def test_a_folder_is_asked_for_when_it_is_quiet_and_only_once(
     time.sleep(0.3)
     first = tick(inbox_sensor, microscope, instance)
     assert keys_of(first) == ["grid-1"]
+    assert isinstance(first, dg.SensorResult)
+    assert first.run_requests[0].tags["dagster/priority"] == "10"
     again = tick(inbox_sensor, microscope, instance, cursor=first.cursor)
     assert isinstance(again, dg.SkipReason)
 
@@ -217,3 +239,43 @@ def test_a_run_that_failed_for_good_or_has_a_successor_is_left(
     assert [key for _, _, key in tick_killed(instance)] == [killed]
     failed_run(instance, "tiles", will_retry=False)  # the newest counts
     assert tick_killed(instance) == []
+
+
+@pytest.mark.parametrize(
+    ("assets", "job"),
+    [
+        (["mosaic", "montage_fit"], "stitch_montages"),
+        (["acquisition_review"], "review_acquisitions"),
+        (["lens_correction"], "calibrate_lens"),
+        (["ebi/raw", "ebi/volume"], "ingest_ebi"),
+        (["mosaic", "acquisition_review"], None),
+        (["metadata_catalog", "validation_report"], None),
+    ],
+)
+def test_a_killed_run_of_an_assets_page_is_followed_by_one_of_the_same_assets(
+    assets: list[str],
+    job: str | None,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("em_platform.sensors.killed._PATIENCE_S", -1.0)
+    keys = frozenset(dg.AssetKey(name.split("/")) for name in assets)
+    config = lens_config("m-1-t1") if job == "calibrate_lens" else {}
+    run = instance.create_run_for_job(
+        defs.get_repository_def().get_job("__ASSET_JOB"),
+        asset_selection=keys,
+        tags={"dagster/partition": "m-1-t1", "em/part": "montage"},
+        run_config=config,
+    )
+    instance.report_run_failed(run, "killed")
+    instance.add_run_tags(run.run_id, {"dagster/will_retry": "true"})
+    found = tick_killed(instance)
+    assert found == ([] if job is None else [(job, "m-1-t1", run.run_id)])
+    if job is not None:
+        with dg.build_sensor_context(instance=instance) as context:
+            result = killed_runs_sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        [request] = result.run_requests
+        assert set(request.asset_selection or ()) == keys
+        assert request.run_config == config
+        assert request.tags == {"em/part": "montage"}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pytest
 import zarr
 
@@ -16,7 +17,7 @@ from em_platform.config import (
     load_settings,
 )
 from em_platform.definitions import defs
-from em_platform.formats import inspect, write_tiff
+from em_platform.formats import inspect, read_image, write_tiff
 from em_platform.model import Montage
 from em_platform.model.dataset import DatasetRecord, Status
 from em_platform.partitions import montages
@@ -25,6 +26,8 @@ from em_platform.simulation.devices.sensor import Command, Sensor
 from em_platform.stitching.inputs import open_montage
 from em_platform.stitching.stitch import stitch_montage
 from em_platform.storage import Store, layout
+
+TILE_PX = 256  # as `drop_montage` cuts them
 
 pytestmark = [
     pytest.mark.usefixtures("cheap_runs"),
@@ -154,6 +157,72 @@ def test_a_good_montage_does_not_hide_the_bad_one_before_it(
     record = store.read(layout.dataset_record("good-1"), DatasetRecord)
     assert (record.status, record.metadata.quality.review_reasons) == ("complete", ())
     assert metadata_of(good, "mosaic")["review"] == "passed"
+
+
+def test_a_burnt_tile_and_a_hole_need_review_and_the_next_montage_does_not(
+    instance: dg.DagsterInstance, drop_montage: Folder, store: Store
+) -> None:
+    folder = drop_montage("bad1", side=3, black={(1, 1)})
+    burnt = folder / "t02.tiff"
+    shown = 3 * read_image(str(burnt)).astype(int)
+    write_tiff(burnt, np.clip(shown, 0, 255).astype(np.uint8))
+    drop_montage("good1", seed=2, side=3)
+    bad = run(instance, "bad1")
+    assert_marked(bad, "bad1", store, sentence="Missing: 1 of 9 tiles")
+    good = run(instance, "good1")
+    assert "t02.tiff" in failed_checks(bad)["tiles_are_not_saturated"]
+    assert "row 1, column 1" in failed_checks(bad)["montage_has_no_gaps"]
+    assert failed_checks(good) == {}
+    assert status_of_partitions(instance) == {"bad1": "FAILED", "good1": "SUCCEEDED"}
+    record = store.read(layout.dataset_record("good1"), DatasetRecord)
+    assert record.status is Status.COMPLETE
+
+
+def test_too_few_tiles_stop_the_run_and_stand_in_the_record(
+    instance: dg.DagsterInstance, drop_montage: Folder, store: Store
+) -> None:
+    drop_montage("grid-1", black={(0, 1), (1, 0), (1, 1)})
+    result = run(instance, "grid-1")
+    assert_blocked(result, "enough_tiles_are_present", after="tiles")
+    sentence = "Too few to be used: 1 of 4 tiles, at least 2 needed"
+    assert sentence in failed_checks(result)["enough_tiles_are_present"]
+    record = store.read(layout.dataset_record("grid-1"), DatasetRecord)
+    assert record.status is Status.FAILED
+    assert record.error is not None
+    assert sentence in record.error.message
+    assert not store.exists(layout.mosaic("grid-1"))
+
+
+def test_tiles_that_nothing_connects_stop_the_run_and_mark_the_earlier_mosaic(
+    instance: dg.DagsterInstance, drop_montage: Folder, store: Store
+) -> None:
+    folder = drop_montage("grid-1")
+    assert run(instance, "grid-1").success
+    for number, path in enumerate(sorted(folder.glob("*.tiff"))):
+        noise = np.random.default_rng(number).integers(0, 255, (TILE_PX, TILE_PX))
+        write_tiff(path, noise.astype(np.uint8))
+    result = run(instance, "grid-1")
+    assert_blocked(result, "enough_tiles_are_connected", after="montage_fit")
+    record = store.read(layout.dataset_record("grid-1"), DatasetRecord)
+    assert record.status is Status.NEEDS_REVIEW
+    [reason] = record.metadata.quality.review_reasons
+    assert "at most 1 of 4 are connected by matches, at least 2 needed" in reason
+    assert store.exists(layout.mosaic("grid-1")), "what was good before stays"
+
+
+def assert_blocked(
+    result: dg.ExecuteInProcessResult, check: str, *, after: str
+) -> None:
+    """The step of `after` is the last, and no mosaic is made from what it found."""
+    assert not result.success
+    assert check in failed_checks(result)
+    made = {
+        e.asset_key.to_user_string()
+        for e in result.get_asset_materialization_events()
+        if e.asset_key
+    }
+    assert after in made
+    assert not made & {"mosaic", "dataset_record"}
 
 
 def test_every_check_of_a_partitioned_asset_has_its_partitions() -> None:

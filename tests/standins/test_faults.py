@@ -133,7 +133,7 @@ def test_a_slow_server_takes_its_time(server: Server, get: Get) -> None:
     server.faults.add(Fault("slow", bytes_per_s=len(CONTENT) * 4))
     started = time.monotonic()
     assert get().content == CONTENT
-    assert 0.1 < time.monotonic() - started < 5
+    assert 0.1 < time.monotonic() - started < 20
 
 
 def test_a_hanging_server_ends_with_the_world(server: Server) -> None:
@@ -142,7 +142,7 @@ def test_a_hanging_server_ends_with_the_world(server: Server) -> None:
         requests.get(f"{server.url}/f", timeout=0.1)
     started = time.monotonic()
     server.close()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_a_look_at_the_head_does_not_use_up_a_fault_of_the_body(

@@ -185,7 +185,7 @@ def test_it_ends_at_once_though_connections_are_open(tmp_path: Path) -> None:
         with Server("files", lambda _: as_file(path)) as server:
             session.get(server.url)
             started = time.monotonic()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
         with pytest.raises(requests.ConnectionError):
             session.get(server.url)
     assert threading.active_count() == before

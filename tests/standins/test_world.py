@@ -132,7 +132,6 @@ def test_larger_worlds_have_larger_volumes(tmp_path: Path) -> None:
 
 
 def test_the_writable_bucket_takes_results() -> None:
-    pytest.importorskip("moto.server", reason="moto is not installed")
     from em_platform.standins.writable_s3 import running_writable_s3
     from em_platform.storage.store import store_of
 

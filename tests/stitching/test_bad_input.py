@@ -99,9 +99,37 @@ def bad_inside(folder: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def far_away(folder: Path) -> None:
+    edit_list(folder, "r1c2.tif", "r1c2.tif,1e6,145")
+
+
+def at_the_end_of_floats(folder: Path) -> None:
+    edit_list(folder, "r1c2.tif", "r1c2.tif,1e300,145")
+
+
+def listed_mask(folder: Path, mask: str) -> None:
+    path = folder / "tiles.csv"
+    lines = [f"{line}," for line in path.read_text().splitlines()]
+    lines[0] += "mask"
+    path.write_text("\n".join(x + mask * ("r1c2" in x) for x in lines) + "\n")
+
+
+def odd_mask(folder: Path) -> None:
+    write_tiff(folder / "mask.tif", np.full((480, 480), 255, np.uint8))
+    listed_mask(folder, "mask.tif")
+
+
+def lost_mask(folder: Path) -> None:
+    listed_mask(folder, "gone.tif")
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
+        (odd_mask, "mask.tif: found a mask of 480 x 480 px, expected 240 x 240"),
+        (far_away, "tile r1c2.tif: found at x = 1e+06, y = 145 px, far from all"),
+        (at_the_end_of_floats, "tile r1c2.tif: found place x = 1e+300, y = 145.0"),
+        (lost_mask, "gone.tif: found no such file"),
         (cut_short, "r1c2.tif: truncated TIFF, found 20000 bytes"),
         (empty, "r1c2.tif: found 0 bytes, expected content"),
         (smaller, "tile r1c2.tif: found 100 x 240 px, expected 240 x 240"),
@@ -191,6 +219,36 @@ def test_nothing_that_can_be_used_is_status_1_and_no_mosaic(
     assert not (tmp_path / "x.zarr").exists()
 
 
+@pytest.mark.parametrize("pixel_nm", ["1e-3", "1e-9", "0", "-4", "nan", "inf"])
+def test_a_wrong_pixel_size_is_found_before_anything_is_written(
+    tmp_path: Path,
+    cut_tiles: Callable[..., Truth],
+    capsys: pytest.CaptureFixture[str],
+    pixel_nm: str,
+) -> None:
+    cut_tiles(tmp_path / "in")
+    path = tmp_path / "in/tiles.csv"
+    path.write_text(path.read_text().replace("_px", "_nm").replace(",28", ",2800000"))
+    status, _ = stitch(tmp_path / "in", tmp_path / "x.zarr", "--pixel-nm", pixel_nm)
+    assert status == 1
+    assert "pixel" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "x.json"]
+
+
+def test_pixels_that_are_no_numbers_leave_the_others(
+    tmp_path: Path, cut_tiles: Callable[..., Truth]
+) -> None:
+    truth = cut_tiles(tmp_path / "in", dtype="float32")
+    for name in truth:
+        image = tifffile.imread(tmp_path / "in" / name)
+        image[100:120, 30:60] = np.nan
+        image[5, 5] = np.inf
+        tifffile.imwrite(tmp_path / "in" / name, image)
+    status, report = stitch(tmp_path / "in", tmp_path / "x.zarr")
+    assert status == 0
+    assert worst_px(report, truth) < 0.5
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
@@ -202,6 +260,7 @@ def test_nothing_that_can_be_used_is_status_1_and_no_mosaic(
         (["--overlap", "much"], "--overlap much: found no part of a tile"),
         (["--lens", "none.json"], "--lens none.json: cannot be read as a lens model"),
         (["--nonsense"], "No such option"),
+        (["--workers", "100000"], "workers: found 100000, expected at most"),
         (["--workers", "0"], "Invalid value for '--workers'"),
     ],
 )

@@ -20,7 +20,9 @@ from em_platform.model import (
 )
 from em_platform.stitching.quality import (
     check_completeness,
+    check_enough_tiles,
     check_fit,
+    check_hangs_together,
     check_matches,
     check_tiles,
 )
@@ -367,3 +369,24 @@ def test_what_failed_is_reported_in_its_own_words() -> None:
         "Missing: 1 of 5 tiles (t07: 0 bytes); image them again, or use the mosaic "
         "without them."
     )
+
+
+@pytest.mark.parametrize(
+    ("expected", "fraction", "passed"),
+    [(8, 0.5, True), (9, 0.5, False), (9, 0.4, True), (100, 0.0, True)],
+)
+def test_a_montage_of_too_few_tiles_is_of_no_use(
+    expected: int, fraction: float, passed: bool
+) -> None:
+    limits = LIMITS.model_copy(update={"min_present_fraction": fraction})
+    check = check_enough_tiles(montage(grid(2, 2), expected=expected), limits)
+    assert check.passed is passed
+
+
+def test_a_montage_that_hangs_together_by_less_than_half_is_of_no_use() -> None:
+    cells = grid(2, 2)
+    half = fit(cells, component={(0, 0): 1, (0, 1): 2})
+    assert check_hangs_together(half, LIMITS).passed
+    less = fit(cells, component={(0, 0): 1, (0, 1): 2, (1, 0): 3})
+    assert not check_hangs_together(less, LIMITS).passed
+    assert not check_hangs_together(fit([]), LIMITS).passed

@@ -105,13 +105,17 @@ def test_keys_are_not_shown(s3_endpoint: str) -> None:
     assert "secret'" not in repr(store_of(settings)) + repr(settings)
 
 
-def test_leftovers_of_the_dead_are_removed_and_whole_objects_stay(
-    tmp_path: Path,
-) -> None:
+def test_a_document_takes_away_what_a_killed_writer_left_of_it(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    store.write_bytes("montages/m/montage.json", b"{}")
-    dead = tmp_path / f"montages/m/.t.json.{socket.gethostname()}.4194305.ab.partial"
-    dead.write_bytes(b"half")
-    assert store.remove_leftovers() == 1
-    assert store.read_bytes("montages/m/montage.json") == b"{}"
-    assert not dead.exists()
+    store.write_document("records/epfl/v[1].json", b"")
+    folder = tmp_path / "records/epfl"
+    owners = (f"{socket.gethostname()}.4194305", "another-host.4194305")
+    dead, elsewhere = (folder / f".v[1].json.{o}.ab.partial" for o in owners)
+    other = folder / f".v2.json.{owners[0]}.ab.partial"
+    for path in (dead, elsewhere, other):
+        path.write_bytes(b"half")
+    store.write_document("records/epfl/v[1].json", b"{}")
+    assert store.read_bytes("records/epfl/v[1].json") == b"{}"
+    assert sorted(p for p in folder.iterdir() if "partial" in p.name) == sorted(
+        (elsewhere, other)
+    )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from em_platform.cli.runs import ask, montage_runs
-from em_platform.formats.tiff import write_tiff
+from em_platform.formats.tiff_image import write_tiff
 from em_platform.processes import members
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
@@ -107,7 +107,7 @@ def test_a_folder_in_the_inbox_becomes_a_checked_mosaic(platform, stitched) -> N
     assert len(runs.run_ids) == 1
     assert runs.assets[0] == "raw_tiles"
     assert runs.assets[-1] == "dataset_record"
-    assert len(runs.checks) == 10
+    assert len(runs.checks) == 12
     assert (platform.home / "data/montages/grid-1/mosaic.zarr/zarr.json").is_file()
 
 
@@ -196,6 +196,47 @@ def test_a_montage_is_made_again_from_the_command_line(
 
     wait_until(is_made_again, timeout_s=120)
     assert montage_runs(platform.url, stitched).assets.count("mosaic") == 2
+
+
+BACKFILL = """
+mutation ($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message }
+  }
+}"""
+
+
+def test_what_an_assets_page_launches_obeys_executor_queue_and_pools(
+    platform, bad: str, stitched: str, wait_until: Callable[..., None]
+) -> None:
+    chosen = [{"path": ["montage_fit"]}, {"path": ["mosaic"]}]
+    params = {"assetSelection": chosen, "partitionNames": [bad, stitched]}
+    answer = ask(platform.url, BACKFILL, params=params)["launchPartitionBackfill"]
+    wanted = dg.RunsFilter(tags={"dagster/backfill": answer["backfillId"]})
+
+    def are_done() -> bool:
+        with platform.instance() as instance:
+            runs = instance.get_runs(wanted)
+        done = [run.status is dg.DagsterRunStatus.SUCCESS for run in runs]
+        return len(done) == 2 and all(done)
+
+    wait_until(are_done, timeout_s=180, what=platform.output)
+    with platform.instance() as instance:
+        for run in instance.get_runs(wanted):
+            assert run.job_name == "__ASSET_JOB"
+            assert (run.tags["em/part"], run.tags["dagster/priority"]) == (
+                "montage",
+                "-10",
+            )
+            assert run.tags["dagster/max_runtime"] == "43200"
+            assert run.run_op_concurrency
+            assert run.run_op_concurrency.all_pools == {"montage"}
+            # One process a run: the other executor starts one a step.
+            events = instance.all_logs(
+                run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT
+            )
+            started = [e for e in events if "Executing steps in process" in e.message]
+            assert len(started) == 1, [entry.message for entry in events]
 
 
 def test_a_run_killed_after_its_last_step_is_followed_by_one_that_succeeds(

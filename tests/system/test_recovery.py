@@ -224,7 +224,7 @@ def test_both_montages_end_whole_after_quality_control_stopped_the_first(
     # Frames that were imaged again do not stay, nor count as waiting for the upload.
     folder = microscope.settings.home / "frames" / old
     microscope.wait(lambda: not any((folder / f"{n}.tiff").exists() for n in dark))
-    status = microscope.bus.wait_for("buffer.status", lambda _: True, 5)
+    status = microscope.bus.wait_for("buffer.status", lambda _: True, 20)
     assert status.queue_length == 0
 
 

@@ -11,6 +11,7 @@ from em_platform.acquisition.recorder.events import (
     COMPLETE,
     PROGRESS,
     RAW,
+    REGION,
     SCOPE,
     VERDICT,
     Event,
@@ -52,6 +53,14 @@ class Ledger(EventTable):
         with self._reading() as connection:
             return [(int(seq), str(name)) for seq, name in connection.execute(query)]
 
+    def last_before(self, moment_s: float) -> int:
+        """The number of the last event before a time, in s since 1970; else 0."""
+        query = select(func.max(events.c.seq)).where(
+            events.c.recorded_at < moment_s * 1000
+        )
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
     def montage(self, acquisition_id: str, *, store: Store | None = None) -> Montage:
         """The montage as it was imaged; what is wrong with single tiles is in it.
 
@@ -74,7 +83,8 @@ class Ledger(EventTable):
             frames = [event_of(row) for row in rows]
             magnification = self._magnification_before(connection, complete.seq)
             planned_tiles = self._planned_tiles(connection, complete)
-        return recorded_montage(
+            region = self._region(connection, complete)
+        montage = recorded_montage(
             complete,
             frames,
             microscope=self._microscope,
@@ -82,6 +92,8 @@ class Ledger(EventTable):
             planned_tiles=planned_tiles,
             store=store,
         )
+        imaged = {name: region.get(name) for name in ("specimen_id", "section_id")}
+        return montage.model_copy(update=imaged)
 
     def lens_shown(self, acquisition_id: str) -> tuple[str, int] | None:
         """Microscope and magnification whose lens the montage was imaged to show.
@@ -181,6 +193,15 @@ class Ledger(EventTable):
                 if same and status.get("total_tiles"):
                     return int(status["total_tiles"])
         return 0
+
+    def _region(self, connection: Connection, complete: Event) -> dict[str, Any]:
+        """The region that was imaged, as `roi.current` has it; else nothing."""
+        query = select(events).where(
+            events.c.topic == REGION,
+            events.c.montage_id == complete.body["montage_id"],
+        )
+        row = connection.execute(query.order_by(events.c.seq.desc()).limit(1)).first()
+        return {} if row is None else event_of(row).body
 
     def _magnification_before(self, connection: Connection, seq: int) -> int | None:
         # The magnification that was in force, not the present one.

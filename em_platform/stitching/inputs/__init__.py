@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.errors import ConfigError, FormatError
-from em_platform.formats import is_folder, local_path
+from em_platform.formats import SUFFIXES, is_folder, local_path
 from em_platform.model import Montage
 from em_platform.stitching.inputs import (
     mdoc,
@@ -21,13 +21,14 @@ from em_platform.stitching.inputs import (
     table,
     tile_specs,
 )
-from em_platform.stitching.intake import montage_of
+from em_platform.stitching.intake import PLAIN_NAMES, montage_of
 from em_platform.stitching.tile_list import (
     InputOptions,
     Place,
     TileList,
     TileListKind,
     open_place,
+    pixel_size,
 )
 from em_platform.storage.layout import StorageOptions
 
@@ -45,7 +46,8 @@ KINDS: dict[str, TileListKind] = {
     "names": names,
 }
 
-_LISTS = (".csv", ".tsv", ".json", ".json.gz", ".mdoc")
+_JSON = (".json", ".json.gz")
+_LISTS = (".csv", ".tsv", *_JSON, ".mdoc")
 # What SerialEM and IMOD call an MRC stack; its mdoc lists the tiles.
 _STACKS = (".mrc", ".st", ".map")
 
@@ -85,6 +87,11 @@ def open_montage(
     ConfigError, FormatError, StorageError, DataError
         Nothing there can be used; single bad tiles become `Montage.failures` instead.
     """
+    if pixel_nm is not None and pixel_size(pixel_nm) is None:
+        raise ConfigError(
+            f"--pixel-nm {pixel_nm}: found no length of a pixel in nm, expected 0.001 "
+            "to 1e9; correct it"
+        )
     asked = InputOptions(
         pixel_nm=pixel_nm,
         overlap=overlap,
@@ -160,7 +167,28 @@ def _read_folder(address: str, asked: InputOptions) -> TileList:
     # Only now: another list in the folder may serve.
     if broken:
         raise broken[0]
+    _refuse_lists(place, found)
     return names.read(place, "", content=None, options=asked)
+
+
+def _refuse_lists(place: Place, found: list[tuple[str, Any]]) -> None:
+    """Refuse to guess places from names where a list is there that no kind claims.
+
+    Others than lists of tiles may lie there, too: these have another name, and name no
+    image.
+    """
+    images = [name for name in place.names if name.lower().endswith(SUFFIXES)]
+    for name, content in found:
+        if name.endswith(".mdoc"):
+            continue  # SerialEM writes one beside each image
+        text = content if isinstance(content, str) else json.dumps(content)
+        is_list = name.partition(".")[0].lower() in PLAIN_NAMES
+        if is_list or any(image in text for image in images):
+            raise FormatError(
+                f"{place.uri(name)}: found no lines with a file and a place, expected "
+                "columns file and x_px, y_px or x_nm, y_nm; correct the list, or take "
+                "it out of the folder to have places read from file names"
+            )
 
 
 def _lists(place: Place) -> tuple[list[tuple[str, Any]], list[FormatError]]:
@@ -184,7 +212,7 @@ def _content(place: Place, name: str) -> Any:
     if not name.lower().endswith(_LISTS):
         return None
     text = place.text(name)
-    if not name.endswith((".json", ".json.gz")):
+    if not name.endswith(_JSON):
         return text
     try:
         return json.loads(text)

@@ -1,9 +1,12 @@
 """File names that carry row and column: `r003c007`, `_003_007`, `col0075_row0021`."""
 
 import re
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+
+import regex  # gives up in time, which `re` cannot
 
 from em_platform.errors import ConfigError, FormatError
 from em_platform.formats import SUFFIXES
@@ -19,6 +22,8 @@ COMMON = (
     r"x[-_]?(?P<col>\d+)[-_]?y[-_]?(?P<row>\d+)",
     r"(?:^|[-_])(?P<row>\d+)[-_](?P<col>\d+)\.[A-Za-z]+$",
 )
+# For all names together; ten thousand take a hundredth of it.
+_MATCHING_S = 2.0
 # A word of the name: masks beside the tiles, as of render or Fiji, are no tiles.
 _MASK = re.compile(r"(?:^|[-_. ])masks?(?:[-_. ]|\d*\.)", re.IGNORECASE)
 
@@ -79,15 +84,15 @@ def _images(names: Sequence[str]) -> list[str]:
     return [n for n in images if not is_processed(n) or frame_stem(n) not in raw]
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
+def compile_pattern(pattern: str) -> "regex.Pattern[str]":
     """A regular expression with groups row and col, or a name with {row}, {col}, *."""
     if "{row}" in pattern and "{col}" in pattern:
         text = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
         text = text.replace(r"\{row\}", r"(?P<row>\d+)")
-        return re.compile("^" + text.replace(r"\{col\}", r"(?P<col>\d+)") + "$")
+        return regex.compile("^" + text.replace(r"\{col\}", r"(?P<col>\d+)") + "$")
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
+        compiled = regex.compile(pattern)
+    except regex.error as error:
         raise ConfigError(
             f"--pattern {pattern!r}: not a regular expression ({error}); correct it"
         ) from error
@@ -99,15 +104,33 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _places(images: list[str], pattern: re.Pattern[str]) -> dict[str, tuple[int, int]]:
-    found = ((image, pattern.search(image)) for image in images)
-    return {i: (int(m["row"]), int(m["col"])) for i, m in found if m is not None}
+def _places(
+    images: list[str], pattern: "regex.Pattern[str]"
+) -> dict[str, tuple[int, int]]:
+    end = time.monotonic() + _MATCHING_S
+    try:
+        found = [
+            (image, pattern.search(image, timeout=max(0.001, end - time.monotonic())))
+            for image in images
+        ]
+        return {i: (int(m["row"]), int(m["col"])) for i, m in found if m is not None}
+    except TimeoutError as error:
+        raise ConfigError(
+            f"--pattern {pattern.pattern!r}: found no end of trying within "
+            f"{_MATCHING_S:g} s, expected a pattern that fits or does not; write it "
+            "without repeats within repeats"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--pattern {pattern.pattern!r}: row and col fit what is no number "
+            f"({error}), expected digits; write (?P<row>\\d+) and (?P<col>\\d+)"
+        ) from error
 
 
 def _best_of_common(images: list[str]) -> dict[str, tuple[int, int]]:
     best: dict[str, tuple[int, int]] = {}
     for text in COMMON:
-        places = _places(images, re.compile(text, re.IGNORECASE))
+        places = _places(images, regex.compile(text, regex.IGNORECASE))
         # Two images at one place: it caught other numbers than these.
         if len(set(places.values())) < len(places):
             continue

@@ -14,7 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 from em_platform.errors import ConfigError, FormatError
 from em_platform.formats import join_uri
 from em_platform.model import Failure
-from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
+from em_platform.stitching.tile_list import (
+    InputOptions,
+    ListedTile,
+    Place,
+    TileList,
+    pixel_size,
+)
 
 _UNITS = ("px", "nm")
 
@@ -65,7 +71,7 @@ def _rows(content: Any) -> tuple[list[Mapping[str, Any]], float | None]:
         # csv puts cells beyond the header under None.
         return [{_clean(k): v for k, v in row.items() if k} for row in reader], None
     if isinstance(content, dict):
-        return list(content["tiles"]), _positive(content.get("pixel_nm"))
+        return list(content["tiles"]), pixel_size(content.get("pixel_nm"))
     return [row for row in content if isinstance(row, dict)], None
 
 
@@ -125,13 +131,8 @@ def number(value: Any) -> float:
     """A number from a text or JSON field; NaN where there is none."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
-
-
-def _positive(value: Any) -> float | None:
-    found = number(value)
-    return found if found > 0 else None
 
 
 def _whole(value: Any) -> int | None:
@@ -140,8 +141,8 @@ def _whole(value: Any) -> int | None:
 
 
 def _first_number(rows: list[Mapping[str, Any]], column: str) -> float | None:
-    found = (number(row.get(column)) for row in rows)
-    return next((value for value in found if value > 0), None)
+    found = (pixel_size(row.get(column)) for row in rows)
+    return next((value for value in found if value is not None), None)
 
 
 def _no_file(uri: str, line: int) -> Failure:

@@ -13,18 +13,6 @@ from em_platform.storage.atomic import write_bytes
 
 Publish = Callable[..., None]
 
-CAMERA = {
-    "exposure": 50_000.0,
-    "gain": 25.0,
-    "width": 96,
-    "height": 96,
-    "temp": 20.0,
-    "target_temp": 20.0,
-    "device_name": "camera",
-    "device_model_id": "CB500",
-    "device_sn": "12345",
-    "bit_depth": 8,
-}
 SCOPE = {
     "focus": 1,
     "aperture": None,

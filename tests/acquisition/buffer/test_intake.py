@@ -18,6 +18,7 @@ from em_platform.acquisition.recorder.events import Message
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import RecordError
 from em_platform.model import AcquisitionUpload
+from tests.messages import CAMERA
 
 Hear = Callable[..., None]
 
@@ -42,7 +43,7 @@ def upload_of(journal: Journal, acquisition_id: str) -> AcquisitionUpload:
 def test_all_that_was_said_of_a_montage_is_in_its_announcement(
     journal: Journal, hear: Hear, imaged: Any, tmp_path: Path
 ) -> None:
-    hear("camera.status", **imaged.CAMERA)
+    hear("camera.status", **CAMERA)
     hear("scope.status", **imaged.SCOPE)
     hear(
         "roi.current",

@@ -1,7 +1,6 @@
 """The rig starts what is not there, and says what it cannot start."""
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +32,7 @@ from em_platform.processes import Child
 from em_platform.simulation.devices.camera import Camera
 from em_platform.simulation.devices.scope import Scope
 from em_platform.simulation.devices.stage import Stage
+from tests.messages import repeated
 from tests.ports import reserve_port
 from tests.rig import running_rig
 
@@ -107,12 +107,12 @@ def test_what_answers_is_not_missing(
     assert "camera" not in missing(rig_settings, recorder=False)
     real = open_bus("their_qc")
     doubt = open_bus("montage_fit")
-    with speaking(real, "buffer.status", queue_length=0, free_space=1, upload_rate=0):
-        with speaking(doubt, "qc.status", status="STOP_AT_END", reason="seams"):
+    with publishing(real, "buffer.status", queue_length=0, free_space=1, upload_rate=0):
+        with publishing(doubt, "qc.status", status="STOP_AT_END", reason="seams"):
             found = missing(rig_settings, recorder=True)
         assert "qc" in found
         assert not {"camera", "buffer"} & set(found)
-        with speaking(real, "qc.status", status="GOOD"):
+        with publishing(real, "qc.status", status="GOOD"):
             found = missing(rig_settings, recorder=False)
     assert found == [
         *("scope", "stage", "temdb", "aloha", "pipeline"),
@@ -121,21 +121,9 @@ def test_what_answers_is_not_missing(
 
 
 @contextmanager
-def speaking(bus: Bus, topic: str, **fields: Any) -> Iterator[None]:
-    """Say the same again and again, as a service says its status."""
-    stop = threading.Event()
-
-    def speak() -> None:
-        while not stop.wait(0.1):
-            bus.publish(topic, **fields)
-
-    thread = threading.Thread(target=speak)
-    thread.start()
-    try:
+def publishing(bus: Bus, topic: str, **fields: Any) -> Iterator[None]:
+    with repeated(lambda: bus.publish(topic, **fields), 0.1):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_real_devices_that_are_missing_are_named_in_one_sentence() -> None:

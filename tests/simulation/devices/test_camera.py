@@ -291,6 +291,6 @@ def test_it_says_its_state_each_second(
     camera: Camera, open_bus: Callable[[str], Bus]
 ) -> None:
     client = open_bus("client")
-    status = client.wait_for("camera.status", lambda _: True, 2.5)
+    status = client.wait_for("camera.status", lambda _: True, 20.0)
     assert (status.width, status.height, status.bit_depth) == (64, 64, 8)
     assert status.exposure == 5000.0  # microseconds

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from em_platform.errors import ConfigError
-from em_platform.stitching.inputs import open_montage
+from em_platform.errors import ConfigError, FormatError
+from em_platform.stitching.inputs import names, open_montage
 from tests.stitching.inputs.tile_folders import grid, places, write_tiles
 
 
@@ -40,6 +40,9 @@ def test_a_pattern_says_what_names_mean(tmp_path: Path, pattern: str) -> None:
     [
         ("b{row}", "found no row and col"),
         ("b(", "not a regular expression"),
+        (r"^(?P<row>\d+)*(b|b2|2)*(-|a|5)*$(?P<col>\d)", "fits none of the 1 images"),
+        (r"(?P<row>b)(?P<col>\d)", "row and col fit what is no number"),
+        (r"(?P<row>\d)(?P<col>x)?", "row and col fit what is no number"),
         ("q{row}_{col}.tif", "fits none of the 1 images"),
     ],
 )
@@ -84,3 +87,37 @@ def test_a_pattern_without_row_is_refused_with_the_two_words(tmp_path: Path) -> 
     write_tiles(tmp_path, ["a.tif"])
     with pytest.raises(ConfigError, match=r"expected \{row\} and \{col\} or groups"):
         open_montage(tmp_path, pattern=r"(\d+)")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("places.csv", "r0c0.tif,0,0\nr0c1.tif,90,0\n"),
+        ("places.csv", "tile;left;top\nr0c0.tif;0;0\n"),
+        ("places.json", '[{"image": "r0c0.tif", "at": [0, 0]}]'),
+        ("tiles.csv", "# exported on Monday\n# by hand\n"),
+        ("tiles.csv", "   \n \n"),
+        ("tiles.tsv", "file\tx_px\n"),
+        ("tiles.json", '{"tiles": {}}'),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_not_replaced_by_a_guess(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    write_tiles(tmp_path, ["r0c0.tif", "r0c1.tif"])
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FormatError, match=f"{name}: found no lines with a file and a"):
+        open_montage(tmp_path, overlap=0.25)
+    # Asked for by a pattern, names are what counts.
+    montage = open_montage(tmp_path, overlap=0.25, pattern="r{row}c{col}.tif")
+    assert len(montage.tiles) == 2
+
+
+def test_a_pattern_that_would_be_tried_for_ever_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "_MATCHING_S", 0.2)
+    write_tiles(tmp_path, ["b2" + "a" * 28 + "!.tif"])
+    pattern = r"^b(?P<row>\d)(?P<col>(?:a|a)*)$"
+    with pytest.raises(ConfigError, match="found no end of trying"):
+        open_montage(tmp_path, pattern=pattern)
