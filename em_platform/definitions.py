@@ -10,14 +10,16 @@ from em_platform.resources.ingest import PublicSources
 from em_platform.resources.storage import Configuration, Storage
 from em_platform.schedules import (
     consolidate_catalog_schedule,
+    hourly_stitch_montages,
     ingest_schedules,
-    nightly_stitch_montages,
 )
 from em_platform.sensors.acquisition import (
     inbox_sensor,
     lens_montage_sensor,
     montage_complete_sensor,
 )
+from em_platform.sensors.alerts import alert_sensor
+from em_platform.sensors.history import history_sensor
 from em_platform.sensors.ingest import (
     catalog_sensor,
     discovery_sensor,
@@ -38,7 +40,7 @@ defs = dg.Definitions(
     ],
     jobs=[*ALL_JOBS, transfer.image_again_job],
     schedules=[
-        nightly_stitch_montages,
+        hourly_stitch_montages,
         consolidate_catalog_schedule,
         *ingest_schedules,
     ],
@@ -48,9 +50,11 @@ defs = dg.Definitions(
         lens_montage_sensor,
         upload_complete_sensor,
         killed_runs_sensor,
+        alert_sensor,
         discovery_sensor,
         heavy_ingest_sensor,
         catalog_sensor,
+        history_sensor,
     ],
     # Also of runs that an asset's page launches, which belong to no job of ours.
     executor=dg.in_process_executor,

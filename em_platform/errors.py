@@ -22,6 +22,7 @@ PlatformError
 │   └── ControlRefused        another operator has control, or it makes no sense now
 ├── ProcessingError
 │   └── FitFailed             no arrangement explains the matches
+├── ComputeUnavailable        no scheduler or worker does the work (retryable)
 └── ToolError
     ├── ToolMissing           a program is not installed
     └── ToolFailed            a program ended with an error
@@ -30,7 +31,25 @@ Wording of every message: *who: what was found, what was expected; what to do*. 
 sentence shows the password of a URL: it goes to logs, records and screens.
 """
 
+import errno
 import re
+
+# Of the network and of network disks: the same works when the other side is back.
+_AWAY = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "ETIMEDOUT"),
+        *("EHOSTUNREACH", "ENETUNREACH", "EHOSTDOWN", "ENETDOWN", "ESTALE", "EBUSY"),
+    )
+)
+# Classes of botocore, aiohttp, requests and distributed; none is imported for this.
+_AWAY_CLASSES = frozenset(
+    {
+        *("EndpointConnectionError", "ConnectionClosedError", "ConnectTimeoutError"),
+        *("ReadTimeoutError", "HTTPClientError", "ClientConnectionError"),
+        *("ServerTimeoutError", "CommClosedError"),
+    }
+)
 
 # `user:password@` before a host; greedy, as a password may hold a plain @.
 _PASSWORD = re.compile(r'(://[^\s/:@"<>]*:)[^\s/"<>]*@')
@@ -45,6 +64,28 @@ def without_passwords(text: str) -> str:
     return _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1***@", text))
 
 
+# Names of files may have any character but a NUL, and other programs any length.
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\s*\n\s*")
+_MOST_OF_A_WORD, _MOST_OF_A_SENTENCE = 300, 3000
+_LONG_WORD = re.compile(rf"\S{{{_MOST_OF_A_WORD + 1},}}")
+
+
+def one_line(text: str) -> str:
+    """`text` on one line that can be printed; what nobody reads through is cut."""
+
+    def shown(found: re.Match[str]) -> str:
+        return " " if found[0].isspace() else ascii(found[0])[1:-1]
+
+    def cut(found: re.Match[str]) -> str:
+        return f"{found[0][:120]}...{found[0][-120:]}"
+
+    text = _LONG_WORD.sub(cut, _UNSEEN.sub(shown, text))
+    if len(text) <= _MOST_OF_A_SENTENCE:
+        return text
+    half = _MOST_OF_A_SENTENCE // 2
+    return f"{text[:half]} ... {text[-half:]}"
+
+
 class PlatformError(Exception):
     """Root of the tree; `facts` become metadata, `retryable` asks for a retry."""
 
@@ -52,11 +93,29 @@ class PlatformError(Exception):
     retryable = False
 
     def __init__(self, sentence: str, **facts: str | int | float | bool) -> None:
-        super().__init__(without_passwords(sentence))
+        super().__init__(one_line(without_passwords(sentence)))
         self.facts = {
             name: without_passwords(fact) if isinstance(fact, str) else fact
             for name, fact in facts.items()
         }
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same may work later: the error, or what caused it, is of the network.
+
+    A platform error that says `retryable` is such a one, too.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        named = {kind.__name__ for kind in type(cause).__mro__}
+        if isinstance(cause, PlatformError) and cause.retryable:
+            return True
+        if isinstance(cause, ConnectionError | TimeoutError) or named & _AWAY_CLASSES:
+            return True
+        if isinstance(cause, OSError) and cause.errno in _AWAY:
+            return True
+        cause = cause.__cause__
+    return False
 
 
 class ConfigError(PlatformError):
@@ -149,6 +208,12 @@ class ProcessingError(PlatformError):
 
 class FitFailed(ProcessingError):
     """No arrangement of the tiles explains their matches."""
+
+
+class ComputeUnavailable(PlatformError):
+    """No Dask scheduler answers, or no worker does the work."""
+
+    retryable = True
 
 
 class ToolError(PlatformError):

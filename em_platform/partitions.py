@@ -22,6 +22,12 @@ BACKLOG, BACKFILLED = 10, -10
 # One partition a montage; the key is its acquisition id.
 montages = dg.DynamicPartitionsDefinition(name="montages")
 
+# What these find makes the input unusable: the run ends there, nothing follows.
+BLOCKING_CHECKS = (
+    dg.AssetCheckKey(dg.AssetKey("tiles"), "enough_tiles_are_present"),
+    dg.AssetCheckKey(dg.AssetKey("montage_fit"), "enough_tiles_are_connected"),
+)
+
 # One partition a microscope and magnification; see `lens_key`.
 lenses = dg.DynamicPartitionsDefinition(name="lenses")
 

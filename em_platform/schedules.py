@@ -6,7 +6,7 @@ import dagster as dg
 
 from em_platform.config import SourceSettings
 from em_platform.errors import PlatformError
-from em_platform.ingest.plan import run_tags, waits_for_light
+from em_platform.ingest.plan import PRIORITY, run_tags, waits_for_light
 from em_platform.ingest.sources import SOURCES, settings_of
 from em_platform.jobs import (
     AT_LOAD,
@@ -14,7 +14,7 @@ from em_platform.jobs import (
     ingest_jobs,
     stitch_montages,
 )
-from em_platform.partitions import items, montages
+from em_platform.partitions import BACKLOG, BLOCKING_CHECKS, items, montages
 from em_platform.resources.ingest import (
     PublicSources,
     unfinished,
@@ -24,29 +24,60 @@ from em_platform.resources.ingest import (
 from em_platform.resources.storage import Configuration
 
 _MOSAIC = dg.AssetKey("mosaic")
+_LONGEST_PAUSE_H = 24
 
 Requests = Iterator[dg.RunRequest | dg.SkipReason]
 
 
 def unfinished_montages(instance: dg.DagsterInstance) -> list[str]:
-    """Montages that have no mosaic, and no run that may still make one."""
-    return unfinished(montages, _MOSAIC, instance)
+    """Montages that have no mosaic, no run that may still make one, and may have one.
+
+    What a check has blocked would only be blocked again: that waits for a person.
+    """
+    blocked = {
+        each.partition_key
+        for each in instance.event_log_storage.get_asset_check_partition_info(
+            list(BLOCKING_CHECKS)
+        )
+        if each.latest_execution_status.value == "FAILED"
+    }
+    left = unfinished(montages, _MOSAIC, instance)
+    return [key for key in left if key not in blocked]
+
+
+def _is_due(key: str, instance: dg.DagsterInstance, now_s: float) -> bool:
+    """Whether an hour has passed since its last run, twice that with each run more."""
+    wanted = dg.RunsFilter(tags={"dagster/partition": key})
+    records = instance.get_run_records(wanted)
+    ended: float = max((record.end_time or 0.0 for record in records), default=0.0)
+    # Half an hour less: a run that ended in this hour's first minutes counts as well.
+    pause_s = 3600.0 * min(2 ** max(0, len(records) - 1), _LONGEST_PAUSE_H) - 1800.0
+    return bool(now_s - ended >= pause_s)
 
 
 @dg.schedule(
     job=stitch_montages,
-    cron_schedule="0 3 * * *",
+    cron_schedule="7 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
-def nightly_stitch_montages(context: dg.ScheduleEvaluationContext) -> Requests:
-    """Tries again, each night, the montages whose runs have failed."""
-    # Part of the run key: one run a montage and night, however often this is asked.
-    day = f"{context.scheduled_execution_time:%Y-%m-%d}"
-    unfinished = unfinished_montages(context.instance)
-    if not unfinished:
-        yield dg.SkipReason("every montage has its mosaic")
-    for key in unfinished:
-        yield dg.RunRequest(run_key=f"{day} {key}", partition_key=key)
+def hourly_stitch_montages(context: dg.ScheduleEvaluationContext) -> Requests:
+    """Tries failed montages again: after one hour, two, four and so on to a day."""
+    moment = context.scheduled_execution_time
+    waiting = unfinished_montages(context.instance)
+    due = [k for k in waiting if _is_due(k, context.instance, moment.timestamp())]
+    if not due:
+        yield dg.SkipReason(
+            f"{len(waiting)} montages wait for their next try"
+            if waiting
+            else "every montage has its mosaic"
+        )
+    for key in due:
+        # One run a montage and hour, however often this is asked.
+        yield dg.RunRequest(
+            run_key=f"{moment:%Y-%m-%d %H} {key}",
+            partition_key=key,
+            tags={PRIORITY: str(BACKLOG)},
+        )
 
 
 def _ingest_schedule(source: str) -> dg.ScheduleDefinition:

@@ -12,7 +12,7 @@ from em_platform.assets.metadata import (
     Metadata,
     Stopwatch,
     failure_table,
-    picture,
+    picture_file,
     short,
     tag_run,
 )
@@ -29,7 +29,7 @@ from em_platform.stitching.quality import (
     check_tiles,
 )
 from em_platform.stitching.tile_rules import plain_rules
-from em_platform.storage import layout
+from em_platform.storage import Store, layout
 
 _OWNERS = ["team:microscopy"]
 
@@ -113,7 +113,7 @@ def finish_tiles(
         store.write(layout.tiles(key), done.montage, Montage)
         name = layout.tile_statistics(key)
         store.write(name, done.statistics, tuple[TileStats, ...])
-        summary = statistics_summary(done.montage, done.statistics)
+        summary = statistics_summary(done.montage, done.statistics, store)
         counts = adoption_summary(done)
         limits = settings.stitching.quality
     tag_run(context, montage)
@@ -155,7 +155,8 @@ def montage_summary(montage: Montage) -> Metadata:
         "tiles": len(montage.tiles),
         "tiles expected": montage.expected_tiles,
         "excluded": failure_table(montage.failures),
-        "tile size": f"{size.height_px} x {size.width_px} px",
+        "tile height (px)": size.height_px,
+        "tile width (px)": size.width_px,
         "microscope": montage.microscope,
         "montage": montage.montage_id,
     }
@@ -168,14 +169,21 @@ def montage_summary(montage: Montage) -> Metadata:
     return summary
 
 
-def statistics_summary(montage: Montage, tiles: Sequence[TileStats]) -> Metadata:
+def statistics_summary(
+    montage: Montage, tiles: Sequence[TileStats], store: Store
+) -> Metadata:
     """A map of the focus; the middle and the worst of focus, spread, saturation."""
     if not tiles:
         return {"tiles": 0}
     blurred = min(tiles, key=lambda tile: tile.focus)
     focus = {tile.tile_id: tile.focus for tile in tiles}
     return {
-        "focus of each tile": picture(tile_map(montage, focus, "focus"), "focus"),
+        **picture_file(
+            "focus of each tile",
+            tile_map(montage, focus, "focus"),
+            store=store,
+            name=layout.focus_map(montage.acquisition_id),
+        ),
         "tiles": len(tiles),
         "focus (median)": short(statistics.median(tile.focus for tile in tiles)),
         "focus (worst)": short(blurred.focus),

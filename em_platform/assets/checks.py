@@ -15,16 +15,17 @@ from em_platform.acquisition.qc.verdict import report_checks
 from em_platform.assets.metadata import Metadata, table
 from em_platform.catalog.record_files import mark_unusable
 from em_platform.config import Settings
-from em_platform.errors import PlatformError
+from em_platform.errors import PlatformError, SourceError, may_pass
 from em_platform.model import Check, Montage, Severity
+from em_platform.partitions import BLOCKING_CHECKS
 from em_platform.storage import Store
 
-# What these find makes the input unusable: the run ends there, nothing follows.
-BLOCKING = frozenset({"enough_tiles_are_present", "enough_tiles_are_connected"})
-# A broker or a source that restarts answers again within two or three of them.
-_RETRIES = 3
-# Before each: longer than a restart of the broker (decision 12).
-_PAUSE_S = 5.0
+_BLOCKING = frozenset(key.name for key in BLOCKING_CHECKS)
+# Before each further try. The first is longer than a restart of the broker (decision
+# 12); all together are longer than a store or scheduler is away for a restart.
+_PAUSES_S = (5.0, 15.0, 60.0, 120.0, 240.0)
+# A public source has retries of its own, and hundreds of items may wait for it.
+_SOURCE_PAUSES_S = _PAUSES_S[:3]
 
 
 def check_specs(
@@ -43,7 +44,7 @@ def check_specs(
                 asset=asset,
                 description=text,
                 partitions_def=partitions_def,
-                blocking=name in BLOCKING,
+                blocking=name in _BLOCKING,
             )
             for name, text in sentences.items()
         ]
@@ -62,7 +63,7 @@ def published_results(
     What blocks stands in the montage's catalog record, as no later step writes one.
     """
     report_checks(settings, montage.acquisition_id, montage.ended_at, checks)
-    unusable = [c.sentence for c in checks if c.name in BLOCKING and not c.passed]
+    unusable = [c.sentence for c in checks if c.name in _BLOCKING and not c.passed]
     if unusable:
         mark_unusable(store, montage.acquisition_id, unusable)
     return check_results(checks, asset)
@@ -96,16 +97,29 @@ def _result(check: Check, asset: dg.AssetKey) -> dg.AssetCheckResult:
 
 @contextmanager
 def dagster_failures() -> Iterator[None]:
-    """A platform error within the block becomes a retry or a failed step.
+    """An error within the block becomes a retry or a failed step.
 
-    The step shows the error's sentence, and its facts as metadata.
+    What may pass is tried again after pauses that grow. A failed step shows the
+    sentence of a platform error, and its facts as metadata.
     """
     try:
         yield
-    except PlatformError as error:
-        if error.retryable:
-            raise dg.RetryRequested(_RETRIES, _PAUSE_S) from error
-        # Without retries: what is not `retryable` would only fail again.
+    except Exception as error:
+        if may_pass(error):
+            _ask_again(error)
+        if not isinstance(error, PlatformError):
+            raise
+        # Without retries: what does not pass by itself would only fail again.
         raise dg.Failure(
             description=str(error), metadata=dict(error.facts), allow_retries=False
         ) from error
+
+
+def _ask_again(error: Exception) -> None:
+    """Ask Dagster for a further try; return where there were enough of them."""
+    pauses = _SOURCE_PAUSES_S if isinstance(error, SourceError) else _PAUSES_S
+    context = dg.OpExecutionContext.get()
+    tried = context.retry_number
+    if tried < len(pauses):
+        context.log.warning("%s; tried again in %g s", error, pauses[tried])
+        raise dg.RetryRequested(len(pauses), pauses[tried]) from error

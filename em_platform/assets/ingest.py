@@ -160,7 +160,7 @@ def _volume(source: str) -> dg.AssetsDefinition:
                 run=compute.map(work_bytes(entry, fetched)),
             )
             item = store.read(layout.ingested(source, key, "volume"), VolumeItem)
-            summary = volume_summary(item, store.options)
+            summary = volume_summary(item, store, layout.preview(source, key))
             outcomes = (
                 checks.shape_is_expected(entry, item.written),
                 checks.voxel_size_is_expected(entry, item, settings.ingest.quality),

@@ -1,8 +1,7 @@
 """What a person wants to know of each step of an ingest, in the order of interest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -10,7 +9,7 @@ from em_platform.assets.metadata import (
     Metadata,
     code,
     human_bytes,
-    picture,
+    picture_file,
     place,
     record_summary,
     short,
@@ -19,6 +18,7 @@ from em_platform.assets.metadata import (
 from em_platform.formats import local_path
 from em_platform.model.ingest import Entry, RawItem, VolumeItem
 from em_platform.model.volume import VoxelStatistics
+from em_platform.storage import Store
 
 __all__ = ["entry_summary", "raw_summary", "record_summary", "volume_summary"]
 
@@ -86,8 +86,11 @@ def raw_summary(
     return summary
 
 
-def volume_summary(item: VolumeItem, options: Mapping[str, Any]) -> Metadata:
-    """Its middle from three sides, sizes, grey levels, and how to look at the whole."""
+def volume_summary(item: VolumeItem, store: Store, preview: str) -> Metadata:
+    """Its middle from three sides, sizes, grey levels, and how to look at the whole.
+
+    The picture is kept in the store under the name `preview`.
+    """
     from em_platform.formats import mid_sections
 
     written, url = item.written, item.written.url
@@ -99,8 +102,11 @@ def volume_summary(item: VolumeItem, options: Mapping[str, Any]) -> Metadata:
         for level in written.levels
     ]
     return {
-        "preview": picture(
-            mid_sections(url, storage_options=dict(options)), "mid-sections"
+        **picture_file(
+            "preview",
+            mid_sections(url, storage_options=store.options),
+            store=store,
+            name=preview,
         ),
         "open it with": code(f"em-platform view {local or url}"),
         "path": place(url),

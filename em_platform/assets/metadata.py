@@ -3,22 +3,24 @@
 import base64
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from em_platform.formats.source import local_path
+from em_platform.imaging.thumbnail import thumbnail
 from em_platform.model import Failure, Montage
 from em_platform.model.dataset import DagsterProvenance, DatasetRecord
+from em_platform.storage import Store
 
 Metadata = dict[str, RawMetadataValue]
 
-# A picture lies in Dagster's event table; a larger one would slow the page.
-_PICTURE_LIMIT_BYTES = 300_000
+# A picture lies in Dagster's history, once a montage and for ever: 7 kB as text.
+_THUMBNAIL_BYTES = 5_000
 # Dagster shows a table whole: more rows hide what follows it.
 _MOST_ROWS = 50
 # What may begin markup within a line; an underscore within a word does not.
@@ -104,22 +106,50 @@ def bullets(lines: Sequence[str]) -> str:
 
 
 def picture(image: bytes, title: str) -> dg.MetadataValue:
-    """A PNG or JPEG that the page shows where the value stands."""
-    if len(image) > _PICTURE_LIMIT_BYTES:
-        return dg.MetadataValue.text(f"{len(image)} bytes are too many to show here")
-    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    """A PNG or JPEG as a thumbnail that the page shows where the value stands."""
+    small = thumbnail(image, limit_bytes=_THUMBNAIL_BYTES)
     # Within the text: Dagster's page loads no pictures from our store.
-    text = base64.b64encode(image).decode("ascii")
-    return dg.MetadataValue.md(f"![{plain(title)}](data:image/{kind};base64,{text})")
+    text = base64.b64encode(small).decode("ascii")
+    return dg.MetadataValue.md(f"![{plain(title)}](data:image/webp;base64,{text})")
+
+
+def picture_file(label: str, image: bytes, *, store: Store, name: str) -> Metadata:
+    """The picture as a file in the store; its thumbnail, and where the file lies."""
+    store.write_bytes(name, image)
+    return {label: picture(image, label), f"{label}, large": place(store.url(name))}
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MetadataValue:
-    """A Markdown table of at most 50 rows."""
-    lines = [f"| {' | '.join(map(plain, columns))} |", "|" + "---|" * len(columns)]
-    lines += [f"| {' | '.join(map(plain, row))} |" for row in rows[:_MOST_ROWS]]
+    """A table of at most 50 rows; columns of numbers hold numbers, others text."""
+    shown = [list(row) for row in rows[:_MOST_ROWS]]
     if len(rows) > _MOST_ROWS:
-        lines.append(f"| and {len(rows) - _MOST_ROWS} more |")
-    return dg.MetadataValue.md("\n".join(lines))
+        more: list[object] = [""] * (len(columns) - 1)
+        shown.append([f"and {len(rows) - _MOST_ROWS} more", *more])
+    kinds = [_kind([row[at] for row in shown]) for at in range(len(columns))]
+    schema = dg.TableSchema(
+        [
+            dg.TableColumn(name, type=_KINDS[kind])
+            for name, kind in zip(columns, kinds, strict=True)
+        ]
+    )
+    made = (zip(columns, kinds, row, strict=True) for row in shown)
+    records = [dg.TableRecord({n: kind(cell) for n, kind, cell in row}) for row in made]
+    return dg.MetadataValue.table(records, schema=schema)
+
+
+def _kind(cells: Sequence[object]) -> Callable[[Any], str | int | float]:
+    if cells and all(type(cell) is int for cell in cells):
+        return int
+    if cells and all(type(cell) in (int, float) for cell in cells):
+        return float
+    return _one_line
+
+
+def _one_line(cell: object) -> str:
+    return " ".join(str(cell).split())
+
+
+_KINDS = {int: "int", float: "float", _one_line: "string"}
 
 
 def failure_table(failures: Sequence[Failure]) -> dg.MetadataValue:
@@ -130,13 +160,13 @@ def failure_table(failures: Sequence[Failure]) -> dg.MetadataValue:
 
 
 def record_summary(record: DatasetRecord, url: str) -> Metadata:
-    """What the record says, and where it lies."""
+    """What the record says in short, and where the whole of it lies."""
     remarks = record.metadata.quality.validation_errors
     return {
         "description": record.metadata.core.description,
+        "status": str(record.status),
         "remarks": dg.MetadataValue.md(bullets(remarks)) if remarks else "none",
         "path": place(url),
-        "record": dg.MetadataValue.json(record.model_dump(mode="json")),
     }
 
 

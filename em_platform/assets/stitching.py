@@ -1,9 +1,7 @@
 """Tiles -> matches -> one place for every tile -> mosaic."""
 
 import statistics
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 import dagster as dg
 
@@ -26,7 +24,7 @@ from em_platform.assets.metadata import (
     Stopwatch,
     bullets,
     code,
-    picture,
+    picture_file,
     place,
     short,
     tag_run,
@@ -53,7 +51,7 @@ from em_platform.stitching.render import (
     render_mosaic,
 )
 from em_platform.stitching.solve import solve_montage
-from em_platform.storage import layout
+from em_platform.storage import Store, layout
 
 _OWNERS = ["team:image-processing"]
 
@@ -185,7 +183,7 @@ def montage_fit(
             *check_fit(montage, fit, limits),
             check_hangs_together(fit, limits),
         )
-        summary = fit_summary(montage, fit)
+        summary = fit_summary(montage, fit, store)
     tag_run(context, montage)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
@@ -228,7 +226,7 @@ def mosaic(
             storage_options=store.options,
             run=compute.map(montage.pixels),
         )
-        summary = mosaic_summary(made, store.options)
+        summary = mosaic_summary(made, key, store)
         checks = check_mosaic(made, options=store.options)
     tag_run(context, montage)
     return dg.MaterializeResult(
@@ -259,12 +257,17 @@ def match_summary(done: MatchedTiles) -> Metadata:
     return summary
 
 
-def fit_summary(montage: Montage, fit: MontageFit) -> Metadata:
+def fit_summary(montage: Montage, fit: MontageFit, store: Store) -> Metadata:
     """How well the places explain the matches, and who was not believed."""
     groups = 1 + max((place.component for place in fit.placements), default=0)
     residuals = residuals_of(fit)
     return {
-        "residuals": picture(residual_plot(montage, fit), "residuals"),
+        **picture_file(
+            "residuals",
+            residual_plot(montage, fit),
+            store=store,
+            name=layout.residual_plot(montage.acquisition_id),
+        ),
         "tiles placed": len(fit.placements),
         "residual rms (px)": short(residuals.rms_px),
         "residual median (px)": short(residuals.median_px),
@@ -286,15 +289,22 @@ def lens_summary(lens: LensModel, montage: Montage) -> Metadata:
     }
 
 
-def mosaic_summary(mosaic: Mosaic, options: Mapping[str, Any]) -> Metadata:
+def mosaic_summary(mosaic: Mosaic, key: str, store: Store) -> Metadata:
     """A small picture, size, place, and how to look at the whole."""
     local = local_path(mosaic.url)
     height, width = mosaic.shape
     return {
-        "preview": picture(mosaic_preview(mosaic.url, options=options), "mosaic"),
+        **picture_file(
+            "preview",
+            mosaic_preview(mosaic.url, options=store.options),
+            store=store,
+            name=layout.mosaic_preview(key),
+        ),
         "open it with": code(f"em-platform view {local or mosaic.url}"),
         "path": place(mosaic.url),
-        "size": f"{height} x {width} px ({mosaic.mpix:.1f} Mpix)",
+        "height (px)": height,
+        "width (px)": width,
+        "Mpix": round(mosaic.mpix, 2),
         "levels": mosaic.levels,
         "review": _review(mosaic.review),
     }

@@ -1,5 +1,6 @@
 """`em-platform up`: the processes of the platform, started, watched and ended."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ from em_platform.storage.atomic import write_bytes
 
 _OURS = "em-platform up"
 """Stands in the first line of a dagster.yaml that we may replace."""
+# As dagster.yaml names the folder of the runs' logs.
+_HISTORY = "history/runs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +128,10 @@ def _prepare_dagster(home: Path) -> Path:
     # Replaced at each start, so that a new version of the platform brings its limits.
     instance = folder / "dagster.yaml"
     if not instance.is_file() or _OURS in instance.read_text(encoding="utf-8")[:200]:
-        write_bytes(instance, _shipped("dagster.yaml").read_bytes())
+        shipped = _shipped("dagster.yaml").read_text(encoding="utf-8")
+        # Whole, for those who open the history without DAGSTER_HOME.
+        history = json.dumps(str(folder.absolute() / _HISTORY))
+        write_bytes(instance, shipped.replace(_HISTORY, history).encode())
     workspace = folder / "workspace.yaml"
     server = {
         "socket": str(private_socket(folder, "code")),
@@ -150,7 +156,8 @@ def _children(settings: Settings, workspace: Path) -> list[list[Child]]:
     code_server = Child(
         name="code_server",
         arguments=_python(
-            *("dagster", "api", "grpc", "--socket", str(socket)),
+            *("em_platform.resources.code_server", "api", "grpc"),
+            *("--socket", str(socket)),
             *("-m", "em_platform.definitions", "--location-name", "em_platform"),
             # Runs then start by this Python, not by the `dagster` of the PATH.
             "--use-python-environment-entry-point",

@@ -153,3 +153,23 @@ class LoggingSettings(Model):
     loki_tags: str = ""
     loki_username: str = ""
     loki_password: SecretStr = SecretStr("")
+
+
+class AlertSettings(Model):
+    """Who is alerted when a person is needed: a run or a check failed, a stop, a disk.
+
+    `to` are comma-separated addresses: `https://...` gets JSON, `slack+https://...` a
+    line for Slack (or Mattermost), `mailto:name@host` an e-mail from `sender` by the
+    server at `smtp_host` and `smtp_port` (with a login where `smtp_username` is set:
+    then encrypted). Less than `min_free_gb` on the disk of home or results is alerted.
+
+    `smtp_password` belongs to that login.
+    """
+
+    to: SecretStr = SecretStr("")
+    sender: str = "em-platform@localhost"
+    smtp_host: str = "localhost"
+    smtp_port: int = Field(default=25, gt=0, lt=65536)
+    smtp_username: str = ""
+    smtp_password: SecretStr = SecretStr("")
+    min_free_gb: float = Field(default=5.0, ge=0)

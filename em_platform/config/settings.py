@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from em_platform.config.acquisition import AcquisitionSettings
 from em_platform.config.ingest import CatalogSettings, IngestSettings
 from em_platform.config.services import (
+    AlertSettings,
     AlohaSettings,
     BrokerSettings,
     LoggingSettings,
@@ -99,10 +100,11 @@ class DaskSettings(Model):
     """Who does the heavy work: a remote scheduler by address, else a local cluster.
 
     `address` is that of a scheduler; a local cluster has `workers` processes with
-    `memory_limit_mb` each.
+    `memory_limit_mb` each. A cluster without any worker is waited for `wait_s`.
     """
 
     address: str = ""
+    wait_s: float = Field(default=30.0, gt=0)
     workers: int = 2
     memory_limit_mb: int = 2048
 
@@ -121,6 +123,18 @@ class WebSettings(Model):
     names: tuple[str, ...] = ()
 
 
+class HistorySettings(Model):
+    """How long Dagster keeps what happened within a run.
+
+    The step log of a run that ended is packed to a tenth after `pack_after_min`. Step
+    logs and printed output are deleted after `keep_logs_days`; 0 keeps them for ever.
+    What a run made, what its checks said and its state are always kept.
+    """
+
+    pack_after_min: float = Field(default=10.0, ge=0)
+    keep_logs_days: float = Field(default=90.0, ge=0)
+
+
 class Settings(Model):
     """Everything that can be set.
 
@@ -135,11 +149,13 @@ class Settings(Model):
     stitching: StitchingSettings = StitchingSettings()
     dask: DaskSettings = DaskSettings()
     web: WebSettings = WebSettings()
+    history: HistorySettings = HistorySettings()
     aloha: AlohaSettings = AlohaSettings()
     temdb: TemdbSettings = TemdbSettings()
     ingest: IngestSettings = IngestSettings()
     catalog: CatalogSettings = CatalogSettings()
     logging: LoggingSettings = LoggingSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @property
     def logs_folder(self) -> Path:

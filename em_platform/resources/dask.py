@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from em_platform.config import DaskSettings
-from em_platform.errors import SourceRefused
+from em_platform.errors import ComputeUnavailable
 from em_platform.resources.storage import Configuration
 from em_platform.stitching.compute import Map, dask_map, local_cluster, thread_map
 
@@ -51,7 +51,7 @@ class DaskResource(dg.ConfigurableResource[Any]):
 
         Raises
         ------
-        SourceRefused
+        ComputeUnavailable
             No scheduler answers at the address.
         """
         if self._client is None:
@@ -72,7 +72,8 @@ class DaskResource(dg.ConfigurableResource[Any]):
         def run(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
             rest = iter(items)
             for first in rest:  # once: `dask_map` takes all that follow
-                yield from dask_map(self.client())(act, chain((first,), rest))
+                many = dask_map(self.client(), wait_s=dask.wait_s)
+                yield from many(act, chain((first,), rest))
 
         return run
 
@@ -90,7 +91,7 @@ def _remote(address: str) -> Iterator["Client"]:
     try:
         client = Client(address, timeout=_CONNECT_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise SourceRefused(
+        raise ComputeUnavailable(
             f"Dask: no scheduler answers at {address} within {_CONNECT_S} s; start it, "
             "or unset dask.address (EM_DASK_ADDRESS) to use this machine",
             address=address,

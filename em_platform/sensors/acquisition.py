@@ -3,9 +3,11 @@
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import astuple, fields
 
 import dagster as dg
 
+from em_platform.acquisition.montages.inbox import ASKED_BEFORE, Seen
 from em_platform.ingest.plan import PART, PRIORITY
 from em_platform.jobs import calibrate_lens, lens_config, stitch_montages
 from em_platform.partitions import (
@@ -23,6 +25,8 @@ _LIVE_S = 1800.0
 _WAITS = {PART: MONTAGE, PRIORITY: str(BACKLOG)}
 # Runs of one tick, which must be short; the others come at the next.
 _MOST_A_TICK = 50
+# Dagster ends a tick after 60 s.
+_TICK_S = 10.0
 
 
 @dg.sensor(
@@ -54,19 +58,34 @@ def montage_complete_sensor(
 )
 def inbox_sensor(
     context: dg.SensorEvaluationContext, microscope: Microscope
-) -> dg.SensorResult | dg.SkipReason:
+) -> dg.SensorResult:
     """Starts one run for each folder of tiles that was dropped into the inbox.
 
-    The cursor lists the folders that are there and were asked for; it shrinks when
-    folders are taken away.
+    The cursor holds a mark of each folder's content, by which one that was corrected is
+    taken again; it shrinks when folders are taken away.
     """
     inbox = microscope.inbox()
-    asked = set(json.loads(context.cursor or "[]")) & set(inbox.folders())
-    new = [key for key in inbox.ready(time.time()) if key not in asked][:_MOST_A_TICK]
-    if not new:
-        return dg.SkipReason(f"no new folder that is whole in {inbox.folder}")
-    tags = dict.fromkeys(new, _WAITS)
-    return _request(tags, cursor=json.dumps(sorted(asked | set(new))))
+    seen, arrived = inbox.look(
+        _seen(context.cursor), time.time(), most=_MOST_A_TICK, within_s=_TICK_S
+    )
+    # Also where nothing arrived: what was looked at is not looked at again.
+    cursor = json.dumps({key: astuple(each) for key, each in seen.items()})
+    if not arrived:
+        nothing = dg.SkipReason(f"no new folder that is whole in {inbox.folder}")
+        return dg.SensorResult(skip_reason=nothing, cursor=cursor)
+    run_keys = {key: f"{key} {seen[key].run_key}" for key in arrived}
+    return _request(dict.fromkeys(arrived, _WAITS), cursor=cursor, run_keys=run_keys)
+
+
+def _seen(cursor: str | None) -> dict[str, Seen]:
+    found = json.loads(cursor or "{}")
+    if isinstance(found, list):  # keys alone: of an earlier version
+        return dict.fromkeys(found, ASKED_BEFORE)
+    names = [field.name for field in fields(Seen)]
+    return {
+        key: Seen(**dict(zip(names, values, strict=True)))
+        for key, values in found.items()
+    }
 
 
 @dg.sensor(
@@ -99,13 +118,22 @@ def lens_montage_sensor(
     )
 
 
-def _request(tags: Mapping[str, Mapping[str, str]], *, cursor: str) -> dg.SensorResult:
+def _request(
+    tags: Mapping[str, Mapping[str, str]],
+    *,
+    cursor: str,
+    run_keys: Mapping[str, str] | None = None,
+) -> dg.SensorResult:
     """A partition and a run for each montage, the run with its tags."""
     return dg.SensorResult(
         dynamic_partitions_requests=[montages.build_add_request(list(tags))],
         # The key of a run is its montage: Dagster starts none twice.
         run_requests=[
-            dg.RunRequest(run_key=key, partition_key=key, tags=dict(own))
+            dg.RunRequest(
+                run_key=(run_keys or {}).get(key, key),
+                partition_key=key,
+                tags=dict(own),
+            )
             for key, own in tags.items()
         ],
         cursor=cursor,

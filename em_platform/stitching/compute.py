@@ -7,17 +7,20 @@ time, and items are taken only as fast as the work goes, so that memory stays bo
 import ctypes
 import os
 import resource
+import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from em_platform.errors import ConfigError, PlatformError, ProcessingError
+from em_platform.errors import ComputeUnavailable, ConfigError, PlatformError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -39,6 +42,8 @@ _NO_PAGES: dict[str, list[str]] = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
+
+_LOOK_S = 5.0  # so often it is asked whether there are workers still
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 # Freed memory is reused instead of being given back, and zeroed, for each tile.
@@ -71,20 +76,24 @@ def thread_map(workers: int) -> Map:
     return run
 
 
-def dask_map(client: "Client", *, in_flight: int | None = None) -> Map:
+def dask_map(
+    client: "Client", *, in_flight: int | None = None, wait_s: float = 30.0
+) -> Map:
     """A `Map` over the workers of a Dask client.
 
     At most `in_flight` items are on the scheduler (default: three a worker thread).
 
     Raises
     ------
-    ProcessingError
-        A worker died again and again on one item, most likely for want of memory.
+    ComputeUnavailable
+        No worker was there for `wait_s`, the scheduler went away, or a worker died
+        again and again on one item, most likely for want of memory.
     """
 
     def run(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
         import dask
 
+        _wait_for_worker(client, wait_s)
         # `act` may hold a flat field: it is sent once, as a task that can be redone.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1G"}):
             # Not pure: Dask would answer equal arguments with the earlier result.
@@ -95,13 +104,20 @@ def dask_map(client: "Client", *, in_flight: int | None = None) -> Map:
         def submit(item: A) -> "Future[Any]":
             return client.submit(_act_on_one_thread, shared, item, pure=False)
 
-        yield from _in_order(submit, items, in_flight=many)
+        def result(future: "Future[Any]") -> Any:
+            return _dask_result(future, client, wait_s)
+
+        yield from _in_order(submit, items, in_flight=many, result=result)
 
     return run
 
 
 def _in_order(
-    submit: Callable[[A], Any], items: Iterable[A], *, in_flight: int
+    submit: Callable[[A], Any],
+    items: Iterable[A],
+    *,
+    in_flight: int,
+    result: Callable[[Any], Any] = lambda future: future.result(),
 ) -> Iterator[Any]:
     waiting: deque[Any] = deque()
     try:
@@ -109,29 +125,58 @@ def _in_order(
             waiting.append(submit(item))
             # Waiting for the oldest keeps the order, and memory bounded.
             if len(waiting) >= in_flight:
-                yield _result(waiting.popleft())
+                yield result(waiting.popleft())
         while waiting:
-            yield _result(waiting.popleft())
+            yield result(waiting.popleft())
     finally:
         # Whoever stops taking results leaves no work behind.
         for future in waiting:
             future.cancel()
 
 
-def _result(future: Any) -> Any:
+def _wait_for_worker(client: "Client", wait_s: float) -> None:
+    """Return when a worker is there; a task would wait for one for ever."""
     try:
-        return future.result()
-    except PlatformError:
-        raise
-    except Exception as error:
-        # By name: distributed is imported only where it is used.
-        if type(error).__name__ not in ("KilledWorker", "FutureCancelledError"):
+        client.wait_for_workers(1, timeout=wait_s)
+    except TimeoutError as error:
+        raise _without_workers(client, wait_s) from error
+
+
+def _without_workers(client: "Client", wait_s: float) -> ComputeUnavailable:
+    address = str(client.scheduler.address if client.scheduler else "its address")
+    return ComputeUnavailable(
+        f"Dask: the scheduler at {address} has had no worker for {wait_s:g} s, one at "
+        "least was expected; start workers (`dask worker ADDRESS`), or unset "
+        "dask.address to use this machine",
+        address=address,
+    )
+
+
+def _dask_result(future: "Future[Any]", client: "Client", wait_s: float) -> Any:
+    last_seen_s = time.monotonic()
+    while True:
+        try:
+            return future.result(timeout=min(_LOOK_S, wait_s))
+        except PlatformError:
             raise
-        raise ProcessingError(
-            f"workers: {type(error).__name__} ({error}), expected a result; the usual "
-            "cause is too little memory: raise dask.memory_limit_mb or lower the "
-            "number of workers"
-        ) from error
+        except TimeoutError:
+            # Then the work itself has met it.
+            if future.done():  # type: ignore[no-untyped-call]
+                raise
+            # What the client keeps: to ask a scheduler that is away would wait, too.
+            if client.scheduler_info()["workers"]:
+                last_seen_s = time.monotonic()
+            elif time.monotonic() - last_seen_s > wait_s:
+                raise _without_workers(client, wait_s) from None
+        except Exception as error:
+            # By name: distributed is imported only where it is used.
+            if type(error).__name__ not in ("KilledWorker", "FutureCancelledError"):
+                raise
+            raise ComputeUnavailable(
+                f"workers: {type(error).__name__} ({error}), expected a result; the "
+                "scheduler was lost, or there is too little memory: raise "
+                "dask.memory_limit_mb or lower the number of workers"
+            ) from error
 
 
 def _itself(act: Callable[[A], B]) -> Callable[[A], B]:
@@ -190,25 +235,40 @@ def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Cli
             f"workers: found {workers}, expected at most {most}, which is what this "
             "computer's memory holds; give fewer, or a cluster by dask.address"
         )
+    from distributed import Client
+
+    # Ctrl-C goes to all processes of a terminal; only we act on it, and end workers.
+    # They, and the thread that starts them anew, have this mask from us.
+    # The tracker takes the mask away where it is started.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        cluster = _cluster(workers, memory_limit_mb)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+        yield client
+
+
+def _cluster(workers: int, memory_limit_mb: int) -> Any:
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import LocalCluster
     from distributed.security import Security
 
     with dask.config.set(_NO_PAGES):
-        cluster = LocalCluster(  # type: ignore[no-untyped-call]
+        return LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             dashboard_address="127.0.0.1:0",  # None would ask for port 8787
             host="127.0.0.1",
             memory_limit=f"{memory_limit_mb}MB",
-            env=_ONE_THREAD,
+            # What fails in a worker is raised here; its log only tells of our own end.
+            env={**_ONE_THREAD, "DASK_LOGGING__DISTRIBUTED": "critical"},
             silence_logs=40,  # logging.ERROR
             security=Security.temporary(),  # type: ignore[no-untyped-call]
             scheduler_kwargs={"dashboard": False},
         )
-    with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
-        yield client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,16 @@ def mosaic_preview(acquisition_id: str) -> str:
     return f"{montage_folder(acquisition_id)}/preview.jpg"
 
 
+def focus_map(acquisition_id: str) -> str:
+    """The grid of tiles, coloured by their focus."""
+    return f"{montage_folder(acquisition_id)}/focus.png"
+
+
+def residual_plot(acquisition_id: str) -> str:
+    """How far the match at each seam is from the fit."""
+    return f"{montage_folder(acquisition_id)}/residuals.png"
+
+
 def dataset_record(acquisition_id: str) -> str:
     """The catalog record of one montage."""
     return record("acquisition", acquisition_id)

@@ -127,8 +127,10 @@ def test_a_person_sees_pictures_and_figures(
     ):
         shown = metadata_of(result, asset)[name]
         assert isinstance(shown, dg.MarkdownMetadataValue)
-        assert "data:image/" in str(shown.value)
-        assert len(str(shown.value)) < 410_000
+        assert "data:image/webp" in str(shown.value)
+        assert len(str(shown.value)) < 15_000
+        large = metadata_of(result, asset)[f"{name}, large"]
+        assert Path(str(large.value)).stat().st_size > 1_000
     mosaic = metadata_of(result, "mosaic")
     assert "em-platform view" in str(mosaic["open it with"].value)
     assert mosaic["path"].value == str(store.local_path(layout.mosaic("grid-1")))
@@ -200,6 +202,7 @@ def test_a_dead_scheduler_fails_with_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("em_platform.resources.dask._CONNECT_S", 1)
+    monkeypatch.setattr("em_platform.assets.checks._PAUSES_S", (0.0,))
     drop_montage("grid-1")
     address = f"tcp://127.0.0.1:{free_port()}"
     overrides = {"dask.address": address}

@@ -113,12 +113,14 @@ def test_there_is_no_other_job_sensor_or_schedule(
         "lens_montage_sensor",
         "upload_complete_sensor",
         "killed_runs_sensor",
+        "alert_sensor",
+        "history_sensor",
         "discovery_sensor",
         "heavy_ingest_sensor",
         "catalog_sensor",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
-        "nightly_stitch_montages",
+        "hourly_stitch_montages",
         "consolidate_catalog_schedule",
         *(f"ingest_{source}_schedule" for source in SOURCES),
     }

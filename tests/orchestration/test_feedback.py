@@ -169,7 +169,7 @@ def test_a_region_that_no_coordinator_takes_is_reported(
 ) -> None:
     monkeypatch.setattr("em_platform.acquisition.session.reimage._TAKEN_S", 0.5)
     monkeypatch.setattr("em_platform.acquisition.session.reimage._LOOK_S", 0.5)
-    monkeypatch.setattr("em_platform.assets.checks._RETRIES", 0)
+    monkeypatch.setattr("em_platform.assets.checks._PAUSES_S", ())
     upload(image_montage("m-1"))
     result = image_again(instance)
     assert not result.success

@@ -82,7 +82,7 @@ def test_an_item_becomes_a_checked_volume_and_is_not_fetched_again(
     assert record_of(store, source, key).status == "complete"
 
     shown = metadata_of(result, source, "volume")
-    assert "data:image/png" in str(shown["preview"].value)
+    assert "data:image/webp" in str(shown["preview"].value)
     assert "█" in str(shown["grey levels"].value)
     assert shown["bytes"].value > 0
     assert metadata_of(result, source, "raw")["bytes"].value >= 0
@@ -99,7 +99,7 @@ def test_a_source_that_is_down_fails_with_its_sentence_and_its_record(
     store: Store,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(asset_checks, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(asset_checks, "_SOURCE_PAUSES_S", (0.0,) * 3)
     monkeypatch.setenv("EM_INGEST__TRANSFER__RETRIES", "0")
     key = world.keys["epfl"][0]
     world.faults.add(Fault(kind="status", status=503, path="/groups/*"))

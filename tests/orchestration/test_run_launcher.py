@@ -1,6 +1,8 @@
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,3 +91,63 @@ def test_a_run_that_has_not_said_its_process_is_waited_for(
 ) -> None:
     run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED)
     assert health(instance, run) is WorkerStatus.RUNNING
+
+
+def stopped_at(worker: subprocess.Popen[bytes]) -> None:
+    """As one hangs: it is there and does nothing."""
+    worker.send_signal(signal.SIGSTOP)
+
+
+def test_a_process_that_hangs_is_killed_and_its_run_has_failed(
+    instance: dg.DagsterInstance, worker: subprocess.Popen[bytes]
+) -> None:
+    launcher = instance.run_launcher
+    assert isinstance(launcher, WatchedRunLauncher)
+    assert launcher.stalled_s == 600
+    launcher.stalled_s = 1.0
+    run = started_run(instance, worker.pid)
+    stopped_at(worker)
+    assert health(instance, run) is WorkerStatus.RUNNING, "it may be at its first look"
+    time.sleep(1.2)
+    found = launcher.check_run_worker_health(run)
+    assert found.status is WorkerStatus.FAILED
+    assert found.msg == (
+        f"the run's process {worker.pid} neither computed nor logged anything for "
+        "1 s: it hung, and was killed"
+    )
+    assert worker.wait(5) == -signal.SIGKILL
+
+
+def test_a_run_that_logs_or_computes_does_not_hang(
+    instance: dg.DagsterInstance, worker: subprocess.Popen[bytes]
+) -> None:
+    launcher = instance.run_launcher
+    assert isinstance(launcher, WatchedRunLauncher)
+    launcher.stalled_s = 1.0
+    run = started_run(instance, worker.pid)
+    stopped_at(worker)
+    assert health(instance, run) is WorkerStatus.RUNNING
+    time.sleep(1.2)
+    instance.report_engine_event("10 of 20 MB fetched", run)
+    assert health(instance, run) is WorkerStatus.RUNNING
+    busy = subprocess.Popen((sys.executable, "-c", "while True: pass"))
+    try:
+        run = started_run(instance, busy.pid)
+        assert health(instance, run) is WorkerStatus.RUNNING
+        time.sleep(1.5)
+        assert health(instance, run) is WorkerStatus.RUNNING
+    finally:
+        busy.kill()
+        busy.wait()
+
+
+def test_a_run_that_ignores_that_it_shall_end_is_killed(
+    instance: dg.DagsterInstance,
+    worker: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("em_platform.resources.run_launcher._GRACE_S", 0.5)
+    run = started_run(instance, worker.pid)
+    stopped_at(worker)  # a stopped process gets no SIGTERM
+    assert instance.run_launcher.terminate(run.run_id)
+    assert worker.wait(5) == -signal.SIGKILL

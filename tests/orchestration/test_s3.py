@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Timer
+from typing import Any
 
 import dagster as dg
 import fsspec
@@ -22,21 +24,33 @@ pytestmark = [
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket on a real S3 server, which the settings name as the results' root."""
+def servers() -> Iterator[list[Any]]:
+    """The S3 server that runs; the last of the list where it was started again."""
+    running = [serve_s3(0)]
+    yield running
+    running[-1].stop()
+
+
+def serve_s3(port: int) -> Any:
+    """What another one of this process has stored is there."""
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
+    return server
+
+
+@pytest.fixture
+def bucket(servers: list[Any], monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bucket on a real S3 server, which the settings name as the results' root."""
+    host, port = servers[0].get_host_and_port()
     monkeypatch.setenv("EM_STORAGE__ROOT", "s3://montage-results/em")
     monkeypatch.setenv("EM_STORAGE__ENDPOINT_URL", f"http://{host}:{port}")
     monkeypatch.setenv("EM_STORAGE__ACCESS_KEY", "key")
     monkeypatch.setenv("EM_STORAGE__SECRET_KEY", "secret")
     options = store_of(load_settings()).options
-    fsspec.filesystem("s3", **options).mkdir("montage-results")
-    yield "s3://montage-results/em"
-    server.stop()
+    fsspec.filesystem("s3", **options).makedirs("montage-results", exist_ok=True)
+    return "s3://montage-results/em"
 
 
 def test_a_montage_is_made_in_a_bucket(
@@ -64,3 +78,30 @@ def test_a_montage_is_made_in_a_bucket(
     )
     assert f"em-platform view {url}" in shown
     assert "secret" not in shown
+
+
+def test_a_bucket_that_is_away_for_a_while_fails_no_montage(
+    instance: dg.DagsterInstance,
+    drop_montage: Callable[..., Path],
+    bucket: str,
+    servers: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("em_platform.assets.checks._PAUSES_S", (2.0,) * 10)
+    drop_montage("grid-2")
+    instance.add_dynamic_partitions(str(montages.name), ["grid-2", "another-one"])
+    _, port = servers[0].get_host_and_port()
+    servers[0].stop()
+    back = Timer(4.0, lambda: servers.append(serve_s3(port)))
+    back.start()
+    result = defs.resolve_job_def("process_tiles").execute_in_process(
+        partition_key="grid-2", instance=instance
+    )
+    back.join()
+    assert result.success
+    again = [e for e in result.all_events if e.is_step_up_for_retry]
+    assert again, "the bucket was away"
+    [event] = {str(e.step_key) for e in again}
+    assert event == "raw_tiles"
+    found = store_of(load_settings()).read(layout.tiles("grid-2"), Montage)
+    assert len(found.tiles) == 4

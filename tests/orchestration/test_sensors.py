@@ -1,3 +1,4 @@
+import json
 import os
 import time
 from collections.abc import Callable
@@ -65,8 +66,14 @@ def keys_of(result: Tick) -> list[str | None]:
     added = result.dynamic_partitions_requests[0].partition_keys
     requested = [request.partition_key for request in result.run_requests]
     assert list(added) == requested
-    assert [request.run_key for request in result.run_requests] == requested
+    # The inbox adds a mark of the content.
+    keys = [str(request.run_key).partition(" ")[0] for request in result.run_requests]
+    assert keys == requested
     return requested
+
+
+def skips(result: Tick) -> bool:
+    return isinstance(result, dg.SkipReason) or not result.run_requests
 
 
 def test_each_completed_montage_is_asked_for_once(
@@ -127,7 +134,7 @@ def test_a_folder_is_asked_for_when_it_is_quiet_and_only_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drop_montage("grid-1")
-    assert isinstance(tick(inbox_sensor, microscope, instance), dg.SkipReason)
+    assert skips(tick(inbox_sensor, microscope, instance))
     monkeypatch.setenv("EM_ACQUISITION__INBOX_QUIET_S", "0.1")
     time.sleep(0.3)
     first = tick(inbox_sensor, microscope, instance)
@@ -135,7 +142,9 @@ def test_a_folder_is_asked_for_when_it_is_quiet_and_only_once(
     assert isinstance(first, dg.SensorResult)
     assert first.run_requests[0].tags["dagster/priority"] == "10"
     again = tick(inbox_sensor, microscope, instance, cursor=first.cursor)
-    assert isinstance(again, dg.SkipReason)
+    assert skips(again)
+    # Also of a look that found nothing new.
+    assert [*json.loads(str(again.cursor))] == ["grid-1"]
 
 
 def test_the_memory_of_folders_does_not_outlive_them(
@@ -155,7 +164,7 @@ def test_the_memory_of_folders_does_not_outlive_them(
     time.sleep(0.3)
     second = tick(inbox_sensor, microscope, instance, cursor=first.cursor)
     assert keys_of(second) == ["grid-2"]
-    assert second.cursor == '["grid-2"]'
+    assert [*json.loads(str(second.cursor))] == ["grid-2"]
 
 
 def test_only_a_montage_that_shows_the_lens_calibrates_it(

@@ -1,12 +1,15 @@
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from em_platform.errors import FormatError, ProcessingError
+from em_platform.errors import ComputeUnavailable, FormatError
 from em_platform.stitching.compute import (
     dask_map,
     local_cluster,
@@ -96,10 +99,64 @@ def test_dask_workers_are_other_processes_and_keep_order_errors_and_memory() -> 
         with pytest.raises(FormatError, match="item 3"):
             list(run(refuse, range(30)))
         assert list(run(hold_200_mb, range(1))) == [200_000_000]
+        # Ctrl-C in a terminal reaches them, too; only we act on it.
+        (blocked, _) = client.run(signal.pthread_sigmask, signal.SIG_BLOCK, ()).values()
+        assert signal.SIGINT in blocked
         assert 200 < worker_peak_memory_mb(client) < 1000
-        with pytest.raises(ProcessingError, match="memory"):
+        with pytest.raises(ComputeUnavailable, match="memory"):
             list(run(die, range(1)))
     assert own_usage().cpu_seconds > before + 1.0
+
+
+@pytest.mark.system
+def test_a_scheduler_without_workers_gives_a_sentence_and_a_killed_worker_none() -> (
+    None
+):
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None, processes=False) as cluster,
+        Client(cluster) as client,
+    ):
+        begun = time.monotonic()
+        with pytest.raises(ComputeUnavailable, match=r"no worker for 0\.5 s"):
+            list(dask_map(client, wait_s=0.5)(square, range(3)))
+        assert time.monotonic() - begun < 5
+    with local_cluster(1) as client:
+        many = dask_map(client, wait_s=30)(
+            kill_once, [(os.getpid(), n) for n in range(4)]
+        )
+        assert list(many) == [0, 1, 2, 3]
+
+
+def kill_once(item: tuple[int, int]) -> int:
+    """The number; the first worker that has the third one is killed over it."""
+    parent, number = item
+    mark = Path(tempfile.gettempdir()) / f"killed-{parent}"
+    if number == 2 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.system
+def test_workers_that_go_while_there_is_work_give_a_sentence() -> None:
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=1, dashboard_address=None, processes=False) as cluster,
+        Client(cluster) as client,
+    ):
+        many = dask_map(client, wait_s=1.0, in_flight=2)(slow_square, range(50))
+        assert next(many) == 0
+        cluster.scale(0)
+        with pytest.raises(ComputeUnavailable, match="no worker for 1 s"):
+            list(many)
+
+
+def slow_square(number: int) -> int:
+    time.sleep(0.2)
+    return number * number
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="malloc of another system")

@@ -34,7 +34,7 @@ _MARKS = {
     "recorder": ("em_platform", "recorder"),
     "daemon": ("dagster._daemon", "run"),
     "web": ("em_platform.resources.web_server",),
-    "code_server": ("dagster", "api", "grpc"),
+    "code_server": ("em_platform.resources.code_server", "api"),
 }
 """Words of the command line by which a process of the platform is known."""
 
@@ -98,12 +98,17 @@ class PlatformUnderTest:
         return None
 
     def run_worker(self) -> psutil.Process | None:
-        """The process of a run, started by the code server."""
+        """The process of a run, forked by the code server's fork server."""
+        for process in self._fork_server_children():
+            return process
+        return None
+
+    def _fork_server_children(self) -> list[psutil.Process]:
         server = self.part("code_server")
         for child in server.children() if server else []:
-            if "--multiprocessing-fork" in child.cmdline():
-                return child
-        return None
+            if any("multiprocessing.forkserver" in part for part in child.cmdline()):
+                return child.children()
+        return []
 
     @contextmanager
     def instance(self) -> Iterator[dg.DagsterInstance]:

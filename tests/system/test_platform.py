@@ -28,7 +28,7 @@ TILE_PX, STEP_PX = 256, 192
 KILL_AFTER_THE_LAST_STEP = """
 import os, signal, sys
 
-if "--multiprocessing-fork" in sys.orig_argv and os.path.exists({wish!r}):
+if any("multiprocessing.forkserver" in part for part in sys.orig_argv):
     from dagster import DagsterInstance
 
     store = DagsterInstance.handle_new_event
@@ -38,8 +38,9 @@ if "--multiprocessing-fork" in sys.orig_argv and os.path.exists({wish!r}):
         step = event.dagster_event
         kind = step.event_type_value if step else ""
         if kind == "STEP_SUCCESS" and step.step_key == "dataset_record":
-            os.unlink({wish!r})
-            os.kill(os.getpid(), signal.SIGKILL)
+            if os.path.exists({wish!r}):
+                os.unlink({wish!r})
+                os.kill(os.getpid(), signal.SIGKILL)
         return stored
 
     DagsterInstance.handle_new_event = store_and_die
@@ -109,6 +110,15 @@ def test_a_folder_in_the_inbox_becomes_a_checked_mosaic(platform, stitched) -> N
     assert runs.assets[-1] == "dataset_record"
     assert len(runs.checks) == 12
     assert (platform.home / "data/montages/grid-1/mosaic.zarr/zarr.json").is_file()
+
+
+def test_runs_are_forked_from_a_process_that_has_imported_all(
+    platform, stitched
+) -> None:
+    server = platform.part("code_server")
+    lines = [" ".join(child.cmdline()) for child in server.children()]
+    assert [line for line in lines if "multiprocessing.forkserver" in line]
+    assert [line for line in lines if "spawn_main" in line] == []
 
 
 STATUSES = """

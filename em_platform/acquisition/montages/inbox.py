@@ -2,11 +2,17 @@
 
 A folder counts as whole when its list is there and nothing in it has changed for a
 while: longer when images of the list are still missing, as in a copy that has paused.
+
+What was asked for is remembered by a mark of its content, so that a folder that was
+corrected under its old name is taken again.
 """
 
 import hashlib
+import os
 import re
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from em_platform.config import Settings
@@ -18,6 +24,28 @@ _LISTS = (".csv", ".tsv", ".json", ".json.gz", ".mdoc")
 # A minute, where `inbox_quiet_s` is 5 s as by default.
 _PATIENCE = 12
 """So many times longer a folder is waited for whose list names absent images."""
+# A file that is written over leaves no trace in its folder: each folder is looked
+# through again once in so many looks, five minutes with one each five seconds.
+_ROUND = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What was found when a folder was last looked through."""
+
+    changed_ns: int  # of the folder: a file came, went or was renamed; 0: look again
+    looked_at: float  # seconds since 1970
+    mark: str = ""  # of the content that was asked for; "": never
+    asked: int = 0  # how often
+
+    @property
+    def run_key(self) -> str:
+        """Another one whenever the folder is to be stitched once more."""
+        return f"{self.mark} {self.asked}"
+
+
+# An earlier version remembered only that it had asked.
+ASKED_BEFORE = Seen(changed_ns=0, looked_at=0.0, mark="unknown", asked=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +55,59 @@ class Inbox:
     folder: Path
     quiet_s: float
 
-    def ready(self, now: float) -> list[str]:
-        """Keys of the folders that are whole at time `now`, in the order of names."""
-        return [
-            key
-            for key, folder in sorted(self.folders().items())
-            if _is_whole(folder, now, quiet_s=self.quiet_s)
-        ]
+    def look(
+        self, seen: Mapping[str, Seen], now: float, *, most: int, within_s: float
+    ) -> tuple[dict[str, Seen], list[str]]:
+        """What is known now, and the keys of folders that are whole and to be stitched.
+
+        Of a folder that was looked through only its own time of change is asked, but
+        for some in turn.
+
+        Parameters
+        ----------
+        seen
+            What `look` gave before; of folders that are gone it is forgotten.
+        now
+            Seconds since 1970.
+        most, within_s
+            After so many keys or seconds the rest waits for the next look.
+        """
+        folders = self.folders()
+        known = {key: seen[key] for key in folders if key in seen}
+        oldest = sorted(known, key=lambda key: known[key].looked_at)
+        in_turn = set(oldest[: 1 + len(known) // _ROUND])
+        arrived: list[str] = []
+        until = time.monotonic() + within_s
+        for key, folder in sorted(folders.items()):
+            if len(arrived) == most or time.monotonic() > until:
+                break
+            before = known.get(key, Seen(changed_ns=0, looked_at=now))
+            try:
+                is_same = before.changed_ns == folder.stat().st_mtime_ns
+                if is_same and key not in in_turn:
+                    continue
+                after = self._look_through(folder, before, now)
+            except FileNotFoundError:  # taken away or renamed at this moment
+                continue
+            known[key] = after
+            if after.asked > before.asked:
+                arrived.append(key)
+        return known, arrived
+
+    def _look_through(self, folder: Path, before: Seen, now: float) -> Seen:
+        # Before its files: what changes meanwhile is seen next time.
+        changed_ns = folder.stat().st_mtime_ns
+        found = replace(before, changed_ns=changed_ns, looked_at=now)
+        content = content_of(folder)
+        if content.mark == found.mark:
+            return found
+        if found.mark == ASKED_BEFORE.mark:
+            return replace(found, mark=content.mark)
+        if content.is_whole(folder, now, quiet_s=self.quiet_s):
+            return replace(found, mark=content.mark, asked=found.asked + 1)
+        if now - content.changed < self.quiet_s * _PATIENCE:
+            return replace(found, changed_ns=0)  # still being copied
+        return found  # without a list
 
     def montage(self, key: str) -> Montage | None:
         """The montage in the folder of `key`; None where there is no such folder."""
@@ -66,15 +140,45 @@ def key_of(name: str) -> str:
     return f"{safe or 'montage'}-{digest}"
 
 
-def _is_whole(folder: Path, now: float, *, quiet_s: float) -> bool:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    if not any(path.name.lower().endswith(_LISTS) for path in files):
-        return False
-    # A copy may keep the time of the content (mtime), never that of the entry (ctime).
-    changed = max(path.stat().st_ctime for path in files)
-    if now - changed < quiet_s:
-        return False
-    return now - changed >= quiet_s * _PATIENCE or _has_all_images(folder)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What the entries of a folder's files say, without reading these."""
+
+    mark: str  # another one when a file is added, gone, or has another size or date
+    changed: float  # when the last entry did, seconds since 1970
+    has_list: bool
+
+    def is_whole(self, folder: Path, now: float, *, quiet_s: float) -> bool:
+        """Whether nothing is missing, or nothing more is to be expected."""
+        age_s = now - self.changed
+        if not self.has_list or age_s < quiet_s:
+            return False
+        return age_s >= quiet_s * _PATIENCE or _has_all_images(folder)
+
+
+def content_of(folder: Path) -> Content:
+    """The files below a folder, by name, size and time."""
+    digest, changed, has_list = hashlib.sha256(), 0.0, False
+    for name, status in sorted(_files(str(folder), "")):
+        # A copy may keep the time of the content (mtime), never that of the entry.
+        changed = max(changed, status.st_ctime)
+        has_list = has_list or name.lower().endswith(_LISTS)
+        # File browsers leave files of their own, which are no correction.
+        if name.rpartition("/")[2][0] != "." and not name.endswith("Thumbs.db"):
+            digest.update(os.fsencode(name))
+            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return Content(mark=digest.hexdigest()[:16], changed=changed, has_list=has_list)
+
+
+def _files(folder: str, within: str) -> Iterator[tuple[str, os.stat_result]]:
+    # An entry knows without another question whether it is a file: a third of the time
+    # of `rglob`.
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(entry.path, f"{within}{entry.name}/")
+            elif entry.is_file():
+                yield f"{within}{entry.name}", entry.stat()
 
 
 def _has_all_images(folder: Path) -> bool:

@@ -1,0 +1,185 @@
+"""Packed step logs: as much is known of a run as before, in a tenth of the space."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from em_platform.errors import ConfigError
+from em_platform.jobs import consolidate_catalog
+from em_platform.resources.run_logs import PackedRunLogs
+from em_platform.resources.storage import Configuration
+from em_platform.sensors.history import clean_older, history_sensor
+
+
+@pytest.fixture
+def instance(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    """Dagster's files as the shipped dagster.yaml has them."""
+    shipped = yaml.safe_load((repository / "dagster.yaml").read_text())
+    own = {name: shipped[name] for name in ("event_log_storage", "telemetry")}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(own))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with dg.DagsterInstance.get() as made:
+        yield made
+
+
+def logs_of(instance: dg.DagsterInstance) -> PackedRunLogs:
+    logs = instance.event_log_storage
+    assert isinstance(logs, PackedRunLogs)
+    return logs
+
+
+@dg.asset(check_specs=[dg.AssetCheckSpec("is_good", asset="made")])
+def made() -> dg.MaterializeResult:
+    return dg.MaterializeResult(
+        metadata={"height (px)": 4},
+        check_results=[dg.AssetCheckResult(check_name="is_good", passed=True)],
+    )
+
+
+def a_run(instance: dg.DagsterInstance, *, job: str = "make_it") -> str:
+    own = dg.define_asset_job(job, selection=[made])
+    defs = dg.Definitions(assets=[made], jobs=[own])
+    return defs.resolve_job_def(job).execute_in_process(instance=instance).run_id
+
+
+def files_of(instance: dg.DagsterInstance, run_id: str) -> dict[str, int]:
+    folder = Path(logs_of(instance).path_for_shard(run_id)).parent
+    found = folder.rglob(f"{run_id}*")
+    return {path.name: path.stat().st_size for path in found}
+
+
+def test_a_packed_log_is_a_tenth_and_is_read_as_before(
+    instance: dg.DagsterInstance,
+) -> None:
+    run_id = a_run(instance)
+    before = instance.all_logs(run_id)
+    plain = sum(files_of(instance, run_id).values())
+    assert logs_of(instance).pack(run_id)
+    packed = files_of(instance, run_id)
+    assert [*packed] == [f"{run_id}.db.xz"]
+    assert packed[f"{run_id}.db.xz"] < plain / 10
+    # What was made stands in the index: nothing is unpacked for it.
+    event = instance.get_latest_materialization_event(dg.AssetKey("made"))
+    assert event is not None
+    assert event.run_id == run_id
+    assert [*files_of(instance, run_id)] == [f"{run_id}.db.xz"]
+    assert instance.all_logs(run_id) == before
+    assert [*files_of(instance, run_id)] == [f"{run_id}.db"]
+
+
+def test_what_is_written_to_a_packed_log_is_kept(instance: dg.DagsterInstance) -> None:
+    run_id = a_run(instance)
+    logs_of(instance).pack(run_id)
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    instance.report_engine_event("one more", run)
+    assert logs_of(instance).pack(run_id)
+    assert "one more" in [entry.message for entry in instance.all_logs(run_id)]
+
+
+def test_a_log_that_is_open_elsewhere_is_left_alone(
+    instance: dg.DagsterInstance,
+) -> None:
+    run_id = a_run(instance)
+    with closing(sqlite3.connect(logs_of(instance).path_for_shard(run_id))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM event_logs").fetchone()
+        assert not logs_of(instance).pack(run_id)
+    assert f"{run_id}.db" in files_of(instance, run_id)
+    assert logs_of(instance).pack(run_id)
+
+
+def test_many_readers_unpack_the_same_log(instance: dg.DagsterInstance) -> None:
+    run_id = a_run(instance)
+    expected = len(instance.all_logs(run_id))
+    logs_of(instance).pack(run_id)
+    # Each with a storage of its own, as processes have.
+    folder = str(Path(logs_of(instance).path_for_shard(run_id)).parent)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [
+            pool.submit(lambda: PackedRunLogs(folder).get_logs_for_run(run_id))
+            for _ in range(8)
+        ]
+    assert [len(each.result()) for each in asked] == [expected] * 8
+    left = [
+        name for name in files_of(instance, run_id) if name.endswith((".db", ".xz"))
+    ]
+    assert left == [f"{run_id}.db"]
+
+
+def test_a_migration_and_a_wipe_find_packed_logs(instance: dg.DagsterInstance) -> None:
+    packed, plain = a_run(instance), a_run(instance)
+    logs_of(instance).pack(packed)
+    assert logs_of(instance).get_all_run_ids() == sorted([packed, plain])
+    instance.wipe()
+    assert logs_of(instance).get_all_run_ids() == []
+
+
+def test_without_a_home_a_relative_folder_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with pytest.raises(ConfigError, match="DAGSTER_HOME"):
+        PackedRunLogs.from_config_value(None, {"base_dir": "history/runs"})
+
+
+def tick(instance: dg.DagsterInstance, **settings: str) -> dg.SensorResult:
+    configuration = Configuration(overrides=settings)
+    with dg.build_sensor_context(
+        instance=instance, resources={"configuration": configuration}
+    ) as context:
+        result = history_sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
+def test_the_sensor_packs_what_has_ended_and_is_quiet(
+    instance: dg.DagsterInstance, home: Path
+) -> None:
+    ended, fresh = a_run(instance), a_run(instance)
+    running = instance.create_run_for_job(
+        dg.Definitions(assets=[made]).resolve_implicit_global_asset_job_def()
+    ).run_id
+    for run_id in (ended, running):
+        for name in files_of(instance, run_id):
+            path = Path(logs_of(instance).path_for_shard(run_id)).parent / name
+            os.utime(path, (time.time() - 3600,) * 2)
+    result = tick(instance)
+    assert result.skip_reason is not None
+    assert "1 logs packed" in str(result.skip_reason.skip_message)
+    assert [*files_of(instance, ended)] == [f"{ended}.db.xz"]
+    assert f"{fresh}.db" in files_of(instance, fresh)
+    assert f"{running}.db" in files_of(instance, running)
+
+
+def test_old_runs_keep_what_they_made(instance: dg.DagsterInstance) -> None:
+    run_id = a_run(instance)
+    logs_of(instance).pack(run_id)
+    now = datetime.now(UTC)
+    assert clean_older(instance, now, cursor=None)[1] == 1
+    assert files_of(instance, run_id) == {}
+    assert instance.get_run_by_id(run_id) is not None
+    event = instance.get_latest_materialization_event(dg.AssetKey("made"))
+    assert event is not None
+    assert event.run_id == run_id
+
+
+def test_of_old_consolidations_only_the_newest_is_kept(
+    instance: dg.DagsterInstance,
+) -> None:
+    runs = [a_run(instance, job=consolidate_catalog.name) for _ in range(3)]
+    cursor, cleaned = clean_older(instance, datetime.now(UTC), cursor=None)
+    assert cleaned == 3
+    assert [instance.has_run(run_id) for run_id in runs] == [False, False, True]
+    assert clean_older(instance, datetime.now(UTC), cursor=cursor) == (cursor, 0)
