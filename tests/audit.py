@@ -55,10 +55,8 @@ def main(pinned: Path = PINNED) -> int:
         first.flush()
         found = ask(Path(first.name))
     if isinstance(found, dict) and not judge(found):
-        reasons = [
-            x["skip_reason"] for x in found["dependencies"] if "skip_reason" in x
-        ]
-        found = reasons[0] if reasons else ask(pinned)
+        [package] = found["dependencies"]
+        found = package.get("skip_reason") or ask(pinned)
     if isinstance(found, str):
         sys.stdout.write(f"audit: skipped, nothing can be asked here ({found})\n")
         return 0
