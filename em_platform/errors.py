@@ -64,6 +64,28 @@ def without_passwords(text: str) -> str:
     return _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1***@", text))
 
 
+# Names of files may have any character but a NUL, and other programs any length.
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\s*\n\s*")
+_MOST_OF_A_WORD, _MOST_OF_A_SENTENCE = 300, 3000
+_LONG_WORD = re.compile(rf"\S{{{_MOST_OF_A_WORD + 1},}}")
+
+
+def one_line(text: str) -> str:
+    """`text` on one line that can be printed; what nobody reads through is cut."""
+
+    def shown(found: re.Match[str]) -> str:
+        return " " if found[0].isspace() else ascii(found[0])[1:-1]
+
+    def cut(found: re.Match[str]) -> str:
+        return f"{found[0][:120]}...{found[0][-120:]}"
+
+    text = _LONG_WORD.sub(cut, _UNSEEN.sub(shown, text))
+    if len(text) <= _MOST_OF_A_SENTENCE:
+        return text
+    half = _MOST_OF_A_SENTENCE // 2
+    return f"{text[:half]} ... {text[-half:]}"
+
+
 class PlatformError(Exception):
     """Root of the tree; `facts` become metadata, `retryable` asks for a retry."""
 
@@ -71,7 +93,7 @@ class PlatformError(Exception):
     retryable = False
 
     def __init__(self, sentence: str, **facts: str | int | float | bool) -> None:
-        super().__init__(without_passwords(sentence))
+        super().__init__(one_line(without_passwords(sentence)))
         self.facts = {
             name: without_passwords(fact) if isinstance(fact, str) else fact
             for name, fact in facts.items()

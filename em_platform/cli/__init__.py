@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from em_platform.cli.console_output import VERBOSITY
+from em_platform.cli.console_output import VERBOSITY, own_fault
 from em_platform.errors import ConfigError, PlatformError
 
 USER_COMMANDS = {
@@ -186,9 +186,10 @@ def _variables(assignments: tuple[str, ...]) -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; a platform error is one sentence and status 1."""
+    """Run the command line; an error of any kind is one sentence and status 1."""
     try:
         return cli(arguments)
-    except PlatformError as error:
-        click.echo(f"em-platform: {error}", err=True)
+    except Exception as error:
+        said = error if isinstance(error, PlatformError) else own_fault(error)
+        click.echo(f"em-platform: {said}", err=True)
         sys.exit(1)

@@ -1,7 +1,9 @@
 """Lines of progress on the terminal, each with the seconds since the start."""
 
 import logging
+import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+
+from em_platform.errors import PlatformError
 
 if TYPE_CHECKING:
     from em_platform.stitching.stitch import Progress
@@ -32,6 +36,25 @@ def print_messages() -> None:
     # From -vv on.
     level = _LEVELS.get(verbosity(), logging.DEBUG)
     logging.basicConfig(level=level, format="%(message)s")
+
+
+def own_fault(error: Exception) -> PlatformError:
+    """What is said of an error that nobody foresaw; its traceback goes into a file."""
+    kind = type(error).__name__
+    try:
+        # Not in the home, which may be what the error is about.
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="em-platform-", suffix=".log", delete=False, encoding="utf-8",
+            errors="backslashreplace",
+        ) as log:  # fmt: skip
+            log.write("".join(traceback.format_exception(error)))
+        where = f"the traceback is in {log.name}, please report it with that file"
+    except OSError:
+        where = "no file could be written for the traceback; free disk space"
+    return PlatformError(
+        f"this is a fault of em-platform, not of your input: found {kind} "
+        f"({str(error)[:200]}), expected a result or a sentence; {where}"
+    )
 
 
 @dataclass(slots=True)

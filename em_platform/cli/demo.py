@@ -147,7 +147,11 @@ _home = click.option(
 
 
 _montages = click.option(
-    "--montages", default=2, show_default=True, help="How many to image."
+    "--montages",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="How many to image.",
 )
 
 

@@ -87,7 +87,8 @@ def _line(outcome: ItemOutcome) -> str:
 def print_report(report: IngestReport, console: Console) -> None:
     """A line an item, then what is wrong with any."""
     table = Table("item", "status", "z y x", "type", "voxel (nm)", "volume")
-    table.columns[0].overflow = "fold"
+    for column in table.columns:
+        column.overflow = "fold"  # an ellipsis would cut what one has to read
     for each in report.outcomes:
         table.add_row(
             f"{each.source}/{each.key}",
@@ -134,6 +135,8 @@ def print_plan(
         click.echo(f"[{', '.join(each.model_dump_json() for each in plan)}]")
     else:
         table = Table("item", "to fetch", "voxels", "what it is")
+        for column in table.columns:
+            column.overflow = "fold"
         for each in plan:
             table.add_row(f"{each.source}/{each.key}".rstrip("/"), *_cells(each))
         console.print(table)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from em_platform.cli.console_output import own_fault
 from em_platform.errors import PlatformError
 from em_platform.model.volume import VolumeInfo
 
@@ -54,6 +55,9 @@ def _inspect(uri: str, endpoint: str | None) -> VolumeInfo | PlatformError:
         return inspect(uri, _options(uri, endpoint))
     except PlatformError as error:
         return error
+    except Exception as error:
+        # The other files are shown, and as JSON each has its line.
+        return own_fault(error)
 
 
 def _options(uri: str, endpoint: str | None) -> Mapping[str, Any]:

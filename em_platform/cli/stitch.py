@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from em_platform.cli.console_output import step_progress
+from em_platform.cli.console_output import own_fault, step_progress
 from em_platform.config import Settings, load_settings
 from em_platform.config.reading import read_regular
 from em_platform.errors import ConfigError, PlatformError
@@ -124,10 +124,11 @@ def command(source: str, **given: Any) -> None:
     try:
         montage = _open(source, given, settings)
         result = _stitch(montage, given, settings, asked)
-    except PlatformError as error:
+    except Exception as error:
+        said = error if isinstance(error, PlatformError) else own_fault(error)
         # Written all the same: a script finds the reason there.
-        _give_report(report.refusal(source, error), given, asked)
-        raise
+        _give_report(report.refusal(source, said), given, asked)
+        raise said from error
     _give_report(report.report_of(result), given, asked)
     if given["previews"]:
         _write_previews(result, given["previews"], asked)

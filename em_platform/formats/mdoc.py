@@ -44,6 +44,17 @@ def read_mdoc_montage(text: str, uri: str) -> MdocMontage:
         Not an mdoc, or one without piece coordinates (a tilt series, a movie).
     """
     mdoc = _parse(text, uri)
+    try:
+        return _montage_of(mdoc, uri)
+    except (IndexError, OverflowError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"{uri}: holds a place or number that is none ({error}); copy it again "
+            "from the microscope",
+            uri=uri,
+        ) from error
+
+
+def _montage_of(mdoc: Any, uri: str) -> MdocMontage:
     images = [s for s in mdoc.section_data if s.ZValue is not None]
     pieces = tuple(_piece(s) for s in images if s.PieceCoordinates is not None)
     if not pieces:

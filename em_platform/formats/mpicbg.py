@@ -21,8 +21,12 @@ _COUNTS = {
 }
 
 
+_MOST_DEPTH = 20
+"""Of lists and references in each other; a reference may be to itself."""
+
+
 def compose_affine(
-    specs: Iterable[Mapping[str, Any]], shared: Mapping[str, Mapping[str, Any]]
+    specs: list[Any], shared: Mapping[str, Mapping[str, Any]]
 ) -> NDArray[np.float64] | None:
     """One `(3, 3)` matrix of a list of transforms, first one innermost.
 
@@ -38,13 +42,20 @@ def compose_affine(
 
 
 def _flat(
-    specs: Iterable[Mapping[str, Any]], shared: Mapping[str, Mapping[str, Any]]
+    specs: Any, shared: Mapping[str, Mapping[str, Any]], depth: int = 0
 ) -> Iterable[Mapping[str, Any]]:
+    specs = specs if isinstance(specs, list) else [None]
     for spec in specs:
+        if not isinstance(spec, dict) or depth > _MOST_DEPTH:
+            raise FormatError(
+                f"transforms: found {str(spec)[:60]!r}, expected transforms that end; "
+                "correct the tile spec"
+            )
         if spec.get("type") == "ref":
-            yield from _flat([shared.get(str(spec.get("refId")), {})], shared)
+            found = shared.get(str(spec.get("refId")), {})
+            yield from _flat([found], shared, depth + 1)
         elif "specList" in spec:
-            yield from _flat(spec["specList"], shared)
+            yield from _flat(spec["specList"], shared, depth + 1)
         else:
             yield spec
 
@@ -58,7 +69,7 @@ def _matrix(spec: Mapping[str, Any]) -> NDArray[np.float64] | None:
         values = [float(word) for word in text.split()]
     except ValueError:
         values = []
-    if len(values) != _COUNTS[name]:
+    if len(values) != _COUNTS[name] or not all(map(math.isfinite, values)):
         raise FormatError(
             f"{name}: found data {text[:60]!r}, expected {_COUNTS[name]} numbers; "
             "correct the tile spec"

@@ -1,6 +1,6 @@
 """The base of all that crosses a wire or a file, and numbers with a unit."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class Model(BaseModel):
@@ -8,6 +8,27 @@ class Model(BaseModel):
 
     # NaN is no JSON; a misspelt field would be lost without a word.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Foreign(BaseModel):
+    """A value of another program: fields that we do not need are passed over."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,
+        populate_by_name=True,
+    )
+
+
+def first_problem(error: ValidationError | RecursionError) -> str:
+    """The first field that is wrong, and why, on one line."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}".replace("\n", " ")[:300]
 
 
 class Size(Model):

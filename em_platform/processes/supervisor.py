@@ -280,11 +280,11 @@ def _release(watchdog: subprocess.Popen[bytes]) -> None:
 
 
 def _failed(running: _Running, what: str) -> ToolFailed:
-    # Enough for the end of a traceback, with the sentence of its error.
-    last = "\n".join(running.output().splitlines()[-20:])
+    # The sentence of its error is in the last of them.
+    last = " | ".join(running.output().splitlines()[-3:])
     return ToolFailed(
         f"{running.child.name}: {what}, a running process was expected; "
-        f"see the end of {running.log_path}:\n{last}",
+        f"see the end of {running.log_path}: {last}",
         command=" ".join(running.child.arguments),
     )
 

@@ -7,6 +7,7 @@ time, and items are taken only as fast as the work goes, so that memory stays bo
 import ctypes
 import os
 import resource
+import signal
 import sys
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -33,6 +35,12 @@ _ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
     "OPENCV_FOR_THREADS_NUM": "1",
     "BLOSC_NTHREADS": "1",
+}
+
+# Their pages would show every account what is computed, and how far it is.
+_NO_PAGES: dict[str, list[str]] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
 }
 
 _LOOK_S = 5.0  # so often it is asked whether there are workers still
@@ -211,6 +219,9 @@ _BARE_WORKER_BYTES = 150 << 20
 def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Client"]:
     """Dask worker processes of one thread each on this machine; yields their client.
 
+    Only this client may give them work: they take code over loopback, which is open to
+    every account, so each side shows a certificate that is made anew for each cluster.
+
     Raises
     ------
     ConfigError
@@ -224,20 +235,40 @@ def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Cli
             f"workers: found {workers}, expected at most {most}, which is what this "
             "computer's memory holds; give fewer, or a cluster by dask.address"
         )
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
-    cluster = LocalCluster(  # type: ignore[no-untyped-call]
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address="127.0.0.1:0",  # None would ask for port 8787
-        host="127.0.0.1",
-        memory_limit=f"{memory_limit_mb}MB",
-        env=_ONE_THREAD,
-        silence_logs=40,  # logging.ERROR
-    )
+    # Ctrl-C goes to all processes of a terminal; only we act on it, and end workers.
+    # They, and the thread that starts them anew, have this mask from us.
+    # The tracker takes the mask away where it is started.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        cluster = _cluster(workers, memory_limit_mb)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
         yield client
+
+
+def _cluster(workers: int, memory_limit_mb: int) -> Any:
+    import dask
+    from distributed import LocalCluster
+    from distributed.security import Security
+
+    with dask.config.set(_NO_PAGES):
+        return LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",  # None would ask for port 8787
+            host="127.0.0.1",
+            memory_limit=f"{memory_limit_mb}MB",
+            # What fails in a worker is raised here; its log only tells of our own end.
+            env={**_ONE_THREAD, "DASK_LOGGING__DISTRIBUTED": "critical"},
+            silence_logs=40,  # logging.ERROR
+            security=Security.temporary(),  # type: ignore[no-untyped-call]
+            scheduler_kwargs={"dashboard": False},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

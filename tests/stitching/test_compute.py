@@ -99,6 +99,9 @@ def test_dask_workers_are_other_processes_and_keep_order_errors_and_memory() -> 
         with pytest.raises(FormatError, match="item 3"):
             list(run(refuse, range(30)))
         assert list(run(hold_200_mb, range(1))) == [200_000_000]
+        # Ctrl-C in a terminal reaches them, too; only we act on it.
+        (blocked, _) = client.run(signal.pthread_sigmask, signal.SIG_BLOCK, ()).values()
+        assert signal.SIGINT in blocked
         assert 200 < worker_peak_memory_mb(client) < 1000
         with pytest.raises(ComputeUnavailable, match="memory"):
             list(run(die, range(1)))

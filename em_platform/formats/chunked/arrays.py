@@ -85,6 +85,8 @@ def space(
             places.append(0.0)
             continue
         at = list(axes).index(name)
+        if at >= min(len(values), len(units)):
+            raise ValueError(f"no number or unit for the axis {name}")
         # An axis that is turned around has a negative scale.
         edges.append(nm_of(abs(float(values[at])), units[at]))
         # By a factor, as places may be 0 or negative, which are no lengths.

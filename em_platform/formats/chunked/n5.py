@@ -6,8 +6,7 @@ paths); the dialects are those of COSEM and OpenOrganelle (`multiscales` with a
 `downsamplingFactors` with `pixelResolution`) and of Paintera (`resolution`, `offset`).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,6 +19,14 @@ from em_platform.formats.chunked.arrays import (
     space,
 )
 from em_platform.formats.chunked.listing import can_list, folders
+from em_platform.formats.chunked.metadata import (
+    Compressor,
+    N5Array,
+    N5Space,
+    Resolution,
+    Transform,
+    parsed,
+)
 from em_platform.formats.chunked.store import ChunkStore
 
 _XYZ = ("x", "y", "z", "c", "t")
@@ -35,8 +42,9 @@ def read_image(store: ChunkStore) -> StoredImage | None:
     if "dataType" in attributes:
         return None
     try:
-        return _stated_levels(attributes) or _numbered_levels(store, attributes)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        stated = parsed(N5Space, attributes, store.url)
+        return _stated_levels(stated) or _numbered_levels(store, stated)
+    except (TypeError, ValueError) as error:
         raise broken(store.url, f"multiscales: {error!r}") from error
 
 
@@ -52,8 +60,8 @@ def read_array(store: ChunkStore) -> StoredArray | None:
     if "dataType" not in attributes:
         return None
     try:
-        return _array(attributes)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return _array(parsed(N5Array, attributes, store.url))
+    except (TypeError, ValueError) as error:
         raise broken(store.url, f"array: {error!r}") from error
 
 
@@ -67,45 +75,41 @@ def group_paths(store: ChunkStore) -> tuple[str, ...]:
     return folders(store, "") if can_list(store) else ()
 
 
-def _array(attributes: Mapping[str, Any]) -> StoredArray:
-    shape = tuple(int(length) for length in attributes["dimensions"])
-    blocks = tuple(int(length) for length in attributes["blockSize"])
+def _array(stated: N5Array) -> StoredArray:
     # N5 1.x calls it `compressionType`.
-    compression = attributes.get("compression") or attributes["compressionType"]
-    if isinstance(compression, Mapping):
-        compression = compression["type"]
-    stated = attributes.get("axes")
-    axes = tuple(str(name).lower() for name in stated or ())
+    compression = stated.compression or stated.compression_type
+    if isinstance(compression, Compressor):
+        compression = compression.type
+    axes = tuple(name.lower() for name in stated.axes or ())
     # Attributes are anyone's: names that do not fit are not believed.
-    if len(axes) != len(shape) or not all(axes):
-        axes = _XYZ[: len(shape)]
+    if len(axes) != len(stated.dimensions) or not all(axes):
+        axes = _XYZ[: len(stated.dimensions)]
     return StoredArray(
         format="N5",
         spec={"driver": "n5"},
-        shape=shape,
-        chunks=blocks,
-        objects=blocks,
-        dtype=np.dtype(str(attributes["dataType"])).name,
+        shape=stated.dimensions,
+        chunks=stated.block_size,
+        objects=stated.block_size,
+        dtype=np.dtype(stated.data_type).name,
         axes=axes,
-        tags={"compression": str(compression)},
-        level=_own_level(attributes, attributes, axes),
+        tags={"compression": compression},
+        level=_own_level(stated, stated, axes),
     )
 
 
-def _stated_levels(attributes: Mapping[str, Any]) -> StoredImage | None:
-    images = attributes.get("multiscales")
-    if not isinstance(images, Sequence) or not images:
+def _stated_levels(attributes: N5Space) -> StoredImage | None:
+    if not attributes.multiscales:
         return None
-    (image, *_) = images
-    if image.get("axes") and "coordinateTransformations" in image["datasets"][0]:
+    image = attributes.multiscales[0]
+    if image.axes and image.datasets[0].steps is not None:
         found = zarr.image_of(image, "")
         levels = tuple(_reversed(level) for level in found.levels)
         return StoredImage(format="N5", levels=levels, name=found.name)
     levels = tuple(
-        _transformed(dataset.get("transform") or {}, path=str(dataset["path"]))
-        for dataset in image["datasets"]
+        _transformed(dataset.transform or Transform(), path=dataset.path)
+        for dataset in image.datasets
     )
-    return StoredImage(format="N5", levels=levels, name=str(image.get("name") or ""))
+    return StoredImage(format="N5", levels=levels, name=image.name or "")
 
 
 def _reversed(level: Level) -> Level:
@@ -118,25 +122,21 @@ def _reversed(level: Level) -> Level:
     )
 
 
-def _numbered_levels(
-    store: ChunkStore, attributes: Mapping[str, Any]
-) -> StoredImage | None:
-    scales = attributes.get("scales") or ()
+def _numbered_levels(store: ChunkStore, group: N5Space) -> StoredImage | None:
+    scales = group.scales or ()
     levels: list[Level] = []
     # A server that makes up its answers always has one more.
     while len(levels) < _MOST_LEVELS:
         path = f"s{len(levels)}"
-        own = store.read_json(f"{path}/attributes.json")
-        if own is None or "dataType" not in own:
+        content = store.read_json(f"{path}/attributes.json")
+        if content is None or "dataType" not in content:
             break
-        stated = dict(own)
-        if "downsamplingFactors" not in own and len(levels) < len(scales):
-            stated["downsamplingFactors"] = scales[len(levels)]
-            # Beside `scales`, an array's own resolution is already that of its level.
-            if "pixelResolution" in own:
-                del stated["downsamplingFactors"]
-        axes = tuple(str(name).lower() for name in own.get("axes") or ())
-        level = _own_level(stated, attributes, axes or _XYZ[: len(own["dimensions"])])
+        own = parsed(N5Array, content, f"{store.url}/{path}")
+        # Beside `scales`, an array's own resolution is already that of its level.
+        if not own.factors and not own.pixel_resolution and len(levels) < len(scales):
+            own = own.model_copy(update={"factors": scales[len(levels)]})
+        axes = tuple(name.lower() for name in own.axes or ())
+        level = _own_level(own, group, axes or _XYZ[: len(own.dimensions)])
         levels.append(
             Level(
                 path=path,
@@ -148,19 +148,16 @@ def _numbered_levels(
     return StoredImage(format="N5", levels=tuple(levels)) if levels else None
 
 
-def _own_level(
-    own: Mapping[str, Any], group: Mapping[str, Any], axes: tuple[str, ...]
-) -> Level | None:
+def _own_level(own: N5Space, group: N5Space, axes: tuple[str, ...]) -> Level | None:
     """The place in space by an array's attributes, else by those of its group."""
-    if isinstance(own.get("transform"), Mapping) and "scale" in own["transform"]:
-        return _transformed(own["transform"], path="")
+    if own.transform and own.transform.scale:
+        return _transformed(own.transform, path="")
     found = _resolution(own) or _resolution(group)
     if found is None:
         return None
     edges, unit = found
-    factors = [float(f) for f in own.get("downsamplingFactors") or (1,) * len(edges)]
-    offset = [float(o) for o in own.get("offset") or group.get("offset") or ()]
-    offset = offset or [0.0] * len(edges)
+    factors = own.factors or (1.0,) * len(edges)
+    offset = own.offset or group.offset or (0.0,) * len(edges)
     # The first voxel of a level has its centre amid those that it covers.
     places = [
         start + edge * (factor - 1) / 2
@@ -168,31 +165,31 @@ def _own_level(
     ]
     scaled = [edge * factor for edge, factor in zip(edges, factors, strict=True)]
     names = axes[: len(edges)]
-    voxel, _ = space(names, scaled, [unit] * len(edges))
-    _, origin = space(names, places, [unit] * len(edges))
+    units = [unit] * len(edges)
+    voxel, _ = space(names, scaled, units)
+    _, origin = space(names, places, units)
     return Level(path="", axes=axes, voxel_size_nm=voxel, origin_nm=origin)
 
 
-def _resolution(attributes: Mapping[str, Any]) -> tuple[list[float], str] | None:
+def _resolution(attributes: N5Space) -> tuple[Sequence[float], str] | None:
     """Edges of a voxel, x first, and their unit."""
-    stated = attributes.get("pixelResolution") or attributes.get("resolution")
-    units = attributes.get("units") or ()
-    if isinstance(stated, Mapping):
-        unit = str(stated.get("unit") or _NM)
-        return [float(edge) for edge in stated["dimensions"]], unit
-    if isinstance(stated, Sequence) and stated:
-        return [float(edge) for edge in stated], str(units[0] if units else _NM)
-    return None
+    stated = attributes.pixel_resolution or attributes.resolution
+    if isinstance(stated, Resolution):
+        return stated.dimensions, stated.unit or _NM
+    return (stated, (attributes.units or (_NM,))[0]) if stated else None
 
 
-def _transformed(transform: Mapping[str, Any], *, path: str) -> Level:
+def _transformed(transform: Transform, *, path: str) -> Level:
     """A COSEM transform: its axes are named, commonly z first."""
-    if "scale" not in transform:
+    scale = transform.scale
+    if not scale:
         return Level(path=path)
-    scale = transform["scale"]
     count = len(scale)
-    axes = [str(name).lower() for name in transform.get("axes") or "zyx"[-count:]]
-    units = [str(unit) for unit in transform.get("units") or (_NM,) * count]
+    axes = [name.lower() for name in transform.axes or "zyx"[-count:]]
+    units = transform.units or (_NM,) * count
+    moved = transform.translate or (0.0,) * count
+    if not len(axes) == len(units) == len(moved) == count:
+        raise ValueError(f"{count} scales for the axes {axes}, units and places")
     voxel, _ = space(axes, scale, units)
-    _, origin = space(axes, transform.get("translate") or (0.0,) * count, units)
+    _, origin = space(axes, moved, units)
     return Level(path=path, voxel_size_nm=voxel, origin_nm=origin)

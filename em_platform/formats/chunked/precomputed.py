@@ -4,13 +4,11 @@ Source: the section on volumes of neuroglancer's precomputed format,
 https://github.com/google/neuroglancer/tree/master/src/datasource/precomputed.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from em_platform.errors import FormatError
 from em_platform.formats.chunked.arrays import Level, StoredArray, StoredImage, broken
+from em_platform.formats.chunked.metadata import Info, Scale, parsed
 from em_platform.formats.chunked.store import ChunkStore
 from em_platform.formats.length_units import rounded
 
@@ -33,62 +31,56 @@ def read_volume(store: ChunkStore) -> tuple[StoredImage, tuple[StoredArray, ...]
             url=store.url,
         )
     try:
-        return volume_of(described)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return volume_of(parsed(Info, described, store.url))
+    except (TypeError, ValueError) as error:
         raise broken(store.url, f"info: {error!r}") from error
 
 
-def volume_of(
-    described: Mapping[str, Any],
-) -> tuple[StoredImage, tuple[StoredArray, ...]]:
+def volume_of(described: Info) -> tuple[StoredImage, tuple[StoredArray, ...]]:
     """The scales and arrays that an `info` describes."""
-    scales = described["scales"]
-    finest = scales[0]["resolution"]
-    levels = tuple(_level(scale, finest) for scale in scales)
+    finest = described.scales[0].resolution
+    levels = tuple(_level(scale, finest) for scale in described.scales)
     arrays = tuple(
-        _array(described, scale, number) for number, scale in enumerate(scales)
+        _array(described, scale, number)
+        for number, scale in enumerate(described.scales)
     )
     return StoredImage(format="precomputed", levels=levels), arrays
 
 
-def _level(scale: Mapping[str, Any], finest: Any) -> Level:
-    edges = [float(edge) for edge in scale["resolution"]]
-    offset = scale.get("voxel_offset") or (0, 0, 0)
+def _level(scale: Scale, finest: tuple[float, float, float]) -> Level:
     # Offsets are those of a voxel's corner; we count from the centre of the finest.
     x, y, z = (
-        rounded(int(start) * edge + (edge - float(first)) / 2)
-        for start, edge, first in zip(offset, edges, finest, strict=True)
+        rounded(start * edge + (edge - first) / 2)
+        for start, edge, first in zip(
+            scale.voxel_offset or (0, 0, 0), scale.resolution, finest, strict=True
+        )
     )
-    dx, dy, dz = (rounded(edge) for edge in edges)
+    dx, dy, dz = (rounded(edge) for edge in scale.resolution)
     return Level(
-        path=str(scale["key"]),
+        path=scale.key,
         axes=_AXES,
         voxel_size_nm=(dz, dy, dx),
         origin_nm=(z, y, x),
     )
 
 
-def _array(
-    described: Mapping[str, Any], scale: Mapping[str, Any], number: int
-) -> StoredArray:
-    channels = int(described.get("num_channels", 1))
-    chunk = tuple(int(length) for length in scale["chunk_sizes"][0])
-    sharding = scale.get("sharding")
-    shape = (*(int(length) for length in scale["size"]), channels)
+def _array(described: Info, scale: Scale, number: int) -> StoredArray:
+    channels, sharding = described.num_channels, scale.sharding
+    chunk = (*scale.chunk_sizes[0], channels)
     return StoredArray(
         format="precomputed",
         spec={"driver": "neuroglancer_precomputed", "scale_index": number},
-        shape=shape,
-        chunks=(*chunk, channels),
-        objects=(*chunk, channels),
-        dtype=np.dtype(str(described["data_type"])).name,
+        shape=(*scale.size, channels),
+        chunks=chunk,
+        objects=chunk,
+        dtype=np.dtype(described.data_type).name,
         axes=_AXES,
         tags={
-            "compression": str(scale["encoding"]),
-            "sharding": str(sharding["@type"]) if sharding else "none",
-            "type": str(described.get("type", "image")),
+            "compression": scale.encoding,
+            "sharding": sharding.type if sharding else "none",
+            "type": described.type,
         },
-        folder=str(scale["key"]),
-        offset=tuple(int(n) for n in scale.get("voxel_offset") or (0, 0, 0)),
-        sharding=sharding,
+        folder=scale.key,
+        offset=scale.voxel_offset or (0, 0, 0),
+        sharding=sharding.model_dump() if sharding else None,
     )

@@ -110,7 +110,7 @@ class ChunkStore:
         try:
             # A bare NaN is what some writers put for the fill value.
             value = json.loads(content)
-        except (ValueError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise _not_json(f"{self.url}/{name}", str(error)) from error
         if not isinstance(value, dict):
             raise _not_json(f"{self.url}/{name}", f"a {type(value).__name__}")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from em_platform.formats.chunked.arrays import (
     Level,
@@ -18,6 +19,15 @@ from em_platform.formats.chunked.arrays import (
     space,
 )
 from em_platform.formats.chunked.listing import can_list, folders
+from em_platform.formats.chunked.metadata import (
+    ArrayV2,
+    ArrayV3,
+    Axis,
+    Multiscale,
+    Sharding,
+    Step,
+    parsed,
+)
 from em_platform.formats.chunked.store import ChunkStore
 from em_platform.formats.ome_metadata import review_in
 from em_platform.model import Review
@@ -38,7 +48,8 @@ def read_image(store: ChunkStore) -> StoredImage | None:
     if not isinstance(images, Sequence) or not images:
         return None
     try:
-        image = image_of(images[0], str(attributes.get("version", "")))
+        stated = parsed(Multiscale, images[0], store.url)
+        image = image_of(stated, str(attributes.get("version", ""))[:100])
         return image if review is None else replace(image, tags=_review_tags(review))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise broken(store.url, f"multiscales: {error!r}") from error
@@ -77,11 +88,13 @@ def read_array(store: ChunkStore) -> StoredArray | None:
     node = store.read_json("zarr.json")
     try:
         if node is not None:
-            return _array_v3(node) if node.get("node_type") == "array" else None
+            if node.get("node_type") != "array":
+                return None
+            return _array_v3(node, store.url)
         metadata = store.read_json(".zarray")
         if metadata is None:
             return None
-        return _array_v2(metadata, store.read_json(".zattrs") or {})
+        return _array_v2(metadata, store.read_json(".zattrs") or {}, store.url)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise broken(store.url, f"array: {error!r}") from error
 
@@ -93,10 +106,11 @@ def group_paths(store: ChunkStore) -> tuple[str, ...]:
     """
     node = store.read_json("zarr.json")
     if node is not None:
-        entries = (node.get("consolidated_metadata") or {}).get("metadata") or {}
-        found = [p for p, v in entries.items() if v.get("node_type") == "array"]
+        entries = _mapping(_mapping(node.get("consolidated_metadata")).get("metadata"))
+        kinds = {path: _mapping(entry) for path, entry in entries.items()}
+        found = [p for p, entry in kinds.items() if entry.get("node_type") == "array"]
     else:
-        entries = (store.read_json(".zmetadata") or {}).get("metadata") or {}
+        entries = _mapping((store.read_json(".zmetadata") or {}).get("metadata"))
         arrays = (path for path in entries if path.endswith("/.zarray"))
         found = [path.removesuffix("/.zarray") for path in arrays]
     if not found and can_list(store):
@@ -104,25 +118,29 @@ def group_paths(store: ChunkStore) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def image_of(image: Mapping[str, Any], version: str) -> StoredImage:
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def image_of(image: Multiscale, version: str) -> StoredImage:
     """The levels that one entry of `multiscales` names."""
-    version = str(image.get("version") or version)
-    names, units = _axes(image.get("axes"))
-    outer = image.get("coordinateTransformations") or ()
+    version = image.version or version
+    names, units = _axes(image.axes or ())
+    outer = image.steps or ()
     levels = []
-    for dataset in image["datasets"]:
-        inner = dataset.get("coordinateTransformations") or ()
+    for dataset in image.datasets:
+        inner = dataset.steps or ()
         # A level's own steps come first (OME-NGFF 0.4, multiscales).
         scale, move = _combined((*inner, *outer), len(names))
         # Before 0.4 no scale is stated: it is not known, and not 1.
         if not inner and not outer:
-            levels.append(Level(path=str(dataset["path"]), axes=names))
+            levels.append(Level(path=dataset.path, axes=names))
             continue
         edges, _ = space(names, scale, units)
         _, origin = space(names, move, units)
         levels.append(
             Level(
-                path=str(dataset["path"]),
+                path=dataset.path,
                 axes=names,
                 voxel_size_nm=plane_or_space(edges),
                 origin_nm=origin,
@@ -131,90 +149,89 @@ def image_of(image: Mapping[str, Any], version: str) -> StoredImage:
     return StoredImage(
         format=f"OME-Zarr {version}".strip(),
         levels=tuple(levels),
-        name=str(image.get("name") or ""),
+        name=image.name or "",
     )
 
 
-def _axes(axes: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _axes(axes: Sequence[Axis | str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names and units: 0.4 has objects, 0.3 has names, before that all five are."""
     if not axes:
         return _TCZYX, ("",) * 5
-    named = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in axes]
-    names = tuple(str(axis["name"]).lower() for axis in named)
-    return names, tuple(str(axis.get("unit") or "") for axis in named)
+    named = [axis if isinstance(axis, Axis) else Axis(name=axis) for axis in axes]
+    names = tuple(axis.name.lower() for axis in named)
+    return names, tuple(axis.unit or "" for axis in named)
 
 
-def _combined(
-    steps: Sequence[Mapping[str, Any]], axes: int
-) -> tuple[list[float], list[float]]:
+def _combined(steps: Sequence[Step], axes: int) -> tuple[list[float], list[float]]:
     """Scale and translation of steps that are applied one after the other."""
     scale, move = np.ones(axes), np.zeros(axes)
     for step in steps:
-        if step.get("type") == "scale":
-            factor = np.asarray(step["scale"], float)
+        if step.type == "scale":
+            factor = _per_axis(step.scale, axes)
             # It scales the translations before it, too.
             scale, move = scale * factor, move * factor
-        elif step.get("type") == "translation":
-            move = move + np.asarray(step["translation"], float)
+        elif step.type == "translation":
+            move = move + _per_axis(step.translation, axes)
     return scale.tolist(), move.tolist()
 
 
+def _per_axis(values: Sequence[float] | None, axes: int) -> NDArray[np.float64]:
+    if values is None or len(values) != axes:
+        raise ValueError(f"{len(values or ())} numbers for {axes} axes")
+    return np.asarray(values, np.float64)
+
+
 def _array_v2(
-    metadata: Mapping[str, Any], attributes: Mapping[str, Any]
+    content: Mapping[str, Any], attributes: Mapping[str, Any], url: str
 ) -> StoredArray:
-    if isinstance(metadata["dtype"], list):
+    if isinstance(content["dtype"], list):
         raise ValueError("voxels of several fields")
-    chunks = _numbers(metadata["chunks"])
-    compressor = metadata.get("compressor") or {}
-    separator = str(metadata.get("dimension_separator") or ".")  # v2's default
-    # xarray's way to name the axes of Zarr v2.
-    names = attributes.get("_ARRAY_DIMENSIONS") or ()
+    metadata = parsed(ArrayV2, content, url)
+    packing = metadata.compressor
+    # xarray's way to name the axes of Zarr v2; attributes are anyone's.
+    names = attributes.get("_ARRAY_DIMENSIONS")
     return StoredArray(
         format="Zarr v2",
         spec={"driver": "zarr"},
-        shape=_numbers(metadata["shape"]),
-        chunks=chunks,
-        objects=chunks,
-        dtype=np.dtype(str(metadata["dtype"])).name,
-        axes=tuple(str(name).lower() for name in names),
+        shape=metadata.shape,
+        chunks=metadata.chunks,
+        objects=metadata.chunks,
+        dtype=np.dtype(metadata.dtype).name,
+        axes=tuple(str(n).lower() for n in names) if isinstance(names, list) else (),
         tags={
-            "compression": str(compressor.get("cname") or compressor.get("id", "none")),
-            "separator": separator,
+            "compression": (packing.cname or packing.id) if packing else "none",
+            "separator": metadata.dimension_separator or ".",  # v2's default
         },
     )
 
 
-def _array_v3(node: Mapping[str, Any]) -> StoredArray:
-    objects = _numbers(node["chunk_grid"]["configuration"]["chunk_shape"])
-    codecs = list(node["codecs"])
-    sharding = next((c for c in codecs if c["name"] == "sharding_indexed"), None)
+def _array_v3(content: Mapping[str, Any], url: str) -> StoredArray:
+    node = parsed(ArrayV3, content, url)
+    objects = node.chunk_grid.configuration.chunk_shape
+    codecs = node.codecs
+    sharding = next((c for c in codecs if c.name == "sharding_indexed"), None)
     chunks = objects
     if sharding is not None:
-        chunks = _numbers(sharding["configuration"]["chunk_shape"])
-        codecs = sharding["configuration"]["codecs"]
+        inner = parsed(Sharding, sharding.configuration, url)
+        chunks, codecs = inner.chunk_shape, inner.codecs
     known = ("bytes", "transpose", "crc32c")
-    compression = [c["name"] for c in codecs if c["name"] not in known]
-    key = node["chunk_key_encoding"]
-    separator = (key.get("configuration") or {}).get("separator")
-    names = node.get("dimension_names") or ()
+    compression = [c.name for c in codecs if c.name not in known]
+    key = node.chunk_key_encoding
+    separator = key.configuration and key.configuration.separator
+    names = node.dimension_names or ()
     tags = {
         "compression": ", ".join(compression) or "none",
-        "key": str(key["name"]),
+        "key": key.name,
         # Defaults of the two encodings (Zarr v3, chunk key encodings).
-        "separator": str(separator or ("." if key["name"] == "v2" else "/")),
+        "separator": separator or ("." if key.name == "v2" else "/"),
     }
-    shape = _numbers(node["shape"])
     return StoredArray(
         format="Zarr v3",
         spec={"driver": "zarr3"},
-        shape=shape,
+        shape=node.shape,
         chunks=chunks,
         objects=objects,
-        dtype=np.dtype(str(node["data_type"])).name,
+        dtype=np.dtype(node.data_type).name,
         axes=tuple(str(n).lower() for n in names) if all(names) else (),  # may be null
         tags=tags,
     )
-
-
-def _numbers(values: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)

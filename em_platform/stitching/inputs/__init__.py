@@ -216,7 +216,7 @@ def _content(place: Place, name: str) -> Any:
         return text
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(
             f"{place.uri(name)}: not valid JSON ({error}), expected a list of tiles; "
             "correct it or take it out of the folder"

@@ -10,11 +10,19 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from pydantic import Field, ValidationError
+
 from em_platform.errors import FormatError
 from em_platform.formats import join_uri
 from em_platform.model import Failure
-from em_platform.stitching.inputs.table import number
-from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
+from em_platform.model.base import Foreign, first_problem
+from em_platform.stitching.tile_list import (
+    InputOptions,
+    ListedTile,
+    Place,
+    TileList,
+    pixel_size,
+)
 
 
 def claims(name: str, content: Any) -> bool:
@@ -22,68 +30,97 @@ def claims(name: str, content: Any) -> bool:
     return isinstance(content, list) and {"metadata", "data"} <= _keys(content)
 
 
+class _Seen(Foreign):
+    """What the microscope says of one image."""
+
+    stage_pos: tuple[float, ...] | None = None
+    pixel_size: float | None = None
+    angle: float | None = None
+    raster_pos: tuple[int, int] | None = None
+
+
+class _Entry(Foreign):
+    img_path: str = Field(min_length=1)
+    img_meta: _Seen | None = None
+
+
+class _Highmag(Foreign):
+    nm_per_pix: float | None = None
+    angle: float | None = None
+
+
+class _Calibration(Foreign):
+    highmag: _Highmag | None = None
+
+
+class _About(Foreign):
+    calibration: _Calibration | None = None
+    temca_id: str | None = None
+    roi_creation_time: str | None = None
+
+
 def read(place: Place, name: str, *, content: Any, options: InputOptions) -> TileList:
     """The tiles of `data`, placed by stage, pixel size and angle of the calibration."""
     parts = {
         k: v for part in content if isinstance(part, dict) for k, v in part.items()
     }
-    uri, about = place.uri(name), parts["metadata"] or {}
-    highmag = (about.get("calibration") or {}).get("highmag") or {}
+    uri = place.uri(name)
+    try:
+        about = _About.model_validate(parts["metadata"] or {})
+    except ValidationError as error:
+        raise FormatError(
+            f"{uri}: its metadata cannot be used ({first_problem(error)}), expected "
+            "those of a TEMCA; copy it again from the microscope"
+        ) from error
+    highmag = (about.calibration and about.calibration.highmag) or _Highmag()
     tiles: list[ListedTile] = []
     failures: list[Failure] = []
-    for entry in parts["data"] or []:
-        if not isinstance(entry, dict) or not entry.get("img_path"):
-            failures.append(_no_path(uri, entry))
+    sizes: list[float | None] = []
+    for found in parts["data"] if isinstance(parts["data"], list) else ():
+        try:
+            entry = _Entry.model_validate(found)
+        except ValidationError as error:
+            failures.append(_unusable(uri, found, first_problem(error)))
             continue
-        tiles.append(_tile(place, entry, highmag=highmag, options=options))
+        seen = entry.img_meta or _Seen()
+        stated = highmag.nm_per_pix if seen.pixel_size is None else seen.pixel_size
+        sizes.append(options.pixel_nm or pixel_size(stated))
+        tiles.append(_tile(place, entry.img_path, seen, highmag, sizes[-1]))
     if not tiles:
         raise FormatError(
             f"{uri}: found no tile with an img_path, expected some in data; give the "
             "metafile of a montage"
         )
-    first = (parts["data"][0].get("img_meta") or {}) if parts["data"] else {}
-    size = options.pixel_nm or _pixel_nm(first, highmag)
     return TileList(
         uri=uri,
         tiles=_from_corner(tiles),
         failures=tuple(failures),
-        pixel_nm=size if size > 0 else None,
-        microscope=str(about.get("temca_id") or "unknown"),
-        started_at=_time(about.get("roi_creation_time")),
+        pixel_nm=sizes[0],
+        microscope=about.temca_id or "unknown",
+        started_at=_time(about.roi_creation_time),
     )
 
 
 def _tile(
-    place: Place,
-    entry: dict[str, Any],
-    *,
-    highmag: dict[str, Any],
-    options: InputOptions,
+    place: Place, path: str, seen: _Seen, highmag: _Highmag, pixel_nm: float | None
 ) -> ListedTile:
     # The path on the microscope's computer; the file lies beside the list now.
-    name = str(entry["img_path"]).replace("\\", "/").rpartition("/")[2]
-    seen = entry.get("img_meta") or {}
+    name = path.replace("\\", "/").rpartition("/")[2]
     # Padded: a tile without a place is a failure of its own.
-    stage = [*map(number, seen.get("stage_pos") or ()), math.nan, math.nan]
-    stage_x, stage_y = stage[:2]
-    pixel_nm = options.pixel_nm or _pixel_nm(seen, highmag)
-    angle = math.radians(number(seen.get("angle", highmag.get("angle", 0.0))))
-    x, y = stage_x / pixel_nm, stage_y / pixel_nm
+    stage_x, stage_y = (*(seen.stage_pos or ()), math.nan, math.nan)[:2]
+    angle = math.radians((highmag.angle or 0.0) if seen.angle is None else seen.angle)
+    x, y = stage_x / (pixel_nm or math.nan), stage_y / (pixel_nm or math.nan)
     # em_stitch has the column first.
-    raster = seen.get("raster_pos") or (None, None)
+    column, row = seen.raster_pos or (None, None)
     return ListedTile(
         name=name,
         uri=join_uri(place.folder, name),
         x_px=x * math.cos(angle) + y * math.sin(angle),
         y_px=-x * math.sin(angle) + y * math.cos(angle),
-        row=raster[1],
-        column=raster[0],
+        row=row,
+        column=column,
         stage_nm=(stage_y, stage_x) if math.isfinite(stage_x + stage_y) else None,
     )
-
-
-def _pixel_nm(seen: dict[str, Any], highmag: dict[str, Any]) -> float:
-    return number(seen.get("pixel_size", highmag.get("nm_per_pix")))
 
 
 def _from_corner(tiles: list[ListedTile]) -> tuple[ListedTile, ...]:
@@ -104,10 +141,11 @@ def _time(text: Any) -> datetime | None:
         return None
 
 
-def _no_path(uri: str, entry: Any) -> Failure:
+def _unusable(uri: str, entry: Any, problem: str) -> Failure:
+    shown = repr(entry)[:60]
     return Failure(
-        item=str(entry)[:60],
+        item=shown,
         error="FormatError",
-        sentence=f"{uri}: an entry of data has no img_path ({str(entry)[:60]}); "
-        "complete it",
+        sentence=f"{uri}: an entry of data cannot be used ({problem}: {shown}), "
+        "expected an img_path and an img_meta; complete it",
     )

@@ -36,8 +36,14 @@ def claims(name: str, content: Any) -> bool:
 
 def read(place: Place, name: str, *, content: Any, options: InputOptions) -> TileList:
     """The lines of a table; a line without a usable place or file is a failure."""
-    rows, pixel_nm = _rows(content)
     uri = place.uri(name)
+    try:
+        rows, pixel_nm = _rows(content)
+    except csv.Error as error:
+        raise FormatError(
+            f"{uri}: cannot be read as a table ({error}), expected columns file and "
+            "x_px, y_px or x_nm, y_nm; correct the list"
+        ) from error
     unit = _unit(rows[0]) if rows else None
     if unit is None:
         raise FormatError(
@@ -67,12 +73,15 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
 def _rows(content: Any) -> tuple[list[Mapping[str, Any]], float | None]:
     if isinstance(content, str):
         lines = _lines(content)
-        reader = csv.DictReader(lines, delimiter=_delimiter(lines[0]))
+        header = lines[0] if lines else ""
+        reader = csv.DictReader(lines, delimiter=_delimiter(header))
         # csv puts cells beyond the header under None.
         return [{_clean(k): v for k, v in row.items() if k} for row in reader], None
     if isinstance(content, dict):
-        return list(content["tiles"]), pixel_size(content.get("pixel_nm"))
-    return [row for row in content if isinstance(row, dict)], None
+        rows: list[Mapping[str, Any]]
+        rows = [row if isinstance(row, dict) else {} for row in content["tiles"]]
+        return rows, pixel_size(content.get("pixel_nm"))
+    return [row if isinstance(row, dict) else {} for row in content], None
 
 
 def _reported_failures(content: Any) -> list[Failure]:

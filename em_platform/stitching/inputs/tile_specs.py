@@ -12,18 +12,44 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
 from em_platform.errors import DataError, FormatError
 from em_platform.formats import SUFFIXES, compose_affine, read_header
 from em_platform.model import Failure
+from em_platform.model.base import Foreign, first_problem
 from em_platform.stitching.inputs.table import number
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
 
 _LEVEL = re.compile(r"_level_(?P<level>\d+)_mipmap\.[A-Za-z]+$")
+
+
+class _Urls(Foreign):
+    image: str | None = Field(None, alias="imageUrl")
+    mask: str | None = Field(None, alias="maskUrl")
+
+
+class _Layout(Foreign):
+    row: int | None = Field(None, alias="imageRow")
+    column: int | None = Field(None, alias="imageCol")
+    x: float | None = Field(None, alias="stageX")
+    y: float | None = Field(None, alias="stageY")
+
+
+class _Spec(Foreign):
+    tile_id: str = Field("a tile spec", alias="tileId")
+    levels: dict[Annotated[int, Field(ge=0, le=30)], _Urls] = Field(
+        alias="mipmapLevels", min_length=1
+    )
+    transforms: list[dict[str, Any]] | dict[str, Any] | None = None
+    layout: _Layout | None = None
+    x: float | None = Field(None, alias="minX")
+    y: float | None = Field(None, alias="minY")
+    width: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +78,8 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
     failures: list[Failure] = []
     for spec in specs:
         try:
-            tile = _find(place, spec, beside=beside, shared=shared, options=options)
+            known = _parsed(spec)
+            tile = _find(place, known, beside=beside, shared=shared, options=options)
             placed.append(tile)
         except DataError as error:
             failures.append(
@@ -77,69 +104,82 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
 def _specs(content: Any) -> tuple[list[Any], dict[str, Mapping[str, Any]]]:
     if isinstance(content, dict):
         specs = content.get("tileSpecs") or content.get("tileIdToSpecMap") or []
-        shared = content.get("transformSpecs") or content.get("transformIdToSpecMap")
-        shared = shared or {}
-        if isinstance(shared, list):
-            shared = {str(t.get("id")): t for t in shared}
-        return list(specs.values() if isinstance(specs, dict) else specs), shared
+        found = content.get("transformSpecs") or content.get("transformIdToSpecMap")
+        listed = found if isinstance(found, list) else []
+        by_id = found.items() if isinstance(found, dict) else ()
+        shared: dict[str, Mapping[str, Any]]
+        shared = {str(t.get("id")): t for t in listed if isinstance(t, dict)}
+        shared |= {str(k): t for k, t in by_id if isinstance(t, dict)}
+        specs = list(specs.values()) if isinstance(specs, dict) else specs
+        return (specs if isinstance(specs, list) else []), shared
     return (content if isinstance(content, list) else []), {}
+
+
+def _parsed(spec: Any) -> _Spec:
+    try:
+        return _Spec.model_validate(spec)
+    except (ValidationError, RecursionError) as error:
+        raise FormatError(
+            f"{_item(spec)}: its tile spec cannot be used ({first_problem(error)}), "
+            "expected that of render; correct it or take it off the list"
+        ) from error
 
 
 def _find(
     place: Place,
-    spec: Mapping[str, Any],
+    spec: _Spec,
     *,
     beside: Mapping[str, list[str]],
     shared: Mapping[str, Mapping[str, Any]],
     options: InputOptions,
 ) -> _Placed:
     # As numbers: as text 10 would come before 2.
-    levels = sorted((int(k), v) for k, v in spec["mipmapLevels"].items())
+    levels = sorted(spec.levels.items(), key=lambda level: level[0])
     seen: list[int] = []
     for named_level, urls in levels:
-        uri = _file(place, urls.get("imageUrl"), beside)
+        uri = _file(place, urls.image, beside)
         if uri is None:
             continue
         level = _true_level(uri, spec, named_level=named_level, options=options)
         seen.append(level)
         if options.level is None or level == options.level:
-            mask = _file(place, urls.get("maskUrl"), beside)
+            mask = _file(place, urls.mask, beside)
             return _placed(uri, spec, level=level, mask=mask, shared=shared)
     if seen:
         raise FormatError(
-            f"{_item(spec)}: found files of mipmap level {seen}, level {options.level} "
-            "was asked for; leave out --level"
+            f"{spec.tile_id}: found files of mipmap level {seen}, level "
+            f"{options.level} was asked for; leave out --level"
         )
     raise FormatError(
-        f"{_item(spec)}: found no file {_base(levels[0][1].get('imageUrl'))} in "
+        f"{spec.tile_id}: found no file {_base(levels[0][1].image)} in "
         f"{place.folder}, expected it there; copy it there or take it off the list"
     )
 
 
 def _placed(
     uri: str,
-    spec: Mapping[str, Any],
+    spec: _Spec,
     *,
     level: int,
     mask: str | None,
     shared: Mapping[str, Mapping[str, Any]],
 ) -> _Placed:
-    transforms = spec.get("transforms") or {}
+    transforms = spec.transforms or {}
     listed = transforms if isinstance(transforms, list) else [transforms]
     matrix = compose_affine(listed, shared)
-    layout = spec.get("layout") or {}
+    layout = spec.layout or _Layout()
     if matrix is None:
         matrix = np.eye(3)
-        matrix[0, 2] = number(layout.get("stageX", spec.get("minX")))
-        matrix[1, 2] = number(layout.get("stageY", spec.get("minY")))
+        matrix[0, 2] = number(spec.x if layout.x is None else layout.x)
+        matrix[1, 2] = number(spec.y if layout.y is None else layout.y)
     return _Placed(
         name=uri.rpartition("/")[2],
         uri=uri,
         level=level,
         mask_uri=mask,
         matrix=matrix,
-        row=layout.get("imageRow"),
-        column=layout.get("imageCol"),
+        row=layout.row,
+        column=layout.column,
     )
 
 
@@ -162,13 +202,12 @@ def _file(place: Place, url: Any, beside: Mapping[str, list[str]]) -> str | None
 
 
 def _true_level(
-    uri: str, spec: Mapping[str, Any], *, named_level: int, options: InputOptions
+    uri: str, spec: _Spec, *, named_level: int, options: InputOptions
 ) -> int:
-    width = number(spec.get("width"))
-    if not width > 0:
+    if not spec.width or spec.width <= 0:
         return named_level
     found = read_header(uri, options.options).size.width_px
-    return max(0, round(math.log2(width / found)))
+    return max(0, round(math.log2(spec.width / found)))
 
 
 def _in_own_pixels(placed: list[_Placed]) -> tuple[ListedTile, ...]:
@@ -207,4 +246,5 @@ def _stem(name: str) -> str:
 
 
 def _item(spec: Any) -> str:
-    return str(spec.get("tileId", "a tile spec") if isinstance(spec, dict) else spec)
+    named = spec.get("tileId", "a tile spec") if isinstance(spec, dict) else spec
+    return str(named)[:60]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from em_platform.errors import ConfigError, FormatError
+from em_platform.formats import write_tiff
 from em_platform.stitching.inputs import open_montage
 from tests.stitching.inputs.tile_folders import GRAIN, places, write_tiles
 
@@ -56,7 +57,8 @@ def test_a_real_allen_metafile_lies_on_its_raster(
     (source,) = (shared_data / "allen_acquisition/lens").glob("_metadata*.json")
     content = json.loads(source.read_text())
     names = [entry["img_path"] for entry in content[1]["data"]]
-    write_tiles(tmp_path, names)
+    for name in names:
+        write_tiff(tmp_path / name, np.zeros((384, 384), np.uint8))
     (tmp_path / source.name).write_text(source.read_text())
     montage = open_montage(tmp_path)
     assert len(montage.tiles) == 9
@@ -203,6 +205,10 @@ def test_a_stack_given_by_name_goes_with_a_real_mdoc(
     shared_data: Path, tmp_path: Path
 ) -> None:
     write_stack(tmp_path / "other.mrc", images=62)
+    with (tmp_path / "other.mrc").open("r+b") as stack:
+        # As large as its pieces are apart; all of it a hole in the file.
+        stack.write(struct.pack("<4i", 4096, 4096, 62, 6))
+        stack.truncate(1024 + 62 * 4096**2 * 2)
     mdoc = shared_data / "mdoc/montage_section.mdoc"
     montage = open_montage(mdoc, image=str(tmp_path / "other.mrc"))
     assert len(montage.tiles) == 62
