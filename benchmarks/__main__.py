@@ -25,6 +25,11 @@ def main() -> int:
         return house.main(sys.argv[2:])
     if sys.argv[1:2] == ["faults"]:
         return faults.main(sys.argv[2:])
+    if sys.argv[1:2] == ["fuzz"]:
+        # It loads the readers, which no other benchmark needs here.
+        from benchmarks import fuzz
+
+        return fuzz.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help="only these, e.g. align render")
     parser.add_argument("--quick", action="store_true", help="small data, few repeats")

@@ -117,10 +117,13 @@ def _level_header(
 def _level_pixels(
     level: re.Match[str], box: Box | None, options: Mapping[str, Any] | None
 ) -> NDArray[Any]:
+    from em_platform.formats.ome_zarr import read_plainly
+
     found = _open_level(level, options)
-    if box is None or found.ndim != 2:
-        return np.asarray(found[:])
-    return np.asarray(found[box.y0 : box.y1, box.x0 : box.x1])
+    with read_plainly(level[0]):
+        if box is None or found.ndim != 2:
+            return np.asarray(found[:])
+        return np.asarray(found[box.y0 : box.y1, box.x0 : box.x1])
 
 
 def _open_level(level: re.Match[str], options: Mapping[str, Any] | None) -> Any:
