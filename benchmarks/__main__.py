@@ -1,9 +1,9 @@
 """Run every benchmark and print one table: `python -m benchmarks [--quick] [NAME ...]`.
 
 Each `bench_<name>.py` runs in a process of its own and writes its figures as JSON. The
-status is 0 when every promised ratio is kept. Two others have options of their own:
+status is 0 when every promised ratio is kept. Others have options of their own:
 `python -m benchmarks house` measures the source, `python -m benchmarks faults` kills
-processes at many random moments.
+processes at many random moments, `python -m benchmarks fuzz` reads broken input.
 """
 
 import argparse

@@ -55,8 +55,9 @@ def read_header(uri: str, options: Mapping[str, Any] | None = None) -> ImageHead
     file, index = split_index(uri)
     source = open_source(file, options)
     height, width, samples, dtype = _header(source, index)
-    if samples != 1 or dtype[1:] not in _GREY:
+    if samples != 1 or dtype[1:] not in _GREY or min(height, width) < 1:
         found = f"{samples} samples a pixel" if samples != 1 else dtype[1:]
+        found = f"{height} x {width} pixels" if min(height, width) < 1 else found
         raise FormatError(
             f"{uri}: found {found}, expected one grey level a pixel (8 or 16 bit, or "
             "float32); convert it",
