@@ -45,6 +45,7 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
+	$(BIN)/python tests/audit.py
 
 # The quick form of every benchmark. make bench ARGS= runs the full form.
 bench: ARGS = --quick

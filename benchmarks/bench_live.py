@@ -27,7 +27,7 @@ import psutil
 from timing import Cost, arguments, cost_of, finish, report
 
 from em_platform.acquisition.session.report import LiveReport
-from em_platform.config import BrokerSettings, export
+from em_platform.config import BrokerSettings, export, load_settings
 from em_platform.errors import BrokerUnavailable
 from em_platform.messaging.bus import Bus
 from em_platform.processes import free_port, listens
@@ -62,9 +62,9 @@ def acquire(
     *,
     rows: int,
     columns: int,
-    beside: Callable[[int], None] = lambda _: None,
+    beside: Callable[[BrokerSettings], None] = lambda _: None,
 ) -> tuple[LiveReport, Cost, dict[str, float]]:
-    """Image one montage by `em-platform acquire`; `beside(port)` runs meanwhile.
+    """Image one montage by `em-platform acquire`; `beside(broker)` runs meanwhile.
 
     Returns the report, the cost, and the CPU seconds of each process.
     """
@@ -74,7 +74,8 @@ def acquire(
         sizes = {"acquisition.rows": rows, "acquisition.columns": columns}
         places = {"home": home, "broker.port": port}
         told = {k: str(v) for k, v in {**chosen, **sizes, **places}.items()}
-        thread = threading.Thread(target=beside, args=(port,), daemon=True)
+        broker = load_settings(environment=export(told)).broker
+        thread = threading.Thread(target=beside, args=(broker,), daemon=True)
         thread.start()
         command = (sys.executable, "-m", "em_platform", "acquire", "--profile", "sim")
         spent: dict[str, float] = {}
@@ -134,12 +135,12 @@ def name_of(words: Sequence[str]) -> str:
     return said[1] if said[0] in ("service", "device") else said[0]
 
 
-def stop_after(tiles: int) -> Callable[[int], None]:
+def stop_after(tiles: int) -> Callable[[BrokerSettings], None]:
     """Say STOP_NOW as Dagster would, when so many tiles have their verdict."""
 
-    def watch(port: int) -> None:
+    def watch(broker: BrokerSettings) -> None:
         heard = threading.Semaphore(0)
-        with connected(port) as bus:
+        with connected(broker) as bus:
             bus.subscribe("qc.tile", lambda *_: heard.release())
             for _ in range(tiles):
                 heard.acquire()
@@ -150,10 +151,10 @@ def stop_after(tiles: int) -> Callable[[int], None]:
 
 
 @contextmanager
-def connected(port: int) -> Iterator[Bus]:
-    while not listens("127.0.0.1", port):
+def connected(broker: BrokerSettings) -> Iterator[Bus]:
+    while not listens(broker.host, broker.port):
         threading.Event().wait(0.2)
-    with Bus(BrokerSettings(port=port), "dagster") as bus:
+    with Bus(broker, "dagster") as bus:
         while True:
             try:
                 bus.connect(5)

@@ -5,6 +5,7 @@ bare sockets, so that the broker is what is measured; CPU seconds are the broker
 ActiveMQ is Debian's (`apt-get install activemq`); it is left out where it is missing.
 """
 
+import os
 import shutil
 import socket
 import statistics
@@ -22,8 +23,9 @@ from typing import Any
 import psutil
 from timing import Cost, arguments, finish, measure, report
 
-from em_platform.config import BrokerSettings
+from em_platform.config import BrokerSettings, load_settings
 from em_platform.messaging.bus import Bus
+from em_platform.messaging.login import login_of
 from em_platform.processes import free_port, listens
 
 ACTIVEMQ = Path("/usr/share/activemq/bin/activemq.jar")
@@ -75,9 +77,15 @@ def activemq(folder: Path, port: int) -> list[str]:
     ]
 
 
+def broker_at(port: int) -> BrokerSettings:
+    return load_settings(overrides={"broker.port": str(port)}).broker
+
+
 def open_client(port: int) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", port))
-    client.sendall(b"CONNECT\naccept-version:1.2\nhost:127.0.0.1\n\n\0")
+    username, password = login_of(broker_at(port))
+    head = f"CONNECT\naccept-version:1.2\nhost:127.0.0.1\nlogin:{username}\n"
+    client.sendall(f"{head}passcode:{password}\n\n\0".encode())
     read_frames(client, 1)
     return client
 
@@ -120,7 +128,7 @@ def fan_out(port: int, broker: psutil.Process, *, count: int) -> Cost:
 
 def latency_ms(port: int, *, count: int) -> list[float]:
     """How long single messages take from one bus's call to another's handler."""
-    settings = BrokerSettings(port=port)
+    settings = broker_at(port)
     arrived = threading.Semaphore(0)
     found = []
 
@@ -145,6 +153,8 @@ def main() -> int:
     count = 5000 if given.quick else 20_000
     with ExitStack() as stack:
         contenders: dict[str, Callable[[], Cost]] = {}
+        # The broker's token is kept in its home.
+        os.environ["EM_HOME"] = stack.enter_context(tempfile.TemporaryDirectory())
         port = free_port("127.0.0.1")
         ours = stack.enter_context(running(embedded(port), port))
         contenders["embedded broker"] = partial(fan_out, port, ours, count=count)

@@ -31,7 +31,7 @@ from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.pipeline.live_recipes import LiveRecipes
 from em_platform.acquisition.pipeline.match_messages import match, template_matches
 from em_platform.acquisition.pipeline.matching import measure_neighbours
-from em_platform.config import BrokerSettings, MatchSettings, Settings, export
+from em_platform.config import MatchSettings, Settings, export, load_settings
 from em_platform.config.acquisition import PipelineSettings
 from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
@@ -141,7 +141,9 @@ def running(
             while "ready" not in process.stdout.readline():
                 assert process.poll() is None
             started.append(process)
-        bus = stack.enter_context(Bus(BrokerSettings(port=port), "bench"))
+        # Now, as the broker has made its token.
+        broker = load_settings(environment=environment).broker
+        bus = stack.enter_context(Bus(broker, "bench"))
         bus.connect()
         heard = Received()
         bus.subscribe("tile.matches", heard.on_matches)

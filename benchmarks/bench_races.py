@@ -35,11 +35,12 @@ _WITHIN_S = 0.5
 _TILE_PX, _STEP_PX = 256, 192
 
 CLUSTER = """
-from em_platform.stitching.compute import local_cluster
+from distributed import LocalCluster
 import sys
 if __name__ == "__main__":
-    with local_cluster(1) as client:
-        print(client.scheduler_info()["address"], flush=True)
+    where = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(n_workers=1, threads_per_worker=1, **where) as cluster:
+        print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
 """
 

@@ -19,12 +19,9 @@ from em_platform.sensors.acquisition import (
     montage_complete_sensor,
 )
 from em_platform.sensors.alerts import alert_sensor
+from em_platform.sensors.catalog import catalog_sensor
 from em_platform.sensors.history import history_sensor
-from em_platform.sensors.ingest import (
-    catalog_sensor,
-    discovery_sensor,
-    heavy_ingest_sensor,
-)
+from em_platform.sensors.ingest import discovery_sensor, heavy_ingest_sensor
 from em_platform.sensors.killed import killed_runs_sensor
 from em_platform.sensors.transfer import upload_complete_sensor
 

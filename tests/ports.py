@@ -1,8 +1,12 @@
-"""TCP ports for tests, which no other test session on this computer is given."""
+"""TCP ports for tests, which no other test session on this computer is given, and the
+settings of a broker process at one."""
 
 import atexit
 import random
 import socket
+from pathlib import Path
+
+from em_platform.config import BrokerSettings, load_settings
 
 _FIRST, _LAST = 20_000, 32_000
 """Below the ports that Linux gives to outgoing connections (32768 to 60999), so that
@@ -29,6 +33,12 @@ def reserve_port() -> int:
             continue
         _marks.append(mark)
         return port
+
+
+def broker_at(port: int, home: Path) -> BrokerSettings:
+    """How a program reaches a broker process that was started in `home`."""
+    environment = {"EM_HOME": str(home), "EM_BROKER__PORT": str(port)}
+    return load_settings(environment=environment).broker
 
 
 @atexit.register

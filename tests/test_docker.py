@@ -102,6 +102,15 @@ def test_the_network_and_volume_of_runs_are_those_of_the_services() -> None:
     assert network == f"{COMPOSE['name']}_{next(iter(COMPOSE['networks']))}"
 
 
+def test_only_runs_and_workers_reach_the_dask_scheduler() -> None:
+    inside = [n for n, s in COMPOSE["services"].items() if "compute" in s["networks"]]
+    assert sorted(inside) == ["scheduler", "worker"]
+    assert all(OURS[name]["networks"] == ["compute"] for name in inside)
+    config = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
+    networks = config["run_launcher"]["config"]["networks"]
+    assert networks == [{"env": "EM_DOCKER_NETWORK"}, f"{COMPOSE['name']}_compute"]
+
+
 def test_dagster_accepts_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in OURS["daemon"]["environment"].items():
         monkeypatch.setenv(name, value)

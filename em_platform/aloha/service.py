@@ -7,8 +7,9 @@ from em_platform.aloha.acquisitions import Acquisitions
 from em_platform.aloha.app import make_app
 from em_platform.config import Settings
 from em_platform.processes.single_instance import single_instance
-from em_platform.processes.web import serve, token_of
+from em_platform.processes.web import serve
 from em_platform.storage import store_of
+from em_platform.storage.tokens import token_of
 from em_platform.temdb import register_of
 
 _WAITERS = 16

@@ -181,6 +181,7 @@ def statistics_summary(
         **picture_file(
             "focus of each tile",
             tile_map(montage, focus, "focus"),
+            shows="focus",
             store=store,
             name=layout.focus_map(montage.acquisition_id),
         ),

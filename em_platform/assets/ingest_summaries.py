@@ -105,6 +105,7 @@ def volume_summary(item: VolumeItem, store: Store, preview: str) -> Metadata:
         **picture_file(
             "preview",
             mid_sections(url, storage_options=store.options),
+            shows="mid-sections",
             store=store,
             name=preview,
         ),

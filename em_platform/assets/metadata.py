@@ -113,10 +113,12 @@ def picture(image: bytes, title: str) -> dg.MetadataValue:
     return dg.MetadataValue.md(f"![{plain(title)}](data:image/webp;base64,{text})")
 
 
-def picture_file(label: str, image: bytes, *, store: Store, name: str) -> Metadata:
+def picture_file(
+    label: str, image: bytes, *, shows: str, store: Store, name: str
+) -> Metadata:
     """The picture as a file in the store; its thumbnail, and where the file lies."""
     store.write_bytes(name, image)
-    return {label: picture(image, label), f"{label}, large": place(store.url(name))}
+    return {label: picture(image, shows), f"{label}, large": place(store.url(name))}
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MetadataValue:

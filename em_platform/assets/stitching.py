@@ -265,6 +265,7 @@ def fit_summary(montage: Montage, fit: MontageFit, store: Store) -> Metadata:
         **picture_file(
             "residuals",
             residual_plot(montage, fit),
+            shows="residuals",
             store=store,
             name=layout.residual_plot(montage.acquisition_id),
         ),
@@ -297,6 +298,7 @@ def mosaic_summary(mosaic: Mosaic, key: str, store: Store) -> Metadata:
         **picture_file(
             "preview",
             mosaic_preview(mosaic.url, options=store.options),
+            shows="mosaic",
             store=store,
             name=layout.mosaic_preview(key),
         ),

@@ -188,7 +188,7 @@ def _broker(settings: Settings) -> Child:
         raise ConfigError(
             f"up: port {port} on {host} is taken, the embedded broker needs it; "
             "set broker.port (EM_BROKER__PORT) to a free one, or broker.embedded to "
-            "false to use the broker that is there"
+            "false to use the broker that is there, with its login"
         )
     return Child(
         name="broker",

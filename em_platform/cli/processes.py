@@ -22,7 +22,10 @@ def broker(host: str | None, port: int | None) -> None:
 
     given = {"broker.host": host, "broker.port": port}
     overrides = {name: str(value) for name, value in given.items() if value is not None}
+    # Our own it is here, also where the clients' settings call it one of others.
+    overrides["broker.embedded"] = "true"
     all_settings = load_settings(overrides=overrides)
+    claim_home(all_settings)  # its token is kept there
     setup_logging("broker", all_settings)
     settings = all_settings.broker
     with stop_signals() as stop, Broker(settings) as broker:

@@ -295,8 +295,12 @@ class IngestSettings(Model):
 class CatalogSettings(Model):
     """The catalog over all records.
 
-    `strict` fails a consolidation that finds an invalid record. `schedule` is its cron
-    time. With `ci_metadata` a record says which CI run made it (variables `CI_*`).
+    It is made anew when records have changed: once nothing is under way and none has
+    changed for `settle_s`, at the latest after `at_latest_s`; and, as volumes may go
+    without a run, at the cron time `schedule`.
+
+    `strict` fails a consolidation that finds an invalid record. With `ci_metadata` a
+    record says which CI run made it (variables `CI_*`).
 
     `reports` are the forms of the validation report; `detect_duplicates` lists records
     of the same voxels. `memory_limit_mb` and `cpus` bound the run that consolidates.
@@ -309,6 +313,8 @@ class CatalogSettings(Model):
     detect_duplicates: bool = True
     # On Monday, after the heavy sources of Sunday.
     schedule: str = "0 7 * * 1"
+    settle_s: float = Field(default=30.0, ge=0)
+    at_latest_s: float = Field(default=600.0, ge=0)
     ci_metadata: bool = False
     memory_limit_mb: Megabytes = 2048
     cpus: float = Field(default=0.5, gt=0)

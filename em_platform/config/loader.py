@@ -45,7 +45,7 @@ def load_settings(
     environment: Mapping[str, str] | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Merge the layers into one `Settings`.
+    """Merge the layers into one `Settings`, with the file of the broker's token.
 
     Parameters
     ----------
@@ -64,9 +64,10 @@ def load_settings(
     ConfigError
         An unknown key or a wrong value; the sentence names the key and its layer.
     """
-    return load_layers(
+    layered = load_layers(
         yaml_path, env_file=env_file, environment=environment, overrides=overrides
-    ).settings
+    )
+    return _with_token_file(layered.settings)
 
 
 def load_layers(
@@ -76,7 +77,7 @@ def load_layers(
     environment: Mapping[str, str] | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> LayeredSettings:
-    """As `load_settings`, and tell which layer gave each value."""
+    """As `load_settings`, but nothing is added; tells which layer gave each value."""
     environment = os.environ if environment is None else environment
     dotenv = layers.read_env_file(env_file)
     variables = {**dotenv, **environment}
@@ -135,6 +136,17 @@ def _validate(values: layers.Layer, sources: Sources) -> Settings:
         return Settings.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("; ".join(_sentences(error, sources))) from error
+
+
+def _with_token_file(settings: Settings) -> Settings:
+    """Name the file of the embedded broker's token, where it has no other login."""
+    broker = settings.broker
+    if not broker.embedded or broker.username or broker.token_file:
+        return settings
+    # Absolute: a service may work in another folder than the one that started it.
+    file = settings.home.absolute() / "tokens" / "broker"
+    named = broker.model_copy(update={"token_file": str(file)})
+    return settings.model_copy(update={"broker": named})
 
 
 def _sentences(error: ValidationError, sources: Sources) -> list[str]:

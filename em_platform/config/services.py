@@ -93,8 +93,10 @@ class BrokerSettings(Model):
     `embedded` starts our own at `host:port` (port 0: a free one); otherwise one must be
     there already. `prefix` stands before every topic (`/topic/` for RabbitMQ and
     ActiveMQ), `vhost` is the virtual host (`/` for RabbitMQ), empty means the host's
-    name. With a `username` the embedded broker asks for it and the `password`; without
-    one it serves this computer only, and does not listen at another `host`.
+    name. The broker asks for `username` and `password`. Without them the embedded one
+    asks for the token in `token_file`, which it makes at its first start (empty:
+    `tokens/broker` under `home`); who names the file of another computer's broker, or
+    starts in the same home, has the login.
 
     `tls` encrypts: the embedded broker shows `tls_certificate` with `tls_key`, clients
     trust `tls_ca`, or what the system trusts where it is empty.
@@ -113,6 +115,7 @@ class BrokerSettings(Model):
     vhost: str = ""
     username: str = ""
     password: SecretStr = SecretStr("")
+    token_file: str = ""
     tls: bool = False
     tls_ca: str = ""
     tls_certificate: str = ""

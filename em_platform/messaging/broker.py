@@ -22,6 +22,7 @@ from typing import Self
 from em_platform.config import BrokerSettings
 from em_platform.errors import BrokerUnavailable, ConfigError, PlatformError
 from em_platform.messaging.frames import Rules
+from em_platform.messaging.login import login_asked_for
 from em_platform.messaging.session import BrokerState, Session
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,16 @@ class Statistics:
 
 
 class Broker:
-    """A STOMP broker in a thread of its own."""
+    """A STOMP broker in a thread of its own.
+
+    Its login is that of the settings, which may name a file with a token; settings
+    without either, which no loader gives, let every program of this computer in.
+
+    Raises
+    ------
+    ConfigError
+        The token file cannot be read, or holds none.
+    """
 
     def __init__(
         self,
@@ -207,9 +217,10 @@ class Broker:
 
 
 def _rules(settings: BrokerSettings, login_s: float, connections: int) -> Rules:
+    username, password = login_asked_for(settings)
     return Rules(
-        username=settings.username,
-        password=settings.password.get_secret_value(),
+        username=username,
+        password=password,
         heart_beat_s=settings.heart_beat_s,
         login_s=login_s,
         queue_limit=settings.client_queue_limit,
@@ -229,7 +240,7 @@ def _files() -> int:
 def _check_login(settings: BrokerSettings, addresses: list[str]) -> None:
     """Refuse to listen where other computers reach a broker that asks for no login."""
     open_to_all = [a for a in addresses if not ipaddress.ip_address(a).is_loopback]
-    if open_to_all and not settings.username:
+    if open_to_all and not (settings.username or settings.token_file):
         raise ConfigError(
             f"broker: other computers reach {settings.host} ({open_to_all[0]}), and no "
             "login is set, broker.username and broker.password were expected; set "

@@ -12,7 +12,8 @@ import stomp
 from stomp.exception import StompException
 
 from em_platform.config import BrokerSettings
-from em_platform.errors import BrokerUnavailable
+from em_platform.errors import BrokerUnavailable, ConfigError
+from em_platform.messaging.login import login_of, refuse_stranger
 from em_platform.messaging.pigeon import Pigeon
 from em_platform.messaging.topics import topics
 
@@ -72,8 +73,7 @@ class Connection(Pigeon):  # type: ignore[misc]
 
     def open(self) -> None:
         """Connect and log in, or raise BrokerUnavailable with the reason."""
-        password = self._settings.password.get_secret_value()
-        credentials = (self._settings.username or None, password or None)
+        credentials = self._credentials()
         try:
             # Not its own wait: `_answered` is also set by a refusal and by a loss.
             self._connection.connect(*credentials, wait=False)
@@ -91,6 +91,17 @@ class Connection(Pigeon):  # type: ignore[misc]
         socket_of_ours = self._connection.transport.socket
         socket_of_ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connected = True
+
+    def _credentials(self) -> tuple[str | None, str | None]:
+        # Read at each try: the broker may have made its token only now.
+        try:
+            refuse_stranger(self._settings)
+            username, password = login_of(self._settings)
+        except ConfigError as error:
+            raise BrokerUnavailable(
+                str(error), address=self.address, refused=True
+            ) from error
+        return username or None, password or None
 
     def transmit(self, topic: str, body: str, headers: Mapping[str, str]) -> None:
         """Send one body; BrokerUnavailable where the connection is gone."""
@@ -215,11 +226,22 @@ class Connection(Pigeon):  # type: ignore[misc]
         self._handle_reconnect()
 
     def _unavailable(self, found: str, *, retry: bool) -> BrokerUnavailable:
-        cure = (
-            "start it with 'em-platform broker' or correct broker.host and broker.port"
-            if retry
-            else "correct broker.username, broker.password or broker.vhost"
-        )
+        if retry:
+            cure = (
+                "start it with 'em-platform broker' or correct broker.host and "
+                "broker.port"
+            )
+        elif self._settings.token_file and not self._settings.username:
+            cure = (
+                f"its token was expected in {self._settings.token_file}: start in the "
+                "home of that broker (EM_HOME), or name its file by broker.token_file; "
+                "for a broker of others set broker.embedded to false"
+            )
+        else:
+            cure = (
+                "correct broker.username, broker.password or broker.vhost; a broker of "
+                "em-platform takes broker.token_file, too"
+            )
         return BrokerUnavailable(
             f"bus: {self.address}: {found}, a STOMP broker was expected; {cure}",
             address=self.address,

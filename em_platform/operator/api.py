@@ -44,8 +44,9 @@ from em_platform.operator.commands import (
 )
 from em_platform.operator.shared_board import SharedBoard
 from em_platform.operator.tries import Tries
-from em_platform.processes.web import is_token, token_of
+from em_platform.processes.web import is_token
 from em_platform.stitching.beside_frames import processed_path
+from em_platform.storage.tokens import token_of
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,8 @@ from em_platform.operator.snapshot import (
     keep_or_complain,
     restore,
 )
-from em_platform.processes.web import serve, token_of
+from em_platform.processes.web import serve
+from em_platform.storage.tokens import token_of
 
 log = logging.getLogger(__name__)
 

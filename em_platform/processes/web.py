@@ -1,12 +1,9 @@
 """Serves an ASGI application from a service process, and checks who may call it."""
 
 import hmac
-import os
-import secrets
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -49,48 +46,6 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         sys.stdout.write(f"ready {self._name}\n")
         sys.stdout.flush()
-
-
-def token_of(home: Path, name: str, given: str) -> str:
-    """The secret of the service `name`: as given, else one that is kept in `home`.
-
-    A new one is made once, in a file that only its owner may read.
-
-    Raises
-    ------
-    ConfigError
-        The file holds no token: an empty one would let everyone in.
-    """
-    if given:
-        return given
-    path = Path(home).absolute() / "tokens" / name
-    if not path.exists():
-        _make_token(path)
-    token = path.read_bytes().decode("utf-8", errors="replace").strip()
-    # A power cut may also leave as many NULs as there were letters.
-    if not token or not token.isprintable() or "\N{REPLACEMENT CHARACTER}" in token:
-        raise ConfigError(
-            f"{name}: the token file {path} is empty or damaged, expected one line of "
-            "text; delete it, and the next start makes a new one"
-        )
-    return token
-
-
-def _make_token(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Not the process's number: in containers that share the home it is the same.
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(fresh, "x", opener=lambda p, f: os.open(p, f, 0o600)) as file:
-            file.write(secrets.token_urlsafe(24))
-            file.flush()
-            # Before the link: a power cut must not leave the name without the token.
-            os.fsync(file.fileno())
-        os.link(fresh, path)  # the first one wins, whole
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def is_bearer(authorization: str | None, token: str) -> bool:

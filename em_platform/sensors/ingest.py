@@ -1,9 +1,8 @@
-"""New items of public sources -> partitions; heavy ones and the catalog -> runs."""
+"""New items of public sources -> partitions; heavy ones -> runs."""
 
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -12,7 +11,7 @@ from em_platform.config import SourceSettings
 from em_platform.errors import PlatformError
 from em_platform.ingest.plan import SOURCE, WEIGHT, run_tags, waits_for_light
 from em_platform.ingest.sources import SOURCES
-from em_platform.jobs import consolidate_catalog, ingest_jobs
+from em_platform.jobs import ingest_jobs
 from em_platform.partitions import items
 from em_platform.resources.ingest import PublicSources, runs_under_way, wishes
 from em_platform.resources.storage import Configuration
@@ -23,11 +22,6 @@ _TICK_S = 20.0
 _LOOK_AGAIN_S = 600.0
 # Partitions of one tick, which must be short; the others come at the next.
 _MOST_A_TICK = 500
-_ENDED = [
-    dg.DagsterRunStatus.SUCCESS,
-    dg.DagsterRunStatus.FAILURE,
-    dg.DagsterRunStatus.CANCELED,
-]
 _ALL = list(SOURCES)
 
 
@@ -116,55 +110,3 @@ def heavy_ingest_sensor(
         ],
         cursor=str(max(number for number, _, _ in found)),
     )
-
-
-@dg.sensor(
-    job=consolidate_catalog,
-    minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
-def catalog_sensor(
-    context: dg.SensorEvaluationContext, configuration: Configuration
-) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Consolidates the catalog once after a burst of ingests, failed ones included."""
-    instance = context.instance
-    if not configuration.settings().ingest.consolidate:
-        yield dg.SkipReason("ingest.consolidate is off")
-        return
-    newest = _end_of_newest(instance)
-    if newest <= float(context.cursor or 0):
-        yield dg.SkipReason("no ingest has ended since the last consolidation")
-        return
-    busy = runs_under_way(instance, {SOURCE: _ALL})
-    if busy:
-        yield dg.SkipReason(f"{busy} ingests are under way")
-        return
-    context.update_cursor(str(newest))
-    # It may have been consolidated by hand or by its schedule since.
-    if newest > _last_consolidated(instance):
-        yield dg.RunRequest(run_key=str(newest))
-    else:
-        yield dg.SkipReason("the catalog was consolidated after the last ingest")
-
-
-def _end_of_newest(instance: dg.DagsterInstance) -> float:
-    """When the last ingest that has ended did so, in seconds since 1970; 0: none has.
-
-    Those that were started from an asset's page bear no tags, but leave a record.
-    """
-    wanted = dg.RunsFilter(statuses=_ENDED, tags={SOURCE: _ALL})
-    runs = instance.get_run_records(wanted, limit=1, order_by="update_timestamp")
-    made = (
-        instance.get_latest_materialization_event(dg.AssetKey([source, "record"]))
-        for source in SOURCES
-    )
-    ends = [run.end_time or 0.0 for run in runs]
-    ends += [event.timestamp for event in made if event is not None]
-    return max(ends, default=0.0)
-
-
-def _last_consolidated(instance: dg.DagsterInstance) -> float:
-    """When the last consolidation that has begun did so."""
-    wanted = dg.RunsFilter(job_name=consolidate_catalog.name)
-    found = instance.get_run_records(wanted, limit=1)
-    return found[0].create_timestamp.timestamp() if found else 0.0

@@ -37,6 +37,12 @@ _ONE_THREAD = {
     "BLOSC_NTHREADS": "1",
 }
 
+# Their pages would show every account what is computed, and how far it is.
+_NO_PAGES: dict[str, list[str]] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+
 _LOOK_S = 5.0  # so often it is asked whether there are workers still
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -213,6 +219,9 @@ _BARE_WORKER_BYTES = 150 << 20
 def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Client"]:
     """Dask worker processes of one thread each on this machine; yields their client.
 
+    Only this client may give them work: they take code over loopback, which is open to
+    every account, so each side shows a certificate that is made anew for each cluster.
+
     Raises
     ------
     ConfigError
@@ -242,19 +251,24 @@ def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Cli
 
 
 def _cluster(workers: int, memory_limit_mb: int) -> Any:
+    import dask
     from distributed import LocalCluster
+    from distributed.security import Security
 
-    return LocalCluster(  # type: ignore[no-untyped-call]
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address="127.0.0.1:0",  # None would ask for port 8787
-        host="127.0.0.1",
-        memory_limit=f"{memory_limit_mb}MB",
-        # What fails in a worker is raised here; its log only tells of our own end.
-        env={**_ONE_THREAD, "DASK_LOGGING__DISTRIBUTED": "critical"},
-        silence_logs=40,  # logging.ERROR
-    )
+    with dask.config.set(_NO_PAGES):
+        return LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",  # None would ask for port 8787
+            host="127.0.0.1",
+            memory_limit=f"{memory_limit_mb}MB",
+            # What fails in a worker is raised here; its log only tells of our own end.
+            env={**_ONE_THREAD, "DASK_LOGGING__DISTRIBUTED": "critical"},
+            silence_logs=40,  # logging.ERROR
+            security=Security.temporary(),  # type: ignore[no-untyped-call]
+            scheduler_kwargs={"dashboard": False},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

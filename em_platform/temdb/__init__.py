@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from em_platform.config import Settings
-from em_platform.processes.web import token_of
+from em_platform.storage.tokens import token_of
 
 if TYPE_CHECKING:
     from em_platform.temdb.register import Register

@@ -14,7 +14,8 @@ from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware
 
 from em_platform.config import Settings
-from em_platform.processes.web import is_bearer, is_token, serve, token_of
+from em_platform.processes.web import is_bearer, is_token, serve
+from em_platform.storage.tokens import token_of
 from em_platform.temdb.database import Database, database_url, migrate
 from em_platform.temdb.routes import (
     acquisitions,

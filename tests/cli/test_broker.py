@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from em_platform.config import BrokerSettings
 from em_platform.messaging.bus import Bus
+from tests.ports import broker_at
 
 
 def start(name: str, **environment: str) -> subprocess.Popen[str]:
@@ -38,7 +38,7 @@ def test_the_broker_serves_and_ends_cleanly(
     port = free_port()
     process = start("broker", EM_BROKER__PORT=str(port))
     wait_for_ready(process, "broker")
-    with Bus(BrokerSettings(port=port), "test") as bus:
+    with Bus(broker_at(port, home), "test") as bus:
         bus.connect()
     process.send_signal(number)
     _, log = process.communicate(timeout=20)

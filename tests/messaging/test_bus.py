@@ -17,6 +17,7 @@ from em_platform.errors import BrokerUnavailable, MessageRejected, NoAnswer
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from tests.messages import TILE
+from tests.ports import broker_at
 
 
 class Received:
@@ -352,13 +353,14 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.system
 def test_an_outage_of_three_seconds_loses_nothing(
-    free_port: Callable[[], int], open_bus: OpenBus
+    home: Path, free_port: Callable[[], int], open_bus: OpenBus
 ) -> None:
     port = free_port()
     first = start_broker(port)
+    token = {"token_file": broker_at(port, home).token_file}
     sender, receiver, received = (
-        open_bus(port, "sender"),
-        open_bus(port, "receiver"),
+        open_bus(port, "sender", **token),
+        open_bus(port, "receiver", **token),
         Received(),
     )
     receiver.subscribe("qc.status", received)

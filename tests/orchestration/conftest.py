@@ -10,6 +10,7 @@ import cv2
 import dagster as dg
 import numpy as np
 import pytest
+from distributed import LocalCluster
 from numpy.typing import NDArray
 
 from em_platform.acquisition.recorder import ledger_of
@@ -18,7 +19,6 @@ from em_platform.config import AlohaSettings, load_settings
 from em_platform.formats import write_tiff
 from em_platform.messaging.topics import fitting
 from em_platform.model import AcquisitionUpload, Size, UploadedTile
-from em_platform.stitching.compute import local_cluster
 from em_platform.storage import Store, layout, store_of
 from em_platform.temdb import register_of, temdb_token
 from em_platform.temdb.register import Register
@@ -44,8 +44,11 @@ def store(home: Path) -> Store:
 @pytest.fixture(scope="session")
 def dask_address() -> Iterator[str]:
     """A scheduler with one worker that all tests share."""
-    with local_cluster(1) as client:
-        yield client.scheduler_info()["address"]
+    # Not `local_cluster`: who has its address alone is refused.
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        yield cluster.scheduler_address
 
 
 @pytest.fixture

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.test_utils import create_run_for_test
 
 from em_platform.config import export
 from em_platform.definitions import defs
 from em_platform.partitions import items
 from em_platform.resources.ingest import PublicSources
 from em_platform.resources.storage import Configuration
-from em_platform.sensors.ingest import catalog_sensor, discovery_sensor
+from em_platform.sensors.ingest import discovery_sensor
 from em_platform.sensors.killed import killed_runs_sensor
 from em_platform.standins.world import World, running_world
 
@@ -93,65 +92,6 @@ def test_a_source_that_is_down_says_so_and_hides_no_other(
     skipped = discover(instance, json.dumps(looked)).skip_reason
     assert skipped is not None
     assert "127.0.0.1" in str(skipped.skip_message)
-
-
-def tick_catalog(
-    instance: dg.DagsterInstance, cursor: str | None = None
-) -> tuple[list[dg.RunRequest | dg.SkipReason], str | None]:
-    with dg.build_sensor_context(
-        instance=instance, cursor=cursor, resources={"configuration": Configuration()}
-    ) as context:
-        yielded = list(catalog_sensor(context))  # type: ignore[arg-type]
-        return yielded, context.cursor
-
-
-def end_ingest(
-    instance: dg.DagsterInstance, source: str, *, status: dg.DagsterRunStatus
-) -> None:
-    tags = {"em/source": source, "dagster/partition": "one"}
-    run = create_run_for_test(instance, tags=tags, job_name=f"ingest_{source}")
-    instance.report_run_failed(run) if status is dg.DagsterRunStatus.FAILURE else None
-
-
-def test_the_catalog_is_consolidated_once_after_a_burst_also_of_failures(
-    home: Path, instance: dg.DagsterInstance
-) -> None:
-    [skipped], _ = tick_catalog(instance)
-    assert isinstance(skipped, dg.SkipReason)
-    end_ingest(instance, "ebi", status=dg.DagsterRunStatus.FAILURE)
-    busy = create_run_for_test(
-        instance, tags={"em/source": "idr"}, status=dg.DagsterRunStatus.STARTED
-    )
-    [waiting], cursor = tick_catalog(instance)
-    assert isinstance(waiting, dg.SkipReason)
-    assert waiting.skip_message == "1 ingests are under way"
-    instance.report_run_failed(busy)
-    [request], cursor = tick_catalog(instance, cursor)
-    assert isinstance(request, dg.RunRequest)
-    [skipped], _ = tick_catalog(instance, cursor)
-    assert isinstance(skipped, dg.SkipReason)
-
-
-def test_a_record_that_was_made_from_its_asset_page_counts_too(
-    home: Path, instance: dg.DagsterInstance
-) -> None:
-    made = dg.AssetMaterialization(["flyem", "record"], partition="one")
-    instance.report_runless_asset_event(made)
-    [request], _ = tick_catalog(instance)
-    assert isinstance(request, dg.RunRequest)
-    create_run_for_test(instance, job_name="consolidate_catalog")
-    [skipped], _ = tick_catalog(instance)
-    assert isinstance(skipped, dg.SkipReason)
-    assert "was consolidated after" in str(skipped.skip_message)
-
-
-def test_consolidation_can_be_switched_off(
-    home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EM_RUN_CONSOLIDATION", "false")
-    end_ingest(instance, "ebi", status=dg.DagsterRunStatus.FAILURE)
-    [skipped], _ = tick_catalog(instance)
-    assert isinstance(skipped, dg.SkipReason)
 
 
 def test_an_ingest_that_was_killed_at_the_end_is_run_again(

@@ -109,8 +109,11 @@ def test_a_thumbnail_is_small_and_the_picture_is_a_file(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(0, 255, (900, 900), dtype=np.uint8)
     png = cv2.imencode(".png", noise)[1].tobytes()
     store = open_store(str(tmp_path))
-    made = picture_file("residuals", png, store=store, name="a/residuals.png")
+    made = picture_file(
+        "residuals", png, shows="seams", store=store, name="a/residuals.png"
+    )
     assert [*made] == ["residuals", "residuals, large"]
+    assert str(made["residuals"].value).startswith("![seams](")
     # Of the history's 150 kB a montage; three such pictures are kept of each.
     assert len(str(made["residuals"].value)) <= 15_000
     assert Path(str(made["residuals, large"].value)).read_bytes() == png

@@ -1,17 +1,15 @@
 """A service's HTTP side: says when it serves, ends in order, keeps its secret."""
 
 import signal
-import stat
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 from em_platform.errors import ConfigError
 from em_platform.processes import free_port
-from em_platform.processes.web import is_bearer, is_token, serve, token_of
+from em_platform.processes.web import is_bearer, is_token, serve
 
 PROGRAM = """
 import sys
@@ -52,43 +50,6 @@ def test_a_taken_port_is_said_in_one_sentence() -> None:
             ConfigError, match=f"port {port} on 127.0.0.1 cannot be had"
         ):
             serve(None, name="page", host="127.0.0.1", port=port)
-
-
-def test_a_token_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
-    first = token_of(tmp_path, "aloha", "")
-    assert token_of(tmp_path, "aloha", "") == first
-    assert token_of(tmp_path, "aloha", "given") == "given"
-    mode = stat.S_IMODE((tmp_path / "tokens" / "aloha").stat().st_mode)
-    assert (len(first) >= 32, mode) == (True, 0o600)
-
-
-@pytest.mark.parametrize("content", [b"", b" \n", b"\0" * 32, b"\xff\xfe"])
-def test_a_token_file_without_a_token_lets_nobody_in(
-    tmp_path: Path, content: bytes
-) -> None:
-    token_of(tmp_path, "temdb", "")
-    file = tmp_path / "tokens" / "temdb"
-    file.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"is empty or damaged.*delete it"):
-        token_of(tmp_path, "temdb", "")
-    assert file.read_bytes() == content
-    file.unlink()
-    assert len(token_of(tmp_path, "temdb", "")) >= 32
-
-
-def test_a_token_is_on_the_disk_before_it_has_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[str] = []
-
-    def fsync(number: int) -> None:
-        assert not (tmp_path / "tokens" / "temdb").exists()
-        synced.append(Path(f"/proc/self/fd/{number}").read_text())
-
-    monkeypatch.setattr("os.fsync", fsync)
-    token = token_of(tmp_path, "temdb", "")
-    assert synced == [token]
-    assert [file.name for file in (tmp_path / "tokens").iterdir()] == ["temdb"]
 
 
 @pytest.mark.parametrize("header", ["Bearer ", "Bearer", "bearer  ", None])

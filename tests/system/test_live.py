@@ -24,11 +24,12 @@ import tifffile
 
 from em_platform.acquisition.session.report import PER_TILE, LiveReport
 from em_platform.acquisition.session.rig import free_ports
-from em_platform.config import Settings, export, load_settings
+from em_platform.config import BrokerSettings, Settings, export, load_settings
+from em_platform.messaging.login import login_of
 from em_platform.messaging.topics import topics
 from em_platform.model import AcquisitionUpload
-from em_platform.processes.web import token_of
 from em_platform.storage import layout, store_of
+from em_platform.storage.tokens import token_of
 from tests.ports import reserve_port
 from tests.rig import running_rig
 
@@ -69,23 +70,30 @@ class _Listener(stomp.ConnectionListener):
 
 
 @contextmanager
-def tapped(port: int) -> Iterator[tuple[Tap, stomp.Connection12]]:
+def tapped(broker: BrokerSettings) -> Iterator[tuple[Tap, stomp.Connection12]]:
     """Hear everything that TEM_comms knows, by a bare STOMP client."""
     tap = Tap()
-    client = stomp.Connection12([("127.0.0.1", port)], heartbeats=(0, 0))
+    client = stomp.Connection12([("127.0.0.1", broker.port)], heartbeats=(0, 0))
     client.set_listener("tap", _Listener(tap))
-    client.connect(wait=True)
+    client.connect(*login_of(broker), wait=True)
     for topic in topics():
         client.subscribe(destination=topic, id=topic)
     yield tap, client
     client.disconnect()
 
 
+def pigeon(broker: BrokerSettings) -> tuple[str, ...]:
+    """Pigeon's own command line, with the login that a person would type."""
+    username, password = login_of(broker)
+    login = ("--username", username, "--password", password)
+    return (sys.executable, "-m", "pigeon", "--port", str(broker.port), *login)
+
+
 @contextmanager
-def recorded(port: int, path: Path) -> Iterator[None]:
+def recorded(broker: BrokerSettings, path: Path) -> Iterator[None]:
     """`pigeon record` of all topics, as anybody would run it."""
     # Not `record -a`: pigeon-client 3.1.2 ends with a TypeError on Python 3.11 then.
-    command = (sys.executable, "-m", "pigeon", "--port", str(port), "record")
+    command = (*pigeon(broker), "record")
     with subprocess.Popen(
         (*command, "-o", str(path), *topics()),
         stdout=subprocess.PIPE,
@@ -127,8 +135,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     recording, report = folder / "session.json", folder / "report.json"
     with (
         running_rig(settings, environment=environment, wanted=()),
-        tapped(settings.broker.port) as (tap, _),
-        recorded(settings.broker.port, recording),
+        tapped(settings.broker) as (tap, _),
+        recorded(settings.broker, recording),
     ):
         command = (sys.executable, "-m", "em_platform", "acquire", "--profile", "sim")
         ended = subprocess.run(
@@ -290,16 +298,16 @@ def test_the_recording_played_again_gives_the_same_verdicts(
     with running_rig(settings, environment=environment, wanted=REPLAYED) as services:
         tending = threading.Thread(target=services.run)
         tending.start()
-        with tapped(settings.broker.port) as (tap, client):
+        with tapped(settings.broker) as (tap, client):
             disturb(client)
-            play(path, settings.broker.port, "--rate", "3")
+            play(path, settings.broker, "--rate", "3")
             wait_until(
                 lambda: len(verdicts_of(tap)) == len(verdicts),
                 what=lambda: f"{sorted(verdicts_of(tap))} {logs(settings)}",
             )
             assert verdicts_of(tap) == verdicts
             disturb(client)
-            play(path, settings.broker.port, "--immediate")
+            play(path, settings.broker, "--immediate")
             time.sleep(5)
             assert services.restarts == dict.fromkeys(services.restarts, 0)
         services.stopping.set()
@@ -349,12 +357,9 @@ def disturb(client: stomp.Connection12) -> None:
     client.send("qc.status", '{"status": "EXPLODE"}', headers=head)
 
 
-def play(path: Path, port: int, *options: str) -> None:
+def play(path: Path, broker: BrokerSettings, *options: str) -> None:
     subprocess.run(
-        (
-            *(sys.executable, "-m", "pigeon", "--port", str(port)),
-            *("play", *options, str(path)),
-        ),
+        (*pigeon(broker), "play", *options, str(path)),
         check=True,
         timeout=200,
     )

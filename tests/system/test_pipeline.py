@@ -20,11 +20,13 @@ from pigeon import Pigeon
 from TEM_comms.tile import Raw
 
 from em_platform.acquisition.frame_paths import frame_path, tile_body_path, tile_name
-from em_platform.config import BrokerSettings, export
+from em_platform.config import export
 from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
+from em_platform.messaging.login import login_of
 from em_platform.simulation.specimen.tissue import tissue
 from em_platform.storage.atomic import write_bytes
+from tests.ports import broker_at
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -107,7 +109,7 @@ class Rig:
 def listening(rig: Rig) -> Iterator[None]:
     """Whoever listens uses the models of TEM_comms: others are not received."""
     client = Pigeon("listener", port=rig.port)
-    client.connect()
+    client.connect(*login_of(broker_at(rig.port, rig.home)))
     for topic in (*EARLY, *LATE):
         client.subscribe(topic, lambda m, t: rig.received[t].append(m))
     yield
@@ -199,7 +201,7 @@ def test_a_process_killed_in_the_middle_of_a_tile_costs_nothing(rig: Rig) -> Non
         rig.processes["p1"].kill()
         rig.processes["p1"].wait()
 
-    with Bus(BrokerSettings(port=rig.port), "session") as bus:
+    with Bus(broker_at(rig.port, rig.home), "session") as bus:
         bus.connect()
         killing = threading.Thread(target=kill_it_while_it_holds_a_tile)
         killing.start()
@@ -233,7 +235,7 @@ def test_both_processes_work_and_say_each_result_once(rig: Rig) -> None:
     rig.start_pipeline("p2")
     raws = [save(rig.home / "frames", place) for place in raster()]
     workers: set[str] = set()
-    with Bus(BrokerSettings(port=rig.port), "session") as bus:
+    with Bus(broker_at(rig.port, rig.home), "session") as bus:
         bus.connect()
         for raw in (*raws, *raws):
             bus.publish("tile.raw", **raw.model_dump())

@@ -21,6 +21,7 @@ from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.config import BrokerSettings
 from em_platform.messaging.bus import Bus
 from em_platform.storage.atomic import write_bytes
+from tests.ports import broker_at
 
 MONTAGES, TILES = 4, 40
 
@@ -110,7 +111,7 @@ def running(
     try:
         for process in processes.values():
             process.start()
-        yield processes, BrokerSettings(port=port)
+        yield processes, broker_at(port, home)
     finally:
         for process in processes.values():
             process.kill()

@@ -23,6 +23,7 @@ from em_platform.config import Settings, export, load_settings
 from em_platform.definitions import defs
 from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus
+from em_platform.messaging.login import login_of
 from em_platform.model.dataset import DatasetRecord
 from em_platform.partitions import montages
 from em_platform.processes import Supervisor
@@ -157,7 +158,7 @@ def test_any_pigeon_client_hears_a_whole_montage(rig: Rig) -> None:
     settings, _ = rig
     received: dict[str, list[Any]] = {}
     client = Pigeon("listener", port=settings.broker.port)
-    client.connect()
+    client.connect(*login_of(settings.broker))
     for topic in ("scope.status", "stage.motion.status", "camera.status"):
         client.subscribe(topic, lambda m, t: received.setdefault(t, []).append(m))
     for topic in ("camera.image", "tile.raw", "montage.status", "montage.complete"):

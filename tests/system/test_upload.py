@@ -18,12 +18,13 @@ import pytest
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.montages.stored import located
 from em_platform.acquisition.recorder.ledger import Ledger
-from em_platform.config import BrokerSettings, Settings, StorageSettings, TemdbSettings
+from em_platform.config import Settings, StorageSettings, TemdbSettings
 from em_platform.formats import read_image
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
 from em_platform.storage import Store, layout, open_store, store_of
 from em_platform.temdb import register_of
+from tests.ports import broker_at
 
 pytestmark = [
     pytest.mark.system,
@@ -210,7 +211,7 @@ def test_no_tile_is_lost_or_stored_twice_whatever_is_killed_or_refuses(
     watch = Watch(montage, lambda: store.exists(layout.upload(key)))
     with (
         running(home, ports) as processes,
-        Bus(BrokerSettings(port=ports["broker"]), "session") as session,
+        Bus(broker_at(ports["broker"], home), "session") as session,
     ):
         buffer, temdb = processes["buffer"], processes["temdb"]
         processes["broker"].start()
@@ -294,7 +295,7 @@ def test_a_montage_is_uploaded_into_a_bucket_though_aloha_is_killed(
     }
     with (
         running(home, ports, **environment) as processes,
-        Bus(BrokerSettings(port=ports["broker"]), "session") as session,
+        Bus(broker_at(ports["broker"], home), "session") as session,
     ):
         for name in ("broker", "recorder", "temdb", "aloha", "buffer"):
             processes[name].start()

@@ -36,7 +36,7 @@ from em_platform.errors import PlatformError, StorageError
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.service import run_service
 from em_platform.processes.single_instance import single_instance
-from em_platform.processes.web import token_of
+from em_platform.storage.tokens import token_of
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,9 @@ class BufferService:
         self._backlog: str | None = None
         acquisition = settings.acquisition
         self._client = client_of(settings)
-        self._uploader = Uploader(journal, self._client, acquisition, stop=self._stop)
+        self._uploader = Uploader(
+            journal, self._client, acquisition, frames=self._frames, stop=self._stop
+        )
         self._freer = Freer(
             journal,
             acquisition.buffer,

@@ -1,0 +1,92 @@
+"""What another account of this computer can do; needs root, who can become one."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+NOBODY = 65534  # of every Linux
+
+# Imported before the account is left: it may not read where Python is installed.
+_BEFORE = """
+import json, os, pathlib, socket, ssl, sys, urllib.error, urllib.request
+import dask, distributed, grpc, stomp
+{1}
+os.setgroups([])
+os.setgid({0})
+os.setuid({0})
+given = json.loads(sys.argv[1])
+"""
+
+
+def as_another_user(code: str, *, before: str = "", **given: Any) -> Any:
+    """What `code` leaves in `found`, run by another account with `given`.
+
+    `before` is run while the account is still this one.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user; run as root, as .ci/run does")
+    program = _BEFORE.format(NOBODY, before) + code + "\nprint(json.dumps(found))\n"
+    ended = subprocess.run(
+        (sys.executable, "-c", program, json.dumps(given)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd="/",
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+READ = """
+found = {}
+for name in given["files"]:
+    try:
+        found[name] = pathlib.Path(name).read_text()
+    except PermissionError:
+        found[name] = "refused"
+"""
+
+PUBLISH = """
+found = []
+for login in given["logins"]:
+    client = stomp.Connection12([("127.0.0.1", given["port"])])
+    try:
+        client.connect(*login, wait=True)
+        client.send("qc.status", '{"status": "STOP_NOW"}')
+        found.append("published")
+    except stomp.exception.StompException:
+        found.append("refused")
+"""
+
+LOAD_ALL = """
+with distributed.Client(processes=False, dashboard_address="127.0.0.1:0") as client:
+    client.submit(os.getuid).result()
+"""
+
+RUN_CODE = """
+found = {}
+for address in given["addresses"]:
+    host = address.partition("://")[2]
+    own = distributed.security.Security.temporary()
+    for name, scheme, security in (("plain", "tcp", None), ("own key", "tls", own)):
+        where = f"{scheme}://{host}"
+        try:
+            with distributed.Client(where, security=security, timeout=5) as client:
+                found[f"{name} {host}"] = client.submit(os.getuid).result(timeout=20)
+        except OSError:
+            found[f"{name} {host}"] = "refused"
+"""
+
+PAGES = """
+found = {}
+for url in given["urls"]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            found[url] = [answer.status, answer.read(400).decode(errors="replace")]
+    except urllib.error.HTTPError as error:
+        found[url] = [error.code, error.read(400).decode(errors="replace")]
+"""
