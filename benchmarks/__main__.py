@@ -1,9 +1,9 @@
 """Run every benchmark and print one table: `python -m benchmarks [--quick] [NAME ...]`.
 
 Each `bench_<name>.py` runs in a process of its own and writes its figures as JSON. The
-status is 0 when every promised ratio is kept. Two others have options of their own:
+status is 0 when every promised ratio is kept. Others have options of their own:
 `python -m benchmarks house` measures the source, `python -m benchmarks faults` kills
-processes at many random moments.
+processes at many random moments, `python -m benchmarks fuzz` reads broken input.
 """
 
 import argparse
@@ -25,6 +25,11 @@ def main() -> int:
         return house.main(sys.argv[2:])
     if sys.argv[1:2] == ["faults"]:
         return faults.main(sys.argv[2:])
+    if sys.argv[1:2] == ["fuzz"]:
+        # It loads the readers, which no other benchmark needs here.
+        from benchmarks import fuzz
+
+        return fuzz.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help="only these, e.g. align render")
     parser.add_argument("--quick", action="store_true", help="small data, few repeats")

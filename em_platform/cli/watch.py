@@ -167,11 +167,16 @@ def figures(report: LiveReport) -> Iterator[str]:
     if report.stop_ms is not None:
         yield f"the stage was stopped after {report.stop_ms:.0f} ms"
     for each in report.montages:
+        if each.repeats:
+            yield (
+                f"{each.acquisition_id}: {each.repeats} messages came again unchanged "
+                "after a service was restarted; they count once"
+            )
         if not each.is_good:
             yield (
                 f"{each.acquisition_id or each.montage_id}: {each.state}, "
                 f"{each.lost} tiles lost, {each.unjudged} without a verdict, "
-                f"{each.duplicates} duplicate messages, "
+                f"{each.duplicates} contradicting messages, "
                 f"{'uploaded' if each.uploaded else 'not uploaded'}"
                 f"{'; ' + each.reason if each.reason else ''}"
             )

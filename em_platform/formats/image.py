@@ -55,8 +55,9 @@ def read_header(uri: str, options: Mapping[str, Any] | None = None) -> ImageHead
     file, index = split_index(uri)
     source = open_source(file, options)
     height, width, samples, dtype = _header(source, index)
-    if samples != 1 or dtype[1:] not in _GREY:
+    if samples != 1 or dtype[1:] not in _GREY or min(height, width) < 1:
         found = f"{samples} samples a pixel" if samples != 1 else dtype[1:]
+        found = f"{height} x {width} pixels" if min(height, width) < 1 else found
         raise FormatError(
             f"{uri}: found {found}, expected one grey level a pixel (8 or 16 bit, or "
             "float32); convert it",
@@ -117,10 +118,13 @@ def _level_header(
 def _level_pixels(
     level: re.Match[str], box: Box | None, options: Mapping[str, Any] | None
 ) -> NDArray[Any]:
+    from em_platform.formats.ome_zarr import read_plainly
+
     found = _open_level(level, options)
-    if box is None or found.ndim != 2:
-        return np.asarray(found[:])
-    return np.asarray(found[box.y0 : box.y1, box.x0 : box.x1])
+    with read_plainly(level[0]):
+        if box is None or found.ndim != 2:
+            return np.asarray(found[:])
+        return np.asarray(found[box.y0 : box.y1, box.x0 : box.x1])
 
 
 def _open_level(level: re.Match[str], options: Mapping[str, Any] | None) -> Any:

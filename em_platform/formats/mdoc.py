@@ -11,6 +11,9 @@ from typing import Any
 
 from em_platform.errors import FormatError
 
+_FARTHEST_UM = 1e9
+"""A kilometre; a place beyond it is none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MdocPiece:
@@ -103,6 +106,8 @@ def _piece(section: Any) -> MdocPiece:
     nominal = section.PieceCoordinates
     placed = section.AlignedPieceCoords or section.AlignedPieceCoordsVS or nominal
     stage = section.StagePosition
+    if stage and not all(abs(place) < _FARTHEST_UM for place in stage[:2]):
+        stage = None
     return MdocPiece(
         index=section.ZValue,
         x_px=float(placed[0]),

@@ -5,6 +5,7 @@ https://zarr-specs.readthedocs.io (sharding codec).
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ import zarr
 from numpy.typing import DTypeLike, NDArray
 
 from em_platform.config import RenderSettings
-from em_platform.errors import FormatError
+from em_platform.errors import FormatError, PlatformError
+from em_platform.formats.chunked.metadata import Axis, Multiscale, parsed
 from em_platform.formats.image_output import image_output
 from em_platform.formats.level_arrays import (
     DoneUnit,
@@ -30,6 +32,7 @@ from em_platform.formats.level_arrays import (
     this_process,
 )
 from em_platform.formats.ome_metadata import group_attributes, review_in
+from em_platform.formats.plausible import check_image
 from em_platform.formats.pyramid import (
     Array,
     Region,
@@ -41,8 +44,10 @@ from em_platform.formats.pyramid import (
 )
 from em_platform.formats.staging import FinishedUnit
 from em_platform.model import Review
-from em_platform.storage.layout import errors_of
 from em_platform.storage.manifest import Product
+
+# Of what others may have written; ours have 256 KiB and at most 4096 in a shard.
+_MOST_CHUNK_BYTES, _MOST_PARTS = 1 << 30, 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,28 +185,32 @@ class Described:
 
 def describe(url: str, *, storage_options: dict[str, Any] | None = None) -> Described:
     """What is known of the image at `url`; FormatError where there is none."""
-    with _read_plainly(url):
+    with read_plainly(url):
         group = zarr.open_group(
             store_at(url, storage_options or {}), mode="r", zarr_format=3
         )
         attributes: Any = group.attrs["ome"]
-        (image, *_) = attributes["multiscales"]
+        image = parsed(Multiscale, attributes["multiscales"][0], url)
+        axes = [axis for axis in image.axes or () if isinstance(axis, Axis)]
         stated = [
-            {each["type"]: each for each in level["coordinateTransformations"]}
-            for level in image["datasets"]
+            {each.type: each for each in level.steps or ()} for level in image.datasets
         ]
-        scales = tuple(tuple(map(float, each["scale"]["scale"])) for each in stated)
-        origins = [
-            each.get("translation", {}).get("translation", [0.0] * len(scales[0]))
-            for each in stated
-        ]
+        scales = tuple(each["scale"].scale or () for each in stated)
+        moved = (each.get("translation") for each in stated)
+        origins = tuple(
+            (each and each.translation) or (0.0,) * len(axes) for each in moved
+        )
+        if any(len(each) != len(axes) for each in (*scales, *origins)):
+            raise ValueError(
+                f"scales {scales} and places {origins} of {len(axes)} axes"
+            )
         return Described(
-            axes=tuple(axis["name"] for axis in image["axes"]),
-            units=tuple(str(axis.get("unit", "")) for axis in image["axes"]),
-            paths=tuple(str(level["path"]) for level in image["datasets"]),
+            axes=tuple(axis.name for axis in axes),
+            units=tuple(axis.unit or "" for axis in axes),
+            paths=tuple(level.path for level in image.datasets),
             scales=scales,
-            origins=tuple(tuple(map(float, origin)) for origin in origins),
-            kind=str(image.get("type", "")),
+            origins=origins,
+            kind=image.kind or "",
         )
 
 
@@ -220,11 +229,28 @@ def open_level(
     url: str, level: int, *, storage_options: dict[str, Any] | None = None
 ) -> zarr.Array[Any]:
     """One level of the image at `url`, to be sliced; FormatError where it is not."""
-    with _read_plainly(url):
+    with read_plainly(url):
         path = describe(url, storage_options=storage_options).paths[level]
         # The levels may lie in a folder, `b/0`; `open_array` adds the number.
         place = f"{url.rstrip('/')}/{path}".removesuffix(f"/{level}")
-        return open_array(place, level, mode="r", options=storage_options or {})
+        array = open_array(place, level, mode="r", options=storage_options or {})
+        _check_cut(array)
+        return array
+
+
+def _check_cut(array: zarr.Array[Any]) -> None:
+    """Refuse chunks that no memory holds: zarrs ends by them without an error."""
+    objects, item = array.shards or array.chunks, np.dtype(array.dtype).itemsize
+    parts = math.prod(objects) // max(1, math.prod(array.chunks))
+    if (
+        min(*array.chunks, *array.shape) < 1
+        or math.prod(array.chunks) * item > _MOST_CHUNK_BYTES
+        or parts > _MOST_PARTS
+        or math.prod(array.shape) > 2**60
+    ):
+        raise ValueError(
+            f"shape {array.shape} in chunks of {array.chunks}, shards of {objects}"
+        )
 
 
 def preview(
@@ -250,7 +276,10 @@ def preview(
         chosen = smaller
     middle = tuple(length // 2 for length in chosen.shape[:-2])
     plane: tuple[Any, ...] = (*middle, ...)
-    pixels: NDArray[Any] = np.asarray(chosen[plane])
+    height, width = chosen.shape[-2:]
+    check_image(url, (height, width), pixel_bytes=1, file_bytes=1 << 40)
+    with read_plainly(url):
+        pixels: NDArray[Any] = np.asarray(chosen[plane])
     if pixels.dtype.kind == "f":
         pixels = np.nan_to_num(pixels)
     # OpenCV resizes few types, these and float32 among them.
@@ -267,15 +296,22 @@ def preview(
 
 
 @contextmanager
-def _read_plainly(url: str) -> Iterator[None]:
-    refusals: tuple[type[Exception], ...] = (
-        *errors_of(url), KeyError, ValueError, IndexError
-    )  # fmt: skip
+def read_plainly(url: str) -> Iterator[None]:
+    """Turn what zarr and its codecs raise of damaged images into FormatError."""
     try:
         yield
-    except refusals as error:
+    except (PlatformError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        # Errors of nearly any kind; zarrs' own are not even an Exception.
+        if not isinstance(error, Exception) and not _is_of_rust(error):
+            raise
         raise FormatError(
             f"image: {url} is not an OME-Zarr 0.5 image with that level ({error}); "
             "name one that 'em-platform stitch' or a run has finished",
             url=url,
         ) from error
+
+
+def _is_of_rust(error: BaseException) -> bool:
+    return type(error).__module__.startswith("pyo3")

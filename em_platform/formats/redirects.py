@@ -36,14 +36,14 @@ def check_redirect(
     to: str,
     *,
     who: str,
-    hosts: Collection[str] = (),
+    hosts: Collection[str] | None = (),
     cure: str = "correct the address",
     resolve: Resolve = addresses_of,
 ) -> None:
     """Refuse a redirect from the URL `at` to the URL `to`.
 
-    `hosts` are names that it may lead to, each with all names below it; `cure` is what
-    the user can do.
+    `hosts` are names that it may lead to, each with all names below it, None is any:
+    where a person named the address; `cure` is what the user can do.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def check_redirect(
     elif here.scheme == "https" and there.scheme == "http":
         why = "expected https as before"
     elif not _same_host(here, there):
-        if not any(_belongs(name, host) for host in hosts):
+        if hosts is not None and not any(_belongs(name, host) for host in hosts):
             why = "expected the same host or one that is listed"
         elif _leads_inside(here.host or "", name, resolve):
             why = "expected no address inside of this network"

@@ -1,9 +1,11 @@
 """Bytes behind fsspec URLs: bounded in memory and in time, errors in one sentence."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urljoin
 
 from em_platform.errors import FormatError, PlatformError, StorageError
 from em_platform.formats.bounded import MOST_BYTES
@@ -68,7 +70,11 @@ def look(uri: str, options: Mapping[str, Any], *, whole: bool) -> tuple[int, byt
             filesystem, path = filesystem_of(uri, options)
         first = filesystem.cat_file(path, start=0, end=count) if size > 0 else b""
         return int(size), bytes(first[:count])
+    except PlatformError:
+        raise
     except FileNotFoundError as error:
+        if isinstance(error.__cause__, PlatformError):
+            raise error.__cause__ from None
         # fsspec calls every failure of a first request so.
         if isinstance(error.__cause__, TimeoutError | ConnectionError):
             raise not_served(uri, error.__cause__) from error
@@ -146,6 +152,8 @@ def _served(uri: str) -> Iterator[None]:
     except PlatformError:
         raise
     except Exception as error:
+        if isinstance(error.__cause__, PlatformError):
+            raise error.__cause__ from None
         # Each file system of fsspec raises errors of its own kinds.
         raise not_served(uri, error) from error
 
@@ -157,7 +165,30 @@ def _http_client(seconds: float) -> Mapping[str, Any]:
     timeout = aiohttp.ClientTimeout(
         total=seconds, sock_connect=_CONNECT_S, sock_read=_SILENT_S
     )
-    return {"timeout": timeout, "response_class": _bounded_response()}
+    return {
+        "timeout": timeout,
+        "response_class": _bounded_response(),
+        "trace_configs": [_checked_redirects()],
+    }
+
+
+# One object: fsspec keeps a file system for each set of options.
+@lru_cache
+def _checked_redirects() -> Any:
+    """What aiohttp calls before it follows a redirect."""
+    import aiohttp
+
+    from em_platform.formats.redirects import check_redirect
+
+    async def check(_: Any, __: Any, followed: Any) -> None:
+        at = str(followed.response.url)
+        to = urljoin(at, followed.response.headers.get("Location", ""))
+        # In a thread, as it may ask for the addresses of names.
+        await asyncio.to_thread(check_redirect, at, to, who="storage", hosts=None)
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_redirect.append(check)
+    return tracing
 
 
 @lru_cache

@@ -200,8 +200,9 @@ def segments_of(
     try:
         offsets = np.array(page.dataoffsets, np.int64)
         counts = np.array(page.databytecounts, np.int64)
-    except OverflowError as error:
-        # BigTIFF has 64 bits without a sign; what does not fit is damage.
+    except (OverflowError, TypeError, ValueError) as error:
+        # BigTIFF has 64 bits without a sign; what does not fit is damage, as are
+        # values of another type.
         raise cut_short(directory.source, "pixels are promised far behind") from error
     height, width = layout.segment_shape
     expected = -(-layout.height // height) * -(-layout.width // width)

@@ -29,7 +29,6 @@ from dagster._core.storage.event_log import (
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, func, select, text
 
-from em_platform.errors import ConfigError
 from em_platform.storage.atomic import write_bytes
 
 _INDEX = "index"
@@ -67,13 +66,9 @@ class PackedRunLogs(SqliteEventLogStorage):
         """The storage that dagster.yaml describes."""
         folder = Path(os.path.expanduser(config_value["base_dir"]))
         if not folder.is_absolute():
-            home = os.environ.get("DAGSTER_HOME")
-            if not home:
-                raise ConfigError(
-                    f"history: {folder} is no absolute path, and DAGSTER_HOME is not "
-                    "set; set it to the folder of dagster.yaml"
-                )
-            folder = home / folder
+            # Without it Dagster's own commands keep nothing: a folder beside the home.
+            home = os.environ.get("DAGSTER_HOME") or ".em_platform/without_dagster_home"
+            folder = Path(home).absolute() / folder
         return cls(str(folder), inst_data)
 
     def unpacked(self, *, quiet_s: float) -> list[str]:

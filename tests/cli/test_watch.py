@@ -66,8 +66,8 @@ def test_figures_stand_beside_those_of_a_real_microscope_and_name_what_is_wrong(
     assert verdict == "from frame to verdict: median 40 ms, 99 % 40 ms"
     assert stop == "the stage was stopped after 7 ms"
     assert wrong == (
-        "m-0001-x: completed, 1 tiles lost, 0 without a verdict, 0 duplicate messages, "
-        "not uploaded"
+        "m-0001-x: completed, 1 tiles lost, 0 without a verdict, "
+        "0 contradicting messages, not uploaded"
     )
 
 

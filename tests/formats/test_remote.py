@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from em_platform.errors import FormatError, StorageError
+from em_platform.errors import FormatError, SourceUnavailable, StorageError
 from em_platform.formats import remote
+from em_platform.formats.chunked import store
+from em_platform.formats.chunked.store import chunk_store
 from em_platform.formats.source import list_folder, open_source
 
 Answer = Callable[[socket.socket], None]
@@ -35,7 +37,7 @@ def silent(connection: socket.socket) -> None:
 
 def dripping(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-    for _ in range(30):
+    for _ in range(12):
         time.sleep(0.1)
         connection.sendall(b"x")
 
@@ -111,6 +113,16 @@ def test_a_server_that_says_hardly_anything_is_not_waited_for(
     started = time.monotonic()
     with pytest.raises(StorageError, match="could not be read"):
         open_source(server(answer))
+    assert time.monotonic() - started < 2.5
+
+
+def test_metadata_that_never_end_are_given_up(
+    server: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_ANSWER_S", 0.3)
+    started = time.monotonic()
+    with pytest.raises(SourceUnavailable, match="no answer in time"):
+        chunk_store(server(dripping).removesuffix("/a.tif")).read_json("info")
     assert time.monotonic() - started < 2.5
 
 

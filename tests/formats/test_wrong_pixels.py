@@ -231,6 +231,16 @@ def test_a_folder_of_images_beside_a_file_of_a_known_name_is_a_stack(
     assert np.array_equal(open_volume(str(tmp_path)).read(WHOLE), IMAGE[:3])
 
 
+def test_a_png_without_a_width_is_one_sentence(tmp_path: Path) -> None:
+    from imagecodecs import png_encode
+
+    content = bytearray(png_encode(IMAGE[0]))
+    content[16:20] = bytes(4)
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(FormatError, match="found 64 x 0 pixels"):
+        read_header(str(tmp_path / "a.png"))
+
+
 def test_what_is_no_number_is_as_dark_as_the_darkest() -> None:
     from em_platform.imaging.valid import finite
 

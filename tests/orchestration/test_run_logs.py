@@ -15,7 +15,6 @@ import pytest
 import yaml
 from dagster._core.definitions.partitions.context import partition_loading_context
 
-from em_platform.errors import ConfigError
 from em_platform.jobs import consolidate_catalog
 from em_platform.resources.run_logs import PackedRunLogs
 from em_platform.resources.storage import Configuration
@@ -128,12 +127,14 @@ def test_a_migration_and_a_wipe_find_packed_logs(instance: dg.DagsterInstance) -
     assert logs_of(instance).get_all_run_ids() == []
 
 
-def test_without_a_home_a_relative_folder_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
+def test_without_a_home_dagsters_own_commands_have_a_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    with pytest.raises(ConfigError, match="DAGSTER_HOME"):
-        PackedRunLogs.from_config_value(None, {"base_dir": "history/runs"})
+    monkeypatch.chdir(tmp_path)
+    made = PackedRunLogs.from_config_value(None, {"base_dir": "history/runs"})
+    folder = tmp_path / ".em_platform" / "without_dagster_home" / "history" / "runs"
+    assert Path(made.path_for_shard("a")) == folder / "a.db"
 
 
 def tick(instance: dg.DagsterInstance, **settings: str) -> dg.SensorResult:

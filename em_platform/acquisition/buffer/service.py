@@ -101,7 +101,9 @@ class BufferService:
         self._backlog: str | None = None
         acquisition = settings.acquisition
         self._client = client_of(settings)
-        self._uploader = Uploader(journal, self._client, acquisition, stop=self._stop)
+        self._uploader = Uploader(
+            journal, self._client, acquisition, frames=self._frames, stop=self._stop
+        )
         self._freer = Freer(
             journal,
             acquisition.buffer,

@@ -16,10 +16,14 @@ from em_platform.acquisition.buffer.assembling import (
 from em_platform.acquisition.buffer.intake import NOTED, Reader, found_in
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.tables import IMAGED, REFUSED, MontageRow, TileRow
-from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.acquisition.frame_paths import (
+    acquisition_of,
+    checked_frame,
+)
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import (
     ChecksumError,
+    DataError,
     FormatError,
     PlatformError,
     SourceRefused,
@@ -55,6 +59,7 @@ class Uploader:
         client: AlohaClient,
         settings: AcquisitionSettings,
         *,
+        frames: Path,
         stop: threading.Event,
     ) -> None:
         self.rate = Rate()
@@ -62,6 +67,7 @@ class Uploader:
         self._journal = journal
         self._client = client
         self._settings = settings
+        self._frames = frames
         self._stop = stop
         self._reader = Reader(journal)
         self._backoff = Backoff(settings.buffer)
@@ -199,6 +205,12 @@ class Uploader:
 
     def _send(self, acquisition_id: str, tile: TileRow) -> bool:
         """Send one frame; False where it is rejected."""
+        try:
+            # Again: a journal of an older version took any path.
+            checked_frame(self._frames, tile.path, tile.montage_id, tile.tile_id)
+        except DataError as error:
+            self._reject(tile, str(error))
+            return False
         try:
             answer = self._client.send(
                 acquisition_id, tile.tile_id, Path(tile.path), sent=self.rate.add

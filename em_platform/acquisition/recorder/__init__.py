@@ -17,12 +17,14 @@ def recorder_url(settings: Settings) -> str:
 def ledger_of(settings: Settings) -> "Ledger":
     """The ledger that the settings name."""
     # SQLAlchemy takes 0.15 s to import, and many name an event without reading one.
+    from em_platform.acquisition.frame_paths import frames_folder
     from em_platform.acquisition.recorder.ledger import Ledger
 
     return Ledger(
         recorder_url(settings),
         microscope=settings.acquisition.microscope,
         magnification=settings.acquisition.magnification,
+        frames=frames_folder(settings),
     )
 
 

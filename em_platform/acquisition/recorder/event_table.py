@@ -8,6 +8,7 @@ write lock, or an advisory lock in PostgreSQL that is held until the commit is v
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -75,9 +76,15 @@ class EventTable:
     """
 
     def __init__(
-        self, url: str, *, microscope: str = "unknown", magnification: int | None = None
+        self,
+        url: str,
+        *,
+        microscope: str = "unknown",
+        magnification: int | None = None,
+        frames: Path | None = None,
     ) -> None:
         self._url = url
+        self._frames = frames
         self._microscope = microscope
         self._magnification = magnification
         self._engine = engine_of(url, setting="acquisition.recorder_url")

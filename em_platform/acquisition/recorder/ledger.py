@@ -31,7 +31,8 @@ _FEW_STATUSES = 50  # a montage in trouble may have some without the number of i
 class Ledger(EventTable):
     """The log of the microscope: who reads it finds all montages that were imaged.
 
-    `microscope` and `magnification` stand in for what no event names.
+    `microscope` and `magnification` stand in for what no event names. A frame is taken
+    only from where the camera saves it, in the folder `frames`; None takes any path.
     """
 
     def montages(self, after: int = 0, *, limit: int = 1000) -> list[tuple[int, str]]:
@@ -91,6 +92,7 @@ class Ledger(EventTable):
             magnification=magnification or self._magnification,
             planned_tiles=planned_tiles,
             store=store,
+            folder=self._frames,
         )
         imaged = {name: region.get(name) for name in ("specimen_id", "section_id")}
         return montage.model_copy(update=imaged)

@@ -1,12 +1,16 @@
 """From the recorded messages of one montage to the montage; no table, no bus."""
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from em_platform.acquisition.frame_paths import checked_frame
 from em_platform.acquisition.montages.stored import Locate, locator
 from em_platform.acquisition.raster import image_position
 from em_platform.acquisition.recorder.events import Event, safe_id
+from em_platform.errors import DataError
 from em_platform.messaging.limits import sent_ms
 from em_platform.model import Failure, Montage
 from em_platform.stitching.intake import montage_of
@@ -24,6 +28,7 @@ def recorded_montage(
     magnification: int | None,
     planned_tiles: int = 0,
     store: Store | None = None,
+    folder: Path | None = None,
 ) -> Montage:
     """The montage that `montage.complete` announced, of the frames in `tile.raw`.
 
@@ -31,7 +36,8 @@ def recorded_montage(
     last frame counts. What is missing or cannot be used becomes a failure, and so do
     tiles of the raster that were never announced: `planned_tiles` is its size as
     `montage.status` says it, 0 where no status was recorded. A frame that
-    has left the disk is read from `store`, where aloha has put it.
+    has left the disk is read from `store`, where aloha has put it. A frame whose path
+    is not that of its own in `folder` is a failure.
 
     Raises
     ------
@@ -43,16 +49,22 @@ def recorded_montage(
     found = {frame.body["tile_id"]: frame for frame in frames}
     planned = max(planned_tiles, _raster_tiles(body), len(body["tiles"]))
     announced = sorted(body["tiles"], key=lambda t: body["tiles"][t]["raster_index"])
-    present = [tile_id for tile_id in announced if tile_id in found]
+    acquisition_id = safe_id(body["acquisition_id"])
+    locate = locator(acquisition_id, store) if store else _as_imaged
+    uris, refused = _checked(
+        [found[tile_id] for tile_id in announced if tile_id in found],
+        body["montage_id"],
+        folder=folder,
+        locate=locate,
+    )
+    present = list(uris)
     places = _nominal_px(
         [_stage_nm(body, found[tile_id]) for tile_id in present],
         pixel_nm=body["pixel_size"],
         rotation_rad=body["rotation_angle"],
     )
-    acquisition_id = safe_id(body["acquisition_id"])
-    locate = locator(acquisition_id, store) if store else _as_imaged
     listed = [
-        _listed(body, found[tile_id], at_px=place, locate=locate)
+        _listed(body, found[tile_id], at_px=place, uri=uris[tile_id])
         for tile_id, place in zip(present, places, strict=True)
     ]
     montage = montage_of(
@@ -60,6 +72,7 @@ def recorded_montage(
             uri=f"montage {acquisition_id}",
             tiles=tuple(listed),
             failures=(
+                *refused,
                 *(_missing(t, body) for t in announced if t not in found),
                 *_unannounced(body, planned),
             ),
@@ -102,13 +115,37 @@ def _as_imaged(_: str, uri: str) -> str:
     return uri
 
 
-def _listed(
-    body: dict[str, Any], frame: Event, *, at_px: Pair, locate: Locate
-) -> ListedTile:
+def _checked(
+    frames: Sequence[Event], montage_id: str, *, folder: Path | None, locate: Locate
+) -> tuple[dict[str, str], list[Failure]]:
+    """Where each frame can be read now, and those that are read from nowhere."""
+    uris: dict[str, str] = {}
+    refused = []
+    for frame in frames:
+        tile_id, path = frame.body["tile_id"], frame.body["path"]
+        try:
+            if folder is not None:
+                checked_frame(folder, path, montage_id, tile_id)
+        except DataError as error:
+            # Where the folder has another name since, what aloha stored still counts.
+            nowhere = f"{os.devnull}/{tile_id}"
+            stored = locate(tile_id, nowhere)
+            if stored == nowhere:
+                refused.append(
+                    Failure(item=tile_id, error="DataError", sentence=str(error))
+                )
+            else:
+                uris[tile_id] = stored
+        else:
+            uris[tile_id] = locate(tile_id, path)
+    return uris, refused
+
+
+def _listed(body: dict[str, Any], frame: Event, *, at_px: Pair, uri: str) -> ListedTile:
     tile_id = frame.body["tile_id"]
     return ListedTile(
         name=tile_id,
-        uri=locate(tile_id, frame.body["path"]),
+        uri=uri,
         y_px=at_px[0],
         x_px=at_px[1],
         row=frame.body["row"],

@@ -29,9 +29,10 @@ class MontageReport(Model):
     """One montage; `seconds` from its start to its end, upload not included.
 
     `state` is the last one of `montage.status`; "pending" where it has not begun.
-    `duplicates` are the messages on the topics of one message a tile that came more
-    than once. `received` tiles were imaged while this listened: the others, and their
-    seconds, are of an earlier session.
+    `duplicates` are the messages on the topics of one message a tile that contradict
+    an earlier one; `repeats` came again unchanged, from a service that was restarted:
+    delivery is at least once, and they change nothing. `received` tiles were imaged
+    while this listened: the others, and their seconds, are of an earlier session.
     """
 
     montage_id: str
@@ -46,11 +47,12 @@ class MontageReport(Model):
     lost: int
     uploaded: bool
     duplicates: int
+    repeats: int = 0
     received: int = 0
 
     @property
     def is_good(self) -> bool:
-        """Whether all of it is imaged, judged, uploaded and there once.
+        """Whether all of it is imaged, judged and uploaded, and nothing contradicted.
 
         A tile that did not pass is a finding, and no fault of the session.
         """
@@ -95,13 +97,15 @@ class TileRun:
     """What came about one tile.
 
     `saved_ns` is when its frame was saved, in nanoseconds since 1970; `verdict_ms` when
-    its verdict was sent, in milliseconds since 1970.
+    its verdict was sent, in milliseconds since 1970. `messages` counts the contents
+    that came on each topic, `repeats` the messages whose content had come before.
     """
 
     saved_ns: int | None = None
     verdict_ms: int | None = None
     passed: bool | None = None
     messages: Counter[str] = field(default_factory=Counter)
+    repeats: int = 0
 
     @property
     def is_received(self) -> bool:
@@ -239,6 +243,7 @@ def _montage(run: MontageRun, there: Mapping[str, bool]) -> MontageReport:
         lost=sum(not there.get(name, False) for name in names) if kept else 0,
         uploaded=run.uploaded,
         duplicates=sum(times - 1 for times in counts if times > 1),
+        repeats=sum(tile.repeats for tile in run.tiles.values()),
         received=sum(tile.is_received for tile in run.tiles.values()),
     )
 

@@ -71,6 +71,8 @@ class SessionLog:
         self._files = RunFiles(settings)
         self._runs: dict[str, list[MontageRun]] = {m: [] for m in montage_ids}
         self._sent: set[tuple[str, str, str]] = set()
+        # Of each topic and tile what came: a killed service publishes it once more.
+        self._contents: set[tuple[str, str, int]] = set()
         self._stop_sent_ms: int | None = None
         self._stop_ms: float | None = None
         self._to_upload: int | None = None
@@ -184,7 +186,12 @@ class SessionLog:
             return
         self.quiet_since_s = time.monotonic()
         tile = run.tiles.setdefault(message.tile_id, TileRun())
-        tile.messages[topic] += 1
+        content = (topic, message.tile_id, hash(message.model_dump_json()))
+        if content in self._contents:
+            tile.repeats += 1
+        else:
+            self._contents.add(content)
+            tile.messages[topic] += 1
         if topic == "tile.raw" and tile.saved_ns is None:
             tile.saved_ns = _saved_ns(Path(message.path))
         elif topic == "qc.tile" and tile.passed is None:

@@ -77,6 +77,7 @@ class Multiscale(Foreign):
     steps: tuple[Step, ...] | None = Field(None, alias="coordinateTransformations")
     name: Text | None = None
     version: Text | None = None
+    kind: Text | None = Field(None, alias="type")
 
 
 class Compressor(Foreign):

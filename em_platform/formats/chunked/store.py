@@ -28,6 +28,8 @@ _PREFIXES = ("precomputed://", "zarr://", "zarr2://", "zarr3://", "n5://")
 _GOOGLE = "https://storage.googleapis.com/"
 FIRST_WAIT_S = 0.25
 """Before the first retry; doubled before each further one."""
+# Metadata are small: so long all retries of a silent server take, and no more.
+_ANSWER_S = 120.0
 _CACHE_BYTES = 64 * 2**20
 # tensorstore adds its spec and places in its code, which help no reader.
 _DETAILS = re.compile(r"\s*\[[a-z_]+='.*", re.DOTALL)
@@ -82,7 +84,7 @@ class ChunkStore:
         if local is not None and not os.path.isfile(os.path.join(local, name)):
             return None
         with plain_errors(f"{self.url}/{name}"):
-            answer = open_store(self).read(name).result()
+            answer = open_store(self).read(name).result(timeout=_ANSWER_S)
         if answer.state != "value":
             return None
         content = bytes(answer.value)

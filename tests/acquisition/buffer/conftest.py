@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ SETTINGS = BufferSettings(
 
 @contextmanager
 def uploader_at(
-    journal: Journal, port: int, *, token: str = "token", **more: Any
+    journal: Journal, port: int, *, frames: Path, token: str = "token", **more: Any
 ) -> Iterator[Uploader]:
     buffer = SETTINGS.model_copy(update=more)
     client = AlohaClient(
@@ -97,14 +98,14 @@ def uploader_at(
         parallel=buffer.parallel,
     )
     settings = AcquisitionSettings(buffer=buffer)
-    yield Uploader(journal, client, settings, stop=threading.Event())
+    yield Uploader(journal, client, settings, frames=frames, stop=threading.Event())
     client.close()
 
 
-@pytest.fixture(scope="session")
-def uploading() -> Callable[..., AbstractContextManager[Uploader]]:
+@pytest.fixture
+def uploading(tmp_path: Path) -> Callable[..., AbstractContextManager[Uploader]]:
     """Give an uploader that sends to a port, for the length of a block."""
-    return uploader_at
+    return partial(uploader_at, frames=tmp_path / "frames")
 
 
 def act_until(act: Callable[[], None], truth: Callable[[], bool]) -> None:

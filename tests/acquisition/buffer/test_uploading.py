@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -325,3 +326,41 @@ def test_a_cancelled_montage_is_registered_as_aborted(
     assert run is not None
     assert (run.status, run.tile_count) == ("aborted", 0)
     assert not list((tmp_path / "data" / layout.UPLOADS).rglob("*"))
+
+
+def test_a_journal_of_an_older_version_uploads_no_other_file(
+    uploading: Any,
+    journal: Journal,
+    montage: Any,
+    aloha_app: Any,
+    serve_app: Callable[..., str],
+    free_port: Callable[[], int],
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    serve_app(aloha_app, port)
+    first, second = journal.tiles(montage.acquisition_id)[:2]
+    elsewhere = tmp_path / "private.tiff"
+    elsewhere.write_bytes(Path(first.path).read_bytes())
+    with sqlite3.connect(tmp_path / "buffer" / "journal.sqlite") as older:
+        older.execute(
+            "UPDATE tiles SET body = json_set(body, '$.path', ?) WHERE tile_id = ?",
+            (str(elsewhere), first.tile_id),
+        )
+        older.execute(
+            "UPDATE tiles SET body = json_set(body, '$.path', ?) WHERE tile_id = ?",
+            (first.path, second.tile_id),
+        )
+    older.close()
+    with uploading(journal, port) as uploader:
+        uploader.tick()
+    found = {t.tile_id: t for t in journal.tiles(montage.acquisition_id)}
+    for tile in (first, second):
+        assert found[tile.tile_id].state == "refused"
+        assert "its message names the frame" in found[tile.tile_id].sentence
+        stored = (
+            tmp_path
+            / "data"
+            / layout.uploaded_tile(montage.acquisition_id, tile.tile_id)
+        )
+        assert not stored.exists()

@@ -8,6 +8,7 @@ import pytest
 
 from em_platform.acquisition.recorder.events import Event
 from em_platform.acquisition.recorder.montage import recorded_montage
+from em_platform.errors import DataError
 from em_platform.formats import write_tiff
 from em_platform.model import Montage
 
@@ -17,11 +18,22 @@ def event(topic: str, body: dict[str, Any]) -> Event:
     return Event(seq=1, topic=topic, body=body, headers={}, recorded_at=noon)
 
 
-def montage(folder: Path, *, indices: Sequence[int], planned: int = 0) -> Montage:
-    """A row of tiles that were announced with these numbers in the raster."""
+def montage(
+    folder: Path,
+    *,
+    indices: Sequence[int],
+    planned: int = 0,
+    frames_at: Path | None = None,
+    last_at: Path | None = None,
+) -> Montage:
+    """A row of tiles that were announced with these numbers in the raster.
+
+    Frames are in `folder`, the last one in `last_at`.
+    """
     frames, tiles = [], {}
     for column, index in enumerate(indices):
-        path = folder / f"t{column}.tiff"
+        is_last = column == len(indices) - 1
+        path = (last_at if last_at and is_last else folder) / f"t{column}.tiff"
         write_tiff(path, np.full((48, 64), 7, np.uint8))
         place = {"stage_position": [column * 200, 0], "row": 0, "column": column}
         tile_id = f"t{column}"
@@ -43,7 +55,24 @@ def montage(folder: Path, *, indices: Sequence[int], planned: int = 0) -> Montag
         microscope="T1",
         magnification=2000,
         planned_tiles=planned,
+        folder=frames_at,
     )
+
+
+def test_a_frame_is_taken_from_nowhere_but_its_own_place(tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    rule = frames / "m"
+    outside = tmp_path / "outside"
+    assert len(montage(rule, indices=(0, 1, 2), frames_at=frames).tiles) == 3
+    found = montage(rule, indices=(0, 1, 2), frames_at=frames, last_at=outside)
+    assert [tile.tile_id for tile in found.tiles] == ["t0", "t1"]
+    [failure] = found.failures
+    assert failure.item == "t2"
+    assert f"its message names the frame '{outside}/t2.tiff', expected" in (
+        failure.sentence
+    )
+    with pytest.raises(DataError):
+        montage(outside, indices=(0, 1), frames_at=frames)
 
 
 def test_tiles_that_were_planned_and_never_announced_are_missing(

@@ -88,7 +88,14 @@ def test_a_tile_without_a_verdict_is_not_good() -> None:
     assert not found.is_good
 
 
-def test_a_tile_published_twice_is_counted_and_not_good() -> None:
+def test_a_repeated_message_that_changes_nothing_is_counted_and_no_fault() -> None:
+    run = montage()
+    run.tiles["a"].repeats = 2
+    assert report(run).montages[0].repeats == 2
+    assert report(run).is_good
+
+
+def test_messages_that_contradict_each_other_are_counted_and_not_good() -> None:
     run = montage()
     run.tiles["a"].messages["qc.tile"] = 3
     assert report(run).montages[0].duplicates == 2

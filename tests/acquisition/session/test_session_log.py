@@ -115,19 +115,20 @@ def test_a_whole_session_is_settled_when_it_is_uploaded(
     assert report.mpix_per_s == pytest.approx(report.tiles_per_s * 64 * 32 / 1e6)
 
 
-def test_a_tile_judged_twice_and_a_lost_frame_are_reported(
+def test_tiles_judged_twice_and_a_lost_frame_are_reported(
     bus: Bus, log_of_session: SessionLog, rig_settings: Settings
 ) -> None:
     say_status(bus, "started")
     image(bus, rig_settings, 0).unlink()
     bus.publish("qc.tile", **tile(0), passed=True)
     bus.publish("qc.tile", **tile(0), passed=True)
+    bus.publish("qc.tile", **tile(0), passed=False)
     bus.publish("montage.complete", **complete(1))
     say_status(bus, "completed")
     until(lambda: bool(log_of_session.runs) and log_of_session.runs[0].is_over)
     report = log_of_session.report()
     assert report.tiles_lost == 1
-    assert report.montages[0].duplicates == 1
+    assert (report.montages[0].duplicates, report.montages[0].repeats) == (1, 1)
     assert not report.is_good
 
 
