@@ -86,7 +86,10 @@ def test_a_wrong_record_fails_its_check_and_stands_in_the_table(store: Store) ->
         for event in result.get_asset_materialization_events()
         if event.asset_key == dg.AssetKey("validation_report")
     ]
-    assert "| records/idr/1.json | is not JSON" in str(report)
+    assert isinstance(report, dg.TableMetadataValue)
+    [row] = [record.data for record in report.records]
+    assert row["record"] == "records/idr/1.json"
+    assert str(row["errors"]).startswith("is not JSON")
 
 
 def test_the_catalog_is_made_from_the_records_of_every_source() -> None:
