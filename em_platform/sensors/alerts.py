@@ -39,6 +39,8 @@ class Seen(Model):
 @dg.sensor(
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Sends what needs a person to "
+    "`alerts.to`: by webhook, Slack or e-mail.",
 )
 def alert_sensor(
     context: dg.SensorEvaluationContext,
@@ -130,11 +132,11 @@ def _why_failed(run: dg.DagsterRun, instance: dg.DagsterInstance) -> tuple[str, 
         failure = entry.dagster_event.step_failure_data if entry.dagster_event else None
         if failure is None:
             continue
-        own = failure.user_failure_data
-        why = (
-            own.description if own and own.description else failure.error_display_string
-        )
-        sentences.append(f"{entry.step_key}: {why[:500]}")
+        own, error = failure.user_failure_data, failure.error
+        while error is not None and error.cause is not None:
+            error = error.cause  # Dagster's wrapper says nothing of its own
+        why = (own.description if own else None) or (error.message if error else "")
+        sentences.append(f"{entry.step_key}: {str(why).strip()[:500]}")
     if not sentences:
         kind = dg.DagsterEventType.RUN_FAILURE
         sentences = [e.message for e in instance.all_logs(run.run_id, of_type=kind)]

@@ -88,6 +88,7 @@ def test_a_failed_check_and_a_failed_run_are_sent_once_with_their_sentences(
     assert "Too few to be used: 1 of 4 tiles" in check["text"]
     assert (run["kind"], run["subject"]) == ("run_failed", "bad1")
     assert "enough_tiles_are_present" in run["text"]
+    assert "Stack Trace" not in run["text"]
     assert run["page"].startswith("/runs/")
     assert watch.look() == "0 alerts sent"
 
