@@ -46,6 +46,7 @@ check: install
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
 	$(BIN)/python tests/audit.py
+	$(BIN)/dagster definitions validate -m em_platform.definitions --log-level warning
 
 # The quick form of every benchmark. make bench ARGS= runs the full form.
 bench: ARGS = --quick

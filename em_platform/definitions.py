@@ -1,5 +1,8 @@
 """Everything that Dagster runs: the one `Definitions` of the platform."""
 
+import warnings
+from typing import Any
+
 import dagster as dg
 
 from em_platform.assets import acquisition, catalog, ingest, stitching, transfer
@@ -28,13 +31,22 @@ from em_platform.sensors.transfer import upload_complete_sensor
 # A run may lay its own settings on top; all other resources then see them too.
 _configuration = Configuration.configure_at_launch()
 
+
+def _with_code(*assets: Any) -> list[Any]:
+    """The assets, whose pages then name the file and line that make each."""
+    with warnings.catch_warnings():
+        # The version is pinned; tests/orchestration/test_code_version.py notices.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return list(dg.with_source_code_references(assets))
+
+
 defs = dg.Definitions(
-    assets=[
+    assets=_with_code(
         *dg.load_assets_from_modules([acquisition, stitching, catalog, transfer]),
         # A spec without code of its own, which the loader above passes over.
         transfer.temdb_tasks,
         *ingest.ingest_assets,
-    ],
+    ),
     jobs=[*ALL_JOBS, transfer.image_again_job],
     schedules=[
         hourly_stitch_montages,

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 LENS_ASSETS = dg.AssetSelection.assets("lens_correction")
 # A montage may be stitched where nothing uploads it, and no TEM DB runs.
 TRANSFER = dg.AssetSelection.assets("uploaded_tiles", "acquisition_review")
-ACQUISITION = dg.AssetSelection.groups("acquisition") - TRANSFER
+ACQUISITION = dg.AssetSelection.groups("acquisition")
 STITCHING = dg.AssetSelection.groups("stitching") - LENS_ASSETS
 RECORD = dg.AssetSelection.assets("dataset_record")
 CATALOG_ASSETS = dg.AssetSelection.groups("catalog") - RECORD

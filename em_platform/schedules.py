@@ -59,6 +59,8 @@ def _is_due(key: str, instance: dg.DagsterInstance, now_s: float) -> bool:
     job=stitch_montages,
     cron_schedule="7 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Tries failed montages again: after one hour, "
+    "two, four and so on to a day.",
 )
 def hourly_stitch_montages(context: dg.ScheduleEvaluationContext) -> Requests:
     """Tries failed montages again: after one hour, two, four and so on to a day."""

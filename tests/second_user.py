@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,16 @@ def as_another_user(code: str, *, before: str = "", **given: Any) -> Any:
     )
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
+
+
+def open_the_way_to(folder: Path) -> None:
+    """Let others reach what is in `folder` as far as its own mode allows it.
+
+    pytest closes the folder of its temporary ones.
+    """
+    for each in (folder, *folder.parents):
+        if os.geteuid() == each.stat().st_uid and each.stat().st_mode & 0o077 == 0:
+            each.chmod(0o711)
 
 
 READ = """
@@ -86,7 +97,18 @@ found = {}
 for url in given["urls"]:
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
-            found[url] = [answer.status, answer.read(400).decode(errors="replace")]
+            found[url] = [answer.status, answer.read(4000).decode(errors="replace")]
     except urllib.error.HTTPError as error:
-        found[url] = [error.code, error.read(400).decode(errors="replace")]
+        found[url] = [error.code, error.read(4000).decode(errors="replace")]
+"""
+
+CALL = """
+found = {}
+for name in given["sockets"]:
+    channel = grpc.insecure_channel(f"unix:{name}")
+    try:
+        grpc.channel_ready_future(channel).result(timeout=3)
+        found[name] = "connected"
+    except grpc.FutureTimeoutError:
+        found[name] = "refused"
 """

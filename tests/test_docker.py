@@ -36,7 +36,15 @@ def test_every_service_runs_a_command_that_the_installation_has(name: str) -> No
 
 def test_the_services_are_those_of_the_whole_platform() -> None:
     commands = [" ".join(service["command"][:3]) for service in OURS.values()]
-    for part in ("webserver", "daemon", "api grpc", "broker", "recorder", "scheduler"):
+    for part in (
+        "web_server",
+        "docker_launcher",
+        "daemon",
+        "api grpc",
+        "broker",
+        "recorder",
+        "scheduler",
+    ):
         assert any(part in command for command in commands), part
     simulated = [n for n, s in OURS.items() if s.get("profiles") == ["simulated"]]
     assert sorted(simulated) == ["camera", "scope", "stage"]
@@ -159,8 +167,8 @@ def test_only_what_starts_and_ends_runs_may_use_docker() -> None:
         for name, service in COMPOSE["services"].items()
         if "docker.sock" in flat(service.get("volumes", []))
     ]
-    # The web server ends them: QueuedRunCoordinator.cancel_run calls the launcher.
-    assert sorted(with_socket) == ["daemon", "webserver"]
+    assert sorted(with_socket) == ["daemon", "terminator"]
+    assert not any("ports" in OURS[name] for name in with_socket)
     config = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
     runs = config["run_launcher"]["config"]["container_kwargs"]["volumes"]
     assert "docker.sock" not in flat(runs)

@@ -8,6 +8,7 @@ import dagster as dg
 from em_platform.acquisition.montages.stored import as_first_planned
 from em_platform.acquisition.processing import ProcessedTiles, finish_montage
 from em_platform.assets.checks import check_specs, dagster_failures, published_results
+from em_platform.assets.code_version import code_version
 from em_platform.assets.metadata import (
     Metadata,
     Stopwatch,
@@ -72,6 +73,7 @@ def raw_tiles(
     specs=[
         dg.AssetSpec(
             "tiles",
+            code_version=code_version("tiles"),
             group_name="acquisition",
             deps=["raw_tiles"],
             kinds={"dask", "tiff"},
@@ -81,6 +83,7 @@ def raw_tiles(
         ),
         dg.AssetSpec(
             "tile_statistics",
+            code_version=code_version("tile_statistics"),
             group_name="acquisition",
             deps=["tiles"],
             kinds={"dask", "json"},
@@ -116,7 +119,7 @@ def finish_tiles(
         summary = statistics_summary(done.montage, done.statistics, store)
         counts = adoption_summary(done)
         limits = settings.stitching.quality
-    tag_run(context, montage)
+    tag_run(context, montage, settings.stitching)
     yield dg.MaterializeResult(
         asset_key="tiles",
         metadata={

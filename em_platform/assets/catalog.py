@@ -6,16 +6,22 @@ import dagster as dg
 
 from em_platform.acquisition.montages.review import judged_montage
 from em_platform.assets.checks import check_results, check_specs, dagster_failures
+from em_platform.assets.code_version import code_version
 from em_platform.assets.metadata import (
     Metadata,
     human_bytes,
     place,
     record_summary,
+    step_of,
     table,
     tag_run,
 )
 from em_platform.catalog.consolidate import Consolidated, check_catalog, consolidate
-from em_platform.catalog.record_files import first_recorded, write_record
+from em_platform.catalog.record_files import (
+    as_first_made,
+    first_recorded,
+    write_record,
+)
 from em_platform.catalog.records import dataset_record as record_of
 from em_platform.catalog.records import mosaic_levels
 from em_platform.ingest.sources import SOURCES
@@ -35,6 +41,7 @@ _VALIDATION_REPORT_CHECKS = {
 
 
 @dg.asset(
+    code_version=code_version("dataset_record"),
     group_name="catalog",
     partitions_def=montages,
     deps=["tile_statistics", "montage_fit", "mosaic"],
@@ -64,10 +71,13 @@ def dataset_record(
             preview=store.url(name),
             # Not now: the same montage recorded again gives the same bytes.
             recorded_at=first_recorded(store, layout.dataset_record(key)),
+            dagster=step_of(context),
+            parameters=settings.model_dump(mode="json"),
         )
+        record = as_first_made(record, store, layout.dataset_record(key))
         # Last: it names the preview and the mosaic, which must be there.
         write_record(store, layout.dataset_record(key), record)
-    tag_run(context, montage)
+    tag_run(context, montage, settings)
     return dg.MaterializeResult(
         metadata=record_summary(record, store.url(layout.dataset_record(key)))
     )

@@ -19,6 +19,7 @@ from em_platform.assets.checks import (
     dagster_failures,
     published_results,
 )
+from em_platform.assets.code_version import code_version
 from em_platform.assets.metadata import (
     Metadata,
     Stopwatch,
@@ -80,6 +81,7 @@ class LensMontage(dg.Config):
 
 
 @dg.asset(
+    code_version=code_version("lens_correction"),
     group_name="stitching",
     partitions_def=lenses,
     kinds={"dask", "json"},
@@ -112,7 +114,7 @@ def lens_correction(
         lens = fit_lens(montage, matches, magnification=magnification)
         store.write(layout.lens(name, magnification), lens, LensModel)
         checks = check_lens(lens)
-    tag_run(context, montage)
+    tag_run(context, montage, settings.stitching)
     return dg.MaterializeResult(
         metadata=lens_summary(lens, montage),
         check_results=check_results(checks, "lens_correction"),
@@ -120,6 +122,7 @@ def lens_correction(
 
 
 @dg.asset(
+    code_version=code_version("tile_matches"),
     group_name="stitching",
     partitions_def=montages,
     deps=[
@@ -148,7 +151,7 @@ def tile_matches(
         done = match_montage(montage, how, store, run=compute.map(montage.pixels))
         store.write(layout.tile_matches(key), done.matches, tuple[TileMatch, ...])
         checks = check_matches(montage, done.matches, settings.stitching.quality)
-    tag_run(context, montage)
+    tag_run(context, montage, settings.stitching)
     return dg.MaterializeResult(
         metadata={**match_summary(done), **watch.metadata(montage)},
         check_results=published_results(
@@ -158,6 +161,7 @@ def tile_matches(
 
 
 @dg.asset(
+    code_version=code_version("montage_fit"),
     group_name="stitching",
     partitions_def=montages,
     deps=["tile_matches"],
@@ -184,7 +188,7 @@ def montage_fit(
             check_hangs_together(fit, limits),
         )
         summary = fit_summary(montage, fit, store)
-    tag_run(context, montage)
+    tag_run(context, montage, settings.stitching)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
         check_results=published_results(
@@ -194,6 +198,7 @@ def montage_fit(
 
 
 @dg.asset(
+    code_version=code_version("mosaic"),
     group_name="stitching",
     partitions_def=montages,
     deps=["tiles", "tile_statistics", "montage_fit"],
@@ -228,7 +233,7 @@ def mosaic(
         )
         summary = mosaic_summary(made, key, store)
         checks = check_mosaic(made, options=store.options)
-    tag_run(context, montage)
+    tag_run(context, montage, settings.stitching)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
         check_results=published_results(

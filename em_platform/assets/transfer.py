@@ -46,7 +46,7 @@ def _database_kind() -> str:
 
 temdb_tasks = dg.AssetSpec(
     "temdb_tasks",
-    group_name="acquisition",
+    group_name="review",
     kinds={_database_kind()},
     deps=["acquisition_review"],
     owners=_OWNERS,
@@ -56,7 +56,7 @@ temdb_tasks = dg.AssetSpec(
 
 
 @dg.asset(
-    group_name="acquisition",
+    group_name="review",
     partitions_def=montages,
     deps=["raw_tiles"],
     kinds={"zarr"},
@@ -81,7 +81,7 @@ def uploaded_tiles(
 
 
 @dg.asset(
-    group_name="acquisition",
+    group_name="review",
     partitions_def=montages,
     deps=["uploaded_tiles", "tile_statistics", "montage_fit", "mosaic"],
     kinds={"json"},

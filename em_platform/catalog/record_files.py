@@ -129,6 +129,23 @@ def first_recorded(
     return now() if earlier is None else earlier.created_at
 
 
+def as_first_made(record: DatasetRecord, store: Store, name: str) -> DatasetRecord:
+    """The record that lies at `name`, where only the run that writes it differs.
+
+    So it names the run that made the dataset as it is, and repeating changes nothing.
+    """
+    earlier = earlier_record(store, name)
+    if earlier is None:
+        return record
+    return earlier if _made(earlier) == _made(record) else record
+
+
+def _made(record: DatasetRecord) -> Record:
+    content = content_of(record)
+    content["metadata"]["provenance"].pop("dagster", None)
+    return content
+
+
 def at(content: Record, *path: str) -> Any:
     """The value at a path of keys, None where a part of it is missing."""
     value: Any = content

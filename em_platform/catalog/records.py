@@ -10,6 +10,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import numpy as np
 import zarr
 from fsspec.core import url_to_fs
+from pydantic import JsonValue
 
 from em_platform.formats import describe, open_level
 from em_platform.imaging.voxel_statistics import Measured, statistics_of
@@ -22,6 +23,7 @@ from em_platform.model import (
 )
 from em_platform.model.dataset import (
     CoreMetadata,
+    DagsterProvenance,
     DatasetFiles,
     DatasetMetadata,
     DatasetQuality,
@@ -118,6 +120,8 @@ def dataset_record(
     recorded_at: datetime,
     checks: Iterable[Check] = (),
     preview: str = "",
+    dagster: DagsterProvenance | None = None,
+    parameters: dict[str, JsonValue] | None = None,
 ) -> DatasetRecord:
     """The record of one mosaic; the same mosaic gives the same record.
 
@@ -125,7 +129,8 @@ def dataset_record(
 
     `image` describes the mosaic at `url`, `preview` is a picture of it. `recorded_at`
     is the time of creation where the montage itself has none (see
-    `record_files.first_recorded`); no clock is read here.
+    `record_files.first_recorded`); no clock is read here. `dagster` is the step that
+    records it, `parameters` are the settings by which it was made.
     """
     checks = tuple(checks)
     review = review_of(checks)
@@ -138,6 +143,8 @@ def dataset_record(
         processing_pipeline=f"em-platform {version('em-platform')} stitching",
         internal_zarr_path=image.levels[0].path,
         uuid=record,
+        dagster=dagster,
+        parameters=parameters or {},
     )
     quality = _quality(montage, fit, core=core, checks=checks, review=review)
     return DatasetRecord(

@@ -17,6 +17,7 @@ from em_platform.cli.live import microscope_processes
 from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError
 from em_platform.processes import Child, Supervisor, end_session, free_port, listens
+from em_platform.processes.ports import listens_at, private_socket
 from em_platform.processes.single_instance import claim_home, try_lock
 from em_platform.storage.atomic import write_bytes
 
@@ -133,8 +134,7 @@ def _prepare_dagster(home: Path) -> Path:
         write_bytes(instance, shipped.replace(_HISTORY, history).encode())
     workspace = folder / "workspace.yaml"
     server = {
-        "host": "127.0.0.1",
-        "port": free_port("127.0.0.1", _port_of(workspace)),
+        "socket": str(private_socket(folder, "code")),
         "location_name": "em_platform",
     }
     content = yaml.safe_dump({"load_from": [{"grpc_server": server}]})
@@ -149,27 +149,20 @@ def _shipped(name: str) -> Path:
     return inside if inside.is_file() else package.parent / name
 
 
-def _port_of(workspace: Path) -> int:
-    """The code server's port as last time, so that it keeps its identity; else 0."""
-    if not workspace.is_file():
-        return 0
-    loaded = yaml.safe_load(workspace.read_text(encoding="utf-8"))
-    return int(loaded["load_from"][0]["grpc_server"]["port"])
-
-
 def _children(settings: Settings, workspace: Path) -> list[list[Child]]:
     """Groups of processes that all others need; they can start at once."""
-    port = _port_of(workspace)
+    # Not a port: it runs what it is sent, by whoever reaches it.
+    socket = private_socket(workspace.parent, "code")
     code_server = Child(
         name="code_server",
         arguments=_python(
             *("em_platform.resources.code_server", "api", "grpc"),
-            *("-h", "127.0.0.1", "-p", str(port)),
+            *("--socket", str(socket)),
             *("-m", "em_platform.definitions", "--location-name", "em_platform"),
             # Runs then start by this Python, not by the `dagster` of the PATH.
             "--use-python-environment-entry-point",
         ),
-        ready=lambda _: listens("127.0.0.1", port),
+        ready=lambda _: listens_at(socket),
         stop_grace_s=3,
     )
     recorder = Child(
@@ -203,7 +196,7 @@ def _dagster(settings: Settings, workspace: Path) -> list[Child]:
         Child(
             name="web",
             arguments=_python(
-                *("dagster_webserver", "-w", str(workspace)),
+                *("em_platform.resources.web_server", "-w", str(workspace)),
                 *("-h", web.host, "-p", str(web.port)),
             ),
             ready=lambda _: listens(web.host, web.port),

@@ -33,10 +33,11 @@ class BufferSettings(Model):
 class OperatorSettings(Model):
     """Where the operator's page is served, and who may act on it.
 
-    On a `host` other than this computer's own the page asks for the `token`; without
-    one it is made at the first start and kept under `home`. `names` are further host
-    names under which browsers reach the page. Control ends `control_timeout_s` after
-    its holder's page has gone; what was not updated for `stale_s` is shown as old.
+    Who is not the account that runs it on this computer is asked for the `token`;
+    without one it is made at the first start and kept under `home`. `names` are further
+    host names under which browsers reach the page. Control ends `control_timeout_s`
+    after its holder's page has gone; what was not updated for `stale_s` is shown as
+    old.
 
     `port` is where it listens; a taken one is replaced by a free one.
     """

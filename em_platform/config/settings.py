@@ -112,11 +112,15 @@ class DaskSettings(Model):
 class WebSettings(Model):
     """Where the Dagster web UI listens; a busy port is replaced by a free one.
 
-    It listens at `host` and `port`.
+    It listens at `host` and `port`. Who is not the account that runs it on this
+    computer is asked for the `token`; without one it is made at the first start and
+    kept under `home`. `names` are further host names under which browsers reach it.
     """
 
     host: str = "127.0.0.1"
     port: int = 3000  # Dagster's own default
+    token: SecretStr = SecretStr("")
+    names: tuple[str, ...] = ()
 
 
 class HistorySettings(Model):

@@ -70,7 +70,7 @@ def files_are_whole(entry: Entry, raw: RawItem) -> Check:
     else:
         sentence = (
             f"{len(raw.files)} files of {raw.size_bytes} bytes are whole; {compared} "
-            "have a published checksum, the others were compared by length"
+            "have a published checksum, of the others nothing but the length is proved"
         )
     return _check("files_are_whole", not wrong, sentence, items=tuple(wrong))
 

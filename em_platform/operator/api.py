@@ -13,7 +13,6 @@ import numpy as np
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
-from pydantic import Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
@@ -29,24 +28,14 @@ from em_platform.errors import (
 )
 from em_platform.formats.image import read_image
 from em_platform.imaging.contrast import stretch
-from em_platform.model import Model
-from em_platform.operator.auth import (
-    COOKIE,
-    Auth,
-    address_of,
-    cookie_of,
-    too_many,
-)
 from em_platform.operator.commands import (
     control_routes,
     queue_routes,
     run_routes,
 )
 from em_platform.operator.shared_board import SharedBoard
-from em_platform.operator.tries import Tries
-from em_platform.processes.web import is_token
+from em_platform.processes.gate import Door, Gate, secrets_of
 from em_platform.stitching.beside_frames import processed_path
-from em_platform.storage.tokens import token_of
 
 log = logging.getLogger(__name__)
 
@@ -54,19 +43,17 @@ PAGE = Path(__file__).parent / "page"
 BATCH_S = 0.1
 """Changes go to a browser at most so often."""
 _TICK_S = 2.0  # so late at most a page sees that the service hangs
-_GUESS_S = 0.5  # a wrong password waits: guessing one after the other is slow
-
-
-class Password(Model):
-    """What is typed on the page that asks for it."""
-
-    password: str = Field(max_length=500)
+# The page runs no script but its own, and in no other's frame.
+_POLICY = (
+    b"default-src 'self'; img-src 'self' blob: data:; object-src 'none'; "
+    b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 
 
 def application(
-    shared: SharedBoard, settings: Settings, *, password: str, about: dict[str, Any]
+    shared: SharedBoard, settings: Settings, *, about: dict[str, Any]
 ) -> ASGIApp:
-    """The whole application; `password` empty admits all users.
+    """The whole application behind its gate.
 
     Each page gets `about` as it is: names and addresses that do not change.
     """
@@ -75,9 +62,6 @@ def application(
     _answer_errors(app)
     app.include_router(_files())
     app.include_router(_state(shared, frames_folder(settings), about))
-    tries = Tries()
-    cookie = _cookie(settings, password)
-    app.include_router(_login(password, cookie, tries))
     for routes in (
         control_routes(shared),
         run_routes(shared),
@@ -85,21 +69,20 @@ def application(
     ):
         app.include_router(routes)
     chosen = settings.acquisition.operator
-    return Auth(
-        app,
+    password, cookie = secrets_of(settings.home, "operator", chosen.token)
+    door = Door(
+        name="operator",
+        title="the operator's page",
         host=chosen.host,
         names=chosen.names,
+        names_setting="acquisition.operator.names",
+        password_setting="acquisition.operator.token",
+        open_paths=("/health",),  # a supervisor asks for it
+        policy=_POLICY,
         password=password,
         cookie=cookie,
-        tries=tries,
     )
-
-
-def _cookie(settings: Settings, password: str) -> str:
-    if not password:  # nobody is asked for it
-        return ""
-    # Kept in the home: browsers stay logged in when the service starts again.
-    return cookie_of(password, token_of(settings.home, "operator-cookie", ""))
+    return Gate(app, door)
 
 
 def _files() -> APIRouter:
@@ -108,10 +91,6 @@ def _files() -> APIRouter:
     @routes.get("/")
     def index() -> Response:
         return _file("index.html")
-
-    @routes.get("/login")
-    def login() -> Response:
-        return _file("login.html")
 
     @routes.get("/page/{name}")
     def file(name: str) -> Response:
@@ -174,40 +153,6 @@ def _state(shared: SharedBoard, frames: Path, about: dict[str, Any]) -> APIRoute
         # Its address holds its version, so the browser may keep it.
         keep = {"cache-control": "private, max-age=3600"}
         return Response(found.content, media_type=found.media_type, headers=keep)
-
-    return routes
-
-
-def _login(password: str, cookie: str, tries: Tries) -> APIRouter:
-    routes = APIRouter(prefix="/api")
-
-    @routes.post("/login")
-    async def login(given: Password, request: Request) -> Response:
-        address = address_of(request.scope)
-        wait_s = tries.wait_s(address) if password else 0.0
-        if wait_s:
-            raise HTTPException(429, too_many(wait_s))
-        if password and not is_token(given.password, password):
-            tries.add(address, given.password)
-            await asyncio.sleep(_GUESS_S)
-            log.warning("operator: a wrong password was given from %s", address)
-            raise HTTPException(
-                401,
-                "login: the password is not the operator's; it is "
-                "acquisition.operator.token, or stands in tokens/operator in the home",
-            )
-        answer = JSONResponse({"welcome": True})
-        # No script reads it, no other page sends it. Over TLS it never goes in plain;
-        # a proxy on this computer that ends the TLS tells so in X-Forwarded-Proto.
-        answer.set_cookie(
-            COOKIE,
-            cookie,
-            httponly=True,
-            samesite="strict",
-            path="/",
-            secure=request.url.scheme == "https",
-        )
-        return answer
 
     return routes
 

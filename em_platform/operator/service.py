@@ -13,7 +13,6 @@ from em_platform.config import Settings
 from em_platform.errors import BrokerUnavailable, SourceUnavailable
 from em_platform.messaging.bus import Bus
 from em_platform.operator.api import application
-from em_platform.operator.auth import is_loopback
 from em_platform.operator.finished import result_of
 from em_platform.operator.modes import SETUP
 from em_platform.operator.shared_board import SharedBoard
@@ -24,7 +23,6 @@ from em_platform.operator.snapshot import (
     restore,
 )
 from em_platform.processes.web import serve
-from em_platform.storage.tokens import token_of
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +36,11 @@ _ASKED = 5  # montages, each time
 def serve_page(settings: Settings, *, name: str) -> None:
     """Serve the page until SIGTERM; without a broker it shows so and waits for one."""
     chosen = settings.acquisition.operator
-    password = chosen.token.get_secret_value()
-    # alone on this computer all are admitted; else there is always a password
-    if not is_loopback(chosen.host):
-        password = token_of(settings.home, "operator", password)
     with Bus(settings.broker, name, send_timeout_s=_SEND_TIMEOUT_S) as bus:
         shared = SharedBoard(bus, control_timeout_s=chosen.control_timeout_s)
         keeper = Keeper(shared, bus, settings)
         try:
-            app = application(
-                shared, settings, password=password, about=_about(settings, name)
-            )
+            app = application(shared, settings, about=_about(settings, name))
             serve(app, name=name, host=chosen.host, port=chosen.port)
         finally:
             keeper.close()

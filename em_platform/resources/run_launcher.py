@@ -8,10 +8,16 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import psutil
-from dagster import DagsterError, DagsterEventType, DagsterRun, Field, Float
+from dagster import (
+    DagsterError,
+    DagsterEventType,
+    DagsterRun,
+    DefaultRunLauncher,
+    Field,
+    Float,
+)
 from dagster._core.launcher import (
     CheckRunHealthResult,
-    DefaultRunLauncher,
     WorkerStatus,
 )
 from dagster._core.storage.tags import GRPC_INFO_TAG

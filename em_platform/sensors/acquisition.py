@@ -33,6 +33,7 @@ _TICK_S = 10.0
     job=stitch_montages,
     minimum_interval_seconds=2,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts one run for each montage that the microscope has completed.",
 )
 def montage_complete_sensor(
     context: dg.SensorEvaluationContext, microscope: Microscope
@@ -55,6 +56,8 @@ def montage_complete_sensor(
     job=stitch_montages,
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts one run for each folder of tiles that was "
+    "dropped into the inbox, and again when it was corrected.",
 )
 def inbox_sensor(
     context: dg.SensorEvaluationContext, microscope: Microscope
@@ -92,6 +95,7 @@ def _seen(cursor: str | None) -> dict[str, Seen]:
     job=calibrate_lens,
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Calibrates the lens from each montage that was imaged to show it.",
 )
 def lens_montage_sensor(
     context: dg.SensorEvaluationContext, microscope: Microscope

@@ -39,6 +39,8 @@ class Seen(Model):
 @dg.sensor(
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Sends what needs a person to "
+    "`alerts.to`: by webhook, Slack or e-mail.",
 )
 def alert_sensor(
     context: dg.SensorEvaluationContext,

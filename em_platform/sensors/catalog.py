@@ -28,6 +28,7 @@ _AGAIN_S = 3600.0
     job=consolidate_catalog,
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Consolidates the catalog when records have changed, once for many.",
 )
 def catalog_sensor(
     context: dg.SensorEvaluationContext, configuration: Configuration

@@ -22,6 +22,8 @@ _MOST_A_TICK = 200
 @dg.sensor(
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Packs the step logs of ended runs and "
+    "deletes those that are too old; starts no run.",
 )
 def history_sensor(
     context: dg.SensorEvaluationContext, configuration: Configuration

@@ -28,6 +28,8 @@ _ALL = list(SOURCES)
 @dg.sensor(
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Adds a partition for each item that "
+    "is configured or that a source lists.",
 )
 def discovery_sensor(
     context: dg.SensorEvaluationContext, sources: PublicSources
@@ -76,6 +78,8 @@ def _mark(own: SourceSettings) -> str:
     jobs=list(ingest_jobs.values()),
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="In the mode `staged`, starts heavy items "
+    "once no light one is under way.",
 )
 def heavy_ingest_sensor(
     context: dg.SensorEvaluationContext, configuration: Configuration

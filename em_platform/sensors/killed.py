@@ -47,6 +47,7 @@ _MOST = 100
     ],
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts what follows a killed run where Dagster's own retry does not.",
 )
 def killed_runs_sensor(
     context: dg.SensorEvaluationContext,

@@ -25,6 +25,7 @@ _REVIEWED = dg.AssetKey("acquisition_review")
     job=review_acquisitions,
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts the review of each montage that is both uploaded and stitched.",
 )
 def upload_complete_sensor(
     context: dg.SensorEvaluationContext, storage: Storage, temdb: TemdbResource

@@ -11,7 +11,7 @@ from em_platform.errors import BrokerUnavailable
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from tests.ports import broker_at
-from tests.second_user import NOBODY, PUBLISH, READ, as_another_user
+from tests.second_user import NOBODY, PUBLISH, READ, as_another_user, open_the_way_to
 
 SQUATTER = """
 import os, socket, sys
@@ -31,10 +31,8 @@ def test_another_user_can_neither_read_the_token_nor_publish(
 ) -> None:
     settings = broker_at(free_port(), home)
     with Broker(settings) as broker, Bus(settings, "own") as bus:
-        for folder in (home, *home.parents):  # the file's own mode is asked for
-            if folder.owner() == "root" and folder.stat().st_mode & 0o777 == 0o700:
-                folder.chmod(0o711)
         (home / "tokens").chmod(0o711)
+        open_the_way_to(home)  # the file's own mode is asked for
         files = [settings.token_file]
         assert as_another_user(READ, files=files) == {files[0]: "refused"}
         bus.connect(5.0)

@@ -9,15 +9,18 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from pydantic import SecretStr
 
 from em_platform.acquisition.frame_paths import tile_name
-from em_platform.config import Settings
+from em_platform.config import OperatorSettings, Settings
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import fitting
 from em_platform.operator.api import application
 from em_platform.operator.board import Board
 from em_platform.operator.shared_board import SharedBoard
 
+# As a proxy on this computer says where a request comes from.
+ELSEWHERE = {"X-Forwarded-For": "192.0.2.7"}
 ACQUISITION = "m-0001-20261121t120000"
 
 
@@ -132,11 +135,18 @@ def shared(bus: Bus) -> SharedBoard:
 def open_page(
     shared: SharedBoard, settings: Settings, serve_app: Callable[..., str]
 ) -> Iterator[Callable[..., httpx.Client]]:
-    """Serve the page, and give a browser that is not logged in."""
+    """Serve the page, and give a browser of this account.
+
+    With a password it is one of another computer, that is not logged in.
+    """
     with ExitStack() as stack:
 
         def serve(password: str = "") -> httpx.Client:
-            app = application(shared, settings, password=password, about={})
-            return stack.enter_context(httpx.Client(base_url=serve_app(app)))
+            named = OperatorSettings(token=SecretStr(password))
+            acquisition = settings.acquisition.model_copy(update={"operator": named})
+            own = settings.model_copy(update={"acquisition": acquisition})
+            url = serve_app(application(shared, own, about={}))
+            headers = ELSEWHERE if password else {}
+            return stack.enter_context(httpx.Client(base_url=url, headers=headers))
 
         yield serve

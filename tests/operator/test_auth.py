@@ -7,7 +7,8 @@ from collections.abc import Callable
 import httpx
 
 from em_platform.config import AcquisitionSettings, BrokerSettings, Settings
-from em_platform.operator.auth import is_loopback, known_names
+from em_platform.processes.gate import is_loopback, known_names
+from tests.operator.conftest import ELSEWHERE
 
 
 def test_a_page_beyond_this_computer_asks_for_the_password(
@@ -16,13 +17,13 @@ def test_a_page_beyond_this_computer_asks_for_the_password(
     page = open_page("open sesame")
     assert page.get("/").headers["location"] == "/login"
     assert page.get("/login").status_code == 200
-    assert page.get("/page/style.css").status_code == 200
-    for path in ("/api/state", "/api/events", "/api/pictures/preview"):
+    assert page.get("/health").status_code == 200
+    for path in ("/api/state", "/api/events", "/page/style.css"):
         assert page.get(path).status_code == 401
     assert page.post("/api/stop", json={"when": "now"}).status_code == 401
     wrong = page.post("/api/login", json={"password": "guess"})
     assert wrong.status_code == 401
-    assert "not the operator's" in wrong.json()["error"]
+    assert "not that of the operator's page" in wrong.json()["error"]
     bearer = {"Authorization": "Bearer open sesame"}
     assert page.get("/api/state", headers=bearer).status_code == 200
     right = page.post("/api/login", json={"password": "open sesame"})
@@ -39,11 +40,13 @@ def test_guesses_are_limited_and_who_is_logged_in_may_still_stop(
     address = str(page.base_url)
 
     def bearer(text: str) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {text}"}
+        headers = {"Authorization": f"Bearer {text}", **ELSEWHERE}
         return httpx.get(f"{address}/api/state", headers=headers)
 
     def login(text: str) -> httpx.Response:
-        return httpx.post(f"{address}/api/login", json={"password": text})
+        return httpx.post(
+            f"{address}/api/login", json={"password": text}, headers=ELSEWHERE
+        )
 
     # An old password that is sent again and again guesses nothing.
     assert {bearer("old").status_code for _ in range(20)} == {401}

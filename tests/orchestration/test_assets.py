@@ -138,6 +138,28 @@ def test_a_person_sees_pictures_and_figures(
     assert "Mpix/s" in metadata_of(result, "tile_matches")
 
 
+def test_a_record_says_which_run_and_settings_made_it(
+    instance: dg.DagsterInstance, drop_montage: Callable[..., Path], store: Store
+) -> None:
+    drop_montage("grid-1")
+    first = stitch(instance, "grid-1")
+    again = stitch(instance, "grid-1")
+    made = store.read(layout.dataset_record("grid-1"), DatasetRecord)
+    provenance = made.metadata.provenance
+    assert provenance.dagster is not None
+    # That of the second run would be a change where nothing has changed.
+    assert provenance.dagster.run_id == first.run_id != again.run_id
+    match = provenance.parameters["match"]
+    assert isinstance(match, dict)
+    assert match["search_px"] == 32
+    tag = instance.get_run_by_id(first.run_id).tags["em/settings"]
+    other = stitch(instance, "grid-1", overrides={"stitching.match.search_px": "40"})
+    changed = store.read(layout.dataset_record("grid-1"), DatasetRecord)
+    assert changed.metadata.provenance.dagster is not None
+    assert changed.metadata.provenance.dagster.run_id == other.run_id
+    assert instance.get_run_by_id(other.run_id).tags["em/settings"] != tag
+
+
 def test_a_bad_tile_is_recorded_and_the_rest_goes_on(
     instance: dg.DagsterInstance, drop_montage: Callable[..., Path], store: Store
 ) -> None:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
 import dagster as dg
 import pytest
@@ -15,9 +16,9 @@ ASSETS = {
     "raw_tiles": "acquisition",
     "tiles": "acquisition",
     "tile_statistics": "acquisition",
-    "uploaded_tiles": "acquisition",
-    "acquisition_review": "acquisition",
-    "temdb_tasks": "acquisition",
+    "uploaded_tiles": "review",
+    "acquisition_review": "review",
+    "temdb_tasks": "review",
     "lens_correction": "stitching",
     "tile_matches": "stitching",
     "montage_fit": "stitching",
@@ -174,3 +175,26 @@ print([name for name in {heavy} if name in sys.modules])
         (sys.executable, "-c", code), capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_each_sensor_and_schedule_says_what_it_does(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    asked = [*repository.sensor_defs, *repository.schedule_defs]
+    assert [each.name for each in asked if not each.description] == []
+
+
+def test_the_lineage_of_groups_has_no_loop(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    graph = repository.asset_graph
+    before: dict[str, set[str]] = {}
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        groups = {graph.get(parent).group_name for parent in node.parent_keys}
+        before.setdefault(str(node.group_name), set()).update(map(str, groups))
+    sorter = TopologicalSorter(
+        {group: parents - {group} for group, parents in before.items()}
+    )
+    order = [*sorter.static_order()]  # raises where there is a loop
+    assert order.index("acquisition") < order.index("stitching") < order.index("review")

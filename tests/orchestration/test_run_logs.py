@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,8 +13,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.partitions.context import partition_loading_context
 
-from em_platform.errors import ConfigError
 from em_platform.jobs import consolidate_catalog
 from em_platform.resources.run_logs import PackedRunLogs
 from em_platform.resources.storage import Configuration
@@ -126,12 +127,14 @@ def test_a_migration_and_a_wipe_find_packed_logs(instance: dg.DagsterInstance) -
     assert logs_of(instance).get_all_run_ids() == []
 
 
-def test_without_a_home_a_relative_folder_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
+def test_without_a_home_dagsters_own_commands_have_a_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    with pytest.raises(ConfigError, match="DAGSTER_HOME"):
-        PackedRunLogs.from_config_value(None, {"base_dir": "history/runs"})
+    monkeypatch.chdir(tmp_path)
+    made = PackedRunLogs.from_config_value(None, {"base_dir": "history/runs"})
+    folder = tmp_path / ".em_platform" / "without_dagster_home" / "history" / "runs"
+    assert Path(made.path_for_shard("a")) == folder / "a.db"
 
 
 def tick(instance: dg.DagsterInstance, **settings: str) -> dg.SensorResult:
@@ -183,3 +186,56 @@ def test_of_old_consolidations_only_the_newest_is_kept(
     assert cleaned == 3
     assert [instance.has_run(run_id) for run_id in runs] == [False, False, True]
     assert clean_older(instance, datetime.now(UTC), cursor=cursor) == (cursor, 0)
+
+
+PLACES = dg.DynamicPartitionsDefinition(name="places")
+CHECK = dg.AssetCheckKey(dg.AssetKey("seen"), "is_sharp")
+
+
+def look_at(instance: dg.DagsterInstance, place: str, *, passed: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        spec = dg.AssetCheckSpec("is_sharp", asset="seen", partitions_def=PLACES)
+
+    @dg.asset(partitions_def=PLACES, check_specs=[spec])
+    def seen() -> dg.MaterializeResult:
+        return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=passed)])
+
+    assert dg.materialize([seen], partition_key=place, instance=instance).success
+
+
+def places_by_state(instance: dg.DagsterInstance) -> dict[str, set[str]]:
+    with partition_loading_context(dynamic_partitions_store=instance):
+        [state] = logs_of(instance).get_asset_check_state([(CHECK, PLACES)]).values()
+        found = {
+            status.value: set(subset.subset_value.get_partition_keys())
+            for status, subset in state.subsets.items()
+        }
+    return {status: places for status, places in found.items() if places}
+
+
+def test_a_check_is_followed_from_where_it_was_last_seen(
+    instance: dg.DagsterInstance,
+) -> None:
+    instance.add_dynamic_partitions("places", ["a", "b"])
+    look_at(instance, "a", passed=True)
+    look_at(instance, "b", passed=False)
+    assert places_by_state(instance) == {"SUCCEEDED": {"a"}, "FAILED": {"b"}}
+    [seen] = logs_of(instance).get_checkpointed_asset_check_state([CHECK]).values()
+    assert seen.latest_storage_id > 0
+    instance.add_dynamic_partitions("places", ["c"])
+    look_at(instance, "b", passed=True)
+    look_at(instance, "c", passed=True)
+    assert places_by_state(instance)["SUCCEEDED"] == {"a", "b", "c"}
+    instance.delete_dynamic_partition("places", "a")
+    [forgotten] = logs_of(instance).get_checkpointed_asset_check_state([CHECK]).values()
+    assert forgotten.latest_storage_id == 0
+
+
+def test_a_partition_is_known_as_soon_as_it_is_added(
+    instance: dg.DagsterInstance,
+) -> None:
+    assert not instance.has_dynamic_partition("places", "a")
+    instance.add_dynamic_partitions("places", ["a"])
+    assert instance.has_dynamic_partition("places", "a")
+    assert not instance.has_dynamic_partition("montages", "a")

@@ -33,7 +33,7 @@ _MARKS = {
     "broker": ("em_platform", "broker"),
     "recorder": ("em_platform", "recorder"),
     "daemon": ("dagster._daemon", "run"),
-    "web": ("dagster_webserver",),
+    "web": ("em_platform.resources.web_server",),
     "code_server": ("em_platform.resources.code_server", "api"),
 }
 """Words of the command line by which a process of the platform is known."""

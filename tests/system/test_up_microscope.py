@@ -11,9 +11,18 @@ import pytest
 
 from em_platform.acquisition.session.report import LiveReport
 from em_platform.cli.runs import montage_runs
+from em_platform.processes.ports import private_socket
 from em_platform.standins.world import World
 from tests.docs.page_runner import run_page
 from tests.ports import reserve_port
+from tests.second_user import (
+    CALL,
+    PAGES,
+    PUBLISH,
+    READ,
+    as_another_user,
+    open_the_way_to,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -37,6 +46,7 @@ def test_acquire_uses_the_microscope_of_the_platform(
             what=platform.output,
         )
         assert f"operator  http://127.0.0.1:{port}" in platform.output()
+        another_user_is_kept_out(platform, f"http://127.0.0.1:{port}")
         (output,) = run_page(
             how_to / "run-the-live-microscope.md",
             tmp_path,
@@ -69,6 +79,28 @@ def test_acquire_uses_the_microscope_of_the_platform(
         )
         assert again.returncode == 1
         assert "a microscope already runs in" in again.stderr
+
+
+def another_user_is_kept_out(platform: Any, page: str) -> None:
+    """Neither tokens, nor messages, nor code, nor pages of a platform that runs."""
+    tokens = platform.home / "tokens"
+    tokens.chmod(0o711)
+    open_the_way_to(platform.home)
+    files = [str(file) for file in tokens.iterdir()]
+    names = {"aloha", "broker", "operator", "temdb", "web"}
+    assert names <= {Path(file).name for file in files}
+    assert set(as_another_user(READ, files=files).values()) == {"refused"}
+    port = int(platform.environment["EM_BROKER__PORT"])
+    logins = [[], ["em-platform", "guess"]]
+    found = as_another_user(PUBLISH, port=port, logins=logins)
+    assert found == ["refused", "refused"]
+    urls = [f"{page}/api/state", f"{page}/", f"{platform.url}/graphql", platform.url]
+    pages = as_another_user(PAGES, urls=urls)
+    assert [status for status, _ in pages.values()] == [401, 200, 401, 200]
+    assert all("Password" in text for status, text in pages.values() if status == 200)
+    code = private_socket(platform.home / "dagster", "code")
+    code.parent.chmod(0o711)  # the socket's own mode is asked for
+    assert as_another_user(CALL, sockets=[str(code)]) == {str(code): "refused"}
 
 
 def backfill(

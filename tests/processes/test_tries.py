@@ -1,5 +1,18 @@
-from em_platform.operator.tries import Tries
-from tests.operator.conftest import Clock
+import pytest
+
+from em_platform.processes.tries import Tries
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 def test_ten_wrong_passwords_close_the_door_for_a_minute(clock: Clock) -> None:
