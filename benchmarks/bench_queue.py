@@ -100,8 +100,8 @@ def measured(home: Path, waiting: int) -> dict[str, float]:
         for number in range(1, waiting):
             name = f"waiting-{number:03d}"
             queue_like(first, name, instance)
-            # Already asked for: the sensor finds its run key.
-            drop(home / "inbox" / name, tiles)
+            # It seems to be written still, so that the sensor does not ask for it, too.
+            drop(home / "inbox" / name, tiles, written_s=time.time() + 1e6)
         queued = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
         print(
             f"{instance.get_runs_count(queued)} of {waiting} montages wait", flush=True
@@ -194,7 +194,9 @@ def tiles_of_an_image() -> list[tuple[int, int, Any]]:
     ]
 
 
-def drop(folder: Path, tiles: list[tuple[int, int, Any]]) -> None:
+def drop(
+    folder: Path, tiles: list[tuple[int, int, Any]], *, written_s: float = 0.0
+) -> None:
     """Put the tiles into the inbox, as one who has them in files."""
     from em_platform.formats import write_tiff
 
@@ -204,6 +206,9 @@ def drop(folder: Path, tiles: list[tuple[int, int, Any]]) -> None:
         write_tiff(folder / f"t{row}{column}.tiff", pixels)
         lines.append(f"t{row}{column}.tiff,{column * _STEP_PX},{row * _STEP_PX}")
     (folder / "tiles.csv").write_text("\n".join(lines) + "\n")
+    if written_s:
+        for path in (*folder.iterdir(), folder):
+            os.utime(path, (written_s, written_s))
 
 
 def image(home: Path, tiles: list[tuple[int, int, Any]]) -> Path:
