@@ -41,8 +41,8 @@ from em_platform.stitching.lens import check_lens, fit_lens
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.pictures import residual_plot
 from em_platform.stitching.quality import (
+    check_enough_connected,
     check_fit,
-    check_hangs_together,
     check_matches,
 )
 from em_platform.stitching.render import (
@@ -185,7 +185,7 @@ def montage_fit(
         limits = settings.stitching.quality
         checks = (
             *check_fit(montage, fit, limits),
-            check_hangs_together(fit, limits),
+            check_enough_connected(fit, limits),
         )
         summary = fit_summary(montage, fit, store)
     tag_run(context, montage, settings.stitching)

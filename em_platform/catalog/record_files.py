@@ -239,8 +239,8 @@ def mark_unusable(store: Store, key: str, reasons: Sequence[str]) -> DatasetReco
     if earlier is None or earlier.status not in WITH_VOLUME:
         return mark(store, "acquisition", key, Status.FAILED, error=" ".join(reasons))
     quality = earlier.metadata.quality
-    said = tuple(dict.fromkeys((*quality.review_reasons, *reasons)))
-    quality = quality.model_copy(update={"review_reasons": said})
+    all_reasons = tuple(dict.fromkeys((*quality.review_reasons, *reasons)))
+    quality = quality.model_copy(update={"review_reasons": all_reasons})
     metadata = earlier.metadata.model_copy(update={"quality": quality})
     changed = _changed(earlier, key=key, status=Status.NEEDS_REVIEW, metadata=metadata)
     write_record(store, name, changed)

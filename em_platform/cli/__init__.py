@@ -190,6 +190,6 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         return cli(arguments)
     except Exception as error:
-        said = error if isinstance(error, PlatformError) else own_fault(error)
-        click.echo(f"em-platform: {said}", err=True)
+        shown = error if isinstance(error, PlatformError) else own_fault(error)
+        click.echo(f"em-platform: {shown}", err=True)
         sys.exit(1)

@@ -39,7 +39,7 @@ def print_messages() -> None:
 
 
 def own_fault(error: Exception) -> PlatformError:
-    """What is said of an error that nobody foresaw; its traceback goes into a file."""
+    """What is printed of an unforeseen error; its traceback goes into a file."""
     kind = type(error).__name__
     try:
         # Not in the home, which may be what the error is about.

@@ -125,10 +125,10 @@ def command(source: str, **given: Any) -> None:
         montage = _open(source, given, settings)
         result = _stitch(montage, given, settings, asked)
     except Exception as error:
-        said = error if isinstance(error, PlatformError) else own_fault(error)
+        shown = error if isinstance(error, PlatformError) else own_fault(error)
         # Written all the same: a script finds the reason there.
-        _give_report(report.refusal(source, said), given, asked)
-        raise said from error
+        _give_report(report.refusal(source, shown), given, asked)
+        raise shown from error
     _give_report(report.report_of(result), given, asked)
     if given["previews"]:
         _write_previews(result, given["previews"], asked)

@@ -39,7 +39,7 @@ class OperatorSettings(Model):
     after its holder's page has gone; what was not updated for `stale_s` is shown as
     old.
 
-    `port` is where it listens; a taken one is replaced by a free one.
+    It listens at `host` and `port`; a taken port is replaced by a free one.
     """
 
     host: str = "127.0.0.1"

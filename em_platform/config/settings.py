@@ -128,7 +128,7 @@ class HistorySettings(Model):
 
     The step log of a run that ended is packed to a tenth after `pack_after_min`. Step
     logs and printed output are deleted after `keep_logs_days`; 0 keeps them for ever.
-    What a run made, what its checks said and its state are always kept.
+    What a run made, what its checks found and its state are always kept.
     """
 
     pack_after_min: float = Field(default=10.0, ge=0)

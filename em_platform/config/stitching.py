@@ -131,7 +131,7 @@ class QualitySettings(Model):
     `max_disconnected_tiles` may be without a way to the others.
 
     Dagster makes no mosaic of a montage of which less than `min_present_fraction` of
-    the planned tiles are there, or less than `min_connected_fraction` hang together.
+    the planned tiles are there, or less than `min_connected_fraction` are connected.
     """
 
     # At 3 px of blur the score is 0.02 (decision 10).

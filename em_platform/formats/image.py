@@ -137,7 +137,7 @@ def _open_level(level: re.Match[str], options: Mapping[str, Any] | None) -> Any:
 
 
 def split_index(uri: str) -> tuple[str, int | None]:
-    """The file of `name.mrc#12` and the number of the image in it, where it is said."""
+    """The file of `name.mrc#12` and the number of the image in it, if given."""
     found = _INDEX.match(uri)
     return (found["file"], int(found["index"])) if found else (uri, None)
 

@@ -1,7 +1,7 @@
 """Dagster's history in SQLite, in which the step logs of ended runs are packed.
 
 Dagster keeps one SQLite file a run: 200 kB, half of it empty tables. Packed it is a
-tenth of that. What a run made, what its checks said and its state stand in
+tenth of that. What a run made, what its checks found and its state stand in
 `index.db` too, which is never packed. See decision 31.
 """
 

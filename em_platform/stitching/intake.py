@@ -238,7 +238,8 @@ def _reject_distant(
             f"the pixel size (first: {sentences[0]})"
         )
     failures += [
-        _failure(tiles[n], said) for n, said in zip(lost, sentences, strict=True)
+        _failure(tiles[n], sentence)
+        for n, sentence in zip(lost, sentences, strict=True)
     ]
     return [tiles[n] for n in np.flatnonzero(near).tolist()]
 

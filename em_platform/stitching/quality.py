@@ -51,7 +51,7 @@ def check_montage(
         *check_tiles(stats, limits),
         *check_matches(montage, fit.matches, limits),
         *check_fit(montage, fit, limits),
-        check_hangs_together(fit, limits),
+        check_enough_connected(fit, limits),
     )
 
 
@@ -117,7 +117,7 @@ def check_matches(
 def check_fit(
     montage: Montage, fit: MontageFit, limits: QualitySettings
 ) -> tuple[Check, ...]:
-    """Do the fitted tiles close, hang together and keep their shape."""
+    """Are the fitted tiles closed, connected and in their shape."""
     return (
         _no_gaps(montage, fit),
         _closed_seams(fit, limits),
@@ -183,15 +183,15 @@ def check_enough_tiles(montage: Montage, limits: QualitySettings) -> Check:
     )
 
 
-def check_hangs_together(fit: MontageFit, limits: QualitySettings) -> Check:
+def check_enough_connected(fit: MontageFit, limits: QualitySettings) -> Check:
     """Do the matches place enough of the tiles; else Dagster makes no mosaic."""
     total = len(fit.placements)
     joined = sum(tile.component == 0 for tile in fit.placements)
     needed = _least(total, limits.min_connected_fraction)
-    sentence = f"Enough tiles hang together ({joined} of {total}, {needed} needed)."
+    sentence = f"Enough tiles are connected ({joined} of {total}, {needed} needed)."
     if joined < needed:
         sentence = (
-            f"Nothing holds the tiles together: at most {joined} of {total} are "
+            f"Too few tiles are connected: at most {joined} of {total} are "
             f"connected by matches, at least {needed} needed; check overlap, pixel "
             "size and stitching.match.search_px, or lower "
             "stitching.quality.min_connected_fraction and launch it again."

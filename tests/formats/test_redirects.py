@@ -84,7 +84,7 @@ def test_another_port_of_the_same_host_is_another_service() -> None:
 
 
 class _Answer(BaseHTTPRequestHandler):
-    """Sends on what is asked for below `/on/`, to where the server is told."""
+    """Sends on what is asked for below `/on/`, to where the server is set to."""
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)  # type: ignore[attr-defined]

@@ -20,9 +20,9 @@ from em_platform.model import (
 )
 from em_platform.stitching.quality import (
     check_completeness,
+    check_enough_connected,
     check_enough_tiles,
     check_fit,
-    check_hangs_together,
     check_matches,
     check_tiles,
 )
@@ -386,7 +386,7 @@ def test_a_montage_of_too_few_tiles_is_of_no_use(
 def test_a_montage_that_hangs_together_by_less_than_half_is_of_no_use() -> None:
     cells = grid(2, 2)
     half = fit(cells, component={(0, 0): 1, (0, 1): 2})
-    assert check_hangs_together(half, LIMITS).passed
+    assert check_enough_connected(half, LIMITS).passed
     less = fit(cells, component={(0, 0): 1, (0, 1): 2, (1, 0): 3})
-    assert not check_hangs_together(less, LIMITS).passed
-    assert not check_hangs_together(fit([]), LIMITS).passed
+    assert not check_enough_connected(less, LIMITS).passed
+    assert not check_enough_connected(fit([]), LIMITS).passed
