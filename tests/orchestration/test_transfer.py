@@ -219,7 +219,7 @@ def test_a_review_that_lost_temdb_is_tried_again_after_a_while(
     free_port: Callable[[], int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("em_platform.assets.checks._PAUSES_S", (0.1,) * 3)
+    monkeypatch.setattr("em_platform.assets.checks._SOURCE_PAUSES_S", (0.1,) * 3)
     upload(image_montage("m-1"))
     assert on_montage(instance, "stitch_montages").success
     first = tick_uploads()
