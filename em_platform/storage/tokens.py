@@ -74,7 +74,8 @@ def _make_token(path: Path) -> None:
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(fresh, "x", opener=lambda p, f: os.open(p, f, 0o600)) as file:
-            file.write(secrets.token_urlsafe(24))
+            # 192 bits; no dash in front, which a command would take for an option.
+            file.write(secrets.token_hex(24))
             file.flush()
             # Before the link: a power cut must not leave the name without the token.
             os.fsync(file.fileno())

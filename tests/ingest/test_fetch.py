@@ -118,7 +118,8 @@ def test_the_first_file_that_fails_stops_the_others_and_they_are_kept(
     assert (raw / "0.dm3").read_bytes() == bytes(100)
     remote.forget()
     fetch(*files)
-    assert len(remote.gets()) == 3
+    # 5.dm3 and 7.dm3; 6.dm3 may have been under way when the failure came.
+    assert len(remote.gets()) in (2, 3)
 
 
 def test_progress_hears_what_is_still_to_come(
