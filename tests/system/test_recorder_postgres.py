@@ -2,15 +2,11 @@
 
 import multiprocessing
 import os
-import pwd
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -18,53 +14,16 @@ import pytest
 from em_platform.acquisition.recorder.events import Message
 from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.errors import StorageError
-from em_platform.processes import listens
-from tests.ports import reserve_port
+from tests.postgres import serving_postgres
 
 pytestmark = [pytest.mark.system]
-_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """URL and process of an empty server, which does not run as root."""
-    if not _PROGRAMS:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    programs = _PROGRAMS[-1].parent
-    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    # Not under pytest's folder: only its owner may enter that.
-    folder = Path(tempfile.mkdtemp(prefix="em-postgres-"))
-    try:
-        shutil.chown(folder, user)
-        port = reserve_port()
-        run_as = {"user": user} if os.getuid() == 0 else {}
-        subprocess.run(
-            [programs / "initdb", "-D", folder / "data", "-U", "em", "--no-sync"],
-            **run_as,
-            check=True,
-            capture_output=True,
-            cwd=folder,
-        )
-        process = subprocess.Popen(
-            [
-                *(programs / "postgres", "-D", folder / "data", "-p", str(port)),
-                *("-k", folder, "-h", "127.0.0.1"),
-            ],
-            **run_as,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=folder,
-        )
-        deadline = time.monotonic() + 30
-        while not listens("127.0.0.1", port):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield f"postgresql://em@127.0.0.1:{port}/postgres", process
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=20)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """URL and process of an empty server."""
+    with serving_postgres() as served:
+        yield served
 
 
 def append_many(url: str, name: str, count: int) -> None:

@@ -2,12 +2,8 @@
 
 import asyncio
 import os
-import pwd
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +20,6 @@ from temdb.models import AcquisitionUpdate
 
 from em_platform.errors import SourceRefused
 from em_platform.model import Size
-from em_platform.processes import listens
 from em_platform.temdb.acquired import (
     AcquiredMontage,
     AcquiredTile,
@@ -34,41 +29,17 @@ from em_platform.temdb.database import engine_of, migrate
 from em_platform.temdb.register import Register
 from em_platform.temdb.tables import Base
 from tests.ports import reserve_port
+from tests.postgres import serving_postgres
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
-_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 TOKEN = "secret-of-the-tests"
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """URL of an empty server, which does not run as root."""
-    if not _PROGRAMS:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    programs = _PROGRAMS[-1].parent
-    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    # Not under pytest's folder: only its owner may enter that.
-    folder = Path(tempfile.mkdtemp(prefix="em-temdb-"))
-    run_as: dict[str, Any] = {"user": user} if os.getuid() == 0 else {}
-    port = reserve_port()
-    try:
-        shutil.chown(folder, user)
-        made = (programs / "initdb", "-D", folder / "data", "-U", "em", "--no-sync")
-        subprocess.run(made, check=True, capture_output=True, cwd=folder, **run_as)
-        place = ("-D", folder / "data", "-p", str(port), "-k", folder)
-        process = subprocess.Popen(
-            (programs / "postgres", *place, "-h", "127.0.0.1"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=folder,
-            **run_as,
-        )
-        wait_until(lambda: listens("127.0.0.1", port))
-        yield f"postgresql://em@127.0.0.1:{port}/postgres"
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """URL of an empty server."""
+    with serving_postgres() as (url, _):
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
