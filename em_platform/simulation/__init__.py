@@ -1,1 +1,1 @@
-"""The simulated microscope: its devices, and the specimen under its beam."""
+"""What is simulated: a microscope with its specimen, tilt series, sections."""

@@ -1,0 +1,1 @@
+"""Cryo-EM: stages from movies to classes and tomograms, recipes, records, projects."""

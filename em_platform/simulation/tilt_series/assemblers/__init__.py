@@ -1,0 +1,1 @@
+"""Assemblers: each arranges particles into the sample of a tilt series."""

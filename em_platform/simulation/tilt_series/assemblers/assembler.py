@@ -1,0 +1,59 @@
+"""What an assembler is: it arranges particles into the sample of one tilt series."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.simulation.tilt_series.image import Particle
+from em_platform.simulation.tilt_series.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Map:
+    """A potential above that of ice, V `(z, y, x)`, by the name of its particle."""
+
+    name: str
+    potential_v: NDArray[np.float32]
+    voxel_nm: float
+
+    @property
+    def radius_nm(self) -> float:
+        """Of the sphere round the map's middle that holds all that scatters."""
+        strong = np.argwhere(self.potential_v > 0.1 * self.potential_v.max())
+        away = strong - np.asarray(self.potential_v.shape) // 2
+        return float(np.sqrt((away**2).sum(axis=1).max()) + 0.5) * self.voxel_nm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What lies in the ice of one tilt series."""
+
+    maps: tuple[Map, ...]
+    particles: tuple[Particle, ...]
+    facts: dict[str, Any]
+    """What only this assembler knows of its sample, for the truth file."""
+
+
+class Assembler(Protocol):
+    """Makes one sample after another; entry points of `em_platform.assemblers`.
+
+    It is made with the plan, the maps of the plan's particles in their order, and a
+    folder that is its own.
+    """
+
+    def __init__(self, plan: Plan, maps: tuple[Map, ...], temp_dir: Path) -> None: ...
+
+    def set_up_tiltseries(self, stack: int) -> Sample:
+        """The sample of a stack; the same for the same plan and number."""
+        ...
+
+    def reset_temp_dir(self) -> None:
+        """Forget what the last sample left in the temporary folder."""
+        ...
+
+    def close(self) -> None:
+        """End what was started, such as Chimera's processes."""
+        ...

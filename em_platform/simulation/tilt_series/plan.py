@@ -1,0 +1,222 @@
+"""What a data set of simulated tilt series is made of: one validated file, with units.
+
+`em-platform simulate` reads it as YAML; a configuration of ETSimulations is turned into
+it by `ets_config`. Every random number follows from `seed` and what it is drawn for, so
+any tilt of any stack can be made again alone, with the same bits.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from em_platform.model import Model
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Length = Annotated[float, Field(gt=0)]
+
+
+class Order(StrEnum):
+    """In which order the angles of a tilt series are taken."""
+
+    LINEAR = "linear"
+    BIDIRECTIONAL = "bidirectional"
+    DOSE_SYMMETRIC = "dose_symmetric"
+
+
+class TiltScheme(Model):
+    """The nominal angles, and when each is taken."""
+
+    first_deg: float = Field(-60, gt=-90, lt=90)
+    step_deg: float = Field(3, gt=0, le=30)
+    tilts: int = Field(41, ge=1, le=2000)
+    axis_deg: float = 0
+    order: Order = Order.DOSE_SYMMETRIC
+    group: int = Field(1, ge=1)
+    """Tilts of one side in a row, with `dose_symmetric` (Hagen et al. 2017)."""
+
+    @model_validator(mode="after")
+    def _stays_below_90(self) -> "TiltScheme":
+        last = self.first_deg + (self.tilts - 1) * self.step_deg
+        if last >= 90:
+            raise ValueError(
+                f"the last of {self.tilts} tilts is at {last:g} degrees, less than 90 "
+                "was expected; lower tilts or step_deg"
+            )
+        return self
+
+
+class Beam(Model):
+    """The electrons before the sample."""
+
+    voltage_kv: float = Field(300, ge=20, le=1500)
+    energy_spread_ev: float = Field(0.7, ge=0)
+    """Standard deviation."""
+    convergence_mrad: float = Field(0.05, ge=0)
+    dose_per_tilt_e_per_nm2: float = Field(300, gt=0)
+    """3 e/A^2, as most tilt series have."""
+    dose_spread: Fraction = 0
+    """Standard deviation of a tilt's dose, as a share of it."""
+    energy_filter: bool = True
+
+
+class Objective(Model):
+    """The objective lens; defocus i belongs to the stacks i, i + n, ..."""
+
+    defocus_um: tuple[float, ...] = Field((3.0,), min_length=1)
+    """Underfocus is positive."""
+    defocus_spread_um: float = Field(0, ge=0)
+    """Standard deviation of a tilt's defocus."""
+    astigmatism_nm: float = 0
+    """Half of the difference of the two defoci."""
+    astigmatism_azimuth_deg: float = 0
+    spherical_mm: float = Field(2.7, ge=0)
+    chromatic_mm: float = Field(2.7, ge=0)
+    aperture_mrad: float = Field(0, ge=0)
+    """Half of the opening angle; 0: none."""
+    amplitude_contrast: Fraction = 0.07
+    phase_plate_deg: float = Field(0, ge=0, lt=180)
+
+
+class Camera(Model):
+    """The detector; see `detector.Detector` for its transfer function."""
+
+    width_px: int = Field(1024, ge=16, le=16384)
+    height_px: int = Field(1024, ge=16, le=16384)
+    gain: float = Field(1, gt=0)
+    dqe: float = Field(0.8, gt=0, le=1)
+    mtf_a: float = 0
+    mtf_b: float = 0
+    mtf_c: float = 1
+    mtf_alpha: float = 0
+    mtf_beta: float = 0
+    frames: int = Field(1, ge=1, le=1000)
+    """Of each tilt's movie; 1: no movies are written."""
+
+
+class Ice(Model):
+    """The film of ice that holds the particles, and the carbon round its hole."""
+
+    thickness_nm: Length = 100
+    edge_thickness_nm: float = Field(0, ge=0)
+    """At the hole's edge; 0: as in the middle."""
+    hole_nm: float = Field(0, ge=0)
+    """Diameter; 0: ice without end."""
+    grain: bool = True
+    """Whether the ice itself scatters, which draws Thon rings."""
+    inelastic_nm: float = Field(310, ge=0)
+    lost_nm: float = Field(0, ge=0)
+    carbon_inelastic_nm: float = Field(200, ge=0)
+    carbon_lost_nm: float = Field(0, ge=0)
+
+
+class Errors(Model):
+    """What goes wrong with the stage and the sample; standard deviations."""
+
+    tilt_deg: float = Field(0, ge=0)
+    rotation_deg: float = Field(0, ge=0)
+    shift_nm: float = Field(0, ge=0)
+    drift_nm_per_frame: float = Field(0, ge=0)
+    radiation_damage: bool = True
+    """Fine detail fades with the dose (Grant & Grigorieff 2015)."""
+
+
+class ParticleKind(Model):
+    """One map of the library: a model of atoms or a density."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")
+    file: str
+    """PDB, mmCIF (also `.gz`) or MRC."""
+    voxel_nm: float | None = Field(None, gt=0)
+    """Of the map that is made of atoms, or of an MRC whose header is wrong."""
+    peak_v: float | None = Field(None, gt=0)
+    """Scale of a density that is no potential: its largest value above ice, V."""
+    assembly: str = ""
+    """Of an mmCIF: the number of its biological assembly; empty: the model itself."""
+
+
+class Assembly(Model):
+    """Which assembler arranges the particles, and its options."""
+
+    kind: str = "basic"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Beads(Model):
+    """Gold fiducials, spread at random over the ice."""
+
+    count: int = Field(0, ge=0, le=100_000)
+    diameter_nm: Length = 10
+
+
+class Plan(Model):
+    """A data set: `stacks` tilt series that differ in their random numbers only."""
+
+    version: Literal[1] = 1
+    name: str = Field("simulation", pattern=r"^[A-Za-z0-9_.-]{1,80}$")
+    seed: int = Field(0, ge=0)
+    stacks: int = Field(1, ge=1, le=100_000)
+    pixel_nm: Length = 0.5
+    mode: Literal["linear", "multislice"] = "linear"
+    tilts: TiltScheme = TiltScheme()
+    beam: Beam = Beam()
+    objective: Objective = Objective()
+    camera: Camera = Camera()
+    ice: Ice = Ice()
+    errors: Errors = Errors()
+    particles: tuple[ParticleKind, ...] = ()
+    assembly: Assembly = Assembly()
+    beads: Beads = Beads()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Plan":
+        names = [kind.name for kind in self.particles]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"two particles are named {twice[0]}, each needs its own name"
+            )
+        return self
+
+    def stack_name(self, number: int) -> str:
+        """The name of a stack, which is its folder and its partition."""
+        return f"{self.name}-{number:04d}"
+
+
+PURPOSES = ("sample", "geometry", "dose", "defocus", "grain", "noise", "drift", "beads")
+"""What random numbers are drawn for; a new one goes to the end, so none moves."""
+
+
+def generator(plan: Plan, purpose: str, *indices: int) -> np.random.Generator:
+    """The random numbers of one purpose in one place, such as the noise of one tilt.
+
+    Each has a seed of its own, so none depends on what was drawn before it, in which
+    order, or by how many processes.
+    """
+    entropy = (plan.seed, PURPOSES.index(purpose), *indices)
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
+def angles(scheme: TiltScheme) -> list[tuple[float, int]]:
+    """Each nominal angle by rising angle, deg, with its number in time."""
+    degrees = [scheme.first_deg + i * scheme.step_deg for i in range(scheme.tilts)]
+    by_time = _in_time(degrees, scheme)
+    number = {index: time for time, index in enumerate(by_time)}
+    return [(angle, number[index]) for index, angle in enumerate(degrees)]
+
+
+def _in_time(degrees: list[float], scheme: TiltScheme) -> list[int]:
+    everything = list(range(len(degrees)))
+    if scheme.order is Order.LINEAR:
+        return everything
+    start = min(everything, key=lambda i: (abs(degrees[i]), i))
+    up, down = everything[start:], everything[:start][::-1]
+    if scheme.order is Order.BIDIRECTIONAL:
+        return up + down
+    taken = [up.pop(0)]
+    while up or down:
+        for side in (up, down):
+            taken += side[: scheme.group]
+            del side[: scheme.group]
+    return taken
