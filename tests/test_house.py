@@ -24,6 +24,7 @@ PAGES = {
     "catalog": "catalog",
     "cli": "configuration",
     "config": "configuration",
+    "cryoem": "cryoem",
     "formats": "formats",
     "imaging": "imaging",
     "ingest": "ingest",
