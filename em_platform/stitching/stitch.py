@@ -24,6 +24,7 @@ from em_platform.stitching.recipe_file import images_by, recipe_beside
 from em_platform.stitching.render import Mosaic, render_mosaic
 from em_platform.stitching.solve import solve_montage
 from em_platform.stitching.tile_images import TileImages, exclude_tiles, measure_tiles
+from em_platform.stitching.truth import truth_beside
 from em_platform.storage.layout import StorageOptions
 
 A = TypeVar("A")
@@ -106,7 +107,13 @@ def stitch_montage(
     with steps.step("fit"):
         fit = solve_montage(montage, matches, settings=settings.solve)
     # Before the mosaic, which carries the review with it.
-    checks = check_montage(montage, survey.stats, fit=fit, settings=settings)
+    checks = check_montage(
+        montage,
+        survey.stats,
+        fit=fit,
+        settings=settings,
+        truth=truth_beside(montage, options=input_options),
+    )
     review = review_of(checks)
     with steps.step("mosaic") as run_step:
         mosaic = render_mosaic(
