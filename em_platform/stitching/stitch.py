@@ -107,12 +107,9 @@ def stitch_montage(
     with steps.step("fit"):
         fit = solve_montage(montage, matches, settings=settings.solve)
     # Before the mosaic, which carries the review with it.
+    truth = truth_beside(montage, options=input_options)
     checks = check_montage(
-        montage,
-        survey.stats,
-        fit=fit,
-        settings=settings,
-        truth=truth_beside(montage, options=input_options),
+        montage, survey.stats, fit=fit, settings=settings, truth=truth
     )
     review = review_of(checks)
     with steps.step("mosaic") as run_step:
