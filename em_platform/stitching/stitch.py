@@ -19,7 +19,7 @@ from em_platform.model import (
 from em_platform.stitching.compute import Map, own_usage, serial
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.quality import check_montage
-from em_platform.stitching.recipe import choose_recipe
+from em_platform.stitching.recipe import Recipe, choose_recipe
 from em_platform.stitching.recipe_file import images_by, recipe_beside
 from em_platform.stitching.render import Mosaic, render_mosaic
 from em_platform.stitching.solve import solve_montage
@@ -92,9 +92,7 @@ def stitch_montage(
     before = own_usage()
     steps = _Steps(run=run, progress=progress)
     with steps.step("statistics") as run_step:
-        recipe = recipe_beside(montage, options=input_options)
-        if recipe is None or not recipe.tile.follows(settings.tile):
-            recipe = choose_recipe(montage, settings.tile, options=input_options)
+        recipe = _recipe_of(montage, settings, input_options)
         lens = lens or recipe.tile.lens
         images = images_by(recipe, montage, input_options)
         survey = measure_tiles(montage, images, run=run_step)
@@ -139,6 +137,16 @@ def stitch_montage(
         cpu_seconds=usage.cpu_seconds - before.cpu_seconds,
         peak_memory_mb=usage.peak_memory_mb,
     )
+
+
+def _recipe_of(
+    montage: Montage, settings: StitchingSettings, options: StorageOptions | None
+) -> Recipe:
+    """That of the live session, where the settings still ask for the same."""
+    recipe = recipe_beside(montage, options=options)
+    if recipe is None or not recipe.tile.follows(settings.tile):
+        return choose_recipe(montage, settings.tile, options=options)
+    return recipe
 
 
 @dataclass(slots=True, kw_only=True)
