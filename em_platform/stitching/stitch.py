@@ -1,7 +1,7 @@
 """From a montage to its mosaic: statistics, matches, fit, image, checks."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -105,10 +105,7 @@ def stitch_montage(
     with steps.step("fit"):
         fit = solve_montage(montage, matches, settings=settings.solve)
     # Before the mosaic, which carries the review with it.
-    truth = truth_beside(montage, options=input_options)
-    checks = check_montage(
-        montage, survey.stats, fit=fit, settings=settings, truth=truth
-    )
+    checks = _checks_of((montage, survey.stats, fit), settings, input_options)
     review = review_of(checks)
     with steps.step("mosaic") as run_step:
         mosaic = render_mosaic(
@@ -147,6 +144,17 @@ def _recipe_of(
     if recipe is None or not recipe.tile.follows(settings.tile):
         return choose_recipe(montage, settings.tile, options=options)
     return recipe
+
+
+def _checks_of(
+    result: tuple[Montage, Sequence[TileStats], MontageFit],
+    settings: StitchingSettings,
+    options: StorageOptions | None,
+) -> tuple[Check, ...]:
+    """All rules, and the comparison with the truth where it lies beside the tiles."""
+    montage, stats, fit = result
+    truth = truth_beside(montage, options=options)
+    return check_montage(montage, stats, fit=fit, settings=settings, truth=truth)
 
 
 @dataclass(slots=True, kw_only=True)
