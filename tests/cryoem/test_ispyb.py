@@ -227,7 +227,7 @@ def test_a_part_that_fails_leaves_nothing_behind(
 ) -> None:
     movie(ispyb, parents, "TS_10.eer")  # and no TS_1, of which this name begins
     with pytest.raises(RecordError, match=r"has 0 movies named TS_1 \(none\)"):
-        send(ispyb, tomogram_message(parents), environment={"ispyb_tomogram_id": None})
+        send(ispyb, tomogram_message(parents))
     assert rows(ispyb, "Tomogram") == []
 
 
@@ -313,7 +313,7 @@ def test_an_older_database_gets_what_it_has_columns_for(
         movie(old, known, name)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            send(old, tomogram_message(known), environment={"ispyb_tomogram_id": None})
+            send(old, tomogram_message(known))
     with old.engine.connect() as connection:
         found = connection.execute(text('SELECT "volumeFile" FROM "Tomogram"')).all()
     assert [row[0] for row in found] == ["TS_1_Vol.mrc"]

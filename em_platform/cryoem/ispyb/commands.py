@@ -67,15 +67,20 @@ def _stored(outcome: Outcome, name: Any) -> Outcome:
 
 
 def _row(table: Table, lookup: Lookup) -> dict[str, Any]:
+    own_id = _own_id(table)
     return {
-        column: lookup.get(parameter)
+        column: lookup.known(parameter) if column == own_id else lookup.get(parameter)
         for column, parameter in COLUMNS[table.name].items()
     }
 
 
+def _own_id(table: Table) -> str:
+    return next(iter(table.primary_key.columns)).name
+
+
 def _upsert(table: Table) -> Callable[[Writer, Lookup], Outcome]:
     """A command that writes one row: by its id, else by what makes it that row."""
-    own_id = next(iter(table.primary_key.columns)).name
+    own_id = _own_id(table)
 
     def write(writer: Writer, lookup: Lookup) -> Outcome:
         row = _row(table, lookup)
@@ -133,7 +138,7 @@ _insert_any_tomogram = _upsert(tables.TOMOGRAM)
 
 def _insert_tomogram(writer: Writer, lookup: Lookup) -> Outcome:
     """A tomogram; before its volume is known, its row is found by all else."""
-    if lookup.get("tomogram_id") is None and lookup.get("volume_file") is None:
+    if lookup.known("tomogram_id") is None and lookup.get("volume_file") is None:
         names = {
             *("autoProcProgramId", "dataCollectionId", "stackFile", "gridSquareId"),
             *("pixelLocationX", "pixelLocationY"),
@@ -200,7 +205,7 @@ def _update_processing_status(writer: Writer, lookup: Lookup) -> Outcome:
     program = int(lookup.needed("program_id"))
     status = {"success": 1, "failure": 0}.get(str(lookup.get("status")))
     now = datetime.now().replace(microsecond=0)
-    row = {"processingMessage": lookup.get("status_message")}
+    row = {"processingMessage": lookup.get("status_message") or lookup.get("message")}
     row |= (
         {"processingStartTime": now}
         if status is None

@@ -37,6 +37,13 @@ class Lookup:
             value = self.environment[wanted]
         return None if value == "None" else value
 
+    def known(self, name: str) -> Any:
+        """As `get`, but None for what no step has stored: a row's own id may be so."""
+        try:
+            return self.get(name)
+        except RecordError:
+            return None
+
     def needed(self, name: str) -> Any:
         """As `get`, for what must be there."""
         value = self.get(name)
