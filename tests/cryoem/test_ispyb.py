@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, select, text
+from sqlalchemy import select, text
 
 from em_platform.cryoem.ispyb import (
     Ispyb,
@@ -17,47 +17,8 @@ from em_platform.cryoem.ispyb import (
     register_collection,
     run_command,
 )
-from em_platform.cryoem.ispyb.columns import COLUMNS
 from em_platform.cryoem.ispyb.tables import METADATA
 from em_platform.errors import ConfigError, NoAnswer, PlatformError, RecordError
-
-DOCUMENTED = {
-    "Movie": "dataCollectionId foilHoleId movieNumber movieFullPath createdTimeStamp",
-    "MotionCorrection": "dataCollectionId movieId autoProcProgramId imageNumber "
-    "firstFrame lastFrame dosePerFrame doseWeight totalMotion averageMotionPerFrame "
-    "driftPlotFullPath micrographFullPath micrographSnapshotFullPath patchesUsedX "
-    "patchesUsedY fftFullPath fftCorrectedFullPath comments",
-    "CTF": "motionCorrectionId autoProcProgramId boxSizeX boxSizeY minResolution "
-    "maxResolution minDefocus maxDefocus defocusStepSize astigmatism astigmatismAngle "
-    "estimatedResolution estimatedDefocus amplitudeContrast ccValue "
-    "fftTheoreticalFullPath comments iceRingDensity",
-    "RelativeIceThickness": "minimum q1 median q3 maximum",
-    "ParticlePicker": "programId firstMotionCorrectionId particlePickingTemplate "
-    "particleDiameter numberOfParticles summaryImageFullPath",
-    "ParticleClassificationGroup": "particlePickerId programId type batchNumber "
-    "numberOfParticlesPerBatch numberOfClassesPerBatch symmetry binnedPixelSize",
-    "ParticleClassification": "classNumber classImageFullPath particlesPerClass "
-    "rotationAccuracy translationAccuracy estimatedResolution classDistribution "
-    "overallFourierCompleteness selected bFactorFitIntercept bFactorFitLinear "
-    "bFactorFitQuadratic angularEfficiency suggestedTilt",
-    "CryoemInitialModel": "resolution numberOfParticles",
-    "ParticleClassification_has_CryoemInitialModel": "cryoemInitialModelId "
-    "particleClassificationId",
-    "BFactorFit": "particleClassificationId resolution numberOfParticles "
-    "particleBatchSize",
-    "Tomogram": "dataCollectionId autoProcProgramId volumeFile stackFile sizeX sizeY "
-    "sizeZ pixelSpacing residualErrorMean residualErrorSD xAxisCorrection "
-    "tiltAngleOffset zShift fileDirectory centralSliceImage tomogramMovie xyShiftPlot "
-    "projXY projXZ globalAlignmentQuality gridSquareId pixelLocationX pixelLocationY "
-    "thickness",
-    "ProcessedTomogram": "tomogramId filePath processingType feature",
-    "TiltImageAlignment": "movieId tomogramId defocusU defocusV psdFile resolution "
-    "fitQuality refinedMagnification refinedTiltAngle refinedTiltAxis residualError",
-    "AutoProcProgram": "processingStatus processingMessage processingEndTime "
-    "processingStartTime processingJobId processingPrograms processingCommandLine "
-    "processingEnvironment",
-    "zc_ZocaloBuffer": "AutoProcProgramID UUID Reference",
-}
 
 
 @pytest.fixture
@@ -106,18 +67,6 @@ def movie(ispyb: Ispyb, parents: Parents, name: str) -> int:
         "foil_hole_id": "None",
     }
     return send(ispyb, message).result
-
-
-def test_the_tables_have_the_documented_columns(ispyb: Ispyb) -> None:
-    inspector = inspect(ispyb.engine)
-    for table, names in DOCUMENTED.items():
-        there = {column["name"] for column in inspector.get_columns(table)}
-        assert set(names.split()) <= there, table
-    assert COLUMNS["Tomogram"]["globalAlignmentQuality"] == "alignment_quality"
-    assert COLUMNS["Tomogram"]["projXY"] == "proj_xy"
-    assert COLUMNS["Tomogram"]["residualErrorSD"] == "residual_error_sd"
-    assert COLUMNS["BFactorFit"]["bFactorFitId"] == "bfactor_id"
-    assert COLUMNS["ParticleClassification"]["bFactorFitLinear"] == "bfactor_fit_linear"
 
 
 def test_a_preprocessed_movie_is_the_same_rows_once_as_twice(
