@@ -17,6 +17,7 @@ USER_COMMANDS = {
     "stitch": "stitch a folder or list of tiles into an OME-Zarr mosaic",
     "ingest": "fetch public data into volumes and the catalog",
     "inspect": "shape, type, voxel size and tags of an image",
+    "cryoem": "process cryo-EM movies, micrographs and tilt series, a stage at a time",
     "convert": "write any image file or volume as an OME-Zarr",
     "export": "write a mosaic or volume as TIFF or PNG",
     "catalog": "list, search, check, consolidate and export catalog records",

@@ -242,10 +242,19 @@ def _check_folder(path: Path, kind: str) -> None:
 def _digests(folder: Path) -> dict[str, str]:
     """Each file of a folder but the mark, with the CRC-32 of its bytes."""
     return {
-        str(file.relative_to(folder)): f"{crc32(file.read_bytes()):08x}"
+        str(file.relative_to(folder)): _digest(file)
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.name != FOLDER_MARK
     }
+
+
+def _digest(file: Path) -> str:
+    found = 0
+    with file.open("rb") as content:
+        # By pieces: a tomogram is larger than the memory that is left.
+        while piece := content.read(1 << 24):
+            found = crc32(piece, found)
+    return f"{found:08x}"
 
 
 def mark_of(kind: str) -> bytes:
