@@ -31,7 +31,7 @@ def encoded(counts: NDArray[np.uint8]) -> bytes:
             bits, gap = bits + f"{gap:07b}"[::-1] + "0000", 0
         else:
             gap += 1
-    bits += "0" * (-len(bits) % 8)
+    bits += "0" * (-len(bits) % 16)  # whole words
     packed = [int(bits[at : at + 8][::-1], 2) for at in range(0, len(bits), 8)]
     return bytes(packed)
 
