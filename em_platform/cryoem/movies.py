@@ -115,6 +115,11 @@ def open_movie(path: Path, *, eer_grouping: int = 20, eer_upsampling: int = 1) -
                 f"at least {eer_grouping} were expected; copy it again, or group fewer"
             )
         height, width = tiff.pages[first].shape
+        last = tiff.pages[first + frames * eer_grouping - 1]
+        # The decoder takes what there is of a frame that is cut short.
+        end = last.dataoffsets[-1] + last.databytecounts[-1]
+        if end > path.stat().st_size:
+            raise _damaged(path, len(tiff.pages) - 1, EOFError(f"it ends at {end}"))
     return _Events(
         path=path,
         shape=(frames, height, width),

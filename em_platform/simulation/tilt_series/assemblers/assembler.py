@@ -1,6 +1,6 @@
 """What an assembler is: it arranges particles into the sample of one tilt series."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,8 +33,11 @@ class Sample:
 
     maps: tuple[Map, ...]
     particles: tuple[Particle, ...]
-    facts: dict[str, Any]
-    """What only this assembler knows of its sample, for the truth file."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What only this assembler knows of its sample, for the truth file: plain JSON."""
+    density: Map | None = None
+    """What is no particle, such as a membrane: a map whose voxel `n // 2` lies in the
+    middle of the ice, and is not turned."""
 
 
 class Assembler(Protocol):
