@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from em_platform.config.acquisition import AcquisitionSettings
+from em_platform.config.cryoem import CryoemSettings
 from em_platform.config.ingest import CatalogSettings, IngestSettings
 from em_platform.config.services import (
     AlertSettings,
@@ -154,6 +155,7 @@ class Settings(Model):
     temdb: TemdbSettings = TemdbSettings()
     ingest: IngestSettings = IngestSettings()
     catalog: CatalogSettings = CatalogSettings()
+    cryoem: CryoemSettings = CryoemSettings()
     logging: LoggingSettings = LoggingSettings()
     alerts: AlertSettings = AlertSettings()
 

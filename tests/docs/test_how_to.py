@@ -99,6 +99,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "convert-and-export",
         "add-a-format",
         "simulate-tilt-series",
+        "run-cryo-em-services",
     ]
 )
 def test_a_page_that_needs_nothing(run: Run, page: str) -> None:
