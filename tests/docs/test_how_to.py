@@ -16,6 +16,7 @@ Run = Callable[..., list[str]]
 
 ELSEWHERE = {
     "add-a-device": "tests/simulation/test_add_a_device.py",
+    "add-an-assembler": "tests/simulation/tilt_series/test_add_an_assembler.py",
     "add-a-qc-rule": "tests/docs/test_add_a_qc_rule.py",
     "add-a-source": "tests/ingest/test_add_a_source.py",
     "add-an-asset": "tests/orchestration/test_add_an_asset.py",
