@@ -30,6 +30,7 @@ WRITES: dict[tuple[str, str], str] = {
     ("catalog consolidate", "target"): "root",
     ("standins", "env_file"): "file",
     ("docs", "folder"): "checkout",
+    ("simulate", "output"): "root",
     ("demo", "home"): "home",
     ("demo ingest", "home"): "home",
     ("demo montages", "home"): "home",
@@ -41,6 +42,7 @@ READS = {
     ("acquire", "profile"),
     ("convert", "source"),
     ("export", "image"),
+    ("simulate", "config"),
     *(
         (f"catalog {name}", "paths")
         for name in (

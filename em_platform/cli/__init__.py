@@ -15,6 +15,7 @@ USER_COMMANDS = {
     "demo": "the main job: two montages to mosaics, five public sources to volumes",
     "acquire": "image montages with the microscope",
     "stitch": "stitch a folder or list of tiles into an OME-Zarr mosaic",
+    "simulate": "simulate tilt series of particles in ice, with their truth",
     "ingest": "fetch public data into volumes and the catalog",
     "inspect": "shape, type, voxel size and tags of an image",
     "convert": "write any image file or volume as an OME-Zarr",

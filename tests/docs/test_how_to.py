@@ -93,7 +93,13 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "page", ["use-the-command-line", "convert-and-export", "add-a-format"]
+    "page",
+    [
+        "use-the-command-line",
+        "convert-and-export",
+        "add-a-format",
+        "simulate-tilt-series",
+    ]
 )
 def test_a_page_that_needs_nothing(run: Run, page: str) -> None:
     run(page)

@@ -34,7 +34,7 @@ def ball(radius_nm: float, name: str, voxel_nm: float = 1.0) -> Map:
 MAPS = (ball(4, "membrane"), ball(3, "barrel"), ball(2, "rod"))
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "basic": {"positions_nm": FOUR_PLACES, "orientations_source": "gauss(10, 5)"},
+    "basic": {"positions_nm": FOUR_PLACES, "orientations": "gauss(10, 5)"},
     "crowded": {"counts": {"barrel": 20, "rod": 30}},
     "filament": {"rise_nm": 2.7, "twist_deg": -166.7, "filaments": 4, "length_nm": 90},
     "t4ss": {"num_rods": 5, "rod_distance_nm": 7, "positions_nm": FOUR_PLACES},
@@ -110,7 +110,7 @@ def test_a_sample_follows_from_the_seed_and_the_stack_alone(kind: str) -> None:
         ("basic", {"place": 1}, "assembly.options.place: Extra inputs"),
         ("basic", {"positions_nm": []}, "assembly.options.positions_nm"),
         ("basic", {"particle": "rood"}, "one of membrane, barrel, rod was expected"),
-        ("basic", {"orientations_source": "gauss(1"}, "orientations_source gauss(1"),
+        ("basic", {"orientations": "gauss(1"}, "the orientations gauss(1"),
         ("crowded", {"counts": {"rods": 2}}, "found the particle rods"),
         ("filament", {"filaments": 300}, "of 300 filaments"),
         ("t4ss", {"rod": "stick"}, "found the particle stick"),
@@ -134,7 +134,7 @@ def test_wrong_options_get_one_sentence(
 
 
 def test_basic_puts_particles_exactly_where_the_plan_says() -> None:
-    found = sample("basic", orientations_source="none")
+    found = sample("basic", orientations="none")
     assert places(found).tolist() == FOUR_PLACES
     assert all((each.rotation == np.eye(3)).all() for each in found.particles)
     assert len(found.maps) == 1
@@ -142,7 +142,7 @@ def test_basic_puts_particles_exactly_where_the_plan_says() -> None:
 
 def test_basic_draws_angles_of_the_distribution() -> None:
     many = [[float(i), 0.0, 0.0] for i in range(400)]
-    found = sample("basic", positions_nm=many, orientations_source="gauss(20, 4.5)")
+    found = sample("basic", positions_nm=many, orientations="gauss(20, 4.5)")
     angles = np.array(found.facts["orientations"])
     assert angles.mean() == pytest.approx(20, abs=0.4)
     assert angles.std() == pytest.approx(4.5, rel=0.1)
@@ -150,15 +150,11 @@ def test_basic_draws_angles_of_the_distribution() -> None:
     assert np.allclose(found.particles[7].rotation, turned)
 
 
-def test_basic_takes_angles_from_a_file(tmp_path: Path) -> None:
-    pool = tmp_path / "angles.txt"
-    pool.write_text("# ZXZ\n90 0 0\n0 90 0\n45.5 30 10\n")
-    found = sample("basic", orientations_source=str(pool), positions_nm=FOUR_PLACES * 9)
-    rows = {tuple(row) for row in found.facts["orientations"]}
-    assert rows == {(90, 0, 0), (0, 90, 0), (45.5, 30, 10)}
-    pool.write_text("1 2\n")
-    with pytest.raises(ConfigError, match="three ZXZ angles"):
-        sample("basic", orientations_source=str(pool))
+def test_basic_takes_angles_from_a_list() -> None:
+    pool = [[90, 0, 0], [0, 90, 0], [45.5, 30, 10]]
+    found = sample("basic", orientations=pool, positions_nm=FOUR_PLACES * 9)
+    rows = sorted(set(map(tuple, found.facts["orientations"])))
+    assert rows == sorted(map(tuple, pool))
 
 
 def test_errors_fall_on_what_is_recorded_and_never_on_what_is_imaged() -> None:

@@ -46,6 +46,9 @@ class Sample:
     `orientations` (ZXZ, degrees) as they are recorded, with their errors, and its
     `custom_data`.
     """
+    density: Map | None = None
+    """What is no particle, such as a membrane: a map whose voxel `n // 2` lies in the
+    middle of the ice, and is not turned."""
 
 
 class Assembler(Protocol):

@@ -25,6 +25,8 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
 _GAUSS = re.compile(rf"gauss\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)")
 _RECORDED = 1  # the second stream of a sample: what is noted must not move what is
 
+Triple = tuple[float, float, float]
+
 
 class Gauss(Model):
     """A normal distribution."""
@@ -41,10 +43,11 @@ class Options(Model):
 
     particle: str = ""
     """Its name in the plan; empty: the first."""
-    positions_nm: tuple[tuple[float, float, float], ...] = Field(min_length=1)
+    positions_nm: tuple[Triple, ...] = Field(min_length=1)
     """`(x, y, z)` from the sample's middle."""
-    orientations_source: str = "none"
-    """`none`, `gauss(mu, sigma)` in degrees, or a file of ZXZ angles, one a line."""
+    orientations: str | tuple[Triple, ...] = "none"
+    """`none`, `gauss(mu, sigma)` in degrees for each of the ZXZ angles, or a list of
+    such angles, of which each particle takes one."""
     position_error_nm: Gauss | None = None
     """How far the recorded places are from the true ones, in each axis."""
     orientation_error_deg: Gauss | None = None
@@ -60,7 +63,7 @@ class Basic:
         self._plan = plan
         self._options = options_of(plan, Options)
         self._map = maps[index_of(maps, self._options.particle, kind="basic")]
-        self._pool = _orientations(self._options.orientations_source)
+        self._pool = _orientations(self._options.orientations)
 
     def set_up_tiltseries(self, stack: int) -> Sample:
         """A particle at each place; `facts` has what a picker would have recorded."""
@@ -152,28 +155,16 @@ def recorded(
     }
 
 
-def _orientations(source: str) -> Gauss | NDArray[np.float64]:
+def _orientations(source: str | Sequence[Triple]) -> Gauss | NDArray[np.float64]:
     """A distribution, or the angles `(n, 3)` from which each particle takes one."""
-    if source == "none":
+    if source == "none" or not source:
         return np.zeros((1, 3))
-    if found := _GAUSS.fullmatch(source.strip()):
-        return Gauss(mu=float(found[1]), sigma=float(found[2]))
-    path = Path(source).expanduser()
-    if not path.is_file():
+    if not isinstance(source, str):
+        return np.asarray(source, np.float64)
+    found = _GAUSS.fullmatch(source.strip())
+    if not found or float(found[2]) < 0:
         raise ConfigError(
-            f"assembler basic: found orientations_source {source}, `none`, `gauss(mu, "
-            "sigma)` or a file of three angles a line was expected; correct it"
+            f"assembler basic: found the orientations {source}, `none`, `gauss(mu, "
+            "sigma)` or a list of three angles each was expected; correct them"
         )
-    try:
-        angles = np.loadtxt(path, ndmin=2)
-    except ValueError as error:
-        raise ConfigError(
-            f"assembler basic: {path} cannot be read as angles ({error}); give three "
-            "numbers a line"
-        ) from error
-    if angles.shape[1:] != (3,) or not len(angles):
-        raise ConfigError(
-            f"assembler basic: found {angles.shape[-1]} numbers a line in {path}, the "
-            "three ZXZ angles were expected; correct the file"
-        )
-    return np.asarray(angles, np.float64)
+    return Gauss(mu=float(found[1]), sigma=float(found[2]))
