@@ -18,6 +18,7 @@ USER_COMMANDS = {
     "simulate": "simulate tilt series of particles in ice, with their truth",
     "ingest": "fetch public data into volumes and the catalog",
     "inspect": "shape, type, voxel size and tags of an image",
+    "cryoem": "process cryo-EM movies, micrographs and tilt series, a stage at a time",
     "convert": "write any image file or volume as an OME-Zarr",
     "export": "write a mosaic or volume as TIFF or PNG",
     "catalog": "list, search, check, consolidate and export catalog records",

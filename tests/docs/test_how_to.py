@@ -19,6 +19,7 @@ ELSEWHERE = {
     "add-an-assembler": "tests/simulation/tilt_series/test_add_an_assembler.py",
     "add-a-qc-rule": "tests/docs/test_add_a_qc_rule.py",
     "add-a-source": "tests/ingest/test_add_a_source.py",
+    "add-a-stage": "tests/cryoem/test_add_a_stage.py",
     "add-an-asset": "tests/orchestration/test_add_an_asset.py",
     "backfill-a-montage": "tests/system/test_up_microscope.py",
     "backfill-a-source": "tests/system/test_up_microscope.py",
