@@ -23,7 +23,6 @@ WRITER = {"em_writer": True}
 _BUSY_TIMEOUT_MS = 30_000
 
 
-
 def engine_of(url: str, *, setting: str) -> Engine:
     """An engine for SQLite or PostgreSQL; a commit is on the disk when it returns.
 
