@@ -1,0 +1,1 @@
+"""Numerics of the stages: arrays in, arrays and numbers out."""
