@@ -71,8 +71,10 @@ def specimen(shape: tuple[int, int], rng: np.random.Generator) -> Reals:
 def _protein(rng: np.random.Generator) -> Reals:
     side, radius = 160, 55.0
     places = rng.normal(size=(400, 3))
-    places *= radius * rng.random((400, 1)) ** (1 / 3) / np.linalg.norm(
-        places, axis=1, keepdims=True
+    places *= (
+        radius
+        * rng.random((400, 1)) ** (1 / 3)
+        / np.linalg.norm(places, axis=1, keepdims=True)
     )
     points = np.zeros((side, side))
     at = np.clip((places[:, :2] + side / 2).astype(int), 0, side - 1)
@@ -138,11 +140,13 @@ def write_movie(
     seed: int,
     electrons: float = 1.0,
 ) -> TrueMovie:
-    """A movie of 1 Å pixels as int8 MRC and its gain, with 6 % of gain and hot pixels."""
+    """A movie of 1 Å pixels as int8 MRC and its gain of 6 %, with hot pixels."""
     rng = np.random.default_rng(seed)
     shape = (side, side)
     optics = Optics(defocus_u_a=16_000, defocus_v_a=15_700, azimuth_deg=30)
-    spectrum = scipy.fft.rfft2(specimen(shape, rng)) * contrast_transfer(shape, 1, optics)
+    spectrum = scipy.fft.rfft2(specimen(shape, rng)) * contrast_transfer(
+        shape, 1, optics
+    )
     spectrum[0, 0] = 0
     image = scipy.fft.irfft2(spectrum, s=shape)
     spectrum *= contrast / image.std()
@@ -184,7 +188,7 @@ def write_movie(
 
 
 def motion_error(found: Reals, true: TrueMovie) -> float:
-    """Root mean square error in px of shifts `(t, n, 2)` on `grid()`, origin removed."""
+    """Root mean square error in px of shifts `(t, n, 2)` on `grid()`, origin free."""
     y, x = grid()
     known = np.array([true.motion.at(t, y, x) for t in range(true.frames)])
     wrong = (found - found[:1]) - (known - known[:1])

@@ -48,8 +48,9 @@ class Motion:
 
     def at(self, y: Reals, x: Reals) -> Reals:
         """Shifts at relative places, -0.5 to 0.5; `(t, n, 2)`."""
-        local = 0.0 if self.local is None else self.local.at(y, x)
-        return np.asarray(self.global_px[:, None] + local)
+        if self.local is None:
+            return np.repeat(self.global_px[:, None], np.size(y), axis=1)
+        return np.asarray(self.global_px[:, None] + self.local.at(y, x))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,8 @@ class Sums:
     plain: NDArray[np.float32]
     even: NDArray[np.float32]
     odd: NDArray[np.float32]
+    shape: tuple[int, int]
+    """Of a frame, before binning."""
 
 
 def measure_motion(
@@ -105,7 +108,8 @@ def _low_frequencies(
     # Binned first: a quarter of the work, and what is folded in is above the low pass.
     binned = even[:, ::2] + even[:, 1::2]
     binned -= binned.mean()
-    return motion_align.crop_spectrum(scipy.fft.rfft2(binned), small)
+    spectrum = np.asarray(scipy.fft.rfft2(binned), np.complex64)
+    return motion_align.crop_spectrum(spectrum, small)
 
 
 def _measure_local(
@@ -248,6 +252,7 @@ def sum_frames(
         plain=plain,
         even=image_of(total.spectrum(0), shape, binning=binning),
         odd=image_of(total.spectrum(1), shape, binning=binning),
+        shape=shape,
     )
 
 

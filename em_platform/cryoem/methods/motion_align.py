@@ -31,7 +31,8 @@ def crop_spectrum(spectrum: Complex, shape: tuple[int, int]) -> Complex:
 def frequencies(shape: tuple[int, int]) -> tuple[Reals, Reals]:
     """Cycles per pixel along y, `(h, 1)`, and x, `(1, w // 2 + 1)`."""
     height, width = shape
-    return np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    along_y = np.asarray(np.fft.fftfreq(height), np.float64)[:, None]
+    return along_y, np.asarray(np.fft.rfftfreq(width), np.float64)[None]
 
 
 def shifted(spectrum: Complex, shift: Reals, shape: tuple[int, int]) -> Complex:
@@ -39,7 +40,7 @@ def shifted(spectrum: Complex, shift: Reals, shape: tuple[int, int]) -> Complex:
     fy, fx = frequencies(shape)
     y = np.exp(2j * np.pi * fy * shift[0]).astype(np.complex64)
     x = np.exp(2j * np.pi * fx * shift[1]).astype(np.complex64)
-    return spectrum * y * x
+    return np.asarray(spectrum * y * x)
 
 
 def correlation_weight(shape: tuple[int, int], b_factor: float) -> NDArray[np.float32]:
@@ -88,7 +89,7 @@ def align_frames(
         shifts += change
         if np.abs(change - change.mean(0)).max() < tolerance:
             break
-    return shifts - shifts[0]
+    return np.asarray(shifts - shifts[0])
 
 
 def correlation_maps(

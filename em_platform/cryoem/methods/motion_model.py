@@ -6,6 +6,7 @@ linear model: how strong the motion is and how noisy the tracks are come from th
 motion instead of a wrong one.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,8 +102,8 @@ def fit_field(tracks: Reals, y: Reals, x: Reals) -> MotionField:
         coefficients=np.array(found),
         frames=frames,
         signal_px=float(np.sqrt(np.sum(np.square(shown), axis=0).mean())),
-        error_px=float(np.hypot(*errors)),
-        residual_px=float(np.hypot(*residuals)),
+        error_px=math.hypot(*errors),
+        residual_px=math.hypot(*residuals),
     )
 
 

@@ -197,7 +197,9 @@ class DoseWeighted:
 
     def spectrum(self, half: int | None = None) -> NDArray[np.complex64]:
         """The sum of all frames, or of the even (0) or odd (1) ones."""
-        found = self.halves.sum(0) if half is None else self.halves[half].copy()
+        found: NDArray[np.complex64] = (
+            self.halves.sum(0) if half is None else self.halves[half].copy()
+        )
         if self.critical is not None:
             # So scaled the mean stays the sum of all electrons.
             found *= np.sqrt(self.count / np.maximum(self.squares, 1e-12))

@@ -5,7 +5,9 @@ from typing import Any
 
 from em_platform.cryoem.stage import Stage
 
-STAGES: dict[str, str] = {}
+STAGES: dict[str, str] = {
+    "motion": "correct the motion of a movie and sum its frames, weighted by dose",
+}
 """Stage -> its one line; `tilt-align` stands in `tilt_align.py`."""
 
 
