@@ -72,7 +72,7 @@ def _corners(tilt: _Tilt, shape: tuple[int, ...], *, squeezed_y: bool) -> np.nda
     c, s = np.cos(np.deg2rad(turn)), np.sin(np.deg2rad(turn))
     signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
     turned = (signs * (half_x, half_y)) @ np.array([[c, s], [-s, c]])
-    return np.asarray(turned + (tilt.dx_px, tilt.dy_px))
+    return np.asarray(turned + np.array([tilt.dx_px, tilt.dy_px]))
 
 
 def _colour(tilt: _Tilt) -> str:

@@ -47,9 +47,7 @@ def mrc_to_jpeg(given: ImageParameters, folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _micrograph(
-    levels: NDArray[np.uint8], given: ImageParameters
-) -> PIL.Image.Image:
+def _micrograph(levels: NDArray[np.uint8], given: ImageParameters) -> PIL.Image.Image:
     if given.pixel_spacing:
         length_px = levels.shape[0] / 3
         text = f"{given.pixel_spacing / 10 * length_px:.0f} nm"
@@ -69,7 +67,7 @@ def picked_particles(given: ImageParameters, folder: Path) -> tuple[str, ...]:
         raise DataError(
             f"{path}: found {len(image)} images, one micrograph was expected; name one"
         )
-    name = Path(given.need("outfile")).name
+    name = (given.outfile or path.with_suffix(".jpeg")).name
     diameter_a = float(given.need("diameter"))
     radius = (diameter_a / (given.pixel_size or pixel_a or 1)) // 2
     contrast = given.contrast_factor

@@ -1,11 +1,11 @@
 """What the commands of the images service may be given."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, field_validator
 
-from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stage import Option, StageParameters
 from em_platform.errors import DataError
 
 Point = tuple[float, float]
@@ -14,42 +14,62 @@ Point = tuple[float, float]
 class ImageParameters(StageParameters):
     """The parameters of all commands; each takes those that it knows."""
 
-    image_command: str = Field("", description="which picture; empty: by the file")
-    file: Path | None = Field(
+    image_command: Annotated[
+        str, Option("--command", "which picture; else by the kind of file")
+    ] = ""
+    file: Annotated[Path | None, Option("INPUT", "image, volume or stack")] = Field(
         None, validation_alias=AliasChoices("file", "input_file", "xrm_file")
     )
-    all_frames: bool = Field(False, description="mrc_to_jpeg: a picture a slice")
+    all_frames: Annotated[
+        bool, Option("--all-frames", "mrc_to_jpeg: a picture of each slice")
+    ] = False
     thumbnail_x: int | None = Field(None, gt=0)
     thumbnail_y: int | None = Field(None, gt=0)
-    flip: bool = Field(False, description="mrc_to_jpeg: upside down")
+    flip: Annotated[bool, Option("--flip", "mrc_to_jpeg: upside down")] = False
     output_suffix: str | None = None
-    pixel_spacing: float | None = Field(
-        None, gt=0, description="Å a pixel; gives pictures a scale bar"
-    )
-    coordinates: tuple[Point, ...] = Field((), description="x y of the picks, px")
+    pixel_spacing: Annotated[
+        float | None, Option("--bar-pixel-a", "Å a pixel; draws a scale bar")
+    ] = Field(None, gt=0)
+    coordinates: tuple[Point, ...] = ()
     selected_coordinates: tuple[Point, ...] = ()
-    coordinates_file: Path | None = Field(None, description="STAR or CBOX of picks")
-    pixel_size: float | None = Field(
+    coordinates_file: Annotated[
+        Path | None, Option("--coordinates", "STAR or CBOX of picks")
+    ] = None
+    pixel_size: Annotated[
+        float | None, Option("--pixel-size-a", "Å a pixel; else of the header")
+    ] = Field(
         None, gt=0, validation_alias=AliasChoices("pixel_size", "pix_size", "angpix")
     )
-    diameter: float | None = Field(None, gt=0, description="of a particle, Å")
+    diameter: Annotated[float | None, Option("--diameter-a", "of a particle, Å")] = (
+        Field(None, gt=0)
+    )
     outfile: Path | None = Field(
         None, validation_alias=AliasChoices("outfile", "output_file")
     )
     contrast_factor: float = 6
-    flatten_image: bool = Field(False, description="picked_particles: grey grid bars")
+    flatten_image: Annotated[
+        bool, Option("--flatten", "picked_particles: without grid bars")
+    ] = False
     remove_input: bool = False
-    skip_rescaling: bool = Field(False, description="do not clip at 3 deviations")
-    projection: str = Field("XY", description="XY, XZ or YZ")
-    thickness_ang: float | None = Field(None, gt=0)
-    jitter_edge: bool = Field(False, description="mrc_to_apng: a dotted frame")
+    skip_rescaling: Annotated[
+        bool, Option("--skip-rescaling", "do not clip at 3 deviations")
+    ] = False
+    projection: Annotated[str, Option("--projection", "XY, XZ or YZ")] = "XY"
+    thickness_ang: Annotated[
+        float | None, Option("--thickness-a", "mrc_projection: length of the bar")
+    ] = Field(None, gt=0)
+    jitter_edge: bool = False
     file_list: tuple[Path, ...] = ()
     mask: Path | None = None
-    box_size: int = Field(0, ge=0, description="picks in 3-D: the picker's box, px")
-    target_size: tuple[int, int] | None = Field(None, description="height, width")
-    color: str | None = None
-    aln_file: Path | None = Field(None, description="alignment of AreTomo")
-    xf_file: Path | None = Field(None, description="alignment of IMOD")
+    box_size: Annotated[int, Option("--box-px", "of a picker, for picks in 3-D")] = (
+        Field(0, ge=0)
+    )
+    target_size: tuple[int, int] | None = None
+    color: Annotated[str | None, Option("--color", "tiff_to_apng: such as green")] = (
+        None
+    )
+    aln_file: Annotated[Path | None, Option("--aln", "alignment of AreTomo")] = None
+    xf_file: Annotated[Path | None, Option("--xf", "alignment of IMOD")] = None
 
     @field_validator("coordinates", "selected_coordinates", mode="before")
     @classmethod

@@ -114,7 +114,7 @@ def _dotted(frame: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
 def mrc_to_apng_colour(given: ImageParameters, folder: Path) -> tuple[str, ...]:
     """Segmentations in one film, each in its colour, and the slice in the middle."""
     paths: tuple[Path, ...] = given.need("file_list")
-    name = Path(given.need("outfile")).name
+    name = (given.outfile or paths[0].with_name(f"{paths[0].stem}_movie.png")).name
     if len(paths) > len(_COLOURS):
         raise DataError(
             f"{name}: found {len(paths)} segmentations, at most {len(_COLOURS)} were "

@@ -40,7 +40,7 @@ class Classes:
     """Where each particle went, `(n,)` each.
 
     A particle is its class's average, moved by `shifts` `(n, 2)` `(y, x)` px and then
-    turned by `angles_deg`, anticlockwise as x goes right and y down goes ... to y.
+    turned by `angles_deg` from x (to the right) towards y (down).
     """
 
     classes: NDArray[np.int64]
@@ -93,6 +93,7 @@ def classify(
     gain = np.ones((len(images), most), np.float32)
     if transfer is not None:
         gain = np.ascontiguousarray(transfer[:, :most], np.float32)
+
     def run(model: _Model, steps: range) -> _Model:
         for step in steps:
             used = _rings_at(step, iterations, most)
@@ -108,7 +109,9 @@ def classify(
     done = [0]
     first = int(_GROWTH * iterations)
     tried = [
-        run(_first_model(data, gain, kind, classes=classes, seed=seed + i), range(first))
+        run(
+            _first_model(data, gain, kind, classes=classes, seed=seed + i), range(first)
+        )
         for i in range(_STARTS)
     ]
     final = _Step(data, gain, kind, used=most, shifts=_grid(shift_px, 1.0))
@@ -123,7 +126,7 @@ def classify(
 def _rings_at(step: int, iterations: int, most: int) -> int:
     share = min(1.0, step / max(1.0, _GROWTH * iterations))
     fewest = min(_FEWEST_RINGS, most)
-    return int(round(fewest + share * (most - fewest)))
+    return round(fewest + share * (most - fewest))
 
 
 def _grid(reach: float, step: float) -> Float:
@@ -301,7 +304,7 @@ class _Step:
         fudge: float,
     ) -> _Model:
         kind = self._kind
-        plain = total / np.maximum(weights, _TINY)
+        plain = np.asarray(total / np.maximum(weights, _TINY), np.complex64)
         power = _ring_power(plain, kind)
         by_noise = noise / np.maximum(weights, _TINY)
         signal = np.maximum(power - by_noise, 1e-3 * by_noise)

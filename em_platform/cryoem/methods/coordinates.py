@@ -12,6 +12,7 @@ import numpy as np
 from gemmi import cif
 from numpy.typing import NDArray
 
+from em_platform.cryoem.methods.star_text import table
 from em_platform.errors import FormatError
 
 _CBOX_COLUMNS = (
@@ -95,19 +96,17 @@ def read_boxes_3d(path: Path) -> Boxes3d:
     return Boxes3d(x=none, y=none, z=none, width=none, height=none, depth=none)
 
 
-def star_of_picks(
-    points: NDArray[np.float64], *, scores: NDArray[np.float64], angle: bool = True
-) -> bytes:
+def star_of_picks(points: NDArray[np.float64], *, scores: NDArray[np.float64]) -> bytes:
     """A STAR file of middles `(n, 2)` of `(x, y)`, px, as RELION's AutoPick writes."""
-    document = cif.Document()
-    block = document.add_new_block("")
     columns = ["CoordinateX", "CoordinateY", "AutopickFigureOfMerit"]
-    columns += ["AnglePsi", "ClassNumber"] if angle else []
-    loop = block.init_loop("_rln", columns)
-    for (x, y), score in zip(points.tolist(), scores.tolist(), strict=True):
-        row = [f"{x:.3f}", f"{y:.3f}", f"{score:.6f}"]
-        loop.add_row([*row, "-999.000000", "-999"] if angle else row)
-    return document.as_string().encode()
+    # RELION's words for angles and classes that are not known.
+    rest = ["-999.000000", "-999"]
+    rows = [
+        [f"{x:.3f}", f"{y:.3f}", f"{score:.6f}", *rest]
+        for (x, y), score in zip(points.tolist(), scores.tolist(), strict=True)
+    ]
+    columns += ["AnglePsi", "ClassNumber"]
+    return table("", columns, rows, prefix="_rln").encode()
 
 
 def cbox_of_picks(
@@ -118,16 +117,15 @@ def cbox_of_picks(
     box_px: int,
 ) -> bytes:
     """A CBOX file of the same picks: lower corners, boxes, sizes and confidences."""
-    document = cif.Document()
-    document.add_new_block("global").set_pair("_version", "1.0")
-    loop = document.add_new_block("cryolo").init_loop("_", list(_CBOX_COLUMNS))
-    rows = zip(points.tolist(), scores.tolist(), diameters_px.tolist(), strict=True)
-    for (x, y), score, diameter in rows:
+    rows = []
+    found = zip(points.tolist(), scores.tolist(), diameters_px.tolist(), strict=True)
+    for (x, y), score, diameter in found:
         corner = f"{x - box_px / 2:.3f}", f"{y - box_px / 2:.3f}"
         sides = f"{box_px}", f"{box_px}", "1"
         seen = f"{diameter:.3f}", f"{diameter:.3f}", f"{score:.6f}", "1", "<NA>"
-        loop.add_row([*corner, "0", *sides, *seen])
-    return document.as_string().encode()
+        rows.append([*corner, "0", *sides, *seen])
+    start = "data_global\n\n_version 1.0\n\n"
+    return (start + table("cryolo", _CBOX_COLUMNS, rows, prefix="_")).encode()
 
 
 def _document(path: Path) -> cif.Document:
@@ -140,9 +138,10 @@ def _document(path: Path) -> cif.Document:
 
 
 def _is_empty(document: cif.Document) -> bool:
-    """Whether a file has columns but no rows, or nothing at all."""
+    """Whether it has no rows at all, as where nothing was picked."""
     return not any(
-        item.loop is not None and item.loop.length() for block in document
+        item.loop is not None and item.loop.length()
+        for block in document
         for item in block
     )
 
