@@ -13,6 +13,7 @@ from em_platform.config.services import (
     LoggingSettings,
     TemdbSettings,
 )
+from em_platform.config.simulators import TiltSeriesSettings
 from em_platform.config.stitching import StitchingSettings
 from em_platform.model import Model
 
@@ -155,6 +156,7 @@ class Settings(Model):
     ingest: IngestSettings = IngestSettings()
     catalog: CatalogSettings = CatalogSettings()
     logging: LoggingSettings = LoggingSettings()
+    tilt_series: TiltSeriesSettings = TiltSeriesSettings()
     alerts: AlertSettings = AlertSettings()
 
     @property
