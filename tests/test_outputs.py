@@ -33,6 +33,7 @@ WRITES: dict[tuple[str, str], str] = {
     ("standins", "env_file"): "file",
     ("docs", "folder"): "checkout",
     ("simulate", "output"): "root",
+    ("sections", "output"): "root",
     ("demo", "home"): "home",
     ("demo ingest", "home"): "home",
     ("demo montages", "home"): "home",

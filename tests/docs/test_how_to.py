@@ -99,6 +99,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "use-the-command-line",
         "convert-and-export",
         "add-a-format",
+        "simulate-sections",
         "simulate-tilt-series",
     ]
 )
