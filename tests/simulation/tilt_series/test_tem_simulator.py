@@ -6,6 +6,7 @@ with the same defects; the last tests run the real one where it is on PATH.
 
 import inspect
 import shutil
+import struct
 import sys
 import warnings
 from collections.abc import Callable
