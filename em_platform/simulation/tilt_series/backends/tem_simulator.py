@@ -258,34 +258,35 @@ def components(
         _detector(plan, "noisy"),
         _detector(plan, "clean"),
     ]
-    amplitude = plan.objective.amplitude_contrast
     for number in range(len(sample.maps)):
-        if not any(each.template == number for each in sample.particles):
-            continue
-        name = f"kind{number}"
-        found += [
-            Component(
-                kind="particle",
-                name=name,
-                values={
-                    "source": "map",
-                    "map_file_re_in": folder / f"map-{number}.mrc",
-                    "use_imag_pot": False,
-                    "famp": amplitude / sqrt(1 - amplitude**2)
-                    if amplitude < 1
-                    else 1.0,
-                },
-            ),
-            Component(
-                kind="particleset",
-                values={
-                    "particle_type": name,
-                    "particle_coords": "file",
-                    "coord_file_in": folder / f"particles-{number}.txt",
-                },
-            ),
-        ]
+        if any(each.template == number for each in sample.particles):
+            found += _particles(plan, number, folder)
     return found
+
+
+def _particles(plan: Plan, number: int, folder: Path) -> list[Component]:
+    """One kind of particle, and where its particles are."""
+    amplitude = plan.objective.amplitude_contrast
+    name = f"kind{number}"
+    kind = Component(
+        kind="particle",
+        name=name,
+        values={
+            "source": "map",
+            "map_file_re_in": folder / f"map-{number}.mrc",
+            "use_imag_pot": False,
+            "famp": amplitude / sqrt(1 - amplitude**2) if amplitude < 1 else 1.0,
+        },
+    )
+    places = Component(
+        kind="particleset",
+        values={
+            "particle_type": name,
+            "particle_coords": "file",
+            "coord_file_in": folder / f"particles-{number}.txt",
+        },
+    )
+    return [kind, places]
 
 
 def _optics(plan: Plan) -> Component:
