@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from em_platform.config.acquisition import AcquisitionSettings
+from em_platform.config.cryoem import CryoemSettings
 from em_platform.config.ingest import CatalogSettings, IngestSettings
 from em_platform.config.services import (
     AlertSettings,
@@ -155,6 +156,7 @@ class Settings(Model):
     temdb: TemdbSettings = TemdbSettings()
     ingest: IngestSettings = IngestSettings()
     catalog: CatalogSettings = CatalogSettings()
+    cryoem: CryoemSettings = CryoemSettings()
     logging: LoggingSettings = LoggingSettings()
     tilt_series: TiltSeriesSettings = TiltSeriesSettings()
     alerts: AlertSettings = AlertSettings()
