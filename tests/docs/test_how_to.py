@@ -99,7 +99,9 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "use-the-command-line",
         "convert-and-export",
         "add-a-format",
+        "simulate-sections",
         "simulate-tilt-series",
+        "run-cryo-em-services",
     ]
 )
 def test_a_page_that_needs_nothing(run: Run, page: str) -> None:
