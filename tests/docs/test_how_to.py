@@ -16,6 +16,7 @@ Run = Callable[..., list[str]]
 
 ELSEWHERE = {
     "add-a-device": "tests/simulation/test_add_a_device.py",
+    "add-an-assembler": "tests/simulation/tilt_series/test_add_an_assembler.py",
     "add-a-qc-rule": "tests/docs/test_add_a_qc_rule.py",
     "add-a-source": "tests/ingest/test_add_a_source.py",
     "add-a-stage": "tests/cryoem/test_add_a_stage.py",
@@ -99,7 +100,9 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "use-the-command-line",
         "convert-and-export",
         "add-a-format",
+        "simulate-sections",
         "simulate-tilt-series",
+        "run-cryo-em-services",
     ]
 )
 def test_a_page_that_needs_nothing(run: Run, page: str) -> None:

@@ -1,1 +1,1 @@
-"""Numerics of the stages: arrays in, arrays and numbers out."""
+"""Kernels of the stages: arrays in, arrays or numbers out."""

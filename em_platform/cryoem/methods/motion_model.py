@@ -45,7 +45,7 @@ class MotionField:
         """Shifts at relative places, -0.5 to 0.5; `(t, n, 2)` as (y, x)."""
         time = time_basis(self.frames)
         space = space_basis(np.ravel(y), np.ravel(x))
-        return np.einsum("tk,akm,nm->tna", time, self.coefficients, space)
+        return np.asarray(np.einsum("tk,akm,nm->tna", time, self.coefficients, space))
 
 
 def time_basis(frames: int) -> Reals:
