@@ -4,6 +4,7 @@ Field names and defaults are those of cryoem-services' MotionCorr; the files are
 of RELION's own motion correction, with even and odd sums for denoising.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,6 +24,7 @@ from em_platform.errors import ConfigError, FormatError, ProcessingError
 
 if TYPE_CHECKING:
     from em_platform.cryoem.methods.motion import Motion, Sums
+    from em_platform.cryoem.methods.motion_frames import Corrections
 
 _RELION_FACTOR = 150.0
 
@@ -183,8 +185,7 @@ def run(parameters: Parameters, folder: Path) -> Result:
         A parameter that only MotionCor2 knows was given.
     """
     # numba and scipy are loaded by who runs it, not by who asks for the options.
-    from em_platform.cryoem.methods import motion, motion_frames
-    from em_platform.cryoem.references import load_corrections
+    from em_platform.cryoem.methods import motion
 
     for name in ("mag", "sum_range", "group", "in_fm_motion"):
         if getattr(parameters, name) is not None:
@@ -199,37 +200,17 @@ def run(parameters: Parameters, folder: Path) -> Result:
     )
     frames, first = _used_frames(parameters, movie)
     shape = (movie.shape[1], movie.shape[2])
-    given = load_corrections(
-        shape,
-        gain=parameters.gain_ref,
-        rotated=parameters.rot_gain or 0,
-        flipped=parameters.flip_gain or 0,
-        dark=parameters.dark,
-        defects=parameters.defect_file,
-    )
-
-    def read(index: int) -> NDArray[np.float32]:
-        return motion_frames.correct(movie.frame(first + index), given)
-
-    report_progress("defects", 0, 1)
-    defects, total = motion_frames.find_defects(frames, read)
-    _check_contrast(parameters.movie, total)
-    corrections = replace(given, defects=defects)
-
-    def read_whole(index: int) -> NDArray[np.float32]:
-        return motion_frames.correct(movie.frame(first + index), corrections)
-
-    patches = parameters.patch_sizes[1], parameters.patch_sizes[0]
+    read, defects = _corrected(parameters, movie, frames, first)
     found = motion.measure_motion(
-        read_whole,
+        read,
         frames,
         shape,
-        patches=patches,
+        patches=(parameters.patch_sizes[1], parameters.patch_sizes[0]),
         b_factor=parameters.b_factor,
         threads=parameters.threads,
     )
     sums = motion.sum_frames(
-        read_whole,
+        read,
         frames,
         shape,
         found,
@@ -241,7 +222,36 @@ def run(parameters: Parameters, folder: Path) -> Result:
         binning=parameters.motion_corr_binning or 1,
         threads=parameters.threads,
     )
-    return _write(parameters, folder, found, sums, first=first, defects=len(defects))
+    files = _write(parameters, folder, found, sums, first=first)
+    return _result(parameters, files, found, first=first, defects=defects)
+
+
+def _corrected(
+    parameters: Parameters, movie: Movie, frames: int, first: int
+) -> tuple[Callable[[int], NDArray[np.float32]], int]:
+    """What reads a frame without gain and defects, and how many defects there are."""
+    from em_platform.cryoem.methods import motion_frames
+    from em_platform.cryoem.references import load_corrections
+
+    given = load_corrections(
+        (movie.shape[1], movie.shape[2]),
+        gain=parameters.gain_ref,
+        rotated=parameters.rot_gain or 0,
+        flipped=parameters.flip_gain or 0,
+        dark=parameters.dark,
+        defects=parameters.defect_file,
+    )
+
+    def read(index: int, corrections: "Corrections" = given) -> NDArray[np.float32]:
+        return motion_frames.correct(movie.frame(first + index), corrections)
+
+    report_progress("defects", 0, 1)
+    defects, total = motion_frames.find_defects(frames, read)
+    _check_contrast(parameters.movie, total)
+    if given.defects is not None:
+        defects = np.union1d(defects, given.defects)
+    whole = replace(given, defects=defects)
+    return lambda index: read(index, whole), len(defects)
 
 
 def _used_frames(parameters: Parameters, movie: Movie) -> tuple[int, int]:
@@ -277,15 +287,14 @@ def _write(
     sums: "Sums",
     *,
     first: int,
-    defects: int,
-) -> Result:
+) -> dict[str, str]:
+    """Write all files; their names by the fields of the result."""
     from em_platform.cryoem import motion_files
     from em_platform.cryoem.image_files import write_mrc
 
     stem = (parameters.mrc_out or parameters.movie).name.removesuffix(".gz")
     stem = stem.rpartition(".")[0] or stem
     binning = parameters.motion_corr_binning or 1
-    pixel_size_a = parameters.pixel_size * binning
     names = {
         "micrograph": f"{stem}.mrc",
         "plain": f"{stem}_noDW.mrc",
@@ -294,13 +303,11 @@ def _write(
     }
     images = (sums.weighted, sums.plain, sums.even, sums.odd)
     for name, image in zip(names.values(), images, strict=True):
-        write_mrc(folder / name, image, pixel_size_a=pixel_size_a)
-    # RELION's sign: what a frame is moved by, not how far it has moved.
-    shifts = -found.global_px
+        write_mrc(folder / name, image, pixel_size_a=parameters.pixel_size * binning)
     motion_files.write_motion_star(
         folder / f"{stem}.star",
         found,
-        frame_shape=(sums.shape[0], sums.shape[1]),
+        frame_shape=sums.shape,
         first_frame=first + 1,
         movie=parameters.movie,
         gain=parameters.gain_ref,
@@ -312,30 +319,40 @@ def _write(
             "rlnVoltage": parameters.voltage,
         },
     )
-    motion_files.write_drift_plot(folder / f"{stem}_drift_plot.json", shifts)
-    motion_files.write_drift_picture(
-        folder / f"{stem}_drift.png", found, shape=sums.shape
-    )
-    statistics = motion_files.motion_statistics(
-        shifts * parameters.pixel_size,
-        early_frames=_early_frames(parameters, len(shifts)),
-    )
-    local = found.local
+    plot, picture = f"{stem}_drift_plot.json", f"{stem}_drift.png"
+    motion_files.write_drift_plot(folder / plot, -found.global_px)
+    motion_files.write_drift_picture(folder / picture, found, shape=sums.shape)
+    more = {"star": f"{stem}.star", "drift_plot": plot, "picture": picture}
+    return names | more
+
+
+def _result(
+    parameters: Parameters,
+    files: dict[str, str],
+    found: "Motion",
+    *,
+    first: int,
+    defects: int,
+) -> Result:
+    from em_platform.cryoem.motion_files import motion_statistics
+
+    # RELION's sign: what a frame is moved by, not how far it has moved.
+    shifts = -found.global_px
     return Result(
-        **names,
-        **statistics,
-        star=f"{stem}.star",
-        drift_plot=f"{stem}_drift_plot.json",
-        picture=f"{stem}_drift.png",
-        pixel_size_a=pixel_size_a,
+        **files,
+        **motion_statistics(
+            shifts * parameters.pixel_size,
+            early_frames=_early_frames(parameters, len(shifts)),
+        ),
+        pixel_size_a=parameters.pixel_size * (parameters.motion_corr_binning or 1),
         frames=len(shifts),
         first_frame=first + 1,
         last_frame=first + len(shifts),
         dose_per_frame=parameters.dose_per_frame,
         shift_x_px=tuple(round(float(x), 4) for x in shifts[:, 1]),
         shift_y_px=tuple(round(float(y), 4) for y in shifts[:, 0]),
-        is_local=local is not None,
-        local_motion_px=0.0 if local is None else round(local.signal_px, 4),
+        is_local=found.local is not None,
+        local_motion_px=round(found.local.signal_px, 4) if found.local else 0.0,
         local_reason=found.reason,
         patches_x=parameters.patch_sizes[0],
         patches_y=parameters.patch_sizes[1],
