@@ -14,6 +14,7 @@ from em_platform.config.services import (
     LoggingSettings,
     TemdbSettings,
 )
+from em_platform.config.simulators import TiltSeriesSettings
 from em_platform.config.stitching import StitchingSettings
 from em_platform.model import Model
 
@@ -157,6 +158,7 @@ class Settings(Model):
     catalog: CatalogSettings = CatalogSettings()
     cryoem: CryoemSettings = CryoemSettings()
     logging: LoggingSettings = LoggingSettings()
+    tilt_series: TiltSeriesSettings = TiltSeriesSettings()
     alerts: AlertSettings = AlertSettings()
 
     @property
