@@ -110,7 +110,7 @@ def _along_rings(rings: Rings, lens: Lens, fit: Fit, middle: float) -> Reals:
     return total / len(rings.angle)
 
 
-def _window_bins(k: Reals, defocus_a: float, lens: Lens) -> Reals | float:
+def _window_bins(k: Reals, defocus_a: float, lens: Lens) -> float:
     """Bins of a window that has about two rings in the middle of the range."""
     # Mean distance of rings over the lower two thirds, where most of them are seen.
     far = k[2 * len(k) // 3]
@@ -122,12 +122,16 @@ def _window_bins(k: Reals, defocus_a: float, lens: Lens) -> Reals | float:
 def _local_correlation(
     k: Reals, line: Reals, model: Reals, defocus_a: float, lens: Lens
 ) -> Reals:
+    """Pearson's correlation under a Gaussian window, both without background."""
     width = _window_bins(k, defocus_a, lens)
-    data = line - gaussian_filter1d(line, width)
-    model = model - gaussian_filter1d(model, width)
-    product = gaussian_filter1d(data * model, width)
-    norm = gaussian_filter1d(data**2, width) * gaussian_filter1d(model**2, width)
-    return np.asarray(product / np.sqrt(np.maximum(norm, 1e-20)))
+    data, model = _without_background(k, line), _without_background(k, model)
+
+    def mean(values: Reals) -> Reals:
+        return np.asarray(gaussian_filter1d(values, width))
+
+    product = mean(data * model) - mean(data) * mean(model)
+    spread = (mean(data**2) - mean(data) ** 2) * (mean(model**2) - mean(model) ** 2)
+    return np.asarray(product / np.sqrt(np.maximum(spread, 1e-20)))
 
 
 def _without_background(k: Reals, line: Reals) -> Reals:
