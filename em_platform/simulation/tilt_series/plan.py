@@ -106,9 +106,8 @@ class Ice(Model):
     grain: bool = True
     """Whether the ice itself scatters, which draws Thon rings."""
     inelastic_nm: float = Field(310, ge=0)
-    lost_nm: float = Field(0, ge=0)
-    carbon_inelastic_nm: float = Field(200, ge=0)
-    carbon_lost_nm: float = Field(0, ge=0)
+    """Mean free path between losses of energy (Rice et al. 2018 at 300 kV); 0: by the
+    cross sections of the atoms, as TEM-simulator has it."""
 
 
 class Errors(Model):
@@ -118,6 +117,7 @@ class Errors(Model):
     rotation_deg: float = Field(0, ge=0)
     shift_nm: float = Field(0, ge=0)
     drift_nm_per_frame: float = Field(0, ge=0)
+    """Of the sample between two frames of a movie, in each direction."""
     radiation_damage: bool = True
     """Fine detail fades with the dose (Grant & Grigorieff 2015)."""
 
