@@ -17,9 +17,6 @@ from em_platform.simulation.tilt_series.optics import (
 )
 from em_platform.simulation.tilt_series.radial import multiply, radial_frequencies
 
-_MOLECULES_PER_NM3 = 31.1
-"""Of amorphous ice of 0.93 g/cm^3."""
-
 _WATER_V_NM3 = 0.1455
 """Potential of one molecule, summed over its volume: 47.88 V A^2 times 3.04 A, the sum
 of the scattering lengths of O and 2 H at small angles (Peng et al. 1996)."""
@@ -44,6 +41,7 @@ def grain(
     lens: Lens,
     tilt: Tilt,
     thickness_nm: float,
+    molecules_per_nm3: float,
     pixel_nm: float,
     rng: np.random.Generator,
 ) -> NDArray[np.complex64]:
@@ -60,7 +58,7 @@ def grain(
     q = radial_frequencies(pixel_nm)
     phase = interaction_rad_per_v_nm(lens.voltage_v) * _WATER_V_NM3
     scattered = (phase * np.exp(-_WATER_B_NM2 * q**2 / 4)) ** 2
-    power = scattered * _MOLECULES_PER_NM3 * thickness_nm * _structure(q)
+    power = scattered * molecules_per_nm3 * thickness_nm * _structure(q)
     damping = envelope(q, np.zeros(1), lens=lens, defocus=tilt.defocus)
     # White noise of variance 1 in each pixel has a power of one pixel's area.
     amplitude = np.sqrt(power) * damping / pixel_nm

@@ -29,10 +29,11 @@ class Scene:
     density: Map | None = None
 
 
-def scene_of(sample: Sample) -> Scene:
+def scene_of(sample: Sample, *, pixel_nm: float) -> Scene:
     """The sample with its maps transformed, which takes as long as an image."""
     templates = [
-        template(each.potential_v, voxel_nm=each.voxel_nm) for each in sample.maps
+        template(each.potential_v, voxel_nm=each.voxel_nm, pixel_nm=pixel_nm)
+        for each in sample.maps
     ]
     return Scene(
         particles=sample.particles, templates=tuple(templates), density=sample.density

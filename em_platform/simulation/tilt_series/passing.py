@@ -5,13 +5,11 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from em_platform.simulation.tilt_series.geometry import Film, Tilt, paths
-from em_platform.simulation.tilt_series.optics import Lens
 from em_platform.simulation.tilt_series.radial import multiply, radial_frequencies
 from em_platform.simulation.tilt_series.scattering import (
     CARBON,
-    ICE,
     Loss,
-    loss,
+    Substance,
     total_per_nm,
 )
 
@@ -21,7 +19,13 @@ contrast between them is straight to 1 %."""
 
 
 def mean_path_nm(
-    film: Film, tilt: Tilt, *, shape: tuple[int, int], pixel_nm: float, lens: Lens
+    film: Film,
+    tilt: Tilt,
+    *,
+    shape: tuple[int, int],
+    pixel_nm: float,
+    voltage_v: float,
+    substance: Substance,
 ) -> NDArray[np.float32]:
     """The path of each pixel's electrons in ice, `(h, w)` or `(1, 1)` if all are equal.
 
@@ -31,10 +35,10 @@ def mean_path_nm(
         even, _ = paths(film, tilt, shape=(1, 1), pixel_nm=pixel_nm)
         return even
     ice, carbon = paths(film, tilt, shape=shape, pixel_nm=pixel_nm)
-    ratio = total_per_nm(CARBON, voltage_v=lens.voltage_v) / total_per_nm(
-        ICE, voltage_v=lens.voltage_v
+    in_carbon, in_ice = (
+        total_per_nm(each, voltage_v=voltage_v) for each in (CARBON, substance)
     )
-    return ice + carbon * np.float32(ratio)
+    return ice + carbon * np.float32(in_carbon / in_ice)
 
 
 def transmission(path_nm: NDArray[np.float32], ice: Loss) -> float:
@@ -78,28 +82,3 @@ def electrons(
             image *= np.maximum(1 - np.abs(path_nm - level) / step, 0)
         seen += image
     return np.asarray(np.maximum(seen * dose, 0), np.float32)
-
-
-def ice_loss(
-    lens: Lens,
-    *,
-    energy_filter: bool,
-    inelastic_nm: float,
-    pixel_nm: float,
-    most_defocus_nm: float,
-) -> Loss:
-    """What the ice of a plan takes away, for all frequencies and defoci of its images.
-
-    Parameters
-    ----------
-    most_defocus_nm
-        The largest defocus of all tilts; others are interpolated.
-    """
-    return loss(
-        ICE,
-        voltage_v=lens.voltage_v,
-        aperture_rad=lens.aperture_rad,
-        energy_filter=energy_filter,
-        inelastic_nm=inelastic_nm,
-        widest_place=float(radial_frequencies(pixel_nm)[-1] * most_defocus_nm),
-    )

@@ -105,6 +105,7 @@ class Ice(Model):
     """Diameter; 0: ice without end."""
     grain: bool = True
     """Whether the ice itself scatters, which draws Thon rings."""
+    density_g_per_cm3: float = Field(0.93, gt=0, le=2)
     inelastic_nm: float = Field(310, ge=0)
     """Mean free path between losses of energy (Rice et al. 2018 at 300 kV); 0: by the
     cross sections of the atoms, as TEM-simulator has it."""

@@ -34,8 +34,22 @@ class Substance:
     atoms: tuple[tuple[int, float], ...]
 
 
-# Amorphous ice of 0.93 g/cm^3: 31.1 molecules in a nm^3; carbon films of 2.0 g/cm^3.
-ICE = Substance(atoms=((8, 31.1), (1, 62.2)))
+_MOLECULES_PER_NM3 = 33.43
+"""Of water of 1 g/cm^3."""
+
+
+def water_per_nm3(density_g_per_cm3: float) -> float:
+    """Molecules in a nm^3 of ice."""
+    return _MOLECULES_PER_NM3 * density_g_per_cm3
+
+
+def ice_of(density_g_per_cm3: float) -> Substance:
+    """Amorphous ice of some density."""
+    water = water_per_nm3(density_g_per_cm3)
+    return Substance(atoms=((8, water), (1, 2 * water)))
+
+
+# Evaporated films have about 2.0 g/cm^3.
 CARBON = Substance(atoms=((6, 100.3),))
 
 

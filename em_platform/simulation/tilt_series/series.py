@@ -23,12 +23,16 @@ from em_platform.simulation.tilt_series.layers import Scene, slices
 from em_platform.simulation.tilt_series.optics import Defocus, Lens
 from em_platform.simulation.tilt_series.passing import (
     electrons,
-    ice_loss,
     mean_path_nm,
 )
 from em_platform.simulation.tilt_series.plan import Plan, angles, generator
 from em_platform.simulation.tilt_series.radial import multiply, radial_frequencies
-from em_platform.simulation.tilt_series.scattering import Loss
+from em_platform.simulation.tilt_series.scattering import (
+    Loss,
+    ice_of,
+    loss,
+    water_per_nm3,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +122,7 @@ def expected_electrons(
             lens=lens,
             tilt=tilt,
             thickness_nm=float(path_nm.mean()),
+            molecules_per_nm3=water_per_nm3(plan.ice.density_g_per_cm3),
             pixel_nm=pixel_nm,
             rng=generator(plan, "grain", stack, tilt.index),
         )
@@ -175,21 +180,28 @@ def path_of(plan: Plan, tilt: Tilt) -> NDArray[np.float32]:
     )
     shape = plan.camera.height_px, plan.camera.width_px
     return mean_path_nm(
-        film, tilt, shape=shape, pixel_nm=plan.pixel_nm, lens=lens_of(plan)
+        film,
+        tilt,
+        shape=shape,
+        pixel_nm=plan.pixel_nm,
+        voltage_v=lens_of(plan).voltage_v,
+        substance=ice_of(plan.ice.density_g_per_cm3),
     )
 
 
 def loss_of(plan: Plan) -> Loss:
     """What the plan's ice takes away of an image."""
-    objective = plan.objective
-    widest = max(abs(each) for each in objective.defocus_um)
-    return ice_loss(
-        lens_of(plan),
+    objective, lens = plan.objective, lens_of(plan)
+    # Of all tilts but one in millions.
+    widest_um = max(abs(each) for each in objective.defocus_um)
+    widest_um += 5 * objective.defocus_spread_um
+    return loss(
+        ice_of(plan.ice.density_g_per_cm3),
+        voltage_v=lens.voltage_v,
+        aperture_rad=lens.aperture_rad,
         energy_filter=plan.beam.energy_filter,
         inelastic_nm=plan.ice.inelastic_nm,
-        pixel_nm=plan.pixel_nm,
-        # Of all tilts but one in millions.
-        most_defocus_nm=1000 * (widest + 5 * objective.defocus_spread_um),
+        widest_place=float(radial_frequencies(plan.pixel_nm)[-1] * 1000 * widest_um),
     )
 
 

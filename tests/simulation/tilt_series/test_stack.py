@@ -92,7 +92,7 @@ def test_any_tilt_is_made_again_alone_with_the_same_bits(
     tilt = tilts_of(plan, 0)[3]
     with assembling(plan, library=tmp_path / "library") as sample_of:
         sample = sample_of(0)
-    image = image_tilt(plan, 0, tilt, scene=scene_of(sample))
+    image = image_tilt(plan, 0, tilt, scene=scene_of(sample, pixel_nm=plan.pixel_nm))
     with mrcfile.open(folder / "small-0000.mrc") as file:
         assert np.array_equal(file.data[3], image.noisy)
 

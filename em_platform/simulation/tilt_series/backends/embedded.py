@@ -24,7 +24,9 @@ class Embedded:
         self, plan: Plan, stack: int, *, sample: Sample, tilts: Sequence[Tilt]
     ) -> Iterator[TiltImage]:
         """The images of `tilts`, in order; the same with any number of workers."""
-        make = partial(image_tilt, plan, stack, scene=scene_of(sample))
+        make = partial(
+            image_tilt, plan, stack, scene=scene_of(sample, pixel_nm=plan.pixel_nm)
+        )
         if self._workers == 1:
             yield from map(make, tilts)
             return
