@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.optics import (
     Lens,
-    aberration,
     envelope,
     frequencies,
     interaction_rad_per_v_nm,
@@ -37,16 +36,29 @@ class Particle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
-    """The projected potential of a layer of the sample across the beam."""
+class WeakLayer:
+    """The projected potential of a layer of the sample across the beam, V nm.
+
+    What lies a little beyond its middle has its frequencies q in both parts, times the
+    cosine and the sine of pi lambda q^2 times that way.
+    """
 
     depth_nm: float
-    """Along the beam from the sample's middle."""
-    potential_v_nm: NDArray[np.float32]
+    """Of its middle along the beam from the sample's middle."""
+    even_v_nm: NDArray[np.float32]
+    odd_v_nm: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrongLayer:
+    """What a layer makes of a wave of 1 that comes to its middle."""
+
+    depth_nm: float
+    wave: NDArray[np.complex64]
 
 
 def linear_contrast(
-    layers: Iterable[Slice],
+    layers: Iterable[WeakLayer],
     *,
     lens: Lens,
     tilt: Tilt,
@@ -60,9 +72,13 @@ def linear_contrast(
     qy, qx = (each.ravel() for each in frequencies(shape, pixel_nm))
     total = np.zeros((len(qy), len(qx)), np.complex64)
     for layer in layers:
-        wave = scipy.fft.rfft2(layer.potential_v_nm)
-        defocus = tilt.defocus.at_depth(layer.depth_nm)
-        add_transferred(wave, qy, qx, phase_terms(lens, defocus), total)
+        terms = phase_terms(lens, tilt.defocus.at_depth(layer.depth_nm))
+        even = scipy.fft.rfft2(layer.even_v_nm)
+        if layer.odd_v_nm is None:
+            _add_transferred(even, qy, qx, terms, total)
+        else:
+            odd = scipy.fft.rfft2(layer.odd_v_nm)
+            _add_both_transferred(even, odd, qy, qx, terms, total)
     q = radial_frequencies(pixel_nm)
     damping = envelope(q, np.zeros(1), lens=lens, defocus=tilt.defocus)
     damping *= -2 * interaction_rad_per_v_nm(lens.voltage_v)
@@ -71,7 +87,7 @@ def linear_contrast(
 
 
 def multislice_contrast(
-    layers: Iterable[Slice],
+    layers: Iterable[StrongLayer],
     *,
     lens: Lens,
     tilt: Tilt,
@@ -80,38 +96,68 @@ def multislice_contrast(
 ) -> NDArray[np.complex64]:
     """Spectrum of the relative change of the intensity by a strong phase object.
 
-    The wave takes the phase of a layer, travels to the next (Cowley & Moodie 1957),
-    and from the sample's middle plane through the lens; `rfft2` of `(h, w)`.
+    The wave goes through a layer, travels to the next (Cowley & Moodie 1957), and from
+    the last through the lens; `rfft2` of `(h, w)`.
     """
-    qy, _ = frequencies(shape, pixel_nm)
-    whole = np.fft.fftfreq(shape[1], pixel_nm).astype(np.float32)[None, :]
-    square = qy.astype(np.float64) ** 2 + whole.astype(np.float64) ** 2
-    fresnel = -np.pi * wavelength_nm(lens.voltage_v) * square
-    phase = np.float32(interaction_rad_per_v_nm(lens.voltage_v))
-    wave = np.ones(shape, np.complex64)
-    depth = 0.0
-    for number, layer in enumerate(layers):
-        if number:
-            travelled = np.exp(1j * fresnel * (layer.depth_nm - depth))
-            wave = scipy.fft.ifft2(
-                scipy.fft.fft2(wave) * travelled.astype(np.complex64)
-            )
-        wave *= np.exp(1j * phase * layer.potential_v_nm)
+    per_nm = np.pi * wavelength_nm(lens.voltage_v)
+    qy = np.fft.fftfreq(shape[0], pixel_nm)
+    qx = np.fft.fftfreq(shape[1], pixel_nm)
+    wave, depth = None, 0.0
+    for layer in layers:
+        if wave is None:
+            wave = layer.wave
+        else:
+            spectrum = scipy.fft.fft2(wave, overwrite_x=True)
+            way = -1j * per_nm * (layer.depth_nm - depth)
+            _outer(spectrum, np.exp(way * qy**2), np.exp(way * qx**2))
+            wave = scipy.fft.ifft2(spectrum, overwrite_x=True)
+            wave *= layer.wave
         depth = layer.depth_nm
-    chi = aberration(qy, whole, lens=lens, defocus=tilt.defocus)
-    # The last layer lies `depth` beyond the middle plane, to which the defocus belongs.
-    chi += -fresnel * depth
-    plate = lens.phase_plate_rad + float(np.arcsin(lens.amplitude_contrast))
-    turned = np.exp(1j * (chi + plate * (square > 0)))
-    turned *= envelope(qy, whole, lens=lens, defocus=tilt.defocus)
-    image = scipy.fft.ifft2(scipy.fft.fft2(wave) * turned.astype(np.complex64))
-    return np.asarray(scipy.fft.rfft2(np.abs(image) ** 2 - 1), np.complex64)
+    if wave is None:
+        return np.zeros((shape[0], shape[1] // 2 + 1), np.complex64)
+    spectrum = scipy.fft.fft2(wave, overwrite_x=True)
+    terms = phase_terms(lens, tilt.defocus.at_depth(depth))
+    q = radial_frequencies(pixel_nm)
+    damping = envelope(q, np.zeros(1), lens=lens, defocus=tilt.defocus)
+    _through_lens(spectrum, qy, qx, terms)
+    multiply(spectrum, damping, shape=shape, pixel_nm=pixel_nm)
+    image = scipy.fft.ifft2(spectrum, overwrite_x=True)
+    contrast = image.real**2 + image.imag**2 - np.float32(1)
+    return np.asarray(scipy.fft.rfft2(contrast), np.complex64)
 
 
 @_jit
-def add_transferred(wave, qy, qx, terms, total):  # type: ignore[no-untyped-def]
+def _add_transferred(wave, qy, qx, terms, total):  # type: ignore[no-untyped-def]
     """Add a layer's waves times the sine of the lens's phase for its defocus."""
     for row in range(wave.shape[0]):
         for column in range(wave.shape[1]):
             chi = phase_at(qy[row], qx[column], terms)
             total[row, column] += wave[row, column] * np.float32(np.sin(chi))
+
+
+@_jit
+def _add_both_transferred(even, odd, qy, qx, terms, total):  # type: ignore[no-untyped-def]
+    """Add a layer's waves, whose own phases are in `even` and `odd`."""
+    for row in range(even.shape[0]):
+        for column in range(even.shape[1]):
+            chi = phase_at(qy[row], qx[column], terms)
+            total[row, column] += even[row, column] * np.float32(np.sin(chi))
+            total[row, column] += odd[row, column] * np.float32(np.cos(chi))
+
+
+@_jit
+def _outer(spectrum, rows, columns):  # type: ignore[no-untyped-def]
+    """Multiply by a function of two frequencies that is a product of one of each."""
+    for row in range(spectrum.shape[0]):
+        for column in range(spectrum.shape[1]):
+            spectrum[row, column] *= np.complex64(rows[row] * columns[column])
+
+
+@_jit
+def _through_lens(spectrum, qy, qx, terms):  # type: ignore[no-untyped-def]
+    """Turn each wave but the straight one by the phase of the lens."""
+    for row in range(spectrum.shape[0]):
+        for column in range(spectrum.shape[1]):
+            if row or column:
+                chi = phase_at(qy[row], qx[column], terms)
+                spectrum[row, column] *= np.complex64(complex(np.cos(chi), np.sin(chi)))

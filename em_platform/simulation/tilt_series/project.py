@@ -8,11 +8,17 @@ divided by the window's transform, which keeps the error below 1 % of the amplit
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
+
+from em_platform.simulation.tilt_series.optics import (
+    interaction_rad_per_v_nm,
+    wavelength_nm,
+)
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 
@@ -111,15 +117,20 @@ def stamp_size(radius_nm: float, pixel_nm: float) -> int:
     return int(size)
 
 
-def projection(
+def weak_stamps(
     particle: Template,
     rotation: NDArray[np.float64],
     *,
     shift_px: tuple[float, float],
+    beyond_nm: float,
     size: int,
     pixel_nm: float,
+    voltage_v: float,
 ) -> NDArray[np.float32]:
-    """The projected potential of a turned particle, V nm, `(size, size)`.
+    """The projected potential of a turned particle, V nm, `(2, size, size)`.
+
+    Its frequencies q times the cosine, and the sine, of pi lambda q^2 `beyond_nm`: the
+    first alone where it is 0.
 
     Parameters
     ----------
@@ -128,28 +139,96 @@ def projection(
         projection is along the detector's z.
     shift_px
         `(y, x)` of the particle's centre from pixel `(size // 2, size // 2)`.
+    beyond_nm
+        How far it lies along the beam from the plane of the stamp.
     """
+    plane = _plane(particle, rotation, shift_px, size=size, pixel_nm=pixel_nm)
+    both = np.empty((2, *plane.shape), np.complex64)
+    turn_by = np.pi * wavelength_nm(voltage_v) * beyond_nm / (size * pixel_nm) ** 2
+    _split(plane, turn_by, both)
+    return _centred(scipy.fft.irfft2(both, s=(size, size)))
+
+
+def strong_stamp(
+    particle: Template,
+    rotation: NDArray[np.float64],
+    *,
+    shift_px: tuple[float, float],
+    beyond_nm: float,
+    size: int,
+    pixel_nm: float,
+    voltage_v: float,
+) -> NDArray[np.complex64]:
+    """What a turned particle makes of a wave of 1, `(size, size)`; as `weak_stamps`.
+
+    The wave takes the particle's phase and is moved to the plane of the stamp.
+    """
+    plane = _plane(particle, rotation, shift_px, size=size, pixel_nm=pixel_nm)
+    # Stamps are small: a complex plane of their own costs less than a second kernel.
+    phase = scipy.fft.irfft2(plane, s=(size, size))
+    phase *= np.float32(interaction_rad_per_v_nm(voltage_v))
+    change = scipy.fft.fft2(np.exp(1j * phase) - 1)
+    turn_by = np.pi * wavelength_nm(voltage_v) * beyond_nm / (size * pixel_nm) ** 2
+    _move(change, turn_by)
+    return _centred(scipy.fft.ifft2(change)) + np.complex64(1)
+
+
+def _plane(
+    particle: Template,
+    rotation: NDArray[np.float64],
+    shift_px: tuple[float, float],
+    *,
+    size: int,
+    pixel_nm: float,
+) -> NDArray[np.complex64]:
     plane = np.empty((size, size // 2 + 1), np.complex64)
     step = particle.voxel_nm / (size * pixel_nm) * particle.side
-    _section(
-        particle.transform,
-        np.ascontiguousarray(rotation.T),
-        step,
-        float(shift_px[0]) / size,
-        float(shift_px[1]) / size,
-        _WINDOW,
-        plane,
-    )
     # Voxels are summed in the transform: one voxel's column is `voxel_nm` long, and
     # its area spreads over (voxel / pixel)^2 of a pixel.
     scale = particle.voxel_nm * (particle.voxel_nm / pixel_nm) ** 2
-    stamp = scipy.fft.irfft2(plane, s=(size, size))
-    return np.fft.fftshift(stamp) * np.float32(scale)
+    _section(
+        particle.transform,
+        np.ascontiguousarray(rotation.T),
+        (step, float(shift_px[0]) / size, float(shift_px[1]) / size, scale),
+        _WINDOW,
+        plane,
+    )
+    return plane
+
+
+def _centred(stamp: NDArray[Any]) -> NDArray[Any]:
+    """With its origin at the middle of its last two axes."""
+    return np.fft.fftshift(stamp, axes=(-2, -1))
 
 
 @_jit
-def _section(slab, turn, step, shift_y, shift_x, window, out):  # type: ignore[no-untyped-def]
+def _split(plane, turn_by, both):  # type: ignore[no-untyped-def]
+    """A plane times the cosine and the sine of `turn_by` times frequency squared."""
+    size = plane.shape[0]
+    for row in range(size):
+        v = row if row <= size // 2 else row - size
+        for column in range(plane.shape[1]):
+            angle = turn_by * (v * v + column * column)
+            both[0, row, column] = plane[row, column] * np.float32(np.cos(angle))
+            both[1, row, column] = plane[row, column] * np.float32(np.sin(angle))
+
+
+@_jit
+def _move(plane, turn_by):  # type: ignore[no-untyped-def]
+    """Move a wave along the beam, from where it is back to the plane of its stamp."""
+    size = plane.shape[0]
+    for row in range(size):
+        v = row if row <= size // 2 else row - size
+        for column in range(size):
+            u = column if column <= size // 2 else column - size
+            angle = turn_by * (v * v + u * u)
+            plane[row, column] *= complex(np.cos(angle), np.sin(angle))
+
+
+@_jit
+def _section(slab, turn, scales, window, out):  # type: ignore[no-untyped-def]
     """Sample the transform on the plane through its origin across the beam."""
+    step, shift_y, shift_x, scale = scales
     size = out.shape[0]
     middle = slab.shape[0] // 2
     limit = middle - 1.5
@@ -190,7 +269,7 @@ def _section(slab, turn, step, shift_y, shift_x, window, out):  # type: ignore[n
             if mirrored:
                 imaginary = -imaginary
             phase = -2.0 * np.pi * (v * shift_y + column * shift_x)
-            c, s = np.cos(phase), np.sin(phase)
+            c, s = scale * np.cos(phase), scale * np.sin(phase)
             out[row, column] = complex(
                 real * c - imaginary * s, real * s + imaginary * c
             )
@@ -205,3 +284,14 @@ def add_stamp(field, stamp, y, x):  # type: ignore[no-untyped-def]
     for row in range(max(0, -top), min(size, height - top)):
         for column in range(max(0, -left), min(size, width - left)):
             field[top + row, left + column] += stamp[row, column]
+
+
+@_jit
+def multiply_stamp(field, stamp, y, x):  # type: ignore[no-untyped-def]
+    """Multiply a field by a stamp, its centre pixel at `(y, x)`; the rest is cut."""
+    height, width = field.shape
+    size = stamp.shape[0]
+    top, left = y - size // 2, x - size // 2
+    for row in range(max(0, -top), min(size, height - top)):
+        for column in range(max(0, -left), min(size, width - left)):
+            field[top + row, left + column] *= stamp[row, column]

@@ -22,7 +22,7 @@ def multiply(
     shape: tuple[int, int],
     pixel_nm: float,
 ) -> None:
-    """Multiply the `rfft2` of an image of `shape`, in place, by a radial function.
+    """Multiply the `rfft2` or `fft2` of an image of `shape` by a radial function.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def _multiply(spectrum, table, width, per_step):  # type: ignore[no-untyped-def]
     for row in range(height):
         v = (row if row <= height // 2 else row - height) / height
         for column in range(spectrum.shape[1]):
-            u = column / width
+            u = (column if column <= width // 2 else column - width) / width
             place = np.sqrt(u * u + v * v) * per_step
             below = int(place)
             part = np.float32(place - below)

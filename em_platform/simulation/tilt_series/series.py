@@ -1,6 +1,7 @@
 """The images of one tilt series: each tilt alone, from the plan and the sample."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -19,7 +20,12 @@ from em_platform.simulation.tilt_series.image import (
     linear_contrast,
     multislice_contrast,
 )
-from em_platform.simulation.tilt_series.layers import Scene, slices
+from em_platform.simulation.tilt_series.layers import (
+    Scene,
+    View,
+    strong_layers,
+    weak_layers,
+)
 from em_platform.simulation.tilt_series.optics import Defocus, Lens
 from em_platform.simulation.tilt_series.passing import (
     electrons,
@@ -106,11 +112,14 @@ def expected_electrons(
     """Electrons that are expected in each pixel of an image, `(h, w)`, before drift."""
     shape = plan.camera.height_px, plan.camera.width_px
     lens, pixel_nm = lens_of(plan), plan.pixel_nm
-    layers = slices(
-        scene, tilt, shape=shape, pixel_nm=pixel_nm, voltage_v=lens.voltage_v
-    )
-    contrast_of = linear_contrast if plan.mode == "linear" else multislice_contrast
-    contrast = contrast_of(layers, lens=lens, tilt=tilt, pixel_nm=pixel_nm, shape=shape)
+    view = View(tilt=tilt, shape=shape, pixel_nm=pixel_nm, voltage_v=lens.voltage_v)
+    seen_by: dict[str, Any] = {
+        "lens": lens, "tilt": tilt, "pixel_nm": pixel_nm, "shape": shape
+    }  # fmt: skip
+    if plan.mode == "linear":
+        contrast = linear_contrast(weak_layers(scene, view), **seen_by)
+    else:
+        contrast = multislice_contrast(strong_layers(scene, view), **seen_by)
     if plan.errors.radiation_damage:
         q = radial_frequencies(pixel_nm)
         left = fading(q, voltage_v=lens.voltage_v, tilt=tilt)
