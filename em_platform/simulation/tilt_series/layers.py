@@ -26,7 +26,7 @@ from em_platform.simulation.tilt_series.project import (
     template,
     weak_stamps,
 )
-from em_platform.simulation.tilt_series.volume import density_layers
+from em_platform.simulation.tilt_series.volume import density_layers, with_fine_voxels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +44,11 @@ def scene_of(sample: Sample, *, pixel_nm: float) -> Scene:
         template(each.potential_v, voxel_nm=each.voxel_nm, pixel_nm=pixel_nm)
         for each in sample.maps
     ]
+    dense = sample.density
     return Scene(
-        particles=sample.particles, templates=tuple(templates), density=sample.density
+        particles=sample.particles,
+        templates=tuple(templates),
+        density=None if dense is None else with_fine_voxels(dense, pixel_nm=pixel_nm),
     )
 
 
