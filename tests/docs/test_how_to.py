@@ -16,12 +16,15 @@ Run = Callable[..., list[str]]
 
 ELSEWHERE = {
     "add-a-device": "tests/simulation/test_add_a_device.py",
+    "add-an-assembler": "tests/simulation/tilt_series/test_add_an_assembler.py",
     "add-a-qc-rule": "tests/docs/test_add_a_qc_rule.py",
     "add-a-source": "tests/ingest/test_add_a_source.py",
+    "add-a-stage": "tests/cryoem/test_add_a_stage.py",
     "add-an-asset": "tests/orchestration/test_add_an_asset.py",
     "backfill-a-montage": "tests/system/test_up_microscope.py",
     "backfill-a-source": "tests/system/test_up_microscope.py",
     "point-at-real-hardware": "needs a microscope",
+    "process-cryo-em-data": "tests/cryoem/",
     "read-a-failure": "has no command",
     "run-the-live-microscope": "tests/system/test_up_microscope.py",
     "run-with-docker": "needs Docker",
@@ -97,7 +100,9 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "use-the-command-line",
         "convert-and-export",
         "add-a-format",
+        "simulate-sections",
         "simulate-tilt-series",
+        "run-cryo-em-services",
     ]
 )
 def test_a_page_that_needs_nothing(run: Run, page: str) -> None:

@@ -77,8 +77,8 @@ def frequencies(
 
 
 def aberration(
-    qy: NDArray[np.float32],
-    qx: NDArray[np.float32],
+    qy: NDArray[np.floating[Any]],
+    qx: NDArray[np.floating[Any]],
     *,
     lens: Lens,
     defocus: Defocus,
@@ -158,6 +158,25 @@ def envelope(
     if lens.aperture_rad:
         damping[q * wave > lens.aperture_rad] = 0.0
     return damping
+
+
+def contrast_transfer(
+    qy: NDArray[np.floating[Any]],
+    qx: NDArray[np.floating[Any]],
+    *,
+    lens: Lens,
+    defocus: Defocus,
+) -> NDArray[np.float32]:
+    """How a weak phase shift becomes intensity: -2 sin(chi + ...) with envelopes.
+
+    Multiply the Fourier transform of the projected phase (rad) by this: the result is
+    the relative change of the intensity. Underfocused protein is dark at low
+    frequencies, as the sign says.
+    """
+    shift = lens.phase_plate_rad + float(np.arcsin(lens.amplitude_contrast))
+    chi = aberration(qy, qx, lens=lens, defocus=defocus) + shift
+    damped = -2.0 * np.sin(chi) * envelope(qy, qx, lens=lens, defocus=defocus)
+    return damped.astype(np.float32)
 
 
 def _energy_factor(lens: Lens) -> float:

@@ -55,7 +55,7 @@ class Template:
 
 
 def template(
-    volume: NDArray[np.float32], *, voxel_nm: float, pixel_nm: float
+    volume: NDArray[np.float32], *, voxel_nm: float, pixel_nm: float | None = None
 ) -> Template:
     """Prepare a map for projection.
 
@@ -65,7 +65,7 @@ def template(
         `(z, y, x)` potential above that of the ice, V; zero at its border. Its centre
         is voxel `(n // 2, n // 2, n // 2)` of each axis.
     pixel_nm
-        Of the finest image that it is projected to.
+        Of the finest image that it is projected to: finer detail is not kept.
     """
     longest = max(volume.shape)
     side = scipy.fft.next_fast_len(_PAD * longest, real=True)
@@ -84,7 +84,8 @@ def template(
         )
     transform = scipy.fft.rfftn(np.fft.ifftshift(padded))
     # The corner of the image's spectrum, and what the window reaches over.
-    finest = int(np.ceil(np.sqrt(0.5) / pixel_nm * side * voxel_nm)) + _NEGATIVE
+    pixel = voxel_nm if pixel_nm is None else pixel_nm
+    finest = int(np.ceil(np.sqrt(0.5) / pixel * side * voxel_nm)) + _NEGATIVE
     most = min(side // 2 - 1, finest)
     rows = np.arange(-most, most + 1)
     near = transform[rows][:, rows, : most + 1]
@@ -117,6 +118,28 @@ def stamp_size(radius_nm: float, pixel_nm: float) -> int:
     return int(size)
 
 
+def projection(
+    particle: Template,
+    rotation: NDArray[np.float64],
+    *,
+    shift_px: tuple[float, float],
+    size: int,
+    pixel_nm: float,
+) -> NDArray[np.float32]:
+    """The projected potential of a turned particle, V nm, `(size, size)`.
+
+    Parameters
+    ----------
+    rotation
+        `(3, 3)` from the particle's axes `(x, y, z)` to those of the detector; the
+        projection is along the detector's z.
+    shift_px
+        `(y, x)` of the particle's centre from pixel `(size // 2, size // 2)`.
+    """
+    plane = _plane(particle, rotation, shift_px, size=size, pixel_nm=pixel_nm)
+    return np.asarray(_centred(scipy.fft.irfft2(plane, s=(size, size))), np.float32)
+
+
 def weak_stamps(
     particle: Template,
     rotation: NDArray[np.float64],
@@ -127,18 +150,12 @@ def weak_stamps(
     pixel_nm: float,
     voltage_v: float,
 ) -> NDArray[np.float32]:
-    """The projected potential of a turned particle, V nm, `(2, size, size)`.
+    """As `projection`, `(2, size, size)`, for what lies beyond the stamp's plane.
 
-    Its frequencies q times the cosine, and the sine, of pi lambda q^2 `beyond_nm`: the
-    first alone where it is 0.
+    The frequencies q times the cosine, and the sine, of pi lambda q^2 `beyond_nm`.
 
     Parameters
     ----------
-    rotation
-        `(3, 3)` from the particle's axes `(x, y, z)` to those of the detector; the
-        projection is along the detector's z.
-    shift_px
-        `(y, x)` of the particle's centre from pixel `(size // 2, size // 2)`.
     beyond_nm
         How far it lies along the beam from the plane of the stamp.
     """

@@ -11,8 +11,7 @@ from em_platform.model import Model
 from em_platform.simulation.tilt_series.assemblers.assembler import Sample
 from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.passing import transmission
-from em_platform.simulation.tilt_series.plan import Plan
-from em_platform.simulation.tilt_series.sample import FIDUCIAL
+from em_platform.simulation.tilt_series.plan import FIDUCIAL, Plan
 from em_platform.simulation.tilt_series.series import drift_nm, loss_of, path_of
 
 Triple = tuple[float, float, float]

@@ -14,7 +14,11 @@ GROUP = "em_platform.assemblers"
 """Of entry points."""
 
 KINDS = {
+    "basic": "em_platform.simulation.tilt_series.assemblers.basic:Basic",
     "crowded": "em_platform.simulation.tilt_series.assemblers.crowded:Crowded",
+    "filament": "em_platform.simulation.tilt_series.assemblers.filament:Filament",
+    "t4ss": "em_platform.simulation.tilt_series.assemblers.t4ss:T4ss",
+    "vesicle": "em_platform.simulation.tilt_series.assemblers.vesicle:Vesicle",
 }
 """`assembly.kind` -> module and class; a kind of our own is a file here and a line."""
 
