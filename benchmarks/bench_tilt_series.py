@@ -56,7 +56,14 @@ def cage(voxel_nm: float) -> NDArray[np.float32]:
     return np.where(found > 0.05, found, 0).astype(np.float32)
 
 
-def plan_for(folder: Path, *, side_px: int, pixel_nm: float, particles: int) -> Plan:
+def plan_for(
+    folder: Path,
+    *,
+    side_px: int,
+    pixel_nm: float,
+    particles: int,
+    mode: str = "multislice",
+) -> Plan:
     """The case of both programs: no errors, no grain, no radiation damage."""
     voxel_nm = pixel_nm / _VOXELS
     with mrcfile.new(folder / "cage.mrc", cage(voxel_nm) + np.float32(ICE_V)) as file:
@@ -66,6 +73,7 @@ def plan_for(folder: Path, *, side_px: int, pixel_nm: float, particles: int) -> 
             "name": "case",
             "seed": 1,
             "pixel_nm": pixel_nm,
+            "mode": mode,
             "tilts": {"first_deg": -60, "step_deg": 3, "tilts": 41, "order": "linear"},
             "beam": {
                 "energy_spread_ev": 1.3 / np.sqrt(2),
@@ -106,6 +114,64 @@ def plan_for(folder: Path, *, side_px: int, pixel_nm: float, particles: int) -> 
     )
 
 
+_INPUT = """
+=== simulation ===
+generate_micrographs = yes
+log_file = log.txt
+rand_seed = 1
+=== sample ===
+diameter = {hole}
+thickness_edge = {thickness}
+thickness_center = {thickness}
+=== particle cage ===
+source = map
+voxel_size = {voxel}
+use_imag_pot = no
+famp = 0
+map_file_re_in = cage.mrc
+=== particleset ===
+particle_type = cage
+particle_coords = file
+coord_file_in = coord.txt
+=== geometry ===
+gen_tilt_data = yes
+ntilts = {tilts}
+theta_start = {first}
+theta_incr = {step}
+tilt_axis = {axis}
+geom_errors = none
+=== electronbeam ===
+acc_voltage = 300
+energy_spread = 1.3
+gen_dose = yes
+dose_per_im = {dose}
+=== optics ===
+magnification = {magnification}
+cs = {cs}
+cc = {cc}
+aperture = 50
+focal_length = 3
+cond_ap_angle = {convergence}
+gen_defocus = yes
+defocus_nominal = {defocus}
+"""
+_DETECTOR = """
+=== detector {name} ===
+use_quantization = {noise}
+image_file_out = {name}.mrc
+det_pix_x = {side}
+det_pix_y = {side}
+pixel_size = {pixel_um}
+gain = {gain}
+dqe = {dqe}
+mtf_a = {mtf_a}
+mtf_b = {mtf_b}
+mtf_c = {mtf_c}
+mtf_alpha = {mtf_alpha}
+mtf_beta = {mtf_beta}
+"""
+
+
 def tem_simulator_input(plan: Plan, truth: Truth, folder: Path) -> Path:
     """The same case for TEM-simulator; poses are those that ours has drawn."""
     half = plan.pixel_nm / 2  # its specimen's middle is pixel (n - 1) / 2, ours n / 2
@@ -116,68 +182,30 @@ def tem_simulator_input(plan: Plan, truth: Truth, folder: Path) -> Path:
     ]
     lines = [" ".join(f"{value:.6f}" for value in row) for row in rows]
     (folder / "coord.txt").write_text("\n".join([f"{len(rows)} 6", *lines, ""]))
-    tilts, camera, objective = plan.tilts, plan.camera, plan.objective
-    detector = f"""
-det_pix_x = {camera.width_px}
-det_pix_y = {camera.height_px}
-pixel_size = {_DETECTOR_UM}
-gain = {camera.gain}
-dqe = {camera.dqe}
-mtf_a = {camera.mtf_a}
-mtf_b = {camera.mtf_b}
-mtf_c = {camera.mtf_c}
-mtf_alpha = {camera.mtf_alpha}
-mtf_beta = {camera.mtf_beta}
-"""
-    text = f"""
-=== simulation ===
-generate_micrographs = yes
-log_file = log.txt
-rand_seed = 1
-=== sample ===
-diameter = {plan.ice.hole_nm}
-thickness_edge = {plan.ice.thickness_nm}
-thickness_center = {plan.ice.thickness_nm}
-=== particle cage ===
-source = map
-voxel_size = {plan.pixel_nm / _VOXELS}
-use_imag_pot = no
-famp = 0
-map_file_re_in = cage.mrc
-=== particleset ===
-particle_type = cage
-particle_coords = file
-coord_file_in = coord.txt
-=== geometry ===
-gen_tilt_data = yes
-ntilts = {tilts.tilts}
-theta_start = {tilts.first_deg}
-theta_incr = {tilts.step_deg}
-tilt_axis = {tilts.axis_deg}
-geom_errors = none
-=== electronbeam ===
-acc_voltage = 300
-energy_spread = 1.3
-gen_dose = yes
-dose_per_im = {plan.beam.dose_per_tilt_e_per_nm2}
-=== optics ===
-magnification = {1000 * _DETECTOR_UM / plan.pixel_nm}
-cs = {objective.spherical_mm}
-cc = {objective.chromatic_mm}
-aperture = 50
-focal_length = 3
-cond_ap_angle = {plan.beam.convergence_mrad}
-gen_defocus = yes
-defocus_nominal = {objective.defocus_um[0]}
-=== detector noisy ===
-use_quantization = yes
-image_file_out = noisy.mrc
-{detector}
-=== detector clean ===
-use_quantization = no
-image_file_out = clean.mrc
-{detector}
-"""
+    camera, objective = plan.camera, plan.objective
+    text = _INPUT.format(
+        hole=plan.ice.hole_nm,
+        thickness=plan.ice.thickness_nm,
+        voxel=plan.pixel_nm / _VOXELS,
+        tilts=plan.tilts.tilts,
+        first=plan.tilts.first_deg,
+        step=plan.tilts.step_deg,
+        axis=plan.tilts.axis_deg,
+        dose=plan.beam.dose_per_tilt_e_per_nm2,
+        magnification=1000 * _DETECTOR_UM / plan.pixel_nm,
+        cs=objective.spherical_mm,
+        cc=objective.chromatic_mm,
+        convergence=plan.beam.convergence_mrad,
+        defocus=objective.defocus_um[0],
+    )
+    for name, noise in (("noisy", "yes"), ("clean", "no")):
+        text += _DETECTOR.format(
+            name=name,
+            noise=noise,
+            side=camera.width_px,
+            pixel_um=_DETECTOR_UM,
+            **camera.model_dump(),
+        )
     path = folder / "input.txt"
     path.write_text(text)
     return path
@@ -222,7 +250,12 @@ def bench_case(
         folder = Path(name)
         plan = plan_for(folder, side_px=side_px, pixel_nm=pixel_nm, particles=particles)
         _simulated(plan, folder / "warm")  # compiles, and makes the map
-        costs = {"em_platform": _least(lambda n: _simulated(plan, folder / n), repeats)}
+        weak = plan.model_copy(update={"mode": "linear"})
+        _simulated(weak, folder / "compiled")
+        costs = {
+            "em_platform": _least(lambda n: _simulated(plan, folder / n), repeats),
+            "em_platform, linear": _least(lambda n: _simulated(weak, folder / n), 1),
+        }
         ours = folder / "warm" / "case-0000"
         accuracy = _counts(plan, ours)
         if binary:
