@@ -88,8 +88,8 @@ def image_tilt(
 ) -> TiltImage:
     """One tilt, noisy and clean; the same bits whenever and wherever it is made."""
     shape = plan.camera.height_px, plan.camera.width_px
-    film = _film(plan)
-    lens = _lens(plan)
+    film = film_of(plan)
+    lens = lens_of(plan)
     layers = slices(
         particles, templates, tilt,
         shape=shape, pixel_nm=plan.pixel_nm, voltage_v=lens.voltage_v,
@@ -113,7 +113,7 @@ def image_tilt(
         contrast,
         tilt=tilt,
         film=film,
-        scattering=_scattering(plan),
+        scattering=scattering_of(plan),
         pixel_nm=plan.pixel_nm,
     )
     detector = Detector(
@@ -128,7 +128,8 @@ def image_tilt(
     )
 
 
-def _lens(plan: Plan) -> Lens:
+def lens_of(plan: Plan) -> Lens:
+    """The objective lens and the beam of a plan."""
     objective, beam = plan.objective, plan.beam
     return Lens(
         voltage_v=1000 * beam.voltage_kv,
@@ -142,7 +143,8 @@ def _lens(plan: Plan) -> Lens:
     )
 
 
-def _film(plan: Plan) -> Film:
+def film_of(plan: Plan) -> Film:
+    """The ice and its hole."""
     return Film(
         thickness_nm=plan.ice.thickness_nm,
         edge_thickness_nm=plan.ice.edge_thickness_nm,
@@ -150,7 +152,8 @@ def _film(plan: Plan) -> Film:
     )
 
 
-def _scattering(plan: Plan) -> Scattering:
+def scattering_of(plan: Plan) -> Scattering:
+    """How ice and carbon take electrons away."""
     ice = plan.ice
     return Scattering(
         ice_inelastic_nm=ice.inelastic_nm,
