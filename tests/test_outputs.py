@@ -47,6 +47,7 @@ READS = {
     ("convert", "source"),
     ("export", "image"),
     ("simulate", "config"),
+    ("simulate", "tem_simulator"),
     *(
         (f"catalog {name}", "paths")
         for name in (

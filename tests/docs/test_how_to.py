@@ -101,6 +101,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "add-a-format",
         "simulate-sections",
         "simulate-tilt-series",
+        "run-cryo-em-services",
     ]
 )
 def test_a_page_that_needs_nothing(run: Run, page: str) -> None:

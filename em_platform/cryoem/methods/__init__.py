@@ -1,0 +1,1 @@
+"""Kernels of the stages: arrays in, arrays or numbers out."""
