@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from em_platform.cli import COMMANDS, cli, main
+from em_platform.cryoem.stage import options_of
+from em_platform.cryoem.stages import STAGES, load_stage
 from em_platform.formats import write_tiff
 from em_platform.storage.lease import one_writer
 
@@ -30,10 +32,12 @@ WRITES: dict[tuple[str, str], str] = {
     ("catalog consolidate", "target"): "root",
     ("standins", "env_file"): "file",
     ("docs", "folder"): "checkout",
+    ("simulate", "output"): "root",
     ("demo", "home"): "home",
     ("demo ingest", "home"): "home",
     ("demo montages", "home"): "home",
 }
+WRITES |= {(f"cryoem {stage}", "output"): "folder" for stage in STAGES}
 """Option or argument by which a person names an output -> what it becomes."""
 
 READS = {
@@ -41,6 +45,7 @@ READS = {
     ("acquire", "profile"),
     ("convert", "source"),
     ("export", "image"),
+    ("simulate", "config"),
     *(
         (f"catalog {name}", "paths")
         for name in (
@@ -58,6 +63,12 @@ READS = {
     ("catalog migrate", "paths"),  # keeps each file that it changes, see test_migrate
     ("inspect", "endpoint"),
     ("standins", "faults"),
+}
+# Files of a stage's parameters are inputs: what it writes is in its folder.
+READS |= {
+    (f"cryoem {stage}", name)
+    for stage in STAGES
+    for name in options_of(load_stage(stage).Parameters)
 }
 """Those by which a person names something that is only read."""
 
@@ -79,7 +90,10 @@ def parameters() -> Iterator[tuple[str, click.Parameter]]:
         for parameter in command.params:
             yield name, parameter
         if isinstance(command, click.Group):
-            for below, each in command.commands.items():
+            context = click.Context(command)
+            for below in command.list_commands(context):
+                each = command.get_command(context, below)
+                assert each is not None
                 yield from walk(f"{name} {below}", each)
 
     for name in COMMANDS:

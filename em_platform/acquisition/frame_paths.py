@@ -6,7 +6,8 @@
 - `<acquisition_id>.complete.json`, the body of `montage.complete`;
 - `<acquisition_id>.recipe.json`, how its frames become tiles, decided at the first one,
   with the planes of its flat field in `<acquisition_id>.<digest>.npz`;
-- `<acquisition_id>.truth.json`, what a simulated microscope knows, for tests.
+- `<acquisition_id>.truth.json`, what a simulated microscope knows: the fit is compared
+  with it (`stitching.truth`).
 """
 
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from em_platform.config import Settings
 from em_platform.errors import DataError, DeviceError
+from em_platform.stitching.beside_frames import TRUTH
 
 # No slash leads out of the folder, no leading dot hides it: those names are
 # of reservations and of files that are being written.
@@ -85,7 +87,7 @@ def complete_body_path(frames: Path, montage_id: str, acquisition_id: str) -> Pa
 def truth_path(frames: Path, montage_id: str, acquisition_id: str) -> Path:
     """Of what the simulation knows about the acquisition."""
     folder = montage_folder(frames, montage_id)
-    return folder / f"{_safe(acquisition_id)}.truth.json"
+    return folder / f"{_safe(acquisition_id)}{TRUTH}"
 
 
 def montage_folder(frames: Path, montage_id: str) -> Path:

@@ -10,7 +10,11 @@ from pathlib import Path
 
 from em_platform.acquisition.frame_paths import frames_folder, montage_folder
 from em_platform.acquisition.live_products import LiveTile, adopt_matches, adopt_tile
-from em_platform.acquisition.montages.stored import choose_lens, located
+from em_platform.acquisition.montages.stored import (
+    choose_lens,
+    keep_truth,
+    located,
+)
 from em_platform.config import MatchSettings, Settings, TileSettings
 from em_platform.formats import encode_tiff
 from em_platform.model import (
@@ -125,12 +129,13 @@ def _folder_of(montage: Montage, settings: Settings) -> str:
 def finish_montage(
     montage: Montage, settings: Settings, store: Store, *, run: Map = serial
 ) -> ProcessedTiles:
-    """As `process_tiles`, by the recipe of the montage, which the store keeps.
+    """As `process_tiles`, by the montage's recipe; the store keeps it, and the truth.
 
     A frame that leaves the disk meanwhile is read elsewhere:
 
     The buffer deletes frames once aloha has verified them; then aloha's are taken.
     """
+    keep_truth(montage, _folder_of(montage, settings), store)
     montage = located(montage, store)
     while True:
         recipe = recipe_of(montage, settings, store)

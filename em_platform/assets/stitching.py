@@ -1,12 +1,13 @@
 """Tiles -> matches -> one place for every tile -> mosaic."""
 
 import statistics
+from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
 
 from em_platform.acquisition.montages.review import judged_montage
-from em_platform.acquisition.montages.stored import lens_in_use
+from em_platform.acquisition.montages.stored import lens_in_use, truth_of
 from em_platform.acquisition.processing import (
     MatchedTiles,
     match_montage,
@@ -52,6 +53,7 @@ from em_platform.stitching.render import (
     render_mosaic,
 )
 from em_platform.stitching.solve import solve_montage
+from em_platform.stitching.truth import MATCHES_TRUTH, check_truth
 from em_platform.storage import Store, layout
 
 _OWNERS = ["team:image-processing"]
@@ -68,6 +70,9 @@ _MONTAGE_FIT_CHECKS = {
     "tiles_are_connected": "All tiles are connected by matches.",
     "enough_tiles_are_connected": "So many are connected that a mosaic is of use.",
     "montage_is_undistorted": "No tile had to be scaled to fit.",
+}
+_TRUTH_CHECKS = {
+    MATCHES_TRUTH: "The tiles lie where they truly were; of simulated ones."
 }
 _MOSAIC_CHECKS = {
     "mosaic_is_valid": "Every level can be opened and has the expected size."
@@ -195,6 +200,28 @@ def montage_fit(
             checks, "montage_fit", montage=montage, settings=settings, store=store
         ),
     )
+
+
+# Of its own, and it may say nothing: a real montage has no truth to be compared with.
+@dg.multi_asset_check(
+    name="compare_with_truth",
+    specs=check_specs("montage_fit", _TRUTH_CHECKS, montages),
+    can_subset=True,
+    pool=MONTAGE,
+)
+def compare_with_truth(
+    context: dg.AssetCheckExecutionContext,
+    configuration: Configuration,
+    storage: Storage,
+) -> Iterator[dg.AssetCheckResult]:
+    """Compare the places with those at which a simulation imaged the tiles."""
+    key = context.partition_key
+    limits = configuration.settings().stitching.quality
+    with dagster_failures():
+        store = storage.store()
+        fit = store.read(layout.montage_fit(key), MontageFit)
+        checks = check_truth(fit, truth_of(key, store), limits)
+    yield from check_results(checks, "montage_fit")
 
 
 @dg.asset(

@@ -93,13 +93,13 @@ class ConsoleOutput:
 
 
 @contextmanager
-def step_progress() -> Iterator["Progress | None"]:
+def step_progress(begun: str = "reading tiles") -> Iterator["Progress | None"]:
     """A line with the step and how much of it is done, on a terminal only."""
     console = Console(stderr=True)
     if not console.is_terminal or verbosity() < 0:
         yield None
         return
-    with console.status("reading tiles") as status:
+    with console.status(begun) as status:
 
         def report_progress(step: str, done: int, total: int, /) -> None:
             status.update(f"{step}: {done} of {total} pieces" if total else step)

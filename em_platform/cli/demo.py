@@ -28,6 +28,7 @@ from em_platform.errors import PlatformError
 from em_platform.messaging.bus import Bus
 from em_platform.processes import Child, free_port
 from em_platform.processes.single_instance import claim_home
+from em_platform.stitching.truth import MATCHES_TRUTH
 from em_platform.storage import Store, layout, store_of
 
 _TICK_S = 1.0  # an eye sees no delay; each look asks the web UI for all events
@@ -109,6 +110,8 @@ def _show(
     for line in watch.figures(report):
         output.result(line)
     for key, runs in runs_of.items():
+        if MATCHES_TRUTH in runs.checks and runs.checks[MATCHES_TRUTH].passed:
+            output.line(f"{key}: {runs.checks[MATCHES_TRUTH].sentence}")
         for line in complaints(runs):
             output.line(f"{key}: {line}")
     for key in runs_of:

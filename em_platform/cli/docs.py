@@ -178,8 +178,10 @@ def _command(name: str, found: click.Command | None) -> Iterator[str]:
     yield from _options(found)
     yield ""
     if isinstance(found, click.Group):
-        for below in found.commands.values():
-            yield from _command(f"{name} {below.name}", below)
+        # Asked by name: those of `cryoem` are made when they are asked for.
+        context = click.Context(found)
+        for below in found.list_commands(context):
+            yield from _command(f"{name} {below}", found.get_command(context, below))
 
 
 def _kept_lines(paragraph: str) -> str:

@@ -132,6 +132,9 @@ class QualitySettings(Model):
 
     Dagster makes no mosaic of a montage of which less than `min_present_fraction` of
     the planned tiles are there, or less than `min_connected_fraction` are connected.
+
+    Where the truth is known, as of a simulated microscope, the fitted places may be
+    `max_truth_rmse_px` from the true ones (root of the mean square).
     """
 
     # At 3 px of blur the score is 0.02 (decision 10).
@@ -151,6 +154,8 @@ class QualitySettings(Model):
     max_mean_drift: float = Field(default=0.35, gt=0.0)
     min_mean: float = Field(default=8.0, ge=0.0)
     max_centroid_shift_nm: float = Field(default=50_000.0, gt=0.0)
+    # Fits of good montages are within 0.1 px (docs/benchmarks.md).
+    max_truth_rmse_px: float = Field(default=1.0, gt=0.0)
 
 
 class StitchingSettings(Model):

@@ -5,8 +5,36 @@ A stage is one module of `em_platform.cryoem.stages` with three names: `Paramete
 a live service call the same `run`, so the same parameters give the same files.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic.fields import FieldInfo
+
 from em_platform.model import Model
 from em_platform.model.base import Foreign
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How the command line names a field of `Parameters`; stands in its `Annotated`.
+
+    A name without dashes is the positional INPUT. Where the option is not given,
+    `header` names the value of the input's header (`headers.Header`) that is taken.
+    A field without an option is one of messages only.
+    """
+
+    name: str
+    help: str = ""
+    header: str | None = None
+
+    @property
+    def is_input(self) -> bool:
+        """Whether it has no dashes."""
+        return not self.name.startswith("-")
 
 
 class StageParameters(Foreign):
@@ -20,3 +48,44 @@ class StageParameters(Foreign):
 
 class StageResult(Model):
     """What a stage found, as its JSON says it; paths are relative to its folder."""
+
+
+class Stage(Protocol):
+    """The module of a stage."""
+
+    Parameters: type[StageParameters]
+    Result: type[StageResult]
+
+    @staticmethod
+    def run(parameters: Any, folder: Path) -> StageResult:
+        """Write the files of one input into `folder`, which exists."""
+
+
+def options_of(kind: type[StageParameters]) -> dict[str, tuple[Option, FieldInfo]]:
+    """Field -> its option, of those fields that have one."""
+    return {
+        name: (each, field)
+        for name, field in kind.model_fields.items()
+        for each in field.metadata
+        if isinstance(each, Option)
+    }
+
+
+Progress = Callable[[str, int, int], None]
+_progress: ContextVar[Progress | None] = ContextVar("progress", default=None)
+
+
+@contextmanager
+def progress_to(listener: Progress | None) -> Iterator[None]:
+    """Let `listener` know of each step of the stages that run in this block."""
+    token = _progress.set(listener)
+    try:
+        yield
+    finally:
+        _progress.reset(token)
+
+
+def report_progress(step: str, done: int, total: int) -> None:
+    """Say how much of a step is done; nothing happens where nobody asked for it."""
+    if (listener := _progress.get()) is not None:
+        listener(step, done, total)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from em_platform.formats.level_arrays import Run
     from em_platform.formats.mdoc import MdocMontage, MdocPiece, read_mdoc_montage
     from em_platform.formats.mpicbg import compose_affine
+    from em_platform.formats.mrc import open_mrc
     from em_platform.formats.ome_metadata import mosaic_attributes
     from em_platform.formats.ome_zarr import (
         Described,
@@ -77,6 +78,7 @@ _MODULES = {
     "level_arrays": "Run",
     "mdoc": "MdocMontage MdocPiece read_mdoc_montage",
     "mpicbg": "compose_affine",
+    "mrc": "open_mrc",
     "ome_metadata": "mosaic_attributes",
     "ome_zarr": "Described describe level_count open_level preview review_at "
     "write_pyramid",
@@ -133,6 +135,7 @@ __all__ = [
     "nm_of",
     "open_chunked",
     "open_level",
+    "open_mrc",
     "open_source",
     "open_stack",
     "open_volume",

@@ -6,6 +6,9 @@ REFERENCES = ("bright", "dark")
 RECIPE = ".recipe.json"
 """Ends the name of how an acquisition's frames become tiles: `<acquisition>` + this."""
 
+TRUTH = ".truth.json"
+"""Ends the name of what a simulated microscope knows of an acquisition."""
+
 PROCESSED = ".processed.tiff"
 """Ends the name of the tile that was made of a frame."""
 

@@ -19,6 +19,7 @@ from em_platform.model import (
     TileMatch,
     TileStats,
 )
+from em_platform.model.truth import MontageTruth
 from em_platform.stitching.closure import find_holes, opened_pairs, seam_px, tile_scales
 from em_platform.stitching.tile_rules import (
     TileRule,
@@ -28,6 +29,7 @@ from em_platform.stitching.tile_rules import (
     plain_rules,
     usual_of,
 )
+from em_platform.stitching.truth import check_truth
 
 _NAMED = 3  # items that a sentence names; `Check.items` has all of them
 
@@ -38,11 +40,12 @@ def check_montage(
     *,
     fit: MontageFit,
     settings: StitchingSettings,
+    truth: MontageTruth | None = None,
 ) -> tuple[Check, ...]:
     """All rules, applied to one montage from which the bad tiles were excluded.
 
     Assets, `em-platform stitch`, the record and the review in TEM DB judge by these;
-    all are known before the mosaic is made.
+    all are known before the mosaic is made. With its `truth` the places are compared.
     """
     limits = settings.quality
     return (
@@ -52,6 +55,7 @@ def check_montage(
         *check_matches(montage, fit.matches, limits),
         *check_fit(montage, fit, limits),
         check_enough_connected(fit, limits),
+        *check_truth(fit, truth, limits),
     )
 
 

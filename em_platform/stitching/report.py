@@ -15,6 +15,7 @@ from em_platform.model import (
 )
 from em_platform.stitching.closure import residuals_of
 from em_platform.stitching.compute import own_usage, peak_memory_mb
+from em_platform.stitching.truth import is_truth
 from em_platform.storage.guard import mark_of, write_file
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def summary_of(result: "StitchResult") -> list[str]:
         ),
         *(["         - ... (all in the report)"] if len(dropped) > _SOME else []),
         f"fit      {residuals_of(fit)}",
+        # Said also where it passed: it is what a simulation is made for.
+        *(f"truth    {c.sentence}" for c in result.checks if c.passed and is_truth(c)),
         *_check_lines(result.checks),
         f"cost     {total:.1f} s, {mosaic.mpix / max(total, 1e-9):.1f} Mpix/s, "
         f"{result.cpu_seconds:.1f} CPU-s, peak {result.peak_memory_mb:.0f} MiB",

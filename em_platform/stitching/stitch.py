@@ -1,7 +1,7 @@
 """From a montage to its mosaic: statistics, matches, fit, image, checks."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -19,11 +19,12 @@ from em_platform.model import (
 from em_platform.stitching.compute import Map, own_usage, serial
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.quality import check_montage
-from em_platform.stitching.recipe import choose_recipe
+from em_platform.stitching.recipe import Recipe, choose_recipe
 from em_platform.stitching.recipe_file import images_by, recipe_beside
 from em_platform.stitching.render import Mosaic, render_mosaic
 from em_platform.stitching.solve import solve_montage
 from em_platform.stitching.tile_images import TileImages, exclude_tiles, measure_tiles
+from em_platform.stitching.truth import truth_beside
 from em_platform.storage.layout import StorageOptions
 
 A = TypeVar("A")
@@ -91,9 +92,7 @@ def stitch_montage(
     before = own_usage()
     steps = _Steps(run=run, progress=progress)
     with steps.step("statistics") as run_step:
-        recipe = recipe_beside(montage, options=input_options)
-        if recipe is None or not recipe.tile.follows(settings.tile):
-            recipe = choose_recipe(montage, settings.tile, options=input_options)
+        recipe = _recipe_of(montage, settings, input_options)
         lens = lens or recipe.tile.lens
         images = images_by(recipe, montage, input_options)
         survey = measure_tiles(montage, images, run=run_step)
@@ -106,7 +105,7 @@ def stitch_montage(
     with steps.step("fit"):
         fit = solve_montage(montage, matches, settings=settings.solve)
     # Before the mosaic, which carries the review with it.
-    checks = check_montage(montage, survey.stats, fit=fit, settings=settings)
+    checks = _checks_of((montage, survey.stats, fit), settings, input_options)
     review = review_of(checks)
     with steps.step("mosaic") as run_step:
         mosaic = render_mosaic(
@@ -135,6 +134,27 @@ def stitch_montage(
         cpu_seconds=usage.cpu_seconds - before.cpu_seconds,
         peak_memory_mb=usage.peak_memory_mb,
     )
+
+
+def _recipe_of(
+    montage: Montage, settings: StitchingSettings, options: StorageOptions | None
+) -> Recipe:
+    """That of the live session, where the settings still ask for the same."""
+    recipe = recipe_beside(montage, options=options)
+    if recipe is None or not recipe.tile.follows(settings.tile):
+        return choose_recipe(montage, settings.tile, options=options)
+    return recipe
+
+
+def _checks_of(
+    result: tuple[Montage, Sequence[TileStats], MontageFit],
+    settings: StitchingSettings,
+    options: StorageOptions | None,
+) -> tuple[Check, ...]:
+    """All rules, and the comparison with the truth where it lies beside the tiles."""
+    montage, stats, fit = result
+    truth = truth_beside(montage, options=options)
+    return check_montage(montage, stats, fit=fit, settings=settings, truth=truth)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -28,6 +28,8 @@ FOLDER_MARK = "em_platform.json"
 # Marks of ours are at the beginning of a file; the rest is not read for them.
 _HEAD_BYTES = 4096
 _PNG_START = 8 + 25  # the signature and the header, which come first
+# Read at a time: memory does not follow the size of a file.
+_BLOCK_BYTES = 1 << 20
 # Foreign files that a sentence names.
 _SOME = 3
 
@@ -208,21 +210,28 @@ def whole_folder(path: Path, kind: str) -> Iterator[Path]:
         It could not be written.
     """
     refuse_place(str(path))
-    _check_folder(path, kind)
+    check_folder(path, kind)
     with atomic.whole_folder(path) as own:
         yield own
-        listed = {"made_by": mark_of(kind).decode(), "files": _digests(own)}
+        listed = {"made_by": mark_of(kind).decode(), "files": digests(own)}
         (own / FOLDER_MARK).write_text(json.dumps(listed, indent=1) + "\n")
 
 
-def _check_folder(path: Path, kind: str) -> None:
+def check_folder(path: Path, kind: str) -> None:
+    """Refuse to put a folder of files where another one is, or where one was changed.
+
+    Raises
+    ------
+    OutputRefused
+        A file stands there, or a folder that is not as this program made it.
+    """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     try:
         listed = json.loads((path / FOLDER_MARK).read_bytes())
         is_ours = listed["made_by"] == mark_of(kind).decode()
         # Both ways: a file that others added must not be lost either.
-        changed = {*_digests(path).items()} ^ {*listed["files"].items()}
+        changed = {*digests(path).items()} ^ {*listed["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # A mark that cannot be understood is no mark of ours.
         is_ours, changed = False, set()
@@ -239,13 +248,21 @@ def _check_folder(path: Path, kind: str) -> None:
     )
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def digests(folder: Path) -> dict[str, str]:
     """Each file of a folder but the mark, with the CRC-32 of its bytes."""
     return {
-        str(file.relative_to(folder)): f"{crc32(file.read_bytes()):08x}"
+        str(file.relative_to(folder)): f"{_crc32(file):08x}"
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.name != FOLDER_MARK
     }
+
+
+def _crc32(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            found = crc32(block, found)
+    return found
 
 
 def mark_of(kind: str) -> bytes:

@@ -28,6 +28,11 @@ def montage(acquisition_id: str) -> str:
     return f"{montage_folder(acquisition_id)}/montage.json"
 
 
+def montage_truth(acquisition_id: str) -> str:
+    """Where its tiles truly lay; there only where a simulation imaged them."""
+    return f"{montage_folder(acquisition_id)}/truth.json"
+
+
 def tile_folder(acquisition_id: str) -> str:
     """Folder of the processed 8-bit tiles."""
     return f"{montage_folder(acquisition_id)}/tiles"

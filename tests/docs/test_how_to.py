@@ -16,8 +16,10 @@ Run = Callable[..., list[str]]
 
 ELSEWHERE = {
     "add-a-device": "tests/simulation/test_add_a_device.py",
+    "add-an-assembler": "tests/simulation/tilt_series/test_add_an_assembler.py",
     "add-a-qc-rule": "tests/docs/test_add_a_qc_rule.py",
     "add-a-source": "tests/ingest/test_add_a_source.py",
+    "add-a-stage": "tests/cryoem/test_add_a_stage.py",
     "add-an-asset": "tests/orchestration/test_add_an_asset.py",
     "backfill-a-montage": "tests/system/test_up_microscope.py",
     "backfill-a-source": "tests/system/test_up_microscope.py",
@@ -92,7 +94,13 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "page", ["use-the-command-line", "convert-and-export", "add-a-format"]
+    "page",
+    [
+        "use-the-command-line",
+        "convert-and-export",
+        "add-a-format",
+        "simulate-tilt-series",
+    ]
 )
 def test_a_page_that_needs_nothing(run: Run, page: str) -> None:
     run(page)

@@ -1,4 +1,5 @@
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -294,3 +295,39 @@ def test_the_lens_that_matched_a_montage_also_renders_it(
     store.write(layout.lens("sim", 2000), newer, LensModel)
     assert lens_in_use("grid-1", store) == lens
     assert instance.get_dynamic_partitions(str(lenses.name)) == []
+
+
+def test_places_are_compared_with_the_truth_where_a_simulation_left_one(
+    instance: dg.DagsterInstance, image_montage: Callable[..., Path], store: Store
+) -> None:
+    folder = image_montage("m-1")
+    places = {  # where `tiles_of_an_image` cut them
+        (row, column): {"y_px": row * STEP_PX, "x_px": column * STEP_PX}
+        for row in range(2)
+        for column in range(2)
+    }
+    truth = {
+        "acquisition_id": "m-1-t1", "montage_id": "m-1", "seed": 1, "section": 0,
+        "pixel_nm": 4, "size": {"height_px": 256, "width_px": 256},
+        "gain": {"seed": 1, "vignette": 0, "pattern": 0, "dust": 0},
+        "tiles": {
+            (tile := f"m-1-t1_{row:03d}_{column:03d}"): {
+                "tile_id": tile, "row": row, "column": column, "beam": 1,
+                "placement": {"tile_id": tile, **place},
+                "nominal_y_px": 0, "nominal_x_px": 0,
+            }
+            for (row, column), place in places.items()
+        },
+    }  # fmt: skip
+    (folder / "m-1-t1.truth.json").write_text(json.dumps(truth))
+    result = stitch(instance, "m-1-t1")
+    (found,) = [
+        check
+        for check in result.get_asset_check_evaluations()
+        if check.check_name == "placements_match_truth"
+    ]
+    assert found.passed
+    assert found.asset_key == dg.AssetKey("montage_fit")
+    assert 0 <= float(found.metadata["value"].value) < 0.2
+    record = store.read(layout.dataset_record("m-1-t1"), DatasetRecord)
+    assert "placements_match_truth" in record.model_dump_json()

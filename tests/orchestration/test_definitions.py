@@ -41,6 +41,7 @@ CHECKS = {
     "montage_fit:tiles_are_connected",
     "montage_fit:enough_tiles_are_connected",
     "montage_fit:montage_is_undistorted",
+    "montage_fit:placements_match_truth",
     "mosaic:mosaic_is_valid",
     "uploaded_tiles:all_tiles_are_uploaded",
     "uploaded_tiles:uploaded_tiles_are_whole",

@@ -25,10 +25,10 @@ from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.login import login_of
 from em_platform.model.dataset import DatasetRecord
+from em_platform.model.truth import MontageTruth
 from em_platform.partitions import montages
 from em_platform.processes import Supervisor
 from em_platform.simulation.devices.optics import view
-from em_platform.simulation.devices.truth import MontageTruth
 from em_platform.simulation.specimen import Tissue
 from em_platform.storage import layout, store_of
 from tests.ports import reserve_port

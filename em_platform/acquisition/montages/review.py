@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from em_platform.acquisition.montages.stored import truth_of
 from em_platform.config import StitchingSettings
 from em_platform.errors import FormatError
 from em_platform.formats import open_level
@@ -71,7 +72,13 @@ def judged_montage(
         montage=montage,
         stats=stats,
         fit=fit,
-        checks=check_montage(montage, stats, fit=fit, settings=settings),
+        checks=check_montage(
+            montage,
+            stats,
+            fit=fit,
+            settings=settings,
+            truth=truth_of(acquisition_id, store),
+        ),
     )
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from em_platform.errors import RecordError
 from em_platform.model import Failure, LensModel, Montage, PlannedTile
+from em_platform.model.truth import MontageTruth
 from em_platform.stitching.recipe import lens_digest
 from em_platform.stitching.recipe_file import read_tile_recipe
+from em_platform.stitching.truth import truth_beside
 from em_platform.storage import Store, layout
 
 log = logging.getLogger(__name__)
@@ -120,6 +122,23 @@ def _gone(tile: PlannedTile, montage: Montage) -> Failure:
             "give the montage another name"
         ),
     )
+
+
+def keep_truth(montage: Montage, frames: str, store: Store) -> None:
+    """Keep what a simulation left in the folder `frames` of the montage, if it did.
+
+    The store keeps it for the steps that follow: frames leave their folder.
+    """
+    truth = truth_beside(montage, frames)
+    if truth is not None:
+        name = layout.montage_truth(montage.acquisition_id)
+        store.write(name, truth, MontageTruth)
+
+
+def truth_of(acquisition_id: str, store: Store) -> MontageTruth | None:
+    """Where the tiles of a montage truly lay; None where no simulation knows it."""
+    name = layout.montage_truth(acquisition_id)
+    return store.read(name, MontageTruth) if store.exists(name) else None
 
 
 def choose_lens(montage: Montage, store: Store) -> LensModel | None:

@@ -17,13 +17,13 @@ from em_platform.acquisition.recorder.events import COMPLETE, RAW, Fields, Messa
 from em_platform.errors import StorageError
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import read_body, reason
-from em_platform.stitching.beside_frames import RECIPE
+from em_platform.stitching.beside_frames import RECIPE, TRUTH
 
 log = logging.getLogger(__name__)
 
 # Written by the coordinator, see frame_paths.complete_body_path.
 COMPLETE_SUFFIX = ".complete.json"
-OF_THE_MONTAGE = (COMPLETE_SUFFIX, ".truth.json", RECIPE)
+OF_THE_MONTAGE = (COMPLETE_SUFFIX, TRUTH, RECIPE)
 """How the names of files end that are about a montage, and not about one tile."""
 
 # A change within the resolution of a file system's clock (2 s on FAT and some network

@@ -17,6 +17,7 @@ from em_platform.acquisition.raster import image_position
 from em_platform.config import AcquisitionSettings
 from em_platform.imaging.exposure import beam_level, camera_gain, defocused, expose
 from em_platform.model import LensModel, Size, TilePlacement
+from em_platform.model.truth import GainTruth, MontageTruth, TileTruth
 from em_platform.simulation.devices.commanded import Faults
 from em_platform.simulation.devices.illumination import Lighting, misalignment_of
 from em_platform.simulation.devices.optics import (
@@ -27,14 +28,7 @@ from em_platform.simulation.devices.optics import (
     tilted,
     view,
 )
-from em_platform.simulation.devices.truth import (
-    NO_ERRORS,
-    GainTruth,
-    MontageTruth,
-    TileErrors,
-    TileTruth,
-    tile_errors,
-)
+from em_platform.simulation.devices.truth import NO_ERRORS, TileErrors, tile_errors
 from em_platform.simulation.specimen import EMPTY_GREY, Specimen, open_specimen
 
 FOCUS_PER_PX = 50.0  # steps of the focus knob that blur by one pixel

@@ -6,16 +6,14 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
-from pydantic import Field
 
 from em_platform.config import SimulationSettings
-from em_platform.model import LensModel, Model, Size, TilePlacement
+from em_platform.model.truth import Fault, MontageTruth, TileTruth
 from em_platform.storage.atomic import write_bytes
 
-Fault = Literal["missing", "blurred", "blank", "jumped"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 
@@ -89,47 +87,6 @@ def _key(settings: SimulationSettings, montage_id: str) -> tuple[int, int]:
 
 _SMALL = 64  # tiles; up to here the file is written with each tile
 _PERIOD_S = 1.0  # the file is written whole, so seldom when it is large
-
-
-class GainTruth(Model):
-    """Arguments of imaging.exposure.camera_gain that give the camera's gain."""
-
-    seed: int
-    vignette: float
-    pattern: float
-    dust: int
-
-
-class TileTruth(Model):
-    """Where one tile truly lies, and what is wrong with it.
-
-    `placement` is in world pixels: world = placement(p + field(p)) for the camera's
-    pixel p and the displacement field of the lens. `nominal_*` is the corner where the
-    stage reported to be.
-    """
-
-    tile_id: str
-    row: int
-    column: int
-    placement: TilePlacement
-    nominal_y_px: float
-    nominal_x_px: float
-    beam: float
-    faults: tuple[Fault, ...] = ()
-
-
-class MontageTruth(Model):
-    """All that decides the pixels of one acquisition."""
-
-    acquisition_id: str
-    montage_id: str
-    seed: int
-    section: int
-    pixel_nm: float
-    size: Size
-    lens: LensModel | None = None
-    gain: GainTruth
-    tiles: dict[str, TileTruth] = Field(default_factory=dict)
 
 
 class TruthFile:

@@ -43,12 +43,7 @@ def potential(
     FormatError
         The file cannot be read, holds no atoms or no voxel size.
     """
-    path = Path(kind.file).expanduser()
-    if not path.is_file():
-        raise ConfigError(
-            f"particle {kind.name}: found no file {path}, a PDB, mmCIF or MRC file was "
-            "expected; correct its path"
-        )
+    path = existing_file(kind)
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix in _ATOMS:
         voxel_nm = kind.voxel_nm or pixel_nm / 2
@@ -56,12 +51,25 @@ def potential(
     return _from_map(kind, path)
 
 
+def file_digest(kind: ParticleKind) -> str:
+    """SHA-256 of the bytes of a particle's file.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file.
+    """
+    with existing_file(kind).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(kind: ParticleKind, *, pixel_nm: float) -> str:
     """SHA-256 of what decides a particle's map: the file's bytes and the settings."""
-    content = hashlib.sha256(Path(kind.file).expanduser().read_bytes())
     settings = kind.model_dump_json(exclude={"file", "name"})
-    content.update(f"{settings} {pixel_nm!r} {ICE_V} {_FINE_NM} {_BLUR}".encode())
-    return content.hexdigest()
+    made_from = (
+        f"{file_digest(kind)} {settings} {pixel_nm!r} {ICE_V} {_FINE_NM} {_BLUR}"
+    )
+    return hashlib.sha256(made_from.encode()).hexdigest()
 
 
 def library_potential(
@@ -78,6 +86,23 @@ def library_potential(
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(kept, buffer.getvalue())
     return volume, voxel_nm
+
+
+def existing_file(kind: ParticleKind) -> Path:
+    """The file of a particle.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file.
+    """
+    path = Path(kind.file).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"particle {kind.name}: found no file {path}, a PDB, mmCIF or MRC file was "
+            "expected; correct its path"
+        )
+    return path
 
 
 def _from_atoms(kind: ParticleKind, path: Path, voxel_nm: float) -> NDArray[np.float32]:

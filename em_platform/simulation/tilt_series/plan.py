@@ -139,7 +139,7 @@ class ParticleKind(Model):
 class Assembly(Model):
     """Which assembler arranges the particles, and its options."""
 
-    kind: str = "basic"
+    kind: str = "crowded"
     options: dict[str, Any] = Field(default_factory=dict)
 
 

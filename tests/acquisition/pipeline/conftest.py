@@ -29,8 +29,8 @@ from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import fitting
 from em_platform.model import Size
+from em_platform.model.truth import TileTruth
 from em_platform.simulation.devices.sensor import Sensor
-from em_platform.simulation.devices.truth import TileTruth
 from em_platform.storage.atomic import write_bytes
 
 

@@ -16,11 +16,11 @@ from em_platform.config import AcquisitionSettings, Settings, SimulationSettings
 from em_platform.errors import DeviceError
 from em_platform.imaging.exposure import camera_gain
 from em_platform.messaging.bus import Bus
+from em_platform.model.truth import MontageTruth
 from em_platform.simulation.devices.camera import Camera, check_stage
 from em_platform.simulation.devices.optics import view
 from em_platform.simulation.devices.scope import start_status
 from em_platform.simulation.devices.sensor import Frame, Sensor
-from em_platform.simulation.devices.truth import MontageTruth
 from em_platform.simulation.specimen import Tissue
 
 

@@ -1,14 +1,20 @@
 """What an assembler is: it arranges particles into the sample of one tilt series."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from em_platform.errors import ConfigError
+from em_platform.model import Model
+from em_platform.model.base import first_problem
 from em_platform.simulation.tilt_series.image import Particle
 from em_platform.simulation.tilt_series.plan import Plan
+
+Options = TypeVar("Options", bound=Model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +39,16 @@ class Sample:
 
     maps: tuple[Map, ...]
     particles: tuple[Particle, ...]
-    facts: dict[str, Any]
-    """What only this assembler knows of its sample, for the truth file."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What only this assembler knows of its sample, for the truth file: plain JSON.
+
+    Of an assembler that stands for one of ETSimulations: `positions` (nm) and
+    `orientations` (ZXZ, degrees) as they are recorded, with their errors, and its
+    `custom_data`.
+    """
+    density: Map | None = None
+    """What is no particle, such as a membrane: a map whose voxel `n // 2` lies in the
+    middle of the ice, and is not turned."""
 
 
 class Assembler(Protocol):
@@ -57,3 +71,42 @@ class Assembler(Protocol):
     def close(self) -> None:
         """End what was started, such as Chimera's processes."""
         ...
+
+
+def index_of(maps: tuple[Map, ...], name: str, *, kind: str) -> int:
+    """Where the particle of this name stands among the maps; empty: the first.
+
+    Raises
+    ------
+    ConfigError
+        No particle has this name.
+    """
+    names = [each.name for each in maps]
+    if not names:
+        raise ConfigError(
+            f"assembler {kind}: found no particles in the plan, at least one was "
+            "expected; name its file in `particles`"
+        )
+    if name and name not in names:
+        raise ConfigError(
+            f"assembler {kind}: found the particle {name}, one of {', '.join(names)} "
+            "was expected; correct its name"
+        )
+    return names.index(name) if name else 0
+
+
+def options_of(plan: Plan, model: type[Options]) -> Options:
+    """The plan's `assembly.options` as an assembler has them.
+
+    Raises
+    ------
+    ConfigError
+        One is unknown, missing or wrong.
+    """
+    try:
+        return model.model_validate(plan.assembly.options)
+    except ValidationError as error:
+        raise ConfigError(
+            f"assembler {plan.assembly.kind}: assembly.options.{first_problem(error)}; "
+            "correct it, the options are in docs/explanations/simulation.md"
+        ) from error

@@ -6,7 +6,12 @@ from pydantic import Field
 
 from em_platform.errors import ConfigError
 from em_platform.model import Model
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import (
+    Map,
+    Sample,
+    index_of,
+    options_of,
+)
 from em_platform.simulation.tilt_series.assemblers.place import directions, scattered
 from em_platform.simulation.tilt_series.image import Particle
 from em_platform.simulation.tilt_series.plan import Plan, generator
@@ -24,27 +29,28 @@ class Crowded:
     def __init__(self, plan: Plan, maps: tuple[Map, ...], temp_dir: Path) -> None:
         self._plan = plan
         self._maps = maps
-        self._options = Options.model_validate(plan.assembly.options)
-        names = [each.name for each in maps]
-        unknown = sorted(set(self._options.counts) - set(names))
-        if unknown:
+        self._options = options_of(plan, Options)
+        counts = self._options.counts
+        self._kinds = sorted(
+            index_of(maps, name, kind="crowded")
+            for name, count in counts.items()
+            for _ in range(count)
+        )
+        widest = max((2 * maps[kind].radius_nm for kind in self._kinds), default=0.0)
+        if widest > plan.ice.thickness_nm:
             raise ConfigError(
-                f"assembler crowded: found the particle {unknown[0]} in `counts`, one "
-                "of "
-                f"{', '.join(names)} was expected; correct its name"
+                f"assembler crowded: found a particle {widest:.0f} nm wide in ice of "
+                f"{plan.ice.thickness_nm:g} nm, thicker ice was expected; raise "
+                "ice.thickness_nm"
             )
 
     def set_up_tiltseries(self, stack: int) -> Sample:
         """Particles all over the field of view and the ice."""
         rng = generator(self._plan, "sample", stack)
-        kinds = [
-            index
-            for index, each in enumerate(self._maps)
-            for _ in range(self._options.counts.get(each.name, 0))
-        ]
+        kinds = self._kinds
         radii = [self._maps[index].radius_nm for index in kinds]
         camera, pixel_nm = self._plan.camera, self._plan.pixel_nm
-        depth = max(self._plan.ice.thickness_nm - 2 * max(radii, default=0), 1.0)
+        depth = self._plan.ice.thickness_nm - 2 * max(radii, default=0)
         box = camera.width_px * pixel_nm, camera.height_px * pixel_nm, depth
         places = scattered(radii, box_nm=box, rng=rng)
         turns = directions(len(kinds), rng)

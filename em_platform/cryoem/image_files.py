@@ -1,0 +1,96 @@
+"""Files that stages write: whole or absent, and the same bytes for the same content."""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_platform.storage import atomic
+
+
+def write_mrc(
+    path: Path,
+    image: NDArray[Any],
+    *,
+    pixel_size_a: float,
+    is_volume: bool = False,
+) -> None:
+    """Write an image, `(h, w)`, stack or volume, `(z, h, w)`, as an MRC of its type.
+
+    Raises
+    ------
+    StorageError
+        It could not be written.
+    """
+    import mrcfile
+
+    with atomic.whole_file(path) as own:
+        # From an array, so that a memory map is copied piece by piece.
+        with mrcfile.new(own, overwrite=True) as file:
+            file.set_data(image)
+            if image.ndim == 3 and is_volume:
+                file.set_volume()
+            elif image.ndim == 3:
+                file.set_image_stack()
+            file.voxel_size = pixel_size_a
+            # mrcfile's own label has the time: the same image must give the same bytes.
+            file.header.label[:] = b""
+            file.header.label[0] = b"em_platform"
+            file.header.nlabl = 1
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain values as JSON.
+
+    Raises
+    ------
+    StorageError
+        It could not be written.
+    """
+    text = json.dumps(content, indent=1, allow_nan=False)
+    atomic.write_bytes(path, f"{text}\n".encode())
+
+
+def write_star(path: Path, blocks: Mapping[str, Any]) -> None:
+    """Write blocks of a STAR file: a table (DataFrame) or names and values each.
+
+    Raises
+    ------
+    StorageError
+        It could not be written.
+    """
+    # It loads pandas.
+    import starfile
+
+    # Its first comment names the moment: the same tables must give the same bytes.
+    text = starfile.to_string(dict(blocks))
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    atomic.write_bytes(path, ("# em_platform\n" + "\n".join(lines) + "\n").encode())
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """Write a matplotlib figure as PNG, without the time and version in it.
+
+    Raises
+    ------
+    StorageError
+        It could not be written.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": "em_platform"})
+    atomic.write_bytes(path, content.getvalue())
+
+
+def grey_picture(image: NDArray[Any], *, most_px: int = 1024) -> NDArray[np.uint8]:
+    """An image small enough to look at, `(h, w)`, stretched to mean and 3 sigma."""
+    step = max(1, -(-max(image.shape) // most_px))
+    height, width = (length // step * step for length in image.shape)
+    binned = image[:height, :width].astype(np.float32, copy=False)
+    binned = binned.reshape(height // step, step, width // step, step).mean((1, 3))
+    mean, spread = float(binned.mean()), 3 * float(binned.std()) or 1.0
+    scaled = (binned - (mean - spread)) * (255 / (2 * spread))
+    return np.asarray(np.clip(scaled, 0, 255), np.uint8)

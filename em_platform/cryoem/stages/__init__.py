@@ -1,0 +1,15 @@
+"""The stages, one file each; each is loaded only when it is run."""
+
+import importlib
+from typing import Any
+
+from em_platform.cryoem.stage import Stage
+
+STAGES: dict[str, str] = {}
+"""Stage -> its one line; `tilt-align` stands in `tilt_align.py`."""
+
+
+def load_stage(name: str) -> Stage:
+    """The module of a stage, which has `Parameters`, `Result` and `run`."""
+    module: Any = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    return module  # type: ignore[no-any-return]

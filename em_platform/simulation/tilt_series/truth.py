@@ -1,0 +1,148 @@
+"""What is true of a tilt series: every error, dose and pose that made its images."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from em_platform.model import Model
+from em_platform.simulation.tilt_series.assemblers.assembler import Sample
+from em_platform.simulation.tilt_series.geometry import Tilt
+from em_platform.simulation.tilt_series.plan import Plan
+from em_platform.simulation.tilt_series.sample import FIDUCIAL
+
+Triple = tuple[float, float, float]
+
+
+class TiltTruth(Model):
+    """One image, as stage and beam really were; sections by rising nominal angle."""
+
+    section: int
+    order: int
+    """When it was taken: 0 is the first image."""
+    nominal_deg: float
+    tilt_deg: float
+    axis_deg: float
+    """Of the tilt axis from the image's x axis."""
+    shift_nm: tuple[float, float]
+    """`(y, x)` of the specimen's middle from pixel `(height // 2, width // 2)`."""
+    dose_e_per_nm2: float
+    prior_dose_e_per_nm2: float
+    defocus_nm: tuple[float, float]
+    """Along the azimuth and across; underfocus is positive."""
+    azimuth_deg: float
+    transmission: float
+    """Mean of the clean image, as a share of dose times pixel area times gain."""
+    drift_nm: tuple[tuple[float, float], ...] = ()
+    """`(y, x)` of each frame of its movie, from the first."""
+
+
+class ParticleTruth(Model):
+    """One particle; the specimen's axes are x, y, z from its middle, z along the beam.
+
+    Its rotation takes the axes of its map to those of the specimen.
+    """
+
+    name: str
+    position_nm: Triple
+    quaternion_xyzw: tuple[float, float, float, float]
+    euler_zxz_deg: Triple
+    """Extrinsic, as TEM-simulator and Dynamo count them."""
+
+
+class FiducialTruth(Model):
+    """One gold bead."""
+
+    position_nm: Triple
+    diameter_nm: float
+
+
+class Truth(Model):
+    """All that is true of one stack."""
+
+    version: int = 1
+    stack: str
+    number: int
+    backend: str
+    plan: Plan
+    """Without the number of stacks, which changes nothing in one of them."""
+    files: dict[str, str]
+    """SHA-256 of each particle's file, by the particle's name."""
+    tilts: tuple[TiltTruth, ...]
+    particles: tuple[ParticleTruth, ...]
+    fiducials: tuple[FiducialTruth, ...]
+    facts: dict[str, Any]
+    """What the assembler knows besides."""
+
+    def text(self) -> str:
+        """As the file holds it."""
+        return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
+
+
+def particle_truth(sample: Sample) -> tuple[ParticleTruth, ...]:
+    """The poses of all particles that are no beads, in the sample's order."""
+    return tuple(
+        ParticleTruth(
+            name=sample.maps[each.template].name,
+            position_nm=each.position_nm,
+            quaternion_xyzw=_four(Rotation.from_matrix(each.rotation).as_quat()),
+            euler_zxz_deg=zxz_deg(each.rotation),
+        )
+        for each in sample.particles
+        if sample.maps[each.template].name != FIDUCIAL
+    )
+
+
+def fiducial_truth(sample: Sample, plan: Plan) -> tuple[FiducialTruth, ...]:
+    """The places of all beads."""
+    return tuple(
+        FiducialTruth(position_nm=each.position_nm, diameter_nm=plan.beads.diameter_nm)
+        for each in sample.particles
+        if sample.maps[each.template].name == FIDUCIAL
+    )
+
+
+def tilt_truth(
+    tilts: Sequence[Tilt], *, clean_means: Sequence[float], plan: Plan
+) -> tuple[TiltTruth, ...]:
+    """What is true of each section; `clean_means` are grey levels."""
+    found = []
+    for tilt, mean in zip(tilts, clean_means, strict=True):
+        full = tilt.dose_per_nm2 * plan.pixel_nm**2 * plan.camera.gain
+        found.append(
+            TiltTruth(
+                section=tilt.index,
+                order=tilt.order,
+                nominal_deg=tilt.nominal_deg,
+                tilt_deg=tilt.tilt_deg,
+                axis_deg=tilt.axis_deg,
+                shift_nm=tilt.shift_nm,
+                dose_e_per_nm2=tilt.dose_per_nm2,
+                prior_dose_e_per_nm2=tilt.prior_dose_per_nm2,
+                defocus_nm=(tilt.defocus.u_nm, tilt.defocus.v_nm),
+                azimuth_deg=float(np.rad2deg(tilt.defocus.azimuth_rad)),
+                transmission=mean / full,
+            )
+        )
+    return tuple(found)
+
+
+def zxz_deg(rotation: Any) -> Triple:
+    """Extrinsic ZXZ angles of a `(3, 3)` rotation, deg; (angle, 0, 0) at the pole."""
+    # At the pole only the sum of two angles counts: scipy warns, and gives one zero.
+    turn = Rotation.from_matrix(rotation)
+    if abs(abs(float(rotation[2][2])) - 1) < 1e-12:
+        if rotation[2][2] > 0:
+            angle = np.rad2deg(np.arctan2(rotation[1][0], rotation[0][0]))
+            return float(angle), 0.0, 0.0
+        angle = np.rad2deg(np.arctan2(-rotation[1][0], rotation[0][0]))
+        return float(angle), 180.0, 0.0
+    first, second, third = turn.as_euler("zxz", degrees=True).tolist()
+    return first, second, third
+
+
+def _four(values: Any) -> tuple[float, float, float, float]:
+    x, y, z, w = np.asarray(values).tolist()
+    return x, y, z, w
