@@ -116,8 +116,8 @@ def resample(image, out, turn, stretch, dx, dy):  # type: ignore[no-untyped-def]
                 continue
             x0, y0 = int(x), int(y)
             fx, fy = np.float32(x - x0), np.float32(y - y0)
-            a0, a1, a2, a3 = _catmull_rom(fx)
-            b0, b1, b2, b3 = _catmull_rom(fy)
+            a0, a1, a2, a3 = catmull_rom(fx)
+            b = catmull_rom(fy)
             total = np.float32(0.0)
             for k in range(4):
                 line = image[y0 - 1 + k]
@@ -127,18 +127,20 @@ def resample(image, out, turn, stretch, dx, dy):  # type: ignore[no-untyped-def]
                     + a2 * line[x0 + 1]
                     + a3 * line[x0 + 2]
                 )
-                total += part * (b0 if k == 0 else b1 if k == 1 else b2 if k == 2 else b3)
+                total += part * b[k]
             out[row, column] = total
 
 
 @numba.njit(nogil=True, cache=True, inline="always", fastmath=True)
-def _catmull_rom(t):  # type: ignore[no-untyped-def]
-    half = np.float32(0.5)
+def catmull_rom(t):  # type: ignore[no-untyped-def]
+    # Whole numbers would make the products doubles.
+    half, two, three = np.float32(0.5), np.float32(2), np.float32(3)
+    four, five = np.float32(4), np.float32(5)
     square = t * t
     cube = square * t
     return (
-        half * (-cube + 2 * square - t),
-        half * (3 * cube - 5 * square + 2),
-        half * (-3 * cube + 4 * square + t),
+        half * (two * square - cube - t),
+        half * (three * cube - five * square + two),
+        half * (four * square - three * cube + t),
         half * (cube - square),
     )
