@@ -33,6 +33,7 @@ WRITES: dict[tuple[str, str], str] = {
     ("standins", "env_file"): "file",
     ("docs", "folder"): "checkout",
     ("simulate", "output"): "root",
+    ("sections", "output"): "root",
     ("demo", "home"): "home",
     ("demo ingest", "home"): "home",
     ("demo montages", "home"): "home",
@@ -46,6 +47,7 @@ READS = {
     ("convert", "source"),
     ("export", "image"),
     ("simulate", "config"),
+    ("simulate", "tem_simulator"),
     *(
         (f"catalog {name}", "paths")
         for name in (

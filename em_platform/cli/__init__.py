@@ -15,6 +15,7 @@ USER_COMMANDS = {
     "demo": "the main job: two montages to mosaics, five public sources to volumes",
     "acquire": "image montages with the microscope",
     "stitch": "stitch a folder or list of tiles into an OME-Zarr mosaic",
+    "sections": "simulate serial sections of tissue, tile by tile, with their truth",
     "simulate": "simulate tilt series of particles in ice, with their truth",
     "ingest": "fetch public data into volumes and the catalog",
     "inspect": "shape, type, voxel size and tags of an image",

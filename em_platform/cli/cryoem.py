@@ -12,6 +12,7 @@ from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 
 from em_platform.cli.console_output import own_fault, step_progress
+from em_platform.cli.cryoem_recipe import COMMANDS as WITH_RECIPES
 from em_platform.cryoem.stage import (
     Option,
     StageParameters,
@@ -43,10 +44,12 @@ class _Stages(click.Group):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        own = {name: each.get_short_help_str() for name, each in self.commands.items()}
-        if lines := [*{**own, **STAGES}.items()]:
+        if STAGES:
             with formatter.section("Stages"):
-                formatter.write_dl(lines)
+                formatter.write_dl(list(STAGES.items()))
+        own = {k: each.get_short_help_str(70) for k, each in self.commands.items()}
+        with formatter.section("Recipes and services"):
+            formatter.write_dl([(k, v) for k, v in own.items() if k not in STAGES])
 
 
 @click.group(cls=_Stages)
@@ -56,6 +59,10 @@ def command() -> None:
     What an option does not give is read from the header of INPUT, or from SerialEM's
     mdoc beside it, where it stands there.
     """
+
+
+for _each in WITH_RECIPES:
+    command.add_command(_each)
 
 
 def _command_of(name: str) -> click.Command:

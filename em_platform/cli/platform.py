@@ -12,6 +12,7 @@ import click
 import yaml
 
 import em_platform
+from em_platform.acquisition.session.rig import IMPORTS
 from em_platform.cli.console_output import print_messages, verbosity
 from em_platform.cli.live import microscope_processes
 from em_platform.config import Settings, load_settings
@@ -162,12 +163,14 @@ def _children(settings: Settings, workspace: Path) -> list[list[Child]]:
             # Runs then start by this Python, not by the `dagster` of the PATH.
             "--use-python-environment-entry-point",
         ),
+        imports=("dagster._cli", "dagster._grpc.server", "em_platform.definitions"),
         ready=lambda _: listens_at(socket),
         stop_grace_s=3,
     )
     recorder = Child(
         name="recorder",
         arguments=_python("em_platform", "recorder"),
+        imports=IMPORTS["recorder"],
         ready=lambda log: "ready recorder\n" in log,
     )
     broker = [[_broker(settings)]] if settings.broker.embedded else []
@@ -186,6 +189,7 @@ def _broker(settings: Settings) -> Child:
     return Child(
         name="broker",
         arguments=_python("em_platform", "broker"),
+        imports=IMPORTS["broker"],
         ready=lambda log: "ready broker\n" in log,
     )
 
@@ -199,11 +203,13 @@ def _dagster(settings: Settings, workspace: Path) -> list[Child]:
                 *("em_platform.resources.web_server", "-w", str(workspace)),
                 *("-h", web.host, "-p", str(web.port)),
             ),
+            imports=("dagster_webserver.cli",),
             ready=lambda _: listens(web.host, web.port),
         ),
         Child(
             name="daemon",
             arguments=_python("dagster._daemon", "run", "-w", str(workspace)),
+            imports=("dagster._daemon.cli",),
             # It has no port to look at, only this line.
             ready=lambda log: "following daemons" in log,
         ),

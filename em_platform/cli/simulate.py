@@ -27,10 +27,16 @@ from em_platform.cli.console_output import step_progress
 )
 @click.option(
     "--backend",
-    type=click.Choice(["embedded"]),
+    type=click.Choice(["embedded", "tem_simulator"]),
     default="embedded",
     show_default=True,
     help="what makes the images",
+)
+@click.option(
+    "--tem-simulator",
+    type=click.Path(path_type=Path),
+    metavar="PROGRAM",
+    help="of --backend tem_simulator; without it the setting, else the one on PATH",
 )
 @click.option(
     "--workers",
@@ -48,6 +54,7 @@ def command(
     output: Path,
     stacks: tuple[int, ...],
     backend: str,
+    tem_simulator: Path | None,
     workers: int | None,
     overwrite: bool,
     as_json: bool,
@@ -57,18 +64,25 @@ def command(
     CONFIG is a YAML file, see docs/how-to/simulate-tilt-series.md. What is killed is
     resumed by the same command; the same CONFIG gives the same bytes.
     """
+    from em_platform.config import load_settings
     from em_platform.simulation.tilt_series.backends import backend_of
     from em_platform.simulation.tilt_series.data_set import simulate
     from em_platform.simulation.tilt_series.plan_file import read_plan
 
     plan = read_plan(config)
+    settings = load_settings().tilt_series
     cores = len(os.sched_getaffinity(0))
     made = []
     with step_progress() as progress:
         for each in simulate(
             plan,
             output,
-            backend=backend_of(backend, workers=workers or cores),
+            backend=backend_of(
+                backend,
+                workers=workers or cores,
+                program=str(tem_simulator or settings.tem_simulator),
+                timeout_s=settings.tem_simulator_timeout_s,
+            ),
             stacks=stacks,
             inputs=(str(config),),
             progress=progress,

@@ -8,6 +8,7 @@ from em_platform.config.acquisition import (
     QcSettings,
     RoutineSettings,
 )
+from em_platform.config.cryoem import CryoemSettings, RabbitmqSettings
 from em_platform.config.fields import FIELDS, SettingField, sections
 from em_platform.config.ingest import (
     CatalogSettings,
@@ -56,6 +57,7 @@ __all__ = [
     "BufferSettings",
     "CatalogSettings",
     "CoordinatorSettings",
+    "CryoemSettings",
     "DaskSettings",
     "EbiSettings",
     "EpflSettings",
@@ -72,6 +74,7 @@ __all__ = [
     "PipelineSettings",
     "QcSettings",
     "QualitySettings",
+    "RabbitmqSettings",
     "RenderSettings",
     "RoutineSettings",
     "SettingField",

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from em_platform.config.acquisition import AcquisitionSettings
+from em_platform.config.cryoem import CryoemSettings
 from em_platform.config.ingest import CatalogSettings, IngestSettings
 from em_platform.config.services import (
     AlertSettings,
@@ -13,6 +14,7 @@ from em_platform.config.services import (
     LoggingSettings,
     TemdbSettings,
 )
+from em_platform.config.simulators import TiltSeriesSettings
 from em_platform.config.stitching import StitchingSettings
 from em_platform.model import Model
 
@@ -154,7 +156,9 @@ class Settings(Model):
     temdb: TemdbSettings = TemdbSettings()
     ingest: IngestSettings = IngestSettings()
     catalog: CatalogSettings = CatalogSettings()
+    cryoem: CryoemSettings = CryoemSettings()
     logging: LoggingSettings = LoggingSettings()
+    tilt_series: TiltSeriesSettings = TiltSeriesSettings()
     alerts: AlertSettings = AlertSettings()
 
     @property

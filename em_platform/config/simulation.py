@@ -36,7 +36,11 @@ class SimulationSettings(Model):
     the fall of light towards the corners, `pattern` the fixed pattern of the sensor,
     `dust` the number of specks, `drift` the change of the beam over a montage.
     `blurred` tiles have a blur of `blur_px`, `jumped` ones miss their place by
-    `jump_px`.
+    `jump_px`. The tape is not level: the first and the last column of a montage have a
+    blur of `focus_gradient_px`, its middle none.
+
+    A section has `knife_marks` in 10 um across the cut, and `folds` in a square of
+    100 um. Marks go on from section to section, folds do not.
 
     The stage moves by `stage_speed_um_s`, settles for `stage_settle_ms` and ends at
     `stage_limit_um`; it tilts by `tilt_speed_deg_s` up to `tilt_limit_deg`. The tape
@@ -65,6 +69,10 @@ class SimulationSettings(Model):
     jumped: Tiles = ""
     blur_px: float = Field(default=4.0, gt=0)
     jump_px: float = 60.0
+    focus_gradient_px: float = Field(default=0.0, ge=0)
+    # The lattices of `simulation.specimen.cutting` have room for so many.
+    knife_marks: float = Field(default=0.0, ge=0, le=4)
+    folds: float = Field(default=0.0, ge=0, le=16)
     stage_speed_um_s: float = Field(default=500.0, gt=0)
     stage_settle_ms: float = Field(default=30.0, ge=0)
     stage_limit_um: float = Field(default=1500.0, gt=0)

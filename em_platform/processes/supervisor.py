@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from typing import Self
 import psutil
 
 from em_platform.errors import ToolFailed, ToolMissing
+from em_platform.processes.fork_server import ForkedProcess, ForkServer
 from em_platform.processes.session import SESSION_VARIABLE, end_session, members
 
 log = logging.getLogger(__name__)
@@ -37,11 +38,13 @@ _WATCHDOG = "from em_platform.processes.session import watch; watch()"
 class Child:
     """One process to keep running.
 
-    `ready` is given what the child has logged since it was started.
+    `ready` is given what the child has logged since it was started. One of
+    `python -m ...` that names its `imports` is a fork of a process that has them.
     """
 
     name: str
     arguments: tuple[str, ...]
+    imports: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     ready: Callable[[str], bool] = lambda _: True
     stop_signal: signal.Signals = signal.SIGTERM
@@ -53,7 +56,7 @@ class _Running:
     """A child and its present process."""
 
     child: Child
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedProcess
     log_path: Path
     log_start: int
     started_at: float
@@ -84,10 +87,11 @@ class Supervisor:
     ) -> None:
         self.session = session or uuid.uuid4().hex
         self.stopping = threading.Event()
-        self._logs = logs
+        self.logs = logs
         self._on_ready = on_ready
         self._groups: list[list[_Running]] = []
         self._watchdog = self._start_watchdog()
+        self._fork_server: ForkServer | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -187,6 +191,8 @@ class Supervisor:
                     running.process.kill()
                     running.process.wait()
         self._groups.clear()
+        if self._fork_server is not None:
+            self._fork_server.close()
         # Run workers are children of the code server, and may outlive it.
         end_session(self.session, grace_s=5.0)
         _release(self._watchdog)
@@ -214,21 +220,47 @@ class Supervisor:
             yield from group
 
     def _launch(self, child: Child) -> _Running:
-        self._logs.mkdir(parents=True, exist_ok=True)
-        path = self._logs / f"{child.name}.log"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        path = self.logs / f"{child.name}.log"
         with path.open("ab") as file:
-            start = file.tell()
-            process = self._popen(child, file.fileno())
+            written = file.tell()
+            forks = child.imports and hasattr(os, "pidfd_open")
+            start = self._fork if forks else self._popen
+            process = start(child, file.fileno())
         log.info("%s started (process %s)", child.name, process.pid)
-        return _Running(child, process, path, start, time.monotonic())
+        return _Running(child, process, path, written, time.monotonic())
 
-    def _popen(self, child: Child, output: int) -> subprocess.Popen[bytes]:
+    def _environment(self, own: Mapping[str, str]) -> dict[str, str]:
         # SPT_NOENV: a child that changes its title must not wipe the mark.
         marks = {SESSION_VARIABLE: self.session, "SPT_NOENV": "1"}
+        return {**os.environ, **own, **marks}
+
+    def _fork(self, child: Child, output: int) -> ForkedProcess:
+        for _ in range(_TRIES_BEFORE_READY):
+            if self._fork_server is not None and not self._fork_server.serves:
+                self._fork_server.close()
+                self._fork_server = None
+            if self._fork_server is None:
+                self._fork_server = ForkServer(self._environment({}))
+            with suppress(OSError):  # it was killed just now
+                return self._fork_server.start(
+                    child.name,
+                    child.arguments,
+                    imports=child.imports,
+                    environment=self._environment(child.environment),
+                    output=output,
+                )
+        raise ToolFailed(
+            f"{child.name}: cannot be started, the fork server ends at once; see what "
+            "ends processes on this computer (memory?)",
+            command=" ".join(child.arguments),
+        )
+
+    def _popen(self, child: Child, output: int) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
                 child.arguments,
-                env={**os.environ, **child.environment, **marks},
+                env=self._environment(child.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

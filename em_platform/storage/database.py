@@ -4,8 +4,6 @@ A writer takes SQLite's lock at once: one that reads first and then writes can m
 SQLITE_BUSY however long it waits (https://www.sqlite.org/lang_transaction.html).
 """
 
-import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +14,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from em_platform.errors import ConfigError
+from em_platform.storage.journal_file import write_ahead
 
 # Execution options of an engine or session that is going to write.
 WRITER = {"em_writer": True}
 
 # Another process that writes is waited for, not refused at once.
 _BUSY_TIMEOUT_MS = 30_000
-
-_BUSY_PAUSE_S = 0.01  # a switch of the journal takes about a millisecond
 
 
 def engine_of(url: str, *, setting: str) -> Engine:
@@ -79,28 +76,11 @@ def shown(url: str) -> str:
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves, see `_begin_sqlite`
     connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}").close()
-    _write_ahead(connection)
+    write_ahead(connection)
     # NORMAL would lose the last commits in a power cut; foreign keys are
     # checked only on connections that ask for it (sqlite.org/pragma.html).
     for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Turn on the write-ahead log, which the file keeps.
-
-    SQLite does not wait for a lock here, whatever its busy timeout is, when two
-    connections open a new file at once (https://www.sqlite.org/wal.html#busy).
-    """
-    end = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL").close()
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(_BUSY_PAUSE_S)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from em_platform.errors import StorageError
 
 # Another process that writes is waited for, not refused at once.
 _BUSY_TIMEOUT_S = 30.0
+_BUSY_PAUSE_S = 0.01  # a switch of the journal takes about a millisecond
 
 Values = Sequence[Any] | Mapping[str, Any]
 
@@ -54,7 +56,7 @@ class JournalFile:
                 check_same_thread=False,  # `_lock` keeps the threads apart
             )
             self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            write_ahead(self._connection)
             self._connection.execute(f"PRAGMA synchronous={synchronous}")
             self._connection.executescript(tables)
 
@@ -96,3 +98,20 @@ class JournalFile:
             f"({error}); {self._remedy}",
             url=str(self._path),
         )
+
+
+def write_ahead(connection: sqlite3.Connection) -> None:
+    """Turn on the write-ahead log, which the file keeps.
+
+    SQLite does not wait for a lock here, whatever its busy timeout is, when two
+    connections open a new file at once (https://www.sqlite.org/wal.html#busy).
+    """
+    end = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(_BUSY_PAUSE_S)

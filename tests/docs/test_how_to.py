@@ -24,6 +24,7 @@ ELSEWHERE = {
     "backfill-a-montage": "tests/system/test_up_microscope.py",
     "backfill-a-source": "tests/system/test_up_microscope.py",
     "point-at-real-hardware": "needs a microscope",
+    "process-cryo-em-data": "tests/cryoem/",
     "read-a-failure": "has no command",
     "run-the-live-microscope": "tests/system/test_up_microscope.py",
     "run-with-docker": "needs Docker",
@@ -99,7 +100,9 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "use-the-command-line",
         "convert-and-export",
         "add-a-format",
+        "simulate-sections",
         "simulate-tilt-series",
+        "run-cryo-em-services",
     ]
 )
 def test_a_page_that_needs_nothing(run: Run, page: str) -> None:

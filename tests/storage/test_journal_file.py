@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,27 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("this is a file, and no database of any kind" * 50)
     with pytest.raises(StorageError, match=r"^pipeline: .*not a database.*free space$"):
         opened(tmp_path / "text")
+
+
+def test_a_new_journal_is_opened_by_several_at_once(tmp_path: Path) -> None:
+    """Without a retry some of 40 rounds met "database is locked"."""
+    for attempt in range(40):
+        path = tmp_path / str(attempt)
+        together = threading.Barrier(6)
+        modes: list[int] = []
+
+        def connect(path: Path, together: threading.Barrier, modes: list[int]) -> None:
+            together.wait()
+            journal = opened(path)
+            modes.append(len(journal.ask("PRAGMA journal_mode")))
+            journal.close()
+
+        threads = [
+            threading.Thread(target=connect, args=(path, together, modes))
+            for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert modes == [1] * 6

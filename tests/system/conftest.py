@@ -90,7 +90,8 @@ class PlatformUnderTest:
         words = _MARKS[name]
         for process in members(self.session):
             try:
-                line = process.cmdline()
+                # One word, as a fork's title is.
+                line = " ".join(process.cmdline()).split()
             except psutil.Error:
                 continue
             if all(word in line for word in words):

@@ -3,6 +3,7 @@
 Each runs with private folders and ports, as a child of the test.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -17,9 +18,16 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
+from workflows.recipe import RecipeWrapper
 
-from em_platform.config import BrokerSettings
-from em_platform.errors import BrokerUnavailable
+from em_platform.config import BrokerSettings, RabbitmqSettings
+from em_platform.cryoem.ispyb import register_collection
+from em_platform.cryoem.services import SERVICES, load_service
+from em_platform.cryoem.services.broker import connected, publish
+from em_platform.cryoem.services.live import Service, dead_letters, reinject, serve
+from em_platform.cryoem.services.step import Outbox, Outgoing, Place
+from em_platform.errors import BrokerUnavailable, MessageRejected
 from em_platform.messaging.bus import Bus
 from em_platform.processes import listens
 
@@ -44,6 +52,47 @@ ACTIVEMQ_XML = """\
 """
 
 
+LIVE = ("ProcessRecipe", "EMISPyB")
+_EMISPYB = {"service": "EMISPyB", "queue": "ispyb_connector"}
+RECIPE = {
+    "1": {
+        **_EMISPYB,
+        "parameters": {
+            "ispyb_command": "insert_movie",
+            "dcid": "{dcid}",
+            "movie_path": "{movie}",
+            "store_result": "movie_id",
+        },
+        "output": 2,
+    },
+    "2": {
+        **_EMISPYB,
+        "parameters": {
+            "ispyb_command": "buffer",
+            "program_id": "{program}",
+            "movie_id": "$movie_id",
+            "store_result": "motion_id",
+            "buffer_command": {"ispyb_command": "insert_motion_correction"},
+            "buffer_store": 7,
+        },
+        "output": 3,
+    },
+    "3": {"service": "Murfey", "queue": "feedback"},
+    # It comes first, and has to wait until the number is stored.
+    "4": {
+        **_EMISPYB,
+        "parameters": {
+            "ispyb_command": "buffer",
+            "program_id": "{program}",
+            "buffer_command": {"ispyb_command": "insert_ctf"},
+            "buffer_lookup": {"motion_correction_id": 7},
+        },
+        "output": 3,
+    },
+    "start": [[4, []], [1, []]],
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Server:
     """How one broker is started."""
@@ -52,6 +101,7 @@ class Server:
     environment: dict[str, str]
     settings: BrokerSettings
     log: Path
+    amqp_port: int = 0
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -109,10 +159,11 @@ def rabbitmq(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Server]:
     epmd = shutil.which("epmd")
     if not RABBITMQ.is_file() or epmd is None:
         pytest.skip("RabbitMQ is not installed: apt-get install rabbitmq-server")
-    port, names_port = free_port(), free_port()
+    port, names_port, amqp_port = free_port(), free_port(), free_port()
     (tmp_path / "enabled_plugins").write_text("[rabbitmq_stomp].\n")
     (tmp_path / "rabbitmq.conf").write_text(
-        f"listeners.tcp = none\nstomp.listeners.tcp.1 = 127.0.0.1:{port}\n"
+        f"listeners.tcp.1 = 127.0.0.1:{amqp_port}\n"
+        f"stomp.listeners.tcp.1 = 127.0.0.1:{port}\n"
     )
     environment = {
         **os.environ,
@@ -143,6 +194,7 @@ def rabbitmq(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Server]:
             environment=environment,
             settings=settings,
             log=tmp_path / "rabbitmq.log",
+            amqp_port=amqp_port,
         )
     finally:
         name_server.kill()
@@ -176,9 +228,10 @@ def hear_all(settings: BrokerSettings, count: int) -> list[list[str]]:
     return received
 
 
-def test_the_bus_fans_out_over_rabbitmq_and_tells_a_wrong_password(
-    rabbitmq: Server,
+def test_rabbitmq_carries_the_bus_and_a_recipe(
+    rabbitmq: Server, tmp_path: Path
 ) -> None:
+    """One start for both: the bus, and live services of cryo-EM."""
     expected = [f"{number}:ü\\" for number in range(200)]
     wrong = rabbitmq.settings.model_copy(update={"password": SecretStr("guess")})
     with rabbitmq.running():
@@ -186,6 +239,92 @@ def test_the_bus_fans_out_over_rabbitmq_and_tells_a_wrong_password(
         with Bus(wrong, "b") as bus:
             with pytest.raises(BrokerUnavailable, match="refused: Bad CONNECT"):
                 bus.connect(10)
+        settings = RabbitmqSettings(port=rabbitmq.amqp_port, tries=3, retry_s=0.2)
+        a_recipe_becomes_rows_whatever_comes_between(settings, tmp_path)
+    with pytest.raises(BrokerUnavailable, match="does not take the connection"):
+        with connected(settings):
+            pass
+
+
+def a_recipe_becomes_rows_whatever_comes_between(
+    settings: RabbitmqSettings, folder: Path
+) -> None:
+    """A request, and between it messages that no service can handle."""
+    place = Place(ispyb_url=f"sqlite:///{folder / 'ispyb.sqlite'}")
+    with place.ispyb.write() as writer:
+        known = register_collection(
+            writer, image_directory="/d", image_prefix="p", recipe="r"
+        )
+    with ExitStack() as stack:
+        for name, queue in {k: SERVICES[k] for k in LIVE}.items():
+            stack.enter_context(in_a_thread(name, queue, place, settings))
+        channel = stack.enter_context(connected(settings))
+        channel.queue_declare("feedback", durable=True)
+        request = {
+            "custom_recipe": RECIPE,
+            "parameters": {
+                "dcid": known.dcid,
+                "program": known.program_id,
+                "movie": "/d/a.tif",
+                "guid": "g",
+            },
+        }
+        for body in (b"{", b"[]", b'{"recipes": ["nothing"]}'):
+            channel.basic_publish("", "processing_recipe", body)
+        publish(channel, Outgoing(queue="processing_recipe", body=request))
+        answers = list(received(channel, "feedback", 2))
+        with pytest.raises(MessageRejected, match="nowhere does not exist"):
+            publish(channel, Outgoing(queue="nowhere", body={}))
+    # As upstream's services read it.
+    wrapper = RecipeWrapper(message=answers[0][1], transport=Outbox())
+    assert answers[0][0]["workflows-recipe"] is True
+    assert wrapper.recipe_path == [1, 2]
+    assert wrapper.environment == {"ID": "g", "movie_id": 1, "motion_id": 1}
+    assert wrapper.payload == {"result": 1}
+    with place.ispyb.engine.connect() as connection:
+        found = connection.execute(text('SELECT "movieId" FROM "MotionCorrection"'))
+        assert [row[0] for row in found] == [1]
+        looked_up = connection.execute(text('SELECT "motionCorrectionId" FROM "CTF"'))
+        assert [row[0] for row in looked_up] == [1]
+    place.close()
+    dead = dead_letters(settings, "processing_recipe")
+    assert [each["error"].partition(",")[0] for each in dead] == [
+        "message: b'{' is no JSON (Expecting property name enclosed in double quotes: "
+        "line 1 column 2 (char 1))",
+        "message: '[]' was found",
+        "recipe: there is no 'nothing'",
+    ]
+    assert reinject(settings, "processing_recipe") == 3
+    assert dead_letters(settings, "processing_recipe") == []
+
+
+@contextmanager
+def in_a_thread(
+    name: str, queue: str, place: Place, settings: RabbitmqSettings
+) -> Iterator[None]:
+    stop, ready = threading.Event(), threading.Event()
+    service = Service(name=name, queue=queue, handler=load_service(name), place=place)
+    thread = threading.Thread(
+        target=serve, args=(service, settings, stop), kwargs={"ready": ready.set}
+    )
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def received(channel: Any, queue: str, count: int) -> Iterator[tuple[Any, Any]]:
+    """Headers and body of so many messages; a generous time is waited for each."""
+    for _ in range(count):
+        for method, properties, body in channel.consume(queue, inactivity_timeout=30):
+            assert method is not None, f"nothing came to {queue}"
+            channel.basic_ack(method.delivery_tag)
+            yield properties.headers, json.loads(body)
+            break
+    channel.cancel()
 
 
 def test_the_bus_fans_out_over_activemq_and_survives_its_restart(

@@ -49,6 +49,21 @@ SAYS = {
 }
 """Who says something regularly, and on which topic."""
 
+IMPORTS = {
+    "broker": ("em_platform.messaging.broker",),
+    RECORDER: ("em_platform.acquisition.recorder.service",),
+    **{name: (f"em_platform.simulation.devices.{name}",) for name in DEVICES},
+    "temdb": ("em_platform.temdb.app",),
+    "aloha": ("em_platform.aloha.service",),
+    "pipeline": ("em_platform.acquisition.pipeline.service",),
+    "qc": ("em_platform.acquisition.qc.service",),
+    "montage_fit": ("em_platform.acquisition.montage_fit.service",),
+    "buffer": ("em_platform.acquisition.buffer.service",),
+    "operator": ("em_platform.operator.service",),
+    "coordinator": ("em_platform.acquisition.coordinator.service",),
+}
+"""What each process imports, which those after it then need not import again."""
+
 _PROBE_S = 2.5  # the slowest say their state each two seconds
 _ALSO_SAY = {"qc.status": ("montage_fit", "dagster")}
 """Topic -> services that speak up on it without being the one it is the sign of."""
@@ -200,10 +215,12 @@ def _service(
 
 def _child(*words: str, environment: Mapping[str, str], process: str = "") -> Child:
     name = process or words[-1]
+    imports = ("em_platform.cli.processes", *IMPORTS[words[-1]])
     named = ("--name", process) if process else ()
     return Child(
         name=name,
         arguments=(sys.executable, "-m", "em_platform", *words, *named),
+        imports=imports,
         environment=environment,
         # with the line's end: pipeline-10 begins like pipeline-1
         ready=lambda output: f"ready {name}\n" in output,

@@ -271,7 +271,7 @@ def _buffer(writer: Writer, lookup: Lookup) -> Outcome:
         )
     program = int(lookup.needed("program_id"))
     looked_up = {}
-    for name, uuid in (lookup.layers[0].get("buffer_lookup") or {}).items():
+    for name, uuid in (lookup.get("buffer_lookup") or {}).items():
         reference = writer.connection.execute(
             select(tables.BUFFER.c.Reference).where(
                 tables.BUFFER.c.AutoProcProgramID == program,
@@ -285,7 +285,7 @@ def _buffer(writer: Writer, lookup: Lookup) -> Outcome:
             )
         looked_up[name] = reference
     outcome = _run(writer, lookup.above({**command, **looked_up}))
-    store = lookup.layers[0].get("buffer_store")
+    store = lookup.get("buffer_store")
     # The column has no sign, and -1 means that nobody will ask for it.
     if store is not None and int(store) >= 0:
         keys = {"AutoProcProgramID": program, "UUID": int(store)}

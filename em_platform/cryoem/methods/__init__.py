@@ -1,1 +1,1 @@
-"""The numerics of the stages: arrays in, arrays and numbers out, no files."""
+"""Kernels of the stages: arrays in, arrays or numbers out."""

@@ -1,6 +1,7 @@
 """Where each camera pixel looks at the specimen, and what it sees there."""
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from em_platform.config import SimulationSettings
 from em_platform.imaging.interpolate import MARGIN_PX, shifted, warped
 from em_platform.imaging.lens import lens_field
 from em_platform.model import LensModel, Size, TilePlacement
-from em_platform.simulation.specimen import Specimen
+from em_platform.simulation.specimen import Labels, Specimen
 
 TAPE_GREY = 10.0  # nearly black, well below routines.tape_threshold
 
@@ -41,6 +42,7 @@ def slot(
     return inside
 
 
+_STRIP_PX = 256
 _PITCH_PX = 4  # the displacement between its nodes is linear to 0.001 px
 
 
@@ -182,12 +184,57 @@ def _shifted_view(
     return shifted(window, dy=placement.y_px - y, dx=placement.x_px - x)
 
 
+def label_view(
+    specimen: Specimen,
+    placement: TilePlacement,
+    *,
+    size: Size,
+    section: int = 0,
+    lens: LensModel | None = None,
+) -> Labels | None:
+    """Cell and class of what each camera pixel looks at, that of the nearest one.
+
+    None where the specimen does not know them.
+    """
+    cells = np.empty((size.height_px, size.width_px), np.uint32)
+    classes = np.empty((size.height_px, size.width_px), np.uint8)
+    xs = np.arange(size.width_px, dtype=np.float64)
+    # strips, so that a large camera's places fit into the memory
+    for top in range(0, size.height_px, _STRIP_PX):
+        rows = slice(top, min(top + _STRIP_PX, size.height_px))
+        ys = np.arange(rows.start, rows.stop, dtype=np.float64)
+        world = np.rint(_world(placement, ys, xs, lens)).astype(np.int64)
+        low, high = world.min(axis=(0, 1)), world.max(axis=(0, 1))
+        found = specimen.labels(
+            int(low[0]),
+            int(low[1]),
+            height=int(high[0] - low[0]) + 1,
+            width=int(high[1] - low[1]) + 1,
+            section=section,
+        )
+        if found is None:
+            return None
+        y, x = world[..., 0] - low[0], world[..., 1] - low[1]
+        cells[rows], classes[rows] = found[0][y, x], found[1][y, x]
+    return cells, classes
+
+
 def _grid(
     placement: TilePlacement, *, size: Size, lens: LensModel | None
 ) -> NDArray[np.float64]:
     """`(rows, columns, 2)`: world (y, x) of each 4th pixel along both axes."""
     ys = np.arange(size.height_px // _PITCH_PX + 2) * float(_PITCH_PX)
     xs = np.arange(size.width_px // _PITCH_PX + 2) * float(_PITCH_PX)
+    return _world(placement, ys, xs, lens)
+
+
+def _world(
+    placement: TilePlacement,
+    ys: NDArray[np.floating[Any]],
+    xs: NDArray[np.floating[Any]],
+    lens: LensModel | None,
+) -> NDArray[np.float64]:
+    """`(len(ys), len(xs), 2)`: world (y, x) of these camera pixels."""
     y, x = np.meshgrid(ys, xs, indexing="ij")
     if lens is not None:
         dy, dx = lens_field(lens, y, x)

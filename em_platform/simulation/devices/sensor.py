@@ -22,6 +22,7 @@ from em_platform.simulation.devices.commanded import Faults
 from em_platform.simulation.devices.illumination import Lighting, misalignment_of
 from em_platform.simulation.devices.optics import (
     TAPE_GREY,
+    label_view,
     place,
     radial_lens,
     slot,
@@ -29,7 +30,12 @@ from em_platform.simulation.devices.optics import (
     view,
 )
 from em_platform.simulation.devices.truth import NO_ERRORS, TileErrors, tile_errors
-from em_platform.simulation.specimen import EMPTY_GREY, Specimen, open_specimen
+from em_platform.simulation.specimen import (
+    EMPTY_GREY,
+    Labels,
+    Specimen,
+    open_specimen,
+)
 
 FOCUS_PER_PX = 50.0  # steps of the focus knob that blur by one pixel
 _TILT_PX = 1e-4  # shift by a step of beam tilt, for each step out of focus
@@ -129,7 +135,8 @@ class Sensor:
             # by place: an acquisition of the same montage has the same noise
             noise_key[1:] = [montage, command.row, command.column]
         tile = self._truth_of(command, errors)
-        light, level = self._light(tile.placement, errors), 1.0
+        uneven_px = self._focus_gradient_px(command) if command.montage_id else 0.0
+        light, level = self._light(tile.placement, errors, blur_px=uneven_px), 1.0
         if not self._is_closed:
             light, level = self._lighting.lit(light, self.scope, self._faults())
         # 1 at the settings' exposure, for which their electrons hold
@@ -151,7 +158,7 @@ class Sensor:
         return self.scope is not None and self.scope.screen == "down"
 
     def _light(
-        self, placement: TilePlacement, errors: TileErrors
+        self, placement: TilePlacement, errors: TileErrors, *, blur_px: float
     ) -> NDArray[np.float32]:
         shape = self._size.height_px, self._size.width_px
         if self._is_closed:
@@ -170,12 +177,31 @@ class Sensor:
         )
         if shown is not None and not shown.all():
             light = np.where(shown, light, np.float32(TAPE_GREY))
-        blur_px = self._simulation.blur_px if "blurred" in errors.faults else 0.0
+        # Widths of Gaussians add as squares.
+        if "blurred" in errors.faults:
+            blur_px = math.hypot(blur_px, self._simulation.blur_px)
         if self.scope is not None:
-            # Widths of Gaussians add as squares.
             blur_px = math.hypot(blur_px, self._defocus() / FOCUS_PER_PX)
         # less than that no pixel shows, and blurring costs time
         return defocused(light, blur_px) if blur_px > 0.2 else light
+
+    def _focus_gradient_px(self, command: Command) -> float:
+        """Blur of a tile of a tape that is not level: none in the middle column."""
+        half = 0.5 * (self._settings.columns - 1)
+        off = abs(command.column - half) / half if half else 0.0
+        return self._simulation.focus_gradient_px * off
+
+    def labels(self, tile: TileTruth, montage: MontageTruth) -> Labels | None:
+        """Cell and class of each pixel of a frame; None where that is not known."""
+        if tile.faults and {"blank", "missing"} & set(tile.faults):
+            return None
+        return label_view(
+            self._specimen(),
+            tile.placement,
+            size=montage.size,
+            section=montage.section,
+            lens=montage.lens,
+        )
 
     def _slot(self) -> NDArray[np.bool_] | None:
         """Where the frame shows the aperture; None where the tape is never seen."""
@@ -279,6 +305,8 @@ class Sensor:
                 seed=self._simulation.seed,
                 pixel_nm=pixel_nm,
                 repeat_px=self._simulation.tissue_repeat_px,
+                knife_marks=self._simulation.knife_marks,
+                folds=self._simulation.folds,
             )
         return self._specimens[pixel_nm]
 

@@ -5,6 +5,8 @@
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,11 +15,14 @@ from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
 from em_platform.simulation.specimen.overview import COARSE_NM, overview
-from em_platform.simulation.specimen.tissue import tissue
+from em_platform.simulation.specimen.tissue import tissue, tissue_labels
 
 _SQUARE_PX = 64  # divides tissue_repeat_px; a frame's rim wastes half a square
 _KEPT_BYTES = 128_000_000  # 32 MP; windows beyond half of it are not kept at all
 _FULL = 0.6  # a box of squares is drawn whole when so many of it are missing
+
+Labels = tuple[NDArray[np.uint32], NDArray[np.uint8]]
+"""Cell and class of each pixel of a window, see `tissue.tissue_labels`."""
 
 Square = tuple[int, int, int]
 """Section, row and column."""
@@ -31,10 +36,21 @@ class Tissue:
     do not depend on what is kept: they are those of `tissue`.
     """
 
-    def __init__(self, seed: int, *, pixel_nm: float = 4.0, repeat_px: int = 0) -> None:
-        self._seed, self._pixel_nm = seed, pixel_nm
+    def __init__(
+        self,
+        seed: int,
+        *,
+        pixel_nm: float = 4.0,
+        repeat_px: int = 0,
+        knife_marks: float = 0.0,
+        folds: float = 0.0,
+    ) -> None:
+        self._seed, self._pixel_nm, self._folds = seed, pixel_nm, folds
         self._repeat = repeat_px // _SQUARE_PX
-        self._kind = tissue if pixel_nm < COARSE_NM else overview
+        # What low magnifications show has neither membranes nor marks.
+        self._kind: Callable[..., NDArray[np.float32]] = overview
+        if pixel_nm < COARSE_NM:
+            self._kind = partial(tissue, knife_marks=knife_marks, folds=folds)
         self._kept: OrderedDict[Square, NDArray[np.float32]] = OrderedDict()
         self._most = _KEPT_BYTES // (4 * _SQUARE_PX**2)
 
@@ -65,6 +81,20 @@ class Tissue:
             self._kept.popitem(last=False)
         y, x = y0 - rows[0] * _SQUARE_PX, x0 - columns[0] * _SQUARE_PX
         return canvas[y : y + height, x : x + width]
+
+    def labels(
+        self, y0: int, x0: int, *, height: int, width: int, section: int
+    ) -> Labels | None:
+        """What the pixels of a window belong to; None where no cell can be seen.
+
+        See `tissue_labels`. Repeated tissue has none either: its cells are cut.
+        """
+        if self._repeat or self._pixel_nm >= COARSE_NM:
+            return None
+        return tissue_labels(
+            y0, x0, height=height, width=width, section=section,
+            seed=self._seed, pixel_nm=self._pixel_nm, folds=self._folds,
+        )  # fmt: skip
 
     def _name(self, section: int, row: int, column: int) -> Square:
         if not self._repeat:
@@ -137,6 +167,12 @@ _IMAGES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
 class Specimen(Protocol):
     """A stack of sections; a window of one of them at a time, in world pixels."""
 
+    def labels(
+        self, y0: int, x0: int, *, height: int, width: int, section: int
+    ) -> Labels | None:
+        """What each pixel of a window belongs to; None where that is not known."""
+        ...
+
     def window(
         self, y0: int, x0: int, *, height: int, width: int, section: int
     ) -> NDArray[np.float32]:
@@ -180,9 +216,20 @@ class Volume:
             out[top - y : bottom - y, left - x : right - x] = np.clip(grey, 0, 255)
         return out
 
+    def labels(
+        self, y0: int, x0: int, *, height: int, width: int, section: int
+    ) -> Labels | None:
+        return None  # nobody knows what an image shows
+
 
 def open_specimen(
-    path: str, *, seed: int, pixel_nm: float, repeat_px: int = 0
+    path: str,
+    *,
+    seed: int,
+    pixel_nm: float,
+    repeat_px: int = 0,
+    knife_marks: float = 0.0,
+    folds: float = 0.0,
 ) -> Specimen:
     """The volume at `path`, or procedural tissue where `path` is empty.
 
@@ -193,6 +240,8 @@ def open_specimen(
         zarr array of two or three axes, or an OME-Zarr image (its finest level).
     repeat_px
         The procedural tissue begins anew every so many pixels; 0: never.
+    knife_marks, folds
+        Of the procedural tissue, see `tissue.tissue`.
 
     Raises
     ------
@@ -200,7 +249,13 @@ def open_specimen(
         There is nothing there that can be read as one of these.
     """
     if not path:
-        return Tissue(seed, pixel_nm=pixel_nm, repeat_px=repeat_px)
+        return Tissue(
+            seed,
+            pixel_nm=pixel_nm,
+            repeat_px=repeat_px,
+            knife_marks=knife_marks,
+            folds=folds,
+        )
     place = Path(path)
     if place.suffix.lower() in _IMAGES:
         return Volume(_read_images([place]))

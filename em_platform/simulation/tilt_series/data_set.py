@@ -58,8 +58,8 @@ def simulate(
             f"simulation: {plan.name} has the stacks 0 to {plan.stacks - 1}, number "
             f"{unknown[0]} is none of them; raise `stacks` or name another one"
         )
-    refuse_place(str(output), (*inputs, *(kind.file for kind in plan.particles)))
-    for kind in plan.particles:  # before anything is written
+    refuse_place(str(output), (*inputs, *(kind.file for kind in plan.sources)))
+    for kind in plan.sources:  # before anything is written
         existing_file(kind)
     with assembling(plan, library=_claimed(output) / LIBRARY) as sample_of:
         for number in stacks or range(plan.stacks):

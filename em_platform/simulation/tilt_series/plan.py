@@ -17,6 +17,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Length = Annotated[float, Field(gt=0)]
 
 
+FIDUCIAL = "Fiducial"
+"""The map of gold beads; ETSimulations calls them so."""
+
+
 class Order(StrEnum):
     """In which order the angles of a tilt series are taken."""
 
@@ -148,6 +152,8 @@ class Beads(Model):
 
     count: int = Field(0, ge=0, le=100_000)
     diameter_nm: Length = 10
+    file: str = ""
+    """A map (or model of atoms) to be taken instead of a ball of gold."""
 
 
 class Plan(Model):
@@ -171,13 +177,21 @@ class Plan(Model):
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Plan":
-        names = [kind.name for kind in self.particles]
+        names = [kind.name for kind in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
                 f"two particles are named {twice[0]}, each needs its own name"
             )
         return self
+
+    @property
+    def sources(self) -> tuple[ParticleKind, ...]:
+        """All whose map comes from a file: the particles, then the bead if it does."""
+        if not self.beads.file:
+            return self.particles
+        bead = ParticleKind(name=FIDUCIAL, file=self.beads.file)
+        return (*self.particles, bead)
 
     def stack_name(self, number: int) -> str:
         """The name of a stack, which is its folder and its partition."""

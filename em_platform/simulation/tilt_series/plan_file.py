@@ -8,11 +8,14 @@ from pydantic import ValidationError
 from em_platform.config.reading import parse_yaml, read_regular
 from em_platform.errors import ConfigError
 from em_platform.model.base import first_problem
+from em_platform.simulation.tilt_series.ets_config import ets_plan, is_ets_config
 from em_platform.simulation.tilt_series.plan import Plan
 
 
 def read_plan(path: Path) -> Plan:
     """The plan that a file states; files it names are looked for beside it.
+
+    A `configs.yaml` of ETSimulations is taken as it is.
 
     Raises
     ------
@@ -35,7 +38,10 @@ def read_plan(path: Path) -> Plan:
             f"simulation: {path} holds no fields, `pixel_nm:` and the like were "
             "expected; see docs/how-to/simulate-tilt-series.md"
         )
-    return _beside(plan_of(content, source=str(path)), path.absolute().parent)
+    folder = path.absolute().parent
+    if is_ets_config(content):
+        return ets_plan(content, folder=folder)
+    return _beside(plan_of(content, source=str(path)), folder)
 
 
 def plan_of(content: dict[str, Any], *, source: str) -> Plan:
@@ -56,8 +62,11 @@ def plan_of(content: dict[str, Any], *, source: str) -> Plan:
 
 
 def _beside(plan: Plan, folder: Path) -> Plan:
+    def beside(file: str) -> str:
+        return str(folder / Path(file).expanduser()) if file else ""
+
     particles = tuple(
-        kind.model_copy(update={"file": str(folder / Path(kind.file).expanduser())})
-        for kind in plan.particles
+        kind.model_copy(update={"file": beside(kind.file)}) for kind in plan.particles
     )
-    return plan.model_copy(update={"particles": particles})
+    beads = plan.beads.model_copy(update={"file": beside(plan.beads.file)})
+    return plan.model_copy(update={"particles": particles, "beads": beads})

@@ -14,10 +14,7 @@ from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
 from em_platform.simulation.tilt_series.assemblers.place import scattered
 from em_platform.simulation.tilt_series.image import Particle
 from em_platform.simulation.tilt_series.particles import ICE_V, library_potential
-from em_platform.simulation.tilt_series.plan import Plan, generator
-
-FIDUCIAL = "Fiducial"
-"""The map of gold beads; ETSimulations calls them so."""
+from em_platform.simulation.tilt_series.plan import FIDUCIAL, Plan, generator
 
 _GOLD_V = 29.9
 """Of isolated atoms (Peng et al. 1996), 59.0 of them in a nm^3; measured: 21 to 30."""
@@ -30,7 +27,7 @@ SampleOf = Callable[[int], Sample]
 
 
 def particle_maps(plan: Plan, *, library: Path) -> tuple[Map, ...]:
-    """The maps of the plan's particles, in their order, kept in `library`.
+    """The maps of the plan's files, in their order, kept in `library`.
 
     Raises
     ------
@@ -41,7 +38,7 @@ def particle_maps(plan: Plan, *, library: Path) -> tuple[Map, ...]:
         A file cannot be read.
     """
     maps = []
-    for kind in plan.particles:
+    for kind in plan.sources:
         volume, voxel_nm = library_potential(
             kind, pixel_nm=plan.pixel_nm, folder=library
         )
@@ -63,12 +60,14 @@ def assembling(plan: Plan, *, library: Path) -> Iterator[SampleOf]:
     maps = particle_maps(plan, library=library)
     kind = assembler_of(plan.assembly.kind)
     with tempfile.TemporaryDirectory(prefix="em-platform-sample-") as folder:
-        assembler = kind(plan, maps, Path(folder))
+        particles = maps[: len(plan.particles)]
+        assembler = kind(plan, particles, Path(folder))
+        bead = maps[-1] if plan.beads.file else _bead(plan)
 
         def sample_of(stack: int) -> Sample:
             made = assembler.set_up_tiltseries(stack)
             assembler.reset_temp_dir()
-            return _with_beads(plan, stack, made)
+            return _with_beads(plan, stack, made, bead=bead)
 
         try:
             yield sample_of
@@ -98,10 +97,9 @@ def _check_size(plan: Plan, found: Map) -> None:
         )
 
 
-def _with_beads(plan: Plan, stack: int, sample: Sample) -> Sample:
+def _with_beads(plan: Plan, stack: int, sample: Sample, *, bead: Map) -> Sample:
     if not plan.beads.count:
         return sample
-    gold = _bead(plan)
     camera = plan.camera
     box = (
         camera.width_px * plan.pixel_nm,
@@ -123,7 +121,7 @@ def _with_beads(plan: Plan, stack: int, sample: Sample) -> Sample:
         for x, y, z in places.tolist()
     )
     return replace(
-        sample, maps=(*sample.maps, gold), particles=(*sample.particles, *beads)
+        sample, maps=(*sample.maps, bead), particles=(*sample.particles, *beads)
     )
 
 

@@ -91,7 +91,7 @@ def simulate_stack(
     name = plan.stack_name(stack)
     folder = output / name
     tilts = tilts_of(plan, stack)
-    files = {kind.name: file_digest(kind) for kind in plan.particles}
+    files = {kind.name: file_digest(kind) for kind in plan.sources}
     of = _fingerprint(plan, stack, files=files, backend=backend.name)
     if is_done(folder, KIND, of=of):
         return MadeStack(name=name, folder=folder, tilts=len(tilts), made=0)

@@ -10,8 +10,7 @@ from scipy.spatial.transform import Rotation
 from em_platform.model import Model
 from em_platform.simulation.tilt_series.assemblers.assembler import Sample
 from em_platform.simulation.tilt_series.geometry import Tilt
-from em_platform.simulation.tilt_series.plan import Plan
-from em_platform.simulation.tilt_series.sample import FIDUCIAL
+from em_platform.simulation.tilt_series.plan import FIDUCIAL, Plan
 
 Triple = tuple[float, float, float]
 

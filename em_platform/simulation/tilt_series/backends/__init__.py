@@ -2,13 +2,22 @@
 
 from em_platform.simulation.tilt_series.backends.backend import Backend
 from em_platform.simulation.tilt_series.backends.embedded import Embedded
+from em_platform.simulation.tilt_series.backends.tem_simulator import TemSimulator
 
-BACKENDS = ("embedded",)
+BACKENDS = ("embedded", "tem_simulator")
 """Names of all; another one is a file here and a case below."""
 
 
-def backend_of(name: str, *, workers: int) -> Backend:
-    """The back-end of that name; `workers` images are made at a time."""
-    if name not in BACKENDS:
-        raise AssertionError(f"no back-end {name}")
-    return Embedded(workers=workers)
+def backend_of(
+    name: str, *, workers: int, program: str = "", timeout_s: float = 3600
+) -> Backend:
+    """The back-end of that name; `workers` images are made at a time.
+
+    `program` is the path of the outside program, empty where it is on PATH; a tilt
+    that takes it longer than `timeout_s` is ended. ToolMissing where there is none.
+    """
+    if name == "embedded":
+        return Embedded(workers=workers)
+    if name == "tem_simulator":
+        return TemSimulator(program, workers=workers, timeout_s=timeout_s)
+    raise AssertionError(f"no back-end {name}")

@@ -1,0 +1,23 @@
+"""Tables as STAR text: also those without rows, which readers take for no particles."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from gemmi import cif
+
+
+def table(
+    name: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, prefix: str
+) -> str:
+    """A block with one loop; the words of the rows are quoted already."""
+    lines = [f"data_{name}", "", "loop_"]
+    lines += [f"{prefix}{column} #{i}" for i, column in enumerate(columns, 1)]
+    lines += [" ".join(row) for row in rows]
+    return "\n".join([*lines, "", ""])
+
+
+def word(value: str | float) -> str:
+    """A text or a number as one word; not a number: 0, which readers can take."""
+    if isinstance(value, str):
+        return cif.quote(value)
+    return f"{value:.10g}" if math.isfinite(value) else "0"

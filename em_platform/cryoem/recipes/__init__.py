@@ -1,0 +1,20 @@
+"""Recipes in the format of zocalo: read, checked, drawn."""
+
+from em_platform.cryoem.recipes.draw import draw_recipe
+from em_platform.cryoem.recipes.lint import Problem, lint_recipe
+from em_platform.cryoem.recipes.read import (
+    filled,
+    placeholders_of,
+    read_recipe,
+    recipe_names,
+)
+
+__all__ = [
+    "Problem",
+    "draw_recipe",
+    "filled",
+    "lint_recipe",
+    "placeholders_of",
+    "read_recipe",
+    "recipe_names",
+]

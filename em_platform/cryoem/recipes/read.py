@@ -1,0 +1,159 @@
+"""A recipe by its name or file, and with its parameters.
+
+The format is that of python-workflows, whose own class reads it:
+https://github.com/DiamondLightSource/python-workflows, `workflows/recipe`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import workflows
+from workflows.recipe import Recipe
+
+from em_platform.errors import ConfigError, FormatError, RecordError
+
+_OWN = Path(__file__).parent
+# Of the same folder, but facts about services.
+_OTHERS = {"services"}
+_PLACEHOLDER = re.compile(r"\{(?:\$REPLACE:)?([A-Za-z_][\w.-]*)\}")
+_FOLDED = "/", "\\", "."
+
+
+def recipe_names(folder: str = "") -> list[str]:
+    """The names of all recipes: those of the site's folder, then ours."""
+    places = [Path(folder)] if folder else []
+    found = {path.stem for place in (*places, _OWN) for path in place.glob("*.json")}
+    return sorted(found - _OTHERS)
+
+
+def read_recipe(name: str, folder: str = "") -> dict[Any, Any]:
+    """The recipe of that name (the site's before ours), or of that file.
+
+    Its steps are numbers, as `workflows` makes them.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    FormatError
+        It is no JSON.
+    RecordError
+        It is no recipe: no start, a circle, a step that is missing or never reached.
+    """
+    path = _path_of(name, folder)
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("an object was expected")
+    except (OSError, ValueError) as error:
+        raise FormatError(
+            f"recipe: {path} cannot be read ({error}), steps as JSON were expected; "
+            "correct the file"
+        ) from error
+    return checked(content, name)
+
+
+def checked(content: Mapping[Any, Any], name: str) -> dict[Any, Any]:
+    """The content as a valid recipe.
+
+    Raises
+    ------
+    RecordError
+        It is none.
+    """
+    try:
+        made = Recipe(dict(content))
+        made.validate()
+    except (workflows.Error, ValueError, TypeError, AttributeError, KeyError) as error:
+        # It says `Invalid recipe: ...`, or is python's own for a step that is no table.
+        wrong = str(error).removeprefix("Invalid recipe: ")
+        raise RecordError(
+            f"recipe {name}: {wrong}; steps that follow from `start` without a circle "
+            "were expected; correct it"
+        ) from error
+    recipe: dict[Any, Any] = made.recipe
+    return recipe
+
+
+def _path_of(name: str, folder: str) -> Path:
+    if name.endswith(".json"):
+        return Path(name)
+    # Names come from messages, too: none may point out of the folder.
+    if not any(each in name for each in _FOLDED) and name not in _OTHERS:
+        for place in (*([Path(folder)] if folder else []), _OWN):
+            if (path := place / f"{name}.json").is_file():
+                return path
+    raise ConfigError(
+        f"recipe: there is no {name!r}, one of {', '.join(recipe_names(folder))} or a "
+        ".json file was expected; correct the name or set cryoem.recipe_folder"
+    )
+
+
+def placeholders_of(value: Any) -> set[str]:
+    """The names in braces that stand anywhere in a recipe, or in a part of it."""
+    return {name for text in _texts(value) for name in _PLACEHOLDER.findall(text)}
+
+
+def is_placeholder(value: Any) -> bool:
+    """Whether a value is nothing but a name in braces, which nobody filled in."""
+    return isinstance(value, str) and _PLACEHOLDER.fullmatch(value) is not None
+
+
+def filled(recipe: Mapping[Any, Any], parameters: Mapping[str, Any]) -> dict[Any, Any]:
+    """The recipe with its parameters; names that are not among them stay in braces.
+
+    Raises
+    ------
+    RecordError
+        The queue of a step is not known then: no message could reach it.
+    """
+    made = Recipe(dict(recipe))
+    try:
+        made.apply_parameters(dict(parameters))
+    except (ValueError, IndexError, KeyError, AttributeError) as error:
+        raise RecordError(
+            f"recipe: its braces cannot be filled in ({error}), names as in {{movie}} "
+            "were expected; correct the recipe"
+        ) from error
+    for number, step in steps_of(made.recipe):
+        place = step.get("queue") or step.get("topic")
+        if names := placeholders_of(place):
+            raise RecordError(
+                f"recipe: step {number} ({step.get('service', '?')}) goes to {place}, "
+                f"but there is no parameter {', '.join(sorted(names))}; add it"
+            )
+    result: dict[Any, Any] = made.recipe
+    return result
+
+
+def steps_of(recipe: Mapping[Any, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number and content of each step, in order."""
+    for number in sorted(key for key in recipe if isinstance(key, int)):
+        yield number, recipe[number]
+
+
+def links_of(step: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Channel and target of each output of a step; unnamed ones have the channel ''."""
+
+    def flat(value: Any) -> list[int]:
+        return list(value) if isinstance(value, list | tuple) else [value]
+
+    output = step.get("output")
+    if isinstance(output, dict):
+        return [(name, to) for name, each in output.items() for to in flat(each)]
+    return [] if output is None else [("", to) for to in flat(output)]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _texts(key)
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)

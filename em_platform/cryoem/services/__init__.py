@@ -1,0 +1,28 @@
+"""Services: what a message to a queue makes happen, live and in one process alike.
+
+A service is one module with `handle(step, place)`; `step.py` has the two. It is loaded
+only when a message comes for it.
+"""
+
+import importlib
+from typing import Any
+
+from em_platform.cryoem.services.step import Handler
+
+SERVICES: dict[str, str] = {
+    "EMISPyB": "ispyb_connector",
+    "ProcessRecipe": "processing_recipe",
+}
+"""Service -> the queue at which it listens, both as cryoem-services has them."""
+
+OTHER_NAMES = {"ISPyB connector": "EMISPyB", "Dispatcher": "ProcessRecipe"}
+"""Names in older recipes -> service."""
+
+_MODULES = {"EMISPyB": "ispyb_connector", "ProcessRecipe": "process_recipe"}
+
+
+def load_service(name: str) -> Handler:
+    """What the service of that name does with a message."""
+    module: Any = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    handler: Handler = module.handle
+    return handler

@@ -1,0 +1,177 @@
+"""RabbitMQ as the cryo-EM services use it: queues, dead letters, confirmed sending.
+
+Messages are python-workflows' on the wire; its own transport declares no queue and
+leaves a message that nobody takes unnoticed.
+"""
+
+import json
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import (
+    AMQPConnectionError,
+    AMQPError,
+    ChannelClosedByBroker,
+    NackError,
+    UnroutableError,
+)
+
+from em_platform.config import RabbitmqSettings
+from em_platform.cryoem.services.step import Outgoing
+from em_platform.errors import BrokerUnavailable, MessageRejected, without_passwords
+
+ERROR_HEADER = "em-error"
+QUEUE_HEADER = "em-queue"
+TRIES_HEADER = "em-tries"
+
+# A stage computes for minutes in another thread; the connection answers all the while.
+_HEARTBEAT_S = 60
+_TIMEOUT_S = 10
+_PRECONDITION_FAILED = 406
+
+
+def dead_letters_of(queue: str) -> str:
+    """The queue of messages that could not be handled, named as upstream's."""
+    return f"dlq.{queue}"
+
+
+def retries_of(queue: str) -> str:
+    """The queue in which messages wait before they are tried again."""
+    return f"retry.{queue}"
+
+
+@contextmanager
+def connected(settings: RabbitmqSettings) -> Iterator[BlockingChannel]:
+    """A channel that confirms what is sent.
+
+    Raises
+    ------
+    BrokerUnavailable
+        None answers there, it refuses the login, or it went away (retryable).
+    """
+    try:
+        connection = pika.BlockingConnection(_parameters(settings))
+    except (AMQPError, OSError) as error:
+        found = str(error) or type(error).__name__
+        if isinstance(error, AMQPConnectionError) and error.args:
+            found = str(error.args[0])
+        raise BrokerUnavailable(
+            f"RabbitMQ: {settings.host}:{settings.port} does not take the connection "
+            f"({without_passwords(found)}), a login was expected; start it, or correct "
+            "cryoem.rabbitmq"
+        ) from error
+    try:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        yield channel
+    except (AMQPConnectionError, ChannelClosedByBroker) as error:
+        raise BrokerUnavailable(
+            f"RabbitMQ: {settings.host}:{settings.port} closed the connection "
+            f"({error!r}), an open one was expected; unfinished messages come again"
+        ) from error
+    finally:
+        if connection.is_open:
+            connection.close()
+
+
+def declare(channel: BlockingChannel, queue: str, settings: RabbitmqSettings) -> None:
+    """Make a queue with its dead letters and retries; one that is there stays."""
+    dead = {"x-queue-type": "quorum"}
+    _declare_one(channel, dead_letters_of(queue), dead)
+    # Back into its queue after a while: a plugin for delays is in no distribution.
+    waiting = {
+        "x-message-ttl": int(settings.retry_s * 1000),
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": queue,
+    }
+    _declare_one(channel, retries_of(queue), waiting)
+    # The limit counts what killed its process each time, which no code can catch.
+    own = {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": dead_letters_of(queue),
+        "x-delivery-limit": settings.tries,
+    }
+    _declare_one(channel, queue, own)
+
+
+def publish(channel: BlockingChannel, message: Outgoing) -> None:
+    """Send a message; it is on the broker's disk when this returns.
+
+    Raises
+    ------
+    MessageRejected
+        There is no such queue, or it takes no more.
+    """
+    properties = pika.BasicProperties(headers=dict(message.headers), delivery_mode=2)
+    exchange, key = (message.queue, "") if message.is_topic else ("", message.queue)
+    try:
+        channel.basic_publish(
+            exchange, key, message.encoded(), properties, mandatory=not message.is_topic
+        )
+    except (UnroutableError, NackError) as error:
+        raise MessageRejected(
+            f"RabbitMQ: the queue {message.queue} does not exist or takes no more, one "
+            "with room was expected; start its service, or declare it"
+        ) from error
+
+
+def decoded(body: bytes) -> Any:
+    """The body of a message.
+
+    Raises
+    ------
+    MessageRejected
+        It is no JSON.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise MessageRejected(
+            f"message: {body[:60]!r} is no JSON ({str(error)[:80]}), JSON was "
+            "expected; send it so"
+        ) from error
+
+
+def text_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Headers without those that RabbitMQ counts deliveries with."""
+    kept = dict(headers or {})
+    kept.pop("x-delivery-count", None)
+    return kept
+
+
+def _declare_one(channel: BlockingChannel, queue: str, arguments: Any) -> None:
+    # On a channel of its own: a refusal closes it.
+    trial = channel.connection.channel()
+    try:
+        trial.queue_declare(queue, durable=True, arguments=arguments)
+        trial.close()
+    except ChannelClosedByBroker as error:
+        if error.reply_code != _PRECONDITION_FAILED:
+            raise
+        # The site's own, made otherwise; it works as well.
+
+
+def _parameters(settings: RabbitmqSettings) -> pika.ConnectionParameters:
+    options = None
+    if settings.tls:
+        context = ssl.create_default_context(cafile=settings.tls_ca or None)
+        options = pika.SSLOptions(context, settings.host)
+    return pika.ConnectionParameters(
+        host=settings.host,
+        port=settings.port,
+        virtual_host=settings.vhost,
+        credentials=pika.PlainCredentials(
+            settings.username, settings.password.get_secret_value()
+        ),
+        heartbeat=_HEARTBEAT_S,
+        socket_timeout=_TIMEOUT_S,
+        stack_timeout=_TIMEOUT_S,
+        blocked_connection_timeout=_HEARTBEAT_S,
+        ssl_options=options,
+        client_properties={"connection_name": "em-platform"},
+    )

@@ -1,0 +1,224 @@
+"""One service on RabbitMQ: message by message until it is stopped.
+
+A message is acknowledged last, when all that it makes the service send is on the
+broker's disk. So a service that is killed loses none; one that had already sent sends
+again, which is why all that receives is idempotent. No message ends the service: one
+that cannot be handled becomes a dead letter with its sentence.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+
+from em_platform.config import RabbitmqSettings
+from em_platform.cryoem.services.broker import (
+    ERROR_HEADER,
+    QUEUE_HEADER,
+    TRIES_HEADER,
+    connected,
+    dead_letters_of,
+    declare,
+    decoded,
+    publish,
+    retries_of,
+    text_headers,
+)
+from em_platform.cryoem.services.step import (
+    Handler,
+    Outgoing,
+    Place,
+    handle_message,
+)
+from em_platform.errors import (
+    BrokerUnavailable,
+    MessageRejected,
+    PlatformError,
+    may_pass,
+)
+
+log = logging.getLogger(__name__)
+
+# So soon a signal ends the wait for messages.
+_STEP_S = 0.5
+_RECONNECT_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What listens where."""
+
+    name: str
+    queue: str
+    handler: Handler
+    place: Place
+
+
+def serve(
+    service: Service,
+    settings: RabbitmqSettings,
+    stop: threading.Event,
+    *,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Handle the messages of a queue until `stop` is set; waits for a broker.
+
+    `ready` is called when the queue is there and the first message may come.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix=service.name) as pool:
+        while not stop.is_set():
+            try:
+                with connected(settings) as channel:
+                    declare(channel, service.queue, settings)
+                    channel.basic_qos(prefetch_count=1)
+                    ready()
+                    _consume(channel, service, settings, stop=stop, pool=pool)
+            except BrokerUnavailable as error:
+                log.warning("%s: %s", service.name, error)
+                stop.wait(_RECONNECT_S)
+
+
+def _consume(
+    channel: BlockingChannel,
+    service: Service,
+    settings: RabbitmqSettings,
+    *,
+    stop: threading.Event,
+    pool: ThreadPoolExecutor,
+) -> None:
+    for method, properties, body in channel.consume(
+        service.queue, inactivity_timeout=_STEP_S
+    ):
+        if stop.is_set():
+            # What was delivered meanwhile goes back to the queue.
+            break
+        if method is None:
+            continue
+        headers = text_headers(properties.headers)
+        work = pool.submit(_handled, service, headers, body)
+        _keep_alive(channel, work)
+        outgoing, error = work.result()
+        if error is None:
+            error = _send_all(channel, outgoing)
+        if error is not None:
+            failed = Message(headers=headers, body=body)
+            _fail(channel, service, settings, failed=failed, error=error)
+        channel.basic_ack(method.delivery_tag)
+    channel.cancel()
+
+
+def _handled(
+    service: Service, headers: Mapping[str, Any], body: bytes
+) -> tuple[list[Outgoing], PlatformError | None]:
+    """What the service sends, or why it could not."""
+    try:
+        sent = handle_message(service.handler, headers, decoded(body), service.place)
+    except PlatformError as error:
+        return [], error
+    except Exception as error:
+        # A fault of ours must not end the service: the next message may be well.
+        log.exception("%s: a message could not be handled", service.name)
+        return [], PlatformError(
+            f"{service.name}: this is a fault of em-platform, not of the message: "
+            f"found {type(error).__name__} ({str(error)[:200]}), expected a result; "
+            "report it"
+        )
+    return sent, None
+
+
+def _keep_alive(channel: BlockingChannel, work: Future[Any]) -> None:
+    """Answer the broker's heartbeats until the work is done."""
+    connection = channel.connection
+    work.add_done_callback(lambda _: connection.add_callback_threadsafe(lambda: None))
+    while not work.done():
+        connection.process_data_events(time_limit=_STEP_S)
+
+
+def _send_all(
+    channel: BlockingChannel, outgoing: list[Outgoing]
+) -> PlatformError | None:
+    for message in outgoing:
+        try:
+            publish(channel, message)
+        except MessageRejected as error:
+            return error
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One that came, as it came."""
+
+    headers: Mapping[str, Any]
+    body: bytes
+
+
+def _fail(
+    channel: BlockingChannel,
+    service: Service,
+    settings: RabbitmqSettings,
+    *,
+    failed: Message,
+    error: PlatformError,
+) -> None:
+    """Put a message to be tried again, or to the dead letters with its sentence."""
+    tries = int(failed.headers.get(TRIES_HEADER) or 0) + 1
+    headers = {**failed.headers, TRIES_HEADER: tries, ERROR_HEADER: str(error)}
+    again = may_pass(error) and tries < settings.tries
+    queue = retries_of(service.queue) if again else dead_letters_of(service.queue)
+    if again:
+        log.info("%s: try %d: %s", service.name, tries, error)
+    else:
+        log.error("%s: dead letter: %s", service.name, error)
+        headers[QUEUE_HEADER] = service.queue
+    properties = pika.BasicProperties(headers=headers, delivery_mode=2)
+    # As it came, byte by byte: it may be no JSON.
+    channel.basic_publish("", queue, failed.body, properties, mandatory=True)
+
+
+def reinject(settings: RabbitmqSettings, queue: str) -> int:
+    """Send the dead letters of a queue to it once more; how many."""
+    count = 0
+    with connected(settings) as channel:
+        declare(channel, queue, settings)
+        dead = dead_letters_of(queue)
+        # Those that are there now: what fails again at once is for the next time.
+        left = channel.queue_declare(dead, passive=True).method.message_count
+        for _ in range(left):
+            method, properties, body = channel.basic_get(dead)
+            if method is None:
+                break
+            kept = text_headers(properties.headers)
+            for name in (TRIES_HEADER, ERROR_HEADER, QUEUE_HEADER, "x-death"):
+                kept.pop(name, None)
+            again = pika.BasicProperties(headers=kept, delivery_mode=2)
+            channel.basic_publish("", queue, body, again, mandatory=True)
+            channel.basic_ack(method.delivery_tag)
+            count += 1
+    return count
+
+
+def dead_letters(settings: RabbitmqSettings, queue: str) -> list[dict[str, Any]]:
+    """The sentence and the body of each dead letter of a queue; they stay there."""
+    found = []
+    with connected(settings) as channel:
+        declare(channel, queue, settings)
+        while True:
+            method, properties, body = channel.basic_get(dead_letters_of(queue))
+            if method is None:
+                break
+            headers = properties.headers or {}
+            found.append(
+                {
+                    "error": headers.get(ERROR_HEADER, ""),
+                    "tries": headers.get(TRIES_HEADER, 0),
+                    "body": body.decode(errors="replace"),
+                }
+            )
+        # Not acknowledged: they go back when the channel closes.
+    return found

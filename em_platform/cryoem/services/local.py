@@ -1,0 +1,122 @@
+"""A recipe from its start to its end, in this process and without a broker."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from workflows.recipe import RecipeWrapper
+
+from em_platform.cryoem.ispyb import register_collection
+from em_platform.cryoem.services import OTHER_NAMES, SERVICES, load_service
+from em_platform.cryoem.services.step import (
+    RECIPE_HEADER,
+    Outbox,
+    Outgoing,
+    Place,
+    handle_message,
+)
+from em_platform.errors import NoAnswer, PlatformError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRun:
+    """What became of one message."""
+
+    step: int
+    service: str
+    payload: Any
+    sent: int = 0
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    error: PlatformError | None = None
+    is_outside: bool = False
+    """No service of ours: the message would leave the platform here."""
+
+
+def completed(
+    parameters: Mapping[str, Any], *, recipe: str, wanted: set[str], place: Place
+) -> dict[str, Any]:
+    """The parameters with what an instrument's program would have registered.
+
+    `wanted` are the names that the recipe has in braces. Where none is given, the data
+    are registered by the folder and name of their movie or stack.
+
+    Raises
+    ------
+    RecordError
+        The database refuses it.
+    """
+    path = Path(str(parameters.get("movie") or parameters.get("stack_file") or recipe))
+    made: dict[str, Any] = {
+        # One number for each movie of a program, the same each time.
+        "mc_uuid": crc32(str(path).encode()) >> 1,
+        "picker_uuid": crc32(f"{path}:picks".encode()) >> 1,
+        "image_number": 1,
+        "feedback_queue": "murfey_feedback",
+    }
+    programs = {"appid", "autoproc_program_id"}
+    if wanted & {"dcid", *programs} - parameters.keys():
+        with place.ispyb.write() as writer:
+            parents = register_collection(
+                writer,
+                image_directory=str(path.parent.absolute()),
+                image_prefix=path.name[:45],  # so long is the column
+                recipe=recipe[:50],
+            )
+        made |= {"dcid": parents.dcid, **dict.fromkeys(programs, parents.program_id)}
+    return {**{k: v for k, v in made.items() if k in wanted}, **parameters}
+
+
+def run_recipe(
+    recipe: Mapping[Any, Any], place: Place, *, guid: str
+) -> Iterator[StepRun]:
+    """Run a recipe that is filled in; what became of each message, as it becomes so.
+
+    A step that fails ends its own branch; the rest goes on, as with live services.
+    """
+    outbox = Outbox()
+    RecipeWrapper(
+        recipe=dict(recipe), transport=outbox, environment={"ID": guid}
+    ).start()
+    waiting = deque(outbox.messages)
+    # How many failed for a row that is not there yet, since anything succeeded.
+    fruitless = 0
+    while waiting:
+        message = waiting.popleft()
+        ran, sent = _run(message, place)
+        if isinstance(ran.error, NoAnswer) and fruitless < len(waiting):
+            # As a live one is delivered again later.
+            waiting.append(message)
+            fruitless += 1
+            continue
+        if ran.error is None:
+            fruitless = 0
+        waiting.extend(sent)
+        yield ran
+
+
+def _run(message: Outgoing, place: Place) -> tuple[StepRun, list[Outgoing]]:
+    body = message.body
+    pointer = int(body["recipe-pointer"])
+    steps = body["recipe"]
+    named = str(steps[str(pointer)].get("service", ""))
+    name = OTHER_NAMES.get(named, named)
+    payload = body["payload"]
+    if name not in SERVICES:
+        ran = StepRun(step=pointer, service=named, payload=payload, is_outside=True)
+        return ran, []
+    try:
+        headers = {**message.headers, RECIPE_HEADER: True}
+        sent = handle_message(load_service(name), headers, body, place)
+    except PlatformError as error:
+        return StepRun(step=pointer, service=named, payload=payload, error=error), []
+    ran = StepRun(
+        step=pointer,
+        service=named,
+        payload=payload,
+        sent=len(sent),
+        environment=body["environment"],
+    )
+    return ran, sent

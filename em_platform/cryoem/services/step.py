@@ -1,0 +1,207 @@
+"""A message of a recipe as a service sees it, and what the service sends on.
+
+What goes over the wire is python-workflows' own: its `RecipeWrapper` reads and makes
+the envelopes (https://github.com/DiamondLightSource/python-workflows).
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import workflows
+from pydantic import ValidationError
+from workflows.recipe import RecipeWrapper
+
+from em_platform.cryoem.ispyb import Ispyb, open_ispyb
+from em_platform.cryoem.recipes.read import is_placeholder
+from em_platform.cryoem.stage import StageParameters
+from em_platform.errors import MessageRejected
+from em_platform.model.base import first_problem
+
+RECIPE_HEADER = "workflows-recipe"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outgoing:
+    """A message that waits to be sent."""
+
+    queue: str
+    body: Any
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    is_topic: bool = False
+
+    def encoded(self) -> bytes:
+        """The body as it goes over the wire."""
+        return json.dumps(self.body).encode()
+
+
+@dataclass(frozen=True)
+class Outbox:
+    """Takes what is sent, until the work is done: then all goes out, or nothing.
+
+    It stands where `workflows` expects a transport.
+    """
+
+    messages: list[Outgoing] = field(default_factory=list)
+    is_reconnectable = False
+
+    def send(
+        self, destination: str, message: Any, headers: Any = None, **_: Any
+    ) -> None:
+        """Keep a message for a queue."""
+        self._keep(destination, message, headers, is_topic=False)
+
+    def broadcast(
+        self, destination: str, message: Any, headers: Any = None, **_: Any
+    ) -> None:
+        """Keep a message for all who listen."""
+        self._keep(destination, message, headers, is_topic=True)
+
+    def _keep(self, queue: str, body: Any, headers: Any, *, is_topic: bool) -> None:
+        # A copy as the wire makes one: the sender goes on changing its own.
+        self.messages.append(
+            Outgoing(
+                queue=queue,
+                body=json.loads(json.dumps(body, default=str)),
+                headers=dict(headers or {}),
+                is_topic=is_topic,
+            )
+        )
+
+
+@dataclass(kw_only=True)
+class Place:
+    """Where services put what they find; each is opened when it is first needed."""
+
+    ispyb_url: str
+    recipe_folder: str = ""
+    _ispyb: Ispyb | None = None
+
+    @property
+    def ispyb(self) -> Ispyb:
+        """The open database."""
+        if self._ispyb is None:
+            self._ispyb = open_ispyb(self.ispyb_url)
+        return self._ispyb
+
+    def close(self) -> None:
+        """End what was opened."""
+        if self._ispyb is not None:
+            self._ispyb.close()
+            self._ispyb = None
+
+
+class Step:
+    """One message at its service: parameters in, messages out."""
+
+    def __init__(self, wrapper: RecipeWrapper | None, message: Any, outbox: Outbox):
+        self._wrapper = wrapper
+        self._outbox = outbox
+        own = (wrapper.recipe_step.get("parameters") or {}) if wrapper else {}
+        self.recipe_parameters: dict[str, Any] = own
+        """Those of the recipe's step."""
+        # A start of a recipe has an empty list; old clients send a line of text.
+        if isinstance(message, str) and message:
+            message = {"status_message": message}
+        self.message: dict[str, Any] = message if isinstance(message, dict) else {}
+        """Those of the message, which win."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All of them; what nobody filled in is not there."""
+        both = {**self.recipe_parameters, **self.message}
+        return {k: v for k, v in both.items() if not is_placeholder(v)}
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What steps leave for those after them; it goes with what is sent next."""
+        if self._wrapper is None:
+            return {}
+        found: dict[str, Any] = self._wrapper.environment
+        return found
+
+    def validated(self, kind: type[StageParameters]) -> Any:
+        """The parameters as those of a stage.
+
+        Raises
+        ------
+        MessageRejected
+            One is missing or wrong; the sentence names it.
+        """
+        try:
+            return kind.model_validate(self.parameters)
+        except ValidationError as error:
+            raise MessageRejected(
+                f"message: {first_problem(error)}; send it with the message or write "
+                "it into the recipe's step"
+            ) from error
+
+    def send(self, channel: str, payload: Any) -> None:
+        """Send to whoever the recipe has at that channel; without one to nobody.
+
+        A message without a recipe answers at the queue that has the channel's name.
+        """
+        if self._wrapper is None:
+            self._outbox.send(channel, payload)
+        elif channel == "output":
+            self._wrapper.set_default_channel("output")
+            self._wrapper.send(payload)
+        else:
+            self._wrapper.send_to(channel, payload)
+
+    def start(self, recipe: Mapping[Any, Any], environment: Mapping[str, Any]) -> None:
+        """Send what a recipe begins with."""
+        started = RecipeWrapper(
+            recipe=dict(recipe), transport=self._outbox, environment=dict(environment)
+        )
+        started.start()
+
+
+Handler = Callable[[Step, Place], None]
+
+
+def handle_message(
+    handler: Handler, headers: Mapping[str, Any], body: Any, place: Place
+) -> list[Outgoing]:
+    """Let a service handle a message; what it sends, when all of it worked.
+
+    Raises
+    ------
+    MessageRejected
+        It is no message of a recipe, or a parameter is missing or wrong.
+    PlatformError
+        The service could not do it.
+    """
+    outbox = Outbox()
+    if str(headers.get(RECIPE_HEADER)).lower() in ("true", "1"):
+        wrapper = _unwrapped(body, outbox)
+        handler(Step(wrapper, body.get("payload"), outbox), place)
+    elif isinstance(body, dict):
+        handler(Step(None, _plain(body), outbox), place)
+    else:
+        raise MessageRejected(
+            f"message: {str(body)[:80]!r} was found, a table of parameters was "
+            "expected; send JSON with names and values"
+        )
+    return outbox.messages
+
+
+def _plain(body: dict[str, Any]) -> dict[str, Any]:
+    inner = body.get("parameters")
+    # Murfey puts a service's parameters one deeper; the dispatcher's are its own.
+    is_request = "recipes" in body or "custom_recipe" in body
+    return inner if isinstance(inner, dict) and not is_request else body
+
+
+def _unwrapped(body: Any, outbox: Outbox) -> RecipeWrapper:
+    try:
+        return RecipeWrapper(message=body, transport=outbox)
+    except (
+        *(workflows.Error, KeyError, TypeError, ValueError, AttributeError),
+    ) as error:
+        raise MessageRejected(
+            f"message: its recipe cannot be read ({type(error).__name__}: {error}), "
+            "`recipe`, `recipe-pointer` and `payload` were expected; send it by "
+            "workflows' RecipeWrapper"
+        ) from error

@@ -1,0 +1,164 @@
+"""Particles found in a micrograph as blobs of a known size."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import AliasChoices, Field, model_validator
+
+from em_platform.cryoem.images.micrographs import with_circles
+from em_platform.cryoem.methods.boxes import box_for
+from em_platform.cryoem.methods.coordinates import cbox_of_picks, star_of_picks
+from em_platform.cryoem.methods.pick_log import Picks, find_particles
+from em_platform.cryoem.methods.pictures import encoded, stretched
+from em_platform.cryoem.movies import read_image
+from em_platform.cryoem.stage import Option, StageParameters, StageResult
+from em_platform.errors import DataError
+from em_platform.storage.atomic import write_bytes
+
+_THRESHOLD = 3.0
+"""Best of 2 to 5 on training micrographs, `benchmarks/bench_pick_log.py --train`."""
+_SPREAD = 1.2
+"""Particles of one diameter are looked for from 1 / 1.2 to 1.2 of it."""
+
+
+class Parameters(StageParameters):
+    """A micrograph, and how large its particles are."""
+
+    micrograph: Annotated[Path, Option("INPUT", "one or more micrographs")] = Field(
+        validation_alias=AliasChoices("micrograph", "input_path")
+    )
+    pixel_size: Annotated[
+        float, Option("--pixel-size-a", "Å a pixel", header="pixel_size_a")
+    ] = Field(gt=0, validation_alias=AliasChoices("pixel_size", "pix_size", "angpix"))
+    particle_diameter: Annotated[
+        float | None, Option("--diameter-a", "of the particles, Å")
+    ] = Field(None, gt=0)
+    min_diameter: Annotated[
+        float | None, Option("--min-diameter-a", "of the smallest, Å")
+    ] = Field(None, gt=0)
+    max_diameter: Annotated[
+        float | None, Option("--max-diameter-a", "of the largest, Å")
+    ] = Field(None, gt=0)
+    log_threshold: Annotated[
+        float, Option("--threshold", "least score, in deviations of the noise")
+    ] = Field(_THRESHOLD, gt=0)
+    bright: Annotated[
+        bool, Option("--bright", "particles are brighter than the ice")
+    ] = False
+    min_distance: Annotated[
+        float, Option("--min-distance-px", "of two particles; 0: half a diameter")
+    ] = Field(0, ge=0)
+    retained_fraction: Annotated[
+        float, Option("--retained-fraction", "of the picks, the best ones")
+    ] = Field(1, gt=0, le=1)
+    min_particles: Annotated[
+        int, Option("--min-particles", "are kept whatever the fraction")
+    ] = Field(30, ge=0)
+
+    @model_validator(mode="after")
+    def _has_a_size(self) -> "Parameters":
+        if self.particle_diameter is None and None in (
+            self.min_diameter,
+            self.max_diameter,
+        ):
+            raise ValueError(
+                "found no size of the particles, particle_diameter or min_diameter "
+                "and max_diameter were expected"
+            )
+        low, high = self.diameters_a
+        if low > high:
+            raise ValueError(
+                f"min_diameter {low:g} is above max_diameter {high:g}; swap them"
+            )
+        return self
+
+    @property
+    def diameters_a(self) -> tuple[float, float]:
+        """The least and the largest, Å."""
+        middle = self.particle_diameter or 0.0
+        return (
+            self.min_diameter or middle / _SPREAD,
+            self.max_diameter or middle * _SPREAD,
+        )
+
+
+class Result(StageResult):
+    """What was picked."""
+
+    particles: int
+    median_diameter_a: float | None
+    median_score: float | None
+    coordinates: str
+    cbox: str
+    picture: str
+
+
+def run(parameters: Parameters, folder: Path) -> Result:
+    """Pick the particles of a micrograph.
+
+    Writes `<stem>_autopick.star` as RELION does, `<stem>.cbox` as crYOLO does, and
+    `<stem>_picks.jpeg`. A micrograph without particles has files without rows.
+
+    Raises
+    ------
+    FormatError
+        The micrograph cannot be read, or has values that are not finite.
+    DataError
+        It has no contrast, or is smaller than the particles.
+    """
+    path = parameters.micrograph
+    image = read_image(path)
+    levels = stretched(image, of=path)
+    low, high = (each / parameters.pixel_size for each in parameters.diameters_a)
+    if high > min(image.shape) / 2:
+        raise DataError(
+            f"{path}: found {min(image.shape)} pixels across and particles of "
+            f"{high:.0f}, at most half of it was expected; correct the diameter or the "
+            "pixel size"
+        )
+    found = find_particles(
+        image,
+        diameters_px=(low, high),
+        threshold=parameters.log_threshold,
+        bright=parameters.bright,
+        apart_px=parameters.min_distance,
+    )
+    found = _best(found, parameters)
+    stem = path.name.removesuffix(".gz").rpartition(".")[0]
+    result = Result(
+        particles=len(found.points),
+        median_diameter_a=_median(found.diameters_px, parameters.pixel_size),
+        median_score=_median(found.scores, 1),
+        coordinates=f"{stem}_autopick.star",
+        cbox=f"{stem}.cbox",
+        picture=f"{stem}_picks.jpeg",
+    )
+    star = star_of_picks(found.points, scores=found.scores)
+    write_bytes(folder / result.coordinates, star)
+    box = box_for(max(parameters.diameters_a), parameters.pixel_size)
+    cbox = cbox_of_picks(
+        found.points,
+        scores=found.scores,
+        diameters_px=found.diameters_px,
+        box_px=box,
+    )
+    write_bytes(folder / result.cbox, cbox)
+    points = tuple((float(x), float(y)) for x, y in found.points)
+    picture = with_circles(levels, radius=(low + high) / 4, points=points)
+    write_bytes(folder / result.picture, encoded(picture, ".jpeg"))
+    return result
+
+
+def _best(found: Picks, parameters: Parameters) -> Picks:
+    share = int(np.ceil(parameters.retained_fraction * len(found.points)))
+    kept = slice(max(share, parameters.min_particles))
+    return Picks(
+        points=found.points[kept],
+        diameters_px=found.diameters_px[kept],
+        scores=found.scores[kept],
+    )
+
+
+def _median(values: np.ndarray, scale: float) -> float | None:
+    return float(np.median(values)) * scale if len(values) else None

@@ -1,0 +1,155 @@
+"""Simulated particles of known views come into classes of one view each."""
+
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from em_platform.cryoem.image_files import write_mrc
+from em_platform.cryoem.methods.averages2d import laid_over
+from em_platform.cryoem.methods.boxes import cut_boxes
+from em_platform.cryoem.methods.particle_star import (
+    Optics,
+    particle_star,
+    read_particles,
+)
+from em_platform.cryoem.stages import classify
+from em_platform.errors import PlatformError
+from em_platform.simulation.single_particles import ParticlePlan, micrograph, view_of
+
+PLAN = ParticlePlan(views=3, signal_to_noise=0.3, side_px=512, particles=20, seed=1)
+MICROGRAPHS = 6
+BOX_PX = 48
+
+
+@pytest.fixture(scope="module")
+def particles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table and a stack a micrograph, cut up to 2 px off."""
+    folder = tmp_path_factory.mktemp("particles")
+    rng = np.random.default_rng(3)
+    for number in range(MICROGRAPHS):
+        seen = micrograph(PLAN, number)
+        points = seen.points + rng.uniform(-2, 2, seen.points.shape)
+        boxes = cut_boxes(
+            seen.image, [(x, y) for x, y in points.tolist()],
+            box_px=BOX_PX, small_px=BOX_PX, invert=True, normalise=True,
+        )  # fmt: skip
+        write(folder, number, boxes, defocus_a=seen.defocus_a)
+    return folder
+
+
+def write(
+    folder: Path, number: int, boxes: NDArray[np.float32], *, defocus_a: float
+) -> Path:
+    write_mrc(folder / f"{number}.mrcs", boxes, pixel_size_a=PLAN.pixel_a)
+    optics = Optics(
+        voltage_kv=300, spherical_mm=2.7, amplitude_contrast=0.1,
+        pixel_size_a=PLAN.pixel_a, box_px=boxes.shape[-1],
+    )  # fmt: skip
+    common = {"DefocusU": defocus_a, "DefocusV": defocus_a, "DefocusAngle": 0.0}
+    points = [(0.0, 0.0)] * len(boxes)
+    star = particle_star(points, stack=f"{number}.mrcs", optics=optics, common=common)
+    path = folder / f"{number}.star"
+    path.write_bytes(star)
+    return path
+
+
+def given(folder: Path) -> classify.Parameters:
+    return classify.Parameters(
+        particles_file=tuple(folder / f"{n}.star" for n in range(MICROGRAPHS)),
+        class2d_nr_classes=3,
+        class2d_nr_iter=15,
+        particle_diameter=150,
+        offset_range=3,
+    )
+
+
+def test_classes_are_of_one_view_and_their_averages_show_it(
+    particles: Path, tmp_path: Path
+) -> None:
+    result = classify.run(given(particles), tmp_path)
+    table = read_particles(tmp_path / result.data_star)
+    at = table.columns.index("ClassNumber")
+    found = np.array([int(row[at]) for row in table.rows])
+    views = np.concatenate([micrograph(PLAN, n).views for n in range(MICROGRAPHS)])
+    assert len(found) == result.particles == len(views) == 120
+    assert [each.particles for each in result.classes] == [*np.bincount(found)[1:]]
+    common = [np.bincount(views[found == n]).argmax() for n in (1, 2, 3)]
+    right = sum((views[found == n] == common[n - 1]).sum() for n in (1, 2, 3))
+    assert {*common} == {0, 1, 2}
+    assert right / len(views) > 0.9
+    with mrcfile.open(tmp_path / result.averages) as file:
+        averages = file.data.copy()
+    for average, view in zip(averages, common, strict=True):
+        assert best_correlation(average, view_of(PLAN, int(view))) > 0.85
+    assert max(each.resolution_a or 99 for each in result.classes) < 25
+
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    classify.run(given(particles), tmp_path)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def best_correlation(image: NDArray[np.float32], view: NDArray[np.float32]) -> float:
+    """Of an average with a view, over turns of 5 degrees and shifts."""
+    side = len(image)
+    cut = (len(view) - side) // 2
+    wanted = view[cut : cut + side, cut : cut + side]
+    axis = np.arange(side) - side // 2
+    inside = (np.hypot(axis[:, None], axis) < 0.8 * side / 2).astype(np.float32)
+    best = 0.0
+    wave = np.fft.rfft2((wanted - wanted.mean()) * inside)
+    norm = np.linalg.norm((wanted - wanted.mean()) * inside)
+    for angle in range(0, 360, 5):
+        turned = laid_over(image, angle_deg=angle, shift=(0, 0)) * inside
+        turned = (turned - turned.sum() / inside.sum()) * inside
+        surface = np.fft.irfft2(wave * np.fft.rfft2(turned).conj())
+        best = max(best, float(surface.max() / norm / np.linalg.norm(turned)))
+    return best
+
+
+def test_angles_and_offsets_lay_particles_on_their_average(
+    particles: Path, tmp_path: Path
+) -> None:
+    """As RELION applies them: first the offset, then the turn."""
+    result = classify.run(given(particles), tmp_path)
+    table = read_particles(tmp_path / result.data_star)
+    names = "ClassNumber", "AnglePsi", "OriginXAngst", "OriginYAngst"
+    at = [table.columns.index(name) for name in names]
+    rows = np.array([[float(row[i]) for i in at] for row in table.rows])
+    views = np.concatenate([micrograph(PLAN, n).views for n in range(MICROGRAPHS)])
+    turns = np.concatenate([micrograph(PLAN, n).angles_deg for n in range(MICROGRAPHS)])
+    for number in (1, 2, 3):
+        mine = rows[:, 0] == number
+        view = np.bincount(views[mine]).argmax()
+        mine &= views == view
+        # Angles of one view differ from the true ones by one angle only.
+        error = np.exp(1j * np.deg2rad(rows[mine, 1] - turns[mine]))
+        assert abs(error.mean()) > 0.95
+    assert np.abs(rows[:, 2:]).max() <= 3.01 * PLAN.pixel_a
+
+
+def test_too_few_particles_are_one_sentence(tmp_path: Path) -> None:
+    boxes = np.random.default_rng(0).normal(size=(4, 16, 16)).astype(np.float32)
+    path = write(tmp_path, 0, boxes, defocus_a=1e4)
+    with pytest.raises(PlatformError, match="found 4 particles, at least 10"):
+        classify.run(classify.Parameters(particles_file=(path,)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("side", "value", "said"),
+    [(18, 0, "boxes of 2 sizes"), (16, np.nan, "not numbers")],
+)
+def test_particles_that_do_not_fit_are_one_sentence(
+    tmp_path: Path, side: int, value: float, said: str
+) -> None:
+    noise = np.random.default_rng(0).normal(size=(10, side, side)).astype(np.float32)
+    paths = (
+        write(tmp_path, 0, np.ones((10, 16, 16), np.float32), defocus_a=1e4),
+        write(tmp_path, 1, noise, defocus_a=1e4),
+    )
+    with mrcfile.mmap(tmp_path / "1.mrcs", mode="r+") as file:
+        file.data[0, 0, 0] = value
+    with pytest.raises(PlatformError, match=said):
+        classify.run(classify.Parameters(particles_file=paths), tmp_path)
