@@ -1,8 +1,8 @@
 """Tilt series with known truth: Gaussian blobs in a slab, projected exactly.
 
-A round Gaussian blob projects to a round Gaussian in any direction, so images and volume
-are exact to the last digit, whatever the tilt axis. The slab is wider than the images:
-new material comes in at high tilts, as in a real specimen.
+A round Gaussian blob projects to a round Gaussian in any direction, so images and
+volume are exact, whatever the tilt axis. The slab is wider than the images: new
+material comes in at high tilts, as in a real specimen.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ def tilt_series(
     shift_px: float = 0.0,
     snr: float = np.inf,
 ) -> TiltSeries:
-    """Images of the blobs; `snr` is the variance of signal over that of noise at 0 deg."""
+    """Images of the blobs; `snr` is variance of signal over that of noise at 0 deg."""
     shifts = rng.normal(0, shift_px, (len(angles_deg), 2)) if shift_px else None
     if shifts is None:
         shifts = np.zeros((len(angles_deg), 2))
@@ -95,10 +95,8 @@ def projection(
     return image
 
 
-def volume_of(
-    specimen: Blobs, shape: tuple[int, int, int], *, first_z: int = 0, deep: int = 0
-) -> NDArray[np.float32]:
-    """Density `(z, y, x)` of the blobs around the middle; a line through it projects."""
+def volume_of(specimen: Blobs, shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Density `(z, y, x)` of the blobs around the middle; its lines add to images."""
     volume = np.zeros((shape[0], shape[1], shape[2]), np.float32)
     middle = (np.asarray(shape) - 1) / 2
     x, y, z = specimen.places.T
@@ -113,7 +111,7 @@ def volume_of(
 def _add_blobs(image, rows, columns, sigmas, weights):  # type: ignore[no-untyped-def]
     for i in range(len(rows)):
         reach = int(4 * sigmas[i]) + 1
-        y, x = int(round(rows[i])), int(round(columns[i]))
+        y, x = round(rows[i]), round(columns[i])
         scale = -0.5 / sigmas[i] ** 2
         for r in range(max(0, y - reach), min(image.shape[0], y + reach + 1)):
             part = weights[i] * np.exp(scale * (r - rows[i]) ** 2)
@@ -125,7 +123,7 @@ def _add_blobs(image, rows, columns, sigmas, weights):  # type: ignore[no-untype
 def _add_balls(volume, zs, ys, xs, sigmas, weights):  # type: ignore[no-untyped-def]
     for i in range(len(zs)):
         reach = int(4 * sigmas[i]) + 1
-        z0, y0, x0 = int(round(zs[i])), int(round(ys[i])), int(round(xs[i]))
+        z0, y0, x0 = round(zs[i]), round(ys[i]), round(xs[i])
         scale = -0.5 / sigmas[i] ** 2
         # The integral of the ball along a line is the blob of the image.
         height = weights[i] / (sigmas[i] * np.sqrt(2 * np.pi))

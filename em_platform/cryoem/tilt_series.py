@@ -199,7 +199,7 @@ class Images:
             total = np.zeros(self.shape, np.float32)
             for i in range(movie.shape[0]):
                 total += movie.frame(i)
-            found = total / movie.shape[0]
+            found = np.asarray(total / movie.shape[0], np.float32)
         else:
             found = np.asarray(movie.frame(image.section), np.float32)
         if not np.isfinite(found).all():

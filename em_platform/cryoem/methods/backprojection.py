@@ -1,10 +1,10 @@
 """Weighted back-projection: a volume from the aligned images of a tilt series.
 
-Each image is turned upright, moved, and stretched by 1 / cos(tilt) in one interpolation.
-A line of the volume then gets a line of each image, moved by z tan(tilt): neighbours in
-memory are added to neighbours, which a processor does eight at a time. The ramp weights
-the images as Radermacher (1992) has it, with the Gaussian fall-off that IMOD's tilt uses;
-an image counts by the gap in angle that it fills.
+Each image is turned upright, moved and stretched by 1 / cos(tilt), in one step of
+interpolation. A line of the volume then gets a line of each image, moved by
+z tan(tilt): neighbours in memory are added to neighbours, which a processor does eight
+at a time. The ramp weights the images as Radermacher (1992) has it, with the Gaussian
+fall-off that IMOD's tilt uses; an image counts by the gap in angle that it fills.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Geometry:
 
 
 def angular_weights(tilts_rad: Numbers) -> Numbers:
-    """`(n,)`: radians that each image stands for, half of the gaps to its neighbours."""
+    """`(n,)`: radians that an image stands for, half of the gaps on both sides."""
     if len(tilts_rad) < 2:
         return np.ones(len(tilts_rad))
     order = np.argsort(tilts_rad)
@@ -61,7 +61,8 @@ def angular_weights(tilts_rad: Numbers) -> Numbers:
     # A gap of missing tilts is not made good by its neighbours.
     gaps = np.minimum(gaps, 3 * np.median(gaps))
     weights = np.empty(len(tilts_rad))
-    weights[order] = np.convolve(np.concatenate([gaps[:1], gaps, gaps[-1:]]), [0.5, 0.5], "valid")
+    around = np.concatenate([gaps[:1], gaps, gaps[-1:]])
+    weights[order] = (around[:-1] + around[1:]) / 2
     return weights
 
 
@@ -161,7 +162,9 @@ def _stretch(image, out, middle, turn, stretch, dx, dy):  # type: ignore[no-unty
             total = np.float32(0)
             for k in range(4):
                 line = image[min(max(y0 - 1 + k, 0), height - 1)]
-                part = a0 * line[left] + a1 * line[x0] + a2 * line[right] + a3 * line[last]
+                part = (
+                    a0 * line[left] + a1 * line[x0] + a2 * line[right] + a3 * line[last]
+                )
                 total += b[k] * part
             if apart > 0:
                 total *= np.float32(0.5 + 0.5 * np.cos(np.pi * apart / _FADE_PX))

@@ -13,12 +13,21 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from em_platform.cryoem.methods import tilt_likelihood as likelihood
+from em_platform.cryoem.methods.rod_alignment import align_rod, is_rod
 from em_platform.cryoem.methods.tilt_images import (
     Images,
     Numbers,
+    aligned_shape,
     fade,
     reduced,
     stretched,
+)
+from em_platform.cryoem.methods.tilt_pose import (
+    Alignment,
+    Pose,
+    centred,
+    residuals,
+    turned,
 )
 
 Load = Callable[[int], NDArray[np.floating]]
@@ -32,46 +41,12 @@ _FEW_NUMBERS, _MOST_NUMBERS = 2_000_000, 8_000_000
 _MOST_MOVE = 0.02
 _THICKNESSES = np.geomspace(0.01, 0.6, 12)
 _START_THICKNESS = 0.12
+# Steps after which images lie so well that their signal is measured again.
+_SETTLED = 2
 # Signal in the finest rings that makes larger images worth their time.
 _FINE_COHERENCE = 0.02
 # Gain of log-likelihood that an offset of the tilts must bring to be believed.
 _LEAST_GAIN = 20.0
-_PATCHES = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pose:
-    """Geometry of a series; shifts `(n, 2)` are dx, dy in pixels of some level."""
-
-    shifts_px: Numbers
-    axis_deg: float
-    offset_deg: float
-    thickness_px: float
-
-    def at_scale(self, factor: float) -> "Pose":
-        """The same in pixels that are `factor` times smaller."""
-        return replace(
-            self,
-            shifts_px=self.shifts_px * factor,
-            thickness_px=self.thickness_px * factor,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alignment:
-    """The geometry in pixels of the images given, and how well it holds.
-
-    Attributes
-    ----------
-    correlation
-        `(n,)`: of each image with what all others predict of it.
-    residual_px
-        `(n,)`: root mean square of how far parts of an image are from that.
-    """
-
-    pose: Pose
-    correlation: Numbers
-    residual_px: Numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +75,7 @@ def align(
     axis_deg: float,
     axis_reach_deg: float = 10.0,
     find_offset: bool = True,
+    use_offset: bool = True,
     note: Callable[[str], None] = lambda text: None,
 ) -> Alignment:
     """Align a series, in order of its angles.
@@ -114,11 +90,15 @@ def align(
         Where the axis is supposed to be; sought within `axis_reach_deg` of it.
     find_offset
         Also seek how far the specimen itself is tilted, as a lamella is.
+    use_offset
+        Whether shifts are those of angles with that offset; else it is only measured.
     """
     side = max(load(0).shape)
     factor = max(1, round(side / _SIDE))
     note(f"tilt axis, at 1/{factor} of the size")
     level = _level(load, angles_deg, factor, _MOST_NUMBERS)
+    if is_rod(level.images, angles_deg=angles_deg, axis_deg=axis_deg):
+        return _rod(level, axis_deg, factor)
     small = _search_level(level)
     pose = _searched(small, axis_deg, axis_reach_deg, find_offset=find_offset)
     pose = pose.at_scale(level.images.shape[1] / small.images.shape[1])
@@ -132,7 +112,30 @@ def align(
         level = _level(load, angles_deg, finer, _MOST_NUMBERS)
         state = _look(level, state.pose.at_scale(factor / finer), iterations=2)
         factor = finer
-    return _judged(level, state, factor)
+    aligned = _judged(level, state, factor)
+    if use_offset or not pose.offset_deg:
+        return aligned
+    # Its shifts are those of the stage's own angles.
+    plain = _look(level, replace(state.pose, offset_deg=0.0), iterations=3)
+    measured = replace(_judged(level, plain, factor).pose, offset_deg=pose.offset_deg)
+    return replace(aligned, pose=measured)
+
+
+def _rod(level: _Level, axis_deg: float, factor: int) -> Alignment:
+    shifts, correlation = align_rod(level.images, axis_deg=axis_deg)
+    pose = Pose(
+        shifts_px=shifts,
+        axis_deg=axis_deg,
+        offset_deg=0.0,
+        # It is round, and no wider than the image.
+        thickness_px=float(max(level.images.shape[1:])),
+    )
+    return Alignment(
+        pose=pose.at_scale(factor),
+        correlation=correlation,
+        residual_px=np.zeros(len(shifts)),
+        is_rod=True,
+    )
 
 
 def _searched(
@@ -202,14 +205,7 @@ def _chained(level: _Level, axis_deg: float) -> Numbers:
             half_y, half_x = height // 2, width // 2
             moves[i, 0] = moves[i - way, 0] + (x + half_x) % width - half_x
             moves[i, 1] = moves[i - way, 1] + (y + half_y) % height - half_y
-    return _turned(moves, np.deg2rad(level.angles_deg), axis_deg)
-
-
-def _turned(moves: Numbers, tilts_rad: Numbers, axis_deg: float) -> Numbers:
-    """Moves in stretched, upright images as dx, dy of the images themselves."""
-    across, along = moves[:, 0] * np.cos(tilts_rad), moves[:, 1]
-    cos, sin = np.cos(np.deg2rad(axis_deg)), np.sin(np.deg2rad(axis_deg))
-    return np.stack([cos * across - sin * along, sin * across + cos * along], axis=1)
+    return turned(moves, np.deg2rad(level.angles_deg), axis_deg)
 
 
 def _look(
@@ -227,35 +223,42 @@ def _look(
     one thickness.
     """
     tilts = np.deg2rad(level.angles_deg + pose.offset_deg)
-    at = None
-    for count in range(iterations + 1):
-        flat = stretched(
-            level.images,
-            angles_deg=np.rad2deg(tilts),
-            axis_deg=pose.axis_deg,
-            shifts_px=pose.shifts_px,
-        )
-        at = at or likelihood.frequencies(
-            flat.shape[1:],
-            tilts_rad=tilts,
-            thickness_px=pose.thickness_px,
-            most_numbers=level.most_numbers,
-        )
-        white = likelihood.whitened(flat, at)
-        if model is None or (known is None and count == 2):
-            coherent = likelihood.coherence(white, at) if known is None else known
-            model = likelihood.model_of(coherent, at)
+    at = likelihood.frequencies(
+        aligned_shape(level.images.shape[1:], pose.axis_deg),
+        tilts_rad=tilts,
+        thickness_px=pose.thickness_px,
+        most_numbers=level.most_numbers,
+    )
+    white = _white(level, pose, at)
+    coherent = likelihood.coherence(white, at) if known is None else known
+    model = model or likelihood.model_of(coherent, at)
+    for count in range(1, iterations + 1):
         fit = likelihood.fit_of(model, white, at)
-        if count < iterations:
-            pose = _moved(pose, model, fit, tilts, max(flat.shape[1:]))
+        pose = _moved(pose, model, fit, tilts, max(at.shape))
+        white = _white(level, pose, at)
+        if known is None and count == _SETTLED:
+            coherent = likelihood.coherence(white, at)
+            model = likelihood.model_of(coherent, at)
     return _State(
-        misfit=fit.misfit,
+        misfit=likelihood.fit_of(model, white, at).misfit,
         pose=pose,
         at=at,
-        coherent=coherent if known is None else known,
+        coherent=coherent,
         model=model,
         white=white,
     )
+
+
+def _white(
+    level: _Level, pose: Pose, at: likelihood.Frequencies
+) -> NDArray[np.complex64]:
+    flat = stretched(
+        level.images,
+        angles_deg=level.angles_deg + pose.offset_deg,
+        axis_deg=pose.axis_deg,
+        shifts_px=pose.shifts_px,
+    )
+    return likelihood.whitened(flat, at)
 
 
 def _moved(
@@ -268,8 +271,8 @@ def _moved(
     across = likelihood.step_of(model.across, fit.across)
     along = likelihood.step_of(model.along, fit.along)
     moves = np.clip(np.stack([across, along], 1), -_MOST_MOVE * side, _MOST_MOVE * side)
-    turned = _turned(moves, tilts_rad, pose.axis_deg)
-    return replace(pose, shifts_px=pose.shifts_px + turned)
+    moves = turned(moves, tilts_rad, pose.axis_deg)
+    return replace(pose, shifts_px=pose.shifts_px + moves)
 
 
 def _scan_axis(level: _Level, state: _State, *, reach: float, step: float) -> _State:
@@ -327,7 +330,7 @@ def _scan(
 
 
 def _top_of(low: float, middle: float, high: float) -> float:
-    """Where the parabola through three neighbours is least, in steps from the middle."""
+    """Where the parabola through three neighbours is least, from the middle one."""
     bend = low - 2 * middle + high
     return float(np.clip(0.5 * (low - high) / bend, -1, 1)) if bend > 0 else 0.0
 
@@ -360,57 +363,13 @@ def _judged(level: _Level, state: _State, factor: int) -> Alignment:
     power = (np.abs(state.white) ** 2).sum((0, 1, 3))
     power = power * (np.abs(expected) ** 2).sum((0, 1, 3))
     tilts = np.deg2rad(level.angles_deg + state.pose.offset_deg)
-    residual = _residuals(
+    residual = residuals(
         likelihood.images_of(state.white, state.at),
         likelihood.images_of(expected, state.at),
         np.cos(tilts),
     )
     return Alignment(
-        pose=_centred(state.pose, tilts).at_scale(factor),
+        pose=centred(state.pose, tilts).at_scale(factor),
         correlation=product / np.sqrt(np.maximum(power, 1e-20)),
         residual_px=residual * factor,
     )
-
-
-def _residuals(images: Images, expected: Images, cosines: Numbers) -> Numbers:
-    """Root mean square, by image, of how far its parts lie from where they should.
-
-    An image is expected + slope of expected times the move (Lucas & Kanade 1981).
-    """
-    out = np.zeros(len(images))
-    for i, (image, other) in enumerate(zip(images, expected, strict=True)):
-        slopes = np.gradient(other)
-        squares = []
-        for part in _parts(image.shape):
-            basis = np.stack([x[part].ravel() for x in (other, *slopes)], axis=1)
-            fitted = np.linalg.lstsq(basis, image[part].ravel(), rcond=None)[0]
-            share = max(float(fitted[0]), 1e-3)
-            along, across = fitted[1] / share, fitted[2] / share * cosines[i]
-            squares.append(along**2 + across**2)
-        out[i] = np.sqrt(np.mean(squares))
-    return out
-
-
-def _parts(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
-    rows, columns = (np.linspace(0, side, _PATCHES + 1).astype(int) for side in shape)
-    return [
-        (slice(y0, y1), slice(x0, x1))
-        for y0, y1 in zip(rows[:-1], rows[1:], strict=True)
-        for x0, x1 in zip(columns[:-1], columns[1:], strict=True)
-    ]
-
-
-def _centred(pose: Pose, tilts_rad: Numbers) -> Pose:
-    """The same geometry with no shift of the least tilted image.
-
-    A series cannot say where its specimen's middle is in x and y; that image's middle
-    is taken, as IMOD and AreTomo do.
-    """
-    cos, sin = np.cos(np.deg2rad(pose.axis_deg)), np.sin(np.deg2rad(pose.axis_deg))
-    across = cos * pose.shifts_px[:, 0] + sin * pose.shifts_px[:, 1]
-    along = cos * pose.shifts_px[:, 1] - sin * pose.shifts_px[:, 0]
-    middle = int(np.argmin(np.abs(tilts_rad)))
-    across = across - across[middle] * np.cos(tilts_rad) / np.cos(tilts_rad[middle])
-    along = along - along[middle]
-    shifts = np.stack([cos * across - sin * along, sin * across + cos * along], axis=1)
-    return replace(pose, shifts_px=shifts)

@@ -89,7 +89,9 @@ def stretched(
     shifts_px
         `(n, 2)` as dx, dy.
     """
-    out = np.empty((len(images), *aligned_shape(images.shape[1:], axis_deg)), np.float32)
+    out = np.empty(
+        (len(images), *aligned_shape(images.shape[1:], axis_deg)), np.float32
+    )
     cosines = np.cos(np.deg2rad(angles_deg))
     for image, place, shift, cosine in zip(
         images, out, np.asarray(shifts_px, np.float64), cosines, strict=True
@@ -133,6 +135,7 @@ def resample(image, out, turn, stretch, dx, dy):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True, inline="always", fastmath=True)
 def catmull_rom(t):  # type: ignore[no-untyped-def]
+    """The weights of four neighbours, `t` behind the second of them (Keys 1981)."""
     # Whole numbers would make the products doubles.
     half, two, three = np.float32(0.5), np.float32(2), np.float32(3)
     four, five = np.float32(4), np.float32(5)

@@ -2,11 +2,11 @@
 
 Stretched to no tilt, two images of one slab differ by what parallax does: at frequency
 kx across the axis their transforms correlate as sinc(T kx (tan a - tan b)), T being the
-thickness (the central-section theorem for a slab of unknown, uncorrelated density). With
-signal-to-noise ratios by ring the whole series is one Gaussian vector per frequency, and
-its likelihood weighs every pair of images as it should be. Maximising it is projection
-matching against the best linear reconstruction from all other tilts, for all shifts at
-once, so that slow drifts along the series converge as fast as single outliers.
+thickness (the central-section theorem for a slab of unknown, uncorrelated density).
+With signal-to-noise ratios by ring the whole series is one Gaussian vector for each
+frequency, and its likelihood weighs every pair of images as it should be. Maximising it
+is projection matching against the best linear reconstruction from all other tilts, for
+all shifts at once: slow drifts along the series converge as fast as single outliers.
 """
 
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ def frequencies(
 
 
 def whitened(images: Images, at: Frequencies) -> NDArray[np.complex64]:
-    """Transforms `(g, k, n, m)` of the images, of mean power 1 in each of their rings."""
+    """Transforms `(g, k, n, m)` of the images, of mean power 1 in each ring."""
     height, width = at.shape
     window = fade(height)[:, None] * fade(width)[None, :]
     last = len(at.kx) + 1
@@ -205,7 +205,7 @@ def _times(
 ) -> NDArray[np.complex64]:
     # Real and imaginary parts are columns of one real product.
     real = np.ascontiguousarray(white).view(np.float32)
-    return np.matmul(matrices, real).view(np.complex64)
+    return np.asarray(np.matmul(matrices, real).view(np.complex64))
 
 
 def _by_ring(ring: NDArray[np.intp], values: Numbers | None) -> Numbers:
