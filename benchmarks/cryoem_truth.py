@@ -95,13 +95,19 @@ class TrueMotion:
         """`(..., 2)` at relative places, -0.5 to 0.5."""
         time = frame / max(1, len(self.drift) - 1)
         moved = np.zeros((*np.shape(y), 2)) + self.drift[frame]
-        for ay, ax, fy, fx, phase, speed in self.waves:
-            shape = np.sin(2 * np.pi * (fy * y + fx * x) + phase)
-            # No polynomial: a model of one must not be right by construction.
-            shape = shape + 3 * np.hypot(y, x) * np.exp(-3 * np.hypot(y, x))
-            so_far = 1 - np.exp(-speed * time)
-            moved += so_far * np.stack((ay * shape, ax * shape), -1)
+        for wave, shape in zip(self.waves, self.shapes(y, x), strict=True):
+            so_far = 1 - np.exp(-wave[5] * time)
+            moved += so_far * np.stack((wave[0] * shape, wave[1] * shape), -1)
         return moved
+
+    def shapes(self, y: Reals, x: Reals) -> list[Reals]:
+        """How far each wave goes at relative places, the same in all frames."""
+        # No polynomial: a model of one must not be right by construction.
+        bump = 3 * np.hypot(y, x) * np.exp(-3 * np.hypot(y, x))
+        return [
+            np.sin(2 * np.pi * (fy * y + fx * x) + phase) + bump
+            for _, _, fy, fx, phase, _ in self.waves
+        ]
 
 
 def motion(frames: int, rng: np.random.Generator) -> TrueMotion:
@@ -154,15 +160,26 @@ def write_movie(
     fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
     k = np.maximum(np.hypot(fy, fx), 1e-6)
     critical = 0.24499 * k**-1.6649 + 2.8141
+    low, slow = spectrum.astype("c8"), (0.5 / critical).astype("f4")
     moved = motion(frames, rng)
     gain = (1 + 0.06 * rng.normal(size=shape)).clip(0.7, 1.3).astype(np.float32)
     hot = rng.integers(0, side, (side // 40, 2))
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     raw = np.empty((frames, side, side), np.int8)
+    shapes = [
+        each.astype("f4") for each in moved.shapes(y / side - 0.5, x / side - 0.5)
+    ]
     for index in range(frames):
         dose = electrons * (index + 0.5)
-        damaged = scipy.fft.irfft2(spectrum * np.exp(-0.5 * dose / critical), s=shape)
-        back = here = moved.at(index, y / side - 0.5, x / side - 0.5).astype(np.float32)
+        damaged = scipy.fft.irfft2(low * np.exp(np.float32(-dose) * slow), s=shape)
+        time = index / max(1, frames - 1)
+        here = np.empty((side, side, 2), np.float32)
+        for axis in range(2):
+            here[..., axis] = moved.drift[index, axis]
+            for wave, over in zip(moved.waves, shapes, strict=True):
+                far = np.float32(wave[axis] * (1 - np.exp(-wave[5] * time)))
+                here[..., axis] += far * over
+        back = here
         # A feature is moved by the field where it came from, not where it is now.
         for _ in range(2):
             origin = x - back[..., 1], y - back[..., 0]
