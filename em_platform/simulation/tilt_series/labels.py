@@ -7,6 +7,7 @@ from typing import Any
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from em_platform.config.ingest import OutputSettings
 from em_platform.formats.volume_writer import write_volume
@@ -17,9 +18,10 @@ from em_platform.storage.manifest import Product
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
-_BODY = 0.1
-"""Of a map's largest potential: what has more is the particle, the rest its blur."""
+_BODY = 0.25
+"""Of a map's largest potential at the resolution of a voxel: more is the particle."""
 
+_LEAST_BLUR_NM = 0.3  # between the atoms of a protein
 LABELS = "labels.zarr"
 _OUTPUT = OutputSettings(chunk_px=64, shard_px=256)
 
@@ -42,12 +44,22 @@ def label_volume(plan: Plan, sample: Sample) -> NDArray[Any]:
     ordered = sorted(
         sample.particles, key=lambda each: sample.maps[each.template].name == FIDUCIAL
     )
+    bodies = [_body(each, voxel_nm) for each in sample.maps]
     for label, each in enumerate(ordered, 1):
-        kept = sample.maps[each.template]
-        _draw(found, kept, each.rotation, each.position_nm, voxel_nm, label)
+        body, step = bodies[each.template], sample.maps[each.template].voxel_nm
+        back = np.ascontiguousarray(each.rotation.T)
+        _fill(found, body, back, np.array(each.position_nm), (voxel_nm, step), label)
     if sample.density is not None:
-        _draw(found, sample.density, np.eye(3), (0, 0, 0), voxel_nm, most)
+        body, step = _body(sample.density, voxel_nm), sample.density.voxel_nm
+        _fill(found, body, np.eye(3), np.zeros(3), (voxel_nm, step), most)
     return found
+
+
+def _body(kept: Map, voxel_nm: float) -> NDArray[np.bool_]:
+    """Where the particle is, in voxels of its map: without gaps between its atoms."""
+    sigma = max(voxel_nm / 4, _LEAST_BLUR_NM) / kept.voxel_nm
+    smooth = gaussian_filter(np.asarray(kept.potential_v, np.float32), sigma)
+    return np.asarray(smooth > _BODY * smooth.max(initial=0))
 
 
 def write_labels(folder: Path, plan: Plan, sample: Sample, *, name: str) -> None:
@@ -89,30 +101,10 @@ def _three(values: Any) -> tuple[Any, Any, Any]:
     return z, y, x
 
 
-def _draw(
-    voxels: NDArray[Any],
-    kept: Map,
-    rotation: NDArray[np.float64],
-    position_nm: tuple[float, float, float],
-    voxel_nm: float,
-    label: int,
-) -> None:
-    threshold = _BODY * float(kept.potential_v.max(initial=0))
-    if threshold > 0:
-        _fill(
-            voxels,
-            np.ascontiguousarray(kept.potential_v, np.float32),
-            np.ascontiguousarray(rotation.T),
-            np.asarray(position_nm, np.float64),
-            (voxel_nm, kept.voxel_nm, np.float32(threshold)),
-            label,
-        )
-
-
 @_jit
-def _fill(voxels, volume, back, position, scales, label):  # type: ignore[no-untyped-def]
-    voxel, step, threshold = scales
-    depth, rows, columns = volume.shape
+def _fill(voxels, body, back, position, scales, label):  # type: ignore[no-untyped-def]
+    voxel, step = scales
+    depth, rows, columns = body.shape
     # Half of the map's diagonal, whichever way it is turned.
     reach = step * np.sqrt(float(depth**2 + rows**2 + columns**2)) / 2
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
@@ -135,5 +127,5 @@ def _fill(voxels, volume, back, position, scales, label):  # type: ignore[no-unt
                 b = int(np.rint(v / step)) + rows // 2
                 c = int(np.rint(u / step)) + columns // 2
                 inside = 0 <= a < depth and 0 <= b < rows and 0 <= c < columns
-                if inside and volume[a, b, c] > threshold:
+                if inside and body[a, b, c]:
                     voxels[k, j, i] = label

@@ -11,7 +11,7 @@ from em_platform.simulation.tilt_series.image_files import ImageFiles, Marks
 from em_platform.simulation.tilt_series.labels import write_labels
 from em_platform.simulation.tilt_series.particles import file_digest
 from em_platform.simulation.tilt_series.plan import Plan
-from em_platform.simulation.tilt_series.previews import PREVIEWS, previews
+from em_platform.simulation.tilt_series.previews import write_previews
 from em_platform.simulation.tilt_series.sample import SampleOf
 from em_platform.simulation.tilt_series.series import tilts_of
 from em_platform.simulation.tilt_series.tables import write_tables
@@ -93,7 +93,7 @@ def simulate_stack(
         if plan.outputs.label_pixels:
             write_labels(own, plan, sample, name=name)
         if plan.outputs.previews:
-            _write_pictures(own, truth)
+            write_previews(own, truth=truth, sample=sample)
     return MadeStack(name=name, folder=folder, tilts=len(tilts), made=made)
 
 
@@ -145,9 +145,3 @@ def _truth(
         fiducials=fiducial_truth(sample, plan),
         facts=sample.facts,
     )
-
-
-def _write_pictures(own: Path, truth: Truth) -> None:
-    (own / PREVIEWS).mkdir(exist_ok=True)
-    for name, picture in previews(own, truth=truth).items():
-        (own / PREVIEWS / f"{name}.png").write_bytes(picture)
