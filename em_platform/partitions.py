@@ -8,10 +8,21 @@ from em_platform.ingest.sources import SOURCES
 # Part of a run (tag `em/part`) -> the assets that only it makes; a part has its limit
 # in dagster.yaml. Montages that were just imaged are `live`, all others `montage`.
 LIVE, LENS, REVIEW, MONTAGE, CATALOG = "live", "lens", "review", "montage", "catalog"
+SIMULATION = "simulation"
 PARTS = {
     LENS: frozenset({"lens_correction"}),
     REVIEW: frozenset({"uploaded_tiles", "acquisition_review"}),
     CATALOG: frozenset({"metadata_catalog", "validation_report"}),
+    SIMULATION: frozenset(
+        {
+            "sim_config",
+            "sim_particle_library",
+            "sim_sample",
+            "sim_tilt_stack",
+            "sim_ground_truth",
+            "sim_record",
+        }
+    ),
 }
 
 # Dagster starts the highest first. A montage that is asked for by hand goes before the
@@ -30,6 +41,9 @@ BLOCKING_CHECKS = (
 
 # One partition a microscope and magnification; see `lens_key`.
 lenses = dg.DynamicPartitionsDefinition(name="lenses")
+
+# One partition a simulated tilt series; the key is its name, `<plan>-<number>`.
+sim_stacks = dg.DynamicPartitionsDefinition(name="sim_stack")
 
 # Public source -> one partition an item; the key is the item's own.
 items = {

@@ -12,6 +12,14 @@ from em_platform.partitions import items, lens_key, lens_of_key
 
 STEPS = ("entry", "raw", "volume", "record")
 
+SIMULATION = {
+    "sim_config",
+    "sim_particle_library",
+    "sim_sample",
+    "sim_tilt_stack",
+    "sim_ground_truth",
+    "sim_record",
+}
 ASSETS = {
     "raw_tiles": "acquisition",
     "tiles": "acquisition",
@@ -24,6 +32,7 @@ ASSETS = {
     "montage_fit": "stitching",
     "mosaic": "stitching",
     "dataset_record": "catalog",
+    **dict.fromkeys(SIMULATION, "simulation"),
     "metadata_catalog": "catalog",
     "validation_report": "catalog",
     **{f"{source}/{step}": f"ingest_{source}" for source in SOURCES for step in STEPS},
@@ -45,6 +54,10 @@ CHECKS = {
     "mosaic:mosaic_is_valid",
     "uploaded_tiles:all_tiles_are_uploaded",
     "uploaded_tiles:uploaded_tiles_are_whole",
+    "sim_tilt_stack:stacks_are_valid",
+    "sim_tilt_stack:counts_are_expected",
+    "sim_ground_truth:thon_rings_match_truth",
+    "sim_ground_truth:images_match_truth",
     "metadata_catalog:no_duplicates",
     "metadata_catalog:catalog_is_complete",
     "validation_report:records_are_valid",
@@ -57,6 +70,7 @@ JOBS = {
     - TRANSFER
     - INGESTED
     - CONSOLIDATED
+    - SIMULATION
     - {"lens_correction", "temdb_tasks"},
     "process_tiles": {"raw_tiles", "tiles", "tile_statistics"},
     "stitch_tiles": {"tile_matches", "montage_fit", "mosaic"},
@@ -64,6 +78,7 @@ JOBS = {
     "review_acquisitions": TRANSFER,
     "calibrate_lens": {"lens_correction"},
     "consolidate_catalog": CONSOLIDATED,
+    "simulate_stacks": SIMULATION,
     **{
         f"ingest_{source}": {f"{source}/{step}" for step in STEPS} for source in SOURCES
     },
@@ -120,6 +135,7 @@ def test_there_is_no_other_job_sensor_or_schedule(
         "discovery_sensor",
         "heavy_ingest_sensor",
         "catalog_sensor",
+        "simulation_plan_sensor",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "hourly_stitch_montages",
@@ -166,7 +182,16 @@ def test_each_source_has_partitions_of_its_own() -> None:
 
 
 def test_loading_the_definitions_imports_nothing_heavy() -> None:
-    heavy = ("tensorstore", "ncempy", "neuprint", "tifffile", "rocrate", "distributed")
+    heavy = (
+        "tensorstore",
+        "ncempy",
+        "neuprint",
+        "tifffile",
+        "rocrate",
+        "distributed",
+        "gemmi",
+        "mrcfile",
+    )
     code = f"""
 import sys
 import em_platform.definitions
