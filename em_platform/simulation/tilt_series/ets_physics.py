@@ -91,9 +91,6 @@ def physics(
             "edge_thickness_nm": sample.number("thickness_edge"),
             "hole_nm": sample.number("diameter"),
             "grain": False,
-            # By cross sections of 33.5 molecules in a nm^3, as there.
-            "inelastic_nm": 0,
-            "density_g_per_cm3": 1.002,
             "inelastic_nm": 0,
             "density_g_per_cm3": _ICE_G_PER_CM3,
         },
