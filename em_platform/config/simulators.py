@@ -1,8 +1,29 @@
 """Settings of simulations that other programs take part in."""
 
+from typing import Literal
+
 from pydantic import Field
 
+from em_platform.config.ingest import Names
 from em_platform.model import Model
+
+
+class ChimeraSettings(Model):
+    """UCSF Chimera 1.x or ChimeraX, for plans with `composed_by: chimera`.
+
+    `urls` are REST servers that run on this computer already; without them `program`
+    is started `windows` times. A command that takes longer than `timeout_s` counts as
+    hung: the program is started again, and the particle begun anew, up to `attempts`
+    times. It has `start_s` to start.
+    """
+
+    flavour: Literal["chimera", "chimerax"] = "chimerax"
+    program: str = ""
+    urls: Names = ()
+    windows: int = Field(default=1, ge=1, le=64)
+    timeout_s: float = Field(default=600.0, gt=0)
+    start_s: float = Field(default=120.0, gt=0)
+    attempts: int = Field(default=3, ge=1)
 
 
 class TiltSeriesSettings(Model):
@@ -14,3 +35,4 @@ class TiltSeriesSettings(Model):
 
     tem_simulator: str = ""
     tem_simulator_timeout_s: float = Field(default=3600.0, gt=0)
+    chimera: ChimeraSettings = ChimeraSettings()

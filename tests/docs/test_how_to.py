@@ -24,6 +24,7 @@ ELSEWHERE = {
     "backfill-a-montage": "tests/system/test_up_microscope.py",
     "backfill-a-source": "tests/system/test_up_microscope.py",
     "point-at-real-hardware": "needs a microscope",
+    "process-cryo-em-data": "tests/cryoem/",
     "read-a-failure": "has no command",
     "run-the-live-microscope": "tests/system/test_up_microscope.py",
     "run-with-docker": "needs Docker",

@@ -6,6 +6,7 @@ from typing import Any
 from em_platform.cryoem.stage import Stage
 
 STAGES: dict[str, str] = {
+    "motion": "correct the motion of a movie and sum its frames, weighted by dose",
     "pick": "find the particles of a micrograph",
     "extract": "cut the picked particles out of a micrograph",
     "classify": "sort particles into 2-D classes",

@@ -6,13 +6,14 @@ maps by numpy, or by Chimera or ChimeraX if the plan says so.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.spatial.transform import Rotation
 
+from em_platform.config import load_settings
 from em_platform.errors import ConfigError
 from em_platform.model import Model
 from em_platform.simulation.tilt_series.assemblers.assembler import (
@@ -25,6 +26,10 @@ from em_platform.simulation.tilt_series.assemblers.basic import (
     Gauss,
     recorded,
     rotation_of,
+)
+from em_platform.simulation.tilt_series.assemblers.chimera import (
+    ChimeraPool,
+    composed_by_chimera,
 )
 from em_platform.simulation.tilt_series.assemblers.parts import (
     Move,
@@ -60,6 +65,8 @@ class Options(Model):
     positions_nm: tuple[Triple, ...] = Field(min_length=1)
     orientations_deg: tuple[Triple, ...] = ((0.0, 0.0, 0.0),)
     """ZXZ angles from the reference to the particle; each particle takes one."""
+    composed_by: Literal["numpy", "chimera"] = "numpy"
+    """What puts each particle together; `chimera` needs tilt_series.chimera."""
     position_error_nm: Gauss | None = None
     orientation_error_deg: Gauss | None = None
 
@@ -74,6 +81,11 @@ class T4ss:
         self._membrane, self._barrel, self._rod = (
             maps[index_of(maps, name, kind="t4ss")] for name in names
         )
+        self._temp_dir = temp_dir
+        self._pool: ChimeraPool | None = None
+        if self._options.composed_by == "chimera":
+            # The plan says what, the settings where: plans are the same everywhere.
+            self._pool = ChimeraPool(load_settings().tilt_series.chimera)
 
     def set_up_tiltseries(self, stack: int) -> Sample:
         """A new set of particles; `facts` has shifts and angles of each."""
@@ -113,10 +125,14 @@ class T4ss:
         )
 
     def reset_temp_dir(self) -> None:
-        """Nothing is kept on disk."""
+        """Delete the maps that Chimera read and wrote."""
+        for path in self._temp_dir.glob("*.mrc"):
+            path.unlink()
 
     def close(self) -> None:
-        """Nothing was started."""
+        """End the programs that were started."""
+        if self._pool:
+            self._pool.close()
 
     def _parts(
         self, shift_nm: NDArray[np.float64], wobble_deg: NDArray[np.float64]
@@ -150,7 +166,9 @@ class T4ss:
         return parts
 
     def _volumes(self, wholes: Sequence[Sequence[Part]]) -> list[NDArray[np.float32]]:
-        return [composed(parts) for parts in wholes]
+        if self._pool is None:
+            return [composed(parts) for parts in wholes]
+        return composed_by_chimera(wholes, pool=self._pool, folder=self._temp_dir)
 
     def _noted(self, angles: NDArray[np.float64], stack: int) -> dict[str, Any]:
         options = self._options
