@@ -5,9 +5,17 @@ from typing import Any
 
 import dagster as dg
 
-from em_platform.assets import acquisition, catalog, ingest, stitching, transfer
+from em_platform.assets import (
+    acquisition,
+    catalog,
+    cryoem,
+    ingest,
+    stitching,
+    transfer,
+)
 from em_platform.jobs import ALL_JOBS
 from em_platform.resources.acquisition import Microscope, TemdbResource
+from em_platform.resources.cryoem import CryoemSessions
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.ingest import PublicSources
 from em_platform.resources.storage import Configuration, Storage
@@ -23,6 +31,7 @@ from em_platform.sensors.acquisition import (
 )
 from em_platform.sensors.alerts import alert_sensor
 from em_platform.sensors.catalog import catalog_sensor
+from em_platform.sensors.cryoem import cryoem_session_sensor
 from em_platform.sensors.history import history_sensor
 from em_platform.sensors.ingest import discovery_sensor, heavy_ingest_sensor
 from em_platform.sensors.killed import killed_runs_sensor
@@ -42,7 +51,9 @@ def _with_code(*assets: Any) -> list[Any]:
 
 defs = dg.Definitions(
     assets=_with_code(
-        *dg.load_assets_from_modules([acquisition, stitching, catalog, transfer]),
+        *dg.load_assets_from_modules(
+            [acquisition, stitching, catalog, transfer, cryoem]
+        ),
         # A spec without code of its own, which the loader above passes over.
         transfer.temdb_tasks,
         *ingest.ingest_assets,
@@ -65,6 +76,7 @@ defs = dg.Definitions(
         heavy_ingest_sensor,
         catalog_sensor,
         history_sensor,
+        cryoem_session_sensor,
     ],
     # Also of runs that an asset's page launches, which belong to no job of ours.
     executor=dg.in_process_executor,
@@ -74,6 +86,7 @@ defs = dg.Definitions(
         "sources": PublicSources(configuration=_configuration),
         "storage": Storage(configuration=_configuration),
         "temdb": TemdbResource(configuration=_configuration),
+        "cryoem": CryoemSessions(configuration=_configuration),
         "compute": DaskResource(configuration=_configuration),
     },
 )

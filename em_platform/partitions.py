@@ -8,7 +8,15 @@ from em_platform.ingest.sources import SOURCES
 # Part of a run (tag `em/part`) -> the assets that only it makes; a part has its limit
 # in dagster.yaml. Montages that were just imaged are `live`, all others `montage`.
 LIVE, LENS, REVIEW, MONTAGE, CATALOG = "live", "lens", "review", "montage", "catalog"
+CRYOEM = "cryoem"
 PARTS = {
+    CRYOEM: frozenset(
+        {
+            *("movies", "micrographs", "ctf_fits", "particle_picks", "particles"),
+            *("classes", "tilt_series", "alignments", "tomograms", "denoised"),
+            "thumbnails",
+        }
+    ),
     LENS: frozenset({"lens_correction"}),
     REVIEW: frozenset({"uploaded_tiles", "acquisition_review"}),
     CATALOG: frozenset({"metadata_catalog", "validation_report"}),
@@ -30,6 +38,11 @@ BLOCKING_CHECKS = (
 
 # One partition a microscope and magnification; see `lens_key`.
 lenses = dg.DynamicPartitionsDefinition(name="lenses")
+
+# Of cryo-EM: a movie or tilt series is `SESSION~NAME`, a session its folder's name.
+movies = dg.DynamicPartitionsDefinition(name="movies")
+tilt_series = dg.DynamicPartitionsDefinition(name="tilt_series")
+sessions = dg.DynamicPartitionsDefinition(name="sessions")
 
 # Public source -> one partition an item; the key is the item's own.
 items = {

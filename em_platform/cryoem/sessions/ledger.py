@@ -54,7 +54,12 @@ _ARRIVALS = Table(
 _BLOCK = re.compile(r"^\[ZValue", re.MULTILINE)
 _FRAMES = re.compile(r"^SubFramePath = (.+)$", re.MULTILINE)
 
-MOVIE, TILT_MOVIE, TILT_SERIES, SESSION = "movie", "tilt movie", "tilt series", "session"
+MOVIE, TILT_MOVIE, TILT_SERIES, SESSION = (
+    "movie",
+    "tilt movie",
+    "tilt series",
+    "session",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +118,7 @@ class SessionLedger:
         """
         found = list(_files(self._folder))
         with self._engine.execution_options(**WRITER).begin() as connection:
-            known = {
-                row.path: row for row in connection.execute(select(_FILES)).all()
-            }
+            known = {row.path: row for row in connection.execute(select(_FILES)).all()}
             for path, status in found:
                 self._note(connection, known.get(path), path, status, now, settle_s)
             for session in self._sessions(connection):
@@ -355,4 +358,3 @@ def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                     yield str(pure), path.stat()
                 except OSError:  # taken away at this moment
                     continue
-

@@ -20,7 +20,9 @@ _TOMOGRAPHY = re.compile(
     r"(?:_\d{8}_\d{6})?(?:_(?:fractions|EER|Fractions))?$"
 )
 # Position_1_001[-3.00]-234_fractions: Tomography 5.7 and SerialEM's older names.
-_BRACKETS = re.compile(r"^(?P<series>.+?)_?(?P<number>\d{1,4})?\[(?P<angle>-?[\d.]+)\].*$")
+_BRACKETS = re.compile(
+    r"^(?P<series>.+?)_?(?P<number>\d{1,4})?\[(?P<angle>-?[\d.]+)\].*$"
+)
 # TS_019_0000_8.0 and TS_019_000_-12.0_Jun06_23.51.26: SerialEM.
 _SERIAL_EM = re.compile(
     r"^(?P<series>.+?)_(?P<number>\d{1,4})_(?P<angle>-?\d+(?:\.\d+)?)"
