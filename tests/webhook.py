@@ -2,8 +2,9 @@
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Self
 
 
@@ -30,15 +31,12 @@ class Webhook:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/key"
 
-    def __enter__(self) -> Self:
+    @contextmanager
+    def serving(self) -> Iterator[Self]:
+        """Take what is posted while the block lasts."""
         threading.Thread(target=self._server.serve_forever, args=(0.05,)).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()

@@ -130,7 +130,7 @@ def first_recorded(
 
 
 def as_first_made(record: DatasetRecord, store: Store, name: str) -> DatasetRecord:
-    """The record that lies at `name`, where only the run that writes it differs.
+    """The record at the path `name`, where only the run that writes it differs.
 
     So it names the run that made the dataset as it is, and repeating changes nothing.
     """

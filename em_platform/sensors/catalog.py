@@ -10,12 +10,8 @@ from em_platform.jobs import consolidate_catalog
 from em_platform.partitions import CATALOG, LENS, LIVE, MONTAGE, REVIEW
 from em_platform.resources.ingest import runs_under_way
 from em_platform.resources.storage import Configuration
+from em_platform.sensors.history import ENDED
 
-_ENDED = [
-    dg.DagsterRunStatus.SUCCESS,
-    dg.DagsterRunStatus.FAILURE,
-    dg.DagsterRunStatus.CANCELED,
-]
 # These write no record.
 _OTHERS = {CATALOG, LENS, REVIEW}
 # Runs that one look asks for; of more the newest count.
@@ -61,7 +57,7 @@ def catalog_sensor(
 def _ends_since(after: float, instance: dg.DagsterInstance) -> list[float]:
     """When runs that may have written a record ended, in seconds since 1970."""
     wanted = dg.RunsFilter(
-        statuses=_ENDED, updated_after=datetime.fromtimestamp(after, UTC)
+        statuses=ENDED, updated_after=datetime.fromtimestamp(after, UTC)
     )
     found = instance.get_run_records(wanted, limit=_MOST, order_by="update_timestamp")
     return [

@@ -9,7 +9,7 @@ from em_platform.jobs import consolidate_catalog
 from em_platform.resources.run_logs import PackedRunLogs
 from em_platform.resources.storage import Configuration
 
-_ENDED = [
+ENDED = [
     dg.DagsterRunStatus.SUCCESS,
     dg.DagsterRunStatus.FAILURE,
     dg.DagsterRunStatus.CANCELED,
@@ -56,7 +56,7 @@ def pack_ended(
     asked = logs.unpacked(quiet_s=quiet_s)[:_MOST_A_TICK]
     if not asked:
         return 0
-    ended = instance.get_runs(dg.RunsFilter(run_ids=asked, statuses=_ENDED))
+    ended = instance.get_runs(dg.RunsFilter(run_ids=asked, statuses=ENDED))
     begun, packed = time.monotonic(), 0
     for run in ended:
         if time.monotonic() - begun > _TICK_S:
@@ -74,7 +74,7 @@ def clean_older(
     """
     after = datetime.fromisoformat(cursor) if cursor else None
     found = instance.get_run_records(
-        dg.RunsFilter(statuses=_ENDED, updated_before=before, updated_after=after),
+        dg.RunsFilter(statuses=ENDED, updated_before=before, updated_after=after),
         limit=_MOST_A_TICK,
         order_by="update_timestamp",
         ascending=True,

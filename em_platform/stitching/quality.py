@@ -177,14 +177,7 @@ def check_enough_tiles(montage: Montage, limits: QualitySettings) -> Check:
             "needed; image the montage again, or lower "
             "stitching.quality.min_present_fraction and launch it again."
         )
-    return Check(
-        name="enough_tiles_are_present",
-        passed=there >= needed,
-        severity=Severity.ERROR,
-        sentence=sentence,
-        value=there,
-        limit=needed,
-    )
+    return _at_least("enough_tiles_are_present", there, needed, sentence)
 
 
 def check_enough_connected(fit: MontageFit, limits: QualitySettings) -> Check:
@@ -200,12 +193,16 @@ def check_enough_connected(fit: MontageFit, limits: QualitySettings) -> Check:
             "size and stitching.match.search_px, or lower "
             "stitching.quality.min_connected_fraction and launch it again."
         )
+    return _at_least("enough_tiles_are_connected", joined, needed, sentence)
+
+
+def _at_least(name: str, found: int, needed: int, sentence: str) -> Check:
     return Check(
-        name="enough_tiles_are_connected",
-        passed=joined >= needed,
+        name=name,
+        passed=found >= needed,
         severity=Severity.ERROR,
         sentence=sentence,
-        value=joined,
+        value=found,
         limit=needed,
     )
 

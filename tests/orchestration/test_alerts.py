@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
-    with Webhook() as webhook:
+    with Webhook().serving() as webhook:
         yield webhook
 
 

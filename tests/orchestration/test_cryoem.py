@@ -22,7 +22,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 PLAN = ParticlePlan(
-    views=2, particles=12, side_px=384, pixel_a=3.0, signal_to_noise=1.0, seed=2
+    views=2, particles=12, side_px=384, pixel_a=3.0, signal_to_noise=1.0, ice=0.15,
+    seed=2,
 )
 DRIFT_PX = 4.0
 OWN = "particle_diameter_a: 150\npixel_size_a: 3\nvoltage_kv: 300\ndose_per_frame: 1\n"

@@ -50,7 +50,7 @@ def mail_port() -> Iterator[int]:
 
 
 def test_a_webhook_gets_what_happened_and_slack_its_line() -> None:
-    with Webhook() as webhook:
+    with Webhook().serving() as webhook:
         send(ALERT, webhook.url, AlertSettings())
         send(ALERT, f"slack+{webhook.url}", AlertSettings())
     whole, line = webhook.received
@@ -88,7 +88,7 @@ def test_what_cannot_be_sent_says_so_without_the_key(
 
 
 def test_one_dead_address_does_not_keep_the_alert_from_the_others() -> None:
-    with Webhook() as webhook:
+    with Webhook().serving() as webhook:
         both = AlertSettings(to=SecretStr(f"http://127.0.0.1:9/x, {webhook.url}"))
         assert send_all([ALERT], both)
         assert len(webhook.received) == 1

@@ -126,8 +126,10 @@ def _measure_local(
         for n, count in zip(small, patches, strict=True)
     ]
     sides = [min(n, side + side % 2) for n, side in zip(small, sides, strict=True)]
-    if patches[0] * patches[1] < 4 or len(spectra) < 3:
+    if min(patches) < 2:
         return None, "no patches were asked for"
+    if len(spectra) < 3:
+        return None, "there are fewer than three frames"
     if min(sides) < _LEAST_PATCH:
         return None, f"patches would have only {min(sides)} pixels"
     images = np.array(

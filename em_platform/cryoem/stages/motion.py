@@ -337,7 +337,7 @@ def _result(
     from em_platform.cryoem.motion_files import motion_statistics
 
     # RELION's sign: what a frame is moved by, not how far it has moved.
-    shifts = -found.global_px
+    shifts = 0.0 - found.global_px
     return Result(
         **files,
         **motion_statistics(

@@ -22,6 +22,9 @@ _ONLY: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Values that the plan can say; the program knows others, which read further files."""
 
+_ICE_G_PER_CM3 = 1.002
+"""33.5 molecules in a nm^3, as TEM-simulator has it."""
+
 _NEEDED = ("sample", "geometry", "electronbeam", "optics", "detector")
 
 
@@ -88,6 +91,8 @@ def physics(
             "edge_thickness_nm": sample.number("thickness_edge"),
             "hole_nm": sample.number("diameter"),
             "grain": False,
+            "inelastic_nm": 0,
+            "density_g_per_cm3": _ICE_G_PER_CM3,
         },
         "errors": {
             "tilt_deg": geometry.number("tilt_err", 0) if errors else 0,

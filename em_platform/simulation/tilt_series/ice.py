@@ -1,5 +1,6 @@
 """What ice and dose do to an image: the grain of the water, and fading detail."""
 
+import numba
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
@@ -7,15 +8,14 @@ from numpy.typing import NDArray
 from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.optics import (
     Lens,
-    aberration,
     envelope,
     frequencies,
     interaction_rad_per_v_nm,
+    phase_at,
+    phase_terms,
     wavelength_nm,
 )
-
-_MOLECULES_PER_NM3 = 31.1
-"""Of amorphous ice of 0.93 g/cm^3."""
+from em_platform.simulation.tilt_series.radial import multiply, radial_frequencies
 
 _WATER_V_NM3 = 0.1455
 """Potential of one molecule, summed over its volume: 47.88 V A^2 times 3.04 A, the sum
@@ -41,46 +41,41 @@ def grain(
     lens: Lens,
     tilt: Tilt,
     thickness_nm: float,
+    molecules_per_nm3: float,
     pixel_nm: float,
     rng: np.random.Generator,
-) -> NDArray[np.float32]:
-    """The relative change of the intensity by the water's molecules, `(h, w)`.
+) -> NDArray[np.complex64]:
+    """Spectrum of the relative change of the intensity by the water's molecules.
 
     Water moves by more than a molecule while it is exposed (McMullan et al. 2015), so
-    each exposure has a grain of its own. It lies all over the thickness: the mean of
+    each exposure has a grain of its own. It is all over the thickness: the mean of
     the squared contrast transfer over all depths draws the Thon rings.
     """
-    qy, qx = frequencies(shape, pixel_nm)
-    square = qy.astype(np.float64) ** 2 + qx.astype(np.float64) ** 2
-    chi = aberration(qy, qx, lens=lens, defocus=tilt.defocus)
-    chi += lens.phase_plate_rad + np.arcsin(lens.amplitude_contrast)
-    blurred = np.sinc(wavelength_nm(lens.voltage_v) * square * thickness_nm)
-    transfer = 2 * (1 - np.cos(2 * chi) * blurred)  # mean of (2 sin)^2
-    damping = envelope(qy, qx, lens=lens, defocus=tilt.defocus)
-    phase = interaction_rad_per_v_nm(lens.voltage_v) * _WATER_V_NM3
-    scattered = (phase * np.exp(-_WATER_B_NM2 * square / 4)) ** 2
-    power = scattered * _MOLECULES_PER_NM3 * thickness_nm * _structure(np.sqrt(square))
-    # White noise of variance 1 in each pixel has a power of one pixel's area.
-    amplitude = np.sqrt(power * transfer) * damping / pixel_nm
     white = scipy.fft.rfft2(rng.standard_normal(shape, dtype=np.float32))
-    white *= amplitude.astype(np.float32)
-    return np.asarray(scipy.fft.irfft2(white, s=shape), np.float32)
+    qy, qx = (each.ravel() for each in frequencies(shape, pixel_nm))
+    blur = wavelength_nm(lens.voltage_v) * thickness_nm
+    _draw_rings(white, qy, qx, phase_terms(lens, tilt.defocus), np.pi * blur)
+    q = radial_frequencies(pixel_nm)
+    phase = interaction_rad_per_v_nm(lens.voltage_v) * _WATER_V_NM3
+    scattered = (phase * np.exp(-_WATER_B_NM2 * q**2 / 4)) ** 2
+    power = scattered * molecules_per_nm3 * thickness_nm * _structure(q)
+    damping = envelope(q, np.zeros(1), lens=lens, defocus=tilt.defocus)
+    # White noise of variance 1 in each pixel has a power of one pixel's area.
+    amplitude = np.sqrt(power) * damping / pixel_nm
+    multiply(white, amplitude, shape=shape, pixel_nm=pixel_nm)
+    return np.asarray(white, np.complex64)
 
 
-def faded(
-    contrast: NDArray[np.float32], *, lens: Lens, tilt: Tilt, pixel_nm: float
-) -> NDArray[np.float32]:
-    """Contrast of particles after the dose before, and during half of, a tilt."""
-    qy, qx = frequencies(contrast.shape, pixel_nm)
-    q_per_a = np.sqrt(qy**2 + qx**2) / 10
+def fading(
+    q_per_nm: NDArray[np.float64], *, voltage_v: float, tilt: Tilt
+) -> NDArray[np.float64]:
+    """What is left of particles after the dose before, and during half of, a tilt."""
     with np.errstate(divide="ignore"):  # at q = 0 nothing fades
-        critical = _CRITICAL_A * q_per_a**_CRITICAL_B + _CRITICAL_C
-    if lens.voltage_v <= 200_000:
+        critical = _CRITICAL_A * (q_per_nm / 10) ** _CRITICAL_B + _CRITICAL_C
+    if voltage_v <= 200_000:
         critical *= _DOSE_AT_200_KV
     dose_per_a2 = (tilt.prior_dose_per_nm2 + tilt.dose_per_nm2 / 2) / 100
-    kept = np.exp(-dose_per_a2 / (2 * critical)).astype(np.float32)
-    transform = scipy.fft.rfft2(contrast) * kept
-    return np.asarray(scipy.fft.irfft2(transform, s=contrast.shape), np.float32)
+    return np.exp(-dose_per_a2 / (2 * critical))
 
 
 def _structure(q_per_nm: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -88,3 +83,15 @@ def _structure(q_per_nm: NDArray[np.float64]) -> NDArray[np.float64]:
     ring = np.exp(-(((q_per_nm - _RING_PER_NM) / _RING_WIDTH) ** 2))
     rise = (1 - _COMPRESSIBILITY) * order
     return _COMPRESSIBILITY + rise + _RING_HEIGHT * ring
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _draw_rings(white, qy, qx, terms, blur):  # type: ignore[no-untyped-def]
+    """Multiply by the root of the mean over all depths of (2 sin chi)^2."""
+    for row in range(white.shape[0]):
+        for column in range(white.shape[1]):
+            turn = blur * (qy[row] * qy[row] + qx[column] * qx[column])
+            depths = np.sin(turn) / turn if turn > 1e-6 else 1.0
+            chi = phase_at(qy[row], qx[column], terms)
+            mean = 2.0 * (1.0 - np.cos(2.0 * chi) * depths)
+            white[row, column] *= np.float32(np.sqrt(max(mean, 0.0)))

@@ -1,6 +1,6 @@
-"""One image of a tilt series before its noise: how many electrons reach each pixel."""
+"""The contrast of one image of a tilt series, by weak or strong phase objects."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numba
@@ -8,39 +8,19 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from em_platform.simulation.tilt_series.geometry import Film, Tilt, paths, rotation
+from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.optics import (
     Lens,
-    aberration,
     envelope,
     frequencies,
     interaction_rad_per_v_nm,
+    phase_at,
+    phase_terms,
     wavelength_nm,
 )
-from em_platform.simulation.tilt_series.project import (
-    Template,
-    add_stamp,
-    projection,
-    stamp_size,
-)
+from em_platform.simulation.tilt_series.radial import multiply, radial_frequencies
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scattering:
-    """How ice and carbon take electrons away, as mean free paths in nm; 0: not at all.
-
-    Electrons that lose energy still arrive, without contrast, unless a filter stops
-    them; electrons that leave the aperture do not arrive.
-    """
-
-    ice_inelastic_nm: float = 310.0
-    """Vitreous ice at 300 kV (Rice et al. 2018 by energy filter; 395 nm there)."""
-    ice_lost_nm: float = 0.0
-    carbon_inelastic_nm: float = 200.0
-    carbon_lost_nm: float = 0.0
-    energy_filter: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +28,7 @@ class Particle:
     """One particle of a sample: which map, where, and how it is turned."""
 
     template: int
+    """Index of its map in the sample."""
     position_nm: tuple[float, float, float]
     """`(x, y, z)` from the sample's middle."""
     rotation: NDArray[np.float64]
@@ -55,157 +36,128 @@ class Particle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
-    """The projected potential of a layer of the sample across the beam."""
+class WeakLayer:
+    """The projected potential of a layer of the sample across the beam, V nm.
+
+    What lies a little beyond its middle has its frequencies q in both parts, times the
+    cosine and the sine of pi lambda q^2 times that way.
+    """
 
     depth_nm: float
-    """Along the beam from the sample's middle."""
-    potential_v_nm: NDArray[np.float32]
+    """Of its middle along the beam from the sample's middle."""
+    even_v_nm: NDArray[np.float32]
+    odd_v_nm: NDArray[np.float32] | None = None
 
 
-def slices(
-    particles: Sequence[Particle],
-    templates: Sequence[Template],
-    tilt: Tilt,
-    *,
-    shape: tuple[int, int],
-    pixel_nm: float,
-    voltage_v: float,
-) -> list[Slice]:
-    """Particles projected into layers, thin enough for one defocus each.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrongLayer:
+    """What a layer makes of a wave of 1 that comes to its middle."""
 
-    A layer is pixel^2 / (2 lambda) thick: within it the phase of the finest frequency
-    turns by an eighth of a circle at most (Rullgård et al. 2011, section 3.3).
-    """
-    thick = pixel_nm**2 / (2 * wavelength_nm(voltage_v))
-    to_detector = rotation(tilt).T
-    fields: dict[int, NDArray[np.float32]] = {}
-    height, width = shape
-    for particle in particles:
-        kind = templates[particle.template]
-        x, y, z = to_detector @ np.asarray(particle.position_nm)
-        row = (y + tilt.shift_nm[0]) / pixel_nm + height // 2
-        column = (x + tilt.shift_nm[1]) / pixel_nm + width // 2
-        size = stamp_size(kind.radius_nm, pixel_nm)
-        if not (
-            -size / 2 < row < height + size / 2
-            and -size / 2 < column < width + size / 2
-        ):
-            continue
-        at = round(z / thick)
-        if at not in fields:
-            fields[at] = np.zeros(shape, np.float32)
-        near = round(row), round(column)
-        stamp = projection(
-            kind,
-            to_detector @ particle.rotation,
-            shift_px=(row - near[0], column - near[1]),
-            size=size,
-            pixel_nm=pixel_nm,
-        )
-        add_stamp(fields[at], stamp, *near)
-    return [
-        Slice(depth_nm=at * thick, potential_v_nm=fields[at]) for at in sorted(fields)
-    ]
+    depth_nm: float
+    wave: NDArray[np.complex64]
 
 
 def linear_contrast(
-    layers: Sequence[Slice],
+    layers: Iterable[WeakLayer],
     *,
     lens: Lens,
     tilt: Tilt,
     pixel_nm: float,
     shape: tuple[int, int],
-) -> NDArray[np.float32]:
-    """The relative change of the intensity by a weak phase object, `(h, w)`.
+) -> NDArray[np.complex64]:
+    """Spectrum of the relative change of the intensity by a weak phase object.
 
-    Each layer has the contrast transfer of its own defocus.
+    Each layer has the contrast transfer of its own defocus; `rfft2` of `(h, w)`.
     """
-    qy, qx = frequencies(shape, pixel_nm)
-    chi = aberration(qy, qx, lens=lens, defocus=tilt.defocus)
-    chi += lens.phase_plate_rad + np.arcsin(lens.amplitude_contrast)
-    damping = envelope(qy, qx, lens=lens, defocus=tilt.defocus)
-    fresnel = np.pi * wavelength_nm(lens.voltage_v) * (qy**2 + qx**2)
-    total = np.zeros(chi.shape, np.complex64)
-    phase = interaction_rad_per_v_nm(lens.voltage_v)
+    qy, qx = (each.ravel() for each in frequencies(shape, pixel_nm))
+    total = np.zeros((len(qy), len(qx)), np.complex64)
     for layer in layers:
-        wave = scipy.fft.rfft2(layer.potential_v_nm)
-        _transfer(
-            wave, chi.astype(np.float32), fresnel, np.float32(layer.depth_nm), total
-        )
-    total *= (-2.0 * phase * damping).astype(np.float32)
-    return np.asarray(scipy.fft.irfft2(total, s=shape), np.float32)
+        terms = phase_terms(lens, tilt.defocus.at_depth(layer.depth_nm))
+        even = scipy.fft.rfft2(layer.even_v_nm)
+        if layer.odd_v_nm is None:
+            _add_transferred(even, qy, qx, terms, total)
+        else:
+            odd = scipy.fft.rfft2(layer.odd_v_nm)
+            _add_both_transferred(even, odd, qy, qx, terms, total)
+    q = radial_frequencies(pixel_nm)
+    damping = envelope(q, np.zeros(1), lens=lens, defocus=tilt.defocus)
+    damping *= -2 * interaction_rad_per_v_nm(lens.voltage_v)
+    multiply(total, damping, shape=shape, pixel_nm=pixel_nm)
+    return total
 
 
 def multislice_contrast(
-    layers: Sequence[Slice],
+    layers: Iterable[StrongLayer],
     *,
     lens: Lens,
     tilt: Tilt,
     pixel_nm: float,
     shape: tuple[int, int],
-) -> NDArray[np.float32]:
-    """The relative change of the intensity by a strong phase object, `(h, w)`.
+) -> NDArray[np.complex64]:
+    """Spectrum of the relative change of the intensity by a strong phase object.
 
-    The wave takes the phase of a layer, travels to the next (Cowley & Moodie 1957),
-    and from the sample's middle plane through the lens.
+    The wave goes through a layer, travels to the next (Cowley & Moodie 1957), and from
+    the last through the lens; `rfft2` of `(h, w)`.
     """
-    qy, _ = frequencies(shape, pixel_nm)
-    whole = np.fft.fftfreq(shape[1], pixel_nm).astype(np.float32)[None, :]
-    square = qy.astype(np.float64) ** 2 + whole.astype(np.float64) ** 2
-    fresnel = -np.pi * wavelength_nm(lens.voltage_v) * square
-    phase = np.float32(interaction_rad_per_v_nm(lens.voltage_v))
-    wave = np.ones(shape, np.complex64)
-    depth = 0.0
-    for number, layer in enumerate(layers):
-        if number:
-            travelled = np.exp(1j * fresnel * (layer.depth_nm - depth))
-            wave = scipy.fft.ifft2(
-                scipy.fft.fft2(wave) * travelled.astype(np.complex64)
-            )
-        wave *= np.exp(1j * phase * layer.potential_v_nm)
+    per_nm = np.pi * wavelength_nm(lens.voltage_v)
+    qy = np.fft.fftfreq(shape[0], pixel_nm)
+    qx = np.fft.fftfreq(shape[1], pixel_nm)
+    wave, depth = None, 0.0
+    for layer in layers:
+        if wave is None:
+            wave = layer.wave
+        else:
+            spectrum = scipy.fft.fft2(wave, overwrite_x=True)
+            way = -1j * per_nm * (layer.depth_nm - depth)
+            _outer(spectrum, np.exp(way * qy**2), np.exp(way * qx**2))
+            wave = scipy.fft.ifft2(spectrum, overwrite_x=True)
+            wave *= layer.wave
         depth = layer.depth_nm
-    chi = aberration(qy, whole, lens=lens, defocus=tilt.defocus)
-    # The last layer lies `depth` beyond the middle plane, to which the defocus belongs.
-    chi += -fresnel * depth
-    plate = lens.phase_plate_rad + float(np.arcsin(lens.amplitude_contrast))
-    turned = np.exp(1j * (chi + plate * (square > 0)))
-    turned *= envelope(qy, whole, lens=lens, defocus=tilt.defocus)
-    image = scipy.fft.ifft2(scipy.fft.fft2(wave) * turned.astype(np.complex64))
-    return (np.abs(image) ** 2 - 1).astype(np.float32)
-
-
-def electrons(
-    contrast: NDArray[np.float32],
-    *,
-    tilt: Tilt,
-    film: Film,
-    scattering: Scattering,
-    pixel_nm: float,
-) -> NDArray[np.float32]:
-    """Electrons that are expected in each pixel, `(h, w)`."""
-    ice, carbon = paths(film, tilt, shape=contrast.shape, pixel_nm=pixel_nm)
-    elastic = np.exp(
-        -_lost(ice, scattering.ice_inelastic_nm)
-        - _lost(carbon, scattering.carbon_inelastic_nm)
-    )
-    arriving = np.exp(
-        -_lost(ice, scattering.ice_lost_nm) - _lost(carbon, scattering.carbon_lost_nm)
-    )
-    dose = np.float32(tilt.dose_per_nm2 * pixel_nm**2)
-    background = np.float32(0) if scattering.energy_filter else 1 - elastic
-    seen = dose * arriving * (elastic * (1 + contrast) + background)
-    return np.asarray(np.maximum(seen, 0), np.float32)
-
-
-def _lost(path: NDArray[np.float32], mean_free_path_nm: float) -> NDArray[np.float32]:
-    return path / np.float32(mean_free_path_nm or np.inf)
+    if wave is None:
+        return np.zeros((shape[0], shape[1] // 2 + 1), np.complex64)
+    spectrum = scipy.fft.fft2(wave, overwrite_x=True)
+    terms = phase_terms(lens, tilt.defocus.at_depth(depth))
+    q = radial_frequencies(pixel_nm)
+    damping = envelope(q, np.zeros(1), lens=lens, defocus=tilt.defocus)
+    _through_lens(spectrum, qy, qx, terms)
+    multiply(spectrum, damping, shape=shape, pixel_nm=pixel_nm)
+    image = scipy.fft.ifft2(spectrum, overwrite_x=True)
+    contrast = image.real**2 + image.imag**2 - np.float32(1)
+    return np.asarray(scipy.fft.rfft2(contrast), np.complex64)
 
 
 @_jit
-def _transfer(wave, chi, fresnel, depth, total):  # type: ignore[no-untyped-def]
-    """Add a layer's waves, each turned by the phase of the layer's own defocus."""
+def _add_transferred(wave, qy, qx, terms, total):  # type: ignore[no-untyped-def]
+    """Add a layer's waves times the sine of the lens's phase for its defocus."""
     for row in range(wave.shape[0]):
         for column in range(wave.shape[1]):
-            angle = chi[row, column] + fresnel[row, column] * depth
-            total[row, column] += wave[row, column] * np.sin(angle)
+            chi = phase_at(qy[row], qx[column], terms)
+            total[row, column] += wave[row, column] * np.float32(np.sin(chi))
+
+
+@_jit
+def _add_both_transferred(even, odd, qy, qx, terms, total):  # type: ignore[no-untyped-def]
+    """Add a layer's waves, whose own phases are in `even` and `odd`."""
+    for row in range(even.shape[0]):
+        for column in range(even.shape[1]):
+            chi = phase_at(qy[row], qx[column], terms)
+            total[row, column] += even[row, column] * np.float32(np.sin(chi))
+            total[row, column] += odd[row, column] * np.float32(np.cos(chi))
+
+
+@_jit
+def _outer(spectrum, rows, columns):  # type: ignore[no-untyped-def]
+    """Multiply by a function of two frequencies that is a product of one of each."""
+    for row in range(spectrum.shape[0]):
+        for column in range(spectrum.shape[1]):
+            spectrum[row, column] *= np.complex64(rows[row] * columns[column])
+
+
+@_jit
+def _through_lens(spectrum, qy, qx, terms):  # type: ignore[no-untyped-def]
+    """Turn each wave but the straight one by the phase of the lens."""
+    for row in range(spectrum.shape[0]):
+        for column in range(spectrum.shape[1]):
+            if row or column:
+                chi = phase_at(qy[row], qx[column], terms)
+                spectrum[row, column] *= np.complex64(complex(np.cos(chi), np.sin(chi)))

@@ -6,7 +6,9 @@ Lengths are nm, spatial frequencies 1/nm, angles radians, voltages V.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -75,8 +77,8 @@ def frequencies(
 
 
 def aberration(
-    qy: NDArray[np.float32],
-    qx: NDArray[np.float32],
+    qy: NDArray[np.floating[Any]],
+    qx: NDArray[np.floating[Any]],
     *,
     lens: Lens,
     defocus: Defocus,
@@ -102,9 +104,37 @@ def aberration(
     return chi
 
 
+def phase_terms(
+    lens: Lens, defocus: Defocus
+) -> tuple[float, float, float, float, float]:
+    """What `phase_at` needs: chi and the shifts of phase plate and amplitude contrast.
+
+    In the order of its terms: q^2, qx^2 - qy^2, 2 qx qy, q^4, 1.
+    """
+    wave = wavelength_nm(lens.voltage_v)
+    mean = np.pi * wave * (defocus.u_nm + defocus.v_nm) / 2
+    half = np.pi * wave * (defocus.u_nm - defocus.v_nm) / 2
+    return (
+        float(mean),
+        float(half * np.cos(2 * defocus.azimuth_rad)),
+        float(half * np.sin(2 * defocus.azimuth_rad)),
+        float(-np.pi / 2 * lens.spherical_nm * wave**3),
+        lens.phase_plate_rad + float(np.arcsin(lens.amplitude_contrast)),
+    )
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def phase_at(qy, qx, terms):  # type: ignore[no-untyped-def]
+    """`aberration` and the shifts of one frequency, rad, for other kernels."""
+    y, x = float(qy) * qy, float(qx) * qx
+    square = y + x
+    turned = terms[1] * (x - y) + terms[2] * 2.0 * qx * qy
+    return square * (terms[0] + terms[3] * square) + turned + terms[4]
+
+
 def envelope(
-    qy: NDArray[np.float32],
-    qx: NDArray[np.float32],
+    qy: NDArray[np.floating[Any]],
+    qx: NDArray[np.floating[Any]],
     *,
     lens: Lens,
     defocus: Defocus,
@@ -131,8 +161,8 @@ def envelope(
 
 
 def contrast_transfer(
-    qy: NDArray[np.float32],
-    qx: NDArray[np.float32],
+    qy: NDArray[np.floating[Any]],
+    qx: NDArray[np.floating[Any]],
     *,
     lens: Lens,
     defocus: Defocus,

@@ -109,10 +109,10 @@ class Ice(Model):
     """Diameter; 0: ice without end."""
     grain: bool = True
     """Whether the ice itself scatters, which draws Thon rings."""
+    density_g_per_cm3: float = Field(0.93, gt=0, le=2)
     inelastic_nm: float = Field(310, ge=0)
-    lost_nm: float = Field(0, ge=0)
-    carbon_inelastic_nm: float = Field(200, ge=0)
-    carbon_lost_nm: float = Field(0, ge=0)
+    """Mean free path between losses of energy (Rice et al. 2018 at 300 kV); 0: by the
+    cross sections of the atoms, as TEM-simulator has it."""
 
 
 class Errors(Model):
@@ -122,6 +122,7 @@ class Errors(Model):
     rotation_deg: float = Field(0, ge=0)
     shift_nm: float = Field(0, ge=0)
     drift_nm_per_frame: float = Field(0, ge=0)
+    """Of the sample between two frames of a movie, in each direction."""
     radiation_damage: bool = True
     """Fine detail fades with the dose (Grant & Grigorieff 2015)."""
 

@@ -1,10 +1,12 @@
 """The images of one tilt series: each tilt alone, from the plan and the sample."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
+from scipy.ndimage import fourier_shift
 
 from em_platform.simulation.tilt_series.detector import (
     Detector,
@@ -13,18 +15,30 @@ from em_platform.simulation.tilt_series.detector import (
     transfer,
 )
 from em_platform.simulation.tilt_series.geometry import Film, Tilt
-from em_platform.simulation.tilt_series.ice import faded, grain
+from em_platform.simulation.tilt_series.ice import fading, grain
 from em_platform.simulation.tilt_series.image import (
-    Particle,
-    Scattering,
-    electrons,
     linear_contrast,
     multislice_contrast,
-    slices,
+)
+from em_platform.simulation.tilt_series.layers import (
+    Scene,
+    View,
+    strong_layers,
+    weak_layers,
 )
 from em_platform.simulation.tilt_series.optics import Defocus, Lens
+from em_platform.simulation.tilt_series.passing import (
+    electrons,
+    mean_path_nm,
+)
 from em_platform.simulation.tilt_series.plan import Plan, angles, generator
-from em_platform.simulation.tilt_series.project import Template
+from em_platform.simulation.tilt_series.radial import multiply, radial_frequencies
+from em_platform.simulation.tilt_series.scattering import (
+    Loss,
+    ice_of,
+    loss,
+    water_per_nm3,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +48,8 @@ class TiltImage:
     noisy: NDArray[np.float32]
     clean: NDArray[np.float32]
     """The expected counts: without noise."""
+    frames: NDArray[np.float32] | None = None
+    """`(frames, h, w)` of its movie, noisy; `noisy` is their sum. None: no movie."""
 
 
 def tilts_of(plan: Plan, stack: int) -> list[Tilt]:
@@ -78,57 +94,128 @@ def tilts_of(plan: Plan, stack: int) -> list[Tilt]:
     ]
 
 
-def image_tilt(
-    plan: Plan,
-    stack: int,
-    tilt: Tilt,
-    *,
-    particles: Sequence[Particle],
-    templates: Sequence[Template],
-) -> TiltImage:
-    """One tilt, noisy and clean; the same bits whenever and wherever it is made."""
+def drift_nm(plan: Plan, stack: int, tilt: Tilt) -> NDArray[np.float64]:
+    """Where the sample is in each frame of a movie, `(frames, 2)` as y, x from the 1st.
+
+    A random walk: drift is fastest when the beam comes on, and never returns.
+    """
+    frames = plan.camera.frames
+    rng = generator(plan, "drift", stack, tilt.index)
+    steps = plan.errors.drift_nm_per_frame * rng.standard_normal((frames, 2))
+    steps[0] = 0
+    return np.cumsum(steps, axis=0)
+
+
+def expected_electrons(
+    plan: Plan, stack: int, tilt: Tilt, *, scene: Scene
+) -> NDArray[np.float32]:
+    """Electrons that are expected in each pixel of an image, `(h, w)`, before drift."""
     shape = plan.camera.height_px, plan.camera.width_px
-    film = _film(plan)
-    lens = _lens(plan)
-    layers = slices(
-        particles, templates, tilt,
-        shape=shape, pixel_nm=plan.pixel_nm, voltage_v=lens.voltage_v,
-    )  # fmt: skip
-    contrast_of = linear_contrast if plan.mode == "linear" else multislice_contrast
-    contrast = contrast_of(
-        layers, lens=lens, tilt=tilt, pixel_nm=plan.pixel_nm, shape=shape
-    )
+    lens, pixel_nm = lens_of(plan), plan.pixel_nm
+    view = View(tilt=tilt, shape=shape, pixel_nm=pixel_nm, voltage_v=lens.voltage_v)
+    seen_by: dict[str, Any] = {
+        "lens": lens, "tilt": tilt, "pixel_nm": pixel_nm, "shape": shape
+    }  # fmt: skip
+    if plan.mode == "linear":
+        contrast = linear_contrast(weak_layers(scene, view), **seen_by)
+    else:
+        contrast = multislice_contrast(strong_layers(scene, view), **seen_by)
     if plan.errors.radiation_damage:
-        contrast = faded(contrast, lens=lens, tilt=tilt, pixel_nm=plan.pixel_nm)
+        q = radial_frequencies(pixel_nm)
+        left = fading(q, voltage_v=lens.voltage_v, tilt=tilt)
+        multiply(contrast, left, shape=shape, pixel_nm=pixel_nm)
+    path_nm = path_of(plan, tilt)
     if plan.ice.grain:
         contrast += grain(
             shape,
             lens=lens,
             tilt=tilt,
-            thickness_nm=plan.ice.thickness_nm / np.cos(np.deg2rad(tilt.tilt_deg)),
-            pixel_nm=plan.pixel_nm,
+            thickness_nm=float(path_nm.mean()),
+            molecules_per_nm3=water_per_nm3(plan.ice.density_g_per_cm3),
+            pixel_nm=pixel_nm,
             rng=generator(plan, "grain", stack, tilt.index),
         )
-    expected = electrons(
-        contrast,
-        tilt=tilt,
-        film=film,
-        scattering=_scattering(plan),
-        pixel_nm=plan.pixel_nm,
+    return electrons(
+        contrast, path_nm, shape=shape, tilt=tilt, ice=loss_of(plan), pixel_nm=pixel_nm
     )
+
+
+def image_tilt(plan: Plan, stack: int, tilt: Tilt, *, scene: Scene) -> TiltImage:
+    """One tilt, noisy and clean; the same bits whenever and wherever it is made."""
+    expected = expected_electrons(plan, stack, tilt, scene=scene)
     detector = Detector(
         **plan.camera.model_dump(exclude={"width_px", "height_px", "frames"})
     )
-    mtf = transfer(shape, detector)
+    mtf = transfer(expected.shape, detector)
     rng = generator(plan, "noise", stack, tilt.index)
-    noisy = counted(expected, detector=detector, rng=rng)
+    if plan.camera.frames == 1:
+        noisy = counted(expected, detector=detector, rng=rng)
+        return TiltImage(
+            noisy=recorded(noisy, detector=detector, transfer_at=mtf),
+            clean=recorded(expected, detector=detector, transfer_at=mtf),
+        )
+    still = expected / np.float32(plan.camera.frames)
+    clean = np.zeros_like(still)
+    frames = np.empty((plan.camera.frames, *still.shape), np.float32)
+    for number, place in enumerate(drift_nm(plan, stack, tilt) / plan.pixel_nm):
+        moved = shifted(still, place)
+        clean += moved
+        noisy = counted(moved, detector=detector, rng=rng)
+        frames[number] = recorded(noisy, detector=detector, transfer_at=mtf)
     return TiltImage(
-        noisy=recorded(noisy, detector=detector, transfer_at=mtf),
-        clean=recorded(expected, detector=detector, transfer_at=mtf),
+        noisy=frames.sum(axis=0),
+        clean=recorded(clean, detector=detector, transfer_at=mtf),
+        frames=frames,
     )
 
 
-def _lens(plan: Plan) -> Lens:
+def shifted(
+    image: NDArray[np.float32], by_px: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """An image moved by `(y, x)` pixels; what leaves it at one side enters opposite."""
+    if not by_px.any():
+        return image
+    spectrum = fourier_shift(scipy.fft.rfft2(image), by_px, n=image.shape[1])
+    moved = scipy.fft.irfft2(spectrum, s=image.shape)
+    return np.maximum(moved, 0).astype(np.float32)
+
+
+def path_of(plan: Plan, tilt: Tilt) -> NDArray[np.float32]:
+    """The path of each pixel's electrons in ice, nm; `(1, 1)` if all are equal."""
+    film = Film(
+        thickness_nm=plan.ice.thickness_nm,
+        edge_thickness_nm=plan.ice.edge_thickness_nm,
+        hole_nm=plan.ice.hole_nm,
+    )
+    shape = plan.camera.height_px, plan.camera.width_px
+    return mean_path_nm(
+        film,
+        tilt,
+        shape=shape,
+        pixel_nm=plan.pixel_nm,
+        voltage_v=lens_of(plan).voltage_v,
+        substance=ice_of(plan.ice.density_g_per_cm3),
+    )
+
+
+def loss_of(plan: Plan) -> Loss:
+    """What the plan's ice takes away of an image."""
+    objective, lens = plan.objective, lens_of(plan)
+    # Of all tilts but one in millions.
+    widest_um = max(abs(each) for each in objective.defocus_um)
+    widest_um += 5 * objective.defocus_spread_um
+    return loss(
+        ice_of(plan.ice.density_g_per_cm3),
+        voltage_v=lens.voltage_v,
+        aperture_rad=lens.aperture_rad,
+        energy_filter=plan.beam.energy_filter,
+        inelastic_nm=plan.ice.inelastic_nm,
+        widest_place=float(radial_frequencies(plan.pixel_nm)[-1] * 1000 * widest_um),
+    )
+
+
+def lens_of(plan: Plan) -> Lens:
+    """The plan's lens and beam in the units of the physics."""
     objective, beam = plan.objective, plan.beam
     return Lens(
         voltage_v=1000 * beam.voltage_kv,
@@ -139,23 +226,4 @@ def _lens(plan: Plan) -> Lens:
         aperture_rad=1e-3 * objective.aperture_mrad,
         phase_plate_rad=float(np.deg2rad(objective.phase_plate_deg)),
         amplitude_contrast=objective.amplitude_contrast,
-    )
-
-
-def _film(plan: Plan) -> Film:
-    return Film(
-        thickness_nm=plan.ice.thickness_nm,
-        edge_thickness_nm=plan.ice.edge_thickness_nm,
-        hole_nm=plan.ice.hole_nm,
-    )
-
-
-def _scattering(plan: Plan) -> Scattering:
-    ice = plan.ice
-    return Scattering(
-        ice_inelastic_nm=ice.inelastic_nm,
-        ice_lost_nm=ice.lost_nm,
-        carbon_inelastic_nm=ice.carbon_inelastic_nm,
-        carbon_lost_nm=ice.carbon_lost_nm,
-        energy_filter=plan.beam.energy_filter,
     )

@@ -102,7 +102,7 @@ def simulate_stack(
             progress=progress,
         )  # fmt: skip
         truth = _truth(
-            plan, stack, sample=sample, tilts=tilts, marks=marks, files=files,
+            plan, stack, sample=sample, tilts=tilts, files=files,
             backend=backend.name,
         )  # fmt: skip
         _write_tables(own, plan, truth=truth, tilts=tilts, marks=marks)
@@ -188,19 +188,16 @@ def _truth(
     *,
     sample: Sample,
     tilts: Sequence[Tilt],
-    marks: Sequence[_Marks],
     files: dict[str, str],
     backend: str,
 ) -> Truth:
-    pixels = plan.camera.height_px * plan.camera.width_px
-    means = [each.clean.total / pixels for each in marks]
     return Truth(
         stack=plan.stack_name(stack),
         number=stack,
         backend=backend,
         plan=plan.model_copy(update={"stacks": 1}),
         files=files,
-        tilts=tilt_truth(tilts, clean_means=means, plan=plan),
+        tilts=tilt_truth(tilts, plan=plan, stack=stack),
         particles=particle_truth(sample),
         fiducials=fiducial_truth(sample, plan),
         facts=sample.facts,

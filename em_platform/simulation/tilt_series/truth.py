@@ -10,7 +10,9 @@ from scipy.spatial.transform import Rotation
 from em_platform.model import Model
 from em_platform.simulation.tilt_series.assemblers.assembler import Sample
 from em_platform.simulation.tilt_series.geometry import Tilt
+from em_platform.simulation.tilt_series.passing import transmission
 from em_platform.simulation.tilt_series.plan import FIDUCIAL, Plan
+from em_platform.simulation.tilt_series.series import drift_nm, loss_of, path_of
 
 Triple = tuple[float, float, float]
 
@@ -33,7 +35,8 @@ class TiltTruth(Model):
     """Along the azimuth and across; underfocus is positive."""
     azimuth_deg: float
     transmission: float
-    """Mean of the clean image, as a share of dose times pixel area times gain."""
+    """The share of the electrons that pass ice, carbon, aperture and energy filter:
+    the mean count is dose times pixel area times gain times this."""
     drift_nm: tuple[tuple[float, float], ...] = ()
     """`(y, x)` of each frame of its movie, from the first."""
 
@@ -104,28 +107,30 @@ def fiducial_truth(sample: Sample, plan: Plan) -> tuple[FiducialTruth, ...]:
 
 
 def tilt_truth(
-    tilts: Sequence[Tilt], *, clean_means: Sequence[float], plan: Plan
+    tilts: Sequence[Tilt], *, plan: Plan, stack: int
 ) -> tuple[TiltTruth, ...]:
-    """What is true of each section; `clean_means` are grey levels."""
-    found = []
-    for tilt, mean in zip(tilts, clean_means, strict=True):
-        full = tilt.dose_per_nm2 * plan.pixel_nm**2 * plan.camera.gain
-        found.append(
-            TiltTruth(
-                section=tilt.index,
-                order=tilt.order,
-                nominal_deg=tilt.nominal_deg,
-                tilt_deg=tilt.tilt_deg,
-                axis_deg=tilt.axis_deg,
-                shift_nm=tilt.shift_nm,
-                dose_e_per_nm2=tilt.dose_per_nm2,
-                prior_dose_e_per_nm2=tilt.prior_dose_per_nm2,
-                defocus_nm=(tilt.defocus.u_nm, tilt.defocus.v_nm),
-                azimuth_deg=float(np.rad2deg(tilt.defocus.azimuth_rad)),
-                transmission=mean / full,
-            )
+    """What is true of each section."""
+    ice = loss_of(plan)
+    has_movie = plan.camera.frames > 1
+    return tuple(
+        TiltTruth(
+            section=tilt.index,
+            order=tilt.order,
+            nominal_deg=tilt.nominal_deg,
+            tilt_deg=tilt.tilt_deg,
+            axis_deg=tilt.axis_deg,
+            shift_nm=tilt.shift_nm,
+            dose_e_per_nm2=tilt.dose_per_nm2,
+            prior_dose_e_per_nm2=tilt.prior_dose_per_nm2,
+            defocus_nm=(tilt.defocus.u_nm, tilt.defocus.v_nm),
+            azimuth_deg=float(np.rad2deg(tilt.defocus.azimuth_rad)),
+            transmission=transmission(path_of(plan, tilt), ice),
+            drift_nm=tuple((float(y), float(x)) for y, x in drift_nm(plan, stack, tilt))
+            if has_movie
+            else (),
         )
-    return tuple(found)
+        for tilt in tilts
+    )
 
 
 def zxz_deg(rotation: Any) -> Triple:

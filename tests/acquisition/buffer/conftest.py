@@ -108,6 +108,16 @@ def uploading(tmp_path: Path) -> Callable[..., AbstractContextManager[Uploader]]
     return partial(uploader_at, frames=tmp_path / "frames")
 
 
+@pytest.fixture
+def aloha_port(
+    aloha_app: Any, serve_app: Callable[..., str], free_port: Callable[[], int]
+) -> int:
+    """The port of an aloha that serves."""
+    port = free_port()
+    serve_app(aloha_app, port)
+    return port
+
+
 def act_until(act: Callable[[], None], truth: Callable[[], bool]) -> None:
     """Act again and again until it is so."""
     deadline = time.monotonic() + 60

@@ -21,10 +21,8 @@ def test_a_frame_that_is_no_image_is_set_aside_and_the_others_go_on(
     journal: Journal,
     hear: Hear,
     imaged: Any,
-    aloha_app: Any,
     temdb: Register,
-    serve_app: Callable[..., str],
-    free_port: Callable[[], int],
+    aloha_port: int,
     tmp_path: Path,
 ) -> None:
     montage = imaged.ImagedMontage(tmp_path / "frames", "m1", tiles=4)
@@ -34,9 +32,7 @@ def test_a_frame_that_is_no_image_is_set_aside_and_the_others_go_on(
     whole = montage.path(cut).read_bytes()
     montage.path(cut).write_bytes(whole[: len(whole) // 2])
     montage.path(lost).unlink()
-    port = free_port()
-    serve_app(aloha_app, port)
-    with uploading(journal, port) as uploader:
+    with uploading(journal, aloha_port) as uploader:
         uploader.tick()
     assert journal.open_ids() == []
     states = {t.tile_id: t for t in journal.tiles(montage.acquisition_id)}
@@ -57,9 +53,7 @@ def test_a_frame_that_rots_on_the_disk_is_found_out(
     until: Any,
     journal: Journal,
     montage: Any,
-    aloha_app: Any,
-    serve_app: Callable[..., str],
-    free_port: Callable[[], int],
+    aloha_port: int,
     tmp_path: Path,
 ) -> None:
     rotten = montage.tile_ids[2]
@@ -69,9 +63,7 @@ def test_a_frame_that_rots_on_the_disk_is_found_out(
     content[-1] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    port = free_port()
-    serve_app(aloha_app, port)
-    with uploading(journal, port) as uploader:
+    with uploading(journal, aloha_port) as uploader:
         until(uploader.tick, lambda: not journal.open_ids())
     (tile,) = [t for t in journal.tiles(montage.acquisition_id) if t.tile_id == rotten]
     assert tile.state == "refused"
@@ -85,16 +77,12 @@ def test_a_frame_that_was_imaged_again_is_announced_as_it_is(
     uploading: Any,
     journal: Journal,
     montage: Any,
-    aloha_app: Any,
-    serve_app: Callable[..., str],
-    free_port: Callable[[], int],
+    aloha_port: int,
     tmp_path: Path,
 ) -> None:
     tile_id = montage.tile_ids[0]
     write_tiff(montage.path(tile_id), np.full((96, 96), 7, np.uint8))
-    port = free_port()
-    serve_app(aloha_app, port)
-    with uploading(journal, port) as uploader:
+    with uploading(journal, aloha_port) as uploader:
         uploader.tick()
     assert journal.open_ids() == []
     store = open_store(str(tmp_path / "data"))

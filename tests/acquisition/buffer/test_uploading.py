@@ -28,16 +28,12 @@ def test_a_montage_is_uploaded_verified_and_registered(
     uploading: Any,
     journal: Journal,
     montage: Any,
-    aloha_app: Any,
     temdb: Register,
-    serve_app: Callable[..., str],
-    free_port: Callable[[], int],
+    aloha_port: int,
     tmp_path: Path,
 ) -> None:
-    port = free_port()
-    serve_app(aloha_app, port)
     assert journal.queue_length() == 5
-    with uploading(journal, port) as uploader:
+    with uploading(journal, aloha_port) as uploader:
         uploader.tick()
     assert journal.open_ids() == []
     assert journal.queue_length() == 0
@@ -157,19 +153,15 @@ def test_a_wrong_token_is_reported_and_the_upload_goes_on_with_the_right_one(
     uploading: Any,
     journal: Journal,
     montage: Any,
-    aloha_app: Any,
-    serve_app: Callable[..., str],
-    free_port: Callable[[], int],
+    aloha_port: int,
 ) -> None:
-    port = free_port()
-    serve_app(aloha_app, port)
-    with uploading(journal, port, token="wrong") as uploader:
+    with uploading(journal, aloha_port, token="wrong") as uploader:
         uploader.tick()
     (sentence,) = sentences(journal)
     assert "HTTP 401" in sentence
     assert "token" in sentence
     assert journal.queue_length() == 5
-    with uploading(journal, port) as uploader:
+    with uploading(journal, aloha_port) as uploader:
         uploader.tick()
     assert journal.open_ids() == []
 
@@ -247,17 +239,13 @@ def test_statistics_are_waited_for_and_not_for_ever(
     journal: Journal,
     hear: Hear,
     imaged: Any,
-    aloha_app: Any,
-    serve_app: Callable[..., str],
-    free_port: Callable[[], int],
+    aloha_port: int,
     tmp_path: Path,
 ) -> None:
-    port = free_port()
-    serve_app(aloha_app, port)
     first = imaged.ImagedMontage(tmp_path / "frames", "m1", tiles=2)
     first.image(hear)
     first.complete(hear)
-    with uploading(journal, port, statistics_wait_s=600.0) as uploader:
+    with uploading(journal, aloha_port, statistics_wait_s=600.0) as uploader:
         uploader.tick()
         assert len(journal.open_ids()) == 1
         first.process(hear)
@@ -266,7 +254,7 @@ def test_statistics_are_waited_for_and_not_for_ever(
     second = imaged.ImagedMontage(tmp_path / "frames", "m2", tiles=2)
     second.image(hear)
     second.complete(hear)
-    with uploading(journal, port, statistics_wait_s=0.3) as uploader:
+    with uploading(journal, aloha_port, statistics_wait_s=0.3) as uploader:
         until(uploader.tick, lambda: not journal.open_ids())
     store = open_store(str(tmp_path / "data"))
     measured_by = [
@@ -283,19 +271,15 @@ def test_a_montage_that_cannot_be_sent_does_not_hold_up_the_next(
     journal: Journal,
     hear: Hear,
     imaged: Any,
-    aloha_app: Any,
-    serve_app: Callable[..., str],
-    free_port: Callable[[], int],
+    aloha_port: int,
     tmp_path: Path,
 ) -> None:
-    port = free_port()
-    serve_app(aloha_app, port)
     lost = imaged.ImagedMontage(tmp_path / "frames", "m1", tiles=2)
     lost.complete(hear)
     good = imaged.ImagedMontage(tmp_path / "frames", "m2", tiles=2)
     good.image(hear)
     good.complete(hear)
-    with uploading(journal, port) as uploader:
+    with uploading(journal, aloha_port) as uploader:
         uploader.tick()
     (key,) = journal.open_ids()
     montage = journal.montage(key)
@@ -308,18 +292,14 @@ def test_a_cancelled_montage_is_registered_as_aborted(
     journal: Journal,
     hear: Hear,
     imaged: Any,
-    aloha_app: Any,
     temdb: Register,
-    serve_app: Callable[..., str],
-    free_port: Callable[[], int],
+    aloha_port: int,
     tmp_path: Path,
 ) -> None:
-    port = free_port()
-    serve_app(aloha_app, port)
     montage = imaged.ImagedMontage(tmp_path / "frames", "m1", tiles=2)
     montage.image(hear)
     hear("montage.status", montage_id="m1", state="cancelled", error_message="enough")
-    with uploading(journal, port) as uploader:
+    with uploading(journal, aloha_port) as uploader:
         uploader.tick()
     assert journal.open_ids() == []
     run = temdb.run_of(montage.acquisition_id)
@@ -332,13 +312,9 @@ def test_a_journal_of_an_older_version_uploads_no_other_file(
     uploading: Any,
     journal: Journal,
     montage: Any,
-    aloha_app: Any,
-    serve_app: Callable[..., str],
-    free_port: Callable[[], int],
+    aloha_port: int,
     tmp_path: Path,
 ) -> None:
-    port = free_port()
-    serve_app(aloha_app, port)
     first, second = journal.tiles(montage.acquisition_id)[:2]
     elsewhere = tmp_path / "private.tiff"
     elsewhere.write_bytes(Path(first.path).read_bytes())
@@ -352,7 +328,7 @@ def test_a_journal_of_an_older_version_uploads_no_other_file(
             (first.path, second.tile_id),
         )
     older.close()
-    with uploading(journal, port) as uploader:
+    with uploading(journal, aloha_port) as uploader:
         uploader.tick()
     found = {t.tile_id: t for t in journal.tiles(montage.acquisition_id)}
     for tile in (first, second):

@@ -17,8 +17,8 @@ from em_platform.simulation.tilt_series.assemblers.assembler import Sample
 from em_platform.simulation.tilt_series.backends.embedded import Embedded
 from em_platform.simulation.tilt_series.data_set import simulate
 from em_platform.simulation.tilt_series.geometry import Tilt
+from em_platform.simulation.tilt_series.layers import scene_of
 from em_platform.simulation.tilt_series.plan import Plan
-from em_platform.simulation.tilt_series.project import template
 from em_platform.simulation.tilt_series.sample import assembling
 from em_platform.simulation.tilt_series.series import (
     TiltImage,
@@ -92,8 +92,7 @@ def test_any_tilt_is_made_again_alone_with_the_same_bits(
     tilt = tilts_of(plan, 0)[3]
     with assembling(plan, library=tmp_path / "library") as sample_of:
         sample = sample_of(0)
-    templates = [template(m.potential_v, voxel_nm=m.voxel_nm) for m in sample.maps]
-    image = image_tilt(plan, 0, tilt, particles=sample.particles, templates=templates)
+    image = image_tilt(plan, 0, tilt, scene=scene_of(sample, pixel_nm=plan.pixel_nm))
     with mrcfile.open(folder / "small-0000.mrc") as file:
         assert np.array_equal(file.data[3], image.noisy)
 

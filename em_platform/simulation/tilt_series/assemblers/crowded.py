@@ -1,6 +1,7 @@
 """Particles of several kinds at random places, as dense as cytoplasm if wanted."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -20,7 +21,8 @@ from em_platform.simulation.tilt_series.plan import Plan, generator
 class Options(Model):
     """How many of each kind, by the particle's name."""
 
-    counts: dict[str, int] = Field(min_length=1)
+    counts: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    """Without any, a plan has no particles: ice alone."""
 
 
 class Crowded:
@@ -31,6 +33,11 @@ class Crowded:
         self._maps = maps
         self._options = options_of(plan, Options)
         counts = self._options.counts
+        if maps and not counts:
+            raise ConfigError(
+                "assembler crowded: found no `counts` in assembly.options, how many "
+                f"there are of {maps[0].name} was expected; add it"
+            )
         self._kinds = sorted(
             index_of(maps, name, kind="crowded")
             for name, count in counts.items()

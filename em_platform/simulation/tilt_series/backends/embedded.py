@@ -6,8 +6,8 @@ from functools import partial
 from em_platform.simulation.tilt_series.assemblers.assembler import Sample
 from em_platform.simulation.tilt_series.backends.threads import in_order
 from em_platform.simulation.tilt_series.geometry import Tilt
+from em_platform.simulation.tilt_series.layers import scene_of
 from em_platform.simulation.tilt_series.plan import Plan
-from em_platform.simulation.tilt_series.project import template
 from em_platform.simulation.tilt_series.series import TiltImage, image_tilt
 
 
@@ -22,11 +22,8 @@ class Embedded:
     def images(
         self, plan: Plan, stack: int, *, sample: Sample, tilts: Sequence[Tilt]
     ) -> Iterator[TiltImage]:
-        """The images of `tilts`, in order, the same with any number of workers."""
-        templates = [
-            template(each.potential_v, voxel_nm=each.voxel_nm) for each in sample.maps
-        ]
+        """The images of `tilts`, in order; the same with any number of workers."""
         make = partial(
-            image_tilt, plan, stack, particles=sample.particles, templates=templates
+            image_tilt, plan, stack, scene=scene_of(sample, pixel_nm=plan.pixel_nm)
         )
         yield from in_order(make, tilts, workers=self._workers)

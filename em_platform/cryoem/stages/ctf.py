@@ -1,0 +1,242 @@
+"""Defocus, astigmatism and phase shift of a micrograph, and how far its rings reach.
+
+Field names and defaults are those of cryoem-services' CTFFind; the text files are laid
+out as CTFFIND's.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AliasChoices, Field, field_validator
+
+from em_platform.cryoem.movies import read_image
+from em_platform.cryoem.stage import Option, StageParameters, StageResult
+from em_platform.errors import ConfigError, ProcessingError
+
+if TYPE_CHECKING:
+    from em_platform.cryoem.methods.ctf import Fit, Lens, Search
+    from em_platform.cryoem.methods.ctf_profile import Profile
+
+YesNo = Literal["yes", "no"]
+
+
+class Parameters(StageParameters):
+    """Parameters of the fit; lengths and defocus in Å, underfocus positive."""
+
+    input_image: Annotated[Path, Option("INPUT", "a micrograph: MRC or TIFF")]
+    output_image: Path | None = None
+    """Only its name counts here: files lie in the stage's folder."""
+    pixel_size: Annotated[
+        float, Option("--pixel-size-a", "Å per pixel", "pixel_size_a")
+    ] = Field(gt=0, validation_alias=AliasChoices("pixel_size", "pix_size"))
+    voltage: Annotated[
+        float, Option("--voltage-kv", "of the microscope, in kV", "voltage_kv")
+    ] = Field(300.0, gt=0, validation_alias=AliasChoices("voltage", "kv"))
+    spher_aber: Annotated[float, Option("--cs-mm", "spherical aberration in mm")] = (
+        Field(2.7, ge=0)
+    )
+    ampl_contrast: Annotated[
+        float, Option("--amplitude-contrast", "fraction, 0 to 1")
+    ] = Field(0.1, ge=0, le=1)
+    ampl_spectrum: Annotated[int, Option("--box-px", "side of the spectrum")] = Field(
+        512, ge=64, le=4096
+    )
+    min_res: Annotated[float, Option("--min-res-a", "coarsest distance fitted")] = (
+        Field(30.0, gt=0)
+    )
+    max_res: Annotated[float, Option("--max-res-a", "finest distance fitted")] = Field(
+        5.0, gt=0
+    )
+    min_defocus: Annotated[
+        float, Option("--min-defocus-a", "least defocus looked for")
+    ] = 2000.0
+    max_defocus: Annotated[
+        float, Option("--max-defocus-a", "largest defocus looked for")
+    ] = 90000.0
+    additional_phase_shift: Annotated[
+        YesNo, Option("--phase-shift", "whether a phase plate is looked for")
+    ] = "no"
+    astigmatism_known: YesNo = "no"
+    known_astigmatism: float = 0.0
+    known_astigmatism_angle: float = 0.0
+    # From here on by messages: steps and switches of CTFFIND's own search.
+    defocus_step: float = 100.0
+    slow_search: YesNo = "no"
+    astigmatism_restrain: YesNo = "no"
+    expert_options: YesNo = "no"
+    determine_tilt: YesNo = "no"
+    determine_thickness: YesNo = "no"
+    brute_force_1d: YesNo = "yes"
+    refinement_2d: YesNo = "yes"
+    node_low_res: float = 30.0
+    node_high_res: float = 3.0
+    node_rounded_square: YesNo = "no"
+    node_downweight: YesNo = "no"
+    ctffind_version: Literal[4, 5] = 4
+    experiment_type: Literal["spa", "tomography"] = "spa"
+    movie: Path | None = None
+    app_id: int | None = None
+    mc_uuid: int | None = None
+    picker_uuid: int | None = None
+    autopick: dict[str, Any] = Field(default_factory=dict)
+    relion_options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("ampl_spectrum")
+    @classmethod
+    def _check_even(cls, value: int) -> int:
+        if value % 2:
+            raise ValueError("an even number was expected")
+        return value
+
+
+class Result(StageResult):
+    """What was found; underfocus is positive."""
+
+    defocus_u_a: float
+    defocus_v_a: float
+    astigmatism_deg: float  # direction of defocus_u_a, from x to y
+    astigmatism_a: float
+    phase_shift_deg: float
+    fit_resolution_a: float
+    score: float  # correlation of rings and model, to 1
+    ice_ring_density: float | None  # None where the pixels are too coarse to see it
+    pixel_size_a: float
+    box_px: int
+    diagnostic: str
+    picture: str
+    table: str
+    profile: str
+
+
+def run(parameters: Parameters, folder: Path) -> Result:
+    """Write the diagnostic spectrum, its picture, and CTFFIND's tables.
+
+    Raises
+    ------
+    FormatError
+        The micrograph cannot be read, or has values that are not finite.
+    ProcessingError
+        It has no contrast.
+    ConfigError
+        Ranges that contradict each other or the pixel size.
+    """
+    # scipy is loaded by who runs it, not by who asks for the options.
+    from em_platform.cryoem.methods import ctf, ctf_profile
+
+    search = _search(parameters)
+    image = read_image(parameters.input_image)
+    # Not the largest minus the least: one hot pixel is no contrast either.
+    if float(image.std()) <= 1e-6 * abs(float(image.mean())) or not image.any():
+        raise ProcessingError(
+            f"{parameters.input_image}: all pixels are {float(image.flat[0]):g}, "
+            "expected an image; look whether the beam was on"
+        )
+    lens = _lens(parameters)
+    power = ctf.power_spectrum(image, parameters.ampl_spectrum)
+    rings = ctf.rings_of(power, parameters.pixel_size)
+    fit = ctf.fit_rings(rings, lens, search)
+    strength = ctf_profile.ring_strength(rings, lens, fit)
+    fit = ctf.fit_again(rings, lens, search, begin=fit, strength=strength)
+    profile = ctf_profile.profile_of(rings, lens, fit)
+    resolution = ctf_profile.fit_resolution_a(profile, min_res_a=parameters.min_res)
+    files = _write(parameters, folder, power, fit, profile, resolution)
+    ice = ctf_profile.ice_ring_density(profile)
+    return Result(
+        defocus_u_a=round(fit.defocus_u_a, 2),
+        defocus_v_a=round(fit.defocus_v_a, 2),
+        astigmatism_deg=round(fit.azimuth_deg, 3),
+        astigmatism_a=round(fit.defocus_u_a - fit.defocus_v_a, 2),
+        phase_shift_deg=round(fit.phase_shift_deg, 3),
+        fit_resolution_a=round(resolution, 3),
+        score=round(fit.score, 5),
+        ice_ring_density=None if ice is None else round(ice, 5),
+        pixel_size_a=parameters.pixel_size,
+        box_px=parameters.ampl_spectrum,
+        **files,
+    )
+
+
+def _search(parameters: Parameters) -> "Search":
+    from em_platform.cryoem.methods.ctf import Search
+
+    finest = 2 * parameters.pixel_size
+    coarsest = parameters.pixel_size * parameters.ampl_spectrum / 4
+    if min(parameters.min_res, coarsest) <= 1.2 * max(parameters.max_res, finest):
+        raise ConfigError(
+            f"ctf: the range is {parameters.min_res:g} to {parameters.max_res:g} Å, "
+            f"pixels of {parameters.pixel_size:g} Å show {coarsest:.3g} to "
+            f"{finest:.3g} Å; give --min-res-a and --max-res-a in there"
+        )
+    if parameters.max_defocus <= parameters.min_defocus:
+        raise ConfigError(
+            f"ctf: the defocus range is {parameters.min_defocus:g} to "
+            f"{parameters.max_defocus:g} Å, a larger end was expected; correct it"
+        )
+    known = parameters.astigmatism_known == "yes"
+    return Search(
+        min_res_a=min(parameters.min_res, coarsest),
+        # The rim of the spectrum is of the camera, not of the lens.
+        max_res_a=max(parameters.max_res, 1.02 * finest),
+        min_defocus_a=parameters.min_defocus,
+        max_defocus_a=parameters.max_defocus,
+        phase_shift=parameters.additional_phase_shift == "yes",
+        known_astigmatism_a=parameters.known_astigmatism if known else None,
+        known_azimuth_deg=parameters.known_astigmatism_angle,
+    )
+
+
+def _write(
+    parameters: Parameters,
+    folder: Path,
+    power: NDArray[np.float32],
+    fit: "Fit",
+    profile: "Profile",
+    resolution_a: float,
+) -> dict[str, str]:
+    """Write all files; their names by the fields of the result."""
+    from em_platform.cryoem import ctf_files
+    from em_platform.cryoem.image_files import write_mrc
+
+    stem = (parameters.output_image or parameters.input_image).name.removesuffix(".gz")
+    stem = stem.rpartition(".")[0] or stem
+    names = {
+        "diagnostic": f"{stem}_ctf.mrc",
+        "picture": f"{stem}_ctf.png",
+        "table": f"{stem}_ctf.txt",
+        "profile": f"{stem}_ctf_avrot.txt",
+    }
+    lens = _lens(parameters)
+    shown = ctf_files.diagnostic_image(power, lens, fit, resolution_a=resolution_a)
+    spacing = parameters.pixel_size
+    write_mrc(folder / names["diagnostic"], shown, pixel_size_a=spacing)
+    ctf_files.write_picture(
+        folder / names["picture"], shown, lens, fit, profile, resolution_a=resolution_a
+    )
+    head = (
+        "# Output from em_platform\n"
+        f"# Input file: {parameters.input_image} ; Number of micrographs: 1\n"
+        f"# Pixel size: {parameters.pixel_size:.4f} Angstroms ; acceleration voltage: "
+        f"{parameters.voltage:.1f} keV ; spherical aberration: "
+        f"{parameters.spher_aber:.2f} mm ; amplitude contrast: "
+        f"{parameters.ampl_contrast:.2f}\n"
+        f"# Box size: {parameters.ampl_spectrum} pixels ; min. res.: "
+        f"{parameters.min_res:.1f} Angstroms ; max. res.: {parameters.max_res:.1f} "
+        f"Angstroms ; min. def.: {parameters.min_defocus:.1f} Angstroms; max. def. "
+        f"{parameters.max_defocus:.1f} Angstroms"
+    )
+    ctf_files.write_table(folder / names["table"], head, fit, resolution_a=resolution_a)
+    ctf_files.write_profile(folder / names["profile"], head, profile)
+    return names
+
+
+def _lens(parameters: Parameters) -> "Lens":
+    from em_platform.cryoem.methods.ctf import Lens
+
+    return Lens(
+        pixel_size_a=parameters.pixel_size,
+        voltage_kv=parameters.voltage,
+        cs_mm=parameters.spher_aber,
+        amplitude_contrast=parameters.ampl_contrast,
+    )

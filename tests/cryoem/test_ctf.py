@@ -1,0 +1,169 @@
+"""Micrographs whose contrast transfer is known, synthetic and real."""
+
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from em_platform.cryoem.methods import ctf_profile
+from em_platform.cryoem.methods.ctf import Fit, Lens, phase, power_spectrum, rings_of
+from em_platform.cryoem.stages.ctf import Parameters, Result, run
+from em_platform.errors import ConfigError, FormatError, ProcessingError
+
+PIXEL_A = 1.4
+WAVE_A = 0.0197  # at 300 kV, from tables
+
+
+def micrograph(
+    side: int = 640,
+    *,
+    seed: int = 1,
+    u: float = 15000,
+    v: float = 14000,
+    azimuth: float = 30,
+    shift: float = 0,
+    signal: float = 0.7,
+) -> NDArray[np.float32]:
+    """White noise seen through a lens, in white noise; 300 kV, 2.7 mm, 0.07."""
+    rng = np.random.default_rng(seed)
+    fy = np.fft.fftfreq(side, PIXEL_A)[:, None]
+    fx = np.fft.rfftfreq(side, PIXEL_A)[None]
+    k2 = fy**2 + fx**2
+    angle = np.arctan2(fy, fx) - np.deg2rad(azimuth)
+    defocus = (u + v) / 2 + (u - v) / 2 * np.cos(2 * angle)
+    chi = np.pi * WAVE_A * defocus * k2 - np.pi / 2 * 2.7e7 * WAVE_A**3 * k2**2
+    transfer = -np.sin(chi + np.arcsin(0.07) + np.deg2rad(shift))
+    seen = np.fft.rfft2(rng.normal(size=(side, side))) * transfer * np.exp(-20 * k2)
+    image = signal * np.fft.irfft2(seen, s=(side, side))
+    return (image + rng.normal(size=image.shape)).astype(np.float32)
+
+
+def result_of(folder: Path, image: NDArray[Any], **more: Any) -> Result:
+    path = folder / "m.mrc"
+    with mrcfile.new(path, overwrite=True) as file:
+        file.set_data(image)
+    (folder / "out").mkdir(exist_ok=True)
+    given = {"input_image": path, "pix_size": PIXEL_A, "ampl_contrast": 0.07}
+    given |= {"max_defocus": 30000, "ampl_spectrum": 256, "max_res": 4}
+    return run(Parameters.model_validate(given | more), folder / "out")
+
+
+def test_defocus_and_astigmatism_come_back_and_the_same_bytes_twice(
+    tmp_path: Path,
+) -> None:
+    found = result_of(tmp_path, micrograph())
+    assert found.defocus_u_a == pytest.approx(15000, abs=120)
+    assert found.defocus_v_a == pytest.approx(14000, abs=120)
+    assert found.astigmatism_deg == pytest.approx(30, abs=4)
+    assert (found.phase_shift_deg, found.astigmatism_a > 800) == (0, True)
+    assert found.score > 0.3
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    assert result_of(tmp_path, micrograph()) == found
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+
+
+def test_a_phase_plate_is_found_where_it_is_looked_for(tmp_path: Path) -> None:
+    image = micrograph(u=9000, v=9000, shift=70, signal=1.5)
+    found = result_of(tmp_path, image, additional_phase_shift="yes")
+    assert found.phase_shift_deg == pytest.approx(70, abs=8)
+    assert found.defocus_u_a == pytest.approx(9000, abs=250)
+
+
+def test_known_astigmatism_is_kept(tmp_path: Path) -> None:
+    known = {"known_astigmatism": 1000, "known_astigmatism_angle": 30}
+    found = result_of(tmp_path, micrograph(), astigmatism_known="yes", **known)
+    assert found.astigmatism_a == pytest.approx(1000, abs=1)
+    assert found.astigmatism_deg == pytest.approx(30, abs=0.1)
+    assert found.defocus_u_a == pytest.approx(15000, abs=100)
+
+
+def test_the_tables_are_those_of_ctffind(tmp_path: Path) -> None:
+    found = result_of(tmp_path, micrograph(), output_image="job003/grid.ctf")
+    lines = (tmp_path / "out/grid_ctf.txt").read_text().splitlines()
+    numbers = [float(word) for word in lines[-1].split()]
+    assert numbers[0] == 1
+    expected = [found.defocus_u_a, found.defocus_v_a, found.astigmatism_deg, 0]
+    assert numbers[1:5] == pytest.approx(expected, abs=0.01)
+    assert numbers[6] == pytest.approx(found.fit_resolution_a, abs=0.001)
+    rows = np.loadtxt(tmp_path / "out" / found.profile)
+    assert rows.shape[0] == 6
+    # As cryoem-services reads it: the first two lines behind five of comment.
+    inside = (rows[0] > 0.25) & (rows[0] < 0.28)
+    assert np.abs(rows[1][inside]).sum() == pytest.approx(
+        found.ice_ring_density, abs=1e-4
+    )
+    shown = mrcfile.read(tmp_path / "out" / found.diagnostic)
+    assert shown.shape == (256, 256)
+    # The fit at the right follows what was measured at the left, through the middle.
+    k = np.hypot(*np.mgrid[-128:128, -128:128])
+    ring = (k > 20) & (k < 256 * PIXEL_A / max(found.fit_resolution_a, 6))
+    mirrored = shown[(256 - np.arange(256)) % 256][:, (256 - np.arange(256)) % 256]
+    right = ring & (np.arange(256)[None] > 130)
+    assert np.corrcoef(shown[right], mirrored[right])[0, 1] > 0.2
+
+
+@pytest.mark.parametrize("decay", [40.0, 160.0])
+def test_the_fit_resolution_is_where_the_rings_are_lost(decay: float) -> None:
+    rng = np.random.default_rng(5)
+    lens = Lens(pixel_size_a=1.0, amplitude_contrast=0.07)
+    fit = Fit(
+        defocus_u_a=12000,
+        defocus_v_a=12000,
+        azimuth_deg=0,
+        phase_shift_deg=0,
+        score=1,
+    )
+    rings = rings_of(power_spectrum(rng.normal(size=(512, 512)).astype("f4"), 512), 1)
+    k = rings.frequency
+    contrast = np.sin(phase(k, 12000.0, lens, 0)) ** 2
+    strength = 1.5 * np.exp(-decay * k**2)
+    noise = 0.25 * rng.normal(size=rings.log_power.shape)
+    rings.log_power[:] = np.log1p(strength * contrast) + noise
+    # Rings have variance s^2 / 8, the mean of 60 directions that of noise / 60.
+    known = 1 / k[np.argmin(np.abs(strength**2 / 8 * 3 - 0.25**2 / 60))]
+    profile = ctf_profile.profile_of(rings, lens, fit)
+    found = ctf_profile.fit_resolution_a(profile, min_res_a=30)
+    assert found == pytest.approx(known, rel=0.2)
+
+
+def test_rings_of_ice_are_measured(tmp_path: Path) -> None:
+    image = micrograph(signal=0.4)
+    plain = result_of(tmp_path, image).ice_ring_density
+    k = np.hypot(
+        np.fft.fftfreq(640, PIXEL_A)[:, None], np.fft.rfftfreq(640, PIXEL_A)[None]
+    )
+    spectrum = np.fft.rfft2(image)
+    spectrum[np.abs(k - 0.268) < 0.008] *= 3
+    iced = np.fft.irfft2(spectrum, s=image.shape).astype(np.float32)
+    icy = result_of(tmp_path, iced).ice_ring_density
+    assert plain is not None
+    assert icy is not None
+    assert icy > 3 * plain
+    coarse = result_of(tmp_path, image, pix_size=2.5, max_res=6)
+    assert coarse.ice_ring_density is None
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
+    flat = np.full((300, 300), 7, np.float32)
+    with pytest.raises(ProcessingError, match=r"m\.mrc: all pixels are 7, expected an"):
+        result_of(tmp_path, flat)
+    image = micrograph(300)
+    with pytest.raises(ConfigError, match=r"the range is 30 to 29 Å, pixels of 1\.4 Å"):
+        result_of(tmp_path, image, max_res=29)
+    with pytest.raises(ConfigError, match="the defocus range is 9000 to 8000 Å"):
+        result_of(tmp_path, image, min_defocus=9000, max_defocus=8000)
+    with pytest.raises(FormatError, match="found 3 images, expected one"):
+        result_of(tmp_path, np.stack([image] * 3))
+
+
+def test_the_real_micrograph_has_the_defocus_of_its_truth(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    given = {"input_image": shared_data / "cryoem/mrcfile/fei-extended.mrc.gz"}
+    found = run(Parameters.model_validate(given | {"pix_size": 0.8538}), tmp_path)
+    mean = (found.defocus_u_a + found.defocus_v_a) / 2
+    assert mean == pytest.approx(10600, rel=0.1)  # truth.json
+    assert 4 < found.fit_resolution_a < 6
