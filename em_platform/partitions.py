@@ -13,8 +13,7 @@ PARTS = {
     CRYOEM: frozenset(
         {
             *("movies", "micrographs", "ctf_fits", "particle_picks", "particles"),
-            *("classes", "tilt_series", "alignments", "tomograms", "denoised"),
-            "thumbnails",
+            *("classes", "tilt_series"),
         }
     ),
     LENS: frozenset({"lens_correction"}),

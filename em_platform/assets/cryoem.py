@@ -1,6 +1,5 @@
 """Movies -> micrographs -> CTF -> particles -> classes, or tilt series -> tomograms."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,13 @@ import dagster as dg
 from em_platform.assets.checks import check_results, check_specs, dagster_failures
 from em_platform.assets.metadata import Metadata, picture, place, short, table
 from em_platform.cryoem.sessions.checks import (
-    alignment_checks,
     ctf_checks,
     motion_check,
     particles_check,
     tilts_check,
 )
 from em_platform.cryoem.sessions.processing import Made
-from em_platform.cryoem.sessions.tomography import align, assemble, expected_tilts
+from em_platform.cryoem.sessions.tomography import assemble, expected_tilts
 from em_platform.partitions import CRYOEM
 from em_platform.partitions import movies as movie_partitions
 from em_platform.partitions import sessions as session_partitions
@@ -31,11 +29,6 @@ _CTF_CHECKS = {
     "ctf_fits_well": "The fitted rings correlate with the spectrum.",
 }
 _SERIES_CHECKS = {"tilts_are_complete": "Nearly all tilts of the mdoc are there."}
-_ALIGNMENT_CHECKS = {
-    "no_tilt_is_blank": "No tilt had to be left out as dark or blank.",
-    "alignment_is_close": "What is left between a tilt and the others is small.",
-    "ice_is_thin": "The sample is not thicker than the limit.",
-}
 _PICK_CHECKS = {"particles_are_found": "The micrograph has particles."}
 
 
@@ -194,28 +187,6 @@ def tilt_series(
     )
 
 
-@dg.asset(
-    group_name="cryoem",
-    partitions_def=series_partitions,
-    deps=[tilt_series],
-    kinds={"numba"},
-    owners=_OWNERS,
-    pool=CRYOEM,
-    check_specs=check_specs("alignments", _ALIGNMENT_CHECKS, series_partitions),
-)
-def alignments(
-    context: dg.AssetExecutionContext, cryoem: CryoemSessions
-) -> dg.MaterializeResult:
-    """Shifts of the tilts, the tilt axis, and the thickness of the ice."""
-    with dagster_failures(), cryoem.open() as sessions:
-        made = align(sessions, context.partition_key)
-    checks = alignment_checks(made.result, cryoem.limits())
-    return dg.MaterializeResult(
-        metadata=shown(made) | {"tilts": tilts_table(made.result.tilts)},
-        check_results=check_results(checks, "alignments"),
-    )
-
-
 def shown(made: Made) -> Metadata:
     """The numbers and pictures of a stage's result."""
     found: Metadata = {"path": place(str(made.folder))}
@@ -232,9 +203,3 @@ def shown(made: Made) -> Metadata:
 
 def _picture(path: Path, label: str) -> Any:
     return picture(path.read_bytes(), label) if path.is_file() else "none"
-
-
-def tilts_table(tilts: Sequence[Any]) -> dg.MetadataValue:
-    """Angle and shift of each tilt."""
-    rows = [(t.angle_deg, t.dx_px, t.dy_px, short(t.residual_px)) for t in tilts]
-    return table(("angle, deg", "dx, px", "dy, px", "residual, px"), rows)

@@ -1,7 +1,5 @@
 """A session's movies in Dagster: found by the sensor, processed, judged, and shown."""
 
-import os
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -22,7 +20,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 PLAN = ParticlePlan(
-    views=2, particles=12, side_px=384, pixel_a=3.0, signal_to_noise=1.0, ice=0.15,
+    views=2,
+    particles=12,
+    side_px=384,
+    pixel_a=3.0,
+    signal_to_noise=1.0,
+    ice=0.15,
     seed=2,
 )
 DRIFT_PX = 4.0
@@ -56,7 +59,9 @@ def tick(
     return found
 
 
-def run(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+def run(
+    instance: dg.DagsterInstance, request: dg.RunRequest
+) -> dg.ExecuteInProcessResult:
     assert request.job_name
     return defs.resolve_job_def(request.job_name).execute_in_process(
         partition_key=request.partition_key, instance=instance, raise_on_error=False

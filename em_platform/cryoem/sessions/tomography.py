@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from em_platform.cryoem.sessions.processing import Made, Sessions, missing
-from em_platform.cryoem.sessions.run_stage import result_of, run_stage
+from em_platform.cryoem.headers import read_header
+from em_platform.cryoem.sessions.processing import Made, Sessions
+from em_platform.cryoem.sessions.run_stage import run_stage
 from em_platform.errors import DataError
-from em_platform.formats import read_mdoc_tilts, read_text
 
 
 def expected_tilts(sessions: Sessions, key: str) -> int | None:
@@ -38,32 +38,7 @@ def assemble(sessions: Sessions, key: str) -> Made:
     return Made(result=run_stage("assemble", given, folder), folder=folder)
 
 
-def align(sessions: Sessions, key: str) -> Made:
-    """Where each tilt lies, and the tilt axis."""
-    stack = _found(sessions, key, "assemble", "stack", "tilt_series")
-    given = {
-        "stack_file": stack.folder / stack.result.stack,
-        "tilts": stack.folder / stack.result.tilts,
-        "pixel_size": stack.result.pixel_size_a,
-        "tilt_axis": stack.result.axis_deg,
-        # Where nobody says where the axis is, it is looked for all round.
-        "axis_search": None if stack.result.axis_deg is not None else 90.0,
-    }
-    folder = sessions.at(key, "alignment")
-    return Made(result=run_stage("tilt-align", given, folder), folder=folder)
-
-
 def _axis_deg(sessions: Sessions, session: str, series: str) -> float | None:
     own = sessions.of(session).tilt_axis_deg
-    mdoc = sessions.ledger.mdoc(session, series)
-    if own is not None or mdoc is None:
-        return own
-    return read_mdoc_tilts(read_text(str(mdoc)), str(mdoc)).axis_deg
-
-
-def _found(sessions: Sessions, key: str, stage: str, step: str, asset: str) -> Made:
-    folder = sessions.at(key, step)
-    result = result_of(stage, folder)
-    if result is None:
-        raise missing(key, asset)
-    return Made(result=result, folder=folder)
+    first = sessions.ledger.movies(session, series)[0]
+    return own if own is not None else read_header(first.path).axis_deg
