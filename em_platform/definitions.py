@@ -10,6 +10,7 @@ from em_platform.assets import (
     catalog,
     cryoem,
     ingest,
+    simulation,
     stitching,
     transfer,
 )
@@ -18,6 +19,7 @@ from em_platform.resources.acquisition import Microscope, TemdbResource
 from em_platform.resources.cryoem import CryoemSessions
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.ingest import PublicSources
+from em_platform.resources.simulation import Simulations
 from em_platform.resources.storage import Configuration, Storage
 from em_platform.schedules import (
     consolidate_catalog_schedule,
@@ -35,6 +37,7 @@ from em_platform.sensors.cryoem import cryoem_session_sensor
 from em_platform.sensors.history import history_sensor
 from em_platform.sensors.ingest import discovery_sensor, heavy_ingest_sensor
 from em_platform.sensors.killed import killed_runs_sensor
+from em_platform.sensors.simulation import simulation_plan_sensor
 from em_platform.sensors.transfer import upload_complete_sensor
 
 # A run may lay its own settings on top; all other resources then see them too.
@@ -52,7 +55,7 @@ def _with_code(*assets: Any) -> list[Any]:
 defs = dg.Definitions(
     assets=_with_code(
         *dg.load_assets_from_modules(
-            [acquisition, stitching, catalog, transfer, cryoem]
+            [acquisition, stitching, catalog, transfer, simulation, cryoem]
         ),
         # A spec without code of its own, which the loader above passes over.
         transfer.temdb_tasks,
@@ -77,6 +80,7 @@ defs = dg.Definitions(
         catalog_sensor,
         history_sensor,
         cryoem_session_sensor,
+        simulation_plan_sensor,
     ],
     # Also of runs that an asset's page launches, which belong to no job of ours.
     executor=dg.in_process_executor,
@@ -84,6 +88,7 @@ defs = dg.Definitions(
         "configuration": _configuration,
         "microscope": Microscope(configuration=_configuration),
         "sources": PublicSources(configuration=_configuration),
+        "simulations": Simulations(configuration=_configuration),
         "storage": Storage(configuration=_configuration),
         "temdb": TemdbResource(configuration=_configuration),
         "cryoem": CryoemSessions(configuration=_configuration),

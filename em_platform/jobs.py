@@ -17,7 +17,14 @@ from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError
 from em_platform.ingest.plan import PART, job_tags
 from em_platform.ingest.sources import SOURCES, settings_of
-from em_platform.partitions import CATALOG, CRYOEM, LENS, MONTAGE, REVIEW
+from em_platform.partitions import (
+    CATALOG,
+    CRYOEM,
+    LENS,
+    MONTAGE,
+    REVIEW,
+    SIMULATION,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +34,7 @@ TRANSFER = dg.AssetSelection.assets("uploaded_tiles", "acquisition_review")
 ACQUISITION = dg.AssetSelection.groups("acquisition")
 STITCHING = dg.AssetSelection.groups("stitching") - LENS_ASSETS
 RECORD = dg.AssetSelection.assets("dataset_record")
+SIMULATION_ASSETS = dg.AssetSelection.groups("simulation")
 CATALOG_ASSETS = dg.AssetSelection.groups("catalog") - RECORD
 
 
@@ -114,8 +122,19 @@ classify_particles = _job(
     part=CRYOEM,
 )
 
+simulate_stacks = _job(
+    "simulate_stacks",
+    SIMULATION_ASSETS,
+    "Everything for one simulated tilt series: sample, images, truth, checks, record.",
+    part=SIMULATION,
+)
+
 # The assets of each source, each made from the one before.
 INGESTED = ("entry", "raw", "volume", "record")
+
+# Assemblers that may ask Chimera, and makers of images, which take all cores or the
+# one outside program; dagster.yaml says how many of each.
+CHIMERA_POOL, TILT_SERIES_POOL = "chimera", "tilt_series"
 
 # Writers of large volumes; dagster.yaml lets in one.
 HEAVY_POOL = "heavy"
@@ -163,5 +182,6 @@ ALL_JOBS = (
     process_particles,
     process_tilt_series,
     classify_particles,
+    simulate_stacks,
     *ingest_jobs.values(),
 )

@@ -9,6 +9,7 @@ from em_platform.ingest.sources import SOURCES
 # in dagster.yaml. Montages that were just imaged are `live`, all others `montage`.
 LIVE, LENS, REVIEW, MONTAGE, CATALOG = "live", "lens", "review", "montage", "catalog"
 CRYOEM = "cryoem"
+SIMULATION = "simulation"
 PARTS = {
     CRYOEM: frozenset(
         {
@@ -19,6 +20,16 @@ PARTS = {
     LENS: frozenset({"lens_correction"}),
     REVIEW: frozenset({"uploaded_tiles", "acquisition_review"}),
     CATALOG: frozenset({"metadata_catalog", "validation_report"}),
+    SIMULATION: frozenset(
+        {
+            "sim_config",
+            "sim_particle_library",
+            "sim_sample",
+            "sim_tilt_stack",
+            "sim_ground_truth",
+            "sim_record",
+        }
+    ),
 }
 
 # Dagster starts the highest first. A montage that is asked for by hand goes before the
@@ -42,6 +53,8 @@ lenses = dg.DynamicPartitionsDefinition(name="lenses")
 movies = dg.DynamicPartitionsDefinition(name="movies")
 tilt_series = dg.DynamicPartitionsDefinition(name="tilt_series")
 sessions = dg.DynamicPartitionsDefinition(name="sessions")
+# One partition a simulated tilt series; the key is its name, `<plan>-<number>`.
+sim_stacks = dg.DynamicPartitionsDefinition(name="sim_stack")
 
 # Public source -> one partition an item; the key is the item's own.
 items = {

@@ -37,6 +37,7 @@ WRITES: dict[tuple[str, str], str] = {
     ("demo", "home"): "home",
     ("demo ingest", "home"): "home",
     ("demo montages", "home"): "home",
+    ("cryoem project rebuild", "folder"): "project",  # see test_project.py
 }
 WRITES |= {(f"cryoem {stage}", "output"): "folder" for stage in STAGES}
 """Option or argument by which a person names an output -> what it becomes."""
@@ -65,6 +66,7 @@ READS = {
     ("catalog migrate", "paths"),  # keeps each file that it changes, see test_migrate
     ("inspect", "endpoint"),
     ("standins", "faults"),
+    *((f"cryoem recipe {name}", "file") for name in ("lint", "run", "send")),
 }
 # Files of a stage's parameters are inputs: what it writes is in its folder.
 READS |= {

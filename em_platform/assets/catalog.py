@@ -85,6 +85,7 @@ def dataset_record(
 
 _RECORDS = [
     dg.AssetKey("dataset_record"),
+    dg.AssetKey("sim_record"),
     *(dg.AssetKey([source, "record"]) for source in SOURCES),
 ]
 

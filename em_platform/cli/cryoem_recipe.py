@@ -217,7 +217,31 @@ def reinject(queue: str) -> None:
     click.echo(f"{queue}: {count} sent once more")
 
 
-COMMANDS = (recipe, service, dead_letters)
+@click.group("project")
+def project() -> None:
+    """A project folder of RELION or doppio."""
+
+
+@project.command("rebuild")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--dialect",
+    type=click.Choice(["labels", "relion31"]),
+    help="for doppio and RELION from 4, or for 3.1  [default: cryoem.project_dialect]",
+)
+def rebuild(folder: Path, dialect: Any) -> None:
+    """Write default_pipeline.star in FOLDER anew from the jobs that lie there.
+
+    Jobs that RELION or doppio ran stay in it while the dialect stays.
+    """
+    from em_platform.cryoem.project import rebuild_pipeline
+
+    own = dialect or _settings().cryoem.project_dialect
+    count = rebuild_pipeline(folder.absolute(), dialect=own)
+    click.echo(f"{folder}: {count} jobs")
+
+
+COMMANDS = (recipe, service, dead_letters, project)
 
 
 def _settings() -> "Settings":
@@ -234,7 +258,11 @@ def _place(settings: "Settings") -> "Place":
     if not url:
         claim_home(settings)
         url = f"sqlite:///{settings.home.absolute() / 'ispyb.sqlite'}"
-    return Place(ispyb_url=url, recipe_folder=settings.cryoem.recipe_folder)
+    return Place(
+        ispyb_url=url,
+        recipe_folder=settings.cryoem.recipe_folder,
+        dialect=settings.cryoem.project_dialect,
+    )
 
 
 def _parameters(given: tuple[str, ...], file: Path | None) -> dict[str, Any]:

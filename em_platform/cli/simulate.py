@@ -9,6 +9,20 @@ import click
 from em_platform.cli.console_output import step_progress
 
 
+def _known_exports(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> tuple[str, ...]:
+    from em_platform.simulation.tilt_series.exports import EXPORTS
+
+    kinds = tuple(dict.fromkeys((value or "").replace(",", " ").split()))
+    unknown = [kind for kind in kinds if kind not in EXPORTS]
+    if unknown:
+        raise click.BadParameter(
+            f"found {unknown[0]}, one of {', '.join(EXPORTS)} was expected"
+        )
+    return kinds
+
+
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG")
 @click.option(
@@ -48,6 +62,14 @@ from em_platform.cli.console_output import step_progress
     is_flag=True,
     help="also replace stacks that were made of another CONFIG; never other files",
 )
+@click.option(
+    "--export",
+    "exports",
+    callback=_known_exports,
+    metavar="KINDS",
+    help="also projects of other programs in FOLDER/exports, of all stacks that stand "
+    "there: imod, relion5, dynamo, eman2, motl; several with commas",
+)
 @click.option("--json", "as_json", is_flag=True, help="what was made as JSON on stdout")
 def command(
     config: Path,
@@ -57,6 +79,7 @@ def command(
     tem_simulator: Path | None,
     workers: int | None,
     overwrite: bool,
+    exports: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Simulate the tilt series that CONFIG plans, with their truth.
@@ -67,6 +90,7 @@ def command(
     from em_platform.config import load_settings
     from em_platform.simulation.tilt_series.backends import backend_of
     from em_platform.simulation.tilt_series.data_set import simulate
+    from em_platform.simulation.tilt_series.exports import export_all
     from em_platform.simulation.tilt_series.plan_file import read_plan
 
     plan = read_plan(config)
@@ -92,10 +116,13 @@ def command(
             kept = "" if each.made else ", kept as it stands"
             if not as_json:
                 click.echo(f"{each.folder}: {each.tilts} tilts{kept}")
+    projects = export_all(plan, output, exports)
+    for project in [] if as_json else projects:
+        click.echo(f"{project}: written")
     if as_json:
         found = [
             {"stack": each.name, "folder": str(each.folder), "tilts": each.tilts,
              "made": each.made}
             for each in made
         ]  # fmt: skip
-        click.echo(json.dumps({"stacks": found}))
+        click.echo(json.dumps({"stacks": found, "projects": [*map(str, projects)]}))

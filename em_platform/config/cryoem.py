@@ -1,5 +1,7 @@
 """Settings of cryo-EM processing: its recipes, its broker, its records."""
 
+from typing import Literal
+
 from pydantic import Field, SecretStr
 
 from em_platform.model import Model
@@ -72,7 +74,8 @@ class CryoemSettings(Model):
     A recipe is looked for in `recipe_folder` first, then among the platform's own.
     `ispyb_url` is the database of ISPyB's rows (`sqlite:///file`, or `mysql://`,
     `mariadb://` or `postgresql://user:password@host/name`); empty means an SQLite file
-    under `home`. `rabbitmq` is the broker of live services.
+    under `home`. `rabbitmq` is the broker of live services. A new project's pipeline is
+    written for `project_dialect`: `labels` for doppio and RELION from 4, `relion31`.
     """
 
     sessions: str = ""
@@ -83,4 +86,5 @@ class CryoemSettings(Model):
     limits: CryoemLimits = CryoemLimits()
     recipe_folder: str = ""
     ispyb_url: str = ""
+    project_dialect: Literal["labels", "relion31"] = "labels"
     rabbitmq: RabbitmqSettings = RabbitmqSettings()

@@ -167,6 +167,16 @@ class Settings(Model):
         return Path(self.logging.folder or self.home / "logs").absolute()
 
     @property
+    def plans_folder(self) -> Path:
+        """Where the plans of simulated tilt series lie."""
+        return Path(self.tilt_series.plans or self.home / "plans").absolute()
+
+    @property
+    def simulations_folder(self) -> Path:
+        """Where simulated tilt series are written."""
+        return Path(self.tilt_series.folder or self.home / "simulations").absolute()
+
+    @property
     def raw_folder(self) -> Path:
         """Where files of public sources lie as they were fetched."""
         return Path(self.ingest.transfer.raw_folder or self.home / "raw").absolute()

@@ -7,7 +7,7 @@ import dagster as dg
 
 from em_platform.ingest.plan import INGEST, PART
 from em_platform.jobs import consolidate_catalog
-from em_platform.partitions import CATALOG, LENS, LIVE, MONTAGE, REVIEW
+from em_platform.partitions import CATALOG, LENS, LIVE, MONTAGE, REVIEW, SIMULATION
 from em_platform.resources.ingest import runs_under_way
 from em_platform.resources.storage import Configuration
 from em_platform.sensors.history import ENDED
@@ -42,7 +42,7 @@ def catalog_sensor(
     if not ends:
         return dg.SkipReason("no record has changed since the last consolidation")
     now, own = time.time(), settings.catalog
-    busy = runs_under_way(instance, {PART: [INGEST, LIVE, MONTAGE]})
+    busy = runs_under_way(instance, {PART: [INGEST, LIVE, MONTAGE, SIMULATION]})
     is_quiet = not busy and now - max(ends) >= own.settle_s
     if not is_quiet and now - min(ends) < own.at_latest_s:
         return dg.SkipReason(

@@ -7,6 +7,7 @@ images by `check_output`, single files by `write_file`, folders of files by
 
 import json
 import logging
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -253,11 +254,14 @@ def digests(folder: Path) -> dict[str, str]:
     return {
         str(file.relative_to(folder)): f"{_crc32(file):08x}"
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != FOLDER_MARK
+        if (file.is_symlink() or file.is_file()) and file.name != FOLDER_MARK
     }
 
 
 def _crc32(path: Path) -> int:
+    # Of a link what it says: what it leads to is another's, and may be large.
+    if path.is_symlink():
+        return crc32(os.fsencode(path.readlink()))
     found = 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):

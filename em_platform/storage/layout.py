@@ -123,6 +123,16 @@ def record(source: str, key: str) -> str:
     return f"{RECORDS}/{source}/{key}.json"
 
 
+def simulation_folder(stack: str) -> str:
+    """All that the store has of a simulated tilt series but its volume and record."""
+    return f"simulations/{stack}"
+
+
+def simulated(stack: str, name: str) -> str:
+    """One of what is known of a simulated tilt series: plan, sample, pictures."""
+    return f"{simulation_folder(stack)}/{name}"
+
+
 def lens(microscope: str, magnification: int) -> str:
     """The lens model of one microscope at one magnification."""
     return f"lenses/{microscope}/{magnification}.json"

@@ -61,6 +61,15 @@ def test_a_plan_becomes_stacks_and_their_names_are_printed_as_json(
     status, shown, _ = run(plan, "--output", output, "--workers", 1, capsys=capsys)
     assert status == 0
     assert shown.endswith("dots-0000: 3 tilts, kept as it stands\n")
+    options = "--output", output, "--export", "imod,relion5"
+    status, shown, _ = run(plan, *options, capsys=capsys)
+    assert status == 0
+    assert f"{output}/exports/imod: written\n" in shown
+    assert (output / "exports/relion5/tilt_series/dots-0000.star").is_file()
+    options = "--output", output, "--export", "imod,spider"
+    status, _, errors = run(plan, *options, capsys=capsys)
+    assert status == 2
+    assert "found spider, one of dynamo, eman2, imod, motl, relion5" in errors
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,14 @@ from em_platform.partitions import items, lens_key, lens_of_key
 
 STEPS = ("entry", "raw", "volume", "record")
 
+SIMULATION = {
+    "sim_config",
+    "sim_particle_library",
+    "sim_sample",
+    "sim_tilt_stack",
+    "sim_ground_truth",
+    "sim_record",
+}
 ASSETS = {
     "raw_tiles": "acquisition",
     "tiles": "acquisition",
@@ -24,6 +32,7 @@ ASSETS = {
     "montage_fit": "stitching",
     "mosaic": "stitching",
     "dataset_record": "catalog",
+    **dict.fromkeys(SIMULATION, "simulation"),
     "metadata_catalog": "catalog",
     "validation_report": "catalog",
     **dict.fromkeys(
@@ -54,6 +63,10 @@ CHECKS = {
     "tilt_series:tilts_are_complete",
     "uploaded_tiles:all_tiles_are_uploaded",
     "uploaded_tiles:uploaded_tiles_are_whole",
+    "sim_tilt_stack:stacks_are_valid",
+    "sim_tilt_stack:counts_are_expected",
+    "sim_ground_truth:thon_rings_match_truth",
+    "sim_ground_truth:images_match_truth",
     "metadata_catalog:no_duplicates",
     "metadata_catalog:catalog_is_complete",
     "validation_report:records_are_valid",
@@ -68,6 +81,7 @@ JOBS = {
     - INGESTED
     - CONSOLIDATED
     - {name for name, group in ASSETS.items() if group == "cryoem"}
+    - SIMULATION
     - {"lens_correction", "temdb_tasks"},
     "process_tiles": {"raw_tiles", "tiles", "tile_statistics"},
     "stitch_tiles": {"tile_matches", "montage_fit", "mosaic"},
@@ -79,6 +93,7 @@ JOBS = {
     "process_particles": {*MOVIE, "particle_picks", "particles"},
     "classify_particles": {"classes"},
     "process_tilt_series": {"tilt_series"},
+    "simulate_stacks": SIMULATION,
     **{
         f"ingest_{source}": {f"{source}/{step}" for step in STEPS} for source in SOURCES
     },
@@ -136,6 +151,7 @@ def test_there_is_no_other_job_sensor_or_schedule(
         "heavy_ingest_sensor",
         "catalog_sensor",
         "cryoem_session_sensor",
+        "simulation_plan_sensor",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "hourly_stitch_montages",
@@ -182,7 +198,16 @@ def test_each_source_has_partitions_of_its_own() -> None:
 
 
 def test_loading_the_definitions_imports_nothing_heavy() -> None:
-    heavy = ("tensorstore", "ncempy", "neuprint", "tifffile", "rocrate", "distributed")
+    heavy = (
+        "tensorstore",
+        "ncempy",
+        "neuprint",
+        "tifffile",
+        "rocrate",
+        "distributed",
+        "gemmi",
+        "mrcfile",
+    )
     code = f"""
 import sys
 import em_platform.definitions

@@ -1,9 +1,13 @@
 """Tables as STAR text: also those without rows, which readers take for no particles."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from gemmi import cif
+
+# What no reader takes for anything but a word.
+_PLAIN = re.compile(r"(?!data_|loop_|save_|global_|stop_)[^\s_#$'\"\[\];][^\s]*", re.I)
 
 
 def table(
@@ -19,5 +23,6 @@ def table(
 def word(value: str | float) -> str:
     """A text or a number as one word; not a number: 0, which readers can take."""
     if isinstance(value, str):
-        return cif.quote(value)
+        # RELION 3.1 takes quotes for part of a name; `cif.quote` puts more than needed.
+        return value if _PLAIN.fullmatch(value) else cif.quote(value)
     return f"{value:.10g}" if math.isfinite(value) else "0"

@@ -11,6 +11,7 @@ from em_platform.cryoem.services.step import Handler
 
 SERVICES: dict[str, str] = {
     "EMISPyB": "ispyb_connector",
+    "NodeCreator": "node_creator",
     "ProcessRecipe": "processing_recipe",
 }
 """Service -> the queue at which it listens, both as cryoem-services has them."""
@@ -18,7 +19,11 @@ SERVICES: dict[str, str] = {
 OTHER_NAMES = {"ISPyB connector": "EMISPyB", "Dispatcher": "ProcessRecipe"}
 """Names in older recipes -> service."""
 
-_MODULES = {"EMISPyB": "ispyb_connector", "ProcessRecipe": "process_recipe"}
+_MODULES = {
+    "EMISPyB": "ispyb_connector",
+    "NodeCreator": "node_creator",
+    "ProcessRecipe": "process_recipe",
+}
 
 
 def load_service(name: str) -> Handler:

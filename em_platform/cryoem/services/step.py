@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from workflows.recipe import RecipeWrapper
 
 from em_platform.cryoem.ispyb import Ispyb, open_ispyb
+from em_platform.cryoem.project import Dialect
 from em_platform.cryoem.recipes.read import is_placeholder
 from em_platform.cryoem.stage import StageParameters
 from em_platform.errors import MessageRejected
@@ -76,6 +77,8 @@ class Place:
 
     ispyb_url: str
     recipe_folder: str = ""
+    dialect: Dialect = "labels"
+    """Of a new project's pipeline."""
     _ispyb: Ispyb | None = None
 
     @property

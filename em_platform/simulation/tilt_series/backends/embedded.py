@@ -1,6 +1,6 @@
 """The simulator of this project: every tilt is made alone, by threads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from em_platform.simulation.tilt_series.assemblers.assembler import Sample
@@ -9,6 +9,10 @@ from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.layers import scene_of
 from em_platform.simulation.tilt_series.plan import Plan
 from em_platform.simulation.tilt_series.series import TiltImage, image_tilt
+from em_platform.stitching.compute import Map
+
+# A task of Dask costs some ms; a tilt of 256^2 pixels takes 20.
+_MOST_A_TASK, _TASK_PIXELS = 8, 2**19
 
 
 class Embedded:
@@ -16,8 +20,8 @@ class Embedded:
 
     name = "embedded"
 
-    def __init__(self, *, workers: int = 1) -> None:
-        self._workers = workers
+    def __init__(self, *, workers: int = 1, run: Map | None = None) -> None:
+        self._workers, self._run = workers, run
 
     def images(
         self, plan: Plan, stack: int, *, sample: Sample, tilts: Sequence[Tilt]
@@ -26,4 +30,17 @@ class Embedded:
         make = partial(
             image_tilt, plan, stack, scene=scene_of(sample, pixel_nm=plan.pixel_nm)
         )
-        yield from in_order(make, tilts, workers=self._workers)
+        if self._run is None:
+            yield from in_order(make, tilts, workers=self._workers)
+            return
+        pixels = plan.camera.height_px * plan.camera.width_px
+        many = max(1, min(_MOST_A_TASK, _TASK_PIXELS // pixels))
+        groups = [tilts[at : at + many] for at in range(0, len(tilts), many)]
+        for images in self._run(partial(_all_of, make), groups):
+            yield from images
+
+
+def _all_of(
+    make: Callable[[Tilt], TiltImage], tilts: Sequence[Tilt]
+) -> list[TiltImage]:
+    return [make(tilt) for tilt in tilts]

@@ -1,0 +1,276 @@
+"""A job's report becomes its files, its rows and its place in the pipeline.
+
+What is reported twice is written once: rows, nodes, edges and jobs are found again.
+"""
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from em_platform.cryoem.methods.star_text import table, word
+from em_platform.cryoem.project.jobs import (
+    JOB_TYPES,
+    JobType,
+    node_in,
+    status_in,
+    type_in,
+)
+from em_platform.cryoem.project.lock import project_lock
+from em_platform.cryoem.project.pipeline import (
+    PIPELINE,
+    Dialect,
+    Pipeline,
+    Process,
+    read_pipeline,
+    write_if_changed,
+    write_pipeline,
+)
+from em_platform.cryoem.project.report import JobReport
+from em_platform.cryoem.project.rows import write_rows
+from em_platform.errors import OutputRefused, RecordError
+from em_platform.storage.atomic import write_bytes
+
+NOTE = "em_platform_job.json"
+"""In a job's folder: what of it stands in the pipeline, for making that anew."""
+PROJECT_FILE = ".CCPEM_pipeliner_project"
+
+_JOB = re.compile(r"(?P<project>.+)/(?P<folder>[^/]+)/job(?P<number>\d+)(?:/|$)")
+# Both look for their own.
+_EXIT_FILES = ("RELION_JOB_EXIT", "PIPELINER_JOB_EXIT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Note:
+    """A job's part of the pipeline, in no dialect."""
+
+    job_type: str
+    experiment_type: str
+    number: int
+    alias: str
+    success: bool
+    inputs: tuple[tuple[str, str, str], ...]
+    """Folder, type and star of the jobs whose tables it takes."""
+    extra: tuple[str, ...] = ()
+    """Further tables than the usual one."""
+
+
+def record_job(report: JobReport, *, dialect: Dialect = "labels") -> Path:
+    """Write a report into its project; the job's folder.
+
+    Parameters
+    ----------
+    dialect
+        Of a new pipeline; one that is there keeps its own.
+
+    Raises
+    ------
+    RecordError
+        The type of job is unknown, its file lies in no job, or a result is missing.
+    OutputRefused
+        The job's folder belongs to a job of another type.
+    OutputBusy
+        RELION or doppio is writing the pipeline (retryable).
+    """
+    kind = JOB_TYPES.get(report.job_type)
+    if kind is None or kind.output(report.experiment_type) is None:
+        raise RecordError(
+            f"project: {report.job_type!r} is no type of a {report.experiment_type} "
+            f"job, one of {', '.join(JOB_TYPES)} was expected; correct job_type"
+        )
+    project, folder, number = _job_of(report.output_file, kind.folder)
+    job = project / folder
+    project.mkdir(parents=True, exist_ok=True)
+    with project_lock(project):
+        pipeline = read_pipeline(project / PIPELINE) or Pipeline(dialect=dialect)
+        _refuse_another(pipeline, f"{folder}/", report.job_type)
+        job.mkdir(parents=True, exist_ok=True)
+        extra = write_rows(report, kind, project, job) if report.success else ()
+        _write_logs(report, job)
+        earlier = _note_in(job)
+        note = _Note(
+            job_type=report.job_type,
+            experiment_type=report.experiment_type,
+            number=number,
+            alias=f"{kind.folder}/{report.alias}/" if report.alias else "None",
+            # A failed movie does not undo what the others have given.
+            success=report.success or (earlier is not None and earlier.success),
+            inputs=_merged(earlier, _inputs(report, project)),
+            extra=tuple(dict.fromkeys((*(earlier.extra if earlier else ()), *extra))),
+        )
+        _write_job_files(note, job, kind)
+        _put(pipeline, note, kind)
+        _link_alias(project, note, folder)
+        content = write_pipeline(pipeline, project / PIPELINE)
+        write_if_changed(job / PIPELINE, content)
+        _write_project_file(project)
+    return job
+
+
+def rebuild_pipeline(project: Path, *, dialect: Dialect) -> int:
+    """Make the pipeline anew from what stands in the jobs' folders; how many jobs.
+
+    Jobs that RELION or doppio ran stay, as long as the dialect does.
+
+    Raises
+    ------
+    RecordError
+        None of its jobs was made by this program.
+    """
+    notes = sorted(
+        (note for job in project.glob("*/job*") if (note := _note_in(job))),
+        key=lambda note: note.number,
+    )
+    if not notes:
+        raise RecordError(
+            f"project: {project} has no job of this program, one was expected; name "
+            "the folder that holds default_pipeline.star"
+        )
+    with project_lock(project):
+        there = read_pipeline(project / PIPELINE)
+        keep = there is not None and there.dialect == dialect
+        pipeline = there if there and keep else Pipeline(dialect=dialect)
+        for note in notes:
+            _put(pipeline, note, JOB_TYPES[note.job_type])
+        write_pipeline(pipeline, project / PIPELINE)
+    return len(notes)
+
+
+def _job_of(path: str, folder: str) -> tuple[Path, str, int]:
+    """Project, folder of the job within it, and its number."""
+    found = _JOB.match(path)
+    if found is None or found["folder"] != folder:
+        raise RecordError(
+            f"project: {path} lies in no job, .../{folder}/job002/... was expected; "
+            "correct the path"
+        )
+    return (
+        Path(found["project"]),
+        f"{folder}/job{found['number']}",
+        int(found["number"]),
+    )
+
+
+def _inputs(report: JobReport, project: Path) -> tuple[tuple[str, str, str], ...]:
+    """The jobs of this project whose files this one took."""
+    found = []
+    for path in report.input_file.split(":"):
+        match = _JOB.match(path)
+        if match is None or Path(match["project"]) != project:
+            continue  # a movie of the microscope, or of another project
+        folder = f"{match['folder']}/job{match['number']}"
+        note = _note_in(project / folder)
+        if note is not None:
+            found.append((folder, note.job_type, note.experiment_type))
+    return tuple(found)
+
+
+def _merged(
+    earlier: _Note | None, inputs: tuple[tuple[str, str, str], ...]
+) -> tuple[tuple[str, str, str], ...]:
+    return tuple(dict.fromkeys((*(earlier.inputs if earlier else ()), *inputs)))
+
+
+def _refuse_another(pipeline: Pipeline, name: str, job_type: str) -> None:
+    there = pipeline.processes.get(name)
+    mine = type_in(pipeline.dialect, job_type)
+    if there is not None and there.type != mine:
+        raise OutputRefused(
+            f"project: {name} is a job of the type {there.type}, {mine} was to be "
+            "written; give this job another number"
+        )
+
+
+def _put(pipeline: Pipeline, note: _Note, kind: JobType) -> None:
+    """Put a job, its outputs and its edges into the pipeline."""
+    dialect = pipeline.dialect
+    name = f"{kind.folder}/job{note.number:03}/"
+    pipeline.processes[name] = Process(
+        name=name,
+        alias=note.alias,
+        type=type_in(dialect, note.job_type),
+        status=status_in(dialect, success=note.success),
+    )
+    pipeline.counter = max(pipeline.counter, note.number + 1)
+    output = kind.output(note.experiment_type)
+    if output is not None and note.success:
+        star, type_ = node_in(dialect, output)
+        for each in dict.fromkeys((star, *note.extra)):
+            pipeline.nodes[f"{name}{each}"] = type_
+            pipeline.outputs[name, f"{name}{each}"] = None
+    for folder, job_type, experiment_type in note.inputs:
+        taken = JOB_TYPES[job_type].output(experiment_type)
+        if taken is not None:
+            star, type_ = node_in(dialect, taken)
+            pipeline.nodes.setdefault(f"{folder}/{star}", type_)
+            pipeline.inputs[f"{folder}/{star}", name] = None
+
+
+def _note_in(job: Path) -> _Note | None:
+    try:
+        content = json.loads((job / NOTE).read_bytes())
+        content["inputs"] = tuple(tuple(each) for each in content["inputs"])
+        content["extra"] = tuple(content["extra"])
+        return _Note(**content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a job of RELION's, or none at all
+
+
+def _write_logs(report: JobReport, job: Path) -> None:
+    (job / "run.out").write_text(report.stdout)
+    # A line for each file that the job made, once.
+    for name, line in (("run.err", report.stderr), ("note.txt", report.command)):
+        with (job / name).open("a+") as log:
+            log.seek(0)
+            if line and line not in log.read():
+                log.write(f"{line}\n")
+
+
+def _write_job_files(note: _Note, job: Path, kind: JobType) -> None:
+    write_if_changed(job / NOTE, json.dumps(asdict(note), indent=1).encode())
+    for begin in _EXIT_FILES:
+        (job / f"{begin}_{'SUCCESS' if note.success else 'FAILURE'}").touch()
+        if note.success:
+            (job / f"{begin}_FAILURE").unlink(missing_ok=True)
+    for name, is_continue in (("job.star", 0), ("continue_job.star", 1)):
+        text = (
+            "\n# version 50001\n\ndata_job\n\n"
+            f"_rlnJobTypeLabel {note.job_type}\n"
+            f"_rlnJobType {kind.number}\n"
+            f"_rlnJobIsContinue {is_continue}\n"
+            f"_rlnJobIsTomo {int(note.experiment_type == 'tomography')}\n\n"
+            "\n# version 50001\n\n"
+        )
+        options = [(f"input_{i}", each[0]) for i, each in enumerate(note.inputs, 1)]
+        rows = [[word(each) for each in row] for row in (*options, ("queue", "No"))]
+        columns = ("OptionVariable", "OptionValue")
+        text += table("joboptions_values", columns, rows, prefix="_rlnJob")
+        write_if_changed(job / name, text.encode())
+
+
+def _link_alias(project: Path, note: _Note, folder: str) -> None:
+    """`MotionCorr/Live_motioncorr` -> `job002`, as RELION links an alias."""
+    if note.alias == "None":
+        return
+    link = project / note.alias.rstrip("/")
+    with suppress(FileExistsError):
+        link.symlink_to(Path(folder).name)
+        return
+    if not link.is_symlink() or link.readlink().name != Path(folder).name:
+        raise OutputRefused(
+            f"project: {link} is not this job's, a link to {folder} was expected; give "
+            "the job another alias, or remove it"
+        )
+
+
+def _write_project_file(project: Path) -> None:
+    path = project / PROJECT_FILE
+    if path.exists():
+        return
+    content = {
+        "project name": project.name,
+        "description": "made by em-platform",
+        "pipeline file": PIPELINE,
+    }
+    write_bytes(path, json.dumps(content, indent=1).encode())

@@ -1,0 +1,277 @@
+"""The rows that each type of job has in its tables.
+
+Columns: those of cryoem-services' projects, which are RELION's
+(`spa_output_files.py`, `tomo_output_files.py` there).
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from em_platform.cryoem.programs.ctffind import fits_of_table
+from em_platform.cryoem.project.jobs import JobType
+from em_platform.cryoem.project.report import JobReport
+from em_platform.cryoem.project.tables import (
+    Row,
+    optics_row,
+    put_rows,
+    rows_of,
+    tilt_name,
+)
+from em_platform.errors import FormatError, RecordError
+
+_DEFOCUS = ("defocus_u", "defocus_v", "astigmatism_angle", "cc_value", "resolution")
+# Of an optics group that the tables of tilt series name.
+_TILT_OPTICS = "optics1"
+
+
+def write_rows(
+    report: JobReport, kind: JobType, project: Path, job: Path
+) -> tuple[str, ...]:
+    """Put the row of a report into its tables; further tables that became outputs.
+
+    Raises
+    ------
+    RecordError
+        A result is missing.
+    """
+    if report.experiment_type == "tomography":
+        _write_tilt(report, kind, project, job)
+        return ()
+    return _SPA.get(kind.folder, _nothing)(report, project, job)
+
+
+def _inside(path: str, project: Path) -> str:
+    """A path as RELION writes it: relative to the project where it lies in it."""
+    each = Path(path)
+    return str(each.relative_to(project) if each.is_relative_to(project) else each)
+
+
+def _needed(report: JobReport, name: str) -> float:
+    try:
+        return float(report.results[name])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"project: {report.job_type} of {report.output_file} has no {name} among "
+            "its results, one was expected; send it with the message"
+        ) from error
+
+
+def _nothing(_: JobReport, __: Path, ___: Path) -> tuple[str, ...]:
+    return ()
+
+
+def _import(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
+    row: Row = {
+        "MicrographMovieName": _inside(report.output_file, project),
+        "OpticsGroup": 1,
+    }
+    optics = optics_row(report.relion_options)
+    put_rows(job / "movies.star", "movies", [row], optics=optics)
+    return ()
+
+
+def _motion(report: JobReport) -> Row:
+    return {
+        f"AccumMotion{part}": _needed(report, f"{part.lower()}_motion")
+        for part in ("Total", "Early", "Late")
+    }
+
+
+def _motioncorr(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
+    name = _inside(report.output_file, project)
+    row: Row = {
+        "MicrographName": name,
+        "MicrographMetadata": str(Path(name).with_suffix(".star")),
+        "OpticsGroup": 1,
+        **_motion(report),
+    }
+    optics = optics_row(report.relion_options)
+    put_rows(job / "corrected_micrographs.star", "micrographs", [row], optics=optics)
+    return ()
+
+
+def _fit(report: JobReport, path: Path) -> Row:
+    """Defocus and its quality: from the message, else from CTFFIND's table."""
+    known: Mapping[str, Any] = report.results
+    if not all(name in known for name in _DEFOCUS):
+        fit = fits_of_table(path.with_suffix(".txt"))[-1]
+        known = {
+            "defocus_u": fit.defocus_u,
+            "defocus_v": fit.defocus_v,
+            "astigmatism_angle": fit.azimuth,
+            "cc_value": fit.score,
+            "resolution": fit.resolution,
+            **known,
+        }
+    u, v, angle, score, resolution = (float(known[name]) for name in _DEFOCUS)
+    return {
+        "DefocusU": u,
+        "DefocusV": v,
+        "CtfAstigmatism": abs(u - v),
+        "DefocusAngle": angle,
+        "CtfFigureOfMerit": score,
+        "CtfMaxResolution": resolution,
+        "CtfIceRingDensity": float(known.get("ice_ring_density") or 0.0),
+    }
+
+
+def _ctffind(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
+    picture = Path(_inside(report.output_file, project)).with_suffix(".ctf")
+    row: Row = {
+        "MicrographName": _inside(report.input_file, project),
+        "OpticsGroup": 1,
+        "CtfImage": f"{picture}:mrc",
+        **_fit(report, Path(report.output_file)),
+    }
+    optics = optics_row(report.relion_options)
+    put_rows(job / "micrographs_ctf.star", "micrographs", [row], optics=optics)
+    return ()
+
+
+def _autopick(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
+    micrograph = _inside(report.input_file, project)
+    row: Row = {
+        "MicrographName": micrograph,
+        "MicrographCoordinates": _inside(report.output_file, project),
+    }
+    put_rows(job / "autopick.star", "coordinate_files", [row])
+    # RELION 3.1 finds the picks by this file: the table that lists the micrographs.
+    taken = Path(micrograph).parts[:2]
+    suffix = job / "coords_suffix_autopick.star"
+    suffix.write_text(f"{'/'.join(taken)}/micrographs_ctf.star\n")
+    return ()
+
+
+def _extract(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
+    path = Path(report.output_file)
+    if path == job / "particles.star":
+        return ()  # extracted again, by RELION itself
+    rows = rows_of(path, "particles")
+    box = int(report.results.get("box_size") or report.relion_options["small_boxsize"])
+    keyed = [{"ImageName": row.pop("ImageName"), **row} for row in rows]
+    optics = optics_row(report.relion_options, particles=box)
+    put_rows(job / "particles.star", "particles", keyed, optics=optics)
+    return ()
+
+
+def _select(report: JobReport, _: Path, job: Path) -> tuple[str, ...]:
+    return tuple(sorted(each.name for each in job.glob("particles_split*.star")))
+
+
+_SPA: dict[str, Callable[[JobReport, Path, Path], tuple[str, ...]]] = {
+    "Import": _import,
+    "MotionCorr": _motioncorr,
+    "CtfFind": _ctffind,
+    "AutoPick": _autopick,
+    "Extract": _extract,
+    "Select": _select,
+}
+
+
+def _global_row(report: JobReport, series: str, star: str) -> Row:
+    options = report.relion_options
+    pixel = float(options.get("pixel_size") or 1.0)
+    return {
+        "TomoName": series,
+        "TomoTiltSeriesStarFile": star,
+        "Voltage": float(options.get("voltage") or 300),
+        "SphericalAberration": float(options.get("spher_aber") or 2.7),
+        "AmplitudeContrast": float(options.get("ampl_contrast") or 0.1),
+        "MicrographOriginalPixelSize": pixel,
+        "TomoHand": int(options.get("invert_hand") or -1),
+        "OpticsGroupName": _TILT_OPTICS,
+        "TomoTiltSeriesPixelSize": pixel,
+    }
+
+
+def _write_tilt(report: JobReport, kind: JobType, project: Path, job: Path) -> None:
+    output = kind.output("tomography")
+    listed = output.star if output else "tomograms.star"
+    series = tilt_name(Path(report.output_file)).series
+    if kind.folder in ("Tomograms", "Denoise"):
+        row = _tomogram_row(report, project, series)
+        put_rows(job / listed, "global", [row])
+        return
+    star = f"tilt_series/{series}.star"
+    row = _global_row(report, series, f"{job.relative_to(project)}/{star}")
+    put_rows(job / listed, "global", [row])
+    put_rows(job / star, series, [_tilt_row(report, kind, project)])
+
+
+def _tilt_row(report: JobReport, kind: JobType, project: Path) -> Row:
+    """The row of one tilt; its image or movie names it."""
+    name = tilt_name(Path(report.output_file))
+    options = report.relion_options
+    frames = int(options.get("frame_count") or 1)
+    dose = float(options.get("dose_per_frame") or 0.0)
+    taken = _inside(report.input_file, project)
+    made = _inside(report.output_file, project)
+    rest: Row = {
+        "TomoTiltMovieFrameCount": frames,
+        "TomoNominalStageTiltAngle": name.angle_deg,
+        "TomoNominalTiltAxisAngle": float(options.get("tilt_axis_angle") or 85.0),
+        # Before this tilt: that of the first is none, as motion correction counts it.
+        "MicrographPreExposure": max(name.number - 1, 0) * frames * dose,
+        "TomoNominalDefocus": float(options.get("defocus") or -4.0),
+    }
+    if kind.folder == "Import":
+        return {"MicrographMovieName": made, **rest}
+    if kind.folder == "MotionCorr":
+        return {
+            "MicrographMovieName": taken,
+            **rest,
+            "MicrographName": made,
+            "MicrographMetadata": str(Path(made).with_suffix(".star")),
+            **_motion(report),
+        }
+    if kind.folder == "CtfFind":
+        picture = Path(made).with_suffix(".ctf")
+        fit = _fit(report, Path(report.output_file))
+        return {"MicrographName": taken, **rest, "CtfImage": f"{picture}:mrc", **fit}
+    return {
+        "MicrographName": taken,
+        **rest,
+        **_known_fit(project, name.series, taken),
+        **{
+            column: _needed(report, column)
+            for column in _ALIGNED
+            if kind.folder == "AlignTiltSeries"
+        },
+    }
+
+
+_ALIGNED = ("TomoXTilt", "TomoYTilt", "TomoZRot", "TomoXShiftAngst", "TomoYShiftAngst")
+
+
+def _known_fit(project: Path, series: str, micrograph: str) -> Row:
+    """What the project's CTF job has written of a tilt."""
+    columns = ("DefocusU", "DefocusV", "DefocusAngle")
+    for path in sorted(project.glob(f"CtfFind/job*/tilt_series/{series}.star")):
+        for row in rows_of(path, series):
+            if row["MicrographName"] == micrograph:
+                return {column: row[column] for column in columns}
+    raise FormatError(
+        f"project: no CTF of {micrograph} is known in {project}, a row of CtfFind was "
+        "expected; the message is to come after its CTF"
+    )
+
+
+def _tomogram_row(report: JobReport, project: Path, series: str) -> Row:
+    options = report.relion_options
+    pixel = float(options.get("pixel_size") or 1.0)
+    scaled = float(options.get("pixel_size_downscaled") or pixel)
+    row = _global_row(
+        report, series, f"AlignTiltSeries/job005/tilt_series/{series}.star"
+    )
+    made = _inside(report.output_file, project)
+    is_denoised = report.job_type == "relion.denoisetomo"
+    taken = _inside(report.input_file, project) if is_denoised else made
+    row |= {
+        "TomoTomogramBinning": scaled / pixel,
+        "TomoSizeX": int(options.get("tomo_size_x") or 4096),
+        "TomoSizeY": int(options.get("tomo_size_y") or 4096),
+        "TomoSizeZ": int(options.get("vol_z") or 1200),
+        "TomoReconstructedTomogram": taken,
+    }
+    return row | ({"TomoReconstructedTomogramDenoised": made} if is_denoised else {})

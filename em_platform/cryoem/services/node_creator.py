@@ -1,0 +1,32 @@
+"""What other services have made, in a project that RELION and doppio open."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from em_platform.cryoem.project import JobReport, record_job
+from em_platform.cryoem.services.step import Place, Step
+from em_platform.cryoem.stage import StageParameters
+
+
+class Parameters(StageParameters):
+    """One file that a job has made, as cryo-EM services report it."""
+
+    job_type: str
+    input_file: str = Field(min_length=1)
+    output_file: str = Field(min_length=1)
+    experiment_type: Literal["spa", "tomography"] = "spa"
+    relion_options: dict[str, Any] = Field(default_factory=dict)
+    results: dict[str, Any] = Field(default_factory=dict)
+    command: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    success: bool = True
+    alias: str | None = None
+
+
+def handle(step: Step, place: Place) -> None:
+    """Write a report into the project that its output file lies in."""
+    parameters = step.validated(Parameters)
+    report = JobReport(**parameters.model_dump())
+    record_job(report, dialect=place.dialect)
