@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from em_platform.formats.image_output import forget_unfinished
     from em_platform.formats.length_units import nm_of
     from em_platform.formats.level_arrays import Run
-    from em_platform.formats.mdoc import MdocMontage, MdocPiece, read_mdoc_montage
+    from em_platform.formats.mdoc import (
+        MdocMontage,
+        MdocPiece,
+        MdocTilts,
+        read_mdoc_montage,
+        read_mdoc_tilts,
+    )
     from em_platform.formats.mpicbg import compose_affine
     from em_platform.formats.mrc import open_mrc
     from em_platform.formats.ome_metadata import mosaic_attributes
@@ -76,7 +82,7 @@ _MODULES = {
     "image_output": "forget_unfinished",
     "length_units": "nm_of",
     "level_arrays": "Run",
-    "mdoc": "MdocMontage MdocPiece read_mdoc_montage",
+    "mdoc": "MdocMontage MdocPiece MdocTilts read_mdoc_montage read_mdoc_tilts",
     "mpicbg": "compose_affine",
     "mrc": "open_mrc",
     "ome_metadata": "mosaic_attributes",
@@ -104,6 +110,7 @@ __all__ = [
     "ImageHeader",
     "MdocMontage",
     "MdocPiece",
+    "MdocTilts",
     "Region",
     "Run",
     "Volume",
@@ -144,6 +151,7 @@ __all__ = [
     "read_header",
     "read_image",
     "read_mdoc_montage",
+    "read_mdoc_tilts",
     "read_text",
     "read_to_limit",
     "review_at",

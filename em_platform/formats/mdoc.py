@@ -1,9 +1,10 @@
-"""SerialEM's metadata files (.mdoc) of montages.
+"""SerialEM's metadata files (.mdoc) of montages and tilt series.
 
 Source of the keys: bio3d.colorado.edu/SerialEM/hlp/html/about_formats.htm.
 """
 
 import logging
+import re
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,6 +37,90 @@ class MdocMontage:
     pieces: tuple[MdocPiece, ...]
     started_at: datetime | None
     ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MdocTiltImage:
+    """One image of a tilt series, as SerialEM knew it when it was taken."""
+
+    number: int
+    """Of the section in the stack; 0 for a file of its own."""
+    tilt_deg: float
+    frames: str | None
+    """The file of its movie, without SerialEM's folders."""
+    dose_e_per_a2: float | None
+    prior_dose_e_per_a2: float | None
+    taken_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MdocTilts:
+    """What an mdoc says of a tilt series, or of one image of it."""
+
+    image_file: str | None
+    """The stack; None where each image has an mdoc of its own."""
+    pixel_a: float | None
+    voltage_kv: float | None
+    axis_deg: float | None
+    """Of the tilt axis from the image's y axis, as IMOD counts it."""
+    images: tuple[MdocTiltImage, ...]
+
+
+_AXIS = re.compile(r"Tilt axis angle = (-?[\d.]+)")
+
+
+def read_mdoc_tilts(text: str, uri: str) -> MdocTilts:
+    """The images of a tilt series, in the order of the file.
+
+    Raises
+    ------
+    FormatError
+        Not an mdoc, one without images, or one without tilt angles.
+    """
+    mdoc = _parse(text, uri)
+    try:
+        return _tilts_of(mdoc, text, uri)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"{uri}: holds an angle or number that is none ({error}); copy it again "
+            "from the microscope",
+            uri=uri,
+        ) from error
+
+
+def _tilts_of(mdoc: Any, text: str, uri: str) -> MdocTilts:
+    sections, head = mdoc.section_data, mdoc.global_data
+    without = sum(section.TiltAngle is None for section in sections)
+    if not sections or without:
+        raise FormatError(
+            f"{uri}: found {len(sections)} images, {without} of them without a "
+            "TiltAngle, expected a tilt series; give its mdoc, or angles by --tilts",
+            uri=uri,
+        )
+    first = sections[0]
+    spacing = head.PixelSpacing or first.PixelSpacing
+    axis = _AXIS.search(text)
+    turned = first.RotationAngle
+    return MdocTilts(
+        image_file=_last_part(head.ImageFile) if head.ImageFile else None,
+        pixel_a=float(spacing) if spacing else None,
+        voltage_kv=float(head.Voltage) if head.Voltage else None,
+        # RotationAngle counts from x; the title, where there is one, from y.
+        axis_deg=float(axis[1]) if axis else turned - 90 if turned else None,
+        images=tuple(
+            MdocTiltImage(
+                number=section.ZValue or 0,
+                tilt_deg=float(section.TiltAngle),
+                frames=_last_part(section.SubFramePath)
+                if section.SubFramePath
+                else None,
+                dose_e_per_a2=section.ExposureDose or None,
+                prior_dose_e_per_a2=section.PriorRecordDose,
+                taken_at=_time(section.DateTime),
+            )
+            for section in sections
+        ),
+    )
 
 
 def read_mdoc_montage(text: str, uri: str) -> MdocMontage:

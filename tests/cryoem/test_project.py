@@ -156,7 +156,8 @@ def test_the_tables_have_relions_columns_and_a_row_for_each_micrograph(
     particles = starfile.read(tmp_path / "Extract/job005/particles.star")
     assert len(particles["particles"]) == 4
     assert particles["optics"].rlnImageSize[0] == 64
-    names = "000001@a_1.mrcs 000002@a_1.mrcs 000001@a_2.mrcs 000002@a_2.mrcs".split()
+    stacks = [f"Extract/job005/Movies/{name}.mrcs" for name in ("a_1", "a_2")]
+    names = [f"{n:06}@{stack}" for stack in stacks for n in (1, 2)]
     assert list(particles["particles"].rlnImageName) == names
 
 

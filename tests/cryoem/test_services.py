@@ -211,4 +211,4 @@ def test_a_broker_that_is_not_there_is_one_sentence(
     assert "RabbitMQ: 127.0.0.1:1 does not take the connection" in shown
     with pytest.raises(SystemExit):
         main(["cryoem", "service", "Nobody"])
-    assert "there is no Nobody, one of EMISPyB" in capsys.readouterr().err
+    assert "there is no Nobody, one of CTFFind, " in capsys.readouterr().err

@@ -116,12 +116,19 @@ def _fit(report: JobReport, path: Path) -> Row:
     }
 
 
+def _spectrum(report: JobReport, project: Path) -> str:
+    """CTFFIND's own name of the image, unless the message says another."""
+    named = report.results.get("ctf_image")
+    usual = Path(report.output_file).with_suffix(".ctf")
+    # RELION reads an image by the name of its format, whatever the file's name ends in.
+    return f"{_inside(str(named or usual), project)}:mrc"
+
+
 def _ctffind(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
-    picture = Path(_inside(report.output_file, project)).with_suffix(".ctf")
     row: Row = {
         "MicrographName": _inside(report.input_file, project),
         "OpticsGroup": 1,
-        "CtfImage": f"{picture}:mrc",
+        "CtfImage": _spectrum(report, project),
         **_fit(report, Path(report.output_file)),
     }
     optics = optics_row(report.relion_options)
@@ -149,7 +156,15 @@ def _extract(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
         return ()  # extracted again, by RELION itself
     rows = rows_of(path, "particles")
     box = int(report.results.get("box_size") or report.relion_options["small_boxsize"])
-    keyed = [{"ImageName": row.pop("ImageName"), **row} for row in rows]
+    folder = _inside(str(path.parent), project)
+    keyed: list[Row] = []
+    for row in rows:
+        number, _, stack = str(row.pop("ImageName")).partition("@")
+        # Names of stacks are relative to their table there, to the project here.
+        name = stack if stack.startswith((folder, "/")) else f"{folder}/{stack}"
+        if "MicrographName" in row:
+            row["MicrographName"] = _inside(str(row["MicrographName"]), project)
+        keyed.append({"ImageName": f"{number}@{name}", **row})
     optics = optics_row(report.relion_options, particles=box)
     put_rows(job / "particles.star", "particles", keyed, optics=optics)
     return ()
@@ -226,9 +241,9 @@ def _tilt_row(report: JobReport, kind: JobType, project: Path) -> Row:
             **_motion(report),
         }
     if kind.folder == "CtfFind":
-        picture = Path(made).with_suffix(".ctf")
         fit = _fit(report, Path(report.output_file))
-        return {"MicrographName": taken, **rest, "CtfImage": f"{picture}:mrc", **fit}
+        spectrum = _spectrum(report, project)
+        return {"MicrographName": taken, **rest, "CtfImage": spectrum, **fit}
     return {
         "MicrographName": taken,
         **rest,

@@ -10,7 +10,12 @@ from typing import Any
 from em_platform.cryoem.services.step import Handler
 
 SERVICES: dict[str, str] = {
+    "CTFFind": "ctffind",
+    "CrYOLO": "cryolo",
     "EMISPyB": "ispyb_connector",
+    "Extract": "extract",
+    "Images": "images",
+    "MotionCorr": "motioncorr",
     "NodeCreator": "node_creator",
     "ProcessRecipe": "processing_recipe",
 }
@@ -19,15 +24,14 @@ SERVICES: dict[str, str] = {
 OTHER_NAMES = {"ISPyB connector": "EMISPyB", "Dispatcher": "ProcessRecipe"}
 """Names in older recipes -> service."""
 
-_MODULES = {
-    "EMISPyB": "ispyb_connector",
-    "NodeCreator": "node_creator",
-    "ProcessRecipe": "process_recipe",
-}
+# Modules have the names of queues, but for the one whose queue is what it takes.
+_MODULES = {"ProcessRecipe": "process_recipe"}
 
 
 def load_service(name: str) -> Handler:
     """What the service of that name does with a message."""
-    module: Any = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    module: Any = importlib.import_module(
+        f"{__name__}.{_MODULES.get(name, SERVICES[name])}"
+    )
     handler: Handler = module.handle
     return handler

@@ -5,6 +5,7 @@ leaves a message that nobody takes unnoticed.
 """
 
 import json
+import logging
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ from em_platform.errors import BrokerUnavailable, MessageRejected, without_passw
 ERROR_HEADER = "em-error"
 QUEUE_HEADER = "em-queue"
 TRIES_HEADER = "em-tries"
+
+# What it says of a lost connection, with a traceback, becomes one sentence below.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 # A stage computes for minutes in another thread; the connection answers all the while.
 _HEARTBEAT_S = 60

@@ -5,6 +5,7 @@ behaviour, and shows that ours differs.
 """
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 import yaml
 
-from em_platform.errors import ConfigError, PlatformError
+from em_platform.errors import ConfigError, OutputRefused, PlatformError
+from em_platform.simulation.tilt_series.backends.embedded import Embedded
+from em_platform.simulation.tilt_series.data_set import simulate
 from em_platform.simulation.tilt_series.plan import FIDUCIAL, Plan
 from em_platform.simulation.tilt_series.plan_file import read_plan
 from em_platform.simulation.tilt_series.sample import assembling
@@ -184,6 +187,29 @@ def test_the_published_example_is_read_unchanged() -> None:
     plan = read_plan(Path(project) / "configs.yaml")
     assert (plan.name, plan.pixel_nm, plan.tilts.tilts) == ("Bead", 0.283, 37)
     assert len(sample(plan).particles) == 9 + plan.beads.count
+
+
+def test_a_project_becomes_valid_stacks_and_is_resumed(
+    read: Read, tmp_path: Path
+) -> None:
+    small = SIM_TXT.replace("= 2000", "= 64").replace("ntilts = 37", "ntilts = 3")
+    plan = read(sim=small, changes={"num_stacks": 2})
+    (tmp_path / "out/raw_data").mkdir(parents=True)
+    with pytest.raises(OutputRefused, match="holds what em-platform did not make"):
+        list(simulate(plan, tmp_path / "out", backend=Embedded()))
+    output = tmp_path / "new"
+    assert [each.made for each in simulate(plan, output, backend=Embedded())] == [3, 3]
+    for name in ("Bead-0000.mrc", "Bead-0000_clean.mrc"):
+        path = output / "Bead-0000" / name
+        assert mrcfile.validate(path)
+        with mrcfile.open(path) as file:
+            assert file.data.shape == (3, 64, 64)
+            assert float(file.voxel_size.x) == pytest.approx(2.83)
+            # Half of the dose is lost in no more than 150 nm of ice.
+            assert 0.5 < file.data.mean() / (10_000 * 0.283**2 * 10_000) < 1.05
+    # Old: a project that was begun could not be run again.
+    shutil.rmtree(output / "Bead-0001")
+    assert [each.made for each in simulate(plan, output, backend=Embedded())] == [0, 3]
 
 
 def test_a_hundred_pixels_of_0_283_nm_are_28_3_nm(read: Read) -> None:

@@ -1,0 +1,88 @@
+"""Particles of a micrograph, for the channel that crYOLO has in recipes.
+
+The built-in picker looks for blobs of the particles' diameter.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from em_platform.cryoem.services.stage_run import job_path, run_stage
+from em_platform.cryoem.services.step import Place, Step
+from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stages import pick
+
+# ISPyB has nm.
+_A_PER_NM = 10.0
+
+
+class Parameters(StageParameters):
+    """What of the message the service itself needs."""
+
+    output_path: Path
+    experiment_type: Literal["spa"] = "spa"
+    mc_uuid: int | None = None
+    picker_uuid: int | None = None
+    relion_options: dict[str, Any] = Field(default_factory=dict)
+    ctf_values: dict[str, Any] = Field(default_factory=dict)
+
+
+def handle(step: Step, _: Place) -> None:
+    """Pick the particles of the micrograph of a message."""
+    own: Parameters = step.validated(Parameters)
+    parameters: pick.Parameters = step.validated(pick.Parameters)
+    out = job_path(own.output_path)
+    folder = own.output_path.parent
+    image = parameters.micrograph
+    result, _again = run_stage(
+        "pick", parameters, folder=folder, stem=out.rest.stem, takes=image
+    )
+    coordinates = folder / result.coordinates
+    diameter = parameters.particle_diameter or result.median_diameter_a
+    options = {**own.relion_options, "particle_diameter": diameter}
+    picture = folder / result.picture
+    step.send(
+        "node_creator",
+        {
+            "job_type": "relion.autopick.log",
+            "experiment_type": own.experiment_type,
+            "input_file": str(image),
+            "output_file": str(coordinates),
+            "relion_options": options,
+            "command": f"em-platform cryoem pick {image}",
+            "alias": "Live_cryolo",
+        },
+    )
+    record: dict[str, Any] = {
+        "ispyb_command": "buffer",
+        "buffer_command": {"ispyb_command": "insert_particle_picker"},
+        "particle_picking_template": "em-platform LoG",
+        "number_of_particles": result.particles,
+        "particle_diameter": None if diameter is None else diameter / _A_PER_NM,
+        "summary_image_full_path": str(picture),
+    }
+    if own.mc_uuid is not None:
+        record["buffer_lookup"] = {"motion_correction_id": own.mc_uuid}
+    if own.picker_uuid is not None:
+        record["buffer_store"] = own.picker_uuid
+    step.send("ispyb_connector", record)
+    extract = out.other("Extract", out.number + 1).parent / f"{image.stem}_extract.star"
+    step.send(
+        "murfey_feedback",
+        {
+            "register": "picked_particles",
+            "motion_correction_id": own.mc_uuid,
+            "micrograph": str(image),
+            "number_of_particles": result.particles,
+            "resolution": own.ctf_values.get("ctf_max_resolution"),
+            "extraction_parameters": {
+                "micrographs_file": str(image),
+                "coord_list_file": str(coordinates),
+                "output_file": str(extract),
+                "pixel_size": parameters.pixel_size,
+                "relion_options": options,
+                **own.ctf_values,
+            },
+        },
+    )

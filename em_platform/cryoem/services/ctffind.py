@@ -1,0 +1,117 @@
+"""The CTF of a micrograph, and word of it to pictures, records, picker and project."""
+
+from pathlib import Path
+from typing import Any
+
+from em_platform.cryoem.services.stage_run import JobPath, job_path, run_stage
+from em_platform.cryoem.services.step import Place, Step
+from em_platform.cryoem.stages import ctf
+from em_platform.errors import MessageRejected
+
+
+def handle(step: Step, _: Place) -> None:
+    """Fit the CTF of the micrograph of a message."""
+    parameters: ctf.Parameters = step.validated(ctf.Parameters)
+    if parameters.output_image is None:
+        raise MessageRejected(
+            "message: output_image is missing, the path of the spectrum was expected; "
+            "send it with the message or write it into the recipe's step"
+        )
+    kind = str(step.parameters.get("experiment_type") or "spa")
+    options = dict(step.parameters.get("relion_options") or {})
+    out = job_path(parameters.output_image)
+    folder = parameters.output_image.parent
+    result, _again = run_stage(
+        "ctf",
+        parameters,
+        folder=folder,
+        stem=out.rest.stem,
+        takes=parameters.input_image,
+    )
+    diagnostic = folder / result.diagnostic
+    step.send(
+        "node_creator",
+        {
+            "job_type": "relion.ctffind.ctffind4",
+            "experiment_type": kind,
+            "input_file": str(parameters.input_image),
+            "output_file": str(parameters.output_image),
+            "relion_options": options,
+            "command": f"em-platform cryoem ctf {parameters.input_image}",
+            "results": {**_numbers(result), "ctf_image": str(diagnostic)},
+            "alias": "Live_ctffind",
+        },
+    )
+    step.send("images", {"image_command": "mrc_to_jpeg", "file": str(diagnostic)})
+    step.send("ispyb_connector", _record(parameters, result, str(diagnostic)))
+    if kind == "tomography":
+        feedback = {"register": "motion_corrected", "movie": str(parameters.movie)}
+        feedback["mrc_out"] = str(parameters.input_image)
+        step.send("murfey_feedback", feedback)
+    else:
+        step.send("cryolo", _for_picker(step, parameters, result, out, diagnostic))
+
+
+def _numbers(result: ctf.Result) -> dict[str, Any]:
+    return {
+        "defocus_u": result.defocus_u_a,
+        "defocus_v": result.defocus_v_a,
+        "astigmatism_angle": result.astigmatism_deg,
+        "cc_value": result.score,
+        "resolution": result.fit_resolution_a,
+        "ice_ring_density": result.ice_ring_density,
+    }
+
+
+def _record(
+    parameters: ctf.Parameters, result: ctf.Result, diagnostic: str
+) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "ispyb_command": "buffer",
+        "buffer_command": {"ispyb_command": "insert_ctf"},
+        "box_size_x": result.box_px,
+        "box_size_y": result.box_px,
+        "min_resolution": parameters.min_res,
+        "max_resolution": parameters.max_res,
+        "min_defocus": parameters.min_defocus,
+        "max_defocus": parameters.max_defocus,
+        "astigmatism": result.defocus_u_a - result.defocus_v_a,
+        "astigmatism_angle": result.astigmatism_deg,
+        "estimated_resolution": result.fit_resolution_a,
+        "estimated_defocus": (result.defocus_u_a + result.defocus_v_a) / 2,
+        "amplitude_contrast": parameters.ampl_contrast,
+        "cc_value": result.score,
+        "fft_theoretical_full_path": f"{diagnostic.rpartition('.')[0]}.jpeg",
+        "ice_ring_density": result.ice_ring_density,
+    }
+    if parameters.mc_uuid is not None:
+        message["buffer_lookup"] = {"motion_correction_id": parameters.mc_uuid}
+    return message
+
+
+def _for_picker(
+    step: Step,
+    parameters: ctf.Parameters,
+    result: ctf.Result,
+    out: JobPath,
+    diagnostic: Path,
+) -> dict[str, Any]:
+    output = out.other("AutoPick", out.number + 1, suffix=".star")
+    return {
+        **dict(step.parameters.get("autopick") or {}),
+        "experiment_type": "spa",
+        "input_path": str(parameters.input_image),
+        "output_path": str(output),
+        "pixel_size": parameters.pixel_size,
+        "mc_uuid": parameters.mc_uuid,
+        "picker_uuid": parameters.picker_uuid,
+        "relion_options": dict(step.parameters.get("relion_options") or {}),
+        "ctf_values": {
+            "ctf_image": str(diagnostic),
+            "ctf_max_resolution": result.fit_resolution_a,
+            "ctf_figure_of_merit": result.score,
+            "defocus_u": result.defocus_u_a,
+            "defocus_v": result.defocus_v_a,
+            "defocus_angle": result.astigmatism_deg,
+        },
+    }

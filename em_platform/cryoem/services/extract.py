@@ -1,0 +1,66 @@
+"""Particles cut out of a micrograph, and word of them to project and selection."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from em_platform.cryoem.services.stage_run import job_path, run_stage
+from em_platform.cryoem.services.step import Place, Step
+from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stages import extract
+
+
+class Parameters(StageParameters):
+    """What of the message the service itself needs."""
+
+    output_file: Path
+    batch_size: int = 50_000
+    relion_options: dict[str, Any] = Field(default_factory=dict)
+
+
+def handle(step: Step, _: Place) -> None:
+    """Cut the particles of the micrograph of a message."""
+    own: Parameters = step.validated(Parameters)
+    parameters: extract.Parameters = step.validated(extract.Parameters)
+    out = job_path(own.output_file)
+    # A folder of its own: the stage calls its table `particles.star` each time.
+    folder = own.output_file.parent / own.output_file.stem
+    result, _again = run_stage(
+        "extract",
+        parameters,
+        folder=folder,
+        stem=out.rest.stem,
+        takes=parameters.micrographs_file,
+    )
+    if not result.particles:
+        return  # nothing that anybody could take
+    options = {
+        **own.relion_options,
+        "pixel_size": parameters.pixel_size,
+        "pixel_size_downscaled": result.pixel_size_a,
+        "small_boxsize": result.box_px,
+        "voltage": parameters.voltage,
+    }
+    table = folder / result.star
+    step.send(
+        "node_creator",
+        {
+            "job_type": "relion.extract",
+            "input_file": f"{parameters.micrographs_file}:{parameters.coord_list_file}",
+            "output_file": str(table),
+            "relion_options": options,
+            "command": f"em-platform cryoem extract {parameters.micrographs_file}",
+            "results": {"box_size": result.box_px},
+            "alias": "Live_all_particles",
+        },
+    )
+    step.send(
+        "select_particles",
+        {
+            "input_file": str(table),
+            "batch_size": own.batch_size,
+            "image_size": result.box_px,
+            "relion_options": options,
+        },
+    )

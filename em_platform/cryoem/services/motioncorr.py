@@ -1,0 +1,154 @@
+"""Motion correction of a movie, and word of it to fit, pictures and records."""
+
+from pathlib import Path
+from typing import Any
+
+from em_platform.cryoem.project.tables import tilt_name
+from em_platform.cryoem.services.stage_run import JobPath, job_path, run_stage
+from em_platform.cryoem.services.step import Place, Step
+from em_platform.cryoem.stages import motion
+from em_platform.errors import MessageRejected
+
+# IceBreaker's three jobs stand between this one and the CTF where they are wanted.
+_ICEBREAKER_JOBS = 3
+
+
+def handle(step: Step, _: Place) -> None:
+    """Correct the movie of a message."""
+    parameters = _completed(step.validated(motion.Parameters))
+    out = job_path(_needed(parameters.mrc_out))
+    folder = out.other(out.folder, out.number).parent
+    result, _again = run_stage(
+        "motion",
+        parameters,
+        folder=folder,
+        stem=out.rest.stem,
+        takes=parameters.movie,
+    )
+    micrograph = folder / result.micrograph
+    options = _options(parameters, result)
+    _send_to_project(step, parameters, result, out=out, options=options)
+    step.send("images", {"image_command": "mrc_to_jpeg", "file": str(micrograph)})
+    step.send("ispyb_connector", _record(parameters, result, folder))
+    step.send("ctffind", _for_fit(parameters, out, micrograph, options))
+
+
+def _needed(path: Path | None) -> Path:
+    if path is None:
+        raise MessageRejected(
+            "message: mrc_out is missing, the path of the micrograph was expected; "
+            "send it with the message or write it into the recipe's step"
+        )
+    return path
+
+
+def _completed(parameters: motion.Parameters) -> motion.Parameters:
+    """With the dose before a tilt, which its number in the series says."""
+    frames = parameters.frame_count
+    if parameters.experiment_type != "tomography" or parameters.init_dose or not frames:
+        return parameters
+    before = max(tilt_name(parameters.movie).number - 1, 0)
+    dose = parameters.dose_per_frame * frames * before
+    return parameters.model_copy(update={"init_dose": dose})
+
+
+def _options(parameters: motion.Parameters, result: motion.Result) -> dict[str, Any]:
+    """The blob that steps hand on, with what this one knows."""
+    return {
+        "spher_aber": 2.7,
+        "ampl_contrast": 0.1,
+        **parameters.relion_options,
+        "pixel_size": result.pixel_size_a,
+        "voltage": parameters.voltage,
+        "dose_per_frame": parameters.dose_per_frame,
+        "frame_count": parameters.frame_count or result.frames,
+    }
+
+
+def _send_to_project(
+    step: Step,
+    parameters: motion.Parameters,
+    result: motion.Result,
+    *,
+    out: JobPath,
+    options: dict[str, Any],
+) -> None:
+    """Report the import of the movie, which no other service does, and the job."""
+    is_tomo = parameters.experiment_type == "tomography"
+    movie = out.other("Import", out.number - 1).parent / parameters.movie.name
+    movie.parent.mkdir(parents=True, exist_ok=True)
+    if not movie.is_symlink():
+        movie.symlink_to(parameters.movie)
+    common = {"experiment_type": parameters.experiment_type, "relion_options": options}
+    step.send(
+        "node_creator",
+        {
+            **common,
+            "job_type": "relion.importtomo" if is_tomo else "relion.import.movies",
+            "input_file": str(parameters.movie),
+            "output_file": str(movie),
+            "alias": "Live_import",
+        },
+    )
+    step.send(
+        "node_creator",
+        {
+            **common,
+            "job_type": "relion.motioncorr.own",
+            "input_file": str(movie),
+            "output_file": str(out.other(out.folder, out.number)),
+            "command": f"em-platform cryoem motion {parameters.movie}",
+            "results": {
+                "total_motion": result.total_motion_a,
+                "early_motion": result.early_motion_a,
+                "late_motion": result.late_motion_a,
+            },
+            "alias": "Live_motioncorr",
+        },
+    )
+
+
+def _record(
+    parameters: motion.Parameters, result: motion.Result, folder: Path
+) -> dict[str, Any]:
+    micrograph = folder / result.micrograph
+    message: dict[str, Any] = {
+        "ispyb_command": "buffer",
+        "buffer_command": {"ispyb_command": "insert_motion_correction"},
+        "first_frame": result.first_frame,
+        "last_frame": result.last_frame,
+        "total_motion": result.total_motion_a,
+        "average_motion_per_frame": result.average_motion_a,
+        "drift_plot_full_path": str(folder / result.drift_plot),
+        "micrograph_snapshot_full_path": str(micrograph.with_suffix(".jpeg")),
+        "micrograph_full_path": str(micrograph),
+        "patches_used_x": result.patches_x,
+        "patches_used_y": result.patches_y,
+        "dose_per_frame": parameters.dose_per_frame,
+    }
+    if parameters.mc_uuid is not None:
+        message["buffer_store"] = parameters.mc_uuid
+    return message
+
+
+def _for_fit(
+    parameters: motion.Parameters,
+    out: JobPath,
+    micrograph: Path,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    is_spa = parameters.experiment_type == "spa"
+    between = _ICEBREAKER_JOBS if is_spa and parameters.do_icebreaker_jobs else 0
+    output = out.other("CtfFind", out.number + 1 + between, suffix=".ctf")
+    return {
+        **parameters.ctf,
+        "experiment_type": parameters.experiment_type,
+        "movie": str(parameters.movie),
+        "input_image": str(micrograph),
+        "output_image": str(output),
+        "mc_uuid": parameters.mc_uuid,
+        "picker_uuid": parameters.picker_uuid,
+        "pixel_size": options["pixel_size"],
+        "voltage": parameters.voltage,
+        "relion_options": options,
+    }

@@ -1,0 +1,148 @@
+"""A stage run by a service: its files stand where the message wants them, once.
+
+Beside them lies a note of what made them. With it a message that comes again computes
+nothing, and files that this program did not make are never replaced.
+"""
+
+import hashlib
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from em_platform.cryoem.stage import StageParameters, StageResult
+from em_platform.cryoem.stages import load_stage
+from em_platform.errors import MessageRejected, OutputRefused, StorageError
+from em_platform.storage.atomic import write_bytes
+
+_JOB = re.compile(r"(?P<project>.+)/(?P<folder>[^/]+)/job(?P<number>\d+)/(?P<rest>.+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPath:
+    """A file in a job of a project."""
+
+    project: Path
+    folder: str
+    number: int
+    rest: Path
+
+    def other(self, folder: str, number: int, *, suffix: str | None = None) -> Path:
+        """The same file in another job."""
+        rest = self.rest if suffix is None else self.rest.with_suffix(suffix)
+        return self.project / folder / f"job{number:03}" / rest
+
+
+def job_path(path: Path) -> JobPath:
+    """The job that a path lies in.
+
+    Raises
+    ------
+    MessageRejected
+        It lies in none.
+    """
+    found = _JOB.fullmatch(str(path))
+    if found is None:
+        raise MessageRejected(
+            f"message: {path} lies in no job, .../MotionCorr/job002/... was expected; "
+            "correct the path"
+        )
+    return JobPath(
+        project=Path(found["project"]),
+        folder=found["folder"],
+        number=int(found["number"]),
+        rest=Path(found["rest"]),
+    )
+
+
+def run_stage(
+    name: str, parameters: StageParameters, *, folder: Path, stem: str, takes: Path
+) -> tuple[Any, bool]:
+    """Run a stage for one input; its result, and whether it stood there already.
+
+    Parameters
+    ----------
+    folder
+        Where its files are to lie, with those of other inputs.
+    stem
+        Names the input among them.
+    takes
+        The input: when it changes, so does the result.
+
+    Raises
+    ------
+    OutputRefused
+        A file of the same name was not made by this program.
+    """
+    stage = load_stage(name)
+    note = folder / f".{stem}.{name}.json"
+    digest = _digest(parameters, takes)
+    known = _note(note)
+    if known.get("digest") == digest and known.get("whole"):
+        if all((folder / each).is_file() for each in known["files"]):
+            try:
+                return stage.Result.model_validate(known["result"]), True
+            except ValidationError:
+                known = {**known, "whole": False}  # of an older version
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{stem}.") as own:
+            result = stage.run(parameters, Path(own))
+            files = sorted(each.name for each in Path(own).iterdir())
+            _refuse_foreign(folder, files, known)
+            content = {"digest": digest, "files": files, "result": _plain(result)}
+            # Before they stand there: one that is killed in between owns them still.
+            _write_note(note, {**content, "whole": False, "were": _owned(known)})
+            for each in files:
+                (Path(own) / each).replace(folder / each)
+        _write_note(note, {**content, "whole": True})
+    except OSError as error:
+        raise StorageError(
+            f"{name}: {folder} could not be written ({error.strerror or error}); free "
+            "space or check access, then send the message again"
+        ) from error
+    return result, False
+
+
+def _plain(result: StageResult) -> Any:
+    return result.model_dump(mode="json")
+
+
+def _digest(parameters: StageParameters, takes: Path) -> str:
+    try:
+        stat = takes.stat()
+        of_input = [stat.st_size, stat.st_mtime_ns]
+    except OSError:
+        of_input = []  # the stage says what is wrong with it
+    content = json.dumps([parameters.model_dump(mode="json"), of_input])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _note(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_note(path: Path, content: dict[str, Any]) -> None:
+    write_bytes(path, json.dumps(content).encode())
+
+
+def _owned(known: dict[str, Any]) -> list[str]:
+    return [*known.get("files", []), *known.get("were", [])]
+
+
+def _refuse_foreign(folder: Path, files: list[str], known: dict[str, Any]) -> None:
+    own = set(_owned(known))
+    for name in files:
+        if name not in own and (folder / name).exists():
+            raise OutputRefused(
+                f"output: {folder / name} was not made by em-platform, a free name was "
+                "expected; give the job another number, or move the file away"
+            )

@@ -1,0 +1,170 @@
+"""The recipes of a movie run to their end: files, rows, pictures and a project."""
+
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import pytest
+import starfile
+from sqlalchemy import func, select
+
+from em_platform.cryoem.ispyb.tables import METADATA
+from em_platform.cryoem.project.pipeline import PIPELINE
+from em_platform.cryoem.recipes import placeholders_of, read_recipe
+from em_platform.cryoem.services import load_service
+from em_platform.cryoem.services.local import StepRun, completed, run_recipe
+from em_platform.cryoem.services.process_recipe import requested
+from em_platform.cryoem.services.step import Place, handle_message
+from em_platform.errors import MessageRejected, OutputRefused, PlatformError
+
+PIXEL_A = 4.0
+
+
+@pytest.fixture(scope="module")
+def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four frames of dark discs in noise, moved by one pixel a frame."""
+    rng = np.random.default_rng(5)
+    specimen = np.full((272, 272), 40.0)
+    y, x = np.mgrid[:272, :272]
+    for row in range(40, 240, 60):
+        for column in range(40, 240, 60):
+            specimen[np.hypot(y - row, x - column) < 12] -= 12
+    frames = [rng.poisson(specimen[8 : 8 + 256, 8 + i : 8 + i + 256]) for i in range(4)]
+    path = tmp_path_factory.mktemp("raw") / "TS_1_002_3.0_20260101_1200_fractions.mrc"
+    with mrcfile.new(path, data=np.array(frames, np.int16)) as file:
+        file.voxel_size = PIXEL_A
+    return path
+
+
+def run(
+    recipe: str, place: Place, movie: Path, project: Path, **more: Any
+) -> list[StepRun]:
+    parameters = {
+        "movie": str(movie),
+        "mrc_out": f"{project}/MotionCorr/job002/Movies/{movie.stem}.mrc",
+        "pixel_size": str(PIXEL_A),
+        "fm_dose": "0.5",
+        "kv": "300",
+        **more,
+    }
+    wanted = placeholders_of(read_recipe(recipe))
+    parameters = completed(parameters, recipe=recipe, wanted=wanted, place=place)
+    _, content = requested({"recipes": [recipe], "parameters": parameters})
+    return list(run_recipe(content, place, guid="g"))
+
+
+def counts(place: Place) -> dict[str, int]:
+    with place.ispyb.engine.connect() as connection:
+        found = {
+            name: connection.execute(select(func.count()).select_from(table)).scalar()
+            for name, table in METADATA.tables.items()
+        }
+    return {name: count for name, count in found.items() if count}
+
+
+def test_a_tilt_is_corrected_fitted_pictured_recorded_and_in_the_project(
+    movie: Path, tmp_path: Path
+) -> None:
+    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    project = tmp_path / "project"
+    for number in range(2):
+        ran = run("em-tomo-preprocess", place, movie, project, frame_count="4")
+        assert [str(each.error) for each in ran if each.error] == []
+        image = project / f"MotionCorr/job002/Movies/{movie.stem}.mrc"
+        if number == 0:
+            made = image.stat().st_mtime_ns
+        assert image.stat().st_mtime_ns == made  # the second time it is found
+    outside = [each.payload for each in ran if each.is_outside]
+    assert outside == [
+        {"register": "motion_corrected", "movie": str(movie), "mrc_out": str(image)}
+    ]
+    found = counts(place)
+    assert (found["Movie"], found["MotionCorrection"], found["CTF"]) == (1, 1, 1)
+    assert image.with_suffix(".jpeg").is_file()
+    assert len(list(project.glob("CtfFind/job003/Movies/*.jpeg"))) == 1
+    tilts = starfile.read(project / "CtfFind/job003/tilt_series/TS_1.star")
+    assert list(tilts.rlnTomoNominalStageTiltAngle) == [3.0]
+    assert list(tilts.rlnMicrographPreExposure) == [2.0]
+    assert (project / tilts.rlnCtfImage[0].removesuffix(":mrc")).is_file()
+    processes = starfile.read(project / PIPELINE)["pipeline_processes"]
+    assert list(processes.rlnPipeLineProcessTypeLabel) == [
+        *("relion.importtomo", "relion.motioncorr.own", "relion.ctffind.ctffind4")
+    ]
+    place.close()
+
+
+def test_a_movie_of_particles_is_picked_and_its_particles_are_cut(
+    movie: Path, tmp_path: Path
+) -> None:
+    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    project = tmp_path / "project"
+    ran = run("em-spa-preprocess", place, movie, project, particle_diameter="96")
+    assert [str(each.error) for each in ran if each.error] == []
+    (feedback,) = (each.payload for each in ran if each.is_outside)
+    assert feedback["number_of_particles"] == pytest.approx(16, abs=3)
+    assert counts(place)["ParticlePicker"] == 1
+    handed_on = feedback["extraction_parameters"]
+    given = {k: v for k, v in handed_on.items() if k != "relion_options"}
+    recipe = read_recipe("em-spa-extract")
+    missing = dict.fromkeys(placeholders_of(recipe), "x")
+    missing |= {"batch_size": "100", "downscale": "False", "kv": "300"}
+    missing |= {"particle_diameter": "96", **given}
+    _, content = requested({"recipes": ["em-spa-extract"], "parameters": missing})
+    ran = list(run_recipe(content, place, guid="g"))
+    assert [str(each.error) for each in ran if each.error] == []
+    table = starfile.read(project / "Extract/job005/particles.star")
+    particles = table["particles"]
+    assert len(particles) == pytest.approx(16, abs=3)
+    _, _, stack = particles.rlnImageName.iloc[0].partition("@")
+    assert (project / stack).is_file()
+    edges = starfile.read(project / PIPELINE)["pipeline_input_edges"]
+    assert "Extract/job005/" in set(edges.rlnPipeLineEdgeProcess)
+    place.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "sentence"),
+    [
+        ({"pixel_size": None}, MessageRejected, "pixel_size.*: Field required; send"),
+        ({"mrc_out": None}, MessageRejected, "mrc_out is missing"),
+        ({"mrc_out": "/data/m.mrc"}, MessageRejected, "/data/m.mrc lies in no job"),
+        ({"movie": "/nowhere/m.mrc"}, PlatformError, "/nowhere/m.mrc"),
+        ({"gain_ref": "/nowhere/g.mrc"}, PlatformError, "/nowhere/g.mrc"),
+    ],
+)
+def test_a_message_that_cannot_be_met_is_one_sentence(
+    movie: Path,
+    tmp_path: Path,
+    change: dict[str, Any],
+    kind: type[PlatformError],
+    sentence: str,
+) -> None:
+    message = {
+        "movie": str(movie),
+        "mrc_out": f"{tmp_path}/MotionCorr/job002/Movies/m.mrc",
+        "pixel_size": PIXEL_A,
+        "patch_sizes": {"x": 1, "y": 1},
+    } | change
+    given = {name: value for name, value in message.items() if value is not None}
+    place = Place(ispyb_url="sqlite://")
+    with pytest.raises(kind, match=sentence):
+        handle_message(load_service("MotionCorr"), {}, given, place)
+    assert not list(tmp_path.rglob("*.mrc"))
+
+
+def test_a_file_of_others_is_not_replaced(movie: Path, tmp_path: Path) -> None:
+    image = tmp_path / "MotionCorr/job002/Movies/m.mrc"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"of RELION")
+    message = {
+        "movie": str(movie),
+        "mrc_out": str(image),
+        "pixel_size": PIXEL_A,
+        "patch_sizes": {"x": 1, "y": 1},
+    }
+    handler, place = load_service("MotionCorr"), Place(ispyb_url="sqlite://")
+    with pytest.raises(OutputRefused, match=r"m\.mrc was not made by em-platform"):
+        handle_message(handler, {}, message, place)
+    assert image.read_bytes() == b"of RELION"
+    assert list(image.parent.iterdir()) == [image]
