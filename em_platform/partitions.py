@@ -27,6 +27,7 @@ PARTS = {
             "sim_sample",
             "sim_tilt_stack",
             "sim_ground_truth",
+            "sim_exports",
             "sim_record",
         }
     ),

@@ -19,6 +19,7 @@ SIMULATION = {
     "sim_sample",
     "sim_tilt_stack",
     "sim_ground_truth",
+    "sim_exports",
     "sim_record",
 }
 ASSETS = {
