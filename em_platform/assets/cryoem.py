@@ -280,6 +280,7 @@ def shown(made: Made) -> Metadata:
 def _picture(path: Path, label: str) -> Any:
     return picture(path.read_bytes(), label) if path.is_file() else "none"
 
+
 def tilts_table(tilts: Sequence[Any]) -> dg.MetadataValue:
     """Angle and shift of each tilt."""
     rows = [(t.angle_deg, t.dx_px, t.dy_px, short(t.residual_px)) for t in tilts]

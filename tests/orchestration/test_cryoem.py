@@ -133,7 +133,9 @@ def tilt_image(angle_deg: float, shift: tuple[float, float]) -> np.ndarray:
 
 
 @pytest.fixture
-def tilts(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[float, tuple[float, float]]:
+def tilts(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[float, tuple[float, float]]:
     """A session with a tilt series of two frames a tilt, and how each is moved."""
     folder = home / "cryoem/grid2"
     folder.mkdir(parents=True)
