@@ -3,7 +3,8 @@
 Each `bench_<name>.py` runs in a process of its own and writes its figures as JSON. The
 status is 0 when every promised ratio is kept. Others have options of their own:
 `python -m benchmarks house` measures the source, `python -m benchmarks faults` kills
-processes at many random moments, `python -m benchmarks fuzz` reads broken input.
+processes at many random moments, `python -m benchmarks fuzz` reads broken input, and
+`python -m benchmarks soak` runs a platform for hours.
 """
 
 import argparse
@@ -30,6 +31,10 @@ def main() -> int:
         from benchmarks import fuzz
 
         return fuzz.main(sys.argv[2:])
+    if sys.argv[1:2] == ["soak"]:
+        from benchmarks import soak
+
+        return soak.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help="only these, e.g. align render")
     parser.add_argument("--quick", action="store_true", help="small data, few repeats")

@@ -29,14 +29,15 @@ def reduced(image: NDArray[np.floating], factor: int) -> Images:
     level = level - level.mean(dtype=np.float64).astype(np.float32)
     spread = level.std(dtype=np.float64)
     np.clip(level, -_MOST_SIGMA * spread, _MOST_SIGMA * spread, out=level)
-    small = _cropped(level, factor)
+    small = binned(level, factor)
     small -= small.mean()
     small /= max(float(small.std()), 1e-20)
     height, width = small.shape
     return small * fade(height)[:, None] * fade(width)[None, :]
 
 
-def _cropped(image: Images, factor: int) -> Images:
+def binned(image: Images, factor: int) -> Images:
+    """The image `factor` times smaller, by cropping its Fourier transform."""
     if factor == 1:
         return image.copy()
     height, width = image.shape

@@ -51,6 +51,14 @@ def rotation(tilt: Tilt) -> NDArray[np.float64]:
     return turn.as_matrix()
 
 
+def projected_nm(
+    tilt: Tilt, position_nm: tuple[float, float, float]
+) -> NDArray[np.float64]:
+    """Where a point `(x, y, z)` of the specimen is seen: `(y, x)` from the middle."""
+    x, y, _ = rotation(tilt).T @ np.asarray(position_nm)
+    return np.array([y + tilt.shift_nm[0], x + tilt.shift_nm[1]])
+
+
 def paths(
     film: Film, tilt: Tilt, *, shape: tuple[int, int], pixel_nm: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

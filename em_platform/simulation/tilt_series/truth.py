@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,11 @@ class Truth(Model):
     def text(self) -> str:
         """As the file holds it."""
         return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
+
+
+def truth_schema() -> str:
+    """The JSON schema of a truth file, as the package has it in a file."""
+    return (files(__package__) / "truth.schema.json").read_text()
 
 
 def particle_truth(sample: Sample) -> tuple[ParticleTruth, ...]:
