@@ -17,7 +17,7 @@ def fill(path: Path, text: str = "one", *, of: str = "a") -> None:
         (own / "file.txt").write_text(text)
 
 
-def test_it_stands_when_it_is_whole_and_says_of_what_it_was_made(
+def test_it_stands_when_whole_and_says_of_what_it_was_made(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "folder"

@@ -18,12 +18,12 @@ from em_platform.simulation.tilt_series.plan import ParticleKind
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A lattice of 5 x 5 x 5 carbon atoms, 0.4 nm apart, moved off along x."""
+    """A lattice of 5 x 5 x 5 carbon atoms, 0.22 nm apart, moved off along x."""
     structure, chain = gemmi.Structure(), gemmi.Chain("A")
     for number, (i, j, k) in enumerate(np.ndindex(5, 5, 5), 1):
         atom = gemmi.Atom()
         atom.name, atom.element = "C", gemmi.Element("C")
-        atom.pos, atom.b_iso = gemmi.Position(4 * i + 30, 4 * j, 4 * k), 20
+        atom.pos, atom.b_iso = gemmi.Position(2.2 * i + 30, 2.2 * j, 2.2 * k), 20
         residue = gemmi.Residue()
         residue.name, residue.seqid = "UNK", gemmi.SeqId(str(number))
         residue.add_atom(atom)
@@ -41,7 +41,9 @@ def test_atoms_become_volts_in_the_middle_of_their_map(model: Path) -> None:
     assert voxel_nm == 0.1
     # Peng et al. (1996): f(0) of carbon is 2.51 A; the displaced ice is taken off.
     atoms = 125 * 47.878 * 2.51 / 1000
-    assert 0.3 * atoms < volume.sum() * voxel_nm**3 < atoms
+    displaced = [4.877 * side**3 for side in (0.88, 1.35)]
+    total = volume.sum() * voxel_nm**3
+    assert atoms - displaced[1] < total < atoms - displaced[0]
     centre = np.argwhere(volume > 0.5 * volume.max()).mean(axis=0)
     assert np.abs(centre - np.array(volume.shape) // 2).max() < 0.6
 
