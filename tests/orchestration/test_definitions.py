@@ -18,6 +18,7 @@ SIMULATION = {
     "sim_sample",
     "sim_tilt_stack",
     "sim_ground_truth",
+    "sim_exports",
     "sim_record",
 }
 ASSETS = {
@@ -35,6 +36,10 @@ ASSETS = {
     **dict.fromkeys(SIMULATION, "simulation"),
     "metadata_catalog": "catalog",
     "validation_report": "catalog",
+    **dict.fromkeys(
+        ("movies", "micrographs", "ctf_fits", "particle_picks", "particles"), "cryoem"
+    ),
+    **dict.fromkeys(("classes", "tilt_series"), "cryoem"),
     **{f"{source}/{step}": f"ingest_{source}" for source in SOURCES for step in STEPS},
 }
 CHECKS = {
@@ -52,6 +57,11 @@ CHECKS = {
     "montage_fit:montage_is_undistorted",
     "montage_fit:placements_match_truth",
     "mosaic:mosaic_is_valid",
+    "micrographs:motion_is_small",
+    "ctf_fits:ctf_is_fitted_far",
+    "ctf_fits:ctf_fits_well",
+    "particle_picks:particles_are_found",
+    "tilt_series:tilts_are_complete",
     "uploaded_tiles:all_tiles_are_uploaded",
     "uploaded_tiles:uploaded_tiles_are_whole",
     "sim_tilt_stack:stacks_are_valid",
@@ -65,11 +75,13 @@ CHECKS = {
 INGESTED = {name for name, group in ASSETS.items() if group.startswith("ingest_")}
 CONSOLIDATED = {"metadata_catalog", "validation_report"}
 TRANSFER = {"uploaded_tiles", "acquisition_review"}
+MOVIE = {"movies", "micrographs", "ctf_fits"}
 JOBS = {
     "stitch_montages": set(ASSETS)
     - TRANSFER
     - INGESTED
     - CONSOLIDATED
+    - {name for name, group in ASSETS.items() if group == "cryoem"}
     - SIMULATION
     - {"lens_correction", "temdb_tasks"},
     "process_tiles": {"raw_tiles", "tiles", "tile_statistics"},
@@ -78,6 +90,10 @@ JOBS = {
     "review_acquisitions": TRANSFER,
     "calibrate_lens": {"lens_correction"},
     "consolidate_catalog": CONSOLIDATED,
+    "process_movies": MOVIE,
+    "process_particles": {*MOVIE, "particle_picks", "particles"},
+    "classify_particles": {"classes"},
+    "process_tilt_series": {"tilt_series"},
     "simulate_stacks": SIMULATION,
     **{
         f"ingest_{source}": {f"{source}/{step}" for step in STEPS} for source in SOURCES
@@ -135,6 +151,7 @@ def test_there_is_no_other_job_sensor_or_schedule(
         "discovery_sensor",
         "heavy_ingest_sensor",
         "catalog_sensor",
+        "cryoem_session_sensor",
         "simulation_plan_sensor",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
