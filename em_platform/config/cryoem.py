@@ -82,6 +82,8 @@ class CryoemSettings(Model):
     `mariadb://` or `postgresql://user:password@host/name`); empty means an SQLite file
     under `home`. `rabbitmq` is the broker of live services. A new project's pipeline is
     written for `project_dialect`: `labels` for doppio and RELION from 4, `relion31`.
+    Services correct motion by `motion_engine` and fit CTFs by `ctf_engine`: built in,
+    or a program on PATH.
     """
 
     sessions: str = ""
@@ -93,4 +95,6 @@ class CryoemSettings(Model):
     recipe_folder: str = ""
     ispyb_url: str = ""
     project_dialect: Literal["labels", "relion31"] = "labels"
+    motion_engine: Literal["builtin", "relion", "motioncor2"] = "builtin"
+    ctf_engine: Literal["builtin", "ctffind"] = "builtin"
     rabbitmq: RabbitmqSettings = RabbitmqSettings()
