@@ -33,7 +33,8 @@ class SessionSettings(Model):
     `pixel_size_a` is of the movies, `dose_per_frame` in electrons per Å². `gain` is the
     gain reference, `tilt_axis_deg` the tilt axis as SerialEM counts it. Particles of
     `particle_diameter_a` are picked, cut out and sorted into at most `classes`; without
-    it movies end with their CTF.
+    it movies end with their CTF. Tomograms are binned by `tomogram_bin` and are
+    `tomogram_thickness_a` deep, or as deep as the ice was found to be.
     """
 
     pixel_size_a: float | None = Field(default=None, gt=0)
@@ -45,19 +46,24 @@ class SessionSettings(Model):
     tilt_axis_deg: float | None = None
     particle_diameter_a: float | None = Field(default=None, gt=0)
     classes: int = Field(default=50, ge=1, le=500)
+    tomogram_bin: int = Field(default=4, ge=1, le=16)
+    tomogram_thickness_a: float | None = Field(default=None, gt=0)
 
 
 class CryoemLimits(Model):
     """What the checks of cryo-EM warn of.
 
     `motion_a` is the whole way of the frames, `ctf_resolution_a` the finest fitted
-    ring, `ctf_score` the least correlation of the fit, `missing_tilts` how many of a
-    series may be absent.
+    ring, `ctf_score` the least correlation of the fit, `alignment_residual_px` what is
+    left between a tilt and the others, `thickness_nm` the deepest useful ice,
+    `missing_tilts` how many of a series may be absent.
     """
 
     motion_a: float = Field(default=100.0, gt=0)
     ctf_resolution_a: float = Field(default=10.0, gt=0)
     ctf_score: float = Field(default=0.05, ge=-1, le=1)
+    alignment_residual_px: float = Field(default=10.0, gt=0)
+    thickness_nm: float = Field(default=400.0, gt=0)
     missing_tilts: int = Field(default=2, ge=0)
 
 
@@ -76,6 +82,8 @@ class CryoemSettings(Model):
     `mariadb://` or `postgresql://user:password@host/name`); empty means an SQLite file
     under `home`. `rabbitmq` is the broker of live services. A new project's pipeline is
     written for `project_dialect`: `labels` for doppio and RELION from 4, `relion31`.
+    Services correct motion by `motion_engine` and fit CTFs by `ctf_engine`: built in,
+    or a program on PATH.
     """
 
     sessions: str = ""
@@ -87,4 +95,6 @@ class CryoemSettings(Model):
     recipe_folder: str = ""
     ispyb_url: str = ""
     project_dialect: Literal["labels", "relion31"] = "labels"
+    motion_engine: Literal["builtin", "relion", "motioncor2"] = "builtin"
+    ctf_engine: Literal["builtin", "ctffind"] = "builtin"
     rabbitmq: RabbitmqSettings = RabbitmqSettings()
