@@ -3,6 +3,7 @@
 It shares no code with `em_platform.cryoem`: what is judged must not be the judge.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,13 +96,19 @@ class TrueMotion:
         """`(..., 2)` at relative places, -0.5 to 0.5."""
         time = frame / max(1, len(self.drift) - 1)
         moved = np.zeros((*np.shape(y), 2)) + self.drift[frame]
-        for ay, ax, fy, fx, phase, speed in self.waves:
-            shape = np.sin(2 * np.pi * (fy * y + fx * x) + phase)
-            # No polynomial: a model of one must not be right by construction.
-            shape = shape + 3 * np.hypot(y, x) * np.exp(-3 * np.hypot(y, x))
-            so_far = 1 - np.exp(-speed * time)
-            moved += so_far * np.stack((ay * shape, ax * shape), -1)
+        for wave, shape in zip(self.waves, self.shapes(y, x), strict=True):
+            so_far = 1 - np.exp(-wave[5] * time)
+            moved += so_far * np.stack((wave[0] * shape, wave[1] * shape), -1)
         return moved
+
+    def shapes(self, y: Reals, x: Reals) -> list[Reals]:
+        """How far each wave goes at relative places, the same in all frames."""
+        # No polynomial: a model of one must not be right by construction.
+        bump = 3 * np.hypot(y, x) * np.exp(-3 * np.hypot(y, x))
+        return [
+            np.sin(2 * np.pi * (fy * y + fx * x) + phase) + bump
+            for _, _, fy, fx, phase, _ in self.waves
+        ]
 
 
 def motion(frames: int, rng: np.random.Generator) -> TrueMotion:
@@ -151,29 +158,13 @@ def write_movie(
     image = scipy.fft.irfft2(spectrum, s=shape)
     spectrum *= contrast / image.std()
     clean = scipy.fft.irfft2(spectrum, s=shape).astype(np.float32)
-    fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
-    k = np.maximum(np.hypot(fy, fx), 1e-6)
-    critical = 0.24499 * k**-1.6649 + 2.8141
     moved = motion(frames, rng)
     gain = (1 + 0.06 * rng.normal(size=shape)).clip(0.7, 1.3).astype(np.float32)
     hot = rng.integers(0, side, (side // 40, 2))
-    y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     raw = np.empty((frames, side, side), np.int8)
-    for index in range(frames):
-        dose = electrons * (index + 0.5)
-        damaged = scipy.fft.irfft2(spectrum * np.exp(-0.5 * dose / critical), s=shape)
-        back = here = moved.at(index, y / side - 0.5, x / side - 0.5).astype(np.float32)
-        # A feature is moved by the field where it came from, not where it is now.
-        for _ in range(2):
-            origin = x - back[..., 1], y - back[..., 0]
-            back = cv2.remap(here, *origin, cv2.INTER_LINEAR, borderMode=_EDGE)
-        there = cv2.remap(
-            damaged.astype(np.float32),
-            x - back[..., 1],
-            y - back[..., 0],
-            cv2.INTER_LANCZOS4,
-            borderMode=cv2.BORDER_REFLECT,
-        )
+    for index, there in enumerate(
+        _moving_images(spectrum.astype("c8"), side, moved, electrons)
+    ):
         rate = electrons * np.maximum(1 + there, 0.01) / gain
         raw[index] = np.minimum(rng.poisson(rate), 127)
         raw[index, hot[:, 0], hot[:, 1]] = 100
@@ -185,6 +176,41 @@ def write_movie(
     return TrueMovie(
         movie=paths[0], gain=paths[1], clean=clean, motion=moved, frames=frames
     )
+
+
+def _moving_images(
+    spectrum: NDArray[np.complex64], side: int, moved: TrueMotion, electrons: float
+) -> Iterator[NDArray[np.float32]]:
+    """The image of each frame: damaged by the dose so far, and moved; `(h, w)`."""
+    fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
+    k = np.maximum(np.hypot(fy, fx), 1e-6)
+    slow = (0.5 / (0.24499 * k**-1.6649 + 2.8141)).astype("f4")
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32)
+    shapes = [
+        each.astype("f4") for each in moved.shapes(y / side - 0.5, x / side - 0.5)
+    ]
+    frames = len(moved.drift)
+    for index in range(frames):
+        dose = np.float32(electrons * (index + 0.5))
+        damaged = scipy.fft.irfft2(spectrum * np.exp(-dose * slow), s=(side, side))
+        here = np.empty((side, side, 2), np.float32)
+        for axis in range(2):
+            here[..., axis] = moved.drift[index, axis]
+            for wave, over in zip(moved.waves, shapes, strict=True):
+                so_far = 1 - np.exp(-wave[5] * index / max(1, frames - 1))
+                here[..., axis] += np.float32(wave[axis] * so_far) * over
+        back = here
+        # A feature is moved by the field where it came from, not where it is now.
+        for _ in range(2):
+            origin = x - back[..., 1], y - back[..., 0]
+            back = cv2.remap(here, *origin, cv2.INTER_LINEAR, borderMode=_EDGE)
+        yield cv2.remap(
+            damaged.astype(np.float32),
+            x - back[..., 1],
+            y - back[..., 0],
+            cv2.INTER_LANCZOS4,
+            borderMode=cv2.BORDER_REFLECT,
+        )
 
 
 def motion_error(found: Reals, true: TrueMovie) -> float:

@@ -8,6 +8,7 @@ import dagster as dg
 from em_platform.assets import (
     acquisition,
     catalog,
+    cryoem,
     ingest,
     simulation,
     stitching,
@@ -15,6 +16,7 @@ from em_platform.assets import (
 )
 from em_platform.jobs import ALL_JOBS
 from em_platform.resources.acquisition import Microscope, TemdbResource
+from em_platform.resources.cryoem import CryoemSessions
 from em_platform.resources.dask import DaskResource
 from em_platform.resources.ingest import PublicSources
 from em_platform.resources.simulation import Simulations
@@ -31,6 +33,7 @@ from em_platform.sensors.acquisition import (
 )
 from em_platform.sensors.alerts import alert_sensor
 from em_platform.sensors.catalog import catalog_sensor
+from em_platform.sensors.cryoem import cryoem_session_sensor
 from em_platform.sensors.history import history_sensor
 from em_platform.sensors.ingest import discovery_sensor, heavy_ingest_sensor
 from em_platform.sensors.killed import killed_runs_sensor
@@ -52,7 +55,7 @@ def _with_code(*assets: Any) -> list[Any]:
 defs = dg.Definitions(
     assets=_with_code(
         *dg.load_assets_from_modules(
-            [acquisition, stitching, catalog, transfer, simulation]
+            [acquisition, stitching, catalog, transfer, simulation, cryoem]
         ),
         # A spec without code of its own, which the loader above passes over.
         transfer.temdb_tasks,
@@ -76,6 +79,7 @@ defs = dg.Definitions(
         heavy_ingest_sensor,
         catalog_sensor,
         history_sensor,
+        cryoem_session_sensor,
         simulation_plan_sensor,
     ],
     # Also of runs that an asset's page launches, which belong to no job of ours.
@@ -87,6 +91,7 @@ defs = dg.Definitions(
         "simulations": Simulations(configuration=_configuration),
         "storage": Storage(configuration=_configuration),
         "temdb": TemdbResource(configuration=_configuration),
+        "cryoem": CryoemSessions(configuration=_configuration),
         "compute": DaskResource(configuration=_configuration),
     },
 )

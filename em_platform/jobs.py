@@ -17,7 +17,14 @@ from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError
 from em_platform.ingest.plan import PART, job_tags
 from em_platform.ingest.sources import SOURCES, settings_of
-from em_platform.partitions import CATALOG, LENS, MONTAGE, REVIEW, SIMULATION
+from em_platform.partitions import (
+    CATALOG,
+    CRYOEM,
+    LENS,
+    MONTAGE,
+    REVIEW,
+    SIMULATION,
+)
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +96,32 @@ consolidate_catalog = _job(
     part=CATALOG,
 )
 
+_OF_MOVIES = ("movies", "micrographs", "ctf_fits")
+process_movies = _job(
+    "process_movies",
+    dg.AssetSelection.assets(*_OF_MOVIES),
+    "A movie of cryo-EM: its corrected sum and the CTF of it.",
+    part=CRYOEM,
+)
+process_particles = _job(
+    "process_particles",
+    dg.AssetSelection.assets(*_OF_MOVIES, "particle_picks", "particles"),
+    "A movie of single particles: sum, CTF, picks and boxes.",
+    part=CRYOEM,
+)
+process_tilt_series = _job(
+    "process_tilt_series",
+    dg.AssetSelection.assets("tilt_series", "alignments", "tomograms", "thumbnails"),
+    "A tilt series of cryo-EM: stack, alignment, tomogram and pictures.",
+    part=CRYOEM,
+)
+classify_particles = _job(
+    "classify_particles",
+    dg.AssetSelection.assets("classes"),
+    "All particles of a session into 2-D classes.",
+    part=CRYOEM,
+)
+
 simulate_stacks = _job(
     "simulate_stacks",
     SIMULATION_ASSETS,
@@ -145,6 +178,10 @@ ALL_JOBS = (
     review_acquisitions,
     calibrate_lens,
     consolidate_catalog,
+    process_movies,
+    process_particles,
+    process_tilt_series,
+    classify_particles,
     simulate_stacks,
     *ingest_jobs.values(),
 )

@@ -8,8 +8,15 @@ from em_platform.ingest.sources import SOURCES
 # Part of a run (tag `em/part`) -> the assets that only it makes; a part has its limit
 # in dagster.yaml. Montages that were just imaged are `live`, all others `montage`.
 LIVE, LENS, REVIEW, MONTAGE, CATALOG = "live", "lens", "review", "montage", "catalog"
+CRYOEM = "cryoem"
 SIMULATION = "simulation"
 PARTS = {
+    CRYOEM: frozenset(
+        {
+            *("movies", "micrographs", "ctf_fits", "particle_picks", "particles"),
+            *("classes", "tilt_series", "alignments", "tomograms", "thumbnails"),
+        }
+    ),
     LENS: frozenset({"lens_correction"}),
     REVIEW: frozenset({"uploaded_tiles", "acquisition_review"}),
     CATALOG: frozenset({"metadata_catalog", "validation_report"}),
@@ -20,6 +27,7 @@ PARTS = {
             "sim_sample",
             "sim_tilt_stack",
             "sim_ground_truth",
+            "sim_exports",
             "sim_record",
         }
     ),
@@ -42,6 +50,10 @@ BLOCKING_CHECKS = (
 # One partition a microscope and magnification; see `lens_key`.
 lenses = dg.DynamicPartitionsDefinition(name="lenses")
 
+# Of cryo-EM: a movie or tilt series is `SESSION~NAME`, a session its folder's name.
+movies = dg.DynamicPartitionsDefinition(name="movies")
+tilt_series = dg.DynamicPartitionsDefinition(name="tilt_series")
+sessions = dg.DynamicPartitionsDefinition(name="sessions")
 # One partition a simulated tilt series; the key is its name, `<plan>-<number>`.
 sim_stacks = dg.DynamicPartitionsDefinition(name="sim_stack")
 

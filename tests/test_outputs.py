@@ -37,6 +37,7 @@ WRITES: dict[tuple[str, str], str] = {
     ("demo", "home"): "home",
     ("demo ingest", "home"): "home",
     ("demo montages", "home"): "home",
+    ("demo simulation", "home"): "home",
     ("cryoem project rebuild", "folder"): "project",  # see test_project.py
 }
 WRITES |= {(f"cryoem {stage}", "output"): "folder" for stage in STAGES}
@@ -328,7 +329,9 @@ def test_no_command_works_in_a_folder_of_others(
     )
 
 
-@pytest.mark.parametrize("part", ["demo", "demo ingest", "demo montages"])
+@pytest.mark.parametrize(
+    "part", ["demo", *(f"demo {part}" for part in ("ingest", "montages", "simulation"))]
+)
 def test_no_demo_works_in_a_folder_of_others(
     tiles: Path, refused: Callable[..., str], part: str
 ) -> None:

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from em_platform.assets.checks import check_results, check_specs, dagster_failures
-from em_platform.assets.metadata import Stopwatch, record_summary, step_of
+from em_platform.assets.metadata import Stopwatch, place, record_summary, step_of
 from em_platform.assets.simulation_summaries import (
     library_summary,
     plan_summary,
@@ -150,6 +150,26 @@ def sim_ground_truth(
         summary = truth_summary(truth, simulations.folder, store)
     return dg.MaterializeResult(
         metadata=summary, check_results=check_results(checks, "sim_ground_truth")
+    )
+
+
+@dg.asset(
+    group_name=_GROUP,
+    partitions_def=sim_stacks,
+    deps=[sim_ground_truth],
+    kinds={"star"},
+    owners=_OWNERS,
+)
+def sim_exports(
+    context: dg.AssetExecutionContext, simulations: Simulations
+) -> dg.MaterializeResult:
+    """One tilt series as projects of IMOD, RELION, Dynamo, EMAN2 and motl."""
+    from em_platform.simulation.tilt_series import steps
+
+    with dagster_failures():
+        projects = steps.take_exports(context.partition_key, simulations.folder)
+    return dg.MaterializeResult(
+        metadata={kind: place(str(path)) for kind, path in projects.items()}
     )
 
 

@@ -12,7 +12,7 @@ from em_platform.errors import ConfigError, PlatformError
 
 USER_COMMANDS = {
     "up": "start the platform: broker, recorder, web UI, daemon",
-    "demo": "the main job: two montages to mosaics, five public sources to volumes",
+    "demo": "the main job: montages, public sources, a simulated tilt series",
     "acquire": "image montages with the microscope",
     "stitch": "stitch a folder or list of tiles into an OME-Zarr mosaic",
     "sections": "simulate serial sections of tissue, tile by tile, with their truth",

@@ -262,6 +262,8 @@ def _place(settings: "Settings") -> "Place":
         ispyb_url=url,
         recipe_folder=settings.cryoem.recipe_folder,
         dialect=settings.cryoem.project_dialect,
+        motion_engine=settings.cryoem.motion_engine,
+        ctf_engine=settings.cryoem.ctf_engine,
     )
 
 

@@ -1,4 +1,4 @@
-"""`em-platform demo`: montages and public data, from source to checked result."""
+"""`em-platform demo`: montages, public data and a simulation, to checked results."""
 
 import os
 import sys
@@ -14,6 +14,7 @@ from em_platform.acquisition.session.session_log import SessionLog
 from em_platform.cli import watch
 from em_platform.cli.console_output import ConsoleOutput, print_messages, short
 from em_platform.cli.demo_ingest import ingest_all, standins_for
+from em_platform.cli.demo_simulation import simulate_one
 from em_platform.cli.live import export_settings, microscope_processes
 from em_platform.cli.platform import Platform, running_platform
 from em_platform.cli.runs import (
@@ -166,24 +167,27 @@ _montages = click.option(
 def command(
     context: click.Context, ends: bool, montages: int, home: str | None
 ) -> None:
-    """Image montages and stitch them; fetch items of five public sources.
+    """Image montages, fetch items of public sources, simulate a tilt series.
 
     The microscope is simulated and the sources are stand-ins on this machine. It keeps
     serving until Ctrl-C. With --exit, or without a terminal, it ends: with status 0
     when every montage was imaged, judged and uploaded, and has its mosaic and its
-    record, every item has its volume and its record, the catalog is valid, and no check
+    record, every item has its volume and its record, the tilt series its images and its
+    record, the catalog is valid, and no check
     of severity ERROR failed. Each call images new montages; items that are there are
-    not fetched again.
+    not fetched again, and the tilt series is kept.
     """
     if context.invoked_subcommand is not None:
         return
     output = _started(_ALL)
     with standins_for(_settings(home), output) as world:
-        both: Sequence[Part] = (
+        all_parts: Sequence[Part] = (
             lambda platform: image_and_stitch(platform, montages, output),
+            lambda platform: simulate_one(platform, output),
+            # Last: it ends with the catalog of all.
             lambda platform: ingest_all(platform, world, output),
         )
-        _run_with_microscope(output, parts=both, ends=ends)
+        _run_with_microscope(output, parts=all_parts, ends=ends)
 
 
 @command.command("montages")
@@ -218,6 +222,25 @@ def only_ingest(ends: bool, home: str | None) -> None:
             parts=(lambda platform: ingest_all(platform, world, output),),
             ends=ends,
         )
+
+
+@command.command("simulation")
+@_ends
+@_home
+def only_simulation(ends: bool, home: str | None) -> None:
+    """Only simulate a small tilt series through Dagster, and check it by its truth.
+
+    What is there already is kept.
+    """
+    output = _started("starting the platform")
+    _settings(home)
+    _run(
+        export_settings({}),
+        output,
+        beside=(),
+        parts=(lambda platform: simulate_one(platform, output),),
+        ends=ends,
+    )
 
 
 def _started(first: str) -> ConsoleOutput:

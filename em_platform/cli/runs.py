@@ -116,6 +116,18 @@ def montage_runs(url: str, key: str) -> PartitionRuns:
     return _together(url, found, last_step="dataset_record")
 
 
+def stack_runs(url: str, key: str) -> PartitionRuns:
+    """The runs of the simulated tilt series `key`, from the web UI at `url`.
+
+    Raises
+    ------
+    SourceUnavailable
+        The web UI does not answer.
+    """
+    found = _found(url, {"dagster/partition": key})
+    return _together(url, found, last_step="sim_record")
+
+
 def ingest_runs(
     url: str, tags: Mapping[str, str], *, of: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], PartitionRuns]:

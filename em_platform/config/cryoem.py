@@ -27,17 +27,74 @@ class RabbitmqSettings(Model):
     retry_s: float = Field(default=5.0, gt=0)
 
 
+class SessionSettings(Model):
+    """How the movies of a session are processed; what is not set is read from headers.
+
+    `pixel_size_a` is of the movies, `dose_per_frame` in electrons per Å². `gain` is the
+    gain reference, `tilt_axis_deg` the tilt axis as SerialEM counts it. Particles of
+    `particle_diameter_a` are picked, cut out and sorted into at most `classes`; without
+    it movies end with their CTF. Tomograms are binned by `tomogram_bin` and are
+    `tomogram_thickness_a` deep, or as deep as the ice was found to be.
+    """
+
+    pixel_size_a: float | None = Field(default=None, gt=0)
+    voltage_kv: float | None = Field(default=None, gt=0)
+    dose_per_frame: float | None = Field(default=None, ge=0)
+    cs_mm: float = Field(default=2.7, ge=0)
+    amplitude_contrast: float = Field(default=0.1, ge=0, le=1)
+    gain: str = ""
+    tilt_axis_deg: float | None = None
+    particle_diameter_a: float | None = Field(default=None, gt=0)
+    classes: int = Field(default=50, ge=1, le=500)
+    tomogram_bin: int = Field(default=4, ge=1, le=16)
+    tomogram_thickness_a: float | None = Field(default=None, gt=0)
+
+
+class CryoemLimits(Model):
+    """What the checks of cryo-EM warn of.
+
+    `motion_a` is the whole way of the frames, `ctf_resolution_a` the finest fitted
+    ring, `ctf_score` the least correlation of the fit, `alignment_residual_px` what is
+    left between a tilt and the others, `thickness_nm` the deepest useful ice,
+    `missing_tilts` how many of a series may be absent.
+    """
+
+    motion_a: float = Field(default=100.0, gt=0)
+    ctf_resolution_a: float = Field(default=10.0, gt=0)
+    ctf_score: float = Field(default=0.05, ge=-1, le=1)
+    alignment_residual_px: float = Field(default=10.0, gt=0)
+    thickness_nm: float = Field(default=400.0, gt=0)
+    missing_tilts: int = Field(default=2, ge=0)
+
+
 class CryoemSettings(Model):
     """Where recipes are read, and where what is found goes.
+
+    `sessions` is the folder of acquisition sessions, one folder each, with movies and
+    mdocs at any depth (empty: `cryoem` in `home`); `results` is where what is made of
+    them lies (empty: `cryoem_results` in `home`). A file is complete when its size and
+    times have not changed for `settle_s`. A tilt series without an mdoc, and the
+    particles of a session, are taken when nothing was added for `quiet_s`. `session`
+    is how sessions are processed; a `session.yaml` in a session's folder goes first.
 
     A recipe is looked for in `recipe_folder` first, then among the platform's own.
     `ispyb_url` is the database of ISPyB's rows (`sqlite:///file`, or `mysql://`,
     `mariadb://` or `postgresql://user:password@host/name`); empty means an SQLite file
     under `home`. `rabbitmq` is the broker of live services. A new project's pipeline is
     written for `project_dialect`: `labels` for doppio and RELION from 4, `relion31`.
+    Services correct motion by `motion_engine` and fit CTFs by `ctf_engine`: built in,
+    or a program on PATH.
     """
 
+    sessions: str = ""
+    results: str = ""
+    settle_s: float = Field(default=60.0, ge=0)
+    quiet_s: float = Field(default=1800.0, ge=0)
+    session: SessionSettings = SessionSettings()
+    limits: CryoemLimits = CryoemLimits()
     recipe_folder: str = ""
     ispyb_url: str = ""
     project_dialect: Literal["labels", "relion31"] = "labels"
+    motion_engine: Literal["builtin", "relion", "motioncor2"] = "builtin"
+    ctf_engine: Literal["builtin", "ctffind"] = "builtin"
     rabbitmq: RabbitmqSettings = RabbitmqSettings()

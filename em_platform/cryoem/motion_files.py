@@ -90,8 +90,9 @@ def write_motion_star(
 def polynomial_of(motion: "Motion") -> Reals:
     """Local motion as RELION's 36 numbers: 18 of x, then 18 of y, in pixels.
 
-    Each 18 are (z, z^2, z^3) times (1, x, x^2, y, y^2, xy); z is the frame from 0, x
-    and y are places from -0.5 to 0.5. The sign is that of the shifts in the STAR file.
+    Each 18 are z, z^2, z^3 without x and y, then the same times x, x^2, y, y^2 and xy;
+    z is the frame from 0, x and y are places from -0.5 to 0.5. The sign is that of the
+    shifts in the STAR file.
     """
     if motion.local is None:
         raise ValueError("there is no local motion")
@@ -108,7 +109,7 @@ def polynomial_of(motion: "Motion") -> Reals:
         # Powers of the frame differ by thousands: scaled, the fit is well conditioned.
         scale = time.max(0)
         in_time = np.linalg.lstsq(time / scale, in_space.T, rcond=None)[0]
-        found.append((in_time / scale[:, None]).ravel())
+        found.append((in_time / scale[:, None]).T.ravel())
     return np.concatenate(found)
 
 

@@ -8,14 +8,18 @@ from em_platform.ingest.plan import PART, PRIORITY, SOURCE
 from em_platform.ingest.sources import SOURCES
 from em_platform.jobs import (
     calibrate_lens,
+    classify_particles,
     ingest_jobs,
+    process_movies,
+    process_particles,
     process_tiles,
+    process_tilt_series,
     record_datasets,
     review_acquisitions,
     stitch_montages,
     stitch_tiles,
 )
-from em_platform.partitions import LENS, LIVE, MONTAGE, PARTS, REVIEW
+from em_platform.partitions import CRYOEM, LENS, LIVE, MONTAGE, PARTS, REVIEW
 
 # Job -> its last step.
 _LAST_STEPS = {
@@ -25,6 +29,10 @@ _LAST_STEPS = {
     record_datasets.name: "dataset_record",
     review_acquisitions.name: "acquisition_review",
     calibrate_lens.name: "lens_correction",
+    process_movies.name: "ctf_fits",
+    process_particles.name: "particles",
+    classify_particles.name: "classes",
+    process_tilt_series.name: "thumbnails",
     **{job.name: f"{source}__record" for source, job in ingest_jobs.items()},
 }
 # Job -> that which makes only its last step; all steps of the others are cheap when
@@ -44,6 +52,7 @@ _MOST = 100
     jobs=[
         *(stitch_montages, process_tiles, stitch_tiles, record_datasets),
         *(review_acquisitions, calibrate_lens, *ingest_jobs.values()),
+        *(process_movies, process_particles, classify_particles, process_tilt_series),
     ],
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -114,7 +123,8 @@ def _job_of(run: dg.DagsterRun) -> str | None:
     if run.job_name in _LAST_STEPS:
         return run.job_name
     first = {key.path[0] for key in run.asset_selection or ()}
-    if not first or first & PARTS["catalog"]:
+    # Steps of cryo-EM belong to several jobs, and find themselves done when run again.
+    if not first or first & (PARTS["catalog"] | PARTS[CRYOEM]):
         return None
     for source in first & set(SOURCES):
         return ingest_jobs[source].name if first == {source} else None

@@ -45,6 +45,8 @@ class ParticlePlan:
     diameter_a: float = 150.0
     signal_to_noise: float = 0.1
     """Variance of the particles over that of the noise, inside of the particles."""
+    ice: float = 0.02
+    """Roughness of the ice, as a share of the strongest projection."""
     defocus_a: tuple[float, float] = (12_000.0, 25_000.0)
     voltage_kv: float = 300.0
     spherical_mm: float = 2.7
@@ -58,6 +60,8 @@ class Micrograph:
 
     Attributes
     ----------
+    clean, noise
+        The image without the camera's noise, and the deviation of that.
     points
         `(n, 2)`, middles `(x, y)`, px.
     views, angles_deg
@@ -65,6 +69,8 @@ class Micrograph:
     """
 
     image: Float
+    clean: Float
+    noise: float
     points: NDArray[np.float64]
     views: NDArray[np.int64]
     angles_deg: NDArray[np.float64]
@@ -92,11 +98,14 @@ def micrograph(plan: ParticlePlan, number: int) -> Micrograph:
         add_stamp(
             field, view_of(plan, int(view), angle_deg=angle, shift=shift), row, column
         )
-    seen = _imaged(field, plan, defocus_a)
-    noise = np.sqrt(_power(plan, defocus_a) / plan.signal_to_noise)
-    seen += noise * rng.standard_normal(seen.shape, np.float32)
+    noise = float(np.sqrt(_power(plan, defocus_a) / plan.signal_to_noise))
+    # Ice scatters too, and shows the rings of the contrast transfer best.
+    ice = rng.standard_normal(field.shape, np.float32) * np.float32(field.max())
+    clean = _imaged(field + np.float32(plan.ice) * ice, plan, defocus_a)
     return Micrograph(
-        image=seen,
+        image=clean + noise * rng.standard_normal(clean.shape, np.float32),
+        clean=clean,
+        noise=noise,
         points=points,
         views=views,
         angles_deg=angles,
@@ -164,3 +173,30 @@ def _power(plan: ParticlePlan, defocus_a: float) -> float:
     axis = np.arange(len(seen)) - len(seen) // 2
     inside = np.hypot(axis[:, None], axis) < plan.diameter_a / plan.pixel_a / 2
     return float(seen[inside].var())
+
+
+def movie(
+    plan: ParticlePlan, number: int, *, frames: int, drift_px: float
+) -> tuple[Float, Micrograph, NDArray[np.float64]]:
+    """Frames `(n, h, w)` that add up to micrograph `number`, and how they drift.
+
+    The specimen moves evenly by `drift_px` in all in a direction of its own; the third
+    value is where it is in each frame, `(n, 2)` as `(x, y)`, 0 in the first one.
+    """
+    still = micrograph(plan, number)
+    rng = np.random.default_rng((plan.seed, 3, number))
+    angle = rng.uniform(0, 2 * np.pi)
+    reach = drift_px * np.linspace(0, 1, frames)
+    path = np.stack([reach * np.cos(angle), reach * np.sin(angle)], axis=1)
+    clean = still.clean / frames
+    wave = scipy.fft.rfft2(clean)
+    fy = scipy.fft.fftfreq(clean.shape[0])[:, None]
+    fx = scipy.fft.rfftfreq(clean.shape[1])[None, :]
+    noise = still.noise / np.sqrt(frames)
+    found = np.empty((frames, *clean.shape), np.float32)
+    for i, (dx, dy) in enumerate(path.tolist()):
+        moved = wave * np.exp(-2j * np.pi * (fy * dy + fx * dx))
+        found[i] = scipy.fft.irfft2(moved, clean.shape)
+        found[i] += noise * rng.standard_normal(clean.shape, np.float32)
+    # Counts of a camera are positive.
+    return found + np.float32(10 * noise), still, path

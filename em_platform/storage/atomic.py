@@ -196,6 +196,13 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 @contextmanager
+def full_disk_errors(path: Path) -> Iterator[None]:
+    """Make a StorageError of an OSError by which there is no room for `path`."""
+    with _plain_errors(path, _NO_ROOM):
+        yield
+
+
+@contextmanager
 def _plain_errors(path: Path, reasons: Container[int | None] = _ANY) -> Iterator[None]:
     """Make a StorageError of an OSError for one of `reasons` (errno); pass others."""
     try:

@@ -74,7 +74,8 @@ def growing_folder(
     with one_writer(str(path), work=f"a {kind}"):
         _begin(own, kind, mark)
         try:
-            yield own
+            with atomic.full_disk_errors(path):
+                yield own
             listed: dict[str, Any] = {**mark, "files": digests(own)}
             content = json.dumps(listed, indent=1) + "\n"
             atomic.write_bytes(own / FOLDER_MARK, content.encode())

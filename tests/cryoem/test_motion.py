@@ -223,7 +223,8 @@ def test_relions_polynomial_stands_for_the_field() -> None:
     z = 11.0
     time = np.array([z, z**2, z**3])
     space = np.array([np.ones_like(x), x, x**2, y, y**2, x * y])
-    shift_x = time @ numbers[:18].reshape(3, 6) @ space
+    # RELION's order: the three powers of time stand together for each term in space.
+    shift_x = space.T @ numbers[:18].reshape(6, 3) @ time
     assert np.abs(shift_x + field.at(y, x)[11, :, 1]).max() < 0.2
 
 

@@ -281,7 +281,7 @@ def test_shifts_are_read_from_motioncor2(output: str) -> None:
     assert motion.shifts_of_motioncor2(output) == [(1.5, -2.0), (4.5, 2.0)]
 
 
-def test_shifts_are_read_from_relion_and_summed_up(tmp_path: Path) -> None:
+def test_shifts_are_read_from_relion(tmp_path: Path) -> None:
     star = tmp_path / "m.star"
     star.write_text(
         "data_general\n\n_rlnImageSizeX 4096\n\ndata_global_shift\n\nloop_\n"
@@ -290,10 +290,6 @@ def test_shifts_are_read_from_relion_and_summed_up(tmp_path: Path) -> None:
     )
     shifts = motion.shifts_of_relion(star)
     assert shifts == [(0.0, 0.0), (3.0, 4.0), (3.0, 5.0), (3.0, 7.0)]
-    found = motion.motion_statistics(shifts, dose_per_frame=2.0)
-    assert (found.total, found.early, found.late) == (8.0, 6.0, 2.0)
-    assert found.per_frame == 2.0
-    assert motion.motion_statistics(shifts, dose_per_frame=0).early == 0.0
     star.write_text("data_general\n_rlnImageSizeX 1\n")
     with pytest.raises(FormatError, match="no readable table global_shift"):
         motion.shifts_of_relion(star)

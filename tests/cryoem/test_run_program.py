@@ -1,12 +1,17 @@
 """A program of others ends well, or with one sentence: real executables show it."""
 
+import shutil
 import stat
 import time
 from pathlib import Path
 
+import mrcfile
+import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from em_platform.cryoem.programs.run import run_program
+from em_platform.cryoem.stages import ctf, motion
 from em_platform.errors import PlatformError, ToolFailed, ToolMissing
 
 
@@ -91,3 +96,57 @@ def test_one_that_hangs_is_ended_with_what_it_started(
     while time.monotonic() - began < 2.2:
         time.sleep(0.05)
     assert not (tmp_path / "late").exists()
+
+
+CTFFIND = r"""
+read image; read output; cat > answers.txt
+echo picture > "$output"
+base="${output%.mrc}"
+printf '# c\n1.0 15000.5 14500.0 33.0 0.5 0.12 4.25\n' > "$base.txt"
+printf '# c\n0.24 0.26\n1 -2\n0 0\n' > "${base}_avrot.txt"
+"""
+
+
+def test_a_ctf_is_fitted_by_ctffind_where_it_is_asked_for(
+    program: Path, tmp_path: Path
+) -> None:
+    written(program, CTFFIND)
+    given = ctf.Parameters(
+        input_image=tmp_path / "m.mrc", pixel_size=1.5, engine="ctffind"
+    )
+    folder = tmp_path / "out"
+    folder.mkdir()
+    result = ctf.run(given, folder)
+    assert (result.defocus_u_a, result.defocus_v_a) == (15000.5, 14500.0)
+    assert (result.astigmatism_deg, result.fit_resolution_a) == (33.0, 4.25)
+    assert result.phase_shift_deg == pytest.approx(28.648, abs=1e-3)
+    assert result.ice_ring_density == 2.0
+    answers = (folder / "answers.txt").read_text().split("\n")
+    assert answers[:2] == ["1.5", "300.0"]
+    assert len(answers) == 15 + 1  # as many questions remain, and a newline
+    program.unlink()
+    with pytest.raises(ToolMissing, match=r"ctffind: it was not found on PATH"):
+        ctf.run(given, folder)
+
+
+def test_motion_is_corrected_by_debians_relion(tmp_path: Path) -> None:
+    if shutil.which("relion_run_motioncorr") is None:
+        pytest.skip("RELION is not installed: apt-get install relion")
+    rng = np.random.default_rng(5)
+    specimen = gaussian_filter(rng.normal(size=(272, 272)), 2) * 60
+    specimen = specimen.clip(-18) + 20
+    frames = [rng.poisson(specimen[8:264, 8 + 2 * i : 264 + 2 * i]) for i in range(4)]
+    movie = tmp_path / "m.mrc"
+    with mrcfile.new(movie, data=np.array(frames, np.int16)) as file:
+        file.voxel_size = 2.0
+    given = motion.Parameters(
+        movie=movie, pixel_size=2.0, dose_per_frame=1.0, patch_sizes=(1, 1),
+        engine="relion",
+    )  # fmt: skip
+    folder = tmp_path / "out"
+    folder.mkdir()
+    result = motion.run(given, folder)
+    assert result.shift_x_px == pytest.approx((0, 2, 4, 6), abs=0.2)
+    assert result.shift_y_px == pytest.approx((0, 0, 0, 0), abs=0.2)
+    assert result.total_motion_a == pytest.approx(12, abs=0.8)
+    assert {"m.mrc", "m.star", "m_motion.log"} <= {p.name for p in folder.iterdir()}

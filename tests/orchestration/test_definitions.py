@@ -10,6 +10,7 @@ from em_platform.ingest.checks import CHECKS as INGEST_CHECKS
 from em_platform.ingest.sources import SOURCES
 from em_platform.partitions import items, lens_key, lens_of_key
 
+TOMOGRAPHY = ("tilt_series", "alignments", "tomograms", "thumbnails")
 STEPS = ("entry", "raw", "volume", "record")
 
 SIMULATION = {
@@ -18,6 +19,7 @@ SIMULATION = {
     "sim_sample",
     "sim_tilt_stack",
     "sim_ground_truth",
+    "sim_exports",
     "sim_record",
 }
 ASSETS = {
@@ -35,6 +37,10 @@ ASSETS = {
     **dict.fromkeys(SIMULATION, "simulation"),
     "metadata_catalog": "catalog",
     "validation_report": "catalog",
+    **dict.fromkeys(
+        ("movies", "micrographs", "ctf_fits", "particle_picks", "particles"), "cryoem"
+    ),
+    **dict.fromkeys(("classes", *TOMOGRAPHY), "cryoem"),
     **{f"{source}/{step}": f"ingest_{source}" for source in SOURCES for step in STEPS},
 }
 CHECKS = {
@@ -52,6 +58,14 @@ CHECKS = {
     "montage_fit:montage_is_undistorted",
     "montage_fit:placements_match_truth",
     "mosaic:mosaic_is_valid",
+    "micrographs:motion_is_small",
+    "ctf_fits:ctf_is_fitted_far",
+    "ctf_fits:ctf_fits_well",
+    "particle_picks:particles_are_found",
+    "tilt_series:tilts_are_complete",
+    "alignments:no_tilt_is_blank",
+    "alignments:alignment_is_close",
+    "alignments:ice_is_thin",
     "uploaded_tiles:all_tiles_are_uploaded",
     "uploaded_tiles:uploaded_tiles_are_whole",
     "sim_tilt_stack:stacks_are_valid",
@@ -65,11 +79,13 @@ CHECKS = {
 INGESTED = {name for name, group in ASSETS.items() if group.startswith("ingest_")}
 CONSOLIDATED = {"metadata_catalog", "validation_report"}
 TRANSFER = {"uploaded_tiles", "acquisition_review"}
+MOVIE = {"movies", "micrographs", "ctf_fits"}
 JOBS = {
     "stitch_montages": set(ASSETS)
     - TRANSFER
     - INGESTED
     - CONSOLIDATED
+    - {name for name, group in ASSETS.items() if group == "cryoem"}
     - SIMULATION
     - {"lens_correction", "temdb_tasks"},
     "process_tiles": {"raw_tiles", "tiles", "tile_statistics"},
@@ -78,6 +94,10 @@ JOBS = {
     "review_acquisitions": TRANSFER,
     "calibrate_lens": {"lens_correction"},
     "consolidate_catalog": CONSOLIDATED,
+    "process_movies": MOVIE,
+    "process_particles": {*MOVIE, "particle_picks", "particles"},
+    "classify_particles": {"classes"},
+    "process_tilt_series": {*TOMOGRAPHY},
     "simulate_stacks": SIMULATION,
     **{
         f"ingest_{source}": {f"{source}/{step}" for step in STEPS} for source in SOURCES
@@ -135,6 +155,7 @@ def test_there_is_no_other_job_sensor_or_schedule(
         "discovery_sensor",
         "heavy_ingest_sensor",
         "catalog_sensor",
+        "cryoem_session_sensor",
         "simulation_plan_sensor",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {

@@ -92,7 +92,7 @@ def test_the_queue_tags_a_run_and_sets_the_pools_that_nobody_has_set(
     assert queued.tags["em/part"] == "montage"
     assert queued.tags["dagster/max_runtime"] == "43200"
     pools = {p.name: p.limit for p in instance.event_log_storage.get_pool_limits()}
-    assert pools == {"montage": 3, "chimera": 2, "review": 4}
+    assert pools == {"montage": 3, "chimera": 2, "cryoem": 2, "review": 4}
 
 
 @pytest.mark.parametrize("name", ["dagster.yaml", "docker/dagster.yaml"])
@@ -106,7 +106,7 @@ def test_every_part_has_a_limit_and_live_runs_always_find_a_slot(
         for each in runs["tag_concurrency_limits"]
         if each["key"] == "em/part"
     }
-    parts = {"live", "montage", "lens", "review", "ingest", "simulation"}
+    parts = {"live", "montage", "lens", "review", "ingest", "simulation", "cryoem"}
     assert set(limits) == parts
     # Beside all of them there is room for the catalog and for acts by hand.
     assert sum(limits.values()) + 2 <= runs["max_concurrent_runs"]

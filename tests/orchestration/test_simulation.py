@@ -77,8 +77,9 @@ def simulate(
 
 def digests(folder: Path) -> dict[str, str]:
     return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
 
 
@@ -97,6 +98,9 @@ def test_a_plan_becomes_images_with_checked_truth_and_a_record(
     assert values["images_match_truth"] > 0.999
     folder = home / "simulations" / "balls-0000"
     assert mrcfile.validate(folder / "balls-0000.mrc")
+    for project in ("imod", "relion5", "dynamo", "eman2", "motl"):
+        made = home / "simulations" / "exports" / "balls-0000" / project
+        assert (made / "em_platform.json").is_file()
     record = store.read(layout.record("simulation", "balls-0000"), DatasetRecord)
     assert record.metadata.core.modality == "cryo-ET"
     assert record.metadata.core.volume_shape == (3, 128, 128)

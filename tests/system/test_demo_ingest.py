@@ -34,7 +34,7 @@ def platform(make_platform, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def whole(platform) -> subprocess.CompletedProcess[str]:
-    """The demo with both its parts."""
+    """The demo with all its parts."""
     return subprocess.run(
         (
             *(sys.executable, "-m", "em_platform", "demo", "--exit"),
@@ -47,16 +47,20 @@ def whole(platform) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_demo_makes_a_montage_and_five_volumes_and_checks_them(
+def test_the_demo_makes_a_montage_five_volumes_and_a_tilt_series_and_checks_them(
     platform, whole: subprocess.CompletedProcess[str]
 ) -> None:
     output = whole.stdout
     assert whole.returncode == 0, output + whole.stderr
     assert "all checks passed" in output
-    assert output.count("14 of 14") == 1
+    assert output.count("15 of 15") == 1  # with `placements_match_truth`
     assert len(re.findall(r"│ 4 of 4 +│ verified", output)) == 1
     assert len(list(platform.home.glob("data/montages/*/mosaic.zarr/zarr.json"))) == 1
     assert len(list(platform.home.glob("data/records/acquisition/*.json"))) == 1
+
+    assert "The tiles lie where they were imaged (RMSE " in output
+    assert "demo-0000: 4 of 4 checks passed" in output
+    assert len(list(platform.home.glob("data/records/simulation/*.json"))) == 1
 
     assert len(re.findall(r"7 of 7 +complete", output)) == len(SOURCES)
     assert re.search(r"\d+ requests fetched [\d.]+ MB of image data", output)

@@ -31,6 +31,10 @@ _MOST_DRIFT = 0.06
 _PATCH_OVERLAP = 1.25
 _PATCH_REACH_PX = 8.0
 _PATCH_ROUNDS = 3
+_NOISE_LEFT = 0.9
+"""Of the noise of the first round's tracks, what later ones have at least."""
+_SURE = 2.5
+"""Times its error that local motion must be: else global motion alone is used."""
 _LEAST_PATCH = 32
 """Pixels of an alignment image; a smaller patch has too little in it to correlate."""
 
@@ -155,7 +159,7 @@ def _measure_local(
     ]
     del images
     field = _fit_patches(cut, side, y, x, scale=scale, b_factor=b_factor)
-    if field.error_px >= field.signal_px:
+    if _SURE * field.error_px >= field.signal_px:
         return None, (
             f"local motion of {field.signal_px:.2f} px is no more than its error of "
             f"{field.error_px:.2f} px"
@@ -186,6 +190,7 @@ def _fit_patches(
     """Tracks by correlation around what is known, the field through them, in turns."""
     known = np.zeros((len(cut), len(cut[0]), 2))
     field: MotionField | None = None
+    noise = 0.0
     for round_ in range(_PATCH_ROUNDS):
         reach = max(2, int(np.ceil(_PATCH_REACH_PX / scale.max() / (1 + round_))))
         tracks = np.empty_like(known)
@@ -200,7 +205,10 @@ def _fit_patches(
                 moved, side, b_factor=b_factor / float(scale[0] * scale[1]), reach=reach
             )
             tracks[place] = known[place] + motion_align.peaks(_smoothed(maps))
-        field = fit_field(tracks * scale, y, x)
+        # Later references follow the noise of earlier rounds, and look better than
+        # they are: the first round alone measured against what it had no part in.
+        field = fit_field(tracks * scale, y, x, least_noise_px=noise)
+        noise = noise or _NOISE_LEFT * field.residual_px
         known = field.at(y, x).transpose(1, 0, 2) / scale
         report_progress("local motion", round_ + 1, _PATCH_ROUNDS)
     assert field is not None  # noqa: S101 - there is at least one round

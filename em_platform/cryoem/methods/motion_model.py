@@ -71,7 +71,9 @@ def _orders() -> list[tuple[int, int]]:
     return [(j, i) for j in each for i in each if i + j <= _DEGREE]
 
 
-def fit_field(tracks: Reals, y: Reals, x: Reals) -> MotionField:
+def fit_field(
+    tracks: Reals, y: Reals, x: Reals, *, least_noise_px: float = 0.0
+) -> MotionField:
     """The smooth field that explains the tracks of patches.
 
     Parameters
@@ -80,6 +82,8 @@ def fit_field(tracks: Reals, y: Reals, x: Reals) -> MotionField:
         `(n, t, 2)`, shift of each patch in each frame; each from an origin of its own.
     y, x
         `(n,)`, relative places of the patches, -0.5 to 0.5.
+    least_noise_px
+        Tracks are not believed to be better than this, however smooth they are.
     """
     patches, frames, _ = tracks.shape
     time, space = time_basis(frames), space_basis(y, x)
@@ -93,7 +97,9 @@ def fit_field(tracks: Reals, y: Reals, x: Reals) -> MotionField:
     found, errors, residuals, shown = [], [], [], []
     for axis in range(2):
         target = data[:, :, axis].ravel()
-        coefficients, error, residual = _fit_axis(design, target)
+        coefficients, error, residual = _fit_axis(
+            design, target, least_noise_px / np.sqrt(2)
+        )
         shown.append(design @ coefficients)
         found.append((coefficients * prior).reshape(time.shape[1], -1))
         errors.append(error)
@@ -107,11 +113,14 @@ def fit_field(tracks: Reals, y: Reals, x: Reals) -> MotionField:
     )
 
 
-def _fit_axis(design: Reals, target: Reals) -> tuple[Reals, float, float]:
+def _fit_axis(
+    design: Reals, target: Reals, least_noise: float
+) -> tuple[Reals, float, float]:
     """Coefficients, error of the fitted values and robust noise."""
     weights = np.ones(len(target))
     coefficients = np.zeros(design.shape[1])
-    noise = max(1.4826 * float(np.median(np.abs(target))), 1e-6)
+    least_noise = max(least_noise, 1e-6)
+    noise = max(1.4826 * float(np.median(np.abs(target))), least_noise)
     error = 0.0
     for _ in range(_ROUNDS):
         rooted = np.sqrt(weights)[:, None]
@@ -122,7 +131,7 @@ def _fit_axis(design: Reals, target: Reals) -> tuple[Reals, float, float]:
         shrink = values / (values**2 + ratio)
         coefficients = right.T @ (shrink * seen)
         rest = target - design @ coefficients
-        noise = max(1.4826 * float(np.median(np.abs(rest))), 1e-6)
+        noise = max(1.4826 * float(np.median(np.abs(rest))), least_noise)
         # Beyond 1.5 sigma a track is believed less (Huber's weights).
         weights = 1 / np.maximum(1.0, np.abs(rest) / (_HUBER * noise))
         variance = values**2 * _CORRELATED * noise**2 / (values**2 + ratio)

@@ -1,9 +1,6 @@
 """Motion correction by MotionCor2 or RELION: commands, and the shifts they print."""
 
-import itertools
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from em_platform.cryoem.programs.words import Fields, flagged
@@ -184,53 +181,6 @@ def shifts_of_relion(star: Path) -> Shifts:
             "motion correction again"
         )
     return shifts
-
-
-@dataclass(frozen=True, kw_only=True)
-class MotionStatistics:
-    """How far a movie moved, in Å."""
-
-    total: float
-    early: float
-    late: float
-    per_frame: float
-
-
-def motion_statistics(
-    shifts: Shifts, *, dose_per_frame: float, early_dose: float = 4.0
-) -> MotionStatistics:
-    """Lengths of the track: all of it, and before and after a dose.
-
-    Early are the frames before `early_dose` electrons per Å², as upstream counts them.
-    Without a dose all of it is late.
-    """
-    steps = [math.dist(a, b) for a, b in itertools.pairwise(shifts)]
-    cutoff = round(early_dose / dose_per_frame) if dose_per_frame > 0 else 0
-    total = math.fsum(steps)
-    early = math.fsum(steps[:cutoff])
-    return MotionStatistics(
-        total=total,
-        early=early,
-        late=total - early,
-        per_frame=total / len(shifts) if shifts else 0.0,
-    )
-
-
-def eer_grouping_of(path: Path) -> int:
-    """Frames that are summed to one, the second number of a fractionation file.
-
-    Raises
-    ------
-    FormatError
-        There is none.
-    """
-    try:
-        return int(path.read_text().splitlines()[0].split()[1])
-    except (OSError, ValueError, IndexError) as error:
-        raise FormatError(
-            f"EER: {path} has no second number in its first line, frames, grouping and "
-            "dose were expected; correct it"
-        ) from error
 
 
 def _whole_voltage(fields: Fields) -> Fields:

@@ -60,9 +60,7 @@ def connected(settings: RabbitmqSettings) -> Iterator[BlockingChannel]:
     try:
         connection = pika.BlockingConnection(_parameters(settings))
     except (AMQPError, OSError) as error:
-        found = str(error) or type(error).__name__
-        if isinstance(error, AMQPConnectionError) and error.args:
-            found = str(error.args[0])
+        found = str(error).strip() or "nothing answers"
         raise BrokerUnavailable(
             f"RabbitMQ: {settings.host}:{settings.port} does not take the connection "
             f"({without_passwords(found)}), a login was expected; start it, or correct "

@@ -9,13 +9,20 @@ from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stages import motion
 from em_platform.errors import MessageRejected
 
+_JOB_TYPES = {
+    **dict.fromkeys(("builtin", "relion"), "relion.motioncorr.own"),
+    "motioncor2": "relion.motioncorr.motioncor2",
+}
+
 # IceBreaker's three jobs stand between this one and the CTF where they are wanted.
 _ICEBREAKER_JOBS = 3
 
 
-def handle(step: Step, _: Place) -> None:
+def handle(step: Step, place: Place) -> None:
     """Correct the movie of a message."""
-    parameters = _completed(step.validated(motion.Parameters))
+    parameters = _completed(
+        step.validated(motion.Parameters, engine=place.motion_engine)
+    )
     out = job_path(_needed(parameters.mrc_out))
     folder = out.other(out.folder, out.number).parent
     result, _again = run_stage(
@@ -31,6 +38,10 @@ def handle(step: Step, _: Place) -> None:
     step.send("images", {"image_command": "mrc_to_jpeg", "file": str(micrograph)})
     step.send("ispyb_connector", _record(parameters, result, folder))
     step.send("ctffind", _for_fit(parameters, out, micrograph, options))
+
+
+def _engine(parameters: motion.Parameters) -> str:
+    return "motioncor2" if parameters.use_motioncor2 else parameters.engine
 
 
 def _needed(path: Path | None) -> Path:
@@ -94,7 +105,7 @@ def _send_to_project(
         "node_creator",
         {
             **common,
-            "job_type": "relion.motioncorr.own",
+            "job_type": _JOB_TYPES[_engine(parameters)],
             "input_file": str(movie),
             "output_file": str(out.other(out.folder, out.number)),
             "command": f"em-platform cryoem motion {parameters.movie}",

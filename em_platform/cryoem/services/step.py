@@ -79,6 +79,8 @@ class Place:
     recipe_folder: str = ""
     dialect: Dialect = "labels"
     """Of a new project's pipeline."""
+    motion_engine: str = "builtin"
+    ctf_engine: str = "builtin"
     _ispyb: Ispyb | None = None
 
     @property
@@ -124,8 +126,8 @@ class Step:
         found: dict[str, Any] = self._wrapper.environment
         return found
 
-    def validated(self, kind: type[StageParameters]) -> Any:
-        """The parameters as those of a stage.
+    def validated(self, kind: type[StageParameters], **defaults: Any) -> Any:
+        """The parameters as those of a stage; `defaults` where a message has none.
 
         Raises
         ------
@@ -133,7 +135,7 @@ class Step:
             One is missing or wrong; the sentence names it.
         """
         try:
-            return kind.model_validate(self.parameters)
+            return kind.model_validate({**defaults, **self.parameters})
         except ValidationError as error:
             raise MessageRejected(
                 f"message: {first_problem(error)}; send it with the message or write "

@@ -7,6 +7,7 @@ from em_platform.cryoem.stage import Stage
 
 STAGES: dict[str, str] = {
     "motion": "correct the motion of a movie and sum its frames, weighted by dose",
+    "assemble": "put the micrographs of a tilt series into one stack",
     "tilt-align": "align the images of a tilt series",
     "reconstruct": "make the tomogram of an aligned tilt series",
     "ctf": "fit defocus, astigmatism and phase shift of a micrograph",

@@ -61,6 +61,13 @@ class Parameters(StageParameters):
     astigmatism_known: YesNo = "no"
     known_astigmatism: float = 0.0
     known_astigmatism_angle: float = 0.0
+    engine: Annotated[
+        Literal["builtin", "ctffind"],
+        Option("--engine", "built in, or CTFFIND on PATH"),
+    ] = "builtin"
+    time_limit_s: Annotated[float, Option("--time-limit-s", "for CTFFIND")] = Field(
+        3600.0, gt=0
+    )
     # From here on by messages: steps and switches of CTFFIND's own search.
     defocus_step: float = 100.0
     slow_search: YesNo = "no"
@@ -121,7 +128,13 @@ def run(parameters: Parameters, folder: Path) -> Result:
         It has no contrast.
     ConfigError
         Ranges that contradict each other or the pixel size.
+    ToolMissing, ToolFailed
+        CTFFIND is not there, or did not do it.
     """
+    if parameters.engine == "ctffind":
+        from em_platform.cryoem.programs.ctf_engine import fit_ctf
+
+        return Result(**fit_ctf(parameters.model_dump(), folder))
     # scipy is loaded by who runs it, not by who asks for the options.
     from em_platform.cryoem.methods import ctf, ctf_profile
 

@@ -96,6 +96,13 @@ class Parameters(StageParameters):
     dose_motionstats_cutoff: Annotated[
         float, Option("--early-dose", "electrons per Å² that count as early motion")
     ] = 4.0
+    engine: Annotated[
+        Literal["builtin", "relion", "motioncor2"],
+        Option("--engine", "built in, or a program on PATH"),
+    ] = "builtin"
+    time_limit_s: Annotated[
+        float, Option("--time-limit-s", "for a program on PATH")
+    ] = Field(3600.0, gt=0)
     # From here on by messages; what changes the images is refused by the built-in.
     fm_int_file: Path | None = None
     mag: dict[str, Any] | None = None
@@ -183,7 +190,19 @@ def run(parameters: Parameters, folder: Path) -> Result:
         There is nothing in the frames that could be aligned.
     ConfigError
         A parameter that only MotionCor2 knows was given.
+    ToolMissing, ToolFailed
+        The program on PATH is not there, or did not do it.
     """
+    if parameters.use_motioncor2 or parameters.engine != "builtin":
+        from em_platform.cryoem.programs.motion_engine import correct_motion
+
+        engine = "motioncor2" if parameters.use_motioncor2 else parameters.engine
+        fields = parameters.model_dump()
+        if parameters.movie.suffix.lower() != ".eer":
+            fields["eer_grouping"] = 0
+        elif parameters.fm_int_file:
+            fields["eer_grouping"] = _grouping(parameters)
+        return Result(**correct_motion(fields, folder, engine=engine))
     # numba and scipy are loaded by who runs it, not by who asks for the options.
     from em_platform.cryoem.methods import motion
 

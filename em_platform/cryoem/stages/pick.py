@@ -16,8 +16,8 @@ from em_platform.cryoem.stage import Option, StageParameters, StageResult
 from em_platform.errors import DataError
 from em_platform.storage.atomic import write_bytes
 
-_THRESHOLD = 3.0
-"""Best of 2 to 5 on training micrographs, `benchmarks/bench_pick_log.py --train`."""
+THRESHOLD = 3.0
+"""Best of 2 to 4.5 on training micrographs, `benchmarks/bench_pick_log.py`."""
 _SPREAD = 1.2
 """Particles of one diameter are looked for from 1 / 1.2 to 1.2 of it."""
 
@@ -42,7 +42,7 @@ class Parameters(StageParameters):
     ] = Field(None, gt=0)
     log_threshold: Annotated[
         float, Option("--threshold", "least score, in deviations of the noise")
-    ] = Field(_THRESHOLD, gt=0)
+    ] = Field(THRESHOLD, gt=0)
     bright: Annotated[
         bool, Option("--bright", "particles are brighter than the ice")
     ] = False

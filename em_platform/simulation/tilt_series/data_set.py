@@ -13,6 +13,7 @@ from em_platform.simulation.tilt_series.stack import (
     Progress,
     simulate_stack,
 )
+from em_platform.simulation.tilt_series.tables import write_records
 from em_platform.storage.guard import claim_folder, refuse_place
 
 LIBRARY = "library"
@@ -63,7 +64,7 @@ def simulate(
         existing_file(kind)
     with assembling(plan, library=_claimed(output) / LIBRARY) as sample_of:
         for number in stacks or range(plan.stacks):
-            yield simulate_stack(
+            made = simulate_stack(
                 plan,
                 number,
                 output,
@@ -72,6 +73,8 @@ def simulate(
                 progress=progress,
                 overwrite=overwrite,
             )
+            write_records(output)
+            yield made
 
 
 def _claimed(output: Path) -> Path:

@@ -8,12 +8,13 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from em_platform.simulation.tilt_series.assemblers.assembler import Sample
-from em_platform.simulation.tilt_series.geometry import rotation
+from em_platform.simulation.tilt_series.geometry import projected_nm
 from em_platform.simulation.tilt_series.plan import FIDUCIAL, Plan
 from em_platform.simulation.tilt_series.quality import (
     central,
     clean_file,
     defocus_of,
+    section_in,
     section_of,
     tilt_of,
 )
@@ -37,16 +38,14 @@ def truth_overlay(folder: Path, truth: Truth) -> bytes:
     scale = _scale(grey.shape)
     picture = cv2.cvtColor(_sized(grey), cv2.COLOR_GRAY2BGR)
     plan, tilt = truth.plan, tilt_of(central(truth))
-    to_detector = rotation(tilt).T
     height, width = grey.shape
     # Without their sizes here: as wide as a twentieth of the image at least.
     radius_nm = {"": 0.04 * min(height, width) * plan.pixel_nm}
     spots = [(p.position_nm, radius_nm[""], _PARTICLE) for p in truth.particles]
     spots += [(b.position_nm, b.diameter_nm, _BEAD) for b in truth.fiducials]
     for position_nm, radius, colour in spots:
-        x, y, _ = to_detector @ np.asarray(position_nm)
-        row = (y + tilt.shift_nm[0]) / plan.pixel_nm + height // 2
-        column = (x + tilt.shift_nm[1]) / plan.pixel_nm + width // 2
+        y, x = projected_nm(tilt, position_nm) / plan.pixel_nm
+        row, column = y + height // 2, x + width // 2
         middle = (round(column * scale), round(row * scale))
         size = max(3, round(radius / plan.pixel_nm * scale))
         cv2.circle(picture, middle, size, colour, 1, cv2.LINE_AA)
@@ -55,11 +54,8 @@ def truth_overlay(folder: Path, truth: Truth) -> bytes:
 
 def thon_rings(folder: Path, truth: Truth) -> bytes:
     """The power spectrum of the image without noise; on the right as it should be."""
-    import mrcfile
-
     tilt = central(truth)
-    with mrcfile.mmap(clean_file(folder, truth.stack), permissive=True) as file:
-        image = np.array(file.data[tilt.section], np.float32)
+    image = section_in(clean_file(folder, truth.stack), tilt.section)
     return _encoded(
         _sized(
             rings_picture(

@@ -157,6 +157,15 @@ class Beads(Model):
     """A map (or model of atoms) to be taken instead of a ball of gold."""
 
 
+class Outputs(Model):
+    """What is written beside images, tables and truth."""
+
+    label_pixels: int = Field(4, ge=0, le=64)
+    """Pixels in an edge of a voxel of the label volume; 0: no labels."""
+    previews: bool = True
+    """Whether pictures for the eye are written."""
+
+
 class Plan(Model):
     """A data set: `stacks` tilt series that differ in their random numbers only."""
 
@@ -175,6 +184,7 @@ class Plan(Model):
     particles: tuple[ParticleKind, ...] = ()
     assembly: Assembly = Assembly()
     beads: Beads = Beads()
+    outputs: Outputs = Outputs()
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Plan":

@@ -59,7 +59,7 @@ def _invalid(path: Path, *, sections: int) -> str:
     try:
         with warnings.catch_warnings(), mrcfile.mmap(path) as file:
             warnings.simplefilter("ignore")
-            found = file.data.shape[0]
+            found = int(file.header.nz)
     except (OSError, ValueError) as error:
         return str(error).splitlines()[0]
     if found != sections:
@@ -76,16 +76,15 @@ def check_counts(folder: Path, truth: Truth) -> Check:
     pixels = plan.camera.height_px * plan.camera.width_px
     off: dict[str, float] = {}
     worst = 0.0
-    with mrcfile.mmap(stack_file(folder, truth.stack), permissive=True) as file:
-        for tilt in truth.tilts:
-            counted = tilt.dose_e_per_nm2 * plan.pixel_nm**2 * tilt.transmission
-            expected = counted * plan.camera.gain
-            found = float(np.asarray(file.data[tilt.section], np.float64).mean())
-            each = abs(found / expected - 1)
-            worst = max(worst, each)
-            noise = _SIGMAS / np.sqrt(counted * pixels * plan.camera.dqe)
-            if each > MOST_OFF_COUNTS + noise:
-                off[f"{tilt.nominal_deg:g} degrees"] = each
+    for tilt in truth.tilts:
+        counted = tilt.dose_e_per_nm2 * plan.pixel_nm**2 * tilt.transmission
+        expected = counted * plan.camera.gain
+        found = float(section_of(folder, truth, tilt).mean(dtype=np.float64))
+        each = abs(found / expected - 1)
+        worst = max(worst, each)
+        noise = _SIGMAS / np.sqrt(counted * pixels * plan.camera.dqe)
+        if each > MOST_OFF_COUNTS + noise:
+            off[f"{tilt.nominal_deg:g} degrees"] = each
     sentence = (
         f"The mean counts of all {len(truth.tilts)} tilts are those of dose x pixel "
         f"area x transmission (worst: {worst:.2%} off, {MOST_OFF_COUNTS:.0%} allowed)."
@@ -117,7 +116,7 @@ def check_rings(folder: Path, truth: Truth) -> Check:
         )
         return _check(name, (), sentence, value=None, limit=limit)
     # Without shot noise: in one image it hides the rings.
-    image = _section(clean_file(folder, truth.stack), tilt.section)
+    image = section_in(clean_file(folder, truth.stack), tilt.section)
     found = thon_defocus_nm(
         image, lens=lens, defocus=defocus_of(tilt), pixel_nm=plan.pixel_nm
     )
@@ -151,7 +150,7 @@ def check_projections(folder: Path, truth: Truth, sample: Sample) -> Check:
     clean = clean_file(folder, truth.stack)
     found = {
         f"{truth.tilts[section].nominal_deg:g} degrees": correlation(
-            made.clean, _section(clean, section)
+            made.clean, section_in(clean, section)
         )
         for section, made in zip(shown, again, strict=True)
     }
@@ -229,12 +228,14 @@ def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 def section_of(folder: Path, truth: Truth, tilt: TiltTruth) -> NDArray[np.float32]:
     """One image with noise, `(h, w)`."""
-    return _section(stack_file(folder, truth.stack), tilt.section)
+    return section_in(stack_file(folder, truth.stack), tilt.section)
 
 
-def _section(path: Path, section: int) -> NDArray[np.float32]:
+def section_in(path: Path, section: int) -> NDArray[np.float32]:
+    """One section of a stack, `(h, w)`."""
     with mrcfile.mmap(path, permissive=True) as file:
-        return np.array(file.data[section], np.float32)
+        # A stack of one tilt is an image for this reader.
+        return np.array(np.atleast_3d(file.data.T).T[section], np.float32)
 
 
 def _check(

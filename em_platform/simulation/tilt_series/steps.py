@@ -23,6 +23,7 @@ from em_platform.model.volume import WrittenVolume
 from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
 from em_platform.simulation.tilt_series.backends.backend import Backend
 from em_platform.simulation.tilt_series.data_set import LIBRARY
+from em_platform.simulation.tilt_series.exports import EXPORTED, EXPORTS, export
 from em_platform.simulation.tilt_series.plan import Plan
 from em_platform.simulation.tilt_series.planned import planned_stack
 from em_platform.simulation.tilt_series.quality import (
@@ -174,6 +175,12 @@ def take_record(
     record = as_first_made(record, store, layout.record(SOURCE, name))
     write_record(store, layout.record(SOURCE, name), record)
     return Recorded(record=record, written=written)
+
+
+def take_exports(name: str, folder: Path) -> dict[str, Path]:
+    """The stack as a project of each program that is known, by the program's name."""
+    target = folder / EXPORTED / name
+    return {kind: export(kind, [folder / name], target / kind) for kind in EXPORTS}
 
 
 def kept_plan(name: str, store: Store) -> PlannedStack:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.passing import transmission
 from em_platform.simulation.tilt_series.plan import FIDUCIAL, Plan
 from em_platform.simulation.tilt_series.series import drift_nm, loss_of, path_of
+
+_EVERY = 4  # pixels: the mean of the film's thickness needs no more
 
 Triple = tuple[float, float, float]
 
@@ -83,6 +86,11 @@ class Truth(Model):
         return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
 
 
+def truth_schema() -> str:
+    """The JSON schema of a truth file, as the package has it in a file."""
+    return (files(__package__) / "truth.schema.json").read_text()
+
+
 def particle_truth(sample: Sample) -> tuple[ParticleTruth, ...]:
     """The poses of all particles that are no beads, in the sample's order."""
     return tuple(
@@ -124,7 +132,7 @@ def tilt_truth(
             prior_dose_e_per_nm2=tilt.prior_dose_per_nm2,
             defocus_nm=(tilt.defocus.u_nm, tilt.defocus.v_nm),
             azimuth_deg=float(np.rad2deg(tilt.defocus.azimuth_rad)),
-            transmission=transmission(path_of(plan, tilt), ice),
+            transmission=transmission(path_of(plan, tilt, every=_EVERY), ice),
             drift_nm=tuple((float(y), float(x)) for y, x in drift_nm(plan, stack, tilt))
             if has_movie
             else (),

@@ -1,18 +1,23 @@
 """A stack's folder: real readers take it, equal plans give equal bytes, kills too."""
 
 import hashlib
+import json
 import os
+import resource
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import cv2
+import jsonschema
 import mrcfile
 import numpy as np
 import pytest
 import starfile
 from mdocfile.data_models import Mdoc
 
-from em_platform.errors import OutputRefused
+from em_platform.errors import OutputRefused, StorageError
+from em_platform.formats import describe, open_level
 from em_platform.simulation.tilt_series.assemblers.assembler import Sample
 from em_platform.simulation.tilt_series.backends.embedded import Embedded
 from em_platform.simulation.tilt_series.data_set import simulate
@@ -23,9 +28,10 @@ from em_platform.simulation.tilt_series.sample import assembling
 from em_platform.simulation.tilt_series.series import (
     TiltImage,
     image_tilt,
+    shifted,
     tilts_of,
 )
-from em_platform.simulation.tilt_series.truth import Truth
+from em_platform.simulation.tilt_series.truth import Truth, truth_schema
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -78,6 +84,71 @@ def test_real_readers_take_the_files_and_find_the_truth_in_them(
     first = [table[f"rlnCenteredCoordinate{axis}Angst"][0] for axis in "XYZ"]
     assert first == pytest.approx([10 * p for p in truth.particles[0].position_nm])
     assert len(truth.fiducials) == 2
+    (record,) = json.loads((folder / "sim_metadata.json").read_text())
+    assert record.keys() == {
+        *("output", "nonoise_output", "global_stack_no", "apix", "defocus"),
+        *("sim_configs", "particle_coords", "positions", "orientations", "custom_data"),
+    }
+    assert record["positions"][0] == list(truth.particles[0].position_nm)
+    (gathered,) = json.loads((folder.parent / "sim_metadata.json").read_text())
+    assert (folder.parent / gathered["output"]).is_file()
+    schema = json.loads(truth_schema())
+    jsonschema.validate(json.loads((folder / "truth.json").read_text()), schema)
+
+
+def test_labels_show_where_the_particles_and_beads_of_the_truth_are(
+    folder: Path,
+) -> None:
+    truth = Truth.model_validate_json((folder / "truth.json").read_text())
+    info = describe(str(folder / "labels.zarr"))
+    assert info.units == ("nanometer",) * 3
+    labels = np.asarray(open_level(str(folder / "labels.zarr"), 0)[:])
+    assert labels.shape == (8, 12, 16)  # 60 x 96 x 128 nm in voxels of 8 nm
+    assert {0, *range(1, 9)} >= set(np.unique(labels)) > {0}
+    for number, each in enumerate((*truth.particles, *truth.fiducials), 1):
+        places = np.argwhere(labels == number) - np.array([4, 6, 8])
+        middle = 8 * places.mean(axis=0)[::-1]
+        assert np.abs(middle - each.position_nm).max() < 8
+
+
+def test_previews_show_rings_and_truth(folder: Path) -> None:
+    names = {path.name for path in (folder / "previews").iterdir()}
+    assert names == {
+        f"{n}.png" for n in ("central_tilt", "thon_rings", "truth", "sample")
+    }
+    truth = cv2.imread(str(folder / "previews" / "truth.png"))
+    assert truth.shape == (384, 512, 3)
+    is_coloured = truth.max(axis=2).astype(int) - truth.min(axis=2) > 100
+    assert 200 < is_coloured.sum() < 20_000
+
+
+def test_movies_add_up_to_the_stack_and_drift_as_the_truth_says(
+    plan: Plan, tmp_path: Path
+) -> None:
+    movies = plan.model_copy(
+        update={
+            "camera": plan.camera.model_copy(update={"frames": 4}),
+            "errors": plan.errors.model_copy(update={"drift_nm_per_frame": 4.0}),
+        }
+    )
+    folder = made(movies, tmp_path / "out")
+    truth = Truth.model_validate_json((folder / "truth.json").read_text())
+    mdoc = Mdoc.from_string((folder / "small-0000.mrc.mdoc").read_text())
+    with mrcfile.open(folder / "small-0000.mrc") as file:
+        stack = file.data.copy()
+    for section, tilt in zip(mdoc.section_data, truth.tilts, strict=True):
+        assert section.NumSubFrames == 4
+        path = folder / "frames" / section.SubFramePath.name
+        assert path.name == f"small-0000_{tilt.order:03d}_{tilt.nominal_deg:.1f}.mrc"
+        assert mrcfile.validate(path)
+        with mrcfile.open(path) as file:
+            assert np.allclose(file.data.sum(axis=0), stack[tilt.section], rtol=1e-5)
+        assert len(tilt.drift_nm) == 4
+        assert tilt.drift_nm[0] == (0, 0)
+    still = np.zeros((48, 64), np.float32)
+    still[20, 30] = 1
+    moved = shifted(still, np.array([3.0, -2.0]))
+    assert np.unravel_index(moved.argmax(), moved.shape) == (23, 28)
 
 
 def test_one_and_two_workers_write_the_same_bytes(
@@ -160,21 +231,21 @@ def test_a_folder_that_others_changed_is_not_replaced(folder: Path, plan: Plan) 
     assert (folder / "notes.txt").read_text() == "three weeks of work"
 
 
-class _Full:
-    """A back-end whose disk is full at the third tilt."""
-
-    name = "embedded"
-
-    def images(
-        self, plan: Plan, stack: int, *, sample: Sample, tilts: Sequence[Tilt]
-    ) -> Iterator[TiltImage]:
-        yield from Embedded().images(plan, stack, sample=sample, tilts=tilts[:2])
-        raise OSError(28, os.strerror(28))
-
-
-def test_an_error_leaves_nothing_half_made(plan: Plan, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No space"):
-        list(simulate(plan, tmp_path / "out", backend=_Full()))
+@pytest.mark.parametrize("room", [60_000, 70_000], ids=["stack", "movie"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_made(
+    plan: Plan, tmp_path: Path, room: int
+) -> None:
+    """The kernel refuses files beyond a limit, as it does on a full disk."""
+    movies = plan.model_copy(
+        update={"camera": plan.camera.model_copy(update={"frames": 6})}
+    )
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(StorageError, match=r"could not be written \(File too large\)"):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+            list(simulate(movies, tmp_path / "out", backend=Embedded()))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {"em_platform.json", "library"}
 

@@ -1,5 +1,6 @@
 """Truth is true: what the files state is found again in the images, by other ways."""
 
+import json
 from pathlib import Path
 
 import mrcfile
@@ -14,7 +15,12 @@ from scipy.spatial.transform import Rotation
 from em_platform.simulation.tilt_series.backends.embedded import Embedded
 from em_platform.simulation.tilt_series.data_set import simulate
 from em_platform.simulation.tilt_series.plan import Plan
-from em_platform.simulation.tilt_series.truth import TiltTruth, Truth, zxz_deg
+from em_platform.simulation.tilt_series.truth import (
+    TiltTruth,
+    Truth,
+    truth_schema,
+    zxz_deg,
+)
 
 
 def changed(plan: Plan, **parts: dict[str, object]) -> Plan:
@@ -164,3 +170,8 @@ def fitted_defocus_nm(power: NDArray[np.float64], *, pixel_nm: float) -> float:
         model = np.sin(chi + np.arcsin(0.07)) ** 2
         best = max(best, (float(np.corrcoef(model, rings)[0, 1]), float(defocus)))
     return best[1]
+
+
+def test_the_schema_in_the_package_is_that_of_the_model() -> None:
+    named = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    assert json.loads(truth_schema()) == named | Truth.model_json_schema()

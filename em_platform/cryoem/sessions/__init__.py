@@ -1,0 +1,1 @@
+"""Acquisition sessions: folders in which movies and mdocs arrive, and their results."""

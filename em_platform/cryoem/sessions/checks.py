@@ -1,0 +1,118 @@
+"""What is judged of a session's results, each by one number and one sentence."""
+
+from typing import Any
+
+from em_platform.config.cryoem import CryoemLimits
+from em_platform.model.check import Check, Severity
+
+
+def motion_check(total_a: float, limits: CryoemLimits) -> Check:
+    """Whether the frames moved little enough."""
+    return Check(
+        name="motion_is_small",
+        passed=total_a <= limits.motion_a,
+        severity=Severity.WARN,
+        sentence=f"the frames moved by {total_a:.0f} Å in all, at most "
+        f"{limits.motion_a:g} are wanted",
+        value=total_a,
+        limit=limits.motion_a,
+    )
+
+
+def ctf_checks(
+    resolution_a: float, score: float, limits: CryoemLimits
+) -> tuple[Check, Check]:
+    """Whether the rings were fitted far enough, and well enough."""
+    return (
+        Check(
+            name="ctf_is_fitted_far",
+            passed=resolution_a <= limits.ctf_resolution_a,
+            severity=Severity.WARN,
+            sentence=f"rings are fitted to {resolution_a:.1f} Å, "
+            f"{limits.ctf_resolution_a:g} or finer is wanted",
+            value=resolution_a,
+            limit=limits.ctf_resolution_a,
+        ),
+        Check(
+            name="ctf_fits_well",
+            passed=score >= limits.ctf_score,
+            severity=Severity.WARN,
+            sentence=f"the fit's score is {score:.3f}, at least "
+            f"{limits.ctf_score:g} is wanted",
+            value=score,
+            limit=limits.ctf_score,
+        ),
+    )
+
+
+def particles_check(particles: int) -> Check:
+    """Whether anything was picked."""
+    return Check(
+        name="particles_are_found",
+        passed=particles > 0,
+        severity=Severity.WARN,
+        sentence=f"{particles} particles were found",
+        value=particles,
+    )
+
+
+def tilts_check(there: int, expected: int | None, limits: CryoemLimits) -> Check:
+    """Whether nearly all tilts of the mdoc are there."""
+    missing = max(0, (expected or there) - there)
+    return Check(
+        name="tilts_are_complete",
+        passed=missing <= limits.missing_tilts,
+        severity=Severity.WARN,
+        sentence=f"{there} tilts are there and {missing} are missing, at most "
+        f"{limits.missing_tilts} may be",
+        value=missing,
+        limit=limits.missing_tilts,
+    )
+
+
+def blank_check(blank: tuple[str, ...]) -> Check:
+    """Whether no tilt is blank or dark."""
+    return Check(
+        name="no_tilt_is_blank",
+        passed=not blank,
+        severity=Severity.WARN,
+        sentence=f"{len(blank)} tilts are dark or blank and are left out",
+        value=len(blank),
+        limit=0,
+        items=blank,
+    )
+
+
+def alignment_check(residual_px: float, limits: CryoemLimits) -> Check:
+    """Whether the tilts lie on each other."""
+    return Check(
+        name="alignment_is_close",
+        passed=residual_px <= limits.alignment_residual_px,
+        severity=Severity.WARN,
+        sentence=f"the alignment's residual is {residual_px:.2f} px, at most "
+        f"{limits.alignment_residual_px:g} are wanted",
+        value=residual_px,
+        limit=limits.alignment_residual_px,
+    )
+
+
+def alignment_checks(found: Any, limits: CryoemLimits) -> list[Check]:
+    """What is judged of the result of `tilt-align`."""
+    blank = tuple(f"{each.angle_deg:g} deg: {each.reason}" for each in found.excluded)
+    checks = [blank_check(blank), alignment_check(found.residual_px, limits)]
+    if found.thickness_a is not None:
+        checks.append(thickness_check(found.thickness_a / 10, limits))
+    return checks
+
+
+def thickness_check(thickness_nm: float, limits: CryoemLimits) -> Check:
+    """Whether the ice is thin enough."""
+    return Check(
+        name="ice_is_thin",
+        passed=thickness_nm <= limits.thickness_nm,
+        severity=Severity.WARN,
+        sentence=f"the sample is {thickness_nm:.0f} nm thick, at most "
+        f"{limits.thickness_nm:g} are wanted",
+        value=thickness_nm,
+        limit=limits.thickness_nm,
+    )

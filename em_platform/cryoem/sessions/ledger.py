@@ -1,0 +1,360 @@
+"""What has arrived in the folders of sessions: kept on disk, so nothing comes twice.
+
+A file is complete when its size and times have not changed for a while. What becomes
+complete gets a number; a reader goes on from the last number that it has seen.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    func,
+    select,
+)
+from sqlalchemy.dialects.sqlite import insert
+
+from em_platform.cryoem.sessions.names import is_skipped, movie_name, safe
+from em_platform.errors import DataError
+from em_platform.storage.database import WRITER, engine_of
+
+_SEPARATOR = "~"
+_FEWEST_TILTS = 3  # Murfey's: two images make no tomogram
+_TABLES = MetaData()
+_FILES = Table(
+    "files", _TABLES,
+    Column("path", String, primary_key=True),
+    Column("session", String, index=True),
+    Column("mark", String),
+    Column("since", Float),
+    Column("complete", Integer),
+    Column("key", String, index=True),
+    Column("series", String),
+    Column("angle_deg", Float),
+)  # fmt: skip
+_ARRIVALS = Table(
+    "arrivals", _TABLES,
+    Column("number", Integer, primary_key=True),
+    Column("kind", String),
+    Column("key", String, index=True),
+    Column("session", String),
+    Column("mark", String),
+)  # fmt: skip
+_BLOCK = re.compile(r"^\[ZValue", re.MULTILINE)
+_FRAMES = re.compile(r"^SubFramePath = (.+)$", re.MULTILINE)
+
+MOVIE, TILT_MOVIE, TILT_SERIES, SESSION = (
+    "movie",
+    "tilt movie",
+    "tilt series",
+    "session",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """What became complete; a new mark under an old key asks for it once more."""
+
+    number: int
+    kind: str
+    key: str
+    session: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionMovie:
+    """A movie of a session; `series` and `angle_deg` only of a tilt."""
+
+    key: str
+    session: str
+    path: Path
+    mark: str
+    series: str | None
+    angle_deg: float | None
+
+
+class SessionLedger:
+    """The files of all sessions below a folder, by a database in the home."""
+
+    def __init__(self, folder: Path, database: Path) -> None:
+        self._folder = folder
+        self._engine = engine_of(f"sqlite:///{database}", setting="home")
+        _TABLES.create_all(self._engine)
+
+    def __enter__(self) -> "SessionLedger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.dispose()
+
+    def look(
+        self,
+        now: float,
+        *,
+        settle_s: float,
+        quiet_s: float,
+        is_corrected: Callable[[SessionMovie], bool],
+    ) -> None:
+        """Note what is there now, and what has become complete.
+
+        Parameters
+        ----------
+        now
+            Seconds since 1970.
+        is_corrected
+            Whether a movie's sum is there: a tilt series waits for all of its own.
+        """
+        found = list(_files(self._folder))
+        with self._engine.execution_options(**WRITER).begin() as connection:
+            known = {row.path: row for row in connection.execute(select(_FILES)).all()}
+            for path, status in found:
+                self._note(connection, known.get(path), path, status, now, settle_s)
+            for session in self._sessions(connection):
+                self._complete_series(connection, session, now, quiet_s, is_corrected)
+
+    def arrivals(self, after: int, *, most: int) -> list[Arrival]:
+        """What became complete since a number, oldest first."""
+        asked = select(_ARRIVALS).where(_ARRIVALS.c.number > after)
+        with self._engine.begin() as connection:
+            rows = connection.execute(asked.order_by("number").limit(most)).all()
+        return [
+            Arrival(
+                number=r.number, kind=r.kind, key=r.key, session=r.session, mark=r.mark
+            )
+            for r in rows
+        ]
+
+    def movie(self, key: str) -> SessionMovie:
+        """The movie of a key.
+
+        Raises
+        ------
+        DataError
+            There is none.
+        """
+        asked = select(_FILES).where(_FILES.c.key == key)
+        with self._engine.begin() as connection:
+            row = connection.execute(asked).first()
+        if row is None:
+            raise DataError(
+                f"movie {key}: found no such movie in the sessions, one that has "
+                "arrived was expected; see the folder `cryoem.sessions`"
+            )
+        return self._movie(row)
+
+    def movies(self, session: str, series: str | None = None) -> list[SessionMovie]:
+        """All complete movies of a session, or of one of its tilt series, by angle."""
+        with self._engine.begin() as connection:
+            return self._movies(connection, session, series)
+
+    def expected_tilts(self, session: str, series: str) -> int | None:
+        """How many tilts the series' mdoc has; None where it has no mdoc."""
+        with self._engine.begin() as connection:
+            return self._mdoc(connection, session, series)[0]
+
+    def _note(
+        self,
+        connection: Connection,
+        known: Any,
+        path: str,
+        status: os.stat_result,
+        now: float,
+        settle_s: float,
+    ) -> None:
+        mark = f"{status.st_size}-{status.st_mtime_ns}"
+        # A copy may keep the time of the content, never that of the entry.
+        since = min(now, max(status.st_mtime, status.st_ctime))
+        if known is not None and known.mark == mark and known.complete:
+            return
+        is_now = status.st_size > 0 and now - since >= settle_s
+        pure = PurePath(path)
+        session = pure.parts[0]
+        name = movie_name(pure)
+        key = known.key if known else self._new_key(connection, session, pure)
+        row = {
+            "path": path, "session": session, "mark": mark, "since": since,
+            "complete": int(is_now), "key": key,
+            "series": name.series if name else None,
+            "angle_deg": name.angle_deg if name else None,
+        }  # fmt: skip
+        change = insert(_FILES).values(row)
+        connection.execute(
+            change.on_conflict_do_update(index_elements=["path"], set_=row)
+        )
+        if is_now and name:
+            kind = TILT_MOVIE if name.series else MOVIE
+            self._arrive(connection, kind, key, session, mark)
+
+    @staticmethod
+    def _new_key(connection: Connection, session: str, path: PurePath) -> str:
+        stem = path.name.rpartition(".")[0] if movie_name(path) else path.name
+        key = f"{safe(session)}{_SEPARATOR}{safe(stem)}"
+        taken = select(func.count()).where(_FILES.c.key == key)
+        if connection.execute(taken).scalar():
+            # Two disks may hold movies of one name.
+            key += f"-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
+        return key
+
+    @staticmethod
+    def _arrive(
+        connection: Connection, kind: str, key: str, session: str, mark: str
+    ) -> None:
+        row = {"kind": kind, "key": key, "session": session, "mark": mark}
+        connection.execute(_ARRIVALS.insert().values(row))
+
+    @staticmethod
+    def _sessions(connection: Connection) -> list[str]:
+        return list(connection.execute(select(_FILES.c.session).distinct()).scalars())
+
+    def _complete_series(
+        self,
+        connection: Connection,
+        session: str,
+        now: float,
+        quiet_s: float,
+        is_corrected: Callable[[SessionMovie], bool],
+    ) -> None:
+        movies = self._movies(connection, session, None)
+        last = select(func.max(_FILES.c.since)).where(_FILES.c.session == session)
+        is_quiet = now - float(connection.execute(last).scalar() or 0) >= quiet_s
+        for series in sorted({m.series for m in movies if m.series}):
+            tilts = [movie for movie in movies if movie.series == series]
+            expected, _ = self._mdoc(connection, session, series)
+            enough = len(tilts) >= expected if expected else is_quiet
+            if len(tilts) < _FEWEST_TILTS or not enough:
+                continue
+            mark = _mark_of(tilts)
+            key = f"{safe(session)}{_SEPARATOR}{safe(series)}"
+            if self._last_mark(connection, TILT_SERIES, key) != mark and all(
+                map(is_corrected, tilts)
+            ):
+                self._arrive(connection, TILT_SERIES, key, session, mark)
+        single = [movie for movie in movies if not movie.series]
+        if single and is_quiet:
+            mark, key = _mark_of(single), safe(session)
+            if self._last_mark(connection, SESSION, key) != mark:
+                self._arrive(connection, SESSION, key, session, mark)
+
+    @staticmethod
+    def _last_mark(connection: Connection, kind: str, key: str) -> str | None:
+        asked = select(_ARRIVALS.c.mark).where(
+            _ARRIVALS.c.kind == kind, _ARRIVALS.c.key == key
+        )
+        return connection.execute(asked.order_by(_ARRIVALS.c.number.desc())).scalar()
+
+    def _mdoc(
+        self, connection: Connection, session: str, series: str
+    ) -> tuple[int | None, Path | None]:
+        """How many tilts the mdoc of a series has, and where it is."""
+        asked = select(_FILES.c.path).where(
+            _FILES.c.session == session,
+            _FILES.c.complete == 1,
+            _FILES.c.path.like("%.mdoc"),
+        )
+        for path in connection.execute(asked).scalars():
+            stem = re.sub(r"(\.mrc|\.st|\.tiff?)?\.mdoc$", "", PurePath(path).name)
+            if stem != series:
+                continue
+            text = (self._folder / path).read_text("utf-8", errors="replace")
+            if count := len(_BLOCK.findall(text)):
+                return count, self._folder / path
+        return None, None
+
+    def tilt_series(self, key: str) -> tuple[str, str]:
+        """Session and name of the tilt series of a key, as they stand on disk.
+
+        Raises
+        ------
+        DataError
+            There is none.
+        """
+        asked = select(_FILES.c.session, _FILES.c.series).distinct()
+        with self._engine.begin() as connection:
+            for session, series in connection.execute(asked).all():
+                if series and f"{safe(session)}{_SEPARATOR}{safe(series)}" == key:
+                    return session, series
+        raise DataError(
+            f"tilt series {key}: found no such series in the sessions, one that has "
+            "arrived was expected; see the folder `cryoem.sessions`"
+        )
+
+    def session(self, key: str) -> str:
+        """The session of a key, as it is named on disk; DataError where none is."""
+        with self._engine.begin() as connection:
+            for name in self._sessions(connection):
+                if safe(name) == key:
+                    return name
+        raise DataError(
+            f"session {key}: found no such session, one that has movies was expected; "
+            "see the folder `cryoem.sessions`"
+        )
+
+    def mdoc(self, session: str, series: str) -> Path | None:
+        """The mdoc of a tilt series, if it has one."""
+        with self._engine.begin() as connection:
+            return self._mdoc(connection, session, series)[1]
+
+    def _movies(
+        self, connection: Connection, session: str, series: str | None
+    ) -> list[SessionMovie]:
+        asked = select(_FILES).where(
+            _FILES.c.session == session, _FILES.c.complete == 1
+        )
+        if series is not None:
+            asked = asked.where(_FILES.c.series == series)
+        rows = connection.execute(asked.order_by("angle_deg", "path")).all()
+        return [self._movie(row) for row in rows if movie_name(PurePath(row.path))]
+
+    def _movie(self, row: Any) -> SessionMovie:
+        return SessionMovie(
+            key=row.key,
+            session=row.session,
+            path=self._folder / row.path,
+            mark=row.mark,
+            series=row.series,
+            angle_deg=row.angle_deg,
+        )
+
+
+def key_folder(key: str) -> Path:
+    """Where the results of a movie or tilt series lie: its session, then its name."""
+    session, _, name = key.partition(_SEPARATOR)
+    return Path(session, name)
+
+
+def _mark_of(movies: list[SessionMovie]) -> str:
+    text = "\n".join(f"{movie.key} {movie.mark}" for movie in movies)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Movies and mdocs of all sessions, relative to the folder, by name."""
+    if not folder.is_dir():
+        return
+    for session in sorted(p for p in folder.iterdir() if p.is_dir()):
+        if session.name.startswith("."):
+            continue
+        for parent, folders, files in os.walk(session):
+            folders[:] = sorted(name for name in folders if name[0] != ".")
+            for name in sorted(files):
+                path = Path(parent, name)
+                pure = path.relative_to(folder)
+                is_mdoc = name.endswith(".mdoc") and not is_skipped(pure)
+                if not is_mdoc and movie_name(pure) is None:
+                    continue
+                try:
+                    yield str(pure), path.stat()
+                except OSError:  # taken away at this moment
+                    continue

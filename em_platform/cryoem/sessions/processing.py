@@ -1,0 +1,244 @@
+"""What is made of a session's movies: each step by its stage, in a folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from em_platform.config import Settings
+from em_platform.config.cryoem import CryoemSettings, SessionSettings
+from em_platform.cryoem.headers import Header, read_header
+from em_platform.cryoem.movies import open_movie
+from em_platform.cryoem.sessions.ledger import (
+    SessionLedger,
+    SessionMovie,
+    key_folder,
+)
+from em_platform.cryoem.sessions.names import safe
+from em_platform.cryoem.sessions.run_stage import result_of, run_stage
+from em_platform.errors import ConfigError, DataError
+from em_platform.model.base import first_problem
+
+OWN_SETTINGS = "session.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a step found, and the folder of its files."""
+
+    result: Any
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovieFacts:
+    """What a movie's own header and name say."""
+
+    movie: SessionMovie
+    frames: int
+    height_px: int
+    width_px: int
+    header: Header
+
+
+@contextmanager
+def open_sessions(settings: Settings) -> Iterator["Sessions"]:
+    """The sessions that the settings name."""
+    cryoem = settings.cryoem
+    folder = Path(cryoem.sessions or settings.home / "cryoem").absolute()
+    results = Path(cryoem.results or settings.home / "cryoem_results").absolute()
+    database = settings.home.absolute() / "cryoem_sessions.sqlite"
+    with SessionLedger(folder, database) as ledger:
+        yield Sessions(folder=folder, results=results, settings=cryoem, ledger=ledger)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sessions:
+    """All sessions, and what is made of them; the same call again costs nothing."""
+
+    folder: Path
+    results: Path
+    settings: CryoemSettings
+    ledger: SessionLedger
+
+    def look(self, now: float) -> None:
+        """Note what has arrived."""
+        self.ledger.look(
+            now,
+            settle_s=self.settings.settle_s,
+            quiet_s=self.settings.quiet_s,
+            is_corrected=lambda movie: self.micrograph(movie.key) is not None,
+        )
+
+    def of(self, session: str) -> SessionSettings:
+        """How a session is processed: its own `session.yaml` on the settings.
+
+        Raises
+        ------
+        ConfigError
+            The file is wrong.
+        """
+        path = self.folder / session / OWN_SETTINGS
+        if not path.is_file():
+            return self.settings.session
+        try:
+            own = yaml.safe_load(path.read_text("utf-8")) or {}
+            merged = {**self.settings.session.model_dump(), **own}
+            return SessionSettings.model_validate(merged)
+        except (yaml.YAMLError, ValidationError, TypeError, UnicodeError) as error:
+            is_field = isinstance(error, ValidationError)
+            why = first_problem(error) if is_field else str(error).splitlines()[0]  # type: ignore[arg-type]
+            raise ConfigError(
+                f"{path}: {why}; the settings of cryoem.session were expected, correct "
+                "the file"
+            ) from error
+
+    def at(self, key: str, step: str) -> Path:
+        """Where a step of a movie, tilt series or session has its files."""
+        return self.results / key_folder(key) / step
+
+    def facts(self, key: str) -> MovieFacts:
+        """A movie as it arrived."""
+        movie = self.ledger.movie(key)
+        frames, height, width = open_movie(movie.path).shape
+        return MovieFacts(
+            movie=movie,
+            frames=frames,
+            height_px=height,
+            width_px=width,
+            header=read_header(movie.path),
+        )
+
+    def correct(self, key: str) -> Made:
+        """The sum of a movie's frames, each moved back to where the first was."""
+        movie = self.ledger.movie(key)
+        own = self.of(movie.session)
+        given = {
+            "movie": movie.path,
+            "pixel_size": own.pixel_size_a,
+            "voltage": own.voltage_kv,
+            "dose_per_frame": own.dose_per_frame,
+            "gain_ref": own.gain or None,
+        }
+        folder = self.at(key, "motion")
+        made = run_stage("motion", given, folder, header_of=movie.path)
+        return Made(result=made, folder=folder)
+
+    def micrograph(self, key: str) -> Made | None:
+        """What `correct` made before; None where it did not run yet."""
+        folder = self.at(key, "motion")
+        found = result_of("motion", folder)
+        return None if found is None else Made(result=found, folder=folder)
+
+    def fit_ctf(self, key: str) -> Made:
+        """The CTF of a micrograph."""
+        made, own = self._needed(key), self._own(key)
+        image = made.folder / made.result.plain
+        given = {
+            "input_image": image,
+            "pixel_size": made.result.pixel_size_a,
+            "voltage": self._voltage_kv(key),
+            "spher_aber": own.cs_mm,
+            "ampl_contrast": own.amplitude_contrast,
+        }
+        folder = self.at(key, "ctf")
+        return Made(result=run_stage("ctf", given, folder), folder=folder)
+
+    def pick(self, key: str) -> Made:
+        """The particles of a micrograph."""
+        made = self._needed(key)
+        given = {
+            "micrograph": made.folder / made.result.micrograph,
+            "pixel_size": made.result.pixel_size_a,
+            "particle_diameter": self._diameter_a(key),
+        }
+        folder = self.at(key, "picks")
+        return Made(result=run_stage("pick", given, folder), folder=folder)
+
+    def extract(self, key: str) -> Made:
+        """The picked particles of a micrograph, as boxes with their CTF."""
+        made, picks, own = self._needed(key), self.at(key, "picks"), self._own(key)
+        found = self._found("pick", picks, "particle_picks", key)
+        fit = self._found("ctf", self.at(key, "ctf"), "ctf_fits", key)
+        given = {
+            "micrographs_file": made.folder / made.result.micrograph,
+            "coord_list_file": picks / found.coordinates,
+            "pixel_size": made.result.pixel_size_a,
+            "voltage": self._voltage_kv(key),
+            "spher_aber": own.cs_mm,
+            "ampl_contrast": own.amplitude_contrast,
+            "defocus_u": fit.defocus_u_a,
+            "defocus_v": fit.defocus_v_a,
+            "defocus_angle": fit.astigmatism_deg,
+            "phase_shift": fit.phase_shift_deg,
+            "ctf_max_resolution": fit.fit_resolution_a,
+            "ctf_figure_of_merit": fit.score,
+            "particle_diameter": self._diameter_a(key),
+            "downscale": True,
+        }
+        folder = self.at(key, "particles")
+        return Made(result=run_stage("extract", given, folder), folder=folder)
+
+    def classify(self, key: str) -> Made:
+        """All particles of a session, sorted into classes."""
+        session = self.ledger.session(key)
+        own = self.of(session)
+        stars = []
+        for movie in self.ledger.movies(session):
+            folder = self.at(movie.key, "particles")
+            found: Any = result_of("extract", folder)
+            if found is not None and found.particles:
+                stars.append(folder / found.star)
+        if not stars:
+            raise DataError(
+                f"session {session}: found no particles, those of its micrographs "
+                "were expected; run the job process_particles for its movies"
+            )
+        given = {
+            "particles_file": tuple(stars),
+            "class2d_nr_classes": own.classes,
+            "particle_diameter": own.particle_diameter_a,
+        }
+        folder = self.results / safe(session) / "classes"
+        return Made(result=run_stage("classify", given, folder), folder=folder)
+
+    def _own(self, key: str) -> SessionSettings:
+        return self.of(self.ledger.movie(key).session)
+
+    def _diameter_a(self, key: str) -> float:
+        diameter = self._own(key).particle_diameter_a
+        if diameter is None:
+            raise ConfigError(
+                f"movie {key}: found no diameter of the particles, one in Å was "
+                "expected; set cryoem.session.particle_diameter_a"
+            )
+        return diameter
+
+    def _voltage_kv(self, key: str) -> float | None:
+        movie = self.ledger.movie(key)
+        return self.of(movie.session).voltage_kv or read_header(movie.path).voltage_kv
+
+    def _needed(self, key: str) -> Made:
+        made = self.micrograph(key)
+        if made is None:
+            raise missing(key, "micrographs")
+        return made
+
+    @staticmethod
+    def _found(stage: str, folder: Path, asset: str, key: str) -> Any:
+        found = result_of(stage, folder)
+        if found is None:
+            raise missing(key, asset)
+        return found
+
+
+def missing(key: str, asset: str) -> DataError:
+    """The error where an asset was not made yet that a step needs."""
+    return DataError(
+        f"{key}: found nothing of the asset {asset}, its result was expected; "
+        f"materialize {asset} first"
+    )

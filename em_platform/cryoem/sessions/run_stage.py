@@ -1,0 +1,110 @@
+"""A stage into its folder: as a whole, once, and again only when something changed."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from em_platform.cryoem.headers import read_header
+from em_platform.cryoem.stage import StageParameters, StageResult, options_of
+from em_platform.cryoem.stages import load_stage
+from em_platform.errors import ConfigError
+from em_platform.model.base import first_problem
+from em_platform.storage.guard import whole_folder
+
+RESULT = "result.json"
+
+
+def run_stage(
+    name: str,
+    values: Mapping[str, Any],
+    folder: Path,
+    *,
+    header_of: Path | None = None,
+) -> StageResult:
+    """The result of a stage in `folder`; nothing is done where it is there already.
+
+    Parameters
+    ----------
+    values
+        Parameters by their names; those that are None are left to the header and the
+        stage's defaults.
+    header_of
+        The file whose header has the values that are not given.
+
+    Raises
+    ------
+    PlatformError
+        As the stage; ConfigError where a parameter is missing or wrong.
+    """
+    stage = load_stage(name)
+    parameters = _parameters(name, stage.Parameters, values, header_of)
+    asked = {
+        "stage": name,
+        "parameters": parameters.model_dump(mode="json"),
+        "inputs": _state(parameters),
+    }
+    there = _there(folder)
+    if {key: there.get(key) for key in asked} == asked:
+        return stage.Result.model_validate(there["result"])
+    with whole_folder(folder, f"cryoem {name} result") as own:
+        result = stage.run(parameters, own)
+        content = {**asked, "result": result.model_dump(mode="json")}
+        (own / RESULT).write_text(json.dumps(content, indent=1) + "\n")
+    return result
+
+
+def result_of(name: str, folder: Path) -> StageResult | None:
+    """What a stage found before; None where it did not run, or was of another kind."""
+    there = _there(folder)
+    if there.get("stage") != name:
+        return None
+    try:
+        return load_stage(name).Result.model_validate(there["result"])
+    except ValidationError:  # of another version
+        return None
+
+
+def _there(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / RESULT).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _parameters(
+    name: str,
+    kind: type[StageParameters],
+    values: Mapping[str, Any],
+    header_of: Path | None,
+) -> StageParameters:
+    given = {key: value for key, value in values.items() if value is not None}
+    if header_of is not None:
+        header = read_header(header_of)
+        for key, (option, _) in options_of(kind).items():
+            stated = getattr(header, option.header) if option.header else None
+            if stated is not None:
+                given.setdefault(key, stated)
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"cryoem {name}: {first_problem(error)}; set {place} in cryoem.session or "
+            f"in the session's session.yaml, as no header of {header_of} states it"
+        ) from error
+
+
+def _state(parameters: StageParameters) -> list[list[Any]]:
+    """Path, size and time of change of each file that the parameters name."""
+    found: list[list[Any]] = []
+    for value in dict(parameters).values():
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and path.is_file():
+                status = path.stat()
+                found.append([str(path), status.st_size, status.st_mtime_ns])
+    return found

@@ -1,0 +1,205 @@
+"""Files of sessions are taken when they are complete, each once, and tilts together."""
+
+import os
+import time
+from pathlib import Path, PurePath
+
+import pytest
+
+from em_platform.cryoem.sessions.ledger import (
+    MOVIE,
+    SESSION,
+    TILT_MOVIE,
+    TILT_SERIES,
+    SessionLedger,
+    SessionMovie,
+    key_folder,
+)
+from em_platform.cryoem.sessions.names import movie_name, safe
+from em_platform.errors import PlatformError
+
+SETTLE_S, QUIET_S = 30.0, 600.0
+
+
+@pytest.mark.parametrize(
+    ("name", "series", "angle_deg"),
+    [
+        ("Position_1_001_-3.00_20230614_103022_fractions.tiff", "Position_1", -3.0),
+        ("Position_1_2_011_12.00_20230614_103022_EER.eer", "Position_1_2", 12.0),
+        ("Position_23_001[-60.00]-234_fractions.mrc", "Position_23", -60.0),
+        ("TS_019_0000_8.0.mrc", "TS_019", 8.0),
+        ("TS_019_012_-14.0_Jun06_23.51.26.tif", "TS_019", -14.0),
+        ("FoilHole_1_Data_2_3_20230101_120000_fractions.tiff", None, None),
+        ("FoilHole_1_Data_2_3_20230101_120000_EER.eer", None, None),
+        ("grid7_0001.mrc", None, None),
+    ],
+)
+def test_names_of_movies(
+    name: str, series: str | None, angle_deg: float | None
+) -> None:
+    found = movie_name(PurePath("session", "raw", name))
+    assert found is not None
+    assert (found.series, found.angle_deg) == (series, angle_deg)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FoilHole_1_Data_2_3_20230101_120000.mrc",  # the sum of EPU
+        "FoilHole_1_Data_2_3_20230101_120000.jpg",
+        ".a_fractions.tiff", "a.tiff.downloading", "Gain_reference.mrc", "a.xml",
+        "GridSquare_1.mrc", "a.mdoc",
+    ],
+)  # fmt: skip
+def test_what_is_no_movie(name: str) -> None:
+    assert movie_name(PurePath("session", name)) is None
+
+
+def test_safe_names_stay_different() -> None:
+    assert safe("grid-7") == "grid-7"
+    assert len({safe("a b"), safe("a-b"), safe("a/b"), safe("é"), safe("ü")}) == 5
+
+
+class Watched:
+    """A folder of sessions, and a clock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "sessions"
+        self.folder.mkdir()
+        self.database = folder / "ledger.sqlite"
+        # Later than any entry is changed: then the times that are set count.
+        self.now = time.time() + 100
+        self.corrected: set[str] = set()
+        self.seen = 0
+
+    def put(self, path: str, content: str = "frames") -> None:
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+        os.utime(file, (self.now, self.now))
+
+    def look(self, passed_s: float = 0) -> list[tuple[str, str]]:
+        """What became complete since the last look, by a ledger that is opened anew."""
+        self.now += passed_s
+        with self.open() as ledger:
+            ledger.look(
+                self.now, settle_s=SETTLE_S, quiet_s=QUIET_S, is_corrected=self.has
+            )
+            found = ledger.arrivals(self.seen, most=100)
+        self.seen = found[-1].number if found else self.seen
+        return [(each.kind, each.key) for each in found]
+
+    def has(self, movie: SessionMovie) -> bool:
+        return movie.key in self.corrected
+
+    def open(self) -> SessionLedger:
+        return SessionLedger(self.folder, self.database)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+def test_a_movie_is_taken_once_when_it_stopped_to_change(watched: Watched) -> None:
+    watched.put("grid1/disc1/FoilHole_1_fractions.tiff", "half")
+    assert watched.look() == []
+    watched.now += 20
+    watched.put("grid1/disc1/FoilHole_1_fractions.tiff", "whole")
+    assert watched.look(SETTLE_S - 1) == []
+    wanted = [(MOVIE, "grid1~FoilHole_1_fractions")]
+    assert watched.look(1) == wanted
+    assert watched.look(100) == []
+    # It is written over: it comes once more.
+    watched.put("grid1/disc1/FoilHole_1_fractions.tiff", "corrected")
+    assert watched.look(SETTLE_S) == wanted
+    with watched.open() as ledger:
+        movie = ledger.movie("grid1~FoilHole_1_fractions")
+    assert movie.path == watched.folder / "grid1/disc1/FoilHole_1_fractions.tiff"
+    assert key_folder(movie.key) == Path("grid1/FoilHole_1_fractions")
+
+
+def test_movies_of_one_name_have_keys_of_their_own(watched: Watched) -> None:
+    watched.put("grid 1/a/m1.mrc")
+    watched.put("grid 1/b/m1.mrc")
+    watched.put("grid 1/b/empty.mrc", "")
+    keys = [key for kind, key in watched.look(SETTLE_S) if kind == MOVIE]
+    assert len({*keys}) == 2
+    with watched.open() as ledger:
+        assert {ledger.movie(key).path.parent.name for key in keys} == {"a", "b"}
+        assert ledger.session(keys[0].partition("~")[0]) == "grid 1"
+
+
+def tilt(number: int, angle: float) -> str:
+    return f"Position_1_{number:03d}_{angle:.2f}_20230614_1030{number:02d}_fractions"
+
+
+def put_series(watched: Watched, angles: list[float]) -> list[str]:
+    for number, angle in enumerate(angles, 1):
+        watched.put(f"grid1/{tilt(number, angle)}.tiff")
+    return [f"grid1~{tilt(n, a)}" for n, a in enumerate(angles, 1)]
+
+
+def mdoc(angles: list[float]) -> str:
+    return "\n".join(
+        f"[ZValue = {n}]\nTiltAngle = {a}\nSubFramePath = X:\\{tilt(n + 1, a)}.tiff\n"
+        for n, a in enumerate(angles)
+    )
+
+
+def test_a_tilt_series_waits_for_its_mdoc_and_for_all_sums(watched: Watched) -> None:
+    angles = [0.0, 3.0, -3.0, 6.0]
+    keys = put_series(watched, angles[:3])
+    watched.put("grid1/Position_1.mdoc", mdoc(angles))
+    assert watched.look(SETTLE_S) == [(TILT_MOVIE, key) for key in sorted(keys)]
+    watched.corrected |= {*keys}
+    assert watched.look(60) == []  # one tilt of the mdoc is missing
+    watched.put(f"grid1/{tilt(4, 6.0)}.tiff")
+    last = f"grid1~{tilt(4, 6.0)}"
+    assert watched.look(SETTLE_S) == [(TILT_MOVIE, last)]
+    assert watched.look(60) == []  # it is not corrected yet
+    watched.corrected.add(last)
+    assert watched.look() == [(TILT_SERIES, "grid1~Position_1")]
+    assert watched.look(10_000) == []
+    with watched.open() as ledger:
+        assert ledger.tilt_series("grid1~Position_1") == ("grid1", "Position_1")
+        found = [m.angle_deg for m in ledger.movies("grid1", "Position_1")]
+        assert found == sorted(angles)
+        assert ledger.expected_tilts("grid1", "Position_1") == 4
+
+
+def test_a_late_tilt_asks_for_the_series_again(watched: Watched) -> None:
+    keys = put_series(watched, [0.0, 3.0, -3.0])
+    watched.put("grid1/Position_1.mdoc", mdoc([0.0, 3.0, -3.0]))
+    watched.corrected |= {*keys, f"grid1~{tilt(4, 6.0)}"}
+    assert (TILT_SERIES, "grid1~Position_1") in watched.look(SETTLE_S)
+    watched.put(f"grid1/{tilt(4, 6.0)}.tiff")
+    late = watched.look(SETTLE_S)
+    assert late == [
+        (TILT_MOVIE, f"grid1~{tilt(4, 6.0)}"),
+        (TILT_SERIES, "grid1~Position_1"),
+    ]
+
+
+def test_without_an_mdoc_a_series_is_taken_when_all_is_quiet(watched: Watched) -> None:
+    watched.corrected |= {*put_series(watched, [0.0, 3.0, -3.0])}
+    assert TILT_SERIES not in {kind for kind, _ in watched.look(SETTLE_S)}
+    assert watched.look(QUIET_S) == [(TILT_SERIES, "grid1~Position_1")]
+
+
+def test_the_particles_of_a_session_wait_until_it_is_quiet(watched: Watched) -> None:
+    watched.put("grid1/FoilHole_1_fractions.tiff")
+    assert SESSION not in {kind for kind, _ in watched.look(SETTLE_S)}
+    assert watched.look(QUIET_S) == [(SESSION, "grid1")]
+    watched.put("grid1/FoilHole_2_fractions.tiff")
+    assert watched.look(QUIET_S) == [
+        (MOVIE, "grid1~FoilHole_2_fractions"),
+        (SESSION, "grid1"),
+    ]
+
+
+def test_unknown_keys_are_one_sentence(watched: Watched) -> None:
+    with watched.open() as ledger:
+        for ask in (ledger.movie, ledger.tilt_series, ledger.session):
+            with pytest.raises(PlatformError, match="nothing~such"):
+                ask("nothing~such")

@@ -1,0 +1,198 @@
+"""A session's movies in Dagster: found by the sensor, processed, judged, and shown."""
+
+from pathlib import Path
+
+import dagster as dg
+import mrcfile
+import numpy as np
+import pytest
+
+from em_platform.config import load_settings
+from em_platform.cryoem.sessions import tomography
+from em_platform.cryoem.sessions.processing import open_sessions
+from em_platform.definitions import defs
+from em_platform.resources.cryoem import CryoemSessions
+from em_platform.resources.storage import Configuration
+from em_platform.sensors.cryoem import cryoem_session_sensor
+from em_platform.simulation.single_particles import ParticlePlan, movie
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:dagster"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+PLAN = ParticlePlan(
+    views=2,
+    particles=12,
+    side_px=384,
+    pixel_a=3.0,
+    signal_to_noise=1.0,
+    ice=0.15,
+    seed=2,
+)
+DRIFT_PX = 4.0
+OWN = "particle_diameter_a: 150\npixel_size_a: 3\nvoltage_kv: 300\ndose_per_frame: 1\n"
+
+
+@pytest.fixture
+def session(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `grid1` with two movies that arrived long ago."""
+    folder = home / "cryoem/grid1"
+    folder.mkdir(parents=True)
+    (folder / "session.yaml").write_text(OWN)
+    monkeypatch.setenv("EM_CRYOEM__SETTLE_S", "0")
+    monkeypatch.setenv("EM_CRYOEM__QUIET_S", "0")
+    for number in range(2):
+        frames, _, _ = movie(PLAN, number, frames=4, drift_px=DRIFT_PX)
+        with mrcfile.new(folder / f"FoilHole_{number}_fractions.mrc") as file:
+            file.set_data(frames)
+    return folder
+
+
+def tick(
+    instance: dg.DagsterInstance, cursor: str | None = None
+) -> dg.SensorResult | dg.SkipReason:
+    cryoem = CryoemSessions(configuration=Configuration())
+    with dg.build_sensor_context(
+        instance=instance, cursor=cursor, resources={"cryoem": cryoem}
+    ) as context:
+        found = cryoem_session_sensor(context)
+    assert isinstance(found, dg.SensorResult | dg.SkipReason)
+    return found
+
+
+def run(
+    instance: dg.DagsterInstance, request: dg.RunRequest
+) -> dg.ExecuteInProcessResult:
+    assert request.job_name
+    return defs.resolve_job_def(request.job_name).execute_in_process(
+        partition_key=request.partition_key, instance=instance, raise_on_error=False
+    )
+
+
+def test_a_session_goes_from_movies_to_classes(
+    instance: dg.DagsterInstance, session: Path
+) -> None:
+    found = tick(instance)
+    assert isinstance(found, dg.SensorResult)
+    requests = found.run_requests or []
+    assert [(r.job_name, r.partition_key) for r in requests] == [
+        ("process_particles", "grid1~FoilHole_0_fractions"),
+        ("process_particles", "grid1~FoilHole_1_fractions"),
+        ("classify_particles", "grid1"),
+    ]
+    assert {r.tags["em/part"] for r in requests} == {"cryoem"}
+    for added in found.dynamic_partitions_requests or []:
+        instance.add_dynamic_partitions(
+            added.partitions_def_name, list(added.partition_keys)
+        )
+    assert isinstance(tick(instance, found.cursor), dg.SkipReason)
+
+    for request in requests:
+        result = run(instance, request)
+        assert result.success
+        assert all(c.passed for c in result.get_asset_check_evaluations())
+    with open_sessions(load_settings()) as sessions:
+        made = sessions.micrograph("grid1~FoilHole_0_fractions")
+        assert made is not None
+        moved = np.hypot(made.result.shift_x_px[-1], made.result.shift_y_px[-1])
+        assert moved == pytest.approx(DRIFT_PX, abs=0.5)
+        fit = sessions.fit_ctf("grid1~FoilHole_0_fractions").result
+        _, truth, _ = movie(PLAN, 0, frames=4, drift_px=DRIFT_PX)
+        assert fit.defocus_u_a == pytest.approx(truth.defocus_a, abs=1000)
+        classes = sessions.classify("grid1").result
+        assert classes.particles > 15
+    shown = instance.get_latest_materialization_event(dg.AssetKey("micrographs"))
+    assert shown is not None
+    metadata = shown.asset_materialization.metadata  # type: ignore[union-attr]
+    assert "data:image/webp" in str(metadata["picture"].value)
+
+    # Nothing is computed twice: the same files stay.
+    folder = load_settings().home / "cryoem_results"
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    assert run(instance, requests[0]).success
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+ANGLES = (-45.0, -30.0, -15.0, 0.0, 15.0, 30.0, 45.0)
+SIDE_PX = 128
+
+
+def tilt_image(angle_deg: float, shift: tuple[float, float]) -> np.ndarray:
+    """Blobs in ice, tilted about the image's y axis and moved by `(x, y)` px."""
+    rng = np.random.default_rng(5)
+    x, y = rng.uniform(-50, 50, (2, 60))
+    z = rng.uniform(-12, 12, 60)
+    angle = np.deg2rad(angle_deg)
+    middle = (SIDE_PX - 1) / 2
+    u = middle + shift[0] + x * np.cos(angle) + z * np.sin(angle)
+    rows, columns = np.mgrid[:SIDE_PX, :SIDE_PX]
+    image = np.full((SIDE_PX, SIDE_PX), 100.0)
+    for at_u, at_v in zip(u, middle + shift[1] + y, strict=True):
+        image -= 20 * np.exp(-((columns - at_u) ** 2 + (rows - at_v) ** 2) / 8)
+    return image
+
+
+@pytest.fixture
+def tilts(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[float, tuple[float, float]]:
+    """A session with a tilt series of two frames a tilt, and how each is moved."""
+    folder = home / "cryoem/grid2"
+    folder.mkdir(parents=True)
+    (folder / "session.yaml").write_text(
+        "pixel_size_a: 5\nvoltage_kv: 300\ntilt_axis_deg: 0\n"
+        "tomogram_bin: 2\ntomogram_thickness_a: 320\n"
+    )
+    monkeypatch.setenv("EM_CRYOEM__SETTLE_S", "0")
+    rng = np.random.default_rng(0)
+    moved = {}
+    sections = []
+    for number, angle in enumerate(ANGLES, 1):
+        moved[angle] = (0.0, 0.0) if angle == 0 else tuple(rng.uniform(-4, 4, 2))
+        clean = tilt_image(angle, moved[angle])
+        frames = rng.normal(clean, 5, (2, *clean.shape)).astype(np.float32)
+        name = f"Position_1_{number:03d}_{angle:.2f}_20230614_103000_fractions"
+        with mrcfile.new(folder / f"{name}.mrc") as file:
+            file.set_data(frames)
+        sections.append(f"[ZValue = {number - 1}]\nTiltAngle = {angle}\n")
+    (folder / "Position_1.mdoc").write_text("\n".join(sections))
+    return moved
+
+
+def test_a_tilt_series_becomes_a_tomogram_with_pictures(
+    instance: dg.DagsterInstance, tilts: dict[float, tuple[float, float]]
+) -> None:
+    found = tick(instance)
+    assert isinstance(found, dg.SensorResult)
+    assert {r.job_name for r in found.run_requests or []} == {"process_movies"}
+    with open_sessions(load_settings()) as sessions:
+        for request in found.run_requests or []:
+            assert request.partition_key
+            sessions.correct(request.partition_key)
+    series = tick(instance, found.cursor)
+    assert isinstance(series, dg.SensorResult)
+    [request] = series.run_requests or []
+    key = "grid2~Position_1"
+    assert (request.job_name, request.partition_key) == ("process_tilt_series", key)
+
+    instance.add_dynamic_partitions("tilt_series", [key, "another~one"])
+    result = run(instance, request)
+    assert result.success
+    checks = {c.check_name: c.passed for c in result.get_asset_check_evaluations()}
+    assert checks["tilts_are_complete"]
+    assert checks["no_tilt_is_blank"]
+    with open_sessions(load_settings()) as sessions:
+        aligned = tomography.align(sessions, key).result
+        tomogram = tomography.reconstruct(sessions, key)
+        pictures = tomography.draw(sessions, key)
+    along = {t.angle_deg: t.dy_px for t in aligned.tilts}
+    assert len(along) == len(ANGLES)
+    # Along the axis nothing but the shift moves an image; one shift of all is free.
+    error = np.array([along[a] for a in sorted(along)])
+    error -= np.array([tilts[a][1] for a in sorted(tilts)])
+    assert np.abs(error - error.mean()).max() < 1
+    assert tomogram.result.size_z == 32
+    with mrcfile.open(tomogram.folder / tomogram.result.tomogram) as file:
+        assert file.data.std() > 0
+    assert {path.is_file() for path in pictures.values()} == {True}
+    assert len(pictures) == 5
