@@ -24,6 +24,7 @@ REQUIREMENTS = {
         "zarr",
     ],
     "scikit-image": ["scikit-image"],
+    "astra": ["astra-toolbox==2.5.0"],
 }
 """Peer -> what pip installs for it."""
 

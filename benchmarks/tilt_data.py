@@ -95,13 +95,19 @@ def projection(
     return image
 
 
-def volume_of(specimen: Blobs, shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Density `(z, y, x)` of the blobs around the middle; its lines add to images."""
-    volume = np.zeros((shape[0], shape[1], shape[2]), np.float32)
-    middle = (np.asarray(shape) - 1) / 2
-    x, y, z = specimen.places.T
+def volume_of(
+    specimen: Blobs, shape: tuple[int, int, int], *, rows: slice | None = None
+) -> NDArray[np.float32]:
+    """Density `(z, y, x)` of the blobs around the middle, or some rows y of it.
+
+    Lines through it add up to the images.
+    """
+    first, last, _ = (rows or slice(None)).indices(shape[1])
+    volume = np.zeros((shape[0], last - first, shape[2]), np.float32)
+    z, y, x = ((side - 1) / 2 for side in shape)
+    places = specimen.places
     _add_balls(
-        volume, z + middle[0], y + middle[1], x + middle[2],
+        volume, places[:, 2] + z, places[:, 1] + y - first, places[:, 0] + x,
         specimen.sigma_px, specimen.weights,
     )  # fmt: skip
     return volume

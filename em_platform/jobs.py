@@ -111,8 +111,8 @@ process_particles = _job(
 )
 process_tilt_series = _job(
     "process_tilt_series",
-    dg.AssetSelection.assets("tilt_series"),
-    "A tilt series of cryo-EM: the corrected images in one stack.",
+    dg.AssetSelection.assets("tilt_series", "alignments", "tomograms", "thumbnails"),
+    "A tilt series of cryo-EM: stack, alignment, tomogram and pictures.",
     part=CRYOEM,
 )
 classify_particles = _job(

@@ -14,7 +14,7 @@ PARTS = {
     CRYOEM: frozenset(
         {
             *("movies", "micrographs", "ctf_fits", "particle_picks", "particles"),
-            *("classes", "tilt_series"),
+            *("classes", "tilt_series", "alignments", "tomograms", "thumbnails"),
         }
     ),
     LENS: frozenset({"lens_correction"}),

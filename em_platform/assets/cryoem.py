@@ -1,5 +1,6 @@
 """Movies -> micrographs -> CTF -> particles -> classes, or tilt series -> tomograms."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,26 @@ import dagster as dg
 from em_platform.assets.checks import check_results, check_specs, dagster_failures
 from em_platform.assets.metadata import Metadata, picture, place, short, table
 from em_platform.cryoem.sessions.checks import (
+    alignment_checks,
     ctf_checks,
     motion_check,
     particles_check,
     tilts_check,
 )
 from em_platform.cryoem.sessions.processing import Made
-from em_platform.cryoem.sessions.tomography import assemble, expected_tilts
+from em_platform.cryoem.sessions.tomography import (
+    align,
+    assemble,
+    draw,
+    expected_tilts,
+    reconstruct,
+    shifts_truth,
+)
+from em_platform.cryoem.sessions.truth import (
+    alignment_truth,
+    defocus_truth,
+    motion_truth,
+)
 from em_platform.partitions import CRYOEM
 from em_platform.partitions import movies as movie_partitions
 from em_platform.partitions import sessions as session_partitions
@@ -23,12 +37,29 @@ from em_platform.resources.cryoem import CryoemSessions
 
 _OWNERS = ["team:image-processing"]
 _PICTURES = (".png", ".jpeg", ".jpg")
-_MICROGRAPH_CHECKS = {"motion_is_small": "The frames moved less than the limit."}
+_STILLS = (".jpeg", ".jpg")
+_MICROGRAPH_CHECKS = {
+    "motion_is_small": "The frames moved less than the limit.",
+}
+_MOTION_TRUTH = {
+    "motion_matches_truth": "The frames moved as they were moved; of simulated ones."
+}
+_CTF_TRUTH = {
+    "defocus_matches_truth": "The defocus is the true one; of simulated movies."
+}
+_ALIGNMENT_TRUTH = {
+    "shifts_match_truth": "The tilts lie where they are; of simulated ones."
+}
 _CTF_CHECKS = {
     "ctf_is_fitted_far": "Thon rings are fitted as far as wanted.",
     "ctf_fits_well": "The fitted rings correlate with the spectrum.",
 }
 _SERIES_CHECKS = {"tilts_are_complete": "Nearly all tilts of the mdoc are there."}
+_ALIGNMENT_CHECKS = {
+    "no_tilt_is_blank": "No tilt had to be left out as dark or blank.",
+    "alignment_is_close": "What is left between a tilt and the others is small.",
+    "ice_is_thin": "The sample is not thicker than the limit.",
+}
 _PICK_CHECKS = {"particles_are_found": "The micrograph has particles."}
 
 
@@ -187,6 +218,116 @@ def tilt_series(
     )
 
 
+@dg.asset(
+    group_name="cryoem",
+    partitions_def=series_partitions,
+    deps=[tilt_series],
+    kinds={"numba"},
+    owners=_OWNERS,
+    pool=CRYOEM,
+    check_specs=check_specs("alignments", _ALIGNMENT_CHECKS, series_partitions),
+)
+def alignments(
+    context: dg.AssetExecutionContext, cryoem: CryoemSessions
+) -> dg.MaterializeResult:
+    """Shifts of the tilts, the tilt axis, and the thickness of the ice."""
+    with dagster_failures(), cryoem.open() as sessions:
+        made = align(sessions, context.partition_key)
+    checks = alignment_checks(made.result, cryoem.limits())
+    return dg.MaterializeResult(
+        metadata=shown(made) | {"tilts": tilts_table(made.result.tilts)},
+        check_results=check_results(checks, "alignments"),
+    )
+
+
+@dg.asset(
+    group_name="cryoem",
+    partitions_def=series_partitions,
+    deps=[tilt_series, alignments],
+    kinds={"mrc", "numba"},
+    owners=_OWNERS,
+    pool=CRYOEM,
+)
+def tomograms(
+    context: dg.AssetExecutionContext, cryoem: CryoemSessions
+) -> dg.MaterializeResult:
+    """The volume of a tilt series, by weighted back-projection."""
+    with dagster_failures(), cryoem.open() as sessions:
+        made = reconstruct(sessions, context.partition_key)
+    return dg.MaterializeResult(metadata=shown(made))
+
+
+@dg.asset(
+    group_name="cryoem",
+    partitions_def=series_partitions,
+    deps=[tomograms],
+    kinds={"jpeg", "png"},
+    owners=_OWNERS,
+    pool=CRYOEM,
+)
+def thumbnails(
+    context: dg.AssetExecutionContext, cryoem: CryoemSessions
+) -> dg.MaterializeResult:
+    """Pictures of a tomogram and of its alignment."""
+    with dagster_failures(), cryoem.open() as sessions:
+        drawn = draw(sessions, context.partition_key)
+    stills = {k: v for k, v in drawn.items() if v.suffix in _STILLS}
+    return dg.MaterializeResult(
+        metadata={
+            **{label: _picture(path, label) for label, path in stills.items()},
+            **{f"{label}, file": place(str(path)) for label, path in drawn.items()},
+        }
+    )
+
+
+@dg.multi_asset_check(
+    name="compare_motion_with_truth",
+    specs=check_specs("micrographs", _MOTION_TRUTH, movie_partitions),
+    can_subset=True,
+    pool=CRYOEM,
+)
+def compare_motion_with_truth(
+    context: dg.AssetCheckExecutionContext, cryoem: CryoemSessions
+) -> Iterator[dg.AssetCheckResult]:
+    """Compare the motion of a simulated movie with how it was made."""
+    with dagster_failures(), cryoem.open() as sessions:
+        made = sessions.correct(context.partition_key)
+        checks = motion_truth(made.result, sessions.movie_truth(context.partition_key))
+    yield from check_results(checks, "micrographs")
+
+
+@dg.multi_asset_check(
+    name="compare_defocus_with_truth",
+    specs=check_specs("ctf_fits", _CTF_TRUTH, movie_partitions),
+    can_subset=True,
+    pool=CRYOEM,
+)
+def compare_defocus_with_truth(
+    context: dg.AssetCheckExecutionContext, cryoem: CryoemSessions
+) -> Iterator[dg.AssetCheckResult]:
+    """Compare the defocus of a simulated movie with the true one."""
+    with dagster_failures(), cryoem.open() as sessions:
+        made = sessions.fit_ctf(context.partition_key)
+        checks = defocus_truth(made.result, sessions.movie_truth(context.partition_key))
+    yield from check_results(checks, "ctf_fits")
+
+
+@dg.multi_asset_check(
+    name="compare_shifts_with_truth",
+    specs=check_specs("alignments", _ALIGNMENT_TRUTH, series_partitions),
+    can_subset=True,
+    pool=CRYOEM,
+)
+def compare_shifts_with_truth(
+    context: dg.AssetCheckExecutionContext, cryoem: CryoemSessions
+) -> Iterator[dg.AssetCheckResult]:
+    """Compare the alignment of a simulated tilt series with the true one."""
+    with dagster_failures(), cryoem.open() as sessions:
+        made = align(sessions, context.partition_key)
+        shifts = shifts_truth(sessions, context.partition_key)
+    yield from check_results(alignment_truth(made.result, shifts), "alignments")
+
+
 def shown(made: Made) -> Metadata:
     """The numbers and pictures of a stage's result."""
     found: Metadata = {"path": place(str(made.folder))}
@@ -203,3 +344,9 @@ def shown(made: Made) -> Metadata:
 
 def _picture(path: Path, label: str) -> Any:
     return picture(path.read_bytes(), label) if path.is_file() else "none"
+
+
+def tilts_table(tilts: Sequence[Any]) -> dg.MetadataValue:
+    """Angle and shift of each tilt."""
+    rows = [(t.angle_deg, t.dx_px, t.dy_px, short(t.residual_px)) for t in tilts]
+    return table(("angle, deg", "dx, px", "dy, px", "residual, px"), rows)

@@ -11,7 +11,8 @@ class RabbitmqSettings(Model):
     """Which RabbitMQ carries the messages of recipes.
 
     `host`, `port`, `vhost`, `username` and `password` are those of a site's zocalo or
-    cryo-EM services. `tls` encrypts and trusts `tls_ca`, or what the system trusts
+    cryo-EM services; without a password it is the username, as for RabbitMQ's `guest`.
+    `tls` encrypts and trusts `tls_ca`, or what the system trusts
     where it is empty. A message that cannot be handled yet is tried `tries` times,
     every `retry_s`, and then goes to the dead letters (`dlq.` and the queue's name).
     """
@@ -20,7 +21,7 @@ class RabbitmqSettings(Model):
     port: int = Field(default=5672, gt=0, lt=65536)  # AMQP's own
     vhost: str = "/"
     username: str = "guest"  # RabbitMQ's own, which it accepts from its host only
-    password: SecretStr = SecretStr("guest")
+    password: SecretStr = SecretStr("")
     tls: bool = False
     tls_ca: str = ""
     tries: int = Field(default=5, gt=0)
@@ -33,7 +34,8 @@ class SessionSettings(Model):
     `pixel_size_a` is of the movies, `dose_per_frame` in electrons per Å². `gain` is the
     gain reference, `tilt_axis_deg` the tilt axis as SerialEM counts it. Particles of
     `particle_diameter_a` are picked, cut out and sorted into at most `classes`; without
-    it movies end with their CTF.
+    it movies end with their CTF. Tomograms are binned by `tomogram_bin` and are
+    `tomogram_thickness_a` deep, or as deep as the ice was found to be.
     """
 
     pixel_size_a: float | None = Field(default=None, gt=0)
@@ -45,19 +47,24 @@ class SessionSettings(Model):
     tilt_axis_deg: float | None = None
     particle_diameter_a: float | None = Field(default=None, gt=0)
     classes: int = Field(default=50, ge=1, le=500)
+    tomogram_bin: int = Field(default=4, ge=1, le=16)
+    tomogram_thickness_a: float | None = Field(default=None, gt=0)
 
 
 class CryoemLimits(Model):
     """What the checks of cryo-EM warn of.
 
     `motion_a` is the whole way of the frames, `ctf_resolution_a` the finest fitted
-    ring, `ctf_score` the least correlation of the fit, `missing_tilts` how many of a
-    series may be absent.
+    ring, `ctf_score` the least correlation of the fit, `alignment_residual_px` what is
+    left between a tilt and the others, `thickness_nm` the deepest useful ice,
+    `missing_tilts` how many of a series may be absent.
     """
 
     motion_a: float = Field(default=100.0, gt=0)
     ctf_resolution_a: float = Field(default=10.0, gt=0)
     ctf_score: float = Field(default=0.05, ge=-1, le=1)
+    alignment_residual_px: float = Field(default=10.0, gt=0)
+    thickness_nm: float = Field(default=400.0, gt=0)
     missing_tilts: int = Field(default=2, ge=0)
 
 

@@ -32,7 +32,7 @@ _LAST_STEPS = {
     process_movies.name: "ctf_fits",
     process_particles.name: "particles",
     classify_particles.name: "classes",
-    process_tilt_series.name: "tilt_series",
+    process_tilt_series.name: "thumbnails",
     **{job.name: f"{source}__record" for source, job in ingest_jobs.items()},
 }
 # Job -> that which makes only its last step; all steps of the others are cheap when

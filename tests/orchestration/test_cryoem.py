@@ -1,5 +1,6 @@
 """A session's movies in Dagster: found by the sensor, processed, judged, and shown."""
 
+import json
 from pathlib import Path
 
 import dagster as dg
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from em_platform.config import load_settings
+from em_platform.cryoem.sessions import tomography
 from em_platform.cryoem.sessions.processing import open_sessions
 from em_platform.definitions import defs
 from em_platform.resources.cryoem import CryoemSessions
@@ -40,10 +42,16 @@ def session(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "session.yaml").write_text(OWN)
     monkeypatch.setenv("EM_CRYOEM__SETTLE_S", "0")
     monkeypatch.setenv("EM_CRYOEM__QUIET_S", "0")
+    truth = {}
     for number in range(2):
-        frames, _, _ = movie(PLAN, number, frames=4, drift_px=DRIFT_PX)
+        frames, still, drift = movie(PLAN, number, frames=4, drift_px=DRIFT_PX)
+        truth[f"FoilHole_{number}_fractions"] = {
+            "drift_px": drift.tolist(),
+            "defocus_a": still.defocus_a,
+        }
         with mrcfile.new(folder / f"FoilHole_{number}_fractions.mrc") as file:
             file.set_data(frames)
+    (folder / "truth.json").write_text(json.dumps({"movies": truth}))
     return folder
 
 
@@ -89,7 +97,10 @@ def test_a_session_goes_from_movies_to_classes(
     for request in requests:
         result = run(instance, request)
         assert result.success
+        checks = {c.check_name for c in result.get_asset_check_evaluations()}
         assert all(c.passed for c in result.get_asset_check_evaluations())
+        wanted = {"motion_matches_truth", "defocus_matches_truth"}
+        assert request.job_name == "classify_particles" or wanted <= checks
     with open_sessions(load_settings()) as sessions:
         made = sessions.micrograph("grid1~FoilHole_0_fractions")
         assert made is not None
@@ -110,3 +121,92 @@ def test_a_session_goes_from_movies_to_classes(
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     assert run(instance, requests[0]).success
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+ANGLES = (-45.0, -30.0, -15.0, 0.0, 15.0, 30.0, 45.0)
+SIDE_PX = 128
+
+
+def tilt_image(angle_deg: float, shift: tuple[float, float]) -> np.ndarray:
+    """Blobs in ice, tilted about the image's y axis and moved by `(x, y)` px."""
+    rng = np.random.default_rng(5)
+    x, y = rng.uniform(-50, 50, (2, 60))
+    z = rng.uniform(-12, 12, 60)
+    angle = np.deg2rad(angle_deg)
+    middle = (SIDE_PX - 1) / 2
+    u = middle + shift[0] + x * np.cos(angle) + z * np.sin(angle)
+    rows, columns = np.mgrid[:SIDE_PX, :SIDE_PX]
+    image = np.full((SIDE_PX, SIDE_PX), 100.0)
+    for at_u, at_v in zip(u, middle + shift[1] + y, strict=True):
+        image -= 20 * np.exp(-((columns - at_u) ** 2 + (rows - at_v) ** 2) / 8)
+    return image
+
+
+@pytest.fixture
+def tilts(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[float, tuple[float, float]]:
+    """A session with a tilt series of two frames a tilt, and how each is moved."""
+    folder = home / "cryoem/grid2"
+    folder.mkdir(parents=True)
+    (folder / "session.yaml").write_text(
+        "pixel_size_a: 5\nvoltage_kv: 300\ntilt_axis_deg: 0\n"
+        "tomogram_bin: 2\ntomogram_thickness_a: 320\n"
+    )
+    monkeypatch.setenv("EM_CRYOEM__SETTLE_S", "0")
+    rng = np.random.default_rng(0)
+    moved = {}
+    sections = []
+    for number, angle in enumerate(ANGLES, 1):
+        moved[angle] = (0.0, 0.0) if angle == 0 else tuple(rng.uniform(-4, 4, 2))
+        clean = tilt_image(angle, moved[angle])
+        frames = rng.normal(clean, 5, (2, *clean.shape)).astype(np.float32)
+        name = f"Position_1_{number:03d}_{angle:.2f}_20230614_103000_fractions"
+        with mrcfile.new(folder / f"{name}.mrc") as file:
+            file.set_data(frames)
+        sections.append(f"[ZValue = {number - 1}]\nTiltAngle = {angle}\n")
+    (folder / "Position_1.mdoc").write_text("\n".join(sections))
+    shifts = {f"{angle:.2f}": shift for angle, shift in moved.items()}
+    truth = {"tilt_shifts_px": {"Position_1": shifts}}
+    (folder / "truth.json").write_text(json.dumps(truth))
+    return moved
+
+
+def test_a_tilt_series_becomes_a_tomogram_with_pictures(
+    instance: dg.DagsterInstance, tilts: dict[float, tuple[float, float]]
+) -> None:
+    found = tick(instance)
+    assert isinstance(found, dg.SensorResult)
+    assert {r.job_name for r in found.run_requests or []} == {"process_movies"}
+    with open_sessions(load_settings()) as sessions:
+        for request in found.run_requests or []:
+            assert request.partition_key
+            sessions.correct(request.partition_key)
+    series = tick(instance, found.cursor)
+    assert isinstance(series, dg.SensorResult)
+    [request] = series.run_requests or []
+    key = "grid2~Position_1"
+    assert (request.job_name, request.partition_key) == ("process_tilt_series", key)
+
+    instance.add_dynamic_partitions("tilt_series", [key, "another~one"])
+    result = run(instance, request)
+    assert result.success
+    checks = {c.check_name: c.passed for c in result.get_asset_check_evaluations()}
+    assert checks["tilts_are_complete"]
+    assert checks["no_tilt_is_blank"]
+    assert checks["shifts_match_truth"]
+    with open_sessions(load_settings()) as sessions:
+        aligned = tomography.align(sessions, key).result
+        tomogram = tomography.reconstruct(sessions, key)
+        pictures = tomography.draw(sessions, key)
+    along = {t.angle_deg: t.dy_px for t in aligned.tilts}
+    assert len(along) == len(ANGLES)
+    # Along the axis nothing but the shift moves an image; one shift of all is free.
+    error = np.array([along[a] for a in sorted(along)])
+    error -= np.array([tilts[a][1] for a in sorted(tilts)])
+    assert np.abs(error - error.mean()).max() < 1
+    assert tomogram.result.size_z == 32
+    with mrcfile.open(tomogram.folder / tomogram.result.tomogram) as file:
+        assert file.data.std() > 0
+    assert {path.is_file() for path in pictures.values()} == {True}
+    assert len(pictures) == 5

@@ -10,6 +10,7 @@ from em_platform.ingest.checks import CHECKS as INGEST_CHECKS
 from em_platform.ingest.sources import SOURCES
 from em_platform.partitions import items, lens_key, lens_of_key
 
+TOMOGRAPHY = ("tilt_series", "alignments", "tomograms", "thumbnails")
 STEPS = ("entry", "raw", "volume", "record")
 
 SIMULATION = {
@@ -39,7 +40,7 @@ ASSETS = {
     **dict.fromkeys(
         ("movies", "micrographs", "ctf_fits", "particle_picks", "particles"), "cryoem"
     ),
-    **dict.fromkeys(("classes", "tilt_series"), "cryoem"),
+    **dict.fromkeys(("classes", *TOMOGRAPHY), "cryoem"),
     **{f"{source}/{step}": f"ingest_{source}" for source in SOURCES for step in STEPS},
 }
 CHECKS = {
@@ -62,6 +63,12 @@ CHECKS = {
     "ctf_fits:ctf_fits_well",
     "particle_picks:particles_are_found",
     "tilt_series:tilts_are_complete",
+    "alignments:no_tilt_is_blank",
+    "alignments:alignment_is_close",
+    "alignments:ice_is_thin",
+    "alignments:shifts_match_truth",
+    "micrographs:motion_matches_truth",
+    "ctf_fits:defocus_matches_truth",
     "uploaded_tiles:all_tiles_are_uploaded",
     "uploaded_tiles:uploaded_tiles_are_whole",
     "sim_tilt_stack:stacks_are_valid",
@@ -93,7 +100,7 @@ JOBS = {
     "process_movies": MOVIE,
     "process_particles": {*MOVIE, "particle_picks", "particles"},
     "classify_particles": {"classes"},
-    "process_tilt_series": {"tilt_series"},
+    "process_tilt_series": {*TOMOGRAPHY},
     "simulate_stacks": SIMULATION,
     **{
         f"ingest_{source}": {f"{source}/{step}" for step in STEPS} for source in SOURCES

@@ -13,6 +13,8 @@ from em_platform.cryoem.methods.tilt_images import Images, Numbers, fade, stretc
 
 # From here on a film is foreshortened so much more from image to image that it shows.
 _STEEP_DEG = 25.0
+_APART_DEG = 10.0
+_CLEARLY = 1.05
 _ROUNDS = 4
 # Of the needle's brightness: what is less belongs to the empty part.
 _GROUND = 0.08
@@ -20,14 +22,19 @@ _GROUND = 0.08
 
 def is_rod(images: Images, *, angles_deg: Numbers, axis_deg: float) -> bool:
     """Whether steep neighbours look more alike as they are than stretched."""
-    steep = np.abs(angles_deg) > _STEEP_DEG
-    if steep.sum() < 4:
-        return False
-    film, rod = (
-        float(np.mean(_neighbours(images[steep], angles[steep], axis_deg)))
-        for angles in (angles_deg, np.zeros_like(angles_deg))
-    )
-    return rod > film
+    # Neighbours are much alike in either way: images some degrees apart are compared.
+    gap = float(np.median(np.diff(angles_deg)))
+    every = max(1, int(np.ceil(_APART_DEG / max(gap, 1e-3))))
+    film, rod = [], []
+    for first in range(every):
+        some = np.arange(first, len(images), every)
+        some = some[np.abs(angles_deg[some]) > _STEEP_DEG]
+        if len(some) < 2:
+            continue
+        angles = angles_deg[some]
+        film.append(_neighbours(images[some], angles, axis_deg).mean())
+        rod.append(_neighbours(images[some], 0 * angles, axis_deg).mean())
+    return bool(rod) and bool(np.mean(rod) > _CLEARLY * np.mean(film))
 
 
 def _neighbours(images: Images, angles_deg: Numbers, axis_deg: float) -> Numbers:

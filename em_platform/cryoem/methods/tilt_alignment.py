@@ -104,7 +104,7 @@ def align(
     pose = pose.at_scale(level.images.shape[1] / small.images.shape[1])
     note(f"shifts, at 1/{factor} of the size")
     state = _look(level, pose, iterations=3)
-    state = _scan_axis(level, state, reach=0.4, step=0.4)
+    state = _scan_axis(level, state, reach=min(0.4, axis_reach_deg), step=0.4)
     state = _look(level, state.pose, iterations=2)
     while factor > 1 and side / factor < _LAST_SIDE and _is_fine(state):
         finer = max(1, factor // 2)
@@ -154,7 +154,7 @@ def _searched(
         state = _look(level, _best_thickness(level, state), iterations=3)
         if find_offset:
             state = _scan_offset(level, state, reach=16 * step**2, step=4 * step)
-        state = _scan_axis(level, state, reach=step, step=step)
+        state = _scan_axis(level, state, reach=min(step, reach_deg), step=step)
     return state.pose
 
 

@@ -1,5 +1,7 @@
 """What is judged of a session's results, each by one number and one sentence."""
 
+from typing import Any
+
 from em_platform.config.cryoem import CryoemLimits
 from em_platform.model.check import Check, Severity
 
@@ -65,4 +67,52 @@ def tilts_check(there: int, expected: int | None, limits: CryoemLimits) -> Check
         f"{limits.missing_tilts} may be",
         value=missing,
         limit=limits.missing_tilts,
+    )
+
+
+def blank_check(blank: tuple[str, ...]) -> Check:
+    """Whether no tilt is blank or dark."""
+    return Check(
+        name="no_tilt_is_blank",
+        passed=not blank,
+        severity=Severity.WARN,
+        sentence=f"{len(blank)} tilts are dark or blank and are left out",
+        value=len(blank),
+        limit=0,
+        items=blank,
+    )
+
+
+def alignment_check(residual_px: float, limits: CryoemLimits) -> Check:
+    """Whether the tilts lie on each other."""
+    return Check(
+        name="alignment_is_close",
+        passed=residual_px <= limits.alignment_residual_px,
+        severity=Severity.WARN,
+        sentence=f"the alignment's residual is {residual_px:.2f} px, at most "
+        f"{limits.alignment_residual_px:g} are wanted",
+        value=residual_px,
+        limit=limits.alignment_residual_px,
+    )
+
+
+def alignment_checks(found: Any, limits: CryoemLimits) -> list[Check]:
+    """What is judged of the result of `tilt-align`."""
+    blank = tuple(f"{each.angle_deg:g} deg: {each.reason}" for each in found.excluded)
+    checks = [blank_check(blank), alignment_check(found.residual_px, limits)]
+    if found.thickness_a is not None:
+        checks.append(thickness_check(found.thickness_a / 10, limits))
+    return checks
+
+
+def thickness_check(thickness_nm: float, limits: CryoemLimits) -> Check:
+    """Whether the ice is thin enough."""
+    return Check(
+        name="ice_is_thin",
+        passed=thickness_nm <= limits.thickness_nm,
+        severity=Severity.WARN,
+        sentence=f"the sample is {thickness_nm:.0f} nm thick, at most "
+        f"{limits.thickness_nm:g} are wanted",
+        value=thickness_nm,
+        limit=limits.thickness_nm,
     )

@@ -1,11 +1,12 @@
 """What is made of a tilt series, from its corrected movies to pictures of tomograms."""
 
+from pathlib import Path
 from typing import Any
 
-from em_platform.cryoem.headers import read_header
-from em_platform.cryoem.sessions.processing import Made, Sessions
-from em_platform.cryoem.sessions.run_stage import run_stage
+from em_platform.cryoem.sessions.processing import Made, Sessions, missing
+from em_platform.cryoem.sessions.run_stage import result_of, run_stage
 from em_platform.errors import DataError
+from em_platform.formats import read_mdoc_tilts, read_text
 
 
 def expected_tilts(sessions: Sessions, key: str) -> int | None:
@@ -38,7 +39,82 @@ def assemble(sessions: Sessions, key: str) -> Made:
     return Made(result=run_stage("assemble", given, folder), folder=folder)
 
 
+def align(sessions: Sessions, key: str) -> Made:
+    """Where each tilt lies, and the tilt axis."""
+    stack = _found(sessions, key, "assemble", "stack", "tilt_series")
+    given = {
+        "stack_file": stack.folder / stack.result.stack,
+        "tilts": stack.folder / stack.result.tilts,
+        "pixel_size": stack.result.pixel_size_a,
+        "tilt_axis": stack.result.axis_deg,
+        # Where nobody says where the axis is, it is looked for all round.
+        "axis_search": None if stack.result.axis_deg is not None else 90.0,
+    }
+    folder = sessions.at(key, "alignment")
+    return Made(result=run_stage("tilt-align", given, folder), folder=folder)
+
+
+def shifts_truth(sessions: Sessions, key: str) -> dict[str, tuple[float, float]] | None:
+    """How the tilts of a simulated series were moved, by angle."""
+    session, series = sessions.ledger.tilt_series(key)
+    truth = sessions.truth(session)
+    return truth.tilt_shifts_px.get(series) if truth else None
+
+
+def reconstruct(sessions: Sessions, key: str) -> Made:
+    """The tomogram of an aligned series."""
+    stack = _found(sessions, key, "assemble", "stack", "tilt_series")
+    aligned = _found(sessions, key, "tilt-align", "alignment", "alignments")
+    own = sessions.of(sessions.ledger.tilt_series(key)[0])
+    pixel_a, deep_a = stack.result.pixel_size_a, own.tomogram_thickness_a
+    given = {
+        "stack_file": stack.folder / stack.result.stack,
+        "alignment": aligned.folder / aligned.result.aln,
+        "pixel_size": pixel_a,
+        "out_bin": own.tomogram_bin,
+        "vol_z": None if deep_a is None else round(deep_a / pixel_a),
+    }
+    folder = sessions.at(key, "tomogram")
+    return Made(result=run_stage("reconstruct", given, folder), folder=folder)
+
+
+def draw(sessions: Sessions, key: str) -> dict[str, Path]:
+    """Pictures of a tomogram and of its alignment, by what they show."""
+    stack = _found(sessions, key, "assemble", "stack", "tilt_series")
+    aligned = _found(sessions, key, "tilt-align", "alignment", "alignments")
+    tomogram = _found(sessions, key, "reconstruct", "tomogram", "tomograms")
+    volume = tomogram.folder / tomogram.result.tomogram
+    alignment = {
+        "file": stack.folder / stack.result.stack,
+        "aln_file": aligned.folder / aligned.result.aln,
+    }
+    bar = {"file": volume, "pixel_spacing": tomogram.result.pixel_size_a}
+    wanted: dict[str, dict[str, Any]] = {
+        "central slice": {"image_command": "mrc_central_slice", "file": volume},
+        "projection XY": {"image_command": "mrc_projection", **bar},
+        "projection XZ": {"image_command": "mrc_projection", "projection": "XZ", **bar},
+        "slices": {"image_command": "mrc_to_apng", "file": volume},
+        "alignment": {"image_command": "tilt_series_alignment", **alignment},
+    }
+    found = {}
+    for label, given in wanted.items():
+        folder = sessions.at(key, "pictures") / label.replace(" ", "_")
+        result: Any = run_stage("thumbnail", given, folder)
+        found[label] = folder / result.files[0]
+    return found
+
+
 def _axis_deg(sessions: Sessions, session: str, series: str) -> float | None:
     own = sessions.of(session).tilt_axis_deg
-    first = sessions.ledger.movies(session, series)[0]
-    return own if own is not None else read_header(first.path).axis_deg
+    mdoc = sessions.ledger.mdoc(session, series)
+    if own is not None or mdoc is None:
+        return own
+    return read_mdoc_tilts(read_text(str(mdoc)), str(mdoc)).axis_deg
+
+
+def _found(sessions: Sessions, key: str, stage: str, step: str, asset: str) -> Made:
+    folder = sessions.at(key, step)
+    result = result_of(stage, folder)
+    if result is None:
+        raise missing(key, asset)
+    return Made(result=result, folder=folder)

@@ -59,6 +59,25 @@ def projected_nm(
     return np.array([y + tilt.shift_nm[0], x + tilt.shift_nm[1]])
 
 
+def is_even(film: Film, tilt: Tilt, *, shape: tuple[int, int], pixel_nm: float) -> bool:
+    """Whether all electrons of an image cross the same length of ice, and no carbon."""
+    if not film.hole_nm:
+        return True
+    if film.edge_thickness_nm not in (0, film.thickness_nm):
+        return False
+    turn = rotation(tilt)
+    beam = turn[:, 2]
+    # Where rays cross the ice is linear in their pixel: the corners are furthest out.
+    y = np.array([0, 0, shape[0], shape[0]]) - shape[0] // 2
+    x = np.array([0, shape[1], 0, shape[1]]) - shape[1] // 2
+    corners = turn[:, :2] @ np.stack(
+        [x * pixel_nm - tilt.shift_nm[1], y * pixel_nm - tilt.shift_nm[0]]
+    )
+    middle = corners[:2] - beam[:2, None] / beam[2] * corners[2]
+    slant = np.hypot(beam[0], beam[1]) / abs(beam[2]) * film.thickness_nm / 2
+    return bool((np.hypot(*middle) + slant).max() < film.hole_nm / 2)
+
+
 def paths(
     film: Film, tilt: Tilt, *, shape: tuple[int, int], pixel_nm: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -1,10 +1,12 @@
 """How many electrons reach each pixel: contrast, ice and carbon, the dose."""
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from em_platform.simulation.tilt_series.geometry import Film, Tilt, paths
+from em_platform.simulation.tilt_series.geometry import Film, Tilt, is_even, paths
 from em_platform.simulation.tilt_series.radial import multiply, radial_frequencies
 from em_platform.simulation.tilt_series.scattering import (
     CARBON,
@@ -31,8 +33,8 @@ def mean_path_nm(
 
     Carbon counts as so much ice as scatters as often.
     """
-    if not film.hole_nm:
-        even, _ = paths(film, tilt, shape=(1, 1), pixel_nm=pixel_nm)
+    if is_even(film, tilt, shape=shape, pixel_nm=pixel_nm):
+        even, _ = paths(replace(film, hole_nm=0), tilt, shape=(1, 1), pixel_nm=pixel_nm)
         return even
     ice, carbon = paths(film, tilt, shape=shape, pixel_nm=pixel_nm)
     in_carbon, in_ice = (

@@ -2,6 +2,8 @@
 
 import io
 import json
+import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
 from em_platform.simulation.tilt_series.image import Particle
 
 _DENSITY = "density"
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def encode_sample(sample: Sample) -> bytes:
@@ -49,7 +52,7 @@ def decode_sample(content: bytes, *, source: str) -> Sample:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return _sample(archive)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except _DAMAGED as error:
         raise FormatError(
             f"simulation: {source} cannot be read as a sample ({error}); materialize "
             "sim_sample again"

@@ -180,19 +180,18 @@ def shifted(
     return np.maximum(moved, 0).astype(np.float32)
 
 
-def path_of(plan: Plan, tilt: Tilt) -> NDArray[np.float32]:
-    """The path of each pixel's electrons in ice, nm; `(1, 1)` if all are equal."""
+def path_of(plan: Plan, tilt: Tilt, *, every: int = 1) -> NDArray[np.float32]:
+    """The path of electrons in ice, nm, at each `every`th pixel; `(1, 1)` if even."""
     film = Film(
         thickness_nm=plan.ice.thickness_nm,
         edge_thickness_nm=plan.ice.edge_thickness_nm,
         hole_nm=plan.ice.hole_nm,
     )
-    shape = plan.camera.height_px, plan.camera.width_px
     return mean_path_nm(
         film,
         tilt,
-        shape=shape,
-        pixel_nm=plan.pixel_nm,
+        shape=(plan.camera.height_px // every, plan.camera.width_px // every),
+        pixel_nm=plan.pixel_nm * every,
         voltage_v=lens_of(plan).voltage_v,
         substance=ice_of(plan.ice.density_g_per_cm3),
     )

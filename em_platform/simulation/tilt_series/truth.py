@@ -15,6 +15,8 @@ from em_platform.simulation.tilt_series.passing import transmission
 from em_platform.simulation.tilt_series.plan import FIDUCIAL, Plan
 from em_platform.simulation.tilt_series.series import drift_nm, loss_of, path_of
 
+_EVERY = 4  # pixels: the mean of the film's thickness needs no more
+
 Triple = tuple[float, float, float]
 
 
@@ -130,7 +132,7 @@ def tilt_truth(
             prior_dose_e_per_nm2=tilt.prior_dose_per_nm2,
             defocus_nm=(tilt.defocus.u_nm, tilt.defocus.v_nm),
             azimuth_deg=float(np.rad2deg(tilt.defocus.azimuth_rad)),
-            transmission=transmission(path_of(plan, tilt), ice),
+            transmission=transmission(path_of(plan, tilt, every=_EVERY), ice),
             drift_nm=tuple((float(y), float(x)) for y, x in drift_nm(plan, stack, tilt))
             if has_movie
             else (),

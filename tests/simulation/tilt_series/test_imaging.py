@@ -9,7 +9,13 @@ from scipy.spatial.transform import Rotation
 from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
 from em_platform.simulation.tilt_series.detector import Detector, counted, recorded
 from em_platform.simulation.tilt_series.detector import transfer as mtf
-from em_platform.simulation.tilt_series.geometry import Film, Tilt, paths, rotation
+from em_platform.simulation.tilt_series.geometry import (
+    Film,
+    Tilt,
+    is_even,
+    paths,
+    rotation,
+)
 from em_platform.simulation.tilt_series.image import (
     Particle,
     linear_contrast,
@@ -208,6 +214,12 @@ def test_electrons_cross_more_ice_when_it_is_tilted_and_carbon_beyond_the_hole()
     ice, carbon = paths(film, tilt_of(0), shape=(64, 64), pixel_nm=50)
     assert ice[32, 32] == pytest.approx(80)
     assert (ice[32, 60], carbon[32, 60]) == pytest.approx((0, 80))
+    inside = {"shape": (64, 64), "pixel_nm": 12.0}
+    for degrees, even in ((0, True), (-50, True), (80, False)):
+        turned = tilt_of(degrees)
+        assert is_even(film, turned, **inside) is even
+        ice, carbon = paths(film, turned, **inside)
+        assert bool(np.ptp(ice) < 0.01 and not carbon.any()) is even
     lens_of_ice = Film(thickness_nm=60, edge_thickness_nm=100, hole_nm=2000)
     thin, _ = paths(lens_of_ice, tilt_of(0), shape=(64, 64), pixel_nm=25)
     # A parabola: half way to the edge a quarter of the difference.
