@@ -107,6 +107,8 @@ def plan_for(
                 "density_g_per_cm3": 1.002,  # 33.5 molecules in a nm^3
             },
             "errors": {"radiation_damage": False},
+            # What TEM-simulator does not write.
+            "outputs": {"label_pixels": 0, "previews": False},
             "particles": [{"name": "cage", "file": str(folder / "cage.mrc")}],
             "assembly": {"options": {"counts": {"cage": particles}}},
         },

@@ -61,7 +61,7 @@ defs = dg.Definitions(
         transfer.temdb_tasks,
         *ingest.ingest_assets,
     ),
-    asset_checks=dg.load_asset_checks_from_modules([stitching]),
+    asset_checks=dg.load_asset_checks_from_modules([stitching, cryoem]),
     jobs=[*ALL_JOBS, transfer.image_again_job],
     schedules=[
         hourly_stitch_montages,

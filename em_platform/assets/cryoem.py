@@ -1,6 +1,6 @@
 """Movies -> micrographs -> CTF -> particles -> classes, or tilt series -> tomograms."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,12 @@ from em_platform.cryoem.sessions.tomography import (
     draw,
     expected_tilts,
     reconstruct,
+    shifts_truth,
+)
+from em_platform.cryoem.sessions.truth import (
+    alignment_truth,
+    defocus_truth,
+    motion_truth,
 )
 from em_platform.partitions import CRYOEM
 from em_platform.partitions import movies as movie_partitions
@@ -32,7 +38,18 @@ from em_platform.resources.cryoem import CryoemSessions
 _OWNERS = ["team:image-processing"]
 _PICTURES = (".png", ".jpeg", ".jpg")
 _STILLS = (".jpeg", ".jpg")
-_MICROGRAPH_CHECKS = {"motion_is_small": "The frames moved less than the limit."}
+_MICROGRAPH_CHECKS = {
+    "motion_is_small": "The frames moved less than the limit.",
+}
+_MOTION_TRUTH = {
+    "motion_matches_truth": "The frames moved as they were moved; of simulated ones."
+}
+_CTF_TRUTH = {
+    "defocus_matches_truth": "The defocus is the true one; of simulated movies."
+}
+_ALIGNMENT_TRUTH = {
+    "shifts_match_truth": "The tilts lie where they are; of simulated ones."
+}
 _CTF_CHECKS = {
     "ctf_is_fitted_far": "Thon rings are fitted as far as wanted.",
     "ctf_fits_well": "The fitted rings correlate with the spectrum.",
@@ -261,6 +278,54 @@ def thumbnails(
             **{f"{label}, file": place(str(path)) for label, path in drawn.items()},
         }
     )
+
+
+@dg.multi_asset_check(
+    name="compare_motion_with_truth",
+    specs=check_specs("micrographs", _MOTION_TRUTH, movie_partitions),
+    can_subset=True,
+    pool=CRYOEM,
+)
+def compare_motion_with_truth(
+    context: dg.AssetCheckExecutionContext, cryoem: CryoemSessions
+) -> Iterator[dg.AssetCheckResult]:
+    """Compare the motion of a simulated movie with how it was made."""
+    with dagster_failures(), cryoem.open() as sessions:
+        made = sessions.correct(context.partition_key)
+        checks = motion_truth(made.result, sessions.movie_truth(context.partition_key))
+    yield from check_results(checks, "micrographs")
+
+
+@dg.multi_asset_check(
+    name="compare_defocus_with_truth",
+    specs=check_specs("ctf_fits", _CTF_TRUTH, movie_partitions),
+    can_subset=True,
+    pool=CRYOEM,
+)
+def compare_defocus_with_truth(
+    context: dg.AssetCheckExecutionContext, cryoem: CryoemSessions
+) -> Iterator[dg.AssetCheckResult]:
+    """Compare the defocus of a simulated movie with the true one."""
+    with dagster_failures(), cryoem.open() as sessions:
+        made = sessions.fit_ctf(context.partition_key)
+        checks = defocus_truth(made.result, sessions.movie_truth(context.partition_key))
+    yield from check_results(checks, "ctf_fits")
+
+
+@dg.multi_asset_check(
+    name="compare_shifts_with_truth",
+    specs=check_specs("alignments", _ALIGNMENT_TRUTH, series_partitions),
+    can_subset=True,
+    pool=CRYOEM,
+)
+def compare_shifts_with_truth(
+    context: dg.AssetCheckExecutionContext, cryoem: CryoemSessions
+) -> Iterator[dg.AssetCheckResult]:
+    """Compare the alignment of a simulated tilt series with the true one."""
+    with dagster_failures(), cryoem.open() as sessions:
+        made = align(sessions, context.partition_key)
+        shifts = shifts_truth(sessions, context.partition_key)
+    yield from check_results(alignment_truth(made.result, shifts), "alignments")
 
 
 def shown(made: Made) -> Metadata:

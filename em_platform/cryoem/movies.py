@@ -1,7 +1,9 @@
 """Frames of movies, images of stacks: MRC (also gzipped), TIFF, EER; one at a time.
 
-Rows stay in the order in which they are stored. Of an EER file (Thermo Fisher's events
-of electrons; tifffile and imagecodecs decode it) some frames are summed to one.
+The first row is that of an MRC, at the bottom of a picture. A TIFF begins at the top:
+its rows are turned round, as RELION does, so that gain, micrograph and handedness fit
+those of the field. Of an EER file (Thermo Fisher's events of electrons; tifffile and
+imagecodecs decode it) some frames are summed to one.
 """
 
 import zlib
@@ -50,6 +52,7 @@ class Movie(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Stack:
     volume: Volume
+    begins_at_top: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -57,7 +60,8 @@ class _Stack:
 
     def frame(self, index: int) -> NDArray[Any]:
         region = (slice(index, index + 1), slice(None), slice(None))
-        return np.asarray(self.volume.read(region)[0])
+        image = np.asarray(self.volume.read(region)[0])
+        return image[::-1] if self.begins_at_top else image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +102,7 @@ def open_movie(path: Path, *, eer_grouping: int = 20, eer_upsampling: int = 1) -
     if is_packed(path):
         return _Stack(open_packed(path))
     if not is_eer(path):
-        return _Stack(open_volume(str(path)))
+        return _Stack(open_volume(str(path)), begins_at_top=_is_tiff(path))
     superres = {1: 0, 2: 1, 4: 2}.get(eer_upsampling)
     if superres is None:
         raise FormatError(
@@ -127,6 +131,10 @@ def open_movie(path: Path, *, eer_grouping: int = 20, eer_upsampling: int = 1) -
         superres=superres,
         first_page=first,
     )
+
+
+def _is_tiff(path: Path) -> bool:
+    return open_source(str(path)).read(0, 2) in (b"II", b"MM")
 
 
 def is_packed(path: Path) -> bool:

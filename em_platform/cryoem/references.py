@@ -61,7 +61,9 @@ def _inverse(gain: NDArray[np.float32]) -> NDArray[np.float32]:
 def _reference(path: Path) -> NDArray[np.float32]:
     stack = open_movie(path)
     images = [np.asarray(stack.frame(z), np.float32) for z in range(stack.shape[0])]
-    return np.asarray(np.mean(images, axis=0), np.float32)
+    image = np.asarray(np.mean(images, axis=0), np.float32)
+    # EER's gain is a TIFF, but its rows are in the order of the events.
+    return image[::-1] if path.suffix.lower() == ".gain" else image
 
 
 def _oriented(image: NDArray[np.float32], turns: int, flip: int) -> NDArray[np.float32]:

@@ -108,7 +108,9 @@ def test_frames_of_tiff_and_packed_mrc(
     for path in (tmp_path / "m.tif", tmp_path / "m.mrc", packed):
         movie = open_movie(path)
         assert movie.shape == frames.shape
-        assert np.array_equal(movie.frame(5), frames[5])
+        # RELION 3.1 reads a TIFF from its last row on.
+        expected = frames[5][::-1] if path.suffix == ".tif" else frames[5]
+        assert np.array_equal(movie.frame(5), expected)
     assert read_header(packed).pixel_size_a == 1.25
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(FormatError, match=r"m\.mrc\.gz: truncated or damaged"):

@@ -1,5 +1,6 @@
 """A session's movies in Dagster: found by the sensor, processed, judged, and shown."""
 
+import json
 from pathlib import Path
 
 import dagster as dg
@@ -41,10 +42,16 @@ def session(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "session.yaml").write_text(OWN)
     monkeypatch.setenv("EM_CRYOEM__SETTLE_S", "0")
     monkeypatch.setenv("EM_CRYOEM__QUIET_S", "0")
+    truth = {}
     for number in range(2):
-        frames, _, _ = movie(PLAN, number, frames=4, drift_px=DRIFT_PX)
+        frames, still, drift = movie(PLAN, number, frames=4, drift_px=DRIFT_PX)
+        truth[f"FoilHole_{number}_fractions"] = {
+            "drift_px": drift.tolist(),
+            "defocus_a": still.defocus_a,
+        }
         with mrcfile.new(folder / f"FoilHole_{number}_fractions.mrc") as file:
             file.set_data(frames)
+    (folder / "truth.json").write_text(json.dumps({"movies": truth}))
     return folder
 
 
@@ -90,7 +97,10 @@ def test_a_session_goes_from_movies_to_classes(
     for request in requests:
         result = run(instance, request)
         assert result.success
+        checks = {c.check_name for c in result.get_asset_check_evaluations()}
         assert all(c.passed for c in result.get_asset_check_evaluations())
+        wanted = {"motion_matches_truth", "defocus_matches_truth"}
+        assert request.job_name == "classify_particles" or wanted <= checks
     with open_sessions(load_settings()) as sessions:
         made = sessions.micrograph("grid1~FoilHole_0_fractions")
         assert made is not None
@@ -156,6 +166,9 @@ def tilts(
             file.set_data(frames)
         sections.append(f"[ZValue = {number - 1}]\nTiltAngle = {angle}\n")
     (folder / "Position_1.mdoc").write_text("\n".join(sections))
+    shifts = {f"{angle:.2f}": shift for angle, shift in moved.items()}
+    truth = {"tilt_shifts_px": {"Position_1": shifts}}
+    (folder / "truth.json").write_text(json.dumps(truth))
     return moved
 
 
@@ -181,6 +194,7 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
     checks = {c.check_name: c.passed for c in result.get_asset_check_evaluations()}
     assert checks["tilts_are_complete"]
     assert checks["no_tilt_is_blank"]
+    assert checks["shifts_match_truth"]
     with open_sessions(load_settings()) as sessions:
         aligned = tomography.align(sessions, key).result
         tomogram = tomography.reconstruct(sessions, key)

@@ -150,6 +150,7 @@ def test_a_live_montage_without_one_of_its_frames_needs_review(
     complete = checks["montage_is_complete"]
     assert not complete.passed
     assert (complete.description or "").startswith("Missing: 1 of 9 tiles")
+    assert checks["placements_match_truth"].passed, checks["placements_match_truth"]
     name = layout.dataset_record(made.acquisition_id)
     assert store_of(settings).read(name, DatasetRecord).status == "needs_review"
 

@@ -28,7 +28,9 @@ _LOW_PASS = 3
 """Alignment uses frequencies below a third of Nyquist: higher ones are noise."""
 _MOST_DRIFT = 0.06
 """Of the side: how far a frame may be from the sum of all, in the first round."""
-_PATCH_OVERLAP = 1.25
+_PATCH_DENSITY = 1.4
+"""Windows for each patch that is asked for, along a side; they are so much smaller."""
+_PATCH_OVERLAP = 1.1
 _PATCH_REACH_PX = 8.0
 _PATCH_ROUNDS = 3
 _NOISE_LEFT = 0.9
@@ -78,7 +80,11 @@ def measure_motion(
     b_factor: float,
     threads: int,
 ) -> Motion:
-    """Global and local motion of a movie; `patches` are counted along (y, x)."""
+    """Global and local motion of a movie; `patches` are counted along (y, x).
+
+    Tracks are taken in 7 x 7 windows where 5 x 5 patches are asked for: the field, not
+    a track, is what is used, and it needs places near the edges more than long patches.
+    """
     small = tuple(max(16, 2 * (n // (2 * _LOW_PASS))) for n in shape)
     small = (scipy.fft.next_fast_len(small[0]), scipy.fft.next_fast_len(small[1]))
     small = (small[0] + small[0] % 2, small[1] + small[1] % 2)
@@ -125,13 +131,14 @@ def _measure_local(
     patches: tuple[int, int],
     b_factor: float,
 ) -> tuple[MotionField | None, str]:
-    sides = [
-        scipy.fft.next_fast_len(min(n, round(n / count * _PATCH_OVERLAP)))
-        for n, count in zip(small, patches, strict=True)
-    ]
-    sides = [min(n, side + side % 2) for n, side in zip(small, sides, strict=True)]
     if min(patches) < 2:
         return None, "no patches were asked for"
+    windows = [round(count * _PATCH_DENSITY) for count in patches]
+    sides = [
+        scipy.fft.next_fast_len(min(n, round(n / count * _PATCH_OVERLAP)))
+        for n, count in zip(small, windows, strict=True)
+    ]
+    sides = [min(n, side + side % 2) for n, side in zip(small, sides, strict=True)]
     if len(spectra) < 3:
         return None, "there are fewer than three frames"
     if min(sides) < _LEAST_PATCH:
@@ -145,7 +152,7 @@ def _measure_local(
     )
     corners = [
         np.linspace(0, n - side, count).round().astype(int)
-        for n, side, count in zip(small, sides, patches, strict=True)
+        for n, side, count in zip(small, sides, windows, strict=True)
     ]
     tops, lefts = (each.ravel() for each in np.meshgrid(*corners, indexing="ij"))
     y = (tops + sides[0] / 2) / small[0] - 0.5

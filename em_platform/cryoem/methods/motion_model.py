@@ -18,13 +18,14 @@ Reals = NDArray[np.float64]
 _SPLINES = 6
 _KNOT_POWER = 1.5
 """Knots lie closer together at the beginning, where the sample moves fastest."""
-_DEGREE = 3
+_DEGREE = 6
 _HUBER = 1.5
 _ROUNDS = 6
 # Neighbouring correlation maps are averaged, so that their noise is not independent.
 _CORRELATED = 2.0
-# Of the standard deviation of a coefficient: higher orders are rarely as strong.
-_ORDER_SCALE = (1.0, 1.0, 0.6, 0.35)
+# Of the standard deviation of a coefficient: higher orders are rarely as strong, and
+# would run away beyond the outermost patches.
+_ORDER_SCALE = (1.0, 1.0, 0.4, 0.16, 0.07, 0.03, 0.015)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def time_basis(frames: int) -> Reals:
 
 
 def space_basis(y: Reals, x: Reals) -> Reals:
-    """Products of Legendre polynomials to the third order together, `(n, m)`."""
+    """Products of Legendre polynomials to the sixth order together, `(n, m)`."""
     legendre = np.polynomial.legendre.legvander
     along_y, along_x = legendre(2 * y, _DEGREE), legendre(2 * x, _DEGREE)
     return np.stack([along_y[:, j] * along_x[:, i] for j, i in _orders()], axis=1)

@@ -20,6 +20,7 @@ from em_platform.cryoem.sessions.ledger import (
 )
 from em_platform.cryoem.sessions.names import safe
 from em_platform.cryoem.sessions.run_stage import result_of, run_stage
+from em_platform.cryoem.sessions.truth import MovieTruth, SessionTruth, read_truth
 from em_platform.errors import ConfigError, DataError
 from em_platform.model.base import first_problem
 
@@ -96,6 +97,16 @@ class Sessions:
                 f"{path}: {why}; the settings of cryoem.session were expected, correct "
                 "the file"
             ) from error
+
+    def truth(self, session: str) -> SessionTruth | None:
+        """The truth of a simulated session; None of a real one."""
+        return read_truth(self.folder / session)
+
+    def movie_truth(self, key: str) -> MovieTruth | None:
+        """The truth of a simulated movie."""
+        movie = self.ledger.movie(key)
+        truth = self.truth(movie.session)
+        return truth.movies.get(movie.path.stem) if truth else None
 
     def at(self, key: str, step: str) -> Path:
         """Where a step of a movie, tilt series or session has its files."""

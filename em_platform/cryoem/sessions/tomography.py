@@ -54,6 +54,13 @@ def align(sessions: Sessions, key: str) -> Made:
     return Made(result=run_stage("tilt-align", given, folder), folder=folder)
 
 
+def shifts_truth(sessions: Sessions, key: str) -> dict[str, tuple[float, float]] | None:
+    """How the tilts of a simulated series were moved, by angle."""
+    session, series = sessions.ledger.tilt_series(key)
+    truth = sessions.truth(session)
+    return truth.tilt_shifts_px.get(series) if truth else None
+
+
 def reconstruct(sessions: Sessions, key: str) -> Made:
     """The tomogram of an aligned series."""
     stack = _found(sessions, key, "assemble", "stack", "tilt_series")
