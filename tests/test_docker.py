@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from importlib.metadata import distributions
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -191,10 +192,14 @@ def test_the_setuptools_of_python_is_not_kept_as_nothing_needs_it() -> None:
     for name in ("docker/Dockerfile", "Makefile"):
         text = (DOCKER.parent / name).read_text()
         assert re.search(r"pip uninstall .*\bsetuptools$", text, re.M), name
+    # It asks for setuptools, and imports nothing of it.
+    workflows = files("workflows").rglob("*.py")  # type: ignore[attr-defined]
+    imports = re.compile(r"^\s*(import|from) (setuptools|pkg_resources)\b", re.M)
+    assert not [path for path in workflows if imports.search(path.read_text())]
     needing = [
         each.name
         for each in distributions()
         for needed in each.requires or ()
         if re.match(r"setuptools\b", needed) and "extra ==" not in needed
     ]
-    assert not needing
+    assert needing == ["workflows"]

@@ -11,7 +11,8 @@ class RabbitmqSettings(Model):
     """Which RabbitMQ carries the messages of recipes.
 
     `host`, `port`, `vhost`, `username` and `password` are those of a site's zocalo or
-    cryo-EM services. `tls` encrypts and trusts `tls_ca`, or what the system trusts
+    cryo-EM services; without a password it is the username, as for RabbitMQ's `guest`.
+    `tls` encrypts and trusts `tls_ca`, or what the system trusts
     where it is empty. A message that cannot be handled yet is tried `tries` times,
     every `retry_s`, and then goes to the dead letters (`dlq.` and the queue's name).
     """
@@ -20,7 +21,7 @@ class RabbitmqSettings(Model):
     port: int = Field(default=5672, gt=0, lt=65536)  # AMQP's own
     vhost: str = "/"
     username: str = "guest"  # RabbitMQ's own, which it accepts from its host only
-    password: SecretStr = SecretStr("guest")
+    password: SecretStr = SecretStr("")
     tls: bool = False
     tls_ca: str = ""
     tries: int = Field(default=5, gt=0)

@@ -1,8 +1,9 @@
 """The whole of a montage with its results in a bucket."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Timer
+from threading import Thread
 from typing import Any
 
 import dagster as dg
@@ -92,7 +93,7 @@ def test_a_bucket_that_is_away_for_a_while_fails_no_montage(
     instance.add_dynamic_partitions(str(montages.name), ["grid-2", "another-one"])
     _, port = servers[0].get_host_and_port()
     servers[0].stop()
-    back = Timer(4.0, lambda: servers.append(serve_s3(port)))
+    back = Thread(target=serve_again_after_a_retry, args=(instance, servers, port))
     back.start()
     result = defs.resolve_job_def("process_tiles").execute_in_process(
         partition_key="grid-2", instance=instance
@@ -105,3 +106,15 @@ def test_a_bucket_that_is_away_for_a_while_fails_no_montage(
     assert event == "raw_tiles"
     found = store_of(load_settings()).read(layout.tiles("grid-2"), Montage)
     assert len(found.tiles) == 4
+
+
+def serve_again_after_a_retry(
+    instance: dg.DagsterInstance, servers: list[Any], port: int
+) -> None:
+    retry = dg.DagsterEventType.STEP_UP_FOR_RETRY
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if any(instance.all_logs(run.run_id, retry) for run in instance.get_runs()):
+            break
+        time.sleep(0.1)
+    servers.append(serve_s3(port))

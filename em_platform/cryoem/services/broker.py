@@ -168,7 +168,8 @@ def _parameters(settings: RabbitmqSettings) -> pika.ConnectionParameters:
         port=settings.port,
         virtual_host=settings.vhost,
         credentials=pika.PlainCredentials(
-            settings.username, settings.password.get_secret_value()
+            settings.username,
+            settings.password.get_secret_value() or settings.username,
         ),
         heartbeat=_HEARTBEAT_S,
         socket_timeout=_TIMEOUT_S,

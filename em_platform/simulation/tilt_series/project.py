@@ -8,7 +8,6 @@ divided by the window's transform, which keeps the error below 1 % of the amplit
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
@@ -137,7 +136,7 @@ def projection(
         `(y, x)` of the particle's centre from pixel `(size // 2, size // 2)`.
     """
     plane = _plane(particle, rotation, shift_px, size=size, pixel_nm=pixel_nm)
-    return np.asarray(_centred(scipy.fft.irfft2(plane, s=(size, size))), np.float32)
+    return np.asarray(scipy.fft.irfft2(plane, s=(size, size)), np.float32)
 
 
 def weak_stamps(
@@ -163,7 +162,7 @@ def weak_stamps(
     both = np.empty((2, *plane.shape), np.complex64)
     turn_by = np.pi * wavelength_nm(voltage_v) * beyond_nm / (size * pixel_nm) ** 2
     _split(plane, turn_by, both)
-    return _centred(scipy.fft.irfft2(both, s=(size, size)))
+    return np.asarray(scipy.fft.irfft2(both, s=(size, size)), np.float32)
 
 
 def strong_stamp(
@@ -176,18 +175,19 @@ def strong_stamp(
     pixel_nm: float,
     voltage_v: float,
 ) -> NDArray[np.complex64]:
-    """What a turned particle makes of a wave of 1, `(size, size)`; as `weak_stamps`.
+    """What a turned particle adds to a wave of 1, `(size, size)`; as `weak_stamps`.
 
     The wave takes the particle's phase and is moved to the plane of the stamp.
     """
     plane = _plane(particle, rotation, shift_px, size=size, pixel_nm=pixel_nm)
     # Stamps are small: a complex plane of their own costs less than a second kernel.
     phase = scipy.fft.irfft2(plane, s=(size, size))
-    phase *= np.float32(interaction_rad_per_v_nm(voltage_v))
-    change = scipy.fft.fft2(np.exp(1j * phase) - 1)
+    change = np.empty(phase.shape, np.complex64)
+    _scatter(phase, np.float32(interaction_rad_per_v_nm(voltage_v)), change)
+    change = scipy.fft.fft2(change, overwrite_x=True)
     turn_by = np.pi * wavelength_nm(voltage_v) * beyond_nm / (size * pixel_nm) ** 2
     _move(change, turn_by)
-    return _centred(scipy.fft.ifft2(change)) + np.complex64(1)
+    return np.asarray(scipy.fft.ifft2(change, overwrite_x=True), np.complex64)
 
 
 def _plane(
@@ -206,16 +206,12 @@ def _plane(
     _section(
         particle.transform,
         np.ascontiguousarray(rotation.T),
-        (step, float(shift_px[0]) / size, float(shift_px[1]) / size, scale),
+        # With half of the box: its origin comes to lie in the middle.
+        (step, shift_px[0] / size + 0.5, shift_px[1] / size + 0.5, scale),
         _WINDOW,
         plane,
     )
     return plane
-
-
-def _centred(stamp: NDArray[Any]) -> NDArray[Any]:
-    """With its origin at the middle of its last two axes."""
-    return np.fft.fftshift(stamp, axes=(-2, -1))
 
 
 @_jit
@@ -228,6 +224,15 @@ def _split(plane, turn_by, both):  # type: ignore[no-untyped-def]
             angle = turn_by * (v * v + column * column)
             both[0, row, column] = plane[row, column] * np.float32(np.cos(angle))
             both[1, row, column] = plane[row, column] * np.float32(np.sin(angle))
+
+
+@_jit
+def _scatter(potential, sigma, change):  # type: ignore[no-untyped-def]
+    """What a phase of `sigma` times the potential adds to a wave of 1."""
+    for row in range(potential.shape[0]):
+        for column in range(potential.shape[1]):
+            phase = sigma * potential[row, column]
+            change[row, column] = complex(np.cos(phase) - 1, np.sin(phase))
 
 
 @_jit
@@ -305,10 +310,10 @@ def add_stamp(field, stamp, y, x):  # type: ignore[no-untyped-def]
 
 @_jit
 def multiply_stamp(field, stamp, y, x):  # type: ignore[no-untyped-def]
-    """Multiply a field by a stamp, its centre pixel at `(y, x)`; the rest is cut."""
+    """Multiply a field by 1 + a stamp, its centre pixel at `(y, x)`."""
     height, width = field.shape
     size = stamp.shape[0]
     top, left = y - size // 2, x - size // 2
     for row in range(max(0, -top), min(size, height - top)):
         for column in range(max(0, -left), min(size, width - left)):
-            field[top + row, left + column] *= stamp[row, column]
+            field[top + row, left + column] *= stamp[row, column] + np.float32(1)
