@@ -1,5 +1,6 @@
 """The recipes of a movie run to their end: files, rows, pictures and a project."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,8 @@ def test_a_file_of_others_is_not_replaced(movie: Path, tmp_path: Path) -> None:
     image = tmp_path / "MotionCorr/job002/Movies/m.mrc"
     image.parent.mkdir(parents=True)
     image.write_bytes(b"of RELION")
+    dead = f".m.motion.{socket.gethostname()}.{2**22 + 1}.00000000.partial"
+    (image.parent / dead).mkdir()  # what a killed service was making
     message = {
         "movie": str(movie),
         "mrc_out": str(image),

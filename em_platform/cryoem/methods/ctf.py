@@ -22,6 +22,8 @@ _SUB_ANGLES = 5
 _BACKGROUND_DEGREE = 6
 """Of the polynomial of frequency that is taken out of data and model."""
 _STEP_A = 50.0
+_LEAST_LEFT = 0.25
+"""Of the power of its rings, what is added to that of a model without background."""
 _ASTIGMATISMS = (150.0, 300.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0)
 _PHASE_STEP_DEG = 10.0
 
@@ -202,7 +204,9 @@ def _target(rings: Rings, search: Search, envelope: Reals | None = None) -> _Tar
 def fit_rings(rings: Rings, lens: Lens, search: Search) -> Fit:
     """The contrast transfer whose rings correlate best."""
     target = _target(rings, search)
-    return _refined(target, lens, search, _coarse(target, lens, search))
+    begun = _coarse(target, lens, search)
+    found = [_refined(target, lens, search, each) for each in begun]
+    return max(found, key=lambda fit: fit.score)
 
 
 def fit_again(
@@ -215,7 +219,8 @@ def fit_again(
     return _refined(target, lens, search, begin)
 
 
-def _coarse(target: _Target, lens: Lens, search: Search) -> Fit:
+def _coarse(target: _Target, lens: Lens, search: Search) -> list[Fit]:
+    """Where a refinement may begin: one, or one at each of the best phases."""
     phases = [0.0]
     if search.phase_shift:
         # Round rings first: all astigmatisms are tried at the best phases only.
@@ -232,8 +237,7 @@ def _coarse(target: _Target, lens: Lens, search: Search) -> Fit:
     ]
     if search.known_astigmatism_a is not None:
         astigmatisms = [(search.known_astigmatism_a, search.known_azimuth_deg)]
-    found = [_coarse_at(target, lens, search, each, astigmatisms) for each in phases]
-    return max(found, key=lambda fit: fit.score)
+    return [_coarse_at(target, lens, search, each, astigmatisms) for each in phases]
 
 
 def _coarse_at(
@@ -250,11 +254,12 @@ def _coarse_at(
         search.max_defocus_a + _ASTIGMATISMS[-1] / 2 + _STEP_A,
         _STEP_A,
     )
-    model = target.flat(
-        oscillation(target.frequency, defocus[:, None], lens, phase_shift_deg)
-    )
+    whole = oscillation(target.frequency, defocus[:, None], lens, phase_shift_deg)
+    model = target.flat(whole)
     products = target.data @ model.T  # sector by defocus
-    norms = (model**2).sum(1)
+    # Near focus little is left of the model without its smooth part: what noise makes
+    # of that little must not outdo rings.
+    norms = (model**2).sum(1) + _LEAST_LEFT * ((whole * target.root) ** 2).sum(1)
     spread = float(np.sqrt(max(float((target.data**2).sum()), 1e-30)))
     middles = np.flatnonzero(
         (defocus >= search.min_defocus_a) & (defocus <= search.max_defocus_a)

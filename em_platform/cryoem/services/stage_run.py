@@ -7,7 +7,7 @@ nothing, and files that this program did not make are never replaced.
 import hashlib
 import json
 import re
-import tempfile
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from em_platform.cryoem.stage import StageParameters, StageResult
 from em_platform.cryoem.stages import load_stage
 from em_platform.errors import MessageRejected, OutputRefused, StorageError
-from em_platform.storage.atomic import write_bytes
+from em_platform.storage.atomic import beside, remove_leftovers_of, write_bytes
 
 _JOB = re.compile(r"(?P<project>.+)/(?P<folder>[^/]+)/job(?P<number>\d+)/(?P<rest>.+)")
 
@@ -90,15 +90,21 @@ def run_stage(
                 known = {**known, "whole": False}  # of an older version
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{stem}.") as own:
-            result = stage.run(parameters, Path(own))
-            files = sorted(each.name for each in Path(own).iterdir())
+        # What a killed process was making is of no use: a stage begins anew.
+        remove_leftovers_of(folder / f"{stem}.{name}")
+        own = beside(folder / f"{stem}.{name}")
+        own.mkdir()
+        try:
+            result = stage.run(parameters, own)
+            files = sorted(each.name for each in own.iterdir())
             _refuse_foreign(folder, files, known)
             content = {"digest": digest, "files": files, "result": _plain(result)}
             # Before they stand there: one that is killed in between owns them still.
             _write_note(note, {**content, "whole": False, "were": _owned(known)})
             for each in files:
-                (Path(own) / each).replace(folder / each)
+                (own / each).replace(folder / each)
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
         _write_note(note, {**content, "whole": True})
     except OSError as error:
         raise StorageError(

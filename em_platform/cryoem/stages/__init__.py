@@ -11,6 +11,7 @@ STAGES: dict[str, str] = {
     "tilt-align": "align the images of a tilt series",
     "reconstruct": "make the tomogram of an aligned tilt series",
     "ctf": "fit defocus, astigmatism and phase shift of a micrograph",
+    "denoise": "take noise out of a tomogram",
     "pick": "find the particles of a micrograph",
     "extract": "cut the picked particles out of a micrograph",
     "classify": "sort particles into 2-D classes",

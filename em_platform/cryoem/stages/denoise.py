@@ -1,0 +1,156 @@
+"""A tomogram with less noise: by total variation, or by a Gaussian.
+
+It is read, denoised and written by slabs, so that memory holds one slab.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AliasChoices, Field, field_validator
+
+from em_platform.cryoem.movies import Movie, open_movie
+from em_platform.cryoem.stage import (
+    Option,
+    StageParameters,
+    StageResult,
+    report_progress,
+)
+from em_platform.cryoem.tomogram_file import (
+    SlabMark,
+    make_room,
+    write_header,
+    write_slab,
+)
+from em_platform.errors import FormatError, ProcessingError
+from em_platform.storage import atomic
+
+# Floats of a slab with its borders; total variation needs six times as much.
+_SLAB_BYTES = 128 << 20
+
+
+class Parameters(StageParameters):
+    """Parameters of denoising; cryoem-services' Denoise has the first two."""
+
+    volume: Annotated[Path, Option("INPUT", "a tomogram: MRC")]
+    suffix: Annotated[str, Option("--suffix", "behind the name of the tomogram")] = (
+        ".denoised"
+    )
+    pixel_size: Annotated[
+        float, Option("--pixel-size-a", "Å per voxel", "pixel_size_a")
+    ] = Field(gt=0, validation_alias=AliasChoices("pixel_size", "pix_size"))
+    method: Annotated[
+        Literal["tv", "gaussian"], Option("--method", "total variation or Gaussian")
+    ] = "tv"
+    sigma: Annotated[float, Option("--sigma", "of the Gaussian, in voxels")] = Field(
+        2.0, gt=0, le=50
+    )
+    strength: Annotated[
+        float, Option("--strength", "of tv, in standard deviations of the noise")
+    ] = Field(1.0, gt=0, le=100)
+    iterations: Annotated[int, Option("--iterations", "of tv")] = Field(
+        30, ge=1, le=500
+    )
+
+    @field_validator("suffix")
+    @classmethod
+    def _is_no_path(cls, value: str) -> str:
+        if not value or "/" in value:
+            raise ValueError("a suffix such as .denoised was expected")
+        return value
+
+
+class Result(StageResult):
+    """The denoised tomogram, and the noise that was found, in grey levels."""
+
+    denoised: str
+    method: str
+    noise: float
+    size_x: int
+    size_y: int
+    size_z: int
+    pixel_size_a: float
+
+
+def run(parameters: Parameters, folder: Path) -> Result:
+    """Write `NAME.denoised.mrc`.
+
+    Raises
+    ------
+    FormatError
+        The tomogram cannot be read, or has values that are no numbers.
+    ProcessingError
+        All its voxels are equal.
+    """
+    from em_platform.cryoem.methods.denoising import noise_of
+
+    movie = open_movie(parameters.volume)
+    deep, height, width = shape = movie.shape
+    middle = np.asarray(movie.frame(deep // 2), np.float32)[None]
+    noise = noise_of(_finite(parameters.volume, middle))
+    if noise == 0 and middle.max() == middle.min():
+        raise ProcessingError(
+            f"{parameters.volume}: all voxels of its middle slice are equal, a "
+            "tomogram was expected; look at it"
+        )
+    name = f"{parameters.volume.name.removesuffix('.gz').rpartition('.')[0]}"
+    target = f"{name}{parameters.suffix}.mrc"
+    border = (
+        parameters.iterations
+        if parameters.method == "tv"
+        else int(np.ceil(4 * parameters.sigma))
+    )
+    depth = max(border, _SLAB_BYTES // (4 * height * width) - 2 * border)
+    marks: list[SlabMark] = []
+    with atomic.whole_file(folder / target) as own:
+        # Slices are rows of a file whose first axis is one deep.
+        flat = 1, deep * height, width
+        make_room(own, flat)
+        for first in range(0, deep, depth):
+            last = min(first + depth, deep)
+            low, high = max(0, first - border), min(deep, last + border)
+            slab = _read(parameters.volume, movie, low, high)
+            found = _denoised(slab, parameters, noise)[first - low : last - low]
+            rows = found.reshape(1, -1, width)
+            marks.append(write_slab(own, flat, first * height, rows))
+            report_progress("denoise", last, deep)
+        write_header(own, shape, marks, pixel_size_a=parameters.pixel_size)
+    return Result(
+        denoised=target,
+        method=parameters.method,
+        noise=round(noise, 9),
+        size_x=width,
+        size_y=height,
+        size_z=deep,
+        pixel_size_a=parameters.pixel_size,
+    )
+
+
+def _read(path: Path, movie: Movie, low: int, high: int) -> NDArray[np.float32]:
+    slab = np.empty((high - low, *movie.shape[1:]), np.float32)
+    for z in range(low, high):
+        slab[z - low] = movie.frame(z)
+    return _finite(path, slab)
+
+
+def _finite(path: Path, slab: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(slab).all():
+        wrong = int(slab.size - np.isfinite(slab).sum())
+        raise FormatError(
+            f"{path}: found {wrong} voxels that are no numbers (NaN or infinite), grey "
+            "levels were expected; reconstruct it again"
+        )
+    return slab
+
+
+def _denoised(
+    slab: NDArray[np.float32], parameters: Parameters, noise: float
+) -> NDArray[np.float32]:
+    from em_platform.cryoem.methods.denoising import gaussian, total_variation
+
+    if parameters.method == "gaussian":
+        return gaussian(slab, sigma_px=parameters.sigma)
+    return total_variation(
+        slab, weight=parameters.strength * noise, iterations=parameters.iterations
+    )
