@@ -35,6 +35,7 @@ WRITES: dict[tuple[str, str], str] = {
     ("simulate", "output"): "root",
     ("sections", "output"): "root",
     ("demo", "home"): "home",
+    ("demo cryoem", "home"): "home",
     ("demo ingest", "home"): "home",
     ("demo montages", "home"): "home",
     ("demo simulation", "home"): "home",
@@ -330,7 +331,11 @@ def test_no_command_works_in_a_folder_of_others(
 
 
 @pytest.mark.parametrize(
-    "part", ["demo", *(f"demo {part}" for part in ("ingest", "montages", "simulation"))]
+    "part",
+    [
+        "demo",
+        *(f"demo {part}" for part in ("cryoem", "ingest", "montages", "simulation")),
+    ],
 )
 def test_no_demo_works_in_a_folder_of_others(
     tiles: Path, refused: Callable[..., str], part: str

@@ -24,6 +24,7 @@ from em_platform.cryoem.sessions.tomography import (
     draw_denoised,
     expected_tilts,
     reconstruct,
+    sample_truth,
     shifts_truth,
 )
 from em_platform.cryoem.sessions.truth import (
@@ -51,6 +52,9 @@ _CTF_TRUTH = {
 }
 _ALIGNMENT_TRUTH = {
     "shifts_match_truth": "The tilts lie where they are; of simulated ones."
+}
+_TOMOGRAM_TRUTH = {
+    "tomogram_matches_truth": "The tomogram shows the true sample; of simulated ones."
 }
 _CTF_CHECKS = {
     "ctf_is_fitted_far": "Thon rings are fitted as far as wanted.",
@@ -347,6 +351,21 @@ def compare_shifts_with_truth(
         made = align(sessions, context.partition_key)
         shifts = shifts_truth(sessions, context.partition_key)
     yield from check_results(alignment_truth(made.result, shifts), "alignments")
+
+
+@dg.multi_asset_check(
+    name="compare_tomogram_with_truth",
+    specs=check_specs("tomograms", _TOMOGRAM_TRUTH, series_partitions),
+    can_subset=True,
+    pool=CRYOEM,
+)
+def compare_tomogram_with_truth(
+    context: dg.AssetCheckExecutionContext, cryoem: CryoemSessions
+) -> Iterator[dg.AssetCheckResult]:
+    """Compare the tomogram of a simulated tilt series with the true sample."""
+    with dagster_failures(), cryoem.open() as sessions:
+        checks = sample_truth(sessions, context.partition_key)
+    yield from check_results(checks, "tomograms")
 
 
 def shown(made: Made) -> Metadata:

@@ -13,6 +13,7 @@ from em_platform.acquisition.session.report import LiveReport
 from em_platform.acquisition.session.session_log import SessionLog
 from em_platform.cli import watch
 from em_platform.cli.console_output import ConsoleOutput, print_messages, short
+from em_platform.cli.demo_cryoem import process_one
 from em_platform.cli.demo_ingest import ingest_all, standins_for
 from em_platform.cli.demo_simulation import simulate_one
 from em_platform.cli.live import export_settings, microscope_processes
@@ -239,6 +240,29 @@ def only_simulation(ends: bool, home: str | None) -> None:
         output,
         beside=(),
         parts=(lambda platform: simulate_one(platform, output),),
+        ends=ends,
+    )
+
+
+@command.command("cryoem")
+@_ends
+@_home
+def only_cryoem(ends: bool, home: str | None) -> None:
+    """Only process a small simulated tilt series of cryo-EM, and compare with truth.
+
+    Its movies are put where a microscope's sessions arrive, and become micrographs, CTF
+    fits, an alignment, a tomogram and pictures. What is there already is kept.
+    """
+    output = _started("starting the platform")
+    folder = _settings(home).home
+    places = {"sessions": folder / "cryoem", "results": folder / "cryoem_results"}
+    wanted = {f"cryoem.{name}": str(place) for name, place in places.items()}
+    _run(
+        # The demo's files come at once and whole: nothing has to settle.
+        export_settings({**wanted, "cryoem.settle_s": "0"}),
+        output,
+        beside=(),
+        parts=(lambda platform: process_one(platform, output),),
         ends=ends,
     )
 

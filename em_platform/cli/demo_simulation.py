@@ -75,13 +75,13 @@ def _followed(platform: Platform, output: ConsoleOutput) -> PartitionRuns:
 def _put_plan(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Last: the sensor looks at plans, and what they name must be there.
-    _put_particle(folder / _PARTICLE)
+    put_particle(folder / _PARTICLE)
     plan = folder / f"{_NAME}.yaml"
     if not plan.is_file():
         write_bytes(plan, _PLAN.encode())
 
 
-def _put_particle(path: Path) -> None:
+def put_particle(path: Path) -> None:
     """A bean of two blobs, in volts above ice; voxels of 1 nm."""
     if path.is_file():  # its header has a date: another one would be another particle
         return

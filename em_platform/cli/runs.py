@@ -27,6 +27,7 @@ query($id: ID!) {
       }
       ... on AssetCheckEvaluationEvent { evaluation {
         checkName success severity description assetKey { path }
+        metadataEntries { label ... on FloatMetadataEntry { floatValue } }
       } }
     } }
   }
@@ -55,6 +56,7 @@ class CheckOutcome:
     passed: bool
     is_error: bool
     sentence: str
+    value: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,6 +128,24 @@ def stack_runs(url: str, key: str) -> PartitionRuns:
     """
     found = _found(url, {"dagster/partition": key})
     return _together(url, found, last_step="sim_record")
+
+
+def cryoem_runs(url: str, *, of: Mapping[str, str]) -> dict[str, PartitionRuns]:
+    """The runs of movies and tilt series of cryo-EM, by partition.
+
+    `of` has the partitions that are asked for, with the last step of their job.
+
+    Raises
+    ------
+    SourceUnavailable
+        The web UI does not answer.
+    """
+    found: dict[str, list[_Run]] = {key: [] for key in of}
+    for run in _found(url, {"em/part": "cryoem"}):
+        answered = {tag["key"]: tag["value"] for tag in run["tags"]}
+        if (key := answered.get("dagster/partition", "")) in found:
+            found[key].append(run)
+    return {key: _together(url, runs, last_step=of[key]) for key, runs in found.items()}
 
 
 def ingest_runs(
@@ -212,9 +232,15 @@ def _add_events(runs: PartitionRuns, log: dict[str, Any], *, last_step: str) -> 
                 passed=one["success"],
                 is_error=one["severity"] == "ERROR",
                 sentence=one["description"] or "",
+                value=_value(one),
             )
         elif kind == "ExecutionStepFailureEvent":
             runs.failures.append(_sentence(event))
+
+
+def _value(evaluation: dict[str, Any]) -> float | None:
+    entries = evaluation.get("metadataEntries") or []
+    return next((e.get("floatValue") for e in entries if e["label"] == "value"), None)
 
 
 def _sentence(event: dict[str, Any]) -> str:

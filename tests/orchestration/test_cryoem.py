@@ -142,6 +142,21 @@ def tilt_image(angle_deg: float, shift: tuple[float, float]) -> np.ndarray:
     return image
 
 
+def write_sample(path: Path) -> None:
+    """The blobs of `tilt_image` as a volume, in pixels of the images."""
+    rng = np.random.default_rng(5)
+    x, y = rng.uniform(-50, 50, (2, 60))
+    z = rng.uniform(-12, 12, 60)
+    along = [
+        np.exp(-((np.arange(side)[:, None] - (side - 1) / 2 - at) ** 2) / 8)
+        for side, at in ((64, z), (SIDE_PX, y), (SIDE_PX, x))
+    ]
+    volume = np.einsum("zn,yn,xn->zyx", *along, optimize=True)
+    with mrcfile.new(path) as file:
+        file.set_data(volume.astype(np.float32))
+        file.voxel_size = 5.0
+
+
 @pytest.fixture
 def tilts(
     home: Path, monkeypatch: pytest.MonkeyPatch
@@ -167,7 +182,11 @@ def tilts(
         sections.append(f"[ZValue = {number - 1}]\nTiltAngle = {angle}\n")
     (folder / "Position_1.mdoc").write_text("\n".join(sections))
     shifts = {f"{angle:.2f}": shift for angle, shift in moved.items()}
-    truth = {"tilt_shifts_px": {"Position_1": shifts}}
+    write_sample(folder / "sample.map")
+    truth = {
+        "tilt_shifts_px": {"Position_1": shifts},
+        "samples": {"Position_1": "sample.map"},
+    }
     (folder / "truth.json").write_text(json.dumps(truth))
     return moved
 
@@ -195,6 +214,7 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
     assert checks["tilts_are_complete"]
     assert checks["no_tilt_is_blank"]
     assert checks["shifts_match_truth"]
+    assert checks["tomogram_matches_truth"]
     with open_sessions(load_settings()) as sessions:
         aligned = tomography.align(sessions, key).result
         tomogram = tomography.reconstruct(sessions, key)

@@ -67,6 +67,7 @@ CHECKS = {
     "alignments:alignment_is_close",
     "alignments:ice_is_thin",
     "alignments:shifts_match_truth",
+    "tomograms:tomogram_matches_truth",
     "micrographs:motion_matches_truth",
     "ctf_fits:defocus_matches_truth",
     "uploaded_tiles:all_tiles_are_uploaded",

@@ -1,10 +1,12 @@
 """Comparison with the truth of a simulated session, where `truth.json` stands in it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from em_platform.errors import RecordError
@@ -16,7 +18,12 @@ TRUTH = "truth.json"
 _MOTION_PX, _DEFOCUS_A, _ALONG_AXIS_PX = 1.0, 500.0, 1.0
 """A pixel is what is seen; 500 Å is a miss of a CTF fit in the field's comparisons."""
 
+_FINEST_A, _HALF, _LEAST_CORRELATION = 60.0, 0.5, 0.5
+"""A tomogram is not corrected for its CTF: beyond the first zero (35 Å at 6 µm and
+300 kV) its contrast turns round, and few tilts leave gaps well before that."""
+
 Pair = tuple[float, float]
+Volume = NDArray[np.float32]
 
 
 class MovieTruth(Model):
@@ -32,6 +39,9 @@ class SessionTruth(Model):
     movies: dict[str, MovieTruth] = Field(default_factory=dict)
     tilt_shifts_px: dict[str, dict[str, Pair]] = Field(default_factory=dict)
     """Of each tilt `(x, y)`; angles with two digits behind the point."""
+    samples: dict[str, str] = Field(default_factory=dict)
+    """By series' name, a file beside this one: the true sample as an MRC volume in the
+    axes of a tomogram, y along the tilt axis, bright where electrons are scattered."""
 
 
 def read_truth(folder: Path) -> SessionTruth | None:
@@ -91,6 +101,86 @@ def alignment_truth(found: Any, shifts_px: dict[str, Pair] | None) -> list[Check
     )
     error -= error.mean()
     return [_check("shifts_match_truth", "px along the axis", error, _ALONG_AXIS_PX)]
+
+
+def tomogram_truth(path: Path, sample: Path, tilts_deg: Sequence[float]) -> list[Check]:
+    """Whether a tomogram shows the true sample, by Fourier shell correlation.
+
+    Raises
+    ------
+    RecordError
+        The file of the sample cannot be read.
+    """
+    from em_platform.cryoem.methods.shell_correlation import correlate_shells
+
+    volume, voxel_a = _coarse(path)
+    true, true_a = _coarse(sample)
+    found = correlate_shells(
+        -volume,  # what scatters is dark in a tomogram
+        _as_large_as(volume, true, ratio=voxel_a / true_a),
+        tilts_deg=np.asarray(tilts_deg, float),
+        voxel_a=voxel_a,
+        finest_a=max(_FINEST_A, 2 * voxel_a),
+        most_shift_px=min(volume.shape) // 4,
+    )
+    finest_a = found.finest_a(_HALF)
+    reach = (
+        "nowhere above 0.5" if finest_a is None else f"0.5 or more to {finest_a:.0f} Å"
+    )
+    return [
+        Check(
+            name="tomogram_matches_truth",
+            passed=found.mean >= _LEAST_CORRELATION,
+            severity=Severity.ERROR,
+            sentence=f"the Fourier shell correlation with the true sample is "
+            f"{found.mean:.2f} in the mean ({reach}), at least "
+            f"{_LEAST_CORRELATION:g} is wanted",
+            value=found.mean,
+            limit=_LEAST_CORRELATION,
+        )
+    ]
+
+
+def _coarse(path: Path) -> tuple[Volume, float]:
+    """A volume in voxels as coarse as can be compared, and their size in Å."""
+    import mrcfile
+
+    try:
+        with mrcfile.mmap(path, mode="r") as file:
+            voxel_a = float(file.voxel_size.x)
+            factor = max(1, int(_FINEST_A / 2 / voxel_a)) if voxel_a > 0 else 0
+            deep, high, wide = (side // max(factor, 1) for side in file.data.shape)
+            slabs = [
+                np.asarray(file.data[z * factor : (z + 1) * factor], np.float32)
+                .mean(axis=0)[: high * factor, : wide * factor]
+                .reshape(high, factor, wide, factor)
+                .mean(axis=(1, 3))
+                for z in range(deep if factor else 0)
+            ]
+            return np.stack(slabs), voxel_a * factor
+    except (OSError, ValueError) as error:
+        raise RecordError(
+            f"{path}: cannot be read as a volume with its voxel size ({error}); make "
+            "the simulation anew"
+        ) from error
+
+
+def _as_large_as(volume: Volume, sample: Volume, *, ratio: float) -> Volume:
+    """The sample in the voxels of the volume, middle on middle."""
+    from scipy.ndimage import affine_transform, gaussian_filter
+
+    smooth = gaussian_filter(sample, 0.5 * ratio) if ratio > 1.01 else sample
+    middles = [(np.asarray(each.shape) - 1) / 2 for each in (volume, sample)]
+    return np.asarray(
+        affine_transform(
+            smooth,
+            np.full(3, ratio),
+            middles[1] - ratio * middles[0],
+            output_shape=volume.shape,
+            order=1,
+        ),
+        np.float32,
+    )
 
 
 def _check(name: str, unit: str, error: Any, limit: float) -> Check:
