@@ -18,7 +18,7 @@ def test_its_movies_move_and_are_defocused_as_its_truth_says(
 ) -> None:
     monkeypatch.setenv("EM_CRYOEM__SETTLE_S", "0")
     plan = demo_plan(home / "plan")
-    few = plan.tilts.model_copy(update={"first_deg": -50.0, "step_deg": 50, "tilts": 3})
+    few = plan.tilts.model_copy(update={"first_deg": -30.0, "step_deg": 30, "tilts": 3})
     plan = plan.model_copy(update={"tilts": few})
     write_session(home / "cryoem/demo", plan, simulations=home / "simulations")
     with open_sessions(load_settings()) as sessions:

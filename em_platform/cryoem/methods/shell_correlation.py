@@ -78,7 +78,8 @@ def correlate_shells(
     weight *= used
 
     def summed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(shell.ravel(), (weight * values).ravel())
+        sums = np.bincount(shell.ravel(), (weight * values).ravel())
+        return np.asarray(sums, np.float64)
 
     power = summed(np.abs(first) ** 2) * summed(np.abs(second) ** 2)
     number = summed(np.ones(cross.shape))
