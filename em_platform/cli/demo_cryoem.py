@@ -42,14 +42,14 @@ _PLAN = {
     "name": "demo",
     "seed": 1,
     "pixel_nm": 0.4,
-    "tilts": {"first_deg": -50, "step_deg": 10, "tilts": 11, "axis_deg": 90},
+    "tilts": {"first_deg": -48, "step_deg": 6, "tilts": 17, "axis_deg": 90},
     # Ten times the usual dose: images of 256 pixels have little else to be fitted by.
     "beam": {"dose_per_tilt_e_per_nm2": 3000},
     "camera": {"width_px": 256, "height_px": 256, "frames": 4},
     "ice": {"thickness_nm": 60},
     "errors": {"shift_nm": 2, "drift_nm_per_frame": 0.4, "radiation_damage": False},
-    "assembly": {"kind": "crowded", "options": {"counts": {"particle": 20}}},
-    "beads": {"count": 4, "diameter_nm": 6},
+    "assembly": {"kind": "crowded", "options": {"counts": {"particle": 80}}},
+    "beads": {"count": 10, "diameter_nm": 6},
     "outputs": {"label_pixels": 0, "previews": False},
 }
 
@@ -60,7 +60,8 @@ def demo_plan(folder: Path) -> "Plan":
 
     folder.mkdir(parents=True, exist_ok=True)
     put_particle(folder / _PARTICLE)
-    particle = {"name": "particle", "file": str(folder / _PARTICLE)}
+    # Smaller than in the other demo: so many have room in so little ice.
+    particle = {"file": str(folder / _PARTICLE), "name": "particle", "voxel_nm": 0.6}
     return Plan.model_validate({**_PLAN, "particles": [particle]})
 
 
@@ -127,6 +128,7 @@ def process_one(platform: Platform, output: ConsoleOutput) -> bool:
     for key, each in runs.items():
         for line in complaints(each):
             output.line(f"{key}: {line}")
+    output.line(f"results: {short(Path(settings.cryoem.results) / _SESSION)}")
     return good
 
 
