@@ -28,7 +28,7 @@ class Parameters(StageParameters):
     ctf_values: dict[str, Any] = Field(default_factory=dict)
 
 
-def handle(step: Step, _: Place) -> None:
+def handle(step: Step, place: Place) -> None:
     """Pick the particles of the micrograph of a message."""
     own: Parameters = step.validated(Parameters)
     parameters: pick.Parameters = step.validated(pick.Parameters)
@@ -36,7 +36,12 @@ def handle(step: Step, _: Place) -> None:
     folder = own.output_path.parent
     image = parameters.micrograph
     result, _again = run_stage(
-        "pick", parameters, folder=folder, stem=out.rest.stem, takes=image
+        "pick",
+        parameters,
+        folder=folder,
+        stem=out.rest.stem,
+        takes=image,
+        made=place.made,
     )
     coordinates = folder / result.coordinates
     diameter = parameters.particle_diameter or result.median_diameter_a
