@@ -165,7 +165,7 @@ class Step:
         """As `send`, for the case that this message fails for good."""
         before = len(self._outbox.messages)
         self.send(channel, payload)
-        self._outbox.on_failure += self._outbox.messages[before:]
+        self._outbox.on_failure.extend(self._outbox.messages[before:])
         del self._outbox.messages[before:]
 
     def start(self, recipe: Mapping[Any, Any], environment: Mapping[str, Any]) -> None:

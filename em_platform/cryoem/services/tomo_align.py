@@ -95,6 +95,8 @@ def _made(step: Step, place: Place, parameters: tilt_align.Parameters) -> _Tomog
     # Of its own: `tilt.com` has the same name for each series.
     folder = stack.parent / f"{stack.stem}_alignment"
     images = _listed_images(parameters)
+    if images and stack.is_file() and not stack.is_symlink():
+        link(stack, folder)  # refuses it, before anything is computed
     newest = max(images or [stack], key=_changed)
     aligned, _again = run_stage(
         "tilt-align",
