@@ -122,6 +122,18 @@ def test_a_tilt_series_goes_from_its_images_to_a_denoised_tomogram(
     ]
     assert [path.name for path in pictures if not path.is_file()] == []
 
+    check_rows(place, stack, volume)
+    aligned = starfile.read(project / "AlignTiltSeries/job005/tilt_series/TS_1.star")
+    assert list(aligned.rlnTomoNominalStageTiltAngle) == list(ANGLES)
+    assert list(aligned.rlnDefocusU) == [15000.0] * len(ANGLES)
+    edges = starfile.read(project / PIPELINE)["pipeline_input_edges"]
+    taken_by = set(edges.rlnPipeLineEdgeProcess)
+    assert {"Tomograms/job006/", "Denoise/job007/"} <= taken_by
+    place.close()
+
+
+def check_rows(place: Place, stack: Path, volume: Path) -> None:
+    """What ISPyB has of the tomogram is what stands on disk."""
     (tomogram,) = rows(place, tables.TOMOGRAM)
     with mrcfile.open(volume) as file:
         depth, height, width = file.data.shape
@@ -140,14 +152,6 @@ def test_a_tilt_series_goes_from_its_images_to_a_denoised_tomogram(
     assert sorted(kinds) == ["Alignment", "Denoised", "Stack"]
     (program,) = rows(place, tables.AUTO_PROC_PROGRAM)
     assert program["processingStatus"] == 1
-
-    aligned = starfile.read(project / "AlignTiltSeries/job005/tilt_series/TS_1.star")
-    assert list(aligned.rlnTomoNominalStageTiltAngle) == list(ANGLES)
-    assert list(aligned.rlnDefocusU) == [15000.0] * len(ANGLES)
-    edges = starfile.read(project / PIPELINE)["pipeline_input_edges"]
-    taken_by = set(edges.rlnPipeLineEdgeProcess)
-    assert {"Tomograms/job006/", "Denoise/job007/"} <= taken_by
-    place.close()
 
 
 def test_a_series_that_cannot_be_aligned_fails_visibly(tmp_path: Path) -> None:
