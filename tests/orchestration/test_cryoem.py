@@ -7,10 +7,15 @@ import dagster as dg
 import mrcfile
 import numpy as np
 import pytest
+import starfile
+from sqlalchemy import func, select
 
 from em_platform.config import load_settings
+from em_platform.cryoem.ispyb.tables import METADATA
+from em_platform.cryoem.services.local import place_of
 from em_platform.cryoem.sessions import tomography
 from em_platform.cryoem.sessions.processing import open_sessions
+from em_platform.cryoem.sessions.records import PROJECT
 from em_platform.definitions import defs
 from em_platform.resources.cryoem import CryoemSessions
 from em_platform.resources.storage import Configuration
@@ -118,9 +123,33 @@ def test_a_session_goes_from_movies_to_classes(
 
     # Nothing is computed twice: the same files stay.
     folder = load_settings().home / "cryoem_results"
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    before = states(folder)
     assert run(instance, requests[0]).success
-    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    assert before == states(folder)
+    # Both movies are in one project, with their picks.
+    project = folder / "grid1" / PROJECT
+    assert len(starfile.read(project / "AutoPick/job004/autopick.star")) == 2
+    assert counts("MotionCorrection", "CTF", "ParticlePicker") == [2, 2, 2]
+
+
+def states(folder: Path) -> dict[Path, object]:
+    """When each result was written, and the bytes of what a project has of them."""
+    return {
+        path: path.read_bytes() if PROJECT in path.parts else path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        # Each job has a copy of the pipeline as it was then.
+        if path.is_file() and path.name != "default_pipeline.star"
+    }
+
+
+def counts(*names: str) -> list[int]:
+    """How many rows the tables have."""
+    place = place_of(load_settings())
+    with place.ispyb.engine.connect() as connection:
+        asked = [select(func.count()).select_from(METADATA.tables[n]) for n in names]
+        found = [connection.execute(each).scalar_one() for each in asked]
+    place.close()
+    return found
 
 
 ANGLES = (-45.0, -30.0, -15.0, 0.0, 15.0, 30.0, 45.0)
@@ -182,6 +211,8 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
         for request in found.run_requests or []:
             assert request.partition_key
             sessions.correct(request.partition_key)
+        assert request.partition_key
+        sessions.fit_ctf(request.partition_key)  # of the last one: it gets its records
     series = tick(instance, found.cursor)
     assert isinstance(series, dg.SensorResult)
     [request] = series.run_requests or []
@@ -216,6 +247,14 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
         assert np.diff(file.data).std() < 0.8 * np.diff(volume).std()
     assert {path.is_file() for path in pictures.values()} == {True}
     assert len(pictures) == 6
+    assert counts("Tomogram", "Movie", "TiltImageAlignment", "ProcessedTomogram") == [
+        *(1, 1, 1, 3)
+    ]
+    project = load_settings().home / "cryoem_results/grid2" / PROJECT
+    listed = starfile.read(
+        project / "Tomograms/job006/tomograms.star", always_dict=True
+    )["global"]
+    assert (project / listed.rlnTomoReconstructedTomogram[0]).is_file()
     shown = instance.get_latest_materialization_event(dg.AssetKey("denoised"))
     assert shown is not None
     assert "data:image/webp" in str(shown.asset_materialization)

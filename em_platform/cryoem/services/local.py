@@ -9,6 +9,7 @@ from zlib import crc32
 
 from workflows.recipe import RecipeWrapper
 
+from em_platform.config import Settings
 from em_platform.cryoem.ispyb import register_collection
 from em_platform.cryoem.services import OTHER_NAMES, SERVICES, load_service
 from em_platform.cryoem.services.stage_run import JOB
@@ -34,6 +35,19 @@ class StepRun:
     error: PlatformError | None = None
     is_outside: bool = False
     """No service of ours: the message would leave the platform here."""
+
+
+def place_of(settings: Settings) -> Place:
+    """Where services put what they find, as the settings have it."""
+    cryoem = settings.cryoem
+    own = f"sqlite:///{settings.home.absolute() / 'ispyb.sqlite'}"
+    return Place(
+        ispyb_url=cryoem.ispyb_url or own,
+        recipe_folder=cryoem.recipe_folder,
+        dialect=cryoem.project_dialect,
+        motion_engine=cryoem.motion_engine,
+        ctf_engine=cryoem.ctf_engine,
+    )
 
 
 def completed(

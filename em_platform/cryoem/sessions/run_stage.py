@@ -67,6 +67,11 @@ def result_of(name: str, folder: Path) -> StageResult | None:
         return None
 
 
+def parameters_of(folder: Path) -> dict[str, Any]:
+    """The parameters of the stage that ran there; none where none did."""
+    return dict(_there(folder).get("parameters") or {})
+
+
 def _there(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / RESULT).read_bytes())
