@@ -12,7 +12,10 @@ from sqlalchemy import func, select
 
 from em_platform.config import load_settings
 from em_platform.cryoem.ispyb.tables import METADATA
-from em_platform.cryoem.services.local import place_of
+from em_platform.cryoem.recipes import placeholders_of, read_recipe
+from em_platform.cryoem.services.local import completed, place_of, run_recipe
+from em_platform.cryoem.services.process_recipe import requested
+from em_platform.cryoem.services.step import Place
 from em_platform.cryoem.sessions import tomography
 from em_platform.cryoem.sessions.processing import open_sessions
 from em_platform.cryoem.sessions.records import PROJECT
@@ -202,7 +205,9 @@ def tilts(
 
 
 def test_a_tilt_series_becomes_a_tomogram_with_pictures(
-    instance: dg.DagsterInstance, tilts: dict[float, tuple[float, float]]
+    instance: dg.DagsterInstance,
+    tilts: dict[float, tuple[float, float]],
+    tmp_path: Path,
 ) -> None:
     found = tick(instance)
     assert isinstance(found, dg.SensorResult)
@@ -247,6 +252,14 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
         assert np.diff(file.data).std() < 0.8 * np.diff(volume).std()
     assert {path.is_file() for path in pictures.values()} == {True}
     assert len(pictures) == 6
+    shown = instance.get_latest_materialization_event(dg.AssetKey("denoised"))
+    assert shown is not None
+    assert "data:image/webp" in str(shown.asset_materialization)
+    check_records(tmp_path)
+
+
+def check_records(folder: Path) -> None:
+    """Rows and project are there, and those of live services say the same."""
     assert counts("Tomogram", "Movie", "TiltImageAlignment", "ProcessedTomogram") == [
         *(1, 1, 1, 3)
     ]
@@ -255,6 +268,46 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
         project / "Tomograms/job006/tomograms.star", always_dict=True
     )["global"]
     assert (project / listed.rlnTomoReconstructedTomogram[0]).is_file()
-    shown = instance.get_latest_materialization_event(dg.AssetKey("denoised"))
-    assert shown is not None
-    assert "data:image/webp" in str(shown.asset_materialization)
+    ours = paths_of_tomogram(place_of(load_settings()), project)
+    assert ours == paths_of_tomogram(live(folder), folder / "live")
+
+
+FILES = (
+    *("volumeFile", "stackFile", "fileDirectory", "centralSliceImage"),
+    *("tomogramMovie", "xyShiftPlot", "projXY", "projXZ", "tiltAngleOffset"),
+)
+
+
+def paths_of_tomogram(place: Place, project: Path) -> dict[str, list[str]]:
+    """What the rows of the one tomogram say, but for where the project lies."""
+    found = {}
+    for name, columns in (
+        ("Tomogram", FILES),
+        ("ProcessedTomogram", ("filePath", "processingType")),
+    ):
+        table = METADATA.tables[name]
+        asked = select(*(table.c[column] for column in columns)).order_by(columns[-1])
+        with place.ispyb.engine.connect() as connection:
+            rows = connection.execute(asked).all()
+        found[name] = [str(row).replace(str(project), "P") for row in rows]
+    place.close()
+    return found
+
+
+def live(folder: Path) -> Place:
+    """The same series by live services, which compute, in a project of their own."""
+    with open_sessions(load_settings()) as sessions:
+        stack = tomography.assemble(sessions, "grid2~Position_1").result
+    pairs = [list(pair) for pair in zip(stack.images, stack.tilts_deg, strict=True)]
+    place = Place(ispyb_url=f"sqlite:///{folder / 'live.sqlite'}")
+    given = {
+        "stack_file": f"{folder}/live/Tomograms/job006/tomograms/{stack.stack}",
+        "input_file_list": str(pairs),
+        **{"pixel_size": "5", "tilt_axis": "0", "kv": "300"},
+    }
+    recipe = "em-tomo-align"
+    wanted = placeholders_of(read_recipe(recipe))
+    parameters = completed(given, recipe=recipe, wanted=wanted, place=place)
+    _, content = requested({"recipes": [recipe], "parameters": parameters})
+    assert [r.error for r in run_recipe(content, place, guid="g") if r.error] == []
+    return place

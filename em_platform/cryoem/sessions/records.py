@@ -127,7 +127,7 @@ def _micrograph(sessions: Sessions, movie: SessionMovie, result: Any) -> Path:
     """Where a movie's sum stands in the project: as the movie does in its session."""
     within = movie.path.relative_to(sessions.folder / movie.session).parent
     project = project_of(sessions, movie.session)
-    return project / "MotionCorr/job002/Movies" / within / result.micrograph
+    return project / "MotionCorr/job002/Movies" / within / str(result.micrograph)
 
 
 def _needed(
