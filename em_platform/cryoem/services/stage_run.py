@@ -15,8 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from em_platform.cryoem.sessions.run_stage import RESULT
-from em_platform.cryoem.stage import StageParameters, StageResult
+from em_platform.cryoem.stage import RESULT, StageParameters, StageResult
 from em_platform.cryoem.stages import load_stage
 from em_platform.errors import DataError, MessageRejected, OutputRefused, StorageError
 from em_platform.storage.atomic import beside, remove_leftovers_of, write_bytes
