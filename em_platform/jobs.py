@@ -111,8 +111,10 @@ process_particles = _job(
 )
 process_tilt_series = _job(
     "process_tilt_series",
-    dg.AssetSelection.assets("tilt_series", "alignments", "tomograms", "thumbnails"),
-    "A tilt series of cryo-EM: stack, alignment, tomogram and pictures.",
+    dg.AssetSelection.assets(
+        "tilt_series", "alignments", "tomograms", "denoised", "thumbnails"
+    ),
+    "A tilt series of cryo-EM: stack, alignment, tomogram, denoised, and pictures.",
     part=CRYOEM,
 )
 classify_particles = _job(

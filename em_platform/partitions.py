@@ -14,7 +14,8 @@ PARTS = {
     CRYOEM: frozenset(
         {
             *("movies", "micrographs", "ctf_fits", "particle_picks", "particles"),
-            *("classes", "tilt_series", "alignments", "tomograms", "thumbnails"),
+            *("classes", "tilt_series", "alignments", "tomograms", "denoised"),
+            "thumbnails",
         }
     ),
     LENS: frozenset({"lens_correction"}),

@@ -19,7 +19,9 @@ from em_platform.cryoem.sessions.processing import Made
 from em_platform.cryoem.sessions.tomography import (
     align,
     assemble,
+    denoise,
     draw,
+    draw_denoised,
     expected_tilts,
     reconstruct,
     shifts_truth,
@@ -261,6 +263,25 @@ def tomograms(
     group_name="cryoem",
     partitions_def=series_partitions,
     deps=[tomograms],
+    kinds={"mrc"},
+    owners=_OWNERS,
+    pool=CRYOEM,
+)
+def denoised(
+    context: dg.AssetExecutionContext, cryoem: CryoemSessions
+) -> dg.MaterializeResult:
+    """The tomogram with less noise, by total variation."""
+    with dagster_failures(), cryoem.open() as sessions:
+        made = denoise(sessions, context.partition_key)
+        drawn = draw_denoised(sessions, context.partition_key)
+    label = "central slice"
+    return dg.MaterializeResult(metadata=shown(made) | {label: _picture(drawn, label)})
+
+
+@dg.asset(
+    group_name="cryoem",
+    partitions_def=series_partitions,
+    deps=[tilt_series, alignments, denoised],
     kinds={"jpeg", "png"},
     owners=_OWNERS,
     pool=CRYOEM,

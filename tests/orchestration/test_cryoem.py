@@ -198,6 +198,7 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
     with open_sessions(load_settings()) as sessions:
         aligned = tomography.align(sessions, key).result
         tomogram = tomography.reconstruct(sessions, key)
+        less_noisy = tomography.denoise(sessions, key)
         pictures = tomography.draw(sessions, key)
     along = {t.angle_deg: t.dy_px for t in aligned.tilts}
     assert len(along) == len(ANGLES)
@@ -207,6 +208,14 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
     assert np.abs(error - error.mean()).max() < 1
     assert tomogram.result.size_z == 32
     with mrcfile.open(tomogram.folder / tomogram.result.tomogram) as file:
-        assert file.data.std() > 0
+        volume = np.array(file.data)
+    assert volume.std() > 0
+    with mrcfile.open(less_noisy.folder / less_noisy.result.denoised) as file:
+        assert file.data.shape == volume.shape
+        # What differs from voxel to voxel is noise; the blobs are wider.
+        assert np.diff(file.data).std() < 0.8 * np.diff(volume).std()
     assert {path.is_file() for path in pictures.values()} == {True}
-    assert len(pictures) == 5
+    assert len(pictures) == 6
+    shown = instance.get_latest_materialization_event(dg.AssetKey("denoised"))
+    assert shown is not None
+    assert "data:image/webp" in str(shown.asset_materialization)

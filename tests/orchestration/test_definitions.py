@@ -10,7 +10,7 @@ from em_platform.ingest.checks import CHECKS as INGEST_CHECKS
 from em_platform.ingest.sources import SOURCES
 from em_platform.partitions import items, lens_key, lens_of_key
 
-TOMOGRAPHY = ("tilt_series", "alignments", "tomograms", "thumbnails")
+TOMOGRAPHY = ("tilt_series", "alignments", "tomograms", "denoised", "thumbnails")
 STEPS = ("entry", "raw", "volume", "record")
 
 SIMULATION = {

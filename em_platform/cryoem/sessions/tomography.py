@@ -78,6 +78,27 @@ def reconstruct(sessions: Sessions, key: str) -> Made:
     return Made(result=run_stage("reconstruct", given, folder), folder=folder)
 
 
+def denoise(sessions: Sessions, key: str) -> Made:
+    """The tomogram of a series with less noise."""
+    tomogram = _found(sessions, key, "reconstruct", "tomogram", "tomograms")
+    given = {
+        "volume": tomogram.folder / tomogram.result.tomogram,
+        "pixel_size": tomogram.result.pixel_size_a,
+    }
+    folder = sessions.at(key, "denoised")
+    return Made(result=run_stage("denoise", given, folder), folder=folder)
+
+
+def draw_denoised(sessions: Sessions, key: str) -> Path:
+    """The slice in the middle of a denoised tomogram."""
+    made = _found(sessions, key, "denoise", "denoised", "denoised")
+    given = {
+        "image_command": "mrc_central_slice",
+        "file": made.folder / made.result.denoised,
+    }
+    return _drawn(sessions, key, "denoised slice", given)
+
+
 def draw(sessions: Sessions, key: str) -> dict[str, Path]:
     """Pictures of a tomogram and of its alignment, by what they show."""
     stack = _found(sessions, key, "assemble", "stack", "tilt_series")
@@ -96,12 +117,16 @@ def draw(sessions: Sessions, key: str) -> dict[str, Path]:
         "slices": {"image_command": "mrc_to_apng", "file": volume},
         "alignment": {"image_command": "tilt_series_alignment", **alignment},
     }
-    found = {}
-    for label, given in wanted.items():
-        folder = sessions.at(key, "pictures") / label.replace(" ", "_")
-        result: Any = run_stage("thumbnail", given, folder)
-        found[label] = folder / result.files[0]
-    return found
+    found = {
+        label: _drawn(sessions, key, label, given) for label, given in wanted.items()
+    }
+    return found | {"denoised slice": draw_denoised(sessions, key)}
+
+
+def _drawn(sessions: Sessions, key: str, label: str, given: dict[str, Any]) -> Path:
+    folder = sessions.at(key, "pictures") / label.replace(" ", "_")
+    result: Any = run_stage("thumbnail", given, folder)
+    return folder / str(result.files[0])
 
 
 def _axis_deg(sessions: Sessions, session: str, series: str) -> float | None:
