@@ -9,6 +9,7 @@ from em_platform.assets import (
     acquisition,
     catalog,
     cryoem,
+    cryoem_records,
     ingest,
     simulation,
     stitching,
@@ -55,7 +56,15 @@ def _with_code(*assets: Any) -> list[Any]:
 defs = dg.Definitions(
     assets=_with_code(
         *dg.load_assets_from_modules(
-            [acquisition, stitching, catalog, transfer, simulation, cryoem]
+            [
+                acquisition,
+                stitching,
+                catalog,
+                transfer,
+                simulation,
+                cryoem,
+                cryoem_records,
+            ]
         ),
         # A spec without code of its own, which the loader above passes over.
         transfer.temdb_tasks,

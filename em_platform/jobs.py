@@ -96,25 +96,26 @@ consolidate_catalog = _job(
     part=CATALOG,
 )
 
-_OF_MOVIES = ("movies", "micrographs", "ctf_fits")
+_OF_MOVIES = ("movies", "micrographs", "ctf_fits", "ispyb_rows", "relion_project")
 process_movies = _job(
     "process_movies",
     dg.AssetSelection.assets(*_OF_MOVIES),
-    "A movie of cryo-EM: its corrected sum and the CTF of it.",
+    "A movie of cryo-EM: its corrected sum, the CTF of it, and its records.",
     part=CRYOEM,
 )
 process_particles = _job(
     "process_particles",
     dg.AssetSelection.assets(*_OF_MOVIES, "particle_picks", "particles"),
-    "A movie of single particles: sum, CTF, picks and boxes.",
+    "A movie of single particles: sum, CTF, picks, boxes and records.",
     part=CRYOEM,
 )
 process_tilt_series = _job(
     "process_tilt_series",
     dg.AssetSelection.assets(
-        "tilt_series", "alignments", "tomograms", "denoised", "thumbnails"
+        *("tilt_series", "alignments", "tomograms", "denoised", "thumbnails"),
+        *("ispyb_tomograms", "relion_tomograms"),
     ),
-    "A tilt series of cryo-EM: stack, alignment, tomogram, denoised, and pictures.",
+    "A tilt series of cryo-EM: stack, alignment, tomograms, pictures and records.",
     part=CRYOEM,
 )
 classify_particles = _job(

@@ -14,6 +14,7 @@ PARTS = {
     CRYOEM: frozenset(
         {
             *("movies", "micrographs", "ctf_fits", "particle_picks", "particles"),
+            *("ispyb_rows", "relion_project", "ispyb_tomograms", "relion_tomograms"),
             *("classes", "tilt_series", "alignments", "tomograms", "denoised"),
             "thumbnails",
         }

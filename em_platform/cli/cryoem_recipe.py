@@ -251,20 +251,12 @@ def _settings() -> "Settings":
 
 
 def _place(settings: "Settings") -> "Place":
-    from em_platform.cryoem.services.step import Place
+    from em_platform.cryoem.services.local import place_of
     from em_platform.processes.single_instance import claim_home
 
-    url = settings.cryoem.ispyb_url
-    if not url:
+    if not settings.cryoem.ispyb_url:
         claim_home(settings)
-        url = f"sqlite:///{settings.home.absolute() / 'ispyb.sqlite'}"
-    return Place(
-        ispyb_url=url,
-        recipe_folder=settings.cryoem.recipe_folder,
-        dialect=settings.cryoem.project_dialect,
-        motion_engine=settings.cryoem.motion_engine,
-        ctf_engine=settings.cryoem.ctf_engine,
-    )
+    return place_of(settings)
 
 
 def _parameters(given: tuple[str, ...], file: Path | None) -> dict[str, Any]:

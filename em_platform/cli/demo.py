@@ -257,6 +257,8 @@ def only_cryoem(ends: bool, home: str | None) -> None:
     folder = _settings(home).home
     places = {"sessions": folder / "cryoem", "results": folder / "cryoem_results"}
     wanted = {f"cryoem.{name}": str(place) for name, place in places.items()}
+    # Made-up movies must never stand in a site's own ISPyB.
+    wanted["cryoem.ispyb_url"] = f"sqlite:///{folder / 'ispyb.sqlite'}"
     _run(
         # The demo's files come at once and whole: nothing has to settle.
         export_settings({**wanted, "cryoem.settle_s": "0"}),

@@ -31,11 +31,13 @@ class RabbitmqSettings(Model):
 class SessionSettings(Model):
     """How the movies of a session are processed; what is not set is read from headers.
 
-    `pixel_size_a` is of the movies, `dose_per_frame` in electrons per Å². `gain` is the
-    gain reference, `tilt_axis_deg` the tilt axis as SerialEM counts it. Particles of
-    `particle_diameter_a` are picked, cut out and sorted into at most `classes`; without
-    it movies end with their CTF. Tomograms are binned by `tomogram_bin` and are
-    `tomogram_thickness_a` deep, or as deep as the ice was found to be.
+    `pixel_size_a` is of the movies, `dose_per_frame` in electrons per Å²; `voltage_kv`,
+    `cs_mm` (spherical aberration) and `amplitude_contrast` are the microscope's. `gain`
+    is the gain reference, `tilt_axis_deg` the tilt axis as SerialEM counts it.
+    Particles of `particle_diameter_a` are picked, cut out and sorted into at most
+    `classes`; without it movies end with their CTF. Tomograms are binned by
+    `tomogram_bin` and are `tomogram_thickness_a` deep, or as deep as the ice was found
+    to be.
     """
 
     pixel_size_a: float | None = Field(default=None, gt=0)

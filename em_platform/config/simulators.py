@@ -11,10 +11,10 @@ from em_platform.model import Model
 class ChimeraSettings(Model):
     """UCSF Chimera 1.x or ChimeraX, for plans with `composed_by: chimera`.
 
-    `urls` are REST servers that run on this computer already; without them `program`
-    is started `windows` times. After a command that takes longer than
-    `timeout_s` the program is started again, and the particle begun anew, up to
-    `attempts` times. It has `start_s` to start.
+    `flavour` says which of the two; `urls` are REST servers that run on this computer
+    already; without them `program` is started `windows` times. After a command that
+    takes longer than `timeout_s` the program is started again, and the particle begun
+    anew, up to `attempts` times. It has `start_s` to start.
     """
 
     flavour: Literal["chimera", "chimerax"] = "chimerax"

@@ -17,6 +17,9 @@ from pydantic.fields import FieldInfo
 from em_platform.model import Model
 from em_platform.model.base import Foreign
 
+RESULT = "result.json"
+"""In a folder of results: what a stage found, and of what."""
+
 
 @dataclass(frozen=True, slots=True)
 class Option:

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from em_platform.config.cryoem import CryoemLimits
 from em_platform.cryoem.sessions.processing import Sessions, open_sessions
 from em_platform.resources.storage import Configuration
+
+if TYPE_CHECKING:
+    from em_platform.cryoem.services.step import Place
 
 
 class CryoemSessions(dg.ConfigurableResource[Any]):
@@ -21,6 +24,17 @@ class CryoemSessions(dg.ConfigurableResource[Any]):
         """All sessions, within a `with` block."""
         with open_sessions(self.configuration.settings()) as sessions:
             yield sessions
+
+    @contextmanager
+    def services(self) -> Iterator["Place"]:
+        """Where live services put what they find, within a `with` block."""
+        from em_platform.cryoem.services.local import place_of
+
+        place = place_of(self.configuration.settings())
+        try:
+            yield place
+        finally:
+            place.close()
 
     def limits(self) -> CryoemLimits:
         """What the checks warn of."""

@@ -195,9 +195,12 @@ def test_the_command_line_checks_draws_and_runs(
         assert shown.splitlines()[0] == "step 1 EMISPyB: done, 2 messages sent"
         assert "step 3 EMISPyB: ISPyB: CTF.ctfId got 'x'" in shown
         assert 'step 4 Murfey: no service of ours; its message: {"result": 1}' in shown
-    status, shown = run("run", "em-tomo-align", "--parameter", "stack_file=s.mrc")
-    assert status == 0
+    status, shown = run(
+        "run", "em-tomo-align", "--parameter", "stack_file=p/Tomograms/job006/s.mrc"
+    )
+    assert status == 1  # there is no such stack
     assert shown.startswith("step 1 EMISPyB: done, 1 messages sent")
+    assert "step 3 EMISPyB: done" in shown
     assert run("run", str(path), "--parameter", "x")[1].count("has no =") == 1
 
 
@@ -211,4 +214,6 @@ def test_a_broker_that_is_not_there_is_one_sentence(
     assert "RabbitMQ: 127.0.0.1:1 does not take the connection" in shown
     with pytest.raises(SystemExit):
         main(["cryoem", "service", "Nobody"])
-    assert "there is no Nobody, one of CTFFind, " in capsys.readouterr().err
+    assert (
+        "there is no Nobody, one of AreTomoAlign, CTFFind, " in capsys.readouterr().err
+    )

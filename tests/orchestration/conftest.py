@@ -41,12 +41,19 @@ def store(home: Path) -> Store:
     return store_of(load_settings())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dask_address() -> Iterator[str]:
-    """A scheduler with one worker that all tests share."""
+    """A scheduler with one worker, a thread here, for the tests of a file.
+
+    Each idle cluster takes 7 % of a core, so none outlives its file.
+    """
     # Not `local_cluster`: who has its address alone is refused.
     with LocalCluster(
-        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp://",
+        dashboard_address="127.0.0.1:0",
     ) as cluster:
         yield cluster.scheduler_address
 

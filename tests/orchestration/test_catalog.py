@@ -97,5 +97,6 @@ def test_the_catalog_is_made_from_the_records_of_every_source() -> None:
     parents = graph.get(dg.AssetKey("metadata_catalog")).parent_keys
     assert parents == {
         dg.AssetKey("dataset_record"),
+        dg.AssetKey("sim_record"),
         *(dg.AssetKey([source, "record"]) for source in SOURCES),
     }

@@ -7,10 +7,18 @@ import dagster as dg
 import mrcfile
 import numpy as np
 import pytest
+import starfile
+from sqlalchemy import func, select
 
 from em_platform.config import load_settings
+from em_platform.cryoem.ispyb.tables import METADATA
+from em_platform.cryoem.recipes import placeholders_of, read_recipe
+from em_platform.cryoem.services.local import completed, place_of, run_recipe
+from em_platform.cryoem.services.process_recipe import requested
+from em_platform.cryoem.services.step import Place
 from em_platform.cryoem.sessions import tomography
 from em_platform.cryoem.sessions.processing import open_sessions
+from em_platform.cryoem.sessions.records import PROJECT
 from em_platform.definitions import defs
 from em_platform.resources.cryoem import CryoemSessions
 from em_platform.resources.storage import Configuration
@@ -118,9 +126,33 @@ def test_a_session_goes_from_movies_to_classes(
 
     # Nothing is computed twice: the same files stay.
     folder = load_settings().home / "cryoem_results"
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    before = states(folder)
     assert run(instance, requests[0]).success
-    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    assert before == states(folder)
+    # Both movies are in one project, with their picks.
+    project = folder / "grid1" / PROJECT
+    assert len(starfile.read(project / "AutoPick/job004/autopick.star")) == 2
+    assert counts("MotionCorrection", "CTF", "ParticlePicker") == [2, 2, 2]
+
+
+def states(folder: Path) -> dict[Path, object]:
+    """When each result was written, and the bytes of what a project has of them."""
+    return {
+        path: path.read_bytes() if PROJECT in path.parts else path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        # Each job has a copy of the pipeline as it was then.
+        if path.is_file() and path.name != "default_pipeline.star"
+    }
+
+
+def counts(*names: str) -> list[int]:
+    """How many rows the tables have."""
+    place = place_of(load_settings())
+    with place.ispyb.engine.connect() as connection:
+        asked = [select(func.count()).select_from(METADATA.tables[n]) for n in names]
+        found = [connection.execute(each).scalar_one() for each in asked]
+    place.close()
+    return found
 
 
 ANGLES = (-45.0, -30.0, -15.0, 0.0, 15.0, 30.0, 45.0)
@@ -192,7 +224,9 @@ def tilts(
 
 
 def test_a_tilt_series_becomes_a_tomogram_with_pictures(
-    instance: dg.DagsterInstance, tilts: dict[float, tuple[float, float]]
+    instance: dg.DagsterInstance,
+    tilts: dict[float, tuple[float, float]],
+    tmp_path: Path,
 ) -> None:
     found = tick(instance)
     assert isinstance(found, dg.SensorResult)
@@ -201,6 +235,8 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
         for request in found.run_requests or []:
             assert request.partition_key
             sessions.correct(request.partition_key)
+        assert request.partition_key
+        sessions.fit_ctf(request.partition_key)  # of the last one: it gets its records
     series = tick(instance, found.cursor)
     assert isinstance(series, dg.SensorResult)
     [request] = series.run_requests or []
@@ -239,3 +275,59 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
     shown = instance.get_latest_materialization_event(dg.AssetKey("denoised"))
     assert shown is not None
     assert "data:image/webp" in str(shown.asset_materialization)
+    check_records(tmp_path)
+
+
+def check_records(folder: Path) -> None:
+    """Rows and project are there, and those of live services say the same."""
+    assert counts("Tomogram", "Movie", "TiltImageAlignment", "ProcessedTomogram") == [
+        *(1, 1, 1, 3)
+    ]
+    project = load_settings().home / "cryoem_results/grid2" / PROJECT
+    listed = starfile.read(
+        project / "Tomograms/job006/tomograms.star", always_dict=True
+    )["global"]
+    assert (project / listed.rlnTomoReconstructedTomogram[0]).is_file()
+    ours = paths_of_tomogram(place_of(load_settings()), project)
+    assert ours == paths_of_tomogram(live(folder), folder / "live")
+
+
+FILES = (
+    *("volumeFile", "stackFile", "fileDirectory", "centralSliceImage"),
+    *("tomogramMovie", "xyShiftPlot", "projXY", "projXZ", "tiltAngleOffset"),
+)
+
+
+def paths_of_tomogram(place: Place, project: Path) -> dict[str, list[str]]:
+    """What the rows of the one tomogram say, but for where the project lies."""
+    found = {}
+    for name, columns in (
+        ("Tomogram", FILES),
+        ("ProcessedTomogram", ("filePath", "processingType")),
+    ):
+        table = METADATA.tables[name]
+        asked = select(*(table.c[column] for column in columns)).order_by(columns[-1])
+        with place.ispyb.engine.connect() as connection:
+            rows = connection.execute(asked).all()
+        found[name] = [str(row).replace(str(project), "P") for row in rows]
+    place.close()
+    return found
+
+
+def live(folder: Path) -> Place:
+    """The same series by live services, which compute, in a project of their own."""
+    with open_sessions(load_settings()) as sessions:
+        stack = tomography.assemble(sessions, "grid2~Position_1").result
+    pairs = [list(pair) for pair in zip(stack.images, stack.tilts_deg, strict=True)]
+    place = Place(ispyb_url=f"sqlite:///{folder / 'live.sqlite'}")
+    given = {
+        "stack_file": f"{folder}/live/Tomograms/job006/tomograms/{stack.stack}",
+        "input_file_list": str(pairs),
+        **{"pixel_size": "5", "tilt_axis": "0", "kv": "300"},
+    }
+    recipe = "em-tomo-align"
+    wanted = placeholders_of(read_recipe(recipe))
+    parameters = completed(given, recipe=recipe, wanted=wanted, place=place)
+    _, content = requested({"recipes": [recipe], "parameters": parameters})
+    assert [r.error for r in run_recipe(content, place, guid="g") if r.error] == []
+    return place

@@ -1,6 +1,7 @@
 """Where the work of an asset runs: threads of the run, its own workers, a scheduler."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,4 +51,7 @@ def test_a_scheduler_gets_small_work_too(
 ) -> None:
     monkeypatch.setenv("EM_DASK__ADDRESS", dask_address)
     with resource() as dask:
-        assert os.getpid() not in processes(dask, SMALL)
+        work = dask.map(SMALL)(lambda _: threading.current_thread().name, range(4))
+        names = set(work)
+    # The names of a worker's threads.
+    assert all("-Dask-Default-Threads-" in name for name in names), names

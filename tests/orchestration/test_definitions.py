@@ -10,7 +10,10 @@ from em_platform.ingest.checks import CHECKS as INGEST_CHECKS
 from em_platform.ingest.sources import SOURCES
 from em_platform.partitions import items, lens_key, lens_of_key
 
-TOMOGRAPHY = ("tilt_series", "alignments", "tomograms", "denoised", "thumbnails")
+TOMOGRAPHY = (
+    *("tilt_series", "alignments", "tomograms", "denoised", "thumbnails"),
+    *("ispyb_tomograms", "relion_tomograms"),
+)
 STEPS = ("entry", "raw", "volume", "record")
 
 SIMULATION = {
@@ -40,6 +43,7 @@ ASSETS = {
     **dict.fromkeys(
         ("movies", "micrographs", "ctf_fits", "particle_picks", "particles"), "cryoem"
     ),
+    **dict.fromkeys(("ispyb_rows", "relion_project"), "cryoem"),
     **dict.fromkeys(("classes", *TOMOGRAPHY), "cryoem"),
     **{f"{source}/{step}": f"ingest_{source}" for source in SOURCES for step in STEPS},
 }
@@ -83,7 +87,7 @@ CHECKS = {
 INGESTED = {name for name, group in ASSETS.items() if group.startswith("ingest_")}
 CONSOLIDATED = {"metadata_catalog", "validation_report"}
 TRANSFER = {"uploaded_tiles", "acquisition_review"}
-MOVIE = {"movies", "micrographs", "ctf_fits"}
+MOVIE = {"movies", "micrographs", "ctf_fits", "ispyb_rows", "relion_project"}
 JOBS = {
     "stitch_montages": set(ASSETS)
     - TRANSFER

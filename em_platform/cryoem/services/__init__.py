@@ -10,8 +10,10 @@ from typing import Any
 from em_platform.cryoem.services.step import Handler
 
 SERVICES: dict[str, str] = {
+    "AreTomoAlign": "tomo_align",
     "CTFFind": "ctffind",
     "CrYOLO": "cryolo",
+    "Denoise": "denoise",
     "EMISPyB": "ispyb_connector",
     "Extract": "extract",
     "Images": "images",
@@ -21,7 +23,11 @@ SERVICES: dict[str, str] = {
 }
 """Service -> the queue at which it listens, both as cryoem-services has them."""
 
-OTHER_NAMES = {"ISPyB connector": "EMISPyB", "Dispatcher": "ProcessRecipe"}
+OTHER_NAMES = {
+    "Dispatcher": "ProcessRecipe",
+    "ISPyB connector": "EMISPyB",
+    "TomoAlign": "AreTomoAlign",
+}
 """Names in older recipes -> service."""
 
 # Modules have the names of queues, but for the one whose queue is what it takes.

@@ -28,7 +28,7 @@ class Parameters(StageParameters):
     ctf_values: dict[str, Any] = Field(default_factory=dict)
 
 
-def handle(step: Step, _: Place) -> None:
+def handle(step: Step, place: Place) -> None:
     """Pick the particles of the micrograph of a message."""
     own: Parameters = step.validated(Parameters)
     parameters: pick.Parameters = step.validated(pick.Parameters)
@@ -36,12 +36,16 @@ def handle(step: Step, _: Place) -> None:
     folder = own.output_path.parent
     image = parameters.micrograph
     result, _again = run_stage(
-        "pick", parameters, folder=folder, stem=out.rest.stem, takes=image
+        "pick",
+        parameters,
+        folder=folder,
+        stem=out.rest.stem,
+        takes=image,
+        made=place.made,
     )
     coordinates = folder / result.coordinates
     diameter = parameters.particle_diameter or result.median_diameter_a
     options = {**own.relion_options, "particle_diameter": diameter}
-    picture = folder / result.picture
     step.send(
         "node_creator",
         {
@@ -54,19 +58,7 @@ def handle(step: Step, _: Place) -> None:
             "alias": "Live_cryolo",
         },
     )
-    record: dict[str, Any] = {
-        "ispyb_command": "buffer",
-        "buffer_command": {"ispyb_command": "insert_particle_picker"},
-        "particle_picking_template": "em-platform LoG",
-        "number_of_particles": result.particles,
-        "particle_diameter": None if diameter is None else diameter / _A_PER_NM,
-        "summary_image_full_path": str(picture),
-    }
-    if own.mc_uuid is not None:
-        record["buffer_lookup"] = {"motion_correction_id": own.mc_uuid}
-    if own.picker_uuid is not None:
-        record["buffer_store"] = own.picker_uuid
-    step.send("ispyb_connector", record)
+    step.send("ispyb_connector", _record(own, result, diameter, folder))
     extract = out.other("Extract", out.number + 1).parent / f"{image.stem}_extract.star"
     step.send(
         "murfey_feedback",
@@ -86,3 +78,21 @@ def handle(step: Step, _: Place) -> None:
             },
         },
     )
+
+
+def _record(
+    own: Parameters, result: pick.Result, diameter: float | None, folder: Path
+) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "ispyb_command": "buffer",
+        "buffer_command": {"ispyb_command": "insert_particle_picker"},
+        "particle_picking_template": "em-platform LoG",
+        "number_of_particles": result.particles,
+        "particle_diameter": None if diameter is None else diameter / _A_PER_NM,
+        "summary_image_full_path": str(folder / result.picture),
+    }
+    if own.mc_uuid is not None:
+        record["buffer_lookup"] = {"motion_correction_id": own.mc_uuid}
+    if own.picker_uuid is not None:
+        record["buffer_store"] = own.picker_uuid
+    return record

@@ -27,6 +27,7 @@ def handle(step: Step, place: Place) -> None:
         folder=folder,
         stem=out.rest.stem,
         takes=parameters.input_image,
+        made=place.made,
     )
     diagnostic = folder / result.diagnostic
     step.send(

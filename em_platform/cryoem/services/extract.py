@@ -19,7 +19,7 @@ class Parameters(StageParameters):
     relion_options: dict[str, Any] = Field(default_factory=dict)
 
 
-def handle(step: Step, _: Place) -> None:
+def handle(step: Step, place: Place) -> None:
     """Cut the particles of the micrograph of a message."""
     own: Parameters = step.validated(Parameters)
     parameters: extract.Parameters = step.validated(extract.Parameters)
@@ -32,6 +32,7 @@ def handle(step: Step, _: Place) -> None:
         folder=folder,
         stem=out.rest.stem,
         takes=parameters.micrographs_file,
+        made=place.made,
     )
     if not result.particles:
         return  # nothing that anybody could take

@@ -105,9 +105,11 @@ def _consume(
         outgoing, error = work.result()
         if error is None:
             error = _send_all(channel, outgoing)
+            outgoing = []
         if error is not None:
             failed = Message(headers=headers, body=body)
-            _fail(channel, service, settings, failed=failed, error=error)
+            if _fail(channel, service, settings, failed=failed, error=error):
+                _send_all(channel, outgoing)
         channel.basic_ack(method.delivery_tag)
     channel.cancel()
 
@@ -115,11 +117,18 @@ def _consume(
 def _handled(
     service: Service, headers: Mapping[str, Any], body: bytes
 ) -> tuple[list[Outgoing], PlatformError | None]:
-    """What the service sends, or why it could not."""
+    """What the service sends; where it could not, why, and what is then sent."""
+    failures: list[Outgoing] = []
     try:
-        sent = handle_message(service.handler, headers, decoded(body), service.place)
+        sent = handle_message(
+            service.handler,
+            headers,
+            decoded(body),
+            service.place,
+            on_failure=failures,
+        )
     except PlatformError as error:
-        return [], error
+        return failures, error
     except Exception as error:
         # A fault of ours must not end the service: the next message may be well.
         log.exception("%s: a message could not be handled", service.name)
@@ -165,8 +174,8 @@ def _fail(
     *,
     failed: Message,
     error: PlatformError,
-) -> None:
-    """Put a message to be tried again, or to the dead letters with its sentence."""
+) -> bool:
+    """Put a message to be tried again, or to the dead letters; whether to these."""
     tries = int(failed.headers.get(TRIES_HEADER) or 0) + 1
     headers = {**failed.headers, TRIES_HEADER: tries, ERROR_HEADER: str(error)}
     again = may_pass(error) and tries < settings.tries
@@ -179,6 +188,7 @@ def _fail(
     properties = pika.BasicProperties(headers=headers, delivery_mode=2)
     # As it came, byte by byte: it may be no JSON.
     channel.basic_publish("", queue, failed.body, properties, mandatory=True)
+    return not again
 
 
 def reinject(settings: RabbitmqSettings, queue: str) -> int:

@@ -9,8 +9,10 @@ from zlib import crc32
 
 from workflows.recipe import RecipeWrapper
 
+from em_platform.config import Settings
 from em_platform.cryoem.ispyb import register_collection
 from em_platform.cryoem.services import OTHER_NAMES, SERVICES, load_service
+from em_platform.cryoem.services.stage_run import JOB
 from em_platform.cryoem.services.step import (
     RECIPE_HEADER,
     Outbox,
@@ -35,13 +37,27 @@ class StepRun:
     """No service of ours: the message would leave the platform here."""
 
 
+def place_of(settings: Settings) -> Place:
+    """Where services put what they find, as the settings have it."""
+    cryoem = settings.cryoem
+    own = f"sqlite:///{settings.home.absolute() / 'ispyb.sqlite'}"
+    return Place(
+        ispyb_url=cryoem.ispyb_url or own,
+        recipe_folder=cryoem.recipe_folder,
+        dialect=cryoem.project_dialect,
+        motion_engine=cryoem.motion_engine,
+        ctf_engine=cryoem.ctf_engine,
+    )
+
+
 def completed(
     parameters: Mapping[str, Any], *, recipe: str, wanted: set[str], place: Place
 ) -> dict[str, Any]:
     """The parameters with what an instrument's program would have registered.
 
     `wanted` are the names that the recipe has in braces. Where none is given, the data
-    are registered by the folder and name of their movie or stack.
+    are registered by the project that they are processed in, so that tilts and their
+    tomogram are of one collection; else by the folder and name of movie or stack.
 
     Raises
     ------
@@ -58,11 +74,15 @@ def completed(
     }
     programs = {"appid", "autoproc_program_id"}
     if wanted & {"dcid", *programs} - parameters.keys():
+        made_in = Path(str(parameters.get("mrc_out") or path))
+        inside = JOB.fullmatch(str(made_in.absolute()))
+        named = Path(inside["project"]) if inside else path
+        folder = named if inside else path.parent
         with place.ispyb.write() as writer:
             parents = register_collection(
                 writer,
-                image_directory=str(path.parent.absolute()),
-                image_prefix=path.name[:45],  # so long is the column
+                image_directory=str(folder.absolute()),
+                image_prefix=named.name[:45],  # so long is the column
                 recipe=recipe[:50],
             )
         made |= {"dcid": parents.dcid, **dict.fromkeys(programs, parents.program_id)}
@@ -107,11 +127,16 @@ def _run(message: Outgoing, place: Place) -> tuple[StepRun, list[Outgoing]]:
     if name not in SERVICES:
         ran = StepRun(step=pointer, service=named, payload=payload, is_outside=True)
         return ran, []
+    failures: list[Outgoing] = []
     try:
         headers = {**message.headers, RECIPE_HEADER: True}
-        sent = handle_message(load_service(name), headers, body, place)
+        sent = handle_message(
+            load_service(name), headers, body, place, on_failure=failures
+        )
     except PlatformError as error:
-        return StepRun(step=pointer, service=named, payload=payload, error=error), []
+        ran = StepRun(step=pointer, service=named, payload=payload, error=error)
+        # Nothing is tried again here but rows that are not there yet.
+        return ran, [] if isinstance(error, NoAnswer) else failures
     ran = StepRun(
         step=pointer,
         service=named,

@@ -31,6 +31,7 @@ def handle(step: Step, place: Place) -> None:
         folder=folder,
         stem=out.rest.stem,
         takes=parameters.movie,
+        made=place.made,
     )
     micrograph = folder / result.micrograph
     options = _options(parameters, result)

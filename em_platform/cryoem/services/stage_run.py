@@ -8,18 +8,23 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from em_platform.cryoem.stage import StageParameters, StageResult
+from em_platform.cryoem.stage import RESULT, StageParameters, StageResult
 from em_platform.cryoem.stages import load_stage
-from em_platform.errors import MessageRejected, OutputRefused, StorageError
+from em_platform.errors import DataError, MessageRejected, OutputRefused, StorageError
 from em_platform.storage.atomic import beside, remove_leftovers_of, write_bytes
+from em_platform.storage.guard import FOLDER_MARK
 
-_JOB = re.compile(r"(?P<project>.+)/(?P<folder>[^/]+)/job(?P<number>\d+)/(?P<rest>.+)")
+JOB = re.compile(r"(?P<project>.+)/(?P<folder>[^/]+)/job(?P<number>\d+)/(?P<rest>.+)")
+
+
+Made = Mapping[str, tuple[Any, Path]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,7 @@ def job_path(path: Path) -> JobPath:
     MessageRejected
         It lies in none.
     """
-    found = _JOB.fullmatch(str(path))
+    found = JOB.fullmatch(str(path))
     if found is None:
         raise MessageRejected(
             f"message: {path} lies in no job, .../MotionCorr/job002/... was expected; "
@@ -60,7 +65,13 @@ def job_path(path: Path) -> JobPath:
 
 
 def run_stage(
-    name: str, parameters: StageParameters, *, folder: Path, stem: str, takes: Path
+    name: str,
+    parameters: StageParameters,
+    *,
+    folder: Path,
+    stem: str,
+    takes: Path,
+    made: Made | None = None,
 ) -> tuple[Any, bool]:
     """Run a stage for one input; its result, and whether it stood there already.
 
@@ -72,12 +83,18 @@ def run_stage(
         Names the input among them.
     takes
         The input: when it changes, so does the result.
+    made
+        Results that are there; one of them is taken, its files are linked to.
 
     Raises
     ------
     OutputRefused
         A file of the same name was not made by this program.
+    DataError
+        `made` has no result of this stage.
     """
+    if made is not None:
+        return _adopted(name, made, folder), True
     stage = load_stage(name)
     note = folder / f".{stem}.{name}.json"
     digest = _digest(parameters, takes)
@@ -112,6 +129,39 @@ def run_stage(
             "space or check access, then send the message again"
         ) from error
     return result, False
+
+
+def link(path: Path, target: Path) -> None:
+    """Make `path` lead to a file that lies elsewhere.
+
+    Raises
+    ------
+    OutputRefused
+        Something else is there.
+    """
+    if path.is_symlink() and path.readlink() == target:
+        return
+    if path.is_symlink() or path.exists():
+        raise OutputRefused(
+            f"output: {path} does not lead to {target}, a free name was expected; give "
+            "the job another number, or move the file away"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+def _adopted(name: str, made: Made, folder: Path) -> Any:
+    if name not in made:
+        raise DataError(
+            f"{name}: found no result among {', '.join(made)}, an earlier one "
+            "was expected; run the stage first"
+        )
+    result, source = made[name]
+    for each in sorted(source.iterdir()):
+        # Notes of how the folder was made concern that folder alone.
+        if each.is_file() and each.name not in (RESULT, FOLDER_MARK):
+            link(folder / each.name, each)
+    return result
 
 
 def _plain(result: StageResult) -> Any:

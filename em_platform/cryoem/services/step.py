@@ -7,6 +7,7 @@ the envelopes (https://github.com/DiamondLightSource/python-workflows).
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import workflows
@@ -45,6 +46,8 @@ class Outbox:
     """
 
     messages: list[Outgoing] = field(default_factory=list)
+    on_failure: list[Outgoing] = field(default_factory=list)
+    """What goes out where the work fails for good, instead of the others."""
     is_reconnectable = False
 
     def send(
@@ -81,6 +84,9 @@ class Place:
     """Of a new project's pipeline."""
     motion_engine: str = "builtin"
     ctf_engine: str = "builtin"
+    made: Mapping[str, tuple[Any, Path]] | None = None
+    """Stage -> its result and the folder of its files, where all were made before;
+    services then take these and compute nothing."""
     _ispyb: Ispyb | None = None
 
     @property
@@ -155,6 +161,13 @@ class Step:
         else:
             self._wrapper.send_to(channel, payload)
 
+    def send_on_failure(self, channel: str, payload: Any) -> None:
+        """As `send`, for the case that this message fails for good."""
+        before = len(self._outbox.messages)
+        self.send(channel, payload)
+        self._outbox.on_failure.extend(self._outbox.messages[before:])
+        del self._outbox.messages[before:]
+
     def start(self, recipe: Mapping[Any, Any], environment: Mapping[str, Any]) -> None:
         """Send what a recipe begins with."""
         started = RecipeWrapper(
@@ -167,9 +180,19 @@ Handler = Callable[[Step, Place], None]
 
 
 def handle_message(
-    handler: Handler, headers: Mapping[str, Any], body: Any, place: Place
+    handler: Handler,
+    headers: Mapping[str, Any],
+    body: Any,
+    place: Place,
+    *,
+    on_failure: list[Outgoing] | None = None,
 ) -> list[Outgoing]:
     """Let a service handle a message; what it sends, when all of it worked.
+
+    Parameters
+    ----------
+    on_failure
+        Gets what is to be sent if the error that is raised will not pass.
 
     Raises
     ------
@@ -178,7 +201,7 @@ def handle_message(
     PlatformError
         The service could not do it.
     """
-    outbox = Outbox()
+    outbox = Outbox(on_failure=[] if on_failure is None else on_failure)
     if str(headers.get(RECIPE_HEADER)).lower() in ("true", "1"):
         wrapper = _unwrapped(body, outbox)
         handler(Step(wrapper, body.get("payload"), outbox), place)

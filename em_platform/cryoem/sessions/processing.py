@@ -151,6 +151,8 @@ class Sessions:
         image = made.folder / made.result.plain
         given = {
             "input_image": image,
+            # Files are named by the micrograph, as those of live services.
+            "output_image": made.folder / made.result.micrograph,
             "pixel_size": made.result.pixel_size_a,
             "voltage": self._voltage_kv(key),
             "spher_aber": own.cs_mm,

@@ -8,13 +8,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from em_platform.cryoem.headers import read_header
-from em_platform.cryoem.stage import StageParameters, StageResult, options_of
+from em_platform.cryoem.stage import (
+    RESULT,
+    StageParameters,
+    StageResult,
+    options_of,
+)
 from em_platform.cryoem.stages import load_stage
 from em_platform.errors import ConfigError
 from em_platform.model.base import first_problem
 from em_platform.storage.guard import whole_folder
-
-RESULT = "result.json"
 
 
 def run_stage(
@@ -65,6 +68,11 @@ def result_of(name: str, folder: Path) -> StageResult | None:
         return load_stage(name).Result.model_validate(there["result"])
     except ValidationError:  # of another version
         return None
+
+
+def parameters_of(folder: Path) -> dict[str, Any]:
+    """The parameters of the stage that ran there; none where none did."""
+    return dict(_there(folder).get("parameters") or {})
 
 
 def _there(folder: Path) -> dict[str, Any]:

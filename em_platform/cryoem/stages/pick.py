@@ -17,7 +17,7 @@ from em_platform.errors import DataError
 from em_platform.storage.atomic import write_bytes
 
 THRESHOLD = 3.0
-"""Best of 2 to 4.5 on training micrographs, `benchmarks/bench_pick_log.py`."""
+"""Best for weak particles; clear ones allow 3.5 to 4 (benchmarks/bench_pick_log.py)."""
 _SPREAD = 1.2
 """Particles of one diameter are looked for from 1 / 1.2 to 1.2 of it."""
 

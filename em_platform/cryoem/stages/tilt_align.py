@@ -129,7 +129,7 @@ def run(parameters: Parameters, folder: Path) -> Result:
     from em_platform.cryoem.methods.tilt_alignment import align
     from em_platform.cryoem.tilt_series import Images
 
-    series = _series(parameters)
+    series = series_of(parameters)
     images = Images(series)
     kept, excluded = _usable(parameters, series, images)
     offset = parameters.manual_tilt_offset
@@ -151,7 +151,16 @@ def run(parameters: Parameters, folder: Path) -> Result:
     return result
 
 
-def _series(parameters: Parameters) -> "TiltSeries":
+def series_of(parameters: Parameters) -> "TiltSeries":
+    """The images of a series by rising angle, as a list, mdoc or stack has them.
+
+    Raises
+    ------
+    ConfigError
+        The list cannot be read.
+    FormatError
+        An image or an angle is missing.
+    """
     from em_platform.cryoem.tilt_series import (
         find_series,
         input_list,

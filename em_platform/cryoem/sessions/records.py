@@ -1,0 +1,177 @@
+"""What was made of a session's movies and tilt series, as rows and jobs of a project.
+
+The recipes of live services run on the results that are there, so that their services
+write the rows of ISPyB, the pictures and the project: live and here they are the same.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from em_platform.cryoem.recipes import placeholders_of, read_recipe
+from em_platform.cryoem.services.local import StepRun, completed, run_recipe
+from em_platform.cryoem.services.process_recipe import requested
+from em_platform.cryoem.services.step import Place
+from em_platform.cryoem.sessions.ledger import SessionMovie
+from em_platform.cryoem.sessions.names import safe
+from em_platform.cryoem.sessions.processing import Sessions, missing
+from em_platform.cryoem.sessions.run_stage import parameters_of, result_of
+from em_platform.cryoem.stage import StageResult
+
+PROJECT = "relion_project"
+_STACKS = "Tomograms/job006/tomograms"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What was written; the same again writes the same."""
+
+    project: Path
+    rows: Mapping[str, int]
+    """Command of ISPyB -> how often it ran."""
+    reports: int
+    """To the project, each of one file of a job."""
+
+
+def project_of(sessions: Sessions, session: str) -> Path:
+    """The folder that RELION and doppio open for a session."""
+    return sessions.results / safe(session) / PROJECT
+
+
+def record_movie(sessions: Sessions, key: str, place: Place) -> Recorded:
+    """Write what is known of a movie: motion, CTF, and picks where there are any.
+
+    Raises
+    ------
+    DataError
+        It was not corrected yet, or has no CTF.
+    PlatformError
+        The database or the project cannot be written.
+    """
+    movie = sessions.ledger.movie(key)
+    project = project_of(sessions, movie.session)
+    made = {
+        "motion": _needed(sessions, key, "motion", "motion", "micrographs"),
+        "ctf": _needed(sessions, key, "ctf", "ctf", "ctf_fits"),
+    }
+    picks = sessions.at(key, "picks")
+    if (found := result_of("pick", picks)) is not None:
+        made["pick"] = found, picks
+    result: Any = made["motion"][0]
+    own = sessions.of(movie.session)
+    used = parameters_of(made["motion"][1])
+    given = {
+        "movie": movie.path,
+        "mrc_out": _micrograph(sessions, movie, result),
+        "pixel_size": result.pixel_size_a,
+        "fm_dose": used.get("dose_per_frame"),
+        "kv": used.get("voltage"),
+        "gain_ref": used.get("gain_ref"),
+        "frame_count": result.frames,
+        "particle_diameter": own.particle_diameter_a,
+    }
+    recipe = "em-tomo-preprocess" if movie.series else "em-spa-preprocess"
+    return _recorded(place, recipe, given, made=made, project=project)
+
+
+def record_tilt_series(sessions: Sessions, key: str, place: Place) -> Recorded:
+    """Write what is known of a tilt series: alignment, tomogram, denoised tomogram.
+
+    Of tilts without a CTF there are no rows and jobs yet.
+
+    Raises
+    ------
+    DataError
+        It has no tomogram yet.
+    PlatformError
+        The database or the project cannot be written.
+    """
+    session, series = sessions.ledger.tilt_series(key)
+    project = project_of(sessions, session)
+    stack: Any = _needed(sessions, key, "assemble", "stack", "tilt_series")[0]
+    made = {
+        "tilt-align": _needed(sessions, key, "tilt-align", "alignment", "alignments"),
+        "reconstruct": _needed(sessions, key, "reconstruct", "tomogram", "tomograms"),
+    }
+    denoised = sessions.at(key, "denoised")
+    if (found := result_of("denoise", denoised)) is not None:
+        made["denoise"] = found, denoised
+    known = {}
+    for movie in sessions.ledger.movies(session, series):
+        corrected = sessions.micrograph(movie.key)
+        fitted = result_of("ctf", sessions.at(movie.key, "ctf"))
+        if corrected is None or fitted is None:
+            continue
+        image = _micrograph(sessions, movie, corrected.result)
+        if not image.exists():
+            # Its own run comes later, or was before there were records.
+            record_movie(sessions, movie.key, place)
+        known[str(corrected.folder / corrected.result.micrograph)] = str(image)
+    images = [known.get(each, each) for each in stack.images]
+    aligned: Any = made["tilt-align"][0]
+    own = sessions.of(session)
+    given = {
+        "stack_file": project / _STACKS / stack.stack,
+        "input_file_list": [list(p) for p in zip(images, stack.tilts_deg, strict=True)],
+        "pixel_size": stack.pixel_size_a,
+        "kv": own.voltage_kv,
+        "dose_per_frame": own.dose_per_frame,
+        "tilt_axis": aligned.rotation_deg,
+    }
+    return _recorded(place, "em-tomo-align", given, made=made, project=project)
+
+
+def _micrograph(sessions: Sessions, movie: SessionMovie, result: Any) -> Path:
+    """Where a movie's sum stands in the project: as the movie does in its session."""
+    within = movie.path.relative_to(sessions.folder / movie.session).parent
+    project = project_of(sessions, movie.session)
+    return project / "MotionCorr/job002/Movies" / within / str(result.micrograph)
+
+
+def _needed(
+    sessions: Sessions, key: str, stage: str, step: str, asset: str
+) -> tuple[StageResult, Path]:
+    folder = sessions.at(key, step)
+    result = result_of(stage, folder)
+    if result is None:
+        raise missing(key, asset)
+    return result, folder
+
+
+def _recorded(
+    place: Place,
+    recipe: str,
+    given: Mapping[str, Any],
+    *,
+    made: Mapping[str, tuple[StageResult, Path]],
+    project: Path,
+) -> Recorded:
+    place.made = made
+    known = {name: str(value) for name, value in given.items() if value is not None}
+    wanted = placeholders_of(read_recipe(recipe))
+    parameters = completed(known, recipe=recipe, wanted=wanted, place=place)
+    request = {"recipes": [recipe], "parameters": {**parameters, "guid": project.name}}
+    _, content = requested(request)
+    rows: Counter[str] = Counter()
+    reports = 0
+    optional = {"CrYOLO": "pick", "Denoise": "denoise"}
+    for ran in run_recipe(content, place, guid=project.name):
+        if ran.error is not None and optional.get(ran.service, "-") in made:
+            raise ran.error
+        if ran.error is not None and ran.service not in optional:
+            raise ran.error
+        reports += ran.service == "NodeCreator"
+        if ran.service == "EMISPyB":
+            rows.update(_commands(ran, content))
+    return Recorded(project=project, rows=dict(rows), reports=reports)
+
+
+def _commands(ran: StepRun, recipe: Mapping[Any, Any]) -> list[str]:
+    """The commands that one message of ISPyB stood for."""
+    payload = ran.payload if isinstance(ran.payload, dict) else {}
+    message = {**recipe[ran.step].get("parameters", {}), **payload}
+    if parts := message.get("ispyb_command_list"):
+        return [str(part["ispyb_command"]) for part in parts]
+    return [str(message.get("buffer_command", message)["ispyb_command"])]

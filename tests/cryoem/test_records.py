@@ -1,0 +1,132 @@
+"""What Dagster has made of a session is recorded as live services record it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import pytest
+import starfile
+from sqlalchemy import select
+
+from em_platform.config import load_settings
+from em_platform.cryoem.ispyb import tables
+from em_platform.cryoem.project.pipeline import PIPELINE
+from em_platform.cryoem.recipes import placeholders_of, read_recipe
+from em_platform.cryoem.services.local import completed, place_of, run_recipe
+from em_platform.cryoem.services.process_recipe import requested
+from em_platform.cryoem.services.step import Place
+from em_platform.cryoem.sessions.processing import Sessions, open_sessions
+from em_platform.cryoem.sessions.records import project_of, record_movie
+from em_platform.errors import DataError
+
+STEM = "TS_1_002_3.0_20260101_120000_fractions"
+KEY = f"grid1~{STEM}"
+RECIPE = "em-tomo-preprocess"
+# The asset fits the sum without weights by dose, the live service the weighted one.
+FITTED = {
+    *("astigmatism", "astigmatismAngle", "estimatedResolution", "estimatedDefocus"),
+    *("ccValue", "iceRingDensity"),
+}
+TIMES = {"createdTimeStamp", "recordTimeStamp"}
+
+
+@pytest.fixture
+def sessions(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sessions]:
+    """A session with one tilt that arrived long ago."""
+    folder = home / "cryoem/grid1/raw"
+    folder.mkdir(parents=True)
+    own = "pixel_size_a: 4\nvoltage_kv: 300\ndose_per_frame: 0.5\n"
+    (folder.parent / "session.yaml").write_text(own)
+    monkeypatch.setenv("EM_CRYOEM__SETTLE_S", "0")
+    rng = np.random.default_rng(5)
+    specimen = rng.normal(40, 6, (264, 264)).clip(1)
+    frames = [rng.poisson(specimen[4:260, 4 + i : 260 + i]) for i in range(3)]
+    with mrcfile.new(folder / f"{STEM}.mrc", data=np.array(frames, np.int16)) as file:
+        file.voxel_size = 4
+    with open_sessions(load_settings()) as found:
+        found.look(1e12)
+        yield found
+
+
+def live(sessions: Sessions, place: Place, project: Path) -> None:
+    """The recipe of the movie, by services that compute."""
+    given = {
+        "movie": str(sessions.ledger.movie(KEY).path),
+        "mrc_out": f"{project}/MotionCorr/job002/Movies/raw/{STEM}.mrc",
+        **{"pixel_size": "4", "fm_dose": "0.5", "kv": "300", "frame_count": "3"},
+    }
+    wanted = placeholders_of(read_recipe(RECIPE))
+    parameters = completed(given, recipe=RECIPE, wanted=wanted, place=place)
+    _, content = requested({"recipes": [RECIPE], "parameters": parameters})
+    assert [r.error for r in run_recipe(content, place, guid="g") if r.error] == []
+
+
+def rows(place: Place, project: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the tables of a movie hold, but for where the project lies."""
+    found = {}
+    with place.ispyb.engine.connect() as connection:
+        for table in (tables.MOVIE, tables.MOTION_CORRECTION, tables.CTF):
+            there = connection.execute(select(table)).mappings()
+            found[table.name] = [
+                {
+                    name: str(value).replace(str(project), "P")
+                    for name, value in row.items()
+                    if name not in FITTED | TIMES
+                }
+                for row in there
+            ]
+    return found
+
+
+def names(project: Path) -> set[str]:
+    """The files of a project, without the notes of services that computed."""
+    return {
+        str(path.relative_to(project))
+        for path in project.rglob("*")
+        if path.is_file() and path.name[0] != "."
+    }
+
+
+def contents(project: Path) -> dict[str, bytes]:
+    """The bytes of its files, without each job's copy of the pipeline as it was."""
+    return {
+        name: (project / name).read_bytes()
+        for name in names(project)
+        if not name.endswith(f"/{PIPELINE}")
+    }
+
+
+def test_assets_and_live_services_give_the_same_rows_and_files(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    sessions.correct(KEY)
+    place = place_of(load_settings())
+    with pytest.raises(DataError, match="materialize ctf_fits first"):
+        record_movie(sessions, KEY, place)
+    sessions.fit_ctf(KEY)
+    made = record_movie(sessions, KEY, place)
+    project = project_of(sessions, "grid1")
+    assert made.project == project
+    assert made.reports == 3
+    assert made.rows == {
+        **{"insert_movie": 1, "insert_motion_correction": 1, "insert_ctf": 1}
+    }
+    other, theirs = tmp_path / "live", Place(ispyb_url=f"sqlite:///{tmp_path / 'l.db'}")
+    live(sessions, theirs, other)
+    assert rows(place, project) == rows(theirs, other)
+    assert [len(each) for each in rows(place, project).values()] == [1, 1, 1]
+    assert names(project) == names(other)
+    for star in ("MotionCorr/job002/tilt_series/TS_1.star", PIPELINE):
+        ours, live_ones = (starfile.read(each / star) for each in (project, other))
+        assert str(ours) == str(live_ones)
+
+    # A second time: the same rows, the same bytes.
+    before = contents(project)
+    recorded = rows(place, project)
+    record_movie(sessions, KEY, place)
+    assert rows(place, project) == recorded
+    assert before == contents(project)
+    place.close()
+    theirs.close()
