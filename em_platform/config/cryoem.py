@@ -37,7 +37,8 @@ class SessionSettings(Model):
     Particles of `particle_diameter_a` are picked, cut out and sorted into at most
     `classes`; without it movies end with their CTF. Tomograms are binned by
     `tomogram_bin` and are `tomogram_thickness_a` deep, or as deep as the ice was found
-    to be.
+    to be. `ispyb_dcid` and `ispyb_program_id` are the data collection and the program
+    of a site's own ISPyB; without them they are registered.
     """
 
     pixel_size_a: float | None = Field(default=None, gt=0)
@@ -51,6 +52,8 @@ class SessionSettings(Model):
     classes: int = Field(default=50, ge=1, le=500)
     tomogram_bin: int = Field(default=4, ge=1, le=16)
     tomogram_thickness_a: float | None = Field(default=None, gt=0)
+    ispyb_dcid: int | None = Field(default=None, gt=0)
+    ispyb_program_id: int | None = Field(default=None, gt=0)
 
 
 class CryoemLimits(Model):

@@ -11,7 +11,7 @@ import starfile
 from sqlalchemy import select
 
 from em_platform.config import load_settings
-from em_platform.cryoem.ispyb import tables
+from em_platform.cryoem.ispyb import register_collection, tables
 from em_platform.cryoem.project.pipeline import PIPELINE
 from em_platform.cryoem.recipes import placeholders_of, read_recipe
 from em_platform.cryoem.services.local import completed, place_of, run_recipe
@@ -106,6 +106,13 @@ def test_assets_and_live_services_give_the_same_rows_and_files(
     with pytest.raises(DataError, match="materialize ctf_fits first"):
         record_movie(sessions, KEY, place)
     sessions.fit_ctf(KEY)
+    # A site's ISPyB has the collection already; the session says which it is.
+    with place.ispyb.write() as writer:
+        site = register_collection(
+            writer, image_directory="/site", image_prefix="p", recipe="r"
+        )
+    with (sessions.folder / "grid1/session.yaml").open("a") as own:
+        own.write(f"ispyb_dcid: {site.dcid}\nispyb_program_id: {site.program_id}\n")
     made = record_movie(sessions, KEY, place)
     project = project_of(sessions, "grid1")
     assert made.project == project
@@ -122,6 +129,9 @@ def test_assets_and_live_services_give_the_same_rows_and_files(
         ours, live_ones = (starfile.read(each / star) for each in (project, other))
         assert str(ours) == str(live_ones)
 
+    with place.ispyb.engine.connect() as connection:
+        asked = select(tables.DATA_COLLECTION.c.imageDirectory)
+        assert connection.execute(asked).scalars().all() == ["/site"]
     # A second time: the same rows, the same bytes.
     before = contents(project)
     recorded = rows(place, project)

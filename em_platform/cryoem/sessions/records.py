@@ -71,6 +71,8 @@ def record_movie(sessions: Sessions, key: str, place: Place) -> Recorded:
         "gain_ref": used.get("gain_ref"),
         "frame_count": result.frames,
         "particle_diameter": own.particle_diameter_a,
+        "dcid": own.ispyb_dcid,
+        "autoproc_program_id": own.ispyb_program_id,
     }
     recipe = "em-tomo-preprocess" if movie.series else "em-spa-preprocess"
     return _recorded(place, recipe, given, made=made, project=project)
@@ -119,6 +121,8 @@ def record_tilt_series(sessions: Sessions, key: str, place: Place) -> Recorded:
         "kv": own.voltage_kv,
         "dose_per_frame": own.dose_per_frame,
         "tilt_axis": aligned.rotation_deg,
+        "dcid": own.ispyb_dcid,
+        "appid": own.ispyb_program_id,
     }
     return _recorded(place, "em-tomo-align", given, made=made, project=project)
 
