@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-WORKERS ?= 5
+WORKERS ?= 4
 
 .PHONY: install demo test check bench docs clean
 
@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/em-platform demo $(ARGS)
 
-# Everything that must hold: the rules first, then all tests in one pass. Five workers
+# Everything that must hold: the rules first, then all tests in one pass. Four workers
 # for two cores, as tests of real processes wait half of the time; tests/conftest.py
 # mixes them with those that compute. The slowest are printed. Compiled code is kept, as
 # hundreds of processes start.

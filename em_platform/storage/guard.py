@@ -316,6 +316,7 @@ def claim_folder(
     content = json.dumps({"made_by": mark_of(kind).decode()}) + "\n"
     if local is not None:
         atomic.write_bytes(local / FOLDER_MARK, content.encode())
+        atomic.remove_leftovers_of(local / FOLDER_MARK)
     else:
         filesystem.pipe_file(mark, content.encode())
 

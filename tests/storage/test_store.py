@@ -1,4 +1,5 @@
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from em_platform.config import Settings, StorageSettings
 from em_platform.errors import RecordError, StorageError
 from em_platform.model import Box
 from em_platform.storage import Store, open_store, store_of
+from em_platform.storage.guard import claim_folder
 
 BOXES = (Box(y0=0, x0=0, y1=2, x1=3), Box(y0=1, x0=1, y1=4, x1=4))
 
@@ -119,3 +121,14 @@ def test_a_document_takes_away_what_a_killed_writer_left_of_it(tmp_path: Path) -
     assert sorted(p for p in folder.iterdir() if "partial" in p.name) == sorted(
         (elsewhere, other)
     )
+
+
+def test_a_half_written_mark_of_a_killed_process_goes_with_the_next(
+    tmp_path: Path,
+) -> None:
+    dead = subprocess.Popen(("true",))
+    dead.wait()
+    left = tmp_path / f".em_platform.json.{socket.gethostname()}.{dead.pid}.0.partial"
+    left.write_bytes(b"{")
+    claim_folder(str(tmp_path), "storage.root")
+    assert [path.name for path in tmp_path.iterdir()] == ["em_platform.json"]
