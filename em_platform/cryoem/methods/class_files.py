@@ -49,7 +49,7 @@ def particles_with_classes(
             angle = float(found.angles_deg[place])
             c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
             dy, dx = found.shifts[place] * pixel_a
-            # The particle lies at its average's shift, turned with it.
+            # The particle is at its average's shift, turned with it.
             origin_x, origin_y = -(c * dx - s * dy), -(s * dx + c * dy)
             psi = (angle + 180) % 360 - 180
             rows.append(
