@@ -215,7 +215,7 @@ def test_an_old_failure_and_an_old_partition_stay(
     clean_older(instance, datetime.now(UTC), cursor=None)
     assert {run.run_id for run in instance.get_runs()} >= {made_of_a, failed.run_id}
     # The second place did not supersede the first.
-    assert places_by_state(instance) == {"succeeded": {"a"}, "failed": {"b"}}
+    assert places_by_state(instance) == {"SUCCEEDED": {"a"}, "FAILED": {"b"}}
     assert len(instance.get_runs()) == 4
 
 
