@@ -17,25 +17,38 @@ from typing import Any, Self
 from dagster import (
     AssetCheckKey,
     AssetKey,
+    DagsterEventType,
     Field,
     PartitionsDefinition,
     StringSource,
 )
+from dagster._core.events import ASSET_CHECK_EVENTS
 from dagster._core.storage.asset_check_state import AssetCheckState
 from dagster._core.storage.event_log import (
     DynamicPartitionsTable,
     SqliteEventLogStorage,
 )
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    SqlEventLogStorageTable,
+)
 from dagster._serdes import ConfigurableClassData
-from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select, text
 
+from em_platform.resources.check_states import CheckStates
 from em_platform.storage.atomic import write_bytes
 
+events = SqlEventLogStorageTable.c
 _INDEX = "index"
 # A partition that is deleted counts so much longer.
 _FRESH_S = 5.0
-_AGAIN_S = 3600.0
+# Whether no later run asked the same check of the same partition.
+_LAST_WORD = """SELECT EXISTS (
+    SELECT 1 FROM asset_check_executions a WHERE a.run_id = :run AND NOT EXISTS (
+        SELECT 1 FROM asset_check_executions b WHERE b.asset_key = a.asset_key
+        AND b.check_name = a.check_name AND b.partition IS a.partition AND b.id > a.id
+    )
+)"""
 
 
 # Dagster does not promise to keep this class (decision 31);
@@ -50,9 +63,8 @@ class PackedRunLogs(SqliteEventLogStorage):
         self, base_dir: str, inst_data: ConfigurableClassData | None = None
     ) -> None:
         self._known: set[tuple[str, str]] = set()
-        self._known_at = self._begun_at = float("-inf")
-        self._states: dict[AssetCheckKey, AssetCheckState] = {}
-        self._deleted: int | None = None
+        self._known_at = float("-inf")
+        self._states = CheckStates(Path(base_dir) / "checks")
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -106,9 +118,12 @@ class PackedRunLogs(SqliteEventLogStorage):
     def delete_events(self, run_id: str) -> None:
         """Delete what a run wrote, with what its checks found, which Dagster leaves."""
         super().delete_events(run_id)
-        table = AssetCheckExecutionsTable
+        found = AssetCheckExecutionsTable
         with self.index_connection() as index:
-            index.execute(table.delete().where(table.c.run_id == run_id))
+            counted = index.execute(text(_LAST_WORD), {"run": run_id}).scalar()
+            index.execute(found.delete().where(found.c.run_id == run_id))
+        if counted:
+            self._states.forget()
 
     def packed(self, *, before: float) -> list[str]:
         """Ids of the runs whose logs were packed before that time (since 1970)."""
@@ -145,28 +160,46 @@ class PackedRunLogs(SqliteEventLogStorage):
 
         Without it Dagster reads the whole history of a check for each view of a page.
         """
-        now = time.monotonic()
         highest, count = func.max(DynamicPartitionsTable.c.id), func.count()
         query = select(highest - count).select_from(DynamicPartitionsTable)
         with self.index_connection() as index:
             deleted = index.execute(query).scalar()
-        # What another process wiped is forgotten with the hour.
-        if deleted != self._deleted or now - self._begun_at > _AGAIN_S:
-            self._states, self._deleted, self._begun_at = {}, deleted, now
-        return {key: self._states.get(key, AssetCheckState.empty()) for key in keys}
+        self._states.begin(deleted=deleted or 0)
+        return {key: self._states.state(key) for key in keys}
 
     def get_asset_check_state(
         self, keys: Sequence[tuple[AssetCheckKey, PartitionsDefinition[Any] | None]]
     ) -> Mapping[AssetCheckKey, AssetCheckState]:
         """The state of each check for each of its partitions."""
-        states = super().get_asset_check_state(keys)
-        self._states.update(states)
+        names = [key for key, _ in keys]
+        with self._states.lock:
+            newest = self._newest({key.asset_key.to_string() for key in names})
+            known = self.get_checkpointed_asset_check_state(names)
+            if self._states.is_newest(names, newest):
+                return known
+            states = super().get_asset_check_state(keys)
+            self._states.keep(states, newest)
         return states
+
+    def last_check_event(self) -> int:
+        """The number of the newest event of any check; 0 where there was none."""
+        kinds = [kind.value for kind in ASSET_CHECK_EVENTS]
+        with self.index_connection() as index:
+            return _last_event(index, events.dagster_event_type.in_(kinds))
+
+    def _newest(self, assets: set[str]) -> tuple[int, int]:
+        """The newest events that can change the state of a check of these assets."""
+        made = DagsterEventType.ASSET_MATERIALIZATION.value
+        of_assets = events.asset_key.in_(sorted(assets))
+        with self.index_connection() as index:
+            is_made = and_(of_assets, events.dagster_event_type == made)
+            last_made = _last_event(index, is_made)
+        return self.last_check_event(), last_made
 
     def wipe_asset(self, asset_key: AssetKey) -> None:
         """Delete what is known of an asset."""
         super().wipe_asset(asset_key)
-        self._states = {}
+        self._states.forget()
 
     def get_all_run_ids(self) -> Sequence[str]:
         """The packed ones too, so that `dagster instance migrate` finds all."""
@@ -176,6 +209,7 @@ class PackedRunLogs(SqliteEventLogStorage):
         """Delete the whole history."""
         for run_id in self.packed(before=float("inf")):
             self.forget(run_id)
+        self._states.forget()
         super().wipe()
 
     @property
@@ -218,3 +252,7 @@ class PackedRunLogs(SqliteEventLogStorage):
             os.link(beside, path)
         beside.unlink()
         packed.unlink(missing_ok=True)
+
+
+def _last_event(index: Connection, where: ColumnElement[bool]) -> int:
+    return int(index.execute(select(func.max(events.id)).where(where)).scalar() or 0)

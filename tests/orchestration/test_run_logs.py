@@ -25,6 +25,7 @@ from dagster._core.scheduler.instigation import (
     TickData,
     TickStatus,
 )
+from dagster._core.storage.asset_check_state import AssetCheckState
 
 from em_platform.resources.run_logs import PackedRunLogs
 from em_platform.resources.storage import Configuration
@@ -246,7 +247,7 @@ PLACES = dg.DynamicPartitionsDefinition(name="places")
 CHECK = dg.AssetCheckKey(dg.AssetKey("seen"), "is_sharp")
 
 
-def look_at(instance: dg.DagsterInstance, place: str, *, passed: bool) -> None:
+def asset_of(*, passed: bool) -> dg.AssetsDefinition:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)
         spec = dg.AssetCheckSpec("is_sharp", asset="seen", partitions_def=PLACES)
@@ -255,6 +256,11 @@ def look_at(instance: dg.DagsterInstance, place: str, *, passed: bool) -> None:
     def seen() -> dg.MaterializeResult:
         return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=passed)])
 
+    return seen
+
+
+def look_at(instance: dg.DagsterInstance, place: str, *, passed: bool) -> None:
+    seen = asset_of(passed=passed)
     assert dg.materialize([seen], partition_key=place, instance=instance).success
 
 
@@ -275,15 +281,57 @@ def test_a_check_is_followed_from_where_it_was_last_seen(
     look_at(instance, "a", passed=True)
     look_at(instance, "b", passed=False)
     assert places_by_state(instance) == {"SUCCEEDED": {"a"}, "FAILED": {"b"}}
-    [seen] = logs_of(instance).get_checkpointed_asset_check_state([CHECK]).values()
+    seen = states_of(instance)
     assert seen.latest_storage_id > 0
     instance.add_dynamic_partitions("places", ["c"])
     look_at(instance, "b", passed=True)
     look_at(instance, "c", passed=True)
     assert places_by_state(instance)["SUCCEEDED"] == {"a", "b", "c"}
+    # Another process, such as the web server after its start, goes on from there.
+    others = PackedRunLogs(str(Path(logs_of(instance).path_for_shard("x")).parent))
+    last = states_of(instance)
+    assert states_of(instance, others) == last
+    assert last.latest_storage_id > seen.latest_storage_id
     instance.delete_dynamic_partition("places", "a")
-    [forgotten] = logs_of(instance).get_checkpointed_asset_check_state([CHECK]).values()
-    assert forgotten.latest_storage_id == 0
+    assert states_of(instance).latest_storage_id == 0
+
+
+def states_of(
+    instance: dg.DagsterInstance, logs: PackedRunLogs | None = None
+) -> AssetCheckState:
+    logs = logs or logs_of(instance)
+    return logs.get_checkpointed_asset_check_state([CHECK])[CHECK]
+
+
+def test_what_one_process_deletes_all_forget(instance: dg.DagsterInstance) -> None:
+    instance.add_dynamic_partitions("places", ["a"])
+    others = PackedRunLogs(str(Path(logs_of(instance).path_for_shard("x")).parent))
+    for _ in range(2):
+        look_at(instance, "a", passed=False)
+    places_by_state(instance)
+    last, first = (run.run_id for run in instance.get_runs())
+    instance.delete_run(first)
+    assert states_of(instance, others).latest_storage_id > 0
+    instance.delete_run(last)
+    assert states_of(instance, others).latest_storage_id == 0
+    assert places_by_state(instance) == {}
+    path = next(Path(logs_of(instance).path_for_shard("x")).parent.glob("checks/*.z"))
+    path.write_bytes(b"half a fi")
+    assert states_of(instance, others).latest_storage_id == 0
+
+
+def test_the_sensor_reads_checks_before_their_page_does(
+    instance: dg.DagsterInstance, home: Path
+) -> None:
+    instance.add_dynamic_partitions("places", ["a"])
+    look_at(instance, "a", passed=True)
+    defs = dg.Definitions(assets=[asset_of(passed=True)])
+    configuration = Configuration()
+    with dg.build_sensor_context(
+        instance=instance, resources={"configuration": configuration}, definitions=defs
+    ) as context:
+        history_sensor(context)
+    assert states_of(instance).latest_storage_id > 0
 
 
 def test_a_partition_is_known_as_soon_as_it_is_added(
