@@ -80,7 +80,10 @@ class _Events:
             for page in range(start, start + self.grouping):
                 try:
                     total += tiff.pages[page].asarray()
-                except (RuntimeError, ValueError, IndexError) as error:
+                except (
+                    *(RuntimeError, ValueError),
+                    *(ArithmeticError, IndexError, TypeError),
+                ) as error:
                     raise _damaged(self.path, page - self.first_page, error) from error
         return total
 
@@ -175,7 +178,10 @@ def open_eer(path: Path, *, superres: int = 0) -> Iterator[Any]:
     """
     import tifffile
 
-    broken = (tifffile.TiffFileError, OSError, ValueError, IndexError, TypeError)
+    broken = (
+        *(tifffile.TiffFileError, OSError, ValueError),
+        *(ArithmeticError, IndexError, TypeError),
+    )
 
     try:
         tiff = tifffile.TiffFile(path, superres=superres)
