@@ -1,5 +1,6 @@
 """How each file of cryo-EM and of simulated tilt series is read, changed before."""
 
+import contextlib
 import json
 import random
 import shutil
@@ -182,4 +183,5 @@ def handle_recipe_message(draw: random.Random, seeds: Path, folder: Path) -> Non
     shutil.copy(seeds / "cryoem" / "a.mrc", folder)
     service = load_service(draw.choice(("Images", "NodeCreator")))
     settings = Settings(home=folder / "home")
-    handle_message(service, headers, changed, place_of(settings))
+    with contextlib.chdir(folder):  # a path that became a relative one
+        handle_message(service, headers, changed, place_of(settings))
