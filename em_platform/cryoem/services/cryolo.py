@@ -31,7 +31,9 @@ class Parameters(StageParameters):
 def handle(step: Step, place: Place) -> None:
     """Pick the particles of the micrograph of a message."""
     own: Parameters = step.validated(Parameters)
-    parameters: pick.Parameters = step.validated(pick.Parameters)
+    parameters: pick.Parameters = step.validated(
+        pick.Parameters, **place.parameters_of("pick")
+    )
     out = job_path(own.output_path)
     folder = own.output_path.parent
     image = parameters.micrograph

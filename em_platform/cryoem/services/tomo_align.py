@@ -66,7 +66,9 @@ class _Tomogram:
 
 def handle(step: Step, place: Place) -> None:
     """Make the tomogram of the tilt series of a message."""
-    parameters: tilt_align.Parameters = step.validated(tilt_align.Parameters)
+    parameters: tilt_align.Parameters = step.validated(
+        tilt_align.Parameters, **place.parameters_of("tilt-align")
+    )
     try:
         made = _made(step, place, parameters)
     except PlatformError as error:
@@ -118,7 +120,9 @@ def _made(step: Step, place: Place, parameters: tilt_align.Parameters) -> _Tomog
             "the message or write it into the recipe's step"
         )
     aln = folder / aligned.aln
-    volume: reconstruct.Parameters = step.validated(reconstruct.Parameters)
+    volume: reconstruct.Parameters = step.validated(
+        reconstruct.Parameters, **place.parameters_of("reconstruct")
+    )
     result, _again = run_stage(
         "reconstruct",
         volume.model_copy(update={"alignment": aln, "pixel_size": pixel}),

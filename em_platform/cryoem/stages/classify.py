@@ -26,6 +26,7 @@ from em_platform.cryoem.stage import (
     report_progress,
 )
 from em_platform.errors import DataError
+from em_platform.model import Model
 from em_platform.storage.atomic import write_bytes
 
 Float = NDArray[np.float32]
@@ -67,7 +68,7 @@ class Parameters(StageParameters):
     )
 
 
-class ClassSummary(StageResult):
+class ClassSummary(Model):
     """One class; the largest is number 1."""
 
     number: int
