@@ -10,6 +10,11 @@ from em_platform.errors import ConfigError
 _MODULES = {
     "motion": "motion_engine",
     "ctf": "ctf_engine",
+    "tilt-align": "align_engine",
+    "reconstruct": "reconstruct_engine",
+    "denoise": "denoise_engine",
+    "pick": "pick_engine",
+    "classify": "classify_engine",
 }
 """Stage -> the module here whose `run(parameters, folder)` does it."""
 

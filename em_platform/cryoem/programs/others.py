@@ -1,10 +1,9 @@
-"""Commands and outputs of IMOD, Topaz, membrain-seg and crYOLO."""
+"""Commands and outputs of Topaz, membrain-seg and crYOLO."""
 
 import re
 from pathlib import Path
 
 from em_platform.cryoem.programs.words import Fields, flagged
-from em_platform.errors import FormatError
 
 _TOPAZ_DENOISE = {
     "output_dir": "-o",
@@ -56,55 +55,6 @@ _CRYOLO = {
     "cpu_count": "--num_cpu",
 }
 _NO_PICKS = "IndexError: list index out of range"
-
-
-def tif2mrc_command(tiff: Path, mrc: Path) -> list[str]:
-    """IMOD's command that makes an MRC stack of a TIFF."""
-    return ["tif2mrc", str(tiff), str(mrc)]
-
-
-def batchruntomo_command(directive: Path, *, cpus: int) -> list[str]:
-    """IMOD's command that aligns and reconstructs as a directive file says."""
-    words = ["batchruntomo", "-directive", str(directive)]
-    return [*words, "-cpus", str(cpus), "-bypass"]
-
-
-def transforms_of_imod(path: Path) -> list[tuple[float, ...]]:
-    """The six numbers of each image in IMOD's `.xf`: a11 a12 a21 a22 dx dy.
-
-    Raises
-    ------
-    FormatError
-        A line has others.
-    """
-    try:
-        rows = [
-            tuple(float(word) for word in line.split())
-            for line in path.read_text().splitlines()
-            if line.strip()
-        ]
-    except (OSError, ValueError) as error:
-        raise _unreadable("IMOD", path, error, "six numbers a line") from error
-    if not rows or any(len(row) != 6 for row in rows):
-        raise _unreadable("IMOD", path, "another number of columns", "six a line")
-    return rows
-
-
-def angles_of_imod(path: Path) -> list[float]:
-    """The angles of IMOD's `.tlt` or `.rawtlt`, in degrees.
-
-    Raises
-    ------
-    FormatError
-        It has none.
-    """
-    try:
-        angles = [float(word) for word in path.read_text().split()]
-    except (OSError, ValueError) as error:
-        raise _unreadable("IMOD", path, error, "an angle a line") from error
-    if not angles:
-        raise _unreadable("IMOD", path, "no angle", "one a line")
-    return angles
 
 
 def topaz_denoise_command(fields: Fields) -> list[str]:
@@ -160,10 +110,3 @@ def picks_of_cryolo(output: str) -> int:
 def found_no_picks(output: str) -> bool:
     """Whether crYOLO failed only because a micrograph has no particles."""
     return output.rstrip().endswith(_NO_PICKS)
-
-
-def _unreadable(program: str, path: Path, found: object, expected: str) -> FormatError:
-    return FormatError(
-        f"{program}: {path} cannot be read ({found}), {expected} was expected; write "
-        "it again"
-    )

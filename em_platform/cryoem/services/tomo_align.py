@@ -1,6 +1,6 @@
 """A tilt series aligned and reconstructed, and word of it to all who wait for it.
 
-Engines are built in; messages and files are those of cryoem-services' AreTomoAlign.
+Messages and files are those of cryoem-services' AreTomoAlign, whatever the engines.
 """
 
 from dataclasses import dataclass
@@ -222,7 +222,7 @@ def _send_images(step: Step, made: _Tomogram) -> None:
 
 def _record(made: _Tomogram) -> dict[str, Any]:
     aligned, result, name = made.aligned, made.result, made.volume.stem
-    thickness = aligned.thickness_px * made.pixel_a / _A_PER_NM
+    thickness = aligned.thickness_px
     folder = made.stack.parent
     tomogram = {
         "ispyb_command": "insert_tomogram",
@@ -241,7 +241,9 @@ def _record(made: _Tomogram) -> dict[str, Any]:
         "proj_xy": f"{name}_projXY.jpeg",
         "proj_xz": f"{name}_projXZ.jpeg",
         "alignment_quality": aligned.alignment_quality,
-        "thickness": round(thickness, 2),
+        "thickness": None
+        if thickness is None
+        else round(thickness * made.pixel_a / _A_PER_NM, 2),
     }
     tilts = [
         {
