@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 
-from em_platform.cryoem.image_files import grey_picture
-from em_platform.cryoem.methods.pictures import encoded
+from em_platform.cryoem.methods.pictures import encoded, stretched
 from em_platform.cryoem.movies import read_image
 from em_platform.cryoem.programs.ctffind import (
     PROGRAMS,
@@ -44,8 +43,8 @@ def run(parameters: "Parameters", folder: Path) -> dict[str, Any]:
     )
     fit = fits_of_table(table)[-1]
     picture = diagnostic.with_suffix(".png")
-    shown = PIL.Image.fromarray(grey_picture(read_image(diagnostic)))
-    atomic.write_bytes(picture, encoded(shown, ".png"))
+    levels = stretched(read_image(diagnostic), of=diagnostic)
+    atomic.write_bytes(picture, encoded(PIL.Image.fromarray(levels), ".png"))
     return {
         "program": ran.program,
         "defocus_u_a": fit.defocus_u,
