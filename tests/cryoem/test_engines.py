@@ -5,6 +5,7 @@ files that its documentation says (`standin_program.sh`).
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import mrcfile
 import numpy as np
 import pytest
 
+from em_platform.cryoem.alignment_files import read_alignment
+from em_platform.cryoem.methods.coordinates import read_points
+from em_platform.cryoem.methods.particle_star import Optics, particle_star, star_of
 from em_platform.cryoem.stages import load_stage
 from em_platform.errors import ConfigError, PlatformError, ToolFailed
 
@@ -29,6 +33,54 @@ FILES = {
         'put image.mrc "$out"; put fit.txt "${out%.mrc}.txt"\n'
         'put rings.txt "${out%.mrc}_avrot.txt"'
     ),
+    "AreTomo3.sh": (
+        'out=$(behind -OutDir "$@"); echo "Best tilt axis:   1  84.9   0.87"\n'
+        'case "$*" in *"-Cmd 1"*) put found.aln "$out/s.aln" ;;\n'
+        '*) [ -s "$out/s.aln" ] && put xzy.mrc "$out/s_Vol.mrc" ;; esac'
+    ),
+    "AreTomo2.sh": (
+        'out=$(behind -OutMrc "$@"); echo "Best tilt axis:   1  84.9   0.87"\n'
+        'case "$*" in *-AlnFile*) put xzy.mrc "$out" ;;\n'
+        '*) put found.aln "${out%/*}/s.aln" ;; esac'
+    ),
+    "batchruntomo.sh": (
+        "grep -q trackingMethod=1 batchDirective.adoc && put found.xf s.xf\n"
+        "put found.tlt s.tlt; put residual align.log"
+    ),
+    "newstack.sh": 'put s.mrc "$(behind -output "$@")"',
+    "tilt.sh": 'grep -q "THICKNESS 8" "$STANDIN/answers" && put falling.mrc s.rec',
+    "topaz.sh": (
+        'out=$(behind -o "$@"); case $1 in\n'
+        'denoise3d) put v.mrc "$out/v.denoised.mrc" ;;\n'
+        'preprocess) mkdir -p "$out"; put image.mrc "$out/p.mrc" ;;\n'
+        'extract) put picks.txt "$out" ;; esac'
+    ),
+    "cryolo_predict.py.sh": (
+        'out=$(behind -o "$@"); mkdir -p "$out/CBOX" "$out/STAR"\n'
+        'put found.cbox "$out/CBOX/p.cbox"\n'
+        "echo '2 particles in total has been found'"
+    ),
+    "relion_refine.sh": (
+        'out=$(behind --o "$@")_it0$(behind --iter "$@")\n'
+        "for end in _classes.mrcs _data.star _model.star; do\n"
+        'put "found$end" "$out$end"; done'
+    ),
+    # As AreTomo3 writes it; the last of five tilts is dark.
+    "found.aln": "# AreTomo Alignment\n# RawSize = 32 32 5\n"
+    "# DarkFrame =  4  5  40.00\n# AlphaOffset = 1.50\n# Thickness = 20\n"
+    + "".join(
+        f"{i + 1} 84.5 1.0 {i - 1.5} 2.25 1 1 1 0 {20 * i - 38.5}\n" for i in range(4)
+    ),
+    "found.xf": "1 0 0 1 1.5 -2.25\n" * 5,
+    "found.tlt": "-40\n-20\n0\n20\n40\n",
+    "residual": " Residual error mean and sd:     0.512   0.3\n",
+    "s.rawtlt": "-40\n-20\n0\n20\n40\n",
+    "picks.txt": "image_name\tx_coord\ty_coord\tscore\n"
+    "p\t10\t12\t-1.5\np\t20\t8\t3.5\n",
+    "found.cbox": "data_cryolo\n\nloop_\n_CoordinateX\n_CoordinateY\n_Width\n_Height\n"
+    "_EstWidth\n_EstHeight\n_Confidence\n"
+    "6 8 8 8 7 9 0.4\n16 4 8 8 7 9 0.9\n1 1 8 8 7 9 0.1\n",
+    "w.h5": "weights",
     "shifts": "...... Frame (  1) shift: 1.5 -2.0\n...... Frame (  2) shift: 4.5 2.0\n",
     "shifts.star": "data_global_shift\n\nloop_\n_rlnMicrographFrameNumber #1\n"
     "_rlnMicrographShiftX #2\n_rlnMicrographShiftY #3\n1 0 0\n2 3 4\n",
@@ -37,11 +89,17 @@ FILES = {
 }
 
 
-def image(path: Path, shape: tuple[int, ...], *, pixel_a: float = 2.0) -> Path:
-    rng = np.random.default_rng(3)
+VOLUME = np.random.default_rng(4).normal(size=(8, 6, 10)).astype(np.float32)
+"""`(z, y, x)`, as stages write it."""
+
+
+def image(
+    path: Path, shape: tuple[int, ...], *, values: np.ndarray | None = None
+) -> Path:
+    noise = np.random.default_rng(3).normal(100, 5, shape).astype(np.float32)
     with mrcfile.new(path) as file:
-        file.set_data(rng.normal(100, 5, shape).astype(np.float32))
-        file.voxel_size = pixel_a
+        file.set_data(noise if values is None else np.ascontiguousarray(values))
+        file.voxel_size = 2.0
     return path
 
 
@@ -59,7 +117,39 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ctffind5.sh").symlink_to("ctffind.sh")
     image(folder / "image.mrc", (SIDE, SIDE))
     image(folder / "m.mrc", (2, SIDE, SIDE))
+    image(folder / "p.mrc", (SIDE, SIDE))
+    image(folder / "s.mrc", (5, SIDE, SIDE))
+    image(folder / "v.mrc", VOLUME.shape, values=VOLUME)
+    # Sections along y; AreTomo's rows rise with z, those of IMOD's tilt fall.
+    xzy = VOLUME.transpose(1, 0, 2)
+    image(folder / "xzy.mrc", xzy.shape, values=xzy)
+    image(folder / "falling.mrc", xzy.shape, values=xzy[:, ::-1])
+    classified(folder)
     return folder
+
+
+def classified(folder: Path) -> None:
+    """Particles, and what RELION finds: 15 of them in class 2."""
+    optics = Optics(
+        voltage_kv=300, spherical_mm=2.7, amplitude_contrast=0.1, pixel_size_a=2.0,
+        box_px=16,
+    )  # fmt: skip
+    images = image(folder / "p.mrcs", (20, 16, 16))
+    common: dict[str, str | float] = {"MicrographName": "p.mrc"}
+    points = [(float(i), float(i)) for i in range(20)]
+    star = particle_star(points, stack=images.name, optics=optics, common=common)
+    (folder / "particles.star").write_bytes(star)
+    rows = [[f"{i + 1:06d}@p.mrcs", "1", "2" if i < 15 else "1"] for i in range(20)]
+    columns = ["ImageName", "OpticsGroup", "ClassNumber"]
+    found = star_of(columns, rows, optics=optics).replace(
+        b"p.mrcs", str(images).encode()
+    )
+    (folder / "found_data.star").write_bytes(found)
+    (folder / "found_model.star").write_text(
+        "data_model_classes\n\nloop_\n_rlnReferenceImage\n_rlnEstimatedResolution\n"
+        "1@a 999.0\n2@a 12.5\n"
+    )
+    image(folder / "found_classes.mrcs", (2, 16, 16))
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +174,7 @@ class Case:
     def run(self, given: Path, folder: Path, **more: Any) -> Any:
         stage = load_stage(self.stage)
         values = {
-            name: given / value if str(value).startswith("m.") else value
+            name: given / value if (given / str(value)).is_file() else value
             for name, value in self.given.items()
         }
         parameters = stage.Parameters(engine=self.engine, **values, **more)
@@ -93,6 +183,9 @@ class Case:
 
 
 MOVIE: dict[str, Any] = {"movie": "m.mrc", "pixel_size": 2.0, "dose_per_frame": 1.0}
+SERIES: dict[str, Any] = {"stack_file": "s.mrc", "pixel_size": 2.0}
+ALIGNED = SERIES | {"alignment": "found.aln", "out_bin": 1, "vol_z": 8}
+CORES = len(os.sched_getaffinity(0))
 CASES = [
     Case(
         *("motion", "motioncor2"),
@@ -109,7 +202,72 @@ CASES = [
     ),
     Case("ctf", "ctffind4", "ctffind ", input_image="m.mrc", pixel_size=2.0),
     Case("ctf", "ctffind5", "ctffind5 ", input_image="m.mrc", pixel_size=2.0),
-]
+    Case(
+        *("tilt-align", "aretomo3"),
+        "AreTomo3 -Cmd 1 -InPrefix OWN/s.mrc -OutDir OWN -TiltCor 1 -TiltAxis 85.0 1 "
+        "-AtBin 4 -PixSize 2.0 -VolZ 0 -ExtZ 400 -FlipVol 0 -OutImod 1",
+        **SERIES,
+    ),
+    Case(
+        *("tilt-align", "aretomo2"),
+        "AreTomo2 -InMrc OWN/s.mrc -OutMrc OWN/s_ali.mrc -AngFile OWN/s_TLT.txt "
+        "-TiltCor 1 -TiltAxis 85.0 1 -PixSize 2.0 -VolZ 0 -OutBin 4 -FlipVol 0 "
+        "-OutImod 1",
+        **SERIES,
+    ),
+    Case(
+        *("tilt-align", "imod"),
+        f"batchruntomo -directive OWN/batchDirective.adoc -cpus {CORES} -bypass "
+        "-EndingStep 6",
+        **SERIES,
+    ),
+    Case(
+        *("reconstruct", "aretomo3"),
+        "AreTomo3 -Cmd 2 -InPrefix OWN/s.mrc -OutDir OWN -TiltCor -1 -TiltAxis 84.5 -1 "
+        "-AtBin 1 -PixSize 2.0 -VolZ 8 -FlipVol 0",
+        **ALIGNED,
+    ),
+    Case(
+        *("reconstruct", "aretomo2"),
+        "AreTomo2 -InMrc OWN/s.mrc -OutMrc OWN/s_Vol.mrc -AngFile OWN/s_TLT.txt "
+        "-TiltCor -1 -TiltAxis 84.5 -1 -PixSize 2.0 -VolZ 8 -OutBin 1 -FlipVol 0 "
+        "-AlnFile OWN/s.aln",
+        **ALIGNED,
+    ),
+    Case(
+        *("reconstruct", "imod"),
+        "newstack -input OWN/s.mrc -output OWN/s.ali -xform OWN/s.xf -bin 1 -mode 2 "
+        "-size 32,32\ntilt -StandardInput",
+        **ALIGNED,
+    ),
+    Case(
+        *("denoise", "topaz"),
+        "topaz denoise3d IN/v.mrc -o OWN --suffix .denoised -m unet-3d-10a -d -1",
+        volume="v.mrc", pixel_size=2.0, model="unet-3d-10a", device=-1,
+    ),
+    Case(
+        *("pick", "cryolo"),
+        "cryolo_predict.py -i IN/p.mrc --conf OWN/cryolo_config.json -o OWN --otf "
+        "--weights IN/w.h5 --threshold 0.3 --distance 0 --norm_margin 0 "
+        "--prediction_batch_size 3 --num_cpu 1",
+        micrograph="p.mrc", pixel_size=2.0, cryolo_model_weights="w.h5",
+    ),
+    Case(
+        *("pick", "topaz"),
+        "topaz preprocess -s 2 -o OWN/scaled IN/p.mrc\n"
+        "topaz extract -m resnet16 -r 2 -x 2 -t -6 -o OWN/picks.txt OWN/scaled/p.mrc",
+        micrograph="p.mrc", pixel_size=2.0, particle_diameter=16.0, scale=2,
+    ),
+    Case(
+        *("classify", "relion"),
+        "relion_refine --i OWN/particles.star --o OWN/run --particle_diameter 22 "
+        "--dont_combine_weights_via_disc --preread_images --pool 100 --pad 2 "
+        "--tau2_fudge 2 --K 2 --flatten_solvent --zero_mask --oversampling 1 "
+        "--psi_step 12.0 --offset_range 5 --offset_step 2.0 --norm --scale "
+        "--random_seed 0 --j 1 --iter 25",
+        particles_file="particles.star", particle_diameter=20.0,
+    ),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES, ids=repr)
@@ -119,7 +277,8 @@ def test_a_program_does_what_the_stage_does(
     folder = tmp_path / "out"
     result = case.run(given, folder)
     asked = (given / "asked").read_text().replace(str(given), "IN")
-    assert asked.replace(str(folder), "OUT").splitlines() == case.asked.split("\n")
+    asked = asked.replace(f"{folder}/.program", "OWN").replace(str(folder), "OUT")
+    assert asked.splitlines() == case.asked.split("\n")
     program, version = result.program.split()
     assert program == case.asked.split("\n")[-1].split()[0]
     assert version == {"ctf": "4.1.14"}.get(case.stage, "9.8.7")
@@ -127,17 +286,96 @@ def test_a_program_does_what_the_stage_does(
     assert log.read_text().startswith(f"$ {case.asked.split()[0]}")
     for name, value in dict(result).items():
         # What the result names is there; nothing of the program's own is left over.
-        if isinstance(value, str) and Path(value).suffix in (".mrc", ".png", ".txt"):
+        if isinstance(value, str) and Path(value).suffix in SUFFIXES:
             assert (folder / value).is_file(), name
     assert all(path.is_file() for path in folder.iterdir())
 
 
+SUFFIXES = (".mrc", ".png", ".txt", ".star", ".aln", ".xf", ".mrcs", ".cbox", ".jpeg")
 FAULTS = {
     "fails": r"ended with status 3 \(no GPU was found\), a result was expected; .* see",
     "hangs": r"did not end in 0\.2 s, a result was expected; it was stopped, see",
     "nothing": r"ended well but wrote no .*, see|found in what it printed",
-    "half": r"wrote only a part of|cannot be read|has no ",
+    "half": r"wrote only a part of|cannot be read|has no |angles in s",
 }
+
+
+def case(stage: str, engine: str) -> Case:
+    return next(c for c in CASES if (c.stage, c.engine) == (stage, engine))
+
+
+@pytest.mark.parametrize("engine", ["aretomo2", "aretomo3", "imod"])
+def test_an_alignment_is_that_of_the_program(
+    given: Path, tmp_path: Path, engine: str
+) -> None:
+    folder = tmp_path / "out"
+    result = case("tilt-align", engine).run(given, folder)
+    by_aretomo = engine != "imod"
+    assert len(result.tilts) == (4 if by_aretomo else 5)
+    first = result.tilts[0]
+    found = (first.dx_px, first.dy_px, first.rotation_deg, first.angle_deg)
+    assert found == ((-1.5, 2.25, 84.5, -38.5) if by_aretomo else (-1.5, 2.25, 0, -40))
+    if by_aretomo:
+        (dark,) = result.excluded
+        assert (dark.section, dark.angle_deg) == (4, 40)
+        assert dark.reason == f"left out by {result.program}"
+        assert (result.tilt_offset_deg, result.thickness_a) == (1.5, 40)
+        assert (result.alignment_quality, result.residual_px) == (0.87, None)
+    else:
+        assert (result.residual_px, result.thickness_px) == (0.512, None)
+    # What the next stage reads is the same from each of the files.
+    for name in (result.aln, result.xf):
+        read = read_alignment(folder / name).images
+        assert [image.section for image in read] == [t.section for t in result.tilts]
+        assert [image.dx_px for image in read] == pytest.approx(
+            [tilt.dx_px for tilt in result.tilts], abs=2e-3
+        )
+
+
+@pytest.mark.parametrize("engine", ["aretomo2", "aretomo3", "imod"])
+def test_a_tomogram_is_laid_out_as_our_own(
+    given: Path, tmp_path: Path, engine: str
+) -> None:
+    folder = tmp_path / "out"
+    invert = engine == "imod"  # AreTomo does it itself
+    result = case("reconstruct", engine).run(given, folder, flip_int=invert)
+    assert (result.size_z, result.size_y, result.size_x) == VOLUME.shape
+    assert (result.thickness_px, result.tilts, result.pixel_size_a) == (20, 4, 2.0)
+    with mrcfile.open(folder / result.tomogram) as file:
+        np.testing.assert_array_equal(file.data, -VOLUME if invert else VOLUME)
+        assert file.voxel_size.x == 2.0
+
+
+@pytest.mark.parametrize("engine", ["cryolo", "topaz"])
+def test_picks_are_those_of_the_program(
+    given: Path, tmp_path: Path, engine: str
+) -> None:
+    folder = tmp_path / "out"
+    result = case("pick", engine).run(given, folder)
+    points = read_points(folder / result.coordinates)
+    # The surer one first, and none below the threshold.
+    assert points == ((20.0, 8.0), (10.0, 12.0))
+    assert read_points(folder / result.cbox) == points
+    assert result.median_diameter_a == 16.0
+    assert result.median_score == pytest.approx({"cryolo": 0.65, "topaz": 1.0}[engine])
+
+
+def test_no_particles_is_no_failure_of_cryolo(given: Path, tmp_path: Path) -> None:
+    script = given / "cryolo_predict.py.sh"
+    before = script.read_text()
+    script.write_text("echo 'IndexError: list index out of range'; exit 1")
+    try:
+        result = case("pick", "cryolo").run(given, tmp_path / "out")
+    finally:
+        script.write_text(before)
+    assert (result.particles, result.median_score) == (0, None)
+
+
+def test_classes_are_those_of_relion(given: Path, tmp_path: Path) -> None:
+    result = case("classify", "relion").run(given, tmp_path / "out")
+    found = [(c.number, c.particles, c.share, c.resolution_a) for c in result.classes]
+    assert found == [(2, 15, 0.75, 12.5), (1, 5, 0.25, None)]
+    assert (result.particles, result.pixel_size_a) == (20, 2.0)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -5,11 +5,9 @@ tomogram of its own: that is another stage.
 """
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +18,9 @@ from em_platform.cryoem.alignment_files import (
 )
 from em_platform.cryoem.programs import aretomo, imod
 from em_platform.cryoem.programs.run import Ran, run_program, scratch
+from em_platform.cryoem.programs.words import Parameters
 from em_platform.cryoem.tilt_files import (
+    AlignedSeries,
     AlignedTilt,
     LeftOut,
     file_names,
@@ -31,9 +31,6 @@ from em_platform.cryoem.tilt_series import Images, TiltSeries
 from em_platform.errors import ConfigError
 from em_platform.formats.mrc_stack import MrcStack
 from em_platform.storage import atomic
-
-if TYPE_CHECKING:
-    from em_platform.cryoem.stages.tilt_align import Parameters, Result
 
 _SUFFIXES = (".mrc", ".st")
 
@@ -48,11 +45,8 @@ class _Found:
     residual_px: float | None = None
 
 
-def run(parameters: "Parameters", folder: Path) -> "Result":
+def run(parameters: Parameters, folder: Path, *, series: TiltSeries) -> AlignedSeries:
     """Write the files of the stage; what a program does not say is None."""
-    from em_platform.cryoem.stages.tilt_align import series_of
-
-    series = series_of(parameters)
     images = Images(series)
     pixel = parameters.pixel_size or series.pixel_size_a
     if pixel is None:
@@ -93,9 +87,7 @@ def _result(
     *,
     stack: str,
     pixel_a: float,
-) -> "Result":
-    from em_platform.cryoem.stages.tilt_align import Result
-
+) -> AlignedSeries:
     tilts = []
     for image in found.alignment.images:
         i = kept[image.section]
@@ -124,7 +116,7 @@ def _result(
     ]
     axes = [image.rotation_deg for image in found.alignment.images]
     thickness = found.alignment.thickness_px
-    return Result(
+    return AlignedSeries(
         program=found.ran.program,
         stack=stack,
         tilts=tuple(tilts),
@@ -142,7 +134,7 @@ def _result(
 
 
 def _by_aretomo(
-    parameters: "Parameters",
+    parameters: Parameters,
     series: TiltSeries,
     stack: Path,
     kept: Sequence[int],
@@ -184,7 +176,7 @@ def _by_aretomo(
 
 
 def _by_imod(
-    parameters: "Parameters",
+    parameters: Parameters,
     series: TiltSeries,
     stack: Path,
     kept: Sequence[int],

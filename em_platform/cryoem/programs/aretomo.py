@@ -39,6 +39,8 @@ _ARETOMO2 = {
     "out_imod_xf": "-OutXF",
     "dark_tol": "-DarkTol",
 }
+
+
 def aretomo3_command(fields: Fields, *, step: int = 1) -> list[str]:
     """The command of AreTomo3, from alignment to tomogram.
 

@@ -1,7 +1,7 @@
 """The CTF of a micrograph by CTFFIND, with the result of our own."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import PIL.Image
 
@@ -14,15 +14,13 @@ from em_platform.cryoem.programs.ctffind import (
     ice_ring_density,
 )
 from em_platform.cryoem.programs.run import run_program
+from em_platform.cryoem.programs.words import Parameters
 from em_platform.storage import atomic
-
-if TYPE_CHECKING:
-    from em_platform.cryoem.stages.ctf import Parameters
 
 _DEG = 57.29577951308232
 
 
-def run(parameters: "Parameters", folder: Path) -> dict[str, Any]:
+def run(parameters: Parameters, folder: Path) -> dict[str, Any]:
     """The fields of the stage's result; its version is that of the parameters."""
     fields = parameters.model_dump()
     image = parameters.input_image.absolute()

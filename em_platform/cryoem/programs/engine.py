@@ -19,12 +19,12 @@ _MODULES = {
 """Stage -> the module here whose `run(parameters, folder)` does it."""
 
 
-def run_engine(stage: str, parameters: Any, folder: Path) -> Any:
+def run_engine(stage: str, parameters: Any, folder: Path, **known: Any) -> Any:
     """What the program has found that `parameters.engine` names, read from its files.
 
-    The stage makes its result of it, so that nothing behind it sees a difference. What
-    the program printed stays in a `.log` beside the files; where it fails, beside the
-    folder.
+    The stage makes its result of it, so that nothing behind it sees a difference; what
+    the stage knows already goes on by `known`. What the program printed stays in a
+    `.log` beside the files; where it fails, beside the folder.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def run_engine(stage: str, parameters: Any, folder: Path) -> Any:
     """
     module = importlib.import_module(f"{__package__}.{_MODULES[stage]}")
     with logs_kept(folder):
-        return module.run(parameters, folder)
+        return module.run(parameters, folder, **known)
 
 
 def refuse(parameters: Any, *names: str, engine: str) -> None:

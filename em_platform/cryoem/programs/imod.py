@@ -77,6 +77,11 @@ def newstack_command(
     ]
 
 
+def tilt_command() -> list[str]:
+    """The command that reconstructs; all it has to know goes to its input."""
+    return ["tilt", "-StandardInput"]
+
+
 def residual_of(output: str) -> float | None:
     """The mean residual, in pixels, that tiltalign prints last; None: it does not."""
     found = re.findall(r"Residual error mean and sd:\s+(\d+\.\d+)", output)

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,16 +12,14 @@ from em_platform.cryoem.movies import is_eer, open_movie
 from em_platform.cryoem.programs import motion
 from em_platform.cryoem.programs.engine import refuse
 from em_platform.cryoem.programs.run import Ran, check_written, run_program, scratch
-
-if TYPE_CHECKING:
-    from em_platform.cryoem.stages.motion import Parameters
+from em_platform.cryoem.programs.words import Parameters
 
 # RELION's MPI asks for a fabric that few machines have.
 _ENVIRONMENT = {"FI_PROVIDER": "tcp"}
 _SINGLE, _BATCH = "relion_motion_correction", "relion_run_motioncorr"
 
 
-def run(parameters: "Parameters", folder: Path) -> dict[str, Any]:
+def run(parameters: Parameters, folder: Path) -> dict[str, Any]:
     """The fields of the stage's result; local motion stays the program's own affair.
 
     RELION is `relion_motion_correction` where it is installed, else RELION's own
@@ -66,7 +64,7 @@ def run(parameters: "Parameters", folder: Path) -> dict[str, Any]:
 
 
 def _run(
-    parameters: "Parameters", folder: Path
+    parameters: Parameters, folder: Path
 ) -> tuple[dict[str, str], Ran, motion.Shifts]:
     """Names of the files, how it ran, and what each frame is moved by, in pixels."""
     movie = parameters.movie.absolute()

@@ -80,9 +80,9 @@ class Parameters(StageParameters):
     frame_count: Annotated[
         int | None, Option("--frame-count", "frames in each image")
     ] = Field(None, ge=1)
-    engine: Annotated[
-        Literal["builtin", "aretomo2", "aretomo3", "imod"], ENGINE
-    ] = "builtin"
+    engine: Annotated[Literal["builtin", "aretomo2", "aretomo3", "imod"], ENGINE] = (
+        "builtin"
+    )
     time_limit_s: TimeLimit = 7200.0
     # From here on by messages; other programs take them.
     path_pattern: str | None = None
@@ -145,14 +145,15 @@ def run(parameters: Parameters, folder: Path) -> Result:
     ToolMissing, ToolFailed
         The program on PATH is not there, or did not do it.
     """
+    series = series_of(parameters)
     if parameters.engine != "builtin":
         from em_platform.cryoem.programs.engine import run_engine
 
-        return run_engine("tilt-align", parameters, folder)  # type: ignore[no-any-return]
+        found = run_engine("tilt-align", parameters, folder, series=series)
+        return Result(**dict(found))
     from em_platform.cryoem.methods.tilt_alignment import align
     from em_platform.cryoem.tilt_series import Images
 
-    series = series_of(parameters)
     images = Images(series)
     kept, excluded = _usable(parameters, series, images)
     offset = parameters.manual_tilt_offset
