@@ -17,18 +17,19 @@ import pytest
 from em_platform.cli.runs import ask, montage_runs
 from em_platform.formats.tiff_image import write_tiff
 from em_platform.processes import members
+from em_platform.resources.code_server import RUNS_TITLE
 from tests.chromium import chromium, needs_chromium
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 TILE_PX, STEP_PX = 256, 192
 
-# Python runs this file at the start of each process. In the process of a run it looks
-# whether it is to be killed: after its last step, once.
+# Python runs this file at the start of each process. In the one whose forks are runs it
+# sees to it that a run is killed: after its last step, once.
 KILL_AFTER_THE_LAST_STEP = """
 import os, signal, sys
 
-if any("multiprocessing.forkserver" in part for part in sys.orig_argv):
+if any("fork_server" in part for part in sys.orig_argv):
     from dagster import DagsterInstance
 
     store = DagsterInstance.handle_new_event
@@ -117,8 +118,10 @@ def test_runs_are_forked_from_a_process_that_has_imported_all(
 ) -> None:
     server = platform.part("code_server")
     lines = [" ".join(child.cmdline()) for child in server.children()]
-    assert [line for line in lines if "multiprocessing.forkserver" in line]
-    assert [line for line in lines if "spawn_main" in line] == []
+    assert [line for line in lines if RUNS_TITLE in line]
+    assert [
+        line for line in lines if "spawn_main" in line or "forkserver" in line
+    ] == []
 
 
 STATUSES = """

@@ -25,12 +25,12 @@ from em_platform.cryoem.programs.run import Ran, run_program, scratch
 from em_platform.cryoem.programs.words import Parameters
 from em_platform.cryoem.stage import report_progress
 from em_platform.cryoem.tomogram_file import (
-    SlabMark,
     make_room,
     write_header,
     write_slab,
 )
 from em_platform.errors import FormatError, ToolFailed
+from em_platform.formats.mrc_stack import PartMark
 from em_platform.storage import atomic
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _turn(
     height, deep, width = volume.shape
     shape = deep, height, width
     rows = max(1, _SLAB_BYTES // (4 * deep * width))
-    marks: list[SlabMark] = []
+    marks: list[PartMark] = []
     with atomic.whole_file(path) as own:
         make_room(own, shape)
         for first in range(0, height, rows):
