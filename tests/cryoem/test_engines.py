@@ -209,6 +209,12 @@ def test_an_alignment_is_that_of_the_program(
         )
 
 
+def test_an_alignment_of_other_images_is_refused(given: Path, tmp_path: Path) -> None:
+    # The stand-in aligns four and leaves out one, whatever it is given.
+    with pytest.raises(ToolFailed, match="aligned an image 4, 3 images were given"):
+        case("tilt-align", "aretomo3").run(given, tmp_path / "out", exclude=(2, 3))
+
+
 @pytest.mark.parametrize("engine", ["aretomo2", "aretomo3", "imod"])
 def test_a_tomogram_is_laid_out_as_our_own(
     given: Path, tmp_path: Path, engine: str

@@ -17,7 +17,7 @@ from em_platform.cryoem.alignment_files import (
     write_angles,
 )
 from em_platform.cryoem.programs import aretomo, imod
-from em_platform.cryoem.programs.run import Ran, run_program, scratch
+from em_platform.cryoem.programs.run import Ran, log_place, run_program, scratch
 from em_platform.cryoem.programs.words import Parameters
 from em_platform.cryoem.tilt_files import (
     AlignedSeries,
@@ -28,7 +28,7 @@ from em_platform.cryoem.tilt_files import (
     write_files,
 )
 from em_platform.cryoem.tilt_series import Images, TiltSeries
-from em_platform.errors import ConfigError
+from em_platform.errors import ConfigError, ToolFailed
 from em_platform.formats.mrc_stack import MrcStack
 from em_platform.storage import atomic
 
@@ -66,6 +66,12 @@ def run(parameters: Parameters, folder: Path, *, series: TiltSeries) -> AlignedS
         found = by(parameters, series, stack, kept, log)
         aln = stack.with_suffix(".aln")
         own = aln.read_bytes() if is_same and aln.is_file() else None
+    if found.alignment.images[-1].section >= len(kept):
+        raise ToolFailed(
+            f"{found.ran.program}: it aligned an image "
+            f"{found.alignment.images[-1].section + 1}, {len(kept)} images were given "
+            f"to it; see {log_place(log)}"
+        )
     reasons = dict.fromkeys(by_user, "excluded by the user")
     seen = {kept[image.section] for image in found.alignment.images}
     for i in {*kept} - seen:
