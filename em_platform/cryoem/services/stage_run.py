@@ -139,15 +139,16 @@ def link(path: Path, target: Path) -> None:
     OutputRefused
         Something else is there.
     """
-    if path.is_symlink() and path.readlink() == target:
-        return
-    if path.is_symlink() or path.exists():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.symlink_to(target)
+    except FileExistsError as error:
+        if path.is_symlink() and path.readlink() == target:
+            return
         raise OutputRefused(
             f"output: {path} does not lead to {target}, a free name was expected; give "
             "the job another number, or move the file away"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.symlink_to(target)
+        ) from error
 
 
 def _adopted(name: str, made: Made, folder: Path) -> Any:
