@@ -62,7 +62,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One data instance: `voxels` whose first one lies at `origin` (z, y, x).
+    """One data instance: `voxels` whose first one is at `origin` (z, y, x).
 
     `absent` are blocks `(x, y, z)` that were never written. With a `grid_store` it
     passes on the JPEG chunks of a precomputed volume, which end where the volume ends.

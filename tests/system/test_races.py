@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.many_kills,
-    pytest.mark.timeout(600),
-]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
 def test_writers_of_one_output_leave_it_whole_or_say_who_writes(
