@@ -1,8 +1,5 @@
 """What jobs report becomes a project of RELION's: rows, nodes and edges, once each."""
 
-import json
-import os
-import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +10,10 @@ import starfile
 
 from em_platform.cli import main
 from em_platform.cryoem.project import JobReport, rebuild_pipeline, record_job
-from em_platform.cryoem.project.lock import LOCK, project_lock
+from em_platform.cryoem.project.lock import LOCK
 from em_platform.cryoem.project.pipeline import PIPELINE
 from em_platform.errors import (
     FormatError,
-    OutputBusy,
     OutputRefused,
     PlatformError,
     RecordError,
@@ -252,13 +248,12 @@ def record_tilts(project: Path, naming: str, exposures: tuple[Any, Any]) -> None
             record_job(each)
     volume = f"Tomograms/job006/tomograms/{series}_stack_Vol.mrc"
     denoised = f"Denoise/job007/tomograms/{series}_stack_Vol.denoised.mrc"
-    named = {"tilt_series": series}
-    for kind, taken, made, results in (
-        ("relion.reconstructtomograms", "AlignTiltSeries/job005/x", volume, named),
-        ("relion.denoisetomo", volume, denoised, {}),
+    for kind, taken, made, named in (
+        ("relion.reconstructtomograms", "AlignTiltSeries/job005/x", volume, series),
+        ("relion.denoisetomo", volume, denoised, None),
     ):
         each = report(project, kind, taken, made, experiment_type="tomography")
-        record_job(replace(each, results=results))
+        record_job(replace(each, results={"tilt_series": named}))
 
 
 @pytest.mark.parametrize(
@@ -352,24 +347,6 @@ def test_a_broken_pipeline_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="cannot be read"):
         record_spa(tmp_path, "a")
     assert (tmp_path / PIPELINE).read_text() == "data_other\n\n_rlnX 1\n"
-
-
-def test_the_lock_of_relion_is_waited_for_and_that_of_a_dead_process_is_not(
-    tmp_path: Path,
-) -> None:
-    lock = tmp_path / LOCK
-    lock.mkdir()
-    (lock / "lock_default_pipeline.star").touch()  # as RELION makes it
-    with pytest.raises(OutputBusy, match="wait for RELION or doppio"):
-        with project_lock(tmp_path, timeout_s=0.1):
-            pass
-    (lock / "lock_default_pipeline.star").unlink()
-    dead = {"host": socket.gethostname(), "process": 2**22 + 1}
-    (lock / "em_platform.json").write_text(json.dumps(dead))
-    with project_lock(tmp_path, timeout_s=5):
-        owner = json.loads((lock / "em_platform.json").read_text())
-        assert owner["process"] == os.getpid()
-    assert not lock.exists()
 
 
 def test_services_at_once_lose_no_row(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def run_stage(
         folder.mkdir(parents=True, exist_ok=True)
         # What a killed process was making is of no use: a stage begins anew.
         remove_leftovers_of(folder / f"{stem}.{name}")
+        remove_leftovers_of(note)
         own = beside(folder / f"{stem}.{name}")
         own.mkdir()
         try:

@@ -50,8 +50,7 @@ class Parameters(StageParameters):
         ),
     ] = Field(0.0, ge=0, validation_alias=AliasChoices("dose_per_frame", "fm_dose"))
     init_dose: Annotated[
-        float | None,
-        Option("--pre-exposure", "electrons per Å² before the movie", "pre_exposure"),
+        float | None, Option("--pre-exposure", "e/Å² before the movie", "pre_exposure")
     ] = None
     gain_ref: Annotated[
         Path | None, Option("--gain", "gain reference: MRC, TIFF or EER's .gain")
