@@ -100,8 +100,8 @@ def run_program(
     output = _output(log, start)
     found = ""
     if status is None:
-        found = f"did not end in {time_limit_s:g} s, a result was expected; it was"
-        found += " stopped"
+        found = f"did not end in {time_limit_s:g} s ({_last_lines(output)}), a result "
+        found += "was expected; it was stopped"
     elif status != 0 and not (is_fine and is_fine(output)):
         found = f"ended with {_named(status)} ({_last_lines(output)}), a result was "
         found += "expected; correct what it complains of"
