@@ -1,6 +1,6 @@
 """Settings of the simulated microscope: what it sees, and what is wrong with it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -13,6 +13,11 @@ Tiles = Annotated[str, BeforeValidator(str), Field(pattern=_PLACES)]
 """Nothing, a number of tiles that the seed chooses, or `row:column row:column ...`."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _whole(value: Any) -> Any:
+    """A number that comes as text, from the environment; others are judged as such."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 class SimulationSettings(Model):
@@ -51,8 +56,7 @@ class SimulationSettings(Model):
     seed: int = Field(default=1, ge=0)
     specimen: str = ""
     tile_px: int = Field(default=1024, ge=64, le=16384)
-    # int: from the environment it comes as text.
-    bit_depth: Annotated[Literal[8, 16], BeforeValidator(int)] = 8
+    bit_depth: Annotated[Literal[8, 16], BeforeValidator(_whole)] = 8
     exposure_ms: float = Field(default=20.0, gt=0)
     jitter_px: float = Field(default=10.0, ge=0)
     rotation_deg: float = 0.0
