@@ -43,9 +43,9 @@ def _corrections(path: Path, draw: random.Random) -> object:
 
 def _alignment(path: Path, _: random.Random) -> object:
     from em_platform.cryoem.alignment_files import read_alignment
-    from em_platform.cryoem.programs.aretomo import alignment_of
 
-    return alignment_of(path) if path.suffix == ".aln" else read_alignment(path)
+    # The angles of an .xf are in a file beside it.
+    return read_alignment(path.with_suffix(".xf") if path.suffix == ".tlt" else path)
 
 
 def _particles(path: Path, draw: random.Random) -> object:
@@ -95,15 +95,6 @@ def _printed(path: Path, draw: random.Random) -> object:
     return draw.choice(how)(path.read_text(errors="replace"))
 
 
-def _imod(path: Path, _: random.Random) -> object:
-    from em_platform.cryoem.alignment_files import read_alignment
-    from em_platform.cryoem.programs.others import angles_of_imod, transforms_of_imod
-
-    transforms_of_imod(path.with_suffix(".xf"))
-    angles_of_imod(path.with_suffix(".tlt"))
-    return read_alignment(path.with_suffix(".xf"))
-
-
 def _recipe(path: Path, _: random.Random) -> object:
     from em_platform.cryoem.recipes.lint import lint_recipe
     from em_platform.cryoem.recipes.read import read_recipe
@@ -125,8 +116,8 @@ _READERS: dict[str, Reader] = {
     "a.mrc.mdoc": _series,
     "a.rawtlt": _series,
     "a.aln": _alignment,
-    "a.xf": _imod,
-    "a.tlt": _imod,
+    "a.xf": _alignment,
+    "a.tlt": _alignment,
     "particles.star": _particles,
     "shifts.star": _shifts,
     "picks.cbox": _boxes,

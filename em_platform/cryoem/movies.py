@@ -79,6 +79,8 @@ class _Events:
         with open_eer(self.path, superres=self.superres) as tiff:
             for page in range(start, start + self.grouping):
                 try:
+                    if tiff.pages[page].shape != total.shape:
+                        raise ValueError(f"it has {tiff.pages[page].shape} pixels")
                     total += tiff.pages[page].asarray()
                 except (
                     *(RuntimeError, ValueError),
