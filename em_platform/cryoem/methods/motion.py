@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from em_platform.cryoem.methods import motion_align
 from em_platform.cryoem.methods.motion_model import MotionField, fit_field
@@ -165,7 +166,9 @@ def _measure_local(
         for a, b in zip(tops, lefts, strict=True)
     ]
     del images
-    field = _fit_patches(cut, side, y, x, scale=scale, b_factor=b_factor)
+    # Threads of BLAS wait for each other longer than these small matrices take.
+    with threadpool_limits(1, user_api="blas"):
+        field = _fit_patches(cut, side, y, x, scale=scale, b_factor=b_factor)
     if _SURE * field.error_px >= field.signal_px:
         return None, (
             f"local motion of {field.signal_px:.2f} px is no more than its error of "

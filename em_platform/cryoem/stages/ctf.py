@@ -108,6 +108,7 @@ class Result(StageResult):
     phase_shift_deg: float
     fit_resolution_a: float
     score: float  # correlation of rings and model, to 1
+    defocus_error_a: float | None = None  # one standard deviation; of the built-in
     ice_ring_density: float | None  # None where the pixels are too coarse to see it
     pixel_size_a: float
     box_px: int
@@ -136,7 +137,7 @@ def run(parameters: Parameters, folder: Path) -> Result:
 
         return Result(**fit_ctf(parameters.model_dump(), folder))
     # scipy is loaded by who runs it, not by who asks for the options.
-    from em_platform.cryoem.methods import ctf, ctf_profile
+    from em_platform.cryoem.methods import ctf, ctf_fit, ctf_profile
 
     search = _search(parameters)
     image = read_image(parameters.input_image)
@@ -148,10 +149,9 @@ def run(parameters: Parameters, folder: Path) -> Result:
         )
     lens = _lens(parameters)
     power = ctf.power_spectrum(image, parameters.ampl_spectrum)
-    rings = ctf.rings_of(power, parameters.pixel_size)
-    fit = ctf.fit_rings(rings, lens, search)
-    strength = ctf_profile.ring_strength(rings, lens, fit)
-    fit = ctf.fit_again(rings, lens, search, begin=fit, strength=strength)
+    boxes = image.size / power.shape[0] ** 2
+    rings = ctf.rings_of(power, parameters.pixel_size, boxes=boxes)
+    fit = ctf_fit.fit_rings(rings, lens, search)
     profile = ctf_profile.profile_of(rings, lens, fit)
     resolution = ctf_profile.fit_resolution_a(profile, min_res_a=parameters.min_res)
     files = _write(parameters, folder, power, fit, profile, resolution)
@@ -164,6 +164,7 @@ def run(parameters: Parameters, folder: Path) -> Result:
         phase_shift_deg=round(fit.phase_shift_deg, 3),
         fit_resolution_a=round(resolution, 3),
         score=round(fit.score, 5),
+        defocus_error_a=round(fit.error_a, 2),
         ice_ring_density=None if ice is None else round(ice, 5),
         pixel_size_a=parameters.pixel_size,
         box_px=parameters.ampl_spectrum,
