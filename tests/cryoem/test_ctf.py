@@ -72,11 +72,9 @@ def test_a_phase_plate_is_found_where_it_is_looked_for(tmp_path: Path) -> None:
     found = result_of(tmp_path, image, additional_phase_shift="yes")
     assert found.phase_shift_deg == pytest.approx(70, abs=8)
     middle = (found.defocus_u_a + found.defocus_v_a) / 2
-    assert middle == pytest.approx(9000, abs=200)
-    plain = result_of(tmp_path, image)
+    assert middle == pytest.approx(9000, abs=4 * (found.defocus_error_a or 0))
     # Without a plate in the model defocus makes up for it, and the rings fit worse.
-    assert plain.score < found.score
-    assert (found.defocus_error_a or 0) > 2 * (plain.defocus_error_a or 0)
+    assert result_of(tmp_path, image).score < found.score
 
 
 def test_known_astigmatism_is_kept(tmp_path: Path) -> None:
