@@ -38,6 +38,7 @@ _NOISE_LEFT = 0.9
 """Of the noise of the first round's tracks, what later ones have at least."""
 _SURE = 2.5
 """Times its error that local motion must be: else global motion alone is used."""
+_NOTHING = "the frames have nothing in common that stands out of their noise"
 _LEAST_PATCH = 32
 """Pixels of an alignment image; a smaller patch has too little in it to correlate."""
 
@@ -105,6 +106,9 @@ def measure_motion(
             tolerance=0.02 / float(scale.max()),
             map_frames=lambda act, items: list(pool.map(act, items)),
         )
+    if shifts is None:
+        still = np.zeros((frames, 2))
+        return Motion(global_px=still, local=None, reason=_NOTHING)
     local, reason = _measure_local(
         spectra, shifts, small, scale=scale, patches=patches, b_factor=b_factor
     )
