@@ -4,9 +4,7 @@ A row is known by its first column, so that a message that comes twice changes i
 adds none. Names of columns are RELION's.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +15,6 @@ from em_platform.errors import FormatError
 from em_platform.storage.atomic import write_bytes
 
 Row = dict[str, str | float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TiltName:
-    """What the name of a tilt says: `series_number_angle_date_time_fractions`."""
-
-    series: str
-    number: int
-    """In the acquisition, from 1; 0 where the name does not say it."""
-    angle_deg: float
-
-
-_ANGLE = re.compile(r"[-+]?\d+\.\d+")
-
-
-def tilt_name(path: Path) -> TiltName:
-    """The parts of the name of a tilt, as EPU Tomography 5 and SerialEM's script give.
-
-    Without an angle in it the name is the series' own.
-    """
-    parts = path.stem.removesuffix("_motion_corrected").split("_")
-    for place, part in enumerate(parts):
-        if _ANGLE.fullmatch(part) and place >= 2 and parts[place - 1].isdigit():
-            return TiltName(
-                series="_".join(parts[: place - 1]),
-                number=int(parts[place - 1]),
-                angle_deg=float(part),
-            )
-    return TiltName(series=_series_of(path.stem), number=0, angle_deg=0.0)
-
-
-def _series_of(stem: str) -> str:
-    """`TS_1_stack_aretomo` -> `TS_1`: up to the last digit, as upstream has it."""
-    found = re.match(r".*\d", stem)
-    return found[0] if found else stem
 
 
 def optics_row(options: Mapping[str, Any], *, particles: int | None = None) -> Row:
@@ -87,6 +50,37 @@ def put_rows(
         What is there is no table.
     """
     columns, known = _read(path, block)
+    _write(path, block, columns, known, rows, optics)
+
+
+def put_particles(
+    path: Path, rows: Sequence[Row], *, stacks: set[str], optics: Row
+) -> None:
+    """Put particles of some stacks into a table; others of them are no more, and go.
+
+    Raises
+    ------
+    FormatError
+        What is there is no table.
+    """
+    names = {row["ImageName"] for row in rows}
+    columns, known = _read(path, "particles")
+    kept = {
+        name: row
+        for name, row in known.items()
+        if name in names or stack_of(name) not in stacks
+    }
+    _write(path, "particles", columns, kept, rows, optics)
+
+
+def _write(
+    path: Path,
+    block: str,
+    columns: list[str],
+    known: dict[str, dict[str, str]],
+    rows: Sequence[Row],
+    optics: Row | None,
+) -> None:
     for row in rows:
         columns += [name for name in row if name not in columns]
         words = {name: word(value) for name, value in row.items()}
@@ -100,6 +94,11 @@ def put_rows(
         text += "\n# version 30001\n\n"
     text += table(block, columns, lines, prefix="_rln")
     write_bytes(path, text.encode())
+
+
+def stack_of(image_name: str | float) -> str:
+    """The file of a particle's image."""
+    return str(image_name).partition("@")[2]
 
 
 def rows_of(path: Path, block: str) -> list[Row]:
