@@ -42,6 +42,7 @@ class Search:
     min_defocus_a: float = 2000.0
     max_defocus_a: float = 90000.0
     phase_shift: bool = False
+    thickness: bool = False
     known_astigmatism_a: float | None = None
     known_azimuth_deg: float = 0.0
 
@@ -61,6 +62,8 @@ class Fit:
     phase_shift_deg: float
     score: float
     """Correlation of the rings with the model, from -1 to 1."""
+    thickness_a: float = 0.0
+    """Of the specimen; 0: thin."""
     error_a: float = 0.0
     """Standard deviation of the mean defocus, by the fit's own account."""
 
@@ -160,14 +163,28 @@ def phase(
 
 
 def oscillation(
-    frequency: Reals, defocus_a: Reals | float, lens: Lens, phase_shift_deg: float
+    frequency: Reals,
+    defocus_a: Reals | float,
+    lens: Lens,
+    phase_shift_deg: float,
+    thickness_a: float = 0.0,
 ) -> Reals:
     """`-cos(2 phase)`, the rings of squared contrast, faded where finer than a bin.
 
     Without the fading, rings that the box cannot resolve would match by aliasing.
     """
     chi = phase(frequency, defocus_a, lens, phase_shift_deg)
-    return np.asarray(-np.cos(2 * chi) * fading(frequency, defocus_a, lens))
+    faded = fading(frequency, defocus_a, lens) * thinning(frequency, lens, thickness_a)
+    return np.asarray(-np.cos(2 * chi) * faded)
+
+
+def thinning(frequency: Reals, lens: Lens, thickness_a: float) -> Reals:
+    """What a specimen's thickness leaves of its rings; beyond a node they are inverted.
+
+    Layers of different defocus add their powers (McMullan et al. 2015; Tichelaar et al.
+    2020; Elferich et al. 2024 for the fit).
+    """
+    return np.asarray(np.sinc(lens.wavelength_a * frequency**2 * thickness_a))
 
 
 def fading(frequency: Reals, defocus_a: Reals | float, lens: Lens) -> Reals:

@@ -7,13 +7,22 @@ and phase shift explain each other and rings can be counted wrongly. The likelie
 counts, not the one that looks best after a background was taken out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from em_platform.cryoem.methods.ctf import Fit, Lens, Rings, Search, fading, phase
+from em_platform.cryoem.methods.ctf import (
+    Fit,
+    Lens,
+    Rings,
+    Search,
+    fading,
+    oscillation,
+    phase,
+    thinning,
+)
 from em_platform.cryoem.methods.ctf_search import Flat, beginnings
 
 Reals = NDArray[np.float64]
@@ -31,9 +40,13 @@ _ENOUGH = 1e-3
 """Of the logarithm of likelihood: a step that wins less is the last."""
 _AMPLITUDES = 0.005, 3.0
 """What rings may have at the beginning, in the logarithm of power."""
-_OPTICS = 4
+_OPTICS = 5
 """Parameters before those of background and strength: mean defocus, astigmatism along
-and across, phase shift."""
+and across, phase shift, thickness."""
+_THICKNESSES_A = np.arange(400.0, 4001.0, 300.0)
+"""Where fits of the thickness begin."""
+_BETTER = 10.0
+"""Twice the logarithm of likelihood that a thickness must win, to be one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,16 +86,38 @@ def fit_rings(rings: Rings, lens: Lens, search: Search) -> Fit:
     cells = _cells(rings, lens, search)
     # Threads of BLAS wait for each other longer than these small matrices take.
     with threadpool_limits(1, user_api="blas"):
-        found = [
-            _refined(cells, search, _state(cells, _begin(cells, each)), _FIRST_ROUNDS)
-            for each in beginnings(rings, lens, search)
-        ]
-        # What ends at the same place, or far from the best, needs no more rounds.
-        best = [
-            _refined(cells, search, state, _ROUNDS)
-            for state in sorted(found, key=lambda state: state.cost)[:_KEPT]
-        ]
-        return _fit_of(cells, min(best, key=lambda state: state.cost))
+        best = _likeliest(cells, search, beginnings(rings, lens, search))
+        return _fit_of(cells, best)
+
+
+def fit_thickness(rings: Rings, lens: Lens, search: Search, *, begin: Fit) -> Fit:
+    """The fit with the specimen's thickness, or `begin` where none makes it likelier.
+
+    A thick specimen has a node where its rings vanish, and beyond it they are inverted:
+    `search` is to reach beyond.
+    """
+    thin = _cells(rings, lens, search)
+    thick = _cells(rings, lens, replace(search, thickness=True))
+    begun = [replace(begin, thickness_a=float(each)) for each in _THICKNESSES_A]
+    with threadpool_limits(1, user_api="blas"):
+        without = _likeliest(thin, search, [begin])
+        best = _likeliest(thick, search, begun)
+        if without.cost - best.cost < _BETTER:
+            return begin
+        return _fit_of(thick, best)
+
+
+def _likeliest(cells: _Cells, search: Search, begun: list[Fit]) -> _State:
+    found = [
+        _refined(cells, search, _state(cells, _begin(cells, each)), _FIRST_ROUNDS)
+        for each in begun
+    ]
+    # What is far from the best needs no more rounds.
+    best = [
+        _refined(cells, search, state, _ROUNDS)
+        for state in sorted(found, key=lambda state: state.cost)[:_KEPT]
+    ]
+    return min(best, key=lambda state: state.cost)
 
 
 def _cells(rings: Rings, lens: Lens, search: Search) -> _Cells:
@@ -92,7 +127,7 @@ def _cells(rings: Rings, lens: Lens, search: Search) -> _Cells:
     prior = np.r_[np.zeros(_OPTICS), _BACKGROUND**2, _STRENGTH**2]
     is_free = np.ones(len(prior), bool)
     is_free[1:3] = search.known_astigmatism_a is None
-    is_free[3] = search.phase_shift
+    is_free[3], is_free[4] = search.phase_shift, search.thickness
     return _Cells(
         log_power=lines[:, inside],
         frequency=k,
@@ -115,21 +150,27 @@ def _polynomials(values: Reals, count: int) -> Reals:
 def _state(cells: _Cells, values: Reals) -> _State:
     """The model and its slopes at these parameters."""
     k, lens = cells.frequency, cells.lens
-    middle, along, across, shift = values[:_OPTICS]
+    middle, along, across, shift, thickness = values[:_OPTICS]
     cos, sin = (part(2 * cells.angle)[:, None] for part in (np.cos, np.sin))
     chi = phase(k, middle + along * cos + across * sin, lens, float(np.rad2deg(shift)))
-    fade = fading(k, middle, lens)
+    unthinned = fading(k, middle, lens)
+    fade = unthinned * thinning(k, lens, thickness)
     count = cells.background.shape[1]
     levels, strengths = values[_OPTICS : _OPTICS + count], values[_OPTICS + count :]
     contrast = 0.5 * (1 - np.cos(2 * chi) * fade)
     strength = np.exp(np.clip(cells.strength @ strengths, -30, 30))
     whole = 1 + strength * contrast
     rest = cells.log_power - cells.background @ levels - np.log(whole)
-    by_phase = strength / whole * np.sin(2 * chi) * fade
+    by_contrast = strength / whole
+    by_phase = by_contrast * np.sin(2 * chi) * fade
     by_defocus = by_phase * (np.pi * lens.wavelength_a * k**2)
     slopes = np.empty((len(values), *rest.shape))
     slopes[0], slopes[1], slopes[2] = by_defocus, by_defocus * cos, by_defocus * sin
     slopes[3] = by_phase
+    thinner, thicker = (thinning(k, lens, thickness + step) for step in (-1.0, 1.0))
+    slopes[4] = (
+        by_contrast * -0.5 * np.cos(2 * chi) * unthinned * (thicker - thinner) / 2
+    )
     slopes[_OPTICS : _OPTICS + count] = cells.background.T[:, None]
     share = strength * contrast / whole
     slopes[_OPTICS + count :] = cells.strength.T[:, None] * share
@@ -143,7 +184,8 @@ def _normal(cells: _Cells, state: _State) -> tuple[Reals, Reals]:
     """Information and slope of the likelihood, of the free parameters."""
     free = cells.is_free
     slopes = state.slopes[free].reshape(int(free.sum()), -1)
-    information = slopes @ slopes.T + np.diag(cells.prior[free])
+    # Where there are no rings, optics have no information at all.
+    information = slopes @ slopes.T + np.diag(cells.prior[free] + 1e-12)
     slope = slopes @ state.rest.ravel() - (cells.prior * state.values)[free]
     return information, slope
 
@@ -163,6 +205,7 @@ def _refined(cells: _Cells, search: Search, begin: _State, rounds: int) -> _Stat
             values = state.values.copy()
             values[cells.is_free] += step / scale
             values[0] = np.clip(values[0], search.min_defocus_a, search.max_defocus_a)
+            values[4] = np.clip(values[4], 0.0, 2 * _THICKNESSES_A[-1])
             tried = _state(cells, values)
             won = state.cost - tried.cost
             if won > 0:
@@ -184,7 +227,7 @@ def _begin(cells: _Cells, begin: Fit) -> Reals:
     values = np.zeros(len(cells.prior))
     # Astigmatism as a vector: its angle has no meaning where it is small.
     values[:3] = middle, half * np.cos(twice), half * np.sin(twice)
-    values[3] = np.deg2rad(begin.phase_shift_deg)
+    values[3:5] = np.deg2rad(begin.phase_shift_deg), begin.thickness_a
     rings = _oscillation(cells, values)
     data, model = (
         Flat(cells.frequency, cells.root).of(part) for part in (cells.log_power, rings)
@@ -212,16 +255,15 @@ def _begin(cells: _Cells, begin: Fit) -> Reals:
 
 def _oscillation(cells: _Cells, values: Reals) -> Reals:
     """The rings of these parameters, `(s, k)`, from -1 to 1."""
-    middle, along, across, shift = values[:_OPTICS]
+    middle, along, across, shift, thickness = (float(v) for v in values[:_OPTICS])
     twice = 2 * cells.angle[:, None]
     defocus = middle + along * np.cos(twice) + across * np.sin(twice)
-    chi = phase(cells.frequency, defocus, cells.lens, float(np.rad2deg(shift)))
-    fade = fading(cells.frequency, middle, cells.lens)
-    return np.asarray(-np.cos(2 * chi) * fade)
+    degrees = float(np.rad2deg(shift))
+    return oscillation(cells.frequency, defocus, cells.lens, degrees, thickness)
 
 
 def _fit_of(cells: _Cells, state: _State) -> Fit:
-    middle, along, across, shift = (float(v) for v in state.values[:_OPTICS])
+    middle, along, across, shift, thickness = (float(v) for v in state.values[:_OPTICS])
     half = float(np.hypot(along, across))
     information, _ = _normal(cells, state)
     scale = np.sqrt(np.diag(information))
@@ -232,6 +274,7 @@ def _fit_of(cells: _Cells, state: _State) -> Fit:
         azimuth_deg=float(np.rad2deg(np.arctan2(across, along)) / 2),
         phase_shift_deg=float(np.rad2deg(shift)) % 180,
         score=_score(cells, state.values),
+        thickness_a=thickness,
         error_a=float(np.sqrt(inverse[0, 0]) / scale[0]),
     )
 

@@ -37,7 +37,7 @@ def profile_of(rings: Rings, lens: Lens, fit: Fit) -> Profile:
     """What lies along the spectrum of a fitted micrograph."""
     k = rings.frequency
     middle = (fit.defocus_u_a + fit.defocus_v_a) / 2
-    model = oscillation(k, middle, lens, fit.phase_shift_deg)
+    model = oscillation(k, middle, lens, fit.phase_shift_deg, fit.thickness_a)
     equal = _along_rings(rings, lens, fit, middle)
     return Profile(
         frequency=k,
