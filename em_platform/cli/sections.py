@@ -73,7 +73,7 @@ def command(
     blurred, vignette, drift, focus_gradient_px, knife_marks, folds and others.
     """
     from em_platform.simulation.sections import simulate_sections
-    from em_platform.stitching.compute import serial, thread_map
+    from em_platform.stitching.compute import local_map
 
     settings = _settings(given)
     which, wanted = _numbers(sections), workers or len(os.sched_getaffinity(0))
@@ -86,7 +86,7 @@ def command(
         name=name,
         labels=not no_labels,
         overwrite=overwrite,
-        run=serial if wanted == 1 else thread_map(wanted),
+        run=local_map(wanted),
     ):
         made.append(each)
         kept = "" if each.made else ", kept as it stands"

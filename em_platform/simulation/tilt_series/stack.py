@@ -25,7 +25,7 @@ from em_platform.storage.growing_folder import digest_of, growing_folder, is_don
 
 KIND = "simulated tilt series"
 
-_KERNELS = 1
+_KERNELS = 2
 """Version of the physics: a folder of another version is not resumed, nor current."""
 
 Progress = Callable[[str, int, int], None]
