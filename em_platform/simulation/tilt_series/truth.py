@@ -1,11 +1,11 @@
 """What is true of a tilt series: every error, dose and pose that made its images."""
 
-import json
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from em_platform.model import Model
@@ -83,7 +83,7 @@ class Truth(Model):
 
     def text(self) -> str:
         """As the file holds it."""
-        return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
+        return self.model_dump_json(indent=1) + "\n"
 
 
 def truth_schema() -> str:
@@ -93,15 +93,20 @@ def truth_schema() -> str:
 
 def particle_truth(sample: Sample) -> tuple[ParticleTruth, ...]:
     """The poses of all particles that are no beads, in the sample's order."""
+    shown = [p for p in sample.particles if sample.maps[p.template].name != FIDUCIAL]
+    turns = Rotation.from_matrix(
+        np.array([p.rotation for p in shown]).reshape(-1, 3, 3)
+    )
     return tuple(
         ParticleTruth(
             name=sample.maps[each.template].name,
             position_nm=each.position_nm,
-            quaternion_xyzw=_four(Rotation.from_matrix(each.rotation).as_quat()),
-            euler_zxz_deg=zxz_deg(each.rotation),
+            quaternion_xyzw=quaternion,
+            euler_zxz_deg=angles,
         )
-        for each in sample.particles
-        if sample.maps[each.template].name != FIDUCIAL
+        for each, quaternion, angles in zip(
+            shown, turns.as_quat().tolist(), zxz_deg(turns).tolist(), strict=True
+        )
     )
 
 
@@ -141,20 +146,7 @@ def tilt_truth(
     )
 
 
-def zxz_deg(rotation: Any) -> Triple:
-    """Extrinsic ZXZ angles of a `(3, 3)` rotation, deg; (angle, 0, 0) at the pole."""
-    # At the pole only the sum of two angles counts: scipy warns, and gives one zero.
-    turn = Rotation.from_matrix(rotation)
-    if abs(abs(float(rotation[2][2])) - 1) < 1e-12:
-        if rotation[2][2] > 0:
-            angle = np.rad2deg(np.arctan2(rotation[1][0], rotation[0][0]))
-            return float(angle), 0.0, 0.0
-        angle = np.rad2deg(np.arctan2(-rotation[1][0], rotation[0][0]))
-        return float(angle), 180.0, 0.0
-    first, second, third = turn.as_euler("zxz", degrees=True).tolist()
-    return first, second, third
-
-
-def _four(values: Any) -> tuple[float, float, float, float]:
-    x, y, z, w = np.asarray(values).tolist()
-    return x, y, z, w
+def zxz_deg(turns: Rotation) -> NDArray[np.float64]:
+    """Extrinsic ZXZ angles, deg, `(n, 3)`; where only a sum counts the third is 0."""
+    angles = turns.as_euler("zxz", degrees=True, suppress_warnings=True)
+    return np.asarray(angles, np.float64)

@@ -1,4 +1,4 @@
-"""The simulator of this project: every tilt is made alone, here or on Dask's workers."""
+"""The simulator of this project: each tilt is made alone, here or by Dask's workers."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial

@@ -17,6 +17,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from em_platform.errors import ConfigError, FormatError, ToolFailed, ToolMissing
 from em_platform.formats.mrc import read_mrc
@@ -185,11 +186,10 @@ def write_sample(folder: Path, sample: Sample) -> None:
     """
     for number, each in enumerate(sample.maps):
         _write_map(folder / f"map-{number}.mrc", each)
-        rows = [
-            (*particle.position_nm, *zxz_deg(particle.rotation))
-            for particle in sample.particles
-            if particle.template == number
-        ]
+        own = [p for p in sample.particles if p.template == number]
+        turns = np.array([p.rotation for p in own]).reshape(-1, 3, 3)
+        angles = zxz_deg(Rotation.from_matrix(turns)).tolist()
+        rows = [(*p.position_nm, *a) for p, a in zip(own, angles, strict=True)]
         text = table_text(rows, columns=6)
         (folder / f"particles-{number}.txt").write_text(text)
 
