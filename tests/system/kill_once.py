@@ -1,11 +1,11 @@
 """What kills a run of a platform from inside, at a moment that a test chose."""
 
-# Python runs this file at the start of each process. In the process of a run it looks
-# whether it is to be killed, once: after its last step, or after three tilts.
+# Python runs this file at the start of each process. In the one whose forks are runs it
+# sees to it that a run is killed, once: after its last step, or after three tilts.
 KILL_ONCE = """
 import os, signal, sys
 
-if any("multiprocessing.forkserver" in part for part in sys.orig_argv):
+if any("fork_server" in part for part in sys.orig_argv):
     from dagster import DagsterInstance
 
     def die_once():
