@@ -2,18 +2,24 @@
 
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from scipy.spatial.transform import Rotation
 
+from em_platform.errors import FormatError
 from em_platform.model import Model
+from em_platform.model.base import first_problem
 from em_platform.simulation.tilt_series.assemblers.assembler import Sample
 from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.passing import transmission
 from em_platform.simulation.tilt_series.plan import FIDUCIAL, Plan
 from em_platform.simulation.tilt_series.series import drift_nm, loss_of, path_of
+
+TRUTH = "truth.json"
 
 _EVERY = 4  # pixels: the mean of the film's thickness needs no more
 
@@ -84,6 +90,25 @@ class Truth(Model):
     def text(self) -> str:
         """As the file holds it."""
         return self.model_dump_json(indent=1) + "\n"
+
+
+def read_truth(folder: Path) -> Truth:
+    """What is true of the stack in that folder.
+
+    Raises
+    ------
+    FormatError
+        It has no truth that can be read.
+    """
+    path = folder / TRUTH
+    try:
+        return Truth.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        why = first_problem(error) if isinstance(error, ValidationError) else error
+        raise FormatError(
+            f"{path}: it cannot be read as the truth of a simulated stack ({why}), the "
+            "file that `simulate` writes was expected; simulate it again"
+        ) from error
 
 
 def truth_schema() -> str:

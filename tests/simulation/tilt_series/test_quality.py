@@ -21,8 +21,7 @@ from em_platform.simulation.tilt_series.quality import (
 )
 from em_platform.simulation.tilt_series.sample_file import decode_sample, encode_sample
 from em_platform.simulation.tilt_series.stack import simulate_stack
-from em_platform.simulation.tilt_series.steps import read_truth
-from em_platform.simulation.tilt_series.truth import Truth
+from em_platform.simulation.tilt_series.truth import Truth, read_truth
 
 PLAN = Plan.model_validate(
     {
@@ -66,7 +65,7 @@ def stack(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def truth(made: Path) -> Truth:
-    return read_truth("q-0000", made)
+    return read_truth(made / "q-0000")
 
 
 def test_a_stack_that_is_right_passes_all(stack: Path, truth: Truth) -> None:
