@@ -54,6 +54,7 @@ def plan_for(
 ) -> Plan:
     """The case of both programs: no errors, no grain, no radiation damage."""
     voxel_nm = pixel_nm / _VOXELS
+    scheme = {"first_deg": -60, "step_deg": 120 / (tilts - 1), "tilts": tilts}
     with mrcfile.new(folder / "cage.mrc", cage(voxel_nm) + np.float32(ICE_V)) as file:
         file.voxel_size = 10 * voxel_nm
     return plan_of(
@@ -62,12 +63,7 @@ def plan_for(
             "seed": 1,
             "pixel_nm": pixel_nm,
             "mode": "multislice",
-            "tilts": {
-                "first_deg": -60,
-                "step_deg": 120 / (tilts - 1),
-                "tilts": tilts,
-                "order": "linear",
-            },
+            "tilts": {**scheme, "order": "linear"},
             "beam": {
                 "energy_spread_ev": 1.3 / np.sqrt(2),
                 "convergence_mrad": 0.1,
