@@ -14,7 +14,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from benchmarks.fuzz_cryoem import handle_recipe_message, read_cryoem
 from benchmarks.fuzz_mutations import VALUES, mutated_json, mutation_of
+from benchmarks.fuzz_network import (
+    ask_aloha,
+    ask_chimera,
+    read_frames,
+    send_to_temdb,
+)
 from benchmarks.fuzz_seeds import SEEDS, message_bodies
 from em_platform.errors import PlatformError
 
@@ -200,6 +207,12 @@ TARGETS: dict[str, Callable[[random.Random, Path, Path], None]] = {
     "messages": _message,
     "mosaic": _mosaic,
     "stitch": _stitch,
+    "cryoem": read_cryoem,
+    "recipe_message": handle_recipe_message,
+    "frames": read_frames,
+    "aloha": ask_aloha,
+    "chimera": ask_chimera,
+    "temdb": send_to_temdb,
 }
-SHARES = {"file": 8, "stitch": 1}
+SHARES = {"file": 8, "cryoem": 16, "stitch": 1}
 """Of the cases, where it is not 2."""

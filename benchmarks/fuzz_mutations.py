@@ -146,6 +146,10 @@ def _with_another_word(line: str, draw: random.Random) -> str:
     return draw.choice(WORDS)
 
 
+_TEXTS = (
+    *(".csv", ".yaml", ".mdoc", ".env", ".txt", ".star", ".cbox"),
+    *(".rawtlt", ".tlt", ".xf", ".aln"),
+)
 Mutation = Callable[[bytes, random.Random], bytes]
 
 
@@ -153,5 +157,5 @@ def mutation_of(name: str, content: bytes, draw: random.Random) -> Mutation:
     """What suits a file: JSON is mostly changed by its values, the rest by bytes."""
     if content[:1] in (b"{", b"[") and draw.random() < 0.85:
         return mutated_json
-    is_text = name.endswith((".csv", ".yaml", ".mdoc", ".env", ".txt"))
+    is_text = name.endswith(_TEXTS)
     return mutated_text if is_text and draw.random() < 0.85 else mutated_bytes

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.fuzz_cryoem_files import write_cryoem
+from benchmarks.fuzz_network import write_temdb
+
 GRAIN = np.random.default_rng(3).integers(20, 230, (6, 48, 40)).astype("u1")
 
 
@@ -233,13 +236,14 @@ def message_bodies() -> dict[str, bytes]:
     bodies = {}
     for topic, model in topics().items():
         schema = model.model_json_schema()
-        bodies[topic] = json.dumps(_example(schema, schema.get("$defs", {}))).encode()
+        bodies[topic] = json.dumps(example_of(schema, schema.get("$defs", {}))).encode()
     return bodies
 
 
-def _example(schema: dict[str, Any], known: dict[str, Any]) -> Any:
+def example_of(schema: dict[str, Any], known: dict[str, Any]) -> Any:
+    """A value as a JSON schema describes it; `known` are its named parts."""
     if "$ref" in schema:
-        return _example(known[schema["$ref"].rpartition("/")[2]], known)
+        return example_of(known[schema["$ref"].rpartition("/")[2]], known)
     for name in ("default", "const"):
         if schema.get(name) is not None:
             return schema[name]
@@ -247,15 +251,17 @@ def _example(schema: dict[str, Any], known: dict[str, Any]) -> Any:
         return schema["enum"][0]
     for name in ("anyOf", "oneOf", "allOf"):
         if schema.get(name):
-            return _example(schema[name][0], known)
+            return example_of(schema[name][0], known)
     kind = schema.get("type")
     if schema.get("format") == "date-time":
         return "2026-01-01T00:00:00Z"
     if kind == "object":
-        return {k: _example(v, known) for k, v in schema.get("properties", {}).items()}
+        return {
+            k: example_of(v, known) for k, v in schema.get("properties", {}).items()
+        }
     if kind == "array":
         items = schema.get("prefixItems") or [schema.get("items", {})]
-        return [_example(item, known) for item in items]
+        return [example_of(item, known) for item in items]
     return {"integer": 1, "number": 1.0, "boolean": True, "string": "a"}.get(kind or "")
 
 
@@ -272,4 +278,6 @@ SEEDS: dict[str, Callable[[Path], None]] = {
     "mdoc": write_mdoc,
     "settings": write_settings,
     "mosaic": write_mosaic,
+    "cryoem": write_cryoem,
+    "temdb": write_temdb,
 }

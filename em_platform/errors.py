@@ -100,6 +100,15 @@ class PlatformError(Exception):
         }
 
 
+def fault_of_ours(error: BaseException) -> str:
+    """What is reported of an error that nobody foresaw; the traceback is elsewhere."""
+    return without_passwords(
+        "this is a fault of em-platform, not of your input: found "
+        f"{type(error).__name__} ({one_line(str(error)[:200])}), expected a result or "
+        "a sentence"
+    )
+
+
 def may_pass(error: BaseException) -> bool:
     """Whether the same may work later: the error, or what caused it, is of the network.
 

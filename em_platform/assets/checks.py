@@ -15,7 +15,7 @@ from em_platform.acquisition.qc.verdict import report_checks
 from em_platform.assets.metadata import Metadata, table
 from em_platform.catalog.record_files import mark_unusable
 from em_platform.config import Settings
-from em_platform.errors import PlatformError, SourceError, may_pass
+from em_platform.errors import PlatformError, SourceError, fault_of_ours, may_pass
 from em_platform.model import Check, Montage, Severity
 from em_platform.partitions import BLOCKING_CHECKS
 from em_platform.storage import Store
@@ -107,8 +107,13 @@ def dagster_failures() -> Iterator[None]:
     except Exception as error:
         if may_pass(error):
             _ask_again(error)
-        if not isinstance(error, PlatformError):
+        if isinstance(error, dg.Failure | dg.DagsterError):
             raise
+        if not isinstance(error, PlatformError):
+            raise dg.Failure(
+                description=f"{fault_of_ours(error)}; report it with the error below",
+                allow_retries=False,
+            ) from error
         # Without retries: what does not pass by itself would only fail again.
         raise dg.Failure(
             description=str(error), metadata=dict(error.facts), allow_retries=False

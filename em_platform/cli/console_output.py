@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from em_platform.errors import PlatformError
+from em_platform.errors import PlatformError, fault_of_ours
 
 if TYPE_CHECKING:
     from em_platform.stitching.stitch import Progress
@@ -40,7 +40,6 @@ def print_messages() -> None:
 
 def own_fault(error: Exception) -> PlatformError:
     """What is printed of an unforeseen error; its traceback goes into a file."""
-    kind = type(error).__name__
     try:
         # Not in the home, which may be what the error is about.
         with tempfile.NamedTemporaryFile(
@@ -51,10 +50,7 @@ def own_fault(error: Exception) -> PlatformError:
         where = f"the traceback is in {log.name}, please report it with that file"
     except OSError:
         where = "no file could be written for the traceback; free disk space"
-    return PlatformError(
-        f"this is a fault of em-platform, not of your input: found {kind} "
-        f"({str(error)[:200]}), expected a result or a sentence; {where}"
-    )
+    return PlatformError(f"{fault_of_ours(error)}; {where}")
 
 
 @dataclass(slots=True)

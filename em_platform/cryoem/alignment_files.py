@@ -186,7 +186,11 @@ def _read_xf(path: Path) -> SeriesAlignment:
     for section, (row, angle) in enumerate(zip(table, angles, strict=True)):
         if section in excluded:
             continue
-        dx, dy = -np.linalg.solve(row[:4].reshape(2, 2), row[4:])
+        try:
+            dx, dy = -np.linalg.solve(row[:4].reshape(2, 2), row[4:])
+        except np.linalg.LinAlgError as error:
+            why = f"line {section + 1} turns the image into a line"
+            raise _unreadable(path, why) from error
         images.append(
             AlignedImage(
                 section=section,

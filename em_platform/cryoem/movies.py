@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from em_platform.errors import FormatError
 from em_platform.formats import (
     Volume,
+    check_image,
     open_mrc,
     open_source,
     open_volume,
@@ -79,7 +80,10 @@ class _Events:
             for page in range(start, start + self.grouping):
                 try:
                     total += tiff.pages[page].asarray()
-                except (RuntimeError, ValueError, IndexError) as error:
+                except (
+                    *(RuntimeError, ValueError),
+                    *(ArithmeticError, IndexError, TypeError),
+                ) as error:
                     raise _damaged(self.path, page - self.first_page, error) from error
         return total
 
@@ -119,10 +123,13 @@ def open_movie(path: Path, *, eer_grouping: int = 20, eer_upsampling: int = 1) -
                 f"at least {eer_grouping} were expected; copy it again, or group fewer"
             )
         height, width = tiff.pages[first].shape
+        file_bytes = path.stat().st_size
+        # Sums of a group have 16 bits.
+        check_image(str(path), (height, width), pixel_bytes=2, file_bytes=file_bytes)
         last = tiff.pages[first + frames * eer_grouping - 1]
         # The decoder takes what there is of a frame that is cut short.
         end = last.dataoffsets[-1] + last.databytecounts[-1]
-        if end > path.stat().st_size:
+        if end > file_bytes:
             raise _damaged(path, len(tiff.pages) - 1, EOFError(f"it ends at {end}"))
     return _Events(
         path=path,
@@ -167,14 +174,19 @@ def open_eer(path: Path, *, superres: int = 0) -> Iterator[Any]:
     Raises
     ------
     FormatError
-        It is cut short, or no such file.
+        It is cut short, or no such file; also where that shows as it is read.
     """
     import tifffile
+
+    broken = (
+        *(tifffile.TiffFileError, OSError, ValueError),
+        *(ArithmeticError, IndexError, TypeError),
+    )
 
     try:
         tiff = tifffile.TiffFile(path, superres=superres)
         is_whole = tiff.pages.first.compression in _EER or len(tiff.pages) > 1
-    except (tifffile.TiffFileError, OSError, ValueError, IndexError) as error:
+    except broken as error:
         raise _damaged(path, 0, error) from error
     with tiff:
         if not is_whole:
@@ -182,7 +194,10 @@ def open_eer(path: Path, *, superres: int = 0) -> Iterator[Any]:
                 f"{path}: found no frames of electron events, expected an EER file; "
                 "copy it again from the microscope"
             )
-        yield tiff
+        try:
+            yield tiff
+        except broken as error:  # tags of a page that nobody looked at before
+            raise _damaged(path, 0, error) from error
 
 
 def read_image(path: Path) -> NDArray[np.float32]:

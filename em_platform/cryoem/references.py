@@ -96,7 +96,7 @@ def _mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
             if words := line.split("#")[0].split():
                 x, y, width, height = (int(float(word)) for word in words)
                 found[max(y, 0) : y + height, max(x, 0) : x + width] = True
-    except (OSError, ValueError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise FormatError(
             f"{path}: cannot be read as defects ({error}), expected lines of x, y, "
             "width and height; correct it"

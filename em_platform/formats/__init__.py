@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         open_stack,
         open_volume,
     )
+    from em_platform.formats.plausible import check_image
     from em_platform.formats.raster import jpeg_size
     from em_platform.formats.redirects import CarefulSession
     from em_platform.formats.source import (
@@ -89,6 +90,7 @@ _MODULES = {
     "ome_zarr": "Described describe level_count open_level preview review_at "
     "write_pyramid",
     "open": "described extent_nm inspect open_stack open_volume",
+    "plausible": "check_image",
     "raster": "jpeg_size",
     "redirects": "CarefulSession",
     "source": "is_folder join_uri list_folder local_path open_source read_text",
@@ -115,6 +117,7 @@ __all__ = [
     "Run",
     "Volume",
     "bounds_of",
+    "check_image",
     "chunk_store",
     "chunked_format",
     "compose_affine",

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from em_platform.config import Settings
-from em_platform.errors import without_passwords
+from em_platform.errors import PlatformError, fault_of_ours, without_passwords
 
 log = logging.getLogger(__name__)
 
@@ -108,14 +108,18 @@ def _log_unforeseen() -> None:
         if issubclass(kind, KeyboardInterrupt):
             after(kind, error, trace)
             return
-        log.critical("ended by: %s", error, exc_info=(kind, error, trace))
+        # Its own errors are sentences already.
+        known = isinstance(error, PlatformError)
+        sentence = str(error) if known else fault_of_ours(error)
+        log.critical("ended by: %s", sentence, exc_info=(kind, error, trace))
 
     def of_thread(caught: threading.ExceptHookArgs) -> None:
         if caught.exc_value is None or caught.exc_type is SystemExit:
             return
         name = caught.thread.name if caught.thread else "a thread"
         details = (caught.exc_type, caught.exc_value, caught.exc_traceback)
-        log.error("%s ended by: %s", name, caught.exc_value, exc_info=details)
+        sentence = fault_of_ours(caught.exc_value)
+        log.error("%s ended: %s", name, sentence, exc_info=details)
 
     sys.excepthook = of_process
     threading.excepthook = of_thread

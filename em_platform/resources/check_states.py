@@ -17,7 +17,6 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionResolvedStatus,
 )
 from dagster._core.storage.asset_check_state import AssetCheckState
-from dagster_shared.serdes.errors import DeserializationError
 
 from em_platform.storage.atomic import write_bytes
 
@@ -113,8 +112,7 @@ class CheckStates:
             found = {name: _state_of(*parts) for name, parts in states.items()}
         except FileNotFoundError:
             return {}
-        # Of another version, or damaged.
-        except (zlib.error, TypeError, ValueError, DeserializationError):
+        except Exception:  # of another version of Dagster, or damaged: it is made anew
             return {}
         return found if mark == self._mark else {}
 

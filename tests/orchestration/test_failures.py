@@ -106,6 +106,13 @@ def test_a_full_disk_and_a_missing_file_are_not_tried_again() -> None:
     assert not may_pass(StorageError("storage: no permission; ask for it"))
 
 
-def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(ZeroDivisionError), dagster_failures():
+def test_what_nobody_foresaw_is_called_a_fault_of_ours() -> None:
+    with pytest.raises(dg.Failure) as caught, dagster_failures():
         raise ZeroDivisionError("of another library")
+    sentence = str(caught.value.description)
+    assert "a fault of em-platform, not of your input" in sentence
+    assert "ZeroDivisionError (of another library)" in sentence
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)  # its traceback
+    # What Dagster means by an error is left to it.
+    with pytest.raises(dg.DagsterInvalidDefinitionError), dagster_failures():
+        raise dg.DagsterInvalidDefinitionError("no")

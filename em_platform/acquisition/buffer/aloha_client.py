@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from em_platform.config import BufferSettings
 from em_platform.errors import SourceRefused, SourceUnavailable
+from em_platform.messaging.topics import shortened
 from em_platform.model import AcquisitionUpload, StoredTile
+
+T = TypeVar("T")
 
 # A computer that is there accepts at once; the timeout of the settings is for
 # answers.
@@ -62,7 +65,7 @@ class AlohaClient:
             data=upload.model_dump_json().encode(),
             headers={"Content-Type": "application/json"},
         )
-        return frozenset(answer["stored"])
+        return self._parsed(answer, lambda found: frozenset(map(str, found["stored"])))
 
     def send(
         self,
@@ -81,15 +84,28 @@ class AlohaClient:
                 data=_Body(file, sent),
                 headers={"Content-Type": "image/tiff"},
             )
-        return StoredTile.model_validate(answer)
+        return self._parsed(answer, StoredTile.model_validate)
 
     def complete(self, acquisition_id: str) -> int:
         """Have an acquisition verified and registered; how many tiles it has."""
-        return int(self._ask("POST", f"{acquisition_id}/complete")["tiles"])
+        answer = self._ask("POST", f"{acquisition_id}/complete")
+        return self._parsed(answer, lambda found: int(found["tiles"]))
 
     def abort(self, acquisition_id: str, reason: str) -> None:
         """Have an acquisition registered as aborted."""
         self._ask("POST", f"{acquisition_id}/abort", params={"reason": reason})
+
+    def _parsed(
+        self, answer: dict[str, Any], parse: Callable[[dict[str, Any]], T]
+    ) -> T:
+        try:
+            return parse(answer)
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
+            raise SourceUnavailable(
+                f"aloha at {self._base} answered what it never does "
+                f"({shortened(repr(answer))}); see that it is aloha that listens there "
+                "(acquisition.buffer.url)"
+            ) from error
 
     def _ask(self, method: str, place: str, **more: Any) -> dict[str, Any]:
         url = f"{self._base}/{place}"

@@ -136,6 +136,22 @@ def shifts_of_motioncor2(output: str) -> Shifts:
     FormatError
         It says none.
     """
+    try:
+        shifts = _printed_shifts(output)
+    except (ValueError, IndexError) as error:
+        raise FormatError(
+            f"MotionCor2: a shift in what it printed cannot be read ({error}), two "
+            "numbers for each frame were expected; see its log"
+        ) from error
+    if not shifts:
+        raise FormatError(
+            "MotionCor2: no shifts were found in what it printed, a line for each "
+            "frame was expected; see its log"
+        )
+    return shifts
+
+
+def _printed_shifts(output: str) -> Shifts:
     shifts: Shifts = []
     in_table = False
     for line in output.splitlines():
@@ -148,11 +164,6 @@ def shifts_of_motioncor2(output: str) -> Shifts:
             in_table = False
         elif in_table:
             shifts.append((float(words[1]), float(words[2])))
-    if not shifts:
-        raise FormatError(
-            "MotionCor2: no shifts were found in what it printed, a line for each "
-            "frame was expected; see its log"
-        )
     return shifts
 
 

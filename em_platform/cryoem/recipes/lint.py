@@ -140,7 +140,7 @@ def _of_parameters(
     command = given.get("ispyb_command")
     if "ispyb_connector" == service["queue"]:
         # Which parameters count depends on the command, and most come by message.
-        if command and not placeholders_of(command) and command not in COMMANDS:
+        if command and not placeholders_of(command) and str(command) not in COMMANDS:
             near = difflib.get_close_matches(str(command), COMMANDS, 1)
             guess = f"; is {near[0]} meant?" if near else ""
             yield "error", f"no ISPyB command is called {command!r}{guess}"

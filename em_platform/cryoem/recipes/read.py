@@ -67,6 +67,8 @@ def checked(content: Mapping[Any, Any], name: str) -> dict[Any, Any]:
     try:
         made = Recipe(dict(content))
         made.validate()
+        for number, step in steps_of(made.recipe):
+            _check_step(number, step, steps=made.recipe)
     except (workflows.Error, ValueError, TypeError, AttributeError, KeyError) as error:
         # It says `Invalid recipe: ...`, or is python's own for a step that is no table.
         wrong = str(error).removeprefix("Invalid recipe: ")
@@ -76,6 +78,19 @@ def checked(content: Mapping[Any, Any], name: str) -> dict[Any, Any]:
         ) from error
     recipe: dict[Any, Any] = made.recipe
     return recipe
+
+
+def _check_step(number: int, step: Any, *, steps: Mapping[Any, Any]) -> None:
+    """ValueError where a step is not what services read, which workflows leaves."""
+    if not isinstance(step, dict):
+        raise ValueError(f"step {number} is a {type(step).__name__}")
+    for name, kind in (("parameters", dict), ("service", str), ("queue", str)):
+        if not isinstance(step.get(name) or kind(), kind):
+            found = type(step[name]).__name__
+            raise ValueError(f"{name} of step {number} is a {found}")
+    for channel, to in links_of(step):
+        if not isinstance(channel, str) or to not in steps:
+            raise ValueError(f"step {number} leads to {str(to)[:50]!r}")
 
 
 def _path_of(name: str, folder: str) -> Path:

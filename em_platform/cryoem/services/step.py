@@ -224,7 +224,14 @@ def _plain(body: dict[str, Any]) -> dict[str, Any]:
 
 def _unwrapped(body: Any, outbox: Outbox) -> RecipeWrapper:
     try:
-        return RecipeWrapper(message=body, transport=outbox)
+        wrapper = RecipeWrapper(message=body, transport=outbox)
+        for name, table in (
+            ("parameters", wrapper.recipe_step.get("parameters") or {}),
+            ("environment", wrapper.environment),
+        ):
+            if not isinstance(table, dict):
+                raise TypeError(f"{name} is a {type(table).__name__}")
+        return wrapper
     except (
         *(workflows.Error, KeyError, TypeError, ValueError, AttributeError),
     ) as error:
