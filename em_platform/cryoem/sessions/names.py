@@ -6,9 +6,11 @@ code: which file is a movie, and of which tilt series.
 """
 
 import hashlib
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 _MOVIES = (".mrc", ".mrcs", ".tif", ".tiff", ".eer")
 # Unfinished copies, EPU's logs, and what file browsers leave.
@@ -71,3 +73,24 @@ def safe(name: str) -> str:
     if plain == name:
         return name
     return f"{plain or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def files_of(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Movies and mdocs of all sessions, relative to the folder, by name."""
+    if not folder.is_dir():
+        return
+    for session in sorted(p for p in folder.iterdir() if p.is_dir()):
+        if session.name.startswith("."):
+            continue
+        for parent, folders, files in os.walk(session):
+            folders[:] = sorted(name for name in folders if name[0] != ".")
+            for name in sorted(files):
+                path = Path(parent, name)
+                pure = path.relative_to(folder)
+                is_mdoc = name.endswith(".mdoc") and not is_skipped(pure)
+                if not is_mdoc and movie_name(pure) is None:
+                    continue
+                try:
+                    yield str(pure), path.stat()
+                except OSError:  # taken away at this moment
+                    continue

@@ -145,7 +145,10 @@ def run(parameters: Parameters, folder: Path) -> Result:
     )
     write_bytes(folder / result.cbox, cbox)
     points = tuple((float(x), float(y)) for x, y in found.points)
-    picture = with_circles(levels, radius=(low + high) / 4, points=points)
+    radius = (low + high) / 4
+    # Thin enough that small particles stay to be seen.
+    width = min(8, max(2, round(radius / 10)))
+    picture = with_circles(levels, radius=radius, points=points, width=width)
     write_bytes(folder / result.picture, encoded(picture, ".jpeg"))
     return result
 
