@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 Complex = NDArray[np.complex64]
 Reals = NDArray[np.float64]
 
-B_FACTOR_PX2 = 150.0
 """RELION's default: high frequencies are noise at the dose of one frame."""
 
 

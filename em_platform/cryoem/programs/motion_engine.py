@@ -53,6 +53,7 @@ def correct_motion(
         "first_frame": first,
         "last_frame": first + len(shifts) - 1,
         "dose_per_frame": dose,
+        "init_dose": fields["init_dose"] or 0.0,
         "shift_x_px": tuple(round(float(x), 4) for x in shifts[:, 1]),
         "shift_y_px": tuple(round(float(y), 4) for y in shifts[:, 0]),
         "is_local": False,

@@ -76,21 +76,21 @@ def run_program(
     output = _output(log)
     if status is None:
         raise ToolFailed(
-            f"{name}: it did not end in {time_limit_s:g} s, a result was expected; it "
-            f"was stopped, see {log}",
+            f"{name}: it did not end in {time_limit_s:g} s and was stopped "
+            f"({_last_lines(output)}), a result was expected; it ran as `{shown}`",
             command=shown,
         )
     if status != 0:
         raise ToolFailed(
             f"{name}: it ended with {_named(status)} ({_last_lines(output)}), a result "
-            f"was expected; see {log}",
+            f"was expected; it ran as `{shown}`",
             command=shown,
         )
     for path in makes:
         if not path.is_file() or path.stat().st_size == 0:
             raise ToolFailed(
-                f"{name}: it ended well but wrote no {path} ({_last_lines(output)}), "
-                f"that file was expected; see {log}",
+                f"{name}: it ended well but wrote no {path.name} "
+                f"({_last_lines(output)}), that file was expected; it ran as `{shown}`",
                 command=shown,
             )
     return Ran(command=tuple(command), output=output, seconds=time.monotonic() - began)

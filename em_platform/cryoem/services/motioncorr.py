@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from em_platform.cryoem.project.tables import tilt_name
-from em_platform.cryoem.services.stage_run import JobPath, job_path, run_stage
+from em_platform.cryoem.headers import read_header
+from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stages import motion
+from em_platform.cryoem.tilt_name import tilt_name
 from em_platform.errors import MessageRejected
 
 _JOB_TYPES = {
@@ -55,12 +56,16 @@ def _needed(path: Path | None) -> Path:
 
 
 def _completed(parameters: motion.Parameters) -> motion.Parameters:
-    """With the dose before a tilt, which its number in the series says."""
-    frames = parameters.frame_count
-    if parameters.experiment_type != "tomography" or parameters.init_dose or not frames:
+    """With the dose before a tilt: of its mdoc, else by its number in the series."""
+    if parameters.experiment_type != "tomography" or parameters.init_dose is not None:
         return parameters
-    before = max(tilt_name(parameters.movie).number - 1, 0)
-    dose = parameters.dose_per_frame * frames * before
+    dose = None
+    if parameters.movie.is_file():  # the stage says what is wrong with it
+        dose = read_header(parameters.movie).pre_exposure
+    named = tilt_name(parameters.movie)
+    if dose is None and parameters.frame_count and named:
+        before = max((named.number or 0) - 1, 0)  # as upstream counts
+        dose = parameters.dose_per_frame * parameters.frame_count * before
     return parameters.model_copy(update={"init_dose": dose})
 
 
@@ -74,6 +79,8 @@ def _options(parameters: motion.Parameters, result: motion.Result) -> dict[str, 
         "voltage": parameters.voltage,
         "dose_per_frame": parameters.dose_per_frame,
         "frame_count": parameters.frame_count or result.frames,
+        # Ours alone: tables of the project have it, too.
+        "pre_exposure": result.init_dose,
     }
 
 
@@ -88,9 +95,7 @@ def _send_to_project(
     """Report the import of the movie, which no other service does, and the job."""
     is_tomo = parameters.experiment_type == "tomography"
     movie = out.other("Import", out.number - 1).parent / parameters.movie.name
-    movie.parent.mkdir(parents=True, exist_ok=True)
-    if not movie.is_symlink():
-        movie.symlink_to(parameters.movie)
+    link(movie, parameters.movie)
     common = {"experiment_type": parameters.experiment_type, "relion_options": options}
     step.send(
         "node_creator",

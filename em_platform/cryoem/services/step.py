@@ -106,7 +106,16 @@ class Place:
 class Step:
     """One message at its service: parameters in, messages out."""
 
-    def __init__(self, wrapper: RecipeWrapper | None, message: Any, outbox: Outbox):
+    def __init__(
+        self,
+        wrapper: RecipeWrapper | None,
+        message: Any,
+        outbox: Outbox,
+        *,
+        is_repeat: bool = False,
+    ) -> None:
+        self.is_repeat = is_repeat
+        """Whether a service that had it before may have been killed."""
         self._wrapper = wrapper
         self._outbox = outbox
         own = (wrapper.recipe_step.get("parameters") or {}) if wrapper else {}
@@ -186,6 +195,7 @@ def handle_message(
     place: Place,
     *,
     on_failure: list[Outgoing] | None = None,
+    is_repeat: bool = False,
 ) -> list[Outgoing]:
     """Let a service handle a message; what it sends, when all of it worked.
 
@@ -193,6 +203,8 @@ def handle_message(
     ----------
     on_failure
         Gets what is to be sent if the error that is raised will not pass.
+    is_repeat
+        A service had the message before, and did not end it.
 
     Raises
     ------
@@ -204,9 +216,10 @@ def handle_message(
     outbox = Outbox(on_failure=[] if on_failure is None else on_failure)
     if str(headers.get(RECIPE_HEADER)).lower() in ("true", "1"):
         wrapper = _unwrapped(body, outbox)
-        handler(Step(wrapper, body.get("payload"), outbox), place)
+        payload = body.get("payload")
+        handler(Step(wrapper, payload, outbox, is_repeat=is_repeat), place)
     elif isinstance(body, dict):
-        handler(Step(None, _plain(body), outbox), place)
+        handler(Step(None, _plain(body), outbox, is_repeat=is_repeat), place)
     else:
         raise MessageRejected(
             f"message: {str(body)[:80]!r} was found, a table of parameters was "

@@ -10,6 +10,7 @@ from typing import Any
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stages import reconstruct, tilt_align
+from em_platform.cryoem.tilt_name import series_of
 from em_platform.errors import MessageRejected, PlatformError
 
 _A_PER_NM = 10.0
@@ -193,9 +194,16 @@ def _send_to_project(step: Step, made: _Tomogram) -> None:
             "job_type": "relion.reconstructtomograms",
             "input_file": str(aligned / "aligned_tilt_series.star"),
             "output_file": str(made.volume),
+            "results": {"tilt_series": _series(made)},
             "command": f"em-platform cryoem reconstruct {made.stack}",
         },
     )
+
+
+def _series(made: _Tomogram) -> str:
+    """Its name as its tilts have it, under which their tables lie."""
+    images = [image for image, _ in made.tilts]
+    return series_of(images[0] if images else made.stack)
 
 
 def _send_images(step: Step, made: _Tomogram) -> None:

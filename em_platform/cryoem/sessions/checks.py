@@ -6,16 +6,25 @@ from em_platform.config.cryoem import CryoemLimits
 from em_platform.model.check import Check, Severity
 
 
+def _at_most(limit: float, value: float, *, name: str, sentence: str) -> Check:
+    return Check(
+        name=name,
+        passed=value <= limit,
+        severity=Severity.WARN,
+        sentence=sentence,
+        value=value,
+        limit=limit,
+    )
+
+
 def motion_check(total_a: float, limits: CryoemLimits) -> Check:
     """Whether the frames moved little enough."""
-    return Check(
+    return _at_most(
+        limits.motion_a,
+        total_a,
         name="motion_is_small",
-        passed=total_a <= limits.motion_a,
-        severity=Severity.WARN,
         sentence=f"the frames moved by {total_a:.0f} Å in all, at most "
         f"{limits.motion_a:g} are wanted",
-        value=total_a,
-        limit=limits.motion_a,
     )
 
 
@@ -24,14 +33,12 @@ def ctf_checks(
 ) -> tuple[Check, Check]:
     """Whether the rings were fitted far enough, and well enough."""
     return (
-        Check(
+        _at_most(
+            limits.ctf_resolution_a,
+            resolution_a,
             name="ctf_is_fitted_far",
-            passed=resolution_a <= limits.ctf_resolution_a,
-            severity=Severity.WARN,
             sentence=f"rings are fitted to {resolution_a:.1f} Å, "
             f"{limits.ctf_resolution_a:g} or finer is wanted",
-            value=resolution_a,
-            limit=limits.ctf_resolution_a,
         ),
         Check(
             name="ctf_fits_well",
@@ -59,14 +66,12 @@ def particles_check(particles: int) -> Check:
 def tilts_check(there: int, expected: int | None, limits: CryoemLimits) -> Check:
     """Whether nearly all tilts of the mdoc are there."""
     missing = max(0, (expected or there) - there)
-    return Check(
+    return _at_most(
+        limits.missing_tilts,
+        missing,
         name="tilts_are_complete",
-        passed=missing <= limits.missing_tilts,
-        severity=Severity.WARN,
         sentence=f"{there} tilts are there and {missing} are missing, at most "
         f"{limits.missing_tilts} may be",
-        value=missing,
-        limit=limits.missing_tilts,
     )
 
 
@@ -85,14 +90,12 @@ def blank_check(blank: tuple[str, ...]) -> Check:
 
 def alignment_check(residual_px: float, limits: CryoemLimits) -> Check:
     """Whether the tilts lie on each other."""
-    return Check(
+    return _at_most(
+        limits.alignment_residual_px,
+        residual_px,
         name="alignment_is_close",
-        passed=residual_px <= limits.alignment_residual_px,
-        severity=Severity.WARN,
         sentence=f"the alignment's residual is {residual_px:.2f} px, at most "
         f"{limits.alignment_residual_px:g} are wanted",
-        value=residual_px,
-        limit=limits.alignment_residual_px,
     )
 
 
@@ -107,12 +110,10 @@ def alignment_checks(found: Any, limits: CryoemLimits) -> list[Check]:
 
 def thickness_check(thickness_nm: float, limits: CryoemLimits) -> Check:
     """Whether the ice is thin enough."""
-    return Check(
+    return _at_most(
+        limits.thickness_nm,
+        thickness_nm,
         name="ice_is_thin",
-        passed=thickness_nm <= limits.thickness_nm,
-        severity=Severity.WARN,
         sentence=f"the sample is {thickness_nm:.0f} nm thick, at most "
         f"{limits.thickness_nm:g} are wanted",
-        value=thickness_nm,
-        limit=limits.thickness_nm,
     )

@@ -13,6 +13,7 @@ from em_platform.config import Settings
 from em_platform.config.cryoem import CryoemSettings, SessionSettings
 from em_platform.cryoem.headers import Header, read_header
 from em_platform.cryoem.movies import open_movie
+from em_platform.cryoem.sessions.exposure import dose_before
 from em_platform.cryoem.sessions.ledger import (
     Progress,
     SessionLedger,
@@ -143,6 +144,7 @@ class Sessions:
             "pixel_size": own.pixel_size_a,
             "voltage": own.voltage_kv,
             "dose_per_frame": own.dose_per_frame,
+            "init_dose": dose_before(movie, own, self.ledger),
             "gain_ref": own.gain or None,
         }
         folder = self.at(key, "motion")

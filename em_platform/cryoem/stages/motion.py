@@ -50,7 +50,7 @@ class Parameters(StageParameters):
         ),
     ] = Field(0.0, ge=0, validation_alias=AliasChoices("dose_per_frame", "fm_dose"))
     init_dose: Annotated[
-        float | None, Option("--pre-exposure", "electrons per Å² before the movie")
+        float | None, Option("--pre-exposure", "e/Å² before the movie", "pre_exposure")
     ] = None
     gain_ref: Annotated[
         Path | None, Option("--gain", "gain reference: MRC, TIFF or EER's .gain")
@@ -165,6 +165,7 @@ class Result(StageResult):
     first_frame: int  # counted from 1
     last_frame: int
     dose_per_frame: float
+    init_dose: float = 0.0  # before the movie
     shift_x_px: tuple[float, ...]
     shift_y_px: tuple[float, ...]
     total_motion_a: float
@@ -368,6 +369,7 @@ def _result(
         first_frame=first + 1,
         last_frame=first + len(shifts),
         dose_per_frame=parameters.dose_per_frame,
+        init_dose=parameters.init_dose or 0.0,
         shift_x_px=tuple(round(float(x), 4) for x in shifts[:, 1]),
         shift_y_px=tuple(round(float(y), 4) for y in shifts[:, 0]),
         is_local=found.local is not None,
