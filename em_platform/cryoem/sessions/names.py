@@ -14,9 +14,9 @@ from pathlib import Path, PurePath
 _MOVIES = (".mrc", ".mrcs", ".tif", ".tiff", ".eer")
 _OF_HOLES = ("_fractions", "_eer")
 # Unfinished copies, EPU's logs, and what file browsers leave.
+_SKIPPED = ("textual", "downloading")
 _ANGLE = re.compile(r"^TiltAngle = (.+)$", re.MULTILINE)
 _PIECE = re.compile(r"^PieceCoordinates = ", re.MULTILINE)
-_SKIPPED = ("textual", "downloading")
 _NO_MOVIES = ("gain", "atlas", "gridsquare", "searchmap", "_thumbnail", "defect")
 
 
