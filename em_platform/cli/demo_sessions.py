@@ -72,7 +72,7 @@ def write_tilt_session(folder: Path, plan: "Plan", *, simulations: Path) -> None
     from em_platform.simulation.tilt_series.data_set import LIBRARY, simulate
     from em_platform.simulation.tilt_series.sample import assembling
     from em_platform.simulation.tilt_series.sample_volume import sample_volume
-    from em_platform.simulation.tilt_series.steps import read_truth
+    from em_platform.simulation.tilt_series.truth import read_truth
 
     backend = backend_of("embedded", workers=len(os.sched_getaffinity(0)))
     [made] = simulate(plan, simulations, backend=backend, stacks=(0,))
@@ -88,7 +88,7 @@ def write_tilt_session(folder: Path, plan: "Plan", *, simulations: Path) -> None
         mdoc = f"{made.name}.mrc.mdoc"
         shutil.copyfile(made.folder / mdoc, own / mdoc)
         write_mrc(own / _SAMPLE, volume, pixel_size_a=10 * voxel_nm, is_volume=True)
-        truth = _session_truth(read_truth(made.name, simulations), plan)
+        truth = _session_truth(read_truth(made.folder), plan)
         _write_facts(own, _own_settings(plan), truth)
 
 
