@@ -27,7 +27,7 @@ class AlignedTilt(Model):
     dy_px: float
     rotation_deg: float
     correlation: float
-    residual_px: float
+    residual_px: float | None  # none where the image shows nothing to measure it by
     pre_exposure: float | None
     x_shift_a: float | None
     y_shift_a: float | None
@@ -49,10 +49,13 @@ class AlignedSeries(StageResult):
     excluded: tuple[LeftOut, ...]
     specimen: Literal["film", "rod"]
     rotation_deg: float
-    tilt_offset_deg: float
-    thickness_px: float
+    tilt_offset_deg: float  # used, or with --tilt-cor 0 only found
+    tilt_offset_error_deg: float | None
+    tilt_offset: str  # how it was found, or why none is used
+    thickness_px: float | None  # none where the series does not say
     thickness_a: float | None
-    residual_px: float
+    thickness_error_a: float | None
+    residual_px: float | None
     alignment_quality: float  # mean correlation of an image with its prediction
     pixel_size_a: float | None
     xf: str
@@ -138,7 +141,7 @@ def write_files(
         folder / result.tilt_com,
         name=name,
         shape=shape,
-        thickness_px=result.thickness_px,
+        thickness_px=result.thickness_px or max(shape[1:]) // 2,
         excluded=[section for section, _ in excluded],
     )
     write_star(folder / result.star, {name: _star_table(result)})

@@ -218,7 +218,6 @@ def _send_images(step: Step, made: _Tomogram) -> None:
 
 def _record(made: _Tomogram) -> dict[str, Any]:
     aligned, result, name = made.aligned, made.result, made.volume.stem
-    thickness = aligned.thickness_px * made.pixel_a / _A_PER_NM
     folder = made.stack.parent
     tomogram = {
         "ispyb_command": "insert_tomogram",
@@ -237,8 +236,10 @@ def _record(made: _Tomogram) -> dict[str, Any]:
         "proj_xy": f"{name}_projXY.jpeg",
         "proj_xz": f"{name}_projXZ.jpeg",
         "alignment_quality": aligned.alignment_quality,
-        "thickness": round(thickness, 2),
     }
+    if aligned.thickness_px is not None:  # else the column stays empty
+        thickness = aligned.thickness_px * made.pixel_a / _A_PER_NM
+        tomogram["thickness"] = round(thickness, 2)
     tilts = [
         {
             "ispyb_command": "insert_tilt_image_alignment",

@@ -83,8 +83,16 @@ def blank_check(blank: tuple[str, ...]) -> Check:
     )
 
 
-def alignment_check(residual_px: float, limits: CryoemLimits) -> Check:
-    """Whether the tilts lie on each other."""
+def alignment_check(residual_px: float | None, limits: CryoemLimits) -> Check:
+    """Whether the tilts lie on each other; one that was not measured does not pass."""
+    if residual_px is None:
+        return Check(
+            name="alignment_is_close",
+            passed=False,
+            severity=Severity.WARN,
+            sentence="the alignment's residual could not be measured: no part of an "
+            "image shows enough; look at the series",
+        )
     return Check(
         name="alignment_is_close",
         passed=residual_px <= limits.alignment_residual_px,
@@ -99,14 +107,24 @@ def alignment_check(residual_px: float, limits: CryoemLimits) -> Check:
 def alignment_checks(found: Any, limits: CryoemLimits) -> list[Check]:
     """What is judged of the result of `tilt-align`."""
     blank = tuple(f"{each.angle_deg:g} deg: {each.reason}" for each in found.excluded)
-    checks = [blank_check(blank), alignment_check(found.residual_px, limits)]
-    if found.thickness_a is not None:
-        checks.append(thickness_check(found.thickness_a / 10, limits))
-    return checks
+    thickness_nm = None if found.thickness_a is None else found.thickness_a / 10
+    return [
+        blank_check(blank),
+        alignment_check(found.residual_px, limits),
+        thickness_check(thickness_nm, limits),
+    ]
 
 
-def thickness_check(thickness_nm: float, limits: CryoemLimits) -> Check:
-    """Whether the ice is thin enough."""
+def thickness_check(thickness_nm: float | None, limits: CryoemLimits) -> Check:
+    """Whether the ice is thin enough; one that was not measured does not pass."""
+    if thickness_nm is None:
+        return Check(
+            name="ice_is_thin",
+            passed=False,
+            severity=Severity.WARN,
+            sentence="the thickness of the sample could not be measured: the images "
+            "do not say, or their pixel size is not known; look at the tomogram",
+        )
     return Check(
         name="ice_is_thin",
         passed=thickness_nm <= limits.thickness_nm,
