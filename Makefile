@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 WORKERS ?= 4
 
-.PHONY: install demo test check bench docs clean
+.PHONY: install demo test check warm bench docs clean
 
 # The environment, pinned by constraints.txt; nothing is done when nothing changed.
 install: $(STAMP)
@@ -36,7 +36,8 @@ demo: install
 # mixes them with those that compute. The slowest are printed. Compiled code is kept, as
 # hundreds of processes start.
 test: export PYTHONDONTWRITEBYTECODE =
-test: check
+test: install
+	+@$(MAKE) --no-print-directory --jobs 2 --output-sync check warm
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 check: install
@@ -47,6 +48,15 @@ check: install
 	$(BIN)/codespell
 	$(BIN)/python tests/audit.py
 	$(BIN)/dagster definitions validate -m em_platform.definitions --log-level warning
+
+# What many processes of the tests would otherwise compile at the same time, each for
+# itself: the tests' files, and the kernels that the microscope and a montage need. It
+# has the core that `check` leaves free.
+warm: install
+	@folder=$$(mktemp -d) && trap "rm -rf $$folder" EXIT && cd $$folder && \
+	  $(CURDIR)/$(BIN)/em-platform sections --output cut --sections 1 --rows 2 --columns 2 --tile-px 256 --overlap 0.3 && \
+	  $(CURDIR)/$(BIN)/em-platform stitch cut/sections-s0000 --output mosaic.zarr >/dev/null
+	-@$(BIN)/pytest --collect-only --quiet >/dev/null
 
 # The quick form of every benchmark. make bench ARGS= runs the full form.
 bench: ARGS = --quick

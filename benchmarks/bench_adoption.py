@@ -56,13 +56,13 @@ print(json.dumps([own_usage().cpu_seconds - before, counts]))
 
 def image(home: Path, scene: Scene) -> None:
     """A session: frames, what the pipeline makes of them, and the record of it."""
-    with running(home, scene, processes=2) as (bus, heard, _):
+    with running(home, scene, processes=2) as (bus, received, _):
         for index in range(len(scene.bodies)):
             body = fitting("tile.raw", save(home, scene, index))
             beside = Path(body.path).with_suffix(".json")
             beside.write_text(body.model_dump_json())
             bus.publish("tile.raw", **body.model_dump())
-        wait_for(lambda: len(heard.matches_at) == len(scene.bodies))
+        wait_for(lambda: len(received.matches_at) == len(scene.bodies))
     end = fitting("montage.complete", complete(scene))
     folder = home / "frames" / NAME
     (folder / f"{NAME}.complete.json").write_text(end.model_dump_json())

@@ -73,8 +73,8 @@ def acquire(
         port = free_port("127.0.0.1")
         sizes = {"acquisition.rows": rows, "acquisition.columns": columns}
         places = {"home": home, "broker.port": port}
-        told = {k: str(v) for k, v in {**chosen, **sizes, **places}.items()}
-        broker = load_settings(environment=export(told)).broker
+        values = {k: str(v) for k, v in {**chosen, **sizes, **places}.items()}
+        broker = load_settings(environment=export(values)).broker
         thread = threading.Thread(target=beside, args=(broker,), daemon=True)
         thread.start()
         command = (sys.executable, "-m", "em_platform", "acquire", "--profile", "sim")
@@ -82,7 +82,7 @@ def acquire(
         cost = cost_of(
             lambda: watch_cpu(
                 (*command, "--exit", "--report", str(path)),
-                {**os.environ, **export(told)},
+                {**os.environ, **export(values)},
                 spent,
             )
         )
@@ -127,23 +127,23 @@ def name_of(words: Sequence[str]) -> str:
     """What `em-platform` was called to do: qc of `service qc`, and so on."""
     if "--name" in words:
         return words[words.index("--name") + 1]
-    said = (
+    words_after = (
         list(words[words.index("em_platform") + 1 :]) if "em_platform" in words else []
     )
-    if not said:
+    if not words_after:
         return "others"
-    return said[1] if said[0] in ("service", "device") else said[0]
+    return words_after[1] if words_after[0] in ("service", "device") else words_after[0]
 
 
 def stop_after(tiles: int) -> Callable[[BrokerSettings], None]:
     """Say STOP_NOW as Dagster would, when so many tiles have their verdict."""
 
     def watch(broker: BrokerSettings) -> None:
-        heard = threading.Semaphore(0)
+        verdicts = threading.Semaphore(0)
         with connected(broker) as bus:
-            bus.subscribe("qc.tile", lambda *_: heard.release())
+            bus.subscribe("qc.tile", lambda *_: verdicts.release())
             for _ in range(tiles):
-                heard.acquire()
+                verdicts.acquire()
             bus.publish("qc.status", status="STOP_NOW", reason="the benchmark says so")
             bus.flush()
 
@@ -164,7 +164,7 @@ def connected(broker: BrokerSettings) -> Iterator[Bus]:
         yield bus
 
 
-def told(
+def report_run(
     title: str, found: LiveReport, cost: Cost, spent: Mapping[str, float]
 ) -> dict[str, Any]:
     """Print and return one run's figures, beside those of the real microscope."""
@@ -202,7 +202,7 @@ def main() -> int:
     reports = []
     rows, columns = (12, 16) if given.quick else (44, 63)
     found, cost, spent = acquire(METADATA_TRUE, rows=rows, columns=columns)
-    made = told(
+    made = report_run(
         f"{rows * columns} tiles of 256 px, as fast as it goes", found, cost, spent
     )
     made["passed"] = found.is_good
@@ -210,7 +210,9 @@ def main() -> int:
 
     rows, columns = (3, 6) if given.quick else (6, 10)
     found, cost, spent = acquire(REAL_PACE, rows=rows, columns=columns)
-    made = told(f"{rows * columns} tiles of 2048 px, 317 ms a tile", found, cost, spent)
+    made = report_run(
+        f"{rows * columns} tiles of 2048 px, 317 ms a tile", found, cost, spent
+    )
     made["passed"] = found.is_good and (found.verdict_p99_ms or 1e9) < CYCLE_MS
     print(f"  wanted: 99 % below {CYCLE_MS:g} ms: {made['passed']}")
     reports.append(made)
@@ -219,9 +221,9 @@ def main() -> int:
     found, cost, spent = acquire(
         REAL_PACE, rows=rows, columns=columns, beside=stop_after(half)
     )
-    made = told(f"the same, stopped after {half} tiles", found, cost, spent)
+    made = report_run(f"the same, stopped after {half} tiles", found, cost, spent)
     made["passed"] = found.stop_ms is not None and found.stop_ms < CYCLE_MS
-    print(f"  wanted: the stage hears of it within {CYCLE_MS:g} ms: {made['passed']}")
+    print(f"  wanted: the stage stops within {CYCLE_MS:g} ms: {made['passed']}")
     reports.append(made)
     return finish(reports, path=given.json)
 

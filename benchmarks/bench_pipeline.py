@@ -5,7 +5,7 @@
 Real processes: the embedded broker and pipeline processes that share the tiles of a
 montage of procedural tissue. Latency: one tile each cycle of a real microscope
 (317 ms), from the moment before its frame is saved until `tile.matches` arrives.
-Throughput: all tiles of a montage are said at once. Before anything is timed the
+Throughput: all tiles of a montage are published at once. Before anything is timed the
 matches are compared with the truth. The steps are timed in this process.
 """
 
@@ -47,7 +47,7 @@ CLOSE_PX = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Frames of one montage, how they truly lie, and what is said of each."""
+    """Frames of one montage, how they truly lie, and the message of each."""
 
     side: int
     frames: list[np.ndarray]
@@ -111,16 +111,16 @@ def make_scene(
 def running(
     home: Path, scene: Scene, *, processes: int
 ) -> Iterator[tuple[Bus, Received, list[int]]]:
-    """A broker, `processes` of the pipeline, and a bus that hears them."""
+    """A broker, `processes` of the pipeline, and a bus that receives from them."""
     port = free_port("127.0.0.1")
-    told = export(
+    variables = export(
         {
             "broker.port": str(port),
             "acquisition.pixel_nm": str(PIXEL_NM),
             "stitching.match.search_px": str(scene.match.search_px),
         }
     )
-    environment = {**os.environ, **told, "EM_HOME": str(home)}
+    environment = {**os.environ, **variables, "EM_HOME": str(home)}
     words = [["broker"]]
     words += [["service", "pipeline", "--name", f"p{n}"] for n in range(processes)]
     started: list[subprocess.Popen[str]] = []
@@ -145,10 +145,10 @@ def running(
         broker = load_settings(environment=environment).broker
         bus = stack.enter_context(Bus(broker, "bench"))
         bus.connect()
-        heard = Received()
-        bus.subscribe("tile.matches", heard.on_matches)
-        bus.subscribe("tile.statistics.focus", heard.on_statistics)
-        yield bus, heard, [process.pid for process in started]
+        received = Received()
+        bus.subscribe("tile.matches", received.on_matches)
+        bus.subscribe("tile.statistics.focus", received.on_statistics)
+        yield bus, received, [process.pid for process in started]
 
 
 def save(home: Path, scene: Scene, index: int) -> dict[str, Any]:
@@ -167,14 +167,14 @@ def wait_for(truth: Callable[[], bool], timeout_s: float = 300.0) -> None:
         time.sleep(0.002)
 
 
-def worst_error_px(scene: Scene, heard: Received) -> tuple[float, int, int]:
+def worst_error_px(scene: Scene, received: Received) -> tuple[float, int, int]:
     """Farthest of all matches from the truth; how many matched, and how many not."""
     off = {
         (b["row"], b["column"]): o
         for b, o in zip(scene.bodies, scene.true_off, strict=True)
     }
     worst, good, bad = 0.0, 0, 0
-    for message in heard.bodies.values():
+    for message in received.bodies.values():
         for each in message.matches:
             if not each.pX:
                 bad += 1
@@ -190,19 +190,23 @@ def latency(scene: Scene, *, processes: int, cycle_s: float) -> dict[str, float]
     """Milliseconds from before the frame is saved to its results."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         home = Path(folder)
-        bus, heard, _ = stack.enter_context(running(home, scene, processes=processes))
+        bus, received, _ = stack.enter_context(
+            running(home, scene, processes=processes)
+        )
         saved_at = {}
         for index, body in enumerate(scene.bodies):
             began = time.perf_counter()
-            said = save(home, scene, index)
+            body_saved = save(home, scene, index)
             saved_at[body["tile_id"]] = began
-            bus.publish("tile.raw", **said)
+            bus.publish("tile.raw", **body_saved)
             time.sleep(max(0.0, cycle_s - (time.perf_counter() - began)))
-        wait_for(lambda: len(heard.matches_at) == len(scene.bodies))
-        worst, good, bad = worst_error_px(scene, heard)
+        wait_for(lambda: len(received.matches_at) == len(scene.bodies))
+        worst, good, bad = worst_error_px(scene, received)
         assert worst < CLOSE_PX, worst
-        times = sorted(1e3 * (heard.matches_at[t] - saved_at[t]) for t in saved_at)
-        early = sorted(1e3 * (heard.statistics_at[t] - saved_at[t]) for t in saved_at)
+        times = sorted(1e3 * (received.matches_at[t] - saved_at[t]) for t in saved_at)
+        early = sorted(
+            1e3 * (received.statistics_at[t] - saved_at[t]) for t in saved_at
+        )
     size = f"{scene.side} px, {processes} processes"
     return {
         f"{size}: saved to tile.matches, median ms": statistics.median(times),
@@ -214,12 +218,12 @@ def latency(scene: Scene, *, processes: int, cycle_s: float) -> dict[str, float]
 
 
 def throughput(scene: Scene, *, processes: int) -> Cost:
-    """What a montage costs the pipeline's processes when it is said all at once."""
+    """What a montage costs the pipeline's processes when published all at once."""
     import psutil
 
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         home = Path(folder)
-        bus, heard, pids = stack.enter_context(
+        bus, received, pids = stack.enter_context(
             running(home, scene, processes=processes)
         )
         bodies = [save(home, scene, index) for index in range(len(scene.bodies))]
@@ -228,10 +232,10 @@ def throughput(scene: Scene, *, processes: int) -> Cost:
         began = time.perf_counter()
         for body in bodies:
             bus.publish("tile.raw", **body)
-        wait_for(lambda: len(heard.matches_at) == len(bodies))
+        wait_for(lambda: len(received.matches_at) == len(bodies))
         wall_s = time.perf_counter() - began
         cpu_s = sum(sum(w.cpu_times()[:2]) for w in workers) - before
-        worst, *_ = worst_error_px(scene, heard)
+        worst, *_ = worst_error_px(scene, received)
         assert worst < CLOSE_PX, worst
         peak_mb = max(w.memory_info().rss / 1e6 for w in workers)
     return Cost(cpu_s=cpu_s, wall_s=wall_s, peak_mb=peak_mb)

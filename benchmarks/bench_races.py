@@ -86,9 +86,9 @@ def main() -> int:
 @contextmanager
 def services(folder: Path) -> Iterator[tuple[Place, Place]]:
     """Stand-ins of a public source and of a bucket, and Dask, in other processes."""
-    told = folder / "standins.env"
+    written = folder / "standins.env"
     command = [sys.executable, "-m", "em_platform", "standins", "--size", "small"]
-    command += ["--sources", ITEM[0], "--writable", "--write", str(told)]
+    command += ["--sources", ITEM[0], "--writable", "--write", str(written)]
     environment = {**os.environ, "EM_HOME": str(folder / "world")}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     world = subprocess.Popen(command, env=environment, **quiet)  # type: ignore[call-overload]
@@ -100,9 +100,9 @@ def services(folder: Path) -> Iterator[tuple[Place, Place]]:
         text=True,
     )
     try:
-        while not told.exists():
+        while not written.exists():
             time.sleep(0.1)
-        lines = (line.split("=", 1) for line in told.read_text().splitlines()[1:])
+        lines = (line.split("=", 1) for line in written.read_text().splitlines()[1:])
         variables = {name: value.strip("'") for name, value in lines}
         assert cluster.stdout is not None
         variables["EM_DASK_ADDRESS"] = cluster.stdout.readline().strip()
@@ -315,18 +315,18 @@ def write(kind: str, home: Path, place: Place, *, delay_s: float, text: Path) ->
     os.environ.update(place.variables)
     os.environ["EM_HOME"] = str(home)
     os.environ["EM_ACQUISITION__INBOX"] = str(home.parent / "inbox")
-    said = io.StringIO()
+    output = io.StringIO()
     time.sleep(delay_s)
     status = 0
-    with redirect_stdout(said), redirect_stderr(said):
+    with redirect_stdout(output), redirect_stderr(output):
         try:
             WORK[kind][0](home, place)
         except SystemExit as end:
             status = FAILED if end.code not in (0, None) else 0
         except BaseException as error:
-            print(repr(error), file=said)
+            print(repr(error), file=output)
             status = FAILED
-    found = said.getvalue()
+    found = output.getvalue()
     text.write_text(found)
     if status and any(sentence in found for sentence in SENTENCES):
         return REFUSED

@@ -18,7 +18,6 @@ FILES = {
     "coordinator": f"{SYSTEM}/test_coordinator.py",
     "recorder": f"{SYSTEM}/test_recorder_killed.py",
     "table": f"{SYSTEM}/faults",
-    "races": f"{SYSTEM}/test_races.py",
 }
 
 

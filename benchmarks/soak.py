@@ -1,18 +1,22 @@
-"""A platform for hours: `python -m benchmarks soak --hours H [--seed S] [--plot FILE]`.
+"""A platform for hours: `python -m benchmarks soak --hours H [--pause S] [--seed N]`.
 
 A platform with its microscope and stand-ins of the public sources runs in a home of its
 own. At random, by a seed: montages are imaged, public data are ingested, folders come
-into the inbox, and a process is killed, also amid a montage. Each half minute the
-memory, open files and threads of all processes are noted, and the sizes of databases,
-history and logs. At the end: tiles lost or published twice, runs that do not end, and
-how much each curve rose per hour in the second half. The status is 0 when nothing was
-lost, nothing is stuck and everything ended well.
+into the inbox, and a process is killed, also amid a montage. `--pause` is the mean rest
+between two of these. Each half minute the memory, open files and threads of all
+processes are noted, and the sizes of what they write: what is kept of each montage
+(`kept_mb`: rows of tiles, events, history), and what must not grow (logs, looks of
+sensors, write-ahead logs of SQLite, frames). At the end: tiles lost or published twice,
+runs that do not end, and how much each curve rose per hour in the second half. The
+status is 0 when nothing was lost, nothing is stuck and everything ended well.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +43,25 @@ _PARTS = (
 )
 """What is killed, by the names that the supervisor gives its processes."""
 _SOURCES = ("ebi", "epfl", "flyem", "idr", "openorganelle")
+_KEEP_S = 300.0
+"""In place of hours and months, so that in two hours the old goes as the new comes."""
 _SETTINGS = {
     "EM_STITCHING__MATCH__SEARCH_PX": "32",
     "EM_ACQUISITION__INBOX_QUIET_S": "1",
+    "EM_ACQUISITION__BUFFER__KEEP_S": str(_KEEP_S),
+    "EM_ACQUISITION__PIPELINE__KEEP_S": str(_KEEP_S),
     "EM_HISTORY__PACK_AFTER_MIN": "1",
+    "EM_HISTORY__KEEP_LOGS_DAYS": str(_KEEP_S / 86_400),
+    "EM_HISTORY__KEEP_SKIPPED_HOURS": str(_KEEP_S / 3600),
+}
+# What the files below the home are, by the first pattern that fits.
+_FILES = {
+    "write_ahead_mb": ("*-wal", "*-shm"),
+    "looks_mb": ("*/schedules/*",),
+    "kept_mb": ("*/runs/index.db", "*/history/runs.db", "*.sqlite"),
+    "step_logs_mb": ("*/dagster/history/*", "*/dagster/storage/*"),
+    "logs_mb": ("*/logs/*",),
+    "frames_mb": ("*/frames/*",),
 }
 
 
@@ -51,12 +71,14 @@ class Soak:
 
     home: Path
     seed: int
+    pause_s: float = 5.0
     session: str = ""
     done: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     samples: list[dict[str, float]] = field(default_factory=list)
     begun_s: float = field(default_factory=time.monotonic)
     chance: random.Random = field(init=False)
+    montages: int = 0
     lost: int = 0
     doubled: int = 0
     repeated: int = 0
@@ -82,7 +104,7 @@ class Soak:
         print(f"{self.hours * 60:6.1f} min  {name}", flush=True)
         chosen()
         self.done[name] = self.done.get(name, 0) + 1
-        time.sleep(self.chance.uniform(0, 10))
+        time.sleep(self.chance.uniform(0, 2 * self.pause_s))
 
     def image(self) -> None:
         """A montage of 2 by 2 to 4 by 4 tiles; its report says what was lost."""
@@ -95,6 +117,7 @@ class Soak:
             self.faults.append(f"acquire ended with {status} and without a report")
             return
         for montage in json.loads(report.read_text())["montages"]:
+            self.montages += 1
             self.lost += montage["lost"]
             self.doubled += montage["duplicates"]
             self.repeated += montage["repeats"]
@@ -150,23 +173,21 @@ class Soak:
 
     def sample(self) -> None:
         """Note what all processes and files take."""
-        found = {"hours": self.hours, "memory_mb": 0.0, "files": 0.0, "threads": 0.0}
-        number = 0
+        names = ("memory_mb", "services_mb", "files", "threads", "processes")
+        found = {"hours": self.hours} | dict.fromkeys(names, 0.0)
+        services = {name[:15] for name in _PARTS}
         for process in processes(self.session):
             try:
-                found["memory_mb"] += process.memory_full_info().pss / 1e6
+                used_mb = process.memory_full_info().pss / 1e6
+                found["memory_mb"] += used_mb
+                found["services_mb"] += used_mb * (process.name() in services)
                 found["files"] += process.num_fds()
                 found["threads"] += process.num_threads()
-                number += 1
+                found["processes"] += 1
             except psutil.Error:
                 continue
-        found["processes"] = number
-        for what, names in {
-            "databases_mb": ("*.sqlite", "*.db", "*-wal"),
-            "history_mb": ("dagster/**/*",),
-            "logs_mb": ("logs/**/*",),
-        }.items():
-            found[what] = sum(size_mb(self.home, pattern) for pattern in names)
+        found |= sizes_mb(self.home)
+        found["montages"] = self.montages
         self.samples.append(found)
 
 
@@ -176,13 +197,14 @@ def main(arguments: list[str]) -> int:
         prog="python -m benchmarks soak", description=__doc__
     )
     parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--pause", type=float, default=5.0, help="mean rest in seconds")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plot", type=Path, help="picture of the curves")
     parser.add_argument("--json", type=Path, help="all samples")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder) / "home", given.seed)
+        soak = Soak(Path(folder) / "home", given.seed, given.pause)
         stuck = soaked(soak, given.hours)
     if given.json:
         given.json.write_text(json.dumps(soak.samples))
@@ -271,6 +293,15 @@ def report(soak: Soak, stuck: list[str]) -> int:
             values = [sample[what] for sample in soak.samples]
             print(f"{what:14} {values[0]:10.1f} {values[-1]:10.1f} ", end="")
             print(f"{rise(soak.samples, what):26.2f}")
+    if len(soak.samples) >= 4:
+        half = soak.samples[len(soak.samples) // 2 :]
+        more = {k: half[-1][k] - half[0][k] for k in ("kept_mb", "montages")}
+        if more["montages"]:
+            each_kb = 1000 * more["kept_mb"] / more["montages"]
+            print(f"kept of a montage, 2nd half: {each_kb:.0f} kB")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    share = (used.ru_utime + used.ru_stime) / (soak.hours * 3600)
+    print(f"CPU: {share:.2f} of a core")
     return int(bool(soak.lost or soak.doubled or stuck or soak.faults))
 
 
@@ -305,16 +336,16 @@ def processes(session: str) -> list[psutil.Process]:
     return members(session)
 
 
-def size_mb(folder: Path, pattern: str) -> float:
-    """Of all files below a folder whose path matches."""
-    found = folder.glob(pattern) if "**" in pattern else folder.rglob(pattern)
-    total = 0
-    for path in found:
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue  # a journal that was just taken away
-    return total / 1e6
+def sizes_mb(home: Path) -> dict[str, float]:
+    """What the files below the home take, by kind."""
+    found = dict.fromkeys(_FILES, 0.0)
+    for path in home.rglob("*"):
+        for kind, patterns in _FILES.items():
+            if any(fnmatch(str(path), pattern) for pattern in patterns):
+                with contextlib.suppress(FileNotFoundError):  # just taken away
+                    found[kind] += path.stat().st_size / 1e6 if path.is_file() else 0
+                break
+    return found
 
 
 def until(truth: Callable[[], Any]) -> None:

@@ -54,6 +54,7 @@ SLOWEST = {
     "test_up_microscope": 95,
     "test_how_to": 90,
     "test_coordinator": 80,
+    "test_races": 80,
     "test_rig_over_stomp": 70,
     "test_routines": 70,
     "test_operator_page": 70,

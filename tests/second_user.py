@@ -88,7 +88,7 @@ for address in given["addresses"]:
         try:
             with distributed.Client(where, security=security, timeout=5) as client:
                 found[f"{name} {host}"] = client.submit(os.getuid).result(timeout=20)
-        except OSError:
+        except (OSError, ValueError):  # a plain server spoke before the greeting
             found[f"{name} {host}"] = "refused"
 """
 

@@ -4,7 +4,10 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,11 @@ SOURCES = [path for path in FILES if path.suffix == ".py"]
 ROOMS = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file())
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def name_of(path: Path) -> str:
     return str(path.relative_to(REPOSITORY))
 
@@ -127,10 +135,47 @@ def test_no_function_is_too_long() -> None:
     too_long = [
         f"{name_of(path)}:{function.lineno} {function.name}"
         for path in SOURCES
-        for function in functions(ast.parse(path.read_text()))
+        for function in functions(tree_of(path))
         if lines_of(function) > MOST_LINES_OF_A_FUNCTION
     ]
     assert not too_long
+
+
+# Loaded by a name in a text: a URL, a codec.
+NAMED = {"psycopg", "pymysql", "s3fs", "zarrs"}
+# Of what is declared with an extra, or comes with it and is of no use without it.
+WITH_OTHERS = {
+    "botocore": "s3fs",
+    "distributed": "dask",
+    "docker": "dagster-docker",
+    "moto": "the bucket among the stand-ins, for developers",
+    "pydantic-core": "pydantic",
+}
+
+
+def imported() -> set[str]:
+    """The distributions that the package imports."""
+    places = packages_distributions()
+    modules: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.split(".")[0])
+    modules -= {*sys.stdlib_module_names, "em_platform"}
+    named = {name for module in modules for name in places.get(module, [module])}
+    return {name.lower().replace("_", "-") for name in named}
+
+
+def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    declared = {
+        re.split(r"[^A-Za-z0-9._-]", each)[0].lower().replace("_", "-")
+        for each in project["dependencies"]
+    }
+    assert imported() - declared == WITH_OTHERS.keys()
+    assert declared - imported() == NAMED
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -202,7 +247,7 @@ def test_only_the_command_line_prints() -> None:
         f"{name_of(path)}:{node.lineno}"
         for path in PACKAGE.rglob("*.py")
         if path.parent != PACKAGE / "cli" and path not in allowed
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id == "print"

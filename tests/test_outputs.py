@@ -124,7 +124,7 @@ def test_every_option_that_names_a_place_is_in_a_table() -> None:
     assert not gone, f"no command has these any more: {sorted(gone)}"
 
 
-# --- a place of somebody else's, and all bytes that are in it ---
+# --- another user's place, and all bytes that are in it ---
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_stitch_puts_no_report_and_no_pictures_over_others(
 ) -> None:
     for name in ("mosaic.png", "focus.png", "residuals.png"):
         for folder in (tiles, tiles.parent, tiles.parent / "other.zarr"):
-            (folder / name).write_bytes(b"a picture of somebody's")
+            (folder / name).write_bytes(b"a picture of another user")
     target, mosaic = FOREIGN[place](tiles), tmp_path / "m.zarr"
     refused("stitch", str(tiles), "--output", str(mosaic), option, str(target))
     assert not mosaic.exists()  # refused before any work is done

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from em_platform.aloha.journal import Journal, State, TileRow
 from em_platform.aloha.pyramids import Frame, is_stored, store_frame
-from em_platform.aloha.registration import register_aborted, register_complete
 from em_platform.config import AlohaSettings
 from em_platform.errors import (
     AcquisitionStopped,
@@ -161,7 +160,7 @@ class Acquisitions:
         upload = upload.model_copy(update={"tiles": tiles})
         # In this order: where upload.json stands the TEM database has everything.
         # A kill in between is made good by the next call.
-        register_complete(self._register, upload, self._store)
+        self._register_complete(upload)
         self._store.write(layout.upload(acquisition_id), upload, AcquisitionUpload)
         self.journal.set_state(acquisition_id, State.COMPLETE)
         log.info("aloha: %s is complete, %d tiles", acquisition_id, len(tiles))
@@ -188,9 +187,28 @@ class Acquisitions:
         # First: from now on no tile is noted, and a killed abort can go on.
         self.journal.set_state(acquisition_id, State.ABORTING)
         self._store.remove(layout.uploaded_acquisition(acquisition_id))
-        register_aborted(self._register, self.journal.upload(acquisition_id), reason)
+        self._register_aborted(self.journal.upload(acquisition_id), reason)
         self.journal.set_state(acquisition_id, State.ABORTED)
         log.info("aloha: %s is aborted: %s", acquisition_id, reason)
+
+    def _register_complete(self, upload: AcquisitionUpload) -> None:
+        """Enter the acquisition and its tiles; again it changes nothing."""
+        key, register = upload.acquisition_id, self._register
+        register.ensure_acquisition(upload)
+        register.put_tiles(key, upload.tiles)
+        place = self._store.url(layout.uploaded_acquisition(key))
+        register.add_place(key, place, holds="tiles")
+        # Behind the tiles: a status is written once, and sums over the tiles with it.
+        register.finish(key, status="complete", ended_at=upload.ended_at)
+        register.set_transfer(key, "complete")
+
+    def _register_aborted(self, upload: AcquisitionUpload, reason: str) -> None:
+        key, register = upload.acquisition_id, self._register
+        # Else `complete` makes it, which was not reached.
+        register.ensure_acquisition(upload)
+        register.finish(
+            key, status="aborted", error_message=reason, ended_at=upload.ended_at
+        )
 
     def _state_in_store(self, acquisition_id: str) -> State | None:
         """The state that the store shows when the journal was lost."""

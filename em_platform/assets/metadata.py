@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from types import TracebackType
 from typing import Any, Self
 
 import dagster as dg
@@ -40,12 +39,7 @@ class Stopwatch:
         self.seconds = 0.0
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self._start
 
     def metadata(self, montage: Montage) -> Metadata:

@@ -19,10 +19,9 @@ from typing import Any
 
 from em_platform.catalog.migrate import migrate
 from em_platform.catalog.record_files import Record
-from em_platform.catalog.repository import Found, found_in, latest
+from em_platform.catalog.repository import Found, latest
 from em_platform.errors import ConfigError, RecordError
 from em_platform.model.dataset import SCHEMA_VERSION
-from em_platform.storage.store import Store
 
 # Short names of fields.
 SHORT = {
@@ -68,17 +67,6 @@ class Term:
     operator: str
     values: tuple[str, ...]
     negated: bool
-
-
-def search(store: Store, query: str) -> list[Found]:
-    """The records of a store that fit, in the form of version 3.
-
-    Raises
-    ------
-    ConfigError
-        The query does not follow the grammar.
-    """
-    return select(found_in(store), query)
 
 
 def select(found: Iterable[Found], query: str) -> list[Found]:

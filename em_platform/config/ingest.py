@@ -7,7 +7,6 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from em_platform.model import Model
 
-SourceName = Literal["ebi", "epfl", "flyem", "idr", "openorganelle"]
 Mode = Literal["staged", "background", "parallel", "sequential"]
 Weight = Literal["light", "heavy"]
 

@@ -130,11 +130,15 @@ class HistorySettings(Model):
 
     The step log of a run that ended is packed to a tenth after `pack_after_min`. Step
     logs and printed output are deleted after `keep_logs_days`; 0 keeps them for ever.
-    What a run made, what its checks found and its state are always kept.
+    So are runs whose work a later run of the same job, partition and assets did again
+    with success. What the last run made, what its checks found and its state are always
+    kept, and failures until there is a success. A look of a sensor that found nothing
+    to do is forgotten after `keep_skipped_hours`; 0 leaves that to Dagster (a day).
     """
 
     pack_after_min: float = Field(default=10.0, ge=0)
     keep_logs_days: float = Field(default=90.0, ge=0)
+    keep_skipped_hours: float = Field(default=6.0, ge=0)
 
 
 class Settings(Model):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.storage import atomic
@@ -83,14 +82,3 @@ def write_figure(path: Path, figure: Any) -> None:
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": "em_platform"})
     atomic.write_bytes(path, content.getvalue())
-
-
-def grey_picture(image: NDArray[Any], *, most_px: int = 1024) -> NDArray[np.uint8]:
-    """An image small enough to look at, `(h, w)`, stretched to mean and 3 sigma."""
-    step = max(1, -(-max(image.shape) // most_px))
-    height, width = (length // step * step for length in image.shape)
-    binned = image[:height, :width].astype(np.float32, copy=False)
-    binned = binned.reshape(height // step, step, width // step, step).mean((1, 3))
-    mean, spread = float(binned.mean()), 3 * float(binned.std()) or 1.0
-    scaled = (binned - (mean - spread)) * (255 / (2 * spread))
-    return np.asarray(np.clip(scaled, 0, 255), np.uint8)

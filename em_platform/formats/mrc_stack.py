@@ -6,9 +6,9 @@ MZ 1), mode 2. No label carries a time, so that equal sections give equal bytes.
 
 import os
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from em_platform.errors import StorageError
 
-_HEADER_BYTES = 1024
+HEADER_BYTES = 1024
+VOLUME = 1  # ISPG of one volume; that of a stack is 0
 _FLOAT_MODE = 2
 _LITTLE_ENDIAN = (0x44, 0x44, 0, 0)
 _VERSION = 20141  # MRC2014, second edition
@@ -25,14 +26,20 @@ _LABEL = b"em_platform tilt series"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SectionMark:
-    """What one section is known by, and its part of the statistics of the stack."""
+class PartMark:
+    """The part of some voxels in the statistics of the file."""
 
-    crc32: int
     least: float
     largest: float
     total: float
     squares: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SectionMark(PartMark):
+    """What one section is known by, and its part of the statistics of the stack."""
+
+    crc32: int
 
 
 class MrcStack:
@@ -58,7 +65,7 @@ class MrcStack:
         self._shape = shape
         self._pixel_nm = pixel_nm
         self._section_bytes = 4 * shape[1] * shape[2]
-        length = _HEADER_BYTES + shape[0] * self._section_bytes
+        length = HEADER_BYTES + shape[0] * self._section_bytes
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             # A full disk is noticed now, not after an hour.
@@ -69,19 +76,14 @@ class MrcStack:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._file)
 
     def write(self, index: int, section: NDArray[np.float32]) -> SectionMark:
         """Put one section, `(height, width)`, in its place."""
         plain = np.ascontiguousarray(section, "<f4")
         content = plain.data.cast("B")
-        at = _HEADER_BYTES + index * self._section_bytes
+        at = HEADER_BYTES + index * self._section_bytes
         done = 0
         while done < len(content):
             try:
@@ -98,13 +100,14 @@ class MrcStack:
 
     def is_whole(self, index: int, mark: SectionMark) -> bool:
         """Whether a section has the bytes that it was written with."""
-        at = _HEADER_BYTES + index * self._section_bytes
+        at = HEADER_BYTES + index * self._section_bytes
         content = os.pread(self._file, self._section_bytes, at)
         return zlib.crc32(content) == mark.crc32
 
     def finish(self, marks: list[SectionMark]) -> None:
         """Write the header, with the statistics of all sections."""
-        header = _header(self._shape, marks, pixel_nm=self._pixel_nm)
+        pixel_a = 10 * self._pixel_nm
+        header = float_header(self._shape, marks, pixel_a=pixel_a, label=_LABEL)
         try:
             os.pwrite(self._file, header.tobytes(), 0)
             os.fsync(self._file)
@@ -119,28 +122,36 @@ class MrcStack:
         )
 
 
-def _header(
-    shape: tuple[int, int, int], marks: list[SectionMark], *, pixel_nm: float
+def float_header(
+    shape: tuple[int, int, int],
+    marks: Sequence[PartMark],
+    *,
+    pixel_a: float,
+    label: bytes,
+    ispg: int = 0,
 ) -> NDArray[Any]:
-    sections, height, width = shape
-    count = sections * height * width
+    """The header of float32 voxels `(z, y, x)`, with the statistics of all parts."""
+    deep, height, width = shape
+    count = deep * height * width
     mean = sum(mark.total for mark in marks) / count
     square = sum(mark.squares for mark in marks) / count
+    # The sections of a stack have a cell each.
+    cell = (width, height, deep if ispg == VOLUME else 1)
     header = np.zeros((), HEADER_DTYPE)
-    header["nx"], header["ny"], header["nz"] = width, height, sections
-    header["mx"], header["my"], header["mz"] = width, height, 1
+    header["nx"], header["ny"], header["nz"] = width, height, deep
+    header["mx"], header["my"], header["mz"] = cell
     header["mode"] = _FLOAT_MODE
-    pixel_a = 10 * pixel_nm
-    header["cella"] = (width * pixel_a, height * pixel_a, pixel_a)
+    header["cella"] = tuple(side * pixel_a for side in cell)
     header["cellb"] = (90, 90, 90)
     header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
     header["dmin"] = min(mark.least for mark in marks)
     header["dmax"] = max(mark.largest for mark in marks)
     header["dmean"] = mean
     header["rms"] = np.sqrt(max(square - mean**2, 0))
+    header["ispg"] = ispg
     header["nversion"] = _VERSION
     header["map"] = b"MAP "
     header["machst"] = _LITTLE_ENDIAN
     header["nlabl"] = 1
-    header["label"][0] = _LABEL
+    header["label"][0] = label
     return header

@@ -16,7 +16,6 @@ import ssl
 import threading
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from types import TracebackType
 from typing import Self
 
 from em_platform.config import BrokerSettings
@@ -93,12 +92,7 @@ class Broker:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:

@@ -1,6 +1,6 @@
 """The words: frozen types that cross a wire or a file."""
 
-from em_platform.model.base import Box, Model, Shift, Size, VoxelSize
+from em_platform.model.base import Box, Model, Shift, Size
 from em_platform.model.check import (
     Check,
     Review,
@@ -51,7 +51,6 @@ __all__ = [
     "TileStats",
     "UploadedTile",
     "UsedInstrument",
-    "VoxelSize",
     "failed_errors",
     "review_of",
 ]

@@ -52,11 +52,3 @@ class Box(Model):
     x0: int
     y1: int
     x1: int
-
-
-class VoxelSize(Model):
-    """The edges of one voxel, in nanometres."""
-
-    z_nm: float = Field(gt=0)
-    y_nm: float = Field(gt=0)
-    x_nm: float = Field(gt=0)

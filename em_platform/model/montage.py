@@ -59,7 +59,7 @@ class Montage(Model):
 class TilePlacement(Model):
     """Where one tile lies in the montage.
 
-    A tile pixel `(y, x)` lies at `(y_px, x_px) + [[yy, yx], [xy, xx]] @ (y, x)`, after
+    A tile pixel `(y, x)` is at `(y_px, x_px) + [[yy, yx], [xy, xx]] @ (y, x)`, after
     the lens correction where there is one. `component` is its connected
     component by matches: 0 is the largest, and a tile outside of it is kept at its
     nominal stage position.

@@ -146,13 +146,13 @@ class Keeper:
                 board.log("broker", text, self._shared.now())
 
     def _show_upload(self) -> None:
-        """Show what holds up the upload, which no message reports."""
+        """Show what blocks the upload, which no message reports."""
         sentence = read_backlog(self._home)
         with self._shared.locked() as board:
-            before = (board.parts.get("upload") or {}).get("held_up", "")
+            before = (board.parts.get("upload") or {}).get("blocked", "")
             if sentence == before:
                 return
-            board.parts.put("upload", {"held_up": sentence})
+            board.parts.put("upload", {"blocked": sentence})
             text = (
                 f"The upload waits: {sentence}" if sentence else "The upload continues"
             )

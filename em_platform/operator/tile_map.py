@@ -12,9 +12,6 @@ from em_platform.operator.parts import Body
 
 Place = tuple[int, int]
 
-_FOCUS = "higher is sharper"
-"""Kept with a map: maps of earlier versions have the focus as messages have it."""
-
 _FIGURES = {"min": "minimum", "max": "maximum", "mean": "mean", "std": "std"}
 
 
@@ -167,7 +164,6 @@ class TileMap:
         return {
             "montage_id": self.montage_id,
             "acquisition_id": self.acquisition_id,
-            "focus": _FOCUS,
             "tiles": [tile.kept() for tile in self.tiles.values()],
         }
 
@@ -177,8 +173,6 @@ class TileMap:
         made = cls(kept["montage_id"], kept["acquisition_id"])
         for known in kept["tiles"]:
             tile = TileMark(**(known | {"mini": 0, "version": version}))
-            if kept.get("focus") != _FOCUS and tile.focus is not None:
-                tile.focus = inverted_focus(tile.focus)
             made.tiles[tile.row, tile.column] = tile
         return made
 

@@ -8,12 +8,19 @@ nothing else, so no thread and no connection is copied into a run.
     python -m em_platform.resources.code_server api grpc -m em_platform.definitions ...
 """
 
+import gc
+import importlib
 import multiprocessing
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import forkserver, util
 from typing import Any
 
 from dagster._grpc import server
+from setproctitle import setproctitle
 
-# What each run imports. A module that cannot be imported is passed over.
+# What each run imports.
 _PRELOADED = (
     "em_platform.definitions",
     "em_platform.temdb.register",
@@ -22,6 +29,10 @@ _PRELOADED = (
     "dagster._core.storage.base_storage",
     "upath.core",
 )
+
+
+RUNS_TITLE = "em_platform fork server of runs"
+"""By this it is found in `ps`; a run has it, too."""
 
 
 # Dagster does not promise to keep this class; tests/system/test_platform.py
@@ -38,10 +49,36 @@ class ForkingApiServer(server.DagsterApiServer):
 
 def main() -> None:
     """Run `dagster` with this server in the place of its own."""
+    for name in _PRELOADED:
+        with suppress(Exception):  # the server itself then says what is wrong
+            importlib.import_module(name)
+    gc.freeze()  # so that a collection in a fork copies none of it
+    start, util.spawnv_passfds = util.spawnv_passfds, _fork  # type: ignore[assignment]
+    forkserver.ensure_running()
+    util.spawnv_passfds = start
     from dagster._cli import main as dagster_command  # runs do not need it
 
     server.DagsterApiServer = ForkingApiServer  # type: ignore[misc]
     dagster_command()  # type: ignore[no-untyped-call]
+
+
+def _fork(_: str, __: Sequence[str], files: Sequence[int]) -> int:
+    """Be the fork server of runs by a fork: what it would import is imported here.
+
+    One that is killed is followed by a new Python, as `multiprocessing` starts it.
+    """
+    if pid := os.fork():
+        return pid
+    setproctitle(RUNS_TITLE)
+    # Above all the end by which it notices that the code server has ended.
+    closed = {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, *files}
+    for number in closed:
+        with suppress(OSError):  # the listing's own
+            os.close(number)
+    listener, alive = files
+    with suppress(SystemExit):
+        forkserver.main(listener, alive, [])
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from dagster._core.storage.event_log import (
     DynamicPartitionsTable,
     SqliteEventLogStorage,
 )
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, func, select, text
 
@@ -101,6 +102,13 @@ class PackedRunLogs(SqliteEventLogStorage):
         """Delete the step log of a run; what it made stays in the index."""
         Path(self.path_for_shard(run_id)).unlink(missing_ok=True)
         self._packed(run_id).unlink(missing_ok=True)
+
+    def delete_events(self, run_id: str) -> None:
+        """Delete what a run wrote, with what its checks found, which Dagster leaves."""
+        super().delete_events(run_id)
+        table = AssetCheckExecutionsTable
+        with self.index_connection() as index:
+            index.execute(table.delete().where(table.c.run_id == run_id))
 
     def packed(self, *, before: float) -> list[str]:
         """Ids of the runs whose logs were packed before that time (since 1970)."""

@@ -7,7 +7,7 @@ from dataclasses import astuple, fields
 
 import dagster as dg
 
-from em_platform.acquisition.montages.inbox import ASKED_BEFORE, Seen
+from em_platform.acquisition.montages.inbox import Seen
 from em_platform.ingest.plan import PART, PRIORITY
 from em_platform.jobs import calibrate_lens, lens_config, stitch_montages
 from em_platform.partitions import (
@@ -82,8 +82,6 @@ def inbox_sensor(
 
 def _seen(cursor: str | None) -> dict[str, Seen]:
     found = json.loads(cursor or "{}")
-    if isinstance(found, list):  # keys alone: of an earlier version
-        return dict.fromkeys(found, ASKED_BEFORE)
     names = [field.name for field in fields(Seen)]
     return {
         key: Seen(**dict(zip(names, values, strict=True)))

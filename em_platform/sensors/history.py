@@ -1,11 +1,12 @@
 """Runs that have ended -> their step logs packed, later deleted; no run is started."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+from dagster._core.scheduler.instigation import TickStatus
 
-from em_platform.jobs import consolidate_catalog
 from em_platform.resources.run_logs import PackedRunLogs
 from em_platform.resources.storage import Configuration
 
@@ -17,6 +18,14 @@ ENDED = [
 # Dagster ends a tick after 60 s.
 _TICK_S = 15.0
 _MOST_A_TICK = 200
+# What of its work a run was asked for.
+_PARTS = (
+    "dagster/partition",
+    "dagster/asset_partition_range_start",
+    "dagster/asset_partition_range_end",
+)
+_MOST_LATER = 20
+"""Later runs of a partition that are looked at; nearly always it is the first."""
 
 
 @dg.sensor(
@@ -32,13 +41,15 @@ def history_sensor(
 
     It starts no run, as that would add to the history. Made by a sensor, so that it
     goes on while all places for runs are taken. The cursor is the time up to which old
-    runs were cleaned.
+    runs were cleaned. Looks of sensors that found nothing to do go, too.
     """
     instance, own = context.instance, configuration.settings().history
     logs = instance.event_log_storage
     packed = 0
     if isinstance(logs, PackedRunLogs):  # else PostgreSQL, which has one table for all
         packed = pack_ended(instance, logs, quiet_s=60 * own.pack_after_min)
+    if own.keep_skipped_hours:
+        forget_skipped(instance, before_s=time.time() - 3600 * own.keep_skipped_hours)
     cursor, cleaned = context.cursor, 0
     if own.keep_logs_days:
         before = datetime.now(UTC) - timedelta(days=own.keep_logs_days)
@@ -65,12 +76,26 @@ def pack_ended(
     return packed
 
 
+def forget_skipped(instance: dg.DagsterInstance, *, before_s: float) -> None:
+    """Delete the looks of sensors and schedules that started nothing before a time.
+
+    A dozen sensors look each 5 to 60 s: 60,000 rows a day, of 1.5 kB each.
+    """
+    for state in instance.all_instigator_state():
+        instance.purge_ticks(
+            state.instigator_origin_id,
+            state.selector_id,
+            before_s,
+            tick_statuses=[TickStatus.SKIPPED],
+        )
+
+
 def clean_older(
     instance: dg.DagsterInstance, before: datetime, *, cursor: str | None
 ) -> tuple[str | None, int]:
     """Delete step logs and output of runs that ended before; a new cursor, how many.
 
-    A consolidated catalog is whole in itself: of its runs only the newest is kept.
+    Of runs that did the same again, such as the catalog's, the last one is kept whole.
     """
     after = datetime.fromisoformat(cursor) if cursor else None
     found = instance.get_run_records(
@@ -79,15 +104,34 @@ def clean_older(
         order_by="update_timestamp",
         ascending=True,
     )
-    if not found:
-        return cursor, 0
-    catalogs = dg.RunsFilter(job_name=consolidate_catalog.name)
-    newest = {run.run_id for run in instance.get_runs(catalogs, limit=1)}
     for record in found:
         run = record.dagster_run
         instance.compute_log_manager.delete_logs(prefix=[run.run_id])
-        if run.job_name == consolidate_catalog.name and run.run_id not in newest:
+        if _is_superseded(instance, record):
             instance.delete_run(run.run_id)
         if isinstance(instance.event_log_storage, PackedRunLogs):
             instance.event_log_storage.forget(run.run_id)
-    return found[-1].update_timestamp.isoformat(), len(found)
+    return (found[-1].update_timestamp.isoformat() if found else cursor), len(found)
+
+
+def _is_superseded(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
+    """Whether a later run did all of the same with success."""
+    run = record.dagster_run
+    partition = run.tags.get(_PARTS[0])
+    later: Sequence[dg.DagsterRun] = instance.get_runs(
+        dg.RunsFilter(
+            job_name=run.job_name,
+            statuses=[dg.DagsterRunStatus.SUCCESS],
+            tags={_PARTS[0]: partition} if partition else {},
+            created_after=record.create_timestamp,
+        ),
+        limit=_MOST_LATER,
+    )
+    return any(_work_of(run) == _work_of(each) for each in later)
+
+
+def _work_of(run: dg.DagsterRun) -> tuple[object, ...]:
+    parts = (run.tags.get(name) for name in _PARTS)
+    # A run of some steps, as after a failure, made not all of it.
+    steps = tuple(run.step_keys_to_execute or ())
+    return (run.asset_selection, run.asset_check_selection, steps, *parts)

@@ -37,32 +37,9 @@ class Grid(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Voxels that lie in memory."""
-
-    voxels: NDArray[Any]
-
-    @property
-    def shape(self) -> Place:
-        """How many there are."""
-        z, y, x = self.voxels.shape
-        return z, y, x
-
-    @property
-    def dtype(self) -> str:
-        """Of a voxel, in numpy's words."""
-        return str(self.voxels.dtype)
-
-    def read(self, corner: Place, shape: Place) -> NDArray[Any]:
-        """Those of a box within."""
-        box = tuple(slice(c, c + n) for c, n in zip(corner, shape, strict=True))
-        return self.voxels[box]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One data instance: `voxels` whose first one lies at `origin` (z, y, x).
+    """One data instance: `voxels` whose first one is at `origin` (z, y, x).
 
     `absent` are blocks `(x, y, z)` that were never written. With a `grid_store` it
     passes on the JPEG chunks of a precomputed volume, which end where the volume ends.

@@ -6,7 +6,6 @@ import socketserver
 import ssl
 import struct
 import threading
-from types import TracebackType
 from typing import Any, Self
 
 from em_platform.errors import ConfigError
@@ -72,12 +71,7 @@ class Server:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

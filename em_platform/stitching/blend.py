@@ -102,7 +102,7 @@ def add_warped(total, weight, y0, x0, tile, mask, nodes, valid):  # type: ignore
     mask
         `(h, w)` bool, True where the tile may be used; `(0, 0)` where all may.
     nodes
-        `(2, n, m)` float64: which tile pixel `(y, x)` lies at each node; nodes are
+        `(2, n, m)` float64: which tile pixel `(y, x)` is at each node; nodes are
         `STEP_PX` apart.
     """
     rows, columns = (nodes.shape[1] - 1) * STEP_PX, (nodes.shape[2] - 1) * STEP_PX

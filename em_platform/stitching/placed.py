@@ -192,7 +192,7 @@ def lens_grid(lens: LensModel) -> LensGrid:
 
 
 def node_grid(placed: PlacedTile, grid: LensGrid | None) -> Points:
-    """Which tile pixel lies at each node of the mosaic, from the box's corner on.
+    """Which tile pixel is at each node of the mosaic, from the box's corner on.
 
     Returns
     -------

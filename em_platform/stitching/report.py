@@ -123,7 +123,7 @@ def summary_of(result: "StitchResult") -> list[str]:
         ),
         *(["         - ... (all in the report)"] if len(dropped) > _SOME else []),
         f"fit      {residuals_of(fit)}",
-        # Said also where it passed: it is what a simulation is made for.
+        # Written also where it passed: it is what a simulation is made for.
         *(f"truth    {c.sentence}" for c in result.checks if c.passed and is_truth(c)),
         *_check_lines(result.checks),
         f"cost     {total:.1f} s, {mosaic.mpix / max(total, 1e-9):.1f} Mpix/s, "

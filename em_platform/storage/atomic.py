@@ -69,6 +69,19 @@ def write_once(path: Path, content: bytes) -> bool:
     return False
 
 
+def write_in_place(path: Path, content: bytes) -> None:
+    """Put `content` at `path` where a part of it, or nothing, serves as well.
+
+    Raises
+    ------
+    StorageError
+        As of `write_bytes`.
+    """
+    with _plain_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a path to write; it becomes `path` only when the block ends without error.

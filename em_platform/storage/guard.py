@@ -315,8 +315,8 @@ def claim_folder(
         )
     content = json.dumps({"made_by": mark_of(kind).decode()}) + "\n"
     if local is not None:
-        atomic.write_bytes(local / FOLDER_MARK, content.encode())
-        atomic.remove_leftovers_of(local / FOLDER_MARK)
+        # An empty mark counts too, and a killed process leaves no other file.
+        atomic.write_in_place(local / FOLDER_MARK, content.encode())
     else:
         filesystem.pipe_file(mark, content.encode())
 

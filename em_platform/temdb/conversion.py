@@ -22,12 +22,18 @@ from temdb.models import (
 )
 
 from em_platform.errors import SourceError, SourceRefused, SourceUnavailable
-from em_platform.temdb.acquired import (
-    AcquiredMontage,
-    AcquiredTile,
-    KnownRun,
-    MatchedNeighbour,
+from em_platform.model import (
+    AcquisitionUpload,
+    MeasuredTile,
+    NeighbourMatch,
+    UploadedTile,
 )
+from em_platform.temdb.known_run import KnownRun
+
+# Of a camera that reports none.
+_BIT_DEPTH = 8
+# Not measured counts as the worst.
+_UNMEASURED = MeasuredTile(minimum=0, maximum=0, mean=0, std=0, focus_score=0)
 
 # Statuses of RFC 9110 and 6585 that pass by themselves: retry, correct nothing.
 _LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
@@ -45,58 +51,62 @@ class Lineage:
 
 
 def acquisition_create(
-    acquired: AcquiredMontage, lineage: Lineage, *, replaced: int | None
+    upload: AcquisitionUpload, lineage: Lineage, *, replaced: int | None
 ) -> Any:
-    """The acquisition in TEM DB's units: ms and degrees."""
+    """The acquisition in TEM DB's units, ms and degrees; unknown figures are 0."""
     optional = {} if replaced is None else {"replaces_acquisition_id": replaced}
+    instrument, size = upload.instrument, upload.tile_size
+    saved_bits = upload.bit_depth or _BIT_DEPTH
     return AcquisitionCreate(
-        acquisition_id=acquired.acquisition_id,
-        montage_id=acquired.montage_id,
+        acquisition_id=upload.acquisition_id,
+        montage_id=upload.montage_id,
         roi_id=lineage.roi_id,
         acquisition_task_id=lineage.task_id,
         microscope_id=lineage.microscope_id,
         dataset_id=lineage.dataset_id,
-        kind=acquired.kind,
+        kind="lens_correction" if upload.kind == "lens_correction" else "montage",
         hardware_settings=HardwareParams(
-            scope_id=acquired.microscope,
-            camera_model=acquired.camera_model,
-            camera_serial=acquired.camera_serial,
-            camera_bit_depth=acquired.camera_bit_depth,
+            scope_id=instrument.microscope,
+            camera_model=instrument.camera_model,
+            camera_serial=instrument.camera_serial,
+            camera_bit_depth=instrument.camera_bit_depth or saved_bits,
             media_type=lineage.media_type,
         ),
         acquisition_settings=AcquisitionParams(
-            magnification=acquired.magnification,
-            spot_size=acquired.spot_size,
+            magnification=instrument.magnification or 0,
+            spot_size=instrument.spot_size or 0,
             # TEM DB holds whole milliseconds.
-            exposure_time=round(acquired.exposure_us / 1000),
-            tile_size=[acquired.tile_size.height_px, acquired.tile_size.width_px],
-            tile_overlap=acquired.overlap_px,
-            saved_bit_depth=acquired.saved_bit_depth,
+            exposure_time=round((instrument.exposure_us or 0) / 1000),
+            tile_size=[size.height_px, size.width_px],
+            tile_overlap=upload.overlap_px or 0,
+            saved_bit_depth=saved_bits,
         ),
         calibration_info=Calibration(
-            pixel_size=acquired.pixel_nm,
-            rotation_angle=math.degrees(acquired.rotation_rad),
-            aperture_centroid=list(acquired.aperture_centroid_nm)
-            if acquired.aperture_centroid_nm
-            else None,
+            pixel_size=upload.pixel_nm or 0.0,
+            rotation_angle=math.degrees(upload.rotation_rad),
+            aperture_centroid=[
+                upload.aperture_centroid_x_nm,
+                upload.aperture_centroid_y_nm,
+            ],
         ),
-        tilt_angle_deg=acquired.tilt_deg,
-        start_time=_in_utc(acquired.started_at),
+        tilt_angle_deg=upload.tilt_angle_deg,
+        start_time=_in_utc(upload.started_at),
         **optional,
     )
 
 
-def tile_create(tile: AcquiredTile) -> Any:
-    """One tile; of its focus the larger score is the better one."""
+def tile_create(tile: UploadedTile) -> Any:
+    """One tile, with what was measured of it."""
+    measured = tile.statistics or _UNMEASURED
     return TileCreate(
         raster_index=tile.raster_index,
         stage_position={"x": tile.stage_x_nm, "y": tile.stage_y_nm},
         raster_position={"row": tile.row, "col": tile.column},
-        focus_score=1.0 - tile.focus,
-        min_value=tile.minimum,
-        max_value=tile.maximum,
-        mean_value=tile.mean,
-        std_value=tile.std,
+        focus_score=measured.focus_score,
+        min_value=measured.minimum,
+        max_value=measured.maximum,
+        mean_value=measured.mean,
+        std_value=measured.std,
         image_path=tile.uri,
         matcher=[_matcher(match) for match in tile.matches],
     )
@@ -142,22 +152,23 @@ def added_place(
     return [*kept, new]
 
 
-def _matcher(match: MatchedNeighbour) -> Any:
+def _matcher(match: NeighbourMatch) -> Any:
     return Matcher(
         row=match.row,
         col=match.column,
         dX=match.dx_px,
         dY=match.dy_px,
-        dXsd=match.dx_sd_px,
-        dYsd=match.dy_sd_px,
+        dXsd=match.dx_std_px,
+        dYsd=match.dy_std_px,
         distance=match.distance_px,
         rotation=match.rotation_rad,
-        match_quality=match.good_matches,
+        # How many templates were found again.
+        match_quality=len(match.tile_points),
         position=match.position,
-        pX=list(match.p_x),
-        pY=list(match.p_y),
-        qX=list(match.q_x),
-        qY=list(match.q_y),
+        pX=[x for _, x in match.tile_points],
+        pY=[y for y, _ in match.tile_points],
+        qX=[x for _, x in match.neighbour_points],
+        qY=[y for y, _ in match.neighbour_points],
     )
 
 

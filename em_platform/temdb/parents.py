@@ -24,7 +24,7 @@ from temdb.models import (
     SubstrateCreate,
 )
 
-from em_platform.temdb.acquired import AcquiredMontage
+from em_platform.model import AcquisitionUpload
 from em_platform.temdb.conversion import Lineage, status_of
 
 # A section's id of TEM DB: `<media>_S<number>`.
@@ -43,21 +43,21 @@ class Parents:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    async def ensure(self, acquired: AcquiredMontage) -> Lineage:
-        """All parents of `acquired`; those that were missing are made."""
-        client, label = self._client, acquired.microscope
+    async def ensure(self, upload: AcquisitionUpload) -> Lineage:
+        """All parents of `upload`; those that were missing are made."""
+        client, label = self._client, upload.instrument.microscope
         microscope = await _ensured(
             client.microscope, MicroscopeCreate(label=label), label
         )
         # A lens belongs to its microscope: such a run needs no specimen and no region.
-        if acquired.kind == "lens_correction":
-            name = acquired.task_id or acquired.montage_id
+        if upload.kind == "lens_correction":
+            name = upload.task_id or upload.montage_id
             new = AcquisitionTaskCreate(task_id=name, kind="lens_correction")
             task = await _ensured(client.acquisition_task, new, name)
             dataset = await self._dataset(f"lens-{label}", None)
             media = _MEDIA
         else:
-            task = await self._task(acquired)
+            task = await self._task(upload)
             dataset = await self._dataset(task.specimen_id, task.specimen_id)
             roi = await client.roi.get(task.roi_id)
             substrate = await client.substrate.get(roi.substrate_media_id)
@@ -70,11 +70,11 @@ class Parents:
             microscope_id=microscope.microscope_id,
         )
 
-    async def _task(self, acquired: AcquiredMontage) -> Any:
-        name = acquired.task_id or acquired.montage_id
+    async def _task(self, upload: AcquisitionUpload) -> Any:
+        name = upload.task_id or upload.montage_id
 
         async def make() -> Any:
-            roi = await self._planned_roi(acquired)
+            roi = await self._planned_roi(upload)
             if roi is not None:
                 planned = await self._client.acquisition_task.list(
                     roi_id=roi.roi_id, kind="montage", skip_completed=False
@@ -83,7 +83,7 @@ class Parents:
                     # The newest plan; the server leaves out those that are superseded.
                     return planned[-1]
             else:
-                roi = await self._roi(acquired, await self._section(acquired))
+                roi = await self._roi(upload, await self._section(upload))
             new = AcquisitionTaskCreate(
                 task_id=name,
                 specimen_id=roi.specimen_id,
@@ -95,7 +95,7 @@ class Parents:
             except TEMdbClientError:
                 # Of two at once the second one's region is of no use; one that is
                 # used the server keeps, and one of the lab's is none of ours.
-                if roi.roi_id != acquired.montage_id:
+                if roi.roi_id != upload.montage_id:
                     with suppress(TEMdbClientError):
                         await self._client.roi.delete(roi.roi_id)
                 raise
@@ -103,15 +103,15 @@ class Parents:
         tasks = self._client.acquisition_task
         return await _found_or_made(lambda: tasks.get(name), make)
 
-    async def _section(self, acquired: AcquiredMontage) -> Any:
-        media_id, number = _place_of(acquired)
+    async def _section(self, upload: AcquisitionUpload) -> Any:
+        media_id, number = _place_of(upload)
         name = f"{media_id}_S{number}"
         sections = self._client.section
         # By its medium: to get a section takes its cutting session, not known here.
         async for section in _entries(sections.list_by_media, media_id):
             if section.section_id == name:
                 return section
-        session_id = await self._cutting_session(acquired.specimen_id)
+        session_id = await self._cutting_session(_specimen_of(upload))
         substrate = SubstrateCreate(media_id=media_id, media_type=_MEDIA)
         await _ensured(self._client.substrate, substrate, media_id)
         new = SectionCreate(
@@ -142,16 +142,16 @@ class Parents:
         )
         return session_id
 
-    async def _planned_roi(self, acquired: AcquiredMontage) -> Any | None:
+    async def _planned_roi(self, upload: AcquisitionUpload) -> Any | None:
         """The region that the coordinator took from TEM DB: its montage has its id."""
-        if ".ROI" not in acquired.montage_id:
+        if ".ROI" not in upload.montage_id:
             return None
         try:
-            return await self._client.roi.get(acquired.montage_id)
+            return await self._client.roi.get(upload.montage_id)
         except NotFoundError:
             return None
 
-    async def _roi(self, acquired: AcquiredMontage, section: Any) -> Any:
+    async def _roi(self, upload: AcquisitionUpload, section: Any) -> Any:
         """The region of this montage; a new one gets the section's next number."""
         for attempt in range(_TRIES):
             listed = _entries(self._client.roi.list_by_section, section.section_id)
@@ -160,12 +160,12 @@ class Parents:
                 payload = roi.roi_payload
                 marks = (payload.roi_parameters if payload else None) or {}
                 # The server makes a region's id; only its payload says whose it is.
-                if marks.get("montage_id") == acquired.montage_id:
+                if marks.get("montage_id") == upload.montage_id:
                     return roi
             number = 1 + max((roi.roi_number for roi in rois), default=0)
             try:
                 return await self._client.roi.create(
-                    _new_roi(acquired, section, number=number)
+                    _new_roi(upload, section, number=number)
                 )
             except TEMdbClientError as error:  # another one took the number
                 if status_of(error) not in (400, 409) or attempt + 1 == _TRIES:
@@ -181,19 +181,23 @@ class Parents:
         )
 
 
-def _place_of(acquired: AcquiredMontage) -> tuple[str, int]:
+def _specimen_of(upload: AcquisitionUpload) -> str:
+    return upload.specimen_id or "unassigned"
+
+
+def _place_of(upload: AcquisitionUpload) -> tuple[str, int]:
     """The medium and the number of the section that the montage shows."""
     # TEM DB's sections begin at 1; an aperture may be 0, or not known.
-    number = 1 + max(0, acquired.aperture_id or 0)
-    if acquired.section_id is None:
-        return f"{acquired.specimen_id}-media", number
-    named = _SECTION.fullmatch(acquired.section_id)
+    number = 1 + max(0, upload.aperture_id or 0)
+    if upload.section_id is None:
+        return f"{_specimen_of(upload)}-media", number
+    named = _SECTION.fullmatch(upload.section_id)
     if named and int(named[2]) > 0:
         return named[1], int(named[2])
-    return acquired.section_id, number
+    return upload.section_id, number
 
 
-def _new_roi(acquired: AcquiredMontage, section: Any, *, number: int) -> Any:
+def _new_roi(upload: AcquisitionUpload, section: Any, *, number: int) -> Any:
     return ROICreate(
         roi_number=number,
         section_id=section.section_id,
@@ -202,8 +206,8 @@ def _new_roi(acquired: AcquiredMontage, section: Any, *, number: int) -> Any:
         substrate_media_id=section.media_id,
         section_number=section.section_number,
         payload=ROIPayload(
-            vertices=[list(vertex) for vertex in acquired.vertices_nm] or None,
-            roi_parameters={"montage_id": acquired.montage_id},
+            vertices=[[v["x"], v["y"]] for v in upload.roi.get("vertices", ())] or None,
+            roi_parameters={"montage_id": upload.montage_id},
         ),
     )
 

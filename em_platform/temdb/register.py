@@ -18,15 +18,7 @@ from temdb.client import NotFoundError, TEMdbClient, TEMdbClientError
 from temdb.models import AcquisitionTaskCreate, AcquisitionUpdate
 
 from em_platform.errors import SourceRefused, SourceUnavailable
-from em_platform.temdb.acquired import (
-    AcquiredMontage,
-    AcquiredTile,
-    KnownRun,
-    QcState,
-    RunStatus,
-    TaskState,
-    TransferState,
-)
+from em_platform.model import AcquisitionUpload, UploadedTile
 from em_platform.temdb.conversion import (
     acquisition_create,
     added_place,
@@ -35,6 +27,13 @@ from em_platform.temdb.conversion import (
     status_of,
     strange_answer,
     tile_create,
+)
+from em_platform.temdb.known_run import (
+    KnownRun,
+    QcState,
+    RunStatus,
+    TaskState,
+    TransferState,
 )
 from em_platform.temdb.parents import Parents
 
@@ -111,30 +110,30 @@ class Register:
         await client.health_check()
 
     @_over_client
-    async def ensure_acquisition(self, client: Any, acquired: AcquiredMontage) -> None:
+    async def ensure_acquisition(self, client: Any, upload: AcquisitionUpload) -> None:
         """Make the acquisition and all its parents that are not there."""
-        known = await _found(client, acquired.acquisition_id)
+        known = await _found(client, upload.acquisition_id)
         if known is None:
-            parents = await Parents(client).ensure(acquired)
-            replaced = await _replaced(client, acquired)
-            wanted = acquisition_create(acquired, parents, replaced=replaced)
+            parents = await Parents(client).ensure(upload)
+            replaced = await _replaced(client, upload)
+            wanted = acquisition_create(upload, parents, replaced=replaced)
             try:
                 known = await client.acquisition.create(wanted)
             except TEMdbClientError as error:
                 # Another process has registered it meanwhile; upstream answers 400.
                 if status_of(error) not in (400, 409):
                     raise
-                known = await client.acquisition.get(acquired.acquisition_id)
-        if known.montage_id != acquired.montage_id:
+                known = await client.acquisition.get(upload.acquisition_id)
+        if known.montage_id != upload.montage_id:
             raise SourceRefused(
-                f"TEM DB: acquisition {acquired.acquisition_id} belongs to "
+                f"TEM DB: acquisition {upload.acquisition_id} belongs to "
                 f"montage {known.montage_id} there, not to "
-                f"{acquired.montage_id}; image it under another id"
+                f"{upload.montage_id}; image it under another id"
             )
 
     @_over_client
     async def put_tiles(
-        self, client: Any, acquisition_id: str, tiles: Sequence[AcquiredTile]
+        self, client: Any, acquisition_id: str, tiles: Sequence[UploadedTile]
     ) -> int:
         """Add tiles; how many were new. One that is there stays as it is."""
         added = 0
@@ -306,11 +305,11 @@ async def _found(client: Any, acquisition_id: str) -> Any | None:
         return None
 
 
-async def _replaced(client: Any, acquired: AcquiredMontage) -> int | None:
+async def _replaced(client: Any, upload: AcquisitionUpload) -> int | None:
     """The number by which the client names the run that this one replaces."""
-    if acquired.replaces_acquisition_id is None:
+    if upload.replaces_acquisition_id is None:
         return None
-    replaced = await _found(client, acquired.replaces_acquisition_id)
+    replaced = await _found(client, upload.replaces_acquisition_id)
     return None if replaced is None else int(replaced.id)
 
 

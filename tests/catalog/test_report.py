@@ -1,20 +1,15 @@
 """The page in a real browser: it sorts, filters, and asks nobody for anything."""
 
-import shutil
 from pathlib import Path
-
-import pytest
-from playwright import sync_api as playwright
 
 from em_platform.catalog.consolidate import consolidate
 from em_platform.catalog.record_files import json_bytes
 from em_platform.config import CatalogSettings
 from em_platform.storage import layout, open_store
+from tests.chromium import chromium, needs_chromium
 
-CHROMIUM = shutil.which("chromium")
 
-
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 def test_the_page_sorts_by_a_heading_and_filters_by_words(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     for key, size, status in (("a", 900, "failed"), ("b", 5, "pending"), ("c", 40, "")):
@@ -29,10 +24,7 @@ def test_the_page_sorts_by_a_heading_and_filters_by_words(tmp_path: Path) -> Non
         store.write_bytes(layout.record("flyem", key), json_bytes(content))
     made = consolidate(store, CatalogSettings())
     asked: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"]
-        )
+    with chromium() as browser:
         tab = browser.new_page()
         tab.on("request", lambda request: asked.append(request.url))
         tab.on("pageerror", lambda error: asked.append(str(error)))
@@ -46,11 +38,10 @@ def test_the_page_sorts_by_a_heading_and_filters_by_words(tmp_path: Path) -> Non
         tab.get_by_label("Filter").fill("archive failed")
         tab.get_by_text("1 of 3 records").wait_for()
         assert tab.locator(names).all_inner_texts() == ["a"]
-        browser.close()
     assert asked == [made.urls[-1]]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 def test_a_laptop_shows_the_errors_without_scrolling_sideways(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     for number, status in enumerate(("complete", "failed", "needs_review") * 3):
@@ -78,10 +69,7 @@ def test_a_laptop_shows_the_errors_without_scrolling_sideways(tmp_path: Path) ->
         store.write_bytes(name, json_bytes(content))
     made = consolidate(store, CatalogSettings())
     assert made.invalid
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"]
-        )
+    with chromium() as browser:
         tab = browser.new_page(viewport={"width": 1390, "height": 900})
         tab.goto(made.urls[-1])
         for part in (":root", ".wide"):
@@ -92,4 +80,3 @@ def test_a_laptop_shows_the_errors_without_scrolling_sideways(tmp_path: Path) ->
         place = error.bounding_box()
         assert place is not None
         assert place["x"] + place["width"] < 900
-        browser.close()

@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,15 +10,14 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from playwright import sync_api as playwright
 
 from em_platform.config import RenderSettings
 from em_platform.formats import mosaic_attributes, write_pyramid
 from em_platform.model import Review
 from em_platform.storage.manifest import Product
+from tests.chromium import chromium, needs_chromium
 
 VIEW = [sys.executable, "-m", "em_platform", "view"]
-CHROMIUM = shutil.which("chromium")
 
 
 def write(folder, pixels, **more):
@@ -57,10 +55,9 @@ def page(tmp_path):
 def shown(page):
     """Grey levels in the middle of the page, once the image is there."""
     graphics = ["--use-gl=angle", "--use-angle=swiftshader"]
-    options = ["--no-sandbox", "--enable-unsafe-swiftshader", *graphics]
+    options = ["--enable-unsafe-swiftshader", *graphics]
     outside = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
+    with chromium(*options) as browser:
         tab = browser.new_page(viewport={"width": 1200, "height": 800})
         tab.on("request", lambda request: outside.append(request.url))
         tab.goto(page)
@@ -70,7 +67,6 @@ def shown(page):
             grey = np.asarray(picture)[200:660, 400:800].astype(float)
             if grey[:150].mean() < 60 and grey[-150:].mean() > 200:
                 break
-        browser.close()
     local = ("http://127.0.0.1", "data:", "blob:")
     assert [url for url in outside if not url.startswith(local)] == []
     return grey
@@ -78,7 +74,7 @@ def shown(page):
 
 @pytest.mark.system
 @pytest.mark.timeout(180)
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 def test_the_mosaic_is_seen_in_the_browser_without_internet(page):
     grey = shown(page)
     assert grey[:150].mean() < 60

@@ -138,11 +138,11 @@ def test_too_few_particles_are_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "value", "said"),
+    ("side", "value", "sentence"),
     [(18, 0, "boxes of 2 sizes"), (16, np.nan, "not numbers")],
 )
 def test_particles_that_do_not_fit_are_one_sentence(
-    tmp_path: Path, side: int, value: float, said: str
+    tmp_path: Path, side: int, value: float, sentence: str
 ) -> None:
     noise = np.random.default_rng(0).normal(size=(10, side, side)).astype(np.float32)
     paths = (
@@ -151,5 +151,5 @@ def test_particles_that_do_not_fit_are_one_sentence(
     )
     with mrcfile.mmap(tmp_path / "1.mrcs", mode="r+") as file:
         file.data[0, 0, 0] = value
-    with pytest.raises(PlatformError, match=said):
+    with pytest.raises(PlatformError, match=sentence):
         classify.run(classify.Parameters(particles_file=paths), tmp_path)

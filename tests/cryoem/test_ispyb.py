@@ -359,8 +359,6 @@ def test_writers_at_once_make_one_row(ispyb: Ispyb, parents: Parents) -> None:
     ],
 )
 def test_a_database_that_is_not_there_is_one_sentence(url: str, sentence: str) -> None:
-    if url.startswith("mysql"):
-        pytest.importorskip("pymysql")
     with pytest.raises(PlatformError, match=sentence) as wrong:
         open_ispyb(url)
     assert isinstance(wrong.value, ConfigError) or wrong.value.retryable

@@ -69,7 +69,7 @@ def test_ice_alone_has_no_particles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "sentence"),
     [
         (np.full((64, 64), 3, np.float32), "all pixels are 3"),
         (np.full((64, 64), np.nan, np.float32), "not finite"),
@@ -77,11 +77,11 @@ def test_ice_alone_has_no_particles(tmp_path: Path) -> None:
     ],
 )
 def test_images_without_particles_are_one_sentence(
-    tmp_path: Path, image: NDArray[np.float32], said: str
+    tmp_path: Path, image: NDArray[np.float32], sentence: str
 ) -> None:
     path = write(tmp_path / "bad.mrc", np.nan_to_num(image))
     with mrcfile.mmap(path, mode="r+") as file:
         file.data[:] = image
     given = pick.Parameters(micrograph=path, pixel_size=1, particle_diameter=150)
-    with pytest.raises(PlatformError, match=said):
+    with pytest.raises(PlatformError, match=sentence):
         pick.run(given, tmp_path)

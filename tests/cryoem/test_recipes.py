@@ -66,7 +66,7 @@ def test_our_own_recipes_have_no_problems(name: str) -> None:
 def test_the_documented_recipes_are_there() -> None:
     assert {
         *("em-tomo-preprocess", "em-tomo-align", "em-spa-preprocess"),
-        "em-spa-extract",
+        *("em-spa-extract", "em-spa-class2d"),
     } <= set(recipe_names())
     assert "services" not in recipe_names()
 

@@ -180,7 +180,7 @@ def test_the_command_line_checks_draws_and_runs(
         shown = capsys.readouterr()
         return status, shown.out + shown.err
 
-    assert run("list")[1].splitlines()[:1] == ["em-spa-extract"]
+    assert run("list")[1].splitlines()[:1] == ["em-spa-class2d"]
     assert run("lint", str(path)) == (0, f"{path}: no problems\n")
     status, shown = run("lint", str(wrong), "--json")
     assert status == 1

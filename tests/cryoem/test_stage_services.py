@@ -105,23 +105,59 @@ def test_a_movie_of_particles_is_picked_and_its_particles_are_cut(
     (feedback,) = (each.payload for each in ran if each.is_outside)
     assert feedback["number_of_particles"] == pytest.approx(16, abs=3)
     assert counts(place)["ParticlePicker"] == 1
-    handed_on = feedback["extraction_parameters"]
-    given = {k: v for k, v in handed_on.items() if k != "relion_options"}
-    recipe = read_recipe("em-spa-extract")
-    missing = dict.fromkeys(placeholders_of(recipe), "x")
-    missing |= {"batch_size": "100", "downscale": "False", "kv": "300"}
-    missing |= {"particle_diameter": "96", **given}
-    _, content = requested({"recipes": ["em-spa-extract"], "parameters": missing})
-    ran = list(run_recipe(content, place, guid="g"))
-    assert [str(each.error) for each in ran if each.error] == []
+    given = feedback["extraction_parameters"] | {"kv": "300", "batch_size": "100"}
+    given |= {"particle_diameter": "96", "downscale": "False"}
+    # What Murfey would answer, step by step.
+    selected = further("em-spa-extract", place, given)
     table = starfile.read(project / "Extract/job005/particles.star")
     particles = table["particles"]
     assert len(particles) == pytest.approx(16, abs=3)
-    _, _, stack = particles.rlnImageName.iloc[0].partition("@")
+    stack = particles.rlnImageName.iloc[0].partition("@")[2]
     assert (project / stack).is_file()
+    batch = project / "Select/job006/particles_split1.star"
+    assert list(starfile.read(batch)["particles"].rlnImageName) == list(
+        particles.rlnImageName
+    )
+    assert [each["register"] for each in selected] == [
+        *("incomplete_particles_file", "done_particle_selection")
+    ]
+    asked = selected[0]["class2d_message"]
+    assert asked["particles_file"] == str(batch)
+    given = asked | {"class2d_dir": f"{asked['class2d_dir']}007/", "nr_iter": "3"}
+    given |= {"nr_classes": "2", "particle_diameter": "96"}
+    pictures = project / "Class2D/job007"
+    for _ in range(2):
+        done = further("em-spa-class2d", place, given)
+        assert done == [
+            {"register": "done_incomplete_2d_batch", "job_dir": str(pictures)}
+        ]
+    found = counts(place)
+    assert found["ParticleClassificationGroup"] == 1
+    made = len(list(pictures.glob("run_it003_classes_*.jpeg")))
+    assert found["ParticleClassification"] == made > 0
+    of_classes = starfile.read(pictures / "run_it003_data.star")["particles"]
+    # Within the project, so that RELION reads them wherever it is moved to.
+    assert set(of_classes.rlnImageName) == set(particles.rlnImageName)
     edges = starfile.read(project / PIPELINE)["pipeline_input_edges"]
-    assert "Extract/job005/" in set(edges.rlnPipeLineEdgeProcess)
+    assert list(edges.itertuples(index=False, name=None))[2:] == [
+        ("MotionCorr/job002/corrected_micrographs.star", "AutoPick/job004/"),
+        ("CtfFind/job003/micrographs_ctf.star", "Extract/job005/"),
+        ("AutoPick/job004/autopick.star", "Extract/job005/"),
+        ("Extract/job005/particles.star", "Select/job006/"),
+        ("Select/job006/particles_split1.star", "Class2D/job007/"),
+    ]
     place.close()
+
+
+def further(recipe: str, place: Place, given: dict[str, Any]) -> list[Any]:
+    """What a recipe that follows sends to Murfey."""
+    known = {k: str(v) for k, v in given.items() if k != "relion_options"}
+    wanted = placeholders_of(read_recipe(recipe))
+    parameters = completed(known, recipe=recipe, wanted=wanted, place=place)
+    _, content = requested({"recipes": [recipe], "parameters": parameters})
+    ran = list(run_recipe(content, place, guid="g"))
+    assert [str(each.error) for each in ran if each.error] == []
+    return [each.payload for each in ran if each.is_outside]
 
 
 @pytest.mark.parametrize(

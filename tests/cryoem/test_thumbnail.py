@@ -287,7 +287,7 @@ def test_bad_images_are_one_sentence_and_leave_nothing(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "sentence"),
     [
         ({"image_command": "mrc_to_gif"}, "found the command mrc_to_gif"),
         ({"image_command": "mrc_central_slice"}, "found no `file`"),
@@ -295,11 +295,11 @@ def test_bad_images_are_one_sentence_and_leave_nothing(
     ],
 )
 def test_wrong_parameters_are_one_sentence(
-    tmp_path: Path, given: dict[str, str], said: str
+    tmp_path: Path, given: dict[str, str], sentence: str
 ) -> None:
     if "projection" in given:
         given = {**given, "file": str(write(tmp_path / "v.mrc", VOLUME[:2, :9, :9]))}
-    with pytest.raises(PlatformError, match=said):
+    with pytest.raises(PlatformError, match=sentence):
         thumbnail.run(thumbnail.Parameters.model_validate(given), tmp_path)
 
 

@@ -18,7 +18,7 @@ from em_platform.ingest.flyem_volumes import dvid_volume
 from em_platform.ingest.web import Web
 from em_platform.standins import dvid as standin
 from em_platform.standins.dvid_answers import refuse
-from em_platform.standins.dvid_blocks import Held, Instance
+from em_platform.standins.dvid_blocks import Instance
 from em_platform.standins.faults import Fault
 from em_platform.standins.flyem import Labels
 from em_platform.standins.http import Server
@@ -26,14 +26,15 @@ from em_platform.standins.pixels import Pixels
 
 SHAPE = (150, 190, 230)
 ORIGIN = (0, 64, 20)
-GREY = Pixels(shape=SHAPE, variant=4).whole()
-LABELS = Labels(shape=SHAPE).read((0, 0, 0), SHAPE)
+VOLUME = Pixels(shape=SHAPE, variant=4)
+GREY = VOLUME.whole()
+LABELS = Labels(shape=SHAPE)
 CORNER = (30, 70, 100)
 CROP = (100, 90, 110)
 """Not aligned, and larger than a block in every direction."""
 
 TRUTH = GREY[30:130, 6:96, 80:190]
-LABEL_TRUTH = LABELS[30:130, 6:96, 80:190]
+LABEL_TRUTH = LABELS.read((30, 6, 80), CROP)
 
 
 @dataclass
@@ -59,13 +60,13 @@ def handler() -> standin.Dvid:
     """One for all tests, because it remembers how labels are packed."""
     return standin.Dvid(
         (
-            Instance(name="grayscale", voxels=Held(GREY), origin=ORIGIN),
-            Instance(name="jpeg", voxels=Held(GREY), origin=ORIGIN, stored="jpeg"),
-            Instance(name="proxied", voxels=Held(GREY), grid_store="hemibrain"),
-            Instance(name="labels", voxels=Held(LABELS), origin=ORIGIN),
+            Instance(name="grayscale", voxels=VOLUME, origin=ORIGIN),
+            Instance(name="jpeg", voxels=VOLUME, origin=ORIGIN, stored="jpeg"),
+            Instance(name="proxied", voxels=VOLUME, grid_store="hemibrain"),
+            Instance(name="labels", voxels=LABELS, origin=ORIGIN),
             Instance(
                 name="holes",
-                voxels=Held(GREY),
+                voxels=VOLUME,
                 origin=ORIGIN,
                 absent=frozenset({(2, 1, 1), (2, 2, 1)}),
                 background=127,

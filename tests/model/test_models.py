@@ -32,7 +32,6 @@ from em_platform.model import (
     TileStats,
     UploadedTile,
     UsedInstrument,
-    VoxelSize,
 )
 
 SIZE = Size(height_px=2048, width_px=2048)
@@ -90,7 +89,6 @@ EXAMPLES: tuple[Model, ...] = (
     SIZE,
     Shift(dy_px=-1.5, dx_px=0.0),
     Box(y0=0, x0=0, y1=5, x1=6),
-    VoxelSize(z_nm=40, y_nm=4, x_nm=4),
     TILE,
     TileStats(
         tile_id=TILE.tile_id,
@@ -202,17 +200,9 @@ def test_nan_and_infinity_are_refused(value: Model, field: str, bad: float) -> N
         type(value).model_validate({**value.model_dump(), field: bad})
 
 
-@pytest.mark.parametrize(
-    ("kind", "fields"),
-    [
-        (Size, {"height_px": 0, "width_px": 5}),
-        (VoxelSize, {"z_nm": 0, "y_nm": 1, "x_nm": 1}),
-        (VoxelSize, {"z_nm": -40, "y_nm": 1, "x_nm": 1}),
-    ],
-)
-def test_a_length_must_be_positive(kind: type[Model], fields: dict[str, float]) -> None:
+def test_a_length_must_be_positive() -> None:
     with pytest.raises(ValidationError, match="greater than 0"):
-        kind.model_validate(fields)
+        Size.model_validate({"height_px": 0, "width_px": 5})
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b", "x" * 201])

@@ -18,7 +18,6 @@ from em_platform.operator.snapshot import (
     keep,
     restore,
 )
-from em_platform.operator.tile_map import TileMap
 
 ACQUISITION = "m-0001-20261121t120000"
 
@@ -105,14 +104,3 @@ def test_finished_montages_are_found_on_disk(
     with shared.locked() as board:
         (entry,) = board.parts.get("finished")
     assert (entry["acquisition_id"], entry["tiles"]) == (ACQUISITION, 2)
-
-
-def test_the_focus_of_a_map_from_an_earlier_version_is_turned_round(
-    of_tile: Callable[..., dict[str, Any]],
-) -> None:
-    before = TileMap("m-0001", ACQUISITION)
-    before.measured(of_tile(0, 0, focus=0.75), 1)
-    kept = before.kept()
-    assert TileMap.restored(kept, 2).tiles[0, 0].focus == 0.25
-    old = {name: value for name, value in kept.items() if name != "focus"}
-    assert TileMap.restored(old, 2).tiles[0, 0].focus == 0.75

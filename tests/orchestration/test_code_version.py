@@ -41,6 +41,7 @@ PRIVATE = {
     "resources/run_launcher.py": "decision 8; orchestration/test_run_launcher.py",
     "resources/run_coordinator.py": "decision 29; test_run_coordinator.py",
     "resources/run_logs.py": "decision 31; orchestration/test_run_logs.py",
+    "sensors/history.py": "the state of a look; orchestration/test_run_logs.py",
 }
 
 

@@ -15,9 +15,9 @@ from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload, Size
 from em_platform.partitions import montages
-from em_platform.temdb.acquired import AcquiredMontage
 from em_platform.temdb.register import Register
 from tests.messages import repeated
+from tests.uploads import new_upload
 
 pytestmark = [
     pytest.mark.usefixtures("cheap_runs"),
@@ -182,14 +182,7 @@ def test_without_an_upload_the_aperture_must_be_said(
     bus: Bus,
 ) -> None:
     image_montage("m-1")
-    temdb.ensure_acquisition(
-        AcquiredMontage(
-            acquisition_id=KEY,
-            montage_id="m-1",
-            tile_size=Size(height_px=256, width_px=256),
-            started_at="2026-01-01T00:00:00Z",  # type: ignore[arg-type]
-        )
-    )
+    temdb.ensure_acquisition(new_upload(KEY, montage_id="m-1"))
     coordinator = Coordinator(bus)
     refused = image_again(instance)
     [event] = [e for e in refused.all_events if e.is_step_failure]

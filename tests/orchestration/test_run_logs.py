@@ -14,8 +14,18 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import (
+    GrpcServerCodeLocationOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    TickData,
+    TickStatus,
+)
 
-from em_platform.jobs import consolidate_catalog
 from em_platform.resources.run_logs import PackedRunLogs
 from em_platform.resources.storage import Configuration
 from em_platform.sensors.history import clean_older, history_sensor
@@ -178,14 +188,58 @@ def test_old_runs_keep_what_they_made(instance: dg.DagsterInstance) -> None:
     assert event.run_id == run_id
 
 
-def test_of_old_consolidations_only_the_newest_is_kept(
+def test_of_old_runs_that_did_the_same_the_last_is_kept(
     instance: dg.DagsterInstance,
 ) -> None:
-    runs = [a_run(instance, job=consolidate_catalog.name) for _ in range(3)]
+    runs = [a_run(instance) for _ in range(3)]
+    other = a_run(instance, job="another")
     cursor, cleaned = clean_older(instance, datetime.now(UTC), cursor=None)
-    assert cleaned == 3
-    assert [instance.has_run(run_id) for run_id in runs] == [False, False, True]
+    assert cleaned == 4
+    kept = [instance.has_run(run_id) for run_id in (*runs, other)]
+    assert kept == [False, False, True, True]
+    key = dg.AssetCheckKey(dg.AssetKey("made"), "is_good")
+    history = logs_of(instance).get_asset_check_execution_history(key, limit=9)
+    assert {each.run_id for each in history} == {runs[2], other}
     assert clean_older(instance, datetime.now(UTC), cursor=cursor) == (cursor, 0)
+
+
+def test_an_old_failure_and_an_old_partition_stay(
+    instance: dg.DagsterInstance,
+) -> None:
+    instance.add_dynamic_partitions("places", ["a", "b"])
+    look_at(instance, "a", passed=True)
+    look_at(instance, "b", passed=False)
+    made_of_a = a_run(instance)
+    job = dg.Definitions(assets=[made]).resolve_implicit_global_asset_job_def()
+    failed = instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
+    clean_older(instance, datetime.now(UTC), cursor=None)
+    assert {run.run_id for run in instance.get_runs()} >= {made_of_a, failed.run_id}
+    # The second place did not supersede the first.
+    assert places_by_state(instance) == {"SUCCEEDED": {"a"}, "FAILED": {"b"}}
+    assert len(instance.get_runs()) == 4
+
+
+def test_a_look_that_found_nothing_is_soon_forgotten(
+    instance: dg.DagsterInstance, home: Path
+) -> None:
+    place = GrpcServerCodeLocationOrigin("localhost", port=1)
+    origin = RemoteRepositoryOrigin(place, "ours").get_instigator_origin("a_sensor")
+    kind, now = InstigatorType.SENSOR, time.time()
+    state = InstigatorState(origin, kind, InstigatorStatus.RUNNING)
+    instance.add_instigator_state(state)
+    key, names = state.instigator_origin_id, {"selector_id": state.selector_id}
+    skipped, begun = TickStatus.SKIPPED, TickStatus.STARTED
+    for hours, status in ((8, skipped), (8, begun), (1, skipped)):
+        then = now - 3600 * hours
+        instance.create_tick(TickData(key, "a_sensor", kind, status, then, **names))
+    tick(instance)
+    left = instance.get_ticks(key, state.selector_id)
+    assert {each.status: round((now - each.timestamp) / 3600) for each in left} == {
+        skipped: 1,
+        begun: 8,
+    }
+    tick(instance, **{"history.keep_skipped_hours": "0"})
+    assert len(instance.get_ticks(key, state.selector_id)) == 2
 
 
 PLACES = dg.DynamicPartitionsDefinition(name="places")

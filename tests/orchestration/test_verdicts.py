@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import zarr
 
-from em_platform.catalog.search import search
+from em_platform.catalog.repository import found_in
+from em_platform.catalog.search import select
 from em_platform.config import (
     AcquisitionSettings,
     CatalogSettings,
@@ -98,7 +99,8 @@ def assert_marked(
     assert record.status is Status.NEEDS_REVIEW
     assert list(record.metadata.quality.review_reasons) == review["reasons"]
     assert any(sentence in e for e in record.metadata.quality.validation_errors)
-    assert [f.content["key"] for f in search(store, "status=needs_review")] == [key]
+    in_review = select(found_in(store), "status=needs_review")
+    assert [each.content["key"] for each in in_review] == [key]
     assert_in_catalog(store, key, sentence=sentence)
 
 

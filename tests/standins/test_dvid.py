@@ -12,23 +12,24 @@ import requests
 
 from em_platform.standins.dvid import Dvid
 from em_platform.standins.dvid_answers import refuse
-from em_platform.standins.dvid_blocks import Held, Instance, to_label_block
+from em_platform.standins.dvid_blocks import Instance, to_label_block
 from em_platform.standins.flyem import Labels, fib19
 from em_platform.standins.http import Server
 from em_platform.standins.pixels import Pixels
 
-GREY = Pixels(shape=(70, 130, 200), variant=4).whole()
+VOLUME = Pixels(shape=(70, 130, 200), variant=4)
+GREY = VOLUME.whole()
 """Real voxels; z, y and x differ, so that exchanged axes show."""
 ORIGIN = (5, 64, 10)
 NODE = "/api/node/a89eb3af216a46cdba81204d8f954786"
 
 server_of = Dvid(
     (
-        Instance(name="grayscale", voxels=Held(GREY)),
-        Instance(name="shifted", voxels=Held(GREY), origin=ORIGIN),
-        Instance(name="holes", voxels=Held(GREY), absent=frozenset({(1, 0, 0)})),
-        Instance(name="jpeg", voxels=Held(GREY), stored="jpeg"),
-        Instance(name="proxied", voxels=Held(GREY), grid_store="hemibrain"),
+        Instance(name="grayscale", voxels=VOLUME),
+        Instance(name="shifted", voxels=VOLUME, origin=ORIGIN),
+        Instance(name="holes", voxels=VOLUME, absent=frozenset({(1, 0, 0)})),
+        Instance(name="jpeg", voxels=VOLUME, stored="jpeg"),
+        Instance(name="proxied", voxels=VOLUME, grid_store="hemibrain"),
         Instance(name="labels", voxels=Labels(shape=(70, 130, 200))),
     )
 )

@@ -9,7 +9,6 @@ import pytest
 import tensorstore as ts
 from numpy.typing import NDArray
 
-from em_platform.standins.dvid_blocks import Held
 from em_platform.standins.faults import Faults
 from em_platform.standins.flyem import Labels, write_precomputed
 from em_platform.standins.http import Server
@@ -18,14 +17,15 @@ from em_platform.standins.pixels import Pixels
 
 SHAPE = (70, 90, 130)
 ORIGIN = (64, 128, 192)
-GREY = Pixels(shape=SHAPE, variant=4).whole()
+VOLUME = Pixels(shape=SHAPE, variant=4)
+GREY = VOLUME.whole()
 LABELS = Labels(shape=SHAPE)
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     def fill(folder: Path) -> None:
-        grey = Held(GREY)
+        grey = VOLUME
         write_precomputed(folder / "sharded", grey)
         write_precomputed(folder / "files", grey, origin=ORIGIN, layout="unsharded")
         write_precomputed(

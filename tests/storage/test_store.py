@@ -1,5 +1,4 @@
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,12 +122,10 @@ def test_a_document_takes_away_what_a_killed_writer_left_of_it(tmp_path: Path) -
     )
 
 
-def test_a_half_written_mark_of_a_killed_process_goes_with_the_next(
-    tmp_path: Path,
-) -> None:
-    dead = subprocess.Popen(("true",))
-    dead.wait()
-    left = tmp_path / f".em_platform.json.{socket.gethostname()}.{dead.pid}.0.partial"
-    left.write_bytes(b"{")
+@pytest.mark.parametrize("cut", [0, 5])
+def test_a_mark_whose_writer_was_killed_is_a_mark(tmp_path: Path, cut: int) -> None:
     claim_folder(str(tmp_path), "storage.root")
-    assert [path.name for path in tmp_path.iterdir()] == ["em_platform.json"]
+    (mark,) = tmp_path.iterdir()
+    mark.write_bytes(mark.read_bytes()[:cut])
+    (tmp_path / "montage.zarr").mkdir()
+    claim_folder(str(tmp_path), "storage.root")

@@ -17,6 +17,7 @@ import pytest
 from em_platform.cli.runs import ask
 from em_platform.errors import SourceUnavailable
 from em_platform.processes import end_session, members
+from em_platform.resources.code_server import RUNS_TITLE
 from tests.ports import reserve_port
 
 SMALL = {
@@ -107,7 +108,7 @@ class PlatformUnderTest:
     def _fork_server_children(self) -> list[psutil.Process]:
         server = self.part("code_server")
         for child in server.children() if server else []:
-            if any("multiprocessing.forkserver" in part for part in child.cmdline()):
+            if RUNS_TITLE in " ".join(child.cmdline()):
                 return child.children()
         return []
 

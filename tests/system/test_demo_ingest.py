@@ -18,10 +18,9 @@ import pytest
 
 from em_platform.ingest.sources import SOURCES
 from em_platform.processes import members
+from tests.chromium import chromium, needs_chromium
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture(scope="module")
@@ -171,18 +170,15 @@ def test_a_backfill_from_the_command_line_brings_its_partitions(
     assert volume.is_file()
 
 
-@pytest.mark.skipif(not CHROMIUM.is_file(), reason="chromium is not installed")
+@needs_chromium
 def test_the_web_pages_show_lineage_previews_schedules_and_the_backfill(
     platform, serving: Serving, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    from playwright.sync_api import TimeoutError, sync_playwright
+    from playwright.sync_api import TimeoutError
 
     errors: list[str] = []
     pictures = Path(os.environ.get("TEST_PICTURES", tmp_path))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1500, "height": 950})
         page.on("pageerror", lambda error: errors.append(str(error)))
 
@@ -223,5 +219,4 @@ def test_the_web_pages_show_lineage_previews_schedules_and_the_backfill(
             [backfill] = instance.get_backfills()
         look(f"/runs/b/{backfill.backfill_id}", "ingest_epfl", name="backfill")
         look("/assets/epfl/record?view=partitions", "training", name="partitions")
-        browser.close()
     assert errors == []

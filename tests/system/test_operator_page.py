@@ -19,16 +19,15 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 
 from em_platform.config import Settings, export, load_settings
 from em_platform.processes import Supervisor
+from tests.chromium import chromium, needs_chromium
 from tests.ports import reserve_port
 from tests.rig import running_rig
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 pytestmark = [
     pytest.mark.system,
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:dagster"),
-    pytest.mark.skipif(not CHROMIUM.is_file(), reason="chromium is not installed"),
+    needs_chromium,
 ]
 
 WANTED = (
@@ -110,14 +109,8 @@ class Browsers:
 
 @pytest.fixture
 def browsers(microscope: Microscope) -> Iterator[Browsers]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
+    with chromium() as browser:
         yield Browsers(browser=browser, url=microscope.url)
-        browser.close()
 
 
 def take_control(page: Any, name: str) -> None:

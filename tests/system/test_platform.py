@@ -17,18 +17,19 @@ import pytest
 from em_platform.cli.runs import ask, montage_runs
 from em_platform.formats.tiff_image import write_tiff
 from em_platform.processes import members
+from em_platform.resources.code_server import RUNS_TITLE
+from tests.chromium import chromium, needs_chromium
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
-CHROMIUM = Path("/usr/bin/chromium")
 TILE_PX, STEP_PX = 256, 192
 
-# Python runs this file at the start of each process. In the process of a run it looks
-# whether it is to be killed: after its last step, once.
+# Python runs this file at the start of each process. In the one whose forks are runs it
+# sees to it that a run is killed: after its last step, once.
 KILL_AFTER_THE_LAST_STEP = """
 import os, signal, sys
 
-if any("multiprocessing.forkserver" in part for part in sys.orig_argv):
+if any("fork_server" in part for part in sys.orig_argv):
     from dagster import DagsterInstance
 
     store = DagsterInstance.handle_new_event
@@ -117,8 +118,10 @@ def test_runs_are_forked_from_a_process_that_has_imported_all(
 ) -> None:
     server = platform.part("code_server")
     lines = [" ".join(child.cmdline()) for child in server.children()]
-    assert [line for line in lines if "multiprocessing.forkserver" in line]
-    assert [line for line in lines if "spawn_main" in line] == []
+    assert [line for line in lines if RUNS_TITLE in line]
+    assert [
+        line for line in lines if "spawn_main" in line or "forkserver" in line
+    ] == []
 
 
 STATUSES = """
@@ -155,15 +158,10 @@ def test_dagster_is_reported_the_partition_of_each_check(
         assert record.status.value == "SUCCEEDED"
 
 
-@pytest.mark.skipif(not CHROMIUM.is_file(), reason="chromium is not installed")
+@needs_chromium
 def test_the_web_pages_show_the_assets_and_no_error(platform, stitched: str) -> None:
-    from playwright.sync_api import sync_playwright
-
     errors: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1500, "height": 950})
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{platform.url}/asset-groups")
@@ -179,7 +177,6 @@ def test_the_web_pages_show_the_assets_and_no_error(platform, stitched: str) -> 
         assert picture.evaluate("img => img.naturalWidth") > 200
         page.goto(f"{platform.url}/assets/montage_fit?view=checks")
         page.get_by_text("seams_are_closed").first.wait_for(timeout=60_000)
-        browser.close()
     assert errors == []
 
 

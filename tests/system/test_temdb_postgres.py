@@ -19,17 +19,13 @@ from temdb.client import TEMdbClient, TEMdbClientError
 from temdb.models import AcquisitionUpdate
 
 from em_platform.errors import SourceRefused
-from em_platform.model import Size
-from em_platform.temdb.acquired import (
-    AcquiredMontage,
-    AcquiredTile,
-    MatchedNeighbour,
-)
+from em_platform.model import AcquisitionUpload, UploadedTile
 from em_platform.temdb.database import engine_of, migrate
 from em_platform.temdb.register import Register
 from em_platform.temdb.tables import Base
 from tests.ports import reserve_port
 from tests.postgres import serving_postgres
+from tests.uploads import new_match, new_tile, new_upload
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 TOKEN = "secret-of-the-tests"
@@ -89,31 +85,17 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         time.sleep(0.1)
 
 
-def montage(name: str = "m-1-t1") -> AcquiredMontage:
-    return AcquiredMontage(
-        acquisition_id=name,
-        montage_id=name.rpartition("-t")[0],
-        specimen_id="mouse-1",
-        magnification=2000,
-        tile_size=Size(height_px=8, width_px=8),
-        started_at="2026-03-01T09:00:00Z",  # type: ignore[arg-type]
-    )
+def montage(name: str = "m-1-t1") -> AcquisitionUpload:
+    return new_upload(name, specimen_id="mouse-1")
 
 
-def tile(index: int) -> AcquiredTile:
-    match = MatchedNeighbour(
-        row=0, column=index - 1, position="left", dx_px=1, dy_px=0, good_matches=3
-    )
-    return AcquiredTile(
-        tile_id=f"t{index}",
-        raster_index=index,
+def tile(index: int) -> UploadedTile:
+    return new_tile(
+        index,
         row=index // 40,
         column=index % 40,
-        stage_x_nm=index,
-        stage_y_nm=0,
-        uri=f"s3://b/{index}",
-        focus=0.5 if index == 77 else 0.1,
-        matches=(match,),
+        focus=0.5 if index == 77 else 0.9,
+        matches=(new_match(column=index - 1),),
     )
 
 

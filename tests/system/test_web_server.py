@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from em_platform.processes import Child, Supervisor, listens
+from tests.chromium import chromium, needs_chromium
 from tests.ports import reserve_port
 from tests.second_user import PAGES, as_another_user
 
-CHROMIUM = Path("/usr/bin/chromium")
 CHANGE = "mutation { setNuxSeen }"
 READ = "{ shouldShowNux }"
 
@@ -125,20 +125,15 @@ def test_another_user_of_this_computer_is_asked_for_it_too(url: str, name: str) 
     assert status == 401
 
 
-@pytest.mark.skipif(not CHROMIUM.is_file(), reason="chromium is not installed")
+@needs_chromium
 def test_the_pages_work_in_a_browser(url: str, home: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
     complaints: list[str] = []
     received: list[Any] = []
 
     def listen(socket: Any) -> None:
         socket.on("framereceived", lambda frame: received.append(frame))
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
+    with chromium() as browser:
         page = browser.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("websocket", listen)
@@ -154,7 +149,6 @@ def test_the_pages_work_in_a_browser(url: str, home: Path) -> None:
         form.get_by_label("Password").fill((home / "tokens" / "web").read_text())
         form.get_by_role("button", name="Log in").click()
         form.wait_for_url(lambda reached: "login" not in reached, timeout=60_000)
-        browser.close()
     assert any("connection_ack" in str(frame) for frame in received), received
     assert not complaints
 

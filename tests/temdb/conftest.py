@@ -1,7 +1,6 @@
 """A TEM DB on SQLite that listens on a real port, and the published client to it."""
 
 import asyncio
-import importlib.util
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +13,7 @@ from temdb.client import TEMdbClient
 from em_platform.temdb.app import create_app
 from em_platform.temdb.database import Database, migrate
 from em_platform.temdb.register import Register
+from tests.temdb import entries
 
 TOKEN = "secret-of-the-tests"
 
@@ -45,14 +45,8 @@ def register(server: str) -> Register:
 
 @pytest.fixture(scope="session")
 def lab() -> ModuleType:
-    """`entries.py`: tests are no package and cannot import it."""
-    path = Path(__file__).with_name("entries.py")
-    spec = importlib.util.spec_from_file_location("entries", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """`entries.py`, whose names are those of the tests' own variables."""
+    return entries
 
 
 Act = Callable[[TEMdbClient], Awaitable[Any]]

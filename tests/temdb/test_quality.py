@@ -1,21 +1,21 @@
 """Statistics, low-quality tiles and maps of a run whose truth is known."""
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import requests
+from temdb.client import TEMdbClient
+from temdb.models import Matcher
 
-from em_platform.model import Size
-from em_platform.temdb.acquired import (
-    AcquiredMontage,
-    AcquiredTile,
-    MatchedNeighbour,
-)
 from em_platform.temdb.register import Register
+from tests.temdb.entries import new_match, new_tile
+from tests.uploads import new_upload
 
 ROWS, COLUMNS = 3, 4
+Call = Callable[[Callable[[TEMdbClient], Any]], Any]
 HEADERS = {"X-API-Key": "secret-of-the-tests"}
 
 
@@ -23,7 +23,7 @@ def sharpness(row: int, column: int) -> float:
     return 0.9 if (row, column) != (1, 2) else 0.3
 
 
-def matches(row: int, column: int) -> tuple[MatchedNeighbour, ...]:
+def matches(row: int, column: int) -> list[Matcher]:
     """Good everywhere, but none to the left of (2, 3)."""
     found = []
     for position, at in (("top", (row - 1, column)), ("left", (row, column - 1))):
@@ -31,49 +31,29 @@ def matches(row: int, column: int) -> tuple[MatchedNeighbour, ...]:
             good = -1.0  # no neighbour
         else:
             good = 0.0 if (row, column, position) == (2, 3, "left") else 3.0
-        found.append(
-            MatchedNeighbour(
-                row=at[0],
-                column=at[1],
-                position=position,
-                dx_px=-7 if good == 0 else 2,
-                dy_px=1,
-                good_matches=good,
-            )
-        )
-    return tuple(found)
+        place = {"row": at[0], "col": at[1], "dX": -7 if good == 0 else 2, "dY": 1}
+        found.append(new_match(good, position, **place))
+    return found
 
 
 @pytest.fixture
-def url(register: Register, server: str) -> str:
+def url(register: Register, server: str, call: Call) -> str:
     """Of the QC answers of a run of 3 x 4 tiles, one of them missing."""
-    register.ensure_acquisition(
-        AcquiredMontage(
-            acquisition_id="m-1-t1",
-            montage_id="m-1",
-            tile_size=Size(height_px=8, width_px=8),
-            started_at="2026-03-01T09:00:00Z",  # type: ignore[arg-type]
-        )
-    )
+    register.ensure_acquisition(new_upload("m-1-t1"))
     tiles = [
-        AcquiredTile(
-            tile_id=f"t{row}{column}",
-            raster_index=row * COLUMNS + column,
-            row=row,
-            column=column,
-            stage_x_nm=column,
-            stage_y_nm=row,
-            uri="file:///t",
-            focus=1 - sharpness(row, column),
-            mean=100 + row,
-            std=20 + column,
-            matches=matches(row, column),
+        new_tile(
+            row * COLUMNS + column,
+            raster_position={"row": row, "col": column},
+            focus_score=sharpness(row, column),
+            mean_value=100 + row,
+            std_value=20 + column,
+            matcher=matches(row, column),
         )
         for row in range(ROWS)
         for column in range(COLUMNS)
         if (row, column) != (0, 3)
     ]
-    register.put_tiles("m-1-t1", tiles)
+    call(lambda client: client.acquisition.add_tiles_bulk("m-1-t1", tiles))
     return f"{server}/api/v2/qc/m-1-t1"
 
 
@@ -152,14 +132,7 @@ def test_a_map_is_a_picture_where_one_is_asked_for(url: str, kind: str) -> None:
 
 
 def test_a_run_without_tiles_has_empty_answers(register: Register, server: str) -> None:
-    register.ensure_acquisition(
-        AcquiredMontage(
-            acquisition_id="m-2-t1",
-            montage_id="m-2",
-            tile_size=Size(height_px=8, width_px=8),
-            started_at="2026-03-01T09:00:00Z",  # type: ignore[arg-type]
-        )
-    )
+    register.ensure_acquisition(new_upload("m-2-t1"))
     url = f"{server}/api/v2/qc/m-2-t1"
     assert ask(url, "heatmap/focus_score") == []
     assert ask(url, "tile-stats")["total_tiles"] == 0

@@ -1,8 +1,8 @@
 """The register: the platform's calls to a TEM DB, over HTTP, repeated."""
 
+import math
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,49 +10,22 @@ from temdb.client import TEMdbClient
 from temdb.models import AcquisitionTaskCreate
 
 from em_platform.errors import SourceRefused, SourceUnavailable
-from em_platform.model import Size
-from em_platform.temdb.acquired import (
-    AcquiredMontage,
-    AcquiredTile,
-    MatchedNeighbour,
-)
+from em_platform.model import AcquisitionUpload, UsedInstrument
 from em_platform.temdb.register import Register
+from tests.uploads import START, new_match, new_tile, new_upload
 
-START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 Call = Callable[[Callable[[TEMdbClient], Any]], Any]
+SIM = UsedInstrument(microscope="sim", magnification=2000, exposure_us=150_000)
 
 
-def montage(name: str = "m-1-t1", **more: Any) -> AcquiredMontage:
-    given: dict[str, Any] = {
-        "acquisition_id": name,
-        "montage_id": name.rpartition("-t")[0],
-        "microscope": "sim",
-        "magnification": 2000,
-        "pixel_nm": 4.0,
-        "rotation_rad": 3.141592653589793 / 2,
-        "exposure_us": 150_000,
-        "tile_size": Size(height_px=200, width_px=300),
-        "started_at": START,
-    }
-    return AcquiredMontage(**(given | more))
-
-
-def tile(index: int, **more: Any) -> AcquiredTile:
-    given: dict[str, Any] = {
-        "tile_id": f"m-1-t1_000_{index:03d}",
-        "raster_index": index,
-        "row": 0,
-        "column": index,
-        "stage_x_nm": index * 1000,
-        "stage_y_nm": 0,
-        "uri": f"file:///store/{index}.zarr",
-        "focus": 0.1,
-    }
-    return AcquiredTile(**(given | more))
+def montage(name: str = "m-1-t1", **more: Any) -> AcquisitionUpload:
+    turned = {"instrument": SIM, "pixel_nm": 4.0, "rotation_rad": math.pi / 2}
+    return new_upload(name, **(turned | more))
 
 
 def test_all_parents_that_are_missing_are_made(register: Register, call: Call) -> None:
-    given = montage(specimen_id="mouse-1", aperture_id=4, vertices_nm=((0, 0), (9, 0)))
+    roi = {"vertices": [{"x": 0, "y": 0}, {"x": 9, "y": 0}]}
+    given = montage(specimen_id="mouse-1", aperture_id=4, roi=roi)
     register.ensure_acquisition(given)
 
     async def act(client: TEMdbClient) -> Any:
@@ -75,7 +48,7 @@ def test_a_section_that_the_lab_has_entered_is_used(
     register: Register, call: Call
 ) -> None:
     register.ensure_acquisition(montage("m-1-t1", specimen_id="mouse-1"))
-    named = montage("m-2-t1", section_id="mouse-1-media_S1", specimen_id="unassigned")
+    named = montage("m-2-t1", section_id="mouse-1-media_S1")
     register.ensure_acquisition(named)
 
     async def act(client: TEMdbClient) -> Any:
@@ -121,7 +94,7 @@ def test_registering_it_all_twice_changes_nothing(
 ) -> None:
     for _ in range(2):
         register.ensure_acquisition(montage())
-        register.put_tiles("m-1-t1", [tile(n) for n in range(3)])
+        register.put_tiles("m-1-t1", [new_tile(n) for n in range(3)])
         register.add_place("m-1-t1", "file:///store/m-1-t1", holds="tiles")
         register.finish("m-1-t1", status="complete", ended_at=START)
         register.set_transfer("m-1-t1", "complete")
@@ -148,32 +121,25 @@ def test_registering_it_all_twice_changes_nothing(
 
 def test_a_larger_focus_score_is_a_sharper_tile(register: Register, call: Call) -> None:
     register.ensure_acquisition(montage())
-    neighbour = MatchedNeighbour(
-        row=0, column=0, position="left", dx_px=-2, dy_px=1, good_matches=3
-    )
-    given = [tile(0, focus=0.8), tile(1, focus=0.1, matches=(neighbour,))]
+    unmeasured = new_tile(2, statistics=None)
+    given = [new_tile(0, focus=0.2), new_tile(1, matches=(new_match(points=3),))]
     assert register.put_tiles("m-1-t1", given) == 2
-    assert register.put_tiles("m-1-t1", [*given, tile(2)]) == 1
+    assert register.put_tiles("m-1-t1", [*given, unmeasured]) == 1
 
     async def act(client: TEMdbClient) -> Any:
         return await client.acquisition.get_all_tiles("m-1-t1")
 
-    blurred, sharp, _ = call(act)
-    assert blurred.focus_score == pytest.approx(0.2)
-    assert sharp.focus_score == pytest.approx(0.9)
+    blurred, sharp, unknown = call(act)
+    assert [t.focus_score for t in (blurred, sharp, unknown)] == [0.2, 0.9, 0]
     assert sharp.matcher[0].match_quality == 3
     assert sharp.matcher[0].position == "left"
 
 
 def test_a_run_that_ends_sums_up_its_tiles(register: Register, call: Call) -> None:
     register.ensure_acquisition(montage())
-    good, bad = (
-        MatchedNeighbour(
-            row=0, column=0, position="left", dx_px=0, dy_px=0, good_matches=number
-        )
-        for number in (3, 1)
-    )
-    tiles = [tile(0), tile(1, matches=(good,)), tile(2, focus=0.4, matches=(bad,))]
+    good, bad = new_match(points=3), new_match(points=1)
+    tiles = [new_tile(0), new_tile(1, matches=(good,))]
+    tiles.append(new_tile(2, focus=0.6, matches=(bad,)))
     register.put_tiles("m-1-t1", tiles)
     register.finish("m-1-t1", status="complete")
 
@@ -224,7 +190,7 @@ def test_imaging_again_is_a_new_task_whose_run_names_the_old_one(
 
 def test_a_lens_montage_needs_no_specimen(register: Register, call: Call) -> None:
     register.ensure_acquisition(montage("lens-1-t1", kind="lens_correction"))
-    assert register.put_tiles("lens-1-t1", [tile(0)]) == 1
+    assert register.put_tiles("lens-1-t1", [new_tile(0)]) == 1
 
     async def act(client: TEMdbClient) -> Any:
         return await client.acquisition.get("lens-1-t1"), await client.specimen.list()
@@ -290,7 +256,7 @@ def test_a_server_that_is_away_may_be_asked_again(
 def test_what_nobody_knows_is_none(register: Register) -> None:
     assert register.run_of("m-9-t9") is None
     with pytest.raises(SourceRefused, match="there is no acquisition m-9-t9"):
-        register.put_tiles("m-9-t9", [tile(0)])
+        register.put_tiles("m-9-t9", [new_tile(0)])
 
 
 def test_a_time_without_a_zone_is_utc(register: Register, call: Call) -> None:

@@ -1,6 +1,6 @@
-"""What holds up the upload, in one sentence: from the buffer to the operator's page.
+"""What blocks the upload, in one sentence: from the buffer to the operator's page.
 
-`buffer.status` has figures only. The sentence stands in `<home>/buffer/held_up.json`
+`buffer.status` has figures only. The sentence stands in `<home>/buffer/blocked.json`
 while something is in the way, and is gone when the upload goes on.
 """
 
@@ -9,17 +9,16 @@ from pathlib import Path
 
 from em_platform.storage.atomic import write_bytes
 
-# Its old name: an operator's page of the release before reads it, too.
-_NAME = "held_up.json"
+_NAME = "blocked.json"
 
 
 def write_backlog(home: Path, sentence: str) -> None:
-    """Leave word of what holds the upload up; an empty sentence says: nothing.
+    """Write what blocks the upload; an empty sentence means nothing does.
 
     Raises
     ------
     StorageError
-        It cannot be written; the word that was left before stays.
+        It cannot be written; the sentence before stays.
     """
     path = home / "buffer" / _NAME
     if sentence:
@@ -29,7 +28,7 @@ def write_backlog(home: Path, sentence: str) -> None:
 
 
 def read_backlog(home: Path) -> str:
-    """The sentence; empty where nothing is in the way, or nobody left word."""
+    """The sentence; empty where nothing is in the way, or no buffer runs."""
     try:
         return str(json.loads((home / "buffer" / _NAME).read_bytes())["sentence"])
     except (OSError, ValueError, KeyError, TypeError):

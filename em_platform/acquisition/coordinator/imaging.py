@@ -1,7 +1,6 @@
 """One acquisition while it is imaged: which tile is next, and what is on disk of it."""
 
 import json
-import logging
 import os
 import time
 from collections.abc import Collection
@@ -24,8 +23,6 @@ from em_platform.acquisition.roi import created, shared_px, stops_of
 from em_platform.errors import StorageError
 from em_platform.messaging.topics import fitting
 from em_platform.storage.atomic import write_bytes
-
-log = logging.getLogger(__name__)
 
 _UNSURE_S = 5.0
 """Messages that the broker had not confirmed when the process was killed are not older

@@ -1,6 +1,5 @@
 """LensCorrection { Montage -> AwaitTransform }, and when a lens montage is due."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +11,6 @@ from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.acquisition.machines.machine import Context, Machine, on_message
 from em_platform.acquisition.roi import created, middle_nm, roi_of
 from em_platform.config import AcquisitionSettings
-
-log = logging.getLogger(__name__)
 
 LENS = "lens_correction"
 

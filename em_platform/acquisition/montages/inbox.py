@@ -44,10 +44,6 @@ class Seen:
         return f"{self.mark} {self.asked}"
 
 
-# An earlier version remembered only that it had asked.
-ASKED_BEFORE = Seen(changed_ns=0, looked_at=0.0, mark="unknown", asked=1)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbox:
     """A folder of folders; each holds the tiles of one montage."""
@@ -101,8 +97,6 @@ class Inbox:
         content = content_of(folder)
         if content.mark == found.mark:
             return found
-        if found.mark == ASKED_BEFORE.mark:
-            return replace(found, mark=content.mark)
         if content.is_whole(folder, now, quiet_s=self.quiet_s):
             return replace(found, mark=content.mark, asked=found.asked + 1)
         if now - content.changed < self.quiet_s * _PATIENCE:

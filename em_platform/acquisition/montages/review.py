@@ -22,7 +22,7 @@ from em_platform.model import (
 )
 from em_platform.stitching.quality import check_montage
 from em_platform.storage import Store, layout
-from em_platform.temdb.acquired import QcState
+from em_platform.temdb.known_run import QcState
 
 if TYPE_CHECKING:
     from em_platform.temdb.register import Register

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import ValidationError
 
 from em_platform.config import Settings
 from em_platform.errors import MessagingError, StorageError
@@ -50,9 +50,7 @@ class State(Model):
 
     verdict: Verdict = Verdict()
     by: str = ""
-    adopted: tuple[str, ...] = Field(
-        default=(), validation_alias=AliasChoices("adopted", "heard")
-    )
+    adopted: tuple[str, ...] = ()
 
 
 def read_state(folder: Path) -> State:

@@ -14,6 +14,7 @@ from em_platform.acquisition.recorder.events import (
     RAW,
     RESULTS,
     SCOPE,
+    STATUS,
     TOPICS,
     Message,
     safe_id,
@@ -30,6 +31,8 @@ _RETRY_S = 1.0  # A full disk or a restarted database does not come back sooner
 _PRUNE_S = 300.0  # Old rows cost room only, and deleting them holds the one write lock
 # Of a frame that only the operator looked at these have no montage.
 _OF_A_TILE = frozenset((RAW, *RESULTS))
+# Both are sent each second, which would be 50 MB a day; only changes are looked for.
+_CHANGES = {SCOPE: ("mag_mode", "mag"), STATUS: ("status", "reason")}
 # Who sent it and which sending it was; routing headers of the broker are left out.
 _KEPT_HEADERS = frozenset(
     ("source", "service", "hostname", "pid", "sent_at", "sequence", "version")
@@ -58,7 +61,7 @@ class RecorderService:
         )
         self._waiting: queue.Queue[Message | None] = queue.Queue()
         self._closing = threading.Event()
-        self._scope: tuple[Any, ...] = ()
+        self._last: dict[str, tuple[Any, ...]] = {}
         self._complaint = ""
         self._prune_due_s = time.monotonic() + _PRUNE_S
         bus.subscribe_many(TOPICS, self._receive)
@@ -98,11 +101,11 @@ class RecorderService:
         topic = headers["topic"]
         if topic in _OF_A_TILE and not message.montage_id:
             return  # a frame for the operator's screen
-        if topic == SCOPE:
-            now = (message.mag_mode, message.mag)
-            if now == self._scope:
-                return  # sent each second; only the magnification is looked for
-            self._scope = now
+        if topic in _CHANGES:
+            now = tuple(getattr(message, name) for name in _CHANGES[topic])
+            if now == self._last.get(topic):
+                return
+            self._last[topic] = now
         kept = {n: text for n, text in headers.items() if n in _KEPT_HEADERS}
         self._waiting.put(Message(topic, message.model_dump(mode="json"), kept))
 

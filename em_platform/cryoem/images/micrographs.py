@@ -11,7 +11,7 @@ from PIL import ImageDraw, ImageEnhance, ImageFilter
 from em_platform.cryoem.images.parameters import ImageParameters, Point
 from em_platform.cryoem.methods.coordinates import read_points
 from em_platform.cryoem.methods.grid_bars import without_grid_bars
-from em_platform.cryoem.methods.mapped_mrc import mapped
+from em_platform.cryoem.methods.mapped_mrc import mapped, mapped_volume
 from em_platform.cryoem.methods.pictures import (
     encoded,
     shrunk,
@@ -29,7 +29,8 @@ _SELECTED, _SELECTED_WIDTH_PX = "#98df8a", 12
 def mrc_to_jpeg(given: ImageParameters, folder: Path) -> tuple[str, ...]:
     """A picture of a micrograph, or of one or all slices of a stack."""
     path = given.input()
-    images, _ = mapped(path)
+    # A stack of one image has numbered pictures, too: of the only class.
+    images, _ = (mapped_volume if path.suffix == ".mrcs" else mapped)(path)
     suffix = given.output_suffix or ".jpeg"
     if images.ndim == 2:
         levels = stretched(images[::-1] if given.flip else images, of=path)

@@ -1,9 +1,12 @@
 """Classes as files: RELION's tables of particles and of classes, and a picture."""
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
+from gemmi import cif
 from PIL import ImageDraw
 
 from em_platform.cryoem.methods.averages2d import Average
@@ -16,6 +19,7 @@ _FOUND = (
     "ClassNumber", "AnglePsi", "OriginXAngst", "OriginYAngst",
     "MaxValueProbDistribution",
 )  # fmt: skip
+_IN_JOB = re.compile(r"[^/@]+/job\d+/")
 _TILE_PX, _MOST_COLUMNS, _TEXT_PX = 128, 10, 14
 
 
@@ -25,10 +29,13 @@ def particles_with_classes(
     *,
     numbers: Mapping[int, int],
     pixel_a: float,
+    folder: Path,
 ) -> bytes:
     """The rows of all tables with class, angle and offset as RELION has them.
 
-    RELION moves a particle by its origin and then turns it by psi onto the average.
+    Stacks of the RELION project that `folder` lies in have their names within it,
+    others whole paths. RELION moves a particle by its origin and then turns it by psi
+    onto the average.
     """
     columns = [name for name in tables[0].columns if name not in _FOUND]
     rows = []
@@ -37,11 +44,12 @@ def particles_with_classes(
         at = {name: i for i, name in enumerate(each.columns)}
         for (number, stack), row in zip(each.images, each.rows, strict=True):
             kept = [row[at[name]] if name in at else "0" for name in columns]
-            kept[columns.index("ImageName")] = word(f"{number + 1:06d}@{stack}")
+            name = _name_within(row[at["ImageName"]], stack, folder=folder)
+            kept[columns.index("ImageName")] = word(f"{number + 1:06d}@{name}")
             angle = float(found.angles_deg[place])
             c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
             dy, dx = found.shifts[place] * pixel_a
-            # The particle lies at its average's shift, turned with it.
+            # The particle is at its average's shift, turned with it.
             origin_x, origin_y = -(c * dx - s * dy), -(s * dx + c * dy)
             psi = (angle + 180) % 360 - 180
             rows.append(
@@ -54,6 +62,13 @@ def particles_with_classes(
             )
             place += 1
     return star_of([*columns, *_FOUND], rows, optics=tables[0].optics)
+
+
+def _name_within(image: str, stack: Path, *, folder: Path) -> str:
+    name = cif.as_string(image).partition("@")[2]
+    project = Path(str(stack).removesuffix(name))
+    is_within = _IN_JOB.match(name) and folder.is_relative_to(project)
+    return name if is_within else str(stack)
 
 
 def classes_star(averages: Sequence[Average], stack: str, *, optics: Optics) -> bytes:

@@ -1,7 +1,7 @@
 """Shifts of frames against the sum of all others, by cross-correlation.
 
-A shift is how far a feature has moved in a frame since the first: what lies at `p` in
-the first frame lies at `p + shift` in this one. Method: leave-one-out reference as in
+A shift is how far a feature has moved in a frame since the first: what is at `p` in
+the first frame is at `p + shift` in this one. Method: leave-one-out reference as in
 Li et al. 2013 and Zivanov et al. 2019, with a B-factor on the correlation.
 """
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 Complex = NDArray[np.complex64]
 Reals = NDArray[np.float64]
 
-B_FACTOR_PX2 = 150.0
 """RELION's default: high frequencies are noise at the dose of one frame."""
 
 

@@ -22,7 +22,7 @@ _OF_THICKNESS = (
     *("brute_force_1d", "refinement_2d", "node_low_res", "node_high_res"),
     *("node_rounded_square", "node_downweight"),
 )
-# Ice's first ring lies at 1/3.7 per Å; upstream sums the spectrum there.
+# Ice's first ring is at 1/3.7 per Å; upstream sums the spectrum there.
 _ICE = (0.25, 0.28)
 # CTFFIND's `_avrot.txt` has six lines for each image; of these are frequency and sum.
 _FREQUENCY, _SPECTRUM = 0, 1
@@ -73,7 +73,7 @@ def fit_of_output(output: str) -> CtffindFit:
                 try:
                     found[name] = float(line.split()[place])
                 except (IndexError, ValueError):
-                    continue  # said below, as missing
+                    continue  # reported below, as missing
     if missing := sorted(places.keys() - found.keys()):
         raise FormatError(
             f"CTFFIND: no {', '.join(missing)} was found in what it printed, the lines "

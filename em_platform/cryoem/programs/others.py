@@ -40,7 +40,7 @@ _MEMBRAIN = {
     "connected_component_threshold": "--connected-component-thres",
     "segmentation_threshold": "--segmentation-threshold",
 }
-# Switches that are said either way; field -> the switch, and what it is by default.
+# Switches that are written either way; field -> the switch, and what it is by default.
 _MEMBRAIN_SWITCHES = {
     "rescale_patches": ("rescale-patches", True),
     "augmentation": ("test-time-augmentation", False),

@@ -4,6 +4,8 @@ Folders and labels: RELION's and pipeliner's (https://gitlab.com/ccpem/ccpem-pip
 `data_structure.py`); numbers: RELION 3.1's `pipeline_jobs.h`.
 """
 
+import fnmatch
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from em_platform.cryoem.project.pipeline import Dialect
@@ -13,57 +15,59 @@ _TOMO = "TomogramGroupMetadata.star.relion"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """The table by which the next job takes what this one made."""
+    """A table by which the next job takes what this one made."""
 
     star: str
+    """Its name; with `*` of those that are not known beforehand."""
     label: str
+    """Of its type; empty where only RELION 3.1 knows such a node."""
     number: int
     """Of its type in RELION 3.1."""
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether the name stands for any number of tables."""
+        return "*" in self.star
+
+    def names(self, found: Iterable[str]) -> list[str]:
+        """Its names, where a pattern stands for those of `found` that fit."""
+        return fnmatch.filter(found, self.star) if self.is_pattern else [self.star]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobType:
-    """One type of job; a kind of experiment without an output has no such job."""
+    """One type of job; a kind of experiment without outputs has no such job."""
 
     folder: str
     number: int
-    spa: Output | None = None
-    tomography: Output | None = None
+    spa: tuple[Output, ...] = ()
+    tomography: tuple[Output, ...] = ()
 
-    def output(self, experiment_type: str) -> Output | None:
-        """Of a job of that kind of experiment."""
+    def outputs(self, experiment_type: str) -> tuple[Output, ...]:
+        """Of a job of that kind of experiment, the usual one first."""
         return self.tomography if experiment_type == "tomography" else self.spa
 
 
-def _tomo(star: str) -> Output:
+def _tomo(star: str) -> tuple[Output]:
     # RELION 3.1 has no such node: 1, micrographs, is what comes nearest.
-    return Output(star=star, label=_TOMO, number=1)
+    return (Output(star=star, label=_TOMO, number=1),)
 
 
-_MOVIES = Output(
-    star="movies.star", label="MicrographMovieGroupMetadata.star.relion", number=0
-)
-_CORRECTED = Output(
-    star="corrected_micrographs.star",
-    label="MicrographGroupMetadata.star.relion.motioncorr",
-    number=1,
-)
-_FITTED = Output(
-    star="micrographs_ctf.star",
-    label="MicrographGroupMetadata.star.relion.ctf",
-    number=1,
-)
-_PICKED = Output(
-    star="autopick.star",
-    label="MicrographCoordsGroup.star.relion.autopick",
-    number=2,
-)
-_PARTICLES = Output(
-    star="particles.star", label="ParticleGroupMetadata.star.relion", number=3
-)
+_PARTICLES = "ParticleGroupMetadata.star.relion"
+_PICKS_31 = "coords_suffix_autopick.star"
 
 JOB_TYPES: dict[str, JobType] = {
-    "relion.import.movies": JobType(folder="Import", number=0, spa=_MOVIES),
+    "relion.import.movies": JobType(
+        folder="Import",
+        number=0,
+        spa=(
+            Output(
+                star="movies.star",
+                label="MicrographMovieGroupMetadata.star.relion",
+                number=0,
+            ),
+        ),
+    ),
     "relion.importtomo": JobType(
         folder="Import", number=0, tomography=_tomo("tilt_series.star")
     ),
@@ -72,25 +76,65 @@ JOB_TYPES: dict[str, JobType] = {
         JobType(
             folder="MotionCorr",
             number=1,
-            spa=_CORRECTED,
+            spa=(
+                Output(
+                    star="corrected_micrographs.star",
+                    label="MicrographGroupMetadata.star.relion.motioncorr",
+                    number=1,
+                ),
+            ),
             tomography=_tomo("corrected_tilt_series.star"),
         ),
     ),
     "relion.ctffind.ctffind4": JobType(
         folder="CtfFind",
         number=2,
-        spa=_FITTED,
+        spa=(
+            Output(
+                star="micrographs_ctf.star",
+                label="MicrographGroupMetadata.star.relion.ctf",
+                number=1,
+            ),
+        ),
         tomography=_tomo("tilt_series_ctf.star"),
     ),
     **dict.fromkeys(
         ("cryolo.autopick", "relion.autopick.log", "relion.autopick.topaz.pick"),
-        JobType(folder="AutoPick", number=4, spa=_PICKED),
+        JobType(
+            folder="AutoPick",
+            number=4,
+            spa=(
+                Output(
+                    star="autopick.star",
+                    label="MicrographCoordsGroup.star.relion.autopick",
+                    number=2,
+                ),
+            ),
+        ),
     ),
-    "relion.extract": JobType(folder="Extract", number=5, spa=_PARTICLES),
-    "relion.select.split": JobType(folder="Select", number=7, spa=_PARTICLES),
+    "relion.extract": JobType(
+        folder="Extract",
+        number=5,
+        spa=(Output(star="particles.star", label=_PARTICLES, number=3),),
+    ),
+    "relion.select.split": JobType(
+        folder="Select",
+        number=7,
+        spa=(Output(star="particles_split*.star", label=_PARTICLES, number=3),),
+    ),
     **dict.fromkeys(
         ("relion.class2d.em", "relion.class2d.vdam"),
-        JobType(folder="Class2D", number=8, spa=_PARTICLES),
+        JobType(
+            folder="Class2D",
+            number=8,
+            spa=(
+                Output(
+                    star="run_it*_data.star", label=f"{_PARTICLES}.class2d", number=3
+                ),
+                # RELION from 4 selects classes by an optimiser file, 3.1 by this one.
+                Output(star="run_it*_model.star", label="", number=8),
+            ),
+        ),
     ),
     "relion.excludetilts": JobType(
         folder="ExcludeTiltImages",
@@ -115,7 +159,6 @@ _STATUS: dict[Dialect, tuple[str, str]] = {
     "labels": ("Failed", "Succeeded"),
     "relion31": ("3", "2"),
 }
-_STAR_31 = {"autopick.star": "coords_suffix_autopick.star"}
 
 
 def type_in(dialect: Dialect, label: str) -> str:
@@ -123,12 +166,19 @@ def type_in(dialect: Dialect, label: str) -> str:
     return label if dialect == "labels" else str(JOB_TYPES[label].number)
 
 
-def node_in(dialect: Dialect, output: Output) -> tuple[str, str]:
-    """The name and the type of a job's output as the dialect writes them."""
+def nodes_in(
+    dialect: Dialect, output: Output, found: Iterable[str]
+) -> list[tuple[str, str]]:
+    """Name and type of each node of an output; none where the dialect has no such.
+
+    `found` are the tables of the job that a pattern may stand for.
+    """
     if dialect == "labels":
-        return output.star, output.label
+        names = output.names(found) if output.label else []
+        return [(name, output.label) for name in names]
     # There picks are known by a file that names the suffix of all their tables.
-    return _STAR_31.get(output.star, output.star), str(output.number)
+    names = [_PICKS_31] if output.star == "autopick.star" else output.names(found)
+    return [(name, str(output.number)) for name in names]
 
 
 def status_in(dialect: Dialect, *, success: bool) -> str:

@@ -13,7 +13,7 @@ from em_platform.cryoem.methods.star_text import table, word
 from em_platform.cryoem.project.jobs import (
     JOB_TYPES,
     JobType,
-    node_in,
+    nodes_in,
     status_in,
     type_in,
 )
@@ -36,6 +36,7 @@ NOTE = "em_platform_job.json"
 """In a job's folder: what of it stands in the pipeline, for making that anew."""
 PROJECT_FILE = ".CCPEM_pipeliner_project"
 
+_Inputs = tuple[tuple[str, str, str, str], ...]
 _JOB = re.compile(r"(?P<project>.+)/(?P<folder>[^/]+)/job(?P<number>\d+)(?:/|$)")
 # Both look for their own.
 _EXIT_FILES = ("RELION_JOB_EXIT", "PIPELINER_JOB_EXIT")
@@ -50,10 +51,11 @@ class _Note:
     number: int
     alias: str
     success: bool
-    inputs: tuple[tuple[str, str, str], ...]
-    """Folder, type and star of the jobs whose tables it takes."""
+    inputs: _Inputs
+    """Folder, type and experiment of the jobs whose tables it takes, and the table
+    where the job may have several."""
     extra: tuple[str, ...] = ()
-    """Further tables than the usual one."""
+    """Those of its tables whose names are not known beforehand."""
 
 
 def record_job(report: JobReport, *, dialect: Dialect = "labels") -> Path:
@@ -74,7 +76,7 @@ def record_job(report: JobReport, *, dialect: Dialect = "labels") -> Path:
         RELION or doppio is writing the pipeline (retryable).
     """
     kind = JOB_TYPES.get(report.job_type)
-    if kind is None or kind.output(report.experiment_type) is None:
+    if kind is None or not kind.outputs(report.experiment_type):
         raise RecordError(
             f"project: {report.job_type!r} is no type of a {report.experiment_type} "
             f"job, one of {', '.join(JOB_TYPES)} was expected; correct job_type"
@@ -86,7 +88,8 @@ def record_job(report: JobReport, *, dialect: Dialect = "labels") -> Path:
         pipeline = read_pipeline(project / PIPELINE) or Pipeline(dialect=dialect)
         _refuse_another(pipeline, f"{folder}/", report.job_type)
         job.mkdir(parents=True, exist_ok=True)
-        extra = write_rows(report, kind, project, job) if report.success else ()
+        if report.success:
+            write_rows(report, kind, project, job)
         _write_logs(report, job)
         earlier = _note_in(job)
         note = _Note(
@@ -97,7 +100,7 @@ def record_job(report: JobReport, *, dialect: Dialect = "labels") -> Path:
             # A failed movie does not undo what the others have given.
             success=report.success or (earlier is not None and earlier.success),
             inputs=_merged(earlier, _inputs(report, project)),
-            extra=tuple(dict.fromkeys((*(earlier.extra if earlier else ()), *extra))),
+            extra=_extra(kind, report.experiment_type, job),
         )
         _write_job_files(note, job, kind)
         _put(pipeline, note, kind)
@@ -152,7 +155,7 @@ def _job_of(path: str, folder: str) -> tuple[Path, str, int]:
     )
 
 
-def _inputs(report: JobReport, project: Path) -> tuple[tuple[str, str, str], ...]:
+def _inputs(report: JobReport, project: Path) -> _Inputs:
     """The jobs of this project whose files this one took."""
     found = []
     for path in report.input_file.split(":"):
@@ -162,13 +165,17 @@ def _inputs(report: JobReport, project: Path) -> tuple[tuple[str, str, str], ...
         folder = f"{match['folder']}/job{match['number']}"
         note = _note_in(project / folder)
         if note is not None:
-            found.append((folder, note.job_type, note.experiment_type))
+            table = Path(path).name if Path(path).name in note.extra else ""
+            found.append((folder, note.job_type, note.experiment_type, table))
     return tuple(found)
 
 
-def _merged(
-    earlier: _Note | None, inputs: tuple[tuple[str, str, str], ...]
-) -> tuple[tuple[str, str, str], ...]:
+def _extra(kind: JobType, experiment_type: str, job: Path) -> tuple[str, ...]:
+    patterns = [o.star for o in kind.outputs(experiment_type) if o.is_pattern]
+    return tuple(sorted(path.name for each in patterns for path in job.glob(each)))
+
+
+def _merged(earlier: _Note | None, inputs: _Inputs) -> _Inputs:
     return tuple(dict.fromkeys((*(earlier.inputs if earlier else ()), *inputs)))
 
 
@@ -193,24 +200,21 @@ def _put(pipeline: Pipeline, note: _Note, kind: JobType) -> None:
         status=status_in(dialect, success=note.success),
     )
     pipeline.counter = max(pipeline.counter, note.number + 1)
-    output = kind.output(note.experiment_type)
-    if output is not None and note.success:
-        star, type_ = node_in(dialect, output)
-        for each in dict.fromkeys((star, *note.extra)):
-            pipeline.nodes[f"{name}{each}"] = type_
-            pipeline.outputs[name, f"{name}{each}"] = None
-    for folder, job_type, experiment_type in note.inputs:
-        taken = JOB_TYPES[job_type].output(experiment_type)
-        if taken is not None:
-            star, type_ = node_in(dialect, taken)
-            pipeline.nodes.setdefault(f"{folder}/{star}", type_)
-            pipeline.inputs[f"{folder}/{star}", name] = None
+    for output in kind.outputs(note.experiment_type) if note.success else ():
+        for star, type_ in nodes_in(dialect, output, note.extra):
+            pipeline.nodes[f"{name}{star}"] = type_
+            pipeline.outputs[name, f"{name}{star}"] = None
+    for folder, job_type, experiment_type, table_name in note.inputs:
+        for taken in JOB_TYPES[job_type].outputs(experiment_type):
+            for star, type_ in nodes_in(dialect, taken, [table_name]):
+                pipeline.nodes.setdefault(f"{folder}/{star}", type_)
+                pipeline.inputs[f"{folder}/{star}", name] = None
 
 
 def _note_in(job: Path) -> _Note | None:
     try:
         content = json.loads((job / NOTE).read_bytes())
-        content["inputs"] = tuple(tuple(each) for each in content["inputs"])
+        content["inputs"] = tuple((*each, "")[:4] for each in content["inputs"])
         content["extra"] = tuple(content["extra"])
         return _Note(**content)
     except (OSError, ValueError, KeyError, TypeError):

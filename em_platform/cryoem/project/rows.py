@@ -14,8 +14,10 @@ from em_platform.cryoem.project.report import JobReport
 from em_platform.cryoem.project.tables import (
     Row,
     optics_row,
+    put_particles,
     put_rows,
     rows_of,
+    stack_of,
     tilt_name,
 )
 from em_platform.errors import FormatError, RecordError
@@ -25,10 +27,8 @@ _DEFOCUS = ("defocus_u", "defocus_v", "astigmatism_angle", "cc_value", "resoluti
 _TILT_OPTICS = "optics1"
 
 
-def write_rows(
-    report: JobReport, kind: JobType, project: Path, job: Path
-) -> tuple[str, ...]:
-    """Put the row of a report into its tables; further tables that became outputs.
+def write_rows(report: JobReport, kind: JobType, project: Path, job: Path) -> None:
+    """Put the row of a report into its tables.
 
     Raises
     ------
@@ -37,8 +37,9 @@ def write_rows(
     """
     if report.experiment_type == "tomography":
         _write_tilt(report, kind, project, job)
-        return ()
-    return _SPA.get(kind.folder, _nothing)(report, project, job)
+    elif kind.folder in _SPA:
+        # Selections and classes have their tables already.
+        _SPA[kind.folder](report, project, job)
 
 
 def _inside(path: str, project: Path) -> str:
@@ -57,18 +58,13 @@ def _needed(report: JobReport, name: str) -> float:
         ) from error
 
 
-def _nothing(_: JobReport, __: Path, ___: Path) -> tuple[str, ...]:
-    return ()
-
-
-def _import(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
+def _import(report: JobReport, project: Path, job: Path) -> None:
     row: Row = {
         "MicrographMovieName": _inside(report.output_file, project),
         "OpticsGroup": 1,
     }
     optics = optics_row(report.relion_options)
     put_rows(job / "movies.star", "movies", [row], optics=optics)
-    return ()
 
 
 def _motion(report: JobReport) -> Row:
@@ -78,7 +74,7 @@ def _motion(report: JobReport) -> Row:
     }
 
 
-def _motioncorr(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
+def _motioncorr(report: JobReport, project: Path, job: Path) -> None:
     name = _inside(report.output_file, project)
     row: Row = {
         "MicrographName": name,
@@ -88,7 +84,6 @@ def _motioncorr(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
     }
     optics = optics_row(report.relion_options)
     put_rows(job / "corrected_micrographs.star", "micrographs", [row], optics=optics)
-    return ()
 
 
 def _fit(report: JobReport, path: Path) -> Row:
@@ -124,7 +119,7 @@ def _spectrum(report: JobReport, project: Path) -> str:
     return f"{_inside(str(named or usual), project)}:mrc"
 
 
-def _ctffind(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
+def _ctffind(report: JobReport, project: Path, job: Path) -> None:
     row: Row = {
         "MicrographName": _inside(report.input_file, project),
         "OpticsGroup": 1,
@@ -133,10 +128,9 @@ def _ctffind(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
     }
     optics = optics_row(report.relion_options)
     put_rows(job / "micrographs_ctf.star", "micrographs", [row], optics=optics)
-    return ()
 
 
-def _autopick(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
+def _autopick(report: JobReport, project: Path, job: Path) -> None:
     micrograph = _inside(report.input_file, project)
     row: Row = {
         "MicrographName": micrograph,
@@ -147,40 +141,39 @@ def _autopick(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
     taken = Path(micrograph).parts[:2]
     suffix = job / "coords_suffix_autopick.star"
     suffix.write_text(f"{'/'.join(taken)}/micrographs_ctf.star\n")
-    return ()
 
 
-def _extract(report: JobReport, project: Path, job: Path) -> tuple[str, ...]:
+def _extract(report: JobReport, project: Path, job: Path) -> None:
     path = Path(report.output_file)
     if path == job / "particles.star":
-        return ()  # extracted again, by RELION itself
-    rows = rows_of(path, "particles")
+        return  # extracted again, by RELION itself
     box = int(report.results.get("box_size") or report.relion_options["small_boxsize"])
+    optics = optics_row(report.relion_options, particles=box)
+    rows = particle_rows(path, project)
+    stacks = {stack_of(row["ImageName"]) for row in rows}
+    put_particles(job / "particles.star", rows, stacks=stacks, optics=optics)
+
+
+def particle_rows(path: Path, project: Path) -> list[Row]:
+    """The particles of an extracted micrograph, by names within the project."""
     folder = _inside(str(path.parent), project)
     keyed: list[Row] = []
-    for row in rows:
+    for row in rows_of(path, "particles"):
         number, _, stack = str(row.pop("ImageName")).partition("@")
         # Names of stacks are relative to their table there, to the project here.
         name = stack if stack.startswith((folder, "/")) else f"{folder}/{stack}"
         if "MicrographName" in row:
             row["MicrographName"] = _inside(str(row["MicrographName"]), project)
         keyed.append({"ImageName": f"{number}@{name}", **row})
-    optics = optics_row(report.relion_options, particles=box)
-    put_rows(job / "particles.star", "particles", keyed, optics=optics)
-    return ()
+    return keyed
 
 
-def _select(report: JobReport, _: Path, job: Path) -> tuple[str, ...]:
-    return tuple(sorted(each.name for each in job.glob("particles_split*.star")))
-
-
-_SPA: dict[str, Callable[[JobReport, Path, Path], tuple[str, ...]]] = {
+_SPA: dict[str, Callable[[JobReport, Path, Path], None]] = {
     "Import": _import,
     "MotionCorr": _motioncorr,
     "CtfFind": _ctffind,
     "AutoPick": _autopick,
     "Extract": _extract,
-    "Select": _select,
 }
 
 
@@ -201,8 +194,7 @@ def _global_row(report: JobReport, series: str, star: str) -> Row:
 
 
 def _write_tilt(report: JobReport, kind: JobType, project: Path, job: Path) -> None:
-    output = kind.output("tomography")
-    listed = output.star if output else "tomograms.star"
+    listed = kind.outputs("tomography")[0].star
     series = tilt_name(Path(report.output_file)).series
     if kind.folder in ("Tomograms", "Denoise"):
         row = _tomogram_row(report, project, series)

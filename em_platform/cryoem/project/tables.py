@@ -87,6 +87,37 @@ def put_rows(
         What is there is no table.
     """
     columns, known = _read(path, block)
+    _write(path, block, columns, known, rows, optics)
+
+
+def put_particles(
+    path: Path, rows: Sequence[Row], *, stacks: set[str], optics: Row
+) -> None:
+    """Put particles of some stacks into a table; others of them are no more, and go.
+
+    Raises
+    ------
+    FormatError
+        What is there is no table.
+    """
+    names = {row["ImageName"] for row in rows}
+    columns, known = _read(path, "particles")
+    kept = {
+        name: row
+        for name, row in known.items()
+        if name in names or stack_of(name) not in stacks
+    }
+    _write(path, "particles", columns, kept, rows, optics)
+
+
+def _write(
+    path: Path,
+    block: str,
+    columns: list[str],
+    known: dict[str, dict[str, str]],
+    rows: Sequence[Row],
+    optics: Row | None,
+) -> None:
     for row in rows:
         columns += [name for name in row if name not in columns]
         words = {name: word(value) for name, value in row.items()}
@@ -100,6 +131,11 @@ def put_rows(
         text += "\n# version 30001\n\n"
     text += table(block, columns, lines, prefix="_rln")
     write_bytes(path, text.encode())
+
+
+def stack_of(image_name: str | float) -> str:
+    """The file of a particle's image."""
+    return str(image_name).partition("@")[2]
 
 
 def rows_of(path: Path, block: str) -> list[Row]:

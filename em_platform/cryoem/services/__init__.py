@@ -12,6 +12,7 @@ from em_platform.cryoem.services.step import Handler
 SERVICES: dict[str, str] = {
     "AreTomoAlign": "tomo_align",
     "CTFFind": "ctffind",
+    "Class2D": "class2d",
     "CrYOLO": "cryolo",
     "Denoise": "denoise",
     "EMISPyB": "ispyb_connector",
@@ -20,6 +21,7 @@ SERVICES: dict[str, str] = {
     "MotionCorr": "motioncorr",
     "NodeCreator": "node_creator",
     "ProcessRecipe": "processing_recipe",
+    "SelectParticles": "select_particles",
 }
 """Service -> the queue at which it listens, both as cryoem-services has them."""
 

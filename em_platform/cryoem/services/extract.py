@@ -15,6 +15,7 @@ class Parameters(StageParameters):
     """What of the message the service itself needs."""
 
     output_file: Path
+    ctf_image: str = ""
     batch_size: int = 50_000
     relion_options: dict[str, Any] = Field(default_factory=dict)
 
@@ -48,7 +49,9 @@ def handle(step: Step, place: Place) -> None:
         "node_creator",
         {
             "job_type": "relion.extract",
-            "input_file": f"{parameters.micrographs_file}:{parameters.coord_list_file}",
+            # RELION takes micrographs from the job that fitted them.
+            "input_file": f"{own.ctf_image or parameters.micrographs_file}:"
+            f"{parameters.coord_list_file}",
             "output_file": str(table),
             "relion_options": options,
             "command": f"em-platform cryoem extract {parameters.micrographs_file}",

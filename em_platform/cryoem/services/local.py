@@ -1,5 +1,6 @@
 """A recipe from its start to its end, in this process and without a broker."""
 
+import json
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -64,18 +65,26 @@ def completed(
     RecordError
         The database refuses it.
     """
-    path = Path(str(parameters.get("movie") or parameters.get("stack_file") or recipe))
+    path = Path(str(_first(parameters, "movie", "stack_file") or recipe))
+    classes = _first(parameters, "class2d_dir") or path
     made: dict[str, Any] = {
         # One number for each movie of a program, the same each time.
-        "mc_uuid": crc32(str(path).encode()) >> 1,
-        "picker_uuid": crc32(f"{path}:picks".encode()) >> 1,
+        "mc_uuid": _number(path),
+        "picker_uuid": _number(f"{path}:picks"),
+        "class2d_grp_uuid": _number(f"{classes}:group"),
+        "class_uuids": json.dumps(
+            {
+                str(number): _number(f"{classes}:{number}")
+                for number in range(1, int(parameters.get("nr_classes") or 50) + 1)
+            }
+        ),
         "image_number": 1,
         "feedback_queue": "murfey_feedback",
     }
     programs = {"appid", "autoproc_program_id"}
     if wanted & {"dcid", *programs} - parameters.keys():
-        made_in = Path(str(parameters.get("mrc_out") or path))
-        inside = JOB.fullmatch(str(made_in.absolute()))
+        made_in = _first(parameters, "mrc_out", "output_file", "class2d_dir") or path
+        inside = JOB.fullmatch(f"{Path(str(made_in)).absolute()}/run")
         named = Path(inside["project"]) if inside else path
         folder = named if inside else path.parent
         with place.ispyb.write() as writer:
@@ -87,6 +96,15 @@ def completed(
             )
         made |= {"dcid": parents.dcid, **dict.fromkeys(programs, parents.program_id)}
     return {**{k: v for k, v in made.items() if k in wanted}, **parameters}
+
+
+def _first(parameters: Mapping[str, Any], *names: str) -> Any:
+    return next((parameters[name] for name in names if parameters.get(name)), None)
+
+
+def _number(text: object) -> int:
+    # The column has no sign, and 31 bits on some servers.
+    return crc32(str(text).encode()) >> 1
 
 
 def run_recipe(

@@ -6,16 +6,26 @@ from em_platform.config.cryoem import CryoemLimits
 from em_platform.model.check import Check, Severity
 
 
+def _at_most(limit: float, value: float | None, *, name: str, sentence: str) -> Check:
+    """A check of a value; one that was not measured does not pass."""
+    return Check(
+        name=name,
+        passed=value is not None and value <= limit,
+        severity=Severity.WARN,
+        sentence=sentence,
+        value=value,
+        limit=limit,
+    )
+
+
 def motion_check(total_a: float, limits: CryoemLimits) -> Check:
     """Whether the frames moved little enough."""
-    return Check(
+    return _at_most(
+        limits.motion_a,
+        total_a,
         name="motion_is_small",
-        passed=total_a <= limits.motion_a,
-        severity=Severity.WARN,
         sentence=f"the frames moved by {total_a:.0f} Å in all, at most "
         f"{limits.motion_a:g} are wanted",
-        value=total_a,
-        limit=limits.motion_a,
     )
 
 
@@ -24,14 +34,12 @@ def ctf_checks(
 ) -> tuple[Check, Check]:
     """Whether the rings were fitted far enough, and well enough."""
     return (
-        Check(
+        _at_most(
+            limits.ctf_resolution_a,
+            resolution_a,
             name="ctf_is_fitted_far",
-            passed=resolution_a <= limits.ctf_resolution_a,
-            severity=Severity.WARN,
             sentence=f"rings are fitted to {resolution_a:.1f} Å, "
             f"{limits.ctf_resolution_a:g} or finer is wanted",
-            value=resolution_a,
-            limit=limits.ctf_resolution_a,
         ),
         Check(
             name="ctf_fits_well",
@@ -59,14 +67,12 @@ def particles_check(particles: int) -> Check:
 def tilts_check(there: int, expected: int | None, limits: CryoemLimits) -> Check:
     """Whether nearly all tilts of the mdoc are there."""
     missing = max(0, (expected or there) - there)
-    return Check(
+    return _at_most(
+        limits.missing_tilts,
+        missing,
         name="tilts_are_complete",
-        passed=missing <= limits.missing_tilts,
-        severity=Severity.WARN,
         sentence=f"{there} tilts are there and {missing} are missing, at most "
         f"{limits.missing_tilts} may be",
-        value=missing,
-        limit=limits.missing_tilts,
     )
 
 
@@ -84,24 +90,16 @@ def blank_check(blank: tuple[str, ...]) -> Check:
 
 
 def alignment_check(residual_px: float | None, limits: CryoemLimits) -> Check:
-    """Whether the tilts lie on each other; one that was not measured does not pass."""
-    if residual_px is None:
-        return Check(
-            name="alignment_is_close",
-            passed=False,
-            severity=Severity.WARN,
-            sentence="the alignment's residual could not be measured: no part of an "
-            "image shows enough; look at the series",
-        )
-    return Check(
-        name="alignment_is_close",
-        passed=residual_px <= limits.alignment_residual_px,
-        severity=Severity.WARN,
-        sentence=f"the alignment's residual is {residual_px:.2f} px, at most "
-        f"{limits.alignment_residual_px:g} are wanted",
-        value=residual_px,
-        limit=limits.alignment_residual_px,
+    """Whether the tilts lie on each other."""
+    sentence = (
+        "the alignment's residual could not be measured: no part of an image shows "
+        "enough; look at the series"
+        if residual_px is None
+        else f"the alignment's residual is {residual_px:.2f} px, at most "
+        f"{limits.alignment_residual_px:g} are wanted"
     )
+    limit = limits.alignment_residual_px
+    return _at_most(limit, residual_px, name="alignment_is_close", sentence=sentence)
 
 
 def alignment_checks(found: Any, limits: CryoemLimits) -> list[Check]:
@@ -116,21 +114,12 @@ def alignment_checks(found: Any, limits: CryoemLimits) -> list[Check]:
 
 
 def thickness_check(thickness_nm: float | None, limits: CryoemLimits) -> Check:
-    """Whether the ice is thin enough; one that was not measured does not pass."""
-    if thickness_nm is None:
-        return Check(
-            name="ice_is_thin",
-            passed=False,
-            severity=Severity.WARN,
-            sentence="the thickness of the sample could not be measured: the images "
-            "do not say, or their pixel size is not known; look at the tomogram",
-        )
-    return Check(
-        name="ice_is_thin",
-        passed=thickness_nm <= limits.thickness_nm,
-        severity=Severity.WARN,
-        sentence=f"the sample is {thickness_nm:.0f} nm thick, at most "
-        f"{limits.thickness_nm:g} are wanted",
-        value=thickness_nm,
-        limit=limits.thickness_nm,
+    """Whether the ice is thin enough."""
+    limit = limits.thickness_nm
+    sentence = (
+        "the thickness of the sample could not be measured: the images do not say, or "
+        "their pixel size is not known; look at the tomogram"
+        if thickness_nm is None
+        else f"the sample is {thickness_nm:.0f} nm thick, at most {limit:g} are wanted"
     )
+    return _at_most(limit, thickness_nm, name="ice_is_thin", sentence=sentence)

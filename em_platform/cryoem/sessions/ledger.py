@@ -52,7 +52,6 @@ _ARRIVALS = Table(
     Column("mark", String),
 )  # fmt: skip
 _BLOCK = re.compile(r"^\[ZValue", re.MULTILINE)
-_FRAMES = re.compile(r"^SubFramePath = (.+)$", re.MULTILINE)
 
 MOVIE, TILT_MOVIE, TILT_SERIES, SESSION = (
     "movie",

@@ -2,11 +2,11 @@
 
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 
 from em_platform.cryoem.image_files import write_mrc
 from em_platform.cryoem.methods.averages2d import Average, average, transfer
@@ -66,6 +66,11 @@ class Parameters(StageParameters):
         Field(0, ge=0, validation_alias=AliasChoices("seed", "random_seed"))
     )
 
+    @field_validator("particles_file", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value  # as messages have
+
 
 class ClassSummary(StageResult):
     """One class; the largest is number 1."""
@@ -80,6 +85,8 @@ class Result(StageResult):
     """The classes that were found."""
 
     particles: int
+    pixel_size_a: float
+    mask_diameter_a: float
     classes: tuple[ClassSummary, ...]
     averages: str
     data_star: str
@@ -126,7 +133,9 @@ def run(parameters: Parameters, folder: Path) -> Result:
             )
         )
         report_progress("averages", place, len(order))
-    return _written(parameters, folder, tables, found, order, averages, scale)
+    return _written(
+        parameters, folder, tables, found, order, averages, scale=scale, mask_a=mask_a
+    )
 
 
 def _boxes(table: Particles) -> Float:
@@ -250,10 +259,12 @@ def _written(
     found: Classes,
     order: list[int],
     averages: list[Average],
+    *,
     scale: float,
+    mask_a: float,
 ) -> Result:
     start = f"run_it{parameters.class2d_nr_iter:03d}"
-    count = len(found.classes)
+    count, optics = len(found.classes), tables[0].optics
     summaries = tuple(
         ClassSummary(
             number=place,
@@ -265,18 +276,23 @@ def _written(
     )
     result = Result(
         particles=count,
+        pixel_size_a=optics.pixel_size_a,
+        mask_diameter_a=mask_a,
         classes=summaries,
         averages=f"{start}_classes.mrcs",
         data_star=f"{start}_data.star",
         model_star=f"{start}_model.star",
         picture="classes.jpeg",
     )
-    optics = tables[0].optics
     images = np.stack([each.image for each in averages])
     write_mrc(folder / result.averages, images, pixel_size_a=optics.pixel_size_a)
     numbers = {number: place for place, number in enumerate(order, 1)}
     data = particles_with_classes(
-        tables, found, numbers=numbers, pixel_a=optics.pixel_size_a * scale
+        tables,
+        found,
+        numbers=numbers,
+        pixel_a=optics.pixel_size_a * scale,
+        folder=folder.absolute(),
     )
     write_bytes(folder / result.data_star, data)
     model = classes_star(averages, result.averages, optics=optics)

@@ -18,12 +18,12 @@ from em_platform.cryoem.stage import (
     report_progress,
 )
 from em_platform.cryoem.tomogram_file import (
-    SlabMark,
     make_room,
     write_header,
     write_slab,
 )
 from em_platform.errors import FormatError, ProcessingError
+from em_platform.formats.mrc_stack import PartMark
 from em_platform.storage import atomic
 
 # Floats of a slab with its borders; total variation needs six times as much.
@@ -102,7 +102,7 @@ def run(parameters: Parameters, folder: Path) -> Result:
         else int(np.ceil(4 * parameters.sigma))
     )
     depth = max(border, _SLAB_BYTES // (4 * height * width) - 2 * border)
-    marks: list[SlabMark] = []
+    marks: list[PartMark] = []
     with atomic.whole_file(folder / target) as own:
         # Slices are rows of a file whose first axis is one deep.
         flat = 1, deep * height, width

@@ -20,12 +20,12 @@ from em_platform.cryoem.stage import (
     report_progress,
 )
 from em_platform.cryoem.tomogram_file import (
-    SlabMark,
     make_room,
     write_header,
     write_slab,
 )
 from em_platform.errors import ConfigError, FormatError
+from em_platform.formats.mrc_stack import PartMark
 from em_platform.storage import atomic
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def _rows(path: Path, geometry: "Geometry", mode: Any) -> "np.memmap[Any, Any]":
     return np.memmap(path, np.float32, mode, shape=shape)
 
 
-def _write_slabs(path: Path, lines: Path, geometry: "Geometry") -> list[SlabMark]:
+def _write_slabs(path: Path, lines: Path, geometry: "Geometry") -> list[PartMark]:
     """Fill the volume slab by slab, on this computer's cores or those of a cluster."""
     import dask
 
@@ -268,7 +268,7 @@ def _write_slabs(path: Path, lines: Path, geometry: "Geometry") -> list[SlabMark
     rows = max(1, min(height, _SLAB_BYTES // (4 * deep * width)))
     starts = range(0, height, rows)
     slab = partial(_slab, path, lines, geometry, rows)
-    marks: list[SlabMark] = []
+    marks: list[PartMark] = []
     # In groups: progress is seen, and the order of the marks is that of the rows.
     for first in range(0, len(starts), _SLABS_AT_A_TIME):
         group = starts[first : first + _SLABS_AT_A_TIME]
@@ -280,7 +280,7 @@ def _write_slabs(path: Path, lines: Path, geometry: "Geometry") -> list[SlabMark
 
 def _slab(
     path: Path, lines: Path, geometry: "Geometry", rows: int, first: int
-) -> SlabMark:
+) -> PartMark:
     from em_platform.cryoem.methods.backprojection import add_lines
 
     deep, height, width = geometry.shape

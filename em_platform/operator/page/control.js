@@ -24,7 +24,7 @@ export function setUpControl(heartbeatS, changed) {
   beat();
 }
 
-/** Show who has control; where it was ours, only after the service has said that it still is. */
+/** Show who has control; where it was ours, only after the service has confirmed it. */
 export async function showControl(control) {
   holder = control.holder;
   if (!holder) holdToken("");

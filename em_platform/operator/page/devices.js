@@ -83,7 +83,7 @@ export function showBuffer(buffer, upload, staleS) {
     ["free disk", bytes(free), free < 5e9 ? "bad" : free < 2e10 ? "warn" : ""],
     ["upload", rate(buffer.upload_rate)],
     ...(isOld ? [["last seen", `${span(now() - buffer.seen_at)} ago`, "warn"]] : []),
-    ...(upload?.held_up ? [["waits", upload.held_up, "warn"]] : []),
+    ...(upload?.blocked ? [["waits", upload.blocked, "warn"]] : []),
   ]);
 }
 

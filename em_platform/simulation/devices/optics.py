@@ -49,7 +49,7 @@ _PITCH_PX = 4  # the displacement between its nodes is linear to 0.001 px
 def place(
     tile_id: str, *, y_px: float, x_px: float, size: Size, rotation_rad: float = 0.0
 ) -> TilePlacement:
-    """The placement of a tile whose corner lies at `y_px, x_px` before it is turned.
+    """The placement of a tile whose corner is at `y_px, x_px` before it is turned.
 
     The tile turns about its middle; positive angles turn y towards x. World pixel =
     placement applied to the pixel without the lens's distortion.
@@ -96,7 +96,7 @@ def tilted(
 
 
 def radial_lens(size: Size, *, edge_px: float) -> LensModel:
-    """A lens of third and fifth order that moves what lies at mid-edge by `edge_px`.
+    """A lens of third and fifth order that moves what is at mid-edge by `edge_px`.
 
     In a corner it moves by 2.77 times as much: 2.6 px gives 7.2 px there.
     """

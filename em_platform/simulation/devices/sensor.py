@@ -118,7 +118,7 @@ class Sensor:
     def frame(self, command: Command) -> Frame:
         """The frame of one command at the stage's last known place.
 
-        One that belongs to no montage lies at the stage's position, and has no faults.
+        One that belongs to no montage is at the stage's position, and has no faults.
         """
         settings, errors = self._settings, NO_ERRORS
         # crc32 and not hash(), which differs from process to process.

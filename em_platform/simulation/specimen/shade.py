@@ -63,7 +63,7 @@ def shade(
     z: float,
     key: Bits,
 ) -> float:
-    """Grey level of the world point `(y, x, z)` that lies at `(wy, wx)` when warped.
+    """Grey level of the world point `(y, x, z)` that is at `(wy, wx)` when warped.
 
     `margin` is how much nearer its cell is than the other one, in the warped space.
     """

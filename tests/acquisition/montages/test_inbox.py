@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from em_platform.acquisition.montages.inbox import ASKED_BEFORE, Inbox, Seen, key_of
+from em_platform.acquisition.montages.inbox import Inbox, Seen, key_of
 from em_platform.formats import write_tiff
 
 QUIET_S = 5.0
@@ -174,13 +174,3 @@ def test_a_known_folder_costs_no_look_at_its_files(
     assert look(now + 5) == []
     # One in turn, so that what is written over is seen within minutes.
     assert len([path for path in looked if Path(path) != inbox.folder]) == 1
-
-
-def test_an_earlier_version_has_asked_already(inbox: Inbox) -> None:
-    drop(inbox.folder / "m-1")
-    look = Looks(inbox)
-    look.seen = {"m-1": ASKED_BEFORE, "gone": ASKED_BEFORE}
-    assert look(time.time() + 10) == []
-    assert [*look.seen] == ["m-1"]
-    (inbox.folder / "m-1" / "tiles.csv").write_text("file,x_px,y_px\nt0.tiff,0,0\n")
-    assert len(look(time.time() + 10)) == 1

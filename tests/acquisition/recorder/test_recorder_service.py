@@ -135,14 +135,22 @@ def test_a_frame_for_the_operators_screen_is_not_recorded(
     assert [event.topic for event in recorder.events()] == ["qc.status"]
 
 
-def test_a_scope_that_says_the_same_each_second_is_recorded_once(
+def test_what_is_sent_each_second_is_recorded_when_it_changes(
     session: Bus, recorder: Ledger
 ) -> None:
     for mag in (1000, 1000, 2000, 2000, 1000):
         session.publish("scope.status", mag=mag, **SCOPE)
-    session.publish("qc.status", status="GOOD")
-    wait_until(lambda: bool(recorder.events(topics=["qc.status"])))
-    assert [e.body["mag"] for e in recorder.events()[:-1]] == [1000, 2000, 1000]
+    for status, reason in (
+        *(("GOOD", None), ("GOOD", None), ("STOP_AT_END", "a"), ("STOP_AT_END", "b")),
+        *(("STOP_AT_END", "b"), ("GOOD", None), ("STOP_NOW", "c")),
+    ):
+        session.publish("qc.status", status=status, reason=reason)
+    wait_until(lambda: "STOP_NOW" in str(recorder.events(topics=["qc.status"])))
+    events = recorder.events(topics=["scope.status"])
+    assert [e.body["mag"] for e in events] == [1000, 2000, 1000]
+    verdicts = [e.body for e in recorder.events(topics=["qc.status"])]
+    reasons = [body["reason"] for body in verdicts]
+    assert reasons == [None, "a", "b", None, "c"]
 
 
 def test_a_tile_with_a_broken_body_is_passed_over_and_the_next_recorded(

@@ -55,7 +55,7 @@ def frame(
 def test_a_frame_shows_the_tissue_at_its_true_place() -> None:
     made = frame()
     truth = made.tile
-    # the middle lies at 4000 nm / 4 nm and the corner half a tile before it
+    # the middle is at 4000 nm / 4 nm and the corner half a tile before it
     assert (truth.nominal_y_px, truth.nominal_x_px) == (-2000 - 64, 1000 - 64)
     light = view(Tissue(1), truth.placement, size=made.montage.size)
     gain = camera_gain(128, 128, **made.montage.gain.model_dump())

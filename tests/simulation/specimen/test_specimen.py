@@ -15,7 +15,7 @@ STACK = np.random.default_rng(0).integers(0, 256, (3, 40, 60), dtype=np.uint8)
 
 
 def middle_of(path: Path, section: int) -> np.ndarray:
-    """The whole of one section: a volume's middle lies at the origin."""
+    """The whole of one section: a volume's middle is at the origin."""
     specimen = open_specimen(str(path), seed=1, pixel_nm=4.0)
     return specimen.window(-20, -30, height=40, width=60, section=section)
 

@@ -95,7 +95,7 @@ class Seen:
         _follow(self.modes, parts["mode"])
         _follow(self.montage, (parts.get("montage") or {}).get("state", ""))
         _follow(self.broker, parts["broker"]["connected"])
-        _follow(self.uploads, (parts.get("upload") or {}).get("held_up", ""))
+        _follow(self.uploads, (parts.get("upload") or {}).get("blocked", ""))
         buffer = parts.get("buffer")
         if buffer:
             self.to_upload = max(self.to_upload, buffer["queue_length"])

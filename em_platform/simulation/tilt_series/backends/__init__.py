@@ -5,9 +5,6 @@ from em_platform.simulation.tilt_series.backends.embedded import Embedded
 from em_platform.simulation.tilt_series.backends.tem_simulator import TemSimulator
 from em_platform.stitching.compute import Map
 
-BACKENDS = ("embedded", "tem_simulator")
-"""Names of all; another one is a file here and a case below."""
-
 
 def backend_of(
     name: str,

@@ -50,6 +50,6 @@ def composed_by_chimera(
 def _write(path: Path, potential_v: NDArray[np.float32], voxel_nm: float) -> None:
     with mrcfile.new(path, potential_v) as file:
         file.voxel_size = _A_PER_NM * voxel_nm
-        # Voxel n // 2 of each axis lies at the origin.
+        # Voxel n // 2 of each axis is at the origin.
         z, y, x = (-(n // 2) * _A_PER_NM * voxel_nm for n in potential_v.shape)
         file.header.origin.x, file.header.origin.y, file.header.origin.z = x, y, z

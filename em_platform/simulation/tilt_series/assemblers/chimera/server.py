@@ -35,7 +35,7 @@ class ServerLost(PlatformError):
 
 
 class AttachedServer:
-    """A server that somebody runs, at a URL of this computer."""
+    """A server that already runs, at a URL of this computer."""
 
     def __init__(self, settings: ChimeraSettings, url: str) -> None:
         parts = urlsplit(url)
