@@ -90,13 +90,13 @@ def denoised(network: Network, even: Volume, odd: Volume) -> Volume:
                 top : top + rows + -rows % 4 + 2 * MARGIN,
                 left : left + columns + -columns % 4 + 2 * MARGIN,
             ]
-            total = sum(_applied(network, half[tile]) for half in halves)
+            mean = np.mean([_applied(network, half[tile]) for half in halves], axis=0)
             inner = np.s_[
                 MARGIN : MARGIN + deep,
                 MARGIN : MARGIN + rows,
                 MARGIN : MARGIN + columns,
             ]
-            out[:, top : top + rows, left : left + columns] = 0.5 * total[inner]
+            out[:, top : top + rows, left : left + columns] = mean[inner]
     return out
 
 
