@@ -1,10 +1,11 @@
-"""A tomogram with less noise: by total variation, or by a Gaussian.
+"""A tomogram with less noise: by total variation, a Gaussian, or a trained network.
 
 It is read, denoised and written by slabs, so that memory holds one slab.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,17 @@ from em_platform.cryoem.tomogram_file import (
     write_header,
     write_slab,
 )
-from em_platform.errors import FormatError, ProcessingError
+from em_platform.errors import ConfigError, FormatError, ProcessingError, ToolMissing
 from em_platform.formats.mrc_stack import PartMark
 from em_platform.storage import atomic
 
 # Floats of a slab with its borders; total variation needs six times as much.
 _SLAB_BYTES = 128 << 20
+# A multiple of 4, so that the network's floors lie the same in all slabs.
+_NETWORK_SLICES = 64
+
+# Slices of border, slices of a slab, and what makes slices from `low` to `high`.
+_Denoiser = tuple[int, int, Callable[[int, int], NDArray[np.float32]]]
 
 
 class Parameters(StageParameters):
@@ -41,8 +47,21 @@ class Parameters(StageParameters):
         float, Option("--pixel-size-a", "Å per voxel", "pixel_size_a")
     ] = Field(gt=0, validation_alias=AliasChoices("pixel_size", "pix_size"))
     method: Annotated[
-        Literal["tv", "gaussian"], Option("--method", "total variation or Gaussian")
+        Literal["tv", "gaussian", "n2n"],
+        Option(
+            "--method",
+            "total variation, Gaussian, or a network (noise2noise) that --even and "
+            "--odd train; it needs the extra torch",
+        ),
     ] = "tv"
+    even: Annotated[
+        Path | None, Option("--even", "tomogram of every other frame, for n2n")
+    ] = None
+    odd: Annotated[Path | None, Option("--odd", "that of the other frames")] = None
+    training_steps: Annotated[int, Option("--training-steps", "of n2n")] = Field(
+        300, ge=1, le=100_000
+    )
+    seed: Annotated[int, Option("--seed", "of n2n")] = Field(0, ge=0)
     sigma: Annotated[float, Option("--sigma", "of the Gaussian, in voxels")] = Field(
         2.0, gt=0, le=50
     )
@@ -82,6 +101,8 @@ def run(parameters: Parameters, folder: Path) -> Result:
         The tomogram cannot be read, or has values that are no numbers.
     ProcessingError
         All its voxels are equal.
+    ConfigError, ToolMissing
+        The network lacks its halves, or PyTorch.
     """
     from em_platform.cryoem.methods.denoising import noise_of
 
@@ -96,12 +117,10 @@ def run(parameters: Parameters, folder: Path) -> Result:
         )
     name = f"{parameters.volume.name.removesuffix('.gz').rpartition('.')[0]}"
     target = f"{name}{parameters.suffix}.mrc"
-    border = (
-        parameters.iterations
-        if parameters.method == "tv"
-        else int(np.ceil(4 * parameters.sigma))
-    )
-    depth = max(border, _SLAB_BYTES // (4 * height * width) - 2 * border)
+    if parameters.method == "n2n":
+        border, depth, made = _by_network(parameters, shape)
+    else:
+        border, depth, made = _by_filter(parameters, movie, noise)
     marks: list[PartMark] = []
     with atomic.whole_file(folder / target) as own:
         # Slices are rows of a file whose first axis is one deep.
@@ -110,8 +129,7 @@ def run(parameters: Parameters, folder: Path) -> Result:
         for first in range(0, deep, depth):
             last = min(first + depth, deep)
             low, high = max(0, first - border), min(deep, last + border)
-            slab = _read(parameters.volume, movie, low, high)
-            found = _denoised(slab, parameters, noise)[first - low : last - low]
+            found = made(low, high)[first - low : last - low]
             rows = found.reshape(1, -1, width)
             marks.append(write_slab(own, flat, first * height, rows))
             report_progress("denoise", last, deep)
@@ -144,13 +162,69 @@ def _finite(path: Path, slab: NDArray[np.float32]) -> NDArray[np.float32]:
     return slab
 
 
-def _denoised(
-    slab: NDArray[np.float32], parameters: Parameters, noise: float
-) -> NDArray[np.float32]:
+def _by_filter(parameters: Parameters, movie: Movie, noise: float) -> _Denoiser:
     from em_platform.cryoem.methods.denoising import gaussian, total_variation
 
-    if parameters.method == "gaussian":
-        return gaussian(slab, sigma_px=parameters.sigma)
-    return total_variation(
-        slab, weight=parameters.strength * noise, iterations=parameters.iterations
+    border = (
+        parameters.iterations
+        if parameters.method == "tv"
+        else int(np.ceil(4 * parameters.sigma))
     )
+    _, height, width = movie.shape
+    depth = max(border, _SLAB_BYTES // (4 * height * width) - 2 * border)
+    weight = parameters.strength * noise
+
+    def made(low: int, high: int) -> NDArray[np.float32]:
+        slab = _read(parameters.volume, movie, low, high)
+        if parameters.method == "gaussian":
+            return gaussian(slab, sigma_px=parameters.sigma)
+        return total_variation(slab, weight=weight, iterations=parameters.iterations)
+
+    return border, depth, made
+
+
+def _by_network(parameters: Parameters, shape: tuple[int, ...]) -> _Denoiser:
+    even_file, odd_file = parameters.even, parameters.odd
+    if even_file is None or odd_file is None:
+        raise ConfigError(
+            "denoise: method n2n learns from tomograms of even and odd frames, and one "
+            "of them is missing; reconstruct both halves with the alignment of the "
+            "whole, and give them by --even and --odd"
+        )
+    try:
+        from em_platform.cryoem.methods import noise2noise
+    except ImportError as error:
+        raise ToolMissing(
+            f"denoise: method n2n needs PyTorch, which cannot be imported ({error}); "
+            "install em-platform with the extra torch, or use --method tv"
+        ) from error
+    even, odd = (_half(path, shape) for path in (even_file, odd_file))
+    steps = parameters.training_steps
+    network = noise2noise.trained(
+        even,
+        odd,
+        steps=steps,
+        seed=parameters.seed,
+        note=lambda step: report_progress("train", step, steps),
+    )
+
+    def made(low: int, high: int) -> NDArray[np.float32]:
+        halves = (np.asarray(half[low:high], np.float32) for half in (even, odd))
+        return noise2noise.denoised(network, *halves)
+
+    return noise2noise.MARGIN, _NETWORK_SLICES, made
+
+
+def _half(path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A memory map of one half; its voxels are numbers."""
+    from em_platform.cryoem.methods.mapped_mrc import mapped_volume
+
+    volume, _ = mapped_volume(path)
+    if volume.shape != shape:
+        raise FormatError(
+            f"{path}: found {volume.shape} voxels (z, y, x), those of the tomogram, "
+            f"{tuple(shape)}, were expected; reconstruct it with the same parameters"
+        )
+    for image in volume:
+        _finite(path, np.asarray(image, np.float32))
+    return volume
