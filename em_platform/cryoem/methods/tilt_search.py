@@ -24,7 +24,7 @@ from em_platform.cryoem.methods.tilt_look import (
 from em_platform.cryoem.methods.tilt_pose import Measured, Pose
 
 # Of an image's side, and of a thickness nearby.
-_THICKNESSES = np.geomspace(0.01, 0.6, 12)
+_THICKNESSES = np.geomspace(0.01, 0.8, 13)
 _NEAR = np.geomspace(0.5, 2, 5)
 _STARTS = (0.03, 0.12, 0.3, 0.6)
 # The offset is sought so many steps on both sides, first of 4 degrees.
