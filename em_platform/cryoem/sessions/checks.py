@@ -106,11 +106,27 @@ def alignment_checks(found: Any, limits: CryoemLimits) -> list[Check]:
     """What is judged of the result of `tilt-align`."""
     blank = tuple(f"{each.angle_deg:g} deg: {each.reason}" for each in found.excluded)
     thickness_nm = None if found.thickness_a is None else found.thickness_a / 10
-    return [
-        blank_check(blank),
+    checks = [
         alignment_check(found.residual_px, limits),
         thickness_check(thickness_nm, limits),
     ]
+    if not found.program.startswith("em-platform"):
+        # What another program does not state is no fault of the series.
+        checks = [
+            each if each.value is not None else not_stated(each.name, found.program)
+            for each in checks
+        ]
+    return [blank_check(blank), *checks]
+
+
+def not_stated(name: str, program: str) -> Check:
+    """A check that passes, as nothing is known to the contrary."""
+    return Check(
+        name=name,
+        passed=True,
+        severity=Severity.WARN,
+        sentence=f"{program} does not state what this check is about",
+    )
 
 
 def thickness_check(thickness_nm: float | None, limits: CryoemLimits) -> Check:

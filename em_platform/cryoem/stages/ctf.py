@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from em_platform.cryoem.movies import read_image
-from em_platform.cryoem.stage import Option, StageParameters, StageResult
+from em_platform.cryoem.stage import (
+    ENGINE,
+    Option,
+    StageParameters,
+    StageResult,
+    TimeLimit,
+    named_engine,
+)
 from em_platform.errors import ConfigError, ProcessingError
 
 if TYPE_CHECKING:
@@ -61,13 +68,8 @@ class Parameters(StageParameters):
     astigmatism_known: YesNo = "no"
     known_astigmatism: float = 0.0
     known_astigmatism_angle: float = 0.0
-    engine: Annotated[
-        Literal["builtin", "ctffind"],
-        Option("--engine", "built in, or CTFFIND on PATH"),
-    ] = "builtin"
-    time_limit_s: Annotated[float, Option("--time-limit-s", "for CTFFIND")] = Field(
-        3600.0, gt=0
-    )
+    engine: Annotated[Literal["builtin", "ctffind4", "ctffind5"], ENGINE] = "builtin"
+    time_limit_s: TimeLimit = 3600.0
     # From here on by messages: steps and switches of CTFFIND's own search.
     defocus_step: float = 100.0
     slow_search: YesNo = "no"
@@ -89,6 +91,11 @@ class Parameters(StageParameters):
     picker_uuid: int | None = None
     autopick: dict[str, Any] = Field(default_factory=dict)
     relion_options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_version(cls, values: Any) -> Any:
+        return named_engine(values, "ctffind", field="ctffind_version", latest=4)
 
     @field_validator("ampl_spectrum")
     @classmethod
@@ -131,10 +138,10 @@ def run(parameters: Parameters, folder: Path) -> Result:
     ToolMissing, ToolFailed
         CTFFIND is not there, or did not do it.
     """
-    if parameters.engine == "ctffind":
-        from em_platform.cryoem.programs.ctf_engine import fit_ctf
+    if parameters.engine != "builtin":
+        from em_platform.cryoem.programs.engine import run_engine
 
-        return Result(**fit_ctf(parameters.model_dump(), folder))
+        return Result(**run_engine("ctf", parameters, folder))
     # scipy is loaded by who runs it, not by who asks for the options.
     from em_platform.cryoem.methods import ctf, ctf_profile
 
