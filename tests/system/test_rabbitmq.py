@@ -233,7 +233,7 @@ SENTENCES = {
     "no movie": "message: movie: Field required; send it with the message",
     "gone": "gone.mrc: found no such file",
     "fails": "relion_motion_correction: it ended with status 3 (no GPU)",
-    "hangs": "relion_motion_correction: it did not end in 0.5 s and was stopped",
+    "hangs": "relion_motion_correction: it did not end in 0.5 s",
     "writes nothing": "relion_motion_correction: it ended well but wrote no",
     "no tilt": "TS_1: the image at 3 degrees is missing",
     "no angles": "TS_2.mrc.mdoc: found 3 images, 3 of them without a TiltAngle",

@@ -10,10 +10,7 @@ from em_platform.cryoem.stages import motion
 from em_platform.cryoem.tilt_name import tilt_name
 from em_platform.errors import MessageRejected
 
-_JOB_TYPES = {
-    **dict.fromkeys(("builtin", "relion"), "relion.motioncorr.own"),
-    "motioncor2": "relion.motioncorr.motioncor2",
-}
+_JOB_TYPE, _MOTIONCOR2 = "relion.motioncorr.own", "relion.motioncorr.motioncor2"
 
 # IceBreaker's three jobs stand between this one and the CTF where they are wanted.
 _ICEBREAKER_JOBS = 3
@@ -22,7 +19,7 @@ _ICEBREAKER_JOBS = 3
 def handle(step: Step, place: Place) -> None:
     """Correct the movie of a message."""
     parameters = _completed(
-        step.validated(motion.Parameters, engine=place.motion_engine)
+        step.validated(motion.Parameters, **place.parameters_of("motion"))
     )
     out = job_path(_needed(parameters.mrc_out))
     folder = out.other(out.folder, out.number).parent
@@ -40,10 +37,6 @@ def handle(step: Step, place: Place) -> None:
     step.send("images", {"image_command": "mrc_to_jpeg", "file": str(micrograph)})
     step.send("ispyb_connector", _record(parameters, result, folder))
     step.send("ctffind", _for_fit(parameters, out, micrograph, options))
-
-
-def _engine(parameters: motion.Parameters) -> str:
-    return "motioncor2" if parameters.use_motioncor2 else parameters.engine
 
 
 def _needed(path: Path | None) -> Path:
@@ -94,6 +87,7 @@ def _send_to_project(
 ) -> None:
     """Report the import of the movie, which no other service does, and the job."""
     is_tomo = parameters.experiment_type == "tomography"
+    by_motioncor2 = result.program.startswith("MotionCor2")
     movie = out.other("Import", out.number - 1).parent / parameters.movie.name
     link(movie, parameters.movie)
     common = {"experiment_type": parameters.experiment_type, "relion_options": options}
@@ -111,7 +105,7 @@ def _send_to_project(
         "node_creator",
         {
             **common,
-            "job_type": _JOB_TYPES[_engine(parameters)],
+            "job_type": _MOTIONCOR2 if by_motioncor2 else _JOB_TYPE,
             "input_file": str(movie),
             "output_file": str(out.other(out.folder, out.number)),
             "command": f"em-platform cryoem motion {parameters.movie}",

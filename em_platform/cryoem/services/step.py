@@ -17,7 +17,8 @@ from workflows.recipe import RecipeWrapper
 from em_platform.cryoem.ispyb import Ispyb, open_ispyb
 from em_platform.cryoem.project import Dialect
 from em_platform.cryoem.recipes.read import is_placeholder
-from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stage import StageParameters, overlaid
+from em_platform.cryoem.stages import set_parameters
 from em_platform.errors import MessageRejected
 from em_platform.model.base import first_problem
 
@@ -82,12 +83,16 @@ class Place:
     recipe_folder: str = ""
     dialect: Dialect = "labels"
     """Of a new project's pipeline."""
-    motion_engine: str = "builtin"
-    ctf_engine: str = "builtin"
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Stage -> its parameters, where a message says nothing of them."""
     made: Mapping[str, tuple[Any, Path]] | None = None
     """Stage -> its result and the folder of its files, where all were made before;
     services then take these and compute nothing."""
     _ispyb: Ispyb | None = None
+
+    def parameters_of(self, stage: str) -> dict[str, Any]:
+        """What the settings say of a stage; ConfigError where it has no such."""
+        return set_parameters(stage, self.stages)
 
     @property
     def ispyb(self) -> Ispyb:
@@ -150,7 +155,7 @@ class Step:
             One is missing or wrong; the sentence names it.
         """
         try:
-            return kind.model_validate({**defaults, **self.parameters})
+            return kind.model_validate(overlaid(kind, defaults, self.parameters))
         except ValidationError as error:
             raise MessageRejected(
                 f"message: {first_problem(error)}; send it with the message or write "

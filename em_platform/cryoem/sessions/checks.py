@@ -102,10 +102,26 @@ def alignment_check(residual_px: float, limits: CryoemLimits) -> Check:
 def alignment_checks(found: Any, limits: CryoemLimits) -> list[Check]:
     """What is judged of the result of `tilt-align`."""
     blank = tuple(f"{each.angle_deg:g} deg: {each.reason}" for each in found.excluded)
-    checks = [blank_check(blank), alignment_check(found.residual_px, limits)]
+    checks = [blank_check(blank)]
+    if found.residual_px is None:
+        checks.append(not_stated("alignment_is_close", "residual", found.program))
+    else:
+        checks.append(alignment_check(found.residual_px, limits))
     if found.thickness_a is not None:
         checks.append(thickness_check(found.thickness_a / 10, limits))
+    else:
+        checks.append(not_stated("ice_is_thin", "thickness", found.program))
     return checks
+
+
+def not_stated(name: str, what: str, program: str) -> Check:
+    """A check that passes, as nothing is known to the contrary."""
+    return Check(
+        name=name,
+        passed=True,
+        severity=Severity.WARN,
+        sentence=f"{program} does not state the {what}",
+    )
 
 
 def thickness_check(thickness_nm: float, limits: CryoemLimits) -> Check:

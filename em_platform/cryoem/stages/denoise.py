@@ -1,4 +1,4 @@
-"""A tomogram with less noise: by total variation, or by a Gaussian.
+"""A tomogram with less noise: by total variation, by a Gaussian, or by Topaz.
 
 It is read, denoised and written by slabs, so that memory holds one slab.
 """
@@ -12,9 +12,11 @@ from pydantic import AliasChoices, Field, field_validator
 
 from em_platform.cryoem.movies import Movie, open_movie
 from em_platform.cryoem.stage import (
+    ENGINE,
     Option,
     StageParameters,
     StageResult,
+    TimeLimit,
     report_progress,
 )
 from em_platform.cryoem.tomogram_file import (
@@ -53,6 +55,36 @@ class Parameters(StageParameters):
         30, ge=1, le=500
     )
 
+    engine: Annotated[Literal["builtin", "topaz"], ENGINE] = "builtin"
+    time_limit_s: TimeLimit = 7200.0
+    model: Annotated[
+        str | None, Option("--model", "of Topaz: unet-3d, unet-3d-10a, -20a, or a file")
+    ] = None
+    device: Annotated[
+        int | None, Option("--device", "of Topaz: number of the GPU, -1: processor")
+    ] = None
+    # From here on by messages; Topaz takes them.
+    even_train_path: Path | None = None
+    odd_train_path: Path | None = None
+    n_train: int | None = None
+    n_test: int | None = None
+    crop: int | None = None
+    base_kernel_width: int | None = None
+    optim: Literal["adam", "adagrad", "sgd"] | None = None
+    lr: float | None = None
+    criteria: Literal["L1", "L2"] | None = None
+    momentum: float | None = None
+    batch_size: int | None = None
+    num_epochs: int | None = None
+    weight_decay: float | None = None
+    save_interval: int | None = None
+    save_prefix: str | None = None
+    gaussian: float | None = None
+    patch_size: int | None = None
+    patch_padding: int | None = None
+    num_workers: int | None = None
+    num_threads: int | None = None
+
     @field_validator("suffix")
     @classmethod
     def _is_no_path(cls, value: str) -> str:
@@ -82,6 +114,8 @@ def run(parameters: Parameters, folder: Path) -> Result:
         The tomogram cannot be read, or has values that are no numbers.
     ProcessingError
         All its voxels are equal.
+    ToolMissing, ToolFailed
+        Topaz is not there, or did not do it.
     """
     from em_platform.cryoem.methods.denoising import noise_of
 
@@ -96,6 +130,28 @@ def run(parameters: Parameters, folder: Path) -> Result:
         )
     name = f"{parameters.volume.name.removesuffix('.gz').rpartition('.')[0]}"
     target = f"{name}{parameters.suffix}.mrc"
+    if parameters.engine == "builtin":
+        program = {}
+        _write(parameters, folder / target, movie, noise)
+    else:
+        from em_platform.cryoem.programs.engine import run_engine
+
+        program = run_engine("denoise", parameters, folder, target=target, shape=shape)
+    return Result(
+        **program,
+        denoised=target,
+        method=parameters.method if parameters.engine == "builtin" else "unet",
+        noise=round(noise, 9),
+        size_x=width,
+        size_y=height,
+        size_z=deep,
+        pixel_size_a=parameters.pixel_size,
+    )
+
+
+def _write(parameters: Parameters, path: Path, movie: Movie, noise: float) -> None:
+    """Write the denoised tomogram slab by slab."""
+    deep, height, width = shape = movie.shape
     border = (
         parameters.iterations
         if parameters.method == "tv"
@@ -103,7 +159,7 @@ def run(parameters: Parameters, folder: Path) -> Result:
     )
     depth = max(border, _SLAB_BYTES // (4 * height * width) - 2 * border)
     marks: list[PartMark] = []
-    with atomic.whole_file(folder / target) as own:
+    with atomic.whole_file(path) as own:
         # Slices are rows of a file whose first axis is one deep.
         flat = 1, deep * height, width
         make_room(own, flat)
@@ -116,15 +172,6 @@ def run(parameters: Parameters, folder: Path) -> Result:
             marks.append(write_slab(own, flat, first * height, rows))
             report_progress("denoise", last, deep)
         write_header(own, shape, marks, pixel_size_a=parameters.pixel_size)
-    return Result(
-        denoised=target,
-        method=parameters.method,
-        noise=round(noise, 9),
-        size_x=width,
-        size_y=height,
-        size_z=deep,
-        pixel_size_a=parameters.pixel_size,
-    )
 
 
 def _read(path: Path, movie: Movie, low: int, high: int) -> NDArray[np.float32]:

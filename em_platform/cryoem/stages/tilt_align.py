@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
-from em_platform.cryoem.stage import Option, StageParameters, report_progress
+from em_platform.cryoem.stage import (
+    ENGINE,
+    Option,
+    StageParameters,
+    TimeLimit,
+    named_engine,
+    report_progress,
+)
 from em_platform.cryoem.tilt_files import (
     AlignedSeries,
     AlignedTilt,
     LeftOut,
+    file_names,
     stack_of,
     write_files,
 )
@@ -72,6 +80,10 @@ class Parameters(StageParameters):
     frame_count: Annotated[
         int | None, Option("--frame-count", "frames in each image")
     ] = Field(None, ge=1)
+    engine: Annotated[Literal["builtin", "aretomo2", "aretomo3", "imod"], ENGINE] = (
+        "builtin"
+    )
+    time_limit_s: TimeLimit = 7200.0
     # From here on by messages; other programs take them.
     path_pattern: str | None = None
     input_file_list: Any = None
@@ -104,6 +116,11 @@ class Parameters(StageParameters):
     visits_for_slurm: list[str] | None = None
     relion_options: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_version(cls, values: Any) -> Any:
+        return named_engine(values, "aretomo", field="aretomo_version", latest=3)
+
     @field_validator("pixel_size", mode="after")
     @classmethod
     def _in_angstrom(cls, value: float | None) -> float | None:
@@ -125,11 +142,18 @@ def run(parameters: Parameters, folder: Path) -> Result:
         A file is not what it should be, an image is missing, or has NaN.
     ProcessingError
         Too few images have anything on them.
+    ToolMissing, ToolFailed
+        The program on PATH is not there, or did not do it.
     """
+    series = series_of(parameters)
+    if parameters.engine != "builtin":
+        from em_platform.cryoem.programs.engine import run_engine
+
+        found = run_engine("tilt-align", parameters, folder, series=series)
+        return Result(**dict(found))
     from em_platform.cryoem.methods.tilt_alignment import align
     from em_platform.cryoem.tilt_series import Images
 
-    series = series_of(parameters)
     images = Images(series)
     kept, excluded = _usable(parameters, series, images)
     offset = parameters.manual_tilt_offset
@@ -323,10 +347,5 @@ def _result(
         residual_px=round(float(np.sqrt(np.mean(alignment.residual_px**2))), 3),
         alignment_quality=round(float(np.mean(alignment.correlation)), 4),
         pixel_size_a=pixel,
-        xf=f"{series.name}.xf",
-        tlt=f"{series.name}.tlt",
-        aln=f"{series.name}.aln",
-        tilt_com="tilt.com",
-        star=f"{series.name}_aligned.star",
-        plot=f"{series.name}_xy_shift_plot.json",
+        **file_names(series.name),
     )
