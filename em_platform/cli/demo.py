@@ -22,7 +22,7 @@ from em_platform.cli.runs import (
     PATIENCE_S,
     PartitionRuns,
     complaints,
-    montage_runs,
+    partition_runs,
     progress,
 )
 from em_platform.config import Settings, load_layers
@@ -65,7 +65,7 @@ def _follow(
         for key, before in runs.items():
             # What is over is not asked for again: each look reads all events.
             if not _is_over(before):
-                runs[key] = montage_runs(platform.url, key)
+                runs[key] = partition_runs(platform.url, key)
                 lines += progress(key, before, runs[key])
         for line in lines:
             output.line(line)

@@ -11,8 +11,8 @@ from em_platform.cli.runs import (
     PATIENCE_S,
     PartitionRuns,
     complaints,
+    partition_runs,
     progress,
-    stack_runs,
 )
 from em_platform.storage import layout, store_of
 from em_platform.storage.atomic import write_bytes
@@ -62,7 +62,10 @@ def _followed(platform: Platform, output: ConsoleOutput) -> PartitionRuns:
     runs, newest = PartitionRuns(), time.monotonic()
     while not runs.is_over and not platform.supervisor.stopping.wait(_TICK_S):
         platform.supervisor.tend()
-        before, runs = runs, stack_runs(platform.url, _STACK)
+        before, runs = (
+            runs,
+            partition_runs(platform.url, _STACK, last_step="sim_record"),
+        )
         for line in progress(_STACK, before, runs):
             output.line(line)
             newest = time.monotonic()

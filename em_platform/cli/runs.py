@@ -1,12 +1,15 @@
 """The runs of a running platform: started and followed over Dagster's GraphQL."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import requests
 
 from em_platform.errors import SourceUnavailable, ToolFailed
+
+_PARTITION = "dagster/partition"  # Dagster's own tag
+Item = TypeVar("Item", bound=Hashable)
 
 _RUNS = """
 query($tags: [ExecutionTag!]!) {
@@ -106,28 +109,18 @@ def complaints(runs: PartitionRuns) -> Iterator[str]:
             yield f"{'ERROR' if check.is_error else 'warning'}: {check.sentence}"
 
 
-def montage_runs(url: str, key: str) -> PartitionRuns:
-    """The runs of the montage `key`, from the web UI at `url`.
+def partition_runs(
+    url: str, key: str, *, last_step: str = "dataset_record"
+) -> PartitionRuns:
+    """The runs of one partition, a montage by default, from the web UI at `url`.
 
     Raises
     ------
     SourceUnavailable
         The web UI does not answer.
     """
-    found = _found(url, {"dagster/partition": key})
-    return _together(url, found, last_step="dataset_record")
-
-
-def stack_runs(url: str, key: str) -> PartitionRuns:
-    """The runs of the simulated tilt series `key`, from the web UI at `url`.
-
-    Raises
-    ------
-    SourceUnavailable
-        The web UI does not answer.
-    """
-    found = _found(url, {"dagster/partition": key})
-    return _together(url, found, last_step="sim_record")
+    found = _found(url, {_PARTITION: key})
+    return _together(url, found, last_step=last_step)
 
 
 def cryoem_runs(url: str, *, of: Mapping[str, str]) -> dict[str, PartitionRuns]:
@@ -140,12 +133,8 @@ def cryoem_runs(url: str, *, of: Mapping[str, str]) -> dict[str, PartitionRuns]:
     SourceUnavailable
         The web UI does not answer.
     """
-    found: dict[str, list[_Run]] = {key: [] for key in of}
-    for run in _found(url, {"em/part": "cryoem"}):
-        answered = {tag["key"]: tag["value"] for tag in run["tags"]}
-        if (key := answered.get("dagster/partition", "")) in found:
-            found[key].append(run)
-    return {key: _together(url, runs, last_step=of[key]) for key, runs in found.items()}
+    tags = {"em/part": "cryoem"}
+    return _by_item(url, tags, of=of, item_of=lambda run: run.get(_PARTITION, ""))
 
 
 def ingest_runs(
@@ -160,15 +149,28 @@ def ingest_runs(
     SourceUnavailable
         The web UI does not answer.
     """
-    found: dict[tuple[str, str], list[_Run]] = {item: [] for item in of}
+    return _by_item(
+        *(url, tags),
+        of={item: f"{item[0]}__record" for item in of},
+        item_of=lambda run: (run.get("em/source", ""), run.get(_PARTITION, "")),
+    )
+
+
+def _by_item(
+    url: str,
+    tags: Mapping[str, str],
+    *,
+    of: Mapping[Item, str],
+    item_of: Callable[[Mapping[str, str]], Item],
+) -> dict[Item, PartitionRuns]:
+    """Item -> its runs; `of` names the last step, `item_of` reads a run's tags."""
+    found: dict[Item, list[_Run]] = {item: [] for item in of}
     for run in _found(url, tags):
-        answered = {tag["key"]: tag["value"] for tag in run["tags"]}
-        item = answered.get("em/source", ""), answered.get("dagster/partition", "")
+        item = item_of({tag["key"]: tag["value"] for tag in run["tags"]})
         if item in found:
             found[item].append(run)
     return {
-        item: _together(url, runs, last_step=f"{item[0]}__record")
-        for item, runs in found.items()
+        item: _together(url, runs, last_step=of[item]) for item, runs in found.items()
     }
 
 
@@ -307,7 +309,7 @@ def launch(
     ToolFailed
         Dagster refuses.
     """
-    own = {**(tags or {}), **({"dagster/partition": partition} if partition else {})}
+    own = {**(tags or {}), **({_PARTITION: partition} if partition else {})}
     params = {
         "selector": {**_LOCATION, "jobName": job},
         "mode": "default",

@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from em_platform.formats.bounded import read_to_limit, unzip_to_limit
     from em_platform.formats.chunked.count import ChunkCount, count_chunks
     from em_platform.formats.chunked.dvid import decode_label_block
     from em_platform.formats.chunked.listing import folders
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
         open_stack,
         open_volume,
     )
+    from em_platform.formats.plausible import read_to_limit, unzip_to_limit
     from em_platform.formats.raster import jpeg_size
     from em_platform.formats.redirects import CarefulSession
     from em_platform.formats.source import (
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
     from em_platform.formats.volume_writer import write_volume
 
 _MODULES = {
-    "bounded": "read_to_limit unzip_to_limit",
     "chunked.count": "ChunkCount count_chunks",
     "chunked.dvid": "decode_label_block",
     "chunked.listing": "folders",
@@ -89,6 +88,7 @@ _MODULES = {
     "ome_zarr": "Described describe level_count open_level preview review_at "
     "write_pyramid",
     "open": "described extent_nm inspect open_stack open_volume",
+    "plausible": "read_to_limit unzip_to_limit",
     "raster": "jpeg_size",
     "redirects": "CarefulSession",
     "source": "is_folder join_uri list_folder local_path open_source read_text",

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from em_platform.errors import FormatError, PlatformError, StorageError
-from em_platform.formats.bounded import MOST_BYTES
+from em_platform.formats.plausible import MOST_BYTES
 
 FIRST_BYTES = 65536
 """Of a remote file: a request costs more than these bytes."""

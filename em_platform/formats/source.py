@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from em_platform.config.reading import check_regular
 from em_platform.errors import FormatError
 from em_platform.formats import remote
-from em_platform.formats.bounded import MOST_BYTES, unzip_to_limit
+from em_platform.formats.plausible import MOST_BYTES, unzip_to_limit
 from em_platform.formats.remote import missing
 
 Places = Sequence[int] | NDArray[np.integer[Any]]

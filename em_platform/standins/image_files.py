@@ -35,7 +35,7 @@ _TAG_TYPES = {
     "uint64": 12,
 }
 """numpy's name -> how a tag encodes such a number."""
-# Numbers of the format, as its descriptions have them (see `formats/dm_tags.py`).
+# Numbers of the format, as its descriptions have them (see `formats/dm.py`).
 _STRUCT, _ARRAY = 15, 20
 _GROUP_ENTRY, _VALUE_ENTRY = 20, 21
 

@@ -9,7 +9,7 @@ from em_platform.cli.runs import (
     CheckOutcome,
     PartitionRuns,
     complaints,
-    montage_runs,
+    partition_runs,
     progress,
 )
 
@@ -64,7 +64,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_a_run_that_was_killed_is_not_over_before_its_successor(
     url: str, status: str, is_over: bool
 ) -> None:
-    runs = montage_runs(url, "m-0001")
+    runs = partition_runs(url, "m-0001")
     assert (runs.status, runs.is_over, runs.seconds) == (status, is_over, 2.5)
 
 

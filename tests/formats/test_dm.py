@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from em_platform.errors import FormatError
-from em_platform.formats import dm_tags
+from em_platform.formats import dm
 from em_platform.formats.dm import open_dm
 from em_platform.formats.dm_images import imaging_date_of
 from em_platform.formats.open import open_volume
@@ -88,7 +88,7 @@ def test_more_than_127_unnamed_tags_do_not_overflow(tmp_path: Path) -> None:
     # Real tilt series have more than an eight-bit counter holds.
     tags = {"Positions": [{"x": n} for n in range(300)]}
     path = written(tmp_path / "a.dm3", stack("uint8")[0], tags=tags)
-    _, found = dm_tags.read_tags(open_source(path))
+    _, found = dm.read_tags(open_source(path))
     assert found[".ImageList.2.ImageTags.Positions.300.x"] == 299
 
 

@@ -13,6 +13,7 @@ import tifffile
 
 from em_platform.cli import main
 from em_platform.formats import level_count, open_level, write_tiff
+from tests.small_disk import enlarge, small_disk
 
 Truth = dict[str, tuple[int, int]]
 Spoil = Callable[[Path], None]
@@ -308,27 +309,19 @@ def test_an_unreadable_folder_is_status_1(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("a small tmpfs can only be mounted by root with that privilege")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        yield disk
 
 
 def test_a_full_disk_is_status_1_leaves_nothing_and_a_second_run_goes_on(
     tmp_path: Path,
     cut_tiles: Callable[..., Truth],
-    small_disk: Path,
+    disk: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     cut_tiles(tmp_path / "in")
-    target = small_disk / "x.zarr"
+    target = disk / "x.zarr"
     status, report = stitch(tmp_path / "in", target)
     assert status == 1
     assert [each["error"] for each in report["failures"]] == ["StorageError"]
@@ -336,8 +329,7 @@ def test_a_full_disk_is_status_1_leaves_nothing_and_a_second_run_goes_on(
     assert "No space left on device" in output
     assert "free space" in output
     assert not target.exists()
-    more = ["mount", "-o", "remount,size=64m", str(small_disk)]
-    subprocess.run(more, check=True, capture_output=True)
+    enlarge(disk, "64m")
     status, report = stitch(tmp_path / "in", target)
     assert status == 0
     assert len(report["tiles"]) == 9

@@ -1,4 +1,3 @@
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 
 from em_platform.errors import StorageError
 from em_platform.storage import atomic
+from tests.small_disk import small_disk
 
 WRITE_AGAIN_AND_AGAIN = """
 import sys
@@ -127,14 +127,8 @@ def test_what_a_living_process_or_another_machine_writes_stays(tmp_path: Path) -
     assert sorted(tmp_path.iterdir()) == [elsewhere, tmp_path / "file"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_is_one_sentence_and_keeps_the_old_file(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("this machine does not let root mount a tmpfs")
-    try:
+    with small_disk(tmp_path / "disk", "64k") as disk:
         atomic.write_bytes(disk / "file", b"old")
         with pytest.raises(StorageError, match="No space left on device"):
             atomic.write_bytes(disk / "file", b"x" * 1_000_000)
@@ -145,5 +139,3 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_old_file(tmp_path: Path) -> N
             (beside / "part").write_bytes(b"x" * 1_000_000)
         assert (disk / "file").read_bytes() == b"old"
         assert list(disk.iterdir()) == [disk / "file"]
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)

@@ -5,12 +5,9 @@ refuses; neuPrint without a right token; a disk that is full; files that are rep
 """
 
 import hashlib
-import os
 import resource
 import shutil
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +24,7 @@ from em_platform.standins.dvid import Dvid
 from em_platform.standins.faults import Fault
 from em_platform.standins.world import World, running_world
 from em_platform.storage import layout, store_of
+from tests.small_disk import enlarge, small_disk
 from tests.system.ingesting import Command
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
@@ -251,20 +249,6 @@ def test_a_file_that_the_disk_does_not_take_fails_alone(
         assert np.array_equal(command.voxels("epfl", key), world.truth("epfl", key))
 
 
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """A disk of that size at `folder`."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("this machine does not let root mount a tmpfs")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_is_reported_for_each_item_and_goes_on_where_there_is_room_again(
     world: World, tmp_path: Path
 ) -> None:
@@ -285,8 +269,7 @@ def test_a_full_disk_is_reported_for_each_item_and_goes_on_where_there_is_room_a
         assert "No space left on device" in found["99001"]["sentence"]
         assert not list(command.data.glob("volumes/epfl/volumedata.zarr/*"))
 
-        more = ["mount", "-o", "remount,size=20m", str(command.data)]
-        subprocess.run(more, check=True)
+        enlarge(command.data, "20m")
         before = brought(world, "volumedata.tif")
         status, report = command.run("--mode=sequential", items=items)
         assert status == 0, report
@@ -295,7 +278,6 @@ def test_a_full_disk_is_reported_for_each_item_and_goes_on_where_there_is_room_a
             assert np.array_equal(command.voxels(source, key), world.truth(source, key))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_disk_without_room_for_the_catalog_is_reported_with_all_outcomes(
     world: World, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from em_platform.cli.runs import ask, montage_runs
+from em_platform.cli.runs import ask, partition_runs
 from em_platform.formats.tiff_image import write_tiff
 from em_platform.processes import members
 from em_platform.resources.code_server import RUNS_TITLE
@@ -84,9 +84,9 @@ def stitch(
     """Drop a montage and wait until its run is over; gives its key."""
     drop(platform.home / "inbox" / key, black=black)
     wait_until(
-        lambda: montage_runs(platform.url, key).is_over,
+        lambda: partition_runs(platform.url, key).is_over,
         timeout_s=180,
-        what=lambda: str(montage_runs(platform.url, key)) + platform.output(),
+        what=lambda: str(partition_runs(platform.url, key)) + platform.output(),
     )
     return key
 
@@ -104,7 +104,7 @@ def drop(folder: Path, *, black: int | None = None) -> None:
 
 
 def test_a_folder_in_the_inbox_becomes_a_checked_mosaic(platform, stitched) -> None:
-    runs = montage_runs(platform.url, stitched)
+    runs = partition_runs(platform.url, stitched)
     assert runs.is_good, runs
     assert len(runs.run_ids) == 1
     assert runs.assets[0] == "raw_tiles"
@@ -137,7 +137,7 @@ query { assetNodeOrError(assetKey: {path: ["tiles"]}) { ... on AssetNode {
 def test_the_web_ui_shows_a_bad_montage_behind_the_good_one_after_it(
     platform, bad: str, stitched: str
 ) -> None:
-    runs = montage_runs(platform.url, bad)
+    runs = partition_runs(platform.url, bad)
     assert runs.status == "SUCCESS"
     assert not runs.is_good
     assert runs.checks["montage_is_complete"].sentence.startswith("Missing: 1 of 2")
@@ -198,11 +198,11 @@ def test_a_montage_is_made_again_from_the_command_line(
     assert done.returncode == 0, done.stderr
 
     def is_made_again() -> bool:
-        runs = montage_runs(platform.url, stitched)
+        runs = partition_runs(platform.url, stitched)
         return len(runs.run_ids) == 2 and runs.status == "SUCCESS"
 
     wait_until(is_made_again, timeout_s=120)
-    assert montage_runs(platform.url, stitched).assets.count("mosaic") == 2
+    assert partition_runs(platform.url, stitched).assets.count("mosaic") == 2
 
 
 BACKFILL = """
@@ -255,7 +255,7 @@ def test_a_run_killed_after_its_last_step_is_followed_by_one_that_succeeds(
 
     def has_succeeded() -> bool:
         # Until then nothing says that all is over.
-        runs = montage_runs(platform.url, key)
+        runs = partition_runs(platform.url, key)
         assert runs.status not in ("FAILURE", "CANCELED"), runs
         return runs.status == "SUCCESS"
 
@@ -344,9 +344,9 @@ def test_whatever_is_killed_starts_again_and_the_montage_is_made_once(
     platform.kill()  # leaves no process behind
     platform.start()
     wait_until(
-        lambda: montage_runs(platform.url, key).status == "SUCCESS",
+        lambda: partition_runs(platform.url, key).status == "SUCCESS",
         timeout_s=240,
-        what=lambda: str(montage_runs(platform.url, key)) + platform.output(),
+        what=lambda: str(partition_runs(platform.url, key)) + platform.output(),
         pause_s=1,
     )
     with platform.instance() as instance:

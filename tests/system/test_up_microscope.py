@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.session.report import LiveReport
-from em_platform.cli.runs import montage_runs
+from em_platform.cli.runs import partition_runs
 from em_platform.processes.ports import private_socket
 from em_platform.standins.world import World
 from tests.docs.page_runner import run_page
@@ -61,11 +61,11 @@ def test_acquire_uses_the_microscope_of_the_platform(
         assert found.is_good
         (made,) = found.montages
         wait_until(
-            lambda: montage_runs(platform.url, made.acquisition_id).did_last_step,
+            lambda: partition_runs(platform.url, made.acquisition_id).did_last_step,
             timeout_s=180,
             what=platform.output,
         )
-        checks = montage_runs(platform.url, made.acquisition_id).checks
+        checks = partition_runs(platform.url, made.acquisition_id).checks
         assert checks["montage_is_complete"].passed, checks
 
         backfill(platform, how_to, made.acquisition_id, wait_until)

@@ -23,8 +23,8 @@ from em_platform.errors import (
     SourceUnavailable,
     StorageError,
 )
-from em_platform.formats.bounded import read_to_limit
 from em_platform.formats.chunked.store import FIRST_WAIT_S, ChunkStore, is_anonymous
+from em_platform.formats.plausible import read_to_limit
 from em_platform.formats.source import local_path
 
 # To connect, and between two bytes: as tensorstore's, see `store`.

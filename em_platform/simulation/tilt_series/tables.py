@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from em_platform.formats.mdoc import MdocTilt, tilt_mdoc
 from em_platform.formats.mrc_stack import SectionMark
-from em_platform.formats.tilt_mdoc import MdocTilt, tilt_mdoc
 from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.image_files import Marks, frames_name
 from em_platform.simulation.tilt_series.plan import Plan
