@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 import mrcfile
@@ -23,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from cryoem_truth import Optics, contrast_transfer, specimen
 from timing import Cost, arguments, cost_of, finish, report
 
-from em_platform.cryoem.methods import ctf, ctf_profile
+from em_platform.cryoem.methods import ctf, ctf_fit, ctf_profile
 
 SIDE, PIXEL_A = 2048, 1.06
-SEED = 8200
+SEED = 8301
 """Not used while constants were chosen."""
 LENS = ctf.Lens(pixel_size_a=PIXEL_A, amplitude_contrast=0.07)
 LEAST_A, MOST_A, RANGE_A = 2000.0, 50_000.0, (30.0, 4.0)
@@ -37,10 +38,10 @@ def micrographs(count: int):  # type: ignore[no-untyped-def]
     """Pairs of optics and image."""
     rng = np.random.default_rng(SEED)
     shape = (SIDE, SIDE)
-    spectra = [scipy.fft.rfft2(specimen(shape, rng)) for _ in range(4)]
+    spectra = [scipy.fft.rfft2(specimen(shape, rng).astype("f4")) for _ in range(4)]
     fy = np.fft.fftfreq(SIDE, PIXEL_A)[:, None]
     fx = np.fft.rfftfreq(SIDE, PIXEL_A)[None]
-    k2 = fy**2 + fx**2
+    k2 = (fy**2 + fx**2).astype("f4")
     for number in range(count):
         # A quarter near focus, where few rings are.
         top = 10_000 if number % 4 == 0 else 35_000
@@ -54,10 +55,11 @@ def micrographs(count: int):  # type: ignore[no-untyped-def]
         )
         decay = (40, 80, 150)[int(rng.integers(3))]
         noise = (0.1, 0.03, 0.01)[int(rng.integers(3))]
-        seen = spectra[number % 4] * contrast_transfer(shape, PIXEL_A, optics)
+        transfer = contrast_transfer(shape, PIXEL_A, optics).astype("f4")
+        seen = spectra[number % 4] * transfer
         image = scipy.fft.irfft2(seen * np.exp(-decay * k2 / 4), s=shape)
         image *= np.sqrt(noise) / image.std()
-        yield optics, (image + rng.normal(size=shape)).astype(np.float32)
+        yield optics, image + rng.standard_normal(shape, dtype=np.float32)
 
 
 def fit(image: np.ndarray, *, phase_shift: bool) -> ctf.Fit:
@@ -69,10 +71,9 @@ def fit(image: np.ndarray, *, phase_shift: bool) -> ctf.Fit:
         max_defocus_a=MOST_A,
         phase_shift=phase_shift,
     )
-    rings = ctf.rings_of(ctf.power_spectrum(image, 512), PIXEL_A)
-    found = ctf.fit_rings(rings, LENS, search)
-    strength = ctf_profile.ring_strength(rings, LENS, found)
-    found = ctf.fit_again(rings, LENS, search, begin=found, strength=strength)
+    boxes = image.size / 512**2
+    rings = ctf.rings_of(ctf.power_spectrum(image, 512), PIXEL_A, boxes=boxes)
+    found = ctf_fit.fit_rings(rings, LENS, search)
     ctf_profile.fit_resolution_a(
         ctf_profile.profile_of(rings, LENS, found), min_res_a=RANGE_A[0]
     )
@@ -138,15 +139,14 @@ def main() -> int:
     count = 24 if args.quick else 200
     names = ["ours"] + (["CTFFIND"] if shutil.which("ctffind") else [])
     found: dict[str, list[tuple[float, float, bool]]] = {name: [] for name in names}
-    costs: dict[str, list[Cost]] = {name: [] for name in names}
+    costs: dict[str, list[Cost]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         for optics, image in micrographs(count):
             has_phase = optics.phase_shift_deg > 0
             for name in names:
                 cost, fitted = run(name, image, Path(folder), phase_shift=has_phase)
                 found[name].append((*errors(fitted, optics), has_phase))
-                if not has_phase:
-                    costs[name].append(cost)
+                costs[name + (" with phase" if has_phase else "")].append(cost)
     accuracy: dict[str, float | str] = {}
     for name in names:
         table = np.array(found[name])
@@ -170,7 +170,7 @@ def main() -> int:
         for name, each in costs.items()
     }
     found_report = report(
-        f"CTF of {count} micrographs of {SIDE}^2, without a phase shift a micrograph",
+        f"CTF of {count} micrographs of {SIDE}^2, a micrograph",
         mean,
         accuracy=accuracy,
         wanted={"CTFFIND": 1.0} if "CTFFIND" in names else {},
@@ -178,7 +178,7 @@ def main() -> int:
     ours = np.array(found["ours"])
     assert np.median(ours[:, 0]) <= MOST_MEDIAN_A
     assert (ours[:, 0] <= MISS_A).all()
-    assert mean["ours"].cpu_s <= MOST_CPU_S
+    assert all(mean[name].cpu_s <= MOST_CPU_S for name in mean if "ours" in name)
     return finish([found_report], path=args.json)
 
 

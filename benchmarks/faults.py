@@ -17,6 +17,7 @@ FILES = {
     "ingest": f"{SYSTEM}/test_ingest_killed.py",
     "coordinator": f"{SYSTEM}/test_coordinator.py",
     "recorder": f"{SYSTEM}/test_recorder_killed.py",
+    "cryoem": f"{SYSTEM}/test_rabbitmq.py",
     "table": f"{SYSTEM}/faults",
 }
 

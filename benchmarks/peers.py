@@ -6,6 +6,7 @@ one sentence, and the benchmark says so instead of comparing.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ REQUIREMENTS = {
     ],
     "scikit-image": ["scikit-image"],
     "astra": ["astra-toolbox==2.5.0"],
+    "torch": ["torch==2.13.0"],
 }
 """Peer -> what pip installs for it."""
 
@@ -46,6 +48,23 @@ def environment(peer: str) -> Path:
     _run([str(python), "-m", "pip", "install", "-q", *REQUIREMENTS[peer]], peer)
     stamp.write_text(wanted)
     return python
+
+
+def tem_simulator() -> Path:
+    """TEM-simulator: the one on PATH, else built from sources in `.bench`.
+
+    It is licensed under the GPL, so that its sources are no part of this project.
+    """
+    if there := shutil.which("TEM-simulator"):
+        return Path(there)
+    folder = ROOT / "tem-simulator" / "src"
+    if not (folder / "Makefile").is_file():
+        raise PeerMissing(
+            f"TEM-simulator: it is not on PATH, and there are no sources in {folder}; "
+            "put those of its public repository there (they need gcc and FFTW 3)"
+        )
+    _run(["make", "-C", str(folder)], "TEM-simulator")
+    return folder / "TEM-simulator"
 
 
 def _run(command: list[str], peer: str) -> None:

@@ -69,6 +69,7 @@ SLOWEST = {
     "test_temdb_postgres": 45,
     "test_transfer": 45,
     "test_live_recipe": 45,
+    "test_rabbitmq": 45,
     "test_ingest_killed": 35,
     "test_pipeline": 35,
     "test_lens": 30,

@@ -388,5 +388,5 @@ def _picture(path: Path, label: str) -> Any:
 
 def tilts_table(tilts: Sequence[Any]) -> dg.MetadataValue:
     """Angle and shift of each tilt."""
-    rows = [(t.angle_deg, t.dx_px, t.dy_px, short(t.residual_px)) for t in tilts]
+    rows = [(t.angle_deg, t.dx_px, t.dy_px, short(t.residual_px or 0.0)) for t in tilts]
     return table(("angle, deg", "dx, px", "dy, px", "residual, px"), rows)

@@ -76,9 +76,10 @@ def sample_summary(planned: "PlannedStack", sample: "Sample", store: Store) -> M
 
 def stack_summary(made: "MadeStack", store: Store) -> Metadata:
     """How much was made now, and the tilt in the middle with its spectrum."""
-    from em_platform.simulation.tilt_series import pictures, steps
+    from em_platform.simulation.tilt_series import pictures
+    from em_platform.simulation.tilt_series.truth import read_truth
 
-    truth = steps.read_truth(made.name, made.folder.parent)
+    truth = read_truth(made.folder)
     return {
         **picture_file(
             "central tilt",

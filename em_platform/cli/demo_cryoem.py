@@ -80,7 +80,7 @@ def write_session(folder: Path, plan: "Plan", *, simulations: Path) -> None:
     from em_platform.simulation.tilt_series.data_set import LIBRARY, simulate
     from em_platform.simulation.tilt_series.sample import assembling
     from em_platform.simulation.tilt_series.sample_volume import sample_volume
-    from em_platform.simulation.tilt_series.steps import read_truth
+    from em_platform.simulation.tilt_series.truth import read_truth
     from em_platform.storage.guard import whole_folder
 
     backend = backend_of("embedded", workers=len(os.sched_getaffinity(0)))
@@ -98,7 +98,7 @@ def write_session(folder: Path, plan: "Plan", *, simulations: Path) -> None:
         shutil.copyfile(made.folder / mdoc, own / mdoc)
         write_mrc(own / _SAMPLE, volume, pixel_size_a=10 * voxel_nm, is_volume=True)
         (own / "session.yaml").write_text(yaml.safe_dump(_own_settings(plan)))
-        truth = read_truth(made.name, simulations)
+        truth = read_truth(made.folder)
         content = json.dumps(_session_truth(truth, plan), indent=1)
         (own / "truth.json").write_text(content + "\n")
 

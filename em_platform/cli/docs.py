@@ -6,15 +6,19 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
+from pydantic.fields import FieldInfo
 
 import em_platform
 from em_platform import errors
 from em_platform.config import FIELDS, sections
 from em_platform.config.example import example_yaml, shown
+from em_platform.config.fields import limits_of
 from em_platform.config.settings import ALIASES
 from em_platform.errors import OutputRefused, PlatformError, ToolFailed
 from em_platform.model import Model
@@ -79,6 +83,60 @@ def config_page() -> str:
     lines += ["", "## Names of other systems", ""]
     lines += [f"- `{name}` is `{'.'.join(path)}`" for name, path in ALIASES.items()]
     return _text(lines)
+
+
+def plan_page() -> str:
+    """Every field of the YAML file that `simulate` takes."""
+    from em_platform.simulation.tilt_series.plan import Plan
+
+    physics = "[the physics, the options of assemblers](../explanations/simulation.md)"
+    lines = ["# Plan of simulated tilt series", "", _GENERATED, ""]
+    lines += [
+        "The YAML file of `em-platform simulate`; unknown fields are refused. See "
+    ]
+    lines[-1] += f"[an example](../how-to/simulate-tilt-series.md) and {physics}."
+    lines += ["", "## Top level", "", *_plan_fields(Plan)]
+    for name, field in Plan.model_fields.items():
+        for model in _models_of(field):
+            lines += ["", f"## {name}", "", inspect.getdoc(model) or "", ""]
+            lines += _plan_fields(model)
+    return _text(lines)
+
+
+def _models_of(field: FieldInfo) -> list[type[Model]]:
+    """What a part of a plan, or each one of a list of parts, consists of."""
+    kinds = [field.annotation, *get_args(field.annotation)]
+    return [each for each in kinds if inspect.isclass(each) and issubclass(each, Model)]
+
+
+def _plan_fields(model: type[Model]) -> Iterator[str]:
+    meaning = _meanings(model)
+    yield from ("| field | type | default | |", "|---|---|---|---|")
+    for name, field in model.model_fields.items():
+        if _models_of(field):  # has a table of its own
+            continue
+        shown, default = _type_name(field.annotation), "required"
+        if not field.is_required():
+            value = field.get_default(call_default_factory=True)
+            default = f"`{json.dumps(value)}`"
+            if isinstance(value, StrEnum):
+                shown = " or ".join(type(value))
+        limits = ", ".join([shown, *limits_of(field.metadata)])
+        yield f"| `{name}` | {limits} | {default} | {meaning.get(name, '')} |"
+
+
+def _meanings(model: type[Model]) -> dict[str, str]:
+    """What the string below a field says of it."""
+    found = {}
+    tree = ast.parse(inspect.getsource(model))
+    for field, text in pairwise(each for c in tree.body for each in vars(c)["body"]):
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(words))),
+            ):
+                found[name] = " ".join(words.split())
+    return found
 
 
 def topics_page() -> str:
@@ -155,6 +213,7 @@ def assets_page() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": cli_page,
     "docs/reference/config.md": config_page,
+    "docs/reference/plan.md": plan_page,
     "docs/reference/topics.md": topics_page,
     "docs/reference/assets.md": assets_page,
     "docs/reference/errors.md": errors_page,

@@ -31,10 +31,18 @@ _USUAL = {"knife_marks": 0.5, "folds": 2.0}
     metavar="N or FIRST:END",
     help="how many, from 0 on; or which, without the last",
 )
-@click.option("--rows", type=click.IntRange(min=1), help="of tiles in a section")
-@click.option("--columns", type=click.IntRange(min=1), help="of tiles in a section")
-@click.option("--tile-px", type=int, help="edge of a tile")
-@click.option("--overlap", type=float, help="share of an edge that neighbours show")
+@click.option("--rows", type=click.IntRange(min=1), help="of tiles [acquisition.rows]")
+@click.option(
+    "--columns", type=click.IntRange(min=1), help="of tiles [acquisition.columns]"
+)
+@click.option(
+    "--tile-px", type=int, help="edge of a tile; else acquisition.simulation.tile_px"
+)
+@click.option(
+    "--overlap",
+    type=float,
+    help="share of an edge that neighbours share; else acquisition.overlap",
+)
 @click.option("--seed", type=int, help="another seed, other tissue and errors")
 @click.option(
     "--name",
@@ -68,12 +76,13 @@ def command(
 
     Each section is a folder of tiles as a microscope leaves them, with its list for
     `stitch`, where each tile truly lies, and what each pixel shows. Neighbouring
-    sections continue each other. What is wrong with the tiles are the settings
-    acquisition.simulation, as of the simulated microscope: jitter_px, lens_px, missing,
-    blurred, vignette, drift, focus_gradient_px, knife_marks, folds and others.
+    sections continue each other. Where an option is left out, the setting in brackets
+    counts. What is wrong with the tiles are the settings acquisition.simulation, as of
+    the simulated microscope: jitter_px, lens_px, missing, blurred, vignette, drift,
+    focus_gradient_px, knife_marks, folds and others.
     """
     from em_platform.simulation.sections import simulate_sections
-    from em_platform.stitching.compute import serial, thread_map
+    from em_platform.stitching.compute import local_map
 
     settings = _settings(given)
     which, wanted = _numbers(sections), workers or len(os.sched_getaffinity(0))
@@ -86,7 +95,7 @@ def command(
         name=name,
         labels=not no_labels,
         overwrite=overwrite,
-        run=serial if wanted == 1 else thread_map(wanted),
+        run=local_map(wanted),
     ):
         made.append(each)
         kept = "" if each.made else ", kept as it stands"

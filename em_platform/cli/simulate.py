@@ -15,6 +15,8 @@ def _known_exports(
     from em_platform.simulation.tilt_series.exports import EXPORTS
 
     kinds = tuple(dict.fromkeys((value or "").replace(",", " ").split()))
+    if kinds == ("all",):
+        return tuple(EXPORTS)
     unknown = [kind for kind in kinds if kind not in EXPORTS]
     if unknown:
         raise click.BadParameter(
@@ -68,7 +70,7 @@ def _known_exports(
     callback=_known_exports,
     metavar="KINDS",
     help="also projects of other programs in FOLDER/exports, of all stacks that stand "
-    "there: imod, relion5, dynamo, eman2, motl; several with commas",
+    "there: imod, relion5, dynamo, eman2, motl; several with commas, or all",
 )
 @click.option("--json", "as_json", is_flag=True, help="what was made as JSON on stdout")
 def command(
@@ -84,7 +86,8 @@ def command(
 ) -> None:
     """Simulate the tilt series that CONFIG plans, with their truth.
 
-    CONFIG is a YAML file, see docs/how-to/simulate-tilt-series.md. What is killed is
+    CONFIG is a YAML file (docs/how-to/simulate-tilt-series.md, its fields:
+    docs/reference/plan.md), or a configs.yaml of ETSimulations. What is killed is
     resumed by the same command; the same CONFIG gives the same bytes.
     """
     from em_platform.config import load_settings

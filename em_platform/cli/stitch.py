@@ -263,11 +263,7 @@ def _stitch(
     with step_progress() as progress:
         # One worker is this process: a cluster of one would cost its start.
         if workers is None or workers == 1:
-            run = (
-                compute.serial
-                if workers or cores == 1
-                else compute.thread_map(min(cores, _THREADS))
-            )
+            run = compute.local_map(workers or min(cores, _THREADS))
             return stitch_montage(montage, target, run=run, progress=progress, **wanted)
         memory = settings.dask.memory_limit_mb
         with compute.local_cluster(workers, memory_limit_mb=memory) as client:

@@ -1,6 +1,6 @@
 """Settings of cryo-EM processing: its recipes, its broker, its records."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 
@@ -38,7 +38,9 @@ class SessionSettings(Model):
     `classes`; without it movies end with their CTF. Tomograms are binned by
     `tomogram_bin` and are `tomogram_thickness_a` deep, or as deep as the ice was found
     to be. `ispyb_dcid` and `ispyb_program_id` are the data collection and the program
-    of a site's own ISPyB; without them they are registered.
+    of a site's own ISPyB; without them they are registered. `stages` has any other
+    parameter of a stage by the name that messages give it, such as
+    `{motion: {engine: relion}}`; live services take it where a message says nothing.
     """
 
     pixel_size_a: float | None = Field(default=None, gt=0)
@@ -54,6 +56,7 @@ class SessionSettings(Model):
     tomogram_thickness_a: float | None = Field(default=None, gt=0)
     ispyb_dcid: int | None = Field(default=None, gt=0)
     ispyb_program_id: int | None = Field(default=None, gt=0)
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 class CryoemLimits(Model):
@@ -88,8 +91,6 @@ class CryoemSettings(Model):
     `mariadb://` or `postgresql://user:password@host/name`); empty means an SQLite file
     under `home`. `rabbitmq` is the broker of live services. A new project's pipeline is
     written for `project_dialect`: `labels` for doppio and RELION from 4, `relion31`.
-    Services correct motion by `motion_engine` and fit CTFs by `ctf_engine`: built in,
-    or a program on PATH.
     """
 
     sessions: str = ""
@@ -101,6 +102,4 @@ class CryoemSettings(Model):
     recipe_folder: str = ""
     ispyb_url: str = ""
     project_dialect: Literal["labels", "relion31"] = "labels"
-    motion_engine: Literal["builtin", "relion", "motioncor2"] = "builtin"
-    ctf_engine: Literal["builtin", "ctffind"] = "builtin"
     rabbitmq: RabbitmqSettings = RabbitmqSettings()

@@ -79,7 +79,7 @@ def _walk(model: type[Model], at: KeyPath) -> Iterator[SettingField]:
         k: f for k, f in model.model_fields.items() if not _is_section(f.annotation)
     }
     for key, field in plain.items():
-        limits = ", ".join(_limits(field.metadata))
+        limits = ", ".join(limits_of(field.metadata))
         default = field.get_default(call_default_factory=True)
         yield SettingField(
             path=(*at, key), kind=field.annotation, default=default, limits=limits
@@ -89,7 +89,8 @@ def _walk(model: type[Model], at: KeyPath) -> Iterator[SettingField]:
             yield from _walk(field.annotation, (*at, key))  # type: ignore[arg-type]
 
 
-def _limits(metadata: list[Any]) -> Iterator[str]:
+def limits_of(metadata: list[Any]) -> Iterator[str]:
+    """The bounds of a field's numbers, as `≥ 0`."""
     for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤")):
         for limit in metadata:
             if hasattr(limit, name):

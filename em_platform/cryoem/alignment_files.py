@@ -38,6 +38,9 @@ class SeriesAlignment:
     """The images of a stack that count, and what is known of the specimen."""
 
     images: tuple[AlignedImage, ...]
+    excluded: tuple[tuple[int, float], ...] = ()
+    """Section and angle of those that do not count."""
+    offset_deg: float = 0.0
     thickness_px: float | None = None
 
 
@@ -70,7 +73,7 @@ def write_aln(
     shape: tuple[int, int, int],
     excluded: Sequence[tuple[int, float]],
     offset_deg: float,
-    thickness_px: float,
+    thickness_px: float | None,
 ) -> None:
     """Write AreTomo's alignment of a stack `(n, h, w)`; `excluded`: section, angle."""
     count, height, width = shape
@@ -81,7 +84,7 @@ def write_aln(
         *(f"# DarkFrame = {s:5d} {s:5d} {angle:9.2f}" for s, angle in excluded),
         f"# AlphaOffset = {offset_deg:8.2f}",
         "# BetaOffset =     0.00",
-        f"# Thickness = {round(thickness_px)}",
+        *([] if thickness_px is None else [f"# Thickness = {round(thickness_px)}"]),
         "# SEC     ROT         GMAG       TX          TY      SMEAN     SFIT    SCALE"
         "     BASE     TILT",
     ]
@@ -102,14 +105,29 @@ def write_tilt_com(
     excluded: Sequence[int],
 ) -> None:
     """Write the command file of IMOD's tilt for the aligned stack `NAME.ali`."""
+    lines = tilt_lines(
+        name=name, shape=shape, thickness_px=thickness_px, excluded=excluded
+    )
+    _write(path, ["$tilt -StandardInput", *lines])
+
+
+def tilt_lines(
+    *,
+    name: str,
+    shape: tuple[int, int, int],
+    thickness_px: float,
+    excluded: Sequence[int],
+    binning: int = 1,
+    radial: tuple[float, float] = (0.35, 0.035),
+) -> list[str]:
+    """What IMOD's tilt reads from its standard input; lengths are not binned."""
     lines = [
-        "$tilt -StandardInput",
         f"InputProjections {name}.ali",
         f"OutputFile {name}.rec",
-        "IMAGEBINNED 1",
+        f"IMAGEBINNED {binning}",
         f"TILTFILE {name}.tlt",
         f"THICKNESS {round(thickness_px)}",
-        "RADIAL 0.35 0.035",
+        f"RADIAL {radial[0]:g} {radial[1]:g}",
         "FalloffIsTrueSigma 1",
         "XAXISTILT 0.0",
         "PERPENDICULAR",
@@ -120,7 +138,7 @@ def write_tilt_com(
         lines.append(
             "EXCLUDELIST " + ",".join(str(section + 1) for section in excluded)
         )
-    _write(path, lines)
+    return lines
 
 
 def read_alignment(path: Path) -> SeriesAlignment:
@@ -137,30 +155,44 @@ def read_alignment(path: Path) -> SeriesAlignment:
 
 
 def _read_aln(path: Path) -> SeriesAlignment:
-    images, thickness = [], None
+    rows: list[list[float]] = []
+    dark: list[tuple[int, float]] = []
+    known: dict[str, float] = {}
     try:
         for line in read_text(str(path)).splitlines():
             words = line.split()
             if line.startswith("#"):
-                if "Thickness" in line:
-                    thickness = float(words[-1])
-                continue
-            if len(words) < _ALN_COLUMNS:
-                continue  # local shifts, below the table
-            images.append(
-                AlignedImage(
-                    section=int(words[0]),
-                    rotation_deg=float(words[1]),
-                    dx_px=float(words[3]),
-                    dy_px=float(words[4]),
-                    angle_deg=float(words[9]),
-                )
-            )
-    except ValueError as error:
+                key, _, value = line.lstrip("# ").partition("=")
+                numbers = value.split()
+                if key.strip() == "DarkFrame":
+                    dark.append((int(numbers[1]), float(numbers[2])))
+                elif numbers:
+                    known[key.strip()] = float(numbers[-1])
+            elif len(words) >= _ALN_COLUMNS:  # local shifts, below, have fewer
+                rows.append([float(word) for word in words[:_ALN_COLUMNS]])
+    except (ValueError, IndexError) as error:
         raise _unreadable(path, str(error)) from error
-    if not images:
+    if not rows:
         raise _unreadable(path, "no line of ten numbers")
-    return SeriesAlignment(images=tuple(images), thickness_px=thickness)
+    sections = [int(row[0]) for row in rows] + [section for section, _ in dark]
+    # AreTomo3 counts from 1 since 2.0, all before it from 0; the last number of
+    # RawSize is that of all sections.
+    base = int(min(sections) > 0 and max(sections) >= known.get("RawSize", np.inf))
+    return SeriesAlignment(
+        images=tuple(
+            AlignedImage(
+                section=int(row[0]) - base,
+                rotation_deg=row[1],
+                dx_px=row[3],
+                dy_px=row[4],
+                angle_deg=row[9],
+            )
+            for row in rows
+        ),
+        excluded=tuple((section - base, angle) for section, angle in dark),
+        offset_deg=known.get("AlphaOffset", 0.0),
+        thickness_px=known.get("Thickness"),
+    )
 
 
 def _read_xf(path: Path) -> SeriesAlignment:
@@ -196,7 +228,8 @@ def _read_xf(path: Path) -> SeriesAlignment:
                 rotation_deg=float(np.rad2deg(np.arctan2(row[1], row[0]))),
             )
         )
-    return SeriesAlignment(images=tuple(images))
+    left_out = tuple((i, angles[i]) for i in sorted(excluded) if i < len(angles))
+    return SeriesAlignment(images=tuple(images), excluded=left_out)
 
 
 def _excluded(path: Path) -> set[int]:

@@ -31,7 +31,7 @@ def diagnostic_image(
     image
         `(box, box)`, the zero frequency in the middle; rings from 0 to 1.
     """
-    from em_platform.cryoem.methods.ctf import phase
+    from em_platform.cryoem.methods.ctf import phase, thinning
 
     box = power.shape[0]
     log_power = np.log(np.maximum(power, power[power > 0].min()))
@@ -44,7 +44,8 @@ def diagnostic_image(
     half = (fit.defocus_u_a - fit.defocus_v_a) / 2
     turned = np.arctan2(y, x) - np.deg2rad(fit.azimuth_deg)
     defocus = middle + half * np.cos(2 * turned)
-    model = np.sin(phase(k, defocus, lens, fit.phase_shift_deg)) ** 2
+    rings = np.cos(2 * phase(k, defocus, lens, fit.phase_shift_deg))
+    model = 0.5 - 0.5 * rings * thinning(k, lens, fit.thickness_a)
     model = np.fft.fftshift(np.where(k <= 1 / resolution_a, model, 0.5), axes=0)
     image = np.empty((box, box), np.float32)
     # A spectrum is the same through its middle: row r is row -r at the other side.

@@ -23,6 +23,8 @@ class Header:
     voltage_kv: float | None = None
     dose_per_frame: float | None = None
     """Electrons per square ångström."""
+    pre_exposure: float | None = None
+    """Those before the file, e.g. of the tilts before."""
     tilt_deg: float | None = None
     axis_deg: float | None = None
     """The tilt axis, as SerialEM counts it."""
@@ -95,6 +97,10 @@ def _of_mdoc(path: Path) -> Header:
         pixel_size_a=_number(values, "PixelSpacing"),
         voltage_kv=_number(values, "Voltage"),
         dose_per_frame=exposure / frames if exposure and frames else None,
+        # Where SerialEM measured no dose, it writes 0 for this one, too.
+        pre_exposure=_number(values, "PriorRecordDose", may_be_zero=True)
+        if exposure
+        else None,
         tilt_deg=_number(values, "TiltAngle", may_be_zero=True),
         axis_deg=float(axis[1]) if axis else None,
     )

@@ -133,6 +133,22 @@ def open_movie(path: Path, *, eer_grouping: int = 20, eer_upsampling: int = 1) -
     )
 
 
+def read_grouping(path: Path) -> int:
+    """How many EER frames become one, by MotionCor2's file of frames, group and dose.
+
+    Raises
+    ------
+    FormatError
+        It does not say so.
+    """
+    try:
+        return int(path.read_text().split("\n")[0].split()[1])
+    except (OSError, ValueError, IndexError) as error:
+        raise FormatError(
+            f"{path}: cannot be read as frames, group and dose ({error}); correct it"
+        ) from error
+
+
 def _is_tiff(path: Path) -> bool:
     return open_source(str(path)).read(0, 2) in (b"II", b"MM")
 

@@ -5,13 +5,15 @@ A stage is one module of `em_platform.cryoem.stages` with three names: `Paramete
 a live service call the same `run`, so the same parameters give the same files.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+from pydantic import AliasChoices, Field
 from pydantic.fields import FieldInfo
 
 from em_platform.model import Model
@@ -49,8 +51,57 @@ class StageParameters(Foreign):
     """
 
 
+def names_of(kind: type[StageParameters]) -> list[set[str]]:
+    """The names of each field, those of the past among them."""
+    found = []
+    for name, field in kind.model_fields.items():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [name]
+        found.append({str(each) for each in choices})
+    return found
+
+
+def overlaid(
+    kind: type[StageParameters], below: Mapping[str, Any], above: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Both as one; a field that `above` has, by whichever of its names, is its own."""
+    hidden: set[str] = set()
+    for names in names_of(kind):
+        if names & above.keys():
+            hidden |= names
+    return {k: v for k, v in below.items() if k not in hidden} | dict(above)
+
+
+ENGINE = Option("--engine", "built in, or a program on PATH")
+"""Of the field `engine`, a `Literal` whose first word is `builtin`."""
+TimeLimit = Annotated[
+    float, Option("--time-limit-s", "for a program on PATH"), Field(gt=0)
+]
+"""Of the field `time_limit_s`, beside `engine`."""
+
+
+def named_engine(values: Any, family: str, *, field: str, latest: int) -> Any:
+    """The values with an engine of a version: `aretomo` becomes `aretomo3`.
+
+    Messages of cryo-EM services say the version in a field of its own, which wins;
+    where they say nothing, and the engine has no number, it is `latest`.
+    """
+    if not isinstance(values, dict) or "engine" not in values:
+        return values
+    engine = str(values["engine"])
+    if not engine.startswith(family):
+        return values
+    number = str(values.get(field) or engine.removeprefix(family) or latest)
+    # What is no number is refused by the fields themselves.
+    version = int(number) if number.isdigit() else number
+    return {**values, "engine": f"{family}{number}", field: version}
+
+
 class StageResult(Model):
     """What a stage found, as its JSON says it; paths are relative to its folder."""
+
+    program: str = f"em-platform {version('em-platform')}"
+    """Name and version of what has computed it."""
 
 
 class Stage(Protocol):

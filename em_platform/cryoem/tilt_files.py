@@ -17,6 +17,8 @@ from em_platform.formats.mrc_stack import MrcStack
 from em_platform.model import Model
 from em_platform.storage import atomic
 
+_THIN = 4
+
 
 class AlignedTilt(Model):
     """One image that counts; as IMOD and AreTomo count angles and shifts."""
@@ -26,8 +28,8 @@ class AlignedTilt(Model):
     dx_px: float
     dy_px: float
     rotation_deg: float
-    correlation: float
-    residual_px: float
+    correlation: float | None  # None: the program does not say
+    residual_px: float | None  # nor an image that shows nothing to measure it by
     pre_exposure: float | None
     x_shift_a: float | None
     y_shift_a: float | None
@@ -49,11 +51,16 @@ class AlignedSeries(StageResult):
     excluded: tuple[LeftOut, ...]
     specimen: Literal["film", "rod"]
     rotation_deg: float
-    tilt_offset_deg: float
-    thickness_px: float
+    tilt_offset_deg: float  # used, or with --tilt-cor 0 only found
+    tilt_offset_error_deg: float | None = None
+    tilt_offset: str = ""
+    """How the built-in engine found it, or why it uses none."""
+    thickness_px: float | None  # None where the series does not say
     thickness_a: float | None
-    residual_px: float
-    alignment_quality: float  # mean correlation of an image with its prediction
+    thickness_error_a: float | None = None
+    residual_px: float | None
+    alignment_quality: float | None
+    """Mean correlation of an image with its prediction; of AreTomo, its score."""
     pixel_size_a: float | None
     xf: str
     tlt: str
@@ -61,6 +68,18 @@ class AlignedSeries(StageResult):
     tilt_com: str
     star: str
     plot: str
+
+
+def file_names(name: str) -> dict[str, str]:
+    """What the files of a series are called, by the fields of the result."""
+    return {
+        "xf": f"{name}.xf",
+        "tlt": f"{name}.tlt",
+        "aln": f"{name}.aln",
+        "tilt_com": "tilt.com",
+        "star": f"{name}_aligned.star",
+        "plot": f"{name}_xy_shift_plot.json",
+    }
 
 
 def stack_of(
@@ -124,6 +143,8 @@ def write_files(
     angles = [stated.get(i, 0.0) for i in range(max(sections, max(stated) + 1))]
     sections = len(angles)
     excluded = [(each.section, each.angle_deg) for each in result.excluded]
+    # Where nobody knows, a common share of the image.
+    thickness_px = result.thickness_px or min(shape[1:]) / _THIN
     write_xf(folder / result.xf, images, sections=sections)
     write_angles(folder / result.tlt, angles)
     write_aln(
@@ -138,7 +159,7 @@ def write_files(
         folder / result.tilt_com,
         name=name,
         shape=shape,
-        thickness_px=result.thickness_px,
+        thickness_px=thickness_px,
         excluded=[section for section, _ in excluded],
     )
     write_star(folder / result.star, {name: _star_table(result)})

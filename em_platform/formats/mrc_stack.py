@@ -95,7 +95,8 @@ class MrcStack:
             least=float(plain.min()),
             largest=float(plain.max()),
             total=float(plain.sum(dtype=np.float64)),
-            squares=float(np.vdot(plain, plain.astype(np.float64))),
+            # Not `vdot`: BLAS starts threads for it, which wait busily for each other.
+            squares=float(np.square(plain, dtype=np.float64).sum()),
         )
 
     def is_whole(self, index: int, mark: SectionMark) -> bool:

@@ -16,10 +16,19 @@ from em_platform.jobs import (
     process_tilt_series,
     record_datasets,
     review_acquisitions,
+    simulate_stacks,
     stitch_montages,
     stitch_tiles,
 )
-from em_platform.partitions import CRYOEM, LENS, LIVE, MONTAGE, PARTS, REVIEW
+from em_platform.partitions import (
+    CRYOEM,
+    LENS,
+    LIVE,
+    MONTAGE,
+    PARTS,
+    REVIEW,
+    SIMULATION,
+)
 
 # Job -> its last step.
 _LAST_STEPS = {
@@ -33,6 +42,7 @@ _LAST_STEPS = {
     process_particles.name: "particles",
     classify_particles.name: "classes",
     process_tilt_series.name: "thumbnails",
+    simulate_stacks.name: "sim_record",
     **{job.name: f"{source}__record" for source, job in ingest_jobs.items()},
 }
 # Job -> that which makes only its last step; all steps of the others are cheap when
@@ -53,6 +63,7 @@ _MOST = 100
         *(stitch_montages, process_tiles, stitch_tiles, record_datasets),
         *(review_acquisitions, calibrate_lens, *ingest_jobs.values()),
         *(process_movies, process_particles, classify_particles, process_tilt_series),
+        simulate_stacks,
     ],
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -128,6 +139,8 @@ def _job_of(run: dg.DagsterRun) -> str | None:
         return None
     for source in first & set(SOURCES):
         return ingest_jobs[source].name if first == {source} else None
+    if first & PARTS[SIMULATION]:
+        return simulate_stacks.name
     if first <= PARTS[LENS]:
         return calibrate_lens.name
     if first <= PARTS[REVIEW]:

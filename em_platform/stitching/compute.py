@@ -76,6 +76,11 @@ def thread_map(workers: int) -> Map:
     return run
 
 
+def local_map(workers: int) -> Map:
+    """A `Map` in this process: threads, or none for one worker."""
+    return serial if workers == 1 else thread_map(workers)
+
+
 def dask_map(
     client: "Client", *, in_flight: int | None = None, wait_s: float = 30.0
 ) -> Map:

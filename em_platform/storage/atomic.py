@@ -153,14 +153,28 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{owner}{_SUFFIX}")
 
 
+def becomes(own: Path) -> Path | None:
+    """What a path that `beside` has named is to become; None of any other path."""
+    name, _ = _name_and_process(own.name)
+    return own.with_name(name) if name else None
+
+
 def _is_orphan(name: str) -> bool:
+    _, process = _name_and_process(name)
+    return process is not None and not _is_alive(process)
+
+
+def _name_and_process(name: str) -> tuple[str, int | None]:
+    """What is to be there, and who of this computer writes it; else nothing."""
     if not (name.startswith(".") and name.endswith(_SUFFIX)):
-        return False
+        return "", None
     host_and_process = f".{socket.gethostname()}."
     # From the right: the file's own name may have the host's in it.
-    _, found, owner = name.removesuffix(_SUFFIX).rpartition(host_and_process)
+    final, found, owner = name.removesuffix(_SUFFIX).rpartition(host_and_process)
     process = owner.partition(".")[0]
-    return bool(found) and process.isdigit() and not _is_alive(int(process))
+    if not (found and process.isdigit()):
+        return "", None
+    return final.removeprefix("."), int(process)
 
 
 def _is_alive(process: int) -> bool:

@@ -1,5 +1,6 @@
 """Simulated particles of known views come into classes of one view each."""
 
+import shutil
 from pathlib import Path
 
 import mrcfile
@@ -153,3 +154,30 @@ def test_particles_that_do_not_fit_are_one_sentence(
         file.data[0, 0, 0] = value
     with pytest.raises(PlatformError, match=sentence):
         classify.run(classify.Parameters(particles_file=paths), tmp_path)
+
+
+def test_relion_sorts_them_too(tmp_path: Path) -> None:
+    if shutil.which("relion_refine") is None:
+        pytest.skip("RELION is not installed: apt-get install relion")
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:32, :32] - 15.5
+    round_, long = np.hypot(x, y) < 8, (np.abs(x) < 3) & (np.abs(y) < 11)
+    images = np.stack([round_, 2.0 * long] * 20) + rng.normal(0, 0.7, (40, 32, 32))
+    table = write(tmp_path, 0, images.astype(np.float32), defocus_a=15000)
+    asked = classify.Parameters(
+        particles_file=table, class2d_nr_classes=2, class2d_nr_iter=3,
+        particle_diameter=25 * PLAN.pixel_a, engine="relion", seed=1,
+    )  # fmt: skip
+    folder = tmp_path / "out"
+    folder.mkdir()
+    result = classify.run(asked, folder)
+    assert result.program == "relion_refine 3.1.3"
+    assert sorted(each.particles for each in result.classes) == [20, 20]
+    found = read_particles(folder / result.data_star)
+    place = found.columns.index("ClassNumber")
+    one, other = ({row[place] for row in found.rows[i::2]} for i in range(2))
+    assert len(one) == len(other) == 1 and one != other
+    assert found.images[0] == (0, tmp_path / "0.mrcs")
+    assert {"run.log", "classes.jpeg", result.averages} <= {
+        path.name for path in folder.iterdir()
+    }

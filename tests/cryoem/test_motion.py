@@ -12,7 +12,7 @@ import starfile
 import tifffile
 from numpy.typing import NDArray
 
-from em_platform.cryoem.methods import motion_model
+from em_platform.cryoem.methods import motion_align, motion_model
 from em_platform.cryoem.methods.motion import Motion
 from em_platform.cryoem.methods.motion_sum import DoseWeighted, critical_exposure
 from em_platform.cryoem.motion_files import motion_statistics, polynomial_of
@@ -187,6 +187,32 @@ def test_what_cannot_be_used_is_one_sentence(
     with pytest.raises(error, match=sentence):
         result_of(tmp_path / "out", movie)
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(("signal", "moved"), [(0.07, True), (0.0, False)])
+def test_weak_frames_help_each_other_and_noise_moves_nothing(
+    signal: float, moved: bool
+) -> None:
+    rng = np.random.default_rng(7)
+    shape, frames = (160, 160), 16
+    specimen = np.fft.rfft2(cv2.GaussianBlur(rng.normal(size=shape), (0, 0), 1.5) * 5)
+    way = np.stack([np.linspace(0, 6, frames), np.linspace(0, -4, frames)], 1)
+    spectra = [
+        # Moved back by what is minus the way is moved along it.
+        motion_align.shifted(signal * specimen, -step, shape)
+        + np.fft.rfft2(rng.normal(size=shape)).astype(np.complex64)
+        for step in way
+    ]
+    found = motion_align.align_frames(
+        [each.astype(np.complex64) for each in spectra], shape, b_factor=30, most=12
+    )
+    if not moved:
+        assert found is None
+        return
+    assert found is not None
+    wrong = (found - found.mean(0)) - (way - way.mean(0))
+    # Without correction it is 2.2 px, and 5.5 px where each frame is on its own.
+    assert np.sqrt((wrong**2).sum(1).mean()) < 1
 
 
 def tracks_of(rng: np.random.Generator, noise: float) -> tuple[Any, ...]:

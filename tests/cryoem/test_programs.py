@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from em_platform.cryoem.programs import aretomo, ctffind, motion, others
-from em_platform.cryoem.programs.aretomo import AlignedTilt
+from em_platform.cryoem.alignment_files import read_alignment
+from em_platform.cryoem.programs import aretomo, ctffind, imod, motion, others
 from em_platform.errors import FormatError
 
 MOTION: dict[str, Any] = {
@@ -214,10 +214,10 @@ def test_the_answers_to_ctffind(change: dict[str, Any], rest: str) -> None:
 
 
 def test_the_commands_of_the_others() -> None:
-    assert others.tif2mrc_command(Path("a.tif"), Path("a.mrc")) == [
+    assert imod.tif2mrc_command(Path("a.tif"), Path("a.mrc")) == [
         *("tif2mrc", "a.tif", "a.mrc")
     ]
-    assert " ".join(others.batchruntomo_command(Path("s.adoc"), cpus=4)) == (
+    assert " ".join(imod.batchruntomo_command(Path("s.adoc"), cpus=4)) == (
         "batchruntomo -directive s.adoc -cpus 4 -bypass"
     )
     denoise = {"volume": "v.mrc", "output_dir": "D", "suffix": ".denoised"}
@@ -325,11 +325,9 @@ def test_the_tables_of_ctffind_are_read(shared_data: Path) -> None:
     series = ctffind.fits_of_table(folder / "cryocat/TS_017/017_ctffind4.txt")
     assert len(series) == 60
     assert all(10000 < fit.defocus_u < 75000 for fit in series)
-    tilts = others.angles_of_imod(folder / "cryocat/TS_017/017.tlt")
-    assert len(tilts) == 60
 
 
-def test_an_alignment_is_read_from_aretomo(tmp_path: Path) -> None:
+def test_what_aretomo_prints_is_read() -> None:
     output = aretomo.output_of(
         "Rot center Z  100.0 200.0 10.5 x\nTilt offset   1.75, CC: 0.9\n"
         "Best tilt axis:    1  84.9   0.87\nRot center Z 100.0 200.0 12.5 x\n"
@@ -337,19 +335,6 @@ def test_an_alignment_is_read_from_aretomo(tmp_path: Path) -> None:
     assert output.rotation_centre_z == 12.5
     assert output.tilt_offset_deg == 1.75
     assert output.alignment_quality == 0.87
-    path = tmp_path / "s.aln"
-    path.write_text(
-        "# AreTomo Alignment / Priims bprmMn\n# Thickness = 348\n"
-        "# SEC ROT GMAG TX TY SMEAN SFIT SCALE BASE TILT\n"
-        "0 84.9 1.0 -3.5 7.25 1 1 1 0 -60.0\n1 84.9 1.0 0.5 0 1 1 1 0 -57.0\n"
-        "# Local Alignment\n0 1 2 3 4 5\n"
-    )
-    found = aretomo.alignment_of(path)
-    assert found.thickness_px == 348
-    assert len(found.tilts) == 2
-    assert found.tilts[0] == AlignedTilt(
-        rotation_deg=84.9, magnification=1.0, dx=-3.5, dy=7.25, tilt_deg=-60.0
-    )
     assert aretomo.angles_file([-3.0, 0.0], order=[2, 1], offset=1.5) == (
         "-1.5  2\n1.5  1\n"
     )
@@ -359,14 +344,34 @@ def test_the_picks_of_cryolo_are_counted() -> None:
     output = "12 particles in total has been found\nDeleted 2 particles\n"
     assert others.picks_of_cryolo(output) == 10
     assert others.found_no_picks("Trace\nIndexError: list index out of range\n")
+    assert others.found_no_picks("0 particles in total has been found\n")
+    assert not others.found_no_picks("10 particles in total has been found\n")
     assert not others.found_no_picks("IndexError: list index out of range\nOOM")
 
 
-def test_transforms_are_read_from_imod(tmp_path: Path) -> None:
+def test_an_alignment_of_imod_is_read(tmp_path: Path) -> None:
     path = tmp_path / "s.xf"
-    path.write_text("   1.0  0.0  0.0  1.0   -3.25   4.5\n 0 1 -1 0 0 0\n")
-    assert others.transforms_of_imod(path)[0] == (1.0, 0.0, 0.0, 1.0, -3.25, 4.5)
+    (tmp_path / "s.tlt").write_text("-30\n0\n")
+    path.write_text("   1.0  0.0  0.0  1.0   -3.25   4.5\n 0 1 -1 0 2 0\n")
+    first, second = read_alignment(path).images
+    assert (first.dx_px, first.dy_px, first.rotation_deg) == (3.25, -4.5, 0)
+    # DX, DY are in the image that has been turned.
+    assert (second.dx_px, second.dy_px, second.rotation_deg) == (0, -2, 90)
     for content in ("", "1 2 3\n", "a b c d e f\n"):
         path.write_text(content)
-        with pytest.raises(FormatError, match="expected; write it again"):
-            others.transforms_of_imod(path)
+        with pytest.raises(FormatError, match=r"s\.xf: (cannot be read|found 0)"):
+            read_alignment(path)
+    log = "Residual error mean and sd:     1.250   0.5\n" * 2
+    assert imod.residual_of(f"{log} Residual error mean and sd:  0.432 0.3 Local") == (
+        0.432
+    )
+    assert imod.residual_of("no solution") is None
+
+
+def test_the_picks_of_topaz_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "picks.txt"
+    path.write_text("image_name\tx_coord\ty_coord\tscore\nm\t80\t16\t2.5\n")
+    assert others.picks_of_topaz(path) == [(80.0, 16.0, 2.5)]
+    path.write_text("image_name\tx_coord\ty_coord\tscore\nm\t80\n")
+    with pytest.raises(FormatError, match=r"picks\.txt cannot be read as picks"):
+        others.picks_of_topaz(path)

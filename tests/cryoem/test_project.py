@@ -1,9 +1,7 @@
 """What jobs report becomes a project of RELION's: rows, nodes and edges, once each."""
 
-import json
-import os
-import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,10 @@ import starfile
 
 from em_platform.cli import main
 from em_platform.cryoem.project import JobReport, rebuild_pipeline, record_job
-from em_platform.cryoem.project.lock import LOCK, project_lock
+from em_platform.cryoem.project.lock import LOCK
 from em_platform.cryoem.project.pipeline import PIPELINE
-from em_platform.cryoem.project.tables import TiltName, tilt_name
 from em_platform.errors import (
     FormatError,
-    OutputBusy,
     OutputRefused,
     PlatformError,
     RecordError,
@@ -213,12 +209,12 @@ def test_a_lost_pipeline_is_made_anew(
     assert list(home.iterdir()) == []
 
 
-TILT = "TS_1_{number:03}_{angle}_20260101_120000_fractions"
-
-
-def record_tilts(project: Path) -> None:
+def record_tilts(project: Path, naming: str, exposures: tuple[Any, Any]) -> None:
+    """Two tilts and their tomogram; `exposures` are the doses before them."""
+    series = naming.partition("_{")[0]
     for number, angle in ((1, "0.0"), (2, "3.0")):
-        stem = TILT.format(number=number, angle=angle)
+        stem = naming.format(number=number, angle=angle)
+        known = {"pre_exposure": exposures[number - 1]}
         movie = f"Import/job001/Movies/{stem}.eer"
         image = f"MotionCorr/job002/Movies/{stem}_motion_corrected.mrc"
         for kind, taken, made, results in (
@@ -247,57 +243,54 @@ def record_tilts(project: Path) -> None:
                 project, kind, taken, made, results=results,
                 experiment_type="tomography",
             )  # fmt: skip
+            if "align" not in kind:  # which knows the series, and not its tilts
+                each = replace(each, relion_options={**OPTIONS, **known})
             record_job(each)
-    volume = "Tomograms/job006/tomograms/TS_1_stack_Vol.mrc"
-    denoised = "Denoise/job007/tomograms/TS_1_stack_Vol.denoised.mrc"
-    for kind, taken, made in (
-        ("relion.reconstructtomograms", "AlignTiltSeries/job005/x", volume),
-        ("relion.denoisetomo", volume, denoised),
+    volume = f"Tomograms/job006/tomograms/{series}_stack_Vol.mrc"
+    denoised = f"Denoise/job007/tomograms/{series}_stack_Vol.denoised.mrc"
+    for kind, taken, made, named in (
+        ("relion.reconstructtomograms", "AlignTiltSeries/job005/x", volume, series),
+        ("relion.denoisetomo", volume, denoised, None),
     ):
-        record_job(report(project, kind, taken, made, experiment_type="tomography"))
+        each = report(project, kind, taken, made, experiment_type="tomography")
+        record_job(replace(each, results={"tilt_series": named}))
 
 
+@pytest.mark.parametrize(
+    ("naming", "exposures", "doses"),
+    [
+        # Upstream's services do not say the dose before a tilt.
+        ("TS_1_{number:03}_{angle}_20260101_1200_fractions", (None, None), [0.0, 4.0]),
+        ("lamella_{number:03}[{angle}]-7_fractions", (0.0, 7.5), [0.0, 7.5]),
+    ],
+)
 def test_a_tilt_series_has_its_tables_from_movie_to_denoised_tomogram(
-    tmp_path: Path,
+    tmp_path: Path, naming: str, exposures: tuple[Any, Any], doses: list[float]
 ) -> None:
-    record_tilts(tmp_path)
-    record_tilts(tmp_path)
-    aligned = starfile.read(tmp_path / "AlignTiltSeries/job005/tilt_series/TS_1.star")
+    name = naming.partition("_{")[0]
+    for _ in range(2):
+        record_tilts(tmp_path, naming, exposures)
+    aligned = starfile.read(
+        tmp_path / f"AlignTiltSeries/job005/tilt_series/{name}.star"
+    )
     assert list(aligned.rlnTomoNominalStageTiltAngle) == [0.0, 3.0]
-    # Before the first tilt the specimen has had no dose.
-    assert list(aligned.rlnMicrographPreExposure) == [0.0, 4.0]
+    assert list(aligned.rlnMicrographPreExposure) == doses
     assert list(aligned.rlnDefocusU) == [15200.5] * 2
     assert list(aligned.rlnTomoZRot) == [84.8] * 2
     listed = starfile.read(
         tmp_path / "CtfFind/job003/tilt_series_ctf.star", always_dict=True
     )["global"]
-    assert listed.rlnTomoName[0] == "TS_1"
-    star = "CtfFind/job003/tilt_series/TS_1.star"
+    assert listed.rlnTomoName[0] == name
+    star = f"CtfFind/job003/tilt_series/{name}.star"
     assert listed.rlnTomoTiltSeriesStarFile[0] == star
     (done,) = starfile.read(
         tmp_path / "Denoise/job007/tomograms.star", always_dict=True
     ).values()
-    assert len(done) == 1
-    volume = "Tomograms/job006/tomograms/TS_1_stack_Vol.mrc"
+    assert list(done.rlnTomoName) == [name]
+    volume = f"Tomograms/job006/tomograms/{name}_stack_Vol.mrc"
     assert done.rlnTomoReconstructedTomogram[0] == volume
     edges = starfile.read(tmp_path / PIPELINE)["pipeline_input_edges"]
     assert len(edges) == 6
-
-
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [
-        ("Position_1_2_003_-54.00_20230101_120000_fractions.tiff",
-         TiltName(series="Position_1_2", number=3, angle_deg=-54.0)),
-        ("TS_01_000_0.0.mrc", TiltName(series="TS_01", number=0, angle_deg=0.0)),
-        ("TS_1_stack_Vol.mrc", TiltName(series="TS_1", number=0, angle_deg=0.0)),
-        ("tomogram.mrc", TiltName(series="tomogram", number=0, angle_deg=0.0)),
-    ],
-)  # fmt: skip
-def test_the_name_of_a_tilt_says_series_number_and_angle(
-    name: str, parts: TiltName
-) -> None:
-    assert tilt_name(Path("a/b_9_1.5") / name) == parts
 
 
 def test_a_failed_file_fails_the_job_only_while_no_other_succeeded(
@@ -354,24 +347,6 @@ def test_a_broken_pipeline_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="cannot be read"):
         record_spa(tmp_path, "a")
     assert (tmp_path / PIPELINE).read_text() == "data_other\n\n_rlnX 1\n"
-
-
-def test_the_lock_of_relion_is_waited_for_and_that_of_a_dead_process_is_not(
-    tmp_path: Path,
-) -> None:
-    lock = tmp_path / LOCK
-    lock.mkdir()
-    (lock / "lock_default_pipeline.star").touch()  # as RELION makes it
-    with pytest.raises(OutputBusy, match="wait for RELION or doppio"):
-        with project_lock(tmp_path, timeout_s=0.1):
-            pass
-    (lock / "lock_default_pipeline.star").unlink()
-    dead = {"host": socket.gethostname(), "process": 2**22 + 1}
-    (lock / "em_platform.json").write_text(json.dumps(dead))
-    with project_lock(tmp_path, timeout_s=5):
-        owner = json.loads((lock / "em_platform.json").read_text())
-        assert owner["process"] == os.getpid()
-    assert not lock.exists()
 
 
 def test_services_at_once_lose_no_row(tmp_path: Path) -> None:

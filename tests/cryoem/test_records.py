@@ -101,7 +101,8 @@ def contents(project: Path) -> dict[str, bytes]:
 def test_assets_and_live_services_give_the_same_rows_and_files(
     sessions: Sessions, tmp_path: Path
 ) -> None:
-    sessions.correct(KEY)
+    # The second tilt: there was one of three frames before.
+    assert sessions.correct(KEY).result.init_dose == 1.5
     place = place_of(load_settings())
     with pytest.raises(DataError, match="materialize ctf_fits first"):
         record_movie(sessions, KEY, place)

@@ -1,6 +1,7 @@
 """Files of sessions are taken when they are complete, each once, and tilts together."""
 
 import os
+import re
 import time
 from pathlib import Path, PurePath
 
@@ -15,44 +16,31 @@ from em_platform.cryoem.sessions.ledger import (
     SessionMovie,
     key_folder,
 )
-from em_platform.cryoem.sessions.names import movie_name, safe
+from em_platform.cryoem.sessions.names import is_movie, safe
 from em_platform.errors import PlatformError
 
 SETTLE_S, QUIET_S = 30.0, 600.0
 
 
 @pytest.mark.parametrize(
-    ("name", "series", "angle_deg"),
+    ("name", "wanted"),
     [
-        ("Position_1_001_-3.00_20230614_103022_fractions.tiff", "Position_1", -3.0),
-        ("Position_1_2_011_12.00_20230614_103022_EER.eer", "Position_1_2", 12.0),
-        ("Position_23_001[-60.00]-234_fractions.mrc", "Position_23", -60.0),
-        ("TS_019_0000_8.0.mrc", "TS_019", 8.0),
-        ("TS_019_012_-14.0_Jun06_23.51.26.tif", "TS_019", -14.0),
-        ("FoilHole_1_Data_2_3_20230101_120000_fractions.tiff", None, None),
-        ("FoilHole_1_Data_2_3_20230101_120000_EER.eer", None, None),
-        ("grid7_0001.mrc", None, None),
+        ("Position_1_001_-3.00_20230614_103022_fractions.tiff", True),
+        ("FoilHole_1_Data_2_3_20230101_120000_fractions.tiff", True),
+        ("FoilHole_1_Data_2_3_20230101_120000_EER.eer", True),
+        ("grid7_0001.mrc", True),
+        ("FoilHole_1_Data_2_3_20230101_120000.mrc", False),  # the sum of EPU
+        ("FoilHole_1_Data_2_3_20230101_120000.jpg", False),
+        (".a_fractions.tiff", False),
+        ("a.tiff.downloading", False),
+        ("Gain_reference.mrc", False),
+        ("GridSquare_1.mrc", False),
+        ("a.xml", False),
+        ("a.mdoc", False),
     ],
 )
-def test_names_of_movies(
-    name: str, series: str | None, angle_deg: float | None
-) -> None:
-    found = movie_name(PurePath("session", "raw", name))
-    assert found is not None
-    assert (found.series, found.angle_deg) == (series, angle_deg)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "FoilHole_1_Data_2_3_20230101_120000.mrc",  # the sum of EPU
-        "FoilHole_1_Data_2_3_20230101_120000.jpg",
-        ".a_fractions.tiff", "a.tiff.downloading", "Gain_reference.mrc", "a.xml",
-        "GridSquare_1.mrc", "a.mdoc",
-    ],
-)  # fmt: skip
-def test_what_is_no_movie(name: str) -> None:
-    assert movie_name(PurePath("session", name)) is None
+def test_which_files_are_movies(name: str, wanted: bool) -> None:
+    assert is_movie(PurePath("session", "raw", name)) == wanted
 
 
 def test_safe_names_stay_different() -> None:
@@ -166,6 +154,36 @@ def test_a_tilt_series_waits_for_its_mdoc_and_for_all_sums(watched: Watched) -> 
         found = [m.angle_deg for m in ledger.movies("grid1", "Position_1")]
         assert found == sorted(angles)
         assert ledger.expected_tilts("grid1", "Position_1") == 4
+
+
+def test_a_real_session_of_serialem(watched: Watched, shared_data: Path) -> None:
+    """Stack, mdoc and frames as they lay at EMBL; frames with an mdoc of their own."""
+    text = (shared_data / "mdoc/tilt_series.mdoc").read_text()
+    frames = re.findall(r"SubFramePath = .*\\(.+)", text)
+    for name in frames[1:]:
+        watched.put(f"s1/frames/{name}")
+    watched.put("s1/TS_01.mrc.mdoc", text)
+    watched.put("s1/TS_01.mrc")  # the stack is no movie
+    found = watched.look(SETTLE_S)
+    assert len(found) == len(frames) - 1 == 40
+    assert {kind for kind, _ in found} == {TILT_MOVIE}
+    watched.corrected |= {f"s1~{PurePath(name).stem}" for name in frames}
+    assert watched.look(60) == []
+    watched.put(f"s1/frames/{frames[0]}")
+    first = f"s1~{PurePath(frames[0]).stem}"
+    assert watched.look(SETTLE_S) == [(TILT_MOVIE, first), (TILT_SERIES, "s1~TS_01")]
+    with watched.open() as ledger:
+        angles = [m.angle_deg for m in ledger.movies("s1", "TS_01")]
+        assert angles == pytest.approx(range(-60, 61, 3))
+
+    keys = set()
+    for path in (shared_data / "cryoem/cryocat/frames_mdoc").iterdir():
+        watched.put(f"s2/{path.name}", path.read_text())
+        watched.put(f"s2/{path.stem}")
+        keys.add(f"s2~{PurePath(path.stem).stem}")
+    assert {key for _, key in watched.look(SETTLE_S)} == keys
+    watched.corrected |= keys
+    assert watched.look(QUIET_S) == [(TILT_SERIES, "s2~TS_019")]
 
 
 def test_a_late_tilt_asks_for_the_series_again(watched: Watched) -> None:

@@ -17,7 +17,12 @@ from em_platform.cryoem.services import load_service
 from em_platform.cryoem.services.local import StepRun, completed, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
 from em_platform.cryoem.services.step import Place, handle_message
-from em_platform.errors import MessageRejected, OutputRefused, PlatformError
+from em_platform.errors import (
+    MessageRejected,
+    OutputRefused,
+    PlatformError,
+    may_pass,
+)
 
 PIXEL_A = 4.0
 
@@ -207,3 +212,23 @@ def test_a_file_of_others_is_not_replaced(movie: Path, tmp_path: Path) -> None:
         handle_message(handler, {}, message, place)
     assert image.read_bytes() == b"of RELION"
     assert list(image.parent.iterdir()) == [image]
+
+
+def test_a_program_that_is_not_there_ends_its_branch_alone(
+    movie: Path, tmp_path: Path
+) -> None:
+    place = Place(
+        ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}",
+        stages={"ctf": {"engine": "ctffind5"}},
+    )
+    ran = run("em-tomo-preprocess", place, movie, tmp_path / "project")
+    (failed,) = [each for each in ran if each.error]
+    assert failed.service == "CTFFind"
+    assert "ctffind5: it was not found on PATH" in str(failed.error)
+    # A dead letter at once: trying again would change nothing.
+    assert not may_pass(failed.error)  # type: ignore[arg-type]
+    done = {each.service for each in ran if not each.error}
+    assert {"MotionCorr", "Images", "EMISPyB", "NodeCreator"} <= done
+    wrong = Place(ispyb_url=place.ispyb_url, stages={"ctf": {"engin": "ctffind5"}})
+    ran = run("em-tomo-preprocess", wrong, movie, tmp_path / "project")
+    assert "ctf has no parameter engin" in str(next(e.error for e in ran if e.error))

@@ -105,8 +105,40 @@ def test_a_real_needle_is_aligned_as_what_it_is(
     assert found.specimen == "rod"
     assert len(found.tilts) == 77
     assert found.alignment_quality > 0.99
+    # It is about 70 of 256 px wide, and none of its images lies perfectly.
+    assert found.thickness_px is not None and 50 < found.thickness_px < 80
+    assert found.residual_px is not None and 0.05 < found.residual_px < 2
     # Bright layers of the needle begin where the eye sees them: 88, 88 and 83 px from
     # the left in these images, and the whole needle is 11 and 22 px lower than first.
     dy = [tilt.dy_px for tilt in found.tilts[:3]]
     assert dy[1] - dy[0] == pytest.approx(11.5, abs=2.5)
     assert dy[2] - dy[0] == pytest.approx(22, abs=3)
+
+
+ALN = """\
+# AreTomo Alignment / Priims bprmMn
+# RawSize = 96 96 3
+# NumPatches = 1
+# DarkFrame =     2    {dark}    60.00
+# AlphaOffset =     1.75
+# BetaOffset =     0.00
+# Thickness = 348
+# SEC     ROT         GMAG       TX          TY      SMEAN     SFIT    SCALE     TILT
+    {first}    84.9000    1.00000     -3.500      7.250  1 1 1 0    -60.00
+    {second}    84.9000    1.00000      0.500      0.000  1 1 1 0      0.00
+# Local Alignment
+   0   0     1.00      2.00      3.00      4.00   1.0
+"""
+
+
+@pytest.mark.parametrize("base", [0, 1])  # AreTomo2 and 3
+def test_an_alignment_of_aretomo_is_read(tmp_path: Path, base: int) -> None:
+    path = tmp_path / "s.aln"
+    path.write_text(ALN.format(dark=base + 2, first=base, second=base + 1))
+    found = read_alignment(path)
+    assert (found.thickness_px, found.offset_deg) == (348, 1.75)
+    assert found.excluded == ((2, 60.0),)
+    assert [image.section for image in found.images] == [0, 1]
+    first = found.images[0]
+    assert (first.rotation_deg, first.angle_deg) == (84.9, -60.0)
+    assert (first.dx_px, first.dy_px) == (-3.5, 7.25)

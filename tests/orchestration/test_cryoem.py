@@ -18,7 +18,7 @@ from em_platform.cryoem.services.process_recipe import requested
 from em_platform.cryoem.services.step import Place
 from em_platform.cryoem.sessions import tomography
 from em_platform.cryoem.sessions.processing import open_sessions
-from em_platform.cryoem.sessions.records import PROJECT
+from em_platform.cryoem.sessions.records import PROJECT, record_movie
 from em_platform.definitions import defs
 from em_platform.resources.cryoem import CryoemSessions
 from em_platform.resources.storage import Configuration
@@ -288,6 +288,19 @@ def check_records(folder: Path) -> None:
         project / "Tomograms/job006/tomograms.star", always_dict=True
     )["global"]
     assert (project / listed.rlnTomoReconstructedTomogram[0]).is_file()
+    # A tilt whose CTF comes later is put to the others.
+    place = place_of(load_settings())
+    with open_sessions(load_settings()) as sessions:
+        late = sessions.ledger.movies("grid2")[0].key
+        sessions.fit_ctf(late)
+        recorded = record_movie(sessions, late, place)
+        assert recorded.rows["insert_tilt_image_alignment"] == 2
+        again = record_movie(sessions, late, place)
+        assert "insert_tilt_image_alignment" not in again.rows
+    place.close()
+    assert counts("Tomogram", "Movie", "TiltImageAlignment") == [1, 2, 2]
+    star = project / "AlignTiltSeries/job005/tilt_series/Position_1.star"
+    assert len(starfile.read(star)) == 2
     ours = paths_of_tomogram(place_of(load_settings()), project)
     assert ours == paths_of_tomogram(live(folder), folder / "live")
 

@@ -94,18 +94,24 @@ def test_a_source_that_is_down_says_so_and_hides_no_other(
     assert "127.0.0.1" in str(skipped.skip_message)
 
 
-def test_an_ingest_that_was_killed_at_the_end_is_run_again(
-    instance: dg.DagsterInstance,
+@pytest.mark.parametrize(
+    ("job", "last", "tags"),
+    [
+        ("ingest_ebi", "ebi__record", {"em/source": "ebi"}),
+        ("simulate_stacks", "sim_record", {}),
+    ],
+)
+def test_a_run_that_was_killed_at_the_end_is_followed_by_another(
+    instance: dg.DagsterInstance, job: str, last: str, tags: dict[str, str]
 ) -> None:
     from dagster._core.execution.plan.objects import StepSuccessData
 
-    tags = {"dagster/partition": "11759", "em/source": "ebi"}
-    job = defs.resolve_job_def("ingest_ebi")
-    run = instance.create_run_for_job(job, tags=tags)
+    tags = {"dagster/partition": "11759", **tags}
+    run = instance.create_run_for_job(defs.resolve_job_def(job), tags=tags)
     event = dg.DagsterEvent(
         event_type_value=dg.DagsterEventType.STEP_SUCCESS.value,
         job_name=run.job_name,
-        step_key="ebi__record",
+        step_key=last,
         event_specific_data=StepSuccessData(duration_ms=1.0),
     )
     instance.report_dagster_event(event, run.run_id)
@@ -114,4 +120,4 @@ def test_an_ingest_that_was_killed_at_the_end_is_run_again(
         result = killed_runs_sensor(context)
     assert isinstance(result, dg.SensorResult)
     [request] = result.run_requests or []
-    assert (request.job_name, request.partition_key) == ("ingest_ebi", "11759")
+    assert (request.job_name, request.partition_key) == (job, "11759")

@@ -3,6 +3,7 @@
 All tests share it, and the last of them ends it: they run in this order.
 """
 
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,38 +20,17 @@ from em_platform.formats.tiff_image import write_tiff
 from em_platform.processes import members
 from em_platform.resources.code_server import RUNS_TITLE
 from tests.chromium import chromium, needs_chromium
+from tests.system.kill_once import KILL_ONCE
+from tests.system.simulating import contents, put_plan, tilts_made
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 TILE_PX, STEP_PX = 256, 192
 
-# Python runs this file at the start of each process. In the one whose forks are runs it
-# sees to it that a run is killed: after its last step, once.
-KILL_AFTER_THE_LAST_STEP = """
-import os, signal, sys
-
-if any("fork_server" in part for part in sys.orig_argv):
-    from dagster import DagsterInstance
-
-    store = DagsterInstance.handle_new_event
-
-    def store_and_die(self, event, *given, **named):
-        stored = store(self, event, *given, **named)
-        step = event.dagster_event
-        kind = step.event_type_value if step else ""
-        if kind == "STEP_SUCCESS" and step.step_key == "dataset_record":
-            if os.path.exists({wish!r}):
-                os.unlink({wish!r})
-                os.kill(os.getpid(), signal.SIGKILL)
-        return stored
-
-    DagsterInstance.handle_new_event = store_and_die
-"""
-
 
 @pytest.fixture(scope="module")
 def kill_wish(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """While this file is there, the next run is killed after its last step."""
+    """While this file is there, the next run is killed on its way, as above."""
     return tmp_path_factory.mktemp("hooks") / "kill"
 
 
@@ -58,7 +38,7 @@ def kill_wish(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def platform(
     make_platform, kill_wish: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator:
-    code = KILL_AFTER_THE_LAST_STEP.format(wish=str(kill_wish))
+    code = KILL_ONCE.format(wish=str(kill_wish))
     (kill_wish.parent / "sitecustomize.py").write_text(code)
     with make_platform(tmp_path_factory.mktemp("platform")) as platform:
         platform.environment["PYTHONPATH"] = str(kill_wish.parent)
@@ -183,19 +163,7 @@ def test_the_web_pages_show_the_assets_and_no_error(platform, stitched: str) -> 
 def test_a_montage_is_made_again_from_the_command_line(
     platform, stitched: str, wait_until: Callable[..., None]
 ) -> None:
-    workspace = platform.home / "dagster" / "workspace.yaml"
-    done = subprocess.run(
-        (
-            *(sys.executable, "-m", "dagster", "job", "backfill"),
-            *("-w", str(workspace), "-l", "em_platform", "-j", "stitch_tiles"),
-            *("--partitions", stitched, "--noprompt"),
-        ),
-        env=platform.environment | {"DAGSTER_HOME": str(platform.home / "dagster")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    backfill(platform, "stitch_tiles", stitched)
 
     def is_made_again() -> bool:
         runs = partition_runs(platform.url, stitched)
@@ -203,6 +171,23 @@ def test_a_montage_is_made_again_from_the_command_line(
 
     wait_until(is_made_again, timeout_s=120)
     assert partition_runs(platform.url, stitched).assets.count("mosaic") == 2
+
+
+def backfill(platform, job: str, partition: str) -> None:
+    """Ask for a partition again, on the command line."""
+    workspace = platform.home / "dagster" / "workspace.yaml"
+    done = subprocess.run(
+        (
+            *(sys.executable, "-m", "dagster", "job", "backfill"),
+            *("-w", str(workspace), "-l", "em_platform", "-j", job),
+            *("--partitions", partition, "--noprompt"),
+        ),
+        env=platform.environment | {"DAGSTER_HOME": str(platform.home / "dagster")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 BACKFILL = """
@@ -272,6 +257,34 @@ def test_a_run_killed_after_its_last_step_is_followed_by_one_that_succeeds(
         assert steps.pop("dataset_record") == 2
         assert set(steps.values()) == {1}
         assert "mosaic" in steps
+
+
+def test_a_killed_tilt_series_is_resumed_to_what_a_backfill_makes_undisturbed(
+    platform, kill_wish: Path, wait_until: Callable[..., None]
+) -> None:
+    kill_wish.touch()
+    key = put_plan(platform.home / "plans")  # the sensor starts a run
+    folder = platform.home / "simulations" / key
+
+    def made(runs: int) -> list[int]:
+        wait_until(
+            lambda: (
+                len(tilts_made(platform, key)) == runs
+                and partition_runs(platform.url, key).status == "SUCCESS"
+            ),
+            timeout_s=300,
+            what=platform.output,
+        )
+        return tilts_made(platform, key)
+
+    assert made(runs=1) == [2]  # of 5: three were made before the kill
+    assert not kill_wish.exists()
+    resumed = contents(folder)
+    shutil.rmtree(folder)
+    backfill(platform, "simulate_stacks", key)
+    assert made(runs=2) == [2, 5]
+    assert contents(folder) == resumed
+    assert "grains-0000.mrc" in resumed
 
 
 def steps_done(instance: dg.DagsterInstance, key: str) -> Counter[str]:

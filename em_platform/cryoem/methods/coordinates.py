@@ -68,6 +68,15 @@ def read_scores(path: Path) -> NDArray[np.float64] | None:
     return None
 
 
+def read_sizes(path: Path) -> NDArray[np.float64]:
+    """The diameter of each particle of a CBOX file, px: the mean of its two sides."""
+    for block in _document(path):
+        for names in (("EstWidth", "EstHeight"), ("Width", "Height")):
+            if found := _columns(path, block, "_", names):
+                return np.asarray((found[0] + found[1]) / 2)
+    return np.zeros(0)
+
+
 def read_boxes_3d(path: Path) -> Boxes3d:
     """The boxes of a CBOX file of a tomogram; none where nothing was picked.
 

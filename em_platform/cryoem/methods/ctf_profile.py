@@ -37,7 +37,7 @@ def profile_of(rings: Rings, lens: Lens, fit: Fit) -> Profile:
     """What lies along the spectrum of a fitted micrograph."""
     k = rings.frequency
     middle = (fit.defocus_u_a + fit.defocus_v_a) / 2
-    model = oscillation(k, middle, lens, fit.phase_shift_deg)
+    model = oscillation(k, middle, lens, fit.phase_shift_deg, fit.thickness_a)
     equal = _along_rings(rings, lens, fit, middle)
     return Profile(
         frequency=k,
@@ -74,20 +74,6 @@ def ice_ring_density(profile: Profile) -> float | None:
     if profile.frequency[-1] < ICE_RING[1]:
         return None
     return float(np.abs(profile.average[inside]).sum())
-
-
-def ring_strength(rings: Rings, lens: Lens, fit: Fit) -> Reals:
-    """How strong the rings are along the frequency, `(k,)`, smooth, not negative."""
-    k = rings.frequency
-    defocus = _defocus_along(rings.angle, fit)
-    model = oscillation(k, defocus[:, None], lens, fit.phase_shift_deg)
-    width = _window_bins(k, float(defocus.mean()), lens)
-    data = rings.log_power - gaussian_filter1d(rings.log_power, width, axis=1)
-    model = model - gaussian_filter1d(model, width, axis=1)
-    wide = 1.5 * width
-    product = gaussian_filter1d((data * model).sum(0), wide)
-    norm = gaussian_filter1d((model**2).sum(0), wide)
-    return np.asarray(np.maximum(product / np.maximum(norm, 1e-9), 0.0))
 
 
 def _defocus_along(angle: Reals, fit: Fit) -> Reals:

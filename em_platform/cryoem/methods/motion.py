@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from em_platform.cryoem.methods import motion_align
 from em_platform.cryoem.methods.motion_model import MotionField, fit_field
@@ -37,6 +38,7 @@ _NOISE_LEFT = 0.9
 """Of the noise of the first round's tracks, what later ones have at least."""
 _SURE = 2.5
 """Times its error that local motion must be: else global motion alone is used."""
+_NOTHING = "the frames have nothing in common that stands out of their noise"
 _LEAST_PATCH = 32
 """Pixels of an alignment image; a smaller patch has too little in it to correlate."""
 
@@ -104,6 +106,9 @@ def measure_motion(
             tolerance=0.02 / float(scale.max()),
             map_frames=lambda act, items: list(pool.map(act, items)),
         )
+    if shifts is None:
+        still = np.zeros((frames, 2))
+        return Motion(global_px=still, local=None, reason=_NOTHING)
     local, reason = _measure_local(
         spectra, shifts, small, scale=scale, patches=patches, b_factor=b_factor
     )
@@ -165,7 +170,9 @@ def _measure_local(
         for a, b in zip(tops, lefts, strict=True)
     ]
     del images
-    field = _fit_patches(cut, side, y, x, scale=scale, b_factor=b_factor)
+    # Threads of BLAS wait for each other longer than these small matrices take.
+    with threadpool_limits(1, user_api="blas"):
+        field = _fit_patches(cut, side, y, x, scale=scale, b_factor=b_factor)
     if _SURE * field.error_px >= field.signal_px:
         return None, (
             f"local motion of {field.signal_px:.2f} px is no more than its error of "

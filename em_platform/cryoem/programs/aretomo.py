@@ -1,10 +1,12 @@
-"""AreTomo 2 and 3: commands, and the alignment from what they print and write."""
+"""AreTomo 2 and 3: commands, and what they print of an alignment.
+
+Their `.aln` is read by `em_platform.cryoem.alignment_files`.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from em_platform.cryoem.programs.words import Fields, flagged
-from em_platform.errors import FormatError
 
 _ARETOMO3 = {
     "vol_z": "-VolZ",
@@ -37,14 +39,15 @@ _ARETOMO2 = {
     "out_imod_xf": "-OutXF",
     "dark_tol": "-DarkTol",
 }
-# In a line of `.aln`, https://github.com/czimaginginstitute/AreTomo3.
-_ROTATION, _MAGNIFICATION, _X, _Y, _TILT = 1, 2, 3, 4, 9
 
 
-def aretomo3_command(fields: Fields) -> list[str]:
-    """The command of AreTomo3, from alignment to tomogram."""
+def aretomo3_command(fields: Fields, *, step: int = 1) -> list[str]:
+    """The command of AreTomo3, from alignment to tomogram.
+
+    Step 2 goes from the `.aln` beside the stack to the tomogram.
+    """
     stack = str(fields["stack_file"])
-    words = ["AreTomo3", "-Cmd", "1", "-InPrefix", stack]
+    words = ["AreTomo3", "-Cmd", str(step), "-InPrefix", stack]
     words += ["-OutDir", str(Path(stack).parent), *_tilt_words(fields)]
     if fields.get("sart_iterations") and fields.get("sart_projections"):
         words += ["-Sart", str(fields["sart_iterations"])]
@@ -84,25 +87,6 @@ class AretomoOutput:
     alignment_quality: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class AlignedTilt:
-    """A tilt in the order of the file; shifts in pixels."""
-
-    rotation_deg: float
-    magnification: float
-    dx: float
-    dy: float
-    tilt_deg: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Alignment:
-    """The content of an `.aln` file."""
-
-    thickness_px: int | None
-    tilts: tuple[AlignedTilt, ...]
-
-
 def output_of(text: str) -> AretomoOutput:
     """Centre, offset and quality, from what AreTomo prints; the last of each counts."""
 
@@ -122,46 +106,6 @@ def output_of(text: str) -> AretomoOutput:
         tilt_offset_deg=last("Tilt offset", 2),
         alignment_quality=last("Best tilt axis", 5),
     )
-
-
-def alignment_of(path: Path) -> Alignment:
-    """The alignment in an `.aln` file.
-
-    Raises
-    ------
-    FormatError
-        It has none.
-    """
-    thickness, tilts = None, []
-    try:
-        for line in path.read_text().splitlines():
-            words = line.split()
-            if "Thickness" in line:
-                thickness = int(words[-1])
-            if not words or line.lstrip().startswith("#"):
-                continue
-            if len(words) <= _TILT:
-                continue  # the second table, of local shifts, has fewer columns
-            tilts.append(
-                AlignedTilt(
-                    rotation_deg=float(words[_ROTATION]),
-                    magnification=float(words[_MAGNIFICATION]),
-                    dx=float(words[_X]),
-                    dy=float(words[_Y]),
-                    tilt_deg=float(words[_TILT]),
-                )
-            )
-    except (OSError, ValueError) as error:
-        raise FormatError(
-            f"AreTomo: {path} cannot be read ({error}), lines of ten numbers were "
-            "expected; run the alignment again"
-        ) from error
-    if not tilts:
-        raise FormatError(
-            f"AreTomo: {path} has no tilts, a line for each was expected; run the "
-            "alignment again"
-        )
-    return Alignment(thickness_px=thickness, tilts=tuple(tilts))
 
 
 def angles_file(angles: list[float], *, order: list[int], offset: float = 0.0) -> str:

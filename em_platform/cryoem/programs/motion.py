@@ -9,6 +9,8 @@ from em_platform.errors import FormatError
 Shifts = list[tuple[float, float]]
 """x and y of each frame, in pixels."""
 
+B_FACTOR = 150.0
+"""Of RELION's correlation, in pixels squared."""
 _INPUT_FLAGS = {
     ".mrc": "-InMrc",
     ".tif": "-InTiff",
@@ -111,12 +113,12 @@ def relion_batch_command(
     """The command of Debian's `relion_run_motioncorr`, for movies of a star file."""
     own = dict(_whole_voltage(fields))
     x, y = _pair(own.get("patch_sizes") or (5, 5))
-    bft = (own.get("bft") or {}).get("local_motion", 150)
+    bft = (own.get("bft") or {}).get("local_motion", B_FACTOR)
     words = [
         *("relion_run_motioncorr", "--i", str(star), "--o", folder, "--use_own"),
         *("--j", str(own.get("threads") or 1)),
         *("--bin_factor", str(own.get("motion_corr_binning") or 1)),
-        *("--bfactor", str(bft)),
+        *("--bfactor", f"{bft:g}"),
         *("--dose_per_frame", str(own["dose_per_frame"])),
         *("--preexposure", str(own.get("init_dose") or 0)),
         *("--patch_x", str(x), "--patch_y", str(y)),

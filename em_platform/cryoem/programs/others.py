@@ -1,7 +1,8 @@
-"""Commands and outputs of IMOD, Topaz, membrain-seg and crYOLO."""
+"""Commands and outputs of Topaz, membrain-seg and crYOLO."""
 
 import re
 from pathlib import Path
+from typing import Any
 
 from em_platform.cryoem.programs.words import Fields, flagged
 from em_platform.errors import FormatError
@@ -50,6 +51,7 @@ _MEMBRAIN_SWITCHES = {
 _CRYOLO = {
     "cryolo_model_weights": "--weights",
     "cryolo_threshold": "--threshold",
+    "cryolo_gpus": "-g",
     "min_distance": "--distance",
     "normalization_margin": "--norm_margin",
     "batch_size": "--prediction_batch_size",
@@ -58,71 +60,57 @@ _CRYOLO = {
 _NO_PICKS = "IndexError: list index out of range"
 
 
-def tif2mrc_command(tiff: Path, mrc: Path) -> list[str]:
-    """IMOD's command that makes an MRC stack of a TIFF."""
-    return ["tif2mrc", str(tiff), str(mrc)]
-
-
-def batchruntomo_command(directive: Path, *, cpus: int) -> list[str]:
-    """IMOD's command that aligns and reconstructs as a directive file says."""
-    words = ["batchruntomo", "-directive", str(directive)]
-    return [*words, "-cpus", str(cpus), "-bypass"]
-
-
-def transforms_of_imod(path: Path) -> list[tuple[float, ...]]:
-    """The six numbers of each image in IMOD's `.xf`: a11 a12 a21 a22 dx dy.
-
-    Raises
-    ------
-    FormatError
-        A line has others.
-    """
-    try:
-        rows = [
-            tuple(float(word) for word in line.split())
-            for line in path.read_text().splitlines()
-            if line.strip()
-        ]
-    except (OSError, ValueError) as error:
-        raise _unreadable("IMOD", path, error, "six numbers a line") from error
-    if not rows or any(len(row) != 6 for row in rows):
-        raise _unreadable("IMOD", path, "another number of columns", "six a line")
-    return rows
-
-
-def angles_of_imod(path: Path) -> list[float]:
-    """The angles of IMOD's `.tlt` or `.rawtlt`, in degrees.
-
-    Raises
-    ------
-    FormatError
-        It has none.
-    """
-    try:
-        angles = [float(word) for word in path.read_text().split()]
-    except (OSError, ValueError) as error:
-        raise _unreadable("IMOD", path, error, "an angle a line") from error
-    if not angles:
-        raise _unreadable("IMOD", path, "no angle", "one a line")
-    return angles
-
-
 def topaz_denoise_command(fields: Fields) -> list[str]:
     """Topaz's command that denoises a tomogram."""
     volume = str(fields["volume"])
     return ["topaz", "denoise3d", volume, *flagged(fields, _TOPAZ_DENOISE)]
 
 
+def topaz_preprocess_command(image: Path, *, folder: Path, scale: int) -> list[str]:
+    """Topaz's command that makes the small image in which it looks for particles."""
+    return ["topaz", "preprocess", "-s", str(scale), "-o", str(folder), str(image)]
+
+
 def topaz_extract_command(
-    fields: Fields, *, radius_px: int, scale: int = 8, threshold: float = -6
+    fields: Fields,
+    *,
+    radius_px: int,
+    scale: int = 8,
+    threshold: float = -6,
+    of_small_image: bool = False,
 ) -> list[str]:
-    """Topaz's command that picks particles; `radius_px` is that of the scaled image."""
+    """Topaz's command that picks particles; `radius_px` is that of the scaled image.
+
+    cryo-EM services call Topaz's functions and only report this command: its `-s` would
+    divide coordinates. `of_small_image` gives the one that multiplies them.
+    """
+    flag, rest = ("-x", []) if of_small_image else ("-s", ["--per-micrograph"])
     return [
         *("topaz", "extract", "-m", str(fields.get("topaz_model") or "resnet16")),
-        *("-r", str(radius_px), "-s", str(scale), "-t", str(threshold)),
-        *("--per-micrograph", "-o", str(fields["output_path"])),
-        str(fields["input_path"]),
+        *("-r", str(radius_px), flag, str(scale), "-t", f"{threshold:g}", *rest),
+        *("-o", str(fields["output_path"]), str(fields["input_path"])),
     ]
+
+
+def picks_of_topaz(path: Path) -> list[tuple[float, float, float]]:
+    """x, y and score of each particle in the table of `topaz extract`.
+
+    Raises
+    ------
+    FormatError
+        A line has no three numbers behind the name of the image.
+    """
+    try:
+        lines = path.read_text().splitlines()
+        if not lines[0].startswith("image_name"):
+            raise ValueError(f"its first line is {lines[0][:40]!r}")
+        rows = [line.split()[-3:] for line in lines[1:]]
+        return [(float(x), float(y), float(score)) for x, y, score in rows]
+    except (OSError, ValueError, IndexError) as error:
+        raise FormatError(
+            f"Topaz: {path.name} cannot be read as picks ({error}), image, x, y and "
+            "score a line were expected; run it again"
+        ) from error
 
 
 def membrain_command(fields: Fields) -> list[str]:
@@ -150,6 +138,22 @@ def cryolo_command(fields: Fields, *, image: Path, folder: Path) -> list[str]:
     return [*words, *flagged(fields, _CRYOLO)]
 
 
+def cryolo_config(box_px: int) -> dict[str, Any]:
+    """The configuration with which cryo-EM services have crYOLO pick."""
+    return {
+        "model": {
+            "architecture": "PhosaurusNet",
+            "input_size": 1024,
+            "max_box_per_image": 600,
+            "norm": "STANDARD",
+            "num_patches": 1,
+            "filter": [0.1, "filtered"],
+            "anchors": [box_px, box_px],
+        },
+        "other": {"log_path": "logs/"},
+    }
+
+
 def picks_of_cryolo(output: str) -> int:
     """How many particles crYOLO prints that it has found, without those it deleted."""
     found = re.findall(r"^\s*(\d+) particles in total has been found", output, re.M)
@@ -158,12 +162,6 @@ def picks_of_cryolo(output: str) -> int:
 
 
 def found_no_picks(output: str) -> bool:
-    """Whether crYOLO failed only because a micrograph has no particles."""
-    return output.rstrip().endswith(_NO_PICKS)
-
-
-def _unreadable(program: str, path: Path, found: object, expected: str) -> FormatError:
-    return FormatError(
-        f"{program}: {path} cannot be read ({found}), {expected} was expected; write "
-        "it again"
-    )
+    """Whether a micrograph has no particles, which crYOLO can take for a failure."""
+    is_none = re.search(r"^\s*0 particles in total has been found", output, re.M)
+    return bool(is_none) or output.rstrip().endswith(_NO_PICKS)

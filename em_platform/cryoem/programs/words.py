@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 Fields = Mapping[str, Any]
+Parameters = Any
+"""Those of the stage whose engine a program is; stages stand above programs."""
 
 
 def flagged(fields: Fields, flags: Mapping[str, str]) -> list[str]:

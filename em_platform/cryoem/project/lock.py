@@ -2,29 +2,37 @@
 
 RELION, doppio and we take it by `mkdir`, which one process alone can do, also on a
 network disk (RELION: `src/pipeliner.cpp`; doppio: pipeliner's `DirectoryBasedLock`).
+Among our own processes the kernel's lock of the project's folder goes first: it ends
+with its process, so whoever has it knows that a lock of ours was left by a killed one.
 """
 
+import fcntl
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from em_platform.errors import OutputBusy
+from em_platform.storage.atomic import remove_leftovers
 
 LOCK = ".relion_lock"
 _OWNER = "em_platform.json"
 _STEP_S = 0.05
+# One call of the system makes the folder and this mark of ours (Linux keeps the sticky
+# bit of mkdir), so that no kill comes between them.
+_OURS = 0o755 | stat.S_ISVTX
 
 
 @contextmanager
 def project_lock(project: Path, *, timeout_s: float = 60.0) -> Iterator[None]:
     """Keep all others from writing the project's pipeline within the block.
 
-    One that a killed process of this program left on this computer is taken over; one
-    of RELION or doppio never is.
+    A lock that a killed process of this program left on this computer is taken over,
+    and what it was writing is removed; one of RELION or doppio never is.
 
     Raises
     ------
@@ -33,25 +41,47 @@ def project_lock(project: Path, *, timeout_s: float = 60.0) -> Iterator[None]:
     """
     lock = project / LOCK
     deadline = time.monotonic() + timeout_s
-    while not _taken(lock):
-        if _is_orphan(lock):
+    with _among_ours(project, deadline) as is_alone:
+        while not _taken(lock):
+            if _is_of_killed(lock, is_alone=is_alone):
+                _release(lock)
+                remove_leftovers(project)
+                continue
+            if time.monotonic() > deadline:
+                raise OutputBusy(
+                    f"project: {lock} was there for {timeout_s:g} s, a free project "
+                    "was expected; wait for RELION or doppio, or remove it if none is "
+                    "running"
+                )
+            time.sleep(_STEP_S)
+        try:
+            yield
+        finally:
             _release(lock)
-            continue
-        if time.monotonic() > deadline:
-            raise OutputBusy(
-                f"project: {lock} was there for {timeout_s:g} s, a free project was "
-                "expected; wait for RELION or doppio, or remove it if none is running"
-            )
-        time.sleep(_STEP_S)
+
+
+@contextmanager
+def _among_ours(project: Path, deadline: float) -> Iterator[bool]:
+    """Whether no other process of ours on this computer can have the lock."""
+    folder = os.open(project, os.O_RDONLY)
+    is_alone = False
     try:
-        yield
+        while not is_alone and time.monotonic() < deadline:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_alone = True
+            except BlockingIOError:
+                time.sleep(_STEP_S)
+            except OSError:
+                break  # some network disks lock no folder; then RELION's is all
+        yield is_alone
     finally:
-        _release(lock)
+        os.close(folder)
 
 
 def _taken(lock: Path) -> bool:
     try:
-        lock.mkdir()
+        os.mkdir(lock, _OURS)
     except FileExistsError:
         return False
     owner = {"host": socket.gethostname(), "process": os.getpid()}
@@ -59,17 +89,27 @@ def _taken(lock: Path) -> bool:
     return True
 
 
-def _is_orphan(lock: Path) -> bool:
+def _is_of_killed(lock: Path, *, is_alone: bool) -> bool:
+    """Whether the lock is ours and of this computer, and its process has ended."""
     try:
         owner = json.loads((lock / _OWNER).read_text())
         if owner["host"] != socket.gethostname():
             return False
-        os.kill(owner["process"], 0)  # only asks whether it lives
+        if not is_alone:
+            os.kill(owner["process"], 0)  # only asks whether it lives
+        return is_alone
     except ProcessLookupError:
         return True
     except (OSError, ValueError, KeyError, TypeError):
-        return False  # of RELION, or just being made or released
-    return False
+        # Of RELION, or its process was killed before it had written its name.
+        return is_alone and _has_mark(lock)
+
+
+def _has_mark(lock: Path) -> bool:
+    try:
+        return bool(lock.stat().st_mode & stat.S_ISVTX)
+    except OSError:
+        return False  # it has been released
 
 
 def _release(lock: Path) -> None:

@@ -222,13 +222,14 @@ def _note_in(job: Path) -> _Note | None:
 
 
 def _write_logs(report: JobReport, job: Path) -> None:
-    (job / "run.out").write_text(report.stdout)
-    # A line for each file that the job made, once.
-    for name, line in (("run.err", report.stderr), ("note.txt", report.command)):
-        with (job / name).open("a+") as log:
-            log.seek(0)
-            if line and line not in log.read():
-                log.write(f"{line}\n")
+    write_if_changed(job / "run.out", report.stdout.encode())
+    # What each file of the job has to say, once.
+    for name, text in (("run.err", report.stderr), ("note.txt", report.command)):
+        log = job / name
+        there = log.read_text() if log.exists() else ""
+        new = f"{text}\n" if text else ""
+        is_new = f"\n{new}" not in f"\n{there}"
+        write_if_changed(log, (there + new if is_new else there).encode())
 
 
 def _write_job_files(note: _Note, job: Path, kind: JobType) -> None:

@@ -18,8 +18,8 @@ from em_platform.cryoem.project.tables import (
     put_rows,
     rows_of,
     stack_of,
-    tilt_name,
 )
+from em_platform.cryoem.tilt_name import TiltName, series_of, tilt_name
 from em_platform.errors import FormatError, RecordError
 
 _DEFOCUS = ("defocus_u", "defocus_v", "astigmatism_angle", "cc_value", "resolution")
@@ -195,11 +195,11 @@ def _global_row(report: JobReport, series: str, star: str) -> Row:
 
 def _write_tilt(report: JobReport, kind: JobType, project: Path, job: Path) -> None:
     listed = kind.outputs("tomography")[0].star
-    series = tilt_name(Path(report.output_file)).series
     if kind.folder in ("Tomograms", "Denoise"):
-        row = _tomogram_row(report, project, series)
+        row = _tomogram_row(report, project)
         put_rows(job / listed, "global", [row])
         return
+    series = series_of(Path(report.output_file))
     star = f"tilt_series/{series}.star"
     row = _global_row(report, series, f"{job.relative_to(project)}/{star}")
     put_rows(job / listed, "global", [row])
@@ -210,17 +210,14 @@ def _tilt_row(report: JobReport, kind: JobType, project: Path) -> Row:
     """The row of one tilt; its image or movie names it."""
     name = tilt_name(Path(report.output_file))
     options = report.relion_options
-    frames = int(options.get("frame_count") or 1)
-    dose = float(options.get("dose_per_frame") or 0.0)
     taken = _inside(report.input_file, project)
     made = _inside(report.output_file, project)
     rest: Row = {
-        "TomoTiltMovieFrameCount": frames,
-        "TomoNominalStageTiltAngle": name.angle_deg,
-        "TomoNominalTiltAxisAngle": float(options.get("tilt_axis_angle") or 85.0),
-        # Before this tilt: that of the first is none, as motion correction counts it.
-        "MicrographPreExposure": max(name.number - 1, 0) * frames * dose,
-        "TomoNominalDefocus": float(options.get("defocus") or -4.0),
+        "TomoTiltMovieFrameCount": int(options.get("frame_count") or 1),
+        "TomoNominalStageTiltAngle": name.angle_deg if name else 0.0,
+        "TomoNominalTiltAxisAngle": _option(options, "tilt_axis_angle", 85.0),
+        "MicrographPreExposure": _dose_before(name, options),
+        "TomoNominalDefocus": _option(options, "defocus", -4.0),
     }
     if kind.folder == "Import":
         return {"MicrographMovieName": made, **rest}
@@ -239,7 +236,7 @@ def _tilt_row(report: JobReport, kind: JobType, project: Path) -> Row:
     return {
         "MicrographName": taken,
         **rest,
-        **_known_fit(project, name.series, taken),
+        **_known_fit(project, series_of(Path(taken)), taken),
         **{
             column: _needed(report, column)
             for column in _ALIGNED
@@ -251,9 +248,26 @@ def _tilt_row(report: JobReport, kind: JobType, project: Path) -> Row:
 _ALIGNED = ("TomoXTilt", "TomoYTilt", "TomoZRot", "TomoXShiftAngst", "TomoYShiftAngst")
 
 
+def _option(options: Mapping[str, Any], name: str, default: float) -> float:
+    # 0 is an angle, too.
+    return default if options.get(name) is None else float(options[name])
+
+
+def _dose_before(name: TiltName | None, options: Mapping[str, Any]) -> float:
+    """Electrons per Å² before a tilt: what its motion correction counted with.
+
+    Upstream's services do not say it; then it is that of the tilts before.
+    """
+    if options.get("pre_exposure") is not None:
+        return float(options["pre_exposure"])
+    dose = float(options.get("dose_per_frame") or 0.0)
+    before = max((name.number or 0) - 1, 0) if name else 0
+    return before * int(options.get("frame_count") or 1) * dose
+
+
 def _known_fit(project: Path, series: str, micrograph: str) -> Row:
     """What the project's CTF job has written of a tilt."""
-    columns = ("DefocusU", "DefocusV", "DefocusAngle")
+    columns = ("MicrographPreExposure", "DefocusU", "DefocusV", "DefocusAngle")
     for path in sorted(project.glob(f"CtfFind/job*/tilt_series/{series}.star")):
         for row in rows_of(path, series):
             if row["MicrographName"] == micrograph:
@@ -264,8 +278,9 @@ def _known_fit(project: Path, series: str, micrograph: str) -> Row:
     )
 
 
-def _tomogram_row(report: JobReport, project: Path, series: str) -> Row:
+def _tomogram_row(report: JobReport, project: Path) -> Row:
     options = report.relion_options
+    series = _series_of_volume(report, project)
     pixel = float(options.get("pixel_size") or 1.0)
     scaled = float(options.get("pixel_size_downscaled") or pixel)
     row = _global_row(
@@ -282,3 +297,15 @@ def _tomogram_row(report: JobReport, project: Path, series: str) -> Row:
         "TomoReconstructedTomogram": taken,
     }
     return row | ({"TomoReconstructedTomogramDenoised": made} if is_denoised else {})
+
+
+def _series_of_volume(report: JobReport, project: Path) -> str:
+    """The series that the report names, or that the project has the volume of."""
+    if named := report.results.get("tilt_series"):
+        return str(named)
+    taken = _inside(report.input_file, project)
+    for path in sorted(project.glob("Tomograms/job*/tomograms.star")):
+        for row in rows_of(path, "global"):
+            if row["TomoReconstructedTomogram"] == taken:
+                return str(row["TomoName"])
+    return series_of(Path(report.output_file))

@@ -4,9 +4,7 @@ A row is known by its first column, so that a message that comes twice changes i
 adds none. Names of columns are RELION's.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +15,6 @@ from em_platform.errors import FormatError
 from em_platform.storage.atomic import write_bytes
 
 Row = dict[str, str | float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TiltName:
-    """What the name of a tilt says: `series_number_angle_date_time_fractions`."""
-
-    series: str
-    number: int
-    """In the acquisition, from 1; 0 where the name does not say it."""
-    angle_deg: float
-
-
-_ANGLE = re.compile(r"[-+]?\d+\.\d+")
-
-
-def tilt_name(path: Path) -> TiltName:
-    """The parts of the name of a tilt, as EPU Tomography 5 and SerialEM's script give.
-
-    Without an angle in it the name is the series' own.
-    """
-    parts = path.stem.removesuffix("_motion_corrected").split("_")
-    for place, part in enumerate(parts):
-        if _ANGLE.fullmatch(part) and place >= 2 and parts[place - 1].isdigit():
-            return TiltName(
-                series="_".join(parts[: place - 1]),
-                number=int(parts[place - 1]),
-                angle_deg=float(part),
-            )
-    return TiltName(series=_series_of(path.stem), number=0, angle_deg=0.0)
-
-
-def _series_of(stem: str) -> str:
-    """`TS_1_stack_aretomo` -> `TS_1`: up to the last digit, as upstream has it."""
-    found = re.match(r".*\d", stem)
-    return found[0] if found else stem
 
 
 def optics_row(options: Mapping[str, Any], *, particles: int | None = None) -> Row:

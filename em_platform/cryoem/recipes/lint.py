@@ -35,7 +35,16 @@ _WRAPPERS = (
     *("Class2D", "Class3D", "Refine3D"),
 )
 # Every service passes over these.
-_ANYWHERE = {"app_id", "program_id", "session_id", "dcid", "image_number", "movie_id"}
+_ANYWHERE = {
+    "engine",
+    "time_limit_s",
+    "app_id",
+    "program_id",
+    "session_id",
+    "dcid",
+    "image_number",
+    "movie_id",
+}
 
 
 class Problem(Model):

@@ -34,7 +34,9 @@ class Parameters(StageParameters):
 def handle(step: Step, place: Place) -> None:
     """Sort the particles of a message into classes."""
     own: Parameters = step.validated(Parameters)
-    parameters: classify.Parameters = step.validated(classify.Parameters)
+    parameters: classify.Parameters = step.validated(
+        classify.Parameters, **place.parameters_of("classify")
+    )
     out = job_path(own.class2d_dir / "run")
     folder = out.other(out.folder, out.number).parent
     result, _again = run_stage(

@@ -1,6 +1,7 @@
 """Particles of a micrograph, for the channel that crYOLO has in recipes.
 
-The built-in picker looks for blobs of the particles' diameter.
+The built-in picker looks for blobs of the particles' diameter; crYOLO and Topaz are
+engines of the stage.
 """
 
 from pathlib import Path
@@ -13,6 +14,12 @@ from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stage import StageParameters
 from em_platform.cryoem.stages import pick
 
+# By the name of the program.
+_JOB_TYPES = {
+    "cryolo_predict.py": "cryolo.autopick",
+    "topaz": "relion.autopick.topaz.pick",
+}
+_LOG = "relion.autopick.log"
 # ISPyB has nm.
 _A_PER_NM = 10.0
 
@@ -31,7 +38,9 @@ class Parameters(StageParameters):
 def handle(step: Step, place: Place) -> None:
     """Pick the particles of the micrograph of a message."""
     own: Parameters = step.validated(Parameters)
-    parameters: pick.Parameters = step.validated(pick.Parameters)
+    parameters: pick.Parameters = step.validated(
+        pick.Parameters, **place.parameters_of("pick")
+    )
     out = job_path(own.output_path)
     folder = own.output_path.parent
     image = parameters.micrograph
@@ -49,7 +58,7 @@ def handle(step: Step, place: Place) -> None:
     step.send(
         "node_creator",
         {
-            "job_type": "relion.autopick.log",
+            "job_type": _JOB_TYPES.get(result.program.split()[0], _LOG),
             "experiment_type": own.experiment_type,
             "input_file": str(image),
             "output_file": str(coordinates),
@@ -83,10 +92,12 @@ def handle(step: Step, place: Place) -> None:
 def _record(
     own: Parameters, result: pick.Result, diameter: float | None, folder: Path
 ) -> dict[str, Any]:
+    program = result.program.split()[0]
+    template = result.program if program in _JOB_TYPES else "em-platform LoG"
     record: dict[str, Any] = {
         "ispyb_command": "buffer",
         "buffer_command": {"ispyb_command": "insert_particle_picker"},
-        "particle_picking_template": "em-platform LoG",
+        "particle_picking_template": template,
         "number_of_particles": result.particles,
         "particle_diameter": None if diameter is None else diameter / _A_PER_NM,
         "summary_image_full_path": str(folder / result.picture),

@@ -11,7 +11,9 @@ from em_platform.errors import MessageRejected
 
 def handle(step: Step, place: Place) -> None:
     """Fit the CTF of the micrograph of a message."""
-    parameters: ctf.Parameters = step.validated(ctf.Parameters, engine=place.ctf_engine)
+    parameters: ctf.Parameters = step.validated(
+        ctf.Parameters, **place.parameters_of("ctf")
+    )
     if parameters.output_image is None:
         raise MessageRejected(
             "message: output_image is missing, the path of the spectrum was expected; "

@@ -26,7 +26,9 @@ def handle(step: Step, place: Place) -> None:
     # Upstream's message has no pixel size: Topaz needs none.
     stated = read_header(own.volume).pixel_size_a if own.volume.is_file() else 1.0
     pixel = {} if stated is None else {"pixel_size": stated}
-    parameters: denoise.Parameters = step.validated(denoise.Parameters, **pixel)
+    parameters: denoise.Parameters = step.validated(
+        denoise.Parameters, **pixel, **place.parameters_of("denoise")
+    )
     folder = own.output_dir or own.volume.parent
     result, _again = run_stage(
         "denoise",

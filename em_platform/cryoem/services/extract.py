@@ -23,7 +23,9 @@ class Parameters(StageParameters):
 def handle(step: Step, place: Place) -> None:
     """Cut the particles of the micrograph of a message."""
     own: Parameters = step.validated(Parameters)
-    parameters: extract.Parameters = step.validated(extract.Parameters)
+    parameters: extract.Parameters = step.validated(
+        extract.Parameters, **place.parameters_of("extract")
+    )
     out = job_path(own.output_file)
     # A folder of its own: the stage calls its table `particles.star` each time.
     folder = own.output_file.parent / own.output_file.stem

@@ -2,9 +2,13 @@
 
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stages import thumbnail
+from em_platform.storage.atomic import remove_leftovers
 
 
 def handle(step: Step, _: Place) -> None:
     """Make the pictures of one command beside the file that they show."""
     parameters = step.validated(thumbnail.Parameters)
-    thumbnail.run(parameters, parameters.input().parent)
+    folder = parameters.input().parent
+    if step.is_repeat:
+        remove_leftovers(folder)
+    thumbnail.run(parameters, folder)

@@ -100,7 +100,9 @@ def _consume(
         if method is None:
             continue
         headers = text_headers(properties.headers)
-        work = pool.submit(_handled, service, headers, body)
+        work = pool.submit(
+            _handled, service, headers, body, is_repeat=method.redelivered
+        )
         _keep_alive(channel, work)
         outgoing, error = work.result()
         if error is None:
@@ -115,7 +117,7 @@ def _consume(
 
 
 def _handled(
-    service: Service, headers: Mapping[str, Any], body: bytes
+    service: Service, headers: Mapping[str, Any], body: bytes, *, is_repeat: bool
 ) -> tuple[list[Outgoing], PlatformError | None]:
     """What the service sends; where it could not, why, and what is then sent."""
     failures: list[Outgoing] = []
@@ -126,6 +128,7 @@ def _handled(
             decoded(body),
             service.place,
             on_failure=failures,
+            is_repeat=is_repeat,
         )
     except PlatformError as error:
         return failures, error
@@ -225,10 +228,22 @@ def dead_letters(settings: RabbitmqSettings, queue: str) -> list[dict[str, Any]]
             headers = properties.headers or {}
             found.append(
                 {
-                    "error": headers.get(ERROR_HEADER, ""),
+                    "error": headers.get(ERROR_HEADER) or _by_the_broker(headers),
                     "tries": headers.get(TRIES_HEADER, 0),
                     "body": body.decode(errors="replace"),
                 }
             )
         # Not acknowledged: they go back when the channel closes.
     return found
+
+
+def _by_the_broker(headers: Mapping[str, Any]) -> str:
+    """Why RabbitMQ itself made a message a dead letter, which writes no sentence."""
+    for death in headers.get("x-death") or ():
+        if death.get("reason") == "delivery_limit":
+            return (
+                f"{death.get('queue')}: the service ended each time while it handled "
+                "the message, a result was expected; see the log of the service, then "
+                "reinject it"
+            )
+    return ""

@@ -46,8 +46,7 @@ def place_of(settings: Settings) -> Place:
         ispyb_url=cryoem.ispyb_url or own,
         recipe_folder=cryoem.recipe_folder,
         dialect=cryoem.project_dialect,
-        motion_engine=cryoem.motion_engine,
-        ctf_engine=cryoem.ctf_engine,
+        stages=cryoem.session.stages,
     )
 
 

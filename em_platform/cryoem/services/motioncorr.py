@@ -3,16 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from em_platform.cryoem.project.tables import tilt_name
-from em_platform.cryoem.services.stage_run import JobPath, job_path, run_stage
+from em_platform.cryoem.headers import read_header
+from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stages import motion
+from em_platform.cryoem.tilt_name import tilt_name
 from em_platform.errors import MessageRejected
 
-_JOB_TYPES = {
-    **dict.fromkeys(("builtin", "relion"), "relion.motioncorr.own"),
-    "motioncor2": "relion.motioncorr.motioncor2",
-}
+_JOB_TYPE, _MOTIONCOR2 = "relion.motioncorr.own", "relion.motioncorr.motioncor2"
 
 # IceBreaker's three jobs stand between this one and the CTF where they are wanted.
 _ICEBREAKER_JOBS = 3
@@ -21,7 +19,7 @@ _ICEBREAKER_JOBS = 3
 def handle(step: Step, place: Place) -> None:
     """Correct the movie of a message."""
     parameters = _completed(
-        step.validated(motion.Parameters, engine=place.motion_engine)
+        step.validated(motion.Parameters, **place.parameters_of("motion"))
     )
     out = job_path(_needed(parameters.mrc_out))
     folder = out.other(out.folder, out.number).parent
@@ -41,10 +39,6 @@ def handle(step: Step, place: Place) -> None:
     step.send("ctffind", _for_fit(parameters, out, micrograph, options))
 
 
-def _engine(parameters: motion.Parameters) -> str:
-    return "motioncor2" if parameters.use_motioncor2 else parameters.engine
-
-
 def _needed(path: Path | None) -> Path:
     if path is None:
         raise MessageRejected(
@@ -55,12 +49,16 @@ def _needed(path: Path | None) -> Path:
 
 
 def _completed(parameters: motion.Parameters) -> motion.Parameters:
-    """With the dose before a tilt, which its number in the series says."""
-    frames = parameters.frame_count
-    if parameters.experiment_type != "tomography" or parameters.init_dose or not frames:
+    """With the dose before a tilt: of its mdoc, else by its number in the series."""
+    if parameters.experiment_type != "tomography" or parameters.init_dose is not None:
         return parameters
-    before = max(tilt_name(parameters.movie).number - 1, 0)
-    dose = parameters.dose_per_frame * frames * before
+    dose = None
+    if parameters.movie.is_file():  # the stage says what is wrong with it
+        dose = read_header(parameters.movie).pre_exposure
+    named = tilt_name(parameters.movie)
+    if dose is None and parameters.frame_count and named:
+        before = max((named.number or 0) - 1, 0)  # as upstream counts
+        dose = parameters.dose_per_frame * parameters.frame_count * before
     return parameters.model_copy(update={"init_dose": dose})
 
 
@@ -74,6 +72,8 @@ def _options(parameters: motion.Parameters, result: motion.Result) -> dict[str, 
         "voltage": parameters.voltage,
         "dose_per_frame": parameters.dose_per_frame,
         "frame_count": parameters.frame_count or result.frames,
+        # Ours alone: tables of the project have it, too.
+        "pre_exposure": result.init_dose,
     }
 
 
@@ -87,10 +87,9 @@ def _send_to_project(
 ) -> None:
     """Report the import of the movie, which no other service does, and the job."""
     is_tomo = parameters.experiment_type == "tomography"
+    by_motioncor2 = result.program.startswith("MotionCor2")
     movie = out.other("Import", out.number - 1).parent / parameters.movie.name
-    movie.parent.mkdir(parents=True, exist_ok=True)
-    if not movie.is_symlink():
-        movie.symlink_to(parameters.movie)
+    link(movie, parameters.movie)
     common = {"experiment_type": parameters.experiment_type, "relion_options": options}
     step.send(
         "node_creator",
@@ -106,7 +105,7 @@ def _send_to_project(
         "node_creator",
         {
             **common,
-            "job_type": _JOB_TYPES[_engine(parameters)],
+            "job_type": _MOTIONCOR2 if by_motioncor2 else _JOB_TYPE,
             "input_file": str(movie),
             "output_file": str(out.other(out.folder, out.number)),
             "command": f"em-platform cryoem motion {parameters.movie}",

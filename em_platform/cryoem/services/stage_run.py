@@ -109,6 +109,7 @@ def run_stage(
         folder.mkdir(parents=True, exist_ok=True)
         # What a killed process was making is of no use: a stage begins anew.
         remove_leftovers_of(folder / f"{stem}.{name}")
+        remove_leftovers_of(note)
         own = beside(folder / f"{stem}.{name}")
         own.mkdir()
         try:
@@ -139,15 +140,16 @@ def link(path: Path, target: Path) -> None:
     OutputRefused
         Something else is there.
     """
-    if path.is_symlink() and path.readlink() == target:
-        return
-    if path.is_symlink() or path.exists():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.symlink_to(target)
+    except FileExistsError as error:
+        if path.is_symlink() and path.readlink() == target:
+            return
         raise OutputRefused(
             f"output: {path} does not lead to {target}, a free name was expected; give "
             "the job another number, or move the file away"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.symlink_to(target)
+        ) from error
 
 
 def _adopted(name: str, made: Made, folder: Path) -> Any:

@@ -17,7 +17,8 @@ from workflows.recipe import RecipeWrapper
 from em_platform.cryoem.ispyb import Ispyb, open_ispyb
 from em_platform.cryoem.project import Dialect
 from em_platform.cryoem.recipes.read import is_placeholder
-from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stage import StageParameters, overlaid
+from em_platform.cryoem.stages import set_parameters
 from em_platform.errors import MessageRejected
 from em_platform.model.base import first_problem
 
@@ -82,12 +83,16 @@ class Place:
     recipe_folder: str = ""
     dialect: Dialect = "labels"
     """Of a new project's pipeline."""
-    motion_engine: str = "builtin"
-    ctf_engine: str = "builtin"
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Stage -> its parameters, where a message says nothing of them."""
     made: Mapping[str, tuple[Any, Path]] | None = None
     """Stage -> its result and the folder of its files, where all were made before;
     services then take these and compute nothing."""
     _ispyb: Ispyb | None = None
+
+    def parameters_of(self, stage: str) -> dict[str, Any]:
+        """What the settings say of a stage; ConfigError where it has no such."""
+        return set_parameters(stage, self.stages)
 
     @property
     def ispyb(self) -> Ispyb:
@@ -106,7 +111,16 @@ class Place:
 class Step:
     """One message at its service: parameters in, messages out."""
 
-    def __init__(self, wrapper: RecipeWrapper | None, message: Any, outbox: Outbox):
+    def __init__(
+        self,
+        wrapper: RecipeWrapper | None,
+        message: Any,
+        outbox: Outbox,
+        *,
+        is_repeat: bool = False,
+    ) -> None:
+        self.is_repeat = is_repeat
+        """Whether a service that had it before may have been killed."""
         self._wrapper = wrapper
         self._outbox = outbox
         own = (wrapper.recipe_step.get("parameters") or {}) if wrapper else {}
@@ -141,7 +155,7 @@ class Step:
             One is missing or wrong; the sentence names it.
         """
         try:
-            return kind.model_validate({**defaults, **self.parameters})
+            return kind.model_validate(overlaid(kind, defaults, self.parameters))
         except ValidationError as error:
             raise MessageRejected(
                 f"message: {first_problem(error)}; send it with the message or write "
@@ -186,6 +200,7 @@ def handle_message(
     place: Place,
     *,
     on_failure: list[Outgoing] | None = None,
+    is_repeat: bool = False,
 ) -> list[Outgoing]:
     """Let a service handle a message; what it sends, when all of it worked.
 
@@ -193,6 +208,8 @@ def handle_message(
     ----------
     on_failure
         Gets what is to be sent if the error that is raised will not pass.
+    is_repeat
+        A service had the message before, and did not end it.
 
     Raises
     ------
@@ -204,9 +221,10 @@ def handle_message(
     outbox = Outbox(on_failure=[] if on_failure is None else on_failure)
     if str(headers.get(RECIPE_HEADER)).lower() in ("true", "1"):
         wrapper = _unwrapped(body, outbox)
-        handler(Step(wrapper, body.get("payload"), outbox), place)
+        payload = body.get("payload")
+        handler(Step(wrapper, payload, outbox, is_repeat=is_repeat), place)
     elif isinstance(body, dict):
-        handler(Step(None, _plain(body), outbox), place)
+        handler(Step(None, _plain(body), outbox, is_repeat=is_repeat), place)
     else:
         raise MessageRejected(
             f"message: {str(body)[:80]!r} was found, a table of parameters was "

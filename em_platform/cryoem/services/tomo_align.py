@@ -1,6 +1,6 @@
 """A tilt series aligned and reconstructed, and word of it to all who wait for it.
 
-Engines are built in; messages and files are those of cryoem-services' AreTomoAlign.
+Messages and files are those of cryoem-services' AreTomoAlign, whatever the engines.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from typing import Any
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stages import reconstruct, tilt_align
+from em_platform.cryoem.tilt_name import series_of
 from em_platform.errors import MessageRejected, PlatformError
 
 _A_PER_NM = 10.0
@@ -66,7 +67,9 @@ class _Tomogram:
 
 def handle(step: Step, place: Place) -> None:
     """Make the tomogram of the tilt series of a message."""
-    parameters: tilt_align.Parameters = step.validated(tilt_align.Parameters)
+    parameters: tilt_align.Parameters = step.validated(
+        tilt_align.Parameters, **place.parameters_of("tilt-align")
+    )
     try:
         made = _made(step, place, parameters)
     except PlatformError as error:
@@ -118,7 +121,9 @@ def _made(step: Step, place: Place, parameters: tilt_align.Parameters) -> _Tomog
             "the message or write it into the recipe's step"
         )
     aln = folder / aligned.aln
-    volume: reconstruct.Parameters = step.validated(reconstruct.Parameters)
+    volume: reconstruct.Parameters = step.validated(
+        reconstruct.Parameters, **place.parameters_of("reconstruct")
+    )
     result, _again = run_stage(
         "reconstruct",
         volume.model_copy(update={"alignment": aln, "pixel_size": pixel}),
@@ -193,9 +198,16 @@ def _send_to_project(step: Step, made: _Tomogram) -> None:
             "job_type": "relion.reconstructtomograms",
             "input_file": str(aligned / "aligned_tilt_series.star"),
             "output_file": str(made.volume),
+            "results": {"tilt_series": _series(made)},
             "command": f"em-platform cryoem reconstruct {made.stack}",
         },
     )
+
+
+def _series(made: _Tomogram) -> str:
+    """Its name as its tilts have it, under which their tables lie."""
+    images = [image for image, _ in made.tilts]
+    return series_of(images[0] if images else made.stack)
 
 
 def _send_images(step: Step, made: _Tomogram) -> None:
@@ -218,7 +230,7 @@ def _send_images(step: Step, made: _Tomogram) -> None:
 
 def _record(made: _Tomogram) -> dict[str, Any]:
     aligned, result, name = made.aligned, made.result, made.volume.stem
-    thickness = aligned.thickness_px * made.pixel_a / _A_PER_NM
+    thickness = aligned.thickness_px
     folder = made.stack.parent
     tomogram = {
         "ispyb_command": "insert_tomogram",
@@ -237,7 +249,9 @@ def _record(made: _Tomogram) -> dict[str, Any]:
         "proj_xy": f"{name}_projXY.jpeg",
         "proj_xz": f"{name}_projXZ.jpeg",
         "alignment_quality": aligned.alignment_quality,
-        "thickness": round(thickness, 2),
+        "thickness": None
+        if thickness is None
+        else round(thickness * made.pixel_a / _A_PER_NM, 2),
     }
     tilts = [
         {

@@ -25,7 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
-from em_platform.cryoem.sessions.names import is_skipped, movie_name, safe
+from em_platform.cryoem.sessions.names import is_movie, is_skipped, safe
+from em_platform.cryoem.tilt_name import tilt_name
 from em_platform.errors import DataError
 from em_platform.storage.database import WRITER, engine_of
 
@@ -52,6 +53,8 @@ _ARRIVALS = Table(
     Column("mark", String),
 )  # fmt: skip
 _BLOCK = re.compile(r"^\[ZValue", re.MULTILINE)
+_ANGLE = re.compile(r"^TiltAngle = (.+)$", re.MULTILINE)
+_PIECE = re.compile(r"^PieceCoordinates = ", re.MULTILINE)
 
 MOVIE, TILT_MOVIE, TILT_SERIES, SESSION = (
     "movie",
@@ -177,10 +180,12 @@ class SessionLedger:
         since = min(now, max(status.st_mtime, status.st_ctime))
         if known is not None and known.mark == mark and known.complete:
             return
-        is_now = status.st_size > 0 and now - since >= settle_s
         pure = PurePath(path)
+        if is_movie(pure) and _is_stack(self._folder / path):
+            return
+        is_now = status.st_size > 0 and now - since >= settle_s
         session = pure.parts[0]
-        name = movie_name(pure)
+        name = tilt_name(pure) if is_movie(pure) else None
         key = known.key if known else self._new_key(connection, session, pure)
         row = {
             "path": path, "session": session, "mark": mark, "since": since,
@@ -192,14 +197,14 @@ class SessionLedger:
         connection.execute(
             change.on_conflict_do_update(index_elements=["path"], set_=row)
         )
-        if is_now and name:
-            kind = TILT_MOVIE if name.series else MOVIE
+        if is_now and is_movie(pure):
+            kind = TILT_MOVIE if name else MOVIE
             self._arrive(connection, kind, key, session, mark)
 
     @staticmethod
     def _new_key(connection: Connection, session: str, path: PurePath) -> str:
-        stem = path.name.rpartition(".")[0] if movie_name(path) else path.name
-        key = f"{safe(session)}{_SEPARATOR}{safe(stem)}"
+        stem = path.stem if is_movie(path) else path.name
+        key = key_of(session, stem)
         taken = select(func.count()).where(_FILES.c.key == key)
         if connection.execute(taken).scalar():
             # Two disks may hold movies of one name.
@@ -235,7 +240,7 @@ class SessionLedger:
             if len(tilts) < _FEWEST_TILTS or not enough:
                 continue
             mark = _mark_of(tilts)
-            key = f"{safe(session)}{_SEPARATOR}{safe(series)}"
+            key = key_of(session, series)
             if self._last_mark(connection, TILT_SERIES, key) != mark and all(
                 map(is_corrected, tilts)
             ):
@@ -282,7 +287,7 @@ class SessionLedger:
         asked = select(_FILES.c.session, _FILES.c.series).distinct()
         with self._engine.begin() as connection:
             for session, series in connection.execute(asked).all():
-                if series and f"{safe(session)}{_SEPARATOR}{safe(series)}" == key:
+                if series and key_of(session, series) == key:
                     return session, series
         raise DataError(
             f"tilt series {key}: found no such series in the sessions, one that has "
@@ -314,7 +319,7 @@ class SessionLedger:
         if series is not None:
             asked = asked.where(_FILES.c.series == series)
         rows = connection.execute(asked.order_by("angle_deg", "path")).all()
-        return [self._movie(row) for row in rows if movie_name(PurePath(row.path))]
+        return [self._movie(row) for row in rows if is_movie(PurePath(row.path))]
 
     def _movie(self, row: Any) -> SessionMovie:
         return SessionMovie(
@@ -327,6 +332,11 @@ class SessionLedger:
         )
 
 
+def key_of(session: str, name: str) -> str:
+    """The key of a movie or tilt series by the names on disk."""
+    return f"{safe(session)}{_SEPARATOR}{safe(name)}"
+
+
 def key_folder(key: str) -> Path:
     """Where the results of a movie or tilt series lie: its session, then its name."""
     session, _, name = key.partition(_SEPARATOR)
@@ -336,6 +346,16 @@ def key_folder(key: str) -> Path:
 def _mark_of(movies: list[SessionMovie]) -> str:
     text = "\n".join(f"{movie.key} {movie.mark}" for movie in movies)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_stack(path: Path) -> bool:
+    """Whether SerialEM's mdoc of the file lists images of several tilts or places."""
+    try:
+        text = Path(f"{path}.mdoc").read_text("utf-8", errors="replace")
+    except OSError:
+        return False
+    # The frames of one movie have one angle.
+    return bool(_PIECE.search(text)) or len(set(_ANGLE.findall(text))) > 1
 
 
 def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -351,7 +371,7 @@ def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                 path = Path(parent, name)
                 pure = path.relative_to(folder)
                 is_mdoc = name.endswith(".mdoc") and not is_skipped(pure)
-                if not is_mdoc and movie_name(pure) is None:
+                if not is_mdoc and not is_movie(pure):
                     continue
                 try:
                     yield str(pure), path.stat()

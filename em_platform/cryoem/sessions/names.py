@@ -1,62 +1,30 @@
-"""What the names of files say: EPU, Thermo Fisher's Tomography, SerialEM.
+"""Which files of a session are movies, by their names: EPU, Tomography, SerialEM.
 
 The rules are those of Murfey's client
 (https://github.com/DiamondLightSource/python-murfey), read in its documentation and
-code: which file is a movie, and of which tilt series.
+code.
 """
 
 import hashlib
 import re
-from dataclasses import dataclass
 from pathlib import PurePath
 
 _MOVIES = (".mrc", ".mrcs", ".tif", ".tiff", ".eer")
+_OF_HOLES = ("_fractions", "_eer")
 # Unfinished copies, EPU's logs, and what file browsers leave.
 _SKIPPED = ("textual", "downloading")
 _NO_MOVIES = ("gain", "atlas", "gridsquare", "searchmap", "_thumbnail", "defect")
-# Position_1_001_-3.00_20230614_103022_fractions, and its EER or .mdoc.
-_TOMOGRAPHY = re.compile(
-    r"^(?P<series>.+?)_(?P<number>\d{1,4})_(?P<angle>-?\d+\.\d+)"
-    r"(?:_\d{8}_\d{6})?(?:_(?:fractions|EER|Fractions))?$"
-)
-# Position_1_001[-3.00]-234_fractions: Tomography 5.7 and SerialEM's older names.
-_BRACKETS = re.compile(
-    r"^(?P<series>.+?)_?(?P<number>\d{1,4})?\[(?P<angle>-?[\d.]+)\].*$"
-)
-# TS_019_0000_8.0 and TS_019_000_-12.0_Jun06_23.51.26: SerialEM.
-_SERIAL_EM = re.compile(
-    r"^(?P<series>.+?)_(?P<number>\d{1,4})_(?P<angle>-?\d+(?:\.\d+)?)"
-    r"(?:_[A-Z][a-z]{2}\d{2}_\d{2}\.\d{2}\.\d{2})?$"
-)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MovieName:
-    """What a movie's name says; a movie of single particles has no series."""
-
-    stem: str
-    series: str | None = None
-    angle_deg: float | None = None
-
-
-def movie_name(path: PurePath) -> MovieName | None:
-    """What the name of a file says; None: it is no movie, or not yet one."""
-    name = path.name
-    low = name.lower()
+def is_movie(path: PurePath) -> bool:
+    """Whether a file is a movie by its name; not yet, while it is being copied."""
+    low = path.name.lower()
     if is_skipped(path) or not low.endswith(_MOVIES):
-        return None
-    if any(word in low for word in _NO_MOVIES):
-        return None
-    stem = name.rpartition(".")[0]
-    if stem.startswith("FoilHole_"):
+        return False
+    if low.startswith("foilhole_"):
         # EPU writes the sum and more beside the movie of a hole.
-        is_movie = low.endswith(".eer") or re.search(r"_(fractions|eer)$", stem, re.I)
-        return MovieName(stem=stem) if is_movie else None
-    for form in (_TOMOGRAPHY, _BRACKETS, _SERIAL_EM):
-        if (found := form.match(stem)) and abs(float(found["angle"])) < 90:
-            angle = float(found["angle"])
-            return MovieName(stem=stem, series=found["series"], angle_deg=angle)
-    return MovieName(stem=stem)
+        return low.endswith(".eer") or path.stem.lower().endswith(_OF_HOLES)
+    return not any(word in low for word in _NO_MOVIES)
 
 
 def is_skipped(path: PurePath) -> bool:

@@ -1,6 +1,6 @@
 """What is made of a session's movies: each step by its stage, in a folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from em_platform.config import Settings
 from em_platform.config.cryoem import CryoemSettings, SessionSettings
 from em_platform.cryoem.headers import Header, read_header
 from em_platform.cryoem.movies import open_movie
+from em_platform.cryoem.sessions.exposure import dose_before
 from em_platform.cryoem.sessions.ledger import (
     SessionLedger,
     SessionMovie,
@@ -88,7 +89,10 @@ class Sessions:
             return self.settings.session
         try:
             own = yaml.safe_load(path.read_text("utf-8")) or {}
-            merged = {**self.settings.session.model_dump(), **own}
+            common = self.settings.session.model_dump()
+            merged = {**common, **own}
+            if own.get("stages"):
+                merged["stages"] = {**common["stages"], **own["stages"]}
             return SessionSettings.model_validate(merged)
         except (yaml.YAMLError, ValidationError, TypeError, UnicodeError) as error:
             is_field = isinstance(error, ValidationError)
@@ -133,11 +137,11 @@ class Sessions:
             "pixel_size": own.pixel_size_a,
             "voltage": own.voltage_kv,
             "dose_per_frame": own.dose_per_frame,
+            "init_dose": dose_before(movie, own, self.ledger),
             "gain_ref": own.gain or None,
         }
         folder = self.at(key, "motion")
-        made = run_stage("motion", given, folder, header_of=movie.path)
-        return Made(result=made, folder=folder)
+        return run("motion", given, folder, own, header_of=movie.path)
 
     def micrograph(self, key: str) -> Made | None:
         """What `correct` made before; None where it did not run yet."""
@@ -148,7 +152,8 @@ class Sessions:
     def fit_ctf(self, key: str) -> Made:
         """The CTF of a micrograph."""
         made, own = self._needed(key), self._own(key)
-        image = made.folder / made.result.plain
+        # Not all programs write the sum without weights.
+        image = made.folder / (made.result.plain or made.result.micrograph)
         given = {
             "input_image": image,
             # Files are named by the micrograph, as those of live services.
@@ -159,18 +164,18 @@ class Sessions:
             "ampl_contrast": own.amplitude_contrast,
         }
         folder = self.at(key, "ctf")
-        return Made(result=run_stage("ctf", given, folder), folder=folder)
+        return run("ctf", given, folder, own)
 
     def pick(self, key: str) -> Made:
         """The particles of a micrograph."""
-        made = self._needed(key)
+        made, own = self._needed(key), self._own(key)
         given = {
             "micrograph": made.folder / made.result.micrograph,
             "pixel_size": made.result.pixel_size_a,
             "particle_diameter": self._diameter_a(key),
         }
         folder = self.at(key, "picks")
-        return Made(result=run_stage("pick", given, folder), folder=folder)
+        return run("pick", given, folder, own)
 
     def extract(self, key: str) -> Made:
         """The picked particles of a micrograph, as boxes with their CTF."""
@@ -194,7 +199,7 @@ class Sessions:
             "downscale": True,
         }
         folder = self.at(key, "particles")
-        return Made(result=run_stage("extract", given, folder), folder=folder)
+        return run("extract", given, folder, own)
 
     def classify(self, key: str) -> Made:
         """All particles of a session, sorted into classes."""
@@ -217,7 +222,7 @@ class Sessions:
             "particle_diameter": own.particle_diameter_a,
         }
         folder = self.results / safe(session) / "classes"
-        return Made(result=run_stage("classify", given, folder), folder=folder)
+        return run("classify", given, folder, own)
 
     def _own(self, key: str) -> SessionSettings:
         return self.of(self.ledger.movie(key).session)
@@ -247,6 +252,19 @@ class Sessions:
         if found is None:
             raise missing(key, asset)
         return found
+
+
+def run(
+    stage: str,
+    given: Mapping[str, Any],
+    folder: Path,
+    own: SessionSettings,
+    *,
+    header_of: Path | None = None,
+) -> Made:
+    """What a stage finds with these parameters and those that the session sets."""
+    found = run_stage(stage, given, folder, stages=own.stages, header_of=header_of)
+    return Made(result=found, folder=folder)
 
 
 def missing(key: str, asset: str) -> DataError:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from em_platform.cryoem.project.tables import rows_of
 from em_platform.cryoem.recipes import placeholders_of, read_recipe
 from em_platform.cryoem.services.local import StepRun, completed, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
 from em_platform.cryoem.services.step import Place
-from em_platform.cryoem.sessions.ledger import SessionMovie
+from em_platform.cryoem.sessions.ledger import SessionMovie, key_of
 from em_platform.cryoem.sessions.names import safe
 from em_platform.cryoem.sessions.processing import Sessions, missing
 from em_platform.cryoem.sessions.run_stage import parameters_of, result_of
@@ -22,6 +23,7 @@ from em_platform.cryoem.stage import StageResult
 
 PROJECT = "relion_project"
 _STACKS = "Tomograms/job006/tomograms"
+_ALIGNED = "AlignTiltSeries/job005/tilt_series"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ def project_of(sessions: Sessions, session: str) -> Path:
 def record_movie(sessions: Sessions, key: str, place: Place) -> Recorded:
     """Write what is known of a movie: motion, CTF, and picks where there are any.
 
+    A tilt whose series has a tomogram already gets its part in that, too.
+
     Raises
     ------
     DataError
@@ -51,6 +55,40 @@ def record_movie(sessions: Sessions, key: str, place: Place) -> Recorded:
         The database or the project cannot be written.
     """
     movie = sessions.ledger.movie(key)
+    recorded = _record_movie(sessions, movie, place)
+    if movie.series and _is_missing_in_tomogram(sessions, movie, movie.series):
+        series = key_of(movie.session, movie.series)
+        more = record_tilt_series(sessions, series, place)
+        return Recorded(
+            project=recorded.project,
+            rows=Counter(recorded.rows) + Counter(more.rows),
+            reports=recorded.reports + more.reports,
+        )
+    return recorded
+
+
+def _is_missing_in_tomogram(
+    sessions: Sessions, movie: SessionMovie, series: str
+) -> bool:
+    """Whether a tilt was aligned, but had no CTF yet when that was recorded."""
+    key = key_of(movie.session, series)
+    stack: Any = result_of("assemble", sessions.at(key, "stack"))
+    aligned: Any = result_of("tilt-align", sessions.at(key, "alignment"))
+    tomogram = result_of("reconstruct", sessions.at(key, "tomogram"))
+    made = sessions.micrograph(movie.key)
+    if stack is None or aligned is None or tomogram is None or made is None:
+        return False
+    own = str(made.folder / made.result.micrograph)
+    if own not in {stack.images[tilt.section] for tilt in aligned.tilts}:
+        return False
+    project = project_of(sessions, movie.session)
+    table = project / _ALIGNED / f"{series}.star"
+    name = _micrograph(sessions, movie, made.result).relative_to(project)
+    return str(name) not in {row["MicrographName"] for row in rows_of(table, series)}
+
+
+def _record_movie(sessions: Sessions, movie: SessionMovie, place: Place) -> Recorded:
+    key = movie.key
     project = project_of(sessions, movie.session)
     made = {
         "motion": _needed(sessions, key, "motion", "motion", "micrographs"),
@@ -109,7 +147,7 @@ def record_tilt_series(sessions: Sessions, key: str, place: Place) -> Recorded:
         image = _micrograph(sessions, movie, corrected.result)
         if not image.exists():
             # Its own run comes later, or was before there were records.
-            record_movie(sessions, movie.key, place)
+            _record_movie(sessions, movie, place)
         known[str(corrected.folder / corrected.result.micrograph)] = str(image)
     images = [known.get(each, each) for each in stack.images]
     aligned: Any = made["tilt-align"][0]

@@ -13,8 +13,9 @@ from em_platform.cryoem.stage import (
     StageParameters,
     StageResult,
     options_of,
+    overlaid,
 )
-from em_platform.cryoem.stages import load_stage
+from em_platform.cryoem.stages import load_stage, set_parameters
 from em_platform.errors import ConfigError
 from em_platform.model.base import first_problem
 from em_platform.storage.guard import whole_folder
@@ -25,6 +26,7 @@ def run_stage(
     values: Mapping[str, Any],
     folder: Path,
     *,
+    stages: Mapping[str, Mapping[str, Any]] | None = None,
     header_of: Path | None = None,
 ) -> StageResult:
     """The result of a stage in `folder`; nothing is done where it is there already.
@@ -34,6 +36,8 @@ def run_stage(
     values
         Parameters by their names; those that are None are left to the header and the
         stage's defaults.
+    stages
+        Parameters by stage that win over them (`cryoem.session.stages`).
     header_of
         The file whose header has the values that are not given.
 
@@ -43,6 +47,7 @@ def run_stage(
         As the stage; ConfigError where a parameter is missing or wrong.
     """
     stage = load_stage(name)
+    values = overlaid(stage.Parameters, values, set_parameters(name, stages or {}))
     parameters = _parameters(name, stage.Parameters, values, header_of)
     asked = {
         "stage": name,

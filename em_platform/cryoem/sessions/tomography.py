@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from em_platform.cryoem.sessions.processing import Made, Sessions, missing
-from em_platform.cryoem.sessions.run_stage import result_of, run_stage
+from em_platform.config.cryoem import SessionSettings
+from em_platform.cryoem.sessions.processing import Made, Sessions, missing, run
+from em_platform.cryoem.sessions.run_stage import result_of
 from em_platform.cryoem.sessions.truth import tomogram_truth
 from em_platform.errors import DataError
 from em_platform.formats import read_mdoc_tilts, read_text
@@ -30,15 +31,19 @@ def assemble(sessions: Sessions, key: str) -> Made:
         )
     given: dict[str, Any] = {
         "images": tuple(made.folder / made.result.micrograph for _, made in kept),
-        "even": tuple(made.folder / made.result.even for _, made in kept),
-        "odd": tuple(made.folder / made.result.odd for _, made in kept),
+        **{
+            half: tuple(made.folder / getattr(made.result, half) for _, made in kept)
+            for half in ("even", "odd")
+            # Not all programs write them.
+            if all(getattr(made.result, half) for _, made in kept)
+        },
         "angles_deg": tuple(movie.angle_deg for movie, _ in kept),
         "series": series,
         "pixel_size": kept[0][1].result.pixel_size_a,
         "tilt_axis": _axis_deg(sessions, session, series),
     }
     folder = sessions.at(key, "stack")
-    return Made(result=run_stage("assemble", given, folder), folder=folder)
+    return run("assemble", given, folder, _own(sessions, key))
 
 
 def align(sessions: Sessions, key: str) -> Made:
@@ -53,7 +58,7 @@ def align(sessions: Sessions, key: str) -> Made:
         "axis_search": None if stack.result.axis_deg is not None else 90.0,
     }
     folder = sessions.at(key, "alignment")
-    return Made(result=run_stage("tilt-align", given, folder), folder=folder)
+    return run("tilt-align", given, folder, _own(sessions, key))
 
 
 def shifts_truth(sessions: Sessions, key: str) -> dict[str, tuple[float, float]] | None:
@@ -67,7 +72,7 @@ def reconstruct(sessions: Sessions, key: str) -> Made:
     """The tomogram of an aligned series."""
     stack = _found(sessions, key, "assemble", "stack", "tilt_series")
     aligned = _found(sessions, key, "tilt-align", "alignment", "alignments")
-    own = sessions.of(sessions.ledger.tilt_series(key)[0])
+    own = _own(sessions, key)
     pixel_a, deep_a = stack.result.pixel_size_a, own.tomogram_thickness_a
     given = {
         "stack_file": stack.folder / stack.result.stack,
@@ -77,7 +82,7 @@ def reconstruct(sessions: Sessions, key: str) -> Made:
         "vol_z": None if deep_a is None else round(deep_a / pixel_a),
     }
     folder = sessions.at(key, "tomogram")
-    return Made(result=run_stage("reconstruct", given, folder), folder=folder)
+    return run("reconstruct", given, folder, own)
 
 
 def denoise(sessions: Sessions, key: str) -> Made:
@@ -88,7 +93,7 @@ def denoise(sessions: Sessions, key: str) -> Made:
         "pixel_size": tomogram.result.pixel_size_a,
     }
     folder = sessions.at(key, "denoised")
-    return Made(result=run_stage("denoise", given, folder), folder=folder)
+    return run("denoise", given, folder, _own(sessions, key))
 
 
 def draw_denoised(sessions: Sessions, key: str) -> Path:
@@ -142,8 +147,12 @@ def draw(sessions: Sessions, key: str) -> dict[str, Path]:
 
 def _drawn(sessions: Sessions, key: str, label: str, given: dict[str, Any]) -> Path:
     folder = sessions.at(key, "pictures") / label.replace(" ", "_")
-    result: Any = run_stage("thumbnail", given, folder)
-    return folder / str(result.files[0])
+    made = run("thumbnail", given, folder, _own(sessions, key))
+    return folder / str(made.result.files[0])
+
+
+def _own(sessions: Sessions, key: str) -> SessionSettings:
+    return sessions.of(sessions.ledger.tilt_series(key)[0])
 
 
 def _axis_deg(sessions: Sessions, session: str, series: str) -> float | None:

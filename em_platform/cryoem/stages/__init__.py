@@ -1,9 +1,11 @@
 """The stages, one file each; each is loaded only when it is run."""
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
-from em_platform.cryoem.stage import Stage
+from em_platform.cryoem.stage import Stage, names_of
+from em_platform.errors import ConfigError
 
 STAGES: dict[str, str] = {
     "motion": "correct the motion of a movie and sum its frames, weighted by dose",
@@ -24,3 +26,30 @@ def load_stage(name: str) -> Stage:
     """The module of a stage, which has `Parameters`, `Result` and `run`."""
     module: Any = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
     return module  # type: ignore[no-any-return]
+
+
+def set_parameters(
+    name: str, stages: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What `cryoem.session.stages` says of a stage's parameters.
+
+    Raises
+    ------
+    ConfigError
+        It names a stage or a parameter that is not there.
+    """
+    for stage, given in stages.items():
+        if stage not in STAGES:
+            raise ConfigError(
+                f"cryoem.session.stages: found {stage}, one of {', '.join(STAGES)} was "
+                "expected; correct it"
+            )
+        if stage != name:
+            continue  # its parameters are looked at when it is run
+        known = set().union(*names_of(load_stage(name).Parameters))
+        if unknown := sorted(given.keys() - known):
+            raise ConfigError(
+                f"cryoem.session.stages: {name} has no parameter {unknown[0]}; "
+                f"`em-platform cryoem {name} --help` shows them, correct it"
+            )
+    return dict(stages.get(name, {}))

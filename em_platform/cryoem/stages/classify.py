@@ -2,7 +2,7 @@
 
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,15 @@ from em_platform.cryoem.methods.classify2d import Classes, classify
 from em_platform.cryoem.methods.mapped_mrc import mapped_volume
 from em_platform.cryoem.methods.particle_star import Particles, read_particles
 from em_platform.cryoem.stage import (
+    ENGINE,
     Option,
     StageParameters,
     StageResult,
+    TimeLimit,
     report_progress,
 )
 from em_platform.errors import DataError
+from em_platform.model import Model
 from em_platform.storage.atomic import write_bytes
 
 Float = NDArray[np.float32]
@@ -66,14 +69,23 @@ class Parameters(StageParameters):
         Field(0, ge=0, validation_alias=AliasChoices("seed", "random_seed"))
     )
 
+    engine: Annotated[Literal["builtin", "relion"], ENGINE] = "builtin"
+    time_limit_s: TimeLimit = 86400.0
+    threads: Annotated[int, Option("--threads", "of RELION")] = Field(1, ge=1)
+    gpus: Annotated[str | None, Option("--gpus", "of RELION, such as 0 or 0:1")] = None
+    # From here on by messages; RELION takes them.
+    oversampling: int = 1
+    psi_step: float = Field(12.0, gt=0)
+    offset_step: float = Field(2.0, gt=0)
+
     @field_validator("particles_file", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | Path) else value  # as messages have
 
 
-class ClassSummary(StageResult):
-    """One class; the largest is number 1."""
+class ClassSummary(Model):
+    """One class, the largest first; its number is that of the files."""
 
     number: int
     particles: int
@@ -106,6 +118,8 @@ def run(parameters: Parameters, folder: Path) -> Result:
         A table or a stack cannot be read.
     DataError
         There are too few particles, or they differ in size.
+    ToolMissing, ToolFailed
+        RELION is not there, or did not do it.
     """
     tables = [read_particles(path) for path in parameters.particles_file]
     optics = tables[0].optics
@@ -116,6 +130,14 @@ def run(parameters: Parameters, folder: Path) -> Result:
             "expected; pick more micrographs, or with a lower threshold"
         )
     mask_a = _mask_a(parameters, boxes.shape[-1] * optics.pixel_size_a)
+    if parameters.engine != "builtin":
+        from em_platform.cryoem.programs.engine import run_engine
+
+        made = run_engine(
+            "classify", parameters, folder,
+            tables=tables, classes=_most_classes(parameters, len(boxes)), mask_a=mask_a,
+        )  # fmt: skip
+        return Result(**made, pixel_size_a=optics.pixel_size_a, mask_diameter_a=mask_a)
     boxes = _masked(boxes, mask_a / optics.pixel_size_a)
     transfers = _transfers(tables, boxes.shape[-1]) if parameters.do_ctf else None
     found, scale = _sorted(parameters, boxes, transfers)
@@ -217,6 +239,10 @@ def _transfers(tables: list[Particles], side: int) -> list[Float] | None:
     return found
 
 
+def _most_classes(parameters: Parameters, particles: int) -> int:
+    return min(parameters.class2d_nr_classes, max(1, particles // _FEWEST))
+
+
 def _sorted(
     parameters: Parameters, boxes: Float, transfers: list[Float] | None
 ) -> tuple[Classes, float]:
@@ -226,7 +252,7 @@ def _sorted(
     side = min(boxes.shape[-1], _SIDE_PX)
     scale = boxes.shape[-1] / side
     small = np.stack([shrunk_box(box, side) for box in boxes]) if scale > 1 else boxes
-    classes = min(parameters.class2d_nr_classes, max(1, len(boxes) // _FEWEST))
+    classes = _most_classes(parameters, len(boxes))
     on_rings = None
     if transfers is not None:
         # Along x: the small astigmatism does not matter at this size.

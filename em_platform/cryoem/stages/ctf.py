@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from em_platform.cryoem.movies import read_image
-from em_platform.cryoem.stage import Option, StageParameters, StageResult
+from em_platform.cryoem.stage import (
+    ENGINE,
+    Option,
+    StageParameters,
+    StageResult,
+    TimeLimit,
+    named_engine,
+)
 from em_platform.errors import ConfigError, ProcessingError
 
 if TYPE_CHECKING:
@@ -58,27 +65,28 @@ class Parameters(StageParameters):
     additional_phase_shift: Annotated[
         YesNo, Option("--phase-shift", "whether a phase plate is looked for")
     ] = "no"
+    determine_thickness: Annotated[
+        YesNo, Option("--determine-thickness", "whether the specimen is thick")
+    ] = "no"
+    node_low_res: Annotated[
+        float, Option("--node-low-res-a", "coarsest distance for the thickness")
+    ] = Field(30.0, gt=0)
+    node_high_res: Annotated[
+        float, Option("--node-high-res-a", "finest distance for the thickness")
+    ] = Field(3.0, gt=0)
     astigmatism_known: YesNo = "no"
     known_astigmatism: float = 0.0
     known_astigmatism_angle: float = 0.0
-    engine: Annotated[
-        Literal["builtin", "ctffind"],
-        Option("--engine", "built in, or CTFFIND on PATH"),
-    ] = "builtin"
-    time_limit_s: Annotated[float, Option("--time-limit-s", "for CTFFIND")] = Field(
-        3600.0, gt=0
-    )
+    engine: Annotated[Literal["builtin", "ctffind4", "ctffind5"], ENGINE] = "builtin"
+    time_limit_s: TimeLimit = 3600.0
     # From here on by messages: steps and switches of CTFFIND's own search.
     defocus_step: float = 100.0
     slow_search: YesNo = "no"
     astigmatism_restrain: YesNo = "no"
     expert_options: YesNo = "no"
     determine_tilt: YesNo = "no"
-    determine_thickness: YesNo = "no"
     brute_force_1d: YesNo = "yes"
     refinement_2d: YesNo = "yes"
-    node_low_res: float = 30.0
-    node_high_res: float = 3.0
     node_rounded_square: YesNo = "no"
     node_downweight: YesNo = "no"
     ctffind_version: Literal[4, 5] = 4
@@ -89,6 +97,11 @@ class Parameters(StageParameters):
     picker_uuid: int | None = None
     autopick: dict[str, Any] = Field(default_factory=dict)
     relion_options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_version(cls, values: Any) -> Any:
+        return named_engine(values, "ctffind", field="ctffind_version", latest=4)
 
     @field_validator("ampl_spectrum")
     @classmethod
@@ -108,6 +121,8 @@ class Result(StageResult):
     phase_shift_deg: float
     fit_resolution_a: float
     score: float  # correlation of rings and model, to 1
+    defocus_error_a: float | None = None  # one standard deviation; of the built-in
+    thickness_a: float | None = None  # None: not asked for, or too thin to see
     ice_ring_density: float | None  # None where the pixels are too coarse to see it
     pixel_size_a: float
     box_px: int
@@ -131,14 +146,14 @@ def run(parameters: Parameters, folder: Path) -> Result:
     ToolMissing, ToolFailed
         CTFFIND is not there, or did not do it.
     """
-    if parameters.engine == "ctffind":
-        from em_platform.cryoem.programs.ctf_engine import fit_ctf
+    if parameters.engine != "builtin":
+        from em_platform.cryoem.programs.engine import run_engine
 
-        return Result(**fit_ctf(parameters.model_dump(), folder))
+        return Result(**run_engine("ctf", parameters, folder))
     # scipy is loaded by who runs it, not by who asks for the options.
-    from em_platform.cryoem.methods import ctf, ctf_profile
+    from em_platform.cryoem.methods import ctf, ctf_fit, ctf_profile
 
-    search = _search(parameters)
+    search = _search(parameters, (parameters.min_res, parameters.max_res))
     image = read_image(parameters.input_image)
     # Not the largest minus the least: one hot pixel is no contrast either.
     if float(image.std()) <= 1e-6 * abs(float(image.mean())) or not image.any():
@@ -148,10 +163,12 @@ def run(parameters: Parameters, folder: Path) -> Result:
         )
     lens = _lens(parameters)
     power = ctf.power_spectrum(image, parameters.ampl_spectrum)
-    rings = ctf.rings_of(power, parameters.pixel_size)
-    fit = ctf.fit_rings(rings, lens, search)
-    strength = ctf_profile.ring_strength(rings, lens, fit)
-    fit = ctf.fit_again(rings, lens, search, begin=fit, strength=strength)
+    boxes = image.size / power.shape[0] ** 2
+    rings = ctf.rings_of(power, parameters.pixel_size, boxes=boxes)
+    fit = ctf_fit.fit_rings(rings, lens, search)
+    if parameters.determine_thickness == "yes":
+        nodes = _search(parameters, (parameters.node_low_res, parameters.node_high_res))
+        fit = ctf_fit.fit_thickness(rings, lens, nodes, begin=fit)
     profile = ctf_profile.profile_of(rings, lens, fit)
     resolution = ctf_profile.fit_resolution_a(profile, min_res_a=parameters.min_res)
     files = _write(parameters, folder, power, fit, profile, resolution)
@@ -164,6 +181,8 @@ def run(parameters: Parameters, folder: Path) -> Result:
         phase_shift_deg=round(fit.phase_shift_deg, 3),
         fit_resolution_a=round(resolution, 3),
         score=round(fit.score, 5),
+        defocus_error_a=round(fit.error_a, 2),
+        thickness_a=round(fit.thickness_a, 1) if fit.thickness_a else None,
         ice_ring_density=None if ice is None else round(ice, 5),
         pixel_size_a=parameters.pixel_size,
         box_px=parameters.ampl_spectrum,
@@ -171,16 +190,18 @@ def run(parameters: Parameters, folder: Path) -> Result:
     )
 
 
-def _search(parameters: Parameters) -> "Search":
+def _search(parameters: Parameters, resolutions_a: tuple[float, float]) -> "Search":
     from em_platform.cryoem.methods.ctf import Search
 
     finest = 2 * parameters.pixel_size
     coarsest = parameters.pixel_size * parameters.ampl_spectrum / 4
-    if min(parameters.min_res, coarsest) <= 1.2 * max(parameters.max_res, finest):
+    low, high = resolutions_a
+    if min(low, coarsest) <= 1.2 * max(high, finest):
         raise ConfigError(
-            f"ctf: the range is {parameters.min_res:g} to {parameters.max_res:g} Å, "
+            f"ctf: the range is {low:g} to {high:g} Å, "
             f"pixels of {parameters.pixel_size:g} Å show {coarsest:.3g} to "
-            f"{finest:.3g} Å; give --min-res-a and --max-res-a in there"
+            f"{finest:.3g} Å; give --min-res-a and --max-res-a (of a thickness "
+            "--node-low-res-a and --node-high-res-a) in there"
         )
     if parameters.max_defocus <= parameters.min_defocus:
         raise ConfigError(
@@ -189,9 +210,9 @@ def _search(parameters: Parameters) -> "Search":
         )
     known = parameters.astigmatism_known == "yes"
     return Search(
-        min_res_a=min(parameters.min_res, coarsest),
+        min_res_a=min(low, coarsest),
         # The rim of the spectrum is of the camera, not of the lens.
-        max_res_a=max(parameters.max_res, 1.02 * finest),
+        max_res_a=max(high, 1.02 * finest),
         min_defocus_a=parameters.min_defocus,
         max_defocus_a=parameters.max_defocus,
         phase_shift=parameters.additional_phase_shift == "yes",

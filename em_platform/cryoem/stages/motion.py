@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
-from em_platform.cryoem.movies import Movie, open_movie
+from em_platform.cryoem.movies import Movie, open_movie, read_grouping
+from em_platform.cryoem.programs.motion import B_FACTOR
 from em_platform.cryoem.stage import (
+    ENGINE,
     Option,
     StageParameters,
     StageResult,
+    TimeLimit,
     report_progress,
 )
 from em_platform.errors import ConfigError, FormatError, ProcessingError
@@ -25,8 +28,6 @@ from em_platform.errors import ConfigError, FormatError, ProcessingError
 if TYPE_CHECKING:
     from em_platform.cryoem.methods.motion import Motion, Sums
     from em_platform.cryoem.methods.motion_frames import Corrections
-
-_RELION_FACTOR = 150.0
 
 
 class Parameters(StageParameters):
@@ -50,7 +51,7 @@ class Parameters(StageParameters):
         ),
     ] = Field(0.0, ge=0, validation_alias=AliasChoices("dose_per_frame", "fm_dose"))
     init_dose: Annotated[
-        float | None, Option("--pre-exposure", "electrons per Å² before the movie")
+        float | None, Option("--pre-exposure", "e/Å² before the movie", "pre_exposure")
     ] = None
     gain_ref: Annotated[
         Path | None, Option("--gain", "gain reference: MRC, TIFF or EER's .gain")
@@ -85,7 +86,7 @@ class Parameters(StageParameters):
     )
     b_factor: Annotated[
         float, Option("--b-factor", "of the correlation, in pixels squared")
-    ] = Field(_RELION_FACTOR, gt=0)
+    ] = Field(B_FACTOR, gt=0)
     eer_sampling: Annotated[
         Literal[1, 2, 4] | None, Option("--eer-upsampling", "1, 2 or 4")
     ] = None
@@ -96,13 +97,8 @@ class Parameters(StageParameters):
     dose_motionstats_cutoff: Annotated[
         float, Option("--early-dose", "electrons per Å² that count as early motion")
     ] = 4.0
-    engine: Annotated[
-        Literal["builtin", "relion", "motioncor2"],
-        Option("--engine", "built in, or a program on PATH"),
-    ] = "builtin"
-    time_limit_s: Annotated[
-        float, Option("--time-limit-s", "for a program on PATH")
-    ] = Field(3600.0, gt=0)
+    engine: Annotated[Literal["builtin", "relion", "motioncor2"], ENGINE] = "builtin"
+    time_limit_s: TimeLimit = 3600.0
     # From here on by messages; what changes the images is refused by the built-in.
     fm_int_file: Path | None = None
     mag: dict[str, Any] | None = None
@@ -132,6 +128,14 @@ class Parameters(StageParameters):
     ctf: dict[str, Any] = Field(default_factory=dict)
     relion_options: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_engine(cls, values: Any) -> Any:
+        """A message's own word for it wins over the settings."""
+        if isinstance(values, dict) and values.get("use_motioncor2") in (True, "True"):
+            return {**values, "engine": "motioncor2"}
+        return values
+
     @field_validator("patch_sizes", mode="before")
     @classmethod
     def _read_patches(cls, value: object) -> object:
@@ -149,6 +153,19 @@ class Parameters(StageParameters):
     def _read_no_path(cls, value: object) -> object:
         return None if value == "" else value  # upstream's word for none
 
+    def early_frames(self, frames: int) -> int:
+        """How many of the frames count as early motion."""
+        if self.dose_per_frame <= 0:
+            return frames  # without a dose nobody knows what is late
+        return round(self.dose_motionstats_cutoff / self.dose_per_frame)
+
+    @property
+    def frames_per_group(self) -> int:
+        """EER frames that become one; FormatError where that file cannot be read."""
+        if self.fm_int_file and self.movie.suffix.lower() == ".eer":
+            return read_grouping(self.fm_int_file)
+        return self.eer_grouping
+
 
 class Result(StageResult):
     """What was found; shifts are RELION's: what a frame is moved by, from the first."""
@@ -165,6 +182,7 @@ class Result(StageResult):
     first_frame: int  # counted from 1
     last_frame: int
     dose_per_frame: float
+    init_dose: float = 0.0  # before the movie
     shift_x_px: tuple[float, ...]
     shift_y_px: tuple[float, ...]
     total_motion_a: float
@@ -193,16 +211,10 @@ def run(parameters: Parameters, folder: Path) -> Result:
     ToolMissing, ToolFailed
         The program on PATH is not there, or did not do it.
     """
-    if parameters.use_motioncor2 or parameters.engine != "builtin":
-        from em_platform.cryoem.programs.motion_engine import correct_motion
+    if parameters.engine != "builtin":
+        from em_platform.cryoem.programs.engine import run_engine
 
-        engine = "motioncor2" if parameters.use_motioncor2 else parameters.engine
-        fields = parameters.model_dump()
-        if parameters.movie.suffix.lower() != ".eer":
-            fields["eer_grouping"] = 0
-        elif parameters.fm_int_file:
-            fields["eer_grouping"] = _grouping(parameters)
-        return Result(**correct_motion(fields, folder, engine=engine))
+        return Result(**run_engine("motion", parameters, folder))
     # numba and scipy are loaded by who runs it, not by who asks for the options.
     from em_platform.cryoem.methods import motion
 
@@ -214,7 +226,7 @@ def run(parameters: Parameters, folder: Path) -> Result:
             )
     movie = open_movie(
         parameters.movie,
-        eer_grouping=_grouping(parameters),
+        eer_grouping=parameters.frames_per_group,
         eer_upsampling=parameters.eer_sampling or 1,
     )
     frames, first = _used_frames(parameters, movie)
@@ -361,13 +373,14 @@ def _result(
         **files,
         **motion_statistics(
             shifts * parameters.pixel_size,
-            early_frames=_early_frames(parameters, len(shifts)),
+            early_frames=parameters.early_frames(len(shifts)),
         ),
         pixel_size_a=parameters.pixel_size * (parameters.motion_corr_binning or 1),
         frames=len(shifts),
         first_frame=first + 1,
         last_frame=first + len(shifts),
         dose_per_frame=parameters.dose_per_frame,
+        init_dose=parameters.init_dose or 0.0,
         shift_x_px=tuple(round(float(x), 4) for x in shifts[:, 1]),
         shift_y_px=tuple(round(float(y), 4) for y in shifts[:, 0]),
         is_local=found.local is not None,
@@ -377,22 +390,3 @@ def _result(
         patches_y=parameters.patch_sizes[1],
         defects=defects,
     )
-
-
-def _early_frames(parameters: Parameters, frames: int) -> int:
-    if parameters.dose_per_frame <= 0:
-        return frames  # without a dose nobody knows what is late
-    return round(parameters.dose_motionstats_cutoff / parameters.dose_per_frame)
-
-
-def _grouping(parameters: Parameters) -> int:
-    """MotionCor2's file of integration: frames, how many to sum, and their dose."""
-    if parameters.fm_int_file is None or parameters.movie.suffix.lower() != ".eer":
-        return parameters.eer_grouping
-    try:
-        return int(parameters.fm_int_file.read_text().split("\n")[0].split()[1])
-    except (OSError, ValueError, IndexError) as error:
-        raise FormatError(
-            f"{parameters.fm_int_file}: cannot be read as frames, group and dose "
-            f"({error}); correct it"
-        ) from error

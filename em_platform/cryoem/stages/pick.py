@@ -1,9 +1,10 @@
-"""Particles found in a micrograph as blobs of a known size."""
+"""Particles found in a micrograph as blobs of a known size, or by a program."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import AliasChoices, Field, model_validator
 
 from em_platform.cryoem.images.micrographs import with_circles
@@ -12,7 +13,13 @@ from em_platform.cryoem.methods.coordinates import cbox_of_picks, star_of_picks
 from em_platform.cryoem.methods.pick_log import Picks, find_particles
 from em_platform.cryoem.methods.pictures import encoded, stretched
 from em_platform.cryoem.movies import read_image
-from em_platform.cryoem.stage import Option, StageParameters, StageResult
+from em_platform.cryoem.stage import (
+    ENGINE,
+    Option,
+    StageParameters,
+    StageResult,
+    TimeLimit,
+)
 from em_platform.errors import DataError
 from em_platform.storage.atomic import write_bytes
 
@@ -41,8 +48,13 @@ class Parameters(StageParameters):
         float | None, Option("--max-diameter-a", "of the largest, Å")
     ] = Field(None, gt=0)
     log_threshold: Annotated[
-        float, Option("--threshold", "least score, in deviations of the noise")
-    ] = Field(THRESHOLD, gt=0)
+        float | None,
+        Option(
+            "--threshold",
+            f"least score: in deviations of the noise [{THRESHOLD:g}]; of crYOLO 0 to "
+            "1 [0.3]; of Topaz a log-likelihood [-6]",
+        ),
+    ] = None
     bright: Annotated[
         bool, Option("--bright", "particles are brighter than the ice")
     ] = False
@@ -56,8 +68,30 @@ class Parameters(StageParameters):
         int, Option("--min-particles", "are kept whatever the fraction")
     ] = Field(30, ge=0)
 
+    engine: Annotated[Literal["builtin", "cryolo", "topaz"], ENGINE] = "builtin"
+    time_limit_s: TimeLimit = 3600.0
+    cryolo_model_weights: Annotated[
+        Path | None, Option("--cryolo-weights", "model of crYOLO, .h5")
+    ] = None
+    topaz_model: Annotated[
+        str, Option("--topaz-model", "resnet16, resnet8, conv127 ..., or a file")
+    ] = "resnet16"
+    # From here on by messages; crYOLO and Topaz take them.
+    experiment_type: Literal["spa", "tomography"] = "spa"
+    cryolo_command: str = "cryolo_predict.py"
+    cryolo_threshold: float | None = None
+    cryolo_box_size: int | None = Field(None, gt=0)
+    cryolo_gpus: str | None = None
+    normalization_margin: float = 0
+    batch_size: int = 3
+    cpu_count: int = 1
+    on_the_fly: bool = True
+    scale: int = Field(8, ge=1)
+
     @model_validator(mode="after")
     def _has_a_size(self) -> "Parameters":
+        if self.engine == "cryolo":
+            return self  # it knows from its model
         if self.particle_diameter is None and None in (
             self.min_diameter,
             self.max_diameter,
@@ -66,6 +100,8 @@ class Parameters(StageParameters):
                 "found no size of the particles, particle_diameter or min_diameter "
                 "and max_diameter were expected"
             )
+        if self.engine == "builtin" and (self.log_threshold or 1) <= 0:
+            raise ValueError(f"log_threshold {self.log_threshold:g} is not above 0")
         low, high = self.diameters_a
         if low > high:
             raise ValueError(
@@ -106,29 +142,26 @@ def run(parameters: Parameters, folder: Path) -> Result:
         The micrograph cannot be read, or has values that are not finite.
     DataError
         It has no contrast, or is smaller than the particles.
+    ToolMissing, ToolFailed
+        The program on PATH is not there, or did not do it.
     """
     path = parameters.micrograph
     image = read_image(path)
     levels = stretched(image, of=path)
-    low, high = (each / parameters.pixel_size for each in parameters.diameters_a)
-    if high > min(image.shape) / 2:
-        raise DataError(
-            f"{path}: found {min(image.shape)} pixels across and particles of "
-            f"{high:.0f}, at most half of it was expected; correct the diameter or the "
-            "pixel size"
-        )
-    found = find_particles(
-        image,
-        diameters_px=(low, high),
-        threshold=parameters.log_threshold,
-        bright=parameters.bright,
-        apart_px=parameters.min_distance,
-    )
+    program = {}
+    if parameters.engine == "builtin":
+        found = _blobs(parameters, image)
+    else:
+        from em_platform.cryoem.programs.engine import run_engine
+
+        found, program = run_engine("pick", parameters, folder)
     found = _best(found, parameters)
     stem = path.name.removesuffix(".gz").rpartition(".")[0]
+    median_a = _median(found.diameters_px, parameters.pixel_size)
     result = Result(
+        **program,
         particles=len(found.points),
-        median_diameter_a=_median(found.diameters_px, parameters.pixel_size),
+        median_diameter_a=median_a,
         median_score=_median(found.scores, 1),
         coordinates=f"{stem}_autopick.star",
         cbox=f"{stem}.cbox",
@@ -136,7 +169,9 @@ def run(parameters: Parameters, folder: Path) -> Result:
     )
     star = star_of_picks(found.points, scores=found.scores)
     write_bytes(folder / result.coordinates, star)
-    box = box_for(max(parameters.diameters_a), parameters.pixel_size)
+    low, high = parameters.diameters_a
+    middle = (low + high) / 2 or median_a or 0.0
+    box = box_for(high or middle, parameters.pixel_size)
     cbox = cbox_of_picks(
         found.points,
         scores=found.scores,
@@ -145,9 +180,27 @@ def run(parameters: Parameters, folder: Path) -> Result:
     )
     write_bytes(folder / result.cbox, cbox)
     points = tuple((float(x), float(y)) for x, y in found.points)
-    picture = with_circles(levels, radius=(low + high) / 4, points=points)
+    radius = middle / parameters.pixel_size / 2
+    picture = with_circles(levels, radius=radius, points=points)
     write_bytes(folder / result.picture, encoded(picture, ".jpeg"))
     return result
+
+
+def _blobs(parameters: Parameters, image: NDArray[np.float32]) -> Picks:
+    low, high = (each / parameters.pixel_size for each in parameters.diameters_a)
+    if high > min(image.shape) / 2:
+        raise DataError(
+            f"{parameters.micrograph}: found {min(image.shape)} pixels across and "
+            f"particles of {high:.0f}, at most half of it was expected; correct the "
+            "diameter or the pixel size"
+        )
+    return find_particles(
+        image,
+        diameters_px=(low, high),
+        threshold=parameters.log_threshold or THRESHOLD,
+        bright=parameters.bright,
+        apart_px=parameters.min_distance,
+    )
 
 
 def _best(found: Picks, parameters: Parameters) -> Picks:

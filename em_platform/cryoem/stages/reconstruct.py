@@ -1,4 +1,4 @@
-"""A tomogram from an aligned tilt series, by weighted back-projection.
+"""A tomogram from an aligned tilt series, by weighted back-projection or a program.
 
 Fields have the names and defaults of cryoem-services' AreTomo service.
 """
@@ -6,17 +6,20 @@ Fields have the names and defaults of cryoem-services' AreTomo service.
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 
 from em_platform.cryoem.alignment_files import SeriesAlignment, read_alignment
 from em_platform.cryoem.movies import Movie, open_movie
 from em_platform.cryoem.stage import (
+    ENGINE,
     Option,
     StageParameters,
     StageResult,
+    TimeLimit,
+    named_engine,
     report_progress,
 )
 from em_platform.cryoem.tomogram_file import (
@@ -74,6 +77,26 @@ class Parameters(StageParameters):
     ome_zarr: Annotated[
         bool, Option("--ome-zarr", "write an OME-Zarr with its pyramid, too")
     ] = False
+    engine: Annotated[Literal["builtin", "aretomo2", "aretomo3", "imod"], ENGINE] = (
+        "builtin"
+    )
+    time_limit_s: TimeLimit = 7200.0
+    # From here on by messages; AreTomo takes them.
+    aretomo_version: Literal[2, 3] = 3
+    second_bin: int | None = None
+    ctf_cor: int | None = None
+    sart_iterations: int | None = None
+    sart_projections: int | None = None
+    wbp: int | None = None
+    kv: float | None = Field(None, validation_alias=AliasChoices("kv", "voltage"))
+    cs: float | None = None
+    amplitude_contrast: float | None = None
+    interpolation_correction: int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_version(cls, values: Any) -> Any:
+        return named_engine(values, "aretomo", field="aretomo_version", latest=3)
 
 
 class Result(StageResult):
@@ -100,11 +123,48 @@ def run(parameters: Parameters, folder: Path) -> Result:
         Stack or alignment cannot be read, or do not belong together.
     StorageError
         The disk is full, or the like.
+    ToolMissing, ToolFailed
+        The program on PATH is not there, or did not do it.
     """
-    alignment = read_alignment(_alignment_file(parameters))
+    aln = _alignment_file(parameters)
+    alignment = read_alignment(aln)
     movie = open_movie(parameters.stack_file)
     _check(parameters, alignment, movie)
     geometry = geometry_of(parameters, alignment, movie.shape)
+    if parameters.engine == "builtin":
+        made = _back_projected(parameters, folder, alignment, movie, geometry)
+    else:
+        from em_platform.cryoem.programs.engine import run_engine
+
+        made = run_engine(
+            "reconstruct", parameters, folder,
+            alignment=alignment, geometry=geometry, aln=aln,
+        )  # fmt: skip
+    zarr = None
+    if parameters.ome_zarr:
+        zarr = made["tomogram"].removesuffix(".mrc") + ".ome.zarr"
+        _write_zarr(folder / made["tomogram"], folder / zarr)
+    thickness = alignment.thickness_px
+    return Result(
+        **made,
+        ome_zarr=zarr,
+        tilts=len(alignment.images),
+        rotation_deg=round(geometry.axis_deg, 4),
+        thickness_px=thickness,
+        thickness_a=None
+        if thickness is None
+        else round(thickness * parameters.pixel_size, 1),
+    )
+
+
+def _back_projected(
+    parameters: Parameters,
+    folder: Path,
+    alignment: SeriesAlignment,
+    movie: Movie,
+    geometry: "Geometry",
+) -> dict[str, Any]:
+    """Write the tomogram; the fields of the result that say what it is."""
     name = parameters.stack_file.name.removesuffix(".gz").rpartition(".")[0]
     tomogram = f"{name}_Vol.mrc"
     pixel_size_a = parameters.pixel_size * parameters.out_bin
@@ -114,24 +174,13 @@ def run(parameters: Parameters, folder: Path) -> Result:
             _write_lines(lines, parameters, alignment, movie, geometry)
             marks = _write_slabs(own, lines, geometry)
         write_header(own, geometry.shape, marks, pixel_size_a=pixel_size_a)
-    zarr = f"{name}_Vol.ome.zarr" if parameters.ome_zarr else None
-    if zarr is not None:
-        _write_zarr(folder / tomogram, folder / zarr)
-    thickness = alignment.thickness_px
-    return Result(
-        tomogram=tomogram,
-        ome_zarr=zarr,
-        size_x=geometry.shape[2],
-        size_y=geometry.shape[1],
-        size_z=geometry.shape[0],
-        pixel_size_a=pixel_size_a,
-        tilts=len(alignment.images),
-        rotation_deg=round(geometry.axis_deg, 4),
-        thickness_px=thickness,
-        thickness_a=None
-        if thickness is None
-        else round(thickness * parameters.pixel_size, 1),
-    )
+    return {
+        "tomogram": tomogram,
+        "size_x": geometry.shape[2],
+        "size_y": geometry.shape[1],
+        "size_z": geometry.shape[0],
+        "pixel_size_a": pixel_size_a,
+    }
 
 
 def _alignment_file(parameters: Parameters) -> Path:

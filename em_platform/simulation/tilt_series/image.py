@@ -156,8 +156,16 @@ def _outer(spectrum, rows, columns):  # type: ignore[no-untyped-def]
 @_jit
 def _through_lens(spectrum, qy, qx, terms):  # type: ignore[no-untyped-def]
     """Turn each wave but the straight one by the phase of the lens."""
-    for row in range(spectrum.shape[0]):
-        for column in range(spectrum.shape[1]):
+    height, width = spectrum.shape
+    # Opposite frequencies have the same phase: it is computed once for both.
+    for row in range(height // 2 + 1):
+        other_row = (height - row) % height
+        columns = width if row != other_row else width // 2 + 1
+        for column in range(columns):
+            other_column = (width - column) % width
+            chi = phase_at(qy[row], qx[column], terms)
+            turn = np.complex64(complex(np.cos(chi), np.sin(chi)))
             if row or column:
-                chi = phase_at(qy[row], qx[column], terms)
-                spectrum[row, column] *= np.complex64(complex(np.cos(chi), np.sin(chi)))
+                spectrum[row, column] *= turn
+            if other_row != row or other_column != column:
+                spectrum[other_row, other_column] *= turn

@@ -6,6 +6,7 @@ by frequency, so its own defocus is exact however thick the layers are.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from em_platform.simulation.tilt_series.project import (
     add_stamp,
     multiply_stamp,
     stamp_size,
-    strong_stamp,
+    strong_stamps,
     template,
     weak_stamps,
 )
@@ -75,17 +76,22 @@ class View:
         return self.pixel_nm**2 / (2 * wavelength_nm(self.voltage_v))
 
 
+_AT_A_TIME = 16  # stamps: so many stay in a core's cache, and one call makes them
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """A particle in the image: its layer, its place there, how it is turned."""
+    """A few particles of one kind in one layer of the image."""
 
-    layer: int
-    beyond_nm: float
-    """The middle of its layer."""
-    row: float
-    column: float
     template: Template
-    turn: NDArray[np.float64]
+    turns: NDArray[np.float64]
+    """`(n, 3, 3)` from the particles' axes to those of the detector."""
+    pixels: NDArray[np.int64]
+    """`(n, 2)`: the pixel (y, x) next to the middle of each."""
+    aside_px: NDArray[np.float64]
+    """`(n, 2)` from that pixel."""
+    beyond_nm: NDArray[np.float64]
+    """`(n,)` from the middle of their layer, along the beam."""
 
 
 def weak_layers(scene: Scene, view: View) -> Iterator[WeakLayer]:
@@ -94,21 +100,13 @@ def weak_layers(scene: Scene, view: View) -> Iterator[WeakLayer]:
         for number, field in _dense(scene.density, view):
             yield WeakLayer(depth_nm=number * view.thin_nm, even_v_nm=field)
     thick = _reach_nm(scene, view)
-    for number, seen in _by_layer(scene, view, thick_nm=thick):
+    for number, seen in _by_layer(scene, view, thick_nm=thick).items():
         even, odd = np.zeros((2, *view.shape), np.float32)
         for each in seen:
-            near = round(each.row), round(each.column)
-            stamps = weak_stamps(
-                each.template,
-                each.turn,
-                shift_px=(each.row - near[0], each.column - near[1]),
-                beyond_nm=each.beyond_nm,
-                size=stamp_size(each.template.radius_nm, view.pixel_nm),
-                pixel_nm=view.pixel_nm,
-                voltage_v=view.voltage_v,
-            )
-            add_stamp(even, stamps[0], *near)
-            add_stamp(odd, stamps[1], *near)
+            stamps = weak_stamps(each.template, each.turns, **_seen_by(view, each))
+            for stamp, (y, x) in zip(stamps, each.pixels.tolist(), strict=True):
+                add_stamp(even, stamp[0], y, x)
+                add_stamp(odd, stamp[1], y, x)
         yield WeakLayer(depth_nm=number * thick, even_v_nm=even, odd_v_nm=odd)
 
 
@@ -123,7 +121,7 @@ def strong_layers(scene: Scene, view: View) -> Iterator[StrongLayer]:
     thick = view.thin_nm if dense is not None else 8 * view.thin_nm
     thick = min(thick, _reach_nm(scene, view))
     fields = iter(()) if dense is None else _dense(dense, view)
-    waiting = dict(_by_layer(scene, view, thick_nm=thick))
+    waiting = _by_layer(scene, view, thick_nm=thick)
     for number, field in fields:
         for earlier in [each for each in waiting if each < number]:
             yield _strong(earlier, thick, waiting.pop(earlier), view)
@@ -143,18 +141,21 @@ def _strong(
 ) -> StrongLayer:
     through = np.ones(view.shape, np.complex64) if wave is None else wave
     for each in seen:
-        near = round(each.row), round(each.column)
-        stamp = strong_stamp(
-            each.template,
-            each.turn,
-            shift_px=(each.row - near[0], each.column - near[1]),
-            beyond_nm=each.beyond_nm,
-            size=stamp_size(each.template.radius_nm, view.pixel_nm),
-            pixel_nm=view.pixel_nm,
-            voltage_v=view.voltage_v,
-        )
-        multiply_stamp(through, stamp, *near)
+        stamps = strong_stamps(each.template, each.turns, **_seen_by(view, each))
+        for stamp, (y, x) in zip(stamps, each.pixels.tolist(), strict=True):
+            multiply_stamp(through, stamp, y, x)
     return StrongLayer(depth_nm=number * thick_nm, wave=through)
+
+
+def _seen_by(view: View, seen: _Seen) -> dict[str, Any]:
+    """What both kinds of stamps are made by."""
+    return {
+        "shifts_px": seen.aside_px,
+        "beyond_nm": seen.beyond_nm,
+        "size": stamp_size(seen.template.radius_nm, view.pixel_nm),
+        "pixel_nm": view.pixel_nm,
+        "voltage_v": view.voltage_v,
+    }
 
 
 def _dense(density: Map, view: View) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -179,31 +180,32 @@ def _reach_nm(scene: Scene, view: View) -> float:
     return max(smallest / 2 / slope, view.thin_nm)
 
 
-def _by_layer(
-    scene: Scene, view: View, *, thick_nm: float
-) -> Iterator[tuple[int, list[_Seen]]]:
+def _by_layer(scene: Scene, view: View, *, thick_nm: float) -> dict[int, list[_Seen]]:
+    """The particles that the image shows, by their layers along the beam."""
+    if not scene.particles:
+        return {}
+    kinds = np.array([each.template for each in scene.particles])
+    places = np.array([each.position_nm for each in scene.particles])
+    turns = np.array([each.rotation for each in scene.particles])
+    turned = places @ view.to_detector.T
+    middle = np.array(view.shape) // 2
+    pixels = (turned[:, 1::-1] + view.tilt.shift_nm) / view.pixel_nm + middle
+    sizes = [stamp_size(each.radius_nm, view.pixel_nm) for each in scene.templates]
+    half = np.array(sizes)[kinds, None] / 2
+    inside = ((-half < pixels) & (pixels < np.array(view.shape) + half)).all(axis=1)
+    layers = np.rint(turned[:, 2] / thick_nm).astype(np.int64)
     found: dict[int, list[_Seen]] = {}
-    for each in _in_the_image(scene, view, thick_nm=thick_nm):
-        found.setdefault(each.layer, []).append(each)
-    yield from sorted(found.items())
-
-
-def _in_the_image(scene: Scene, view: View, *, thick_nm: float) -> Iterator[_Seen]:
-    height, width = view.shape
-    to_detector, shift = view.to_detector, view.tilt.shift_nm
-    for particle in scene.particles:
-        kind = scene.templates[particle.template]
-        x, y, z = to_detector @ np.asarray(particle.position_nm)
-        row = (y + shift[0]) / view.pixel_nm + height // 2
-        column = (x + shift[1]) / view.pixel_nm + width // 2
-        half = stamp_size(kind.radius_nm, view.pixel_nm) / 2
-        if -half < row < height + half and -half < column < width + half:
-            layer = round(z / thick_nm)
-            yield _Seen(
-                layer=layer,
-                beyond_nm=float(z - layer * thick_nm),
-                row=row,
-                column=column,
-                template=kind,
-                turn=to_detector @ particle.rotation,
+    for layer, kind in sorted(set(zip(layers[inside], kinds[inside], strict=True))):
+        (same,) = np.nonzero(inside & (layers == layer) & (kinds == kind))
+        for few in np.split(same, range(_AT_A_TIME, len(same), _AT_A_TIME)):
+            near = np.rint(pixels[few]).astype(np.int64)
+            found.setdefault(int(layer), []).append(
+                _Seen(
+                    template=scene.templates[kind],
+                    turns=view.to_detector @ turns[few],
+                    pixels=near,
+                    aside_px=pixels[few] - near,
+                    beyond_nm=turned[few, 2] - layer * thick_nm,
+                )
             )
+    return found

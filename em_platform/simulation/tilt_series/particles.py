@@ -148,8 +148,7 @@ def _read_atoms(kind: ParticleKind, path: Path) -> gemmi.Structure:
     except (RuntimeError, ValueError) as error:
         raise FormatError(
             f"particle {kind.name}: {path} cannot be read as a model of atoms "
-            f"({error}); "
-            "give a PDB or mmCIF file"
+            f"({error}); give a PDB or mmCIF file"
         ) from error
     if kind.assembly:
         names = [assembly.name for assembly in structure.assemblies]

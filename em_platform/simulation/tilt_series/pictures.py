@@ -22,14 +22,29 @@ from em_platform.simulation.tilt_series.series import lens_of
 from em_platform.simulation.tilt_series.thon import rings_picture
 from em_platform.simulation.tilt_series.truth import Truth
 
+PREVIEWS = "previews"
+"""Folder of the pictures, in the folder of a stack."""
+
 _SIDE_PX = 512
 _SEEN_NM = 2.0  # blur: a single pixel of a tilt is mostly noise
 _PARTICLE, _BEAD = (80, 220, 80), (60, 160, 255)  # blue, green, red
 
 
+def write_previews(folder: Path, *, truth: Truth, sample: Sample) -> None:
+    """Write all pictures of a stack into `previews/` of its folder."""
+    (folder / PREVIEWS).mkdir(exist_ok=True)
+    for name, picture in {
+        "central_tilt": central_tilt(folder, truth),
+        "thon_rings": thon_rings(folder, truth),
+        "truth": truth_overlay(folder, truth),
+        "sample": sample_slice(truth.plan, sample),
+    }.items():
+        (folder / PREVIEWS / f"{name}.png").write_bytes(picture)
+
+
 def central_tilt(folder: Path, truth: Truth) -> bytes:
     """The image at the smallest angle, with its noise, a little blurred."""
-    return _png(_seen(folder, truth))
+    return _encoded(_sized(_seen(folder, truth)))
 
 
 def truth_overlay(folder: Path, truth: Truth) -> bytes:
@@ -39,9 +54,9 @@ def truth_overlay(folder: Path, truth: Truth) -> bytes:
     picture = cv2.cvtColor(_sized(grey), cv2.COLOR_GRAY2BGR)
     plan, tilt = truth.plan, tilt_of(central(truth))
     height, width = grey.shape
-    # Without their sizes here: as wide as a twentieth of the image at least.
-    radius_nm = {"": 0.04 * min(height, width) * plan.pixel_nm}
-    spots = [(p.position_nm, radius_nm[""], _PARTICLE) for p in truth.particles]
+    # Without the particles' sizes: a twentieth of the image.
+    usual_nm = 0.04 * min(height, width) * plan.pixel_nm
+    spots = [(p.position_nm, usual_nm, _PARTICLE) for p in truth.particles]
     spots += [(b.position_nm, b.diameter_nm, _BEAD) for b in truth.fiducials]
     for position_nm, radius, colour in spots:
         y, x = projected_nm(tilt, position_nm) / plan.pixel_nm
@@ -95,10 +110,6 @@ def _seen(folder: Path, truth: Truth) -> NDArray[np.float32]:
     image = section_of(folder, truth, central(truth))
     sigma = _SEEN_NM / truth.plan.pixel_nm
     return np.asarray(scipy.ndimage.gaussian_filter(image, sigma), np.float32)
-
-
-def _png(grey: NDArray[np.float32]) -> bytes:
-    return _encoded(_sized(grey))
 
 
 def _sized(grey: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -36,6 +36,7 @@ class TiltScheme(Model):
     step_deg: float = Field(3, gt=0, le=30)
     tilts: int = Field(41, ge=1, le=2000)
     axis_deg: float = 0
+    """Of the tilt axis from the image's x axis."""
     order: Order = Order.DOSE_SYMMETRIC
     group: int = Field(1, ge=1)
     """Tilts of one side in a row, with `dose_symmetric` (Hagen et al. 2017)."""
@@ -58,6 +59,7 @@ class Beam(Model):
     energy_spread_ev: float = Field(0.7, ge=0)
     """Standard deviation."""
     convergence_mrad: float = Field(0.05, ge=0)
+    """Half-width of the illumination, where it falls to 1/e."""
     dose_per_tilt_e_per_nm2: float = Field(300, gt=0)
     """3 e/A^2, as most tilt series have."""
     dose_spread: Fraction = 0
@@ -172,9 +174,11 @@ class Plan(Model):
     version: Literal[1] = 1
     name: str = Field("simulation", pattern=r"^[A-Za-z0-9_.-]{1,80}$")
     seed: int = Field(0, ge=0)
+    """All random numbers follow from it."""
     stacks: int = Field(1, ge=1, le=100_000)
     pixel_nm: Length = 0.5
     mode: Literal["linear", "multislice"] = "linear"
+    """`linear` for weak objects such as protein; `multislice` for gold, too."""
     tilts: TiltScheme = TiltScheme()
     beam: Beam = Beam()
     objective: Objective = Objective()

@@ -57,7 +57,7 @@ def plan_of(content: dict[str, Any], *, source: str) -> Plan:
     except (ValidationError, RecursionError) as error:
         raise ConfigError(
             f"simulation: {source}: {first_problem(error)}; correct it, the fields "
-            "are in docs/explanations/simulation.md"
+            "are in docs/reference/plan.md"
         ) from error
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from em_platform.simulation.tilt_series.plan import Plan
@@ -34,24 +35,22 @@ def star_text(particles: Sequence[ParticleTruth], *, plan: Plan, stack: str) -> 
     )
     lines = ["data_particles", "", "loop_"]
     lines += [f"_{name} #{number}" for number, name in enumerate(names, 1)]
-    for number, each in enumerate(particles, 1):
-        turn = Rotation.from_quat(each.quaternion_xyzw)
-        angles = zyz_deg(turn.inv())
+    turns = Rotation.from_quat(
+        np.array([each.quaternion_xyzw for each in particles]).reshape(-1, 4)
+    )
+    for number, (each, angles) in enumerate(
+        zip(particles, zyz_deg(turns.inv()).tolist(), strict=True), 1
+    ):
         numbers = [*(_A_PER_NM * p for p in each.position_nm), *angles]
         row = [stack, f"{stack}/{number}", *(f"{n:.6f}" for n in numbers), each.name]
         lines.append(" ".join(row))
     return "\n".join([*lines, "", ""])
 
 
-def zyz_deg(turn: Rotation) -> tuple[float, float, float]:
-    """Intrinsic ZYZ angles, deg; the third is 0 where only a sum of two counts."""
-    matrix = turn.as_matrix()
-    if abs(abs(matrix[2, 2]) - 1) < 1e-12:
-        sign = 1.0 if matrix[2, 2] > 0 else -1.0
-        angle = np.rad2deg(np.arctan2(sign * matrix[1, 0], sign * matrix[0, 0]))
-        return float(angle), 0.0 if sign > 0 else 180.0, 0.0
-    first, second, third = turn.as_euler("ZYZ", degrees=True).tolist()
-    return first, second, third
+def zyz_deg(turns: Rotation) -> NDArray[np.float64]:
+    """Intrinsic ZYZ angles, deg, `(n, 3)`; where only a sum counts the third is 0."""
+    angles = turns.as_euler("ZYZ", degrees=True, suppress_warnings=True)
+    return np.asarray(angles, np.float64)
 
 
 def parquet_bytes(particles: Sequence[ParticleTruth], *, stack: str) -> bytes:

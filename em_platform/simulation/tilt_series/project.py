@@ -135,116 +135,132 @@ def projection(
     shift_px
         `(y, x)` of the particle's centre from pixel `(size // 2, size // 2)`.
     """
-    plane = _plane(particle, rotation, shift_px, size=size, pixel_nm=pixel_nm)
-    return np.asarray(scipy.fft.irfft2(plane, s=(size, size)), np.float32)
+    planes = _planes(
+        particle,
+        rotation[None],
+        np.array([shift_px], np.float64),
+        size=size,
+        pixel_nm=pixel_nm,
+    )
+    return np.asarray(scipy.fft.irfft2(planes[0], s=(size, size)), np.float32)
 
 
 def weak_stamps(
     particle: Template,
-    rotation: NDArray[np.float64],
+    turns: NDArray[np.float64],
     *,
-    shift_px: tuple[float, float],
-    beyond_nm: float,
+    shifts_px: NDArray[np.float64],
+    beyond_nm: NDArray[np.float64],
     size: int,
     pixel_nm: float,
     voltage_v: float,
 ) -> NDArray[np.float32]:
-    """As `projection`, `(2, size, size)`, for what lies beyond the stamp's plane.
+    """As `projection` of several, `(n, 2, size, size)`, seen from the stamps' plane.
 
     The frequencies q times the cosine, and the sine, of pi lambda q^2 `beyond_nm`.
 
     Parameters
     ----------
+    turns
+        `(n, 3, 3)`, the rotation of each.
+    shifts_px
+        `(n, 2)`, as (y, x).
     beyond_nm
-        How far it lies along the beam from the plane of the stamp.
+        `(n,)`: how far each lies along the beam from the plane of the stamps.
     """
-    plane = _plane(particle, rotation, shift_px, size=size, pixel_nm=pixel_nm)
-    both = np.empty((2, *plane.shape), np.complex64)
+    planes = _planes(particle, turns, shifts_px, size=size, pixel_nm=pixel_nm)
+    both = np.empty((len(planes), 2, *planes.shape[1:]), np.complex64)
     turn_by = np.pi * wavelength_nm(voltage_v) * beyond_nm / (size * pixel_nm) ** 2
-    _split(plane, turn_by, both)
+    _split(planes, turn_by, both)
     return np.asarray(scipy.fft.irfft2(both, s=(size, size)), np.float32)
 
 
-def strong_stamp(
+def strong_stamps(
     particle: Template,
-    rotation: NDArray[np.float64],
+    turns: NDArray[np.float64],
     *,
-    shift_px: tuple[float, float],
-    beyond_nm: float,
+    shifts_px: NDArray[np.float64],
+    beyond_nm: NDArray[np.float64],
     size: int,
     pixel_nm: float,
     voltage_v: float,
 ) -> NDArray[np.complex64]:
-    """What a turned particle adds to a wave of 1, `(size, size)`; as `weak_stamps`.
+    """What turned particles add to a wave of 1, `(n, size, size)`; as `weak_stamps`.
 
-    The wave takes the particle's phase and is moved to the plane of the stamp.
+    The wave takes a particle's phase and is moved to the plane of the stamps.
     """
-    plane = _plane(particle, rotation, shift_px, size=size, pixel_nm=pixel_nm)
+    planes = _planes(particle, turns, shifts_px, size=size, pixel_nm=pixel_nm)
     # Stamps are small: a complex plane of their own costs less than a second kernel.
-    phase = scipy.fft.irfft2(plane, s=(size, size))
-    change = np.empty(phase.shape, np.complex64)
-    _scatter(phase, np.float32(interaction_rad_per_v_nm(voltage_v)), change)
+    phases = scipy.fft.irfft2(planes, s=(size, size))
+    change = np.empty(phases.shape, np.complex64)
+    _scatter(phases, np.float32(interaction_rad_per_v_nm(voltage_v)), change)
     change = scipy.fft.fft2(change, overwrite_x=True)
     turn_by = np.pi * wavelength_nm(voltage_v) * beyond_nm / (size * pixel_nm) ** 2
     _move(change, turn_by)
     return np.asarray(scipy.fft.ifft2(change, overwrite_x=True), np.complex64)
 
 
-def _plane(
+def _planes(
     particle: Template,
-    rotation: NDArray[np.float64],
-    shift_px: tuple[float, float],
+    turns: NDArray[np.float64],
+    shifts_px: NDArray[np.float64],
     *,
     size: int,
     pixel_nm: float,
 ) -> NDArray[np.complex64]:
-    plane = np.empty((size, size // 2 + 1), np.complex64)
+    """The `rfft2` of the projection of each, `(n, size, size // 2 + 1)`."""
+    planes = np.empty((len(turns), size, size // 2 + 1), np.complex64)
     step = particle.voxel_nm / (size * pixel_nm) * particle.side
     # Voxels are summed in the transform: one voxel's column is `voxel_nm` long, and
     # its area spreads over (voxel / pixel)^2 of a pixel.
     scale = particle.voxel_nm * (particle.voxel_nm / pixel_nm) ** 2
-    _section(
-        particle.transform,
-        np.ascontiguousarray(rotation.T),
-        # With half of the box: its origin comes to lie in the middle.
-        (step, shift_px[0] / size + 0.5, shift_px[1] / size + 0.5, scale),
-        _WINDOW,
-        plane,
-    )
-    return plane
+    for turn, (y, x), plane in zip(turns, shifts_px.tolist(), planes, strict=True):
+        _section(
+            particle.transform,
+            np.ascontiguousarray(turn.T),
+            # With half of the box: its origin comes to lie in the middle.
+            (step, y / size + 0.5, x / size + 0.5, scale),
+            _WINDOW,
+            plane,
+        )
+    return planes
 
 
 @_jit
-def _split(plane, turn_by, both):  # type: ignore[no-untyped-def]
-    """A plane times the cosine and the sine of `turn_by` times frequency squared."""
-    size = plane.shape[0]
-    for row in range(size):
-        v = row if row <= size // 2 else row - size
-        for column in range(plane.shape[1]):
-            angle = turn_by * (v * v + column * column)
-            both[0, row, column] = plane[row, column] * np.float32(np.cos(angle))
-            both[1, row, column] = plane[row, column] * np.float32(np.sin(angle))
+def _split(planes, turn_by, both):  # type: ignore[no-untyped-def]
+    """Planes times the cosine and the sine of `turn_by` times frequency squared."""
+    size = planes.shape[1]
+    for number in range(planes.shape[0]):
+        for row in range(size):
+            v = row if row <= size // 2 else row - size
+            for column in range(planes.shape[2]):
+                angle = turn_by[number] * (v * v + column * column)
+                value = planes[number, row, column]
+                both[number, 0, row, column] = value * np.float32(np.cos(angle))
+                both[number, 1, row, column] = value * np.float32(np.sin(angle))
 
 
 @_jit
 def _scatter(potential, sigma, change):  # type: ignore[no-untyped-def]
     """What a phase of `sigma` times the potential adds to a wave of 1."""
-    for row in range(potential.shape[0]):
-        for column in range(potential.shape[1]):
-            phase = sigma * potential[row, column]
-            change[row, column] = complex(np.cos(phase) - 1, np.sin(phase))
+    for number in range(potential.shape[0]):
+        for row in range(potential.shape[1]):
+            for column in range(potential.shape[2]):
+                phase = sigma * potential[number, row, column]
+                change[number, row, column] = complex(np.cos(phase) - 1, np.sin(phase))
 
 
 @_jit
-def _move(plane, turn_by):  # type: ignore[no-untyped-def]
-    """Move a wave along the beam, from where it is back to the plane of its stamp."""
-    size = plane.shape[0]
-    for row in range(size):
-        v = row if row <= size // 2 else row - size
-        for column in range(size):
-            u = column if column <= size // 2 else column - size
-            angle = turn_by * (v * v + u * u)
-            plane[row, column] *= complex(np.cos(angle), np.sin(angle))
+def _move(planes, turn_by):  # type: ignore[no-untyped-def]
+    """Move waves along the beam, from where they are back to the plane of stamps."""
+    size = planes.shape[1]
+    for number in range(planes.shape[0]):
+        for row in range(size):
+            v = row if row <= size // 2 else row - size
+            for column in range(size):
+                u = column if column <= size // 2 else column - size
+                angle = turn_by[number] * (v * v + u * u)
+                planes[number, row, column] *= complex(np.cos(angle), np.sin(angle))
 
 
 @_jit

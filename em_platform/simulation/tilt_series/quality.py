@@ -141,7 +141,7 @@ def check_projections(folder: Path, truth: Truth, sample: Sample) -> Check:
         sentence = f"Made by {truth.backend}, which this program cannot do again."
         return _check(name, (), sentence, value=None, limit=limit)
     shown = sorted({0, central(truth).section, len(truth.tilts) - 1})
-    again = Embedded(workers=1).images(
+    again = Embedded().images(
         truth.plan,
         truth.number,
         sample=replace(sample, particles=particles_of(truth, sample)),

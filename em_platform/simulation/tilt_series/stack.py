@@ -10,8 +10,8 @@ from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.image_files import ImageFiles, Marks
 from em_platform.simulation.tilt_series.labels import write_labels
 from em_platform.simulation.tilt_series.particles import file_digest
+from em_platform.simulation.tilt_series.pictures import write_previews
 from em_platform.simulation.tilt_series.plan import Plan
-from em_platform.simulation.tilt_series.previews import write_previews
 from em_platform.simulation.tilt_series.sample import SampleOf
 from em_platform.simulation.tilt_series.series import tilts_of
 from em_platform.simulation.tilt_series.tables import write_tables
@@ -25,7 +25,7 @@ from em_platform.storage.growing_folder import digest_of, growing_folder, is_don
 
 KIND = "simulated tilt series"
 
-_KERNELS = 1
+_KERNELS = 2
 """Version of the physics: a folder of another version is not resumed, nor current."""
 
 Progress = Callable[[str, int, int], None]

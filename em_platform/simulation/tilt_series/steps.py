@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from em_platform.catalog.ingested import record_of_volume
 from em_platform.catalog.record_files import as_first_made, first_recorded, write_record
 from em_platform.config import Settings
-from em_platform.errors import StorageError
 from em_platform.formats.conversion import convert
 from em_platform.model import Check, Model
 from em_platform.model.dataset import CoreMetadata, DagsterProvenance, DatasetRecord
@@ -36,7 +33,7 @@ from em_platform.simulation.tilt_series.quality import (
 from em_platform.simulation.tilt_series.sample import assembling, particle_maps
 from em_platform.simulation.tilt_series.sample_file import decode_sample, encode_sample
 from em_platform.simulation.tilt_series.stack import MadeStack, Progress, simulate_stack
-from em_platform.simulation.tilt_series.truth import Truth
+from em_platform.simulation.tilt_series.truth import Truth, read_truth
 from em_platform.storage import Store, layout
 from em_platform.storage.growing_folder import digest_of
 from em_platform.storage.guard import claim_folder
@@ -122,7 +119,7 @@ def take_stack(
         progress=progress,
         overwrite=True,
     )
-    truth = read_truth(name, folder)
+    truth = read_truth(folder / name)
     checks = (check_files(made.folder, truth), check_counts(made.folder, truth))
     return made, checks
 
@@ -131,7 +128,7 @@ def judge_truth(
     name: str, folder: Path, store: Store
 ) -> tuple[Truth, tuple[Check, ...]]:
     """The truth of a stack, and whether its images agree with it."""
-    truth, stack = read_truth(name, folder), folder / name
+    truth, stack = read_truth(folder / name), folder / name
     sample = kept_sample(name, store)
     checks = (check_rings(stack, truth), check_projections(stack, truth, sample))
     return truth, checks
@@ -148,7 +145,7 @@ def take_record(
     dagster: DagsterProvenance | None = None,
 ) -> Recorded:
     """Write the images as an OME-Zarr with a pyramid, and the catalog's record."""
-    truth, stack = read_truth(name, folder), folder / name
+    truth, stack = read_truth(folder / name), folder / name
     pixel_nm = truth.plan.pixel_nm
     written = convert(
         str(stack_file(stack, name)),
@@ -198,25 +195,6 @@ def kept_sample(name: str, store: Store) -> Sample:
     """
     kept = layout.simulated(name, SAMPLE)
     return decode_sample(store.read_bytes(kept), source=store.url(kept))
-
-
-def read_truth(name: str, folder: Path) -> Truth:
-    """What is true of a stack that stands.
-
-    Raises
-    ------
-    StorageError
-        There is no such stack, or its truth does not keep the schema.
-    """
-    path = folder / name / "truth.json"
-    try:
-        return Truth.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise StorageError(
-            f"simulation: {path} cannot be read as the truth of a stack ({reason}); "
-            "materialize sim_tilt_stack again"
-        ) from error
 
 
 def _core(truth: Truth) -> CoreMetadata:

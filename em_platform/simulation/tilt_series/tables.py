@@ -12,7 +12,7 @@ from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.image_files import Marks, frames_name
 from em_platform.simulation.tilt_series.plan import Plan
 from em_platform.simulation.tilt_series.poses import write_poses
-from em_platform.simulation.tilt_series.truth import Truth
+from em_platform.simulation.tilt_series.truth import TRUTH, Truth
 from em_platform.storage.atomic import write_bytes
 
 RECORDS = "sim_metadata.json"
@@ -34,7 +34,7 @@ def write_tables(
 ) -> None:
     """Write truth, angles, mdoc, poses and the record of one stack."""
     name = truth.stack
-    (folder / "truth.json").write_text(truth.text())
+    (folder / TRUTH).write_text(truth.text())
     lines = [f"{tilt.nominal_deg:8.3f}" for tilt in tilts]
     (folder / f"{name}.rawtlt").write_text("\n".join([*lines, ""]))
     camera = plan.camera

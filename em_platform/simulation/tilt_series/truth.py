@@ -1,19 +1,25 @@
 """What is true of a tilt series: every error, dose and pose that made its images."""
 
-import json
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
 from scipy.spatial.transform import Rotation
 
+from em_platform.errors import FormatError
 from em_platform.model import Model
+from em_platform.model.base import first_problem
 from em_platform.simulation.tilt_series.assemblers.assembler import Sample
 from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.passing import transmission
 from em_platform.simulation.tilt_series.plan import FIDUCIAL, Plan
 from em_platform.simulation.tilt_series.series import drift_nm, loss_of, path_of
+
+TRUTH = "truth.json"
 
 _EVERY = 4  # pixels: the mean of the film's thickness needs no more
 
@@ -83,7 +89,26 @@ class Truth(Model):
 
     def text(self) -> str:
         """As the file holds it."""
-        return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def read_truth(folder: Path) -> Truth:
+    """What is true of the stack in that folder.
+
+    Raises
+    ------
+    FormatError
+        It has no truth that can be read.
+    """
+    path = folder / TRUTH
+    try:
+        return Truth.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        why = first_problem(error) if isinstance(error, ValidationError) else error
+        raise FormatError(
+            f"{path}: it cannot be read as the truth of a simulated stack ({why}), the "
+            "file that `simulate` writes was expected; simulate it again"
+        ) from error
 
 
 def truth_schema() -> str:
@@ -93,15 +118,20 @@ def truth_schema() -> str:
 
 def particle_truth(sample: Sample) -> tuple[ParticleTruth, ...]:
     """The poses of all particles that are no beads, in the sample's order."""
+    shown = [p for p in sample.particles if sample.maps[p.template].name != FIDUCIAL]
+    turns = Rotation.from_matrix(
+        np.array([p.rotation for p in shown]).reshape(-1, 3, 3)
+    )
     return tuple(
         ParticleTruth(
             name=sample.maps[each.template].name,
             position_nm=each.position_nm,
-            quaternion_xyzw=_four(Rotation.from_matrix(each.rotation).as_quat()),
-            euler_zxz_deg=zxz_deg(each.rotation),
+            quaternion_xyzw=quaternion,
+            euler_zxz_deg=angles,
         )
-        for each in sample.particles
-        if sample.maps[each.template].name != FIDUCIAL
+        for each, quaternion, angles in zip(
+            shown, turns.as_quat().tolist(), zxz_deg(turns).tolist(), strict=True
+        )
     )
 
 
@@ -141,20 +171,7 @@ def tilt_truth(
     )
 
 
-def zxz_deg(rotation: Any) -> Triple:
-    """Extrinsic ZXZ angles of a `(3, 3)` rotation, deg; (angle, 0, 0) at the pole."""
-    # At the pole only the sum of two angles counts: scipy warns, and gives one zero.
-    turn = Rotation.from_matrix(rotation)
-    if abs(abs(float(rotation[2][2])) - 1) < 1e-12:
-        if rotation[2][2] > 0:
-            angle = np.rad2deg(np.arctan2(rotation[1][0], rotation[0][0]))
-            return float(angle), 0.0, 0.0
-        angle = np.rad2deg(np.arctan2(-rotation[1][0], rotation[0][0]))
-        return float(angle), 180.0, 0.0
-    first, second, third = turn.as_euler("zxz", degrees=True).tolist()
-    return first, second, third
-
-
-def _four(values: Any) -> tuple[float, float, float, float]:
-    x, y, z, w = np.asarray(values).tolist()
-    return x, y, z, w
+def zxz_deg(turns: Rotation) -> NDArray[np.float64]:
+    """Extrinsic ZXZ angles, deg, `(n, 3)`; where only a sum counts the third is 0."""
+    angles = turns.as_euler("zxz", degrees=True, suppress_warnings=True)
+    return np.asarray(angles, np.float64)

@@ -21,9 +21,7 @@ from em_platform.simulation.tilt_series.quality import (
 )
 from em_platform.simulation.tilt_series.sample_file import decode_sample, encode_sample
 from em_platform.simulation.tilt_series.stack import simulate_stack
-from em_platform.simulation.tilt_series.steps import read_truth
-from em_platform.simulation.tilt_series.truth import Truth
-from em_platform.stitching.compute import thread_map
+from em_platform.simulation.tilt_series.truth import Truth, read_truth
 
 PLAN = Plan.model_validate(
     {
@@ -67,7 +65,7 @@ def stack(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def truth(made: Path) -> Truth:
-    return read_truth("q-0000", made)
+    return read_truth(made / "q-0000")
 
 
 def test_a_stack_that_is_right_passes_all(stack: Path, truth: Truth) -> None:
@@ -149,16 +147,6 @@ def test_a_sample_is_read_as_it_was_kept() -> None:
         assert np.array_equal(one.rotation, other.rotation)
     with pytest.raises(FormatError, match=r"sample.npz cannot be read as a sample"):
         decode_sample(encode_sample(kept)[:200], source="sample.npz")
-
-
-def test_groups_of_tilts_on_a_map_give_the_same_images(
-    made: Path, tmp_path: Path
-) -> None:
-    backend = backend_of("embedded", workers=1, run=thread_map(2))
-    simulate_stack(PLAN, 0, tmp_path, sample_of=lambda _: sample(), backend=backend)
-    for name in ("q-0000.mrc", "q-0000_clean.mrc"):
-        one, other = made / "q-0000" / name, tmp_path / "q-0000" / name
-        assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_stack_is_found_by_its_name_among_plans(tmp_path: Path) -> None:

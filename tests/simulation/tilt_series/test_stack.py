@@ -32,6 +32,7 @@ from em_platform.simulation.tilt_series.series import (
     tilts_of,
 )
 from em_platform.simulation.tilt_series.truth import Truth, truth_schema
+from em_platform.stitching.compute import local_map
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -45,7 +46,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def made(plan: Plan, output: Path, *, workers: int = 1) -> Path:
     """The folder of the plan's only stack."""
-    (stack,) = simulate(plan, output, backend=Embedded(workers=workers))
+    (stack,) = simulate(plan, output, backend=Embedded(local_map(workers)))
     return stack.folder
 
 

@@ -34,6 +34,7 @@ from em_platform.simulation.tilt_series.sample import assembling
 from em_platform.simulation.tilt_series.series import tilts_of
 from em_platform.simulation.tilt_series.tem_config import parse, read_table, text_of
 from em_platform.simulation.tilt_series.truth import Truth
+from em_platform.stitching.compute import local_map
 
 
 def defective(path, width, height, images, grey):  # type: ignore[no-untyped-def]
@@ -163,7 +164,7 @@ def test_a_defective_mrc_is_read_and_a_valid_one_comes_of_it(
     with pytest.raises(FormatError, match="4 x 4 were expected"):
         read_image(tmp_path / "old.mrc", shape=(4, 4))
 
-    backend = TemSimulator(program(""), workers=2)
+    backend = TemSimulator(program(""), run=local_map(2))
     (made,) = simulate(plan, tmp_path / "out", backend=backend)
     (own,) = simulate(plan, tmp_path / "own", backend=Embedded())
     files, own_files = (
@@ -278,7 +279,7 @@ def test_the_real_program_gives_the_same_bytes_again(
     one, two = (
         [
             image.noisy.tobytes()
-            for image in TemSimulator(real, workers=workers).images(
+            for image in TemSimulator(real, run=local_map(workers)).images(
                 plan, 0, sample=sample, tilts=tilts
             )
         ]

@@ -1,6 +1,7 @@
 """What an assembler is: it arranges particles into the sample of one tilt series."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -17,7 +18,7 @@ from em_platform.simulation.tilt_series.plan import Plan
 Options = TypeVar("Options", bound=Model)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: they leave no room for what is kept
 class Map:
     """A potential above that of ice, V `(z, y, x)`, by the name of its particle."""
 
@@ -25,7 +26,7 @@ class Map:
     potential_v: NDArray[np.float32]
     voxel_nm: float
 
-    @property
+    @cached_property
     def radius_nm(self) -> float:
         """Of the sphere round the map's middle that holds all that scatters."""
         strong = np.argwhere(self.potential_v > 0.1 * self.potential_v.max())

@@ -43,13 +43,6 @@ class Crowded:
             for name, count in counts.items()
             for _ in range(count)
         )
-        widest = max((2 * maps[kind].radius_nm for kind in self._kinds), default=0.0)
-        if widest > plan.ice.thickness_nm:
-            raise ConfigError(
-                f"assembler crowded: found a particle {widest:.0f} nm wide in ice of "
-                f"{plan.ice.thickness_nm:g} nm, thicker ice was expected; raise "
-                "ice.thickness_nm"
-            )
 
     def set_up_tiltseries(self, stack: int) -> Sample:
         """Particles all over the field of view and the ice."""

@@ -3,7 +3,7 @@
 from em_platform.simulation.tilt_series.backends.backend import Backend
 from em_platform.simulation.tilt_series.backends.embedded import Embedded
 from em_platform.simulation.tilt_series.backends.tem_simulator import TemSimulator
-from em_platform.stitching.compute import Map
+from em_platform.stitching.compute import Map, local_map
 
 
 def backend_of(
@@ -21,7 +21,7 @@ def backend_of(
     that takes it longer than `timeout_s` is ended. ToolMissing where there is none.
     """
     if name == "embedded":
-        return Embedded(workers=workers, run=run)
+        return Embedded(run or local_map(workers))
     if name == "tem_simulator":
-        return TemSimulator(program, workers=workers, timeout_s=timeout_s)
+        return TemSimulator(program, run=local_map(workers), timeout_s=timeout_s)
     raise AssertionError(f"no back-end {name}")

@@ -17,12 +17,12 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from em_platform.errors import ConfigError, FormatError, ToolFailed, ToolMissing
 from em_platform.formats.mrc import read_mrc
 from em_platform.formats.source import open_source
 from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
-from em_platform.simulation.tilt_series.backends.threads import in_order
 from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.plan import Plan, generator
 from em_platform.simulation.tilt_series.series import TiltImage
@@ -32,6 +32,8 @@ from em_platform.simulation.tilt_series.tem_config import (
     text_of,
 )
 from em_platform.simulation.tilt_series.truth import zxz_deg
+from em_platform.stitching.compute import Map as Run
+from em_platform.stitching.compute import serial
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ _NOT_MODELLED: dict[str, Callable[[Plan], bool]] = {
 
 
 class TemSimulator:
-    """The program at `executable`; `workers` of it run at a time.
+    """The program at `executable`, once a tilt; by `run` several at a time.
 
     ToolMissing where there is none.
     """
@@ -59,7 +61,7 @@ class TemSimulator:
     name = "tem_simulator"
 
     def __init__(
-        self, executable: str = "", *, workers: int = 1, timeout_s: float = 3600
+        self, executable: str = "", *, run: Run = serial, timeout_s: float = 3600
     ) -> None:
         found = shutil.which(
             str(Path(executable).expanduser()) if executable else _PROGRAM
@@ -72,7 +74,7 @@ class TemSimulator:
                 "--backend out"
             )
         self._executable = str(Path(found).absolute())
-        self._workers = workers
+        self._run_all = run
         self._timeout_s = timeout_s
 
     def images(
@@ -92,7 +94,7 @@ class TemSimulator:
             folder = Path(name)
             write_sample(folder, sample)
             make = partial(self._image, plan, stack, sample=sample, folder=folder)
-            yield from in_order(make, tilts, workers=self._workers)
+            yield from self._run_all(make, tilts)
 
     def _image(
         self, plan: Plan, stack: int, tilt: Tilt, *, sample: Sample, folder: Path
@@ -184,11 +186,10 @@ def write_sample(folder: Path, sample: Sample) -> None:
     """
     for number, each in enumerate(sample.maps):
         _write_map(folder / f"map-{number}.mrc", each)
-        rows = [
-            (*particle.position_nm, *zxz_deg(particle.rotation))
-            for particle in sample.particles
-            if particle.template == number
-        ]
+        own = [p for p in sample.particles if p.template == number]
+        turns = np.array([p.rotation for p in own]).reshape(-1, 3, 3)
+        angles = zxz_deg(Rotation.from_matrix(turns)).tolist()
+        rows = [(*p.position_nm, *a) for p, a in zip(own, angles, strict=True)]
         text = table_text(rows, columns=6)
         (folder / f"particles-{number}.txt").write_text(text)
 

@@ -7,7 +7,6 @@ from em_platform.simulation.tilt_series.data_set import stack_names
 from em_platform.simulation.tilt_series.exports.dynamo import dynamo, motl
 from em_platform.simulation.tilt_series.exports.eman2 import eman2
 from em_platform.simulation.tilt_series.exports.finished import (
-    TRUTH,
     Finished,
     read_finished,
 )
@@ -15,6 +14,7 @@ from em_platform.simulation.tilt_series.exports.imod import imod
 from em_platform.simulation.tilt_series.exports.project import Entry, write_project
 from em_platform.simulation.tilt_series.exports.relion5 import relion5
 from em_platform.simulation.tilt_series.plan import Plan
+from em_platform.simulation.tilt_series.truth import TRUTH
 from em_platform.storage import guard
 from em_platform.storage.lease import one_writer
 

@@ -39,7 +39,7 @@ def dynamo(stacks: Sequence[Finished], target: Path) -> dict[str, Entry]:
         )
         for particle in each.particles():
             tag += 1
-            phi, theta, psi = zxz_deg(particle.turn.as_matrix())
+            phi, theta, psi = zxz_deg(particle.turn).tolist()
             row = np.zeros(_COLUMNS)
             row[[0, 1, 2]] = tag, 1, 1
             # Its angles turn the particle back to the reference.
@@ -61,7 +61,7 @@ def motl(stacks: Sequence[Finished], target: Path) -> dict[str, Entry]:
         kinds = classes(each)
         rows = []
         for number, particle in enumerate(each.particles(), 1):
-            phi, theta, psi = zxz_deg(particle.turn.as_matrix())
+            phi, theta, psi = zxz_deg(particle.turn).tolist()
             row = np.zeros(_MOTL_ROWS, np.float32)
             row[[0, 3, 4]] = 1, number, each.number
             row[7:10] = corner_px(particle, each) + 1

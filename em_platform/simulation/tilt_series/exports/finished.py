@@ -5,20 +5,14 @@ places in that frame. It is ours turned by `frame` about z; `AlignedTilt` is how
 image comes of it: Rz(z) Ry(y) Rx(x), then the shift. Any rotation can be written so.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from scipy.spatial.transform import Rotation
 
-from em_platform.errors import FormatError
-from em_platform.model.base import first_problem
-from em_platform.simulation.tilt_series.truth import Truth
-
-TRUTH = "truth.json"
+from em_platform.simulation.tilt_series.truth import Truth, read_truth
 
 _ROOM = 1.2  # of a tomogram's thickness: the ice and some empty room
 
@@ -129,16 +123,7 @@ def read_finished(folder: Path) -> Finished:
     FormatError
         It has no truth that can be read.
     """
-    path = folder / TRUTH
-    try:
-        truth = Truth.model_validate(json.loads(path.read_bytes()))
-    except (OSError, ValidationError, ValueError) as error:
-        why = first_problem(error) if isinstance(error, ValidationError) else error
-        raise FormatError(
-            f"{path}: it cannot be read as the truth of a simulated stack ({why}), the "
-            "file that `simulate` writes was expected; simulate it again"
-        ) from error
-    return Finished(folder=folder, truth=truth)
+    return Finished(folder=folder, truth=read_truth(folder))
 
 
 def classes(finished: Finished) -> dict[str, int]:

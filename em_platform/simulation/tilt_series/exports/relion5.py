@@ -105,7 +105,7 @@ def _particles(each: Finished) -> list[Row]:
     rows: list[Row] = []
     for number, particle in enumerate(each.particles(), 1):
         x, y, z = (each.pixel_a * value for value in particle.place_px)
-        rot, tilt, psi = zyz_deg(particle.turn.inv())
+        rot, tilt, psi = zyz_deg(particle.turn.inv()).tolist()
         rows.append(
             {
                 "rlnTomoName": each.name,

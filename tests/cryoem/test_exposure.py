@@ -1,0 +1,63 @@
+"""The dose before a tilt: what SerialEM measured, else that of the tilts before."""
+
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+from em_platform.config.cryoem import SessionSettings
+from em_platform.cryoem.sessions.exposure import dose_before
+from em_platform.cryoem.sessions.ledger import SessionLedger
+
+FRAMES, DOSE = 3, 0.5
+MEASURED = "ExposureDose = 2\nPriorRecordDose = {}\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "mdocs", "wanted"),
+    [
+        # Tomography counts from 1, SerialEM from 0, its frames by a counter.
+        (["P_1_001_0.00", "P_1_002_3.00"], {}, [0.0, 1.5]),
+        (["P_1_002_3.00", "P_1_004_6.00"], {}, [1.5, 4.5]),
+        (["TS_000_0.0", "TS_001_2.0", "TS_002_-2.0"], {}, [0.0, 1.5, 3.0]),
+        (["s_10993_0.0", "s_10995_2.0"], {}, [0.0, 3.0]),
+        (["P_[0.00]", "P_[3.00]"], {}, [None, None]),
+        (["grid7_0001", "grid7_0002"], {}, [None, None]),
+        # Its own mdoc, that of the series, and one of a camera without a dose.
+        (
+            ["TS_000_0.0", "TS_001_2.0"],
+            {"TS_001_2.0.mrc": f"[FrameSet = 0]\n{MEASURED.format(2.3)}"},
+            [0.0, 2.3],
+        ),
+        (
+            ["TS_000_0.0", "TS_001_2.0"],
+            {
+                "TS": "[ZValue = 0]\nTiltAngle = 2.01\n"
+                f"SubFramePath = X:\\s\\TS_001_2.0.mrc\n{MEASURED.format(2.25)}"
+            },
+            [0.0, 2.25],
+        ),
+        (
+            ["TS_000_0.0", "TS_001_2.0"],
+            {"TS_001_2.0.mrc": "[FrameSet = 0]\nExposureDose = 0\nPriorRecordDose = 0"},
+            [0.0, 1.5],
+        ),
+    ],
+)
+def test_the_dose_before_a_tilt(
+    tmp_path: Path, names: list[str], mdocs: dict[str, str], wanted: list[float | None]
+) -> None:
+    folder = tmp_path / "sessions/grid1"
+    folder.mkdir(parents=True)
+    for name in names:
+        with mrcfile.new(folder / f"{name}.mrc") as file:
+            file.set_data(np.zeros((FRAMES, 8, 8), np.int16))
+    for name, text in mdocs.items():
+        (folder / f"{name}.mdoc").write_text(text)
+    own = SessionSettings(dose_per_frame=DOSE)
+    with SessionLedger(tmp_path / "sessions", tmp_path / "l.sqlite") as ledger:
+        ledger.look(1e12, settle_s=0, quiet_s=0, is_corrected=lambda _: True)
+        movies = {m.path.stem: m for m in ledger.movies("grid1")}
+        found = [dose_before(movies[name], own, ledger) for name in names]
+    assert found == [None if w is None else pytest.approx(w) for w in wanted]
