@@ -16,11 +16,11 @@ from em_platform.cryoem.methods.tilt_pose import Alignment
 _ANGLES = np.arange(-60, 61, 3.0)
 _RATIOS = (0.05, 0.1, 0.2)
 _ACROSS_PX, _ALONG_PX = 0.4, 0.15
-_FIRST_SEED = 1000
+_FIRST_SEED = 5000
 
 
 def main() -> int:
-    given = arguments(__doc__ or "", repeats=2)
+    given = arguments(__doc__ or "", repeats=5)
     size = 512 if given.quick else 1024
     seeds = 1 if given.quick else given.repeats
     align_one(made(256, 0.2, seed=1), seed=1)  # compilation

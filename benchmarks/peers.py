@@ -26,6 +26,7 @@ REQUIREMENTS = {
     ],
     "scikit-image": ["scikit-image"],
     "astra": ["astra-toolbox==2.5.0"],
+    "torch": ["torch==2.13.0"],
 }
 """Peer -> what pip installs for it."""
 

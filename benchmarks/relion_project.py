@@ -1,8 +1,10 @@
-"""Debian's RELION 3.1.3 continues a project that we wrote: AutoPick, Extract, Class2D.
+"""RELION 3.1.3 continues a project that we wrote, from picks and from a selection.
 
-`python -m benchmarks.relion_project [FOLDER]`: particles of two views in synthetic
-micrographs of known CTF; RELION picks, cuts and classifies them on top of our jobs
-Import, MotionCorr and CtfFind. Needs `apt-get install relion`; about a minute.
+`python -m benchmarks.relion_project [FOLDER]`: the demo's session of single particles
+is processed and recorded as Dagster does it, to Class2D; then Debian's RELION picks the
+micrographs once more, cuts our picks, and classifies our selection. Needs
+`apt-get install relion`; two minutes. With `--dialect labels` the project is only
+written, for other judges: `pip install ccpem-pipeliner`, its ProjectGraph.
 """
 
 import argparse
@@ -14,22 +16,30 @@ import tempfile
 import time
 from pathlib import Path
 
-import mrcfile
-import numpy as np
+import starfile
 
-from em_platform.cryoem.project import JobReport, record_job
+from em_platform.cli.demo_sessions import particle_plan, write_particle_session
+from em_platform.config import load_settings
 from em_platform.cryoem.project.pipeline import PIPELINE, read_pipeline
+from em_platform.cryoem.services.local import place_of
+from em_platform.cryoem.sessions.processing import open_sessions
+from em_platform.cryoem.sessions.records import (
+    project_of,
+    record_classes,
+    record_movie,
+)
 
-PIXEL_A, SIZE, RADIUS_A = 4.0, 768, 60.0
-MICROGRAPHS, PARTICLES = 3, 40
+MOVIES, SESSION = 3, "particles"
+PLAN = particle_plan()
+OURS = ("Import", "MotionCorr", "CtfFind", "AutoPick", "Extract", "Select", "Class2D")
 JOBS = (
     (
         "AutoPick",
         {
             "Input micrographs for autopick:": "CtfFind/job003/micrographs_ctf.star",
             "OR: use Laplacian-of-Gaussian?": "Yes",
-            "Min. diameter for LoG filter (A)": "100",
-            "Max. diameter for LoG filter (A)": "140",
+            "Min. diameter for LoG filter (A)": "120",
+            "Max. diameter for LoG filter (A)": "180",
         },
     ),
     (
@@ -37,18 +47,18 @@ JOBS = (
         {
             "micrograph STAR file: ": "CtfFind/job003/micrographs_ctf.star",
             "Input coordinates: ": "AutoPick/job004/coords_suffix_autopick.star",
-            "Particle box size (pix):": "64",
+            "Particle box size (pix):": "52",
             "Rescale particles?": "No",
         },
     ),
     (
         "Class2D",
         {
-            "Input images STAR file:": "Extract/job005/particles.star",
-            "Number of classes:": "2",
+            "Input images STAR file:": "Select/job006/particles_split1.star",
+            "Number of classes:": "4",
             "Number of iterations:": "5",
-            "Mask diameter (A):": "160",
-            "Do CTF-correction?": "No",
+            "Mask diameter (A):": "165",
+            "Do CTF-correction?": "Yes",
             "Number of threads:": "2",
             "Number of MPI procs:": "1",
         },
@@ -57,60 +67,35 @@ JOBS = (
 """Type, and options by RELION's own labels, whose blanks at the end count."""
 
 
-def micrograph(rng: np.random.Generator) -> np.ndarray:
-    """`(SIZE, SIZE)`: dark rings and discs on noise, none touching another."""
-    image = rng.normal(size=(SIZE, SIZE)).astype(np.float32)
-    y, x = np.mgrid[-24:24, -24:24]
-    radius = np.hypot(y, x) * PIXEL_A
-    views = (radius < RADIUS_A, (radius < RADIUS_A) & (radius > RADIUS_A / 2))
-    places = [
-        (r, c) for r in range(60, SIZE - 60, 90) for c in range(60, SIZE - 60, 90)
-    ]
-    for number, place in enumerate(rng.permutation(places)[:PARTICLES]):
-        row, column = place + rng.integers(-8, 9, 2)
-        image[row - 24 : row + 24, column - 24 : column + 24] -= 1.5 * views[number % 2]
-    return image
-
-
-def write_project(project: Path) -> None:
-    """Import, MotionCorr and CtfFind of our own, with their images."""
-    rng = np.random.default_rng(3)
-    options = {"pixel_size": PIXEL_A, "voltage": 300, "dose_per_frame": 1.0}
-    fit = {"defocus_u": 15000, "defocus_v": 15000, "astigmatism_angle": 0}
-    motion = {"total_motion": 3.0, "early_motion": 2.0, "late_motion": 1.0}
-    for number in range(MICROGRAPHS):
-        names = ("Import/job001", "MotionCorr/job002", "CtfFind/job003")
-        movie, image, ctf = (
-            project / folder / f"Movies/m{number}{suffix}"
-            for folder, suffix in zip(names, (".tiff", ".mrc", ".ctf"), strict=True)
-        )
-        for path in (image, ctf):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with mrcfile.new(path, data=micrograph(rng), overwrite=True) as file:
-                file.voxel_size = PIXEL_A
-        for job_type, taken, made, results in (
-            ("relion.import.movies", f"/raw/m{number}.tiff", movie, {}),
-            ("relion.motioncorr.own", movie, image, motion),
-            (
-                "relion.ctffind.ctffind4",
-                image,
-                ctf,
-                {**fit, "cc_value": 0.1, "resolution": 4.0},
-            ),
-        ):
-            report = JobReport(
-                job_type=job_type,
-                input_file=str(taken),
-                output_file=str(made),
-                relion_options=options,
-                results=results,
-            )
-            record_job(report, dialect="relion31")
+def write_project(home: Path, dialect: str) -> Path:
+    """The project of a session, with jobs of our own from Import to Class2D."""
+    own = {
+        "HOME": str(home),
+        "CRYOEM__SETTLE_S": "0",
+        "CRYOEM__PROJECT_DIALECT": dialect,
+    }
+    os.environ.update({f"EM_{name}": value for name, value in own.items()})
+    write_particle_session(home / "cryoem" / SESSION, PLAN, movies=MOVIES)
+    settings = load_settings()
+    place = place_of(settings)
+    with open_sessions(settings) as sessions:
+        sessions.look(time.time() + 1)
+        keys = [movie.key for movie in sessions.ledger.movies(SESSION)]
+        for key in keys:
+            for step in (
+                *(sessions.correct, sessions.fit_ctf, sessions.pick, sessions.extract),
+            ):
+                step(key)
+            record_movie(sessions, key, place)
+        sessions.classify(SESSION)
+        record_classes(sessions, SESSION, place)
+        place.close()
+        return project_of(sessions, SESSION)
 
 
 def continue_by_relion(project: Path) -> None:
     """Run RELION's own jobs in the project, one after the other."""
-    for number, (kind, options) in enumerate(JOBS, 4):
+    for number, (kind, options) in enumerate(JOBS, len(OURS) + 1):
         joined = ";".join(f"{name} == {value}" for name, value in options.items())
         for arguments in (
             ("--addJob", kind, "--addJobOptions", joined),
@@ -139,29 +124,35 @@ def judged(project: Path) -> bool:
         print(process.name, process.type, process.status)
     edges = [*pipeline.inputs]
     print(*edges, sep="\n")
-    particles = (project / "Extract/job005/particles.star").read_text()
-    found = sum("@Extract" in line for line in particles.splitlines())
-    print(f"{found} particles of {MICROGRAPHS * PARTICLES}")
-    classes = sorted(project.glob("Class2D/job006/run_it005_classes.mrcs"))
+    # Our picks, cut by RELION, and our selection, classified by it.
+    ours = starfile.read(project / "Select/job006/particles_split1.star")["particles"]
+    cut = starfile.read(project / "Extract/job009/particles.star")["particles"]
+    sorted_ = starfile.read(project / "Class2D/job010/run_it005_data.star")["particles"]
+    print(f"{len(ours)} particles of ours, {len(cut)} cut, {len(sorted_)} classified")
     return (
         all(each.status == "2" for each in pipeline.processes.values())
-        and ("CtfFind/job003/micrographs_ctf.star", "AutoPick/job004/") in edges
-        and found > MICROGRAPHS * PARTICLES / 2
-        and len(classes) == 1
+        and ("CtfFind/job003/micrographs_ctf.star", "AutoPick/job008/") in edges
+        and ("AutoPick/job004/coords_suffix_autopick.star", "Extract/job009/") in edges
+        and ("Select/job006/particles_split1.star", "Class2D/job010/") in edges
+        and len(ours) == len(cut) == len(sorted_) >= MOVIES * PLAN.particles
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--dialect", choices=("relion31", "labels"), default="relion31")
     given = parser.parse_args()
-    if shutil.which("relion_pipeliner") is None:
+    continues = given.dialect == "relion31"
+    if continues and shutil.which("relion_pipeliner") is None:
         sys.exit("relion_pipeliner is not installed: apt-get install relion")
     folder = given.folder or Path(tempfile.mkdtemp(prefix="relion-project-"))
-    write_project(folder)
-    continue_by_relion(folder)
-    if not judged(folder):
-        sys.exit("RELION did not continue the project")
+    project = write_project(folder.absolute(), given.dialect)
+    print(project)
+    if continues:
+        continue_by_relion(project)
+        if not judged(project):
+            sys.exit("RELION did not continue the project")
 
 
 if __name__ == "__main__":

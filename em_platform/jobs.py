@@ -120,8 +120,8 @@ process_tilt_series = _job(
 )
 classify_particles = _job(
     "classify_particles",
-    dg.AssetSelection.assets("classes"),
-    "All particles of a session into 2-D classes.",
+    dg.AssetSelection.assets("classes", "ispyb_classes", "relion_classes"),
+    "All particles of a session into 2-D classes, and their records.",
     part=CRYOEM,
 )
 

@@ -15,6 +15,7 @@ PARTS = {
         {
             *("movies", "micrographs", "ctf_fits", "particle_picks", "particles"),
             *("ispyb_rows", "relion_project", "ispyb_tomograms", "relion_tomograms"),
+            *("ispyb_classes", "relion_classes"),
             *("classes", "tilt_series", "alignments", "tomograms", "denoised"),
             "thumbnails",
         }

@@ -150,6 +150,7 @@ WITH_OTHERS = {
     "docker": "dagster-docker",
     "moto": "the bucket among the stand-ins, for developers",
     "pydantic-core": "pydantic",
+    "torch": "the extra of that name",
 }
 
 

@@ -1,13 +1,15 @@
 """Movies -> micrographs -> CTF -> particles -> classes, or tilt series -> tomograms."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
 
 from em_platform.assets.checks import check_results, check_specs, dagster_failures
 from em_platform.assets.metadata import Metadata, picture, place, short, table
+from em_platform.cryoem.sessions import comparisons, tomography
 from em_platform.cryoem.sessions.checks import (
     alignment_checks,
     ctf_checks,
@@ -15,23 +17,8 @@ from em_platform.cryoem.sessions.checks import (
     particles_check,
     tilts_check,
 )
-from em_platform.cryoem.sessions.processing import Made
-from em_platform.cryoem.sessions.tomography import (
-    align,
-    assemble,
-    denoise,
-    draw,
-    draw_denoised,
-    expected_tilts,
-    reconstruct,
-    sample_truth,
-    shifts_truth,
-)
-from em_platform.cryoem.sessions.truth import (
-    alignment_truth,
-    defocus_truth,
-    motion_truth,
-)
+from em_platform.cryoem.sessions.processing import Made, Sessions
+from em_platform.model.check import Check
 from em_platform.partitions import CRYOEM
 from em_platform.partitions import movies as movie_partitions
 from em_platform.partitions import sessions as session_partitions
@@ -41,41 +28,32 @@ from em_platform.resources.cryoem import CryoemSessions
 _OWNERS = ["team:image-processing"]
 _PICTURES = (".png", ".jpeg", ".jpg")
 _STILLS = (".jpeg", ".jpg")
-_MICROGRAPH_CHECKS = {
-    "motion_is_small": "The frames moved less than the limit.",
-}
-_MOTION_TRUTH = {
-    "motion_matches_truth": "The frames moved as they were moved; of simulated ones."
-}
-_CTF_TRUTH = {
-    "defocus_matches_truth": "The defocus is the true one; of simulated movies."
-}
-_ALIGNMENT_TRUTH = {
-    "shifts_match_truth": "The tilts lie where they are; of simulated ones."
-}
-_TOMOGRAM_TRUTH = {
-    "tomogram_matches_truth": "The tomogram shows the true sample; of simulated ones."
-}
-_CTF_CHECKS = {
-    "ctf_is_fitted_far": "Thon rings are fitted as far as wanted.",
-    "ctf_fits_well": "The fitted rings correlate with the spectrum.",
-}
-_SERIES_CHECKS = {"tilts_are_complete": "Nearly all tilts of the mdoc are there."}
-_ALIGNMENT_CHECKS = {
-    "no_tilt_is_blank": "No tilt had to be left out as dark or blank.",
-    "alignment_is_close": "What is left between a tilt and the others is small.",
-    "ice_is_thin": "The sample is not thicker than the limit.",
-}
-_PICK_CHECKS = {"particles_are_found": "The micrograph has particles."}
 
 
-@dg.asset(
-    group_name="cryoem",
-    partitions_def=movie_partitions,
-    kinds={"mrc", "tiff"},
-    owners=_OWNERS,
-    pool=CRYOEM,
-)
+def _asset(
+    partitions_def: dg.PartitionsDefinition,
+    *,
+    kinds: set[str],
+    deps: Sequence[dg.AssetsDefinition | dg.AssetDep] = (),
+    checks: Mapping[str, str] = MappingProxyType({}),
+) -> Callable[[Callable[..., dg.MaterializeResult]], dg.AssetsDefinition]:
+    """An asset of cryo-EM, with its checks (name -> what it states)."""
+
+    def make(function: Callable[..., dg.MaterializeResult]) -> dg.AssetsDefinition:
+        return dg.asset(
+            group_name="cryoem",
+            partitions_def=partitions_def,
+            deps=deps,
+            kinds=kinds,
+            owners=_OWNERS,
+            pool=CRYOEM,
+            check_specs=check_specs(function.__name__, checks, partitions_def),
+        )(function)
+
+    return make
+
+
+@_asset(movie_partitions, kinds={"mrc", "tiff"})
 def movies(
     context: dg.AssetExecutionContext, cryoem: CryoemSessions
 ) -> dg.MaterializeResult:
@@ -95,14 +73,11 @@ def movies(
     )
 
 
-@dg.asset(
-    group_name="cryoem",
-    partitions_def=movie_partitions,
+@_asset(
+    movie_partitions,
     deps=[movies],
     kinds={"mrc", "numba"},
-    owners=_OWNERS,
-    pool=CRYOEM,
-    check_specs=check_specs("micrographs", _MICROGRAPH_CHECKS, movie_partitions),
+    checks={"motion_is_small": "The frames moved less than the limit."},
 )
 def micrographs(
     context: dg.AssetExecutionContext, cryoem: CryoemSessions
@@ -116,14 +91,14 @@ def micrographs(
     )
 
 
-@dg.asset(
-    group_name="cryoem",
-    partitions_def=movie_partitions,
+@_asset(
+    movie_partitions,
     deps=[micrographs],
     kinds={"mrc", "numba"},
-    owners=_OWNERS,
-    pool=CRYOEM,
-    check_specs=check_specs("ctf_fits", _CTF_CHECKS, movie_partitions),
+    checks={
+        "ctf_is_fitted_far": "Thon rings are fitted as far as wanted.",
+        "ctf_fits_well": "The fitted rings correlate with the spectrum.",
+    },
 )
 def ctf_fits(
     context: dg.AssetExecutionContext, cryoem: CryoemSessions
@@ -138,14 +113,11 @@ def ctf_fits(
     )
 
 
-@dg.asset(
-    group_name="cryoem",
-    partitions_def=movie_partitions,
+@_asset(
+    movie_partitions,
     deps=[micrographs],
     kinds={"star"},
-    owners=_OWNERS,
-    pool=CRYOEM,
-    check_specs=check_specs("particle_picks", _PICK_CHECKS, movie_partitions),
+    checks={"particles_are_found": "The micrograph has particles."},
 )
 def particle_picks(
     context: dg.AssetExecutionContext, cryoem: CryoemSessions
@@ -159,14 +131,7 @@ def particle_picks(
     )
 
 
-@dg.asset(
-    group_name="cryoem",
-    partitions_def=movie_partitions,
-    deps=[particle_picks, ctf_fits],
-    kinds={"mrc", "star"},
-    owners=_OWNERS,
-    pool=CRYOEM,
-)
+@_asset(movie_partitions, deps=[particle_picks, ctf_fits], kinds={"mrc", "star"})
 def particles(
     context: dg.AssetExecutionContext, cryoem: CryoemSessions
 ) -> dg.MaterializeResult:
@@ -176,14 +141,11 @@ def particles(
     return dg.MaterializeResult(metadata=shown(made))
 
 
-@dg.asset(
-    group_name="cryoem",
-    partitions_def=session_partitions,
+@_asset(
+    session_partitions,
     # Which movies are of the session stands in their keys and in its ledger.
     deps=[dg.AssetDep(particles, partition_mapping=dg.AllPartitionMapping())],
     kinds={"mrc", "star"},
-    owners=_OWNERS,
-    pool=CRYOEM,
 )
 def classes(
     context: dg.AssetExecutionContext, cryoem: CryoemSessions
@@ -201,44 +163,42 @@ def classes(
     )
 
 
-@dg.asset(
-    group_name="cryoem",
-    partitions_def=series_partitions,
+@_asset(
+    series_partitions,
     # Which movies are of the series stands in their names and in the ledger.
     deps=[dg.AssetDep(micrographs, partition_mapping=dg.AllPartitionMapping())],
     kinds={"mrc"},
-    owners=_OWNERS,
-    pool=CRYOEM,
-    check_specs=check_specs("tilt_series", _SERIES_CHECKS, series_partitions),
+    checks={"tilts_are_complete": "Nearly all tilts of the mdoc are there."},
 )
 def tilt_series(
     context: dg.AssetExecutionContext, cryoem: CryoemSessions
 ) -> dg.MaterializeResult:
     """The micrographs of a tilt series in one stack, by rising angle."""
     with dagster_failures(), cryoem.open() as sessions:
-        made = assemble(sessions, context.partition_key)
-        expected = expected_tilts(sessions, context.partition_key)
+        made = tomography.assemble(sessions, context.partition_key)
+        expected = tomography.expected_tilts(sessions, context.partition_key)
     check = tilts_check(len(made.result.tilts_deg), expected, cryoem.limits())
     return dg.MaterializeResult(
         metadata=shown(made), check_results=check_results([check], "tilt_series")
     )
 
 
-@dg.asset(
-    group_name="cryoem",
-    partitions_def=series_partitions,
+@_asset(
+    series_partitions,
     deps=[tilt_series],
     kinds={"numba"},
-    owners=_OWNERS,
-    pool=CRYOEM,
-    check_specs=check_specs("alignments", _ALIGNMENT_CHECKS, series_partitions),
+    checks={
+        "no_tilt_is_blank": "No tilt had to be left out as dark or blank.",
+        "alignment_is_close": "What is left between a tilt and the others is small.",
+        "ice_is_thin": "The sample is not thicker than the limit.",
+    },
 )
 def alignments(
     context: dg.AssetExecutionContext, cryoem: CryoemSessions
 ) -> dg.MaterializeResult:
     """Shifts of the tilts, the tilt axis, and the thickness of the ice."""
     with dagster_failures(), cryoem.open() as sessions:
-        made = align(sessions, context.partition_key)
+        made = tomography.align(sessions, context.partition_key)
     checks = alignment_checks(made.result, cryoem.limits())
     return dg.MaterializeResult(
         metadata=shown(made) | {"tilts": tilts_table(made.result.tilts)},
@@ -246,56 +206,37 @@ def alignments(
     )
 
 
-@dg.asset(
-    group_name="cryoem",
-    partitions_def=series_partitions,
-    deps=[tilt_series, alignments],
-    kinds={"mrc", "numba"},
-    owners=_OWNERS,
-    pool=CRYOEM,
-)
+@_asset(series_partitions, deps=[tilt_series, alignments], kinds={"mrc", "numba"})
 def tomograms(
     context: dg.AssetExecutionContext, cryoem: CryoemSessions
 ) -> dg.MaterializeResult:
     """The volume of a tilt series, by weighted back-projection."""
     with dagster_failures(), cryoem.open() as sessions:
-        made = reconstruct(sessions, context.partition_key)
+        made = tomography.reconstruct(sessions, context.partition_key)
     return dg.MaterializeResult(metadata=shown(made))
 
 
-@dg.asset(
-    group_name="cryoem",
-    partitions_def=series_partitions,
-    deps=[tomograms],
-    kinds={"mrc"},
-    owners=_OWNERS,
-    pool=CRYOEM,
-)
+@_asset(series_partitions, deps=[tomograms], kinds={"mrc"})
 def denoised(
     context: dg.AssetExecutionContext, cryoem: CryoemSessions
 ) -> dg.MaterializeResult:
     """The tomogram with less noise, by total variation."""
     with dagster_failures(), cryoem.open() as sessions:
-        made = denoise(sessions, context.partition_key)
-        drawn = draw_denoised(sessions, context.partition_key)
+        made = tomography.denoise(sessions, context.partition_key)
+        drawn = tomography.draw_denoised(sessions, context.partition_key)
     label = "central slice"
     return dg.MaterializeResult(metadata=shown(made) | {label: _picture(drawn, label)})
 
 
-@dg.asset(
-    group_name="cryoem",
-    partitions_def=series_partitions,
-    deps=[tilt_series, alignments, denoised],
-    kinds={"jpeg", "png"},
-    owners=_OWNERS,
-    pool=CRYOEM,
+@_asset(
+    series_partitions, deps=[tilt_series, alignments, denoised], kinds={"jpeg", "png"}
 )
 def thumbnails(
     context: dg.AssetExecutionContext, cryoem: CryoemSessions
 ) -> dg.MaterializeResult:
     """Pictures of a tomogram and of its alignment."""
     with dagster_failures(), cryoem.open() as sessions:
-        drawn = draw(sessions, context.partition_key)
+        drawn = tomography.draw(sessions, context.partition_key)
     stills = {k: v for k, v in drawn.items() if v.suffix in _STILLS}
     return dg.MaterializeResult(
         metadata={
@@ -305,67 +246,75 @@ def thumbnails(
     )
 
 
-@dg.multi_asset_check(
-    name="compare_motion_with_truth",
-    specs=check_specs("micrographs", _MOTION_TRUTH, movie_partitions),
-    can_subset=True,
-    pool=CRYOEM,
+def _comparison(
+    asset: dg.AssetsDefinition,
+    checks: Mapping[str, str],
+    *,
+    of: dg.PartitionsDefinition,
+    compare: Callable[[Sessions, str], list[Check]],
+) -> dg.AssetChecksDefinition:
+    """Checks of an asset of a simulated session; without a truth they are silent."""
+    name = asset.key.to_user_string()
+
+    @dg.multi_asset_check(
+        name=f"{compare.__name__}_with_truth",
+        description=f"Compares {name} of a simulated session with how it was made.",
+        specs=check_specs(name, checks, of),
+        can_subset=True,
+        pool=CRYOEM,
+    )
+    def compare_with_truth(
+        context: dg.AssetCheckExecutionContext, cryoem: CryoemSessions
+    ) -> Iterator[dg.AssetCheckResult]:
+        with dagster_failures(), cryoem.open() as sessions:
+            found = compare(sessions, context.partition_key)
+        yield from check_results(found, name)
+
+    return compare_with_truth
+
+
+compare_motion = _comparison(
+    micrographs,
+    {"motion_matches_truth": "The frames moved as they were moved; of simulated ones."},
+    of=movie_partitions,
+    compare=comparisons.compare_motion,
 )
-def compare_motion_with_truth(
-    context: dg.AssetCheckExecutionContext, cryoem: CryoemSessions
-) -> Iterator[dg.AssetCheckResult]:
-    """Compare the motion of a simulated movie with how it was made."""
-    with dagster_failures(), cryoem.open() as sessions:
-        made = sessions.correct(context.partition_key)
-        checks = motion_truth(made.result, sessions.movie_truth(context.partition_key))
-    yield from check_results(checks, "micrographs")
-
-
-@dg.multi_asset_check(
-    name="compare_defocus_with_truth",
-    specs=check_specs("ctf_fits", _CTF_TRUTH, movie_partitions),
-    can_subset=True,
-    pool=CRYOEM,
+compare_defocus = _comparison(
+    ctf_fits,
+    {"defocus_matches_truth": "The defocus is the true one; of simulated movies."},
+    of=movie_partitions,
+    compare=comparisons.compare_defocus,
 )
-def compare_defocus_with_truth(
-    context: dg.AssetCheckExecutionContext, cryoem: CryoemSessions
-) -> Iterator[dg.AssetCheckResult]:
-    """Compare the defocus of a simulated movie with the true one."""
-    with dagster_failures(), cryoem.open() as sessions:
-        made = sessions.fit_ctf(context.partition_key)
-        checks = defocus_truth(made.result, sessions.movie_truth(context.partition_key))
-    yield from check_results(checks, "ctf_fits")
-
-
-@dg.multi_asset_check(
-    name="compare_shifts_with_truth",
-    specs=check_specs("alignments", _ALIGNMENT_TRUTH, series_partitions),
-    can_subset=True,
-    pool=CRYOEM,
+compare_picks = _comparison(
+    particle_picks,
+    {"picks_match_truth": "Just the particles were found; of simulated ones."},
+    of=movie_partitions,
+    compare=comparisons.compare_picks,
 )
-def compare_shifts_with_truth(
-    context: dg.AssetCheckExecutionContext, cryoem: CryoemSessions
-) -> Iterator[dg.AssetCheckResult]:
-    """Compare the alignment of a simulated tilt series with the true one."""
-    with dagster_failures(), cryoem.open() as sessions:
-        made = align(sessions, context.partition_key)
-        shifts = shifts_truth(sessions, context.partition_key)
-    yield from check_results(alignment_truth(made.result, shifts), "alignments")
-
-
-@dg.multi_asset_check(
-    name="compare_tomogram_with_truth",
-    specs=check_specs("tomograms", _TOMOGRAM_TRUTH, series_partitions),
-    can_subset=True,
-    pool=CRYOEM,
+compare_classes = _comparison(
+    classes,
+    {
+        "classes_match_truth": "A class is of one view; of simulated particles.",
+        "averages_match_truth": "The averages show the views; of simulated particles.",
+    },
+    of=session_partitions,
+    compare=comparisons.compare_classes,
 )
-def compare_tomogram_with_truth(
-    context: dg.AssetCheckExecutionContext, cryoem: CryoemSessions
-) -> Iterator[dg.AssetCheckResult]:
-    """Compare the tomogram of a simulated tilt series with the true sample."""
-    with dagster_failures(), cryoem.open() as sessions:
-        checks = sample_truth(sessions, context.partition_key)
-    yield from check_results(checks, "tomograms")
+compare_shifts = _comparison(
+    alignments,
+    {"shifts_match_truth": "The tilts lie where they are; of simulated ones."},
+    of=series_partitions,
+    compare=comparisons.compare_shifts,
+)
+compare_tomogram = _comparison(
+    tomograms,
+    {
+        "tomogram_matches_truth": "The tomogram shows the true sample; of simulated "
+        "ones."
+    },
+    of=series_partitions,
+    compare=comparisons.compare_tomogram,
+)
 
 
 def shown(made: Made) -> Metadata:

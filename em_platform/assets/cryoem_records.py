@@ -1,4 +1,4 @@
-"""What was found in movies and tilt series, in ISPyB and in a project of RELION."""
+"""What was found in movies, tilt series and sessions, in ISPyB and RELION's project."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from em_platform.assets.checks import dagster_failures
-from em_platform.assets.cryoem import ctf_fits, denoised, particle_picks
+from em_platform.assets.cryoem import classes, ctf_fits, denoised, particles
 from em_platform.assets.metadata import place, table
 from em_platform.partitions import CRYOEM
 from em_platform.partitions import movies as movie_partitions
+from em_platform.partitions import sessions as session_partitions
 from em_platform.partitions import tilt_series as series_partitions
 from em_platform.resources.cryoem import CryoemSessions
 
@@ -44,42 +45,57 @@ def _specs(
     ]
 
 
-@dg.multi_asset(
-    name="record_movie",
-    specs=_specs(
-        "ispyb_rows", "relion_project", of="a movie", deps=[ctf_fits, particle_picks]
-    ),
+def _records(
+    name: str,
+    *,
+    of: str,
+    deps: list[dg.AssetsDefinition],
+    assets: tuple[str, str],
+    partitions_def: dg.PartitionsDefinition,
+) -> dg.AssetsDefinition:
+    """A step that writes both by the function of its name in `sessions.records`."""
+
+    @dg.multi_asset(
+        name=name,
+        specs=_specs(*assets, of=of, deps=deps),
+        partitions_def=partitions_def,
+        pool=CRYOEM,
+    )
+    def record(
+        context: dg.AssetExecutionContext, cryoem: CryoemSessions
+    ) -> Iterator[dg.MaterializeResult]:
+        from em_platform.cryoem.sessions import records
+
+        write = getattr(records, name)
+        with dagster_failures(), cryoem.open() as sessions, cryoem.services() as own:
+            made = write(sessions, context.partition_key, own)
+        yield from _results(*assets, made)
+
+    return record
+
+
+movie_records = _records(
+    "record_movie",
+    of="a movie",
+    # Of a tilt there are no particles, and its records do not wait for them.
+    deps=[ctf_fits, particles],
+    assets=("ispyb_rows", "relion_project"),
     partitions_def=movie_partitions,
-    pool=CRYOEM,
 )
-def movie_records(
-    context: dg.AssetExecutionContext, cryoem: CryoemSessions
-) -> Iterator[dg.MaterializeResult]:
-    """Motion, CTF and picks of a movie, in ISPyB and in the session's project."""
-    from em_platform.cryoem.sessions.records import record_movie
-
-    with dagster_failures(), cryoem.open() as sessions, cryoem.services() as services:
-        made = record_movie(sessions, context.partition_key, services)
-    yield from _results("ispyb_rows", "relion_project", made)
-
-
-@dg.multi_asset(
-    name="record_tilt_series",
-    specs=_specs(
-        "ispyb_tomograms", "relion_tomograms", of="a tilt series", deps=[denoised]
-    ),
+class_records = _records(
+    "record_classes",
+    of="a session's classes",
+    deps=[classes],
+    assets=("ispyb_classes", "relion_classes"),
+    partitions_def=session_partitions,
+)
+tilt_series_records = _records(
+    "record_tilt_series",
+    of="a tilt series",
+    deps=[denoised],
+    assets=("ispyb_tomograms", "relion_tomograms"),
     partitions_def=series_partitions,
-    pool=CRYOEM,
 )
-def tilt_series_records(
-    context: dg.AssetExecutionContext, cryoem: CryoemSessions
-) -> Iterator[dg.MaterializeResult]:
-    """Alignment and tomograms of a tilt series, in ISPyB and in the project."""
-    from em_platform.cryoem.sessions.records import record_tilt_series
-
-    with dagster_failures(), cryoem.open() as sessions, cryoem.services() as services:
-        made = record_tilt_series(sessions, context.partition_key, services)
-    yield from _results("ispyb_tomograms", "relion_tomograms", made)
 
 
 def _results(

@@ -13,7 +13,7 @@ from em_platform.acquisition.session.report import LiveReport
 from em_platform.acquisition.session.session_log import SessionLog
 from em_platform.cli import watch
 from em_platform.cli.console_output import ConsoleOutput, print_messages, short
-from em_platform.cli.demo_cryoem import process_one
+from em_platform.cli.demo_cryoem import process_both
 from em_platform.cli.demo_ingest import ingest_all, standins_for
 from em_platform.cli.demo_simulation import simulate_one
 from em_platform.cli.live import export_settings, microscope_processes
@@ -244,14 +244,41 @@ def only_simulation(ends: bool, home: str | None) -> None:
     )
 
 
+def _none_or(fewest: int) -> Callable[[click.Context, click.Parameter, int], int]:
+    def check(_: click.Context, __: click.Parameter, value: int) -> int:
+        if 0 < value < fewest:
+            raise click.BadParameter(f"{value} is too few, {fewest} or more, or 0")
+        return value
+
+    return check
+
+
 @command.command("cryoem")
 @_ends
 @_home
-def only_cryoem(ends: bool, home: str | None) -> None:
-    """Only process a small simulated tilt series of cryo-EM, and compare with truth.
+@click.option(
+    "--movies",
+    type=click.IntRange(0),
+    callback=_none_or(2),
+    default=5,
+    show_default=True,
+    help="Of single particles, 2 or more; 0 leaves them out.",
+)
+@click.option(
+    "--tilts",
+    type=click.IntRange(0),
+    callback=_none_or(5),
+    default=17,
+    show_default=True,
+    help="Of the series, from -48 to 48 degrees, 5 or more; 0 leaves it out.",
+)
+def only_cryoem(ends: bool, home: str | None, movies: int, tilts: int) -> None:
+    """Only process simulated movies of cryo-EM, and compare with their truth.
 
-    Its movies are put where a microscope's sessions arrive, and become micrographs, CTF
-    fits, an alignment, a tomogram and pictures. What is there already is kept.
+    A session of single particles and one of a small tilt series are put where a
+    microscope's sessions arrive, and become micrographs and CTF fits, then picks,
+    particles and 2-D classes, or an alignment, a tomogram and pictures. What is there
+    already is kept.
     """
     output = _started("starting the platform")
     folder = _settings(home).home
@@ -261,10 +288,10 @@ def only_cryoem(ends: bool, home: str | None) -> None:
     wanted["cryoem.ispyb_url"] = f"sqlite:///{folder / 'ispyb.sqlite'}"
     _run(
         # The demo's files come at once and whole: nothing has to settle.
-        export_settings({**wanted, "cryoem.settle_s": "0"}),
+        export_settings({**wanted, "cryoem.settle_s": "0", "cryoem.quiet_s": "0"}),
         output,
         beside=(),
-        parts=(lambda platform: process_one(platform, output),),
+        parts=(lambda p: process_both(p, output, movies=movies, tilts=tilts),),
         ends=ends,
     )
 

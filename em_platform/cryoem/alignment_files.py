@@ -73,7 +73,7 @@ def write_aln(
     shape: tuple[int, int, int],
     excluded: Sequence[tuple[int, float]],
     offset_deg: float,
-    thickness_px: float,
+    thickness_px: float | None,
 ) -> None:
     """Write AreTomo's alignment of a stack `(n, h, w)`; `excluded`: section, angle."""
     count, height, width = shape
@@ -84,7 +84,7 @@ def write_aln(
         *(f"# DarkFrame = {s:5d} {s:5d} {angle:9.2f}" for s, angle in excluded),
         f"# AlphaOffset = {offset_deg:8.2f}",
         "# BetaOffset =     0.00",
-        f"# Thickness = {round(thickness_px)}",
+        *([] if thickness_px is None else [f"# Thickness = {round(thickness_px)}"]),
         "# SEC     ROT         GMAG       TX          TY      SMEAN     SFIT    SCALE"
         "     BASE     TILT",
     ]

@@ -29,7 +29,7 @@ class AlignedTilt(Model):
     dy_px: float
     rotation_deg: float
     correlation: float | None  # None: the program does not say
-    residual_px: float | None
+    residual_px: float | None  # nor an image that shows nothing to measure it by
     pre_exposure: float | None
     x_shift_a: float | None
     y_shift_a: float | None
@@ -51,9 +51,13 @@ class AlignedSeries(StageResult):
     excluded: tuple[LeftOut, ...]
     specimen: Literal["film", "rod"]
     rotation_deg: float
-    tilt_offset_deg: float
-    thickness_px: float | None
+    tilt_offset_deg: float  # used, or with --tilt-cor 0 only found
+    tilt_offset_error_deg: float | None = None
+    tilt_offset: str = ""
+    """How the built-in engine found it, or why it uses none."""
+    thickness_px: float | None  # None where the series does not say
     thickness_a: float | None
+    thickness_error_a: float | None = None
     residual_px: float | None
     alignment_quality: float | None
     """Mean correlation of an image with its prediction; of AreTomo, its score."""
@@ -149,7 +153,7 @@ def write_files(
         shape=(sections, *shape[1:]),
         excluded=excluded,
         offset_deg=result.tilt_offset_deg,
-        thickness_px=result.thickness_px or 0.0,
+        thickness_px=result.thickness_px,
     )
     write_tilt_com(
         folder / result.tilt_com,

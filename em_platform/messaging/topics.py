@@ -2,13 +2,16 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
 from em_platform.errors import MessageRejected
 from em_platform.messaging.limits import within_limits
 from em_platform.messaging.pigeon import Pigeon
+
+Body: TypeAlias = Mapping[str, Any]
+"""The fields of a message of any topic, by name."""
 
 _SHOWN = 80  # characters of what a stranger may have written
 
@@ -20,7 +23,7 @@ def topics() -> Mapping[str, type[BaseModel]]:
     return found
 
 
-def fitting(topic: str, fields: Mapping[str, Any]) -> BaseModel:
+def fitting(topic: str, fields: Body) -> BaseModel:
     """The message of `topic` with these fields; MessageRejected where they do not fit.
 
     Raises

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.messaging.topics import Body
 from em_platform.operator.finished import Finished
 from em_platform.operator.modes import UNFINISHED, in_queue, mode_of, path_of, refusals
 from em_platform.operator.parts import (
-    Body,
     Journal,
     Parts,
     Pictures,

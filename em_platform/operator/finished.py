@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 import requests
 
 from em_platform.errors import SourceUnavailable
-from em_platform.operator.parts import Body
+from em_platform.messaging.topics import Body
 
 _MOST = 40  # as many as a person looks through; all are in the web UI
 

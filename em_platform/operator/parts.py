@@ -3,12 +3,10 @@
 import base64
 import binascii
 from collections import OrderedDict, deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-Body = Mapping[str, Any]
-"""The fields of a message, as JSON has them."""
+from em_platform.messaging.topics import Body
 
 
 class Parts:

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypedDict
 
 from em_platform.acquisition.frame_paths import retry_of
-from em_platform.messaging.topics import inverted_focus
-from em_platform.operator.parts import Body
+from em_platform.messaging.topics import Body, inverted_focus
 
 Place = tuple[int, int]
 

@@ -20,9 +20,13 @@ from em_platform.jobs import (
 )
 from em_platform.partitions import CRYOEM, movies, sessions, tilt_series
 from em_platform.resources.cryoem import CryoemSessions
+from em_platform.sensors.history import ENDED
 
 # Runs of one tick, which must be short; the others come at the next.
 _MOST_A_TICK = 50
+_SESSION = "em/session"
+# Whatever has not ended.
+_ACTIVE = [each for each in dg.DagsterRunStatus if each not in ENDED]
 _PARTITIONS = {
     MOVIE: movies,
     TILT_MOVIE: movies,
@@ -52,7 +56,11 @@ def cryoem_session_sensor(
     with cryoem.open() as found:
         if not found.folder.is_dir():
             return dg.SkipReason(f"there is no folder {found.folder}")
-        found.look(time.time())
+        found.look(
+            time.time(),
+            followed=after,
+            is_busy=lambda session: _is_busy(context.instance, session),
+        )
         arrivals = found.ledger.arrivals(after, most=_MOST_A_TICK)
         with_particles = {
             each.session: found.of(each.session).particle_diameter_a is not None
@@ -74,13 +82,19 @@ def cryoem_session_sensor(
                 run_key=f"{each.kind} {each.key} {each.mark}",
                 job_name=job,
                 partition_key=each.key,
-                tags={PART: CRYOEM, "em/session": each.session},
+                tags={PART: CRYOEM, _SESSION: each.session},
             )
             for each, job in wanted
             if job is not None
         ],
         cursor=str(arrivals[-1].number),
     )
+
+
+def _is_busy(instance: dg.DagsterInstance, session: str) -> bool:
+    """Whether a run of the session waits or goes on."""
+    wanted = dg.RunsFilter(tags={_SESSION: session}, statuses=_ACTIVE)
+    return bool(instance.get_runs(wanted, limit=1))
 
 
 def _job(arrival: Arrival, with_particles: bool) -> str | None:

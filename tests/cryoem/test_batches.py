@@ -1,4 +1,4 @@
-"""Particles come into batches of one size, each once, and Murfey hears of them."""
+"""Particles come into batches of one size, each once."""
 
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,15 @@ def extracted(project: Path, name: str, particles: int) -> Path:
 
 
 def select(path: Path, size: int, **more: Any) -> tuple[list[str], list[str]]:
-    """The tables that the project and Murfey are sent word of."""
+    """The tables that are reported to the project and to Murfey."""
     message = {"input_file": str(path), "batch_size": size, "image_size": 64, **more}
     handler = load_service("SelectParticles")
     sent = handle_message(handler, {}, message, Place(ispyb_url="sqlite://"))
     nodes = [Path(m.body["output_file"]) for m in sent if m.queue == "node_creator"]
-    told = [m.body for m in sent if m.queue == "murfey_feedback"]
-    assert told.pop() == {"register": "done_particle_selection"}
+    feedback = [m.body for m in sent if m.queue == "murfey_feedback"]
+    assert feedback.pop() == {"register": "done_particle_selection"}
     found = []
-    for each in told:
+    for each in feedback:
         asked = each["class2d_message"]
         assert asked["batch_size"] == size
         assert asked["class2d_dir"].endswith("/Class2D/job")

@@ -9,13 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from em_platform.cryoem.image_files import write_mrc
-from em_platform.cryoem.methods.averages2d import laid_over
 from em_platform.cryoem.methods.boxes import cut_boxes
 from em_platform.cryoem.methods.particle_star import (
     Optics,
     particle_star,
     read_particles,
 )
+from em_platform.cryoem.sessions.particles_truth import best_correlations
 from em_platform.cryoem.stages import classify
 from em_platform.errors import PlatformError
 from em_platform.simulation.single_particles import ParticlePlan, micrograph, view_of
@@ -84,30 +84,15 @@ def test_classes_are_of_one_view_and_their_averages_show_it(
     with mrcfile.open(tmp_path / result.averages) as file:
         averages = file.data.copy()
     for average, view in zip(averages, common, strict=True):
-        assert best_correlation(average, view_of(PLAN, int(view))) > 0.85
+        true = view_of(PLAN, int(view))
+        cut = (len(true) - BOX_PX) // 2
+        true = true[cut : cut + BOX_PX, cut : cut + BOX_PX]
+        assert best_correlations(average, true[None])[0] > 0.85
     assert max(each.resolution_a or 99 for each in result.classes) < 25
 
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     classify.run(given(particles), tmp_path)
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-
-def best_correlation(image: NDArray[np.float32], view: NDArray[np.float32]) -> float:
-    """Of an average with a view, over turns of 5 degrees and shifts."""
-    side = len(image)
-    cut = (len(view) - side) // 2
-    wanted = view[cut : cut + side, cut : cut + side]
-    axis = np.arange(side) - side // 2
-    inside = (np.hypot(axis[:, None], axis) < 0.8 * side / 2).astype(np.float32)
-    best = 0.0
-    wave = np.fft.rfft2((wanted - wanted.mean()) * inside)
-    norm = np.linalg.norm((wanted - wanted.mean()) * inside)
-    for angle in range(0, 360, 5):
-        turned = laid_over(image, angle_deg=angle, shift=(0, 0)) * inside
-        turned = (turned - turned.sum() / inside.sum()) * inside
-        surface = np.fft.irfft2(wave * np.fft.rfft2(turned).conj())
-        best = max(best, float(surface.max() / norm / np.linalg.norm(turned)))
-    return best
 
 
 def test_angles_and_offsets_lay_particles_on_their_average(

@@ -1,5 +1,6 @@
 """Denoised volumes are nearer to the clean one, by slabs as in one piece."""
 
+import sys
 from pathlib import Path
 
 import mrcfile
@@ -78,3 +79,19 @@ def test_what_cannot_be_denoised_is_one_sentence(noisy: Path, tmp_path: Path) ->
 
     assert "all voxels of its middle slice are equal" in sentence(4)
     assert "voxels that are no numbers" in sentence(np.nan)
+
+
+def test_a_network_needs_halves_and_torch(
+    noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sentence(**given: Path) -> str:
+        asked = Parameters(volume=noisy, pixel_size=10, method="n2n", **given)
+        with pytest.raises(PlatformError) as caught:
+            run(asked, tmp_path)
+        return str(caught.value)
+
+    assert "give them by --even and --odd" in sentence(even=noisy)
+    # As where the extra is not installed; `python -m benchmarks denoise` trains.
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "the extra torch" in sentence(even=noisy, odd=noisy)
+    assert not list(tmp_path.glob("*denoised*"))

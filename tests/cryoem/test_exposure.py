@@ -8,7 +8,7 @@ import pytest
 
 from em_platform.config.cryoem import SessionSettings
 from em_platform.cryoem.sessions.exposure import dose_before
-from em_platform.cryoem.sessions.ledger import SessionLedger
+from em_platform.cryoem.sessions.ledger import Progress, SessionLedger
 
 FRAMES, DOSE = 3, 0.5
 MEASURED = "ExposureDose = 2\nPriorRecordDose = {}\n"
@@ -57,7 +57,12 @@ def test_the_dose_before_a_tilt(
         (folder / f"{name}.mdoc").write_text(text)
     own = SessionSettings(dose_per_frame=DOSE)
     with SessionLedger(tmp_path / "sessions", tmp_path / "l.sqlite") as ledger:
-        ledger.look(1e12, settle_s=0, quiet_s=0, is_corrected=lambda _: True)
+        progress = Progress(
+            is_corrected=lambda _: True,
+            has_particles=lambda _: False,
+            is_busy=lambda _: False,
+        )
+        ledger.look(1e12, settle_s=0, quiet_s=0, progress=progress)
         movies = {m.path.stem: m for m in ledger.movies("grid1")}
         found = [dose_before(movies[name], own, ledger) for name in names]
     assert found == [None if w is None else pytest.approx(w) for w in wanted]

@@ -12,8 +12,8 @@ from em_platform.cryoem.sessions.ledger import (
     SESSION,
     TILT_MOVIE,
     TILT_SERIES,
+    Progress,
     SessionLedger,
-    SessionMovie,
     key_folder,
 )
 from em_platform.cryoem.sessions.names import is_movie, safe
@@ -58,6 +58,8 @@ class Watched:
         # Later than any entry is changed: then the times that are set count.
         self.now = time.time() + 100
         self.corrected: set[str] = set()
+        self.cut: set[str] = set()
+        self.busy: set[str] = set()
         self.seen = 0
 
     def put(self, path: str, content: str = "frames") -> None:
@@ -71,14 +73,19 @@ class Watched:
         self.now += passed_s
         with self.open() as ledger:
             ledger.look(
-                self.now, settle_s=SETTLE_S, quiet_s=QUIET_S, is_corrected=self.has
+                self.now,
+                settle_s=SETTLE_S,
+                quiet_s=QUIET_S,
+                progress=Progress(
+                    is_corrected=lambda movie: movie.key in self.corrected,
+                    has_particles=lambda movie: movie.key in self.cut,
+                    is_busy=lambda session: session in self.busy,
+                ),
+                followed=self.seen,
             )
             found = ledger.arrivals(self.seen, most=100)
         self.seen = found[-1].number if found else self.seen
         return [(each.kind, each.key) for each in found]
-
-    def has(self, movie: SessionMovie) -> bool:
-        return movie.key in self.corrected
 
     def open(self) -> SessionLedger:
         return SessionLedger(self.folder, self.database)
@@ -206,14 +213,33 @@ def test_without_an_mdoc_a_series_is_taken_when_all_is_quiet(watched: Watched) -
 
 
 def test_the_particles_of_a_session_wait_until_it_is_quiet(watched: Watched) -> None:
+    first, second = (f"grid1~FoilHole_{n}_fractions" for n in (1, 2))
     watched.put("grid1/FoilHole_1_fractions.tiff")
-    assert SESSION not in {kind for kind, _ in watched.look(SETTLE_S)}
+    assert watched.look(SETTLE_S) == [(MOVIE, first)]
+    watched.cut.add(first)
+    assert watched.look() == []
     assert watched.look(QUIET_S) == [(SESSION, "grid1")]
+    assert watched.look(QUIET_S) == []
     watched.put("grid1/FoilHole_2_fractions.tiff")
-    assert watched.look(QUIET_S) == [
-        (MOVIE, "grid1~FoilHole_2_fractions"),
-        (SESSION, "grid1"),
-    ]
+    watched.cut.add(second)
+    # No run of it was asked for yet.
+    assert watched.look(QUIET_S) == [(MOVIE, second)]
+    watched.busy.add("grid1")
+    assert watched.look() == []
+    watched.busy.clear()
+    assert watched.look() == [(SESSION, "grid1")]
+
+
+def test_classes_are_made_of_what_there_is_and_again_when_more_comes(
+    watched: Watched,
+) -> None:
+    for number in (1, 2):
+        watched.put(f"grid1/FoilHole_{number}_fractions.tiff")
+    movies = [key for _, key in watched.look(QUIET_S)]
+    assert watched.look() == []  # all failed: there is nothing to classify
+    for key in movies:
+        watched.cut.add(key)  # the second one after a retry
+        assert watched.look() == [(SESSION, "grid1")]
 
 
 def test_unknown_keys_are_one_sentence(watched: Watched) -> None:

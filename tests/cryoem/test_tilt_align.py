@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks.tilt_data import TiltSeries, blobs, tilt_series
+from em_platform.config.cryoem import CryoemLimits
 from em_platform.cryoem.alignment_files import read_alignment
+from em_platform.cryoem.sessions.checks import alignment_checks
 from em_platform.cryoem.stages.tilt_align import Parameters, Result, run
 from em_platform.errors import PlatformError
 
@@ -28,11 +30,11 @@ def series() -> TiltSeries:
     return made
 
 
-def write_stack(path: Path, images: np.ndarray) -> Path:
+def write_stack(path: Path, images: np.ndarray, angles: np.ndarray = ANGLES) -> Path:
     with mrcfile.new(path, overwrite=True) as file:
         file.set_data(images.astype(np.float32))
         file.voxel_size = 8.0
-    lines = [f"{angle:7.2f}" for angle in ANGLES[: len(images)]]
+    lines = [f"{angle:7.2f}" for angle in angles[: len(images)]]
     path.with_suffix(".rawtlt").write_text("\n".join(lines) + "\n")
     return path
 
@@ -81,10 +83,49 @@ def test_shifts_axis_and_thickness_are_found(
     assert across < 0.4
     assert along < 0.15
     assert abs(found.rotation_deg - AXIS) < 0.5
+    assert found.thickness_px is not None
     assert 15 < found.thickness_px < 36
-    assert found.thickness_a == pytest.approx(found.thickness_px * 8)
+    assert found.thickness_a == pytest.approx(found.thickness_px * 8, abs=0.5)
     assert found.specimen == "film"
-    assert found.residual_px < 2
+    assert found.residual_px is not None
+    assert found.residual_px < 1
+
+
+def test_what_was_not_measured_does_not_pass(aligned: tuple[Path, Result]) -> None:
+    _, found = aligned
+    limits = CryoemLimits()
+    assert [c.passed for c in alignment_checks(found, limits)] == [False, True, True]
+    unknown = found.model_copy(update={"residual_px": None, "thickness_a": None})
+    assert not any(c.passed for c in alignment_checks(unknown, limits))
+
+
+@pytest.mark.parametrize(("density", "tilted_deg"), [(8e-3, 9.0), (4e-4, 0.0)])
+def test_the_specimens_tilt_is_used_where_the_images_show_it(
+    density: float, tilted_deg: float, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(5)
+    specimen = blobs(rng, size=128, thickness_px=30, density=density)
+    angles = np.arange(-54, 55, 9.0)
+    # A slab tilted by so much is one that is level at angles that are so much more.
+    made = tilt_series(
+        specimen, rng, size=128, angles_deg=angles + tilted_deg, shift_px=3, snr=0.5
+    )
+    stack = write_stack(tmp_path / "TS_3.mrc", made.images, angles)
+    found = run(Parameters(stack_file=stack, tilt_axis=2, axis_search=4), tmp_path)
+    # Round beads look the same from all sides, which alone makes no needle of them.
+    assert found.specimen == "film"
+    assert found.residual_px is not None
+    if tilted_deg:
+        error = found.tilt_offset_deg - tilted_deg
+        assert abs(error) < 2.5
+        assert found.tilt_offset.startswith("measured")
+        assert found.tilts[0].angle_deg == pytest.approx(
+            angles[0] + found.tilt_offset_deg, abs=1e-3
+        )
+    else:
+        # A few beads lie in no plane.
+        assert found.tilt_offset_deg == 0
+        assert found.tilt_offset.startswith("0: ")
 
 
 def test_dark_and_blank_images_do_not_count(aligned: tuple[Path, Result]) -> None:

@@ -105,6 +105,9 @@ def test_a_real_needle_is_aligned_as_what_it_is(
     assert found.specimen == "rod"
     assert len(found.tilts) == 77
     assert found.alignment_quality > 0.99
+    # It is about 70 of 256 px wide, and none of its images lies perfectly.
+    assert found.thickness_px is not None and 50 < found.thickness_px < 80
+    assert found.residual_px is not None and 0.05 < found.residual_px < 2
     # Bright layers of the needle begin where the eye sees them: 88, 88 and 83 px from
     # the left in these images, and the whole needle is 11 and 22 px lower than first.
     dy = [tilt.dy_px for tilt in found.tilts[:3]]

@@ -11,6 +11,7 @@ import starfile
 from sqlalchemy import func, select
 
 from em_platform.config import load_settings
+from em_platform.cryoem.image_files import write_mrc
 from em_platform.cryoem.ispyb.tables import METADATA
 from em_platform.cryoem.recipes import placeholders_of, read_recipe
 from em_platform.cryoem.services.local import completed, place_of, run_recipe
@@ -23,7 +24,7 @@ from em_platform.definitions import defs
 from em_platform.resources.cryoem import CryoemSessions
 from em_platform.resources.storage import Configuration
 from em_platform.sensors.cryoem import cryoem_session_sensor
-from em_platform.simulation.single_particles import ParticlePlan, movie
+from em_platform.simulation.single_particles import ParticlePlan, movie, view_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:dagster"),
@@ -56,10 +57,15 @@ def session(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         truth[f"FoilHole_{number}_fractions"] = {
             "drift_px": drift.tolist(),
             "defocus_a": still.defocus_a,
+            "particles_px": still.points.tolist(),
+            "views": still.views.tolist(),
         }
         with mrcfile.new(folder / f"FoilHole_{number}_fractions.mrc") as file:
             file.set_data(frames)
-    (folder / "truth.json").write_text(json.dumps({"movies": truth}))
+    views = np.stack([view_of(PLAN, number) for number in range(PLAN.views)])
+    write_mrc(folder / "views.map", views, pixel_size_a=PLAN.pixel_a)
+    facts = {"movies": truth, "views": "views.map"}
+    (folder / "truth.json").write_text(json.dumps(facts))
     return folder
 
 
@@ -93,46 +99,59 @@ def test_a_session_goes_from_movies_to_classes(
     assert [(r.job_name, r.partition_key) for r in requests] == [
         ("process_particles", "grid1~FoilHole_0_fractions"),
         ("process_particles", "grid1~FoilHole_1_fractions"),
-        ("classify_particles", "grid1"),
     ]
     assert {r.tags["em/part"] for r in requests} == {"cryoem"}
     for added in found.dynamic_partitions_requests or []:
         instance.add_dynamic_partitions(
             added.partitions_def_name, list(added.partition_keys)
         )
-    assert isinstance(tick(instance, found.cursor), dg.SkipReason)
-
+    of_movies = {"motion_matches_truth", "defocus_matches_truth", "picks_match_truth"}
     for request in requests:
-        result = run(instance, request)
-        assert result.success
-        checks = {c.check_name for c in result.get_asset_check_evaluations()}
-        assert all(c.passed for c in result.get_asset_check_evaluations())
-        wanted = {"motion_matches_truth", "defocus_matches_truth"}
-        assert request.job_name == "classify_particles" or wanted <= checks
-    with open_sessions(load_settings()) as sessions:
-        made = sessions.micrograph("grid1~FoilHole_0_fractions")
-        assert made is not None
-        moved = np.hypot(made.result.shift_x_px[-1], made.result.shift_y_px[-1])
-        assert moved == pytest.approx(DRIFT_PX, abs=0.5)
-        fit = sessions.fit_ctf("grid1~FoilHole_0_fractions").result
-        _, truth, _ = movie(PLAN, 0, frames=4, drift_px=DRIFT_PX)
-        assert fit.defocus_u_a == pytest.approx(truth.defocus_a, abs=1000)
-        classes = sessions.classify("grid1").result
-        assert classes.particles > 15
-    shown = instance.get_latest_materialization_event(dg.AssetKey("micrographs"))
-    assert shown is not None
-    metadata = shown.asset_materialization.metadata  # type: ignore[union-attr]
-    assert "data:image/webp" in str(metadata["picture"].value)
-
+        assert of_movies <= passed(run(instance, request))
+    found = tick(instance, found.cursor)
+    assert isinstance(found, dg.SensorResult)
+    [classify] = found.run_requests or []
+    assert (classify.job_name, classify.partition_key) == (
+        *("classify_particles", "grid1"),
+    )
+    instance.add_dynamic_partitions("sessions", ["grid1"])
+    assert passed(run(instance, classify)) == {
+        *("classes_match_truth", "averages_match_truth")
+    }
+    assert isinstance(tick(instance, found.cursor), dg.SkipReason)
     # Nothing is computed twice: the same files stay.
     folder = load_settings().home / "cryoem_results"
     before = states(folder)
     assert run(instance, requests[0]).success
     assert before == states(folder)
-    # Both movies are in one project, with their picks.
-    project = folder / "grid1" / PROJECT
+    check_project(folder / "grid1" / PROJECT)
+    for asset in ("micrographs", "particle_picks", "classes"):
+        shown = instance.get_latest_materialization_event(dg.AssetKey(asset))
+        assert shown is not None
+        metadata = shown.asset_materialization.metadata  # type: ignore[union-attr]
+        assert "data:image/webp" in str(metadata["picture"].value)
+
+
+def check_project(project: Path) -> None:
+    """Both movies are in one project, with picks and particles, and the classes."""
     assert len(starfile.read(project / "AutoPick/job004/autopick.star")) == 2
     assert counts("MotionCorrection", "CTF", "ParticlePicker") == [2, 2, 2]
+    batch = starfile.read(project / "Select/job006/particles_split1.star")
+    assert len(batch["particles"]) > 15
+    [groups, classes] = counts("ParticleClassificationGroup", "ParticleClassification")
+    assert groups == 1
+    assert len(list((project / "Class2D/job007").glob("*.jpeg"))) == classes + 1
+    edges = starfile.read(project / "default_pipeline.star")["pipeline_input_edges"]
+    last = ["Extract/job005/particles.star", "Select/job006/particles_split1.star"]
+    assert list(edges.rlnPipeLineEdgeFromNode)[-2:] == last
+
+
+def passed(result: dg.ExecuteInProcessResult) -> set[str]:
+    """The checks of a run, all of which passed."""
+    assert result.success
+    checks = result.get_asset_check_evaluations()
+    assert [c.description for c in checks if not c.passed] == []
+    return {c.check_name for c in checks}
 
 
 def states(folder: Path) -> dict[Path, object]:

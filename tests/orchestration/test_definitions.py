@@ -44,6 +44,7 @@ ASSETS = {
         ("movies", "micrographs", "ctf_fits", "particle_picks", "particles"), "cryoem"
     ),
     **dict.fromkeys(("ispyb_rows", "relion_project"), "cryoem"),
+    **dict.fromkeys(("ispyb_classes", "relion_classes"), "cryoem"),
     **dict.fromkeys(("classes", *TOMOGRAPHY), "cryoem"),
     **{f"{source}/{step}": f"ingest_{source}" for source in SOURCES for step in STEPS},
 }
@@ -74,6 +75,9 @@ CHECKS = {
     "tomograms:tomogram_matches_truth",
     "micrographs:motion_matches_truth",
     "ctf_fits:defocus_matches_truth",
+    "particle_picks:picks_match_truth",
+    "classes:classes_match_truth",
+    "classes:averages_match_truth",
     "uploaded_tiles:all_tiles_are_uploaded",
     "uploaded_tiles:uploaded_tiles_are_whole",
     "sim_tilt_stack:stacks_are_valid",
@@ -104,7 +108,7 @@ JOBS = {
     "consolidate_catalog": CONSOLIDATED,
     "process_movies": MOVIE,
     "process_particles": {*MOVIE, "particle_picks", "particles"},
-    "classify_particles": {"classes"},
+    "classify_particles": {"classes", "ispyb_classes", "relion_classes"},
     "process_tilt_series": {*TOMOGRAPHY},
     "simulate_stacks": SIMULATION,
     **{

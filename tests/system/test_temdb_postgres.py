@@ -19,7 +19,7 @@ from temdb.client import TEMdbClient, TEMdbClientError
 from temdb.models import AcquisitionUpdate
 
 from em_platform.errors import SourceRefused
-from em_platform.model import AcquisitionUpload, UploadedTile
+from em_platform.model import AcquisitionUpload, UploadedTile, UsedInstrument
 from em_platform.temdb.database import engine_of, migrate
 from em_platform.temdb.register import Register
 from em_platform.temdb.tables import Base
@@ -86,7 +86,8 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
 
 
 def montage(name: str = "m-1-t1") -> AcquisitionUpload:
-    return new_upload(name, specimen_id="mouse-1")
+    used = UsedInstrument(magnification=2000)
+    return new_upload(name, specimen_id="mouse-1", instrument=used)
 
 
 def tile(index: int) -> UploadedTile:

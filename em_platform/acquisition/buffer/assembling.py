@@ -11,7 +11,7 @@ from em_platform.acquisition.buffer.tables import REFUSED, MontageRow, TileRow
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import RecordError
-from em_platform.messaging.topics import inverted_focus
+from em_platform.messaging.topics import Body, inverted_focus
 from em_platform.model import (
     AcquisitionUpload,
     Failure,
@@ -20,8 +20,6 @@ from em_platform.model import (
     Size,
     UsedInstrument,
 )
-
-Body = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

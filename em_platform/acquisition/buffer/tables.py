@@ -1,7 +1,8 @@
 """The buffer's journal: its tables, and what a row of them says."""
 
 from dataclasses import dataclass
-from typing import Any
+
+from em_platform.messaging.topics import Body
 
 # `said_at` is a name of the first release, which journals on disk have.
 # `tiles_unread` is asked ten times a second: partial, it is nearly empty.
@@ -67,7 +68,7 @@ class MontageRow:
     acquisition_id: str
     montage_id: str
     is_cancelled: bool
-    body: dict[str, Any]
+    body: Body
     received_at: float
     answered_at: float | None
     sentence: str
@@ -80,7 +81,7 @@ class TileRow:
     tile_id: str
     montage_id: str
     acquisition_id: str
-    body: dict[str, Any]
+    body: Body
     sent_at: float
     state: str
     sha256: str | None

@@ -15,6 +15,7 @@ from em_platform.acquisition.machines.loop import Loop
 from em_platform.acquisition.roi import created, polygon_nm
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, RecordError, SourceUnavailable
+from em_platform.messaging.topics import Body
 from em_platform.temdb import temdb_token, temdb_url
 
 log = logging.getLogger(__name__)
@@ -171,9 +172,7 @@ def _point(given: Any) -> dict[str, float]:
         ) from error
 
 
-def take_roi(
-    session: Session, fields: dict[str, Any], headers: Mapping[str, str]
-) -> None:
+def take_roi(session: Session, fields: Body, headers: Mapping[str, str]) -> None:
     """Put the region of a `roi.create` into the queue; the same one twice counts once.
 
     One that cannot be imaged is refused by a `roi.status`.
@@ -205,7 +204,7 @@ def take_roi(
     session.publisher.queue(registry.state)
 
 
-def _refusal(session: Session, fields: dict[str, Any], known: Entry | None) -> str:
+def _refusal(session: Session, fields: Body, known: Entry | None) -> str:
     """Why the region is not taken, in a sentence."""
     montage_id = fields["montage_id"]
     if known is not None and not known.waits and known.status not in FINISHED:

@@ -11,6 +11,7 @@ from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.acquisition.machines.machine import Context, Machine, on_message
 from em_platform.acquisition.roi import created, middle_nm, roi_of
 from em_platform.config import AcquisitionSettings
+from em_platform.messaging.topics import Body
 
 LENS = "lens_correction"
 
@@ -110,9 +111,7 @@ class LensMontages:
         status = self._context.latest("stage.aperture.status")
         return None if status is None else status.current_aperture
 
-    def _center_nm(
-        self, entry: Entry | None, setup: dict[str, Any]
-    ) -> tuple[float, float]:
+    def _center_nm(self, entry: Entry | None, setup: Body) -> tuple[float, float]:
         """As the setup gives it, else the region's middle, else where the stage is."""
         center = setup.get("center")
         # in an overview its center is in pixels, and no place on the stage

@@ -9,7 +9,7 @@ from em_platform.acquisition.coordinator import roi_queue
 from em_platform.acquisition.coordinator.imaging import Imaging, TileDone
 from em_platform.acquisition.coordinator.registry import SessionState
 from em_platform.acquisition.coordinator.roi_queue import Entry
-from em_platform.messaging.topics import model_of
+from em_platform.messaging.topics import Body, model_of
 
 _RECENT = 10  # tiles over which montage.status averages the cycle
 
@@ -71,7 +71,7 @@ class Publisher:
         self.send = send
         self._state = ""
 
-    def tile(self, raw: dict[str, Any]) -> None:
+    def tile(self, raw: Body) -> None:
         """A frame is there."""
         self.send("tile.raw", **raw)
 
@@ -94,7 +94,7 @@ class Publisher:
             "montage.status", montage_id=montage_id, state="error", error_message=error
         )
 
-    def complete(self, fields: dict[str, Any]) -> None:
+    def complete(self, fields: Body) -> None:
         """All tiles are there."""
         self.send("montage.complete", **fields)
 

@@ -17,6 +17,7 @@ from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.roi import rotation_rad
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, StorageError
+from em_platform.messaging.topics import Body
 from em_platform.model import Model, Size
 from em_platform.storage.atomic import write_bytes
 
@@ -80,7 +81,7 @@ class SessionState(Model):
     mode: Mode = "preview"
     completed: int = 0
     since_lens: int = 0
-    lens_setup: dict[str, Any] | None = None
+    lens_setup: Body | None = None
     scales: dict[str, Scale] = Field(default_factory=dict)
     centroids_nm: dict[int, tuple[int, int]] = Field(default_factory=dict)
 

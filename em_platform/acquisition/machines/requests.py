@@ -16,7 +16,7 @@ harm: a device that has done it reports so again. `Failure` stays until `resume`
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,9 +26,9 @@ from em_platform.acquisition.frame_paths import frame_path
 from em_platform.acquisition.machines.machine import OneThread, on_message
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import PlatformError
+from em_platform.messaging.topics import Body
 
-Fields = Mapping[str, Any]
-Ask = Callable[[], Fields]
+Ask = Callable[[], Body]
 Answered = Callable[[Any], None]
 
 # Both as PyJEM_Service decides `in_motion`: 125 nm, 0.2 degrees.
@@ -76,7 +76,7 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
         self._ask = ask
         self._answered = answered
         self._settings = settings
-        self._asked: Fields = {}
+        self._asked: Body = {}
         self._asked_s = 0.0
         self._refusal = ""
         super().__init__(
@@ -272,5 +272,5 @@ def rests_at(status: Any, x_nm: int | None, y_nm: int | None) -> bool:
     )
 
 
-def _has(status: Any, asked: Fields) -> bool:
+def _has(status: Any, asked: Body) -> bool:
     return all(getattr(status, name) == value for name, value in asked.items())

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import psutil
 
 from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.messaging.topics import Body
 from em_platform.model import Box, Size
 from em_platform.stitching.beside_frames import processed_path
 
@@ -39,7 +40,7 @@ class JournaledTile:
 
     key: str
     montage: str
-    body: Mapping[str, Any]
+    body: Body
     number: int = 0
     attempts: int = 0
     shape: Shape | None = None
@@ -81,7 +82,7 @@ class Job:
     neighbours: tuple[JournaledTile, ...] = field(default=())
 
 
-def journaled(body: Mapping[str, Any], headers: Mapping[str, str]) -> JournaledTile:
+def journaled(body: Body, headers: Mapping[str, str]) -> JournaledTile:
     """The tile of one `tile.raw`; the same for the same tile sent twice.
 
     Frames without a montage may have the same id again and again: of these each sending
@@ -94,7 +95,7 @@ def journaled(body: Mapping[str, Any], headers: Mapping[str, str]) -> JournaledT
     return JournaledTile(key=key, montage=montage, body=body)
 
 
-def montage_of(body: Mapping[str, Any]) -> str:
+def montage_of(body: Body) -> str:
     """Which tiles are neighbours: those of one acquisition.
 
     Where the tile's id does not tell it, those of one montage and tilt.

@@ -10,7 +10,7 @@ from em_platform.acquisition.frame_paths import frame_path
 from em_platform.acquisition.live_products import recipe_of_tile
 from em_platform.acquisition.qc.judge import Cell, TileFacts
 from em_platform.errors import DataError, DeviceError
-from em_platform.messaging.topics import inverted_focus
+from em_platform.messaging.topics import Body, inverted_focus
 from em_platform.stitching.tile_rules import saturated_fraction
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Pending:
     tiles that were imaged later can.
     """
 
-    fields: dict[str, Any]
+    fields: Body
     number: int
     since_s: float
     is_announced: bool = False
@@ -113,7 +113,7 @@ class Pending:
         return TileFacts(**values, edges=edges)
 
 
-def measure_frame(frames: Path, fields: dict[str, Any]) -> Part | None:
+def measure_frame(frames: Path, fields: Body) -> Part | None:
     """The statistics of a tile's processed frame; None where there is none.
 
     They are of the valid box of its montage's recipe, as the pipeline's are. Its edges

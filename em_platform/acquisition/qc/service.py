@@ -38,6 +38,7 @@ from em_platform.acquisition.recorder.events import (
 from em_platform.config import Settings
 from em_platform.errors import BrokerUnavailable, MessageRejected
 from em_platform.messaging.bus import Bus
+from em_platform.messaging.topics import Body
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class QcService:
         self._state = read_state(self._folder)
         self._watches: dict[str, Watch] = {}
         self._centroids = Centroids(settings.stitching.quality)
-        self._unsent: deque[tuple[str, dict[str, Any]]] = deque()
+        self._unsent: deque[tuple[str, Body]] = deque()
         self._sent_s = 0.0
         self._is_resuming = False
         self._resumed = GOOD  # the worst since the operator's last start
@@ -164,7 +165,7 @@ class QcService:
         else:
             self._add(watch, fields, parts.TOPICS[topic](message))
 
-    def _on_verdict(self, watch: Watch, fields: dict[str, Any], message: Any) -> None:
+    def _on_verdict(self, watch: Watch, fields: Body, message: Any) -> None:
         """Our own, published before a restart: it stands."""
         watch.expect(fields, time.monotonic())
         if fields["tile_id"] not in watch.pending:
@@ -180,7 +181,7 @@ class QcService:
         verdict = watch.adopt(fields["tile_id"], faults)
         self._worsen(verdict, by=self._name)
 
-    def _add(self, watch: Watch, fields: dict[str, Any], part: parts.Part) -> None:
+    def _add(self, watch: Watch, fields: Body, part: parts.Part) -> None:
         pending = watch.take(fields, part, time.monotonic())
         if pending is None or self._is_resuming:
             return

@@ -1,7 +1,7 @@
 """One montage while it is imaged: which tiles are judged, and what they add up to."""
 
 import bisect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from em_platform.acquisition.qc.judge import (
 from em_platform.acquisition.qc.parts import Part, Pending
 from em_platform.acquisition.qc.verdict import GOOD, Status, Verdict
 from em_platform.config import QcSettings, QualitySettings
+from em_platform.messaging.topics import Body
 from em_platform.stitching.tile_rules import contrast_rule
 
 _NAMED = 3  # The reason stands in one line of the operator's page
@@ -44,7 +45,7 @@ class Judgement:
     """The verdict on one tile: the fields of `qc.tile`, and what the scope is to do."""
 
     tile_id: str
-    fields: dict[str, Any]
+    fields: Body
     faults: tuple[str, ...]
     verdict: Verdict
 
@@ -75,7 +76,7 @@ class Watch:
         self._mean: list[float] = []
         self._plain: set[Cell] = set()
 
-    def announce(self, fields: dict[str, Any], now_s: float) -> bool:
+    def announce(self, fields: Body, now_s: float) -> bool:
         """Note that a tile was imaged; whether that was news."""
         if fields["tile_id"] in self.judged:
             return False
@@ -84,7 +85,7 @@ class Watch:
         pending.fields = fields
         return not known
 
-    def expect(self, fields: dict[str, Any], now_s: float) -> bool:
+    def expect(self, fields: Body, now_s: float) -> bool:
         """Note a tile that should be there; whether nothing of it had come."""
         tile_id = fields["tile_id"]
         if tile_id in self.judged or tile_id in self.pending:
@@ -92,7 +93,7 @@ class Watch:
         self._pending(fields, now_s)
         return True
 
-    def take(self, fields: dict[str, Any], part: Part, now_s: float) -> Pending | None:
+    def take(self, fields: Body, part: Part, now_s: float) -> Pending | None:
         """Add a part to its tile; None where it is judged or has that already."""
         if fields["tile_id"] in self.judged:
             return None
@@ -110,7 +111,7 @@ class Watch:
             self._plain.add(pending.cell)
         return pending
 
-    def _pending(self, fields: dict[str, Any], now_s: float) -> Pending:
+    def _pending(self, fields: Body, now_s: float) -> Pending:
         tile_id = fields["tile_id"]
         self._received_s = now_s
         self.montage_ids.add(fields["montage_id"])
@@ -202,7 +203,7 @@ class Watch:
             verdict=verdict,
         )
 
-    def adopt(self, tile_id: str, published: Mapping[str, Any]) -> Verdict:
+    def adopt(self, tile_id: str, published: Body) -> Verdict:
         """Count a pending tile as judged, with the faults that were published.
 
         `published` maps each fault's kind to its `severity`, `confidence` and
@@ -333,7 +334,7 @@ def _doubted(fault: Fault) -> Fault:
     return replace(fault, confidence=0.3) if fault.kind == "incomplete" else fault
 
 
-def _unworded(kind: str, fields: Mapping[str, Any]) -> Fault:
+def _unworded(kind: str, fields: Body) -> Fault:
     """A fault of which the figures have not come: as far as its message has it."""
     return Fault(
         kind=kind,

@@ -37,7 +37,7 @@ from em_platform.acquisition.recorder.events import (
     row_of,
 )
 from em_platform.errors import RecordError, StorageError
-from em_platform.messaging.topics import shortened
+from em_platform.messaging.topics import Body, shortened
 from em_platform.storage.database import engine_of, one_writer, shown
 
 log = logging.getLogger(__name__)
@@ -97,9 +97,7 @@ class EventTable:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def append(
-        self, topic: str, body: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> int | None:
+    def append(self, topic: str, body: Body, headers: Mapping[str, str]) -> int | None:
         """Record one message durably; its number, or None when it was there already.
 
         Raises

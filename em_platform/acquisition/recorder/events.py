@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from em_platform.messaging.topics import Body
+
 COMPLETE, RAW, SCOPE = "montage.complete", "tile.raw", "scope.status"
 PROGRESS, VERDICT, STATUS, RUN = "montage.status", "qc.tile", "qc.status", "ui.run"
 REGION, CENTROID = "roi.current", "calibration.centroid"
@@ -43,8 +45,6 @@ _SENDING = ("source", "sent_at", "sequence")
 # A path, a Dagster partition and a URL take all of these; no leading dot or dash.
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
-Fields = Mapping[str, Any]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -52,7 +52,7 @@ class Event:
 
     seq: int
     topic: str
-    body: dict[str, Any]
+    body: Body
     headers: dict[str, str]
     recorded_at: datetime
 
@@ -62,7 +62,7 @@ class Message:
     """One message that is to be recorded."""
 
     topic: str
-    body: Fields
+    body: Body
     headers: Mapping[str, str]
 
 

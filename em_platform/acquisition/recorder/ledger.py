@@ -21,7 +21,7 @@ from em_platform.acquisition.recorder.events import (
 from em_platform.acquisition.recorder.montage import recorded_montage
 from em_platform.acquisition.recorder.reconcile import scan_folder
 from em_platform.errors import RecordError
-from em_platform.messaging.topics import fitting
+from em_platform.messaging.topics import Body, fitting
 from em_platform.model import Montage
 from em_platform.storage import Store
 
@@ -196,7 +196,7 @@ class Ledger(EventTable):
                     return int(status["total_tiles"])
         return 0
 
-    def _region(self, connection: Connection, complete: Event) -> dict[str, Any]:
+    def _region(self, connection: Connection, complete: Event) -> Body:
         """The region that was imaged, as `roi.current` has it; else nothing."""
         query = select(events).where(
             events.c.topic == REGION,

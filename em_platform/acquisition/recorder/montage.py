@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from em_platform.acquisition.frame_paths import checked_frame
 from em_platform.acquisition.montages.stored import Locate, locator
@@ -12,6 +11,7 @@ from em_platform.acquisition.raster import image_position
 from em_platform.acquisition.recorder.events import Event, safe_id
 from em_platform.errors import DataError
 from em_platform.messaging.limits import sent_ms
+from em_platform.messaging.topics import Body
 from em_platform.model import Failure, Montage
 from em_platform.stitching.intake import montage_of
 from em_platform.stitching.tile_list import InputOptions, ListedTile, TileList
@@ -102,7 +102,7 @@ def _nominal_px(
     return [(y - top, x - left) for y, x in places]
 
 
-def _stage_nm(body: dict[str, Any], frame: Event) -> Pair:
+def _stage_nm(body: Body, frame: Event) -> Pair:
     """Where the stage stood for one frame, `(y, x)`; the frame's own word counts."""
     x, y = (
         frame.body.get("stage_position")
@@ -141,7 +141,7 @@ def _checked(
     return uris, refused
 
 
-def _listed(body: dict[str, Any], frame: Event, *, at_px: Pair, uri: str) -> ListedTile:
+def _listed(body: Body, frame: Event, *, at_px: Pair, uri: str) -> ListedTile:
     tile_id = frame.body["tile_id"]
     return ListedTile(
         name=tile_id,
@@ -154,7 +154,7 @@ def _listed(body: dict[str, Any], frame: Event, *, at_px: Pair, uri: str) -> Lis
     )
 
 
-def _missing(tile_id: str, body: dict[str, Any]) -> Failure:
+def _missing(tile_id: str, body: Body) -> Failure:
     column, row = body["tiles"][tile_id]["raster_position"]
     return Failure(
         item=tile_id,
@@ -167,13 +167,13 @@ def _missing(tile_id: str, body: dict[str, Any]) -> Failure:
     )
 
 
-def _raster_tiles(body: dict[str, Any]) -> int:
+def _raster_tiles(body: Body) -> int:
     """How many tiles the raster has at least: its indices count from 0 or from 1."""
     indices = [tile["raster_index"] for tile in body["tiles"].values()]
     return max(indices) + 1 - min(1, min(indices)) if indices else 0
 
 
-def _unannounced(body: dict[str, Any], planned: int) -> tuple[Failure, ...]:
+def _unannounced(body: Body, planned: int) -> tuple[Failure, ...]:
     """One failure for all tiles of the raster that `montage.complete` leaves out."""
     announced = len(body["tiles"])
     if announced >= planned:

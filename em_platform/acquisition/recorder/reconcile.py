@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from em_platform.acquisition.recorder.events import COMPLETE, RAW, Fields, Message
+from em_platform.acquisition.recorder.events import COMPLETE, RAW, Message
 from em_platform.errors import StorageError
 from em_platform.messaging.bus import Bus
-from em_platform.messaging.topics import read_body, reason
+from em_platform.messaging.topics import Body, read_body, reason
 from em_platform.stitching.beside_frames import RECIPE, TRUTH
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def _message(path: Path, topic: str) -> Message | None:
     except OSError as error:
         why = error.strerror or str(error)
     else:
-        body: Fields = json.loads(message.model_dump_json())
+        body: Body = json.loads(message.model_dump_json())
         return Message(topic, body, {"source": str(path), "sent_at": sent_at})
     log.warning(
         "frames: %s is not the body of a %s message (%s); it is passed over, the "

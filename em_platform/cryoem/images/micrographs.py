@@ -97,17 +97,18 @@ def with_circles(
     points: tuple[Point, ...],
     selected: tuple[Point, ...] = (),
     contrast: float = 1,
+    width: int = _ALL_WIDTH_PX,
 ) -> PIL.Image.Image:
     """A blurred picture with circles `(x, y)` of `radius`, all in pixels."""
     picture = PIL.Image.fromarray(levels).convert("RGB")
     picture = ImageEnhance.Contrast(picture).enhance(contrast)
     picture = picture.filter(ImageFilter.BLUR)
     pen = ImageDraw.Draw(picture)
-    for some, colour, width in (
-        (points, _ALL, _ALL_WIDTH_PX),
+    for some, colour, wide in (
+        (points, _ALL, width),
         (selected, _SELECTED, _SELECTED_WIDTH_PX),
     ):
         for x, y in some:
             corners = [(x - radius, y - radius), (x + radius, y + radius)]
-            pen.ellipse(corners, width=width, outline=colour)
+            pen.ellipse(corners, width=wide, outline=colour)
     return shrunk(picture, (_SIDE_PX, _SIDE_PX))

@@ -11,6 +11,7 @@ all shifts at once: slow drifts along the series converge as fast as single outl
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
@@ -141,9 +142,9 @@ def model_of(coherent: Numbers, at: Frequencies) -> Model:
     covariance *= at.parallax[None].astype(np.float32)
     diagonal = np.arange(n)
     covariance[..., diagonal, diagonal] = 1
-    precision = np.linalg.inv(covariance)
+    precision = covariance.copy()
     members = at.rows.shape[1]
-    log_determinant = 2 * members * float(np.linalg.slogdet(covariance)[1].sum())
+    log_determinant = 2 * members * _invert(precision.reshape(-1, n, n))
     covariance *= precision
     # A column stands for its mirror image, too: each sum counts twice.
     kx2 = (2 * np.pi * at.kx) ** 2
@@ -167,7 +168,10 @@ def fit_of(model: Model, white: NDArray[np.complex64], at: Frequencies) -> Fit:
     turn = product.imag
     across = np.einsum("k,gknm->n", 4 * np.pi * at.kx, turn)
     along = np.einsum("gm,gknm->n", 4 * np.pi * at.ky, turn)
-    misfit = 2 * float(product.real.sum(dtype=np.float64)) + model.log_determinant
+    # Less that of noise alone: a stretch that moves frequencies out of what counts
+    # would make fewer of them, and so a smaller misfit.
+    excess = product.real.sum(dtype=np.float64) - np.vdot(white, white).real
+    misfit = 2 * float(excess) + model.log_determinant
     return Fit(misfit=misfit, across=2 * across, along=2 * along)
 
 
@@ -198,6 +202,33 @@ def step_of(curvature: Numbers, slope: Numbers) -> Numbers:
     inside = vectors.T @ -slope
     good = values > 1e-6 * max(float(values.max()), 1e-30)
     return np.asarray(vectors @ np.where(good, inside / np.where(good, values, 1), 0))
+
+
+@numba.njit(nogil=True, cache=True, fastmath=True)
+def _invert(matrices):  # type: ignore[no-untyped-def]
+    """Invert positive definite matrices in place; the sum of their log determinants.
+
+    Gauss and Jordan's elimination row by row: LAPACK takes four times as long for
+    thousands of matrices that are so small.
+    """
+    count, n, _ = matrices.shape
+    total = 0.0
+    for m in range(count):
+        a = matrices[m]
+        for k in range(n):
+            pivot = a[k, k]
+            total += np.log(pivot)
+            a[k, k] = np.float32(1)
+            scale = np.float32(1) / pivot
+            for j in range(n):
+                a[k, j] *= scale
+            for i in range(n):
+                if i != k:
+                    share = a[i, k]
+                    a[i, k] = np.float32(0)
+                    for j in range(n):
+                        a[i, j] -= share * a[k, j]
+    return total
 
 
 def _times(

@@ -9,6 +9,11 @@ from em_platform.cryoem.methods.tilt_images import Images, Numbers
 
 # Along each side: parts of an image whose places are compared with the prediction.
 _PATCHES = 3
+# Of an image's side: a part whose place is less certain says nothing.
+_MOST_PART_ERROR = 0.01
+# Images hold frequencies below 0.35 a pixel alone, so fewer pixels are independent.
+_INDEPENDENT = np.pi * 0.35**2
+_SINGULAR = 1e12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,21 @@ class Pose:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A value and its standard error; None where the series does not say."""
+
+    value: float | None = None
+    error: float | None = None
+
+    def at_scale(self, factor: float) -> "Measured":
+        """The same in units that are `factor` times smaller."""
+        value, error = (
+            None if x is None else x * factor for x in (self.value, self.error)
+        )
+        return Measured(value=value, error=error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Alignment:
     """The geometry in pixels of the images given, and how well it holds.
 
@@ -39,13 +59,18 @@ class Alignment:
         `(n,)`: of each image with what all others predict of it.
     residual_px
         `(n,)`: root mean square of how far parts of an image are from that.
+    offset, thickness
+        Of the specimen: its tilt in degrees, and pixels of the images given. The pose
+        has the offset only where it is well above its error.
     is_rod
-        A needle that turns about itself: no axis was sought, and no residual measured.
+        A needle that turns about itself: no axis was sought.
     """
 
     pose: Pose
     correlation: Numbers
     residual_px: Numbers
+    offset: Measured = Measured()
+    thickness: Measured = Measured()
     is_rod: bool = False
 
 
@@ -59,20 +84,40 @@ def turned(moves: Numbers, tilts_rad: Numbers, axis_deg: float) -> Numbers:
 def residuals(images: Images, expected: Images, cosines: Numbers) -> Numbers:
     """Root mean square, by image, of how far its parts lie from where they should.
 
-    An image is expected + slope of expected times the move (Lucas & Kanade 1981).
+    An image is expected + slope of expected times the move (Lucas & Kanade 1981). What
+    noise alone would move is subtracted, and parts that show nothing do not count; an
+    image without any other is NaN.
     """
-    out = np.zeros(len(images))
+    out = np.full(len(images), np.nan)
     for i, (image, other) in enumerate(zip(images, expected, strict=True)):
         slopes = np.gradient(other)
-        squares = []
+        moves = []
         for part in _parts(image.shape):
             basis = np.stack([x[part].ravel() for x in (other, *slopes)], axis=1)
-            fitted = np.linalg.lstsq(basis, image[part].ravel(), rcond=None)[0]
-            share = max(float(fitted[0]), 1e-3)
-            along, across = fitted[1] / share, fitted[2] / share * cosines[i]
-            squares.append(along**2 + across**2)
-        out[i] = np.sqrt(np.mean(squares))
+            moves.append(_move(basis, image[part].ravel(), cosines[i]))
+        squares, errors = np.array(moves).T
+        counts = errors < (_MOST_PART_ERROR * max(image.shape)) ** 2
+        if counts.any():
+            weights = 1 / (errors[counts] + 1)
+            square = np.average(squares[counts] - errors[counts], weights=weights)
+            out[i] = np.sqrt(max(float(square), 0.0))
     return out
+
+
+def _move(basis: Numbers, image: Numbers, cosine: float) -> tuple[float, float]:
+    """Square of a part's move in px, and the square of its standard error."""
+    normal = basis.T @ basis
+    if np.linalg.cond(normal) > _SINGULAR:
+        return 0.0, np.inf
+    share, along, across = np.linalg.solve(normal, basis.T @ image)
+    if share <= 0:
+        return 0.0, np.inf
+    left = image - basis @ np.array([share, along, across])
+    free = len(image) * _INDEPENDENT
+    errors = np.diag(np.linalg.inv(normal)) / _INDEPENDENT * (left @ left / free)
+    scale = np.array([1, cosine]) / share
+    square = np.sum((scale * (along, across)) ** 2)
+    return float(square), float(np.sum(scale**2 * errors[1:]))
 
 
 def _parts(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:

@@ -162,10 +162,30 @@ def particle_rows(path: Path, project: Path) -> list[Row]:
         number, _, stack = str(row.pop("ImageName")).partition("@")
         # Names of stacks are relative to their table there, to the project here.
         name = stack if stack.startswith((folder, "/")) else f"{folder}/{stack}"
-        if "MicrographName" in row:
-            row["MicrographName"] = _inside(str(row["MicrographName"]), project)
         keyed.append({"ImageName": f"{number}@{name}", **row})
     return keyed
+
+
+def write_extracted(
+    path: Path,
+    out: Path,
+    *,
+    micrograph: Path,
+    project: Path,
+    options: Mapping[str, Any],
+) -> None:
+    """Write the particles of a micrograph to `out`, by names within the project.
+
+    Raises
+    ------
+    FormatError
+        What is there, or `path`, is no table of particles.
+    """
+    name = _inside(str(micrograph), project)
+    rows = [row | {"MicrographName": name} for row in particle_rows(path, project)]
+    optics = optics_row(options, particles=int(options["small_boxsize"]))
+    stacks = {stack_of(row["ImageName"]) for row in rows}
+    put_particles(out, rows, stacks=stacks, optics=optics)
 
 
 _SPA: dict[str, Callable[[JobReport, Path, Path], None]] = {

@@ -1,4 +1,4 @@
-"""2-D classes of a batch of particles, and word of each to records and pictures."""
+"""2-D classes of a batch of particles, for records and pictures."""
 
 import json
 from pathlib import Path

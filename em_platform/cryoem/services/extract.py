@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
+from em_platform.cryoem.project.rows import write_extracted
 from em_platform.cryoem.services.stage_run import job_path, run_stage
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stage import StageParameters
@@ -46,7 +47,13 @@ def handle(step: Step, place: Place) -> None:
         "small_boxsize": result.box_px,
         "voltage": parameters.voltage,
     }
-    table = folder / result.star
+    write_extracted(
+        folder / result.star,
+        own.output_file,
+        micrograph=parameters.micrographs_file,
+        project=out.project,
+        options=options,
+    )
     step.send(
         "node_creator",
         {
@@ -54,7 +61,7 @@ def handle(step: Step, place: Place) -> None:
             # RELION takes micrographs from the job that fitted them.
             "input_file": f"{own.ctf_image or parameters.micrographs_file}:"
             f"{parameters.coord_list_file}",
-            "output_file": str(table),
+            "output_file": str(own.output_file),
             "relion_options": options,
             "command": f"em-platform cryoem extract {parameters.micrographs_file}",
             "results": {"box_size": result.box_px},
@@ -64,7 +71,7 @@ def handle(step: Step, place: Place) -> None:
     step.send(
         "select_particles",
         {
-            "input_file": str(table),
+            "input_file": str(own.output_file),
             "batch_size": own.batch_size,
             "image_size": result.box_px,
             "relion_options": options,

@@ -1,4 +1,4 @@
-"""Particles into batches for classification, and word of each to the project."""
+"""Particles into batches for classification, which are reported to the project."""
 
 from pathlib import Path
 from typing import Any

@@ -6,10 +6,11 @@ from em_platform.config.cryoem import CryoemLimits
 from em_platform.model.check import Check, Severity
 
 
-def _at_most(limit: float, value: float, *, name: str, sentence: str) -> Check:
+def _at_most(limit: float, value: float | None, *, name: str, sentence: str) -> Check:
+    """A check of a value; one that was not measured does not pass."""
     return Check(
         name=name,
-        passed=value <= limit,
+        passed=value is not None and value <= limit,
         severity=Severity.WARN,
         sentence=sentence,
         value=value,
@@ -88,48 +89,53 @@ def blank_check(blank: tuple[str, ...]) -> Check:
     )
 
 
-def alignment_check(residual_px: float, limits: CryoemLimits) -> Check:
+def alignment_check(residual_px: float | None, limits: CryoemLimits) -> Check:
     """Whether the tilts lie on each other."""
-    return _at_most(
-        limits.alignment_residual_px,
-        residual_px,
-        name="alignment_is_close",
-        sentence=f"the alignment's residual is {residual_px:.2f} px, at most "
-        f"{limits.alignment_residual_px:g} are wanted",
+    sentence = (
+        "the alignment's residual could not be measured: no part of an image shows "
+        "enough; look at the series"
+        if residual_px is None
+        else f"the alignment's residual is {residual_px:.2f} px, at most "
+        f"{limits.alignment_residual_px:g} are wanted"
     )
+    limit = limits.alignment_residual_px
+    return _at_most(limit, residual_px, name="alignment_is_close", sentence=sentence)
 
 
 def alignment_checks(found: Any, limits: CryoemLimits) -> list[Check]:
     """What is judged of the result of `tilt-align`."""
     blank = tuple(f"{each.angle_deg:g} deg: {each.reason}" for each in found.excluded)
-    checks = [blank_check(blank)]
-    if found.residual_px is None:
-        checks.append(not_stated("alignment_is_close", "residual", found.program))
-    else:
-        checks.append(alignment_check(found.residual_px, limits))
-    if found.thickness_a is not None:
-        checks.append(thickness_check(found.thickness_a / 10, limits))
-    else:
-        checks.append(not_stated("ice_is_thin", "thickness", found.program))
-    return checks
+    thickness_nm = None if found.thickness_a is None else found.thickness_a / 10
+    checks = [
+        alignment_check(found.residual_px, limits),
+        thickness_check(thickness_nm, limits),
+    ]
+    if not found.program.startswith("em-platform"):
+        # What another program does not state is no fault of the series.
+        checks = [
+            each if each.value is not None else not_stated(each.name, found.program)
+            for each in checks
+        ]
+    return [blank_check(blank), *checks]
 
 
-def not_stated(name: str, what: str, program: str) -> Check:
+def not_stated(name: str, program: str) -> Check:
     """A check that passes, as nothing is known to the contrary."""
     return Check(
         name=name,
         passed=True,
         severity=Severity.WARN,
-        sentence=f"{program} does not state the {what}",
+        sentence=f"{program} does not state what this check is about",
     )
 
 
-def thickness_check(thickness_nm: float, limits: CryoemLimits) -> Check:
+def thickness_check(thickness_nm: float | None, limits: CryoemLimits) -> Check:
     """Whether the ice is thin enough."""
-    return _at_most(
-        limits.thickness_nm,
-        thickness_nm,
-        name="ice_is_thin",
-        sentence=f"the sample is {thickness_nm:.0f} nm thick, at most "
-        f"{limits.thickness_nm:g} are wanted",
+    limit = limits.thickness_nm
+    sentence = (
+        "the thickness of the sample could not be measured: the images do not say, or "
+        "their pixel size is not known; look at the tomogram"
+        if thickness_nm is None
+        else f"the sample is {thickness_nm:.0f} nm thick, at most {limit:g} are wanted"
     )
+    return _at_most(limit, thickness_nm, name="ice_is_thin", sentence=sentence)

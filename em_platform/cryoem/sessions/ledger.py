@@ -7,7 +7,7 @@ complete gets a number; a reader goes on from the last number that it has seen.
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
-from em_platform.cryoem.sessions.names import is_movie, is_skipped, safe
+from em_platform.cryoem.sessions.names import files_of, is_movie, is_stack, safe
 from em_platform.cryoem.tilt_name import tilt_name
 from em_platform.errors import DataError
 from em_platform.storage.database import WRITER, engine_of
@@ -53,8 +53,6 @@ _ARRIVALS = Table(
     Column("mark", String),
 )  # fmt: skip
 _BLOCK = re.compile(r"^\[ZValue", re.MULTILINE)
-_ANGLE = re.compile(r"^TiltAngle = (.+)$", re.MULTILINE)
-_PIECE = re.compile(r"^PieceCoordinates = ", re.MULTILINE)
 
 MOVIE, TILT_MOVIE, TILT_SERIES, SESSION = (
     "movie",
@@ -87,6 +85,26 @@ class SessionMovie:
     angle_deg: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What has been made of movies by now.
+
+    Attributes
+    ----------
+    is_corrected
+        Whether a movie's sum is there: a tilt series waits for all of its own.
+    has_particles
+        Whether those of a movie have been cut out.
+    is_busy
+        Whether any run of a session goes on: its classes wait for all of them, as one
+        that fails must not hold the others up for ever.
+    """
+
+    is_corrected: Callable[[SessionMovie], bool]
+    has_particles: Callable[[SessionMovie], bool]
+    is_busy: Callable[[str], bool]
+
+
 class SessionLedger:
     """The files of all sessions below a folder, by a database in the home."""
 
@@ -107,7 +125,8 @@ class SessionLedger:
         *,
         settle_s: float,
         quiet_s: float,
-        is_corrected: Callable[[SessionMovie], bool],
+        progress: Progress,
+        followed: int = 0,
     ) -> None:
         """Note what is there now, and what has become complete.
 
@@ -115,16 +134,27 @@ class SessionLedger:
         ----------
         now
             Seconds since 1970.
-        is_corrected
-            Whether a movie's sum is there: a tilt series waits for all of its own.
+        followed
+            The last arrival for which a run was asked.
         """
-        found = list(_files(self._folder))
+        found = list(files_of(self._folder))
         with self._engine.execution_options(**WRITER).begin() as connection:
             known = {row.path: row for row in connection.execute(select(_FILES)).all()}
             for path, status in found:
                 self._note(connection, known.get(path), path, status, now, settle_s)
             for session in self._sessions(connection):
-                self._complete_series(connection, session, now, quiet_s, is_corrected)
+                last = select(func.max(_FILES.c.since)).where(
+                    _FILES.c.session == session
+                )
+                since = float(connection.execute(last).scalar() or 0)
+                is_quiet = now - since >= quiet_s
+                movies = self._movies(connection, session, None)
+                self._complete_series(connection, session, movies, is_quiet, progress)
+                if is_quiet:
+                    single = [movie for movie in movies if not movie.series]
+                    self._complete_particles(
+                        connection, session, single, progress, followed
+                    )
 
     def arrivals(self, after: int, *, most: int) -> list[Arrival]:
         """What became complete since a number, oldest first."""
@@ -181,7 +211,7 @@ class SessionLedger:
         if known is not None and known.mark == mark and known.complete:
             return
         pure = PurePath(path)
-        if is_movie(pure) and _is_stack(self._folder / path):
+        if is_movie(pure) and is_stack(self._folder / path):
             return
         is_now = status.st_size > 0 and now - since >= settle_s
         session = pure.parts[0]
@@ -226,13 +256,10 @@ class SessionLedger:
         self,
         connection: Connection,
         session: str,
-        now: float,
-        quiet_s: float,
-        is_corrected: Callable[[SessionMovie], bool],
+        movies: list[SessionMovie],
+        is_quiet: bool,
+        progress: Progress,
     ) -> None:
-        movies = self._movies(connection, session, None)
-        last = select(func.max(_FILES.c.since)).where(_FILES.c.session == session)
-        is_quiet = now - float(connection.execute(last).scalar() or 0) >= quiet_s
         for series in sorted({m.series for m in movies if m.series}):
             tilts = [movie for movie in movies if movie.series == series]
             expected, _ = self._mdoc(connection, session, series)
@@ -242,14 +269,28 @@ class SessionLedger:
             mark = _mark_of(tilts)
             key = key_of(session, series)
             if self._last_mark(connection, TILT_SERIES, key) != mark and all(
-                map(is_corrected, tilts)
+                map(progress.is_corrected, tilts)
             ):
                 self._arrive(connection, TILT_SERIES, key, session, mark)
-        single = [movie for movie in movies if not movie.series]
-        if single and is_quiet:
-            mark, key = _mark_of(single), safe(session)
-            if self._last_mark(connection, SESSION, key) != mark:
-                self._arrive(connection, SESSION, key, session, mark)
+
+    def _complete_particles(
+        self,
+        connection: Connection,
+        session: str,
+        movies: list[SessionMovie],
+        progress: Progress,
+        followed: int,
+    ) -> None:
+        """Note the particles of a session that nothing is added to at present."""
+        ready = [movie for movie in movies if progress.has_particles(movie)]
+        mark, key = _mark_of(ready), safe(session)
+        if not ready or self._last_mark(connection, SESSION, key) == mark:
+            return
+        waiting = select(func.count()).where(
+            _ARRIVALS.c.session == session, _ARRIVALS.c.number > followed
+        )
+        if not connection.execute(waiting).scalar() and not progress.is_busy(session):
+            self._arrive(connection, SESSION, key, session, mark)
 
     @staticmethod
     def _last_mark(connection: Connection, kind: str, key: str) -> str | None:
@@ -346,34 +387,3 @@ def key_folder(key: str) -> Path:
 def _mark_of(movies: list[SessionMovie]) -> str:
     text = "\n".join(f"{movie.key} {movie.mark}" for movie in movies)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _is_stack(path: Path) -> bool:
-    """Whether SerialEM's mdoc of the file lists images of several tilts or places."""
-    try:
-        text = Path(f"{path}.mdoc").read_text("utf-8", errors="replace")
-    except OSError:
-        return False
-    # The frames of one movie have one angle.
-    return bool(_PIECE.search(text)) or len(set(_ANGLE.findall(text))) > 1
-
-
-def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Movies and mdocs of all sessions, relative to the folder, by name."""
-    if not folder.is_dir():
-        return
-    for session in sorted(p for p in folder.iterdir() if p.is_dir()):
-        if session.name.startswith("."):
-            continue
-        for parent, folders, files in os.walk(session):
-            folders[:] = sorted(name for name in folders if name[0] != ".")
-            for name in sorted(files):
-                path = Path(parent, name)
-                pure = path.relative_to(folder)
-                is_mdoc = name.endswith(".mdoc") and not is_skipped(pure)
-                if not is_mdoc and not is_movie(pure):
-                    continue
-                try:
-                    yield str(pure), path.stat()
-                except OSError:  # taken away at this moment
-                    continue

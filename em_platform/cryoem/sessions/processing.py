@@ -1,6 +1,6 @@
 """What is made of a session's movies: each step by its stage, in a folder."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,15 @@ from em_platform.cryoem.headers import Header, read_header
 from em_platform.cryoem.movies import open_movie
 from em_platform.cryoem.sessions.exposure import dose_before
 from em_platform.cryoem.sessions.ledger import (
+    Progress,
     SessionLedger,
     SessionMovie,
     key_folder,
 )
 from em_platform.cryoem.sessions.names import safe
 from em_platform.cryoem.sessions.run_stage import result_of, run_stage
-from em_platform.cryoem.sessions.truth import MovieTruth, SessionTruth, read_truth
+from em_platform.cryoem.sessions.truth import SessionTruth, read_truth
+from em_platform.cryoem.stage import RESULT
 from em_platform.errors import ConfigError, DataError
 from em_platform.model.base import first_problem
 
@@ -67,13 +69,27 @@ class Sessions:
     settings: CryoemSettings
     ledger: SessionLedger
 
-    def look(self, now: float) -> None:
-        """Note what has arrived."""
+    def look(
+        self,
+        now: float,
+        *,
+        followed: int = 0,
+        is_busy: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """Note what has arrived; see `SessionLedger.look`."""
         self.ledger.look(
             now,
             settle_s=self.settings.settle_s,
             quiet_s=self.settings.quiet_s,
-            is_corrected=lambda movie: self.micrograph(movie.key) is not None,
+            progress=Progress(
+                is_corrected=lambda movie: self.micrograph(movie.key) is not None,
+                # Without reading it: there may be thousands.
+                has_particles=lambda movie: (
+                    self.at(movie.key, "particles") / RESULT
+                ).is_file(),
+                is_busy=is_busy,
+            ),
+            followed=followed,
         )
 
     def of(self, session: str) -> SessionSettings:
@@ -105,12 +121,6 @@ class Sessions:
     def truth(self, session: str) -> SessionTruth | None:
         """The truth of a simulated session; None of a real one."""
         return read_truth(self.folder / session)
-
-    def movie_truth(self, key: str) -> MovieTruth | None:
-        """The truth of a simulated movie."""
-        movie = self.ledger.movie(key)
-        truth = self.truth(movie.session)
-        return truth.movies.get(movie.path.stem) if truth else None
 
     def at(self, key: str, step: str) -> Path:
         """Where a step of a movie, tilt series or session has its files."""

@@ -23,6 +23,9 @@ from em_platform.cryoem.stage import StageResult
 
 PROJECT = "relion_project"
 _STACKS = "Tomograms/job006/tomograms"
+_BATCH = "Select/job006/particles_split1.star"
+# A session's particles are sorted together, however many there are.
+_ONE_BATCH = {"batch_size": 2**31 - 1}
 _ALIGNED = "AlignTiltSeries/job005/tilt_series"
 
 
@@ -35,6 +38,16 @@ class Recorded:
     """Command of ISPyB -> how often it ran."""
     reports: int
     """To the project, each of one file of a job."""
+    feedback: tuple[Any, ...] = ()
+    """What live services would have sent to Murfey."""
+
+    def __add__(self, other: "Recorded") -> "Recorded":
+        return Recorded(
+            project=self.project,
+            rows=Counter(self.rows) + Counter(other.rows),
+            reports=self.reports + other.reports,
+            feedback=self.feedback + other.feedback,
+        )
 
 
 def project_of(sessions: Sessions, session: str) -> Path:
@@ -43,7 +56,7 @@ def project_of(sessions: Sessions, session: str) -> Path:
 
 
 def record_movie(sessions: Sessions, key: str, place: Place) -> Recorded:
-    """Write what is known of a movie: motion, CTF, and picks where there are any.
+    """Write what is known of a movie: motion, CTF, and picks and particles if any.
 
     A tilt whose series has a tomogram already gets its part in that, too.
 
@@ -58,12 +71,7 @@ def record_movie(sessions: Sessions, key: str, place: Place) -> Recorded:
     recorded = _record_movie(sessions, movie, place)
     if movie.series and _is_missing_in_tomogram(sessions, movie, movie.series):
         series = key_of(movie.session, movie.series)
-        more = record_tilt_series(sessions, series, place)
-        return Recorded(
-            project=recorded.project,
-            rows=Counter(recorded.rows) + Counter(more.rows),
-            reports=recorded.reports + more.reports,
-        )
+        recorded += record_tilt_series(sessions, series, place)
     return recorded
 
 
@@ -94,9 +102,10 @@ def _record_movie(sessions: Sessions, movie: SessionMovie, place: Place) -> Reco
         "motion": _needed(sessions, key, "motion", "motion", "micrographs"),
         "ctf": _needed(sessions, key, "ctf", "ctf", "ctf_fits"),
     }
-    picks = sessions.at(key, "picks")
-    if (found := result_of("pick", picks)) is not None:
-        made["pick"] = found, picks
+    for stage, step in (("pick", "picks"), ("extract", "particles")):
+        folder = sessions.at(key, step)
+        if (found := result_of(stage, folder)) is not None:
+            made[stage] = found, folder
     result: Any = made["motion"][0]
     own = sessions.of(movie.session)
     used = parameters_of(made["motion"][1])
@@ -113,7 +122,46 @@ def _record_movie(sessions: Sessions, movie: SessionMovie, place: Place) -> Reco
         "autoproc_program_id": own.ispyb_program_id,
     }
     recipe = "em-tomo-preprocess" if movie.series else "em-spa-preprocess"
-    return _recorded(place, recipe, given, made=made, project=project)
+    recorded = _recorded(place, recipe, given, made=made, project=project)
+    picked = [each for each in recorded.feedback if "extraction_parameters" in each]
+    if picked and "extract" in made:
+        # As Murfey does: it asks for the particles of what was picked.
+        more = given | picked[0]["extraction_parameters"] | _ONE_BATCH
+        recipe = "em-spa-extract"
+        recorded += _recorded(place, recipe, more, made=made, project=project)
+    return recorded
+
+
+def record_classes(sessions: Sessions, key: str, place: Place) -> Recorded:
+    """Write the classes of a session's particles.
+
+    Raises
+    ------
+    DataError
+        It has no classes yet, or none of its particles is in the project.
+    PlatformError
+        The database or the project cannot be written.
+    """
+    session = sessions.ledger.session(key)
+    project, folder = project_of(sessions, session), sessions.at(key, "classes")
+    result = result_of("classify", folder)
+    if result is None:
+        raise missing(key, "classes")
+    particles = project / _BATCH
+    if not particles.is_file():
+        raise missing(key, "relion_project")
+    own, used = sessions.of(session), parameters_of(folder)
+    given = {
+        "particles_file": particles,
+        "class2d_dir": project / "Class2D/job007",
+        "nr_classes": used.get("class2d_nr_classes"),
+        "nr_iter": used.get("class2d_nr_iter"),
+        "particle_diameter": own.particle_diameter_a,
+        "dcid": own.ispyb_dcid,
+        "autoproc_program_id": own.ispyb_program_id,
+    }
+    made = {"classify": (result, folder)}
+    return _recorded(place, "em-spa-class2d", given, made=made, project=project)
 
 
 def record_tilt_series(sessions: Sessions, key: str, place: Place) -> Recorded:
@@ -198,16 +246,21 @@ def _recorded(
     _, content = requested(request)
     rows: Counter[str] = Counter()
     reports = 0
+    feedback = []
     optional = {"CrYOLO": "pick", "Denoise": "denoise"}
     for ran in run_recipe(content, place, guid=project.name):
-        if ran.error is not None and optional.get(ran.service, "-") in made:
-            raise ran.error
-        if ran.error is not None and ran.service not in optional:
+        if ran.error is not None and (
+            ran.service not in optional or optional[ran.service] in made
+        ):
             raise ran.error
         reports += ran.service == "NodeCreator"
         if ran.service == "EMISPyB":
             rows.update(_commands(ran, content))
-    return Recorded(project=project, rows=dict(rows), reports=reports)
+        if ran.is_outside:
+            feedback.append(ran.payload)
+    return Recorded(
+        project=project, rows=dict(rows), reports=reports, feedback=tuple(feedback)
+    )
 
 
 def _commands(ran: StepRun, recipe: Mapping[Any, Any]) -> list[str]:

@@ -6,10 +6,8 @@ from typing import Any
 from em_platform.config.cryoem import SessionSettings
 from em_platform.cryoem.sessions.processing import Made, Sessions, missing, run
 from em_platform.cryoem.sessions.run_stage import result_of
-from em_platform.cryoem.sessions.truth import tomogram_truth
 from em_platform.errors import DataError
 from em_platform.formats import read_mdoc_tilts, read_text
-from em_platform.model.check import Check
 
 
 def expected_tilts(sessions: Sessions, key: str) -> int | None:
@@ -61,13 +59,6 @@ def align(sessions: Sessions, key: str) -> Made:
     return run("tilt-align", given, folder, _own(sessions, key))
 
 
-def shifts_truth(sessions: Sessions, key: str) -> dict[str, tuple[float, float]] | None:
-    """How the tilts of a simulated series were moved, by angle."""
-    session, series = sessions.ledger.tilt_series(key)
-    truth = sessions.truth(session)
-    return truth.tilt_shifts_px.get(series) if truth else None
-
-
 def reconstruct(sessions: Sessions, key: str) -> Made:
     """The tomogram of an aligned series."""
     stack = _found(sessions, key, "assemble", "stack", "tilt_series")
@@ -104,21 +95,6 @@ def draw_denoised(sessions: Sessions, key: str) -> Path:
         "file": made.folder / made.result.denoised,
     }
     return _drawn(sessions, key, "denoised slice", given)
-
-
-def sample_truth(sessions: Sessions, key: str) -> list[Check]:
-    """Whether the tomogram of a simulated series shows the true sample."""
-    session, series = sessions.ledger.tilt_series(key)
-    truth = sessions.truth(session)
-    if truth is None or series not in truth.samples:
-        return []
-    aligned = _found(sessions, key, "tilt-align", "alignment", "alignments")
-    tomogram = _found(sessions, key, "reconstruct", "tomogram", "tomograms")
-    return tomogram_truth(
-        tomogram.folder / tomogram.result.tomogram,
-        sessions.folder / session / truth.samples[series],
-        [tilt.angle_deg for tilt in aligned.result.tilts],
-    )
 
 
 def draw(sessions: Sessions, key: str) -> dict[str, Path]:

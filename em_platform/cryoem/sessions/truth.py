@@ -31,6 +31,10 @@ class MovieTruth(Model):
 
     drift_px: tuple[Pair, ...] = ()
     defocus_a: float | None = None
+    particles_px: tuple[Pair, ...] = ()
+    """Middles `(x, y)` of single particles."""
+    views: tuple[int, ...] = ()
+    """From which side each is seen, from 0."""
 
 
 class SessionTruth(Model):
@@ -42,6 +46,8 @@ class SessionTruth(Model):
     samples: dict[str, str] = Field(default_factory=dict)
     """By series' name, a file beside this one: the true sample as an MRC volume in the
     axes of a tomogram, y along the tilt axis, bright where electrons are scattered."""
+    views: str = ""
+    """A file beside this one: the sides of the particle as a stack of projections."""
 
 
 def read_truth(folder: Path) -> SessionTruth | None:
@@ -117,7 +123,7 @@ def tomogram_truth(path: Path, sample: Path, tilts_deg: Sequence[float]) -> list
     true, true_a = _coarse(sample)
     found = correlate_shells(
         -volume,  # what scatters is dark in a tomogram
-        _as_large_as(volume, true, ratio=voxel_a / true_a),
+        resampled(true, volume.shape, ratio=voxel_a / true_a),
         tilts_deg=np.asarray(tilts_deg, float),
         voxel_a=voxel_a,
         finest_a=max(_FINEST_A, 2 * voxel_a),
@@ -165,18 +171,21 @@ def _coarse(path: Path) -> tuple[Volume, float]:
         ) from error
 
 
-def _as_large_as(volume: Volume, sample: Volume, *, ratio: float) -> Volume:
-    """The sample in the voxels of the volume, middle on middle."""
+def resampled(image: Volume, shape: tuple[int, ...], *, ratio: float) -> Volume:
+    """An image or volume of another shape, middle on middle.
+
+    `ratio` is how many of its pixels make one of the new ones.
+    """
     from scipy.ndimage import affine_transform, gaussian_filter
 
-    smooth = gaussian_filter(sample, 0.5 * ratio) if ratio > 1.01 else sample
-    middles = [(np.asarray(each.shape) - 1) / 2 for each in (volume, sample)]
+    smooth = gaussian_filter(image, 0.5 * ratio) if ratio > 1.01 else image
+    middles = [(np.asarray(each) - 1) / 2 for each in (shape, image.shape)]
     return np.asarray(
         affine_transform(
             smooth,
-            np.full(3, ratio),
+            np.full(image.ndim, ratio),
             middles[1] - ratio * middles[0],
-            output_shape=volume.shape,
+            output_shape=shape,
             order=1,
         ),
         np.float32,

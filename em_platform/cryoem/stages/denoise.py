@@ -1,10 +1,11 @@
-"""A tomogram with less noise: by total variation, by a Gaussian, or by Topaz.
+"""A tomogram with less noise: by filters, a network of its own halves, or by Topaz.
 
 It is read, denoised and written by slabs, so that memory holds one slab.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,17 @@ from em_platform.cryoem.tomogram_file import (
     write_header,
     write_slab,
 )
-from em_platform.errors import FormatError, ProcessingError
+from em_platform.errors import ConfigError, FormatError, ProcessingError, ToolMissing
 from em_platform.formats.mrc_stack import PartMark
 from em_platform.storage import atomic
 
 # Floats of a slab with its borders; total variation needs six times as much.
 _SLAB_BYTES = 128 << 20
+# A multiple of 4, so that the network's floors lie the same in all slabs.
+_NETWORK_SLICES = 64
+
+# Slices of border, slices of a slab, and what makes slices from `low` to `high`.
+_Denoiser = tuple[int, int, Callable[[int, int], NDArray[np.float32]]]
 
 
 class Parameters(StageParameters):
@@ -43,8 +49,21 @@ class Parameters(StageParameters):
         float, Option("--pixel-size-a", "Å per voxel", "pixel_size_a")
     ] = Field(gt=0, validation_alias=AliasChoices("pixel_size", "pix_size"))
     method: Annotated[
-        Literal["tv", "gaussian"], Option("--method", "total variation or Gaussian")
+        Literal["tv", "gaussian", "n2n"],
+        Option(
+            "--method",
+            "total variation, Gaussian, or a network (noise2noise) that --even and "
+            "--odd train; it needs the extra torch",
+        ),
     ] = "tv"
+    even: Annotated[
+        Path | None, Option("--even", "tomogram of every other frame, for n2n")
+    ] = None
+    odd: Annotated[Path | None, Option("--odd", "that of the other frames")] = None
+    training_steps: Annotated[int, Option("--training-steps", "of n2n")] = Field(
+        300, ge=1, le=100_000
+    )
+    seed: Annotated[int, Option("--seed", "of n2n")] = Field(0, ge=0)
     sigma: Annotated[float, Option("--sigma", "of the Gaussian, in voxels")] = Field(
         2.0, gt=0, le=50
     )
@@ -114,8 +133,10 @@ def run(parameters: Parameters, folder: Path) -> Result:
         The tomogram cannot be read, or has values that are no numbers.
     ProcessingError
         All its voxels are equal.
+    ConfigError
+        The network lacks its halves.
     ToolMissing, ToolFailed
-        Topaz is not there, or did not do it.
+        PyTorch or Topaz is not there, or Topaz did not do it.
     """
     from em_platform.cryoem.methods.denoising import noise_of
 
@@ -152,12 +173,10 @@ def run(parameters: Parameters, folder: Path) -> Result:
 def _write(parameters: Parameters, path: Path, movie: Movie, noise: float) -> None:
     """Write the denoised tomogram slab by slab."""
     deep, height, width = shape = movie.shape
-    border = (
-        parameters.iterations
-        if parameters.method == "tv"
-        else int(np.ceil(4 * parameters.sigma))
-    )
-    depth = max(border, _SLAB_BYTES // (4 * height * width) - 2 * border)
+    if parameters.method == "n2n":
+        border, depth, made = _by_network(parameters, shape)
+    else:
+        border, depth, made = _by_filter(parameters, movie, noise)
     marks: list[PartMark] = []
     with atomic.whole_file(path) as own:
         # Slices are rows of a file whose first axis is one deep.
@@ -166,8 +185,7 @@ def _write(parameters: Parameters, path: Path, movie: Movie, noise: float) -> No
         for first in range(0, deep, depth):
             last = min(first + depth, deep)
             low, high = max(0, first - border), min(deep, last + border)
-            slab = _read(parameters.volume, movie, low, high)
-            found = _denoised(slab, parameters, noise)[first - low : last - low]
+            found = made(low, high)[first - low : last - low]
             rows = found.reshape(1, -1, width)
             marks.append(write_slab(own, flat, first * height, rows))
             report_progress("denoise", last, deep)
@@ -191,13 +209,69 @@ def _finite(path: Path, slab: NDArray[np.float32]) -> NDArray[np.float32]:
     return slab
 
 
-def _denoised(
-    slab: NDArray[np.float32], parameters: Parameters, noise: float
-) -> NDArray[np.float32]:
+def _by_filter(parameters: Parameters, movie: Movie, noise: float) -> _Denoiser:
     from em_platform.cryoem.methods.denoising import gaussian, total_variation
 
-    if parameters.method == "gaussian":
-        return gaussian(slab, sigma_px=parameters.sigma)
-    return total_variation(
-        slab, weight=parameters.strength * noise, iterations=parameters.iterations
+    border = (
+        parameters.iterations
+        if parameters.method == "tv"
+        else int(np.ceil(4 * parameters.sigma))
     )
+    _, height, width = movie.shape
+    depth = max(border, _SLAB_BYTES // (4 * height * width) - 2 * border)
+    weight = parameters.strength * noise
+
+    def made(low: int, high: int) -> NDArray[np.float32]:
+        slab = _read(parameters.volume, movie, low, high)
+        if parameters.method == "gaussian":
+            return gaussian(slab, sigma_px=parameters.sigma)
+        return total_variation(slab, weight=weight, iterations=parameters.iterations)
+
+    return border, depth, made
+
+
+def _by_network(parameters: Parameters, shape: tuple[int, ...]) -> _Denoiser:
+    even_file, odd_file = parameters.even, parameters.odd
+    if even_file is None or odd_file is None:
+        raise ConfigError(
+            "denoise: method n2n learns from tomograms of even and odd frames, and one "
+            "of them is missing; reconstruct both halves with the alignment of the "
+            "whole, and give them by --even and --odd"
+        )
+    try:
+        from em_platform.cryoem.methods import noise2noise
+    except ImportError as error:
+        raise ToolMissing(
+            f"denoise: method n2n needs PyTorch, which cannot be imported ({error}); "
+            "install em-platform with the extra torch, or use --method tv"
+        ) from error
+    even, odd = (_half(path, shape) for path in (even_file, odd_file))
+    steps = parameters.training_steps
+    network = noise2noise.trained(
+        even,
+        odd,
+        steps=steps,
+        seed=parameters.seed,
+        note=lambda step: report_progress("train", step, steps),
+    )
+
+    def made(low: int, high: int) -> NDArray[np.float32]:
+        halves = (np.asarray(half[low:high], np.float32) for half in (even, odd))
+        return noise2noise.denoised(network, *halves)
+
+    return noise2noise.MARGIN, _NETWORK_SLICES, made
+
+
+def _half(path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A memory map of one half; its voxels are numbers."""
+    from em_platform.cryoem.methods.mapped_mrc import mapped_volume
+
+    volume, _ = mapped_volume(path)
+    if volume.shape != shape:
+        raise FormatError(
+            f"{path}: found {volume.shape} voxels (z, y, x), those of the tomogram, "
+            f"{tuple(shape)}, were expected; reconstruct it with the same parameters"
+        )
+    for image in volume:
+        _finite(path, np.asarray(image, np.float32))
+    return volume

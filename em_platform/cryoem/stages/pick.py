@@ -181,7 +181,9 @@ def run(parameters: Parameters, folder: Path) -> Result:
     write_bytes(folder / result.cbox, cbox)
     points = tuple((float(x), float(y)) for x, y in found.points)
     radius = middle / parameters.pixel_size / 2
-    picture = with_circles(levels, radius=radius, points=points)
+    # Thin enough that small particles stay to be seen.
+    width = min(8, max(2, round(radius / 10)))
+    picture = with_circles(levels, radius=radius, points=points, width=width)
     write_bytes(folder / result.picture, encoded(picture, ".jpeg"))
     return result
 

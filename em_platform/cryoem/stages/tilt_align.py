@@ -311,9 +311,10 @@ def _result(
     excluded: list[LeftOut],
     stack: str,
 ) -> Result:
-    pose = alignment.pose
+    pose, measured = alignment.pose, alignment.offset
     pixel = parameters.pixel_size or series.pixel_size_a
-    offset = (parameters.manual_tilt_offset or 0.0) + pose.offset_deg
+    given = parameters.manual_tilt_offset
+    offset = pose.offset_deg if given is None else given
     applied = 0.0 if parameters.tilt_cor == 0 else offset
     tilts = []
     for place, i in enumerate(kept):
@@ -328,13 +329,17 @@ def _result(
                 dy_px=dy,
                 rotation_deg=round(pose.axis_deg, 4),
                 correlation=round(float(alignment.correlation[place]), 4),
-                residual_px=round(float(alignment.residual_px[place]), 3),
+                residual_px=_rounded(float(alignment.residual_px[place]), 3),
                 pre_exposure=None if before is None else round(before, 4),
                 x_shift_a=None if pixel is None else round(dx * pixel, 3),
                 y_shift_a=None if pixel is None else round(dy * pixel, 3),
             )
         )
-    thickness = round(pose.thickness_px, 1)
+    thickness, error = alignment.thickness.value, alignment.thickness.error
+    if error is None:
+        thickness = None  # the likeliest one, but others are as likely
+    residuals = alignment.residual_px[np.isfinite(alignment.residual_px)]
+    residual = np.sqrt(np.mean(residuals**2)) if len(residuals) else np.nan
     return Result(
         stack=stack,
         tilts=tuple(tilts),
@@ -342,10 +347,37 @@ def _result(
         specimen="rod" if alignment.is_rod else "film",
         rotation_deg=round(pose.axis_deg, 4),
         tilt_offset_deg=round(offset, 3),
-        thickness_px=thickness,
-        thickness_a=None if pixel is None else round(thickness * pixel, 1),
-        residual_px=round(float(np.sqrt(np.mean(alignment.residual_px**2))), 3),
+        tilt_offset_error_deg=_rounded(measured.error, 2),
+        tilt_offset=_about_offset(alignment, given),
+        thickness_px=_rounded(thickness, 1),
+        thickness_a=_rounded(thickness, 1, scale=pixel),
+        thickness_error_a=_rounded(error, 1, scale=pixel),
+        residual_px=_rounded(float(residual), 3),
         alignment_quality=round(float(np.mean(alignment.correlation)), 4),
         pixel_size_a=pixel,
         **file_names(series.name),
     )
+
+
+def _rounded(
+    value: float | None, digits: int, *, scale: float | None = 1.0
+) -> float | None:
+    """The value in other units; None where one of them is not known."""
+    if value is None or scale is None or not np.isfinite(value):
+        return None
+    return round(value * scale, digits)
+
+
+def _about_offset(alignment: "Alignment", given: float | None) -> str:
+    """How the tilt of the specimen was found, or why 0 is used."""
+    found = alignment.offset
+    if given is not None:
+        return "given"
+    if found.value is None:
+        return "not sought"
+    if found.error is None:
+        return "0: the series does not say"
+    text = f"{found.value:.1f} +- {found.error:.1f} degrees"
+    if alignment.pose.offset_deg:
+        return f"measured, {text}"
+    return f"0: {text} was found, which is not well above its error"

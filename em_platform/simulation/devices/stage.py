@@ -107,6 +107,8 @@ def move(
 _MOVING_PERIOD_S = 0.02  # 50 Hz while moving
 _IDLE_PERIOD_S = 1.0  # at rest: late listeners learn the place
 
+TICK_S = _MOVING_PERIOD_S
+
 Target = tuple[float | None, float | None, float | None]
 
 

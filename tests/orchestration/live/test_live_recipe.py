@@ -28,6 +28,8 @@ from em_platform.stitching.stitch import stitch_montage
 from em_platform.storage import Store, layout
 
 pytestmark = [
+    # Three runs in one test take two minutes on a machine that does other things, too.
+    pytest.mark.timeout(600),
     pytest.mark.usefixtures("cheap_runs"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:dagster"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
