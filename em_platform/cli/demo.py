@@ -267,10 +267,10 @@ def _none_or(fewest: int) -> Callable[[click.Context, click.Parameter, int], int
 @click.option(
     "--tilts",
     type=click.IntRange(0),
-    callback=_none_or(5),
+    callback=_none_or(13),
     default=17,
     show_default=True,
-    help="Of the series, from -48 to 48 degrees, 5 or more; 0 leaves it out.",
+    help="Of the series, from -48 to 48 degrees, 13 or more; 0 leaves it out.",
 )
 def only_cryoem(ends: bool, home: str | None, movies: int, tilts: int) -> None:
     """Only process simulated movies of cryo-EM, and compare with their truth.

@@ -28,6 +28,7 @@ ELSEWHERE = {
     "read-a-failure": "has no command",
     "run-the-live-microscope": "tests/system/test_up_microscope.py",
     "run-with-docker": "needs Docker",
+    "use-external-programs": "tests/cryoem/test_engines.py",
 }
 """Page -> what runs it besides the tests of this file, or why nothing does."""
 
