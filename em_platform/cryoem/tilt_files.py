@@ -1,5 +1,6 @@
 """What is written of an aligned tilt series: stack, alignment files, STAR, plot."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,18 @@ class LeftOut(Model):
     section: int
     angle_deg: float
     reason: str
+
+
+def left_out(series: TiltSeries, reasons: Mapping[int, str]) -> tuple[LeftOut, ...]:
+    """The images of a series that do not count, by the reason for each."""
+    return tuple(
+        LeftOut(
+            section=series.section_of(i),
+            angle_deg=round(series.images[i].angle_deg, 4),
+            reason=reason,
+        )
+        for i, reason in sorted(reasons.items())
+    )
 
 
 class AlignedSeries(StageResult):

@@ -57,6 +57,11 @@ class TiltSeries:
         """`(n,)`, rising."""
         return np.array([image.angle_deg for image in self.images])
 
+    def section_of(self, index: int) -> int:
+        """Where an image stands in its stack; images of several files by angle."""
+        section = self.images[index].section
+        return index if section is None else section
+
 
 def find_series(source: Path, *, tilts: Path | None = None) -> TiltSeries:
     """The series that a file or folder is about.

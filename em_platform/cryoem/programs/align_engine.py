@@ -22,8 +22,8 @@ from em_platform.cryoem.programs.words import Parameters
 from em_platform.cryoem.tilt_files import (
     AlignedSeries,
     AlignedTilt,
-    LeftOut,
     file_names,
+    left_out,
     stack_of,
     write_files,
 )
@@ -56,7 +56,9 @@ def run(parameters: Parameters, folder: Path, *, series: TiltSeries) -> AlignedS
         )
     parameters = parameters.model_copy(update={"pixel_size": pixel})
     count = len(series.images)
-    by_user = [i for i in range(count) if _section(series, i) + 1 in parameters.exclude]
+    by_user = [
+        i for i in range(count) if series.section_of(i) + 1 in parameters.exclude
+    ]
     kept = [i for i in range(count) if i not in by_user]
     with scratch(folder) as inside:
         stack = inside / f"{series.name}.mrc"
@@ -100,7 +102,7 @@ def _result(
         before = series.images[i].pre_exposure
         tilts.append(
             AlignedTilt(
-                section=_section(series, i),
+                section=series.section_of(i),
                 angle_deg=round(image.angle_deg, 4),
                 dx_px=round(image.dx_px, 3),
                 dy_px=round(image.dy_px, 3),
@@ -112,21 +114,13 @@ def _result(
                 y_shift_a=round(image.dy_px * pixel_a, 3),
             )
         )
-    excluded = [
-        LeftOut(
-            section=_section(series, i),
-            angle_deg=round(series.images[i].angle_deg, 4),
-            reason=reason,
-        )
-        for i, reason in sorted(reasons.items())
-    ]
     axes = [image.rotation_deg for image in found.alignment.images]
     thickness = found.alignment.thickness_px
     return AlignedSeries(
         program=found.ran.program,
         stack=stack,
         tilts=tuple(tilts),
-        excluded=tuple(excluded),
+        excluded=left_out(series, reasons),
         specimen="film",
         rotation_deg=round(float(np.median(axes)), 4),
         tilt_offset_deg=found.alignment.offset_deg,
@@ -217,11 +211,6 @@ def _by_imod(
     return _Found(
         ran=ran, alignment=read_alignment(xf), residual_px=imod.residual_of(text)
     )
-
-
-def _section(series: TiltSeries, index: int) -> int:
-    section = series.images[index].section
-    return index if section is None else section
 
 
 def _write_stack(

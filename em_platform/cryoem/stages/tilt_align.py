@@ -24,6 +24,7 @@ from em_platform.cryoem.tilt_files import (
     AlignedTilt,
     LeftOut,
     file_names,
+    left_out,
     stack_of,
     write_files,
 )
@@ -245,7 +246,7 @@ def _listed(parameters: Parameters) -> Any:
 
 def _usable(
     parameters: Parameters, series: "TiltSeries", images: "Images"
-) -> tuple[NDArray[np.intp], list[LeftOut]]:
+) -> tuple[NDArray[np.intp], tuple[LeftOut, ...]]:
     """Which images count, by angle, and why the others do not."""
     count = len(series.images)
     means, spreads = np.empty(count), np.empty(count)
@@ -271,15 +272,7 @@ def _usable(
             f"({blank} are blank), at least {_LEAST_TILTS} were expected; look at the "
             "series"
         )
-    excluded = [
-        LeftOut(
-            section=_section(series, i),
-            angle_deg=round(series.images[i].angle_deg, 4),
-            reason=reason,
-        )
-        for i, reason in sorted(reasons.items())
-    ]
-    return kept, excluded
+    return kept, left_out(series, reasons)
 
 
 def _dark(
@@ -297,18 +290,12 @@ def _dark(
     return found
 
 
-def _section(series: "TiltSeries", index: int) -> int:
-    """Where an image stands in its stack; images of several files by angle."""
-    section = series.images[index].section
-    return index if section is None else section
-
-
 def _result(
     parameters: Parameters,
     series: "TiltSeries",
     alignment: "Alignment",
     kept: NDArray[np.intp],
-    excluded: list[LeftOut],
+    excluded: tuple[LeftOut, ...],
     stack: str,
 ) -> Result:
     pose, measured = alignment.pose, alignment.offset
@@ -323,7 +310,7 @@ def _result(
         before = image.pre_exposure
         tilts.append(
             AlignedTilt(
-                section=_section(series, int(i)),
+                section=series.section_of(int(i)),
                 angle_deg=round(image.angle_deg + applied, 4),
                 dx_px=dx,
                 dy_px=dy,
@@ -343,7 +330,7 @@ def _result(
     return Result(
         stack=stack,
         tilts=tuple(tilts),
-        excluded=tuple(excluded),
+        excluded=excluded,
         specimen="rod" if alignment.is_rod else "film",
         rotation_deg=round(pose.axis_deg, 4),
         tilt_offset_deg=round(offset, 3),
