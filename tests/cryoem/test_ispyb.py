@@ -228,6 +228,52 @@ def test_classes_models_and_fits_are_found_again(
     assert classified["selected"] == 1
 
 
+def test_fewer_classes_leave_none_of_the_run_before(
+    ispyb: Ispyb, parents: Parents
+) -> None:
+    """Twice each, as messages come; numbers of before still name their rows."""
+
+    def classified(*numbers: int) -> list[tuple[Any, ...]]:
+        group = {
+            "buffer_command": {"ispyb_command": "insert_particle_classification_group"},
+            "buffer_store": 5,
+            **{"type": "2D", "batch_number": 1, "symmetry": "C1"},
+        }
+        each = {
+            "buffer_command": {"ispyb_command": "insert_particle_classification"},
+            "buffer_lookup": {"particle_classification_group_id": 5},
+            **{"particles_per_class": 10, "class_distribution": 1 / len(numbers)},
+            "class_image_full_path": "a.jpeg",
+        }
+        own = [{**each, "class_number": n, "buffer_store": 10 + n} for n in numbers]
+        parts = [{"ispyb_command": "buffer", **part} for part in (group, *own)]
+        message = {
+            "ispyb_command": "multipart_message",
+            "ispyb_command_list": parts,
+            "program_id": parents.program_id,
+        }
+        for _ in range(2):
+            send(ispyb, message)
+        found = rows(ispyb, "ParticleClassification")
+        shown = ("classNumber", "particlesPerClass", "classImageFullPath")
+        return [tuple(row[column] for column in shown) for row in found]
+
+    first = [(1, 10, "a.jpeg"), (2, 10, "a.jpeg"), (3, 10, "a.jpeg")]
+    assert classified(1, 2, 3) == first
+    assert classified(1, 3) == [first[0], (2, 0, ""), first[2]]
+    # Chosen later: one row alone says nothing of the others.
+    chosen = {
+        "ispyb_command": "buffer",
+        "buffer_command": {"ispyb_command": "insert_particle_classification"},
+        "buffer_lookup": {"particle_classification_id": 11},
+        **{"selected": 1, "program_id": parents.program_id},
+    }
+    send(ispyb, chosen)
+    found = rows(ispyb, "ParticleClassification")
+    assert [row["selected"] for row in found] == [1, 0, 0]
+    assert classified(1, 2, 3) == first
+
+
 def test_a_program_is_registered_and_ends(ispyb: Ispyb, parents: Parents) -> None:
     message = {
         "ispyb_command": "register_processing",

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from em_platform.config import BrokerSettings
+from em_platform.config import BrokerSettings, RabbitmqSettings
+from em_platform.cryoem.services.broker import connected
+from em_platform.errors import BrokerUnavailable
 from em_platform.messaging.bus import Bus
 from em_platform.processes import listens
 from tests.ports import reserve_port
@@ -38,36 +40,56 @@ ACTIVEMQ_XML = """\
 """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Server:
-    """How one broker is started."""
+    """One broker: how it is started, killed and started again."""
 
     arguments: list[str]
     environment: dict[str, str]
     settings: BrokerSettings
     log: Path
     amqp_port: int = 0
+    process: subprocess.Popen[bytes] | None = None
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def start(self) -> None:
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 self.arguments,
                 env=self.environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+        deadline = time.monotonic() + 90
+        while not self._is_ready():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.1)
+
+    def _is_ready(self) -> bool:
+        if not listens(self.settings.host, self.settings.port):
+            return False
+        if not self.amqp_port:
+            return True
+        with suppress(BrokerUnavailable):
+            # It listens before it lets anybody in.
+            with connected(RabbitmqSettings(port=self.amqp_port)):
+                return True
+        return False
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
         try:
-            deadline = time.monotonic() + 90
-            while not listens(self.settings.host, self.settings.port):
-                assert process.poll() is None, self.log.read_text()
-                assert time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.1)
+            self.start()
             yield
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            self.kill()
 
 
 def activemq(folder: Path) -> Server:

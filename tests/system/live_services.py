@@ -2,16 +2,17 @@
 
 import json
 import os
-import random
 import socket
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import mrcfile
 import numpy as np
+from pika.adapters.blocking_connection import BlockingChannel
 from sqlalchemy import select
 
 from em_platform.config import RabbitmqSettings
@@ -29,6 +30,7 @@ from em_platform.cryoem.services.broker import (
 from em_platform.cryoem.services.local import completed, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
 from em_platform.cryoem.services.step import Outgoing, Place
+from em_platform.errors import BrokerUnavailable
 from em_platform.processes.fork_server import ForkedProcess, ForkServer
 
 PIXEL_A = 4.0
@@ -39,6 +41,9 @@ _IMPORTS = (
     "em_platform.cryoem.methods.motion",
     "em_platform.cryoem.methods.ctf",
     "em_platform.cryoem.methods.pick_log",
+    "em_platform.cryoem.methods.tilt_alignment",
+    "em_platform.cryoem.methods.backprojection",
+    "em_platform.cryoem.methods.denoising",
     *(f"em_platform.cryoem.services.{name}" for name in SERVICES.values()
       if name != "processing_recipe"),
     "em_platform.cryoem.services.process_recipe",
@@ -77,34 +82,70 @@ class LiveServices:
         self.running[name].kill()
         self.running.pop(name).wait(60)
 
-    def kill_at_random(
-        self, dice: random.Random, kills: int, requests: list[Any], channel: Any
-    ) -> None:
-        """Send the requests, and kill and start services meanwhile."""
-        left = list(requests)
-        for number in range(kills):
-            # So that there is work from the first kill to the last.
-            while left and len(left) * kills >= len(requests) * (kills - number):
-                body = left.pop(0)
-                publish(channel, Outgoing(queue="processing_recipe", body=body))
-            channel.connection.sleep(dice.uniform(0, 0.5))
-            name = dice.choice(sorted(self.running))
-            self.kill(name)
-            self.start(name)
-
     def close(self) -> None:
         for name in list(self.running):
             self.kill(name)
         self._server.close()
 
 
-def write_movie(path: Path, seed: int) -> None:
+class Murfey:
+    """Asks for a recipe for each movie, and for the tomogram when all tilts came.
+
+    The broker may be killed at any time: what is not confirmed is sent once more.
+    """
+
+    def __init__(
+        self,
+        settings: RabbitmqSettings,
+        requests: list[dict[str, Any]],
+        align: dict[str, Any],
+    ) -> None:
+        self._settings = settings
+        self._left = list(requests)
+        self._align: dict[str, Any] | None = align
+        self._tilts = sum("TS_" in each["parameters"]["movie"] for each in requests)
+        self.payloads: set[str] = set()
+
+    def has_asked_for_all(self) -> bool:
+        """Whether the tomogram is asked for, too; it is when its tilts are there."""
+        time.sleep(0.3)
+        self.ask()
+        return self._align is None
+
+    def ask(self) -> None:
+        """Send the next request that is due."""
+        with suppress(BrokerUnavailable), connected(self._settings) as channel:
+            self._take(channel)
+            if self._left:
+                publish(channel, _request(self._left[0]))
+                del self._left[0]
+            elif self._align and self._corrected() == self._tilts:
+                publish(channel, _request(self._align))
+                self._align = None
+
+    def _take(self, channel: BlockingChannel) -> None:
+        while (got := channel.basic_get("murfey_feedback"))[0] is not None:
+            self.payloads.add(json.dumps(json.loads(got[2])["payload"]))
+            channel.basic_ack(got[0].delivery_tag)
+
+    def _corrected(self) -> int:
+        return sum("motion_corrected" in each for each in self.payloads)
+
+
+def _request(body: dict[str, Any]) -> Outgoing:
+    return Outgoing(queue="processing_recipe", body=body)
+
+
+def write_movie(path: Path, seed: int, angle_deg: float = 0.0) -> None:
     """Three frames of dark discs in noise, each moved by one pixel."""
     rng = np.random.default_rng(seed)
     specimen = np.full((136, 136), 40.0)
     y, x = np.mgrid[:136, :136]
-    for row, column in rng.uniform(20, 116, (6, 2)):
-        specimen[np.hypot(y - row, x - column) < 12] = 28
+    # Tilts of a series show the same.
+    places = np.random.default_rng(3 if angle_deg else seed).uniform(20, 116, (6, 2))
+    for row, column in places:
+        at = 68 + (column - 68) * np.cos(np.deg2rad(angle_deg))
+        specimen[np.hypot(y - row, x - at) < 12] = 28
     frames = [rng.poisson(specimen[4 : 4 + 128, 4 + i : 4 + i + 128]) for i in range(3)]
     with mrcfile.new(path, data=np.array(frames, np.int16)) as file:
         file.voxel_size = PIXEL_A
@@ -130,6 +171,25 @@ def requests_of(
             {"recipes": [recipe], "parameters": {**parameters, "guid": movie.stem}}
         )
     return found
+
+
+def align_request(movies: list[Path], project: Path, place: Place) -> dict[str, Any]:
+    """What a dispatcher is asked for when all tilts of the series are corrected."""
+    recipe = "em-tomo-align"
+    corrected = project / "tomo/MotionCorr/job002/Movies"
+    tilts = [
+        [str(corrected / movie.name), float(movie.name.split("_")[3])]
+        for movie in movies
+        if movie.name.startswith("TS_")
+    ]
+    stack = project / "tomo/Tomograms/job006/tomograms/TS_1_stack.mrc"
+    given = {
+        **{"stack_file": str(stack), "input_file_list": str(tilts)},
+        **{"pixel_size": str(PIXEL_A), "kv": "300", "tilt_axis": "0"},
+    }
+    wanted = placeholders_of(read_recipe(recipe))
+    parameters = completed(given, recipe=recipe, wanted=wanted, place=place)
+    return {"recipes": [recipe], "parameters": {**parameters, "guid": "align"}}
 
 
 def rows_in(url: str, project: Path) -> dict[str, list[str]]:
@@ -176,7 +236,8 @@ def files_in(project: Path) -> dict[str, object]:
             content = path.read_bytes()
             if path.suffix in (".star", ".txt", ".json", ".err", ".out"):
                 text = content.decode().replace(str(project), "P")
-                content = "\n".join(sorted(text.replace(",", "").split("\n"))).encode()
+                lines = (line.strip() for line in text.replace(",", "").split("\n"))
+                content = "\n".join(sorted(lines)).encode()
             found[name] = content
         else:
             found[name] = None
@@ -312,13 +373,13 @@ def leftovers(project: Path) -> list[str]:
 
 
 def write_movies(folder: Path, *, tilts: int) -> list[Path]:
-    names = [
-        f"TS_1_{number:03}_{3.0 * number}_20260101_120000_fractions"
-        for number in range(1, tilts + 1)
-    ]
-    movies = [folder / f"{name}.mrc" for name in [*names, "FoilHole_1_fractions"]]
-    for seed, movie in enumerate(movies):
-        write_movie(movie, seed)
+    angles = [10.5 * (number - (tilts - 1) / 2) or 0.5 for number in range(tilts)]
+    movies = [folder / "FoilHole_1_fractions.mrc"]
+    write_movie(movies[0], tilts)
+    for number, angle in enumerate(angles, 1):
+        name = f"TS_1_{number:03}_{angle}_20260101_120000_fractions.mrc"
+        movies.append(folder / name)
+        write_movie(movies[-1], number, angle)
     return movies
 
 
@@ -328,7 +389,8 @@ def undisturbed(movies: list[Path], folder: Path) -> tuple[Any, set[str]]:
     url = f"sqlite:///{folder / 'ispyb.sqlite'}"
     place, project = Place(ispyb_url=url), folder / "projects"
     answers = set()
-    for request in requests_of(movies, project, place):
+    requests = requests_of(movies, project, place)
+    for request in (*requests, align_request(movies, project, place)):
         guid, recipe = requested(request)
         for ran in run_recipe(recipe, place, guid=guid):
             assert ran.error is None
@@ -341,7 +403,7 @@ def undisturbed(movies: list[Path], folder: Path) -> tuple[Any, set[str]]:
 
 def difference(found: Any, wanted: Any) -> str:
     lines = [
-        f"{key}: {ours.get(key)!r:.1500} != {theirs.get(key)!r:.1500}"
+        f"{key}: {ours.get(key)!r:.800} != {theirs.get(key)!r:.800}"
         for ours, theirs in zip(found, wanted, strict=True)
         for key in sorted(ours.keys() | theirs.keys())
         if ours.get(key) != theirs.get(key)

@@ -248,6 +248,7 @@ def _multipart_message(writer: Writer, lookup: Lookup) -> Outcome:
             "it as ispyb_command_list"
         )
     result, stored = 0, dict(lookup.environment)
+    written: dict[str, set[int]] = {}
     for command in commands:
         if command.get("ispyb_command") == "multipart_message":
             raise RecordError(
@@ -258,8 +259,36 @@ def _multipart_message(writer: Writer, lookup: Lookup) -> Outcome:
         outcome = _run(writer, Lookup(layers=layers, environment=stored))
         result = outcome.result
         stored |= outcome.stored
+        of_buffer = command.get("buffer_command") or {}
+        name = str(of_buffer.get("ispyb_command") or command.get("ispyb_command"))
+        written.setdefault(name, set()).add(result)
+    _empty_other_classes(writer, written)
     new = {k: v for k, v in stored.items() if lookup.environment.get(k) != v}
     return Outcome(result=result, stored=new)
+
+
+def _empty_other_classes(writer: Writer, written: Mapping[str, set[int]]) -> None:
+    """A group that came with its classes has no others, as of a run with more.
+
+    As in upstream's services an empty class is a row without particles: the client's
+    numbers, fits and models may refer to it.
+    """
+    groups = written.get("insert_particle_classification_group")
+    classes = written.get("insert_particle_classification")
+    if not groups or not classes:
+        return
+    table = tables.PARTICLE_CLASSIFICATION
+    others = select(table.c.particleClassificationId).where(
+        table.c.particleClassificationGroupId.in_(groups),
+        table.c.particleClassificationId.not_in(classes),
+    )
+    empty = {
+        **{"particlesPerClass": 0, "classDistribution": 0.0, "selected": 0},
+        # ISPyB's 0 is RELION's infinite.
+        **{"estimatedResolution": 0.0, "classImageFullPath": ""},
+    }
+    for each in writer.connection.execute(others).scalars().all():
+        writer.update(table, {"particleClassificationId": each}, empty)
 
 
 def _buffer(writer: Writer, lookup: Lookup) -> Outcome:

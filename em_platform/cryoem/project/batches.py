@@ -13,9 +13,9 @@ from em_platform.cryoem.project.lock import project_lock
 from em_platform.cryoem.project.rows import particle_rows
 from em_platform.cryoem.project.tables import (
     Row,
+    list_particles,
     optics_row,
     put_particles,
-    rows_of,
     stack_of,
 )
 
@@ -84,30 +84,30 @@ def add_to_batches(
     folder.mkdir(parents=True, exist_ok=True)
     with project_lock(project):
         numbers = sorted(map(batch_number, folder.glob("particles_split*.star")))
+        there = {n: list_particles(table_of(folder, n), stacks) for n in numbers}
         # Those that have some of them already, from an earlier message.
-        wanted: dict[int, list[Row]] = {}
-        place = {}
-        for number in numbers:
-            for name in _names(folder, number, stacks):
-                wanted[number] = []
-                place[name] = number
+        wanted: dict[int, list[Row]] = {
+            number: [] for number, listing in there.items() if listing.images
+        }
+        place = {
+            name: number
+            for number, listing in there.items()
+            for _, name in listing.images
+        }
         last = numbers[-1] if numbers else 0
-        room = size - len(_names(folder, last)) if last else 0
+        room = size - there[last].total if last else 0
         for row in rows:
-            if (there := place.get(str(row["ImageName"]))) is None:
+            if (at := place.get(str(row["ImageName"]))) is None:
                 if room <= 0:
                     last, room = last + 1, size
-                there, room = last, room - 1
-            wanted.setdefault(there, []).append(row)
+                at, room = last, room - 1
+            wanted.setdefault(at, []).append(row)
         for number, some in wanted.items():
             table = table_of(folder, number)
             put_particles(table, some, stacks=stacks, optics=optics)
-        begun = [n for n in wanted if n > 1 and _is_first(folder, n, stacks)]
-        mine = [
-            at
-            for at, name in enumerate(_names(folder, last) if last else ())
-            if stack_of(name) in stacks
-        ]
+            there[number] = list_particles(table, stacks)
+    begun = [n for n in wanted if n > 1 and there[n].first_stack in stacks]
+    mine = [at for at, _ in there[last].images] if last else []
     return Batches(
         folder=folder,
         last=last,
@@ -115,19 +115,3 @@ def add_to_batches(
         before=mine[0] if mine else 0,
         after=mine[-1] + 1 if mine else 0,
     )
-
-
-def _is_first(folder: Path, number: int, stacks: set[str]) -> bool:
-    return any(stack_of(name) in stacks for name in _names(folder, number)[:1])
-
-
-def _names(folder: Path, number: int, stacks: set[str] | None = None) -> list[str]:
-    """The images of a batch; of these stacks only, where they are given."""
-    path = table_of(folder, number)
-    # Most batches have none of them, and a batch is long to read.
-    if stacks is not None and not any(
-        stack.encode() in path.read_bytes() for stack in stacks
-    ):
-        return []
-    names = [str(row["ImageName"]) for row in rows_of(path, "particles")]
-    return [name for name in names if stacks is None or stack_of(name) in stacks]

@@ -20,7 +20,7 @@ from em_platform.cryoem.project.tables import (
     stack_of,
 )
 from em_platform.cryoem.tilt_name import TiltName, series_of, tilt_name
-from em_platform.errors import FormatError, RecordError
+from em_platform.errors import NoAnswer, RecordError
 
 _DEFOCUS = ("defocus_u", "defocus_v", "astigmatism_angle", "cc_value", "resolution")
 # Of an optics group that the tables of tilt series name.
@@ -286,15 +286,21 @@ def _dose_before(name: TiltName | None, options: Mapping[str, Any]) -> float:
 
 
 def _known_fit(project: Path, series: str, micrograph: str) -> Row:
-    """What the project's CTF job has written of a tilt."""
+    """What the project's CTF job has written of a tilt.
+
+    Raises
+    ------
+    NoAnswer
+        Nothing yet (retryable): its report may be on its way.
+    """
     columns = ("MicrographPreExposure", "DefocusU", "DefocusV", "DefocusAngle")
     for path in sorted(project.glob(f"CtfFind/job*/tilt_series/{series}.star")):
         for row in rows_of(path, series):
             if row["MicrographName"] == micrograph:
                 return {column: row[column] for column in columns}
-    raise FormatError(
-        f"project: no CTF of {micrograph} is known in {project}, a row of CtfFind was "
-        "expected; the message is to come after its CTF"
+    raise NoAnswer(
+        f"project: no CTF of {micrograph} is known in {project} yet, a row of CtfFind "
+        "was expected; the message is tried again"
     )
 
 

@@ -8,12 +8,13 @@ import json
 import logging
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import (
+    AMQPChannelError,
     AMQPConnectionError,
     AMQPError,
     ChannelClosedByBroker,
@@ -24,6 +25,8 @@ from pika.exceptions import (
 from em_platform.config import RabbitmqSettings
 from em_platform.cryoem.services.step import Outgoing
 from em_platform.errors import BrokerUnavailable, MessageRejected, without_passwords
+
+log = logging.getLogger(__name__)
 
 ERROR_HEADER = "em-error"
 QUEUE_HEADER = "em-queue"
@@ -70,35 +73,33 @@ def connected(settings: RabbitmqSettings) -> Iterator[BlockingChannel]:
         channel = connection.channel()
         channel.confirm_delivery()
         yield channel
-    except (AMQPConnectionError, ChannelClosedByBroker) as error:
+    except (AMQPConnectionError, AMQPChannelError) as error:
         raise BrokerUnavailable(
             f"RabbitMQ: {settings.host}:{settings.port} closed the connection "
             f"({error!r}), an open one was expected; unfinished messages come again"
         ) from error
     finally:
         if connection.is_open:
-            connection.close()
+            # A broker that is gone by now has closed it, too.
+            with suppress(AMQPError, OSError):
+                connection.close()
 
 
 def declare(channel: BlockingChannel, queue: str, settings: RabbitmqSettings) -> None:
     """Make a queue with its dead letters and retries; one that is there stays."""
-    dead = {"x-queue-type": "quorum"}
-    _declare_one(channel, dead_letters_of(queue), dead)
+    _declare_one(channel, dead_letters_of(queue), {"x-queue-type": "quorum"})
     # Back into its queue after a while: a plugin for delays is in no distribution.
-    waiting = {
-        "x-message-ttl": int(settings.retry_s * 1000),
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": queue,
-    }
-    _declare_one(channel, retries_of(queue), waiting)
+    # How long stands in each message: another `retry_s` needs no other queue.
+    if not _declare_one(channel, retries_of(queue), _passing_on_to(queue)):
+        log.warning(
+            "RabbitMQ: the queue %s was made otherwise, by an earlier version or the "
+            "site, and a broker that is killed may lose a retry; delete it when it is "
+            "empty, and start the services again",
+            retries_of(queue),
+        )
     # The limit counts what killed its process each time, which no code can catch.
-    own = {
-        "x-queue-type": "quorum",
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": dead_letters_of(queue),
-        "x-delivery-limit": settings.tries,
-    }
-    _declare_one(channel, queue, own)
+    limit = {"x-delivery-limit": settings.tries}
+    _declare_one(channel, queue, _passing_on_to(dead_letters_of(queue)) | limit)
 
 
 def publish(channel: BlockingChannel, message: Outgoing) -> None:
@@ -109,15 +110,33 @@ def publish(channel: BlockingChannel, message: Outgoing) -> None:
     MessageRejected
         There is no such queue, or it takes no more.
     """
-    properties = pika.BasicProperties(headers=dict(message.headers), delivery_mode=2)
-    exchange, key = (message.queue, "") if message.is_topic else ("", message.queue)
+    body, headers = message.encoded(), message.headers
+    if message.is_topic:
+        properties = pika.BasicProperties(headers=dict(headers), delivery_mode=2)
+        channel.basic_publish(message.queue, "", body, properties)
+    else:
+        publish_body(channel, message.queue, body, headers=headers)
+
+
+def publish_body(
+    channel: BlockingChannel,
+    queue: str,
+    body: bytes,
+    *,
+    headers: Mapping[str, Any],
+    expires_s: float | None = None,
+) -> None:
+    """As `publish`, byte by byte; where it expires, its queue passes it on then."""
+    properties = pika.BasicProperties(
+        headers=dict(headers),
+        delivery_mode=2,
+        expiration=None if expires_s is None else str(int(expires_s * 1000)),
+    )
     try:
-        channel.basic_publish(
-            exchange, key, message.encoded(), properties, mandatory=not message.is_topic
-        )
+        channel.basic_publish("", queue, body, properties, mandatory=True)
     except (UnroutableError, NackError) as error:
         raise MessageRejected(
-            f"RabbitMQ: the queue {message.queue} does not exist or takes no more, one "
+            f"RabbitMQ: the queue {queue} does not exist or takes no more, one "
             "with room was expected; start its service, or declare it"
         ) from error
 
@@ -146,16 +165,50 @@ def text_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
     return kept
 
 
-def _declare_one(channel: BlockingChannel, queue: str, arguments: Any) -> None:
+def _passing_on_to(queue: str) -> dict[str, Any]:
+    """Of a queue that keeps what it dead-letters until the next queue confirms it.
+
+    Others forget it as they send it, and a broker killed in that instant loses it
+    (https://www.rabbitmq.com/blog/2022/03/29/at-least-once-dead-lettering).
+    """
+    return {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": queue,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",  # which that strategy needs
+    }
+
+
+def _declare_one(channel: BlockingChannel, queue: str, arguments: Any) -> bool:
+    """Make a queue; False where there is one that was made otherwise.
+
+    Raises
+    ------
+    BrokerUnavailable
+        The broker cannot make it.
+    """
     # On a channel of its own: a refusal closes it.
     trial = channel.connection.channel()
     try:
         trial.queue_declare(queue, durable=True, arguments=arguments)
         trial.close()
+        return True
     except ChannelClosedByBroker as error:
         if error.reply_code != _PRECONDITION_FAILED:
             raise
+        refusal = error.reply_text
+    try:
         # The site's own, made otherwise; it works as well.
+        trial = channel.connection.channel()
+        trial.queue_declare(queue, passive=True)
+        trial.close()
+        return False
+    except ChannelClosedByBroker as error:
+        raise BrokerUnavailable(
+            f"RabbitMQ: it does not make the queue {queue} ({refusal}), version 3.10 "
+            "or a later one was expected; update it"
+        ) from error
 
 
 def _parameters(settings: RabbitmqSettings) -> pika.ConnectionParameters:

@@ -10,11 +10,12 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import pika
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError
 
 from em_platform.config import RabbitmqSettings
 from em_platform.cryoem.services.broker import (
@@ -26,6 +27,7 @@ from em_platform.cryoem.services.broker import (
     declare,
     decoded,
     publish,
+    publish_body,
     retries_of,
     text_headers,
 )
@@ -78,7 +80,9 @@ def serve(
                     channel.basic_qos(prefetch_count=1)
                     ready()
                     _consume(channel, service, settings, stop=stop, pool=pool)
-            except BrokerUnavailable as error:
+            except (BrokerUnavailable, MessageRejected) as error:
+                # Of the second kind where its own queues were deleted meanwhile; a
+                # message that was not answered comes again.
                 log.warning("%s: %s", service.name, error)
                 stop.wait(_RECONNECT_S)
 
@@ -146,7 +150,12 @@ def _handled(
 def _keep_alive(channel: BlockingChannel, work: Future[Any]) -> None:
     """Answer the broker's heartbeats until the work is done."""
     connection = channel.connection
-    work.add_done_callback(lambda _: connection.add_callback_threadsafe(lambda: None))
+
+    def wake(_: Future[Any]) -> None:
+        with suppress(AMQPError):  # it may be lost by then
+            connection.add_callback_threadsafe(lambda: None)
+
+    work.add_done_callback(wake)
     while not work.done():
         connection.process_data_events(time_limit=_STEP_S)
 
@@ -188,9 +197,14 @@ def _fail(
     else:
         log.error("%s: dead letter: %s", service.name, error)
         headers[QUEUE_HEADER] = service.queue
-    properties = pika.BasicProperties(headers=headers, delivery_mode=2)
     # As it came, byte by byte: it may be no JSON.
-    channel.basic_publish("", queue, failed.body, properties, mandatory=True)
+    publish_body(
+        channel,
+        queue,
+        failed.body,
+        headers=headers,
+        expires_s=settings.retry_s if again else None,
+    )
     return not again
 
 
@@ -209,8 +223,7 @@ def reinject(settings: RabbitmqSettings, queue: str) -> int:
             kept = text_headers(properties.headers)
             for name in (TRIES_HEADER, ERROR_HEADER, QUEUE_HEADER, "x-death"):
                 kept.pop(name, None)
-            again = pika.BasicProperties(headers=kept, delivery_mode=2)
-            channel.basic_publish("", queue, body, again, mandatory=True)
+            publish_body(channel, queue, body, headers=kept)
             channel.basic_ack(method.delivery_tag)
             count += 1
     return count
