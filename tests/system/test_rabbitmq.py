@@ -27,14 +27,9 @@ from workflows.recipe import RecipeWrapper
 from em_platform.config import RabbitmqSettings
 from em_platform.cryoem.ispyb import register_collection
 from em_platform.cryoem.services import SERVICES, load_service
-from em_platform.cryoem.services.broker import (
-    connected,
-    declare,
-    publish,
-    publish_body,
-    retries_of,
-)
+from em_platform.cryoem.services.broker import connected, declare, publish
 from em_platform.cryoem.services.live import Service, dead_letters, reinject, serve
+from em_platform.cryoem.services.retries import Retries, put_off
 from em_platform.cryoem.services.step import Outbox, Outgoing, Place
 from em_platform.errors import BrokerUnavailable, MessageRejected
 from em_platform.messaging.bus import Bus
@@ -308,29 +303,38 @@ def test_a_message_that_ends_its_service_each_time_is_a_dead_letter(
 def test_a_killed_broker_loses_no_retry_that_is_due(
     broker: Server, settings: RabbitmqSettings, many_kills: bool
 ) -> None:
-    """It is killed while it passes them back."""
+    """It is killed while a service passes them back."""
     dice = random.Random(7)
     for _ in range(10 if many_kills else 1):
         sent = {str(number).encode() for number in range(60)}
         with connected(settings) as channel:
             declare(channel, "images", settings)
             for body in sent:
-                queue = retries_of("images")
-                publish_body(channel, queue, body, headers={}, expires_s=0.2)
-        time.sleep(dice.uniform(0, 0.3))
-        broker.kill()
+                put_off(channel, "images", body, headers={}, after_s=0.2)
+        killer = threading.Timer(dice.uniform(0.2, 0.4), broker.kill)
+        killer.start()
+        while killer.is_alive():
+            pass_on(settings)
+        killer.join()
         broker.start()
         found: set[bytes] = set()
         # One that was on its way may come twice.
-        wait_until(lambda: taken(settings, "images", found) >= sent)  # noqa: B023
+        wait_until(lambda: taken(settings, found) >= sent)  # noqa: B023
 
 
-def taken(settings: RabbitmqSettings, queue: str, found: set[bytes]) -> set[bytes]:
-    """What was found before, and what lies in a queue, which is empty then."""
+def pass_on(settings: RabbitmqSettings) -> None:
+    with suppress(BrokerUnavailable), connected(settings) as channel:
+        Retries(channel, "images").pass_on()
+
+
+def taken(settings: RabbitmqSettings, found: set[bytes]) -> set[bytes]:
+    """What was found before, and what lies in the queue, which is empty then."""
+    pass_on(settings)
     # A queue of a broker that has just begun may not answer yet.
     with suppress(BrokerUnavailable), connected(settings) as channel:
-        while (got := channel.basic_get(queue, auto_ack=True))[0] is not None:
+        while (got := channel.basic_get("images"))[0] is not None:
             found.add(got[2])
+            channel.basic_ack(got[0].delivery_tag)
     return found
 
 

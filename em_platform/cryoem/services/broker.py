@@ -39,6 +39,7 @@ logging.getLogger("pika").setLevel(logging.CRITICAL)
 _HEARTBEAT_S = 60
 _TIMEOUT_S = 10
 _PRECONDITION_FAILED = 406
+_NO_LIMIT = 1_000_000_000
 
 
 def dead_letters_of(queue: str) -> str:
@@ -88,9 +89,9 @@ def connected(settings: RabbitmqSettings) -> Iterator[BlockingChannel]:
 def declare(channel: BlockingChannel, queue: str, settings: RabbitmqSettings) -> None:
     """Make a queue with its dead letters and retries; one that is there stays."""
     _declare_one(channel, dead_letters_of(queue), {"x-queue-type": "quorum"})
-    # Back into its queue after a while: a plugin for delays is in no distribution.
-    # How long stands in each message: another `retry_s` needs no other queue.
-    if not _declare_one(channel, retries_of(queue), _passing_on_to(queue)):
+    # RabbitMQ 4 has a limit of its own, and these are delivered often.
+    waiting = {"x-queue-type": "quorum", "x-delivery-limit": _NO_LIMIT}
+    if not _declare_one(channel, retries_of(queue), waiting):
         log.warning(
             "RabbitMQ: the queue %s was made otherwise, by an earlier version or the "
             "site, and a broker that is killed may lose a retry; delete it when it is "
@@ -98,8 +99,13 @@ def declare(channel: BlockingChannel, queue: str, settings: RabbitmqSettings) ->
             retries_of(queue),
         )
     # The limit counts what killed its process each time, which no code can catch.
-    limit = {"x-delivery-limit": settings.tries}
-    _declare_one(channel, queue, _passing_on_to(dead_letters_of(queue)) | limit)
+    own = {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": dead_letters_of(queue),
+        "x-delivery-limit": settings.tries,
+    }
+    _declare_one(channel, queue, own)
 
 
 def publish(channel: BlockingChannel, message: Outgoing) -> None:
@@ -124,14 +130,9 @@ def publish_body(
     body: bytes,
     *,
     headers: Mapping[str, Any],
-    expires_s: float | None = None,
 ) -> None:
-    """As `publish`, byte by byte; where it expires, its queue passes it on then."""
-    properties = pika.BasicProperties(
-        headers=dict(headers),
-        delivery_mode=2,
-        expiration=None if expires_s is None else str(int(expires_s * 1000)),
-    )
+    """As `publish`, of a message that is sent on byte by byte."""
+    properties = pika.BasicProperties(headers=dict(headers), delivery_mode=2)
     try:
         channel.basic_publish("", queue, body, properties, mandatory=True)
     except (UnroutableError, NackError) as error:
@@ -165,21 +166,6 @@ def text_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
     return kept
 
 
-def _passing_on_to(queue: str) -> dict[str, Any]:
-    """Of a queue that keeps what it dead-letters until the next queue confirms it.
-
-    Others forget it as they send it, and a broker killed in that instant loses it
-    (https://www.rabbitmq.com/blog/2022/03/29/at-least-once-dead-lettering).
-    """
-    return {
-        "x-queue-type": "quorum",
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": queue,
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",  # which that strategy needs
-    }
-
-
 def _declare_one(channel: BlockingChannel, queue: str, arguments: Any) -> bool:
     """Make a queue; False where there is one that was made otherwise.
 
@@ -206,7 +192,7 @@ def _declare_one(channel: BlockingChannel, queue: str, arguments: Any) -> bool:
         return False
     except ChannelClosedByBroker as error:
         raise BrokerUnavailable(
-            f"RabbitMQ: it does not make the queue {queue} ({refusal}), version 3.10 "
+            f"RabbitMQ: it does not make the queue {queue} ({refusal}), version 3.8 "
             "or a later one was expected; update it"
         ) from error
 

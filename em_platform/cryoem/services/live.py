@@ -28,9 +28,9 @@ from em_platform.cryoem.services.broker import (
     decoded,
     publish,
     publish_body,
-    retries_of,
     text_headers,
 )
+from em_platform.cryoem.services.retries import Retries, put_off
 from em_platform.cryoem.services.step import (
     Handler,
     Outgoing,
@@ -95,6 +95,7 @@ def _consume(
     stop: threading.Event,
     pool: ThreadPoolExecutor,
 ) -> None:
+    retries = Retries(channel, service.queue)
     for method, properties, body in channel.consume(
         service.queue, inactivity_timeout=_STEP_S
     ):
@@ -102,6 +103,7 @@ def _consume(
             # What was delivered meanwhile goes back to the queue.
             break
         if method is None:
+            retries.pass_on()
             continue
         headers = text_headers(properties.headers)
         work = pool.submit(
@@ -117,6 +119,7 @@ def _consume(
             if _fail(channel, service, settings, failed=failed, error=error):
                 _send_all(channel, outgoing)
         channel.basic_ack(method.delivery_tag)
+        retries.pass_on()
     channel.cancel()
 
 
@@ -191,20 +194,18 @@ def _fail(
     tries = int(failed.headers.get(TRIES_HEADER) or 0) + 1
     headers = {**failed.headers, TRIES_HEADER: tries, ERROR_HEADER: str(error)}
     again = may_pass(error) and tries < settings.tries
-    queue = retries_of(service.queue) if again else dead_letters_of(service.queue)
     if again:
         log.info("%s: try %d: %s", service.name, tries, error)
     else:
         log.error("%s: dead letter: %s", service.name, error)
         headers[QUEUE_HEADER] = service.queue
     # As it came, byte by byte: it may be no JSON.
-    publish_body(
-        channel,
-        queue,
-        failed.body,
-        headers=headers,
-        expires_s=settings.retry_s if again else None,
-    )
+    if again:
+        after_s = settings.retry_s
+        put_off(channel, service.queue, failed.body, headers=headers, after_s=after_s)
+    else:
+        dead = dead_letters_of(service.queue)
+        publish_body(channel, dead, failed.body, headers=headers)
     return not again
 
 
