@@ -121,7 +121,7 @@ def write_table(path: Path, head: str, columns: Sequence[str], lines: Grouped) -
 
 
 def fits(lines: Iterable[str]) -> bool:
-    """Whether lines can be added to a table: each has room in a page, in one index."""
+    """Whether lines can be added to a table: each has room in a page."""
     return all(len(each.encode()) < _PAGE for each in lines)
 
 

@@ -183,8 +183,8 @@ def _added(
         (table.group_of(cif.as_string(key)), _line(row, columns))
         for key, row in new.items()
     ]
-    fresh = []
-    for group in sorted(groups):
+    fresh: list[tuple[str, str]] = []
+    for group in sorted(groups.union(its for its, _ in lines)):
         mine = [line for its, line in lines if its == group]
         there = [line for run in index.runs(group) for line in index.lines(run)]
         if there and there != mine:
