@@ -4,11 +4,9 @@ Names are the field's: `X_EVN.mrc` and `X_ODD.mrc` beside `X.mrc` (MotionCor2, R
 AreTomo3), of sums and stacks alike; their tomograms are `X_EVN_Vol.mrc`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from em_platform.cryoem.stages import set_parameters
 from em_platform.errors import FormatError
 
 VOLUME = "_Vol"
@@ -46,14 +44,3 @@ def needed_halves(path: Path) -> dict[str, Path]:
                 "leave out --halves"
             )
     return found
-
-
-def wants_halves(
-    stages: Mapping[str, Mapping[str, Any]], *, method: str | None = None
-) -> bool:
-    """Whether the settings of stages ask for halves, or a denoising that needs them.
-
-    `method` of denoising wins over theirs.
-    """
-    chosen = method or set_parameters("denoise", stages).get("method")
-    return chosen == "n2n" or bool(set_parameters("reconstruct", stages).get("halves"))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from em_platform.cryoem.halves import half_paths, have_halves, wants_halves
+from em_platform.cryoem.halves import half_paths, have_halves
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stage import StageParameters
-from em_platform.cryoem.stages import reconstruct, tilt_align
+from em_platform.cryoem.stages import reconstruct, tilt_align, wants_halves
 from em_platform.cryoem.tilt_name import series_of
 from em_platform.errors import MessageRejected, PlatformError
 

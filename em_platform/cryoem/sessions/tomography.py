@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.config.cryoem import SessionSettings
-from em_platform.cryoem.halves import have_halves, wants_halves
+from em_platform.cryoem.halves import have_halves
 from em_platform.cryoem.sessions.processing import Made, Sessions, missing, run
 from em_platform.cryoem.sessions.run_stage import result_of
+from em_platform.cryoem.stages import wants_halves
 from em_platform.errors import DataError
 from em_platform.formats import read_mdoc_tilts, read_text
 
