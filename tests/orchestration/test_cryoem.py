@@ -280,14 +280,6 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
         tomogram = tomography.reconstruct(sessions, key)
         less_noisy = tomography.denoise(sessions, key)
         pictures = tomography.draw(sessions, key)
-        own = sessions.folder / "grid2/session.yaml"
-        own.write_text(own.read_text().replace("reconstruct: {halves: true}", N2N))
-        monkeypatch.setitem(sys.modules, "torch", None)
-        with pytest.raises(ToolMissing, match="the extra torch"):
-            tomography.denoise(sessions, key)
-        assert tomography.reconstruct(sessions, key) == tomogram
-    halves = [tomogram.result.even, tomogram.result.odd]
-    even, odd = (mrcfile.read(tomogram.folder / half) for half in halves)
     along = {t.angle_deg: t.dy_px for t in aligned.tilts}
     assert len(along) == len(ANGLES)
     # Along the axis nothing but the shift moves an image; one shift of all is free.
@@ -297,9 +289,7 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
     assert tomogram.result.size_z == 32
     with mrcfile.open(tomogram.folder / tomogram.result.tomogram) as file:
         volume = np.array(file.data)
-    # The sums are of every other frame, and back-projection is linear.
-    assert np.abs(even + odd - volume).max() < 1e-3 * volume.std()
-    assert 0 < np.corrcoef(even.ravel(), odd.ravel())[0, 1] < 1
+    check_halves(key, volume, monkeypatch)
     with mrcfile.open(less_noisy.folder / less_noisy.result.denoised) as file:
         assert file.data.shape == volume.shape
         # What differs from voxel to voxel is noise; the blobs are wider.
@@ -310,6 +300,23 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
     assert shown is not None
     assert "data:image/webp" in str(shown.asset_materialization)
     check_records(tmp_path)
+
+
+def check_halves(key: str, whole: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tomograms of halves are there, and go to the network where it is asked for."""
+    with open_sessions(load_settings()) as sessions:
+        tomogram = tomography.reconstruct(sessions, key)
+        own = sessions.folder / "grid2/session.yaml"
+        own.write_text(own.read_text().replace("reconstruct: {halves: true}", N2N))
+        monkeypatch.setitem(sys.modules, "torch", None)
+        with pytest.raises(ToolMissing, match="the extra torch"):
+            tomography.denoise(sessions, key)
+        assert tomography.reconstruct(sessions, key) == tomogram
+    halves = [tomogram.result.even, tomogram.result.odd]
+    even, odd = (mrcfile.read(tomogram.folder / half) for half in halves)
+    # The sums are of every other frame, and back-projection is linear.
+    assert np.abs(even + odd - whole).max() < 1e-3 * whole.std()
+    assert 0 < np.corrcoef(even.ravel(), odd.ravel())[0, 1] < 1
 
 
 def check_records(folder: Path) -> None:
