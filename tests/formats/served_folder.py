@@ -8,8 +8,8 @@ from typing import Any
 
 from em_platform.standins.faults import Faults
 from em_platform.standins.http import Server
+from em_platform.standins.messages import RequestsLog
 from em_platform.standins.part import FileHost, Tree
-from em_platform.standins.requests_log import RequestsLog
 from em_platform.standins.s3 import Buckets, refuse
 
 

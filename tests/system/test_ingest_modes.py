@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from em_platform.standins.faults import Fault
-from em_platform.standins.requests_log import Logged
+from em_platform.standins.messages import Logged
 from em_platform.standins.world import World, running_world
 from tests.system.ingesting import Command, statuses
 
