@@ -22,6 +22,8 @@ from em_platform.standins.faults import (
     Fault,
     Faults,
     Kind,
+    Logged,
+    RequestsLog,
     disturbed,
     status_shown,
 )
@@ -29,10 +31,8 @@ from em_platform.standins.messages import (
     Handler,
     Headers,
     InMemory,
-    Logged,
     Refusal,
     Request,
-    RequestsLog,
     Response,
 )
 

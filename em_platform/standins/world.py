@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.errors import ConfigError
-from em_platform.standins.faults import Faults
+from em_platform.standins.faults import Faults, RequestsLog, control
 from em_platform.standins.http import Server
-from em_platform.standins.messages import RequestsLog, control
 from em_platform.standins.part import Ground, Part, Size
 from em_platform.standins.pixels import Voxels
 

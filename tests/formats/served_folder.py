@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from em_platform.standins.faults import Faults
+from em_platform.standins.faults import Faults, RequestsLog
 from em_platform.standins.http import Server
-from em_platform.standins.messages import RequestsLog
 from em_platform.standins.part import FileHost, Tree
 from em_platform.standins.s3 import Buckets, refuse
 
