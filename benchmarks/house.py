@@ -28,7 +28,7 @@ from benchmarks.source import (
 PACKAGE = Path(__file__).resolve().parent.parent / "em_platform"
 # The last words of a language that nobody else speaks (decision 27).
 # Each is in no text, not in this line either; tests/test_house.py looks for them.
-WORDS = re.compile(r"\b(to[l]d|sa[i]d|(un)?hear[d]|hel[d]_up)\b", re.IGNORECASE)
+WORDS = re.compile(r"\b(to[l]d|sa[i]d|(un)?hear[d]|held[_]up)\b", re.IGNORECASE)
 MAPPINGS = {"dict", "Mapping", "MutableMapping", "defaultdict"}
 
 
