@@ -23,7 +23,7 @@ import starfile
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cryoem_truth import TrueMovie, grid, motion_error, ring_correlation, write_movie
+from cryoem_truth import TrueMovie, correlation_near, grid, motion_error, write_movie
 from timing import Cost, arguments, cost_of, finish, report
 
 from em_platform.cryoem.methods import motion
@@ -126,7 +126,7 @@ def judge(movie: TrueMovie, folder: Path, *, with_relion: bool) -> dict[str, Any
         cost, result, field = ours(movie, where, patches)
         rows[f"ours {patches}x{patches}"] = {
             "error_px": motion_error(field, movie),
-            "frc": ring_correlation(
+            "frc": correlation_near(
                 mrcfile.read(where / result.micrograph), movie.clean, 1
             ),
             "cost": cost,
@@ -140,7 +140,7 @@ def judge(movie: TrueMovie, folder: Path, *, with_relion: bool) -> dict[str, Any
                 "error_px": motion_error(
                     shifts_of(micrograph.with_suffix(".star")), movie
                 ),
-                "frc": ring_correlation(
+                "frc": correlation_near(
                     mrcfile.read(micrograph.with_suffix(".mrc")), movie.clean, 1
                 ),
                 "cost": cost,
