@@ -215,5 +215,5 @@ def _send(
     ours = answer.status_code >= 500 and answer.status_code != 503
     assert not ours, (method, path, answer.text[:300])
     if answer.status_code >= 400:
-        said = answer.json()
-        raise SourceRefused(str(said.get("error") or said.get("detail")))
+        shown = answer.json()
+        raise SourceRefused(str(shown.get("error") or shown.get("detail")))
