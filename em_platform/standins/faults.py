@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import repeat
 from typing import Any, Literal, get_args
 
 from em_platform.errors import ConfigError
@@ -33,11 +34,12 @@ Kind = Literal[
     "truncate",
     "changed_etag",
     "packed",
+    "endless",
 ]
 # The command line offers and checks the same words as the type.
 KINDS: tuple[str, ...] = get_args(Kind)
 
-_ONLY_BODIES = {"cut", "slow", "corrupt"}
+_ONLY_BODIES = {"cut", "slow", "corrupt", "endless"}
 """Faults that a HEAD cannot show, and does not use up."""
 
 
@@ -56,6 +58,7 @@ class Fault:
     - `truncate`: the file is only `after_bytes` long (three quarters)
     - `changed_etag`: another file of the same length, with another ETag
     - `packed`: gzip on the way, without ranges, whatever the client accepts
+    - `endless`: a body without length and end
 
     The first `skip` fitting requests are served well, the next `times` show the fault
     (None: all). `site` and `methods` narrow it to one server, to some methods.
@@ -234,6 +237,8 @@ def disturbed(response: Response, due: dict[Kind, Fault]) -> Response:
     if "wrong_length" in due:
         content = _Overstated(content, due["wrong_length"].extra_bytes)
     changed = replace(response, content=content, etag=etag)
+    if "endless" in due:
+        return replace(changed, stream=repeat(bytes(1 << 16)), ranged=False)
     return _packed(changed) if "packed" in due else changed
 
 
