@@ -62,7 +62,9 @@ def test_the_dose_before_a_tilt(
             has_particles=lambda _: False,
             is_busy=lambda _: False,
         )
-        ledger.look(1e12, settle_s=0, quiet_s=0, progress=progress)
+        ledger.look(
+            1e12, settle_s=0, quiet_s=0, progress=progress, picks_particles=bool
+        )
         movies = {m.path.stem: m for m in ledger.movies("grid1")}
         found = [dose_before(movies[name], own, ledger) for name in names]
     assert found == [None if w is None else pytest.approx(w) for w in wanted]
