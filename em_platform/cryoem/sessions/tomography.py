@@ -9,7 +9,6 @@ from em_platform.cryoem.sessions.processing import Made, Sessions, missing, run
 from em_platform.cryoem.sessions.run_stage import result_of
 from em_platform.cryoem.stages import wants_halves
 from em_platform.errors import DataError
-from em_platform.formats import read_mdoc_tilts, read_text
 
 
 def expected_tilts(sessions: Sessions, key: str) -> int | None:
@@ -38,7 +37,7 @@ def assemble(sessions: Sessions, key: str) -> Made:
         "angles_deg": tuple(movie.angle_deg for movie, _ in kept),
         "series": series,
         "pixel_size": kept[0][1].result.pixel_size_a,
-        "tilt_axis": _axis_deg(sessions, session, series),
+        "tilt_axis": sessions.axis_deg(session, series),
     }
     return run("assemble", given, sessions.at(key, "stack"), own)
 
@@ -132,14 +131,6 @@ def _drawn(sessions: Sessions, key: str, label: str, given: dict[str, Any]) -> P
 
 def _own(sessions: Sessions, key: str) -> SessionSettings:
     return sessions.of(sessions.ledger.tilt_series(key)[0])
-
-
-def _axis_deg(sessions: Sessions, session: str, series: str) -> float | None:
-    own = sessions.of(session).tilt_axis_deg
-    mdoc = sessions.ledger.mdoc(session, series)
-    if own is not None or mdoc is None:
-        return own
-    return read_mdoc_tilts(read_text(str(mdoc)), str(mdoc)).axis_deg
 
 
 def _found(sessions: Sessions, key: str, stage: str, step: str, asset: str) -> Made:

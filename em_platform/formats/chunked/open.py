@@ -135,6 +135,7 @@ def open_chunked(
         limits=found.store.context_json(),
         selection=selection,
         corner=corner,
+        most_bytes=stored.most_bytes,
         server=urlsplit(found.store.url).netloc,
         requests_per_second=found.store.options.get("requests_per_second"),
     )

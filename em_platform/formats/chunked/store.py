@@ -20,6 +20,7 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
+from em_platform.formats.chunked.guard import Upstream, guarded, upstream_of
 from em_platform.formats.header_values import MOST_BYTES, unzip_to_limit
 from em_platform.formats.source import local_path
 
@@ -83,8 +84,9 @@ class ChunkStore:
         # Of a pipe tensorstore would wait for who writes into it.
         if local is not None and not os.path.isfile(os.path.join(local, name)):
             return None
-        with plain_errors(f"{self.url}/{name}"):
-            answer = open_store(self).read(name).result(timeout=_ANSWER_S)
+        opened, upstream = open_store(self)
+        with plain_errors(f"{self.url}/{name}", upstream):
+            answer = opened.read(name).result(timeout=_ANSWER_S)
         if answer.state != "value":
             return None
         content = bytes(answer.value)
@@ -162,15 +164,20 @@ def chunk_store(url: str, options: Mapping[str, Any] | None = None) -> ChunkStor
 
 
 @contextmanager
-def plain_errors(url: str) -> Iterator[None]:
-    """Turn what tensorstore raises into our errors, each one sentence with the URL."""
+def plain_errors(url: str, upstream: Upstream | None = None) -> Iterator[None]:
+    """Turn what tensorstore raises into our errors, each one sentence with the URL.
+
+    Where the guard did not pass on what `upstream` sent, that is the reason.
+    """
     try:
         yield
     except PlatformError:
         raise
-    except TimeoutError as error:
-        raise _error(url, "DEADLINE_EXCEEDED", "no answer in time") from error
-    except (ValueError, OSError, NotImplementedError) as error:
+    except (TimeoutError, ValueError, OSError, NotImplementedError) as error:
+        if upstream is not None:
+            upstream.raise_refusal()
+        if isinstance(error, TimeoutError):
+            raise _error(url, "DEADLINE_EXCEEDED", "no answer in time") from error
         code, _, rest = str(error).partition(": ")
         if not re.fullmatch(r"[A-Z_]+", code):
             code, rest = "", str(error)
@@ -300,11 +307,17 @@ def context_of(limits: str) -> Any:
 
 
 @lru_cache(maxsize=32)
-def _store(kvstore: str, limits: str, process: int) -> Any:
-    opened = tensorstore().KvStore.open(json.loads(kvstore), context=context_of(limits))
-    return opened.result()
+def _store(kvstore: str, url: str, limits: str, process: int) -> Any:
+    described = json.loads(kvstore)
+    upstream = upstream_of(described, url)
+    opened = tensorstore().KvStore.open(
+        guarded(described, upstream), context=context_of(limits)
+    )
+    return opened.result(), upstream
 
 
-def open_store(store: ChunkStore) -> Any:
-    """The tensorstore KvStore, opened once in this process."""
-    return _store(store.kvstore_json(), store.context_json(), os.getpid())
+def open_store(store: ChunkStore) -> tuple[Any, Upstream | None]:
+    """The tensorstore KvStore, opened once in this process, and who serves it."""
+    kvstore, limits = store.kvstore_json(), store.context_json()
+    opened, upstream = _store(kvstore, store.url, limits, os.getpid())
+    return opened, upstream
