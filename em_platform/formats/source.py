@@ -1,8 +1,10 @@
 """Bytes of a file by range, on disk or behind any fsspec URL."""
 
+import io
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +17,9 @@ from numpy.typing import NDArray
 from em_platform.config.reading import check_regular
 from em_platform.errors import FormatError
 from em_platform.formats import remote
-from em_platform.formats.plausible import MOST_BYTES, unzip_to_limit
+from em_platform.formats.header_values import MOST_BYTES, unzip_to_limit
 from em_platform.formats.remote import missing
+from em_platform.storage.layout import StorageOptions
 
 Places = Sequence[int] | NDArray[np.integer[Any]]
 """Offsets in a file."""
@@ -30,7 +33,7 @@ class Source:
     length: int
     path: str | None = None
     """Local path; None where the file is behind a URL."""
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    options: StorageOptions = field(default_factory=dict, repr=False)
     first: bytes = field(default=b"", repr=False)
     """The file's first bytes, or all of them."""
 
@@ -73,7 +76,7 @@ class Source:
 
 
 def open_source(
-    uri: str, options: Mapping[str, Any] | None = None, *, whole: bool = False
+    uri: str, options: StorageOptions | None = None, *, whole: bool = False
 ) -> Source:
     """Look at a file's length and first bytes; with `whole`, hold all of a remote file.
 
@@ -85,7 +88,9 @@ def open_source(
     path = local_path(uri)
     if path is not None:
         return _checked(_open_local(uri, path))
-    return _checked(_open_remote(uri, options or {}, whole=whole))
+    length, first = remote.look(uri, options or {}, whole=whole)
+    found = Source(uri=uri, length=length, options=options or {}, first=first)
+    return _checked(found)
 
 
 def local_path(uri: str) -> str | None:
@@ -108,7 +113,7 @@ def join_uri(folder: str, name: str) -> str:
     return str(Path(folder) / name)
 
 
-def is_folder(uri: str, options: Mapping[str, Any] | None = None) -> bool:
+def is_folder(uri: str, options: StorageOptions | None = None) -> bool:
     """Whether something can be listed at `uri`."""
     path = local_path(uri)
     if path is not None:
@@ -116,7 +121,7 @@ def is_folder(uri: str, options: Mapping[str, Any] | None = None) -> bool:
     return remote.is_folder(uri, options or {})
 
 
-def list_folder(uri: str, options: Mapping[str, Any] | None = None) -> list[str]:
+def list_folder(uri: str, options: StorageOptions | None = None) -> list[str]:
     """Names of the files in a folder, sorted; hidden and half-written ones left out.
 
     Raises
@@ -135,7 +140,7 @@ def list_folder(uri: str, options: Mapping[str, Any] | None = None) -> list[str]
     return sorted(name for name in names if not name.startswith("."))
 
 
-def read_text(uri: str, options: Mapping[str, Any] | None = None) -> str:
+def read_text(uri: str, options: StorageOptions | None = None) -> str:
     """A text file, unpacked where its name ends in `.gz`."""
     source = open_source(uri, options, whole=True)
     content = source.all() if source.length <= MOST_BYTES else None
@@ -211,11 +216,6 @@ def _fill_local(path: str, offset: int, buffer: NDArray[np.uint8]) -> int:
         raise missing(path, f"cannot be read ({error.strerror})") from error
 
 
-def _open_remote(uri: str, options: Mapping[str, Any], *, whole: bool) -> Source:
-    length, first = remote.look(uri, options, whole=whole)
-    return Source(uri=uri, length=length, options=options, first=first)
-
-
 def _fill_remote(source: Source, places: Places, found: NDArray[np.uint8]) -> None:
     count = found.shape[1]
     first, end = int(min(places)), int(max(places)) + count
@@ -288,3 +288,63 @@ def _ended(source: Source, expected: int) -> FormatError:
         "header promises; copy it again from where it was made",
         uri=source.uri,
     )
+
+
+# A page's directory and its lists are near each other; a request costs more than bytes.
+_LOCAL_BLOCK_BYTES = 4096
+_REMOTE_BLOCK_BYTES = 1 << 16
+_BLOCKS = 16
+
+
+class RangedFile(io.RawIOBase):
+    """A source as an open file, read in blocks of which the last ones are kept."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        local = source.path is not None
+        self._step = _LOCAL_BLOCK_BYTES if local else _REMOTE_BLOCK_BYTES
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        start = {0: 0, 1: self._at, 2: self._source.length}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; fewer where the file ends."""
+        at, length = self._at, self._source.length
+        end = length if size < 0 else min(at + size, length)
+        if end <= at:
+            return b""
+        self._at = end
+        # So long a read would throw out all blocks.
+        if end - at > _BLOCKS * self._step:
+            return self._source.read(at, end - at)
+        first, last = at // self._step, (end - 1) // self._step
+        content = b"".join(self._block(number) for number in range(first, last + 1))
+        return content[at - first * self._step : end - first * self._step]
+
+    def readinto(self, buffer: Any) -> int:
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def _block(self, number: int) -> bytes:
+        if number not in self._blocks:
+            at = number * self._step
+            count = min(self._step, self._source.length - at)
+            self._blocks[number] = self._source.read(at, count)
+            if len(self._blocks) > _BLOCKS:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(number)
+        return self._blocks[number]
