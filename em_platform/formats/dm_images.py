@@ -211,6 +211,6 @@ def _parsed(text: str, form: str) -> date | None:
 
 def _number(value: TagValue | None, otherwise: float = 0.0) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return otherwise if value is None else float(value)
+    except ValueError:
         return otherwise
