@@ -4,7 +4,8 @@ Defocus 0.3 to 3.5 um, astigmatism 0 to 0.12 um, B-factors 40 to 150, signal to 
 0.1 to 0.01, each eighth with a phase shift of 20 to 150 degrees that is searched for.
 Judged are the error of the mean defocus and the vector of astigmatism, and CPU seconds
 a micrograph without the reading of its file. CTFFIND (`ctffind` on PATH) gets the same
-ranges.
+ranges. Then others whose specimen is tilted by 30 to 60 degrees around any axis, and
+the same untilted, with the same noise: the tilt is given, sought, and not known of.
 """
 
 import shutil
@@ -12,7 +13,11 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -24,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from cryoem_truth import Optics, contrast_transfer, specimen
 from timing import Cost, arguments, cost_of, finish, report
 
-from em_platform.cryoem.methods import ctf, ctf_fit, ctf_profile
+from em_platform.cryoem.methods import ctf, ctf_fit, ctf_profile, ctf_tilt
 
 SIDE, PIXEL_A = 2048, 1.06
 SEED = 8301
@@ -32,6 +37,7 @@ SEED = 8301
 LENS = ctf.Lens(pixel_size_a=PIXEL_A, amplitude_contrast=0.07)
 LEAST_A, MOST_A, RANGE_A = 2000.0, 50_000.0, (30.0, 4.0)
 MOST_MEDIAN_A, MISS_A, MOST_CPU_S = 35.0, 500.0, 0.3
+MOST_TILTED_CPU_S = 0.5
 
 
 def micrographs(count: int):  # type: ignore[no-untyped-def]
@@ -62,8 +68,22 @@ def micrographs(count: int):  # type: ignore[no-untyped-def]
         yield optics, image + rng.standard_normal(shape, dtype=np.float32)
 
 
-def fit(image: np.ndarray, *, phase_shift: bool) -> ctf.Fit:
-    """What the stage does with an image."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the stage finds in an image."""
+
+    fit: ctf.Fit
+    resolution_a: float = 0.0
+    tilt: ctf_tilt.Tilt | None = None
+
+
+def fit(
+    image: np.ndarray,
+    *,
+    phase_shift: bool = False,
+    known: dict[str, float | None] | None = None,
+) -> Found:
+    """What the stage does; `known` is None where nobody says that there is a tilt."""
     search = ctf.Search(
         min_res_a=RANGE_A[0],
         max_res_a=RANGE_A[1],
@@ -71,13 +91,15 @@ def fit(image: np.ndarray, *, phase_shift: bool) -> ctf.Fit:
         max_defocus_a=MOST_A,
         phase_shift=phase_shift,
     )
-    boxes = image.size / 512**2
-    rings = ctf.rings_of(ctf.power_spectrum(image, 512), PIXEL_A, boxes=boxes)
+    tilt = None
+    if known is not None:
+        tilt = ctf_tilt.find_tilt(image, 512, LENS, search, **known)
+    _, rings = ctf_tilt.rings_at(image, 512, LENS, search, tilt=tilt)
     found = ctf_fit.fit_rings(rings, LENS, search)
-    ctf_profile.fit_resolution_a(
-        ctf_profile.profile_of(rings, LENS, found), min_res_a=RANGE_A[0]
-    )
-    return found
+    level = ctf.levelled(rings, LENS, (found.defocus_u_a + found.defocus_v_a) / 2)
+    profile = ctf_profile.profile_of(level, LENS, found)
+    resolution = ctf_profile.fit_resolution_a(profile, min_res_a=RANGE_A[0])
+    return Found(fit=found, resolution_a=resolution, tilt=tilt)
 
 
 def ctffind(image: np.ndarray, folder: Path, *, phase_shift: bool) -> ctf.Fit:
@@ -106,6 +128,117 @@ def ctffind(image: np.ndarray, folder: Path, *, phase_shift: bool) -> ctf.Fit:
     )
 
 
+def tilted_micrographs(count: int):  # type: ignore[no-untyped-def]
+    """Optics of the middle, tilt, the tilted image and the same untilted."""
+    rng = np.random.default_rng(SEED + 1)
+    seen = scipy.fft.rfft2(specimen((SIDE, SIDE), rng).astype("f4"))
+    for _ in range(count):
+        middle, half = rng.uniform(8000, 35_000), rng.choice([0, 100, 250])
+        optics = Optics(
+            defocus_u_a=middle + half,
+            defocus_v_a=middle - half,
+            azimuth_deg=float(rng.uniform(-90, 90)),
+        )
+        tilt = ctf_tilt.Tilt(
+            angle_deg=float(rng.uniform(30, 60) * rng.choice([-1, 1])),
+            axis_deg=float(rng.uniform(-90, 90)),
+            hand=int(rng.choice([-1, 1])),
+        )
+        decay, noise = rng.choice([40, 80, 150]), rng.choice([0.1, 0.03])
+        seed = int(rng.integers(1 << 30))
+        yield (
+            optics,
+            tilt,
+            *(
+                _tilted(seen, optics, slope, decay=decay, noise=noise, seed=seed)
+                for slope in (tilt.slope, np.zeros(2))
+            ),
+        )
+
+
+def _tilted(
+    seen: np.ndarray,
+    optics: Optics,
+    slope: np.ndarray,
+    *,
+    decay: float,
+    noise: float,
+    seed: int,
+) -> np.ndarray:
+    """Each pixel between images of the two nearest of many defocus, 100 Å apart."""
+    fy = np.fft.fftfreq(SIDE, PIXEL_A)[:, None]
+    fx = np.fft.rfftfreq(SIDE, PIXEL_A)[None]
+    seen = seen * np.exp(-decay * (fy**2 + fx**2) / 4).astype("f4")
+    place = ((np.arange(SIDE) - (SIDE - 1) / 2) * PIXEL_A)[:, None]
+    offset = (slope[0] * place + slope[1] * place.T).astype("f4")
+    image = np.zeros((SIDE, SIDE), np.float32)
+    last = int(np.ceil(np.abs(offset).max() / 100))
+    for level in range(-last, last + 1):
+        here = replace(
+            optics,
+            defocus_u_a=optics.defocus_u_a + 100 * level,
+            defocus_v_a=optics.defocus_v_a + 100 * level,
+        )
+        transfer = contrast_transfer((SIDE, SIDE), PIXEL_A, here).astype("f4")
+        share = np.clip(1 - np.abs(offset / 100 - level), 0, 1)
+        image += share * scipy.fft.irfft2(seen * transfer, s=image.shape)
+    image *= np.sqrt(noise) / image.std()
+    rng = np.random.default_rng(seed)
+    return image + rng.standard_normal(image.shape, dtype=np.float32)
+
+
+def judge_tilted(count: int) -> dict[str, Any]:
+    """Errors of tilted specimens beside those of the same untilted."""
+    costs: dict[str, list[Cost]] = defaultdict(list)
+    found: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+    wrong_hands = 0
+    for optics, tilt, image, flat in tilted_micrographs(count):
+        given = {"angle_deg": tilt.angle_deg, "axis_deg": tilt.axis_deg}
+        ways = {
+            "tilt given": partial(fit, image, known=given),
+            "tilt sought": partial(fit, image, known=dict.fromkeys(given)),
+            "tilt ignored": partial(fit, image),
+            "untilted": partial(fit, flat),
+        }
+        for name, way in ways.items():
+            cost, one = _timed(way)
+            costs[name].append(cost)
+            found[name].append((*errors(one.fit, optics), one.resolution_a))
+            if name == "tilt given":
+                wrong_hands += one.tilt is None or one.tilt.hand != tilt.hand
+    accuracy: dict[str, float | str] = {"direction wrong": f"{wrong_hands} of {count}"}
+    for name, rows in found.items():
+        table = np.array(rows)
+        accuracy[f"{name}: defocus, median, 90 %, worst (Å)"] = ", ".join(
+            f"{value:.0f}" for value in np.percentile(table[:, 0], (50, 90, 100))
+        )
+        accuracy[f"{name}: astigmatism, fit resolution, medians (Å)"] = (
+            "{:.0f}, {:.2f}".format(*np.median(table[:, 1:], axis=0))
+        )
+    made = report(
+        f"CTF of {count} micrographs of {SIDE}^2, tilted by 30 to 60 degrees",
+        {
+            name: Cost(
+                cpu_s=float(np.mean([c.cpu_s for c in each])),
+                wall_s=float(np.mean([c.wall_s for c in each])),
+            )
+            for name, each in costs.items()
+        },
+        accuracy=accuracy,
+    )
+    worst = {name: np.max(np.array(rows)[:, 0]) for name, rows in found.items()}
+    assert worst["tilt given"] <= MISS_A
+    assert np.median(np.array(found["tilt given"])[:, 0]) <= MOST_MEDIAN_A
+    cost = np.mean([c.cpu_s for c in costs["tilt given"]])
+    return {**made, "passed": bool(cost <= MOST_TILTED_CPU_S)}
+
+
+def _timed(way: Callable[[], Found]) -> tuple[Cost, Found]:
+    found: list[Found] = []
+    cost = cost_of(lambda: found.append(way()))
+    return cost, found[0]
+
+
 def errors(found: ctf.Fit, optics: Optics) -> tuple[float, float]:
     """Of the mean defocus, and of astigmatism as a vector, in Å."""
     middle = (found.defocus_u_a + found.defocus_v_a) / 2
@@ -126,7 +259,7 @@ def run(
 
     def act() -> None:
         if name == "ours":
-            found.append(fit(image, phase_shift=phase_shift))
+            found.append(fit(image, phase_shift=phase_shift).fit)
         else:
             found.append(ctffind(image, folder, phase_shift=phase_shift))
 
@@ -135,8 +268,17 @@ def run(
 
 
 def main() -> int:
-    args = arguments(__doc__ or "")
-    count = 24 if args.quick else 200
+    args = arguments(__doc__ or "", cases=("untilted", "tilted"))
+    reports = []
+    if "untilted" in args.only:
+        reports.append(judge_untilted(24 if args.quick else 200))
+    if "tilted" in args.only:
+        reports.append(judge_tilted(4 if args.quick else 16))
+    return finish(reports, path=args.json)
+
+
+def judge_untilted(count: int) -> dict[str, Any]:
+    """Errors of ours and of CTFFIND."""
     names = ["ours"] + (["CTFFIND"] if shutil.which("ctffind") else [])
     found: dict[str, list[tuple[float, float, bool]]] = {name: [] for name in names}
     costs: dict[str, list[Cost]] = defaultdict(list)
@@ -179,7 +321,7 @@ def main() -> int:
     assert np.median(ours[:, 0]) <= MOST_MEDIAN_A
     assert (ours[:, 0] <= MISS_A).all()
     assert all(mean[name].cpu_s <= MOST_CPU_S for name in mean if "ours" in name)
-    return finish([found_report], path=args.json)
+    return found_report
 
 
 if __name__ == "__main__":

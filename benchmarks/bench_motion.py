@@ -23,7 +23,7 @@ import starfile
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cryoem_truth import TrueMovie, grid, motion_error, ring_correlation, write_movie
+from cryoem_truth import TrueMovie, correlation_near, grid, motion_error, write_movie
 from timing import Cost, arguments, cost_of, finish, report
 
 from em_platform.cryoem.methods import motion
@@ -31,6 +31,7 @@ from em_platform.cryoem.stages.motion import Parameters, Result, run
 
 CONTRASTS = (0.10, 0.06, 0.041)
 NORMAL = 0.10
+LARGE = "4096"
 SEEDS = (7301, 7302, 7303, 7304, 7305)
 """None of them was used while constants were chosen."""
 MOST_OF_RELION = 0.6
@@ -125,7 +126,7 @@ def judge(movie: TrueMovie, folder: Path, *, with_relion: bool) -> dict[str, Any
         cost, result, field = ours(movie, where, patches)
         rows[f"ours {patches}x{patches}"] = {
             "error_px": motion_error(field, movie),
-            "frc": ring_correlation(
+            "frc": correlation_near(
                 mrcfile.read(where / result.micrograph), movie.clean, 1
             ),
             "cost": cost,
@@ -139,7 +140,7 @@ def judge(movie: TrueMovie, folder: Path, *, with_relion: bool) -> dict[str, Any
                 "error_px": motion_error(
                     shifts_of(micrograph.with_suffix(".star")), movie
                 ),
-                "frc": ring_correlation(
+                "frc": correlation_near(
                     mrcfile.read(micrograph.with_suffix(".mrc")), movie.clean, 1
                 ),
                 "cost": cost,
@@ -149,7 +150,7 @@ def judge(movie: TrueMovie, folder: Path, *, with_relion: bool) -> dict[str, Any
 
 
 def main() -> int:
-    args = arguments(__doc__ or "")
+    args = arguments(__doc__ or "", cases=(*map(str, CONTRASTS), LARGE))
     with_relion = shutil.which(RELION) is not None
     if not with_relion:
         print(f"{RELION} is not on PATH: left out")
@@ -160,8 +161,9 @@ def main() -> int:
         # Compiled and loaded before anything is measured.
         warm = write_movie(Path(folder), side=256, frames=4, contrast=0.1, seed=1)
         ours(warm, Path(folder) / "warm", 5)
-        cases = [(side, frames, c, seed) for seed in seeds for c in CONTRASTS]
-        if not args.quick:
+        contrasts = [each for each in CONTRASTS if str(each) in args.only]
+        cases = [(side, frames, c, seed) for seed in seeds for c in contrasts]
+        if not args.quick and LARGE in args.only:
             cases.append((4096, 32, NORMAL, SEEDS[0]))
         for case in cases:
             own = Path(folder) / "-".join(map(str, case))

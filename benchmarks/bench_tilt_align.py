@@ -20,12 +20,12 @@ _FIRST_SEED = 5000
 
 
 def main() -> int:
-    given = arguments(__doc__ or "", repeats=5)
+    given = arguments(__doc__ or "", repeats=5, cases=tuple(map(str, _RATIOS)))
     size = 512 if given.quick else 1024
     seeds = 1 if given.quick else given.repeats
     align_one(made(256, 0.2, seed=1), seed=1)  # compilation
     reports = []
-    for snr in _RATIOS:
+    for snr in map(float, given.only):
         errors, costs = [], []
         for number in range(seeds):
             seed = _FIRST_SEED + number

@@ -17,6 +17,7 @@ import mrcfile
 import numpy as np
 
 from benchmarks.peers import PeerMissing, environment
+from benchmarks.rings import ring_correlation
 from benchmarks.tilt_data import blobs, tilt_series, volume_of
 from benchmarks.timing import Cost, arguments, cost_of, finish, report
 from em_platform.cryoem.alignment_files import AlignedImage, write_aln
@@ -168,15 +169,8 @@ def _shells(volume: np.ndarray, true: np.ndarray) -> np.ndarray:
     kz = np.fft.fftfreq(first.shape[0])[:, None, None]
     kx = np.fft.rfftfreq(volume[inner].shape[2])[None, None, :]
     covered = np.abs(kz) <= np.tan(np.deg2rad(_ANGLES.max())) * kx
-    ring = np.minimum(np.hypot(kz, kx) / 0.5 * _SHELLS, _SHELLS).astype(int)
-    ring = np.broadcast_to(np.where(covered, ring, _SHELLS), first.shape).ravel()
-
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(ring, values.ravel(), _SHELLS + 1)[:_SHELLS]
-
-    power = total(np.abs(first) ** 2) * total(np.abs(second) ** 2)
-    product = total((first * second.conj()).real)
-    return np.asarray(product / np.sqrt(np.maximum(power, 1e-30)))
+    ring = np.where(covered, np.hypot(kz, kx) / 0.5 * _SHELLS, _SHELLS)
+    return ring_correlation(first, second, ring, rings=_SHELLS)[0]
 
 
 if __name__ == "__main__":

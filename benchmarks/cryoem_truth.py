@@ -13,6 +13,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from benchmarks.rings import ring_correlation
+
 Reals = NDArray[np.float64]
 _EDGE = cv2.BORDER_REPLICATE
 
@@ -230,18 +232,15 @@ def grid(count: int = 24) -> tuple[Reals, Reals]:
     return y.ravel(), x.ravel()
 
 
-def ring_correlation(
+def correlation_near(
     one: NDArray[np.float32], other: NDArray[np.float32], pixel_size_a: float
 ) -> dict[int, float]:
     """Fourier ring correlation near 10, 6 and 4 Å, in rings 10 % wide."""
     a, b = scipy.fft.rfft2(one), scipy.fft.rfft2(other)
     fy = np.fft.fftfreq(one.shape[0], pixel_size_a)[:, None]
     fx = np.fft.rfftfreq(one.shape[1], pixel_size_a)[None]
-    k = np.hypot(fy, fx)
-    found = {}
-    for resolution in (10, 6, 4):
-        ring = np.abs(k * resolution - 1) < 0.05
-        cross = float((a[ring] * np.conj(b[ring])).real.sum())
-        power = (np.abs(a[ring]) ** 2).sum() * (np.abs(b[ring]) ** 2).sum()
-        found[resolution] = cross / float(np.sqrt(power))
-    return found
+    k, resolutions = np.hypot(fy, fx), (10, 6, 4)
+    near = [np.abs(k * resolution - 1) < 0.05 for resolution in resolutions]
+    ring = np.select(near, list(range(len(near))), len(near))
+    found, _ = ring_correlation(a, b, ring, rings=len(near))
+    return dict(zip(resolutions, found.tolist(), strict=True))

@@ -23,6 +23,7 @@ from benchmarks.fuzz_network import (
     send_to_temdb,
 )
 from benchmarks.fuzz_seeds import SEEDS, message_bodies
+from benchmarks.fuzz_services import ask_operator, send_to_aloha
 from em_platform.errors import PlatformError
 
 MOST_WORDS = 3100  # characters of a sentence
@@ -213,6 +214,8 @@ TARGETS: dict[str, Callable[[random.Random, Path, Path], None]] = {
     "aloha": ask_aloha,
     "chimera": ask_chimera,
     "temdb": send_to_temdb,
+    "operator": ask_operator,
+    "aloha_upload": send_to_aloha,
 }
-SHARES = {"file": 8, "cryoem": 16, "stitch": 1}
+SHARES = {"file": 8, "cryoem": 16, "stitch": 1, "operator": 8, "aloha_upload": 8}
 """Of the cases, where it is not 2."""

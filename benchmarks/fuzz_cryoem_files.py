@@ -131,68 +131,16 @@ Best tilt axis:   85.1, Score:   0.61
 ...... Frame (  2) shift:    0.000      0.000
 15 particles in total has been found
 """
-_SIM = """=== simulation ===
-generate_micrographs = yes
-
-=== sample ===
-diameter = 1000
-thickness_edge = 100
-thickness_center = 80
-
-=== geometry ===
-gen_tilt_data = yes
-ntilts = 3
-theta_start = -3
-theta_incr = 3
-geom_errors = random
-tilt_err = 0.5
-align_err_rot = 0.25
-align_err_tr = 0.25
-
-=== electronbeam ===
-acc_voltage = 300
-energy_spread = 1.3
-gen_dose = yes
-dose_per_im = 1000
-
-=== optics ===
-magnification = 53000
-cs = 2
-cc = 2
-aperture = 50
-focal_length = 3
-cond_ap_angle = 0.1
-gen_defocus = yes
-defocus_nominal = 5
-
-=== detector ===
-det_pix_x = 48
-det_pix_y = 32
-pixel_size = 15
-gain = 10000
-use_quantization = yes
-dqe = 0.4
-mtf_a = 0.7
-mtf_b = 0.2
-mtf_c = 0.1
-mtf_alpha = 10
-mtf_beta = 40
-image_file_out = noisy.mrc
-
-=== detector ===
-det_pix_x = 48
-det_pix_y = 32
-pixel_size = 15
-gain = 10000
-use_quantization = no
-dqe = 0.4
-mtf_a = 0.7
-mtf_b = 0.2
-mtf_c = 0.1
-mtf_alpha = 10
-mtf_beta = 40
-image_file_out = clean.mrc
-"""
+_SIM = Path(__file__).parent.parent / "tests/data/sim.txt"
+_SMALLER = {
+    "det_pix_x = 2000": "det_pix_x = 48",
+    "det_pix_y = 2000": "det_pix_y = 32",
+    "ntilts = 37": "ntilts = 3",
+    "theta_start = -54": "theta_start = -3",
+    "thickness_edge = 200": "thickness_edge = 100",
+    "thickness_center = 150": "thickness_center = 80",
+}
+"""So that a series of it takes a moment."""
 _ETS = """tem_simulator_executable: TEM-simulator
 model: bead.mrc
 root: test
@@ -244,7 +192,10 @@ def write_cryoem(folder: Path) -> None:
     (folder / "default_pipeline.star").write_text(_PIPELINE)
     (folder / "ctf.txt").write_text(_CTF)
     (folder / "printed.txt").write_text(_PRINTED)
-    (folder / "sim.txt").write_text(_SIM)
+    sim = _SIM.read_text()
+    for stated, smaller in _SMALLER.items():
+        sim = sim.replace(stated, smaller)
+    (folder / "sim.txt").write_text(sim)
     (folder / "coord.txt").write_text("1 6\n100 -70.7 0.5 0 0 0\n")
     (folder / "configs.yaml").write_text(_ETS)
     from em_platform.cryoem.recipes.read import read_recipe

@@ -8,6 +8,7 @@ import mrcfile
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.rings import ring_correlation
 from em_platform.simulation.tilt_series.assemblers.assembler import Sample
 from em_platform.simulation.tilt_series.backends.tem_simulator import (
     components,
@@ -160,11 +161,5 @@ def ring_correlations(
     v = np.fft.fftfreq(one.shape[0])[:, None]
     u = np.fft.rfftfreq(one.shape[1])[None, :]
     ring = np.hypot(v, u) / 0.25 * rings
-    found, gains = [], []
-    for number in range(rings):
-        inside = (ring >= number) & (ring < number + 1)
-        cross = (a[inside] * b[inside].conj()).real.sum()
-        own, other = ((abs(each[inside]) ** 2).sum() for each in (a, b))
-        found.append(float(cross / np.sqrt(own * other)))
-        gains.append(float(cross / own))
-    return found, gains
+    found, gains = ring_correlation(a, b, ring, rings=rings)
+    return found.tolist(), gains.tolist()

@@ -152,12 +152,21 @@ def computer() -> str:
     return f"{model}, {cores} cores, Python {platform.python_version()}"
 
 
-def arguments(description: str, *, repeats: int = 5) -> argparse.Namespace:
-    """Options that all benchmarks share: --repeats, --quick, --json."""
+def arguments(
+    description: str, *, repeats: int = 5, cases: Sequence[str] = ()
+) -> argparse.Namespace:
+    """Options that all benchmarks share: --repeats, --quick, --json.
+
+    One of several `cases` also has --only.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--quick", action="store_true", help="small data, few repeats")
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    if cases:
+        parser.add_argument(
+            "--only", nargs="+", choices=cases, default=cases, help="these cases alone"
+        )
     return parser.parse_args()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.house import WORDS
 from em_platform.config import FIELDS
 from em_platform.config.settings import ALIASES, OTHER_NAMES
 
@@ -240,6 +241,18 @@ def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
         if word.encode() in path.read_bytes()
     ]
     assert not found
+
+
+def test_no_file_speaks_as_people_talk() -> None:
+    texts = {".py", ".md", ".html", ".js", ".sh", ".toml", ".yaml"}
+    found = [
+        f"{name_of(path)}:{number} {word[0]}"
+        for path in FILES
+        if path.suffix in texts
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for word in WORDS.finditer(line)
+    ]
+    assert not found, "write what the trade says: a message, received, blocked"
 
 
 def test_only_the_command_line_prints() -> None:

@@ -71,8 +71,13 @@ def store_frame(
         The store did not take it.
     """
     store.claim()
-    _check_size(file, frame, settings)
-    image = read_image(str(file))
+    try:
+        _check_size(file, frame, settings)
+        image = read_image(str(file))
+    except FormatError as error:
+        # Its name in scratch says nothing to who sent it.
+        named = str(error).replace(str(file), f"aloha: tile {frame.tile_id}")
+        raise FormatError(named, tile_id=frame.tile_id) from error
     local = store.local_path(frame.name)
     if local is not None:
         _write(local, image, frame, settings)

@@ -66,7 +66,7 @@ def command(
     Faults and the log of requests are at /faults and /requests of the control server.
     """
     from em_platform.messaging.service import report_ready, stop_signals
-    from em_platform.standins.writable_s3 import running_writable_s3
+    from em_platform.standins.s3 import running_writable_s3
 
     chosen = tuple(sources.replace(",", " ").split())
     # Before anything starts: a typing error costs no time.

@@ -6,6 +6,7 @@ those of the field. Of an EER file (Thermo Fisher's events of electrons; tifffil
 imagecodecs decode it) some frames are summed to one.
 """
 
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -181,7 +182,7 @@ def is_eer(path: Path) -> bool:
         with tifffile.TiffFile(path) as tiff:
             pages = [tiff.pages[place] for place in range(min(2, len(tiff.pages)))]
             return any(getattr(page, "compression", 1) in _EER for page in pages)
-    except (tifffile.TiffFileError, ValueError, IndexError):
+    except (tifffile.TiffFileError, ValueError, IndexError, struct.error):
         return False  # open_volume says what is wrong with it
 
 
@@ -198,7 +199,7 @@ def open_eer(path: Path, *, superres: int = 0) -> Iterator[Any]:
 
     broken = (
         *(tifffile.TiffFileError, OSError, ValueError),
-        *(ArithmeticError, IndexError, TypeError),
+        *(ArithmeticError, IndexError, TypeError, struct.error),
     )
 
     try:

@@ -12,25 +12,23 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from em_platform.standins.dvid_answers import (
+from em_platform.standins.dvid_instance import (
+    BLOCK_PX,
     Busy,
+    Instance,
+    Place,
     Refused,
     as_picture,
+    blocks_of,
     box_of,
+    framed,
     instance_json,
     numbers,
+    payload_of,
     refuse,
     repo_json,
     repos_json,
     server_json,
-)
-from em_platform.standins.dvid_blocks import (
-    BLOCK_PX,
-    Instance,
-    Place,
-    blocks_of,
-    framed,
-    payload_of,
 )
 from em_platform.standins.messages import (
     Request,

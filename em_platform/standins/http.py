@@ -10,9 +10,8 @@ from typing import Any, Self
 
 from em_platform.errors import ConfigError
 from em_platform.standins.conversation import Conversation
-from em_platform.standins.faults import Faults
+from em_platform.standins.faults import Faults, RequestsLog
 from em_platform.standins.messages import Handler, Refusal, refuse_in_html
-from em_platform.standins.requests_log import RequestsLog
 
 log = logging.getLogger(__name__)
 

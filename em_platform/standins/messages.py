@@ -165,6 +165,11 @@ def refuse_in_html(status: int, words: str) -> Response:
     return as_text(page + "</html>\n", status=status, media_type="text/html")
 
 
+def refuse_in_json(status: int, words: str) -> Response:
+    """A message in JSON, as neuPrint and OMERO have it."""
+    return as_json({"message": words}, status=status)
+
+
 class Router:
     """Handlers by patterns of the decoded path; the first that fits all of it."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from em_platform.standins.messages import (
     Router,
     as_bytes,
     as_json,
+    refuse_in_json,
 )
 from em_platform.standins.pixels import Pixels
 
@@ -48,9 +49,16 @@ class Container:
     parent: int = 0
 
 
+Listed = TypeVar("Listed", Image, Container)
+
+
 def refuse(status: int, words: str) -> Response:
     """An error as the JSON API words it."""
-    return as_json({"message": words}, status=status, headers=_HEADERS)
+    return replace(refuse_in_json(status, words), headers=_HEADERS)
+
+
+class _Absent(Exception):
+    """What OMERO answers with 404 and its words."""
 
 
 class Omero:
@@ -69,7 +77,10 @@ class Omero:
         self._router = self._routes()
 
     def __call__(self, request: Request) -> Response:
-        return self._router(request)
+        try:
+            return self._router(request)
+        except _Absent as error:
+            return refuse(404, str(error))
 
     def _routes(self) -> Router:
         router = Router(refuse)
@@ -82,12 +93,11 @@ class Omero:
             (f"{m}/images/?", self._list_images),
             (f"{m}/images/{by_id}/?", self._one_image),
             (f"{m}/datasets/?", self._list_datasets),
-            (f"{m}/datasets/{by_id}/?", self._one_dataset),
+            (f"{m}/(?P<kind>dataset|project)s/{by_id}/?", self._one_container),
             (f"{m}/datasets/{by_id}/images/?", self._list_images),
             (f"{m}/images/{by_id}/datasets/?", self._list_datasets),
             (f"{m}/datasets/{by_id}/projects/?", self._list_projects),
             (f"{m}/projects/?", self._list_projects),
-            (f"{m}/projects/{by_id}/?", self._one_project),
             (f"{m}/projects/{by_id}/datasets/?", self._list_datasets),
             (
                 # The older way opens a web session here before it asks for data.
@@ -133,9 +143,7 @@ class Omero:
         return _page(found, request)
 
     def _one_image(self, request: Request) -> Response:
-        image = self._images.get(int(request.params["id"]))
-        if image is None:
-            return _absent("Image", request)
+        image = _of(self._images, "Image", request)
         answer = self._image(image, request)
         # Only of a single image: IDR's lists leave them out.
         answer["Pixels"]["Channels"] = [
@@ -177,17 +185,11 @@ class Omero:
         ]
         return _page(found, request)
 
-    def _one_dataset(self, request: Request) -> Response:
-        found = self._datasets.get(int(request.params["id"]))
-        if found is None:
-            return _absent("Dataset", request)
-        return as_json({"data": self._container(found, "Dataset", request)})
-
-    def _one_project(self, request: Request) -> Response:
-        found = self._projects.get(int(request.params["id"]))
-        if found is None:
-            return _absent("Project", request)
-        return as_json({"data": self._container(found, "Project", request)})
+    def _one_container(self, request: Request) -> Response:
+        kind = request.params["kind"].capitalize()
+        listed = self._datasets if kind == "Dataset" else self._projects
+        found = _of(listed, kind, request)
+        return as_json({"data": self._container(found, kind, request)})
 
     def _image(self, image: Image, request: Request) -> dict[str, Any]:
         z, y, x = image.pixels.shape
@@ -248,9 +250,7 @@ class Omero:
         return sum(dataset.parent == found.id for dataset in self._datasets.values())
 
     def _image_page(self, request: Request) -> Response:
-        image = self._images.get(int(request.params["id"]))
-        if image is None:
-            return _absent("Image", request)
+        image = _of(self._images, "Image", request)
         dataset = self._datasets[image.dataset]
         z, y, x = image.pixels.shape
         micron = [edge / 1000 for edge in image.voxel_nm]
@@ -276,9 +276,7 @@ class Omero:
         )
 
     def _original_paths(self, request: Request) -> Response:
-        image = self._images.get(int(request.params["id"]))
-        if image is None:
-            return _absent("Image", request)
+        image = _of(self._images, "Image", request)
         # `repo` is OMERO's own copy, `client` the path from which it was imported.
         repo = f"demo_2/2020-07/20/{image.name}"
         return as_json({"repo": [repo], "client": [image.client_path]})
@@ -300,9 +298,7 @@ class Omero:
         """The middle plane stretched to 8 bits: a picture, not the data."""
         import imagecodecs
 
-        image = self._images.get(int(request.params["id"]))
-        if image is None:
-            return _absent("Image", request)
+        image = _of(self._images, "Image", request)
         z, y, x = image.pixels.shape
         plane = image.pixels.read((z // 2, 0, 0), (1, y, x))[0].astype(np.float64)
         grey = (plane - plane.min()) / (np.ptp(plane) or 1.0) * 255
@@ -335,8 +331,11 @@ def _page(found: list[dict[str, Any]], request: Request) -> Response:
     return as_json({"data": found[offset : offset + limit], "meta": meta})
 
 
-def _absent(kind: str, request: Request) -> Response:
-    return refuse(404, f"{kind} {request.params['id']} not found")
+def _of(listed: Mapping[int, Listed], kind: str, request: Request) -> Listed:
+    found = listed.get(int(request.params["id"]))
+    if found is None:
+        raise _Absent(f"{kind} {request.params['id']} not found")
+    return found
 
 
 def _host(request: Request) -> str:

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.errors import ConfigError
-from em_platform.standins.faults import Faults
+from em_platform.standins.faults import Faults, RequestsLog, control
 from em_platform.standins.http import Server
 from em_platform.standins.part import Ground, Part, Size
 from em_platform.standins.pixels import Voxels
-from em_platform.standins.requests_log import RequestsLog, control
 
 log = logging.getLogger(__name__)
 
 PARTS = {
-    "ebi": "em_platform.standins.ebi",
-    "epfl": "em_platform.standins.epfl",
+    "ebi": "em_platform.standins.file_archives",
+    "epfl": "em_platform.standins.file_archives",
     "flyem": "em_platform.standins.flyem",
     "idr": "em_platform.standins.idr",
     "openorganelle": "em_platform.standins.openorganelle",

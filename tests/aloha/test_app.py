@@ -163,6 +163,7 @@ def test_what_is_not_announced_or_no_image_is_refused(
     assert "not among the announced" in answer.json()["detail"]
     answer = aloha.send(tile_id, text[tile_id])
     assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(f"aloha: tile {tile_id}: ")
     assert "expected TIFF" in answer.json()["detail"]
     answer = aloha.ask("PUT", KEY, data="{}")
     assert answer.status_code == 422

@@ -9,7 +9,15 @@ import pytest
 from numpy.typing import NDArray
 
 from em_platform.cryoem.methods import ctf_profile
-from em_platform.cryoem.methods.ctf import Fit, Lens, phase, power_spectrum, rings_of
+from em_platform.cryoem.methods.ctf import (
+    Fit,
+    Lens,
+    Search,
+    phase,
+    power_spectrum,
+    rings_of,
+)
+from em_platform.cryoem.methods.ctf_tilt import Tilt, find_tilt
 from em_platform.cryoem.stages.ctf import Parameters, Result, run
 from em_platform.errors import ConfigError, FormatError, ProcessingError
 
@@ -46,6 +54,20 @@ def micrograph(
     seen *= signal * np.exp(-20 * k2) / np.sqrt(len(layers))
     image = np.fft.irfft2(seen, s=(side, side))
     return (image + rng.normal(size=image.shape)).astype(np.float32)
+
+
+def tilted_micrograph(angle: float, axis: float) -> NDArray[np.float32]:
+    """The same of a specimen whose defocus grows across its axis, towards +x at 0."""
+    levels = np.linspace(-1400, 1400, 29)
+    turn, side = np.deg2rad(axis), 640
+    y, x = (np.mgrid[:side, :side] - (side - 1) / 2) * PIXEL_A
+    offset = (np.cos(turn) * x + np.sin(turn) * y) * np.tan(np.deg2rad(angle))
+    image = np.zeros((side, side), np.float32)
+    for level in levels:
+        # The same seed: one specimen, one noise, seen with many a defocus.
+        there = micrograph(u=20000 + level, v=20000 + level, signal=1.5)
+        image += np.clip(1 - np.abs(offset - level) / 100, 0, 1) * there
+    return image
 
 
 def result_of(folder: Path, image: NDArray[Any], **more: Any) -> Result:
@@ -92,6 +114,40 @@ def test_a_thick_specimen_has_its_thickness_and_a_thin_one_none(
     assert thick.thickness_a == pytest.approx(2000, rel=0.08)
     asked = {"determine_thickness": "yes", "node_high_res": 4}
     assert result_of(tmp_path, micrograph(signal=2), **asked).thickness_a is None
+
+
+def test_a_tilted_specimen_has_the_rings_of_its_middle(tmp_path: Path) -> None:
+    image = tilted_micrograph(65, 30)
+    found = result_of(tmp_path, image, tilt_deg=65, axis_deg=30)
+    assert found.defocus_u_a == pytest.approx(20000, abs=100)
+    assert found.defocus_v_a == pytest.approx(20000, abs=100)
+    assert (found.tilt_deg, found.tilt_axis_deg, found.defocus_hand) == (65, 30, -1)
+    # With one defocus for all the rings blur, and end early.
+    plain = result_of(tmp_path, image)
+    assert found.fit_resolution_a < 0.9 * plain.fit_resolution_a
+    assert plain.tilt_deg is None
+
+
+def test_a_tilt_is_sought_as_far_as_it_is_not_given() -> None:
+    lens = Lens(pixel_size_a=PIXEL_A, amplitude_contrast=0.07)
+    search = Search(max_res_a=4, max_defocus_a=30000)
+
+    def tilt(
+        image: NDArray[np.float32], angle: float | None, axis: float | None
+    ) -> Tilt | None:
+        return find_tilt(image, 256, lens, search, angle_deg=angle, axis_deg=axis)
+
+    image = tilted_micrograph(65, 30)
+    # The other way round is the same specimen under the other hand.
+    assert tilt(image, -65, 30) == Tilt(angle_deg=-65, axis_deg=30, hand=1)
+    for given in (65, None):
+        sought = tilt(image, given, None)
+        assert sought is not None
+        assert sought.angle_deg == pytest.approx(65, abs=8)
+        assert sought.axis_deg == pytest.approx(30, abs=8)
+        assert sought.hand == -1
+    # Where nothing is tilted, a tilt that is given in vain does no harm.
+    assert tilt(micrograph(signal=1.5), 50, 30) is None
 
 
 def test_known_astigmatism_is_kept(tmp_path: Path) -> None:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from em_platform.standins.faults import Faults
+from em_platform.standins.faults import Faults, RequestsLog
 from em_platform.standins.http import Server
 from em_platform.standins.part import FileHost, Tree
-from em_platform.standins.requests_log import RequestsLog
 from em_platform.standins.s3 import Buckets, refuse
 
 

@@ -17,8 +17,7 @@ from em_platform.ingest.dvid_instance import aligned, parse_info, parse_version,
 from em_platform.ingest.flyem_volumes import dvid_volume
 from em_platform.ingest.web import Web
 from em_platform.standins import dvid as standin
-from em_platform.standins.dvid_answers import refuse
-from em_platform.standins.dvid_blocks import Instance
+from em_platform.standins.dvid_instance import Instance, refuse
 from em_platform.standins.faults import Fault
 from em_platform.standins.flyem import Labels
 from em_platform.standins.http import Server

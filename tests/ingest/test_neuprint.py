@@ -16,11 +16,10 @@ from em_platform.errors import (
     SourceUnavailable,
 )
 from em_platform.ingest.flyem_entries import ask_neuprint
-from em_platform.standins import neuprint
 from em_platform.standins.faults import Fault
+from em_platform.standins.flyem import HEMIBRAIN, TOKEN, Neuprint, certificates
 from em_platform.standins.http import Server
-from em_platform.standins.messages import as_json
-from em_platform.standins.neuprint import HEMIBRAIN, TOKEN, Neuprint, certificates
+from em_platform.standins.messages import as_json, refuse_in_json
 
 TRANSFER = TransferSettings(retries=1, backoff_s=0.01, timeout_s=5)
 
@@ -33,7 +32,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]
 @pytest.fixture
 def server(tls: tuple[ssl.SSLContext, Path]) -> Iterator[Server]:
     handler = Neuprint()
-    with Server("neuprint", handler, refuse=neuprint.refuse, tls=tls[0]) as running:
+    with Server("neuprint", handler, refuse=refuse_in_json, tls=tls[0]) as running:
         yield running
 
 

@@ -21,9 +21,9 @@ from em_platform.errors import (
 from em_platform.ingest.http_answers import retry_after_s, shown
 from em_platform.ingest.rate_limit import Pace, Waits, pause_s
 from em_platform.ingest.web import Web
+from em_platform.standins.flyem import certificates
 from em_platform.standins.http import Server
 from em_platform.standins.messages import as_bytes
-from em_platform.standins.neuprint import certificates
 from tests.ingest.serving import Answer, Asked, serving
 
 

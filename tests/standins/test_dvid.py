@@ -11,8 +11,7 @@ import pytest
 import requests
 
 from em_platform.standins.dvid import Dvid
-from em_platform.standins.dvid_answers import refuse
-from em_platform.standins.dvid_blocks import Instance, to_label_block
+from em_platform.standins.dvid_instance import Instance, refuse, to_label_block
 from em_platform.standins.flyem import Labels, fib19
 from em_platform.standins.http import Server
 from em_platform.standins.pixels import Pixels

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import requests
 
-from em_platform.standins import neuprint
+from em_platform.standins.flyem import HEMIBRAIN, TOKEN, Neuprint, certificates
 from em_platform.standins.http import Server
-from em_platform.standins.neuprint import HEMIBRAIN, TOKEN, Neuprint, certificates
+from em_platform.standins.messages import refuse_in_json
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]
 
 @pytest.fixture
 def server(tls: tuple[ssl.SSLContext, Path]) -> Iterator[Server]:
-    with Server("neuprint", Neuprint(), refuse=neuprint.refuse, tls=tls[0]) as running:
+    with Server("neuprint", Neuprint(), refuse=refuse_in_json, tls=tls[0]) as running:
         yield running
 
 

@@ -132,7 +132,7 @@ def test_larger_worlds_have_larger_volumes(tmp_path: Path) -> None:
 
 
 def test_the_writable_bucket_takes_results() -> None:
-    from em_platform.standins.writable_s3 import running_writable_s3
+    from em_platform.standins.s3 import running_writable_s3
     from em_platform.storage.store import store_of
 
     with running_writable_s3("results") as bucket:

@@ -13,7 +13,7 @@ from typing import Any
 import zarr
 
 from em_platform.ingest.manifest import NAME
-from em_platform.standins.requests_log import Logged
+from em_platform.standins.faults import Logged
 from em_platform.standins.world import World
 from em_platform.storage import layout
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from em_platform.standins.faults import Fault
-from em_platform.standins.requests_log import Logged
+from em_platform.standins.faults import Fault, Logged
 from em_platform.standins.world import World, running_world
 from tests.system.ingesting import Command, asked_again, finished_parts
 

@@ -27,8 +27,7 @@ from em_platform.formats.ome_layout import plan_volume
 from em_platform.ingest.manifest import NAME
 from em_platform.ingest.source import described
 from em_platform.ingest.sources import open_source, settings_of
-from em_platform.standins.faults import Fault
-from em_platform.standins.requests_log import Logged
+from em_platform.standins.faults import Fault, Logged
 from em_platform.standins.world import World, running_world
 from em_platform.storage import layout
 from tests.system.conftest import wait_until

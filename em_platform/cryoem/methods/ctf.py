@@ -4,7 +4,8 @@ The logarithm of the power, averaged over overlapping boxes, is looked at along 
 directions (Mindell & Grigorieff 2003 for the equations).
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -74,53 +75,77 @@ def power_spectrum(image: NDArray[np.float32], box: int) -> NDArray[np.float32]:
     An image that is smaller than the box is one box of its own size, with its mean
     around it.
     """
+    tops, lefts = box_places(image.shape, box)
+    total = np.zeros((box, box // 2 + 1), np.float32)
+    for spectra in box_spectra(image, box):
+        total += spectra.sum(0)
+    return total / np.float32(len(tops) * len(lefts))
+
+
+def box_places(
+    shape: tuple[int, ...], box: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First rows and columns of boxes that overlap by half."""
+    rows, columns = (
+        np.linspace(0, n - box, max(1, round(2 * n / box) - 1)).round().astype(np.int64)
+        for n in (max(shape[0], box), max(shape[1], box))
+    )
+    return rows, columns
+
+
+def box_spectra(image: NDArray[np.float32], box: int) -> Iterator[NDArray[np.float32]]:
+    """The power of each box, `(columns, box, box // 2 + 1)` for each row of them."""
     height, width = image.shape
-    mean = float(image.mean())
     if min(height, width) < box:
+        mean = float(image.mean())
         padded = np.full((max(box, height), max(box, width)), mean, np.float32)
         padded[:height, :width] = image
-        image, (height, width) = padded, padded.shape
-    places = [
-        np.linspace(0, n - box, max(1, round(2 * n / box) - 1)).round().astype(int)
-        for n in (height, width)
-    ]
+        image = padded
+    tops, lefts = box_places(image.shape, box)
     taper = np.sin(np.pi * (np.arange(box) + 0.5) / box).astype(np.float32)
     window = taper[:, None] * taper[None]
-    total = np.zeros((box, box // 2 + 1), np.float32)
-    for top in places[0]:
-        boxes = np.stack(
-            [image[top : top + box, left : left + box] for left in places[1]]
-        )
+    for top in tops:
+        boxes = np.stack([image[top : top + box, left : left + box] for left in lefts])
         # A row of boxes at once; their own means, so that thickness does not count.
         boxes = (boxes - boxes.mean((1, 2), keepdims=True)) * window
         spectra = scipy.fft.rfft2(boxes)
-        total += (spectra.real**2 + spectra.imag**2).sum(0)
-    return total / np.float32(len(places[0]) * len(places[1]) * (window**2).sum())
+        power = spectra.real**2 + spectra.imag**2
+        yield power / np.float32((window**2).sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rings:
-    """Power along directions, and the frequencies at which it stands."""
+    """Power along directions, and the frequencies at which it stands.
+
+    A tilted specimen has strips of different defocus; an untilted one is one strip.
+    """
 
     log_power: Reals
-    """`(s, k)`."""
+    """`(t, s, k)`, of strips and directions."""
     angle: Reals
     """`(s,)`, from x to y, 0 to pi."""
     frequency: Reals
     """`(k,)`, per Å."""
     samples: Reals
-    """`(k,)`, independent values of power in a whole ring."""
+    """`(k,)`, independent values of power in a whole ring of all strips."""
+    offset_a: Reals
+    """`(t,)`, defocus of a strip less that of the image's middle."""
+    share: Reals
+    """`(t,)`, of all boxes; their sum is 1."""
+    blur: Reals
+    """`(k,)`, what is left of rings where defocus changes within a box."""
 
     def directions(self, count: int) -> tuple[Reals, Reals]:
-        """Means of neighbouring directions, `(count, k)`, and their angles."""
-        lines = self.log_power.reshape(count, -1, len(self.frequency)).mean(1)
+        """Means of neighbouring directions, `(t, count, k)`, and their angles."""
+        strips, _, frequencies = self.log_power.shape
+        lines = self.log_power.reshape(strips, count, -1, frequencies).mean(2)
         return lines, self.angle.reshape(count, -1).mean(1)
 
 
 def rings_of(
     power: NDArray[np.float32], pixel_size_a: float, *, boxes: float = 1.0
 ) -> Rings:
-    """The power along 60 directions, each a mean over 3 degrees.
+    """The power of an untilted specimen along 60 directions, means over 3 degrees.
 
     Parameters
     ----------
@@ -142,11 +167,14 @@ def rings_of(
     x = box / 2 + radius * np.cos(angle)[:, None]
     sampled = map_coordinates(full, (y, x), order=1)
     return Rings(
-        log_power=sampled.reshape(_SECTORS, _SUB_ANGLES, -1).mean(1),
+        log_power=sampled.reshape(1, _SECTORS, _SUB_ANGLES, -1).mean(2),
         angle=angle.reshape(_SECTORS, _SUB_ANGLES).mean(1),
         frequency=radius / (box * pixel_size_a),
         # Half of the plane: the other half is the same.
         samples=np.pi * radius * max(1.0, boxes),
+        offset_a=np.zeros(1),
+        share=np.ones(1),
+        blur=np.ones(len(radius)),
     )
 
 
@@ -160,6 +188,32 @@ def phase(
     return np.asarray(
         chi + np.arcsin(lens.amplitude_contrast) + np.deg2rad(phase_shift_deg)
     )
+
+
+def same_phase(
+    frequency: Reals, defocus_a: float, other_a: float, lens: Lens, shift_deg: float
+) -> Reals:
+    """Where another defocus has the phases that this one has at the frequencies."""
+    # Cs turns the phase round at high frequency: until there it only grows.
+    wanted, own = (
+        np.maximum.accumulate(phase(frequency, each, lens, shift_deg))
+        for each in (defocus_a, other_a)
+    )
+    return np.asarray(np.interp(wanted, own, frequency))
+
+
+def levelled(rings: Rings, lens: Lens, defocus_a: float) -> Rings:
+    """All strips as one, each stretched to the rings of the middle's defocus."""
+    if len(rings.share) == 1:
+        return rings
+    k = rings.frequency
+    total = np.zeros((1, *rings.log_power.shape[1:]))
+    for offset, share, lines in zip(
+        rings.offset_a, rings.share, rings.log_power, strict=True
+    ):
+        places = same_phase(k, defocus_a, defocus_a + float(offset), lens, 0.0)
+        total[0] += share * np.stack([np.interp(places, k, line) for line in lines])
+    return replace(rings, log_power=total, offset_a=np.zeros(1), share=np.ones(1))
 
 
 def oscillation(

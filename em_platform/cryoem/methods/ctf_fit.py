@@ -19,6 +19,7 @@ from em_platform.cryoem.methods.ctf import (
     Rings,
     Search,
     fading,
+    levelled,
     oscillation,
     phase,
     thinning,
@@ -29,6 +30,8 @@ Reals = NDArray[np.float64]
 
 _SECTORS = 30
 """Directions of the fit, each the mean of two of the rings'."""
+_STRIP_SECTORS = 12
+"""The same where there are strips: few, as time grows with both."""
 _BACKGROUND = np.array([0.0, 0.2, 2.0, 4.0, 8.0, 12.0, 18.0])
 """One over the deviation that is expected of each order of the background."""
 _STRENGTH = np.array([0.1, 0.25, 0.5, 1.0])
@@ -51,13 +54,19 @@ _BETTER = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cells:
-    """What is fitted: `(s, k)` values of the logarithm of power."""
+    """What is fitted: `(t, s, k)` values of the logarithm of power."""
 
     log_power: Reals
     frequency: Reals
     angle: Reals
     root: Reals
-    """`(k,)`, root of how many independent values are in a cell."""
+    """`(k,)`, root of how many independent values are in a cell of all strips."""
+    share: Reals
+    """`(t, 1, 1)`, root of a strip's share of them."""
+    offset_a: Reals
+    """`(t, 1, 1)`, defocus of a strip less that of the middle."""
+    blur: Reals
+    """`(k,)`, what a tilt leaves of the rings."""
     lens: Lens
     background: Reals
     """`(k, n)`, polynomials."""
@@ -76,9 +85,9 @@ class _State:
     values: Reals
     cost: float
     rest: Reals
-    """`(s, k)`, what is left, in its standard deviations."""
+    """`(t, s, k)`, what is left, in its standard deviations."""
     slopes: Reals
-    """`(p, s, k)`, of the model."""
+    """`(p, t, s, k)`, of the model."""
 
 
 def fit_rings(rings: Rings, lens: Lens, search: Search) -> Fit:
@@ -87,7 +96,8 @@ def fit_rings(rings: Rings, lens: Lens, search: Search) -> Fit:
     # Threads of BLAS wait for each other longer than these small matrices take.
     with threadpool_limits(1, user_api="blas"):
         best = _likeliest(cells, search, beginnings(rings, lens, search))
-        return _fit_of(cells, best)
+        level = _cells(levelled(rings, lens, float(best.values[0])), lens, search)
+        return _fit_of(cells, best, level)
 
 
 def fit_thickness(rings: Rings, lens: Lens, search: Search, *, begin: Fit) -> Fit:
@@ -104,7 +114,8 @@ def fit_thickness(rings: Rings, lens: Lens, search: Search, *, begin: Fit) -> Fi
         best = _likeliest(thick, search, begun)
         if without.cost - best.cost < _BETTER:
             return begin
-        return _fit_of(thick, best)
+        level = levelled(rings, lens, float(best.values[0]))
+        return _fit_of(thick, best, _cells(level, lens, search))
 
 
 def _likeliest(cells: _Cells, search: Search, begun: list[Fit]) -> _State:
@@ -123,16 +134,20 @@ def _likeliest(cells: _Cells, search: Search, begun: list[Fit]) -> _State:
 def _cells(rings: Rings, lens: Lens, search: Search) -> _Cells:
     inside = search.sees(rings.frequency)
     k = rings.frequency[inside]
-    lines, angle = rings.directions(_SECTORS)
+    sectors = _SECTORS if len(rings.share) == 1 else _STRIP_SECTORS
+    lines, angle = rings.directions(sectors)
     prior = np.r_[np.zeros(_OPTICS), _BACKGROUND**2, _STRENGTH**2]
     is_free = np.ones(len(prior), bool)
     is_free[1:3] = search.known_astigmatism_a is None
     is_free[3], is_free[4] = search.phase_shift, search.thickness
     return _Cells(
-        log_power=lines[:, inside],
+        log_power=lines[..., inside],
         frequency=k,
         angle=angle,
-        root=np.sqrt(rings.samples[inside] / _SECTORS),
+        root=np.sqrt(rings.samples[inside] / sectors),
+        share=np.sqrt(rings.share)[:, None, None],
+        offset_a=rings.offset_a[:, None, None],
+        blur=rings.blur[inside],
         lens=lens,
         background=_polynomials(k, len(_BACKGROUND)),
         strength=_polynomials(k**2, len(_STRENGTH)),
@@ -152,8 +167,9 @@ def _state(cells: _Cells, values: Reals) -> _State:
     k, lens = cells.frequency, cells.lens
     middle, along, across, shift, thickness = values[:_OPTICS]
     cos, sin = (part(2 * cells.angle)[:, None] for part in (np.cos, np.sin))
-    chi = phase(k, middle + along * cos + across * sin, lens, float(np.rad2deg(shift)))
-    unthinned = fading(k, middle, lens)
+    here = middle + cells.offset_a
+    chi = phase(k, here + along * cos + across * sin, lens, float(np.rad2deg(shift)))
+    unthinned = fading(k, here, lens) * cells.blur
     fade = unthinned * thinning(k, lens, thickness)
     count = cells.background.shape[1]
     levels, strengths = values[_OPTICS : _OPTICS + count], values[_OPTICS + count :]
@@ -171,11 +187,12 @@ def _state(cells: _Cells, values: Reals) -> _State:
     slopes[4] = (
         by_contrast * -0.5 * np.cos(2 * chi) * unthinned * (thicker - thinner) / 2
     )
-    slopes[_OPTICS : _OPTICS + count] = cells.background.T[:, None]
+    slopes[_OPTICS : _OPTICS + count] = cells.background.T[:, None, None]
     share = strength * contrast / whole
-    slopes[_OPTICS + count :] = cells.strength.T[:, None] * share
-    rest *= cells.root
-    slopes *= cells.root
+    slopes[_OPTICS + count :] = cells.strength.T[:, None, None] * share
+    root = cells.root * cells.share
+    rest *= root
+    slopes *= root
     cost = float((rest**2).sum() + (cells.prior * values**2).sum())
     return _State(values=values, cost=cost, rest=rest, slopes=slopes)
 
@@ -230,13 +247,14 @@ def _begin(cells: _Cells, begin: Fit) -> Reals:
     values[3:5] = np.deg2rad(begin.phase_shift_deg), begin.thickness_a
     rings = _oscillation(cells, values)
     data, model = (
-        Flat(cells.frequency, cells.root).of(part) for part in (cells.log_power, rings)
+        cells.share * Flat(cells.frequency, cells.root).of(part)
+        for part in (cells.log_power, rings)
     )
     # Amplitudes of the rings in thirds of the range, a line through their logarithms.
     thirds = np.array_split(np.arange(len(cells.frequency)), 3)
     amplitudes = [
-        float((data[:, part] * model[:, part]).sum())
-        / max(float((model[:, part] ** 2).sum()), 1e-12)
+        float((data[..., part] * model[..., part]).sum())
+        / max(float((model[..., part] ** 2).sum()), 1e-12)
         for part in thirds
     ]
     # The logarithm of 1 + strength is twice the amplitude of its rings.
@@ -247,22 +265,26 @@ def _begin(cells: _Cells, begin: Fit) -> Reals:
     values[count : count + 2] = level, slope
     contrast = 0.5 * (1 + rings)
     line = cells.log_power - np.log1p(np.exp(level + slope * along) * contrast)
+    mean = (cells.share**2 * line).sum(0).mean(0)
     values[_OPTICS:count] = np.linalg.lstsq(
-        cells.background * cells.root[:, None], line.mean(0) * cells.root, rcond=None
+        cells.background * cells.root[:, None], mean * cells.root, rcond=None
     )[0]
     return values
 
 
 def _oscillation(cells: _Cells, values: Reals) -> Reals:
-    """The rings of these parameters, `(s, k)`, from -1 to 1."""
+    """The rings of these parameters, `(t, s, k)`, from -1 to 1."""
     middle, along, across, shift, thickness = (float(v) for v in values[:_OPTICS])
     twice = 2 * cells.angle[:, None]
-    defocus = middle + along * np.cos(twice) + across * np.sin(twice)
+    here = middle + cells.offset_a
+    defocus = here + along * np.cos(twice) + across * np.sin(twice)
     degrees = float(np.rad2deg(shift))
-    return oscillation(cells.frequency, defocus, cells.lens, degrees, thickness)
+    rings = oscillation(cells.frequency, defocus, cells.lens, degrees, thickness)
+    return rings * cells.blur
 
 
-def _fit_of(cells: _Cells, state: _State) -> Fit:
+def _fit_of(cells: _Cells, state: _State, level: _Cells) -> Fit:
+    """The fit; its score is that of one strip, so that it compares."""
     middle, along, across, shift, thickness = (float(v) for v in state.values[:_OPTICS])
     half = float(np.hypot(along, across))
     information, _ = _normal(cells, state)
@@ -273,7 +295,7 @@ def _fit_of(cells: _Cells, state: _State) -> Fit:
         defocus_v_a=middle - half,
         azimuth_deg=float(np.rad2deg(np.arctan2(across, along)) / 2),
         phase_shift_deg=float(np.rad2deg(shift)) % 180,
-        score=_score(cells, state.values),
+        score=_score(level, state.values),
         thickness_a=thickness,
         error_a=float(np.sqrt(inverse[0, 0]) / scale[0]),
     )

@@ -6,7 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from em_platform.cryoem.methods.ctf import Fit, Lens, Rings, oscillation, phase
+from em_platform.cryoem.methods.ctf import (
+    Fit,
+    Lens,
+    Rings,
+    oscillation,
+    phase,
+    same_phase,
+)
 
 Reals = NDArray[np.float64]
 
@@ -34,14 +41,16 @@ class Profile:
 
 
 def profile_of(rings: Rings, lens: Lens, fit: Fit) -> Profile:
-    """What lies along the spectrum of a fitted micrograph."""
+    """What lies along the spectrum of a fitted micrograph; of strips see `levelled`."""
     k = rings.frequency
     middle = (fit.defocus_u_a + fit.defocus_v_a) / 2
     model = oscillation(k, middle, lens, fit.phase_shift_deg, fit.thickness_a)
-    equal = _along_rings(rings, lens, fit, middle)
+    model *= rings.blur
+    lines = rings.log_power[0]
+    equal = _along_rings(k, lines, _defocus_along(rings.angle, fit), lens, fit)
     return Profile(
         frequency=k,
-        average=_without_background(k, rings.log_power.mean(0) / 2),
+        average=_without_background(k, lines.mean(0) / 2),
         along_rings=_without_background(k, equal / 2),
         model=(model + 1) / 2,
         quality=_local_correlation(k, equal, model, middle, lens),
@@ -82,18 +91,17 @@ def _defocus_along(angle: Reals, fit: Fit) -> Reals:
     return np.asarray(middle + half * np.cos(2 * (angle - np.deg2rad(fit.azimuth_deg))))
 
 
-def _along_rings(rings: Rings, lens: Lens, fit: Fit, middle: float) -> Reals:
+def _along_rings(
+    k: Reals, lines: Reals, defocus_a: Reals, lens: Lens, fit: Fit
+) -> Reals:
     """Mean of all directions, each stretched so that its rings are round."""
-    k = rings.frequency
-    # Cs turns the phase round at high frequency: until there it only grows.
-    wanted = np.maximum.accumulate(phase(k, middle, lens, fit.phase_shift_deg))
+    middle = (fit.defocus_u_a + fit.defocus_v_a) / 2
+    shift = fit.phase_shift_deg
     total = np.zeros_like(k)
-    for defocus, line in zip(
-        _defocus_along(rings.angle, fit), rings.log_power, strict=True
-    ):
-        own = np.maximum.accumulate(phase(k, float(defocus), lens, fit.phase_shift_deg))
-        total += np.interp(np.interp(wanted, own, k), k, line)
-    return total / len(rings.angle)
+    for own, line in zip(defocus_a, lines, strict=True):
+        places = same_phase(k, middle, float(own), lens, shift)
+        total += np.interp(places, k, line)
+    return total / len(lines)
 
 
 def _window_bins(k: Reals, defocus_a: float, lens: Lens) -> float:

@@ -6,6 +6,7 @@ for a defocus follows from two correlations and needs no search (Rohou & Grigori
 for the table, Mindell & Grigorieff 2003 for the equations).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ Reals = NDArray[np.float64]
 _BACKGROUND_DEGREE = 6
 """Of the polynomial of frequency that is taken out of data and model."""
 _SECTORS = 20
-_STEP_A = 50.0
+STEP_A = 50.0
 _LEAST_LEFT = 0.25
 """Of the power of its rings, what is added to that of a model without background."""
 _ASTIGMATISMS = (200.0, 500.0, 1000.0, 2000.0)
@@ -57,32 +58,93 @@ class _Table:
     spread: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strips:
+    """Correlations of many parts of an image with rings of any defocus, one decay."""
+
+    products: Reals
+    """`(t, s, d, c)`, of part, sector, defocus, complex where the phase is free."""
+    norms: Reals
+    """`(d, c, c)`."""
+    powers: Reals
+    """`(t,)`."""
+
+    def at(self, steps: NDArray[np.int64], share: Reals, *, beyond: int) -> "_Table":
+        """Their sum where each part is some `STEP_A` of defocus from the middle.
+
+        Parameters
+        ----------
+        steps, share
+            `(t,)`; steps go to `beyond`, by which the sum is shorter at both ends.
+        """
+        count = self.products.shape[2] - 2 * beyond
+        total = np.zeros((self.products.shape[1], count, self.products.shape[3]))
+        for part, step, weight in zip(self.products, steps, share, strict=True):
+            first = beyond + int(step)
+            total += weight * part[:, first : first + count]
+        return _Table(
+            products=total,
+            norms=self.norms[beyond : beyond + count],
+            spread=float(np.sqrt(max(float(share @ self.powers), 1e-30))),
+        )
+
+
 def beginnings(rings: Rings, lens: Lens, search: Search) -> list[Fit]:
     """Fits at the highest places of the tables of all decays."""
     inside = search.sees(rings.frequency)
     k = rings.frequency[inside]
     lines, angle = rings.directions(_SECTORS)
-    # The ends are beyond the range by the largest astigmatism.
+    # The ends are beyond the range by the largest astigmatism, and by that of strips.
+    steps = np.round(rings.offset_a / STEP_A).astype(int)
+    beyond = int(np.abs(steps).max())
+    most = _ASTIGMATISMS[-1] / 2
     defocus = np.arange(
-        search.min_defocus_a - _ASTIGMATISMS[-1] / 2,
-        search.max_defocus_a + _ASTIGMATISMS[-1] / 2 + _STEP_A,
-        _STEP_A,
-    )
-    # -cos(2 chi + 2 shift) is a sum of these two, times cosine and sine of -2 shift.
-    shifts = (0.0, 45.0) if search.phase_shift else (0.0,)
-    models = np.stack(
-        [oscillation(k, defocus[:, None], lens, shift) for shift in shifts]
+        search.min_defocus_a - most, search.max_defocus_a + most + STEP_A, STEP_A
     )
     found: list[Fit] = []
-    for decay in _DECAYS_A2:
-        # A ring has the more pixels the larger it is.
-        root = np.sqrt(k / k.max() * np.exp(-decay * k**2))
-        table = _table(lines[:, inside], models, k, root)
+    for strips in tables(
+        lines[..., inside], k, lens, search, blur=rings.blur[inside], beyond=beyond
+    ):
+        table = strips.at(steps, rings.share, beyond=beyond)
         found += _best_places(table, angle, defocus, search)
     return found
 
 
-def _table(log_power: Reals, models: Reals, k: Reals, root: Reals) -> _Table:
+def tables(
+    lines: Reals,
+    k: Reals,
+    lens: Lens,
+    search: Search,
+    *,
+    blur: Reals,
+    beyond: int,
+) -> Iterator[Strips]:
+    """Correlations for each decay, of defocus from beyond the search to beyond it.
+
+    Parameters
+    ----------
+    lines
+        `(t, s, k)`, logarithm of power.
+    beyond
+        Steps of defocus at each end, besides half of the largest astigmatism.
+    """
+    most = _ASTIGMATISMS[-1] / 2
+    first = search.min_defocus_a - most
+    count = len(np.arange(first, search.max_defocus_a + most + STEP_A, STEP_A))
+    steps = np.arange(-beyond, count + beyond, dtype=np.float64)
+    defocus: Reals = np.asarray(first + STEP_A * steps, np.float64)
+    # -cos(2 chi + 2 shift) is a sum of these two, times cosine and sine of -2 shift.
+    shifts = (0.0, 45.0) if search.phase_shift else (0.0,)
+    models = blur * np.stack(
+        [oscillation(k, defocus[:, None], lens, shift) for shift in shifts]
+    )
+    for decay in _DECAYS_A2:
+        # A ring has the more pixels the larger it is.
+        root = np.sqrt(k / k.max() * np.exp(-decay * k**2))
+        yield _strips(lines, models, k, root)
+
+
+def _strips(log_power: Reals, models: Reals, k: Reals, root: Reals) -> Strips:
     flat = Flat(k, root)
     data, model = flat.of(log_power), flat.of(models)
     norms = np.einsum("cdk,edk->dce", model, model)
@@ -90,10 +152,10 @@ def _table(log_power: Reals, models: Reals, k: Reals, root: Reals) -> _Table:
     # of that little must not outdo rings.
     whole = _LEAST_LEFT * ((models * root) ** 2).sum(2).mean(0)
     norms += whole[:, None, None] * np.eye(len(models))
-    return _Table(
-        products=np.einsum("sk,cdk->sdc", data, model, optimize=True),
+    return Strips(
+        products=np.einsum("tsk,cdk->tsdc", data, model, optimize=True),
         norms=norms,
-        spread=float(np.sqrt(max(float((data**2).sum()), 1e-30))),
+        powers=(data**2).sum((1, 2)),
     )
 
 
@@ -112,7 +174,7 @@ def _best_places(
     sums = np.empty((len(tried), len(middles), table.products.shape[2]))
     for place, (size, azimuth) in enumerate(tried):
         off = size / 2 * np.cos(2 * (angle - np.deg2rad(azimuth)))
-        steps = np.round(off / _STEP_A).astype(int)
+        steps = np.round(off / STEP_A).astype(int)
         near = np.clip(middles + steps[:, None], 0, len(defocus) - 1)
         sums[place] = table.products[sectors, near].sum(0)
         power = np.einsum("dc,dce,de->d", sums[place], inverse, sums[place])

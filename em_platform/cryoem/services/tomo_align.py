@@ -5,12 +5,14 @@ Messages and files are those of cryoem-services' AreTomoAlign, whatever the engi
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from em_platform.cryoem.halves import half_paths, have_halves
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stages import reconstruct, tilt_align
-from em_platform.cryoem.tilt_name import series_of
+from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stages import reconstruct, tilt_align, wants_halves
+from em_platform.cryoem.tilt_name import series_of, tilt_name
 from em_platform.errors import MessageRejected, PlatformError
 
 _A_PER_NM = 10.0
@@ -65,13 +67,21 @@ class _Tomogram:
         }
 
 
+class Parameters(StageParameters):
+    """What of the message the service itself needs; ours alone."""
+
+    denoise_method: Literal["tv", "gaussian", "n2n"] | None = None
+    """That of the step that takes the tomogram; n2n needs its halves, too."""
+
+
 def handle(step: Step, place: Place) -> None:
     """Make the tomogram of the tilt series of a message."""
+    own: Parameters = step.validated(Parameters)
     parameters: tilt_align.Parameters = step.validated(
         tilt_align.Parameters, **place.parameters_of("tilt-align")
     )
     try:
-        made = _made(step, place, parameters)
+        made = _made(step, place, parameters, method=own.denoise_method)
     except PlatformError as error:
         message = {"status_message": str(error)[:_MOST_LETTERS]}
         step.send_on_failure("failure", message)
@@ -81,23 +91,35 @@ def handle(step: Step, place: Place) -> None:
     step.send("ispyb_connector", _record(made))
     # Its folder has the name that it has in the project of upstream's services, too.
     denoised = made.out.other("Denoise", made.out.number + 1).parent
+    halves = {"even": made.result.even, "odd": made.result.odd}
+    method = {"method": own.denoise_method} if own.denoise_method else {}
     step.send(
         "denoise",
         {
             "volume": str(made.volume),
             "output_dir": str(denoised),
             "relion_options": made.options(),
+            # Upstream's service passes over what follows.
+            **method,
+            **{k: str(made.volume.with_name(v)) for k, v in halves.items() if v},
         },
     )
     step.send("success", {})
 
 
-def _made(step: Step, place: Place, parameters: tilt_align.Parameters) -> _Tomogram:
+def _made(
+    step: Step, place: Place, parameters: tilt_align.Parameters, *, method: str | None
+) -> _Tomogram:
     stack = parameters.stack_file
     out = job_path(stack)
     # Of its own: `tilt.com` has the same name for each series.
     folder = stack.parent / f"{stack.stem}_alignment"
     images = _listed_images(parameters)
+    # Without them there is still a tomogram; denoising says what it lacks.
+    halves = wants_halves(place.stages, method=method) and have_halves(
+        images or [stack]
+    )
+    parameters = parameters.model_copy(update={"halves": halves})
     if images and stack.is_file() and not stack.is_symlink():
         link(stack, folder)  # refuses it, before anything is computed
     newest = max(images or [stack], key=_changed)
@@ -109,11 +131,7 @@ def _made(step: Step, place: Place, parameters: tilt_align.Parameters) -> _Tomog
         takes=newest,
         made=place.made,
     )
-    own_stack = folder / aligned.stack
-    if own_stack != stack:
-        inside = own_stack.is_relative_to(stack.parent)
-        # A project may be moved: within it a link says no more than it has to.
-        link(stack, own_stack.relative_to(stack.parent) if inside else own_stack)
+    _link_stacks(stack, folder, aligned)
     pixel = parameters.pixel_size or aligned.pixel_size_a
     if pixel is None:
         raise MessageRejected(
@@ -126,7 +144,9 @@ def _made(step: Step, place: Place, parameters: tilt_align.Parameters) -> _Tomog
     )
     result, _again = run_stage(
         "reconstruct",
-        volume.model_copy(update={"alignment": aln, "pixel_size": pixel}),
+        volume.model_copy(
+            update={"alignment": aln, "pixel_size": pixel, "halves": halves}
+        ),
         folder=stack.parent,
         stem=stack.stem,
         takes=aln,
@@ -147,6 +167,20 @@ def _made(step: Step, place: Place, parameters: tilt_align.Parameters) -> _Tomog
     )
 
 
+def _link_stacks(stack: Path, folder: Path, aligned: tilt_align.Result) -> None:
+    """Let the stack and its halves stand where the message wants the stack."""
+    beside = half_paths(stack)
+    names = {stack: aligned.stack}
+    names |= {beside[half]: getattr(aligned, half) or "" for half in beside}
+    for path, name in names.items():
+        target = folder / name
+        if not name or target == path:
+            continue
+        inside = target.is_relative_to(stack.parent)
+        # A project may be moved: within it a link says no more than it has to.
+        link(path, target.relative_to(stack.parent) if inside else target)
+
+
 def _listed_images(parameters: tilt_align.Parameters) -> list[Path]:
     """The files of the sections; none where the series is a stack already."""
     if parameters.input_file_list is None and parameters.path_pattern is None:
@@ -162,7 +196,9 @@ def _send_to_project(step: Step, made: _Tomogram) -> None:
     """Report two jobs for each tilt, and that of the tomogram."""
     out, options = made.out, made.options()
     common = {"experiment_type": "tomography", "relion_options": options}
+    series = _series(made)
     for image, tilt in made.tilts:
+        named = {} if tilt_name(image) else _named(series, tilt.angle_deg)
         jobs = {
             "relion.excludetilts": ("ExcludeTiltImages", out.number - 2, {}),
             "relion.aligntiltseries.aretomo": (
@@ -183,6 +219,7 @@ def _send_to_project(step: Step, made: _Tomogram) -> None:
                 "node_creator",
                 {
                     **common,
+                    "relion_options": {**options, **named},
                     "job_type": job_type,
                     "input_file": str(image),
                     "output_file": str(output),
@@ -198,7 +235,7 @@ def _send_to_project(step: Step, made: _Tomogram) -> None:
             "job_type": "relion.reconstructtomograms",
             "input_file": str(aligned / "aligned_tilt_series.star"),
             "output_file": str(made.volume),
-            "results": {"tilt_series": _series(made)},
+            "results": {"tilt_series": series},
             "command": f"em-platform cryoem reconstruct {made.stack}",
         },
     )
@@ -206,8 +243,15 @@ def _send_to_project(step: Step, made: _Tomogram) -> None:
 
 def _series(made: _Tomogram) -> str:
     """Its name as its tilts have it, under which their tables lie."""
-    images = [image for image, _ in made.tilts]
-    return series_of(images[0] if images else made.stack)
+    if known := made.parameters.relion_options.get("tilt_series"):
+        return str(known)
+    named = [image for image, _ in made.tilts if tilt_name(image)]
+    return series_of(named[0] if named else made.stack)
+
+
+def _named(series: str, angle_deg: float) -> dict[str, Any]:
+    """What the project has to know of a tilt whose name says neither."""
+    return {"tilt_series": series, "tilt_angle": angle_deg}
 
 
 def _send_images(step: Step, made: _Tomogram) -> None:

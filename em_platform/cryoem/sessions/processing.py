@@ -1,7 +1,7 @@
 """What is made of a session's movies: each step by its stage, in a folder."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from em_platform.cryoem.sessions.names import safe
 from em_platform.cryoem.sessions.run_stage import result_of, run_stage
 from em_platform.cryoem.sessions.truth import SessionTruth, read_truth
 from em_platform.cryoem.stage import RESULT
-from em_platform.errors import ConfigError, DataError
+from em_platform.errors import ConfigError, DataError, FormatError
+from em_platform.formats import read_mdoc_tilts, read_text
 from em_platform.model.base import first_problem
 
 OWN_SETTINGS = "session.yaml"
@@ -89,6 +90,9 @@ class Sessions:
                 ).is_file(),
                 is_busy=is_busy,
             ),
+            picks_particles=lambda session: (
+                self.of(session).particle_diameter_a is not None
+            ),
             followed=followed,
         )
 
@@ -138,6 +142,14 @@ class Sessions:
             header=read_header(movie.path),
         )
 
+    def axis_deg(self, session: str, series: str) -> float | None:
+        """The tilt axis, by the settings or the mdoc of the series."""
+        own = self.of(session).tilt_axis_deg
+        mdoc = self.ledger.mdoc(session, series)
+        if own is not None or mdoc is None:
+            return own
+        return read_mdoc_tilts(read_text(str(mdoc)), str(mdoc)).axis_deg
+
     def correct(self, key: str) -> Made:
         """The sum of a movie's frames, each moved back to where the first was."""
         movie = self.ledger.movie(key)
@@ -161,7 +173,13 @@ class Sessions:
 
     def fit_ctf(self, key: str) -> Made:
         """The CTF of a micrograph."""
-        made, own = self._needed(key), self._own(key)
+        made, own, movie = self._needed(key), self._own(key), self.ledger.movie(key)
+        tilt = {}
+        if movie.series is not None:
+            tilt["tilt_deg"] = movie.angle_deg
+            # Of a series whose mdoc is broken, who puts it together says so.
+            with suppress(FormatError):
+                tilt["axis_deg"] = self.axis_deg(movie.session, movie.series)
         # Not all programs write the sum without weights.
         image = made.folder / (made.result.plain or made.result.micrograph)
         given = {
@@ -172,6 +190,7 @@ class Sessions:
             "voltage": self._voltage_kv(key),
             "spher_aber": own.cs_mm,
             "ampl_contrast": own.amplitude_contrast,
+            **tilt,
         }
         folder = self.at(key, "ctf")
         return run("ctf", given, folder, own)

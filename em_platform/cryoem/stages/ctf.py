@@ -25,6 +25,7 @@ from em_platform.errors import ConfigError, ProcessingError
 if TYPE_CHECKING:
     from em_platform.cryoem.methods.ctf import Fit, Lens, Search
     from em_platform.cryoem.methods.ctf_profile import Profile
+    from em_platform.cryoem.methods.ctf_tilt import Tilt
 
 YesNo = Literal["yes", "no"]
 
@@ -74,6 +75,16 @@ class Parameters(StageParameters):
     node_high_res: Annotated[
         float, Option("--node-high-res-a", "finest distance for the thickness")
     ] = Field(3.0, gt=0)
+    tilt_deg: Annotated[
+        float | None, Option("--tilt-deg", "of the specimen [0]", "tilt_deg")
+    ] = Field(None, gt=-85, lt=85)
+    axis_deg: Annotated[
+        float | None,
+        Option("--axis-deg", "tilt axis, from y towards -x; else sought", "axis_deg"),
+    ] = None
+    determine_tilt: Annotated[
+        YesNo, Option("--determine-tilt", "whether a tilt that is not given is sought")
+    ] = "no"
     astigmatism_known: YesNo = "no"
     known_astigmatism: float = 0.0
     known_astigmatism_angle: float = 0.0
@@ -84,7 +95,6 @@ class Parameters(StageParameters):
     slow_search: YesNo = "no"
     astigmatism_restrain: YesNo = "no"
     expert_options: YesNo = "no"
-    determine_tilt: YesNo = "no"
     brute_force_1d: YesNo = "yes"
     refinement_2d: YesNo = "yes"
     node_rounded_square: YesNo = "no"
@@ -123,6 +133,9 @@ class Result(StageResult):
     score: float  # correlation of rings and model, to 1
     defocus_error_a: float | None = None  # one standard deviation; of the built-in
     thickness_a: float | None = None  # None: not asked for, or too thin to see
+    tilt_deg: float | None = None  # that of the fit; None: untilted
+    tilt_axis_deg: float | None = None  # from y towards -x
+    defocus_hand: int | None = None  # 1: defocus grows with height, -1: it falls
     ice_ring_density: float | None  # None where the pixels are too coarse to see it
     pixel_size_a: float
     box_px: int
@@ -151,7 +164,7 @@ def run(parameters: Parameters, folder: Path) -> Result:
 
         return Result(**run_engine("ctf", parameters, folder))
     # scipy is loaded by who runs it, not by who asks for the options.
-    from em_platform.cryoem.methods import ctf, ctf_fit, ctf_profile
+    from em_platform.cryoem.methods import ctf, ctf_fit, ctf_profile, ctf_tilt
 
     search = _search(parameters, (parameters.min_res, parameters.max_res))
     image = read_image(parameters.input_image)
@@ -162,15 +175,18 @@ def run(parameters: Parameters, folder: Path) -> Result:
             "expected an image; look whether the beam was on"
         )
     lens = _lens(parameters)
-    power = ctf.power_spectrum(image, parameters.ampl_spectrum)
-    boxes = image.size / power.shape[0] ** 2
-    rings = ctf.rings_of(power, parameters.pixel_size, boxes=boxes)
+    tilt = _tilt(parameters, image, lens, search)
+    spectra, rings = ctf_tilt.rings_at(
+        image, parameters.ampl_spectrum, lens, search, tilt=tilt
+    )
     fit = ctf_fit.fit_rings(rings, lens, search)
     if parameters.determine_thickness == "yes":
         nodes = _search(parameters, (parameters.node_low_res, parameters.node_high_res))
         fit = ctf_fit.fit_thickness(rings, lens, nodes, begin=fit)
-    profile = ctf_profile.profile_of(rings, lens, fit)
+    middle = (fit.defocus_u_a + fit.defocus_v_a) / 2
+    profile = ctf_profile.profile_of(ctf.levelled(rings, lens, middle), lens, fit)
     resolution = ctf_profile.fit_resolution_a(profile, min_res_a=parameters.min_res)
+    power = ctf_tilt.levelled_power(spectra, rings, lens, fit)
     files = _write(parameters, folder, power, fit, profile, resolution)
     ice = ctf_profile.ice_ring_density(profile)
     return Result(
@@ -183,10 +199,32 @@ def run(parameters: Parameters, folder: Path) -> Result:
         score=round(fit.score, 5),
         defocus_error_a=round(fit.error_a, 2),
         thickness_a=round(fit.thickness_a, 1) if fit.thickness_a else None,
+        tilt_deg=None if tilt is None else round(tilt.angle_deg, 2),
+        tilt_axis_deg=None if tilt is None else round(tilt.axis_deg, 2),
+        defocus_hand=None if tilt is None else tilt.hand,
         ice_ring_density=None if ice is None else round(ice, 5),
         pixel_size_a=parameters.pixel_size,
         box_px=parameters.ampl_spectrum,
         **files,
+    )
+
+
+def _tilt(
+    parameters: Parameters, image: NDArray[np.float32], lens: "Lens", search: "Search"
+) -> "Tilt | None":
+    """The tilt that counts; None: the rings are those of a flat specimen."""
+    from em_platform.cryoem.methods.ctf_tilt import find_tilt
+
+    angle = parameters.tilt_deg
+    if angle is None and parameters.determine_tilt == "no":
+        return None
+    return find_tilt(
+        image,
+        parameters.ampl_spectrum,
+        lens,
+        search,
+        angle_deg=angle,
+        axis_deg=parameters.axis_deg,
     )
 
 

@@ -47,6 +47,9 @@ class StoredImage:
     tags: Mapping[str, Any] = field(default_factory=dict)
 
 
+_INDEX_BYTES = 16  # of each chunk in the index of a shard (Zarr v3, sharding)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredArray:
     """One array as it is stored; all tuples in the order of its own axes.
@@ -71,6 +74,13 @@ class StoredArray:
     """The number of the first voxel, where names of objects count from it."""
     sharding: Mapping[str, Any] | None = None
     """How a precomputed volume finds a chunk's shard."""
+
+    @property
+    def most_bytes(self) -> int:
+        """Of one object as it is packed: of noise, codecs make a little more."""
+        pixels = math.prod(self.objects) * np.dtype(self.dtype).itemsize
+        chunks = math.prod(self.objects) // max(1, math.prod(self.chunks))
+        return 2 * (pixels + chunks * _INDEX_BYTES) + (1 << 20)
 
 
 def space(

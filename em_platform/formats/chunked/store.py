@@ -8,7 +8,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -20,8 +20,10 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
+from em_platform.formats.chunked.guard import Upstream, guarded, upstream_of
 from em_platform.formats.header_values import MOST_BYTES, unzip_to_limit
 from em_platform.formats.source import local_path
+from em_platform.storage.layout import StorageOptions
 
 _GZIP = b"\x1f\x8b"
 _PREFIXES = ("precomputed://", "zarr://", "zarr2://", "zarr3://", "n5://")
@@ -58,7 +60,7 @@ class ChunkStore:
     """
 
     url: str
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    options: StorageOptions = field(default_factory=dict, repr=False)
 
     def child(self, name: str) -> "ChunkStore":
         """The objects below `name`."""
@@ -83,8 +85,9 @@ class ChunkStore:
         # Of a pipe tensorstore would wait for who writes into it.
         if local is not None and not os.path.isfile(os.path.join(local, name)):
             return None
-        with plain_errors(f"{self.url}/{name}"):
-            answer = open_store(self).read(name).result(timeout=_ANSWER_S)
+        opened, upstream = open_store(self)
+        with plain_errors(f"{self.url}/{name}", upstream):
+            answer = opened.read(name).result(timeout=_ANSWER_S)
         if answer.state != "value":
             return None
         content = bytes(answer.value)
@@ -140,7 +143,7 @@ class ChunkStore:
         })  # fmt: skip
 
 
-def chunk_store(url: str, options: Mapping[str, Any] | None = None) -> ChunkStore:
+def chunk_store(url: str, options: StorageOptions | None = None) -> ChunkStore:
     """The store at a URL; neuroglancer's `precomputed://` and the like are taken off.
 
     A public bucket of Google (`gs://`) is read by HTTPS.
@@ -162,15 +165,20 @@ def chunk_store(url: str, options: Mapping[str, Any] | None = None) -> ChunkStor
 
 
 @contextmanager
-def plain_errors(url: str) -> Iterator[None]:
-    """Turn what tensorstore raises into our errors, each one sentence with the URL."""
+def plain_errors(url: str, upstream: Upstream | None = None) -> Iterator[None]:
+    """Turn what tensorstore raises into our errors, each one sentence with the URL.
+
+    Where the guard did not pass on what `upstream` sent, that is the reason.
+    """
     try:
         yield
     except PlatformError:
         raise
-    except TimeoutError as error:
-        raise _error(url, "DEADLINE_EXCEEDED", "no answer in time") from error
-    except (ValueError, OSError, NotImplementedError) as error:
+    except (TimeoutError, ValueError, OSError, NotImplementedError) as error:
+        if upstream is not None:
+            upstream.raise_refusal()
+        if isinstance(error, TimeoutError):
+            raise _error(url, "DEADLINE_EXCEEDED", "no answer in time") from error
         code, _, rest = str(error).partition(": ")
         if not re.fullmatch(r"[A-Z_]+", code):
             code, rest = "", str(error)
@@ -230,7 +238,7 @@ def _not_json(url: str, found: str) -> FormatError:
     )
 
 
-def _kvstore(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _kvstore(url: str, options: StorageOptions) -> dict[str, Any]:
     local = local_path(url)
     if local is not None:
         return {"driver": "file", "path": f"{os.path.abspath(local)}/"}
@@ -258,12 +266,12 @@ def _kvstore(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return found | ({"endpoint": str(endpoint).rstrip("/")} if endpoint else {})
 
 
-def is_anonymous(options: Mapping[str, Any]) -> bool:
+def is_anonymous(options: StorageOptions) -> bool:
     """Whether a bucket is read without credentials: unless `options` name some."""
     return bool(options.get("anon", "key" not in options))
 
 
-def _credentials(options: Mapping[str, Any]) -> str:
+def _credentials(options: StorageOptions) -> str:
     """Which credentials tensorstore uses; by itself it looks for some for seconds."""
     if is_anonymous(options):
         return "anonymous"
@@ -300,11 +308,17 @@ def context_of(limits: str) -> Any:
 
 
 @lru_cache(maxsize=32)
-def _store(kvstore: str, limits: str, process: int) -> Any:
-    opened = tensorstore().KvStore.open(json.loads(kvstore), context=context_of(limits))
-    return opened.result()
+def _store(kvstore: str, url: str, limits: str, process: int) -> Any:
+    described = json.loads(kvstore)
+    upstream = upstream_of(described, url)
+    opened = tensorstore().KvStore.open(
+        guarded(described, upstream), context=context_of(limits)
+    )
+    return opened.result(), upstream
 
 
-def open_store(store: ChunkStore) -> Any:
-    """The tensorstore KvStore, opened once in this process."""
-    return _store(store.kvstore_json(), store.context_json(), os.getpid())
+def open_store(store: ChunkStore) -> tuple[Any, Upstream | None]:
+    """The tensorstore KvStore, opened once in this process, and who serves it."""
+    kvstore, limits = store.kvstore_json(), store.context_json()
+    opened, upstream = _store(kvstore, store.url, limits, os.getpid())
+    return opened, upstream

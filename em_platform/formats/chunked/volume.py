@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -18,9 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
+from em_platform.formats.chunked.guard import Upstream, guarded, upstream_of
 from em_platform.formats.chunked.store import context_of, plain_errors, tensorstore
+from em_platform.formats.header_values import MOST_BYTES
 from em_platform.formats.volume import Bounds, Region, bounds_of, shape_of
 from em_platform.model.volume import VolumeInfo
+from em_platform.storage.layout import StorageOptions
 
 Crop = tuple[tuple[int, int, int], tuple[int, int, int]]
 """Corner and shape (z, y, x) in voxels of the array."""
@@ -50,7 +53,7 @@ def select(
     shape: tuple[int, ...],
     *,
     url: str,
-    options: Mapping[str, Any],
+    options: StorageOptions,
 ) -> Selection:
     """Which stored axes are z, y, x, and what is taken along the others.
 
@@ -102,6 +105,8 @@ class ChunkedVolume:
     server: str = ""
     """Whose requests are counted; nothing for a disk."""
     requests_per_second: float | None = None
+    most_bytes: int = MOST_BYTES
+    """Of one object in the store, as it is packed."""
     opened_at: int = field(default_factory=time.time_ns, compare=False)
 
     def read(self, region: Region) -> NDArray[Any]:
@@ -113,8 +118,15 @@ class ChunkedVolume:
         if self.server and self.requests_per_second:
             chunks = self._chunks_of(bounds)
             wait_for_turn(self.server, chunks, per_second=self.requests_per_second)
-        with plain_errors(self.info.uri):
-            array = open_array(self.spec, self.limits, opened_at=self.opened_at)
+        array, upstream = _open(
+            self.spec,
+            self.limits,
+            self.info.uri,
+            self.most_bytes,
+            self.opened_at,
+            os.getpid(),
+        )
+        with plain_errors(self.info.uri, upstream):
             pixels = self._read(array, bounds)
         # Adds z to an array that has none.
         return np.ascontiguousarray(pixels, self.info.dtype).reshape(shape)
@@ -147,25 +159,28 @@ class ChunkedVolume:
         return pixels.transpose([stored.index(axis) for axis in kept])
 
 
+# In one entry: without its upstream an array has no chunks.
 @lru_cache(maxsize=32)
-def _open(spec: str, limits: str, opened_at: int, process: int) -> Any:
+def _open(
+    spec: str, limits: str, url: str, most_bytes: int, opened_at: int, process: int
+) -> tuple[Any, Upstream | None]:
+    """The tensorstore array, its first voxel at 0, and who serves it."""
     library = tensorstore()
-    opened = library.open(
-        json.loads(spec),
-        open=True,
-        read=True,
-        # Within one use of an archive, a kept chunk is not asked for again.
-        recheck_cached_data="open",
-        recheck_cached_metadata="open",
-        context=context_of(limits),
-    ).result()
+    described = json.loads(spec)
+    upstream = upstream_of(described["kvstore"], url, most_bytes=most_bytes)
+    kvstore = guarded(described["kvstore"], upstream)
+    with plain_errors(url, upstream):
+        opened = library.open(
+            {**described, "kvstore": kvstore},
+            open=True,
+            read=True,
+            # Within one use of an archive, a kept chunk is not asked for again.
+            recheck_cached_data="open",
+            recheck_cached_metadata="open",
+            context=context_of(limits),
+        ).result()
     # Precomputed volumes start at their offset; ours at 0.
-    return opened[library.d[:].translate_to[0]]
-
-
-def open_array(spec: str, limits: str, *, opened_at: int) -> Any:
-    """The tensorstore array, opened once in this process, its first voxel at 0."""
-    return _open(spec, limits, opened_at, os.getpid())
+    return opened[library.d[:].translate_to[0]], upstream
 
 
 _lock = threading.Lock()

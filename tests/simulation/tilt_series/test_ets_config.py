@@ -24,72 +24,7 @@ from em_platform.simulation.tilt_series.sample import assembling
 from em_platform.simulation.tilt_series.series import tilts_of
 from em_platform.simulation.tilt_series.tem_config import Component, parse, text_of
 
-SIM_TXT = """\
-=== simulation ===
-# What is computed.
-generate_micrographs = yes
-log_file = simulator.log
-
-=== sample ===
-diameter = 10000
-thickness_edge = 200
-thickness_center = 150
-
-=== geometry ===
-gen_tilt_data = yes
-ntilts = 37
-theta_start = -54
-theta_incr = 3
-geom_errors = random
-tilt_err = 0.5
-align_err_rot = 0.25
-align_err_tr = 0.25
-error_file_out = err.log
-
-=== electronbeam ===
-acc_voltage = 300
-energy_spread = 1.3
-gen_dose = yes
-dose_per_im = 10000
-
-=== optics ===
-magnification = 53000
-cs = 2
-cc = 2
-aperture = 50
-focal_length = 3
-cond_ap_angle = 0.1
-gen_defocus = yes
-defocus_nominal = 5
-
-=== detector ===
-det_pix_x = 2000
-det_pix_y = 2000
-pixel_size = 15
-gain = 10000
-use_quantization = yes
-dqe = 0.4
-mtf_a = 0.7
-mtf_b = 0.2
-mtf_c = 0.1
-mtf_alpha = 10
-mtf_beta = 40
-image_file_out = /data/one/noisy.mrc
-
-=== detector ===
-det_pix_x = 2000
-det_pix_y = 2000
-pixel_size = 15
-gain = 10000
-use_quantization = no
-dqe = 0.4
-mtf_a = 0.7
-mtf_b = 0.2
-mtf_c = 0.1
-mtf_alpha = 10
-mtf_beta = 40
-image_file_out = /data/one/clean.mrc
-"""
+SIM_TXT = (Path(__file__).parents[2] / "data/sim.txt").read_text()
 
 COORDINATES = """\
 # x y z in pixels, then ZXZ angles
