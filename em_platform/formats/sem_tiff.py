@@ -18,6 +18,7 @@ from typing import Any
 
 from em_platform.formats.length_units import nm_of, rounded
 from em_platform.formats.tiff_directory import Directory
+from em_platform.model.modality import Modality
 from em_platform.model.volume import Tag
 
 FEI_TAGS, ZEISS_TAG, TESCAN_TAG, OLYMPUS_TAG = (34682, 34680), 34118, 50431, 33560
@@ -32,6 +33,15 @@ class SemScale:
     dialect: str
     voxel_size_nm: tuple[float, float, float] | None = None
     tags: dict[str, Tag] = field(default_factory=dict)
+
+    @property
+    def modality(self) -> Modality | None:
+        """In the catalog's word; None of a camera that any microscope may have."""
+        if self.dialect == "Olympus SIS":
+            return None
+        if "STEM" in str(self.tags.get("detector", "")).upper():
+            return "STEM"
+        return "FIB-SEM" if self.dialect == "OpenFIBSEM" else "SEM"
 
 
 def sem_scale(directory: Directory) -> SemScale | None:

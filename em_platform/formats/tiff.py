@@ -168,6 +168,8 @@ def _chunk(pages: Pages) -> tuple[int, int, int]:
 def _tags(scale: TiffScale, sem: SemScale | None, pages: Pages) -> dict[str, Tag]:
     layout = pages.layout
     tags: dict[str, Tag] = dict(scale.tags) | (sem.tags if sem else {})
+    if sem is not None and sem.modality is not None:
+        tags["modality"] = sem.modality
     tags["compression"] = _COMPRESSIONS.get(layout.compression, str(layout.compression))
     if layout.photometric == PALETTE:
         tags["palette"] = True

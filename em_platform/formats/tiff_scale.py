@@ -87,6 +87,9 @@ def imagej_scale(
     )
 
 
+_OF_LIGHT = ("EmissionWavelength", "ExcitationWavelength", "Fluor")
+
+
 def ome_scale(description: str) -> TiffScale | None:
     """What the OME-XML of the first image says; None where it is no XML."""
     try:
@@ -113,6 +116,10 @@ def ome_scale(description: str) -> TiffScale | None:
     day = next((e for e in root.iter() if e.tag.endswith("}AcquisitionDate")), None)
     if day is not None and day.text:
         tags["imaging_date"] = day.text[:10]
+    channels_of = [e for e in root.iter() if e.tag.endswith("}Channel")]
+    # Electrons have no colour.
+    if any(name in e.attrib for e in channels_of for name in _OF_LIGHT):
+        tags["modality"] = "light"
     return TiffScale(
         dialect="OME",
         voxel_size_nm=(z or 0.0, y, x) if y and x else None,
