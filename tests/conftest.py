@@ -1,5 +1,6 @@
 """What all tests share: real data where it exists, a home of its own, free ports."""
 
+import gc
 import logging
 import os
 import signal
@@ -34,6 +35,10 @@ os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 # Services whose default port is fixed: rigs of two test processes run side by side.
 for _name in ("ACQUISITION__OPERATOR", "ALOHA", "TEMDB"):
     os.environ[f"EM_{_name}__PORT"] = str(reserve_port())
+
+# Until all is collected: what is imported stays, and searching it for garbage again and
+# again took half of the collection's time, in each worker.
+gc.disable()
 
 from em_platform.config import (  # noqa: E402
     AcquisitionSettings,
@@ -112,6 +117,11 @@ def pytest_collection_modifyitems(
             begun[path] = passed / whole
             passed += seconds[path]
     items.sort(key=lambda item: begun[item.path])
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -220,7 +220,7 @@ def tomograms(
 def denoised(
     context: dg.AssetExecutionContext, cryoem: CryoemSessions
 ) -> dg.MaterializeResult:
-    """The tomogram with less noise, by total variation."""
+    """The tomogram with less noise: by total variation, or as the session has it."""
     with dagster_failures(), cryoem.open() as sessions:
         made = tomography.denoise(sessions, context.partition_key)
         drawn = tomography.draw_denoised(sessions, context.partition_key)

@@ -1,6 +1,7 @@
 """What is written of an aligned tilt series: stack, alignment files, STAR, plot."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from em_platform.cryoem.alignment_files import (
     write_tilt_com,
     write_xf,
 )
+from em_platform.cryoem.halves import half_paths, needed_halves
 from em_platform.cryoem.image_files import write_json, write_star
 from em_platform.cryoem.stage import StageResult
 from em_platform.cryoem.tilt_series import Images, TiltSeries
@@ -60,6 +62,9 @@ class AlignedSeries(StageResult):
     """The alignment; `stack` is the one aligned, in this folder or where it was."""
 
     stack: str
+    even: str | None = None
+    odd: str | None = None
+    """Stacks of its halves, where they were asked for."""
     tilts: tuple[AlignedTilt, ...]
     excluded: tuple[LeftOut, ...]
     specimen: Literal["film", "rod"]
@@ -108,15 +113,8 @@ def stack_of(
     first = series.images[0]
     if first.section is not None:
         return str(first.file)
-    name = f"{series.name.removesuffix('_stack')}_stack.mrc"
-    shape = len(series.images), *images.shape
-    pixel_nm = (pixel_size or series.pixel_size_a or 10.0) / 10
-    with (
-        atomic.whole_file(folder / name) as own,
-        MrcStack(own, shape, pixel_nm=pixel_nm) as stack,
-    ):
-        marks = [stack.write(i, images(i)) for i in range(shape[0])]
-        stack.finish(marks)
+    name = _stack_name(series)
+    _write_stack(folder / name, series, images, pixel_size)
     orders = [
         i if each.order is None else each.order for i, each in enumerate(series.images)
     ]
@@ -127,6 +125,47 @@ def stack_of(
     angles = folder / f"{Path(name).stem}_TLT.txt"
     atomic.write_bytes(angles, ("\n".join(lines) + "\n").encode())
     return name
+
+
+def half_stacks(
+    series: TiltSeries, folder: Path, *, pixel_size: float | None
+) -> dict[str, str]:
+    """The stacks of `even` and `odd` of a series, as `stack_of` has that of both.
+
+    Raises
+    ------
+    FormatError
+        An image, or the stack that is there, has no halves beside it.
+    StorageError
+        One could not be written.
+    """
+    first = series.images[0]
+    if first.section is not None:
+        return {half: str(path) for half, path in needed_halves(first.file).items()}
+    halves = [needed_halves(each.file) for each in series.images]
+    made = half_paths(folder / _stack_name(series))
+    for half, path in made.items():
+        files = zip(series.images, halves, strict=True)
+        own = [replace(image, file=each[half]) for image, each in files]
+        alone = replace(series, images=tuple(own))
+        _write_stack(path, alone, Images(alone), pixel_size)
+    return {half: path.name for half, path in made.items()}
+
+
+def _stack_name(series: TiltSeries) -> str:
+    return f"{series.name.removesuffix('_stack')}_stack.mrc"
+
+
+def _write_stack(
+    path: Path, series: TiltSeries, images: Images, pixel_size: float | None
+) -> None:
+    shape = len(series.images), *images.shape
+    pixel_nm = (pixel_size or series.pixel_size_a or 10.0) / 10
+    with (
+        atomic.whole_file(path) as own,
+        MrcStack(own, shape, pixel_nm=pixel_nm) as stack,
+    ):
+        stack.finish([stack.write(i, images(i)) for i in range(shape[0])])
 
 
 def write_files(

@@ -52,6 +52,16 @@ def tilt_name(path: PurePath) -> TiltName | None:
     return None
 
 
+def bare_name(path: PurePath) -> str:
+    """The name without what images and mdocs end in: `TS_1` of `TS_1.mrc.mdoc`."""
+    return re.sub(r"(\.gz|\.mdoc|\.(mrcs?|st|tiff?|eer|ali))+$", "", path.name)
+
+
+def movie_stem(path: PurePath) -> str:
+    """What a movie, and the sum of its frames, are known by in an mdoc."""
+    return bare_name(path).removesuffix(_OUTPUT_SUFFIX)
+
+
 def series_of(path: PurePath) -> str:
     """The series of a tilt, a stack or a volume: `TS_1_stack_Vol` is of `TS_1`.
 

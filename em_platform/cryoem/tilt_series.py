@@ -4,17 +4,17 @@ Known are SerialEM's mdoc of a whole stack, its mdocs of single images, and a st
 a list of angles (.tlt, .rawtlt). Of images with the same angle the newest one counts.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.cryoem.movies import Movie, open_movie
+from em_platform.cryoem.tilt_name import bare_name, movie_stem
 from em_platform.errors import FormatError
 from em_platform.formats import MdocTilts, read_mdoc_tilts, read_text
 
@@ -102,7 +102,23 @@ def find_series(source: Path, *, tilts: Path | None = None) -> TiltSeries:
         TiltImage(file=source, section=i, angle_deg=angle)
         for i, angle in enumerate(values)
     ]
-    return _ordered(TiltSeries(name=_stem(source), images=tuple(images)))
+    return _ordered(TiltSeries(name=bare_name(source), images=tuple(images)))
+
+
+def angles_of_movies(mdoc: Path) -> dict[str, float]:
+    """The angle of each movie that the mdoc of a series names, by the movie's stem.
+
+    Raises
+    ------
+    FormatError
+        It is no mdoc, or has no angles.
+    """
+    images = read_mdoc_tilts(read_text(str(mdoc)), str(mdoc)).images
+    return {
+        movie_stem(PurePath(image.frames)): image.tilt_deg
+        for image in images
+        if image.frames
+    }
 
 
 def listed_series(files: Sequence[tuple[str, float]], *, name: str) -> TiltSeries:
@@ -225,7 +241,7 @@ class Images:
 def _of_mdoc(path: Path, stack: Path | None) -> TiltSeries:
     """The series of one mdoc: of a stack, or of movies whose sums lie beside it."""
     mdoc = read_mdoc_tilts(read_text(str(path)), str(path))
-    name = _stem(path)
+    name = bare_name(path)
     near = [path.with_suffix("")] if path.with_suffix("").suffix else []
     near += [path.parent / mdoc.image_file] if mdoc.image_file else []
     stack = stack or next((file for file in near if file.is_file()), None)
@@ -236,9 +252,10 @@ def _of_mdoc(path: Path, stack: Path | None) -> TiltSeries:
         shown = Path(tilt.frames or mdoc.image_file or "?")
         file = next(
             (
-                path.parent / form.format(_stem(shown))
+                path.parent / form.format(bare_name(shown))
                 for form in _SUMS
-                if tilt.frames and (path.parent / form.format(_stem(shown))).is_file()
+                if tilt.frames
+                and (path.parent / form.format(bare_name(shown))).is_file()
             ),
             None,
         )
@@ -336,14 +353,10 @@ def _moment(image: TiltImage) -> tuple[datetime, int]:
 
 
 def _beside(stack: Path) -> Path | None:
-    stem = stack.with_name(_stem(stack))
+    stem = stack.with_name(bare_name(stack))
     names = [Path(f"{stack}.mdoc"), Path(f"{stem}.mrc.mdoc"), Path(f"{stem}.mdoc")]
     names += [Path(f"{stem}{end}") for end in ANGLE_FILES]
     return next((path for path in names if path.is_file()), None)
-
-
-def _stem(path: Path) -> str:
-    return re.sub(r"(\.gz|\.mdoc|\.(mrcs?|st|tiff?|eer|ali))+$", "", path.name)
 
 
 def _missing(whose: str, path: Path, angle_deg: float) -> FormatError:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from em_platform.formats.chunked.count import ChunkCount, count_chunks
-    from em_platform.formats.chunked.dvid import decode_label_block
     from em_platform.formats.chunked.listing import folders
     from em_platform.formats.chunked.open import (
         chunked_format,
@@ -19,12 +18,24 @@ if TYPE_CHECKING:
     )
     from em_platform.formats.chunked.store import ChunkStore, chunk_store
     from em_platform.formats.chunked.volume import Crop
-    from em_platform.formats.conversion import convert, export
+    from em_platform.formats.conversion import convert, export, mid_sections
+    from em_platform.formats.header_values import (
+        check_image,
+        nm_of,
+        read_to_limit,
+        unzip_to_limit,
+    )
     from em_platform.formats.http import served
-    from em_platform.formats.image import SUFFIXES, ImageHeader, read_header, read_image
+    from em_platform.formats.image import (
+        SUFFIXES,
+        ImageHeader,
+        encode_tiff,
+        read_header,
+        read_image,
+        write_tiff,
+    )
     from em_platform.formats.image_output import forget_unfinished
-    from em_platform.formats.length_units import nm_of
-    from em_platform.formats.level_arrays import Run
+    from em_platform.formats.level_arrays import Run, plain_errors
     from em_platform.formats.mdoc import (
         MdocMontage,
         MdocPiece,
@@ -32,9 +43,8 @@ if TYPE_CHECKING:
         read_mdoc_montage,
         read_mdoc_tilts,
     )
-    from em_platform.formats.mpicbg import compose_affine
     from em_platform.formats.mrc import open_mrc
-    from em_platform.formats.ome_metadata import mosaic_attributes
+    from em_platform.formats.ome_layout import mosaic_attributes
     from em_platform.formats.ome_zarr import (
         Described,
         describe,
@@ -51,13 +61,8 @@ if TYPE_CHECKING:
         open_stack,
         open_volume,
     )
-    from em_platform.formats.plausible import (
-        check_image,
-        read_to_limit,
-        unzip_to_limit,
-    )
     from em_platform.formats.raster import jpeg_size
-    from em_platform.formats.redirects import CarefulSession
+    from em_platform.formats.remote import CarefulSession
     from em_platform.formats.source import (
         is_folder,
         join_uri,
@@ -66,40 +71,31 @@ if TYPE_CHECKING:
         open_source,
         read_text,
     )
-    from em_platform.formats.staging import plain_errors
-    from em_platform.formats.tiff_image import encode_tiff, write_tiff
     from em_platform.formats.volume import Region, Volume, bounds_of, shape_of
-    from em_platform.formats.volume_pictures import mid_sections
     from em_platform.formats.volume_writer import write_volume
 
 _MODULES = {
     "chunked.count": "ChunkCount count_chunks",
-    "chunked.dvid": "decode_label_block",
     "chunked.listing": "folders",
     "chunked.open": "chunked_format level_paths list_levels open_chunked",
     "chunked.store": "ChunkStore chunk_store",
     "chunked.volume": "Crop",
-    "conversion": "convert export",
+    "conversion": "convert export mid_sections",
+    "header_values": "check_image nm_of read_to_limit unzip_to_limit",
     "http": "served",
-    "image": "SUFFIXES ImageHeader read_header read_image",
+    "image": "SUFFIXES ImageHeader encode_tiff read_header read_image write_tiff",
     "image_output": "forget_unfinished",
-    "length_units": "nm_of",
-    "level_arrays": "Run",
+    "level_arrays": "Run plain_errors",
     "mdoc": "MdocMontage MdocPiece MdocTilts read_mdoc_montage read_mdoc_tilts",
-    "mpicbg": "compose_affine",
     "mrc": "open_mrc",
-    "ome_metadata": "mosaic_attributes",
+    "ome_layout": "mosaic_attributes",
     "ome_zarr": "Described describe level_count open_level preview review_at "
     "write_pyramid",
     "open": "described extent_nm inspect open_stack open_volume",
-    "plausible": "check_image read_to_limit unzip_to_limit",
     "raster": "jpeg_size",
-    "redirects": "CarefulSession",
+    "remote": "CarefulSession",
     "source": "is_folder join_uri list_folder local_path open_source read_text",
-    "staging": "plain_errors",
-    "tiff_image": "encode_tiff write_tiff",
     "volume": "Region Volume bounds_of shape_of",
-    "volume_pictures": "mid_sections",
     "volume_writer": "write_volume",
 }
 _MODULE_OF = {name: key for key, names in _MODULES.items() for name in names.split()}
@@ -122,10 +118,8 @@ __all__ = [
     "check_image",
     "chunk_store",
     "chunked_format",
-    "compose_affine",
     "convert",
     "count_chunks",
-    "decode_label_block",
     "describe",
     "described",
     "encode_tiff",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from em_platform.formats.length_units import nm_of, rounded
+from em_platform.formats.header_values import nm_of, rounded
 from em_platform.model.volume import Tag
 
 _RGBA = 23  # DigitalMicrograph's number of RGBA, as thumbnails are

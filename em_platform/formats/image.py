@@ -1,17 +1,22 @@
 """One grey image from a TIFF, PNG, JPEG or MRC file, known by its first bytes.
 
-`name.mrc#12` is image 12 of a stack, `name.zarr/0` level 0 of an OME-Zarr image.
+`name.mrc#12` is image 12 of a stack, `name.zarr/0` level 0 of an OME-Zarr image. Every
+value that comes out of a TIFF is a grey level that grows with brightness: a palette is
+applied, and white-is-zero inverted. A tile is written as TIFF here, too.
 """
 
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
+from em_platform.formats.header_values import check_image, ratio_of
 from em_platform.formats.mrc import check_index, is_mrc, read_mrc, read_mrc_header
 from em_platform.formats.raster import (
     JPEG_START,
@@ -21,9 +26,207 @@ from em_platform.formats.raster import (
     read_raster,
 )
 from em_platform.formats.source import Source, open_source
-from em_platform.formats.tiff_directory import is_tiff
-from em_platform.formats.tiff_image import read_tiff, read_tiff_header
+from em_platform.formats.tiff import CodedVolume
+from em_platform.formats.tiff_directory import Directory, cut_short, is_tiff, scale_of
+from em_platform.formats.tiff_pages import (
+    PALETTE,
+    WHITE_IS_ZERO,
+    PageLayout,
+    layout_of,
+    main_page,
+    plain_offset,
+)
+from em_platform.formats.volume import FileKey, key_of
 from em_platform.model import Box, Size
+from em_platform.model.volume import VolumeInfo
+from em_platform.storage import atomic
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TiffHeader:
+    """Size and type of the first image of a TIFF."""
+
+    height_px: int
+    width_px: int
+    samples: int
+    dtype: str
+    """numpy's name with byte order, such as `<u2`."""
+    offset: int | None
+    """Where the rows begin, when they are plain and one after the other."""
+    coded: CodedVolume | None = None
+    """What decodes it, when they are not."""
+    greys: tuple[int, ...] | None = None
+    """The grey level that each value stands for; None where it is one itself."""
+    inverted: bool = False
+    """Whether 0 is white."""
+
+
+# A stitch reads each tile's header and four strips of it: its directory is parsed once.
+_HEADERS: dict[FileKey, TiffHeader] = {}
+_MOST_HEADERS = 4096
+
+
+def read_tiff_header(source: Source) -> TiffHeader:
+    """Size, type and place of the image; previews of it do not count.
+
+    Raises
+    ------
+    FormatError
+        Not a TIFF, or cut short: pixels are promised behind the file's end, or more
+        of them than the file can hold; or several images.
+    """
+    key = key_of(source)
+    # Without a lock: at worst two threads read one header twice.
+    found = _HEADERS.get(key)
+    if found is None:
+        if len(_HEADERS) >= _MOST_HEADERS:
+            _HEADERS.clear()
+        found = _HEADERS[key] = _read_header(source, key)
+    return found
+
+
+def _read_header(source: Source, key: FileKey) -> TiffHeader:
+    first = main_page(source)
+    samples, bits = first.number(277, 1), first.number(258, 1)
+    if samples != 1 or bits == 1:
+        # Enough for the sentence with which the caller refuses it.
+        name = "1-bit" if bits == 1 else f"u{bits // 8}"
+        return TiffHeader(
+            height_px=first.number(257),
+            width_px=first.number(256),
+            samples=samples,
+            dtype=f"{first.file.order}{name}",
+            offset=None,
+        )
+    layout = layout_of(first)
+    _check_single(first)
+    offset, coded = plain_offset(first, layout), None
+    if offset is None:
+        check_image(
+            source.uri,
+            (layout.height, layout.width),
+            pixel_bytes=np.dtype(layout.stored_dtype).itemsize,
+            file_bytes=source.length,
+            ratio=ratio_of(layout.compression),
+        )
+        info = VolumeInfo(
+            uri=source.uri,
+            format="TIFF",
+            shape=(1, layout.height, layout.width),
+            dtype=layout.dtype,
+        )
+        coded = CodedVolume(
+            info=info,
+            source=source,
+            key=key,
+            layout=layout,
+            directory_offsets=(first.offset,),
+        )
+    return TiffHeader(
+        height_px=layout.height,
+        width_px=layout.width,
+        samples=1,
+        dtype=layout.stored_dtype,
+        offset=offset,
+        coded=coded,
+        greys=_greys(first, layout) if layout.photometric == PALETTE else None,
+        inverted=layout.photometric == WHITE_IS_ZERO,
+    )
+
+
+def _check_single(first: Directory) -> None:
+    """Refuse a file of several images, of which nobody says which one is meant."""
+    count = 1
+    if first.following:
+        second = first.file.directory(first.following)
+        count += second.uniform_key == first.uniform_key and not second.is_reduced
+    elif not first.text(270).startswith("<"):
+        # Behind one directory: ImageJ and tifffile say so in its description.
+        count = max(1, int(np.prod(scale_of(first).axes or 1)))
+    if count > 1:
+        source = first.source
+        raise FormatError(
+            f"{source.uri}: found several images in this TIFF, expected one a tile; "
+            "split it into files of one image",
+            uri=source.uri,
+        )
+
+
+def _greys(page: Directory, layout: PageLayout) -> tuple[int, ...]:
+    """The palette, refused where it holds colours."""
+    values = page.page.tags.valueof(320)
+    levels = np.asarray(values if values is not None else (), np.int64)
+    size = 1 << (8 * np.dtype(layout.stored_dtype).itemsize)
+    red, *others = levels.reshape(3, -1) if levels.size == 3 * size else (None,)
+    if red is None or any((other != red).any() for other in others):
+        raise FormatError(
+            f"{page.source.uri}: found a palette of colours, expected one grey level a "
+            "pixel; convert it to grey levels",
+            uri=page.source.uri,
+        )
+    # A palette has 16 bits (TIFF 6.0, tag 320), an 8-bit image the upper ones of it.
+    return tuple((red >> 8 if size == 256 else red).tolist())
+
+
+def read_tiff(source: Source, box: Box | None = None) -> NDArray[Any]:
+    """Grey levels of the image, `(h, w)`, or of `box` of it; 0 is black."""
+    header = read_tiff_header(source)
+    pixels = _stored_pixels(source, header, box)
+    if header.greys is not None:
+        greys: NDArray[Any] = np.array(header.greys, pixels.dtype)[pixels]
+        return greys
+    if header.inverted and pixels.dtype.kind == "f":
+        raise FormatError(
+            f"{source.uri}: found floats of which 0 is white, expected grey levels "
+            "that grow with brightness; convert it",
+            uri=source.uri,
+        )
+    return np.invert(pixels) if header.inverted else pixels
+
+
+def _stored_pixels(source: Source, header: TiffHeader, box: Box | None) -> NDArray[Any]:
+    box = box or Box(y0=0, x0=0, y1=header.height_px, x1=header.width_px)
+    if header.coded is not None:
+        region = (slice(0, 1), slice(box.y0, box.y1), slice(box.x0, box.x1))
+        plane: NDArray[Any] = header.coded.read(region)[0]
+        return plane
+    if header.offset is None:
+        raise FormatError(
+            f"{source.uri}: found {header.samples} samples a pixel of {header.dtype}, "
+            "expected one grey level a pixel; convert it to grey levels",
+            uri=source.uri,
+        )
+    dtype = np.dtype(header.dtype)
+    rows = np.empty((box.y1 - box.y0, header.width_px), dtype)
+    at = header.offset + box.y0 * rows.strides[0]
+    if source.fill(at, rows.reshape(-1).view(np.uint8)) < rows.nbytes:
+        raise cut_short(source, f"{at + rows.nbytes} bytes were promised")
+    pixels = np.ascontiguousarray(rows[:, box.x0 : box.x1])
+    return pixels.astype(dtype.newbyteorder("="), copy=False)
+
+
+def write_tiff(path: Path, image: NDArray[Any]) -> None:
+    """Put `(h, w)` at `path` as one uncompressed strip, whole or not at all.
+
+    Raises
+    ------
+    StorageError
+        The disk is full or the folder may not be written.
+    """
+    atomic.write_bytes(path, encode_tiff(image))
+
+
+def encode_tiff(image: NDArray[Any]) -> bytes:
+    """The file of `(h, w)` as one uncompressed strip; no clock in it."""
+    import tifffile
+
+    buffer = io.BytesIO()
+    # No version of tifffile either: equal pixels give equal bytes.
+    tifffile.imwrite(
+        buffer, image, photometric="minisblack", metadata=None, software=False
+    )
+    return bytes(buffer.getvalue())
+
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".mrc")
 """Names that may hold a tile."""

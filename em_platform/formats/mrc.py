@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.length_units import nm_of, rounded
+from em_platform.formats.header_values import nm_of, rounded
 from em_platform.formats.source import Source
 from em_platform.formats.volume import PlainVolume
 from em_platform.model.volume import Tag, VolumeInfo

@@ -21,9 +21,11 @@ from numpy.typing import DTypeLike, NDArray
 from em_platform.config import RenderSettings
 from em_platform.errors import FormatError, PlatformError
 from em_platform.formats.chunked.metadata import Axis, Multiscale, parsed
+from em_platform.formats.header_values import check_image
 from em_platform.formats.image_output import image_output
 from em_platform.formats.level_arrays import (
     DoneUnit,
+    FinishedUnit,
     Levels,
     Run,
     done_unit,
@@ -31,8 +33,7 @@ from em_platform.formats.level_arrays import (
     store_at,
     this_process,
 )
-from em_platform.formats.ome_metadata import group_attributes, review_in
-from em_platform.formats.plausible import check_image
+from em_platform.formats.ome_layout import group_attributes, review_in
 from em_platform.formats.pyramid import (
     Array,
     Region,
@@ -42,7 +43,6 @@ from em_platform.formats.pyramid import (
     plan_pyramid,
     plan_rounds,
 )
-from em_platform.formats.staging import FinishedUnit
 from em_platform.model import Review
 from em_platform.storage.manifest import Product
 

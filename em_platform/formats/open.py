@@ -25,8 +25,7 @@ from em_platform.formats.source import (
     local_path,
     open_source,
 )
-from em_platform.formats.tiff import open_tiff
-from em_platform.formats.tiff_decode import CodedVolume
+from em_platform.formats.tiff import CodedVolume, open_tiff
 from em_platform.formats.tiff_directory import is_tiff
 from em_platform.formats.volume import PlainVolume, Region, Volume, bounds_of, shape_of
 from em_platform.model.modality import Modality, modality_of

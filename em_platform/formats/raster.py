@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.plausible import check_image
+from em_platform.formats.header_values import check_image
 from em_platform.formats.source import Source
 from em_platform.formats.volume import (
     DECODED,

@@ -1,7 +1,9 @@
 """Bytes of a file by range, on disk or behind any fsspec URL."""
 
+import io
 import os
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from em_platform.config.reading import check_regular
 from em_platform.errors import FormatError
 from em_platform.formats import remote
-from em_platform.formats.plausible import MOST_BYTES, unzip_to_limit
+from em_platform.formats.header_values import MOST_BYTES, unzip_to_limit
 from em_platform.formats.remote import missing
 
 Places = Sequence[int] | NDArray[np.integer[Any]]
@@ -288,3 +290,63 @@ def _ended(source: Source, expected: int) -> FormatError:
         "header promises; copy it again from where it was made",
         uri=source.uri,
     )
+
+
+# A page's directory and its lists are near each other; a request costs more than bytes.
+_LOCAL_BLOCK_BYTES = 4096
+_REMOTE_BLOCK_BYTES = 1 << 16
+_BLOCKS = 16
+
+
+class RangedFile(io.RawIOBase):
+    """A source as an open file, read in blocks of which the last ones are kept."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        local = source.path is not None
+        self._step = _LOCAL_BLOCK_BYTES if local else _REMOTE_BLOCK_BYTES
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        start = {0: 0, 1: self._at, 2: self._source.length}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; fewer where the file ends."""
+        at, length = self._at, self._source.length
+        end = length if size < 0 else min(at + size, length)
+        if end <= at:
+            return b""
+        self._at = end
+        # So long a read would throw out all blocks.
+        if end - at > _BLOCKS * self._step:
+            return self._source.read(at, end - at)
+        first, last = at // self._step, (end - 1) // self._step
+        content = b"".join(self._block(number) for number in range(first, last + 1))
+        return content[at - first * self._step : end - first * self._step]
+
+    def readinto(self, buffer: Any) -> int:
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def _block(self, number: int) -> bytes:
+        if number not in self._blocks:
+            at = number * self._step
+            count = min(self._step, self._source.length - at)
+            self._blocks[number] = self._source.read(at, count)
+            if len(self._blocks) > _BLOCKS:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(number)
+        return self._blocks[number]

@@ -1,18 +1,21 @@
-"""The directories of a TIFF, parsed by tifffile through ranged reads, without trust.
+"""The directories of a TIFF, parsed by tifffile without trust, and what they state.
 
-tifffile reads header, directories and tags; what it is given instead of a file reads
-blocks of a local file or a URL and remembers the last ones, so that a directory costs
-one or two small reads. The chain of directories is walked here and not by
-`TiffFile.pages`: pages at equal distances are found without looking at each.
+tifffile reads header, directories and tags through ranged reads, so that a directory
+costs one or two small ones. The chain of directories is walked here and not by
+`TiffFile.pages`: pages at equal distances are found without looking at each. Voxels
+have the size that ImageJ, OME-TIFF or the plain resolution tags state: 1 or 72 per inch
+is what programs write that know none.
 """
 
-import io
+import json
 import logging
+import math
+import re
 import struct
 import threading
-from collections import OrderedDict
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -20,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats.source import Places, Source
+from em_platform.formats.header_values import nm_of, number_of, rounded
+from em_platform.formats.source import Places, RangedFile, Source
+from em_platform.model.volume import Tag
 
 if TYPE_CHECKING:
     import tifffile
@@ -39,64 +44,13 @@ _STORAGE = {256: 0, 257: 0, 258: 1, 259: 1, 262: 1, 266: 1, 277: 1, 284: 1, 317:
 _SEGMENTS = {273, 279, 324, 325}
 # No acquisition has so many pages; a damaged chain may be longer than any patience.
 _MOST_PAGES = 1_000_000
-# A page's directory and its lists are near each other; a request costs more than bytes.
-_LOCAL_BLOCK_BYTES = 4096
-_REMOTE_BLOCK_BYTES = 1 << 16
-_BLOCKS = 16
-
-
-class RangedFile(io.RawIOBase):
-    """A source as an open file, read in blocks of which the last ones are kept."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        local = source.path is not None
-        self._step = _LOCAL_BLOCK_BYTES if local else _REMOTE_BLOCK_BYTES
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        start = {0: 0, 1: self._at, 2: self._source.length}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes; fewer where the file ends."""
-        at, length = self._at, self._source.length
-        end = length if size < 0 else min(at + size, length)
-        if end <= at:
-            return b""
-        self._at = end
-        # So long a read would throw out all blocks.
-        if end - at > _BLOCKS * self._step:
-            return self._source.read(at, end - at)
-        first, last = at // self._step, (end - 1) // self._step
-        content = b"".join(self._block(number) for number in range(first, last + 1))
-        return content[at - first * self._step : end - first * self._step]
-
-    def readinto(self, buffer: Any) -> int:
-        content = self.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-    def _block(self, number: int) -> bytes:
-        if number not in self._blocks:
-            at = number * self._step
-            count = min(self._step, self._source.length - at)
-            self._blocks[number] = self._source.read(at, count)
-            if len(self._blocks) > _BLOCKS:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(number)
-        return self._blocks[number]
+_INCH, _CENTIMETRE = 2, 3  # values of ResolutionUnit (TIFF 6.0, tag 296)
+# Of screens, scanners and prints; 28.346 a centimetre are 72 an inch.
+_EMPTY_PER_INCH = {1.0, 72.0, 96.0, 100.0, 150.0, 200.0, 300.0, 600.0}
+_EMPTY_PER_CENTIMETRE = {1.0, 28.346}
+_PAIR = re.compile(r"^([A-Za-z ]+?)=(.*)$")
+# No microscope has pixels of more than this; such a size is that of a print.
+_LONGEST_NM = 2e4
 
 
 @dataclass(frozen=True)
@@ -297,3 +251,139 @@ def cut_short(source: Source, why: str) -> FormatError:
         "it again from where it was made",
         uri=source.uri,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TiffScale:
+    """What a TIFF says of its axes, or a microscope of an image."""
+
+    dialect: str = ""
+    """`ImageJ`, `OME`, a microscope's maker or nothing."""
+    voxel_size_nm: tuple[float, float, float] | None = None
+    axes: tuple[int, int, int] | None = None
+    """Channels, planes and points in time, where it says so."""
+    tags: dict[str, Tag] = field(default_factory=dict)
+
+
+def scale_of(directory: Directory) -> TiffScale:
+    """What the first directory says of the voxels' size and of the pages' meaning."""
+    text = directory.text(270)
+    per_unit = directory.ratio(283), directory.ratio(282)
+    unit = directory.number(296, _INCH)
+    if text.startswith("ImageJ="):
+        return imagej_scale(text, per_unit=per_unit, unit=unit)
+    if text.startswith("{"):
+        count = _shaped(text)
+        axes = (1, count, 1) if count > 1 else None
+        return TiffScale(voxel_size_nm=resolution_nm(per_unit, unit=unit), axes=axes)
+    # The declaration and a comment may stand in front of the root.
+    if text.startswith("<") and "<OME" in text[:1000]:
+        found = ome_scale(text)
+        if found is not None:
+            return found
+    return TiffScale(voxel_size_nm=resolution_nm(per_unit, unit=unit))
+
+
+def imagej_scale(
+    description: str, *, per_unit: tuple[float, float], unit: int
+) -> TiffScale:
+    """What ImageJ's description says; `per_unit` are pixels a unit along y and x."""
+    fields = {
+        found[1].strip(): found[2].strip()
+        for line in description.replace("\\n", "\n").splitlines()
+        if (found := _PAIR.match(line))
+    }
+    own = fields.get("unit", "")
+    y, x = (nm_of(1 / count, own) if count > 0 else None for count in per_unit)
+    # Without a unit of ImageJ's own, the resolution is what TIFF says it is.
+    if not own and unit in (_INCH, _CENTIMETRE):
+        plain = resolution_nm(per_unit, unit=unit)
+        y, x = plain[1:] if plain else (None, None)
+    z = nm_of(number_of(fields.get("spacing")), own)
+    images = int(number_of(fields.get("images", "1")))
+    axes = tuple(
+        int(number_of(fields.get(name, "1")))
+        for name in ("channels", "slices", "frames")
+    )
+    if axes == (1, 1, 1):
+        # A plain stack may state nothing but its number of images.
+        axes = (1, images, 1)
+    tags: dict[str, Tag] = {}
+    if own:
+        tags["stated_unit"] = own
+    return TiffScale(
+        dialect="ImageJ",
+        voxel_size_nm=(z or 0.0, y, x) if y and x else None,
+        axes=(axes[0], axes[1], axes[2]),
+        tags=tags,
+    )
+
+
+_OF_LIGHT = ("EmissionWavelength", "ExcitationWavelength", "Fluor")
+
+
+def ome_scale(description: str) -> TiffScale | None:
+    """What the OME-XML of the first image says; None where it is no XML."""
+    try:
+        root = ElementTree.fromstring(description)
+    except ElementTree.ParseError:
+        return None
+    # The namespace in front has the year of OME's schema.
+    pixels = next((e for e in root.iter() if e.tag.endswith("}Pixels")), None)
+    if pixels is None:
+        return None
+    z, y, x = (
+        nm_of(
+            number_of(pixels.get(f"PhysicalSize{axis}", "")),
+            # OME's own default.
+            pixels.get(f"PhysicalSize{axis}Unit", "µm"),
+        )
+        for axis in "ZYX"
+    )
+    channels, planes, times = (
+        int(number_of(pixels.get(f"Size{a}", "1"))) for a in "CZT"
+    )
+    tags: dict[str, Tag] = {}
+    image = next((e for e in root.iter() if e.tag.endswith("}Image")), None)
+    if image is not None and image.get("Name"):
+        tags["name"] = str(image.get("Name"))
+    day = next((e for e in root.iter() if e.tag.endswith("}AcquisitionDate")), None)
+    if day is not None and day.text:
+        tags["imaging_date"] = day.text[:10]
+    parts = [e for e in root.iter() if e.tag.endswith("}Channel")]
+    # Electrons have no colour.
+    if any(name in part.attrib for part in parts for name in _OF_LIGHT):
+        tags["modality"] = "light"
+    return TiffScale(
+        dialect="OME",
+        voxel_size_nm=(z or 0.0, y, x) if y and x else None,
+        axes=(channels, planes, times),
+        tags=tags,
+    )
+
+
+def resolution_nm(
+    per_unit: tuple[float, float], *, unit: int
+) -> tuple[float, float, float] | None:
+    """Lengths (z unknown: 0) from pixels an inch or centimetre; None for empty ones."""
+    empty = {_INCH: _EMPTY_PER_INCH, _CENTIMETRE: _EMPTY_PER_CENTIMETRE}.get(unit)
+    name = {_INCH: "inch", _CENTIMETRE: "cm"}.get(unit, "")
+    if empty is None or min(per_unit) <= 0:
+        return None
+    # Rounded, as 28.346 is written with more digits or fewer.
+    if any(rounded(round(count, 3)) in empty for count in per_unit):
+        return None
+    y, x = (nm_of(1 / count, name) for count in per_unit)
+    if y is None or x is None or max(y, x) > _LONGEST_NM:
+        return None
+    return 0.0, y, x
+
+
+def _shaped(description: str) -> int:
+    """How many planes tifffile says that it wrote; 1 where it says nothing."""
+    try:
+        shape = json.loads(description).get("shape")
+        count = math.prod(shape[:-2]) if shape else 1
+        return count if isinstance(count, int) and count > 0 else 1
+    except (AttributeError, RecursionError, TypeError, ValueError):
+        return 1

@@ -14,16 +14,15 @@ from em_platform.errors import FormatError
 from em_platform.formats.image_output import ImageOutput, image_output
 from em_platform.formats.level_arrays import (
     DoneUnit,
+    FinishedUnit,
     Levels,
     Run,
     done_unit,
     this_process,
 )
-from em_platform.formats.ome_metadata import group_attributes
+from em_platform.formats.ome_layout import VolumeLayout, group_attributes, plan_volume
 from em_platform.formats.pyramid import Array, Region, Shape, Unit
-from em_platform.formats.staging import FinishedUnit
 from em_platform.formats.volume import Volume
-from em_platform.formats.volume_layout import VolumeLayout, plan_volume
 from em_platform.imaging.resample import POOLINGS, Pooling
 from em_platform.imaging.voxel_statistics import (
     Measured,

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
-from em_platform.formats import decode_label_block, jpeg_size, nm_of, unzip_to_limit
+from em_platform.formats import jpeg_size, nm_of, unzip_to_limit
+from em_platform.ingest.dvid_labels import decode_label_block
 from em_platform.ingest.http_answers import Cut
 
 Three = tuple[int, int, int]

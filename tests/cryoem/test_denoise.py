@@ -90,7 +90,8 @@ def test_a_network_needs_halves_and_torch(
             run(asked, tmp_path)
         return str(caught.value)
 
-    assert "give them by --even and --odd" in sentence(even=noisy)
+    # Looked for beside the tomogram, by the names that `reconstruct` gives them.
+    assert "tomo_ODD_Vol.mrc is not there" in sentence(even=noisy)
     # As where the extra is not installed; `python -m benchmarks denoise` trains.
     monkeypatch.setitem(sys.modules, "torch", None)
     assert "the extra torch" in sentence(even=noisy, odd=noisy)

@@ -96,6 +96,35 @@ def test_binned_and_inverted_with_the_height_of_the_thickness(tmp_path: Path) ->
     assert volume.min() < -3 * volume.max()
 
 
+def test_halves_are_reconstructed_as_the_whole_is(tmp_path: Path) -> None:
+    stack = write_series(tmp_path, SPECIMEN, axis_deg=4)
+    out = tmp_path / "out"
+    out.mkdir()
+    asked = Parameters(
+        stack_file=stack, pixel_size=5.0, out_bin=2, vol_z=24, halves=True
+    )
+    with pytest.raises(PlatformError, match=r"TS_3_EVN\.mrc is not beside it"):
+        run(asked, out)
+    with mrcfile.open(stack) as file:
+        images = np.array(file.data)
+    noise = np.random.default_rng(9).normal(0, 3, images.shape).astype(np.float32)
+    for mark, half in (("EVN", images + noise), ("ODD", images[:5])):
+        mrcfile.write(tmp_path / f"TS_3_{mark}.mrc", half)
+    with pytest.raises(PlatformError, match=r"ODD\.mrc: found \(5, 96, 96\) pixels"):
+        run(asked, out)
+    mrcfile.write(tmp_path / "TS_3_ODD.mrc", images - noise, overwrite=True)
+    assert not any(out.iterdir())
+    found = run(asked, out)
+    assert (found.even, found.odd) == ("TS_3_EVN_Vol.mrc", "TS_3_ODD_Vol.mrc")
+    assert len(list(out.iterdir())) == 3
+    whole, even, odd = (
+        mrcfile.read(out / name) for name in (found.tomogram, found.even, found.odd)
+    )
+    # Back-projection is linear, and both have the alignment of the whole.
+    assert np.abs((even + odd) / 2 - whole).max() < 1e-4 * whole.std()
+    assert np.corrcoef((even - odd).ravel(), whole.ravel())[0, 1] < 0.2
+
+
 def test_align_reconstruct_and_compare_with_the_specimen(tmp_path: Path) -> None:
     rng = np.random.default_rng(8)
     specimen = blobs(rng, size=SIDE, thickness_px=20, density=0.02)

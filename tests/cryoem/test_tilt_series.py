@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from em_platform.cryoem.alignment_files import read_alignment
+from em_platform.cryoem.stages import assemble
 from em_platform.cryoem.stages.tilt_align import Parameters, run
 from em_platform.cryoem.tilt_series import find_series, read_angles, with_dose
-from em_platform.errors import FormatError
+from em_platform.errors import DataError, FormatError
 
 
 def write_images(path: Path, count: int) -> Path:
@@ -32,6 +33,40 @@ def test_serialems_mdoc_of_a_stack(shared_data: Path, tmp_path: Path) -> None:
     assert (first.section, first.dose, first.pre_exposure) == (0, 2.23843, 134.379)
     assert sorted(image.order or 0 for image in series.images) == [*range(60)]
     assert min(series.images, key=lambda i: i.pre_exposure or 0).order == 0
+
+
+def test_micrographs_become_a_stack_by_the_mdoc_that_names_their_movies(
+    tmp_path: Path,
+) -> None:
+    """As after `motion Movies/*.mrc`: sums of halves beside each micrograph."""
+    angles = {"017_01": 0.01, "017_02": 3.02, "017_03": -2.98}
+    mdoc = "".join(
+        f"[ZValue = {i}]\nTiltAngle = {angle}\nSubFramePath = X:\\d\\{name}.tif\n\n"
+        for i, (name, angle) in enumerate(angles.items())
+    )
+    (tmp_path / "TS_017.mrc.mdoc").write_text(mdoc)
+    for level, name in enumerate(angles):
+        for end, share in (("", 4), ("_noDW", 4), ("_EVN", 1), ("_ODD", 3)):
+            image = np.full((8, 8), share * (level + 1), np.float32)
+            mrcfile.write(tmp_path / f"{name}{end}.mrc", image)
+    given = {
+        "images": tuple(sorted(tmp_path.glob("*.mrc"))),
+        **{"pixel_size": 2, "tilts": tmp_path / "TS_017.mrc.mdoc", "halves": True},
+    }
+    out = tmp_path / "out"
+    out.mkdir()
+    found = assemble.run(assemble.Parameters.model_validate(given), out)
+    assert (found.stack, found.even) == ("TS_017.mrc", "TS_017_EVN.mrc")
+    assert read_angles(out / found.tilts) == [-2.98, 0.01, 3.02]
+    levels = [mrcfile.read(out / f"TS_017{end}.mrc")[:, 0, 0] for end in ("", "_ODD")]
+    assert [list(each) for each in levels] == [[12, 4, 8], [9, 3, 6]]
+    # Without the mdoc nothing states an angle; the name of a tilt would.
+    with pytest.raises(DataError, match=r"017_01\.mrc: no tilt angle .* by --tilts"):
+        assemble.run(assemble.Parameters.model_validate(given | {"tilts": None}), out)
+    named = tmp_path / "TS_2_001_3.00_fractions.mrc"
+    mrcfile.write(named, np.ones((8, 8), np.float32))
+    alone = assemble.Parameters(images=(named,), pixel_size=2)
+    assert assemble.run(alone, out).tilts == "TS_2.rawtlt"
 
 
 def test_serialems_mdocs_of_single_images(shared_data: Path, tmp_path: Path) -> None:

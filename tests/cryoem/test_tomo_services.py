@@ -154,6 +154,42 @@ def check_rows(place: Place, stack: Path, volume: Path) -> None:
     assert program["processingStatus"] == 1
 
 
+def test_a_network_gets_the_halves_of_the_tomogram(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    images = [corrected(project, n, angle) for n, angle in enumerate(ANGLES, 1)]
+    stack = project / "Tomograms/job006/tomograms/TS_1_stack.mrc"
+    message = {
+        **{"stack_file": str(stack), "pixel_size": PIXEL_A, "tilt_axis": 0},
+        "input_file_list": [[str(i), a] for i, a in zip(images, ANGLES, strict=True)],
+        "denoise_method": "n2n",
+    }
+
+    def asked() -> dict[str, Any]:
+        place = Place(ispyb_url="sqlite://")
+        sent = handle_message(load_service("AreTomoAlign"), {}, message, place)
+        [body] = [each.body for each in sent if each.queue == "denoise"]
+        return {k: v for k, v in body.items() if k in ("method", "even", "odd")}
+
+    for image in images[:-1]:
+        for mark, share in (("EVN", 0.25), ("ODD", 0.75)):
+            half = image.with_name(f"{image.stem}_{mark}.mrc")
+            mrcfile.write(half, np.float32(share) * mrcfile.read(image))
+    # Without all of them there is a tomogram; the next step says what it lacks.
+    assert asked() == {"method": "n2n"}
+    for mark in ("EVN", "ODD"):
+        half = images[-1].with_name(f"{images[-1].stem}_{mark}.mrc")
+        mrcfile.write(half, mrcfile.read(images[-1]) / 2)
+    found = asked()
+    names = ("TS_1_stack_EVN_Vol.mrc", "TS_1_stack_ODD_Vol.mrc")
+    assert (found["even"], found["odd"]) == tuple(
+        str(stack.with_name(n)) for n in names
+    )
+    whole = mrcfile.read(stack.with_name("TS_1_stack_Vol.mrc"))
+    even, odd = (mrcfile.read(found[half]) for half in ("even", "odd"))
+    assert np.abs(even + odd - whole).max() < 1e-3 * whole.std()
+    assert even.std() < 0.7 * odd.std()
+
+
 def test_a_series_that_cannot_be_aligned_fails_visibly(tmp_path: Path) -> None:
     place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
     stack = tmp_path / "p/Tomograms/job006/tomograms/TS_1_stack.mrc"

@@ -10,7 +10,7 @@ import pytest
 from em_platform.errors import FormatError, SourceRefused
 from em_platform.formats.chunked.listing import folders
 from em_platform.formats.chunked.store import chunk_store
-from em_platform.formats.plausible import MOST_BYTES, read_to_limit, unzip_to_limit
+from em_platform.formats.header_values import MOST_BYTES, read_to_limit, unzip_to_limit
 from em_platform.formats.source import read_text
 from tests.formats.served_folder import serving_folder
 from tests.ingest.serving import Answer, serving

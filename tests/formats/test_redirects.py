@@ -10,7 +10,7 @@ import pytest
 from em_platform.errors import SourceRefused
 from em_platform.formats import remote
 from em_platform.formats.chunked.store import tensorstore
-from em_platform.formats.redirects import check_redirect
+from em_platform.formats.remote import check_redirect
 
 PLACES = {
     "archive.example": ("8.8.8.8",),

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import zarr
 
-from em_platform.formats.ome_metadata import mosaic_attributes, review_in
+from em_platform.formats.ome_layout import mosaic_attributes, review_in
 from em_platform.formats.ome_zarr import review_at
 from em_platform.model import Review, ReviewStatus
 

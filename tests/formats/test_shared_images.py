@@ -21,7 +21,7 @@ from ncempy.io.dm import fileDM
 from em_platform.errors import FormatError
 from em_platform.formats.dm_images import images_of, tags_of, voxel_size_of
 from em_platform.formats.open import open_volume
-from em_platform.formats.tiff_scale import imagej_scale
+from em_platform.formats.tiff_directory import imagej_scale
 from tests.conftest import SHARED_DATA
 
 GROUPS = {"dm", "sem_tiff", "maps", "volumes", "tem_tiles", "cryoem"}

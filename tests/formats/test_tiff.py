@@ -6,8 +6,8 @@ import pytest
 import tifffile
 
 from em_platform.errors import FormatError
+from em_platform.formats.image import read_tiff, read_tiff_header, write_tiff
 from em_platform.formats.source import open_source
-from em_platform.formats.tiff_image import read_tiff, read_tiff_header, write_tiff
 from em_platform.model import Box
 
 

@@ -12,10 +12,8 @@ import tifffile
 
 from em_platform.errors import FormatError
 from em_platform.formats.open import open_volume
-from em_platform.formats.source import Source, open_source
-from em_platform.formats.tiff import open_tiff
-from em_platform.formats.tiff_decode import CodedVolume
-from em_platform.formats.tiff_directory import RangedFile
+from em_platform.formats.source import RangedFile, Source, open_source
+from em_platform.formats.tiff import CodedVolume, open_tiff
 
 WHOLE = (slice(None),) * 3
 PART = (slice(2, 5), slice(17, 140), slice(30, 31))

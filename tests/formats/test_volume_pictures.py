@@ -8,8 +8,8 @@ from PIL import Image
 
 from em_platform.config import OutputSettings
 from em_platform.errors import FormatError
+from em_platform.formats.conversion import mid_sections
 from em_platform.formats.ome_zarr import preview
-from em_platform.formats.volume_pictures import mid_sections
 from em_platform.formats.volume_writer import write_volume
 from em_platform.model.volume import VolumeInfo
 from em_platform.storage.manifest import Product

@@ -14,9 +14,9 @@ import pytest
 from em_platform.config import OutputSettings
 from em_platform.errors import FormatError, SourceUnavailable
 from em_platform.formats import image_output
+from em_platform.formats.conversion import mid_sections
 from em_platform.formats.ome_zarr import level_count, open_level
 from em_platform.formats.open import open_volume
-from em_platform.formats.volume_pictures import mid_sections
 from em_platform.storage import atomic
 from tests.formats.array_volume import (
     VOXELS,

@@ -140,7 +140,7 @@ def test_the_ome_zarr_reader_opens_all_levels(tmp_path):
 def test_chunks_and_shards_are_no_larger_than_the_volume_needs(
     shape, settings, chunk, shard
 ):
-    from em_platform.formats.volume_layout import plan_volume
+    from em_platform.formats.ome_layout import plan_volume
 
     layout = plan_volume(shape, itemsize=1, settings=settings)
     assert (layout.chunk_shape, layout.pyramid.shard_shape) == (chunk, shard)

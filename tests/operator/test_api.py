@@ -10,7 +10,7 @@ import pytest
 
 from em_platform.acquisition.frame_paths import frame_path, frames_folder
 from em_platform.config import Settings
-from em_platform.formats.tiff_image import write_tiff
+from em_platform.formats.image import write_tiff
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from em_platform.operator.shared_board import SharedBoard

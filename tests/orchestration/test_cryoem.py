@@ -1,6 +1,7 @@
 """A session's movies in Dagster: found by the sensor, processed, judged, and shown."""
 
 import json
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -21,6 +22,7 @@ from em_platform.cryoem.sessions import tomography
 from em_platform.cryoem.sessions.processing import open_sessions
 from em_platform.cryoem.sessions.records import PROJECT, record_movie
 from em_platform.definitions import defs
+from em_platform.errors import ToolMissing
 from em_platform.resources.cryoem import CryoemSessions
 from em_platform.resources.storage import Configuration
 from em_platform.sensors.cryoem import cryoem_session_sensor
@@ -176,6 +178,7 @@ def counts(*names: str) -> list[int]:
 
 ANGLES = (-45.0, -30.0, -15.0, 0.0, 15.0, 30.0, 45.0)
 SIDE_PX = 128
+N2N = "denoise: {method: n2n}"
 
 
 def tilt_image(angle_deg: float, shift: tuple[float, float]) -> np.ndarray:
@@ -218,6 +221,7 @@ def tilts(
     (folder / "session.yaml").write_text(
         "pixel_size_a: 5\nvoltage_kv: 300\ntilt_axis_deg: 0\n"
         "tomogram_bin: 2\ntomogram_thickness_a: 320\n"
+        "stages: {reconstruct: {halves: true}}\n"
     )
     monkeypatch.setenv("EM_CRYOEM__SETTLE_S", "0")
     rng = np.random.default_rng(0)
@@ -246,6 +250,7 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
     instance: dg.DagsterInstance,
     tilts: dict[float, tuple[float, float]],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = tick(instance)
     assert isinstance(found, dg.SensorResult)
@@ -284,7 +289,7 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
     assert tomogram.result.size_z == 32
     with mrcfile.open(tomogram.folder / tomogram.result.tomogram) as file:
         volume = np.array(file.data)
-    assert volume.std() > 0
+    check_halves(key, volume, monkeypatch)
     with mrcfile.open(less_noisy.folder / less_noisy.result.denoised) as file:
         assert file.data.shape == volume.shape
         # What differs from voxel to voxel is noise; the blobs are wider.
@@ -295,6 +300,23 @@ def test_a_tilt_series_becomes_a_tomogram_with_pictures(
     assert shown is not None
     assert "data:image/webp" in str(shown.asset_materialization)
     check_records(tmp_path)
+
+
+def check_halves(key: str, whole: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tomograms of halves are there, and go to the network where it is asked for."""
+    with open_sessions(load_settings()) as sessions:
+        tomogram = tomography.reconstruct(sessions, key)
+        own = sessions.folder / "grid2/session.yaml"
+        own.write_text(own.read_text().replace("reconstruct: {halves: true}", N2N))
+        monkeypatch.setitem(sys.modules, "torch", None)
+        with pytest.raises(ToolMissing, match="the extra torch"):
+            tomography.denoise(sessions, key)
+        assert tomography.reconstruct(sessions, key) == tomogram
+    halves = [tomogram.result.even, tomogram.result.odd]
+    even, odd = (mrcfile.read(tomogram.folder / half) for half in halves)
+    # The sums are of every other frame, and back-projection is linear.
+    assert np.abs(even + odd - whole).max() < 1e-3 * whole.std()
+    assert 0 < np.corrcoef(even.ravel(), odd.ravel())[0, 1] < 1
 
 
 def check_records(folder: Path) -> None:

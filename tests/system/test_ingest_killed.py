@@ -23,7 +23,7 @@ import pytest
 
 from em_platform.config import Settings, load_settings
 from em_platform.formats import Region
-from em_platform.formats.volume_layout import plan_volume
+from em_platform.formats.ome_layout import plan_volume
 from em_platform.ingest.manifest import NAME
 from em_platform.ingest.source import described
 from em_platform.ingest.sources import open_source, settings_of

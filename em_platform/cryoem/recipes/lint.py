@@ -38,6 +38,7 @@ _WRAPPERS = (
 _ANYWHERE = {
     "engine",
     "time_limit_s",
+    "denoise_method",
     "app_id",
     "program_id",
     "session_id",

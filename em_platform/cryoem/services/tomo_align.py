@@ -5,11 +5,13 @@ Messages and files are those of cryoem-services' AreTomoAlign, whatever the engi
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from em_platform.cryoem.halves import half_paths, have_halves
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stages import reconstruct, tilt_align
+from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stages import reconstruct, tilt_align, wants_halves
 from em_platform.cryoem.tilt_name import series_of
 from em_platform.errors import MessageRejected, PlatformError
 
@@ -65,13 +67,21 @@ class _Tomogram:
         }
 
 
+class Parameters(StageParameters):
+    """What of the message the service itself needs; ours alone."""
+
+    denoise_method: Literal["tv", "gaussian", "n2n"] | None = None
+    """That of the step that takes the tomogram; n2n needs its halves, too."""
+
+
 def handle(step: Step, place: Place) -> None:
     """Make the tomogram of the tilt series of a message."""
+    own: Parameters = step.validated(Parameters)
     parameters: tilt_align.Parameters = step.validated(
         tilt_align.Parameters, **place.parameters_of("tilt-align")
     )
     try:
-        made = _made(step, place, parameters)
+        made = _made(step, place, parameters, method=own.denoise_method)
     except PlatformError as error:
         message = {"status_message": str(error)[:_MOST_LETTERS]}
         step.send_on_failure("failure", message)
@@ -81,23 +91,35 @@ def handle(step: Step, place: Place) -> None:
     step.send("ispyb_connector", _record(made))
     # Its folder has the name that it has in the project of upstream's services, too.
     denoised = made.out.other("Denoise", made.out.number + 1).parent
+    halves = {"even": made.result.even, "odd": made.result.odd}
+    method = {"method": own.denoise_method} if own.denoise_method else {}
     step.send(
         "denoise",
         {
             "volume": str(made.volume),
             "output_dir": str(denoised),
             "relion_options": made.options(),
+            # Upstream's service passes over what follows.
+            **method,
+            **{k: str(made.volume.with_name(v)) for k, v in halves.items() if v},
         },
     )
     step.send("success", {})
 
 
-def _made(step: Step, place: Place, parameters: tilt_align.Parameters) -> _Tomogram:
+def _made(
+    step: Step, place: Place, parameters: tilt_align.Parameters, *, method: str | None
+) -> _Tomogram:
     stack = parameters.stack_file
     out = job_path(stack)
     # Of its own: `tilt.com` has the same name for each series.
     folder = stack.parent / f"{stack.stem}_alignment"
     images = _listed_images(parameters)
+    # Without them there is still a tomogram; denoising says what it lacks.
+    halves = wants_halves(place.stages, method=method) and have_halves(
+        images or [stack]
+    )
+    parameters = parameters.model_copy(update={"halves": halves})
     if images and stack.is_file() and not stack.is_symlink():
         link(stack, folder)  # refuses it, before anything is computed
     newest = max(images or [stack], key=_changed)
@@ -109,11 +131,7 @@ def _made(step: Step, place: Place, parameters: tilt_align.Parameters) -> _Tomog
         takes=newest,
         made=place.made,
     )
-    own_stack = folder / aligned.stack
-    if own_stack != stack:
-        inside = own_stack.is_relative_to(stack.parent)
-        # A project may be moved: within it a link says no more than it has to.
-        link(stack, own_stack.relative_to(stack.parent) if inside else own_stack)
+    _link_stacks(stack, folder, aligned)
     pixel = parameters.pixel_size or aligned.pixel_size_a
     if pixel is None:
         raise MessageRejected(
@@ -126,7 +144,9 @@ def _made(step: Step, place: Place, parameters: tilt_align.Parameters) -> _Tomog
     )
     result, _again = run_stage(
         "reconstruct",
-        volume.model_copy(update={"alignment": aln, "pixel_size": pixel}),
+        volume.model_copy(
+            update={"alignment": aln, "pixel_size": pixel, "halves": halves}
+        ),
         folder=stack.parent,
         stem=stack.stem,
         takes=aln,
@@ -145,6 +165,20 @@ def _made(step: Step, place: Place, parameters: tilt_align.Parameters) -> _Tomog
         aln=aln,
         tilts=tilts,
     )
+
+
+def _link_stacks(stack: Path, folder: Path, aligned: tilt_align.Result) -> None:
+    """Let the stack and its halves stand where the message wants the stack."""
+    beside = half_paths(stack)
+    names = {stack: aligned.stack}
+    names |= {beside[half]: getattr(aligned, half) or "" for half in beside}
+    for path, name in names.items():
+        target = folder / name
+        if not name or target == path:
+            continue
+        inside = target.is_relative_to(stack.parent)
+        # A project may be moved: within it a link says no more than it has to.
+        link(path, target.relative_to(stack.parent) if inside else target)
 
 
 def _listed_images(parameters: tilt_align.Parameters) -> list[Path]:

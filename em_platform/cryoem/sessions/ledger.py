@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from em_platform.cryoem.sessions.names import files_of, is_movie, is_stack, safe
-from em_platform.cryoem.tilt_name import tilt_name
+from em_platform.cryoem.tilt_name import bare_name, tilt_name
 from em_platform.errors import DataError
 from em_platform.storage.database import WRITER, engine_of
 
@@ -309,8 +309,7 @@ class SessionLedger:
             _FILES.c.path.like("%.mdoc"),
         )
         for path in connection.execute(asked).scalars():
-            stem = re.sub(r"(\.mrc|\.st|\.tiff?)?\.mdoc$", "", PurePath(path).name)
-            if stem != series:
+            if bare_name(PurePath(path)) != series:
                 continue
             text = (self._folder / path).read_text("utf-8", errors="replace")
             if count := len(_BLOCK.findall(text)):

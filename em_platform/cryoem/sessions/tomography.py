@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.config.cryoem import SessionSettings
+from em_platform.cryoem.halves import have_halves
 from em_platform.cryoem.sessions.processing import Made, Sessions, missing, run
 from em_platform.cryoem.sessions.run_stage import result_of
+from em_platform.cryoem.stages import wants_halves
 from em_platform.errors import DataError
 from em_platform.formats import read_mdoc_tilts, read_text
 
@@ -27,21 +29,18 @@ def assemble(sessions: Sessions, key: str) -> Made:
             f"tilt series {key}: found no corrected movie of {len(movies)}, all of "
             "them were expected; run the job process_movies for its movies"
         )
+    own = _own(sessions, key)
+    images = tuple(made.folder / made.result.micrograph for _, made in kept)
     given: dict[str, Any] = {
-        "images": tuple(made.folder / made.result.micrograph for _, made in kept),
-        **{
-            half: tuple(made.folder / getattr(made.result, half) for _, made in kept)
-            for half in ("even", "odd")
-            # Not all programs write them.
-            if all(getattr(made.result, half) for _, made in kept)
-        },
+        "images": images,
+        # Without them there is still a tomogram; denoising says what it lacks.
+        "halves": wants_halves(own.stages) and have_halves(images),
         "angles_deg": tuple(movie.angle_deg for movie, _ in kept),
         "series": series,
         "pixel_size": kept[0][1].result.pixel_size_a,
         "tilt_axis": _axis_deg(sessions, session, series),
     }
-    folder = sessions.at(key, "stack")
-    return run("assemble", given, folder, _own(sessions, key))
+    return run("assemble", given, sessions.at(key, "stack"), own)
 
 
 def align(sessions: Sessions, key: str) -> Made:
@@ -71,6 +70,7 @@ def reconstruct(sessions: Sessions, key: str) -> Made:
         "pixel_size": pixel_a,
         "out_bin": own.tomogram_bin,
         "vol_z": None if deep_a is None else round(deep_a / pixel_a),
+        "halves": stack.result.even is not None,
     }
     folder = sessions.at(key, "tomogram")
     return run("reconstruct", given, folder, own)
@@ -79,9 +79,12 @@ def reconstruct(sessions: Sessions, key: str) -> Made:
 def denoise(sessions: Sessions, key: str) -> Made:
     """The tomogram of a series with less noise."""
     tomogram = _found(sessions, key, "reconstruct", "tomogram", "tomograms")
+    found, folder = tomogram.result, tomogram.folder
     given = {
-        "volume": tomogram.folder / tomogram.result.tomogram,
-        "pixel_size": tomogram.result.pixel_size_a,
+        "volume": folder / found.tomogram,
+        "pixel_size": found.pixel_size_a,
+        "even": found.even and folder / found.even,
+        "odd": found.odd and folder / found.odd,
     }
     folder = sessions.at(key, "denoised")
     return run("denoise", given, folder, _own(sessions, key))

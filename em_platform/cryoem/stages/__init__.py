@@ -53,3 +53,14 @@ def set_parameters(
                 f"`em-platform cryoem {name} --help` shows them, correct it"
             )
     return dict(stages.get(name, {}))
+
+
+def wants_halves(
+    stages: Mapping[str, Mapping[str, Any]], *, method: str | None = None
+) -> bool:
+    """Whether the settings of stages ask for halves, or a denoising that needs them.
+
+    `method` of denoising wins over theirs.
+    """
+    chosen = method or set_parameters("denoise", stages).get("method")
+    return chosen == "n2n" or bool(set_parameters("reconstruct", stages).get("halves"))

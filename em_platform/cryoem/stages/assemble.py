@@ -5,8 +5,9 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 
+from em_platform.cryoem.halves import half_paths, needed_halves
 from em_platform.cryoem.headers import read_header
 from em_platform.cryoem.methods.pictures import encoded, faint, shrunk
 from em_platform.cryoem.movies import read_image
@@ -16,6 +17,8 @@ from em_platform.cryoem.stage import (
     StageResult,
     report_progress,
 )
+from em_platform.cryoem.tilt_name import bare_name, movie_stem, tilt_name
+from em_platform.cryoem.tilt_series import angles_of_movies
 from em_platform.errors import DataError
 from em_platform.storage import atomic
 
@@ -26,14 +29,22 @@ _SIDE_PX = 1024
 class Parameters(StageParameters):
     """The images of a series, and their angles where no header states them."""
 
-    images: Annotated[tuple[Path, ...], Option("INPUT", "one micrograph a tilt")] = (
-        Field(min_length=1)
-    )
+    images: Annotated[
+        tuple[Path, ...],
+        Option("INPUT", "the micrographs; their halves and _noDW are passed over"),
+    ] = Field(min_length=1)
     angles_deg: tuple[float, ...] = ()
-    even: tuple[Path, ...] = ()
-    """Sums of every other frame, in the order of the images; for denoising."""
-    odd: tuple[Path, ...] = ()
-    series: Annotated[str, Option("--name", "of the series")] = "tilt_series"
+    halves: Annotated[
+        bool,
+        Option("--halves", "also stack the sums of even and odd frames, X_EVN, X_ODD"),
+    ] = False
+    tilts: Annotated[
+        Path | None,
+        Option(
+            "--tilts", "mdoc of the series  [an mdoc, header or name of each image]"
+        ),
+    ] = None
+    series: Annotated[str, Option("--name", "of the series  [of mdoc or images]")] = ""
     pixel_size: Annotated[
         float, Option("--pixel-size-a", "Å a pixel", header="pixel_size_a")
     ] = Field(gt=0, validation_alias=AliasChoices("pixel_size", "pix_size"))
@@ -41,13 +52,21 @@ class Parameters(StageParameters):
         float | None, Option("--axis-deg", "of the tilt axis", header="axis_deg")
     ] = None
 
+    @field_validator("images")
+    @classmethod
+    def _are_whole(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        """Without what `motion` writes beside each: `motion/*/*.mrc` is often given."""
+        beside = {part for path in value for part in half_paths(path).values()}
+        beside |= {path.with_name(f"{path.stem}_noDW.mrc") for path in value}
+        return tuple(path for path in value if path not in beside)
+
 
 class Result(StageResult):
     """The stack, its angles, and what was left out."""
 
     stack: str
-    even: str | None
-    odd: str | None
+    even: str | None = None
+    odd: str | None = None
     tilts: str
     picture: str
     tilts_deg: tuple[float, ...]
@@ -60,23 +79,24 @@ class Result(StageResult):
 
 
 def run(parameters: Parameters, folder: Path) -> Result:
-    """Write `NAME.mrc`, `NAME.rawtlt`, and stacks of the halves where they are given.
+    """Write `NAME.mrc`, `NAME.rawtlt`, with `halves` also `NAME_EVN` and `NAME_ODD`.
 
     Raises
     ------
     FormatError
-        An image cannot be read, or has values that are not finite.
+        An image cannot be read, has values that are not finite, or lacks its halves.
     DataError
         An angle is not known, or the images differ in size.
     """
-    angles = _angles(parameters)
+    angles, name = _angles(parameters)
     order, replaced = _order(parameters.images, angles)
-    name = parameters.series
-    stacks = {"": parameters.images, "_even": parameters.even, "_odd": parameters.odd}
-    for ending, images in stacks.items():
-        if images:
-            chosen = [images[i] for i in order]
-            _write(folder / f"{name}{ending}.mrc", chosen, parameters.pixel_size)
+    chosen = [parameters.images[i] for i in order]
+    halves = [needed_halves(image) if parameters.halves else {} for image in chosen]
+    stack = folder / f"{name}.mrc"
+    _write(stack, chosen, parameters.pixel_size)
+    made = half_paths(stack) if parameters.halves else {}
+    for half, path in made.items():
+        _write(path, [each[half] for each in halves], parameters.pixel_size)
     tilts = [angles[i] for i in order]
     lines = "".join(f"{angle:.4f}\n" for angle in tilts)
     atomic.write_bytes(folder / f"{name}.rawtlt", lines.encode())
@@ -85,9 +105,8 @@ def run(parameters: Parameters, folder: Path) -> Result:
         folder / f"{name}.jpeg", _picture(parameters.images[order[level]])
     )
     return Result(
-        stack=f"{name}.mrc",
-        even=f"{name}_even.mrc" if parameters.even else None,
-        odd=f"{name}_odd.mrc" if parameters.odd else None,
+        stack=stack.name,
+        **{half: path.name for half, path in made.items()},
         tilts=f"{name}.rawtlt",
         picture=f"{name}.jpeg",
         tilts_deg=tuple(tilts),
@@ -98,23 +117,36 @@ def run(parameters: Parameters, folder: Path) -> Result:
     )
 
 
-def _angles(parameters: Parameters) -> list[float]:
-    given = parameters.angles_deg
+def _angles(parameters: Parameters) -> tuple[list[float], str]:
+    """The angle of each image, and the name of their series."""
+    given, mdoc = parameters.angles_deg, parameters.tilts
+    names = [tilt_name(path) for path in parameters.images]
+    known: dict[str, float] = {}
+    if mdoc is not None:
+        series, known = bare_name(mdoc), angles_of_movies(mdoc)
+    else:
+        series = names[0].series if names[0] else "tilt_series"
     if given and len(given) != len(parameters.images):
         raise DataError(
             f"assemble: found {len(given)} angles and {len(parameters.images)} images, "
             "one angle an image was expected; correct the list"
         )
     found = []
-    for i, path in enumerate(parameters.images):
-        angle = given[i] if given else read_header(path).tilt_deg
+    for i, (path, named) in enumerate(zip(parameters.images, names, strict=True)):
+        if given:
+            angle: float | None = given[i]
+        elif mdoc is not None:
+            angle = known.get(movie_stem(path))
+        else:
+            angle = read_header(path).tilt_deg
+            angle = named.angle_deg if angle is None and named else angle
         if angle is None:
             raise DataError(
-                f"{path}: no tilt angle stands in its header or mdoc; give the angles "
-                "of all images"
+                f"{path}: no tilt angle stands in {mdoc or 'its header, mdoc or name'};"
+                " give the mdoc of its series by --tilts, or leave it out"
             )
         found.append(round(float(angle), 4))
-    return found
+    return found, parameters.series or series
 
 
 def _order(

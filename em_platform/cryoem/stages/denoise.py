@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AliasChoices, Field, field_validator
 
+from em_platform.cryoem.halves import half_paths
 from em_platform.cryoem.movies import Movie, open_movie
 from em_platform.cryoem.stage import (
     ENGINE,
@@ -52,14 +53,14 @@ class Parameters(StageParameters):
         Literal["tv", "gaussian", "n2n"],
         Option(
             "--method",
-            "total variation, Gaussian, or a network (noise2noise) that --even and "
-            "--odd train; it needs the extra torch",
+            "total variation, Gaussian, or a network (noise2noise) that the halves "
+            "of `reconstruct --halves` train; it needs the extra torch",
         ),
     ] = "tv"
     even: Annotated[
-        Path | None, Option("--even", "tomogram of every other frame, for n2n")
+        Path | None, Option("--even", "of even frames, for n2n  [NAME_EVN_Vol.mrc]")
     ] = None
-    odd: Annotated[Path | None, Option("--odd", "that of the other frames")] = None
+    odd: Annotated[Path | None, Option("--odd", "of odd frames")] = None
     training_steps: Annotated[int, Option("--training-steps", "of n2n")] = Field(
         300, ge=1, le=100_000
     )
@@ -231,13 +232,17 @@ def _by_filter(parameters: Parameters, movie: Movie, noise: float) -> _Denoiser:
 
 
 def _by_network(parameters: Parameters, shape: tuple[int, ...]) -> _Denoiser:
-    even_file, odd_file = parameters.even, parameters.odd
-    if even_file is None or odd_file is None:
-        raise ConfigError(
-            "denoise: method n2n learns from tomograms of even and odd frames, and one "
-            "of them is missing; reconstruct both halves with the alignment of the "
-            "whole, and give them by --even and --odd"
-        )
+    beside = half_paths(parameters.volume)
+    even_file = parameters.even or beside["even"]
+    odd_file = parameters.odd or beside["odd"]
+    for path in (even_file, odd_file):
+        if not path.is_file():
+            raise ConfigError(
+                f"denoise: method n2n learns from tomograms of even and odd frames, "
+                f"and {path} is not there; make them by `reconstruct --halves` of "
+                "movies whose motion was corrected with both sums, or give them by "
+                "--even and --odd"
+            )
     try:
         from em_platform.cryoem.methods import noise2noise
     except ImportError as error:

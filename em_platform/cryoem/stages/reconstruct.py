@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import AliasChoices, Field, model_validator
 
 from em_platform.cryoem.alignment_files import SeriesAlignment, read_alignment
+from em_platform.cryoem.halves import needed_halves
 from em_platform.cryoem.movies import Movie, open_movie
 from em_platform.cryoem.stage import (
     ENGINE,
@@ -74,6 +75,10 @@ class Parameters(StageParameters):
     falloff: Annotated[
         float, Option("--falloff", "sigma of its end, in cycles a pixel")
     ] = Field(0.05, ge=0, le=0.5)
+    halves: Annotated[
+        bool,
+        Option("--halves", "also of even and odd frames: NAME_EVN.mrc, NAME_ODD.mrc"),
+    ] = False
     ome_zarr: Annotated[
         bool, Option("--ome-zarr", "write an OME-Zarr with its pyramid, too")
     ] = False
@@ -103,6 +108,8 @@ class Result(StageResult):
     """The tomogram `(z, y, x)`, y along the tilt axis."""
 
     tomogram: str
+    even: str | None = None
+    odd: str | None = None
     ome_zarr: str | None
     size_x: int
     size_y: int
@@ -115,7 +122,7 @@ class Result(StageResult):
 
 
 def run(parameters: Parameters, folder: Path) -> Result:
-    """Write `NAME_Vol.mrc`, and `NAME_Vol.ome.zarr` where it was asked for.
+    """Write `NAME_Vol.mrc`, and its halves and `NAME_Vol.ome.zarr` if asked for.
 
     Raises
     ------
@@ -131,15 +138,13 @@ def run(parameters: Parameters, folder: Path) -> Result:
     movie = open_movie(parameters.stack_file)
     _check(parameters, alignment, movie)
     geometry = geometry_of(parameters, alignment, movie.shape)
-    if parameters.engine == "builtin":
-        made = _back_projected(parameters, folder, alignment, movie, geometry)
-    else:
-        from em_platform.cryoem.programs.engine import run_engine
-
-        made = run_engine(
-            "reconstruct", parameters, folder,
-            alignment=alignment, geometry=geometry, aln=aln,
-        )  # fmt: skip
+    halves = _half_stacks(parameters, movie) if parameters.halves else {}
+    common: dict[str, Any] = {"alignment": alignment, "geometry": geometry, "aln": aln}
+    made = _made(parameters, folder, **common)
+    # One after the other: in memory there are the slabs of one tomogram at a time.
+    for half, path in halves.items():
+        own = parameters.model_copy(update={"stack_file": path})
+        made[half] = _made(own, folder, **common)["tomogram"]
     zarr = None
     if parameters.ome_zarr:
         zarr = made["tomogram"].removesuffix(".mrc") + ".ome.zarr"
@@ -157,14 +162,39 @@ def run(parameters: Parameters, folder: Path) -> Result:
     )
 
 
+def _half_stacks(parameters: Parameters, movie: Movie) -> dict[str, Path]:
+    found = needed_halves(parameters.stack_file)
+    for path in found.values():
+        if (shape := open_movie(path).shape) != movie.shape:
+            raise FormatError(
+                f"{path}: found {shape} pixels (images, y, x), those of the whole "
+                f"stack, {movie.shape}, were expected; stack it of the same images"
+            )
+    return found
+
+
+def _made(
+    parameters: Parameters, folder: Path, *, aln: Path, **common: Any
+) -> dict[str, Any]:
+    """Write the tomogram of one stack; the fields of the result that say what it is."""
+    if parameters.engine == "builtin":
+        return _back_projected(parameters, folder, **common)
+    from em_platform.cryoem.programs.engine import run_engine
+
+    found: dict[str, Any] = run_engine(
+        "reconstruct", parameters, folder, aln=aln, **common
+    )
+    return found
+
+
 def _back_projected(
     parameters: Parameters,
     folder: Path,
+    *,
     alignment: SeriesAlignment,
-    movie: Movie,
     geometry: "Geometry",
 ) -> dict[str, Any]:
-    """Write the tomogram; the fields of the result that say what it is."""
+    movie = open_movie(parameters.stack_file)
     name = parameters.stack_file.name.removesuffix(".gz").rpartition(".")[0]
     tomogram = f"{name}_Vol.mrc"
     pixel_size_a = parameters.pixel_size * parameters.out_bin

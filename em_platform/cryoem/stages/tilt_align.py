@@ -24,6 +24,7 @@ from em_platform.cryoem.tilt_files import (
     AlignedTilt,
     LeftOut,
     file_names,
+    half_stacks,
     left_out,
     stack_of,
     write_files,
@@ -81,6 +82,10 @@ class Parameters(StageParameters):
     frame_count: Annotated[
         int | None, Option("--frame-count", "frames in each image")
     ] = Field(None, ge=1)
+    halves: Annotated[
+        bool,
+        Option("--halves", "of single images stack even and odd sums, X_EVN, X_ODD"),
+    ] = False
     engine: Annotated[Literal["builtin", "aretomo2", "aretomo3", "imod"], ENGINE] = (
         "builtin"
     )
@@ -147,11 +152,14 @@ def run(parameters: Parameters, folder: Path) -> Result:
         The program on PATH is not there, or did not do it.
     """
     series = series_of(parameters)
+    pixel, halves = parameters.pixel_size, {}
+    if parameters.halves:
+        halves = half_stacks(series, folder, pixel_size=pixel)
     if parameters.engine != "builtin":
         from em_platform.cryoem.programs.engine import run_engine
 
         found = run_engine("tilt-align", parameters, folder, series=series)
-        return Result(**dict(found))
+        return Result(**dict(found) | halves)
     from em_platform.cryoem.methods.tilt_alignment import align
     from em_platform.cryoem.tilt_series import Images
 
@@ -169,8 +177,9 @@ def run(parameters: Parameters, folder: Path) -> Result:
         note=lambda text: report_progress(text, 0, 1),
     )
     report_progress("align", 1, 1)
-    stack = stack_of(series, images, folder, pixel_size=parameters.pixel_size)
+    stack = stack_of(series, images, folder, pixel_size=pixel)
     result = _result(parameters, series, alignment, kept, excluded, stack)
+    result = result.model_copy(update=halves)
     shape = len(series.images), *images.shape
     write_files(folder, result, name=series.name, shape=shape)
     return result

@@ -30,7 +30,7 @@ from em_platform.errors import (
     SourceUnavailable,
 )
 from em_platform.formats.digests import digest_of
-from em_platform.formats.plausible import MOST_BYTES
+from em_platform.formats.header_values import MOST_BYTES
 
 # As the watchdogs of tensorstore's own connections, see `store`.
 _CONNECT_S, _SILENT_S = 10.0, 20.0

@@ -24,7 +24,7 @@ from em_platform.errors import (
     StorageError,
 )
 from em_platform.formats.chunked.store import FIRST_WAIT_S, ChunkStore, is_anonymous
-from em_platform.formats.plausible import read_to_limit
+from em_platform.formats.header_values import read_to_limit
 from em_platform.formats.source import local_path
 
 # To connect, and between two bytes: as tensorstore's, see `store`.
@@ -207,7 +207,7 @@ class _Asking:
     def __init__(self, store: ChunkStore) -> None:
         from requests.adapters import HTTPAdapter
 
-        from em_platform.formats.redirects import CarefulSession
+        from em_platform.formats.remote import CarefulSession
 
         self._base = store.url
         if store.url.startswith("s3://"):

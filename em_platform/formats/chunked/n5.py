@@ -11,21 +11,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from em_platform.formats.chunked import zarr
-from em_platform.formats.chunked.arrays import (
-    Level,
-    StoredArray,
-    StoredImage,
-    broken,
-    space,
-)
 from em_platform.formats.chunked.listing import can_list, folders
 from em_platform.formats.chunked.metadata import (
     Compressor,
+    Level,
     N5Array,
     N5Space,
     Resolution,
+    StoredArray,
+    StoredImage,
     Transform,
+    broken,
     parsed,
+    space,
 )
 from em_platform.formats.chunked.store import ChunkStore
 

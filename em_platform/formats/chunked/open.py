@@ -14,7 +14,7 @@ import numpy as np
 
 from em_platform.errors import FormatError, SourceRefused
 from em_platform.formats.chunked import n5, precomputed, zarr
-from em_platform.formats.chunked.arrays import (
+from em_platform.formats.chunked.metadata import (
     Level,
     StoredArray,
     StoredImage,

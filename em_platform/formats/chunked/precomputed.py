@@ -7,10 +7,17 @@ https://github.com/google/neuroglancer/tree/master/src/datasource/precomputed.
 import numpy as np
 
 from em_platform.errors import FormatError
-from em_platform.formats.chunked.arrays import Level, StoredArray, StoredImage, broken
-from em_platform.formats.chunked.metadata import Info, Scale, parsed
+from em_platform.formats.chunked.metadata import (
+    Info,
+    Level,
+    Scale,
+    StoredArray,
+    StoredImage,
+    broken,
+    parsed,
+)
 from em_platform.formats.chunked.store import ChunkStore
-from em_platform.formats.length_units import rounded
+from em_platform.formats.header_values import rounded
 
 _AXES = ("x", "y", "z", "c")
 

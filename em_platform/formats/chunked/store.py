@@ -21,7 +21,7 @@ from em_platform.errors import (
     SourceUnavailable,
 )
 from em_platform.formats.chunked.guard import Upstream, guarded, upstream_of
-from em_platform.formats.plausible import MOST_BYTES, unzip_to_limit
+from em_platform.formats.header_values import MOST_BYTES, unzip_to_limit
 from em_platform.formats.source import local_path
 
 _GZIP = b"\x1f\x8b"

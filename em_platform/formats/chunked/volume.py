@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from em_platform.errors import FormatError
 from em_platform.formats.chunked.guard import Upstream, guarded, upstream_of
 from em_platform.formats.chunked.store import context_of, plain_errors, tensorstore
-from em_platform.formats.plausible import MOST_BYTES
+from em_platform.formats.header_values import MOST_BYTES
 from em_platform.formats.volume import Bounds, Region, bounds_of, shape_of
 from em_platform.model.volume import VolumeInfo
 

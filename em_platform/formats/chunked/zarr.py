@@ -10,26 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from em_platform.formats.chunked.arrays import (
-    Level,
-    StoredArray,
-    StoredImage,
-    broken,
-    plane_or_space,
-    space,
-)
 from em_platform.formats.chunked.listing import can_list, folders
 from em_platform.formats.chunked.metadata import (
     ArrayV2,
     ArrayV3,
     Axis,
+    Level,
     Multiscale,
     Sharding,
     Step,
+    StoredArray,
+    StoredImage,
+    broken,
     parsed,
+    plane_or_space,
+    space,
 )
 from em_platform.formats.chunked.store import ChunkStore
-from em_platform.formats.ome_metadata import review_in
+from em_platform.formats.ome_layout import review_in
 from em_platform.model import Review
 
 _TCZYX = ("t", "c", "z", "y", "x")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from em_platform.errors import FormatError
-from em_platform.formats.chunked.dvid import decode_label_block
+from em_platform.ingest.dvid_labels import decode_label_block
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from em_platform.errors import FormatError
-from em_platform.formats.mpicbg import compose_affine
+from em_platform.stitching.inputs.tile_specs import compose_affine
 
 
 def spec(name: str, data: str) -> dict[str, Any]:
