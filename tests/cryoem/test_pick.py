@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from em_platform.cryoem.methods.coordinates import read_points, read_scores
+from em_platform.cryoem.methods.motion_sum import move_back
 from em_platform.cryoem.methods.pick_log import find_particles
 from em_platform.cryoem.stages import pick
 from em_platform.errors import PlatformError
-from em_platform.simulation.single_particles import ParticlePlan, micrograph
+from em_platform.simulation.single_particles import ParticlePlan, micrograph, movie
 
 PLAN = ParticlePlan(signal_to_noise=0.3, side_px=512, particles=20, seed=4)
 
@@ -56,6 +57,22 @@ def test_a_disc_is_found_to_a_fraction_of_a_pixel(middle: tuple[float, float]) -
     assert found.points.shape == (1, 2)
     assert np.abs(found.points[0] - middle).max() < 0.6
     assert 36 <= found.diameters_px[0] <= 45
+
+
+def test_streaks_at_the_borders_of_a_corrected_movie_are_no_particles() -> None:
+    plan = ParticlePlan(signal_to_noise=0.3, side_px=384, particles=12, seed=4)
+    frames, truth, path = movie(plan, 0, frames=6, drift_px=20)
+    still = [np.tile(np.float32(xy[::-1]), (26, 26, 1)) for xy in path]
+    image = np.sum(
+        [move_back(frame, shift) for frame, shift in zip(frames, still, strict=True)],
+        axis=0,
+    )
+    found = find_particles(image, diameters_px=(31, 45), threshold=3)
+    away, which = cKDTree(truth.points).query(found.points)
+    assert len({*which[away < 12]}) >= 10
+    # No true one is nearer to a side than its radius.
+    at_border = np.minimum(found.points, 383 - found.points).min(axis=1) < 19
+    assert at_border.sum() <= 1
 
 
 def test_ice_alone_has_no_particles(tmp_path: Path) -> None:

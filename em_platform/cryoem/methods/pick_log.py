@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, maximum_filter
 
 from em_platform.imaging.fourier import parabola
 
@@ -110,12 +110,37 @@ def _responses(image: Float, sizes: NDArray[np.float64]) -> Float:
         kernel = square * variance * np.exp(-square * variance / 2)
         response = scipy.fft.irfft2(wave * kernel, shape)
         found[place] = response[pad : pad + height, pad : pad + width]
-        # 1.4826: of a normal distribution the deviation over the median distance.
-        middle = np.median(found[place])
-        noise = 1.4826 * np.median(np.abs(found[place] - middle))
-        found[place] -= middle
-        found[place] /= max(float(noise), float(np.finfo(np.float32).tiny))
+        found[place] -= np.median(found[place])
+        noise = float(_noise(found[place], axis=None))
+        found[place] /= max(noise, float(np.finfo(np.float32).tiny))
+        found[place] /= _border_noise(found[place], reach=pad, width=float(size))
     return found
+
+
+def _noise(values: Float, *, axis: int | None) -> NDArray[np.float64]:
+    # 1.4826: of a normal distribution the deviation over the median distance.
+    return np.asarray(1.4826 * np.median(np.abs(values), axis=axis), np.float64)
+
+
+def _border_noise(response: Float, *, reach: int, width: float) -> Float:
+    """`(h, w)`: how much noisier than the whole each place near a side is, at least 1.
+
+    There motion correction has repeated the last row or column of frames, as streaks,
+    and what is beyond is a mirror image: blobs of noise would look like particles.
+    """
+    height, length = response.shape
+    levels = []
+    for axis, count in ((1, height), (0, length)):
+        level = np.ones(count)
+        near = min(reach, count // 2)
+        if near:
+            for side in (slice(0, near), slice(count - near, count)):
+                lines = response[side] if axis else response[:, side]
+                noise = _noise(lines, axis=axis)
+                level[side] = gaussian_filter1d(noise, width / 8, mode="nearest")
+        levels.append(np.maximum(level, 1))
+    # A corner has the streaks of both its sides.
+    return np.asarray(levels[0][:, None] * levels[1][None, :], np.float32)
 
 
 def _peaks(
