@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from em_platform.cryoem.movies import is_eer, is_packed, open_eer, open_packed
+from em_platform.cryoem.series_mdoc import mdoc_naming
+from em_platform.cryoem.tilt_name import movie_stem
 from em_platform.formats import open_volume, read_text
 
 _TILT_AXIS = re.compile(r"Tilt axis angle = (-?[\d.]+)")
@@ -31,7 +33,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """What the file itself states, else the mdoc beside it.
+    """What the file itself states, else the mdoc beside it or that of its series.
 
     A pixel of exactly 1 Å is written by programs that know none: an mdoc that says
     something else is believed instead.
@@ -89,7 +91,7 @@ def _of_mdoc(path: Path) -> Header:
             text = read_text(str(beside))
             break
     else:
-        return Header()
+        return _of_series(path)
     values = dict(reversed(_KEY.findall(text)))  # the first of each key
     axis = _TILT_AXIS.search(text)
     exposure, frames = _number(values, "ExposureDose"), _number(values, "NumSubFrames")
@@ -103,6 +105,17 @@ def _of_mdoc(path: Path) -> Header:
         else None,
         tilt_deg=_number(values, "TiltAngle", may_be_zero=True),
         axis_deg=float(axis[1]) if axis else None,
+    )
+
+
+def _of_series(path: Path) -> Header:
+    """What the mdoc of a series says of a movie; its pixel may be that of its stack."""
+    mdoc = mdoc_naming(path)
+    if mdoc is None:
+        return Header()
+    tilt = mdoc.tilts[movie_stem(path)]
+    return Header(
+        pre_exposure=tilt.pre_exposure, tilt_deg=tilt.angle_deg, axis_deg=mdoc.axis_deg
     )
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from em_platform.formats.mdoc import (
         MdocMontage,
         MdocPiece,
+        MdocTiltImage,
         MdocTilts,
         read_mdoc_montage,
         read_mdoc_tilts,
@@ -86,7 +87,10 @@ _MODULES = {
     "image": "SUFFIXES ImageHeader encode_tiff read_header read_image write_tiff",
     "image_output": "forget_unfinished",
     "level_arrays": "Run plain_errors",
-    "mdoc": "MdocMontage MdocPiece MdocTilts read_mdoc_montage read_mdoc_tilts",
+    "mdoc": (
+        "MdocMontage MdocPiece MdocTiltImage MdocTilts read_mdoc_montage "
+        "read_mdoc_tilts"
+    ),
     "mrc": "open_mrc",
     "ome_layout": "mosaic_attributes",
     "ome_zarr": "Described describe level_count open_level preview review_at "
@@ -110,6 +114,7 @@ __all__ = [
     "ImageHeader",
     "MdocMontage",
     "MdocPiece",
+    "MdocTiltImage",
     "MdocTilts",
     "Region",
     "Run",

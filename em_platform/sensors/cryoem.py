@@ -4,7 +4,8 @@ import time
 
 import dagster as dg
 
-from em_platform.cryoem.sessions.ledger import (
+from em_platform.cryoem.sessions.tables import (
+    EARLY_MOVIE,
     MOVIE,
     SESSION,
     TILT_MOVIE,
@@ -27,7 +28,10 @@ _MOST_A_TICK = 50
 _SESSION = "em/session"
 # Whatever has not ended.
 _ACTIVE = [each for each in dg.DagsterRunStatus if each not in ENDED]
+# Of tilts and single particles alike; records differ.
+_EARLY = [dg.AssetKey(name) for name in ("movies", "micrographs", "ctf_fits")]
 _PARTITIONS = {
+    EARLY_MOVIE: movies,
     MOVIE: movies,
     TILT_MOVIE: movies,
     TILT_SERIES: tilt_series,
@@ -82,6 +86,7 @@ def cryoem_session_sensor(
                 run_key=f"{each.kind} {each.key} {each.mark}",
                 job_name=job,
                 partition_key=each.key,
+                asset_selection=_EARLY if each.kind == EARLY_MOVIE else None,
                 tags={PART: CRYOEM, _SESSION: each.session},
             )
             for each, job in wanted

@@ -254,16 +254,19 @@ def test_relions_polynomial_stands_for_the_field() -> None:
     assert np.abs(shift_x + field.at(y, x)[11, :, 1]).max() < 0.2
 
 
-def test_dose_weights_are_those_of_the_literature() -> None:
+# Of a movie alone, of the last tilt of a usual series, and of one of the demo.
+@pytest.mark.parametrize("before", [0.0, 134.4, 510.0])
+def test_dose_weights_are_those_of_the_literature(before: float) -> None:
     critical = critical_exposure((64, 64), pixel_size_a=1.0, voltage_kv=300)
     # Grant & Grigorieff 2015, figure 3: about 4.5 electrons per Å2 at 3.2 Å.
     place = round(64 / 3.2)
     assert critical[0, place] == pytest.approx(0.24499 * 3.2**1.6649 + 2.8141, rel=1e-3)
     total = DoseWeighted(critical=critical, shape=(64, 64))
     ones = np.ones((64, 33), np.complex64)
-    for dose in (2.0, 4.0):
+    doses = before + np.array([2.0, 4.0])
+    for dose in doses:
         total.add(ones, dose=dose)
-    weights = np.exp(-0.5 * np.array([2.0, 4.0]) / critical[0, place])
+    weights = np.exp(-0.5 * doses / critical[0, place].astype(float))
     expected = weights.sum() / np.sqrt((weights**2).sum() / 2)
     assert total.spectrum()[0, place].real == pytest.approx(expected, rel=1e-4)
     assert total.spectrum()[0, 0].real == pytest.approx(2.0)

@@ -21,8 +21,12 @@ from em_platform.cryoem.sessions.processing import Sessions, open_sessions
 from em_platform.cryoem.sessions.records import project_of, record_movie
 from em_platform.errors import DataError
 
-STEM = "TS_1_002_3.0_20260101_120000_fractions"
-KEY = f"grid1~{STEM}"
+# The second tilt by its own name, and where only the mdoc of its series says so.
+STEMS = ("TS_1_002_3.0_20260101_120000_fractions", "017_02")
+MDOC = "".join(
+    f"[ZValue = {i}]\nTiltAngle = {3 * i}\nSubFramePath = D:\\x\\017_0{i + 1}.tif\n"
+    for i in range(3)
+)
 RECIPE = "em-tomo-preprocess"
 # The asset fits the sum without weights by dose, the live service the weighted one.
 FITTED = {
@@ -32,8 +36,15 @@ FITTED = {
 TIMES = {"createdTimeStamp", "recordTimeStamp"}
 
 
+@pytest.fixture(params=STEMS)
+def stem(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def sessions(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sessions]:
+def sessions(
+    home: Path, monkeypatch: pytest.MonkeyPatch, stem: str
+) -> Iterator[Sessions]:
     """A session with one tilt that arrived long ago."""
     folder = home / "cryoem/grid1/raw"
     folder.mkdir(parents=True)
@@ -43,18 +54,20 @@ def sessions(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sessions]:
     rng = np.random.default_rng(5)
     specimen = rng.normal(40, 6, (264, 264)).clip(1)
     frames = [rng.poisson(specimen[4:260, 4 + i : 260 + i]) for i in range(3)]
-    with mrcfile.new(folder / f"{STEM}.mrc", data=np.array(frames, np.int16)) as file:
+    if stem == STEMS[1]:
+        (folder / "TS_1.mrc.mdoc").write_text(MDOC)
+    with mrcfile.new(folder / f"{stem}.mrc", data=np.array(frames, np.int16)) as file:
         file.voxel_size = 4
     with open_sessions(load_settings()) as found:
         found.look(1e12)
         yield found
 
 
-def live(sessions: Sessions, place: Place, project: Path) -> None:
+def live(sessions: Sessions, place: Place, project: Path, stem: str) -> None:
     """The recipe of the movie, by services that compute."""
     given = {
-        "movie": str(sessions.ledger.movie(KEY).path),
-        "mrc_out": f"{project}/MotionCorr/job002/Movies/raw/{STEM}.mrc",
+        "movie": str(sessions.ledger.movie(f"grid1~{stem}").path),
+        "mrc_out": f"{project}/MotionCorr/job002/Movies/raw/{stem}.mrc",
         **{"pixel_size": "4", "fm_dose": "0.5", "kv": "300", "frame_count": "3"},
     }
     wanted = placeholders_of(read_recipe(RECIPE))
@@ -99,14 +112,15 @@ def contents(project: Path) -> dict[str, bytes]:
 
 
 def test_assets_and_live_services_give_the_same_rows_and_files(
-    sessions: Sessions, tmp_path: Path
+    sessions: Sessions, tmp_path: Path, stem: str
 ) -> None:
+    key = f"grid1~{stem}"
     # The second tilt: there was one of three frames before.
-    assert sessions.correct(KEY).result.init_dose == 1.5
+    assert sessions.correct(key).result.init_dose == 1.5
     place = place_of(load_settings())
     with pytest.raises(DataError, match="materialize ctf_fits first"):
-        record_movie(sessions, KEY, place)
-    sessions.fit_ctf(KEY)
+        record_movie(sessions, key, place)
+    sessions.fit_ctf(key)
     # A site's ISPyB has the collection already; the session says which it is.
     with place.ispyb.write() as writer:
         site = register_collection(
@@ -114,7 +128,7 @@ def test_assets_and_live_services_give_the_same_rows_and_files(
         )
     with (sessions.folder / "grid1/session.yaml").open("a") as own:
         own.write(f"ispyb_dcid: {site.dcid}\nispyb_program_id: {site.program_id}\n")
-    made = record_movie(sessions, KEY, place)
+    made = record_movie(sessions, key, place)
     project = project_of(sessions, "grid1")
     assert made.project == project
     assert made.reports == 3
@@ -122,7 +136,7 @@ def test_assets_and_live_services_give_the_same_rows_and_files(
         **{"insert_movie": 1, "insert_motion_correction": 1, "insert_ctf": 1}
     }
     other, theirs = tmp_path / "live", Place(ispyb_url=f"sqlite:///{tmp_path / 'l.db'}")
-    live(sessions, theirs, other)
+    live(sessions, theirs, other, stem)
     assert rows(place, project) == rows(theirs, other)
     assert [len(each) for each in rows(place, project).values()] == [1, 1, 1]
     assert names(project) == names(other)
@@ -136,7 +150,7 @@ def test_assets_and_live_services_give_the_same_rows_and_files(
     # A second time: the same rows, the same bytes.
     before = contents(project)
     recorded = rows(place, project)
-    record_movie(sessions, KEY, place)
+    record_movie(sessions, key, place)
     assert rows(place, project) == recorded
     assert before == contents(project)
     place.close()

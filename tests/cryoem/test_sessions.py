@@ -5,18 +5,18 @@ import re
 import time
 from pathlib import Path, PurePath
 
+import numpy as np
 import pytest
 
-from em_platform.cryoem.sessions.ledger import (
+from em_platform.cryoem.sessions.ledger import Progress, SessionLedger, key_folder
+from em_platform.cryoem.sessions.names import is_movie, safe
+from em_platform.cryoem.sessions.tables import (
+    EARLY_MOVIE,
     MOVIE,
     SESSION,
     TILT_MOVIE,
     TILT_SERIES,
-    Progress,
-    SessionLedger,
-    key_folder,
 )
-from em_platform.cryoem.sessions.names import is_movie, safe
 from em_platform.errors import PlatformError
 
 SETTLE_S, QUIET_S = 30.0, 600.0
@@ -60,6 +60,7 @@ class Watched:
         self.corrected: set[str] = set()
         self.cut: set[str] = set()
         self.busy: set[str] = set()
+        self.of_particles = {"grid 1"}
         self.seen = 0
 
     def put(self, path: str, content: str = "frames") -> None:
@@ -81,6 +82,7 @@ class Watched:
                     has_particles=lambda movie: movie.key in self.cut,
                     is_busy=lambda session: session in self.busy,
                 ),
+                picks_particles=lambda session: session in self.of_particles,
                 followed=self.seen,
             )
             found = ledger.arrivals(self.seen, most=100)
@@ -191,6 +193,69 @@ def test_a_real_session_of_serialem(watched: Watched, shared_data: Path) -> None
     assert {key for _, key in watched.look(SETTLE_S)} == keys
     watched.corrected |= keys
     assert watched.look(QUIET_S) == [(TILT_SERIES, "s2~TS_019")]
+
+
+@pytest.fixture
+def named_by_mdoc(watched: Watched, shared_data: Path) -> tuple[list[str], str]:
+    """Movies of a real series, whose names have no angle, and its mdoc."""
+    text = (shared_data / "cryoem/cryocat/TS_017/017.mdoc").read_text()
+    names = re.findall(r"SubFramePath = (.+)", text)
+    assert names[0] == "017_01.mrc"
+    watched.corrected |= {f"s1~{PurePath(name).stem}" for name in names}
+    return names, text
+
+
+def test_movies_are_tilts_by_the_mdoc_that_names_them(
+    watched: Watched, named_by_mdoc: tuple[list[str], str]
+) -> None:
+    names, text = named_by_mdoc
+    head, *images = re.split(r"(?m)^(?=\[ZValue)", text)
+    # The mdoc grows with its series; its third image is half there.
+    for name in names[:2]:
+        watched.put(f"s1/frames/{name}")
+    watched.put("s1/017.mdoc", head + images[0] + images[1] + images[2][:300])
+    watched.put("s1/TS_017.mrc")  # the mdoc calls it its stack
+    found = watched.look(SETTLE_S)
+    assert found == [(TILT_MOVIE, "s1~017_01"), (TILT_MOVIE, "s1~017_02")]
+    for name in names[2:]:
+        watched.put(f"s1/frames/{name}")
+    # What no mdoc names yet waits in a session that has series.
+    assert watched.look(SETTLE_S) == []
+    watched.put("s1/017.mdoc", text)
+    wanted = {(TILT_MOVIE, f"s1~{PurePath(name).stem}") for name in names[2:]}
+    assert {*watched.look()} == wanted
+    assert watched.look(SETTLE_S) == [(TILT_SERIES, "s1~017")]
+    assert watched.look(10_000) == []
+    with watched.open() as ledger:
+        angles = [m.angle_deg for m in ledger.movies("s1", "017")]
+    assert angles[0] == pytest.approx(-52, abs=0.02)
+    assert np.allclose(np.diff(angles), 2, atol=0.05)
+
+
+def test_movies_before_their_mdoc_are_decided_late_and_once(
+    watched: Watched, named_by_mdoc: tuple[list[str], str]
+) -> None:
+    names, text = named_by_mdoc
+    keys = sorted(f"s1~{PurePath(name).stem}" for name in names)
+    for name in names:
+        watched.put(f"s1/frames/{name}")
+    # Sum and CTF are made at once; rows and jobs wait until it is known of what.
+    assert watched.look(SETTLE_S) == [(EARLY_MOVIE, key) for key in keys]
+    assert watched.look(100) == []
+    with watched.open() as ledger:
+        assert ledger.movies("s1") == []
+    watched.put("s1/017.mdoc", text)
+    assert watched.look() == [(TILT_MOVIE, key) for key in keys]
+    assert watched.look(SETTLE_S) == [(TILT_SERIES, "s1~017")]
+    # Particles that SerialEM took, by a stack's mdoc or without one: when it is quiet.
+    flat = re.sub(r"TiltAngle = .*", "TiltAngle = 0.01", text).replace("017_", "g_")
+    watched.put("s2/stack.mrc.mdoc", flat)
+    watched.put("s2/g_01.mrc")
+    watched.put("s2/FoilHole_1_fractions.mrc")
+    epu, single = (MOVIE, "s2~FoilHole_1_fractions"), "s2~g_01"
+    assert watched.look(SETTLE_S) == [epu, (EARLY_MOVIE, single)]
+    assert watched.look(QUIET_S) == [(MOVIE, single)]
+    assert watched.look(QUIET_S) == []
 
 
 def test_a_late_tilt_asks_for_the_series_again(watched: Watched) -> None:

@@ -168,7 +168,9 @@ class DoseWeighted:
 
     A frequency is weighted by `exp(-N / (2 Ne))` for the dose N that the sample had had
     at the end of the frame, and the sum divided by the root of the sum of squares, so
-    that its noise stays white.
+    that its noise stays white. What the sample had had before the first frame is one
+    factor of all weights, which the division takes out: weights are counted from that
+    frame, or they would vanish for the last tilts of a series.
     """
 
     critical: NDArray[np.float32] | None
@@ -177,6 +179,7 @@ class DoseWeighted:
     halves: NDArray[np.complex64] = field(init=False)
     squares: NDArray[np.float32] = field(init=False)
     count: int = 0
+    first_dose: float = 0.0
 
     def __post_init__(self) -> None:
         """Begin with nothing."""
@@ -187,12 +190,13 @@ class DoseWeighted:
     def add(self, spectrum: NDArray[np.complex64], *, dose: float) -> None:
         """Take a frame's half spectrum in; `dose` is that at its end."""
         place = self.halves[self.count % 2]
+        if not self.count:
+            self.first_dose = dose
         if self.critical is None:
             place += spectrum
         else:
-            _add_weighted(
-                spectrum, self.critical, np.float32(dose), place, self.squares
-            )
+            more = np.float32(dose - self.first_dose)
+            _add_weighted(spectrum, self.critical, more, place, self.squares)
         self.count += 1
 
     def spectrum(self, half: int | None = None) -> NDArray[np.complex64]:

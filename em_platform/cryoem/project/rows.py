@@ -219,16 +219,28 @@ def _write_tilt(report: JobReport, kind: JobType, project: Path, job: Path) -> N
         row = _tomogram_row(report, project)
         put_rows(job / listed, "global", [row])
         return
-    series = series_of(Path(report.output_file))
+    name = _tilt_of(report)
+    series = name.series if name else series_of(Path(report.output_file))
     star = f"tilt_series/{series}.star"
     row = _global_row(report, series, f"{job.relative_to(project)}/{star}")
     put_rows(job / listed, "global", [row])
-    put_rows(job / star, series, [_tilt_row(report, kind, project)])
+    put_rows(job / star, series, [_tilt_row(report, kind, project, series)])
 
 
-def _tilt_row(report: JobReport, kind: JobType, project: Path) -> Row:
+def _tilt_of(report: JobReport) -> TiltName | None:
+    """Series and angle of a tilt: those reported, else what its name says."""
+    options = report.relion_options
+    if options.get("tilt_series") and options.get("tilt_angle") is not None:
+        angle_deg = float(options["tilt_angle"])
+        return TiltName(
+            series=str(options["tilt_series"]), number=None, angle_deg=angle_deg
+        )
+    return tilt_name(Path(report.output_file))
+
+
+def _tilt_row(report: JobReport, kind: JobType, project: Path, series: str) -> Row:
     """The row of one tilt; its image or movie names it."""
-    name = tilt_name(Path(report.output_file))
+    name = _tilt_of(report)
     options = report.relion_options
     taken = _inside(report.input_file, project)
     made = _inside(report.output_file, project)
@@ -256,7 +268,7 @@ def _tilt_row(report: JobReport, kind: JobType, project: Path) -> Row:
     return {
         "MicrographName": taken,
         **rest,
-        **_known_fit(project, series_of(Path(taken)), taken),
+        **_known_fit(project, series, taken),
         **{
             column: _needed(report, column)
             for column in _ALIGNED

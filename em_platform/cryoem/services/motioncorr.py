@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from em_platform.cryoem.headers import read_header
+from em_platform.cryoem.series_mdoc import mdoc_naming
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stages import motion
-from em_platform.cryoem.tilt_name import tilt_name
+from em_platform.cryoem.tilt_name import movie_stem, tilt_name
 from em_platform.errors import MessageRejected
 
 _JOB_TYPE, _MOTIONCOR2 = "relion.motioncorr.own", "relion.motioncorr.motioncor2"
@@ -21,6 +22,10 @@ def handle(step: Step, place: Place) -> None:
     parameters = _completed(
         step.validated(motion.Parameters, **place.parameters_of("motion"))
     )
+    options = parameters.relion_options
+    if parameters.experiment_type == "tomography" and not tilt_name(parameters.movie):
+        options = {**_tilt_of(parameters.movie), **options}
+        parameters = parameters.model_copy(update={"relion_options": options})
     out = job_path(_needed(parameters.mrc_out))
     folder = out.other(out.folder, out.number).parent
     result, _again = run_stage(
@@ -39,6 +44,15 @@ def handle(step: Step, place: Place) -> None:
     step.send("ctffind", _for_fit(parameters, out, micrograph, options))
 
 
+def _tilt_of(movie: Path) -> dict[str, Any]:
+    """Series and angle of a movie whose name has neither, by its series' mdoc."""
+    mdoc = mdoc_naming(movie)
+    if mdoc is None:
+        return {}
+    tilt = mdoc.tilts[movie_stem(movie)]
+    return {"tilt_series": mdoc.series, "tilt_angle": tilt.angle_deg}
+
+
 def _needed(path: Path | None) -> Path:
     if path is None:
         raise MessageRejected(
@@ -55,9 +69,12 @@ def _completed(parameters: motion.Parameters) -> motion.Parameters:
     dose = None
     if parameters.movie.is_file():  # the stage says what is wrong with it
         dose = read_header(parameters.movie).pre_exposure
-    named = tilt_name(parameters.movie)
-    if dose is None and parameters.frame_count and named:
-        before = max((named.number or 0) - 1, 0)  # as upstream counts
+    named, mdoc = tilt_name(parameters.movie), mdoc_naming(parameters.movie)
+    if dose is None and parameters.frame_count and (named or mdoc):
+        if mdoc:
+            before = mdoc.tilts[movie_stem(parameters.movie)].before
+        else:
+            before = max(((named and named.number) or 0) - 1, 0)  # as upstream counts
         dose = parameters.dose_per_frame * parameters.frame_count * before
     return parameters.model_copy(update={"init_dose": dose})
 

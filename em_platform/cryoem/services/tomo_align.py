@@ -12,7 +12,7 @@ from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_s
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stage import StageParameters
 from em_platform.cryoem.stages import reconstruct, tilt_align, wants_halves
-from em_platform.cryoem.tilt_name import series_of
+from em_platform.cryoem.tilt_name import series_of, tilt_name
 from em_platform.errors import MessageRejected, PlatformError
 
 _A_PER_NM = 10.0
@@ -196,7 +196,9 @@ def _send_to_project(step: Step, made: _Tomogram) -> None:
     """Report two jobs for each tilt, and that of the tomogram."""
     out, options = made.out, made.options()
     common = {"experiment_type": "tomography", "relion_options": options}
+    series = _series(made)
     for image, tilt in made.tilts:
+        named = {} if tilt_name(image) else _named(series, tilt.angle_deg)
         jobs = {
             "relion.excludetilts": ("ExcludeTiltImages", out.number - 2, {}),
             "relion.aligntiltseries.aretomo": (
@@ -217,6 +219,7 @@ def _send_to_project(step: Step, made: _Tomogram) -> None:
                 "node_creator",
                 {
                     **common,
+                    "relion_options": {**options, **named},
                     "job_type": job_type,
                     "input_file": str(image),
                     "output_file": str(output),
@@ -232,7 +235,7 @@ def _send_to_project(step: Step, made: _Tomogram) -> None:
             "job_type": "relion.reconstructtomograms",
             "input_file": str(aligned / "aligned_tilt_series.star"),
             "output_file": str(made.volume),
-            "results": {"tilt_series": _series(made)},
+            "results": {"tilt_series": series},
             "command": f"em-platform cryoem reconstruct {made.stack}",
         },
     )
@@ -240,8 +243,15 @@ def _send_to_project(step: Step, made: _Tomogram) -> None:
 
 def _series(made: _Tomogram) -> str:
     """Its name as its tilts have it, under which their tables lie."""
-    images = [image for image, _ in made.tilts]
-    return series_of(images[0] if images else made.stack)
+    if known := made.parameters.relion_options.get("tilt_series"):
+        return str(known)
+    named = [image for image, _ in made.tilts if tilt_name(image)]
+    return series_of(named[0] if named else made.stack)
+
+
+def _named(series: str, angle_deg: float) -> dict[str, Any]:
+    """What the project has to know of a tilt whose name says neither."""
+    return {"tilt_series": series, "tilt_angle": angle_deg}
 
 
 def _send_images(step: Step, made: _Tomogram) -> None:

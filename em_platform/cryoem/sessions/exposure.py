@@ -3,10 +3,9 @@
 from em_platform.config.cryoem import SessionSettings
 from em_platform.cryoem.headers import read_header
 from em_platform.cryoem.movies import open_movie
+from em_platform.cryoem.series_mdoc import NamedTilt, read_series_mdoc
 from em_platform.cryoem.sessions.ledger import SessionLedger, SessionMovie
-from em_platform.cryoem.tilt_name import tilt_name
-from em_platform.errors import FormatError
-from em_platform.formats import read_mdoc_tilts, read_text
+from em_platform.cryoem.tilt_name import movie_stem, tilt_name
 
 # So many digits has SerialEM's counter of all frames that a camera took.
 _COUNTER_FROM = 10_000
@@ -18,35 +17,28 @@ def dose_before(
     """Electrons per Å² before a tilt; None of single particles, and where unknown.
 
     What SerialEM measured counts, in the movie's mdoc or in that of its series; else
-    the tilts before it, by the number in its name, at the dose of this one.
+    the tilts before it, by that mdoc or the number in its name, at the dose of this
+    one.
     """
     if movie.series is None:
         return None
     header = read_header(movie.path)
     if header.pre_exposure is not None:
         return header.pre_exposure
-    measured = _measured(movie, ledger)
-    if measured is not None:
-        return measured
+    mdoc = _tilt_in_mdoc(movie, ledger)
+    if mdoc is not None and mdoc.pre_exposure is not None:
+        return mdoc.pre_exposure
     dose = own.dose_per_frame or header.dose_per_frame
-    before = _tilts_before(movie, ledger)
+    before = mdoc.before if mdoc else _tilts_before(movie, ledger)
     if dose is None or before is None:
         return None
     return before * open_movie(movie.path).shape[0] * dose
 
 
-def _measured(movie: SessionMovie, ledger: SessionLedger) -> float | None:
-    mdoc = ledger.mdoc(movie.session, movie.series or "")
-    if mdoc is None:
-        return None
-    try:
-        images = read_mdoc_tilts(read_text(str(mdoc)), str(mdoc)).images
-    except FormatError:
-        return None  # whoever puts the series together says so
-    for image in images:
-        if image.frames == movie.path.name and image.dose_e_per_a2:
-            return image.prior_dose_e_per_a2
-    return None
+def _tilt_in_mdoc(movie: SessionMovie, ledger: SessionLedger) -> NamedTilt | None:
+    path = ledger.mdoc(movie.session, movie.series or "")
+    mdoc = None if path is None else read_series_mdoc(path)
+    return None if mdoc is None else mdoc.tilts.get(movie_stem(movie.path))
 
 
 def _tilts_before(movie: SessionMovie, ledger: SessionLedger) -> int | None:

@@ -12,65 +12,35 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Float,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    func,
-    select,
-)
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
 
-from em_platform.cryoem.sessions.names import files_of, is_movie, is_stack, safe
+from em_platform.cryoem.sessions.mdocs import SessionMdocs, decided
+from em_platform.cryoem.sessions.names import (
+    files_of,
+    is_movie,
+    is_stack,
+    safe,
+)
+from em_platform.cryoem.sessions.tables import (
+    ARRIVALS,
+    CHANGING,
+    FILES,
+    SESSION,
+    TABLES,
+    TAKEN,
+    TILT_MOVIE,
+    TILT_SERIES,
+    UNDECIDED,
+    Arrival,
+)
 from em_platform.cryoem.tilt_name import bare_name, tilt_name
 from em_platform.errors import DataError
 from em_platform.storage.database import WRITER, engine_of
 
 _SEPARATOR = "~"
 _FEWEST_TILTS = 3  # Murfey's: two images make no tomogram
-_TABLES = MetaData()
-_FILES = Table(
-    "files", _TABLES,
-    Column("path", String, primary_key=True),
-    Column("session", String, index=True),
-    Column("mark", String),
-    Column("since", Float),
-    Column("complete", Integer),
-    Column("key", String, index=True),
-    Column("series", String),
-    Column("angle_deg", Float),
-)  # fmt: skip
-_ARRIVALS = Table(
-    "arrivals", _TABLES,
-    Column("number", Integer, primary_key=True),
-    Column("kind", String),
-    Column("key", String, index=True),
-    Column("session", String),
-    Column("mark", String),
-)  # fmt: skip
 _BLOCK = re.compile(r"^\[ZValue", re.MULTILINE)
-
-MOVIE, TILT_MOVIE, TILT_SERIES, SESSION = (
-    "movie",
-    "tilt movie",
-    "tilt series",
-    "session",
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """What became complete; a new mark under an old key asks for it once more."""
-
-    number: int
-    kind: str
-    key: str
-    session: str
-    mark: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +81,7 @@ class SessionLedger:
     def __init__(self, folder: Path, database: Path) -> None:
         self._folder = folder
         self._engine = engine_of(f"sqlite:///{database}", setting="home")
-        _TABLES.create_all(self._engine)
+        TABLES.create_all(self._engine)
 
     def __enter__(self) -> "SessionLedger":
         return self
@@ -126,6 +96,7 @@ class SessionLedger:
         settle_s: float,
         quiet_s: float,
         progress: Progress,
+        picks_particles: Callable[[str], bool],
         followed: int = 0,
     ) -> None:
         """Note what is there now, and what has become complete.
@@ -134,20 +105,26 @@ class SessionLedger:
         ----------
         now
             Seconds since 1970.
+        picks_particles
+            Whether a session is one of single particles, as its settings say.
         followed
             The last arrival for which a run was asked.
         """
         found = list(files_of(self._folder))
+        mdocs = SessionMdocs(self._folder, [path for path, _ in found])
         with self._engine.execution_options(**WRITER).begin() as connection:
-            known = {row.path: row for row in connection.execute(select(_FILES)).all()}
+            known = {row.path: row for row in connection.execute(select(FILES)).all()}
             for path, status in found:
-                self._note(connection, known.get(path), path, status, now, settle_s)
+                if not mdocs.is_stack(PurePath(path)):
+                    here = known.get(path)
+                    self._note(connection, here, path, status, now, settle_s)
             for session in self._sessions(connection):
-                last = select(func.max(_FILES.c.since)).where(
-                    _FILES.c.session == session
-                )
+                last = select(func.max(FILES.c.since)).where(FILES.c.session == session)
                 since = float(connection.execute(last).scalar() or 0)
                 is_quiet = now - since >= quiet_s
+                is_single = is_quiet or picks_particles(session)
+                for kind, key, mark in decided(connection, session, mdocs, is_single):
+                    self._arrive(connection, kind, key, session, mark)
                 movies = self._movies(connection, session, None)
                 self._complete_series(connection, session, movies, is_quiet, progress)
                 if is_quiet:
@@ -158,7 +135,7 @@ class SessionLedger:
 
     def arrivals(self, after: int, *, most: int) -> list[Arrival]:
         """What became complete since a number, oldest first."""
-        asked = select(_ARRIVALS).where(_ARRIVALS.c.number > after)
+        asked = select(ARRIVALS).where(ARRIVALS.c.number > after)
         with self._engine.begin() as connection:
             rows = connection.execute(asked.order_by("number").limit(most)).all()
         return [
@@ -176,7 +153,7 @@ class SessionLedger:
         DataError
             There is none.
         """
-        asked = select(_FILES).where(_FILES.c.key == key)
+        asked = select(FILES).where(FILES.c.key == key)
         with self._engine.begin() as connection:
             row = connection.execute(asked).first()
         if row is None:
@@ -208,34 +185,34 @@ class SessionLedger:
         mark = f"{status.st_size}-{status.st_mtime_ns}"
         # A copy may keep the time of the content, never that of the entry.
         since = min(now, max(status.st_mtime, status.st_ctime))
-        if known is not None and known.mark == mark and known.complete:
+        if known is not None and known.mark == mark and known.complete != CHANGING:
             return
         pure = PurePath(path)
         if is_movie(pure) and is_stack(self._folder / path):
             return
-        is_now = status.st_size > 0 and now - since >= settle_s
+        is_whole = status.st_size > 0 and now - since >= settle_s
         session = pure.parts[0]
         name = tilt_name(pure) if is_movie(pure) else None
         key = known.key if known else self._new_key(connection, session, pure)
+        state = TAKEN if name or not is_movie(pure) else UNDECIDED
         row = {
             "path": path, "session": session, "mark": mark, "since": since,
-            "complete": int(is_now), "key": key,
+            "complete": state if is_whole else CHANGING, "key": key,
             "series": name.series if name else None,
             "angle_deg": name.angle_deg if name else None,
         }  # fmt: skip
-        change = insert(_FILES).values(row)
+        change = insert(FILES).values(row)
         connection.execute(
             change.on_conflict_do_update(index_elements=["path"], set_=row)
         )
-        if is_now and is_movie(pure):
-            kind = TILT_MOVIE if name else MOVIE
-            self._arrive(connection, kind, key, session, mark)
+        if is_whole and name:
+            self._arrive(connection, TILT_MOVIE, key, session, mark)
 
     @staticmethod
     def _new_key(connection: Connection, session: str, path: PurePath) -> str:
         stem = path.stem if is_movie(path) else path.name
         key = key_of(session, stem)
-        taken = select(func.count()).where(_FILES.c.key == key)
+        taken = select(func.count()).where(FILES.c.key == key)
         if connection.execute(taken).scalar():
             # Two disks may hold movies of one name.
             key += f"-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
@@ -246,11 +223,11 @@ class SessionLedger:
         connection: Connection, kind: str, key: str, session: str, mark: str
     ) -> None:
         row = {"kind": kind, "key": key, "session": session, "mark": mark}
-        connection.execute(_ARRIVALS.insert().values(row))
+        connection.execute(ARRIVALS.insert().values(row))
 
     @staticmethod
     def _sessions(connection: Connection) -> list[str]:
-        return list(connection.execute(select(_FILES.c.session).distinct()).scalars())
+        return list(connection.execute(select(FILES.c.session).distinct()).scalars())
 
     def _complete_series(
         self,
@@ -287,26 +264,26 @@ class SessionLedger:
         if not ready or self._last_mark(connection, SESSION, key) == mark:
             return
         waiting = select(func.count()).where(
-            _ARRIVALS.c.session == session, _ARRIVALS.c.number > followed
+            ARRIVALS.c.session == session, ARRIVALS.c.number > followed
         )
         if not connection.execute(waiting).scalar() and not progress.is_busy(session):
             self._arrive(connection, SESSION, key, session, mark)
 
     @staticmethod
     def _last_mark(connection: Connection, kind: str, key: str) -> str | None:
-        asked = select(_ARRIVALS.c.mark).where(
-            _ARRIVALS.c.kind == kind, _ARRIVALS.c.key == key
+        asked = select(ARRIVALS.c.mark).where(
+            ARRIVALS.c.kind == kind, ARRIVALS.c.key == key
         )
-        return connection.execute(asked.order_by(_ARRIVALS.c.number.desc())).scalar()
+        return connection.execute(asked.order_by(ARRIVALS.c.number.desc())).scalar()
 
     def _mdoc(
         self, connection: Connection, session: str, series: str
     ) -> tuple[int | None, Path | None]:
         """How many tilts the mdoc of a series has, and where it is."""
-        asked = select(_FILES.c.path).where(
-            _FILES.c.session == session,
-            _FILES.c.complete == 1,
-            _FILES.c.path.like("%.mdoc"),
+        asked = select(FILES.c.path).where(
+            FILES.c.session == session,
+            FILES.c.complete == TAKEN,
+            FILES.c.path.like("%.mdoc"),
         )
         for path in connection.execute(asked).scalars():
             if bare_name(PurePath(path)) != series:
@@ -324,7 +301,7 @@ class SessionLedger:
         DataError
             There is none.
         """
-        asked = select(_FILES.c.session, _FILES.c.series).distinct()
+        asked = select(FILES.c.session, FILES.c.series).distinct()
         with self._engine.begin() as connection:
             for session, series in connection.execute(asked).all():
                 if series and key_of(session, series) == key:
@@ -353,11 +330,11 @@ class SessionLedger:
     def _movies(
         self, connection: Connection, session: str, series: str | None
     ) -> list[SessionMovie]:
-        asked = select(_FILES).where(
-            _FILES.c.session == session, _FILES.c.complete == 1
+        asked = select(FILES).where(
+            FILES.c.session == session, FILES.c.complete == TAKEN
         )
         if series is not None:
-            asked = asked.where(_FILES.c.series == series)
+            asked = asked.where(FILES.c.series == series)
         rows = connection.execute(asked.order_by("angle_deg", "path")).all()
         return [self._movie(row) for row in rows if is_movie(PurePath(row.path))]
 

@@ -25,10 +25,15 @@ def is_movie(path: PurePath) -> bool:
     low = path.name.lower()
     if is_skipped(path) or not low.endswith(_MOVIES):
         return False
-    if low.startswith("foilhole_"):
+    if is_of_hole(path):
         # EPU writes the sum and more beside the movie of a hole.
         return low.endswith(".eer") or path.stem.lower().endswith(_OF_HOLES)
     return not any(word in low for word in _NO_MOVIES)
+
+
+def is_of_hole(path: PurePath) -> bool:
+    """Whether EPU took it: of single particles."""
+    return path.name.lower().startswith("foilhole_")
 
 
 def is_skipped(path: PurePath) -> bool:

@@ -90,6 +90,9 @@ class Sessions:
                 ).is_file(),
                 is_busy=is_busy,
             ),
+            picks_particles=lambda session: (
+                self.of(session).particle_diameter_a is not None
+            ),
             followed=followed,
         )
 

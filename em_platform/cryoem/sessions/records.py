@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from em_platform.cryoem.project.tables import rows_of
@@ -20,6 +21,7 @@ from em_platform.cryoem.sessions.names import safe
 from em_platform.cryoem.sessions.processing import Sessions, missing
 from em_platform.cryoem.sessions.run_stage import parameters_of, result_of
 from em_platform.cryoem.stage import StageResult
+from em_platform.cryoem.tilt_name import tilt_name
 
 PROJECT = "relion_project"
 _STACKS = "Tomograms/job006/tomograms"
@@ -122,7 +124,10 @@ def _record_movie(sessions: Sessions, movie: SessionMovie, place: Place) -> Reco
         "autoproc_program_id": own.ispyb_program_id,
     }
     recipe = "em-tomo-preprocess" if movie.series else "em-spa-preprocess"
-    recorded = _recorded(place, recipe, given, made=made, project=project)
+    tilt = {}
+    if movie.series and tilt_name(movie.path) is None:
+        tilt = {"tilt_series": movie.series, "tilt_angle": movie.angle_deg}
+    recorded = _recorded(place, recipe, given, made=made, project=project, tilt=tilt)
     picked = [each for each in recorded.feedback if "extraction_parameters" in each]
     if picked and "extract" in made:
         # As Murfey does: it asks for the particles of what was picked.
@@ -210,7 +215,9 @@ def record_tilt_series(sessions: Sessions, key: str, place: Place) -> Recorded:
         "dcid": own.ispyb_dcid,
         "appid": own.ispyb_program_id,
     }
-    return _recorded(place, "em-tomo-align", given, made=made, project=project)
+    tilt = {"tilt_series": series}
+    recipe = "em-tomo-align"
+    return _recorded(place, recipe, given, made=made, project=project, tilt=tilt)
 
 
 def _micrograph(sessions: Sessions, movie: SessionMovie, result: Any) -> Path:
@@ -237,13 +244,19 @@ def _recorded(
     *,
     made: Mapping[str, tuple[StageResult, Path]],
     project: Path,
+    tilt: Mapping[str, Any] = MappingProxyType({}),
 ) -> Recorded:
+    """`tilt` is what the project cannot read from the names of files."""
     place.made = made
     known = {name: str(value) for name, value in given.items() if value is not None}
     wanted = placeholders_of(read_recipe(recipe))
     parameters = completed(known, recipe=recipe, wanted=wanted, place=place)
     request = {"recipes": [recipe], "parameters": {**parameters, "guid": project.name}}
     _, content = requested(request)
+    for step in content.values():
+        own = step.get("parameters", {}) if isinstance(step, dict) else {}
+        if tilt and "relion_options" in own:
+            own["relion_options"] = {**own["relion_options"], **tilt}
     rows: Counter[str] = Counter()
     reports = 0
     feedback = []
