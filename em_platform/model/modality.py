@@ -7,14 +7,14 @@ Modality = Literal[
     "light",
 ]  # fmt: skip
 """`EM` where nobody says which kind of electron microscope it was."""
-MODALITIES: frozenset[str] = frozenset(get_args(Modality))
+_WORDS: tuple[Modality, ...] = get_args(Modality)
+MODALITIES: frozenset[str] = frozenset(_WORDS)
 
 
 def modality_of(word: object) -> Modality | None:
     """The catalog's word as others write it, None where it is none of them."""
     text = str(word).strip().lower()
-    found = _OTHERS.get(text) or next((m for m in MODALITIES if m.lower() == text), "")
-    return found or None  # type: ignore[return-value]
+    return _OTHERS.get(text) or {m.lower(): m for m in _WORDS}.get(text)
 
 
 _OTHERS: dict[str, Modality] = {
