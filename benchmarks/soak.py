@@ -76,6 +76,8 @@ class Soak:
     done: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     samples: list[dict[str, float]] = field(default_factory=list)
+    memory_mb: list[dict[str, float]] = field(default_factory=list)
+    """By a process's name, for each sample."""
     begun_s: float = field(default_factory=time.monotonic)
     chance: random.Random = field(init=False)
     montages: int = 0
@@ -176,11 +178,14 @@ class Soak:
         names = ("memory_mb", "services_mb", "files", "threads", "processes")
         found = {"hours": self.hours} | dict.fromkeys(names, 0.0)
         services = {name[:15] for name in _PARTS}
+        by_name: dict[str, float] = {}
         for process in processes(self.session):
             try:
                 used_mb = process.memory_full_info().pss / 1e6
                 found["memory_mb"] += used_mb
                 found["services_mb"] += used_mb * (process.name() in services)
+                name = process.name()
+                by_name[name] = by_name.get(name, 0.0) + used_mb
                 found["files"] += process.num_fds()
                 found["threads"] += process.num_threads()
                 found["processes"] += 1
@@ -189,6 +194,7 @@ class Soak:
         found |= sizes_mb(self.home)
         found["montages"] = self.montages
         self.samples.append(found)
+        self.memory_mb.append(by_name)
 
 
 def main(arguments: list[str]) -> int:
@@ -207,7 +213,8 @@ def main(arguments: list[str]) -> int:
         soak = Soak(Path(folder) / "home", given.seed, given.pause)
         stuck = soaked(soak, given.hours)
     if given.json:
-        given.json.write_text(json.dumps(soak.samples))
+        samples = {"samples": soak.samples, "memory_mb": soak.memory_mb}
+        given.json.write_text(json.dumps(samples))
     if given.plot:
         draw(soak.samples, given.plot)
     return report(soak, stuck)

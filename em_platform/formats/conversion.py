@@ -23,7 +23,7 @@ from em_platform.imaging.resample import Pooling
 from em_platform.model.volume import WrittenVolume
 from em_platform.storage import atomic
 from em_platform.storage.guard import check_file, mark_of, marked_png, write_file
-from em_platform.storage.layout import errors_of
+from em_platform.storage.layout import StorageOptions, errors_of
 from em_platform.storage.manifest import Product
 
 PICTURE = "export"
@@ -44,7 +44,7 @@ def convert(
     settings: OutputSettings,
     voxel_nm: tuple[float, float, float] | None = None,
     pooling: Pooling = "mean",
-    options: dict[str, Any] | None = None,
+    options: StorageOptions | None = None,
     overwrite: bool = False,
 ) -> WrittenVolume:
     """The OME-Zarr at `target` with the voxels of `source`, any that can be opened.
@@ -97,7 +97,7 @@ def export(
     target: Path,
     *,
     level: int = 0,
-    options: dict[str, Any] | None = None,
+    options: StorageOptions | None = None,
     overwrite: bool = False,
 ) -> tuple[int, ...]:
     """The shape of what now is at `target`: one level of an OME-Zarr, TIFF or PNG.
@@ -203,7 +203,7 @@ Picture = NDArray[np.uint8]
 
 
 def mid_sections(
-    url: str, *, max_px: int = 256, storage_options: dict[str, Any] | None = None
+    url: str, *, max_px: int = 256, storage_options: StorageOptions | None = None
 ) -> bytes:
     """The middle sections xy, xz and yz side by side, in true proportions.
 
@@ -266,7 +266,7 @@ def _big_enough(
     image: Described,
     sizes: list[int],
     *,
-    options: dict[str, Any] | None,
+    options: StorageOptions | None,
 ) -> zarr.Array[Any]:
     chosen = whole = open_level(url, 0, storage_options=options)
     for level in range(1, len(image.scales)):

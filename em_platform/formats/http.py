@@ -18,6 +18,8 @@ from urllib.parse import unquote, urlsplit
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
+from em_platform.storage.layout import StorageOptions
+
 _RANGE = re.compile(r"^bytes=(?:(?P<first>\d+)-(?P<last>\d*)|-(?P<suffix>\d+))$")
 # As names of this machine, in an origin or the header Host; a port may follow.
 _LOOPBACK = re.compile(r"^(?:http://)?(?:127\.0\.0\.1|localhost|\[::1\])(?::\d+)?$")
@@ -35,7 +37,7 @@ _HEADERS = {
 
 
 @contextmanager
-def served(url: str, *, storage_options: dict[str, Any] | None = None) -> Iterator[str]:
+def served(url: str, *, storage_options: StorageOptions | None = None) -> Iterator[str]:
     """The address `http://127.0.0.1:<port>/<name>` of the folder at `url`.
 
     `url` is a path or any fsspec URL; nothing outside of the folder is served, not by a

@@ -7,7 +7,6 @@ applied, and white-is-zero inverted. A tile is written as TIFF here, too.
 
 import io
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from em_platform.formats.volume import FileKey, key_of
 from em_platform.model import Box, Size
 from em_platform.model.volume import VolumeInfo
 from em_platform.storage import atomic
+from em_platform.storage.layout import StorageOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +245,7 @@ class ImageHeader:
     """`uint8`, `uint16`, `int16` or `float32`."""
 
 
-def read_header(uri: str, options: Mapping[str, Any] | None = None) -> ImageHeader:
+def read_header(uri: str, options: StorageOptions | None = None) -> ImageHeader:
     """Size and type of the image at `uri`, from a few small reads.
 
     Raises
@@ -272,7 +272,7 @@ def read_header(uri: str, options: Mapping[str, Any] | None = None) -> ImageHead
 
 
 def read_image(
-    uri: str, box: Box | None = None, *, options: Mapping[str, Any] | None = None
+    uri: str, box: Box | None = None, *, options: StorageOptions | None = None
 ) -> NDArray[Any]:
     """Grey levels of the image at `uri`, `(h, w)`, or of `box` of it.
 
@@ -302,9 +302,7 @@ def read_image(
     return np.ascontiguousarray(image[box.y0 : box.y1, box.x0 : box.x1])
 
 
-def _level_header(
-    level: re.Match[str], options: Mapping[str, Any] | None
-) -> ImageHeader:
+def _level_header(level: re.Match[str], options: StorageOptions | None) -> ImageHeader:
     found = _open_level(level, options)
     if found.ndim != 2 or found.dtype.str[1:] not in _GREY:
         raise FormatError(
@@ -319,7 +317,7 @@ def _level_header(
 
 
 def _level_pixels(
-    level: re.Match[str], box: Box | None, options: Mapping[str, Any] | None
+    level: re.Match[str], box: Box | None, options: StorageOptions | None
 ) -> NDArray[Any]:
     from em_platform.formats.ome_zarr import read_plainly
 
@@ -330,7 +328,7 @@ def _level_pixels(
         return np.asarray(found[box.y0 : box.y1, box.x0 : box.x1])
 
 
-def _open_level(level: re.Match[str], options: Mapping[str, Any] | None) -> Any:
+def _open_level(level: re.Match[str], options: StorageOptions | None) -> Any:
     # Zarr needs half a second to import; few who read images read it.
     from em_platform.formats.ome_zarr import open_level
 

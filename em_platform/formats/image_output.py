@@ -13,7 +13,7 @@ levels grow in a folder of their own, so that the old one stands until that mome
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -33,7 +33,7 @@ from em_platform.formats.level_arrays import (
 )
 from em_platform.storage.atomic import put_folder
 from em_platform.storage.guard import check_output
-from em_platform.storage.layout import local_path
+from em_platform.storage.layout import StorageOptions, local_path
 from em_platform.storage.lease import Lease, one_writer
 from em_platform.storage.manifest import (
     BEGUN,
@@ -321,7 +321,7 @@ def image_output(
     product: Product,
     *,
     fingerprint: str,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
     inputs: Iterable[str] = (),
     overwrite: bool = False,
 ) -> Iterator[ImageOutput]:
@@ -363,7 +363,7 @@ def image_output(
         yield output
 
 
-def forget_unfinished(target: str, options: Mapping[str, Any] | None = None) -> None:
+def forget_unfinished(target: str, options: StorageOptions | None = None) -> None:
     """Remove what a killed process remembered of an image that has been finished."""
     with plain_errors(target):
         staging = staging_of(target, dict(options or {}), None)

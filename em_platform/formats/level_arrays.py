@@ -35,7 +35,7 @@ from zarr.storage import FsspecStore, LocalStore, WrapperStore
 from em_platform.errors import StorageError
 from em_platform.formats.ome_layout import AXES
 from em_platform.formats.pyramid import Array, Pool, Pyramid, Region, Shape, Unit, build
-from em_platform.storage.layout import errors_of, local_path
+from em_platform.storage.layout import StorageOptions, errors_of, local_path
 from em_platform.storage.manifest import BEGUN, FileMark, crc32_of
 
 Files = Mapping[str, FileMark]
@@ -66,7 +66,7 @@ class Staging:
     image: str
     partial: str
     levels: str = ""
-    options: dict[str, Any] = field(default_factory=dict, repr=False)
+    options: StorageOptions = field(default_factory=dict, repr=False)
 
     @property
     def levels_url(self) -> str:
@@ -112,7 +112,7 @@ def finished_of(content: bytes) -> FinishedUnit | None:
 
 
 def staging_of(
-    target: str, options: dict[str, Any], fingerprint: str | None
+    target: str, options: StorageOptions, fingerprint: str | None
 ) -> Staging:
     """Where the image at `target` grows, with what a killed process left of it."""
     local = local_path(target)
@@ -173,12 +173,12 @@ _ZARRS = {
 _opening = threading.Lock()
 
 
-def store_at(url: str, options: dict[str, Any]) -> Store:
+def store_at(url: str, options: StorageOptions) -> Store:
     """The zarr store at a path or fsspec URL; `options` are the file system's."""
     local = local_path(url)
     if local is not None:
         return LocalStore(local)
-    return FsspecStore.from_url(url, storage_options=options)
+    return FsspecStore.from_url(url, storage_options=dict(options))
 
 
 class MarkedStore(WrapperStore[Store]):
@@ -200,7 +200,7 @@ def open_array(
     level: int,
     *,
     mode: Any,
-    options: dict[str, Any],
+    options: StorageOptions,
     mark: Callable[[str, FileMark], None] | None = None,
 ) -> zarr.Array[Any]:
     """Level `level` of those at `levels`; on a local disk read and written by zarrs.

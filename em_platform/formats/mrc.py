@@ -145,13 +145,16 @@ _AGARD_FLOATS = 16
 _DAY_ZERO = datetime(1899, 12, 30, tzinfo=UTC)
 
 
-def extended_tags(
-    source: Source, *, kind: str, size: int, order: str
+def _extended(
+    source: Source, *, size: int, order: str
 ) -> tuple[dict[str, Tag], float | None]:
     """Tags of the first image and its pixel's length in nm, where they are written.
 
-    `kind` is the header's four letters, `size` its bytes.
+    `size` is the bytes of the extended header.
     """
+    if size < 1:
+        return {}, None
+    kind = source.read(104, 4).decode("latin-1")
     content = source.read(_HEADER_BYTES, min(size, 1024))
     if kind in ("FEI1", "FEI2") and len(content) >= 172:
         return _fei(content[:172], order)
@@ -230,7 +233,7 @@ def open_mrc(source: Source) -> PlainVolume:
     # ISPG, the space group: 0 says images, whose distance along z is unknown.
     stack = words[22] == 0
     voxel = _voxel_size(start, order)
-    more, pixel_nm = _extended(source, words, order)
+    more, pixel_nm = _extended(source, size=words[23], order=order)
     if pixel_nm is not None and (voxel is None or voxel[1:] == _UNSET_NM):
         voxel = (voxel[0] if voxel else 0.0, pixel_nm, pixel_nm)
     if voxel is not None and stack:
@@ -317,15 +320,6 @@ def _origin(
     for axis, first in zip(_stored_axes(words), firsts, strict=True):
         found[axis] = rounded(first * voxel[axis]) if abs(first) < 1e7 else 0.0
     return found[0], found[1], found[2]
-
-
-def _extended(
-    source: Source, words: tuple[int, ...], order: str
-) -> tuple[dict[str, Tag], float | None]:
-    kind = source.read(104, 4).decode("latin-1")
-    if words[23] < 1:
-        return {}, None
-    return extended_tags(source, kind=kind, size=words[23], order=order)
 
 
 def _tags(start: bytes, words: tuple[int, ...], order: str) -> dict[str, Tag]:

@@ -7,7 +7,7 @@ https://zarr-specs.readthedocs.io (sharding codec).
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +44,7 @@ from em_platform.formats.pyramid import (
     plan_rounds,
 )
 from em_platform.model import Review
+from em_platform.storage.layout import StorageOptions
 from em_platform.storage.manifest import Product
 
 # Of what others may have written; ours have 256 KiB and at most 4096 in a shard.
@@ -78,7 +79,7 @@ def write_pyramid(
     fingerprint: str,
     voxel_nm: tuple[float, ...] | None = None,
     attributes: dict[str, Any] | None = None,
-    storage_options: dict[str, Any] | None = None,
+    storage_options: StorageOptions | None = None,
     inputs: Iterable[str] = (),
     overwrite: bool = False,
     run: Run = map,
@@ -183,7 +184,7 @@ class Described:
     kind: str
 
 
-def describe(url: str, *, storage_options: dict[str, Any] | None = None) -> Described:
+def describe(url: str, *, storage_options: StorageOptions | None = None) -> Described:
     """What is known of the image at `url`; FormatError where there is none."""
     with read_plainly(url):
         group = zarr.open_group(
@@ -214,19 +215,19 @@ def describe(url: str, *, storage_options: dict[str, Any] | None = None) -> Desc
         )
 
 
-def review_at(url: str, *, options: Mapping[str, Any]) -> Review | None:
+def review_at(url: str, *, options: StorageOptions) -> Review | None:
     """The review of the OME-Zarr image at `url`; None for one that was not stitched."""
     group = zarr.open_group(store_at(url, dict(options)), mode="r", zarr_format=3)
     return review_in(group.attrs.asdict())
 
 
-def level_count(url: str, *, storage_options: dict[str, Any] | None = None) -> int:
+def level_count(url: str, *, storage_options: StorageOptions | None = None) -> int:
     """How many levels the image at `url` has; FormatError where there is none."""
     return len(describe(url, storage_options=storage_options).scales)
 
 
 def open_level(
-    url: str, level: int, *, storage_options: dict[str, Any] | None = None
+    url: str, level: int, *, storage_options: StorageOptions | None = None
 ) -> zarr.Array[Any]:
     """One level of the image at `url`, to be sliced; FormatError where it is not."""
     with read_plainly(url):
@@ -254,7 +255,7 @@ def _check_cut(array: zarr.Array[Any]) -> None:
 
 
 def preview(
-    url: str, max_px: int, *, storage_options: dict[str, Any] | None = None
+    url: str, max_px: int, *, storage_options: StorageOptions | None = None
 ) -> NDArray[np.uint8]:
     """The whole image, small; of a volume its middle section.
 

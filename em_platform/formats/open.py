@@ -5,7 +5,7 @@ that line (docs/how-to/add-a-format.md).
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from em_platform.formats.tiff_directory import is_tiff
 from em_platform.formats.volume import PlainVolume, Region, Volume, bounds_of, shape_of
 from em_platform.model.modality import Modality, modality_of
 from em_platform.model.volume import Tag, VolumeInfo
+from em_platform.storage.layout import StorageOptions
 
 # Less is rounding in the headers, a change of magnification is more.
 _TOLERANCE = 0.01
@@ -163,7 +164,7 @@ _CHUNK_OPTIONS = (
 )
 
 
-def open_volume(uri: str, options: Mapping[str, Any] | None = None) -> Volume:
+def open_volume(uri: str, options: StorageOptions | None = None) -> Volume:
     """The image at a path or URL: a file, a folder of images, or a chunked array.
 
     `options` are those of the store, `endpoint_url` and `anon` for `s3://`. Of a file
@@ -190,7 +191,7 @@ def open_volume(uri: str, options: Mapping[str, Any] | None = None) -> Volume:
     return _open_remote(uri, options)
 
 
-def open_file(uri: str, options: Mapping[str, Any] | None = None) -> Volume:
+def open_file(uri: str, options: StorageOptions | None = None) -> Volume:
     """The image in one file, at a path or URL; only what describes it is read now.
 
     Raises
@@ -234,7 +235,7 @@ def open_stack(paths: Sequence[Path], *, z_nm: float | None = None) -> StackVolu
     return stack_of([open_file(str(path)) for path in paths], z_nm=z_nm)
 
 
-def inspect(uri: str, options: Mapping[str, Any] | None = None) -> VolumeInfo:
+def inspect(uri: str, options: StorageOptions | None = None) -> VolumeInfo:
     """What is known of the image at a path or URL; errors as of `open_volume`."""
     return open_volume(uri, options).info
 
@@ -255,7 +256,7 @@ def extent_nm(info: VolumeInfo) -> tuple[float, float, float] | None:
     return z, y, x
 
 
-def _open_remote(uri: str, options: Mapping[str, Any] | None) -> Volume:
+def _open_remote(uri: str, options: StorageOptions | None) -> Volume:
     """A file, else a chunked array, else a folder: in the order of what they cost."""
     for_file = _file_options(uri, options)
     try:
@@ -274,7 +275,7 @@ def _open_remote(uri: str, options: Mapping[str, Any] | None) -> Volume:
     return open_file(uri, for_file)
 
 
-def _open_folder(uri: str, options: Mapping[str, Any] | None) -> Volume:
+def _open_folder(uri: str, options: StorageOptions | None) -> Volume:
     for_file = _file_options(uri, options)
     names = list_folder(uri, for_file)
     images = [name for name in names if name.lower().endswith(_SUFFIXES)]
@@ -302,7 +303,7 @@ def _open_folder(uri: str, options: Mapping[str, Any] | None) -> Volume:
     return stack_of([open_file(join_uri(uri, name), for_file) for name in images])
 
 
-def _file_options(uri: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+def _file_options(uri: str, options: StorageOptions | None) -> dict[str, Any]:
     """The options of a file behind a URL; buckets are public unless a key is given."""
     found = {k: v for k, v in (options or {}).items() if k not in _CHUNK_OPTIONS}
     if uri.startswith("s3://") and not found.keys() & {"key", "profile", "anon"}:
@@ -310,7 +311,7 @@ def _file_options(uri: str, options: Mapping[str, Any] | None) -> dict[str, Any]
     return found
 
 
-def _is_chunked(uri: str, options: Mapping[str, Any] | None) -> bool:
+def _is_chunked(uri: str, options: StorageOptions | None) -> bool:
     from em_platform.formats.chunked.open import chunked_format
 
     if not uri.startswith(("http", "s3:")) and local_path(uri) is None:
@@ -318,7 +319,7 @@ def _is_chunked(uri: str, options: Mapping[str, Any] | None) -> bool:
     return chunked_format(uri, options) is not None
 
 
-def _open_chunked(uri: str, options: Mapping[str, Any] | None) -> Volume:
+def _open_chunked(uri: str, options: StorageOptions | None) -> Volume:
     # tensorstore takes a quarter of a second to import; who opens a file needs none.
     from em_platform.formats.chunked.open import open_chunked
 

@@ -20,6 +20,7 @@ from urllib3.util import Url, parse_url
 
 from em_platform.errors import FormatError, PlatformError, SourceRefused, StorageError
 from em_platform.formats.header_values import MOST_BYTES
+from em_platform.storage.layout import StorageOptions
 
 _MOST_HOPS = 5
 _PORTS = {"http": 80, "https": 443}
@@ -146,7 +147,7 @@ _LOOK_S = 30.0
 
 
 def filesystem_of(
-    uri: str, options: Mapping[str, Any], *, seconds: float = _REQUEST_S
+    uri: str, options: StorageOptions, *, seconds: float = _REQUEST_S
 ) -> tuple[Any, str]:
     """Fsspec's file system of a URL, and the path in it.
 
@@ -175,7 +176,7 @@ def filesystem_of(
     return filesystem, str(path)
 
 
-def look(uri: str, options: Mapping[str, Any], *, whole: bool) -> tuple[int, bytes]:
+def look(uri: str, options: StorageOptions, *, whole: bool) -> tuple[int, bytes]:
     """Length of a remote file and its first bytes, or all of one that is small.
 
     Raises
@@ -210,7 +211,7 @@ def look(uri: str, options: Mapping[str, Any], *, whole: bool) -> tuple[int, byt
         raise not_served(uri, error) from error
 
 
-def read(uri: str, offset: int, count: int, options: Mapping[str, Any]) -> bytes:
+def read(uri: str, offset: int, count: int, options: StorageOptions) -> bytes:
     """`count` bytes from `offset`; fewer where the file ends."""
     with _served(uri):
         filesystem, path = filesystem_of(uri, options)
@@ -222,7 +223,7 @@ def read(uri: str, offset: int, count: int, options: Mapping[str, Any]) -> bytes
 
 
 def read_each(
-    uri: str, places: list[int], count: int, options: Mapping[str, Any]
+    uri: str, places: list[int], count: int, options: StorageOptions
 ) -> list[bytes]:
     """`count` bytes from each place, many requests at once."""
     with _served(uri):
@@ -239,14 +240,14 @@ def read_each(
     ]
 
 
-def is_folder(uri: str, options: Mapping[str, Any]) -> bool:
+def is_folder(uri: str, options: StorageOptions) -> bool:
     """Whether something can be listed at a URL."""
     with _served(uri):
         filesystem, path = filesystem_of(uri, options, seconds=_LOOK_S)
         return bool(filesystem.isdir(path))
 
 
-def list_files(uri: str, options: Mapping[str, Any]) -> list[str]:
+def list_files(uri: str, options: StorageOptions) -> list[str]:
     """Names of the files in a folder."""
     with _served(uri):
         filesystem, path = filesystem_of(uri, options)

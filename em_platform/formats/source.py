@@ -4,7 +4,7 @@ import io
 import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from em_platform.errors import FormatError
 from em_platform.formats import remote
 from em_platform.formats.header_values import MOST_BYTES, unzip_to_limit
 from em_platform.formats.remote import missing
+from em_platform.storage.layout import StorageOptions
 
 Places = Sequence[int] | NDArray[np.integer[Any]]
 """Offsets in a file."""
@@ -32,7 +33,7 @@ class Source:
     length: int
     path: str | None = None
     """Local path; None where the file is behind a URL."""
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    options: StorageOptions = field(default_factory=dict, repr=False)
     first: bytes = field(default=b"", repr=False)
     """The file's first bytes, or all of them."""
 
@@ -75,7 +76,7 @@ class Source:
 
 
 def open_source(
-    uri: str, options: Mapping[str, Any] | None = None, *, whole: bool = False
+    uri: str, options: StorageOptions | None = None, *, whole: bool = False
 ) -> Source:
     """Look at a file's length and first bytes; with `whole`, hold all of a remote file.
 
@@ -87,7 +88,9 @@ def open_source(
     path = local_path(uri)
     if path is not None:
         return _checked(_open_local(uri, path))
-    return _checked(_open_remote(uri, options or {}, whole=whole))
+    length, first = remote.look(uri, options or {}, whole=whole)
+    found = Source(uri=uri, length=length, options=options or {}, first=first)
+    return _checked(found)
 
 
 def local_path(uri: str) -> str | None:
@@ -110,7 +113,7 @@ def join_uri(folder: str, name: str) -> str:
     return str(Path(folder) / name)
 
 
-def is_folder(uri: str, options: Mapping[str, Any] | None = None) -> bool:
+def is_folder(uri: str, options: StorageOptions | None = None) -> bool:
     """Whether something can be listed at `uri`."""
     path = local_path(uri)
     if path is not None:
@@ -118,7 +121,7 @@ def is_folder(uri: str, options: Mapping[str, Any] | None = None) -> bool:
     return remote.is_folder(uri, options or {})
 
 
-def list_folder(uri: str, options: Mapping[str, Any] | None = None) -> list[str]:
+def list_folder(uri: str, options: StorageOptions | None = None) -> list[str]:
     """Names of the files in a folder, sorted; hidden and half-written ones left out.
 
     Raises
@@ -137,7 +140,7 @@ def list_folder(uri: str, options: Mapping[str, Any] | None = None) -> list[str]
     return sorted(name for name in names if not name.startswith("."))
 
 
-def read_text(uri: str, options: Mapping[str, Any] | None = None) -> str:
+def read_text(uri: str, options: StorageOptions | None = None) -> str:
     """A text file, unpacked where its name ends in `.gz`."""
     source = open_source(uri, options, whole=True)
     content = source.all() if source.length <= MOST_BYTES else None
@@ -211,11 +214,6 @@ def _fill_local(path: str, offset: int, buffer: NDArray[np.uint8]) -> int:
             os.close(descriptor)
     except OSError as error:
         raise missing(path, f"cannot be read ({error.strerror})") from error
-
-
-def _open_remote(uri: str, options: Mapping[str, Any], *, whole: bool) -> Source:
-    length, first = remote.look(uri, options, whole=whole)
-    return Source(uri=uri, length=length, options=options, first=first)
 
 
 def _fill_remote(source: Source, places: Places, found: NDArray[np.uint8]) -> None:

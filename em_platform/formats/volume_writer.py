@@ -30,6 +30,7 @@ from em_platform.imaging.voxel_statistics import (
     statistics_of,
 )
 from em_platform.model.volume import LevelInfo, VolumeInfo, WrittenVolume
+from em_platform.storage.layout import StorageOptions
 from em_platform.storage.manifest import Product
 
 
@@ -53,7 +54,7 @@ def write_volume(
     fingerprint: str,
     attributes: dict[str, Any] | None = None,
     pooling: Pooling = "mean",
-    storage_options: dict[str, Any] | None = None,
+    storage_options: StorageOptions | None = None,
     inputs: Iterable[str] = (),
     overwrite: bool = False,
     run: Run = map,
@@ -119,10 +120,11 @@ def write_volume(
         origin=info.origin_nm,
     ) | (attributes or {})
     made_from = (info.shape, dtype.str, layout, settings.compression_level, metadata)
+    digest = hashlib.sha256(repr((made_from, pooling, fingerprint)).encode())
     with image_output(
         target,
         product,
-        fingerprint=_digest(made_from, pooling, fingerprint),
+        fingerprint=digest.hexdigest(),
         options=storage_options,
         inputs=inputs,
         overwrite=overwrite,
@@ -191,10 +193,6 @@ def _kept(
     return written
 
 
-def _digest(*inputs: object) -> str:
-    return hashlib.sha256(repr(inputs).encode()).hexdigest()
-
-
 def _write_units(
     job: _Job,
     done: dict[str, FinishedUnit],
@@ -257,17 +255,14 @@ def _read(volume: Volume, region: Region) -> Array:
     voxels = volume.read((z, y, x))
     wanted = tuple(part.stop - part.start for part in region)
     if voxels.shape != wanted or voxels.dtype.name != volume.info.dtype:
+        place = ", ".join(f"{part.start}:{part.stop}" for part in region)
         raise FormatError(
             f"volume: {volume.info.uri} gave {voxels.dtype.name} voxels of shape "
-            f"{voxels.shape} at {_text(region)}, expected {volume.info.dtype} of shape "
+            f"{voxels.shape} at {place}, expected {volume.info.dtype} of shape "
             f"{wanted}; fetch it again, or report its reader",
             uri=volume.info.uri,
         )
     return np.ascontiguousarray(voxels, volume.info.dtype)  # in native byte order
-
-
-def _text(region: Region) -> str:
-    return ", ".join(f"{part.start}:{part.stop}" for part in region)
 
 
 def _bytes_of(job: _Job, unit: Unit) -> int:

@@ -6,7 +6,7 @@ upload that stopped half-way looks like, so it is counted.
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
@@ -19,6 +19,7 @@ from em_platform.formats.chunked.metadata import StoredArray
 from em_platform.formats.chunked.open import Located, checked_crop, locate
 from em_platform.formats.chunked.volume import Crop, select
 from em_platform.formats.digests import MD5_ETAG
+from em_platform.storage.layout import StorageOptions
 
 Ranges = tuple[tuple[int, int], ...]
 """First and end number of an object along each stored axis."""
@@ -215,7 +216,7 @@ def count_chunks(
     format: str | None = None,
     level: int | str = 0,
     crop: Crop | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
 ) -> ChunkCount:
     """Compare the objects that a region needs with those that are there.
 
@@ -325,7 +326,7 @@ def _prefixes(found: Located, names: ObjectNames) -> tuple[str, ...]:
 
 
 def _stored_region(
-    found: Located, crop: Crop | None, options: Mapping[str, Any]
+    found: Located, crop: Crop | None, options: StorageOptions
 ) -> tuple[tuple[int, int], ...]:
     """First and end voxel along each stored axis."""
     stored = found.array.shape

@@ -207,9 +207,9 @@ def _answer(
     address = upstream.address_of(name)
     asked = {key: headers[key] for key in _ASKED if key in headers}
     try:
-        answer = _pool(address).request(
-            "GET", address, headers={**_login(address), **asked}, redirect=False,
-            retries=False, preload_content=False, decode_content=False,
+        answer = _pool(upstream.address, os.getpid()).urlopen(
+            "GET", address, headers={**_login(upstream.address), **asked},
+            redirect=False, retries=False, preload_content=False, decode_content=False,
         )  # fmt: skip
     except HTTPError as error:
         upstream.fail(name, error)
@@ -282,6 +282,7 @@ def _pass_on(
     connection.sendall(kept if length is not None else kept + b"0\r\n\r\n")
 
 
+@lru_cache(maxsize=32)
 def _login(address: str) -> dict[str, str]:
     """User and password of a URL that has them."""
     from urllib3.util import make_headers, parse_url
@@ -290,12 +291,14 @@ def _login(address: str) -> dict[str, str]:
     return dict(make_headers(basic_auth=unquote(given))) if given else {}
 
 
-def _pool(address: str) -> Any:
+@lru_cache(maxsize=32)
+def _pool(address: str, process: int) -> Any:
     parts = urlsplit(address)
+    # They stand among all variables of the environment, and are read for each answer.
     proxy = getproxies().get(parts.scheme, "")
     if proxy and proxy_bypass(parts.hostname or ""):
         proxy = ""
-    return _pool_of(proxy, os.getpid())
+    return _pool_of(proxy, process)
 
 
 @lru_cache(maxsize=4)

@@ -24,6 +24,7 @@ from em_platform.formats.chunked.store import ChunkStore, chunk_store
 from em_platform.formats.chunked.volume import ChunkedVolume, Crop, Selection, select
 from em_platform.formats.source import local_path
 from em_platform.model.volume import LevelInfo, VolumeInfo
+from em_platform.storage.layout import StorageOptions
 
 _MARKS = {
     "zarr": ("zarr.json", ".zarray", ".zattrs", ".zgroup"),
@@ -37,7 +38,7 @@ _READERS: Mapping[str, Any] = {
 }
 
 
-def chunked_format(uri: str, options: Mapping[str, Any] | None = None) -> str | None:
+def chunked_format(uri: str, options: StorageOptions | None = None) -> str | None:
     """`zarr`, `n5` or `precomputed`, by the metadata that lie there; else None.
 
     Raises
@@ -70,7 +71,7 @@ def open_chunked(
     format: str | None = None,
     level: int | str = 0,
     crop: Crop | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
 ) -> ChunkedVolume:
     """One array of a chunked format, to be read lazily in the order z, y, x.
 
@@ -145,7 +146,7 @@ def list_levels(
     url: str,
     *,
     format: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
 ) -> tuple[LevelInfo, ...]:
     """The levels of a group, finest first; of an array the one that it is."""
     count = locate(url, format=format, level=0, options=options).levels
@@ -164,7 +165,7 @@ def list_levels(
 
 
 def level_paths(
-    url: str, *, format: str, options: Mapping[str, Any] | None = None
+    url: str, *, format: str, options: StorageOptions | None = None
 ) -> tuple[str, ...]:
     """Where the levels of a group lie, by its own metadata alone."""
     image: StoredImage | None = _READERS[format].read_image(chunk_store(url, options))
@@ -204,7 +205,7 @@ def locate(
     *,
     format: str | None = None,
     level: int | str = 0,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
 ) -> Located:
     """The array that a URL and a level mean; errors as of `open_chunked`."""
     kind = format or chunked_format(url, options)

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -23,6 +23,7 @@ from em_platform.errors import (
 from em_platform.formats.chunked.guard import Upstream, guarded, upstream_of
 from em_platform.formats.header_values import MOST_BYTES, unzip_to_limit
 from em_platform.formats.source import local_path
+from em_platform.storage.layout import StorageOptions
 
 _GZIP = b"\x1f\x8b"
 _PREFIXES = ("precomputed://", "zarr://", "zarr2://", "zarr3://", "n5://")
@@ -59,7 +60,7 @@ class ChunkStore:
     """
 
     url: str
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    options: StorageOptions = field(default_factory=dict, repr=False)
 
     def child(self, name: str) -> "ChunkStore":
         """The objects below `name`."""
@@ -142,7 +143,7 @@ class ChunkStore:
         })  # fmt: skip
 
 
-def chunk_store(url: str, options: Mapping[str, Any] | None = None) -> ChunkStore:
+def chunk_store(url: str, options: StorageOptions | None = None) -> ChunkStore:
     """The store at a URL; neuroglancer's `precomputed://` and the like are taken off.
 
     A public bucket of Google (`gs://`) is read by HTTPS.
@@ -237,7 +238,7 @@ def _not_json(url: str, found: str) -> FormatError:
     )
 
 
-def _kvstore(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _kvstore(url: str, options: StorageOptions) -> dict[str, Any]:
     local = local_path(url)
     if local is not None:
         return {"driver": "file", "path": f"{os.path.abspath(local)}/"}
@@ -265,12 +266,12 @@ def _kvstore(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return found | ({"endpoint": str(endpoint).rstrip("/")} if endpoint else {})
 
 
-def is_anonymous(options: Mapping[str, Any]) -> bool:
+def is_anonymous(options: StorageOptions) -> bool:
     """Whether a bucket is read without credentials: unless `options` name some."""
     return bool(options.get("anon", "key" not in options))
 
 
-def _credentials(options: Mapping[str, Any]) -> str:
+def _credentials(options: StorageOptions) -> str:
     """Which credentials tensorstore uses; by itself it looks for some for seconds."""
     if is_anonymous(options):
         return "anonymous"

@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -23,6 +23,7 @@ from em_platform.formats.chunked.store import context_of, plain_errors, tensorst
 from em_platform.formats.header_values import MOST_BYTES
 from em_platform.formats.volume import Bounds, Region, bounds_of, shape_of
 from em_platform.model.volume import VolumeInfo
+from em_platform.storage.layout import StorageOptions
 
 Crop = tuple[tuple[int, int, int], tuple[int, int, int]]
 """Corner and shape (z, y, x) in voxels of the array."""
@@ -52,7 +53,7 @@ def select(
     shape: tuple[int, ...],
     *,
     url: str,
-    options: Mapping[str, Any],
+    options: StorageOptions,
 ) -> Selection:
     """Which stored axes are z, y, x, and what is taken along the others.
 
