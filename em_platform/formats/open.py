@@ -326,9 +326,7 @@ def _open_chunked(uri: str, options: StorageOptions | None) -> Volume:
     return open_chunked(uri, options=options)
 
 
-def stated_modality(
-    uri: str, options: Mapping[str, Any] | None = None
-) -> Modality | None:
+def stated_modality(uri: str, options: StorageOptions | None = None) -> Modality | None:
     """How the image at `uri` was made, where its file says so."""
     try:
         tags = open_file(uri.partition("#")[0], options).info.tags
