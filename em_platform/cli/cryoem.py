@@ -98,11 +98,13 @@ def _command_of(name: str) -> click.Command:
         _run_all(name, given, output, overwrite=overwrite, as_json=as_json)
 
     line = STAGES[name]
+    inputs = [option.help for option, _ in options.values() if option.is_input]
+    about = "".join(f"\n\nINPUT: {each}." for each in inputs)
     return click.Command(
         name,
         params=found,
         callback=run,
-        help=f"{line[0].upper()}{line[1:]}.",
+        help=f"{line[0].upper()}{line[1:]}.{about}",
         short_help=line,
         context_settings={"max_content_width": 100},
     )
@@ -113,7 +115,7 @@ def _parameter(name: str, option: Option, field: FieldInfo) -> click.Parameter:
     shown = _click_type(kind)
     if option.is_input:
         # Several files of a stage that takes one are a run each.
-        return click.Argument([name], metavar=option.name, type=shown, nargs=-1)
+        return click.Argument([name], metavar=f"{option.name}...", type=shown, nargs=-1)
     help_ = option.help
     if not field.is_required() and field.default is not None:
         default = field.get_default(call_default_factory=True)
@@ -268,9 +270,19 @@ def _parameters(
         if first["type"] == "missing" and by_header:
             wrong = f"{inputs[0]}: its header states no {by_header}, {shown} was not "
             raise ConfigError(f"{wrong}given either; give {shown}") from error
+        if first["type"] == "missing":
+            raise ConfigError(
+                f"cryoem {name}: {shown or place} was not given, "
+                f"{_help_at(place, options)} was expected; give it"
+            ) from error
+        at = f"{shown}: " if shown else ""
         raise ConfigError(
-            f"cryoem {name}: {shown or place}: {first_problem(error)}; correct it"
+            f"cryoem {name}: {at}{first_problem(error)}; correct it"
         ) from error
+
+
+def _help_at(place: str, options: Mapping[str, tuple[Option, FieldInfo]]) -> str:
+    return next((o.help for key, (o, _) in options.items() if key == place), "it")
 
 
 def _option_at(

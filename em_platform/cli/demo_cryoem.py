@@ -63,6 +63,8 @@ def process_both(
     They are put where sessions arrive, and the sensor finds them. What a former call
     has made is kept.
     """
+    from em_platform.cryoem.sessions.records import PROJECT
+
     folder = Path(platform.settings.cryoem.sessions)
     home = platform.settings.home.absolute()
     sessions = []
@@ -85,7 +87,8 @@ def process_both(
             output.line(f"{key}: {line}")
     for session in sessions:
         results = Path(platform.settings.cryoem.results) / session.folder.name
-        output.line(f"results: {short(results)}")
+        output.line(f"results: {short(results)}; RELION opens {PROJECT} in it")
+    output.line(f"pictures, checks and files: group cryoem at {platform.url}")
     return good
 
 

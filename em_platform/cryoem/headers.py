@@ -43,6 +43,12 @@ def read_header(path: Path) -> Header:
     FormatError
         The file cannot be read as an image.
     """
+    if path.is_dir():
+        # Single images of a tilt series: what the first mdoc says is true of all.
+        first = next(iter(sorted(path.glob("*.mdoc"))), None)
+        return _of_all(first) if first else Header()
+    if path.suffix == ".mdoc":
+        return _of_all(path)
     own, beside = _of_image(path), _of_mdoc(path)
     if own.pixel_size_a == 1.0 and beside.pixel_size_a is not None:
         own = replace(own, pixel_size_a=None)
@@ -88,13 +94,21 @@ def _of_eer(path: Path) -> Header:
 def _of_mdoc(path: Path) -> Header:
     for beside in (Path(f"{path}.mdoc"), path.with_suffix(".mdoc")):
         if beside.is_file() and beside != path:
-            text = read_text(str(beside))
-            break
-    else:
-        return _of_series(path)
+            return _of_text(beside)
+    return _of_series(path)
+
+
+def _of_all(mdoc: Path) -> Header:
+    return replace(_of_text(mdoc), tilt_deg=None, pre_exposure=None)
+
+
+def _of_text(path: Path) -> Header:
+    """What an mdoc says of its first image."""
+    text = read_text(str(path))
     values = dict(reversed(_KEY.findall(text)))  # the first of each key
     axis = _TILT_AXIS.search(text)
     exposure, frames = _number(values, "ExposureDose"), _number(values, "NumSubFrames")
+    turned = _number(values, "RotationAngle")
     return Header(
         pixel_size_a=_number(values, "PixelSpacing"),
         voltage_kv=_number(values, "Voltage"),
@@ -104,7 +118,8 @@ def _of_mdoc(path: Path) -> Header:
         if exposure
         else None,
         tilt_deg=_number(values, "TiltAngle", may_be_zero=True),
-        axis_deg=float(axis[1]) if axis else None,
+        # RotationAngle counts from x; the title, where there is one, from y.
+        axis_deg=float(axis[1]) if axis else round(turned - 90, 4) if turned else None,
     )
 
 

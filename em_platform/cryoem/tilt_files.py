@@ -112,7 +112,7 @@ def stack_of(
     """
     first = series.images[0]
     if first.section is not None:
-        return str(first.file)
+        return str(first.file.absolute())
     name = _stack_name(series)
     _write_stack(folder / name, series, images, pixel_size)
     orders = [
@@ -141,7 +141,8 @@ def half_stacks(
     """
     first = series.images[0]
     if first.section is not None:
-        return {half: str(path) for half, path in needed_halves(first.file).items()}
+        there = needed_halves(first.file.absolute())
+        return {half: str(path) for half, path in there.items()}
     halves = [needed_halves(each.file) for each in series.images]
     made = half_paths(folder / _stack_name(series))
     for half, path in made.items():

@@ -28,7 +28,9 @@ def first_problem(error: ValidationError | RecursionError) -> str:
         return "it is nested too deeply"
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}".replace("\n", " ")[:300]
+    why = first["msg"].removeprefix("Value error, ")
+    # A rule over several fields names them itself.
+    return (f"{where}: {why}" if where else why).replace("\n", " ")[:300]
 
 
 class Size(Model):

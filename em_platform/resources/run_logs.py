@@ -32,6 +32,9 @@ from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     SqlEventLogStorageTable,
 )
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select, text
 
@@ -49,6 +52,33 @@ _LAST_WORD = """SELECT EXISTS (
         AND b.check_name = a.check_name AND b.partition IS a.partition AND b.id > a.id
     )
 )"""
+
+
+_MOST_ENGINES = 100
+"""An engine with its statements has a megabyte, and each run has one of its own."""
+
+
+def _keep_engines(module: Any) -> None:
+    """Let a module of Dagster make an engine once for each file.
+
+    It makes one for each connection. What SQLAlchemy has compiled stays with an engine,
+    so each query was compiled anew, which took longer than all else. They hold no
+    connection, so that threads and forks can share them.
+    """
+    make, kept = module.create_engine, dict[str, Engine]()
+
+    def engine_of(url: str, **options: Any) -> Engine:
+        if len(kept) >= _MOST_ENGINES:
+            kept.clear()
+        name = f"{url} {options}"
+        return kept.get(name) or kept.setdefault(name, make(url, **options))
+
+    module.create_engine = engine_of
+
+
+# Here, as each process that opens the history loads this module.
+for _module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+    _keep_engines(_module)
 
 
 # Dagster does not promise to keep this class (decision 31);

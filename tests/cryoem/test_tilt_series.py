@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from em_platform.cryoem.alignment_files import read_alignment
+from em_platform.cryoem.headers import read_header
 from em_platform.cryoem.stages import assemble
 from em_platform.cryoem.stages.tilt_align import Parameters, run
 from em_platform.cryoem.tilt_series import find_series, read_angles, with_dose
@@ -60,9 +61,13 @@ def test_micrographs_become_a_stack_by_the_mdoc_that_names_their_movies(
     assert read_angles(out / found.tilts) == [-2.98, 0.01, 3.02]
     levels = [mrcfile.read(out / f"TS_017{end}.mrc")[:, 0, 0] for end in ("", "_ODD")]
     assert [list(each) for each in levels] == [[12, 4, 8], [9, 3, 6]]
-    # Without the mdoc nothing states an angle; the name of a tilt would.
+    # Beside the images it need not be named; without it nothing states an angle.
+    given["tilts"] = None
+    again = assemble.run(assemble.Parameters.model_validate(given), out)
+    assert again.tilts_deg == found.tilts_deg
+    (tmp_path / "TS_017.mrc.mdoc").unlink()
     with pytest.raises(DataError, match=r"017_01\.mrc: no tilt angle .* by --tilts"):
-        assemble.run(assemble.Parameters.model_validate(given | {"tilts": None}), out)
+        assemble.run(assemble.Parameters.model_validate(given), out)
     named = tmp_path / "TS_2_001_3.00_fractions.mrc"
     mrcfile.write(named, np.ones((8, 8), np.float32))
     alone = assemble.Parameters(images=(named,), pixel_size=2)
@@ -72,6 +77,10 @@ def test_micrographs_become_a_stack_by_the_mdoc_that_names_their_movies(
 def test_serialems_mdocs_of_single_images(shared_data: Path, tmp_path: Path) -> None:
     shutil.copytree(shared_data / "cryoem/cryocat/frames_mdoc", tmp_path / "TS_019")
     folder = tmp_path / "TS_019"
+    # What the command line takes for its options.
+    header = read_header(folder)
+    assert (header.axis_deg, header.pre_exposure) == (82.9, None)
+    assert header == read_header(next(iter(sorted(folder.glob("*.mdoc")))))
     with pytest.raises(FormatError, match=r"the image at 7\.97.* is missing"):
         find_series(folder)
     for mdoc in sorted(folder.glob("*.mdoc")):

@@ -37,7 +37,7 @@ PRIVATE = {
     "assets/metadata.py": "an annotation; mypy notices",
     "jobs.py": "an annotation; mypy notices",
     "reference.py": "an annotation; mypy notices",
-    "resources/code_server.py": "decision 36; system/test_platform.py",
+    "resources/code_server.py": "decision 36; test_code_server.py, test_platform.py",
     "resources/run_launcher.py": "decision 8; orchestration/test_run_launcher.py",
     "resources/run_coordinator.py": "decision 29; test_run_coordinator.py",
     "resources/check_states.py": "decision 31; orchestration/test_run_logs.py",

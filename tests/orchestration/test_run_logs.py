@@ -341,3 +341,15 @@ def test_a_partition_is_known_as_soon_as_it_is_added(
     instance.add_dynamic_partitions("places", ["a"])
     assert instance.has_dynamic_partition("places", "a")
     assert not instance.has_dynamic_partition("montages", "a")
+
+
+def test_a_file_of_the_history_has_one_engine(instance: dg.DagsterInstance) -> None:
+    # It keeps what SQLAlchemy has compiled; the names are private to Dagster.
+    engines = []
+    for _ in range(2):
+        with logs_of(instance).index_connection() as connection:
+            engines.append(connection.engine)
+        with instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
+            engines.append(connection.engine)
+    assert len(engines) == 4
+    assert len({id(engine) for engine in engines}) == 2

@@ -3,7 +3,7 @@
 The likelihood takes the density for noise: a few beads that outweigh all else make it
 far too sure of where the slab's middle plane is. So errors come from leaving out one
 strip of the specimen after the other (jackknife; Efron & Tibshirani 1993, chapter 11),
-and what is not well above its error is not used.
+and by how few features there are; what is not well above its error is not used.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,6 +31,8 @@ _STARTS = (0.03, 0.12, 0.3, 0.6)
 _OFFSET_STEPS, _OFFSET_STEPS_DEG = 4, (4.0, 2.0)
 # Strips along the axis that are left out, one at a time.
 _STRIPS = 6
+# Along each side of an image: cells whose power shows how few features there are.
+_CELLS = 8
 # An offset counts from so many of its errors on, and if it is known so well.
 _LEAST_SIGMA, _MOST_ERROR_DEG = 3.0, 3.0
 # Of the logarithm of a thickness: worse than a factor of 1.6 is no measurement.
@@ -115,10 +117,31 @@ def _at_offset(level: Level, flat: State) -> tuple[State, Measured]:
             white = white_of(level, each.pose, each.at, rows=rows)
             misfits.append(_likeliest(slabs, white)[1])
         tops.append(_least(offsets, misfits)[0])
-    offset = Measured(value=best, error=_jackknife(tops))
+    error = float(np.hypot(_jackknife(tops), _scatter_deg(level, state)))
+    offset = Measured(value=best, error=error)
     return (
         look_at(level, state.pose, iterations=3) if is_tilted(offset) else flat
     ), offset
+
+
+def _scatter_deg(level: Level, state: State) -> float:
+    """By how much few features at random heights have another plane than their slab.
+
+    Features at random in a slab of thickness t and width w have a plane that is off by
+    t / (w sqrt(n)). What leaving out strips shows is less, as shifts follow features.
+    """
+    expected = likelihood.predicted(state.model, state.white)
+    middle = int(np.argmin(np.abs(level.angles_deg)))
+    image = likelihood.images_of(expected, state.at)[middle]
+    cells = [
+        np.array_split(part, _CELLS, axis=1) for part in np.array_split(image, _CELLS)
+    ]
+    power = np.array([[float((cell**2).sum()) for cell in row] for row in cells])
+    # Of n features in m cells, many share one: this ratio is n m / (m + n - 1).
+    count, ratio = power.size, float(power.sum() ** 2 / (power**2).sum())
+    features = ratio * (count - 1) / max(count - ratio, 1e-6)
+    slope = state.pose.thickness_px / (image.shape[1] * np.sqrt(features))
+    return float(np.rad2deg(np.arctan(slope)))
 
 
 def _scan_offset(

@@ -32,7 +32,7 @@ _SPREAD = 1.2
 class Parameters(StageParameters):
     """A micrograph, and how large its particles are."""
 
-    micrograph: Annotated[Path, Option("INPUT", "one or more micrographs")] = Field(
+    micrograph: Annotated[Path, Option("INPUT", "a micrograph: MRC or TIFF")] = Field(
         validation_alias=AliasChoices("micrograph", "input_path")
     )
     pixel_size: Annotated[
@@ -97,8 +97,8 @@ class Parameters(StageParameters):
             self.max_diameter,
         ):
             raise ValueError(
-                "found no size of the particles, particle_diameter or min_diameter "
-                "and max_diameter were expected"
+                "found no size of the particles, particle_diameter (--diameter-a), or "
+                "min_diameter and max_diameter, were expected"
             )
         if self.engine == "builtin" and (self.log_threshold or 1) <= 0:
             raise ValueError(f"log_threshold {self.log_threshold:g} is not above 0")

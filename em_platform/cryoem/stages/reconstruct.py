@@ -23,6 +23,7 @@ from em_platform.cryoem.stage import (
     named_engine,
     report_progress,
 )
+from em_platform.cryoem.tilt_name import bare_name
 from em_platform.cryoem.tomogram_file import (
     make_room,
     write_header,
@@ -217,7 +218,8 @@ def _alignment_file(parameters: Parameters) -> Path:
     if parameters.alignment is not None:
         return parameters.alignment
     stack = parameters.stack_file
-    beside = [stack.with_suffix(end) for end in (".aln", ".xf")]
+    name = bare_name(stack)
+    beside = [stack.with_name(f"{name}{end}") for end in (".aln", ".xf")]
     found = next((path for path in beside if path.is_file()), None)
     if found is None:
         raise ConfigError(
