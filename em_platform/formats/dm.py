@@ -4,19 +4,23 @@ The image is the first that is no thumbnail; the names of others stand in the ta
 """
 
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
 
 from em_platform.errors import FormatError, PlatformError
-from em_platform.formats.dm_images import DmImage, images_of, tags_of, voxel_size_of
+from em_platform.formats.dm_images import (
+    DmImage,
+    DmTags,
+    TagValue,
+    images_of,
+    tags_of,
+    voxel_size_of,
+)
 from em_platform.formats.source import Source
 from em_platform.formats.volume import PlainVolume
 from em_platform.model.volume import VolumeInfo
-
-TagValue = int | float | str
 
 _WINDOW_BYTES = 1 << 16
 # Names, texts and lists of types; longer ones are damage.
@@ -46,7 +50,7 @@ def is_dm(source: Source) -> bool:
     return marked and source.read(208, 4) != b"MAP "
 
 
-def read_tags(source: Source) -> tuple[int, Mapping[str, TagValue]]:
+def read_tags(source: Source) -> tuple[int, DmTags]:
     """The version (3 or 4) and all tags by their path, such as `.ImageList.2.Name`.
 
     Tags without a name are counted from 1. Long arrays stay in the file: of `X` there

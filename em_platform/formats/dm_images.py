@@ -9,10 +9,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
 
 from em_platform.formats.header_values import nm_of, rounded
 from em_platform.model.volume import Tag
+
+TagValue = int | float | str
+DmTags = Mapping[str, TagValue]
+"""Tags by their path, such as `.ImageList.2.Name`."""
 
 _RGBA = 23  # DigitalMicrograph's number of RGBA, as thumbnails are
 _IMAGE = re.compile(r"^\.ImageList\.(-?\d+)\.(.+)$")
@@ -33,13 +36,13 @@ class DmImage:
     data_offset: int
     data_bytes: int
     thumbnail: bool
-    tags: Mapping[str, Any]
+    tags: DmTags
     """Those below `ImageTags`, by their path."""
 
 
-def images_of(tags: Mapping[str, Any]) -> tuple[DmImage, ...]:
+def images_of(tags: DmTags) -> tuple[DmImage, ...]:
     """All images of the file in its order, thumbnails marked."""
-    by_number: dict[int, dict[str, Any]] = {}
+    by_number: dict[int, dict[str, TagValue]] = {}
     for path, value in tags.items():
         found = _IMAGE.match(path)
         if found:
@@ -71,7 +74,7 @@ def voxel_size_of(image: DmImage) -> tuple[float, float, float] | None:
     return z or 0.0, y, x
 
 
-def section_thickness_nm(tags: Mapping[str, Any]) -> float | None:
+def section_thickness_nm(tags: DmTags) -> float | None:
     """What the microtome cut off before each image, None where there was none."""
     if "SBFSEM.Record.Slice thickness" in tags:
         return nm_of(_number(tags["SBFSEM.Record.Slice thickness"]), "nm")
@@ -83,7 +86,7 @@ def section_thickness_nm(tags: Mapping[str, Any]) -> float | None:
     return None
 
 
-def imaging_date_of(tags: Mapping[str, Any]) -> date | None:
+def imaging_date_of(tags: DmTags) -> date | None:
     """The day of acquisition, whichever way this computer wrote dates.
 
     `8/11/2017` may be two days; the system's own clock, which the file has beside it,
@@ -143,7 +146,7 @@ def tags_of(image: DmImage) -> dict[str, Tag]:
     return found
 
 
-def _image(values: Mapping[str, Any], *, thumbnail: bool) -> DmImage:
+def _image(values: DmTags, *, thumbnail: bool) -> DmImage:
     sizes = _listed(values, "ImageData.Dimensions.")
     axes = sorted(
         int(path.split(".")[3])
@@ -173,9 +176,7 @@ def _image(values: Mapping[str, Any], *, thumbnail: bool) -> DmImage:
     )
 
 
-def _is_thumbnail(
-    image: Mapping[str, Any], place: int, count: int, named: set[int]
-) -> bool:
+def _is_thumbnail(image: DmTags, place: int, count: int, named: set[int]) -> bool:
     # The list of thumbnails counts from 0 in every reader: it is a stored value.
     if count == 1:
         return False
@@ -184,7 +185,7 @@ def _is_thumbnail(
     return place in named or (not named and place == 0 and rgba)
 
 
-def _listed(values: Mapping[str, Any], prefix: str) -> list[Any]:
+def _listed(values: DmTags, prefix: str) -> list[TagValue]:
     found = {
         int(path.removeprefix(prefix)): value
         for path, value in values.items()
@@ -193,7 +194,7 @@ def _listed(values: Mapping[str, Any], prefix: str) -> list[Any]:
     return [found[number] for number in sorted(found)]
 
 
-def _clock(tags: Mapping[str, Any]) -> date | None:
+def _clock(tags: DmTags) -> date | None:
     ticks = _number(tags.get("DataBar.Acquisition Time (OS)"), 0.0)
     # 1917 to 2234: all else is no clock.
     if not 1e17 < ticks < 2e17:
@@ -208,8 +209,8 @@ def _parsed(text: str, form: str) -> date | None:
         return None
 
 
-def _number(value: Any, otherwise: float = 0.0) -> float:
+def _number(value: TagValue | None, otherwise: float = 0.0) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return otherwise if value is None else float(value)
+    except ValueError:
         return otherwise
