@@ -33,6 +33,7 @@ from em_platform.errors import (
     StorageError,
 )
 from em_platform.formats import plain_errors
+from em_platform.messaging.limits import within_limits
 from em_platform.model import AcquisitionUpload, StoredTile
 from em_platform.processes.web import is_bearer
 
@@ -245,7 +246,7 @@ async def _in(pool: Executor, act: Callable[..., T], *values: Any) -> T:
 
 def _read_upload(acquisition_id: str, body: bytes) -> AcquisitionUpload:
     try:
-        upload = AcquisitionUpload.model_validate_json(body)
+        upload = within_limits(AcquisitionUpload.model_validate_json(body))
     except ValidationError as error:
         # Without the input, which may be thousands of tiles.
         first = error.errors(include_url=False, include_input=False)[0]

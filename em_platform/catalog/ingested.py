@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from importlib.metadata import version
 from pathlib import PurePosixPath
-from typing import Any, get_args
+from typing import Any
 
 from em_platform.catalog.record_files import Parts, Record
 from em_platform.catalog.records import record_id
@@ -26,15 +26,12 @@ from em_platform.model.dataset import (
     is_uri,
 )
 from em_platform.model.ingest import Entry, RawItem
+from em_platform.model.modality import MODALITIES
 from em_platform.model.volume import WrittenVolume
 
 AXES = ("z", "y", "x")
 # Words of the schema; a codec that it lacks is kept in `codec`.
 COMPRESSIONS = frozenset({"none", "gzip", "lz4", "blosc", "zarr", "zstd"})
-MODALITIES = frozenset(
-    # The field is a Literal or None; its words are one step further in.
-    get_args(get_args(CoreMetadata.model_fields["modality"].annotation)[0])
-)
 # `blosc(zstd, 5)` -> `blosc`.
 _WORD = re.compile(r"[a-z0-9]+")
 

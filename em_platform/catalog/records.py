@@ -174,7 +174,7 @@ def _core(montage: Montage, shape: tuple[int, ...]) -> CoreMetadata:
         voxel_size_nm=(edge, edge) if edge else None,
         # Tiles are mapped to 8 bits before they are matched.
         data_type="uint8",
-        modality="TEM",
+        modality=montage.modality or "EM",
         imaging_start_date=started.date() if started else None,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 from em_platform.catalog.record_files import Parts, at
 from em_platform.catalog.validate import is_date_time, schema_errors
 from em_platform.model.dataset import Status, voxel_size_zyx
+from em_platform.model.modality import modality_of
 
 Path = tuple[str, ...]
 Repair = Callable[[Any], tuple[Any, str]]
@@ -22,14 +23,6 @@ UNDECLARED = "undeclared"
 # Names of archives in older records -> ours, one for each source.
 _SOURCES = {"empiar": "ebi", "embl-ebi": "ebi", "hemibrain": "flyem"}
 # As older records and archives write it -> the word of the schema.
-_MODALITIES = {
-    "em": "EM", "electron microscopy": "EM", "volume em": "EM",
-    "fib-sem": "FIB-SEM", "fibsem": "FIB-SEM", "sbf-sem": "SBF-SEM",
-    "sbfsem": "SBF-SEM", "sbem": "SBF-SEM", "serial block-face sem": "SBF-SEM",
-    "sem": "SEM", "tem": "TEM", "stem": "STEM", "sstem": "ssTEM", "ss-tem": "ssTEM",
-    "cryo-em": "cryo-EM", "cryoem": "cryo-EM", "cryo-et": "cryo-ET",
-    "cryoet": "cryo-ET",
-}  # fmt: skip
 _TYPES = re.compile(r"(u?int(8|16|32|64)|float(32|64))")
 # numpy writes `<u2`: kind and bytes, where the schema has kind and bits.
 _SHORT_TYPES = {"u": "uint", "i": "int", "f": "float"}
@@ -110,7 +103,7 @@ def lengths(value: Any) -> tuple[Any, str]:
 
 def modality(value: Any) -> tuple[Any, str]:
     """One of the schema's words."""
-    word = _MODALITIES.get(str(value).strip().lower())
+    word = modality_of(value)
     if word is None:
         return None, f"{value!r} is no modality of the schema"
     return word, "" if word == value else f"{word}, was {value!r}"

@@ -136,7 +136,7 @@ class HistorySettings(Model):
     to do is forgotten after `keep_skipped_hours`; 0 leaves that to Dagster (a day).
     """
 
-    pack_after_min: float = Field(default=10.0, ge=0)
+    pack_after_min: float = Field(default=2.0, ge=0)
     keep_logs_days: float = Field(default=90.0, ge=0)
     keep_skipped_hours: float = Field(default=6.0, ge=0)
 

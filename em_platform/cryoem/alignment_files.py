@@ -170,11 +170,11 @@ def _read_aln(path: Path) -> SeriesAlignment:
                     known[key.strip()] = float(numbers[-1])
             elif len(words) >= _ALN_COLUMNS:  # local shifts, below, have fewer
                 rows.append([float(word) for word in words[:_ALN_COLUMNS]])
-    except (ValueError, IndexError) as error:
+        sections = [int(row[0]) for row in rows] + [section for section, _ in dark]
+    except (ValueError, IndexError, OverflowError) as error:
         raise _unreadable(path, str(error)) from error
     if not rows:
         raise _unreadable(path, "no line of ten numbers")
-    sections = [int(row[0]) for row in rows] + [section for section, _ in dark]
     # AreTomo3 counts from 1 since 2.0, all before it from 0; the last number of
     # RawSize is that of all sections.
     base = int(min(sections) > 0 and max(sections) >= known.get("RawSize", np.inf))

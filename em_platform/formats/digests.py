@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _STRONGEST = ("sha512", "sha256", "sha1", "md5")
-_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+MD5_ETAG = re.compile(r'"?([0-9a-f]{32})"?')
 _OF_S3 = ("x-amz-request-id", "x-amz-id-2")
 # With these an ETag looks like an MD5 and is none.
 _ENCRYPTED = "x-amz-server-side-encryption"
@@ -67,7 +67,7 @@ def digest_of(headers: Mapping[str, str], *, server: str) -> Digest | None:
 
 def _md5_of_etag(headers: Mapping[str, str]) -> bytes | None:
     """What may be the MD5 in the ETag of an answer of S3."""
-    match = _MD5.fullmatch(headers.get("ETag", ""))
+    match = MD5_ETAG.fullmatch(headers.get("ETag", ""))
     encryption = headers.get(_ENCRYPTED, "AES256")
     by_customer = f"{_ENCRYPTED}-customer-algorithm" in headers
     is_plain = encryption == "AES256" and not by_customer

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from em_platform.errors import FormatError
+from em_platform.errors import FormatError, StorageError
 from em_platform.formats.dm import is_dm, open_dm
 from em_platform.formats.mrc import is_mrc, open_mrc
 from em_platform.formats.raster import RasterVolume, is_raster, open_raster
@@ -28,6 +28,7 @@ from em_platform.formats.source import (
 from em_platform.formats.tiff import CodedVolume, open_tiff
 from em_platform.formats.tiff_directory import is_tiff
 from em_platform.formats.volume import PlainVolume, Region, Volume, bounds_of, shape_of
+from em_platform.model.modality import Modality, modality_of
 from em_platform.model.volume import Tag, VolumeInfo
 from em_platform.storage.layout import StorageOptions
 
@@ -323,3 +324,12 @@ def _open_chunked(uri: str, options: StorageOptions | None) -> Volume:
     from em_platform.formats.chunked.open import open_chunked
 
     return open_chunked(uri, options=options)
+
+
+def stated_modality(uri: str, options: StorageOptions | None = None) -> Modality | None:
+    """How the image at `uri` was made, where its file says so."""
+    try:
+        tags = open_file(uri.partition("#")[0], options).info.tags
+    except (FormatError, StorageError):
+        return None
+    return modality_of(tags.get("modality"))

@@ -17,6 +17,7 @@ from typing import Any
 
 from em_platform.formats.header_values import nm_of, number_of, rounded
 from em_platform.formats.tiff_directory import Directory, TiffScale
+from em_platform.model.modality import Modality
 from em_platform.model.volume import Tag
 
 FEI_TAGS, ZEISS_TAG, TESCAN_TAG, OLYMPUS_TAG = (34682, 34680), 34118, 50431, 33560
@@ -235,7 +236,21 @@ def _sem(
 ) -> TiffScale:
     """What a microscope says; values that are empty or 0 say nothing."""
     filled = {name: value for name, value in tags.items() if value}
+    modality = _modality(dialect, filled)
+    if modality is not None:
+        filled["modality"] = modality
     return TiffScale(dialect=dialect, voxel_size_nm=voxel_nm, tags=filled)
+
+
+def _modality(dialect: str, tags: Mapping[str, Tag]) -> Modality | None:
+    """In the catalog's word; None of a camera that any microscope may have."""
+    if dialect == "Olympus SIS":
+        return None
+    if "STEM" in str(tags.get("detector", "")).upper():
+        return "STEM"
+    # Only these have an ion beam too.
+    has_ions = dialect == "OpenFIBSEM" or tags.get("beam") == "IBeam"
+    return "FIB-SEM" if has_ions else "SEM"
 
 
 def _plane(y_m: Any, x_m: Any) -> tuple[float, float, float] | None:

@@ -319,6 +319,9 @@ def imagej_scale(
     )
 
 
+_OF_LIGHT = ("EmissionWavelength", "ExcitationWavelength", "Fluor")
+
+
 def ome_scale(description: str) -> TiffScale | None:
     """What the OME-XML of the first image says; None where it is no XML."""
     try:
@@ -347,6 +350,10 @@ def ome_scale(description: str) -> TiffScale | None:
     day = next((e for e in root.iter() if e.tag.endswith("}AcquisitionDate")), None)
     if day is not None and day.text:
         tags["imaging_date"] = day.text[:10]
+    parts = [e for e in root.iter() if e.tag.endswith("}Channel")]
+    # Electrons have no colour.
+    if any(name in part.attrib for part in parts for name in _OF_LIGHT):
+        tags["modality"] = "light"
     return TiffScale(
         dialect="OME",
         voxel_size_nm=(z or 0.0, y, x) if y and x else None,

@@ -66,13 +66,29 @@ def files_are_whole(entry: Entry, raw: RawItem) -> Check:
             severity=Severity.WARN,
         )
     elif not entry.files:
-        sentence = "the array is read in place, no file was copied"
+        sentence, value = _compared_chunks(raw)
+        return _check("files_are_whole", True, sentence, value=value)
     else:
         sentence = (
             f"{len(raw.files)} files of {raw.size_bytes} bytes are whole; {compared} "
             "have a published checksum, of the others nothing but the length is proved"
         )
-    return _check("files_are_whole", not wrong, sentence, items=tuple(wrong))
+    value = compared / len(raw.files) if raw.files else None
+    return _check(
+        "files_are_whole", not wrong, sentence, value=value, items=tuple(wrong)
+    )
+
+
+def _compared_chunks(raw: RawItem) -> tuple[str, float | None]:
+    """What proves the chunks' bytes, and the part of them of which something does."""
+    sentence = "the array is read in place, no file was copied"
+    there = (raw.expected_chunks or 0) - (raw.missing_chunks or 0)
+    if raw.missing_chunks is None or there < 1:
+        return f"{sentence}; nothing but their length proves its chunks", None
+    return (
+        f"{sentence}; {raw.chunks_with_md5} of {there} chunks have a digest, of the "
+        "others nothing but the length is proved"
+    ), raw.chunks_with_md5 / there
 
 
 def no_chunks_are_missing(raw: RawItem, quality: VolumeQualitySettings) -> Check:

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from em_platform.model.base import Model
+from em_platform.model.modality import Modality
 
 SCHEMA_VERSION = "3.0"
 # What the core of a record whose volume stands says at least.
@@ -151,13 +152,7 @@ class CoreMetadata(RecordPart):
         ]
         | None
     ) = None  # fmt: skip
-    modality: (
-        Literal[
-            "EM", "FIB-SEM", "SEM", "TEM", "STEM", "cryo-EM", "SBF-SEM", "ssTEM",
-            "cryo-ET",
-        ]
-        | None
-    ) = None  # fmt: skip
+    modality: Modality | None = None
     imaging_start_date: date | None = None
     organism: str = ""
     sample: str = ""

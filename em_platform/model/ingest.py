@@ -99,6 +99,8 @@ class RawItem(Model):
     missing_chunks: int | None = None
     missing: tuple[str, ...] = ()
     """Names of missing chunks or files, at most 100 of them."""
+    chunks_with_md5: int = 0
+    """Whose bytes are compared with what the store states of them."""
     size_bytes: int = 0
     fetched_bytes: int = 0
     digest: str = ""

@@ -5,6 +5,7 @@ from datetime import datetime
 from pydantic import Field
 
 from em_platform.model.base import Model, Size
+from em_platform.model.modality import Modality
 from em_platform.model.tile import Tile, TileMatch
 
 
@@ -41,6 +42,8 @@ class Montage(Model):
     tile_size: Size
     pixel_nm: float | None = Field(default=None, gt=0)
     microscope: str = "unknown"
+    modality: Modality | None = None
+    """By the list or the files of the tiles; None where neither says it."""
     magnification: int | None = None
     specimen_id: str | None = None
     section_id: str | None = None

@@ -74,7 +74,14 @@ def inbox_sensor(
     # Also where nothing arrived: what was looked at is not looked at again.
     cursor = json.dumps({key: astuple(each) for key, each in seen.items()})
     if not arrived:
-        nothing = dg.SkipReason(f"no new folder that is whole in {inbox.folder}")
+        nothing = f"no new folder that is whole in {inbox.folder}"
+        left = sorted(key for key, each in seen.items() if each.left_alone)
+        if left:
+            nothing += (
+                f"; left alone: {', '.join(left[:5])} ({len(left)}), expected a list "
+                "of tiles (CSV, JSON, mdoc) or names with row and column that fill a "
+                "grid; add one"
+            )
         return dg.SensorResult(skip_reason=nothing, cursor=cursor)
     run_keys = {key: f"{key} {seen[key].run_key}" for key in arrived}
     return _request(dict.fromkeys(arrived, _WAITS), cursor=cursor, run_keys=run_keys)

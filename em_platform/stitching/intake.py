@@ -13,10 +13,16 @@ import numpy as np
 
 from em_platform.errors import DataError, FormatError
 from em_platform.formats import ImageHeader, local_path, read_header
+from em_platform.formats.open import stated_modality
 from em_platform.model import Failure, Montage, Size, Tile
 from em_platform.stitching.canvas import FARTHEST_PX, within_reach
 from em_platform.stitching.grid import estimate_pitch, rows_and_columns
-from em_platform.stitching.tile_list import InputOptions, ListedTile, TileList
+from em_platform.stitching.tile_list import (
+    InputOptions,
+    ListedTile,
+    TileList,
+    pixel_size,
+)
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +66,9 @@ def montage_of(
         montage_id=_own_name(tile_list.uri),
         tiles=_tiles(kept, tile_list, size=size, options=options),
         tile_size=size,
-        pixel_nm=tile_list.pixel_nm,
+        pixel_nm=pixel_size(tile_list.pixel_nm),
         microscope=tile_list.microscope,
+        modality=tile_list.modality or stated_modality(kept[0].uri, options.options),
         magnification=tile_list.magnification,
         expected_tiles=max(listed, tile_list.planned_tiles),
         started_at=tile_list.started_at,

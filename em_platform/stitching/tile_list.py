@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from em_platform.formats import list_folder, read_text
 from em_platform.model import Failure
+from em_platform.model.modality import Modality
 from em_platform.storage.layout import StorageOptions
 
 # From a tenth of an atom to what no microscope has.
@@ -72,6 +73,7 @@ class TileList:
     """Places are rows and columns; pixels follow from the overlap."""
     pixel_nm: float | None = None
     microscope: str = "unknown"
+    modality: Modality | None = None
     magnification: int | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None

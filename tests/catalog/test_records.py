@@ -147,6 +147,12 @@ def test_the_same_mosaic_gives_the_same_record() -> None:
     assert record_id("acquisition", "run1-0a") != record_id("acquisition", "run1-0b")
 
 
+def test_a_record_has_the_modality_of_its_montage() -> None:
+    made = [record(montage(modality=word)) for word in (None, "SEM", "light")]
+    assert [each.metadata.core.modality for each in made] == ["EM", "SEM", "light"]
+    assert judge_record(content_of(made[2])) == Findings()
+
+
 def test_what_is_not_known_is_said_and_not_made_up() -> None:
     unknown = record(montage(pixel_nm=None, started_at=None, failures=()))
     assert unknown.created_at == RECORDED

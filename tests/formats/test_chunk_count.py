@@ -164,7 +164,7 @@ def test_a_small_crop_of_a_bucket_is_asked_for(served_folder: ServedFolder) -> N
         crop=((0, 0, 0), (2, 3, 6)),
         options=served_folder.options,
     )
-    assert (count.expected, count.missing) == (2, 0)
+    assert (count.expected, count.missing, count.with_md5) == (2, 0, 2)
     assert served_folder.requests.count(lambda each: "list-type" in each.query) == 0
 
 

@@ -105,6 +105,7 @@ def test_fei_images_with_an_ion_beam_take_its_settings() -> None:
         "working_distance_mm": 16,
         "dwell_time_us": 1,
         "beam": "IBeam",
+        "modality": "FIB-SEM",
     }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from em_platform.config import VolumeQualitySettings
-from em_platform.ingest.checks import check_item, record_is_valid
+from em_platform.ingest.checks import check_item, files_are_whole, record_is_valid
 from em_platform.ingest.source import voxel_size, with_tags
 from em_platform.model import Check
 from em_platform.model.ingest import (
@@ -87,6 +87,26 @@ def checks(
 
 def test_a_good_item_passes_every_check() -> None:
     assert [c.name for c in checks().values() if not c.passed] == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "value", "part_of_the_sentence"),
+    [
+        (RawItem(), None, "nothing but their length proves"),
+        (
+            RawItem(expected_chunks=9, missing_chunks=1, chunks_with_md5=6),
+            0.75,
+            "6 of 8 chunks have a digest",
+        ),
+    ],
+)
+def test_what_proves_the_bytes_is_in_the_check(
+    raw: RawItem, value: float | None, part_of_the_sentence: str
+) -> None:
+    """The value of a check enters the record, with the metrics of quality."""
+    found = files_are_whole(ENTRY.model_copy(update={"files": ()}), raw)
+    assert (found.passed, found.value) == (True, value)
+    assert part_of_the_sentence in found.sentence
 
 
 @pytest.mark.parametrize(

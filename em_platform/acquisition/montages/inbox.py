@@ -2,6 +2,7 @@
 
 A folder counts as whole when its list is there and nothing in it has changed for a
 while: longer when images of the list are still missing, as in a copy that has paused.
+Without a list, names with row and column must fill a grid, and the longer time is over.
 
 What was asked for is remembered by a mark of its content, so that a folder that was
 corrected under its old name is taken again.
@@ -37,6 +38,11 @@ class Seen:
     looked_at: float  # seconds since 1970
     mark: str = ""  # of the content that was asked for; "": never
     asked: int = 0  # how often
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether nothing in it was ever found to be a montage."""
+        return self.changed_ns != 0 and not self.mark
 
     @property
     def run_key(self) -> str:
@@ -101,7 +107,7 @@ class Inbox:
             return replace(found, mark=content.mark, asked=found.asked + 1)
         if now - content.changed < self.quiet_s * _PATIENCE:
             return replace(found, changed_ns=0)  # still being copied
-        return found  # without a list
+        return found  # no montage that anyone can read
 
     def montage(self, key: str) -> Montage | None:
         """The montage in the folder of `key`; None where there is no such folder."""
@@ -145,9 +151,12 @@ class Content:
     def is_whole(self, folder: Path, now: float, *, quiet_s: float) -> bool:
         """Whether nothing is missing, or nothing more is to be expected."""
         age_s = now - self.changed
-        if not self.has_list or age_s < quiet_s:
+        if age_s < quiet_s:
             return False
-        return age_s >= quiet_s * _PATIENCE or _has_all_images(folder)
+        is_old = age_s >= quiet_s * _PATIENCE
+        if not self.has_list:
+            return is_old and _fills_a_grid(folder)
+        return is_old or _has_all_images(folder)
 
 
 def content_of(folder: Path) -> Content:
@@ -173,6 +182,18 @@ def _files(folder: str, within: str) -> Iterator[tuple[str, os.stat_result]]:
                 yield from _files(entry.path, f"{within}{entry.name}/")
             elif entry.is_file():
                 yield f"{within}{entry.name}", entry.stat()
+
+
+def _fills_a_grid(folder: Path) -> bool:
+    """Whether the names of the images have a row and a column, and none is missing."""
+    try:
+        # Any overlap: to find the right one, pixels would be read.
+        montage = open_montage(folder, overlap=0.1)
+    except PlatformError:
+        return False
+    places = {(tile.row, tile.column) for tile in montage.tiles}
+    rows, columns = (len(set(numbers)) for numbers in zip(*places, strict=True))
+    return len(places) == rows * columns > 1 and not montage.failures
 
 
 def _has_all_images(folder: Path) -> bool:

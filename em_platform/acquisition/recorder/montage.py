@@ -79,6 +79,7 @@ def recorded_montage(
             planned_tiles=planned,
             pixel_nm=body["pixel_size"],
             microscope=microscope,
+            modality="TEM",  # whose scope, stage and camera the messages are of
             magnification=magnification,
             started_at=datetime.fromisoformat(body["start_time"]),
             ended_at=_sent_at(complete),

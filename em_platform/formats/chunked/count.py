@@ -18,6 +18,7 @@ from em_platform.formats.chunked.listing import Found, asked, can_list, listed
 from em_platform.formats.chunked.metadata import StoredArray
 from em_platform.formats.chunked.open import Located, checked_crop, locate
 from em_platform.formats.chunked.volume import Crop, select
+from em_platform.formats.digests import MD5_ETAG
 from em_platform.storage.layout import StorageOptions
 
 Ranges = tuple[tuple[int, int], ...]
@@ -205,6 +206,8 @@ class ChunkCount:
     missing_names: tuple[str, ...] = ()
     size_bytes: int | None = None
     digest: str = ""
+    with_md5: int = 0
+    """Objects whose ETag is an MD5, so that other bytes are noticed when read."""
 
 
 def count_chunks(
@@ -343,7 +346,8 @@ class _Sum:
     """Adds up what is found; its digest does not depend on the order."""
 
     def __init__(self, found: Located) -> None:
-        self._size_bytes = 0
+        self._size_bytes = self._with_md5 = 0
+        self._is_bucket = found.store.url.startswith("s3://")
         array = found.array
         described = (
             f"{array.shape} {array.chunks} {array.dtype} {sorted(array.tags.items())}"
@@ -353,6 +357,7 @@ class _Sum:
     def add(self, each: Found) -> None:
         """One object is there."""
         self._size_bytes += each.size_bytes
+        self._with_md5 += self._is_bucket and bool(MD5_ETAG.fullmatch(each.etag))
         self._sum += _number(f"{each.name}\0{each.size_bytes}\0{each.etag}")
 
     def counted(
@@ -365,6 +370,7 @@ class _Sum:
             missing_names=names,
             size_bytes=self._size_bytes,
             digest=self._digest(),
+            with_md5=self._with_md5,
         )
 
     def unknown(self, expected: int | None) -> ChunkCount:

@@ -120,6 +120,7 @@ class Idr:
             expected_chunks=counted.expected,
             missing_chunks=counted.missing,
             missing=counted.missing_names,
+            chunks_with_md5=counted.with_md5,
             size_bytes=counted.size_bytes or 0,
             digest=counted.digest,
         )

@@ -94,6 +94,7 @@ class OpenOrganelle:
             expected_chunks=count.expected,
             missing_chunks=count.missing,
             missing=count.missing_names,
+            chunks_with_md5=count.with_md5,
             size_bytes=count.size_bytes or 0,
             digest=count.digest,
         )

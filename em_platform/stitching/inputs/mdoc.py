@@ -33,6 +33,7 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
             for piece in pieces
         ),
         pixel_nm=options.pixel_nm or montage.pixel_nm,
+        modality="TEM",  # what SerialEM drives
         magnification=montage.magnification,
         started_at=montage.started_at,
         ended_at=montage.ended_at,

@@ -97,6 +97,7 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
         failures=tuple(failures),
         pixel_nm=sizes[0],
         microscope=about.temca_id or "unknown",
+        modality="TEM",  # a TEMCA: a TEM with a camera array
         started_at=_time(about.roi_creation_time),
     )
 

@@ -45,6 +45,7 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
         planned_tiles=montage.expected_tiles,
         pixel_nm=options.pixel_nm or montage.pixel_nm,
         microscope=montage.microscope,
+        modality=montage.modality,
         magnification=montage.magnification,
         started_at=montage.started_at,
         ended_at=montage.ended_at,

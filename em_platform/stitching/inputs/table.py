@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from em_platform.errors import ConfigError, FormatError
 from em_platform.formats import join_uri
 from em_platform.model import Failure
+from em_platform.model.modality import modality_of
 from em_platform.stitching.tile_list import (
     InputOptions,
     ListedTile,
@@ -65,8 +66,13 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
             failures.append(_no_file(uri, line))
             continue
         tiles.append(_tile(place, row, unit=unit, nm=nm))
+    stated = content if isinstance(content, dict) else rows[0] if rows else {}
     return TileList(
-        uri=uri, tiles=tuple(tiles), failures=tuple(failures), pixel_nm=pixel_nm
+        uri=uri,
+        tiles=tuple(tiles),
+        failures=tuple(failures),
+        pixel_nm=pixel_nm,
+        modality=modality_of(stated.get("modality")),
     )
 
 

@@ -65,7 +65,25 @@ def test_old_content_that_was_copied_just_now_is_not_quiet(inbox: Inbox) -> None
 def test_images_without_a_list_are_not_a_montage_yet(inbox: Inbox) -> None:
     drop(inbox.folder / "m-1")
     (inbox.folder / "m-1" / "tiles.csv").unlink()
-    assert ready(inbox, time.time() + 1000) == []
+    look = Looks(inbox)
+    assert look(time.time() + 1000) == []
+    assert look.seen["m-1"].left_alone
+
+
+def test_names_that_fill_a_grid_need_no_list_but_more_time(inbox: Inbox) -> None:
+    drop(inbox.folder / "m-1")
+    (inbox.folder / "m-1" / "tiles.csv").unlink()
+    tiles = sorted((inbox.folder / "m-1").iterdir())
+    for number, name in enumerate(("r0_c0.tiff", "r0_c1.tiff")):
+        tiles[number].rename(inbox.folder / "m-1" / name)
+    content = (inbox.folder / "m-1" / "r0_c0.tiff").read_bytes()
+    (inbox.folder / "m-1" / "r1_c0.tiff").write_bytes(content)
+    now = time.time()
+    assert ready(inbox, now + 100 * QUIET_S) == []  # the fourth is missing
+    (inbox.folder / "m-1" / "r1_c1.tiff").write_bytes(content)
+    now = time.time()
+    assert ready(inbox, now + QUIET_S + 1) == []
+    assert ready(inbox, now + 100 * QUIET_S) == ["m-1"]
 
 
 def test_a_copy_that_pauses_is_waited_for_longer(inbox: Inbox) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import cv2
 import pytest
+import tifffile
 
 from em_platform.errors import ConfigError, DataError, FormatError
 from em_platform.stitching.inputs import open_montage
@@ -170,6 +171,28 @@ def test_what_is_no_list_is_one_sentence(
         (tmp_path / name).write_text(content)
     with pytest.raises(error, match=sentence):
         open_montage(tmp_path / (name or "gone"))
+
+
+FEI = b"[User]\nDate=1/1/2020\n[Beam]\nBeam=EBeam\n"
+FEI_TAG = (34682, 2, len(FEI) + 1, FEI + b"\0", True)
+
+
+@pytest.mark.parametrize(
+    ("how", "column", "modality"),
+    [
+        ({"metadata": None}, "", None),
+        ({"metadata": None, "extratags": [FEI_TAG]}, "", "SEM"),
+        ({"metadata": None, "extratags": [FEI_TAG]}, "SBEM", "SBF-SEM"),
+        ({"ome": True, "metadata": {"Channel": {"Fluor": "DAPI"}}}, "", "light"),
+    ],
+)
+def test_the_modality_is_that_of_the_list_else_of_the_tiles(
+    tmp_path: Path, how: dict[str, Any], column: str, modality: str | None
+) -> None:
+    tifffile.imwrite(tmp_path / "a.ome.tif", GRAIN, **how)
+    line = f"file,x_px,y_px,modality\na.ome.tif,0,0,{column}\n"
+    (tmp_path / "tiles.csv").write_text(line)
+    assert open_montage(tmp_path).modality == modality
 
 
 def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:
