@@ -261,16 +261,6 @@ def test_fewer_classes_leave_none_of_the_run_before(
     first = [(1, 10, "a.jpeg"), (2, 10, "a.jpeg"), (3, 10, "a.jpeg")]
     assert classified(1, 2, 3) == first
     assert classified(1, 3) == [first[0], (2, 0, ""), first[2]]
-    # Chosen later: one row alone says nothing of the others.
-    chosen = {
-        "ispyb_command": "buffer",
-        "buffer_command": {"ispyb_command": "insert_particle_classification"},
-        "buffer_lookup": {"particle_classification_id": 11},
-        **{"selected": 1, "program_id": parents.program_id},
-    }
-    send(ispyb, chosen)
-    found = rows(ispyb, "ParticleClassification")
-    assert [row["selected"] for row in found] == [1, 0, 0]
     assert classified(1, 2, 3) == first
 
 

@@ -4,15 +4,13 @@ import json
 import os
 import socket
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mrcfile
 import numpy as np
-from pika.adapters.blocking_connection import BlockingChannel
 from sqlalchemy import select
 
 from em_platform.config import RabbitmqSettings
@@ -24,13 +22,11 @@ from em_platform.cryoem.services.broker import (
     connected,
     dead_letters_of,
     declare,
-    publish,
     retries_of,
 )
 from em_platform.cryoem.services.local import completed, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
-from em_platform.cryoem.services.step import Outgoing, Place
-from em_platform.errors import BrokerUnavailable
+from em_platform.cryoem.services.step import Place
 from em_platform.processes.fork_server import ForkedProcess, ForkServer
 
 PIXEL_A = 4.0
@@ -86,54 +82,6 @@ class LiveServices:
         for name in list(self.running):
             self.kill(name)
         self._server.close()
-
-
-class Murfey:
-    """Asks for a recipe for each movie, and for the tomogram when all tilts came.
-
-    The broker may be killed at any time: what is not confirmed is sent once more.
-    """
-
-    def __init__(
-        self,
-        settings: RabbitmqSettings,
-        requests: list[dict[str, Any]],
-        align: dict[str, Any],
-    ) -> None:
-        self._settings = settings
-        self._left = list(requests)
-        self._align: dict[str, Any] | None = align
-        self._tilts = sum("TS_" in each["parameters"]["movie"] for each in requests)
-        self.payloads: set[str] = set()
-
-    def has_asked_for_all(self) -> bool:
-        """Whether the tomogram is asked for, too; it is when its tilts are there."""
-        time.sleep(0.3)
-        self.ask()
-        return self._align is None
-
-    def ask(self) -> None:
-        """Send the next request that is due."""
-        with suppress(BrokerUnavailable), connected(self._settings) as channel:
-            self._take(channel)
-            if self._left:
-                publish(channel, _request(self._left[0]))
-                del self._left[0]
-            elif self._align and self._corrected() == self._tilts:
-                publish(channel, _request(self._align))
-                self._align = None
-
-    def _take(self, channel: BlockingChannel) -> None:
-        while (got := channel.basic_get("murfey_feedback"))[0] is not None:
-            self.payloads.add(json.dumps(json.loads(got[2])["payload"]))
-            channel.basic_ack(got[0].delivery_tag)
-
-    def _corrected(self) -> int:
-        return sum("motion_corrected" in each for each in self.payloads)
-
-
-def _request(body: dict[str, Any]) -> Outgoing:
-    return Outgoing(queue="processing_recipe", body=body)
 
 
 def write_movie(path: Path, seed: int, angle_deg: float = 0.0) -> None:

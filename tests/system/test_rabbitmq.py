@@ -9,13 +9,10 @@ import json
 import logging
 import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +26,19 @@ from em_platform.cryoem.ispyb import register_collection
 from em_platform.cryoem.services import SERVICES, load_service
 from em_platform.cryoem.services.broker import connected, declare, publish
 from em_platform.cryoem.services.live import Service, dead_letters, reinject, serve
-from em_platform.cryoem.services.retries import Retries, put_off
+from em_platform.cryoem.services.retries import put_off
 from em_platform.cryoem.services.step import Outbox, Outgoing, Place
 from em_platform.errors import BrokerUnavailable, MessageRejected
 from em_platform.messaging.bus import Bus
 from tests.system import live_services
+from tests.system.broken_rabbitmq import (
+    WORKING,
+    Murfey,
+    kill_at_random,
+    pass_on,
+    taken,
+    zocalo_dispatcher,
+)
 from tests.system.brokers import Server, hear_all, rabbitmq, wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -194,38 +199,6 @@ def test_zocalos_dispatcher_and_ours_send_the_same(
     assert live_services.waiting(settings) == {}
 
 
-@contextmanager
-def zocalo_dispatcher(settings: RabbitmqSettings, folder: Path) -> Iterator[None]:
-    """The service of PyPI's zocalo, with our recipes."""
-    recipes = Path(str(importlib.resources.files("em_platform.cryoem") / "recipes"))
-    (folder / "zocalo.yml").write_text(
-        "version: 1\nenvironments:\n  live:\n    plugins: [rabbit, recipes]\n"
-        f"rabbit: {{plugin: pika, host: 127.0.0.1, port: {settings.port}, "
-        "username: guest, password: guest, vhost: /}\n"
-        f"recipes: {{plugin: storage, zocalo.recipe_directory: {recipes}, "
-        "zocalo.default_transport: PikaTransport}\n"
-    )
-    with connected(settings) as channel:
-        # Its services end without them.
-        for exchange in ("command", "transient.status"):
-            channel.exchange_declare(exchange, "fanout", durable=True)
-    begin = "from zocalo.service import start_service; start_service()"
-    with (folder / "zocalo.log").open("wb") as log:
-        process = subprocess.Popen(
-            (sys.executable, "-c", begin, "-s", "Dispatcher", "-e", "live"),
-            env={**os.environ, "ZOCALO_CONFIG": str(folder / "zocalo.yml")},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        yield
-    finally:
-        # It has a process for its service.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 SENTENCES = {
     "cut short": "cut.mrc: truncated MRC, found 79328 bytes, expected 99328",
     "gain": "the gain has 64 x 128 pixels (y, x), the frames have 128 x 128",
@@ -324,22 +297,6 @@ def test_a_killed_broker_loses_no_retry_that_is_due(
         wait_until(lambda: taken(settings, found) >= sent)  # noqa: B023
 
 
-def pass_on(settings: RabbitmqSettings) -> None:
-    with suppress(BrokerUnavailable), connected(settings) as channel:
-        Retries(channel, "images").pass_on()
-
-
-def taken(settings: RabbitmqSettings, found: set[bytes]) -> set[bytes]:
-    """What was found before, and what lies in the queue, which is empty then."""
-    pass_on(settings)
-    # A queue of a broker that has just begun may not answer yet.
-    with suppress(BrokerUnavailable), connected(settings) as channel:
-        while (got := channel.basic_get("images"))[0] is not None:
-            found.add(got[2])
-            channel.basic_ack(got[0].delivery_tag)
-    return found
-
-
 @contextmanager
 def in_a_thread(name: str, place: Place, settings: RabbitmqSettings) -> Iterator[None]:
     stop, ready = threading.Event(), threading.Event()
@@ -369,42 +326,6 @@ def received(channel: Any, queue: str, count: int) -> Iterator[tuple[Any, Any]]:
     channel.cancel()
 
 
-WORKING = (
-    *("ProcessRecipe", "EMISPyB", "MotionCorr", "CTFFind", "CrYOLO", "Images"),
-    *("NodeCreator", "AreTomoAlign", "Denoise"),
-)
-BROKER = "RabbitMQ"
-
-
-def kill_at_random(
-    murfey: live_services.Murfey,
-    services: live_services.LiveServices,
-    broker: Server,
-    *,
-    dice: random.Random,
-    kills: int,
-) -> dict[str, int]:
-    """Kill services and broker while movies, and then the series, are processed."""
-    killed: dict[str, int] = {}
-    # A broker takes long to start; a few kills are of services only.
-    of_broker = range(20, kills, 20)
-    for number in range(kills):
-        if number == kills // 2:
-            # The second half of the kills is for the tomogram.
-            wait_until(murfey.has_asked_for_all, 600)
-        murfey.ask()
-        time.sleep(dice.uniform(0, 0.5))
-        name = BROKER if number in of_broker else dice.choice(WORKING)
-        killed[name] = killed.get(name, 0) + 1
-        if name == BROKER:
-            broker.kill()
-            broker.start()
-        else:
-            services.kill(name)
-            services.start(name)
-    return killed
-
-
 @pytest.mark.timeout(7200)
 def test_services_and_broker_killed_at_random_moments_lose_and_double_nothing(
     broker: Server, tmp_path: Path, many_kills: bool
@@ -423,7 +344,7 @@ def test_services_and_broker_killed_at_random_moments_lose_and_double_nothing(
         services = live_services.LiveServices(tmp_path, settings, url)
         stack.callback(services.close)
         first = Place(ispyb_url=url)
-        murfey = live_services.Murfey(
+        murfey = Murfey(
             settings,
             live_services.requests_of(movies, project, first),
             live_services.align_request(movies, project, first),
