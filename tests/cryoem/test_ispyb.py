@@ -231,7 +231,7 @@ def test_classes_models_and_fits_are_found_again(
 def test_fewer_classes_leave_none_of_the_run_before(
     ispyb: Ispyb, parents: Parents
 ) -> None:
-    """Twice each, as messages come; numbers of before still name their rows."""
+    """Twice each, as messages come."""
 
     def classified(*numbers: int) -> list[tuple[Any, ...]]:
         group = {

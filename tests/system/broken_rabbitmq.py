@@ -23,41 +23,6 @@ from em_platform.errors import BrokerUnavailable
 from tests.system.brokers import Server, wait_until
 from tests.system.live_services import LiveServices
 
-WORKING = (
-    *("ProcessRecipe", "EMISPyB", "MotionCorr", "CTFFind", "CrYOLO", "Images"),
-    *("NodeCreator", "AreTomoAlign", "Denoise"),
-)
-BROKER = "RabbitMQ"
-
-
-def kill_at_random(
-    murfey: Murfey,
-    services: LiveServices,
-    broker: Server,
-    *,
-    dice: random.Random,
-    kills: int,
-) -> dict[str, int]:
-    """Kill services and broker while movies, and then the series, are processed."""
-    killed: dict[str, int] = {}
-    # A broker takes long to start; a few kills are of services only.
-    of_broker = range(20, kills, 20)
-    for number in range(kills):
-        if number == kills // 2:
-            # The second half of the kills is for the tomogram.
-            wait_until(murfey.has_asked_for_all, 600)
-        murfey.ask()
-        time.sleep(dice.uniform(0, 0.5))
-        name = BROKER if number in of_broker else dice.choice(WORKING)
-        killed[name] = killed.get(name, 0) + 1
-        if name == BROKER:
-            broker.kill()
-            broker.start()
-        else:
-            services.kill(name)
-            services.start(name)
-    return killed
-
 
 class Murfey:
     """Asks for a recipe for each movie, and for the tomogram when all tilts came.
@@ -105,6 +70,42 @@ class Murfey:
 
 def _request(body: dict[str, Any]) -> Outgoing:
     return Outgoing(queue="processing_recipe", body=body)
+
+
+WORKING = (
+    *("ProcessRecipe", "EMISPyB", "MotionCorr", "CTFFind", "CrYOLO", "Images"),
+    *("NodeCreator", "AreTomoAlign", "Denoise"),
+)
+BROKER = "RabbitMQ"
+
+
+def kill_at_random(
+    murfey: Murfey,
+    services: LiveServices,
+    broker: Server,
+    *,
+    dice: random.Random,
+    kills: int,
+) -> dict[str, int]:
+    """Kill services and broker while movies, and then the series, are processed."""
+    killed: dict[str, int] = {}
+    # A broker takes long to start; a few kills are of services only.
+    of_broker = range(20, kills, 20)
+    for number in range(kills):
+        if number == kills // 2:
+            # The second half of the kills is for the tomogram.
+            wait_until(murfey.has_asked_for_all, 600)
+        murfey.ask()
+        time.sleep(dice.uniform(0, 0.5))
+        name = BROKER if number in of_broker else dice.choice(WORKING)
+        killed[name] = killed.get(name, 0) + 1
+        if name == BROKER:
+            broker.kill()
+            broker.start()
+        else:
+            services.kill(name)
+            services.start(name)
+    return killed
 
 
 def pass_on(settings: RabbitmqSettings) -> None:
