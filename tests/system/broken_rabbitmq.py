@@ -100,8 +100,7 @@ def kill_at_random(
         name = BROKER if number in of_broker else dice.choice(WORKING)
         killed[name] = killed.get(name, 0) + 1
         if name == BROKER:
-            broker.kill()
-            broker.start()
+            broker.restart()
         else:
             services.kill(name)
             services.start(name)
