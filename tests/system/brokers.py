@@ -26,7 +26,7 @@ RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 # After a restart a queue on a single node can stay without a leader until an election
 # is asked for (github.com/rabbitmq/rabbitmq-server, issue 10070; seen with 3.10.8).
 ELECT = (
-    "[ra:trigger_election(amqqueue:get_pid(Queue)) || "
+    "[catch ra:trigger_election(amqqueue:get_pid(Queue)) || "
     "Queue <- rabbit_amqqueue:list_by_type(rabbit_quorum_queue)]."
 )
 ACTIVEMQ_XML = """\

@@ -135,9 +135,9 @@ CASES = (
         f"openorganelle/{COSEM}.s2",
         (Fault("corrupt", "*/fibsem-int16/s2/0*"),),
         (
-            "fibsem-int16/s2 cannot be decoded",
-            "ZSTD_decompressStream() failed",
-            "fetch it again",
+            "fibsem-int16/s2/0",
+            "came with other bytes than the md5 that its server states",
+            "try again later",
         ),
     ),
     Case(
