@@ -273,12 +273,13 @@ def test_a_message_that_ends_its_service_each_time_is_a_dead_letter(
     assert letter["error"].startswith("images: the service ended each time while it")
 
 
+@pytest.mark.many_kills
 def test_a_killed_broker_loses_no_retry_that_is_due(
-    broker: Server, settings: RabbitmqSettings, many_kills: bool
+    broker: Server, settings: RabbitmqSettings
 ) -> None:
     """It is killed while a service passes them back."""
     dice = random.Random(7)
-    for _ in range(10 if many_kills else 1):
+    for _ in range(10):
         sent = {str(number).encode() for number in range(60)}
         with connected(settings) as channel:
             declare(channel, "images", settings)
