@@ -25,10 +25,12 @@ ACTIVEMQ = Path("/usr/share/activemq/bin/activemq.jar")
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 # After a restart a queue on a single node can stay without a leader until an election
 # is asked for (github.com/rabbitmq/rabbitmq-server, issue 10070; seen with 3.10.8).
-ELECT = (
-    "[catch ra:trigger_election(amqqueue:get_pid(Queue)) || "
-    "Queue <- rabbit_amqqueue:list_by_type(rabbit_quorum_queue)]."
-)
+ELECT = """\
+[case catch ra:members(amqqueue:get_pid(Queue), 500) of
+   {ok, _, _} -> ok;
+   _ -> {waits, catch ra:trigger_election(amqqueue:get_pid(Queue))}
+ end || Queue <- rabbit_amqqueue:list_by_type(rabbit_quorum_queue)].
+"""
 ACTIVEMQ_XML = """\
 <beans xmlns="http://www.springframework.org/schema/beans"
   xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
@@ -93,12 +95,17 @@ class Server:
         """Kill it, and start it again; an administrator looks after its queues."""
         self.kill()
         self.start()
-        if self.amqp_port:
-            node = self.environment["RABBITMQ_NODENAME"]
-            command = (str(RABBITMQ.with_name("rabbitmqctl")), "--node", node)
-            subprocess.run(
-                (*command, "eval", ELECT), env=self.environment, check=True, timeout=60
-            )
+        while self.amqp_port and b"waits" in self._elect():
+            time.sleep(1)
+
+    def _elect(self) -> bytes:
+        """Which queues have leaders; those without are to elect one."""
+        node = self.environment["RABBITMQ_NODENAME"]
+        control = str(RABBITMQ.with_name("rabbitmqctl"))
+        call = (control, "--node", node, "eval", ELECT)
+        return subprocess.run(
+            call, env=self.environment, check=True, stdout=subprocess.PIPE, timeout=60
+        ).stdout
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import SecretStr
@@ -85,7 +85,17 @@ RECIPE = {
 }
 
 
-@pytest.fixture(scope="module")
+def each_or_all(
+    fixture_name: str, config: pytest.Config
+) -> Literal["function", "module"]:
+    """A broker for each test that kills it.
+
+    RabbitMQ 3.10 forgets queues that were deleted and made again shortly before.
+    """
+    return "function" if config.getoption("--many-kills") else "module"
+
+
+@pytest.fixture(scope=each_or_all)
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as server:
         yield server
