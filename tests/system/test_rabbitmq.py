@@ -284,6 +284,7 @@ def test_a_message_that_ends_its_service_each_time_is_a_dead_letter(
 
 
 @pytest.mark.many_kills
+@pytest.mark.timeout(1800)
 def test_a_killed_broker_loses_no_retry_that_is_due(
     broker: Server, settings: RabbitmqSettings
 ) -> None:
