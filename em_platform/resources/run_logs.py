@@ -54,7 +54,7 @@ _LAST_WORD = """SELECT EXISTS (
 )"""
 
 
-_MOST_ENGINES = 100
+_MOST_ENGINES = 20
 """An engine with its statements has a megabyte, and each run has one of its own."""
 
 
