@@ -272,7 +272,7 @@ def growth(instance: dg.DagsterInstance, home: Path, *, number: int) -> list[flo
 
 def main() -> int:
     given = arguments(__doc__, repeats=3)
-    number, copies = (2, 500) if given.quick else (4, 10_000)
+    number, copies = (2, 500) if given.quick else (16, 10_000)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         dagster_home = home / "dagster"
