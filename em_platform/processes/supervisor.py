@@ -32,7 +32,7 @@ _LOG_LIMIT_BYTES = 20_000_000  # and as much in `.log.1`, for each of some 16 pr
 # A process of its own, since nothing in this one can act after `kill -9`.
 _WATCHDOG = "from em_platform.processes.session import watch; watch()"
 # glibc gives up to eight heaps a core to the threads of a process, and memory that one
-# of them has freed is of no use to another: processes grew by 0.1 GB an hour.
+# of them has freed is of no use to another.
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "2"}
 
 

@@ -79,16 +79,16 @@ class Instance:
             return self._as_given(corner, shape)
         found = np.full(shape, self.background, self.voxels.dtype)
         for block in blocks_of(corner, shape):
-            if (held := self.block(block)) is None:
+            if (stored := self.block(block)) is None:
                 continue
             at = _corner(block)
             low = [max(a, c) for a, c in zip(at, corner, strict=True)]
             high = [
                 min(a + h, c + s)
-                for a, h, c, s in zip(at, held.shape, corner, shape, strict=True)
+                for a, h, c, s in zip(at, stored.shape, corner, shape, strict=True)
             ]
             if all(a < b for a, b in zip(low, high, strict=True)):
-                found[_within(low, high, corner)] = held[_within(low, high, at)]
+                found[_within(low, high, corner)] = stored[_within(low, high, at)]
         return found
 
     def block(self, place: Place) -> NDArray[Any] | None:
@@ -219,13 +219,13 @@ def payload_of(instance: Instance, place: Place, *, compression: str) -> bytes |
     ValueError
         It is not kept in a way that can be sent so.
     """
-    held = instance.block(place)
-    if held is None:
+    stored = instance.block(place)
+    if stored is None:
         return None
     if instance.is_labels:
-        return _payload_of_labels(held, compression)
+        return _payload_of_labels(stored, compression)
     if compression == "uncompressed":
-        return held.tobytes()
+        return stored.tobytes()
     if instance.is_lossy:
         return instance.jpeg(place)
     if compression == "jpeg":
@@ -233,7 +233,7 @@ def payload_of(instance: Instance, place: Place, *, compression: str) -> bytes |
             "can't encode JPEG: expected internal block data to be JPEG, was "
             "LZ4 compression instead"
         )
-    return to_lz4(held.tobytes())
+    return to_lz4(stored.tobytes())
 
 
 def _payload_of_labels(labels: NDArray[np.uint64], compression: str) -> bytes:
@@ -285,7 +285,7 @@ def repo_json(
     uuid: str, alias: str, instances: Mapping[str, Instance]
 ) -> dict[str, Any]:
     """`/api/repo/{uuid}/info`."""
-    held = {name: instance_json(each, uuid) for name, each in instances.items()}
+    stored = {name: instance_json(each, uuid) for name, each in instances.items()}
     node = {
         "Branch": "",
         "Note": "",
@@ -304,7 +304,7 @@ def repo_json(
         "Description": "Real voxels in a repository of a stand-in",
         "Log": [],
         "Properties": {},
-        "DataInstances": held,
+        "DataInstances": stored,
         "DAG": {"Root": uuid, "Nodes": {uuid: node}},
         "MutationID": 0,
         "SavedMutationID": 0,

@@ -237,7 +237,10 @@ def _of_taper(turns: Reals) -> Reals:
 def levelled_power(
     power: NDArray[np.float32], rings: Rings, lens: Lens, fit: Fit
 ) -> NDArray[np.float32]:
-    """The same of the strips' spectra, `(box, box // 2 + 1)`."""
+    """The spectra of all strips as one at the middle's defocus, for the picture.
+
+    `(t, box, box // 2 + 1)` becomes `(box, box // 2 + 1)`.
+    """
     if len(power) == 1:
         return np.asarray(power[0])
     box = power.shape[1]
