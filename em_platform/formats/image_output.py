@@ -34,7 +34,7 @@ from em_platform.formats.level_arrays import (
 from em_platform.storage.atomic import put_folder
 from em_platform.storage.guard import check_output
 from em_platform.storage.layout import StorageOptions, local_path
-from em_platform.storage.lease import Lease, one_writer
+from em_platform.storage.lease import Lease, one_writer, release_of_killed
 from em_platform.storage.manifest import (
     BEGUN,
     ROOT,
@@ -364,7 +364,8 @@ def image_output(
 
 
 def forget_unfinished(target: str, options: StorageOptions | None = None) -> None:
-    """Remove what a killed process remembered of an image that has been finished."""
+    """Remove what a killed process left beside an image that has been finished."""
+    release_of_killed(target, options=options)
     with plain_errors(target):
         staging = staging_of(target, dict(options or {}), None)
         filesystem, path = staging.opened(staging.partial)

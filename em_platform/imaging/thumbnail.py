@@ -5,9 +5,10 @@ import numpy as np
 
 # As wide as the column in which Dagster's page shows it.
 _WIDTH_PX = 360
-# Drawings keep their lines, photographs their structure.
-_QUALITY = 50
-_SHRINK = 0.8
+# Drawings keep their lines; a tissue at this quality and 1.5 times the width shows more
+# than at quality 50 in as many bytes.
+_QUALITY = 20
+_SHRINK = 0.9
 _LEAST_PX = 16
 
 

@@ -159,6 +159,18 @@ def refuse_if_busy(url: str, *, options: StorageOptions | None = None) -> None:
         raise _busy(url, owner)
 
 
+def release_of_killed(url: str, *, options: StorageOptions | None = None) -> None:
+    """Release the lease of a process of this computer that was killed.
+
+    For an output that is finished: nobody will take the lease over any more.
+    """
+    place = place_at(url, options or {})
+    seen = place.read()
+    owner = None if seen is None else _owner_of(seen.note)
+    if seen and owner and owner.machine == _machine() and not _is_alive(owner):
+        place.remove(seen.version)
+
+
 def _waited(place: LeasePlace, owner: Owner, *, url: str, until: float) -> str:
     while True:
         try:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from em_platform.errors import OutputBusy, StorageError
-from em_platform.storage.lease import EXPIRY_S, Owner, one_writer
+from em_platform.storage.lease import EXPIRY_S, Owner, one_writer, release_of_killed
 from em_platform.storage.lease_places import FolderPlace, place_at
 
 ELSEWHERE = Owner(
@@ -129,6 +129,20 @@ def test_the_lease_of_a_process_that_was_killed_is_taken_over_at_once(
     with one_writer(str(tmp_path / "a.zarr"), work="w"):
         # Long before the lease itself would expire.
         assert time.monotonic() - started < EXPIRY_S / 2
+
+
+def test_the_lease_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(
+    tmp_path: Path, holder: Callable[[], subprocess.Popen[str]]
+) -> None:
+    process, output = holder(), str(tmp_path / "a.zarr")
+    release_of_killed(output)
+    with pytest.raises(OutputBusy), one_writer(output, work="w"):
+        pass
+    process.kill()
+    process.wait()
+    release_of_killed(output)
+    assert list(tmp_path.iterdir()) == []
+    release_of_killed(output)
 
 
 def test_a_process_that_stands_still_keeps_its_lease(

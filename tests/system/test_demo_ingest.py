@@ -212,7 +212,7 @@ def test_the_web_pages_show_lineage_previews_schedules_and_the_backfill(
             return True
 
         wait_until(shows_preview, timeout_s=90, what=page.content)
-        assert preview.evaluate("img => img.naturalWidth") > 200
+        assert preview.evaluate("img => img.naturalWidth") > 100
         page.screenshot(path=str(pictures / "preview.png"))
         look("/runs?view=backfills", "ingest_epfl", name="runs")
         with platform.instance() as instance:

@@ -154,7 +154,7 @@ def test_the_web_pages_show_the_assets_and_no_error(platform, stitched: str) -> 
         page.get_by_text("Show Markdown").first.click(timeout=60_000)
         picture = page.locator("img[alt='mosaic']")
         picture.wait_for(timeout=60_000)
-        assert picture.evaluate("img => img.naturalWidth") > 200
+        assert picture.evaluate("img => img.naturalWidth") > 100
         page.goto(f"{platform.url}/assets/montage_fit?view=checks")
         page.get_by_text("seams_are_closed").first.wait_for(timeout=60_000)
     assert errors == []
