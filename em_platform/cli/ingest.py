@@ -24,7 +24,7 @@ from em_platform.cli.ingest_report import (
 from em_platform.config import Settings, load_settings
 from em_platform.config.ingest import Mode
 from em_platform.errors import ConfigError, PlatformError
-from em_platform.ingest.modes import Ingest, ItemOutcome, SourceEvent, worker_command
+from em_platform.ingest.modes import Ingest, ItemOutcome, SourceEvent
 from em_platform.ingest.sources import SOURCES, open_source
 from em_platform.model.ingest import Estimate
 from em_platform.processes.single_instance import claim_home
@@ -157,9 +157,7 @@ def _ingest(
 ) -> int:
     console = Console(stderr=as_json)
     with shown(console) as report_progress:
-        work = Ingest(
-            settings=settings, keys=keys, report=report_progress, command=worker_command
-        )
+        work = Ingest(settings=settings, keys=keys, report=report_progress)
         with _until_signalled(work):
             outcomes = work.run(mode)
     report = _concluded(IngestReport(mode=mode, outcomes=tuple(outcomes)), settings)

@@ -1,6 +1,7 @@
 """Run the sources in the order of a mode, each in a process of its own."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -15,10 +16,16 @@ from pydantic import ValidationError
 
 from em_platform.config import Settings
 from em_platform.config.ingest import Mode
-from em_platform.errors import OutputBusy, ProcessingError
+from em_platform.errors import OutputBusy, ProcessingError, ToolFailed
 from em_platform.ingest.plan import Lane, Load, loads, plan, startable
 from em_platform.model import Model
 from em_platform.model.dataset import Status
+from em_platform.processes.fork_server import (
+    ForkedProcess,
+    ForkServer,
+    NewPythons,
+    python_programs,
+)
 from em_platform.storage import Store, layout, store_of
 
 
@@ -69,13 +76,16 @@ _TICK_S = 0.2
 _PATIENCE_S = 20.0
 """How long a source may take to stop and write down where it is."""
 
-Command = Callable[[str, Sequence[str]], Sequence[str]]
+# What the process of any source needs; one process imports it for all of them.
+_IMPORTS = ("em_platform.cli.ingest", "em_platform.ingest.worker")
 
 
 @dataclass(slots=True)
 class _Running:
-    process: subprocess.Popen[str]
+    process: "ForkedProcess | subprocess.Popen[bytes]"
     reader: threading.Thread
+    alive: int
+    """Our end of its standard input."""
     key: str = ""
     """Of the item that it is at."""
 
@@ -88,12 +98,13 @@ class Ingest:
     keys: Mapping[str, Sequence[str]]
     """Source -> its wanted items; empty means all that it lists."""
     report: Report
-    command: Command
-    """The arguments of the process that ingests one source."""
     stopping: threading.Event = field(default_factory=threading.Event)
     _lines: "Queue[SourceEvent]" = field(default_factory=Queue)
     _running: dict[str, _Running] = field(default_factory=dict)
     _outcomes: list[ItemOutcome] = field(default_factory=list)
+    _programs: ForkServer | NewPythons = field(
+        default_factory=lambda: python_programs(os.environ)
+    )
 
     def run(self, mode: Mode) -> list[ItemOutcome]:
         """Ingest everything; the outcome of each item, in the order of their ends."""
@@ -108,6 +119,7 @@ class Ingest:
                 finished |= self._ended()
         finally:
             self._stop_all()
+            self._programs.close()
         return self._outcomes
 
     def _startable(
@@ -125,27 +137,36 @@ class Ingest:
     def _start(self, source: str) -> None:
         path = log_file(self.settings, source)
         path.parent.mkdir(parents=True, exist_ok=True)
+        # It ends with us, however we end: then the kernel closes `alive`.
+        given, alive = os.pipe()
+        lines, printed = os.pipe()
         # Appended: what an earlier run has logged stays.
         with path.open("ab") as errors:
-            process = subprocess.Popen(
-                self.command(source, self.keys[source]),
-                # It ends with us, however we end: then the kernel closes this pipe.
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                # Ctrl-C reaches this process alone, which then stops the others.
-                start_new_session=True,
-            )
+            try:
+                process = self._programs.start(
+                    f"ingest {source}",
+                    _worker_command(source, self.keys[source]),
+                    imports=_IMPORTS,
+                    environment=os.environ,
+                    stdin=given,
+                    output=printed,
+                    errors=errors.fileno(),
+                )
+            except OSError as error:
+                raise ToolFailed(
+                    f"{source}: its process cannot be started ({error}); see what ends "
+                    "processes on this computer (memory?), and run again",
+                    command="em-platform ingest",
+                ) from error
+        os.close(given)
+        os.close(printed)
         # Reading blocks, so each process has a thread that reads it.
-        reader = threading.Thread(target=self._read, args=(source, process))
+        reader = threading.Thread(target=self._read, args=(source, lines))
         reader.start()
-        self._running[source] = _Running(process, reader)
+        self._running[source] = _Running(process, reader, alive)
 
-    def _read(self, source: str, process: "subprocess.Popen[str]") -> None:
-        if process.stdout is None:
-            raise AssertionError("a process without standard output was started")
-        with process.stdout as lines:
+    def _read(self, source: str, printed: int) -> None:
+        with open(printed, encoding="utf-8") as lines:
             for line in lines:
                 try:
                     self._lines.put(SourceEvent.model_validate_json(line))
@@ -175,8 +196,7 @@ class Ingest:
                 continue
             # All its lines must be here before its end is judged.
             running.reader.join()
-            if running.process.stdin is not None:
-                running.process.stdin.close()
+            os.close(running.alive)
             while not self._lines.empty():
                 self._receive(self._lines.get_nowait())
             self._note_end(source, running)
@@ -186,7 +206,7 @@ class Ingest:
 
     def _note_end(self, source: str, running: _Running) -> None:
         """A process that ended without an outcome for its item has failed at it."""
-        code = running.process.returncode
+        code = running.process.wait()
         reported = [o for o in self._outcomes if o.source == source]
         # At no item, and it has reported or ended well: nothing is missing.
         if not running.key and (reported or not code):
@@ -227,7 +247,7 @@ def memory_budget_mb(settings: Settings) -> float:
     return limit * 1024 if limit else psutil.virtual_memory().total / 2**20
 
 
-def worker_command(source: str, keys: Sequence[str]) -> list[str]:
+def _worker_command(source: str, keys: Sequence[str]) -> list[str]:
     """The arguments of `em-platform`'s own process for one source."""
     # The same Python and package as here, whatever PATH finds.
     command = [sys.executable, "-m", "em_platform", "ingest", "--worker", source]

@@ -4,8 +4,8 @@ A service of the microscope imports for a second before it does anything, a proc
 Dagster for three, and mostly the same. The fork server imports each module once, does
 nothing else, and becomes each program by a fork: no thread and no connection is copied.
 
-It speaks with its parent through one socket: an order goes in, with the file for the
-program's output; the program's number comes back, and later its exit status.
+It speaks with its parent through one socket: an order goes in, with the files for the
+program's input and output; the program's number comes back, and later its exit status.
 """
 
 import contextlib
@@ -118,25 +118,32 @@ class ForkServer:
         imports: Sequence[str],
         environment: Mapping[str, str],
         output: int,
+        errors: int | None = None,
+        stdin: int | None = None,
     ) -> ForkedProcess:
         """Run `python -m MODULE ...` in a fork that has imported `imports`.
 
-        `top` shows it as `name`; `output` is the descriptor of what it prints to.
+        `top` shows it as `name`; `output`, `errors` and `stdin` are descriptors. Errors
+        go where the output goes, and the input is empty, where none is given.
 
         Raises
         ------
         OSError
             The fork server has ended.
         """
+        files = {0: stdin, 1: output, 2: output if errors is None else errors}
+        given = {number: file for number, file in files.items() if file is not None}
         order = {
             "name": name,
             "arguments": list(arguments),
             "imports": list(imports),
             "environment": dict(environment),
             "folder": os.getcwd(),
+            "files": list(given),
         }
         with self._lock:
-            socket.send_fds(self._link, [json.dumps(order).encode()], [output])
+            text = json.dumps(order).encode()
+            socket.send_fds(self._link, [text], list(given.values()))
             while True:
                 answer = self._receive()
                 if "started" in answer:
@@ -167,18 +174,51 @@ class ForkServer:
         return answer
 
 
+class NewPythons:
+    """In the place of a fork server: each program is a Python of its own."""
+
+    def start(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        imports: Sequence[str],
+        environment: Mapping[str, str],
+        output: int,
+        errors: int | None = None,
+        stdin: int | None = None,
+    ) -> "subprocess.Popen[bytes]":
+        """As `ForkServer.start`; it imports by itself, and has its command's name."""
+        return subprocess.Popen(
+            arguments,
+            env=environment,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=output,
+            stderr=output if errors is None else errors,
+            start_new_session=True,
+        )
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def python_programs(environment: Mapping[str, str]) -> ForkServer | NewPythons:
+    """What starts Python programs here; forks need Linux's process handles."""
+    return ForkServer(environment) if hasattr(os, "pidfd_open") else NewPythons()
+
+
 def serve() -> None:
     """Take orders until the parent ends; in each fork, become the program."""
     link = socket.socket(fileno=int(sys.argv[1]))
     setproctitle("em_platform fork server")
     gc.disable()  # what is imported stays
-    order, output = _next_program(link)
+    order, files = _next_program(link)
     link.close()
-    _become(order, output)
+    _become(order, files)
 
 
-def _next_program(link: socket.socket) -> tuple[dict[str, Any], int]:
-    """Serve; returns in a fork only, with its order and output."""
+def _next_program(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Serve; returns in a fork only, with its order and files."""
     woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
@@ -188,7 +228,7 @@ def _next_program(link: socket.socket) -> tuple[dict[str, Any], int]:
             os.read(woken, 4096)
             _report_ended(link)
         if link in ready:
-            text, files, *_ = socket.recv_fds(link, _ORDER_BYTES, 1)
+            text, files, *_ = socket.recv_fds(link, _ORDER_BYTES, 3)
             if not text:
                 os._exit(0)
             order = json.loads(text)
@@ -203,8 +243,9 @@ def _next_program(link: socket.socket) -> tuple[dict[str, Any], int]:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 os.close(woken)
                 os.close(waker)
-                return order, files[0]
-            os.close(files[0])
+                return order, files
+            for file in files:
+                os.close(file)
             link.send(json.dumps({"started": pid}).encode())
 
 
@@ -215,11 +256,11 @@ def _report_ended(link: socket.socket) -> None:
             link.send(json.dumps({"ended": ended[0], "status": status}).encode())
 
 
-def _become(order: dict[str, Any], output: int) -> None:
+def _become(order: dict[str, Any], files: list[int]) -> None:
     os.setsid()  # Ctrl-C reaches the supervisor only, which keeps the order
-    for number in (1, 2):
-        os.dup2(output, number)
-    os.close(output)
+    for number, file in zip(order["files"], files, strict=True):
+        os.dup2(file, number)
+        os.close(file)
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])

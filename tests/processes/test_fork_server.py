@@ -12,6 +12,7 @@ import pytest
 
 from em_platform.acquisition.session.rig import DEVICES, IMPORTS, RECORDER, SERVICES
 from em_platform.processes import Child, Supervisor, members
+from em_platform.processes.fork_server import ForkServer, NewPythons, python_programs
 from tests.processes.test_supervisor import wait_until
 
 PROGRAM = """
@@ -119,6 +120,42 @@ def test_a_module_that_is_missing_is_the_programs_own_fault(
     with pytest.raises(Exception, match="ended 3 times") as error:
         supervisor.start(program("one"))
     assert "No module named 'costly'" in str(error.value)
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_program_reads_and_writes_the_files_that_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, forks: bool
+) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import sys\nprint(sys.stdin.read().upper())\nsys.exit('it failed')\n"
+    )
+    if not forks:
+        monkeypatch.delattr(os, "pidfd_open")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    programs = python_programs(environment)
+    assert isinstance(programs, ForkServer if forks else NewPythons)
+    given, ours = os.pipe()
+    with (
+        (tmp_path / "output").open("wb") as output,
+        (tmp_path / "errors").open("wb") as errors,
+    ):
+        process = programs.start(
+            "loud",
+            (sys.executable, "-m", "loud"),
+            imports=(),
+            environment=environment,
+            stdin=given,
+            output=output.fileno(),
+            errors=errors.fileno(),
+        )
+    os.close(given)
+    os.write(ours, b"a word")
+    # Its input ends: the fork server keeps no copy of our end.
+    os.close(ours)
+    assert process.wait(60) == 1
+    programs.close()
+    assert (tmp_path / "output").read_text() == "A WORD\n"
+    assert (tmp_path / "errors").read_text() == "it failed\n"
 
 
 @pytest.mark.parametrize("name", ["broker", RECORDER, *DEVICES, *SERVICES])

@@ -287,7 +287,11 @@ def test_processes_whose_command_is_killed_end_and_let_the_next_one_go_on(
     before = len(world.requests.all())
     process = command.start(items=items)
     _wait_for_bytes(world, process, "ebi", before=before)
-    (worker,) = psutil.Process(process.pid).children()
+    (worker,) = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "--worker ebi" in " ".join(child.cmdline())
+    ]
     process.kill()
     process.communicate()
     worker.wait(20)

@@ -1,15 +1,14 @@
 """`em-platform ingest` against the stand-ins: all sources, each order, what fails."""
 
 import json
-import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from em_platform.standins.faults import Fault, Logged
@@ -131,18 +130,12 @@ def test_a_process_that_is_killed_is_a_failed_item_and_not_a_hanging_command(
     while not any(r.path.startswith("/groups/") for r in world.requests.all()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    children = subprocess.run(
-        ["ps", "-o", "pid,args", "--ppid", str(process.pid)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     (worker,) = [
-        int(line.split()[0])
-        for line in children.stdout.splitlines()
-        if "--worker epfl" in line
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "--worker epfl" in " ".join(child.cmdline())
     ]
-    os.kill(worker, signal.SIGKILL)
+    worker.kill()
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     report = json.loads(out)
