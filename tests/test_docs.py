@@ -109,6 +109,12 @@ def test_every_make_word_that_a_page_shows_exists(page: Path) -> None:
     assert not [word for word in shown if word not in words]
 
 
+@pytest.mark.parametrize("page", pages(), ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)", page.read_text())
+    assert not [n for n in named if not (REPOSITORY / "tests" / n).exists()]
+
+
 def test_every_host_and_secret_that_can_be_set_is_on_the_page_about_security() -> None:
     page = written("docs/explanations/security.md")
     names = [f.name for f in FIELDS.values() if f.is_secret or f.path[-1] == "host"]
