@@ -1,13 +1,25 @@
 """A microscope of real processes for the length of a block."""
 
+import atexit
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 from em_platform.acquisition.session.rig import DEVICES, broker_children, rig_children
 from em_platform.config import Settings
 from em_platform.processes import Supervisor
+from em_platform.processes.fork_server import ForkServer
 
 _START_S = 120.0  # the first time numba compiles the tissue
+
+
+@cache
+def fork_server() -> ForkServer:
+    """One for all programs that the tests of this process start: it imports once."""
+    server = ForkServer(os.environ)
+    atexit.register(server.close)
+    return server
 
 
 @contextmanager
@@ -44,6 +56,6 @@ def running_rig(
         *broker_children(settings, environment=environment),
         *rig_children(settings, environment=environment, wanted=wanted),
     ]
-    with Supervisor(settings.logs_folder) as supervisor:
+    with Supervisor(settings.logs_folder, fork_server=fork_server()) as supervisor:
         supervisor.start_all(groups, timeout_s=_START_S)
         yield supervisor

@@ -77,7 +77,8 @@ class Supervisor:
 
     Every process below carries the session's mark in its environment; a watchdog ends
     them all when this process ends, even by `kill -9`. `on_ready` is called with the
-    name of each child when it serves.
+    name of each child when it serves. A `fork_server` that several sessions use is not
+    closed.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Supervisor:
         *,
         session: str = "",
         on_ready: Callable[[str], None] = lambda _: None,
+        fork_server: ForkServer | None = None,
     ) -> None:
         self.session = session or uuid.uuid4().hex
         self.stopping = threading.Event()
@@ -93,7 +95,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._groups: list[list[_Running]] = []
         self._watchdog = self._start_watchdog()
-        self._fork_server: ForkServer | None = None
+        self._shared = self._fork_server = fork_server
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +190,7 @@ class Supervisor:
                     running.process.kill()
                     running.process.wait()
         self._groups.clear()
-        if self._fork_server is not None:
+        if self._fork_server is not None and self._fork_server is not self._shared:
             self._fork_server.close()
         # Run workers are children of the code server, and may outlive it.
         end_session(self.session, grace_s=5.0)

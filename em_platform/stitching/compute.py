@@ -37,10 +37,13 @@ _ONE_THREAD = {
     "BLOSC_NTHREADS": "1",
 }
 
-# Their pages would show every account what is computed, and how far it is.
-_NO_PAGES: dict[str, list[str]] = {
+_CLUSTER: dict[str, Any] = {
+    # Pages would show every account what is computed, and how far it is.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    # The profiler can hang a worker for ever, on Python before 3.11.9
+    # (https://github.com/dask/distributed/issues/8616).
+    "distributed.worker.profile.enabled": False,
 }
 
 _LOOK_S = 5.0  # so often it is asked whether there are workers still
@@ -260,7 +263,7 @@ def _cluster(workers: int, memory_limit_mb: int) -> Any:
     from distributed import LocalCluster
     from distributed.security import Security
 
-    with dask.config.set(_NO_PAGES):
+    with dask.config.set(_CLUSTER):
         return LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=workers,
             threads_per_worker=1,

@@ -6,7 +6,9 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import dask
 import pytest
 
 from em_platform.errors import ComputeUnavailable, FormatError
@@ -88,9 +90,13 @@ def test_usage_grows_with_work() -> None:
 
 
 @pytest.mark.system
-def test_dask_workers_are_other_processes_and_keep_order_errors_and_memory() -> None:
+def test_dask_workers_are_other_processes_and_keep_order_errors_and_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As where nothing is set: the profiler hangs workers at times, ours have none.
+    monkeypatch.delenv("DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED")
     before = own_usage().cpu_seconds
-    with local_cluster(2) as client:
+    with dask.config.set({PROFILE: True}), local_cluster(2) as client:
         run = dask_map(client)
         assert list(run(square, range(30))) == [n * n for n in range(30)]
         processes = set(run(process_of, range(30)))
@@ -99,6 +105,7 @@ def test_dask_workers_are_other_processes_and_keep_order_errors_and_memory() -> 
         with pytest.raises(FormatError, match="item 3"):
             list(run(refuse, range(30)))
         assert list(run(hold_200_mb, range(1))) == [200_000_000]
+        assert set(client.run(profiles).values()) == {False}
         # Ctrl-C in a terminal reaches them, too; only we act on it.
         (blocked, _) = client.run(signal.pthread_sigmask, signal.SIG_BLOCK, ()).values()
         assert signal.SIGINT in blocked
@@ -127,6 +134,13 @@ def test_a_scheduler_without_workers_gives_a_sentence_and_a_killed_worker_none()
             kill_once, [(os.getpid(), n) for n in range(4)]
         )
         assert list(many) == [0, 1, 2, 3]
+
+
+PROFILE = "distributed.worker.profile.enabled"
+
+
+def profiles(dask_worker: Any) -> bool:
+    return "profile" in dask_worker.periodic_callbacks
 
 
 def kill_once(item: tuple[int, int]) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-import subprocess
+import signal
 import sys
 import threading
 import time
@@ -25,6 +25,7 @@ from em_platform.temdb.register import Register
 from em_platform.temdb.tables import Base
 from tests.ports import reserve_port
 from tests.postgres import serving_postgres
+from tests.rig import fork_server
 from tests.uploads import new_match, new_tile, new_upload
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -63,18 +64,22 @@ def service(database: str, tmp_path: Path) -> Iterator[str]:
         "EM_TEMDB__DATABASE": database,
         "EM_TEMDB__TOKEN": TOKEN,
     }
-    command = (sys.executable, "-m", "em_platform", "service", "temdb")
-    with (
-        (tmp_path / "temdb.log").open("wb") as errors,
-        subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=errors
-        ) as process,
-    ):
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line == b"ready temdb\n", (tmp_path / "temdb.log").read_text()
+    read, written = os.pipe()
+    with (tmp_path / "temdb.log").open("wb") as errors:
+        process = fork_server().start(
+            "temdb",
+            (sys.executable, "-m", "em_platform", "service", "temdb"),
+            imports=("em_platform.cli.processes", "em_platform.temdb.app"),
+            environment=environment,
+            output=written,
+            errors=errors.fileno(),
+        )
+    os.close(written)
+    with open(read) as output:
+        line = output.readline()
+        assert line == "ready temdb\n", (tmp_path / "temdb.log").read_text()
         yield f"http://127.0.0.1:{port}"
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
 
 

@@ -40,7 +40,7 @@ from em_platform.processes import Supervisor
 from em_platform.storage import layout, store_of
 from em_platform.temdb import register_of
 from tests.ports import reserve_port
-from tests.rig import running_rig
+from tests.rig import fork_server, running_rig
 
 ROWS, COLUMNS = 3, 4
 TILES = ROWS * COLUMNS
@@ -164,7 +164,8 @@ class Microscope:
         """A process with other settings in the place of one of ours."""
         environment = {**self.environment, **export(chosen)}
         groups = rig_children(self.settings, environment=environment, wanted=(name,))
-        with self.away(name), Supervisor(self.home / "logs" / "instead") as other:
+        logs = self.home / "logs" / "instead"
+        with self.away(name), Supervisor(logs, fork_server=fork_server()) as other:
             other.start_all(groups, timeout_s=WAIT_S)
             yield
 
