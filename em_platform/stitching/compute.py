@@ -47,6 +47,7 @@ _CLUSTER: dict[str, Any] = {
 }
 
 _LOOK_S = 5.0  # so often it is asked whether there are workers still
+_COMES_S = 300.0  # a unit's result is small, and the computer may be busy
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 # Freed memory is reused instead of being given back, and zeroed, for each tile.
@@ -163,13 +164,15 @@ def _without_workers(client: "Client", wait_s: float) -> ComputeUnavailable:
 def _dask_result(future: "Future[Any]", client: "Client", wait_s: float) -> Any:
     last_seen_s = time.monotonic()
     while True:
+        # What is done has still to come here.
+        is_done = future.done()  # type: ignore[no-untyped-call]
         try:
-            return future.result(timeout=min(_LOOK_S, wait_s))
+            return future.result(timeout=_COMES_S if is_done else min(_LOOK_S, wait_s))
         except PlatformError:
             raise
         except TimeoutError:
-            # Then the work itself has met it.
-            if future.done():  # type: ignore[no-untyped-call]
+            # Of the work itself. What was done only after we looked, comes next time.
+            if is_done:
                 raise
             # What the client keeps: to ask a scheduler that is away would wait, too.
             if client.scheduler_info()["workers"]:

@@ -143,6 +143,36 @@ def profiles(dask_worker: Any) -> bool:
     return "profile" in dask_worker.periodic_callbacks
 
 
+class SlowToUnpack:
+    """A result that takes longer to come here than one look at it lasts."""
+
+    def __reduce__(self) -> Any:
+        return unpacked_slowly, ()
+
+
+def unpacked_slowly() -> str:
+    time.sleep(1.5)
+    return "came"
+
+
+def give_slowly(number: int) -> SlowToUnpack:
+    time.sleep(0.3 * number)  # done within the first look, and after it
+    return SlowToUnpack()
+
+
+@pytest.mark.system
+def test_a_result_that_is_long_on_its_way_is_no_error() -> None:
+    with local_cluster(1) as client:
+        run = dask_map(client, wait_s=0.5)
+        assert list(run(give_slowly, range(3))) == ["came"] * 3
+        with pytest.raises(TimeoutError, match="of the work itself"):
+            list(run(time_out, range(1)))
+
+
+def time_out(_number: int) -> None:
+    raise TimeoutError("of the work itself")
+
+
 def kill_once(item: tuple[int, int]) -> int:
     """The number; the first worker that has the third one is killed over it."""
     parent, number = item
