@@ -20,8 +20,8 @@ from em_platform.storage import Store
 
 Metadata = dict[str, RawMetadataValue]
 
-# A picture lies in Dagster's history, once a montage and for ever: 3.4 kB as text.
-_THUMBNAIL_BYTES = 2_500
+# A picture lies in Dagster's history, once a montage and for ever: 2.7 kB as text.
+_THUMBNAIL_BYTES = 2_000
 # Dagster shows a table whole: more rows hide what follows it.
 _MOST_ROWS = 50
 # What may begin markup within a line; an underscore within a word does not.
