@@ -114,7 +114,8 @@ def note_cpu(
 ) -> None:
     """Note what a process has used so far, unless it has just ended."""
     with suppress(psutil.Error):
-        used, words = process.cpu_times(), process.cmdline()
+        # Services are forks, whose title is one string.
+        used, words = process.cpu_times(), " ".join(process.cmdline()).split()
         if words:  # one that has ended has none
             name = name_of(words)
             names[process.pid] = (
