@@ -31,6 +31,10 @@ ELECT = """\
    _ -> {waits, catch ra:trigger_election(amqqueue:get_pid(Queue))}
  end || Queue <- rabbit_amqqueue:list_by_type(rabbit_quorum_queue)].
 """
+# Erlang's threads look for work in a loop before they sleep, which others lack.
+_SLEEP_AT_ONCE = "+sbwt none +sbwtdcpu none +sbwtdio none"
+# A broker of a minute compiles quickly rather than well.
+_QUICK_JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 ACTIVEMQ_XML = """\
 <beans xmlns="http://www.springframework.org/schema/beans"
   xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
@@ -134,7 +138,7 @@ def activemq(folder: Path) -> Server:
     }
     return Server(
         arguments=[
-            *("java", "-Xms64M", "-Xmx256M"),
+            *("java", "-Xms64M", "-Xmx256M", *_QUICK_JAVA),
             *(f"-D{name}={place}" for name, place in places.items()),
             *("-jar", str(ACTIVEMQ), "start"),
             f"xbean:file:{folder}/conf/activemq.xml",
@@ -163,6 +167,7 @@ def rabbitmq(folder: Path) -> Iterator[Server]:
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_EPMD_PORT": str(names_port),
         "RABBITMQ_NODENAME": "em@localhost",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _SLEEP_AT_ONCE,
         "RABBITMQ_DIST_PORT": str(reserve_port()),
         "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
         "RABBITMQ_LOG_BASE": str(folder / "log"),

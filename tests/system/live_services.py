@@ -27,7 +27,8 @@ from em_platform.cryoem.services.broker import (
 from em_platform.cryoem.services.local import completed, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
 from em_platform.cryoem.services.step import Place
-from em_platform.processes.fork_server import ForkedProcess, ForkServer
+from em_platform.processes.fork_server import ForkedProcess
+from tests.rig import fork_server
 
 PIXEL_A = 4.0
 # Imported once, for all services and for each that is started again.
@@ -59,14 +60,13 @@ class LiveServices:
             "EM_CRYOEM__RABBITMQ__TRIES": str(settings.tries),
             "EM_CRYOEM__RABBITMQ__RETRY_S": str(settings.retry_s),
         }
-        self._server = ForkServer(self._environment)
         self._log = home / "services.log"
         self.running: dict[str, ForkedProcess] = {}
 
     def start(self, name: str) -> None:
         command = (sys.executable, "-m", "em_platform", "cryoem", "service", name)
         with self._log.open("ab") as log:
-            self.running[name] = self._server.start(
+            self.running[name] = fork_server().start(
                 name,
                 command,
                 imports=_IMPORTS,
@@ -81,7 +81,6 @@ class LiveServices:
     def close(self) -> None:
         for name in list(self.running):
             self.kill(name)
-        self._server.close()
 
 
 def write_movie(path: Path, seed: int, angle_deg: float = 0.0) -> None:

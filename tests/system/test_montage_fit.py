@@ -2,10 +2,8 @@
 
 import base64
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,38 +25,29 @@ from em_platform.formats import write_tiff
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from em_platform.model import Size
+from em_platform.processes.fork_server import NewPythons
 from em_platform.simulation.devices.sensor import Sensor
+from tests.rig import Process, running_service
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 TILE_PX, PIXEL_NM, OVERLAP = 256, 4.0, 0.25
 
 
-@contextmanager
-def service(name: str, home: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+def service(
+    name: str, home: Path, port: int, programs: NewPythons | None = None
+) -> AbstractContextManager[Process]:
     """The process, when it serves; killed after the block."""
-    words = (name,) if name == "recorder" else ("service", name)
-    process = subprocess.Popen(
-        (sys.executable, "-m", "em_platform", *words),
-        env={
-            **os.environ,
-            "EM_HOME": str(home),
-            "EM_BROKER__PORT": str(port),
-            "EM_ACQUISITION__MONTAGE_FIT__PERIOD_S": "0.2",
-            "EM_ACQUISITION__MONTAGE_FIT__WAIT_S": "5",
-            "EM_STITCHING__MATCH__SEARCH_PX": "32",
-        },
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == f"ready {name}\n"
-        yield process
-    finally:
-        process.kill()
-        process.wait(30)
-        process.stdout.close()
+    environment = {
+        **os.environ,
+        "EM_HOME": str(home),
+        "EM_BROKER__PORT": str(port),
+        "EM_ACQUISITION__MONTAGE_FIT__PERIOD_S": "0.2",
+        "EM_ACQUISITION__MONTAGE_FIT__WAIT_S": "5",
+        "EM_STITCHING__MATCH__SEARCH_PX": "32",
+    }
+    log = home / f"{name}.log"
+    return running_service(name, environment=environment, log=log, programs=programs)
 
 
 def image(home: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -127,7 +116,7 @@ def test_a_killed_montage_fit_goes_on_with_the_montage(
         bus.subscribe("tile.matches", lambda message, _: matched.add(message.tile_id))
         stack.enter_context(service("recorder", tmp_path, broker.port))
         stack.enter_context(service("pipeline", tmp_path, broker.port))
-        with service("montage_fit", tmp_path, broker.port) as fit:
+        with service("montage_fit", tmp_path, broker.port, NewPythons()) as fit:
             for raw in raws[:4]:
                 bus.publish("tile.raw", **raw)
             wait_until(lambda: len(matched) == 4 and bool(maps), timeout_s=90)

@@ -107,10 +107,17 @@ class Browsers:
             self.complaints.append(f"{message.text} {message.location}")
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
 @pytest.fixture
-def browsers(microscope: Microscope) -> Iterator[Browsers]:
-    with chromium() as browser:
-        yield Browsers(browser=browser, url=microscope.url)
+def browsers(microscope: Microscope, browser: Any) -> Iterator[Browsers]:
+    yield Browsers(browser=browser, url=microscope.url)
+    for context in browser.contexts:
+        context.close()
 
 
 def take_control(page: Any, name: str) -> None:

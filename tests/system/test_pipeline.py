@@ -3,8 +3,6 @@
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -24,9 +22,11 @@ from em_platform.config import export
 from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.login import login_of
+from em_platform.processes.fork_server import NewPythons
 from em_platform.simulation.specimen.tissue import tissue
 from em_platform.storage.atomic import write_bytes
 from tests.ports import broker_at
+from tests.rig import Process, start_service
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -50,27 +50,30 @@ class Rig:
     home: Path
     environment: dict[str, str]
     port: int
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, Process] = field(default_factory=dict)
     received: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
 
-    def start(self, name: str, *words: str) -> None:
+    def start(
+        self, service: str, *options: str, name: str, programs: NewPythons | None = None
+    ) -> None:
         path = self.home / f"{name}.log"
         path.touch()
         before = path.read_text().count(f"ready {name}")
         with path.open("a") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "em_platform", *words],
-                env=self.environment,
-                stdout=log,
-                stderr=log,
+            self.processes[name] = start_service(
+                service,
+                *options,
+                environment=self.environment,
+                output=log.fileno(),
+                programs=programs,
             )
         deadline = time.monotonic() + 90
         while path.read_text().count(f"ready {name}") == before:
             assert time.monotonic() < deadline, path.read_text()
             time.sleep(0.05)
 
-    def start_pipeline(self, name: str) -> None:
-        self.start(name, "service", "pipeline", "--name", name)
+    def start_pipeline(self, name: str, programs: NewPythons | None = None) -> None:
+        self.start("pipeline", "--name", name, name=name, programs=programs)
 
     def held_by(self, name: str) -> list[tuple[str, str]]:
         """Key and state of the tiles that a process has taken."""
@@ -129,7 +132,7 @@ def rig(home: Path, free_port: Callable[[], int]) -> Iterator[Rig]:
     with ExitStack() as stack:
         stack.callback(lambda: [p.wait(30) for p in made.processes.values()])
         stack.callback(lambda: [p.kill() for p in made.processes.values()])
-        made.start("broker", "broker")
+        made.start("broker", name="broker")
         stack.enter_context(listening(made))
         yield made
 
@@ -224,14 +227,14 @@ def test_a_process_killed_in_the_middle_of_a_tile_costs_nothing(rig: Rig) -> Non
             assert 1 <= count <= most, (topic, tile_id, count, held)
     check_matches(rig.received["tile.matches"])
     for name in ("p1", "p2"):
-        rig.processes[name].terminate()
+        rig.processes[name].send_signal(signal.SIGTERM)
         assert rig.processes[name].wait(30) == 0
     frames = rig.home / "frames" / "m-1"
     assert len(list(frames.glob("*.processed.tiff"))) == len(tiles)
 
 
 def test_both_processes_work_and_say_each_result_once(rig: Rig) -> None:
-    rig.start_pipeline("p1")
+    rig.start_pipeline("p1", NewPythons())
     rig.start_pipeline("p2")
     raws = [save(rig.home / "frames", place) for place in raster()]
     workers: set[str] = set()

@@ -2,11 +2,9 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +14,24 @@ from em_platform.acquisition.recorder import ledger_of
 from em_platform.config import BrokerSettings, Settings
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
+from em_platform.processes.fork_server import NewPythons
+from tests.rig import Process, running_service
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 
-@contextmanager
-def running(home: Path, port: int, *words: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    name: str, home: Path, port: int, programs: NewPythons | None = None
+) -> AbstractContextManager[Process]:
     """The process, when it serves; killed after the block."""
-    process = subprocess.Popen(
-        (sys.executable, "-m", "em_platform", *words),
-        env={
-            **os.environ,
-            "EM_HOME": str(home),
-            "EM_BROKER__PORT": str(port),
-            "EM_ACQUISITION__QC__PERIOD_S": "0.2",
-        },
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == f"ready {words[-1]}\n"
-        yield process
-    finally:
-        process.kill()
-        process.wait(30)
-        process.stdout.close()
+    environment = {
+        **os.environ,
+        "EM_HOME": str(home),
+        "EM_BROKER__PORT": str(port),
+        "EM_ACQUISITION__QC__PERIOD_S": "0.2",
+    }
+    log = home / f"{name}.log"
+    return running_service(name, environment=environment, log=log, programs=programs)
 
 
 def tile(n: int, topic: str, **own: Any) -> dict[str, Any]:
@@ -72,7 +62,7 @@ def test_a_killed_quality_control_comes_back_with_its_stop(
 ) -> None:
     with Broker(BrokerSettings(port=0)) as broker:
         with (
-            running(tmp_path, broker.port, "recorder"),
+            running("recorder", tmp_path, broker.port),
             Bus(BrokerSettings(port=broker.port), "pipeline") as bus,
         ):
             bus.connect()
@@ -92,7 +82,7 @@ def test_a_killed_quality_control_comes_back_with_its_stop(
 
             bus.subscribe("qc.status", on_status)
             bus.subscribe("qc.tile", lambda message, _: judged.append(message))
-            with running(tmp_path, broker.port, "service", "qc") as process:
+            with running("qc", tmp_path, broker.port, NewPythons()) as process:
                 for n in range(6):
                     say(blurred(n))
                 say(blurred(6)[:-1])  # its matches come after the kill
@@ -103,7 +93,7 @@ def test_a_killed_quality_control_comes_back_with_its_stop(
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait(30)
             statuses.clear()
-            with running(tmp_path, broker.port, "service", "qc"):
+            with running("qc", tmp_path, broker.port):
                 wait_until(lambda: bool(statuses), timeout_s=30)
                 assert statuses[0].status == "STOP_AT_END"
                 assert "out of focus" in statuses[0].reason
@@ -112,7 +102,7 @@ def test_a_killed_quality_control_comes_back_with_its_stop(
                 wait_until(lambda: len(judged) == 7, timeout_s=30)
                 bus.publish("ui.run", resume=True)
                 wait_until(lambda: statuses[-1].status == "GOOD", timeout_s=30)
-            with running(tmp_path, broker.port, "service", "qc"):
+            with running("qc", tmp_path, broker.port):
                 count = len(statuses)
                 wait_until(lambda: len(statuses) > count + 2, timeout_s=30)
                 assert statuses[-1].status == "GOOD"

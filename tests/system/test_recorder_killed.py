@@ -3,8 +3,7 @@
 import json
 import os
 import random
-import subprocess
-import sys
+import signal
 import threading
 import time
 from collections import Counter
@@ -22,28 +21,30 @@ from em_platform.config import BrokerSettings
 from em_platform.messaging.bus import Bus
 from em_platform.storage.atomic import write_bytes
 from tests.ports import broker_at
+from tests.rig import Process, start_service
 
 MONTAGES, TILES = 4, 40
 
 
-class Process:
+class Service:
     """One of our processes, which can be killed and started again."""
 
     def __init__(self, name: str, environment: dict[str, str], log: Path) -> None:
         self._name = name
         self._environment = environment
         self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     def start(self) -> None:
-        arguments = [sys.executable, "-m", "em_platform", self._name]
-        if self._name == "recorder":
-            arguments += ["--reconcile-s", "2"]
+        options = ("--reconcile-s", "2") if self._name == "recorder" else ()
         self._log.touch()
         before = self._log.read_bytes().count(b"ready")
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                arguments, env=self._environment, stdout=log, stderr=log
+            self._process = start_service(
+                self._name,
+                *options,
+                environment=self._environment,
+                output=log.fileno(),
             )
         deadline = time.monotonic() + 40
         while self._log.read_bytes().count(b"ready " + self._name.encode()) == before:
@@ -57,7 +58,7 @@ class Process:
 
     def terminate(self) -> int:
         assert self._process is not None
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout=20)
 
 
@@ -102,10 +103,10 @@ def save_and_say(bus: Bus, frames: Path, number: int) -> None:
 @contextmanager
 def running(
     home: Path, port: int
-) -> Iterator[tuple[dict[str, Process], BrokerSettings]]:
+) -> Iterator[tuple[dict[str, Service], BrokerSettings]]:
     environment = {**os.environ, "EM_HOME": str(home), "EM_BROKER__PORT": str(port)}
     processes = {
-        name: Process(name, environment, home / f"{name}.log")
+        name: Service(name, environment, home / f"{name}.log")
         for name in ("broker", "recorder")
     }
     try:

@@ -28,10 +28,11 @@ from em_platform.config import Settings, export, load_settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
 from em_platform.processes import Supervisor
+from em_platform.processes.fork_server import ForkedProcess
 from em_platform.simulation.devices.commanded import set_faults
 from em_platform.storage import layout, store_of
 from tests.ports import reserve_port
-from tests.rig import running_rig
+from tests.rig import run_command, running_rig, start_command
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -58,7 +59,7 @@ class Microscope:
     supervisor: Supervisor
     bus: Bus
     wait_until: Callable[..., None]
-    first: subprocess.Popen[bytes] | None = None
+    first: ForkedProcess | None = None
 
     def wait(self, truth: Callable[[], bool]) -> None:
         self.wait_until(truth, timeout_s=WAIT_S)
@@ -69,31 +70,30 @@ class Microscope:
         assert self.first.wait(WAIT_S) == 1
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """One command, as it is typed in another terminal."""
-        return subprocess.run(
-            (sys.executable, "-m", "em_platform", *words),
-            env={**os.environ, **self.environment},
-            capture_output=True,
-            text=True,
-            timeout=WAIT_S,
-        )
+        """One command, as from another terminal."""
+        environment = {**os.environ, **self.environment}
+        return run_command(*words, environment=environment, timeout_s=WAIT_S)
 
     def limit_s(self) -> float:
         """How long a session may take on this computer, as busy as it is now."""
         begun_s = time.monotonic()
-        self.run("fault", "clear")
+        # A Python of its own, as of all that is typed.
+        command = (sys.executable, "-m", "em_platform", "fault", "clear")
+        environment = {**os.environ, **self.environment}
+        subprocess.run(command, env=environment, check=True, capture_output=True)
         return IDLE_S + BUSY * (time.monotonic() - begun_s)
 
     def begin(self) -> str:
         """Have six by six tiles imaged; the id of the montage once some are there."""
         raster = ("--rows", "6", "--columns", "6")
         known = set(self.montages())
-        self.first = subprocess.Popen(
-            (sys.executable, "-m", "em_platform", "acquire", "--exit", *raster),
-            env={**os.environ, **self.environment},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        environment = {**os.environ, **self.environment}
+        with open(os.devnull, "wb") as output:
+            self.first = start_command(
+                *("acquire", "--exit", *raster),
+                environment=environment,
+                output=output.fileno(),
+            )
         self.wait(lambda: set(self.montages()) > known)
         (name,) = set(self.montages()) - known
         self.wait(lambda: len(self.bodies(name)) >= 8)
@@ -118,7 +118,7 @@ class Microscope:
             *("acquire", "--rows", "2", "--columns", "2", "--exit", *words),
             *("--report", str(path)),
         )
-        assert path.is_file(), done.stdout + done.stderr
+        assert path.is_file(), done.stdout
         return LiveReport.model_validate_json(path.read_text()), done
 
     def montages(self) -> list[str]:
@@ -247,8 +247,8 @@ def test_a_montage_that_exists_is_refused_at_once(microscope: Microscope) -> Non
     begun_s = time.monotonic()
     done = microscope.run("acquire", "--first", str(int(taken[2:])), "--exit")
     assert done.returncode != 0
-    assert f"montage {taken} exists already" in done.stdout + done.stderr
-    assert "leave out --first" in done.stdout + done.stderr
+    assert f"montage {taken} exists already" in done.stdout
+    assert "leave out --first" in done.stdout
     assert time.monotonic() - begun_s < limit_s
 
 

@@ -2,8 +2,7 @@
 
 import importlib.util
 import os
-import subprocess
-import sys
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +21,11 @@ from em_platform.config import Settings, StorageSettings, TemdbSettings
 from em_platform.formats import read_image
 from em_platform.messaging.bus import Bus
 from em_platform.model import AcquisitionUpload
+from em_platform.processes.fork_server import NewPythons
 from em_platform.storage import Store, layout, open_store, store_of
 from em_platform.temdb import register_of
 from tests.ports import broker_at
+from tests.rig import Process, start_service
 
 pytestmark = [
     pytest.mark.system,
@@ -36,27 +37,32 @@ pytestmark = [
 WAIT_S = 120.0
 
 
-class Process:
+class Service:
     """One of our processes, which can be killed and started again."""
 
-    def __init__(self, name: str, environment: dict[str, str], home: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        environment: dict[str, str],
+        home: Path,
+        first: NewPythons | None,
+    ) -> None:
         self.name = name
         self.log = home / f"{name}.log"
         self._environment = environment
-        self._process: subprocess.Popen[bytes] | None = None
+        self._first = first
+        self._process: Process | None = None
 
     def start(self, **more: str) -> None:
         """Start it, and wait until it says that it is ready."""
-        alone = (self.name,) if self.name in ("broker", "recorder") else ()
-        words = alone or ("service", self.name)
         self.log.touch()
         before = self.output().count(f"ready {self.name}")
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                (sys.executable, "-m", "em_platform", *words),
-                env={**self._environment, **more},
-                stdout=log,
-                stderr=log,
+            self._process = start_service(
+                self.name,
+                environment={**self._environment, **more},
+                output=log.fileno(),
+                programs=self._first if self._process is None else None,
             )
         wait_for(
             lambda: self.output().count(f"ready {self.name}") > before, self.output
@@ -75,7 +81,7 @@ class Process:
     def terminate(self) -> int:
         """End it politely."""
         assert self._process is not None
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout=60)
 
 
@@ -107,9 +113,12 @@ def ports(free_port: Callable[[], int]) -> dict[str, int]:
 
 @contextmanager
 def running(
-    home: Path, ports: dict[str, int], **more: str
-) -> Iterator[dict[str, Process]]:
-    """All processes, not yet started; none is left after the block."""
+    home: Path, ports: dict[str, int], first: NewPythons | None = None, **more: str
+) -> Iterator[dict[str, Service]]:
+    """All processes, not yet started; none is left after the block.
+
+    With `first` each is a Python of its own until it is started again.
+    """
     environment = {
         **os.environ,
         "EM_HOME": str(home),
@@ -124,7 +133,7 @@ def running(
         **more,
     }
     names = ("broker", "recorder", "temdb", "aloha", "buffer")
-    processes = {name: Process(name, environment, home) for name in names}
+    processes = {name: Service(name, environment, home, first) for name in names}
     try:
         yield processes
     finally:
@@ -163,7 +172,7 @@ def sentences(home: Path) -> str:
 
 
 def refused_and_killed(
-    processes: dict[str, Process],
+    processes: dict[str, Service],
     home: Path,
     montage: Any,
     session: Bus,
@@ -210,7 +219,7 @@ def test_no_tile_is_lost_or_stored_twice_whatever_is_killed_or_refuses(
     scratch = home / "aloha" / "scratch"
     watch = Watch(montage, lambda: store.exists(layout.upload(key)))
     with (
-        running(home, ports) as processes,
+        running(home, ports, NewPythons()) as processes,
         Bus(broker_at(ports["broker"], home), "session") as session,
     ):
         buffer, temdb = processes["buffer"], processes["temdb"]
