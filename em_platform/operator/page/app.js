@@ -34,7 +34,6 @@ function draw() {
   for (const name of changed) ON_CHANGE[name]?.();
   const some = (...names) => names.some((name) => changed.has(name));
   if (some("control", "actions", "mode", "stopping", "queue")) showActions(parts);
-  if (some("montage", "mode")) showProgress(parts);
   changed = new Set();
   showAged();
 }

@@ -32,10 +32,16 @@ export function figures(list, rows) {
   );
 }
 
-export const number = (value, digits = 0) =>
-  value == null || !Number.isFinite(value)
-    ? "–"
-    : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+// Kept: each call of toLocaleString makes a new one, thirty at every redrawing.
+const formats = new Map();
+
+function formatOf(digits) {
+  const made = formats.get(digits) ?? new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  formats.set(digits, made);
+  return made;
+}
+
+export const number = (value, digits = 0) => (value == null || !Number.isFinite(value) ? "–" : formatOf(digits).format(value));
 
 export function bytes(count) {
   if (count == null) return "–";
@@ -60,12 +66,11 @@ export function span(seconds) {
   return `${Math.floor(s / 3600)} h ${String(Math.floor((s % 3600) / 60)).padStart(2, "0")} min`;
 }
 
-export const clock = (unix, withSeconds = true) =>
-  new Date(unix * 1000).toLocaleTimeString("en-GB", {
-    hour: "2-digit",
-    minute: "2-digit",
-    second: withSeconds ? "2-digit" : undefined,
-  });
+const [minutes, seconds] = [undefined, "2-digit"].map(
+  (second) => new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second }),
+);
+
+export const clock = (unix, withSeconds = true) => (withSeconds ? seconds : minutes).format(unix * 1000);
 
 /** A place on the stage, x and y in nm. */
 export const places = ([x, y]) => `${number(x / 1000, 1)}, ${number(y / 1000, 1)}`;
