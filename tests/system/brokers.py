@@ -31,8 +31,6 @@ ELECT = """\
    _ -> {waits, catch ra:trigger_election(amqqueue:get_pid(Queue))}
  end || Queue <- rabbit_amqqueue:list_by_type(rabbit_quorum_queue)].
 """
-# Erlang's threads look for work in a loop before they sleep, which others lack.
-_SLEEP_AT_ONCE = "+sbwt none +sbwtdcpu none +sbwtdio none"
 # A broker of a minute compiles quickly rather than well.
 _QUICK_JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 ACTIVEMQ_XML = """\
@@ -167,7 +165,6 @@ def rabbitmq(folder: Path) -> Iterator[Server]:
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_EPMD_PORT": str(names_port),
         "RABBITMQ_NODENAME": "em@localhost",
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _SLEEP_AT_ONCE,
         "RABBITMQ_DIST_PORT": str(reserve_port()),
         "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
         "RABBITMQ_LOG_BASE": str(folder / "log"),

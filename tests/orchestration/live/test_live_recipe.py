@@ -140,7 +140,7 @@ def test_a_montage_fit_that_was_away_measures_the_same_matches(live: Any) -> Non
         assert tile.focus == 1.0 - live.messages["tile.statistics.focus"][tile_id].focus
 
 
-COMPARED = ("tiles", "tile_statistics", "tile_matches")
+COMPARED = ("raw_tiles", "tiles", "tile_statistics", "tile_matches")
 """Assets that adopt what was made live; what comes of them knows no difference."""
 
 
