@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from em_platform.cli.console_output import own_fault, step_progress
 from em_platform.cli.cryoem_recipe import COMMANDS as WITH_RECIPES
 from em_platform.cryoem.stage import (
+    Given,
     Option,
     StageParameters,
     StageResult,
@@ -155,7 +156,7 @@ def _click_type(kind: Any) -> Any:
 
 def _run_all(
     name: str,
-    given: Mapping[str, Any],
+    given: Given,
     output: Path,
     *,
     overwrite: bool,
@@ -183,9 +184,7 @@ def _run_all(
         sys.exit(1)
 
 
-def _runs(
-    name: str, given: Mapping[str, Any]
-) -> list[tuple[dict[str, Any], Sequence[Path]]]:
+def _runs(name: str, given: Given) -> list[tuple[Given, Sequence[Path]]]:
     """The values of each run, with its inputs."""
     options = options_of(load_stage(name).Parameters)
     values = {
@@ -211,7 +210,7 @@ def _runs(
 
 def _run_one(
     name: str,
-    values: dict[str, Any],
+    values: Given,
     inputs: Sequence[Path],
     folder: Path,
     *,
@@ -242,7 +241,7 @@ def _run_one(
 def _parameters(
     name: str,
     kind: type[StageParameters],
-    values: dict[str, Any],
+    values: Given,
     inputs: Sequence[Path],
 ) -> StageParameters:
     """The parameters: what was given, else what the first input's header states.

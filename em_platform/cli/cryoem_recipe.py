@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from em_platform.errors import ConfigError
 
 if TYPE_CHECKING:
     from em_platform.config import Settings
+    from em_platform.cryoem.recipes.read import Fillings
     from em_platform.cryoem.services.local import StepRun
     from em_platform.cryoem.services.step import Place
 
@@ -259,8 +259,8 @@ def _place(settings: "Settings") -> "Place":
     return place_of(settings)
 
 
-def _parameters(given: tuple[str, ...], file: Path | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _parameters(given: tuple[str, ...], file: Path | None) -> "Fillings":
+    found = {}
     if file is not None:
         try:
             found = json.loads(file.read_bytes())
@@ -283,7 +283,7 @@ def _parameters(given: tuple[str, ...], file: Path | None) -> dict[str, Any]:
 
 def _show(ran: "StepRun", *, as_json: bool) -> None:
     if as_json:
-        shown: Mapping[str, Any] = {
+        shown = {
             "step": ran.step,
             "service": ran.service,
             "sent": ran.sent,

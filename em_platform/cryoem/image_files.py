@@ -4,11 +4,18 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from numpy.typing import NDArray
 
+from em_platform.model import JsonObject
 from em_platform.storage import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    StarBlock: TypeAlias = pd.DataFrame | Mapping[str, str | float]
+    """A table, or names and values."""
 
 
 def write_mrc(
@@ -42,7 +49,7 @@ def write_mrc(
             file.header.nlabl = 1
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: JsonObject) -> None:
     """Write plain values as JSON.
 
     Raises
@@ -54,8 +61,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     atomic.write_bytes(path, f"{text}\n".encode())
 
 
-def write_star(path: Path, blocks: Mapping[str, Any]) -> None:
-    """Write blocks of a STAR file: a table (DataFrame) or names and values each.
+def write_star(path: Path, blocks: Mapping[str, "StarBlock"]) -> None:
+    """Write blocks of a STAR file.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """What is written of a movie's motion: RELION's STAR file, drift plot and picture."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from em_platform.cryoem.image_files import write_figure, write_json, write_star
 
 if TYPE_CHECKING:
+    from em_platform.cryoem.image_files import StarBlock
     from em_platform.cryoem.methods.motion import Motion
 
 Reals = NDArray[np.float64]
@@ -56,7 +57,7 @@ def write_motion_star(
     import pandas as pd
 
     frames = len(motion.global_px)
-    blocks: dict[str, Any] = {
+    blocks: dict[str, StarBlock] = {
         "general": {
             "rlnImageSizeX": frame_shape[1],
             "rlnImageSizeY": frame_shape[0],

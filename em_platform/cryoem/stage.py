@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TypeAlias
 
 from pydantic import AliasChoices, Field
 from pydantic.fields import FieldInfo
@@ -21,6 +21,16 @@ from em_platform.model.base import Foreign
 
 RESULT = "result.json"
 """In a folder of results: what a stage found, and of what."""
+
+ResultFields: TypeAlias = dict[str, Any]
+"""Fields of a stage's `Result`, which checks them, from a part of the stage."""
+Given: TypeAlias = Mapping[str, Any]
+"""Parameters of a stage by their names, before its `Parameters` check them."""
+GivenStages: TypeAlias = Mapping[str, Given]
+"""Stage -> parameters that win over its caller's, as `cryoem.session.stages` has."""
+HandedOn: TypeAlias = dict[str, Any]
+"""A blob in a message for the steps after this one: each adds what it knows, by the
+names of cryo-EM services, and hands it on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +71,7 @@ def names_of(kind: type[StageParameters]) -> list[set[str]]:
     return found
 
 
-def overlaid(
-    kind: type[StageParameters], below: Mapping[str, Any], above: Mapping[str, Any]
-) -> dict[str, Any]:
+def overlaid(kind: type[StageParameters], below: Given, above: Given) -> Given:
     """Both as one; a field that `above` has, by whichever of its names, is its own."""
     hidden: set[str] = set()
     for names in names_of(kind):

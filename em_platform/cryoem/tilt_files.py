@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from em_platform.cryoem.alignment_files import (
     AlignedImage,
@@ -17,8 +17,11 @@ from em_platform.cryoem.image_files import write_json, write_star
 from em_platform.cryoem.stage import StageResult
 from em_platform.cryoem.tilt_series import Images, TiltSeries
 from em_platform.formats.mrc_stack import MrcStack
-from em_platform.model import Model
+from em_platform.model import JsonObject, Model
 from em_platform.storage import atomic
+
+if TYPE_CHECKING:
+    from em_platform.cryoem.image_files import StarBlock
 
 _THIN = 4
 
@@ -219,7 +222,7 @@ def write_files(
     write_json(folder / result.plot, _plot(result))
 
 
-def _star_table(result: AlignedSeries) -> object:
+def _star_table(result: AlignedSeries) -> "StarBlock":
     """Rows of RELION 5's tilt series star (cryoem-services write the same columns)."""
     import pandas as pd
 
@@ -242,7 +245,7 @@ def _star_table(result: AlignedSeries) -> object:
     return pd.DataFrame(rows)
 
 
-def _plot(result: AlignedSeries) -> dict[str, object]:
+def _plot(result: AlignedSeries) -> JsonObject:
     """Shifts by image, as cryoem-services plot them."""
     return {
         "data": [

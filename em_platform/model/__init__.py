@@ -1,6 +1,6 @@
 """The words: frozen types that cross a wire or a file."""
 
-from em_platform.model.base import Box, Model, Shift, Size
+from em_platform.model.base import Box, Json, JsonObject, Model, Shift, Size
 from em_platform.model.check import (
     Check,
     Review,
@@ -32,6 +32,8 @@ __all__ = [
     "Box",
     "Check",
     "Failure",
+    "Json",
+    "JsonObject",
     "LensModel",
     "MeasuredTile",
     "Model",

@@ -1,6 +1,15 @@
 """The base of all that crosses a wire or a file, and numbers with a unit."""
 
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Json: TypeAlias = (
+    bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
+)
+"""What is written as JSON; of what is read, pydantic's `JsonValue` is checked."""
+JsonObject: TypeAlias = Mapping[str, Json]
 
 
 class Model(BaseModel):

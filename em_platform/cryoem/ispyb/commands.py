@@ -17,14 +17,15 @@ from em_platform.cryoem.ispyb.database import Writer
 from em_platform.cryoem.ispyb.lookup import Lookup, Outcome
 from em_platform.cryoem.ispyb.movies import movie_of
 from em_platform.errors import NoAnswer, RecordError
+from em_platform.model import JsonObject
 
 
 def run_command(
     writer: Writer,
-    message: Mapping[str, Any],
+    message: JsonObject,
     *,
-    parameters: Mapping[str, Any],
-    environment: Mapping[str, Any],
+    parameters: JsonObject,
+    environment: JsonObject,
 ) -> Outcome:
     """Run the command that `ispyb_command` names; all of its parts are one commit.
 

@@ -115,7 +115,7 @@ class Writer:
             self.connection.execute(table.update().where(*matching).values(row))
         return True
 
-    def _kept(self, table: Table, values: Values) -> dict[str, Any]:
+    def _kept(self, table: Table, values: Values) -> Values:
         """The values as their columns' types, without columns that are not there."""
         there = self.database.known_columns(table, self.connection)
         kept = {}

@@ -1,10 +1,11 @@
 """The parameters of a command, and what it gives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from em_platform.errors import RecordError
+from em_platform.model import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +15,8 @@ class Lookup:
     `$name` and `${name}` are values that earlier steps left in the environment.
     """
 
-    layers: Sequence[Mapping[str, Any]]
-    environment: Mapping[str, Any] = field(default_factory=dict)
+    layers: Sequence[JsonObject]
+    environment: JsonObject = field(default_factory=dict)
 
     def get(self, name: str) -> Any:
         """The value, or None where no layer has one.
@@ -55,7 +56,7 @@ class Lookup:
             )
         return value
 
-    def above(self, layer: Mapping[str, Any]) -> "Lookup":
+    def above(self, layer: JsonObject) -> "Lookup":
         """The same with one more layer, which wins."""
         return Lookup(layers=(layer, *self.layers), environment=self.environment)
 
@@ -65,4 +66,4 @@ class Outcome:
     """The id that a command gives, and what it leaves for later steps."""
 
     result: int
-    stored: Mapping[str, int] = field(default_factory=dict)
+    stored: JsonObject = field(default_factory=dict)

@@ -6,7 +6,6 @@ process; RELION from 3.1 knows it.
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from em_platform.cryoem.methods.particle_star import (
 from em_platform.cryoem.methods.star_text import word
 from em_platform.cryoem.programs.run import run_program, scratch
 from em_platform.cryoem.programs.words import Fields, Parameters, flagged
+from em_platform.cryoem.stage import ResultFields
 from em_platform.errors import FormatError
 from em_platform.storage import atomic
 
@@ -60,7 +60,7 @@ def run(
     tables: list[Particles],
     classes: int,
     mask_a: float,
-) -> dict[str, Any]:
+) -> ResultFields:
     """The fields of the stage's result; numbers of classes are RELION's.
 
     Parameters

@@ -1,7 +1,6 @@
 """The CTF of a micrograph by CTFFIND, with the result of our own."""
 
 from pathlib import Path
-from typing import Any
 
 import PIL.Image
 
@@ -15,12 +14,13 @@ from em_platform.cryoem.programs.ctffind import (
 )
 from em_platform.cryoem.programs.run import run_program
 from em_platform.cryoem.programs.words import Parameters
+from em_platform.cryoem.stage import ResultFields
 from em_platform.storage import atomic
 
 _DEG = 57.29577951308232
 
 
-def run(parameters: Parameters, folder: Path) -> dict[str, Any]:
+def run(parameters: Parameters, folder: Path) -> ResultFields:
     """The fields of the stage's result; its version is that of the parameters."""
     fields = parameters.model_dump()
     image = parameters.input_image.absolute()

@@ -1,7 +1,6 @@
 """The noise of a tomogram taken out by Topaz."""
 
 from pathlib import Path
-from typing import Any
 
 from em_platform.cryoem.movies import open_movie
 from em_platform.cryoem.programs.others import topaz_denoise_command
@@ -12,7 +11,7 @@ from em_platform.errors import ToolFailed
 
 def run(
     parameters: Parameters, folder: Path, *, target: str, shape: tuple[int, int, int]
-) -> dict[str, Any]:
+) -> dict[str, str]:
     """Write `target`; what the program is."""
     volume = parameters.volume.absolute()
     with scratch(folder) as inside:

@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,14 +11,15 @@ from em_platform.cryoem.movies import is_eer, open_movie
 from em_platform.cryoem.programs import motion
 from em_platform.cryoem.programs.engine import refuse
 from em_platform.cryoem.programs.run import Ran, check_written, run_program, scratch
-from em_platform.cryoem.programs.words import Parameters
+from em_platform.cryoem.programs.words import Fields, Parameters
+from em_platform.cryoem.stage import ResultFields
 
 # RELION's MPI asks for a fabric that few machines have.
 _ENVIRONMENT = {"FI_PROVIDER": "tcp"}
 _SINGLE, _BATCH = "relion_motion_correction", "relion_run_motioncorr"
 
 
-def run(parameters: Parameters, folder: Path) -> dict[str, Any]:
+def run(parameters: Parameters, folder: Path) -> ResultFields:
     """The fields of the stage's result; local motion stays the program's own affair.
 
     RELION is `relion_motion_correction` where it is installed, else RELION's own
@@ -98,7 +98,7 @@ def _run(
     return _files(image), ran, motion.shifts_of_relion(image.with_suffix(".star"))
 
 
-def _run_batch(own: dict[str, Any], image: Path, log: Path) -> Ran:
+def _run_batch(own: Fields, image: Path, log: Path) -> Ran:
     """RELION's program for many movies takes a table and names outputs by the movie."""
     movie = Path(own["movie"])
     voltage, pixel = own["voltage"], own["pixel_size"]

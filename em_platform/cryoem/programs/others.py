@@ -2,10 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from em_platform.cryoem.programs.words import Fields, flagged
 from em_platform.errors import FormatError
+from em_platform.model import JsonObject
 
 _TOPAZ_DENOISE = {
     "output_dir": "-o",
@@ -138,7 +138,7 @@ def cryolo_command(fields: Fields, *, image: Path, folder: Path) -> list[str]:
     return [*words, *flagged(fields, _CRYOLO)]
 
 
-def cryolo_config(box_px: int) -> dict[str, Any]:
+def cryolo_config(box_px: int) -> JsonObject:
     """The configuration with which cryo-EM services have crYOLO pick."""
     return {
         "model": {

@@ -8,7 +8,7 @@ which is why it is turned about x and not flipped (`tilt.f90`, trimvol's option 
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from em_platform.cryoem.movies import Movie, is_packed, open_movie
 from em_platform.cryoem.programs import aretomo, imod
 from em_platform.cryoem.programs.run import Ran, run_program, scratch
 from em_platform.cryoem.programs.words import Parameters
-from em_platform.cryoem.stage import report_progress
+from em_platform.cryoem.stage import ResultFields, report_progress
 from em_platform.cryoem.tomogram_file import (
     make_room,
     write_header,
@@ -46,7 +46,7 @@ def run(
     alignment: SeriesAlignment,
     geometry: "Geometry",
     aln: Path,
-) -> dict[str, Any]:
+) -> ResultFields:
     """Write the tomogram; fields of the result that the program decides.
 
     Parameters

@@ -1,9 +1,9 @@
 """Fields of parameters as words of a command line."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-Fields = Mapping[str, Any]
+Fields: TypeAlias = Mapping[str, Any]
 Parameters = Any
 """Those of the stage whose engine a program is; stages stand above programs."""
 

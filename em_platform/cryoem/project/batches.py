@@ -7,7 +7,6 @@ stand where they stood, so a message may come again.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from em_platform.cryoem.project.lock import project_lock
 from em_platform.cryoem.project.rows import particle_rows
@@ -18,6 +17,7 @@ from em_platform.cryoem.project.tables import (
     put_particles,
     stack_of,
 )
+from em_platform.cryoem.stage import HandedOn
 
 _NUMBER = re.compile(r"particles_split(\d+)\.star")
 
@@ -57,7 +57,7 @@ def add_to_batches(
     project: Path,
     folder: Path,
     size: int,
-    options: dict[str, Any],
+    options: HandedOn,
     box_px: int,
 ) -> Batches:
     """Put the particles of a micrograph into batches; what was full stays as it is.

@@ -1,8 +1,8 @@
 """What a service reports of its work to the project."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from em_platform.cryoem.stage import HandedOn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,8 +13,8 @@ class JobReport:
     input_file: str
     output_file: str
     experiment_type: str = "spa"
-    relion_options: Mapping[str, Any] = field(default_factory=dict)
-    results: Mapping[str, Any] = field(default_factory=dict)
+    relion_options: HandedOn = field(default_factory=dict)
+    results: HandedOn = field(default_factory=dict)
     command: str = ""
     stdout: str = ""
     stderr: str = ""

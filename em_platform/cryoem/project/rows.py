@@ -4,9 +4,8 @@ Columns: those of cryoem-services' projects, which are RELION's
 (`spa_output_files.py`, `tomo_output_files.py` there).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from em_platform.cryoem.programs.ctffind import fits_of_table
 from em_platform.cryoem.project.jobs import JobType
@@ -19,6 +18,7 @@ from em_platform.cryoem.project.tables import (
     rows_of,
     stack_of,
 )
+from em_platform.cryoem.stage import HandedOn
 from em_platform.cryoem.tilt_name import TiltName, series_of, tilt_name
 from em_platform.errors import NoAnswer, RecordError
 
@@ -88,7 +88,7 @@ def _motioncorr(report: JobReport, project: Path, job: Path) -> None:
 
 def _fit(report: JobReport, path: Path) -> Row:
     """Defocus and its quality: from the message, else from CTFFIND's table."""
-    known: Mapping[str, Any] = report.results
+    known = report.results
     if not all(name in known for name in _DEFOCUS):
         fit = fits_of_table(path.with_suffix(".txt"))[-1]
         known = {
@@ -172,7 +172,7 @@ def write_extracted(
     *,
     micrograph: Path,
     project: Path,
-    options: Mapping[str, Any],
+    options: HandedOn,
 ) -> None:
     """Write the particles of a micrograph to `out`, by names within the project.
 
@@ -280,12 +280,12 @@ def _tilt_row(report: JobReport, kind: JobType, project: Path, series: str) -> R
 _ALIGNED = ("TomoXTilt", "TomoYTilt", "TomoZRot", "TomoXShiftAngst", "TomoYShiftAngst")
 
 
-def _option(options: Mapping[str, Any], name: str, default: float) -> float:
+def _option(options: HandedOn, name: str, default: float) -> float:
     # 0 is an angle, too.
     return default if options.get(name) is None else float(options[name])
 
 
-def _dose_before(name: TiltName | None, options: Mapping[str, Any]) -> float:
+def _dose_before(name: TiltName | None, options: HandedOn) -> float:
     """Electrons per Å² before a tilt: what its motion correction counted with.
 
     Upstream's services do not say it; then it is that of the tilts before.

@@ -7,7 +7,6 @@ adds none. Names of columns are RELION's.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gemmi import cif
 
@@ -19,12 +18,13 @@ from em_platform.cryoem.project.growing import (
     read_index,
     write_table,
 )
+from em_platform.cryoem.stage import HandedOn
 from em_platform.errors import FormatError
 
 Row = dict[str, str | float]
 
 
-def optics_row(options: Mapping[str, Any], *, particles: int | None = None) -> Row:
+def optics_row(options: HandedOn, *, particles: int | None = None) -> Row:
     """The only optics group; of particles with their box."""
     pixel = float(options.get("pixel_size") or 1.0)
     scaled = float(options.get("pixel_size_downscaled") or pixel)

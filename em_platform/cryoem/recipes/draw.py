@@ -1,14 +1,18 @@
 """A recipe as text or as a diagram."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from em_platform.cryoem.recipes.read import links_of, steps_of
+from em_platform.cryoem.recipes.read import (
+    RecipeContent,
+    RecipeStep,
+    links_of,
+    steps_of,
+)
 
 DrawingForm = Literal["text", "mermaid", "dot"]
 
 
-def draw_recipe(recipe: Mapping[Any, Any], form: DrawingForm = "text") -> str:
+def draw_recipe(recipe: RecipeContent, form: DrawingForm = "text") -> str:
     """The steps and what goes from one to the next, a line each."""
     starts = [number for number, _ in recipe["start"]]
     steps = list(steps_of(recipe))
@@ -42,12 +46,12 @@ def draw_recipe(recipe: Mapping[Any, Any], form: DrawingForm = "text") -> str:
     return "\n".join(lines)
 
 
-def _name(step: Mapping[str, Any]) -> str:
+def _name(step: RecipeStep) -> str:
     parameters = step.get("parameters") or {}
     does = parameters.get("ispyb_command") or parameters.get("image_command")
     name = str(step.get("service", "?"))
     return f"{name} {does}" if does else name
 
 
-def _place(step: Mapping[str, Any]) -> str:
+def _place(step: RecipeStep) -> str:
     return str(step.get("queue") or step.get("topic") or "no queue")

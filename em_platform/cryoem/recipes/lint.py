@@ -6,14 +6,21 @@ the names that were changed since, of 2023-12.
 """
 
 import difflib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from em_platform.cryoem.ispyb import COMMANDS
-from em_platform.cryoem.recipes.read import links_of, placeholders_of, steps_of
+from em_platform.cryoem.recipes.read import (
+    RecipeContent,
+    RecipeStep,
+    links_of,
+    placeholders_of,
+    steps_of,
+)
 from em_platform.model import Model
 
 # Names in recipes for services that have another name today, or none of their own.
@@ -61,24 +68,33 @@ class Problem(Model):
         return f"{self.severity}: {place}: {self.text}"
 
 
+class KnownService(Model):
+    """Where a service listens, what it sends, and the parameters that it knows."""
+
+    queue: str
+    queues: tuple[str, ...] = ()
+    """Where else."""
+    channels: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+
 @cache
-def known_services() -> dict[str, dict[str, Any]]:
-    """Service -> queue, channels and parameters."""
+def known_services() -> dict[str, KnownService]:
+    """All that `services.json` has, by their names."""
     content = (Path(__file__).parent / "services.json").read_bytes()
-    known: dict[str, dict[str, Any]] = json.loads(content)
-    return known
+    return TypeAdapter(dict[str, KnownService]).validate_json(content)
 
 
 def lint_recipe(
-    recipe: Mapping[Any, Any], parameters: Mapping[str, Any] | None = None
+    recipe: RecipeContent, parameters: Collection[str] | None = None
 ) -> list[Problem]:
     """All that is wrong with a valid recipe, in the order of its steps.
 
     Parameters
     ----------
     parameters
-        Those that it is going to be filled in with, where they are known: then a name
-        in braces that is not among them is a warning.
+        Names of those that it is going to be filled in with, where they are known: then
+        a name in braces that is not among them is a warning.
     """
     found: list[Problem] = []
     for number, step in steps_of(recipe):
@@ -86,7 +102,7 @@ def lint_recipe(
             found.append(Problem(step=number, severity=severity, text=text))
         if parameters is None:
             continue
-        for name in sorted(placeholders_of(step) - parameters.keys()):
+        for name in sorted(placeholders_of(step).difference(parameters)):
             text = f"{{{name}}} is not among the parameters and would stay as it is"
             found.append(Problem(step=number, severity="warning", text=text))
     return found
@@ -95,7 +111,7 @@ def lint_recipe(
 _Found = Iterator[tuple[Literal["error", "warning"], str]]
 
 
-def _of_step(recipe: Mapping[Any, Any], step: Mapping[str, Any]) -> _Found:
+def _of_step(recipe: RecipeContent, step: RecipeStep) -> _Found:
     name = str(step.get("service", ""))
     if name in _OUTSIDE:
         return
@@ -109,15 +125,15 @@ def _of_step(recipe: Mapping[Any, Any], step: Mapping[str, Any]) -> _Found:
     yield from _of_queue(step, name, service)
     yield from _of_parameters(step, name, service)
     for channel, to in links_of(step):
-        if channel and channel not in service["channels"]:
+        if channel and channel not in service.channels:
             yield "warning", f"{name} never sends to {channel!r}: nothing comes of it"
         yield from _of_link(channel, to, recipe[to])
 
 
-def _of_queue(step: Mapping[str, Any], name: str, service: Mapping[str, Any]) -> _Found:
+def _of_queue(step: RecipeStep, name: str, service: KnownService) -> _Found:
     queue = step.get("queue")
     if not queue and not step.get("topic"):
-        yield "error", f"{name} has no queue, {service['queue']!r} was expected"
+        yield "error", f"{name} has no queue, {service.queue!r} was expected"
     elif queue == _CLUSTER:
         cluster = (step.get("parameters") or {}).get("cluster")
         if not cluster:
@@ -126,8 +142,8 @@ def _of_queue(step: Mapping[str, Any], name: str, service: Mapping[str, Any]) ->
         else:
             yield from _of_cluster(cluster)
     elif queue and not placeholders_of(queue):
-        if queue not in (service["queue"], *service.get("queues", ())):
-            listens = f"{name} listens at {service['queue']!r}"
+        if queue not in (service.queue, *service.queues):
+            listens = f"{name} listens at {service.queue!r}"
             yield "error", f"the queue is {queue!r}, but {listens}"
 
 
@@ -143,12 +159,10 @@ def _of_cluster(cluster: Any) -> _Found:
                 yield "error", f"no wrapper is called {wrapper!r}{guess}"
 
 
-def _of_parameters(
-    step: Mapping[str, Any], name: str, service: Mapping[str, Any]
-) -> _Found:
+def _of_parameters(step: RecipeStep, name: str, service: KnownService) -> _Found:
     given = step.get("parameters") or {}
     command = given.get("ispyb_command")
-    if "ispyb_connector" == service["queue"]:
+    if "ispyb_connector" == service.queue:
         # Which parameters count depends on the command, and most come by message.
         if command and not placeholders_of(command) and str(command) not in COMMANDS:
             near = difflib.get_close_matches(str(command), COMMANDS, 1)
@@ -158,16 +172,16 @@ def _of_parameters(
     if step.get("queue") == _CLUSTER:
         given = step.get("job_parameters") or {}
     for parameter in given:
-        if parameter not in service["parameters"] and parameter not in _ANYWHERE:
-            near = difflib.get_close_matches(parameter, service["parameters"], 1, 0.7)
+        if parameter not in service.parameters and parameter not in _ANYWHERE:
+            near = difflib.get_close_matches(parameter, service.parameters, 1, 0.7)
             guess = f"; is {near[0]} meant?" if near else ""
             yield "warning", f"{name} knows no parameter {parameter!r}{guess}"
 
 
-def _of_link(channel: str, to: int, target: Mapping[str, Any]) -> _Found:
+def _of_link(channel: str, to: int, target: RecipeStep) -> _Found:
     """A channel with the name of a service's queue has to lead there."""
     receivers = {
-        name for name, each in known_services().items() if each["queue"] == channel
+        name for name, each in known_services().items() if each.queue == channel
     }
     name = str(target.get("service", ""))
     if receivers and _OTHER_NAMES.get(name, name) not in receivers | _OUTSIDE:

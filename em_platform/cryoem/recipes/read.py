@@ -8,18 +8,38 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 import workflows
 from workflows.recipe import Recipe
 
 from em_platform.errors import ConfigError, FormatError, RecordError
+from em_platform.model import JsonObject
 
 _OWN = Path(__file__).parent
 # Of the same folder, but facts about services.
 _OTHERS = {"services"}
 _PLACEHOLDER = re.compile(r"\{(?:\$REPLACE:)?([A-Za-z_][\w.-]*)\}")
 _FOLDED = "/", "\\", "."
+
+
+class RecipeStep(TypedDict, total=False):
+    """A step, as far as services read it; each may be missing."""
+
+    service: str
+    queue: str
+    topic: str
+    parameters: JsonObject
+    job_parameters: JsonObject
+    """Of a step that goes to a cluster."""
+    output: int | list[int] | dict[str, int | list[int]]
+    """The steps after it, by channel if there are several."""
+
+
+RecipeContent: TypeAlias = dict[int | str, Any]
+"""Number -> step, and `start`: number and payload of each step that begins."""
+Fillings: TypeAlias = Mapping[str, Any]
+"""Name in braces -> what stands there in the recipe of a run."""
 
 
 def recipe_names(folder: str = "") -> list[str]:
@@ -29,7 +49,7 @@ def recipe_names(folder: str = "") -> list[str]:
     return sorted(found - _OTHERS)
 
 
-def read_recipe(name: str, folder: str = "") -> dict[Any, Any]:
+def read_recipe(name: str, folder: str = "") -> RecipeContent:
     """The recipe of that name (the site's before ours), or of that file.
 
     Its steps are numbers, as `workflows` makes them.
@@ -56,7 +76,7 @@ def read_recipe(name: str, folder: str = "") -> dict[Any, Any]:
     return checked(content, name)
 
 
-def checked(content: Mapping[Any, Any], name: str) -> dict[Any, Any]:
+def checked(content: JsonObject, name: str) -> RecipeContent:
     """The content as a valid recipe.
 
     Raises
@@ -76,11 +96,11 @@ def checked(content: Mapping[Any, Any], name: str) -> dict[Any, Any]:
             f"recipe {name}: {wrong}; steps that follow from `start` without a circle "
             "were expected; correct it"
         ) from error
-    recipe: dict[Any, Any] = made.recipe
+    recipe: RecipeContent = made.recipe
     return recipe
 
 
-def _check_step(number: int, step: Any, *, steps: Mapping[Any, Any]) -> None:
+def _check_step(number: int, step: Any, *, steps: RecipeContent) -> None:
     """ValueError where a step is not what services read, which workflows leaves."""
     if not isinstance(step, dict):
         raise ValueError(f"step {number} is a {type(step).__name__}")
@@ -88,7 +108,7 @@ def _check_step(number: int, step: Any, *, steps: Mapping[Any, Any]) -> None:
         if not isinstance(step.get(name) or kind(), kind):
             found = type(step[name]).__name__
             raise ValueError(f"{name} of step {number} is a {found}")
-    for channel, to in links_of(step):
+    for channel, to in links_of(steps[number]):
         if not isinstance(channel, str) or to not in steps:
             raise ValueError(f"step {number} leads to {str(to)[:50]!r}")
 
@@ -117,7 +137,7 @@ def is_placeholder(value: Any) -> bool:
     return isinstance(value, str) and _PLACEHOLDER.fullmatch(value) is not None
 
 
-def filled(recipe: Mapping[Any, Any], parameters: Mapping[str, Any]) -> dict[Any, Any]:
+def filled(recipe: RecipeContent, parameters: Fillings) -> RecipeContent:
     """The recipe with its parameters; names that are not among them stay in braces.
 
     Raises
@@ -140,17 +160,17 @@ def filled(recipe: Mapping[Any, Any], parameters: Mapping[str, Any]) -> dict[Any
                 f"recipe: step {number} ({step.get('service', '?')}) goes to {place}, "
                 f"but there is no parameter {', '.join(sorted(names))}; add it"
             )
-    result: dict[Any, Any] = made.recipe
+    result: RecipeContent = made.recipe
     return result
 
 
-def steps_of(recipe: Mapping[Any, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+def steps_of(recipe: RecipeContent) -> Iterator[tuple[int, RecipeStep]]:
     """The number and content of each step, in order."""
     for number in sorted(key for key in recipe if isinstance(key, int)):
         yield number, recipe[number]
 
 
-def links_of(step: Mapping[str, Any]) -> list[tuple[str, int]]:
+def links_of(step: RecipeStep) -> list[tuple[str, int]]:
     """Channel and target of each output of a step; unnamed ones have the channel ''."""
 
     def flat(value: Any) -> list[int]:

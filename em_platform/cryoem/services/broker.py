@@ -7,7 +7,7 @@ leaves a message that nobody takes unnoticed.
 import json
 import logging
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -23,7 +23,7 @@ from pika.exceptions import (
 )
 
 from em_platform.config import RabbitmqSettings
-from em_platform.cryoem.services.step import Outgoing
+from em_platform.cryoem.services.step import Headers, Outgoing
 from em_platform.errors import BrokerUnavailable, MessageRejected, without_passwords
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def publish(channel: BlockingChannel, message: Outgoing) -> None:
     """
     body, headers = message.encoded(), message.headers
     if message.is_topic:
-        properties = pika.BasicProperties(headers=dict(headers), delivery_mode=2)
+        properties = pika.BasicProperties(headers=headers, delivery_mode=2)
         channel.basic_publish(message.queue, "", body, properties)
     else:
         publish_body(channel, message.queue, body, headers=headers)
@@ -129,10 +129,10 @@ def publish_body(
     queue: str,
     body: bytes,
     *,
-    headers: Mapping[str, Any],
+    headers: Headers,
 ) -> None:
     """As `publish`, of a message that is sent on byte by byte."""
-    properties = pika.BasicProperties(headers=dict(headers), delivery_mode=2)
+    properties = pika.BasicProperties(headers=headers, delivery_mode=2)
     try:
         channel.basic_publish("", queue, body, properties, mandatory=True)
     except (UnroutableError, NackError) as error:
@@ -159,7 +159,7 @@ def decoded(body: bytes) -> Any:
         ) from error
 
 
-def text_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
+def text_headers(headers: Headers | None) -> Headers:
     """Headers without those that RabbitMQ counts deliveries with."""
     kept = dict(headers or {})
     kept.pop("x-delivery-count", None)

@@ -9,8 +9,9 @@ from pydantic import Field, field_validator
 from em_platform.cryoem.project.batches import batch_number
 from em_platform.cryoem.services.stage_run import job_path, run_stage
 from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stage import HandedOn, StageParameters
 from em_platform.cryoem.stages import classify
+from em_platform.model import JsonObject
 
 
 class Parameters(StageParameters):
@@ -22,7 +23,7 @@ class Parameters(StageParameters):
     class2d_grp_uuid: int
     class_uuids: dict[str, int]
     picker_id: int | None = None
-    relion_options: dict[str, Any] = Field(default_factory=dict)
+    relion_options: HandedOn = Field(default_factory=dict)
 
     @field_validator("class_uuids", mode="before")
     @classmethod
@@ -33,10 +34,8 @@ class Parameters(StageParameters):
 
 def handle(step: Step, place: Place) -> None:
     """Sort the particles of a message into classes."""
-    own: Parameters = step.validated(Parameters)
-    parameters: classify.Parameters = step.validated(
-        classify.Parameters, **place.parameters_of("classify")
-    )
+    own = step.validated(Parameters)
+    parameters = step.validated(classify.Parameters, **place.parameters_of("classify"))
     out = job_path(own.class2d_dir / "run")
     folder = out.other(out.folder, out.number).parent
     result, _again = run_stage(
@@ -82,9 +81,9 @@ def handle(step: Step, place: Place) -> None:
 
 def _records(
     own: Parameters, result: classify.Result, averages: Path
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """The group, then its classes, the largest first."""
-    group = {
+    group: JsonObject = {
         "ispyb_command": "buffer",
         "buffer_command": {"ispyb_command": "insert_particle_classification_group"},
         "buffer_store": own.class2d_grp_uuid,
@@ -98,7 +97,7 @@ def _records(
     }
     # Where fewer numbers were given than classes came out, the others have none.
     numbers = dict(enumerate(own.class_uuids.values(), 1))
-    classes = [
+    classes: list[JsonObject] = [
         {
             "ispyb_command": "buffer",
             "buffer_command": {"ispyb_command": "insert_particle_classification"},

@@ -5,14 +5,15 @@ engines of the stage.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from em_platform.cryoem.services.stage_run import job_path, run_stage
 from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stage import HandedOn, StageParameters
 from em_platform.cryoem.stages import pick
+from em_platform.model import Json, JsonObject
 
 # By the name of the program.
 _JOB_TYPES = {
@@ -31,16 +32,14 @@ class Parameters(StageParameters):
     experiment_type: Literal["spa"] = "spa"
     mc_uuid: int | None = None
     picker_uuid: int | None = None
-    relion_options: dict[str, Any] = Field(default_factory=dict)
-    ctf_values: dict[str, Any] = Field(default_factory=dict)
+    relion_options: HandedOn = Field(default_factory=dict)
+    ctf_values: HandedOn = Field(default_factory=dict)
 
 
 def handle(step: Step, place: Place) -> None:
     """Pick the particles of the micrograph of a message."""
-    own: Parameters = step.validated(Parameters)
-    parameters: pick.Parameters = step.validated(
-        pick.Parameters, **place.parameters_of("pick")
-    )
+    own = step.validated(Parameters)
+    parameters = step.validated(pick.Parameters, **place.parameters_of("pick"))
     out = job_path(own.output_path)
     folder = own.output_path.parent
     image = parameters.micrograph
@@ -91,10 +90,10 @@ def handle(step: Step, place: Place) -> None:
 
 def _record(
     own: Parameters, result: pick.Result, diameter: float | None, folder: Path
-) -> dict[str, Any]:
+) -> JsonObject:
     program = result.program.split()[0]
     template = result.program if program in _JOB_TYPES else "em-platform LoG"
-    record: dict[str, Any] = {
+    record: dict[str, Json] = {
         "ispyb_command": "buffer",
         "buffer_command": {"ispyb_command": "insert_particle_picker"},
         "particle_picking_template": template,

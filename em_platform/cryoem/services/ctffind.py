@@ -1,26 +1,22 @@
 """The CTF of a micrograph, and word of it to pictures, records, picker and project."""
 
 from pathlib import Path
-from typing import Any
 
 from em_platform.cryoem.services.stage_run import JobPath, job_path, run_stage
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stages import ctf
 from em_platform.errors import MessageRejected
+from em_platform.model import Json, JsonObject
 
 
 def handle(step: Step, place: Place) -> None:
     """Fit the CTF of the micrograph of a message."""
-    parameters: ctf.Parameters = step.validated(
-        ctf.Parameters, **place.parameters_of("ctf")
-    )
+    parameters = step.validated(ctf.Parameters, **place.parameters_of("ctf"))
     if parameters.output_image is None:
         raise MessageRejected(
             "message: output_image is missing, the path of the spectrum was expected; "
             "send it with the message or write it into the recipe's step"
         )
-    kind = str(step.parameters.get("experiment_type") or "spa")
-    options = dict(step.parameters.get("relion_options") or {})
     out = job_path(parameters.output_image)
     folder = parameters.output_image.parent
     result, _again = run_stage(
@@ -36,10 +32,10 @@ def handle(step: Step, place: Place) -> None:
         "node_creator",
         {
             "job_type": "relion.ctffind.ctffind4",
-            "experiment_type": kind,
+            "experiment_type": parameters.experiment_type,
             "input_file": str(parameters.input_image),
             "output_file": str(parameters.output_image),
-            "relion_options": options,
+            "relion_options": parameters.relion_options,
             "command": f"em-platform cryoem ctf {parameters.input_image}",
             "results": {**_numbers(result), "ctf_image": str(diagnostic)},
             "alias": "Live_ctffind",
@@ -47,15 +43,15 @@ def handle(step: Step, place: Place) -> None:
     )
     step.send("images", {"image_command": "mrc_to_jpeg", "file": str(diagnostic)})
     step.send("ispyb_connector", _record(parameters, result, str(diagnostic)))
-    if kind == "tomography":
+    if parameters.experiment_type == "tomography":
         feedback = {"register": "motion_corrected", "movie": str(parameters.movie)}
         feedback["mrc_out"] = str(parameters.input_image)
         step.send("murfey_feedback", feedback)
     else:
-        step.send("cryolo", _for_picker(step, parameters, result, out, diagnostic))
+        step.send("cryolo", _for_picker(parameters, result, out, diagnostic))
 
 
-def _numbers(result: ctf.Result) -> dict[str, Any]:
+def _numbers(result: ctf.Result) -> JsonObject:
     return {
         "defocus_u": result.defocus_u_a,
         "defocus_v": result.defocus_v_a,
@@ -68,8 +64,8 @@ def _numbers(result: ctf.Result) -> dict[str, Any]:
 
 def _record(
     parameters: ctf.Parameters, result: ctf.Result, diagnostic: str
-) -> dict[str, Any]:
-    message: dict[str, Any] = {
+) -> JsonObject:
+    message: dict[str, Json] = {
         "ispyb_command": "buffer",
         "buffer_command": {"ispyb_command": "insert_ctf"},
         "box_size_x": result.box_px,
@@ -93,22 +89,18 @@ def _record(
 
 
 def _for_picker(
-    step: Step,
-    parameters: ctf.Parameters,
-    result: ctf.Result,
-    out: JobPath,
-    diagnostic: Path,
-) -> dict[str, Any]:
+    parameters: ctf.Parameters, result: ctf.Result, out: JobPath, diagnostic: Path
+) -> JsonObject:
     output = out.other("AutoPick", out.number + 1, suffix=".star")
     return {
-        **dict(step.parameters.get("autopick") or {}),
+        **parameters.autopick,
         "experiment_type": "spa",
         "input_path": str(parameters.input_image),
         "output_path": str(output),
         "pixel_size": parameters.pixel_size,
         "mc_uuid": parameters.mc_uuid,
         "picker_uuid": parameters.picker_uuid,
-        "relion_options": dict(step.parameters.get("relion_options") or {}),
+        "relion_options": parameters.relion_options,
         "ctf_values": {
             "ctf_image": str(diagnostic),
             "ctf_max_resolution": result.fit_resolution_a,

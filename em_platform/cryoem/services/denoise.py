@@ -1,14 +1,13 @@
 """A tomogram with less noise, and word of it to pictures, records and project."""
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
 from em_platform.cryoem.headers import read_header
 from em_platform.cryoem.services.stage_run import JOB, job_path, run_stage
 from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stage import HandedOn, StageParameters
 from em_platform.cryoem.stages import denoise
 
 
@@ -17,16 +16,16 @@ class Parameters(StageParameters):
 
     volume: Path
     output_dir: Path | None = None
-    relion_options: dict[str, Any] = Field(default_factory=dict)
+    relion_options: HandedOn = Field(default_factory=dict)
 
 
 def handle(step: Step, place: Place) -> None:
     """Denoise the tomogram of a message."""
-    own: Parameters = step.validated(Parameters)
+    own = step.validated(Parameters)
     # Upstream's message has no pixel size: Topaz needs none.
     stated = read_header(own.volume).pixel_size_a if own.volume.is_file() else 1.0
     pixel = {} if stated is None else {"pixel_size": stated}
-    parameters: denoise.Parameters = step.validated(
+    parameters = step.validated(
         denoise.Parameters, **pixel, **place.parameters_of("denoise")
     )
     folder = own.output_dir or own.volume.parent

@@ -1,14 +1,13 @@
 """Particles cut out of a micrograph, and word of them to project and selection."""
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
 from em_platform.cryoem.project.rows import write_extracted
 from em_platform.cryoem.services.stage_run import job_path, run_stage
 from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stage import HandedOn, StageParameters
 from em_platform.cryoem.stages import extract
 
 
@@ -18,15 +17,13 @@ class Parameters(StageParameters):
     output_file: Path
     ctf_image: str = ""
     batch_size: int = 50_000
-    relion_options: dict[str, Any] = Field(default_factory=dict)
+    relion_options: HandedOn = Field(default_factory=dict)
 
 
 def handle(step: Step, place: Place) -> None:
     """Cut the particles of the micrograph of a message."""
-    own: Parameters = step.validated(Parameters)
-    parameters: extract.Parameters = step.validated(
-        extract.Parameters, **place.parameters_of("extract")
-    )
+    own = step.validated(Parameters)
+    parameters = step.validated(extract.Parameters, **place.parameters_of("extract"))
     out = job_path(own.output_file)
     # A folder of its own: the stage calls its table `particles.star` each time.
     folder = own.output_file.parent / own.output_file.stem

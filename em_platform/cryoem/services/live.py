@@ -8,11 +8,11 @@ that cannot be handled becomes a dead letter with its sentence.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
@@ -33,6 +33,7 @@ from em_platform.cryoem.services.broker import (
 from em_platform.cryoem.services.retries import Retries, put_off
 from em_platform.cryoem.services.step import (
     Handler,
+    Headers,
     Outgoing,
     Place,
     handle_message,
@@ -124,7 +125,7 @@ def _consume(
 
 
 def _handled(
-    service: Service, headers: Mapping[str, Any], body: bytes, *, is_repeat: bool
+    service: Service, headers: Headers, body: bytes, *, is_repeat: bool
 ) -> tuple[list[Outgoing], PlatformError | None]:
     """What the service sends; where it could not, why, and what is then sent."""
     failures: list[Outgoing] = []
@@ -178,7 +179,7 @@ def _send_all(
 class Message:
     """One that came, as it came."""
 
-    headers: Mapping[str, Any]
+    headers: Headers
     body: bytes
 
 
@@ -230,9 +231,17 @@ def reinject(settings: RabbitmqSettings, queue: str) -> int:
     return count
 
 
-def dead_letters(settings: RabbitmqSettings, queue: str) -> list[dict[str, Any]]:
-    """The sentence and the body of each dead letter of a queue; they stay there."""
-    found = []
+class DeadLetter(TypedDict):
+    """A message that could not be handled: why, after how many tries."""
+
+    error: str
+    tries: int
+    body: str
+
+
+def dead_letters(settings: RabbitmqSettings, queue: str) -> list[DeadLetter]:
+    """The dead letters of a queue; they stay there."""
+    found: list[DeadLetter] = []
     with connected(settings) as channel:
         declare(channel, queue, settings)
         while True:
@@ -251,7 +260,7 @@ def dead_letters(settings: RabbitmqSettings, queue: str) -> list[dict[str, Any]]
     return found
 
 
-def _by_the_broker(headers: Mapping[str, Any]) -> str:
+def _by_the_broker(headers: Headers) -> str:
     """Why RabbitMQ itself made a message a dead letter, which writes no sentence."""
     for death in headers.get("x-death") or ():
         if death.get("reason") == "delivery_limit":

@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from workflows.recipe import RecipeWrapper
 
 from em_platform.config import Settings
 from em_platform.cryoem.ispyb import register_collection
+from em_platform.cryoem.recipes.read import Fillings, RecipeContent
 from em_platform.cryoem.services import OTHER_NAMES, SERVICES, load_service
 from em_platform.cryoem.services.stage_run import JOB
 from em_platform.cryoem.services.step import (
@@ -22,6 +23,7 @@ from em_platform.cryoem.services.step import (
     handle_message,
 )
 from em_platform.errors import NoAnswer, PlatformError
+from em_platform.model import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class StepRun:
     service: str
     payload: Any
     sent: int = 0
-    environment: Mapping[str, Any] = field(default_factory=dict)
+    environment: JsonObject = field(default_factory=dict)
     error: PlatformError | None = None
     is_outside: bool = False
     """No service of ours: the message would leave the platform here."""
@@ -51,8 +53,8 @@ def place_of(settings: Settings) -> Place:
 
 
 def completed(
-    parameters: Mapping[str, Any], *, recipe: str, wanted: set[str], place: Place
-) -> dict[str, Any]:
+    parameters: Fillings, *, recipe: str, wanted: set[str], place: Place
+) -> Fillings:
     """The parameters with what an instrument's program would have registered.
 
     `wanted` are the names that the recipe has in braces. Where none is given, the data
@@ -66,7 +68,7 @@ def completed(
     """
     path = Path(str(_first(parameters, "movie", "stack_file") or recipe))
     classes = _first(parameters, "class2d_dir") or path
-    made: dict[str, Any] = {
+    made: dict[str, str | int] = {
         # One number for each movie of a program, the same each time.
         "mc_uuid": _number(path),
         "picker_uuid": _number(f"{path}:picks"),
@@ -97,7 +99,7 @@ def completed(
     return {**{k: v for k, v in made.items() if k in wanted}, **parameters}
 
 
-def _first(parameters: Mapping[str, Any], *names: str) -> Any:
+def _first(parameters: Fillings, *names: str) -> Any:
     return next((parameters[name] for name in names if parameters.get(name)), None)
 
 
@@ -106,9 +108,7 @@ def _number(text: object) -> int:
     return crc32(str(text).encode()) >> 1
 
 
-def run_recipe(
-    recipe: Mapping[Any, Any], place: Place, *, guid: str
-) -> Iterator[StepRun]:
+def run_recipe(recipe: RecipeContent, place: Place, *, guid: str) -> Iterator[StepRun]:
     """Run a recipe that is filled in; what became of each message, as it becomes so.
 
     A step that fails ends its own branch; the rest goes on, as with live services.

@@ -1,15 +1,16 @@
 """Motion correction of a movie, and word of it to fit, pictures and records."""
 
 from pathlib import Path
-from typing import Any
 
 from em_platform.cryoem.headers import read_header
 from em_platform.cryoem.series_mdoc import mdoc_naming
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
+from em_platform.cryoem.stage import HandedOn
 from em_platform.cryoem.stages import motion
 from em_platform.cryoem.tilt_name import movie_stem, tilt_name
 from em_platform.errors import MessageRejected
+from em_platform.model import Json, JsonObject
 
 _JOB_TYPE, _MOTIONCOR2 = "relion.motioncorr.own", "relion.motioncorr.motioncor2"
 
@@ -44,7 +45,7 @@ def handle(step: Step, place: Place) -> None:
     step.send("ctffind", _for_fit(parameters, out, micrograph, options))
 
 
-def _tilt_of(movie: Path) -> dict[str, Any]:
+def _tilt_of(movie: Path) -> HandedOn:
     """Series and angle of a movie whose name has neither, by its series' mdoc."""
     mdoc = mdoc_naming(movie)
     if mdoc is None:
@@ -79,7 +80,7 @@ def _completed(parameters: motion.Parameters) -> motion.Parameters:
     return parameters.model_copy(update={"init_dose": dose})
 
 
-def _options(parameters: motion.Parameters, result: motion.Result) -> dict[str, Any]:
+def _options(parameters: motion.Parameters, result: motion.Result) -> HandedOn:
     """The blob that steps hand on, with what this one knows."""
     return {
         "spher_aber": 2.7,
@@ -100,7 +101,7 @@ def _send_to_project(
     result: motion.Result,
     *,
     out: JobPath,
-    options: dict[str, Any],
+    options: HandedOn,
 ) -> None:
     """Report the import of the movie, which no other service does, and the job."""
     is_tomo = parameters.experiment_type == "tomography"
@@ -138,9 +139,9 @@ def _send_to_project(
 
 def _record(
     parameters: motion.Parameters, result: motion.Result, folder: Path
-) -> dict[str, Any]:
+) -> JsonObject:
     micrograph = folder / result.micrograph
-    message: dict[str, Any] = {
+    message: dict[str, Json] = {
         "ispyb_command": "buffer",
         "buffer_command": {"ispyb_command": "insert_motion_correction"},
         "first_frame": result.first_frame,
@@ -163,8 +164,8 @@ def _for_fit(
     parameters: motion.Parameters,
     out: JobPath,
     micrograph: Path,
-    options: dict[str, Any],
-) -> dict[str, Any]:
+    options: HandedOn,
+) -> JsonObject:
     is_spa = parameters.experiment_type == "spa"
     between = _ICEBREAKER_JOBS if is_spa and parameters.do_icebreaker_jobs else 0
     output = out.other("CtfFind", out.number + 1 + between, suffix=".ctf")

@@ -1,12 +1,12 @@
 """What other services have made, in a project that RELION and doppio open."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from em_platform.cryoem.project import JobReport, record_job
 from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stage import HandedOn, StageParameters
 
 
 class Parameters(StageParameters):
@@ -16,8 +16,8 @@ class Parameters(StageParameters):
     input_file: str = Field(min_length=1)
     output_file: str = Field(min_length=1)
     experiment_type: Literal["spa", "tomography"] = "spa"
-    relion_options: dict[str, Any] = Field(default_factory=dict)
-    results: dict[str, Any] = Field(default_factory=dict)
+    relion_options: HandedOn = Field(default_factory=dict)
+    results: HandedOn = Field(default_factory=dict)
     command: str = ""
     stdout: str = ""
     stderr: str = ""

@@ -1,13 +1,18 @@
 """The dispatcher: a request for recipes becomes the messages that they start with."""
 
 import uuid
-from typing import Any
 
 from workflows.recipe import Recipe
 
-from em_platform.cryoem.recipes.read import checked, filled, read_recipe
+from em_platform.cryoem.recipes.read import (
+    RecipeContent,
+    checked,
+    filled,
+    read_recipe,
+)
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.errors import MessageRejected
+from em_platform.model import JsonObject
 
 
 def handle(step: Step, place: Place) -> None:
@@ -20,7 +25,7 @@ def handle(step: Step, place: Place) -> None:
     step.start(recipe, {"ID": guid})
 
 
-def requested(message: dict[str, Any], folder: str = "") -> tuple[str, dict[Any, Any]]:
+def requested(message: JsonObject, folder: str = "") -> tuple[str, RecipeContent]:
     """The id and the recipe of a request.
 
     Raises

@@ -6,12 +6,12 @@ killed then loses it: 263 of 400 (RabbitMQ 3.10.8, measured).
 """
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from pika.adapters.blocking_connection import BlockingChannel
 
 from em_platform.cryoem.services.broker import publish_body, retries_of, text_headers
+from em_platform.cryoem.services.step import Headers
 
 DUE_HEADER = "em-due"
 # An empty queue is asked no more often: each time costs the broker a write.
@@ -23,7 +23,7 @@ def put_off(
     queue: str,
     body: bytes,
     *,
-    headers: Mapping[str, Any],
+    headers: Headers,
     after_s: float,
 ) -> None:
     """Let a message wait until it goes back to its queue; as `publish_body`."""

@@ -1,14 +1,13 @@
 """Particles into batches for classification, which are reported to the project."""
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
 from em_platform.cryoem.project.batches import add_to_batches
 from em_platform.cryoem.services.stage_run import job_path
 from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stage import HandedOn, StageParameters
 
 
 class Parameters(StageParameters):
@@ -18,12 +17,12 @@ class Parameters(StageParameters):
     batch_size: int = Field(gt=0)
     image_size: int = Field(gt=0)
     incomplete_batch_size: int = Field(10_000, gt=0)
-    relion_options: dict[str, Any] = Field(default_factory=dict)
+    relion_options: HandedOn = Field(default_factory=dict)
 
 
 def handle(step: Step, _: Place) -> None:
     """Put the particles of a message into batches."""
-    own: Parameters = step.validated(Parameters)
+    own = step.validated(Parameters)
     extracted = job_path(own.input_file)
     options = {**own.relion_options, "batch_size": own.batch_size}
     folder = extracted.project / "Select" / f"job{extracted.number + 1:03}"

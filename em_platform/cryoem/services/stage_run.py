@@ -9,15 +9,17 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
-from em_platform.cryoem.stage import RESULT, StageParameters, StageResult
+from em_platform.cryoem.stage import RESULT, StageParameters
 from em_platform.cryoem.stages import load_stage
 from em_platform.errors import DataError, MessageRejected, OutputRefused, StorageError
+from em_platform.model.base import Foreign
 from em_platform.storage.atomic import beside, remove_leftovers_of, write_bytes
 from em_platform.storage.guard import FOLDER_MARK
 
@@ -98,13 +100,12 @@ def run_stage(
     stage = load_stage(name)
     note = folder / f".{stem}.{name}.json"
     digest = _digest(parameters, takes)
-    known = _note(note)
-    if known.get("digest") == digest and known.get("whole"):
-        if all((folder / each).is_file() for each in known["files"]):
-            try:
-                return stage.Result.model_validate(known["result"]), True
-            except ValidationError:
-                known = {**known, "whole": False}  # of an older version
+    known = _read_note(note)
+    if known.digest == digest and known.whole:
+        if all((folder / each).is_file() for each in known.files):
+            # What is refused is of an older version.
+            with suppress(ValidationError):
+                return stage.Result.model_validate(known.result), True
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # What a killed process was making is of no use: a stage begins anew.
@@ -114,16 +115,19 @@ def run_stage(
         own.mkdir()
         try:
             result = stage.run(parameters, own)
-            files = sorted(each.name for each in own.iterdir())
-            _refuse_foreign(folder, files, known)
-            content = {"digest": digest, "files": files, "result": _plain(result)}
+            files = tuple(sorted(each.name for each in own.iterdir()))
+            owned = known.files + known.were
+            _refuse_foreign(folder, files, owned)
+            made_so = _Note(
+                digest=digest, files=files, result=result.model_dump(mode="json")
+            )
             # Before they stand there: one that is killed in between owns them still.
-            _write_note(note, {**content, "whole": False, "were": _owned(known)})
+            _write_note(note, made_so.model_copy(update={"were": owned}))
             for each in files:
                 (own / each).replace(folder / each)
         finally:
             shutil.rmtree(own, ignore_errors=True)
-        _write_note(note, {**content, "whole": True})
+        _write_note(note, made_so.model_copy(update={"whole": True}))
     except OSError as error:
         raise StorageError(
             f"{name}: {folder} could not be written ({error.strerror or error}); free "
@@ -166,10 +170,6 @@ def _adopted(name: str, made: Made, folder: Path) -> Any:
     return result
 
 
-def _plain(result: StageResult) -> Any:
-    return result.model_dump(mode="json")
-
-
 def _digest(parameters: StageParameters, takes: Path) -> str:
     try:
         stat = takes.stat()
@@ -180,26 +180,33 @@ def _digest(parameters: StageParameters, takes: Path) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _note(path: Path) -> dict[str, Any]:
+class _Note(Foreign):
+    """What made the files of an input, which are all there where it is `whole`."""
+
+    digest: str = ""
+    files: tuple[str, ...] = ()
+    result: JsonValue = None
+    whole: bool = False
+    were: tuple[str, ...] = ()
+    """Files of an earlier run."""
+
+
+def _read_note(path: Path) -> _Note:
     try:
-        found = json.loads(path.read_bytes())
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
-        return {}
+        return _Note.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return _Note()
 
 
-def _write_note(path: Path, content: dict[str, Any]) -> None:
-    write_bytes(path, json.dumps(content).encode())
+def _write_note(path: Path, note: _Note) -> None:
+    write_bytes(path, note.model_dump_json().encode())
 
 
-def _owned(known: dict[str, Any]) -> list[str]:
-    return [*known.get("files", []), *known.get("were", [])]
-
-
-def _refuse_foreign(folder: Path, files: list[str], known: dict[str, Any]) -> None:
-    own = set(_owned(known))
+def _refuse_foreign(
+    folder: Path, files: tuple[str, ...], owned: tuple[str, ...]
+) -> None:
     for name in files:
-        if name not in own and (folder / name).exists():
+        if name not in owned and (folder / name).exists():
             raise OutputRefused(
                 f"output: {folder / name} was not made by em-platform, a free name was "
                 "expected; give the job another number, or move the file away"

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import workflows
 from pydantic import ValidationError
@@ -16,13 +16,20 @@ from workflows.recipe import RecipeWrapper
 
 from em_platform.cryoem.ispyb import Ispyb, open_ispyb
 from em_platform.cryoem.project import Dialect
-from em_platform.cryoem.recipes.read import is_placeholder
-from em_platform.cryoem.stage import StageParameters, overlaid
+from em_platform.cryoem.recipes.read import RecipeContent, is_placeholder
+from em_platform.cryoem.stage import Given, GivenStages, StageParameters, overlaid
 from em_platform.cryoem.stages import set_parameters
 from em_platform.errors import MessageRejected
+from em_platform.model import Json, JsonObject
 from em_platform.model.base import first_problem
 
 RECIPE_HEADER = "workflows-recipe"
+
+Headers: TypeAlias = dict[str, Any]
+"""Of AMQP: texts and numbers, and RabbitMQ's own lists of tables, such as `x-death`."""
+Fields: TypeAlias = dict[str, Json]
+"""Parameters by their names, as a message or a step of a recipe has them."""
+P = TypeVar("P", bound=StageParameters)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +38,7 @@ class Outgoing:
 
     queue: str
     body: Any
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Headers = field(default_factory=dict)
     is_topic: bool = False
 
     def encoded(self) -> bytes:
@@ -83,14 +90,14 @@ class Place:
     recipe_folder: str = ""
     dialect: Dialect = "labels"
     """Of a new project's pipeline."""
-    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stages: GivenStages = field(default_factory=dict)
     """Stage -> its parameters, where a message says nothing of them."""
     made: Mapping[str, tuple[Any, Path]] | None = None
     """Stage -> its result and the folder of its files, where all were made before;
     services then take these and compute nothing."""
     _ispyb: Ispyb | None = None
 
-    def parameters_of(self, stage: str) -> dict[str, Any]:
+    def parameters_of(self, stage: str) -> Given:
         """What the settings say of a stage; ConfigError where it has no such."""
         return set_parameters(stage, self.stages)
 
@@ -124,29 +131,29 @@ class Step:
         self._wrapper = wrapper
         self._outbox = outbox
         own = (wrapper.recipe_step.get("parameters") or {}) if wrapper else {}
-        self.recipe_parameters: dict[str, Any] = own
+        self.recipe_parameters: Fields = own
         """Those of the recipe's step."""
         # A start of a recipe has an empty list; old clients send a line of text.
         if isinstance(message, str) and message:
             message = {"status_message": message}
-        self.message: dict[str, Any] = message if isinstance(message, dict) else {}
+        self.message: Fields = message if isinstance(message, dict) else {}
         """Those of the message, which win."""
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Fields:
         """All of them; what nobody filled in is not there."""
         both = {**self.recipe_parameters, **self.message}
         return {k: v for k, v in both.items() if not is_placeholder(v)}
 
     @property
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Fields:
         """What steps leave for those after them; it goes with what is sent next."""
         if self._wrapper is None:
             return {}
-        found: dict[str, Any] = self._wrapper.environment
+        found: Fields = self._wrapper.environment
         return found
 
-    def validated(self, kind: type[StageParameters], **defaults: Any) -> Any:
+    def validated(self, kind: type[P], **defaults: Any) -> P:
         """The parameters as those of a stage; `defaults` where a message has none.
 
         Raises
@@ -182,7 +189,7 @@ class Step:
         self._outbox.on_failure.extend(self._outbox.messages[before:])
         del self._outbox.messages[before:]
 
-    def start(self, recipe: Mapping[Any, Any], environment: Mapping[str, Any]) -> None:
+    def start(self, recipe: RecipeContent, environment: JsonObject) -> None:
         """Send what a recipe begins with."""
         started = RecipeWrapper(
             recipe=dict(recipe), transport=self._outbox, environment=dict(environment)
@@ -195,7 +202,7 @@ Handler = Callable[[Step, Place], None]
 
 def handle_message(
     handler: Handler,
-    headers: Mapping[str, Any],
+    headers: Headers,
     body: Any,
     place: Place,
     *,
@@ -233,7 +240,7 @@ def handle_message(
     return outbox.messages
 
 
-def _plain(body: dict[str, Any]) -> dict[str, Any]:
+def _plain(body: Fields) -> Fields:
     inner = body.get("parameters")
     # Murfey puts a service's parameters one deeper; the dispatcher's are its own.
     is_request = "recipes" in body or "custom_recipe" in body

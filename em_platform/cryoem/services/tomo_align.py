@@ -10,10 +10,11 @@ from typing import Any, Literal
 from em_platform.cryoem.halves import half_paths, have_halves
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import StageParameters
+from em_platform.cryoem.stage import HandedOn, StageParameters
 from em_platform.cryoem.stages import reconstruct, tilt_align, wants_halves
 from em_platform.cryoem.tilt_name import series_of, tilt_name
 from em_platform.errors import MessageRejected, PlatformError
+from em_platform.model import JsonObject
 
 _A_PER_NM = 10.0
 _MOST_LETTERS = 255  # of the column of the status
@@ -43,7 +44,7 @@ class _Tomogram:
     def pixel_a(self) -> float:
         return self.parameters.pixel_size or self.result.pixel_size_a
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> HandedOn:
         """The blob that steps hand on, with what this one knows."""
         given = self.parameters
         scale = round(self.result.pixel_size_a / self.pixel_a)
@@ -76,8 +77,8 @@ class Parameters(StageParameters):
 
 def handle(step: Step, place: Place) -> None:
     """Make the tomogram of the tilt series of a message."""
-    own: Parameters = step.validated(Parameters)
-    parameters: tilt_align.Parameters = step.validated(
+    own = step.validated(Parameters)
+    parameters = step.validated(
         tilt_align.Parameters, **place.parameters_of("tilt-align")
     )
     try:
@@ -139,7 +140,7 @@ def _made(
             "the message or write it into the recipe's step"
         )
     aln = folder / aligned.aln
-    volume: reconstruct.Parameters = step.validated(
+    volume = step.validated(
         reconstruct.Parameters, **place.parameters_of("reconstruct")
     )
     result, _again = run_stage(
@@ -198,7 +199,8 @@ def _send_to_project(step: Step, made: _Tomogram) -> None:
     common = {"experiment_type": "tomography", "relion_options": options}
     series = _series(made)
     for image, tilt in made.tilts:
-        named = {} if tilt_name(image) else _named(series, tilt.angle_deg)
+        # What the project has to know of a tilt whose name says neither.
+        named = {"tilt_series": series, "tilt_angle": tilt.angle_deg}
         jobs = {
             "relion.excludetilts": ("ExcludeTiltImages", out.number - 2, {}),
             "relion.aligntiltseries.aretomo": (
@@ -219,7 +221,7 @@ def _send_to_project(step: Step, made: _Tomogram) -> None:
                 "node_creator",
                 {
                     **common,
-                    "relion_options": {**options, **named},
+                    "relion_options": options if tilt_name(image) else options | named,
                     "job_type": job_type,
                     "input_file": str(image),
                     "output_file": str(output),
@@ -249,11 +251,6 @@ def _series(made: _Tomogram) -> str:
     return series_of(named[0] if named else made.stack)
 
 
-def _named(series: str, angle_deg: float) -> dict[str, Any]:
-    """What the project has to know of a tilt whose name says neither."""
-    return {"tilt_series": series, "tilt_angle": angle_deg}
-
-
 def _send_images(step: Step, made: _Tomogram) -> None:
     alignment = {"file": str(made.stack), "aln_file": str(made.aln)}
     step.send("images", {"image_command": "tilt_series_alignment", **alignment})
@@ -272,11 +269,11 @@ def _send_images(step: Step, made: _Tomogram) -> None:
         )
 
 
-def _record(made: _Tomogram) -> dict[str, Any]:
+def _record(made: _Tomogram) -> JsonObject:
     aligned, result, name = made.aligned, made.result, made.volume.stem
     thickness = aligned.thickness_px
     folder = made.stack.parent
-    tomogram = {
+    tomogram: JsonObject = {
         "ispyb_command": "insert_tomogram",
         "volume_file": made.volume.name,
         "stack_file": str(made.stack),
@@ -297,7 +294,7 @@ def _record(made: _Tomogram) -> dict[str, Any]:
         if thickness is None
         else round(thickness * made.pixel_a / _A_PER_NM, 2),
     }
-    tilts = [
+    tilts: list[JsonObject] = [
         {
             "ispyb_command": "insert_tilt_image_alignment",
             "path": str(image),

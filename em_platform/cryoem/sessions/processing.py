@@ -1,6 +1,6 @@
 """What is made of a session's movies: each step by its stage, in a folder."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from em_platform.cryoem.sessions.ledger import (
 from em_platform.cryoem.sessions.names import safe
 from em_platform.cryoem.sessions.run_stage import result_of, run_stage
 from em_platform.cryoem.sessions.truth import SessionTruth, read_truth
-from em_platform.cryoem.stage import RESULT
+from em_platform.cryoem.stage import RESULT, Given
 from em_platform.errors import ConfigError, DataError, FormatError
 from em_platform.formats import read_mdoc_tilts, read_text
 from em_platform.model.base import first_problem
@@ -285,7 +285,7 @@ class Sessions:
 
 def run(
     stage: str,
-    given: Mapping[str, Any],
+    given: Given,
     folder: Path,
     own: SessionSettings,
     *,

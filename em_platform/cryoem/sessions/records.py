@@ -13,6 +13,7 @@ from typing import Any
 
 from em_platform.cryoem.project.tables import rows_of
 from em_platform.cryoem.recipes import placeholders_of, read_recipe
+from em_platform.cryoem.recipes.read import Fillings, RecipeContent
 from em_platform.cryoem.services.local import StepRun, completed, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
 from em_platform.cryoem.services.step import Place
@@ -22,6 +23,7 @@ from em_platform.cryoem.sessions.processing import Sessions, missing
 from em_platform.cryoem.sessions.run_stage import parameters_of, result_of
 from em_platform.cryoem.stage import StageResult
 from em_platform.cryoem.tilt_name import tilt_name
+from em_platform.model import JsonObject
 
 PROJECT = "relion_project"
 _STACKS = "Tomograms/job006/tomograms"
@@ -240,19 +242,19 @@ def _needed(
 def _recorded(
     place: Place,
     recipe: str,
-    given: Mapping[str, Any],
+    given: Fillings,
     *,
     made: Mapping[str, tuple[StageResult, Path]],
     project: Path,
-    tilt: Mapping[str, Any] = MappingProxyType({}),
+    tilt: JsonObject = MappingProxyType({}),
 ) -> Recorded:
     """`tilt` is what the project cannot read from the names of files."""
     place.made = made
     known = {name: str(value) for name, value in given.items() if value is not None}
     wanted = placeholders_of(read_recipe(recipe))
     parameters = completed(known, recipe=recipe, wanted=wanted, place=place)
-    request = {"recipes": [recipe], "parameters": {**parameters, "guid": project.name}}
-    _, content = requested(request)
+    filled = {**parameters, "guid": project.name}
+    _, content = requested({"recipes": [recipe], "parameters": filled})
     for step in content.values():
         own = step.get("parameters", {}) if isinstance(step, dict) else {}
         if tilt and "relion_options" in own:
@@ -276,7 +278,7 @@ def _recorded(
     )
 
 
-def _commands(ran: StepRun, recipe: Mapping[Any, Any]) -> list[str]:
+def _commands(ran: StepRun, recipe: RecipeContent) -> list[str]:
     """The commands that one message of ISPyB stood for."""
     payload = ran.payload if isinstance(ran.payload, dict) else {}
     message = {**recipe[ran.step].get("parameters", {}), **payload}

@@ -1,15 +1,16 @@
 """A stage into its folder: as a whole, once, and again only when something changed."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from em_platform.cryoem.headers import read_header
 from em_platform.cryoem.stage import (
     RESULT,
+    Given,
+    GivenStages,
     StageParameters,
     StageResult,
     options_of,
@@ -17,16 +18,16 @@ from em_platform.cryoem.stage import (
 )
 from em_platform.cryoem.stages import load_stage, set_parameters
 from em_platform.errors import ConfigError
-from em_platform.model.base import first_problem
+from em_platform.model.base import Foreign, first_problem
 from em_platform.storage.guard import whole_folder
 
 
 def run_stage(
     name: str,
-    values: Mapping[str, Any],
+    values: Given,
     folder: Path,
     *,
-    stages: Mapping[str, Mapping[str, Any]] | None = None,
+    stages: GivenStages | None = None,
     header_of: Path | None = None,
 ) -> StageResult:
     """The result of a stage in `folder`; nothing is done where it is there already.
@@ -55,8 +56,8 @@ def run_stage(
         "inputs": _state(parameters),
     }
     there = _there(folder)
-    if {key: there.get(key) for key in asked} == asked:
-        return stage.Result.model_validate(there["result"])
+    if there.model_dump(exclude={"result"}) == asked:
+        return stage.Result.model_validate(there.result)
     with whole_folder(folder, f"cryoem {name} result") as own:
         result = stage.run(parameters, own)
         content = {**asked, "result": result.model_dump(mode="json")}
@@ -67,31 +68,39 @@ def run_stage(
 def result_of(name: str, folder: Path) -> StageResult | None:
     """What a stage found before; None where it did not run, or was of another kind."""
     there = _there(folder)
-    if there.get("stage") != name:
+    if there.stage != name:
         return None
     try:
-        return load_stage(name).Result.model_validate(there["result"])
+        return load_stage(name).Result.model_validate(there.result)
     except ValidationError:  # of another version
         return None
 
 
-def parameters_of(folder: Path) -> dict[str, Any]:
+def parameters_of(folder: Path) -> dict[str, JsonValue]:
     """The parameters of the stage that ran there; none where none did."""
-    return dict(_there(folder).get("parameters") or {})
+    return _there(folder).parameters
 
 
-def _there(folder: Path) -> dict[str, Any]:
+class _Ran(Foreign):
+    """What a folder's `RESULT` has of the stage that ran there."""
+
+    stage: str = ""
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    inputs: JsonValue = None
+    result: JsonValue = None
+
+
+def _there(folder: Path) -> _Ran:
     try:
-        content = json.loads((folder / RESULT).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return _Ran.model_validate_json((folder / RESULT).read_bytes())
+    except (OSError, ValidationError):
+        return _Ran()
 
 
 def _parameters(
     name: str,
     kind: type[StageParameters],
-    values: Mapping[str, Any],
+    values: Given,
     header_of: Path | None,
 ) -> StageParameters:
     given = {key: value for key, value in values.items() if value is not None}

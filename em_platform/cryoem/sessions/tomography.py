@@ -1,12 +1,12 @@
 """What is made of a tilt series, from its corrected movies to pictures of tomograms."""
 
 from pathlib import Path
-from typing import Any
 
 from em_platform.config.cryoem import SessionSettings
 from em_platform.cryoem.halves import have_halves
 from em_platform.cryoem.sessions.processing import Made, Sessions, missing, run
 from em_platform.cryoem.sessions.run_stage import result_of
+from em_platform.cryoem.stage import Given
 from em_platform.cryoem.stages import wants_halves
 from em_platform.errors import DataError
 
@@ -30,7 +30,7 @@ def assemble(sessions: Sessions, key: str) -> Made:
         )
     own = _own(sessions, key)
     images = tuple(made.folder / made.result.micrograph for _, made in kept)
-    given: dict[str, Any] = {
+    given = {
         "images": images,
         # Without them there is still a tomogram; denoising says what it lacks.
         "halves": wants_halves(own.stages) and have_halves(images),
@@ -110,7 +110,7 @@ def draw(sessions: Sessions, key: str) -> dict[str, Path]:
         "aln_file": aligned.folder / aligned.result.aln,
     }
     bar = {"file": volume, "pixel_spacing": tomogram.result.pixel_size_a}
-    wanted: dict[str, dict[str, Any]] = {
+    wanted: dict[str, Given] = {
         "central slice": {"image_command": "mrc_central_slice", "file": volume},
         "projection XY": {"image_command": "mrc_projection", **bar},
         "projection XZ": {"image_command": "mrc_projection", "projection": "XZ", **bar},
@@ -123,7 +123,7 @@ def draw(sessions: Sessions, key: str) -> dict[str, Path]:
     return found | {"denoised slice": draw_denoised(sessions, key)}
 
 
-def _drawn(sessions: Sessions, key: str, label: str, given: dict[str, Any]) -> Path:
+def _drawn(sessions: Sessions, key: str, label: str, given: Given) -> Path:
     folder = sessions.at(key, "pictures") / label.replace(" ", "_")
     made = run("thumbnail", given, folder, _own(sessions, key))
     return folder / str(made.result.files[0])

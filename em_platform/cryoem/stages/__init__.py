@@ -1,10 +1,9 @@
 """The stages, one file each; each is loaded only when it is run."""
 
 import importlib
-from collections.abc import Mapping
 from typing import Any
 
-from em_platform.cryoem.stage import Stage, names_of
+from em_platform.cryoem.stage import Given, GivenStages, Stage, names_of
 from em_platform.errors import ConfigError
 
 STAGES: dict[str, str] = {
@@ -28,9 +27,7 @@ def load_stage(name: str) -> Stage:
     return module  # type: ignore[no-any-return]
 
 
-def set_parameters(
-    name: str, stages: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def set_parameters(name: str, stages: GivenStages) -> Given:
     """What `cryoem.session.stages` says of a stage's parameters.
 
     Raises
@@ -52,12 +49,10 @@ def set_parameters(
                 f"cryoem.session.stages: {name} has no parameter {unknown[0]}; "
                 f"`em-platform cryoem {name} --help` shows them, correct it"
             )
-    return dict(stages.get(name, {}))
+    return stages.get(name, {})
 
 
-def wants_halves(
-    stages: Mapping[str, Mapping[str, Any]], *, method: str | None = None
-) -> bool:
+def wants_halves(stages: GivenStages, *, method: str | None = None) -> bool:
     """Whether the settings of stages ask for halves, or a denoising that needs them.
 
     `method` of denoising wins over theirs.

@@ -14,6 +14,7 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 from em_platform.cryoem.movies import read_image
 from em_platform.cryoem.stage import (
     ENGINE,
+    HandedOn,
     Option,
     StageParameters,
     StageResult,
@@ -105,8 +106,8 @@ class Parameters(StageParameters):
     app_id: int | None = None
     mc_uuid: int | None = None
     picker_uuid: int | None = None
-    autopick: dict[str, Any] = Field(default_factory=dict)
-    relion_options: dict[str, Any] = Field(default_factory=dict)
+    autopick: HandedOn = Field(default_factory=dict)
+    relion_options: HandedOn = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

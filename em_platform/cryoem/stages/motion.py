@@ -17,6 +17,7 @@ from em_platform.cryoem.movies import Movie, open_movie, read_grouping
 from em_platform.cryoem.programs.motion import B_FACTOR
 from em_platform.cryoem.stage import (
     ENGINE,
+    HandedOn,
     Option,
     StageParameters,
     StageResult,
@@ -125,8 +126,8 @@ class Parameters(StageParameters):
     picker_uuid: int | None = None
     do_icebreaker_jobs: bool = True
     slurm_memory: int = 20000
-    ctf: dict[str, Any] = Field(default_factory=dict)
-    relion_options: dict[str, Any] = Field(default_factory=dict)
+    ctf: HandedOn = Field(default_factory=dict)
+    relion_options: HandedOn = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

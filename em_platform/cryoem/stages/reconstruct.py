@@ -17,6 +17,7 @@ from em_platform.cryoem.movies import Movie, open_movie
 from em_platform.cryoem.stage import (
     ENGINE,
     Option,
+    ResultFields,
     StageParameters,
     StageResult,
     TimeLimit,
@@ -140,12 +141,12 @@ def run(parameters: Parameters, folder: Path) -> Result:
     _check(parameters, alignment, movie)
     geometry = geometry_of(parameters, alignment, movie.shape)
     halves = _half_stacks(parameters, movie) if parameters.halves else {}
-    common: dict[str, Any] = {"alignment": alignment, "geometry": geometry, "aln": aln}
-    made = _made(parameters, folder, **common)
+    place = partial(_made, alignment=alignment, geometry=geometry, aln=aln)
+    made = place(parameters, folder)
     # One after the other: in memory there are the slabs of one tomogram at a time.
     for half, path in halves.items():
         own = parameters.model_copy(update={"stack_file": path})
-        made[half] = _made(own, folder, **common)["tomogram"]
+        made[half] = place(own, folder)["tomogram"]
     zarr = None
     if parameters.ome_zarr:
         zarr = made["tomogram"].removesuffix(".mrc") + ".ome.zarr"
@@ -176,13 +177,13 @@ def _half_stacks(parameters: Parameters, movie: Movie) -> dict[str, Path]:
 
 def _made(
     parameters: Parameters, folder: Path, *, aln: Path, **common: Any
-) -> dict[str, Any]:
+) -> ResultFields:
     """Write the tomogram of one stack; the fields of the result that say what it is."""
     if parameters.engine == "builtin":
         return _back_projected(parameters, folder, **common)
     from em_platform.cryoem.programs.engine import run_engine
 
-    found: dict[str, Any] = run_engine(
+    found: ResultFields = run_engine(
         "reconstruct", parameters, folder, aln=aln, **common
     )
     return found
@@ -194,7 +195,7 @@ def _back_projected(
     *,
     alignment: SeriesAlignment,
     geometry: "Geometry",
-) -> dict[str, Any]:
+) -> ResultFields:
     movie = open_movie(parameters.stack_file)
     name = parameters.stack_file.name.removesuffix(".gz").rpartition(".")[0]
     tomogram = f"{name}_Vol.mrc"

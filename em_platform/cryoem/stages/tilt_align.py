@@ -13,6 +13,7 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from em_platform.cryoem.stage import (
     ENGINE,
+    HandedOn,
     Option,
     StageParameters,
     TimeLimit,
@@ -120,7 +121,7 @@ class Parameters(StageParameters):
     interpolation_correction: int | None = None
     copy_output: bool = False
     visits_for_slurm: list[str] | None = None
-    relion_options: dict[str, Any] = Field(default_factory=dict)
+    relion_options: HandedOn = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
