@@ -2,8 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -13,6 +12,9 @@ from rich.table import Table
 from em_platform.cli.console_output import own_fault
 from em_platform.errors import PlatformError
 from em_platform.model.volume import VolumeInfo
+
+if TYPE_CHECKING:
+    from em_platform.storage.layout import StorageOptions
 
 _UNITS = (("mm", 1e6), ("µm", 1e3), ("nm", 1.0))
 _SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
@@ -60,7 +62,7 @@ def _inspect(uri: str, endpoint: str | None) -> VolumeInfo | PlatformError:
         return own_fault(error)
 
 
-def _options(uri: str, endpoint: str | None) -> Mapping[str, Any]:
+def _options(uri: str, endpoint: str | None) -> "StorageOptions":
     """The store's options: given, those of our own store, those of a public bucket."""
     if not uri.startswith("s3://"):
         return {}

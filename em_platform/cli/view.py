@@ -12,6 +12,7 @@ from em_platform.errors import ConfigError
 
 if TYPE_CHECKING:
     from em_platform.formats import Described
+    from em_platform.storage.layout import StorageOptions
 
 _UNITS = {"": "", "nanometer": "nm", "micrometer": "um"}
 _PANEL_PX = (600, 1000)  # height and width of the page on a small laptop
@@ -73,7 +74,7 @@ def command(image: str, browser: bool, port: int) -> None:
             click.echo("closed")
 
 
-def _measure(url: str, options: dict[str, Any]) -> _Shown:
+def _measure(url: str, options: "StorageOptions") -> _Shown:
     from em_platform.formats import describe, open_level
 
     image = describe(url, storage_options=options)
@@ -94,7 +95,7 @@ def _measure(url: str, options: dict[str, Any]) -> _Shown:
 
 
 def _grey_range(
-    url: str, image: "Described", options: dict[str, Any]
+    url: str, image: "Described", options: "StorageOptions"
 ) -> tuple[float, float] | None:
     """What is black and white; None for 8 bits, which are shown as they are."""
     import numpy as np

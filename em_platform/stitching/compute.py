@@ -37,7 +37,7 @@ _ONE_THREAD = {
     "BLOSC_NTHREADS": "1",
 }
 
-_CLUSTER: dict[str, Any] = {
+_CLUSTER: dict[str, list[str] | bool] = {
     # Pages would show every account what is computed, and how far it is.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],

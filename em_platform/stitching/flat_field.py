@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -20,6 +20,7 @@ from em_platform.imaging.correct import (
 )
 from em_platform.model import Size
 from em_platform.stitching.beside_frames import REFERENCES
+from em_platform.storage.layout import StorageOptions
 
 Kind = Literal["acquired", "estimated"]
 
@@ -45,7 +46,7 @@ class KnownFlatField:
 
 
 def acquired_flat_field(
-    folder: str, options: Mapping[str, Any] | None = None
+    folder: str, options: StorageOptions | None = None
 ) -> KnownFlatField | None:
     """From the bright frame in a folder, and the dark one; None without a bright one.
 
@@ -66,7 +67,7 @@ def acquired_flat_field(
 
 
 def demanded_flat_field(
-    folder: str, *, size: Size, options: Mapping[str, Any]
+    folder: str, *, size: Size, options: StorageOptions
 ) -> KnownFlatField:
     """As `acquired_flat_field`, which must be there and fit tiles of `size`.
 

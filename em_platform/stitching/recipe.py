@@ -5,7 +5,7 @@ live at the first tile that shows something, afterwards from a sample of all til
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from em_platform.stitching.flat_field import (
     misfit,
 )
 from em_platform.stitching.tile_images import TileImages
+from em_platform.storage.layout import StorageOptions
 
 KERNEL = 2
 """Raise it when the same frame and recipe give other pixels, figures or matches."""
@@ -95,7 +96,7 @@ class Recipe:
     tile: TileRecipe
     flat_field: KnownFlatField | None = None
 
-    def images(self, options: Mapping[str, Any] | None = None) -> TileImages:
+    def images(self, options: StorageOptions | None = None) -> TileImages:
         """Reads raw frames by it."""
         return TileImages(
             flat_field=None if self.flat_field is None else self.flat_field.field,
@@ -105,7 +106,7 @@ class Recipe:
             options=options or {},
         )
 
-    def processed_images(self, options: Mapping[str, Any] | None = None) -> TileImages:
+    def processed_images(self, options: StorageOptions | None = None) -> TileImages:
         """Reads tiles that were made by it: as they are, within the valid box."""
         return processed_images(self.tile, options)
 
@@ -169,7 +170,7 @@ def choose_recipe(
     montage: Montage,
     settings: TileSettings,
     *,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
     references: str | None = None,
     flip: bool = False,
 ) -> Recipe:
@@ -199,7 +200,7 @@ def choose_recipe(
 
 
 def processed_images(
-    recipe: TileRecipe, options: Mapping[str, Any] | None = None
+    recipe: TileRecipe, options: StorageOptions | None = None
 ) -> TileImages:
     """Reads tiles that were made by a recipe: as they are, within the valid box."""
     return TileImages(

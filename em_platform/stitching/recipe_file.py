@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +16,7 @@ from em_platform.stitching.beside_frames import RECIPE, is_processed
 from em_platform.stitching.flat_field import decode_planes, encode_planes
 from em_platform.stitching.recipe import Recipe, TileRecipe, folder_of
 from em_platform.stitching.tile_images import TileImages
+from em_platform.storage.layout import StorageOptions
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def encode_recipe(recipe: Recipe) -> bytes:
     return recipe.tile.model_dump_json(indent=1).encode() + b"\n"
 
 
-def read_recipe(uri: str, options: Mapping[str, Any] | None = None) -> Recipe | None:
+def read_recipe(uri: str, options: StorageOptions | None = None) -> Recipe | None:
     """The recipe that is kept at `uri`; None where there is none that can be used."""
     tile = read_tile_recipe(uri, options)
     if tile is None:
@@ -45,7 +46,7 @@ def read_recipe(uri: str, options: Mapping[str, Any] | None = None) -> Recipe | 
 
 
 def read_tile_recipe(
-    uri: str, options: Mapping[str, Any] | None = None
+    uri: str, options: StorageOptions | None = None
 ) -> TileRecipe | None:
     """As `read_recipe`, without the planes of its flat field."""
     try:
@@ -64,7 +65,7 @@ def read_tile_recipe(
 def recipe_beside(
     montage: Montage,
     folder: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
 ) -> Recipe | None:
     """The one whose name begins the ids of all tiles of a montage.
 
@@ -84,7 +85,7 @@ def recipe_beside(
 
 
 def images_by(
-    recipe: Recipe, montage: Montage, options: Mapping[str, Any] | None = None
+    recipe: Recipe, montage: Montage, options: StorageOptions | None = None
 ) -> TileImages:
     """Reads the tiles of a montage, be they raw frames or processed already."""
     if all(is_processed(tile.uri) for tile in montage.tiles):
@@ -92,7 +93,7 @@ def images_by(
     return recipe.images(options)
 
 
-def _planes(tile: TileRecipe, uri: str, options: Mapping[str, Any] | None) -> Any:
+def _planes(tile: TileRecipe, uri: str, options: StorageOptions | None) -> Any:
     used = tile.flat_field
     if used is None:
         return None

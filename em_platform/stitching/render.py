@@ -81,7 +81,7 @@ def render_mosaic(
     settings: RenderSettings,
     review: Review,
     lens: LensModel | None = None,
-    storage_options: dict[str, Any] | None = None,
+    storage_options: StorageOptions | None = None,
     inputs: Iterable[str] = (),
     overwrite: bool = False,
     run: Map = serial,
@@ -340,7 +340,7 @@ def _fingerprint(layout: Layout, images: TileImages, lens: LensModel | None) -> 
     return digest.hexdigest()
 
 
-def _what_is_wrong(mosaic: Mosaic, options: dict[str, Any]) -> str:
+def _what_is_wrong(mosaic: Mosaic, options: StorageOptions) -> str:
     try:
         levels = level_count(mosaic.url, storage_options=options)
         first = open_level(mosaic.url, 0, storage_options=options)

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from em_platform.errors import PlatformError
 from em_platform.model import (
     Check,
     Failure,
+    JsonObject,
     Montage,
     MontageFit,
     TileMatch,
@@ -36,7 +37,7 @@ def file_names(montage: Montage) -> dict[str, str]:
     return names
 
 
-def report_of(result: "StitchResult") -> dict[str, Any]:
+def report_of(result: "StitchResult") -> JsonObject:
     """The report, ready for JSON; the same result gives the same bytes but for times.
 
     Places are the tiles' top-left corners, x to the right, y down; an edge's `dx_px,
@@ -68,7 +69,7 @@ def report_of(result: "StitchResult") -> dict[str, Any]:
     }
 
 
-def refusal(source: str, error: PlatformError) -> dict[str, Any]:
+def refusal(source: str, error: PlatformError) -> JsonObject:
     """The report of an input that gave no mosaic: its one failure is the reason."""
     failure = Failure(item=source, error=type(error).__name__, sentence=str(error))
     return {
@@ -84,7 +85,7 @@ def refusal(source: str, error: PlatformError) -> dict[str, Any]:
 
 def write_report(
     path: Path,
-    report: Mapping[str, Any],
+    report: JsonObject,
     *,
     inputs: Iterable[str] = (),
     overwrite: bool = False,
@@ -145,7 +146,7 @@ def _file_name(tile_id: str, uri: str) -> str:
     return uri.replace("\\", "/").rpartition("/")[2]
 
 
-def _tiles(fit: MontageFit, names: Mapping[str, str]) -> list[dict[str, Any]]:
+def _tiles(fit: MontageFit, names: Mapping[str, str]) -> list[JsonObject]:
     return [
         {
             "file": names[place.tile_id],
@@ -157,7 +158,7 @@ def _tiles(fit: MontageFit, names: Mapping[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def _edge(match: TileMatch, names: Mapping[str, str]) -> dict[str, Any]:
+def _edge(match: TileMatch, names: Mapping[str, str]) -> JsonObject:
     return {
         "a": names[match.a],
         "b": names[match.b],

@@ -1,8 +1,7 @@
 """Are the tiles where they truly lay: for montages of a specimen with truth."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from em_platform.model import (
 from em_platform.model.truth import MontageTruth, TileTruth
 from em_platform.stitching.beside_frames import TRUTH, frame_stem
 from em_platform.stitching.recipe import folder_of
+from em_platform.storage.layout import StorageOptions
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _EXACT = 1e-9  # of the linear part of a placement: less is rounding
 def truth_beside(
     montage: Montage,
     folder: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: StorageOptions | None = None,
 ) -> MontageTruth | None:
     """What a simulated microscope left beside the tiles of a montage; None: nothing.
 
@@ -55,7 +55,7 @@ def truth_beside(
     return None
 
 
-def _read(uri: str, options: Mapping[str, Any] | None) -> MontageTruth | None:
+def _read(uri: str, options: StorageOptions | None) -> MontageTruth | None:
     try:
         content = open_source(uri, options, whole=True).all()
         return MontageTruth.model_validate_json(content)

@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from em_platform.errors import OutputRefused
 from em_platform.storage import atomic
@@ -76,8 +77,7 @@ def growing_folder(
         try:
             with atomic.full_disk_errors(path):
                 yield own
-            listed: dict[str, Any] = {**mark, "files": digests(own)}
-            content = json.dumps(listed, indent=1) + "\n"
+            content = json.dumps({**mark, "files": digests(own)}, indent=1) + "\n"
             atomic.write_bytes(own / FOLDER_MARK, content.encode())
             atomic.put_folder(own, path)
         except Exception:
@@ -107,7 +107,7 @@ def _is_filled(path: Path) -> bool:
     return path.is_dir() and any(path.iterdir())
 
 
-def _mark(folder: Path) -> dict[str, Any]:
+def _mark(folder: Path) -> dict[str, JsonValue]:
     try:
         found = json.loads((folder / FOLDER_MARK).read_bytes())
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ from em_platform.config import Settings
 from em_platform.errors import RecordError, StorageError
 from em_platform.storage import atomic
 from em_platform.storage.guard import FOLDER_MARK, claim_folder
-from em_platform.storage.layout import errors_of
+from em_platform.storage.layout import StorageOptions, errors_of
 from em_platform.storage.lease import one_writer
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class Store:
     """
 
     root: str
-    options: dict[str, Any] = field(default_factory=dict, repr=False)
+    options: StorageOptions = field(default_factory=dict, repr=False)
 
     def url(self, name: str) -> str:
         """The full URL of `name`."""
@@ -214,7 +214,7 @@ def store_of(settings: Settings) -> Store:
     return open_store(storage.root, **options)
 
 
-def options_of(url: str, settings: Settings) -> dict[str, Any]:
+def options_of(url: str, settings: Settings) -> StorageOptions:
     """What fsspec needs for any URL: in a bucket, the keys that the settings name."""
     if not url.startswith("s3://"):
         return {}

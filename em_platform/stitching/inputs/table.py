@@ -7,9 +7,9 @@ objects, or an object with `tiles` (and `pixel_nm`) such as this platform's own 
 import csv
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from em_platform.errors import ConfigError, FormatError
 from em_platform.formats import join_uri
@@ -22,6 +22,9 @@ from em_platform.stitching.tile_list import (
     TileList,
     pixel_size,
 )
+
+Row: TypeAlias = Mapping[str, JsonValue]
+"""Column -> what the table has there; a CSV has texts."""
 
 _UNITS = ("px", "nm")
 
@@ -76,7 +79,7 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
     )
 
 
-def _rows(content: Any) -> tuple[list[Mapping[str, Any]], float | None]:
+def _rows(content: Any) -> tuple[list[Row], float | None]:
     if isinstance(content, str):
         lines = _lines(content)
         header = lines[0] if lines else ""
@@ -84,7 +87,7 @@ def _rows(content: Any) -> tuple[list[Mapping[str, Any]], float | None]:
         # csv puts cells beyond the header under None.
         return [{_clean(k): v for k, v in row.items() if k} for row in reader], None
     if isinstance(content, dict):
-        rows: list[Mapping[str, Any]]
+        rows: list[Row]
         rows = [row if isinstance(row, dict) else {} for row in content["tiles"]]
         return rows, pixel_size(content.get("pixel_nm"))
     return [row if isinstance(row, dict) else {} for row in content], None
@@ -125,7 +128,7 @@ def _unit(columns: Iterable[str]) -> str | None:
     return next((u for u in _UNITS if {f"x_{u}", f"y_{u}"} <= there), None)
 
 
-def _tile(place: Place, row: Mapping[str, Any], *, unit: str, nm: float) -> ListedTile:
+def _tile(place: Place, row: Row, *, unit: str, nm: float) -> ListedTile:
     name = str(row["file"]).strip().replace("\\", "/")
     x, y = number(row.get(f"x_{unit}")), number(row.get(f"y_{unit}"))
     column = row.get("column", row.get("col"))
@@ -155,7 +158,7 @@ def _whole(value: Any) -> int | None:
     return round(found) if math.isfinite(found) else None
 
 
-def _first_number(rows: list[Mapping[str, Any]], column: str) -> float | None:
+def _first_number(rows: list[Row], column: str) -> float | None:
     found = (pixel_size(row.get(column)) for row in rows)
     return next((value for value in found if value is not None), None)
 

@@ -15,11 +15,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from em_platform.errors import DataError, FormatError
 from em_platform.formats import SUFFIXES, read_header
@@ -27,6 +27,12 @@ from em_platform.model import Failure
 from em_platform.model.base import Foreign, first_problem
 from em_platform.stitching.inputs.table import number
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
+
+Transform: TypeAlias = Mapping[str, JsonValue]
+"""One of a tile spec's: `className` and `dataString`, a `specList` of others, or of the
+`type` ref with the `refId` of a shared one."""
+Shared: TypeAlias = Mapping[str, Transform]
+"""The list's transforms to which its tiles refer, by their ids."""
 
 _LEVEL = re.compile(r"_level_(?P<level>\d+)_mipmap\.[A-Za-z]+$")
 
@@ -104,13 +110,12 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
     )
 
 
-def _specs(content: Any) -> tuple[list[Any], dict[str, Mapping[str, Any]]]:
+def _specs(content: Any) -> tuple[list[Any], Shared]:
     if isinstance(content, dict):
         specs = content.get("tileSpecs") or content.get("tileIdToSpecMap") or []
         found = content.get("transformSpecs") or content.get("transformIdToSpecMap")
         listed = found if isinstance(found, list) else []
         by_id = found.items() if isinstance(found, dict) else ()
-        shared: dict[str, Mapping[str, Any]]
         shared = {str(t.get("id")): t for t in listed if isinstance(t, dict)}
         shared |= {str(k): t for k, t in by_id if isinstance(t, dict)}
         specs = list(specs.values()) if isinstance(specs, dict) else specs
@@ -133,7 +138,7 @@ def _find(
     spec: _Spec,
     *,
     beside: Mapping[str, list[str]],
-    shared: Mapping[str, Mapping[str, Any]],
+    shared: Shared,
     options: InputOptions,
 ) -> _Placed:
     # As numbers: as text 10 would come before 2.
@@ -165,7 +170,7 @@ def _placed(
     *,
     level: int,
     mask: str | None,
-    shared: Mapping[str, Mapping[str, Any]],
+    shared: Shared,
 ) -> _Placed:
     transforms = spec.transforms or {}
     listed = transforms if isinstance(transforms, list) else [transforms]
@@ -265,9 +270,7 @@ _MOST_DEPTH = 20
 """Of lists and references in each other; a reference may be to itself."""
 
 
-def compose_affine(
-    specs: list[Any], shared: Mapping[str, Mapping[str, Any]]
-) -> NDArray[np.float64] | None:
+def compose_affine(specs: list[Any], shared: Shared) -> NDArray[np.float64] | None:
     """One `(3, 3)` matrix of a list of transforms, first one innermost.
 
     Transforms that bend (lens, polynomial, thin plate) are left out; None where
@@ -281,9 +284,7 @@ def compose_affine(
     return matrix
 
 
-def _flat(
-    specs: Any, shared: Mapping[str, Mapping[str, Any]], depth: int = 0
-) -> Iterable[Mapping[str, Any]]:
+def _flat(specs: Any, shared: Shared, depth: int = 0) -> Iterable[Transform]:
     specs = specs if isinstance(specs, list) else [None]
     for spec in specs:
         if not isinstance(spec, dict) or depth > _MOST_DEPTH:
@@ -300,7 +301,7 @@ def _flat(
             yield spec
 
 
-def _matrix(spec: Mapping[str, Any]) -> NDArray[np.float64] | None:
+def _matrix(spec: Transform) -> NDArray[np.float64] | None:
     name = str(spec.get("className", "")).rpartition(".")[2]
     if name not in _COUNTS:
         return None
