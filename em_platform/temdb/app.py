@@ -2,7 +2,6 @@
 
 import logging
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +11,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from em_platform.config import Settings
 from em_platform.processes.web import is_bearer, is_token, serve
@@ -30,11 +30,6 @@ from em_platform.temdb.routes import (
 )
 
 log = logging.getLogger(__name__)
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # The published client asks at the second.
 OPEN = frozenset(("/health", "/api/v2/health"))
@@ -149,7 +144,7 @@ def run(settings: Settings, *, name: str = "temdb") -> None:
 class TokenAuth:
     """Lets through who shows the token, as Bearer or X-API-Key; all ask for health."""
 
-    def __init__(self, app: App, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
         self._token = token
 
@@ -178,7 +173,7 @@ class TokenAuth:
 class Unzipped:
     """Gives the application the bodies of requests as they were before gzip."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -198,7 +193,7 @@ class Unzipped:
             return
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def give() -> MutableMapping[str, Any]:
+        async def give() -> Message:
             # After the body may come a disconnect, of which only the server knows.
             return messages.pop() if messages else await receive()
 

@@ -5,7 +5,7 @@ import threading
 import time
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from sqlalchemy import (
     JSON,
@@ -44,7 +44,8 @@ class Moment(TypeDecorator[datetime]):
 
 # Else None were kept as JSON's `null`, which is no NULL to a query.
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-Document = dict[str, Any]
+Document: TypeAlias = dict[str, Any]
+"""A JSON object, as a column or an answer has it."""
 LongText = Annotated[str, mapped_column(Text)]
 
 

@@ -17,6 +17,7 @@ from temdb.models import (
 from em_platform.temdb.columns import now
 from em_platform.temdb.routes.entities import Entity, add_entity
 from em_platform.temdb.routes.rows import (
+    Values,
     change,
     missing,
     one,
@@ -49,7 +50,7 @@ class ChangedAcquisition(AcquisitionUpdate):  # type: ignore[misc]
     replaces_acquisition_id: int | str | None = None
 
 
-def _values(session: Session, new: NewAcquisition) -> dict[str, Any]:
+def _values(session: Session, new: NewAcquisition) -> Values:
     """A new run, in flight."""
     refuse_taken(session, Acquisition, new.acquisition_id)
     task = one(session, Task, new.acquisition_task_id)

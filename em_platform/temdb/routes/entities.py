@@ -24,6 +24,7 @@ from em_platform.temdb.routes.rows import (
     Db,
     Limit,
     Skip,
+    Values,
     change,
     has,
     in_use,
@@ -42,7 +43,6 @@ Find: TypeAlias = Callable[..., Any]
 """From a session and the path's parameters by name to the row; 404 without one."""
 
 Show: TypeAlias = Callable[[Session, Sequence[Any]], Sequence[Any]]
-Values: TypeAlias = dict[str, Any]
 
 _IN_BRACES = re.compile(r"{(\w+)}")
 
@@ -259,7 +259,7 @@ class _Made:
 
 
 def filtered(
-    query: Select[Any], filters: Mapping[str, Filter], given: Mapping[str, Any]
+    query: Select[Any], filters: Mapping[str, Filter], given: Values
 ) -> Select[Any]:
     """The query for rows that are as each given parameter asks; None asks nothing."""
     for name, wanted in filters.items():
@@ -273,7 +273,7 @@ def filtered(
     return query
 
 
-def _optional(filters: Mapping[str, Filter], without: Mapping[str, Any]) -> Values:
+def _optional(filters: Mapping[str, Filter], without: Values) -> Values:
     """The filters as parameters that may be left out."""
     kinds = {
         name: wanted[0] if isinstance(wanted, tuple) else wanted.type.python_type

@@ -1,7 +1,6 @@
 """Datasets, microscopes and lens corrections."""
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -23,6 +22,7 @@ from em_platform.temdb.columns import now
 from em_platform.temdb.routes.entities import Entity, Listing, add_entity
 from em_platform.temdb.routes.rows import (
     Db,
+    Values,
     change,
     has,
     missing,
@@ -44,7 +44,7 @@ _CEILINGS = {"small": 10**8, "medium": 10**9, "large": 10**10}
 _PAGE_SIZE = 50
 
 
-def _dataset_values(session: Session, new: DatasetCreate) -> dict[str, Any]:
+def _dataset_values(session: Session, new: DatasetCreate) -> Values:
     """The size class follows from the estimate where it is not given."""
     size = new.size_class
     if size is None and new.estimated_tile_count is not None:
@@ -87,7 +87,7 @@ def _change_dataset(session: Session, found: Dataset, update: DatasetUpdate) -> 
         found.archived_at = found.archived_at or now()
 
 
-def _microscope_values(session: Session, new: MicroscopeCreate) -> dict[str, Any]:
+def _microscope_values(session: Session, new: MicroscopeCreate) -> Values:
     if has(session, Microscope.label == new.label):
         raise taken("microscope", new.label)
     if new.microscope_id is not None:
@@ -104,7 +104,7 @@ def _find_microscope(session: Session, *, id_or_label: str) -> Microscope:
     return one(session, Microscope, uuid_of("microscope", id_or_label))
 
 
-def _lens_values(session: Session, new: LensCorrectionCreate) -> dict[str, Any]:
+def _lens_values(session: Session, new: LensCorrectionCreate) -> Values:
     one(session, Microscope, new.microscope_id)
     if new.lc_id is not None:
         refuse_taken(session, LensCorrection, new.lc_id)

@@ -1,7 +1,6 @@
 """Specimens, their blocks, the sessions at the microtome, and substrates."""
 
 from collections.abc import Set
-from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
@@ -26,6 +25,7 @@ from em_platform.temdb.columns import now
 from em_platform.temdb.routes.entities import Entity, Listing, add_entity
 from em_platform.temdb.routes.rows import (
     Db,
+    Values,
     change,
     has,
     missing,
@@ -68,7 +68,7 @@ def _find_block(session: Session, *, specimen_id: str, block_id: str) -> Block:
     return found
 
 
-def _block_values(session: Session, new: BlockCreate) -> dict[str, Any]:
+def _block_values(session: Session, new: BlockCreate) -> Values:
     one(session, Specimen, new.specimen_id)
     same = Block.specimen_id == new.specimen_id, Block.block_id == new.block_id
     if has(session, *same):
@@ -86,7 +86,7 @@ def find_session_of_block(
     return found
 
 
-def _cutting_values(session: Session, new: CuttingSessionCreate) -> dict[str, Any]:
+def _cutting_values(session: Session, new: CuttingSessionCreate) -> Values:
     refuse_taken(session, CuttingSession, new.cutting_session_id)
     block = _only_block(session, new.block_id, specimen_id=None)
     return values_of(new, CuttingSession) | {"specimen_id": block.specimen_id}

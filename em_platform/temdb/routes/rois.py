@@ -4,19 +4,19 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from fastapi import APIRouter
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, aliased
 from temdb.models import ROICreate, ROIResponse, ROIUpdate
 
-from em_platform.temdb.columns import now
+from em_platform.temdb.columns import Document, now
 from em_platform.temdb.routes.entities import Entity, Listing, add_entity
 from em_platform.temdb.routes.rows import (
     Db,
     Limit,
     Skip,
+    Values,
     missing,
     one,
     page,
@@ -28,7 +28,7 @@ from em_platform.temdb.tables import Acquisition, Roi, Section, Substrate, Task
 router = APIRouter(tags=["ROIs"])
 
 
-def _values(session: Session, new: ROICreate) -> dict[str, Any]:
+def _values(session: Session, new: ROICreate) -> Values:
     """The id of a region is made of its parents' ids and its number."""
     section = one(session, Section, new.section_id)
     lineage = (section.specimen_id, section.block_id)
@@ -47,7 +47,7 @@ def _values(session: Session, new: ROICreate) -> dict[str, Any]:
         roi_id = f"{parent.roi_id}.ROI{new.roi_number:04d}"
         level = parent.hierarchy_level + 1
     refuse_taken(session, Roi, roi_id)
-    given: dict[str, Any] = new.model_dump(exclude={"created_at", "payload"})
+    given: Values = new.model_dump(exclude={"created_at", "payload"})
     return given | {
         "roi_id": roi_id,
         "hierarchy_level": level,
@@ -145,9 +145,9 @@ add_entity(router, ROI)
 
 
 @router.get("/rois/{roi_id}/hierarchy")
-def get_hierarchy(roi_id: str, db: Db) -> dict[str, Any]:
+def get_hierarchy(roi_id: str, db: Db) -> Document:
     """The way from the top region down to this one."""
-    path: list[dict[str, Any]] = []
+    path: list[dict[str, str | int | None]] = []
     with db.reading() as session:
         found = _find(session, roi_id=roi_id)
         at: Roi | None = found
@@ -171,9 +171,7 @@ def get_hierarchy(roi_id: str, db: Db) -> dict[str, Any]:
 
 
 @router.get("/rois/{roi_id}/children")
-def get_children(
-    roi_id: str, db: Db, skip: Skip = 0, limit: Limit = 10
-) -> dict[str, Any]:
+def get_children(roi_id: str, db: Db, skip: Skip = 0, limit: Limit = 10) -> Document:
     """The parts of one region, one level below it."""
     with db.reading() as session:
         parent = _find(session, roi_id=roi_id)

@@ -1,7 +1,7 @@
 """Rows found, listed and changed for the routes, and refusals of one sentence."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, HTTPException, Query, Request
@@ -28,6 +28,9 @@ from em_platform.temdb.tables import (
 
 T = TypeVar("T", bound=Base)
 V = TypeVar("V")
+
+Values: TypeAlias = dict[str, Any]
+"""Column of a table -> a row's value in it."""
 
 Wanted = Sequence[tuple[InstrumentedAttribute[Any], object]]
 """Columns and what they must be."""
@@ -129,9 +132,7 @@ def only(query: Select[V], wanted: Wanted) -> Select[V]:
     return query
 
 
-def values_of(
-    request: BaseModel, row: type[Base], *, only_set: bool = False
-) -> dict[str, Any]:
+def values_of(request: BaseModel, row: type[Base], *, only_set: bool = False) -> Values:
     """The fields of a request as values of the row's columns.
 
     With `only_set` (an update), fields that the request does not name are left out.

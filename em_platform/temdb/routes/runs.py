@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from temdb.models import AcquisitionFullMetadata, AcquisitionResponse
 
-from em_platform.temdb.columns import Base, Moment, in_utc
-from em_platform.temdb.routes.rows import MOST_A_PAGE, Db, one, wrong
+from em_platform.temdb.columns import Base, Document, Moment, in_utc
+from em_platform.temdb.routes.rows import MOST_A_PAGE, Db, Values, one, wrong
 from em_platform.temdb.tables import (
     Acquisition,
     Block,
@@ -79,7 +79,7 @@ Page = Annotated[RunPage, Depends()]
 @router.get("/acquisitions")
 def list_acquisitions(
     db: Db, wanted: Filter, part: Page, response: Response
-) -> dict[str, Any]:
+) -> Document:
     """One page of runs, and where the next one begins."""
     with db.reading() as session:
         runs, metadata = _page(session, wanted, part)
@@ -97,9 +97,7 @@ def list_acquisitions(
 # As the published client asks, and as upstream's server answers.
 @router.get("/acquisitions/aggregated")
 @router.get("/aggregated/acquisitions")
-def list_aggregated(
-    db: Db, wanted: Filter, part: Page, response: Response
-) -> dict[str, Any]:
+def list_aggregated(db: Db, wanted: Filter, part: Page, response: Response) -> Document:
     """One page of runs, each with all its parents."""
     with db.reading() as session:
         runs, metadata = _page(session, wanted, part)
@@ -118,7 +116,7 @@ def get_full_metadata(acquisition_id: str, db: Db) -> AcquisitionFullMetadata:
 
 def _page(
     session: Session, wanted: RunFilter, part: RunPage
-) -> tuple[Sequence[Acquisition], dict[str, Any]]:
+) -> tuple[Sequence[Acquisition], Document]:
     column = _SORTABLE.get(part.sort_by)
     if column is None:
         names = ", ".join(_SORTABLE)
@@ -270,7 +268,7 @@ def full_metadata(session: Session, run: Acquisition) -> AcquisitionFullMetadata
     )
 
 
-def _columns_of(row: Base | None) -> dict[str, Any] | None:
+def _columns_of(row: Base | None) -> Values | None:
     if row is None:
         return None
     values = {name: getattr(row, name) for name in row.__mapper__.columns.keys()}

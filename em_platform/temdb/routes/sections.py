@@ -1,7 +1,5 @@
 """Sections: the slices on a substrate."""
 
-from typing import Any
-
 from fastapi import APIRouter
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -26,13 +24,20 @@ from em_platform.temdb.routes.preparation import (
     SUBSTRATE,
     find_session_of_block,
 )
-from em_platform.temdb.routes.rows import Db, missing, one, refuse_taken, values_of
+from em_platform.temdb.routes.rows import (
+    Db,
+    Values,
+    missing,
+    one,
+    refuse_taken,
+    values_of,
+)
 from em_platform.temdb.tables import CuttingSession, Roi, Section, Substrate
 
 router = APIRouter()
 
 
-def _section_values(session: Session, new: SectionCreate) -> dict[str, Any]:
+def _section_values(session: Session, new: SectionCreate) -> Values:
     """The section's id is made of its medium and number."""
     cut = one(session, CuttingSession, new.cutting_session_id)
     one(session, Substrate, new.media_id)

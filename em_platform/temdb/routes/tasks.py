@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Query
@@ -21,6 +21,7 @@ from em_platform.temdb.routes.rows import (
     Db,
     Limit,
     Skip,
+    Values,
     one,
     page,
     refuse_taken,
@@ -173,7 +174,7 @@ def shown(session: Session, tasks: Sequence[Task]) -> list[AcquisitionTaskRespon
     return answers
 
 
-def _values(session: Session, new: AcquisitionTaskCreate) -> dict[str, Any]:
+def _values(session: Session, new: AcquisitionTaskCreate) -> Values:
     refuse_taken(session, Task, new.task_id)
     lineage = (new.specimen_id, new.block_id)
     if new.roi_id is not None:

@@ -1,7 +1,7 @@
 """The tiles of a run, and where they are stored."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
@@ -17,10 +17,11 @@ from temdb.models import (
     TileResponse,
 )
 
-from em_platform.temdb.columns import now, uuid7
+from em_platform.temdb.columns import Document, now, uuid7
 from em_platform.temdb.routes.rows import (
     Db,
     Limit,
+    Values,
     has,
     missing,
     one,
@@ -31,7 +32,10 @@ from em_platform.temdb.tables import Acquisition, Dataset, Tile
 
 router = APIRouter(prefix="/acquisitions/{acquisition_id}", tags=["tiles"])
 
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_INSERT: dict[str, Callable[[type[Tile]], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
 # A match with these is within the tile's row.
 _SIDES = {"left", "right"}
 # A tile that is sent again has the same key, and is passed over.
@@ -58,7 +62,7 @@ def add_tile(acquisition_id: str, new: TileCreate, db: Db) -> TileResponse:
 
 
 @router.post("/tiles/bulk", status_code=201)
-def add_tiles(acquisition_id: str, tiles: list[TileCreate], db: Db) -> dict[str, Any]:
+def add_tiles(acquisition_id: str, tiles: list[TileCreate], db: Db) -> Document:
     """Many tiles; one whose place in the raster is taken is passed over."""
     with db.writing() as session:
         run = _taking_tiles(session, acquisition_id)
@@ -146,7 +150,7 @@ def add_storage_location(
 
 
 @router.get("/current-storage", response_model=StorageLocation | None)
-def get_current_storage(acquisition_id: str, db: Db) -> dict[str, Any] | None:
+def get_current_storage(acquisition_id: str, db: Db) -> Document | None:
     """Where the run is stored now; null where that is not known."""
     with db.reading() as session:
         found = one(session, Acquisition, acquisition_id)
@@ -206,11 +210,11 @@ def _tile(session: Session, acquisition_id: str, tile_id: str) -> Tile:
     return found
 
 
-def _current(places: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _current(places: Sequence[Document]) -> Document | None:
     return next((place for place in places if place.get("is_current")), None)
 
 
-def tile_values(new: TileCreate) -> dict[str, Any]:
+def tile_values(new: TileCreate) -> Values:
     """The columns of one tile, without those that name its run."""
     stage, raster = dict(new.stage_position), new.raster_position
     if not {"x", "y"} <= stage.keys() or raster.keys() != {"row", "col"}:
@@ -243,7 +247,7 @@ def tile_values(new: TileCreate) -> dict[str, Any]:
     }
 
 
-def tile_answer(tile: Tile, acquisition_id: str) -> dict[str, Any]:
+def tile_answer(tile: Tile, acquisition_id: str) -> Document:
     """One tile as the API shows it."""
     return {
         # Not by the model: a page has 1000 tiles with all their matches.
