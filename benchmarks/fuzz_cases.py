@@ -185,7 +185,8 @@ def _message(draw: random.Random, seeds: Path, folder: Path) -> None:
 
 
 def _mosaic(draw: random.Random, seeds: Path, folder: Path) -> None:
-    from em_platform.formats import describe, level_count, open_level, preview
+    from em_platform.formats import describe, level_count, open_level
+    from em_platform.ome_zarr import preview
 
     shutil.copytree(seeds / "mosaic", folder, dirs_exist_ok=True)
     image = folder / "m.zarr"

@@ -217,7 +217,7 @@ def write_settings(folder: Path) -> None:
 def write_mosaic(folder: Path) -> None:
     """A mosaic as we write it."""
     from em_platform.config import RenderSettings
-    from em_platform.formats import write_pyramid
+    from em_platform.ome_zarr import write_pyramid
     from em_platform.storage.manifest import Product
 
     write_pyramid(

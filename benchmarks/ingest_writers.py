@@ -30,9 +30,9 @@ Z, Y, X = "z", "y", "x"
 def ours(key: str) -> Write:
     """All steps of `em-platform ingest` but the record, two Dask workers."""
     from em_platform.config import load_settings
-    from em_platform.formats import write_volume
     from em_platform.ingest.source import Silent
     from em_platform.ingest.sources import open_source
+    from em_platform.ome_zarr import write_volume
     from em_platform.stitching.compute import (
         dask_map,
         local_cluster,
@@ -75,7 +75,7 @@ def _load() -> float:
 
     import em_platform.formats.chunked.open
     import em_platform.formats.open
-    import em_platform.formats.volume_writer  # noqa: F401
+    import em_platform.ome_zarr.volume_writer  # noqa: F401
 
     return time.process_time()
 

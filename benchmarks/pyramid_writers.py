@@ -22,7 +22,7 @@ Write = Callable[[np.ndarray, str, int], object]
 
 def ours() -> Write:
     from em_platform.config import RenderSettings
-    from em_platform.formats import write_pyramid
+    from em_platform.ome_zarr import write_pyramid
     from em_platform.stitching.compute import keep_freed_memory
     from em_platform.storage.manifest import Product
 

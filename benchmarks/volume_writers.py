@@ -28,8 +28,8 @@ Z, Y, X = "z", "y", "x"
 def ours() -> Write:
     """With the statistics and digest of the voxels, which no peer makes."""
     from em_platform.config import OutputSettings
-    from em_platform.formats import write_volume
     from em_platform.model.volume import VolumeInfo
+    from em_platform.ome_zarr import write_volume
     from em_platform.stitching.compute import keep_freed_memory
     from em_platform.storage.manifest import Product
 

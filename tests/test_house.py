@@ -34,6 +34,7 @@ PAGES = {
     "ingest": "ingest",
     "messaging": "messaging",
     "model": "architecture",
+    "ome_zarr": "ome-zarr",
     "operator": "operator",
     "processes": "processes",
     "resources": "orchestration",

@@ -32,9 +32,9 @@ from em_platform.errors import (
     SourceUnavailable,
     StorageError,
 )
-from em_platform.formats import plain_errors
 from em_platform.messaging.limits import within_limits
 from em_platform.model import AcquisitionUpload, StoredTile
+from em_platform.ome_zarr import plain_errors
 from em_platform.processes.web import is_bearer
 
 _RETRY_AFTER_S = 5  # a full disk or a restarted database is not back sooner

@@ -14,16 +14,11 @@ from numpy.typing import NDArray
 from em_platform.aloha.body import TooLarge
 from em_platform.config import AlohaSettings, RenderSettings
 from em_platform.errors import FormatError, StorageError
-from em_platform.formats import (
-    open_level,
-    plain_errors,
-    read_header,
-    read_image,
-    write_pyramid,
-)
+from em_platform.formats import open_level, read_header, read_image
 from em_platform.imaging.focus import focus_score
 from em_platform.imaging.grey import to_grey
 from em_platform.model import MeasuredTile
+from em_platform.ome_zarr import plain_errors, write_pyramid
 from em_platform.storage import Store
 from em_platform.storage.guard import check_output
 from em_platform.storage.manifest import GROUP, ROOT, Product

@@ -91,7 +91,7 @@ def volume_summary(item: VolumeItem, store: Store, preview: str) -> Metadata:
 
     The picture is kept in the store under the name `preview`.
     """
-    from em_platform.formats import mid_sections
+    from em_platform.ome_zarr import mid_sections
 
     written, url = item.written, item.written.url
     local, stored = local_path(url), written.size_bytes

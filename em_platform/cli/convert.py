@@ -31,7 +31,7 @@ def command(
     compression are those of the settings `ingest.output`.
     """
     from em_platform.config import load_settings
-    from em_platform.formats import convert
+    from em_platform.ome_zarr import convert
 
     written = convert(
         source,

@@ -20,7 +20,7 @@ def command(image: str, target: Path, level: int, overwrite: bool) -> None:
     FILE ends in .tif, .tiff or .png. A TIFF is written tile by tile, as BigTIFF where
     it is larger than 4 GB; Fiji opens it.
     """
-    from em_platform.formats import export
+    from em_platform.ome_zarr import export
 
     shape = export(image, target, level=level, overwrite=overwrite)
     click.echo(f"{target}: {' x '.join(map(str, shape))} pixels of level {level}")

@@ -283,7 +283,7 @@ def _stitch(
 def _write_previews(result: "StitchResult", folder: Path, asked: _Asked) -> None:
     import cv2
 
-    from em_platform.formats import preview
+    from em_platform.ome_zarr import preview
     from em_platform.stitching.pictures import residual_plot, tile_map
     from em_platform.storage.guard import marked_png, write_file
 

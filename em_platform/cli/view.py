@@ -53,7 +53,8 @@ def command(image: str, browser: bool, port: int) -> None:
     Works without internet; serves the page and the image from this machine, to this
     machine only, until Ctrl-C.
     """
-    from em_platform.formats import review_at, served
+    from em_platform.formats import review_at
+    from em_platform.ome_zarr import served
     from em_platform.storage import options_of
 
     options = options_of(image, load_settings())

@@ -1,4 +1,4 @@
-"""Image files and volumes: what other rooms may use of them.
+"""Image files and volumes as they are read: what other rooms may use of them.
 
 Names are loaded when they are first used: Zarr alone takes half a second to import, and
 who reads a TIFF needs none of it.
@@ -8,164 +8,74 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from em_platform.formats.chunked.count import ChunkCount, count_chunks
-    from em_platform.formats.chunked.listing import folders
-    from em_platform.formats.chunked.open import (
-        chunked_format,
-        level_paths,
-        list_levels,
-        open_chunked,
-    )
-    from em_platform.formats.chunked.store import ChunkStore, chunk_store
-    from em_platform.formats.chunked.volume import Crop
-    from em_platform.formats.conversion import convert, export, mid_sections
-    from em_platform.formats.header_values import (
-        check_image,
-        nm_of,
-        read_to_limit,
-        unzip_to_limit,
-    )
-    from em_platform.formats.http import served
-    from em_platform.formats.image import (
-        SUFFIXES,
-        ImageHeader,
-        encode_tiff,
-        read_header,
-        read_image,
-        write_tiff,
-    )
-    from em_platform.formats.image_output import forget_unfinished
-    from em_platform.formats.level_arrays import Run, plain_errors
-    from em_platform.formats.mdoc import (
-        MdocMontage,
-        MdocPiece,
-        MdocTiltImage,
-        MdocTilts,
-        read_mdoc_montage,
-        read_mdoc_tilts,
-    )
-    from em_platform.formats.mrc import open_mrc
-    from em_platform.formats.ome_layout import mosaic_attributes
-    from em_platform.formats.ome_zarr import (
-        Described,
-        describe,
-        level_count,
-        open_level,
-        preview,
-        review_at,
-        write_pyramid,
-    )
-    from em_platform.formats.open import (
-        described,
-        extent_nm,
-        inspect,
-        open_stack,
-        open_volume,
-    )
-    from em_platform.formats.raster import jpeg_size
-    from em_platform.formats.remote import CarefulSession
-    from em_platform.formats.source import (
-        is_folder,
-        join_uri,
-        list_folder,
-        local_path,
-        open_source,
-        read_text,
-    )
-    from em_platform.formats.volume import Region, Volume, bounds_of, shape_of
-    from em_platform.formats.volume_writer import write_volume
+    from em_platform.formats.chunked.count import count_chunks as count_chunks
+    from em_platform.formats.chunked.listing import folders as folders
+    from em_platform.formats.chunked.open import chunked_format as chunked_format
+    from em_platform.formats.chunked.open import level_paths as level_paths
+    from em_platform.formats.chunked.open import list_levels as list_levels
+    from em_platform.formats.chunked.open import open_chunked as open_chunked
+    from em_platform.formats.chunked.store import ChunkStore as ChunkStore
+    from em_platform.formats.chunked.store import chunk_store as chunk_store
+    from em_platform.formats.chunked.volume import Crop as Crop
+    from em_platform.formats.header_values import check_image as check_image
+    from em_platform.formats.header_values import nm_of as nm_of
+    from em_platform.formats.header_values import read_to_limit as read_to_limit
+    from em_platform.formats.header_values import unzip_to_limit as unzip_to_limit
+    from em_platform.formats.image import SUFFIXES as SUFFIXES
+    from em_platform.formats.image import ImageHeader as ImageHeader
+    from em_platform.formats.image import encode_tiff as encode_tiff
+    from em_platform.formats.image import read_header as read_header
+    from em_platform.formats.image import read_image as read_image
+    from em_platform.formats.image import write_tiff as write_tiff
+    from em_platform.formats.mdoc import MdocMontage as MdocMontage
+    from em_platform.formats.mdoc import MdocPiece as MdocPiece
+    from em_platform.formats.mdoc import MdocTiltImage as MdocTiltImage
+    from em_platform.formats.mdoc import MdocTilts as MdocTilts
+    from em_platform.formats.mdoc import read_mdoc_montage as read_mdoc_montage
+    from em_platform.formats.mdoc import read_mdoc_tilts as read_mdoc_tilts
+    from em_platform.formats.mrc import open_mrc as open_mrc
+    from em_platform.formats.ome_zarr import Described as Described
+    from em_platform.formats.ome_zarr import describe as describe
+    from em_platform.formats.ome_zarr import level_count as level_count
+    from em_platform.formats.ome_zarr import open_level as open_level
+    from em_platform.formats.ome_zarr import review_at as review_at
+    from em_platform.formats.open import described as described
+    from em_platform.formats.open import extent_nm as extent_nm
+    from em_platform.formats.open import inspect as inspect
+    from em_platform.formats.open import open_stack as open_stack
+    from em_platform.formats.open import open_volume as open_volume
+    from em_platform.formats.raster import jpeg_size as jpeg_size
+    from em_platform.formats.remote import CarefulSession as CarefulSession
+    from em_platform.formats.source import is_folder as is_folder
+    from em_platform.formats.source import join_uri as join_uri
+    from em_platform.formats.source import list_folder as list_folder
+    from em_platform.formats.source import local_path as local_path
+    from em_platform.formats.source import open_source as open_source
+    from em_platform.formats.source import read_text as read_text
+    from em_platform.formats.volume import Region as Region
+    from em_platform.formats.volume import Volume as Volume
+    from em_platform.formats.volume import bounds_of as bounds_of
+    from em_platform.formats.volume import shape_of as shape_of
 
 _MODULES = {
-    "chunked.count": "ChunkCount count_chunks",
+    "chunked.count": "count_chunks",
     "chunked.listing": "folders",
     "chunked.open": "chunked_format level_paths list_levels open_chunked",
     "chunked.store": "ChunkStore chunk_store",
     "chunked.volume": "Crop",
-    "conversion": "convert export mid_sections",
     "header_values": "check_image nm_of read_to_limit unzip_to_limit",
-    "http": "served",
     "image": "SUFFIXES ImageHeader encode_tiff read_header read_image write_tiff",
-    "image_output": "forget_unfinished",
-    "level_arrays": "Run plain_errors",
-    "mdoc": (
-        "MdocMontage MdocPiece MdocTiltImage MdocTilts read_mdoc_montage "
-        "read_mdoc_tilts"
-    ),
+    "mdoc": "MdocMontage MdocPiece MdocTiltImage MdocTilts "
+    "read_mdoc_montage read_mdoc_tilts",
     "mrc": "open_mrc",
-    "ome_layout": "mosaic_attributes",
-    "ome_zarr": "Described describe level_count open_level preview review_at "
-    "write_pyramid",
+    "ome_zarr": "Described describe level_count open_level review_at",
     "open": "described extent_nm inspect open_stack open_volume",
     "raster": "jpeg_size",
     "remote": "CarefulSession",
     "source": "is_folder join_uri list_folder local_path open_source read_text",
     "volume": "Region Volume bounds_of shape_of",
-    "volume_writer": "write_volume",
 }
 _MODULE_OF = {name: key for key, names in _MODULES.items() for name in names.split()}
-
-__all__ = [
-    "SUFFIXES",
-    "CarefulSession",
-    "ChunkCount",
-    "ChunkStore",
-    "Crop",
-    "Described",
-    "ImageHeader",
-    "MdocMontage",
-    "MdocPiece",
-    "MdocTiltImage",
-    "MdocTilts",
-    "Region",
-    "Run",
-    "Volume",
-    "bounds_of",
-    "check_image",
-    "chunk_store",
-    "chunked_format",
-    "convert",
-    "count_chunks",
-    "describe",
-    "described",
-    "encode_tiff",
-    "export",
-    "extent_nm",
-    "folders",
-    "forget_unfinished",
-    "inspect",
-    "is_folder",
-    "join_uri",
-    "jpeg_size",
-    "level_count",
-    "level_paths",
-    "list_folder",
-    "list_levels",
-    "local_path",
-    "mid_sections",
-    "mosaic_attributes",
-    "nm_of",
-    "open_chunked",
-    "open_level",
-    "open_mrc",
-    "open_source",
-    "open_stack",
-    "open_volume",
-    "plain_errors",
-    "preview",
-    "read_header",
-    "read_image",
-    "read_mdoc_montage",
-    "read_mdoc_tilts",
-    "read_text",
-    "read_to_limit",
-    "review_at",
-    "served",
-    "shape_of",
-    "unzip_to_limit",
-    "write_pyramid",
-    "write_tiff",
-    "write_volume",
-]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,6 @@ from em_platform.catalog.record_files import (
 from em_platform.catalog.validate import check_record
 from em_platform.config import Settings
 from em_platform.errors import OutputBusy, StorageError
-from em_platform.formats import Run, forget_unfinished, mid_sections, write_volume
 from em_platform.ingest.checks import check_item, record_is_valid
 from em_platform.ingest.fetch import remove_fetched
 from em_platform.ingest.source import Progress, Silent, Source, described, with_tags
@@ -32,6 +31,7 @@ from em_platform.model import Check
 from em_platform.model.dataset import DagsterProvenance, DatasetRecord, Status
 from em_platform.model.ingest import Entry, Estimate, RawItem, VolumeItem
 from em_platform.model.volume import WrittenVolume
+from em_platform.ome_zarr import Run, forget_unfinished, mid_sections, write_volume
 from em_platform.storage import Store, layout
 from em_platform.storage.guard import is_whole
 from em_platform.storage.manifest import Product

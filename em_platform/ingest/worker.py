@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 
 from em_platform.config import Settings
 from em_platform.errors import PlatformError
-from em_platform.formats import Run
 from em_platform.ingest.modes import ItemOutcome, Report, SourceEvent
 from em_platform.ingest.source import Source
 from em_platform.ingest.sources import open_source, settings_of
@@ -25,6 +24,7 @@ from em_platform.ingest.steps import (
 )
 from em_platform.model import Severity
 from em_platform.model.ingest import RawItem
+from em_platform.ome_zarr import Run
 from em_platform.stitching.compute import dask_map, local_cluster
 from em_platform.storage import Store, layout, store_of
 

@@ -14,13 +14,7 @@ from numpy.typing import NDArray
 
 from em_platform.config import RenderSettings
 from em_platform.errors import PlatformError
-from em_platform.formats import (
-    level_count,
-    mosaic_attributes,
-    open_level,
-    preview,
-    write_pyramid,
-)
+from em_platform.formats import level_count, open_level
 from em_platform.model import (
     Box,
     Check,
@@ -30,6 +24,7 @@ from em_platform.model import (
     Review,
     Severity,
 )
+from em_platform.ome_zarr import mosaic_attributes, preview, write_pyramid
 from em_platform.stitching import blend
 from em_platform.stitching.compute import Map, serial
 from em_platform.stitching.placed import (
@@ -92,7 +87,7 @@ def render_mosaic(
     where one tile alone lies, its grey levels are taken as they are. Memory follows the
     shard and not the montage. The image carries its `review`, so that who finds it
     later, without Dagster or catalog, sees whether tiles are missing. See
-    `formats.ome_zarr.write_pyramid` for what happens when it is interrupted, and for
+    `ome_zarr.write_pyramid` for what happens when it is interrupted, and for
     its errors.
     """
     started, cpu_started = time.perf_counter(), time.process_time()

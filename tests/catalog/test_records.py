@@ -14,7 +14,6 @@ from em_platform.catalog.records import (
 )
 from em_platform.catalog.validate import Findings, judge_record
 from em_platform.config import RenderSettings
-from em_platform.formats import write_pyramid
 from em_platform.model import (
     Check,
     Failure,
@@ -27,6 +26,7 @@ from em_platform.model import (
 )
 from em_platform.model.dataset import DatasetRecord, Status, StoredLevel
 from em_platform.model.volume import VoxelStatistics
+from em_platform.ome_zarr import write_pyramid
 from em_platform.storage.manifest import Product
 
 RECORDED = datetime(2026, 6, 1, tzinfo=UTC)

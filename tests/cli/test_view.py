@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from em_platform.config import RenderSettings
-from em_platform.formats import mosaic_attributes, write_pyramid
 from em_platform.model import Review
+from em_platform.ome_zarr import mosaic_attributes, write_pyramid
 from em_platform.storage.manifest import Product
 from tests.chromium import chromium, needs_chromium
 
@@ -104,8 +104,8 @@ def test_a_volume_is_shown_in_four_panels_at_its_place(tmp_path):
 
 def write_small_volume(folder):
     from em_platform.config import OutputSettings
-    from em_platform.formats import write_volume
     from em_platform.model.volume import VolumeInfo
+    from em_platform.ome_zarr import write_volume
 
     class Noise:
         info = VolumeInfo(

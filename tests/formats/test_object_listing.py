@@ -14,7 +14,7 @@ from em_platform.formats.chunked.count import count_chunks
 from em_platform.formats.chunked.listing import folders
 from em_platform.formats.chunked.open import open_chunked
 from em_platform.formats.chunked.store import chunk_store
-from em_platform.formats.level_arrays import store_at
+from em_platform.ome_zarr.level_arrays import store_at
 from tests.formats.chunk_writers import noise, pixels
 
 URL = "s3://em-open/data/volume"

@@ -15,7 +15,7 @@ from em_platform.model.dataset import Status
 from em_platform.standins.world import World
 from em_platform.storage import layout, store_of
 from em_platform.storage.lease import one_writer
-from tests.formats.array_volume import digest
+from tests.ome_zarr.array_volume import digest
 
 SOURCE, KEY = "epfl", "volumedata"
 

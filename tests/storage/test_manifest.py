@@ -11,7 +11,7 @@ import pytest
 from em_platform.config import OutputSettings
 from em_platform.storage.guard import is_whole
 from em_platform.storage.manifest import standing_at
-from tests.formats.array_volume import CELLS, VOXELS, digest, write
+from tests.ome_zarr.array_volume import CELLS, VOXELS, digest, write
 
 LARGE = OutputSettings(chunk_px=32, shard_px=64)
 

@@ -23,10 +23,10 @@ import pytest
 
 from em_platform.config import Settings, load_settings
 from em_platform.formats import Region
-from em_platform.formats.ome_layout import plan_volume
 from em_platform.ingest.manifest import NAME
 from em_platform.ingest.source import described
 from em_platform.ingest.sources import open_source, settings_of
+from em_platform.ome_zarr.layout import plan_volume
 from em_platform.standins.faults import Fault, Logged
 from em_platform.standins.world import World, running_world
 from em_platform.storage import layout

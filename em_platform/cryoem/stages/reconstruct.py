@@ -375,6 +375,6 @@ def _slab(
 
 def _write_zarr(tomogram: Path, target: Path) -> None:
     from em_platform.config import OutputSettings
-    from em_platform.formats import convert
+    from em_platform.ome_zarr import convert
 
     convert(str(tomogram), str(target), settings=OutputSettings())

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from em_platform.errors import FormatError
 from em_platform.formats.header_values import nm_of, rounded
+from em_platform.model import Review
 from em_platform.model.base import Foreign, first_problem
 
 # Where no source limits the memory: half of what the usual codecs take at once.
@@ -159,7 +160,7 @@ def broken(url: str, found: str) -> FormatError:
 
 
 _MOST_AXES = 5
-_MOST_LEVELS = 100
+MOST_LEVELS = 100
 
 # Far beyond any microscope; products of two of them are still numbers.
 Number = Annotated[float, Field(gt=-1e15, lt=1e15)]
@@ -172,12 +173,6 @@ Edges = Annotated[
     tuple[Annotated[int, Field(ge=1, lt=2**62)], ...],
     Field(min_length=2, max_length=_MOST_AXES),
 ]
-Xyz = tuple[Number, Number, Number]
-_Whole = Annotated[int, Field(gt=-(2**62), lt=2**62)]
-_Length = Annotated[int, Field(ge=1, lt=2**62)]
-_Bits = Annotated[int, Field(ge=0, le=64)]
-PlaceXyz = tuple[_Whole, _Whole, _Whole]
-LengthXyz = tuple[_Length, _Length, _Length]
 Text = Annotated[str, Field(max_length=1000)]
 
 
@@ -218,7 +213,7 @@ class Multiscale(Foreign):
 
     axes: Annotated[tuple[Axis | Text, ...], Field(max_length=_MOST_AXES)] | None = None
     datasets: Annotated[
-        tuple[Dataset, ...], Field(min_length=1, max_length=_MOST_LEVELS)
+        tuple[Dataset, ...], Field(min_length=1, max_length=MOST_LEVELS)
     ]
     steps: tuple[Step, ...] | None = Field(None, alias="coordinateTransformations")
     name: Text | None = None
@@ -290,68 +285,6 @@ class ArrayV3(Foreign):
     dimension_names: tuple[Text | None, ...] | None = None
 
 
-class Resolution(Foreign):
-    """n5-viewer's `pixelResolution`."""
-
-    dimensions: Numbers
-    unit: Text | None = None
-
-
-class N5Space(Foreign):
-    """What the attributes of an N5 array or group say of space."""
-
-    axes: tuple[Text, ...] | None = None
-    units: tuple[Text, ...] | None = None
-    pixel_resolution: Resolution | Numbers | None = Field(None, alias="pixelResolution")
-    resolution: Resolution | Numbers | None = None
-    factors: Numbers | None = Field(None, alias="downsamplingFactors")
-    offset: Numbers | None = None
-    transform: Transform | None = None
-    scales: Annotated[tuple[Numbers, ...], Field(max_length=_MOST_LEVELS)] | None = None
-    multiscales: tuple[Multiscale, ...] | None = None
-
-
-class N5Array(N5Space):
-    """The attributes of an N5 array."""
-
-    dimensions: Shape
-    block_size: Edges = Field(alias="blockSize")
-    data_type: Text = Field(alias="dataType")
-    compression: Compressor | Text | None = None
-    compression_type: Text = Field("none", alias="compressionType")
-
-
-class ShardingSpec(Foreign):
-    """How a precomputed volume finds a chunk's shard."""
-
-    type: Text = Field(alias="@type")
-    hash: Text
-    preshift_bits: _Bits = 0
-    minishard_bits: _Bits
-    shard_bits: _Bits
-
-
-class Scale(Foreign):
-    """One scale of a precomputed volume."""
-
-    key: Text
-    size: LengthXyz
-    resolution: Xyz
-    chunk_sizes: Annotated[tuple[LengthXyz, ...], Field(min_length=1)]
-    encoding: Text
-    voxel_offset: PlaceXyz | None = None
-    sharding: ShardingSpec | None = None
-
-
-class Info(Foreign):
-    """An `info` of a precomputed volume."""
-
-    scales: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=_MOST_LEVELS)]
-    data_type: Text
-    num_channels: int = Field(1, ge=1, lt=2**20)
-    type: Text = "image"
-
-
 Kind = TypeVar("Kind", bound=Foreign)
 
 
@@ -367,3 +300,17 @@ def parsed(kind: type[Kind], content: Any, url: str) -> Kind:
         return kind.model_validate(content)
     except (ValidationError, RecursionError) as error:
         raise broken(url, first_problem(error)) from error
+
+
+OURS = "em_platform"
+"""Where a group of ours says more than OME-NGFF does."""
+
+
+def review_in(attributes: Mapping[str, Any]) -> Review | None:
+    """The review in a group's attributes; None where there is none that we know."""
+    ours = attributes.get(OURS)
+    found = ours.get("review") if isinstance(ours, Mapping) else None
+    try:
+        return Review.model_validate(found)
+    except ValueError:  # not ours, or of a version to come: it says nothing to us
+        return None

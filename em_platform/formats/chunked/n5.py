@@ -7,31 +7,68 @@ paths); the dialects are those of COSEM and OpenOrganelle (`multiscales` with a
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from em_platform.formats.chunked import zarr
 from em_platform.formats.chunked.listing import can_list, folders
 from em_platform.formats.chunked.metadata import (
+    MOST_LEVELS,
     Compressor,
+    Edges,
     Level,
-    N5Array,
-    N5Space,
-    Resolution,
+    Multiscale,
+    Numbers,
+    Shape,
     StoredArray,
     StoredImage,
+    Text,
     Transform,
     broken,
     parsed,
     space,
 )
 from em_platform.formats.chunked.store import ChunkStore
+from em_platform.model.base import Foreign
 
 _XYZ = ("x", "y", "z", "c", "t")
 # Writers that state no unit mean nm in the dialects where none is asked for.
 _NM = "nm"
 # Thirty halvings make one voxel of any image.
 _MOST_LEVELS = 30
+
+
+class Resolution(Foreign):
+    """n5-viewer's `pixelResolution`."""
+
+    dimensions: Numbers
+    unit: Text | None = None
+
+
+class N5Space(Foreign):
+    """What the attributes of an N5 array or group say of space."""
+
+    axes: tuple[Text, ...] | None = None
+    units: tuple[Text, ...] | None = None
+    pixel_resolution: Resolution | Numbers | None = Field(None, alias="pixelResolution")
+    resolution: Resolution | Numbers | None = None
+    factors: Numbers | None = Field(None, alias="downsamplingFactors")
+    offset: Numbers | None = None
+    transform: Transform | None = None
+    scales: Annotated[tuple[Numbers, ...], Field(max_length=MOST_LEVELS)] | None = None
+    multiscales: tuple[Multiscale, ...] | None = None
+
+
+class N5Array(N5Space):
+    """The attributes of an N5 array."""
+
+    dimensions: Shape
+    block_size: Edges = Field(alias="blockSize")
+    data_type: Text = Field(alias="dataType")
+    compression: Compressor | Text | None = None
+    compression_type: Text = Field("none", alias="compressionType")
 
 
 def read_image(store: ChunkStore) -> StoredImage | None:

@@ -4,22 +4,64 @@ Source: the section on volumes of neuroglancer's precomputed format,
 https://github.com/google/neuroglancer/tree/master/src/datasource/precomputed.
 """
 
+from typing import Annotated
+
 import numpy as np
+from pydantic import Field
 
 from em_platform.errors import FormatError
 from em_platform.formats.chunked.metadata import (
-    Info,
+    MOST_LEVELS,
     Level,
-    Scale,
+    Number,
     StoredArray,
     StoredImage,
+    Text,
     broken,
     parsed,
 )
 from em_platform.formats.chunked.store import ChunkStore
 from em_platform.formats.header_values import rounded
+from em_platform.model.base import Foreign
 
 _AXES = ("x", "y", "z", "c")
+
+_Whole = Annotated[int, Field(gt=-(2**62), lt=2**62)]
+_Length = Annotated[int, Field(ge=1, lt=2**62)]
+_Bits = Annotated[int, Field(ge=0, le=64)]
+
+
+class ShardingSpec(Foreign):
+    """How a precomputed volume finds a chunk's shard."""
+
+    type: Text = Field(alias="@type")
+    hash: Text
+    preshift_bits: _Bits = 0
+    minishard_bits: _Bits
+    shard_bits: _Bits
+
+
+class Scale(Foreign):
+    """One scale of a precomputed volume."""
+
+    key: Text
+    size: tuple[_Length, _Length, _Length]
+    resolution: tuple[Number, Number, Number]
+    chunk_sizes: Annotated[
+        tuple[tuple[_Length, _Length, _Length], ...], Field(min_length=1)
+    ]
+    encoding: Text
+    voxel_offset: tuple[_Whole, _Whole, _Whole] | None = None
+    sharding: ShardingSpec | None = None
+
+
+class Info(Foreign):
+    """An `info` of a precomputed volume."""
+
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=MOST_LEVELS)]
+    data_type: Text
+    num_channels: int = Field(1, ge=1, lt=2**20)
+    type: Text = "image"
 
 
 def read_volume(store: ChunkStore) -> tuple[StoredImage, tuple[StoredArray, ...]]:

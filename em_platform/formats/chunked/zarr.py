@@ -24,10 +24,10 @@ from em_platform.formats.chunked.metadata import (
     broken,
     parsed,
     plane_or_space,
+    review_in,
     space,
 )
 from em_platform.formats.chunked.store import ChunkStore
-from em_platform.formats.ome_layout import review_in
 from em_platform.model import Review
 
 _TCZYX = ("t", "c", "z", "y", "x")

@@ -13,10 +13,10 @@ from typing import Any
 from em_platform.catalog.ingested import record_of_volume
 from em_platform.catalog.record_files import as_first_made, first_recorded, write_record
 from em_platform.config import Settings
-from em_platform.formats.conversion import convert
 from em_platform.model import Check, Model
 from em_platform.model.dataset import CoreMetadata, DagsterProvenance, DatasetRecord
 from em_platform.model.volume import WrittenVolume
+from em_platform.ome_zarr.conversion import convert
 from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
 from em_platform.simulation.tilt_series.backends.backend import Backend
 from em_platform.simulation.tilt_series.data_set import LIBRARY

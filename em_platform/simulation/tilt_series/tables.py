@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from em_platform.formats.mdoc import MdocTilt, tilt_mdoc
 from em_platform.formats.mrc_stack import SectionMark
 from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.image_files import Marks, frames_name
@@ -37,17 +36,7 @@ def write_tables(
     (folder / TRUTH).write_text(truth.text())
     lines = [f"{tilt.nominal_deg:8.3f}" for tilt in tilts]
     (folder / f"{name}.rawtlt").write_text("\n".join([*lines, ""]))
-    camera = plan.camera
-    mdoc = tilt_mdoc(
-        [
-            _mdoc_of(plan, truth, tilt, mark.noisy)
-            for tilt, mark in zip(tilts, marks, strict=True)
-        ],
-        image_file=f"{name}.mrc",
-        size_px=(camera.width_px, camera.height_px),
-        pixel_nm=plan.pixel_nm,
-        voltage_kv=plan.beam.voltage_kv,
-    )
+    mdoc = _mdoc(plan, truth, tilts, [mark.noisy for mark in marks])
     (folder / f"{name}.mrc.mdoc").write_text(mdoc)
     write_poses(folder, truth.particles, plan=plan, stack=name)
     (folder / RECORDS).write_text(_text([record_of(truth)]))
@@ -92,22 +81,55 @@ def _text(records: list[dict[str, Any]]) -> str:
     return json.dumps(records, indent=1) + "\n"
 
 
-def _mdoc_of(plan: Plan, truth: Truth, tilt: Tilt, mark: SectionMark) -> MdocTilt:
-    """As a microscope would know it: nominal angles, no errors of the stage."""
+def _mdoc(
+    plan: Plan, truth: Truth, tilts: Sequence[Tilt], marks: Sequence[SectionMark]
+) -> str:
+    """SerialEM's metadata; the title counts the tilt axis from the image's y axis."""
+    camera = plan.camera
+    axis = plan.tilts.axis_deg - 90
+    lines = [
+        "DataMode = 2",
+        f"ImageSize = {camera.width_px} {camera.height_px}",
+        f"ImageFile = {truth.stack}.mrc",
+        f"PixelSpacing = {10 * plan.pixel_nm:.6g}",
+        f"Voltage = {plan.beam.voltage_kv:g}",
+        "",
+        f"[T =     Tilt axis angle = {axis:.2f}, binning = 1  spot = 1  camera = 0]",
+    ]
+    for index, (tilt, mark) in enumerate(zip(tilts, marks, strict=True)):
+        values = _mdoc_values(plan, truth, tilt, mark)
+        lines += ["", f"[ZValue = {index}]"]
+        lines += [f"{key} = {value}" for key, value in values.items()]
+    return "\n".join([*lines, ""])
+
+
+def _mdoc_values(
+    plan: Plan, truth: Truth, tilt: Tilt, mark: SectionMark
+) -> dict[str, str]:
+    """One image as a microscope would know it: nominal angles, no errors of the stage.
+
+    SerialEM counts underfocus as negative, and doses in e/A^2.
+    """
     targets = plan.objective.defocus_um
-    pixels = plan.camera.height_px * plan.camera.width_px
-    return MdocTilt(
-        tilt_deg=tilt.nominal_deg,
-        stage_um=(0.0, 0.0),
-        dose_e_per_nm2=tilt.dose_per_nm2,
-        prior_dose_e_per_nm2=tilt.prior_dose_per_nm2,
-        underfocus_nm=(tilt.defocus.u_nm + tilt.defocus.v_nm) / 2,
-        target_underfocus_nm=1000 * targets[truth.number % len(targets)],
-        axis_deg=plan.tilts.axis_deg,
-        image_shift_um=(0.0, 0.0),
-        exposure_s=_EXPOSURE_S,
-        taken_at=_FIRST_IMAGE + tilt.order * _BETWEEN_IMAGES,
-        least_largest_mean=(mark.least, mark.largest, mark.total / pixels),
-        frames=frames_name(plan, truth.stack, tilt),
-        frame_count=plan.camera.frames,
-    )
+    underfocus_nm = (tilt.defocus.u_nm + tilt.defocus.v_nm) / 2
+    taken_at = _FIRST_IMAGE + tilt.order * _BETWEEN_IMAGES
+    mean = mark.total / (plan.camera.height_px * plan.camera.width_px)
+    values = {
+        "TiltAngle": f"{tilt.nominal_deg:.4f}",
+        "StagePosition": "0.00000 0.00000",
+        "PixelSpacing": f"{10 * plan.pixel_nm:.6g}",
+        "ExposureDose": f"{tilt.dose_per_nm2 / 100:.5f}",
+        "PriorRecordDose": f"{tilt.prior_dose_per_nm2 / 100:.5f}",
+        "Defocus": f"{-underfocus_nm / 1000:.5f}",
+        "TargetDefocus": f"{-targets[truth.number % len(targets)]:.5f}",
+        "RotationAngle": f"{plan.tilts.axis_deg:.2f}",
+        "ImageShift": "0.000000 0.000000",
+        "ExposureTime": f"{_EXPOSURE_S:.4f}",
+        "DateTime": f"{taken_at:%d-%b-%Y  %H:%M:%S}",
+        "MinMaxMean": f"{mark.least:.6g} {mark.largest:.6g} {mean:.6g}",
+    }
+    frames = frames_name(plan, truth.stack, tilt)
+    if frames:
+        values["SubFramePath"] = frames
+        values["NumSubFrames"] = str(plan.camera.frames)
+    return values

@@ -7,7 +7,14 @@ import zarr
 from em_platform.config import OutputSettings
 from em_platform.errors import FormatError, StorageError
 from em_platform.formats.ome_zarr import level_count, open_level
-from tests.formats.array_volume import RNG, SETTINGS, VOXELS, ArrayVolume, digest, write
+from tests.ome_zarr.array_volume import (
+    RNG,
+    SETTINGS,
+    VOXELS,
+    ArrayVolume,
+    digest,
+    write,
+)
 from tests.small_disk import small_disk
 
 
@@ -140,7 +147,7 @@ def test_the_ome_zarr_reader_opens_all_levels(tmp_path):
 def test_chunks_and_shards_are_no_larger_than_the_volume_needs(
     shape, settings, chunk, shard
 ):
-    from em_platform.formats.ome_layout import plan_volume
+    from em_platform.ome_zarr.layout import plan_volume
 
     layout = plan_volume(shape, itemsize=1, settings=settings)
     assert (layout.chunk_shape, layout.pyramid.shard_shape) == (chunk, shard)

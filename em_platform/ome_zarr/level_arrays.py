@@ -1,16 +1,13 @@
 """Where the files of one image grow: its staging, and the Zarr arrays of its pyramid.
 
 The arrays are filled unit by unit; what is done goes to the workers. On a local disk
-they are encoded by zarrs (https://github.com/zarrs/zarrs-python), three times as fast
-as by zarr's own pipeline. It knows local files only; a bucket is written through the
-latter.
+they are encoded by zarrs, see `formats.ome_zarr`.
 """
 
 import json
 import os
 import shutil
 import socket
-import threading
 import time
 import uuid
 import zlib
@@ -30,11 +27,20 @@ from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer
 from zarr.errors import ContainsArrayError
-from zarr.storage import FsspecStore, LocalStore, WrapperStore
+from zarr.storage import WrapperStore
 
 from em_platform.errors import StorageError
-from em_platform.formats.ome_layout import AXES
-from em_platform.formats.pyramid import Array, Pool, Pyramid, Region, Shape, Unit, build
+from em_platform.formats.ome_zarr import open_array, store_at
+from em_platform.ome_zarr.layout import AXES
+from em_platform.ome_zarr.pyramid import (
+    Array,
+    Pool,
+    Pyramid,
+    Region,
+    Shape,
+    Unit,
+    build,
+)
 from em_platform.storage.layout import StorageOptions, errors_of, local_path
 from em_platform.storage.manifest import BEGUN, FileMark, crc32_of
 
@@ -164,23 +170,6 @@ def plain_errors(url: str) -> Iterator[None]:
         ) from error
 
 
-_ZARRS = {
-    "codec_pipeline.path": "zarrs.ZarrsCodecPipeline",
-    # More than one thread would put the chunks of a shard in another order each time.
-    "codec_pipeline.chunk_concurrent_maximum": 1,
-    "threading.max_workers": 1,
-}
-_opening = threading.Lock()
-
-
-def store_at(url: str, options: StorageOptions) -> Store:
-    """The zarr store at a path or fsspec URL; `options` are the file system's."""
-    local = local_path(url)
-    if local is not None:
-        return LocalStore(local)
-    return FsspecStore.from_url(url, storage_options=dict(options))
-
-
 class MarkedStore(WrapperStore[Store]):
     """A store that gives size and CRC-32 of each object that is put to `mark`."""
 
@@ -195,28 +184,14 @@ class MarkedStore(WrapperStore[Store]):
         self._mark(key, FileMark(size_bytes=len(content), crc32=zlib.crc32(content)))
 
 
-def open_array(
-    levels: str,
-    level: int,
-    *,
-    mode: Any,
-    options: StorageOptions,
-    mark: Callable[[str, FileMark], None] | None = None,
+def _open_marked(
+    url: str, options: StorageOptions, mark: Callable[[str, FileMark], None]
 ) -> zarr.Array[Any]:
-    """Level `level` of those at `levels`; on a local disk read and written by zarrs.
-
-    Its chunks are encoded and decoded in one thread, by whichever thread asks. `mark`
-    is given what is put into a bucket.
-    """
-    url = f"{levels.rstrip('/')}/{level}"
-    if local_path(levels) is None:
-        store = store_at(url, options)
-        if mark is not None:
-            store = MarkedStore(store, mark)
-        return zarr.open_array(store, mode=mode, zarr_format=3)
-    # The pipeline is chosen once, when the array is opened; the setting is global.
-    with _opening, zarr.config.set(_ZARRS):
-        return zarr.open_array(store_at(url, options), mode=mode, zarr_format=3)
+    """An array to write; `mark` is given what is put into a bucket."""
+    if local_path(url) is not None:
+        return open_array(url, mode="r+", options=options)
+    store = MarkedStore(store_at(url, options), mark)
+    return zarr.open_array(store, mode="r+", zarr_format=3)
 
 
 A = TypeVar("A")
@@ -309,12 +284,8 @@ class Levels:
             files[f"{staging.levels}{level}/{key}"] = found
 
         arrays = {
-            level: open_array(
-                image,
-                level,
-                mode="r+",
-                options=staging.options,
-                mark=partial(mark, level),
+            level: _open_marked(
+                f"{image}/{level}", staging.options, partial(mark, level)
             )
             for level in range(unit.floor, unit.root + 1)
         }

@@ -10,7 +10,8 @@ import tifffile
 
 from em_platform.config import OutputSettings
 from em_platform.errors import FormatError, OutputRefused
-from em_platform.formats import convert, export, open_volume
+from em_platform.formats import open_volume
+from em_platform.ome_zarr import convert, export
 
 SETTINGS = OutputSettings(chunk_px=32, shard_px=64)
 

@@ -5,12 +5,14 @@ review. Source: https://ngff.openmicroscopy.org/0.5/
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from em_platform.config import OutputSettings
-from em_platform.formats.pyramid import (
+from em_platform.formats.chunked.metadata import OURS
+from em_platform.model import Review
+from em_platform.ome_zarr.pyramid import (
     Pyramid,
     Shape,
     Unit,
@@ -18,7 +20,6 @@ from em_platform.formats.pyramid import (
     later_rounds,
     units_of,
 )
-from em_platform.model import Review
 
 BLOCK_BYTES = 128 * 2**20
 """What is read at once of a source whose own chunks are larger than a shard."""
@@ -227,20 +228,8 @@ def _transformations(
 AXES = "tczyx"
 """Names of axes in the order of storage; an image has the last ones."""
 
-_OURS = "em_platform"
-
 
 def mosaic_attributes(origin_px: Sequence[int], review: Review) -> dict[str, Any]:
     """What the group of a mosaic says beside OME-NGFF: its place and its review."""
     ours = {"origin_px": list(origin_px), "review": review.model_dump(mode="json")}
-    return {_OURS: ours}
-
-
-def review_in(attributes: Mapping[str, Any]) -> Review | None:
-    """The review in a group's attributes; None where there is none that we know."""
-    ours = attributes.get(_OURS)
-    found = ours.get("review") if isinstance(ours, Mapping) else None
-    try:
-        return Review.model_validate(found)
-    except ValueError:  # not ours, or of a version to come: it says nothing to us
-        return None
+    return {OURS: ours}

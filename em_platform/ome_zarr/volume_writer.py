@@ -11,17 +11,6 @@ import numpy as np
 
 from em_platform.config import OutputSettings
 from em_platform.errors import FormatError
-from em_platform.formats.image_output import ImageOutput, image_output
-from em_platform.formats.level_arrays import (
-    DoneUnit,
-    FinishedUnit,
-    Levels,
-    Run,
-    done_unit,
-    this_process,
-)
-from em_platform.formats.ome_layout import VolumeLayout, group_attributes, plan_volume
-from em_platform.formats.pyramid import Array, Region, Shape, Unit
 from em_platform.formats.volume import Volume
 from em_platform.imaging.resample import POOLINGS, Pooling
 from em_platform.imaging.voxel_statistics import (
@@ -30,6 +19,17 @@ from em_platform.imaging.voxel_statistics import (
     statistics_of,
 )
 from em_platform.model.volume import LevelInfo, VolumeInfo, WrittenVolume
+from em_platform.ome_zarr.image_output import ImageOutput, image_output
+from em_platform.ome_zarr.layout import VolumeLayout, group_attributes, plan_volume
+from em_platform.ome_zarr.level_arrays import (
+    DoneUnit,
+    FinishedUnit,
+    Levels,
+    Run,
+    done_unit,
+    this_process,
+)
+from em_platform.ome_zarr.pyramid import Array, Region, Shape, Unit
 from em_platform.storage.layout import StorageOptions
 from em_platform.storage.manifest import Product
 

@@ -12,7 +12,7 @@ from em_platform.errors import OutputBusy, OutputRefused
 from em_platform.formats.ome_zarr import open_level
 from em_platform.storage.lease import one_writer
 from em_platform.storage.manifest import Product
-from tests.formats.array_volume import VOXELS, Breaks, digest, write
+from tests.ome_zarr.array_volume import VOXELS, Breaks, digest, write
 
 OTHER = Product(kind="volume", of="other cells")
 INVERTED = 255 - VOXELS
@@ -66,8 +66,8 @@ def test_in_a_bucket_the_same_image_again_changes_nothing(
 def test_another_product_is_replaced_only_where_that_is_asked_for(
     tmp_path: Path,
 ) -> None:
-    from tests.formats.test_ome_zarr import IMAGE
-    from tests.formats.test_ome_zarr import write as write_image
+    from tests.ome_zarr.test_ome_zarr import IMAGE
+    from tests.ome_zarr.test_ome_zarr import write as write_image
 
     target = tmp_path / "a.zarr"
     write(target, VOXELS)

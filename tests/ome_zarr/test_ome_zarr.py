@@ -16,13 +16,9 @@ import zarr
 
 from em_platform.config import RenderSettings
 from em_platform.errors import FormatError, StorageError
-from em_platform.formats.ome_zarr import (
-    Product,
-    level_count,
-    open_level,
-    preview,
-    write_pyramid,
-)
+from em_platform.formats.ome_zarr import level_count, open_level
+from em_platform.ome_zarr import preview, write_pyramid
+from em_platform.storage.manifest import Product
 
 SETTINGS = RenderSettings(chunk_px=32, shard_px=128)
 CELLS = Product(kind="mosaic", of="cells")
@@ -203,7 +199,7 @@ SLOW = textwrap.dedent(
     import numpy as np
     from em_platform.config import RenderSettings
     from em_platform.storage.manifest import Product
-    from em_platform.formats.ome_zarr import write_pyramid
+    from em_platform.ome_zarr import write_pyramid
     image = np.random.default_rng(7).integers(1, 256, (700, 501), dtype=np.uint8)
     def render(region):
         print("shard", flush=True)
@@ -275,7 +271,7 @@ def test_memory_does_not_grow_with_the_image(tmp_path):
         import numpy as np
         from em_platform.config import RenderSettings
         from em_platform.storage.manifest import Product
-        from em_platform.formats.ome_zarr import write_pyramid
+        from em_platform.ome_zarr import write_pyramid
         from em_platform.stitching.compute import peak_memory_mb
         noise = np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8)
         for side in (1024, int(sys.argv[2])):

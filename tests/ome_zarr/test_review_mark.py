@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 import zarr
 
-from em_platform.formats.ome_layout import mosaic_attributes, review_in
-from em_platform.formats.ome_zarr import review_at
+from em_platform.formats import review_at
+from em_platform.formats.chunked.metadata import review_in
 from em_platform.model import Review, ReviewStatus
+from em_platform.ome_zarr import mosaic_attributes
 
 BAD = Review(status=ReviewStatus.NEEDS_REVIEW, reasons=("Missing: 2 of 16 tiles.",))
 

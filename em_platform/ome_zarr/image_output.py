@@ -23,7 +23,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from em_platform.errors import StorageError
-from em_platform.formats.level_arrays import (
+from em_platform.ome_zarr.level_arrays import (
     Files,
     FinishedUnit,
     Staging,

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from em_platform.formats.pyramid import (
+from em_platform.ome_zarr.pyramid import (
     Unit,
     build,
     count_levels,
