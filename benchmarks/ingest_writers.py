@@ -73,7 +73,7 @@ def _load() -> float:
     """CPU seconds of a worker that has imported what its work needs."""
     import tensorstore  # noqa: F401
 
-    import em_platform.formats.chunked.open
+    import em_platform.formats.chunked
     import em_platform.formats.open
     import em_platform.ome_zarr.volume_writer  # noqa: F401
 

@@ -8,15 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from em_platform.formats.chunked import chunked_format as chunked_format
+    from em_platform.formats.chunked import level_paths as level_paths
+    from em_platform.formats.chunked import list_levels as list_levels
+    from em_platform.formats.chunked import open_chunked as open_chunked
+    from em_platform.formats.chunked.arrays import Crop as Crop
     from em_platform.formats.chunked.count import count_chunks as count_chunks
     from em_platform.formats.chunked.listing import folders as folders
-    from em_platform.formats.chunked.open import chunked_format as chunked_format
-    from em_platform.formats.chunked.open import level_paths as level_paths
-    from em_platform.formats.chunked.open import list_levels as list_levels
-    from em_platform.formats.chunked.open import open_chunked as open_chunked
     from em_platform.formats.chunked.store import ChunkStore as ChunkStore
     from em_platform.formats.chunked.store import chunk_store as chunk_store
-    from em_platform.formats.chunked.volume import Crop as Crop
     from em_platform.formats.header_values import check_image as check_image
     from em_platform.formats.header_values import nm_of as nm_of
     from em_platform.formats.header_values import read_to_limit as read_to_limit
@@ -60,9 +60,9 @@ if TYPE_CHECKING:
 _MODULES = {
     "chunked.count": "count_chunks",
     "chunked.listing": "folders",
-    "chunked.open": "chunked_format level_paths list_levels open_chunked",
+    "chunked": "chunked_format level_paths list_levels open_chunked",
     "chunked.store": "ChunkStore chunk_store",
-    "chunked.volume": "Crop",
+    "chunked.arrays": "Crop",
     "header_values": "check_image nm_of read_to_limit unzip_to_limit",
     "image": "SUFFIXES ImageHeader encode_tiff read_header read_image write_tiff",
     "mdoc": "MdocMontage MdocPiece MdocTiltImage MdocTilts "

@@ -18,7 +18,8 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from em_platform.errors import FormatError, PlatformError
-from em_platform.formats.chunked.metadata import Axis, Multiscale, parsed, review_in
+from em_platform.formats.chunked.arrays import parsed
+from em_platform.formats.chunked.zarr import Axis, Multiscale, review_in
 from em_platform.model import Review
 from em_platform.storage.layout import StorageOptions, local_path
 

@@ -312,7 +312,7 @@ def _file_options(uri: str, options: StorageOptions | None) -> dict[str, Any]:
 
 
 def _is_chunked(uri: str, options: StorageOptions | None) -> bool:
-    from em_platform.formats.chunked.open import chunked_format
+    from em_platform.formats.chunked import chunked_format
 
     if not uri.startswith(("http", "s3:")) and local_path(uri) is None:
         return False
@@ -321,7 +321,7 @@ def _is_chunked(uri: str, options: StorageOptions | None) -> bool:
 
 def _open_chunked(uri: str, options: StorageOptions | None) -> Volume:
     # tensorstore takes a quarter of a second to import; who opens a file needs none.
-    from em_platform.formats.chunked.open import open_chunked
+    from em_platform.formats.chunked import open_chunked
 
     return open_chunked(uri, options=options)
 

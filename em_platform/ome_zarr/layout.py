@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from em_platform.config import OutputSettings
-from em_platform.formats.chunked.metadata import OURS
+from em_platform.formats.chunked.zarr import OURS
 from em_platform.model import Review
 from em_platform.ome_zarr.pyramid import (
     Pyramid,

@@ -24,8 +24,7 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from em_platform.formats.chunked import guard
-from em_platform.formats.chunked.open import chunked_format, open_chunked
+from em_platform.formats.chunked import chunked_format, guard, open_chunked
 from em_platform.standins.faults import Fault, Faults
 from em_platform.standins.http import Server
 from em_platform.standins.part import FileHost, Tree
@@ -221,7 +220,7 @@ def test_a_volume_is_read_over_tls(tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     files = FileHost(Tree(tmp_path, lambda path: None), prefix="/", faults=Faults())
     script = (
-        "import sys; from em_platform.formats.chunked.open import open_chunked\n"
+        "import sys; from em_platform.formats.chunked import open_chunked\n"
         "volume = open_chunked(sys.argv[1])\n"
         "print(volume.read((slice(None),) * 3).sum())"
     )

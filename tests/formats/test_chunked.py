@@ -12,8 +12,8 @@ import zarr
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from em_platform.errors import FormatError, SourceRefused
+from em_platform.formats.chunked import chunked_format, open_chunked
 from em_platform.formats.chunked.count import count_chunks
-from em_platform.formats.chunked.open import chunked_format, open_chunked
 from tests.formats.chunk_writers import (
     SHAPE,
     noise,

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from em_platform.formats.digests import digest_of
+from em_platform.formats.chunked.digests import digest_of
 
 CONTENT = b"as it was stored"
 MD5 = hashlib.md5(CONTENT)

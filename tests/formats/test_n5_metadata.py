@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from em_platform.formats.chunked.open import level_paths, open_chunked
+from em_platform.formats.chunked import level_paths, open_chunked
 from tests.formats.chunk_writers import (
     noise,
     write_n5,

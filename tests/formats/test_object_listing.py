@@ -10,9 +10,9 @@ import pytest
 import zarr
 
 from em_platform.errors import SourceRefused
+from em_platform.formats.chunked import open_chunked
 from em_platform.formats.chunked.count import count_chunks
 from em_platform.formats.chunked.listing import folders
-from em_platform.formats.chunked.open import open_chunked
 from em_platform.formats.chunked.store import chunk_store
 from em_platform.ome_zarr.level_arrays import store_at
 from tests.formats.chunk_writers import noise, pixels

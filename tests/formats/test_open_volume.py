@@ -20,7 +20,7 @@ import zarr
 
 from em_platform.errors import FormatError, PlatformError
 from em_platform.formats.open import open_volume
-from em_platform.ome_zarr.http import served
+from em_platform.ome_zarr import served
 from em_platform.standins import image_files
 from em_platform.standins.faults import Faults
 from em_platform.standins.http import Server

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from em_platform.formats.chunked.open import list_levels, open_chunked
+from em_platform.formats.chunked import list_levels, open_chunked
 from tests.formats.chunk_writers import SHAPE, noise, pixels, write_precomputed
 
 SHARDING = {

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from em_platform.formats.chunked.open import open_chunked
-from em_platform.formats.chunked.volume import wait_for_turn
+from em_platform.formats.chunked import open_chunked
+from em_platform.formats.chunked.arrays import wait_for_turn
 from tests.formats.chunk_writers import noise, write_v2
 from tests.formats.served_folder import serving_folder
 

@@ -10,8 +10,8 @@ import zarr
 from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
+from em_platform.formats.chunked import list_levels, open_chunked
 from em_platform.formats.chunked.count import count_chunks
-from em_platform.formats.chunked.open import list_levels, open_chunked
 from tests.formats.chunk_writers import (
     SHAPE,
     multiscales,

@@ -7,7 +7,7 @@ import numpy as np
 
 from em_platform.config import OutputSettings
 from em_platform.model.volume import VolumeInfo
-from em_platform.ome_zarr.volume_writer import write_volume
+from em_platform.ome_zarr import write_volume
 from em_platform.storage.manifest import Product
 
 SETTINGS = OutputSettings(chunk_px=8, shard_px=16)

@@ -3,7 +3,7 @@
 import pytest
 import requests
 
-from em_platform.ome_zarr.http import served
+from em_platform.ome_zarr import served
 
 CONTENT = bytes(range(256)) * 4
 

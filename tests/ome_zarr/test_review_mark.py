@@ -5,7 +5,7 @@ import pytest
 import zarr
 
 from em_platform.formats import review_at
-from em_platform.formats.chunked.metadata import review_in
+from em_platform.formats.chunked.zarr import review_in
 from em_platform.model import Review, ReviewStatus
 from em_platform.ome_zarr import mosaic_attributes
 

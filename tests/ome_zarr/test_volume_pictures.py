@@ -9,9 +9,7 @@ from PIL import Image
 from em_platform.config import OutputSettings
 from em_platform.errors import FormatError
 from em_platform.model.volume import VolumeInfo
-from em_platform.ome_zarr import preview
-from em_platform.ome_zarr.conversion import mid_sections
-from em_platform.ome_zarr.volume_writer import write_volume
+from em_platform.ome_zarr import mid_sections, preview, write_volume
 from em_platform.storage.manifest import Product
 
 SETTINGS = OutputSettings(chunk_px=16, shard_px=32)

@@ -13,10 +13,9 @@ import pytest
 
 from em_platform.config import OutputSettings
 from em_platform.errors import FormatError, SourceUnavailable
-from em_platform.formats import image_output
 from em_platform.formats.ome_zarr import level_count, open_level
 from em_platform.formats.open import open_volume
-from em_platform.ome_zarr.conversion import mid_sections
+from em_platform.ome_zarr import image_output, mid_sections
 from em_platform.storage import atomic
 from tests.ome_zarr.array_volume import (
     VOXELS,
@@ -116,7 +115,7 @@ SLOW = textwrap.dedent(
     from pathlib import Path
     from em_platform.config import OutputSettings
     from em_platform.formats.open import open_volume
-    from em_platform.ome_zarr.volume_writer import write_volume
+    from em_platform.ome_zarr import write_volume
     from em_platform.storage.manifest import Product
 
     class Slow:
@@ -176,7 +175,7 @@ def test_memory_does_not_grow_with_the_volume(tmp_path):
         import sys
         import numpy as np
         from em_platform.config import OutputSettings
-        from em_platform.ome_zarr.volume_writer import write_volume
+        from em_platform.ome_zarr import write_volume
         from em_platform.model.volume import VolumeInfo
         from em_platform.storage.manifest import Product
         from em_platform.stitching.compute import peak_memory_mb

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.formats.chunked import Located, checked_crop, locate
+from em_platform.formats.chunked.arrays import Crop, StoredArray, select
+from em_platform.formats.chunked.digests import MD5_ETAG
 from em_platform.formats.chunked.listing import Found, asked, can_list, listed
-from em_platform.formats.chunked.metadata import StoredArray
-from em_platform.formats.chunked.open import Located, checked_crop, locate
-from em_platform.formats.chunked.volume import Crop, select
-from em_platform.formats.digests import MD5_ETAG
 from em_platform.storage.layout import StorageOptions
 
 Ranges = tuple[tuple[int, int], ...]

@@ -29,7 +29,7 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from em_platform.formats.digests import digest_of
+from em_platform.formats.chunked.digests import digest_of
 from em_platform.formats.header_values import MOST_BYTES
 
 # As the watchdogs of tensorstore's own connections, see `store`.

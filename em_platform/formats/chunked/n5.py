@@ -12,25 +12,22 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from em_platform.formats.chunked import zarr
-from em_platform.formats.chunked.listing import can_list, folders
-from em_platform.formats.chunked.metadata import (
+from em_platform.formats.chunked.arrays import (
     MOST_LEVELS,
-    Compressor,
     Edges,
     Level,
-    Multiscale,
     Numbers,
     Shape,
     StoredArray,
     StoredImage,
     Text,
-    Transform,
     broken,
     parsed,
     space,
 )
+from em_platform.formats.chunked.listing import can_list, folders
 from em_platform.formats.chunked.store import ChunkStore
+from em_platform.formats.chunked.zarr import Compressor, Multiscale, Transform, image_of
 from em_platform.model.base import Foreign
 
 _XYZ = ("x", "y", "z", "c", "t")
@@ -137,14 +134,14 @@ def _stated_levels(attributes: N5Space) -> StoredImage | None:
         return None
     image = attributes.multiscales[0]
     if image.axes and image.datasets[0].steps is not None:
-        found = zarr.image_of(image, "")
+        found = image_of(image, "")
         levels = tuple(_reversed(level) for level in found.levels)
-        return StoredImage(format="N5", levels=levels, name=found.name)
+        return StoredImage(format="N5", levels=levels)
     levels = tuple(
         _transformed(dataset.transform or Transform(), path=dataset.path)
         for dataset in image.datasets
     )
-    return StoredImage(format="N5", levels=levels, name=image.name or "")
+    return StoredImage(format="N5", levels=levels)
 
 
 def _reversed(level: Level) -> Level:

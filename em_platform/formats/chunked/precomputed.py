@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from em_platform.errors import FormatError
-from em_platform.formats.chunked.metadata import (
+from em_platform.formats.chunked.arrays import (
     MOST_LEVELS,
     Level,
     Number,

@@ -5,32 +5,144 @@ Sources: https://zarr-specs.readthedocs.io and https://ngff.openmicroscopy.org.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from em_platform.formats.chunked.listing import can_list, folders
-from em_platform.formats.chunked.metadata import (
-    ArrayV2,
-    ArrayV3,
-    Axis,
+from em_platform.formats.chunked.arrays import (
+    MOST_AXES,
+    MOST_LEVELS,
+    Edges,
     Level,
-    Multiscale,
-    Sharding,
-    Step,
+    Numbers,
+    Shape,
     StoredArray,
     StoredImage,
+    Text,
     broken,
     parsed,
     plane_or_space,
-    review_in,
     space,
 )
+from em_platform.formats.chunked.listing import can_list, folders
 from em_platform.formats.chunked.store import ChunkStore
 from em_platform.model import Review
+from em_platform.model.base import Foreign
+
+OURS = "em_platform"
+"""Where a group of ours says more than OME-NGFF does."""
 
 _TCZYX = ("t", "c", "z", "y", "x")
+
+
+class Axis(Foreign):
+    """One axis of an OME image."""
+
+    name: Text
+    unit: Text | None = None
+
+
+class Step(Foreign):
+    """One coordinate transformation of OME."""
+
+    type: Text
+    scale: Numbers | None = None
+    translation: Numbers | None = None
+
+
+class Transform(Foreign):
+    """A COSEM transform."""
+
+    axes: tuple[Text, ...] | None = None
+    units: tuple[Text, ...] | None = None
+    scale: Numbers | None = None
+    translate: Numbers | None = None
+
+
+class Dataset(Foreign):
+    """One level of a multiscale image."""
+
+    path: Text
+    steps: tuple[Step, ...] | None = Field(None, alias="coordinateTransformations")
+    transform: Transform | None = None
+
+
+class Multiscale(Foreign):
+    """One entry of `multiscales`."""
+
+    axes: Annotated[tuple[Axis | Text, ...], Field(max_length=MOST_AXES)] | None = None
+    datasets: Annotated[
+        tuple[Dataset, ...], Field(min_length=1, max_length=MOST_LEVELS)
+    ]
+    steps: tuple[Step, ...] | None = Field(None, alias="coordinateTransformations")
+    version: Text | None = None
+    kind: Text | None = Field(None, alias="type")
+
+
+class Compressor(Foreign):
+    """What packs the chunks of Zarr v2 or N5."""
+
+    id: Text = "none"
+    cname: Text | None = None
+    type: Text = "none"
+
+
+class ArrayV2(Foreign):
+    """A `.zarray`."""
+
+    shape: Shape
+    chunks: Edges
+    dtype: Text
+    compressor: Compressor | None = None
+    dimension_separator: Text | None = None
+
+
+class Codec(Foreign):
+    """One step of Zarr v3's chain; `configuration` is the codec's own."""
+
+    name: Text
+    configuration: Mapping[str, Any] | None = None
+
+
+class _ChunkShape(Foreign):
+    chunk_shape: Edges
+
+
+class ChunkGrid(Foreign):
+    """How Zarr v3 cuts an array."""
+
+    configuration: _ChunkShape
+
+
+class Sharding(Foreign):
+    """How Zarr v3 cuts a shard."""
+
+    chunk_shape: Edges
+    codecs: tuple[Codec, ...]
+
+
+class _Separator(Foreign):
+    separator: Text | None = None
+
+
+class KeyEncoding(Foreign):
+    """How Zarr v3 names its chunks."""
+
+    name: Text
+    configuration: _Separator | None = None
+
+
+class ArrayV3(Foreign):
+    """A `zarr.json` of an array."""
+
+    shape: Shape
+    data_type: Text
+    chunk_grid: ChunkGrid
+    chunk_key_encoding: KeyEncoding
+    codecs: tuple[Codec, ...]
+    dimension_names: tuple[Text | None, ...] | None = None
 
 
 def read_image(store: ChunkStore) -> StoredImage | None:
@@ -51,6 +163,16 @@ def read_image(store: ChunkStore) -> StoredImage | None:
         return image if review is None else replace(image, tags=_review_tags(review))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise broken(store.url, f"multiscales: {error!r}") from error
+
+
+def review_in(attributes: Mapping[str, Any]) -> Review | None:
+    """The review in a group's attributes; None where there is none that we know."""
+    ours = attributes.get(OURS)
+    found = ours.get("review") if isinstance(ours, Mapping) else None
+    try:
+        return Review.model_validate(found)
+    except ValueError:  # not ours, or of a version to come: it says nothing to us
+        return None
 
 
 def _review_tags(review: Review) -> dict[str, Any]:
@@ -147,7 +269,6 @@ def image_of(image: Multiscale, version: str) -> StoredImage:
     return StoredImage(
         format=f"OME-Zarr {version}".strip(),
         levels=tuple(levels),
-        name=image.name or "",
     )
 
 

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from em_platform.config.ingest import OutputSettings
 from em_platform.model.volume import VolumeInfo
-from em_platform.ome_zarr.volume_writer import write_volume
+from em_platform.ome_zarr import write_volume
 from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
 from em_platform.simulation.tilt_series.plan import FIDUCIAL, Plan
 from em_platform.storage.manifest import Product

@@ -16,7 +16,7 @@ from em_platform.config import Settings
 from em_platform.model import Check, Model
 from em_platform.model.dataset import CoreMetadata, DagsterProvenance, DatasetRecord
 from em_platform.model.volume import WrittenVolume
-from em_platform.ome_zarr.conversion import convert
+from em_platform.ome_zarr import convert
 from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
 from em_platform.simulation.tilt_series.backends.backend import Backend
 from em_platform.simulation.tilt_series.data_set import LIBRARY
