@@ -24,9 +24,9 @@ from em_platform.formats.raster import (
     read_png_header,
     read_raster,
 )
-from em_platform.formats.source import Source, open_source
+from em_platform.formats.source import Source, filling, open_source
 from em_platform.formats.tiff import CodedVolume
-from em_platform.formats.tiff_directory import Directory, cut_short, is_tiff, scale_of
+from em_platform.formats.tiff_directory import Directory, is_tiff, scale_of
 from em_platform.formats.tiff_pages import (
     PALETTE,
     WHITE_IS_ZERO,
@@ -198,9 +198,8 @@ def _stored_pixels(source: Source, header: TiffHeader, box: Box | None) -> NDArr
         )
     dtype = np.dtype(header.dtype)
     rows = np.empty((box.y1 - box.y0, header.width_px), dtype)
-    at = header.offset + box.y0 * rows.strides[0]
-    if source.fill(at, rows.reshape(-1).view(np.uint8)) < rows.nbytes:
-        raise cut_short(source, f"{at + rows.nbytes} bytes were promised")
+    with filling(source) as fill:
+        fill(header.offset + box.y0 * rows.strides[0], rows)
     pixels = np.ascontiguousarray(rows[:, box.x0 : box.x1])
     return pixels.astype(dtype.newbyteorder("="), copy=False)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from em_platform.errors import FormatError
 from em_platform.formats.header_values import nm_of, rounded
-from em_platform.formats.source import Source
+from em_platform.formats.source import Source, filling
 from em_platform.formats.volume import PlainVolume
 from em_platform.model.volume import Tag, VolumeInfo
 
@@ -112,9 +112,8 @@ def read_mrc(source: Source, index: int | None = None) -> NDArray[Any]:
     header = read_mrc_header(source)
     index = check_index(source, header, index)
     image = np.empty((header.height_px, header.width_px), np.dtype(header.dtype))
-    at = header.offset + index * image.nbytes
-    if source.fill(at, image.reshape(-1).view(np.uint8)) < image.nbytes:
-        raise _cut_short(source, at + image.nbytes)
+    with filling(source) as fill:
+        fill(header.offset + index * image.nbytes, image)
     if image.dtype == np.int8:
         # Turning the sign bit adds 128 without a wider type.
         return (image.view(np.uint8) ^ 0x80).astype(np.uint8, copy=False)

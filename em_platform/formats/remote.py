@@ -306,8 +306,6 @@ def _checked_redirects() -> Any:
     """What aiohttp calls before it follows a redirect."""
     import aiohttp
 
-    from em_platform.formats.remote import check_redirect
-
     async def check(_: Any, __: Any, followed: Any) -> None:
         at = str(followed.response.url)
         to = urljoin(at, followed.response.headers.get("Location", ""))

@@ -45,14 +45,6 @@ class Source:
             return _read_local(self.path, offset, count)
         return remote.read(self.uri, offset, count, self.options)
 
-    def fill(self, offset: int, buffer: NDArray[np.uint8]) -> int:
-        """Put the bytes from `offset` into `buffer`, `(n,)`; how many there were."""
-        if self.path is None or len(self.first) == self.length:
-            content = self.read(offset, buffer.nbytes)
-            buffer[: len(content)] = np.frombuffer(content, np.uint8)
-            return len(content)
-        return _fill_local(self.path, offset, buffer)
-
     def read_each(self, places: Places, count: int) -> NDArray[np.uint8]:
         """`count` bytes from each place, `(n, count)`; behind a URL many at once.
 
@@ -205,17 +197,6 @@ def _read_local(path: str, offset: int, count: int) -> bytes:
         raise missing(path, f"cannot be read ({error.strerror})") from error
 
 
-def _fill_local(path: str, offset: int, buffer: NDArray[np.uint8]) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            return os.preadv(descriptor, [buffer.data], offset)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise missing(path, f"cannot be read ({error.strerror})") from error
-
-
 def _fill_remote(source: Source, places: Places, found: NDArray[np.uint8]) -> None:
     count = found.shape[1]
     first, end = int(min(places)), int(max(places)) + count
@@ -278,8 +259,10 @@ def _fill_from(source: Source, offset: int, array: NDArray[Any]) -> None:
     content = array.reshape(-1).view(np.uint8)
     for done in range(0, content.nbytes, _REMOTE_BYTES):
         part = content[done : done + _REMOTE_BYTES]
-        if source.fill(offset + done, part) < part.nbytes:
+        found = source.read(offset + done, part.nbytes)
+        if len(found) < part.nbytes:
             raise _ended(source, offset + content.nbytes)
+        part[:] = np.frombuffer(found, np.uint8)
 
 
 def _ended(source: Source, expected: int) -> FormatError:

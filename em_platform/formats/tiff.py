@@ -230,14 +230,12 @@ def open_tiff(source: Source) -> Volume:
             layout=layout,
             directory_offsets=pages.directory_offsets,
         )
-    start = plain_offset(first, layout)
-    size = layout.height * layout.width * np.dtype(layout.stored_dtype).itemsize
     return PlainVolume(
         info=info,
         source=source,
         stored_dtype=layout.stored_dtype,
-        offset=start or 0,
-        stride=pages.stride or size,
+        offset=plain_offset(first, layout) or 0,
+        stride=pages.stride or layout.plane_bytes,
         plane_offsets=None if pages.stride else pages.plain_offsets,
     )
 
@@ -253,15 +251,15 @@ def _raw_stack(source: Source, first: Directory, scale: TiffScale) -> Pages | No
     start, count = plain_offset(first, layout), int(np.prod(scale.axes))
     if start is None or count < 2:
         return None
-    size = layout.height * layout.width * np.dtype(layout.stored_dtype).itemsize
-    if start + count * size > source.length:
-        raise cut_short(source, f"{count} images end at {start + count * size}")
+    end = start + count * layout.plane_bytes
+    if end > source.length:
+        raise cut_short(source, f"{count} images end at {end}")
     return Pages(
         layout=layout,
         count=count,
         directory_offsets=(),
         plain_offsets=None,
-        stride=size,
+        stride=layout.plane_bytes,
     )
 
 

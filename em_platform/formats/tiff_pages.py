@@ -36,11 +36,15 @@ class PageLayout:
     """numpy's name with byte order, such as `>u2`."""
     segment_shape: tuple[int, int]
     """Rows and columns of a strip or tile."""
-    tiled: bool
     compression: int
     photometric: int
     simple: bool
     """Whether the bytes of a segment are its pixels."""
+
+    @property
+    def plane_bytes(self) -> int:
+        """Of the pixels of a page, as they are stored plain."""
+        return self.height * self.width * np.dtype(self.stored_dtype).itemsize
 
     @property
     def dtype(self) -> str:
@@ -120,7 +124,6 @@ def layout_of(directory: Directory) -> PageLayout:
         width=width,
         stored_dtype=dtype.str,
         segment_shape=segment,
-        tiled=tiled,
         compression=compression,
         photometric=photometric,
         simple=simple,
@@ -182,7 +185,7 @@ def plain_offset(directory: Directory, layout: PageLayout) -> int | None:
     # Programs leave strips of zeros out: then the others are not one after the other.
     if not counts.all():
         return None
-    size = layout.height * layout.width * np.dtype(layout.stored_dtype).itemsize
+    size = layout.plane_bytes
     if int(counts.sum()) < size:
         raise cut_short(
             directory.source, f"its strips hold {int(counts.sum())} bytes of {size}"
@@ -208,8 +211,7 @@ def segments_of(
     expected = -(-layout.height // height) * -(-layout.width // width)
     if counts.size == 0 and layout.simple and expected == 1:
         # A lone plain strip needs no count: its length follows from the page's size.
-        size = layout.height * layout.width * np.dtype(layout.stored_dtype).itemsize
-        counts = np.array([size])
+        counts = np.array([layout.plane_bytes])
     if offsets.size != expected or counts.size != expected:
         raise FormatError(
             f"{directory.source.uri}: found {offsets.size} strips or tiles in this "
@@ -241,8 +243,8 @@ def _evenly_spaced(first: Directory, layout: PageLayout) -> Pages | None:
         return None
     # If all are so, the last one is the last that begins inside of the file.
     count = 2 + (first.source.length - 1 - second.offset) // step
-    size = layout.height * layout.width * np.dtype(layout.stored_dtype).itemsize
-    if then + (count - 2) * stride + size > first.source.length:
+    end = then + (count - 2) * stride + layout.plane_bytes
+    if end > first.source.length:
         return None
     try:
         if not _goes_on(second, third, count - 1, stride):

@@ -5,7 +5,7 @@ Axes and lengths are turned to z, y, x and nm here; N5 and precomputed count x f
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -260,12 +260,7 @@ def _at(store: ChunkStore, level: Level, image: StoredImage, *, kind: str) -> Lo
         )
     own = array.level
     if level.voxel_size_nm is None and own is not None:
-        level = Level(
-            path=level.path,
-            axes=level.axes or own.axes,
-            voxel_size_nm=own.voxel_size_nm,
-            origin_nm=own.origin_nm,
-        )
+        level = replace(own, path=level.path, axes=level.axes or own.axes)
     return Located(
         store=store,
         array=array,

@@ -7,6 +7,7 @@ paths); the dialects are those of COSEM and OpenOrganelle (`multiscales` with a
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -134,24 +135,17 @@ def _stated_levels(attributes: N5Space) -> StoredImage | None:
         return None
     image = attributes.multiscales[0]
     if image.axes and image.datasets[0].steps is not None:
-        found = image_of(image, "")
-        levels = tuple(_reversed(level) for level in found.levels)
+        # Axes in these attributes are written slowest first, which N5 stores last.
+        levels = tuple(
+            replace(level, axes=level.axes[::-1])
+            for level in image_of(image, "").levels
+        )
         return StoredImage(format="N5", levels=levels)
     levels = tuple(
         _transformed(dataset.transform or Transform(), path=dataset.path)
         for dataset in image.datasets
     )
     return StoredImage(format="N5", levels=levels)
-
-
-def _reversed(level: Level) -> Level:
-    # Axes in these attributes are written slowest first, which N5 stores last.
-    return Level(
-        path=level.path,
-        axes=level.axes[::-1],
-        voxel_size_nm=level.voxel_size_nm,
-        origin_nm=level.origin_nm,
-    )
 
 
 def _numbered_levels(store: ChunkStore, group: N5Space) -> StoredImage | None:
@@ -169,14 +163,7 @@ def _numbered_levels(store: ChunkStore, group: N5Space) -> StoredImage | None:
             own = own.model_copy(update={"factors": scales[len(levels)]})
         axes = tuple(name.lower() for name in own.axes or ())
         level = _own_level(own, group, axes or _XYZ[: len(own.dimensions)])
-        levels.append(
-            Level(
-                path=path,
-                axes=axes,
-                voxel_size_nm=level.voxel_size_nm if level else None,
-                origin_nm=level.origin_nm if level else (0.0, 0.0, 0.0),
-            )
-        )
+        levels.append(replace(level or Level(path=""), path=path, axes=axes))
     return StoredImage(format="N5", levels=tuple(levels)) if levels else None
 
 
