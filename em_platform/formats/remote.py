@@ -11,16 +11,17 @@ import socket
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
-
-import requests
-from urllib3.exceptions import LocationParseError
-from urllib3.util import Url, parse_url
 
 from em_platform.errors import FormatError, PlatformError, SourceRefused, StorageError
 from em_platform.formats.header_values import MOST_BYTES
 from em_platform.storage.layout import StorageOptions
+
+# A tenth of a second to import; who reads files of this machine needs none of it.
+if TYPE_CHECKING:
+    import requests
+    from urllib3.util import Url
 
 _MOST_HOPS = 5
 _PORTS = {"http": 80, "https": 443}
@@ -58,6 +59,8 @@ def check_redirect(
         Another host that is not among them, http after https, or an address of this
         network from one outside.
     """
+    from urllib3.util import parse_url
+
     here, there = parse_url(at), _parsed(to)
     name, why = there.host or "", ""
     if there.scheme not in _PORTS or not name:
@@ -77,11 +80,14 @@ def check_redirect(
         )
 
 
-def _parsed(url: str) -> Url:
+def _parsed(url: str) -> "Url":
     """The parts of a URL, by the parser that connects; none where it has odd letters.
 
     With a backslash, other parsers see another host than this one.
     """
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import Url, parse_url
+
     if "\\" in url or not url.isprintable():
         return Url()
     try:
@@ -90,7 +96,7 @@ def _parsed(url: str) -> Url:
         return Url()
 
 
-def _same_host(here: Url, there: Url) -> bool:
+def _same_host(here: "Url", there: "Url") -> bool:
     if here.host != there.host:
         return False
     ports = [each.port or _PORTS.get(each.scheme or "") for each in (here, there)]
@@ -112,30 +118,30 @@ def _is_global(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_global
 
 
-class CarefulSession(requests.Session):
+def careful_session(
+    who: str, *, hosts: Collection[str], cure: str = "correct the address"
+) -> "requests.Session":
     """A session whose redirects are checked; parameters as of `check_redirect`."""
+    import requests
 
-    def __init__(
-        self, who: str, *, hosts: Collection[str], cure: str = "correct the address"
-    ) -> None:
-        super().__init__()
-        self._who, self._hosts, self._cure = who, hosts, cure
-        self.max_redirects = _MOST_HOPS
+    class Careful(requests.Session):
+        # requests asks here before it follows, also where `_next` is made.
+        def get_redirect_target(self, resp: requests.Response) -> str | None:
+            target = super().get_redirect_target(resp)
+            if target is None:
+                return None
+            # Before requests reads all of its body, which may have any length.
+            resp.close()
+            try:
+                to = urljoin(resp.url, target)
+            except ValueError:
+                to = ""
+            check_redirect(resp.url, to, who=who, hosts=hosts, cure=cure)
+            return target
 
-    # requests asks here before it follows, also where `_next` is made.
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Where an answer leads; SourceRefused where we do not go."""
-        target = super().get_redirect_target(resp)
-        if target is None:
-            return None
-        # Before requests reads all of its body, which may have any length.
-        resp.close()
-        try:
-            to = urljoin(resp.url, target)
-        except ValueError:
-            to = ""
-        check_redirect(resp.url, to, who=self._who, hosts=self._hosts, cure=self._cure)
-        return target
+    session = Careful()
+    session.max_redirects = _MOST_HOPS
+    return session
 
 
 FIRST_BYTES = 65536

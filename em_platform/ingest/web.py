@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 
 from em_platform.config import SourceSettings, TransferSettings
 from em_platform.errors import FormatError, SourceError, SourceRefused
-from em_platform.formats import CarefulSession
+from em_platform.formats import careful_session
 from em_platform.ingest.http_answers import (
     Cut,
     Listed,
@@ -92,7 +92,7 @@ class Web:
             per_second=limits.requests_per_second,
             waits=self._waits,
         )
-        self._session = CarefulSession(
+        self._session = careful_session(
             who,
             hosts=_hosts_of(limits),
             cure=f"if that is right, add its name to ingest.{who}.redirect_hosts",

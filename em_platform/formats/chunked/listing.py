@@ -25,6 +25,7 @@ from em_platform.errors import (
 )
 from em_platform.formats.chunked.store import FIRST_WAIT_S, ChunkStore, is_anonymous
 from em_platform.formats.header_values import read_to_limit
+from em_platform.formats.remote import careful_session
 from em_platform.formats.source import local_path
 
 # To connect, and between two bytes: as tensorstore's, see `store`.
@@ -207,8 +208,6 @@ class _Asking:
     def __init__(self, store: ChunkStore) -> None:
         from requests.adapters import HTTPAdapter
 
-        from em_platform.formats.remote import CarefulSession
-
         self._base = store.url
         if store.url.startswith("s3://"):
             bucket_url, folder = _bucket(store)
@@ -217,7 +216,7 @@ class _Asking:
         self._retries = int(store.options.get("retries", 3))
         # A bucket of another region is one host of AWS further.
         hosts = ("amazonaws.com",) if store.url.startswith("s3://") else ()
-        self._session = CarefulSession("chunks", hosts=hosts)
+        self._session = careful_session("chunks", hosts=hosts)
         at_once = int(store.options.get("requests_at_once", 16))
         for scheme in ("http://", "https://"):
             # requests keeps 10 connections by itself; further threads open new ones.
