@@ -33,7 +33,9 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select, text
@@ -76,9 +78,44 @@ def _keep_engines(module: Any) -> None:
     module.create_engine = engine_of
 
 
+_QUESTIONS: Mapping[type, Sequence[str]] = {
+    SqliteScheduleStorage: (
+        *("has_instigators_table", "_has_instigators_table"),
+        *("has_secondary_index_table", "has_built_index"),
+    ),
+    SqliteRunStorage: ("has_run_stats_index_cols", "has_built_index"),
+    SqliteEventLogStorage: (
+        *("has_table", "has_secondary_index"),
+        "_has_asset_key_col_on_connection",
+    ),
+}
+
+
+def _ask_once(kind: type, question: str) -> None:
+    """Let a storage remember that its file has a table, a column or an index.
+
+    Dagster asks before most queries, as a file may be of an older version: half of what
+    its daemon does while nothing happens. What is there stays; "no" is asked again.
+    """
+    ask = getattr(kind, question)
+
+    def answer(storage: Any, *given: Any) -> bool:
+        # A connection is no part of the question.
+        key = (question, *(each for each in given if isinstance(each, str)))
+        known: set[Any] = storage.__dict__.setdefault("_found_in_file", set())
+        if key not in known and ask(storage, *given):
+            known.add(key)
+        return key in known
+
+    setattr(kind, question, answer)
+
+
 # Here, as each process that opens the history loads this module.
 for _module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
     _keep_engines(_module)
+for _kind, _questions in _QUESTIONS.items():
+    for _question in _questions:
+        _ask_once(_kind, _question)
 
 
 # Dagster does not promise to keep this class (decision 31);

@@ -90,7 +90,9 @@ def follow_checks(context: dg.SensorEvaluationContext, logs: PackedRunLogs) -> N
     """
     repository, begun = context.repository_def, time.monotonic()
     place, newest = logs.path_for_shard("index"), logs.last_check_event()
-    seen, seen_s = _followed.get(place, (-1, -_FOLLOW_S))
+    # Where no check was ever made there is nothing to read, a second of work.
+    first = (-1, -_FOLLOW_S) if newest else (0, begun)
+    seen, seen_s = _followed.setdefault(place, first)
     if repository is None or newest == seen or begun - seen_s < _FOLLOW_S:
         return
     graph = repository.asset_graph

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -334,6 +335,32 @@ def test_the_sensor_reads_checks_before_their_page_does(
     assert states_of(instance).latest_storage_id > 0
 
 
+def test_a_history_without_checks_is_read_when_there_are_some(
+    instance: dg.DagsterInstance, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    logs = logs_of(instance)
+    monkeypatch.setattr(logs, "get_asset_check_state", asked.append)
+    instance.add_dynamic_partitions("places", ["a"])
+    defs = dg.Definitions(assets=[asset_of(passed=True)])
+
+    def look() -> None:
+        resources = {"configuration": Configuration()}
+        with dg.build_sensor_context(
+            instance=instance, resources=resources, definitions=defs
+        ) as context:
+            history_sensor(context)
+
+    look()
+    look_at(instance, "a", passed=True)
+    look()
+    assert not asked  # within the 10 minutes after the first look
+    now = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: now + 601)
+    look()
+    assert asked
+
+
 def test_a_partition_is_known_as_soon_as_it_is_added(
     instance: dg.DagsterInstance,
 ) -> None:
@@ -341,6 +368,23 @@ def test_a_partition_is_known_as_soon_as_it_is_added(
     instance.add_dynamic_partitions("places", ["a"])
     assert instance.has_dynamic_partition("places", "a")
     assert not instance.has_dynamic_partition("montages", "a")
+
+
+def test_what_a_file_has_is_asked_of_it_once(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage: Any = instance.schedule_storage
+    opened, connect = [0], storage.connect
+    monkeypatch.setattr(storage, "connect", lambda: (opened.append(1), connect())[1])
+    # What is not there may come.
+    assert not storage.has_built_index("of a later version")
+    storage.mark_index_built("of a later version")
+    assert storage.has_built_index("of a later version")
+    assert storage.has_instigators_table()
+    before = len(opened)
+    assert storage.has_built_index("of a later version")
+    assert storage.has_instigators_table()
+    assert len(opened) == before > 1
 
 
 def test_a_file_of_the_history_has_one_engine(instance: dg.DagsterInstance) -> None:
