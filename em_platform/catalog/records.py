@@ -4,16 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-import numpy as np
-import zarr
-from fsspec.core import url_to_fs
 from pydantic import JsonValue
 
-from em_platform.formats import describe, open_level
-from em_platform.imaging.voxel_statistics import Measured, statistics_of
 from em_platform.model import (
     Check,
     Montage,
@@ -35,6 +30,9 @@ from em_platform.model.dataset import (
 )
 from em_platform.model.volume import VoxelStatistics
 from em_platform.storage.layout import StorageOptions
+
+if TYPE_CHECKING:
+    import zarr
 
 # Beside the names of public sources: where the microscope is the source.
 _SOURCE = "acquisition"
@@ -68,6 +66,11 @@ def mosaic_levels(
     FormatError
         There is no such image.
     """
+    # Zarr and OpenCV: who lists or searches records needs neither.
+    from fsspec.core import url_to_fs
+
+    from em_platform.formats import describe, open_level
+
     options = dict(options)
     paths = describe(url, storage_options=options).paths
     images = [open_level(url, n, storage_options=options) for n in range(len(paths))]
@@ -90,12 +93,16 @@ def mosaic_levels(
     )
 
 
-def _statistics(image: zarr.Array[Any]) -> VoxelStatistics:
+def _statistics(image: "zarr.Array[Any]") -> VoxelStatistics:
     """Read level 0 once, shard by shard; measured as volumes are when written.
 
     At write time shards are made on workers and resumed in part, and a manifest would
     have to carry the figures; reading 37 Mpix back takes 0.09 CPU-s (decision 25).
     """
+    import numpy as np
+
+    from em_platform.imaging.voxel_statistics import Measured, statistics_of
+
     measured = Measured()
     height, width = image.shards or image.chunks
     for row, y in enumerate(range(0, image.shape[0], height)):

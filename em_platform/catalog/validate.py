@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any
-
-from jsonschema import Draft202012Validator, FormatChecker
-from jsonschema.exceptions import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from em_platform.catalog.record_files import Parts, Record, at, content_of
 from em_platform.catalog.rules import ADVICE, RULES
 from em_platform.model.dataset import WITH_VOLUME, CiMetadata, DatasetRecord, is_uri
+
+# Loaded where a record needs the schema; ours, which most are, do not.
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator, FormatChecker
+    from jsonschema.exceptions import ValidationError
 
 # Whether the file of a URL is there; None where nobody can say.
 Exists = Callable[[str], bool | None]
@@ -133,11 +135,13 @@ def is_date_time(value: object) -> bool:
 
 
 @cache
-def format_checker() -> FormatChecker:
+def format_checker() -> "FormatChecker":
     """Checks uuid, date, date-time and uri; the library alone lets the last two pass.
 
     It needs packages for them which are not always there.
     """
+    from jsonschema import FormatChecker
+
     checker = FormatChecker(formats=("uuid", "date"))
     checker.checkers = {
         **{name: FormatChecker.checkers[name] for name in ("uuid", "date")},
@@ -148,7 +152,9 @@ def format_checker() -> FormatChecker:
 
 
 @cache
-def _validator() -> Draft202012Validator:
+def _validator() -> "Draft202012Validator":
+    from jsonschema import Draft202012Validator
+
     # With all references put in place, which halves the time of a check.
     schema = strict_schema()
     whole = _without_references(schema, schema["$defs"])
@@ -171,7 +177,7 @@ def _without_references(node: Any, definitions: Record) -> Any:
     }
 
 
-def _causes(error: ValidationError) -> Iterator[ValidationError]:
+def _causes(error: "ValidationError") -> Iterator["ValidationError"]:
     """The error, or of several allowed forms the errors of the one that was meant."""
     if error.validator != "anyOf" or not error.context:
         yield error
@@ -197,7 +203,7 @@ def _place(*path: str | int) -> str:
     return text.removeprefix(".") or "the whole"
 
 
-def _reason(error: ValidationError) -> str:
+def _reason(error: "ValidationError") -> str:
     """The library's words, with a long value cut."""
     shown = repr(error.instance)
     if error.validator == "anyOf":
