@@ -1,8 +1,8 @@
 """What the page gets of a montage's stitching, by a real web UI and instance."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractContextManager
+from itertools import count
 
 import dagster as dg
 import pytest
@@ -20,7 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
 ]
 
-MONTAGE = "m-0001-20261122t120000"
 SEAM = "a seam of 9 px"
 
 montages = dg.DynamicPartitionsDefinition(name="montages")
@@ -93,26 +92,40 @@ def nothing_goes_wrong() -> None:
     broken.clear()
 
 
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as made:
-        made.add_dynamic_partitions("montages", [MONTAGE])
+@pytest.fixture(scope="module")
+def instance(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("home"))) as made:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def web_ui(
-    instance: dg.DagsterInstance, serve_app: Callable[[Any], str]
+    instance: dg.DagsterInstance, served: Callable[..., AbstractContextManager[str]]
 ) -> Iterator[str]:
+    """Of all tests, whose runs it tells apart by their montages."""
     with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as context:
-        yield serve_app(create_app_from_workspace_process_context(context))
+        with served(create_app_from_workspace_process_context(context)) as address:
+            yield address
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def montage(instance: dg.DagsterInstance) -> str:
+    """One that no other test has."""
+    key = f"m-{next(_numbers):04d}-20261122t120000"
+    instance.add_dynamic_partitions("montages", [key])
+    return key
 
 
 Run = Callable[..., str]
 
 
 @pytest.fixture
-def run(instance: dg.DagsterInstance) -> Run:
+def run(instance: dg.DagsterInstance, montage: str) -> Run:
     """Run a job for the montage; the id of the run."""
 
     def act(job: str, selection: Sequence[str] = ()) -> str:
@@ -124,7 +137,7 @@ def run(instance: dg.DagsterInstance) -> Run:
         )
         result = resolved.execute_in_process(
             instance=instance,
-            partition_key=MONTAGE,
+            partition_key=montage,
             asset_selection=chosen or None,
             raise_on_error=False,
         )
@@ -147,17 +160,19 @@ def test_the_jobs_that_are_asked_of_are_those_that_make_a_mosaic() -> None:
     assert {*makers, "__ASSET_JOB"} == set(STITCHING_JOBS)
 
 
-def test_a_montage_that_was_not_stitched_has_no_result(web_ui: str, run: Run) -> None:
-    assert result_of(web_ui, MONTAGE) is None
+def test_a_montage_that_was_not_stitched_has_no_result(
+    web_ui: str, montage: str, run: Run
+) -> None:
+    assert result_of(web_ui, montage) is None
     run("process_tiles")
-    assert result_of(web_ui, MONTAGE) is None
+    assert result_of(web_ui, montage) is None
 
 
 def test_a_good_stitching_has_neither_errors_nor_warnings(
-    web_ui: str, run: Run
+    web_ui: str, montage: str, run: Run
 ) -> None:
     stitched = run("stitch_montages")
-    assert result_of(web_ui, MONTAGE) == {
+    assert result_of(web_ui, montage) == {
         "run_id": stitched,
         "status": "success",
         "is_over": True,
@@ -178,14 +193,14 @@ def test_a_good_stitching_has_neither_errors_nor_warnings(
     ],
 )
 def test_a_later_run_of_something_else_does_not_hide_a_failed_stitching(
-    web_ui: str, run: Run, job: str, selection: Sequence[str]
+    web_ui: str, montage: str, run: Run, job: str, selection: Sequence[str]
 ) -> None:
     broken.add("mosaic")
     stitched = run("stitch_montages")
     broken.clear()
     for _ in range(3):
         run(job, selection)
-    result = result_of(web_ui, MONTAGE)
+    result = result_of(web_ui, montage)
     assert result is not None
     assert (result["run_id"], result["status"]) == (stitched, "failure")
     assert result["failed"] == [
@@ -203,20 +218,20 @@ def test_a_later_run_of_something_else_does_not_hide_a_failed_stitching(
     ],
 )
 def test_a_montage_that_is_stitched_again_has_the_newest_result(
-    web_ui: str, run: Run, job: str, selection: Sequence[str]
+    web_ui: str, montage: str, run: Run, job: str, selection: Sequence[str]
 ) -> None:
     broken.add("mosaic")
     run("stitch_montages")
     broken.clear()
     newest = run(job, selection)
-    result = result_of(web_ui, MONTAGE)
+    result = result_of(web_ui, montage)
     assert result is not None
     assert (result["run_id"], result["status"]) == (newest, "success")
     assert result["failed"] == []
 
 
 def test_what_repeats_the_rest_of_a_stitching_belongs_to_it(
-    web_ui: str, run: Run, instance: dg.DagsterInstance
+    web_ui: str, montage: str, run: Run, instance: dg.DagsterInstance
 ) -> None:
     checks["seams_are_closed"] = dg.AssetCheckSeverity.ERROR
     first = run("stitch_montages")
@@ -229,22 +244,22 @@ def test_what_repeats_the_rest_of_a_stitching_belongs_to_it(
         asset_selection=rest,
         root_run_id=first,
         parent_run_id=first,
-        tags={"dagster/partition": MONTAGE},
+        tags={"dagster/partition": montage},
         status=dg.DagsterRunStatus.SUCCESS,
     )
-    result = result_of(web_ui, MONTAGE)
+    result = result_of(web_ui, montage)
     assert result is not None
     assert result["run_id"] == repeated.run_id
     assert result["failed"] == [f"seams_are_closed: {SEAM}"]
 
 
 def test_failed_checks_of_severity_warn_and_error_are_reported_apart(
-    web_ui: str, run: Run
+    web_ui: str, montage: str, run: Run
 ) -> None:
     checks["seams_are_closed"] = dg.AssetCheckSeverity.ERROR
     checks["mosaic_has_contrast"] = dg.AssetCheckSeverity.WARN
     run("stitch_montages")
-    result = result_of(web_ui, MONTAGE)
+    result = result_of(web_ui, montage)
     assert result is not None
     assert result["status"] == "success"
     assert result["failed"] == [f"seams_are_closed: {SEAM}"]
@@ -252,17 +267,17 @@ def test_failed_checks_of_severity_warn_and_error_are_reported_apart(
 
 
 def test_a_stitching_that_runs_is_not_over(
-    web_ui: str, run: Run, instance: dg.DagsterInstance
+    web_ui: str, montage: str, run: Run, instance: dg.DagsterInstance
 ) -> None:
     run("stitch_montages")
     job = definitions.resolve_job_def("stitch_tiles")
     active = instance.create_run_for_job(
         job,
         status=dg.DagsterRunStatus.STARTED,
-        tags={"dagster/partition": MONTAGE},
+        tags={"dagster/partition": montage},
     )
     run("review_acquisitions")
-    result = result_of(web_ui, MONTAGE)
+    result = result_of(web_ui, montage)
     assert result is not None
     assert (result["run_id"], result["is_over"]) == (active.run_id, False)
 
