@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import dagster as dg
@@ -198,22 +199,34 @@ mutation ($params: LaunchBackfillParams!) {
 }"""
 
 
+LOCATION = {
+    "repositoryLocationName": "em_platform",
+    "repositoryName": "__repository__",
+}
+
+
+def backfill_on_page(platform, **params: Any) -> str:
+    """Ask for partitions again as a web page does; gives the backfill's id."""
+    answer = ask(platform.url, BACKFILL, params=params)["launchPartitionBackfill"]
+    return str(answer["backfillId"])
+
+
 def test_what_an_assets_page_launches_obeys_executor_queue_and_pools(
     platform, bad: str, stitched: str, wait_until: Callable[..., None]
 ) -> None:
     chosen = [{"path": ["montage_fit"]}, {"path": ["mosaic"]}]
-    params = {"assetSelection": chosen, "partitionNames": [bad, stitched]}
-    answer = ask(platform.url, BACKFILL, params=params)["launchPartitionBackfill"]
-    wanted = dg.RunsFilter(tags={"dagster/backfill": answer["backfillId"]})
+    names = [bad, stitched]
+    made = backfill_on_page(platform, assetSelection=chosen, partitionNames=names)
+    wanted = dg.RunsFilter(tags={"dagster/backfill": made})
 
-    def are_done() -> bool:
-        with platform.instance() as instance:
-            runs = instance.get_runs(wanted)
-        done = [run.status is dg.DagsterRunStatus.SUCCESS for run in runs]
-        return len(done) == 2 and all(done)
-
-    wait_until(are_done, timeout_s=180, what=platform.output)
     with platform.instance() as instance:
+
+        def are_done() -> bool:
+            runs = instance.get_runs(wanted)
+            done = [run.status is dg.DagsterRunStatus.SUCCESS for run in runs]
+            return len(done) == 2 and all(done)
+
+        wait_until(are_done, timeout_s=180, what=platform.output)
         for run in instance.get_runs(wanted):
             assert run.job_name == "__ASSET_JOB"
             assert (run.tags["em/part"], run.tags["dagster/priority"]) == (
@@ -269,8 +282,8 @@ def test_a_killed_tilt_series_is_resumed_to_what_a_backfill_makes_undisturbed(
     def made(runs: int) -> list[int]:
         wait_until(
             lambda: (
-                len(tilts_made(platform, key)) == runs
-                and partition_runs(platform.url, key).status == "SUCCESS"
+                partition_runs(platform.url, key).status == "SUCCESS"
+                and len(tilts_made(platform, key)) == runs
             ),
             timeout_s=300,
             what=platform.output,
@@ -281,7 +294,9 @@ def test_a_killed_tilt_series_is_resumed_to_what_a_backfill_makes_undisturbed(
     assert not kill_wish.exists()
     resumed = contents(folder)
     shutil.rmtree(folder)
-    backfill(platform, "simulate_stacks", key)
+    of_job = {"partitionSetName": "simulate_stacks_partition_set"}
+    selector = {**of_job, "repositorySelector": LOCATION}
+    backfill_on_page(platform, selector=selector, partitionNames=[key])
     assert made(runs=2) == [2, 5]
     assert contents(folder) == resumed
     assert "grains-0000.mrc" in resumed
