@@ -1,4 +1,6 @@
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import tifffile
 
 from em_platform.errors import FormatError
-from em_platform.formats.image import read_header, read_image
+from em_platform.formats.image import read_header, read_image, write_tiff
 from em_platform.formats.source import join_uri, local_path
 from em_platform.model import Box
 
@@ -191,3 +193,16 @@ def test_a_blank_frame_that_packs_well_is_read(tmp_path: Path, codec: str) -> No
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((9000, 9000), np.uint8), compression=codec)
     assert read_image(str(path)).shape == (9000, 9000)
+
+
+def test_who_reads_a_local_file_imports_no_client_of_servers(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write_tiff(path, np.arange(12, dtype=np.uint8).reshape(3, 4))
+    script = (
+        "import sys; from em_platform.formats import open_volume, read_image\n"
+        "read_image(sys.argv[1]), open_volume(sys.argv[1])\n"
+        "print(sorted({'aiohttp', 'requests', 'tensorstore', 'zarr'} & {*sys.modules}))"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
