@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import find_peaks
 
 from em_platform.imaging.resample import halve
 
@@ -23,6 +22,8 @@ def without_grid_bars(image: NDArray[Any]) -> NDArray[np.float32] | None:
     all below the valley between both peaks becomes the valley's grey, and all that is
     brighter than the ice by more than three deviations, such as a hole, as bright.
     """
+    from scipy.signal import find_peaks  # slower to load than all else, seldom needed
+
     values = np.asarray(image, np.float32)
     small = np.asarray(halve(np.asarray(halve(values), np.float32)), np.float32)
     counts, edges = np.histogram(small, bins=_BINS)
