@@ -173,7 +173,7 @@ def test_a_session_is_started_watched_and_stopped_from_the_page(
     wait_for_preview(page)
     take_control(page, "Ada")
     assert button(page, "start").is_disabled()
-    add_region(page, "m-0001", rows=5, columns=8)
+    add_region(page, "m-0001", rows=5, columns=6)
     add_region(page, "m-0002", rows=3, columns=6)
     press(page, "start")
     page.locator("#path li", has_text="Acquisition").wait_for()
@@ -189,11 +189,11 @@ def test_a_session_is_started_watched_and_stopped_from_the_page(
 
     page.locator("#run-name", has_text="m-0001 · completed").wait_for()
     wait_for_preview(page)
-    assert page.locator("#done").inner_text() == "40 / 40 tiles"
+    assert page.locator("#done").inner_text() == "30 / 30 tiles"
     assert page.locator("#queue [data-status=pending]", has_text="m-0002").count() == 1
     page.locator("#finished tr", has_text="m-0001").first.wait_for()
     for each in (page, second):
-        wait_for_tiles(each, 40)
+        wait_for_tiles(each, 30)
 
     page.locator("#map").focus()
     page.keyboard.press("End")
@@ -209,7 +209,7 @@ def test_a_session_is_started_watched_and_stopped_from_the_page(
     opened.value.close()
     page.reload()
     page.locator("#holder", has_text="you (Ada)").wait_for()
-    wait_for_tiles(page, 40)
+    wait_for_tiles(page, 30)
     assert browsers.complaints == []
 
 

@@ -43,7 +43,7 @@ SMALL = {
     "acquisition.buffer.keep_cancelled_s": "1",
     "stitching.match.search_px": "32",
 }
-OLD, NEW = 36, 4
+OLD, NEW = 30, 4
 WAIT_S = 180.0
 IDLE_S, BUSY = 25.0, 10
 """A session ends within so many seconds on an idle computer; on a busy one so many
@@ -61,8 +61,8 @@ class Microscope:
     wait_until: Callable[..., None]
     first: ForkedProcess | None = None
 
-    def wait(self, truth: Callable[[], bool]) -> None:
-        self.wait_until(truth, timeout_s=WAIT_S)
+    def wait(self, truth: Callable[[], bool], pause_s: float = 1.0) -> None:
+        self.wait_until(truth, timeout_s=WAIT_S, pause_s=pause_s)
 
     def first_ends(self) -> None:
         """The command that began the old montage ends by itself: it was stopped."""
@@ -84,8 +84,8 @@ class Microscope:
         return IDLE_S + BUSY * (time.monotonic() - begun_s)
 
     def begin(self) -> str:
-        """Have six by six tiles imaged; the id of the montage once some are there."""
-        raster = ("--rows", "6", "--columns", "6")
+        """Have six by five tiles imaged; the id of the montage once some are there."""
+        raster = ("--rows", "6", "--columns", "5")
         known = set(self.montages())
         environment = {**os.environ, **self.environment}
         with open(os.devnull, "wb") as output:
@@ -96,7 +96,8 @@ class Microscope:
             )
         self.wait(lambda: set(self.montages()) > known)
         (name,) = set(self.montages()) - known
-        self.wait(lambda: len(self.bodies(name)) >= 8)
+        # Seen at once, so that most of the montage is still ahead.
+        self.wait(lambda: len(self.bodies(name)) >= 8, pause_s=0.1)
         return name
 
     def stop_in_the_dark(self, name: str) -> list[str]:
