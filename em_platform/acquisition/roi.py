@@ -9,7 +9,7 @@ middle of its bounds, and grown by `buffer_size` (nm).
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from TEM_comms.roi import CreateROI
@@ -18,8 +18,11 @@ from em_platform.acquisition.polygon import distance_to_rectangle
 from em_platform.acquisition.raster import Stop, image_position, stage_position
 from em_platform.config import Settings
 from em_platform.errors import AcquisitionError, ConfigError
-from em_platform.messaging.topics import fitting
+from em_platform.messaging.topics import Body, fitting
 from em_platform.model import Size
+
+RoiFields: TypeAlias = dict[str, Any]
+"""Fields of a `roi.create`, which `CreateROI` checks (see `created`)."""
 
 LAST = 1_000_000
 """A `queue_position` behind all others; None would make the region the next."""
@@ -148,7 +151,7 @@ def roi_of(
     pixel_nm: float | None = None,
     rotation: float | None = None,
     queue_position: int | None = LAST,
-) -> dict[str, Any]:
+) -> RoiFields:
     """Fields of a `roi.create` that gives exactly `rows` by `columns` tiles.
 
     The region ends in the middle of the outer tiles' own parts, so it gives the same
@@ -195,7 +198,7 @@ def roi_of(
     }
 
 
-def created(fields: Mapping[str, Any]) -> CreateROI:
+def created(fields: Body) -> CreateROI:
     """The `roi.create` message with these fields; MessageRejected where none fits."""
     message: CreateROI = fitting("roi.create", fields)
     return message

@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from rich.table import Table
 
-from em_platform.acquisition.roi import roi_of
+from em_platform.acquisition.roi import RoiFields, roi_of
 from em_platform.acquisition.session.montage_request import (
     existing_ids,
     first_number,
@@ -24,7 +23,7 @@ from em_platform.messaging.bus import Bus
 LOOK_S = 0.5  # a montage of 16 tiles takes some seconds, a person reads no faster
 
 
-def regions(settings: Settings, count: int, *, first: int = 1) -> list[dict[str, Any]]:
+def regions(settings: Settings, count: int, *, first: int = 1) -> list[RoiFields]:
     """Bodies of `roi.create`: montage n is a raster about the middle of aperture n."""
     acquisition = settings.acquisition
     return [
@@ -51,7 +50,7 @@ def _aperture(number: int, settings: Settings) -> int:
 
 def new_regions(
     bus: Bus, settings: Settings, count: int, *, first: int | None
-) -> list[dict[str, Any]]:
+) -> list[RoiFields]:
     """Regions with ids that nothing has yet; the first number that is free, or `first`.
 
     Raises
@@ -64,7 +63,7 @@ def new_regions(
     return regions(settings, count, first=number)
 
 
-def begin(bus: Bus, settings: Settings, wanted: Sequence[dict[str, Any]]) -> SessionLog:
+def begin(bus: Bus, settings: Settings, wanted: Sequence[RoiFields]) -> SessionLog:
     """Queue these regions and start; gives what is received from now on.
 
     Montages that were begun, or wait, are imaged first, and followed as well.

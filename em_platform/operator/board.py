@@ -1,7 +1,7 @@
 """Everything the page shows, made from the messages; no bus, no browser, no clock."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.messaging.topics import Body
@@ -19,7 +19,7 @@ from em_platform.operator.parts import (
     of_tile,
     of_verdict,
 )
-from em_platform.operator.tile_map import NewestTile, TileMap
+from em_platform.operator.tile_map import NewestTile, ShownMap, TileMap
 
 # Each is shown with the time of its last status.
 _DEVICES = (
@@ -33,6 +33,15 @@ _DEVICES = (
 )
 _STOPPABLE = ("acquiring", "paused", "failed")
 _OVER = ("completed", "cancelled", "error")
+
+
+class Changes(TypedDict):
+    """What a page gets to know: parts that changed by their names, tiles, the time."""
+
+    version: int
+    parts: Body
+    map: NotRequired[ShownMap]
+    now: NotRequired[float]
 
 
 class Board:
@@ -104,12 +113,12 @@ class Board:
         self._journal.add(kind, text, now)
         self.parts.put("journal", self._journal.shown())
 
-    def changes(self, since: int) -> dict[str, Any]:
+    def changes(self, since: int) -> Changes:
         """What has changed after `since`; all where `since` is 0 or of another map."""
         # A page that knows another map, or none, gets all tiles of this one.
         anew = since < self._map_began or since == 0
         parts, version = self.parts.since(since), self.parts.version
-        found: dict[str, Any] = {"version": version, "parts": parts}
+        found: Changes = {"version": version, "parts": parts}
         total = (self.parts.get("montage") or {}).get("total_tiles", 0)
         if shown := self.map.shown(since, anew=anew, total=total):
             found["map"] = shown
@@ -229,13 +238,13 @@ class Board:
         self.log("order", of_order(wanted), now)
 
     def _qc_status(self, service: str, body: Body, now: float) -> None:
-        before = self._qc.shown() or {}
+        before = self._qc.shown()
         self._qc.receive(service, body["status"], body.get("reason") or "", now=now)
-        after = self._qc.shown() or {}
+        after = self._qc.shown()
         self.parts.put("qc", after)
         if body["status"] == "STOP_AT_END":
             self._stop_at_end(body.get("reason") or "quality control requests it")
-        if after["status"] != before.get("status"):
+        if after and (before is None or after["status"] != before["status"]):
             self.log("qc", of_verdict(after), now)
 
     def _raw(self, body: Body, now: float) -> None:

@@ -1,12 +1,12 @@
 """The page's commands: each needs control, but for the two that stop."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Header, Request
 from pydantic import Field, model_validator
 
-from em_platform.acquisition.roi import roi_of
+from em_platform.acquisition.roi import RoiFields, roi_of
 from em_platform.config import Settings
 from em_platform.errors import ConfigError, ControlRefused
 from em_platform.model import Model, Size
@@ -59,7 +59,7 @@ class RoiForm(Model):
 
 def create_fields(
     form: RoiForm, settings: Settings, *, frame: Size | None, pending: int
-) -> dict[str, Any]:
+) -> RoiFields:
     """The body of `roi.create`; it goes to the end of the queue where none is given.
 
     Parameters
@@ -93,7 +93,7 @@ def create_fields(
     }
 
 
-def _by_size(form: RoiForm) -> dict[str, Any]:
+def _by_size(form: RoiForm) -> RoiFields:
     if form.width_um is None or form.height_um is None:
         raise ConfigError("roi: it has no size; give width and height")
     x, y = form.center_x_um * 1000, form.center_y_um * 1000

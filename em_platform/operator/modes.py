@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
+
+from em_platform.messaging.topics import Body
 
 Routine = Literal[
     "auto_focus",
@@ -101,7 +103,7 @@ _SPOKEN: Mapping[str, str] = {
 }
 
 
-def in_queue(queue: Mapping[str, Any] | None, *statuses: str) -> list[str]:
+def in_queue(queue: Body | None, *statuses: str) -> list[str]:
     """Montage ids of the entries of a roi.queue.status with one of `statuses`."""
     entries = [] if queue is None else queue["queue"]
     return [each["montage_id"] for each in entries if each["status"] in statuses]

@@ -4,9 +4,12 @@ import base64
 import binascii
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from em_platform.messaging.topics import Body
+
+Values: TypeAlias = dict[str, Any]
+"""Part of the page -> its value, as JSON."""
 
 
 class Parts:
@@ -14,7 +17,7 @@ class Parts:
 
     def __init__(self) -> None:
         self.version = 0
-        self._values: dict[str, Any] = {}
+        self._values: Values = {}
         self._changed: dict[str, int] = {}
 
     def bump(self) -> int:
@@ -34,7 +37,7 @@ class Parts:
         """The present value, None where there was none."""
         return self._values.get(name)
 
-    def since(self, version: int) -> dict[str, Any]:
+    def since(self, version: int) -> Values:
         """The parts that have changed after `version`."""
         return {n: self._values[n] for n, v in self._changed.items() if v > version}
 
@@ -123,6 +126,16 @@ class Status:
     seen_at: float
 
 
+class ShownLight(TypedDict):
+    """The worst status, whose it is and since when; `seen_at`: QC's last message."""
+
+    status: str
+    reason: str
+    by: str
+    since: float
+    seen_at: float
+
+
 class QcLight:
     """The worst status in force; a stop holds until the operator starts again."""
 
@@ -147,7 +160,7 @@ class QcLight:
         ]:
             del self._statuses[service]
 
-    def shown(self) -> dict[str, Any] | None:
+    def shown(self) -> ShownLight | None:
         """Status, reason, its service, since when, and when QC was last seen."""
         if not self._statuses:
             return None
@@ -220,7 +233,7 @@ def of_region(body: Body) -> str:
     return f"Region {name} {body['status']}{_why(body['error_message'])}"
 
 
-def of_verdict(shown: Body) -> str:
+def of_verdict(shown: ShownLight) -> str:
     """What the QC light shows."""
     return f"QC: {_VERDICTS[shown['status']]}{_why(shown['reason'])}"
 

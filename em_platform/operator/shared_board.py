@@ -6,12 +6,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict
 
 from em_platform.errors import ControlRefused
 from em_platform.messaging.bus import Bus
-from em_platform.operator.board import Board
+from em_platform.operator.board import Board, Changes
 from em_platform.operator.parts import Picture
+from em_platform.operator.tile_map import MarkFields
+
+
+class Holder(TypedDict):
+    """Who has control, nobody where it is empty, and since when (Unix seconds)."""
+
+    holder: str
+    since: float
 
 
 class Control:
@@ -102,7 +110,7 @@ class Control:
                     f"{silent_s:.0f} s"
                 )
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> Holder:
         """What all may know: the holder's name and since when, never the token."""
         with self._lock:
             return {"holder": self._holder, "since": self._since}
@@ -156,7 +164,7 @@ class SharedBoard:
         with self._lock:
             yield self._board
 
-    def changes(self, since: int) -> dict[str, Any] | None:
+    def changes(self, since: int) -> Changes | None:
         """What is new after version `since`; None where nothing is."""
         # Without the lock: each page asks ten times a second, and handlers need it.
         if self._board.parts.version == since:
@@ -176,7 +184,7 @@ class SharedBoard:
             tile = shown.tiles.get((row, column))
             return None if tile is None else (shown.montage_id, tile.tile_id)
 
-    def tile(self, row: int, column: int) -> dict[str, Any] | None:
+    def tile(self, row: int, column: int) -> MarkFields | None:
         """All that is known of one tile."""
         with self._lock:
             tile = self._board.map.tiles.get((row, column))

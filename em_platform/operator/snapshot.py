@@ -3,14 +3,13 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from em_platform.acquisition.frame_paths import acquisition_of, montage_folder
 from em_platform.acquisition.recorder.reconcile import OF_THE_MONTAGE
 from em_platform.errors import AcquisitionError, StorageError
-from em_platform.messaging.topics import read_body
+from em_platform.messaging.topics import Body, read_body
 from em_platform.operator.board import Board
 from em_platform.operator.shared_board import SharedBoard
 from em_platform.operator.tile_map import TileMap
@@ -115,10 +114,10 @@ def _latest_acquisition(folder: Path) -> str:
     return acquisition_of(max(bodies, key=lambda path: path.stat().st_mtime).stem)
 
 
-def _raw(path: Path) -> dict[str, Any] | None:
+def _raw(path: Path) -> Body | None:
     try:
         message = read_body("tile.raw", path.read_bytes())
     except (OSError, ValidationError):
         return None
-    body: dict[str, Any] = message.model_dump(mode="json")
+    body: Body = message.model_dump(mode="json")
     return body

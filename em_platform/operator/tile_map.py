@@ -2,9 +2,8 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.messaging.topics import Body, inverted_focus
@@ -22,6 +21,10 @@ class Neighbour(TypedDict, total=False):
     dx: float
     dy: float
     distance: float
+
+
+MarkFields: TypeAlias = dict[str, Any]
+"""Field of a `TileMark` -> what is known."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,7 +48,7 @@ class TileMark:
     tried: int | None = None
     neighbours: dict[str, Neighbour] = field(default_factory=dict)
     passed: bool | None = None
-    faults: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[Body] = field(default_factory=list)
     mini: int = 0
     version: int = 0
 
@@ -64,13 +67,32 @@ class TileMark:
         quality = None if self.quality is None else round(self.quality, 3)
         return [self.row, self.column, focus, quality, verdict, self.mini]
 
-    def in_full(self) -> dict[str, Any]:
+    def in_full(self) -> MarkFields:
         """All that is known, for the page that asks for this tile."""
         return asdict(self) | {"quality": self.quality}
 
-    def kept(self) -> dict[str, Any]:
+    def kept(self) -> MarkFields:
         """All that is known, to be written at once: what it holds is not copied."""
         return {name: getattr(self, name) for name in _KEPT}
+
+
+class ShownMap(TypedDict):
+    """What a page draws; `tiles` as `TileMark.in_short` has them."""
+
+    anew: bool
+    montage_id: str
+    acquisition_id: str
+    rows: int
+    columns: int
+    tiles: list[list[Any]]
+
+
+class KeptMap(TypedDict):
+    """A map as it is written to the disk."""
+
+    montage_id: str
+    acquisition_id: str
+    tiles: list[MarkFields]
 
 
 _KEPT = tuple(each.name for each in fields(TileMark))
@@ -143,7 +165,7 @@ class TileMap:
             rows = max(rows, math.ceil(total / columns))
         return rows, columns
 
-    def shown(self, since: int, *, anew: bool, total: int) -> dict[str, Any] | None:
+    def shown(self, since: int, *, anew: bool, total: int) -> ShownMap | None:
         """What a page draws: the tiles after `since`, or all; None for no news."""
         tiles = self.since(0 if anew else since)
         if not tiles and not anew:
@@ -158,7 +180,7 @@ class TileMap:
             "tiles": tiles,
         }
 
-    def kept(self) -> dict[str, Any]:
+    def kept(self) -> KeptMap:
         """All of it as JSON; see `restored`."""
         return {
             "montage_id": self.montage_id,
@@ -167,7 +189,7 @@ class TileMap:
         }
 
     @classmethod
-    def restored(cls, kept: Mapping[str, Any], version: int) -> "TileMap":
+    def restored(cls, kept: KeptMap, version: int) -> "TileMap":
         """The map that `kept` gave; small pictures are not kept."""
         made = cls(kept["montage_id"], kept["acquisition_id"])
         for known in kept["tiles"]:
@@ -203,7 +225,7 @@ class NewestTile:
         self.preview_of = ""
         self._order: OrderedDict[str, int] = OrderedDict()
         self._saved = 0
-        self._tile: dict[str, Any] = {}
+        self._tile: MarkFields = {}
 
     def saved(self, body: Body) -> None:
         """A frame was saved; pipelines may finish the frames in another order."""
@@ -226,7 +248,7 @@ class NewestTile:
         """Whether the picture in the message is to be shown."""
         return self._goes_on_to(body)
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> MarkFields:
         """All that is known of it."""
         return {**self._tile, "preview": self.preview, "preview_of": self.preview_of}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -20,6 +20,8 @@ from em_platform.messaging.topics import shortened
 from em_platform.model import AcquisitionUpload, StoredTile
 
 T = TypeVar("T")
+Answer: TypeAlias = dict[str, Any]
+"""Of aloha: a JSON object that who asked reads (see `_parsed`)."""
 
 # A computer that is there accepts at once; the timeout of the settings is for
 # answers.
@@ -95,9 +97,7 @@ class AlohaClient:
         """Have an acquisition registered as aborted."""
         self._ask("POST", f"{acquisition_id}/abort", params={"reason": reason})
 
-    def _parsed(
-        self, answer: dict[str, Any], parse: Callable[[dict[str, Any]], T]
-    ) -> T:
+    def _parsed(self, answer: Answer, parse: Callable[[Answer], T]) -> T:
         try:
             return parse(answer)
         except (KeyError, OverflowError, TypeError, ValueError) as error:
@@ -107,7 +107,7 @@ class AlohaClient:
                 "(acquisition.buffer.url)"
             ) from error
 
-    def _ask(self, method: str, place: str, **more: Any) -> dict[str, Any]:
+    def _ask(self, method: str, place: str, **more: Any) -> Answer:
         url = f"{self._base}/{place}"
         try:
             answer = self._session.request(

@@ -25,7 +25,7 @@ from em_platform.acquisition.recorder.events import COMPLETE, RAW, Message, safe
 from em_platform.errors import DataError, FormatError, StorageError
 from em_platform.formats import read_header
 from em_platform.messaging.limits import sent_ms
-from em_platform.messaging.topics import shortened
+from em_platform.messaging.topics import Body, shortened
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Intake:
         self._journal = journal
         self._frames = frames
         self._warned: set[str] = set()
-        self._devices: dict[str, Any] = {}
+        self._devices: dict[str, Body] = {}
 
     def note(self, messages: Sequence[Message]) -> None:
         """Write all of it in one commit.

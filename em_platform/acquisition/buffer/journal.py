@@ -20,9 +20,8 @@ from em_platform.acquisition.buffer.tables import (
 )
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.acquisition.recorder.events import safe_id
+from em_platform.messaging.topics import Body
 from em_platform.storage.journal_file import JournalFile
-
-Body = dict[str, Any]
 
 # Named one by one: a journal on disk may have the columns in another order.
 _TILE = (

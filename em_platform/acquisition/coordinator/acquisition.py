@@ -17,7 +17,7 @@ from em_platform.acquisition.coordinator.montage import (
     Prepare,
 )
 from em_platform.acquisition.coordinator.requirements import STATES
-from em_platform.acquisition.machines.machine import Machine
+from em_platform.acquisition.machines.machine import Definition, Machine
 from em_platform.acquisition.machines.requests import (
     ChangeAperture,
     TiltStage,
@@ -115,7 +115,7 @@ class Acquisition(Machine):
 
     def _calibrations(
         self, settings: AcquisitionSettings, routines: Routines
-    ) -> list[dict[str, Any]]:
+    ) -> list[Definition]:
         return [
             {
                 "name": STATES[name],
@@ -133,9 +133,7 @@ class Acquisition(Machine):
             if name in routines
         ]
 
-    def _transitions(
-        self, names: list[str], routines: Routines
-    ) -> list[dict[str, Any]]:
+    def _transitions(self, names: list[str], routines: Routines) -> list[Definition]:
         # In this order: the first whose condition holds is where Plan goes.
         chosen = [
             ("Paused", "wants_pause"),

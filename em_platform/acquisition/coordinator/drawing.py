@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transitions.extensions.nesting import NestedEvent, NestedState
+
 from em_platform.acquisition.coordinator.publisher import Publisher
 from em_platform.acquisition.coordinator.requirements import STATES
 from em_platform.acquisition.coordinator.service import machine_of
@@ -135,7 +137,7 @@ def mermaid(nodes: tuple[Node, ...], arrows: tuple[Arrow, ...]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _nodes(scope: Names, states: Mapping[str, Any]) -> tuple[Node, ...]:
+def _nodes(scope: Names, states: Mapping[str, NestedState]) -> tuple[Node, ...]:
     found = []
     for name, state in states.items():
         path = (*scope, name)
@@ -154,14 +156,16 @@ def _folded(path: Names) -> Names:
 
 
 def _transitions(
-    scope: Names, states: Mapping[str, Any], events: Mapping[str, Any]
+    scope: Names, states: Mapping[str, NestedState], events: Mapping[str, NestedEvent]
 ) -> Iterator[tuple[Names, Names, str]]:
     for trigger, event in events.items():
         for transitions in event.transitions.values():
             for each in transitions:
                 # `_` separates nested states in transitions: no name of a state has one
                 source = (*scope, *each.source.split("_"))
-                yield source, (*scope, *each.dest.split("_")), _label(trigger, each)
+                # without an own one it stays where it is
+                dest = (*scope, *(each.dest or each.source).split("_"))
+                yield source, dest, _label(trigger, each)
     for name, state in states.items():
         yield from _transitions((*scope, name), state.states, state.events)
 

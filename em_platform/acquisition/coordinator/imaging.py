@@ -21,7 +21,7 @@ from em_platform.acquisition.frame_paths import (
 from em_platform.acquisition.raster import Stop
 from em_platform.acquisition.roi import created, shared_px, stops_of
 from em_platform.errors import StorageError
-from em_platform.messaging.topics import fitting
+from em_platform.messaging.topics import Body, fitting
 from em_platform.storage.atomic import write_bytes
 
 _UNSURE_S = 5.0
@@ -66,7 +66,7 @@ class Imaging:
         self.capture_s = 0.0
         self.place_nm: tuple[int, int] | None = None
         self.tilt = begun.tilt_fields
-        self.unsure: list[dict[str, Any]] = []
+        self.unsure: list[Body] = []
         self._frames = frames
         self._shared_px = shared_px(roi, begun.frame, overlap=overlap)
         self._waiting = list(reversed(self.stops))  # the next is last: cheap to take
@@ -131,7 +131,7 @@ class Imaging:
         """Note that the camera is commanded to expose the next tile."""
         self.exposing = self._name(self._waiting[-1])
 
-    def command(self) -> dict[str, Any]:
+    def command(self) -> Body:
         """The fields that `camera.command` and `tile.raw` of the next tile share."""
         stop = self._waiting[-1]
         return {
@@ -154,7 +154,7 @@ class Imaging:
         """Do not count what has passed since the last tile as time it took."""
         self._cycle_s = time.monotonic()
 
-    def imaged(self) -> dict[str, Any]:
+    def imaged(self) -> Body:
         """Note on disk that the next tile is done; the fields of its `tile.raw`.
 
         Raises
@@ -184,7 +184,7 @@ class Imaging:
 
         `unsure` are then the bodies of those that may not have been published.
         """
-        found: list[tuple[float, dict[str, Any]]] = []
+        found: list[tuple[float, Body]] = []
         for stop in self.stops:
             tile_id = self._name(stop)
             path = tile_body_path(self._frames, self.montage_id, tile_id)
@@ -199,7 +199,7 @@ class Imaging:
         self.unjudged.update(body["tile_id"] for body in self.unsure)
         return len(found)
 
-    def complete(self, centroid_nm: tuple[int, int]) -> dict[str, Any]:
+    def complete(self, centroid_nm: tuple[int, int]) -> Body:
         """Write the body of `montage.complete`; its fields.
 
         Raises

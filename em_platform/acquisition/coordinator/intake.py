@@ -4,15 +4,15 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 from em_platform.acquisition.coordinator.lens import LENS
 from em_platform.acquisition.coordinator.roi_queue import FINISHED, Entry, added
 from em_platform.acquisition.coordinator.session import Session
 from em_platform.acquisition.frame_paths import montage_folder
 from em_platform.acquisition.machines.loop import Loop
-from em_platform.acquisition.roi import created, polygon_nm
+from em_platform.acquisition.roi import RoiFields, created, polygon_nm
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, RecordError, SourceUnavailable
 from em_platform.messaging.topics import Body
@@ -70,14 +70,31 @@ class Loader:
         # in the loop: nothing else changes the queue meanwhile
         self._loop.put(lambda: self._take(regions))
 
-    def _take(self, regions: list[dict[str, Any]]) -> None:
+    def _take(self, regions: list[RoiFields]) -> None:
         for fields in regions:
             take_roi(self._session, fields, {"source": "TEM DB"})
 
 
+class RegionPayload(TypedDict, total=False):
+    """Where it lies: of points `_point` reads all forms."""
+
+    vertices: Sequence[object]
+    optical_pixel_size: float
+    aperture_centroid: object
+
+
+class KnownRegion(TypedDict):
+    """A region as TEM DB answers it, as far as it is needed."""
+
+    roi_id: str
+    specimen_id: str | None
+    section_id: str | None
+    roi_payload: RegionPayload | None
+
+
 def rois_of_section(
     url: str, token: str, *, specimen_id: str, section_id: str
-) -> list[dict[str, Any]]:
+) -> list[KnownRegion]:
     """The answers of `GET /api/v2/rois` for one section.
 
     Raises
@@ -88,12 +105,12 @@ def rois_of_section(
     # here: the coordinator starts without it
     import httpx
 
-    wanted: dict[str, Any] = {
+    wanted: dict[str, str | int] = {
         "specimen_id": specimen_id,
         "section_id": section_id,
         "limit": _PAGE,
     }
-    found: list[dict[str, Any]] = []
+    found: list[KnownRegion] = []
     try:
         with httpx.Client(
             headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S
@@ -119,8 +136,8 @@ def rois_of_section(
 
 
 def region_of(
-    roi: Mapping[str, Any], *, aperture_id: int | None, queue_position: int | None
-) -> dict[str, Any]:
+    roi: KnownRegion, *, aperture_id: int | None, queue_position: int | None
+) -> RoiFields:
     """Fields of the `roi.create` of one region of TEM DB; its montage has its id.
 
     Raises
@@ -135,7 +152,7 @@ def region_of(
             f"coordinator: region {roi['roi_id']} of TEM DB has {len(corners)} "
             "corners, three or more were expected; draw its polygon"
         )
-    fields: dict[str, Any] = {
+    fields: RoiFields = {
         "vertices": corners,
         "rotation_angle": 0.0,
         "montage_id": roi["roi_id"],
@@ -156,7 +173,7 @@ def region_of(
             "aperture_centroid_pixel": _point(centroid),
             "aperture_centroid_physical": {"x": 0.0, "y": 0.0},
         }
-    made: dict[str, Any] = created(fields).model_dump(mode="json")
+    made: RoiFields = created(fields).model_dump(mode="json")
     return made
 
 

@@ -9,7 +9,7 @@ from em_platform.acquisition.coordinator.montage import Montage
 from em_platform.acquisition.coordinator.registry import Optics, Registry
 from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.acquisition.machines.machine import Context, Machine, on_message
-from em_platform.acquisition.roi import created, middle_nm, roi_of
+from em_platform.acquisition.roi import RoiFields, created, middle_nm, roi_of
 from em_platform.config import AcquisitionSettings
 from em_platform.messaging.topics import Body
 
@@ -66,7 +66,7 @@ class LensMontages:
         every = setup.get("every_n_tilt_steps", 0) if setup.get("enabled") else 0
         return 0 < every <= self.steps
 
-    def region(self, entry: Entry | None) -> dict[str, Any]:
+    def region(self, entry: Entry | None) -> RoiFields:
         """Fields of the `roi.create` of the lens montage for a region, or for none.
 
         One that was begun goes on. A region of the type lens_correction with a polygon
@@ -101,7 +101,7 @@ class LensMontages:
             # so that its frames are found with those of the region
             kept = ("metadata", "specimen_id", "section_id", "roi_name")
             fields |= {name: entry.roi.get(name) for name in kept}
-        made: dict[str, Any] = created(fields).model_dump(mode="json")
+        made: RoiFields = created(fields).model_dump(mode="json")
         return made
 
     def _aperture(self, entry: Entry | None) -> int | None:
@@ -217,8 +217,8 @@ class LensCorrection(Machine):
         """Begin to count anew."""
         self._left, self._answer = self._tries, ""
 
-    def _region(self) -> dict[str, Any]:
-        region: dict[str, Any] = dict(self.session.lens.region(self._entry()))
+    def _region(self) -> RoiFields:
+        region = dict(self.session.lens.region(self._entry()))
         number = self._tries - self._left + 1
         if number > 1 and self.session.registry.state.begun is None:
             # frames of a rejected try must not be matched with those of the next

@@ -12,6 +12,7 @@ from em_platform.acquisition.machines.requests import (
     SetScope,
 )
 from em_platform.acquisition.raster import Stop
+from em_platform.acquisition.roi import RoiFields
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import PlatformError
 
@@ -184,7 +185,7 @@ class Montage(Machine):
     def __init__(
         self,
         settings: AcquisitionSettings,
-        region: Callable[[], dict[str, Any]],
+        region: Callable[[], RoiFields],
         *,
         lens: bool = False,
     ) -> None:

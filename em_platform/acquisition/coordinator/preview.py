@@ -7,15 +7,15 @@ montage; then UpdateImage again.
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 from em_platform.acquisition.coordinator.acquisition import Routines, state_name
 from em_platform.acquisition.coordinator.lens import LensCorrection
 from em_platform.acquisition.coordinator.requirements import STATES
 from em_platform.acquisition.frame_paths import PREVIEW
-from em_platform.acquisition.machines.machine import Machine
+from em_platform.acquisition.machines.machine import Definition, Machine
 from em_platform.acquisition.machines.requests import Capture, ChangeAperture
 from em_platform.config import AcquisitionSettings
+from em_platform.messaging.topics import Body
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class UpdateImage(Machine):
 
     def __init__(self, settings: AcquisitionSettings) -> None:
         period_s = settings.coordinator.preview_s
-        self._fields: dict[str, Any] = {}
+        self._fields: Body = {}
         # a state without a time-out waits for ever: preview_s 0 shows nothing
         waiting = {"timeout": period_s, "on_timeout": "look"} if period_s else {}
         super().__init__(
@@ -70,7 +70,7 @@ class UpdateImage(Machine):
         self.session.left()
         self.next_setup()
 
-    def _frame(self) -> dict[str, Any]:
+    def _frame(self) -> Body:
         self._fields = self.context.frame("preview")
         return self._fields
 
@@ -84,7 +84,7 @@ class Preview(Machine):
     """What the microscope does while nothing is imaged; see the top of this file."""
 
     def __init__(self, settings: AcquisitionSettings, routines: Routines) -> None:
-        jobs: list[dict[str, Any]] = [
+        jobs: list[Definition] = [
             {
                 "name": STATES[name],
                 "children": routines[name](settings),

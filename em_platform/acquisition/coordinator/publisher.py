@@ -9,6 +9,7 @@ from em_platform.acquisition.coordinator import roi_queue
 from em_platform.acquisition.coordinator.imaging import Imaging, TileDone
 from em_platform.acquisition.coordinator.registry import SessionState
 from em_platform.acquisition.coordinator.roi_queue import Entry
+from em_platform.acquisition.roi import RoiFields
 from em_platform.messaging.topics import Body, model_of
 
 _RECENT = 10  # tiles over which montage.status averages the cycle
@@ -33,11 +34,11 @@ class InProgress(Protocol):
         """Since its start."""
 
 
-def progress_fields(acquisition: InProgress, now: datetime) -> dict[str, Any]:
+def progress_fields(acquisition: InProgress, now: datetime) -> Body:
     """The figures of `montage.status`: how far, how fast, until when."""
     done, total = len(acquisition.tiles), len(acquisition.stops)
     last = next(reversed(acquisition.tiles.values()), None)
-    figures: dict[str, Any] = {
+    figures = {
         "current_tile": done,
         "total_tiles": total,
         "duration_seconds": acquisition.seconds,
@@ -98,7 +99,7 @@ class Publisher:
         """All tiles are there."""
         self.send("montage.complete", **fields)
 
-    def roi_current(self, roi: dict[str, Any]) -> None:
+    def roi_current(self, roi: RoiFields) -> None:
         """What is imaged from now on."""
         # roi.create has more fields, which roi.current refuses
         known = model_of("roi.current").model_fields

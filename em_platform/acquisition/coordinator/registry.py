@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
+from TEM_comms.qc import Tile
 
 from em_platform.acquisition.coordinator import roi_queue
 from em_platform.acquisition.coordinator.roi_queue import Entry, Queue
@@ -14,7 +15,7 @@ from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.machines.machine import Context
 from em_platform.acquisition.qc.judge import CRITICAL
 from em_platform.acquisition.recorder import ledger_of
-from em_platform.acquisition.roi import rotation_rad
+from em_platform.acquisition.roi import RoiFields, rotation_rad
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, StorageError
 from em_platform.messaging.topics import Body
@@ -39,7 +40,7 @@ class Begun(Model):
 
     acquisition_id: str
     started_at: datetime
-    roi: dict[str, Any]
+    roi: RoiFields
     for_montage: str | None
     frame: Size
     pixel_nm: float
@@ -52,7 +53,7 @@ class Begun(Model):
     superseded: tuple[str, ...] = ()
 
     @property
-    def tilt_fields(self) -> dict[str, Any]:
+    def tilt_fields(self) -> Body:
         """The fields of its messages that name the step of a tilt series, if any."""
         if self.tilt_index is None:
             return {}
@@ -152,7 +153,7 @@ def _read(path: Path) -> SessionState:
         ) from error
 
 
-def verdicts_of(begun: Begun, settings: Settings) -> Mapping[str, Any]:
+def verdicts_of(begun: Begun, settings: Settings) -> Mapping[str, Tile]:
     """The verdicts on its tiles that the ledger has; empty where it cannot be read."""
     try:
         with ledger_of(settings) as ledger:
@@ -162,7 +163,7 @@ def verdicts_of(begun: Begun, settings: Settings) -> Mapping[str, Any]:
         return {}
 
 
-def is_dark(verdict: Any) -> bool:
+def is_dark(verdict: Tile) -> bool:
     """Whether a `qc.tile` rejects its frame for what stops a scope at once.
 
     The first dark tiles of a row are only `transient`, so that their kind counts, too.
@@ -276,7 +277,7 @@ class Optics:
 
     def note_centroid(self, message: Any) -> None:
         """Keep the place of a `calibration.centroid`."""
-        known: Mapping[int, Any] = self.registry.state.centroids_nm
+        known = self.registry.state.centroids_nm
         place = (message.x, message.y)
         self.registry.change(centroids_nm={**known, message.aperture_id: place})
 

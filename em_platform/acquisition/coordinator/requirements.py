@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from em_platform.acquisition.coordinator.imaging import now
 from em_platform.acquisition.coordinator.registry import Begun, Optics, Registry
@@ -13,7 +12,7 @@ from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.acquisition.frame_paths import reserve_id
 from em_platform.acquisition.machines.machine import Context
 from em_platform.acquisition.machines.requests import CLOSE_RAD
-from em_platform.acquisition.roi import stops_of
+from em_platform.acquisition.roi import RoiFields, stops_of
 from em_platform.config import CoordinatorSettings
 from em_platform.errors import AcquisitionError
 
@@ -253,7 +252,7 @@ class Requirements:
         """Fields of the `stage.rotation.command` for the region."""
         return {"angle_x": math.radians(self.tilt_wanted() or 0.0)}
 
-    def new_acquisition(self, roi: dict[str, Any], *, lens: bool) -> Begun:
+    def new_acquisition(self, roi: RoiFields, *, lens: bool) -> Begun:
         """The acquisition of `roi`, registered, with an id that no other has.
 
         Raises

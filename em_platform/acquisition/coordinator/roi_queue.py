@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from TEM_comms.roi import CreateROI
 
-from em_platform.acquisition.roi import created
+from em_platform.acquisition.roi import RoiFields, created
 from em_platform.model import Model
 
 Status = Literal["pending", "active", "paused", "complete", "failed", "aborted"]
@@ -18,7 +18,7 @@ _FINISHED_KEPT = 20  # for the page; the whole queue is written with each change
 class Entry(Model):
     """One region of the queue, and what has become of it."""
 
-    roi: dict[str, Any]
+    roi: RoiFields
     status: Status = "pending"
     changed_at: int = 0
     source: str | None = None
@@ -116,7 +116,7 @@ def with_entry(queue: Queue, entry: Entry) -> Queue:
     return tuple(entry if e.montage_id == entry.montage_id else e for e in queue)
 
 
-def status_fields(entry: Entry) -> dict[str, Any]:
+def status_fields(entry: Entry) -> dict[str, str | int | None]:
     """The fields of `roi.status`."""
     return {
         "montage_id": entry.montage_id,

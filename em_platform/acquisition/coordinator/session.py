@@ -24,6 +24,7 @@ from em_platform.acquisition.coordinator.requirements import Requirements
 from em_platform.acquisition.coordinator.roi_queue import Entry
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.acquisition.machines.machine import Context
+from em_platform.acquisition.roi import RoiFields
 from em_platform.errors import PlatformError, StorageError
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class Session:
 
     # --- the montage ---
 
-    def begin(self, roi: dict[str, Any], *, lens: bool = False) -> Imaging:
+    def begin(self, roi: RoiFields, *, lens: bool = False) -> Imaging:
         """Begin the acquisition of `roi`, or resume it where it was interrupted.
 
         Raises

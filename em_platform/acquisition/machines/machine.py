@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pigeon_transitions import base
 from pigeon_transitions.client import subscribe
@@ -27,6 +27,10 @@ from transitions.extensions.nesting import NestedState, NestedTransition
 from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.acquisition.machines.loop import Timer
 from em_platform.config import Settings
+from em_platform.messaging.topics import Body
+
+Definition: TypeAlias = dict[str, Any]
+"""A state or a transition, as `transitions` and pigeon-transitions read it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,7 +55,7 @@ class Context:
         """Folder of `bright.tiff` and `dark.tiff` of this microscope."""
         return self.frames / "references"
 
-    def frame(self, kind: str, **flags: bool) -> dict[str, Any]:
+    def frame(self, kind: str, **flags: bool) -> Body:
         """Fields of a `camera.command` for a frame that belongs to no montage.
 
         `kind` (letters and '-') begins its tile id; `flags` are `brightfield`,

@@ -5,20 +5,21 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.raster import OFF_RASTER, image_position
-from em_platform.messaging.topics import inverted_focus
+from em_platform.messaging.topics import Body, inverted_focus
 from em_platform.model import Montage, Shift, Size, Tile, TileMatch
 from em_platform.stitching.beside_frames import processed_path
 from em_platform.stitching.match import shift_of
 
 Cell = tuple[int, int]
-Body = dict[str, Any]
+Kept: TypeAlias = dict[str, Any]
+"""What is kept of a message, see `body_of`."""
 
 RAW, FOCUS = "tile.raw", "tile.statistics.focus"
 MINI, MATCHES = "tile.mini", "tile.matches"
@@ -151,9 +152,9 @@ class Growing:
         return tile
 
 
-def body_of(topic: str, message: Any) -> Body:
+def body_of(topic: str, message: Any) -> Kept:
     """What is kept of a message about a tile."""
-    body: Body = {name: getattr(message, name) for name in _FIELDS}
+    body: Kept = {name: getattr(message, name) for name in _FIELDS}
     body["stage_position"] = message.stage_position
     if topic == RAW:
         body |= {"path": message.path, "lens_correction": bool(message.lens_correction)}
@@ -172,7 +173,7 @@ def body_of(topic: str, message: Any) -> Body:
     return body
 
 
-def complete_body(message: Any) -> Body:
+def complete_body(message: Any) -> Kept:
     """What is kept of `montage.complete`."""
     return {
         "montage_id": message.montage_id,

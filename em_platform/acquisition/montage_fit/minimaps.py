@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -22,9 +22,18 @@ _BAR = (16, 256)  # px, height and width: a column for each grey level
 _PALE = 233  # where there is no tile
 
 
+class Minimap(TypedDict):
+    """A picture and its colour bar, base64, and the values at the bar's ends."""
+
+    image: str | None
+    colorbar: str
+    min: float | None
+    max: float | None
+
+
 def montage_map(
     tiles: Mapping[str, GrowingTile], fit: MontageFit, *, size: Size, longest_px: int
-) -> dict[str, Any]:
+) -> Minimap:
     """The minis at their fitted places as a JPEG; a grey bar from 0 to 255."""
     image = montage_picture(tiles, fit, size=size, longest_px=longest_px)
     ramp = np.tile(np.linspace(0, 255, _BAR[1]).astype(np.uint8), (_BAR[0], 1))
@@ -70,7 +79,7 @@ def montage_picture(
     return sheet[:longest_px, :longest_px]
 
 
-def focus_map(tiles: Mapping[str, GrowingTile]) -> dict[str, Any]:
+def focus_map(tiles: Mapping[str, GrowingTile]) -> Minimap:
     """One cell a tile, as a PNG; bright is sharp.
 
     The values are those of `tile.statistics.focus`: lower is sharper.

@@ -4,7 +4,6 @@ import base64
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +19,7 @@ from em_platform.acquisition.montage_fit.growing import (
 from em_platform.config.stitching import MatchSettings, StitchingSettings
 from em_platform.errors import DataError, PlatformError
 from em_platform.imaging.lens import undistort_points
+from em_platform.messaging.topics import Body
 from em_platform.model import LensModel, Montage, Size, TileMatch
 from em_platform.stitching.lens import check_lens, fit_lens
 from em_platform.stitching.match import match_block, match_pairs
@@ -138,9 +138,9 @@ class LensResult:
     model: LensModel | None
     reason: str = ""
 
-    def message(self, montage_id: str) -> dict[str, Any]:
+    def message(self, montage_id: str) -> Body:
         """The fields of `lens_correction.transform`."""
-        fields: dict[str, Any] = {"montage_id": montage_id, "ok": not self.reason}
+        fields = {"montage_id": montage_id, "ok": not self.reason}
         if self.model is None:
             return fields | {"transform": ""}
         return fields | {

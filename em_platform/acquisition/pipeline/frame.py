@@ -2,7 +2,6 @@
 
 import base64
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,14 +14,14 @@ from em_platform.config.acquisition import PipelineSettings
 from em_platform.formats import read_image
 from em_platform.imaging.contrast import clahe
 from em_platform.imaging.tile import ProcessedTile
-from em_platform.messaging.topics import inverted_focus
+from em_platform.messaging.topics import Body, inverted_focus
 from em_platform.model import Box, TileStats
 from em_platform.stitching.recipe import TileRecipe
 from em_platform.stitching.tile_images import process_pixels
 
 _JPEG_QUALITY = 85  # texture can be judged; twice as good is twice as long
 
-Message = tuple[str, dict[str, Any]]
+Message = tuple[str, Body]
 """A topic and the fields of a message."""
 
 

@@ -13,7 +13,6 @@ import sqlite3
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from em_platform.acquisition.pipeline.journaled import (
     Job,
@@ -288,7 +287,7 @@ class Journal:
         latest = {tile.place: tile for tile in found}
         return tuple(latest[place] for place in sorted(latest))
 
-    def _mine(self) -> dict[str, Any]:
+    def _mine(self) -> dict[str, str | float]:
         # Not monotonic time: processes and computers compare each other's leases.
         now = time.time()
         return {"worker": self._worker, "lease": now + self._lease_s, "now": now}

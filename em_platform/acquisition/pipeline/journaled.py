@@ -6,13 +6,13 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.messaging.topics import Body
-from em_platform.model import Box, Size
+from em_platform.model import Box, Json, Size
 from em_platform.stitching.beside_frames import processed_path
 
 Step = Literal["process", "match"]
@@ -66,7 +66,7 @@ class JournaledTile:
         """Of the processed frame, beside the raw one."""
         return processed_path(self.path)
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Json]:
         """Those that all messages about the tile share."""
         place = self.body.get("stage_position")
         shared = {name: self.body.get(name) for name in _TILE}

@@ -13,12 +13,13 @@ import numpy.typing as npt
 from em_platform.acquisition.pipeline.matching import MeasuredPair
 from em_platform.imaging.lens import undistort_points
 from em_platform.imaging.register import PatchShifts
+from em_platform.messaging.topics import Body
 from em_platform.model import LensModel
 
 Points = npt.NDArray[np.float64]
 
 
-def template_matches(measured: MeasuredPair) -> dict[str, Any]:
+def template_matches(measured: MeasuredPair) -> Body:
     """The fields of one container: every patch that was tried, good or not.
 
     Of a pair that could not be compared at all, one template with the reason stands in
@@ -33,7 +34,7 @@ def template_matches(measured: MeasuredPair) -> dict[str, Any]:
     return _place(measured) | {"matches": templates}
 
 
-def match(measured: MeasuredPair, lens: LensModel | None) -> dict[str, Any]:
+def match(measured: MeasuredPair, lens: LensModel | None) -> Body:
     """The fields of one match; without points where the pair cannot be trusted.
 
     `dX, dY` is how far the captured tile must be moved from its nominal place. With a
@@ -63,7 +64,7 @@ def match(measured: MeasuredPair, lens: LensModel | None) -> dict[str, Any]:
     }
 
 
-def _place(measured: MeasuredPair) -> dict[str, Any]:
+def _place(measured: MeasuredPair) -> dict[str, int | str]:
     row, column = measured.neighbour.place
     tile = measured.pair.b
     if row != tile.row:
@@ -78,7 +79,7 @@ def _nominal(measured: MeasuredPair) -> Points:
     return np.array([nominal.dy_px, nominal.dx_px])
 
 
-def _template(measured: MeasuredPair, patches: PatchShifts, i: int) -> dict[str, Any]:
+def _template(measured: MeasuredPair, patches: PatchShifts, i: int) -> Body:
     a, b = np.array(measured.a), np.array(measured.b)
     # Patches are in pixels of the strips, the message in those of the tiles.
     query, matched = patches.b_points[i] + b, patches.a_points[i] + a
@@ -119,7 +120,7 @@ def _reject_reason(measured: MeasuredPair, patches: PatchShifts, i: int) -> str:
     )
 
 
-def _none(measured: MeasuredPair) -> dict[str, Any]:
+def _none(measured: MeasuredPair) -> Body:
     """Nothing was compared: the place where it would have been, and why not."""
     tile, nominal = measured.pair.b.size, _nominal(measured)
     other = measured.pair.a.size

@@ -55,7 +55,7 @@ TOPICS: Mapping[str, Callable[[Any], Part]] = {
 _FIELDS = ("tile_id", "montage_id", "roi_id", "row", "column", "overlap")
 
 
-def fields_of(message: Any) -> dict[str, Any]:
+def fields_of(message: Any) -> Body:
     """The fields that every message about this tile has."""
     fields = {name: getattr(message, name) for name in _FIELDS}
     place = message.stage_position

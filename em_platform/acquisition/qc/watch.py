@@ -3,7 +3,6 @@
 import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.qc.judge import (
@@ -345,7 +344,7 @@ def _unworded(kind: str, fields: Body) -> Fault:
     )
 
 
-def _as_message(fault: Fault, scope: str) -> dict[str, Any]:
+def _as_message(fault: Fault, scope: str) -> Body:
     return {
         "fault_type": fault.kind,
         "severity": min(1.0, max(0.0, fault.severity)),

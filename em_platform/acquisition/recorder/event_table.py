@@ -7,7 +7,7 @@ write lock, or an advisory lock in PostgreSQL that is held until the commit is v
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,7 +65,10 @@ events = Table(
 _WRITER_LOCK = 7_203_651_170_219_552_101  # any number that no other program takes
 _PRUNED_AT_ONCE = 2000  # rows a commit, so that what is to be written waits not long
 # Only the dialects' own statements have `on_conflict_do_nothing`.
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
 
 
 class EventTable:

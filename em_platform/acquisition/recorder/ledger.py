@@ -1,9 +1,9 @@
 """The durable log of the microscope's messages, and the montages that it holds."""
 
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, func, select
+from TEM_comms.qc import Tile
 
 from em_platform.acquisition.frame_paths import owner_of
 from em_platform.acquisition.recorder.event_table import EventTable, events
@@ -133,12 +133,12 @@ class Ledger(EventTable):
         with self._reading() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
-    def verdicts(self, montage_id: str, acquisition_id: str) -> dict[str, Any]:
+    def verdicts(self, montage_id: str, acquisition_id: str) -> dict[str, Tile]:
         """Tile -> the first `qc.tile` on it, of the tiles of one acquisition."""
         query = select(events).where(
             events.c.topic == VERDICT, events.c.montage_id == montage_id
         )
-        found: dict[str, Any] = {}
+        found: dict[str, Tile] = {}
         with self._reading() as connection:
             for row in connection.execute(query.order_by(events.c.seq)):
                 tile_id = str(row.tile_id)

@@ -6,7 +6,8 @@ A calibration is worked out in a file of its own as a generator of steps (`steps
 
 import json
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from em_platform.acquisition.machines.machine import Machine
 from em_platform.acquisition.routines.find_aperture import FindAperture
@@ -114,7 +115,7 @@ class CalibrateResolution(Routine):
         self.client.send("calibration.resolution", **known)
 
 
-def _known(path: Path) -> dict[str, dict[str, Any]]:
+def _known(path: Path) -> dict[str, dict[str, JsonValue]]:
     """What was calibrated before; nothing where the file is not there or not whole."""
     try:
         known = json.loads(path.read_bytes())

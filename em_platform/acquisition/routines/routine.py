@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from em_platform.acquisition.machines.machine import Machine
+from em_platform.acquisition.machines.machine import Definition, Machine
 from em_platform.acquisition.machines.requests import (
     Capture,
     MoveStage,
@@ -32,6 +32,7 @@ from em_platform.acquisition.routines.steps import (
 from em_platform.config import AcquisitionSettings
 from em_platform.errors import PlatformError
 from em_platform.formats import read_image, write_tiff
+from em_platform.messaging.topics import Body
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Routine(Machine):
         for topic, fields in outcome.messages.items():
             self.client.send(topic, **fields)
 
-    def _asks(self, name: str, request: Callable[..., Any]) -> dict[str, Any]:
+    def _asks(self, name: str, request: Callable[..., Any]) -> Definition:
         return {
             "name": name,
             "children": request(self._settings, self._asked, answered=self._take),
@@ -156,7 +157,7 @@ class Routine(Machine):
         self.context.problem = str(error) or type(error).__name__
         self.give_up()
 
-    def _asked(self) -> dict[str, Any]:
+    def _asked(self) -> Body:
         """The fields of the step's message."""
         step = self._step
         if isinstance(step, Frame):

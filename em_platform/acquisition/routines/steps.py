@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.messaging.topics import Body
+
 Image = NDArray[Any]
 
 Fields = dict[str, int | float | str | tuple[int, int]]
@@ -54,7 +56,7 @@ class Outcome:
     """What a calibration has found."""
 
     sentence: str
-    messages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    messages: dict[str, Body] = field(default_factory=dict)
     """Topic -> fields, to be published."""
     references: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """`bright` or `dark` -> the mean frame, to be kept."""

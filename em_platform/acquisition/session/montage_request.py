@@ -3,8 +3,11 @@
 from collections.abc import Collection
 from typing import Any
 
+from TEM_comms.roi import ROIStatus
+
 from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.roi import RoiFields
 from em_platform.config import Settings
 from em_platform.errors import AcquisitionError, NoAnswer
 from em_platform.messaging.bus import Bus
@@ -17,7 +20,7 @@ TAKEN_S = 15.0
 _UNFINISHED = ("pending", "active", "paused", "failed")
 
 
-def queue_of(bus: Bus, *, timeout_s: float = QUEUE_S) -> dict[str, Any]:
+def queue_of(bus: Bus, *, timeout_s: float = QUEUE_S) -> dict[str, ROIStatus]:
     """Montage id -> its entry in the coordinator's queue.
 
     Raises
@@ -35,7 +38,7 @@ def queue_of(bus: Bus, *, timeout_s: float = QUEUE_S) -> dict[str, Any]:
     return {entry.montage_id: entry for entry in status.queue}
 
 
-def unfinished(queue: dict[str, Any]) -> list[str]:
+def unfinished(queue: dict[str, ROIStatus]) -> list[str]:
     """Montages of the queue that are imaged first, or go on."""
     return [name for name, entry in queue.items() if status_of(entry) in _UNFINISHED]
 
@@ -81,9 +84,7 @@ def first_number(wanted: int | None, count: int, *, existing: Collection[str]) -
     return wanted
 
 
-def request_montage(
-    bus: Bus, region: dict[str, Any], *, timeout_s: float = TAKEN_S
-) -> None:
+def request_montage(bus: Bus, region: RoiFields, *, timeout_s: float = TAKEN_S) -> None:
     """Have the coordinator take a region into its queue.
 
     Raises

@@ -4,7 +4,7 @@ import logging
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from em_platform.acquisition.roi import LAST, roi_of
+from em_platform.acquisition.roi import LAST, RoiFields, roi_of
 from em_platform.config import Settings
 from em_platform.errors import AcquisitionError, NoAnswer
 from em_platform.messaging.bus import Bus
@@ -80,9 +80,9 @@ def image_again(
 
 def _region(
     montage: Montage, settings: Settings, store: Store, *, aperture_id: int | None
-) -> dict[str, Any]:
+) -> RoiFields:
     name = layout.upload(montage.acquisition_id)
-    known: dict[str, Any] = {}
+    known: RoiFields = {}
     if store.exists(name):
         known = store.read(name, AcquisitionUpload).roi
     if known.get("acquisition_type") == "tilt_series":
@@ -105,7 +105,7 @@ def _region(
     return region
 
 
-def _rebuilt(montage: Montage, settings: Settings) -> dict[str, Any]:
+def _rebuilt(montage: Montage, settings: Settings) -> RoiFields:
     """The region that the tiles cover, from where the stage stood."""
     stages = [
         (tile.stage_x_nm, tile.stage_y_nm)

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from TEM_comms.roi import ROIStatus
+
 from em_platform.acquisition.buffer.backlog import read_backlog
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.acquisition.session.montage_request import status_of
@@ -54,7 +56,7 @@ class SessionLog:
         settings: Settings,
         montage_ids: Collection[str],
         *,
-        queue: Mapping[str, Any] | None = None,
+        queue: Mapping[str, ROIStatus] | None = None,
     ) -> None:
         self._failed_before = {
             (name, entry.timestamp)
