@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from TEM_comms.camera import Command
@@ -138,7 +137,7 @@ def _list(tiles: list[TileTruth], truth: MontageTruth) -> str:
     """The list of tiles as a microscope knows them: from the smallest y and x on."""
     top = min(tile.nominal_y_px for tile in tiles)
     left = min(tile.nominal_x_px for tile in tiles)
-    rows: list[dict[str, Any]] = [
+    rows = [
         {
             "file": f"{tile.tile_id}.tiff",
             "x_px": round(tile.nominal_x_px - left, 4),

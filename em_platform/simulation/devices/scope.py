@@ -134,7 +134,7 @@ def calibrated(status: ShiftStatus, command: Any) -> ShiftStatus:
             f"{SHIFT_LIMIT_NM} nm; stay within it"
         )
     calibration = {**status.calibration, command.position: command.image_shift}
-    changes: dict[str, Any] = {"calibration": calibration}
+    changes = {"calibration": calibration}
     # calibrated where it is: it moves at once
     if status.current_position == command.position:
         changes["image_shift"] = command.image_shift

@@ -4,7 +4,6 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from TEM_comms.stage.motion import Status as StageStatus
 from em_platform.acquisition.raster import image_position
 from em_platform.config import AcquisitionSettings
 from em_platform.imaging.exposure import beam_level, camera_gain, defocused, expose
+from em_platform.messaging.topics import Body
 from em_platform.model import LensModel, Size, TilePlacement
 from em_platform.model.truth import GainTruth, MontageTruth, TileTruth
 from em_platform.simulation.devices.commanded import Faults
@@ -91,7 +91,7 @@ class Sensor:
         if self._size != size:
             self._prepare()
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Body:
         """The fields of `camera.status`."""
         return {
             "exposure": self.exposure_us,

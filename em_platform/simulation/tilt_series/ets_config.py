@@ -8,7 +8,7 @@ counts wherever it stands; all draws follow from a seed; unknown keys are refuse
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import mrcfile
 import numpy as np
@@ -16,14 +16,17 @@ from pydantic import Field, ValidationError
 
 from em_platform.config.reading import read_regular
 from em_platform.errors import ConfigError, FormatError
-from em_platform.model import Model
+from em_platform.model import JsonObject, Model
 from em_platform.model.base import first_problem
 from em_platform.simulation.tilt_series.assemblers.t4ss import table_orientations
-from em_platform.simulation.tilt_series.ets_physics import physics
+from em_platform.simulation.tilt_series.ets_physics import Numbers, Physics, physics
 from em_platform.simulation.tilt_series.plan import Plan
 from em_platform.simulation.tilt_series.tem_config import parse, read_table
 
 Kind = TypeVar("Kind", bound=Model)
+
+ParticleFields: TypeAlias = dict[str, str | float | None]
+BeadFields: TypeAlias = dict[str, str | float]
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +88,12 @@ class EtsConfig(Model):
     custom_configs: dict[str, Any] = Field(default_factory=dict)
 
 
-def is_ets_config(content: Mapping[str, Any]) -> bool:
+def is_ets_config(content: JsonObject) -> bool:
     """Whether a YAML file is one of ETSimulations rather than a plan."""
     return bool({"apix", "coord", "assembler", "custom_configs"} & content.keys())
 
 
-def ets_plan(content: Mapping[str, Any], *, folder: Path) -> Plan:
+def ets_plan(content: JsonObject, *, folder: Path) -> Plan:
     """The plan of a `configs.yaml`.
 
     Parameters
@@ -123,11 +126,11 @@ def ets_plan(content: Mapping[str, Any], *, folder: Path) -> Plan:
             f"configs.yaml: found the assembler {config.assembler}, basic or t4ss was "
             "expected; write a plan for others, see docs/how-to/simulate-tilt-series.md"
         )
-    beads: dict[str, Any] = {}
+    beads: BeadFields = {}
     if config.bead_map is not None and config.bead_occupancy:
         path = _found("bead_map", config.bead_map, folder)
         beads = _beads(path, config.bead_occupancy, fields, apix_nm=config.apix)
-    content = {
+    plan = {
         **fields,
         "name": config.name or Path(config.root).name,
         "stacks": config.num_stacks,
@@ -139,10 +142,10 @@ def ets_plan(content: Mapping[str, Any], *, folder: Path) -> Plan:
         },
         "beads": beads,
     }
-    return _valid(Plan, content, "configs.yaml")
+    return _valid(Plan, plan, "configs.yaml")
 
 
-def _valid(kind: type[Kind], content: Mapping[str, Any], source: str) -> Kind:
+def _valid(kind: type[Kind], content: Mapping[str, object], source: str) -> Kind:
     try:
         return kind.model_validate(content)
     except (ValidationError, RecursionError) as error:
@@ -172,7 +175,7 @@ def _positions_nm(config: EtsConfig, folder: Path) -> list[list[float]]:
     return positions
 
 
-def _errors(config: EtsConfig, own: BasicConfigs | T4ssConfigs) -> dict[str, Any]:
+def _errors(config: EtsConfig, own: BasicConfigs | T4ssConfigs) -> dict[str, Numbers]:
     """The errors of what is recorded, in nm and degrees."""
     if config.coord_error and own.coord_error not in (None, config.coord_error):
         raise ConfigError(
@@ -180,7 +183,7 @@ def _errors(config: EtsConfig, own: BasicConfigs | T4ssConfigs) -> dict[str, Any
             "outside; take one out"
         )
     wrong = own.coord_error or config.coord_error
-    errors: dict[str, Any] = {}
+    errors: dict[str, Numbers] = {}
     if wrong:
         errors["position_error_nm"] = {
             "mu": wrong.mu * config.apix,
@@ -191,13 +194,13 @@ def _errors(config: EtsConfig, own: BasicConfigs | T4ssConfigs) -> dict[str, Any
     return errors
 
 
-def _basic(config: EtsConfig, folder: Path) -> tuple[list[Any], dict[str, Any]]:
+def _basic(config: EtsConfig, folder: Path) -> tuple[list[ParticleFields], JsonObject]:
     own = _valid(BasicConfigs, config.custom_configs, "configs.yaml: custom_configs")
     if config.model is None:
         raise ConfigError(
             "configs.yaml: found no model, a map or PDB file was expected; add it"
         )
-    source: str | list[Any] = own.orientations_source
+    source: str | list[list[float]] = own.orientations_source
     if source != "none" and not own.orientations_source.startswith("gauss("):
         path = _found("orientations_source", own.orientations_source, folder)
         source = _angles(path)
@@ -209,7 +212,7 @@ def _basic(config: EtsConfig, folder: Path) -> tuple[list[Any], dict[str, Any]]:
     }
 
 
-def _t4ss(config: EtsConfig, folder: Path) -> tuple[list[Any], dict[str, Any]]:
+def _t4ss(config: EtsConfig, folder: Path) -> tuple[list[ParticleFields], JsonObject]:
     own = _valid(T4ssConfigs, config.custom_configs, "configs.yaml: custom_configs")
     barrel = own.barrel or own.root
     if barrel is None:
@@ -230,7 +233,7 @@ def _t4ss(config: EtsConfig, folder: Path) -> tuple[list[Any], dict[str, Any]]:
 
 def _particle(
     name: str, key: str, path: str, config: EtsConfig, folder: Path
-) -> dict[str, Any]:
+) -> ParticleFields:
     file = _found(key, path, folder)
     # TEM-simulator draws atoms on voxels of one pixel; a map has its own.
     voxel_nm = config.apix if file.suffix.lower() == ".pdb" else None
@@ -254,8 +257,8 @@ def _angles(path: Path) -> list[list[float]]:
 
 
 def _beads(
-    path: Path, occupancy: float, fields: dict[str, Any], *, apix_nm: float
-) -> dict[str, Any]:
+    path: Path, occupancy: float, fields: Physics, *, apix_nm: float
+) -> BeadFields:
     """As many beads in the field of view as the occupancy says for its ice.
 
     TEM-simulator takes a particle for a ball as wide as its map is on average.

@@ -1,7 +1,7 @@
 """Microscope and ice of a TEM-simulator configuration, as fields of a plan."""
 
 from math import sqrt
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 from em_platform.errors import ConfigError
 from em_platform.simulation.tilt_series.tem_config import Component
@@ -25,13 +25,27 @@ _ONLY: dict[str, dict[str, tuple[str, ...]]] = {
 _ICE_G_PER_CM3 = 1.002
 """33.5 molecules in a nm^3, as TEM-simulator has it."""
 
+Numbers: TypeAlias = dict[str, float]
+
+
+class Physics(TypedDict):
+    """What of a plan such a configuration says; the `Plan` checks it."""
+
+    seed: int
+    mode: str
+    tilts: dict[str, str | float]
+    beam: Numbers
+    objective: dict[str, float | tuple[float, ...]]
+    camera: Numbers
+    ice: Numbers
+    errors: Numbers
+
+
 _NEEDED = ("sample", "geometry", "electronbeam", "optics", "detector")
 
 
-def physics(
-    components: list[Component], *, apix_nm: float, source: str
-) -> dict[str, Any]:
-    """Fields of a plan: tilts, beam, objective, camera, ice, errors, seed.
+def physics(components: list[Component], *, apix_nm: float, source: str) -> Physics:
+    """Fields of a plan.
 
     TEM-simulator models neither the grain of the ice nor radiation damage nor an
     energy filter, so they are off. Its energy spread is sqrt(2) standard deviations,
@@ -153,7 +167,7 @@ def _check_apix(apix_nm: float, pixel_nm: float, source: str) -> None:
     )
 
 
-def _tilts(geometry: Component, tilts: int) -> dict[str, Any]:
+def _tilts(geometry: Component, tilts: int) -> dict[str, str | float]:
     first, step = geometry.number("theta_start"), geometry.number("theta_incr")
     # A stack of ours goes by rising angle, however it was taken.
     low = first if step > 0 else first + (tilts - 1) * step

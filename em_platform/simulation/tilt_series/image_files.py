@@ -130,7 +130,7 @@ class ImageFiles:
             )
 
 
-def _marks_of(found: dict[str, Any]) -> Marks:
+def _marks_of(found: Any) -> Marks:
     noisy, clean = (SectionMark(**found[name]) for name in ("noisy", "clean"))
     frames = tuple(SectionMark(**each) for each in found["frames"])
     return Marks(noisy=noisy, clean=clean, frames=frames)

@@ -1,12 +1,12 @@
 """The plan of a data set, read from a YAML file."""
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from em_platform.config.reading import parse_yaml, read_regular
 from em_platform.errors import ConfigError
+from em_platform.model import JsonObject
 from em_platform.model.base import first_problem
 from em_platform.simulation.tilt_series.ets_config import ets_plan, is_ets_config
 from em_platform.simulation.tilt_series.plan import Plan
@@ -44,7 +44,7 @@ def read_plan(path: Path) -> Plan:
     return _beside(plan_of(content, source=str(path)), folder)
 
 
-def plan_of(content: dict[str, Any], *, source: str) -> Plan:
+def plan_of(content: JsonObject, *, source: str) -> Plan:
     """The plan that such fields state; `source` is named in the sentence of an error.
 
     Raises

@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from em_platform.catalog.ingested import record_of_volume
 from em_platform.catalog.record_files import as_first_made, first_recorded, write_record
@@ -223,6 +224,6 @@ def particle_counts(truth: Truth) -> dict[str, int]:
     return counts
 
 
-def _additional(truth: Truth, stack: Path) -> dict[str, Any]:
-    plan: dict[str, Any] = json.loads(truth.plan.model_dump_json())
+def _additional(truth: Truth, stack: Path) -> dict[str, JsonValue]:
+    plan: JsonValue = json.loads(truth.plan.model_dump_json())
     return {"folder": str(stack), "plan": plan, "tilts": len(truth.tilts)}

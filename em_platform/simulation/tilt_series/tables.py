@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from em_platform.formats.mrc_stack import SectionMark
+from em_platform.model import JsonObject
 from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.image_files import Marks, frames_name
 from em_platform.simulation.tilt_series.plan import Plan
@@ -42,7 +42,7 @@ def write_tables(
     (folder / RECORDS).write_text(_text([record_of(truth)]))
 
 
-def record_of(truth: Truth) -> dict[str, Any]:
+def record_of(truth: Truth) -> JsonObject:
     """A stack as ETSimulations records it: lengths in nm, ZXZ angles in degrees.
 
     Files are named from the folder of the record. An assembler's `facts` win: they have
@@ -77,7 +77,7 @@ def write_records(output: Path) -> None:
     write_bytes(output / RECORDS, _text(found).encode())
 
 
-def _text(records: list[dict[str, Any]]) -> str:
+def _text(records: list[JsonObject]) -> str:
     return json.dumps(records, indent=1) + "\n"
 
 

@@ -1,9 +1,10 @@
 """What an assembler is: it arranges particles into the sample of one tilt series."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Sample:
 
     maps: tuple[Map, ...]
     particles: tuple[Particle, ...]
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
     """What only this assembler knows of its sample, for the truth file: plain JSON.
 
     Of an assembler that stands for one of ETSimulations: `positions` (nm) and

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from pydantic import Field
 from scipy.spatial.transform import Rotation
 
 from em_platform.errors import ConfigError
-from em_platform.model import Model
+from em_platform.model import Json, Model
 from em_platform.simulation.tilt_series.assemblers.assembler import (
     Map,
     Sample,
@@ -122,6 +122,14 @@ def rotation_of(zxz_deg: Sequence[float]) -> NDArray[np.float64]:
     return Rotation.from_euler("zxz", zxz_deg, degrees=True).as_matrix()
 
 
+class Recorded(TypedDict):
+    """Notes on particles by ETSimulations' names; nm, and ZXZ angles in degrees."""
+
+    positions: list[list[float]]
+    orientations: list[list[float]]
+    custom_data: dict[str, Json]
+
+
 def recorded(
     positions_nm: NDArray[np.float64],
     angles_deg: NDArray[np.float64],
@@ -129,14 +137,14 @@ def recorded(
     position_error_nm: Gauss | None,
     orientation_error_deg: Gauss | None,
     rng: np.random.Generator,
-) -> dict[str, Any]:
-    """What is noted of the particles beside their truth, by ETSimulations' names.
+) -> Recorded:
+    """What is noted of the particles beside their truth.
 
     Positions are nm, angles ZXZ in degrees. The errors fall on the notes only: what is
     imaged is the truth.
     """
     noted, turned = positions_nm, angles_deg
-    custom: dict[str, Any] = {
+    custom: dict[str, Json] = {
         "true_coordinates": positions_nm.tolist(),
         "true_orientations": angles_deg.tolist(),
     }

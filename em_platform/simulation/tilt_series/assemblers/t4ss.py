@@ -6,7 +6,7 @@ maps by numpy, or by Chimera or ChimeraX if the plan says so.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from em_platform.simulation.tilt_series.assemblers.assembler import (
 )
 from em_platform.simulation.tilt_series.assemblers.basic import (
     Gauss,
+    Recorded,
     recorded,
     rotation_of,
 )
@@ -170,7 +171,7 @@ class T4ss:
             return [composed(parts) for parts in wholes]
         return composed_by_chimera(wholes, pool=self._pool, folder=self._temp_dir)
 
-    def _noted(self, angles: NDArray[np.float64], stack: int) -> dict[str, Any]:
+    def _noted(self, angles: NDArray[np.float64], stack: int) -> Recorded:
         options = self._options
         facts = recorded(
             np.asarray(options.positions_nm),
