@@ -4,13 +4,13 @@ Two shapes are published at https://github.com/janelia-cosem/fibsem-metadata: a 
 with `metadata` and the images (`sources`), and the metadata alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 from em_platform.errors import FormatError
 from em_platform.formats import nm_of
+from em_platform.ingest.http_answers import Answer
 
 _DOI = "https://doi.org/"
 
@@ -45,7 +45,7 @@ class DatasetFacts:
         return next((words for end, words in self.images if end == path), "")
 
 
-def facts_of(manifest: Mapping[str, Any], *, url: str = "manifest") -> DatasetFacts:
+def facts_of(manifest: Answer, *, url: str = "manifest") -> DatasetFacts:
     """The facts of a manifest, or of the metadata in one.
 
     Raises
@@ -65,7 +65,7 @@ def facts_of(manifest: Mapping[str, Any], *, url: str = "manifest") -> DatasetFa
         ) from error
 
 
-def _facts(metadata: Mapping[str, Any], sources: Mapping[str, Any]) -> DatasetFacts:
+def _facts(metadata: Answer, sources: Answer) -> DatasetFacts:
     sample = metadata.get("sample") or {}
     imaging = metadata.get("imaging") or {}
     started = imaging.get("startDate")
@@ -101,7 +101,7 @@ def _texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _spacing(
-    spacing: Mapping[str, Any] | None,
+    spacing: Answer | None,
 ) -> tuple[float, float, float] | None:
     if not spacing:
         return None

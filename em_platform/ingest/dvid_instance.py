@@ -3,7 +3,7 @@
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from em_platform.errors import FormatError
 from em_platform.formats import jpeg_size, nm_of, unzip_to_limit
 from em_platform.ingest.dvid_labels import decode_label_block
-from em_platform.ingest.http_answers import Cut
+from em_platform.ingest.http_answers import Answer, Cut
 
 Three = tuple[int, int, int]
 Box = tuple[Three, Three]
@@ -136,7 +136,7 @@ def parse_version(repo: Any, uuid: str, *, who: str, url: str) -> DvidVersion:
         ) from error
 
 
-def _parsed(info: Mapping[str, Any]) -> DvidInstance:
+def _parsed(info: Answer) -> DvidInstance:
     base, extended = info["Base"], info["Extended"]
     values = extended["Values"]
     # Several values a voxel are colours: no grey levels and no labels.

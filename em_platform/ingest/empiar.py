@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from em_platform.errors import FormatError, SourceRefused
+from em_platform.ingest.http_answers import Answer
 
 _NUMBER = re.compile(
     r"(?:.*/world_availability/|.*/entry/|.*/)?(?:EMPIAR-)?(?P<number>\d{4,6})"
@@ -115,7 +116,7 @@ def entry_of_json(answer: Any, number: str) -> EmpiarEntry:
             accession=accession,
         )
     citations = [each for each in fields.get("citation") or () if each]
-    first: Mapping[str, Any] = citations[0] if citations else {}
+    first: Answer = citations[0] if citations else {}
     return EmpiarEntry(
         number=number,
         title=_words(fields["title"]),
@@ -190,7 +191,7 @@ def modality_of(experiment_type: str) -> str:
     return words.get(experiment_type.strip().lower(), "EM")
 
 
-def _set_of_json(fields: Mapping[str, Any]) -> ImageSet:
+def _set_of_json(fields: Answer) -> ImageSet:
     return ImageSet(
         name=_words(fields.get("name")),
         directory=_words(fields.get("directory")).strip("/"),
@@ -250,7 +251,7 @@ def _names(authors: Sequence[Any] | None) -> tuple[str, ...]:
     return tuple(_words(each.get("name")) for each in given if each.get("name"))
 
 
-def _citation(fields: Mapping[str, Any], authors: tuple[str, ...]) -> str:
+def _citation(fields: Answer, authors: tuple[str, ...]) -> str:
     """One line; as much of it as is there."""
     where = (fields.get("journal"), fields.get("volume"), fields.get("first_page"))
     parts = (

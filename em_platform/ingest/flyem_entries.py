@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import urllib3
 
@@ -19,13 +19,23 @@ _WHO = "flyem"
 _ODD_ANSWERS = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
+class NeuprintDataset(TypedDict):
+    """What neuPrint knows of a dataset; empty where it does not say."""
+
+    dataset: str
+    uuid: str
+    last_modified: str
+    info: str
+    version: str
+    """Of the service."""
+    regions: list[str]
+    primary_regions: list[str]
+
+
 def ask_neuprint(
     settings: FlyemSettings, transfer: TransferSettings
-) -> dict[str, Any] | None:
+) -> NeuprintDataset | None:
     """The dataset as neuPrint describes it; None without a token.
-
-    `dataset uuid last_modified info version regions primary_regions`; the version of
-    the service is empty where it does not say.
 
     Raises
     ------
@@ -62,7 +72,7 @@ def ask_neuprint(
         web.close()
 
 
-def _described(web: Web, settings: FlyemSettings, token: str) -> dict[str, Any]:
+def _described(web: Web, settings: FlyemSettings, token: str) -> NeuprintDataset:
     from neuprint import fetch_all_rois, fetch_primary_rois
 
     client = _client(web, settings, token)

@@ -18,7 +18,9 @@ from em_platform.ingest.dvid_instance import (
     parse_info,
 )
 from em_platform.ingest.web import Web
+from em_platform.model.ingest import Snapshot
 from em_platform.model.volume import VolumeInfo
+from em_platform.storage.layout import StorageOptions
 
 Crop = tuple[Three, Three]
 """Corner and shape, z, y, x."""
@@ -159,7 +161,7 @@ class Whole:
     labels: bool = False
     sharded: bool = False
     """Whether its objects are many chunks each, of which a crop needs some."""
-    snapshot: dict[str, Any] = field(default_factory=dict)
+    snapshot: Snapshot = field(default_factory=dict)
 
     def holds(self, crop: Crop) -> bool:
         """Whether a crop lies within."""
@@ -211,7 +213,7 @@ def whole_of_dvid(
     )
 
 
-def whole_of_precomputed(url: str, web: Web, options: dict[str, Any]) -> Whole:
+def whole_of_precomputed(url: str, web: Web, options: StorageOptions) -> Whole:
     """The finest scale of a precomputed volume."""
     from em_platform.formats import open_chunked
 

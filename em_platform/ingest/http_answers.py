@@ -1,12 +1,13 @@
 """Answers of web servers: refusals and cut answers in one sentence, index pages."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
 from http import HTTPStatus
+from typing import Any, TypeAlias
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import requests
@@ -19,6 +20,9 @@ from em_platform.errors import (
     SourceUnavailable,
 )
 from em_platform.formats import read_to_limit
+
+Answer: TypeAlias = Mapping[str, Any]
+"""A JSON object of a source; who reads it says what is missing or wrong in it."""
 
 MOST_BYTES = 1 << 27
 """Of an answer that is read whole: lists and descriptions have a few MB."""

@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 
 from em_platform.errors import FormatError, SourceRefused
 from em_platform.ingest.crawl import from_any
+from em_platform.ingest.http_answers import Answer
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import RemoteFile
 
@@ -40,7 +41,7 @@ class OmeroImage:
     voxel_nm: tuple[float, float, float] | None = None
     acquired: date | None = None
     description: str = ""
-    answer: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    answer: Answer = field(default_factory=dict, repr=False)
 
 
 class Omero:
@@ -104,7 +105,7 @@ class Omero:
             return ()
         return tuple(str(path) for path in answer.get("client") or ())
 
-    def _all(self, kind: str, **filters: Any) -> Iterator[Mapping[str, Any]]:
+    def _all(self, kind: str, **filters: Any) -> Iterator[Answer]:
         url = f"{self._url}/api/v0/m/{kind}/"
         offset = 0
         while True:
@@ -155,12 +156,12 @@ def image_of(answer: Any, number: str) -> OmeroImage:
         ) from error
 
 
-def _voxel_nm(pixels: Mapping[str, Any]) -> tuple[float, float, float] | None:
+def _voxel_nm(pixels: Answer) -> tuple[float, float, float] | None:
     z, y, x = (_length_nm(pixels.get(f"PhysicalSize{axis}")) for axis in "ZYX")
     return (z, y, x) if any((z, y, x)) else None
 
 
-def _length_nm(answer: Mapping[str, Any] | None) -> float:
+def _length_nm(answer: Answer | None) -> float:
     """A length with its unit; 0 where there is none or it is counted in pixels."""
     # Micrometres are the OME schema's default.
     if not answer or answer.get("Unit", "MICROMETER") not in _UNITS_NM:

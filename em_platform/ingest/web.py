@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -32,6 +32,8 @@ from em_platform.ingest.rate_limit import Pace, Waits, pause_s
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Params: TypeAlias = Mapping[str, str | int]
+"""Of a URL's query."""
 Headers = Mapping[str, str]
 
 AS_IT_IS = {"Accept-Encoding": "identity"}
@@ -115,7 +117,7 @@ class Web:
         """Close its connections."""
         self._session.close()
 
-    def json(self, url: str, params: Mapping[str, Any] | None = None) -> Any:
+    def json(self, url: str, params: Params | None = None) -> Any:
         """The JSON at `url`; FormatError where it is none."""
         return self._parsed(url, self.get(url, params=params))
 
@@ -128,7 +130,7 @@ class Web:
         self,
         url: str,
         headers: Headers | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: Params | None = None,
     ) -> bytes:
         """All bytes at `url`, whole (a cut answer is asked for again)."""
         part = any(name.lower() == "range" for name in headers or ())
@@ -190,7 +192,7 @@ class Web:
         *,
         method: str = "GET",
         headers: Headers | Callable[[], Headers] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: Params | None = None,
         body: Any = None,
         expected: Container[int] = (200,),
     ) -> T:

@@ -1,7 +1,7 @@
 """What passes between the steps of an ingest: entry -> raw -> volume -> record."""
 
 from datetime import date
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -22,6 +22,10 @@ class RemoteFile(Model):
     sha256: str = ""
     """As the source publishes it; empty where it does not."""
     md5: str = ""
+
+
+Snapshot: TypeAlias = dict[str, Any]
+"""Answers of a source as they came, by the name of a file or a question."""
 
 
 class RemoteArray(Model):
@@ -72,7 +76,7 @@ class Entry(Model):
     estimated_bytes: int | None = Field(default=None, ge=0)
     """What will be fetched; None where the source does not say."""
     additional: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    snapshot: dict[str, Any] = Field(default_factory=dict)
+    snapshot: Snapshot = Field(default_factory=dict)
 
 
 class FetchedFile(Model):

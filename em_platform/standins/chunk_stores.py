@@ -3,19 +3,32 @@
 import gzip
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-Attributes = Mapping[str, Any]
+from em_platform.model import JsonObject
+
+Attributes: TypeAlias = JsonObject
 
 
-ZSTD: Attributes = {"id": "zstd", "level": 1}
-BLOSC: Attributes = {
+class Compressor(TypedDict, total=False):
+    """As numcodecs words it: zstd has a level, blosc the rest."""
+
+    id: str
+    level: int
+    blocksize: int
+    clevel: int
+    cname: str
+    shuffle: int
+
+
+ZSTD: Compressor = {"id": "zstd", "level": 1}
+BLOSC: Compressor = {
     "blocksize": 0,
     "clevel": 5,
     "cname": "lz4",
@@ -59,7 +72,7 @@ def write_zarr_array(
     voxels: Readable,
     *,
     chunks: Sequence[int],
-    compressor: Mapping[str, Any],
+    compressor: Compressor,
     attributes: Attributes | None = None,
 ) -> None:
     """A Zarr v2 array with "/" between the numbers of a chunk.
@@ -71,7 +84,7 @@ def write_zarr_array(
         folder / ".zarray",
         {
             "chunks": list(chunks),
-            "compressor": dict(compressor),
+            "compressor": compressor,
             "dimension_separator": "/",
             "dtype": kind.str,
             "fill_value": 0,
@@ -171,7 +184,7 @@ def halved(voxels: NDArray[Any], factors: Sequence[int]) -> NDArray[Any]:
     return (total // int(np.prod(factors))).astype(voxels.dtype)
 
 
-def _encoded(chunk: NDArray[Any], compressor: Attributes) -> bytes:
+def _encoded(chunk: NDArray[Any], compressor: Compressor) -> bytes:
     import imagecodecs
 
     if compressor["id"] == "zstd":

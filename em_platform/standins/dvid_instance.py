@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.model import Json, JsonObject
 from em_platform.standins.messages import Response, as_bytes, as_text
 
 # DVID's own: blocks of 64, in compressed labels divided into 8 (labels/compressed.go).
@@ -274,19 +275,15 @@ def server_json() -> dict[str, str]:
     }
 
 
-def repos_json(
-    uuid: str, alias: str, instances: Mapping[str, Instance]
-) -> dict[str, Any]:
+def repos_json(uuid: str, alias: str, instances: Mapping[str, Instance]) -> JsonObject:
     """`/api/repos/info`: the repositories by their root."""
     return {uuid: repo_json(uuid, alias, instances)}
 
 
-def repo_json(
-    uuid: str, alias: str, instances: Mapping[str, Instance]
-) -> dict[str, Any]:
+def repo_json(uuid: str, alias: str, instances: Mapping[str, Instance]) -> JsonObject:
     """`/api/repo/{uuid}/info`."""
     stored = {name: instance_json(each, uuid) for name, each in instances.items()}
-    node = {
+    node: JsonObject = {
         "Branch": "",
         "Note": "",
         "Log": [],
@@ -313,7 +310,7 @@ def repo_json(
     }
 
 
-def instance_json(instance: Instance, uuid: str) -> dict[str, Any]:
+def instance_json(instance: Instance, uuid: str) -> JsonObject:
     """`/api/node/{uuid}/{name}/info`; every list is x, y, z."""
     first = list(reversed(instance.origin))
     # Inclusive, as DVID counts.
@@ -324,7 +321,7 @@ def instance_json(instance: Instance, uuid: str) -> dict[str, Any]:
     room = "labelmap" if instance.is_labels else "imageblk"
     jpeg = instance.stored == "jpeg"
     extents = {"MinPoint": first, "MaxPoint": last}
-    extended = {
+    extended: dict[str, Json] = {
         "Values": [{"DataType": dtype, "Label": kind if room == "labelmap" else dtype}],
         "Interpolable": not instance.is_labels,
         "BlockSize": [BLOCK_PX] * 3,
@@ -337,7 +334,7 @@ def instance_json(instance: Instance, uuid: str) -> dict[str, Any]:
         "GridStore": instance.grid_store,
         "ScaleLevel": 0,
     }
-    base = {
+    base: JsonObject = {
         "TypeName": kind,
         "TypeURL": f"github.com/janelia-flyem/dvid/datatype/{room}/{source}.go",
         "TypeVersion": "0.2",

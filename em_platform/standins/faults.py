@@ -13,6 +13,7 @@ from itertools import repeat
 from typing import Any, Literal, get_args
 
 from em_platform.errors import ConfigError
+from em_platform.model import JsonObject
 from em_platform.standins.messages import (
     Content,
     InMemory,
@@ -96,7 +97,7 @@ class Fault:
         )
 
 
-def fault_of(values: dict[str, Any]) -> Fault:
+def fault_of(values: Any) -> Fault:
     """A fault from JSON.
 
     Raises
@@ -133,7 +134,7 @@ class Faults:
             self._faults.clear()
             self._seen.clear()
 
-    def all(self) -> list[dict[str, Any]]:
+    def all(self) -> list[JsonObject]:
         """Each fault with how many fitting requests it has `seen`."""
         with self._lock:
             pairs = list(zip(self._faults, self._seen, strict=True))
@@ -324,9 +325,9 @@ class RequestsLog:
         with self._lock:
             self._entries.clear()
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """All requests, to be sent."""
-        return [asdict(entry) for entry in self.all()]
+    def as_json(self, part: str = "") -> list[JsonObject]:
+        """Requests whose path contains `part`, to be sent."""
+        return [asdict(entry) for entry in self.all() if part in entry.path]
 
 
 def control(faults: Faults, requests: RequestsLog) -> Router:
@@ -354,8 +355,7 @@ def control(faults: Faults, requests: RequestsLog) -> Router:
         return as_json([])
 
     def asked(request: Request) -> Response:
-        part = request.asked("path")
-        return as_json([e for e in requests.as_json() if part in e["path"]])
+        return as_json(requests.as_json(request.asked("path")))
 
     def forget(_: Request) -> Response:
         requests.clear()

@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -138,7 +137,7 @@ def _write_retina(folder: Path, pixels: Pixels) -> None:
     (folder / _TRAKEM / "trakem2.masks").mkdir()
 
 
-def _retina_tags(plane: Voxels, z: int) -> dict[str, Any]:
+def _retina_tags(plane: Voxels, z: int) -> Mapping[str, object]:
     """ImageTags, as far as they matter, with the values of the real first slice."""
     height, width = plane.shape
     return {

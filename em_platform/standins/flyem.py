@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.model import Json, JsonObject
 from em_platform.standins.dvid import HEMIBRAIN_UUID, Dvid
 from em_platform.standins.dvid_instance import Grid, Instance, Place, refuse
 from em_platform.standins.messages import Request, Response, as_json, refuse_in_json
@@ -88,7 +89,7 @@ class Neuprint:
             return as_json({"error": f"no dataset {dataset}"}, status=400)
         meta = _meta(dataset)
         # By what they ask to be returned: no parser of Cypher is needed.
-        by_return: dict[str, Callable[[], dict[str, Any]]] = {
+        by_return: dict[str, Callable[[], JsonObject]] = {
             "as roiInfo": lambda: _table(
                 meta=meta,
                 roiInfo={name: {"pre": 1000, "post": 3000} for name in _ALL},
@@ -106,12 +107,12 @@ class Neuprint:
         return as_json({"error": f"no answer is known to {cypher!r}"}, status=400)
 
 
-def _table(**columns: Any) -> dict[str, Any]:
+def _table(**columns: Any) -> JsonObject:
     """One row, as Neo4j's answers are passed on."""
     return {"columns": list(columns), "data": [list(columns.values())], "debug": ""}
 
 
-def _dataset() -> dict[str, Any]:
+def _dataset() -> JsonObject:
     return {
         "last-mod": _LAST_MODIFIED,
         "uuid": _UUID,
@@ -123,7 +124,7 @@ def _dataset() -> dict[str, Any]:
     }
 
 
-def _meta(dataset: str) -> dict[str, Any]:
+def _meta(dataset: str) -> JsonObject:
     name, _, tag = dataset.partition(":")
     return {
         "dataset": name,
@@ -142,13 +143,13 @@ def _meta(dataset: str) -> dict[str, Any]:
     }
 
 
-def _hierarchy() -> dict[str, Any]:
+def _hierarchy() -> JsonObject:
     parents = {
         "CX": ["EB", "FB", "PB"],
         "MB(R)": ["CA(R)", "a'L(R)"],
         "OL(R)": ["ME(R)"],
     }
-    children = [
+    children: list[JsonObject] = [
         {"name": name, "children": [{"name": each} for each in parents.get(name, [])]}
         for name in _SUPER
     ]
@@ -234,9 +235,9 @@ def _scale(
     origin: tuple[int, ...],
     encoding: Encoding,
     layout: str,
-) -> dict[str, Any]:
+) -> JsonObject:
     """One entry of `scales`; everything in it is x, y, z."""
-    scale: dict[str, Any] = {
+    scale: dict[str, Json] = {
         "size": list(reversed(shape)),
         "resolution": list(reversed(voxel_size_nm)),
         "voxel_offset": list(reversed(origin)),
@@ -262,7 +263,7 @@ def _scale(
     return scale
 
 
-def _spec(folder: Path, *, scale: dict[str, Any], dtype: str) -> dict[str, Any]:
+def _spec(folder: Path, *, scale: JsonObject, dtype: str) -> JsonObject:
     labels = scale["encoding"] == "compressed_segmentation"
     return {
         "driver": "neuroglancer_precomputed",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.model import JsonObject
 from em_platform.standins import omero, s3
 from em_platform.standins.chunk_stores import (
     BLOSC,
@@ -56,7 +57,7 @@ def _write_level(
 ) -> None:
     """Levels `0`, `1` ...: only y and x are halved, as in IDR's images."""
     factors = (1,) * (image.ndim - 2) + (2, 2)
-    datasets = []
+    datasets: list[JsonObject] = []
     level = image
     for number in range(LEVELS):
         within = [min(c, n) for c, n in zip(chunks, level.shape, strict=True)]
@@ -70,7 +71,7 @@ def _write_level(
     write_zarr_group(root, _attributes(image, datasets))
 
 
-def _attributes(image: NDArray[Any], datasets: list[dict[str, Any]]) -> dict[str, Any]:
+def _attributes(image: NDArray[Any], datasets: list[JsonObject]) -> JsonObject:
     axes = [{"name": n, "type": "space", "unit": "micrometer"} for n in "zyx"]
     channels = 1
     if image.ndim == 4:

@@ -105,7 +105,7 @@ def _image_entry(
     name: str,
     tags: Tags,
     section_um: float | None = None,
-) -> dict[str, Any]:
+) -> Tags:
     scale, unit = (1.0, "") if pixel is None else (pixel, "µm")
     # DigitalMicrograph has x first.
     sizes = image.shape[::-1]

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
+from em_platform.model import Json, JsonObject
 from em_platform.standins.messages import (
     Handler,
     Request,
@@ -144,9 +145,8 @@ class Omero:
 
     def _one_image(self, request: Request) -> Response:
         image = _of(self._images, "Image", request)
-        answer = self._image(image, request)
         # Only of a single image: IDR's lists leave them out.
-        answer["Pixels"]["Channels"] = [
+        channels: list[JsonObject] = [
             {
                 "@id": image.id * 10 + place,
                 "@type": f"{_SCHEMA}Channel",
@@ -158,6 +158,7 @@ class Omero:
             }
             for place, name in enumerate(image.channels)
         ]
+        answer = self._image(image, request, Channels=channels)
         return as_json({"data": answer})
 
     def _list_datasets(self, request: Request) -> Response:
@@ -191,9 +192,10 @@ class Omero:
         found = _of(listed, kind, request)
         return as_json({"data": self._container(found, kind, request)})
 
-    def _image(self, image: Image, request: Request) -> dict[str, Any]:
+    def _image(self, image: Image, request: Request, **more: Json) -> JsonObject:
+        """`more` is added to its pixels."""
         z, y, x = image.pixels.shape
-        edges_um = {
+        edges_um: JsonObject = {
             f"PhysicalSize{axis}": {
                 "Symbol": "µm",
                 "Value": round(edge / 1000, 6),
@@ -203,7 +205,11 @@ class Omero:
             for axis, edge in zip("ZYX", image.voxel_nm, strict=True)
         }
         # TBD stands in IDR's own answers.
-        kind = {"@id": 4, "@type": "TBD#PixelsType", "value": image.pixels.dtype}
+        kind: JsonObject = {
+            "@id": 4,
+            "@type": "TBD#PixelsType",
+            "value": image.pixels.dtype,
+        }
         return {
             "@id": image.id,
             "@type": f"{_SCHEMA}Image",
@@ -221,15 +227,14 @@ class Omero:
                 "Type": {**kind, "omero:details": _details()},
                 "omero:sha1": "Pending...",
                 "omero:details": _details(),
+                **more,
             },
         }
 
-    def _container(
-        self, found: Container, kind: str, request: Request
-    ) -> dict[str, Any]:
+    def _container(self, found: Container, kind: str, request: Request) -> JsonObject:
         place = f"{_host(request)}/api/v0/m/{kind.lower()}s/{found.id}/"
         children = "images" if kind == "Dataset" else "datasets"
-        answer = {
+        answer: dict[str, Json] = {
             "@id": found.id,
             "@type": f"{_SCHEMA}{kind}",
             "Name": found.name,
@@ -316,7 +321,7 @@ def _versioned(handler: Handler) -> Handler:
     return answer
 
 
-def _page(found: list[dict[str, Any]], request: Request) -> Response:
+def _page(found: list[JsonObject], request: Request) -> Response:
     try:
         limit = min(_MOST, int(request.asked("limit", str(_USUAL))))
         offset = int(request.asked("offset", "0"))
@@ -342,6 +347,10 @@ def _host(request: Request) -> str:
     return f"http://{request.headers['Host']}"
 
 
-def _details() -> dict[str, Any]:
-    permissions = {"@type": "TBD#Permissions", "perm": "rwr---", "isWorldRead": False}
+def _details() -> JsonObject:
+    permissions: JsonObject = {
+        "@type": "TBD#Permissions",
+        "perm": "rwr---",
+        "isWorldRead": False,
+    }
     return {"@type": "TBD#Details", "permissions": permissions}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from em_platform.model import JsonObject
 from em_platform.standins import s3
 from em_platform.standins.chunk_stores import (
     ZSTD,
@@ -177,12 +178,12 @@ def _write_accumbens(root: Path, ground: Ground) -> None:
     consolidate(root)
 
 
-def _multiscales(levels: int, voxel_nm: Any, corner: Three) -> dict[str, Any]:
+def _multiscales(levels: int, voxel_nm: Any, corner: Three) -> JsonObject:
     """OME-NGFF 0.4 with a scale and a translation for each level.
 
     Voxel (0, 0, 0) of level n is the middle of 2^n voxels of s0 along each axis.
     """
-    datasets = [
+    datasets: list[JsonObject] = [
         {
             "coordinateTransformations": [
                 {"scale": [edge * 2**n for edge in voxel_nm], "type": "scale"},
@@ -198,7 +199,7 @@ def _multiscales(levels: int, voxel_nm: Any, corner: Three) -> dict[str, Any]:
         }
         for n in range(levels)
     ]
-    multiscale = {
+    multiscale: JsonObject = {
         "axes": [{"name": n, "type": "space", "unit": "nanometer"} for n in "zyx"],
         "coordinateTransformations": [{"scale": [1.0, 1.0, 1.0], "type": "scale"}],
         "datasets": datasets,

@@ -114,9 +114,15 @@ def running_world(
         serve: Callable[..., Server] = _serving(stack, port)
         # First, so that it has the port that was asked for.
         desk = serve("control", control(faults, requests))
-        shared: dict[str, Any] = {"faults": faults, "requests": requests}
         servers = {
-            name: serve(name, site.handler, refuse=site.refuse, tls=site.tls, **shared)
+            name: serve(
+                name,
+                site.handler,
+                refuse=site.refuse,
+                tls=site.tls,
+                faults=faults,
+                requests=requests,
+            )
             for part in parts.values()
             for name, site in part.sites.items()
         }

@@ -26,7 +26,7 @@ from em_platform.ingest.image_set import (
 )
 from em_platform.ingest.source import Progress
 from em_platform.ingest.web import Web
-from em_platform.model.ingest import Entry, RawItem, RemoteFile
+from em_platform.model.ingest import Entry, RawItem, RemoteFile, Snapshot
 
 _MOST_HEADS = 256
 """With more files their lengths are not asked for until they are fetched."""
@@ -156,7 +156,7 @@ def _entry_of(
     *,
     files: tuple[RemoteFile, ...],
     url: str,
-    snapshot: dict[str, Any],
+    snapshot: Snapshot,
 ) -> Entry:
     known = _KNOWN.get(wanted.number, _Known())
     sizes = [file.size_bytes for file in files]

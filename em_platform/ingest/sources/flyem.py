@@ -16,7 +16,7 @@ from em_platform.errors import (
 from em_platform.formats import Volume
 from em_platform.ingest.dvid import Dvid
 from em_platform.ingest.dvid_instance import DvidVersion, parse_info
-from em_platform.ingest.flyem_entries import ask_neuprint, entry_of
+from em_platform.ingest.flyem_entries import NeuprintDataset, ask_neuprint, entry_of
 from em_platform.ingest.flyem_volumes import (
     Crop,
     Whole,
@@ -31,6 +31,7 @@ from em_platform.ingest.flyem_volumes import (
 from em_platform.ingest.source import Described, Progress
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, RawItem, RemoteArray
+from em_platform.storage.layout import StorageOptions
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Flyem:
         return entry.model_copy(
             update={
                 "additional": {**entry.additional, **described},
-                "snapshot": {**entry.snapshot, "neuprint": provenance},
+                "snapshot": {**entry.snapshot, "neuprint": provenance or {}},
             }
         )
 
@@ -196,16 +197,18 @@ class Flyem:
         )
 
     @cached_property
-    def _neuprint(self) -> tuple[dict[str, Any], dict[str, str | int]]:
+    def _neuprint(self) -> tuple[NeuprintDataset | None, dict[str, str | int]]:
         """The dataset as neuPrint knows it, and what of it goes into the record."""
         try:
             found = ask_neuprint(self._settings, self._transfer)
         # Not a refused token: only the user can correct that (decision 15).
         except SourceUnavailable as error:
             log.warning("flyem: goes on without neuPrint: %s", error)
-            return {}, {"neuprint": f"did not answer: {error}"}
+            return None, {"neuprint": f"did not answer: {error}"}
         if found is None:
-            return {}, {"neuprint": "not asked: ingest.flyem.neuprint_token is not set"}
+            return None, {
+                "neuprint": "not asked: ingest.flyem.neuprint_token is not set"
+            }
         return found, {
             "neuprint": found["dataset"],
             "neuprint_uuid": found["uuid"],
@@ -225,7 +228,7 @@ class Flyem:
         )
 
     @property
-    def _limits(self) -> dict[str, Any]:
+    def _limits(self) -> StorageOptions:
         return {
             "requests_at_once": self._settings.requests_at_once,
             "requests_per_second": self._settings.requests_per_second,

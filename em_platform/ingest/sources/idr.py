@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from em_platform.config import Settings
 from em_platform.errors import SourceError, SourceRefused
@@ -25,6 +24,7 @@ from em_platform.ingest.omero import Omero, OmeroImage, find_original
 from em_platform.ingest.source import Progress
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, RawItem, RemoteArray, RemoteFile
+from em_platform.storage.layout import StorageOptions
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class Idr:
         found = [*map(public_path, self._omero.imported_paths(image.number))]
         return [path for path in found if path]
 
-    def _options(self, array: RemoteArray) -> dict[str, Any]:
+    def _options(self, array: RemoteArray) -> StorageOptions:
         return {
             **array.options,
             "requests_at_once": self._idr.requests_at_once,
@@ -186,7 +186,7 @@ def _study_of(codes: Sequence[str], image: OmeroImage) -> Study:
 
 def _array(url: str, image: OmeroImage) -> RemoteArray:
     """The first channel at the first time, where there are several."""
-    first: dict[str, Any] = {}
+    first: dict[str, int] = {}
     if image.channels > 1:
         first["channel"] = 0
     if image.times > 1:

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from em_platform.config import Settings
 from em_platform.errors import SourceRefused
@@ -28,8 +27,9 @@ from em_platform.formats import (
     open_chunked,
 )
 from em_platform.ingest.cosem_manifest import DatasetFacts, facts_of
+from em_platform.ingest.http_answers import Answer
 from em_platform.ingest.source import Progress
-from em_platform.model.ingest import Entry, RawItem, RemoteArray
+from em_platform.model.ingest import Entry, RawItem, RemoteArray, Snapshot
 from em_platform.model.volume import VolumeInfo
 
 _MIB = 2**20
@@ -162,7 +162,7 @@ class OpenOrganelle:
             volume = open_chunked(url, format=kind, crop=cut, options=self._options)
             yield volume.info, cut
 
-    def _facts(self, dataset: str) -> tuple[DatasetFacts, dict[str, Any] | None]:
+    def _facts(self, dataset: str) -> tuple[DatasetFacts, Answer | None]:
         root = self._limits.metadata_url.rstrip("/")
         if not root:
             return DatasetFacts(), None
@@ -240,7 +240,7 @@ def _entry(
     crop: Crop | None,
     kind: str,
     facts: DatasetFacts,
-    snapshot: dict[str, Any],
+    snapshot: Snapshot,
 ) -> Entry:
     level = str(info.tags.get("level", ""))
     # A group may have been named, or a coarser level taken of what is too large.
@@ -283,10 +283,10 @@ def _entry(
     )
 
 
-def _snapshot(store: ChunkStore, manifest: dict[str, Any] | None) -> dict[str, Any]:
+def _snapshot(store: ChunkStore, manifest: Answer | None) -> Snapshot:
     """The metadata of the array and of its group as they came, by name."""
     group, level = store.parent()
-    found: dict[str, Any] = {}
+    found: Snapshot = {}
     for place, prefix in ((group, ""), (store, f"{level}/")):
         for name in _METADATA:
             content = place.read_json(name)
