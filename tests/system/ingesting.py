@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import zarr
@@ -16,11 +17,45 @@ from em_platform.ingest.manifest import NAME
 from em_platform.standins.faults import Logged
 from em_platform.standins.world import World
 from em_platform.storage import layout
+from tests.rig import fork_server
 
 Part = tuple[str, int, int]
 """Name of a file, and the bytes from the first number to before the second."""
 Items = Mapping[str, str | Sequence[str]]
 """Source -> its key, or its keys."""
+
+
+class Forked:
+    """A fork of a process that has imported the command, with the words of `Popen`."""
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._printed = [TemporaryFile("w+") for _ in range(2)]
+        output, errors = (file.fileno() for file in self._printed)
+        self._process = fork_server().start(
+            "ingest",
+            words,
+            imports=("em_platform.cli.ingest",),
+            environment=environment,
+            output=output,
+            errors=errors,
+        )
+        self.pid = self._process.pid
+        self.poll, self.kill = self._process.poll, self._process.kill
+        self.send_signal = self._process.send_signal
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it has printed, when it has ended."""
+        self._process.wait(timeout)
+        found = []
+        for file in self._printed:
+            with file:
+                file.seek(0)
+                found.append(file.read())
+        return found[0], found[1]
 
 
 class Command:
@@ -36,44 +71,47 @@ class Command:
             "EM_HOME": str(home),
         }
 
-    def start(
+    def start(self, *options: str, items: Items) -> "Forked":
+        """As a fork, which does not show what the command imports by itself."""
+        return Forked(self._words(options, items), self.environment)
+
+    def start_alone(
         self,
         *options: str,
         items: Items,
-        new_session: bool = False,
-        before: Callable[[], None] | None = None,
+        before: Callable[[], None],
     ) -> "subprocess.Popen[str]":
+        """As a person does; `before` is called in the new process."""
+        return subprocess.Popen(
+            self._words(options, items),
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=before,
+        )
+
+    def _words(self, options: Sequence[str], items: Items) -> tuple[str, ...]:
         chosen = [
             f"--item={source}/{key}"
             for source, keys in items.items()
             for key in ([keys] if isinstance(keys, str) else keys)
         ]
-        return subprocess.Popen(
-            (
-                sys.executable,
-                "-m",
-                "em_platform",
-                "ingest",
-                "--json",
-                *options,
-                *chosen,
-            ),
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=new_session,
-            preexec_fn=before,
-        )
+        python = (sys.executable, "-m", "em_platform")
+        return (*python, "ingest", "--json", *options, *chosen)
 
     def run(
         self, *options: str, items: Items, before: Callable[[], None] | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """Exit status and report; `before` is called in the new process."""
-        process = self.start(*options, items=items, before=before)
+        """Exit status and report; with `before` as `start_alone`."""
+        process: Forked | subprocess.Popen[str]
+        if before is None:
+            process = self.start(*options, items=items)
+        else:
+            process = self.start_alone(*options, items=items, before=before)
         out, errors = process.communicate()
         assert out, errors
-        return process.returncode, json.loads(out)
+        return process.returncode or 0, json.loads(out)
 
     def record(self, source: str, key: str) -> dict[str, Any]:
         content = (self.data / layout.record(source, key)).read_text()

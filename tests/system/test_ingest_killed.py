@@ -10,7 +10,6 @@ import json
 import logging
 import random
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -31,7 +30,13 @@ from em_platform.standins.faults import Fault, Logged
 from em_platform.standins.world import World, running_world
 from em_platform.storage import layout
 from tests.system.conftest import wait_until
-from tests.system.ingesting import Command, Part, asked_again, finished_parts
+from tests.system.ingesting import (
+    Command,
+    Forked,
+    Part,
+    asked_again,
+    finished_parts,
+)
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +167,7 @@ def source_of(request: Logged) -> str:
     return endings.get(Path(request.path).suffix, "")
 
 
-def kill_all(process: "subprocess.Popen[str]") -> None:
+def kill_all(process: Forked) -> None:
     """SIGKILL to a process and to all that it has started, at one moment."""
     with suppress(psutil.NoSuchProcess):  # it may have ended by itself
         parent = psutil.Process(process.pid)
@@ -217,9 +222,7 @@ def test_an_ingest_killed_again_and_again_fetches_nothing_twice_and_ends_the_sam
         assert np.array_equal(command.voxels(source, key), world.truth(source, key))
 
 
-def _wait_for_bytes(
-    world: World, process: "subprocess.Popen[str]", source: str, *, before: int
-) -> None:
+def _wait_for_bytes(world: World, process: Forked, source: str, *, before: int) -> None:
     """Until the source has sent some, or has none to send any more."""
     began = time.monotonic()
     wait_until(
