@@ -19,6 +19,7 @@ import pytest
 from em_platform.ingest.sources import SOURCES
 from em_platform.processes import members
 from tests.chromium import chromium, needs_chromium
+from tests.system.backfilling import backfill_job
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -135,28 +136,16 @@ def test_running_again_fetches_nothing(serving: Serving) -> None:
     assert "all checks passed" in serving.output
 
 
-def test_a_backfill_from_the_command_line_brings_its_partitions(
+def test_a_backfill_brings_its_partitions(
     platform, serving: Serving, wait_until: Callable[..., None]
 ) -> None:
-    home = platform.home / "dagster"
     with platform.instance() as instance:
         wait_until(
             lambda: instance.has_dynamic_partition("epfl_files", "training"),
             timeout_s=60,
         )
-    done = subprocess.run(
-        (
-            *(sys.executable, "-m", "dagster", "job", "backfill"),
-            *("-w", str(home / "workspace.yaml"), "-l", "em_platform"),
-            *("-j", "ingest_epfl", "--partitions", "volumedata,training"),
-            "--noprompt",
-        ),
-        env=platform.environment | {"DAGSTER_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    # That of the command line is queued in test_up_microscope.py.
+    backfill_job(platform.url, "ingest_epfl", ["volumedata", "training"])
     with platform.instance() as instance:
 
         def is_done() -> bool:

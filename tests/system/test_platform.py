@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import dagster as dg
@@ -21,6 +20,7 @@ from em_platform.formats.image import write_tiff
 from em_platform.processes import members
 from em_platform.resources.code_server import RUNS_TITLE
 from tests.chromium import chromium, needs_chromium
+from tests.system.backfilling import backfill, backfill_job
 from tests.system.kill_once import KILL_ONCE
 from tests.system.simulating import contents, put_plan, tilts_made
 
@@ -161,10 +161,11 @@ def test_the_web_pages_show_the_assets_and_no_error(platform, stitched: str) -> 
     assert errors == []
 
 
-def test_a_montage_is_made_again_from_the_command_line(
+def test_a_montage_is_made_again_by_a_backfill(
     platform, stitched: str, wait_until: Callable[..., None]
 ) -> None:
-    backfill(platform, "stitch_tiles", stitched)
+    # That of the command line is queued in test_up_microscope.py.
+    backfill_job(platform.url, "stitch_tiles", [stitched])
 
     def is_made_again() -> bool:
         runs = partition_runs(platform.url, stitched)
@@ -174,49 +175,12 @@ def test_a_montage_is_made_again_from_the_command_line(
     assert partition_runs(platform.url, stitched).assets.count("mosaic") == 2
 
 
-def backfill(platform, job: str, partition: str) -> None:
-    """Ask for a partition again, on the command line."""
-    workspace = platform.home / "dagster" / "workspace.yaml"
-    done = subprocess.run(
-        (
-            *(sys.executable, "-m", "dagster", "job", "backfill"),
-            *("-w", str(workspace), "-l", "em_platform", "-j", job),
-            *("--partitions", partition, "--noprompt"),
-        ),
-        env=platform.environment | {"DAGSTER_HOME": str(platform.home / "dagster")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-BACKFILL = """
-mutation ($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message }
-  }
-}"""
-
-
-LOCATION = {
-    "repositoryLocationName": "em_platform",
-    "repositoryName": "__repository__",
-}
-
-
-def backfill_on_page(platform, **params: Any) -> str:
-    """Ask for partitions again as a web page does; gives the backfill's id."""
-    answer = ask(platform.url, BACKFILL, params=params)["launchPartitionBackfill"]
-    return str(answer["backfillId"])
-
-
 def test_what_an_assets_page_launches_obeys_executor_queue_and_pools(
     platform, bad: str, stitched: str, wait_until: Callable[..., None]
 ) -> None:
     chosen = [{"path": ["montage_fit"]}, {"path": ["mosaic"]}]
     names = [bad, stitched]
-    made = backfill_on_page(platform, assetSelection=chosen, partitionNames=names)
+    made = backfill(platform.url, assetSelection=chosen, partitionNames=names)
     wanted = dg.RunsFilter(tags={"dagster/backfill": made})
 
     with platform.instance() as instance:
@@ -294,9 +258,7 @@ def test_a_killed_tilt_series_is_resumed_to_what_a_backfill_makes_undisturbed(
     assert not kill_wish.exists()
     resumed = contents(folder)
     shutil.rmtree(folder)
-    of_job = {"partitionSetName": "simulate_stacks_partition_set"}
-    selector = {**of_job, "repositorySelector": LOCATION}
-    backfill_on_page(platform, selector=selector, partitionNames=[key])
+    backfill_job(platform.url, "simulate_stacks", [key])
     assert made(runs=2) == [2, 5]
     assert contents(folder) == resumed
     assert "grains-0000.mrc" in resumed
