@@ -136,23 +136,24 @@ def test_a_process_that_is_killed_costs_time_and_no_tile(
     desk: Desk, rig: tuple[Settings, Supervisor], victim: str
 ) -> None:
     montage_id = f"k-{victim}"
-    desk.image(montage_id, 6, 6)
+    desk.image(montage_id, 4, 5)
     desk.wait_tile(montage_id, 5)
     os.kill(rig[1].pids[victim], signal.SIGKILL)
     desk.wait_montage(montage_id, "completed")
-    desk.check(montage_id, 36)
+    desk.check(montage_id, 20)
     assert rig[1].restarts[victim] == 1
 
 
 def test_a_coordinator_that_is_killed_again_and_again_loses_nothing(
     desk: Desk, rig: tuple[Settings, Supervisor], many_kills: bool
 ) -> None:
-    desk.image("k-often", 7, 7)
-    for tiles in range(3, 48, 4) if many_kills else (3, 30):
+    rows = 7 if many_kills else 4
+    desk.image("k-often", rows, 7)
+    for tiles in range(3, 48, 4) if many_kills else (3, 15):
         desk.wait_tile("k-often", tiles)
         os.kill(rig[1].pids["coordinator"], signal.SIGKILL)
     desk.wait_montage("k-often", "completed")
-    desk.check("k-often", 49)
+    desk.check("k-often", rows * 7)
 
 
 def test_stop_now_reaches_the_stage_and_the_column(
@@ -177,7 +178,7 @@ def test_stop_now_reaches_the_stage_and_the_column(
 def test_a_coordinator_that_is_ended_rests_and_shuts_the_beam_off(
     desk: Desk, rig: tuple[Settings, Supervisor]
 ) -> None:
-    desk.image("e-1", 8, 8)
+    desk.image("e-1", 5, 5)
     desk.wait_tile("e-1", 3)
     since = len(desk.received)
     os.kill(rig[1].pids["coordinator"], signal.SIGTERM)
@@ -186,4 +187,4 @@ def test_a_coordinator_that_is_ended_rests_and_shuts_the_beam_off(
     desk.wait("state.current", lambda m: m.state.endswith("_Paused"), since)
     desk.bus.publish("ui.run", resume=True)
     desk.wait_montage("e-1", "completed", since)
-    desk.check("e-1", 64)
+    desk.check("e-1", 25)

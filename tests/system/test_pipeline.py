@@ -30,7 +30,7 @@ from tests.rig import Process, start_service
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
-ROWS, COLUMNS, SIDE, SHARED = 4, 6, 640, 128
+ROWS, COLUMNS, SIDE, SHARED = 4, 4, 640, 128
 EARLY = (
     "tile.statistics.min_max_mean",
     "tile.statistics.focus",
