@@ -172,10 +172,12 @@ def test_a_handler_that_fails_or_is_slow_holds_up_nobody(
 ) -> None:
     bus = open_bus(broker.port)
     received, release = Received(), threading.Event()
+    waits = threading.Event()
 
     def fail_or_wait(message: Any, _: Any) -> None:
         if message.status == "GOOD":
             raise ValueError("no")
+        waits.set()
         release.wait(10)
 
     bus.subscribe("qc.status", fail_or_wait)
@@ -184,6 +186,7 @@ def test_a_handler_that_fails_or_is_slow_holds_up_nobody(
     bus.publish("qc.status", status="STOP_NOW")
     bus.publish("tile.raw", **TILE)
     received.wait_for(1)
+    assert waits.wait(10)
     release.set()
     assert bus.failed == 1
 
