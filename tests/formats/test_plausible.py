@@ -40,7 +40,8 @@ def test_unpacking_takes_no_more_memory_than_the_limit() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 8 << 20
+    # Threads of other tests are counted, too; unpacked whole it is 129 MB.
+    assert peak < 32 << 20
 
 
 def test_packed_metadata_of_a_store_are_bounded_and_may_be_damaged(
