@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.acquisition.recorder.events import safe_id
 from em_platform.config import MatchSettings
-from em_platform.formats import encode_tiff, read_image
+from em_platform.formats import read_image, tiff_parts
 from em_platform.model import LensModel, Model, Shift, TileMatch, TileStats
 from em_platform.stitching.beside_frames import (
     RECIPE,
@@ -110,13 +110,15 @@ def write_tile(
     StorageError
         The disk does not take them.
     """
-    content = encode_tiff(done.image)
-    with whole_file(Path(processed_path(frame))) as beside:
-        beside.write_bytes(content)
+    parts = tiff_parts(done.image)
+    with whole_file(Path(processed_path(frame))) as beside, beside.open("wb") as file:
+        file.writelines(parts)
+    sha256 = hashlib.sha256(parts[0])
+    sha256.update(parts[1])
     live = LiveTile(
         recipe=recipe.digest,
         frame=state,
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256.hexdigest(),
         statistics=done.stats,
     )
     # the proof last: a tile without it counts as not made

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from em_platform.formats.image import encode_tiff as encode_tiff
     from em_platform.formats.image import read_header as read_header
     from em_platform.formats.image import read_image as read_image
+    from em_platform.formats.image import tiff_parts as tiff_parts
     from em_platform.formats.image import write_tiff as write_tiff
     from em_platform.formats.mdoc import MdocMontage as MdocMontage
     from em_platform.formats.mdoc import MdocPiece as MdocPiece
@@ -64,7 +65,8 @@ _MODULES = {
     "chunked.store": "ChunkStore chunk_store",
     "chunked.arrays": "Crop",
     "header_values": "check_image nm_of read_to_limit unzip_to_limit",
-    "image": "SUFFIXES ImageHeader encode_tiff read_header read_image write_tiff",
+    "image": "SUFFIXES ImageHeader encode_tiff read_header read_image tiff_parts "
+    "write_tiff",
     "mdoc": "MdocMontage MdocPiece MdocTiltImage MdocTilts "
     "read_mdoc_montage read_mdoc_tilts",
     "mrc": "open_mrc",

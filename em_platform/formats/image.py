@@ -8,6 +8,7 @@ applied, and white-is-zero inverted. A tile is written as TIFF here, too.
 import io
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -217,14 +218,26 @@ def write_tiff(path: Path, image: NDArray[Any]) -> None:
 
 def encode_tiff(image: NDArray[Any]) -> bytes:
     """The file of `(h, w)` as one uncompressed strip; no clock in it."""
+    return b"".join(tiff_parts(image))
+
+
+def tiff_parts(image: NDArray[Any]) -> tuple[bytes, memoryview]:
+    """What `encode_tiff` joins: all before the pixels, and the pixels, not copied."""
+    pixels = np.ascontiguousarray(image, image.dtype.newbyteorder("="))
+    return _tiff_start(pixels.shape, pixels.dtype.str), pixels.data.cast("B")
+
+
+@lru_cache(maxsize=8)
+def _tiff_start(shape: tuple[int, ...], dtype: str) -> bytes:
     import tifffile
 
+    blank = np.zeros(shape, dtype)
     buffer = io.BytesIO()
     # No version of tifffile either: equal pixels give equal bytes.
     tifffile.imwrite(
-        buffer, image, photometric="minisblack", metadata=None, software=False
+        buffer, blank, photometric="minisblack", metadata=None, software=False
     )
-    return bytes(buffer.getvalue())
+    return buffer.getvalue()[: -blank.nbytes]
 
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".mrc")

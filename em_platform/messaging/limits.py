@@ -5,7 +5,7 @@ Models take any integer, any text and infinities; tables, arrays and files do no
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -84,12 +84,24 @@ def _beyond(value: Any, name: str) -> _Fault | None:
             if found := _beyond(inner, field):
                 return (key, *found[0]), found[1]
     elif isinstance(value, (list, tuple)):
+        if _are_within(value, name):
+            return None
         for number, inner in enumerate(value):
             if found := _beyond(inner, name):
                 return (number, *found[0]), found[1]
     elif why := _fault(value, name):
         return (), why
     return None
+
+
+def _are_within(values: Sequence[Any], name: str) -> bool:
+    """Whether all are numbers within the limits: most lists are, and long ones."""
+    if not values or not set(map(type, values)) <= {int, float}:
+        return False
+    low, high = _RANGES.get(name, (-_INTEGER, _INTEGER - 1))
+    # NaN hides from the lowest and the highest, not from the sum.
+    is_finite = math.isfinite(sum(values))
+    return is_finite and low <= min(values) and max(values) <= high
 
 
 def _fault(value: Any, name: str) -> str:

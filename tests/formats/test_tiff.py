@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,12 @@ import pytest
 import tifffile
 
 from em_platform.errors import FormatError
-from em_platform.formats.image import read_tiff, read_tiff_header, write_tiff
+from em_platform.formats.image import (
+    encode_tiff,
+    read_tiff,
+    read_tiff_header,
+    write_tiff,
+)
 from em_platform.formats.source import open_source
 from em_platform.model import Box
 
@@ -86,3 +92,18 @@ def test_what_is_written_is_read_back_and_has_the_same_bytes_twice(
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
     assert read_tiff_header(open_source(str(tmp_path / "a.tif"))).offset is not None
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "b.tif"]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "<u2", ">u2", "int16", "float32"])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (256, 257)])
+def test_a_file_is_what_tifffile_writes_in_the_order_of_this_computer(
+    shape: tuple[int, int], dtype: str
+) -> None:
+    image = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    for pixels in (image, image[:, ::-1]):
+        file = io.BytesIO()
+        own = pixels.astype(pixels.dtype.newbyteorder("="))
+        tifffile.imwrite(
+            file, own, photometric="minisblack", metadata=None, software=False
+        )
+        assert encode_tiff(pixels) == file.getvalue()

@@ -27,6 +27,8 @@ END = {
     "aperture_centroid": (7, 8),
     "tiles": {},
 }
+REGION = {"vertices": [], "rotation_angle": 0, "buffer_size": 0, "montage_id": "m"}
+NAN, INFINITE = float("nan"), float("inf")
 PLACE = {"raster_index": 0, "stage_position": (0, 0), "raster_position": (0, 0)}
 
 BEYOND: list[Any] = [
@@ -38,10 +40,13 @@ BEYOND: list[Any] = [
     ("tile.raw", TILE, {"tile_id": "a\0b"}, "tile_id: found a NUL character"),
     ("tile.raw", TILE, {"path": "/a\0b"}, "path: found a NUL character"),
     ("tile.raw", TILE, {"montage_id": "x" * 201}, "montage_id: found 201 characters"),
-    ("tile.raw", TILE, {"tilt_angle": float("nan")}, "tilt_angle: found nan, expected"),
+    ("tile.raw", TILE, {"tilt_angle": NAN}, "tilt_angle: found nan, expected"),
     ("camera.status", CAMERA, {"width": 0}, "width: found 0, expected 1 to"),
     ("camera.status", CAMERA, {"height": -5}, "height: found -5, expected 1 to"),
-    ("camera.status", CAMERA, {"gain": float("inf")}, "gain: found inf, expected a"),
+    ("camera.status", CAMERA, {"gain": INFINITE}, "gain: found inf, expected a"),
+    ("roi.current", REGION, {"metadata": {"a": [0, NAN]}}, "metadata.a.1: found nan"),
+    ("roi.current", REGION, {"metadata": {"a": [-INFINITE]}}, "a.0: found -inf"),
+    ("roi.current", REGION, {"metadata": {"a": [1, 2**63]}}, "a.1: found an integer"),
     ("montage.complete", END, {"pixel_size": 0.0}, "pixel_size: found 0.0, expected"),
     ("montage.complete", END, {"tiles": {"a\0": PLACE}}, "tiles: one of its names"),
 ]
@@ -71,10 +76,9 @@ def test_what_is_within_the_limits_is_taken() -> None:
 
 
 def test_the_names_in_metadata_are_those_of_whoever_adds_it() -> None:
-    region = {"vertices": [], "rotation_angle": 0, "buffer_size": 0, "montage_id": "m"}
-    fitting("roi.current", {**region, "metadata": {"width": 0, "in": {"row": 10**9}}})
+    fitting("roi.current", {**REGION, "metadata": {"width": 0, "in": {"row": 10**9}}})
     with pytest.raises(MessageRejected, match=r"metadata\.in\.row: found an integer"):
-        fitting("roi.current", {**region, "metadata": {"in": {"row": 2**63}}})
+        fitting("roi.current", {**REGION, "metadata": {"in": {"row": 2**63}}})
 
 
 @pytest.mark.parametrize("version", ["²", "٣.0", "", "."])

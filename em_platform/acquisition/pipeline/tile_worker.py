@@ -27,6 +27,7 @@ from em_platform.config import Settings
 from em_platform.config.acquisition import PipelineSettings
 from em_platform.config.stitching import MatchSettings
 from em_platform.errors import BrokerUnavailable, DataError
+from em_platform.formats import tiff_parts
 from em_platform.imaging.tile import process_tile
 from em_platform.imaging.valid import valid_region
 from em_platform.messaging.bus import Bus
@@ -222,6 +223,7 @@ def warm_up(settings: PipelineSettings) -> None:
         valid_region(raw)
         tile = process_tile(raw, tile_id="warm-up")
     preview_and_mini(tile.half, settings, longer_px=_WARM_UP_PX)
+    tiff_parts(tile.image)  # which loads tifffile
     process_tile(noise, tile_id="warm-up", grey_range=(0.0, 255.0))
     size = Size(height_px=_WARM_UP_PX, width_px=_WARM_UP_PX)
     one, other = (
