@@ -5,7 +5,7 @@ Models take any integer, any text and infinities; tables, arrays and files do no
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -58,7 +58,7 @@ def within_limits(message: M) -> M:
     pydantic.ValidationError
         As for a field that does not fit the model.
     """
-    found = _beyond(message.model_dump(), "")
+    found = _beyond(message, "")
     if found is None:
         return message
     place, why = found
@@ -76,21 +76,25 @@ def sent_ms(headers: Mapping[str, str]) -> int | None:
 
 def _beyond(value: Any, name: str) -> _Fault | None:
     """The first place within a field of this name that is beyond a limit, and why."""
+    if isinstance(value, (list, tuple)):
+        return None if _are_within(value, name) else _first(enumerate(value), name)
+    own = name if name == _FREE else None
+    if isinstance(value, BaseModel):
+        return _first(iter(value), own)
     if isinstance(value, Mapping):
-        for key, inner in value.items():
+        for key in value:
             if why := _fault(key, "_id"):
                 return (), f"one of its names: {why}"
-            field = _FREE if name == _FREE else str(key)
-            if found := _beyond(inner, field):
-                return (key, *found[0]), found[1]
-    elif isinstance(value, (list, tuple)):
-        if _are_within(value, name):
-            return None
-        for number, inner in enumerate(value):
-            if found := _beyond(inner, name):
-                return (number, *found[0]), found[1]
-    elif why := _fault(value, name):
-        return (), why
+        return _first(value.items(), own)
+    why = _fault(value, name)
+    return ((), why) if why else None
+
+
+def _first(items: Iterable[tuple[str | int, Any]], name: str | None) -> _Fault | None:
+    """As `_beyond`, of parts that go by `name`, or each by its own."""
+    for key, inner in items:
+        if found := _beyond(inner, name or str(key)):
+            return (key, *found[0]), found[1]
     return None
 
 
