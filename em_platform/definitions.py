@@ -1,5 +1,14 @@
 """Everything that Dagster runs: the one `Definitions` of the platform."""
 
+# ruff: noqa: E402
+
+import gc
+
+# Of what is loaded nothing goes again: to look for garbage in between takes a fifth of
+# the time, at the start of each run.
+_COLLECTS = gc.isenabled()
+gc.disable()
+
 import warnings
 from typing import Any
 
@@ -104,3 +113,6 @@ defs = dg.Definitions(
         "compute": DaskResource(configuration=_configuration),
     },
 )
+
+if _COLLECTS:
+    gc.enable()

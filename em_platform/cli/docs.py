@@ -167,8 +167,11 @@ def used_topics() -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for path in sorted(folder.rglob("*.py")):
         module = ".".join(path.relative_to(folder).with_suffix("").parts)
+        text = path.read_text(encoding="utf-8")
+        if not any(topic in text for topic in TEM_comms.topics):
+            continue
         # The tree and not the text: comments and parts of words do not count.
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 if node.value in TEM_comms.topics:
                     found.setdefault(node.value, set()).add(module)
