@@ -4,9 +4,8 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar
 
-import requests
-
-from em_platform.errors import SourceUnavailable, ToolFailed
+from em_platform.errors import ToolFailed
+from em_platform.processes.web_ui import ask
 
 _PARTITION = "dagster/partition"  # Dagster's own tag
 Item = TypeVar("Item", bound=Hashable)
@@ -201,23 +200,6 @@ def _together(url: str, found: Sequence[_Run], *, last_step: str) -> PartitionRu
     if runs.status == "FAILURE" and is_followed and not runs.failures:
         runs.status = "QUEUED"
     return runs
-
-
-def ask(url: str, query: str, **variables: Any) -> dict[str, Any]:
-    """The answer of the web UI to one GraphQL question."""
-    body = {"query": query, "variables": variables}
-    try:
-        answer = requests.post(f"{url}/graphql", json=body, timeout=30)
-        answer.raise_for_status()
-        data: dict[str, Any] | None = answer.json().get("data")
-    except (requests.RequestException, ValueError) as error:
-        raise SourceUnavailable(
-            f"web UI {url}: no answer ({error}), expected one; see web.log in the home"
-        ) from error
-    # GraphQL refuses with status 200, and without data.
-    if data is None:
-        raise SourceUnavailable(f"web UI {url}: {answer.text[:300]}; see web.log")
-    return data
 
 
 def _add_events(runs: PartitionRuns, log: dict[str, Any], *, last_step: str) -> None:

@@ -2,12 +2,10 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
-import requests
-
-from em_platform.errors import SourceUnavailable
 from em_platform.messaging.topics import Body
+from em_platform.processes.web_ui import ask
 
 _MOST = 40  # as many as a person looks through; all are in the web UI
 
@@ -161,7 +159,7 @@ def result_of(url: str, acquisition_id: str) -> Stitching | None:
     SourceUnavailable
         The web UI does not answer, or not as expected.
     """
-    found = _ask(url, _RUNS, key=acquisition_id)
+    found = ask(url, _RUNS, timeout_s=_TIMEOUT_S, key=acquisition_id)
     runs = [run for each in found.values() for run in each.get("results", ())]
     runs = _stitching(sorted(runs, key=lambda run: float(run["creationTime"])))
     if not runs:
@@ -210,7 +208,8 @@ def _failures(url: str, runs: Sequence[Body]) -> tuple[list[str], list[str]]:
     errors: dict[str, str] = {}
     warnings: dict[str, str] = {}
     for run in runs:
-        found = _ask(url, _CHECKS, id=run["runId"])["logsForRun"]
+        answer = ask(url, _CHECKS, timeout_s=_TIMEOUT_S, id=run["runId"])
+        found = answer["logsForRun"]
         for event in found.get("events", ()):
             _note(event, errors, warnings)
     return list(errors.values()), list(warnings.values())
@@ -232,18 +231,3 @@ def _note(event: Body, errors: dict[str, str], warnings: dict[str, str]) -> None
         message = (event["error"] or {}).get("message", "failed")
         first = message.strip().splitlines()[0]
         errors[f"step {event['stepKey']}"] = f"{event['stepKey']}: {first}"
-
-
-def _ask(url: str, query: str, **variables: str) -> dict[str, Any]:
-    body = {"query": query, "variables": variables}
-    try:
-        answer = requests.post(f"{url}/graphql", json=body, timeout=_TIMEOUT_S)
-        answer.raise_for_status()
-        found: dict[str, Any] = answer.json()["data"]
-    except (requests.RequestException, ValueError, KeyError) as error:
-        raise SourceUnavailable(
-            f"web UI {url}: no answer ({error}), expected one; see web.log in the home"
-        ) from error
-    if not found:
-        raise SourceUnavailable(f"web UI {url}: {answer.text[:300]}; see web.log")
-    return found

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from em_platform.cli.runs import ask
+from em_platform.processes.web_ui import ask
 
 BACKFILL = """
 mutation ($params: LaunchBackfillParams!) {

@@ -14,9 +14,9 @@ import dagster as dg
 import psutil
 import pytest
 
-from em_platform.cli.runs import ask
 from em_platform.errors import SourceUnavailable
 from em_platform.processes import end_session, members
+from em_platform.processes.web_ui import ask
 from em_platform.resources.code_server import RUNS_TITLE
 from tests.ports import reserve_port
 

@@ -15,9 +15,10 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from em_platform.cli.runs import ask, partition_runs
+from em_platform.cli.runs import partition_runs
 from em_platform.formats.image import write_tiff
 from em_platform.processes import members
+from em_platform.processes.web_ui import ask
 from em_platform.resources.code_server import RUNS_TITLE
 from tests.chromium import chromium, needs_chromium
 from tests.system.backfilling import backfill, backfill_job
