@@ -31,7 +31,7 @@ from em_platform.formats.tiff_directory import Directory, is_tiff, scale_of
 from em_platform.formats.tiff_pages import (
     PALETTE,
     WHITE_IS_ZERO,
-    PageLayout,
+    greys_of,
     layout_of,
     main_page,
     plain_offset,
@@ -65,6 +65,9 @@ class TiffHeader:
 # A stitch reads each tile's header and four strips of it: its directory is parsed once.
 _HEADERS: dict[FileKey, TiffHeader] = {}
 _MOST_HEADERS = 4096
+# By the length of the file: the frames of a camera begin with the same bytes.
+_STARTS: dict[int, tuple[bytes, TiffHeader]] = {}
+_MOST_STARTS = 64
 
 
 def read_tiff_header(source: Source) -> TiffHeader:
@@ -82,8 +85,14 @@ def read_tiff_header(source: Source) -> TiffHeader:
     if found is None:
         if len(_HEADERS) >= _MOST_HEADERS:
             _HEADERS.clear()
-        found = _HEADERS[key] = _read_header(source, key)
+        found = _HEADERS[key] = _same_start(source) or _read_header(source, key)
     return found
+
+
+def _same_start(source: Source) -> TiffHeader | None:
+    """That of a file as long as this one, with the same bytes before the pixels."""
+    start, header = _STARTS.get(source.length, (b"", None))
+    return header if header and source.first.startswith(start) else None
 
 
 def _read_header(source: Source, key: FileKey) -> TiffHeader:
@@ -123,16 +132,21 @@ def _read_header(source: Source, key: FileKey) -> TiffHeader:
             layout=layout,
             directory_offsets=(first.offset,),
         )
-    return TiffHeader(
+    header = TiffHeader(
         height_px=layout.height,
         width_px=layout.width,
         samples=1,
         dtype=layout.stored_dtype,
         offset=offset,
         coded=coded,
-        greys=_greys(first, layout) if layout.photometric == PALETTE else None,
+        greys=greys_of(first, layout) if layout.photometric == PALETTE else None,
         inverted=layout.photometric == WHITE_IS_ZERO,
     )
+    if offset and offset <= len(source.first) and first.is_all_before(offset):
+        if len(_STARTS) >= _MOST_STARTS:
+            _STARTS.clear()
+        _STARTS[source.length] = source.first[:offset], header
+    return header
 
 
 def _check_single(first: Directory) -> None:
@@ -151,22 +165,6 @@ def _check_single(first: Directory) -> None:
             "split it into files of one image",
             uri=source.uri,
         )
-
-
-def _greys(page: Directory, layout: PageLayout) -> tuple[int, ...]:
-    """The palette, refused where it holds colours."""
-    values = page.page.tags.valueof(320)
-    levels = np.asarray(values if values is not None else (), np.int64)
-    size = 1 << (8 * np.dtype(layout.stored_dtype).itemsize)
-    red, *others = levels.reshape(3, -1) if levels.size == 3 * size else (None,)
-    if red is None or any((other != red).any() for other in others):
-        raise FormatError(
-            f"{page.source.uri}: found a palette of colours, expected one grey level a "
-            "pixel; convert it to grey levels",
-            uri=page.source.uri,
-        )
-    # A palette has 16 bits (TIFF 6.0, tag 320), an 8-bit image the upper ones of it.
-    return tuple((red >> 8 if size == 256 else red).tolist())
 
 
 def read_tiff(source: Source, box: Box | None = None) -> NDArray[Any]:

@@ -60,6 +60,8 @@ class Directory:
     file: "TiffReader"
     page: "tifffile.TiffPage"
     offset: int
+    end: int
+    """Behind its table; values may lie elsewhere."""
     following: int
     """Where the next directory is; 0 behind the last."""
 
@@ -70,6 +72,11 @@ class Directory:
 
     def __contains__(self, code: int) -> bool:
         return code in self.page.tags
+
+    def is_all_before(self, place: int) -> bool:
+        """Whether it ends there with all its values, and no other one follows."""
+        ends = [tag.valueoffset + tag.valuebytecount for tag in self.page.tags]
+        return not self.following and max(self.end, *ends) <= place
 
     def number(self, code: int, otherwise: int = 0) -> int:
         """The first value of a tag as a whole number."""
@@ -219,7 +226,8 @@ class TiffReader:
         )
         if lost:
             raise cut_short(source, f"the values of tag {min(lost)} are not there")
-        return Directory(file=self, page=page, offset=at, following=following)
+        end = at + form.tagnosize + size
+        return Directory(file=self, page=page, offset=at, end=end, following=following)
 
     def _page(self, at: int) -> "tifffile.TiffPage":
         first = self._file.pages.first

@@ -164,6 +164,28 @@ def main_page(source: Source) -> Directory:
     return first
 
 
+def greys_of(page: Directory, layout: PageLayout) -> tuple[int, ...]:
+    """The grey level of each value by a page's palette.
+
+    Raises
+    ------
+    FormatError
+        It holds colours.
+    """
+    values = page.page.tags.valueof(320)
+    levels = np.asarray(values if values is not None else (), np.int64)
+    size = 1 << (8 * np.dtype(layout.stored_dtype).itemsize)
+    red, *others = levels.reshape(3, -1) if levels.size == 3 * size else (None,)
+    if red is None or any((other != red).any() for other in others):
+        raise FormatError(
+            f"{page.source.uri}: found a palette of colours, expected one grey level a "
+            "pixel; convert it to grey levels",
+            uri=page.source.uri,
+        )
+    # A palette has 16 bits (TIFF 6.0, tag 320), an 8-bit image the upper ones of it.
+    return tuple((red >> 8 if size == 256 else red).tolist())
+
+
 def pages_of(first: Directory) -> Pages:
     """All pages that are stored as `first` is.
 

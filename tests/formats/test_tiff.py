@@ -107,3 +107,25 @@ def test_a_file_is_what_tifffile_writes_in_the_order_of_this_computer(
             file, own, photometric="minisblack", metadata=None, software=False
         )
         assert encode_tiff(pixels) == file.getvalue()
+
+
+def test_files_of_one_length_are_told_apart_by_what_stands_before_the_pixels(
+    tmp_path: Path,
+) -> None:
+    values = np.arange(600, dtype=np.uint8)
+    wanted = {
+        "wide": values.reshape(20, 30),
+        "tall": values.reshape(30, 20),
+        "wide again": values[::-1].reshape(20, 30),
+        "negative": values.reshape(20, 30),
+        "tall again": values[::-1].reshape(30, 20),
+    }
+    lengths = set()
+    for name, image in wanted.items():
+        how = {"photometric": "miniswhite" if name == "negative" else "minisblack"}
+        path = tmp_path / f"{name}.tif"
+        tifffile.imwrite(path, image, metadata=None, software=False, **how)
+        lengths.add(path.stat().st_size)
+        found = read_tiff(open_source(str(path)))
+        assert np.array_equal(found, ~image if name == "negative" else image)
+    assert len(lengths) == 1
