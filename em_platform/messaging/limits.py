@@ -5,7 +5,7 @@ Models take any integer, any text and infinities; tables, arrays and files do no
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,7 @@ M = TypeVar("M", bound=BaseModel)
 _Fault = tuple[tuple[str | int, ...], str]  # where, and why
 
 _INTEGER = 2**63  # what SQLite, PostgreSQL and NumPy hold
+_INTEGERS = -_INTEGER, _INTEGER - 1
 _LONGEST_ID = 200  # a column of the recorder's table, and a file's name with a suffix
 _SIZE_PX = 1, 1_000_000
 _RASTER = -10_000, 10_000  # a map of the tiles has a cell for each row and column
@@ -83,37 +84,39 @@ def _beyond(value: Any, name: str) -> _Fault | None:
         return _first(iter(value), own)
     if isinstance(value, Mapping):
         for key in value:
-            if why := _fault(key, "_id"):
+            if isinstance(key, str) and (why := _fault_of_text(key, "_id")):
                 return (), f"one of its names: {why}"
         return _first(value.items(), own)
-    why = _fault(value, name)
+    if isinstance(value, str):
+        why = _fault_of_text(value, name)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        why = _fault_of_number(value, name)
+    else:
+        return None
     return ((), why) if why else None
 
 
 def _first(items: Iterable[tuple[str | int, Any]], name: str | None) -> _Fault | None:
     """As `_beyond`, of parts that go by `name`, or each by its own."""
     for key, inner in items:
-        if found := _beyond(inner, name or str(key)):
-            return (key, *found[0]), found[1]
+        field = name or str(key)
+        # Most are plain; to look at them here takes half the time.
+        if (check := _PLAIN.get(type(inner))) is None:
+            if found := _beyond(inner, field):
+                return (key, *found[0]), found[1]
+        elif why := check(inner, field):
+            return (key,), why
     return None
 
 
 def _are_within(values: Sequence[Any], name: str) -> bool:
-    """Whether all are numbers within the limits: most lists are, and long ones."""
-    if not values or not set(map(type, values)) <= {int, float}:
+    """Whether these many are numbers within the limits, as most are."""
+    if len(values) < _MANY or not set(map(type, values)) <= {int, float}:
         return False
-    low, high = _RANGES.get(name, (-_INTEGER, _INTEGER - 1))
+    low, high = _RANGES.get(name, _INTEGERS)
     # NaN hides from the lowest and the highest, not from the sum.
     is_finite = math.isfinite(sum(values))
     return is_finite and low <= min(values) and max(values) <= high
-
-
-def _fault(value: Any, name: str) -> str:
-    if isinstance(value, str):
-        return _fault_of_text(value, name)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _fault_of_number(value, name)
-    return ""
 
 
 def _fault_of_text(text: str, name: str) -> str:
@@ -125,12 +128,24 @@ def _fault_of_text(text: str, name: str) -> str:
 
 
 def _fault_of_number(number: float, name: str) -> str:
+    low, high = _RANGES.get(name, _INTEGERS)
+    if low <= number <= high:
+        return ""
     # Not shown: thousands of digits make no sentence, and Python refuses to write them.
     if isinstance(number, int) and not -_INTEGER <= number < _INTEGER:
         return "found an integer beyond 64 bits, expected one within"
     if not math.isfinite(number):
         return f"found {number}, expected a finite number"
-    low, high = _RANGES.get(name, (number, number))
-    if not low <= number <= high:
+    if name in _RANGES:
         return f"found {number}, expected {low:,} to {high:,}"
     return ""
+
+
+_PLAIN: Mapping[type, Callable[[Any, str], str]] = {
+    int: _fault_of_number,
+    float: _fault_of_number,
+    str: _fault_of_text,
+    bool: lambda *_: "",
+    type(None): lambda *_: "",
+}
+_MANY = 8  # fewer are looked at as quickly one by one

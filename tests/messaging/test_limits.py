@@ -47,6 +47,14 @@ BEYOND: list[Any] = [
     ("roi.current", REGION, {"metadata": {"a": [0, NAN]}}, "metadata.a.1: found nan"),
     ("roi.current", REGION, {"metadata": {"a": [-INFINITE]}}, "a.0: found -inf"),
     ("roi.current", REGION, {"metadata": {"a": [1, 2**63]}}, "a.1: found an integer"),
+    ("roi.current", REGION, {"metadata": {"a": [0.5] * 20 + [NAN]}}, "a.20: found nan"),
+    (
+        "roi.current",
+        REGION,
+        {"metadata": {"a": [0] * 9 + [2**63]}},
+        "a.9: found an int",
+    ),
+    ("roi.current", REGION, {"metadata": {"a": [0] * 9 + ["\0"]}}, "a.9: found a NUL"),
     ("montage.complete", END, {"pixel_size": 0.0}, "pixel_size: found 0.0, expected"),
     ("montage.complete", END, {"tiles": {"a\0": PLACE}}, "tiles: one of its names"),
 ]
