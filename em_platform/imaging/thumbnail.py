@@ -1,5 +1,7 @@
 """A picture made small enough to be kept thousands of times."""
 
+import math
+
 import cv2
 import numpy as np
 
@@ -38,4 +40,6 @@ def thumbnail(image: bytes, *, limit_bytes: int) -> bytes:
         _, encoded = cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])
         if encoded.size <= limit_bytes or wide <= _LEAST_PX:
             return encoded.tobytes()
-        wide = max(_LEAST_PX, int(wide * _SHRINK))
+        # Bytes grow less than the area does: this seldom shrinks too much.
+        fitting = math.sqrt(limit_bytes / encoded.size)
+        wide = max(_LEAST_PX, int(wide * min(_SHRINK, fitting)))

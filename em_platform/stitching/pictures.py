@@ -276,7 +276,7 @@ def _draw_legend(figure: "Figure") -> None:
 
 def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 9})
+    figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
