@@ -120,9 +120,31 @@ def _band(image: Image, box: tuple[int, int, int, int]) -> npt.NDArray[np.float3
     return band[y0 - top : y1 - top, x0 - left : x1 - left]
 
 
+class _Bands:
+    """The windows of an image without noise and without shading.
+
+    `count` of about `size` will be asked for: those that overlap much are cut from the
+    whole image, which is then filtered once.
+    """
+
+    def __init__(self, image: Image, *, count: int, size: tuple[int, int]) -> None:
+        self.shape = h, w = image.shape
+        self._image = image
+        with_margin = (size[0] + SHADE_PX) * (size[1] + SHADE_PX)
+        is_cheaper = h * w < count * with_margin
+        self._whole = _band(image, (0, 0, h, w)) if is_cheaper else None
+
+    def window(self, box: tuple[int, int, int, int]) -> npt.NDArray[np.float32]:
+        """`y0, x0, y1, x1` of the image."""
+        y0, x0, y1, x1 = box
+        if self._whole is None:
+            return _band(self._image, box)
+        return self._whole[y0:y1, x0:x1]
+
+
 def _patch(
-    a: Image,
-    b: Image,
+    a: _Bands,
+    b: _Bands,
     *,
     corner: tuple[int, int],
     size: tuple[int, int],
@@ -131,7 +153,7 @@ def _patch(
 ) -> _Found | None:
     """Where one patch of b lies in a, sought around `at`; None at a border."""
     (y, x), (h, w) = corner, size
-    template = _band(b, (y, x, y + h, x + w))
+    template = b.window((y, x, y + h, x + w))
     y0, x0 = y + at[0] - reach, x + at[1] - reach
     top, left = max(0, y0), max(0, x0)
     bottom = min(a.shape[0], y0 + h + 2 * reach)
@@ -139,7 +161,7 @@ def _patch(
     # At least 3 x 3 places, or there is no top to fit.
     if bottom - top < h + 2 or right - left < w + 2:
         return None
-    window = _band(a, (top, left, bottom, right))
+    window = a.window((top, left, bottom, right))
     surface = np.asarray(
         cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED), np.float32
     )
@@ -201,18 +223,20 @@ def patch_shifts(
     """
     at = (round(shift[0]), round(shift[1]))
     shared_a, shared_b, origin = _shared(a, b, at=at)
+    near_a, near_b = (
+        _Bands(each, count=len(corners), size=size) for each in (shared_a, shared_b)
+    )
+    far_a, far_b = (_Bands(each, count=1, size=size) for each in (a, b))
     in_a = np.array([origin[0] + at[0], origin[1] + at[1]] * 2)
     middle = (np.array(size) - 1) / 2.0
     b_points, found = [], []
     for corner in corners:
         inner = (corner[0] - origin[0], corner[1] - origin[1])
-        one = _patch(
-            shared_a, shared_b, corner=inner, size=size, at=(0, 0), reach=NEAR_PX
-        )
+        one = _patch(near_a, near_b, corner=inner, size=size, at=(0, 0), reach=NEAR_PX)
         from_a = in_a
         if one is None or one.score < min_score:
             # In all of a: so far off a patch may leave the shared ground.
-            one = _patch(a, b, corner=corner, size=size, at=at, reach=FAR_PX)
+            one = _patch(far_a, far_b, corner=corner, size=size, at=at, reach=FAR_PX)
             from_a = np.zeros(4, np.int64)
         if one is not None:
             b_points.append(np.array(corner) + middle)
