@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from em_platform.aloha.body import TooLarge
 from em_platform.config import AlohaSettings, RenderSettings
 from em_platform.errors import FormatError, StorageError
-from em_platform.formats import open_level, read_header, read_image
+from em_platform.formats import open_level, read_header, read_image, read_pixels
 from em_platform.imaging.focus import focus_score
 from em_platform.imaging.grey import to_grey
 from em_platform.model import MeasuredTile
@@ -165,7 +165,8 @@ def _write(
     )
     try:
         # A disk can write other bytes than it was given, and report success.
-        is_equal = np.array_equal(open_level(str(target), 0)[:], image)
+        stored = read_pixels(str(target), open_level(str(target), 0))
+        is_equal = np.array_equal(stored, image)
     except FormatError:
         is_equal = False
     if not is_equal:

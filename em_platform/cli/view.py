@@ -101,13 +101,13 @@ def _grey_range(
     """What is black and white; None for 8 bits, which are shown as they are."""
     import numpy as np
 
-    from em_platform.formats import open_level
+    from em_platform.formats import open_level, read_pixels
 
     # The smallest level: the range of a montage of gigabytes in a moment.
     smallest = open_level(url, len(image.scales) - 1, storage_options=options)
     if smallest.dtype == np.uint8:
         return None
-    grey = np.asarray(smallest[:], np.float64)
+    grey = read_pixels(url, smallest).astype(np.float64)
     grey = grey[np.isfinite(grey)]
     low, high = np.percentile(grey, (1.0, 99.0)) if grey.size else (0.0, 1.0)
     # An even image has no range, and the shader would divide by 0.

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from em_platform.formats.ome_zarr import describe as describe
     from em_platform.formats.ome_zarr import level_count as level_count
     from em_platform.formats.ome_zarr import open_level as open_level
+    from em_platform.formats.ome_zarr import read_pixels as read_pixels
     from em_platform.formats.ome_zarr import review_at as review_at
     from em_platform.formats.open import described as described
     from em_platform.formats.open import extent_nm as extent_nm
@@ -70,7 +71,7 @@ _MODULES = {
     "mdoc": "MdocMontage MdocPiece MdocTiltImage MdocTilts "
     "read_mdoc_montage read_mdoc_tilts",
     "mrc": "open_mrc",
-    "ome_zarr": "Described describe level_count open_level review_at",
+    "ome_zarr": "Described describe level_count open_level read_pixels review_at",
     "open": "described extent_nm inspect open_stack open_volume",
     "raster": "jpeg_size",
     "remote": "careful_session",

@@ -329,13 +329,12 @@ def _level_header(level: re.Match[str], options: StorageOptions | None) -> Image
 def _level_pixels(
     level: re.Match[str], box: Box | None, options: StorageOptions | None
 ) -> NDArray[Any]:
-    from em_platform.formats.ome_zarr import read_plainly
+    from em_platform.formats.ome_zarr import read_pixels
 
     found = _open_level(level, options)
-    with read_plainly(level[0]):
-        if box is None or found.ndim != 2:
-            return np.asarray(found[:])
-        return np.asarray(found[box.y0 : box.y1, box.x0 : box.x1])
+    if box is None or found.ndim != 2:
+        return read_pixels(level[0], found)
+    return read_pixels(level[0], found, np.s_[box.y0 : box.y1, box.x0 : box.x1])
 
 
 def _open_level(level: re.Match[str], options: StorageOptions | None) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
@@ -32,6 +33,13 @@ _ZARRS = {
     "codec_pipeline.chunk_concurrent_maximum": 1,
     "threading.max_workers": 1,
 }
+_NO_LEVEL = (
+    "is not an OME-Zarr 0.5 image with that level ({}); name one that 'em-platform "
+    "stitch' or a run has finished"
+)
+_UNREADABLE = (
+    "could not be read ({}), expected whole chunks; if it is damaged, make it again"
+)
 _opening = threading.Lock()
 
 
@@ -75,7 +83,7 @@ class Described:
 
 def describe(url: str, *, storage_options: StorageOptions | None = None) -> Described:
     """What is known of the image at `url`; FormatError where there is none."""
-    with read_plainly(url):
+    with _plain_errors(url):
         group = zarr.open_group(
             store_at(url, storage_options or {}), mode="r", zarr_format=3
         )
@@ -119,7 +127,7 @@ def open_level(
     url: str, level: int, *, storage_options: StorageOptions | None = None
 ) -> zarr.Array[Any]:
     """One level of the image at `url`, to be sliced; FormatError where it is not."""
-    with read_plainly(url):
+    with _plain_errors(url):
         path = describe(url, storage_options=storage_options).paths[level]
         place = f"{url.rstrip('/')}/{path}"
         array = open_array(place, mode="r", options=storage_options or {})
@@ -142,9 +150,15 @@ def _check_cut(array: zarr.Array[Any]) -> None:
         )
 
 
+def read_pixels(url: str, level: zarr.Array[Any], where: Any = ...) -> NDArray[Any]:
+    """A part of a level of the image at `url`; FormatError where it is damaged."""
+    with _plain_errors(url, _UNREADABLE):
+        return np.asarray(level[where])
+
+
 @contextmanager
-def read_plainly(url: str) -> Iterator[None]:
-    """Turn what zarr and its codecs raise of damaged images into FormatError."""
+def _plain_errors(url: str, sentence: str = _NO_LEVEL) -> Iterator[None]:
+    """Turn what zarr and its codecs raise of an image into FormatError."""
     try:
         yield
     except (PlatformError, KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -153,11 +167,7 @@ def read_plainly(url: str) -> Iterator[None]:
         # Errors of nearly any kind; zarrs' own are not even an Exception.
         if not isinstance(error, Exception) and not _is_of_rust(error):
             raise
-        raise FormatError(
-            f"image: {url} is not an OME-Zarr 0.5 image with that level ({error}); "
-            "name one that 'em-platform stitch' or a run has finished",
-            url=url,
-        ) from error
+        raise FormatError(f"image: {url} {sentence.format(error)}", url=url) from error
 
 
 def _is_of_rust(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from em_platform.config import OutputSettings
 from em_platform.errors import FormatError
-from em_platform.formats.ome_zarr import describe, open_level
+from em_platform.formats.ome_zarr import describe, open_level, read_pixels
 from em_platform.formats.open import open_volume
 from em_platform.formats.source import local_path
 from em_platform.imaging.resample import Pooling
@@ -127,12 +127,17 @@ def export(
         stated = {
             axis: sizes[axis] for axis in described.axes if units[axis] == "nanometer"
         }
-        _write_tiff(target.resolve(), array, described.axes, stated)
+        tiles = _tiles(image, array)
+        _write_tiff(target.resolve(), array, tiles, described.axes, stated)
     return tuple(array.shape)
 
 
 def _write_tiff(
-    path: Path, array: Any, axes: tuple[str, ...], sizes_nm: dict[str, float]
+    path: Path,
+    array: Any,
+    tiles: Iterator[NDArray[Any]],
+    axes: tuple[str, ...],
+    sizes_nm: dict[str, float],
 ) -> None:
     import tifffile
 
@@ -149,7 +154,7 @@ def _write_tiff(
         ) as out,
     ):
         out.write(
-            _tiles(array),
+            tiles,
             # tifffile cannot know them of tiles that come one by one.
             shape=array.shape,
             dtype=array.dtype,
@@ -161,12 +166,13 @@ def _write_tiff(
         )
 
 
-def _tiles(array: Any) -> Iterator[NDArray[Any]]:
+def _tiles(image: str, array: Any) -> Iterator[NDArray[Any]]:
     """All tiles in a TIFF's order; those at the edges are filled up with zeros."""
     height, width = array.shape[-2:]
     for plane in np.ndindex(array.shape[:-2]):
         for top in range(0, height, _TILE_PX):
-            band = np.asarray(array[(*plane, slice(top, top + _TILE_PX))])
+            where = (*plane, slice(top, top + _TILE_PX))
+            band = read_pixels(image, array, where)
             for left in range(0, width, _TILE_PX):
                 part = band[:, left : left + _TILE_PX]
                 tile = np.zeros((_TILE_PX, _TILE_PX), array.dtype)
@@ -185,5 +191,5 @@ def _png(image: str, array: Any) -> bytes:
             f"{array.dtype.name}, expected one plane of uint8 or uint16 with at most "
             f"{_PNG_PIXELS} pixels for a PNG; name a .tif, or choose a smaller level"
         )
-    pixels = np.ascontiguousarray(np.asarray(array[...]).reshape(array.shape[-2:]))
+    pixels = np.ascontiguousarray(read_pixels(image, array).reshape(array.shape[-2:]))
     return marked_png(bytes(imagecodecs.png_encode(pixels)), PICTURE)

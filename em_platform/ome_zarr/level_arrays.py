@@ -254,7 +254,7 @@ class Levels:
                         dtype=dtype,
                         chunks=chunk_shape,
                         shards=self.pyramid.shard_shape,
-                        compressors=ZstdCodec(level=compression_level),
+                        compressors=ZstdCodec(level=compression_level, checksum=True),
                         fill_value=fill_value,
                         dimension_names=list(AXES[-len(shape) :]),
                     )

@@ -15,10 +15,10 @@ from em_platform.formats.ome_zarr import (
     describe,
     level_count,
     open_level,
-    read_plainly,
+    read_pixels,
 )
 from em_platform.imaging.contrast import stretch
-from em_platform.storage.layout import StorageOptions, errors_of
+from em_platform.storage.layout import StorageOptions
 
 _PERCENTILES = (0.5, 99.5)  # single extreme voxels must not set the contrast
 _BIG_ENOUGH = 0.75  # of the pixels that are shown; more cost bytes and are not seen
@@ -110,16 +110,7 @@ def _big_enough(
 def _middle(url: str, array: zarr.Array[Any], axis: int) -> NDArray[Any]:
     where: list[Any] = [slice(None)] * 3
     where[axis] = array.shape[axis] // 2
-    # Of damaged shards zarr and zarrs raise these.
-    refusals: tuple[type[Exception], ...] = (*errors_of(url), ValueError, RuntimeError)
-    try:
-        return np.asarray(array[tuple(where)])
-    except refusals as error:
-        raise FormatError(
-            f"volume: the middle of {url} could not be read ({error}), expected whole "
-            "shards; write it again",
-            url=url,
-        ) from error
+    return read_pixels(url, array, tuple(where))
 
 
 def _stretched(sections: list[NDArray[Any]]) -> list[Picture]:
@@ -201,8 +192,7 @@ def preview(
     plane: tuple[Any, ...] = (*middle, ...)
     height, width = chosen.shape[-2:]
     check_image(url, (height, width), pixel_bytes=1, file_bytes=1 << 40)
-    with read_plainly(url):
-        pixels: NDArray[Any] = np.asarray(chosen[plane])
+    pixels = read_pixels(url, chosen, plane)
     if pixels.dtype.kind == "f":
         pixels = np.nan_to_num(pixels)
     # OpenCV resizes few types, these and float32 among them.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from em_platform.config import RenderSettings
 from em_platform.errors import PlatformError
-from em_platform.formats import level_count, open_level
+from em_platform.formats import level_count, open_level, read_pixels
 from em_platform.model import (
     Box,
     Check,
@@ -341,7 +341,7 @@ def _what_is_wrong(mosaic: Mosaic, options: StorageOptions) -> str:
         first = open_level(mosaic.url, 0, storage_options=options)
         last = open_level(mosaic.url, levels - 1, storage_options=options)
         # Opening reads metadata only; one pixel shows that a shard can be decoded.
-        last[-1:, -1:]
+        read_pixels(mosaic.url, last, np.s_[-1:, -1:])
     except PlatformError as error:
         return str(error)
     if levels != mosaic.levels or tuple(first.shape) != mosaic.shape:

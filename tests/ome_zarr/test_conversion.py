@@ -87,6 +87,19 @@ def test_a_plane_is_exported_as_png_and_a_volume_is_not(tmp_path: Path) -> None:
         export(deep, tmp_path / "d.png")
 
 
+@pytest.mark.parametrize("name", ["b.ome.tif", "b.png"])
+def test_of_a_damaged_image_nothing_is_exported(tmp_path: Path, name: str) -> None:
+    zarr = str(tmp_path / "a.zarr")
+    convert(written(tmp_path / "a.tif", image((1, 60, 50))), zarr, settings=SETTINGS)
+    (shard,) = (tmp_path / "a.zarr" / "0").rglob("c/*/*/*")
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(FormatError, match=r"a\.zarr could not be read"):
+        export(zarr, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
 def test_names_of_other_formats_are_refused(tmp_path: Path) -> None:
     source = written(tmp_path / "a.tif", image((2, 40, 40)))
     with pytest.raises(FormatError, match=r"ending in \.zarr"):

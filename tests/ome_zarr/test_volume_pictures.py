@@ -111,3 +111,22 @@ def test_a_damaged_volume_is_reported_in_one_sentence(tmp_path):
         shard.write_bytes(b"no shard at all")
     with pytest.raises(FormatError, match="could not be read"):
         mid_sections(str(tmp_path / "a.zarr"))
+
+
+def test_a_single_wrong_bit_is_never_read_as_other_voxels(tmp_path):
+    voxels = np.random.default_rng(1).integers(0, 9, (20, 20, 20), dtype=np.uint8)
+    picture(tmp_path, voxels)
+    (shard,) = (tmp_path / "a.zarr" / "0").rglob("c/*/*/*")
+    whole, noticed = shard.read_bytes(), 0
+    for at in np.random.default_rng(2).integers(0, len(whole), 40):
+        wrong = bytearray(whole)
+        wrong[at] ^= 1
+        shard.write_bytes(wrong)
+        try:
+            found = preview(str(tmp_path / "a.zarr"), 64)
+        except FormatError as error:
+            assert "could not be read" in str(error)
+            noticed += 1
+        else:  # a bit that means nothing
+            assert np.array_equal(found, voxels[10])
+    assert noticed > 30
