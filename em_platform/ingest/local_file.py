@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import shutil
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from em_platform.errors import ChecksumError, StorageError
 from em_platform.ingest.manifest import Manifest, Part, SavedFile
+from em_platform.storage.crc32 import crc32
 
 # Disk full, quota used up, or larger than the file system's largest file.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -93,14 +93,14 @@ def read_back(descriptor: int, parts: Sequence[Part], *, md5: bool) -> Digests:
     other = hashlib.md5(usedforsecurity=False)
     broken = []
     for part in sorted(parts):
-        crc32 = 0
+        found = 0
         for at in range(part.start, part.stop, _BLOCK_BYTES):
             block = os.pread(descriptor, min(_BLOCK_BYTES, part.stop - at), at)
-            crc32 = zlib.crc32(block, crc32)
+            found = crc32(block, found)
             whole.update(block)
             if md5:
                 other.update(block)
-        if crc32 != part.crc32:
+        if found != part.crc32:
             broken.append(part)
     return Digests(
         sha256=whole.hexdigest(),

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +17,7 @@ from em_platform.ingest.http_answers import Cut, shown
 from em_platform.ingest.manifest import Part, SavedFile
 from em_platform.ingest.web import AS_IT_IS, FileHead, Web
 from em_platform.model.ingest import RemoteFile
+from em_platform.storage.crc32 import crc32
 
 Write = Callable[[int, bytes], None]
 """Takes bytes and their place in the file."""
@@ -126,7 +126,7 @@ def fetch_part(
         Nothing else can be done with this offer.
     """
     at, stop = span
-    crc32 = 0
+    found = 0
 
     # Made at each try: a cut part resumes at the byte that it reached.
     def headers() -> dict[str, str]:
@@ -134,19 +134,19 @@ def fetch_part(
         return asked | ({"If-Range": offer.condition} if offer.condition else {})
 
     def take(response: requests.Response) -> None:
-        nonlocal at, crc32
+        nonlocal at, found
         _check_range(response, offer, span=(at, stop), name=name)
         # Bounded: a server may send more than it was asked for.
         for block in _blocks(response, stop - at):
             write(at, block)
-            crc32 = zlib.crc32(block, crc32)
+            found = crc32(block, found)
             at += len(block)
         if at < stop:
             raise Cut(f"{stop - at} bytes of a part are missing")
 
     # 200 and 416 are no failures here: `_check_range` says what they mean.
     web.exchange(offer.url, take, headers=headers, expected=(200, 206, 416))
-    return Part(span[0], stop, crc32)
+    return Part(span[0], stop, found)
 
 
 def fetch_stream(
@@ -168,15 +168,15 @@ def fetch_stream(
     def take(response: requests.Response) -> Part:
         offer.check_same(response)
         unpack = bool(response.headers.get("Content-Encoding")) and not _is_packed(name)
-        at = crc32 = 0
+        at = found = 0
         for block in _blocks(response, None, unpack=unpack):
             _check_length(web.who, offer, at + len(block), most_bytes=most_bytes)
             write(at, block)
-            crc32 = zlib.crc32(block, crc32)
+            found = crc32(block, found)
             at += len(block)
         if offer.size_bytes is not None and at != offer.size_bytes:
             raise Cut(f"{at} bytes came, {offer.size_bytes} were promised")
-        return Part(0, at, crc32)
+        return Part(0, at, found)
 
     return web.exchange(offer.url, take, headers=AS_IT_IS)
 

@@ -10,7 +10,6 @@ import shutil
 import socket
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -41,6 +40,7 @@ from em_platform.ome_zarr.pyramid import (
     Unit,
     build,
 )
+from em_platform.storage.crc32 import crc32
 from em_platform.storage.layout import StorageOptions, errors_of, local_path
 from em_platform.storage.manifest import BEGUN, FileMark, crc32_of
 
@@ -181,7 +181,7 @@ class MarkedStore(WrapperStore[Store]):
         """Put an object, and give its mark."""
         await super().set(key, value)
         content = value.to_bytes()
-        self._mark(key, FileMark(size_bytes=len(content), crc32=zlib.crc32(content)))
+        self._mark(key, FileMark(size_bytes=len(content), crc32=crc32(content)))
 
 
 def _open_marked(

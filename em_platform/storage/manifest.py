@@ -19,6 +19,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from em_platform.errors import OutputRefused
+from em_platform.storage.crc32 import crc32
 from em_platform.storage.layout import StorageOptions, local_path
 
 # Where the manifest is in an image.
@@ -202,7 +203,7 @@ def crc32_of(filesystem: AbstractFileSystem, path: str) -> int:
     found = 0
     with filesystem.open(path, "rb") as file:
         while block := file.read(_BLOCK_BYTES):
-            found = zlib.crc32(block, found)
+            found = crc32(block, found)
     return found
 
 
