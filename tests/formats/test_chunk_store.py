@@ -169,9 +169,12 @@ def test_a_chunk_that_drips_is_given_up(
     monkeypatch.setattr(guard, "WHOLE_S", 0.2)
     write_v2(served_folder.folder / "volume", noise(), compressors=None)
     volume = open_chunked(f"{served_folder.http}/volume", options=served_folder.options)
-    served_folder.faults.add(Fault("slow", path="*/0.1.1", bytes_per_s=1000.0))
+    # The 512 bytes of the whole chunk would take 25 s.
+    served_folder.faults.add(Fault("slow", path="*/0.1.1", bytes_per_s=20.0))
+    started = time.monotonic()
     with pytest.raises(SourceRefused, match=r"is not whole after 0\.2 s"):
         pixels(volume)
+    assert time.monotonic() - started < 10
 
 
 def test_the_guard_answers_none_but_this_process() -> None:
