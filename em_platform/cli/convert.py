@@ -32,7 +32,9 @@ def command(
     """
     from em_platform.config import load_settings
     from em_platform.ome_zarr import convert
+    from em_platform.stitching.compute import keep_freed_memory
 
+    keep_freed_memory()
     written = convert(
         source,
         output,

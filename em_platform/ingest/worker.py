@@ -25,7 +25,12 @@ from em_platform.ingest.steps import (
 from em_platform.model import Severity
 from em_platform.model.ingest import RawItem
 from em_platform.ome_zarr import Run
-from em_platform.stitching.compute import dask_map, local_cluster
+from em_platform.stitching.compute import (
+    dask_map,
+    keep_freed_memory,
+    local_cluster,
+    serial,
+)
 from em_platform.storage import Store, layout, store_of
 
 log = logging.getLogger(__name__)
@@ -140,7 +145,8 @@ def _writers(name: str, raw: RawItem, settings: Settings) -> Iterator[Run]:
     workers = settings.ingest.workers
     with ExitStack() as stack:
         if workers < 2 or raw.size_bytes < _LARGE_BYTES:
-            yield map
+            keep_freed_memory()
+            yield serial
             return
         # The source's limit is for all of its workers together.
         limit = settings_of(name, settings).memory_limit_mb // workers

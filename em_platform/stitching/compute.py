@@ -37,21 +37,24 @@ _ONE_THREAD = {
     "BLOSC_NTHREADS": "1",
 }
 
-_CLUSTER: dict[str, list[str] | bool] = {
+_CLUSTER: dict[str, list[str] | bool | str] = {
     # Pages would show every account what is computed, and how far it is.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     # The profiler can hang a worker for ever, on Python before 3.11.9
     # (https://github.com/dask/distributed/issues/8616).
     "distributed.worker.profile.enabled": False,
+    # Of glibc, which reads it when a process starts: see `keep_freed_memory`.
+    "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": "1",
 }
 
 _LOOK_S = 5.0  # so often it is asked whether there are workers still
 _COMES_S = 300.0  # a unit's result is small, and the computer may be busy
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-# Freed memory is reused instead of being given back, and zeroed, for each tile.
-_KEPT_BYTES, _LARGEST_KEPT_BYTES = 256 * 2**20, 32 * 2**20  # the latter is glibc's most
+# Of malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
+_KEPT_BYTES, _STEP_BYTES = 256 * 2**20, 64 * 2**20
+_PROMISED_BYTES = 32 * 2**20  # what mallopt(3) says that every glibc takes
 
 
 class Map(Protocol):
@@ -212,13 +215,18 @@ def keep_freed_memory() -> bool:
     """Whether this process now uses freed memory again instead of giving it back.
 
     Tiles and shards come and go by the thousand; to be given fresh pages for each takes
-    longer than the work on it. Of glibc only (mallopt(3)); elsewhere nothing happens.
+    longer than the work on it. Threads that start later share one heap: what one has
+    freed is of no use to another heap. Of glibc only (mallopt(3)); elsewhere nothing
+    happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if sys.platform != "linux" or mallopt is None:
         return False
+    mallopt(_M_ARENA_MAX, 1)
+    mallopt(_M_TOP_PAD, _STEP_BYTES)
     kept = mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-    return bool(kept and mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES))
+    largest = (_KEPT_BYTES, _PROMISED_BYTES)
+    return bool(kept and any(mallopt(_M_MMAP_THRESHOLD, size) for size in largest))
 
 
 _FEW_WORKERS = 8
