@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from em_platform.formats.open import open_volume as open_volume
     from em_platform.formats.raster import jpeg_size as jpeg_size
     from em_platform.formats.remote import careful_session as careful_session
+    from em_platform.formats.remote import pieces_of as pieces_of
     from em_platform.formats.source import is_folder as is_folder
     from em_platform.formats.source import join_uri as join_uri
     from em_platform.formats.source import list_folder as list_folder
@@ -74,7 +75,7 @@ _MODULES = {
     "ome_zarr": "Described describe level_count open_level read_pixels review_at",
     "open": "described extent_nm inspect open_stack open_volume",
     "raster": "jpeg_size",
-    "remote": "careful_session",
+    "remote": "careful_session pieces_of",
     "source": "is_folder join_uri list_folder local_path open_source read_text",
     "volume": "Region Volume bounds_of shape_of",
 }

@@ -19,14 +19,13 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from em_platform.formats import read_to_limit
+from em_platform.formats import pieces_of, read_to_limit
 
 Answer: TypeAlias = Mapping[str, Any]
 """A JSON object of a source; who reads it says what is missing or wrong in it."""
 
 MOST_BYTES = 1 << 27
 """Of an answer that is read whole: lists and descriptions have a few MB."""
-_PIECE_BYTES = 1 << 16
 _LATER = {408, 425, 429}
 """Statuses below 500 that may change by themselves."""
 # Signed addresses of buckets, too: `X-Amz-Signature`, `X-Amz-Credential`.
@@ -69,7 +68,7 @@ def whole_body(
     SourceRefused
         It is longer than `most_bytes`, as packed or unpacked.
     """
-    found = read_to_limit(response.iter_content(_PIECE_BYTES), most_bytes=most_bytes)
+    found = read_to_limit(pieces_of(response), most_bytes=most_bytes)
     if found is None:
         url = shown(response.url)
         raise SourceRefused(

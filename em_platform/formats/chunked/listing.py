@@ -25,14 +25,13 @@ from em_platform.errors import (
 )
 from em_platform.formats.chunked.store import FIRST_WAIT_S, ChunkStore, is_anonymous
 from em_platform.formats.header_values import read_to_limit
-from em_platform.formats.remote import careful_session
+from em_platform.formats.remote import careful_session, pieces_of
 from em_platform.formats.source import local_path
 
 # To connect, and between two bytes: as tensorstore's, see `store`.
 _TIMEOUT_S = (10.0, 20.0)
 # A page has up to 1000 names of up to 1024 bytes, each of them quoted as three.
 _MOST_PAGE_BYTES = 1 << 23
-_PIECE_BYTES = 1 << 16
 _ABSENT = (403, 404)  # 403: a bucket that may not be listed says so of what it lacks
 
 
@@ -266,8 +265,9 @@ class _Asking:
                 with self._session.request(
                     method, url, timeout=_TIMEOUT_S, stream=True
                 ) as answer:
-                    pieces = answer.iter_content(_PIECE_BYTES)
-                    content = read_to_limit(pieces, most_bytes=_MOST_PAGE_BYTES)
+                    content = read_to_limit(
+                        pieces_of(answer), most_bytes=_MOST_PAGE_BYTES
+                    )
             except requests.RequestException as error:
                 if tried == self._retries:
                     raise SourceUnavailable(
