@@ -95,6 +95,7 @@ def test_dask_workers_are_other_processes_and_keep_order_errors_and_memory(
 ) -> None:
     # As where nothing is set: the profiler hangs workers at times, ours have none.
     monkeypatch.delenv("DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED")
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
     before = own_usage().cpu_seconds
     with dask.config.set({PROFILE: True}), local_cluster(2) as client:
         run = dask_map(client)
@@ -106,6 +107,7 @@ def test_dask_workers_are_other_processes_and_keep_order_errors_and_memory(
             list(run(refuse, range(30)))
         assert list(run(hold_200_mb, range(1))) == [200_000_000]
         assert set(client.run(profiles).values()) == {False}
+        assert set(client.run(heaps).values()) == {"1"}
         # Ctrl-C in a terminal reaches them, too; only we act on it.
         (blocked, _) = client.run(signal.pthread_sigmask, signal.SIG_BLOCK, ()).values()
         assert signal.SIGINT in blocked
@@ -141,6 +143,10 @@ PROFILE = "distributed.worker.profile.enabled"
 
 def profiles(dask_worker: Any) -> bool:
     return "profile" in dask_worker.periodic_callbacks
+
+
+def heaps() -> str:
+    return os.environ["MALLOC_ARENA_MAX"]
 
 
 class SlowToUnpack:
