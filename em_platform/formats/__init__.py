@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from em_platform.formats.header_values import nm_of as nm_of
     from em_platform.formats.header_values import read_to_limit as read_to_limit
     from em_platform.formats.header_values import unzip_to_limit as unzip_to_limit
+    from em_platform.formats.http_body import pieces_of as pieces_of
     from em_platform.formats.image import SUFFIXES as SUFFIXES
     from em_platform.formats.image import ImageHeader as ImageHeader
     from em_platform.formats.image import encode_tiff as encode_tiff
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from em_platform.formats.open import open_volume as open_volume
     from em_platform.formats.raster import jpeg_size as jpeg_size
     from em_platform.formats.remote import careful_session as careful_session
-    from em_platform.formats.remote import pieces_of as pieces_of
     from em_platform.formats.source import is_folder as is_folder
     from em_platform.formats.source import join_uri as join_uri
     from em_platform.formats.source import list_folder as list_folder
@@ -67,6 +67,7 @@ _MODULES = {
     "chunked.store": "ChunkStore chunk_store",
     "chunked.arrays": "Crop",
     "header_values": "check_image nm_of read_to_limit unzip_to_limit",
+    "http_body": "pieces_of",
     "image": "SUFFIXES ImageHeader encode_tiff read_header read_image tiff_parts "
     "write_tiff",
     "mdoc": "MdocMontage MdocPiece MdocTiltImage MdocTilts "
@@ -75,7 +76,7 @@ _MODULES = {
     "ome_zarr": "Described describe level_count open_level read_pixels review_at",
     "open": "described extent_nm inspect open_stack open_volume",
     "raster": "jpeg_size",
-    "remote": "careful_session pieces_of",
+    "remote": "careful_session",
     "source": "is_folder join_uri list_folder local_path open_source read_text",
     "volume": "Region Volume bounds_of shape_of",
 }

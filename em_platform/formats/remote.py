@@ -8,7 +8,6 @@ that were named.
 import asyncio
 import ipaddress
 import socket
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -142,37 +141,15 @@ def careful_session(
 
     session = Careful()
     session.max_redirects = _MOST_HOPS
+    # urllib3 takes a body of deflate that is cut for whole; see `pieces_of`.
+    session.headers["Accept-Encoding"] = "gzip"
     return session
-
-
-def pieces_of(answer: "requests.Response") -> Iterator[bytes]:
-    """The body of an answer, unpacked, as it comes.
-
-    Raises
-    ------
-    requests.RequestException
-        It broke off, or was not whole after some minutes: a byte now and then keeps a
-        connection alive for ever.
-    """
-    import requests
-    from urllib3.exceptions import HTTPError
-
-    ends = time.monotonic() + _REQUEST_S
-    try:
-        # Of `iter_content` a piece would have to be full first.
-        while piece := answer.raw.read1(_PIECE_BYTES, decode_content=True):
-            if time.monotonic() > ends:
-                raise requests.Timeout(f"it is not whole after {_REQUEST_S:g} s")
-            yield piece
-    except HTTPError as error:
-        raise requests.ConnectionError(error) from error
 
 
 FIRST_BYTES = 65536
 """Of a remote file: a request costs more than these bytes."""
 # A server that says nothing, or hardly anything, is not waited for.
 _CONNECT_S, _SILENT_S, _REQUEST_S = 10.0, 15.0, 300.0
-_PIECE_BYTES = 1 << 16
 # Descriptions are small: 64 KiB in half a minute are 2 kB/s.
 _LOOK_S = 30.0
 

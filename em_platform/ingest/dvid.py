@@ -16,6 +16,7 @@ import requests
 from numpy.typing import NDArray
 
 from em_platform.errors import SourceUnavailable
+from em_platform.formats import pieces_of
 from em_platform.ingest.dvid_instance import (
     MOST_BLOCK_VOXELS,
     Box,
@@ -231,7 +232,7 @@ def _taker(
 
 
 def _pieces(response: requests.Response, *, gzipped: bool) -> Iterable[bytes]:
-    pieces = response.iter_content(_PIECE_BYTES)
+    pieces = pieces_of(response)
     if not gzipped:
         yield from pieces
         return

@@ -13,6 +13,7 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
+from em_platform.formats import pieces_of
 from em_platform.ingest.http_answers import Cut, shown
 from em_platform.ingest.manifest import Part, SavedFile
 from em_platform.ingest.web import AS_IT_IS, FileHead, Web
@@ -22,9 +23,6 @@ from em_platform.storage.crc32 import crc32
 Write = Callable[[int, bytes], None]
 """Takes bytes and their place in the file."""
 
-# Each block is one write and one report of progress: far fewer than packets, and
-# small beside a part (ingest.transfer.part_mb).
-_BLOCK_BYTES = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 # Apache serves such files with a Content-Encoding, as if the packing were its own.
 _PACKED_NAMES = (".gz", ".tgz", ".z", ".bz2", ".xz")
@@ -136,13 +134,15 @@ def fetch_part(
     def take(response: requests.Response) -> None:
         nonlocal at, found
         _check_range(response, offer, span=(at, stop), name=name)
-        # Bounded: a server may send more than it was asked for.
-        for block in _blocks(response, stop - at):
+        for piece in pieces_of(response, unpack=False):
+            # A server may send more than it was asked for.
+            block = piece[: stop - at]
             write(at, block)
             found = crc32(block, found)
             at += len(block)
-        if at < stop:
-            raise Cut(f"{stop - at} bytes of a part are missing")
+            if at == stop:
+                return
+        raise Cut(f"{stop - at} bytes of a part are missing")
 
     # 200 and 416 are no failures here: `_check_range` says what they mean.
     web.exchange(offer.url, take, headers=headers, expected=(200, 206, 416))
@@ -169,7 +169,7 @@ def fetch_stream(
         offer.check_same(response)
         unpack = bool(response.headers.get("Content-Encoding")) and not _is_packed(name)
         at = found = 0
-        for block in _blocks(response, None, unpack=unpack):
+        for block in pieces_of(response, unpack=unpack):
             _check_length(web.who, offer, at + len(block), most_bytes=most_bytes)
             write(at, block)
             found = crc32(block, found)
@@ -214,22 +214,6 @@ def _check_range(
         raise Cut(f"bytes {start}-{stop - 1} were asked for, {sent or 'others'} sent")
     if found[3].isdigit() and int(found[3]) != offer.size_bytes:
         raise Changed(f"it had {offer.size_bytes} bytes and has {found[3]}")
-
-
-def _blocks(
-    response: requests.Response, most: int | None, *, unpack: bool = False
-) -> Iterator[bytes]:
-    """The body in blocks of 1 MiB, `most` bytes of it."""
-    left = most
-    while left is None or left > 0:
-        count = _BLOCK_BYTES if left is None else min(_BLOCK_BYTES, left)
-        # Not `iter_content`, which always unpacks.
-        block = response.raw.read(count, decode_content=unpack)
-        if not block:
-            return
-        if left is not None:
-            left -= len(block)
-        yield block
 
 
 def _is_packed(name: str) -> bool:

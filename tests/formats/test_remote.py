@@ -7,14 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from em_platform.config import SourceSettings, TransferSettings
 from em_platform.errors import FormatError, SourceUnavailable, StorageError
 from em_platform.formats import remote
 from em_platform.formats.chunked import store
-from em_platform.formats.chunked.listing import listed
 from em_platform.formats.chunked.store import chunk_store
 from em_platform.formats.source import list_folder, open_source
-from em_platform.ingest.web import Web
 
 Answer = Callable[[socket.socket], None]
 
@@ -127,24 +124,6 @@ def test_metadata_that_never_end_are_given_up(
     with pytest.raises(SourceUnavailable, match="no answer in time"):
         chunk_store(server(dripping).removesuffix("/a.tif")).read_json("info")
     assert time.monotonic() - started < 2.5
-
-
-def test_a_listing_and_an_answer_that_drip_are_given_up(
-    server: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(remote, "_REQUEST_S", 0.3)
-    bucket = chunk_store(
-        "s3://bucket/a",
-        {"endpoint_url": server(dripping).removesuffix("/a.tif"), "retries": 0},
-    )
-    started = time.monotonic()
-    with pytest.raises(SourceUnavailable, match=r"is not served \(Timeout\)"):
-        list(listed(bucket, ("0/",)))
-    web = Web("ebi", SourceSettings(), TransferSettings(retries=0))
-    with pytest.raises(SourceUnavailable, match="no answer in time"):
-        web.get(server(dripping))
-    # Each of them would take 1.2 s.
-    assert time.monotonic() - started < 1.8
 
 
 @pytest.mark.parametrize("uri", ["nonsense://a/b.tif", "gcs://a/b.tif", "zip://a.tif"])

@@ -1,6 +1,7 @@
 """A web server in the test's own process, which answers as the test says."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,12 +21,16 @@ class Asked:
 
 @dataclass
 class Answer:
-    """What is sent back; `cut_after` closes the connection after so many bytes."""
+    """What is sent back; `cut_after` closes the connection after so many bytes.
+
+    `drip_s` passes between two bytes, so that something comes all the time.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     cut_after: int | None = None
+    drip_s: float = 0.0
 
 
 @dataclass
@@ -62,7 +67,10 @@ def serving(answer: Callable[[Asked], Answer]) -> Iterator[Served]:
             self.end_headers()
             if self.command == "HEAD":
                 return
-            self.wfile.write(given.body[: given.cut_after])
+            step = 1 if given.drip_s else len(given.body) or 1
+            for at in range(0, len(given.body), step):
+                time.sleep(given.drip_s)
+                self.wfile.write(given.body[: given.cut_after][at : at + step])
             if given.cut_after is not None:
                 self.close_connection = True
 

@@ -25,7 +25,8 @@ from em_platform.errors import (
 )
 from em_platform.formats.chunked.store import FIRST_WAIT_S, ChunkStore, is_anonymous
 from em_platform.formats.header_values import read_to_limit
-from em_platform.formats.remote import careful_session, pieces_of
+from em_platform.formats.http_body import pieces_of
+from em_platform.formats.remote import careful_session
 from em_platform.formats.source import local_path
 
 # To connect, and between two bytes: as tensorstore's, see `store`.
