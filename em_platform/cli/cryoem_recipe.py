@@ -297,6 +297,6 @@ def _show(ran: "StepRun", *, as_json: bool) -> None:
         click.echo(f"{place}: {ran.error}", err=True)
     elif ran.is_outside:
         text = json.dumps(ran.payload)
-        click.echo(f"{place}: no service of ours; its message: {text[:300]}")
+        click.echo(f"{place}: no service of ours; its message: {text}")
     else:
         click.echo(f"{place}: done, {ran.sent} messages sent")

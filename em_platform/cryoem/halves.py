@@ -4,7 +4,7 @@ Names are the field's: `X_EVN.mrc` and `X_ODD.mrc` beside `X.mrc` (MotionCor2, R
 AreTomo3), of sums and stacks alike; their tomograms are `X_EVN_Vol.mrc`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from em_platform.errors import FormatError
@@ -20,6 +20,13 @@ def half_paths(path: Path) -> dict[str, Path]:
     return {
         half: path.with_name(f"{stem}{mark}{end}.mrc") for half, mark in _MARKS.items()
     }
+
+
+def without_halves(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """The images alone, without what motion correction writes beside each."""
+    beside = {part for path in paths for part in half_paths(path).values()}
+    beside |= {path.with_name(f"{path.stem}_noDW.mrc") for path in paths}
+    return tuple(path for path in paths if path not in beside)
 
 
 def have_halves(paths: Iterable[Path]) -> bool:

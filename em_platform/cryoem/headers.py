@@ -10,7 +10,7 @@ from pathlib import Path
 
 from em_platform.cryoem.movies import is_eer, is_packed, open_eer, open_packed
 from em_platform.cryoem.series_mdoc import mdoc_naming
-from em_platform.cryoem.tilt_name import movie_stem
+from em_platform.cryoem.tilt_name import movie_stem, tilt_name
 from em_platform.formats import open_volume, read_text
 
 _TILT_AXIS = re.compile(r"Tilt axis angle = (-?[\d.]+)")
@@ -58,6 +58,13 @@ def read_header(path: Path) -> Header:
         if getattr(own, each.name) is None
     }
     return replace(own, **found)
+
+
+def stated_angle(path: Path) -> float | None:
+    """The tilt of an image: of its header or mdoc, else of its name."""
+    angle = read_header(path).tilt_deg
+    named = tilt_name(path)
+    return named.angle_deg if angle is None and named else angle
 
 
 def _of_image(path: Path) -> Header:

@@ -16,6 +16,8 @@ import pytest
 
 from em_platform.cryoem.alignment_files import read_alignment
 from em_platform.cryoem.methods.coordinates import read_points
+from em_platform.cryoem.services import load_service
+from em_platform.cryoem.services.step import Place, handle_message
 from em_platform.cryoem.stages import load_stage
 from em_platform.errors import ConfigError, PlatformError, ToolFailed
 from tests.cryoem.standin_programs import VOLUME, write_programs
@@ -67,13 +69,13 @@ CASES = [
     Case(
         *("motion", "motioncor2"),
         "MotionCor2 -InMrc IN/m.mrc -OutMrc OUT/m.mrc -PixSize 2.0 -FmDose 1.0 "
-        "-Patch 5 5 -Gpu 0 -FmRef 0 -Kv 300",
+        "-Patch 5 5 -Gpu 0 -FmRef 0",
         **MOVIE,
     ),
     Case(
         *("motion", "relion"),
         "relion_motion_correction --use_own --in_movie IN/m.mrc --out_mic OUT/m.mrc "
-        "--angpix 2.0 --dose_per_frame 1.0 --patch_x 5 --patch_y 5 --j 1 --voltage 300 "
+        "--angpix 2.0 --dose_per_frame 1.0 --patch_x 5 --patch_y 5 --j 1 "
         "--dose_weighting --i dummy",
         **MOVIE,
     ),
@@ -311,6 +313,51 @@ def test_messages_and_settings_name_engines(given: Path) -> None:
         assert ctf(engine=engine, **values, **more).engine == expected
     assert motion(**MOVIE, use_motioncor2=True).engine == "motioncor2"
     assert motion(**MOVIE, engine="relion", use_motioncor2=False).engine == "relion"
+
+
+TILT = "TS_1_{}_20260101_1200_fractions.mrc"
+TOMO = {"experiment_type": "tomography", "frame_count": 2}
+MC2 = {"use_motioncor2": True}
+EER = {"gain_ref": "gain.mrc", "fm_int_file": "fm.txt"}
+
+
+# round3 6.2: words from cryoem-services 1.5.1's own MotionCorr, given these messages.
+@pytest.mark.parametrize(
+    ("movie", "change", "words"),
+    [
+        ("m.mrc", {}, "--j 1"),
+        ("m.mrc", {"voltage": 200}, "--j 1 --voltage 200"),
+        ("m.mrc", MC2, "-Patch 5 5 -Gpu 0 -FmRef 0"),
+        ("m.mrc", MC2 | {"voltage": 300}, "-Patch 5 5 -Gpu 0 -FmRef 0 -Kv 300"),
+        (TILT.format("001_0.0"), TOMO, "--j 1 --preexposure 0.0"),
+        (TILT.format("002_3.0"), TOMO, "--j 1 --preexposure 2.0"),
+        (TILT.format("001_0.0"), TOMO | {"frame_count": None}, "--j 1"),
+        ("m.mrc", {"gain_ref": "gain.mrc"}, "--j 1 --gainref IN/gain.mrc"),
+        ("m.eer", EER, "--j 1 --gainref IN/gain.gain --eer_grouping 20"),
+        (
+            *("m.eer", EER | MC2),
+            "-Patch 5 5 -Gpu 0 -Gain IN/gain.mrc -FmRef 0 -FmIntFile IN/fm.txt",
+        ),
+    ],
+)
+def test_a_message_asks_a_program_for_what_upstream_asks(
+    given: Path, tmp_path: Path, movie: str, change: dict[str, Any], words: str
+) -> None:
+    for name in ("gain.mrc", "gain.gain", "fm.txt", movie):
+        if not (given / name).exists():
+            (given / name).write_text("2 20 1.0\n")
+    if movie.startswith("TS_"):
+        (given / movie).write_bytes((given / "m.mrc").read_bytes())
+    message = MOVIE | {
+        "movie": str(given / movie),
+        "mrc_out": f"{tmp_path}/MotionCorr/job002/Movies/o.mrc",
+        **{k: str(given / v) if k in EER else v for k, v in change.items()},
+    }
+    place = Place(ispyb_url="sqlite://", stages={"motion": {"engine": "relion"}})
+    handle_message(load_service("MotionCorr"), {}, message, place)
+    asked = (given / "asked").read_text().strip().replace(str(given), "IN")
+    _, _, asked = asked.partition("--patch_y 5 " if "--patch_y" in asked else "1.0 ")
+    assert asked.removesuffix(" --dose_weighting --i dummy") == words
 
 
 def test_what_a_program_cannot_do_is_refused(given: Path, tmp_path: Path) -> None:

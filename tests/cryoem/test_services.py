@@ -204,6 +204,20 @@ def test_the_command_line_checks_draws_and_runs(
     assert run("run", str(path), "--parameter", "x")[1].count("has no =") == 1
 
 
+def test_a_message_to_others_is_seen_whole(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """round3 6.2: Murfey's message was cut at 300 letters."""
+    path = tmp_path / "r.json"
+    note = {"service": "Murfey", "queue": "feedback"}
+    payload = {"register": "picked_particles", "micrograph": "m" * 1000}
+    path.write_text(json.dumps({"1": note, "start": [[1, payload]]}))
+    with pytest.raises(SystemExit) as end:
+        main(["cryoem", "recipe", "run", str(path)])
+    assert not end.value.code
+    assert json.dumps(payload) in capsys.readouterr().out
+
+
 def test_a_broker_that_is_not_there_is_one_sentence(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,15 @@ def run(place: Place, **given: Any) -> list[StepRun]:
     return list(run_recipe(content, place, guid="g"))
 
 
+def register(place: Place, given: dict[str, Any], images: list[Path]) -> None:
+    """Movies in ISPyB, as the recipe before leaves them."""
+    known = completed(given, recipe=RECIPE, wanted={"dcid", "appid"}, place=place)
+    for image in images:
+        movie = {"ispyb_command": "insert_movie", "movie_path": str(image)}
+        with place.ispyb.write() as writer:
+            run_command(writer, movie, parameters=known, environment={})
+
+
 def rows(place: Place, table: Any) -> list[dict[str, Any]]:
     with place.ispyb.engine.connect() as connection:
         return [dict(row) for row in connection.execute(select(table)).mappings()]
@@ -93,11 +102,7 @@ def test_a_tilt_series_goes_from_its_images_to_a_denoised_tomogram(
         "kv": "300",
         "tilt_axis": "0",
     }
-    known = completed(given, recipe=RECIPE, wanted={"dcid", "appid"}, place=place)
-    for image in images:
-        movie = {"ispyb_command": "insert_movie", "movie_path": str(image)}
-        with place.ispyb.write() as writer:
-            run_command(writer, movie, parameters=known, environment={})
+    register(place, given, images)
     volume = stack.with_name("TS_1_stack_Vol.mrc")
     for number in range(2):  # the second time nothing is made, and nothing doubled
         ran = run(place, **given)
@@ -152,6 +157,35 @@ def check_rows(place: Place, stack: Path, volume: Path) -> None:
     assert sorted(kinds) == ["Alignment", "Denoised", "Stack"]
     (program,) = rows(place, tables.AUTO_PROC_PROGRAM)
     assert program["processingStatus"] == 1
+
+
+@pytest.mark.parametrize(
+    "form", ["P_1_{:03}_{:.2f}_20260101_fractions", "P_1_{:03}[{:.2f}]-7"]
+)
+def test_angles_are_those_of_the_names_and_without_a_fit_there_is_a_tomogram(
+    tmp_path: Path, form: str
+) -> None:
+    """round3 6.2: `path_pattern` of facility names, and no CTF job in the project."""
+    project = tmp_path / "project"
+    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    movies = project / "MotionCorr/job002/[1]"
+    movies.mkdir(parents=True)
+    for number, angle in enumerate(ANGLES[1:4], 1):
+        image, stem = tilt_image(angle), movies / form.format(number, angle)
+        mrcfile.write(f"{stem}.mrc", image, voxel_size=PIXEL_A)
+    stack = project / "Tomograms/job006/tomograms/P_1_stack.mrc"
+    given = {"stack_file": str(stack), "path_pattern": f"{movies}/*.mrc"}
+    register(place, given, list(movies.iterdir()))
+    for path in list(movies.iterdir()):
+        # Newer and of the same angle: the sum of every other frame is no tilt.
+        path.with_name(f"{path.stem}_EVN.mrc").write_bytes(path.read_bytes())
+    ran = run(place, **given, pixel_size=str(PIXEL_A), tilt_axis="0")
+    assert [str(each.error) for each in ran if each.error] == []
+    aligned = starfile.read(project / "AlignTiltSeries/job005/tilt_series/P_1.star")
+    assert list(aligned.rlnTomoNominalStageTiltAngle) == [-20.0, 0.0, 20.0]
+    assert "rlnDefocusU" not in aligned.columns
+    assert not any("_EVN" in name for name in aligned.rlnMicrographName)
+    place.close()
 
 
 def test_a_network_gets_the_halves_of_the_tomogram(tmp_path: Path) -> None:

@@ -92,6 +92,14 @@ def motioncor2_command(fields: Fields) -> list[str]:
     return ["MotionCor2", flag, movie, *first, *sizes, *flagged(own, rest)]
 
 
+def relion_gain(movie: Path, gain: Path | None) -> Path | None:
+    """The gain of an EER movie as RELION reads it rightly: `.gain` beside a `.mrc`."""
+    if gain and movie.suffix == ".eer" and gain.suffix == ".mrc":
+        beside = gain.with_suffix(".gain")
+        return beside if beside.is_file() else gain
+    return gain
+
+
 def relion_command(fields: Fields, *, eer_grouping: int = 0) -> list[str]:
     """The command of `relion_motion_correction`, which takes one movie."""
     own = dict(_whole_voltage(fields))

@@ -72,6 +72,8 @@ def _run(
     stem = (parameters.mrc_out or movie).name.removesuffix(".gz").rpartition(".")[0]
     image, log = folder / f"{stem}.mrc", folder / f"{stem}_motion.log"
     own = parameters.model_dump() | {"movie": str(movie), "mrc_out": str(image)}
+    if "voltage" not in parameters.model_fields_set:
+        own["voltage"] = None  # the program's own default, as upstream leaves it
     if parameters.b_factor != motion.B_FACTOR and not parameters.bft:
         own["bft"] = dict.fromkeys(
             ("global_motion", "local_motion"), parameters.b_factor
@@ -83,6 +85,7 @@ def _run(
         check_written(ran, [image], log=log)
         return files, ran, motion.shifts_of_motioncor2(ran.output)
     refuse(parameters, "throw", "trunc", "dark", engine="RELION")
+    own["gain_ref"] = motion.relion_gain(movie, parameters.gain_ref)
     # 0: no EER, no flag.
     own["eer_grouping"] = is_eer(movie) and parameters.frames_per_group
     if shutil.which(_SINGLE) is None and shutil.which(_BATCH) is not None:
@@ -101,7 +104,8 @@ def _run(
 def _run_batch(own: Fields, image: Path, log: Path) -> Ran:
     """RELION's program for many movies takes a table and names outputs by the movie."""
     movie = Path(own["movie"])
-    voltage, pixel = own["voltage"], own["pixel_size"]
+    # A table has to say one; RELION's own default is that of the parameters.
+    voltage, pixel = own["voltage"] or 300, own["pixel_size"]
     # Tables of the whole job, which other movies would write, too, go with the folder.
     with scratch(image.parent) as inside:
         star = inside / "movies.star"

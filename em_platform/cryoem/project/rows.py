@@ -5,6 +5,7 @@ Columns: those of cryoem-services' projects, which are RELION's
 """
 
 from collections.abc import Callable
+from glob import escape
 from pathlib import Path
 
 from em_platform.cryoem.programs.ctffind import fits_of_table
@@ -298,15 +299,18 @@ def _dose_before(name: TiltName | None, options: HandedOn) -> float:
 
 
 def _known_fit(project: Path, series: str, micrograph: str) -> Row:
-    """What the project's CTF job has written of a tilt.
+    """What the project's CTF job has written of a tilt; nothing of a series without.
 
     Raises
     ------
     NoAnswer
-        Nothing yet (retryable): its report may be on its way.
+        Only of others of its series yet (retryable): its report may be on its way.
     """
     columns = ("MicrographPreExposure", "DefocusU", "DefocusV", "DefocusAngle")
-    for path in sorted(project.glob(f"CtfFind/job*/tilt_series/{series}.star")):
+    fitted = sorted(project.glob(f"CtfFind/job*/tilt_series/{escape(series)}.star"))
+    if not fitted:
+        return {}
+    for path in fitted:
         for row in rows_of(path, series):
             if row["MicrographName"] == micrograph:
                 return {column: row[column] for column in columns}

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AliasChoices, Field, field_validator
 
-from em_platform.cryoem.halves import half_paths, needed_halves
-from em_platform.cryoem.headers import read_header
+from em_platform.cryoem.halves import half_paths, needed_halves, without_halves
+from em_platform.cryoem.headers import stated_angle
 from em_platform.cryoem.methods.pictures import encoded, faint, shrunk
 from em_platform.cryoem.movies import read_image
 from em_platform.cryoem.stage import (
@@ -55,10 +55,7 @@ class Parameters(StageParameters):
     @field_validator("images")
     @classmethod
     def _are_whole(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        """Without what `motion` writes beside each: `motion/*/*.mrc` is often given."""
-        beside = {part for path in value for part in half_paths(path).values()}
-        beside |= {path.with_name(f"{path.stem}_noDW.mrc") for path in value}
-        return tuple(path for path in value if path not in beside)
+        return without_halves(value)  # `motion/*/*.mrc` is often given
 
 
 class Result(StageResult):
@@ -120,26 +117,25 @@ def run(parameters: Parameters, folder: Path) -> Result:
 def _angles(parameters: Parameters) -> tuple[list[float], str]:
     """The angle of each image, and the name of their series."""
     given, mdoc = parameters.angles_deg, parameters.tilts
-    names = [tilt_name(path) for path in parameters.images]
+    named = tilt_name(parameters.images[0])
     known: dict[str, float] = {}
     if mdoc is not None:
         series, known = bare_name(mdoc), angles_of_movies(mdoc)
     else:
-        series = names[0].series if names[0] else "tilt_series"
+        series = named.series if named else "tilt_series"
     if given and len(given) != len(parameters.images):
         raise DataError(
             f"assemble: found {len(given)} angles and {len(parameters.images)} images, "
             "one angle an image was expected; correct the list"
         )
     found = []
-    for i, (path, named) in enumerate(zip(parameters.images, names, strict=True)):
+    for i, path in enumerate(parameters.images):
         if given:
             angle: float | None = given[i]
         elif mdoc is not None:
             angle = known.get(movie_stem(path))
         else:
-            angle = read_header(path).tilt_deg
-            angle = named.angle_deg if angle is None and named else angle
+            angle = stated_angle(path)
         if angle is None:
             raise DataError(
                 f"{path}: no tilt angle stands in {mdoc or 'its header, mdoc or name'};"

@@ -233,19 +233,20 @@ def _listed(parameters: Parameters) -> Any:
         return parameters.input_file_list
     if parameters.path_pattern is None:
         return None
-    import glob
+    from em_platform.cryoem.halves import without_halves
+    from em_platform.cryoem.headers import stated_angle
 
-    from em_platform.cryoem.headers import read_header
-
+    # Of one folder, as upstream's: a folder's name may have brackets, too.
+    pattern = Path(parameters.path_pattern)
     found = []
-    for path in sorted(glob.glob(parameters.path_pattern)):
-        angle = read_header(Path(path)).tilt_deg
+    for path in without_halves(sorted(pattern.parent.glob(pattern.name))):
+        angle = stated_angle(path)
         if angle is None:
             raise FormatError(
-                f"{path}: no tilt angle stands in its header or mdoc; give a list of "
-                "files and angles"
+                f"{path}: no tilt angle stands in its header, mdoc or name; give a "
+                "list of files and angles"
             )
-        found.append((path, angle))
+        found.append((str(path), angle))
     if not found:
         raise FormatError(
             f"tilt-align: no file is named {parameters.path_pattern}, the images of a "
