@@ -210,7 +210,7 @@ def list_dead(queue: str) -> None:
 @dead_letters.command("reinject")
 @click.argument("queue")
 def reinject(queue: str) -> None:
-    """Send the dead letters of QUEUE to it once more."""
+    """Send the dead letters of QUEUE once more to where they were to go."""
     from em_platform.cryoem.services import live
 
     count = live.reinject(_settings().cryoem.rabbitmq, queue)

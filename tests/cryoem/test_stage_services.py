@@ -154,6 +154,26 @@ def test_a_movie_of_particles_is_picked_and_its_particles_are_cut(
     place.close()
 
 
+def test_without_a_data_collection_a_recipe_runs_without_ispyb(
+    movie: Path, tmp_path: Path
+) -> None:
+    """round3 6.2: it was a dead letter at its first step."""
+    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    project = tmp_path / "project"
+    given = {
+        **{"movie": str(movie), "pixel_size": str(PIXEL_A), "fm_dose": "0.5"},
+        "mrc_out": f"{project}/MotionCorr/job002/Movies/{movie.stem}.mrc",
+        **{"feedback_queue": "murfey_feedback", "particle_diameter": "96"},
+    }
+    _, content = requested({"recipes": ["em-spa-preprocess"], "parameters": given})
+    ran = list(run_recipe(content, place, guid="g"))
+    assert [str(each.error) for each in ran if each.error] == []
+    assert sum(each.is_outside for each in ran) == 1
+    assert (project / "AutoPick/job004/autopick.star").is_file()
+    assert counts(place) == {}
+    place.close()
+
+
 def further(recipe: str, place: Place, given: dict[str, Any]) -> list[Any]:
     """What a recipe that follows sends to Murfey."""
     known = {k: str(v) for k, v in given.items() if k != "relion_options"}

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,9 +17,11 @@ from typing import Any
 from pika.adapters.blocking_connection import BlockingChannel
 
 from em_platform.config import RabbitmqSettings
+from em_platform.cryoem.services import SERVICES, load_service
 from em_platform.cryoem.services.broker import connected, publish
+from em_platform.cryoem.services.live import Service, serve
 from em_platform.cryoem.services.retries import Retries
-from em_platform.cryoem.services.step import Outgoing
+from em_platform.cryoem.services.step import Outgoing, Place
 from em_platform.errors import BrokerUnavailable
 from tests.system.brokers import Server, wait_until
 from tests.system.live_services import LiveServices
@@ -121,6 +124,35 @@ def taken(settings: RabbitmqSettings, found: set[bytes]) -> set[bytes]:
             found.add(got[2])
             channel.basic_ack(got[0].delivery_tag)
     return found
+
+
+@contextmanager
+def in_a_thread(name: str, place: Place, settings: RabbitmqSettings) -> Iterator[None]:
+    stop, ready = threading.Event(), threading.Event()
+    service = Service(
+        name=name, queue=SERVICES[name], handler=load_service(name), place=place
+    )
+    thread = threading.Thread(
+        target=serve, args=(service, settings, stop), kwargs={"ready": ready.set}
+    )
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield
+    finally:
+        stop.set()
+        thread.join(60)
+
+
+def received(channel: Any, queue: str, count: int) -> Iterator[tuple[Any, Any]]:
+    """Headers and body of so many messages; a generous time is waited for each."""
+    for _ in range(count):
+        for method, properties, body in channel.consume(queue, inactivity_timeout=60):
+            assert method is not None, f"nothing came to {queue}"
+            channel.basic_ack(method.delivery_tag)
+            yield properties.headers, json.loads(body)
+            break
+    channel.cancel()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +23,9 @@ from workflows.recipe import RecipeWrapper
 
 from em_platform.config import RabbitmqSettings
 from em_platform.cryoem.ispyb import register_collection
-from em_platform.cryoem.services import SERVICES, load_service
+from em_platform.cryoem.services import SERVICES
 from em_platform.cryoem.services.broker import connected, declare, publish
-from em_platform.cryoem.services.live import Service, dead_letters, reinject, serve
+from em_platform.cryoem.services.live import dead_letters, reinject
 from em_platform.cryoem.services.retries import put_off
 from em_platform.cryoem.services.step import Outbox, Outgoing, Place
 from em_platform.errors import BrokerUnavailable, MessageRejected
@@ -34,8 +34,10 @@ from tests.system import live_services
 from tests.system.broken_rabbitmq import (
     WORKING,
     Murfey,
+    in_a_thread,
     kill_at_random,
     pass_on,
+    received,
     taken,
     zocalo_dispatcher,
 )
@@ -305,35 +307,6 @@ def test_a_killed_broker_loses_no_retry_that_is_due(
         found: set[bytes] = set()
         # One that was on its way may come twice.
         wait_until(lambda: taken(settings, found) >= sent)  # noqa: B023
-
-
-@contextmanager
-def in_a_thread(name: str, place: Place, settings: RabbitmqSettings) -> Iterator[None]:
-    stop, ready = threading.Event(), threading.Event()
-    service = Service(
-        name=name, queue=SERVICES[name], handler=load_service(name), place=place
-    )
-    thread = threading.Thread(
-        target=serve, args=(service, settings, stop), kwargs={"ready": ready.set}
-    )
-    thread.start()
-    try:
-        assert ready.wait(60)
-        yield
-    finally:
-        stop.set()
-        thread.join(60)
-
-
-def received(channel: Any, queue: str, count: int) -> Iterator[tuple[Any, Any]]:
-    """Headers and body of so many messages; a generous time is waited for each."""
-    for _ in range(count):
-        for method, properties, body in channel.consume(queue, inactivity_timeout=60):
-            assert method is not None, f"nothing came to {queue}"
-            channel.basic_ack(method.delivery_tag)
-            yield properties.headers, json.loads(body)
-            break
-    channel.cancel()
 
 
 @pytest.mark.timeout(7200)

@@ -38,7 +38,7 @@ logging.getLogger("pika").setLevel(logging.CRITICAL)
 # A stage computes for minutes in another thread; the connection answers all the while.
 _HEARTBEAT_S = 60
 _TIMEOUT_S = 10
-_PRECONDITION_FAILED = 406
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 _NO_LIMIT = 1_000_000_000
 
 
@@ -118,10 +118,28 @@ def publish(channel: BlockingChannel, message: Outgoing) -> None:
     """
     body, headers = message.encoded(), message.headers
     if message.is_topic:
-        properties = pika.BasicProperties(headers=headers, delivery_mode=2)
-        channel.basic_publish(message.queue, "", body, properties)
+        _broadcast(channel, message.queue, body, headers=headers)
     else:
         publish_body(channel, message.queue, body, headers=headers)
+
+
+def _broadcast(
+    channel: BlockingChannel, topic: str, body: bytes, *, headers: Headers
+) -> None:
+    properties = pika.BasicProperties(headers=headers, delivery_mode=2)
+    # On a channel of its own: the broker closes it where there is no such exchange.
+    trial = channel.connection.channel()
+    try:
+        trial.confirm_delivery()
+        trial.basic_publish(topic, "", body, properties)
+        trial.close()
+    except ChannelClosedByBroker as error:
+        if error.reply_code != _NOT_FOUND:
+            raise
+        raise MessageRejected(
+            f"RabbitMQ: the exchange {topic} does not exist, one was expected; start "
+            "who listens to it, or declare it"
+        ) from error
 
 
 def publish_body(

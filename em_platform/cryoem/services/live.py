@@ -3,7 +3,8 @@
 A message is acknowledged last, when all that it makes the service send is on the
 broker's disk. So a service that is killed loses none; one that had already sent sends
 again, which is why all that receives is idempotent. No message ends the service: one
-that cannot be handled becomes a dead letter with its sentence.
+that cannot be handled becomes a dead letter with its sentence, and so does, alone, one
+that the service sends to a queue that does not exist; the others are sent.
 """
 
 import logging
@@ -112,13 +113,11 @@ def _consume(
         )
         _keep_alive(channel, work)
         outgoing, error = work.result()
-        if error is None:
-            error = _send_all(channel, outgoing)
-            outgoing = []
-        if error is not None:
-            failed = Message(headers=headers, body=body)
-            if _fail(channel, service, settings, failed=failed, error=error):
-                _send_all(channel, outgoing)
+        failed = Message(headers=headers, body=body)
+        if error is None or _fail(
+            channel, service, settings, failed=failed, error=error
+        ):
+            _send_all(channel, service, outgoing)
         channel.basic_ack(method.delivery_tag)
         retries.pass_on()
     channel.cancel()
@@ -165,14 +164,18 @@ def _keep_alive(channel: BlockingChannel, work: Future[Any]) -> None:
 
 
 def _send_all(
-    channel: BlockingChannel, outgoing: list[Outgoing]
-) -> PlatformError | None:
+    channel: BlockingChannel, service: Service, outgoing: list[Outgoing]
+) -> None:
+    """Send what has a queue; the rest waits among the dead letters of the sender."""
     for message in outgoing:
         try:
             publish(channel, message)
         except MessageRejected as error:
-            return error
-    return None
+            log.error("%s: dead letter: %s", service.name, error)
+            own = {TRIES_HEADER: 1, ERROR_HEADER: str(error)}
+            headers = {**message.headers, **own, QUEUE_HEADER: message.queue}
+            dead = dead_letters_of(service.queue)
+            publish_body(channel, dead, message.encoded(), headers=headers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +214,14 @@ def _fail(
 
 
 def reinject(settings: RabbitmqSettings, queue: str) -> int:
-    """Send the dead letters of a queue to it once more; how many."""
-    count = 0
+    """Send the dead letters of a queue once more to where they were to go; how many.
+
+    Raises
+    ------
+    MessageRejected
+        That of some does not exist, still; they stay, all others were sent.
+    """
+    count, refused = 0, None
     with connected(settings) as channel:
         declare(channel, queue, settings)
         dead = dead_letters_of(queue)
@@ -223,11 +232,21 @@ def reinject(settings: RabbitmqSettings, queue: str) -> int:
             if method is None:
                 break
             kept = text_headers(properties.headers)
+            # Of what the broker itself made a dead letter, no header is ours.
+            to = queue if "x-death" in kept else kept.get(QUEUE_HEADER, queue)
             for name in (TRIES_HEADER, ERROR_HEADER, QUEUE_HEADER, "x-death"):
                 kept.pop(name, None)
-            publish_body(channel, queue, body, headers=kept)
+            try:
+                publish_body(channel, str(to), body, headers=kept)
+            except MessageRejected as error:
+                refused = (
+                    error  # not acknowledged: it goes back when the channel closes
+                )
+                continue
             channel.basic_ack(method.delivery_tag)
             count += 1
+    if refused is not None:
+        raise refused
     return count
 
 
