@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -192,15 +192,17 @@ def free_port() -> Callable[[], int]:
 
 
 @contextmanager
-def served_at(app: Any, port: int = 0) -> Iterator[str]:
-    """The address of an application that is served within the block; 0: a free port."""
+def served_at(app: Any, port: int = 0, proxies: Sequence[str] = ()) -> Iterator[str]:
+    """The address of an application that is served within the block; 0: a free port.
+
+    As our services serve theirs, behind trusted `proxies`.
+    """
     import uvicorn
 
+    from em_platform.processes.web import server_config
+
     with socket.create_server(("127.0.0.1", port)) as listener:
-        config = uvicorn.Config(
-            app, log_config=None, ws="none", timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(server_config(app, trusted_proxies=proxies))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -220,7 +222,9 @@ def served() -> Callable[..., AbstractContextManager[str]]:
 def serve_app() -> Iterator[Callable[..., str]]:
     """Serve an application until the test has ended, and give its address."""
     with ExitStack() as stack:
-        yield lambda app, port=0: stack.enter_context(served_at(app, port))
+        yield lambda app, port=0, proxies=(): stack.enter_context(
+            served_at(app, port, proxies)
+        )
 
 
 @pytest.fixture(scope="session")

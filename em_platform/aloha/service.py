@@ -40,4 +40,10 @@ def run(settings: Settings, *, name: str) -> None:
             acquisitions, token=token, settings=aloha, waiters=waiters, workers=workers
         )
         with closing(acquisitions.journal):
-            serve(app, name=name, host=aloha.host, port=aloha.port)
+            serve(
+                app,
+                name=name,
+                host=aloha.host,
+                port=aloha.port,
+                trusted_proxies=settings.web.trusted_proxies,
+            )

@@ -74,8 +74,10 @@ def read_env_file(path: Path | None) -> dict[str, str]:
     try:
         # As a text: dotenv waits for who writes into a pipe.
         text = read_regular(path).decode("utf-8")
+        if "\0" in text:  # no variable of the environment can have it
+            raise ValueError("it has the character NUL")
         found = dotenv_values(stream=io.StringIO(text))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f".env: {path} cannot be read ({error}); correct or remove it"
         ) from error

@@ -75,7 +75,7 @@ def parse_yaml(text: str) -> Any:
     Raises
     ------
     ValueError
-        It is no YAML, contains itself, or stands for too many or too deep values.
+        It is no YAML, contains itself or NUL, or stands for too many or too deep values.
     """
     try:
         _check_depth(text)
@@ -98,6 +98,9 @@ def _check_depth(text: str) -> None:
 
 def _count(value: Any, known: dict[int, int], *, depth: int) -> int:
     """How many values a value stands for when each of its aliases is written out."""
+    if isinstance(value, str) and "\0" in value:
+        # No path, name or variable of the environment can have it.
+        raise ValueError(f"its text {value[:80]!r} has the character NUL")
     if not isinstance(value, dict | list | set | tuple):
         return 1
     # 0 while it is counted: what is met again then contains itself.

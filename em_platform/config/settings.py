@@ -1,8 +1,10 @@
 """All settings, one section a domain; a unit stands in each name that needs one."""
 
+import ipaddress
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from em_platform.config.acquisition import AcquisitionSettings
 from em_platform.config.cryoem import CryoemSettings
@@ -111,18 +113,34 @@ class DaskSettings(Model):
     memory_limit_mb: int = 2048
 
 
+def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Addresses and networks as they are compared: without bits beyond their length."""
+    networks = [ipaddress.ip_network(value, strict=False) for value in values]
+    if not all(network.prefixlen for network in networks):
+        raise ValueError("a network of length 0 is every address; name the proxies")
+    return tuple(map(str, networks))
+
+
+Networks = Annotated[tuple[str, ...], AfterValidator(_networks)]
+
+
 class WebSettings(Model):
     """Where the Dagster web UI listens; a busy port is replaced by a free one.
 
     It listens at `host` and `port`. Who is not the account that runs it on this
     computer is asked for the `token`; without one it is made at the first start and
     kept under `home`. `names` are further host names under which browsers reach it.
+
+    `trusted_proxies` are addresses or networks of proxies in front of this page, the
+    operator's, aloha and TEM DB: what they say in X-Forwarded-For and X-Forwarded-Proto
+    is believed. What they pass on always needs the password.
     """
 
     host: str = "127.0.0.1"
     port: int = 3000  # Dagster's own default
     token: SecretStr = SecretStr("")
     names: tuple[str, ...] = ()
+    trusted_proxies: Networks = ()
 
 
 class HistorySettings(Model):

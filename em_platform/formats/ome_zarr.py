@@ -19,13 +19,12 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from em_platform.errors import FormatError, PlatformError
-from em_platform.formats.chunked.arrays import parsed
+from em_platform.formats.chunked.arrays import MOST_CHUNK_BYTES, parsed
 from em_platform.formats.chunked.zarr import Axis, Multiscale, review_in
 from em_platform.model import Review
 from em_platform.storage.layout import StorageOptions, local_path
 
-# Of what others may have written; ours have 256 KiB and at most 4096 in a shard.
-_MOST_CHUNK_BYTES, _MOST_PARTS = 1 << 30, 1 << 20
+_MOST_PARTS = 1 << 20  # of what others may have written; ours are at most 4096 a shard
 
 _ZARRS = {
     "codec_pipeline.path": "zarrs.ZarrsCodecPipeline",
@@ -141,7 +140,7 @@ def _check_cut(array: zarr.Array[Any]) -> None:
     parts = math.prod(objects) // max(1, math.prod(array.chunks))
     if (
         min(*array.chunks, *array.shape) < 1
-        or math.prod(array.chunks) * item > _MOST_CHUNK_BYTES
+        or math.prod(array.chunks) * item > MOST_CHUNK_BYTES
         or parts > _MOST_PARTS
         or math.prod(array.shape) > 2**60
     ):

@@ -180,8 +180,8 @@ def _dtype(value: str) -> str:
 
 def _day(milliseconds: Any) -> date | None:
     """The day of a moment in milliseconds since 1970."""
-    if not isinstance(milliseconds, int | float) or milliseconds <= 0:
-        return None
+    if not isinstance(milliseconds, int | float) or not 0 < milliseconds < 4e12:
+        return None  # a clock after 2096 is damage
     return datetime.fromtimestamp(milliseconds / 1000, UTC).date()
 
 

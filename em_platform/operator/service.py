@@ -41,7 +41,13 @@ def serve_page(settings: Settings, *, name: str) -> None:
         keeper = Keeper(shared, bus, settings)
         try:
             app = application(shared, settings, about=_about(settings, name))
-            serve(app, name=name, host=chosen.host, port=chosen.port)
+            serve(
+                app,
+                name=name,
+                host=chosen.host,
+                port=chosen.port,
+                trusted_proxies=settings.web.trusted_proxies,
+            )
         finally:
             keeper.close()
 

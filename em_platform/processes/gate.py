@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from em_platform.processes import login
 from em_platform.processes.tries import Tries
-from em_platform.processes.web import is_bearer, is_token
+from em_platform.processes.web import is_bearer, is_forwarded, is_token
 from em_platform.storage.owners import owner_of_client
 from em_platform.storage.tokens import token_of
 
@@ -130,14 +130,13 @@ class Gate:
             refusal = self._judge_kind(scope, headers)
             if refusal[0]:
                 return refusal
-        if scope["path"].startswith(
-            (login.PATH, login.ANSWER_PATH, *self._door.open_paths)
-        ):
+        open_paths = (login.PATH, login.ANSWER_PATH, *self._door.open_paths)
+        if scope["type"] == "http" and scope["path"] in open_paths:
             return 0, ""
         # Before the tries are counted: another's guesses must not keep from Stop now
         # who is logged in.
         shown = login.shown_cookie(headers, f"em_{self._door.name}")
-        if is_token(shown, self._door.cookie) or _is_own(scope):
+        if is_token(shown, self._door.cookie) or _is_own(scope, headers):
             return 0, ""
         return self._judge_bearer(scope, headers.get("authorization"))
 
@@ -217,8 +216,11 @@ class Gate:
         return sending
 
 
-def _is_own(scope: Any) -> bool:
+def _is_own(scope: Any, headers: dict[str, str]) -> bool:
     """Whether a program of this account sent the request, or root's, who may all."""
+    # What a proxy passes on comes from someone else, whosever the proxy is.
+    if is_forwarded(headers):
+        return False
     client, server = scope.get("client"), scope.get("server")
     if not client or not server or server[1] is None:
         return False

@@ -49,7 +49,7 @@ def set_cookie(name: str, value: str, *, scheme: str) -> bytes:
     """The header that gives a browser its cookie.
 
     No script reads it, no other page sends it. Over TLS it never goes in plain; a proxy
-    on this computer that ends the TLS tells so in X-Forwarded-Proto.
+    of `web.trusted_proxies` that ends the TLS tells so in X-Forwarded-Proto.
     """
     over_tls = "; Secure" if scheme in ("https", "wss") else ""
     return f"{name}={value}; HttpOnly; Path=/; SameSite=strict{over_tls}".encode()

@@ -4,6 +4,7 @@ import hmac
 import signal
 import socket
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import uvicorn
@@ -11,7 +12,9 @@ import uvicorn
 from em_platform.errors import ConfigError
 
 
-def serve(app: Any, *, name: str, host: str, port: int) -> None:
+def serve(
+    app: Any, *, name: str, host: str, port: int, trusted_proxies: Sequence[str] = ()
+) -> None:
     """Serve `app` until SIGTERM or SIGINT; prints `ready <name>` when it listens.
 
     Raises
@@ -21,10 +24,7 @@ def serve(app: Any, *, name: str, host: str, port: int) -> None:
     """
     # Bound here and not by uvicorn, which would end the process without our sentence.
     listener = _listen(name, host, port)
-    # 2 s: a page's event stream never ends by itself, and the supervisor kills after 8.
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=2
-    )
+    config = server_config(app, trusted_proxies=trusted_proxies)
     # uvicorn raises the signal that ended it once more; the caller is to clean up.
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, lambda *_: None) for number in numbers}
@@ -33,6 +33,20 @@ def serve(app: Any, *, name: str, host: str, port: int) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def server_config(app: Any, *, trusted_proxies: Sequence[str] = ()) -> uvicorn.Config:
+    """How an application is served; what proxies say is read from these alone."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        # A page's event stream never ends by itself; the supervisor kills after 8 s.
+        timeout_graceful_shutdown=2,
+        # Else it believes X-Forwarded-For of every program on this computer.
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=[*trusted_proxies],
+    )
 
 
 class _Server(uvicorn.Server):
@@ -46,6 +60,18 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         sys.stdout.write(f"ready {self._name}\n")
         sys.stdout.flush()
+
+
+# By which proxies say for whom they ask, beside X-Forwarded-...
+_OF_PROXIES = (
+    *("forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip"),
+    *("x-original-forwarded-for", "true-client-ip", "cf-connecting-ip"),
+)
+
+
+def is_forwarded(headers: Iterable[str]) -> bool:
+    """Whether names of headers, in small letters, are those that proxies add."""
+    return any(n in _OF_PROXIES or n.startswith("x-forwarded") for n in headers)
 
 
 def is_bearer(authorization: str | None, token: str) -> bool:

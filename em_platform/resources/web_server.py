@@ -4,6 +4,7 @@ Started as `python -m em_platform.resources.web_server`, with the options of
 `dagster-webserver`.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -49,6 +50,8 @@ def main(arguments: list[str]) -> None:
     # An AttributeError where Dagster has renamed it: never without the gate.
     make = getattr(cli, _MAKER)
     setattr(cli, _MAKER, gated(make, door_of(settings, options["host"])))
+    # Dagster starts uvicorn without a word on proxies, which then asks this variable.
+    os.environ["FORWARDED_ALLOW_IPS"] = ",".join(settings.web.trusted_proxies)
     cli.cli(arguments, prog_name=_NAME, **_VARIABLES)
 
 

@@ -71,6 +71,8 @@ def create_app(database: Database, token: str) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(IntegrityError, _in_conflict)
     app.add_exception_handler(DataError, _not_storable)
+    # SQLite's driver raises it of integers beyond 64 bits.
+    app.add_exception_handler(OverflowError, _not_storable)
     app.add_exception_handler(SQLAlchemyError, _database_unavailable)
     return app
 
@@ -136,7 +138,13 @@ def run(settings: Settings, *, name: str = "temdb") -> None:
     token = token_of(settings.home, "temdb", temdb.token.get_secret_value())
     database = Database(url)
     try:
-        serve(create_app(database, token), name=name, host=temdb.host, port=temdb.port)
+        serve(
+            create_app(database, token),
+            name=name,
+            host=temdb.host,
+            port=temdb.port,
+            trusted_proxies=settings.web.trusted_proxies,
+        )
     finally:
         database.close()
 

@@ -30,8 +30,10 @@ LAUGHS = "\n".join(
         ("x: " + "9" * 5000, "not valid YAML"),
         ("x: 2026-99-99", "not valid YAML"),
         ("x: " + "y" * (5 << 20), "more than 4194304 bytes"),
+        # round3 4.8: a fault of em-platform, once it was used as a path
+        ('home: "a\\0b"', "has the character NUL"),
     ],
-    ids=["laughs", "itself", "deep", "deeper", "digits", "date", "long"],
+    ids=["laughs", "itself", "deep", "deeper", "digits", "date", "long", "NUL"],
 )
 def test_a_yaml_that_explodes_is_one_sentence(
     tmp_path: Path, text: str, sentence: str
@@ -41,6 +43,14 @@ def test_a_yaml_that_explodes_is_one_sentence(
     with pytest.raises(ConfigError, match=sentence) as raised:
         load_settings(path, environment={})
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_variables_with_nul_are_one_sentence(tmp_path: Path) -> None:
+    """round3 4.8: a fault of em-platform."""
+    path = tmp_path / ".env"
+    path.write_bytes(b"EM_HOME=a\0b\n")
+    with pytest.raises(ConfigError, match="has the character NUL"):
+        load_settings(env_file=path, environment={})
 
 
 def test_a_value_given_by_hand_may_not_explode_either() -> None:

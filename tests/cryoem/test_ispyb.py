@@ -332,6 +332,25 @@ def test_an_older_database_gets_what_it_has_columns_for(
             {"ispyb_command": "insert_movie", "dcid": 1, "movie_path": "a" * 256},
             "got 256 characters, at most 255",
         ),
+        # round3 4.8: a fault of em-platform
+        (
+            {
+                "ispyb_command": "insert_movie",
+                "dcid": 1,
+                "movie_path": "a",
+                "timestamp": 1e30,
+            },
+            r"time 1e\+30 .*, expected seconds since 1970",
+        ),
+        (
+            {
+                "ispyb_command": "insert_movie",
+                "dcid": 1,
+                "movie_path": "a",
+                "timestamp": "noon",
+            },
+            "expected seconds since 1970",
+        ),
         (
             {"ispyb_command": "insert_particle_classification_group", "type": "4D"},
             "got '4D', one of 2D, 3D",

@@ -19,7 +19,7 @@ from em_platform.operator.api import application
 from em_platform.operator.board import Board
 from em_platform.operator.shared_board import SharedBoard
 
-# As a proxy on this computer says where a request comes from.
+# As a proxy says where a request comes from: such a one is never of this account.
 ELSEWHERE = {"X-Forwarded-For": "192.0.2.7"}
 ACQUISITION = "m-0001-20261121t120000"
 
@@ -141,11 +141,12 @@ def open_page(
     """
     with ExitStack() as stack:
 
-        def serve(password: str = "") -> httpx.Client:
+        def serve(password: str = "", proxies: tuple[str, ...] = ()) -> httpx.Client:
             named = OperatorSettings(token=SecretStr(password))
             acquisition = settings.acquisition.model_copy(update={"operator": named})
             own = settings.model_copy(update={"acquisition": acquisition})
-            url = serve_app(application(shared, own, about={}))
+            page = application(shared, own, about={})
+            url = serve_app(page, proxies=proxies)
             headers = ELSEWHERE if password else {}
             return stack.enter_context(httpx.Client(base_url=url, headers=headers))
 

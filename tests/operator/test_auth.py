@@ -61,13 +61,40 @@ def test_guesses_are_limited_and_who_is_logged_in_may_still_stop(
 def test_the_cookie_goes_over_tls_alone_where_the_page_does(
     open_page: Callable[..., httpx.Client],
 ) -> None:
-    page = open_page("open sesame")
+    """round3 4.1: any program of this computer was believed to end TLS."""
     body = {"password": "open sesame"}
-    plain = page.post("/api/login", json=body)
-    assert "Secure" not in plain.headers["set-cookie"]
-    # As a proxy on this computer says that it ends the TLS.
-    behind = page.post("/api/login", json=body, headers={"X-Forwarded-Proto": "https"})
-    assert "Secure" in behind.headers["set-cookie"]
+    for proxies, is_secure in (((), False), (("127.0.0.0/8",), True)):
+        page = open_page("open sesame", proxies)
+        for headers in ({}, {"X-Forwarded-Proto": "https"}):
+            cookie = page.post("/api/login", json=body, headers=headers).headers
+            over_tls = bool(headers) and is_secure
+            assert ("Secure" in cookie["set-cookie"]) == over_tls
+
+
+def test_where_a_guess_comes_from_is_believed_of_trusted_proxies_alone(
+    open_page: Callable[..., httpx.Client],
+) -> None:
+    """round3 4.1: whoever guessed chose the address that was counted."""
+    answers = {}
+    for proxies in ((), ("127.0.0.1",)):
+        page = open_page("open sesame", proxies)
+        for number in range(12):
+            guess = {
+                "Authorization": f"Bearer {number}",
+                "X-Forwarded-For": f"192.0.2.{number}",
+            }
+            answers[proxies] = page.get("/api/state", headers=guess).status_code
+        # Not even with an address of this computer is it of this account.
+        own = {"X-Forwarded-For": "127.0.0.1"}
+        assert page.get("/api/state", headers=own).status_code == 401
+    assert answers == {(): 429, ("127.0.0.1",): 401}
+
+
+def test_only_the_login_itself_is_open(open_page: Callable[..., httpx.Client]) -> None:
+    """round3 4.8: every path that began with its name was."""
+    page = open_page("open sesame")
+    for path in ("/loginx", "/login/", "/api/login/x", "/healthy", "/health/"):
+        assert page.get(path).status_code == 401
 
 
 def test_a_cookie_is_not_made_from_the_password_alone(

@@ -1,14 +1,17 @@
 """Whose a connection within this computer is, by the kernel's own table."""
 
 import errno
+import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from em_platform.storage import owners
 from em_platform.storage.owners import owner_of_client, owners_of_server
+from tests.second_user import NOBODY, as_another_user
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -36,12 +39,56 @@ def test_the_owner_of_a_connection_is_known_while_it_lasts(
     assert owner_of_client(there, here) is None
 
 
+# Each asks from the port of this account's connection, where it can have it.
+ASK_WHOSE = """
+found = []
+for host in given["from"]:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            client.bind((host, given["port"]))
+        except OSError:
+            client.bind((host, 0))
+        client.connect(tuple(given["server"]))
+        found.append(json.loads(client.recv(20)))
+"""
+
+
+def test_beside_our_connection_that_of_another_account_is_theirs(
+    server: socket.socket, host: str
+) -> None:
+    """round3 4.1: also from the same port of another address of this computer."""
+    here = server.getsockname()[:2]
+    addresses = [host] if ":" in host else [host, "127.0.0.2"]
+
+    def answer() -> None:
+        for _ in addresses:
+            connection, there = server.accept()
+            with connection:
+                owned_by = {owner_of_client(there[:2], here)}
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(owners, "_ask", absent)
+                    owned_by.add(owner_of_client(there[:2], here))
+                connection.sendall(json.dumps([*owned_by]).encode())
+
+    with socket.create_connection(here) as own, server.accept()[0]:
+        port = own.getsockname()[1]
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        named = {"from": addresses, "port": port, "server": here}
+        found = as_another_user(ASK_WHOSE, **named)
+        thread.join()
+        assert owner_of_client((host, port), here) == os.geteuid()
+    assert found == [[NOBODY]] * len(addresses)
+
+
+def absent(*_: object) -> None:
+    raise OSError(errno.EPROTONOSUPPORT, "the kernel is without it")
+
+
 def test_without_sock_diag_the_list_of_all_connections_says_it(
     server: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def absent(*_: object) -> None:
-        raise OSError(errno.EPROTONOSUPPORT, "the kernel is without it")
-
     monkeypatch.setattr(owners, "_ask", absent)
     here = server.getsockname()[:2]
     with socket.create_connection(here) as client:

@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.session.report import LiveReport
+from em_platform.aloha.app import make_app
 from em_platform.cli.runs import partition_runs
+from em_platform.config import AlohaSettings, Settings
+from em_platform.operator.api import application
 from em_platform.processes.ports import private_socket
 from em_platform.standins.world import World
+from em_platform.temdb.app import create_app
 from tests.docs.page_runner import run_page
+from tests.forwarding import WEB_UI, let_in, routes_of
 from tests.ports import reserve_port
 from tests.second_user import (
     CALL,
@@ -37,8 +42,13 @@ def test_acquire_uses_the_microscope_of_the_platform(
     how_to = repository / "docs/how-to"
     with make_platform(tmp_path / ".em_platform") as platform:
         platform.environment |= world.environment | {"EM_INGEST__SOURCES": "ebi"}
-        port = reserve_port()
-        platform.environment["EM_ACQUISITION__OPERATOR__PORT"] = str(port)
+        ports = {name: reserve_port() for name in ("operator", "aloha", "temdb")}
+        port = ports["operator"]
+        platform.environment |= {
+            "EM_ACQUISITION__OPERATOR__PORT": str(port),
+            "EM_ALOHA__PORT": str(ports["aloha"]),
+            "EM_TEMDB__PORT": str(ports["temdb"]),
+        }
         platform.start("--microscope")
         wait_until(
             lambda: "Ctrl-C ends all" in platform.output(),
@@ -47,6 +57,7 @@ def test_acquire_uses_the_microscope_of_the_platform(
         )
         assert f"operator  http://127.0.0.1:{port}" in platform.output()
         another_user_is_kept_out(platform, f"http://127.0.0.1:{port}")
+        no_header_lets_another_user_in(platform, ports, tmp_path)
         (output,) = run_page(
             how_to / "run-the-live-microscope.md",
             tmp_path,
@@ -101,6 +112,25 @@ def another_user_is_kept_out(platform: Any, page: str) -> None:
     code = private_socket(platform.home / "dagster", "code")
     code.parent.chmod(0o711)  # the socket's own mode is asked for
     assert as_another_user(CALL, sockets=[str(code)]) == {str(code): "refused"}
+
+
+def no_header_lets_another_user_in(
+    platform: Any, ports: dict[str, int], folder: Path
+) -> None:
+    """round3 4.1: on no route of any page, by no header that proxies send."""
+    operator: Any = application(None, Settings(home=folder / "unused"), about={})  # type: ignore[arg-type]
+    aloha: Any = make_app(
+        None, token="", settings=AlohaSettings(), waiters=None, workers=None
+    )  # type: ignore[arg-type]
+    temdb = create_app(None, "")  # type: ignore[arg-type]
+    pages = {
+        ports["operator"]: routes_of(operator._app, open_paths={"/health"}),  # noqa: SLF001
+        ports["aloha"]: routes_of(aloha, open_paths={"/api/v1/health"}),
+        ports["temdb"]: routes_of(temdb, open_paths={"/health", "/api/v2/health"}),
+        int(platform.environment["EM_WEB__PORT"]): WEB_UI,
+    }
+    for port, routes in pages.items():
+        assert let_in(port, routes) == []
 
 
 def backfill(

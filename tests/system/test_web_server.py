@@ -13,6 +13,7 @@ import pytest
 
 from em_platform.processes import Child, Supervisor, listens
 from tests.chromium import chromium, needs_chromium
+from tests.forwarding import WEB_UI, let_in
 from tests.ports import reserve_port
 from tests.second_user import PAGES, as_another_user
 
@@ -32,7 +33,11 @@ def url(home: Path) -> Iterator[str]:
     """The web UI of this account, with nothing in it."""
     port = reserve_port()
     (home / "dagster").mkdir(parents=True)
-    environment = {"EM_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
+    environment = {
+        "EM_HOME": str(home),
+        "DAGSTER_HOME": str(home / "dagster"),
+        "FORWARDED_ALLOW_IPS": "*",  # uvicorn's own: it is to say nothing here
+    }
     server = Child(
         name="web",
         arguments=(
@@ -123,6 +128,19 @@ def test_another_user_of_this_computer_is_asked_for_it_too(url: str, name: str) 
     address = f"{url}/{name}"
     status, _ = as_another_user(PAGES, urls=[address])[address]
     assert status == 401
+
+
+def test_no_header_of_a_proxy_lets_another_user_in(url: str) -> None:
+    """round3 4.1: nor one that names the port of a connection of this account."""
+    assert let_in(int(url.rpartition(":")[2]), WEB_UI) == []
+
+
+def test_what_a_proxy_passes_on_needs_the_password_whosever_the_proxy_is(
+    url: str,
+) -> None:
+    """round3 4.1: a proxy of this account was taken for this account."""
+    for name in ("Forwarded", "X-Real-IP", "X-Forwarded-Host", "Via"):
+        assert ask(url, READ, **{name: "127.0.0.1"}).status_code == 401
 
 
 @needs_chromium

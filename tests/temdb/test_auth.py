@@ -2,9 +2,12 @@
 
 import gzip
 import json
+import re
 
 import pytest
 import requests
+
+from em_platform.temdb.app import create_app
 
 TOKEN = "secret-of-the-tests"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -50,6 +53,26 @@ def test_nothing_else_answers_without_it(
     assert made.status_code == 401
     kept = requests.get(f"{server}/api/v2/specimens", headers=BEARER, timeout=30)
     assert kept.json() == []
+
+
+@pytest.mark.parametrize(
+    "value", ["9" * 400, "-" + "9" * 400, "9" * 5000, "9" * 19, "1e30", "%00", "²"]
+)
+def test_what_no_database_keeps_is_refused_in_one_sentence(
+    server: str, value: str
+) -> None:
+    """round3 4.8: an ROI of 400 digits was answered by 500; on every route."""
+    routes = create_app(None, TOKEN).openapi()["paths"]  # type: ignore[arg-type]
+    with requests.Session() as client:
+        client.headers.update(BEARER)
+        for path, methods in routes.items():
+            place = re.sub(r"\{\w+\}", value, path)
+            for method, described in methods.items():
+                names = [p["name"] for p in described.get("parameters", ())]
+                query = "&".join(f"{name}={value}" for name in names)
+                for url in {server + place, f"{server}{place}?{query}"}:
+                    answer = client.request(method, url, json={}, timeout=30)
+                    assert answer.status_code < 500, (method, path, answer.text)
 
 
 def test_a_body_that_is_cut_short_is_refused_in_one_sentence(server: str) -> None:

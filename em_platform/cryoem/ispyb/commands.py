@@ -112,11 +112,21 @@ def _insert_movie(writer: Writer, lookup: Lookup) -> Outcome:
     }
     timestamp = lookup.get("timestamp")
     if timestamp is not None:
-        row["createdTimeStamp"] = datetime.fromtimestamp(float(timestamp))
+        row["createdTimeStamp"] = _moment(timestamp)
     if found is None:
         return Outcome(result=writer.insert(tables.MOVIE, row))
     writer.update(tables.MOVIE, {"movieId": found}, row)
     return Outcome(result=found)
+
+
+def _moment(seconds: Any) -> datetime:
+    try:
+        return datetime.fromtimestamp(float(seconds))
+    except (TypeError, ValueError, OverflowError, OSError) as error:
+        raise RecordError(
+            f"ISPyB: a movie has the time {str(seconds)[:80]} ({error}), expected "
+            "seconds since 1970; correct the message and send it again"
+        ) from error
 
 
 _insert_motion = _upsert(tables.MOTION_CORRECTION)

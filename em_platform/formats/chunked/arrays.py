@@ -30,8 +30,8 @@ from em_platform.model.base import Foreign, first_problem
 from em_platform.model.volume import VolumeInfo
 from em_platform.storage.layout import StorageOptions
 
-# Where no source limits the memory: half of what the usual codecs take at once.
-_MOST_CHUNK_BYTES = 1 << 30
+MOST_CHUNK_BYTES = 1 << 28
+"""Where no source limits the memory; gzip packs zeros to a thousandth."""
 
 Zyx = tuple[float, float, float]
 
@@ -148,7 +148,7 @@ def check_chunks(
         if len(edges) != len(array.shape) or min(edges, default=1) < 1:
             raise broken(url, f"chunks of {edges} for a shape of {array.shape}")
     if memory_limit_mb is None:
-        most_bytes = _MOST_CHUNK_BYTES
+        most_bytes = MOST_CHUNK_BYTES
     else:
         most_bytes = int(memory_limit_mb * 2**20) // 4
     chunk_bytes = math.prod(array.chunks) * np.dtype(array.dtype).itemsize

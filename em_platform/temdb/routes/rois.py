@@ -27,6 +27,8 @@ from em_platform.temdb.tables import Acquisition, Roi, Section, Substrate, Task
 
 router = APIRouter(tags=["ROIs"])
 
+_MOST_DIGITS = 18  # of a number of 64 bits
+
 
 def _values(session: Session, new: ROICreate) -> Values:
     """The id of a region is made of its parents' ids and its number."""
@@ -58,7 +60,7 @@ def _values(session: Session, new: ROICreate) -> Values:
 
 def _find(session: Session, *, roi_id: str) -> Roi:
     """By id, or by number: the published client types it as a number."""
-    if not roi_id.isdecimal():
+    if not roi_id.isdecimal() or len(roi_id) > _MOST_DIGITS:
         return one(session, Roi, roi_id)
     found = session.get(Roi, int(roi_id))
     if found is None:
