@@ -75,7 +75,8 @@ def parse_yaml(text: str) -> Any:
     Raises
     ------
     ValueError
-        It is no YAML, contains itself or NUL, or stands for too many or too deep values.
+        It is no YAML, has NUL or itself within, or stands for too many or too deep
+        values.
     """
     try:
         _check_depth(text)
