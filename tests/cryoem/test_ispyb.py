@@ -20,6 +20,8 @@ from em_platform.cryoem.ispyb import (
 from em_platform.cryoem.ispyb.tables import METADATA
 from em_platform.errors import ConfigError, NoAnswer, PlatformError, RecordError
 
+MOVIE = {"ispyb_command": "insert_movie", "dcid": 1, "movie_path": "a"}
+
 
 @pytest.fixture
 def ispyb(tmp_path: Path) -> Iterator[Ispyb]:
@@ -316,41 +318,13 @@ def test_an_older_database_gets_what_it_has_columns_for(
             {"ispyb_command": "insert_movie", "dcid": 1},
             "insert_movie has no movie_path",
         ),
-        (
-            {"ispyb_command": "insert_movie", "dcid": "x", "movie_path": "a"},
-            "Movie.dataCollectionId got 'x', a number was expected",
-        ),
-        (
-            {"ispyb_command": "insert_movie", "dcid": 99, "movie_path": "a"},
-            "refuses a row .*register the data collection",
-        ),
-        (
-            {"ispyb_command": "insert_movie", "dcid": "$dc", "movie_path": "a"},
-            "no step has stored dc",
-        ),
-        (
-            {"ispyb_command": "insert_movie", "dcid": 1, "movie_path": "a" * 256},
-            "got 256 characters, at most 255",
-        ),
+        (MOVIE | {"dcid": "x"}, "dataCollectionId got 'x', a number was expected"),
+        (MOVIE | {"dcid": 99}, "refuses a row .*register the data collection"),
+        (MOVIE | {"dcid": "$dc"}, "no step has stored dc"),
+        (MOVIE | {"movie_path": "a" * 256}, "got 256 characters, at most 255"),
         # round3 4.8: a fault of em-platform
-        (
-            {
-                "ispyb_command": "insert_movie",
-                "dcid": 1,
-                "movie_path": "a",
-                "timestamp": 1e30,
-            },
-            r"time 1e\+30 .*, expected seconds since 1970",
-        ),
-        (
-            {
-                "ispyb_command": "insert_movie",
-                "dcid": 1,
-                "movie_path": "a",
-                "timestamp": "noon",
-            },
-            "expected seconds since 1970",
-        ),
+        (MOVIE | {"timestamp": 1e30}, r"time 1e\+30 .*, expected seconds since 1970"),
+        (MOVIE | {"timestamp": "noon"}, "expected seconds since 1970"),
         (
             {"ispyb_command": "insert_particle_classification_group", "type": "4D"},
             "got '4D', one of 2D, 3D",
