@@ -98,7 +98,7 @@ def fit(
     found = ctf_fit.fit_rings(rings, LENS, search)
     level = ctf.levelled(rings, LENS, (found.defocus_u_a + found.defocus_v_a) / 2)
     profile = ctf_profile.profile_of(level, LENS, found)
-    resolution = ctf_profile.fit_resolution_a(profile, min_res_a=RANGE_A[0])
+    resolution = ctf_profile.fit_resolution_a(profile, found, min_res_a=RANGE_A[0])
     return Found(fit=found, resolution_a=resolution, tilt=tilt)
 
 

@@ -65,7 +65,7 @@ SLOWEST = {
     "test_verdicts": 65,
     "test_transfer": 60,
     "test_control": 50,
-    "test_demo_cryoem": 50,
+    "test_demo_cryoem": 120,
     "test_tilt_align": 50,
     "test_races": 45,
     "test_operator_page": 40,

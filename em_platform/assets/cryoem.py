@@ -106,8 +106,7 @@ def ctf_fits(
     """Defocus and astigmatism of a micrograph, by its Thon rings."""
     with dagster_failures(), cryoem.open() as sessions:
         made = sessions.fit_ctf(context.partition_key)
-    fit = made.result
-    checks = ctf_checks(fit.fit_resolution_a, fit.score, cryoem.limits())
+    checks = ctf_checks(made.result, cryoem.limits())
     return dg.MaterializeResult(
         metadata=shown(made), check_results=check_results(checks, "ctf_fits")
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from em_platform.config.cryoem import CryoemLimits
 from em_platform.cryoem.methods import ctf_profile
 from em_platform.cryoem.methods.ctf import (
     Fit,
@@ -18,6 +19,7 @@ from em_platform.cryoem.methods.ctf import (
     rings_of,
 )
 from em_platform.cryoem.methods.ctf_tilt import Tilt, find_tilt
+from em_platform.cryoem.sessions.checks import ctf_checks
 from em_platform.cryoem.stages.ctf import Parameters, Result, run
 from em_platform.errors import ConfigError, FormatError, ProcessingError
 
@@ -128,6 +130,39 @@ def test_a_tilted_specimen_has_the_rings_of_its_middle(tmp_path: Path) -> None:
     assert plain.tilt_deg is None
 
 
+@pytest.mark.parametrize("tilt", [-48, 48])
+def test_the_defocus_of_an_image_below_the_box_is_that_of_its_middle(
+    tmp_path: Path, tilt: float
+) -> None:
+    """round3 1.1.1: half the image's side times the tangent of the tilt was added."""
+    image = micrograph(256, u=20000, v=20000, signal=1.5)
+    given = {"ampl_spectrum": 512, "tilt_deg": tilt, "axis_deg": 0}
+    found, flat = result_of(tmp_path, image, **given), result_of(tmp_path, image)
+    assert found.box_px == 256
+    assert (found.defocus_u_a, found.defocus_v_a) == (
+        flat.defocus_u_a,
+        flat.defocus_v_a,
+    )
+    middle = (found.defocus_u_a + found.defocus_v_a) / 2
+    assert middle == pytest.approx(20000, abs=4 * (found.defocus_error_a or 0))
+
+
+@pytest.mark.parametrize("side", [512, 1024])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_noise_is_no_good_ctf(tmp_path: Path, side: int, seed: int) -> None:
+    """round3 1.1.4: nine of twelve such images passed."""
+    rng = np.random.default_rng(seed)
+    for noise in (rng.poisson(20, (side, side)), rng.normal(size=(side, side))):
+        path = tmp_path / "noise.mrc"
+        with mrcfile.new(path, overwrite=True) as file:
+            file.set_data(noise.astype(np.float32))
+        given = {"input_image": path, "pixel_size": 1.06}
+        found = run(Parameters.model_validate(given), tmp_path)
+        checks = ctf_checks(found, CryoemLimits())
+        assert [check.passed for check in checks] == [False, False]
+        assert (found.score, found.fit_resolution_a) == (0, 30)
+
+
 def test_a_tilt_is_sought_as_far_as_it_is_not_given() -> None:
     lens = Lens(pixel_size_a=PIXEL_A, amplitude_contrast=0.07)
     search = Search(max_res_a=4, max_defocus_a=30000)
@@ -203,7 +238,7 @@ def test_the_fit_resolution_is_where_the_rings_are_lost(decay: float) -> None:
     # Rings have variance s^2 / 8, the mean of 60 directions that of noise / 60.
     known = 1 / k[np.argmin(np.abs(strength**2 / 8 * 3 - 0.25**2 / 60))]
     profile = ctf_profile.profile_of(rings, lens, fit)
-    found = ctf_profile.fit_resolution_a(profile, min_res_a=30)
+    found = ctf_profile.fit_resolution_a(profile, fit, min_res_a=30)
     assert found == pytest.approx(known, rel=0.2)
 
 
@@ -228,6 +263,12 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     flat = np.full((300, 300), 7, np.float32)
     with pytest.raises(ProcessingError, match=r"m\.mrc: all pixels are 7, expected an"):
         result_of(tmp_path, flat)
+    # round3 1.1.4: both had a defocus.
+    for shape in ((3, 3), (1, 500)):
+        small = np.arange(float(np.prod(shape)), dtype=np.float32).reshape(shape)
+        size = f"{shape[1]} x {shape[0]} px, expected 64 px or more"
+        with pytest.raises(ProcessingError, match=rf"m\.mrc: found an image of {size}"):
+            result_of(tmp_path, small)
     image = micrograph(300)
     with pytest.raises(ConfigError, match=r"the range is 30 to 29 Å, pixels of 1\.4 Å"):
         result_of(tmp_path, image, max_res=29)

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
+from scipy.special import polygamma
 
 Reals = NDArray[np.float64]
 
@@ -62,19 +63,17 @@ class Fit:
     """Of `defocus_u_a`, from x to y, -90 to 90."""
     phase_shift_deg: float
     score: float
-    """Correlation of the rings with the model, from -1 to 1."""
+    """Correlation of the rings with the model, 1 at best, less that of noise: 0."""
     thickness_a: float = 0.0
     """Of the specimen; 0: thin."""
     error_a: float = 0.0
     """Standard deviation of the mean defocus, by the fit's own account."""
+    reach: float = np.inf
+    """Per Å, the finest frequency to which the rings are beyond noise; 0: nowhere."""
 
 
 def power_spectrum(image: NDArray[np.float32], box: int) -> NDArray[np.float32]:
-    """Mean power of boxes that overlap by half, `(box, box // 2 + 1)`.
-
-    An image that is smaller than the box is one box of its own size, with its mean
-    around it.
-    """
+    """Mean power of boxes that overlap by half, `(box, box // 2 + 1)`."""
     tops, lefts = box_places(image.shape, box)
     total = np.zeros((box, box // 2 + 1), np.float32)
     for spectra in box_spectra(image, box):
@@ -85,22 +84,42 @@ def power_spectrum(image: NDArray[np.float32], box: int) -> NDArray[np.float32]:
 def box_places(
     shape: tuple[int, ...], box: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First rows and columns of boxes that overlap by half."""
-    rows, columns = (
-        np.linspace(0, n - box, max(1, round(2 * n / box) - 1)).round().astype(np.int64)
-        for n in (max(shape[0], box), max(shape[1], box))
-    )
-    return rows, columns
+    """First rows and columns of boxes that overlap by half; a single one is amid."""
+
+    def firsts(side: int) -> NDArray[np.int64]:
+        count = round(2 * side / box) - 1
+        if count < 2:
+            # Of a tilted specimen a single box has no strips to say which way defocus
+            # grows: only in the middle it has the middle's.
+            return np.array([(side - box) // 2])
+        return np.linspace(0, side - box, count).round().astype(np.int64)
+
+    return firsts(shape[0]), firsts(shape[1])
+
+
+def independent_boxes(
+    shape: tuple[int, ...], box: int, *, strips: NDArray[np.int64] | None = None
+) -> float:
+    """How many boxes side by side, without a taper, would scatter as little.
+
+    Along a side the squared tapers of n boxes that overlap by half add up to a
+    trapezium: its squared sum over the sum of its squares is 2 n^2 / (4 n - 1) boxes.
+    The logarithm of a mean of few powers scatters more than the mean, by the trigamma
+    function of their number (Bartlett & Kendall 1946).
+
+    Parameters
+    ----------
+    strips
+        How many boxes the power of each strip is the mean of; all of one.
+    """
+    rows, columns = (len(firsts) for firsts in box_places(shape, box))
+    boxes = np.array([rows * columns]) if strips is None else strips
+    scatter = float(boxes @ (boxes * polygamma(1, boxes))) / (rows * columns)
+    return 4 * (rows * columns) ** 2 / ((4 * rows - 1) * (4 * columns - 1)) / scatter
 
 
 def box_spectra(image: NDArray[np.float32], box: int) -> Iterator[NDArray[np.float32]]:
     """The power of each box, `(columns, box, box // 2 + 1)` for each row of them."""
-    height, width = image.shape
-    if min(height, width) < box:
-        mean = float(image.mean())
-        padded = np.full((max(box, height), max(box, width)), mean, np.float32)
-        padded[:height, :width] = image
-        image = padded
     tops, lefts = box_places(image.shape, box)
     taper = np.sin(np.pi * (np.arange(box) + 0.5) / box).astype(np.float32)
     window = taper[:, None] * taper[None]
@@ -150,7 +169,7 @@ def rings_of(
     Parameters
     ----------
     boxes
-        How many boxes of the size of the spectrum cover the image.
+        How many independent ones the power is the mean of.
     """
     box = power.shape[0]
     log_power = np.log(np.maximum(power, power[power > 0].min()))
@@ -171,7 +190,7 @@ def rings_of(
         angle=angle.reshape(_SECTORS, _SUB_ANGLES).mean(1),
         frequency=radius / (box * pixel_size_a),
         # Half of the plane: the other half is the same.
-        samples=np.pi * radius * max(1.0, boxes),
+        samples=np.pi * radius * boxes,
         offset_a=np.zeros(1),
         share=np.ones(1),
         blur=np.ones(len(radius)),

@@ -50,6 +50,12 @@ _THICKNESSES_A = np.arange(400.0, 4001.0, 300.0)
 """Where fits of the thickness begin."""
 _BETTER = 10.0
 """Twice the logarithm of likelihood that a thickness must win, to be one."""
+_IN_NOISE = 30.0
+"""The same that a search wins in images without any rings: one of hundreds wins more,
+whatever their size (`python -m benchmarks ctf --only noise`)."""
+_IN_NOISE_BEYOND = 2.0
+"""The same of the finest frequencies, where rings have their strength to be fitted: as
+much as a parameter must win to be one (Akaike 1974)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,11 +271,17 @@ def _begin(cells: _Cells, begin: Fit) -> Reals:
     values[count : count + 2] = level, slope
     contrast = 0.5 * (1 + rings)
     line = cells.log_power - np.log1p(np.exp(level + slope * along) * contrast)
-    mean = (cells.share**2 * line).sum(0).mean(0)
-    values[_OPTICS:count] = np.linalg.lstsq(
-        cells.background * cells.root[:, None], mean * cells.root, rcond=None
-    )[0]
+    values[_OPTICS:count] = _smooth(cells, line)
     return values
+
+
+def _smooth(cells: _Cells, lines: Reals) -> Reals:
+    """The background that is nearest to lines `(t, s, k)`, by its polynomials."""
+    mean = (cells.share**2 * lines).sum(0).mean(0)
+    root = cells.root
+    return np.asarray(
+        np.linalg.lstsq(cells.background * root[:, None], mean * root, rcond=None)[0]
+    )
 
 
 def _oscillation(cells: _Cells, values: Reals) -> Reals:
@@ -285,6 +297,8 @@ def _oscillation(cells: _Cells, values: Reals) -> Reals:
 
 def _fit_of(cells: _Cells, state: _State, level: _Cells) -> Fit:
     """The fit; its score is that of one strip, so that it compares."""
+    won = _won(cells, state)
+    left = max(0.0, 1 - _IN_NOISE / max(float(won.sum()), 1e-30))
     middle, along, across, shift, thickness = (float(v) for v in state.values[:_OPTICS])
     half = float(np.hypot(along, across))
     information, _ = _normal(cells, state)
@@ -295,10 +309,25 @@ def _fit_of(cells: _Cells, state: _State, level: _Cells) -> Fit:
         defocus_v_a=middle - half,
         azimuth_deg=float(np.rad2deg(np.arctan2(across, along)) / 2),
         phase_shift_deg=float(np.rad2deg(shift)) % 180,
-        score=_score(level, state.values),
+        # Noise has its part of the variance that is the model's.
+        score=_score(level, state.values) * float(np.sqrt(left)),
         thickness_a=thickness,
         error_a=float(np.sqrt(inverse[0, 0]) / scale[0]),
+        reach=_reach(cells.frequency, won) if left else 0.0,
     )
+
+
+def _won(cells: _Cells, state: _State) -> Reals:
+    """Twice the logarithm of likelihood that rings win at each frequency, `(k,)`."""
+    smooth = cells.background @ _smooth(cells, cells.log_power)
+    without = (cells.log_power - smooth) * (cells.root * cells.share)
+    return np.asarray((without**2 - state.rest**2).sum((0, 1)))
+
+
+def _reach(frequency: Reals, won: Reals) -> float:
+    """The frequency beyond which all rings together win no more than noise."""
+    beyond = np.cumsum(won[::-1])[::-1]
+    return float(frequency[np.flatnonzero(beyond >= _IN_NOISE_BEYOND)[-1]])
 
 
 def _score(cells: _Cells, values: Reals) -> float:

@@ -57,15 +57,17 @@ def profile_of(rings: Rings, lens: Lens, fit: Fit) -> Profile:
     )
 
 
-def fit_resolution_a(profile: Profile, *, min_res_a: float) -> float:
+def fit_resolution_a(profile: Profile, fit: Fit, *, min_res_a: float) -> float:
     """Finest distance in Å to which the rings follow the model; else `min_res_a`.
 
     From the first frequency at which the local correlation is above 0.5 to where it is
     below for longer than a tenth of the way so far. A correlation of 0.5 says that a
-    quarter of the variance there is that of the rings.
+    quarter of the variance there is that of the rings. Noise correlates by chance, so
+    that only frequencies within the reach of the rings count.
     """
     k = profile.frequency
-    is_good = (profile.quality > _GOOD) & (k >= 1 / min_res_a)
+    inside = (k >= 1 / min_res_a) & (k <= fit.reach)
+    is_good = (profile.quality > _GOOD) & inside
     places = np.flatnonzero(is_good)
     if not len(places):
         return min_res_a

@@ -19,6 +19,7 @@ from em_platform.cryoem.methods.ctf import (
     Search,
     box_places,
     box_spectra,
+    independent_boxes,
     power_spectrum,
     rings_of,
     same_phase,
@@ -187,7 +188,7 @@ def rings_at(
     """
     if tilt is None:
         power = power_spectrum(image, box)
-        boxes = image.size / box**2
+        boxes = independent_boxes(image.shape, box)
         return power[None], rings_of(power, lens.pixel_size_a, boxes=boxes)
     return _strips(image, box, lens, search, slope=tilt.slope)
 
@@ -214,7 +215,7 @@ def _strips(
     # Thicker ice, fewer electrons: strips are as bright as their mean.
     level = log_power.mean((1, 2), keepdims=True)
     log_power += level.mean() - level
-    whole = max(1.0, image.size / box**2)
+    whole = independent_boxes(image.shape, box, strips=boxes)
     across = slope * box * lens.pixel_size_a
     turns = lens.wavelength_a * each[0].frequency ** 2 * across[:, None]
     return power, Rings(

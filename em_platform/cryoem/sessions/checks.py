@@ -29,11 +29,10 @@ def motion_check(total_a: float, limits: CryoemLimits) -> Check:
     )
 
 
-def ctf_checks(
-    resolution_a: float, score: float, limits: CryoemLimits
-) -> tuple[Check, Check]:
-    """Whether the rings were fitted far enough, and well enough."""
-    return (
+def ctf_checks(found: Any, limits: CryoemLimits) -> list[Check]:
+    """Whether the rings of a micrograph were fitted far enough, and well enough."""
+    resolution_a, score = found.fit_resolution_a, found.score
+    return [
         _at_most(
             limits.ctf_resolution_a,
             resolution_a,
@@ -50,7 +49,7 @@ def ctf_checks(
             value=score,
             limit=limits.ctf_score,
         ),
-    )
+    ]
 
 
 def particles_check(particles: int) -> Check:

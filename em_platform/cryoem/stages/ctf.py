@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 YesNo = Literal["yes", "no"]
 
+_LEAST_BOX_PX = 64
+"""Of a spectrum with as many directions and rings as a fit needs."""
+
 
 class Parameters(StageParameters):
     """Parameters of the fit; lengths and defocus in Å, underfocus positive."""
@@ -49,9 +52,9 @@ class Parameters(StageParameters):
     ampl_contrast: Annotated[
         float, Option("--amplitude-contrast", "fraction, 0 to 1")
     ] = Field(0.1, ge=0, le=1)
-    ampl_spectrum: Annotated[int, Option("--box-px", "side of the spectrum")] = Field(
-        512, ge=64, le=4096
-    )
+    ampl_spectrum: Annotated[
+        int, Option("--box-px", "side of the spectrum, or less in a smaller image")
+    ] = Field(512, ge=_LEAST_BOX_PX, le=4096)
     min_res: Annotated[float, Option("--min-res-a", "coarsest distance fitted")] = (
         Field(30.0, gt=0)
     )
@@ -167,8 +170,10 @@ def run(parameters: Parameters, folder: Path) -> Result:
     # scipy is loaded by who runs it, not by who asks for the options.
     from em_platform.cryoem.methods import ctf, ctf_fit, ctf_profile, ctf_tilt
 
-    search = _search(parameters, (parameters.min_res, parameters.max_res))
     image = read_image(parameters.input_image)
+    box = _box_px(parameters, image)
+    parameters = parameters.model_copy(update={"ampl_spectrum": box})
+    search = _search(parameters, (parameters.min_res, parameters.max_res))
     # Not the largest minus the least: one hot pixel is no contrast either.
     if float(image.std()) <= 1e-6 * abs(float(image.mean())) or not image.any():
         raise ProcessingError(
@@ -177,16 +182,16 @@ def run(parameters: Parameters, folder: Path) -> Result:
         )
     lens = _lens(parameters)
     tilt = _tilt(parameters, image, lens, search)
-    spectra, rings = ctf_tilt.rings_at(
-        image, parameters.ampl_spectrum, lens, search, tilt=tilt
-    )
+    spectra, rings = ctf_tilt.rings_at(image, box, lens, search, tilt=tilt)
     fit = ctf_fit.fit_rings(rings, lens, search)
     if parameters.determine_thickness == "yes":
         nodes = _search(parameters, (parameters.node_low_res, parameters.node_high_res))
         fit = ctf_fit.fit_thickness(rings, lens, nodes, begin=fit)
     middle = (fit.defocus_u_a + fit.defocus_v_a) / 2
     profile = ctf_profile.profile_of(ctf.levelled(rings, lens, middle), lens, fit)
-    resolution = ctf_profile.fit_resolution_a(profile, min_res_a=parameters.min_res)
+    resolution = ctf_profile.fit_resolution_a(
+        profile, fit, min_res_a=parameters.min_res
+    )
     power = ctf_tilt.levelled_power(spectra, rings, lens, fit)
     files = _write(parameters, folder, power, fit, profile, resolution)
     ice = ctf_profile.ice_ring_density(profile)
@@ -208,6 +213,18 @@ def run(parameters: Parameters, folder: Path) -> Result:
         box_px=parameters.ampl_spectrum,
         **files,
     )
+
+
+def _box_px(parameters: Parameters, image: NDArray[np.float32]) -> int:
+    """The side of the spectrum: no larger than the image, around which nothing is."""
+    height, width = image.shape
+    if min(height, width) < _LEAST_BOX_PX:
+        raise ProcessingError(
+            f"{parameters.input_image}: found an image of {width} x {height} px, "
+            f"expected {_LEAST_BOX_PX} px or more along both sides; give a whole "
+            "micrograph"
+        )
+    return min(parameters.ampl_spectrum, int(min(height, width)) // 2 * 2)
 
 
 def _tilt(
