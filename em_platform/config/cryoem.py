@@ -2,9 +2,19 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from em_platform.model import Model
+
+CS_MM, AMPLITUDE_CONTRAST = 2.7, 0.1
+"""Of most microscopes, and of proteins in ice as CTFFIND and RELION take it."""
+
+# Names that stages have for what a session sets once.
+_SET_ONCE = {
+    **dict.fromkeys(("voltage", "kv"), "voltage_kv"),
+    **dict.fromkeys(("spher_aber", "cs"), "cs_mm"),
+    **dict.fromkeys(("ampl_contrast", "amplitude_contrast"), "amplitude_contrast"),
+}
 
 
 class RabbitmqSettings(Model):
@@ -46,8 +56,8 @@ class SessionSettings(Model):
     pixel_size_a: float | None = Field(default=None, gt=0)
     voltage_kv: float | None = Field(default=None, gt=0)
     dose_per_frame: float | None = Field(default=None, ge=0)
-    cs_mm: float = Field(default=2.7, ge=0)
-    amplitude_contrast: float = Field(default=0.1, ge=0, le=1)
+    cs_mm: float = Field(default=CS_MM, ge=0)
+    amplitude_contrast: float = Field(default=AMPLITUDE_CONTRAST, ge=0, le=1)
     gain: str = ""
     tilt_axis_deg: float | None = None
     particle_diameter_a: float | None = Field(default=None, gt=0)
@@ -57,6 +67,16 @@ class SessionSettings(Model):
     ispyb_dcid: int | None = Field(default=None, gt=0)
     ispyb_program_id: int | None = Field(default=None, gt=0)
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _microscope_is_set_once(self) -> "SessionSettings":
+        for stage, given in self.stages.items():
+            for name in given.keys() & _SET_ONCE.keys():
+                raise ValueError(
+                    f"stages.{stage}.{name}: it is the same for all stages; set "
+                    f"{_SET_ONCE[name]} of the session instead"
+                )
+        return self
 
 
 class CryoemLimits(Model):

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path, PurePath
 
-from em_platform.cryoem.tilt_name import bare_name, movie_stem
+from em_platform.cryoem.tilt_name import bare_name, movie_stem, tilt_name
 from em_platform.errors import FormatError
 from em_platform.formats import MdocTiltImage, read_mdoc_tilts
 
@@ -64,10 +64,12 @@ def read_series_mdoc(path: Path) -> SeriesMdoc | None:
 
 def mdoc_naming(movie: Path) -> SeriesMdoc | None:
     """The mdoc of a series that names a movie, in its folder or the one above."""
+    # Its own name says that a tilt is one, before its series has more of them.
+    known = (True, None) if tilt_name(movie) else (True,)
     for folder in (movie.parent, movie.parent.parent):
         for path in sorted(folder.glob("*.mdoc")):
             mdoc = read_series_mdoc(path)
-            if mdoc and mdoc.is_series and movie_stem(movie) in mdoc.tilts:
+            if mdoc and mdoc.is_series in known and movie_stem(movie) in mdoc.tilts:
                 return mdoc
     return None
 

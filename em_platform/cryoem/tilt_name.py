@@ -25,6 +25,10 @@ _FORMS = (
 _OUTPUT_SUFFIX = "_motion_corrected"
 # No stage tilts so far; a larger number is something else.
 _END_DEG = 90.0
+# SerialEM's counter of all frames that a camera took has so many digits; one of fewer
+# shows by a number that no series reaches, which is 180° by steps of half a degree.
+_COUNTER_DIGITS = 5
+_MOST_TILTS = 360
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,8 @@ class TiltName:
     number: int | None
     """In the acquisition, from 0 or from 1; None where the name does not say it."""
     angle_deg: float
+    is_counted_by_camera: bool = False
+    """Whether the number is of all that a camera took, and not of the series."""
 
 
 def tilt_name(path: PurePath) -> TiltName | None:
@@ -48,6 +54,8 @@ def tilt_name(path: PurePath) -> TiltName | None:
                 series=found["series"],
                 number=None if number is None else int(number),
                 angle_deg=float(found["angle"]),
+                is_counted_by_camera=number is not None
+                and (len(number) >= _COUNTER_DIGITS or int(number) > _MOST_TILTS),
             )
     return None
 

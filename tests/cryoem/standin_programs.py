@@ -8,7 +8,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 
-from em_platform.cryoem.methods.particle_star import Optics, particle_star, star_of
+from em_platform.cryoem.methods.particle_star import OpticsGroup, particle_star, star_of
 
 SIDE = 32
 STANDIN = Path(__file__).with_name("standin_program.sh")
@@ -117,7 +117,7 @@ def write_programs(folder: Path) -> None:
 
 def classified(folder: Path) -> None:
     """Particles, and what RELION finds: 15 of them in class 2."""
-    optics = Optics(
+    optics = OpticsGroup(
         voltage_kv=300, spherical_mm=2.7, amplitude_contrast=0.1, pixel_size_a=2.0,
         box_px=16,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from em_platform.cryoem.image_files import write_mrc
 from em_platform.cryoem.methods.boxes import cut_boxes
 from em_platform.cryoem.methods.particle_star import (
-    Optics,
+    OpticsGroup,
     particle_star,
     read_particles,
 )
@@ -45,7 +45,7 @@ def write(
     folder: Path, number: int, boxes: NDArray[np.float32], *, defocus_a: float
 ) -> Path:
     write_mrc(folder / f"{number}.mrcs", boxes, pixel_size_a=PLAN.pixel_a)
-    optics = Optics(
+    optics = OpticsGroup(
         voltage_kv=300, spherical_mm=2.7, amplitude_contrast=0.1,
         pixel_size_a=PLAN.pixel_a, box_px=boxes.shape[-1],
     )  # fmt: skip

@@ -21,8 +21,14 @@ from em_platform.cryoem.sessions.processing import Sessions, open_sessions
 from em_platform.cryoem.sessions.records import project_of, record_movie
 from em_platform.errors import DataError
 
-# The second tilt by its own name, and where only the mdoc of its series says so.
-STEMS = ("TS_1_002_3.0_20260101_120000_fractions", "017_02")
+# The second tilt by its own name, by the mdoc of its series alone, and counted from 0;
+# the first of SerialEM's counter. Before each there are so many e/Å².
+STEMS = {
+    "TS_1_002_3.0_20260101_120000_fractions": 1.5,
+    "017_02": 1.5,
+    "TS_1_001_3.0": 1.5,
+    "TS_1_10230_3.0": 0.0,
+}
 MDOC = "".join(
     f"[ZValue = {i}]\nTiltAngle = {3 * i}\nSubFramePath = D:\\x\\017_0{i + 1}.tif\n"
     for i in range(3)
@@ -45,16 +51,19 @@ def stem(request: pytest.FixtureRequest) -> str:
 def sessions(
     home: Path, monkeypatch: pytest.MonkeyPatch, stem: str
 ) -> Iterator[Sessions]:
-    """A session with one tilt that arrived long ago."""
+    """A session with one tilt that arrived long ago; of an uncommon microscope."""
     folder = home / "cryoem/grid1/raw"
     folder.mkdir(parents=True)
-    own = "pixel_size_a: 4\nvoltage_kv: 300\ndose_per_frame: 0.5\n"
+    own = "pixel_size_a: 4\nvoltage_kv: 200\ndose_per_frame: 0.5\n"
+    own += "cs_mm: 1.4\namplitude_contrast: 0\n"
     (folder.parent / "session.yaml").write_text(own)
     monkeypatch.setenv("EM_CRYOEM__SETTLE_S", "0")
     rng = np.random.default_rng(5)
     specimen = rng.normal(40, 6, (264, 264)).clip(1)
     frames = [rng.poisson(specimen[4:260, 4 + i : 260 + i]) for i in range(3)]
-    if stem == STEMS[1]:
+    if stem == "TS_1_001_3.0":
+        (folder / "TS_1_000_0.0.mrc").touch()  # it is being copied
+    if stem == "017_02":
         (folder / "TS_1.mrc.mdoc").write_text(MDOC)
     with mrcfile.new(folder / f"{stem}.mrc", data=np.array(frames, np.int16)) as file:
         file.voxel_size = 4
@@ -64,15 +73,19 @@ def sessions(
 
 
 def live(sessions: Sessions, place: Place, project: Path, stem: str) -> None:
-    """The recipe of the movie, by services that compute."""
+    """The recipe of the movie, by services that compute.
+
+    The lens stands where a site's recipe has it: at the step that fits.
+    """
     given = {
         "movie": str(sessions.ledger.movie(f"grid1~{stem}").path),
         "mrc_out": f"{project}/MotionCorr/job002/Movies/raw/{stem}.mrc",
-        **{"pixel_size": "4", "fm_dose": "0.5", "kv": "300", "frame_count": "3"},
+        **{"pixel_size": "4", "fm_dose": "0.5", "kv": "200", "frame_count": "3"},
     }
     wanted = placeholders_of(read_recipe(RECIPE))
     parameters = completed(given, recipe=RECIPE, wanted=wanted, place=place)
     _, content = requested({"recipes": [RECIPE], "parameters": parameters})
+    content[3]["parameters"] = {"spher_aber": 1.4, "ampl_contrast": 0}
     assert [r.error for r in run_recipe(content, place, guid="g") if r.error] == []
 
 
@@ -115,8 +128,9 @@ def test_assets_and_live_services_give_the_same_rows_and_files(
     sessions: Sessions, tmp_path: Path, stem: str
 ) -> None:
     key = f"grid1~{stem}"
-    # The second tilt: there was one of three frames before.
-    assert sessions.correct(key).result.init_dose == 1.5
+    """round3 1.1.2, 1.1.3: of the microscope and the dose before a tilt, too."""
+    # Before the second tilt there was one of three frames.
+    assert sessions.correct(key).result.init_dose == STEMS[stem]
     place = place_of(load_settings())
     with pytest.raises(DataError, match="materialize ctf_fits first"):
         record_movie(sessions, key, place)
@@ -140,9 +154,18 @@ def test_assets_and_live_services_give_the_same_rows_and_files(
     assert rows(place, project) == rows(theirs, other)
     assert [len(each) for each in rows(place, project).values()] == [1, 1, 1]
     assert names(project) == names(other)
-    for star in ("MotionCorr/job002/tilt_series/TS_1.star", PIPELINE):
+    for star in (
+        *("MotionCorr/job002/tilt_series/TS_1.star", PIPELINE),
+        *("Import/job001/tilt_series.star", "CtfFind/job003/tilt_series_ctf.star"),
+    ):
         ours, live_ones = (starfile.read(each / star) for each in (project, other))
         assert str(ours) == str(live_ones)
+    tilts = starfile.read(other / "CtfFind/job003/tilt_series/TS_1.star")
+    assert list(tilts.rlnMicrographPreExposure) == [STEMS[stem]]
+    listed = starfile.read(project / "CtfFind/job003/tilt_series_ctf.star")
+    assert list(listed.rlnSphericalAberration) == [1.4]
+    assert list(listed.rlnAmplitudeContrast) == [0]
+    assert list(listed.rlnVoltage) == [200]
 
     with place.ispyb.engine.connect() as connection:
         asked = select(tables.DATA_COLLECTION.c.imageDirectory)

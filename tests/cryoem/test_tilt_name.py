@@ -28,7 +28,12 @@ def test_the_name_of_a_tilt_says_series_number_and_angle(
     name: str, series: str, number: int | None, angle_deg: float
 ) -> None:
     path = PurePath("a_1_1.5/b", name)
-    wanted = TiltName(series=series, number=number, angle_deg=angle_deg)
+    wanted = TiltName(
+        series=series,
+        number=number,
+        angle_deg=angle_deg,
+        is_counted_by_camera=number == 993,
+    )
     assert tilt_name(path) == wanted
     assert series_of(path) == series
 

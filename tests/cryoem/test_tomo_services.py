@@ -9,7 +9,9 @@ import pytest
 import starfile
 from sqlalchemy import select
 
+from em_platform.config.cryoem import SessionSettings
 from em_platform.cryoem.ispyb import run_command, tables
+from em_platform.cryoem.optics import stages_of
 from em_platform.cryoem.project import JobReport, record_job
 from em_platform.cryoem.project.pipeline import PIPELINE
 from em_platform.cryoem.recipes import placeholders_of, read_recipe
@@ -91,7 +93,10 @@ def test_a_tilt_series_goes_from_its_images_to_a_denoised_tomogram(
 ) -> None:
     project = tmp_path / "project"
     images = [corrected(project, n, angle) for n, angle in enumerate(ANGLES, 1)]
-    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    place = Place(
+        ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}",
+        stages=stages_of(SessionSettings(cs_mm=1.4, amplitude_contrast=0)),
+    )
     stack = project / "Tomograms/job006/tomograms/TS_1_stack.mrc"
     given = {
         "stack_file": str(stack),
@@ -138,7 +143,14 @@ def test_a_tilt_series_goes_from_its_images_to_a_denoised_tomogram(
 
 
 def check_rows(place: Place, stack: Path, volume: Path) -> None:
-    """What ISPyB has of the tomogram is what stands on disk."""
+    """What ISPyB and tables have of the tomogram is what stands on disk."""
+    for star in (
+        "AlignTiltSeries/job005/aligned_tilt_series",
+        "Denoise/job007/tomograms",
+    ):
+        listed = starfile.read(stack.parents[3] / f"{star}.star")  # round3 1.1.2
+        assert list(listed.rlnSphericalAberration) == [1.4], star
+        assert list(listed.rlnAmplitudeContrast) == [0], star
     (tomogram,) = rows(place, tables.TOMOGRAM)
     with mrcfile.open(volume) as file:
         depth, height, width = file.data.shape

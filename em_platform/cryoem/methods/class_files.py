@@ -11,7 +11,7 @@ from PIL import ImageDraw
 
 from em_platform.cryoem.methods.averages2d import Average
 from em_platform.cryoem.methods.classify2d import Classes
-from em_platform.cryoem.methods.particle_star import Optics, Particles, star_of
+from em_platform.cryoem.methods.particle_star import OpticsGroup, Particles, star_of
 from em_platform.cryoem.methods.pictures import encoded, faint
 from em_platform.cryoem.methods.star_text import table, word
 
@@ -71,7 +71,9 @@ def _name_within(image: str, stack: Path, *, folder: Path) -> str:
     return name if is_within else str(stack)
 
 
-def classes_star(averages: Sequence[Average], stack: str, *, optics: Optics) -> bytes:
+def classes_star(
+    averages: Sequence[Average], stack: str, *, optics: OpticsGroup
+) -> bytes:
     """Blocks `model_general` and `model_classes`, the best known of RELION's."""
     general = {
         "ReferenceDimensionality": "2",

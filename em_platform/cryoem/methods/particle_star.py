@@ -8,12 +8,13 @@ import numpy as np
 from gemmi import cif
 from numpy.typing import NDArray
 
+from em_platform.config.cryoem import AMPLITUDE_CONTRAST, CS_MM
 from em_platform.cryoem.methods.star_text import table, word
 from em_platform.errors import FormatError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Optics:
+class OpticsGroup:
     """What all particles of an optics group share."""
 
     voltage_kv: float
@@ -43,7 +44,7 @@ class Particles:
     images: tuple[tuple[int, Path], ...]
     defocus_a: NDArray[np.float64] | None
     phase_shift_deg: NDArray[np.float64]
-    optics: Optics
+    optics: OpticsGroup
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
@@ -52,7 +53,7 @@ def particle_star(
     points: Iterable[tuple[float, float]],
     *,
     stack: str,
-    optics: Optics,
+    optics: OpticsGroup,
     common: Mapping[str, str | float],
 ) -> bytes:
     """Blocks `optics` and `particles` of one micrograph; image names begin at 1."""
@@ -66,7 +67,7 @@ def particle_star(
 
 
 def star_of(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, optics: Optics
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, optics: OpticsGroup
 ) -> bytes:
     """The same blocks of rows that are texts already."""
     shared: dict[str, str | float] = {
@@ -155,7 +156,7 @@ def _beside(path: Path, name: str) -> Path:
     )
 
 
-def _optics(path: Path, document: cif.Document, block: cif.Block) -> Optics:
+def _optics(path: Path, document: cif.Document, block: cif.Block) -> OpticsGroup:
     def value(name: str, default: float | None = None) -> float:
         for each in (*document, block):
             if len(column := each.find_loop(f"_rln{name}")):
@@ -167,10 +168,10 @@ def _optics(path: Path, document: cif.Document, block: cif.Block) -> Optics:
             )
         return default
 
-    return Optics(
+    return OpticsGroup(
         voltage_kv=value("Voltage", 300),
-        spherical_mm=value("SphericalAberration", 2.7),
-        amplitude_contrast=value("AmplitudeContrast", 0.1),
+        spherical_mm=value("SphericalAberration", CS_MM),
+        amplitude_contrast=value("AmplitudeContrast", AMPLITUDE_CONTRAST),
         pixel_size_a=value("ImagePixelSize"),
         box_px=int(value("ImageSize", 0)),
     )

@@ -113,7 +113,8 @@ def _run_batch(own: Fields, image: Path, log: Path) -> Ran:
             "\n# version 30001\n\ndata_optics\n\nloop_\n_rlnOpticsGroupName #1\n"
             "_rlnOpticsGroup #2\n_rlnMicrographOriginalPixelSize #3\n_rlnVoltage #4\n"
             "_rlnSphericalAberration #5\n_rlnAmplitudeContrast #6\n"
-            f"opticsGroup1 1 {pixel} {voltage} 2.7 0.1\n\n"
+            f"opticsGroup1 1 {pixel} {voltage} {own['spher_aber']} "
+            f"{own['ampl_contrast']}\n\n"
             "\n# version 30001\n\ndata_movies\n\nloop_\n_rlnMicrographMovieName #1\n"
             f"_rlnOpticsGroup #2\n{movie.name} 1\n\n"
         )

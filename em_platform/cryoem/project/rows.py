@@ -8,11 +8,13 @@ from collections.abc import Callable
 from glob import escape
 from pathlib import Path
 
+from em_platform.cryoem.exposure import tilts_before
 from em_platform.cryoem.programs.ctffind import fits_of_table
 from em_platform.cryoem.project.jobs import JobType
 from em_platform.cryoem.project.report import JobReport
 from em_platform.cryoem.project.tables import (
     Row,
+    microscope,
     optics_row,
     put_particles,
     put_rows,
@@ -204,9 +206,7 @@ def _global_row(report: JobReport, series: str, star: str) -> Row:
     return {
         "TomoName": series,
         "TomoTiltSeriesStarFile": star,
-        "Voltage": float(options.get("voltage") or 300),
-        "SphericalAberration": float(options.get("spher_aber") or 2.7),
-        "AmplitudeContrast": float(options.get("ampl_contrast") or 0.1),
+        **microscope(options),
         "MicrographOriginalPixelSize": pixel,
         "TomoHand": int(options.get("invert_hand") or -1),
         "OpticsGroupName": _TILT_OPTICS,
@@ -249,7 +249,7 @@ def _tilt_row(report: JobReport, kind: JobType, project: Path, series: str) -> R
         "TomoTiltMovieFrameCount": int(options.get("frame_count") or 1),
         "TomoNominalStageTiltAngle": name.angle_deg if name else 0.0,
         "TomoNominalTiltAxisAngle": _option(options, "tilt_axis_angle", 85.0),
-        "MicrographPreExposure": _dose_before(name, options),
+        "MicrographPreExposure": _dose_before(report),
         "TomoNominalDefocus": _option(options, "defocus", -4.0),
     }
     if kind.folder == "Import":
@@ -286,15 +286,18 @@ def _option(options: HandedOn, name: str, default: float) -> float:
     return default if options.get(name) is None else float(options[name])
 
 
-def _dose_before(name: TiltName | None, options: HandedOn) -> float:
+def _dose_before(report: JobReport) -> float:
     """Electrons per Å² before a tilt: what its motion correction counted with.
 
     Upstream's services do not say it; then it is that of the tilts before.
     """
+    options = report.relion_options
     if options.get("pre_exposure") is not None:
         return float(options["pre_exposure"])
     dose = float(options.get("dose_per_frame") or 0.0)
-    before = max((name.number or 0) - 1, 0) if name else 0
+    path = Path(report.input_file)
+    # A job's own link to a movie leads to where all of its series lie.
+    before = tilts_before(path.readlink() if path.is_symlink() else path) or 0
     return before * int(options.get("frame_count") or 1) * dose
 
 

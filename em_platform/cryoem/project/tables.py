@@ -11,6 +11,7 @@ from pathlib import Path
 from gemmi import cif
 
 from em_platform.cryoem.methods.star_text import table, word
+from em_platform.cryoem.optics import optics_of
 from em_platform.cryoem.project.growing import (
     Index,
     add_lines,
@@ -24,6 +25,16 @@ from em_platform.errors import FormatError
 Row = dict[str, str | float]
 
 
+def microscope(options: HandedOn) -> Row:
+    """The columns of what all optics of a project have."""
+    found = optics_of(options)
+    return {
+        "Voltage": found.voltage,
+        "SphericalAberration": found.spher_aber,
+        "AmplitudeContrast": found.ampl_contrast,
+    }
+
+
 def optics_row(options: HandedOn, *, particles: int | None = None) -> Row:
     """The only optics group; of particles with their box."""
     pixel = float(options.get("pixel_size") or 1.0)
@@ -32,9 +43,7 @@ def optics_row(options: HandedOn, *, particles: int | None = None) -> Row:
         "OpticsGroupName": "opticsGroup1",
         "OpticsGroup": 1,
         "MicrographOriginalPixelSize": pixel,
-        "Voltage": float(options.get("voltage") or 300),
-        "SphericalAberration": float(options.get("spher_aber") or 2.7),
-        "AmplitudeContrast": float(options.get("ampl_contrast") or 0.1),
+        **microscope(options),
     }
     if particles is None:
         return row | {"MicrographPixelSize": scaled}

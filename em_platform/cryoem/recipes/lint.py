@@ -46,6 +46,8 @@ _ANYWHERE = {
     "engine",
     "time_limit_s",
     "denoise_method",
+    "spher_aber",
+    "ampl_contrast",
     "app_id",
     "program_id",
     "session_id",

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from em_platform.cryoem.optics import stated_optics
 from em_platform.cryoem.services.stage_run import job_path, run_stage
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stage import HandedOn, StageParameters
@@ -82,6 +83,7 @@ def handle(step: Step, place: Place) -> None:
                 "output_file": str(extract),
                 "pixel_size": parameters.pixel_size,
                 "relion_options": options,
+                **stated_optics(options),
                 **own.ctf_values,
             },
         },

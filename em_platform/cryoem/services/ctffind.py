@@ -19,6 +19,8 @@ def handle(step: Step, place: Place) -> None:
         )
     out = job_path(parameters.output_image)
     folder = parameters.output_image.parent
+    options = parameters.relion_options | parameters.optics
+    parameters = parameters.model_copy(update={"relion_options": options})
     result, _again = run_stage(
         "ctf",
         parameters,

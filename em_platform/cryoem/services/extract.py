@@ -42,7 +42,7 @@ def handle(step: Step, place: Place) -> None:
         "pixel_size": parameters.pixel_size,
         "pixel_size_downscaled": result.pixel_size_a,
         "small_boxsize": result.box_px,
-        "voltage": parameters.voltage,
+        **parameters.optics,
     }
     write_extracted(
         folder / result.star,

@@ -12,6 +12,7 @@ from workflows.recipe import RecipeWrapper
 
 from em_platform.config import Settings
 from em_platform.cryoem.ispyb import register_collection
+from em_platform.cryoem.optics import stages_of
 from em_platform.cryoem.recipes.read import Fillings, RecipeContent
 from em_platform.cryoem.services import OTHER_NAMES, SERVICES, load_service
 from em_platform.cryoem.services.stage_run import JOB
@@ -48,7 +49,7 @@ def place_of(settings: Settings) -> Place:
         ispyb_url=cryoem.ispyb_url or own,
         recipe_folder=cryoem.recipe_folder,
         dialect=cryoem.project_dialect,
-        stages=cryoem.session.stages,
+        stages=stages_of(cryoem.session),
     )
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from em_platform.cryoem.headers import read_header
+from em_platform.cryoem.exposure import dose_before
+from em_platform.cryoem.optics import optics_of
 from em_platform.cryoem.series_mdoc import mdoc_naming
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
@@ -20,9 +21,11 @@ _ICEBREAKER_JOBS = 3
 
 def handle(step: Step, place: Place) -> None:
     """Correct the movie of a message."""
-    parameters = _completed(
-        step.validated(motion.Parameters, **place.parameters_of("motion"))
-    )
+    parameters = step.validated(motion.Parameters, **place.parameters_of("motion"))
+    # The fit's own word for the microscope counts for all that is made before it.
+    fit = optics_of(step.parameters_at("ctffind"), parameters.ctf)
+    stated = fit.model_dump(exclude_unset=True)
+    parameters = _completed(parameters.model_copy(update=stated))
     options = parameters.relion_options
     if parameters.experiment_type == "tomography" and not tilt_name(parameters.movie):
         options = {**_tilt_of(parameters.movie), **options}
@@ -64,30 +67,25 @@ def _needed(path: Path | None) -> Path:
 
 
 def _completed(parameters: motion.Parameters) -> motion.Parameters:
-    """With the dose before a tilt: of its mdoc, else by its number in the series."""
+    """With the dose before a tilt."""
     if parameters.experiment_type != "tomography" or parameters.init_dose is not None:
         return parameters
-    dose = None
-    if parameters.movie.is_file():  # the stage says what is wrong with it
-        dose = read_header(parameters.movie).pre_exposure
-    named, mdoc = tilt_name(parameters.movie), mdoc_naming(parameters.movie)
-    if dose is None and parameters.frame_count and (named or mdoc):
-        if mdoc:
-            before = mdoc.tilts[movie_stem(parameters.movie)].before
-        else:
-            before = max(((named and named.number) or 0) - 1, 0)  # as upstream counts
-        dose = parameters.dose_per_frame * parameters.frame_count * before
+    if not parameters.movie.is_file():
+        return parameters  # the stage says what is wrong with it
+    dose = dose_before(
+        parameters.movie,
+        dose_per_frame=parameters.dose_per_frame,
+        frames=parameters.frame_count,
+    )
     return parameters.model_copy(update={"init_dose": dose})
 
 
 def _options(parameters: motion.Parameters, result: motion.Result) -> HandedOn:
     """The blob that steps hand on, with what this one knows."""
     return {
-        "spher_aber": 2.7,
-        "ampl_contrast": 0.1,
         **parameters.relion_options,
+        **parameters.optics,
         "pixel_size": result.pixel_size_a,
-        "voltage": parameters.voltage,
         "dose_per_frame": parameters.dose_per_frame,
         "frame_count": parameters.frame_count or result.frames,
         # Ours alone: tables of the project have it, too.
@@ -178,6 +176,6 @@ def _for_fit(
         "mc_uuid": parameters.mc_uuid,
         "picker_uuid": parameters.picker_uuid,
         "pixel_size": options["pixel_size"],
-        "voltage": parameters.voltage,
+        **parameters.optics,
         "relion_options": options,
     }

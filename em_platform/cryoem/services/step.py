@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from workflows.recipe import RecipeWrapper
 
 from em_platform.cryoem.ispyb import Ispyb, open_ispyb
+from em_platform.cryoem.optics import stated_optics
 from em_platform.cryoem.project import Dialect
 from em_platform.cryoem.recipes.read import RecipeContent, is_placeholder
 from em_platform.cryoem.stage import Given, GivenStages, StageParameters, overlaid
@@ -156,18 +157,31 @@ class Step:
     def validated(self, kind: type[P], **defaults: Any) -> P:
         """The parameters as those of a stage; `defaults` where a message has none.
 
+        Of the microscope its `relion_options` count before them.
+
         Raises
         ------
         MessageRejected
             One is missing or wrong; the sentence names it.
         """
         try:
-            return kind.model_validate(overlaid(kind, defaults, self.parameters))
+            handed_on = stated_optics(self.parameters.get("relion_options"))
+            below = overlaid(kind, defaults, handed_on)
+            return kind.model_validate(overlaid(kind, below, self.parameters))
         except ValidationError as error:
             raise MessageRejected(
                 f"message: {first_problem(error)}; send it with the message or write "
                 "it into the recipe's step"
             ) from error
+
+    def parameters_at(self, channel: str) -> Fields:
+        """Those that the recipe has for who gets what is sent to a channel."""
+        recipe = self._wrapper.recipe.recipe if self._wrapper else {}
+        outputs = self._wrapper and self._wrapper.recipe_step.get("output")
+        number = outputs.get(channel) if isinstance(outputs, dict) else None
+        there = recipe.get(number, {}) if isinstance(number, int) else {}
+        found = there.get("parameters") or {}
+        return {k: v for k, v in found.items() if not is_placeholder(v)}
 
     def send(self, channel: str, payload: Any) -> None:
         """Send to whoever the recipe has at that channel; without one to nobody.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from em_platform.cryoem.halves import half_paths, have_halves
+from em_platform.cryoem.optics import Optics
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stage import HandedOn, StageParameters
@@ -60,12 +61,7 @@ class _Tomogram:
             "vol_z": self.result.size_z * scale,
         }
         there = {name: value for name, value in known.items() if value is not None}
-        return {
-            "spher_aber": 2.7,
-            "ampl_contrast": 0.1,
-            **given.relion_options,
-            **there,
-        }
+        return {**given.relion_options, **there}
 
 
 class Parameters(StageParameters):
@@ -81,6 +77,9 @@ def handle(step: Step, place: Place) -> None:
     parameters = step.validated(
         tilt_align.Parameters, **place.parameters_of("tilt-align")
     )
+    optics = step.validated(Optics, **place.parameters_of("tilt-align"))
+    options = parameters.relion_options | optics.optics
+    parameters = parameters.model_copy(update={"relion_options": options})
     try:
         made = _made(step, place, parameters, method=own.denoise_method)
     except PlatformError as error:

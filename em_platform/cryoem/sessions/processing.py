@@ -11,9 +11,11 @@ from pydantic import ValidationError
 
 from em_platform.config import Settings
 from em_platform.config.cryoem import CryoemSettings, SessionSettings
+from em_platform.cryoem.exposure import dose_before
 from em_platform.cryoem.headers import Header, read_header
 from em_platform.cryoem.movies import open_movie
-from em_platform.cryoem.sessions.exposure import dose_before
+from em_platform.cryoem.optics import stages_of
+from em_platform.cryoem.series_mdoc import read_series_mdoc
 from em_platform.cryoem.sessions.ledger import (
     Progress,
     SessionLedger,
@@ -159,11 +161,19 @@ class Sessions:
             "pixel_size": own.pixel_size_a,
             "voltage": own.voltage_kv,
             "dose_per_frame": own.dose_per_frame,
-            "init_dose": dose_before(movie, own, self.ledger),
+            "init_dose": self._dose_before(movie, own),
             "gain_ref": own.gain or None,
         }
         folder = self.at(key, "motion")
         return run("motion", given, folder, own, header_of=movie.path)
+
+    def _dose_before(self, movie: SessionMovie, own: SessionSettings) -> float | None:
+        if movie.series is None:
+            return None  # a single particle's
+        path = self.ledger.mdoc(movie.session, movie.series)
+        mdoc = None if path is None else read_series_mdoc(path)
+        dose = own.dose_per_frame
+        return dose_before(movie.path, dose_per_frame=dose, mdoc=mdoc)
 
     def micrograph(self, key: str) -> Made | None:
         """What `correct` made before; None where it did not run yet."""
@@ -188,8 +198,6 @@ class Sessions:
             "output_image": made.folder / made.result.micrograph,
             "pixel_size": made.result.pixel_size_a,
             "voltage": self._voltage_kv(key),
-            "spher_aber": own.cs_mm,
-            "ampl_contrast": own.amplitude_contrast,
             **tilt,
         }
         folder = self.at(key, "ctf")
@@ -216,8 +224,6 @@ class Sessions:
             "coord_list_file": picks / found.coordinates,
             "pixel_size": made.result.pixel_size_a,
             "voltage": self._voltage_kv(key),
-            "spher_aber": own.cs_mm,
-            "ampl_contrast": own.amplitude_contrast,
             "defocus_u": fit.defocus_u_a,
             "defocus_v": fit.defocus_v_a,
             "defocus_angle": fit.astigmatism_deg,
@@ -292,7 +298,7 @@ def run(
     header_of: Path | None = None,
 ) -> Made:
     """What a stage finds with these parameters and those that the session sets."""
-    found = run_stage(stage, given, folder, stages=own.stages, header_of=header_of)
+    found = run_stage(stage, given, folder, stages=stages_of(own), header_of=header_of)
     return Made(result=found, folder=folder)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from em_platform.cryoem.optics import optics_of
 from em_platform.cryoem.project.tables import rows_of
 from em_platform.cryoem.recipes import placeholders_of, read_recipe
 from em_platform.cryoem.recipes.read import Fillings, RecipeContent
@@ -126,16 +127,19 @@ def _record_movie(sessions: Sessions, movie: SessionMovie, place: Place) -> Reco
         "autoproc_program_id": own.ispyb_program_id,
     }
     recipe = "em-tomo-preprocess" if movie.series else "em-spa-preprocess"
-    tilt = {}
+    # As the fit had them, whatever the settings are by now.
+    known = optics_of(parameters_of(made["ctf"][1])).optics
     if movie.series and tilt_name(movie.path) is None:
-        tilt = {"tilt_series": movie.series, "tilt_angle": movie.angle_deg}
-    recorded = _recorded(place, recipe, given, made=made, project=project, tilt=tilt)
+        known |= {"tilt_series": movie.series, "tilt_angle": movie.angle_deg}
+    recorded = _recorded(place, recipe, given, made=made, project=project, known=known)
     picked = [each for each in recorded.feedback if "extraction_parameters" in each]
     if picked and "extract" in made:
         # As Murfey does: it asks for the particles of what was picked.
         more = given | picked[0]["extraction_parameters"] | _ONE_BATCH
         recipe = "em-spa-extract"
-        recorded += _recorded(place, recipe, more, made=made, project=project)
+        recorded += _recorded(
+            place, recipe, more, made=made, project=project, known=known
+        )
     return recorded
 
 
@@ -193,7 +197,7 @@ def record_tilt_series(sessions: Sessions, key: str, place: Place) -> Recorded:
     denoised = sessions.at(key, "denoised")
     if (found := result_of("denoise", denoised)) is not None:
         made["denoise"] = found, denoised
-    known = {}
+    fits, known = {}, {"tilt_series": series}
     for movie in sessions.ledger.movies(session, series):
         corrected = sessions.micrograph(movie.key)
         fitted = result_of("ctf", sessions.at(movie.key, "ctf"))
@@ -203,8 +207,9 @@ def record_tilt_series(sessions: Sessions, key: str, place: Place) -> Recorded:
         if not image.exists():
             # Its own run comes later, or was before there were records.
             _record_movie(sessions, movie, place)
-        known[str(corrected.folder / corrected.result.micrograph)] = str(image)
-    images = [known.get(each, each) for each in stack.images]
+        fits[str(corrected.folder / corrected.result.micrograph)] = str(image)
+        known |= optics_of(parameters_of(sessions.at(movie.key, "ctf"))).optics
+    images = [fits.get(each, each) for each in stack.images]
     aligned: Any = made["tilt-align"][0]
     own = sessions.of(session)
     given = {
@@ -217,9 +222,8 @@ def record_tilt_series(sessions: Sessions, key: str, place: Place) -> Recorded:
         "dcid": own.ispyb_dcid,
         "appid": own.ispyb_program_id,
     }
-    tilt = {"tilt_series": series}
     recipe = "em-tomo-align"
-    return _recorded(place, recipe, given, made=made, project=project, tilt=tilt)
+    return _recorded(place, recipe, given, made=made, project=project, known=known)
 
 
 def _micrograph(sessions: Sessions, movie: SessionMovie, result: Any) -> Path:
@@ -246,19 +250,19 @@ def _recorded(
     *,
     made: Mapping[str, tuple[StageResult, Path]],
     project: Path,
-    tilt: JsonObject = MappingProxyType({}),
+    known: JsonObject = MappingProxyType({}),
 ) -> Recorded:
-    """`tilt` is what the project cannot read from the names of files."""
+    """`known` is what steps hand on, as names of files and recipes do not say it."""
     place.made = made
-    known = {name: str(value) for name, value in given.items() if value is not None}
+    stated = {name: str(value) for name, value in given.items() if value is not None}
     wanted = placeholders_of(read_recipe(recipe))
-    parameters = completed(known, recipe=recipe, wanted=wanted, place=place)
+    parameters = completed(stated, recipe=recipe, wanted=wanted, place=place)
     filled = {**parameters, "guid": project.name}
     _, content = requested({"recipes": [recipe], "parameters": filled})
     for step in content.values():
         own = step.get("parameters", {}) if isinstance(step, dict) else {}
-        if tilt and "relion_options" in own:
-            own["relion_options"] = {**own["relion_options"], **tilt}
+        if "relion_options" in own:
+            own["relion_options"] = {**own["relion_options"], **known}
     rows: Counter[str] = Counter()
     reports = 0
     feedback = []

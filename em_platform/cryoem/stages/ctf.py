@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from em_platform.cryoem.movies import read_image
+from em_platform.cryoem.optics import Optics
 from em_platform.cryoem.stage import (
     ENGINE,
     HandedOn,
     Option,
-    StageParameters,
     StageResult,
     TimeLimit,
     named_engine,
@@ -34,7 +34,7 @@ _LEAST_BOX_PX = 64
 """Of a spectrum with as many directions and rings as a fit needs."""
 
 
-class Parameters(StageParameters):
+class Parameters(Optics):
     """Parameters of the fit; lengths and defocus in Å, underfocus positive."""
 
     input_image: Annotated[Path, Option("INPUT", "a micrograph: MRC or TIFF")]
@@ -43,15 +43,6 @@ class Parameters(StageParameters):
     pixel_size: Annotated[
         float, Option("--pixel-size-a", "Å per pixel", "pixel_size_a")
     ] = Field(gt=0, validation_alias=AliasChoices("pixel_size", "pix_size"))
-    voltage: Annotated[
-        float, Option("--voltage-kv", "of the microscope, in kV", "voltage_kv")
-    ] = Field(300.0, gt=0, validation_alias=AliasChoices("voltage", "kv"))
-    spher_aber: Annotated[float, Option("--cs-mm", "spherical aberration in mm")] = (
-        Field(2.7, ge=0)
-    )
-    ampl_contrast: Annotated[
-        float, Option("--amplitude-contrast", "fraction, 0 to 1")
-    ] = Field(0.1, ge=0, le=1)
     ampl_spectrum: Annotated[
         int, Option("--box-px", "side of the spectrum, or less in a smaller image")
     ] = Field(512, ge=_LEAST_BOX_PX, le=4096)

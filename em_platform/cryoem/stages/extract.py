@@ -8,17 +8,18 @@ from pydantic import AliasChoices, Field
 from em_platform.cryoem.image_files import write_mrc
 from em_platform.cryoem.methods.boxes import box_for, cut_boxes, small_box_for
 from em_platform.cryoem.methods.coordinates import read_points, read_scores
-from em_platform.cryoem.methods.particle_star import Optics, particle_star
+from em_platform.cryoem.methods.particle_star import OpticsGroup, particle_star
 from em_platform.cryoem.methods.pictures import stretched
 from em_platform.cryoem.movies import read_image
-from em_platform.cryoem.stage import Option, StageParameters, StageResult
+from em_platform.cryoem.optics import Optics
+from em_platform.cryoem.stage import Option, StageResult
 from em_platform.errors import DataError
 from em_platform.storage.atomic import write_bytes
 
 _NO_DEFOCUS = "defocus, Å; without it particles have no CTF"
 
 
-class Parameters(StageParameters):
+class Parameters(Optics):
     """A micrograph, its picks, its CTF, and how the boxes are made."""
 
     micrographs_file: Annotated[Path, Option("INPUT", "the micrograph")]
@@ -28,15 +29,6 @@ class Parameters(StageParameters):
     pixel_size: Annotated[
         float, Option("--pixel-size-a", "Å a pixel", header="pixel_size_a")
     ] = Field(gt=0, validation_alias=AliasChoices("pixel_size", "pix_size", "angpix"))
-    voltage: Annotated[
-        float, Option("--voltage-kv", "of the microscope", header="voltage_kv")
-    ] = Field(300, gt=0, validation_alias=AliasChoices("voltage", "kv"))
-    spher_aber: Annotated[float, Option("--cs-mm", "spherical aberration")] = Field(
-        2.7, ge=0, validation_alias=AliasChoices("spher_aber", "cs")
-    )
-    ampl_contrast: Annotated[float, Option("--amplitude-contrast", "as a share")] = (
-        Field(0.1, ge=0, le=1)
-    )
     defocus_u: Annotated[
         float | None, Option("--defocus-u-a", f"larger {_NO_DEFOCUS}")
     ] = None
@@ -124,7 +116,7 @@ def run(parameters: Parameters, folder: Path) -> Result:
             background_px=None if parameters.bg_radius < 0 else parameters.bg_radius,
         )
         write_mrc(folder / stack, boxes, pixel_size_a=pixel_a)
-    optics = Optics(
+    optics = OpticsGroup(
         voltage_kv=parameters.voltage,
         spherical_mm=parameters.spher_aber,
         amplitude_contrast=parameters.ampl_contrast,

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from em_platform.cryoem.movies import Movie, open_movie, read_grouping
+from em_platform.cryoem.optics import Optics
 from em_platform.cryoem.programs.motion import B_FACTOR
 from em_platform.cryoem.stage import (
     ENGINE,
     HandedOn,
     Option,
-    StageParameters,
     StageResult,
     TimeLimit,
     report_progress,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from em_platform.cryoem.methods.motion_frames import Corrections
 
 
-class Parameters(StageParameters):
+class Parameters(Optics):
     """Parameters of motion correction; lengths in Å, doses in electrons per Å²."""
 
     movie: Annotated[Path, Option("INPUT", "a movie: MRC, TIFF or EER")]
@@ -40,9 +40,6 @@ class Parameters(StageParameters):
     pixel_size: Annotated[
         float, Option("--pixel-size-a", "Å per pixel of the movie", "pixel_size_a")
     ] = Field(gt=0, validation_alias=AliasChoices("pixel_size", "pix_size"))
-    voltage: Annotated[
-        float, Option("--voltage-kv", "of the microscope, in kV", "voltage_kv")
-    ] = Field(300.0, gt=0, validation_alias=AliasChoices("voltage", "kv"))
     dose_per_frame: Annotated[
         float,
         Option(

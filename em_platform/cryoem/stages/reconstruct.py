@@ -96,8 +96,10 @@ class Parameters(StageParameters):
     sart_projections: int | None = None
     wbp: int | None = None
     kv: float | None = Field(None, validation_alias=AliasChoices("kv", "voltage"))
-    cs: float | None = None
-    amplitude_contrast: float | None = None
+    cs: float | None = Field(None, validation_alias=AliasChoices("cs", "spher_aber"))
+    amplitude_contrast: float | None = Field(
+        None, validation_alias=AliasChoices("amplitude_contrast", "ampl_contrast")
+    )
     interpolation_correction: int | None = None
 
     @model_validator(mode="before")

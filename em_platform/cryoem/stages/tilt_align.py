@@ -111,8 +111,10 @@ class Parameters(StageParameters):
     wbp: int | None = None
     patch: int | None = None
     kv: float | None = Field(None, validation_alias=AliasChoices("kv", "voltage"))
-    cs: float | None = None
-    amplitude_contrast: float | None = None
+    cs: float | None = Field(None, validation_alias=AliasChoices("cs", "spher_aber"))
+    amplitude_contrast: float | None = Field(
+        None, validation_alias=AliasChoices("amplitude_contrast", "ampl_contrast")
+    )
     align_file: Path | None = None
     align_z: int | None = None
     refine_flag: int = 1
