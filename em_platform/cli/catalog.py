@@ -107,9 +107,13 @@ def search(query: tuple[str, ...], paths: tuple[Path, ...], as_json: bool) -> No
     voxel<0.1um); of a list all numbers must fit, voxel.z is one axis. VALUE may be
     "two words", one|other, or * for any.
     """
-    from em_platform.catalog.search import select
+    from em_platform.catalog.search import select, unmet
 
-    print_records(select(_found(paths), " ".join(query)), as_json=as_json)
+    found, asked = _found(paths), " ".join(query)
+    print_records(select(found, asked), as_json=as_json)
+    # On stderr, so that a pipe gets records only.
+    for term in unmet(select(found, ""), asked):
+        click.echo(f"no record has {term}", err=True)
 
 
 @command.command()

@@ -94,8 +94,11 @@ def check_matches(
     pairs = len(matches)
     # 1e-9: int() would cut 0.29 * 100, which is 28.999... in binary.
     allowed = int(limits.max_unmatched_fraction * pairs + 1e-9)
-    alone = len(montage.tiles) <= 1
-    if not pairs and not alone:
+    if len(montage.tiles) <= 1:
+        return (
+            Check.not_applicable("edges_are_matched", "one tile has no neighbour."),
+        )
+    if not pairs:
         sentence = "No two tiles overlap; check the positions and the pixel size."
     elif bad:
         named = _named(f"{edge} ({reason})" for edge, reason in bad.items())
@@ -108,7 +111,7 @@ def check_matches(
     return (
         Check(
             name="edges_are_matched",
-            passed=len(bad) <= allowed and (pairs > 0 or alone),
+            passed=len(bad) <= allowed and pairs > 0,
             severity=Severity.WARN,
             sentence=sentence,
             value=len(bad),
@@ -267,8 +270,10 @@ def _closed_seams(fit: MontageFit, limits: QualitySettings) -> Check:
         for match, found in seam_px(fit, min_points=limits.min_seam_points)
     }
     ranked = sorted(seams, key=lambda edge: -seams[edge])
+    if not ranked:
+        return Check.not_applicable("seams_are_closed", "no two tiles are matched.")
     opened = [edge for edge in ranked if seams[edge] >= limits.max_seam_px]
-    worst = seams[ranked[0]] if ranked else 0.0
+    worst = seams[ranked[0]]
     limit = f"{limits.max_seam_px:g} px"
     sentence = (
         f"Every seam is closed (worst of {len(seams)}: {worst:.2f} px, the median "
