@@ -21,9 +21,9 @@ from em_platform.catalog.fields import RecordField, declared_fields
 from em_platform.catalog.migrate import migrate
 from em_platform.catalog.record_files import Record
 from em_platform.catalog.repository import Found, latest
-from em_platform.config.fields import nearest
 from em_platform.errors import ConfigError, RecordError
 from em_platform.model.dataset import SCHEMA_VERSION
+from em_platform.model.sentences import nearest
 
 # Short names of fields.
 SHORT = {

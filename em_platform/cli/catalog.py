@@ -10,6 +10,7 @@ import click
 from em_platform.cli.catalog_output import print_findings, print_records, print_table
 from em_platform.config import load_settings
 from em_platform.errors import ConfigError, RecordError
+from em_platform.model.sentences import counted
 from em_platform.storage import Store, layout, store_of
 from em_platform.storage.guard import mark_of, write_file
 
@@ -189,8 +190,9 @@ def consolidate(paths: tuple[Path, ...], target: Path | None) -> None:
     )
     summary = made.catalog["summary"]
     click.echo(
-        f"{summary['records']} records, {made.invalid} with errors, "
-        f"{summary['duplicates']} duplicates, {summary['superseded']} superseded"
+        f"{counted(summary['records'], 'record')}, {made.invalid} with errors, "
+        f"{counted(summary['duplicates'], 'duplicate')}, "
+        f"{summary['superseded']} superseded"
     )
     for url in made.urls:
         click.echo(f"wrote {url}")
@@ -219,7 +221,9 @@ def migrate(paths: tuple[Path, ...], write: bool) -> None:
         for remark in (done.trouble,) if done.trouble else done.remarks:
             click.echo(f"{done.path}: {remark}")
     word = "changed" if write else "would change"
-    click.echo(f"{changed} records {word}, {failed} files hold none")
+    click.echo(
+        f"{counted(changed, 'record')} {word}, {counted(failed, 'file')} without one"
+    )
     sys.exit(1 if failed else 0)
 
 
@@ -242,7 +246,7 @@ def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
         [(g.by, g.value[:16], " ".join(g.places)) for g in groups],
     )
     # On stderr, so that a pipe gets the table only.
-    click.echo(f"{len(groups)} duplicates", err=True)
+    click.echo(counted(len(groups), "duplicate"), err=True)
 
 
 @command.command()
@@ -296,7 +300,7 @@ def export(folder: Path, form: str, query: str, paths: tuple[Path, ...]) -> None
             "try the query with `em-platform catalog search`"
         )
     count = write_crate(found, folder)
-    click.echo(f"wrote {form} of {count} datasets to {folder}")
+    click.echo(f"wrote {form} of {counted(count, 'dataset')} to {folder}")
 
 
 def _store() -> Store:

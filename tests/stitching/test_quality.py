@@ -246,7 +246,27 @@ def test_an_edge_needs_three_points(points: int, passed: bool) -> None:
 
 def test_tiles_that_do_not_overlap_are_not_matched() -> None:
     assert not check_matches(montage(grid(1, 2)), [], LIMITS)[0].passed
-    assert check_matches(montage(grid(1, 1)), [], LIMITS)[0].passed
+    (alone,) = check_matches(montage(grid(1, 1)), [], LIMITS)
+    assert alone.passed and not alone.is_applicable
+
+
+@pytest.mark.parametrize(("step_px", "applies"), [(SIZE, False), (SIZE + 2, True)])
+def test_tiles_that_abut_have_nothing_to_match(step_px: float, applies: bool) -> None:
+    """round3 1.2.6: a gap is still a fault, and abutting tiles are none."""
+    cells = grid(2, 2)
+    tiles = tuple(
+        tile.model_copy(update={"y_px": step_px * row, "x_px": step_px * column})
+        for tile, (row, column) in zip(montage(cells).tiles, cells, strict=True)
+    )
+    apart = montage(cells).model_copy(update={"tiles": tiles})
+    loose = fit(cells, component={cell: i for i, cell in enumerate(cells)})
+    checks = (
+        *check_matches(apart, [], LIMITS),
+        only(check_fit(apart, loose, LIMITS), "tiles_are_connected"),
+        check_enough_connected(apart, loose, LIMITS),
+    )
+    assert [c.is_applicable for c in checks] == [applies] * 3
+    assert [c.passed for c in checks] == [not applies] * 3
 
 
 @pytest.mark.parametrize(
@@ -386,7 +406,7 @@ def test_a_montage_of_too_few_tiles_is_of_no_use(
 def test_a_montage_that_hangs_together_by_less_than_half_is_of_no_use() -> None:
     cells = grid(2, 2)
     half = fit(cells, component={(0, 0): 1, (0, 1): 2})
-    assert check_enough_connected(half, LIMITS).passed
+    assert check_enough_connected(montage(cells), half, LIMITS).passed
     less = fit(cells, component={(0, 0): 1, (0, 1): 2, (1, 0): 3})
-    assert not check_enough_connected(less, LIMITS).passed
-    assert not check_enough_connected(fit([]), LIMITS).passed
+    assert not check_enough_connected(montage(cells), less, LIMITS).passed
+    assert not check_enough_connected(montage([]), fit([]), LIMITS).passed
