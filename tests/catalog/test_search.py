@@ -121,7 +121,7 @@ def test_a_query_finds_what_it_says(query: str, keys: list[str]) -> None:
         # round3 1.2.2: what no record can have is an error, not "0 records".
         ("voxle<10", "no record has a field voxle; did you mean voxel[?]"),
         ("metadata.core.organsim!=fly", "did you mean metadata.core.organism[?]"),
-        ("status=complte", "did you mean complete[?]"),
+        ("status=completed", "did you mean complete[?]"),
         ("modality=fibsem", "none of .*did you mean fib-sem[?]"),
         ("modality<5", "modality is a text"),
         ("voxel=big", "'big' is no number"),
