@@ -250,25 +250,6 @@ def test_tiles_that_do_not_overlap_are_not_matched() -> None:
     assert alone.passed and not alone.is_applicable
 
 
-@pytest.mark.parametrize(("step_px", "applies"), [(SIZE, False), (SIZE + 2, True)])
-def test_tiles_that_abut_have_nothing_to_match(step_px: float, applies: bool) -> None:
-    """round3 1.2.6: a gap is still a fault, and abutting tiles are none."""
-    cells = grid(2, 2)
-    tiles = tuple(
-        tile.model_copy(update={"y_px": step_px * row, "x_px": step_px * column})
-        for tile, (row, column) in zip(montage(cells).tiles, cells, strict=True)
-    )
-    apart = montage(cells).model_copy(update={"tiles": tiles})
-    loose = fit(cells, component={cell: i for i, cell in enumerate(cells)})
-    checks = (
-        *check_matches(apart, [], LIMITS),
-        only(check_fit(apart, loose, LIMITS), "tiles_are_connected"),
-        check_enough_connected(apart, loose, LIMITS),
-    )
-    assert [c.is_applicable for c in checks] == [applies] * 3
-    assert [c.passed for c in checks] == [not applies] * 3
-
-
 @pytest.mark.parametrize(
     ("missing", "holes"),
     [
