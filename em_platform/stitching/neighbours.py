@@ -110,12 +110,19 @@ def find_neighbours(
 
 
 def abut(montage: Montage) -> bool:
-    """Whether each tile ends where a neighbour begins, and no two overlap."""
+    """Whether tiles end where their neighbours begin, all of them, and none overlap."""
     touching = find_neighbours(montage, min_overlap_px=-_TOUCH_PX)
     if any(p.overlap_height_px > _TOUCH_PX < p.overlap_width_px for p in touching):
         return False
-    seen = {each.tile_id for pair in touching for each in (pair.a, pair.b)}
-    return bool(seen) and len(seen) == len(montage.tiles)
+    ends = [(pair.a.tile_id, pair.b.tile_id) for pair in touching]
+    reached, before = set(ends[0] if ends else ()), 0
+    # One look a row of tiles, or less: a gap between rows is no touch.
+    while len(reached) > before:
+        before = len(reached)
+        for pair in ends:
+            if not reached.isdisjoint(pair):
+                reached.update(pair)
+    return bool(ends) and len(reached) == len(montage.tiles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
