@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from benchmarks.fuzz_cryoem import handle_recipe_message, read_cryoem
+from benchmarks.fuzz_forwarded import ask_by_proxy
 from benchmarks.fuzz_mutations import VALUES, mutated_json, mutation_of
 from benchmarks.fuzz_network import (
     ask_aloha,
@@ -217,6 +218,7 @@ TARGETS: dict[str, Callable[[random.Random, Path, Path], None]] = {
     "temdb": send_to_temdb,
     "operator": ask_operator,
     "aloha_upload": send_to_aloha,
+    "forwarded": ask_by_proxy,
 }
 SHARES = {"file": 8, "cryoem": 16, "stitch": 1, "operator": 8, "aloha_upload": 8}
 """Of the cases, where it is not 2."""

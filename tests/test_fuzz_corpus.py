@@ -63,6 +63,18 @@ def test_a_case_is_the_same_each_time() -> None:
         assert sum(each != content for each in once) > 15
 
 
+def test_a_header_of_a_proxy_that_is_missed_is_a_finding(
+    seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """round3 4.1: the operator's page takes such requests for its own account's."""
+    monkeypatch.setattr("em_platform.processes.gate.is_forwarded", lambda _: False)
+    wrong = {
+        answer_of(f"forwarded {number}", seeds, tmp_path / "case")["wrong"]
+        for number in range(30)
+    }
+    assert any(each.startswith("AssertionError") for each in wrong)
+
+
 def test_a_fault_of_a_reader_is_a_finding(
     seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
