@@ -10,7 +10,6 @@ import click
 from em_platform.cli.catalog_output import print_findings, print_records, print_table
 from em_platform.config import load_settings
 from em_platform.errors import ConfigError, RecordError
-from em_platform.model.sentences import counted
 from em_platform.storage import Store, layout, store_of
 from em_platform.storage.guard import mark_of, write_file
 
@@ -108,13 +107,9 @@ def search(query: tuple[str, ...], paths: tuple[Path, ...], as_json: bool) -> No
     voxel<0.1um); of a list all numbers must fit, voxel.z is one axis. VALUE may be
     "two words", one|other, or * for any.
     """
-    from em_platform.catalog.search import select, unmet
+    from em_platform.catalog.search import select
 
-    found, asked = _found(paths), " ".join(query)
-    print_records(select(found, asked), as_json=as_json)
-    # On stderr, so that a pipe gets records only.
-    for term in unmet(select(found, ""), asked):
-        click.echo(f"no record has {term}", err=True)
+    print_records(select(_found(paths), " ".join(query)), as_json=as_json)
 
 
 @command.command()
@@ -190,9 +185,8 @@ def consolidate(paths: tuple[Path, ...], target: Path | None) -> None:
     )
     summary = made.catalog["summary"]
     click.echo(
-        f"{counted(summary['records'], 'record')}, {made.invalid} with errors, "
-        f"{counted(summary['duplicates'], 'duplicate')}, "
-        f"{summary['superseded']} superseded"
+        f"{summary['records']} records, {made.invalid} with errors, "
+        f"{summary['duplicates']} duplicates, {summary['superseded']} superseded"
     )
     for url in made.urls:
         click.echo(f"wrote {url}")
@@ -221,9 +215,7 @@ def migrate(paths: tuple[Path, ...], write: bool) -> None:
         for remark in (done.trouble,) if done.trouble else done.remarks:
             click.echo(f"{done.path}: {remark}")
     word = "changed" if write else "would change"
-    click.echo(
-        f"{counted(changed, 'record')} {word}, {counted(failed, 'file')} without one"
-    )
+    click.echo(f"{changed} records {word}, {failed} files hold none")
     sys.exit(1 if failed else 0)
 
 
@@ -246,7 +238,7 @@ def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
         [(g.by, g.value[:16], " ".join(g.places)) for g in groups],
     )
     # On stderr, so that a pipe gets the table only.
-    click.echo(counted(len(groups), "duplicate"), err=True)
+    click.echo(f"{len(groups)} duplicates", err=True)
 
 
 @command.command()
@@ -300,7 +292,7 @@ def export(folder: Path, form: str, query: str, paths: tuple[Path, ...]) -> None
             "try the query with `em-platform catalog search`"
         )
     count = write_crate(found, folder)
-    click.echo(f"wrote {form} of {counted(count, 'dataset')} to {folder}")
+    click.echo(f"wrote {form} of {count} datasets to {folder}")
 
 
 def _store() -> Store:

@@ -17,7 +17,6 @@ from em_platform.cryoem.movies import Movie, open_movie
 from em_platform.cryoem.tilt_name import bare_name, movie_stem
 from em_platform.errors import FormatError
 from em_platform.formats import MdocTilts, read_mdoc_tilts, read_text
-from em_platform.model.sentences import counted
 
 ANGLE_FILES = (".tlt", ".rawtlt")
 # Two images at one angle differ by less than this.
@@ -96,8 +95,7 @@ def find_series(source: Path, *, tilts: Path | None = None) -> TiltSeries:
     count = open_movie(source).shape[0]
     if len(values) != count:
         raise FormatError(
-            f"{angles}: found {counted(len(values), 'angle')}, {source} has "
-            f"{counted(count, 'image')}; give "
+            f"{angles}: found {len(values)} angles, {source} has {count} images; give "
             "the list of this stack"
         )
     images = [
@@ -279,8 +277,8 @@ def _of_stack(mdoc: MdocTilts, stack: Path, name: str) -> TiltSeries:
             )
     if count > len(numbers):
         raise FormatError(
-            f"{stack}: found {counted(count, 'image')}, its mdoc has {len(numbers)}; "
-            "give the mdoc that belongs to it"
+            f"{stack}: found {count} images, its mdoc has {len(numbers)}; give the "
+            "mdoc that belongs to it"
         )
     images = [_image(stack, n, mdoc, i) for i, n in enumerate(numbers)]
     return _series(name, mdoc, images)

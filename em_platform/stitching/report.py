@@ -177,12 +177,9 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _check_lines(checks: tuple[Check, ...]) -> list[str]:
-    judged = [check for check in checks if check.is_applicable]
-    passed = sum(check.passed for check in judged)
-    failed = [check for check in judged if not check.passed]
-    idle = dict.fromkeys(c.sentence for c in checks if not c.is_applicable)
+    passed = sum(check.passed for check in checks)
+    failed = [check for check in checks if not check.passed]
     return [
-        f"checks   {passed} of {len(judged)} passed",
-        *(f"         - {sentence}" for sentence in idle),
+        f"checks   {passed} of {len(checks)} passed",
         *(f"         - {check.severity.upper()} {check.sentence}" for check in failed),
     ]

@@ -10,7 +10,6 @@ import numpy as np
 
 from em_platform.config.stitching import QualitySettings
 from em_platform.model import Severity
-from em_platform.model.sentences import apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +27,6 @@ class TileRule:
     bad: str
     figures: str
     advice: str
-    digits: str = ".3f"
     is_maximum: bool = False
     severity: Severity = Severity.WARN
 
@@ -38,10 +36,7 @@ class TileRule:
 
     def figures_of(self, value: float) -> str:
         """The value and its limit in words."""
-        digits = self.digits
-        return self.figures.format(
-            apart(value, self.limit, digits), f"{self.limit:{digits}}"
-        )
+        return self.figures.format(value, self.limit)
 
 
 def focus_rule(limits: QualitySettings, *, usual: float) -> TileRule:
@@ -53,7 +48,7 @@ def focus_rule(limits: QualitySettings, *, usual: float) -> TileRule:
         limit=max(limits.min_focus, limits.min_relative_focus * usual),
         good="in focus",
         bad="Out of focus",
-        figures="focus score {}, at least {} expected",
+        figures="focus score {:.3f}, at least {:.3f} expected",
         advice="focus and image them again",
         severity=Severity.ERROR,
     )
@@ -68,8 +63,7 @@ def contrast_rule(limits: QualitySettings) -> TileRule:
         limit=limits.min_std,
         good="rich in contrast",
         bad="Almost uniform",
-        figures="standard deviation {} grey levels, at least {} expected",
-        digits=".1f",
+        figures="standard deviation {:.1f} grey levels, at least {:.1f} expected",
         advice="they show resin, a hole or no beam; look at them",
     )
 
@@ -84,8 +78,7 @@ def saturation_rule(limits: QualitySettings) -> TileRule:
         is_maximum=True,
         good="within the grey scale",
         bad="Saturated",
-        figures="{} of its pixels pure black or white, at most {} expected",
-        digits=".2%",
+        figures="{:.2%} of its pixels pure black or white, at most {:.2%} expected",
         advice="correct the exposure or stitching.tile.grey_range",
     )
 
@@ -100,8 +93,7 @@ def drift_rule(limits: QualitySettings) -> TileRule:
         is_maximum=True,
         good="as bright as usual",
         bad="Brightness has changed",
-        figures="mean {} from the usual one, at most {} expected",
-        digits=".0%",
+        figures="mean {:.0%} from the usual one, at most {:.0%} expected",
         advice="check the beam's spread and centre, and the specimen for contamination",
     )
 

@@ -209,7 +209,12 @@ def test_a_lost_pipeline_is_made_anew(
     assert list(home.iterdir()) == []
 
 
-def record_tilts(project: Path, naming: str, exposures: tuple[Any, Any]) -> None:
+def record_tilts(
+    project: Path,
+    naming: str,
+    exposures: tuple[Any, Any],
+    dialect: Any = "labels",
+) -> None:
     """Two tilts and their tomogram; `exposures` are the doses before them."""
     series = naming.partition("_{")[0]
     for number, angle in ((1, "0.0"), (2, "3.0")):
@@ -245,7 +250,7 @@ def record_tilts(project: Path, naming: str, exposures: tuple[Any, Any]) -> None
             )  # fmt: skip
             if "align" not in kind:  # which knows the series, and not its tilts
                 each = replace(each, relion_options={**OPTIONS, **known})
-            record_job(each)
+            record_job(each, dialect=dialect)
     volume = f"Tomograms/job006/tomograms/{series}_stack_Vol.mrc"
     denoised = f"Denoise/job007/tomograms/{series}_stack_Vol.denoised.mrc"
     for kind, taken, made, named in (

@@ -95,7 +95,8 @@ def test_a_tilt_is_corrected_fitted_pictured_recorded_and_in_the_project(
     assert (project / tilts.rlnCtfImage[0].removesuffix(":mrc")).is_file()
     processes = starfile.read(project / PIPELINE)["pipeline_processes"]
     assert list(processes.rlnPipeLineProcessTypeLabel) == [
-        *("relion.importtomo", "relion.motioncorr.own", "relion.ctffind.ctffind4")
+        *("relion.importtomo", "relion.motioncorr.tomo.own"),
+        "relion.ctffind.tomo.ctffind4",
     ]
     place.close()
 

@@ -113,7 +113,7 @@ def test_a_plan_becomes_images_with_checked_truth_and_a_record(
     }
     for name in (
         "central tilt",
-        "power spectrum beside the expected rings",
+        "power spectrum, on the right the rings that were set",
     ):
         assert "data:image/webp" in str(shown[name].value)
     before = digests(folder)

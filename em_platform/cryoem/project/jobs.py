@@ -53,6 +53,8 @@ def _tomo(star: str) -> tuple[Output]:
     return (Output(star=star, label=_TOMO, number=1),)
 
 
+EXTERNAL_31 = 99
+"""Of all that RELION 3.1 has no type of."""
 _PARTICLES = "ParticleGroupMetadata.star.relion"
 _PICKS_31 = "coords_suffix_autopick.star"
 
@@ -86,6 +88,14 @@ JOB_TYPES: dict[str, JobType] = {
             tomography=_tomo("corrected_tilt_series.star"),
         ),
     ),
+    **dict.fromkeys(
+        ("relion.motioncorr.tomo.own", "relion.motioncorr.tomo.motioncor2"),
+        JobType(
+            folder="MotionCorr",
+            number=1,
+            tomography=_tomo("corrected_tilt_series.star"),
+        ),
+    ),
     "relion.ctffind.ctffind4": JobType(
         folder="CtfFind",
         number=2,
@@ -97,6 +107,9 @@ JOB_TYPES: dict[str, JobType] = {
             ),
         ),
         tomography=_tomo("tilt_series_ctf.star"),
+    ),
+    "relion.ctffind.tomo.ctffind4": JobType(
+        folder="CtfFind", number=2, tomography=_tomo("tilt_series_ctf.star")
     ),
     **dict.fromkeys(
         ("cryolo.autopick", "relion.autopick.log", "relion.autopick.topaz.pick"),
@@ -138,22 +151,35 @@ JOB_TYPES: dict[str, JobType] = {
     ),
     "relion.excludetilts": JobType(
         folder="ExcludeTiltImages",
-        number=21,
+        number=EXTERNAL_31,
         tomography=_tomo("selected_tilt_series.star"),
     ),
     "relion.aligntiltseries.aretomo": JobType(
         folder="AlignTiltSeries",
-        number=21,
+        number=EXTERNAL_31,
         tomography=_tomo("aligned_tilt_series.star"),
     ),
     "relion.reconstructtomograms": JobType(
-        folder="Tomograms", number=21, tomography=_tomo("tomograms.star")
+        folder="Tomograms", number=EXTERNAL_31, tomography=_tomo("tomograms.star")
     ),
     "relion.denoisetomo": JobType(
-        folder="Denoise", number=21, tomography=_tomo("tomograms.star")
+        folder="Denoise", number=EXTERNAL_31, tomography=_tomo("tomograms.star")
     ),
 }
-"""Label of a type -> what is known of it; 21 is RELION 3.1's External."""
+"""Label of a type -> what is known of it."""
+
+_TOMO_TYPES = {
+    "relion.motioncorr.own": "relion.motioncorr.tomo.own",
+    "relion.motioncorr.motioncor2": "relion.motioncorr.tomo.motioncor2",
+    "relion.ctffind.ctffind4": "relion.ctffind.tomo.ctffind4",
+}
+
+
+def type_of(job_type: str, experiment_type: str) -> str:
+    """The label of a type; before 2026 a tilt series had that of single particles."""
+    is_tomo = experiment_type == "tomography"
+    return _TOMO_TYPES.get(job_type, job_type) if is_tomo else job_type
+
 
 _STATUS: dict[Dialect, tuple[str, str]] = {
     "labels": ("Failed", "Succeeded"),

@@ -6,18 +6,19 @@ What is reported twice is written once: rows, nodes, edges and jobs are found ag
 import json
 import re
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from em_platform.cryoem.methods.star_text import table, word
 from em_platform.cryoem.project.jobs import (
     JOB_TYPES,
     JobType,
     nodes_in,
     status_in,
     type_in,
+    type_of,
 )
 from em_platform.cryoem.project.lock import project_lock
+from em_platform.cryoem.project.options import job_star, known_of
 from em_platform.cryoem.project.pipeline import (
     PIPELINE,
     Dialect,
@@ -56,6 +57,8 @@ class _Note:
     where the job may have several."""
     extra: tuple[str, ...] = ()
     """Those of its tables whose names are not known beforehand."""
+    options: dict[str, str | float | bool] = field(default_factory=dict)
+    """What is known of its run, for running it again."""
 
 
 def record_job(report: JobReport, *, dialect: Dialect = "labels") -> Path:
@@ -75,7 +78,9 @@ def record_job(report: JobReport, *, dialect: Dialect = "labels") -> Path:
     OutputBusy
         RELION or doppio is writing the pipeline (retryable).
     """
-    kind = JOB_TYPES.get(report.job_type)
+    job_type = type_of(report.job_type, report.experiment_type)
+    report = replace(report, job_type=job_type)
+    kind = JOB_TYPES.get(job_type)
     if kind is None or not kind.outputs(report.experiment_type):
         raise RecordError(
             f"project: {report.job_type!r} is no type of a {report.experiment_type} "
@@ -86,14 +91,16 @@ def record_job(report: JobReport, *, dialect: Dialect = "labels") -> Path:
     project.mkdir(parents=True, exist_ok=True)
     with project_lock(project):
         pipeline = read_pipeline(project / PIPELINE) or Pipeline(dialect=dialect)
-        _refuse_another(pipeline, f"{folder}/", report.job_type)
+        earlier = _note_in(job)
+        if earlier is None or earlier.job_type != job_type:
+            _refuse_another(pipeline, f"{folder}/", job_type)
+        known = known_of(report, project)
         job.mkdir(parents=True, exist_ok=True)
         if report.success:
             write_rows(report, kind, project, job)
         _write_logs(report, job)
-        earlier = _note_in(job)
         note = _Note(
-            job_type=report.job_type,
+            job_type=job_type,
             experiment_type=report.experiment_type,
             number=number,
             alias=f"{kind.folder}/{report.alias}/" if report.alias else "None",
@@ -101,8 +108,9 @@ def record_job(report: JobReport, *, dialect: Dialect = "labels") -> Path:
             success=report.success or (earlier is not None and earlier.success),
             inputs=_merged(earlier, _inputs(report, project)),
             extra=_extra(kind, report.experiment_type, job),
+            options=(earlier.options if earlier else {}) | known,
         )
-        _write_job_files(note, job, kind)
+        _write_job_files(note, job, pipeline.dialect)
         _put(pipeline, note, kind)
         _link_alias(project, note, folder)
         content = write_pipeline(pipeline, project / PIPELINE)
@@ -121,10 +129,8 @@ def rebuild_pipeline(project: Path, *, dialect: Dialect) -> int:
     RecordError
         None of its jobs was made by this program.
     """
-    notes = sorted(
-        (note for job in project.glob("*/job*") if (note := _note_in(job))),
-        key=lambda note: note.number,
-    )
+    found = [(note, j) for j in project.glob("*/job*") if (note := _note_in(j))]
+    notes = sorted(found, key=lambda each: each[0].number)
     if not notes:
         raise RecordError(
             f"project: {project} has no job of this program, one was expected; name "
@@ -134,8 +140,9 @@ def rebuild_pipeline(project: Path, *, dialect: Dialect) -> int:
         there = read_pipeline(project / PIPELINE)
         keep = there is not None and there.dialect == dialect
         pipeline = there if there and keep else Pipeline(dialect=dialect)
-        for note in notes:
+        for note, job in notes:
             _put(pipeline, note, JOB_TYPES[note.job_type])
+            _write_job_files(note, job, dialect)
         write_pipeline(pipeline, project / PIPELINE)
     return len(notes)
 
@@ -216,6 +223,7 @@ def _note_in(job: Path) -> _Note | None:
         content = json.loads((job / NOTE).read_bytes())
         content["inputs"] = tuple((*each, "")[:4] for each in content["inputs"])
         content["extra"] = tuple(content["extra"])
+        content["job_type"] = type_of(content["job_type"], content["experiment_type"])
         return _Note(**content)
     except (OSError, ValueError, KeyError, TypeError):
         return None  # a job of RELION's, or none at all
@@ -232,26 +240,22 @@ def _write_logs(report: JobReport, job: Path) -> None:
         write_if_changed(log, (there + new if is_new else there).encode())
 
 
-def _write_job_files(note: _Note, job: Path, kind: JobType) -> None:
+def _write_job_files(note: _Note, job: Path, dialect: Dialect) -> None:
     write_if_changed(job / NOTE, json.dumps(asdict(note), indent=1).encode())
     for begin in _EXIT_FILES:
         (job / f"{begin}_{'SUCCESS' if note.success else 'FAILURE'}").touch()
         if note.success:
             (job / f"{begin}_FAILURE").unlink(missing_ok=True)
-    for name, is_continue in (("job.star", 0), ("continue_job.star", 1)):
-        text = (
-            "\n# version 50001\n\ndata_job\n\n"
-            f"_rlnJobTypeLabel {note.job_type}\n"
-            f"_rlnJobType {kind.number}\n"
-            f"_rlnJobIsContinue {is_continue}\n"
-            f"_rlnJobIsTomo {int(note.experiment_type == 'tomography')}\n\n"
-            "\n# version 50001\n\n"
+    for name, is_continue in (("job.star", False), ("continue_job.star", True)):
+        content = job_star(
+            note.job_type,
+            dialect=dialect,
+            is_tomo=note.experiment_type == "tomography",
+            is_continue=is_continue,
+            known=note.options,
+            taken=note.inputs,
         )
-        options = [(f"input_{i}", each[0]) for i, each in enumerate(note.inputs, 1)]
-        rows = [[word(each) for each in row] for row in (*options, ("queue", "No"))]
-        columns = ("OptionVariable", "OptionValue")
-        text += table("joboptions_values", columns, rows, prefix="_rlnJob")
-        write_if_changed(job / name, text.encode())
+        write_if_changed(job / name, content)
 
 
 def _link_alias(project: Path, note: _Note, folder: str) -> None:

@@ -13,6 +13,9 @@ from em_platform.cryoem.stage import HandedOn, StageParameters
 from em_platform.cryoem.stages import classify
 from em_platform.model import JsonObject
 
+# What RELION has to know to run the job again.
+_RUN = {"class2d_nr_classes", "class2d_nr_iter", "tau_fudge", "offset_range"}
+
 
 class Parameters(StageParameters):
     """What of the message the service itself needs."""
@@ -48,7 +51,7 @@ def handle(step: Step, place: Place) -> None:
     )
     options = {
         **own.relion_options,
-        "class2d_nr_classes": parameters.class2d_nr_classes,
+        **parameters.model_dump(include=_RUN),
         "mask_diameter": result.mask_diameter_a,
     }
     step.send(

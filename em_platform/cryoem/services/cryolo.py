@@ -55,6 +55,8 @@ def handle(step: Step, place: Place) -> None:
     coordinates = folder / result.coordinates
     diameter = parameters.particle_diameter or result.median_diameter_a
     options = {**own.relion_options, "particle_diameter": diameter}
+    smallest, largest = parameters.diameters_a
+    searched = {"min_diameter": smallest, "max_diameter": largest}
     step.send(
         "node_creator",
         {
@@ -62,7 +64,7 @@ def handle(step: Step, place: Place) -> None:
             "experiment_type": own.experiment_type,
             "input_file": str(image),
             "output_file": str(coordinates),
-            "relion_options": options,
+            "relion_options": {**options, **searched},
             "command": f"em-platform cryoem pick {image}",
             "alias": "Live_cryolo",
         },

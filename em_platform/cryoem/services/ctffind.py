@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
+from em_platform.cryoem.project.jobs import type_of
 from em_platform.cryoem.services.stage_run import JobPath, job_path, run_stage
 from em_platform.cryoem.services.step import Place, Step
 from em_platform.cryoem.stages import ctf
 from em_platform.errors import MessageRejected
 from em_platform.model import Json, JsonObject
+
+# What RELION has to know to run the job again.
+_RUN = {
+    *("ampl_spectrum", "min_res", "max_res", "min_defocus", "max_defocus"),
+    "defocus_step",
+}
 
 
 def handle(step: Step, place: Place) -> None:
@@ -33,11 +40,14 @@ def handle(step: Step, place: Place) -> None:
     step.send(
         "node_creator",
         {
-            "job_type": "relion.ctffind.ctffind4",
+            "job_type": type_of("relion.ctffind.ctffind4", parameters.experiment_type),
             "experiment_type": parameters.experiment_type,
             "input_file": str(parameters.input_image),
             "output_file": str(parameters.output_image),
-            "relion_options": parameters.relion_options,
+            "relion_options": {
+                **parameters.relion_options,
+                **parameters.model_dump(include=_RUN),
+            },
             "command": f"em-platform cryoem ctf {parameters.input_image}",
             "results": {**_numbers(result), "ctf_image": str(diagnostic)},
             "alias": "Live_ctffind",

@@ -41,7 +41,9 @@ def handle(step: Step, place: Place) -> None:
         **own.relion_options,
         "pixel_size": parameters.pixel_size,
         "pixel_size_downscaled": result.pixel_size_a,
+        "boxsize": parameters.sides_px[0],
         "small_boxsize": result.box_px,
+        "downscale": parameters.downscale,
         **parameters.optics,
     }
     write_extracted(

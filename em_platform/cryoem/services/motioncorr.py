@@ -4,6 +4,7 @@ from pathlib import Path
 
 from em_platform.cryoem.exposure import dose_before
 from em_platform.cryoem.optics import optics_of
+from em_platform.cryoem.project.jobs import type_of
 from em_platform.cryoem.series_mdoc import mdoc_naming
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import Place, Step
@@ -14,6 +15,11 @@ from em_platform.errors import MessageRejected
 from em_platform.model import Json, JsonObject
 
 _JOB_TYPE, _MOTIONCOR2 = "relion.motioncorr.own", "relion.motioncorr.motioncor2"
+
+_RUN = {
+    *("gain_ref", "rot_gain", "flip_gain", "motion_corr_binning", "threads"),
+    "b_factor",
+}
 
 # IceBreaker's three jobs stand between this one and the CTF where they are wanted.
 _ICEBREAKER_JOBS = 3
@@ -106,13 +112,17 @@ def _send_to_project(
     by_motioncor2 = result.program.startswith("MotionCor2")
     movie = out.other("Import", out.number - 1).parent / parameters.movie.name
     link(movie, parameters.movie)
-    common = {"experiment_type": parameters.experiment_type, "relion_options": options}
+    common = {"experiment_type": parameters.experiment_type}
+    # That of the movie, where its sum is binned.
+    imported = {**options, "pixel_size": parameters.pixel_size}
+    mdocs = f":{parameters.movie.parent}/*.mdoc" if is_tomo else ""
     step.send(
         "node_creator",
         {
             **common,
+            "relion_options": imported,
             "job_type": "relion.importtomo" if is_tomo else "relion.import.movies",
-            "input_file": str(parameters.movie),
+            "input_file": f"{parameters.movie}{mdocs}",
             "output_file": str(movie),
             "alias": "Live_import",
         },
@@ -121,7 +131,10 @@ def _send_to_project(
         "node_creator",
         {
             **common,
-            "job_type": _MOTIONCOR2 if by_motioncor2 else _JOB_TYPE,
+            "relion_options": options | _run_options(parameters),
+            "job_type": type_of(
+                _MOTIONCOR2 if by_motioncor2 else _JOB_TYPE, parameters.experiment_type
+            ),
             "input_file": str(movie),
             "output_file": str(out.other(out.folder, out.number)),
             "command": f"em-platform cryoem motion {parameters.movie}",
@@ -133,6 +146,15 @@ def _send_to_project(
             "alias": "Live_motioncorr",
         },
     )
+
+
+def _run_options(parameters: motion.Parameters) -> HandedOn:
+    """What RELION has to know to run the job again."""
+    x, y = parameters.patch_sizes
+    own: HandedOn = {"patch_sizes": {"x": x, "y": y}}
+    if parameters.movie.suffix == ".eer":
+        own["eer_grouping"] = parameters.frames_per_group
+    return own | parameters.model_dump(mode="json", include=_RUN, exclude_none=True)
 
 
 def _record(

@@ -59,6 +59,7 @@ class _Tomogram:
             "tomo_size_x": self.result.size_x * scale,
             "tomo_size_y": self.result.size_y * scale,
             "vol_z": self.result.size_z * scale,
+            "manual_tilt_offset": given.manual_tilt_offset,
         }
         there = {name: value for name, value in known.items() if value is not None}
         return {**given.relion_options, **there}

@@ -111,7 +111,10 @@ def check_rings(folder: Path, truth: Truth) -> Check:
         why = (
             "the ice scatters nothing" if not plan.ice.grain else "pixels are too wide"
         )
-        return Check.not_applicable(name, f"{why}, so that there are no Thon rings.")
+        sentence = (
+            f"No Thon rings are to be expected: {why}; the defocus is not judged."
+        )
+        return _check(name, (), sentence, value=None, limit=limit)
     # Without shot noise: in one image it hides the rings.
     image = section_in(clean_file(folder, truth.stack), tilt.section)
     found = thon_defocus_nm(
@@ -135,8 +138,8 @@ def check_projections(folder: Path, truth: Truth, sample: Sample) -> Check:
     """
     name, limit = "images_match_truth", LEAST_CORRELATION
     if truth.backend != Embedded.name:
-        why = f"made by {truth.backend}, which this program cannot do again."
-        return Check.not_applicable(name, why)
+        sentence = f"Made by {truth.backend}, which this program cannot do again."
+        return _check(name, (), sentence, value=None, limit=limit)
     shown = sorted({0, central(truth).section, len(truth.tilts) - 1})
     again = Embedded().images(
         truth.plan,
@@ -240,7 +243,7 @@ def _check(
     wrong: Iterable[str],
     sentence: str,
     *,
-    value: float,
+    value: float | None,
     limit: float,
 ) -> Check:
     items: Sequence[str] = tuple(wrong)
