@@ -36,7 +36,7 @@ _OWNERS = ["team:microscopy"]
 
 _TILES_CHECKS = {
     "montage_is_complete": "Every expected tile is present and not blank.",
-    "enough_tiles_are_present": "So many tiles are present that a mosaic is of use.",
+    "enough_tiles_are_present": "Enough tiles are present for a usable mosaic.",
 }
 _TILE_STATISTICS_CHECKS = {
     "tiles_are_in_focus": "Every tile is as sharp as the limit asks.",

@@ -86,8 +86,8 @@ def _raw(source: str) -> dg.AssetsDefinition:
         retry_policy=_AGAIN,
         check_specs=_check_specs(source, "raw"),
         tags={"em/source": source},
-        description=f"One item's files of {source} whole on this disk, or a count of "
-        "the chunks that the source holds.",
+        description=f"The complete files of one item of {source}; of an array that is "
+        "read in place, how many chunks it has there.",
     )
     def raw(
         context: dg.AssetExecutionContext,

@@ -120,7 +120,7 @@ def picture_file(
 ) -> Metadata:
     """The picture as a file in the store; its thumbnail, and where the file lies."""
     store.write_bytes(name, image)
-    return {label: picture(image, shows), f"{label}, large": place(store.url(name))}
+    return {label: picture(image, shows), f"{label}, full size": place(store.url(name))}
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MetadataValue:

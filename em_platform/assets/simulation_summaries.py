@@ -89,7 +89,7 @@ def stack_summary(made: "MadeStack", store: Store) -> Metadata:
             name=layout.simulated(made.name, "central_tilt.png"),
         ),
         **picture_file(
-            "power spectrum, on the right the rings that were set",
+            "power spectrum beside the expected rings",
             pictures.thon_rings(made.folder, truth),
             shows="Thon rings",
             store=store,

@@ -68,7 +68,7 @@ _MONTAGE_FIT_CHECKS = {
     "montage_has_no_gaps": "No tile is missing amid its neighbours.",
     "seams_are_closed": "No two neighbours disagree by more than the limit.",
     "tiles_are_connected": "All tiles are connected by matches.",
-    "enough_tiles_are_connected": "So many are connected that a mosaic is of use.",
+    "enough_tiles_are_connected": "Enough tiles are connected for a usable mosaic.",
     "montage_is_undistorted": "No tile had to be scaled to fit.",
 }
 _TRUTH_CHECKS = {
@@ -190,7 +190,7 @@ def montage_fit(
         limits = settings.stitching.quality
         checks = (
             *check_fit(montage, fit, limits),
-            check_enough_connected(fit, limits),
+            check_enough_connected(montage, fit, limits),
         )
         summary = fit_summary(montage, fit, store)
     tag_run(context, montage, settings.stitching)

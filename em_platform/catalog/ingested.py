@@ -240,7 +240,7 @@ def _quality(core: CoreMetadata, checks: tuple[Check, ...]) -> DatasetQuality:
         for name in ("voxel_size_nm", "imaging_start_date", "license")
         if not getattr(core, name)
     )
-    passed = [check.passed for check in checks]
+    passed = [check.passed for check in checks if check.is_applicable]
     return DatasetQuality(
         completeness_score=sum(passed) / len(passed) if passed else None,
         validation_errors=(*(c.sentence for c in checks if not c.passed), *unknown),

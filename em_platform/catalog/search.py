@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from em_platform.catalog.fields import RecordField, declared_fields
 from em_platform.catalog.migrate import migrate
 from em_platform.catalog.record_files import Record
 from em_platform.catalog.repository import Found, latest
 from em_platform.errors import ConfigError, RecordError
 from em_platform.model.dataset import SCHEMA_VERSION
+from em_platform.model.sentences import nearest
 
 # Short names of fields.
 SHORT = {
@@ -42,6 +44,8 @@ _TERM = re.compile(
     (?=\s|$)""",
     re.VERBOSE,
 )
+# What looks like an operator where the grammar has none: `voxel < 10`, `voxel:10`.
+_NO_WORD = re.compile(r"[=!~<>]+[^=!~<>]*|(?P<field>[A-Za-z_][\w.]*):(?!//).*")
 # To bytes and to nm, the units of the fields.
 _UNITS = {
     "": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,
@@ -74,7 +78,25 @@ def select(found: Iterable[Found], query: str) -> list[Found]:
     terms = parse(query)
     parsed = [each for each in found if isinstance(each.content, dict)]
     kept, _ = latest(parsed)
-    return [each for each in map(_as_v3, kept) if fits(each.content, terms)]
+    records = list(map(_as_v3, kept))
+    _check(terms, [each.content for each in records])
+    return [each for each in records if fits(each.content, terms)]
+
+
+def unmet(records: Iterable[Found], query: str) -> list[str]:
+    """Each `field=value` of a query that no record has, also one of `a|b`."""
+    contents = [each.content for each in records]
+    singles = (
+        Term(field=term.field, operator="=", values=(value,), negated=False)
+        for term in parse(query)
+        if term.operator == "="
+        for value in term.values
+    )
+    return [
+        f"{term.field}={term.values[0]}"
+        for term in singles
+        if not any(fits(content, [term]) for content in contents)
+    ]
 
 
 def parse(query: str) -> tuple[Term, ...]:
@@ -103,6 +125,12 @@ def fits(record: Record, terms: Iterable[Term]) -> bool:
 def _term(found: re.Match[str]) -> Term:
     negated = bool(found["minus"])
     if found["word"] is not None:
+        if _is_like_a_term(found["word"]):
+            raise ConfigError(
+                f"catalog search: {found[0]!r} is no term, expected FIELD OPERATOR "
+                "VALUE without blanks, such as voxel<10; quote a word that has "
+                "these characters"
+            )
         words = (found["word"].strip('"'),)
         return Term(field="", operator="~", values=words, negated=negated)
     operator, value = found["operator"], found["value"]
@@ -110,6 +138,11 @@ def _term(found: re.Match[str]) -> Term:
         raise ConfigError(
             f"catalog search: {found[0]!r} has no value, expected one after "
             f"{operator}; write * for any"
+        )
+    if value[0] in "=<>~!":
+        raise ConfigError(
+            f"catalog search: {found[0]!r} has the operator {operator + value[0]!r}, "
+            "one of = != ~ !~ < <= > >= was expected; quote a value that begins so"
         )
     if operator in ("!=", "!~"):
         # `!=` means that no value is equal, not that one is another.
@@ -124,6 +157,56 @@ def _term(found: re.Match[str]) -> Term:
     quoted = value.startswith('"')
     values = (value.strip('"'),) if quoted else tuple(value.split("|"))
     return Term(field=found["field"], operator=operator, values=values, negated=negated)
+
+
+def _is_like_a_term(word: str) -> bool:
+    found = _NO_WORD.fullmatch(word)
+    if found is None or found["field"] is None:
+        return found is not None
+    return any(_named(p, found["field"]) is not None for p in declared_fields())
+
+
+def _check(terms: Iterable[Term], records: list[Record]) -> None:
+    """ConfigError where no record can have a term's field, or its value."""
+    fields = declared_fields()
+    in_records = {path for record in records for path, _ in _paths(record, "")}
+    for term in terms:
+        if not term.field:
+            continue
+        paths = [p for p in (*fields, *in_records) if _named(p, term.field) is not None]
+        if not paths:
+            ends = {path.rpartition(".")[2] for path in (*fields, *in_records)}
+            raise ConfigError(
+                f"catalog search: no record has a field {term.field}"
+                f"{nearest(term.field.lower(), [*SHORT, *sorted(ends), *fields])}; "
+                "`em-platform catalog show NAME` prints one with all of its fields"
+            )
+        # What a record has is right, whatever the schema says of it.
+        if all(path in fields for path in paths):
+            for value in term.values:
+                _check_value(term, value, [fields[path] for path in paths], records)
+
+
+def _check_value(
+    term: Term, value: str, fields: list[RecordField], records: list[Record]
+) -> None:
+    who = f"catalog search: {term.field}{term.operator}{value}"
+    if term.operator in _COMPARE and all(field.is_text for field in fields):
+        raise ConfigError(
+            f"{who}: {term.field} is a text, {term.operator} compares numbers and "
+            "dates; use = or ~"
+        )
+    if term.operator != "=" or value == "*":
+        return
+    if all(field.is_number for field in fields):
+        if any(_number(part) is None for part in value.split(",")):
+            raise ConfigError(f"{who}: {value!r} is no number, {term.field} is one")
+    words = {word.lower() for field in fields for word in field.choices}
+    if words and all(field.choices for field in fields) and value.lower() not in words:
+        raise ConfigError(
+            f"{who}: {value!r} is none of {', '.join(sorted(words))}"
+            f"{nearest(value.lower(), sorted(words))}"
+        )
 
 
 def _holds(record: Record, term: Term) -> bool:
@@ -177,15 +260,23 @@ def _number(text: str) -> float | None:
 
 def _values(record: Record, name: str) -> Iterator[Any]:
     """All values whose path ends with `name`; of a list also one axis."""
+    for path, value in _paths(record, ""):
+        if (axis := _named(path, name)) == "":
+            yield value
+        elif axis is not None and isinstance(value, list):
+            if len(value) >= -_AXES[axis]:
+                yield value[_AXES[axis]]
+
+
+def _named(path: str, name: str) -> str | None:
+    """Which axis of the value at `path` is named; "" for all of it, None for none."""
     wanted = SHORT.get(name.lower(), name).lower()
+    if path == wanted or path.endswith(f".{wanted}"):
+        return ""
     above, _, axis = wanted.rpartition(".")
     above = SHORT.get(above, above)
-    for path, value in _paths(record, ""):
-        if path == wanted or path.endswith(f".{wanted}"):
-            yield value
-        elif axis in _AXES and (path == above or path.endswith(f".{above}")):
-            if isinstance(value, list) and len(value) >= -_AXES[axis]:
-                yield value[_AXES[axis]]
+    is_above = path == above or path.endswith(f".{above}")
+    return axis if axis in _AXES and is_above else None
 
 
 def _paths(node: Any, path: str) -> Iterator[tuple[str, Any]]:

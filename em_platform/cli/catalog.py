@@ -10,6 +10,7 @@ import click
 from em_platform.cli.catalog_output import print_findings, print_records, print_table
 from em_platform.config import load_settings
 from em_platform.errors import ConfigError, RecordError
+from em_platform.model.sentences import counted
 from em_platform.storage import Store, layout, store_of
 from em_platform.storage.guard import mark_of, write_file
 
@@ -107,9 +108,13 @@ def search(query: tuple[str, ...], paths: tuple[Path, ...], as_json: bool) -> No
     voxel<0.1um); of a list all numbers must fit, voxel.z is one axis. VALUE may be
     "two words", one|other, or * for any.
     """
-    from em_platform.catalog.search import select
+    from em_platform.catalog.search import select, unmet
 
-    print_records(select(_found(paths), " ".join(query)), as_json=as_json)
+    found, asked = _found(paths), " ".join(query)
+    print_records(select(found, asked), as_json=as_json)
+    # On stderr, so that a pipe gets records only.
+    for term in unmet(select(found, ""), asked):
+        click.echo(f"no record has {term}", err=True)
 
 
 @command.command()
@@ -185,8 +190,9 @@ def consolidate(paths: tuple[Path, ...], target: Path | None) -> None:
     )
     summary = made.catalog["summary"]
     click.echo(
-        f"{summary['records']} records, {made.invalid} with errors, "
-        f"{summary['duplicates']} duplicates, {summary['superseded']} superseded"
+        f"{counted(summary['records'], 'record')}, {made.invalid} with errors, "
+        f"{counted(summary['duplicates'], 'duplicate')}, "
+        f"{summary['superseded']} superseded"
     )
     for url in made.urls:
         click.echo(f"wrote {url}")
@@ -215,7 +221,9 @@ def migrate(paths: tuple[Path, ...], write: bool) -> None:
         for remark in (done.trouble,) if done.trouble else done.remarks:
             click.echo(f"{done.path}: {remark}")
     word = "changed" if write else "would change"
-    click.echo(f"{changed} records {word}, {failed} files hold none")
+    click.echo(
+        f"{counted(changed, 'record')} {word}, {counted(failed, 'file')} without one"
+    )
     sys.exit(1 if failed else 0)
 
 
@@ -238,7 +246,7 @@ def duplicates(paths: tuple[Path, ...], as_json: bool) -> None:
         [(g.by, g.value[:16], " ".join(g.places)) for g in groups],
     )
     # On stderr, so that a pipe gets the table only.
-    click.echo(f"{len(groups)} duplicates", err=True)
+    click.echo(counted(len(groups), "duplicate"), err=True)
 
 
 @command.command()
@@ -292,7 +300,7 @@ def export(folder: Path, form: str, query: str, paths: tuple[Path, ...]) -> None
             "try the query with `em-platform catalog search`"
         )
     count = write_crate(found, folder)
-    click.echo(f"wrote {form} of {count} datasets to {folder}")
+    click.echo(f"wrote {form} of {counted(count, 'dataset')} to {folder}")
 
 
 def _store() -> Store:

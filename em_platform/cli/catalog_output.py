@@ -10,6 +10,7 @@ from em_platform.catalog.record_files import at
 from em_platform.catalog.repository import Found
 from em_platform.catalog.summary import Judged
 from em_platform.model.dataset import voxel_size_zyx
+from em_platform.model.sentences import counted
 
 _COLUMNS = ("status", "source", "name", "modality", "shape", "voxel nm", "type", "size")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -23,7 +24,7 @@ def print_records(found: Sequence[Found], *, as_json: bool) -> None:
         return
     print_table(_COLUMNS, [_row(each.content) for each in found])
     # On stderr, so that a pipe gets records only.
-    click.echo(f"{len(found)} record{'s' * (len(found) != 1)}", err=True)
+    click.echo(counted(len(found), "record"), err=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -101,12 +101,11 @@ def _show(
         size = _mosaic_size(store, key)
         there = size is not None and store.exists(layout.dataset_record(key))
         good = good and there and runs.is_good
-        passed = sum(check.passed for check in runs.checks.values())
         table.add_row(
             key or each.montage_id,
             f"{each.passed} of {each.tiles}",
             *("verified" if each.uploaded else "none", size or "none"),
-            f"{passed} of {len(runs.checks)}",
+            runs.checks_passed,
         )
     output.console.print(table)
     for line in watch.figures(report):
@@ -312,6 +311,7 @@ def _run_with_microscope(
             microscope.settings,
             output,
             beside=microscope.groups,
+            page=microscope.page,
             parts=parts,
             ends=ends,
         )
@@ -322,6 +322,7 @@ def _run(
     output: ConsoleOutput,
     *,
     beside: Sequence[Sequence[Child]],
+    page: str = "",
     parts: Sequence[Part],
     ends: bool,
 ) -> None:
@@ -335,10 +336,12 @@ def _run(
         # A list, so that all are done, also after one that is not good.
         outcomes = [part(platform) for part in parts]
         good = all(outcomes)
-        output.result("all checks passed" if good else "NOT all is as it should be")
+        output.result("all checks passed" if good else "some parts failed, see above")
         _print_places(platform, output)
         # Without a terminal there is nobody to press Ctrl-C.
         if not ends and sys.stdout.isatty():
+            # Last, to be found at the end; an address that stops serving helps nobody.
+            _print_lines(output, {"web UI": platform.url, "operator's page": page})
             output.line("serving until Ctrl-C")
             platform.supervisor.run()
         output.line("stopping")
@@ -350,13 +353,20 @@ def _print_places(platform: Platform, output: ConsoleOutput) -> None:
     store = store_of(platform.settings)
     results = store.local_path("")
     home = short(platform.settings.home)
-    for label, text in (
-        ("web UI", platform.url),
-        ("results", store.root if results is None else short(results)),
-        ("logs", short(platform.settings.logs_folder)),
-        ("search", f"EM_HOME={home} em-platform catalog search 'voxel<10'"),
-    ):
-        output.console.print(f"  {label:<9}{text}", soft_wrap=True, markup=False)
+    search = f"EM_HOME={home} em-platform catalog search 'voxel<10'"
+    places = {
+        "results": store.root if results is None else short(results),
+        "logs": short(platform.settings.logs_folder),
+        "search": search,
+    }
+    _print_lines(output, places)
+
+
+def _print_lines(output: ConsoleOutput, lines: Mapping[str, str]) -> None:
+    for label, text in lines.items():
+        if text:
+            line = f"  {label:<17}{text}"
+            output.console.print(line, soft_wrap=True, markup=False)
 
 
 def _settings(home: str | None) -> Settings:

@@ -34,6 +34,7 @@ from em_platform.errors import PlatformError
 from em_platform.ingest.plan import partition_set
 from em_platform.model.dataset import DatasetRecord
 from em_platform.model.ingest import RawItem, VolumeItem
+from em_platform.model.sentences import counted
 from em_platform.processes import listens
 from em_platform.standins.world import World, running_world
 from em_platform.storage import Store, layout, store_of
@@ -167,7 +168,8 @@ def _consolidated(platform: Platform, output: ConsoleOutput) -> bool:
         return False
     report = store_of(platform.settings).read(_REPORT, dict[str, Any])["summary"]
     output.line(
-        f"catalog: {report['total_files']} records, {report['invalid_files']} not valid"
+        f"catalog: {counted(report['total_files'], 'record')}, "
+        f"{report['invalid_files']} not valid"
     )
     return not report["invalid_files"]
 
@@ -205,13 +207,12 @@ def _cells(item: _Item, store: Store) -> tuple[str, ...]:
     raw = store.read(layout.ingested(item.source, item.key, "raw"), RawItem)
     copied = size(raw.fetched_bytes) if raw.fetched_bytes else "nothing"
     record = _record(item, store)
-    passed = sum(check.passed for check in item.runs.checks.values())
     return (
         " ".join(map(str, written.shape)),
         " ".join(f"{edge:.3g}" for edge in written.voxel_size_nm or ()) or "not stated",
         copied if raw.files else "read in place",  # an array, while it is written
         size(written.size_bytes),
-        f"{passed} of {len(item.runs.checks)}",
+        item.runs.checks_passed,
         str(record.status.value),
     )
 

@@ -47,9 +47,8 @@ def simulate_one(platform: Platform, output: ConsoleOutput) -> bool:
     output.line(f"plan {short(folder / f'{_NAME}.yaml')}: one tilt series of 11 images")
     runs = _followed(platform, output)
     there = store_of(platform.settings).exists(layout.record("simulation", _STACK))
-    passed = sum(check.passed for check in runs.checks.values())
     stack = short(platform.settings.simulations_folder / _STACK)
-    output.result(f"{stack}: {passed} of {len(runs.checks)} checks passed")
+    output.result(f"{stack}: {runs.checks_passed} checks passed")
     for check in runs.checks.values():
         if check.passed:
             output.line(f"{_STACK}: {check.sentence}")

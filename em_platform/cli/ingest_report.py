@@ -21,6 +21,7 @@ from em_platform.config import Settings
 from em_platform.ingest.modes import ItemOutcome, Report, SourceEvent
 from em_platform.model import Model
 from em_platform.model.ingest import Estimate
+from em_platform.model.sentences import counted
 from em_platform.storage import layout
 
 
@@ -112,8 +113,8 @@ def print_report(report: IngestReport, console: Console) -> None:
         console.print(text, markup=False, soft_wrap=True)
     if report.invalid_records:
         console.print(
-            f"{report.invalid_records} records of the catalog are not valid; see "
-            f"{layout.CATALOG}/validation_report.html"
+            f"{counted(report.invalid_records, 'record')} of the catalog not valid; "
+            f"see {layout.CATALOG}/validation_report.html"
         )
 
 

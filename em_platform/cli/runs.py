@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar
 
 from em_platform.errors import ToolFailed
+from em_platform.model.check import NOT_APPLICABLE
 from em_platform.processes.web_ui import ask
 
 _PARTITION = "dagster/partition"  # Dagster's own tag
@@ -60,6 +61,11 @@ class CheckOutcome:
     sentence: str
     value: float | None = None
 
+    @property
+    def is_applicable(self) -> bool:
+        """Whether it compared anything, see `Check.not_applicable`."""
+        return not self.sentence.startswith(NOT_APPLICABLE)
+
 
 @dataclass(slots=True, kw_only=True)
 class PartitionRuns:
@@ -83,6 +89,14 @@ class PartitionRuns:
         """Whether all steps succeeded and no check of severity ERROR failed."""
         wrong = [c for c in self.checks.values() if c.is_error and not c.passed]
         return self.status == "SUCCESS" and not wrong
+
+    @property
+    def checks_passed(self) -> str:
+        """How many checks passed, of those that had anything to compare."""
+        judged = [c for c in self.checks.values() if c.is_applicable]
+        idle = len(self.checks) - len(judged)
+        text = f"{sum(c.passed for c in judged)} of {len(judged)}"
+        return f"{text} ({idle} not applicable)" if idle else text
 
 
 PATIENCE_S = 600.0

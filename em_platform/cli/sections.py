@@ -9,6 +9,7 @@ import click
 from em_platform.cli.console_output import short
 from em_platform.config import AcquisitionSettings, load_layers
 from em_platform.errors import ConfigError
+from em_platform.model.sentences import counted
 
 _SIMULATION = ("acquisition", "simulation")
 # A section as it is cut, where nobody has set anything else. The live microscope's has
@@ -100,7 +101,7 @@ def command(
         made.append(each)
         kept = "" if each.made else ", kept as it stands"
         if not as_json:
-            click.echo(f"{short(each.folder)}: {each.tiles} tiles{kept}")
+            click.echo(f"{short(each.folder)}: {counted(each.tiles, 'tile')}{kept}")
     if as_json:
         found = [
             {"folder": str(each.folder), "tiles": each.tiles, "made": each.made}

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -133,9 +133,21 @@ def command(source: str, **given: Any) -> None:
     if given["previews"]:
         _write_previews(result, given["previews"], asked)
     # With --json stdout is for the JSON alone.
-    click.echo("\n".join(report.summary_of(result)), err=given["as_json"])
+    lines = [*report.summary_of(result), *_doubts(result, given)]
+    click.echo("\n".join(lines), err=given["as_json"])
     if not report.is_clean(result):
         sys.exit(_EXCLUDED)
+
+
+def _doubts(result: "StitchResult", given: _Given) -> Iterator[str]:
+    """What on this command line may be wrong or missing, a line each."""
+    if given["overlap"] and not all(m.kept for m in result.fit.matches):
+        yield (
+            f"overlap  --overlap {given['overlap']} was taken as given; leave it out "
+            "to have the overlap measured"
+        )
+    if result.montage.pixel_nm is None:
+        yield "pixel    size unknown, so that the mosaic has no scale; give --pixel-nm"
 
 
 def _give_report(report: Any, given: _Given, asked: _Asked) -> None:
@@ -201,11 +213,11 @@ def _overlap(text: str | None) -> float | None:
     except ValueError:
         # It fits no unit below, and so ends in the same sentence.
         value = math.nan
-    fits = {"%": 0 <= value < 100, "px": value >= 1, "": value >= 0}
+    fits = {"%": 0 <= value < 100, "px": value >= 1 or not value, "": value >= 0}
     if not fits[unit] or math.isinf(value):
         raise ConfigError(
-            f"--overlap {text}: found no part of a tile below 100 % and no number of "
-            "pixels from 1 on; write 10% or 200px"
+            f"--overlap {text}: a percentage below 100 or whole pixels were expected, "
+            "such as 10% or 200px"
         )
     if not unit and value >= 1:
         click.echo(

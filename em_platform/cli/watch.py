@@ -19,6 +19,7 @@ from em_platform.acquisition.session.session_log import SessionLog
 from em_platform.cli.console_output import ConsoleOutput
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
+from em_platform.model.sentences import counted
 
 LOOK_S = 0.5  # a montage of 16 tiles takes some seconds, a person reads no faster
 
@@ -152,7 +153,7 @@ def figures(report: LiveReport) -> Iterator[str]:
     """How fast it was, beside a real microscope; and what is wrong."""
     real = report.published
     yield (
-        f"{report.tiles_imaged} tiles, {report.tiles_lost} lost; "
+        f"{counted(report.tiles_imaged, 'tile')}, {report.tiles_lost} lost; "
         f"{report.tiles_per_s:.2f} tiles/s "
         f"(published for TEMCA2: {real.tiles_per_s:g}), "
         f"{report.mpix_per_s:.1f} Mpix/s (TEMCA2: {real.mpix_per_s:g}), "

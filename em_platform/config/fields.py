@@ -1,6 +1,5 @@
 """Each single setting: its dotted name, its environment name, its type and default."""
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,12 +64,6 @@ def sections() -> tuple[tuple[KeyPath, type[Model]], ...]:
     """Every section that has settings of its own, in the order of the file."""
     paths = dict.fromkeys(field.path[:-1] for field in FIELDS.values())
     return tuple((path, section(path) or Settings) for path in paths)
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """`; did you mean X?` where a known name is like `name`, else nothing."""
-    found = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _walk(model: type[Model], at: KeyPath) -> Iterator[SettingField]:

@@ -18,6 +18,7 @@ from em_platform.config.fields import FIELDS, PREFIX
 from em_platform.config.reading import parse_yaml, read_regular
 from em_platform.config.settings import ALIASES, OTHER_NAMES
 from em_platform.errors import ConfigError
+from em_platform.model.sentences import nearest
 
 Layer = dict[fields.KeyPath, Any]
 
@@ -188,7 +189,7 @@ def _unknown(path: fields.KeyPath, who: str) -> str:
     dotted = ".".join(path)
     groups = {".".join(p[:end]) for p in FIELDS for end in range(1, len(p) + 1)}
     return (
-        f"{who}: unknown setting {dotted}{fields.nearest(dotted, sorted(groups))}; "
+        f"{who}: unknown setting {dotted}{nearest(dotted, sorted(groups))}; "
         "'em-platform config' lists those that exist"
     )
 
@@ -197,5 +198,5 @@ def _unknown_variable(name: str, path: fields.KeyPath, who: str) -> str:
     known = [*(field.environment_name for field in FIELDS.values()), *ALIASES]
     return (
         f"{who}: {name} is an unknown setting {'.'.join(path)}"
-        f"{fields.nearest(name, known)}; 'em-platform config' lists those that exist"
+        f"{nearest(name, known)}; 'em-platform config' lists those that exist"
     )

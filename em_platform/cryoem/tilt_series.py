@@ -17,6 +17,7 @@ from em_platform.cryoem.movies import Movie, open_movie
 from em_platform.cryoem.tilt_name import bare_name, movie_stem
 from em_platform.errors import FormatError
 from em_platform.formats import MdocTilts, read_mdoc_tilts, read_text
+from em_platform.model.sentences import counted
 
 ANGLE_FILES = (".tlt", ".rawtlt")
 # Two images at one angle differ by less than this.
@@ -95,7 +96,8 @@ def find_series(source: Path, *, tilts: Path | None = None) -> TiltSeries:
     count = open_movie(source).shape[0]
     if len(values) != count:
         raise FormatError(
-            f"{angles}: found {len(values)} angles, {source} has {count} images; give "
+            f"{angles}: found {counted(len(values), 'angle')}, {source} has "
+            f"{counted(count, 'image')}; give "
             "the list of this stack"
         )
     images = [
@@ -277,8 +279,8 @@ def _of_stack(mdoc: MdocTilts, stack: Path, name: str) -> TiltSeries:
             )
     if count > len(numbers):
         raise FormatError(
-            f"{stack}: found {count} images, its mdoc has {len(numbers)}; give the "
-            "mdoc that belongs to it"
+            f"{stack}: found {counted(count, 'image')}, its mdoc has {len(numbers)}; "
+            "give the mdoc that belongs to it"
         )
     images = [_image(stack, n, mdoc, i) for i, n in enumerate(numbers)]
     return _series(name, mdoc, images)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from em_platform.errors import FormatError
+from em_platform.model.sentences import counted
 
 _FARTHEST_UM = 1e9
 """A kilometre; a place beyond it is none."""
@@ -93,8 +94,9 @@ def _tilts_of(mdoc: Any, text: str, uri: str) -> MdocTilts:
     without = sum(section.TiltAngle is None for section in sections)
     if not sections or without:
         raise FormatError(
-            f"{uri}: found {len(sections)} images, {without} of them without a "
-            "TiltAngle, expected a tilt series; give its mdoc, or angles by --tilts",
+            f"{uri}: found {counted(len(sections), 'image')}, {without} of them "
+            "without a TiltAngle, expected a tilt series; give its mdoc, or angles by "
+            "--tilts",
             uri=uri,
         )
     first = sections[0]
@@ -147,8 +149,8 @@ def _montage_of(mdoc: Any, uri: str) -> MdocMontage:
     pieces = tuple(_piece(s) for s in images if s.PieceCoordinates is not None)
     if not pieces:
         raise FormatError(
-            f"{uri}: found {len(images)} images and no PieceCoordinates, expected a "
-            "montage; give the mdoc of a montage",
+            f"{uri}: found {counted(len(images), 'image')} and no PieceCoordinates, "
+            "expected a montage; give the mdoc of a montage",
             uri=uri,
         )
     times = [t for t in (_time(s.DateTime) for s in images) if t is not None]

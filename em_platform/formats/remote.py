@@ -267,7 +267,7 @@ def list_files(uri: str, options: StorageOptions) -> list[str]:
 def missing(uri: str, reason: str) -> FormatError:
     """The error for a file that cannot be opened."""
     return FormatError(
-        f"{uri}: {reason}, expected a file; copy it there or take it off the list",
+        f"{uri}: {reason}, expected a file; correct the path, or copy the file there",
         uri=uri,
     )
 

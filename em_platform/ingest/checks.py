@@ -66,8 +66,7 @@ def files_are_whole(entry: Entry, raw: RawItem) -> Check:
             severity=Severity.WARN,
         )
     elif not entry.files:
-        sentence, value = _compared_chunks(raw)
-        return _check("files_are_whole", True, sentence, value=value)
+        return _compared_chunks(raw)
     else:
         sentence = (
             f"{len(raw.files)} files of {raw.size_bytes} bytes are whole; {compared} "
@@ -79,23 +78,26 @@ def files_are_whole(entry: Entry, raw: RawItem) -> Check:
     )
 
 
-def _compared_chunks(raw: RawItem) -> tuple[str, float | None]:
+def _compared_chunks(raw: RawItem) -> Check:
     """What proves the chunks' bytes, and the part of them of which something does."""
+    name = "files_are_whole"
     sentence = "the array is read in place, no file was copied"
     there = (raw.expected_chunks or 0) - (raw.missing_chunks or 0)
     if raw.missing_chunks is None or there < 1:
-        return f"{sentence}; nothing but their length proves its chunks", None
-    return (
-        f"{sentence}; {raw.chunks_with_md5} of {there} chunks have a digest, of the "
-        "others nothing but the length is proved"
-    ), raw.chunks_with_md5 / there
+        why = f"{sentence}; nothing but their length proves its chunks"
+        return Check.not_applicable(name, why)
+    sentence += (
+        f"; {raw.chunks_with_md5} of {there} chunks have a digest, of the others "
+        "nothing but the length is proved"
+    )
+    return _check(name, True, sentence, value=raw.chunks_with_md5 / there)
 
 
 def no_chunks_are_missing(raw: RawItem, quality: VolumeQualitySettings) -> Check:
     """The fraction of chunks that the source does not hold is below its limit."""
     name = "no_chunks_are_missing"
     if raw.expected_chunks is None or raw.missing_chunks is None:
-        return _check(name, True, "the source does not list chunks; none was counted")
+        return Check.not_applicable(name, "the source does not list its chunks")
     fraction = raw.missing_chunks / max(1, raw.expected_chunks)
     return _check(
         name,
@@ -116,15 +118,11 @@ def shape_is_expected(entry: Entry, written: WrittenVolume) -> Check:
         None,
         written.dtype,
     )
-    if entry.shape is None:
-        sentence = f"not compared: the source states no shape; the volume is {found}"
-    elif right:
-        sentence = f"the volume is {found}, as the source states"
-    else:
-        sentence = (
-            f"the volume is {found}, the source states {_times(entry.shape)} "
-            f"{entry.dtype or ''}".rstrip()
-        )
+    if entry.shape is None and entry.dtype is None:
+        why = f"the source states no shape and no type; the volume is {found}"
+        return Check.not_applicable("shape_is_expected", why)
+    stated = f"{_times(entry.shape or ())} {entry.dtype or ''}".strip()
+    sentence = f"the volume is {found}, the source states {stated}"
     return _check("shape_is_expected", right, sentence)
 
 
@@ -144,6 +142,8 @@ def voxel_size_is_expected(
         f"a voxel is {_lengths(used)}; the file states {_lengths(item.stated_voxel_nm)}"
         f", the source {_lengths(entry.voxel_size_nm)}"
     )
+    if None in (item.stated_voxel_nm, entry.voxel_size_nm):
+        return Check.not_applicable(name, sentence)
     return _check(
         name,
         differs <= quality.voxel_tolerance,

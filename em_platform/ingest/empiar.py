@@ -88,7 +88,8 @@ def wanted_of(text: str) -> Wanted:
     if found is None:
         raise SourceRefused(
             f"ebi: {text!r} is no entry of EMPIAR, expected 11759, EMPIAR-11759, or "
-            "11759.2 for its second image set; correct ingest.ebi.items",
+            "11759.2 for its second image set; correct the item (--item, "
+            "ingest.ebi.items)",
             key=text,
         )
     return Wanted(

@@ -40,7 +40,8 @@ def choose_set(entry: EmpiarEntry, wanted: Wanted) -> ImageSet:
     if wanted.image_set > len(entry.image_sets):
         raise FormatError(
             f"ebi {wanted.key}: {entry.accession} has {len(entry.image_sets)} image "
-            f"sets, not {wanted.image_set}; correct ingest.ebi.items",
+            f"sets, not {wanted.image_set}; correct the item (--item, "
+            "ingest.ebi.items)",
             key=wanted.key,
         )
     return entry.image_sets[wanted.image_set - 1]

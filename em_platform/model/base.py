@@ -1,9 +1,11 @@
 """The base of all that crosses a wire or a file, and numbers with a unit."""
 
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from em_platform.model.sentences import nearest
 
 Json: TypeAlias = (
     bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
@@ -31,15 +33,40 @@ class Foreign(BaseModel):
     )
 
 
-def first_problem(error: ValidationError | RecursionError) -> str:
-    """The first field that is wrong, and why, on one line."""
+def first_problem(
+    error: ValidationError | RecursionError, model: type[BaseModel] | None = None
+) -> str:
+    """The first field that is wrong, and why, on one line.
+
+    A name that `model` has not is compared with those that it has.
+    """
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     why = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        *above, name = first["loc"]
+        known = nearest(str(name), [] if model is None else _names(model, above))
+        why = f"is no known name{known}"
     # A rule over several fields names them itself.
     return (f"{where}: {why}" if where else why).replace("\n", " ")[:300]
+
+
+def _names(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """Of the fields of the model that stands at `place` within another."""
+    for name in place:
+        if isinstance(name, str) and name in model.model_fields:
+            inner = list(_models(model.model_fields[name].annotation))
+            model = inner[0] if inner else model
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for each in get_args(annotation):
+        yield from _models(each)
 
 
 class Size(Model):

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Self
 
 from em_platform.model.base import Model
+
+NOT_APPLICABLE = "Not applicable: "
+"""How the sentence of a check begins that had nothing to compare."""
 
 
 class Severity(StrEnum):
@@ -23,6 +27,21 @@ class Check(Model):
     value: float | None = None
     limit: float | None = None
     items: tuple[str, ...] = ()
+
+    @classmethod
+    def not_applicable(cls, name: str, why: str) -> Self:
+        """Of a rule that had nothing to compare.
+
+        Dagster wants an outcome of each check and knows no third one: it passes, its
+        sentence says that it is none, and nobody counts it.
+        """
+        sentence = f"{NOT_APPLICABLE}{why}"
+        return cls(name=name, passed=True, severity=Severity.WARN, sentence=sentence)
+
+    @property
+    def is_applicable(self) -> bool:
+        """Whether anything was compared."""
+        return not self.sentence.startswith(NOT_APPLICABLE)
 
 
 class ReviewStatus(StrEnum):

@@ -21,6 +21,7 @@ from em_platform.imaging.register import (
     texture_map,
 )
 from em_platform.model import LensModel, Montage, Shift, TileMatch
+from em_platform.model.sentences import apart
 from em_platform.stitching.compute import Map, serial
 from em_platform.stitching.neighbours import (
     Neighbours,
@@ -149,7 +150,10 @@ def measure_pair(
         a.image, b.image, expected=nominal, search_px=settings.search_px
     )
     if peak.z < settings.min_peak_z:
-        reason = f"peak {peak.z:.1f} sigma, {settings.min_peak_z:g} needed"
+        reason = (
+            f"peak {apart(peak.z, settings.min_peak_z)} sigma, "
+            f"{settings.min_peak_z:g} needed"
+        )
         return Measured(peak_z=peak.z, reason=reason)
     shift = (peak.dy_px, peak.dx_px)
     away = max(abs(shift[0] - nominal[0]), abs(shift[1] - nominal[1]))

@@ -17,6 +17,7 @@ Side = Literal["right", "below"]
 # Two tiles are neighbours when they share this part of their length along the seam;
 # the corners that diagonal tiles share in a usual montage are left out.
 MIN_SEAM_FRACTION = 0.4
+_TOUCH_PX = 0.5  # tiles that abut are no further apart, and share no more
 
 _PLACES = 3  # of a pixel are more than any stage knows, and coarser than rounding
 
@@ -106,6 +107,22 @@ def find_neighbours(
     pairs = [pair for pair in found if pair is not None]
     pairs.sort(key=lambda pair: (order[pair.a.tile_id], order[pair.b.tile_id]))
     return tuple(pairs)
+
+
+def abut(montage: Montage) -> bool:
+    """Whether tiles end where their neighbours begin, all of them, and none overlap."""
+    touching = find_neighbours(montage, min_overlap_px=-_TOUCH_PX)
+    if any(p.overlap_height_px > _TOUCH_PX < p.overlap_width_px for p in touching):
+        return False
+    ends = [(pair.a.tile_id, pair.b.tile_id) for pair in touching]
+    reached, before = set(ends[0] if ends else ()), 0
+    # One look a row of tiles, or less: a gap between rows is no touch.
+    while len(reached) > before:
+        before = len(reached)
+        for pair in ends:
+            if not reached.isdisjoint(pair):
+                reached.update(pair)
+    return bool(ends) and len(reached) == len(montage.tiles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from em_platform.model import (
 )
 from em_platform.model.truth import MontageTruth
 from em_platform.stitching.closure import find_holes, opened_pairs, seam_px, tile_scales
+from em_platform.stitching.neighbours import abut
 from em_platform.stitching.tile_rules import (
     TileRule,
     contrast_rule,
@@ -31,6 +32,7 @@ from em_platform.stitching.tile_rules import (
 )
 from em_platform.stitching.truth import check_truth
 
+_ABUT = "the tiles abut: nothing was matched, each lies at its nominal position."
 _NAMED = 3  # items that a sentence names; `Check.items` has all of them
 
 
@@ -54,7 +56,7 @@ def check_montage(
         *check_tiles(stats, limits),
         *check_matches(montage, fit.matches, limits),
         *check_fit(montage, fit, limits),
-        check_enough_connected(fit, limits),
+        check_enough_connected(montage, fit, limits),
         *check_truth(fit, truth, limits),
     )
 
@@ -94,21 +96,27 @@ def check_matches(
     pairs = len(matches)
     # 1e-9: int() would cut 0.29 * 100, which is 28.999... in binary.
     allowed = int(limits.max_unmatched_fraction * pairs + 1e-9)
-    alone = len(montage.tiles) <= 1
-    if not pairs and not alone:
+    if len(montage.tiles) <= 1:
+        return (
+            Check.not_applicable("edges_are_matched", "one tile has no neighbour."),
+        )
+    if abut(montage):
+        return (Check.not_applicable("edges_are_matched", _ABUT),)
+    if not pairs:
         sentence = "No two tiles overlap; check the positions and the pixel size."
     elif bad:
         named = _named(f"{edge} ({reason})" for edge, reason in bad.items())
         sentence = (
             f"Not matched: {len(bad)} of {pairs} pairs of neighbours, {allowed} "
-            f"allowed: {named}; where they show specimen, image them again."
+            f"allowed: {named}; where they show specimen, check that no "
+            "files are swapped, or image them again."
         )
     else:
         sentence = f"Every pair of neighbours is matched ({pairs})."
     return (
         Check(
             name="edges_are_matched",
-            passed=len(bad) <= allowed and (pairs > 0 or alone),
+            passed=len(bad) <= allowed and pairs > 0,
             severity=Severity.WARN,
             sentence=sentence,
             value=len(bad),
@@ -125,7 +133,9 @@ def check_fit(
     return (
         _no_gaps(montage, fit),
         _closed_seams(fit, limits),
-        _connected(fit, limits),
+        Check.not_applicable("tiles_are_connected", _ABUT)
+        if abut(montage)
+        else _connected(fit, limits),
         _undistorted(fit, limits),
     )
 
@@ -175,13 +185,17 @@ def check_enough_tiles(montage: Montage, limits: QualitySettings) -> Check:
         sentence = (
             f"Too few to be used: {there} of {planned} tiles, at least {needed} "
             "needed; image the montage again, or lower "
-            "stitching.quality.min_present_fraction and launch it again."
+            "stitching.quality.min_present_fraction and stitch it again."
         )
     return _at_least("enough_tiles_are_present", there, needed, sentence)
 
 
-def check_enough_connected(fit: MontageFit, limits: QualitySettings) -> Check:
+def check_enough_connected(
+    montage: Montage, fit: MontageFit, limits: QualitySettings
+) -> Check:
     """Do the matches place enough of the tiles; else Dagster makes no mosaic."""
+    if abut(montage):
+        return Check.not_applicable("enough_tiles_are_connected", _ABUT)
     total = len(fit.placements)
     joined = sum(tile.component == 0 for tile in fit.placements)
     needed = _least(total, limits.min_connected_fraction)
@@ -189,9 +203,9 @@ def check_enough_connected(fit: MontageFit, limits: QualitySettings) -> Check:
     if joined < needed:
         sentence = (
             f"Too few tiles are connected: at most {joined} of {total} are "
-            f"connected by matches, at least {needed} needed; check overlap, pixel "
-            "size and stitching.match.search_px, or lower "
-            "stitching.quality.min_connected_fraction and launch it again."
+            f"connected by matches, at least {needed} needed; check the overlap, the "
+            "pixel size and stitching.match.search_px, or lower "
+            "stitching.quality.min_connected_fraction, and stitch it again."
         )
     return _at_least("enough_tiles_are_connected", joined, needed, sentence)
 
@@ -267,8 +281,10 @@ def _closed_seams(fit: MontageFit, limits: QualitySettings) -> Check:
         for match, found in seam_px(fit, min_points=limits.min_seam_points)
     }
     ranked = sorted(seams, key=lambda edge: -seams[edge])
+    if not ranked:
+        return Check.not_applicable("seams_are_closed", "no two tiles are matched.")
     opened = [edge for edge in ranked if seams[edge] >= limits.max_seam_px]
-    worst = seams[ranked[0]] if ranked else 0.0
+    worst = seams[ranked[0]]
     limit = f"{limits.max_seam_px:g} px"
     sentence = (
         f"Every seam is closed (worst of {len(seams)}: {worst:.2f} px, the median "
@@ -298,7 +314,8 @@ def _connected(fit: MontageFit, limits: QualitySettings) -> Check:
     if loose:
         sentence = (
             f"Not connected: {len(loose)} of {total} tiles, {allowed} allowed "
-            f"({_named(loose)}); they are kept at their nominal stage position."
+            f"({_named(loose)}); they are kept at their nominal position; "
+            "check that no files are swapped."
         )
     return Check(
         name="tiles_are_connected",

@@ -177,9 +177,12 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _check_lines(checks: tuple[Check, ...]) -> list[str]:
-    passed = sum(check.passed for check in checks)
-    failed = [check for check in checks if not check.passed]
+    judged = [check for check in checks if check.is_applicable]
+    passed = sum(check.passed for check in judged)
+    failed = [check for check in judged if not check.passed]
+    idle = dict.fromkeys(c.sentence for c in checks if not c.is_applicable)
     return [
-        f"checks   {passed} of {len(checks)} passed",
+        f"checks   {passed} of {len(judged)} passed",
+        *(f"         - {sentence}" for sentence in idle),
         *(f"         - {check.severity.upper()} {check.sentence}" for check in failed),
     ]

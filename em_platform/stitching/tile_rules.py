@@ -10,6 +10,7 @@ import numpy as np
 
 from em_platform.config.stitching import QualitySettings
 from em_platform.model import Severity
+from em_platform.model.sentences import apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class TileRule:
     bad: str
     figures: str
     advice: str
+    digits: str = ".3f"
     is_maximum: bool = False
     severity: Severity = Severity.WARN
 
@@ -36,7 +38,10 @@ class TileRule:
 
     def figures_of(self, value: float) -> str:
         """The value and its limit in words."""
-        return self.figures.format(value, self.limit)
+        digits = self.digits
+        return self.figures.format(
+            apart(value, self.limit, digits), f"{self.limit:{digits}}"
+        )
 
 
 def focus_rule(limits: QualitySettings, *, usual: float) -> TileRule:
@@ -48,7 +53,7 @@ def focus_rule(limits: QualitySettings, *, usual: float) -> TileRule:
         limit=max(limits.min_focus, limits.min_relative_focus * usual),
         good="in focus",
         bad="Out of focus",
-        figures="focus score {:.3f}, at least {:.3f} expected",
+        figures="focus score {}, at least {} expected",
         advice="focus and image them again",
         severity=Severity.ERROR,
     )
@@ -63,7 +68,8 @@ def contrast_rule(limits: QualitySettings) -> TileRule:
         limit=limits.min_std,
         good="rich in contrast",
         bad="Almost uniform",
-        figures="standard deviation {:.1f} grey levels, at least {:.1f} expected",
+        figures="standard deviation {} grey levels, at least {} expected",
+        digits=".1f",
         advice="they show resin, a hole or no beam; look at them",
     )
 
@@ -78,7 +84,8 @@ def saturation_rule(limits: QualitySettings) -> TileRule:
         is_maximum=True,
         good="within the grey scale",
         bad="Saturated",
-        figures="{:.2%} of its pixels pure black or white, at most {:.2%} expected",
+        figures="{} of its pixels pure black or white, at most {} expected",
+        digits=".2%",
         advice="correct the exposure or stitching.tile.grey_range",
     )
 
@@ -93,7 +100,8 @@ def drift_rule(limits: QualitySettings) -> TileRule:
         is_maximum=True,
         good="as bright as usual",
         bad="Brightness has changed",
-        figures="mean {:.0%} from the usual one, at most {:.0%} expected",
+        figures="mean {} from the usual one, at most {} expected",
+        digits=".0%",
         advice="check the beam's spread and centre, and the specimen for contamination",
     )
 

@@ -18,6 +18,7 @@ from em_platform.model import (
     Size,
     TilePlacement,
 )
+from em_platform.model.sentences import apart
 from em_platform.model.truth import MontageTruth, TileTruth
 from em_platform.stitching.beside_frames import TRUTH, frame_stem
 from em_platform.stitching.recipe import folder_of
@@ -97,10 +98,10 @@ def check_truth(
     named = [f"{placed[i].tile_id} ({off[i]:.1f} px)" for i in worst if off[i] > limit]
     if not passed:
         sentence = (
-            f"The tiles do not lie where they were imaged: RMSE {rmse:.2f} px of "
-            f"{len(off)} tiles, at most {limit:g} px expected (worst: "
-            f"{', '.join(named[:_NAMED])}); look at the matches of these tiles, and at "
-            "the lens correction."
+            "The tiles do not lie where they were imaged: RMSE "
+            f"{apart(rmse, limit, '.2f')} px of {len(off)} tiles, at most {limit:g} px "
+            f"expected (worst: {', '.join(named[:_NAMED])}); look at the matches of "
+            "these tiles, and at the lens correction."
         )
     return (
         Check(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from em_platform.catalog.repository import Found, found_at
-from em_platform.catalog.search import select
+from em_platform.catalog.search import select, unmet
 from em_platform.errors import ConfigError
 
 MOMENT = "2026-05-06T12:00:00Z"
@@ -103,8 +103,8 @@ def found(query: str) -> list[str]:
         ("danio", ["eye"]),
         ("-danio", ["brain", "nacc"]),
         ("-source=ebi -status=failed", ["brain"]),
-        ("nosuchfield=5", []),
-        ("nosuchfield!=5", ["eye", "brain", "nacc"]),
+        ('"voxel<10"', []),
+        ('-"doi:10"', ["eye", "brain", "nacc"]),
     ],
 )
 def test_a_query_finds_what_it_says(query: str, keys: list[str]) -> None:
@@ -118,11 +118,27 @@ def test_a_query_finds_what_it_says(query: str, keys: list[str]) -> None:
         ("voxel<small", "a number or date was expected"),
         ('organism="Danio', "is no term"),
         ("size>5parsec", "a number or date was expected"),
+        # round3 1.2.2: what no record can have is an error, not "0 records".
+        ("voxle<10", "no record has a field voxle; did you mean voxel[?]"),
+        ("metadata.core.organsim!=fly", "did you mean metadata.core.organism[?]"),
+        ("status=completed", "did you mean complete[?]"),
+        ("modality=fibsem", "none of .*did you mean fib-sem[?]"),
+        ("modality<5", "modality is a text"),
+        ("voxel=big", "'big' is no number"),
+        ("voxel=<10", "has the operator '=<', one of = "),
+        ("voxel < 10", "'<' is no term"),
+        ("voxel:10", "'voxel:10' is no term"),
     ],
 )
 def test_a_query_that_is_not_understood_is_refused(query: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         found(query)
+
+
+def test_a_value_that_no_record_has_is_named() -> None:
+    """round3 1.2.1: `source=microscope|ebi` found one, and was silent of the other."""
+    assert unmet(RECORDS, "source=microscope|ebi voxel<10") == ["source=microscope"]
+    assert unmet(RECORDS, "source=ebi status!=complete -organism=*") == []
 
 
 def test_older_records_are_found_by_the_names_of_version_3(tmp_path: Path) -> None:

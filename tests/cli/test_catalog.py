@@ -123,13 +123,13 @@ def test_older_records_are_migrated_only_with_write(tmp_path: Path) -> None:
     before = file.read_bytes()
     dry = run("migrate", tmp_path)
     assert "has no time zone, taken as UTC" in dry.stdout
-    assert "1 records would change" in dry.stdout
+    assert "1 record would change" in dry.stdout
     assert file.read_bytes() == before
-    assert "1 records changed" in run("migrate", tmp_path, "--write").stdout
+    assert "1 record changed" in run("migrate", tmp_path, "--write").stdout
     after = file.read_bytes()
     assert json.loads(after)["source"] == "ebi"
     assert run("validate", tmp_path).exit_code == 0
-    assert "0 records changed" in run("migrate", tmp_path, "--write").stdout
+    assert "no records changed" in run("migrate", tmp_path, "--write").stdout
     assert file.read_bytes() == after
     (tmp_path / "half.json").write_text("{")
     result = run("migrate", tmp_path)
@@ -154,7 +154,7 @@ def test_the_schema_that_is_printed_accepts_what_lies_in_the_store(
 def test_duplicates_and_exports_are_reported(tmp_path: Path) -> None:
     assert json.loads(run("duplicates", "--json").stdout) == []
     result = run("export", tmp_path / "crate", "--query", "source=ebi")
-    assert "wrote ro-crate of 1 datasets" in result.stdout
+    assert "wrote ro-crate of 1 dataset" in result.stdout
     assert (tmp_path / "crate/ro-crate-metadata.json").is_file()
 
 

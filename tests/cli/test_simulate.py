@@ -78,7 +78,18 @@ def test_a_plan_becomes_stacks_and_their_names_are_printed_as_json(
         ("dot.mrc", "lost.mrc", "found no file"),
         ("name: dots", "name: [dots", "is no YAML"),
         ("pixel_nm: 2", "pixel_nm: -2", "pixel_nm: Input should be greater than 0"),
-        ("pixel_nm: 2", "pixel_a: 20", "pixel_a: Extra inputs are not permitted"),
+        (
+            "pixel_nm: 2",
+            "pixel_a: 20",
+            "pixel_a: is no known name; did you mean pixel_nm?",
+        ),
+        # round3 1.2.10: was "sede: Extra inputs are not permitted".
+        (
+            "name: dots",
+            "name: dots\nsede: 1",
+            "sede: is no known name; did you mean seed?",
+        ),
+        ("file: dot.mrc", "file: dot.mrc, voxle_nm: 1", "did you mean voxel_nm?"),
         ("pixel_nm: 2", "pixel_nm: 20", "both are in nm (1 nm is 10 Å)"),
         ("file: dot.mrc", "file: dot.mrc, voxel_nm: 10", "wide and the ice is 60.0 nm"),
         ("dot: 3", "dot: 900", "found room for"),

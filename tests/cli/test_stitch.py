@@ -151,7 +151,40 @@ def test_an_overlap_that_cannot_be_is_one_sentence(
     target = str(tmp_path / "x.zarr")
     arguments = ["stitch", str(montage), "--output", target, f"--overlap={overlap}"]
     assert main_without_exit(*arguments) == 1
-    assert "write 10% or 200px" in capsys.readouterr().err
+    assert "such as 10% or 200px" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("overlap", ["0px", "0%", "0"])
+def test_abutting_tiles_are_joined_where_they_lie(
+    montage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], overlap: str
+) -> None:
+    """round3 1.2.6: `--overlap 0px` was refused; 1.2.5: nothing named the pixel."""
+    for file in montage.iterdir():
+        write_tiff(file, cv2.imread(str(file), -1)[:212, :212])
+    target = str(tmp_path / "x.zarr")
+    arguments = ["stitch", str(montage), "--output", target, "--overlap", overlap]
+    assert main_without_exit(*arguments, "--workers", "1") == 0
+    out = capsys.readouterr().out
+    assert "424 x 424 px" in out
+    assert out.count("Not applicable: the tiles abut: nothing was matched") == 1
+    assert "pixel    size unknown" in out and "give --pixel-nm" in out
+
+
+def test_what_may_be_wrong_with_names_and_options_is_named(
+    montage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """round3 1.2.6: swapped files brought "image them again" and "launch it again"."""
+    (montage / "r0c0.tif").rename(montage / "x")
+    (montage / "r1c1.tif").rename(montage / "r0c0.tif")
+    (montage / "x").rename(montage / "r1c1.tif")
+    target = str(tmp_path / "x.zarr")
+    arguments = ["stitch", str(montage), "--output", target, "--overlap", "30%"]
+    assert main_without_exit(*arguments, "--workers", "1", "--pixel-nm", "10") == 2
+    out = capsys.readouterr().out
+    assert "check that no files are swapped" in out
+    assert "launch" not in out
+    assert "--overlap 30% was taken as given; leave it out" in out
+    assert "size unknown" not in out
 
 
 def test_help_says_the_kinds_of_input_and_the_exit_status(

@@ -90,6 +90,35 @@ def test_a_good_item_passes_every_check() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "changed", "why"),
+    [
+        ("files_are_whole", {"entry": {"files": ()}, "raw": {"files": ()}}, "read in"),
+        ("no_chunks_are_missing", {}, "the source does not list its chunks"),
+        (
+            "shape_is_expected",
+            {"entry": {"shape": None, "dtype": None}},
+            "the source states no shape and no type; the volume is 4 x 20 x 30 uint8",
+        ),
+        ("voxel_size_is_expected", {"entry": {"voxel_size_nm": None}}, "the source no"),
+    ],
+)
+def test_a_check_that_compared_nothing_is_not_read_as_a_pass(
+    name: str, changed: dict[str, Any], why: str
+) -> None:
+    """round3 1.2.3: "not compared" was a plain pass, in the record's score, too."""
+    found = checks(**changed)[name]
+    assert (found.passed, found.is_applicable) == (True, False)
+    assert found.sentence.startswith("Not applicable: ")
+    assert why in found.sentence
+
+
+def test_a_type_alone_is_compared() -> None:
+    assert not checks(entry={"shape": None, "dtype": "uint16"})[
+        "shape_is_expected"
+    ].passed
+
+
+@pytest.mark.parametrize(
     ("raw", "value", "part_of_the_sentence"),
     [
         (RawItem(), None, "nothing but their length proves"),

@@ -130,7 +130,7 @@ def test_a_person_sees_pictures_and_figures(
         assert isinstance(shown, dg.MarkdownMetadataValue)
         assert "data:image/webp" in str(shown.value)
         assert len(str(shown.value)) < 15_000
-        large = metadata_of(result, asset)[f"{name}, large"]
+        large = metadata_of(result, asset)[f"{name}, full size"]
         assert Path(str(large.value)).stat().st_size > 1_000
     mosaic = metadata_of(result, "mosaic")
     assert "em-platform view" in str(mosaic["open it with"].value)

@@ -112,8 +112,8 @@ def test_a_thumbnail_is_small_and_the_picture_is_a_file(tmp_path: Path) -> None:
     made = picture_file(
         "residuals", png, shows="seams", store=store, name="a/residuals.png"
     )
-    assert [*made] == ["residuals", "residuals, large"]
+    assert [*made] == ["residuals", "residuals, full size"]
     assert str(made["residuals"].value).startswith("![seams](")
     # Of the history's 150 kB a montage; three such pictures are kept of each.
     assert len(str(made["residuals"].value)) <= 15_000
-    assert Path(str(made["residuals, large"].value)).read_bytes() == png
+    assert Path(str(made["residuals, full size"].value)).read_bytes() == png

@@ -113,7 +113,7 @@ def test_a_plan_becomes_images_with_checked_truth_and_a_record(
     }
     for name in (
         "central tilt",
-        "power spectrum, on the right the rings that were set",
+        "power spectrum beside the expected rings",
     ):
         assert "data:image/webp" in str(shown[name].value)
     before = digests(folder)

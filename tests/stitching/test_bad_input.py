@@ -258,7 +258,7 @@ def test_pixels_that_are_no_numbers_leave_the_others(
             "unknown setting stitching.match.search",
         ),
         (["--set", "search"], "no '=' found"),
-        (["--overlap", "much"], "--overlap much: found no part of a tile"),
+        (["--overlap", "much"], "--overlap much: a percentage below 100 or"),
         (["--lens", "none.json"], "--lens none.json: cannot be read as a lens model"),
         (["--nonsense"], "No such option"),
         (["--workers", "100000"], "workers: found 100000, expected at most"),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from em_platform.model import Montage, Size, Tile
-from em_platform.stitching.neighbours import find_neighbours
+from em_platform.stitching.neighbours import abut, find_neighbours
 
 SIZE = Size(height_px=100, width_px=200)
 
@@ -76,3 +76,17 @@ def test_scattered_tiles_have_the_neighbours_that_all_pairs_would_give(
             if i != j and across >= 8 and along >= 0.4 and (u > x if beside else v > y):
                 wanted.add((f"t{i}", f"t{j}"))
     assert names(places) == wanted
+
+
+@pytest.mark.parametrize(
+    ("step", "abutting"),
+    [((100, 200), True), ((100.4, 200), True), ((102, 200), False), ((99, 199), False)],
+)
+def test_tiles_abut_where_none_overlaps_and_none_is_apart(
+    step: tuple[float, float], abutting: bool
+) -> None:
+    """round3 1.2.6: they are joined where they lie; a gap is still a fault."""
+    places = [(step[0] * r, step[1] * c) for r in range(3) for c in range(2)]
+    assert abut(montage(places)) is abutting
+    assert not abut(montage([*places, (900.0, 900.0)]))
+    assert not abut(montage(places[:1]))

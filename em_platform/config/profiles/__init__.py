@@ -10,6 +10,7 @@ from typing import Any
 
 from em_platform.config import fields, layers
 from em_platform.errors import ConfigError
+from em_platform.model.sentences import nearest
 
 VARIABLE = "EM_PROFILE"
 """The environment variable that names the profile: one of ours, or a file."""
@@ -81,7 +82,7 @@ def _path_of(name: str, folder: Path) -> Path:
         return path
     raise ConfigError(
         f"profile {name}: neither a file nor one of {', '.join(shipped())}"
-        f"{fields.nearest(name, list(shipped()))}; name one of them or an existing file"
+        f"{nearest(name, list(shipped()))}; name one of them or an existing file"
     )
 
 

@@ -65,7 +65,10 @@ def particles_check(particles: int) -> Check:
 
 def tilts_check(there: int, expected: int | None, limits: CryoemLimits) -> Check:
     """Whether nearly all tilts of the mdoc are there."""
-    missing = max(0, (expected or there) - there)
+    if expected is None:
+        why = f"{there} tilts are there, and no mdoc states how many were imaged"
+        return Check.not_applicable("tilts_are_complete", why)
+    missing = max(0, expected - there)
     return _at_most(
         limits.missing_tilts,
         missing,
@@ -112,20 +115,12 @@ def alignment_checks(found: Any, limits: CryoemLimits) -> list[Check]:
     if not found.program.startswith("em-platform"):
         # What another program does not state is no fault of the series.
         checks = [
-            each if each.value is not None else not_stated(each.name, found.program)
+            each
+            if each.value is not None
+            else Check.not_applicable(each.name, f"{found.program} does not measure it")
             for each in checks
         ]
     return [blank_check(blank), *checks]
-
-
-def not_stated(name: str, program: str) -> Check:
-    """A check that passes, as nothing is known to the contrary."""
-    return Check(
-        name=name,
-        passed=True,
-        severity=Severity.WARN,
-        sentence=f"{program} does not state what this check is about",
-    )
 
 
 def thickness_check(thickness_nm: float | None, limits: CryoemLimits) -> Check:

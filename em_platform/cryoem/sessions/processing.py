@@ -117,8 +117,9 @@ class Sessions:
                 merged["stages"] = {**common["stages"], **own["stages"]}
             return SessionSettings.model_validate(merged)
         except (yaml.YAMLError, ValidationError, TypeError, UnicodeError) as error:
-            is_field = isinstance(error, ValidationError)
-            why = first_problem(error) if is_field else str(error).splitlines()[0]  # type: ignore[arg-type]
+            why = str(error).splitlines()[0]
+            if isinstance(error, ValidationError):
+                why = first_problem(error, SessionSettings)
             raise ConfigError(
                 f"{path}: {why}; the settings of cryoem.session were expected, correct "
                 "the file"

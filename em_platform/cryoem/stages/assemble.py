@@ -20,6 +20,7 @@ from em_platform.cryoem.stage import (
 from em_platform.cryoem.tilt_name import bare_name, movie_stem, tilt_name
 from em_platform.cryoem.tilt_series import angles_of_movies
 from em_platform.errors import DataError
+from em_platform.model.sentences import counted
 from em_platform.storage import atomic
 
 _SAME_DEG = 0.05  # as in `tilt_series`: of one angle the newest image counts
@@ -125,7 +126,8 @@ def _angles(parameters: Parameters) -> tuple[list[float], str]:
         series = named.series if named else "tilt_series"
     if given and len(given) != len(parameters.images):
         raise DataError(
-            f"assemble: found {len(given)} angles and {len(parameters.images)} images, "
+            f"assemble: found {counted(len(given), 'angle')} and "
+            f"{counted(len(parameters.images), 'image')}, "
             "one angle an image was expected; correct the list"
         )
     found = []

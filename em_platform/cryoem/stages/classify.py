@@ -29,6 +29,7 @@ from em_platform.cryoem.stage import (
 )
 from em_platform.errors import DataError
 from em_platform.model import Model
+from em_platform.model.sentences import counted
 from em_platform.storage.atomic import write_bytes
 
 Float = NDArray[np.float32]
@@ -168,8 +169,8 @@ def _boxes(table: Particles) -> Float:
         numbers = [number for number, _ in some]
         if max(numbers) >= len(volume) or min(numbers) < 0:
             raise DataError(
-                f"{stack}: found {len(volume)} images, image {max(numbers) + 1} was "
-                "expected; extract the particles again"
+                f"{stack}: found {counted(len(volume), 'image')}, image "
+                f"{max(numbers) + 1} was expected; extract the particles again"
             )
         found.append(np.asarray(volume[numbers], np.float32))
     return _joined(found)

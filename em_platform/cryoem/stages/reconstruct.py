@@ -32,6 +32,7 @@ from em_platform.cryoem.tomogram_file import (
 )
 from em_platform.errors import ConfigError, FormatError
 from em_platform.formats.mrc_stack import PartMark
+from em_platform.model.sentences import counted
 from em_platform.storage import atomic
 
 if TYPE_CHECKING:
@@ -241,8 +242,8 @@ def _check(parameters: Parameters, alignment: SeriesAlignment, movie: Movie) -> 
         )
     if max(sections) >= count:
         raise FormatError(
-            f"{parameters.stack_file}: found {count} images, its alignment has image "
-            f"{max(sections)}; give the alignment of this stack"
+            f"{parameters.stack_file}: found {counted(count, 'image')}, its alignment "
+            f"has image {max(sections)}; give the alignment of this stack"
         )
 
 

@@ -51,7 +51,7 @@ class Epfl:
         if key not in _VOLUMES:
             raise SourceRefused(
                 f"epfl: no volume {key!r}, expected one of {', '.join(_VOLUMES)}; "
-                "correct ingest.epfl.items",
+                "correct the item (--item, ingest.epfl.items)",
                 key=key,
             )
         roots = [url.rstrip("/") for url in self._epfl.files_urls]

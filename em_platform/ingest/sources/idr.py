@@ -62,7 +62,7 @@ class Idr:
         if not key.isdigit():
             raise SourceRefused(
                 f"idr: {key!r} is no image, expected its number such as 9846137; "
-                "correct ingest.idr.items",
+                "correct the item (--item, ingest.idr.items)",
                 key=key,
             )
         image = self._omero.image(key)

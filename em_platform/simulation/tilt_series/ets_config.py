@@ -150,7 +150,7 @@ def _valid(kind: type[Kind], content: Mapping[str, object], source: str) -> Kind
         return kind.model_validate(content)
     except (ValidationError, RecursionError) as error:
         raise ConfigError(
-            f"{source}: {first_problem(error)}; correct it, the keys are in "
+            f"{source}: {first_problem(error, kind)}; correct it, the keys are in "
             "docs/explanations/simulation.md"
         ) from error
 

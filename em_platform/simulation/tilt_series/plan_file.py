@@ -56,8 +56,8 @@ def plan_of(content: JsonObject, *, source: str) -> Plan:
         return Plan.model_validate(content)
     except (ValidationError, RecursionError) as error:
         raise ConfigError(
-            f"simulation: {source}: {first_problem(error)}; correct it, the fields "
-            "are in docs/reference/plan.md"
+            f"simulation: {source}: {first_problem(error, Plan)}; correct it, the "
+            "fields are in docs/reference/plan.md"
         ) from error
 
 

@@ -111,10 +111,7 @@ def check_rings(folder: Path, truth: Truth) -> Check:
         why = (
             "the ice scatters nothing" if not plan.ice.grain else "pixels are too wide"
         )
-        sentence = (
-            f"No Thon rings are to be expected: {why}; the defocus is not judged."
-        )
-        return _check(name, (), sentence, value=None, limit=limit)
+        return Check.not_applicable(name, f"{why}, so that there are no Thon rings.")
     # Without shot noise: in one image it hides the rings.
     image = section_in(clean_file(folder, truth.stack), tilt.section)
     found = thon_defocus_nm(
@@ -138,8 +135,8 @@ def check_projections(folder: Path, truth: Truth, sample: Sample) -> Check:
     """
     name, limit = "images_match_truth", LEAST_CORRELATION
     if truth.backend != Embedded.name:
-        sentence = f"Made by {truth.backend}, which this program cannot do again."
-        return _check(name, (), sentence, value=None, limit=limit)
+        why = f"made by {truth.backend}, which this program cannot do again."
+        return Check.not_applicable(name, why)
     shown = sorted({0, central(truth).section, len(truth.tilts) - 1})
     again = Embedded().images(
         truth.plan,
@@ -243,7 +240,7 @@ def _check(
     wrong: Iterable[str],
     sentence: str,
     *,
-    value: float | None,
+    value: float,
     limit: float,
 ) -> Check:
     items: Sequence[str] = tuple(wrong)

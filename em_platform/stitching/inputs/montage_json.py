@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from em_platform.errors import RecordError
 from em_platform.formats import join_uri
 from em_platform.model import Montage
+from em_platform.model.base import first_problem
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
 
 
@@ -21,11 +22,9 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
     try:
         montage = Montage.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         raise RecordError(
-            f"{uri}: not a montage ({where}: {first['msg']}); "
-            "run the step that makes it again"
+            f"{uri}: not a montage ({first_problem(error, Montage)}); run the step "
+            "that makes it again"
         ) from error
     return TileList(
         uri=uri,

@@ -1,16 +1,19 @@
 """File names that carry row and column: `r003c007`, `_003_007`, `col0075_row0021`."""
 
+import os
 import re
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import regex  # gives up in time, which `re` cannot
 
 from em_platform.errors import ConfigError, FormatError
-from em_platform.formats import SUFFIXES
+from em_platform.formats import SUFFIXES, local_path
 from em_platform.model import Failure
+from em_platform.model.sentences import counted
 from em_platform.stitching.beside_frames import REFERENCES, frame_stem, is_processed
 from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
 
@@ -22,6 +25,7 @@ COMMON = (
     r"x[-_]?(?P<col>\d+)[-_]?y[-_]?(?P<row>\d+)",
     r"(?:^|[-_])(?P<row>\d+)[-_](?P<col>\d+)\.[A-Za-z]+$",
 )
+_LOOKED_INTO, _NAMED = 100, 3  # folders below one without images
 # For all names together; ten thousand take a hundredth of it.
 _MATCHING_S = 2.0
 # A word of the name: masks beside the tiles, as of render or Fiji, are no tiles.
@@ -48,16 +52,18 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
         places = _places(images, compile_pattern(options.pattern))
         if not places:
             raise ConfigError(
-                f"--pattern {options.pattern!r}: fits none of the {len(images)} images "
-                f"in {place.folder}; correct it, e.g. 'tile_r{{row}}_c{{col}}*.tif'"
+                f"--pattern {options.pattern!r}: fits no name in {place.folder}, which "
+                f"has {counted(len(images), 'image')}{_below(place)}; "
+                "correct it, e.g. 'tile_r{row}_c{col}*.tif'"
             )
     else:
         places = _best_of_common(images)
     if not places:
         raise FormatError(
-            f"{place.folder}: found {len(images)} images and no list of places, "
-            "expected a CSV or JSON with file,x_px,y_px, a metafile, tile specs, an "
-            "mdoc, or names with row and column; add one or give --pattern"
+            f"{place.folder}: found {counted(len(images), 'image')} and no list of "
+            f"places{_below(place)}, expected a CSV or JSON with file,x_px,y_px, a "
+            "metafile, tile specs, an mdoc, or names with row and column; add one or "
+            "give --pattern"
         )
     return TileList(
         uri=place.folder,
@@ -69,6 +75,28 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
         on_grid=True,
         pixel_nm=options.pixel_nm,
     )
+
+
+def _below(place: Place) -> str:
+    """Which folders below have images, where the folder itself has none."""
+    local = None if _images(place.names) else local_path(place.folder)
+    if local is None:
+        return ""
+    # They are among the names: of a local folder all are listed.
+    folders = [Path(local, name) for name in place.names[:_LOOKED_INTO]]
+    found = [f.name for f in folders if f.is_dir() and _images(_listed(f))]
+    if not found:
+        return ""
+    more = ", ..." if len(found) > _NAMED else ""
+    return f" (there are images in {', '.join(found[:_NAMED])}{more}: name that folder)"
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    # It may not be looked into.
+    except OSError:
+        return []
 
 
 def _images(names: Sequence[str]) -> list[str]:

@@ -196,5 +196,16 @@ def test_the_modality_is_that_of_the_list_else_of_the_tiles(
 
 
 def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="found 0 images and no list of places"):
+    with pytest.raises(FormatError, match="found no images and no list of places, "):
         open_montage(tmp_path)
+
+
+def test_images_in_folders_below_are_named(tmp_path: Path) -> None:
+    """round3 1.2.6: "found 0 images" of a folder of sections."""
+    for name in ("section1", "section2", "notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("a.txt" if name == "notes" else "r0c0.tif")).touch()
+    below = "images in section1, section2: name that folder"
+    for pattern in (None, "r{row}c{col}.tif"):
+        with pytest.raises((FormatError, ConfigError), match=below):
+            open_montage(tmp_path, pattern=pattern)

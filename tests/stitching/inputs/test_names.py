@@ -40,10 +40,13 @@ def test_a_pattern_says_what_names_mean(tmp_path: Path, pattern: str) -> None:
     [
         ("b{row}", "found no row and col"),
         ("b(", "not a regular expression"),
-        (r"^(?P<row>\d+)*(b|b2|2)*(-|a|5)*$(?P<col>\d)", "fits none of the 1 images"),
+        (
+            r"^(?P<row>\d+)*(b|b2|2)*(-|a|5)*$(?P<col>\d)",
+            "fits no name in .*, which has 1 image;",
+        ),
         (r"(?P<row>b)(?P<col>\d)", "row and col fit what is no number"),
         (r"(?P<row>\d)(?P<col>x)?", "row and col fit what is no number"),
-        ("q{row}_{col}.tif", "fits none of the 1 images"),
+        ("q{row}_{col}.tif", "fits no name in .*, which has 1 image;"),
     ],
 )
 def test_a_pattern_that_cannot_be_used_is_one_sentence(

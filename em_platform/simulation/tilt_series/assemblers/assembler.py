@@ -109,6 +109,7 @@ def options_of(plan: Plan, model: type[Options]) -> Options:
         return model.model_validate(plan.assembly.options)
     except ValidationError as error:
         raise ConfigError(
-            f"assembler {plan.assembly.kind}: assembly.options.{first_problem(error)}; "
-            "correct it, the options are in docs/explanations/simulation.md"
+            f"assembler {plan.assembly.kind}: assembly.options."
+            f"{first_problem(error, model)}; correct it, the options are in "
+            "docs/explanations/simulation.md"
         ) from error

@@ -1,0 +1,34 @@
+import pytest
+
+from em_platform.model.sentences import apart, counted, nearest
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "no images"), (1, "1 image"), (2, "2 images")]
+)
+def test_a_number_agrees_with_its_noun(number: int, text: str) -> None:
+    """round3 1.2.10: "found 1 images", and 1.2.6: "found 0 images"."""
+    assert counted(number, "image") == text
+
+
+def test_a_name_is_suggested_only_where_one_is_like_it() -> None:
+    assert nearest("sede", ["name", "seed"]) == "; did you mean seed?"
+    assert nearest("sede", ["name", "tilts"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "form", "text"),
+    [
+        (5.4, 6, ".1f", "5.4"),
+        (5.98, 6, ".1f", "5.98"),
+        (5.9996, 6, ".1f", "5.9996"),
+        (6, 6, ".1f", "6.0"),
+        (0.11996, 0.12, ".3f", "0.11996"),
+        (0.00104, 0.001, ".2%", "0.104%"),
+    ],
+)
+def test_a_value_has_the_digits_that_set_it_apart_from_its_limit(
+    value: float, limit: float, form: str, text: str
+) -> None:
+    """round3 1.2.6: "peak 6.0 sigma, 6 needed"."""
+    assert apart(value, limit, form) == text
