@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from timing import Cost, cost_of, report
 
 from em_platform.config.cryoem import CryoemLimits
-from em_platform.cryoem.sessions.checks import ctf_checks
+from em_platform.cryoem.sessions.checks import stage_checks
 from em_platform.cryoem.stages import ctf as stage
 
 NOISE_SEED = 8303
@@ -28,7 +28,7 @@ MOST_SLOPE_ERRORS = 3.0
 
 def is_good(found: Any) -> bool:
     """The verdict of the checks in Dagster and of the command line."""
-    return all(check.passed for check in ctf_checks(found, CryoemLimits()))
+    return all(check.passed for check in stage_checks("ctf", found, CryoemLimits()))
 
 
 def noise(count: int) -> Iterator[np.ndarray]:

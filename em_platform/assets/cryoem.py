@@ -10,13 +10,7 @@ import dagster as dg
 from em_platform.assets.checks import check_results, check_specs, dagster_failures
 from em_platform.assets.metadata import Metadata, picture, place, short, table
 from em_platform.cryoem.sessions import comparisons, tomography
-from em_platform.cryoem.sessions.checks import (
-    alignment_checks,
-    ctf_checks,
-    motion_check,
-    particles_check,
-    tilts_check,
-)
+from em_platform.cryoem.sessions.checks import stage_checks, tilts_check
 from em_platform.cryoem.sessions.processing import Made, Sessions
 from em_platform.model.check import Check
 from em_platform.partitions import CRYOEM
@@ -85,9 +79,9 @@ def micrographs(
     """The sum of a movie's frames, corrected for motion, dose and gain."""
     with dagster_failures(), cryoem.open() as sessions:
         made = sessions.correct(context.partition_key)
-    check = motion_check(made.result.total_motion_a, cryoem.limits())
+    checks = stage_checks("motion", made.result, cryoem.limits())
     return dg.MaterializeResult(
-        metadata=shown(made), check_results=check_results([check], "micrographs")
+        metadata=shown(made), check_results=check_results(checks, "micrographs")
     )
 
 
@@ -106,7 +100,7 @@ def ctf_fits(
     """Defocus and astigmatism of a micrograph, by its Thon rings."""
     with dagster_failures(), cryoem.open() as sessions:
         made = sessions.fit_ctf(context.partition_key)
-    checks = ctf_checks(made.result, cryoem.limits())
+    checks = stage_checks("ctf", made.result, cryoem.limits())
     return dg.MaterializeResult(
         metadata=shown(made), check_results=check_results(checks, "ctf_fits")
     )
@@ -124,9 +118,9 @@ def particle_picks(
     """Where the particles of a micrograph are."""
     with dagster_failures(), cryoem.open() as sessions:
         made = sessions.pick(context.partition_key)
-    check = particles_check(made.result.particles)
+    checks = stage_checks("pick", made.result, cryoem.limits())
     return dg.MaterializeResult(
-        metadata=shown(made), check_results=check_results([check], "particle_picks")
+        metadata=shown(made), check_results=check_results(checks, "particle_picks")
     )
 
 
@@ -198,7 +192,7 @@ def alignments(
     """Shifts of the tilts, the tilt axis, and the thickness of the ice."""
     with dagster_failures(), cryoem.open() as sessions:
         made = tomography.align(sessions, context.partition_key)
-    checks = alignment_checks(made.result, cryoem.limits())
+    checks = stage_checks("tilt-align", made.result, cryoem.limits())
     return dg.MaterializeResult(
         metadata=shown(made) | {"tilts": tilts_table(made.result.tilts)},
         check_results=check_results(checks, "alignments"),

@@ -12,7 +12,9 @@ from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 
 from em_platform.cli.console_output import own_fault, step_progress
+from em_platform.cli.cryoem_output import print_result
 from em_platform.cli.cryoem_recipe import COMMANDS as WITH_RECIPES
+from em_platform.cryoem.sessions.checks import stage_checks
 from em_platform.cryoem.stage import (
     Given,
     Option,
@@ -89,7 +91,7 @@ def _command_of(name: str) -> click.Command:
         click.Option(
             ["--json", "as_json"],
             is_flag=True,
-            help="the result as JSON on stdout, a line for each INPUT",
+            help="the result and whether it is good as JSON, a line for each INPUT",
         ),
     ]
 
@@ -162,7 +164,11 @@ def _run_all(
     overwrite: bool,
     as_json: bool,
 ) -> None:
+    from em_platform.config import load_settings
+
     failed = False
+    # First, as a wrong setting ends it all.
+    limits = load_settings().cryoem.limits
     runs = _runs(name, given)
     for values, inputs in runs:
         folder = output if len(runs) == 1 else output / _stem(inputs[0])
@@ -176,10 +182,8 @@ def _run_all(
             click.echo(f"em-platform: {shown}", err=True)
             failed = True
             continue
-        if as_json:
-            click.echo(result.model_dump_json())
-        else:
-            click.echo(f"{folder}: {_line(result)}")
+        checks = stage_checks(name, result, limits)
+        print_result(result, checks, folder, as_json=as_json)
     if failed:
         sys.exit(1)
 
@@ -328,13 +332,3 @@ def _absolute(paths: Sequence[Path]) -> list[str]:
 def _stem(path: Path) -> str:
     name = path.name.removesuffix(".gz")
     return name.rpartition(".")[0] or name
-
-
-def _line(result: StageResult) -> str:
-    """The plain values of a result, for a person."""
-    plain = {
-        key: f"{value:.6g}" if isinstance(value, float) else value
-        for key, value in dict(result).items()
-        if isinstance(value, int | float | str)
-    }
-    return ", ".join(f"{key} {value}" for key, value in plain.items())

@@ -1,5 +1,7 @@
 """Micrographs whose contrast transfer is known, synthetic and real."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from em_platform.cli import main
 from em_platform.config.cryoem import CryoemLimits
 from em_platform.cryoem.methods import ctf_profile
 from em_platform.cryoem.methods.ctf import (
@@ -19,7 +22,7 @@ from em_platform.cryoem.methods.ctf import (
     rings_of,
 )
 from em_platform.cryoem.methods.ctf_tilt import Tilt, find_tilt
-from em_platform.cryoem.sessions.checks import ctf_checks
+from em_platform.cryoem.sessions.checks import stage_checks
 from em_platform.cryoem.stages.ctf import Parameters, Result, run
 from em_platform.errors import ConfigError, FormatError, ProcessingError
 
@@ -158,9 +161,43 @@ def test_noise_is_no_good_ctf(tmp_path: Path, side: int, seed: int) -> None:
             file.set_data(noise.astype(np.float32))
         given = {"input_image": path, "pixel_size": 1.06}
         found = run(Parameters.model_validate(given), tmp_path)
-        checks = ctf_checks(found, CryoemLimits())
+        checks = stage_checks("ctf", found, CryoemLimits())
         assert [check.passed for check in checks] == [False, False]
         assert (found.score, found.fit_resolution_a) == (0, 30)
+
+
+def test_the_command_prints_a_table_and_the_verdict_of_the_checks(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """round3 1.1.5: good and bad fits looked alike, in a line of 20 values."""
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(1).normal(size=(512, 512)).astype(np.float32)
+    for name, image in (("grid", micrograph()), ("noise", noise)):
+        with mrcfile.new(tmp_path / f"{name}.mrc") as file:
+            file.set_data(image)
+    asked = ["cryoem", "ctf", "--pixel-size-a", str(PIXEL_A), "--output", "out"]
+
+    def printed(*words: str) -> list[str]:
+        with pytest.raises(SystemExit) as end:
+            main([*asked, *words])
+        assert not end.value.code
+        return capsys.readouterr().out.splitlines()
+
+    lines = printed("grid.mrc")
+    assert lines[0].startswith("out: good: rings are fitted to ")
+    assert any(re.fullmatch(r"defocus u +1\d{4}(\.\d+)? +Å", line) for line in lines)
+    [good] = printed("grid.mrc", "--json")
+    assert json.loads(good)["is_good"] is True
+    bad = printed("noise.mrc", "--overwrite")[0]
+    assert bad.startswith("out: not good: no rings stand out from noise: the defocus")
+    [bad] = printed("noise.mrc", "--json")
+    assert json.loads(bad)["is_good"] is False
+    # The limit is that of the check in Dagster.
+    monkeypatch.setenv("EM_CRYOEM__LIMITS__CTF_SCORE", "0.9")
+    [strict] = printed("grid.mrc", "--overwrite", "--json")
+    assert json.loads(strict) == json.loads(good) | {"is_good": False}
 
 
 def test_a_tilt_is_sought_as_far_as_it_is_not_given() -> None:

@@ -96,12 +96,15 @@ def test_a_micrograph_is_shrunk_or_has_a_bar(tmp_path: Path) -> None:
 
 
 def test_slices_of_a_stack(tmp_path: Path) -> None:
-    path = write(tmp_path / "stack.mrcs", VOLUME[:3, :64, :64])
+    volume = VOLUME[:3, :64, :64].copy()
+    volume[1] = 0  # of a class without particles
+    path = write(tmp_path / "stack.mrcs", volume)
     made = run(
         tmp_path, "mrc_to_jpeg", file=path, all_frames=True, output_suffix=".jpg"
     )
     assert [each.name for each in made] == ["stack_1.jpg", "stack_2.jpg", "stack_3.jpg"]
     assert picture(made[2]).shape == (64, 64)
+    assert [bool(picture(each).any()) for each in made] == [True, False, True]
 
 
 @pytest.mark.parametrize(("kind", "axis"), [("XY", 0), ("YZ", 1), ("xz", 2)])

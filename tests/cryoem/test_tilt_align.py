@@ -10,7 +10,7 @@ import pytest
 from benchmarks.tilt_data import Blobs, TiltSeries, blobs, tilt_series
 from em_platform.config.cryoem import CryoemLimits
 from em_platform.cryoem.alignment_files import read_alignment
-from em_platform.cryoem.sessions.checks import alignment_checks
+from em_platform.cryoem.sessions.checks import stage_checks
 from em_platform.cryoem.stages.tilt_align import Parameters, Result, run
 from em_platform.errors import PlatformError
 
@@ -94,9 +94,13 @@ def test_shifts_axis_and_thickness_are_found(
 def test_what_was_not_measured_does_not_pass(aligned: tuple[Path, Result]) -> None:
     _, found = aligned
     limits = CryoemLimits()
-    assert [c.passed for c in alignment_checks(found, limits)] == [False, True, True]
+    assert [c.passed for c in stage_checks("tilt-align", found, limits)] == [
+        False,
+        True,
+        True,
+    ]
     unknown = found.model_copy(update={"residual_px": None, "thickness_a": None})
-    assert not any(c.passed for c in alignment_checks(unknown, limits))
+    assert not any(c.passed for c in stage_checks("tilt-align", unknown, limits))
 
 
 def heavy_beads(rng: np.random.Generator) -> Blobs:

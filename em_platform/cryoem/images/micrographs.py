@@ -14,6 +14,7 @@ from em_platform.cryoem.methods.grid_bars import without_grid_bars
 from em_platform.cryoem.methods.mapped_mrc import mapped, mapped_volume
 from em_platform.cryoem.methods.pictures import (
     encoded,
+    frames_of,
     shrunk,
     stretched,
     with_bar,
@@ -38,12 +39,12 @@ def mrc_to_jpeg(given: ImageParameters, folder: Path) -> tuple[str, ...]:
         write_bytes(folder / f"{path.stem}{suffix}", encoded(picture, ".jpeg"))
         return (f"{path.stem}{suffix}",)
     images = images[::-1] if given.flip else images
-    slices = enumerate(images) if given.all_frames else [(None, images[0])]
+    # An empty class is black, and no reason to have no pictures of the others.
+    frames = frames_of(images if given.all_frames else images[:1], of=path, sigmas=None)
     names = []
-    for number, image in slices:
-        name = f"{path.stem}{'' if number is None else f'_{number + 1}'}{suffix}"
-        picture = PIL.Image.fromarray(stretched(image, of=path, sigmas=None))
-        write_bytes(folder / name, encoded(picture, ".jpeg"))
+    for number, levels in enumerate(frames, 1):
+        name = f"{path.stem}{f'_{number}' if given.all_frames else ''}{suffix}"
+        write_bytes(folder / name, encoded(PIL.Image.fromarray(levels), ".jpeg"))
         names.append(name)
     return tuple(names)
 

@@ -1,5 +1,6 @@
 """What is judged of a session's results, each by one number and one sentence."""
 
+from collections.abc import Callable
 from typing import Any
 
 from em_platform.config.cryoem import CryoemLimits
@@ -18,27 +19,35 @@ def _at_most(limit: float, value: float | None, *, name: str, sentence: str) -> 
     )
 
 
-def motion_check(total_a: float, limits: CryoemLimits) -> Check:
+def stage_checks(stage: str, found: Any, limits: CryoemLimits) -> list[Check]:
+    """What is judged of a stage's result, in Dagster and at a terminal; or nothing."""
+    judge = _OF_STAGES.get(stage)
+    return judge(found, limits) if judge else []
+
+
+def _motion_checks(found: Any, limits: CryoemLimits) -> list[Check]:
     """Whether the frames moved little enough."""
-    return _at_most(
-        limits.motion_a,
-        total_a,
-        name="motion_is_small",
-        sentence=f"the frames moved by {total_a:.0f} Å in all, at most "
-        f"{limits.motion_a:g} are wanted",
+    total_a = found.total_motion_a
+    sentence = (
+        f"the frames moved by {total_a:.0f} Å in all, at most "
+        f"{limits.motion_a:g} are wanted"
     )
+    name = "motion_is_small"
+    return [_at_most(limits.motion_a, total_a, name=name, sentence=sentence)]
 
 
-def ctf_checks(found: Any, limits: CryoemLimits) -> list[Check]:
+def _ctf_checks(found: Any, limits: CryoemLimits) -> list[Check]:
     """Whether the rings of a micrograph were fitted far enough, and well enough."""
     resolution_a, score = found.fit_resolution_a, found.score
+    far = f"rings are fitted to {resolution_a:.1f} Å"
+    if score <= 0:
+        far = "no rings stand out from noise: the defocus means nothing"
     return [
         _at_most(
             limits.ctf_resolution_a,
             resolution_a,
             name="ctf_is_fitted_far",
-            sentence=f"rings are fitted to {resolution_a:.1f} Å, "
-            f"{limits.ctf_resolution_a:g} or finer is wanted",
+            sentence=f"{far}, rings to {limits.ctf_resolution_a:g} Å are wanted",
         ),
         Check(
             name="ctf_fits_well",
@@ -52,15 +61,18 @@ def ctf_checks(found: Any, limits: CryoemLimits) -> list[Check]:
     ]
 
 
-def particles_check(particles: int) -> Check:
+def _particle_checks(found: Any, _limits: CryoemLimits) -> list[Check]:
     """Whether anything was picked."""
-    return Check(
-        name="particles_are_found",
-        passed=particles > 0,
-        severity=Severity.WARN,
-        sentence=f"{particles} particles were found",
-        value=particles,
-    )
+    particles = found.particles
+    return [
+        Check(
+            name="particles_are_found",
+            passed=particles > 0,
+            severity=Severity.WARN,
+            sentence=f"{particles} particles were found",
+            value=particles,
+        )
+    ]
 
 
 def tilts_check(there: int, expected: int | None, limits: CryoemLimits) -> Check:
@@ -104,7 +116,7 @@ def alignment_check(residual_px: float | None, limits: CryoemLimits) -> Check:
     return _at_most(limit, residual_px, name="alignment_is_close", sentence=sentence)
 
 
-def alignment_checks(found: Any, limits: CryoemLimits) -> list[Check]:
+def _alignment_checks(found: Any, limits: CryoemLimits) -> list[Check]:
     """What is judged of the result of `tilt-align`."""
     blank = tuple(f"{each.angle_deg:g} deg: {each.reason}" for each in found.excluded)
     thickness_nm = None if found.thickness_a is None else found.thickness_a / 10
@@ -133,3 +145,11 @@ def thickness_check(thickness_nm: float | None, limits: CryoemLimits) -> Check:
         else f"the sample is {thickness_nm:.0f} nm thick, at most {limit:g} are wanted"
     )
     return _at_most(limit, thickness_nm, name="ice_is_thin", sentence=sentence)
+
+
+_OF_STAGES: dict[str, Callable[[Any, CryoemLimits], list[Check]]] = {
+    "motion": _motion_checks,
+    "ctf": _ctf_checks,
+    "pick": _particle_checks,
+    "tilt-align": _alignment_checks,
+}
