@@ -22,22 +22,57 @@ _MOST_DEPTH = 50
 _Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0|[1-9]\d*|0x[\da-fA-F]+)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"(?:[-+]?(?:\d+\.\d*|\.\d+)(?:[eE][-+]\d+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+}
+"""Those that YAML 1.2 has as well."""
+
+
 class _Words(_Fast):  # type: ignore[misc, valid-type]
-    """YAML in which `64_0_64_8_8_8` is a crop and not a number, as in YAML 1.2."""
+    """YAML without the numbers of 1.1 that nobody means, and without a key twice.
+
+    `64_0_64_8_8_8` is a crop; 1.1 takes `0777` for 511, and `12:30` for 750.
+    """
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        _refuse_twice(node)
+        return node
 
 
 _Words.yaml_implicit_resolvers = {
-    first: [
-        (
-            tag,
-            re.compile(words.pattern.replace("_", ""), words.flags)
-            if tag.endswith(":int")
-            else words,
-        )
-        for tag, words in kinds
-    ]
+    first: [(tag, _NUMBERS.get(tag, words)) for tag, words in kinds]
     for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def _refuse_twice(root: Any) -> None:
+    """Refuse a key that stands twice in a mapping; the last would win unseen."""
+    waiting, known = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in known or not isinstance(node, yaml.CollectionNode):
+            continue
+        known.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+            continue
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            waiting.append(value)
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # whoever makes a key of it refuses it
+            line = key.start_mark.line + 1
+            if before := lines.get((key.tag, key.value)):
+                raise ValueError(
+                    f"the key {key.value[:80]} stands twice, in lines {before} and "
+                    f"{line}; leave one of them out"
+                )
+            lines[key.tag, key.value] = line
 
 
 def check_regular(path: str | Path) -> None:
@@ -75,8 +110,8 @@ def parse_yaml(text: str) -> Any:
     Raises
     ------
     ValueError
-        It is no YAML, has NUL or itself within, or stands for too many or too deep
-        values.
+        It is no YAML, has NUL, itself or a key twice within, or stands for too many
+        or too deep values.
     """
     try:
         _check_depth(text)

@@ -32,8 +32,18 @@ LAUGHS = "\n".join(
         ("x: " + "y" * (5 << 20), "more than 4194304 bytes"),
         # round3 4.8: a fault of em-platform, once it was used as a path
         ('home: "a\\0b"', "has the character NUL"),
+        # round3 1.2.11: the last won, and 1.1's numbers were taken
+        (
+            "x: {a: 1}\ny:\n  a: 2\n  b: 3\n  a: 4",
+            "key a stands twice, in lines 3 and 5",
+        ),
+        ("broker: {port: 1, port: 2}", "key port stands twice, in lines 1 and 1"),
+        ("broker:\n  port: 12:30", r"broker\.port.*valid integer"),
     ],
-    ids=["laughs", "itself", "deep", "deeper", "digits", "date", "long", "NUL"],
+    ids=[
+        *("laughs", "itself", "deep", "deeper", "digits", "date", "long", "NUL"),
+        *("twice", "twice in a line", "sixties"),
+    ],
 )
 def test_a_yaml_that_explodes_is_one_sentence(
     tmp_path: Path, text: str, sentence: str
@@ -43,6 +53,18 @@ def test_a_yaml_that_explodes_is_one_sentence(
     with pytest.raises(ConfigError, match=sentence) as raised:
         load_settings(path, environment={})
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_only_the_numbers_of_yaml_1_2_are_numbers() -> None:
+    """round3 1.2.11: 0777 became 511, and 12:30 became 750."""
+    text = "[0777, 12:30, 12:30.5, 1_000, 0b11, 0x1F, -5, 1.5e+3, .5, .inf]"
+    assert parse_yaml(text) == [
+        *("0777", "12:30", "12:30.5", "1_000", "0b11", 31, -5, 1500.0, 0.5),
+        float("inf"),
+    ]
+    # What a mapping merges may be set anew, whichever of the two is read first.
+    merged = "x: &x {a: 1}\ndeep: {y: &y {<<: *x, a: 2}}\nz: {<<: *y}"
+    assert parse_yaml(merged)["z"] == {"a": 2}
 
 
 def test_variables_with_nul_are_one_sentence(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from em_platform.config import Settings
 from em_platform.config.cryoem import CryoemSettings, SessionSettings
+from em_platform.config.reading import parse_yaml, read_regular
 from em_platform.cryoem.exposure import dose_before
 from em_platform.cryoem.headers import Header, read_header
 from em_platform.cryoem.movies import open_movie
@@ -110,13 +110,13 @@ class Sessions:
         if not path.is_file():
             return self.settings.session
         try:
-            own = yaml.safe_load(path.read_text("utf-8")) or {}
+            own = parse_yaml(read_regular(path).decode()) or {}
             common = self.settings.session.model_dump()
             merged = {**common, **own}
             if own.get("stages"):
                 merged["stages"] = {**common["stages"], **own["stages"]}
             return SessionSettings.model_validate(merged)
-        except (yaml.YAMLError, ValidationError, TypeError, UnicodeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             why = str(error).splitlines()[0]
             if isinstance(error, ValidationError):
                 why = first_problem(error, SessionSettings)
