@@ -21,6 +21,7 @@ from em_platform.errors import FormatError
 from em_platform.formats import (
     Volume,
     check_image,
+    left_out,
     open_mrc,
     open_source,
     open_volume,
@@ -106,10 +107,17 @@ def open_movie(path: Path, *, eer_grouping: int = 20, eer_upsampling: int = 1) -
     FormatError
         There is no such file, it is no image, or it is cut short.
     """
-    if is_packed(path):
-        return _Stack(open_packed(path))
     if not is_eer(path):
-        return _Stack(open_volume(str(path)), begins_at_top=_is_tiff(path))
+        packed = is_packed(path)
+        volume = open_packed(path) if packed else open_volume(str(path))
+        if others := left_out(volume.info):
+            count, height, width = volume.info.shape
+            raise FormatError(
+                f"{path}: found {others}, beside {count} of {height} x {width} pixels "
+                f"of {volume.info.dtype}, expected images of one size and type, and all"
+                " of them counted; copy it again, or split it"
+            )
+        return _Stack(volume, begins_at_top=not packed and _is_tiff(path))
     superres = {1: 0, 2: 1, 4: 2}.get(eer_upsampling)
     if superres is None:
         raise FormatError(

@@ -92,13 +92,17 @@ def _mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
         return np.asarray(image != 0)
     found = np.zeros(shape, bool)
     try:
-        for line in path.read_text().splitlines():
+        for number, line in enumerate(path.read_text().splitlines(), 1):
             if words := line.split("#")[0].split():
-                x, y, width, height = (int(float(word)) for word in words)
-                found[max(y, 0) : y + height, max(x, 0) : x + width] = True
-    except (OSError, OverflowError, ValueError) as error:
+                x, y, w, h = (float(word) for word in words)
+                inside = 0 <= x < x + w <= shape[1] and 0 <= y < y + h <= shape[0]
+                if not inside or not all(n.is_integer() for n in (x, y, w, h)):
+                    raise ValueError(f"line {number} is `{line.strip()[:80]}`")
+                found[int(y) : int(y + h), int(x) : int(x + w)] = True
+    except (OSError, ValueError) as error:
         raise FormatError(
             f"{path}: cannot be read as defects ({error}), expected lines of x, y, "
-            "width and height; correct it"
+            f"width and height, whole pixels within {shape[1]} x {shape[0]} (x, y); "
+            "correct it"
         ) from error
     return found

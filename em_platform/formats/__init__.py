@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from em_platform.formats.open import described as described
     from em_platform.formats.open import extent_nm as extent_nm
     from em_platform.formats.open import inspect as inspect
+    from em_platform.formats.open import left_out as left_out
     from em_platform.formats.open import open_stack as open_stack
     from em_platform.formats.open import open_volume as open_volume
     from em_platform.formats.raster import jpeg_size as jpeg_size
@@ -74,7 +75,7 @@ _MODULES = {
     "read_mdoc_montage read_mdoc_tilts",
     "mrc": "open_mrc",
     "ome_zarr": "Described describe level_count open_level read_pixels review_at",
-    "open": "described extent_nm inspect open_stack open_volume",
+    "open": "described extent_nm inspect left_out open_stack open_volume",
     "raster": "jpeg_size",
     "remote": "careful_session",
     "source": "is_folder join_uri list_folder local_path open_source read_text",

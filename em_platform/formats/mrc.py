@@ -84,6 +84,13 @@ def read_mrc_header(source: Source) -> MrcHeader:
     )
 
 
+def _left_out(source: Source, header: MrcHeader) -> dict[str, Tag]:
+    image = header.height_px * header.width_px * np.dtype(header.dtype).itemsize
+    last = (source.length - header.offset) // image
+    text = f"images up to number {last}, where its header counts {header.images}"
+    return {"left_out": (text,)} if last > header.images else {}
+
+
 def check_index(source: Source, header: MrcHeader, index: int | None) -> int:
     """The image of a stack that is meant; the only one needs no number.
 
@@ -250,7 +257,7 @@ def open_mrc(source: Source) -> PlainVolume:
         origin_nm=(0.0, 0.0, 0.0) if stack else _origin(start, order, voxel),
         chunk_shape=(chunk[0], chunk[1], chunk[2]),
         size_bytes=source.length,
-        tags=_tags(start, words, order) | more,
+        tags=_tags(start, words, order) | more | _left_out(source, header),
     )
     return PlainVolume(
         info=info,

@@ -27,6 +27,7 @@ from em_platform.formats.source import (
 )
 from em_platform.formats.tiff import CodedVolume, open_tiff
 from em_platform.formats.tiff_directory import is_tiff
+from em_platform.formats.tiff_pages import PREVIEW
 from em_platform.formats.volume import PlainVolume, Region, Volume, bounds_of, shape_of
 from em_platform.model.modality import Modality, modality_of
 from em_platform.model.volume import Tag, VolumeInfo
@@ -243,6 +244,17 @@ def inspect(uri: str, options: StorageOptions | None = None) -> VolumeInfo:
 def described(info: VolumeInfo) -> dict[str, Any]:
     """The same as plain values for JSON: axes z, y, x, lengths nm, sizes bytes."""
     return info.model_dump(mode="json") | {"pixel_bytes": info.pixel_bytes}
+
+
+def left_out(info: VolumeInfo) -> str:
+    """Images of the file that are no part of the volume; empty: but for previews none.
+
+    The first of them in words, and how many there are.
+    """
+    found = info.tags.get("left_out", ())
+    named = [str(each) for each in found if not str(each).endswith(PREVIEW)]  # type: ignore[union-attr]
+    more = f", and {len(named) - 1} more" if len(named) > 1 else ""
+    return f"{named[0]}{more}" if named else ""
 
 
 def extent_nm(info: VolumeInfo) -> tuple[float, float, float] | None:

@@ -317,7 +317,7 @@ def _tags(scale: TiffScale, sem: TiffScale | None, pages: Pages) -> dict[str, Ta
         # OME spreads an image over files; this one has a part of it.
         tags["planes_stated"] = int(np.prod(scale.axes))
     if pages.left_out:
-        tags["pages_left_out"] = pages.left_out[:10]
+        tags["left_out"] = pages.left_out[:10]
     if scale.axes and scale.axes[1] != pages.count and pages.count > 1:
         # A series of times or channels alone is read as planes; this says so.
         names = dict(zip(("channels", "planes", "frames"), scale.axes, strict=True))

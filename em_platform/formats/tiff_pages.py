@@ -23,6 +23,7 @@ _STRIPS, _WHOLE_NUMBERS = 273, {3: "u2", 4: "u4", 16: "u8"}  # by the tag's type
 _KINDS = {1: "u", 2: "i", 3: "f"}  # by SampleFormat (TIFF 6.0, tag 339)
 # Values of PhotometricInterpretation (tag 262).
 WHITE_IS_ZERO, _RGB, PALETTE = 0, 2, 3
+PREVIEW = ", a preview"
 _FAX = {2, 3, 4}  # values of Compression (tag 259)
 
 
@@ -339,7 +340,7 @@ def _walked(first: Directory, layout: PageLayout) -> Pages:
         # What is asked for is the volume, whatever it calls itself.
         reduced = page.is_reduced and page.offset != first.offset
         if page.uniform_key != first.uniform_key or reduced:
-            others.append(_described(number, page))
+            others.append(_described(number, page) + (PREVIEW if reduced else ""))
             # Previews may stand between pages, other images may not.
             between = page if places and not reduced else between
             continue

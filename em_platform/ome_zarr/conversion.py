@@ -1,6 +1,7 @@
 """An image as OME-Zarr, and one level of an OME-Zarr as TIFF or PNG."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.config import OutputSettings
-from em_platform.errors import FormatError
+from em_platform.errors import ConfigError, FormatError
 from em_platform.formats.ome_zarr import describe, open_level, read_pixels
-from em_platform.formats.open import open_volume
+from em_platform.formats.open import left_out, open_volume
 from em_platform.formats.source import local_path
 from em_platform.imaging.resample import Pooling
 from em_platform.model.volume import WrittenVolume
@@ -22,9 +23,13 @@ from em_platform.storage.guard import check_file, mark_of, marked_png, write_fil
 from em_platform.storage.layout import StorageOptions
 from em_platform.storage.manifest import Product
 
+log = logging.getLogger(__name__)
+
 PICTURE = "export"
 """What the mark of an exported file calls it."""
 
+# Of an edge that is given: finer than any atom, longer than any specimen.
+_VOXEL_NM = 1e-6, 1e9
 # A multiple of 16, as TIFF demands of tiles; Fiji and QuPath read such at once.
 _TILE_PX = 512
 # Classic TIFF counts bytes in 32 bits; its directory needs some of them.
@@ -66,8 +71,11 @@ def convert(
         )
     volume: Any = open_volume(source, options)
     if voxel_nm is not None:
+        _check_voxel(voxel_nm)
         info = volume.info.model_copy(update={"voxel_size_nm": voxel_nm})
         volume = replace(volume, info=info)
+    if others := left_out(volume.info):
+        log.warning("%s: left out %s", source, others)
     local = local_path(source)
     name = Path(local).resolve().name if local else source.rstrip("/").rsplit("/")[-1]
     # A file that was changed may have the same shape: it is not resumed from.
@@ -86,6 +94,15 @@ def convert(
         inputs=(source,),
         overwrite=overwrite,
     )
+
+
+def _check_voxel(voxel_nm: tuple[float, float, float]) -> None:
+    low, high = _VOXEL_NM
+    if not all(low <= edge <= high for edge in voxel_nm):
+        raise ConfigError(
+            f"convert: a voxel of {' x '.join(f'{e:g}' for e in voxel_nm)} nm (z, y, "
+            f"x) was given, edges from {low:g} to {high:g} nm were expected; correct it"
+        )
 
 
 def export(

@@ -155,6 +155,11 @@ def broken_movies(movie: dict[str, Any]) -> dict[str, tuple[type[Exception], str
         "missing": (FormatError, "missing.mrc"),
         "mag": (ConfigError, "mag was given, which only MotionCor2 knows"),
         "defects": (FormatError, "cannot be read as defects"),
+        # round3 1.1.7: 64,666 of 65,536 pixels were masked; then none
+        "-5 -5 3 3": (FormatError, "line 2 is `-5 -5 3 3`.*, whole pixels within"),
+        "9000 0 1 1": (FormatError, "line 2 is `9000 0 1 1`"),
+        "0 0 0 9": (FormatError, "line 2 is `0 0 0 9`"),
+        "0 0 1.5 1": (FormatError, r"line 2 is `0 0 1\.5 1`"),
     }
 
 
@@ -181,7 +186,8 @@ def test_what_cannot_be_used_is_one_sentence(
     elif fault == "mag":
         movie["mag"] = {"major_scale": 1.01, "minor_scale": 1, "angle": 3}
     else:
-        (tmp_path / "d.txt").write_text("1 2 three 4\n")
+        line = "1 2 three 4" if fault == "defects" else fault
+        (tmp_path / "d.txt").write_text(f"# x y w h\n{line}\n")
         movie["defect_file"] = tmp_path / "d.txt"
     error, sentence = broken_movies(movie)[fault]
     with pytest.raises(error, match=sentence):

@@ -10,9 +10,11 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
+from em_platform.config import OutputSettings
 from em_platform.cryoem.headers import read_header
 from em_platform.cryoem.movies import open_movie, read_image
 from em_platform.errors import FormatError
+from em_platform.ome_zarr import convert
 
 EVENTS = 65001
 """TIFF compression of EER: 7 bits of gap, 2 of each position within a pixel."""
@@ -115,6 +117,34 @@ def test_frames_of_tiff_and_packed_mrc(
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(FormatError, match=r"m\.mrc\.gz: truncated or damaged"):
         open_movie(packed)
+
+
+@pytest.mark.parametrize("kind", ["shapes", "types", "last", "header"])
+def test_images_that_would_be_passed_over_are_refused(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """round3 1.1.7: one of four frames was used, with status 0."""
+    whole = np.ones((48, 64), np.uint16)
+    other = whole[:40] if kind != "types" else whole.astype(np.uint8)
+    path = tmp_path / "m.tif"
+    if kind == "header":
+        path = tmp_path / "m.mrc"
+        mrcfile.write(path, np.ones((4, 48, 64), np.uint16))
+        header = bytearray(path.read_bytes())
+        header[8:12] = (1).to_bytes(4, "little")
+        path.write_bytes(header)
+    else:
+        with tifffile.TiffWriter(path) as file:
+            for page in (whole, *[whole if kind == "last" else other] * 2, other):
+                file.write(page, metadata=None)
+            file.write(whole[:8, :8], metadata=None, subfiletype=1)  # a preview
+    found = r"images up to number 4" if kind == "header" else r"page \d of 4[08] x 64"
+    with pytest.raises(FormatError, match=f"{found}.* beside [13] of 48 x 64 pixels"):
+        open_movie(path)
+    # A volume has them left out, and it is written where.
+    convert(str(path), str(tmp_path / "v.zarr"), settings=OutputSettings())
+    (warned,) = (each for each in caplog.messages if "left out" in each)
+    assert warned.startswith(f"{path}: left out ")
 
 
 def test_an_mdoc_states_what_the_file_does_not(tmp_path: Path) -> None:

@@ -246,6 +246,10 @@ def test_what_cannot_be_aligned_is_one_sentence(
     short = write_stack(tmp_path / "short.mrc", series.images[:5])
     short.with_suffix(".rawtlt").write_text("-3\n0\n")
     assert "found 2 angles" in sentence_of(Parameters(stack_file=short), out)
+    short.with_suffix(".rawtlt").write_text("-3\n0\n3\n6\n9\n")
+    for section in (99, 0, -1):  # round3 1.1.7: it was ignored
+        wrong = sentence_of(Parameters(stack_file=short, exclude=(2, section)), out)
+        assert f"section {section} was to be left out, found 5 from 1 to 5" in wrong
     short.with_suffix(".rawtlt").unlink()
     assert "no angles were found" in sentence_of(Parameters(stack_file=short), out)
     gone = Parameters(stack_file=short, input_file_list=[["a.mrc", 3.0]])

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from em_platform.errors import FormatError
-from em_platform.formats.open import open_volume
+from em_platform.formats.open import left_out, open_volume
 from em_platform.formats.source import RangedFile, Source, open_source
 from em_platform.formats.tiff import CodedVolume, open_tiff
 
@@ -232,8 +232,9 @@ def test_a_preview_behind_the_pages_is_left_out_and_reported(tmp_path: Path) -> 
         writer.write(stack(shape=(15, 12)), metadata=None, subfiletype=1)
     volume = open_volume(str(tmp_path / "a.tif"))
     assert np.array_equal(volume.read(WHOLE), image)
-    (reported,) = volume.info.tags["pages_left_out"]  # type: ignore[misc]
+    (reported,) = volume.info.tags["left_out"]  # type: ignore[misc]
     assert str(reported).startswith("page 7 of 15 x 12")
+    assert left_out(volume.info) == ""
 
 
 def test_single_bits_become_bytes(tmp_path: Path) -> None:
@@ -370,4 +371,4 @@ def test_of_several_ome_images_the_first_is_taken(tmp_path: Path) -> None:
             writer.write(image, metadata={"axes": "ZYX"}, photometric="minisblack")
     volume = open_volume(str(tmp_path / "a.ome.tif"))
     assert np.array_equal(volume.read(WHOLE), first)
-    assert volume.info.tags["pages_left_out"] == ("7 pages of other images",)
+    assert volume.info.tags["left_out"] == ("7 pages of other images",)

@@ -1,5 +1,6 @@
 """Files of tifffile become OME-Zarr, and these become files that tifffile reads."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import tifffile
 
 from em_platform.config import OutputSettings
-from em_platform.errors import FormatError, OutputRefused
+from em_platform.errors import ConfigError, FormatError, OutputRefused
 from em_platform.formats import open_volume
 from em_platform.ome_zarr import convert, export
 
@@ -45,6 +46,16 @@ def test_a_stated_voxel_size_wins(tmp_path: Path) -> None:
     source = written(tmp_path / "a.tif", image((2, 40, 40)))
     convert(source, target, settings=SETTINGS, voxel_nm=(50.0, 8.0, 8.0))
     assert open_volume(target).info.voxel_size_nm == (50.0, 8.0, 8.0)
+
+
+@pytest.mark.parametrize("edge", [0.0, -1.0, math.nan, math.inf, 1e300])
+def test_edges_that_are_no_lengths_are_refused(tmp_path: Path, edge: float) -> None:
+    """round3 1.2.10, 1.2.11: 0 was taken; NaN was a fault and left a `.partial`."""
+    source = written(tmp_path / "a.tif", image((2, 40, 40)))
+    target, edges = str(tmp_path / "a.zarr"), (edge, 1.0, 1.0)
+    with pytest.raises(ConfigError, match=r"a voxel of .* nm .* was given, edges from"):
+        convert(source, target, settings=SETTINGS, voxel_nm=edges)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
 
 def test_another_files_volume_is_replaced_only_when_asked(tmp_path: Path) -> None:

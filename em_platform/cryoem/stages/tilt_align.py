@@ -225,6 +225,13 @@ def series_of(parameters: Parameters) -> "TiltSeries":
             f"{_LEAST_TILTS} of different angles were expected; wait for the rest of "
             "the series"
         )
+    sections = [series.section_of(i) for i in range(len(series.images))]
+    known = {n + 1 for n in (*sections, *(r.section or 0 for r in series.replaced))}
+    if unknown := sorted({*parameters.exclude} - known):
+        raise ConfigError(
+            f"{parameters.stack_file}: section {unknown[0]} was to be left out, found "
+            f"{len(known)} from {min(known)} to {max(known)}; correct --exclude"
+        )
     doses = parameters.dose_per_frame, parameters.frame_count
     dose = doses[0] * (doses[1] or 1) if doses[0] else None
     return with_dose(series, dose_per_tilt=dose)
