@@ -97,9 +97,9 @@ def _printed(path: Path, draw: random.Random) -> object:
 
 def _recipe(path: Path, _: random.Random) -> object:
     from em_platform.cryoem.recipes.lint import lint_recipe
-    from em_platform.cryoem.recipes.read import read_recipe
+    from em_platform.cryoem.recipes.read import read_recipe_file
 
-    return lint_recipe(read_recipe(str(path)), {"dcid": 1})
+    return lint_recipe(read_recipe_file(str(path)), {"dcid": 1})
 
 
 def _plan(path: Path, _: random.Random) -> object:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from em_platform.cryoem.recipes.read import Fillings
     from em_platform.cryoem.services.local import StepRun
     from em_platform.cryoem.services.step import Place
+    from em_platform.model import JsonObject
 
 _PARAMETERS = [
     click.option(
@@ -67,12 +68,12 @@ def lint(
 
     With parameters it also says which names in braces they do not fill in.
     """
-    from em_platform.cryoem.recipes import lint_recipe, read_recipe
+    from em_platform.cryoem.recipes import lint_recipe, read_recipe_file
 
     parameters = _parameters(given, file)
     errors = 0
     for name in recipes:
-        content = read_recipe(name, _settings().cryoem.recipe_folder)
+        content = read_recipe_file(name, _settings().cryoem.recipe_folder)
         problems = lint_recipe(content, parameters if given or file else None)
         errors += sum(each.severity == "error" for each in problems)
         for each in problems:
@@ -95,9 +96,9 @@ def lint(
 )
 def graph(name: str, form: Any) -> None:
     """Print the steps of RECIPE and what goes from one to the next."""
-    from em_platform.cryoem.recipes import draw_recipe, read_recipe
+    from em_platform.cryoem.recipes import draw_recipe, read_recipe_file
 
-    content = read_recipe(name, _settings().cryoem.recipe_folder)
+    content = read_recipe_file(name, _settings().cryoem.recipe_folder)
     click.echo(draw_recipe(content, form))
 
 
@@ -112,21 +113,22 @@ def run(name: str, given: tuple[str, ...], file: Path | None, as_json: bool) -> 
     Messages to services that are not the platform's own are printed. Where the recipe
     asks for `dcid` and `appid` and none is given, the data are registered in ISPyB.
     """
-    from em_platform.cryoem.recipes import placeholders_of, read_recipe
+    from em_platform.cryoem.recipes import placeholders_of, read_recipe_file
     from em_platform.cryoem.services.local import completed, run_recipe
     from em_platform.cryoem.services.process_recipe import requested
 
     settings = _settings()
-    folder = settings.cryoem.recipe_folder
     parameters = _parameters(given, file)
-    wanted = placeholders_of(read_recipe(name, folder))
+    content = read_recipe_file(name, settings.cryoem.recipe_folder)
+    wanted = placeholders_of(content)
     failed = 0
     place = _place(settings)
     try:
         parameters = completed(
             parameters, recipe=Path(name).stem, wanted=wanted, place=place
         )
-        guid, content = requested({"recipes": [name], "parameters": parameters}, folder)
+        request: JsonObject = {"custom_recipe": content, "parameters": parameters}  # type: ignore[dict-item]
+        guid, content = requested(request)
         for ran in run_recipe(content, place, guid=guid):
             failed += ran.error is not None
             _show(ran, as_json=as_json)
@@ -180,7 +182,7 @@ def service(name: str, queue: str | None) -> None:
         )
     settings = _settings()
     setup_logging(known, settings)
-    place = _place(settings)
+    place = _place(settings, bound=True)
     served = Service(
         name=known,
         queue=queue or SERVICES[known],
@@ -250,13 +252,13 @@ def _settings() -> "Settings":
     return load_settings()
 
 
-def _place(settings: "Settings") -> "Place":
-    from em_platform.cryoem.services.local import place_of
+def _place(settings: "Settings", *, bound: bool = False) -> "Place":
+    from em_platform.cryoem.services.local import bound_place_of, place_of
     from em_platform.processes.single_instance import claim_home
 
     if not settings.cryoem.ispyb_url:
         claim_home(settings)
-    return place_of(settings)
+    return bound_place_of(settings) if bound else place_of(settings)
 
 
 def _parameters(given: tuple[str, ...], file: Path | None) -> "Fillings":

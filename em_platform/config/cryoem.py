@@ -106,6 +106,9 @@ class CryoemSettings(Model):
     particles of a session, are taken when nothing was added for `quiet_s`. `session`
     is how sessions are processed; a `session.yaml` in a session's folder goes first.
 
+    Files that messages of RabbitMQ name must lie in `roots`; empty means `sessions`,
+    `results` and the store.
+
     A recipe is looked for in `recipe_folder` first, then among the platform's own.
     `ispyb_url` is the database of ISPyB's rows (`sqlite:///file`, or `mysql://`,
     `mariadb://` or `postgresql://user:password@host/name`); empty means an SQLite file
@@ -115,6 +118,7 @@ class CryoemSettings(Model):
 
     sessions: str = ""
     results: str = ""
+    roots: tuple[str, ...] = ()
     settle_s: float = Field(default=60.0, ge=0)
     quiet_s: float = Field(default=1800.0, ge=0)
     session: SessionSettings = SessionSettings()

@@ -199,6 +199,16 @@ class Settings(Model):
         return Path(self.tilt_series.folder or self.home / "simulations").absolute()
 
     @property
+    def sessions_folder(self) -> Path:
+        """Where sessions of cryo-EM arrive."""
+        return Path(self.cryoem.sessions or self.home / "cryoem").absolute()
+
+    @property
+    def session_results_folder(self) -> Path:
+        """Where what is made of them lies."""
+        return Path(self.cryoem.results or self.home / "cryoem_results").absolute()
+
+    @property
     def raw_folder(self) -> Path:
         """Where files of public sources lie as they were fetched."""
         return Path(self.ingest.transfer.raw_folder or self.home / "raw").absolute()

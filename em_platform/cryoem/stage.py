@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeAlias
 
-from pydantic import AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, Field
 from pydantic.fields import FieldInfo
 
 from em_platform.model import Model
@@ -28,7 +29,45 @@ Given: TypeAlias = Mapping[str, Any]
 """Parameters of a stage by their names, before its `Parameters` check them."""
 GivenStages: TypeAlias = Mapping[str, Given]
 """Stage -> parameters that win over its caller's, as `cryoem.session.stages` has."""
-HandedOn: TypeAlias = dict[str, Any]
+MOST_OF_A_NAME = 200
+
+
+class Rule(StrEnum):
+    """What a field may be in a message; stands in its `Annotated`."""
+
+    PLAIN = "a number, or one of the words that the field knows"
+    PATH = "paths within cryoem.roots; this is the rule of each field of `Path`"
+    PATHS = "paths within cryoem.roots with : between them"
+    PATTERN = "a pattern of paths within cryoem.roots"
+    NAME = "a name without blanks and slashes"
+    TEXT = "text that is kept or looked up, never opened"
+    TABLE = "for other services, each of which looks at its own"
+    MODEL = "a word, or a file beside the one of the settings: programs run models"
+    SETTINGS = "only as the settings have it"
+
+
+def checked_name(text: str) -> str:
+    """The text, where it is the name of a file or a block and nothing else.
+
+    Raises
+    ------
+    ValueError
+        It is not.
+    """
+    plain = text.isprintable() and " " not in text and "/" not in text
+    if not plain or not 0 < len(text) <= MOST_OF_A_NAME or text[0] in ".-":
+        raise ValueError(
+            f"{text[:80]!r} is no name, letters and digits without blanks and "
+            "slashes were expected"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(checked_name), Rule.NAME]
+"""A text that becomes a part of a path or of a table."""
+Text = Annotated[str, Rule.TEXT]
+"""A text that is only kept, or that is one of some words."""
+HandedOn: TypeAlias = Annotated[dict[str, Any], Rule.TABLE]
 """A blob in a message for the steps after this one: each adds what it knows, by the
 names of cryo-EM services, and hands it on."""
 
@@ -80,10 +119,12 @@ def overlaid(kind: type[StageParameters], below: Given, above: Given) -> Given:
     return {k: v for k, v in below.items() if k not in hidden} | dict(above)
 
 
+GPUS = r"^[0-9 ,:]{1,40}$"
+"""Of a field with the numbers of processors for graphics, as programs write them."""
 ENGINE = Option("--engine", "built in, or a program on PATH")
 """Of the field `engine`, a `Literal` whose first word is `builtin`."""
 TimeLimit = Annotated[
-    float, Option("--time-limit-s", "for a program on PATH"), Field(gt=0)
+    float, Option("--time-limit-s", "for a program on PATH"), Field(gt=0, le=2_592_000)
 ]
 """Of the field `time_limit_s`, beside `engine`."""
 

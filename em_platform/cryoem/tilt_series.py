@@ -378,7 +378,11 @@ def input_list(given: Any) -> list[tuple[str, float]]:
     """
     import ast
 
-    pairs = ast.literal_eval(given) if isinstance(given, str) else given
+    try:
+        pairs = ast.literal_eval(given) if isinstance(given, str) else given
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        # The last one is python's word for too many brackets.
+        raise ValueError("input_file_list is no list of [file, angle]") from error
     if not isinstance(pairs, list | tuple) or isinstance(pairs, Mapping):
         raise ValueError("input_file_list is no list of [file, angle]")
     found = []

@@ -12,6 +12,7 @@ from em_platform.cryoem.recipes import (
     lint_recipe,
     placeholders_of,
     read_recipe,
+    read_recipe_file,
     recipe_names,
 )
 from em_platform.errors import ConfigError, FormatError, PlatformError, RecordError
@@ -47,7 +48,7 @@ def changed(**steps: dict[str, Any]) -> dict[Any, Any]:
 def read(tmp_path: Path, content: Any) -> dict[Any, Any]:
     path = tmp_path / "r.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return read_recipe(str(path))
+    return read_recipe_file(str(path))
 
 
 def test_a_recipe_of_the_seeds_age_has_no_problems(tmp_path: Path) -> None:
@@ -140,6 +141,37 @@ def test_parameters_are_filled_in_as_zocalo_does(tmp_path: Path) -> None:
     assert recipe[2]["parameters"] == own
 
 
+@pytest.mark.parametrize(
+    "text", ["{a:>600000000}", "{a.__class__}", "{a[0]}", "{a!r}", "{0}", "{", "}{}"]
+)
+def test_braces_are_names_and_nothing_else(tmp_path: Path, text: str) -> None:
+    """round3 4.6: a recipe of 125 bytes with a width took 1.8 GB."""
+    recipe = read(tmp_path, changed(s2={"parameters": {"a": text, text: "{a}"}}))
+    own = filled(recipe, {"a": "x"})[2]["parameters"]
+    assert own == {"a": text, text: "x"}
+
+
+@pytest.mark.parametrize("text", ["{a}" * 500_000, "{$REPLACE:list}"])
+def test_a_recipe_is_not_filled_in_without_end(tmp_path: Path, text: str) -> None:
+    """round3 4.6"""
+    given = {"a": "x" * 1000, "list": ["x" * 5_000_000]}
+    recipe = read(tmp_path, changed(s2={"parameters": {"a": text}}))
+    with pytest.raises(RecordError, match="more than 4000000 letters"):
+        filled(recipe, given)
+
+
+def test_very_many_ways_through_a_recipe_are_refused(tmp_path: Path) -> None:
+    """workflows goes each of them, for ever."""
+    pairs = range(1, 61, 2)
+    content: dict[str, Any] = {"start": [[1, []], [2, []]]}
+    for first in pairs:
+        after = [first + 2, first + 3] if first + 2 in pairs else []
+        for number in (first, first + 1):
+            content[str(number)] = {"queue": "a", "output": after}
+    with pytest.raises(RecordError, match="more than 10000 ways"):
+        read(tmp_path, content)
+
+
 def test_a_queue_that_is_not_known_is_one_sentence(tmp_path: Path) -> None:
     recipe = read(tmp_path, changed(s4={"queue": "{feedback_queue}"}))
     with pytest.raises(RecordError, match="no parameter feedback_queue; add it"):
@@ -166,7 +198,13 @@ def test_what_is_no_recipe_is_one_sentence(
         read(tmp_path, content)
 
 
-@pytest.mark.parametrize("name", ["nothing", "../recipes/em-tomo-align", "services"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("nothing", "../recipes/em-tomo-align", "services", "", "a\nb", "a\0"),
+        *("em-tomo-align.json", "/etc/passwd", ".", "x" * 5000),
+    ],
+)
 def test_an_unknown_recipe_is_one_sentence(name: str) -> None:
     with pytest.raises(ConfigError, match=r"there is no .* em-tomo-align"):
         read_recipe(name)

@@ -98,6 +98,43 @@ def test_a_message_without_a_recipe_answers_at_the_channels_own_queue(
         assert sent == [Outgoing(queue="output", body={"result": 1})]
 
 
+def test_a_request_names_recipes_and_reads_no_file(
+    place: Place, tmp_path: Path
+) -> None:
+    """round3 4.7: a name that ended in .json read any file, and echoed a part."""
+    (tmp_path / "secret.json").write_text('{"1": "secret"}')
+    for name in (f"{tmp_path}/secret.json", "../secret", f"{tmp_path}/secret"):
+        with pytest.raises(ConfigError, match="there is no") as refused:
+            handle_message(
+                load_service("ProcessRecipe"), {}, {"recipes": [name]}, place
+            )
+        assert "'secret'" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({"file": "a", "x": "[" * 900 + "]" * 900}, "lists"),
+        ({"start": 9000}, "has more than 150000000 bytes"),
+    ],
+)
+def test_a_short_message_takes_no_memory_without_end(
+    place: Place, body: dict[str, Any], sentence: str
+) -> None:
+    """round3 4.6: what a service sends is as bounded as what it gets."""
+    if "start" in body:
+        step = {"queue": "a", "parameters": {"x": "y" * 100_000}}
+        recipe = {"1": step, "start": [[1, []]] * body["start"]}
+        message: dict[str, Any] = {"custom_recipe": recipe}
+    else:
+        nested = json.loads(body["x"])
+        message = {
+            "custom_recipe": {"1": {"parameters": {"x": nested}}, "start": [[1, []]]}
+        }
+    with pytest.raises(MessageRejected, match=sentence):
+        handle_message(load_service("ProcessRecipe"), {}, message, place)
+
+
 def test_what_is_sent_is_as_it_was_then(place: Place) -> None:
     """The sender goes on changing its own; the wire does not."""
 

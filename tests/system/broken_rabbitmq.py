@@ -112,7 +112,7 @@ def kill_at_random(
 
 def pass_on(settings: RabbitmqSettings) -> None:
     with suppress(BrokerUnavailable), connected(settings) as channel:
-        Retries(channel, "images").pass_on()
+        Retries(channel, "images", retry_s=settings.retry_s).pass_on()
 
 
 def taken(settings: RabbitmqSettings, found: set[bytes]) -> set[bytes]:

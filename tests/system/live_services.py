@@ -56,6 +56,7 @@ class LiveServices:
             **os.environ,
             "EM_HOME": str(home / "home"),
             "EM_CRYOEM__ISPYB_URL": url,
+            "EM_CRYOEM__ROOTS": f"[{home}]",
             "EM_CRYOEM__RABBITMQ__PORT": str(settings.port),
             "EM_CRYOEM__RABBITMQ__TRIES": str(settings.tries),
             "EM_CRYOEM__RABBITMQ__RETRY_S": str(settings.retry_s),

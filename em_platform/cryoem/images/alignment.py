@@ -9,9 +9,13 @@ from PIL import ImageDraw, ImageFont
 
 from em_platform.cryoem.images.parameters import ImageParameters
 from em_platform.cryoem.methods.mapped_mrc import mapped_volume
-from em_platform.cryoem.methods.pictures import encoded, shrunk, stretched
+from em_platform.cryoem.methods.pictures import (
+    encoded,
+    shrunk,
+    stretched,
+    write_picture,
+)
 from em_platform.errors import DataError, FormatError
-from em_platform.storage.atomic import write_bytes
 
 _SIDE_PX = 1024
 _LEGEND = (
@@ -55,7 +59,7 @@ def tilt_series_alignment(given: ImageParameters, folder: Path) -> tuple[str, ..
     _write_legend(pen, tilts, image.shape[0], padded.shape[0])
     name = f"{path.stem}_alignment.jpeg"
     picture = shrunk(picture, (_SIDE_PX, _SIDE_PX))
-    write_bytes(folder / name, encoded(picture, ".jpeg"))
+    write_picture(folder / name, encoded(picture, ".jpeg"), inputs=given.inputs)
     return (name,)
 
 

@@ -1,5 +1,6 @@
 """Pictures of micrographs, and of what was picked on them."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from em_platform.cryoem.methods.pictures import (
     shrunk,
     stretched,
     with_bar,
+    write_picture,
 )
 from em_platform.errors import DataError
-from em_platform.storage.atomic import write_bytes
+
+log = logging.getLogger(__name__)
 
 _SIDE_PX = 1024
 _ALL, _ALL_WIDTH_PX = "#f58a07", 8
@@ -36,7 +39,11 @@ def mrc_to_jpeg(given: ImageParameters, folder: Path) -> tuple[str, ...]:
     if images.ndim == 2:
         levels = stretched(images[::-1] if given.flip else images, of=path)
         picture = _micrograph(levels, given)
-        write_bytes(folder / f"{path.stem}{suffix}", encoded(picture, ".jpeg"))
+        write_picture(
+            folder / f"{path.stem}{suffix}",
+            encoded(picture, suffix),
+            inputs=given.inputs,
+        )
         return (f"{path.stem}{suffix}",)
     images = images[::-1] if given.flip else images
     # An empty class is black, and no reason to have no pictures of the others.
@@ -44,7 +51,8 @@ def mrc_to_jpeg(given: ImageParameters, folder: Path) -> tuple[str, ...]:
     names = []
     for number, levels in enumerate(frames, 1):
         name = f"{path.stem}{f'_{number}' if given.all_frames else ''}{suffix}"
-        write_bytes(folder / name, encoded(PIL.Image.fromarray(levels), ".jpeg"))
+        content = encoded(PIL.Image.fromarray(levels), suffix)
+        write_picture(folder / name, content, inputs=given.inputs)
         names.append(name)
     return tuple(names)
 
@@ -85,9 +93,12 @@ def picked_particles(given: ImageParameters, folder: Path) -> tuple[str, ...]:
         selected=given.selected_coordinates,
         contrast=contrast,
     )
-    write_bytes(folder / name, encoded(picture, Path(name).suffix))
+    write_picture(
+        folder / name, encoded(picture, Path(name).suffix), inputs=given.inputs
+    )
     if given.remove_input:
-        path.unlink()
+        # Services of others ask so for temporary images; we make none.
+        log.info("picked_particles: %s stays, as em-platform did not make it", path)
     return (name,)
 
 

@@ -1,11 +1,12 @@
 """What the commands of the images service may be given."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 
-from em_platform.cryoem.stage import Option, StageParameters
+from em_platform.cryoem.methods.pictures import SUFFIXES
+from em_platform.cryoem.stage import Option, StageParameters, Text
 from em_platform.errors import DataError
 
 Point = tuple[float, float]
@@ -15,7 +16,7 @@ class ImageParameters(StageParameters):
     """The parameters of all commands; each takes those that it knows."""
 
     image_command: Annotated[
-        str, Option("--command", "which picture; else by the kind of file")
+        Text, Option("--command", "which picture; else by the kind of file")
     ] = ""
     file: Annotated[Path | None, Option("INPUT", "image, volume or stack")] = Field(
         None, validation_alias=AliasChoices("file", "input_file", "xrm_file")
@@ -26,7 +27,7 @@ class ImageParameters(StageParameters):
     thumbnail_x: int | None = Field(None, gt=0)
     thumbnail_y: int | None = Field(None, gt=0)
     flip: Annotated[bool, Option("--flip", "mrc_to_jpeg: upside down")] = False
-    output_suffix: str | None = None
+    output_suffix: Literal[".jpeg", ".jpg", ".png"] | None = None
     pixel_spacing: Annotated[
         float | None, Option("--bar-pixel-a", "Å a pixel; draws a scale bar")
     ] = Field(None, gt=0)
@@ -54,7 +55,7 @@ class ImageParameters(StageParameters):
     skip_rescaling: Annotated[
         bool, Option("--skip-rescaling", "do not clip at 3 deviations")
     ] = False
-    projection: Annotated[str, Option("--projection", "XY, XZ or YZ")] = "XY"
+    projection: Annotated[Text, Option("--projection", "XY, XZ or YZ")] = "XY"
     thickness_ang: Annotated[
         float | None, Option("--thickness-a", "mrc_projection: length of the bar")
     ] = Field(None, gt=0)
@@ -65,7 +66,7 @@ class ImageParameters(StageParameters):
         Field(0, ge=0)
     )
     target_size: tuple[int, int] | None = None
-    color: Annotated[str | None, Option("--color", "tiff_to_apng: such as green")] = (
+    color: Annotated[Text | None, Option("--color", "tiff_to_apng: such as green")] = (
         None
     )
     aln_file: Annotated[Path | None, Option("--aln", "alignment of AreTomo")] = None
@@ -81,6 +82,19 @@ class ImageParameters(StageParameters):
     @classmethod
     def _none_for_zero(cls, value: Any) -> Any:
         return None if value in (0, "", "None", "0") else value
+
+    @field_validator("outfile")
+    @classmethod
+    def _is_a_picture(cls, value: Path | None) -> Path | None:
+        if value is not None and value.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"a name that ends in {', '.join(SUFFIXES)} was expected")
+        return value
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """All files that were named to be read."""
+        named = (self.file, self.coordinates_file, self.mask, self.aln_file)
+        return tuple(p for p in (*named, self.xf_file, *self.file_list) if p)
 
     def input(self) -> Path:
         """The file that a picture is made of.

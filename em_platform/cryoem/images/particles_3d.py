@@ -11,8 +11,13 @@ from PIL import ImageDraw
 from em_platform.cryoem.images.parameters import ImageParameters
 from em_platform.cryoem.images.volumes import SIDE_PX, volume_of
 from em_platform.cryoem.methods.coordinates import Boxes3d, read_boxes_3d
-from em_platform.cryoem.methods.pictures import animation, encoded, faint, shrunk
-from em_platform.storage.atomic import write_bytes
+from em_platform.cryoem.methods.pictures import (
+    animation,
+    encoded,
+    faint,
+    shrunk,
+    write_picture,
+)
 
 _COLOUR, _WIDTH_PX = "#f52407", 4
 
@@ -23,7 +28,7 @@ def central_slice(given: ImageParameters, folder: Path) -> tuple[str, ...]:
     volume = volume_of(path)
     middle = len(volume) // 2
     picture = _frame(volume[middle], middle, boxes, half_px=given.box_size // 2)
-    write_bytes(folder / name, encoded(picture, ".jpeg"))
+    write_picture(folder / name, encoded(picture, ".jpeg"), inputs=given.inputs)
     return (name,)
 
 
@@ -34,7 +39,7 @@ def apng(given: ImageParameters, folder: Path) -> tuple[str, ...]:
         np.asarray(_frame(image, z, boxes, half_px=given.box_size // 2))
         for z, image in enumerate(volume_of(path))
     ]
-    write_bytes(folder / name, animation(frames))
+    write_picture(folder / name, animation(frames), inputs=given.inputs)
     return (name,)
 
 

@@ -8,9 +8,13 @@ import tifffile
 from numpy.typing import NDArray
 
 from em_platform.cryoem.images.parameters import ImageParameters
-from em_platform.cryoem.methods.pictures import animation, encoded, shrunk
+from em_platform.cryoem.methods.pictures import (
+    animation,
+    encoded,
+    shrunk,
+    write_picture,
+)
 from em_platform.errors import DataError, FormatError
-from em_platform.storage.atomic import write_bytes
 
 _COLOURS = {
     "red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "cyan": (0, 1, 1),
@@ -32,7 +36,7 @@ def tiff_to_apng(given: ImageParameters, folder: Path) -> tuple[str, ...]:
     content = (
         encoded(PIL.Image.fromarray(frames[0]), ".png") if one else animation(frames)
     )
-    write_bytes(folder / name, content)
+    write_picture(folder / name, content, inputs=given.inputs)
     return (name,)
 
 

@@ -19,9 +19,9 @@ from em_platform.cryoem.methods.pictures import (
     stretched,
     with_bar,
     within,
+    write_picture,
 )
 from em_platform.errors import DataError
-from em_platform.storage.atomic import write_bytes
 
 SIDE_PX = 512
 # Of the planes of a stack, which one a projection's name goes along; the field's web
@@ -53,7 +53,7 @@ def mrc_central_slice(given: ImageParameters, folder: Path) -> tuple[str, ...]:
     levels = stretched(volume[len(volume) // 2], of=path, sigmas=sigmas)
     picture = shrunk(PIL.Image.fromarray(levels), (SIDE_PX, SIDE_PX))
     name = f"{path.stem}_thumbnail.jpeg"
-    write_bytes(folder / name, encoded(picture, ".jpeg"))
+    write_picture(folder / name, encoded(picture, ".jpeg"), inputs=given.inputs)
     return (name,)
 
 
@@ -75,7 +75,7 @@ def mrc_projection(given: ImageParameters, folder: Path) -> tuple[str, ...]:
             text = f"Thickness: {given.thickness_ang / 10:.0f} nm"
         picture = with_bar(levels, length_px=length_px, text=text)
     name = f"{path.stem}_proj{kind}.jpeg"
-    write_bytes(folder / name, encoded(picture, ".jpeg"))
+    write_picture(folder / name, encoded(picture, ".jpeg"), inputs=given.inputs)
     return (name,)
 
 
@@ -100,7 +100,11 @@ def mrc_to_apng(given: ImageParameters, folder: Path) -> tuple[str, ...]:
     if given.jitter_edge:
         frames = (_dotted(frame, seed) for seed, frame in enumerate(frames))
     name = f"{path.stem}_movie.png"
-    write_bytes(folder / name, animation([within(each, SIDE_PX) for each in frames]))
+    write_picture(
+        folder / name,
+        animation([within(each, SIDE_PX) for each in frames]),
+        inputs=given.inputs,
+    )
     return (name,)
 
 
@@ -143,8 +147,8 @@ def mrc_to_apng_colour(given: ImageParameters, folder: Path) -> tuple[str, ...]:
         for volume, limit, colour in zip(volumes, limits, _COLOURS, strict=False):
             frame[(volume[z] > limit) & shown] = colour
         frames.append(within(frame, SIDE_PX))
-    write_bytes(folder / name, animation(frames))
+    write_picture(folder / name, animation(frames), inputs=given.inputs)
     middle = PIL.Image.fromarray(frames[len(frames) // 2])
     still = f"{name.removesuffix('movie.png')}thumbnail.jpeg"
-    write_bytes(folder / still, encoded(middle, ".jpeg"))
+    write_picture(folder / still, encoded(middle, ".jpeg"), inputs=given.inputs)
     return name, still

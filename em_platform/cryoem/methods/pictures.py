@@ -6,6 +6,7 @@ of cryoem-services 1.5, so that web pages made for its pictures show ours.
 
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,9 +15,14 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageDraw, ImageFont
 
-from em_platform.errors import DataError
+from em_platform.errors import DataError, OutputRefused
+from em_platform.storage.atomic import write_bytes
+from em_platform.storage.guard import check_file, mark_of, marked_png
 
 Grey = NDArray[np.uint8]
+
+KIND = "picture"
+SUFFIXES = (".jpeg", ".jpg", ".png")
 
 SIGMAS = 3.0
 """Grey levels further from the mean than this many deviations are clipped."""
@@ -129,11 +135,33 @@ def with_bar(levels: Grey, *, length_px: float, text: str) -> PIL.Image.Image:
 
 
 def encoded(picture: PIL.Image.Image, suffix: str) -> bytes:
-    """The bytes of a picture file of that suffix: `.jpeg`, `.jpg` or `.png`."""
+    """The bytes of a picture file of that suffix, which say that it is ours."""
     content = io.BytesIO()
-    kind = {".jpg": "jpeg"}.get(suffix.lower(), suffix.lower().lstrip("."))
-    picture.save(content, kind)
+    if suffix.lower() == ".png":
+        picture.save(content, "png")
+        return marked_png(content.getvalue(), KIND)
+    picture.save(content, "jpeg", comment=mark_of(KIND))
     return content.getvalue()
+
+
+def write_picture(path: Path, content: bytes, *, inputs: Iterable[Path]) -> None:
+    """Put a picture of ours at a path; only another picture of ours is replaced.
+
+    Raises
+    ------
+    OutputRefused
+        Another file or an input stands there, or its name is none of a picture.
+    StorageError
+        It could not be written.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputRefused(
+            f"{KIND}: {path.name[-80:]!r} was to be written, a name that ends in "
+            f"{', '.join(SUFFIXES)} was expected; name it so"
+        )
+    check_file(path, KIND, inputs=map(str, inputs))
+    # Not through a link: what it leads to is another's.
+    write_bytes(path, content)
 
 
 def animation(frames: Sequence[NDArray[np.uint8]]) -> bytes:
@@ -142,11 +170,10 @@ def animation(frames: Sequence[NDArray[np.uint8]]) -> bytes:
 
     # Noise hardly shrinks: the fastest level makes files only some percent larger.
     codec = imagecodecs.APNG
-    return bytes(
-        imagecodecs.apng_encode(
-            np.stack(frames),
-            level=codec.COMPRESSION.SPEED,
-            strategy=codec.STRATEGY.RLE,
-            filter=codec.FILTER.SUB,
-        )
+    content = imagecodecs.apng_encode(
+        np.stack(frames),
+        level=codec.COMPRESSION.SPEED,
+        strategy=codec.STRATEGY.RLE,
+        filter=codec.FILTER.SUB,
     )
+    return marked_png(bytes(content), KIND)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from gemmi import cif
 
+from em_platform.errors import RecordError
+
 # What no reader takes for anything but a word.
 _PLAIN = re.compile(r"(?!data_|loop_|save_|global_|stop_)[^\s_#$'\"\[\];][^\s]*", re.I)
 
@@ -21,8 +23,20 @@ def table(
 
 
 def word(value: str | float) -> str:
-    """A text or a number as one word; not a number: 0, which readers can take."""
+    """A text or a number as one word; not a number: 0, which readers can take.
+
+    Raises
+    ------
+    RecordError
+        No line can have the text.
+    """
     if isinstance(value, str):
         # RELION 3.1 takes quotes for part of a name; `cif.quote` puts more than needed.
-        return value if _PLAIN.fullmatch(value) else cif.quote(value)
+        quoted = value if _PLAIN.fullmatch(value) else cif.quote(value)
+        if not quoted.isprintable():
+            raise RecordError(
+                f"STAR: found {value[:80]!r}, a text on one line and without both "
+                "kinds of quotes was expected; name it otherwise"
+            )
+        return quoted
     return f"{value:.10g}" if math.isfinite(value) else "0"

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from em_platform.cryoem.project.jobs import check_job
 from em_platform.cryoem.project.lock import project_lock
 from em_platform.cryoem.project.rows import particle_rows
 from em_platform.cryoem.project.tables import (
@@ -75,12 +76,15 @@ def add_to_batches(
     ------
     FormatError
         A table cannot be read.
+    OutputRefused
+        The job is another program's, or elsewhere.
     OutputBusy
         Another program has the project all the time (retryable).
     """
     rows = particle_rows(extracted, project)
     stacks = {stack_of(row["ImageName"]) for row in rows}
     optics = optics_row(options, particles=box_px)
+    check_job(folder, project)
     folder.mkdir(parents=True, exist_ok=True)
     with project_lock(project):
         numbers = sorted(map(batch_number, folder.glob("particles_split*.star")))

@@ -176,7 +176,7 @@ def _laid_out(lines: Grouped, *, first: int, at: int) -> tuple[list[Run], bytes]
 
 def _append(path: Path, content: bytes, *, at: int) -> None:
     """Add to a file, at which offset `at` its pages are counted from, page by page."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND)
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
     try:
         before = os.fstat(file).st_size
         try:

@@ -5,11 +5,18 @@ Folders and labels: RELION's and pipeliner's (https://gitlab.com/ccpem/ccpem-pip
 """
 
 import fnmatch
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from em_platform.cryoem.project.pipeline import Dialect
+from em_platform.errors import OutputRefused
 
+NOTE = "em_platform_job.json"
+"""In a job's folder: what of it stands in the pipeline, for making that anew."""
+# RELION and doppio write one of these into each job.
+_OF_OTHERS = ("job.star", "run.job")
 _TOMO = "TomogramGroupMetadata.star.relion"
 
 
@@ -185,6 +192,37 @@ _STATUS: dict[Dialect, tuple[str, str]] = {
     "labels": ("Failed", "Succeeded"),
     "relion31": ("3", "2"),
 }
+
+
+def check_job(job: Path, project: Path) -> None:
+    """Refuse to write into the folder of a job that another program made, or elsewhere.
+
+    Raises
+    ------
+    OutputRefused
+        It is such a one, or a link leads out of the project.
+    """
+    check_inside(job, project)
+    if not (job / NOTE).exists() and any((job / each).exists() for each in _OF_OTHERS):
+        raise OutputRefused(
+            f"project: {job} was made by another program, a job of ours or a new one "
+            "was expected; give this job another number"
+        )
+
+
+def check_inside(path: Path, project: Path) -> None:
+    """Refuse a path from which a link leads out of its project.
+
+    Raises
+    ------
+    OutputRefused
+        One does.
+    """
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(project)):
+        raise OutputRefused(
+            f"project: a link at {path} leads out of {project}, a folder was expected; "
+            "remove the link"
+        )
 
 
 def type_in(dialect: Dialect, label: str) -> str:

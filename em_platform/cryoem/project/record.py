@@ -11,7 +11,9 @@ from pathlib import Path
 
 from em_platform.cryoem.project.jobs import (
     JOB_TYPES,
+    NOTE,
     JobType,
+    check_job,
     nodes_in,
     status_in,
     type_in,
@@ -33,8 +35,6 @@ from em_platform.cryoem.project.rows import write_rows
 from em_platform.errors import OutputRefused, RecordError
 from em_platform.storage.atomic import write_bytes
 
-NOTE = "em_platform_job.json"
-"""In a job's folder: what of it stands in the pipeline, for making that anew."""
 PROJECT_FILE = ".CCPEM_pipeliner_project"
 
 _Inputs = tuple[tuple[str, str, str, str], ...]
@@ -74,7 +74,7 @@ def record_job(report: JobReport, *, dialect: Dialect = "labels") -> Path:
     RecordError
         The type of job is unknown, its file lies in no job, or a result is missing.
     OutputRefused
-        The job's folder belongs to a job of another type.
+        The job's folder is of another type, of another program, or elsewhere.
     OutputBusy
         RELION or doppio is writing the pipeline (retryable).
     """
@@ -95,6 +95,7 @@ def record_job(report: JobReport, *, dialect: Dialect = "labels") -> Path:
         if earlier is None or earlier.job_type != job_type:
             _refuse_another(pipeline, f"{folder}/", job_type)
         known = known_of(report, project)
+        check_job(job, project)
         job.mkdir(parents=True, exist_ok=True)
         if report.success:
             write_rows(report, kind, project, job)
@@ -234,7 +235,9 @@ def _write_logs(report: JobReport, job: Path) -> None:
     # What each file of the job has to say, once.
     for name, text in (("run.err", report.stderr), ("note.txt", report.command)):
         log = job / name
-        there = log.read_text() if log.exists() else ""
+        # What a link leads to may be another's.
+        is_ours = log.is_file() and not log.is_symlink()
+        there = log.read_text(errors="replace") if is_ours else ""
         new = f"{text}\n" if text else ""
         is_new = f"\n{new}" not in f"\n{there}"
         write_if_changed(log, (there + new if is_new else there).encode())
@@ -243,7 +246,9 @@ def _write_logs(report: JobReport, job: Path) -> None:
 def _write_job_files(note: _Note, job: Path, dialect: Dialect) -> None:
     write_if_changed(job / NOTE, json.dumps(asdict(note), indent=1).encode())
     for begin in _EXIT_FILES:
-        (job / f"{begin}_{'SUCCESS' if note.success else 'FAILURE'}").touch()
+        ended = job / f"{begin}_{'SUCCESS' if note.success else 'FAILURE'}"
+        if not ended.exists():
+            write_bytes(ended, b"")
         if note.success:
             (job / f"{begin}_FAILURE").unlink(missing_ok=True)
     for name, is_continue in (("job.star", False), ("continue_job.star", True)):

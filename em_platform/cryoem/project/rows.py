@@ -10,7 +10,7 @@ from pathlib import Path
 
 from em_platform.cryoem.exposure import tilts_before
 from em_platform.cryoem.programs.ctffind import fits_of_table
-from em_platform.cryoem.project.jobs import JobType
+from em_platform.cryoem.project.jobs import JobType, check_inside
 from em_platform.cryoem.project.report import JobReport
 from em_platform.cryoem.project.tables import (
     Row,
@@ -21,9 +21,10 @@ from em_platform.cryoem.project.tables import (
     rows_of,
     stack_of,
 )
-from em_platform.cryoem.stage import HandedOn
+from em_platform.cryoem.stage import HandedOn, checked_name
 from em_platform.cryoem.tilt_name import TiltName, series_of, tilt_name
 from em_platform.errors import NoAnswer, RecordError
+from em_platform.storage.atomic import write_bytes
 
 _DEFOCUS = ("defocus_u", "defocus_v", "astigmatism_angle", "cc_value", "resolution")
 # Of an optics group that the tables of tilt series name.
@@ -142,8 +143,8 @@ def _autopick(report: JobReport, project: Path, job: Path) -> None:
     put_rows(job / "autopick.star", "coordinate_files", [row])
     # RELION 3.1 finds the picks by this file: the table that lists the micrographs.
     taken = Path(micrograph).parts[:2]
-    suffix = job / "coords_suffix_autopick.star"
-    suffix.write_text(f"{'/'.join(taken)}/micrographs_ctf.star\n")
+    suffix = f"{'/'.join(taken)}/micrographs_ctf.star\n"
+    write_bytes(job / "coords_suffix_autopick.star", suffix.encode())
 
 
 def _extract(report: JobReport, project: Path, job: Path) -> None:
@@ -221,11 +222,22 @@ def _write_tilt(report: JobReport, kind: JobType, project: Path, job: Path) -> N
         put_rows(job / listed, "global", [row])
         return
     name = _tilt_of(report)
-    series = name.series if name else series_of(Path(report.output_file))
+    series = _name(name.series if name else series_of(Path(report.output_file)))
+    check_inside(job / "tilt_series", project)
     star = f"tilt_series/{series}.star"
     row = _global_row(report, series, f"{job.relative_to(project)}/{star}")
     put_rows(job / listed, "global", [row])
     put_rows(job / star, series, [_tilt_row(report, kind, project, series)])
+
+
+def _name(series: str) -> str:
+    """The name of a series, by which its table is called and found."""
+    try:
+        return checked_name(series)
+    except ValueError as error:
+        raise RecordError(
+            f"project: the tilt series {error}; name it otherwise"
+        ) from error
 
 
 def _tilt_of(report: JobReport) -> TiltName | None:
@@ -347,10 +359,10 @@ def _tomogram_row(report: JobReport, project: Path) -> Row:
 def _series_of_volume(report: JobReport, project: Path) -> str:
     """The series that the report names, or that the project has the volume of."""
     if named := report.results.get("tilt_series"):
-        return str(named)
+        return _name(str(named))
     taken = _inside(report.input_file, project)
     for path in sorted(project.glob("Tomograms/job*/tomograms.star")):
         for row in rows_of(path, "global"):
             if row["TomoReconstructedTomogram"] == taken:
                 return str(row["TomoName"])
-    return series_of(Path(report.output_file))
+    return _name(series_of(Path(report.output_file)))

@@ -6,6 +6,7 @@ from em_platform.cryoem.recipes.read import (
     filled,
     placeholders_of,
     read_recipe,
+    read_recipe_file,
     recipe_names,
 )
 
@@ -16,5 +17,6 @@ __all__ = [
     "lint_recipe",
     "placeholders_of",
     "read_recipe",
+    "read_recipe_file",
     "recipe_names",
 ]

@@ -4,6 +4,7 @@ The format is that of python-workflows, whose own class reads it:
 https://github.com/DiamondLightSource/python-workflows, `workflows/recipe`.
 """
 
+import copy
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,15 @@ from em_platform.model import JsonObject
 _OWN = Path(__file__).parent
 # Of the same folder, but facts about services.
 _OTHERS = {"services"}
+_NAMED = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
+_STRUCTURE = re.compile(r"\{\$REPLACE:([A-Za-z_][\w.-]*)\}")
 _PLACEHOLDER = re.compile(r"\{(?:\$REPLACE:)?([A-Za-z_][\w.-]*)\}")
-_FOLDED = "/", "\\", "."
+# No file elsewhere, and none that is hidden.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,99}")
+_SHOWN = 100
+# A recipe goes with each message of a run.
+_MOST_LETTERS = 4_000_000
+_MOST_WAYS = 10_000
 
 
 class RecipeStep(TypedDict, total=False):
@@ -49,8 +57,15 @@ def recipe_names(folder: str = "") -> list[str]:
     return sorted(found - _OTHERS)
 
 
+def read_recipe_file(path: str, folder: str = "") -> RecipeContent:
+    """The recipe of that file, or of that name; as `read_recipe`."""
+    if path.endswith(".json"):
+        return _read(Path(path), path)
+    return read_recipe(path, folder)
+
+
 def read_recipe(name: str, folder: str = "") -> RecipeContent:
-    """The recipe of that name (the site's before ours), or of that file.
+    """The recipe of that name, which may come from a message; the site's before ours.
 
     Its steps are numbers, as `workflows` makes them.
 
@@ -63,7 +78,10 @@ def read_recipe(name: str, folder: str = "") -> RecipeContent:
     RecordError
         It is no recipe: no start, a circle, a step that is missing or never reached.
     """
-    path = _path_of(name, folder)
+    return _read(_path_of(name, folder), name)
+
+
+def _read(path: Path, name: str) -> RecipeContent:
     try:
         content = json.loads(path.read_bytes())
         if not isinstance(content, dict):
@@ -86,6 +104,7 @@ def checked(content: JsonObject, name: str) -> RecipeContent:
     """
     try:
         made = Recipe(dict(content))
+        _check_ways(made.recipe)
         made.validate()
         for number, step in steps_of(made.recipe):
             _check_step(number, step, steps=made.recipe)
@@ -98,6 +117,26 @@ def checked(content: JsonObject, name: str) -> RecipeContent:
         ) from error
     recipe: RecipeContent = made.recipe
     return recipe
+
+
+def _check_ways(steps: RecipeContent) -> None:
+    """ValueError where there are very many ways through the steps.
+
+    workflows goes each of them: for ever where 30 pairs of steps follow each other.
+    """
+    ways: list[tuple[Any, frozenset[Any]]] = [
+        (to, frozenset()) for to, _ in steps.get("start", ())
+    ]
+    for _ in range(_MOST_WAYS):
+        if not ways:
+            return
+        here, passed = ways.pop()
+        step: Any = steps.get(here)
+        if here in passed or not isinstance(step, dict):
+            continue  # what is wrong with it comes next
+        after = links_of(step) + links_of({"output": step.get("error")})  # type: ignore[arg-type,typeddict-item]
+        ways += [(to, passed | {here}) for _, to in after[:_MOST_WAYS]]
+    raise ValueError(f"there are more than {_MOST_WAYS} ways through its steps")
 
 
 def _check_step(number: int, step: Any, *, steps: RecipeContent) -> None:
@@ -114,16 +153,14 @@ def _check_step(number: int, step: Any, *, steps: RecipeContent) -> None:
 
 
 def _path_of(name: str, folder: str) -> Path:
-    if name.endswith(".json"):
-        return Path(name)
-    # Names come from messages, too: none may point out of the folder.
-    if not any(each in name for each in _FOLDED) and name not in _OTHERS:
+    if _NAME.fullmatch(name) and name not in _OTHERS:
         for place in (*([Path(folder)] if folder else []), _OWN):
             if (path := place / f"{name}.json").is_file():
                 return path
     raise ConfigError(
-        f"recipe: there is no {name!r}, one of {', '.join(recipe_names(folder))} or a "
-        ".json file was expected; correct the name or set cryoem.recipe_folder"
+        f"recipe: there is no {name[:_SHOWN]!r}, one of "
+        f"{', '.join(recipe_names(folder))} or a .json file was expected; correct the "
+        "name or set cryoem.recipe_folder"
     )
 
 
@@ -143,25 +180,61 @@ def filled(recipe: RecipeContent, parameters: Fillings) -> RecipeContent:
     Raises
     ------
     RecordError
-        The queue of a step is not known then: no message could reach it.
+        The queue of a step is not known then: no message could reach it. Or the recipe
+        would be too long.
     """
-    made = Recipe(dict(recipe))
-    try:
-        made.apply_parameters(dict(parameters))
-    except (ValueError, IndexError, KeyError, AttributeError) as error:
-        raise RecordError(
-            f"recipe: its braces cannot be filled in ({error}), names as in {{movie}} "
-            "were expected; correct the recipe"
-        ) from error
-    for number, step in steps_of(made.recipe):
+    result: RecipeContent = _Filling(parameters).of(dict(recipe))
+    for number, step in steps_of(result):
         place = step.get("queue") or step.get("topic")
         if names := placeholders_of(place):
             raise RecordError(
                 f"recipe: step {number} ({step.get('service', '?')}) goes to {place}, "
                 f"but there is no parameter {', '.join(sorted(names))}; add it"
             )
-    result: RecipeContent = made.recipe
     return result
+
+
+class _Filling:
+    """Puts values where their names stand in braces, and nothing else.
+
+    workflows' own way is Python's format: `{a:>600000000}` has a length, `{a.b}` and
+    `{a[0]}` look into values.
+    """
+
+    def __init__(self, parameters: Fillings) -> None:
+        self._parameters = parameters
+        self._letters = 0
+
+    def of(self, item: Any) -> Any:
+        """The item with all that is in it."""
+        if isinstance(item, str):
+            return self._text(item)
+        if isinstance(item, Mapping):
+            return {self.of(key): self.of(value) for key, value in item.items()}
+        if isinstance(item, list | tuple):
+            return type(item)(self.of(each) for each in item)
+        return item
+
+    def _text(self, text: str) -> Any:
+        if whole := _STRUCTURE.fullmatch(text):
+            value = self._parameters.get(whole[1])
+            self._count(json.dumps(value, default=str))
+            return copy.deepcopy(value)
+        return self._count(_NAMED.sub(self._value, text))
+
+    def _value(self, found: re.Match[str]) -> str:
+        # A name in braces may stand in a text very often.
+        value = str(self._parameters.get(found[1], found[0]))
+        return self._count(value)
+
+    def _count(self, text: str) -> str:
+        self._letters += len(text)
+        if self._letters > _MOST_LETTERS:
+            raise RecordError(
+                f"recipe: found more than {_MOST_LETTERS} letters with its parameters, "
+                "fewer were expected; shorten them"
+            )
+        return text
 
 
 def steps_of(recipe: RecipeContent) -> Iterator[tuple[int, RecipeStep]]:

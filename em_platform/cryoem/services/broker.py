@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pika
+import pika.data
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import (
     AMQPChannelError,
@@ -35,11 +36,34 @@ TRIES_HEADER = "em-tries"
 # What it says of a lost connection, with a traceback, becomes one sentence below.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
+_decode_value = pika.data.decode_value
+
+
+def _decode_any_value(encoded: bytes, offset: int) -> tuple[Any, int]:
+    """As pika's, which ends at an infinite double and at a time after the year 9999.
+
+    The connection would end with it, and the message come again.
+    """
+    try:
+        found: tuple[Any, int] = _decode_value(encoded, offset)
+    except (OverflowError, ValueError, OSError):
+        is_short = encoded[offset : offset + 1] == b"f"
+        return None, offset + (5 if is_short else 9)
+    return found
+
+
+pika.data.decode_value = _decode_any_value
+
 # A stage computes for minutes in another thread; the connection answers all the while.
 _HEARTBEAT_S = 60
 _TIMEOUT_S = 10
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 _NO_LIMIT = 1_000_000_000
+# Of a frame's 128 KiB; the sentence of an error is to have room, too.
+_HEADER_BYTES = 64_000
+_END_OF_INTEGERS = 1 << 63
+# Of a message's text; lists in Python are twenty times as large.
+_BODY_BYTES = 4_000_000
 
 
 def dead_letters_of(queue: str) -> str:
@@ -166,8 +190,13 @@ def decoded(body: bytes) -> Any:
     Raises
     ------
     MessageRejected
-        It is no JSON.
+        It is no JSON, or too long.
     """
+    if len(body) > _BODY_BYTES:
+        raise MessageRejected(
+            f"message: it has {len(body)} bytes, at most {_BODY_BYTES} were expected; "
+            "name a file instead of what it holds"
+        )
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -178,10 +207,35 @@ def decoded(body: bytes) -> Any:
 
 
 def text_headers(headers: Headers | None) -> Headers:
-    """Headers without those that RabbitMQ counts deliveries with."""
-    kept = dict(headers or {})
-    kept.pop("x-delivery-count", None)
+    """Headers that go on with a message: short texts and numbers.
+
+    RabbitMQ's own lists of deliveries do not, nor what has no room in a frame.
+    """
+    kept: Headers = {}
+    room = _HEADER_BYTES
+    for name, value in (headers or {}).items():
+        room -= len(str(value)) + len(name)
+        is_plain = isinstance(value, str) or (
+            isinstance(value, int) and abs(value) < _END_OF_INTEGERS
+        )
+        if is_plain and room > 0 and name != "x-delivery-count":
+            kept[name] = value
     return kept
+
+
+def tries_of(headers: Headers | None) -> int | None:
+    """How often a message was tried; None where a stranger wrote something else."""
+    found = (headers or {}).get(TRIES_HEADER, 0)
+    is_count = isinstance(found, int) and not isinstance(found, bool)
+    return found if is_count and 0 <= found < _NO_LIMIT else None
+
+
+def put_to_dead_letters(
+    channel: BlockingChannel, queue: str, body: bytes, *, headers: Headers, why: str
+) -> None:
+    """Put a message of a queue to those that could not be handled."""
+    headers = {**headers, ERROR_HEADER: why, QUEUE_HEADER: queue}
+    publish_body(channel, dead_letters_of(queue), body, headers=headers)
 
 
 def _declare_one(channel: BlockingChannel, queue: str, arguments: Any) -> bool:

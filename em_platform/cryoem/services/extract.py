@@ -1,13 +1,14 @@
 """Particles cut out of a micrograph, and word of them to project and selection."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
 from em_platform.cryoem.project.rows import write_extracted
 from em_platform.cryoem.services.stage_run import job_path, run_stage
 from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import HandedOn, StageParameters
+from em_platform.cryoem.stage import HandedOn, Rule, StageParameters
 from em_platform.cryoem.stages import extract
 
 
@@ -15,7 +16,7 @@ class Parameters(StageParameters):
     """What of the message the service itself needs."""
 
     output_file: Path
-    ctf_image: str = ""
+    ctf_image: Annotated[str, Rule.PATH] = ""
     batch_size: int = 50_000
     relion_options: HandedOn = Field(default_factory=dict)
 

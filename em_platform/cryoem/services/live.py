@@ -29,7 +29,9 @@ from em_platform.cryoem.services.broker import (
     decoded,
     publish,
     publish_body,
+    put_to_dead_letters,
     text_headers,
+    tries_of,
 )
 from em_platform.cryoem.services.retries import Retries, put_off
 from em_platform.cryoem.services.step import (
@@ -97,7 +99,7 @@ def _consume(
     stop: threading.Event,
     pool: ThreadPoolExecutor,
 ) -> None:
-    retries = Retries(channel, service.queue)
+    retries = Retries(channel, service.queue, retry_s=settings.retry_s)
     for method, properties, body in channel.consume(
         service.queue, inactivity_timeout=_STEP_S
     ):
@@ -109,7 +111,12 @@ def _consume(
             continue
         headers = text_headers(properties.headers)
         work = pool.submit(
-            _handled, service, headers, body, is_repeat=method.redelivered
+            _handled,
+            service,
+            headers,
+            body,
+            is_repeat=method.redelivered,
+            tries=tries_of(properties.headers),
         )
         _keep_alive(channel, work)
         outgoing, error = work.result()
@@ -124,11 +131,21 @@ def _consume(
 
 
 def _handled(
-    service: Service, headers: Headers, body: bytes, *, is_repeat: bool
+    service: Service,
+    headers: Headers,
+    body: bytes,
+    *,
+    is_repeat: bool,
+    tries: int | None,
 ) -> tuple[list[Outgoing], PlatformError | None]:
     """What the service sends; where it could not, why, and what is then sent."""
     failures: list[Outgoing] = []
     try:
+        if tries is None:
+            raise MessageRejected(
+                f"message: its header {TRIES_HEADER} is no count, a whole number was "
+                "expected; leave it out"
+            )
         sent = handle_message(
             service.handler,
             headers,
@@ -195,21 +212,22 @@ def _fail(
     error: PlatformError,
 ) -> bool:
     """Put a message to be tried again, or to the dead letters; whether to these."""
-    tries = int(failed.headers.get(TRIES_HEADER) or 0) + 1
-    headers = {**failed.headers, TRIES_HEADER: tries, ERROR_HEADER: str(error)}
+    tries = (tries_of(failed.headers) or 0) + 1
+    headers = {**failed.headers, TRIES_HEADER: tries}
     again = may_pass(error) and tries < settings.tries
     if again:
         log.info("%s: try %d: %s", service.name, tries, error)
     else:
         log.error("%s: dead letter: %s", service.name, error)
-        headers[QUEUE_HEADER] = service.queue
     # As it came, byte by byte: it may be no JSON.
     if again:
         after_s = settings.retry_s
+        headers[ERROR_HEADER] = str(error)
         put_off(channel, service.queue, failed.body, headers=headers, after_s=after_s)
     else:
-        dead = dead_letters_of(service.queue)
-        publish_body(channel, dead, failed.body, headers=headers)
+        put_to_dead_letters(
+            channel, service.queue, failed.body, headers=headers, why=str(error)
+        )
     return not again
 
 
@@ -270,8 +288,8 @@ def dead_letters(settings: RabbitmqSettings, queue: str) -> list[DeadLetter]:
             headers = properties.headers or {}
             found.append(
                 {
-                    "error": headers.get(ERROR_HEADER) or _by_the_broker(headers),
-                    "tries": headers.get(TRIES_HEADER, 0),
+                    "error": str(headers.get(ERROR_HEADER) or _by_the_broker(headers)),
+                    "tries": tries_of(headers) or 0,
                     "body": body.decode(errors="replace"),
                 }
             )
@@ -281,8 +299,9 @@ def dead_letters(settings: RabbitmqSettings, queue: str) -> list[DeadLetter]:
 
 def _by_the_broker(headers: Headers) -> str:
     """Why RabbitMQ itself made a message a dead letter, which writes no sentence."""
-    for death in headers.get("x-death") or ():
-        if death.get("reason") == "delivery_limit":
+    deaths = headers.get("x-death")
+    for death in deaths if isinstance(deaths, list) else ():
+        if isinstance(death, dict) and death.get("reason") == "delivery_limit":
             return (
                 f"{death.get('queue')}: the service ended each time while it handled "
                 "the message, a result was expected; see the log of the service, then "

@@ -1,9 +1,10 @@
 """A recipe from its start to its end, in this process and without a broker."""
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -25,6 +26,7 @@ from em_platform.cryoem.services.step import (
 )
 from em_platform.errors import NoAnswer, PlatformError
 from em_platform.model import JsonObject
+from em_platform.storage.layout import local_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,18 @@ def place_of(settings: Settings) -> Place:
         dialect=cryoem.project_dialect,
         stages=stages_of(cryoem.session),
     )
+
+
+def bound_place_of(settings: Settings) -> Place:
+    """As `place_of`, for messages of others: their files lie in `cryoem.roots`."""
+    usual = (
+        str(settings.sessions_folder),
+        str(settings.session_results_folder),
+        settings.storage.root or str(settings.home / "data"),
+    )
+    folders = [local_path(each) for each in settings.cryoem.roots or usual]
+    roots = tuple(Path(os.path.realpath(each)) for each in folders if each is not None)
+    return replace(place_of(settings), roots=roots)
 
 
 def completed(

@@ -1,28 +1,28 @@
 """What other services have made, in a project that RELION and doppio open."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from em_platform.cryoem.project import JobReport, record_job
 from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import HandedOn, StageParameters
+from em_platform.cryoem.stage import HandedOn, Name, Rule, StageParameters, Text
 
 
 class Parameters(StageParameters):
     """One file that a job has made, as cryo-EM services report it."""
 
-    job_type: str
-    input_file: str = Field(min_length=1)
-    output_file: str = Field(min_length=1)
+    job_type: Text
+    input_file: Annotated[str, Rule.PATHS] = Field(min_length=1)
+    output_file: Annotated[str, Rule.PATH] = Field(min_length=1)
     experiment_type: Literal["spa", "tomography"] = "spa"
     relion_options: HandedOn = Field(default_factory=dict)
     results: HandedOn = Field(default_factory=dict)
-    command: str = ""
-    stdout: str = ""
-    stderr: str = ""
+    command: Text = ""
+    stdout: Text = ""
+    stderr: Text = ""
     success: bool = True
-    alias: str | None = None
+    alias: Name | None = None
 
 
 def handle(step: Step, place: Place) -> None:

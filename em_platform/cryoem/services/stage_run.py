@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
+from em_platform.cryoem.project.jobs import check_inside
 from em_platform.cryoem.stage import RESULT, StageParameters
 from em_platform.cryoem.stages import load_stage
 from em_platform.errors import DataError, MessageRejected, OutputRefused, StorageError
@@ -39,9 +40,11 @@ class JobPath:
     rest: Path
 
     def other(self, folder: str, number: int, *, suffix: str | None = None) -> Path:
-        """The same file in another job."""
+        """The same file in another job; OutputRefused where a link leads away."""
         rest = self.rest if suffix is None else self.rest.with_suffix(suffix)
-        return self.project / folder / f"job{number:03}" / rest
+        path = self.project / folder / f"job{number:03}" / rest
+        check_inside(path.parent, self.project)
+        return path
 
 
 def job_path(path: Path) -> JobPath:
@@ -51,6 +54,8 @@ def job_path(path: Path) -> JobPath:
     ------
     MessageRejected
         It lies in none.
+    OutputRefused
+        A link leads out of the project.
     """
     found = JOB.fullmatch(str(path))
     if found is None:
@@ -58,6 +63,7 @@ def job_path(path: Path) -> JobPath:
             f"message: {path} lies in no job, .../MotionCorr/job002/... was expected; "
             "correct the path"
         )
+    check_inside(path.parent, Path(found["project"]))
     return JobPath(
         project=Path(found["project"]),
         folder=found["folder"],

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from workflows.recipe import RecipeWrapper
 
 from em_platform.cryoem.ispyb import Ispyb, open_ispyb
+from em_platform.cryoem.message_rules import check_message
 from em_platform.cryoem.optics import stated_optics
 from em_platform.cryoem.project import Dialect
 from em_platform.cryoem.recipes.read import RecipeContent, is_placeholder
@@ -30,6 +31,8 @@ Headers: TypeAlias = dict[str, Any]
 """Of AMQP: texts and numbers, and RabbitMQ's own lists of tables, such as `x-death`."""
 Fields: TypeAlias = dict[str, Json]
 """Parameters by their names, as a message or a step of a recipe has them."""
+# What a short recipe can make of a service's memory: the text and its lists in Python.
+_MOST_BYTES, _ITEM, _LIST = 150_000_000, 16, 64
 P = TypeVar("P", bound=StageParameters)
 
 
@@ -47,7 +50,7 @@ class Outgoing:
         return json.dumps(self.body).encode()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outbox:
     """Takes what is sent, until the work is done: then all goes out, or nothing.
 
@@ -58,6 +61,7 @@ class Outbox:
     on_failure: list[Outgoing] = field(default_factory=list)
     """What goes out where the work fails for good, instead of the others."""
     is_reconnectable = False
+    _weight: int = 0
 
     def send(
         self, destination: str, message: Any, headers: Any = None, **_: Any
@@ -73,10 +77,18 @@ class Outbox:
 
     def _keep(self, queue: str, body: Any, headers: Any, *, is_topic: bool) -> None:
         # A copy as the wire makes one: the sender goes on changing its own.
+        text = json.dumps(body, default=str)
+        lists = text.count("[") + text.count("{")
+        self._weight += len(text) + _ITEM * text.count(",") + _LIST * lists
+        if self._weight > _MOST_BYTES:
+            raise MessageRejected(
+                f"message: what it makes this service send has more than {_MOST_BYTES} "
+                "bytes, a part of it was expected; send a smaller recipe"
+            )
         self.messages.append(
             Outgoing(
                 queue=queue,
-                body=json.loads(json.dumps(body, default=str)),
+                body=json.loads(text),
                 headers=dict(headers or {}),
                 is_topic=is_topic,
             )
@@ -93,6 +105,9 @@ class Place:
     """Of a new project's pipeline."""
     stages: GivenStages = field(default_factory=dict)
     """Stage -> its parameters, where a message says nothing of them."""
+    roots: tuple[Path, ...] | None = None
+    """Real paths of the folders in which all files lie that messages name; None where
+    these are the owner's own, who is not bound."""
     made: Mapping[str, tuple[Any, Path]] | None = None
     """Stage -> its result and the folder of its files, where all were made before;
     services then take these and compute nothing."""
@@ -126,7 +141,9 @@ class Step:
         outbox: Outbox,
         *,
         is_repeat: bool = False,
+        roots: tuple[Path, ...] | None = None,
     ) -> None:
+        self._roots = roots
         self.is_repeat = is_repeat
         """Whether a service that had it before may have been killed."""
         self._wrapper = wrapper
@@ -162,17 +179,22 @@ class Step:
         Raises
         ------
         MessageRejected
-            One is missing or wrong; the sentence names it.
+            One is missing or wrong, or is not for messages to choose; the sentence
+            names it.
         """
+        brought = self.parameters
         try:
-            handed_on = stated_optics(self.parameters.get("relion_options"))
+            handed_on = stated_optics(brought.get("relion_options"))
             below = overlaid(kind, defaults, handed_on)
-            return kind.model_validate(overlaid(kind, below, self.parameters))
+            found = kind.model_validate(overlaid(kind, below, brought))
         except ValidationError as error:
             raise MessageRejected(
                 f"message: {first_problem(error)}; send it with the message or write "
                 "it into the recipe's step"
             ) from error
+        if self._roots is not None:
+            check_message(found, brought, roots=self._roots, settings=defaults)
+        return found
 
     def parameters_at(self, channel: str) -> Fields:
         """Those that the recipe has for who gets what is sent to a channel."""
@@ -240,17 +262,24 @@ def handle_message(
         The service could not do it.
     """
     outbox = Outbox(on_failure=[] if on_failure is None else on_failure)
+    known: Any = {"is_repeat": is_repeat, "roots": place.roots}
     if str(headers.get(RECIPE_HEADER)).lower() in ("true", "1"):
         wrapper = _unwrapped(body, outbox)
         payload = body.get("payload")
-        handler(Step(wrapper, payload, outbox, is_repeat=is_repeat), place)
+        step = Step(wrapper, payload, outbox, **known)
     elif isinstance(body, dict):
-        handler(Step(None, _plain(body), outbox, is_repeat=is_repeat), place)
+        step = Step(None, _plain(body), outbox, **known)
     else:
         raise MessageRejected(
             f"message: {str(body)[:80]!r} was found, a table of parameters was "
             "expected; send JSON with names and values"
         )
+    try:
+        handler(step, place)
+    except RecursionError as error:
+        raise MessageRejected(
+            "message: found lists in lists without end, a few were expected; correct it"
+        ) from error
     return outbox.messages
 
 

@@ -56,8 +56,7 @@ class MovieFacts:
 def open_sessions(settings: Settings) -> Iterator["Sessions"]:
     """The sessions that the settings name."""
     cryoem = settings.cryoem
-    folder = Path(cryoem.sessions or settings.home / "cryoem").absolute()
-    results = Path(cryoem.results or settings.home / "cryoem_results").absolute()
+    folder, results = settings.sessions_folder, settings.session_results_folder
     database = settings.home.absolute() / "cryoem_sessions.sqlite"
     with SessionLedger(folder, database) as ledger:
         yield Sessions(folder=folder, results=results, settings=cryoem, ledger=ledger)

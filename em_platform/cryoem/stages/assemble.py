@@ -13,6 +13,7 @@ from em_platform.cryoem.methods.pictures import encoded, faint, shrunk
 from em_platform.cryoem.movies import read_image
 from em_platform.cryoem.stage import (
     Option,
+    Rule,
     StageParameters,
     StageResult,
     report_progress,
@@ -45,7 +46,9 @@ class Parameters(StageParameters):
             "--tilts", "mdoc of the series  [an mdoc, header or name of each image]"
         ),
     ] = None
-    series: Annotated[str, Option("--name", "of the series  [of mdoc or images]")] = ""
+    series: Annotated[
+        str, Option("--name", "of the series  [of mdoc or images]"), Rule.SETTINGS
+    ] = ""
     pixel_size: Annotated[
         float, Option("--pixel-size-a", "Å a pixel", header="pixel_size_a")
     ] = Field(gt=0, validation_alias=AliasChoices("pixel_size", "pix_size"))

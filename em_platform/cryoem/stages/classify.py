@@ -21,7 +21,9 @@ from em_platform.cryoem.methods.mapped_mrc import mapped_volume
 from em_platform.cryoem.methods.particle_star import Particles, read_particles
 from em_platform.cryoem.stage import (
     ENGINE,
+    GPUS,
     Option,
+    Rule,
     StageParameters,
     StageResult,
     TimeLimit,
@@ -72,8 +74,10 @@ class Parameters(StageParameters):
 
     engine: Annotated[Literal["builtin", "relion"], ENGINE] = "builtin"
     time_limit_s: TimeLimit = 86400.0
-    threads: Annotated[int, Option("--threads", "of RELION")] = Field(1, ge=1)
-    gpus: Annotated[str | None, Option("--gpus", "of RELION, such as 0 or 0:1")] = None
+    threads: Annotated[int, Option("--threads", "of RELION")] = Field(1, ge=1, le=256)
+    gpus: Annotated[
+        str | None, Option("--gpus", "of RELION, such as 0 or 0:1"), Rule.NAME
+    ] = Field(None, pattern=GPUS)
     # From here on by messages; RELION takes them.
     oversampling: int = 1
     psi_step: float = Field(12.0, gt=0)

@@ -16,9 +16,11 @@ from em_platform.cryoem.movies import Movie, open_movie
 from em_platform.cryoem.stage import (
     ENGINE,
     Option,
+    Rule,
     StageParameters,
     StageResult,
     TimeLimit,
+    checked_name,
     report_progress,
 )
 from em_platform.cryoem.tomogram_file import (
@@ -43,9 +45,9 @@ class Parameters(StageParameters):
     """Parameters of denoising; cryoem-services' Denoise has the first two."""
 
     volume: Annotated[Path, Option("INPUT", "a tomogram: MRC")]
-    suffix: Annotated[str, Option("--suffix", "behind the name of the tomogram")] = (
-        ".denoised"
-    )
+    suffix: Annotated[
+        str, Option("--suffix", "behind the name of the tomogram"), Rule.NAME
+    ] = ".denoised"
     pixel_size: Annotated[
         float, Option("--pixel-size-a", "Å per voxel", "pixel_size_a")
     ] = Field(gt=0, validation_alias=AliasChoices("pixel_size", "pix_size"))
@@ -78,7 +80,9 @@ class Parameters(StageParameters):
     engine: Annotated[Literal["builtin", "topaz"], ENGINE] = "builtin"
     time_limit_s: TimeLimit = 7200.0
     model: Annotated[
-        str | None, Option("--model", "of Topaz: unet-3d, unet-3d-10a, -20a, or a file")
+        str | None,
+        Option("--model", "of Topaz: unet-3d, unet-3d-10a, -20a, or a file"),
+        Rule.MODEL,
     ] = None
     device: Annotated[
         int | None, Option("--device", "of Topaz: number of the GPU, -1: processor")
@@ -98,7 +102,7 @@ class Parameters(StageParameters):
     num_epochs: int | None = None
     weight_decay: float | None = None
     save_interval: int | None = None
-    save_prefix: str | None = None
+    save_prefix: Annotated[str | None, Rule.SETTINGS] = None
     gaussian: float | None = None
     patch_size: int | None = None
     patch_padding: int | None = None
@@ -108,9 +112,9 @@ class Parameters(StageParameters):
     @field_validator("suffix")
     @classmethod
     def _is_no_path(cls, value: str) -> str:
-        if not value or "/" in value:
+        if not value or value.startswith("-"):
             raise ValueError("a suffix such as .denoised was expected")
-        return value
+        return checked_name(f"x{value}")[1:]
 
 
 class Result(StageResult):

@@ -19,7 +19,9 @@ from em_platform.cryoem.programs.motion import B_FACTOR
 from em_platform.cryoem.stage import (
     ENGINE,
     HandedOn,
+    Name,
     Option,
+    Rule,
     StageResult,
     TimeLimit,
     report_progress,
@@ -91,7 +93,9 @@ class Parameters(Optics):
     eer_grouping: Annotated[
         int, Option("--eer-grouping", "EER frames that are summed to one")
     ] = Field(20, ge=1)
-    threads: Annotated[int, Option("--threads", "of this process")] = Field(1, ge=1)
+    threads: Annotated[int, Option("--threads", "of this process")] = Field(
+        1, ge=1, le=256
+    )
     dose_motionstats_cutoff: Annotated[
         float, Option("--early-dose", "electrons per Å² that count as early motion")
     ] = 4.0
@@ -99,8 +103,8 @@ class Parameters(Optics):
     time_limit_s: TimeLimit = 3600.0
     # From here on by messages; what changes the images is refused by the built-in.
     fm_int_file: Path | None = None
-    mag: dict[str, Any] | None = None
-    sum_range: dict[str, Any] | None = None
+    mag: dict[str, int | float] | None = None
+    sum_range: dict[str, int | float] | None = None
     group: int | None = None
     in_fm_motion: int | None = None
     experiment_type: Literal["spa", "tomography"] = "spa"
@@ -112,10 +116,10 @@ class Parameters(Optics):
     tol: float | None = None
     use_gpus: int | None = None
     serial: int | None = None
-    in_suffix: str | None = None
+    in_suffix: Name | None = None
     out_stack: int | None = None
-    bft: dict[str, Any] | None = None
-    arc_dir: Path | None = None
+    bft: dict[str, int | float] | None = None
+    arc_dir: Annotated[Path | None, Rule.SETTINGS] = None
     frame_count: int | None = None
     split_sum: int | None = None
     app_id: int | None = None

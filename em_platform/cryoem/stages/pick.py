@@ -15,7 +15,9 @@ from em_platform.cryoem.methods.pictures import encoded, stretched
 from em_platform.cryoem.movies import read_image
 from em_platform.cryoem.stage import (
     ENGINE,
+    GPUS,
     Option,
+    Rule,
     StageParameters,
     StageResult,
     TimeLimit,
@@ -71,17 +73,19 @@ class Parameters(StageParameters):
     engine: Annotated[Literal["builtin", "cryolo", "topaz"], ENGINE] = "builtin"
     time_limit_s: TimeLimit = 3600.0
     cryolo_model_weights: Annotated[
-        Path | None, Option("--cryolo-weights", "model of crYOLO, .h5")
+        Path | None, Option("--cryolo-weights", "model of crYOLO, .h5"), Rule.MODEL
     ] = None
     topaz_model: Annotated[
-        str, Option("--topaz-model", "resnet16, resnet8, conv127 ..., or a file")
+        str,
+        Option("--topaz-model", "resnet16, resnet8, conv127 ..., or a file"),
+        Rule.MODEL,
     ] = "resnet16"
     # From here on by messages; crYOLO and Topaz take them.
     experiment_type: Literal["spa", "tomography"] = "spa"
-    cryolo_command: str = "cryolo_predict.py"
+    cryolo_command: Annotated[str, Rule.SETTINGS] = "cryolo_predict.py"
     cryolo_threshold: float | None = None
     cryolo_box_size: int | None = Field(None, gt=0)
-    cryolo_gpus: str | None = None
+    cryolo_gpus: Annotated[str | None, Rule.NAME] = Field(None, pattern=GPUS)
     normalization_margin: float = 0
     batch_size: int = 3
     cpu_count: int = 1

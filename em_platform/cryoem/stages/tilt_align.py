@@ -15,7 +15,9 @@ from em_platform.cryoem.stage import (
     ENGINE,
     HandedOn,
     Option,
+    Rule,
     StageParameters,
+    Text,
     TimeLimit,
     named_engine,
     report_progress,
@@ -92,8 +94,8 @@ class Parameters(StageParameters):
     )
     time_limit_s: TimeLimit = 7200.0
     # From here on by messages; other programs take them.
-    path_pattern: str | None = None
-    input_file_list: Any = None
+    path_pattern: Annotated[str | None, Rule.PATTERN] = None
+    input_file_list: tuple[tuple[Path, float], ...] | None = None
     txrm_file: Path | None = None
     aretomo_version: Literal[2, 3] = 3
     vol_z: int | None = None
@@ -122,13 +124,20 @@ class Parameters(StageParameters):
     out_imod_xf: int | None = None
     interpolation_correction: int | None = None
     copy_output: bool = False
-    visits_for_slurm: list[str] | None = None
+    visits_for_slurm: list[Text] | None = None
     relion_options: HandedOn = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _name_the_version(cls, values: Any) -> Any:
         return named_engine(values, "aretomo", field="aretomo_version", latest=3)
+
+    @field_validator("input_file_list", mode="before")
+    @classmethod
+    def _read_list(cls, value: Any) -> Any:
+        from em_platform.cryoem.tilt_series import input_list
+
+        return None if value is None else input_list(value)
 
     @field_validator("pixel_size", mode="after")
     @classmethod
@@ -198,12 +207,7 @@ def series_of(parameters: Parameters) -> "TiltSeries":
     FormatError
         An image or an angle is missing.
     """
-    from em_platform.cryoem.tilt_series import (
-        find_series,
-        input_list,
-        listed_series,
-        with_dose,
-    )
+    from em_platform.cryoem.tilt_series import find_series, listed_series, with_dose
 
     if parameters.txrm_file is not None:
         raise ConfigError(
@@ -212,11 +216,7 @@ def series_of(parameters: Parameters) -> "TiltSeries":
         )
     listed = _listed(parameters)
     if listed is not None:
-        try:
-            pairs = input_list(listed)
-        except (ValueError, SyntaxError, TypeError) as error:
-            raise ConfigError(f"tilt-align: {error}; correct the message") from error
-        series = listed_series(pairs, name=parameters.stack_file.stem)
+        series = listed_series(listed, name=parameters.stack_file.stem)
     else:
         series = find_series(parameters.stack_file, tilts=parameters.tilts)
     if len(series.images) < _LEAST_TILTS:
@@ -237,9 +237,9 @@ def series_of(parameters: Parameters) -> "TiltSeries":
     return with_dose(series, dose_per_tilt=dose)
 
 
-def _listed(parameters: Parameters) -> Any:
+def _listed(parameters: Parameters) -> list[tuple[str, float]] | None:
     if parameters.input_file_list is not None:
-        return parameters.input_file_list
+        return [(str(path), angle) for path, angle in parameters.input_file_list]
     if parameters.path_pattern is None:
         return None
     from em_platform.cryoem.halves import without_halves

@@ -1,0 +1,152 @@
+"""What a message may say in the fields of parameters: no program, no file elsewhere.
+
+Whoever may publish to RabbitMQ has no more rights than that: the folders are those of
+`cryoem.roots`, the programs those of the settings. Each field that can hold a path or a
+name has its rule where it is declared; one without a rule is a fault of ours. Settings,
+the command line and Dagster are the owner's own choice and are not bound.
+"""
+
+import glob
+import os
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from em_platform.cryoem.stage import Given, Rule, StageParameters, names_of
+from em_platform.errors import MessageRejected
+
+_MOST_OF_A_PATH = 4096
+_SHOWN = 120
+
+
+@cache
+def rules_of(kind: type[StageParameters]) -> Mapping[str, Rule]:
+    """The rule of each field; AssertionError where one that needs it has none."""
+    return {
+        name: _rule(f"{kind.__module__}.{name}", field)
+        for name, field in kind.model_fields.items()
+    }
+
+
+def _rule(name: str, field: FieldInfo) -> Rule:
+    stated = [each for each in field.metadata if isinstance(each, Rule)]
+    stated += [each for each in _parts(field.annotation) if isinstance(each, Rule)]
+    kinds = set(_parts(field.annotation))
+    if stated:
+        return stated[0]
+    if Path in kinds:
+        return Rule.PATH
+    if kinds & {str, Any, object, dict}:
+        raise AssertionError(f"{name} may hold a path or a name, and has no rule")
+    return Rule.PLAIN
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """The types that a type is made of; of a table its values alone."""
+    if get_origin(annotation) is dict:
+        yield from _parts(get_args(annotation)[1])
+        return
+    if not (parts := get_args(annotation)):
+        yield annotation
+    for part in parts:
+        yield from _parts(part)
+
+
+def check_message(
+    given: StageParameters,
+    brought: Collection[str],
+    *,
+    roots: Collection[Path],
+    settings: Given,
+) -> None:
+    """Refuse what a message brought and may not say.
+
+    Parameters
+    ----------
+    brought
+        The names of the message.
+    roots
+        Folders, by their real paths.
+    settings
+        What the settings say of these parameters.
+
+    Raises
+    ------
+    MessageRejected
+        The sentence names the field.
+    """
+    rules = rules_of(type(given))
+    for (field, rule), names in zip(rules.items(), names_of(type(given)), strict=True):
+        value = getattr(given, field)
+        if value is None or not (names | {field}) & set(brought):
+            continue
+        if rule in (Rule.PATH, Rule.PATHS, Rule.PATTERN):
+            for text in _paths(value, rule):
+                _check_path(field, text, roots)
+        elif rule is Rule.MODEL and getattr(given, "engine", "") != "builtin":
+            _check_model(field, str(value), settings)
+        elif rule is Rule.SETTINGS:
+            _check_setting(type(given), field, value, settings)
+
+
+def _paths(value: Any, rule: Rule) -> Iterator[str]:
+    if rule is Rule.PATHS:
+        yield from filter(None, str(value).split(":"))
+    elif rule is Rule.PATTERN:
+        # What is before its first star is checked, too: a pattern may fit nothing yet.
+        fixed = Path(value)
+        while glob.has_magic(str(fixed)):
+            fixed = fixed.parent
+        yield from (str(fixed), *(glob.glob(value) if _is_path(value) else [value]))
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _paths(each, rule)
+    elif isinstance(value, str | Path) and str(value):
+        yield str(value)
+
+
+def _is_path(text: str) -> bool:
+    parts = Path(text).parts
+    return text.isprintable() and text.startswith("/") and ".." not in parts
+
+
+def _check_path(field: str, text: str, roots: Collection[Path]) -> None:
+    if len(text) <= _MOST_OF_A_PATH and _is_path(text):
+        real = Path(os.path.realpath(text))
+        if any(real.is_relative_to(root) for root in roots):
+            return
+    raise MessageRejected(
+        f"message: {field} is {text[:_SHOWN]!r}, which does not lie in the folders of "
+        "cryoem.roots, a whole path in one of them was expected; correct the message, "
+        "or add its folder to this setting"
+    )
+
+
+def _check_model(field: str, text: str, settings: Given) -> None:
+    known = settings.get(field)
+    is_word = text.isprintable() and text.replace("-", "").replace("_", "").isalnum()
+    if is_word and not text.startswith("-"):
+        return  # of the program's own models
+    if known and _is_path(text) and "/" in str(known):
+        there, own = (Path(os.path.realpath(each)).parent for each in (text, known))
+        if there == own:
+            return
+    raise MessageRejected(
+        f"message: {field} is {text[:_SHOWN]!r}, a model beside the one that "
+        "cryoem.session.stages names was expected, as a model can run a program; name "
+        "one there"
+    )
+
+
+def _check_setting(
+    kind: type[StageParameters], field: str, value: Any, settings: Given
+) -> None:
+    if value != settings.get(field, kind.model_fields[field].default):
+        raise MessageRejected(
+            f"message: {field} is {str(value)[:_SHOWN]!r}, nothing was expected, as "
+            "the settings alone choose programs and where they write; leave it out, or "
+            "set it in cryoem.session.stages"
+        )

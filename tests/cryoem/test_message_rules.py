@@ -1,0 +1,376 @@
+"""Messages choose no program and no file outside of the folders of `cryoem.roots`.
+
+The table of fields is that of the models themselves: a new field that may hold a path
+or a name fails here until it has its rule.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import PIL.Image
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from em_platform.config import CryoemSettings, Settings
+from em_platform.cryoem.message_rules import check_message, rules_of
+from em_platform.cryoem.services import SERVICES, load_service
+from em_platform.cryoem.services.local import bound_place_of
+from em_platform.cryoem.services.step import Place, handle_message
+from em_platform.cryoem.stage import Rule, StageParameters
+from em_platform.cryoem.stages import STAGES, load_stage
+from em_platform.errors import MessageRejected, OutputRefused, PlatformError
+
+ROOTED = (Rule.PATH, Rule.PATHS, Rule.PATTERN)
+
+
+def kinds() -> list[type[StageParameters]]:
+    """The parameters of all services and stages."""
+    for service in SERVICES:
+        load_service(service)
+    for stage in STAGES:
+        load_stage(stage)
+    found, waiting = [], [StageParameters]
+    while waiting:
+        waiting += (known := waiting.pop()).__subclasses__()
+        found += [known] if known.__module__.startswith("em_platform") else []
+    return [kind for kind in found if kind.model_fields]
+
+
+def table(*rules: Rule) -> list[Any]:
+    return [
+        pytest.param(kind, field, id=f"{kind.__module__.rpartition('.')[2]}.{field}")
+        for kind in kinds()
+        for field, rule in rules_of(kind).items()
+        if rule in rules
+    ]
+
+
+def given(kind: type[StageParameters], field: str, text: str) -> StageParameters:
+    """Parameters with a text in a field, in whatever lists it stands there."""
+    adapter = TypeAdapter(kind.model_fields[field].annotation)
+    for value in (text, [text], [[text, 0.0]]):
+        try:
+            found = adapter.validate_python(value)
+        except ValidationError:
+            continue
+        others = dict.fromkeys(kind.model_fields) | {"engine": "cryolo"}
+        return kind.model_construct(**others | {field: found})
+    raise AssertionError(f"{field} takes no text")
+
+
+def refuse(kind: type[StageParameters], field: str, text: str, root: Path) -> None:
+    with pytest.raises(MessageRejected, match=f"message: {field} is .* expected"):
+        check(kind, field, text, root)
+
+
+def check(kind: type[StageParameters], field: str, text: str, root: Path) -> None:
+    check_message(given(kind, field, text), {field}, roots=(root,), settings={})
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder that messages may name, with a link that leads out of it."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/a.mrc").touch()
+    folder = tmp_path / "root"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "outside")
+    (folder / "file.mrc").symlink_to(tmp_path / "outside/a.mrc")
+    return folder
+
+
+def test_every_field_that_may_hold_a_path_or_a_name_has_a_rule() -> None:
+    """round3 4: the table is filled by the models; a field without a rule stops it."""
+    ours = {kind.__module__.removeprefix("em_platform.cryoem.") for kind in kinds()}
+    assert ours >= {f"stages.{s.replace('-', '_')}" for s in STAGES if s != "thumbnail"}
+    # Rows of ISPyB and names of recipes are looked up as they come, and the others take
+    # what their stage takes.
+    assert {m for m in SERVICES.values() if f"services.{m}" not in ours} == {
+        *("ctffind", "images", "ispyb_connector", "motioncorr", "processing_recipe")
+    }
+    assert len(table(*ROOTED)) > 30
+    assert len(table(Rule.NAME, Rule.SETTINGS, Rule.MODEL)) > 8
+
+
+def test_a_new_field_without_a_rule_is_a_fault_of_ours() -> None:
+    class Wrong(StageParameters):
+        whole: dict[str, Any]
+
+    class Right(StageParameters):
+        files: tuple[Path, ...]
+        sizes: dict[str, int]
+
+    with pytest.raises(AssertionError, match=r"\.whole may hold a path or a name"):
+        rules_of(Wrong)
+    assert [*rules_of(Right).values()] == [Rule.PATH, Rule.PLAIN]
+
+
+@pytest.mark.parametrize(("kind", "field"), table(*ROOTED))
+def test_a_path_of_a_message_lies_in_the_roots(
+    kind: type[StageParameters], field: str, root: Path
+) -> None:
+    """round3 4.3 and 4.5, for every field of every message."""
+    check(kind, field, f"{root}/new/a.mrc", root)
+    for text in (
+        *(
+            "/etc/passwd",
+            "a.mrc",
+            "~/a.mrc",
+            "",
+            "file:///etc/passwd",
+            f"{root}x/a.mrc",
+        ),
+        *(f"{root}/../a.mrc", f"{root}/a/../../a.mrc", f"{root}/link/a.mrc"),
+        *(f"{root}/file.mrc", f"{root}/a\0.mrc", f"{root}/a\nb.mrc", f"{root}/\ud800"),
+        f"{root}/{'a/' * 3000}a.mrc",
+    ):
+        if text or rules_of(kind)[field] is Rule.PATTERN:
+            refuse(kind, field, text, root)
+    if rules_of(kind)[field] is Rule.PATTERN:
+        for text in ("/*/*", f"{root}/*/a.mrc", f"{root}/*/../*", f"{root}/*.mrc"):
+            refuse(kind, field, text, root)
+
+
+@pytest.mark.parametrize(("kind", "field"), table(Rule.NAME))
+def test_a_name_of_a_message_is_no_path_and_no_second_word(
+    kind: type[StageParameters], field: str
+) -> None:
+    """round3 4.5: names become parts of paths, of tables and of commands."""
+    whole = dict.fromkeys(kind.model_fields, "1")
+    for text in ("../x", "a/b", "a b", "a\nb", "-rf", "", "x" * 300, "a\0"):
+        with pytest.raises(ValidationError) as refused:
+            kind.model_validate(whole | {field: text})
+        if field.endswith("gpus") and text == "":
+            continue
+        wrong = {each["loc"][0] for each in refused.value.errors()}
+        assert field in wrong, text
+
+
+@pytest.mark.parametrize(("kind", "field"), table(Rule.SETTINGS))
+def test_what_only_the_settings_choose_is_refused_in_a_message(
+    kind: type[StageParameters], field: str, root: Path
+) -> None:
+    """round3 4.2: the program of a service is not the sender's choice."""
+    refuse(kind, field, f"{root}/a", root)
+    default = kind.model_fields[field].default
+    if default:
+        check(kind, field, default, root)  # as upstream's models have it
+
+
+@pytest.mark.parametrize(("kind", "field"), table(Rule.MODEL))
+def test_a_model_is_one_of_the_sites(
+    kind: type[StageParameters], field: str, root: Path
+) -> None:
+    """round3 4.2: crYOLO and Topaz load models that can hold code."""
+    refuse(kind, field, f"{root}/evil.h5", root)
+    refuse(kind, field, "../evil.h5", root)
+    for text, is_fine in (("/models/b.h5", True), ("/models/../b.h5", False)):
+        parameters, settings = given(kind, field, text), {field: "/models/a.h5"}
+        try:
+            check_message(parameters, {field}, roots=(root,), settings=settings)
+        except MessageRejected:
+            assert not is_fine
+        else:
+            assert is_fine
+
+
+# Attacks on the services themselves, as a client of RabbitMQ makes them.
+
+
+@pytest.fixture
+def place(root: Path) -> Iterator[Place]:
+    opened = Place(ispyb_url="sqlite://", roots=(root,))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def micrograph(root: Path) -> Path:
+    path = root / "m.mrc"
+    noise = np.random.default_rng(1).normal(100, 10, (64, 64)).astype(np.float32)
+    with mrcfile.new(path, data=noise) as file:
+        file.voxel_size = 1.0
+    return path
+
+
+def send(service: str, message: dict[str, Any], place: Place) -> list[Any]:
+    return handle_message(load_service(service), {}, message, place)
+
+
+def test_a_message_runs_no_program_of_its_own(
+    micrograph: Path, place: Place, tmp_path: Path
+) -> None:
+    """round3 4.2: `cryolo_command: python3 -c ...` ran with the service's rights."""
+    ran = tmp_path / "ran"
+    message = {
+        "input_path": str(micrograph),
+        "output_path": f"{micrograph.parent}/AutoPick/job004/m.star",
+        "pixel_size": 1,
+        "engine": "cryolo",
+        "cryolo_command": f"touch {ran}",
+    }
+    with pytest.raises(MessageRejected, match="the settings alone choose programs"):
+        send("CrYOLO", message, place)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"output_suffix": ".mrc"},
+        {"output_suffix": "/../../outside/a.mrc"},
+        {"image_command": "picked_particles", "diameter": 9, "outfile": "{root}/m.mrc"},
+        {"image_command": "tiff_to_apng", "outfile": "{root}/m.tif"},
+        {"file": "{root}/link/a.mrc"},
+        {"file": "{root}/../outside/a.mrc"},
+    ],
+)
+def test_pictures_overwrite_nothing_but_pictures_of_ours(
+    change: dict[str, Any], micrograph: Path, place: Place, root: Path
+) -> None:
+    """round3 4.3: a suffix or a path of a message overwrote raw data by a JPEG."""
+    before = contents(root.parent)
+    filled = {k: str(v).format(root=root) for k, v in change.items()}
+    message = {"image_command": "mrc_to_jpeg", "file": str(micrograph), **filled}
+    with pytest.raises(MessageRejected):
+        send("Images", message, place)
+    assert contents(root.parent) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_micrograph_is_never_deleted(micrograph: Path, place: Place) -> None:
+    """round3 4.3: `remove_input` deleted the micrograph."""
+    raw = micrograph.read_bytes()
+    message = {
+        "image_command": "picked_particles",
+        "file": str(micrograph),
+        "coordinates": [["9", "9"]],
+        "diameter": 9,
+        "pixel_size": 1,
+        "remove_input": True,
+    }
+    for _ in range(2):  # our own picture is replaced
+        send("Images", message, place)
+    assert micrograph.read_bytes() == raw
+    with PIL.Image.open(micrograph.with_suffix(".jpeg")) as picture:
+        assert picture.size == (64, 64)
+
+
+def test_a_picture_of_others_and_what_a_link_leads_to_stay(
+    micrograph: Path, place: Place, root: Path
+) -> None:
+    """round3 4.3: every write goes through the guard."""
+    message = {"image_command": "mrc_to_jpeg", "file": str(micrograph)}
+    theirs = micrograph.with_suffix(".jpeg")
+    theirs.write_bytes(b"\xff\xd8 of the microscope")
+    with pytest.raises(OutputRefused, match="is not a picture of em-platform"):
+        send("Images", message, place)
+    assert theirs.read_bytes() == b"\xff\xd8 of the microscope"
+    theirs.unlink()
+    planted = root.parent / "outside/planted.jpeg"
+    theirs.symlink_to(planted)
+    send("Images", message, place)
+    assert not planted.exists() and not theirs.is_symlink()
+
+
+def report(root: Path, **change: Any) -> dict[str, Any]:
+    """What NodeCreator is sent of a tilt."""
+    common = {
+        "job_type": "relion.importtomo",
+        "experiment_type": "tomography",
+        "input_file": f"{root}/TS_1_001_3.0_x.mrc",
+        "output_file": f"{root}/p/Import/job001/Movies/TS_1_001_3.0_x.mrc",
+    }
+    return common | change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # 4.5: each wrote outside of the project, or into another's file.
+        {"relion_options": {"tilt_series": "../../../../escaped", "tilt_angle": 1}},
+        {"relion_options": {"tilt_series": "a\ndata_b", "tilt_angle": 1}},
+        {"relion_options": {"tilt_series": "a b", "tilt_angle": 1}},
+        {"results": {"tilt_series": "a\nloop_"}, "job_type": "relion.denoisetomo",
+         "output_file": "{root}/p/Denoise/job007/a.mrc"},
+        {"alias": "../../x"},
+        {"alias": "a b"},
+        {"output_file": "{outside}/Import/job001/a.mrc", "stdout": "text"},
+        {"output_file": "{root}/linked/Import/job001/a.mrc", "stdout": "text"},
+        {"output_file": "{root}/q/Import/job001/a.mrc", "stdout": "text"},
+        {"output_file": "{root}/r/Import/job001/TS_1_001_3.0_x.mrc", "stdout": "text"},
+        {"output_file": "{root}/p/Import/job001/a\n_b.mrc"},
+        {"input_file": "/etc/passwd:{root}/a"},
+    ],
+)  # fmt: skip
+def test_reports_write_into_their_project_alone(
+    change: dict[str, Any], root: Path, place: Place
+) -> None:
+    """round3 4.5"""
+    outside = root.parent / "outside"
+    (root / "linked").symlink_to(outside)
+    (root / "q").mkdir()
+    (root / "q/Import").symlink_to(outside)
+    (root / "r/Import/job001").mkdir(parents=True)
+    (root / "r/Import/job001/job.star").write_text("data_job of RELION")
+    before = contents(root.parent), links(root.parent)
+    filled = {
+        k: v.format(root=root, outside=outside) if isinstance(v, str) else v
+        for k, v in change.items()
+    }
+    with pytest.raises(PlatformError):
+        send("NodeCreator", report(root, **filled), place)
+    after = contents(root.parent)
+    assert {p: after.get(p) for p in before[0]} == before[0]
+    assert links(root.parent) == before[1]
+    new = after.keys() - before[0].keys()
+    assert all("p" in path.relative_to(root).parts for path in new)
+    assert not any("b" == path.stem or "escaped" in path.name for path in new)
+
+
+def links(folder: Path) -> dict[Path, str]:
+    return {p: os.readlink(p) for p in folder.rglob("*") if p.is_symlink()}
+
+
+def test_links_planted_in_a_job_are_not_followed(root: Path, place: Place) -> None:
+    """round3 4.5: what a link leads to is neither written nor copied."""
+    send("NodeCreator", report(root), place)
+    job, outside = root / "p/Import/job001", root.parent / "outside"
+    (outside / "secret").write_text("secret")
+    for name in ("run.out", "run.err", "note.txt", "RELION_JOB_EXIT_SUCCESS"):
+        (job / name).unlink()
+        (job / name).symlink_to(outside / ("secret" if "t" in name[-3:] else "new"))
+    shutil.rmtree(job / "tilt_series")
+    before = contents(outside)
+    send("NodeCreator", report(root, stdout="a", stderr="b", command="c"), place)
+    assert contents(outside) == before
+    assert (job / "run.err").read_text() == "b\n"
+    assert (job / "note.txt").read_text() == "c\n"
+    (job / "tilt_series").rename(job / "moved")
+    (job / "tilt_series").symlink_to(outside)
+    with pytest.raises(OutputRefused, match="leads out of"):
+        send("NodeCreator", report(root), place)
+    assert contents(outside) == before
+
+
+def test_the_roots_are_those_of_the_settings(
+    tmp_path: Path,
+) -> None:
+    """round3 4.3: the sessions, what is made of them, and the store; or `roots`."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "visits").symlink_to(tmp_path / "disk")
+    home = tmp_path / "home"
+    usual = bound_place_of(Settings(home=home)).roots
+    assert usual == (home / "cryoem", home / "cryoem_results", home / "data")
+    named = CryoemSettings(roots=(str(tmp_path / "visits"),))
+    assert bound_place_of(Settings(home=home, cryoem=named)).roots == (
+        tmp_path / "disk",
+    )
