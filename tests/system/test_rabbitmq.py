@@ -9,20 +9,13 @@ import json
 import logging
 import os
 import random
-import struct
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-import mrcfile
-import numpy as np
-import pika.data
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -31,12 +24,7 @@ from workflows.recipe import RecipeWrapper
 from em_platform.config import RabbitmqSettings
 from em_platform.cryoem.ispyb import register_collection
 from em_platform.cryoem.services import SERVICES
-from em_platform.cryoem.services.broker import (
-    connected,
-    declare,
-    publish,
-    publish_body,
-)
+from em_platform.cryoem.services.broker import connected, declare, publish
 from em_platform.cryoem.services.live import dead_letters, reinject
 from em_platform.cryoem.services.retries import put_off
 from em_platform.cryoem.services.step import Outbox, Outgoing, Place
@@ -297,57 +285,6 @@ def test_a_message_that_ends_its_service_each_time_is_a_dead_letter(
     wait_until(lambda: bool(dead_letters(settings, "images")))
     [letter] = dead_letters(settings, "images")
     assert letter["error"].startswith("images: the service ended each time while it")
-
-
-def test_headers_of_every_type_end_no_service(
-    settings: RabbitmqSettings,
-    place: Place,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """round3 4.4: `em-tries: abc` ended a service, `em-due: inf` held all retries."""
-    encoded = pika.data.encode_value
-
-    def encode(pieces: list[bytes], value: Any) -> int:
-        # Other clients send doubles and any time; pika does not.
-        if not isinstance(value, float | Moment):
-            return int(encoded(pieces, value))
-        is_time = isinstance(value, Moment)
-        form, kind = (">cQ", b"T") if is_time else (">cd", b"d")
-        pieces.append(struct.pack(form, kind, value))
-        return 9
-
-    monkeypatch.setattr(pika.data, "encode_value", encode)
-    with mrcfile.new(tmp_path / "a.mrc", np.eye(32, dtype=np.float32)):
-        pass
-    good = json.dumps({"image_command": "mrc_to_jpeg", "file": f"{tmp_path}/a.mrc"})
-    strange = [
-        *("abc", "1", None, True, -1, 1 << 62, {"a": [[1]]}, [[[]], {}], b"\xff"),
-        *(1e300, Decimal("1e-9"), datetime.max, Moment(1 << 63)),
-    ]
-    due = ["abc", None, {"a": 1}, [], "inf", "nan", Moment(1 << 63)]
-    with in_a_thread("Images", place, settings), connected(settings) as channel:
-        for value in strange:
-            headers = {"em-tries": value, "other": value, "x-death": [1], "x" * 99: "y"}
-            publish_body(channel, "images", good.encode(), headers=headers)
-        for value in due:
-            headers = {"em-due": value}
-            publish_body(channel, "retry.images", good.encode(), headers=headers)
-        count = len(strange) + len(due)
-        wait_until(lambda: len(dead_letters(settings, "images")) == count)
-        sentences = Counter(each["error"] for each in dead_letters(settings, "images"))
-        assert [*sentences.values()] == [len(strange), len(due)]
-        assert all("em-" in each and "expected" in each for each in sentences)
-        assert not (tmp_path / "a.jpeg").exists()
-        # What comes after them is handled, and one that is put off for ever now.
-        headers = {"em-due": "1e300", "long": "x" * 100_000}
-        publish_body(channel, "retry.images", good.encode(), headers=headers)
-        wait_until((tmp_path / "a.jpeg").exists)
-    reinject(settings, "images")
-
-
-class Moment(int):
-    """Seconds that are sent as a time."""
 
 
 @pytest.mark.many_kills

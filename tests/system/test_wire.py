@@ -1,12 +1,18 @@
 """Messages as upstream's programs send them, by `workflows`' own transport."""
 
 import json
+import struct
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import mrcfile
+import numpy as np
+import pika.data
 import pytest
 import starfile
 from workflows.recipe import RecipeWrapper
@@ -14,7 +20,7 @@ from workflows.transport.pika_transport import PikaTransport
 
 from em_platform.config import RabbitmqSettings
 from em_platform.cryoem.recipes import read_recipe
-from em_platform.cryoem.services.broker import connected
+from em_platform.cryoem.services.broker import connected, publish_body
 from em_platform.cryoem.services.live import dead_letters, reinject
 from em_platform.cryoem.services.step import Outbox, Place
 from em_platform.errors import MessageRejected
@@ -161,3 +167,56 @@ def test_a_topic_that_nobody_declared_is_a_dead_letter_alone(
     [letter] = dead_letters(settings, "processing_recipe")
     assert "the exchange nowhere does not exist" in letter["error"]
     place.close()
+
+
+def test_headers_of_every_type_end_no_service(
+    settings: RabbitmqSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """round3 4.4: `em-tries: abc` ended a service, `em-due: inf` held all retries."""
+    encoded = pika.data.encode_value
+
+    def encode(pieces: list[bytes], value: Any) -> int:
+        # Other clients send doubles and any time; pika does not.
+        if not isinstance(value, float | Moment):
+            return int(encoded(pieces, value))
+        is_time = isinstance(value, Moment)
+        form, kind = (">cQ", b"T") if is_time else (">cd", b"d")
+        pieces.append(struct.pack(form, kind, value))
+        return 9
+
+    monkeypatch.setattr(pika.data, "encode_value", encode)
+    with mrcfile.new(tmp_path / "a.mrc", np.eye(32, dtype=np.float32)):
+        pass
+    good = json.dumps({"image_command": "mrc_to_jpeg", "file": f"{tmp_path}/a.mrc"})
+    strange = [
+        *("abc", "1", None, True, -1, 1 << 62, {"a": [[1]]}, [[[]], {}], b"\xff"),
+        *(1e300, Decimal("1e-9"), datetime.max, Moment(1 << 63)),
+    ]
+    due = ["abc", None, {"a": 1}, [], "inf", "nan", Moment(1 << 63)]
+    place = Place(ispyb_url="sqlite://", roots=(tmp_path,))
+    with in_a_thread("Images", place, settings), connected(settings) as channel:
+        for value in strange:
+            headers = {"em-tries": value, "other": value, "x-death": [1], "x" * 99: "y"}
+            publish_body(channel, "images", good.encode(), headers=headers)
+        for value in due:
+            headers = {"em-due": value}
+            publish_body(channel, "retry.images", good.encode(), headers=headers)
+        count = len(strange) + len(due)
+        wait_until(lambda: len(dead_letters(settings, "images")) == count)
+        sentences = Counter(each["error"] for each in dead_letters(settings, "images"))
+        assert [*sentences.values()] == [len(strange), len(due)]
+        assert all("em-" in each and "expected" in each for each in sentences)
+        assert not (tmp_path / "a.jpeg").exists()
+        # What comes after them is handled, and one that is put off for ever now.
+        headers = {"em-due": "1e300", "long": "x" * 100_000}
+        publish_body(channel, "retry.images", good.encode(), headers=headers)
+        wait_until((tmp_path / "a.jpeg").exists)
+        assert reinject(settings, "images") == count
+        its = {"images", "retry.images", "dlq.images"}
+        wait_until(lambda: not its & live_services.waiting(settings).keys())
+
+
+class Moment(int):
+    """Seconds that are sent as a time."""

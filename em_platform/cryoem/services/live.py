@@ -251,8 +251,9 @@ def reinject(settings: RabbitmqSettings, queue: str) -> int:
                 break
             kept = text_headers(properties.headers)
             # Of what the broker itself made a dead letter, no header is ours.
-            to = queue if "x-death" in kept else kept.get(QUEUE_HEADER, queue)
-            for name in (TRIES_HEADER, ERROR_HEADER, QUEUE_HEADER, "x-death"):
+            is_the_brokers = "x-death" in (properties.headers or {})
+            to = queue if is_the_brokers else kept.get(QUEUE_HEADER, queue)
+            for name in (TRIES_HEADER, ERROR_HEADER, QUEUE_HEADER):
                 kept.pop(name, None)
             try:
                 publish_body(channel, str(to), body, headers=kept)
