@@ -148,6 +148,19 @@ def test_what_is_sent_is_as_it_was_then(place: Place) -> None:
     assert [each.body for each in sent] == [{"number": 1}, {"number": 2}]
 
 
+def test_a_report_has_what_upstreams_node_creator_asks_for(place: Place) -> None:
+    """Of cryoem-services 1.5.1, `NodeCreatorParameters` has no default for these."""
+
+    def handler(step: Step, _: Place) -> None:
+        step.send("node_creator", {"command": "x", "job_type": "relion.extract"})
+
+    [sent] = handle_message(handler, {}, {}, place)
+    assert sent.body == {
+        **{"command": "x", "job_type": "relion.extract"},
+        **{"stdout": "", "stderr": ""},
+    }
+
+
 @pytest.mark.parametrize(
     ("headers", "body"),
     [

@@ -210,6 +210,9 @@ class Step:
 
         A message without a recipe answers at the queue that has the channel's name.
         """
+        if channel == "node_creator":
+            # Upstream's takes no report without them.
+            payload = {"command": "", "stdout": "", "stderr": "", **payload}
         if self._wrapper is None:
             self._outbox.send(channel, payload)
         elif channel == "output":
