@@ -42,6 +42,17 @@ _AWAY = frozenset(
         *("EHOSTUNREACH", "ENETUNREACH", "EHOSTDOWN", "ENETDOWN", "ESTALE", "EBUSY"),
     )
 )
+# Of this computer: no descriptor, room or memory is left, or its disk fails.
+_OWN = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EMFILE", "ENFILE", "ENOMEM", "EIO"),
+        *("ENOSPC", "EDQUOT", "EFBIG", "EROFS"),
+    )
+)
+# Primary result codes (sqlite.org/rescode.html): BUSY, LOCKED, NOMEM, IOERR, FULL,
+# CANTOPEN, PROTOCOL. A damaged file (CORRUPT, NOTADB) does not mend itself.
+_OWN_SQLITE = frozenset((5, 6, 7, 10, 13, 14, 15))
 # Classes of botocore, aiohttp, requests and distributed; none is imported for this.
 _AWAY_CLASSES = frozenset(
     {
@@ -122,6 +133,25 @@ def may_pass(error: BaseException) -> bool:
         if isinstance(cause, ConnectionError | TimeoutError) or named & _AWAY_CLASSES:
             return True
         if isinstance(cause, OSError) and cause.errno in _AWAY:
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def is_own_fault(error: BaseException) -> bool:
+    """Whether this computer fails, or its store, and not what is worked on.
+
+    No file descriptor, no room, no memory, a disk that errs, a locked database: it says
+    nothing of a tile or a message, and is tried again for as long as it lasts.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, StorageError):
+            return not isinstance(cause, OutputBusy | OutputRefused)
+        if isinstance(cause, OSError) and cause.errno in _OWN:
+            return True
+        # The low byte is the primary code of an extended one.
+        if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _OWN_SQLITE:
             return True
         cause = cause.__cause__
     return False

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BY = "aloha"
+"""As whom it writes to TEM DB."""
+
 _LOOKERS = 16  # threads: a look waits for a bucket's answer, not for a core
 
 
@@ -199,8 +202,18 @@ class Acquisitions:
         place = self._store.url(layout.uploaded_acquisition(key))
         register.add_place(key, place, holds="tiles")
         # Behind the tiles: a status is written once, and sums over the tiles with it.
-        register.finish(key, status="complete", ended_at=upload.ended_at)
+        missing = upload.what_is_missing
+        register.finish(
+            key,
+            status="complete",
+            error_message=missing or None,
+            ended_at=upload.ended_at,
+        )
         register.set_transfer(key, "complete")
+        run = register.run_of(key) if missing else None
+        # A review that was faster has looked at all of it.
+        if run is not None and run.qc_state == "pending":
+            register.set_qc(key, "needs_review", by=BY)
 
     def _register_aborted(self, upload: AcquisitionUpload, reason: str) -> None:
         key, register = upload.acquisition_id, self._register

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from em_platform.acquisition.session.report import LiveReport
 
 _CONNECT_S = 10.0  # the broker answers already, or was just started by us
+_OF_THE_RIG = {
+    "tile_px": "acquisition.simulation.tile_px",
+    "seed": "acquisition.simulation.seed",
+}
+"""Options by which a simulated microscope is made -> their settings."""
 _REPORT = "session report"
 
 
@@ -88,6 +94,7 @@ def command(
         first=first,
         ends=ends or as_json,  # who reads the JSON waits for its end
         report_path=report_path,
+        shaping=[name for name in _OF_THE_RIG if chosen[name] is not None],
     )
     if as_json:
         click.echo(report.model_dump_json())
@@ -102,6 +109,7 @@ def _image(
     first: int | None,
     ends: bool,
     report_path: str | None,
+    shaping: Sequence[str],
 ) -> "LiveReport":
     from em_platform.acquisition.frame_paths import frames_folder
     from em_platform.cli import watch
@@ -109,6 +117,8 @@ def _image(
     from em_platform.messaging.bus import Bus
 
     with live_microscope(settings, output) as live:
+        if shaping and not live.started:
+            raise _too_late(shaping)
         settings = live.settings
         if live.page:
             output.line(f"operator's page at {live.page}")
@@ -139,12 +149,8 @@ def _image(
 
 def _settings(broker: str | None, chosen: dict[str, float]) -> Settings:
     """The settings with the options on top; child processes get the same."""
-    names = {
-        "tile_px": "acquisition.simulation.tile_px",
-        "seed": "acquisition.simulation.seed",
-    }
     overrides = {
-        names.get(name, f"acquisition.{name}"): str(value)
+        _OF_THE_RIG.get(name, f"acquisition.{name}"): str(value)
         for name, value in chosen.items()
         if value is not None
     }
@@ -164,3 +170,12 @@ def _settings(broker: str | None, chosen: dict[str, float]) -> Settings:
         os.environ.update(export({**overrides, "broker.port": port}))
         settings = load_settings()
     return settings
+
+
+def _too_late(shaping: Sequence[str]) -> ConfigError:
+    options = " and ".join(f"--{name.replace('_', '-')}" for name in shaping)
+    return ConfigError(
+        f"acquire: found {options} and a microscope that runs already, expected "
+        "options for the montage alone, as its camera and specimen are made when it "
+        "starts; leave them out, or end that microscope first"
+    )

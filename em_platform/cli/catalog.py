@@ -31,11 +31,13 @@ def command() -> None:
 @_PATHS
 @_JSON
 def list_records(paths: tuple[Path, ...], as_json: bool) -> None:
-    """List all datasets."""
+    """List all datasets; status 1 where a file of records cannot be read."""
     # Loaded by the command that needs it: the group's help stays quick.
     from em_platform.catalog.search import select
 
-    print_records(select(_found(paths), ""), as_json=as_json)
+    found = _found(paths)
+    print_records(select(found, ""), as_json=as_json)
+    _end_with_unread(found)
 
 
 @command.command()
@@ -106,7 +108,8 @@ def search(query: tuple[str, ...], paths: tuple[Path, ...], as_json: bool) -> No
     >=. FIELD is a dotted path or its end: metadata.core.organism, organism; short names
     are voxel, shape, type, title, size, url, volume. Numbers take units (size>1GB,
     voxel<0.1um); of a list all numbers must fit, voxel.z is one axis. VALUE may be
-    "two words", one|other, or * for any.
+    "two words", one|other, or * for any. Status 1 where a file of records cannot be
+    read.
     """
     from em_platform.catalog.search import select, unmet
 
@@ -115,6 +118,7 @@ def search(query: tuple[str, ...], paths: tuple[Path, ...], as_json: bool) -> No
     # On stderr, so that a pipe gets records only.
     for term in unmet(select(found, ""), asked):
         click.echo(f"no record has {term}", err=True)
+    _end_with_unread(found)
 
 
 @command.command()
@@ -301,6 +305,21 @@ def export(folder: Path, form: str, query: str, paths: tuple[Path, ...]) -> None
         )
     count = write_crate(found, folder)
     click.echo(f"wrote {form} of {counted(count, 'dataset')} to {folder}")
+
+
+def _end_with_unread(found: list[Any]) -> None:
+    """Name what holds no record on stderr; status 1 where there is any."""
+    unread = [each for each in found if not isinstance(each.content, dict)]
+    for each in unread:
+        what = each.trouble or f"holds a {type(each.content).__name__}"
+        click.echo(f"{each.place}: {what}", err=True)
+    if unread:
+        click.echo(
+            f"{len(unread)} of {len(found)} records cannot be read and are not among "
+            "these; see `em-platform catalog validate`, then make them again",
+            err=True,
+        )
+        sys.exit(1)
 
 
 def _store() -> Store:

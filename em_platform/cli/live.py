@@ -31,11 +31,12 @@ _NOTE = "rig.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """A microscope that runs; `supervisor` tends what this process has started."""
+    """A microscope that runs; `supervisor` tends what this process has `started`."""
 
     settings: Settings
     supervisor: Supervisor
     page: str
+    started: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +82,20 @@ def live_microscope(settings: Settings, output: ConsoleOutput) -> Iterator[Live]
                     [*broker_children(settings), *rig], timeout_s=START_S
                 )
                 with page_published(settings) as page:
-                    yield Live(settings=settings, supervisor=supervisor, page=page)
+                    yield Live(
+                        settings=settings,
+                        supervisor=supervisor,
+                        page=page,
+                        started=True,
+                    )
             else:
                 output.line("a microscope answers, it is used")
-                page = _page_of(home)
-                yield Live(settings=settings, supervisor=supervisor, page=page)
+                yield Live(
+                    settings=settings,
+                    supervisor=supervisor,
+                    page=_page_of(home),
+                    started=False,
+                )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from em_platform.acquisition.roi import RoiFields, roi_of
 from em_platform.acquisition.session.montage_request import (
     existing_ids,
     first_number,
+    frame_of,
     montage_name,
     queue_of,
     request_montage,
@@ -19,13 +20,19 @@ from em_platform.acquisition.session.session_log import SessionLog
 from em_platform.cli.console_output import ConsoleOutput
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
+from em_platform.model import Size
 from em_platform.model.sentences import counted
 
 LOOK_S = 0.5  # a montage of 16 tiles takes some seconds, a person reads no faster
 
 
-def regions(settings: Settings, count: int, *, first: int = 1) -> list[RoiFields]:
-    """Bodies of `roi.create`: montage n is a raster about the middle of aperture n."""
+def regions(
+    settings: Settings, count: int, *, first: int = 1, frame: Size | None = None
+) -> list[RoiFields]:
+    """Bodies of `roi.create`: montage n is a raster about the middle of aperture n.
+
+    `frame` is the size of the camera's frames; None for that of the settings.
+    """
     acquisition = settings.acquisition
     return [
         roi_of(
@@ -35,6 +42,7 @@ def regions(settings: Settings, count: int, *, first: int = 1) -> list[RoiFields
             acquisition.columns,
             acquisition.overlap,
             settings,
+            frame=frame,
         )
         for number in range(first, first + count)
     ]
@@ -61,7 +69,7 @@ def new_regions(
     """
     existing = existing_ids(queue_of(bus), settings)
     number = first_number(first, count, existing=existing)
-    return regions(settings, count, first=number)
+    return regions(settings, count, first=number, frame=frame_of(bus))
 
 
 def begin(bus: Bus, settings: Settings, wanted: Sequence[RoiFields]) -> SessionLog:
@@ -152,8 +160,11 @@ def table(report: LiveReport) -> Table:
 def figures(report: LiveReport) -> Iterator[str]:
     """How fast it was, beside a real microscope; and what is wrong."""
     real = report.published
+    incomplete = sum(bool(each.missing) for each in report.montages)
+    lacking = f", {counted(incomplete, 'montage')} incomplete" if incomplete else ""
     yield (
-        f"{counted(report.tiles_imaged, 'tile')}, {report.tiles_lost} lost; "
+        f"{counted(report.tiles_imaged, 'tile')}, {report.tiles_lost} lost"
+        f"{lacking}; "
         f"{report.tiles_per_s:.2f} tiles/s "
         f"(published for TEMCA2: {real.tiles_per_s:g}), "
         f"{report.mpix_per_s:.1f} Mpix/s (TEMCA2: {real.mpix_per_s:g}), "
@@ -179,6 +190,7 @@ def figures(report: LiveReport) -> Iterator[str]:
                 f"{each.duplicates} contradicting messages, "
                 f"{'uploaded' if each.uploaded else 'not uploaded'}"
                 f"{'; ' + each.reason if each.reason else ''}"
+                f"{'; ' + each.missing if each.missing else ''}"
             )
 
 

@@ -11,7 +11,8 @@ class BufferSettings(Model):
     """How finished montages are uploaded, and when their frames may go.
 
     `url` is that of aloha; empty means the one that these settings start. After the end
-    of a montage its tiles' statistics are waited for `statistics_wait_s`. Then
+    of a montage its tiles' statistics, matches and verdicts are waited for while they
+    come, and `statistics_wait_s` longer; what has not come is named in its record. Then
     `parallel` tiles are sent side by side; an answer is waited for `timeout_s`, and
     what failed is tried again after `retry_s`, then later and later up to
     `retry_most_s`. Frames stay for `keep_s` after their upload was verified, unless
@@ -21,7 +22,7 @@ class BufferSettings(Model):
 
     url: str = ""
     parallel: int = Field(default=2, gt=0, le=64)
-    statistics_wait_s: float = Field(default=30.0, ge=0)
+    statistics_wait_s: float = Field(default=60.0, ge=0)
     timeout_s: float = Field(default=60.0, gt=0)
     retry_s: float = Field(default=1.0, gt=0)
     retry_most_s: float = Field(default=60.0, gt=0)

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_platform.config.reading import check_regular
-from em_platform.errors import FormatError
+from em_platform.errors import FormatError, PlatformError, is_own_fault
 from em_platform.formats import remote
 from em_platform.formats.header_values import MOST_BYTES, unzip_to_limit
-from em_platform.formats.remote import missing
+from em_platform.formats.remote import missing, not_served
 from em_platform.storage.layout import StorageOptions
 
 Places = Sequence[int] | NDArray[np.integer[Any]]
@@ -179,10 +179,17 @@ def _open_local(uri: str, path: str) -> Source:
     except FileNotFoundError as error:
         raise missing(uri, "found no such file") from error
     except OSError as error:
-        raise missing(uri, f"cannot be read ({error.strerror})") from error
+        raise _unread(uri, error) from error
     except ValueError as error:  # such as of a name with a NUL
         raise missing(uri, f"cannot be read ({error})") from error
     return Source(uri=uri, length=length, path=path, first=first)
+
+
+def _unread(uri: str, error: OSError) -> PlatformError:
+    """Of the file, unless this computer fails: that says nothing of what it holds."""
+    if is_own_fault(error):
+        return not_served(uri, error)
+    return missing(uri, f"cannot be read ({error.strerror})")
 
 
 def _read_local(path: str, offset: int, count: int) -> bytes:
@@ -194,7 +201,7 @@ def _read_local(path: str, offset: int, count: int) -> bytes:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise missing(path, f"cannot be read ({error.strerror})") from error
+        raise _unread(path, error) from error
 
 
 def _fill_remote(source: Source, places: Places, found: NDArray[np.uint8]) -> None:
@@ -234,7 +241,7 @@ def filling(source: Source) -> Iterator[Fill]:
     try:
         descriptor = os.open(source.path, os.O_RDONLY)
     except OSError as error:
-        raise missing(source.uri, f"cannot be read ({error.strerror})") from error
+        raise _unread(source.uri, error) from error
     try:
         yield lambda offset, array: _pread(descriptor, source, offset, array)
     finally:
@@ -249,7 +256,7 @@ def _pread(descriptor: int, source: Source, offset: int, array: NDArray[Any]) ->
         try:
             count = os.preadv(descriptor, [part.data], offset + done)
         except OSError as error:
-            raise missing(source.uri, f"cannot be read ({error.strerror})") from error
+            raise _unread(source.uri, error) from error
         if count == 0:
             raise _ended(source, offset + content.nbytes)
         done += count

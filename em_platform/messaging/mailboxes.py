@@ -11,10 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from em_platform.errors import MessageRejected
+from em_platform.errors import MessageRejected, is_own_fault
 from em_platform.messaging.limits import sent_ms
 from em_platform.messaging.pigeon import get_version
 from em_platform.messaging.topics import model_of, read_body, reason, shortened
+from em_platform.storage.own_faults import OwnFaults
 
 _LIMIT = 5000  # unconfirmed messages: seconds of a fast session, a few MB
 TRIES = 3
@@ -93,7 +94,8 @@ Handler = Callable[[Any, Mapping[str, str]], None]
 
 _KEPT_PER_TOPIC = 256  # for `wait_for(since=)`: an answer is never so far behind
 _KEPT_BYTES_PER_TOPIC = 16_000_000  # pictures are large: 256 of them would be GB
-_WAITING_PER_HANDLER = 100_000  # a handler that hangs must not eat the memory
+# A handler that hangs must not eat the memory, neither by many messages nor by large.
+_WAITING_PER_HANDLER, _WAITING_BYTES = 100_000, 256_000_000
 _LOGGED_REASONS = 1000  # each once; garbage with ever new reasons ends here
 
 
@@ -176,7 +178,7 @@ class Inbox:
             self._kept[topic].keep(arrival)
             self._arrived.notify_all()
         for worker in self._workers.get(topic, ()):
-            if not worker.offer(message, headers):
+            if not worker.offer(arrival):
                 self.dropped += 1
 
     def mark(self) -> int:
@@ -280,27 +282,45 @@ class _Worker(threading.Thread):
         super().__init__(name=f"bus {name}", daemon=True)
         self.failed = 0
         self._handler = handler
-        self._waiting: queue.Queue[tuple[Any, Mapping[str, str]] | None] = queue.Queue(
-            _WAITING_PER_HANDLER
-        )
+        self._waiting: queue.Queue[Arrival | None] = queue.Queue(_WAITING_PER_HANDLER)
+        self._offered = self._done = 0  # bytes; each is counted by one thread only
+        self._stopping = threading.Event()
+        self._faults = OwnFaults(self.name)
 
-    def offer(self, message: Any, headers: Mapping[str, str]) -> bool:
+    def offer(self, arrival: Arrival) -> bool:
+        waiting = self._offered - self._done
+        if waiting and waiting + arrival.size > _WAITING_BYTES:
+            return False
         try:
-            self._waiting.put_nowait((message, headers))
+            self._waiting.put_nowait(arrival)
         except queue.Full:
             return False
+        self._offered += arrival.size
         return True
 
     def run(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            try:
-                self._handler(*item)
-            except Exception:  # a handler's fault must not end the messages after it
-                self.failed += 1
-                log.exception("bus: a handler of %s failed on %s", self.name, item[0])
+        while (arrival := self._waiting.get()) is not None:
+            while not self._is_handled(arrival):
+                continue
+            self._done += arrival.size
 
     def stop(self) -> None:
         """End after what is waiting; a handler that stops the bus is not waited for."""
+        self._stopping.set()
         self._waiting.put(None)
         if threading.current_thread() is not self:
             self.join(timeout=2.0)  # a handler that hangs must not hold the end
+
+    def _is_handled(self, arrival: Arrival) -> bool:
+        """Hand a message over; False where this computer fails, and it comes again."""
+        try:
+            self._handler(arrival.message, arrival.headers)
+        except Exception as error:  # must not end the messages after it
+            if is_own_fault(error):
+                return self._stopping.wait(self._faults.pause_s(error))
+            self.failed += 1
+            log.exception(
+                "bus: a handler of %s failed on %s", self.name, arrival.message
+            )
+        self._faults.over()
+        return True

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from em_platform.config import BrokerSettings
-from em_platform.errors import BrokerUnavailable
+from em_platform.errors import BrokerUnavailable, is_own_fault
 from em_platform.messaging.bus import Bus
+from em_platform.storage.own_faults import OwnFaults
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +39,28 @@ def run_service(
 
     Waits for the broker without end, calls `setup(bus)`, which subscribes its handlers,
     prints `ready <name>` and calls `tick` every `tick_s`. An error of `tick` is logged
-    where the broker is only away, and otherwise ends the service.
+    where the broker is only away or this computer fails, and otherwise ends the
+    service.
     """
+    faults, pause_s = OwnFaults(name), tick_s
     with stop_signals() as stop, Bus(settings, name) as bus:
         if not _connect(bus, stop):
             return
         service = setup(bus)
         try:
             report_ready(name)
-            while not stop.wait(tick_s):
+            while not stop.wait(pause_s):
+                pause_s = tick_s
                 try:
                     service.tick()
                 except BrokerUnavailable as error:
                     log.warning("%s", error)
+                except Exception as error:
+                    if not is_own_fault(error):
+                        raise
+                    pause_s = faults.pause_s(error)
+                else:
+                    faults.over()
         finally:
             service.close()
 

@@ -23,6 +23,7 @@ from em_platform.model.upload import (
     MeasuredTile,
     NeighbourMatch,
     StoredTile,
+    TilePart,
     UploadedTile,
     UsedInstrument,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "StoredTile",
     "Tile",
     "TileMatch",
+    "TilePart",
     "TilePlacement",
     "TileStats",
     "UploadedTile",

@@ -1,5 +1,6 @@
 """An acquisition as the buffer sends it to aloha, and aloha to the TEM database."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from em_platform.model.montage import Failure
 SAFE_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 Point = tuple[float, float]
+TilePart = Literal["processed frame", "figures", "matches", "verdict"]
 
 
 class MeasuredTile(Model):
@@ -57,7 +59,8 @@ class UploadedTile(Model):
     """One tile as announced; `sha256` and `bytes` are those of the frame's file.
 
     `stage_x_nm, stage_y_nm` is where the stage stood. `passed` and `faults` repeat
-    `qc.tile`. `uri` is empty until aloha has stored the tile.
+    `qc.tile`. `missing` names what should have been made of it and was not when it was
+    announced. `uri` is empty until aloha has stored the tile.
     """
 
     tile_id: str = Field(pattern=SAFE_ID, max_length=200)
@@ -72,6 +75,7 @@ class UploadedTile(Model):
     matches: tuple[NeighbourMatch, ...] = ()
     passed: bool | None = None
     faults: tuple[dict[str, Any], ...] = ()
+    missing: tuple[TilePart, ...] = ()
     uri: str = ""
 
 
@@ -131,6 +135,19 @@ class AcquisitionUpload(Model):
                     f"{name} {twice} stands twice; announce each tile once"
                 )
         return self
+
+    @property
+    def what_is_missing(self) -> str:
+        """One sentence on what was not made of its tiles; empty where all was."""
+        counts = Counter(part for tile in self.tiles for part in tile.missing)
+        if not counts:
+            return ""
+        named = ", ".join(f"{count} without {part}" for part, count in counts.items())
+        return (
+            f"acquisition {self.acquisition_id}: {named}, expected all of its "
+            f"{len(self.tiles)} tiles with each; see the logs of the pipeline and of "
+            "quality control"
+        )
 
     def tile(self, tile_id: str) -> UploadedTile | None:
         """The announced tile of this id."""

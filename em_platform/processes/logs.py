@@ -11,6 +11,7 @@ from typing import Any
 
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, fault_of_ours, without_passwords
+from em_platform.storage.own_faults import TROUBLES, troubles_folder
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ def setup_logging(service: str, settings: Settings) -> None:
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    TROUBLES.keep_in(troubles_folder(settings.home), service)
     _log_unforeseen()
 
 

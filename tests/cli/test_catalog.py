@@ -72,6 +72,20 @@ def test_records_are_listed_and_found() -> None:
     assert run("search", "voxel.z=50", "-flyem").stdout.count("\n") == 2
 
 
+def test_damaged_records_are_counted_and_named(store: Store) -> None:
+    """round3 1.3.5: they were missing from list and search, with status 0."""
+    store.write_bytes(layout.record("idr", "half"), b'{"source": "id')
+    store.write_bytes(layout.record("idr", "list"), b"[1]")
+    for command in (("list",), ("search", "voxel<1000"), ("list", "--json")):
+        result = run(*command)
+        assert result.exit_code == 1
+        assert "11759" in result.stdout
+        assert "records/idr" not in result.stdout
+        assert "records/idr/half.json: is not JSON" in result.stderr
+        assert "records/idr/list.json: holds a list" in result.stderr
+        assert "2 of 4 records cannot be read" in result.stderr
+
+
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(
     "name", ["11759", "ebi/11759", "ebi of record", "mouse synapse"]

@@ -1,16 +1,24 @@
 """From the journal's rows of one acquisition to what aloha gets to know of it."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from em_platform.acquisition.buffer.tables import REFUSED, MontageRow, TileRow
+from em_platform.acquisition.buffer.tables import (
+    PRELIMINARY,
+    REFUSED,
+    MontageRow,
+    TileRow,
+)
 from em_platform.acquisition.frame_paths import retry_of
+from em_platform.acquisition.recorder.events import VERDICT
 from em_platform.config import AcquisitionSettings
-from em_platform.errors import RecordError
+from em_platform.errors import DataError, RecordError
 from em_platform.messaging.topics import Body, inverted_focus
 from em_platform.model import (
     AcquisitionUpload,
@@ -18,8 +26,12 @@ from em_platform.model import (
     MeasuredTile,
     NeighbourMatch,
     Size,
+    TilePart,
     UsedInstrument,
 )
+from em_platform.stitching.beside_frames import matches_path, processed_path
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +169,8 @@ def _uploaded_tile(
     retried: Mapping[tuple[int, int], float],
 ) -> Any:
     x_nm, y_nm = tile.body.get("stage_position") or place["stage_position"]
-    verdict = messages.get("qc.tile", {})
+    verdict = messages.get(VERDICT) or messages.get(PRELIMINARY, {})
+    statistics = _statistics(messages) or _statistics_on_disk(tile)
     matches = [
         match
         for match in messages.get("tile.matches", {}).get("matches", ())
@@ -174,17 +187,33 @@ def _uploaded_tile(
         "stage_y_nm": y_nm,
         "sha256": tile.sha256,
         "bytes": tile.bytes,
-        "statistics": _statistics(messages),
+        "statistics": statistics,
         "matches": tuple(_match(match) for match in matches),
         "passed": verdict.get("passed"),
         "faults": tuple(verdict.get("faults", ())),
+        "missing": _missing(tile, messages, measured=statistics is not None),
     }
+
+
+def _missing(
+    tile: TileRow, messages: Mapping[str, Body], *, measured: bool
+) -> tuple[TilePart, ...]:
+    """What was neither received of a tile nor lies beside its frame."""
+    there: dict[TilePart, bool] = {
+        "processed frame": "tile.processed" in messages
+        or Path(processed_path(tile.path)).is_file(),
+        "figures": measured,
+        "matches": "tile.matches" in messages
+        or Path(matches_path(tile.path)).is_file(),
+        "verdict": VERDICT in messages,
+    }
+    return tuple(part for part, is_there in there.items() if not is_there)
 
 
 def _statistics(messages: Mapping[str, Body]) -> MeasuredTile | None:
     levels = messages.get("tile.statistics.min_max_mean")
     focus = messages.get("tile.statistics.focus")
-    # aloha measures a tile that comes without its statistics
+    # aloha measures a tile of which there are none on the disk either
     if levels is None or focus is None:
         return None
     return MeasuredTile(
@@ -193,6 +222,28 @@ def _statistics(messages: Mapping[str, Body]) -> MeasuredTile | None:
         mean=levels["mean"],
         std=levels["std"],
         focus_score=inverted_focus(focus["focus"]),
+    )
+
+
+def _statistics_on_disk(tile: TileRow) -> MeasuredTile | None:
+    """Those of the processed frame, where their messages were lost."""
+    # Seldom needed, and it loads what measures.
+    from em_platform.acquisition.live_products import measured_tile, recipe_of_tile
+
+    recipe = recipe_of_tile(tile.path, tile.tile_id, tile.montage_id)
+    try:
+        stats = recipe and measured_tile(tile.path, tile.tile_id, recipe)
+    except DataError as error:
+        log.warning("buffer: %s", error)
+        return None
+    if not stats:
+        return None
+    return MeasuredTile(
+        minimum=stats.minimum,
+        maximum=stats.maximum,
+        mean=round(stats.mean),  # whole grey levels, as the message has them
+        std=round(stats.std),
+        focus_score=stats.focus,
     )
 
 

@@ -16,13 +16,21 @@ from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.tables import (
     FREED,
     IMAGED,
+    PRELIMINARY,
     REFUSED,
     SUPERSEDED,
     TileRow,
 )
 from em_platform.acquisition.frame_paths import acquisition_of, checked_frame
-from em_platform.acquisition.recorder.events import COMPLETE, RAW, Message, safe_id
-from em_platform.errors import DataError, FormatError, StorageError
+from em_platform.acquisition.recorder.events import (
+    COMPLETE,
+    RAW,
+    VERDICT,
+    Message,
+    is_preliminary,
+    safe_id,
+)
+from em_platform.errors import DataError, FormatError, is_own_fault
 from em_platform.formats import read_header
 from em_platform.messaging.limits import sent_ms
 from em_platform.messaging.topics import Body, shortened
@@ -34,7 +42,7 @@ NOTED = (
     "tile.statistics.min_max_mean",
     "tile.statistics.focus",
     "tile.matches",
-    "qc.tile",
+    VERDICT,
 )
 """Topics of which the newest body is kept for each tile."""
 
@@ -74,9 +82,9 @@ class Intake:
             with self._journal.writing() as cursor:
                 for each in messages:
                     self._note(cursor, each)
-        except StorageError:
-            raise
         except Exception as error:
+            if is_own_fault(error):
+                raise
             if len(messages) > 1:
                 for each in messages:
                     self.note([each])
@@ -148,13 +156,14 @@ class Intake:
 
 
 def _note_tile(cursor: sqlite3.Cursor, message: Message) -> None:
+    preliminary = message.topic == VERDICT and is_preliminary(message.body)
     # not for a deleted frame: nobody would take the message away again
     cursor.execute(
         "INSERT OR REPLACE INTO notes SELECT :tile, :topic, :body WHERE NOT EXISTS "
         "(SELECT 1 FROM tiles WHERE tile_id = :tile AND state = :freed)",
         {
             "tile": message.body["tile_id"],
-            "topic": message.topic,
+            "topic": PRELIMINARY if preliminary else message.topic,
             "body": json.dumps(message.body),
             "freed": FREED,
         },
@@ -240,9 +249,17 @@ class Reader:
         self._journal = journal
 
     def tick(self) -> None:
-        """Read what nobody has read."""
+        """Read what nobody has read; what the disk does not give holds up no other."""
+        failed: Exception | None = None
         for tile in self._journal.unread_tiles(limit=_AT_ONCE):
-            self.read(tile)
+            try:
+                self.read(tile)
+            except Exception as error:
+                if not is_own_fault(error):
+                    raise
+                failed = error
+        if failed is not None:
+            raise failed
 
     def read(self, tile: TileRow) -> bool:
         """Read one frame; one that cannot be read is rejected with the sentence."""
@@ -276,6 +293,8 @@ def found_in(path: Path) -> dict[str, int | str]:
                 digest.update(piece)
                 length += len(piece)
     except OSError as error:
+        if is_own_fault(error):
+            raise
         raise FormatError(
             f"{path}: cannot be read ({error.strerror}), expected a frame; check access"
         ) from error

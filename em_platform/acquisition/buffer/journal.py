@@ -38,7 +38,7 @@ class Journal:
     """Safe to use from many threads; a change is on disk when its block has ended."""
 
     def __init__(self, path: Path) -> None:
-        remedy = "free space or check access, it is tried again"
+        remedy = "free space or check access"
         self._file = JournalFile(path, TABLES, who="buffer", remedy=remedy)
 
     def close(self) -> None:

@@ -32,16 +32,18 @@ from em_platform.acquisition.recorder.events import (
 )
 from em_platform.acquisition.recorder.reconcile import Reconciliation, scan_folder
 from em_platform.config import Settings
-from em_platform.errors import PlatformError, StorageError
+from em_platform.errors import PlatformError, is_own_fault
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.service import run_service
 from em_platform.processes.single_instance import single_instance
+from em_platform.storage.own_faults import OwnFaults
 from em_platform.storage.tokens import token_of
 
 log = logging.getLogger(__name__)
 
 _COMMIT_AT_MOST = 500  # Bounds what a failed commit has to try again
-_RETRY_S = 1.0  # A full disk does not come back sooner
+_WAITING = 5000  # messages in memory; the bus keeps the others, and counts them
+_RETRY_S = 1.0
 _RECONCILE_S = 30.0  # Seldom: only what the bus lost is found by it
 _END_S = 10.0  # An upload under way may end; else it is sent again after the start
 
@@ -79,8 +81,9 @@ class BufferService:
         self._journal = journal
         self._home = settings.home.absolute()
         self._frames = frames_folder(settings)
-        self._waiting: queue.Queue[Message | None] = queue.Queue()
+        self._waiting: queue.Queue[Message | None] = queue.Queue(_WAITING)
         self._stop = threading.Event()
+        self._faults = OwnFaults("buffer")
         self._intake = Intake(journal, self._frames)
         self._reconciliation = Reconciliation(
             bus,
@@ -140,12 +143,8 @@ class BufferService:
                 )
         self._reconciliation.tick()
         self._consumer.tick()
-        try:
-            waiting = self._journal.queue_length()
-            self._report_backlog()
-        except StorageError as error:
-            log.error("%s", error)
-            return
+        waiting = self._journal.queue_length()
+        self._report_backlog()
         self._bus.publish(
             "buffer.status",
             queue_length=waiting,
@@ -188,19 +187,18 @@ class BufferService:
 
     def _note(self, messages: list[Message]) -> None:
         """Write all, however long the journal cannot be written."""
-        complaint = ""
         while messages:
             try:
                 # frames first: the end gives each tile its acquisition
                 self._intake.note([*self._missed_frames(messages), *messages])
-            except StorageError as error:
-                if str(error) != complaint:
-                    complaint = str(error)
-                    log.error("%s", complaint)
-                if self._stop.wait(_RETRY_S):
+            except Exception as error:
+                if not is_own_fault(error):
+                    raise
+                if self._stop.wait(self._faults.pause_s(error)):
                     log.error("buffer: %d messages could not be noted", len(messages))
                     return
             else:
+                self._faults.over()
                 return
 
     def _missed_frames(self, messages: list[Message]) -> list[Message]:
@@ -233,17 +231,19 @@ class BufferService:
         """Give a thread that does one thing again and again until the end."""
 
         def work() -> None:
-            complaint = ""
-            while not self._stop.wait(every_s):
+            faults, pause_s = OwnFaults(f"buffer: what {what}"), every_s
+            while not self._stop.wait(pause_s):
+                pause_s = every_s
                 try:
                     act()
-                except PlatformError as error:
-                    if str(error) != complaint:
-                        complaint = str(error)
-                        log.error("%s", complaint)
-                except Exception:  # the other chores and the next try go on
-                    log.exception("buffer: what %s failed", what)
-                    self._stop.wait(_RETRY_S)
+                except Exception as error:  # the other chores and the next try go on
+                    if isinstance(error, PlatformError) or is_own_fault(error):
+                        pause_s = faults.pause_s(error)
+                    else:
+                        log.exception("buffer: what %s failed", what)
+                        pause_s = _RETRY_S
+                else:
+                    faults.over()
 
         return threading.Thread(target=work, name=f"buffer {what}", daemon=True)
 

@@ -52,6 +52,9 @@ CREATE TABLE IF NOT EXISTS instruments (
 IMAGED, SENT, REFUSED, FREED = "imaged", "sent", "refused", "freed"
 """States of a tile: on disk; verified by aloha; rejected; deleted from the disk."""
 
+PRELIMINARY = "preliminary verdict"
+"""Topic of the note on a verdict that another one may supersede."""
+
 SUPERSEDED = "superseded"
 """State of a tile that was imaged again: it is not sent, and deleted."""
 

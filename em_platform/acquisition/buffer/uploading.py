@@ -28,6 +28,7 @@ from em_platform.errors import (
     PlatformError,
     SourceRefused,
     SourceUnavailable,
+    is_own_fault,
 )
 from em_platform.model import AcquisitionUpload
 
@@ -72,6 +73,8 @@ class Uploader:
         self._reader = Reader(journal)
         self._backoff = Backoff(settings.buffer)
         self._sent: set[str] = set()  # acquisitions of which only the end lacks
+        # What has come of those that wait for figures, and when that was news.
+        self._news: dict[str, tuple[list[int], float]] = {}
 
     def tick(self) -> None:
         """Send all that is due."""
@@ -87,13 +90,18 @@ class Uploader:
                 self._try(montage)
 
     def _is_due(self, montage: MontageRow) -> bool:
-        # time of day: an earlier process may have received it
-        waited_s = time.time() - montage.received_at
-        if montage.is_cancelled or waited_s >= self._settings.buffer.statistics_wait_s:
+        if montage.is_cancelled or not self._settings.buffer.statistics_wait_s:
             return True
         tiles = len(montage.body["tiles"])
         key = montage.acquisition_id
-        return all(self._journal.noted(key, topic) >= tiles for topic in NOTED)
+        counts = [self._journal.noted(key, topic) for topic in NOTED]
+        if all(count >= tiles for count in counts):
+            return True
+        # A pipeline that is merely slow is waited for: from its last news on.
+        if counts != self._news.get(key, (None, 0.0))[0]:
+            self._news[key] = counts, time.monotonic()
+        waited_s = time.monotonic() - self._news[key][1]
+        return waited_s >= self._settings.buffer.statistics_wait_s
 
     def _try(self, montage: MontageRow) -> None:
         key = montage.acquisition_id
@@ -105,6 +113,7 @@ class Uploader:
         except PlatformError as error:
             self._put_off(montage, error)
         else:
+            self._news.pop(key, None)
             self.backlog.pop(key, None)
             for name in (key, _ALOHA, _REGISTER):
                 self._backoff.succeed(name)
@@ -225,6 +234,8 @@ class Uploader:
             self._reject(tile, str(error))
             return False
         except OSError as error:
+            if is_own_fault(error):
+                raise
             self._reject(
                 tile,
                 f"tile {tile.tile_id}: its frame {tile.path} cannot be read "

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 BY = "em-platform review"
 """As whom the review writes to TEM DB; what a person has written there it leaves."""
 
+_NOBODY = (None, BY, "aloha")  # no person: aloha reports what had not come yet
 _HASHED = 8  # frames that are read again, evenly over the montage
 _NAMED = 20  # A sentence with hundreds of tile ids is read by nobody
 
@@ -138,7 +139,7 @@ def write_review(
 ) -> QcState:
     """Write the verdict into TEM DB, unless a person has; what stands there then."""
     known = register.run_of(acquisition_id)
-    by_other = known is not None and known.qc_by not in (None, BY)
+    by_other = known is not None and known.qc_by not in _NOBODY
     if known is not None and known.qc_state != "pending" and by_other:
         return known.qc_state
     register.set_qc(acquisition_id, state, by=BY)

@@ -63,13 +63,16 @@ n.montage = t.montage AND n.number < t.number AND (
     (n.row = t.row AND n.col IN (t.col - 1, t.col + 1))
     OR (n.row IN (t.row - 1, t.row + 1) AND n.col = t.col))
 """
+# What is put off waits until its lease is over.
 # A tile that could not be read is `processed` too: it holds no neighbour up.
 _NEXT_TO_MATCH = f"""
-SELECT * FROM tiles t WHERE t.state = 'processed' AND NOT EXISTS (
+SELECT * FROM tiles t WHERE t.state = 'processed' AND t.lease < :now AND NOT EXISTS (
     SELECT 1 FROM tiles n WHERE n.state IN ('waiting', 'taken') AND {_BEFORE})
 ORDER BY t.number LIMIT 1
 """
-_NEXT_TO_PROCESS = "SELECT * FROM tiles WHERE state = 'waiting' ORDER BY number LIMIT 1"
+_NEXT_TO_PROCESS = """
+SELECT * FROM tiles WHERE state = 'waiting' AND lease < :now ORDER BY number LIMIT 1
+"""
 _TAKE = """
 UPDATE tiles SET state = :state, worker = :worker, lease = :lease,
     attempts = attempts + 1, changed = :now WHERE key = :key
@@ -88,7 +91,7 @@ WHERE state IN ('taken', 'matching') AND worker = :worker AND lease < :before
 """
 # What was only interrupted is no attempt: it is taken off the count again.
 _GIVE_BACK = """
-UPDATE tiles SET worker = '', lease = 0, attempts = attempts - :tries,
+UPDATE tiles SET worker = '', lease = :until, attempts = attempts - :tries,
     state = CASE state WHEN 'taken' THEN 'waiting' ELSE 'processed' END
 WHERE state IN ('taken', 'matching') AND worker = :worker
 """
@@ -133,9 +136,10 @@ class Journal:
         """
         with self._file.writing() as cursor:
             # The write lock is held already: nobody takes the same row in between.
-            row = cursor.execute(_NEXT_TO_MATCH).fetchone()
+            now = {"now": time.time()}
+            row = cursor.execute(_NEXT_TO_MATCH, now).fetchone()
             step: Step = "match" if row is not None else "process"
-            row = row or cursor.execute(_NEXT_TO_PROCESS).fetchone()
+            row = row or cursor.execute(_NEXT_TO_PROCESS, now).fetchone()
             if row is None:
                 return None
             state = "matching" if step == "match" else "taken"
@@ -169,13 +173,16 @@ class Journal:
             )
             return done.rowcount == 1
 
-    def give_back(self, *, was_tried: bool = False) -> int:
+    def give_back(self, *, was_tried: bool = False, pause_s: float = 0.0) -> int:
         """Leave what this process has taken to others; how many tiles.
 
-        What `was_tried` and could not be done counts among the tile's attempts.
+        What `was_tried` and could not be done counts among the tile's attempts. Nobody
+        takes it for `pause_s`, so that the others come before it.
         """
         with self._file.writing() as cursor:
-            values = {"worker": self._worker, "tries": 0 if was_tried else 1}
+            until = time.time() + pause_s if pause_s else 0.0
+            tries = 0 if was_tried else 1
+            values = {"worker": self._worker, "tries": tries, "until": until}
             return cursor.execute(_GIVE_BACK, values).rowcount
 
     def free(self) -> int:

@@ -27,17 +27,20 @@ from em_platform.acquisition.recorder.reconcile import (
 )
 from em_platform.acquisition.roi import rotation_rad
 from em_platform.config import Settings
-from em_platform.errors import PlatformError, StorageError
+from em_platform.errors import PlatformError, StorageError, is_own_fault
 from em_platform.messaging.bus import Bus
 from em_platform.stitching.beside_frames import PROCESSED
 from em_platform.storage.atomic import remove_leftovers
+from em_platform.storage.own_faults import OwnFaults
 
 log = logging.getLogger(__name__)
 
 LENS = "lens_correction.transform"
 
 _IDLE_S = 0.25  # tiles that others process make matches ready without a message
-_RETRY_S = 1.0  # a full disk does not come back sooner
+_PAUSE_S = 0.5  # between two tries while this computer fails; a tile waits longer
+_FAILING_S = 60.0
+_LOOK_S = 30.0  # seldom: only what no message brought is found by it
 _PRUNE_S = 60.0  # old rows cost room only
 _PREVIEWS_KEPT_S = 600.0  # so long a sending that comes twice is recognised
 _FORGOTTEN_S = 7 * 24 * 3600.0
@@ -60,8 +63,9 @@ class PipelineService:
         self._received: deque[JournaledTile] = deque()
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._reconnects = bus.reconnects
-        self._pruned_at = time.monotonic()
-        self._complaint = ""
+        self._pruned_at, self._looked_at = time.monotonic(), time.time()
+        self._faults, self._pause_s = OwnFaults("pipeline"), 0.0
+        self._failing: dict[str, float] = {}
         self._worker = TileWorker(
             bus,
             journal,
@@ -74,9 +78,9 @@ class PipelineService:
         bus.subscribe(RAW, self._on_raw)
         bus.subscribe(LENS, self._on_lens)
         bus.subscribe(SCOPE, self._on_scope)
-        for folder in recent_folders(self._frames):
+        for folder in recent_folders(self._frames, time.time() - _FORGOTTEN_S):
             remove_leftovers(folder)  # what a killed process had half-written
-        self._journal_missed()
+        self._journal_missed(since_s=time.time() - _FORGOTTEN_S)
         self._thread = threading.Thread(target=self._work, name="pipeline", daemon=True)
         self._thread.start()
 
@@ -93,18 +97,19 @@ class PipelineService:
                 "pipeline: the working thread has ended, it was expected to work; see "
                 "the log before this line, and report it"
             )
-        try:
-            if self._journal.free():
-                self._wake.set()
-            # What was published while the broker was away was published to nobody.
-            if self._bus.connected and self._reconnects != self._bus.reconnects:
-                self._reconnects = self._bus.reconnects
-                self._journal_missed()
-            if time.monotonic() - self._pruned_at > _PRUNE_S:
-                self._pruned_at = time.monotonic()
-                self._prune()
-        except StorageError as error:
-            self._warn_once(error)
+        if self._journal.free():
+            self._wake.set()
+        # What was published while the broker was away was published to nobody; seldom
+        # the same happens with a broker that was there.
+        returned = self._bus.connected and self._reconnects != self._bus.reconnects
+        now_s = time.time()
+        if returned or now_s - self._looked_at > _LOOK_S:
+            reconnects = self._bus.reconnects
+            self._journal_missed(since_s=self._looked_at - _LOOK_S)
+            self._reconnects, self._looked_at = reconnects, now_s
+        if time.monotonic() - self._pruned_at > _PRUNE_S:
+            self._pruned_at = time.monotonic()
+            self._prune()
 
     def close(self) -> None:
         """Finish the step at hand, leave the rest to others."""
@@ -130,8 +135,8 @@ class PipelineService:
     def _on_scope(self, message: Any, _: Mapping[str, str]) -> None:
         self._lens.change_magnification(message.mag)
 
-    def _journal_missed(self) -> None:
-        found = missed_tiles(self._frames, self._journal)
+    def _journal_missed(self, *, since_s: float) -> None:
+        found = missed_tiles(self._frames, self._journal, since_s=since_s)
         if found and (new := self._journal.add(found)):
             log.info("pipeline: %d tiles without a message were found on disk", new)
             self._wake.set()
@@ -147,28 +152,53 @@ class PipelineService:
     def _work(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()  # before the look: what comes after it wakes again
+            job: Job | None = None
             try:
+                # What the last try could not give back, as the journal was locked.
+                if self._failing:
+                    self._journal.give_back(pause_s=self._pause_s)
                 self._journal_received()
                 job = self._journal.take()
                 if job is None:
                     self._wake.wait(_IDLE_S)
                 else:
                     self._do(job)
-                self._complaint = ""
-            except StorageError as error:
-                self._warn_once(error)
-                self._stopping.wait(_RETRY_S)
+            except Exception as error:
+                if not is_own_fault(error):
+                    raise
+                self._put_off(job, error)
+            else:
+                self._succeed(job)
 
     def _do(self, job: Job) -> None:
         try:
             self._worker.do(job)
-        # No fault of the tile: it counts as no attempt.
-        except StorageError:
-            self._journal.give_back()
-            raise
-        except Exception:  # one tile's fault must not end the work on all others
+        except Exception as error:  # one tile's fault must not end the work on others
+            # No fault of the tile: it counts as no attempt, see `_put_off`.
+            if is_own_fault(error):
+                raise
             log.exception("pipeline: a step of %s failed", job.tile.tile_id)
             self._journal.give_back(was_tried=True)
+
+    def _put_off(self, job: Job | None, error: Exception) -> None:
+        """Let others be tried before a tile at which this computer failed."""
+        self._failing[job.tile.key if job else ""] = time.monotonic()
+        self._pause_s = self._faults.pause_s(error)
+        self._stopping.wait(_PAUSE_S)
+
+    def _succeed(self, job: Job | None) -> None:
+        self._failing.pop("", None)
+        if job is None or not self._failing:
+            return
+        # One that another process has done since is not failing any more.
+        since_s = time.monotonic() - _FAILING_S
+        self._failing = {
+            key: at_s
+            for key, at_s in self._failing.items()
+            if key != job.tile.key and at_s > since_s
+        }
+        if not self._failing:
+            self._faults.over()
 
     def _journal_received(self) -> None:
         """Note what has come, all in one commit; it is dropped only when it is."""
@@ -179,11 +209,6 @@ class PipelineService:
             for _ in received:
                 self._received.popleft()
 
-    def _warn_once(self, error: Exception) -> None:
-        if str(error) != self._complaint:
-            self._complaint = str(error)
-            log.error("%s", error)
-
 
 log = logging.getLogger(__name__)
 
@@ -191,15 +216,18 @@ _RECENT_S = 24 * 3600.0
 """A montage that was completed longer ago is nobody's who waits for its tiles."""
 
 
-def missed_tiles(frames: Path, journal: Journal) -> list[JournaledTile]:
+def missed_tiles(
+    frames: Path, journal: Journal, *, since_s: float = 0.0
+) -> list[JournaledTile]:
     """The tiles beside the frames that the journal does not have.
 
-    Of a completed montage those that have no processed frame, while it is recent. A
-    montage that the journal has forgotten is over.
+    In folders that have changed since a time, in seconds since 1970. Of a completed
+    montage those that have no processed frame, while it is recent. A montage that the
+    journal has forgotten is over.
     """
     found = [
         message
-        for folder in recent_folders(frames)
+        for folder in recent_folders(frames, since_s)
         if folder.name != PREVIEW
         for message in _in_folder(folder, journal)
     ]
@@ -208,9 +236,8 @@ def missed_tiles(frames: Path, journal: Journal) -> list[JournaledTile]:
     return [journaled(message.body, message.headers) for message in found]
 
 
-def recent_folders(frames: Path) -> list[Path]:
-    """Those of montages in which something has happened within a week."""
-    since_s = time.time() - _FORGOTTEN_S
+def recent_folders(frames: Path, since_s: float) -> list[Path]:
+    """Those of montages in which something has happened since a time."""
     return [
         frames / name
         for name in _names(frames)
@@ -258,6 +285,8 @@ def _names(folder: Path) -> set[str]:
     except FileNotFoundError:
         return set()  # no frame was ever saved, or they have just been deleted
     except OSError as error:
+        if is_own_fault(error):
+            raise
         log.warning("pipeline: %s cannot be looked through (%s)", folder, error)
         return set()
 

@@ -26,7 +26,7 @@ from em_platform.acquisition.pipeline.matching import MeasuredPair, measure_neig
 from em_platform.config import Settings
 from em_platform.config.acquisition import PipelineSettings
 from em_platform.config.stitching import MatchSettings
-from em_platform.errors import BrokerUnavailable, DataError
+from em_platform.errors import BrokerUnavailable, DataError, StorageError
 from em_platform.formats import tiff_parts
 from em_platform.imaging.tile import process_tile
 from em_platform.imaging.valid import valid_region
@@ -34,6 +34,7 @@ from em_platform.messaging.bus import Bus
 from em_platform.model import LensModel, Shift, Size, Tile
 from em_platform.stitching.match import measure_pair
 from em_platform.stitching.neighbours import Neighbours, Strip
+from em_platform.storage.own_faults import OwnFaults
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class TileWorker:
         self._frames = frames_folder(settings)
         self._recipes = LiveRecipes(settings, lens)
         self._logged: set[str] = set()
+        self._faults = OwnFaults("pipeline's journal")
 
     def do(self, job: Job) -> None:
         """One step of one tile, from the pixels to the mark in the journal.
@@ -101,7 +103,7 @@ class TileWorker:
             return
         # Noted after it is published: a kill in between sends twice, never not at all.
         if self._publish(tile, results(tile, done, self._pipeline)):
-            self._journal.processed(tile, shape=done.shape)
+            self._note(lambda: self._journal.processed(tile, shape=done.shape))
 
     def _processed(self, tile: JournaledTile) -> ProcessedFrame:
         done = process_frame(tile, self._recipes)
@@ -144,7 +146,7 @@ class TileWorker:
             ("tile.matches", fields | {"matches": matches}),
         ]
         if self._publish(tile, messages):
-            self._journal.done(tile)
+            self._note(lambda: self._journal.done(tile))
 
     def _keep(self, tile: JournaledTile, measured: Sequence[MeasuredPair]) -> None:
         """Put the matches beside the frame, for all that would measure the same."""
@@ -195,6 +197,21 @@ class TileWorker:
                     return False
             else:
                 return True
+
+    def _note(self, note: Callable[[], bool]) -> None:
+        """Note what is published, however long the journal is locked.
+
+        Else the whole step would be done, and published, once more.
+        """
+        while True:
+            try:
+                note()
+            except StorageError as error:
+                if self._stopping.wait(self._faults.pause_s(error)):
+                    raise
+            else:
+                self._faults.over()
+                return
 
     def _lens_for(self, tile: JournaledTile) -> LensModel | None:
         """The montage's; none for the frames from which a lens is measured."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from em_platform.acquisition.qc.verdict import GOOD, Status, Verdict
+from em_platform.acquisition.recorder.events import INCOMPLETE
 from em_platform.config import QualitySettings
 from em_platform.stitching.tile_rules import (
     TileRule,
@@ -225,7 +226,7 @@ def _unmatched(
 def _incomplete(facts: TileFacts) -> Fault:
     missing = facts.missing
     return Fault(
-        kind="incomplete",
+        kind=INCOMPLETE,
         severity=len(missing) / 4,  # of the four of TileFacts.missing
         confidence=1.0,
         what="judged without all their figures",

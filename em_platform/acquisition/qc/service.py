@@ -5,6 +5,7 @@ bus did not bring. What is known of a montage after a restart is what the ledger
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -36,9 +37,10 @@ from em_platform.acquisition.recorder.events import (
     safe_id,
 )
 from em_platform.config import Settings
-from em_platform.errors import BrokerUnavailable, MessageRejected
+from em_platform.errors import BrokerUnavailable, MessageRejected, StorageError
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import Body
+from em_platform.storage.own_faults import OwnFaults
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class QcService:
         self._reconnects = bus.reconnects
         self._frames = frames_folder(settings)
         self._measured: set[str] = set()
+        self._faults, self._save_due_s = OwnFaults("qc"), math.inf
         self._consumer = Consumer(
             settings,
             name,
@@ -98,6 +101,8 @@ class QcService:
                     if announced or tile_id in self._measured:
                         self._judge(watch, tile_id)
                 self._judge_ready(watch)
+            if now_s >= self._save_due_s:
+                self._save()
             if now_s - self._sent_s >= self._settings.acquisition.qc.period_s - TICK_S:
                 self._queue_verdict()
             self._publish()
@@ -147,10 +152,10 @@ class QcService:
             self._worsen(self._resumed, by=self._name)
 
     def _is_known(self, topic: str, tile_id: str) -> bool:
-        """Whether a tile has its verdict; of other topics each message is read."""
+        """Whether a tile has its last verdict; of other topics each message is read."""
         if not tile_id:
             return False
-        return any(tile_id in watch.judged for watch in self._watches.values())
+        return any(watch.is_settled(tile_id) for watch in self._watches.values())
 
     def _on_tile(self, topic: str, message: Any, headers: Mapping[str, str]) -> None:
         fields = parts.fields_of(message)
@@ -168,7 +173,7 @@ class QcService:
     def _on_verdict(self, watch: Watch, fields: Body, message: Any) -> None:
         """Our own, published before a restart: it stands."""
         watch.expect(fields, time.monotonic())
-        if fields["tile_id"] not in watch.pending:
+        if watch.is_settled(fields["tile_id"]):
             return
         faults = {
             fault.fault_type: {
@@ -198,9 +203,9 @@ class QcService:
                 if pending.fields["tile_id"] not in self._measured
             ][:1]
         for watch, fields in found:
+            part = parts.measure_frame(self._frames, fields)
             # Also where there is no frame: it is looked for once.
             self._measured.add(fields["tile_id"])
-            part = parts.measure_frame(self._frames, fields)
             with self._lock:
                 if part is not None and fields["tile_id"] in watch.pending:
                     self._add(watch, fields, part)
@@ -253,7 +258,7 @@ class QcService:
         if self._state.verdict.status is not Status.GOOD:
             log.info("qc: the stop was lifted by the operator")
         self._state = State(verdict=GOOD, adopted=self._state.adopted)
-        write_state(self._folder, self._state)
+        self._save()
         self._queue_verdict()
 
     def _watch_of(self, tile_id: str, montage_id: str) -> Watch:
@@ -291,8 +296,18 @@ class QcService:
             return
         log.warning("qc: %s by %s: %s", worse.status, by, worse.reason)
         self._state = self._state.model_copy(update={"verdict": worse, "by": by})
-        write_state(self._folder, self._state)
+        self._save()
         self._queue_verdict()
+
+    def _save(self) -> None:
+        """Keep the verdict, which is published whether the disk takes it or not."""
+        try:
+            write_state(self._folder, self._state)
+        except StorageError as error:
+            self._save_due_s = time.monotonic() + self._faults.pause_s(error)
+        else:
+            self._save_due_s = math.inf
+            self._faults.over()
 
     def _queue_verdict(self) -> None:
         """Put the verdict into the queue of what is to be published."""
@@ -309,18 +324,24 @@ class QcService:
         """A hint where frames are announced and nothing comes of the pipeline."""
         limit_s = _SILENT_WAITS * self._settings.acquisition.qc.tile_wait_s
         now_s = time.monotonic()
-        silent = [
-            pending
+        silent = sum(
+            pending.is_announced
+            and pending.is_silent
+            and now_s - pending.since_s > limit_s
             for watch in self._watches.values()
             for pending in watch.pending.values()
-            if pending.is_announced and pending.is_silent
-            if now_s - pending.since_s > limit_s
-        ]
-        if not silent:
+        )
+        if silent:
+            return (
+                f"Nothing came about {silent} tiles for {limit_s:.0f} s, so that they "
+                "are not judged; see that the pipeline runs."
+            )
+        late = sum(len(watch.late) for watch in self._watches.values())
+        if not late:
             return ""
         return (
-            f"Nothing came about {len(silent)} tiles for {limit_s:.0f} s, so that "
-            "they are not judged; see that the pipeline runs."
+            f"The figures of {late} tiles have not come; they are judged again when "
+            "they do. See that the pipeline runs."
         )
 
     def _publish(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from em_platform.config import Settings
-from em_platform.errors import MessagingError, StorageError
+from em_platform.errors import MessagingError
 from em_platform.messaging.bus import Bus
 from em_platform.model import Check, Model, failed_errors
 from em_platform.storage.atomic import write_bytes
@@ -66,11 +66,8 @@ def read_state(folder: Path) -> State:
 
 
 def write_state(folder: Path, state: State) -> None:
-    """Keep the verdict; where the disk is full that is logged, and it is published."""
-    try:
-        write_bytes(folder / "state.json", state.model_dump_json().encode())
-    except StorageError as error:
-        log.error("%s", error)
+    """Keep the verdict; StorageError where the disk does not take it."""
+    write_bytes(folder / "state.json", state.model_dump_json().encode())
 
 
 SERVICE = "dagster"

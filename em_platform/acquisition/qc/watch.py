@@ -16,6 +16,7 @@ from em_platform.acquisition.qc.judge import (
 )
 from em_platform.acquisition.qc.parts import Part, Pending
 from em_platform.acquisition.qc.verdict import GOOD, Status, Verdict
+from em_platform.acquisition.recorder.events import INCOMPLETE
 from em_platform.config import QcSettings, QualitySettings
 from em_platform.messaging.topics import Body
 from em_platform.stitching.tile_rules import contrast_rule
@@ -65,6 +66,9 @@ class Watch:
         self.montage_ids: set[str] = set()
         self.pending: dict[str, Pending] = {}
         self.judged: dict[str, Judged] = {}
+        # Judged without all their figures: judged again when these come.
+        self.late: dict[str, Pending] = {}
+        self._number = 0
         self._settings, self._limits = settings, limits
         self._in_order: list[tuple[int, str]] = []
         self._from = 0
@@ -74,6 +78,11 @@ class Watch:
         self._sharpest = 0.0
         self._mean: list[float] = []
         self._plain: set[Cell] = set()
+
+    def is_settled(self, tile_id: str) -> bool:
+        """Whether a tile has a verdict that stands, whatever comes about it."""
+        is_open = tile_id in self.pending or tile_id in self.late
+        return tile_id in self.judged and not is_open
 
     def announce(self, fields: Body, now_s: float) -> bool:
         """Note that a tile was imaged; whether that was news."""
@@ -93,10 +102,14 @@ class Watch:
         return True
 
     def take(self, fields: Body, part: Part, now_s: float) -> Pending | None:
-        """Add a part to its tile; None where it is judged or has that already."""
-        if fields["tile_id"] in self.judged:
+        """Add a part to its tile; None where it is judged or has that already.
+
+        A tile that was judged without it waits for a new verdict when it has all.
+        """
+        tile_id = fields["tile_id"]
+        if self.is_settled(tile_id):
             return None
-        pending = self._pending(fields, now_s)
+        pending = self.late.get(tile_id) or self._pending(fields, now_s)
         # The first of each kind counts: what comes twice changes no verdict.
         new = {name: part[name] for name in part.keys() - pending.part.keys()}
         if not new:
@@ -106,6 +119,8 @@ class Watch:
         if pending.is_whole:
             pending.whole_s = now_s
             self._newest_whole = max(self._newest_whole, pending.number)
+            if self.late.pop(tile_id, None):
+                self.pending[tile_id] = pending
         if "std" in new and contrast_rule(self._limits).fails(new["std"]):
             self._plain.add(pending.cell)
         return pending
@@ -115,9 +130,8 @@ class Watch:
         self._received_s = now_s
         self.montage_ids.add(fields["montage_id"])
         if tile_id not in self.pending:
-            # Frames are announced in the order of imaging, judged ones are never
-            # forgotten.
-            number = len(self.pending) + len(self.judged)
+            # Frames are announced in the order of imaging.
+            number, self._number = self._number, self._number + 1
             self.pending[tile_id] = Pending(fields=fields, number=number, since_s=now_s)
         return self.pending[tile_id]
 
@@ -143,7 +157,9 @@ class Watch:
         patience_s = _PATIENCE * self._settings.tile_wait_s
         found = []
         is_first = True
-        for tile_id, pending in self.pending.items():
+        # Those that are judged again were put back behind the others.
+        in_order = sorted(self.pending.items(), key=lambda each: each[1].number)
+        for tile_id, pending in in_order:
             if pending.whole_s is None:
                 # An unreadable frame gets no figures: it holds no later tile up.
                 is_first = is_first and pending.is_unreadable
@@ -175,17 +191,10 @@ class Watch:
         faults = find_faults(
             facts, self._limits, usual=self._usual(), plain=self._plain
         )
-        if not pending.is_announced:
+        if not (pending.is_announced and pending.is_unreadable):
             faults = tuple(_doubted(fault) for fault in faults)
-        judged = Judged(
-            number=pending.number,
-            tile_id=tile_id,
-            cell=pending.cell,
-            faults=faults,
-            # What was published before we listened must not add up to a stop.
-            counted=pending.is_announced or not facts.missing,
-        )
-        self.remember(judged, facts)
+        self._remember(pending, faults)
+        judged = self.judged[tile_id]
         scopes = {fault.kind: self._scope(fault.kind, judged) for fault in faults}
         fields = {
             **pending.fields,
@@ -208,17 +217,33 @@ class Watch:
         `published` maps each fault's kind to its `severity`, `confidence` and
         `metrics`. The words of a fault are not published: they are found again.
         """
-        pending = self.pending.pop(tile_id)
-        facts = pending.facts()
-        found = find_faults(facts, self._limits, usual=self._usual(), plain=self._plain)
+        # Of a tile that is judged again the first verdict does not count.
+        if tile_id in self.judged and INCOMPLETE in published:
+            return GOOD
+        pending = self.late.pop(tile_id, None) or self.pending.pop(tile_id)
+        found = find_faults(
+            pending.facts(), self._limits, usual=self._usual(), plain=self._plain
+        )
         words = {fault.kind: fault for fault in found}
         faults = tuple(
             replace(words[kind], **fields) if kind in words else _unworded(kind, fields)
             for kind, fields in published.items()
         )
-        doubted = any(
-            fault.kind == "incomplete" and fault.confidence < 1.0 for fault in faults
-        )
+        self._remember(pending, faults)
+        verdict = GOOD
+        for fault in faults:
+            scope = self._scope(fault.kind, self.judged[tile_id])
+            verdict = verdict.worse(self._verdict(fault.kind, scope))
+        return verdict
+
+    def _remember(self, pending: Pending, faults: tuple[Fault, ...]) -> None:
+        """Count a judged tile among those that say what is usual and persistent.
+
+        One of which something has not come is no sign of anything: it is not counted,
+        and judged again when that comes.
+        """
+        tile_id = pending.fields["tile_id"]
+        doubted = any(f.kind == INCOMPLETE and f.confidence < 1.0 for f in faults)
         judged = Judged(
             number=pending.number,
             tile_id=tile_id,
@@ -226,22 +251,22 @@ class Watch:
             faults=faults,
             counted=not doubted,
         )
-        self.remember(judged, facts)
-        verdict = GOOD
-        for fault in faults:
-            scope = self._scope(fault.kind, judged)
-            verdict = verdict.worse(self._verdict(fault.kind, scope))
-        return verdict
-
-    def remember(self, judged: Judged, facts: TileFacts) -> None:
-        """Count a judged tile among those that say what is usual and persistent."""
-        self.judged[judged.tile_id] = judged
-        bisect.insort(self._in_order, (judged.number, judged.tile_id))
+        if tile_id not in self.judged:
+            bisect.insort(self._in_order, (judged.number, tile_id))
+        self.judged[tile_id] = judged
+        if doubted:
+            # What came while it was published is all that it waits for.
+            waiting = self.pending if pending.is_whole else self.late
+            waiting[tile_id] = pending
+            return
         self._newest_whole = max(self._newest_whole, judged.number)
         if any(fault.kind in EXPLAINS for fault in judged.faults):
             self._plain.add(judged.cell)
-        elif retry_of(judged.tile_id):
+        elif retry_of(tile_id):
             self._plain.discard(judged.cell)  # imaged again, and good
+        self._note_usual(pending.facts())
+
+    def _note_usual(self, facts: TileFacts) -> None:
         if facts.std is None or contrast_rule(self._limits).fails(facts.std):
             return
         if facts.focus is not None:
@@ -255,7 +280,7 @@ class Watch:
 
     def forgive(self) -> None:
         """Count from the tiles that follow: the operator has seen the others."""
-        self._from = len(self.judged) + len(self.pending)
+        self._from = self._number
 
     def _usual(self) -> Usual:
         """Of the focus the best that was usual: a drift must not lower its limit."""
@@ -328,9 +353,9 @@ def _middle(ordered: list[float]) -> float:
 
 
 def _doubted(fault: Fault) -> Fault:
-    """What did not come may have been published before we listened."""
-    # Below 1: by that `adopt` knows it after a restart.
-    return replace(fault, confidence=0.3) if fault.kind == "incomplete" else fault
+    """What did not come may be late, or was published before we listened."""
+    # Below 1: by that all know that another verdict may come (`is_preliminary`).
+    return replace(fault, confidence=0.3) if fault.kind == INCOMPLETE else fault
 
 
 def _unworded(kind: str, fields: Body) -> Fault:

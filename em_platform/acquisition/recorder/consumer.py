@@ -8,9 +8,10 @@ from typing import Any
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.recorder.events import Event
 from em_platform.config import Settings
-from em_platform.errors import MessageRejected, StorageError
+from em_platform.errors import MessageRejected, is_own_fault
 from em_platform.messaging.mailboxes import Handler
 from em_platform.messaging.topics import fitting
+from em_platform.storage.own_faults import OwnFaults
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Consumer:
         self._cursor = 0
         self._resume_from = 0
         self._due_s = 0.0
-        self._complaint = ""
+        self._faults = OwnFaults(f"{name}: what the bus did not bring")
 
     def resume(self, acquisitions: int) -> int:
         """Read all about the acquisitions begun last; how many messages it were."""
@@ -70,14 +71,15 @@ class Consumer:
 
     def catch_up(self) -> int:
         """Hand over what was recorded since; how many messages."""
+        self._due_s = time.monotonic() + _EVERY_S
         try:
             found = self._read()
-        except StorageError as error:
-            if str(error) != self._complaint:
-                self._complaint = str(error)
-                log.error("%s: what the bus did not bring waits: %s", self._name, error)
-            found = 0
-        self._due_s = time.monotonic() + _EVERY_S
+        except Exception as error:
+            if not is_own_fault(error):
+                raise
+            self._due_s = time.monotonic() + self._faults.pause_s(error)
+            return 0
+        self._faults.over()
         return found
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     delete,
+    inspect,
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -91,8 +92,12 @@ class EventTable:
         self._magnification = magnification
         self._engine = engine_of(url, setting="acquisition.recorder_url")
         self._insert = _INSERT[self._engine.dialect.name]
-        with self._writing() as connection:
-            metadata.create_all(connection)  # as the one writer: services start at once
+        # Who only reads must not wait for the one writer.
+        with self._reading() as connection:
+            is_there = inspect(connection).has_table(events.name)
+        if not is_there:
+            with self._writing() as connection:
+                metadata.create_all(connection)  # as the one writer: all start at once
 
     def __enter__(self) -> Self:
         return self

@@ -25,6 +25,9 @@ RESULTS = (
 )
 """What the pipeline measures of each tile: most of the table, and soon pruned."""
 
+INCOMPLETE = "incomplete"
+"""The fault of a tile that is judged without all its figures."""
+
 KEPT_ACQUISITIONS = 8
 """Of so many, begun last, these stay: quality control resumes with three of them, and a
 tilt series or a second region may have begun since."""
@@ -64,6 +67,17 @@ class Message:
     topic: str
     body: Body
     headers: Mapping[str, str]
+
+
+def is_preliminary(verdict: Body) -> bool:
+    """Whether the body of a `qc.tile` was published while figures had not come.
+
+    Quality control publishes another one when they do, which supersedes it.
+    """
+    return any(
+        fault["fault_type"] == INCOMPLETE and fault["confidence"] < 1.0
+        for fault in verdict.get("faults") or ()
+    )
 
 
 def row_of(message: Message) -> dict[str, Any]:

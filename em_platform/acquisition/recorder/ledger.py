@@ -16,6 +16,7 @@ from em_platform.acquisition.recorder.events import (
     VERDICT,
     Event,
     event_of,
+    is_preliminary,
     safe_id,
 )
 from em_platform.acquisition.recorder.montage import recorded_montage
@@ -134,17 +135,24 @@ class Ledger(EventTable):
             return connection.execute(query.limit(1)).first() is not None
 
     def verdicts(self, montage_id: str, acquisition_id: str) -> dict[str, Tile]:
-        """Tile -> the first `qc.tile` on it, of the tiles of one acquisition."""
+        """Tile -> the first `qc.tile` that stands, of the tiles of one acquisition.
+
+        Else a preliminary one.
+        """
         query = select(events).where(
             events.c.topic == VERDICT, events.c.montage_id == montage_id
         )
         found: dict[str, Tile] = {}
+        stands: set[str] = set()
         with self._reading() as connection:
             for row in connection.execute(query.order_by(events.c.seq)):
                 tile_id = str(row.tile_id)
-                if owner_of(tile_id, montage_id) == acquisition_id:
-                    # A second one is of a quality control that did not know the first.
-                    found.setdefault(tile_id, fitting(VERDICT, event_of(row).body))
+                if owner_of(tile_id, montage_id) != acquisition_id or tile_id in stands:
+                    continue  # a second one of a service that did not know the first
+                body = event_of(row).body
+                found[tile_id] = fitting(VERDICT, body)
+                if not is_preliminary(body):
+                    stands.add(tile_id)
         return found
 
     def montage_ids(self) -> set[str]:

@@ -14,10 +14,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from em_platform.acquisition.recorder.events import COMPLETE, RAW, Message
-from em_platform.errors import StorageError
+from em_platform.errors import StorageError, is_own_fault
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import Body, read_body, reason
 from em_platform.stitching.beside_frames import RECIPE, TRUTH
+from em_platform.storage.own_faults import OwnFaults
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Reconciliation:
         self._looked_at = 0.0
         self._reconnects = 0
         self._seen_ns: dict[Path, int] = {}
-        self._complaint = ""
+        self._faults = OwnFaults(f"{who}: frames")
 
     def tick(self) -> None:
         """Look when it is due."""
@@ -96,10 +97,10 @@ class Reconciliation:
         except FileNotFoundError:
             return  # no frame was ever saved
         except (StorageError, OSError) as error:
-            if str(error) != self._complaint:
-                self._complaint = str(error)
-                log.error("%s", error)
+            pause_s = self._faults.pause_s(error)
+            self._looked_at += pause_s - self._every_s
             return
+        self._faults.over()
         if found:
             log.info("%s: %d messages were found beside the frames", self._who, found)
 
@@ -120,6 +121,8 @@ def _message(path: Path, topic: str) -> Message | None:
     except ValidationError as error:
         why = reason(error)
     except OSError as error:
+        if is_own_fault(error):
+            raise
         why = error.strerror or str(error)
     else:
         body: Body = json.loads(message.model_dump_json())

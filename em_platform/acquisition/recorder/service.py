@@ -21,13 +21,14 @@ from em_platform.acquisition.recorder.events import (
 )
 from em_platform.acquisition.recorder.ledger import Ledger
 from em_platform.acquisition.recorder.reconcile import Reconciliation, scan_folder
-from em_platform.errors import PlatformError, StorageError
+from em_platform.errors import PlatformError, is_own_fault
 from em_platform.messaging.bus import Bus
+from em_platform.storage.own_faults import OwnFaults
 
 log = logging.getLogger(__name__)
 
 _COMMIT_AT_MOST = 500  # Bounds what a failed commit has to try again
-_RETRY_S = 1.0  # A full disk or a restarted database does not come back sooner
+_WAITING = 5000  # messages in memory; the bus keeps the others, and counts them
 _PRUNE_S = 300.0  # Old rows cost room only, and deleting them holds the one write lock
 # Of a frame that only the operator looked at these have no montage.
 _OF_A_TILE = frozenset((RAW, *RESULTS))
@@ -59,10 +60,10 @@ class RecorderService:
             who="recorder",
             every_s=reconcile_s,
         )
-        self._waiting: queue.Queue[Message | None] = queue.Queue()
+        self._waiting: queue.Queue[Message | None] = queue.Queue(_WAITING)
         self._closing = threading.Event()
         self._last: dict[str, tuple[Any, ...]] = {}
-        self._complaint = ""
+        self._faults = OwnFaults("recorder")
         self._prune_due_s = time.monotonic() + _PRUNE_S
         bus.subscribe_many(TOPICS, self._receive)
         self._reconciliation.look()  # after the bus: nothing falls in between
@@ -123,14 +124,16 @@ class RecorderService:
         while messages:
             try:
                 self._ledger.append_all([*self._missed_frames(messages), *messages])
-            except StorageError as error:
-                self._complain(error)
-                if self._closing.wait(_RETRY_S):
+            except Exception as error:
+                if not is_own_fault(error):
+                    raise
+                if self._closing.wait(self._faults.pause_s(error)):
                     log.error(
                         "recorder: %d events could not be recorded", len(messages)
                     )
                     return
             else:
+                self._faults.over()
                 return
 
     def _missed_frames(self, messages: list[Message]) -> list[Message]:
@@ -153,14 +156,6 @@ class RecorderService:
 
     def _prune(self) -> None:
         """Delete measurements of acquisitions that no consumer resumes with."""
-        try:
-            before = self._ledger.begin_of_last(KEPT_ACQUISITIONS)
-            while before and (gone := self._ledger.prune_results(before=before)):
-                log.info("recorder: %d old measurements of tiles are deleted", gone)
-        except StorageError as error:
-            self._complain(error)
-
-    def _complain(self, error: Exception) -> None:
-        if str(error) != self._complaint:
-            self._complaint = str(error)
-            log.error("%s", error)
+        before = self._ledger.begin_of_last(KEPT_ACQUISITIONS)
+        while before and (gone := self._ledger.prune_results(before=before)):
+            log.info("recorder: %d old measurements of tiles are deleted", gone)

@@ -11,6 +11,7 @@ from em_platform.acquisition.roi import RoiFields
 from em_platform.config import Settings
 from em_platform.errors import AcquisitionError, NoAnswer
 from em_platform.messaging.bus import Bus
+from em_platform.model import Size
 
 QUEUE_S = 10.0  # the coordinator publishes its queue each two seconds
 # The queue is published each two seconds; a busy coordinator is waited for.
@@ -36,6 +37,15 @@ def queue_of(bus: Bus, *, timeout_s: float = QUEUE_S) -> dict[str, ROIStatus]:
             "coordinator publishes one each 2 s; see coordinator.log, or start it again"
         ) from error
     return {entry.montage_id: entry for entry in status.queue}
+
+
+def frame_of(bus: Bus, *, timeout_s: float = QUEUE_S) -> Size | None:
+    """The size of the camera's frames; None where it does not publish it."""
+    try:
+        status = bus.wait_for("camera.status", lambda _: True, timeout_s)
+    except NoAnswer:
+        return None
+    return Size(height_px=status.height, width_px=status.width)
 
 
 def unfinished(queue: dict[str, ROIStatus]) -> list[str]:

@@ -30,7 +30,8 @@ class MontageReport(Model):
 
     `state` is the last one of `montage.status`; "pending" where it has not begun.
     `duplicates` are the messages on the topics of one message a tile that contradict
-    an earlier one; `repeats` came again unchanged, from a service that was restarted:
+    an earlier one, `missing` is one sentence on what was not made of its tiles before
+    it was uploaded; `repeats` came again unchanged, from a service that was restarted:
     delivery is at least once, and they change nothing. `received` tiles were imaged
     while this listened: the others, and their seconds, are of an earlier session.
     """
@@ -49,17 +50,18 @@ class MontageReport(Model):
     duplicates: int
     repeats: int = 0
     received: int = 0
+    missing: str = ""
 
     @property
     def is_good(self) -> bool:
-        """Whether all of it is imaged, judged and uploaded, and nothing contradicted.
+        """Whether all of it is imaged, made, judged, uploaded, nothing contradicted.
 
         A tile that did not pass is a finding, and no fault of the session.
         """
         return (
             self.state == "completed"
             and self.uploaded
-            and not (self.unjudged or self.lost or self.duplicates)
+            and not (self.unjudged or self.lost or self.duplicates or self.missing)
         )
 
 
@@ -138,6 +140,7 @@ class MontageRun:
     ended_ms: int = 0
     completed: tuple[str, ...] | None = None
     uploaded: bool = False
+    missing: str = ""
     tiles: dict[str, TileRun] = field(default_factory=dict)
 
     @property
@@ -245,6 +248,7 @@ def _montage(run: MontageRun, there: Mapping[str, bool]) -> MontageReport:
         duplicates=sum(times - 1 for times in counts if times > 1),
         repeats=sum(tile.repeats for tile in run.tiles.values()),
         received=sum(tile.is_received for tile in run.tiles.values()),
+        missing=run.missing,
     )
 
 
@@ -277,12 +281,13 @@ def wait_of(
         return _wait(next_tile, 2 * request_s, "coordinator.log")
     if run.completed is None:
         return _wait(f"montage.complete of {name}", request_s, "coordinator.log")
-    if run.unjudged:
-        verdicts = f"the verdicts on {len(run.unjudged)} tiles of {name}"
-        wait_s = 2 * settings.qc.tile_wait_s
-        return _wait(verdicts, wait_s, "pipeline-1.log and qc.log")
     buffer = settings.buffer
     upload_s = buffer.statistics_wait_s + buffer.timeout_s
+    if run.unjudged:
+        verdicts = f"the verdicts on {len(run.unjudged)} tiles of {name}"
+        # The buffer waits for them, too, before it sends what there is.
+        wait_s = max(2 * settings.qc.tile_wait_s, upload_s)
+        return _wait(verdicts, wait_s, "pipeline-1.log and qc.log")
     return _wait(f"the upload of {name}", upload_s, "buffer.log")
 
 

@@ -10,9 +10,11 @@ from em_platform.acquisition.frame_paths import (
     frames_folder,
 )
 from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.recorder.events import is_preliminary
 from em_platform.acquisition.session.report import MontageRun
 from em_platform.config import Settings
 from em_platform.errors import StorageError
+from em_platform.model import AcquisitionUpload
 from em_platform.storage import layout, store_of
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,11 @@ class RunFiles:
         """Whether aloha has verified it, into a store of this home."""
         return store_of(self._settings).exists(layout.upload(run.acquisition_id))
 
+    def missing(self, run: MontageRun) -> str:
+        """One sentence on what an uploaded montage lacks; empty where all was made."""
+        upload = self._upload(run)
+        return "" if upload is None else upload.what_is_missing
+
     def verdicts(self, run: MontageRun) -> dict[str, bool]:
         """Tile -> whether it passed; empty where it was asked for just now."""
         if time.monotonic() - self._looked_s < _LOOK_S:
@@ -48,7 +55,11 @@ class RunFiles:
         try:
             with ledger_of(self._settings) as ledger:
                 found = ledger.verdicts(run.montage_id, run.acquisition_id)
-                return {tile_id: each.passed for tile_id, each in found.items()}
+                return {
+                    tile_id: each.passed
+                    for tile_id, each in found.items()
+                    if not is_preliminary(each.model_dump(mode="json"))
+                }
         except StorageError as error:
             log.warning("%s", error)
             return {}
@@ -68,8 +79,13 @@ class RunFiles:
 
     def _unsent(self, run: MontageRun) -> frozenset[str]:
         """Tiles that had no frame when their montage was uploaded."""
+        upload = self._upload(run)
+        return (
+            frozenset(each.item for each in upload.failures) if upload else frozenset()
+        )
+
+    def _upload(self, run: MontageRun) -> AcquisitionUpload | None:
         if self._settings.acquisition.buffer.url:
-            return frozenset()  # its record is in a store of another computer
-        record = store_of(self._settings).read_bytes(layout.upload(run.acquisition_id))
-        failures = json.loads(record).get("failures", ())
-        return frozenset(failure["item"] for failure in failures)
+            return None  # its record is in a store of another computer
+        name = layout.upload(run.acquisition_id)
+        return store_of(self._settings).read(name, AcquisitionUpload)

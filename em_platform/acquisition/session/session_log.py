@@ -11,6 +11,7 @@ from TEM_comms.roi import ROIStatus
 
 from em_platform.acquisition.buffer.backlog import read_backlog
 from em_platform.acquisition.frame_paths import acquisition_of
+from em_platform.acquisition.recorder.events import is_preliminary
 from em_platform.acquisition.session.montage_request import status_of
 from em_platform.acquisition.session.report import (
     PER_TILE,
@@ -130,6 +131,7 @@ class SessionLog:
                 self._take_verdicts(run)
             if not run.uploaded and self._is_uploaded(run):
                 run.uploaded = True
+                run.missing = self._files.missing(run)
                 self.quiet_since_s = time.monotonic()
 
     def report(self) -> LiveReport:
@@ -188,6 +190,8 @@ class SessionLog:
             return
         self.quiet_since_s = time.monotonic()
         tile = run.tiles.setdefault(message.tile_id, TileRun())
+        if topic == "qc.tile" and is_preliminary(message.model_dump(mode="json")):
+            return  # another one comes with the figures
         content = (topic, message.tile_id, hash(message.model_dump_json()))
         if content in self._contents:
             tile.repeats += 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.recorder.events import is_preliminary
 from em_platform.config import QcSettings, Settings
 from em_platform.formats import write_tiff
 from em_platform.messaging.bus import Bus
@@ -174,9 +175,10 @@ def test_an_edge_that_was_tried_in_vain_is_open(
     assert [f.fault_type for f in second.faults] == ["unmatched_edge"]
 
 
-def test_a_tile_without_matches_is_judged_when_later_ones_are_and_time_is_up(
+def test_a_tile_without_matches_is_judged_when_time_is_up_and_again_when_they_come(
     settings, live_qc, tiles, say, parts_of
 ) -> None:
+    """round3 1.3.1: figures that came late changed nothing, good tiles had failed."""
     with live_qc(settings):
         say(0, GOOD, tuple(t for t, _ in parts_of(0, GOOD) if t != MATCHES))
         time.sleep(1.3)
@@ -185,10 +187,14 @@ def test_a_tile_without_matches_is_judged_when_later_ones_are_and_time_is_up(
         later, first = tiles.wait(2)
         assert later.passed
         assert [f.fault_type for f in first.faults] == ["incomplete"]
-        say(0, GOOD, (MATCHES,))  # too late
+        assert is_preliminary(first.model_dump(mode="json"))
+        say(0, GOOD, (MATCHES,))
+        again = tiles.wait(3)[-1]
+        assert (again.column, again.passed) == (0, True)
+        say(0, GOOD, (MATCHES,))  # twice
         say(2, GOOD)
-        tiles.wait(3)
-    assert [t.column for t in tiles.messages] == [1, 0, 2]
+        tiles.wait(4)
+    assert [t.column for t in tiles.messages] == [1, 0, 0, 2]
 
 
 def test_the_end_of_the_montage_gives_every_tile_its_verdict(

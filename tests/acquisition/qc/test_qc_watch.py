@@ -7,6 +7,7 @@ import pytest
 
 from em_platform.acquisition.qc.verdict import Status, Verdict
 from em_platform.acquisition.qc.watch import Judgement, Watch
+from em_platform.acquisition.recorder.events import is_preliminary
 from em_platform.config import QcSettings, QualitySettings
 
 SETTINGS = QcSettings(window=20, max_faulty=5, critical_tiles=3, tile_wait_s=10)
@@ -206,7 +207,7 @@ def test_a_tile_that_waits_is_overdue_only_when_later_ones_are_judged() -> None:
     assert watch.overdue(111.1) == ["m-1_000_000"]
     judgement = watch.judge("m-1_000_000")
     assert [f["fault_type"] for f in judgement.fields["faults"]] == ["incomplete"]
-    assert judgement.fields["faults"][0]["confidence"] == 1.0
+    assert is_preliminary(judgement.fields)
 
 
 def test_a_slow_pipeline_is_waited_for_until_nothing_more_is_heard() -> None:
@@ -220,6 +221,52 @@ def test_a_slow_pipeline_is_waited_for_until_nothing_more_is_heard() -> None:
         watch.judge(fields(n)["tile_id"])
     assert watch.overdue(5.0 * 48 + 9.9) == []
     assert watch.overdue(5.0 * 48 + 10.1) == ["m-1_000_049"]
+
+
+def test_figures_that_come_late_supersede_the_verdict_without_them() -> None:
+    """round3 1.3.1: they never stop the scope, and count once when they are there."""
+    watch = new_watch()
+    for n in range(9):
+        watch.announce(fields(n), 0.0)
+    found = [watch.judge(fields(n)["tile_id"]) for n in range(8)]
+    assert all(is_preliminary(each.fields) for each in found)
+    assert {each.verdict.status for each in found} == {Status.GOOD}
+    again = []
+    for n in range(8):
+        watch.take(fields(n), {"focus": 0.3}, 20.0)
+        assert watch.ready(20.0) == []
+        watch.take(fields(n), {**GOOD, "std": 0.0 if n == 3 else 20.0}, 21.0)
+        (ready,) = watch.ready(21.0)
+        again.append(watch.judge(ready))
+        assert watch.take(fields(n), GOOD, 22.0) is None
+    assert [each.fields["passed"] for each in again] == [n != 3 for n in range(8)]
+    assert watch.is_settled(fields(3)["tile_id"])
+    assert not watch.is_settled(fields(8)["tile_id"])
+
+
+@pytest.mark.parametrize(
+    "order", [("first", "figures", "second"), ("figures", "first", "second")]
+)
+def test_a_superseded_verdict_is_adopted_as_it_was_published(
+    order: tuple[str, ...],
+) -> None:
+    """round3 1.3.1: after a restart the ledger tells the same, in any order."""
+    watch, tile_id = new_watch(), fields(0)["tile_id"]
+    published = {
+        "first": {"incomplete": {"severity": 1.0, "confidence": 0.3, "metrics": {}}},
+        "second": {"no_contrast": {"severity": 1.0, "confidence": 1.0, "metrics": {}}},
+    }
+    watch.expect(fields(0), 0.0)
+    for what in order:
+        assert not watch.is_settled(tile_id)
+        if what == "figures":
+            watch.take(fields(0), {**GOOD, "std": 0.0}, 1.0)
+        else:
+            watch.adopt(tile_id, published[what])
+    assert watch.is_settled(tile_id)
+    assert [fault.kind for fault in watch.judged[tile_id].faults] == ["no_contrast"]
+    assert watch.adopt(tile_id, published["first"]) == Verdict()  # delivered twice
+    assert watch.is_settled(tile_id)
 
 
 def test_what_was_not_heard_is_doubted_and_does_not_add_up() -> None:

@@ -352,7 +352,7 @@ def test_a_database_that_is_away_is_reported_without_its_password(
     free_port: Callable[[], int],
 ) -> None:
     url = f"postgresql://me:secret@127.0.0.1:{free_port()}/em?connect_timeout=2"
-    with pytest.raises(StorageError, match="could not be written") as caught:
+    with pytest.raises(StorageError, match="could not be read") as caught:
         Ledger(url)
     assert "secret" not in str(caught.value)
 

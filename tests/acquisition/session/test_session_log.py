@@ -1,6 +1,5 @@
 """A session as another client hears it, over a real broker."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +11,14 @@ from em_platform.acquisition.frame_paths import complete_body_path, frame_path
 from em_platform.acquisition.recorder import ledger_of
 from em_platform.acquisition.recorder.events import VERDICT, Message
 from em_platform.acquisition.session.session_log import SessionLog
+from em_platform.cli.watch import figures
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import fitting
+from em_platform.model import AcquisitionUpload, Failure
 from em_platform.storage import layout, store_of
 from em_platform.storage.atomic import write_bytes
+from tests.uploads import new_tile, new_upload
 
 MONTAGE, RUN = "m-0001", "m-0001-20261121t120000"
 
@@ -102,7 +104,7 @@ def test_a_whole_session_is_settled_when_it_is_uploaded(
     )
     log_of_session.look()
     assert not log_of_session.is_settled
-    store_of(rig_settings).write_bytes(layout.upload(RUN), b"{}")
+    write_upload(rig_settings)
     log_of_session.look()
     assert log_of_session.is_settled
     report = log_of_session.report()
@@ -142,7 +144,7 @@ def test_a_message_that_was_missed_is_read_from_disk(
     write_bytes(path, b'{"tiles": {"%s": {}}}' % tile(0)["tile_id"].encode())
     bus.publish("roi.status", montage_id=MONTAGE, status="complete", timestamp=1)
     until(lambda: bool(log_of_session.runs) and log_of_session.runs[0].is_over)
-    store_of(rig_settings).write_bytes(layout.upload(RUN), b"{}")
+    write_upload(rig_settings)
     log_of_session.look()
     assert log_of_session.is_settled
     assert log_of_session.report().is_good
@@ -211,7 +213,7 @@ def test_tiles_of_an_earlier_session_are_neither_lost_nor_without_a_verdict(
     say_status(bus, "completed", current_tile=3)
     until(lambda: bool(log_of_session.runs) and log_of_session.runs[0].is_over)
     assert not log_of_session.is_settled
-    store_of(rig_settings).write_bytes(layout.upload(RUN), b"{}")
+    write_upload(rig_settings)
     log_of_session.look()
     assert log_of_session.is_settled
     report = log_of_session.report()
@@ -234,10 +236,42 @@ def test_an_uploaded_montage_has_lost_what_had_no_frame_when_it_was_sent(
     bus.publish("montage.complete", **complete(2))
     say_status(bus, "completed")
     until(lambda: bool(log_of_session.runs) and log_of_session.runs[0].is_over)
-    record = {"failures": [{"item": tile(1)["tile_id"]}]}
-    name = layout.upload(RUN)
-    store_of(rig_settings).write_bytes(name, json.dumps(record).encode())
+    sentence = "tile: no frame of it was saved"
+    lost = Failure(item=tile(1)["tile_id"], error="DataError", sentence=sentence)
+    write_upload(rig_settings, failures=(lost,))
     assert log_of_session.report().tiles_lost == 1
+
+
+def write_upload(settings: Settings, **more: Any) -> None:
+    """As aloha does when it has verified the montage."""
+    upload = new_upload(RUN, montage_id=MONTAGE, **more)
+    store_of(settings).write(layout.upload(RUN), upload, AcquisitionUpload)
+
+
+def test_a_late_verdict_and_what_was_not_made_are_in_the_report(
+    bus: Bus, log_of_session: SessionLog, rig_settings: Settings
+) -> None:
+    """round3 1.3.1, 1.3.2: what was missing was counted nowhere, with status 0."""
+    say_status(bus, "started")
+    late = {"fault_type": "incomplete", "severity": 1, "scope": "transient"}
+    for column in range(2):
+        image(bus, rig_settings, column)
+        faults = [{**late, "confidence": 0.3}]
+        bus.publish("qc.tile", **tile(column), passed=False, faults=faults)
+    bus.publish("qc.tile", **tile(0), passed=True)
+    bus.publish("montage.complete", **complete(2))
+    say_status(bus, "completed")
+    until(lambda: bool(log_of_session.runs) and log_of_session.runs[0].judged == 1)
+    missing = ("processed frame", "figures", "matches", "verdict")
+    write_upload(rig_settings, tiles=(new_tile(0), new_tile(1, missing=missing)))
+    report = log_of_session.report()
+    (montage,) = report.montages
+    assert (montage.passed, montage.failed, montage.unjudged) == (1, 0, 1)
+    assert montage.duplicates == 0
+    assert "1 without processed frame, 1 without figures" in montage.missing
+    assert not report.is_good
+    assert "1 montage incomplete" in next(iter(figures(report)))
+    assert any(montage.missing in line for line in figures(report))
 
 
 def queue(*entries: tuple[str, str, int]) -> dict[str, Any]:
