@@ -10,7 +10,7 @@ from typing import Any
 from em_platform.acquisition.buffer.backlog import read_backlog
 from em_platform.acquisition.frame_paths import frames_folder
 from em_platform.config import Settings
-from em_platform.errors import BrokerUnavailable, SourceUnavailable
+from em_platform.errors import BrokerUnavailable, SourceUnavailable, is_own_fault
 from em_platform.messaging.bus import Bus
 from em_platform.operator.api import application
 from em_platform.operator.finished import result_of
@@ -23,6 +23,7 @@ from em_platform.operator.snapshot import (
     restore,
 )
 from em_platform.processes.web import serve
+from em_platform.storage.own_faults import OwnFaults, read_troubles
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Keeper:
         # -1 is no number of reconnects: the first look fills the map.
         self._filled: tuple[str, str, int] = ("", "", -1)
         self._kept_at, self._kept_version = time.monotonic(), 0
+        self._troubled: dict[str, tuple[str, ...]] = {}
         self._stopping = threading.Event()
         with shared.locked() as board:
             restore(board, self._memory)
@@ -88,11 +90,18 @@ class Keeper:
         self, name: str, work: Callable[[], None], pause_s: float
     ) -> threading.Thread:
         def run() -> None:
-            while not self._stopping.wait(pause_s):
+            faults, wait_s = OwnFaults(f"operator: {name}"), pause_s
+            while not self._stopping.wait(wait_s):
+                wait_s = pause_s
                 try:
                     work()
-                except Exception:  # one failure must not end the looking
-                    log.exception("operator: %s failed", name)
+                except Exception as error:  # one failure must not end the looking
+                    if is_own_fault(error):
+                        wait_s = faults.pause_s(error)
+                    else:
+                        log.exception("operator: %s failed", name)
+                else:
+                    faults.over()
 
         thread = threading.Thread(target=run, name=f"operator {name}", daemon=True)
         thread.start()
@@ -109,6 +118,7 @@ class Keeper:
     def _look(self) -> None:
         self._show_broker()
         self._show_upload()
+        self._show_troubles()
         self._shared.control.expire()
         with self._shared.locked() as board:
             montage = board.parts.get("montage") or {}
@@ -163,6 +173,16 @@ class Keeper:
                 f"The upload waits: {sentence}" if sentence else "The upload continues"
             )
             board.log("upload" if not sentence else "error", text, self._shared.now())
+
+    def _show_troubles(self) -> None:
+        """Log which service cannot go on for now, which no message reports."""
+        troubles = read_troubles(self._home)
+        with self._shared.locked() as board:
+            for service in troubles.keys() - self._troubled.keys():
+                board.log("error", troubles[service][0], self._shared.now())
+            for service in self._troubled.keys() - troubles.keys():
+                board.log("service", f"{service} goes on", self._shared.now())
+        self._troubled = troubles
 
     def _ask_for_results(self) -> None:
         with self._shared.locked() as board:

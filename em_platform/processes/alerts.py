@@ -21,8 +21,9 @@ _SLACK = "slack+"
 class Alert(Model):
     """What happened, to what, and where a person looks.
 
-    `kind` is `run_failed`, `check_failed`, `scope_stopped` or `disk_full`. `subject` is
-    the montage, item or folder; `page` a path of the web UI, empty where there is none.
+    `kind` is `run_failed`, `check_failed`, `scope_stopped`, `disk_full` or
+    `service_fails`. `subject` is the montage, item, folder or service; `page` a path of
+    the web UI, empty where there is none.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""What needs a person -> an alert: failed runs and checks, stops, a full disk."""
+"""What needs a person -> an alert: failed runs and checks, stops, disks, services."""
 
 import time
 from collections.abc import Iterable
@@ -13,6 +13,7 @@ from em_platform.processes.alerts import Alert, send_all
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.storage import Configuration
 from em_platform.storage import store_of
+from em_platform.storage.own_faults import read_troubles
 
 # Ended runs of one tick, which must be short; the others come at the next.
 _MOST_A_TICK = 50
@@ -34,6 +35,7 @@ class Seen(Model):
     seq: int
     stop: str = ""
     full: tuple[str, ...] = ()
+    troubled: tuple[str, ...] = ()
 
 
 @dg.sensor(
@@ -50,9 +52,9 @@ def alert_sensor(
     """Sends what needs a person to `alerts.to`: by webhook, Slack or e-mail.
 
     A run that failed and is not tried again, a failed check of severity ERROR, a stop
-    of the scope, a full disk; each once. What reaches nobody is sent again at the next
-    look. What happened before the first look, or while `alerts.to` was empty, is not
-    sent.
+    of the scope, a full disk, a service at which this computer fails; each once. What
+    reaches nobody is sent again at the next look. What happened before the first look,
+    or while `alerts.to` was empty, is not sent.
     """
     settings, now = configuration.settings(), time.time()
     if context.cursor is None or not settings.alerts.to.get_secret_value():
@@ -63,7 +65,7 @@ def alert_sensor(
         return dg.SkipReason("alerts begin now, where alerts.to names somewhere")
     seen = Seen.model_validate_json(context.cursor)
     alerts: list[Alert] = []
-    for look in (_ended_runs, _stops, _full_disks):
+    for look in (_ended_runs, _stops, _full_disks, _troubles):
         found, seen = look(seen, context.instance, settings, microscope)
         alerts += found
     if alerts and not send_all(alerts, settings.alerts):
@@ -189,3 +191,15 @@ def _full_disks(
         if place not in seen.full
     ]
     return alerts, seen.model_copy(update={"full": tuple(full)})
+
+
+def _troubles(
+    seen: Seen, _: dg.DagsterInstance, settings: Settings, __: Microscope
+) -> tuple[list[Alert], Seen]:
+    found = read_troubles(settings.home)
+    alerts = [
+        Alert(kind="service_fails", subject=service, sentences=sentences)
+        for service, sentences in found.items()
+        if service not in seen.troubled
+    ]
+    return alerts, seen.model_copy(update={"troubled": tuple(found)})

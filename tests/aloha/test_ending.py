@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import requests
 
+from em_platform.acquisition.montages.review import write_review
 from em_platform.aloha import pyramids
 from em_platform.aloha.journal import Journal, State
 from em_platform.formats import encode_tiff
@@ -82,6 +83,35 @@ def test_a_complete_acquisition_is_registered_with_all_that_is_known(
     assert 120 < measured.mean < 135  # uniform noise of 0..254
     assert 70 < measured.std < 76
     assert written.tiles[0].statistics == first.statistics
+
+
+def test_what_was_not_made_is_in_its_record_and_a_person_looks_at_it(
+    registered: Any, temdb: Register, files: dict[str, bytes], announced: Announced
+) -> None:
+    """round3 1.3.2: the record was `complete` without a word of 23 missing tiles."""
+    upload = announced(files)
+    first, *others = upload.tiles
+    first = first.model_copy(update={"missing": ("processed frame", "verdict")})
+    upload = upload.model_copy(update={"tiles": (first, *others)})
+    registered.announce(upload)
+    send_all(registered, files)
+    for _ in range(2):
+        assert registered.ask("POST", f"{KEY}/complete").status_code == 200
+    run = temdb.run_of(KEY)
+    assert run is not None
+    assert run.status == "complete"
+    assert (run.qc_state, run.qc_by) == ("needs_review", "aloha")
+    record = requests.get(
+        f"{temdb.base_url}/api/v2/acquisitions/{KEY}",
+        headers={"Authorization": f"Bearer {temdb.token}"},
+        timeout=30,
+    ).json()
+    assert "1 without processed frame, 1 without verdict" in record["error_message"]
+    # The review of Dagster, which looks at all of it, may say otherwise.
+    assert write_review(temdb, KEY, "qc_pass") == "qc_pass"
+    run = temdb.run_of(KEY)
+    assert run is not None
+    assert run.qc_state == "qc_pass"
 
 
 def test_a_complete_acquisition_stays(

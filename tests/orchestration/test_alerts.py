@@ -17,6 +17,7 @@ from em_platform.partitions import montages
 from em_platform.resources.acquisition import Microscope
 from em_platform.resources.storage import Configuration
 from em_platform.sensors.alerts import alert_sensor
+from em_platform.storage.own_faults import Troubles, troubles_folder
 from tests.webhook import Webhook
 
 pytestmark = [
@@ -155,6 +156,23 @@ def test_a_full_disk_is_sent_once_until_there_is_room_again(
     for free_gb, sent in ((5.5, 0), (7.0, 0), (4.9, 1)):
         monkeypatch.setattr(psutil, "disk_usage", lambda _, gb=free_gb: Usage(gb * 1e9))
         assert watch.look() == f"{sent} alerts sent", free_gb
+
+
+def test_a_service_that_cannot_go_on_is_sent_once(
+    watch: Watch, webhook: Webhook, home: Path
+) -> None:
+    troubles = Troubles()
+    troubles.keep_in(troubles_folder(home), "pipeline-1")
+    for sent in (1, 0):
+        troubles.put("pipeline", "pipeline: its journal is locked")
+        assert watch.look() == f"{sent} alerts sent"
+    [alert] = webhook.received
+    assert alert["text"].splitlines() == [
+        "em-platform: service fails: pipeline-1",
+        "pipeline: its journal is locked",
+    ]
+    troubles.put("pipeline", "")
+    assert watch.look() == "0 alerts sent"
 
 
 def test_what_reaches_nobody_is_sent_when_the_webhook_is_back(

@@ -266,6 +266,44 @@ def test_statistics_are_waited_for_and_not_for_ever(
     assert measured_by == ["pipeline", "aloha"]
 
 
+def test_a_verdict_without_figures_is_waited_for_and_what_never_came_is_named(
+    uploading: Any,
+    until: Any,
+    journal: Journal,
+    hear: Hear,
+    imaged: Any,
+    aloha_port: int,
+    tmp_path: Path,
+) -> None:
+    """round3 1.3.1, 1.3.2: it was sent so, as complete, what was missing unnamed."""
+    late = {"fault_type": "incomplete", "severity": 1, "scope": "transient"}
+    found = {}
+    for name, comes in (("m1", True), ("m2", False)):
+        montage = imaged.ImagedMontage(tmp_path / "frames", name, tiles=2)
+        montage.image(hear)
+        montage.complete(hear)
+        for tile_id in montage.tile_ids:
+            verdict = {"passed": False, "faults": [{**late, "confidence": 0.3}]}
+            hear("qc.tile", **montage.fields(tile_id), **verdict)
+        with uploading(journal, aloha_port, statistics_wait_s=600.0) as uploader:
+            uploader.tick()
+            assert len(journal.open_ids()) == 1
+            if comes:
+                montage.process(hear)
+                uploader.tick()
+        with uploading(journal, aloha_port, statistics_wait_s=0.1) as uploader:
+            until(uploader.tick, lambda: not journal.open_ids())
+        name = layout.upload(montage.acquisition_id)
+        found[comes] = open_store(str(tmp_path / "data")).read(name, AcquisitionUpload)
+    assert [tile.passed for tile in found[True].tiles] == [True, False]
+    assert found[True].what_is_missing == ""
+    assert [tile.passed for tile in found[False].tiles] == [False, False]
+    assert (
+        "2 without processed frame, 2 without figures, 2 without matches, "
+        "2 without verdict, expected all of its 2 tiles"
+    ) in found[False].what_is_missing
+
+
 def test_a_montage_that_cannot_be_sent_does_not_hold_up_the_next(
     uploading: Any,
     journal: Journal,
