@@ -95,7 +95,7 @@ Handler = Callable[[Any, Mapping[str, str]], None]
 _KEPT_PER_TOPIC = 256  # for `wait_for(since=)`: an answer is never so far behind
 _KEPT_BYTES_PER_TOPIC = 16_000_000  # pictures are large: 256 of them would be GB
 # A handler that hangs must not eat the memory, neither by many messages nor by large.
-_WAITING_PER_HANDLER, _WAITING_BYTES = 100_000, 256_000_000
+_WAITING_PER_HANDLER, WAITING_BYTES = 100_000, 256_000_000
 _LOGGED_REASONS = 1000  # each once; garbage with ever new reasons ends here
 
 
@@ -289,7 +289,7 @@ class _Worker(threading.Thread):
 
     def offer(self, arrival: Arrival) -> bool:
         waiting = self._offered - self._done
-        if waiting and waiting + arrival.size > _WAITING_BYTES:
+        if waiting and waiting + arrival.size > WAITING_BYTES:
             return False
         try:
             self._waiting.put_nowait(arrival)

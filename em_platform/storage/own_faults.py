@@ -74,7 +74,7 @@ def read_troubles(home: Path) -> dict[str, tuple[str, ...]]:
 
 
 class OwnFaults:
-    """The tries of one thread: how long to wait, and what is said of it."""
+    """The tries of one thread: how long to wait, and what is logged of it."""
 
     def __init__(self, who: str) -> None:
         self._who = who

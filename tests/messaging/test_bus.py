@@ -191,27 +191,6 @@ def test_a_handler_that_fails_or_is_slow_holds_up_nobody(
     assert bus.failed == 1
 
 
-def test_a_message_waits_while_the_computer_fails_its_handler(
-    broker: Broker, open_bus: OpenBus
-) -> None:
-    """round3 1.3.2: it was dropped, with a traceback, when no descriptor was left."""
-    bus, received, tries = open_bus(broker.port), Received(), []
-
-    def handle(message: Any, headers: Any) -> None:
-        tries.append(message.status)
-        if len(tries) < 3:
-            with open("/dev/full", "wb", buffering=0) as file:
-                file.write(b"x")  # always without room: full(4)
-        received(message, headers)
-
-    bus.subscribe("qc.status", handle)
-    bus.publish("qc.status", status="GOOD")
-    bus.publish("qc.status", status="STOP_NOW")
-    received.wait_for(2)
-    assert tries == ["GOOD"] * 3 + ["STOP_NOW"]
-    assert bus.failed == bus.dropped == 0
-
-
 def test_a_handler_may_ask_and_wait_for_the_answer(
     broker: Broker, open_bus: OpenBus
 ) -> None:

@@ -1,4 +1,4 @@
-"""Faults of this computer: real ones, told from those of what is worked on."""
+"""Faults of this computer: real ones, and those of what is worked on."""
 
 import errno
 import logging
