@@ -18,7 +18,8 @@ FILES = {
     "coordinator": f"{SYSTEM}/test_coordinator.py",
     "recorder": f"{SYSTEM}/test_recorder_killed.py",
     "cryoem": f"{SYSTEM}/test_rabbitmq.py",
-    "table": f"{SYSTEM}/faults",
+    "table": f"{SYSTEM}/faults/test_fault_table.py",
+    "own": f"{SYSTEM}/faults/test_own_faults.py",
 }
 
 

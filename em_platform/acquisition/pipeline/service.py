@@ -39,7 +39,7 @@ LENS = "lens_correction.transform"
 
 _IDLE_S = 0.25  # tiles that others process make matches ready without a message
 _PAUSE_S = 0.5  # between two tries while this computer fails; a tile waits longer
-_FAILING_S = 60.0
+_FAILING_S = 15.0  # more than the longest pause
 _LOOK_S = 30.0  # seldom: only what no message brought is found by it
 _PRUNE_S = 60.0  # old rows cost room only
 _PREVIEWS_KEPT_S = 600.0  # so long a sending that comes twice is recognised
@@ -187,15 +187,15 @@ class PipelineService:
         self._stopping.wait(_PAUSE_S)
 
     def _succeed(self, job: Job | None) -> None:
-        self._failing.pop("", None)
-        if job is None or not self._failing:
+        if not self._failing:
             return
         # One that another process has done since is not failing any more.
         since_s = time.monotonic() - _FAILING_S
+        done = {"", job.tile.key if job else ""}
         self._failing = {
             key: at_s
             for key, at_s in self._failing.items()
-            if key != job.tile.key and at_s > since_s
+            if key not in done and at_s > since_s
         }
         if not self._failing:
             self._faults.over()

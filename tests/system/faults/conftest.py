@@ -24,7 +24,7 @@ from em_platform.acquisition.frame_paths import (
     truth_path,
 )
 from em_platform.acquisition.recorder import ledger_of
-from em_platform.acquisition.recorder.events import VERDICT
+from em_platform.acquisition.recorder.events import VERDICT, is_preliminary
 from em_platform.acquisition.session.report import PER_TILE
 from em_platform.acquisition.session.rig import (
     DEVICES,
@@ -176,11 +176,10 @@ class Microscope:
 
     # --- the operator ---
 
-    def page(self) -> dict[str, Any]:
-        answer = requests.get(f"{self._url()}/api/state", timeout=30)
+    def page(self) -> Any:
+        answer = requests.get(f"{self._url()}/api/state", timeout=60)
         answer.raise_for_status()
-        state: dict[str, Any] = answer.json()
-        return state
+        return answer.json()
 
     def press(self, command: str) -> None:
         """Press a button, as soon as it can be pressed."""
@@ -286,6 +285,7 @@ class Microscope:
             assert frame.stat().st_mtime_ns <= body.stat().st_mtime_ns
             assert tile.statistics is not None
             assert tile.passed is not None, f"{tile.tile_id} went without a verdict"
+        assert upload.what_is_missing == ""
         assert self.verdicts(key) == Counter(names)
         assert self.worked_on(key) == dict.fromkeys(names, "done")
         run = register_of(self.settings).run_of(key)
@@ -309,10 +309,10 @@ class Microscope:
         return f"nothing ({', '.join(notes)})" if notes else "nothing"
 
     def verdicts(self, key: str) -> Counter[str]:
-        """How many verdicts on each tile of an acquisition the ledger has."""
+        """How many verdicts that stand on each tile of an acquisition."""
         with ledger_of(self.settings) as ledger:
             found = ledger.events(topics=(VERDICT,), limit=10_000)
-        tiles = (event.body["tile_id"] for event in found)
+        tiles = (e.body["tile_id"] for e in found if not is_preliminary(e.body))
         return Counter(tile for tile in tiles if acquisition_of(tile) == key)
 
     def worked_on(self, key: str) -> dict[str, str]:
@@ -325,10 +325,11 @@ class Microscope:
         with closing(sqlite3.connect(path, timeout=30)) as connection:
             return connection.execute(query, values).fetchall()
 
-    # --- the rest ---
-
     def hear(self, message: Any, headers: Mapping[str, str]) -> None:
         """Count what was published of a tile; a message sent again is the same."""
+        body = message.model_dump(mode="json")
+        if headers["topic"] == VERDICT and is_preliminary(body):
+            return
         key = tuple(headers.get(n, "") for n in ("topic", "source", "sequence"))
         if key not in self._sent and message.montage_id:
             self._sent.add(key)
@@ -354,7 +355,7 @@ class Microscope:
         self.rows.append((fault, lost, saw, f"{seconds:.1f} s {what}"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def microscope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Microscope]:
     """All processes, a broker among them; what was measured is printed at the end."""
     home = tmp_path_factory.mktemp("faults") / "home"
