@@ -61,7 +61,7 @@ def test_figures_stand_beside_those_of_a_real_microscope_and_name_what_is_wrong(
         run("completed", tiles=tiles, completed=("a",), begun_ms=0, ended_ms=500)
     )
     rate, verdict, stop, wrong = watch.figures(found)
-    assert "1 tiles, 1 lost; 2.00 tiles/s (published for TEMCA2: 3.07)" in rate
+    assert "1 tile, 1 lost; 2.00 tiles/s (published for TEMCA2: 3.07)" in rate
     assert "2.0 Mpix/s (TEMCA2: 93), 1.0 Mpix/s per core" in rate
     assert verdict == "from frame to verdict: median 40 ms, 99 % 40 ms"
     assert stop == "the stage was stopped after 7 ms"
