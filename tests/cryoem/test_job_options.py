@@ -243,6 +243,14 @@ def test_the_jobs_of_a_project_know_how_they_ran(tmp_path: Path) -> None:
     assert "Label" not in text
 
 
+def test_an_import_is_of_all_grid_squares(tmp_path: Path) -> None:
+    for square in ("GridSquare_1", "GridSquare_2"):
+        made = f"Import/job001/Movies/{square}/Data/a.tiff"
+        job = record_job(report(tmp_path, "relion.import.movies", "/raw/a.tiff", made))
+    text = (job / "job.star").read_text()
+    assert "\nfn_in_raw Import/job001/Movies/*/*/*.tiff\n" in text
+
+
 def test_a_tilt_series_has_its_own_type_whoever_reports_it(tmp_path: Path) -> None:
     """cryoem-services says `tomo`; before, ours did not, and such jobs go on."""
     each = report(
@@ -286,6 +294,8 @@ def test_an_option_that_is_no_number_is_one_sentence(tmp_path: Path) -> None:
     for value in ("many", "nan", [1], {}):
         with pytest.raises(RecordError, match=r"b_factor is .*, a number was"):
             record_job(_motion(tmp_path, b_factor=value))
+    with pytest.raises(RecordError, match=r"vol_z is 'thick'"):
+        record_job(_motion(tmp_path, vol_z="thick"))
 
 
 def _motion(project: Path, **options: Any) -> JobReport:

@@ -85,7 +85,8 @@ def known_of(report: JobReport, project: Path) -> dict[str, str | float | bool]:
     if isinstance(patches := given.get("patch_sizes"), Mapping):
         given |= {"patches_x": patches.get("x"), "patches_y": patches.get("y")}
     if given.get("vol_z") and given.get("pixel_size"):
-        given["thickness_nm"] = float(given["vol_z"]) * float(given["pixel_size"]) / 10
+        thick, pixel = (_number(name, given[name]) for name in ("vol_z", "pixel_size"))
+        given["thickness_nm"] = thick * pixel / 10
     own = _options()[report.job_type]
     known: dict[str, str | float | bool] = {
         name: _number(name, given[name])
@@ -98,7 +99,9 @@ def known_of(report: JobReport, project: Path) -> dict[str, str | float | bool]:
             known[name] = path
     if JOB_TYPES[report.job_type].folder == "Import":
         made = Path(report.output_file).relative_to(project)
-        known["raw"] = _pattern(made.with_name(f"*{made.suffix}"))
+        folders = made.parts[:-1]
+        top, below = folders[:3], folders[3:]  # one for each grid square
+        known["raw"] = _pattern(Path(*top, *("*" for _ in below), f"*{made.suffix}"))
         # As upstream reports it, the series' mdocs stand behind the movie.
         _, _, mdocs = report.input_file.partition(":")
         beside = Path(report.input_file).with_name("*.mdoc")
