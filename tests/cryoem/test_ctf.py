@@ -153,7 +153,7 @@ def test_the_defocus_of_an_image_below_the_box_is_that_of_its_middle(
 @pytest.mark.parametrize("side", [512, 1024])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_noise_is_no_good_ctf(tmp_path: Path, side: int, seed: int) -> None:
-    """round3 1.1.4: nine of twelve such images passed."""
+    """round3 1.1.4: eight of these twelve passed."""
     rng = np.random.default_rng(seed)
     for noise in (rng.poisson(20, (side, side)), rng.normal(size=(side, side))):
         path = tmp_path / "noise.mrc"

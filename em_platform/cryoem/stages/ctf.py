@@ -125,7 +125,7 @@ class Result(StageResult):
     astigmatism_a: float
     phase_shift_deg: float
     fit_resolution_a: float
-    score: float  # correlation of rings and model, to 1
+    score: float  # correlation of rings and model, to 1; 0 where noise has as much
     defocus_error_a: float | None = None  # one standard deviation; of the built-in
     thickness_a: float | None = None  # None: not asked for, or too thin to see
     tilt_deg: float | None = None  # that of the fit; None: untilted
