@@ -154,7 +154,7 @@ def write_profile(path: Path, head: str, profile: "Profile") -> None:
         "average of spectrum; #4 - CTF fit; #5 - cross-correlation between spectrum "
         "and CTF fit; #6 - 2sigma of expected cross correlation of noise"
     )
-    noise = np.full_like(profile.frequency, 0.0)
+    noise = np.full_like(profile.frequency, profile.noise)
     rows = (
         *(profile.frequency, profile.average, profile.along_rings),
         *(profile.model, profile.quality, noise),

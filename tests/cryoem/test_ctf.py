@@ -240,6 +240,8 @@ def test_the_tables_are_those_of_ctffind(tmp_path: Path) -> None:
     assert numbers[6] == pytest.approx(found.fit_resolution_a, abs=0.001)
     rows = np.loadtxt(tmp_path / "out" / found.profile)
     assert rows.shape[0] == 6
+    # What chance has: rings are above it where they are seen.
+    assert 0 < rows[5].max() < rows[4].max()
     # As cryoem-services reads it: the first two lines behind five of comment.
     inside = (rows[0] > 0.25) & (rows[0] < 0.28)
     assert np.abs(rows[1][inside]).sum() == pytest.approx(
