@@ -175,7 +175,7 @@ def _measure_local(
         field = _fit_patches(cut, side, y, x, scale=scale, b_factor=b_factor)
     if _SURE * field.error_px >= field.signal_px:
         return None, (
-            f"local motion of {field.signal_px:.2f} px is no more than its error of "
+            f"local motion of {field.signal_px:.2f} px is not {_SURE:g} times its error of "
             f"{field.error_px:.2f} px"
         )
     return field, ""
