@@ -37,6 +37,12 @@ CREATE TABLE IF NOT EXISTS tiles (
 """
 
 
+WITHOUT = (
+    "what is complete is read from the store, all else is announced and sent again"
+)
+"""What becomes of it when the journal is moved away."""
+
+
 class State(StrEnum):
     """How far an acquisition is."""
 
@@ -74,7 +80,9 @@ class Journal:
     def __init__(self, path: Path) -> None:
         remedy = "free space or check access, then send again"
         # Synced at each commit, the default: what was answered outlives a power cut.
-        self._file = JournalFile(path, _TABLES, who="aloha", remedy=remedy)
+        self._file = JournalFile(
+            path, _TABLES, who="aloha", remedy=remedy, without=WITHOUT
+        )
 
     def close(self) -> None:
         """Close the file."""

@@ -17,6 +17,7 @@ from em_platform.acquisition.session.rig import (
     rig_children,
 )
 from em_platform.cli.console_output import ConsoleOutput
+from em_platform.cli.databases import refuse_damaged_databases
 from em_platform.config import Settings, export, load_settings
 from em_platform.errors import ConfigError, DeviceError
 from em_platform.processes import Child, Supervisor
@@ -73,6 +74,7 @@ def live_microscope(settings: Settings, output: ConsoleOutput) -> Iterator[Live]
         ):
             wanted = _to_start(settings) if ours else []
             if wanted:
+                refuse_damaged_databases(settings, microscope=True)
                 output.line(f"starting {', '.join(wanted)}")
                 # Absolute: a child may have another folder.
                 settings = export_settings({"home": str(home), **free_ports(settings)})
@@ -117,6 +119,7 @@ def microscope_processes(settings: Settings) -> Iterator[Beside]:
                 f"up: a microscope already runs in {home}, each needs a home of its "
                 "own; stop that one, or name another home by EM_HOME"
             )
+        refuse_damaged_databases(settings, microscope=True)
         settings = export_settings({"home": str(home), **free_ports(settings)})
         wanted = missing(settings, recorder=False)
         with page_published(settings) as page:

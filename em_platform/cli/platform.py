@@ -14,6 +14,7 @@ import yaml
 import em_platform
 from em_platform.acquisition.session.rig import IMPORTS
 from em_platform.cli.console_output import print_messages, verbosity
+from em_platform.cli.databases import refuse_damaged_databases
 from em_platform.cli.live import microscope_processes
 from em_platform.config import Settings, load_settings
 from em_platform.errors import ConfigError
@@ -60,6 +61,7 @@ def running_platform(
     home = settings.home.absolute()
     settings = settings.model_copy(update={"home": home})
     claim_home(settings)
+    refuse_damaged_databases(settings, microscope=False)
     with _lock(home) as session_file:
         # A session whose parent was killed may have left orphans on our ports.
         if last := session_file.read_text():

@@ -5,6 +5,7 @@ time, and items are taken only as fast as the work goes, so that memory stays bo
 """
 
 import ctypes
+import logging
 import os
 import resource
 import signal
@@ -46,6 +47,9 @@ _CLUSTER: dict[str, list[str] | bool | str] = {
     "distributed.worker.profile.enabled": False,
     # Of glibc, which reads it when a process starts: see `keep_freed_memory`.
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": "1",
+    # What fails in a worker is raised here; its log only tells of our own end. Before
+    # it starts: Dask reads this when it is imported.
+    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
 }
 
 _LOOK_S = 5.0  # so often it is asked whether there are workers still
@@ -156,6 +160,14 @@ def _wait_for_worker(client: "Client", wait_s: float) -> None:
 
 def _without_workers(client: "Client", wait_s: float) -> ComputeUnavailable:
     address = str(client.scheduler.address if client.scheduler else "its address")
+    # One of our own: there is no address to unset.
+    if client.cluster is not None:
+        return ComputeUnavailable(
+            f"workers: this computer has had no worker for {wait_s:g} s, those that "
+            "were started were expected to work and ended, most likely for want of "
+            f"memory ({_limit(client)}): raise it, or lower the number of workers",
+            address=address,
+        )
     return ComputeUnavailable(
         f"Dask: the scheduler at {address} has had no worker for {wait_s:g} s, one at "
         "least was expected; start workers (`dask worker ADDRESS`), or unset "
@@ -184,13 +196,27 @@ def _dask_result(future: "Future[Any]", client: "Client", wait_s: float) -> Any:
                 raise _without_workers(client, wait_s) from None
         except Exception as error:
             # By name: distributed is imported only where it is used.
-            if type(error).__name__ not in ("KilledWorker", "FutureCancelledError"):
+            name = type(error).__name__
+            if name == "FutureCancelledError":
+                raise ComputeUnavailable(
+                    "workers: the scheduler was lost before the work was done, it was "
+                    "expected to stay; see its log, then run again"
+                ) from error
+            if name != "KilledWorker":
                 raise
             raise ComputeUnavailable(
-                f"workers: {type(error).__name__} ({error}), expected a result; the "
-                "scheduler was lost, or there is too little memory: raise "
-                "dask.memory_limit_mb or lower the number of workers"
+                "workers: each that took one of the items ended over it, a result was "
+                f"expected; most likely it needs more memory ({_limit(client)}): raise "
+                "it, or lower the number of workers"
             ) from error
+
+
+def _limit(client: "Client") -> str:
+    """What a worker may hold, and by which setting."""
+    if client.cluster is None:
+        return "each worker's --memory-limit"
+    limit = client.cluster.new_spec["options"].get("memory_limit", "no limit")
+    return f"dask.memory_limit_mb allows each {limit}"
 
 
 def _itself(act: Callable[[A], B]) -> Callable[[A], B]:
@@ -244,10 +270,19 @@ def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Cli
     Raises
     ------
     ConfigError
-        So many that they would fill the memory before the first has work.
+        So many that they would fill the memory before the first has work, or so little
+        memory for each that it would end before.
+    ComputeUnavailable
+        The workers end before they have started.
     """
     import psutil
 
+    least_mb = _BARE_WORKER_BYTES // 10**6 + 1
+    if memory_limit_mb < least_mb:
+        raise ConfigError(
+            f"dask.memory_limit_mb: found {memory_limit_mb}, expected {least_mb} or "
+            "more, which a worker takes before it has work; raise it"
+        )
     most = max(_FEW_WORKERS, int(psutil.virtual_memory().total / _BARE_WORKER_BYTES))
     if workers > most:
         raise ConfigError(
@@ -263,6 +298,12 @@ def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Cli
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         cluster = _cluster(workers, memory_limit_mb)
+    except RuntimeError as error:  # a nanny's, whose process ended
+        raise ComputeUnavailable(
+            f"workers: one of {workers} ended before it had started ({error}), all "
+            "were expected to work; see how much memory this computer gives a process "
+            "(ulimit -v), or lower the number of workers"
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
@@ -282,9 +323,8 @@ def _cluster(workers: int, memory_limit_mb: int) -> Any:
             dashboard_address="127.0.0.1:0",  # None would ask for port 8787
             host="127.0.0.1",
             memory_limit=f"{memory_limit_mb}MB",
-            # What fails in a worker is raised here; its log only tells of our own end.
-            env={**_ONE_THREAD, "DASK_LOGGING__DISTRIBUTED": "critical"},
-            silence_logs=40,  # logging.ERROR
+            env=_ONE_THREAD,
+            silence_logs=logging.CRITICAL,
             security=Security.temporary(),  # type: ignore[no-untyped-call]
             scheduler_kwargs={"dashboard": False},
         )

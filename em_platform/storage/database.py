@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from em_platform.errors import ConfigError
-from em_platform.storage.journal_file import write_ahead
+from em_platform.storage.journal_file import refuse_damaged, write_ahead
 
 # Execution options of an engine or session that is going to write.
 WRITER = {"em_writer": True}
@@ -66,6 +66,13 @@ def one_writer(engine: Engine, *, lock: int) -> Iterator[Connection]:
             taken = text("SELECT pg_advisory_xact_lock(:key)")
             connection.execute(taken, {"key": lock})
         yield connection
+
+
+def refuse_damaged_at(url: str, *, who: str, without: str) -> None:
+    """As `refuse_damaged`, of a file by its URL; a server looks after itself."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        refuse_damaged(Path(parsed.database), who=who, without=without)
 
 
 def shown(url: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from em_platform.errors import StorageError
+from em_platform.errors import StorageError, is_own_fault, one_line
 
 # Another process that writes is waited for, not refused at once.
 _BUSY_TIMEOUT_S = 30.0
@@ -22,12 +22,12 @@ class JournalFile:
 
     A change outlives the process when its block has ended; with `synchronous="FULL"`
     it outlives a power cut too. `who` keeps it, `remedy` ends the sentence about a file
-    that cannot be used.
+    that cannot be used, `without` says what is lost with a damaged one.
 
     Raises
     ------
     StorageError
-        The file cannot be read or written; nothing has changed then.
+        The file cannot be read or written, or is damaged; nothing has changed then.
     """
 
     def __init__(
@@ -37,8 +37,10 @@ class JournalFile:
         *,
         who: str,
         remedy: str,
+        without: str = "what it held is lost",
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
     ) -> None:
+        refuse_damaged(path, who=who, without=without)
         self._path = path
         self._who = who
         self._remedy = remedy
@@ -97,6 +99,42 @@ class JournalFile:
             f"{self._who}: its journal {self._path} could not be read or written "
             f"({error}); {self._remedy}",
             url=str(self._path),
+        )
+
+
+# 2.2 s a GB on one core: beyond that a service would start too late.
+_CHECKED_WHOLE_BYTES = 500_000_000
+
+
+def refuse_damaged(path: Path, *, who: str, without: str) -> None:
+    """See that a file which is there is a whole SQLite database.
+
+    Every page of it is read. Of a large file only the head and the schema: damage
+    elsewhere is found when it is met.
+
+    Raises
+    ------
+    StorageError
+        It is damaged; the sentence tells how to go on, and what is lost (`without`).
+    """
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    whole = path.stat().st_size <= _CHECKED_WHOLE_BYTES
+    query = "PRAGMA quick_check(1)" if whole else "SELECT 'ok' FROM sqlite_master"
+    try:
+        with closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)) as connection:
+            (found,) = connection.execute(query).fetchone() or ("ok",)
+    except sqlite3.Error as error:
+        # A lock says nothing of what the file holds.
+        if is_own_fault(error):
+            return
+        found = str(error)
+    if found != "ok":
+        raise StorageError(
+            f"{who}: its database {path} is damaged ({one_line(str(found))[:120]}), a "
+            "whole SQLite file was expected; put a backup in its place, or move it "
+            f"away with its -wal and -shm files: {without}",
+            url=str(path),
         )
 
 

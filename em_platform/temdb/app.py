@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from em_platform.config import Settings
 from em_platform.processes.web import is_bearer, is_token, serve
+from em_platform.storage.database import refuse_damaged_at
 from em_platform.storage.tokens import token_of
-from em_platform.temdb.database import Database, database_url, migrate
+from em_platform.temdb.database import WITHOUT, Database, database_url, migrate
 from em_platform.temdb.routes import (
     acquisitions,
     instruments,
@@ -134,6 +135,7 @@ def run(settings: Settings, *, name: str = "temdb") -> None:
     """
     temdb = settings.temdb
     url = database_url(settings)
+    refuse_damaged_at(url, who="temdb", without=WITHOUT)
     migrate(url)
     token = token_of(settings.home, "temdb", temdb.token.get_secret_value())
     database = Database(url)

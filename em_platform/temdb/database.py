@@ -14,6 +14,12 @@ from em_platform.errors import StorageError
 from em_platform.storage import database
 from em_platform.storage.database import WRITER, one_writer, shown
 
+WITHOUT = (
+    "specimens, sections, tasks and reviews are lost; the pixels and upload.json of "
+    "each montage stay in the store"
+)
+"""What becomes of it when the database is moved away."""
+
 # Any number that no other program takes as a PostgreSQL advisory lock.
 _MIGRATION_LOCK = 7_203_651_170_219_552_102
 _SCRIPTS = Path(__file__).parent / "migrations"

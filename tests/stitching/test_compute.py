@@ -11,7 +11,7 @@ from typing import Any
 import dask
 import pytest
 
-from em_platform.errors import ComputeUnavailable, FormatError
+from em_platform.errors import ComputeUnavailable, ConfigError, FormatError
 from em_platform.stitching.compute import (
     dask_map,
     local_cluster,
@@ -91,7 +91,7 @@ def test_usage_grows_with_work() -> None:
 
 @pytest.mark.system
 def test_dask_workers_are_other_processes_and_keep_order_errors_and_memory(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # As where nothing is set: the profiler hangs workers at times, ours have none.
     monkeypatch.delenv("DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED")
@@ -112,9 +112,13 @@ def test_dask_workers_are_other_processes_and_keep_order_errors_and_memory(
         (blocked, _) = client.run(signal.pthread_sigmask, signal.SIG_BLOCK, ()).values()
         assert signal.SIGINT in blocked
         assert 200 < worker_peak_memory_mb(client) < 1000
-        with pytest.raises(ComputeUnavailable, match="memory"):
+        with pytest.raises(
+            ComputeUnavailable, match=r"memory_limit_mb allows each 2048MB\): raise it"
+        ):
             list(run(die, range(1)))
     assert own_usage().cpu_seconds > before + 1.0
+    # round3 1.3.6: Dask's own words and tracebacks stood beside the sentence.
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.system
@@ -166,6 +170,16 @@ def give_slowly(number: int) -> SlowToUnpack:
     return SlowToUnpack()
 
 
+@pytest.mark.parametrize("limit_mb", [0, 20, 100])
+def test_workers_that_could_not_even_start_are_refused(limit_mb: int) -> None:
+    """round3 1.3.6: 100 MB ended after 31 s with 12 tracebacks and `dask.address`."""
+    with (
+        pytest.raises(ConfigError, match=r"dask\.memory_limit_mb: found \d+, expected"),
+        local_cluster(2, memory_limit_mb=limit_mb),
+    ):
+        pass
+
+
 @pytest.mark.system
 def test_a_result_that_is_long_on_its_way_is_no_error() -> None:
     with local_cluster(1) as client:
@@ -200,8 +214,9 @@ def test_workers_that_go_while_there_is_work_give_a_sentence() -> None:
         many = dask_map(client, wait_s=1.0, in_flight=2)(slow_square, range(50))
         assert next(many) == 0
         cluster.scale(0)
-        with pytest.raises(ComputeUnavailable, match="no worker for 1 s"):
+        with pytest.raises(ComputeUnavailable, match="no worker for 1 s") as caught:
             list(many)
+    assert "dask.address" not in str(caught.value)
 
 
 def slow_square(number: int) -> int:

@@ -23,6 +23,12 @@ from em_platform.acquisition.recorder.events import safe_id
 from em_platform.messaging.topics import Body
 from em_platform.storage.journal_file import JournalFile
 
+WITHOUT = (
+    "frames on the disk are noted again, and aloha tells which it has; what was not "
+    "uploaded then lacks its region"
+)
+"""What becomes of it when the journal is moved away."""
+
 # Named one by one: a journal on disk may have the columns in another order.
 _TILE = (
     "tile_id, montage_id, acquisition_id, body, said_at AS sent_at, state, sha256, "
@@ -39,7 +45,9 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         remedy = "free space or check access"
-        self._file = JournalFile(path, TABLES, who="buffer", remedy=remedy)
+        self._file = JournalFile(
+            path, TABLES, who="buffer", remedy=remedy, without=WITHOUT
+        )
 
     def close(self) -> None:
         """Close the file."""

@@ -26,6 +26,9 @@ from em_platform.acquisition.pipeline.journaled import (
 )
 from em_platform.storage.journal_file import JournalFile
 
+WITHOUT = "tiles without a processed frame are found on the disk and made again"
+"""What becomes of it when the journal is moved away."""
+
 MOST_ATTEMPTS = 3
 """So often one step of a tile may be broken off before it counts as failed."""
 
@@ -116,6 +119,7 @@ class Journal:
             _SCHEMA,
             who="pipeline",
             remedy="free space or check access",
+            without=WITHOUT,
             synchronous="NORMAL",  # what a power cut takes is done again, see above
         )
 

@@ -8,6 +8,13 @@ if TYPE_CHECKING:
     from em_platform.acquisition.recorder.ledger import Ledger
 
 
+WITHOUT = (
+    "frames and ends of montages beside them are recorded again, earlier verdicts, "
+    "figures and statuses are lost"
+)
+"""What becomes of it when the events' table is moved away."""
+
+
 def recorder_url(settings: Settings) -> str:
     """Where the events are recorded: by URL, else an SQLite file in the home."""
     given = settings.acquisition.recorder_url
@@ -33,7 +40,9 @@ def run(settings: Settings, *, reconcile_s: float) -> None:
     from em_platform.acquisition.frame_paths import frames_folder
     from em_platform.acquisition.recorder.service import RecorderService
     from em_platform.messaging.service import run_service
+    from em_platform.storage.database import refuse_damaged_at
 
+    refuse_damaged_at(recorder_url(settings), who="recorder", without=WITHOUT)
     frames = frames_folder(settings)
     with ledger_of(settings) as ledger:
         run_service(
