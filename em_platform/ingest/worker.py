@@ -150,5 +150,11 @@ def _writers(name: str, raw: RawItem, settings: Settings) -> Iterator[Run]:
             return
         # The source's limit is for all of its workers together.
         limit = settings_of(name, settings).memory_limit_mb // workers
-        client = stack.enter_context(local_cluster(workers, memory_limit_mb=limit))
+        client = stack.enter_context(
+            local_cluster(
+                workers,
+                memory_limit_mb=limit,
+                setting=f"ingest.{name}.memory_limit_mb, shared by {workers} workers,",
+            )
+        )
         yield dask_map(client)

@@ -52,6 +52,7 @@ _CLUSTER: dict[str, list[str] | bool | str] = {
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
 }
 
+_MEMORY_SETTING = "dask.memory_limit_mb"
 _LOOK_S = 5.0  # so often it is asked whether there are workers still
 _COMES_S = 300.0  # a unit's result is small, and the computer may be busy
 
@@ -216,7 +217,8 @@ def _limit(client: "Client") -> str:
     if client.cluster is None:
         return "each worker's --memory-limit"
     limit = client.cluster.new_spec["options"].get("memory_limit", "no limit")
-    return f"dask.memory_limit_mb allows each {limit}"
+    setting = getattr(client.cluster, "memory_setting", _MEMORY_SETTING)
+    return f"{setting} allows each {limit}"
 
 
 def _itself(act: Callable[[A], B]) -> Callable[[A], B]:
@@ -261,8 +263,12 @@ _BARE_WORKER_BYTES = 150 << 20
 
 
 @contextmanager
-def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Client"]:
+def local_cluster(
+    workers: int, *, memory_limit_mb: int = 2048, setting: str = _MEMORY_SETTING
+) -> Iterator["Client"]:
     """Dask worker processes of one thread each on this machine; yields their client.
+
+    `setting` is the name of the one that limits the memory of each.
 
     Only this client may give them work: they take code over loopback, which is open to
     every account, so each side shows a certificate that is made anew for each cluster.
@@ -280,8 +286,8 @@ def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Cli
     least_mb = _BARE_WORKER_BYTES // 10**6 + 1
     if memory_limit_mb < least_mb:
         raise ConfigError(
-            f"dask.memory_limit_mb: found {memory_limit_mb}, expected {least_mb} or "
-            "more, which a worker takes before it has work; raise it"
+            f"{setting}: found {memory_limit_mb} MB a worker, expected {least_mb} or "
+            "more, which it takes before it has work; raise it"
         )
     most = max(_FEW_WORKERS, int(psutil.virtual_memory().total / _BARE_WORKER_BYTES))
     if workers > most:
@@ -306,6 +312,7 @@ def local_cluster(workers: int, *, memory_limit_mb: int = 2048) -> Iterator["Cli
         ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    cluster.memory_setting = setting
     with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
         yield client
 

@@ -174,7 +174,9 @@ def give_slowly(number: int) -> SlowToUnpack:
 def test_workers_that_could_not_even_start_are_refused(limit_mb: int) -> None:
     """round3 1.3.6: 100 MB ended after 31 s with 12 tracebacks and `dask.address`."""
     with (
-        pytest.raises(ConfigError, match=r"dask\.memory_limit_mb: found \d+, expected"),
+        pytest.raises(
+            ConfigError, match=r"dask\.memory_limit_mb: found \d+ MB a worker"
+        ),
         local_cluster(2, memory_limit_mb=limit_mb),
     ):
         pass

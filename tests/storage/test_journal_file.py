@@ -67,7 +67,9 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"^pipeline: its journal .*; free space$"):
         opened(tmp_path / "in the way" / "journal.sqlite")
     (tmp_path / "text").write_text("this is a file, and no database of any kind" * 50)
-    with pytest.raises(StorageError, match=r"^pipeline: .*not a database.*free space$"):
+    with pytest.raises(
+        StorageError, match=r"^pipeline: .*not a database.*backup.*lost$"
+    ):
         opened(tmp_path / "text")
 
 
