@@ -101,7 +101,7 @@ def _check_size(file: Path, frame: Frame, settings: AlohaSettings) -> None:
     # Half a megabyte of Deflate may be 500 MB of pixels.
     if size_bytes > settings.tile_limit_mb * 1e6:
         raise TooLarge(
-            f"aloha: tile {frame.tile_id}: found {height} x {width} pixels of "
+            f"aloha: tile {frame.tile_id}: found {header.size} of "
             f"{header.dtype} ({size_bytes} bytes), expected at most "
             f"{settings.tile_limit_mb:g} MB; raise aloha.tile_limit_mb"
         )

@@ -28,6 +28,7 @@ from em_platform.cli.runs import (
 from em_platform.config import Settings, load_layers
 from em_platform.errors import PlatformError
 from em_platform.messaging.bus import Bus
+from em_platform.model.sentences import size_of
 from em_platform.processes import Child, free_port
 from em_platform.processes.single_instance import claim_home
 from em_platform.stitching.truth import MATCHES_TRUTH
@@ -91,7 +92,7 @@ def _show(
 ) -> bool:
     """Print what was made; whether all of it is there and good."""
     store = store_of(platform.settings)
-    table = Table("montage", "passed QC", "upload", "mosaic (px)", "checks")
+    table = Table("montage", "passed QC", "upload", "mosaic", "checks")
     for column in table.columns:
         column.overflow = "fold"  # an ellipsis would cut the key that one has to copy
     good = report.is_good
@@ -133,7 +134,7 @@ def _mosaic_size(store: Store, key: str) -> str | None:
     # No mosaic is a finding of the demo and not its end.
     except PlatformError:
         return None
-    return f"{level.shape[1]} x {level.shape[0]}"
+    return size_of(level.shape)
 
 
 _PROCESSES = ("acquisition", "pipeline", "processes")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from em_platform.cryoem.methods.motion_frames import Corrections
 from em_platform.cryoem.movies import open_movie
 from em_platform.errors import FormatError
+from em_platform.model.sentences import size_of
 
 
 def load_corrections(
@@ -78,8 +79,8 @@ def _check_shape(
 ) -> None:
     if image.shape != shape:
         raise FormatError(
-            f"{path}: the {what} has {image.shape[0]} x {image.shape[1]} pixels (y, "
-            f"x), the frames have {shape[0]} x {shape[1]}; give that of this camera "
+            f"{path}: the {what} has {size_of(image.shape)}, the frames "
+            f"have {size_of(shape)}; give that of this camera "
             "mode, or turn it"
         )
 

@@ -17,7 +17,7 @@ from em_platform.cryoem.movies import Movie, open_movie
 from em_platform.cryoem.tilt_name import bare_name, movie_stem
 from em_platform.errors import FormatError
 from em_platform.formats import MdocTilts, read_mdoc_tilts, read_text
-from em_platform.model.sentences import counted
+from em_platform.model.sentences import counted, size_of
 
 ANGLE_FILES = (".tlt", ".rawtlt")
 # Two images at one angle differ by less than this.
@@ -203,8 +203,8 @@ class Images:
             shape = self._open(image.file).shape
             if shape[1:] != self.shape:
                 raise FormatError(
-                    f"{image.file}: found {shape[1]} x {shape[2]} px, the first image "
-                    f"of the series has {self.shape[0]} x {self.shape[1]}; give images "
+                    f"{image.file}: found {size_of(shape[1:])}, the first image of "
+                    f"the series has {size_of(self.shape)}; give images "
                     "of one size"
                 )
 

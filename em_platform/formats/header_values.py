@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from em_platform.errors import FormatError
+from em_platform.model.sentences import size_of
 
 # Names as `_plain` leaves them: casefolded, with the NFKC forms of µ and Å.
 _NM = {
@@ -150,7 +151,7 @@ def check_image(
         Its file cannot hold so many pixels, or no image has so many.
     """
     height, width = size_px
-    found = f"{uri}: found a header of {height} x {width} pixels"
+    found = f"{uri}: found a header of {size_of(size_px)}"
     if height * width > _MOST_PIXELS:
         raise FormatError(
             f"{found}, expected at most {_MOST_PIXELS} in one image; split it",

@@ -38,6 +38,7 @@ from em_platform.formats.tiff_pages import (
 )
 from em_platform.formats.volume import FileKey, key_of
 from em_platform.model import Box, Size
+from em_platform.model.sentences import size_of
 from em_platform.model.volume import VolumeInfo
 from em_platform.storage import atomic
 from em_platform.storage.layout import StorageOptions
@@ -270,7 +271,7 @@ def read_header(uri: str, options: StorageOptions | None = None) -> ImageHeader:
     height, width, samples, dtype = _header(source, index)
     if samples != 1 or dtype[1:] not in _GREY or min(height, width) < 1:
         found = f"{samples} samples a pixel" if samples != 1 else dtype[1:]
-        found = f"{height} x {width} pixels" if min(height, width) < 1 else found
+        found = size_of((height, width)) if min(height, width) < 1 else found
         raise FormatError(
             f"{uri}: found {found}, expected one grey level a pixel (8 or 16 bit, or "
             "float32); convert it",

@@ -30,6 +30,7 @@ from em_platform.formats.tiff_directory import is_tiff
 from em_platform.formats.tiff_pages import PREVIEW
 from em_platform.formats.volume import PlainVolume, Region, Volume, bounds_of, shape_of
 from em_platform.model.modality import Modality, modality_of
+from em_platform.model.sentences import size_of
 from em_platform.model.volume import Tag, VolumeInfo
 from em_platform.storage.layout import StorageOptions
 
@@ -105,9 +106,9 @@ def _check(found: VolumeInfo, first: VolumeInfo) -> None:
         )
     if (found.shape, found.dtype) != (first.shape, first.dtype):
         raise FormatError(
-            f"{found.uri}: found {found.shape[1]} x {found.shape[2]} pixels of "
-            f"{found.dtype}, expected {first.shape[1]} x {first.shape[2]} of "
-            f"{first.dtype} as in {first.uri}; leave it out or image it again",
+            f"{found.uri}: found {size_of(found.shape[1:])} of {found.dtype}, "
+            f"expected {size_of(first.shape[1:])} of {first.dtype} as in {first.uri}; "
+            "leave it out or image it again",
             uri=found.uri,
         )
 

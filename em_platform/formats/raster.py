@@ -21,6 +21,7 @@ from em_platform.formats.volume import (
     bounds_of,
     key_of,
 )
+from em_platform.model.sentences import size_of
 from em_platform.model.volume import Tag, VolumeInfo
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -180,7 +181,7 @@ def open_raster(source: Source) -> RasterVolume:
     read_header = read_png_header if png else read_jpeg_header
     height, width, samples, dtype = read_header(source)
     if samples > 2 or min(height, width) < 1:
-        raise _no_grey(source, f"{samples} samples a pixel, {height} x {width} pixels")
+        raise _no_grey(source, f"{samples} samples a pixel, {size_of((height, width))}")
     tags: dict[str, Tag] = {"compression": "Deflate" if png else "JPEG"}
     if samples == 2:
         tags["alpha"] = "left out"

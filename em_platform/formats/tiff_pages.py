@@ -16,6 +16,7 @@ from em_platform.errors import FormatError
 from em_platform.formats.sem_tiff import OLYMPUS_TAG
 from em_platform.formats.source import Source
 from em_platform.formats.tiff_directory import Directory, TiffReader, cut_short
+from em_platform.model.sentences import size_of
 
 # Directories whose bytes are compared at once: less than 4 MiB.
 _PAGES_AT_ONCE = 4096
@@ -87,8 +88,9 @@ def layout_of(directory: Directory) -> PageLayout:
         # 6: YCbCr, as JPEG pages have it.
         colour = " (colours)" if photometric in (_RGB, 6) or samples >= 3 else ""
         raise FormatError(
-            f"{uri}: found {samples} samples a pixel{colour}, {height} x {width} "
-            "pixels, expected one grey level a pixel; convert it to grey levels",
+            f"{uri}: found {samples} samples a pixel{colour}, "
+            f"{size_of((height, width))}, expected one grey level a pixel; convert it "
+            "to grey levels",
             uri=uri,
         )
     bits = directory.number(258, 1)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from em_platform.errors import DataError
 from em_platform.imaging.valid import Image, Mask, valid_region
 from em_platform.model import Box
+from em_platform.model.sentences import size_of
 
 Float = NDArray[np.float64]
 
@@ -54,8 +55,8 @@ def flat_field_from_frames(bright: Image, dark: Image | None = None) -> FlatFiel
     offset = None if dark is None else _mean_frame(dark)
     if offset is not None and offset.shape != light.shape:
         raise DataError(
-            f"flat field: bright frame {_size(light)}, dark frame {_size(offset)}; "
-            "give frames of one camera at one binning"
+            f"flat field: bright frame {size_of(light.shape)}, dark frame "
+            f"{size_of(offset.shape)}; give frames of one camera at one binning"
         )
     even = light if offset is None else light - offset
     # The median: dust and dead pixels do not shift it.
@@ -111,7 +112,7 @@ def estimate_flat_field(tiles: Sequence[Image]) -> FlatField:
     shape = tiles[0].shape
     if any(tile.shape != shape for tile in tiles):
         raise DataError(
-            f"flat field: tiles differ in size (the first is {shape[0]} x {shape[1]}); "
+            f"flat field: tiles differ in size (the first is {size_of(shape)}); "
             "give tiles of one camera at one binning"
         )
     field = _common_field(np.stack(cells))
@@ -122,10 +123,6 @@ def _mean_frame(frames: Image) -> NDArray[np.float32]:
     if frames.ndim == 3:
         return np.asarray(frames.mean(axis=0, dtype=np.float32))
     return np.asarray(frames, dtype=np.float32)
-
-
-def _size(frame: Image) -> str:
-    return f"{frame.shape[0]} x {frame.shape[1]}"
 
 
 def _cells(tile: Image, box: Box) -> Float:

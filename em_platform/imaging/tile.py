@@ -17,6 +17,7 @@ from em_platform.imaging.focus import focus_score
 from em_platform.imaging.grey import correct_row
 from em_platform.imaging.valid import Image
 from em_platform.model import Box, TileStats
+from em_platform.model.sentences import size_of
 
 Kernel = Callable[..., None]
 
@@ -115,8 +116,7 @@ def _frame(raw: Image, tile_id: str) -> Image:
 
 def _check_size(frame: Image, flat_field: FlatField | None, *, tile_id: str) -> None:
     if flat_field is not None and flat_field.gain.shape != frame.shape:
-        found = " x ".join(map(str, frame.shape))
-        expected = " x ".join(map(str, flat_field.gain.shape))
+        found, expected = size_of(frame.shape), size_of(flat_field.gain.shape)
         raise DataError(
             f"tile {tile_id}: the frame is {found}, the flat field {expected}; give a "
             "flat field of the same camera and binning"

@@ -5,7 +5,7 @@ from typing import TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from em_platform.model.sentences import nearest
+from em_platform.model.sentences import nearest, size_of
 
 Json: TypeAlias = (
     bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
@@ -74,6 +74,9 @@ class Size(Model):
 
     height_px: int = Field(gt=0)
     width_px: int = Field(gt=0)
+
+    def __str__(self) -> str:
+        return size_of((self.height_px, self.width_px))
 
 
 class Shift(Model):

@@ -1,12 +1,20 @@
 """Parts of sentences that many of them have."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def counted(number: int, noun: str) -> str:
     """`no images`, `1 image` or `2 images`."""
     return f"{number or 'no'} {noun}{'s' * (number != 1)}"
+
+
+def size_of(shape: Sequence[int]) -> str:
+    """Of an image `(h, w)` width x height, of a volume its axes as they are named."""
+    if len(shape) == 2:
+        return f"{shape[1]} x {shape[0]} px"
+    axes = " (z, y, x)" if len(shape) == 3 else ""
+    return f"{' x '.join(map(str, shape))} voxels{axes}"
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

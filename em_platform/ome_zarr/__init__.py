@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from em_platform.ome_zarr.conversion import convert as convert
-    from em_platform.ome_zarr.conversion import export as export
+    from em_platform.ome_zarr.export_file import export as export
     from em_platform.ome_zarr.http import served as served
     from em_platform.ome_zarr.image_output import forget_unfinished as forget_unfinished
     from em_platform.ome_zarr.layout import mosaic_attributes as mosaic_attributes
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from em_platform.ome_zarr.volume_writer import write_volume as write_volume
 
 _MODULES = {
-    "conversion": "convert export",
+    "conversion": "convert",
+    "export_file": "export",
     "http": "served",
     "image_output": "forget_unfinished",
     "layout": "mosaic_attributes",

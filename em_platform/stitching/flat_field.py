@@ -19,6 +19,7 @@ from em_platform.imaging.correct import (
     flat_field_from_frames,
 )
 from em_platform.model import Size
+from em_platform.model.sentences import size_of
 from em_platform.stitching.beside_frames import REFERENCES
 from em_platform.storage.layout import StorageOptions
 
@@ -93,11 +94,10 @@ def misfit(found: KnownFlatField, size: Size, folder: str) -> str:
     expected = (size.height_px, size.width_px)
     if found.field.gain.shape == expected:
         return ""
-    height, width = found.field.gain.shape
     return (
-        f"stitching.tile.flat_field: found {height} x {width} px in bright of "
-        f"{folder}, expected {expected[0]} x {expected[1]} as in the tiles; take it "
-        "again with the camera as it is"
+        f"stitching.tile.flat_field: found {size_of(found.field.gain.shape)} in bright "
+        f"of {folder}, expected {size_of(expected)} as in the tiles; take it again "
+        "with the camera as it is"
     )
 
 

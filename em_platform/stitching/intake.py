@@ -15,6 +15,7 @@ from em_platform.errors import DataError, FormatError
 from em_platform.formats import ImageHeader, local_path, read_header
 from em_platform.formats.open import stated_modality
 from em_platform.model import Failure, Montage, Size, Tile
+from em_platform.model.sentences import size_of
 from em_platform.stitching.canvas import FARTHEST_PX, within_reach
 from em_platform.stitching.grid import estimate_pitch, rows_and_columns
 from em_platform.stitching.tile_list import (
@@ -200,9 +201,9 @@ def _reject_odd(
             failures.append(
                 _failure(
                     tile,
-                    f"tile {tile.name}: found {found.height_px} x {found.width_px} px, "
-                    f"expected {height} x {width} as in the other tiles; image it "
-                    "again or take it off the list",
+                    f"tile {tile.name}: found {found}, expected "
+                    f"{size_of((height, width))} as in the other tiles; image it again "
+                    "or leave it out",
                 )
             )
         elif header.dtype != dtype:
@@ -210,7 +211,7 @@ def _reject_odd(
                 _failure(
                     tile,
                     f"tile {tile.name}: found {header.dtype}, expected {dtype} as in "
-                    "the other tiles; convert it or take it off the list",
+                    "the other tiles; convert it or leave it out",
                 )
             )
         else:

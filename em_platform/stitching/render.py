@@ -24,6 +24,7 @@ from em_platform.model import (
     Review,
     Severity,
 )
+from em_platform.model.sentences import size_of
 from em_platform.ome_zarr import mosaic_attributes, preview, write_pyramid
 from em_platform.stitching import blend
 from em_platform.stitching.compute import Map, serial
@@ -137,8 +138,7 @@ def mosaic_preview(url: str, *, options: StorageOptions) -> bytes:
 def check_mosaic(mosaic: Mosaic, *, options: StorageOptions) -> tuple[Check, ...]:
     """Whether every level of the mosaic can be opened and has the expected size."""
     wrong = _what_is_wrong(mosaic, dict(options))
-    height, width = mosaic.shape
-    good = f"{mosaic.levels} levels from {height} x {width} px can be read"
+    good = f"{mosaic.levels} levels from {size_of(mosaic.shape)} can be read"
     return (
         Check(
             name="mosaic_is_valid",

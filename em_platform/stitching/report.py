@@ -14,6 +14,7 @@ from em_platform.model import (
     MontageFit,
     TileMatch,
 )
+from em_platform.model.sentences import size_of
 from em_platform.stitching.closure import residuals_of
 from em_platform.stitching.compute import own_usage, peak_memory_mb
 from em_platform.stitching.truth import is_truth
@@ -129,8 +130,7 @@ def summary_of(result: "StitchResult") -> list[str]:
         *_check_lines(result.checks),
         f"cost     {total:.1f} s, {mosaic.mpix / max(total, 1e-9):.1f} Mpix/s, "
         f"{result.cpu_seconds:.1f} CPU-s, peak {result.peak_memory_mb:.0f} MiB",
-        f"mosaic   {mosaic.shape[1]} x {mosaic.shape[0]} px, {mosaic.levels} levels: "
-        f"{mosaic.url}",
+        f"mosaic   {size_of(mosaic.shape)}, {mosaic.levels} levels: {mosaic.url}",
     ]
 
 

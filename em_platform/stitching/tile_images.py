@@ -15,6 +15,7 @@ from em_platform.formats import read_image
 from em_platform.imaging.grey import to_grey
 from em_platform.imaging.tile import ProcessedTile, process_tile
 from em_platform.model import Box, Failure, Montage, Size, Tile, TileStats
+from em_platform.model.sentences import size_of
 from em_platform.stitching.compute import Map, serial
 from em_platform.storage.layout import StorageOptions
 
@@ -75,9 +76,8 @@ class TileImages:
         size = tile.size if box is None else None
         if size is not None and raw.shape != (size.height_px, size.width_px):
             raise FormatError(
-                f"tile {tile.tile_id}: found {raw.shape[0]} x {raw.shape[1]} px in "
-                f"{tile.uri}, expected {size.height_px} x {size.width_px}; image it "
-                "again or take it off the list",
+                f"tile {tile.tile_id}: found {size_of(raw.shape)} in {tile.uri}, "
+                f"expected {size}; image it again or leave it out",
                 tile_id=tile.tile_id,
             )
         return raw
@@ -127,8 +127,8 @@ def _read_mask(uri: str, size: Size, how: _MaskOptions) -> NDArray[np.bool_]:
     mask: NDArray[np.bool_] = read_image(uri, options=json.loads(options)) > 127
     if mask.shape != (size.height_px, size.width_px):
         raise FormatError(
-            f"{uri}: found a mask of {mask.shape[0]} x {mask.shape[1]} px, expected "
-            f"{size.height_px} x {size.width_px} as its tile has; correct the list",
+            f"{uri}: found a mask of {size_of(mask.shape)}, expected {size} as its "
+            "tile has; correct the list",
             uri=uri,
         )
     mask = np.ascontiguousarray(mask[:, ::-1]) if is_mirrored else mask
@@ -213,7 +213,7 @@ def process_tile_file(tile: Tile, images: TileImages) -> ProcessedTile | Failure
     return _failure(
         tile,
         f"tile {tile.tile_id}: found all pixels {grey}, expected specimen; image it "
-        "again or take it off the list",
+        "again or leave it out",
         kind="FormatError",
     )
 

@@ -367,6 +367,6 @@ def test_a_small_file_of_many_pixels_is_refused_by_its_header(
         aloha.announce(announced(files))
         answer = aloha.send(f"{KEY}_000_000", files[f"{KEY}_000_000"])
     assert answer.status_code == 413
-    assert "2000 x 1000 pixels of uint8" in answer.json()["detail"]
+    assert "1000 x 2000 px of uint8" in answer.json()["detail"]
     assert "expected at most 1 MB; raise aloha.tile_limit_mb" in answer.json()["detail"]
     assert not list((tmp_path / "aloha/scratch").iterdir())

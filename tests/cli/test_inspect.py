@@ -67,7 +67,7 @@ def test_what_cannot_be_read_ends_with_one_sentence_and_status_1(
 ) -> None:
     result = CliRunner().invoke(cli, ["inspect", colours])
     assert result.exit_code == 1
-    assert "found 3 samples a pixel (colours), 30 x 40 pixels" in result.stderr
+    assert "found 3 samples a pixel (colours), 40 x 30 px" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

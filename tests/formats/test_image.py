@@ -176,7 +176,7 @@ def test_a_header_that_its_file_cannot_hold_is_refused_before_memory_is_taken(
     path = tmp_path / "a.tif"
     write(path, side_px=16_000)
     for read in (read_header, read_image):
-        with pytest.raises(FormatError, match="header of 16000 x 16000 pixels in a"):
+        with pytest.raises(FormatError, match="header of 16000 x 16000 px in a"):
             read(str(path))
     write(path, side_px=60_000)
     with pytest.raises(FormatError, match="expected at most 2147483648 in one image"):

@@ -115,5 +115,5 @@ def test_exchanged_or_unequal_frames_are_refused() -> None:
     bright, dark = np.full((8, 8), 1000.0), np.full((8, 8), 100.0)
     with pytest.raises(DataError, match="check that they are not exchanged"):
         flat_field_from_frames(dark, bright)
-    with pytest.raises(DataError, match="bright frame 8 x 8, dark frame 4 x 8"):
+    with pytest.raises(DataError, match="bright frame 8 x 8 px, dark frame 8 x 4 px"):
         flat_field_from_frames(bright, dark[:4])

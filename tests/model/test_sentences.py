@@ -1,6 +1,6 @@
 import pytest
 
-from em_platform.model.sentences import apart, counted, nearest
+from em_platform.model.sentences import apart, counted, nearest, size_of
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,9 @@ def test_a_value_has_the_digits_that_set_it_apart_from_its_limit(
 ) -> None:
     """round3 1.2.6: "peak 6.0 sigma, 6 needed"."""
     assert apart(value, limit, form) == text
+
+
+def test_an_image_is_width_x_height_and_a_volume_names_its_axes() -> None:
+    """round3 1.2.9: stitch printed 2215 x 2039 px, export of the same 2039 x 2215."""
+    assert size_of((2039, 2215)) == "2215 x 2039 px"
+    assert size_of((1, 300, 400)) == "1 x 300 x 400 voxels (z, y, x)"

@@ -115,5 +115,5 @@ def test_names_of_other_formats_are_refused(tmp_path: Path) -> None:
     source = written(tmp_path / "a.tif", image((2, 40, 40)))
     with pytest.raises(FormatError, match=r"ending in \.zarr"):
         convert(source, str(tmp_path / "out.tif"), settings=SETTINGS)
-    with pytest.raises(FormatError, match=r"ending in \.tif, \.tiff or \.png"):
+    with pytest.raises(FormatError, match=r"ending in \.tif, .tiff, .mrc or .png"):
         export(str(tmp_path / "a.zarr"), tmp_path / "a.jpg")

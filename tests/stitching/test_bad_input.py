@@ -133,7 +133,7 @@ def lost_mask(folder: Path) -> None:
         (lost_mask, "gone.tif: found no such file"),
         (cut_short, "r1c2.tif: truncated TIFF, found 20000 bytes"),
         (empty, "r1c2.tif: found 0 bytes, expected content"),
-        (smaller, "tile r1c2.tif: found 100 x 240 px, expected 240 x 240"),
+        (smaller, "tile r1c2.tif: found 240 x 100 px, expected 240 x 240"),
         (deeper, "tile r1c2.tif: found uint16, expected uint8"),
         (no_place, "tile r1c2.tif: found place x = nan, y = 145.0"),
         (no_number, "tile r1c2.tif: found place x = nan, y = nan"),

@@ -106,7 +106,7 @@ def test_the_mask_of_a_mirrored_tile_is_mirrored_too(tmp_path: Path) -> None:
 
 def test_a_tile_of_another_size_is_refused(tmp_path: Path) -> None:
     write_tiff(tmp_path / "a.tif", ramp())
-    with pytest.raises(FormatError, match=r"found 60 x 80 px .* expected 64 x 80"):
+    with pytest.raises(FormatError, match=r"found 80 x 60 px .* expected 80 x 64"):
         TileImages().read(tile(tmp_path / "a.tif", height=64))
 
 
@@ -200,7 +200,7 @@ def test_a_bright_frame_of_another_camera_is_refused(
 ) -> None:
     cut_tiles(tmp_path)
     write_tiff(tmp_path / "bright.tif", np.ones((100, 240), np.uint16))
-    with pytest.raises(ConfigError, match="found 100 x 240 px in bright"):
+    with pytest.raises(ConfigError, match="found 240 x 100 px in bright"):
         choose_recipe(open_montage(tmp_path), TileSettings(flat_field="acquired"))
 
 

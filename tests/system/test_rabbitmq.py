@@ -215,7 +215,7 @@ def test_zocalos_dispatcher_and_ours_send_the_same(
 
 SENTENCES = {
     "cut short": "cut.mrc: truncated MRC, found 79328 bytes, expected 99328",
-    "gain": "the gain has 64 x 128 pixels (y, x), the frames have 128 x 128",
+    "gain": "the gain has 128 x 64 px, the frames have 128 x 128 px",
     "flat": "flat.mrc: all pixels of its sum are 21, expected an image",
     "not a number": "nan.mrc: found frames with values that are not finite",
     "no movie": "message: movie: Field required; send it with the message",

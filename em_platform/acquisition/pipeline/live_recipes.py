@@ -13,6 +13,7 @@ from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.config import Settings
 from em_platform.errors import DataError
 from em_platform.model import LensModel, Size
+from em_platform.model.sentences import size_of
 from em_platform.stitching.flat_field import (
     KnownFlatField,
     acquired_flat_field,
@@ -75,11 +76,9 @@ class LiveRecipes:
         size = recipe.tile.size
         if raw.shape == (size.height_px, size.width_px):
             return recipe
-        found_px = " x ".join(map(str, raw.shape))
         raise DataError(
-            f"tile {tile.tile_id}: found {found_px} px, expected one grey image of "
-            f"{size.height_px} x {size.width_px} as the first of its montage; image it "
-            "again"
+            f"tile {tile.tile_id}: found {size_of(raw.shape)}, expected one grey image "
+            f"of {size} as the first of its montage; image it again"
         )
 
     def _decide(self, tile: JournaledTile, raw: NDArray[Any]) -> Recipe:
@@ -125,10 +124,9 @@ class LiveRecipes:
         if lens is None or lens.size == size:
             return lens
         self._warn_once(
-            f"pipeline: the lens model is for {lens.size.height_px} x "
-            f"{lens.size.width_px} px, tiles of {tile.montage} are "
-            f"{size.height_px} x {size.width_px}; their matches are not corrected, "
-            "measure the lens again"
+            f"pipeline: the lens model is for {lens.size}, tiles of "
+            f"{tile.montage} are {size}; their matches are not "
+            "corrected, measure the lens again"
         )
         return None
 

@@ -22,6 +22,7 @@ from em_platform.cryoem.methods.pictures import (
     write_picture,
 )
 from em_platform.errors import DataError
+from em_platform.model.sentences import size_of
 
 SIDE_PX = 512
 # Of the planes of a stack, which one a projection's name goes along; the field's web
@@ -39,7 +40,7 @@ def volume_of(path: Path) -> NDArray[Any]:
     volume, _ = mapped(path)
     if volume.ndim != 3:
         raise DataError(
-            f"{path}: found one image of {volume.shape[0]} x {volume.shape[1]} pixels, "
+            f"{path}: found one image of {size_of(volume.shape)}, "
             "a volume was expected; name a volume"
         )
     return volume

@@ -236,7 +236,7 @@ def test_no_flat_field_is_applied_where_the_settings_say_none(tmp_path: Path) ->
 def test_a_frame_of_another_size_than_the_first_is_refused(tmp_path: Path) -> None:
     process(save(tmp_path, light().astype(np.uint8), tile_id="m_000_000"))
     other = save(tmp_path, light()[:64].astype(np.uint8), tile_id="m_000_001")
-    with pytest.raises(DataError, match=r"found 64 x 320 px, .* 320 x 320 as"):
+    with pytest.raises(DataError, match=r"found 320 x 64 px, .* 320 x 320 px as"):
         process(other)
 
 

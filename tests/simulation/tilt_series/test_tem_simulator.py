@@ -161,7 +161,7 @@ def test_a_defective_mrc_is_read_and_a_valid_one_comes_of_it(
         assert not mrcfile.validate(tmp_path / "old.mrc", print_file=None)
     image = read_image(tmp_path / "old.mrc", shape=(3, 4))
     assert image.tolist() == np.reshape(grey[:12], (3, 4)).tolist()
-    with pytest.raises(FormatError, match="4 x 4 were expected"):
+    with pytest.raises(FormatError, match="4 x 4 px were expected"):
         read_image(tmp_path / "old.mrc", shape=(4, 4))
 
     backend = TemSimulator(program(""), run=local_map(2))
@@ -189,8 +189,8 @@ def test_a_defective_mrc_is_read_and_a_valid_one_comes_of_it(
             "print('Warning: no beam'); sys.exit(1)",
             "ended with status 1: Warning: no beam",
         ),
-        ("sys.exit(0)", "it left no noisy image of 48 x 64 pixels: it printed nothing"),
-        ("images[0]['det_pix_x'] = '9'", "it left no noisy image of 48 x 64"),
+        ("sys.exit(0)", "it left no noisy image of 64 x 48 px: it printed nothing"),
+        ("images[0]['det_pix_x'] = '9'", "it left no noisy image of 64 x 48"),
         ("open('noisy.mrc', 'w').write('x'); sys.exit(0)", "it left no noisy image"),
     ],
 )

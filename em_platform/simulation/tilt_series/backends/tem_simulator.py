@@ -22,6 +22,7 @@ from scipy.spatial.transform import Rotation
 from em_platform.errors import ConfigError, FormatError, ToolFailed, ToolMissing
 from em_platform.formats.mrc import read_mrc
 from em_platform.formats.source import open_source
+from em_platform.model.sentences import size_of
 from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
 from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.plan import Plan, generator
@@ -146,8 +147,8 @@ class TemSimulator:
             return read_image(folder / f"{name}.mrc", shape=shape)
         except (OSError, FormatError) as error:
             raise ToolFailed(
-                f"TEM-simulator: it left no {name} image of {shape[0]} x {shape[1]} "
-                f"pixels: {_last_words(folder, b'')}; correct the plan"
+                f"TEM-simulator: it left no {name} image of {size_of(shape)}: "
+                f"{_last_words(folder, b'')}; correct the plan"
             ) from error
 
 
@@ -355,8 +356,8 @@ def read_image(path: Path, *, shape: tuple[int, int]) -> NDArray[np.float32]:
     image = read_mrc(open_source(str(path)), 0)
     if image.shape != shape:
         raise FormatError(
-            f"{path}: found an image of {image.shape[0]} x {image.shape[1]} pixels, "
-            f"{shape[0]} x {shape[1]} were expected; run TEM-simulator again"
+            f"{path}: found an image of {size_of(image.shape)}, "
+            f"{size_of(shape)} were expected; run TEM-simulator again"
         )
     return np.ascontiguousarray(image, np.float32)
 
