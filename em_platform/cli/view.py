@@ -32,6 +32,11 @@ class _Shown:
     has_labels: bool
     grey_range: tuple[float, float] | None
 
+    @property
+    def is_in_px(self) -> bool:
+        """Whether no length of a pixel is known."""
+        return not any(self.units)
+
 
 @click.command()
 @click.argument("image", metavar="X.zarr")
@@ -64,6 +69,10 @@ def command(image: str, browser: bool, port: int) -> None:
         viewer = _open_viewer(address, shown, port=port)
         page = viewer.get_viewer_url()
         click.echo(f"{image} is at {page} until Ctrl-C")
+        if shown.is_in_px:
+            click.echo(
+                "pixel size unknown: places are in px, and no scale bar is shown"
+            )
         review = review_at(image, options=options)
         if review is not None and not review.passed:
             click.echo(f"needs review: {' '.join(review.reasons)}")
@@ -131,6 +140,8 @@ def _open_viewer(address: str, shown: _Shown, *, port: int) -> Any:
         _add_layer(state, f"zarr3://{address}", shown)
         state.layout = "4panel" if is_volume else "xy"
         state.show_axis_lines = is_volume
+        # Neuroglancer knows units of SI alone: its bar would be of 300 of nothing.
+        state.show_scale_bar = not shown.is_in_px
         if all(unit in _UNITS for unit in shown.units):
             state.dimensions = neuroglancer.CoordinateSpace(
                 names=shown.names,
@@ -153,13 +164,14 @@ def _open_viewer(address: str, shown: _Shown, *, port: int) -> Any:
 def _add_layer(state: Any, source: str, shown: _Shown) -> None:
     import neuroglancer
 
+    suffix = " (px)" if shown.is_in_px else ""
     if shown.has_labels:
-        state.layers["labels"] = neuroglancer.SegmentationLayer(source=source)
+        state.layers[f"labels{suffix}"] = neuroglancer.SegmentationLayer(source=source)
     elif shown.grey_range is None:
         name = "mosaic" if len(shown.names) == 2 else "volume"
-        state.layers[name] = neuroglancer.ImageLayer(source=source)
+        state.layers[f"{name}{suffix}"] = neuroglancer.ImageLayer(source=source)
     else:
-        state.layers["volume"] = neuroglancer.ImageLayer(
+        state.layers[f"volume{suffix}"] = neuroglancer.ImageLayer(
             source=source,
             shader=_SHADER,
             shader_controls={"normalized": {"range": list(shown.grey_range)}},

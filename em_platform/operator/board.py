@@ -31,6 +31,8 @@ _DEVICES = (
     "stage.rotation.status",
     "stage.transfer.status",
 )
+# Sent again and again while its service lives; the others speak when there is work.
+_STEADY = frozenset({*_DEVICES, "state.current", "buffer.status"})
 _STOPPABLE = ("acquiring", "paused", "failed")
 _OVER = ("completed", "cancelled", "error")
 
@@ -99,8 +101,14 @@ class Board:
         """Note one message at the Unix time `now`."""
         service = headers.get("service") or "an unnamed service"
         host, pid = headers.get("hostname", ""), headers.get("pid", "")
+        before = self._services.get(service, {})
+        # A stop is sent once, by montage_fit and Dagster, too.
+        is_steady = topic in _STEADY or (
+            topic == "qc.status" and body["status"] == "GOOD"
+        )
         seen: dict[str, str | int] = {"host": host, "pid": pid, "seen_at": int(now)}
-        if self._services.get(service) != seen:
+        seen["is_steady"] = is_steady or before.get("is_steady", False)
+        if before != seen:
             self._services[service] = seen
             self.parts.put("services", dict(self._services))
         if topic == "qc.status":

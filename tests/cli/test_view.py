@@ -20,7 +20,7 @@ from tests.chromium import chromium, needs_chromium
 VIEW = [sys.executable, "-m", "em_platform", "view"]
 
 
-def write(folder, pixels, **more):
+def write(folder, pixels, voxel_nm=(4.0, 4.0), **more):
     write_pyramid(
         str(folder),
         pixels.shape,
@@ -30,7 +30,7 @@ def write(folder, pixels, **more):
         name="halves",
         product=Product(kind="mosaic", of="a test"),
         fingerprint="",
-        voxel_nm=(4.0, 4.0),
+        voxel_nm=voxel_nm,
         **more,
     )
 
@@ -100,6 +100,25 @@ def test_a_volume_is_shown_in_four_panels_at_its_place(tmp_path):
     assert list(state.position) == shown.centre
     low, high = state.layers["volume"].layer.shader_controls["normalized"].range
     assert 900 < low < high < 1100
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("voxel_nm", "name", "has_bar"),
+    [((4.0, 4.0), "mosaic", True), (None, "mosaic (px)", False)],
+)
+def test_without_a_pixel_size_no_scale_is_made_up(tmp_path, voxel_nm, name, has_bar):
+    """round3 1.2.5: the bar read "300", and nothing said of what."""
+    import neuroglancer
+
+    from em_platform.cli import view as page
+
+    write(tmp_path / "a.zarr", np.ones((90, 90), np.uint8), voxel_nm=voxel_nm)
+    shown = page._measure(str(tmp_path / "a.zarr"), {})
+    state = page._open_viewer("http://127.0.0.1/a.zarr", shown, port=0).state
+    neuroglancer.stop()
+    assert [layer.name for layer in state.layers] == [name]
+    assert state.show_scale_bar is has_bar
 
 
 def write_small_volume(folder):

@@ -124,7 +124,9 @@ def test_a_colour_image_is_refused_in_one_sentence() -> None:
 
 
 def test_a_flat_field_of_another_camera_is_refused() -> None:
-    with pytest.raises(DataError, match="the frame is 9 x 8 px, the flat field 4 x 4 px"):
+    with pytest.raises(
+        DataError, match="the frame is 9 x 8 px, the flat field 4 x 4 px"
+    ):
         process_tile(
             np.zeros((8, 9), np.uint16), tile_id="t", flat_field=flat_field((4, 4))
         )

@@ -174,7 +174,23 @@ def test_services_are_shown_with_when_they_were_last_seen(
         "host": "here",
         "pid": "7",
         "seen_at": 7,
+        "is_steady": True,
     }
+
+
+def test_a_service_that_waits_for_work_is_not_late(
+    board: Board, receive: Receive
+) -> None:
+    """round3 1.2.8: "montage_fit last seen 3 min 42 s ago" while all was well.
+
+    The page marks what has not sent its steady message, as a device or QC does.
+    """
+    receive("qc.status", service="qc", status="GOOD", now=7)
+    receive("qc.status", service="montage_fit", status="STOP_AT_END", now=8)
+    receive("qc.status", service="qc", status="STOP_NOW", now=9)
+    services = board.parts.get("services")
+    assert services["qc"]["is_steady"] and services["qc"]["seen_at"] == 9
+    assert not services["montage_fit"]["is_steady"]
 
 
 def test_a_finished_montage_is_listed_once(

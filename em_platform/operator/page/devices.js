@@ -90,12 +90,14 @@ export function showBuffer(buffer, upload, staleS) {
 export function showServices(services = {}, staleS, itself) {
   const list = byId("services");
   const rows = Object.entries(services).filter(([name]) => name !== itself).sort(([a], [b]) => a.localeCompare(b));
-  const key = JSON.stringify(rows.map(([name, each]) => [name, age(each) > staleS ? span(age(each)) : "", each.host, each.pid]));
+  // A service that speaks only when there is work is not late while there is none.
+  const isLate = (each) => each.is_steady && age(each) > staleS;
+  const key = JSON.stringify(rows.map(([name, each]) => [name, isLate(each) ? span(age(each)) : "", each.host, each.pid]));
   if (list.dataset.key === key) return;
   list.dataset.key = key;
   list.replaceChildren(
     ...rows.map(([name, each]) => {
-      const isOld = age(each) > staleS;
+      const isOld = isLate(each);
       const title = `process ${each.pid} on ${each.host}`;
       return make("li", { class: isOld ? "old" : "", title }, name, isOld ? make("small", {}, ` last seen ${span(age(each))} ago`) : null);
     }),
