@@ -213,17 +213,22 @@ def _planned(
     store = store_of(settings)
     found: list[Estimate | ItemOutcome] = []
     for name, wanted in keys.items():
-        # It stays so where the source itself cannot be opened.
-        key = ""
         try:
             source = open_source(name, settings)
-            for key in wanted or source.list():
+            listed = wanted or source.list()
+        except PlatformError as error:
+            found.append(_failed(name, "", error))
+            continue
+        for key in listed:
+            try:
                 if dry_run:
                     found.append(estimate(source, key, store, settings=settings))
                 else:
                     found.append(ItemOutcome(source=name, key=key, status="listed"))
-        except PlatformError as error:
-            found.append(
-                ItemOutcome(source=name, key=key, status="failed", sentence=str(error))
-            )
+            except PlatformError as error:
+                found.append(_failed(name, key, error))
     return found
+
+
+def _failed(name: str, key: str, error: PlatformError) -> ItemOutcome:
+    return ItemOutcome(source=name, key=key, status="failed", sentence=str(error))

@@ -141,6 +141,12 @@ def print_plan(
         for each in plan:
             table.add_row(f"{each.source}/{each.key}".rstrip("/"), *_cells(each))
         console.print(table)
+        # Below it and whole: in a cell of 28 letters nobody reads a sentence.
+        for each in plan:
+            if isinstance(each, ItemOutcome) and each.sentence:
+                name = f"{each.source}/{each.key}".rstrip("/")
+                text = f"{name}: {each.sentence}"
+                console.print(text, markup=False, soft_wrap=True)
     if estimates and not as_json:
         console.print(
             f"{size(needed)} to fetch, {size(free)} free at {settings.raw_folder}",
@@ -155,7 +161,7 @@ def print_plan(
 
 def _cells(each: Estimate | ItemOutcome) -> tuple[str, str, str]:
     if isinstance(each, ItemOutcome):
-        return "", "", each.sentence
+        return "", "", "see below" if each.sentence else ""
     fetch = "nothing, it is there" if each.already_there else size(each.fetch_bytes)
     return fetch, size(each.volume_bytes), each.title
 
