@@ -119,7 +119,7 @@ def finish_tiles(
         summary = statistics_summary(done.montage, done.statistics, store)
         counts = adoption_summary(done)
         limits = settings.stitching.quality
-    tag_run(context, montage, settings.stitching)
+    tag_run(context, montage)
     yield dg.MaterializeResult(
         asset_key="tiles",
         metadata={

@@ -77,7 +77,7 @@ def dataset_record(
         record = as_first_made(record, store, layout.dataset_record(key))
         # Last: it names the preview and the mosaic, which must be there.
         write_record(store, layout.dataset_record(key), record)
-    tag_run(context, montage, settings)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata=record_summary(record, store.url(layout.dataset_record(key)))
     )

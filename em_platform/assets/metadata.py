@@ -10,12 +10,10 @@ from typing import Any, Self
 import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from em_platform.config import StitchingSettings
 from em_platform.formats.source import local_path
 from em_platform.imaging.thumbnail import thumbnail
 from em_platform.model import Failure, Montage
 from em_platform.model.dataset import DagsterProvenance, DatasetRecord
-from em_platform.stitching.recipe import settings_digest
 from em_platform.storage import Store
 
 Metadata = dict[str, RawMetadataValue]
@@ -59,22 +57,17 @@ def step_of(context: dg.AssetExecutionContext) -> DagsterProvenance:
     )
 
 
-def tag_run(
-    context: dg.AssetExecutionContext,
-    montage: Montage,
-    settings: StitchingSettings | None = None,
-) -> None:
-    """Name on the run what was imaged and by which settings, so that it is found.
+def tag_run(context: dg.AssetExecutionContext, montage: Montage) -> None:
+    """Name on the run what was imaged, so that it is found.
 
-    Here and not where it is launched: then each way of launching has them.
+    Here and not where it is launched: then each way of launching has them. By which
+    settings stands in the montage's record, under `parameters`.
     """
     known = {
         "em/microscope": montage.microscope,
         "em/specimen": montage.specimen_id,
         "em/section": montage.section_id,
         "em/magnification": montage.magnification,
-        # What they were stands in the montage's record, under `parameters`.
-        "em/settings": None if settings is None else settings_digest(settings)[:12],
     }
     tags = {name: str(value) for name, value in known.items() if value is not None}
     if not tags.items() <= context.run.tags.items():

@@ -119,7 +119,7 @@ def lens_correction(
         lens = fit_lens(montage, matches, magnification=magnification)
         store.write(layout.lens(name, magnification), lens, LensModel)
         checks = check_lens(lens)
-    tag_run(context, montage, settings.stitching)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata=lens_summary(lens, montage),
         check_results=check_results(checks, "lens_correction"),
@@ -156,7 +156,7 @@ def tile_matches(
         done = match_montage(montage, how, store, run=compute.map(montage.pixels))
         store.write(layout.tile_matches(key), done.matches, tuple[TileMatch, ...])
         checks = check_matches(montage, done.matches, settings.stitching.quality)
-    tag_run(context, montage, settings.stitching)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata={**match_summary(done), **watch.metadata(montage)},
         check_results=published_results(
@@ -193,7 +193,7 @@ def montage_fit(
             check_enough_connected(montage, fit, limits),
         )
         summary = fit_summary(montage, fit, store)
-    tag_run(context, montage, settings.stitching)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
         check_results=published_results(
@@ -260,7 +260,7 @@ def mosaic(
         )
         summary = mosaic_summary(made, key, store)
         checks = check_mosaic(made, options=store.options)
-    tag_run(context, montage, settings.stitching)
+    tag_run(context, montage)
     return dg.MaterializeResult(
         metadata={**summary, **watch.metadata(montage)},
         check_results=published_results(

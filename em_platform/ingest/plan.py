@@ -106,10 +106,7 @@ def _ordered(names: Sequence[str], order: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda n: order.index(n) if n in order else len(order))
 
 
-PART, SOURCE, WEIGHT, MODE, LANE = (
-    *("em/part", "em/source", "em/weight"),
-    *("em/mode", "em/lane"),
-)
+PART, SOURCE, WEIGHT, LANE = "em/part", "em/source", "em/weight", "em/lane"
 MEMORY_MB, CPUS = "em/memory_mb", "em/cpus"
 PRIORITY = "dagster/priority"
 
@@ -144,7 +141,6 @@ def job_tags(source: str, settings: Settings) -> dict[str, str]:
 
 def run_tags(source: str, settings: Settings) -> dict[str, str]:
     """The tags of a run that a schedule starts, in the execution mode."""
-    mode = settings.ingest.mode
     stage = next(
         (
             number
@@ -156,7 +152,6 @@ def run_tags(source: str, settings: Settings) -> dict[str, str]:
     )
     return {
         **job_tags(source, settings),
-        MODE: mode,
         LANE: lane_of(source, settings),
         # Dagster starts the highest number first, so later stages are lower.
         PRIORITY: str(-stage),

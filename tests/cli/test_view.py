@@ -108,7 +108,7 @@ def test_a_volume_is_shown_in_four_panels_at_its_place(tmp_path):
     [((4.0, 4.0), "mosaic", True), (None, "mosaic (px)", False)],
 )
 def test_without_a_pixel_size_no_scale_is_made_up(tmp_path, voxel_nm, name, has_bar):
-    """round3 1.2.5: the bar read "300", and nothing said of what."""
+    """round3 1.2.5: the bar read "300" without a unit."""
     import neuroglancer
 
     from em_platform.cli import view as page

@@ -107,7 +107,8 @@ def test_a_run_bears_what_was_imaged(
     run = instance.get_run_by_id(result.run_id)
     assert run is not None
     named = {name: value for name, value in run.tags.items() if name[:3] == "em/"}
-    del named["em/part"], named["em/settings"]
+    # round3 1.2.9: six, of which one was a hash; the part is what the queue limits.
+    del named["em/part"]
     assert named == {
         "em/microscope": "sim",
         "em/magnification": "2000",
@@ -153,12 +154,11 @@ def test_a_record_says_which_run_and_settings_made_it(
     match = provenance.parameters["match"]
     assert isinstance(match, dict)
     assert match["search_px"] == 32
-    tag = instance.get_run_by_id(first.run_id).tags["em/settings"]
     other = stitch(instance, "grid-1", overrides={"stitching.match.search_px": "40"})
     changed = store.read(layout.dataset_record("grid-1"), DatasetRecord)
     assert changed.metadata.provenance.dagster is not None
     assert changed.metadata.provenance.dagster.run_id == other.run_id
-    assert instance.get_run_by_id(other.run_id).tags["em/settings"] != tag
+    assert changed.metadata.provenance.parameters["match"] != match
 
 
 def test_a_bad_tile_is_recorded_and_the_rest_goes_on(

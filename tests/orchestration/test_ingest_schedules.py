@@ -132,7 +132,7 @@ def test_the_execution_mode_chooses_lane_and_priority(
     assert isinstance(request, dg.RunRequest)
     assert request.run_key == f"2026-05-03 01:00 {request.partition_key}"
     tags = request.tags
-    assert (tags["em/mode"], tags["em/lane"]) == (mode, lane)
+    assert tags["em/lane"] == lane
     assert tags["dagster/priority"] == priority
     assert (tags["em/source"], tags["em/part"]) == (source, "ingest")
 
@@ -159,7 +159,7 @@ def test_in_the_staged_mode_a_heavy_item_waits_for_the_light_ones(
     assert isinstance(started, dg.SensorResult)
     [request] = started.run_requests or []
     assert (request.job_name, request.partition_key) == ("ingest_epfl", "volumedata")
-    assert (request.tags["em/mode"], request.tags["em/lane"]) == ("staged", "heavy")
+    assert request.tags["em/lane"] == "heavy"
     assert started.cursor == str(number)
     assert isinstance(tick_heavy(instance, started.cursor), dg.SkipReason)
 
