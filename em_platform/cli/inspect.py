@@ -11,10 +11,14 @@ from rich.table import Table
 
 from em_platform.cli.console_output import own_fault
 from em_platform.errors import PlatformError
-from em_platform.model.volume import VolumeInfo
+from em_platform.model.sentences import counted
+from em_platform.model.volume import Tag, VolumeInfo
 
 if TYPE_CHECKING:
+    from em_platform.formats import TableFile
     from em_platform.storage.layout import StorageOptions
+
+    Found = VolumeInfo | TableFile | PlatformError
 
 _UNITS = (("mm", 1e6), ("µm", 1e3), ("nm", 1.0))
 _SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
@@ -33,7 +37,8 @@ def command(uris: tuple[str, ...], as_json: bool, endpoint: str | None) -> None:
 
     Reads DM3 and DM4, MRC, TIFF of scanning electron microscopes, ImageJ and OME, PNG,
     JPEG, folders of them, OME-Zarr, Zarr, N5 and precomputed volumes; of large ones
-    only what describes them. Ends with status 1 when one cannot be read.
+    only what describes them. Of tables (SerialEM's mdoc, STAR, `.cs` of cryoSPARC) it
+    shows rows and columns. Ends with status 1 when one cannot be read.
     """
     failed = False
     for number, uri in enumerate(uris):
@@ -50,10 +55,12 @@ def command(uris: tuple[str, ...], as_json: bool, endpoint: str | None) -> None:
         sys.exit(1)
 
 
-def _inspect(uri: str, endpoint: str | None) -> VolumeInfo | PlatformError:
-    from em_platform.formats import inspect
+def _inspect(uri: str, endpoint: str | None) -> "Found":
+    from em_platform.formats import inspect, inspect_tables, is_table_file
 
     try:
+        if is_table_file(uri):
+            return inspect_tables(uri)
         return inspect(uri, _options(uri, endpoint))
     except PlatformError as error:
         return error
@@ -83,17 +90,19 @@ def _options(uri: str, endpoint: str | None) -> "StorageOptions":
     return {"anon": True}
 
 
-def _print_json(uri: str, found: VolumeInfo | PlatformError) -> None:
+def _print_json(uri: str, found: "Found") -> None:
     from em_platform.formats import described
 
     if isinstance(found, PlatformError):
         content = {"uri": uri, "error": str(found), "kind": type(found).__name__}
-    else:
+    elif isinstance(found, VolumeInfo):
         content = described(found)
+    else:
+        content = found.model_dump(mode="json")
     click.echo(json.dumps(content, ensure_ascii=False))
 
 
-def _print(uri: str, found: VolumeInfo | PlatformError) -> None:
+def _print(uri: str, found: "Found") -> None:
     if isinstance(found, PlatformError):
         click.echo(f"em-platform: {found}", err=True)
         return
@@ -102,7 +111,8 @@ def _print(uri: str, found: VolumeInfo | PlatformError) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    for name, value in _rows(found):
+    rows = _rows(found) if isinstance(found, VolumeInfo) else _rows_of_tables(found)
+    for name, value in rows:
         table.add_row(f"  {name}", escape(value))
     console.print(table)
 
@@ -134,7 +144,20 @@ def _rows(info: VolumeInfo) -> list[tuple[str, str]]:
         rows.append(("levels", str(info.levels)))
     size = "not counted" if info.size_bytes is None else _size(info.size_bytes)
     rows.append(("size", f"{size}, {_size(info.pixel_bytes)} of voxels"))
-    for name, value in info.tags.items():
+    return rows + _tags(info.tags)
+
+
+def _rows_of_tables(found: "TableFile") -> list[tuple[str, str]]:
+    rows = [("format", found.format)]
+    for table in found.tables:
+        named = f"{counted(table.rows, 'row')} of {', '.join(table.columns)}"
+        rows.append((f"table {table.name}", named))
+    return rows + _tags(found.tags)
+
+
+def _tags(tags: dict[str, Tag]) -> list[tuple[str, str]]:
+    rows = []
+    for name, value in tags.items():
         texts = value if isinstance(value, tuple) else (value,)
         rows += [("" if i else name, _text(text)) for i, text in enumerate(texts)]
     return rows

@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from em_platform.formats.source import local_path as local_path
     from em_platform.formats.source import open_source as open_source
     from em_platform.formats.source import read_text as read_text
+    from em_platform.formats.tables import TableFile as TableFile
+    from em_platform.formats.tables import inspect_tables as inspect_tables
+    from em_platform.formats.tables import is_table_file as is_table_file
     from em_platform.formats.volume import Region as Region
     from em_platform.formats.volume import Volume as Volume
     from em_platform.formats.volume import bounds_of as bounds_of
@@ -79,6 +82,7 @@ _MODULES = {
     "raster": "jpeg_size",
     "remote": "careful_session",
     "source": "is_folder join_uri list_folder local_path open_source read_text",
+    "tables": "TableFile inspect_tables is_table_file",
     "volume": "Region Volume bounds_of shape_of",
 }
 _MODULE_OF = {name: key for key, names in _MODULES.items() for name in names.split()}

@@ -78,7 +78,7 @@ def read_mdoc_tilts(text: str, uri: str) -> MdocTilts:
     FormatError
         Not an mdoc, one without images, or one without tilt angles.
     """
-    mdoc = _parse(text, uri)
+    mdoc = parse_mdoc(text, uri)
     try:
         return _tilts_of(mdoc, text, uri)
     except (OverflowError, TypeError, ValueError) as error:
@@ -133,7 +133,7 @@ def read_mdoc_montage(text: str, uri: str) -> MdocMontage:
     FormatError
         Not an mdoc, or one without piece coordinates (a tilt series, a movie).
     """
-    mdoc = _parse(text, uri)
+    mdoc = parse_mdoc(text, uri)
     try:
         return _montage_of(mdoc, uri)
     except (IndexError, OverflowError, TypeError, ValueError) as error:
@@ -167,7 +167,14 @@ def _montage_of(mdoc: Any, uri: str) -> MdocMontage:
     )
 
 
-def _parse(text: str, uri: str) -> Any:
+def parse_mdoc(text: str, uri: str) -> Any:
+    """The mdoc as mdocfile reads it.
+
+    Raises
+    ------
+    FormatError
+        Not an mdoc.
+    """
     from mdocfile.data_models import Mdoc
 
     # It warns of keys that it does not know, which do no harm here.
