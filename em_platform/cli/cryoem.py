@@ -28,6 +28,8 @@ from em_platform.errors import ConfigError, OutputRefused, PlatformError
 from em_platform.model.base import first_problem
 
 RESULT = "result.json"
+# Made of one file after the other: each has a folder in that of all.
+_PICTURES = "thumbnail"
 
 
 class _Stages(click.Group):
@@ -81,7 +83,8 @@ def _command_of(name: str) -> click.Command:
             required=True,
             metavar="DIR",
             type=click.Path(path_type=Path),
-            help="folder for the results; of several INPUTs one in it for each",
+            help="folder for the results; of several INPUTs one in it for each"
+            + (", also of one" if name == _PICTURES else ""),
         ),
         click.Option(
             ["--overwrite"],
@@ -171,7 +174,8 @@ def _run_all(
     limits = load_settings().cryoem.limits
     runs = _runs(name, given)
     for values, inputs in runs:
-        folder = output if len(runs) == 1 else output / _stem(inputs[0])
+        is_alone = len(runs) == 1 and name != _PICTURES
+        folder = output if is_alone else output / _stem(inputs[0])
         try:
             result = _run_one(name, values, inputs, folder, overwrite=overwrite)
         except Exception as error:

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
+from em_platform.cli import main
 from em_platform.cryoem.images import COMMANDS
 from em_platform.cryoem.methods.grid_bars import without_grid_bars
 from em_platform.cryoem.stages import thumbnail
@@ -312,3 +313,18 @@ def test_not_a_number_is_counted(tmp_path: Path) -> None:
         file.data[3, 4:7] = np.nan
     with pytest.raises(PlatformError, match="3 of 400 pixels are not numbers"):
         run(tmp_path, "mrc_to_jpeg", file=path)
+
+
+def test_one_folder_takes_the_pictures_of_one_file_after_the_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """round3 1.1.8: the second file was refused."""
+    rng = np.random.default_rng(3)
+    folder = tmp_path / "pictures"
+    for name in ("a", "b", "a"):
+        image = tmp_path / f"{name}.mrc"
+        mrcfile.write(image, rng.normal(size=(64, 64)).astype("f4"), overwrite=True)
+        with pytest.raises(SystemExit) as end:
+            main(["cryoem", "thumbnail", str(image), "--output", str(folder)])
+        assert not end.value.code, capsys.readouterr().err
+    assert sorted(p.name for p in folder.rglob("*.jpeg")) == ["a.jpeg", "b.jpeg"]
