@@ -46,11 +46,12 @@ class SessionSettings(Model):
     is the gain reference, `tilt_axis_deg` the tilt axis as SerialEM counts it.
     Particles of `particle_diameter_a` are picked, cut out and sorted into at most
     `classes`; without it movies end with their CTF. Tomograms are binned by
-    `tomogram_bin` and are `tomogram_thickness_a` deep, or as deep as the ice was found
-    to be. `ispyb_dcid` and `ispyb_program_id` are the data collection and the program
-    of a site's own ISPyB; without them they are registered. `stages` has any other
-    parameter of a stage by the name that messages give it, such as
-    `{motion: {engine: relion}}`; live services take it where a message says nothing.
+    `tomogram_bin`, else by up to 4 where 512 pixels are left, and are
+    `tomogram_thickness_a` deep, or as deep as the ice was found to be. `ispyb_dcid` and
+    `ispyb_program_id` are the data collection and the program of a site's own ISPyB;
+    without them they are registered. `stages` has any other parameter of a stage by the
+    name that messages give it, such as `{motion: {engine: relion}}`; live services take
+    it where a message says nothing.
     """
 
     pixel_size_a: float | None = Field(default=None, gt=0)
@@ -62,7 +63,7 @@ class SessionSettings(Model):
     tilt_axis_deg: float | None = None
     particle_diameter_a: float | None = Field(default=None, gt=0)
     classes: int = Field(default=50, ge=1, le=500)
-    tomogram_bin: int = Field(default=4, ge=1, le=16)
+    tomogram_bin: int | None = Field(default=None, ge=1, le=16)
     tomogram_thickness_a: float | None = Field(default=None, gt=0)
     ispyb_dcid: int | None = Field(default=None, gt=0)
     ispyb_program_id: int | None = Field(default=None, gt=0)

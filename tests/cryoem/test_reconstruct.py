@@ -92,6 +92,9 @@ def test_binned_and_inverted_with_the_height_of_the_thickness(tmp_path: Path) ->
     found = run(Parameters.model_validate(asked), tmp_path)
     assert (found.size_z, found.size_y, found.size_x) == (25, 48, 48)
     assert (found.pixel_size_a, found.thickness_a) == (10, 150)
+    assert found.size_reason == (
+        "binned by 2: as asked; 50 px high: of a thickness of 30 px and 20 px more"
+    )
     volume = volume_at(tmp_path, found)
     assert volume.min() < -3 * volume.max()
 

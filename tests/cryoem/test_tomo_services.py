@@ -155,7 +155,7 @@ def check_rows(place: Place, stack: Path, volume: Path) -> None:
     with mrcfile.open(volume) as file:
         depth, height, width = file.data.shape
     assert (tomogram["sizeX"], tomogram["sizeY"]) == (width, height)
-    assert (tomogram["sizeZ"], tomogram["pixelSpacing"]) == (depth, 4 * PIXEL_A)
+    assert (tomogram["sizeZ"], tomogram["pixelSpacing"]) == (depth, PIXEL_A)
     assert tomogram["stackFile"] == str(stack)
     folder = Path(tomogram["fileDirectory"])
     columns = ("volumeFile", "centralSliceImage", "tomogramMovie", "xyShiftPlot")

@@ -13,6 +13,7 @@ from pydantic import AliasChoices, Field, model_validator
 
 from em_platform.cryoem.alignment_files import SeriesAlignment, read_alignment
 from em_platform.cryoem.halves import needed_halves
+from em_platform.cryoem.methods.tomogram_size import TomogramSize, tomogram_size
 from em_platform.cryoem.movies import Movie, open_movie
 from em_platform.cryoem.stage import (
     ENGINE,
@@ -59,16 +60,21 @@ class Parameters(StageParameters):
     pixel_size: Annotated[
         float, Option("--pixel-size-a", "Å per pixel of the stack", "pixel_size_a")
     ] = Field(gt=0, validation_alias=AliasChoices("pixel_size", "pix_size"))
-    out_bin: Annotated[int, Option("--bin", "bin the images by so much")] = Field(
-        4, ge=1, le=64
-    )
+    out_bin: Annotated[
+        int | None,
+        Option("--bin", "bin the images by so much  [up to 4]"),
+    ] = Field(None, ge=1, le=64)
     vol_z: Annotated[
         int | None,
         Option("--vol-z", "height in pixels of the stack, else by the thickness found"),
     ] = Field(None, ge=1)
     max_vol: Annotated[int, Option("--max-vol", "greatest height found")] = 1800
-    min_vol: Annotated[int, Option("--min-vol", "least height found")] = 600
-    extra_vol: Annotated[int, Option("--extra-vol", "more than the thickness")] = 400
+    min_vol: Annotated[
+        int | None, Option("--min-vol", "least height found  [600 for 4096 px]")
+    ] = None
+    extra_vol: Annotated[
+        int | None, Option("--extra-vol", "more than the thickness  [400 for 4096 px]")
+    ] = None
     flip_int: Annotated[
         bool, Option("--invert", "turn the contrast round: protein is bright")
     ] = False
@@ -119,6 +125,7 @@ class Result(StageResult):
     size_x: int
     size_y: int
     size_z: int
+    size_reason: str = ""  # of the binning and the height
     pixel_size_a: float
     tilts: int
     rotation_deg: float
@@ -142,7 +149,17 @@ def run(parameters: Parameters, folder: Path) -> Result:
     alignment = read_alignment(aln)
     movie = open_movie(parameters.stack_file)
     _check(parameters, alignment, movie)
-    geometry = geometry_of(parameters, alignment, movie.shape)
+    size = tomogram_size(
+        movie.shape,
+        thickness_px=alignment.thickness_px,
+        binning=parameters.out_bin,
+        height_px=parameters.vol_z,
+        least_px=parameters.min_vol,
+        more_px=parameters.extra_vol,
+        most_px=parameters.max_vol,
+    )
+    parameters = parameters.model_copy(update={"out_bin": size.binning})
+    geometry = geometry_of(size, alignment, movie.shape)
     halves = _half_stacks(parameters, movie) if parameters.halves else {}
     place = partial(_made, alignment=alignment, geometry=geometry, aln=aln)
     made = place(parameters, folder)
@@ -157,6 +174,7 @@ def run(parameters: Parameters, folder: Path) -> Result:
     thickness = alignment.thickness_px
     return Result(
         **made,
+        size_reason=size.reason,
         ome_zarr=zarr,
         tilts=len(alignment.images),
         rotation_deg=round(geometry.axis_deg, 4),
@@ -202,7 +220,7 @@ def _back_projected(
     movie = open_movie(parameters.stack_file)
     name = parameters.stack_file.name.removesuffix(".gz").rpartition(".")[0]
     tomogram = f"{name}_Vol.mrc"
-    pixel_size_a = parameters.pixel_size * parameters.out_bin
+    pixel_size_a = parameters.pixel_size * (parameters.out_bin or 1)
     with atomic.whole_file(folder / tomogram) as own:
         with tempfile.TemporaryDirectory(prefix=".lines-", dir=folder) as scratch:
             lines = Path(scratch) / "lines.dat"
@@ -248,25 +266,18 @@ def _check(parameters: Parameters, alignment: SeriesAlignment, movie: Movie) -> 
 
 
 def geometry_of(
-    parameters: Parameters, alignment: SeriesAlignment, shape: tuple[int, int, int]
+    size: TomogramSize, alignment: SeriesAlignment, shape: tuple[int, int, int]
 ) -> "Geometry":
     """The volume and its images, in binned pixels."""
     from em_platform.cryoem.methods.backprojection import Geometry
     from em_platform.cryoem.methods.tilt_images import aligned_shape
 
-    images, factor = alignment.images, parameters.out_bin
+    images, factor = alignment.images, size.binning
     axis = float(np.median([image.rotation_deg for image in images]))
-    height = parameters.vol_z
-    if height is None and alignment.thickness_px is None:
-        height = min(parameters.max_vol, max(shape[1:]) // 2)
-    elif height is None:
-        # As cryoem-services' AreTomo service has it.
-        wanted = round(alignment.thickness_px or 0) + parameters.extra_vol
-        height = min(max(wanted, parameters.min_vol), parameters.max_vol)
     angles = np.array([image.angle_deg for image in images])
     return Geometry(
         shape=(
-            max(1, height // factor),
+            max(1, size.height_px // factor),
             *aligned_shape((shape[1] // factor, shape[2] // factor), axis),
         ),
         tilts_rad=np.deg2rad(np.clip(angles, -_STEEPEST_DEG, _STEEPEST_DEG)),
@@ -327,7 +338,7 @@ def _lines_of_one(
         )
     image -= image.mean(dtype=np.float64)
     lines = lines_of(
-        binned(image, parameters.out_bin),
+        binned(image, parameters.out_bin or 1),
         geometry,
         index,
         weight=weight,
