@@ -6,6 +6,8 @@ from pydantic import Field, SecretStr, model_validator
 
 from em_platform.model import Model
 
+MOST_CS_MM = 100_000.0
+"""A Lorentz lens has some metres."""
 CS_MM, AMPLITUDE_CONTRAST = 2.7, 0.1
 """Of most microscopes, and of proteins in ice as CTFFIND and RELION take it."""
 
@@ -55,9 +57,9 @@ class SessionSettings(Model):
     """
 
     pixel_size_a: float | None = Field(default=None, gt=0)
-    voltage_kv: float | None = Field(default=None, gt=0)
+    voltage_kv: float | None = Field(default=None, ge=1, le=10_000)
     dose_per_frame: float | None = Field(default=None, ge=0)
-    cs_mm: float = Field(default=CS_MM, ge=0)
+    cs_mm: float = Field(default=CS_MM, ge=0, le=MOST_CS_MM)
     amplitude_contrast: float = Field(default=AMPLITUDE_CONTRAST, ge=0, le=1)
     gain: str = ""
     tilt_axis_deg: float | None = None

@@ -8,7 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, ValidationError
 
-from em_platform.config.cryoem import AMPLITUDE_CONTRAST, CS_MM, SessionSettings
+from em_platform.config.cryoem import (
+    AMPLITUDE_CONTRAST,
+    CS_MM,
+    MOST_CS_MM,
+    SessionSettings,
+)
 from em_platform.cryoem.stage import (
     Given,
     GivenStages,
@@ -30,9 +35,14 @@ class Optics(StageParameters):
 
     voltage: Annotated[
         float, Option("--voltage-kv", "of the microscope, in kV", "voltage_kv")
-    ] = Field(300.0, gt=0, validation_alias=AliasChoices("voltage", "kv"))
+    ] = Field(300.0, ge=1, le=10_000, validation_alias=AliasChoices("voltage", "kv"))
     spher_aber: Annotated[float, Option("--cs-mm", "spherical aberration in mm")] = (
-        Field(CS_MM, ge=0, validation_alias=AliasChoices("spher_aber", "cs"))
+        Field(
+            CS_MM,
+            ge=0,
+            le=MOST_CS_MM,
+            validation_alias=AliasChoices("spher_aber", "cs"),
+        )
     )
     ampl_contrast: Annotated[
         float, Option("--amplitude-contrast", "fraction, 0 to 1")

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 YesNo = Literal["yes", "no"]
 
+_MOST_DEFOCUS_A = 1e6
+"""100 µm: no image of single electrons has more."""
 _LEAST_BOX_PX = 64
 """Of a spectrum with as many directions and rings as a fit needs."""
 
@@ -54,10 +56,10 @@ class Parameters(Optics):
     )
     min_defocus: Annotated[
         float, Option("--min-defocus-a", "least defocus looked for")
-    ] = 2000.0
+    ] = Field(2000.0, ge=-_MOST_DEFOCUS_A, le=_MOST_DEFOCUS_A)
     max_defocus: Annotated[
         float, Option("--max-defocus-a", "largest defocus looked for")
-    ] = 90000.0
+    ] = Field(90000.0, ge=-_MOST_DEFOCUS_A, le=_MOST_DEFOCUS_A)
     additional_phase_shift: Annotated[
         YesNo, Option("--phase-shift", "whether a phase plate is looked for")
     ] = "no"
