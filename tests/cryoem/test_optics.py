@@ -25,7 +25,7 @@ from em_platform.cryoem.services.step import Place, handle_message
 from em_platform.cryoem.sessions.processing import open_sessions
 from em_platform.cryoem.sessions.records import project_of, record_movie
 from em_platform.cryoem.sessions.run_stage import parameters_of
-from em_platform.cryoem.stages import motion
+from em_platform.cryoem.stages import ctf, motion
 from em_platform.errors import MessageRejected, ToolFailed
 from tests.cryoem.standin_programs import write_programs
 
@@ -155,6 +155,11 @@ def test_a_null_says_nothing_of_the_microscope_and_0_does() -> None:
     assert (row["AmplitudeContrast"], row["Voltage"]) == (0.1, 200)
     with pytest.raises(MessageRejected, match=r"ampl_contrast.*less than or equal"):
         optics_of({"ampl_contrast": 7})
+    for name in ("spher_aber", "voltage"):  # round3 1.2.10: a fault of em-platform
+        with pytest.raises(MessageRejected, match=f"{name}.*less than or equal"):
+            optics_of({name: 1e300})
+    with pytest.raises(ValidationError, match=r"max_defocus\n.*less than or equal"):
+        ctf.Parameters(input_image="m.mrc", pixel_size=1, max_defocus=1e300)
     # Of two that say it, whatever they call it, the last counts.
     assert optics_of({"cs": 1.4}, {"spher_aber": 2.0}).spher_aber == 2.0
 

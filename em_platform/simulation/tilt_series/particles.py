@@ -2,14 +2,17 @@
 
 import hashlib
 import io
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import gemmi
-import mrcfile
 import numpy as np
 from numpy.typing import NDArray
 
+from em_platform.cryoem.movies import is_packed, open_packed
 from em_platform.errors import ConfigError, FormatError
+from em_platform.formats import open_mrc, open_source
 from em_platform.simulation.tilt_series.plan import ParticleKind
 from em_platform.storage.atomic import write_bytes
 
@@ -22,6 +25,8 @@ _VOLT_A2 = 47.87801
 _FINE_NM = 0.12  # atoms are drawn this fine at most, so that their peaks are resolved
 _BLUR = 40.0  # A^2 a square A of voxel: 8 pi^2 (0.7 voxel)^2, the least that is sampled
 _MARGIN_NM = 0.8  # round the atoms: further out their potential is below 1e-3 V
+
+_MOST_VOXELS = 1 << 29  # 2 GiB of floats
 
 _ATOMS = {".pdb", ".ent", ".cif", ".mmcif"}
 
@@ -113,6 +118,7 @@ def _from_atoms(kind: ParticleKind, path: Path, voxel_nm: float) -> NDArray[np.f
     box = structure.calculate_box(margin=10 * _MARGIN_NM)
     sides = box.get_size().tolist()
     voxels = [int(np.ceil(side / fine_a / factor)) * factor for side in sides]
+    _check_voxels(kind, voxels)
     # The middle of the box of atoms becomes the middle of the map's voxel n // 2.
     # gemmi samples at the corner of a fine voxel, not at its middle.
     centre = [((n // factor // 2 + 0.5) * factor - 0.5) * fine_a for n in voxels]
@@ -133,6 +139,14 @@ def _from_atoms(kind: ParticleKind, path: Path, voxel_nm: float) -> NDArray[np.f
     z, y, x = (n // factor for n in reversed(voxels))
     binned = volume.transpose(2, 1, 0).reshape(z, factor, y, factor, x, factor)
     return np.ascontiguousarray(binned.mean(axis=(1, 3, 5)), np.float32)
+
+
+def _check_voxels(kind: ParticleKind, shape: Sequence[int]) -> None:
+    if math.prod(shape) > _MOST_VOXELS:
+        raise FormatError(
+            f"particle {kind.name}: its map has {' x '.join(map(str, shape))} voxels, "
+            f"at most {_MOST_VOXELS} were expected; raise voxel_nm, or cut the map"
+        )
 
 
 def _set_grid(grid: gemmi.FloatGrid, voxels: list[int], voxel_a: float) -> None:
@@ -174,22 +188,25 @@ def _read_atoms(kind: ParticleKind, path: Path) -> gemmi.Structure:
 
 def _from_map(kind: ParticleKind, path: Path) -> tuple[NDArray[np.float32], float]:
     try:
-        with mrcfile.open(path, permissive=True) as file:
-            volume = np.asarray(file.data, np.float32)
-            voxel_a = float(file.voxel_size.x)
-    except (ValueError, OSError) as error:
+        # Its header promises no more than the file has.
+        found = (
+            open_packed(path) if is_packed(path) else open_mrc(open_source(str(path)))
+        )
+    except FormatError as error:
         raise FormatError(
-            f"particle {kind.name}: {path} cannot be read as an MRC map ({error}); "
-            "give "
-            "an MRC, PDB or mmCIF file"
+            f"particle {kind.name}: it is no MRC map ({error}); give an MRC, PDB or "
+            "mmCIF file"
         ) from error
-    if volume.ndim != 3 or not np.isfinite(volume).all():
+    _check_voxels(kind, found.info.shape)
+    volume = np.asarray(found.read((slice(None),) * 3), np.float32)
+    if not np.isfinite(volume).all():
         raise FormatError(
             f"particle {kind.name}: found an array of shape {volume.shape} in "
             f"{path}, a "
             "volume of finite numbers was expected; give a map"
         )
-    voxel_nm = kind.voxel_nm or voxel_a / 10
+    stated = found.info.voxel_size_nm
+    voxel_nm = kind.voxel_nm or (stated[2] if stated else 0.0)
     if not voxel_nm:
         raise FormatError(
             f"particle {kind.name}: the header of {path} names no voxel size; set "

@@ -14,8 +14,14 @@ from pydantic import Field, model_validator
 from em_platform.model import Model
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Length = Annotated[float, Field(gt=0)]
-
+Length = Annotated[float, Field(ge=1e-4, le=1e5)]
+Mtf = Annotated[float, Field(ge=-1e6, le=1e6)]
+Defocus = Annotated[float, Field(ge=-1e4, le=1e4)]
+Count = Annotated[int, Field(ge=0, le=100_000)]
+# Beyond these a number is a slip of the keyboard, and takes all memory or gives NaN.
+_MOST_MM, _MOST_MRAD, _MOST_UM, _MOST_NM = 1e5, 1e3, 1e4, 1e5
+_MOST_BEAD_PX = 512
+_MOST_LABELS = 1 << 30
 
 FIDUCIAL = "Fiducial"
 """The map of gold beads; ETSimulations calls them so."""
@@ -35,7 +41,7 @@ class TiltScheme(Model):
     first_deg: float = Field(-60, gt=-90, lt=90)
     step_deg: float = Field(3, gt=0, le=30)
     tilts: int = Field(41, ge=1, le=2000)
-    axis_deg: float = 0
+    axis_deg: float = Field(0, ge=-360, le=360)
     """Of the tilt axis from the image's x axis."""
     order: Order = Order.DOSE_SYMMETRIC
     group: int = Field(1, ge=1)
@@ -56,11 +62,11 @@ class Beam(Model):
     """The electrons before the sample."""
 
     voltage_kv: float = Field(300, ge=20, le=1500)
-    energy_spread_ev: float = Field(0.7, ge=0)
+    energy_spread_ev: float = Field(0.7, ge=0, le=1000)
     """Standard deviation."""
-    convergence_mrad: float = Field(0.05, ge=0)
+    convergence_mrad: float = Field(0.05, ge=0, le=_MOST_MRAD)
     """Half-width of the illumination, where it falls to 1/e."""
-    dose_per_tilt_e_per_nm2: float = Field(300, gt=0)
+    dose_per_tilt_e_per_nm2: float = Field(300, gt=0, le=1e8)
     """3 e/A^2, as most tilt series have."""
     dose_spread: Fraction = 0
     """Standard deviation of a tilt's dose, as a share of it."""
@@ -70,16 +76,16 @@ class Beam(Model):
 class Objective(Model):
     """The objective lens; defocus i belongs to the stacks i, i + n, ..."""
 
-    defocus_um: tuple[float, ...] = Field((3.0,), min_length=1)
+    defocus_um: tuple[Defocus, ...] = Field((3.0,), min_length=1)
     """Underfocus is positive."""
-    defocus_spread_um: float = Field(0, ge=0)
+    defocus_spread_um: float = Field(0, ge=0, le=_MOST_UM)
     """Standard deviation of a tilt's defocus."""
-    astigmatism_nm: float = 0
+    astigmatism_nm: float = Field(0, ge=-_MOST_NM, le=_MOST_NM)
     """Half of the difference of the two defoci."""
-    astigmatism_azimuth_deg: float = 0
-    spherical_mm: float = Field(2.7, ge=0)
-    chromatic_mm: float = Field(2.7, ge=0)
-    aperture_mrad: float = Field(0, ge=0)
+    astigmatism_azimuth_deg: float = Field(0, ge=-360, le=360)
+    spherical_mm: float = Field(2.7, ge=0, le=_MOST_MM)
+    chromatic_mm: float = Field(2.7, ge=0, le=_MOST_MM)
+    aperture_mrad: float = Field(0, ge=0, le=_MOST_MRAD)
     """Half of the opening angle; 0: none."""
     amplitude_contrast: Fraction = 0.07
     phase_plate_deg: float = Field(0, ge=0, lt=180)
@@ -90,13 +96,13 @@ class Camera(Model):
 
     width_px: int = Field(1024, ge=16, le=16384)
     height_px: int = Field(1024, ge=16, le=16384)
-    gain: float = Field(1, gt=0)
+    gain: float = Field(1, gt=0, le=1e6)
     dqe: float = Field(0.8, gt=0, le=1)
-    mtf_a: float = 0
-    mtf_b: float = 0
-    mtf_c: float = 1
-    mtf_alpha: float = 0
-    mtf_beta: float = 0
+    mtf_a: Mtf = 0
+    mtf_b: Mtf = 0
+    mtf_c: Mtf = 1
+    mtf_alpha: Mtf = 0
+    mtf_beta: Mtf = 0
     frames: int = Field(1, ge=1, le=1000)
     """Of each tilt's movie; 1: no movies are written."""
 
@@ -104,15 +110,15 @@ class Camera(Model):
 class Ice(Model):
     """The film of ice that holds the particles, and the carbon round its hole."""
 
-    thickness_nm: Length = 100
-    edge_thickness_nm: float = Field(0, ge=0)
+    thickness_nm: float = Field(100, gt=0, le=10_000)
+    edge_thickness_nm: float = Field(0, ge=0, le=10_000)
     """At the hole's edge; 0: as in the middle."""
-    hole_nm: float = Field(0, ge=0)
+    hole_nm: float = Field(0, ge=0, le=1e6)
     """Diameter; 0: ice without end."""
     grain: bool = True
     """Whether the ice itself scatters, which draws Thon rings."""
     density_g_per_cm3: float = Field(0.93, gt=0, le=2)
-    inelastic_nm: float = Field(310, ge=0)
+    inelastic_nm: float = Field(310, ge=0, le=1e6)
     """Mean free path between losses of energy (Rice et al. 2018 at 300 kV); 0: by the
     cross sections of the atoms, as TEM-simulator has it."""
 
@@ -120,10 +126,10 @@ class Ice(Model):
 class Errors(Model):
     """What goes wrong with the stage and the sample; standard deviations."""
 
-    tilt_deg: float = Field(0, ge=0)
-    rotation_deg: float = Field(0, ge=0)
-    shift_nm: float = Field(0, ge=0)
-    drift_nm_per_frame: float = Field(0, ge=0)
+    tilt_deg: float = Field(0, ge=0, le=90)
+    rotation_deg: float = Field(0, ge=0, le=360)
+    shift_nm: float = Field(0, ge=0, le=_MOST_NM)
+    drift_nm_per_frame: float = Field(0, ge=0, le=_MOST_NM)
     """Of the sample between two frames of a movie, in each direction."""
     radiation_damage: bool = True
     """Fine detail fades with the dose (Grant & Grigorieff 2015)."""
@@ -135,9 +141,9 @@ class ParticleKind(Model):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")
     file: str
     """PDB, mmCIF (also `.gz`) or MRC."""
-    voxel_nm: float | None = Field(None, gt=0)
+    voxel_nm: Length | None = None
     """Of the map that is made of atoms, or of an MRC whose header is wrong."""
-    peak_v: float | None = Field(None, gt=0)
+    peak_v: float | None = Field(None, gt=0, le=1e5)
     """Scale of a density that is no potential: its largest value above ice, V."""
     assembly: str = ""
     """Of an mmCIF: the number of its biological assembly; empty: the model itself."""
@@ -153,7 +159,7 @@ class Assembly(Model):
 class Beads(Model):
     """Gold fiducials, spread at random over the ice."""
 
-    count: int = Field(0, ge=0, le=100_000)
+    count: Count = 0
     diameter_nm: Length = 10
     file: str = ""
     """A map (or model of atoms) to be taken instead of a ball of gold."""
@@ -198,6 +204,24 @@ class Plan(Model):
             raise ValueError(
                 f"two particles are named {twice[0]}, each needs its own name"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> "Plan":
+        bead_px = self.beads.diameter_nm / self.pixel_nm
+        if self.beads.count and bead_px > _MOST_BEAD_PX:
+            raise ValueError(
+                f"beads.diameter_nm: a bead has {bead_px:.0f} pixels, at most "
+                f"{_MOST_BEAD_PX} were expected"
+            )
+        if edge := self.outputs.label_pixels:
+            deep = self.ice.thickness_nm / self.pixel_nm
+            voxels = self.camera.width_px * self.camera.height_px * deep / edge**3
+            if voxels > _MOST_LABELS:
+                raise ValueError(
+                    f"outputs.label_pixels: labels of {voxels:.1e} voxels, at most "
+                    f"{_MOST_LABELS:.1e} were expected"
+                )
         return self
 
     @property

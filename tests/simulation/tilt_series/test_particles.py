@@ -87,3 +87,19 @@ def test_a_map_without_a_voxel_size_is_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(FormatError, match="names no voxel size"):
         potential(ParticleKind(name="m", file=str(tmp_path / "m.mrc")), pixel_nm=1)
+
+
+def test_what_is_no_map_takes_no_memory(tmp_path: Path) -> None:
+    """round3 1.2.11: `/etc/passwd` as a particle took 1.9 GB."""
+    text = tmp_path / "passwd"
+    text.write_text("root:x:0:0:root:/root:/bin/bash\n" * 40)
+    with pytest.raises(FormatError, match=r"particle m: it is no MRC map \(.*mode"):
+        potential(ParticleKind(name="m", file=str(text)), pixel_nm=1)
+    atoms = tmp_path / "one.pdb"
+    atoms.write_text(
+        "ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  0.00"
+        "           C\n"
+    )
+    fine = ParticleKind(name="m", file=str(atoms), voxel_nm=1e-4)
+    with pytest.raises(FormatError, match=r"its map has .* voxels, at most"):
+        potential(fine, pixel_nm=1)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from em_platform.simulation.tilt_series.plan import (
     PURPOSES,
@@ -58,3 +59,25 @@ def test_each_purpose_stack_and_tilt_has_a_seed_of_its_own(plan: Plan) -> None:
     other = plan.model_copy(update={"seed": plan.seed + 1})
     assert generator(other, "noise", 1, 1).integers(2**62) != again
     assert np.isscalar(again)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"ice": {"thickness_nm": 1e9}}, "thickness_nm"),
+        ({"beam": {"dose_per_tilt_e_per_nm2": 1e30}}, "dose_per_tilt_e_per_nm2"),
+        ({"objective": {"defocus_um": [1e300]}}, "defocus_um"),
+        ({"errors": {"shift_nm": 1e300}}, "shift_nm"),
+        ({"beads": {"count": 1, "diameter_nm": 1e5}}, "a bead has 200000 pixels"),
+        (
+            {"ice": {"thickness_nm": 1e4}, "camera": {"width_px": 16384}},
+            "labels of .* voxels",
+        ),
+    ],
+)
+def test_numbers_beyond_all_specimens_are_refused(
+    given: dict[str, object], sentence: str
+) -> None:
+    """round3 1.2.10: a fault of em-platform, out of memory or of Poisson's range."""
+    with pytest.raises(ValidationError, match=sentence):
+        Plan.model_validate({"outputs": {"label_pixels": 1}} | given)

@@ -1,7 +1,6 @@
 """Particles of several kinds at random places, as dense as cytoplasm if wanted."""
 
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field
 
@@ -15,13 +14,13 @@ from em_platform.simulation.tilt_series.assemblers.assembler import (
 )
 from em_platform.simulation.tilt_series.assemblers.place import directions, scattered
 from em_platform.simulation.tilt_series.image import Particle
-from em_platform.simulation.tilt_series.plan import Plan, generator
+from em_platform.simulation.tilt_series.plan import Count, Plan, generator
 
 
 class Options(Model):
     """How many of each kind, by the particle's name."""
 
-    counts: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    counts: dict[str, Count] = Field(default_factory=dict)
     """Without any, a plan has no particles: ice alone."""
 
 

@@ -31,8 +31,8 @@ class Options(Model):
     particle: str = ""
     """The subunit; empty: the first. Its z axis lies along the filament."""
     filaments: int = Field(1, ge=1, le=1000)
-    length_nm: float = Field(200, gt=0)
-    rise_nm: float = Field(gt=0)
+    length_nm: float = Field(200, gt=0, le=10_000)
+    rise_nm: float = Field(ge=0.1)
     """From one subunit to the next."""
     twist_deg: float = 0
     """From one subunit to the next, about the filament: -166.7 in actin."""

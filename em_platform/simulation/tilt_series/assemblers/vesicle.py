@@ -23,7 +23,7 @@ from em_platform.simulation.tilt_series.assemblers.place import (
     scattered,
 )
 from em_platform.simulation.tilt_series.image import Particle
-from em_platform.simulation.tilt_series.plan import Plan, generator
+from em_platform.simulation.tilt_series.plan import Count, Plan, generator
 
 # A bilayer in ice: the head groups lie 3.8 nm apart and scatter more than water, the
 # chains between them about as ice does (profile of DOPC; Wang, Bose & Sigworth 2006).
@@ -39,13 +39,13 @@ class Options(Model):
     vesicles: int = Field(1, ge=1, le=1000)
     radius_nm: tuple[float, float] = (20.0, 40.0)
     """Least and largest, of the middle of the membrane."""
-    membrane_v: float = Field(2.0, gt=0)
+    membrane_v: float = Field(2.0, gt=0, le=1e5)
     """Potential of the head groups above that of ice."""
-    on: dict[str, int] = Field(default_factory=dict)
+    on: dict[str, Count] = Field(default_factory=dict)
     """Particles in each membrane by name; their z axis points outward."""
     height_nm: float = 0
     """Of the middle of these particles above the middle of the membrane."""
-    inside: dict[str, int] = Field(default_factory=dict)
+    inside: dict[str, Count] = Field(default_factory=dict)
     """Particles in the lumen of each vesicle, in any direction."""
 
 
