@@ -13,7 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from em_platform.acquisition.frame_paths import frame_path, frames_folder, owner_of
+from em_platform.acquisition.frame_paths import (
+    checked_frame,
+    frame_path,
+    frames_folder,
+    owner_of,
+)
 from em_platform.acquisition.live_products import recipe_of_tile
 from em_platform.acquisition.montage_fit.growing import (
     TOPICS,
@@ -32,7 +37,7 @@ from em_platform.acquisition.montage_fit.remeasure import (
 )
 from em_platform.acquisition.pipeline.lens_in_force import LensInForce
 from em_platform.acquisition.recorder.consumer import Consumer
-from em_platform.acquisition.recorder.events import COMPLETE, LENS, safe_id
+from em_platform.acquisition.recorder.events import COMPLETE, LENS, RAW, safe_id
 from em_platform.config import Settings, SolveSettings
 from em_platform.errors import (
     DataError,
@@ -44,6 +49,7 @@ from em_platform.errors import (
 )
 from em_platform.formats import read_header
 from em_platform.messaging.bus import Bus
+from em_platform.messaging.topics import Body
 from em_platform.model import Check, MontageFit, Severity, Size
 from em_platform.stitching.quality import check_fit, check_matches
 from em_platform.stitching.recipe import TileRecipe
@@ -127,8 +133,21 @@ class MontageFitService:
             self._take_complete(message)
         elif message.montage_id:  # else a frame for the operator's screen
             body = body_of(topic, message)
+            if topic == RAW and not self._is_its_frame(body):
+                return
             with self._lock:
                 self._of(body["tile_id"], body["montage_id"]).take(topic, body)
+
+    def _is_its_frame(self, body: Body) -> bool:
+        """Whether a message names the frame of its own tile, and no other file."""
+        try:
+            checked_frame(
+                self._frames, body["path"], body["montage_id"], body["tile_id"]
+            )
+        except DataError as error:
+            log.warning("montage_fit: %s", error)
+            return False
+        return True
 
     def _is_known(self, topic: str, tile_id: str) -> bool:
         """Whether a message about a tile came already."""

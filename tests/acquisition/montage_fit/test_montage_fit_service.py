@@ -92,6 +92,23 @@ def test_a_good_montage_is_fitted_as_it_truly_lies_and_drawn(
     assert decoded(last.focus.colorbar).shape[:2] == (16, 256)
 
 
+def test_a_message_that_names_another_file_counts_for_nothing(
+    settings, image, live_fit, open_bus, tmp_path
+) -> None:
+    """round3 4.3, of the bus: its picture would have come onto the operator's page."""
+    own, next_ = image(settings).raws[:2]
+    (tmp_path / "other.tiff").touch()
+    with live_fit(settings) as service:
+        bus = open_bus("coordinator-2")
+        for raw in (own, own | {"path": str(tmp_path / "other.tiff")}, next_):
+            bus.publish("tile.raw", **raw)
+        bus.flush()
+        while not any(len(each.tiles) == 2 for each in service.growing.values()):
+            time.sleep(0.05)
+        (growing,) = service.growing.values()
+        assert growing.tiles[own["tile_id"]].path == own["path"]
+
+
 def test_a_tile_that_jumped_opens_seams_and_stops_at_the_end(
     settings, changed, published, live_fit, received, open_bus
 ) -> None:
