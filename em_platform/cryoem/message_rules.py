@@ -15,7 +15,14 @@ from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from em_platform.cryoem.stage import Given, Rule, StageParameters, names_of
+from em_platform.cryoem.stage import (
+    Given,
+    GivenStages,
+    Rule,
+    StageParameters,
+    names_of,
+)
+from em_platform.cryoem.stages import STAGES, load_stage
 from em_platform.errors import MessageRejected
 
 _MOST_OF_A_PATH = 4096
@@ -90,6 +97,27 @@ def check_message(
             _check_model(field, str(value), settings)
         elif rule is Rule.SETTINGS:
             _check_setting(type(given), field, value, settings)
+
+
+def refuse_programs(stages: GivenStages) -> None:
+    """Refuse programs and models in what a session says of its stages.
+
+    Who may put a file into a session's folder is not the owner.
+
+    Raises
+    ------
+    ValueError
+        The sentence names the field.
+    """
+    for stage in stages.keys() & STAGES.keys():
+        kind = load_stage(stage).Parameters
+        for field, rule in rules_of(kind).items():
+            if rule in (Rule.SETTINGS, Rule.MODEL) and field in stages[stage]:
+                found = str(stages[stage][field])[:_SHOWN]
+                raise ValueError(
+                    f"stages.{stage}.{field} is {found!r}, which "
+                    "cryoem.session.stages of the settings alone may name"
+                )
 
 
 def _paths(value: Any, rule: Rule) -> Iterator[str]:

@@ -21,9 +21,15 @@ from em_platform.cryoem.message_rules import check_message, rules_of
 from em_platform.cryoem.services import SERVICES, load_service
 from em_platform.cryoem.services.local import bound_place_of
 from em_platform.cryoem.services.step import Place, handle_message
+from em_platform.cryoem.sessions.processing import open_sessions
 from em_platform.cryoem.stage import Rule, StageParameters
 from em_platform.cryoem.stages import STAGES, load_stage
-from em_platform.errors import MessageRejected, OutputRefused, PlatformError
+from em_platform.errors import (
+    ConfigError,
+    MessageRejected,
+    OutputRefused,
+    PlatformError,
+)
 
 ROOTED = (Rule.PATH, Rule.PATHS, Rule.PATTERN)
 
@@ -359,6 +365,26 @@ def test_links_planted_in_a_job_are_not_followed(root: Path, place: Place) -> No
     with pytest.raises(OutputRefused, match="leads out of"):
         send("NodeCreator", report(root), place)
     assert contents(outside) == before
+
+
+def test_a_sessions_own_file_names_no_program(tmp_path: Path) -> None:
+    """round3 4.2: whoever may put a file beside the movies is not the owner."""
+    stages = {"pick": {"cryolo_model_weights": "/models/a.h5"}}
+    common = CryoemSettings.model_validate({"session": {"stages": stages}})
+    settings = Settings(home=tmp_path, cryoem=common)
+    own = settings.sessions_folder / "s/session.yaml"
+    own.parent.mkdir(parents=True)
+    with open_sessions(settings) as sessions:
+        for field in ("cryolo_command", "cryolo_model_weights", "topaz_model"):
+            own.write_text(f"stages: {{pick: {{{field}: touch /tmp/x}}}}")
+            with pytest.raises(ConfigError, match=f"pick.{field} is 'touch /tmp/x'"):
+                sessions.of("s")
+        own.write_text("stages: [pick]")
+        with pytest.raises(ConfigError, match="correct the file"):
+            sessions.of("s")
+        own.write_text("stages: {pick: {engine: cryolo}}")
+        found = sessions.of("s").stages["pick"]
+    assert found == {"engine": "cryolo", **stages["pick"]}
 
 
 def test_the_roots_are_those_of_the_settings(

@@ -13,6 +13,7 @@ from em_platform.config.cryoem import CryoemSettings, SessionSettings
 from em_platform.config.reading import parse_yaml, read_regular
 from em_platform.cryoem.exposure import dose_before
 from em_platform.cryoem.headers import Header, read_header
+from em_platform.cryoem.message_rules import refuse_programs
 from em_platform.cryoem.movies import open_movie
 from em_platform.cryoem.optics import stages_of
 from em_platform.cryoem.series_mdoc import read_series_mdoc
@@ -113,9 +114,13 @@ class Sessions:
             common = self.settings.session.model_dump()
             merged = {**common, **own}
             if own.get("stages"):
-                merged["stages"] = {**common["stages"], **own["stages"]}
+                refuse_programs(own["stages"])
+                merged["stages"] = common["stages"] | {
+                    stage: {**common["stages"].get(stage, {}), **given}
+                    for stage, given in own["stages"].items()
+                }
             return SessionSettings.model_validate(merged)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             why = str(error).splitlines()[0]
             if isinstance(error, ValidationError):
                 why = first_problem(error, SessionSettings)
