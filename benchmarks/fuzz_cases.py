@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from benchmarks.fuzz_attacks import ATTACKS
 from benchmarks.fuzz_cryoem import handle_recipe_message, read_cryoem
 from benchmarks.fuzz_forwarded import ask_by_proxy
 from benchmarks.fuzz_mutations import VALUES, mutated_json, mutation_of
@@ -219,6 +220,7 @@ TARGETS: dict[str, Callable[[random.Random, Path, Path], None]] = {
     "operator": ask_operator,
     "aloha_upload": send_to_aloha,
     "forwarded": ask_by_proxy,
+    **ATTACKS,
 }
 SHARES = {"file": 8, "cryoem": 16, "stitch": 1, "operator": 8, "aloha_upload": 8}
 """Of the cases, where it is not 2."""

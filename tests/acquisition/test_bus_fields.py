@@ -46,6 +46,7 @@ RULES = {
     **dict.fromkeys(("station", "current_station", "target_station"), TEXT),
     # Pictures and a lens model as base64, numbers by their names.
     **dict.fromkeys(("image", "colorbar", "transform", "metrics"), TEXT),
+    **dict.fromkeys(("linear", "rotary"), TEXT),
     # Of `tile.pyramid`, to which nobody here listens.
     "paths": TEXT,
 }

@@ -16,6 +16,7 @@ from em_platform.cryoem.project.tables import (
     Row,
     microscope,
     optics_row,
+    plain_numbers,
     put_particles,
     put_rows,
     rows_of,
@@ -31,6 +32,7 @@ _DEFOCUS = ("defocus_u", "defocus_v", "astigmatism_angle", "cc_value", "resoluti
 _TILT_OPTICS = "optics1"
 
 
+@plain_numbers()
 def write_rows(report: JobReport, kind: JobType, project: Path, job: Path) -> None:
     """Put the row of a report into its tables.
 

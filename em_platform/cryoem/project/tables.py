@@ -4,7 +4,8 @@ A row is known by its first column, so that a message that comes twice changes i
 adds none. Names of columns are RELION's.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from em_platform.cryoem.project.growing import (
     write_table,
 )
 from em_platform.cryoem.stage import HandedOn
-from em_platform.errors import FormatError
+from em_platform.errors import FormatError, RecordError
 
 Row = dict[str, str | float]
 
@@ -35,6 +36,25 @@ def microscope(options: HandedOn) -> Row:
     }
 
 
+@contextmanager
+def plain_numbers() -> Iterator[None]:
+    """Let a value of a report that is no number, or is not there, be one sentence.
+
+    Raises
+    ------
+    RecordError
+        One is such.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError, KeyError) as error:
+        raise RecordError(
+            f"project: a value of relion_options or results is no number "
+            f"({str(error)[:120]}), one was expected; correct the message"
+        ) from error
+
+
+@plain_numbers()
 def optics_row(options: HandedOn, *, particles: int | None = None) -> Row:
     """The only optics group; of particles with their box."""
     pixel = float(options.get("pixel_size") or 1.0)

@@ -210,16 +210,22 @@ class _Filling:
         if isinstance(item, str):
             return self._text(item)
         if isinstance(item, Mapping):
-            return {self.of(key): self.of(value) for key, value in item.items()}
+            return {self._key(key): self.of(value) for key, value in item.items()}
         if isinstance(item, list | tuple):
             return type(item)(self.of(each) for each in item)
         return item
+
+    def _key(self, key: Any) -> Any:
+        return self._replaced(key) if isinstance(key, str) else key
 
     def _text(self, text: str) -> Any:
         if whole := _STRUCTURE.fullmatch(text):
             value = self._parameters.get(whole[1])
             self._count(json.dumps(value, default=str))
             return copy.deepcopy(value)
+        return self._replaced(text)
+
+    def _replaced(self, text: str) -> str:
         return self._count(_NAMED.sub(self._value, text))
 
     def _value(self, found: re.Match[str]) -> str:

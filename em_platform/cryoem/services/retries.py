@@ -82,7 +82,7 @@ class Retries:
         raw = properties.headers or {}
         headers = text_headers(raw)
         headers.pop(DUE_HEADER, None)
-        due_s = _seconds(raw.get(DUE_HEADER, 0.0))
+        due_s = seconds_of(raw.get(DUE_HEADER, 0.0))
         if due_s is not None:
             # None waits longer than the settings say: all others wait behind it.
             due_s = min(due_s, time.time() + self._retry_s)
@@ -102,7 +102,8 @@ class _Waiting:
     """None: its header says no time."""
 
 
-def _seconds(value: Any) -> float | None:
+def seconds_of(value: Any) -> float | None:
+    """A time since 1970 as a header says it; None where that is none."""
     try:
         found = float(value)
     except (TypeError, ValueError, OverflowError):
