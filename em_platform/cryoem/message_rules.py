@@ -25,7 +25,8 @@ from em_platform.cryoem.stage import (
 from em_platform.cryoem.stages import STAGES, load_stage
 from em_platform.errors import MessageRejected
 
-_MOST_OF_A_PATH = 4096
+# Of Linux and its file systems.
+_MOST_OF_A_PATH, _MOST_OF_A_PART = 4096, 255
 _SHOWN = 120
 
 
@@ -137,12 +138,14 @@ def _paths(value: Any, rule: Rule) -> Iterator[str]:
 
 
 def _is_path(text: str) -> bool:
+    if not (text.startswith("/") and text.isprintable()) or len(text) > _MOST_OF_A_PATH:
+        return False
     parts = Path(text).parts
-    return text.isprintable() and text.startswith("/") and ".." not in parts
+    return ".." not in parts and all(len(p.encode()) <= _MOST_OF_A_PART for p in parts)
 
 
 def _check_path(field: str, text: str, roots: Collection[Path]) -> None:
-    if len(text) <= _MOST_OF_A_PATH and _is_path(text):
+    if _is_path(text):
         real = Path(os.path.realpath(text))
         if any(real.is_relative_to(root) for root in roots):
             return
