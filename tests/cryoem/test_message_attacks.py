@@ -1,0 +1,195 @@
+"""Attacks on the services, as a client of RabbitMQ makes them: nothing is destroyed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import PIL.Image
+import pytest
+
+from em_platform.cryoem.services import load_service
+from em_platform.cryoem.services.step import Place, handle_message
+from em_platform.errors import MessageRejected, OutputRefused, PlatformError
+
+
+@pytest.fixture
+def place(root: Path) -> Iterator[Place]:
+    opened = Place(ispyb_url="sqlite://", roots=(root,))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def micrograph(root: Path) -> Path:
+    path = root / "m.mrc"
+    noise = np.random.default_rng(1).normal(100, 10, (64, 64)).astype(np.float32)
+    with mrcfile.new(path, data=noise) as file:
+        file.voxel_size = 1.0
+    return path
+
+
+def send(service: str, message: dict[str, Any], place: Place) -> list[Any]:
+    return handle_message(load_service(service), {}, message, place)
+
+
+def test_a_message_runs_no_program_of_its_own(
+    micrograph: Path, place: Place, tmp_path: Path
+) -> None:
+    """round3 4.2: `cryolo_command: python3 -c ...` ran with the service's rights."""
+    ran = tmp_path / "ran"
+    message = {
+        "input_path": str(micrograph),
+        "output_path": f"{micrograph.parent}/AutoPick/job004/m.star",
+        "pixel_size": 1,
+        "engine": "cryolo",
+        "cryolo_command": f"touch {ran}",
+    }
+    with pytest.raises(MessageRejected, match="the settings alone choose programs"):
+        send("CrYOLO", message, place)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"output_suffix": ".mrc"},
+        {"output_suffix": "/../../outside/a.mrc"},
+        {"image_command": "picked_particles", "diameter": 9, "outfile": "{root}/m.mrc"},
+        {"image_command": "tiff_to_apng", "outfile": "{root}/m.tif"},
+        {"file": "{root}/link/a.mrc"},
+        {"file": "{root}/../outside/a.mrc"},
+    ],
+)
+def test_pictures_overwrite_nothing_but_pictures_of_ours(
+    change: dict[str, Any], micrograph: Path, place: Place, root: Path
+) -> None:
+    """round3 4.3: a suffix or a path of a message overwrote raw data by a JPEG."""
+    before = contents(root.parent)
+    filled = {k: str(v).format(root=root) for k, v in change.items()}
+    message = {"image_command": "mrc_to_jpeg", "file": str(micrograph), **filled}
+    with pytest.raises(MessageRejected):
+        send("Images", message, place)
+    assert contents(root.parent) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_micrograph_is_never_deleted(micrograph: Path, place: Place) -> None:
+    """round3 4.3: `remove_input` deleted the micrograph."""
+    raw = micrograph.read_bytes()
+    message = {
+        "image_command": "picked_particles",
+        "file": str(micrograph),
+        "coordinates": [["9", "9"]],
+        "diameter": 9,
+        "pixel_size": 1,
+        "remove_input": True,
+    }
+    for _ in range(2):  # our own picture is replaced
+        send("Images", message, place)
+    assert micrograph.read_bytes() == raw
+    with PIL.Image.open(micrograph.with_suffix(".jpeg")) as picture:
+        assert picture.size == (64, 64)
+
+
+def test_a_picture_of_others_and_what_a_link_leads_to_stay(
+    micrograph: Path, place: Place, root: Path
+) -> None:
+    """round3 4.3: every write goes through the guard."""
+    message = {"image_command": "mrc_to_jpeg", "file": str(micrograph)}
+    theirs = micrograph.with_suffix(".jpeg")
+    theirs.write_bytes(b"\xff\xd8 of the microscope")
+    with pytest.raises(OutputRefused, match="is not a picture of em-platform"):
+        send("Images", message, place)
+    assert theirs.read_bytes() == b"\xff\xd8 of the microscope"
+    theirs.unlink()
+    planted = root.parent / "outside/planted.jpeg"
+    theirs.symlink_to(planted)
+    send("Images", message, place)
+    assert not planted.exists() and not theirs.is_symlink()
+
+
+def report(root: Path, **change: Any) -> dict[str, Any]:
+    """What NodeCreator is sent of a tilt."""
+    common = {
+        "job_type": "relion.importtomo",
+        "experiment_type": "tomography",
+        "input_file": f"{root}/TS_1_001_3.0_x.mrc",
+        "output_file": f"{root}/p/Import/job001/Movies/TS_1_001_3.0_x.mrc",
+    }
+    return common | change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # 4.5: each wrote outside of the project, or into another's file.
+        {"relion_options": {"tilt_series": "../../../../escaped", "tilt_angle": 1}},
+        {"relion_options": {"tilt_series": "a\ndata_b", "tilt_angle": 1}},
+        {"relion_options": {"tilt_series": "a b", "tilt_angle": 1}},
+        {"results": {"tilt_series": "a\nloop_"}, "job_type": "relion.denoisetomo",
+         "output_file": "{root}/p/Denoise/job007/a.mrc"},
+        {"alias": "../../x"},
+        {"alias": "a b"},
+        {"output_file": "{outside}/Import/job001/a.mrc", "stdout": "text"},
+        {"output_file": "{root}/linked/Import/job001/a.mrc", "stdout": "text"},
+        {"output_file": "{root}/q/Import/job001/a.mrc", "stdout": "text"},
+        {"output_file": "{root}/r/Import/job001/TS_1_001_3.0_x.mrc", "stdout": "text"},
+        {"output_file": "{root}/p/Import/job001/a\n_b.mrc"},
+        {"input_file": "/etc/passwd:{root}/a"},
+    ],
+)  # fmt: skip
+def test_reports_write_into_their_project_alone(
+    change: dict[str, Any], root: Path, place: Place
+) -> None:
+    """round3 4.5"""
+    outside = root.parent / "outside"
+    (root / "linked").symlink_to(outside)
+    (root / "q").mkdir()
+    (root / "q/Import").symlink_to(outside)
+    (root / "r/Import/job001").mkdir(parents=True)
+    (root / "r/Import/job001/job.star").write_text("data_job of RELION")
+    before = contents(root.parent), links(root.parent)
+    filled = {
+        k: v.format(root=root, outside=outside) if isinstance(v, str) else v
+        for k, v in change.items()
+    }
+    with pytest.raises(PlatformError):
+        send("NodeCreator", report(root, **filled), place)
+    after = contents(root.parent)
+    assert {p: after.get(p) for p in before[0]} == before[0]
+    assert links(root.parent) == before[1]
+    new = after.keys() - before[0].keys()
+    assert all("p" in path.relative_to(root).parts for path in new)
+    assert not any("b" == path.stem or "escaped" in path.name for path in new)
+
+
+def links(folder: Path) -> dict[Path, str]:
+    return {p: os.readlink(p) for p in folder.rglob("*") if p.is_symlink()}
+
+
+def test_links_planted_in_a_job_are_not_followed(root: Path, place: Place) -> None:
+    """round3 4.5: what a link leads to is neither written nor copied."""
+    send("NodeCreator", report(root), place)
+    job, outside = root / "p/Import/job001", root.parent / "outside"
+    (outside / "secret").write_text("secret")
+    for name in ("run.out", "run.err", "note.txt", "RELION_JOB_EXIT_SUCCESS"):
+        (job / name).unlink()
+        (job / name).symlink_to(outside / ("secret" if "t" in name[-3:] else "new"))
+    shutil.rmtree(job / "tilt_series")
+    before = contents(outside)
+    send("NodeCreator", report(root, stdout="a", stderr="b", command="c"), place)
+    assert contents(outside) == before
+    assert (job / "run.err").read_text() == "b\n"
+    assert (job / "note.txt").read_text() == "c\n"
+    (job / "tilt_series").rename(job / "moved")
+    (job / "tilt_series").symlink_to(outside)
+    with pytest.raises(OutputRefused, match="leads out of"):
+        send("NodeCreator", report(root), place)
+    assert contents(outside) == before
