@@ -1,8 +1,7 @@
 """Messages of a client of RabbitMQ that means harm: paths, programs, recipes, headers.
 
 What lies outside of the folders that messages may name, and each file that was there
-before, has to be as it was; a program must not have run; nothing may be said but one
-sentence.
+before, has to be as it was; a program must not have run; an answer is one sentence.
 """
 
 import os
