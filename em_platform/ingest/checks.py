@@ -6,6 +6,7 @@ from em_platform.config import VolumeQualitySettings
 from em_platform.ingest.source import Lengths
 from em_platform.model import Check, Severity
 from em_platform.model.ingest import Entry, RawItem, VolumeItem
+from em_platform.model.sentences import counted
 from em_platform.model.volume import WrittenVolume
 
 CHECKS = {
@@ -61,7 +62,7 @@ def files_are_whole(entry: Entry, raw: RawItem) -> Check:
         return _check(
             "files_are_whole",
             False,
-            f"{len(raw.files)} files are listed and whole, the source states "
+            f"{counted(len(raw.files), 'file')} listed and whole, the source states "
             f"{entry.stated_files}",
             severity=Severity.WARN,
         )
@@ -69,8 +70,9 @@ def files_are_whole(entry: Entry, raw: RawItem) -> Check:
         return _compared_chunks(raw)
     else:
         sentence = (
-            f"{len(raw.files)} files of {raw.size_bytes} bytes are whole; {compared} "
-            "have a published checksum, of the others nothing but the length is proved"
+            f"{counted(len(raw.files), 'file')} of {raw.size_bytes} bytes whole; "
+            f"{compared} with a published checksum, of the others nothing but the "
+            "length is proved"
         )
     value = compared / len(raw.files) if raw.files else None
     return _check(

@@ -156,7 +156,7 @@ def test_what_proves_the_bytes_is_in_the_check(
         (
             "files_are_whole",
             {"entry": {"stated_files": 2}},
-            "1 files are listed and whole, the source states 2",
+            "1 file listed and whole, the source states 2",
         ),
         (
             "no_chunks_are_missing",

@@ -5,6 +5,7 @@ from typing import Any
 
 from em_platform.config.cryoem import CryoemLimits
 from em_platform.model.check import Check, Severity
+from em_platform.model.sentences import counted
 
 
 def _at_most(limit: float, value: float | None, *, name: str, sentence: str) -> Check:
@@ -69,7 +70,7 @@ def _particle_checks(found: Any, _limits: CryoemLimits) -> list[Check]:
             name="particles_are_found",
             passed=particles > 0,
             severity=Severity.WARN,
-            sentence=f"{particles} particles were found",
+            sentence=f"{counted(particles, 'particle')} found",
             value=particles,
         )
     ]
@@ -78,14 +79,16 @@ def _particle_checks(found: Any, _limits: CryoemLimits) -> list[Check]:
 def tilts_check(there: int, expected: int | None, limits: CryoemLimits) -> Check:
     """Whether nearly all tilts of the mdoc are there."""
     if expected is None:
-        why = f"{there} tilts are there, and no mdoc states how many were imaged"
+        why = (
+            f"{counted(there, 'tilt')} present, and no mdoc states how many were imaged"
+        )
         return Check.not_applicable("tilts_are_complete", why)
     missing = max(0, expected - there)
     return _at_most(
         limits.missing_tilts,
         missing,
         name="tilts_are_complete",
-        sentence=f"{there} tilts are there and {missing} are missing, at most "
+        sentence=f"{counted(there, 'tilt')} present and {missing} missing, at most "
         f"{limits.missing_tilts} may be",
     )
 
@@ -96,7 +99,7 @@ def blank_check(blank: tuple[str, ...]) -> Check:
         name="no_tilt_is_blank",
         passed=not blank,
         severity=Severity.WARN,
-        sentence=f"{len(blank)} tilts are dark or blank and are left out",
+        sentence=f"{counted(len(blank), 'tilt')} left out as dark or blank",
         value=len(blank),
         limit=0,
         items=blank,
