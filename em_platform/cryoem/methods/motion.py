@@ -175,8 +175,8 @@ def _measure_local(
         field = _fit_patches(cut, side, y, x, scale=scale, b_factor=b_factor)
     if _SURE * field.error_px >= field.signal_px:
         return None, (
-            f"local motion of {field.signal_px:.2f} px is not {_SURE:g} times its error of "
-            f"{field.error_px:.2f} px"
+            f"local motion of {field.signal_px:.2f} px is not {_SURE:g} times its "
+            f"error of {field.error_px:.2f} px"
         )
     return field, ""
 
