@@ -77,7 +77,11 @@ def test_a_plan_becomes_stacks_and_their_names_are_printed_as_json(
     [
         ("dot.mrc", "lost.mrc", "found no file"),
         ("name: dots", "name: [dots", "is no YAML"),
-        ("pixel_nm: 2", "pixel_nm: -2", "pixel_nm: Input should be greater than 0"),
+        (
+            "pixel_nm: 2",
+            "pixel_nm: -2",
+            "pixel_nm: Input should be greater than or equal to 0.0001",
+        ),
         (
             "pixel_nm: 2",
             "pixel_a: 20",
@@ -123,7 +127,7 @@ def test_a_file_that_is_no_map_is_one_sentence(
 ) -> None:
     (tmp_path / "dot.mrc").write_bytes(b"not a map")
     _, _, error = run(plan, "--output", tmp_path / "out", capsys=capsys)
-    assert "cannot be read as an MRC map" in error
+    assert "it is no MRC map" in error
 
 
 def test_a_stack_that_the_plan_has_not_is_one_sentence(
