@@ -140,6 +140,7 @@ def open_chunked(
         selection=selection,
         corner=corner,
         most_bytes=stored.most_bytes,
+        blosc=stored.blosc,
         server=urlsplit(found.store.url).netloc,
         requests_per_second=found.store.options.get("requests_per_second"),
     )

@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from em_platform.errors import FormatError
+from em_platform.formats.chunked.blosc import BloscObjects
 from em_platform.formats.chunked.guard import Upstream, guarded, upstream_of
 from em_platform.formats.chunked.store import context_of, plain_errors, tensorstore
 from em_platform.formats.header_values import MOST_BYTES, nm_of, rounded
+from em_platform.formats.source import local_path
 from em_platform.formats.volume import Bounds, Region, bounds_of, shape_of
 from em_platform.model.base import Foreign, first_problem
 from em_platform.model.volume import VolumeInfo
@@ -86,6 +88,8 @@ class StoredArray:
     """The number of the first voxel, where names of objects count from it."""
     sharding: Mapping[str, Any] | None = None
     """How a precomputed volume finds a chunk's shard."""
+    blosc: BloscObjects | None = None
+    """Where Blosc packed whole objects."""
 
     @property
     def most_bytes(self) -> int:
@@ -286,6 +290,7 @@ class ChunkedVolume:
     requests_per_second: float | None = None
     most_bytes: int = MOST_BYTES
     """Of one object in the store, as it is packed."""
+    blosc: BloscObjects | None = None
     opened_at: int = field(default_factory=time.time_ns, compare=False)
 
     def read(self, region: Region) -> NDArray[Any]:
@@ -302,6 +307,7 @@ class ChunkedVolume:
             self.limits,
             self.info.uri,
             self.most_bytes,
+            self.blosc,
             self.opened_at,
             os.getpid(),
         )
@@ -331,6 +337,9 @@ class ChunkedVolume:
             if axis >= 0:
                 places[axis] = slice(first + corner, end + corner)
                 kept.append(axis)
+        folder = local_path(self.info.uri)
+        if self.blosc is not None and folder is not None:
+            self.blosc.check_files(folder, places, most_bytes=self.most_bytes)
         # Stored as x, y, z, Fortran's order is what z, y, x needs in memory.
         order = "F" if kept == sorted(kept, reverse=True) else "C"
         pixels = np.asarray(array[tuple(places)].read(order=order).result())
@@ -341,12 +350,20 @@ class ChunkedVolume:
 # In one entry: without its upstream an array has no chunks.
 @lru_cache(maxsize=32)
 def _open(
-    spec: str, limits: str, url: str, most_bytes: int, opened_at: int, process: int
+    spec: str,
+    limits: str,
+    url: str,
+    most_bytes: int,
+    blosc: BloscObjects | None,
+    opened_at: int,
+    process: int,
 ) -> tuple[Any, Upstream | None]:
     """The tensorstore array, its first voxel at 0, and who serves it."""
     library = tensorstore()
     described = json.loads(spec)
-    upstream = upstream_of(described["kvstore"], url, most_bytes=most_bytes)
+    upstream = upstream_of(
+        described["kvstore"], url, most_bytes=most_bytes, blosc=blosc
+    )
     kvstore = guarded(described["kvstore"], upstream)
     with plain_errors(url, upstream):
         opened = library.open(

@@ -7,12 +7,14 @@ bytes than a digest in the answer states are cut off before they are whole, whic
 tensorstore takes for an outage and asks again.
 """
 
+import gzip
 import os
 import re
 import secrets
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,7 +31,8 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from em_platform.formats.chunked.digests import digest_of
+from em_platform.formats.chunked.blosc import BloscObjects
+from em_platform.formats.chunked.digests import Digest, digest_of
 from em_platform.formats.header_values import MOST_BYTES
 
 # As the watchdogs of tensorstore's own connections, see `store`.
@@ -40,8 +43,7 @@ _PIECE_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
 _METADATA = re.compile(r"(^|/)(info|[^/]*\.json|\.z[a-z]+)$")
 _ASKED = ("range", "if-none-match", "if-match", "cache-control")
-_ANSWERED = ("content-range", "etag", "last-modified", "date", "age", "cache-control",
-             "content-encoding")  # fmt: skip
+_ANSWERED = ("content-range", "etag", "last-modified", "date", "age", "cache-control")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -58,6 +60,7 @@ class Upstream:
     url: str
     """As its user named it, for sentences."""
     most_bytes: int = MOST_BYTES
+    blosc: BloscObjects | None = None
     refused: dict[str, PlatformError] = field(default_factory=dict)
     failed: dict[str, PlatformError] = field(default_factory=dict)
 
@@ -71,7 +74,10 @@ class Upstream:
         first, _, last = asked_range.removeprefix("bytes=").partition("-")
         if last.isdecimal():
             # "-9" asks for the last nine.
-            return int(last) + 1 - int(first) if first.isdecimal() else int(last)
+            asked = int(last) + 1 - int(first) if first.isdecimal() else int(last)
+            # An index of the server says where a chunk ends; tensorstore asks for
+            # several at once up to 128 MiB.
+            return min(asked, self.most_bytes + 2 * MOST_BYTES)
         return MOST_BYTES if _METADATA.search(name) else self.most_bytes
 
     def fail(self, name: str, error: Exception) -> None:
@@ -100,15 +106,20 @@ class Upstream:
 
 
 def upstream_of(
-    kvstore: Mapping[str, Any], url: str, *, most_bytes: int = MOST_BYTES
+    kvstore: Mapping[str, Any],
+    url: str,
+    *,
+    most_bytes: int = MOST_BYTES,
+    blosc: BloscObjects | None = None,
 ) -> Upstream | None:
     """Who serves a store of tensorstore's; None of a disk.
 
     None also of a bucket that is asked with credentials: a signature holds for its
     address alone, and who gave us some is trusted.
     """
+    limits: dict[str, Any] = {"most_bytes": most_bytes, "blosc": blosc}
     if kvstore["driver"] == "http":
-        return Upstream(address=kvstore["base_url"], url=url, most_bytes=most_bytes)
+        return Upstream(address=kvstore["base_url"], url=url, **limits)
     is_anonymous = kvstore.get("aws_credentials") == {"type": "anonymous"}
     if kvstore["driver"] != "s3" or not is_anonymous:
         return None
@@ -119,7 +130,7 @@ def upstream_of(
     if endpoint or "." in bucket:
         address = f"{endpoint or f'https://{host}'}/{bucket}"
     address = f"{address}/{quote(kvstore['path'])}"
-    return Upstream(address=address, url=url, most_bytes=most_bytes)
+    return Upstream(address=address, url=url, **limits)
 
 
 class Guard:
@@ -227,7 +238,7 @@ def _answer(
             # Read, so that the connection can be kept.
             answer.read(_HEAD_BYTES)
             connection.sendall(_head(answer.status, _passed(answer)))
-    except HTTPError as error:
+    except (HTTPError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         upstream.fail(name, error)
         raise _Cut from error
     finally:
@@ -249,25 +260,36 @@ def _pass_on(
 ) -> None:
     stated = answer.headers.get("Content-Length", "")
     length = int(stated) if stated.isdecimal() and len(stated) < 19 else None
+    packing = answer.headers.get("Content-Encoding", "").lower()
     most = f"at most {most_bytes}"
     if length is not None and length > most_bytes:
         raise upstream.refuse(name, found=f"has {length} bytes", expected=most)
+    # tensorstore would unpack several kinds, in as much memory as they need.
+    if packing not in ("", "identity", "gzip", "x-gzip"):
+        found = f"has the Content-Encoding {packing[:40]}"
+        raise upstream.refuse(name, found=found, expected="none, or gzip")
     digest = None
     if answer.status == 200:
         server = "/".join(upstream.address.split("/")[:4])
         digest = digest_of(answer.headers, server=server)
+    body = _Body(answer, upstream, name, digest)
+    read1: Any = body.read
+    if "gzip" in packing:
+        read1, length = gzip.GzipFile(fileobj=body).read1, None  # type: ignore[call-overload]
     kept, taken = _head(answer.status, _passed(answer), length), 0
-    ends = time.monotonic() + WHOLE_S
+    blosc = None if _METADATA.search(name) else upstream.blosc
+    start = b""
     # What there is, and not until a piece is full: some servers drip.
-    while piece := answer.read1(_PIECE_BYTES, decode_content=False):
+    while piece := read1(_PIECE_BYTES):
         taken += len(piece)
         if taken > most_bytes:
             raise upstream.refuse(name, found="sends more bytes", expected=most)
-        if time.monotonic() > ends:
-            found = f"is not whole after {WHOLE_S:g} s"
-            raise upstream.refuse(name, found=found, expected="it sooner")
-        if digest is not None:
-            digest.add(piece)
+        if blosc is not None and len(start) < blosc.start_bytes:
+            start += piece[: blosc.start_bytes]
+            unpacked = blosc.unpacked_bytes(start)
+            if unpacked > upstream.most_bytes:
+                found = f"unpacks to {unpacked} bytes"
+                raise upstream.refuse(name, found=found, expected=most)
         # The last piece waits until the digest is known.
         connection.sendall(kept)
         kept = piece if length is not None else b"%x\r\n%s\r\n" % (len(piece), piece)
@@ -281,6 +303,28 @@ def _pass_on(
         raise _Cut
     upstream.failed.pop(name, None)
     connection.sendall(kept if length is not None else kept + b"0\r\n\r\n")
+
+
+class _Body:
+    """Reads what has come of an object, as it came; it goes into the digest."""
+
+    def __init__(
+        self, answer: Any, upstream: Upstream, name: str, digest: Digest | None
+    ) -> None:
+        self._answer, self._upstream, self._name = answer, upstream, name
+        self._digest = digest
+        self._ends = time.monotonic() + WHOLE_S
+
+    def read(self, most: int) -> bytes:
+        """Up to `most` bytes, none at the end."""
+        piece: bytes = self._answer.read1(most, decode_content=False)
+        # Here, as gzip may pack nothing in any number of bytes.
+        if piece and time.monotonic() > self._ends:
+            found = f"is not whole after {WHOLE_S:g} s"
+            raise self._upstream.refuse(self._name, found=found, expected="it sooner")
+        if self._digest is not None:
+            self._digest.add(piece)
+        return piece
 
 
 @lru_cache(maxsize=32)

@@ -26,6 +26,7 @@ from em_platform.formats.chunked.arrays import (
     parsed,
     space,
 )
+from em_platform.formats.chunked.blosc import BloscObjects
 from em_platform.formats.chunked.listing import can_list, folders
 from em_platform.formats.chunked.store import ChunkStore
 from em_platform.formats.chunked.zarr import Compressor, Multiscale, Transform, image_of
@@ -126,6 +127,12 @@ def _array(stated: N5Array) -> StoredArray:
         dtype=np.dtype(stated.data_type).name,
         axes=axes,
         tags={"compression": compression},
+        # In front are a mode, the number of axes and the edges of the block.
+        blosc=BloscObjects(
+            front=4 + 4 * len(stated.dimensions), edges=stated.block_size
+        )
+        if compression == "blosc"
+        else None,
         level=_own_level(stated, stated, axes),
     )
 

@@ -26,6 +26,7 @@ from em_platform.formats.chunked.arrays import (
     plane_or_space,
     space,
 )
+from em_platform.formats.chunked.blosc import BloscObjects
 from em_platform.formats.chunked.listing import can_list, folders
 from em_platform.formats.chunked.store import ChunkStore
 from em_platform.model import Review
@@ -309,6 +310,8 @@ def _array_v2(
     packing = metadata.compressor
     # xarray's way to name the axes of Zarr v2; attributes are anyone's.
     names = attributes.get("_ARRAY_DIMENSIONS")
+    separator = metadata.dimension_separator or "."  # v2's default
+    is_blosc = packing is not None and packing.id == "blosc"
     return StoredArray(
         format="Zarr v2",
         spec={"driver": "zarr"},
@@ -319,8 +322,11 @@ def _array_v2(
         axes=tuple(str(n).lower() for n in names) if isinstance(names, list) else (),
         tags={
             "compression": (packing.cname or packing.id) if packing else "none",
-            "separator": metadata.dimension_separator or ".",  # v2's default
+            "separator": separator,
         },
+        blosc=BloscObjects(edges=metadata.chunks, separator=separator)
+        if is_blosc
+        else None,
     )
 
 
@@ -336,14 +342,20 @@ def _array_v3(content: Mapping[str, Any], url: str) -> StoredArray:
     known = ("bytes", "transpose", "crc32c")
     compression = [c.name for c in codecs if c.name not in known]
     key = node.chunk_key_encoding
-    separator = key.configuration and key.configuration.separator
+    stated = key.configuration and key.configuration.separator
+    # Defaults of the two encodings (Zarr v3, chunk key encodings).
+    separator = stated or ("." if key.name == "v2" else "/")
     names = node.dimension_names or ()
     tags = {
         "compression": ", ".join(compression) or "none",
         "key": key.name,
-        # Defaults of the two encodings (Zarr v3, chunk key encodings).
-        "separator": separator or ("." if key.name == "v2" else "/"),
+        "separator": separator,
     }
+    blosc = None
+    # Of chunks in a shard it is not at the beginning of an object.
+    if _begins_with_blosc(node.codecs):
+        head = f"c{separator}" if key.name == "default" else ""
+        blosc = BloscObjects(edges=objects, head=head, separator=separator)
     return StoredArray(
         format="Zarr v3",
         spec={"driver": "zarr3"},
@@ -353,4 +365,17 @@ def _array_v3(content: Mapping[str, Any], url: str) -> StoredArray:
         dtype=np.dtype(node.data_type).name,
         axes=tuple(str(n).lower() for n in names) if all(names) else (),  # may be null
         tags=tags,
+        blosc=blosc,
     )
+
+
+def _begins_with_blosc(codecs: Sequence[Codec]) -> bool:
+    """Whether Blosc packed last; ValueError where its header is packed again."""
+    names = [codec.name for codec in codecs]
+    if "blosc" not in names:
+        return False
+    after = names[names.index("blosc") + 1 :]
+    # A checksum stands at the end.
+    if set(after) - {"crc32c"}:
+        raise ValueError(f"{', '.join(after)} after blosc, expected blosc last")
+    return True
