@@ -113,6 +113,7 @@ class Manifest:
             _TABLES,
             who=who,
             remedy="free space or check access, or delete the folder to fetch anew",
+            without="delete the whole folder then, to fetch it anew",
             synchronous="NORMAL",
         )
 

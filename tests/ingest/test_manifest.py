@@ -56,7 +56,7 @@ def test_a_whole_file_is_remembered_with_its_digest(tmp_path: Path) -> None:
 
 def test_what_is_no_manifest_is_reported(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"no database, whatever its name says" * 100)
-    with pytest.raises(StorageError, match="or delete the folder to fetch anew"):
+    with pytest.raises(StorageError, match="the whole folder then, to fetch it anew"):
         Manifest(tmp_path, who="ebi 1")
 
 
