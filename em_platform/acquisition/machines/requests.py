@@ -11,7 +11,8 @@ Each is a machine { Request -> Success | Failure } to be put into a larger one:
 A request is made by a function, so it is asked for when the state is entered. The
 time limit (`acquisition.request_timeout_s`) counts from when it has gone out;
 `acquisition.request_tries` times it is sent. Every request may be sent twice without
-harm: a device that has done it reports so again. `Failure` stays until `resume`.
+harm: a device that has done it reports so again. `Failure` stays until `resume`. An
+answer that this computer cannot keep waits in `Noting`; its device is not asked again.
 """
 
 import math
@@ -25,8 +26,9 @@ from pigeon_transitions.machines import FunctionMachine
 from em_platform.acquisition.frame_paths import frame_path
 from em_platform.acquisition.machines.machine import OneThread, on_message
 from em_platform.config import AcquisitionSettings
-from em_platform.errors import PlatformError
+from em_platform.errors import PlatformError, is_own_fault
 from em_platform.messaging.topics import Body
+from em_platform.storage.own_faults import OwnFaults
 
 Ask = Callable[[], Body]
 Answered = Callable[[Any], None]
@@ -79,13 +81,18 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
         self._asked: Body = {}
         self._asked_s = 0.0
         self._refusal = ""
+        self._noted: Any = None
+        self._faults = OwnFaults("coordinator")
         super().__init__(
             retries=tries or settings.request_tries,
             timeout=settings.request_timeout_s,
             **options,
         )
+        self.add_states("Noting")
         # a FunctionMachine fails only when its tries are used up
-        self.add_transition("fail", "Request", "Failure")
+        self.add_transition("fail", ["Request", "Noting"], "Failure")
+        self.add_transition("put_off", "Request", "Noting")
+        self.add_transition("success", "Noting", "Success")
 
     def patience_s(self) -> float:
         """How long one try waits for its answer."""
@@ -135,10 +142,34 @@ class Request(OneThread, FunctionMachine):  # type: ignore[misc]
         try:
             self._answered(self.result(message))
         except PlatformError as error:
+            if is_own_fault(error):
+                self._note_later(message, error)
+                return
             self._refusal = str(error)
             self.fail()
         else:
+            self._faults.over()
             self.success()
+
+    def _note_later(self, message: Any, error: PlatformError) -> None:
+        """Try to keep the answer again: it came, and the device need not be asked.
+
+        A frame that was exposed is not exposed once more.
+        """
+        if self.get_machine_state() == "Request":
+            self.put_off()
+            sentence = f"{error}; it is tried again"
+            # Of no montage: this one is not at its end.
+            trouble = {"montage_id": "", "state": "error", "error_message": sentence}
+            self.client.send("montage.status", **trouble)
+        self._noted = message
+
+        def again() -> None:
+            # Given up, or another answer meanwhile.
+            if self.get_machine_state() == "Noting" and self._noted is message:
+                self.take(message)
+
+        self.after(self._faults.pause_s(error), again)
 
     def _log_failure(self) -> None:
         asked = ", ".join(

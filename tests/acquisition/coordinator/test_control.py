@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from em_platform.acquisition.frame_paths import retry_of
+from em_platform.acquisition.frame_paths import (
+    acquisition_of,
+    frames_folder,
+    retry_of,
+    tile_body_path,
+)
 from em_platform.config import Settings
 from em_platform.simulation.devices.commanded import clear_faults, set_faults
 
@@ -225,6 +230,29 @@ def test_a_camera_that_is_mute_fails_and_retry_images_the_same_tile(
     operator.run("retry")
     operator.wait_montage("completed", "m-1")
     assert len(tiles(operator)) == len(set(tiles(operator))) == 25
+
+
+def test_a_frame_that_cannot_be_noted_is_noted_later_and_not_exposed_again(
+    operator: Any, start: Callable[..., Any], settings: Settings
+) -> None:
+    """round3 1.3.2: without a descriptor it was exposed four times, then a failure."""
+    start()
+    begin(operator)
+    first = operator.wait("tile.raw", lambda m: m.montage_id == "m-1").tile_id
+    last = f"{acquisition_of(first)}_004_004"
+    body = tile_body_path(frames_folder(settings), "m-1", last)
+    (body / "in the way").mkdir(parents=True)
+    operator.wait_state("CaptureTile_Noting")
+    trouble = operator.wait("montage.status", lambda m: m.state == "error")
+    assert trouble.montage_id == ""
+    assert "could not be written" in trouble.error_message
+    (body / "in the way").rmdir()
+    body.rmdir()
+    operator.wait_montage("completed", "m-1")
+    assert len(tiles(operator)) == len(set(tiles(operator))) == 25
+    exposed = [m.tile_id for m in operator.all("camera.command")]
+    assert exposed.count(last) == 1
+    assert "failed" not in operator.statuses("m-1")
 
 
 def test_a_stage_that_sticks_fails_and_cancel_gives_the_region_up(
