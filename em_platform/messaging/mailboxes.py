@@ -285,7 +285,8 @@ class _Worker(threading.Thread):
         self._waiting: queue.Queue[Arrival | None] = queue.Queue(_WAITING_PER_HANDLER)
         self._offered = self._done = 0  # bytes; each is counted by one thread only
         self._stopping = threading.Event()
-        self._faults = OwnFaults(self.name)
+        first, _, more = name.partition("+")
+        self._faults = OwnFaults(f"handler of {first}{' and others' if more else ''}")
 
     def offer(self, arrival: Arrival) -> bool:
         waiting = self._offered - self._done

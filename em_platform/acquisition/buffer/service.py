@@ -42,7 +42,7 @@ from em_platform.storage.tokens import token_of
 log = logging.getLogger(__name__)
 
 _COMMIT_AT_MOST = 500  # Bounds what a failed commit has to try again
-_WAITING = 5000  # messages in memory; the bus keeps the others, and counts them
+WAITING = 5000  # messages in memory; the bus keeps the others, and counts them
 _RETRY_S = 1.0
 _RECONCILE_S = 30.0  # Seldom: only what the bus lost is found by it
 _END_S = 10.0  # An upload under way may end; else it is sent again after the start
@@ -81,7 +81,7 @@ class BufferService:
         self._journal = journal
         self._home = settings.home.absolute()
         self._frames = frames_folder(settings)
-        self._waiting: queue.Queue[Message | None] = queue.Queue(_WAITING)
+        self._waiting: queue.Queue[Message | None] = queue.Queue(WAITING)
         self._stop = threading.Event()
         self._faults = OwnFaults("buffer")
         self._intake = Intake(journal, self._frames)
@@ -113,19 +113,24 @@ class BufferService:
             frames=self._frames,
             recorded=partial(_recorded, settings),
         )
+        writer = threading.Thread(
+            target=self._write, name="buffer journal", daemon=True
+        )
+        # Before anything comes, which may be more than waits in memory.
+        writer.start()
         # first: what came during the look would else wait for the next one
         bus.subscribe_many(TOPICS, self._receive)
         self._reconciliation.look()
         self._consumer.resume(KEPT_ACQUISITIONS)
-        self._threads = [
-            threading.Thread(target=self._write, name="buffer journal", daemon=True),
+        chores = [
             # soonest: a frame just saved is in memory yet
             self._chore("reads", Reader(journal).tick, every_s=0.1),
             self._chore("uploads", self._uploader.tick, every_s=0.2),
             self._chore("frees", self._freer.tick, every_s=1.0),
         ]
-        for thread in self._threads:
+        for thread in chores:
             thread.start()
+        self._threads = [writer, *chores]
 
     def tick(self) -> None:
         """Say how much waits, and why; reconcile when it is due.

@@ -119,8 +119,9 @@ class Watch:
         if pending.is_whole:
             pending.whole_s = now_s
             self._newest_whole = max(self._newest_whole, pending.number)
-            if self.late.pop(tile_id, None):
-                self.pending[tile_id] = pending
+        # A frame that cannot be read gets no figures: its next verdict is the last.
+        if tile_id in self.late and (pending.is_whole or pending.is_unreadable):
+            self.pending[tile_id] = self.late.pop(tile_id)
         if "std" in new and contrast_rule(self._limits).fails(new["std"]):
             self._plain.add(pending.cell)
         return pending

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from em_platform.acquisition.buffer import service
 from em_platform.acquisition.buffer.journal import Journal
 from em_platform.acquisition.buffer.service import BufferService
 from em_platform.acquisition.recorder import ledger_of
+from em_platform.acquisition.recorder.events import Message
 from em_platform.config import (
     AcquisitionSettings,
     AlohaSettings,
@@ -22,6 +24,7 @@ from em_platform.config import (
 from em_platform.errors import ConfigError, PlatformError
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
+from em_platform.messaging.topics import fitting
 from em_platform.processes.single_instance import single_instance
 
 
@@ -129,6 +132,30 @@ def test_what_nobody_heard_is_found_beside_the_frames(
         wait_for_queue(session, 7)
     with closing(Journal(settings.home / "buffer" / "journal.sqlite")) as journal:
         assert len(journal.open_ids()) == 2
+
+
+def test_more_than_waits_in_memory_is_read_from_the_ledger_at_the_start(
+    settings: Settings, session: Bus, imaged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits is bounded since round3 1.3.1: it must not hold up the start."""
+    monkeypatch.setattr(service, "WAITING", 1)
+    montage = imaged.ImagedMontage(settings.home / "frames", "m1", tiles=4)
+    messages: list[Message] = []
+
+    def record(topic: str, **fields: Any) -> None:
+        body = fitting(topic, fields).model_dump(mode="json")
+        messages.append(Message(topic, body, {"sent_at": "1000"}))
+
+    montage.image(record)
+    montage.process(record)
+    with ledger_of(settings) as recorder:
+        recorder.append_all(messages)
+    with buffer_on(settings):
+        deadline = time.monotonic() + 60
+        with closing(Journal(settings.home / "buffer" / "journal.sqlite")) as noted:
+            while len(noted.notes(montage.acquisition_id)) < 4:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
 
 
 def test_two_buffers_do_not_work_in_one_home(tmp_path: Path) -> None:

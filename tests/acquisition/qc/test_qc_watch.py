@@ -244,6 +244,19 @@ def test_figures_that_come_late_supersede_the_verdict_without_them() -> None:
     assert not watch.is_settled(fields(8)["tile_id"])
 
 
+def test_a_frame_that_cannot_be_read_has_its_last_verdict_when_that_is_known() -> None:
+    watch = new_watch()
+    watch.announce(fields(0), 0.0)
+    assert is_preliminary(watch.judge(fields(0)["tile_id"]).fields)
+    watch.is_complete = True
+    watch.take(fields(0), {"edges": []}, 20.0)  # without figures, as of no other frame
+    (overdue,) = watch.overdue(40.0)
+    last = watch.judge(overdue)
+    assert [fault["fault_type"] for fault in last.fields["faults"]] == ["incomplete"]
+    assert not is_preliminary(last.fields)
+    assert watch.is_settled(fields(0)["tile_id"])
+
+
 @pytest.mark.parametrize(
     "order", [("first", "figures", "second"), ("figures", "first", "second")]
 )
