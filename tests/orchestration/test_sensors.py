@@ -90,6 +90,16 @@ def test_each_completed_montage_is_asked_for_once(
     assert keys_of(later) == ["m-3-t1"]
 
 
+def test_montages_of_a_table_that_was_begun_anew_are_asked_for(
+    microscope: Microscope, instance: dg.DagsterInstance
+) -> None:
+    """round3 1.3.4: after a damaged one was moved away its cursor is beyond the end."""
+    complete("m-1-t1")
+    anew = tick(montage_complete_sensor, microscope, instance, cursor="5000")
+    assert keys_of(anew) == ["m-1-t1"]
+    assert anew.cursor == "1"
+
+
 def test_a_montage_goes_before_those_that_wait_since_the_platform_was_down(
     microscope: Microscope,
     instance: dg.DagsterInstance,

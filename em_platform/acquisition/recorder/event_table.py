@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     delete,
+    func,
     inspect,
     select,
 )
@@ -135,10 +136,11 @@ class EventTable:
         self, after: int = 0, *, topics: Iterable[str] = (), limit: int = 1000
     ) -> list[Event]:
         """What was recorded behind number `after`, in order, of `topics` or of all."""
-        query = select(events).where(events.c.seq > after)
+        query = select(events)
         if topics := tuple(topics):
             query = query.where(events.c.topic.in_(topics))
         with self._reading() as connection:
+            query = query.where(events.c.seq > begin_of(connection, after))
             rows = connection.execute(query.order_by(events.c.seq).limit(limit))
             return [event_of(row) for row in rows]
 
@@ -235,6 +237,15 @@ class EventTable:
                 f"({str(error).splitlines()[0]}); free space, or start the database",
                 url=where,
             ) from error
+
+
+def begin_of(connection: Connection, after: int) -> int:
+    """Where a reader that has seen number `after` goes on.
+
+    At the beginning, where the table was begun anew since, as after it was damaged.
+    """
+    last = connection.execute(select(func.max(events.c.seq))).scalar()
+    return after if after <= (last or 0) else 0
 
 
 def _refused(message: Message, error: Exception) -> RecordError:

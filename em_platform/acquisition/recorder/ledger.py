@@ -6,7 +6,11 @@ from sqlalchemy import Connection, func, select
 from TEM_comms.qc import Tile
 
 from em_platform.acquisition.frame_paths import owner_of
-from em_platform.acquisition.recorder.event_table import EventTable, events
+from em_platform.acquisition.recorder.event_table import (
+    EventTable,
+    begin_of,
+    events,
+)
 from em_platform.acquisition.recorder.events import (
     COMPLETE,
     PROGRESS,
@@ -48,11 +52,11 @@ class Ledger(EventTable):
             select(first, events.c.acquisition_id)
             .where(events.c.topic == COMPLETE)
             .group_by(events.c.acquisition_id)
-            .having(first > after)
             .order_by(first)
             .limit(limit)
         )
         with self._reading() as connection:
+            query = query.having(first > begin_of(connection, after))
             return [(int(seq), str(name)) for seq, name in connection.execute(query)]
 
     def last_before(self, moment_s: float) -> int:
