@@ -51,7 +51,7 @@ _FORMATS = (
 def attack_by_message(draw: random.Random, seeds: Path, folder: Path) -> None:
     """One message with evil values in some of its fields, to one of the services."""
     from em_platform.cryoem.services import load_service
-    from em_platform.cryoem.services.step import Place, handle_message
+    from em_platform.cryoem.services.step import ServiceContext, handle_message
 
     root = _prepare(seeds, folder)
     service = draw.choice(sorted(_BASES))
@@ -61,7 +61,7 @@ def attack_by_message(draw: random.Random, seeds: Path, folder: Path) -> None:
         message[name] = _evil(name, draw, root)
     before = _contents(folder)
     memory = _peak_bytes()
-    place = Place(ispyb_url="sqlite://", roots=(root,))
+    place = ServiceContext(ispyb_url="sqlite://", roots=(root,))
     try:
         handle_message(load_service(service), {}, message, place)
     finally:
@@ -78,7 +78,7 @@ def attack_by_message(draw: random.Random, seeds: Path, folder: Path) -> None:
 def attack_by_recipe(draw: random.Random, seeds: Path, folder: Path) -> None:
     """A request of recipes that take memory, read files, or go on for ever."""
     from em_platform.cryoem.services import load_service
-    from em_platform.cryoem.services.step import Place, handle_message
+    from em_platform.cryoem.services.step import ServiceContext, handle_message
 
     root = _prepare(seeds, folder)
     text = draw.choice(_FORMATS)
@@ -100,7 +100,7 @@ def attack_by_recipe(draw: random.Random, seeds: Path, folder: Path) -> None:
     value = draw.choice(("x", "x" * 100_000, {"b": ["x" * 1000]}, *VALUES))
     message["parameters"] = {"a": value, "guid": draw.choice(VALUES)}
     memory = _peak_bytes()
-    place = Place(ispyb_url="sqlite://", roots=(root,))
+    place = ServiceContext(ispyb_url="sqlite://", roots=(root,))
     try:
         handle_message(load_service("ProcessRecipe"), {}, message, place)
     finally:

@@ -11,7 +11,7 @@ from em_platform.assets.checks import check_results, check_specs, dagster_failur
 from em_platform.assets.metadata import Metadata, picture, place, short, table
 from em_platform.cryoem.sessions import comparisons, tomography
 from em_platform.cryoem.sessions.checks import stage_checks, tilts_check
-from em_platform.cryoem.sessions.processing import Made, Sessions
+from em_platform.cryoem.sessions.processing import Sessions, StageOutput
 from em_platform.model.check import Check
 from em_platform.partitions import CRYOEM
 from em_platform.partitions import movies as movie_partitions
@@ -310,7 +310,7 @@ compare_tomogram = _comparison(
 )
 
 
-def shown(made: Made) -> Metadata:
+def shown(made: StageOutput) -> Metadata:
     """The numbers and pictures of a stage's result."""
     found: Metadata = {"path": place(str(made.folder))}
     for name, value in dict(made.result).items():

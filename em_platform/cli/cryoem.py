@@ -16,8 +16,8 @@ from em_platform.cli.cryoem_output import print_result
 from em_platform.cli.cryoem_recipe import COMMANDS as WITH_RECIPES
 from em_platform.cryoem.sessions.checks import stage_checks
 from em_platform.cryoem.stage import (
-    Given,
     Option,
+    RawParameters,
     StageParameters,
     StageResult,
     options_of,
@@ -161,7 +161,7 @@ def _click_type(kind: Any) -> Any:
 
 def _run_all(
     name: str,
-    given: Given,
+    given: RawParameters,
     output: Path,
     *,
     overwrite: bool,
@@ -192,7 +192,9 @@ def _run_all(
         sys.exit(1)
 
 
-def _runs(name: str, given: Given) -> list[tuple[Given, Sequence[Path]]]:
+def _runs(
+    name: str, given: RawParameters
+) -> list[tuple[RawParameters, Sequence[Path]]]:
     """The values of each run, with its inputs."""
     options = options_of(load_stage(name).Parameters)
     values = {
@@ -218,7 +220,7 @@ def _runs(name: str, given: Given) -> list[tuple[Given, Sequence[Path]]]:
 
 def _run_one(
     name: str,
-    values: Given,
+    values: RawParameters,
     inputs: Sequence[Path],
     folder: Path,
     *,
@@ -249,7 +251,7 @@ def _run_one(
 def _parameters(
     name: str,
     kind: type[StageParameters],
-    values: Given,
+    values: RawParameters,
     inputs: Sequence[Path],
 ) -> StageParameters:
     """The parameters: what was given, else what the first input's header states.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from em_platform.config import Settings
     from em_platform.cryoem.recipes.read import Fillings
     from em_platform.cryoem.services.local import StepRun
-    from em_platform.cryoem.services.step import Place
+    from em_platform.cryoem.services.step import ServiceContext
     from em_platform.model import JsonObject
 
 _PARAMETERS = [
@@ -252,7 +252,7 @@ def _settings() -> "Settings":
     return load_settings()
 
 
-def _place(settings: "Settings", *, bound: bool = False) -> "Place":
+def _place(settings: "Settings", *, bound: bool = False) -> "ServiceContext":
     from em_platform.cryoem.services.local import bound_place_of, place_of
     from em_platform.processes.single_instance import claim_home
 

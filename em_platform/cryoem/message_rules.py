@@ -16,8 +16,8 @@ from typing import Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from em_platform.cryoem.stage import (
-    Given,
     GivenStages,
+    RawParameters,
     Rule,
     StageParameters,
     names_of,
@@ -68,7 +68,7 @@ def check_message(
     brought: Collection[str],
     *,
     roots: Collection[Path],
-    settings: Given,
+    settings: RawParameters,
 ) -> None:
     """Refuse what a message brought and may not say.
 
@@ -156,7 +156,7 @@ def _check_path(field: str, text: str, roots: Collection[Path]) -> None:
     )
 
 
-def _check_model(field: str, text: str, settings: Given) -> None:
+def _check_model(field: str, text: str, settings: RawParameters) -> None:
     known = settings.get(field)
     is_word = text.isprintable() and text.replace("-", "").replace("_", "").isalnum()
     if is_word and not text.startswith("-"):
@@ -173,7 +173,7 @@ def _check_model(field: str, text: str, settings: Given) -> None:
 
 
 def _check_setting(
-    kind: type[StageParameters], field: str, value: Any, settings: Given
+    kind: type[StageParameters], field: str, value: Any, settings: RawParameters
 ) -> None:
     if value != settings.get(field, kind.model_fields[field].default):
         raise MessageRejected(

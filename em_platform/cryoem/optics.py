@@ -15,10 +15,10 @@ from em_platform.config.cryoem import (
     SessionSettings,
 )
 from em_platform.cryoem.stage import (
-    Given,
     GivenStages,
-    HandedOn,
     Option,
+    RawParameters,
+    RelionOptions,
     StageParameters,
     names_of,
     overlaid,
@@ -54,12 +54,12 @@ class Optics(StageParameters):
     )
 
     @property
-    def optics(self) -> HandedOn:
+    def optics(self) -> RelionOptions:
         """These three, as steps hand them on."""
         return {name: getattr(self, name) for name in Optics.model_fields}
 
 
-def stated_optics(blob: Any) -> Given:
+def stated_optics(blob: Any) -> RawParameters:
     """What a table of a message says of it; a null says nothing, 0 does."""
     names = set[str]().union(*names_of(Optics))
     there = blob if isinstance(blob, dict) else {}
@@ -74,7 +74,7 @@ def optics_of(*blobs: Any) -> Optics:
     MessageRejected
         A value is wrong.
     """
-    stated: Given = {}
+    stated: RawParameters = {}
     for blob in blobs:
         stated = overlaid(Optics, stated, stated_optics(blob))
     try:

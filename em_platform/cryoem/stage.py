@@ -25,9 +25,9 @@ RESULT = "result.json"
 
 ResultFields: TypeAlias = dict[str, Any]
 """Fields of a stage's `Result`, which checks them, from a part of the stage."""
-Given: TypeAlias = Mapping[str, Any]
+RawParameters: TypeAlias = Mapping[str, Any]
 """Parameters of a stage by their names, before its `Parameters` check them."""
-GivenStages: TypeAlias = Mapping[str, Given]
+GivenStages: TypeAlias = Mapping[str, RawParameters]
 """Stage -> parameters that win over its caller's, as `cryoem.session.stages` has."""
 MOST_OF_A_NAME = 200
 
@@ -67,7 +67,7 @@ Name = Annotated[str, AfterValidator(checked_name), Rule.NAME]
 """A text that becomes a part of a path or of a table."""
 Text = Annotated[str, Rule.TEXT]
 """A text that is only kept, or that is one of some words."""
-HandedOn: TypeAlias = Annotated[dict[str, Any], Rule.TABLE]
+RelionOptions: TypeAlias = Annotated[dict[str, Any], Rule.TABLE]
 """A blob in a message for the steps after this one: each adds what it knows, by the
 names of cryo-EM services, and hands it on."""
 
@@ -110,7 +110,9 @@ def names_of(kind: type[StageParameters]) -> list[set[str]]:
     return found
 
 
-def overlaid(kind: type[StageParameters], below: Given, above: Given) -> Given:
+def overlaid(
+    kind: type[StageParameters], below: RawParameters, above: RawParameters
+) -> RawParameters:
     """Both as one; a field that `above` has, by whichever of its names, is its own."""
     hidden: set[str] = set()
     for names in names_of(kind):

@@ -11,7 +11,7 @@ from em_platform.cryoem.sessions.processing import Sessions, open_sessions
 from em_platform.resources.storage import Configuration
 
 if TYPE_CHECKING:
-    from em_platform.cryoem.services.step import Place
+    from em_platform.cryoem.services.step import ServiceContext
 
 
 class CryoemSessions(dg.ConfigurableResource[Any]):
@@ -26,7 +26,7 @@ class CryoemSessions(dg.ConfigurableResource[Any]):
             yield sessions
 
     @contextmanager
-    def services(self) -> Iterator["Place"]:
+    def services(self) -> Iterator["ServiceContext"]:
         """Where live services put what they find, within a `with` block."""
         from em_platform.cryoem.services.local import place_of
 

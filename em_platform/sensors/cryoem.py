@@ -67,7 +67,8 @@ def cryoem_session_sensor(
         )
         arrivals = found.ledger.arrivals(after, most=_MOST_A_TICK)
         with_particles = {
-            each.session: found.of(each.session).particle_diameter_a is not None
+            each.session: found.settings_of(each.session).particle_diameter_a
+            is not None
             for each in arrivals
         }
     if not arrivals:

@@ -7,7 +7,7 @@ import pytest
 import starfile
 
 from em_platform.cryoem.services import load_service
-from em_platform.cryoem.services.step import Place, handle_message
+from em_platform.cryoem.services.step import ServiceContext, handle_message
 from em_platform.errors import FormatError, MessageRejected
 
 
@@ -27,7 +27,7 @@ def select(path: Path, size: int, **more: Any) -> tuple[list[str], list[str]]:
     """The tables that are reported to the project and to Murfey."""
     message = {"input_file": str(path), "batch_size": size, "image_size": 64, **more}
     handler = load_service("SelectParticles")
-    sent = handle_message(handler, {}, message, Place(ispyb_url="sqlite://"))
+    sent = handle_message(handler, {}, message, ServiceContext(ispyb_url="sqlite://"))
     nodes = [Path(m.body["output_file"]) for m in sent if m.queue == "node_creator"]
     feedback = [m.body for m in sent if m.queue == "murfey_feedback"]
     assert feedback.pop() == {"register": "done_particle_selection"}

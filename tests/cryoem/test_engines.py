@@ -17,7 +17,7 @@ import pytest
 from em_platform.cryoem.alignment_files import read_alignment
 from em_platform.cryoem.methods.coordinates import read_points
 from em_platform.cryoem.services import load_service
-from em_platform.cryoem.services.step import Place, handle_message
+from em_platform.cryoem.services.step import ServiceContext, handle_message
 from em_platform.cryoem.stages import load_stage
 from em_platform.errors import ConfigError, PlatformError, ToolFailed
 from tests.cryoem.standin_programs import VOLUME, write_programs
@@ -358,7 +358,9 @@ def test_a_message_asks_a_program_for_what_upstream_asks(
         "mrc_out": f"{tmp_path}/MotionCorr/job002/Movies/o.mrc",
         **{k: str(given / v) if k in EER else v for k, v in change.items()},
     }
-    place = Place(ispyb_url="sqlite://", stages={"motion": {"engine": "relion"}})
+    place = ServiceContext(
+        ispyb_url="sqlite://", stages={"motion": {"engine": "relion"}}
+    )
     handle_message(load_service("MotionCorr"), {}, message, place)
     asked = (given / "asked").read_text().strip().replace(str(given), "IN")
     _, _, asked = asked.partition("--patch_y 5 " if "--patch_y" in asked else "1.0 ")

@@ -12,13 +12,13 @@ import PIL.Image
 import pytest
 
 from em_platform.cryoem.services import load_service
-from em_platform.cryoem.services.step import Place, handle_message
+from em_platform.cryoem.services.step import ServiceContext, handle_message
 from em_platform.errors import MessageRejected, OutputRefused, PlatformError
 
 
 @pytest.fixture
-def place(root: Path) -> Iterator[Place]:
-    opened = Place(ispyb_url="sqlite://", roots=(root,))
+def place(root: Path) -> Iterator[ServiceContext]:
+    opened = ServiceContext(ispyb_url="sqlite://", roots=(root,))
     yield opened
     opened.close()
 
@@ -32,12 +32,12 @@ def micrograph(root: Path) -> Path:
     return path
 
 
-def send(service: str, message: dict[str, Any], place: Place) -> list[Any]:
+def send(service: str, message: dict[str, Any], place: ServiceContext) -> list[Any]:
     return handle_message(load_service(service), {}, message, place)
 
 
 def test_a_message_runs_no_program_of_its_own(
-    micrograph: Path, place: Place, tmp_path: Path
+    micrograph: Path, place: ServiceContext, tmp_path: Path
 ) -> None:
     """round3 4.2: `cryolo_command: python3 -c ...` ran with the service's rights."""
     ran = tmp_path / "ran"
@@ -65,7 +65,7 @@ def test_a_message_runs_no_program_of_its_own(
     ],
 )
 def test_pictures_overwrite_nothing_but_pictures_of_ours(
-    change: dict[str, Any], micrograph: Path, place: Place, root: Path
+    change: dict[str, Any], micrograph: Path, place: ServiceContext, root: Path
 ) -> None:
     """round3 4.3: a suffix or a path of a message overwrote raw data by a JPEG."""
     before = contents(root.parent)
@@ -80,7 +80,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_micrograph_is_never_deleted(micrograph: Path, place: Place) -> None:
+def test_a_micrograph_is_never_deleted(micrograph: Path, place: ServiceContext) -> None:
     """round3 4.3: `remove_input` deleted the micrograph."""
     raw = micrograph.read_bytes()
     message = {
@@ -99,7 +99,7 @@ def test_a_micrograph_is_never_deleted(micrograph: Path, place: Place) -> None:
 
 
 def test_a_picture_of_others_and_what_a_link_leads_to_stay(
-    micrograph: Path, place: Place, root: Path
+    micrograph: Path, place: ServiceContext, root: Path
 ) -> None:
     """round3 4.3: every write goes through the guard."""
     message = {"image_command": "mrc_to_jpeg", "file": str(micrograph)}
@@ -146,7 +146,7 @@ def report(root: Path, **change: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_reports_write_into_their_project_alone(
-    change: dict[str, Any], root: Path, place: Place
+    change: dict[str, Any], root: Path, place: ServiceContext
 ) -> None:
     """round3 4.5"""
     outside = root.parent / "outside"
@@ -174,7 +174,9 @@ def links(folder: Path) -> dict[Path, str]:
     return {p: os.readlink(p) for p in folder.rglob("*") if p.is_symlink()}
 
 
-def test_links_planted_in_a_job_are_not_followed(root: Path, place: Place) -> None:
+def test_links_planted_in_a_job_are_not_followed(
+    root: Path, place: ServiceContext
+) -> None:
     """round3 4.5: what a link leads to is neither written nor copied."""
     send("NodeCreator", report(root), place)
     job, outside = root / "p/Import/job001", root.parent / "outside"

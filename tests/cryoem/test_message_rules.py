@@ -175,12 +175,12 @@ def test_a_sessions_own_file_names_no_program(tmp_path: Path) -> None:
         for field in ("cryolo_command", "cryolo_model_weights", "topaz_model"):
             own.write_text(f"stages: {{pick: {{{field}: touch /tmp/x}}}}")
             with pytest.raises(ConfigError, match=f"pick.{field} is 'touch /tmp/x'"):
-                sessions.of("s")
+                sessions.settings_of("s")
         own.write_text("stages: [pick]")
         with pytest.raises(ConfigError, match="correct the file"):
-            sessions.of("s")
+            sessions.settings_of("s")
         own.write_text("stages: {pick: {engine: cryolo}}")
-        found = sessions.of("s").stages["pick"]
+        found = sessions.settings_of("s").stages["pick"]
     assert found == {"engine": "cryolo", **stages["pick"]}
 
 

@@ -21,7 +21,7 @@ from em_platform.cryoem.recipes import placeholders_of, read_recipe
 from em_platform.cryoem.services import load_service
 from em_platform.cryoem.services.local import completed, place_of, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
-from em_platform.cryoem.services.step import Place, handle_message
+from em_platform.cryoem.services.step import ServiceContext, handle_message
 from em_platform.cryoem.sessions.processing import open_sessions
 from em_platform.cryoem.sessions.records import project_of, record_movie
 from em_platform.cryoem.sessions.run_stage import parameters_of
@@ -53,7 +53,9 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def by_session(movie: Path, home: Path, amplitude: float) -> tuple[Path, Place]:
+def by_session(
+    movie: Path, home: Path, amplitude: float
+) -> tuple[Path, ServiceContext]:
     """By assets, whose session has its own settings."""
     folder = home / "cryoem/grid1"
     folder.mkdir(parents=True)
@@ -69,15 +71,15 @@ def by_session(movie: Path, home: Path, amplitude: float) -> tuple[Path, Place]:
         for make in (sessions.correct, sessions.fit_ctf, sessions.pick):
             make(key)
         sessions.extract(key)
-        fitted = parameters_of(sessions.at(key, "ctf"))
+        fitted = parameters_of(sessions.step_folder(key, "ctf"))
         assert (fitted["spher_aber"], fitted["ampl_contrast"]) == (CS_MM, amplitude)
         record_movie(sessions, key, place)
         return project_of(sessions, "grid1"), place
 
 
 def by_services(
-    movie: Path, home: Path, more: dict[str, Any], place: Place
-) -> tuple[Path, Place]:
+    movie: Path, home: Path, more: dict[str, Any], place: ServiceContext
+) -> tuple[Path, ServiceContext]:
     """By live services; `more` goes into the step of the motion correction."""
     project = home / "project"
     given = {
@@ -193,7 +195,7 @@ def test_programs_are_asked_with_the_microscope_of_the_message(
         "relion_options": {"spher_aber": 1.4, "ampl_contrast": 0},
     }
     stages = {key: {"engine": "aretomo3"} for key in ("tilt-align", "reconstruct")}
-    place = Place(ispyb_url="sqlite://", stages=stages)
+    place = ServiceContext(ispyb_url="sqlite://", stages=stages)
     handle_message(load_service("AreTomoAlign"), {}, message, place)
     commands = (given / "asked").read_text().splitlines()
     assert len(commands) == 2

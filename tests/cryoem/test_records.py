@@ -16,7 +16,7 @@ from em_platform.cryoem.project.pipeline import PIPELINE
 from em_platform.cryoem.recipes import placeholders_of, read_recipe
 from em_platform.cryoem.services.local import completed, place_of, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
-from em_platform.cryoem.services.step import Place
+from em_platform.cryoem.services.step import ServiceContext
 from em_platform.cryoem.sessions.processing import Sessions, open_sessions
 from em_platform.cryoem.sessions.records import project_of, record_movie
 from em_platform.errors import DataError
@@ -72,7 +72,7 @@ def sessions(
         yield found
 
 
-def live(sessions: Sessions, place: Place, project: Path, stem: str) -> None:
+def live(sessions: Sessions, place: ServiceContext, project: Path, stem: str) -> None:
     """The recipe of the movie, by services that compute.
 
     The lens stands where a site's recipe has it: at the step that fits.
@@ -89,7 +89,7 @@ def live(sessions: Sessions, place: Place, project: Path, stem: str) -> None:
     assert [r.error for r in run_recipe(content, place, guid="g") if r.error] == []
 
 
-def rows(place: Place, project: Path) -> dict[str, list[dict[str, Any]]]:
+def rows(place: ServiceContext, project: Path) -> dict[str, list[dict[str, Any]]]:
     """What the tables of a movie hold, but for where the project lies."""
     found = {}
     with place.ispyb.engine.connect() as connection:
@@ -149,7 +149,10 @@ def test_assets_and_live_services_give_the_same_rows_and_files(
     assert made.rows == {
         **{"insert_movie": 1, "insert_motion_correction": 1, "insert_ctf": 1}
     }
-    other, theirs = tmp_path / "live", Place(ispyb_url=f"sqlite:///{tmp_path / 'l.db'}")
+    other, theirs = (
+        tmp_path / "live",
+        ServiceContext(ispyb_url=f"sqlite:///{tmp_path / 'l.db'}"),
+    )
     live(sessions, theirs, other, stem)
     assert rows(place, project) == rows(theirs, other)
     assert [len(each) for each in rows(place, project).values()] == [1, 1, 1]

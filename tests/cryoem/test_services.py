@@ -12,7 +12,12 @@ from em_platform.cryoem.ispyb import Parents, register_collection
 from em_platform.cryoem.services import load_service
 from em_platform.cryoem.services.local import run_recipe
 from em_platform.cryoem.services.process_recipe import requested
-from em_platform.cryoem.services.step import Outgoing, Place, Step, handle_message
+from em_platform.cryoem.services.step import (
+    Outgoing,
+    ServiceContext,
+    Step,
+    handle_message,
+)
 from em_platform.errors import ConfigError, MessageRejected, PlatformError, RecordError
 
 _EMISPYB = {"service": "EMISPyB", "queue": "ispyb_connector"}
@@ -44,14 +49,14 @@ RECIPE: dict[str, Any] = {
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    opened = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+def place(tmp_path: Path) -> Iterator[ServiceContext]:
+    opened = ServiceContext(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def known(place: Place) -> Parents:
+def known(place: ServiceContext) -> Parents:
     with place.ispyb.write() as writer:
         return register_collection(
             writer, image_directory="/d", image_prefix="p", recipe="r"
@@ -70,7 +75,7 @@ def recipe_of(known: Parents) -> dict[Any, Any]:
 
 
 def test_a_recipe_runs_to_its_end_and_a_failed_step_ends_its_branch_alone(
-    place: Place, known: Parents
+    place: ServiceContext, known: Parents
 ) -> None:
     for _ in range(2):  # nothing is doubled by a second time
         ran = list(run_recipe(recipe_of(known), place, guid="g"))
@@ -85,7 +90,7 @@ def test_a_recipe_runs_to_its_end_and_a_failed_step_ends_its_branch_alone(
 
 
 def test_a_message_without_a_recipe_answers_at_the_channels_own_queue(
-    place: Place, known: Parents
+    place: ServiceContext, known: Parents
 ) -> None:
     message = {
         "ispyb_command": "insert_movie",
@@ -99,7 +104,7 @@ def test_a_message_without_a_recipe_answers_at_the_channels_own_queue(
 
 
 def test_a_request_names_recipes_and_reads_no_file(
-    place: Place, tmp_path: Path
+    place: ServiceContext, tmp_path: Path
 ) -> None:
     """round3 4.7: a name that ended in .json read any file, and echoed a part."""
     (tmp_path / "secret.json").write_text('{"1": "secret"}')
@@ -119,7 +124,7 @@ def test_a_request_names_recipes_and_reads_no_file(
     ],
 )
 def test_a_short_message_takes_no_memory_without_end(
-    place: Place, body: dict[str, Any], sentence: str
+    place: ServiceContext, body: dict[str, Any], sentence: str
 ) -> None:
     """round3 4.6: what a service sends is as bounded as what it gets."""
     if "start" in body:
@@ -135,10 +140,10 @@ def test_a_short_message_takes_no_memory_without_end(
         handle_message(load_service("ProcessRecipe"), {}, message, place)
 
 
-def test_what_is_sent_is_as_it_was_then(place: Place) -> None:
+def test_what_is_sent_is_as_it_was_then(place: ServiceContext) -> None:
     """The sender goes on changing its own; the wire does not."""
 
-    def handler(step: Step, _: Place) -> None:
+    def handler(step: Step, _: ServiceContext) -> None:
         payload = {"number": 1}
         step.send("images", payload)
         payload["number"] = 2
@@ -148,10 +153,12 @@ def test_what_is_sent_is_as_it_was_then(place: Place) -> None:
     assert [each.body for each in sent] == [{"number": 1}, {"number": 2}]
 
 
-def test_a_report_has_what_upstreams_node_creator_asks_for(place: Place) -> None:
+def test_a_report_has_what_upstreams_node_creator_asks_for(
+    place: ServiceContext,
+) -> None:
     """Of cryoem-services 1.5.1, `NodeCreatorParameters` has no default for these."""
 
-    def handler(step: Step, _: Place) -> None:
+    def handler(step: Step, _: ServiceContext) -> None:
         step.send("node_creator", {"command": "x", "job_type": "relion.extract"})
 
     [sent] = handle_message(handler, {}, {}, place)
@@ -173,7 +180,7 @@ def test_a_report_has_what_upstreams_node_creator_asks_for(place: Place) -> None
     ],
 )
 def test_what_is_no_message_is_one_sentence(
-    place: Place, headers: dict[str, Any], body: Any
+    place: ServiceContext, headers: dict[str, Any], body: Any
 ) -> None:
     with pytest.raises(MessageRejected, match=r"message: .* expected; send"):
         handle_message(load_service("EMISPyB"), headers, body, place)
@@ -193,13 +200,16 @@ def test_what_is_no_message_is_one_sentence(
     ],
 )
 def test_a_request_that_cannot_be_met_is_one_sentence(
-    place: Place, message: dict[str, Any], kind: type[PlatformError], sentence: str
+    place: ServiceContext,
+    message: dict[str, Any],
+    kind: type[PlatformError],
+    sentence: str,
 ) -> None:
     with pytest.raises(kind, match=sentence):
         handle_message(load_service("ProcessRecipe"), {}, message, place)
 
 
-def test_a_request_starts_all_of_its_recipes(place: Place) -> None:
+def test_a_request_starts_all_of_its_recipes(place: ServiceContext) -> None:
     message = {
         "recipes": ["em-tomo-preprocess", "em-tomo-align"],
         "parameters": {"guid": "g", "feedback_queue": "f", "movie": "/d/a.tif"},

@@ -16,7 +16,7 @@ from em_platform.cryoem.recipes import placeholders_of, read_recipe
 from em_platform.cryoem.services import load_service
 from em_platform.cryoem.services.local import StepRun, completed, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
-from em_platform.cryoem.services.step import Place, handle_message
+from em_platform.cryoem.services.step import ServiceContext, handle_message
 from em_platform.errors import (
     MessageRejected,
     OutputRefused,
@@ -44,7 +44,7 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    recipe: str, place: Place, movie: Path, project: Path, **more: Any
+    recipe: str, place: ServiceContext, movie: Path, project: Path, **more: Any
 ) -> list[StepRun]:
     parameters = {
         "movie": str(movie),
@@ -60,7 +60,7 @@ def run(
     return list(run_recipe(content, place, guid="g"))
 
 
-def counts(place: Place) -> dict[str, int]:
+def counts(place: ServiceContext) -> dict[str, int]:
     with place.ispyb.engine.connect() as connection:
         found = {
             name: connection.execute(select(func.count()).select_from(table)).scalar()
@@ -72,7 +72,7 @@ def counts(place: Place) -> dict[str, int]:
 def test_a_tilt_is_corrected_fitted_pictured_recorded_and_in_the_project(
     movie: Path, tmp_path: Path
 ) -> None:
-    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    place = ServiceContext(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
     project = tmp_path / "project"
     for number in range(2):
         ran = run("em-tomo-preprocess", place, movie, project, frame_count="4")
@@ -104,7 +104,7 @@ def test_a_tilt_is_corrected_fitted_pictured_recorded_and_in_the_project(
 def test_a_movie_of_particles_is_picked_and_its_particles_are_cut(
     movie: Path, tmp_path: Path
 ) -> None:
-    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    place = ServiceContext(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
     project = tmp_path / "project"
     ran = run("em-spa-preprocess", place, movie, project, particle_diameter="96")
     assert [str(each.error) for each in ran if each.error] == []
@@ -159,7 +159,7 @@ def test_without_a_data_collection_a_recipe_runs_without_ispyb(
     movie: Path, tmp_path: Path
 ) -> None:
     """round3 6.2: it was a dead letter at its first step."""
-    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    place = ServiceContext(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
     project = tmp_path / "project"
     given = {
         **{"movie": str(movie), "pixel_size": str(PIXEL_A), "fm_dose": "0.5"},
@@ -175,7 +175,7 @@ def test_without_a_data_collection_a_recipe_runs_without_ispyb(
     place.close()
 
 
-def further(recipe: str, place: Place, given: dict[str, Any]) -> list[Any]:
+def further(recipe: str, place: ServiceContext, given: dict[str, Any]) -> list[Any]:
     """What a recipe that follows sends to Murfey."""
     known = {k: str(v) for k, v in given.items() if k != "relion_options"}
     wanted = placeholders_of(read_recipe(recipe))
@@ -210,7 +210,7 @@ def test_a_message_that_cannot_be_met_is_one_sentence(
         "patch_sizes": {"x": 1, "y": 1},
     } | change
     given = {name: value for name, value in message.items() if value is not None}
-    place = Place(ispyb_url="sqlite://")
+    place = ServiceContext(ispyb_url="sqlite://")
     with pytest.raises(kind, match=sentence):
         handle_message(load_service("MotionCorr"), {}, given, place)
     assert not list(tmp_path.rglob("*.mrc"))
@@ -228,7 +228,7 @@ def test_a_file_of_others_is_not_replaced(movie: Path, tmp_path: Path) -> None:
         "pixel_size": PIXEL_A,
         "patch_sizes": {"x": 1, "y": 1},
     }
-    handler, place = load_service("MotionCorr"), Place(ispyb_url="sqlite://")
+    handler, place = load_service("MotionCorr"), ServiceContext(ispyb_url="sqlite://")
     with pytest.raises(OutputRefused, match=r"m\.mrc was not made by em-platform"):
         handle_message(handler, {}, message, place)
     assert image.read_bytes() == b"of RELION"
@@ -238,7 +238,7 @@ def test_a_file_of_others_is_not_replaced(movie: Path, tmp_path: Path) -> None:
 def test_a_program_that_is_not_there_ends_its_branch_alone(
     movie: Path, tmp_path: Path
 ) -> None:
-    place = Place(
+    place = ServiceContext(
         ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}",
         stages={"ctf": {"engine": "ctffind5"}},
     )
@@ -250,6 +250,8 @@ def test_a_program_that_is_not_there_ends_its_branch_alone(
     assert not may_pass(failed.error)  # type: ignore[arg-type]
     done = {each.service for each in ran if not each.error}
     assert {"MotionCorr", "Images", "EMISPyB", "NodeCreator"} <= done
-    wrong = Place(ispyb_url=place.ispyb_url, stages={"ctf": {"engin": "ctffind5"}})
+    wrong = ServiceContext(
+        ispyb_url=place.ispyb_url, stages={"ctf": {"engin": "ctffind5"}}
+    )
     ran = run("em-tomo-preprocess", wrong, movie, tmp_path / "project")
     assert "ctf has no parameter engin" in str(next(e.error for e in ran if e.error))

@@ -18,7 +18,7 @@ from em_platform.cryoem.recipes import placeholders_of, read_recipe
 from em_platform.cryoem.services import load_service
 from em_platform.cryoem.services.local import StepRun, completed, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
-from em_platform.cryoem.services.step import Outgoing, Place, handle_message
+from em_platform.cryoem.services.step import Outgoing, ServiceContext, handle_message
 from em_platform.errors import OutputRefused, PlatformError
 
 ANGLES = (-40.0, -20.0, 0.0, 20.0, 40.0)
@@ -67,14 +67,14 @@ def corrected(project: Path, number: int, angle_deg: float) -> Path:
     return path
 
 
-def run(place: Place, **given: Any) -> list[StepRun]:
+def run(place: ServiceContext, **given: Any) -> list[StepRun]:
     wanted = placeholders_of(read_recipe(RECIPE))
     parameters = completed(given, recipe=RECIPE, wanted=wanted, place=place)
     _, content = requested({"recipes": [RECIPE], "parameters": parameters})
     return list(run_recipe(content, place, guid="g"))
 
 
-def register(place: Place, given: dict[str, Any], images: list[Path]) -> None:
+def register(place: ServiceContext, given: dict[str, Any], images: list[Path]) -> None:
     """Movies in ISPyB, as the recipe before leaves them."""
     known = completed(given, recipe=RECIPE, wanted={"dcid", "appid"}, place=place)
     for image in images:
@@ -83,7 +83,7 @@ def register(place: Place, given: dict[str, Any], images: list[Path]) -> None:
             run_command(writer, movie, parameters=known, environment={})
 
 
-def rows(place: Place, table: Any) -> list[dict[str, Any]]:
+def rows(place: ServiceContext, table: Any) -> list[dict[str, Any]]:
     with place.ispyb.engine.connect() as connection:
         return [dict(row) for row in connection.execute(select(table)).mappings()]
 
@@ -93,7 +93,7 @@ def test_a_tilt_series_goes_from_its_images_to_a_denoised_tomogram(
 ) -> None:
     project = tmp_path / "project"
     images = [corrected(project, n, angle) for n, angle in enumerate(ANGLES, 1)]
-    place = Place(
+    place = ServiceContext(
         ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}",
         stages=stages_of(SessionSettings(cs_mm=1.4, amplitude_contrast=0)),
     )
@@ -142,7 +142,7 @@ def test_a_tilt_series_goes_from_its_images_to_a_denoised_tomogram(
     place.close()
 
 
-def check_rows(place: Place, stack: Path, volume: Path) -> None:
+def check_rows(place: ServiceContext, stack: Path, volume: Path) -> None:
     """What ISPyB and tables have of the tomogram is what stands on disk."""
     for star in (
         "AlignTiltSeries/job005/aligned_tilt_series",
@@ -179,7 +179,7 @@ def test_angles_are_those_of_the_names_and_without_a_fit_there_is_a_tomogram(
 ) -> None:
     """round3 6.2: `path_pattern` of facility names, and no CTF job in the project."""
     project = tmp_path / "project"
-    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    place = ServiceContext(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
     movies = project / "MotionCorr/job002/[1]"
     movies.mkdir(parents=True)
     for number, angle in enumerate(ANGLES[1:4], 1):
@@ -211,7 +211,7 @@ def test_a_network_gets_the_halves_of_the_tomogram(tmp_path: Path) -> None:
     }
 
     def asked() -> dict[str, Any]:
-        place = Place(ispyb_url="sqlite://")
+        place = ServiceContext(ispyb_url="sqlite://")
         sent = handle_message(load_service("AreTomoAlign"), {}, message, place)
         [body] = [each.body for each in sent if each.queue == "denoise"]
         return {k: v for k, v in body.items() if k in ("method", "even", "odd")}
@@ -237,7 +237,7 @@ def test_a_network_gets_the_halves_of_the_tomogram(tmp_path: Path) -> None:
 
 
 def test_a_series_that_cannot_be_aligned_fails_visibly(tmp_path: Path) -> None:
-    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    place = ServiceContext(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
     stack = tmp_path / "p/Tomograms/job006/tomograms/TS_1_stack.mrc"
     ran = run(place, stack_file=str(stack), pixel_size="8")
     failed = [each for each in ran if each.error]
@@ -266,6 +266,9 @@ def test_a_stack_of_others_is_not_replaced(tmp_path: Path) -> None:
     message = {"stack_file": str(stack), "pixel_size": 8, "input_file_list": pairs}
     with pytest.raises(OutputRefused, match=r"TS_1_stack\.mrc does not lead to"):
         handle_message(
-            load_service("AreTomoAlign"), {}, message, Place(ispyb_url="sqlite://")
+            load_service("AreTomoAlign"),
+            {},
+            message,
+            ServiceContext(ispyb_url="sqlite://"),
         )
     assert stack.read_bytes() == b"of AreTomo"

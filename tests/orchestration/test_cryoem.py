@@ -17,7 +17,7 @@ from em_platform.cryoem.ispyb.tables import METADATA
 from em_platform.cryoem.recipes import placeholders_of, read_recipe
 from em_platform.cryoem.services.local import completed, place_of, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
-from em_platform.cryoem.services.step import Place
+from em_platform.cryoem.services.step import ServiceContext
 from em_platform.cryoem.sessions import tomography
 from em_platform.cryoem.sessions.processing import open_sessions
 from em_platform.cryoem.sessions.records import PROJECT, record_movie
@@ -352,7 +352,7 @@ FILES = (
 )
 
 
-def paths_of_tomogram(place: Place, project: Path) -> dict[str, list[str]]:
+def paths_of_tomogram(place: ServiceContext, project: Path) -> dict[str, list[str]]:
     """What the rows of the one tomogram say, but for where the project lies."""
     found = {}
     for name, columns in (
@@ -368,12 +368,12 @@ def paths_of_tomogram(place: Place, project: Path) -> dict[str, list[str]]:
     return found
 
 
-def live(folder: Path) -> Place:
+def live(folder: Path) -> ServiceContext:
     """The same series by live services, which compute, in a project of their own."""
     with open_sessions(load_settings()) as sessions:
         stack = tomography.assemble(sessions, "grid2~Position_1").result
     pairs = [list(pair) for pair in zip(stack.images, stack.tilts_deg, strict=True)]
-    place = Place(ispyb_url=f"sqlite:///{folder / 'live.sqlite'}")
+    place = ServiceContext(ispyb_url=f"sqlite:///{folder / 'live.sqlite'}")
     given = {
         "stack_file": f"{folder}/live/Tomograms/job006/tomograms/{stack.stack}",
         "input_file_list": str(pairs),

@@ -21,7 +21,7 @@ from em_platform.cryoem.services import SERVICES, load_service
 from em_platform.cryoem.services.broker import connected, publish
 from em_platform.cryoem.services.live import Service, serve
 from em_platform.cryoem.services.retries import Retries
-from em_platform.cryoem.services.step import Outgoing, Place
+from em_platform.cryoem.services.step import Outgoing, ServiceContext
 from em_platform.errors import BrokerUnavailable
 from tests.system.brokers import Server, wait_until
 from tests.system.live_services import LiveServices
@@ -127,7 +127,9 @@ def taken(settings: RabbitmqSettings, found: set[bytes]) -> set[bytes]:
 
 
 @contextmanager
-def in_a_thread(name: str, place: Place, settings: RabbitmqSettings) -> Iterator[None]:
+def in_a_thread(
+    name: str, place: ServiceContext, settings: RabbitmqSettings
+) -> Iterator[None]:
     stop, ready = threading.Event(), threading.Event()
     service = Service(
         name=name, queue=SERVICES[name], handler=load_service(name), place=place

@@ -26,7 +26,7 @@ from em_platform.cryoem.services.broker import (
 )
 from em_platform.cryoem.services.local import completed, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
-from em_platform.cryoem.services.step import Place
+from em_platform.cryoem.services.step import ServiceContext
 from em_platform.processes.fork_server import ForkedProcess
 from tests.rig import fork_server
 
@@ -100,7 +100,7 @@ def write_movie(path: Path, seed: int, angle_deg: float = 0.0) -> None:
 
 
 def requests_of(
-    movies: list[Path], project: Path, place: Place
+    movies: list[Path], project: Path, place: ServiceContext
 ) -> list[dict[str, Any]]:
     """What a dispatcher is asked for each movie, by what its name says."""
     found = []
@@ -121,7 +121,9 @@ def requests_of(
     return found
 
 
-def align_request(movies: list[Path], project: Path, place: Place) -> dict[str, Any]:
+def align_request(
+    movies: list[Path], project: Path, place: ServiceContext
+) -> dict[str, Any]:
     """What a dispatcher is asked for when all tilts of the series are corrected."""
     recipe = "em-tomo-align"
     corrected = project / "tomo/MotionCorr/job002/Movies"
@@ -335,7 +337,7 @@ def undisturbed(movies: list[Path], folder: Path) -> tuple[Any, set[str]]:
     """Rows and files, and what leaves the platform, by the services in one process."""
     folder.mkdir()
     url = f"sqlite:///{folder / 'ispyb.sqlite'}"
-    place, project = Place(ispyb_url=url), folder / "projects"
+    place, project = ServiceContext(ispyb_url=url), folder / "projects"
     answers = set()
     requests = requests_of(movies, project, place)
     for request in (*requests, align_request(movies, project, place)):

@@ -27,7 +27,7 @@ from em_platform.cryoem.services import SERVICES
 from em_platform.cryoem.services.broker import connected, declare, publish
 from em_platform.cryoem.services.live import dead_letters, reinject
 from em_platform.cryoem.services.retries import put_off
-from em_platform.cryoem.services.step import Outbox, Outgoing, Place
+from em_platform.cryoem.services.step import Outbox, Outgoing, ServiceContext
 from em_platform.errors import BrokerUnavailable, MessageRejected
 from em_platform.messaging.bus import Bus
 from tests.system import live_services
@@ -111,8 +111,8 @@ def settings(broker: Server) -> Iterator[RabbitmqSettings]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    opened = Place(
+def place(tmp_path: Path) -> Iterator[ServiceContext]:
+    opened = ServiceContext(
         ispyb_url=f"sqlite:///{tmp_path / 'ispyb.sqlite'}", roots=(tmp_path,)
     )
     yield opened
@@ -129,7 +129,7 @@ def test_the_bus_fans_out(broker: Server) -> None:
 
 
 def test_a_recipe_becomes_rows_whatever_comes_between(
-    settings: RabbitmqSettings, place: Place
+    settings: RabbitmqSettings, place: ServiceContext
 ) -> None:
     """A request, and between it messages that no service can handle."""
     with place.ispyb.write() as writer:
@@ -178,7 +178,7 @@ def test_a_recipe_becomes_rows_whatever_comes_between(
 
 
 def test_zocalos_dispatcher_and_ours_send_the_same(
-    settings: RabbitmqSettings, place: Place, tmp_path: Path
+    settings: RabbitmqSettings, place: ServiceContext, tmp_path: Path
 ) -> None:
     """One of ours replaces one of theirs: the same messages, read by the same."""
     if importlib.util.find_spec("zocalo") is None:
@@ -231,7 +231,7 @@ SENTENCES = {
 
 def test_bad_input_is_a_dead_letter_with_its_sentence_and_the_rest_goes_on(
     settings: RabbitmqSettings,
-    place: Place,
+    place: ServiceContext,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -328,7 +328,7 @@ def test_services_and_broker_killed_at_random_moments_lose_and_double_nothing(
         stack.enter_context(live_services.own_queues(settings, "murfey_feedback"))
         services = live_services.LiveServices(tmp_path, settings, url)
         stack.callback(services.close)
-        first = Place(ispyb_url=url)
+        first = ServiceContext(ispyb_url=url)
         murfey = Murfey(
             settings,
             live_services.requests_of(movies, project, first),

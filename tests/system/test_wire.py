@@ -22,7 +22,7 @@ from em_platform.config import RabbitmqSettings
 from em_platform.cryoem.recipes import read_recipe
 from em_platform.cryoem.services.broker import connected, publish_body
 from em_platform.cryoem.services.live import dead_letters, reinject
-from em_platform.cryoem.services.step import Outbox, Place
+from em_platform.cryoem.services.step import Outbox, ServiceContext
 from em_platform.errors import MessageRejected
 from tests.cryoem.test_tomo_services import ANGLES, PIXEL_A, tilt_image
 from tests.system import live_services
@@ -83,7 +83,7 @@ def test_a_series_becomes_a_tomogram_though_nobody_segments_it(
             **{"pixel_size": PIXEL_A, "tilt_axis": 0, "guid": "one-guid"},
         },
     }
-    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    place = ServiceContext(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
     names = ("ProcessRecipe", "EMISPyB", "AreTomoAlign", "Denoise", "Images")
     pictures = [
         *(denoised.with_name(f"{denoised.stem}_{end}") for end in _PICTURES),
@@ -132,7 +132,7 @@ def test_a_movie_without_a_data_collection_runs_to_its_end(
         **{"feedback_queue": "murfey_feedback", "particle_diameter": 96},
     }
     request = {"recipes": ["em-spa-preprocess"], "parameters": given}
-    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    place = ServiceContext(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
     names = ("ProcessRecipe", "EMISPyB", "MotionCorr", "CTFFind", "CrYOLO", "Images")
     with ExitStack() as stack_of:
         for name in (*names, "NodeCreator"):
@@ -152,7 +152,7 @@ def test_a_topic_that_nobody_declared_is_a_dead_letter_alone(
     settings: RabbitmqSettings, tmp_path: Path
 ) -> None:
     """The broker closes the channel of who sends to such an exchange."""
-    place = Place(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
+    place = ServiceContext(ispyb_url=f"sqlite:///{tmp_path / 'i.sqlite'}")
     recipe = {
         "1": {"service": "x", "topic": "nowhere"},
         "2": {"service": "Murfey", "queue": "murfey_feedback"},
@@ -195,7 +195,7 @@ def test_headers_of_every_type_end_no_service(
         *(1e300, Decimal("1e-9"), datetime.max, Moment(1 << 63)),
     ]
     due = ["abc", None, {"a": 1}, [], "inf", "nan", Moment(1 << 63)]
-    place = Place(ispyb_url="sqlite://", roots=(tmp_path,))
+    place = ServiceContext(ispyb_url="sqlite://", roots=(tmp_path,))
     with in_a_thread("Images", place, settings), connected(settings) as channel:
         for value in strange:
             headers = {"em-tries": value, "other": value, "x-death": [1], "x" * 99: "y"}

@@ -18,7 +18,7 @@ from em_platform.cryoem.project.tables import (
     put_particles,
     stack_of,
 )
-from em_platform.cryoem.stage import HandedOn
+from em_platform.cryoem.stage import RelionOptions
 
 _NUMBER = re.compile(r"particles_split(\d+)\.star")
 
@@ -58,7 +58,7 @@ def add_to_batches(
     project: Path,
     folder: Path,
     size: int,
-    options: HandedOn,
+    options: RelionOptions,
     box_px: int,
 ) -> Batches:
     """Put the particles of a micrograph into batches; what was full stays as it is.

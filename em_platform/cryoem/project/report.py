@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from em_platform.cryoem.stage import HandedOn
+from em_platform.cryoem.stage import RelionOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,8 +13,8 @@ class JobReport:
     input_file: str
     output_file: str
     experiment_type: str = "spa"
-    relion_options: HandedOn = field(default_factory=dict)
-    results: HandedOn = field(default_factory=dict)
+    relion_options: RelionOptions = field(default_factory=dict)
+    results: RelionOptions = field(default_factory=dict)
     command: str = ""
     stdout: str = ""
     stderr: str = ""

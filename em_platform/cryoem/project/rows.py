@@ -22,7 +22,7 @@ from em_platform.cryoem.project.tables import (
     rows_of,
     stack_of,
 )
-from em_platform.cryoem.stage import HandedOn, checked_name
+from em_platform.cryoem.stage import RelionOptions, checked_name
 from em_platform.cryoem.tilt_name import TiltName, series_of, tilt_name
 from em_platform.errors import NoAnswer, RecordError
 from em_platform.storage.atomic import write_bytes
@@ -178,7 +178,7 @@ def write_extracted(
     *,
     micrograph: Path,
     project: Path,
-    options: HandedOn,
+    options: RelionOptions,
 ) -> None:
     """Write the particles of a micrograph to `out`, by names within the project.
 
@@ -295,7 +295,7 @@ def _tilt_row(report: JobReport, kind: JobType, project: Path, series: str) -> R
 _ALIGNED = ("TomoXTilt", "TomoYTilt", "TomoZRot", "TomoXShiftAngst", "TomoYShiftAngst")
 
 
-def _option(options: HandedOn, name: str, default: float) -> float:
+def _option(options: RelionOptions, name: str, default: float) -> float:
     # 0 is an angle, too.
     return default if options.get(name) is None else float(options[name])
 

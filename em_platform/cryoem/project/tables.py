@@ -20,13 +20,13 @@ from em_platform.cryoem.project.growing import (
     read_index,
     write_table,
 )
-from em_platform.cryoem.stage import HandedOn
+from em_platform.cryoem.stage import RelionOptions
 from em_platform.errors import FormatError, RecordError
 
 Row = dict[str, str | float]
 
 
-def microscope(options: HandedOn) -> Row:
+def microscope(options: RelionOptions) -> Row:
     """The columns of what all optics of a project have."""
     found = optics_of(options)
     return {
@@ -55,7 +55,7 @@ def plain_numbers() -> Iterator[None]:
 
 
 @plain_numbers()
-def optics_row(options: HandedOn, *, particles: int | None = None) -> Row:
+def optics_row(options: RelionOptions, *, particles: int | None = None) -> Row:
     """The only optics group; of particles with their box."""
     pixel = float(options.get("pixel_size") or 1.0)
     scaled = float(options.get("pixel_size_downscaled") or pixel)

@@ -8,8 +8,8 @@ from pydantic import Field, field_validator
 
 from em_platform.cryoem.project.batches import batch_number
 from em_platform.cryoem.services.stage_run import job_path, run_stage
-from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import HandedOn, StageParameters
+from em_platform.cryoem.services.step import ServiceContext, Step
+from em_platform.cryoem.stage import RelionOptions, StageParameters
 from em_platform.cryoem.stages import classify
 from em_platform.model import JsonObject
 
@@ -26,7 +26,7 @@ class Parameters(StageParameters):
     class2d_grp_uuid: int
     class_uuids: dict[str, int]
     picker_id: int | None = None
-    relion_options: HandedOn = Field(default_factory=dict)
+    relion_options: RelionOptions = Field(default_factory=dict)
 
     @field_validator("class_uuids", mode="before")
     @classmethod
@@ -35,13 +35,13 @@ class Parameters(StageParameters):
         return json.loads(value.replace("'", '"')) if isinstance(value, str) else value
 
 
-def handle(step: Step, place: Place) -> None:
+def handle(step: Step, place: ServiceContext) -> None:
     """Sort the particles of a message into classes."""
     own = step.validated(Parameters)
     parameters = step.validated(classify.Parameters, **place.parameters_of("classify"))
     out = job_path(own.class2d_dir / "run")
     folder = out.other(out.folder, out.number).parent
-    result, _again = run_stage(
+    result, _reused = run_stage(
         "classify",
         parameters,
         folder=folder,

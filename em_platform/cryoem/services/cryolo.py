@@ -11,8 +11,8 @@ from pydantic import Field
 
 from em_platform.cryoem.optics import stated_optics
 from em_platform.cryoem.services.stage_run import job_path, run_stage
-from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import HandedOn, StageParameters
+from em_platform.cryoem.services.step import ServiceContext, Step
+from em_platform.cryoem.stage import RelionOptions, StageParameters
 from em_platform.cryoem.stages import pick
 from em_platform.model import Json, JsonObject
 
@@ -33,18 +33,18 @@ class Parameters(StageParameters):
     experiment_type: Literal["spa"] = "spa"
     mc_uuid: int | None = None
     picker_uuid: int | None = None
-    relion_options: HandedOn = Field(default_factory=dict)
-    ctf_values: HandedOn = Field(default_factory=dict)
+    relion_options: RelionOptions = Field(default_factory=dict)
+    ctf_values: RelionOptions = Field(default_factory=dict)
 
 
-def handle(step: Step, place: Place) -> None:
+def handle(step: Step, place: ServiceContext) -> None:
     """Pick the particles of the micrograph of a message."""
     own = step.validated(Parameters)
     parameters = step.validated(pick.Parameters, **place.parameters_of("pick"))
     out = job_path(own.output_path)
     folder = own.output_path.parent
     image = parameters.micrograph
-    result, _again = run_stage(
+    result, _reused = run_stage(
         "pick",
         parameters,
         folder=folder,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from em_platform.cryoem.project.jobs import type_of
 from em_platform.cryoem.services.stage_run import JobPath, job_path, run_stage
-from em_platform.cryoem.services.step import Place, Step
+from em_platform.cryoem.services.step import ServiceContext, Step
 from em_platform.cryoem.stages import ctf
 from em_platform.errors import MessageRejected
 from em_platform.model import Json, JsonObject
@@ -16,7 +16,7 @@ _RUN = {
 }
 
 
-def handle(step: Step, place: Place) -> None:
+def handle(step: Step, place: ServiceContext) -> None:
     """Fit the CTF of the micrograph of a message."""
     parameters = step.validated(ctf.Parameters, **place.parameters_of("ctf"))
     if parameters.output_image is None:
@@ -28,7 +28,7 @@ def handle(step: Step, place: Place) -> None:
     folder = parameters.output_image.parent
     options = parameters.relion_options | parameters.optics
     parameters = parameters.model_copy(update={"relion_options": options})
-    result, _again = run_stage(
+    result, _reused = run_stage(
         "ctf",
         parameters,
         folder=folder,

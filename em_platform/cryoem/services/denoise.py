@@ -6,8 +6,8 @@ from pydantic import Field
 
 from em_platform.cryoem.headers import read_header
 from em_platform.cryoem.services.stage_run import JOB, job_path, run_stage
-from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import HandedOn, StageParameters
+from em_platform.cryoem.services.step import ServiceContext, Step
+from em_platform.cryoem.stage import RelionOptions, StageParameters
 from em_platform.cryoem.stages import denoise
 
 
@@ -16,10 +16,10 @@ class Parameters(StageParameters):
 
     volume: Path
     output_dir: Path | None = None
-    relion_options: HandedOn = Field(default_factory=dict)
+    relion_options: RelionOptions = Field(default_factory=dict)
 
 
-def handle(step: Step, place: Place) -> None:
+def handle(step: Step, place: ServiceContext) -> None:
     """Denoise the tomogram of a message."""
     own = step.validated(Parameters)
     # Upstream's message has no pixel size: Topaz needs none.
@@ -29,7 +29,7 @@ def handle(step: Step, place: Place) -> None:
         denoise.Parameters, **pixel, **place.parameters_of("denoise")
     )
     folder = own.output_dir or own.volume.parent
-    result, _again = run_stage(
+    result, _reused = run_stage(
         "denoise",
         parameters,
         folder=folder,

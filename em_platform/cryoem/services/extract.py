@@ -7,8 +7,8 @@ from pydantic import Field
 
 from em_platform.cryoem.project.rows import write_extracted
 from em_platform.cryoem.services.stage_run import job_path, run_stage
-from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import HandedOn, Rule, StageParameters
+from em_platform.cryoem.services.step import ServiceContext, Step
+from em_platform.cryoem.stage import RelionOptions, Rule, StageParameters
 from em_platform.cryoem.stages import extract
 
 
@@ -18,17 +18,17 @@ class Parameters(StageParameters):
     output_file: Path
     ctf_image: Annotated[str, Rule.PATH] = ""
     batch_size: int = 50_000
-    relion_options: HandedOn = Field(default_factory=dict)
+    relion_options: RelionOptions = Field(default_factory=dict)
 
 
-def handle(step: Step, place: Place) -> None:
+def handle(step: Step, place: ServiceContext) -> None:
     """Cut the particles of the micrograph of a message."""
     own = step.validated(Parameters)
     parameters = step.validated(extract.Parameters, **place.parameters_of("extract"))
     out = job_path(own.output_file)
     # A folder of its own: the stage calls its table `particles.star` each time.
     folder = own.output_file.parent / own.output_file.stem
-    result, _again = run_stage(
+    result, _reused = run_stage(
         "extract",
         parameters,
         folder=folder,

@@ -8,7 +8,7 @@ import logging
 
 from em_platform.cryoem.ispyb import run_command
 from em_platform.cryoem.recipes.read import is_placeholder
-from em_platform.cryoem.services.step import Place, Step
+from em_platform.cryoem.services.step import ServiceContext, Step
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ _WITHOUT = "without_ispyb"
 """In the environment: what the first step found, for those that name no collection."""
 
 
-def handle(step: Step, place: Place) -> None:
+def handle(step: Step, place: ServiceContext) -> None:
     """Run the command of a message, and let the steps after it know the row's id."""
     known = step.parameters
     if step.environment.get(_WITHOUT) or _is_unregistered(step):

@@ -38,7 +38,7 @@ from em_platform.cryoem.services.step import (
     Handler,
     Headers,
     Outgoing,
-    Place,
+    ServiceContext,
     handle_message,
 )
 from em_platform.errors import (
@@ -62,7 +62,7 @@ class Service:
     name: str
     queue: str
     handler: Handler
-    place: Place
+    place: ServiceContext
 
 
 def serve(

@@ -21,7 +21,7 @@ from em_platform.cryoem.services.step import (
     RECIPE_HEADER,
     Outbox,
     Outgoing,
-    Place,
+    ServiceContext,
     handle_message,
 )
 from em_platform.errors import NoAnswer, PlatformError
@@ -43,11 +43,11 @@ class StepRun:
     """No service of ours: the message would leave the platform here."""
 
 
-def place_of(settings: Settings) -> Place:
+def place_of(settings: Settings) -> ServiceContext:
     """Where services put what they find, as the settings have it."""
     cryoem = settings.cryoem
     own = f"sqlite:///{settings.home.absolute() / 'ispyb.sqlite'}"
-    return Place(
+    return ServiceContext(
         ispyb_url=cryoem.ispyb_url or own,
         recipe_folder=cryoem.recipe_folder,
         dialect=cryoem.project_dialect,
@@ -55,7 +55,7 @@ def place_of(settings: Settings) -> Place:
     )
 
 
-def bound_place_of(settings: Settings) -> Place:
+def bound_place_of(settings: Settings) -> ServiceContext:
     """As `place_of`, for messages of others: their files lie in `cryoem.roots`."""
     usual = (
         str(settings.sessions_folder),
@@ -68,7 +68,7 @@ def bound_place_of(settings: Settings) -> Place:
 
 
 def completed(
-    parameters: Fillings, *, recipe: str, wanted: set[str], place: Place
+    parameters: Fillings, *, recipe: str, wanted: set[str], place: ServiceContext
 ) -> Fillings:
     """The parameters with what an instrument's program would have registered.
 
@@ -123,7 +123,9 @@ def _number(text: object) -> int:
     return crc32(str(text).encode()) >> 1
 
 
-def run_recipe(recipe: RecipeContent, place: Place, *, guid: str) -> Iterator[StepRun]:
+def run_recipe(
+    recipe: RecipeContent, place: ServiceContext, *, guid: str
+) -> Iterator[StepRun]:
     """Run a recipe that is filled in; what became of each message, as it becomes so.
 
     A step that fails ends its own branch; the rest goes on, as with live services.
@@ -149,7 +151,7 @@ def run_recipe(recipe: RecipeContent, place: Place, *, guid: str) -> Iterator[St
         yield ran
 
 
-def _run(message: Outgoing, place: Place) -> tuple[StepRun, list[Outgoing]]:
+def _run(message: Outgoing, place: ServiceContext) -> tuple[StepRun, list[Outgoing]]:
     body = message.body
     pointer = int(body["recipe-pointer"])
     steps = body["recipe"]

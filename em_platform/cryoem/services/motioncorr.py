@@ -7,8 +7,8 @@ from em_platform.cryoem.optics import optics_of
 from em_platform.cryoem.project.jobs import type_of
 from em_platform.cryoem.series_mdoc import mdoc_naming
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
-from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import HandedOn
+from em_platform.cryoem.services.step import ServiceContext, Step
+from em_platform.cryoem.stage import RelionOptions
 from em_platform.cryoem.stages import motion
 from em_platform.cryoem.tilt_name import movie_stem, tilt_name
 from em_platform.errors import MessageRejected
@@ -25,7 +25,7 @@ _RUN = {
 _ICEBREAKER_JOBS = 3
 
 
-def handle(step: Step, place: Place) -> None:
+def handle(step: Step, place: ServiceContext) -> None:
     """Correct the movie of a message."""
     parameters = step.validated(motion.Parameters, **place.parameters_of("motion"))
     # The fit's own word for the microscope counts for all that is made before it.
@@ -38,7 +38,7 @@ def handle(step: Step, place: Place) -> None:
         parameters = parameters.model_copy(update={"relion_options": options})
     out = job_path(_needed(parameters.mrc_out))
     folder = out.other(out.folder, out.number).parent
-    result, _again = run_stage(
+    result, _reused = run_stage(
         "motion",
         parameters,
         folder=folder,
@@ -54,7 +54,7 @@ def handle(step: Step, place: Place) -> None:
     step.send("ctffind", _for_fit(parameters, out, micrograph, options))
 
 
-def _tilt_of(movie: Path) -> HandedOn:
+def _tilt_of(movie: Path) -> RelionOptions:
     """Series and angle of a movie whose name has neither, by its series' mdoc."""
     mdoc = mdoc_naming(movie)
     if mdoc is None:
@@ -86,7 +86,7 @@ def _completed(parameters: motion.Parameters) -> motion.Parameters:
     return parameters.model_copy(update={"init_dose": dose})
 
 
-def _options(parameters: motion.Parameters, result: motion.Result) -> HandedOn:
+def _options(parameters: motion.Parameters, result: motion.Result) -> RelionOptions:
     """The blob that steps hand on, with what this one knows."""
     return {
         **parameters.relion_options,
@@ -105,7 +105,7 @@ def _send_to_project(
     result: motion.Result,
     *,
     out: JobPath,
-    options: HandedOn,
+    options: RelionOptions,
 ) -> None:
     """Report the import of the movie, which no other service does, and the job."""
     is_tomo = parameters.experiment_type == "tomography"
@@ -148,10 +148,10 @@ def _send_to_project(
     )
 
 
-def _run_options(parameters: motion.Parameters) -> HandedOn:
+def _run_options(parameters: motion.Parameters) -> RelionOptions:
     """What RELION has to know to run the job again."""
     x, y = parameters.patch_sizes
-    own: HandedOn = {"patch_sizes": {"x": x, "y": y}}
+    own: RelionOptions = {"patch_sizes": {"x": x, "y": y}}
     if parameters.movie.suffix == ".eer":
         own["eer_grouping"] = parameters.frames_per_group
     return own | parameters.model_dump(mode="json", include=_RUN, exclude_none=True)
@@ -184,7 +184,7 @@ def _for_fit(
     parameters: motion.Parameters,
     out: JobPath,
     micrograph: Path,
-    options: HandedOn,
+    options: RelionOptions,
 ) -> JsonObject:
     is_spa = parameters.experiment_type == "spa"
     between = _ICEBREAKER_JOBS if is_spa and parameters.do_icebreaker_jobs else 0

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from em_platform.cryoem.project import JobReport, record_job
-from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import HandedOn, Name, Rule, StageParameters, Text
+from em_platform.cryoem.services.step import ServiceContext, Step
+from em_platform.cryoem.stage import Name, RelionOptions, Rule, StageParameters, Text
 
 
 class Parameters(StageParameters):
@@ -16,8 +16,8 @@ class Parameters(StageParameters):
     input_file: Annotated[str, Rule.PATHS] = Field(min_length=1)
     output_file: Annotated[str, Rule.PATH] = Field(min_length=1)
     experiment_type: Literal["spa", "tomography"] = "spa"
-    relion_options: HandedOn = Field(default_factory=dict)
-    results: HandedOn = Field(default_factory=dict)
+    relion_options: RelionOptions = Field(default_factory=dict)
+    results: RelionOptions = Field(default_factory=dict)
     command: Text = ""
     stdout: Text = ""
     stderr: Text = ""
@@ -25,7 +25,7 @@ class Parameters(StageParameters):
     alias: Name | None = None
 
 
-def handle(step: Step, place: Place) -> None:
+def handle(step: Step, place: ServiceContext) -> None:
     """Write a report into the project that its output file lies in."""
     parameters = step.validated(Parameters)
     report = JobReport(**parameters.model_dump())

@@ -10,12 +10,12 @@ from em_platform.cryoem.recipes.read import (
     filled,
     read_recipe,
 )
-from em_platform.cryoem.services.step import Place, Step
+from em_platform.cryoem.services.step import ServiceContext, Step
 from em_platform.errors import MessageRejected
 from em_platform.model import JsonObject
 
 
-def handle(step: Step, place: Place) -> None:
+def handle(step: Step, place: ServiceContext) -> None:
     """Start the recipes that a message names, filled in with its parameters.
 
     The message is that of zocalo's dispatcher: `recipes`, `parameters`, and a

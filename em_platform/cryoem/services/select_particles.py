@@ -6,8 +6,8 @@ from pydantic import Field
 
 from em_platform.cryoem.project.batches import add_to_batches
 from em_platform.cryoem.services.stage_run import job_path
-from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import HandedOn, StageParameters
+from em_platform.cryoem.services.step import ServiceContext, Step
+from em_platform.cryoem.stage import RelionOptions, StageParameters
 
 
 class Parameters(StageParameters):
@@ -17,10 +17,10 @@ class Parameters(StageParameters):
     batch_size: int = Field(gt=0)
     image_size: int = Field(gt=0)
     incomplete_batch_size: int = Field(10_000, gt=0)
-    relion_options: HandedOn = Field(default_factory=dict)
+    relion_options: RelionOptions = Field(default_factory=dict)
 
 
-def handle(step: Step, _: Place) -> None:
+def handle(step: Step, _: ServiceContext) -> None:
     """Put the particles of a message into batches."""
     own = step.validated(Parameters)
     extracted = job_path(own.input_file)

@@ -27,7 +27,7 @@ from em_platform.storage.guard import FOLDER_MARK
 JOB = re.compile(r"(?P<project>.+)/(?P<folder>[^/]+)/job(?P<number>\d+)/(?P<rest>.+)")
 
 
-Made = Mapping[str, tuple[Any, Path]]
+StageOutputs = Mapping[str, tuple[Any, Path]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def run_stage(
     folder: Path,
     stem: str,
     takes: Path,
-    made: Made | None = None,
+    made: StageOutputs | None = None,
 ) -> tuple[Any, bool]:
     """Run a stage for one input; its result, and whether it stood there already.
 
@@ -162,7 +162,7 @@ def link(path: Path, target: Path) -> None:
         ) from error
 
 
-def _adopted(name: str, made: Made, folder: Path) -> Any:
+def _adopted(name: str, made: StageOutputs, folder: Path) -> Any:
     if name not in made:
         raise DataError(
             f"{name}: found no result among {', '.join(made)}, an earlier one "

@@ -19,7 +19,12 @@ from em_platform.cryoem.message_rules import check_message
 from em_platform.cryoem.optics import stated_optics
 from em_platform.cryoem.project import Dialect
 from em_platform.cryoem.recipes.read import RecipeContent, is_placeholder
-from em_platform.cryoem.stage import Given, GivenStages, StageParameters, overlaid
+from em_platform.cryoem.stage import (
+    GivenStages,
+    RawParameters,
+    StageParameters,
+    overlaid,
+)
 from em_platform.cryoem.stages import set_parameters
 from em_platform.errors import MessageRejected
 from em_platform.model import Json, JsonObject
@@ -96,7 +101,7 @@ class Outbox:
 
 
 @dataclass(kw_only=True)
-class Place:
+class ServiceContext:
     """Where services put what they find; each is opened when it is first needed."""
 
     ispyb_url: str
@@ -113,7 +118,7 @@ class Place:
     services then take these and compute nothing."""
     _ispyb: Ispyb | None = None
 
-    def parameters_of(self, stage: str) -> Given:
+    def parameters_of(self, stage: str) -> RawParameters:
         """What the settings say of a stage; ConfigError where it has no such."""
         return set_parameters(stage, self.stages)
 
@@ -236,14 +241,14 @@ class Step:
         started.start()
 
 
-Handler = Callable[[Step, Place], None]
+Handler = Callable[[Step, ServiceContext], None]
 
 
 def handle_message(
     handler: Handler,
     headers: Headers,
     body: Any,
-    place: Place,
+    place: ServiceContext,
     *,
     on_failure: list[Outgoing] | None = None,
     is_repeat: bool = False,

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from em_platform.cryoem.halves import half_paths, have_halves
 from em_platform.cryoem.optics import Optics
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
-from em_platform.cryoem.services.step import Place, Step
-from em_platform.cryoem.stage import HandedOn, StageParameters
+from em_platform.cryoem.services.step import ServiceContext, Step
+from em_platform.cryoem.stage import RelionOptions, StageParameters
 from em_platform.cryoem.stages import reconstruct, tilt_align, wants_halves
 from em_platform.cryoem.tilt_name import series_of, tilt_name
 from em_platform.errors import MessageRejected, PlatformError
@@ -45,7 +45,7 @@ class _Tomogram:
     def pixel_a(self) -> float:
         return self.parameters.pixel_size or self.result.pixel_size_a
 
-    def options(self) -> HandedOn:
+    def options(self) -> RelionOptions:
         """The blob that steps hand on, with what this one knows."""
         given = self.parameters
         scale = round(self.result.pixel_size_a / self.pixel_a)
@@ -72,7 +72,7 @@ class Parameters(StageParameters):
     """That of the step that takes the tomogram; n2n needs its halves, too."""
 
 
-def handle(step: Step, place: Place) -> None:
+def handle(step: Step, place: ServiceContext) -> None:
     """Make the tomogram of the tilt series of a message."""
     own = step.validated(Parameters)
     parameters = step.validated(
@@ -109,7 +109,11 @@ def handle(step: Step, place: Place) -> None:
 
 
 def _made(
-    step: Step, place: Place, parameters: tilt_align.Parameters, *, method: str | None
+    step: Step,
+    place: ServiceContext,
+    parameters: tilt_align.Parameters,
+    *,
+    method: str | None,
 ) -> _Tomogram:
     stack = parameters.stack_file
     out = job_path(stack)
@@ -123,13 +127,12 @@ def _made(
     parameters = parameters.model_copy(update={"halves": halves})
     if images and stack.is_file() and not stack.is_symlink():
         link(stack, folder)  # refuses it, before anything is computed
-    newest = max(images or [stack], key=_changed)
-    aligned, _again = run_stage(
+    aligned, _reused = run_stage(
         "tilt-align",
         parameters,
         folder=folder,
         stem=stack.stem,
-        takes=newest,
+        takes=max(images or [stack], key=_changed),  # the newest
         made=place.made,
     )
     _link_stacks(stack, folder, aligned)
@@ -143,7 +146,7 @@ def _made(
     volume = step.validated(
         reconstruct.Parameters, **place.parameters_of("reconstruct")
     )
-    result, _again = run_stage(
+    result, _reused = run_stage(
         "reconstruct",
         volume.model_copy(
             update={"alignment": aln, "pixel_size": pixel, "halves": halves}

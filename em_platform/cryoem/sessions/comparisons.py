@@ -96,7 +96,9 @@ def _particles(sessions: Sessions, key: str) -> "TrueParticles | None":
     from em_platform.cryoem.sessions.particles_truth import true_particles
 
     truth, made = _movie(sessions, key), sessions.micrograph(key)
-    diameter_a = sessions.of(sessions.ledger.movie(key).session).particle_diameter_a
+    diameter_a = sessions.settings_of(
+        sessions.ledger.movie(key).session
+    ).particle_diameter_a
     if truth is None or made is None or diameter_a is None:
         return None
     return true_particles(truth, diameter_a / made.result.pixel_size_a)

@@ -26,7 +26,7 @@ from em_platform.cryoem.sessions.ledger import (
 from em_platform.cryoem.sessions.names import safe
 from em_platform.cryoem.sessions.run_stage import result_of, run_stage
 from em_platform.cryoem.sessions.truth import SessionTruth, read_truth
-from em_platform.cryoem.stage import RESULT, Given
+from em_platform.cryoem.stage import RESULT, RawParameters
 from em_platform.errors import ConfigError, DataError, FormatError
 from em_platform.formats import read_mdoc_tilts, read_text
 from em_platform.model.base import first_problem
@@ -35,7 +35,7 @@ OWN_SETTINGS = "session.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class StageOutput:
     """What a step found, and the folder of its files."""
 
     result: Any
@@ -88,17 +88,17 @@ class Sessions:
                 is_corrected=lambda movie: self.micrograph(movie.key) is not None,
                 # Without reading it: there may be thousands.
                 has_particles=lambda movie: (
-                    self.at(movie.key, "particles") / RESULT
+                    self.step_folder(movie.key, "particles") / RESULT
                 ).is_file(),
                 is_busy=is_busy,
             ),
             picks_particles=lambda session: (
-                self.of(session).particle_diameter_a is not None
+                self.settings_of(session).particle_diameter_a is not None
             ),
             followed=followed,
         )
 
-    def of(self, session: str) -> SessionSettings:
+    def settings_of(self, session: str) -> SessionSettings:
         """How a session is processed: its own `session.yaml` on the settings.
 
         Raises
@@ -133,7 +133,7 @@ class Sessions:
         """The truth of a simulated session; None of a real one."""
         return read_truth(self.folder / session)
 
-    def at(self, key: str, step: str) -> Path:
+    def step_folder(self, key: str, step: str) -> Path:
         """Where a step of a movie, tilt series or session has its files."""
         return self.results / key_folder(key) / step
 
@@ -151,16 +151,16 @@ class Sessions:
 
     def axis_deg(self, session: str, series: str) -> float | None:
         """The tilt axis, by the settings or the mdoc of the series."""
-        own = self.of(session).tilt_axis_deg
+        own = self.settings_of(session).tilt_axis_deg
         mdoc = self.ledger.mdoc(session, series)
         if own is not None or mdoc is None:
             return own
         return read_mdoc_tilts(read_text(str(mdoc)), str(mdoc)).axis_deg
 
-    def correct(self, key: str) -> Made:
+    def correct(self, key: str) -> StageOutput:
         """The sum of a movie's frames, each moved back to where the first was."""
         movie = self.ledger.movie(key)
-        own = self.of(movie.session)
+        own = self.settings_of(movie.session)
         given = {
             "movie": movie.path,
             "pixel_size": own.pixel_size_a,
@@ -169,7 +169,7 @@ class Sessions:
             "init_dose": self._dose_before(movie, own),
             "gain_ref": own.gain or None,
         }
-        folder = self.at(key, "motion")
+        folder = self.step_folder(key, "motion")
         return run("motion", given, folder, own, header_of=movie.path)
 
     def _dose_before(self, movie: SessionMovie, own: SessionSettings) -> float | None:
@@ -180,13 +180,13 @@ class Sessions:
         dose = own.dose_per_frame
         return dose_before(movie.path, dose_per_frame=dose, mdoc=mdoc)
 
-    def micrograph(self, key: str) -> Made | None:
+    def micrograph(self, key: str) -> StageOutput | None:
         """What `correct` made before; None where it did not run yet."""
-        folder = self.at(key, "motion")
+        folder = self.step_folder(key, "motion")
         found = result_of("motion", folder)
-        return None if found is None else Made(result=found, folder=folder)
+        return None if found is None else StageOutput(result=found, folder=folder)
 
-    def fit_ctf(self, key: str) -> Made:
+    def fit_ctf(self, key: str) -> StageOutput:
         """The CTF of a micrograph."""
         made, own, movie = self._needed(key), self._own(key), self.ledger.movie(key)
         tilt = {}
@@ -205,10 +205,10 @@ class Sessions:
             "voltage": self._voltage_kv(key),
             **tilt,
         }
-        folder = self.at(key, "ctf")
+        folder = self.step_folder(key, "ctf")
         return run("ctf", given, folder, own)
 
-    def pick(self, key: str) -> Made:
+    def pick(self, key: str) -> StageOutput:
         """The particles of a micrograph."""
         made, own = self._needed(key), self._own(key)
         given = {
@@ -216,14 +216,18 @@ class Sessions:
             "pixel_size": made.result.pixel_size_a,
             "particle_diameter": self._diameter_a(key),
         }
-        folder = self.at(key, "picks")
+        folder = self.step_folder(key, "picks")
         return run("pick", given, folder, own)
 
-    def extract(self, key: str) -> Made:
+    def extract(self, key: str) -> StageOutput:
         """The picked particles of a micrograph, as boxes with their CTF."""
-        made, picks, own = self._needed(key), self.at(key, "picks"), self._own(key)
+        made, picks, own = (
+            self._needed(key),
+            self.step_folder(key, "picks"),
+            self._own(key),
+        )
         found = self._found("pick", picks, "particle_picks", key)
-        fit = self._found("ctf", self.at(key, "ctf"), "ctf_fits", key)
+        fit = self._found("ctf", self.step_folder(key, "ctf"), "ctf_fits", key)
         given = {
             "micrographs_file": made.folder / made.result.micrograph,
             "coord_list_file": picks / found.coordinates,
@@ -238,16 +242,16 @@ class Sessions:
             "particle_diameter": self._diameter_a(key),
             "downscale": True,
         }
-        folder = self.at(key, "particles")
+        folder = self.step_folder(key, "particles")
         return run("extract", given, folder, own)
 
-    def classify(self, key: str) -> Made:
+    def classify(self, key: str) -> StageOutput:
         """All particles of a session, sorted into classes."""
         session = self.ledger.session(key)
-        own = self.of(session)
+        own = self.settings_of(session)
         stars = []
         for movie in self.ledger.movies(session):
-            folder = self.at(movie.key, "particles")
+            folder = self.step_folder(movie.key, "particles")
             found: Any = result_of("extract", folder)
             if found is not None and found.particles:
                 stars.append(folder / found.star)
@@ -265,7 +269,7 @@ class Sessions:
         return run("classify", given, folder, own)
 
     def _own(self, key: str) -> SessionSettings:
-        return self.of(self.ledger.movie(key).session)
+        return self.settings_of(self.ledger.movie(key).session)
 
     def _diameter_a(self, key: str) -> float:
         diameter = self._own(key).particle_diameter_a
@@ -278,9 +282,12 @@ class Sessions:
 
     def _voltage_kv(self, key: str) -> float | None:
         movie = self.ledger.movie(key)
-        return self.of(movie.session).voltage_kv or read_header(movie.path).voltage_kv
+        return (
+            self.settings_of(movie.session).voltage_kv
+            or read_header(movie.path).voltage_kv
+        )
 
-    def _needed(self, key: str) -> Made:
+    def _needed(self, key: str) -> StageOutput:
         made = self.micrograph(key)
         if made is None:
             raise missing(key, "micrographs")
@@ -296,15 +303,15 @@ class Sessions:
 
 def run(
     stage: str,
-    given: Given,
+    given: RawParameters,
     folder: Path,
     own: SessionSettings,
     *,
     header_of: Path | None = None,
-) -> Made:
+) -> StageOutput:
     """What a stage finds with these parameters and those that the session sets."""
     found = run_stage(stage, given, folder, stages=stages_of(own), header_of=header_of)
-    return Made(result=found, folder=folder)
+    return StageOutput(result=found, folder=folder)
 
 
 def missing(key: str, asset: str) -> DataError:

@@ -17,7 +17,7 @@ from em_platform.cryoem.recipes import placeholders_of, read_recipe
 from em_platform.cryoem.recipes.read import Fillings, RecipeContent
 from em_platform.cryoem.services.local import StepRun, completed, run_recipe
 from em_platform.cryoem.services.process_recipe import requested
-from em_platform.cryoem.services.step import Place
+from em_platform.cryoem.services.step import ServiceContext
 from em_platform.cryoem.sessions.ledger import SessionMovie, key_of
 from em_platform.cryoem.sessions.names import safe
 from em_platform.cryoem.sessions.processing import Sessions, missing
@@ -60,7 +60,7 @@ def project_of(sessions: Sessions, session: str) -> Path:
     return sessions.results / safe(session) / PROJECT
 
 
-def record_movie(sessions: Sessions, key: str, place: Place) -> Recorded:
+def record_movie(sessions: Sessions, key: str, place: ServiceContext) -> Recorded:
     """Write what is known of a movie: motion, CTF, and picks and particles if any.
 
     A tilt whose series has a tomogram already gets its part in that, too.
@@ -85,9 +85,9 @@ def _is_missing_in_tomogram(
 ) -> bool:
     """Whether a tilt was aligned, but had no CTF yet when that was recorded."""
     key = key_of(movie.session, series)
-    stack: Any = result_of("assemble", sessions.at(key, "stack"))
-    aligned: Any = result_of("tilt-align", sessions.at(key, "alignment"))
-    tomogram = result_of("reconstruct", sessions.at(key, "tomogram"))
+    stack: Any = result_of("assemble", sessions.step_folder(key, "stack"))
+    aligned: Any = result_of("tilt-align", sessions.step_folder(key, "alignment"))
+    tomogram = result_of("reconstruct", sessions.step_folder(key, "tomogram"))
     made = sessions.micrograph(movie.key)
     if stack is None or aligned is None or tomogram is None or made is None:
         return False
@@ -100,7 +100,9 @@ def _is_missing_in_tomogram(
     return str(name) not in {row["MicrographName"] for row in rows_of(table, series)}
 
 
-def _record_movie(sessions: Sessions, movie: SessionMovie, place: Place) -> Recorded:
+def _record_movie(
+    sessions: Sessions, movie: SessionMovie, place: ServiceContext
+) -> Recorded:
     key = movie.key
     project = project_of(sessions, movie.session)
     made = {
@@ -108,11 +110,11 @@ def _record_movie(sessions: Sessions, movie: SessionMovie, place: Place) -> Reco
         "ctf": _needed(sessions, key, "ctf", "ctf", "ctf_fits"),
     }
     for stage, step in (("pick", "picks"), ("extract", "particles")):
-        folder = sessions.at(key, step)
+        folder = sessions.step_folder(key, step)
         if (found := result_of(stage, folder)) is not None:
             made[stage] = found, folder
     result: Any = made["motion"][0]
-    own = sessions.of(movie.session)
+    own = sessions.settings_of(movie.session)
     used = parameters_of(made["motion"][1])
     given = {
         "movie": movie.path,
@@ -143,7 +145,7 @@ def _record_movie(sessions: Sessions, movie: SessionMovie, place: Place) -> Reco
     return recorded
 
 
-def record_classes(sessions: Sessions, key: str, place: Place) -> Recorded:
+def record_classes(sessions: Sessions, key: str, place: ServiceContext) -> Recorded:
     """Write the classes of a session's particles.
 
     Raises
@@ -154,14 +156,17 @@ def record_classes(sessions: Sessions, key: str, place: Place) -> Recorded:
         The database or the project cannot be written.
     """
     session = sessions.ledger.session(key)
-    project, folder = project_of(sessions, session), sessions.at(key, "classes")
+    project, folder = (
+        project_of(sessions, session),
+        sessions.step_folder(key, "classes"),
+    )
     result = result_of("classify", folder)
     if result is None:
         raise missing(key, "classes")
     particles = project / _BATCH
     if not particles.is_file():
         raise missing(key, "relion_project")
-    own, used = sessions.of(session), parameters_of(folder)
+    own, used = sessions.settings_of(session), parameters_of(folder)
     given = {
         "particles_file": particles,
         "class2d_dir": project / "Class2D/job007",
@@ -175,7 +180,7 @@ def record_classes(sessions: Sessions, key: str, place: Place) -> Recorded:
     return _recorded(place, "em-spa-class2d", given, made=made, project=project)
 
 
-def record_tilt_series(sessions: Sessions, key: str, place: Place) -> Recorded:
+def record_tilt_series(sessions: Sessions, key: str, place: ServiceContext) -> Recorded:
     """Write what is known of a tilt series: alignment, tomogram, denoised tomogram.
 
     Of tilts without a CTF there are no rows and jobs yet.
@@ -194,13 +199,13 @@ def record_tilt_series(sessions: Sessions, key: str, place: Place) -> Recorded:
         "tilt-align": _needed(sessions, key, "tilt-align", "alignment", "alignments"),
         "reconstruct": _needed(sessions, key, "reconstruct", "tomogram", "tomograms"),
     }
-    denoised = sessions.at(key, "denoised")
+    denoised = sessions.step_folder(key, "denoised")
     if (found := result_of("denoise", denoised)) is not None:
         made["denoise"] = found, denoised
     fits, known = {}, {"tilt_series": series}
     for movie in sessions.ledger.movies(session, series):
         corrected = sessions.micrograph(movie.key)
-        fitted = result_of("ctf", sessions.at(movie.key, "ctf"))
+        fitted = result_of("ctf", sessions.step_folder(movie.key, "ctf"))
         if corrected is None or fitted is None:
             continue
         image = _micrograph(sessions, movie, corrected.result)
@@ -208,10 +213,10 @@ def record_tilt_series(sessions: Sessions, key: str, place: Place) -> Recorded:
             # Its own run comes later, or was before there were records.
             _record_movie(sessions, movie, place)
         fits[str(corrected.folder / corrected.result.micrograph)] = str(image)
-        known |= optics_of(parameters_of(sessions.at(movie.key, "ctf"))).optics
+        known |= optics_of(parameters_of(sessions.step_folder(movie.key, "ctf"))).optics
     images = [fits.get(each, each) for each in stack.images]
     aligned: Any = made["tilt-align"][0]
-    own = sessions.of(session)
+    own = sessions.settings_of(session)
     given = {
         "stack_file": project / _STACKS / stack.stack,
         "input_file_list": [list(p) for p in zip(images, stack.tilts_deg, strict=True)],
@@ -236,7 +241,7 @@ def _micrograph(sessions: Sessions, movie: SessionMovie, result: Any) -> Path:
 def _needed(
     sessions: Sessions, key: str, stage: str, step: str, asset: str
 ) -> tuple[StageResult, Path]:
-    folder = sessions.at(key, step)
+    folder = sessions.step_folder(key, step)
     result = result_of(stage, folder)
     if result is None:
         raise missing(key, asset)
@@ -244,7 +249,7 @@ def _needed(
 
 
 def _recorded(
-    place: Place,
+    place: ServiceContext,
     recipe: str,
     given: Fillings,
     *,

@@ -9,8 +9,8 @@ from pydantic import Field, JsonValue, ValidationError
 from em_platform.cryoem.headers import read_header
 from em_platform.cryoem.stage import (
     RESULT,
-    Given,
     GivenStages,
+    RawParameters,
     StageParameters,
     StageResult,
     options_of,
@@ -24,7 +24,7 @@ from em_platform.storage.guard import whole_folder
 
 def run_stage(
     name: str,
-    values: Given,
+    values: RawParameters,
     folder: Path,
     *,
     stages: GivenStages | None = None,
@@ -100,7 +100,7 @@ def _there(folder: Path) -> _Ran:
 def _parameters(
     name: str,
     kind: type[StageParameters],
-    values: Given,
+    values: RawParameters,
     header_of: Path | None,
 ) -> StageParameters:
     given = {key: value for key, value in values.items() if value is not None}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from em_platform.config.cryoem import SessionSettings
 from em_platform.cryoem.halves import have_halves
-from em_platform.cryoem.sessions.processing import Made, Sessions, missing, run
+from em_platform.cryoem.sessions.processing import Sessions, StageOutput, missing, run
 from em_platform.cryoem.sessions.run_stage import result_of
-from em_platform.cryoem.stage import Given
+from em_platform.cryoem.stage import RawParameters
 from em_platform.cryoem.stages import wants_halves
 from em_platform.errors import DataError
 
@@ -17,7 +17,7 @@ def expected_tilts(sessions: Sessions, key: str) -> int | None:
     return sessions.ledger.expected_tilts(session, series)
 
 
-def assemble(sessions: Sessions, key: str) -> Made:
+def assemble(sessions: Sessions, key: str) -> StageOutput:
     """The corrected images of a series in one stack, and those of their halves."""
     session, series = sessions.ledger.tilt_series(key)
     movies = sessions.ledger.movies(session, series)
@@ -39,10 +39,10 @@ def assemble(sessions: Sessions, key: str) -> Made:
         "pixel_size": kept[0][1].result.pixel_size_a,
         "tilt_axis": sessions.axis_deg(session, series),
     }
-    return run("assemble", given, sessions.at(key, "stack"), own)
+    return run("assemble", given, sessions.step_folder(key, "stack"), own)
 
 
-def align(sessions: Sessions, key: str) -> Made:
+def align(sessions: Sessions, key: str) -> StageOutput:
     """Where each tilt lies, and the tilt axis."""
     stack = _found(sessions, key, "assemble", "stack", "tilt_series")
     given = {
@@ -53,11 +53,11 @@ def align(sessions: Sessions, key: str) -> Made:
         # Where nobody says where the axis is, it is looked for all round.
         "axis_search": None if stack.result.axis_deg is not None else 90.0,
     }
-    folder = sessions.at(key, "alignment")
+    folder = sessions.step_folder(key, "alignment")
     return run("tilt-align", given, folder, _own(sessions, key))
 
 
-def reconstruct(sessions: Sessions, key: str) -> Made:
+def reconstruct(sessions: Sessions, key: str) -> StageOutput:
     """The tomogram of an aligned series."""
     stack = _found(sessions, key, "assemble", "stack", "tilt_series")
     aligned = _found(sessions, key, "tilt-align", "alignment", "alignments")
@@ -71,11 +71,11 @@ def reconstruct(sessions: Sessions, key: str) -> Made:
         "vol_z": None if deep_a is None else round(deep_a / pixel_a),
         "halves": stack.result.even is not None,
     }
-    folder = sessions.at(key, "tomogram")
+    folder = sessions.step_folder(key, "tomogram")
     return run("reconstruct", given, folder, own)
 
 
-def denoise(sessions: Sessions, key: str) -> Made:
+def denoise(sessions: Sessions, key: str) -> StageOutput:
     """The tomogram of a series with less noise."""
     tomogram = _found(sessions, key, "reconstruct", "tomogram", "tomograms")
     found, folder = tomogram.result, tomogram.folder
@@ -85,7 +85,7 @@ def denoise(sessions: Sessions, key: str) -> Made:
         "even": found.even and folder / found.even,
         "odd": found.odd and folder / found.odd,
     }
-    folder = sessions.at(key, "denoised")
+    folder = sessions.step_folder(key, "denoised")
     return run("denoise", given, folder, _own(sessions, key))
 
 
@@ -110,7 +110,7 @@ def draw(sessions: Sessions, key: str) -> dict[str, Path]:
         "aln_file": aligned.folder / aligned.result.aln,
     }
     bar = {"file": volume, "pixel_spacing": tomogram.result.pixel_size_a}
-    wanted: dict[str, Given] = {
+    wanted: dict[str, RawParameters] = {
         "central slice": {"image_command": "mrc_central_slice", "file": volume},
         "projection XY": {"image_command": "mrc_projection", **bar},
         "projection XZ": {"image_command": "mrc_projection", "projection": "XZ", **bar},
@@ -123,19 +123,21 @@ def draw(sessions: Sessions, key: str) -> dict[str, Path]:
     return found | {"denoised slice": draw_denoised(sessions, key)}
 
 
-def _drawn(sessions: Sessions, key: str, label: str, given: Given) -> Path:
-    folder = sessions.at(key, "pictures") / label.replace(" ", "_")
+def _drawn(sessions: Sessions, key: str, label: str, given: RawParameters) -> Path:
+    folder = sessions.step_folder(key, "pictures") / label.replace(" ", "_")
     made = run("thumbnail", given, folder, _own(sessions, key))
     return folder / str(made.result.files[0])
 
 
 def _own(sessions: Sessions, key: str) -> SessionSettings:
-    return sessions.of(sessions.ledger.tilt_series(key)[0])
+    return sessions.settings_of(sessions.ledger.tilt_series(key)[0])
 
 
-def _found(sessions: Sessions, key: str, stage: str, step: str, asset: str) -> Made:
-    folder = sessions.at(key, step)
+def _found(
+    sessions: Sessions, key: str, stage: str, step: str, asset: str
+) -> StageOutput:
+    folder = sessions.step_folder(key, step)
     result = result_of(stage, folder)
     if result is None:
         raise missing(key, asset)
-    return Made(result=result, folder=folder)
+    return StageOutput(result=result, folder=folder)

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from em_platform.cryoem.stage import Given, GivenStages, Stage, names_of
+from em_platform.cryoem.stage import GivenStages, RawParameters, Stage, names_of
 from em_platform.errors import ConfigError
 
 STAGES: dict[str, str] = {
@@ -27,7 +27,7 @@ def load_stage(name: str) -> Stage:
     return module  # type: ignore[no-any-return]
 
 
-def set_parameters(name: str, stages: GivenStages) -> Given:
+def set_parameters(name: str, stages: GivenStages) -> RawParameters:
     """What `cryoem.session.stages` says of a stage's parameters.
 
     Raises

@@ -15,8 +15,8 @@ from em_platform.cryoem.movies import read_image
 from em_platform.cryoem.optics import Optics
 from em_platform.cryoem.stage import (
     ENGINE,
-    HandedOn,
     Option,
+    RelionOptions,
     StageResult,
     TimeLimit,
     named_engine,
@@ -102,8 +102,8 @@ class Parameters(Optics):
     app_id: int | None = None
     mc_uuid: int | None = None
     picker_uuid: int | None = None
-    autopick: HandedOn = Field(default_factory=dict)
-    relion_options: HandedOn = Field(default_factory=dict)
+    autopick: RelionOptions = Field(default_factory=dict)
+    relion_options: RelionOptions = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

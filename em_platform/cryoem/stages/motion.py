@@ -18,9 +18,9 @@ from em_platform.cryoem.optics import Optics
 from em_platform.cryoem.programs.motion import B_FACTOR
 from em_platform.cryoem.stage import (
     ENGINE,
-    HandedOn,
     Name,
     Option,
+    RelionOptions,
     Rule,
     StageResult,
     TimeLimit,
@@ -127,8 +127,8 @@ class Parameters(Optics):
     picker_uuid: int | None = None
     do_icebreaker_jobs: bool = True
     slurm_memory: int = 20000
-    ctf: HandedOn = Field(default_factory=dict)
-    relion_options: HandedOn = Field(default_factory=dict)
+    ctf: RelionOptions = Field(default_factory=dict)
+    relion_options: RelionOptions = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

@@ -13,8 +13,8 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from em_platform.cryoem.stage import (
     ENGINE,
-    HandedOn,
     Option,
+    RelionOptions,
     Rule,
     StageParameters,
     Text,
@@ -125,7 +125,7 @@ class Parameters(StageParameters):
     interpolation_correction: int | None = None
     copy_output: bool = False
     visits_for_slurm: list[Text] | None = None
-    relion_options: HandedOn = Field(default_factory=dict)
+    relion_options: RelionOptions = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
