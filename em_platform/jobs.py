@@ -63,7 +63,7 @@ def _settings_at_load() -> Settings:
 
 
 # For what Dagster must know before anything runs: cron times, weights, limits.
-AT_LOAD = _settings_at_load()
+SETTINGS_AT_LOAD = _settings_at_load()
 
 
 stitch_montages = _job(
@@ -150,7 +150,7 @@ def source_pool(source: str) -> str:
 
 def is_heavy(source: str) -> bool:
     """Whether the volumes of a source are large."""
-    return settings_of(source, AT_LOAD).weight == "heavy"
+    return settings_of(source, SETTINGS_AT_LOAD).weight == "heavy"
 
 
 def _ingest_job(source: str) -> UnresolvedAssetJobDefinition:
@@ -159,7 +159,7 @@ def _ingest_job(source: str) -> UnresolvedAssetJobDefinition:
         selection=[dg.AssetKey([source, name]) for name in INGESTED],
         description=f"Items of {source}: metadata of each, its files, its volume "
         "as OME-Zarr, its catalog record.",
-        tags=job_tags(source, AT_LOAD),
+        tags=job_tags(source, SETTINGS_AT_LOAD),
     )
 
 

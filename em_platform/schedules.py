@@ -9,7 +9,7 @@ from em_platform.errors import PlatformError
 from em_platform.ingest.plan import PRIORITY, run_tags, waits_for_light
 from em_platform.ingest.sources import SOURCES, settings_of
 from em_platform.jobs import (
-    AT_LOAD,
+    SETTINGS_AT_LOAD,
     consolidate_catalog,
     ingest_jobs,
     stitch_montages,
@@ -83,7 +83,7 @@ def hourly_stitch_montages(context: dg.ScheduleEvaluationContext) -> Requests:
 
 
 def _ingest_schedule(source: str) -> dg.ScheduleDefinition:
-    own: SourceSettings = settings_of(source, AT_LOAD)
+    own: SourceSettings = settings_of(source, SETTINGS_AT_LOAD)
 
     @dg.schedule(
         job=ingest_jobs[source],
@@ -148,7 +148,7 @@ ingest_schedules = [_ingest_schedule(source) for source in SOURCES]
 
 consolidate_catalog_schedule = dg.ScheduleDefinition(
     job=consolidate_catalog,
-    cron_schedule=AT_LOAD.catalog.schedule,
+    cron_schedule=SETTINGS_AT_LOAD.catalog.schedule,
     execution_timezone="UTC",
     description="All records into one catalog, whatever made them.",
     default_status=dg.DefaultScheduleStatus.RUNNING,

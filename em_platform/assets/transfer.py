@@ -20,7 +20,7 @@ from em_platform.assets.metadata import (
     table,
     tag_run,
 )
-from em_platform.jobs import AT_LOAD
+from em_platform.jobs import SETTINGS_AT_LOAD
 from em_platform.model import AcquisitionUpload, Check, Montage
 from em_platform.partitions import REVIEW, montages
 from em_platform.resources.acquisition import Microscope, TemdbResource
@@ -38,7 +38,7 @@ _UPLOADED_TILES_CHECKS = {
 
 def _database_kind() -> str:
     """The icon of TEM DB in the lineage: the database that the settings name."""
-    temdb = AT_LOAD.temdb
+    temdb = SETTINGS_AT_LOAD.temdb
     if temdb.url:
         return "http"
     return "postgresql" if temdb.database.startswith("postgres") else "sqlite"

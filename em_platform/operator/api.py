@@ -35,7 +35,7 @@ from em_platform.operator.commands import (
     run_routes,
 )
 from em_platform.operator.shared_board import SharedBoard
-from em_platform.processes.gate import Door, Gate, secrets_of
+from em_platform.processes.gate import AuthMiddleware, AuthSettings, secrets_of
 from em_platform.stitching.beside_frames import processed_path
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def application(
         app.include_router(routes)
     chosen = settings.acquisition.operator
     password, cookie = secrets_of(settings.home, "operator", chosen.token)
-    door = Door(
+    door = AuthSettings(
         name="operator",
         title="the operator's page",
         host=chosen.host,
@@ -83,7 +83,7 @@ def application(
         password=password,
         cookie=cookie,
     )
-    return Gate(app, door)
+    return AuthMiddleware(app, door)
 
 
 def _files() -> APIRouter:

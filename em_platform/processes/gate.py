@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import SecretStr
 
 from em_platform.processes import login
-from em_platform.processes.tries import Tries
+from em_platform.processes.login_attempts import Tries
 from em_platform.processes.web import is_bearer, is_forwarded, is_token
 from em_platform.storage.owners import owner_of_client
 from em_platform.storage.tokens import token_of
@@ -36,7 +36,7 @@ _HEADERS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
+class AuthSettings:
     """What a gate has to know of the page behind it.
 
     `name` names its cookies and secrets, `title` is for people. It is served at `host`,
@@ -60,20 +60,20 @@ class Door:
 
 
 def secrets_of(home: Path, name: str, chosen: SecretStr) -> tuple[str, str]:
-    """Password and cookie of a `Door`: as chosen, else kept in the home."""
+    """Password and cookie of an `AuthSettings`: as chosen, else kept in the home."""
     password = token_of(home, name, chosen.get_secret_value())
     # Kept in the home: browsers stay logged in when the service starts again.
     key = token_of(home, f"{name}-cookie", "")
     return password, login.cookie_of(password, key)
 
 
-class Gate:
+class AuthMiddleware:
     """Checks host name, origin, content type and account or password of each request.
 
     Programs of this account on this computer, and root's, need no password.
     """
 
-    def __init__(self, app: Any, door: Door) -> None:
+    def __init__(self, app: Any, door: AuthSettings) -> None:
         self._app = app
         self._door = door
         self._names = known_names(door.host, door.names)

@@ -13,7 +13,7 @@ from dagster_webserver import cli
 
 from em_platform.config import Settings, load_settings
 from em_platform.errors import PlatformError
-from em_platform.processes.gate import Door, Gate, secrets_of
+from em_platform.processes.gate import AuthMiddleware, AuthSettings, secrets_of
 
 # Dagster does not promise to keep this name, by which its command line makes the
 # application; tests/orchestration/test_web_server.py notices.
@@ -22,10 +22,10 @@ _NAME = "dagster-webserver"
 _VARIABLES: Any = {"auto_envvar_prefix": "DAGSTER_WEBSERVER"}  # as Dagster's own main
 
 
-def door_of(settings: Settings, host: str) -> Door:
+def door_of(settings: Settings, host: str) -> AuthSettings:
     """What the gate has to know of Dagster's web UI, served at `host`."""
     password, cookie = secrets_of(settings.home, "web", settings.web.token)
-    return Door(
+    return AuthSettings(
         name="web",
         title="Dagster's web UI",
         host=host,
@@ -38,9 +38,11 @@ def door_of(settings: Settings, host: str) -> Door:
     )
 
 
-def gated(make: Callable[..., Any], door: Door) -> Callable[..., Gate]:
+def gated(
+    make: Callable[..., Any], door: AuthSettings
+) -> Callable[..., AuthMiddleware]:
     """Make the same application, behind a gate."""
-    return lambda *given, **named: Gate(make(*given, **named), door)
+    return lambda *given, **named: AuthMiddleware(make(*given, **named), door)
 
 
 def main(arguments: list[str]) -> None:

@@ -59,7 +59,7 @@ def create_app(database: Database, token: str) -> FastAPI:
     app.state.database = database
     # Level 1: pages of tiles are MBs, and the reader waits for their packing.
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
-    app.add_middleware(Unzipped)
+    app.add_middleware(GunzipMiddleware)
     # The last one added is the outermost: nothing is unpacked without the token.
     app.add_middleware(TokenAuth, token=token)
     for path in OPEN:
@@ -180,7 +180,7 @@ class TokenAuth:
         return is_token(headers.get("x-api-key", ""), self._token)
 
 
-class Unzipped:
+class GunzipMiddleware:
     """Gives the application the bodies of requests as they were before gzip."""
 
     def __init__(self, app: ASGIApp) -> None:

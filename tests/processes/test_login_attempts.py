@@ -1,6 +1,6 @@
 import pytest
 
-from em_platform.processes.tries import Tries
+from em_platform.processes.login_attempts import Tries
 
 
 class Clock:
