@@ -120,10 +120,9 @@ def _made(
     # Of its own: `tilt.com` has the same name for each series.
     folder = stack.parent / f"{stack.stem}_alignment"
     images = _listed_images(parameters)
+    sources = images or [stack]
     # Without them there is still a tomogram; denoising says what it lacks.
-    halves = wants_halves(place.stages, method=method) and have_halves(
-        images or [stack]
-    )
+    halves = wants_halves(place.stages, method=method) and have_halves(sources)
     parameters = parameters.model_copy(update={"halves": halves})
     if images and stack.is_file() and not stack.is_symlink():
         link(stack, folder)  # refuses it, before anything is computed
@@ -132,7 +131,7 @@ def _made(
         parameters,
         folder=folder,
         stem=stack.stem,
-        takes=max(images or [stack], key=_changed),  # the newest
+        takes=max(sources, key=_changed),  # the newest
         made=place.made,
     )
     _link_stacks(stack, folder, aligned)
