@@ -98,7 +98,7 @@ def _spreadsheet_text(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ReportLinks:
     """Where the page is, and how it refers to what else is in the store."""
 
     root: str
@@ -124,7 +124,7 @@ def report_html(
     text = files("em_platform.catalog").joinpath("report.html").read_text("utf-8")
     # Autoescape: records come from others, and may hold markup.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    place = Place(root=root, folder=folder)
+    place = ReportLinks(root=root, folder=folder)
     page = environment.from_string(text).render(
         generated=catalog["metadata"]["generated_at"] or "no record yet",
         figures=_figures(catalog, judged),
@@ -136,7 +136,7 @@ def report_html(
     return page.encode()
 
 
-def _row(judged: Judged, place: Place) -> dict[str, object]:
+def _row(judged: Judged, place: ReportLinks) -> dict[str, object]:
     """What the page shows of one record; numbers for sorting beside their texts."""
     record, findings = judged.record, judged.findings
     core = at(record, "metadata", "core") or {}

@@ -154,7 +154,7 @@ Lengths = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class PublishedDataset:
     """What no API states of a dataset; `uuids` and `bucket` identify it."""
 
     title: str
@@ -169,7 +169,7 @@ class Known:
     bucket: str
 
 
-HEMIBRAIN = Known(
+HEMIBRAIN = PublishedDataset(
     title="FlyEM hemibrain, adult fly brain by FIB-SEM",
     page="https://www.janelia.org/project-team/flyem/hemibrain",
     organism="Drosophila melanogaster",
@@ -187,7 +187,7 @@ HEMIBRAIN = Known(
 KNOWN = (HEMIBRAIN,)
 
 
-def known_of(url: str) -> Known | None:
+def known_of(url: str) -> PublishedDataset | None:
     """The dataset to which the address of a volume belongs."""
     uuid = url.rpartition("/node/")[2].partition("/")[0] if "/node/" in url else ""
     for known in KNOWN:

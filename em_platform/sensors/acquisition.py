@@ -7,7 +7,7 @@ from dataclasses import astuple, fields
 
 import dagster as dg
 
-from em_platform.acquisition.montages.inbox import Seen
+from em_platform.acquisition.montages.inbox import FolderState
 from em_platform.ingest.plan import PART, PRIORITY
 from em_platform.jobs import calibrate_lens, lens_config, stitch_montages
 from em_platform.partitions import (
@@ -87,11 +87,11 @@ def inbox_sensor(
     return _request(dict.fromkeys(arrived, _WAITS), cursor=cursor, run_keys=run_keys)
 
 
-def _seen(cursor: str | None) -> dict[str, Seen]:
+def _seen(cursor: str | None) -> dict[str, FolderState]:
     found = json.loads(cursor or "{}")
-    names = [field.name for field in fields(Seen)]
+    names = [field.name for field in fields(FolderState)]
     return {
-        key: Seen(**dict(zip(names, values, strict=True)))
+        key: FolderState(**dict(zip(names, values, strict=True)))
         for key, values in found.items()
     }
 

@@ -27,7 +27,7 @@ _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 _FREE_AGAIN = 1.2
 
 
-class Seen(Model):
+class AlertCursor(Model):
     """What alerts were sent for; `runs` are those that ended just before `ended_s`."""
 
     ended_s: float
@@ -60,10 +60,10 @@ def alert_sensor(
     if context.cursor is None or not settings.alerts.to.get_secret_value():
         with microscope.recorder() as recorder:
             # Not what ended just before, which the first look would find.
-            seen = Seen(ended_s=now + _LATE_S, seq=recorder.last_before(now + 1))
+            seen = AlertCursor(ended_s=now + _LATE_S, seq=recorder.last_before(now + 1))
         context.update_cursor(seen.model_dump_json())
         return dg.SkipReason("alerts begin now, where alerts.to names somewhere")
-    seen = Seen.model_validate_json(context.cursor)
+    seen = AlertCursor.model_validate_json(context.cursor)
     alerts: list[Alert] = []
     for look in (_ended_runs, _stops, _full_disks, _troubles):
         found, seen = look(seen, context.instance, settings, microscope)
@@ -75,8 +75,8 @@ def alert_sensor(
 
 
 def _ended_runs(
-    seen: Seen, instance: dg.DagsterInstance, _: Settings, __: Microscope
-) -> tuple[list[Alert], Seen]:
+    seen: AlertCursor, instance: dg.DagsterInstance, _: Settings, __: Microscope
+) -> tuple[list[Alert], AlertCursor]:
     begun = seen.ended_s - _LATE_S
     records = instance.get_run_records(
         dg.RunsFilter(
@@ -146,8 +146,8 @@ def _why_failed(run: dg.DagsterRun, instance: dg.DagsterInstance) -> tuple[str, 
 
 
 def _stops(
-    seen: Seen, _: dg.DagsterInstance, __: Settings, microscope: Microscope
-) -> tuple[list[Alert], Seen]:
+    seen: AlertCursor, _: dg.DagsterInstance, __: Settings, microscope: Microscope
+) -> tuple[list[Alert], AlertCursor]:
     with microscope.recorder() as recorder:
         events = recorder.events(seen.seq, topics=("qc.status",))
     alerts = []
@@ -164,8 +164,8 @@ def _stops(
 
 
 def _full_disks(
-    seen: Seen, _: dg.DagsterInstance, settings: Settings, __: Microscope
-) -> tuple[list[Alert], Seen]:
+    seen: AlertCursor, _: dg.DagsterInstance, settings: Settings, __: Microscope
+) -> tuple[list[Alert], AlertCursor]:
     places = [settings.home.absolute(), store_of(settings).local_path("")]
     limit = settings.alerts.min_free_gb
     # By disk: home and results are often on the same one, which is alerted once.
@@ -194,8 +194,8 @@ def _full_disks(
 
 
 def _troubles(
-    seen: Seen, _: dg.DagsterInstance, settings: Settings, __: Microscope
-) -> tuple[list[Alert], Seen]:
+    seen: AlertCursor, _: dg.DagsterInstance, settings: Settings, __: Microscope
+) -> tuple[list[Alert], AlertCursor]:
     found = read_troubles(settings.home)
     alerts = [
         Alert(kind="service_fails", subject=service, sentences=sentences)

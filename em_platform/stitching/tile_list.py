@@ -80,7 +80,7 @@ class TileList:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class TileFolder:
     """A folder and what lies in it; listed once."""
 
     folder: str
@@ -96,10 +96,10 @@ class Place:
         return f"{self.folder.rstrip('/')}/{name}"
 
 
-def open_place(folder: str, options: StorageOptions) -> Place:
+def open_tile_folder(folder: str, options: StorageOptions) -> TileFolder:
     """List a folder; StorageError where it may not be read."""
     names = tuple(list_folder(folder, options))
-    return Place(folder=folder, names=names, options=options)
+    return TileFolder(folder=folder, names=names, options=options)
 
 
 class TileListKind(Protocol):
@@ -109,6 +109,6 @@ class TileListKind(Protocol):
         """Whether a file of this name and content (text, or parsed JSON) is one."""
 
     def read(
-        self, place: Place, name: str, *, content: Any, options: InputOptions
+        self, place: TileFolder, name: str, *, content: Any, options: InputOptions
     ) -> TileList:
         """The list; FormatError or ConfigError where nothing of it can be used."""

@@ -23,7 +23,7 @@ import psutil
 
 from em_platform.errors import OutputBusy, StorageError
 from em_platform.storage.layout import StorageOptions
-from em_platform.storage.lease_places import LeasePlace, Seen, place_at
+from em_platform.storage.lease_places import LeaseContent, LeasePlace, place_at
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def _acquired(place: LeasePlace, owner: Owner, *, url: str) -> str:
             return version
 
 
-def _refuse_if_held(place: LeasePlace, seen: Seen, *, url: str) -> None:
+def _refuse_if_held(place: LeasePlace, seen: LeaseContent, *, url: str) -> None:
     owner = _owner_of(seen.note)
     if owner is None and seen.note == b"":
         return  # released
@@ -214,7 +214,7 @@ def _busy(url: str, owner: Owner | None) -> OutputBusy:
     )
 
 
-def _is_renewed(place: LeasePlace, seen: Seen, expiry_s: float) -> bool:
+def _is_renewed(place: LeasePlace, seen: LeaseContent, expiry_s: float) -> bool:
     """Whether the lease changes while we wait for as long as it may stand."""
     deadline = time.monotonic() + expiry_s
     while time.monotonic() < deadline:

@@ -23,7 +23,7 @@ _known_servers: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class LeaseContent:
     """A lease as it was read; `version` is another one after each change."""
 
     version: str
@@ -38,7 +38,7 @@ class LeasePlace(Protocol):
     def create(self, note: bytes) -> str | None:
         """Its version, where there was none; None where there is one."""
 
-    def read(self) -> Seen | None:
+    def read(self) -> LeaseContent | None:
         """What is there."""
 
     def replace(self, version: str, note: bytes) -> str | None:
@@ -81,13 +81,13 @@ class FolderPlace:
             # An NFS server may have done it and its answer been lost.
             return version if (self._folder / version).exists() else None
 
-    def read(self) -> Seen | None:
+    def read(self) -> LeaseContent | None:
         with _reported(self.shown):
             try:
                 version = next(self._folder.iterdir(), None)
                 if version is None:
                     return None
-                return Seen(version=version.name, note=version.read_bytes())
+                return LeaseContent(version=version.name, note=version.read_bytes())
             except FileNotFoundError:
                 return None
 
@@ -142,7 +142,7 @@ class BucketPlace:
         )
         return second
 
-    def read(self) -> Seen | None:
+    def read(self) -> LeaseContent | None:
         filesystem, bucket, key = self._at()
         with _reported(self.shown):
             try:
@@ -151,7 +151,7 @@ class BucketPlace:
                 content = _body(filesystem, found)
             except FileNotFoundError:
                 return None
-        return Seen(version=found["ETag"], note=content.partition(b"\n")[2])
+        return LeaseContent(version=found["ETag"], note=content.partition(b"\n")[2])
 
     def replace(self, version: str, note: bytes) -> str | None:
         return self._put(note, IfMatch=version)

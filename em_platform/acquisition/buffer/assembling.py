@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class EndedAcquisition:
     """All that the journal holds of one acquisition that has ended."""
 
     montage: MontageRow
@@ -45,7 +45,9 @@ class Known:
     instrument: Body = field(default_factory=dict)
 
 
-def complete_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionUpload:
+def complete_upload(
+    known: EndedAcquisition, settings: AcquisitionSettings
+) -> AcquisitionUpload:
     """The announcement of a montage that was completed; frames it lacks are failures.
 
     Raises
@@ -88,7 +90,9 @@ def complete_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionU
     )
 
 
-def cancelled_upload(known: Known, settings: AcquisitionSettings) -> AcquisitionUpload:
+def cancelled_upload(
+    known: EndedAcquisition, settings: AcquisitionSettings
+) -> AcquisitionUpload:
     """The announcement of a cancelled acquisition: no tiles of it are sent."""
     # without a montage.complete nothing else names its start
     first = min(tile.sent_at for tile in known.tiles)
@@ -96,7 +100,7 @@ def cancelled_upload(known: Known, settings: AcquisitionSettings) -> Acquisition
 
 
 def _upload(
-    known: Known, settings: AcquisitionSettings, **fields: Any
+    known: EndedAcquisition, settings: AcquisitionSettings, **fields: Any
 ) -> AcquisitionUpload:
     read = next(
         (tile for tile in known.tiles if tile.height_px and tile.width_px), None
@@ -135,7 +139,7 @@ def _upload(
         ) from error
 
 
-def _kind(known: Known) -> str:
+def _kind(known: EndedAcquisition) -> str:
     if "acquisition_type" in known.roi:
         return str(known.roi["acquisition_type"])
     is_lens = any(tile.body.get("lens_correction") for tile in known.tiles)
@@ -153,7 +157,9 @@ def _failure(tile_id: str, tile: TileRow | None) -> Failure:
     return Failure(item=tile_id, error="DataError", sentence=sentence)
 
 
-def _retried(known: Known, announced: Collection[str]) -> dict[tuple[int, int], float]:
+def _retried(
+    known: EndedAcquisition, announced: Collection[str]
+) -> dict[tuple[int, int], float]:
     """Row and column of the tiles that were imaged again -> when."""
     return {
         (tile.body["row"], tile.body["column"]): tile.sent_at

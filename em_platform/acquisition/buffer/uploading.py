@@ -9,7 +9,7 @@ from pathlib import Path
 
 from em_platform.acquisition.buffer.aloha_client import AlohaClient, Backoff, Rate
 from em_platform.acquisition.buffer.assembling import (
-    Known,
+    EndedAcquisition,
     cancelled_upload,
     complete_upload,
 )
@@ -152,13 +152,13 @@ class Uploader:
         self._sent.discard(key)
         log.info("buffer: %s is uploaded and verified, %d tiles", key, tiles)
 
-    def _known(self, montage: MontageRow) -> Known:
+    def _known(self, montage: MontageRow) -> EndedAcquisition:
         """What is known of an acquisition now, its frames looked at."""
         key = montage.acquisition_id
         for tile in self._journal.tiles(key):
             if tile.state in (IMAGED, REFUSED) and not _is_as_read(tile):
                 self._reader.read(tile)
-        return Known(
+        return EndedAcquisition(
             montage=montage,
             tiles=self._journal.tiles(key),
             notes=self._journal.notes(key),

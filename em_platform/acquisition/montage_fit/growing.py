@@ -49,7 +49,7 @@ class GrowingTile:
 
 
 @dataclass(slots=True, kw_only=True)
-class Growing:
+class LiveMontage:
     """One acquisition; `version` counts what changed the picture of it.
 
     `complete` is the body of `montage.complete` as far as it is needed, `complete_s`
@@ -192,7 +192,7 @@ def complete_body(message: Any) -> Kept:
     }
 
 
-def as_montage(growing: Growing, size: Size, *, microscope: str = "sim") -> Montage:
+def as_montage(growing: LiveMontage, size: Size, *, microscope: str = "sim") -> Montage:
     """The montage of all tiles that are known, at their nominal places."""
     tiles = sorted(growing.tiles.values(), key=lambda tile: tile.cell)
     places = _stage_places(growing, tiles, size)
@@ -218,7 +218,7 @@ def as_montage(growing: Growing, size: Size, *, microscope: str = "sim") -> Mont
 
 
 def _stage_places(
-    growing: Growing, tiles: list[GrowingTile], size: Size
+    growing: LiveMontage, tiles: list[GrowingTile], size: Size
 ) -> NDArray[np.float64]:
     """As the pipeline has them, once pixel size and rotation are known and seem right.
 
@@ -265,7 +265,7 @@ def nominal_places(tiles: list[GrowingTile], size: Size) -> NDArray[np.float64]:
     return np.asarray(places - places.min(axis=0) if len(places) else places)
 
 
-def tile_matches(growing: Growing, montage: Montage) -> tuple[TileMatch, ...]:
+def tile_matches(growing: LiveMontage, montage: Montage) -> tuple[TileMatch, ...]:
     """The received matches, the upper or left tile first; what is no pair is left out.
 
     The messages have neither score nor peak; both are 0.

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from em_platform.acquisition.live_products import processed_tile
 from em_platform.acquisition.montage_fit.growing import (
-    Growing,
     GrowingTile,
+    LiveMontage,
     as_montage,
     tile_matches,
 )
@@ -81,7 +81,7 @@ def match_missed(
     return (*received, *made)
 
 
-def fill_in_pictures(growing: Growing, recipe: TileRecipe) -> None:
+def fill_in_pictures(growing: LiveMontage, recipe: TileRecipe) -> None:
     """Minis and focus of tiles of which they were missed, from their frames."""
     for tile in growing.tiles.values():
         if tile.path and (not tile.mini or tile.focus is None):
@@ -108,7 +108,7 @@ def _mini(image: NDArray[np.uint8]) -> bytes:
 
 
 def whole_montage(
-    growing: Growing,
+    growing: LiveMontage,
     size: Size,
     *,
     microscope: str,

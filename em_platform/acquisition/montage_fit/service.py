@@ -22,7 +22,7 @@ from em_platform.acquisition.frame_paths import (
 from em_platform.acquisition.live_products import recipe_of_tile
 from em_platform.acquisition.montage_fit.growing import (
     TOPICS,
-    Growing,
+    LiveMontage,
     as_montage,
     body_of,
     complete_body,
@@ -77,7 +77,7 @@ class MontageFitService:
         self._done_path = Path(settings.home).absolute() / "montage_fit" / "done.json"
         self._done_ids = _read_done(self._done_path)
         self._lens = LensInForce(settings)
-        self.growing: dict[str, Growing] = {}
+        self.growing: dict[str, LiveMontage] = {}
         self._drawn: dict[str, int] = {}
         self._sizes: dict[str, Size] = {}
         self._camera: Size | None = None
@@ -164,7 +164,7 @@ class MontageFitService:
                 growing.montage_id = body["montage_id"]
                 self._find_frames(growing)
 
-    def _find_frames(self, growing: Growing) -> None:
+    def _find_frames(self, growing: LiveMontage) -> None:
         """Frames of tiles that were not announced are where the camera puts them."""
         for tile in growing.tiles.values():
             if not tile.path:
@@ -174,16 +174,16 @@ class MontageFitService:
                     continue  # another system's id, whose frames lie elsewhere
                 tile.path = str(path) if path.is_file() else ""
 
-    def _of(self, tile_id: str, montage_id: str) -> Growing:
+    def _of(self, tile_id: str, montage_id: str) -> LiveMontage:
         own = safe_id(owner_of(tile_id, montage_id))
         if own not in self.growing:
             is_done = own in self._done_ids
-            self.growing[own] = Growing(acquisition_id=own, is_done=is_done)
+            self.growing[own] = LiveMontage(acquisition_id=own, is_done=is_done)
             for old in list(self.growing)[:-_KEPT]:
                 del self.growing[old]
         return self.growing[own]
 
-    def _may_finish(self, growing: Growing, now_s: float) -> bool:
+    def _may_finish(self, growing: LiveMontage, now_s: float) -> bool:
         if growing.acquisition_id in self._lens_fits:
             return self._lens_fits[growing.acquisition_id].done()
         if growing.is_lens:  # it is measured from the frames, which are there
@@ -191,7 +191,7 @@ class MontageFitService:
         wait_s = self._settings.acquisition.montage_fit.wait_s
         return growing.has_all() or now_s - growing.complete_s > wait_s
 
-    def _draw(self, growing: Growing) -> None:
+    def _draw(self, growing: LiveMontage) -> None:
         """Solve translations with what is there, and publish the maps."""
         # only to read: fit and pictures of 2,772 tiles take 0.5 s
         with self._lock:
@@ -212,7 +212,7 @@ class MontageFitService:
         # the version before the solve: what came meanwhile is drawn next time
         self._drawn[growing.acquisition_id] = version
 
-    def _publish_maps(self, growing: Growing, fit: MontageFit, size: Size) -> None:
+    def _publish_maps(self, growing: LiveMontage, fit: MontageFit, size: Size) -> None:
         with self._lock:
             tiles = dict(growing.tiles)
         longest_px = self._settings.acquisition.montage_fit.minimap_px
@@ -226,7 +226,7 @@ class MontageFitService:
         except MessageRejected as error:  # too large: the fit itself goes on
             log.warning("%s, or lower acquisition.montage_fit.minimap_px", error)
 
-    def _finish(self, growing: Growing) -> None:
+    def _finish(self, growing: LiveMontage) -> None:
         """Fit and judge the whole montage; of a lens montage measure the lens, too."""
         if growing.acquisition_id in self._lens_fits:
             self._publish_lens(growing)
@@ -238,7 +238,7 @@ class MontageFitService:
             # not again: each tick would fail in the same way
             self._done(growing)
 
-    def _judge(self, growing: Growing) -> None:
+    def _judge(self, growing: LiveMontage) -> None:
         size = self._size_of(growing)
         if size is None:
             raise DataError(
@@ -255,7 +255,7 @@ class MontageFitService:
         self._done(growing)
 
     def _fitted(
-        self, growing: Growing, size: Size
+        self, growing: LiveMontage, size: Size
     ) -> tuple[MontageFit, tuple[Check, ...]]:
         stitching = self._settings.stitching
         montage, matches = whole_montage(
@@ -272,7 +272,7 @@ class MontageFitService:
         )
         return fit, checks
 
-    def _recipe_of(self, growing: Growing, size: Size) -> TileRecipe:
+    def _recipe_of(self, growing: LiveMontage, size: Size) -> TileRecipe:
         """As the pipeline kept it; where its frames were never seen, plain tiles."""
         for tile in growing.tiles.values():
             if tile.path:
@@ -281,7 +281,7 @@ class MontageFitService:
                     return kept
         return TileRecipe(size=size, lens=self._lens.model())
 
-    def _doubt(self, growing: Growing, checks: tuple[Check, ...]) -> None:
+    def _doubt(self, growing: LiveMontage, checks: tuple[Check, ...]) -> None:
         """Stop the scope at the end where a rule of severity ERROR is broken."""
         failed = [check for check in checks if not check.passed]
         for check in failed:
@@ -290,7 +290,7 @@ class MontageFitService:
         if errors:
             self._stop(f"Montage {growing.acquisition_id}: {' '.join(errors)}")
 
-    def _measure_lens(self, growing: Growing, size: Size) -> None:
+    def _measure_lens(self, growing: LiveMontage, size: Size) -> None:
         """Begin in a thread of its own: it takes seconds."""
         with self._lock:
             montage = as_montage(
@@ -309,7 +309,7 @@ class MontageFitService:
             magnification=self._settings.acquisition.magnification,
         )
 
-    def _publish_lens(self, growing: Growing) -> None:
+    def _publish_lens(self, growing: LiveMontage) -> None:
         """Publish the lens; stop the scope when it could not be measured repeatedly."""
         result = self._lens_fits[growing.acquisition_id].result()
         self._bus.publish(LENS, **result.message(growing.montage_id))
@@ -327,7 +327,7 @@ class MontageFitService:
     def _stop(self, reason: str) -> None:
         self._bus.publish("qc.status", status="STOP_AT_END", reason=reason)
 
-    def _done(self, growing: Growing) -> None:
+    def _done(self, growing: LiveMontage) -> None:
         growing.is_done = True
         self._lens_fits.pop(growing.acquisition_id, None)
         self._done_ids = [*self._done_ids, growing.acquisition_id][-_DONE_KEPT:]
@@ -336,7 +336,7 @@ class MontageFitService:
         except StorageError as error:  # at worst it is judged once more after a restart
             log.error("%s", error)
 
-    def _size_of(self, growing: Growing) -> Size | None:
+    def _size_of(self, growing: LiveMontage) -> Size | None:
         """Of the frames: from the first that can be read, else from the camera."""
         known = self._sizes.get(growing.acquisition_id)
         for tile in () if known else growing.tiles.values():

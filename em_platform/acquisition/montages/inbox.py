@@ -31,7 +31,7 @@ _ROUND = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class FolderState:
     """What was found when a folder was last looked through."""
 
     changed_ns: int  # of the folder: a file came, went or was renamed; 0: look again
@@ -58,8 +58,8 @@ class Inbox:
     quiet_s: float
 
     def look(
-        self, seen: Mapping[str, Seen], now: float, *, most: int, within_s: float
-    ) -> tuple[dict[str, Seen], list[str]]:
+        self, seen: Mapping[str, FolderState], now: float, *, most: int, within_s: float
+    ) -> tuple[dict[str, FolderState], list[str]]:
         """What is known now, and the keys of folders that are whole and to be stitched.
 
         Of a folder that was looked through only its own time of change is asked, but
@@ -83,7 +83,7 @@ class Inbox:
         for key, folder in sorted(folders.items()):
             if len(arrived) == most or time.monotonic() > until:
                 break
-            before = known.get(key, Seen(changed_ns=0, looked_at=now))
+            before = known.get(key, FolderState(changed_ns=0, looked_at=now))
             try:
                 is_same = before.changed_ns == folder.stat().st_mtime_ns
                 if is_same and key not in in_turn:
@@ -96,7 +96,9 @@ class Inbox:
                 arrived.append(key)
         return known, arrived
 
-    def _look_through(self, folder: Path, before: Seen, now: float) -> Seen:
+    def _look_through(
+        self, folder: Path, before: FolderState, now: float
+    ) -> FolderState:
         # Before its files: what changes meanwhile is seen next time.
         changed_ns = folder.stat().st_mtime_ns
         found = replace(before, changed_ns=changed_ns, looked_at=now)

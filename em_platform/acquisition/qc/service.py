@@ -24,7 +24,7 @@ from em_platform.acquisition.qc.verdict import (
     read_state,
     write_state,
 )
-from em_platform.acquisition.qc.watch import Watch
+from em_platform.acquisition.qc.watch import MontageJudge
 from em_platform.acquisition.recorder.consumer import SEQUENCE, Consumer
 from em_platform.acquisition.recorder.events import (
     CENTROID,
@@ -62,7 +62,7 @@ class QcService:
         # Reentrant: `_resume` holds it while the ledger calls `_on_message`.
         self._lock = threading.RLock()
         self._state = read_state(self._folder)
-        self._watches: dict[str, Watch] = {}
+        self._watches: dict[str, MontageJudge] = {}
         self._centroids = Centroids(settings.stitching.quality)
         self._unsent: deque[tuple[str, Body]] = deque()
         self._sent_s = 0.0
@@ -170,7 +170,7 @@ class QcService:
         else:
             self._add(watch, fields, parts.TOPICS[topic](message))
 
-    def _on_verdict(self, watch: Watch, fields: Body, message: Any) -> None:
+    def _on_verdict(self, watch: MontageJudge, fields: Body, message: Any) -> None:
         """Our own, published before a restart: it stands."""
         watch.expect(fields, time.monotonic())
         if watch.is_settled(fields["tile_id"]):
@@ -186,7 +186,7 @@ class QcService:
         verdict = watch.adopt(fields["tile_id"], faults)
         self._worsen(verdict, by=self._name)
 
-    def _add(self, watch: Watch, fields: Body, part: parts.Part) -> None:
+    def _add(self, watch: MontageJudge, fields: Body, part: parts.Part) -> None:
         pending = watch.take(fields, part, time.monotonic())
         if pending is None or self._is_resuming:
             return
@@ -261,10 +261,10 @@ class QcService:
         self._save()
         self._queue_verdict()
 
-    def _watch_of(self, tile_id: str, montage_id: str) -> Watch:
+    def _watch_of(self, tile_id: str, montage_id: str) -> MontageJudge:
         own = safe_id(owner_of(tile_id, montage_id))
         if own not in self._watches:
-            self._watches[own] = Watch(
+            self._watches[own] = MontageJudge(
                 own,
                 settings=self._settings.acquisition.qc,
                 limits=self._settings.stitching.quality,
@@ -273,11 +273,11 @@ class QcService:
                 del self._watches[old]
         return self._watches[own]
 
-    def _judge_ready(self, watch: Watch) -> None:
+    def _judge_ready(self, watch: MontageJudge) -> None:
         for tile_id in watch.ready(time.monotonic()):
             self._judge(watch, tile_id)
 
-    def _judge(self, watch: Watch, tile_id: str) -> None:
+    def _judge(self, watch: MontageJudge, tile_id: str) -> None:
         judgement = watch.judge(tile_id)
         if judgement.faults:
             log.info("qc: tile %s: %s", tile_id, ", ".join(judgement.faults))

@@ -50,7 +50,7 @@ class Judgement:
     verdict: Verdict
 
 
-class Watch:
+class MontageJudge:
     """Collects the parts of each tile of one acquisition and judges it once.
 
     Tiles are judged in the order in which they were imaged, so that a verdict is a

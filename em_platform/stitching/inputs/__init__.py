@@ -24,10 +24,10 @@ from em_platform.stitching.inputs import (
 from em_platform.stitching.intake import PLAIN_NAMES, montage_of
 from em_platform.stitching.tile_list import (
     InputOptions,
-    Place,
+    TileFolder,
     TileList,
     TileListKind,
-    open_place,
+    open_tile_folder,
     pixel_size,
 )
 from em_platform.storage.layout import StorageOptions
@@ -120,9 +120,9 @@ def _read_list(address: str, asked: InputOptions) -> TileList:
             "correct the path"
         )
     folder, _, name = address.rpartition("/")
-    place = Place(folder=folder, names=(name,), options=asked.options)
+    place = TileFolder(folder=folder, names=(name,), options=asked.options)
     if name.lower().endswith((*_LISTS, *_STACKS)):
-        place = open_place(folder, asked.options)
+        place = open_tile_folder(folder, asked.options)
     if name.lower().endswith(_STACKS):
         asked = replace(asked, image=address)
         name = _mdoc_of(place, name)
@@ -142,7 +142,7 @@ def _read_list(address: str, asked: InputOptions) -> TileList:
     )
 
 
-def _mdoc_of(place: Place, stack: str) -> str:
+def _mdoc_of(place: TileFolder, stack: str) -> str:
     if f"{stack}.mdoc" not in place.names:
         raise FormatError(
             f"{place.uri(stack)}: found a stack without {stack}.mdoc beside it, "
@@ -152,7 +152,7 @@ def _mdoc_of(place: Place, stack: str) -> str:
 
 
 def _read_folder(address: str, asked: InputOptions) -> TileList:
-    place = open_place(address, asked.options)
+    place = open_tile_folder(address, asked.options)
     if asked.pattern is not None:
         return names.read(place, "", content=None, options=asked)
     found, broken = _lists(place)
@@ -171,7 +171,7 @@ def _read_folder(address: str, asked: InputOptions) -> TileList:
     return names.read(place, "", content=None, options=asked)
 
 
-def _refuse_lists(place: Place, found: list[tuple[str, Any]]) -> None:
+def _refuse_lists(place: TileFolder, found: list[tuple[str, Any]]) -> None:
     """Refuse to guess places from names where a list is there that no kind claims.
 
     Others than lists of tiles may lie there, too: these have another name, and name no
@@ -191,7 +191,7 @@ def _refuse_lists(place: Place, found: list[tuple[str, Any]]) -> None:
             )
 
 
-def _lists(place: Place) -> tuple[list[tuple[str, Any]], list[FormatError]]:
+def _lists(place: TileFolder) -> tuple[list[tuple[str, Any]], list[FormatError]]:
     found: list[tuple[str, Any]] = []
     broken: list[FormatError] = []
     stems = {n.rpartition(".")[0] for n in place.names if not n.endswith(_LISTS)}
@@ -207,7 +207,7 @@ def _lists(place: Place) -> tuple[list[tuple[str, Any]], list[FormatError]]:
     return found, broken
 
 
-def _content(place: Place, name: str) -> Any:
+def _content(place: TileFolder, name: str) -> Any:
     """Parsed JSON, or text; None where it is neither."""
     if not name.lower().endswith(_LISTS):
         return None

@@ -4,7 +4,12 @@ from typing import Any
 
 from em_platform.errors import ConfigError, FormatError
 from em_platform.formats import MdocMontage, MdocPiece, join_uri, read_mdoc_montage
-from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
+from em_platform.stitching.tile_list import (
+    InputOptions,
+    ListedTile,
+    TileFolder,
+    TileList,
+)
 
 
 def claims(name: str, content: Any) -> bool:
@@ -14,7 +19,9 @@ def claims(name: str, content: Any) -> bool:
     return is_mdoc and "PieceCoordinates" in content
 
 
-def read(place: Place, name: str, *, content: Any, options: InputOptions) -> TileList:
+def read(
+    place: TileFolder, name: str, *, content: Any, options: InputOptions
+) -> TileList:
     """The pieces of one section; each is one image of the stack."""
     uri = place.uri(name)
     montage = read_mdoc_montage(content, uri)
@@ -57,7 +64,9 @@ def _of_one_section(
     return [piece for piece in montage.pieces if piece.section == chosen]
 
 
-def _stack(place: Place, name: str, *, montage: MdocMontage, given: str | None) -> str:
+def _stack(
+    place: TileFolder, name: str, *, montage: MdocMontage, given: str | None
+) -> str:
     if given is not None:
         return given
     wanted = [montage.image_file, name.removesuffix(".mdoc")]

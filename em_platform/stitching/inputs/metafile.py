@@ -19,7 +19,7 @@ from em_platform.model.base import Foreign, first_problem
 from em_platform.stitching.tile_list import (
     InputOptions,
     ListedTile,
-    Place,
+    TileFolder,
     TileList,
     pixel_size,
 )
@@ -59,7 +59,9 @@ class _About(Foreign):
     roi_creation_time: str | None = None
 
 
-def read(place: Place, name: str, *, content: Any, options: InputOptions) -> TileList:
+def read(
+    place: TileFolder, name: str, *, content: Any, options: InputOptions
+) -> TileList:
     """The tiles of `data`, placed by stage, pixel size and angle of the calibration."""
     parts = {
         k: v for part in content if isinstance(part, dict) for k, v in part.items()
@@ -103,7 +105,7 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
 
 
 def _tile(
-    place: Place, path: str, seen: _Seen, highmag: _Highmag, pixel_nm: float | None
+    place: TileFolder, path: str, seen: _Seen, highmag: _Highmag, pixel_nm: float | None
 ) -> ListedTile:
     # The path on the microscope's computer; the file lies beside the list now.
     name = path.replace("\\", "/").rpartition("/")[2]

@@ -8,7 +8,12 @@ from em_platform.errors import RecordError
 from em_platform.formats import join_uri
 from em_platform.model import Montage
 from em_platform.model.base import first_problem
-from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
+from em_platform.stitching.tile_list import (
+    InputOptions,
+    ListedTile,
+    TileFolder,
+    TileList,
+)
 
 
 def claims(name: str, content: Any) -> bool:
@@ -16,7 +21,9 @@ def claims(name: str, content: Any) -> bool:
     return isinstance(content, dict) and {"acquisition_id", "tile_size"} <= set(content)
 
 
-def read(place: Place, name: str, *, content: Any, options: InputOptions) -> TileList:
+def read(
+    place: TileFolder, name: str, *, content: Any, options: InputOptions
+) -> TileList:
     """Its tiles, and what was excluded when it was written."""
     uri = place.uri(name)
     try:

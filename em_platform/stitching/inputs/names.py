@@ -15,7 +15,12 @@ from em_platform.formats import SUFFIXES, local_path
 from em_platform.model import Failure
 from em_platform.model.sentences import counted
 from em_platform.stitching.beside_frames import REFERENCES, frame_stem, is_processed
-from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
+from em_platform.stitching.tile_list import (
+    InputOptions,
+    ListedTile,
+    TileFolder,
+    TileList,
+)
 
 # Looked for in this order; case does not matter.
 COMMON = (
@@ -37,7 +42,9 @@ def claims(name: str, content: Any) -> bool:
     return False
 
 
-def read(place: Place, name: str, *, content: Any, options: InputOptions) -> TileList:
+def read(
+    place: TileFolder, name: str, *, content: Any, options: InputOptions
+) -> TileList:
     """Tiles on a grid by their names.
 
     Raises
@@ -77,7 +84,7 @@ def read(place: Place, name: str, *, content: Any, options: InputOptions) -> Til
     )
 
 
-def _below(place: Place) -> str:
+def _below(place: TileFolder) -> str:
     """Which folders below have images, where the folder itself has none."""
     local = None if _images(place.names) else local_path(place.folder)
     if local is None:

@@ -18,7 +18,7 @@ from em_platform.model.modality import modality_of
 from em_platform.stitching.tile_list import (
     InputOptions,
     ListedTile,
-    Place,
+    TileFolder,
     TileList,
     pixel_size,
 )
@@ -38,7 +38,9 @@ def claims(name: str, content: Any) -> bool:
     return isinstance(first, dict) and _unit(first) is not None
 
 
-def read(place: Place, name: str, *, content: Any, options: InputOptions) -> TileList:
+def read(
+    place: TileFolder, name: str, *, content: Any, options: InputOptions
+) -> TileList:
     """The lines of a table; a line without a usable place or file is a failure."""
     uri = place.uri(name)
     try:
@@ -128,7 +130,7 @@ def _unit(columns: Iterable[str]) -> str | None:
     return next((u for u in _UNITS if {f"x_{u}", f"y_{u}"} <= there), None)
 
 
-def _tile(place: Place, row: Row, *, unit: str, nm: float) -> ListedTile:
+def _tile(place: TileFolder, row: Row, *, unit: str, nm: float) -> ListedTile:
     name = str(row["file"]).strip().replace("\\", "/")
     x, y = number(row.get(f"x_{unit}")), number(row.get(f"y_{unit}"))
     column = row.get("column", row.get("col"))

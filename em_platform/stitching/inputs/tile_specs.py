@@ -26,7 +26,12 @@ from em_platform.formats import SUFFIXES, read_header
 from em_platform.model import Failure
 from em_platform.model.base import Foreign, first_problem
 from em_platform.stitching.inputs.table import number
-from em_platform.stitching.tile_list import InputOptions, ListedTile, Place, TileList
+from em_platform.stitching.tile_list import (
+    InputOptions,
+    ListedTile,
+    TileFolder,
+    TileList,
+)
 
 Transform: TypeAlias = Mapping[str, JsonValue]
 """One of a tile spec's: `className` and `dataString`, a `specList` of others, or of the
@@ -78,7 +83,9 @@ def claims(name: str, content: Any) -> bool:
     return bool(specs) and isinstance(specs[0], dict) and "mipmapLevels" in specs[0]
 
 
-def read(place: Place, name: str, *, content: Any, options: InputOptions) -> TileList:
+def read(
+    place: TileFolder, name: str, *, content: Any, options: InputOptions
+) -> TileList:
     """The tiles whose files are there; the others are failures."""
     specs, shared = _specs(content)
     uri = place.uri(name)
@@ -134,7 +141,7 @@ def _parsed(spec: Any) -> _Spec:
 
 
 def _find(
-    place: Place,
+    place: TileFolder,
     spec: _Spec,
     *,
     beside: Mapping[str, list[str]],
@@ -191,7 +198,7 @@ def _placed(
     )
 
 
-def _file(place: Place, url: Any, beside: Mapping[str, list[str]]) -> str | None:
+def _file(place: TileFolder, url: Any, beside: Mapping[str, list[str]]) -> str | None:
     """A file of that base name beside the list, else the file itself."""
     if not url:
         return None
@@ -237,7 +244,7 @@ def _in_own_pixels(placed: list[_Placed]) -> tuple[ListedTile, ...]:
     )
 
 
-def _by_stem(place: Place) -> dict[str, list[str]]:
+def _by_stem(place: TileFolder) -> dict[str, list[str]]:
     images: dict[str, list[str]] = {}
     for name in place.names:
         if name.lower().endswith(SUFFIXES):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.buffer.assembling import (
-    Known,
+    EndedAcquisition,
     cancelled_upload,
     complete_upload,
 )
@@ -23,10 +23,10 @@ from tests.messages import CAMERA
 Hear = Callable[..., None]
 
 
-def known(journal: Journal, acquisition_id: str) -> Known:
+def known(journal: Journal, acquisition_id: str) -> EndedAcquisition:
     montage = journal.montage(acquisition_id)
     assert montage is not None
-    return Known(
+    return EndedAcquisition(
         montage=montage,
         tiles=journal.tiles(acquisition_id),
         notes=journal.notes(acquisition_id),

@@ -10,8 +10,8 @@ from em_platform.acquisition.montage_fit.growing import (
     FOCUS,
     MATCHES,
     RAW,
-    Growing,
     GrowingTile,
+    LiveMontage,
     as_montage,
     nominal_places,
     tile_matches,
@@ -73,7 +73,7 @@ def match_of(row: int, column: int, *, p: list[list[float]], q: list[list[float]
 
 
 def test_matches_name_the_upper_or_left_tile_first_however_it_was_imaged() -> None:
-    growing = Growing(acquisition_id="a")
+    growing = LiveMontage(acquisition_id="a")
     for cell in ((0, 0), (0, 1), (1, 0), (1, 1)):
         growing.take(RAW, body(*cell, path="", lens_correction=False))
     # Row 1 runs backwards: (1, 0) was imaged after (1, 1), its right neighbour.
@@ -95,7 +95,7 @@ def test_matches_name_the_upper_or_left_tile_first_however_it_was_imaged() -> No
 
 
 def test_the_same_said_twice_is_no_news() -> None:
-    growing = Growing(acquisition_id="a")
+    growing = LiveMontage(acquisition_id="a")
     first = body(0, 0, matches=[])
     assert growing.take(MATCHES, first)
     assert not growing.take(MATCHES, body(0, 0, matches=[match_of(1, 1, p=[], q=[])]))
@@ -106,8 +106,8 @@ def named(column: int, retry: int = 0) -> str:
     return tile_name("m-1", 0, column, retry=retry)
 
 
-def row_of_tiles(*names: str) -> Growing:
-    growing = Growing(acquisition_id="m-1")
+def row_of_tiles(*names: str) -> LiveMontage:
+    growing = LiveMontage(acquisition_id="m-1")
     for name in names:
         column = int(name[len("m-1_000_") :][:3])
         raw = {"tile_id": name, "path": "", "lens_correction": False}

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from em_platform.acquisition.montages.inbox import Inbox, Seen, key_of
+from em_platform.acquisition.montages.inbox import FolderState, Inbox, key_of
 from em_platform.formats import write_tiff
 
 QUIET_S = 5.0
@@ -30,7 +30,7 @@ class Looks:
 
     def __init__(self, inbox: Inbox) -> None:
         self.inbox = inbox
-        self.seen: dict[str, Seen] = {}
+        self.seen: dict[str, FolderState] = {}
 
     def __call__(self, now: float) -> list[str]:
         """Run keys of what is to be stitched."""

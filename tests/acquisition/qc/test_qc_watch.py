@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.qc.verdict import Status, Verdict
-from em_platform.acquisition.qc.watch import Judgement, Watch
+from em_platform.acquisition.qc.watch import Judgement, MontageJudge
 from em_platform.acquisition.recorder.events import is_preliminary
 from em_platform.config import QcSettings, QualitySettings
 
@@ -16,8 +16,8 @@ BLURRED = {**GOOD, "focus": 0.01}
 DARK = {**GOOD, "mean": 1, "std": 0, "focus": 0.0}
 
 
-def new_watch(settings: QcSettings = SETTINGS) -> Watch:
-    return Watch("m-1", settings=settings, limits=QualitySettings())
+def new_watch(settings: QcSettings = SETTINGS) -> MontageJudge:
+    return MontageJudge("m-1", settings=settings, limits=QualitySettings())
 
 
 def fields(n: int) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def fields(n: int) -> dict[str, Any]:
     }
 
 
-def feed(watch: Watch, n: int, part: dict[str, Any]) -> Judgement:
+def feed(watch: MontageJudge, n: int, part: dict[str, Any]) -> Judgement:
     watch.announce(fields(n), 0.0)
     watch.take(fields(n), part, 0.0)
     return watch.judge(fields(n)["tile_id"])

@@ -11,7 +11,7 @@ import pytest
 from em_platform.acquisition.live_products import measured_tile, recipe_of_tile
 from em_platform.acquisition.montage_fit.growing import (
     RAW,
-    Growing,
+    LiveMontage,
     body_of,
     complete_body,
 )
@@ -119,7 +119,7 @@ def test_a_quality_control_that_was_away_gives_the_same_verdicts(
 
 
 def test_a_montage_fit_that_was_away_measures_the_same_matches(live: Any) -> None:
-    growing = Growing(acquisition_id=KEY, montage_id=MONTAGE)
+    growing = LiveMontage(acquisition_id=KEY, montage_id=MONTAGE)
     for raw in live.raws:
         growing.take(RAW, body_of(RAW, fitting(RAW, raw)))
     growing.finish(complete_body(fitting("montage.complete", live.complete)), 0.0)
